@@ -1,0 +1,1 @@
+"""One fresh virtual machine per build, nothing left behind."""

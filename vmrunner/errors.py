@@ -1,0 +1,118 @@
+"""Every exception that vmrunner raises on purpose.
+
+    VmrunnerError
+    ├── ConfigError            a field, a value and the fix; nothing was started
+    ├── NotFound               no such build, instance, artifact
+    ├── Conflict               it exists already, with other parameters, or somebody else holds it
+    ├── Fenced                 our epoch is stale: somebody else owns it; drop all, do nothing
+    ├── ProviderError          a cloud or host said no, or did not answer
+    │   ├── Refused            nothing was born, nothing happened
+    │   │   ├── NoCapacity         → try the next offer
+    │   │   ├── QuotaExceeded      → wait, tell the user
+    │   │   ├── Throttled          → wait, the same again
+    │   │   ├── CredentialsRefused → stop launching, never stop reaping
+    │   │   └── BadOrder           → config or image is wrong: stop, tell the user
+    │   └── Uncertain          it may have happened: timeout, 5xx, a lost answer
+    └── BuildError             a build that did not end in success; has `.build`
+        ├── BuildFailed        the build's own exit code
+        ├── BuildTimeout
+        ├── BuildCancelled
+        └── BuildLost          ours to lose: no VM, no connection, no capacity
+
+`hint` is one line that says what to do about it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vmrunner.model import Build
+
+
+class VmrunnerError(Exception):
+    """Root of the tree."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message} ({self.hint})" if self.hint else message
+
+
+class ConfigError(VmrunnerError):
+    """A value that cannot be used. The message names the field and the value, the hint the fix."""
+
+
+class NotFound(VmrunnerError):
+    """Nothing has this id."""
+
+
+class Conflict(VmrunnerError):
+    """It exists already with other parameters, or the state does not allow it."""
+
+
+class Fenced(VmrunnerError):
+    """A compare-and-set found another epoch: somebody else owns the row now."""
+
+
+class ProviderError(VmrunnerError):
+    """A provider's answer, translated once at the driver's edge."""
+
+
+class Refused(ProviderError):
+    """The provider said no; nothing was born and nothing happened."""
+
+
+class NoCapacity(Refused):
+    """This offer cannot be had now; the next one may."""
+
+
+class QuotaExceeded(Refused):
+    """The account's or host's limit is reached; waiting may help."""
+
+
+class Throttled(Refused):
+    """Too many calls; the same call later will do."""
+
+
+class CredentialsRefused(Refused):
+    """Who we are is not allowed to. Launching stops, reaping does not."""
+
+
+class BadOrder(Refused):
+    """The order can never be accepted: an image, network or parameter is wrong."""
+
+
+class Uncertain(ProviderError):
+    """It may have happened. Only looking can tell."""
+
+
+class BuildError(VmrunnerError):
+    """A build ended otherwise than in success."""
+
+    def __init__(self, message: str, *, build: Build, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.build = build
+
+
+class BuildFailed(BuildError):
+    """The build's own steps failed; `exit_code` is theirs."""
+
+    @property
+    def exit_code(self) -> int | None:
+        return self.build.exit_code
+
+
+class BuildTimeout(BuildError):
+    """A step, the build or the VM's deadline ran out."""
+
+
+class BuildCancelled(BuildError):
+    """Somebody wished it to end, or its owner is gone."""
+
+
+class BuildLost(BuildError):
+    """What was ours to lose: capacity, image, boot, connection, VM."""

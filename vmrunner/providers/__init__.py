@@ -1,0 +1,70 @@
+"""The port: what a cloud or host must be able to do, and nothing else.
+
+Nothing here blocks until a VM is ready: `create` and `delete` mean *accepted*, progress is seen
+by `look` and `sweep`. Only `lifecycle` and `reaper` draw conclusions from absence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from vmrunner.model import (
+    Finding,
+    Key,
+    Offer,
+    Order,
+    Outcome,
+    Page,
+    Ref,
+    Scope,
+    Seen,
+    Spec,
+    Traits,
+)
+
+
+@runtime_checkable
+class Provider(Protocol):
+    """A driver for one cloud or host, configured by name. Every method may be called from any
+    thread. Errors are translated at the driver's edge into `errors.ProviderError`s."""
+
+    @property
+    def name(self) -> str:
+        """The configured name."""
+
+    @property
+    def scopes(self) -> frozenset[Scope]:
+        """Where it acts, verified: whose account, which host; never from the config alone."""
+
+    @property
+    def traits(self) -> Traits:
+        """What its guarantee rests on."""
+
+    def now(self) -> float:
+        """The provider's clock, epoch seconds: its last answer's date plus monotonic time since."""
+
+    def offers(self, spec: Spec) -> Sequence[Offer]:
+        """What may be asked for, best first. Raises `BadOrder` when the spec can never be met."""
+
+    def create(self, order: Order) -> Ref:
+        """Ask for one VM. Returns when it is accepted, not booted. The identical order again
+        returns the same VM, also from another process. `Refused`: nothing was born.
+        `Uncertain`: it may have been; only the identical order again or `look` can tell."""
+
+    def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
+        """Many in one call. A key that is missing in the answer is *not visible*, not dead."""
+
+    def sweep(self) -> Iterator[Page]:
+        """All that the provider shows in its scopes, whoever made it, page by page, every state
+        but the dead. A failed part is a page with `error`; it never raises half way."""
+
+    def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
+        """Ask for death, of any kind of resource. Missing is success; accepted is not finished.
+        One bad item never blocks another: every ref gets its own outcome."""
+
+    def console(self, ref: Ref) -> str:
+        """The last boot output, at most 64 KiB, for the build's log when boot fails."""
+
+    def check(self) -> Sequence[Finding]:
+        """Can it be used: the right to delete first, then image, quota, network, clock."""
