@@ -1,0 +1,52 @@
+# Two commands for a newcomer on a bare Debian 13 machine: `make demo` and `make test`.
+.PHONY: help setup demo test check lint bench soak lock clean
+.DEFAULT_GOAL := help
+
+PYTEST := .venv/bin/pytest
+
+help:
+	@echo 'make demo   build and test a real project in a fresh VM (a first run makes the VM image)'
+	@echo 'make test   everything a pull request must pass, real VMs included'
+	@echo 'make check  lint, types, import rules and unit tests: the fast part'
+	@echo 'make soak   20 builds in a row, then 4 at once; nothing may be left behind'
+	@echo 'make bench  the measured promises, each beside its reference'
+	@echo 'make setup  install what the above need; make clean removes what they made here'
+	@echo 'make lock   renew requirements.lock from pyproject.toml'
+
+setup:
+	@scripts/setup
+
+demo: setup
+	@examples/demo/run
+
+test: lint
+	.venv/bin/vmrunner image build
+	$(PYTEST) -q -n 2 -m 'not vm'
+	$(PYTEST) -m vm
+
+check: lint
+	$(PYTEST) -q -n 2 tests/unit
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy --strict -p vmrunner
+	.venv/bin/lint-imports
+	scripts/short-files
+
+soak: setup
+	.venv/bin/vmrunner image build
+	$(PYTEST) -m vm tests/vm/test_soak.py --soak-builds 20 --soak-parallel 4 --timeout 14400
+
+bench: setup
+	.venv/bin/vmrunner image build
+	.venv/bin/python bench/engine.py
+	.venv/bin/python bench/cold_start.py
+
+lock: setup
+	.venv/bin/uv pip compile -q --universal --python-version 3.11 --all-extras --group dev \
+	  --generate-hashes --no-header --no-annotate -o requirements.lock pyproject.toml
+
+clean:
+	rm -rf .venv dist demo-out .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
