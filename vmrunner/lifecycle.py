@@ -1,11 +1,27 @@
-"""Which state may follow which, and what presence and absence mean. Pure."""
+"""Which state may follow which, and what presence and absence mean. Pure.
+
+Every `now` about an instance is its provider's clock, which is also what its row's times are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
-from vmrunner.model import BuildState, InstanceState
+from vmrunner.model import (
+    Build,
+    BuildState,
+    Death,
+    Instance,
+    InstanceState,
+    Limits,
+    Power,
+    Reason,
+    Result,
+    Seen,
+)
 
 _B = BuildState
 _I = InstanceState
@@ -34,6 +50,9 @@ BUILD_NEXT: Final[Mapping[BuildState, frozenset[BuildState]]] = {
     _B.FINISHED: frozenset(),
 }
 
+#: So long a wish to cancel is left to the build's owner, which ends it gracefully.
+PATIENCE: Final = 120.0
+
 
 def may_follow(now: InstanceState, then: InstanceState) -> bool:
     """Is `then` a legal next state of an instance?"""
@@ -43,3 +62,172 @@ def may_follow(now: InstanceState, then: InstanceState) -> bool:
 def build_may_follow(now: BuildState, then: BuildState) -> bool:
     """Is `then` a legal next state of a build?"""
     return then in BUILD_NEXT[now]
+
+
+# --- what one look means -------------------------------------------------------------------------
+
+
+class Sign(StrEnum):
+    """What a look at an instance tells."""
+
+    NOTHING = "nothing"  # nothing new, or not visible: absence from a look proves nothing
+    BORN = "born"  # it exists; its row does not know its reference yet
+    REACHABLE = "reachable"  # it is on and has an address: a session may connect
+    PREEMPTED = "preempted"  # the cloud took it back
+    SELF_ENDED = "self_ended"  # the guest switched itself off
+    LOST = "lost"  # it stopped, or it is dead, and nobody of ours asked for that
+    DEAD = "dead"  # it was to die, and it is seen dead
+
+
+def sign(instance: Instance, seen: Seen | None) -> Sign:
+    """What `seen` means for an instance; the first that fits, from death to birth."""
+    if seen is None:
+        return Sign.NOTHING
+    if instance.state is _I.DELETING:
+        return Sign.DEAD if seen.power is Power.DEAD else Sign.NOTHING
+    if seen.preempted:
+        return Sign.PREEMPTED
+    if seen.self_ended:
+        return Sign.SELF_ENDED
+    if seen.power in (Power.DEAD, Power.STOPPED, Power.STOPPING):
+        return Sign.LOST
+    if instance.ref is None:
+        return Sign.BORN
+    if instance.state is _I.BOOTING and seen.power is Power.RUNNING and seen.address is not None:
+        return Sign.REACHABLE
+    return Sign.NOTHING
+
+
+# --- what a series of sweeps means ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """One sweep of one (scope, kind): its id and when it began, on the provider's clock."""
+
+    id: str
+    begun: float
+
+
+def counts_twice(first: Sweep, second: Sweep, born: float, limits: Limits) -> bool:
+    """Are these the two sightings that let a conclusion stand? Two sweeps with different ids, far
+    enough apart, both begun after the newborn window of a thing born (or written) at `born`."""
+    return (
+        first.id != second.id
+        and second.begun - first.begun >= limits.sighting_gap
+        and first.begun > born + limits.newborn
+    )
+
+
+# --- who wishes an instance to end ---------------------------------------------------------------
+
+
+def wish(
+    build: Build | None, instance: Instance, *, now: float, submitter: bool | None
+) -> Death | None:
+    """The authorised wish that an instance dies inside its deadline, if there is one.
+
+    `now` is the clock of the ledger's writers, `submitter` whether the build's submitter lives
+    (None: it has none, or that cannot be told)."""
+    if build is None or build.finished or build.instance != instance.id:
+        return Death.DONE  # nothing will use it again
+    if build.state is _B.HELD:
+        over = build.hold_until is None or now >= build.hold_until
+        wished = build.cancel is not None
+        return Death.DONE if over or wished else None
+    if submitter is False:
+        return Death.ABANDONED
+    if build.cancel is not None and now >= (build.cancelled_at or 0.0) + PATIENCE:
+        return Death.CANCELLED
+    return None
+
+
+# --- how a build ends when its instance does -----------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class End:
+    """How a build ends. `lost`: it was ours to lose, so that a retry is fair."""
+
+    result: Result
+    reason: Reason
+    exit_code: int | None = None
+    message: str = ""
+    lost: bool = False
+
+
+def end_of(build: Build, death: Death, message: str = "") -> End:
+    """How a build ends whose instance must die, or died, under it."""
+    if build.cancel is not None:
+        return cancelled(build.cancel)
+    if death is Death.EXPIRED:
+        return End(
+            result=Result.TIMEOUT,
+            reason=Reason.DEADLINE,
+            message=message or "the VM's deadline passed",
+        )
+    if death is Death.CANCELLED:
+        return cancelled(Reason.USER)
+    if death is Death.ABANDONED:
+        return cancelled(Reason.OWNER_GONE)
+    if death is Death.STUCK and not build.steps_started:
+        return End(
+            result=Result.ERROR,
+            reason=Reason.BOOT_FAILED,
+            message=message or "the VM did not become ready in time",
+            lost=True,
+        )
+    if death is Death.REFUSED:
+        return End(
+            result=Result.ERROR,
+            reason=Reason.NO_CAPACITY,
+            message=message or "no offer could be had",
+        )
+    return End(
+        result=Result.ERROR,
+        reason=Reason.VM_LOST,
+        message=message or "the VM is gone",
+        lost=True,
+    )
+
+
+def end_of_sign(build: Build, seen: Sign, message: str = "") -> End:
+    """How a build ends whose instance shows PREEMPTED, SELF_ENDED or LOST."""
+    if build.cancel is not None:
+        return cancelled(build.cancel)
+    if seen is Sign.PREEMPTED:
+        text = message or "the cloud took the machine back"
+        return End(result=Result.ERROR, reason=Reason.PREEMPTED, message=text, lost=True)
+    if seen is Sign.SELF_ENDED and build.steps_started:
+        # Whoever can switch the guest off is the build itself: it failed, nothing of ours did.
+        text = message or "the VM was switched off from inside while the build's steps ran"
+        return End(result=Result.FAILURE, reason=Reason.VM_LOST, message=text)
+    if not build.steps_started and build.state in (_B.PROVISIONING, _B.BOOTING):
+        text = message or "the VM ended before it was ready"
+        return End(result=Result.ERROR, reason=Reason.BOOT_FAILED, message=text, lost=True)
+    return End(
+        result=Result.ERROR, reason=Reason.VM_LOST, message=message or "the VM is gone", lost=True
+    )
+
+
+def cancelled(reason: Reason) -> End:
+    """How a build ends by a wish."""
+    texts = {
+        Reason.USER: "cancelled",
+        Reason.OWNER_GONE: "the process that submitted it is gone",
+        Reason.BUDGET: "its budget is spent",
+    }
+    result = Result.TIMEOUT if reason is Reason.DEADLINE else Result.CANCELLED
+    return End(result=result, reason=reason, message=texts.get(reason, reason.value))
+
+
+def may_retry(build: Build, first_created: float, *, now: float, limits: Limits) -> bool:
+    """May a lost attempt be followed by another? Only while no step has started, unless the
+    submitter said so; and all attempts together stay within the longest life of a VM."""
+    if build.steps_started and not build.spec.retry_on_loss:
+        return False
+    return now + build.spec.ttl <= first_created + limits.max_ttl and build.attempt < ATTEMPTS
+
+
+#: A machine that three VMs did not survive does not deserve a fourth.
+ATTEMPTS: Final = 3

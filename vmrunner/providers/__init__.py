@@ -6,9 +6,12 @@ by `look` and `sweep`. Only `lifecycle` and `reaper` draw conclusions from absen
 
 from __future__ import annotations
 
+import importlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Final, Protocol, cast, runtime_checkable
 
+from vmrunner.errors import ConfigError
 from vmrunner.model import (
     Finding,
     Key,
@@ -68,3 +71,32 @@ class Provider(Protocol):
 
     def check(self) -> Sequence[Finding]:
         """Can it be used: the right to delete first, then image, quota, network, clock."""
+
+
+#: Kinds that ship with vmrunner, each a module `vmrunner.providers.<kind>` with a function `open`.
+KINDS: Final = ("qemu", "ec2", "gce", "fake")
+
+
+def load(kind: str, name: str, **options: Any) -> Provider:
+    """The driver of this kind under its configured name; only now is its SDK imported.
+
+    `options` are the driver's own. `ConfigError` when there is no such kind or its SDK is
+    missing; the driver raises it for a bad option."""
+    if not re.fullmatch(r"[a-z][a-z0-9]*", kind):
+        raise ConfigError(f"providers.{name}.kind: {kind!r} is not a kind", hint=_kinds())
+    module = f"{__name__}.{kind}"
+    try:
+        opened = importlib.import_module(module).open(name, **options)
+    except ModuleNotFoundError as missing:
+        if missing.name == module:
+            raise ConfigError(f"providers.{name}.kind: no kind {kind!r}", hint=_kinds()) from None
+        extra = {"ec2": "aws", "gce": "gcp"}.get(kind)
+        raise ConfigError(
+            f"providers.{name}: kind {kind!r} needs the Python package {missing.name!r}",
+            hint=f"pip install 'vmrunner[{extra}]'" if extra else "",
+        ) from missing
+    return cast("Provider", opened)
+
+
+def _kinds() -> str:
+    return f"one of: {', '.join(KINDS)}"

@@ -1,0 +1,25 @@
+"""Names that are made once and never again: they sort by time and are safe in every cloud."""
+
+from __future__ import annotations
+
+from ulid import ULID
+
+
+def build_id() -> str:
+    """A new build id, `b-<lower-case ULID>`."""
+    return f"b-{str(ULID()).lower()}"
+
+
+def instance_id() -> str:
+    """A new instance id, `vm-<lower-case ULID>`: the VM's name and its idempotency token."""
+    return f"vm-{str(ULID()).lower()}"
+
+
+def engine_id() -> str:
+    """A new engine id, `e-<lower-case ULID>`: who holds a claim."""
+    return f"e-{str(ULID()).lower()}"
+
+
+def sweep_id() -> str:
+    """A new sweep id, `s-<lower-case ULID>`: two sightings that count have two of these."""
+    return f"s-{str(ULID()).lower()}"

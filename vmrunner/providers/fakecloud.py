@@ -1,0 +1,372 @@
+"""The truth behind `providers.fake`: what exists, how it fails, and a clock that obeys the test.
+
+Nothing here happens by itself: things that are due happen at the next call or `settle()`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, NamedTuple, Protocol
+
+from vmrunner.errors import (
+    BadOrder,
+    CredentialsRefused,
+    NoCapacity,
+    ProviderError,
+    QuotaExceeded,
+    Throttled,
+    Uncertain,
+)
+from vmrunner.model import (
+    Address,
+    Fate,
+    Key,
+    Kind,
+    Order,
+    Outcome,
+    Power,
+    Ref,
+    Resource,
+    Scope,
+    Seen,
+    tags_of,
+)
+
+
+class Ticking(Protocol):
+    """A clock that can also let time pass."""
+
+    def __call__(self) -> float:
+        """Epoch seconds."""
+
+    def sleep(self, seconds: float) -> None:
+        """Let so much time pass."""
+
+
+class Clock:
+    """Virtual time: it moves when it is told to."""
+
+    def __init__(self, start: float = 1_800_000_000.0) -> None:
+        self._now = start
+
+    def __call__(self) -> float:
+        return self._now
+
+    def advance(self, seconds: float) -> float:
+        self._now += seconds
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self.advance(seconds)
+
+
+class Fault(StrEnum):
+    """What goes wrong with one call."""
+
+    OK = "ok"
+    LOST_REQUEST = "lost_request"  # it never arrived: Uncertain, nothing happened
+    LOST_RESPONSE = "lost_response"  # it happened: Uncertain
+    SERVER_ERROR = "server_error"  # a 5xx before any effect: Uncertain, nothing happened
+    LATE = "late"  # Uncertain now; it happens `seconds` later
+    DELAY = "delay"  # all is well, `seconds` later
+    THROTTLE = "throttle"
+    NO_CAPACITY = "no_capacity"
+    QUOTA = "quota"
+    CREDENTIALS = "credentials"
+    BAD_ORDER = "bad_order"
+    PARTIAL_PAGE = "partial_page"  # of a sweep: half of the page, then an error
+
+
+_ERRORS: Final[Mapping[Fault, Callable[[str], ProviderError]]] = {
+    Fault.LOST_REQUEST: Uncertain,
+    Fault.LOST_RESPONSE: Uncertain,
+    Fault.SERVER_ERROR: Uncertain,
+    Fault.LATE: Uncertain,
+    Fault.THROTTLE: Throttled,
+    Fault.NO_CAPACITY: NoCapacity,
+    Fault.QUOTA: QuotaExceeded,
+    Fault.CREDENTIALS: CredentialsRefused,
+    Fault.BAD_ORDER: BadOrder,
+}
+
+
+class Plan(NamedTuple):
+    """What becomes of one call."""
+
+    fault: Fault = Fault.OK
+    seconds: float = 0.0
+
+
+class Call(NamedTuple):
+    """One call through the port, before it happens."""
+
+    method: str
+    provider: str
+    scope: Scope | None
+    about: Any  # create: the instance id; delete: the refs; look: how many; sweep: the kind
+
+
+def raised(plan: Plan) -> ProviderError | None:
+    """The error that the caller gets."""
+    make = _ERRORS.get(plan.fault)
+    return make(f"fake: {plan.fault.value}") if make else None
+
+
+@dataclass(slots=True, eq=False)
+class Machine:
+    """One thing that exists or existed: a VM, or with another `ref.kind` a disk and so on."""
+
+    ref: Ref
+    tags: dict[str, str]
+    created_at: float
+    visible_at: float
+    boots_at: float
+    order: Order | None = None  # None: not made through the port
+    parent: Machine | None = None
+    children: list[Machine] = field(default_factory=list)
+    stopped: bool = False
+    self_ended: bool = False
+    preempted: bool = False
+    hung: bool = False  # the guest is dead, the machine bills
+    protected: bool = False  # until a forced delete
+    undeletable: bool = False  # every delete fails
+    stuck: bool = False  # a delete is accepted; only a forced one ends it
+    reverts: int = 0  # so many accepted deletes come to nothing
+    delete_accepted: float | None = None  # when a delete was first accepted and still stands
+    died_at: float | None = None
+    tombstone: float = 3600.0  # so long it is shown as dead
+
+    @property
+    def alive(self) -> bool:
+        """Billing, and no delete of it has been accepted (design §2)."""
+        return self.died_at is None and self.delete_accepted is None
+
+    @property
+    def power(self) -> Power:
+        if self.died_at is not None:
+            return Power.DEAD
+        if self.delete_accepted is not None:
+            return Power.STOPPING
+        return Power.STOPPED if self.stopped else Power.RUNNING
+
+    def visible(self, now: float) -> bool:
+        if self.died_at is not None:
+            return self.visible_at <= now < self.died_at + self.tombstone
+        return self.visible_at <= now
+
+    def power_at(self, now: float) -> Power:
+        power = self.power
+        return Power.PENDING if power is Power.RUNNING and now < self.boots_at else power
+
+    def seen(self, now: float) -> Seen:
+        power = self.power_at(now)
+        return Seen(
+            ref=self.ref,
+            power=power,
+            address=Address("127.0.0.1", 22) if power is Power.RUNNING else None,
+            created_at=self.created_at,
+            preempted=self.preempted,
+            self_ended=self.self_ended,
+        )
+
+    def shown(self, now: float) -> Resource:
+        parent = self.parent.ref if self.parent and self.parent.died_at is None else None
+        return Resource(
+            ref=self.ref,
+            power=self.power_at(now),
+            created_at=self.created_at,
+            tags=dict(self.tags),
+            parent=parent,
+        )
+
+
+class Cloud:
+    """What exists, and the knobs. All attributes may be changed at any time."""
+
+    def __init__(self, clock: Ticking) -> None:
+        self.clock = clock
+        self.lock = threading.RLock()
+        self.skew = 0.0  # the cloud's clock against `clock`
+        self.boot_seconds = 0.0
+        self.delete_seconds = 0.0  # from an accepted delete to death
+        self.tombstone = 3600.0  # so long the dead are shown; 0: they just vanish
+        self.visibility_lag = 0.0  # so long the newborn are not shown
+        self.token_seconds: float | None = None  # so long a create is idempotent; None: for ever
+        self.native_deadline = False  # the cloud itself ends a VM at E
+        self.guest_timer = False  # the guest ends itself at E, unless it hangs
+        self.poweroff_kills = True  # a guest's own poweroff: dead, else stopped and billing
+        self.disks = False  # each VM has a disk, a resource of its own
+        self.disks_stay = False  # … which outlives it
+        self.unreachable: set[Scope] = set()
+        self.on_call: Callable[[Call], Plan | Fault | None] | None = None
+        self.machines: dict[Ref, Machine] = {}  # all that ever was
+        self.consoles: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()  # calls by method
+        self._standing: dict[Ref, Machine] = {}
+        self._by_instance: dict[tuple[Scope, str], Machine] = {}
+        self._due: list[tuple[float, int, Callable[[], object]]] = []
+        self._number = itertools.count(1)
+        self._faults: dict[str, deque[Plan]] = {}
+
+    def now(self) -> float:
+        return self.clock() + self.skew
+
+    # --- faults ---
+
+    def fail(self, method: str, *faults: Fault, seconds: float = 0.0) -> None:
+        """The next calls of `method` (create, look, sweep, delete, console) fare like this."""
+        queue = self._faults.setdefault(method, deque())
+        queue.extend(Plan(fault, seconds) for fault in faults)
+
+    def plan(self, call: Call) -> Plan:
+        """Count one call and say what becomes of it."""
+        with self.lock:
+            self.settle()
+            self.counts[call.method] += 1
+            chosen = self.on_call(call) if self.on_call else None
+            if chosen is None:
+                queue = self._faults.get(call.method)
+                chosen = queue.popleft() if queue else Plan()
+        return Plan(chosen) if isinstance(chosen, Fault) else chosen
+
+    def later(self, when: float, effect: Callable[[], object]) -> None:
+        """Let `effect` happen at `when` on the cloud's clock."""
+        with self.lock:
+            heapq.heappush(self._due, (when, next(self._number), effect))
+
+    def settle(self) -> None:
+        """Let all happen that is due."""
+        with self.lock:
+            while self._due and self._due[0][0] <= self.now():
+                with contextlib.suppress(ProviderError):  # nobody waits for the answer any more
+                    heapq.heappop(self._due)[2]()
+
+    # --- what the port does ---
+
+    def create(self, order: Order) -> Machine:
+        now = self.now()
+        token = (order.offer.scope, order.instance)
+        born = self._by_instance.get(token)
+        lives = self.token_seconds is None or (born and now < born.created_at + self.token_seconds)
+        if born is not None and lives:
+            if born.order != order:
+                raise Uncertain(f"{order.instance} exists, with other parameters")
+            return born
+        machine = self.plant(order.offer.scope, tags_of(order), order=order)
+        if self.disks:
+            disk = self.plant(order.offer.scope, tags_of(order), kind=Kind.DISK)
+            disk.parent = machine
+            machine.children.append(disk)
+        if self.native_deadline:
+            self.later(order.deadline, lambda: self.die(machine))
+        if self.guest_timer:
+            self.later(order.deadline, lambda: None if machine.hung else self.power_off(machine))
+        return machine
+
+    def find(self, key: Key) -> Machine | None:
+        if key.ref is not None:
+            return self.machines.get(Ref(key.scope, Kind.INSTANCE, key.ref))
+        return self._by_instance.get((key.scope, key.instance))
+
+    def visible(self, scope: Scope, kind: Kind) -> list[Resource]:
+        """What a sweep shows: everybody's, but not the dead."""
+        with self.lock:
+            now = self.now()
+            return [
+                machine.shown(now)
+                for machine in self._standing.values()
+                if machine.ref.scope == scope and machine.ref.kind is kind and machine.visible(now)
+            ]
+
+    def delete(self, ref: Ref, *, force: bool = False) -> Outcome:
+        machine = self._standing.get(ref)
+        now = self.now()
+        if machine is None or not machine.visible(now):
+            return Outcome(fate=Fate.MISSING)
+        if force:
+            machine.protected = False
+        if machine.undeletable or machine.protected:
+            return Outcome(fate=Fate.FAILED, error="protected")
+        if machine.parent is not None and machine.parent.died_at is None:
+            return Outcome(fate=Fate.FAILED, error="in use")
+        if machine.delete_accepted is None or force:
+            machine.delete_accepted = machine.delete_accepted or now
+            if force or not machine.stuck:
+                self.later(now + self.delete_seconds, lambda: self._deleted(machine))
+        return Outcome(fate=Fate.ACCEPTED)
+
+    def _deleted(self, machine: Machine) -> None:
+        if machine.reverts > 0:
+            machine.reverts -= 1
+            machine.delete_accepted = None
+        else:
+            self.die(machine)
+
+    # --- what befalls a machine ---
+
+    def plant(
+        self,
+        scope: Scope,
+        tags: Mapping[str, str],
+        *,
+        kind: Kind = Kind.INSTANCE,
+        order: Order | None = None,
+        created_at: float | None = None,
+    ) -> Machine:
+        """Make something behind vmrunner's back: another installation's, or a forgotten one."""
+        with self.lock:
+            now = self.now()
+            machine = Machine(
+                ref=Ref(scope, kind, f"{kind.value}-{next(self._number)}"),
+                tags=dict(tags),
+                created_at=now if created_at is None else created_at,
+                visible_at=now + self.visibility_lag,
+                boots_at=now + self.boot_seconds,
+                order=order,
+                tombstone=self.tombstone,
+            )
+            self.machines[machine.ref] = self._standing[machine.ref] = machine
+            if order is not None:
+                self._by_instance[scope, order.instance] = machine
+            return machine
+
+    def die(self, machine: Machine) -> None:
+        """It is gone: deleted, its host burnt, its process killed."""
+        if machine.died_at is None:
+            machine.died_at = self.now()
+            self._standing.pop(machine.ref, None)
+            for child in machine.children:
+                if not self.disks_stay:
+                    self.die(child)
+
+    def power_off(self, machine: Machine) -> None:
+        """The guest switches itself off."""
+        if machine.died_at is None:
+            machine.self_ended = True
+            machine.stopped = True
+            if self.poweroff_kills:
+                self.die(machine)
+
+    def preempt(self, machine: Machine) -> None:
+        """The cloud takes a spot machine back."""
+        machine.preempted = True
+        self.die(machine)
+
+    # --- what a test asks ---
+
+    def of(self, instance: str) -> list[Machine]:
+        """Every VM that carries this instance id, in order of birth."""
+        tag = "vmrunner:instance"
+        return [m for m in self.things(Kind.INSTANCE) if m.tags.get(tag) == instance]
+
+    def things(self, kind: Kind | None = None) -> Iterator[Machine]:
+        """All that ever was, of one kind or of every, dead or alive, by the time it is now."""
+        self.settle()
+        yield from [m for m in self.machines.values() if kind is None or m.ref.kind is kind]

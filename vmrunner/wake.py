@@ -1,0 +1,84 @@
+"""Hints that something happened, so that nobody waits for a poll. A lost hint costs a poll.
+
+Inside a process it is an event; between processes of one host a datagram to every socket that
+lies in the wake directory, one a listener.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+from pathlib import Path
+
+_SUFFIX = ".wake"
+
+
+def poke(directory: Path) -> int:
+    """Wake every listener on this host; returns how many were reached. Never raises, never waits.
+    Sockets of listeners that died without a word are removed."""
+    reached = 0
+    if not directory.is_dir():
+        return 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+        for path in sorted(directory.glob(f"*{_SUFFIX}")):
+            try:
+                sock.sendto(b"!", str(path))
+                reached += 1
+            except BlockingIOError:
+                reached += 1  # its queue is full of hints: it will wake
+            except ConnectionRefusedError:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            except OSError:
+                continue
+    return reached
+
+
+class Listener:
+    """One waiter: `wait` returns early when this process or another pokes. Any thread may `set`."""
+
+    def __init__(self, directory: Path | None, name: str) -> None:
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._socket: socket.socket | None = None
+        self._path: Path | None = None
+        if directory is not None:
+            self._open(directory, name)
+
+    def _open(self, directory: Path, name: str) -> None:
+        # A Unix socket's path must be short; a data directory that is not does without the hint.
+        path = directory / f"{name}{_SUFFIX}"
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.unlink(missing_ok=True)
+            sock.bind(str(path))
+        except OSError:
+            sock.close()
+            return
+        self._socket, self._path = sock, path
+
+    def set(self) -> None:
+        """Wake the waiter from inside this process."""
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._write, b"!")
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for a hint for at most `timeout` seconds; True when one came. Drains them all."""
+        readers = [self._read] + ([self._socket.fileno()] if self._socket else [])
+        ready, _, _ = select.select(readers, [], [], max(0.0, timeout))
+        for fd in ready:
+            with contextlib.suppress(BlockingIOError):
+                while os.read(fd, 4096):
+                    pass
+        return bool(ready)
+
+    def close(self) -> None:
+        """Stop listening and take the socket away."""
+        if self._socket is not None:
+            self._socket.close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+        os.close(self._read)
+        os.close(self._write)
