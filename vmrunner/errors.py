@@ -4,6 +4,8 @@
     ├── ConfigError            a field, a value and the fix; nothing was started
     ├── NotFound               no such build, instance, artifact
     ├── Conflict               it exists already, with other parameters, or somebody else holds it
+    ├── ImageError             an image could not be built; nothing half-built is ever used
+    ├── LedgerError            the database failed: a write may or may not have happened
     ├── Fenced                 our epoch is stale: somebody else owns it; drop all, do nothing
     ├── ProviderError          a cloud or host said no, or did not answer
     │   ├── Refused            nothing was born, nothing happened
@@ -52,6 +54,14 @@ class NotFound(VmrunnerError):
 
 class Conflict(VmrunnerError):
     """It exists already with other parameters, or the state does not allow it."""
+
+
+class ImageError(VmrunnerError):
+    """A stage of an image build failed. The message ends with the last lines of its output."""
+
+
+class LedgerError(VmrunnerError):
+    """The ledger's database failed or is out of reach; a write may or may not have happened."""
 
 
 class Fenced(VmrunnerError):
