@@ -191,10 +191,13 @@ def end_of(build: Build, death: Death, message: str = "") -> End:
     )
 
 
-def end_of_sign(build: Build, seen: Sign, message: str = "") -> End:
-    """How a build ends whose instance shows PREEMPTED, SELF_ENDED or LOST."""
+def end_of_sign(build: Build, seen: Sign, *, expired: bool, message: str = "") -> End:
+    """How a build ends whose instance shows PREEMPTED, SELF_ENDED or LOST. `expired`: it ended
+    past its deadline, by whichever layer was first."""
     if build.cancel is not None:
         return cancelled(build.cancel)
+    if expired:
+        return end_of(build, Death.EXPIRED)
     if seen is Sign.PREEMPTED:
         text = message or "the cloud took the machine back"
         return End(result=Result.ERROR, reason=Reason.PREEMPTED, message=text, lost=True)

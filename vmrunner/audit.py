@@ -1,0 +1,166 @@
+"""The independent check: the cloud against the ledger. Pure, and it shares no rule with the
+reaper: it is written from the promises, so that a mistake there is found here.
+
+A survivor, the reason for exit code 7, is anything of ours that is alive past `E + G`, that no
+row knows, that carries our marks without being whole, or that a row says is there and is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vmrunner.model import (
+    TAG,
+    Instance,
+    InstanceState,
+    Kind,
+    Limits,
+    Page,
+    Power,
+    Ref,
+    Resource,
+    Role,
+)
+
+
+class Fault(StrEnum):
+    """What is wrong."""
+
+    PAST_DEADLINE = "past_deadline"  # alive past E + G
+    UNKNOWN = "unknown"  # ours by tag, and no row knows it
+    CLOSED = "closed"  # its row says that it is gone
+    DOUBLE = "double"  # another VM than the one that its row records
+    BADLY_TAGGED = "badly_tagged"  # ours by one tag, without the others that it must have
+    NOT_THERE = "not_there"  # recorded, and not to be seen
+    ROW_PAST_DEADLINE = "row_past_deadline"  # an open row past E + G, wherever its VM is
+    UNREAD = "unread"  # a part of the cloud could not be read: nothing is known about it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Survivor:
+    """One line of the audit. `late` is seconds past the deadline, where there is one."""
+
+    fault: Fault
+    instance: str | None
+    ref: Ref | None
+    late: float | None
+    message: str
+
+
+def audit(
+    now: float,
+    rows: Iterable[Instance],
+    pages: Iterable[Page],
+    limits: Limits,
+    installation: str,
+) -> list[Survivor]:
+    """All that is wrong with one provider; empty when nothing is.
+
+    `rows`: the open rows within the provider's scopes, and the row of every instance id that the
+    pages show. `now` is the provider's clock. Rows and machines inside the newborn window do not
+    count."""
+    known = {row.id: row for row in rows}
+    listed = list(pages)
+    found: list[Survivor] = []
+    for page in listed:
+        if page.error is not None:
+            text = f"{page.scope} {page.kind.value}: {page.error}"
+            found.append(_line(Fault.UNREAD, text))
+        for resource in page.resources:
+            if resource.power is not Power.DEAD and resource.tag("installation") == installation:
+                found += _thing(now, resource, known.get(resource.instance or ""), limits)
+    return sorted(found + _rows(now, known.values(), listed, limits), key=str)
+
+
+def older_than(
+    now: float, pages: Iterable[Page], tag: str, value: str, seconds: float
+) -> list[Survivor]:
+    """For users of other runners: every resource with this tag that is older than this. One whose
+    age nobody tells counts as old."""
+    found = []
+    for page in pages:
+        for r in page.resources:
+            if r.power is Power.DEAD or r.tags.get(tag) != value:
+                continue
+            age = None if r.created_at is None else now - r.created_at
+            if age is None or age > seconds:
+                late = None if age is None else age - seconds
+                text = "of unknown age" if age is None else f"{int(age)} s old"
+                found.append(_line(Fault.PAST_DEADLINE, f"{r.ref.id} is {text}", r, late))
+    return found
+
+
+def _thing(now: float, r: Resource, row: Instance | None, limits: Limits) -> list[Survivor]:
+    """What is wrong with one living resource of this installation."""
+    newborn = r.created_at is not None and now < r.created_at + limits.newborn
+    deadlines = [d for d in (r.expires_at, row.deadline if row else None) if d is not None]
+    late = now - min(deadlines) if deadlines else None
+    found = []
+    if late is not None and late > limits.grace and r.power is not Power.STOPPING:
+        found.append(_line(Fault.PAST_DEADLINE, f"{r.ref.id} is alive past its deadline", r, late))
+    if newborn:
+        return found
+    missing = [
+        name
+        for name, value in (
+            ("role", r.role),
+            ("instance", r.instance),
+            ("expires-at", r.expires_at),
+            ("generation", r.tag("generation")),
+        )
+        if value in (None, "")
+    ]
+    if missing:
+        names = ", ".join(f"{TAG}{name}" for name in missing)
+        found.append(_line(Fault.BADLY_TAGGED, f"{r.ref.id} has no usable {names}", r, late))
+    elif row is None:
+        if r.role is not Role.GUARD:
+            found.append(_line(Fault.UNKNOWN, f"{r.ref.id} has no row in the ledger", r, late))
+    elif row.state is InstanceState.GONE:
+        text = f"{r.ref.id} is alive, and its row is closed"
+        found.append(_line(Fault.CLOSED, text, r, late))
+    elif r.ref.kind is Kind.INSTANCE and row.ref not in (None, r.ref):
+        assert row.ref is not None
+        text = f"{r.ref.id} is not {row.ref.id}, which its row records"
+        found.append(_line(Fault.DOUBLE, text, r, late))
+    return found
+
+
+def _rows(
+    now: float, rows: Iterable[Instance], pages: list[Page], limits: Limits
+) -> list[Survivor]:
+    """What is wrong with the ledger's open rows."""
+    broken = {(p.scope, p.kind) for p in pages if p.error is not None}
+    read = {(p.scope, p.kind) for p in pages if p.error is None and not p.more} - broken
+    there = {r.instance for p in pages for r in p.resources if r.ref.kind is Kind.INSTANCE}
+    found = []
+    for row in rows:
+        if row.state is InstanceState.GONE or now < row.created_at + limits.newborn:
+            continue
+        late = now - row.deadline
+        if row.id not in there:
+            if (row.scope, Kind.INSTANCE) not in read:
+                text = f"{row.id} is in {row.scope}, which was not read"
+                found.append(_line(Fault.UNREAD, text, row, late))
+            elif row.state is not InstanceState.DELETING or late > limits.newborn:
+                text = f"{row.id} is {row.state.value} in the ledger, and not to be seen"
+                found.append(_line(Fault.NOT_THERE, text, row, late))
+        elif late > limits.grace and row.state is not InstanceState.DELETING:
+            text = f"{row.id} is {row.state.value} past its deadline"
+            found.append(_line(Fault.ROW_PAST_DEADLINE, text, row, late))
+    return found
+
+
+def _line(
+    fault: Fault, message: str, of: Resource | Instance | None = None, late: float | None = None
+) -> Survivor:
+    instance = of.instance if isinstance(of, Resource) else of.id if of else None
+    return Survivor(
+        fault=fault,
+        instance=instance,
+        ref=of.ref if of else None,
+        late=late if late is not None and late > 0 else None,
+        message=message,
+    )

@@ -1,0 +1,355 @@
+"""What must die, and why. Pure: `decide` reads like the list of rules of design §6.
+
+It is asked about one provider at a time, so that one cloud's outage cannot make another's
+machines vanish; `now` is that provider's clock. The caller lists the cloud first and reads the
+ledger after, so that what is stale can only under-delete. Dry run is "do not apply".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from vmrunner.lifecycle import Sweep, counts_twice
+from vmrunner.model import (
+    Death,
+    Instance,
+    InstanceState,
+    Kind,
+    Limits,
+    Page,
+    Ref,
+    Resource,
+    Role,
+    Scope,
+)
+from vmrunner.verdicts import Close, Doom, Kill, Plan, Sight, Sighting
+
+#: States that end when they last too long. Never `busy`, never `held`: those end at `E`.
+_LIMITED: Final = (
+    InstanceState.REQUESTED,
+    InstanceState.BOOTING,
+    InstanceState.READY,
+)
+_RANK: Final = {reason: rank for rank, reason in enumerate(Death)}
+
+
+def decide(
+    now: float,
+    instances: Iterable[Instance],
+    pages: Iterable[Page],
+    sightings: Iterable[Sighting],
+    limits: Limits,
+    installation: str,
+    generation: str,
+    *,
+    sweep: Sweep | None = None,
+    since: float = 0.0,
+    wishes: Mapping[str, Death] | None = None,
+) -> Plan:
+    """What must die, be closed and be remembered.
+
+    `instances`: the open rows within this provider's scopes, and the rows, open or gone, of every
+    instance id that the pages show. `pages` of one sweep, `sweep`; none for a pass over the ledger
+    alone. `since`: when somebody last began to watch without a break: nobody's silence before that
+    counts. `wishes`: authorised ends by instance id, from `lifecycle.wish`."""
+    rows = {row.id: row for row in instances}
+    listing = _Listing.of(pages)
+    memory = {(s.what, s.subject): s for s in sightings}
+    case = _Case(now, rows, listing, memory, limits, installation, generation, sweep)
+
+    kills = {k.ref: k for k in map(case.verdict, listing.resources) if k is not None}
+    orphans, latch, alarms = case.orphans([r for r in listing.resources if r.ref not in kills])
+    kills |= {k.ref: k for k in orphans}
+    dooms = _dooms(now, rows.values(), since, limits, wishes or {})
+    closes = case.vanished()
+    return Plan(
+        dooms=tuple(sorted(dooms, key=lambda d: (_RANK[d.reason], d.instance))),
+        kills=tuple(sorted(kills.values(), key=_order)),
+        closes=tuple(sorted(closes, key=lambda c: c.instance)),
+        sightings=case.remembered(kills.values()) | latch,
+        alarms=tuple(sorted(alarms + _late(now, rows.values(), limits))),
+    )
+
+
+def subject(ref: Ref) -> str:
+    """A resource's name in a sighting."""
+    return f"{ref.scope}|{ref.kind.value}|{ref.id}"
+
+
+def expiry(
+    resource: Resource, row: Instance | None, limits: Limits, seen: float | None
+) -> float | None:
+    """When a resource of ours must be dead: the earliest of what its tag, its row and its age say.
+
+    A row's own deadline holds against a lowered `max_ttl`, a raised tag never counts. `seen` is
+    when it was first seen, for a resource whose birth nobody tells. None: nothing tells."""
+    known = [] if resource.expires_at is None else [resource.expires_at]
+    if row is not None:
+        known.append(row.deadline)
+    else:
+        born = resource.created_at if resource.created_at is not None else seen
+        known += [] if born is None else [born + limits.max_ttl]
+    return min(known, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """What one sweep showed: every resource once, and which (scope, kind) it read whole."""
+
+    resources: tuple[Resource, ...]
+    whole: frozenset[tuple[Scope, Kind]]
+    alive: frozenset[Ref]
+
+    @classmethod
+    def of(cls, pages: Iterable[Page]) -> _Listing:
+        resources: dict[Ref, Resource] = {}
+        ended, failed = set(), set()
+        for page in pages:
+            resources |= {r.ref: r for r in page.resources}
+            if page.error is not None:
+                failed.add((page.scope, page.kind))
+            elif not page.more:
+                ended.add((page.scope, page.kind))
+        order = sorted(resources.values(), key=lambda r: r.ref)
+        alive = frozenset(r.ref for r in order if r.alive)
+        return cls(tuple(order), frozenset(ended - failed), alive)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """All that the rules look at."""
+
+    now: float
+    rows: Mapping[str, Instance]
+    listing: _Listing
+    memory: Mapping[tuple[Sight, str], Sighting]
+    limits: Limits
+    installation: str
+    generation: str
+    sweep: Sweep | None
+
+    # --- the rules for what is there ---
+
+    def verdict(self, resource: Resource) -> Kill | None:
+        """Why this resource must die, by priority; None: no reason, or not our business."""
+        if not self.ours(resource) or not resource.alive:
+            return None
+        row = self.row_of(resource)
+        expires = expiry(resource, row, self.limits, self.first_seen(resource))
+        reason: Death | None = None
+        if expires is not None and self.now > expires:
+            reason = Death.EXPIRED
+        elif resource.role is not Role.BUILD or row is None:
+            reason = None
+        elif row.state is InstanceState.GONE:
+            reason = Death.LEFTOVER if self.parentless(resource, row) else None
+        elif self.duplicate(resource, row):
+            reason = Death.DUPLICATE
+        if reason is None:
+            return None
+        killed = self.memory.get((Sight.KILLED, subject(resource.ref)))
+        return Kill(
+            ref=resource.ref,
+            reason=reason,
+            instance=resource.instance,
+            expires_at=expires,
+            created_at=resource.created_at,
+            force=killed is not None,
+        )
+
+    def ours(self, resource: Resource) -> bool:
+        """By tag and role: this very installation's, made for a build or an image."""
+        mine = bool(self.installation) and resource.tag("installation") == self.installation
+        return mine and resource.role in (Role.BUILD, Role.IMAGE)
+
+    def row_of(self, resource: Resource) -> Instance | None:
+        return self.rows.get(resource.instance or "")
+
+    def parentless(self, resource: Resource, row: Instance) -> bool:
+        """A child dies only after no parent is alive: neither what it hangs on, nor its VM."""
+        if resource.ref.kind is Kind.INSTANCE:
+            return True
+        if row.ref in self.listing.alive or resource.parent in self.listing.alive:
+            return False
+        # No VM was seen; that says something only where the VMs were read whole.
+        return (resource.ref.scope, Kind.INSTANCE) in self.listing.whole
+
+    @staticmethod
+    def duplicate(resource: Resource, row: Instance) -> bool:
+        """A VM that carries a row's id, and is not the VM of that row."""
+        is_vm = resource.ref.kind is Kind.INSTANCE
+        return is_vm and row.ref is not None and row.ref != resource.ref
+
+    def first_seen(self, resource: Resource) -> float | None:
+        sighting = self.memory.get((Sight.ORPHAN, subject(resource.ref)))
+        return sighting.begun if sighting else None
+
+    # --- the rule for what has no row ---
+
+    def unknown(self, resource: Resource) -> bool:
+        """Ours, of this very database, alive, and without a row."""
+        return (
+            self.ours(resource)
+            and resource.role is Role.BUILD
+            and resource.alive
+            and resource.tag("generation") == self.generation
+            and self.row_of(resource) is None
+        )
+
+    def orphans(self, rest: Sequence[Resource]) -> tuple[list[Kill], set[Sighting], list[str]]:
+        """ORPHAN: the second complete sighting, past the newborn window, under the cap. Over the
+        cap none dies, until a sweep finds none at all: then it was an error and is over."""
+        if self.sweep is None:
+            return [], {s for (what, _), s in self.memory.items() if what is Sight.LATCH}, []
+        found = [r for r in rest if self.unknown(r)]
+        condemned = [r for r in found if self.seen_twice(r)]
+        latched = self.memory.get((Sight.LATCH, "orphans"))
+        if len(condemned) > self.limits.orphan_cap or (latched and found):
+            latch = latched or Sighting(
+                what=Sight.LATCH, subject="orphans", sweep=self.sweep.id, begun=self.sweep.begun
+            )
+            text = (
+                f"{len(found)} resources of this installation have no row "
+                f"(cap {self.limits.orphan_cap}): none is deleted before its deadline"
+            )
+            return [], {latch}, [text]
+        kills = [
+            Kill(
+                ref=r.ref,
+                reason=Death.ORPHAN,
+                instance=r.instance,
+                expires_at=r.expires_at,
+                created_at=r.created_at,
+                force=(Sight.KILLED, subject(r.ref)) in self.memory,
+            )
+            for r in condemned
+        ]
+        return kills, set(), []
+
+    def seen_twice(self, resource: Resource) -> bool:
+        first = self.memory.get((Sight.ORPHAN, subject(resource.ref)))
+        if first is None or (resource.ref.scope, resource.ref.kind) not in self.listing.whole:
+            return False
+        if resource.created_at is not None:
+            return self.twice(first, resource.created_at)
+        # Its birth is not told: it was born before its first sighting, which does not count then.
+        assert self.sweep is not None
+        wait = self.limits.newborn + self.limits.sighting_gap
+        return first.sweep != self.sweep.id and self.sweep.begun > first.begun + wait
+
+    # --- the rule for what is not there ---
+
+    def vanished(self) -> list[Close]:
+        """VANISHED: a row without its resource, after two complete sightings of its own scope."""
+        return [
+            Close(instance=row.id, epoch=row.epoch, reason=row.death or Death.VANISHED)
+            for row in self.missing()
+            if self.twice(self.memory.get((Sight.ABSENT, row.id)), row.created_at)
+        ]
+
+    def twice(self, first: Sighting | None, born: float) -> bool:
+        """Is this sweep the second sighting after `first`?"""
+        if first is None or self.sweep is None:
+            return False
+        then = Sweep(id=first.sweep, begun=first.begun)
+        return counts_twice(then, self.sweep, born, self.limits)
+
+    def missing(self) -> list[Instance]:
+        """Open rows that this sweep looked for in full and did not see."""
+        if self.sweep is None:
+            return []
+        vms = [r for r in self.listing.resources if r.ref.kind is Kind.INSTANCE]
+        shown, refs = {vm.instance for vm in vms}, {vm.ref for vm in vms}
+        return [
+            row
+            for row in self.rows.values()
+            if row.state is not InstanceState.GONE
+            and (row.scope, Kind.INSTANCE) in self.listing.whole
+            and row.id not in shown
+            and row.ref not in refs
+        ]
+
+    # --- what to remember ---
+
+    def remembered(self, kills: Iterable[Kill]) -> frozenset[Sighting]:
+        """The sightings for the next sweep. A series breaks where a complete sweep contradicts it;
+        a sweep that saw only a part neither breaks nor begins one."""
+        if self.sweep is None:
+            return frozenset(s for s in self.memory.values() if s.what is not Sight.LATCH)
+        fresh = {(Sight.KILLED, subject(kill.ref)) for kill in kills}
+        fresh |= {(Sight.ORPHAN, subject(r.ref)) for r in self.listing.resources if self.curious(r)}
+        fresh |= {(Sight.ABSENT, row.id) for row in self.missing() if self.past_newborn(row)}
+        kept = fresh | {
+            (what, about)
+            for what, about in self.memory
+            if what is not Sight.LATCH and self.undecided(what, about)
+        }
+        return frozenset(
+            self.memory.get(key)
+            or Sighting(what=key[0], subject=key[1], sweep=self.sweep.id, begun=self.sweep.begun)
+            for key in kept
+        )
+
+    def past_newborn(self, row: Instance) -> bool:
+        return self.sweep is not None and self.sweep.begun > row.created_at + self.limits.newborn
+
+    def curious(self, resource: Resource) -> bool:
+        """Worth remembering: no row, and old enough for a first sighting to count; or a resource
+        that tells neither its deadline nor its age, whose first sighting stands for its birth."""
+        if self.sweep is None or not self.ours(resource) or self.row_of(resource) is not None:
+            return False
+        if resource.created_at is None:
+            return True
+        old = self.sweep.begun > resource.created_at + self.limits.newborn
+        return self.unknown(resource) and old
+
+    def undecided(self, what: Sight, about: str) -> bool:
+        """Did this sweep leave open whether the series goes on?"""
+        if what is Sight.ABSENT:
+            row = self.rows.get(about)
+            if row is None or row.state is InstanceState.GONE:
+                return False
+            return (row.scope, Kind.INSTANCE) not in self.listing.whole
+        whole = {f"{scope}|{kind.value}|" for scope, kind in self.listing.whole}
+        return not any(about.startswith(part) for part in whole)
+
+
+def _dooms(
+    now: float,
+    rows: Iterable[Instance],
+    since: float,
+    limits: Limits,
+    wishes: Mapping[str, Death],
+) -> list[Doom]:
+    """Rows that must go to `deleting`, whether or not their VM is in sight."""
+    dooms = []
+    for row in rows:
+        if row.state in (InstanceState.DELETING, InstanceState.GONE):
+            continue
+        reason: Death | None = None
+        if now > row.deadline:
+            reason = Death.EXPIRED
+        elif row.id in wishes:
+            reason = wishes[row.id]
+        elif row.state in _LIMITED:
+            limit: float = getattr(limits, row.state.value)
+            reason = Death.STUCK if now > max(row.state_since, since) + limit else None
+        if reason is not None:
+            dooms.append(Doom(instance=row.id, seen_epoch=row.epoch, reason=reason))
+    return dooms
+
+
+def _late(now: float, rows: Iterable[Instance], limits: Limits) -> list[str]:
+    """Rows that are dying for too long: deleting is retried for ever, and it alarms."""
+    return [
+        f"{row.id} has been deleting for {int(now - row.state_since)} s ({row.deletes} attempts)"
+        for row in rows
+        if row.state is InstanceState.DELETING and now > row.state_since + limits.deleting
+    ]
+
+
+def _order(kill: Kill) -> tuple[bool, int, Ref]:
+    """Parents before children, then by priority, then by name."""
+    return (kill.ref.kind is not Kind.INSTANCE, _RANK[kill.reason], kill.ref)

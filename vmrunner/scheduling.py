@@ -1,0 +1,185 @@
+"""Which queued build starts where. Pure and deterministic: the order of the input means nothing.
+
+Priority first; among equals the owner (label `owner`, else `team`) with the fewest running builds;
+among an owner's, the oldest. A build that cannot start now never blocks one that can.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vmrunner.model import Build, Instance, InstanceState, Offer, Reason, Result, Spec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rooms:
+    """How many VMs may be at once: over all, and by provider (None: only the overall limit)."""
+
+    overall: int
+    each: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """Start this build on this offer; the rest of the list is for when it is refused."""
+
+    build: Build
+    offers: tuple[Offer, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reject:
+    """End this build without a VM."""
+
+    build: Build
+    result: Result
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What to start, in this order, and what to end. `waiting` says why a build stays queued."""
+
+    starts: tuple[Start, ...] = ()
+    rejects: tuple[Reject, ...] = ()
+    waiting: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a provider says about one spec: offers, best first; or why there are none.
+
+    `refused`: it can never be had. Neither: not now, for the reason in `message`."""
+
+    offers: tuple[Offer, ...] = ()
+    message: str = ""
+    refused: Reason | None = None
+
+
+#: (provider, spec) → what it offers; asked only for builds that have room.
+Offers = Callable[[str, Spec], Answer]
+
+
+def owner(build: Build) -> str:
+    """For whom a build runs, as far as fairness goes."""
+    labels = build.spec.labels
+    return labels.get("owner") or labels.get("team") or ""
+
+
+def spec_of(build: Build) -> Spec:
+    """What a build needs from a machine."""
+    spec = build.spec
+    return Spec(
+        cpus=spec.cpus,
+        memory=spec.memory,
+        disk=spec.disk,
+        spot=spec.spot,
+        image=spec.image,
+        network=spec.network,
+    )
+
+
+def plan(
+    now: float,
+    queued: Iterable[Build],
+    running: Iterable[tuple[Build | None, Instance]],
+    offers: Offers,
+    rooms: Rooms,
+    *,
+    draining: bool = False,
+    held_back: Mapping[str, float] | None = None,
+) -> Plan:
+    """Decide about the queued builds. `running`: the open rows with their builds; each takes a
+    place until it is seen gone. `held_back`: builds that must wait until a time, after a refusal.
+    `now` is the clock that queued them."""
+    taken: Counter[str] = Counter()
+    busy: Counter[str] = Counter()
+    for build, row in running:
+        if row.state is not InstanceState.GONE:
+            taken[row.provider] += 1
+            if build is not None:
+                busy[owner(build)] += 1
+
+    hopeful, rejects, waiting = _sift(now, queued, held_back or {}, draining=draining)
+    starts: list[Start] = []
+    for build in _in_turn(hopeful, busy, started := []):
+        name = build.spec.provider
+        if sum(taken.values()) >= rooms.overall:
+            waiting[build.id] = f"{rooms.overall} instances are running, the limit"
+            continue
+        if taken[name] >= rooms.each.get(name, rooms.overall):
+            waiting[build.id] = f"{taken[name]} instances of {name} are running, its limit"
+            continue
+        answer = offers(name, spec_of(build))
+        if answer.refused is not None:
+            rejects.append(
+                Reject(
+                    build=build, result=Result.ERROR, reason=answer.refused, message=answer.message
+                )
+            )
+        elif not answer.offers:
+            waiting[build.id] = answer.message or f"{name} has no room now"
+        else:
+            starts.append(Start(build=build, offers=answer.offers))
+            started.append(build)
+            taken[name] += 1
+    return Plan(
+        starts=tuple(starts),
+        rejects=tuple(sorted(rejects, key=lambda r: (r.build.created_at, r.build.id))),
+        waiting=waiting,
+    )
+
+
+def _sift(
+    now: float, queued: Iterable[Build], held_back: Mapping[str, float], *, draining: bool
+) -> tuple[list[Build], list[Reject], dict[str, str]]:
+    """Those that may start now, those whose time is over, and why the others wait."""
+    hopeful: list[Build] = []
+    rejects: list[Reject] = []
+    waiting: dict[str, str] = {}
+    for build in queued:
+        late = _late(build, now)
+        if late is not None:
+            rejects.append(late)
+        elif draining:
+            waiting[build.id] = "launching is stopped (drain)"
+        elif held_back.get(build.id, 0.0) > now:
+            waiting[build.id] = "waiting before the next try"
+        else:
+            hopeful.append(build)
+    return hopeful, rejects, waiting
+
+
+def _late(build: Build, now: float) -> Reject | None:
+    """Its time in the queue is over; or it was cancelled before it ever started."""
+    limit = build.spec.queue_timeout
+    if build.cancel is not None or limit is None or now < build.state_since + limit:
+        return None
+    return Reject(
+        build=build,
+        result=Result.ERROR,
+        reason=Reason.QUEUE_TIMEOUT,
+        message=f"no VM could be had for it within {int(limit)} s",
+    )
+
+
+def _in_turn(builds: Sequence[Build], busy: Counter[str], started: list[Build]) -> Iterable[Build]:
+    """Builds by priority, then by turn, then by age. The consumer appends what it starts to
+    `started`, which counts against its owner from then on."""
+    queues: dict[tuple[int, str], list[Build]] = {}
+    for build in sorted(builds, key=lambda b: (b.created_at, b.id), reverse=True):
+        queues.setdefault((-build.spec.priority, owner(build)), []).append(build)
+    counted = 0
+    while queues:
+        for build in started[counted:]:
+            busy[owner(build)] += 1
+        counted = len(started)
+        key = min(
+            queues, key=lambda k: (k[0], busy[k[1]], queues[k][-1].created_at, queues[k][-1].id)
+        )
+        yield queues[key].pop()
+        if not queues[key]:
+            del queues[key]

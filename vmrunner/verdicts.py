@@ -1,0 +1,68 @@
+"""What the reaper decides and remembers, as values. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vmrunner.model import Death, Ref
+
+
+class Sight(StrEnum):
+    """What a sighting is about."""
+
+    ORPHAN = "orphan"  # a resource that has no row
+    ABSENT = "absent"  # a row that has no resource
+    KILLED = "killed"  # a resource that we asked to die
+    LATCH = "latch"  # the cap on orphans was passed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sighting:
+    """The first sweep of an unbroken series that saw the same thing; kept between sweeps."""
+
+    what: Sight
+    subject: str  # a resource as `subject` writes it, an instance id, or a scope
+    sweep: str
+    begun: float  # when that sweep began, on the provider's clock
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kill:
+    """A resource that must be deleted. Inside `E` its row is checked once more first."""
+
+    ref: Ref
+    reason: Death
+    instance: str | None = None
+    expires_at: float | None = None
+    created_at: float | None = None
+    force: bool = False  # asked before, and it is still there
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Doom:
+    """A row that must go to `deleting`, if its epoch is still the one that was read."""
+
+    instance: str
+    seen_epoch: int
+    reason: Death
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Close:
+    """A row to be closed: twice looked for in full, and not there."""
+
+    instance: str
+    epoch: int
+    reason: Death
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What is to be done, in this order; and what to remember until the next sweep."""
+
+    dooms: tuple[Doom, ...] = ()
+    kills: tuple[Kill, ...] = ()  # parents before children, by priority
+    closes: tuple[Close, ...] = ()
+    sightings: frozenset[Sighting] = frozenset()
+    alarms: tuple[str, ...] = ()
