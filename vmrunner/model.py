@@ -345,21 +345,6 @@ class Finding:
     fix: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sighting:
-    """The first of two sightings that together count: `began` is when that sweep began.
-
-    ORPHAN: `subject` is the provider's id of a resource that no row knows. VANISHED: the id of
-    an instance that a complete listing does not show."""
-
-    rule: Death
-    scope: Scope
-    kind: Kind
-    subject: str
-    sweep: str
-    began: float
-
-
 # --- processes ----------------------------------------------------------------------------------
 
 
