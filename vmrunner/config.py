@@ -1,0 +1,233 @@
+"""One frozen `Settings`, and the `Paths` that follow from it. Where values come from, and in which
+order, is `configfile`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import platformdirs
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    WithJsonSchema,
+    field_validator,
+)
+
+from vmrunner import units
+from vmrunner.errors import ConfigError
+from vmrunner.model import Network
+
+MASK: Final = "***"
+SQLITE: Final = "sqlite:///"
+
+
+def _seconds(value: object) -> float:
+    try:
+        return units.duration(value)
+    except ConfigError as error:
+        raise ValueError(f"not a duration; {error.hint}") from None
+
+
+def _bytes(value: object) -> int:
+    try:
+        return units.size(value)
+    except ConfigError as error:
+        raise ValueError(f"not a size; {error.hint}") from None
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    WithJsonSchema(
+        {"type": ["string", "number"], "description": "30m, 1h30m, 90s, or seconds", "minimum": 0}
+    ),
+]
+Bytes = Annotated[
+    int,
+    BeforeValidator(_bytes),
+    WithJsonSchema(
+        {"type": ["string", "integer"], "description": "512MiB, 4GiB, or bytes", "minimum": 0}
+    ),
+]
+
+
+class Section(BaseModel):
+    """A table of the configuration: an unknown key is an error, a value never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Database(Section):
+    url: str = Field(default="", description="Default: SQLite under the XDG data directory.")
+
+
+class Limits(Section):
+    max_ttl: Seconds = Field(default=4 * 3600.0, description="The longest life of any VM.")
+    max_instances: int = Field(default=20, ge=1, description="VMs at once, over all providers.")
+    log_bytes: Bytes = Field(default=64 << 20, description="The most that is kept of a log.")
+    artifact_bytes: Bytes = Field(default=2 << 30, description="The most that a build brings back.")
+    privileged: bool = Field(
+        default=False, description="May a build ask for a privileged container."
+    )
+
+
+class Defaults(Section):
+    container: str = Field(default="debian:trixie", min_length=1)
+    container_runtime: Literal["runc", "runsc"] = "runc"
+    timeout: Seconds = 30 * 60.0
+    network: Network = Network.OPEN
+
+
+class Reaper(Section):
+    sweep: str = Field(default="*/5 * * * *", description="When to sweep, as a cron line.")
+
+    @field_validator("sweep")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        if len(value.split()) != 5:
+            raise ValueError("not a cron line; five fields, such as */5 * * * *")
+        return value
+
+
+class QemuProvider(Section):
+    """VMs on this machine."""
+
+    kind: Literal["qemu"]
+    accel: Literal["auto", "kvm", "tcg"] = "auto"
+    image: str | None = Field(default=None, description="A local image's name or hash.")
+    cpus: int | None = Field(default=None, ge=1)
+    memory: Bytes | None = None
+    disk: Bytes | None = None
+    max_instances: int | None = Field(default=None, ge=1)
+
+
+class FakeProvider(Section):
+    """A cloud in memory, for tests."""
+
+    kind: Literal["fake"]
+    max_instances: int | None = Field(default=None, ge=1)
+
+
+ProviderSettings = Annotated[QemuProvider | FakeProvider, Field(discriminator="kind")]
+KINDS: Final[Mapping[str, type[Section]]] = {"qemu": QemuProvider, "fake": FakeProvider}
+
+_OURS: Final = frozenset({"kind", "max_instances"})  # the rest are the driver's own options
+
+
+class Settings(Section):
+    """All that can be configured. Durations are seconds, sizes bytes."""
+
+    installation: str | None = Field(
+        default=None, description="The UUID of one ledger; made once when it is not given."
+    )
+    secret_key: SecretStr | None = Field(
+        default=None, description="Seals what the ledger keeps secret; on many nodes the same."
+    )
+    default_provider: str | None = None
+    database: Database = Database()
+    limits: Limits = Limits()
+    defaults: Defaults = Defaults()
+    reaper: Reaper = Reaper()
+    providers: dict[str, ProviderSettings] = {}
+
+    def provider(self, wanted: str | None = None) -> str:
+        """The configured name for `--provider`: a name, or a kind that only one of them has.
+        None is the default provider."""
+        field = "provider"
+        if wanted is None:
+            wanted, field = self.default_provider, "default_provider"
+        if wanted is None:
+            if len(self.providers) == 1:
+                return next(iter(self.providers))
+            names = ", ".join(sorted(self.providers))
+            raise ConfigError(
+                f"default_provider: not set, and there are several providers: {names}",
+                hint="set it, or use --provider",
+            )
+        if wanted in self.providers:
+            return wanted
+        having = [name for name, provider in self.providers.items() if provider.kind == wanted]
+        if len(having) == 1:
+            return having[0]
+        if having:
+            raise ConfigError(
+                f"{field}: {wanted!r} is the kind of several providers",
+                hint=f"name one: {', '.join(sorted(having))}",
+            )
+        raise ConfigError(
+            f"{field}: no provider {wanted!r} is configured",
+            hint=units.meant(wanted, self.providers),
+        )
+
+    def provider_options(self, name: str) -> dict[str, Any]:
+        """The driver's own options of one provider, those that are set."""
+        return self.providers[name].model_dump(exclude=set(_OURS), exclude_none=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Paths:
+    """Where things lie on this host. `data` belongs to one ledger, `cache` to the user."""
+
+    data: Path
+    cache: Path
+
+    @property
+    def ledger(self) -> Path:
+        return self.data / "ledger.db"
+
+    @property
+    def sources(self) -> Path:
+        """Packed sources, one `<build>.tar` each, until the build ends."""
+        return self.data / "sources"
+
+    @property
+    def artifacts(self) -> Path:
+        """What builds brought back, one directory a build."""
+        return self.data / "artifacts"
+
+    @property
+    def wake(self) -> Path:
+        return self.data / "wake"
+
+    @property
+    def engine_log(self) -> Path:
+        """What background engines said."""
+        return self.data / "engine.log"
+
+    def state(self, kind: str) -> Path:
+        """Where the providers of one kind keep their machines."""
+        return self.data / kind
+
+
+def database_url(settings: Settings) -> str:
+    """The ledger's URL: as configured, else SQLite under the XDG data directory."""
+    if settings.database.url:
+        return settings.database.url
+    return f"{SQLITE}{platformdirs.user_data_path('vmrunner') / 'ledger.db'}"
+
+
+def paths(settings: Settings) -> Paths:
+    """Everything of one ledger lies together: under the XDG data directory, or in a directory
+    `FILE.d` beside a SQLite file that was named."""
+    data = platformdirs.user_data_path("vmrunner")
+    url = settings.database.url
+    if url.startswith(SQLITE) and Path(url.removeprefix(SQLITE)) != data / "ledger.db":
+        file = Path(url.removeprefix(SQLITE).partition("?")[0])
+        data = file.with_name(file.name + ".d")
+    return Paths(data=data, cache=platformdirs.user_cache_path("vmrunner"))
+
+
+def shown_url(url: str) -> str:
+    """A database URL with its password masked."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:{MASK}@{host}"))
