@@ -1,0 +1,10 @@
+"""Options that every part of the suite understands."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak-builds", type=int, default=2, help="builds in a row in the soak test")
+    parser.addoption("--soak-parallel", type=int, default=2, help="builds at once in the soak test")

@@ -1,0 +1,141 @@
+"""A vmrunner of a test's own: its data and config in one directory, the user's images shared."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+VMRUNNER = Path(sys.prefix) / "bin" / "vmrunner"
+# What would change how a build's output is shown, or which vmrunner is used.
+FOREIGN = ("VMRUNNER_", "XDG_", "GITHUB_", "GITLAB_", "CI_", "TERM", "NO_COLOR", "FORCE_COLOR")
+CACHE = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+
+
+def wait_until(true: Callable[[], Any], *, seconds: float, what: str) -> Any:
+    """Poll until `true()` is; return its value. Fails with `what` after `seconds`."""
+    end = time.monotonic() + seconds
+    while True:
+        value = true()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {seconds:.0f} s for {what}")
+        time.sleep(0.2)
+
+
+@dataclass(frozen=True)
+class Home:
+    """Runs the real command line as a user would, from a directory without a config file."""
+
+    root: Path
+
+    @classmethod
+    def make(cls, root: Path) -> Home:
+        (root / "cwd").mkdir(parents=True)
+        return cls(root)
+
+    @property
+    def env(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
+        return kept | {
+            "XDG_DATA_HOME": str(self.root / "data"),
+            "XDG_CONFIG_HOME": str(self.root / "config"),
+            "XDG_STATE_HOME": str(self.root / "state"),
+            "XDG_CACHE_HOME": CACHE,
+        }
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data" / "vmrunner"
+
+    def start(self, *args: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [VMRUNNER, *args],
+            env=self.env,
+            cwd=self.root / "cwd",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, *args: str, timeout: float = 500) -> subprocess.CompletedProcess[bytes]:
+        process = self.start(*args)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            raise AssertionError(f"{args} took over {timeout} s:\n{text(err)}") from None
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+    def items(self, *args: str) -> list[dict[str, Any]]:
+        """The items of a command's JSON output."""
+        done = self.run(*args, "-o", "json", timeout=60)
+        assert done.returncode == 0, text(done.stderr)
+        items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+        return items
+
+    def builds(self) -> list[dict[str, Any]]:
+        return self.items("ps", "-a")
+
+    def instances(self) -> list[dict[str, Any]]:
+        return self.items("vm", "ls", "-a")
+
+    def processes(self) -> list[str]:
+        """Processes that belong to this home: its directory or one of its instances is named in
+        their command line or environment. As `pid command`."""
+        marks = [str(self.root), *(row["id"] for row in self.instances())]
+        return list(processes_with(marks))
+
+    def leftovers(self) -> list[str]:
+        """All that a finished build must not leave: processes, directories, files, live rows."""
+        found = [f"process {line}" for line in self.processes()]
+        found += [f"build row {row['id']} {row['state']}" for row in self.items("ps")]
+        found += [f"instance row {row['id']} {row['state']}" for row in self.items("vm", "ls")]
+        found += [f"cloud: {row}" for row in self.items("vm", "ls", "--cloud")]
+        ids = [row["id"] for row in self.instances()]
+        for place in (self.root, Path("/run"), Path("/tmp"), Path("/dev/shm")):
+            found += [f"path {path}" for path in paths_with(place, ids)]
+        found += [f"source {path}" for path in (self.data / "sources").glob("*")]
+        return found
+
+    def assert_nothing_left(self, *, seconds: float = 20) -> None:
+        end = time.monotonic() + seconds
+        while (left := self.leftovers()) and time.monotonic() < end:
+            time.sleep(0.5)
+        assert left == []
+        audit = self.run("audit", timeout=60)
+        assert audit.returncode == 0, text(audit.stdout + audit.stderr)
+
+
+def processes_with(marks: Sequence[str]) -> Iterator[str]:
+    mine = os.getpid()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == mine:
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes()
+            text_of = command + b"\0" + (entry / "environ").read_bytes()
+        except OSError:
+            continue  # it ended, or it is a kernel thread
+        if any(mark.encode() in text_of for mark in marks):
+            yield entry.name + " " + text(command.replace(b"\0", b" "))
+
+
+def paths_with(place: Path, ids: Sequence[str]) -> Iterator[Path]:
+    """Paths of at most four levels under `place` whose name carries one of our instance ids."""
+    for depth in ("*", "*/*", "*/*/*", "*/*/*/*"):
+        for path in place.glob(depth):
+            if any(each in path.name for each in ids) and "artifacts" not in path.parts:
+                yield path
+
+
+def text(data: bytes) -> str:
+    return data.decode(errors="replace")
