@@ -1,0 +1,347 @@
+"""`supervisor run`: one container from birth to exit code. A systemd unit of its own, so that it
+depends on no SSH connection, and one that may die and be started again at any moment.
+
+It copies the log FIFO to the spool, answers the driver before and after each step, enforces the
+timeouts, and in the end writes one event `ended` with reason and exit code.
+"""
+
+from __future__ import annotations
+
+import array
+import base64
+import fcntl
+import os
+import select
+import shlex
+import signal
+import termios
+import time
+from contextlib import suppress
+from typing import Any
+
+from . import docker
+from .state import Events, Place, Spool, clock
+
+READ = 1 << 20
+TICK = 1.0  # seconds between looks at timeouts and the disk
+TERM_GRACE = 10.0  # from TERM to KILL
+KILL_GRACE = 60.0  # from KILL to "it will not die"
+DOCKER_RETRIES = 30  # seconds that a restarting dockerd is waited for
+DISK_LOW = 32 << 20  # bytes free on the work directory's disk that count as full
+
+
+def fill_box(place: Place, job: dict[str, Any], source: str) -> None:
+    """Write all that the container sees: the driver, FIFOs, steps, environment, secrets."""
+    secrets = {name: base64.b64decode(value) for name, value in job["secrets"].items()}
+    plain = {name: value.encode() for name, value in job["env"].items()}
+    with open(source, "rb") as file:
+        driver = file.read()
+    files = {"driver.sh": driver, "env": exports({**plain, **secrets})}
+    for number, step in enumerate(job["steps"]):
+        env = {name: value.encode() for name, value in step["env"].items()}
+        files[f"{number}.env"] = exports(env)
+        files[f"{number}.sh"] = step["script"].encode()
+    for name, data in files.items():
+        with open(f"{place.box}/{name}", "wb") as file:
+            file.write(data)
+    for name, data in secrets.items():
+        with open(f"{place.secrets}/{name}", "wb") as file:
+            file.write(data)
+    for name in ("log", "control", "answers"):
+        if not os.path.exists(f"{place.box}/{name}"):
+            os.mkfifo(f"{place.box}/{name}")
+        os.chmod(f"{place.box}/{name}", 0o666)
+
+
+def exports(env: dict[str, bytes]) -> bytes:
+    """Shell lines that set an environment, whatever bytes the values hold."""
+    lines = []
+    for name, value in env.items():
+        quoted = b"'" + value.replace(b"'", b"'\\''") + b"'"
+        lines.append(b"export " + shlex.quote(name).encode() + b"=" + quoted + b"\n")
+    return b"".join(lines)
+
+
+class Build:
+    """The loop over the build's FIFOs and Docker's answer."""
+
+    def __init__(self, place: Place, *, work: str) -> None:
+        self._place = place
+        self._work = work
+        self._job = place.job()
+        self._events = Events(place.events)
+        full = self._events.last("log_full") is not None
+        self._spool = Spool(place.log, int(self._job["log_bytes"]), full=full)
+        self._log = self._fifo("log")
+        self._control = self._fifo("control")
+        self._answers = self._fifo("answers")
+        self._heard = b""  # a control line that is not whole yet
+        self._pid = 0  # the driver's, as the VM sees it
+        self._disk_low = False
+        self._why = ""  # why we end it ourselves
+        self._kill_at = 0.0
+        self._killed_at = 0.0
+        self._began = clock()  # what the build's timeout counts from
+        self._now: dict[str, Any] | None = None  # the event of the step that runs
+        self._next = 0  # the step that runs or comes next
+        self._oom_kills = 0  # before that step
+        for event in self._events.past:
+            self._recall(event)
+
+    def _recall(self, event: dict[str, Any]) -> None:
+        """Where we are, after one more event: ours just now or an earlier process's."""
+        if event["kind"] == "container":
+            self._began = event["clock"]
+        elif event["kind"] == "step_started":
+            self._now = event
+        elif event["kind"] == "step_ended":
+            self._now = None
+            self._next = event["step"] + 1
+            self._oom_kills = event["oom_kills"]
+
+    def _fifo(self, name: str) -> int:
+        """Both ways, so that it never ends and opening it never waits."""
+        fd = os.open(f"{self._place.box}/{name}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        if name == "log":
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, READ)
+        return fd
+
+    # --- birth -----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Start the container, or find it again; follow it to its end."""
+        if self._events.last("ended"):
+            return
+        try:
+            if self._place.claim(self._job["attempt"]):
+                self._create()
+            else:
+                self._answer("again")
+            code = self._watch()
+        except docker.DockerError as error:
+            self._end(*self._explain(error))
+        else:
+            self._end(*self._verdict(code))
+
+    def _create(self) -> None:
+        body = docker.container(
+            self._job, box=self._place.box, secrets=self._place.secrets, work=self._work
+        )
+        docker.call("POST", f"/containers/create?name={docker.NAME}", body, timeout=120)
+        docker.call("POST", f"/containers/{docker.NAME}/start", timeout=120)
+        self._add("container")
+
+    def _add(self, kind: str, **data: str | int | float | bool | None) -> None:
+        """An event here and now, at this offset of the log."""
+        self._events.add(kind, self._spool.size, **data)
+        self._recall(self._events.past[-1])
+
+    def _explain(self, error: docker.DockerError) -> tuple[str, int | None, str]:
+        """Reason, exit code and message for a container that could not be started."""
+        name = self._job["container"]
+        text = str(error)
+        if error.status == 404 and "image" in text:
+            have = ", ".join(docker.images()) or "none"
+            return "image", None, f"container image {name} is not in this VM image; it has: {have}"
+        if "/bin/sh" in text and ("no such file" in text or "not found" in text):
+            return "image", None, f"container image {name} has no /bin/sh, which steps need"
+        return "internal", None, f"container {name} did not start: {text[:500]}"
+
+    # --- life ------------------------------------------------------------------------------
+
+    def _watch(self) -> int | None:
+        """The container's exit code; None when it cannot be killed. A dockerd that restarts
+        meanwhile is waited for."""
+        for patience in range(DOCKER_RETRIES, -1, -1):
+            try:
+                return self._follow()
+            except docker.DockerError as error:
+                if error.status or not patience:
+                    raise
+                time.sleep(TICK)
+        raise AssertionError("the last try returns or raises")
+
+    def _follow(self) -> int | None:
+        poll = select.poll()
+        with docker.send("POST", f"/containers/{docker.NAME}/wait") as exit_wait:
+            exit_wait.settimeout(None)
+            for fd in (self._log, self._control, exit_wait.fileno()):
+                poll.register(fd, select.POLLIN)
+            looked = 0.0
+            while True:
+                ready = {fd for fd, _ in poll.poll(TICK * 1000)}
+                if self._control in ready:
+                    self._hear()
+                if self._log in ready:
+                    self._copy(READ)
+                if exit_wait.fileno() in ready:
+                    code = int(docker.answer(exit_wait)["StatusCode"])
+                    while self._copy(READ):
+                        pass
+                    return code
+                if clock() - looked >= TICK or self._control in ready:
+                    looked = clock()
+                    if not self._look(looked):
+                        return None
+
+    def _copy(self, most: int) -> int:
+        """Move up to `most` bytes from the FIFO to the spool; how many it was."""
+        try:
+            data = os.read(self._log, most)
+        except BlockingIOError:
+            return 0
+        was_full = self._spool.full
+        self._spool.write(data)
+        if self._spool.full and not was_full:
+            self._add("log_full")
+        return len(data)
+
+    def _hear(self) -> None:
+        """Take note of what the driver says, after all that was written to the log before."""
+        count = array.array("i", [0])
+        heard = self._heard + os.read(self._control, 4096)
+        fcntl.ioctl(self._log, termios.FIONREAD, count)
+        left = count[0]
+        while left > 0 and (copied := self._copy(left)):
+            left -= copied
+        *lines, self._heard = heard.split(b"\n")
+        self._heard = self._heard[-64:]
+        for line in lines:
+            self._note(line.decode("ascii", "replace"))
+
+    def _note(self, line: str) -> None:
+        """One control line. The build can write there too: what does not fit is not noted, but
+        it is answered, since somebody may wait."""
+        words = line.split()
+        if not words:
+            return
+        if words == ["start", str(self._next)] and self._now is None and not self._why:
+            self._add("step_started", step=self._next)
+        elif words[:2] == ["end", str(self._next)] and self._now is not None and len(words) == 3:
+            kills = self._count_oom_kills()
+            self._add(
+                "step_ended",
+                step=self._next,
+                exit_code=int(words[2]) if words[2].isdigit() and len(words[2]) < 4 else 255,
+                seconds=round(clock() - self._now["clock"], 3),
+                oom_kills=kills,
+                out_of_memory=kills > self._oom_kills,
+                disk_full=self._disk_low or self._disk_free() < DISK_LOW,
+            )
+            self._disk_low = False
+        self._answer("stop" if self._why else line)
+
+    def _answer(self, line: str) -> None:
+        with suppress(BlockingIOError):  # the build filled it: nobody waits for an answer there
+            os.write(self._answers, f"{line}\n".encode())
+
+    def _look(self, now: float) -> bool:
+        """Timeouts, wishes to cancel, the disk. False: it cannot be killed."""
+        self._disk_low = self._disk_low or self._disk_free() < DISK_LOW
+        if not self._why:
+            self._why = self._reason_to_stop(now)
+            if self._why:
+                self._kill_at = now + TERM_GRACE
+                self._answer("stop")
+                self._terminate()
+        elif self._killed_at and now > self._killed_at + KILL_GRACE:
+            return False
+        elif now >= self._kill_at:
+            self._kill_at = now + TERM_GRACE
+            self._killed_at = self._killed_at or now
+            try:
+                docker.call("POST", f"/containers/{docker.NAME}/kill?signal=KILL")
+            except docker.DockerError as error:
+                if error.status not in (404, 409):  # it is gone already
+                    raise
+        return True
+
+    def _reason_to_stop(self, now: float) -> str:
+        if wish := self._place.read("cancel").strip():
+            return wish
+        if now >= self._began + self._job["timeout"]:
+            return "build_timeout"
+        if self._now is not None:
+            limit = self._job["steps"][self._next]["timeout"]
+            if limit is not None and now >= self._now["clock"] + limit:
+                return "step_timeout"
+        return ""
+
+    # --- what can be seen of it --------------------------------------------------------------
+
+    def _disk_free(self) -> int:
+        """Bytes, with those that are reserved for root: the build is root."""
+        disk = os.statvfs(self._work)
+        return disk.f_bfree * disk.f_frsize
+
+    def _cgroup(self, name: str) -> list[str]:
+        """Lines of a file in the container's cgroup; none when it cannot be read."""
+        try:
+            if not self._pid:
+                state = docker.call("GET", f"/containers/{docker.NAME}/json")["State"]
+                self._pid = int(state["Pid"])
+            with open(f"/proc/{self._pid}/cgroup", encoding="utf-8") as file:
+                path = file.read().strip().rpartition("::")[2]
+            with open(f"/sys/fs/cgroup{path}/{name}", encoding="utf-8") as file:
+                return file.read().splitlines()
+        except (docker.DockerError, OSError, KeyError, TypeError, ValueError):
+            return []
+
+    def _count_oom_kills(self) -> int:
+        """Processes of the container that the kernel killed for want of memory."""
+        counts = dict(line.split() for line in self._cgroup("memory.events"))
+        return int(counts.get("oom_kill", 0))
+
+    def _terminate(self) -> None:
+        """TERM to all processes of the build. The driver, pid 1, is told to stop instead."""
+        for pid in map(int, self._cgroup("cgroup.procs")):
+            if pid != self._pid:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+
+    # --- death -----------------------------------------------------------------------------
+
+    def _verdict(self, code: int | None) -> tuple[str, int | None, str]:
+        """Reason, exit code and message of a container that exited."""
+        if self._why:
+            return self._why, None, "" if code is not None else "the container cannot be killed"
+        step = self._events.last("step_ended")
+        if self._events.last("step_started") is None:
+            if self._events.last("container") is None:
+                return "internal", None, "the supervisor died while it started the container"
+            name = self._job["container"]
+            return "image", code, f"container image {name} could not run /bin/sh (exit code {code})"
+        if not code:
+            return "exit_code", code, ""
+        if (step and step["out_of_memory"]) or (code == 137 and self._docker_saw_oom()):
+            return "out_of_memory", code, "a process was killed: the container's memory was used up"
+        if step and step["disk_full"]:
+            return "disk_full", code, "the VM's disk is full"
+        if 128 < code <= 128 + 64:
+            return "signal", code, f"ended by signal {code - 128}"
+        return "exit_code", code, ""
+
+    def _docker_saw_oom(self) -> bool:
+        try:
+            state = docker.call("GET", f"/containers/{docker.NAME}/json")["State"]
+        except docker.DockerError:
+            return False
+        return bool(state.get("OOMKilled"))
+
+    def _end(self, reason: str, code: int | None, message: str) -> None:
+        self._spool.close()
+        self._add("ended", reason=reason, exit_code=code, message=message)
+
+
+def run(place: Place, *, work: str) -> int:
+    """The whole of `supervisor run`. Does nothing when another one is at it."""
+    for _ in range(20):  # others hold the lock for a moment to see whether we live
+        lock = place.alive()
+        if lock is not None:
+            break
+        time.sleep(0.1)
+    else:
+        return 0
+    Build(place, work=work).run()
+    os.close(lock)
+    return 0

@@ -1,0 +1,128 @@
+"""The few calls of Docker's API that one container needs, over its Unix socket.
+
+Spoken as HTTP/1.0, one request a connection: the answer then ends where the connection does, which
+makes a client of twenty lines. The docker command would cost a second of start-up under
+emulation for each call, and would hold the build's output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from typing import Any
+
+SOCKET = "/run/docker.sock"
+NAME = "vmrunner-build"
+
+# So that root in the container can unpack archives, install packages and end its own processes.
+CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETUID", "SETGID", "KILL"]
+PROCESSES = 4096
+ROOT_RESERVE = 320 << 20  # memory kept for sshd, dockerd and the supervisor
+
+
+class DockerError(Exception):
+    """Docker said no. `status` is HTTP's; 0: it did not answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def call(method: str, path: str, body: object = None, *, timeout: float = 60) -> Any:
+    """One request; the decoded answer, None when it is empty."""
+    connection = send(method, path, body, timeout=timeout)
+    with connection:
+        return answer(connection)
+
+
+def send(method: str, path: str, body: object = None, *, timeout: float = 60) -> socket.socket:
+    """A connection on which the answer will come. `SOCKET` is systemd's: connecting waits for
+    dockerd to start."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(timeout)
+    data = b"" if body is None else json.dumps(body).encode()
+    head = (
+        f"{method} {path} HTTP/1.0\r\nHost: docker\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(data)}\r\n\r\n"
+    )
+    try:
+        connection.connect(SOCKET)
+        connection.sendall(head.encode() + data)
+    except OSError as error:
+        connection.close()
+        raise DockerError(0, f"dockerd cannot be reached: {error}") from error
+    return connection
+
+
+def answer(connection: socket.socket) -> Any:
+    """What came back on it."""
+    parts = []
+    try:
+        while part := connection.recv(65536):
+            parts.append(part)
+    except OSError as error:
+        raise DockerError(0, f"dockerd did not answer: {error}") from error
+    head, _, body = b"".join(parts).partition(b"\r\n\r\n")
+    try:
+        status = int(head.split(None, 2)[1])
+        value = json.loads(body) if body.strip() else None
+    except (IndexError, ValueError) as error:
+        raise DockerError(0, "dockerd closed the connection") from error
+    if status >= 400:
+        message = value.get("message", "") if isinstance(value, dict) else ""
+        raise DockerError(status, str(message) or f"status {status}")
+    return value
+
+
+def images() -> list[str]:
+    """The names of the container images that this VM has."""
+    found = call("GET", "/images/json") or []
+    return sorted(tag for image in found for tag in image.get("RepoTags") or ())
+
+
+def container(job: dict[str, Any], *, box: str, secrets: str, work: str) -> dict[str, Any]:
+    """The body of `POST /containers/create`. Neither environment nor secrets are in it: the
+    driver reads them from the box, so `docker inspect` and Docker's files do not hold them."""
+    memory = _memory(int(job["log_bytes"]))
+    binds = [f"{work}:{work}", f"{box}:/vmrunner:ro"]
+    if job["secrets"]:
+        binds.append(f"{secrets}:/run/secrets:ro")
+    if job["docker"]:
+        binds.append(f"{SOCKET}:/var/run/docker.sock")
+    host: dict[str, Any] = {
+        "Binds": binds,
+        "LogConfig": {"Type": "none"},
+        "NetworkMode": "none" if job["network"] == "none" else "bridge",
+        "Runtime": job["runtime"],
+        "Memory": memory,
+        "MemorySwap": memory,
+        "ShmSize": memory // 4,
+        "PidsLimit": PROCESSES,
+        "CpuShares": 512,  # half of what sshd and the supervisor weigh
+        "OomScoreAdj": 500,
+    }
+    if job["privileged"]:
+        host["Privileged"] = True
+    else:
+        host["CapDrop"] = ["ALL"]
+        host["CapAdd"] = CAPABILITIES
+        host["SecurityOpt"] = ["no-new-privileges"]
+    if job["docker"]:
+        host["ExtraHosts"] = ["host.docker.internal:host-gateway"]
+    return {
+        "Image": job["container"],
+        "Entrypoint": ["/bin/sh", "/vmrunner/driver.sh"],
+        "Cmd": [],
+        "User": "0:0",  # the work directory is root's, and the VM is the wall
+        "WorkingDir": work,
+        "Hostname": "build",
+        "Labels": {"vmrunner.build": job["build"]},
+        "HostConfig": host,
+    }
+
+
+def _memory(log_bytes: int) -> int:
+    """Bytes the container may use: the VM's memory without our reserve and the log's tmpfs."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(total - max(ROOT_RESERVE, total // 8) - log_bytes, total // 3)

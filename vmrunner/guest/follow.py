@@ -1,0 +1,102 @@
+"""`supervisor follow`: log and events of the build, from an offset on, framed on stdout.
+
+    L <offset> <length>\n<bytes>        what stands at that offset of the log
+    E <length>\n<json>                  an event; all of the log before its offset came before it
+
+Ends with 0 after the event `ended`. Waits by looking: cheap here, and simpler than being told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+
+from .state import Events, Place, Stale, clock
+
+PIECE = 256 * 1024
+FAST, SLOW = 0.02, 0.2  # seconds between looks: just after output, and when it is quiet
+DEAD_AFTER = 30.0  # seconds without a living `run`
+
+SHRUNK = 4
+DEAD = 5
+
+
+class Follower:
+    """One follower, on one connection."""
+
+    def __init__(self, place: Place, *, epoch: int, offset: int, seen: int, out: int = 1) -> None:
+        """`offset` and `seen` are the bytes and events that the other side has."""
+        self._place = place
+        self._epoch = epoch
+        self._offset = offset
+        self._seen = seen
+        self._out = out
+        self._events = Events(place.events)
+        self._fd = os.open(place.log, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._dead_since: float | None = None
+
+    def run(self) -> int:
+        """The exit code."""
+        if os.fstat(self._fd).st_size < self._offset:
+            return SHRUNK
+        past = list(self._events.past)
+        pause = FAST
+        while True:
+            # The size first: an event is written before any byte that follows it.
+            size = os.fstat(self._fd).st_size
+            sent = False
+            for event in (*past, *self._events.new()):
+                if event["seq"] < self._seen:
+                    continue
+                self._log(event["offset"])
+                self._event(event)
+                sent = True
+                if event["kind"] == "ended":
+                    return 0
+            past = []
+            sent = self._log(size) or sent
+            pause = FAST if sent else min(pause * 1.5, SLOW)
+            if self._gone(pause):
+                return 0
+            if self._place.epoch() > self._epoch:
+                raise Stale("somebody with a higher epoch follows")
+            if not sent and self._run_is_dead():
+                return DEAD
+
+    def _log(self, upto: int) -> bool:
+        """Send the log up to there; whether there was any."""
+        begin = self._offset
+        while self._offset < upto:
+            data = os.pread(self._fd, min(PIECE, upto - self._offset), self._offset)
+            if not data:
+                break
+            self._write(b"L %d %d\n" % (self._offset, len(data)) + data)
+            self._offset += len(data)
+        return self._offset > begin
+
+    def _event(self, event: dict[str, object]) -> None:
+        data = json.dumps(event, separators=(",", ":")).encode()
+        self._write(b"E %d\n" % len(data) + data)
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._out, view) :]
+
+    def _gone(self, seconds: float) -> bool:
+        """Wait; True when nobody reads us any more, which a quiet build would never tell."""
+        poll = select.poll()
+        poll.register(self._out, 0)  # only errors
+        return bool(poll.poll(seconds * 1000))
+
+    def _run_is_dead(self) -> bool:
+        """Whether `run` has not lived for a while; systemd starts it again if it can."""
+        lock = self._place.alive()
+        if lock is None:
+            self._dead_since = None
+            return False
+        os.close(lock)
+        if self._dead_since is None:
+            self._dead_since = clock()
+        return clock() - self._dead_since > DEAD_AFTER
