@@ -1,0 +1,37 @@
+"""What a reader is told must be there: links, test names, examples."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
+TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    missing = [to for to in LINK.findall(page.read_text()) if not (page.parent / to).exists()]
+    assert missing == []
+
+
+def test_each_promise_names_tests_that_exist_or_says_that_it_is_not_shown() -> None:
+    text = (ROOT / "docs/guarantees.md").read_text()
+    promises = re.split(r"^## (?=\d)", text, flags=re.MULTILINE)[1:]
+    assert [promise.split(".")[0] for promise in promises] == [str(n) for n in range(1, 10)]
+    for promise in promises:
+        named = TEST.findall(promise)
+        assert named or "Not yet shown" in promise, promise.partition("\n")[0]
+        for file, name in named:
+            source = (ROOT / file).read_text()
+            assert not name or f"def {name}(" in source, f"{file}::{name}"
+
+
+def test_the_licence_is_whole() -> None:
+    licence = (ROOT / "LICENSE").read_text()
+    assert licence.lstrip().startswith("Apache License")
+    assert "END OF TERMS AND CONDITIONS" in licence
