@@ -3,7 +3,6 @@ order, is `configfile`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -116,7 +115,6 @@ class FakeProvider(Section):
 
 
 ProviderSettings = Annotated[QemuProvider | FakeProvider, Field(discriminator="kind")]
-KINDS: Final[Mapping[str, type[Section]]] = {"qemu": QemuProvider, "fake": FakeProvider}
 
 _OURS: Final = frozenset({"kind", "max_instances"})  # the rest are the driver's own options
 
@@ -135,7 +133,7 @@ class Settings(Section):
     limits: Limits = Limits()
     defaults: Defaults = Defaults()
     reaper: Reaper = Reaper()
-    providers: dict[str, ProviderSettings] = {}
+    providers: dict[str, ProviderSettings] = Field(default_factory=dict)
 
     def provider(self, wanted: str | None = None) -> str:
         """The configured name for `--provider`: a name, or a kind that only one of them has.

@@ -10,14 +10,15 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple
 
 import platformdirs
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from vmrunner import units
-from vmrunner.config import KINDS, MASK, SQLITE, Section, Settings, shown_url
+from vmrunner.config import MASK, SQLITE, Settings, shown_url
 from vmrunner.errors import ConfigError
+from vmrunner.explain import Where, explained
 
 PREFIX: Final = "VMRUNNER_"
 #: Variables that are ours, but no settings.
@@ -77,7 +78,9 @@ def load(
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
-        raise _explained(error, origins) from None
+        raise explained(
+            error, Settings, lambda where: _place(where, origins), hide=_hidden
+        ) from None
     if settings.default_provider is not None:
         settings.provider()  # it must be one that is configured
     return Loaded(settings=settings, origins=origins)
@@ -196,46 +199,15 @@ def _leaves(table: Mapping[str, Any], at: Path_ = ()) -> Iterator[tuple[Path_, A
             yield (*at, key), value
 
 
-# --- errors --------------------------------------------------------------------------------------
+def _place(where: Where, origins: Mapping[Path_, str]) -> str:
+    path = tuple(str(part) for part in where)
+    cuts = (path[:cut] for cut in range(len(path), 0, -1))
+    origin = next((origins[cut] for cut in cuts if cut in origins), "flag")
+    return "" if origin in ("flag", "default") else f"{origin}: "
 
 
-def _explained(error: ValidationError, origins: Mapping[Path_, str]) -> ConfigError:
-    """The first thing that is wrong, as one line: field, value, where, fix."""
-    first = error.errors(include_url=False)[0]
-    where = tuple(str(part) for part in first["loc"])
-    if where[:1] == ("providers",) and len(where) > 2:
-        where = where[:2] + where[3:]  # pydantic puts the kind in between
-    origin = next(
-        (origins[where[:cut]] for cut in range(len(where), 0, -1) if where[:cut] in origins), ""
-    )
-    place = f" in {origin}" if origin and origin != "flag" else ""
-    name = ".".join(where)
-    if first["type"] == "extra_forbidden":
-        return ConfigError(
-            f"{name}: no such key{place}", hint=units.meant(where[-1], _keys(where[:-1], error))
-        )
-    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        kind = (first.get("ctx") or {}).get("tag")
-        said = f"no kind {kind!r}" if kind is not None else "it has no kind"
-        return ConfigError(f"{name}.kind: {said}{place}", hint=f"one of: {', '.join(KINDS)}")
-    value = MASK if "secret" in name or name == "database.url" else repr(first["input"])
-    message = str(first["msg"]).removeprefix("Value error, ")
-    text, _, fix = message.partition("; ")
-    return ConfigError(f"{name}: {value}{place}: {text[:1].lower()}{text[1:]}", hint=fix)
-
-
-def _keys(at: Path_, error: ValidationError) -> list[str]:
-    """The valid keys of the table at this path."""
-    model: type[BaseModel] = Settings
-    if at[:1] == ("providers",):
-        loc = next(e["loc"] for e in error.errors() if e["type"] == "extra_forbidden")
-        model = KINDS[str(loc[2])]
-        at = at[2:]
-    for part in at:
-        annotation = model.model_fields[part].annotation
-        found = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type)]
-        model = next(a for a in found if issubclass(a, Section))
-    return list(model.model_fields)
+def _hidden(name: str) -> bool:
+    return "secret" in name or name == "database.url"
 
 
 def schema() -> dict[str, Any]:
