@@ -1,11 +1,11 @@
 """What runs inside the VM: the supervisor of one build.
 
 Debian's own python3 runs these files, so they import the standard library and each other, nothing
-else, and they import little: under emulation every import costs. `vmrunner.bundle` packs them into
-one executable file, which an image has as `/usr/lib/vmrunner/supervisor`.
+else, and they import little: under emulation every import costs. An image holds this directory
+as `/usr/lib/vmrunner/guest` and `launcher.py` as `/usr/lib/vmrunner/supervisor` (mode 0755).
 
     sshd ── supervisor start ──▶ systemd unit ── supervisor run ──▶ dockerd ──▶ driver.sh (pid 1)
-                                                     ▲   │ spool             log, control, answers
+                                                     ▲   │ spool             log, ctl, ack FIFOs
     sshd ── supervisor follow ◀──── log, events ─────┼───┘                       │
                                                      └───────────────────────────┘
 

@@ -30,15 +30,13 @@ DOCKER_RETRIES = 30  # seconds that a restarting dockerd is waited for
 DISK_LOW = 32 << 20  # bytes free on the work directory's disk that count as full
 
 
-def fill_box(place: Place, job: dict[str, Any]) -> None:
+def fill_box(place: Place, job: dict[str, Any], source: str) -> None:
     """Write all that the container sees: the driver, FIFOs, steps, environment, secrets."""
     secrets = {name: base64.b64decode(value) for name, value in job["secrets"].items()}
     plain = {name: value.encode() for name, value in job["env"].items()}
-    driver = os.path.join(os.path.dirname(__file__), "driver.sh")  # it may lie in a zip archive
-    files = {
-        "driver.sh": globals()["__loader__"].get_data(driver),
-        "env": exports({**plain, **secrets}),
-    }
+    with open(source, "rb") as file:
+        driver = file.read()
+    files = {"driver.sh": driver, "env": exports({**plain, **secrets})}
     for number, step in enumerate(job["steps"]):
         env = {name: value.encode() for name, value in step["env"].items()}
         files[f"{number}.env"] = exports(env)

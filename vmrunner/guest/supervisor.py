@@ -118,7 +118,7 @@ def prepare(place: Place, job: dict[str, object], work: str) -> None:
     size = int(str(job["log_bytes"])) + (4 << 20)
     if not os.path.ismount(place.spool):
         run("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "vmrunner", place.spool)
-    fill_box(place, job)
+    fill_box(place, job, os.path.join(os.path.dirname(__file__), "driver.sh"))
     place.write("job.json", json.dumps(job))
 
 
