@@ -1,0 +1,15 @@
+"""Where the files that ship beside the code are: in the wheel under `_data`, else in the tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def path(name: str) -> Path:
+    """The directory `name` ("cloud-init", "packer"). Raises FileNotFoundError when it is gone."""
+    for place in (_PACKAGE / "_data" / name, _PACKAGE.parent / name):
+        if place.is_dir():
+            return place
+    raise FileNotFoundError(f"{name}: not in this installation of vmrunner")

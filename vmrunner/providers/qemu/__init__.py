@@ -1,0 +1,37 @@
+"""Local VMs under QEMU.
+
+`options.py` what can be configured · `provider.py` the port · `plan.py` an order made concrete
+`keeper.py` the VM's parent process · `cradle.py` the namespaces it lies in
+`layout.py` what is where on disk · `host.py` processes and who they are
+`machine.py` the command line · `network.py` the wall round it · `seed.py` the NoCloud disk
+`accel.py` which accelerator really boots · `doctor.py` what is missing, and its fix
+
+Nothing is imported here: the keeper starts in milliseconds because it loads only what it needs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vmrunner.providers.qemu.provider import QemuProvider
+
+
+def open(  # noqa: A001 - the name that the registry of providers calls
+    name: str, *, state_dir: Path, cache_dir: Path, installation: str, **options: Any
+) -> QemuProvider:
+    """The provider called `name`, with its VMs under `state_dir` and its images under
+    `cache_dir`. `options` are the fields of `options.Options`."""
+    from vmrunner.providers.qemu.options import Options
+    from vmrunner.providers.qemu.provider import QemuProvider
+
+    return QemuProvider(
+        Options(
+            name=name,
+            state_dir=Path(state_dir),
+            cache_dir=Path(cache_dir),
+            installation=installation,
+            **options,
+        )
+    )

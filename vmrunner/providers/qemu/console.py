@@ -1,0 +1,34 @@
+"""The guest's serial output on disk, bounded: the beginning is dropped, the end is kept."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+LIMIT: Final = 256 * 1024  # bytes on disk
+
+
+class Console:
+    """A file that holds the last `LIMIT // 2` to `LIMIT` bytes of what was written."""
+
+    def __init__(self, path: Path, limit: int = LIMIT) -> None:
+        self._path = path
+        self._limit = limit
+        self._kept = b""
+        self._file = path.open("wb", buffering=0)
+
+    def write(self, data: bytes) -> None:
+        """Never raises: a full disk or a lost directory must not end the VM."""
+        self._kept += data
+        with contextlib.suppress(OSError):
+            if len(self._kept) <= self._limit:
+                self._file.write(data)
+                return
+            self._kept = self._kept[-self._limit // 2 :]
+            self._file.seek(0)
+            self._file.write(self._kept)
+            self._file.truncate()
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,355 @@
+"""The namespaces that a VM lies in, and the process that is pid 1 there.
+
+    keeper ─ cradle (pid 1 of the VM's own user, pid, mount and network namespaces; forwards SSH)
+               ├─ QEMU    (the same network namespace, no capability, seccomp)
+               └─ pasta   (network `open` only: in the host's network, attached to the VM's)
+
+The kernel kills all that is in a pid namespace when its pid 1 dies. So one SIGKILL ends a VM with
+its helper, and the cradle dies with the keeper, by two belts: it holds the reading end of a pipe
+whose only writing end the keeper has, and it asked for SIGKILL at its parent's death.
+
+Started as root, everything below the keeper is an unprivileged user outside and "root" inside,
+where that means: may set up these namespaces. QEMU gives that up before it starts.
+This module is read by the keeper: standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import stat
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from vmrunner.providers.qemu import linux, network
+from vmrunner.providers.qemu.forward import Forwarder
+
+_ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"}
+_PASTA_PID: Final = "/tmp/pasta.pid"  # noqa: S108 - on the cradle's own tmpfs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lying:
+    """What a VM is laid into its cradle with. Plain values: it comes from `plan.json`."""
+
+    qemu: list[str]
+    pasta: str | None  # None: the VM reaches nothing
+    tun: bool  # pasta's device must be made where it may open it
+    nft: str
+    rules: str
+    address: str
+    port: int
+    user: tuple[int, int] | None  # uid and gid to become; None: stay who we are
+    hide: list[str]  # directories that QEMU has no business in
+
+
+@dataclass(kw_only=True)
+class Cradle:
+    """The keeper's end of a cradle."""
+
+    pid: int
+    life: int  # closed, by us or by our death: the cradle ends
+    news: int  # lines of JSON: running, exit, error
+    console: int
+    errors: int
+
+    def tell(self, line: str) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self.life, line.encode() + b"\n")
+
+    def kill(self) -> None:
+        """End the VM and its helper. When this returns, none of them is alive."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        os.close(self.life)
+
+
+@dataclass(kw_only=True)
+class _Ends:
+    """The cradle's ends of the pipes."""
+
+    life: int
+    news: int
+    console: int
+    errors: int
+
+    def say(self, **word: Any) -> None:
+        os.write(self.news, json.dumps(word).encode() + b"\n")
+
+
+def rock(lying: Lying, files: dict[int, int]) -> Cradle:
+    """Start a cradle. `files`: QEMU's number of each file → our descriptor of it. Raises OSError
+    when the namespaces cannot be made; what goes wrong later comes as news."""
+    linux.adopt_orphans()
+    life, news, console, errors = (os.pipe() for _ in range(4))
+    ends = _Ends(life=life[0], news=news[1], console=console[1], errors=errors[1])
+    unshared, mapped, born, gone = (os.pipe() for _ in range(4))
+    ours = (life[1], news[0], console[0], errors[0], unshared[0], mapped[1], born[0])
+    helper = os.fork()
+    if helper == 0:
+        # The helper makes the namespaces, forks pid 1 into them and leaves; the keeper adopts it.
+        _guarded(
+            ends,
+            lambda: _make(lying, files, ends, ours, unshared[1], mapped[0], born[1], gone),
+        )
+    for end in (life[0], news[1], console[1], errors[1], unshared[1], mapped[0], born[1], *gone):
+        os.close(end)
+    try:
+        pid = 0
+        if os.read(unshared[0], 1):
+            _map(helper, lying.user)
+            os.write(mapped[1], b"1")
+            pid = int(os.read(born[0], 32) or b"0")
+    finally:
+        for end in (unshared[0], mapped[1], born[0]):
+            os.close(end)
+        os.waitpid(helper, 0)
+        if not pid:
+            os.close(life[1])
+    if not pid:
+        raise OSError(_error(os.read(news[0], 4096)))
+    return Cradle(pid=pid, life=life[1], news=news[0], console=console[0], errors=errors[0])
+
+
+def _error(line: bytes) -> str:
+    try:
+        return str(json.loads(line.splitlines()[0])["error"])
+    except (ValueError, LookupError):
+        return "the VM's namespaces could not be made"
+
+
+def _guarded(ends: _Ends, run: Callable[[], object]) -> NoReturn:
+    """Run a forked child's whole life: it never returns into its parent's code."""
+    try:
+        run()
+        os._exit(0)
+    except BaseException as error:  # noqa: BLE001 - told to the keeper, which decides
+        with contextlib.suppress(OSError):
+            ends.say(error=f"{error}")
+        os._exit(1)
+
+
+def _map(helper: int, user: tuple[int, int] | None) -> None:
+    """Inside its user namespace the helper is root; outside it is the unprivileged user."""
+    uid, gid = user or (os.geteuid(), os.getegid())
+    proc = Path(f"/proc/{helper}")
+    (proc / "setgroups").write_text("deny")
+    (proc / "uid_map").write_text(f"0 {uid} 1")
+    (proc / "gid_map").write_text(f"0 {gid} 1")
+
+
+def _make(
+    lying: Lying,
+    files: dict[int, int],
+    ends: _Ends,
+    ours: tuple[int, ...],
+    unshared: int,
+    mapped: int,
+    born: int,
+    gone: tuple[int, int],
+) -> None:
+    for end in ours:
+        os.close(end)
+    if lying.user:
+        os.setgroups([])
+    if lying.tun:
+        _make_tun()
+    linux.unshare(linux.NEWUSER | linux.NEWNS | linux.NEWPID | linux.NEWIPC)
+    os.write(unshared, b"1")
+    if not os.read(mapped, 1):
+        return
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    linux.be_dumpable()
+    pid = os.fork()
+    if pid == 0:
+        for end in (unshared, mapped, born, gone[1]):
+            os.close(end)
+        _guarded(ends, lambda: _init(lying, files, ends, gone[0]))
+    os.write(born, str(pid).encode())
+
+
+def _make_tun() -> None:
+    """Root's own view of /dev/net: where no udev ran, only root may open the device there."""
+    linux.unshare(linux.NEWNS)
+    linux.keep_mounts_private()
+    linux.mount_empty("/dev/net", devices=True)
+    os.mknod("/dev/net/tun", stat.S_IFCHR, os.makedev(10, 200))
+    Path("/dev/net/tun").chmod(0o666)
+
+
+def _init(lying: Lying, files: dict[int, int], ends: _Ends, gone: int) -> None:
+    """Pid 1: lay the VM in, then wait for the keeper's death or the VM's."""
+    os.read(gone, 1)  # until the helper has left and the keeper is our parent
+    os.close(gone)
+    linux.die_with_parent()
+    _let_go()
+    _furnish(lying)
+    listener = socket.create_server((lying.address, lying.port), backlog=64)
+    helper = _network(lying)
+    started_reader, started = os.pipe()  # closed by a successful exec
+    qemu = os.fork()
+    if qemu == 0:
+        os.close(started_reader)
+        _guarded(ends, lambda: _become(lying.qemu, files, ends))
+    for end in (started, ends.console, ends.errors, *files.values()):
+        os.close(end)
+    os.read(started_reader, 1)
+    ends.say(running=qemu)
+    _wait(lying, ends, listener, qemu, helper)
+
+
+def _let_go() -> None:
+    """Of whatever the keeper still has open for its creator, and of its signal handlers."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    os.close(null)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _furnish(lying: Lying) -> None:
+    """Mounts that only the VM's processes see: no directory of the user's, our resolver."""
+    linux.keep_mounts_private()
+    resolv = Path("/etc/resolv.conf").resolve()
+    linux.mount_empty("/tmp")  # noqa: S108 - our own from here on
+    for place in lying.hide:
+        with contextlib.suppress(OSError):
+            linux.mount_empty(place)
+    if lying.pasta and resolv.exists():
+        ours = Path("/tmp/resolv.conf")  # noqa: S108
+        ours.write_text(f"nameserver {network.RESOLVER}\n")
+        linux.mount_over(str(ours), str(resolv))
+
+
+def _network(lying: Lying) -> int | None:
+    """Move into a network namespace behind its rules. Returns the helper's pid, if there is one.
+
+    The helper joins it from the host's network, so a child makes the namespace and waits in it
+    until both pasta and this process have come."""
+    here, there = os.pipe()
+    done, finish = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(finish)
+        os.close(here)
+        try:
+            linux.unshare(linux.NEWNET)
+            linux.loopback_up()
+            _nft(lying.nft, lying.rules)
+            os.write(there, Path("/proc/self").readlink().name.encode())
+            os.read(done, 1)
+        except OSError as error:
+            os.write(there, f"!{error}".encode())
+        finally:
+            os._exit(0)
+    os.close(there)
+    os.close(done)
+    said = os.read(here, 4096).decode()
+    if not said.isdigit():
+        raise OSError(said.removeprefix("!") or "no network namespace")
+    # Its number outside: /proc is still the host's.
+    space = f"/proc/{said}/ns/net"
+    net = os.open(space, os.O_RDONLY)
+    helper = _attach(lying.pasta, space) if lying.pasta else None
+    linux.enter(net, linux.NEWNET)
+    for end in (net, here, finish):
+        os.close(end)
+    os.waitpid(child, 0)
+    return helper
+
+
+def _attach(pasta: str, space: str) -> int:
+    """Join the VM's network to the host's. Returns the pid of pasta, which forwards already."""
+    done = subprocess.run(
+        [*network.pasta(pasta, namespace=space), "--no-netns-quit", "--pid", _PASTA_PID],
+        env=_ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=20,
+        check=False,
+    )
+    if done.returncode:
+        raise OSError(f"pasta: {done.stderr.decode(errors='replace').strip()[-500:]}")
+    return int(Path(_PASTA_PID).read_text())
+
+
+def _become(qemu: list[str], files: dict[int, int], ends: _Ends) -> None:
+    """Turn into QEMU, without privileges."""
+    os.dup2(ends.console, 1)
+    os.dup2(ends.errors, 2)
+    for number, descriptor in files.items():
+        os.dup2(descriptor, number, inheritable=True)
+    with contextlib.suppress(OSError):  # the first to go when memory is short, before vmrunner
+        Path("/proc/self/oom_score_adj").write_text("500")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.chdir("/")
+    linux.give_up_privileges()
+    os.execve(qemu[0], qemu, _ENVIRONMENT)  # noqa: S606
+
+
+def _nft(program: str, rules: str) -> None:
+    done = subprocess.run(
+        [program, "-f", "-"],
+        input=rules.encode(),
+        env=_ENVIRONMENT,
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    if done.returncode:
+        raise OSError(f"nft: {done.stderr.decode(errors='replace').strip()[:500]}")
+
+
+def _wait(
+    lying: Lying, ends: _Ends, listener: socket.socket, qemu: int, helper: int | None
+) -> None:
+    """Forward SSH until the VM ends, its helper dies or the keeper is gone. Leaving this is the
+    end of all of them."""
+    selector = selectors.DefaultSelector()
+    Forwarder(selector, listener, ("127.0.0.1", lying.port))
+    selector.register(ends.life, selectors.EVENT_READ)
+    selector.register(os.pidfd_open(qemu), selectors.EVENT_READ)
+    pending = b""
+    while True:
+        for key, mask in selector.select(1.0):
+            if key.data is not None:
+                key.data(mask)
+            elif key.fd == ends.life:
+                data = os.read(ends.life, 4096)
+                if not data:
+                    return  # the keeper is gone
+                *lines, pending = (pending + data).split(b"\n")
+                for line in lines:
+                    _nft(lying.nft, network.deny(line.decode().split()))
+        for pid, status in _reaped():
+            if pid == qemu:
+                ends.say(exit=os.waitstatus_to_exitcode(status))
+                return
+            if pid == helper:
+                raise OSError("the network helper (pasta) died")
+
+
+def _reaped() -> list[tuple[int, int]]:
+    """Children that have ended: as pid 1 we also get those of others."""
+    found: list[tuple[int, int]] = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if pid == 0:
+            return found
+        found.append((pid, status))

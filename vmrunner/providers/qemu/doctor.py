@@ -1,0 +1,128 @@
+"""What a host lacks to run VMs, each with its fix; and how much its disk and memory hold."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vmrunner.errors import ProviderError
+from vmrunner.model import Finding, Level
+from vmrunner.providers.qemu import accel, imagestore, plan
+from vmrunner.providers.qemu.layout import State
+from vmrunner.providers.qemu.machine import MiB
+from vmrunner.providers.qemu.options import Options
+
+
+def memory(field: str) -> int:
+    """A line of /proc/meminfo in bytes; 0 when it has none."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name == field:
+            return int(rest.split()[0]) * 1024
+    return 0
+
+
+def growth(disk: int) -> int:
+    """Bytes that an overlay for a disk of `disk` bytes may come to take, with its tables."""
+    return disk + disk // 1000 + 4 * MiB
+
+
+def to_come(home: Path, made: Mapping[str, Any]) -> int:
+    """Bytes that a VM's overlay may still take."""
+    try:
+        used = (home / plan.OVERLAY).stat().st_blocks * 512
+        return max(0, growth(int(made.get("disk", 0))) - used)
+    except (OSError, ValueError):
+        return 0
+
+
+def check(options: Options, state: State) -> list[Finding]:
+    """The right to delete first, then what a launch needs."""
+    return [
+        _state(state),
+        *(_program(name) for name in (plan.emulator(), "qemu-img", "pasta", "nft")),
+        _namespaces(),
+        *_image(options),
+        _disk(options, state),
+    ]
+
+
+def _finding(check: str, level: Level, message: str, fix: str = "") -> Finding:
+    return Finding(check=check, level=level, message=message, fix=fix)
+
+
+def _state(state: State) -> Finding:
+    if os.access(state.instances, os.R_OK | os.W_OK | os.X_OK):
+        return _finding("state", Level.OK, f"{state.path} can be written")
+    return _finding(
+        "state", Level.ERROR, f"{state.path} cannot be written", f"chown -R $USER {state.path}"
+    )
+
+
+def _program(name: str) -> Finding:
+    found = plan.find(name)
+    if found is None:
+        fix = f"apt install {plan.package(name)}"
+        return _finding(name, Level.ERROR, f"{name} is not installed", fix)
+    if name != plan.emulator():
+        return _finding(name, Level.OK, found)
+    version = accel.version(found)
+    major = version.split(".")[0]
+    if not major.isdigit() or int(major) < 9:
+        fix = "use Debian 13 or newer"
+        return _finding(name, Level.ERROR, f"QEMU {version or '?'} is older than 9.0", fix)
+    return _finding(name, Level.OK, f"QEMU {version}")
+
+
+def _namespaces() -> Finding:
+    """Namespaces are tried, not guessed from one of the many switches that forbid them."""
+    try:
+        done = subprocess.run(
+            ["unshare", "--user", "--map-root-user", "--net", "--pid", "--mount", "--fork", "true"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        why = done.stderr.strip() if done.returncode else ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = str(error)
+    if not why:
+        return _finding("namespaces", Level.OK, "user namespaces can be made")
+    fix = "sysctl kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0"
+    return _finding("namespaces", Level.ERROR, f"no user namespaces: {why}", fix)
+
+
+def _image(options: Options) -> list[Finding]:
+    """The image, and the accelerator that boots it."""
+    try:
+        image = imagestore.resolve(options.cache_dir, options.image)
+    except ProviderError as error:
+        fix = error.hint or "vmrunner image build"
+        return [_finding("image", Level.ERROR, str(error.args[0]), fix)]
+    found = [_finding("image", Level.OK, f"{image.name} {image.hash[:12]}")]
+    qemu = plan.find(plan.emulator())
+    if qemu is None:
+        return found
+    try:
+        chosen = accel.choose(
+            options.accel, qemu=qemu, kernel=image.kernel, cache_dir=options.cache_dir
+        )
+    except ProviderError as error:
+        return [*found, _finding("accel", Level.ERROR, str(error.args[0]), error.hint)]
+    if chosen.warning:
+        fix = "use a host with KVM"
+        return [*found, _finding("accel", Level.WARNING, chosen.warning, fix)]
+    return [*found, _finding("accel", Level.OK, chosen.name)]
+
+
+def _disk(options: Options, state: State) -> Finding:
+    free = shutil.disk_usage(state.path).free
+    message = f"{free // MiB} MiB free, a VM may take {growth(options.disk) // MiB} MiB"
+    if free < growth(options.disk):
+        return _finding("disk", Level.ERROR, message, "free some space, or set a smaller `disk`")
+    return _finding("disk", Level.OK, message)

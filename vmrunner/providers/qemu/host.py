@@ -1,0 +1,124 @@
+"""Processes of this machine, and certainty about who they are before any kill.
+
+A pid alone names nobody: it counts only with its start time, on the same boot, in the same pid
+namespace. Signals go through a pidfd, so that the checked process is the one that is hit.
+This module is read by the keeper: standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+MARK: Final = "vmrunner="  # in the command line of QEMU: `guest=vmrunner=<hash>=<name>`
+
+
+class Identity(NamedTuple):
+    """A process, and no other one that has its number later."""
+
+    pid: int
+    started: int  # clock ticks since boot
+    boot: str
+    pids: str  # the pid namespace in which `pid` counts
+
+    @classmethod
+    def of(cls, pid: int) -> Identity | None:
+        started = start_time(pid)
+        return None if started is None else cls(pid, started, boot_id(), pid_namespace())
+
+    @classmethod
+    def parse(cls, value: Any) -> Identity | None:
+        match value:
+            case [int(pid), int(started), str(boot), str(pids)]:
+                return cls(pid, started, boot, pids)
+            case _:
+                return None
+
+    @property
+    def near(self) -> bool:
+        """Whether the number means anything here: this boot and this pid namespace."""
+        return self.boot == boot_id() and self.pids == pid_namespace()
+
+    @property
+    def alive(self) -> bool:
+        """Certain only when it is near."""
+        return self.near and start_time(self.pid) == self.started
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def pid_namespace() -> str:
+    return str(Path("/proc/self/ns/pid").readlink())
+
+
+def start_time(pid: int) -> int | None:
+    """Ticks since boot at which `pid` started; None when there is none, or only its zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    fields = text[text.rindex(")") + 2 :].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def send(who: Identity, number: int) -> bool:
+    """Signal exactly this process. False: it is gone, or not in reach from here. Raises
+    PermissionError when it is somebody else's."""
+    if not who.near:
+        return False
+    try:
+        handle = os.pidfd_open(who.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if start_time(who.pid) != who.started:
+            return False
+        signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def marked(scope_mark: str) -> Iterator[tuple[Identity, str]]:
+    """Processes that carry `scope_mark` in an argument, with the instance name that follows it.
+
+    QEMU carries it in `-name`, the keeper in its first argument; both need no directory."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        for argument in arguments:
+            _, found, rest = argument.decode("utf-8", "replace").partition(scope_mark)
+            if found:
+                who = Identity.of(int(entry.name))
+                if who is not None:
+                    yield who, rest.partition(",")[0]
+                break
+
+
+def machine_id(state_dir: Path) -> str:
+    """The machine's id; without one (some containers), an id kept in the state directory."""
+    for place in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
+        try:
+            text = place.read_text().strip()
+        except OSError:
+            continue
+        if text and text != "uninitialized":
+            return text
+    kept = state_dir / "machine-id"
+    try:
+        with kept.open("x") as file:
+            file.write(os.urandom(16).hex())
+    except FileExistsError:
+        pass
+    return kept.read_text().strip()

@@ -1,0 +1,245 @@
+"""The keeper: a VM's parent process, in a session of its own. Needs nothing else of ours alive.
+
+    python -m vmrunner.providers.qemu.keeper DIRECTORY MARK
+
+It holds the directory's lock for as long as it lives, starts the VM from `plan.json`, and ends it
+when the wall clock passes the deadline, when the guest is done, when `end` appears in the
+directory, or on SIGTERM. Then it leaves a tombstone and removes the directory. It says one line on
+stdout when the VM is its own: `running`, `held` (another keeper has it), `dead`, or `error …`.
+
+The wall clock is polled: a timer would not count the hours that a laptop slept.
+Its imports are few, since every VM waits for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from vmrunner.providers.qemu import layout, network
+from vmrunner.providers.qemu.console import Console
+from vmrunner.providers.qemu.cradle import Cradle, Lying, rock
+from vmrunner.providers.qemu.host import Identity
+
+_POLL: Final = 0.5  # seconds
+_ADDRESSES: Final = 5.0  # seconds between looks at the host's own addresses
+_START: Final = 30.0  # seconds for namespaces, rules and helper
+_ERRORS: Final = 4096  # bytes of QEMU's own complaints that are kept
+
+
+class Keeper:
+    """One VM's life, from the lock to the tombstone."""
+
+    def __init__(self, directory: Path) -> None:
+        self.home = layout.Home(directory)
+        self.state = layout.State(directory.parent.parent)
+        self.plan: dict[str, Any] = {}
+        self.deadline = 0.0
+        self.errors = b""
+        self.denied: set[str] = set()
+        self.wished = False  # SIGTERM came
+        self._signals = os.pipe()  # wakes the poll at once
+        for end in self._signals:
+            os.set_blocking(end, False)
+
+    # --- birth ---
+
+    def listen(self) -> None:
+        """SIGTERM is a wish. What a terminal sends to everybody is not meant for a VM."""
+
+        def wish(*_: object) -> None:
+            self.wished = True
+
+        signal.set_wakeup_fd(self._signals[1])
+        signal.signal(signal.SIGTERM, wish)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def take(self) -> bool:
+        """Become the only keeper, for as long as this process lives. A look at the lock by
+        others is no lock, so one try is enough."""
+        self._lock = (self.home.path / layout.LOCK).open("ab")
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def start(self) -> Cradle | str:
+        """The running VM, or why there is none."""
+        plan = self.home.read(layout.PLAN)
+        if plan is None:
+            return "plan.json is gone or cut"
+        self.plan = plan
+        self.deadline = float(plan["deadline"])
+        self.console = Console(self.home.path / layout.CONSOLE)
+        if time.time() >= self.deadline:
+            return "the deadline passed before it started"
+        layout.write_json(
+            self.home.path / layout.KEEPER,
+            {"keeper": Identity.of(os.getpid()), "address": plan["address"]},
+        )
+        host = network.host_prefixes()
+        self.denied = set(host)
+        lying = Lying(
+            qemu=plan["qemu"],
+            pasta=plan["pasta"],
+            nft=plan["nft"],
+            rules=network.rules(internet=plan["pasta"] is not None, host=host),
+            tun=plan["tun"],
+            address=plan["address"],
+            port=plan["port"],
+            user=tuple(plan["user"]) if plan["user"] else None,
+            hide=plan["hide"],
+        )
+        files: dict[int, int] = {}
+        try:
+            for number, path, write in plan["files"]:
+                files[number] = _open(path, write=write, readable=lying.user is None)
+            cradle = rock(lying, files)
+        except OSError as error:
+            return str(error)
+        finally:
+            for descriptor in files.values():
+                os.close(descriptor)
+        return self._lies(cradle)
+
+    def _lies(self, cradle: Cradle) -> Cradle | str:
+        """Wait until QEMU runs in it."""
+        ready, _, _ = select.select([cradle.news], [], [], _START)
+        line = os.read(cradle.news, 4096) if ready else b""
+        word = json.loads(line.splitlines()[0]) if line else {"error": "it did not start in time"}
+        if "running" in word:
+            return cradle
+        cradle.kill()
+        return str(word.get("error", f"QEMU ended at once: {word}"))
+
+    # --- life ---
+
+    def keep(self, cradle: Cradle) -> dict[str, Any]:
+        """Until the VM must die or has died. Returns how; the VM is dead then."""
+        poll = select.poll()
+        for end in (cradle.news, cradle.console, cradle.errors, self._signals[0]):
+            poll.register(end, select.POLLIN)
+        addresses = time.monotonic() + _ADDRESSES
+        death: dict[str, Any] | None = None
+        while death is None:
+            left = self.deadline - time.time()
+            ready = dict(poll.poll(max(1, int(1000 * min(_POLL, left)))))
+            for end in ready.keys() - {self._signals[0]}:
+                data = os.read(end, 65536)
+                if not data:
+                    poll.unregister(end)
+                death = self._heard(cradle, end, data) or death
+            if time.time() >= self.deadline:
+                death = death or {"cause": "deadline", "detail": "its deadline passed"}
+            elif self.wished or (self.home.path / layout.END).exists():
+                death = death or {"cause": "deleted", "detail": "deleted"}
+            if time.monotonic() >= addresses:
+                addresses = time.monotonic() + _ADDRESSES
+                self._deny_new(cradle)
+        cradle.kill()
+        self._drain(cradle)
+        return {**death, "ended": time.time()}
+
+    def _heard(self, cradle: Cradle, end: int, data: bytes) -> dict[str, Any] | None:
+        if end == cradle.console:
+            self.console.write(data)
+        elif end == cradle.errors:
+            self.errors = (self.errors + data)[-_ERRORS:]
+        else:
+            return self._verdict(data)
+        return None
+
+    def _verdict(self, data: bytes) -> dict[str, Any]:
+        """What the cradle's last word, or its silence, means."""
+        word = json.loads(data.splitlines()[-1]) if data else {"error": "its cradle was killed"}
+        if word.get("exit") == 0:
+            return {"cause": "guest", "detail": "the guest switched itself off", "self_ended": True}
+        if "exit" in word:
+            return {"cause": "crash", "detail": f"QEMU ended with {word['exit']}"}
+        return {"cause": "crash", "detail": str(word.get("error"))}
+
+    def _deny_new(self, cradle: Cradle) -> None:
+        """An address that the host got meanwhile is the host's too."""
+        with contextlib.suppress(OSError):
+            new = set(network.host_prefixes()) - self.denied
+            if new:
+                self.denied |= new
+                cradle.tell(" ".join(sorted(new)))
+
+    def _drain(self, cradle: Cradle) -> None:
+        """What was said before the end, and is still in the pipes."""
+        for end in (cradle.console, cradle.errors):
+            os.set_blocking(end, False)
+            with contextlib.suppress(OSError):
+                while data := os.read(end, 65536):
+                    self._heard(cradle, end, data)
+        self.console.close()
+
+    def bury(self, death: dict[str, Any]) -> None:
+        complaint = self.errors.decode("utf-8", "replace").strip()
+        if complaint and death["cause"] == "crash":
+            death = {**death, "detail": f"{death['detail']}: {complaint[-500:]}"}
+        with contextlib.suppress(OSError):
+            layout.bury(self.state, self.home, death)
+
+
+def _open(path: str, *, write: bool, readable: bool) -> int:
+    """A descriptor that an unprivileged QEMU can use. `/proc/self/fd/N` opens the file anew, with
+    the file's own permissions: one that only we may read is copied into memory first."""
+    descriptor = os.open(path, os.O_RDWR if write else os.O_RDONLY)
+    if write or readable or os.fstat(descriptor).st_mode & 0o004:
+        return descriptor
+    copy = os.memfd_create("vmrunner")
+    size = os.fstat(descriptor).st_size
+    while size > 0 and (sent := os.sendfile(copy, descriptor, None, size)):
+        size -= sent
+    os.close(descriptor)
+    return copy
+
+
+def _detach() -> None:
+    """Let go of whoever started us: the creator's pipe, its terminal, its directory."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    os.close(null)
+
+
+def main(directory: Path) -> None:
+    os.chdir("/")
+    os.umask(0o077)
+    keeper = Keeper(directory)
+
+    keeper.listen()
+    if not keeper.take():
+        print("held", flush=True)  # noqa: T201 - the answer to the creator
+        return
+    if keeper.home.read(layout.KEEPER) is not None:
+        # A keeper was here before and was killed; its VM died with it and is never started again.
+        keeper.bury({"cause": "crash", "detail": "its keeper was killed", "ended": time.time()})
+        print("dead", flush=True)  # noqa: T201
+        return
+    cradle = keeper.start()
+    if isinstance(cradle, str):
+        keeper.bury({"cause": "start", "detail": cradle, "ended": time.time()})
+        print("error", " ".join(cradle.split()), flush=True)  # noqa: T201
+        return
+    print("running", flush=True)  # noqa: T201
+    _detach()
+    keeper.bury(keeper.keep(cradle))
+
+
+if __name__ == "__main__":
+    if os.fork() == 0:
+        os.setsid()
+        main(Path(sys.argv[1]))

@@ -1,0 +1,203 @@
+"""What is where under a provider's state directory.
+
+    instances/<installation>_<instance>_<deadline>/   one VM: all that it has
+    instances/.new-*/                                 being filled; renamed when whole
+    dead/<installation>_<instance>_<deadline>.json    a tombstone: how it ended; kept for a while
+    lock                                              held while an instance is looked up and named
+
+The directory's name says whose it is, which and until when, so that a sweep needs no ledger and
+no file that could be corrupt. This module is read by the keeper: standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+ORDER: Final = "order.json"
+PLAN: Final = "plan.json"
+TAGS: Final = "tags.json"
+KEEPER: Final = "keeper.json"
+LOCK: Final = "lock"
+END: Final = "end"
+CONSOLE: Final = "console.log"
+NEW: Final = ".new-"
+
+_WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
+_NAME: Final = re.compile(
+    r"(?P<installation>[A-Za-z0-9][A-Za-z0-9-]{0,63})"
+    r"_(?P<instance>[A-Za-z0-9][A-Za-z0-9-]{0,63})"
+    r"_(?P<deadline>[0-9]{1,12})"
+)
+
+
+class Name(NamedTuple):
+    """What a directory's name says."""
+
+    installation: str
+    instance: str
+    deadline: int  # epoch seconds
+
+    def __str__(self) -> str:
+        return f"{self.installation}_{self.instance}_{self.deadline}"
+
+
+def parse(text: str) -> Name | None:
+    """The name, or None when it is not one of ours."""
+    match = _NAME.fullmatch(text)
+    return Name(match[1], match[2], int(match[3])) if match else None
+
+
+def is_word(text: str) -> bool:
+    """Whether `text` can be an installation or an instance in a name."""
+    return _WORD.fullmatch(text) is not None
+
+
+@dataclass(frozen=True)
+class Home:
+    """One VM's directory. It may vanish at any moment: reading what is not there gives None."""
+
+    path: Path
+
+    @property
+    def name(self) -> Name | None:
+        return parse(self.path.name)
+
+    def read(self, file: str) -> dict[str, Any] | None:
+        return read_json(self.path / file)
+
+    @property
+    def held(self) -> bool:
+        """Whether a keeper lives that holds this VM. The kernel drops its lock with it."""
+        try:
+            with (self.path / LOCK).open("rb") as file:
+                ask = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+                answer = fcntl.fcntl(file, fcntl.F_GETLK, ask)
+        except FileNotFoundError:
+            return False
+        return bool(struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK)
+
+
+@dataclass(frozen=True)
+class State:
+    """A provider's state directory."""
+
+    path: Path
+
+    @property
+    def instances(self) -> Path:
+        return self.path / "instances"
+
+    @property
+    def dead(self) -> Path:
+        return self.path / "dead"
+
+    def prepare(self) -> None:
+        for place in (self.path, self.instances, self.dead):
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One creator at a time, over all processes, for as long as naming takes."""
+        with (self.path / "lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def homes(self) -> list[Home]:
+        """Every directory that is not a half-made one, ours by its name or not."""
+        try:
+            entries = sorted(self.instances.iterdir())
+        except FileNotFoundError:
+            return []
+        return [Home(entry) for entry in entries if not entry.name.startswith(NEW)]
+
+    def home(self, instance: str) -> Home | None:
+        """The instance's directory; with a name that is not ours, the one called exactly so."""
+        for home in self.homes():
+            name = home.name
+            if (name.instance if name else home.path.name) == instance:
+                return home
+        return None
+
+    def tombstone(self, instance: str) -> dict[str, Any] | None:
+        """How the instance ended, while that is remembered."""
+        if not is_word(instance):
+            return None
+        for file in self.dead.glob(f"*_{instance}_*.json"):
+            name = parse(file.stem)
+            if name and name.instance == instance:
+                return read_json(file) or {}
+        return None
+
+    def prune(self, now: float, *, remember: float, half_made: float) -> None:
+        """Forget tombstones of VMs that ended, and had to end, long ago; remove what a creator
+        that died left under a temporary name."""
+        for stone in self.dead.glob("*.json"):
+            with contextlib.suppress(OSError):
+                name = parse(stone.stem)
+                if now > max(stone.stat().st_mtime, name.deadline if name else 0) + remember:
+                    stone.unlink()
+        for new in self.instances.glob(f"{NEW}*"):
+            with contextlib.suppress(OSError):
+                if now > new.stat().st_mtime + half_made:
+                    shutil.rmtree(new, ignore_errors=True)
+
+
+def bury(state: State, home: Home, death: Mapping[str, Any]) -> None:
+    """Remember how a VM ended, then remove all that it had. Again is harmless: the first
+    account stays."""
+    name = home.name
+    stone = state.dead / f"{home.path.name}.json"
+    if name is not None and not stone.exists():
+        keeper = home.read(KEEPER) or {}
+        plan = home.read(PLAN) or {}
+        write_json(
+            stone,
+            {
+                **death,
+                "address": keeper.get("address", plan.get("address")),
+                "created": plan.get("created"),
+                "order": plan.get("order"),
+                "console": console_tail(home.path, 16 * 1024),
+            },
+        )
+    shutil.rmtree(home.path, ignore_errors=True)
+
+
+def console_tail(home: Path, limit: int) -> str:
+    """The end of the console log as text, at most `limit` bytes of it."""
+    try:
+        with (home / CONSOLE).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - limit))
+            return file.read(limit).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None when it is missing, cut or something else."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Whole or not at all, and on the disk when this returns."""
+    temporary = path.with_name(f"{NEW}{path.name}.{os.getpid()}")
+    with temporary.open("w") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,105 @@
+"""QEMU's command line for one VM. Pure: values in, words out.
+
+QEMU gets every file as an inherited descriptor (`Fd`), since it runs as a user who may not enter
+the directories they lie in. Block devices take `/dev/fdset/N`, which dups and opens nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+MiB: Final = 1024**2
+SSH_PORT: Final = 2222  # on the VM's loopback address, and inside its namespace
+
+# Denied on top of QEMU's own filter: another program, new privileges, scheduling, dead calls.
+SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+class Fd(IntEnum):
+    """The number under which QEMU finds each file. High, so that none is in use already."""
+
+    OVERLAY = 100
+    BASE = 101
+    SEED = 102
+    KERNEL = 103
+    INITRD = 104
+    KVM = 105
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine:
+    """What the command line depends on."""
+
+    qemu: str
+    guest: str  # the mark by which a sweep finds the process: no comma
+    accel: str  # kvm or tcg
+    cpus: int
+    memory: int  # bytes
+    cmdline: str  # the kernel's
+    restrict: bool  # the guest may reach nothing at all
+
+
+def command(machine: Machine) -> list[str]:
+    """The argument vector."""
+    return [
+        machine.qemu,
+        "-name",
+        f"guest={machine.guest}",
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none", "-monitor", "none"),
+        *("-sandbox", SANDBOX),
+        *("-machine", "q35,vmport=off,hpet=off"),
+        *accelerator(machine.accel),
+        *("-smp", str(machine.cpus), "-m", f"{machine.memory // MiB}M"),
+        *("-rtc", "base=utc"),
+        *("-kernel", f"/proc/self/fd/{Fd.KERNEL:d}", "-initrd", f"/proc/self/fd/{Fd.INITRD:d}"),
+        *("-append", f"{machine.cmdline} ds=nocloud".strip()),
+        *_disks(),
+        *_network(restrict=machine.restrict),
+        *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
+        *("-device", "virtio-rng-pci"),
+    ]
+
+
+def accelerator(accel: str) -> tuple[str, ...]:
+    if accel == "kvm":
+        return (
+            *("-add-fd", f"fd={Fd.KVM:d},set={Fd.KVM:d}"),
+            *("-accel", f"kvm,device=/dev/fdset/{Fd.KVM:d}", "-cpu", "host"),
+        )
+    return ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max")
+
+
+def _disks() -> list[str]:
+    """An overlay on the read-only image, then the seed. The overlay dies with the VM, so nothing
+    waits for it to be on the disk (`no-flush`)."""
+    words: list[str] = []
+    for fd in (Fd.OVERLAY, Fd.BASE, Fd.SEED):
+        words += ["-add-fd", f"fd={fd:d},set={fd:d}"]
+    nodes = (
+        f"driver=file,node-name=base-file,filename=/dev/fdset/{Fd.BASE:d},read-only=on",
+        "driver=qcow2,node-name=base,file=base-file,read-only=on",
+        f"driver=file,node-name=disk-file,filename=/dev/fdset/{Fd.OVERLAY:d},discard=unmap,"
+        "cache.no-flush=on",
+        "driver=qcow2,node-name=disk,file=disk-file,backing=base,discard=unmap,cache.no-flush=on",
+        f"driver=file,node-name=seed-file,filename=/dev/fdset/{Fd.SEED:d},read-only=on",
+        "driver=raw,node-name=seed,file=seed-file,read-only=on",
+    )
+    for node in nodes:
+        words += ["-blockdev", node]
+    return [
+        *words,
+        *("-device", "virtio-blk-pci,drive=disk"),
+        *("-device", "virtio-blk-pci,drive=seed"),
+    ]
+
+
+def _network(*, restrict: bool) -> tuple[str, ...]:
+    """SLIRP inside the VM's own network namespace: what it can reach is what that one can."""
+    user = (
+        f"user,id=net,ipv6=off,restrict={'on' if restrict else 'off'},"
+        f"hostfwd=tcp:127.0.0.1:{SSH_PORT}-:22"
+    )
+    return ("-netdev", user, "-device", "virtio-net-pci,netdev=net,romfile=")

@@ -1,0 +1,145 @@
+"""The wall round a VM's network: its address on the host, and what its namespace may reach.
+
+QEMU lies in a network namespace of its own. SSH is forwarded into it from a loopback address of
+the host that only this VM has (`forward.py`). With network `open`, `pasta` carries TCP, UDP and
+pings out. nftables inside the namespace, which neither the guest nor QEMU can change, rejects
+everything that is not the internet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from vmrunner.providers.qemu.machine import SSH_PORT
+
+RESOLVER: Final = "169.254.1.1"  # inside the namespace: pasta forwards it to the host's resolver
+
+# Everything that is not the internet (IANA's special-purpose registry), metadata included.
+SPECIAL: Final = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/3",
+)
+
+_SSH_ONLY: Final = """\
+        oifname "lo" ip daddr 127.0.0.1 tcp dport {port} accept
+        oifname "lo" ip saddr 127.0.0.1 tcp sport {port} accept
+"""
+_INTERNET: Final = """\
+        ip daddr {resolver} meta l4proto {{ tcp, udp }} th dport 53 accept
+        ip daddr @denied reject with icmpx type admin-prohibited
+        meta nfproto ipv4 meta l4proto {{ tcp, udp, icmp }} accept
+"""
+_RULES: Final = """\
+table inet vmrunner {{
+    set denied {{
+        type ipv4_addr; flags interval; auto-merge
+        elements = {{ {denied} }}
+    }}
+    chain output {{
+        type filter hook output priority filter; policy drop;
+{rules}    }}
+}}
+"""
+
+
+def address(instance: str, attempt: int = 0) -> str:
+    """A loopback address for one VM, never in 127.0.0.0/24. The next attempt is another one."""
+    digest = hashlib.sha256(f"{instance}/{attempt}".encode()).digest()
+    # 127.0.1.0 … 127.255.254.255: some stacks treat 127.255.255.255 as a broadcast.
+    number = 256 + int.from_bytes(digest[:8]) % (2**24 - 512)
+    return str(ipaddress.IPv4Address((127 << 24) + number))
+
+
+def rules(*, internet: bool, host: Iterable[str]) -> str:
+    """The namespace's nftables rules. `host`: the prefixes that the host answers for."""
+    text = _SSH_ONLY.format(port=SSH_PORT)
+    if internet:
+        text += _INTERNET.format(resolver=RESOLVER)
+    denied = ", ".join(_merged([*SPECIAL, *host]))
+    return _RULES.format(denied=denied, rules=text)
+
+
+def deny(prefixes: Iterable[str]) -> str:
+    """Rules that deny more, such as an address that the host got while the VM ran."""
+    return f"add element inet vmrunner denied {{ {', '.join(prefixes)} }}\n"
+
+
+def pasta(program: str, *, namespace: str) -> list[str]:
+    """The network helper's command line: out, and nothing in, nor from one loopback to the other
+    (its defaults forward both). IPv4 only: IPv6 is off in the guest, here and in the rules."""
+    return [
+        program,
+        *("--quiet", "--ipv4-only", "--config-net", "--no-map-gw", "--netns-only"),
+        *("-t", "none", "-u", "none", "-T", "none", "-U", "none"),
+        *("--dns-forward", RESOLVER),
+        *("--netns", namespace),
+    ]
+
+
+def host_prefixes() -> tuple[str, ...]:
+    """Every IPv4 prefix that this network namespace answers for itself, loopback left out:
+    its local routing table, so that addresses without an interface count too."""
+    found: set[str] = set()
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as link:
+        # RTM_GETROUTE with NLM_F_REQUEST | NLM_F_DUMP, then an rtmsg for AF_INET.
+        body = struct.pack("=8BI", socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+        link.send(struct.pack("=IHHII", 16 + len(body), 26, 0x301, 1, 0) + body)
+        while True:
+            data = link.recv(1 << 16)
+            done = False
+            for kind, message in _messages(data):
+                if kind in (2, 3):  # an error, or the end
+                    done = True
+                elif prefix := _local_prefix(message):
+                    found.add(prefix)
+            if done:
+                return tuple(sorted(found))
+
+
+def _messages(data: bytes) -> Iterable[tuple[int, bytes]]:
+    at = 0
+    while at + 16 <= len(data):
+        length, kind = struct.unpack_from("=IH", data, at)
+        if length < 16:
+            return
+        yield kind, data[at + 16 : at + length]
+        at += (length + 3) & ~3
+
+
+def _local_prefix(message: bytes) -> str | None:
+    """The destination of a route in the local table (255) of type local (2) or broadcast (3)."""
+    length, table, kind = message[1], message[4], message[7]
+    if table != 255 or kind not in (2, 3):
+        return None
+    at = 12
+    while at + 4 <= len(message):
+        size, attribute = struct.unpack_from("=HH", message, at)
+        if size < 4:
+            return None
+        if attribute == 1:  # RTA_DST
+            network = ipaddress.IPv4Network((message[at + 4 : at + 8], length), strict=False)
+            return None if network.is_loopback else str(network)
+        at += (size + 3) & ~3
+    return None
+
+
+def _merged(prefixes: Sequence[str]) -> list[str]:
+    """Without the parts that others cover: nftables refuses overlapping elements."""
+    return [str(n) for n in ipaddress.collapse_addresses(map(ipaddress.IPv4Network, prefixes))]

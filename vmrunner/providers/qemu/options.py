@@ -1,0 +1,24 @@
+"""What can be configured about a QEMU provider."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+GiB: Final = 1024**3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """The defaults are a machine that most builds fit into. Sizes are bytes."""
+
+    name: str
+    state_dir: Path  # one directory per VM lies under it
+    cache_dir: Path  # images, and what was probed of the host
+    installation: str
+    accel: str = "auto"  # auto, kvm or tcg
+    image: str | None = None  # a name or the beginning of a hash; None: the newest
+    cpus: int = 2
+    memory: int = 2 * GiB
+    disk: int = 16 * GiB

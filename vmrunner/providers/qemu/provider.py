@@ -1,0 +1,260 @@
+"""The port, for VMs on this host. What it knows is on the disk and in /proc: any process with the
+same state directory sees and ends the same VMs."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from vmrunner.errors import BadOrder, NoCapacity, ProviderError
+from vmrunner.model import (
+    Fate,
+    Finding,
+    Key,
+    Kind,
+    Network,
+    Offer,
+    Order,
+    Outcome,
+    Page,
+    Ref,
+    Scope,
+    Seen,
+    Spec,
+    Traits,
+)
+from vmrunner.providers.qemu import accel, doctor, imagestore, layout, network, plan, starter, sweep
+from vmrunner.providers.qemu.imagestore import LocalImage
+from vmrunner.providers.qemu.machine import SSH_PORT, MiB
+from vmrunner.providers.qemu.options import Options
+
+_log = logging.getLogger(__name__)
+_HALF_MADE: Final = 600.0  # seconds after which a directory under a temporary name is rubbish
+_REMEMBER: Final = 3600.0  # seconds a tombstone outlives its VM and its deadline
+_CONSOLE: Final = 64 * 1024
+
+
+class QemuProvider:
+    """VMs on this host, one directory each under `options.state_dir`."""
+
+    def __init__(self, options: Options) -> None:
+        if not layout.is_word(options.installation):
+            raise BadOrder(f"installation {options.installation!r} has other signs than a-z 0-9 -")
+        self.options = options
+        self.state = layout.State(options.state_dir.expanduser().resolve())
+        self.state.prepare()
+        self.scope = sweep.scope(self.state)
+        self._mark = sweep.mark(self.state)
+        self._warned = False
+
+    @property
+    def name(self) -> str:
+        return self.options.name
+
+    @property
+    def scopes(self) -> frozenset[Scope]:
+        return frozenset((self.scope,))
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(native_deadline=True)
+
+    def now(self) -> float:
+        return time.time()
+
+    # --- what can be had ---
+
+    def offers(self, spec: Spec) -> Sequence[Offer]:
+        options = self.options
+        if spec.spot:
+            raise BadOrder("spot: this host has no spot market", hint="leave --spot out")
+        cpus, memory = spec.cpus or options.cpus, spec.memory or options.memory
+        limit = max(8, os.cpu_count() or 1)
+        if not 1 <= cpus <= limit:
+            raise BadOrder(f"cpus = {cpus}: this host gives 1 to {limit} to a VM")
+        if memory < 256 * MiB:
+            raise BadOrder(f"memory = {memory // MiB} MiB: a VM needs at least 256 MiB")
+        if memory > (total := doctor.memory("MemTotal")):
+            raise BadOrder(f"memory = {memory // MiB} MiB: this host has {total // MiB} MiB")
+        image = self._image(spec.image)
+        disk = spec.disk or max(options.disk, image.virtual_size)
+        if disk < image.virtual_size:
+            least = image.virtual_size // MiB
+            raise BadOrder(f"disk = {disk // MiB} MiB: image {image.name} needs {least} MiB")
+        return (
+            Offer(
+                scope=self.scope,
+                machine_type=f"{cpus}x{memory // MiB}MiB",
+                place=socket.gethostname(),
+                cpus=cpus,
+                memory=memory,
+                disk=disk,
+                image=image.hash,
+            ),
+        )
+
+    def _image(self, wanted: str | None) -> LocalImage:
+        return imagestore.resolve(self.options.cache_dir, wanted or self.options.image)
+
+    # --- birth ---
+
+    def create(self, order: Order) -> Ref:
+        """Returns when the keeper holds the VM; it boots meanwhile."""
+        self._check(order)
+        ref = Ref(self.scope, Kind.INSTANCE, order.instance)
+        home = self._known(order)
+        if home is None:
+            try:
+                home = self._place(order)
+            except OSError as error:
+                raise _translated(error) from error
+        if isinstance(home, layout.Home) and starter.start(home, f"{self._mark}{home.path.name}"):
+            self.state.prune(time.time(), remember=_REMEMBER, half_made=_HALF_MADE)
+        return ref
+
+    def _check(self, order: Order) -> None:
+        if order.offer.scope != self.scope:
+            raise BadOrder(f"the offer is of {order.offer.scope}, this is {self.scope}")
+        if not layout.is_word(order.instance) or not layout.is_word(order.installation):
+            raise BadOrder(f"{order.instance!r} of {order.installation!r} cannot name a directory")
+        if order.deadline <= time.time():
+            raise BadOrder("its deadline has passed")
+
+    def _known(self, order: Order) -> layout.Home | str | None:
+        """The order's directory, or how its VM ended. None: this is the first time."""
+        stone = self.state.tombstone(order.instance)
+        home = self.state.home(order.instance)
+        told = stone if stone is not None else home.read(layout.PLAN) if home else None
+        if told is None:
+            return home
+        if told.get("order") not in (None, plan.digest(order)):
+            raise BadOrder(f"{order.instance} exists, made by another order")
+        return home if stone is None else str(stone.get("detail"))
+
+    def _place(self, order: Order) -> layout.Home | str:
+        """Make the order's directory: whole, or not at all, and only once."""
+        host = plan.Host.find(internet=order.network is Network.OPEN)
+        image = self._image(order.offer.image or None)
+        chosen = accel.choose(
+            self.options.accel,
+            qemu=host.qemu,
+            kernel=image.kernel,
+            cache_dir=self.options.cache_dir,
+        )
+        if chosen.warning and not self._warned:
+            self._warned = True
+            _log.warning("%s: %s", self.name, chosen.warning)
+        name = layout.Name(order.installation, order.instance, int(order.deadline))
+        home = layout.Home(self.state.instances / str(name))
+        new = self.state.instances / f"{layout.NEW}{order.instance}.{os.urandom(4).hex()}"
+        new.mkdir(mode=0o700)
+        try:
+            plan.furnish(new, order, image, host)
+            with self.state.locked():
+                known = self._known(order)
+                if known is not None:
+                    return known
+                self._room(order)
+                made = plan.make(
+                    order,
+                    home=home.path,
+                    image=image,
+                    host=host,
+                    accel=chosen.name,
+                    address=self._address(order.instance),
+                    mark=f"{self._mark}{name}",
+                    now=time.time(),
+                )
+                layout.write_json(new / layout.PLAN, made)
+                new.rename(home.path)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+        return home
+
+    def _room(self, order: Order) -> None:
+        """Refuse what the disk or the memory could not hold if every VM took all it may."""
+        disk = doctor.growth(order.offer.disk) + sum(
+            doctor.to_come(home.path, home.read(layout.PLAN) or {}) for home in self.state.homes()
+        )
+        free = shutil.disk_usage(self.state.path).free
+        if disk > free:
+            raise NoCapacity(
+                f"disk: the VMs here may grow by {disk // MiB} MiB, {self.state.path} has "
+                f"{free // MiB} MiB free",
+                hint="ask for a smaller --disk, or free some space",
+            )
+        memory = doctor.memory("MemAvailable") + doctor.memory("SwapFree")
+        if order.offer.memory > memory:
+            raise NoCapacity(
+                f"memory: {order.offer.memory // MiB} MiB asked, {memory // MiB} MiB available"
+            )
+
+    def _address(self, instance: str) -> str:
+        """A loopback address that no other VM has and nothing listens on."""
+        taken = {(home.read(layout.PLAN) or {}).get("address") for home in self.state.homes()}
+        for attempt in range(100):
+            address = network.address(instance, attempt)
+            if address not in taken and _free(address):
+                return address
+        raise NoCapacity("no loopback address is free")
+
+    # --- life and death ---
+
+    def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
+        return sweep.look(self.state, self._mark, self.scope, ids)
+
+    def sweep(self) -> Iterator[Page]:
+        now = time.time()
+        try:
+            found = sweep.resources(self.state, self._mark, self.scope)
+        except OSError as error:
+            yield Page(scope=self.scope, kind=Kind.INSTANCE, error=str(error), time=now)
+            return
+        self.state.prune(now, remember=_REMEMBER, half_made=_HALF_MADE)
+        yield Page(scope=self.scope, kind=Kind.INSTANCE, resources=found, time=now)
+
+    def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
+        return {ref: self._delete(ref, force=force) for ref in refs}
+
+    def _delete(self, ref: Ref, *, force: bool) -> Outcome:
+        if ref.scope != self.scope or ref.kind is not Kind.INSTANCE:
+            return Outcome(fate=Fate.FAILED, error=f"{ref.scope} is not {self.scope}")
+        try:
+            return sweep.end(self.state, self._mark, ref.id, now=time.time(), force=force)
+        except OSError as error:
+            return Outcome(fate=Fate.FAILED, error=str(error))
+
+    def console(self, ref: Ref) -> str:
+        home = self.state.home(ref.id)
+        if home is not None and (text := layout.console_tail(home.path, _CONSOLE)):
+            return text
+        stone: Mapping[str, Any] = self.state.tombstone(ref.id) or {}
+        return str(stone.get("console", ""))
+
+    def check(self) -> Sequence[Finding]:
+        return doctor.check(self.options, self.state)
+
+
+def _free(address: str) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((address, SSH_PORT))
+        except OSError:
+            return False
+    return True
+
+
+def _translated(error: OSError) -> ProviderError:
+    """Nothing was born: the directory was not yet under its name."""
+    where = Path(str(error.filename)).name if error.filename else "state directory"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoCapacity(f"the disk is full: {error}", hint="free some space")
+    return BadOrder(f"{where}: {error.strerror or error}")

@@ -1,0 +1,217 @@
+"""What lives here, and its end. A VM is seen by its directory, by its processes, or by both: a
+lost directory hides no process, a corrupt file hides no directory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from vmrunner.model import (
+    TAG,
+    Address,
+    Fate,
+    Key,
+    Kind,
+    Outcome,
+    Power,
+    Ref,
+    Resource,
+    Role,
+    Scope,
+    Seen,
+)
+from vmrunner.providers.qemu import host, layout
+from vmrunner.providers.qemu.layout import Home, State
+from vmrunner.providers.qemu.machine import SSH_PORT
+
+_PATIENCE: Final = 5.0  # seconds after which a keeper that was asked to end is killed
+_FORCED: Final = 3.0  # seconds to wait for the kernel after SIGKILL
+
+
+def scope(state: State) -> Scope:
+    """This host, by its machine id, and the state directory, by its real path."""
+    return Scope("qemu", host.machine_id(state.path), str(state.path))
+
+
+def mark(state: State) -> str:
+    """What the processes of this state directory's VMs carry in an argument, before the name."""
+    return f"{host.MARK}{hashlib.sha256(str(state.path).encode()).hexdigest()[:12]}="
+
+
+# --- looking -------------------------------------------------------------------------------------
+
+
+def look(state: State, mark: str, scope: Scope, ids: Sequence[Key]) -> dict[Key, Seen]:
+    """Tombstones are shown as dead; what has neither directory, process nor tombstone is not
+    shown."""
+    homes = {_id(home): home for home in state.homes()}
+    lost: set[str] | None = None
+    found: dict[Key, Seen] = {}
+    for key in ids:
+        if key.scope != scope:
+            continue
+        ref = Ref(scope, Kind.INSTANCE, key.instance)
+        stone = state.tombstone(key.instance)
+        if stone is not None:
+            found[key] = _dead(ref, stone)
+        elif key.instance in homes:
+            found[key] = _seen(ref, homes[key.instance])
+        else:
+            if lost is None:  # /proc is read only when something is missing
+                lost = {_instance(name) for _, name in host.marked(mark)}
+            if key.instance in lost:
+                detail = "its directory is gone"
+                found[key] = Seen(ref=ref, power=Power.RUNNING, detail=detail)
+            elif stone := state.tombstone(key.instance):  # it died while we looked
+                found[key] = _dead(ref, stone)
+    return found
+
+
+def _seen(ref: Ref, home: Home) -> Seen:
+    plan = home.read(layout.PLAN) or {}
+    power, detail = _power(home)
+    address = plan.get("address")
+    return Seen(
+        ref=ref,
+        power=power,
+        address=Address(str(address), SSH_PORT) if address else None,
+        created_at=_number(plan.get("created")),
+        detail=detail,
+    )
+
+
+def _dead(ref: Ref, stone: Mapping[str, Any]) -> Seen:
+    return Seen(
+        ref=ref,
+        power=Power.DEAD,
+        created_at=_number(stone.get("created")),
+        detail=str(stone.get("detail", "")),
+        self_ended=stone.get("self_ended") is True,
+    )
+
+
+def _power(home: Home) -> tuple[Power, str]:
+    """What the lock and the files say. Without a keeper no VM runs: it dies with its keeper."""
+    kept = (home.path / layout.KEEPER).exists()
+    if home.held:
+        if (home.path / layout.END).exists():
+            return Power.STOPPING, "its keeper was asked to end it"
+        return (Power.RUNNING, "") if kept else (Power.PENDING, "its keeper starts")
+    if kept:
+        return Power.STOPPED, "its keeper was killed"
+    return Power.PENDING, "no keeper yet"
+
+
+def resources(state: State, mark: str, scope: Scope) -> tuple[Resource, ...]:
+    """Each directory, and each process whose directory is gone, whoever made it."""
+    found = {_id(home): _resource(scope, home) for home in state.homes()}
+    for _, name in host.marked(mark):
+        instance = _instance(name)
+        # Its directory may be gone because it ended just now: its process is then, too, by the
+        # time that the tombstone can be read.
+        if instance not in found and state.tombstone(instance) is None:
+            tags = _tags(layout.parse(name), {})
+            ref = Ref(scope, Kind.INSTANCE, instance)
+            found[instance] = Resource(ref=ref, power=Power.RUNNING, tags=tags)
+    return tuple(found.values())
+
+
+def _resource(scope: Scope, home: Home) -> Resource:
+    return Resource(
+        ref=Ref(scope, Kind.INSTANCE, _id(home)),
+        power=_power(home)[0],
+        created_at=_number((home.read(layout.PLAN) or {}).get("created")),
+        tags=_tags(home.name, home.read(layout.TAGS) or {}),
+    )
+
+
+def _tags(name: layout.Name | None, kept: Mapping[str, Any]) -> dict[str, str]:
+    """What the name says overrides the file; a VM whose file is lost is taken for a build's."""
+    if name is None:
+        return {}
+    tags = {str(key): value for key, value in kept.items() if isinstance(value, str)}
+    tags.setdefault(f"{TAG}role", Role.BUILD.value)
+    tags[f"{TAG}installation"] = name.installation
+    tags[f"{TAG}instance"] = name.instance
+    tags[f"{TAG}expires-at"] = str(name.deadline)
+    return tags
+
+
+def _id(home: Home) -> str:
+    return _instance(home.path.name)
+
+
+def _instance(text: str) -> str:
+    name = layout.parse(text)
+    return name.instance if name else text
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+# --- ending --------------------------------------------------------------------------------------
+
+
+def end(state: State, mark: str, instance: str, *, now: float, force: bool) -> Outcome:
+    """Ask the keeper; kill it when it does not listen or `force`; tidy up after a dead one."""
+    home = state.home(instance)
+    if home is None:
+        return _kill_lost(mark, instance)
+    if home.held:
+        asked = _asked(home)
+        with contextlib.suppress(FileNotFoundError):  # it ended meanwhile
+            (home.path / layout.END).touch()
+        keeper = host.Identity.parse((home.read(layout.KEEPER) or {}).get("keeper"))
+        force = force or (asked is not None and now - asked > _PATIENCE)
+        if keeper is not None:
+            host.send(keeper, signal.SIGKILL if force else signal.SIGTERM)
+        if not force or not _wait_released(home):
+            return Outcome(fate=Fate.ACCEPTED)
+    _kill_lost(mark, instance)
+    _bury(state, home, now)
+    return Outcome(fate=Fate.ACCEPTED)
+
+
+def _asked(home: Home) -> float | None:
+    """When the keeper was first asked to end."""
+    try:
+        return (home.path / layout.END).stat().st_ctime
+    except OSError:
+        return None
+
+
+def _wait_released(home: Home) -> bool:
+    until = time.monotonic() + _FORCED
+    while home.held:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _kill_lost(mark: str, instance: str) -> Outcome:
+    """SIGKILL every process that carries the instance's name."""
+    killed = False
+    for who, name in host.marked(mark):
+        if _instance(name) == instance:
+            killed = host.send(who, signal.SIGKILL) or killed
+    return Outcome(fate=Fate.ACCEPTED if killed else Fate.MISSING)
+
+
+def _bury(state: State, home: Home, now: float) -> None:
+    """Tidy up a directory that has no keeper, under its lock, so that none starts meanwhile."""
+    try:
+        with (home.path / layout.LOCK).open("ab") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            layout.bury(state, home, {"cause": "deleted", "detail": "deleted", "ended": now})
+    except FileNotFoundError:
+        # No lock file: not one of ours, or half removed already.
+        layout.bury(state, home, {"cause": "deleted", "detail": "deleted", "ended": now})
+    except BlockingIOError:
+        (home.path / layout.END).touch()
