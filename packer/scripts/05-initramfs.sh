@@ -1,0 +1,38 @@
+#!/bin/sh
+# A small initramfs: the few drivers that find a root disk here and in the clouds.
+# Runs before the kernel is installed (so that its first initramfs is the small one) and after;
+# rebuilds only what a change of settings makes stale.
+set -eu
+
+conf=/etc/initramfs-tools/conf.d/vmrunner
+modules=/etc/initramfs-tools/modules.vmrunner
+new=$(mktemp -d)
+trap 'rm -rf "$new"' EXIT
+
+cat >"$new/conf" <<'CONF'
+MODULES=list
+COMPRESS=lz4
+RESUME=none
+CONF
+printf '%s\n' virtio_pci virtio_blk virtio_scsi sd_mod xen-blkfront >"$new/modules"
+
+if cmp -s "$new/conf" "$conf" && cmp -s "$new/modules" "$modules"; then
+    exit 0
+fi
+mkdir -p /etc/initramfs-tools/conf.d
+cp "$new/conf" "$conf"
+cp "$new/modules" "$modules"
+# The package's own list is a conffile; a hook adds ours without touching it.
+mkdir -p /etc/initramfs-tools/hooks
+cat >/etc/initramfs-tools/hooks/vmrunner <<'HOOK'
+#!/bin/sh
+[ "${1:-}" = prereqs ] && exit 0
+. /usr/share/initramfs-tools/hook-functions
+while read -r module; do
+    force_load "$module"
+done </etc/initramfs-tools/modules.vmrunner
+HOOK
+chmod 0755 /etc/initramfs-tools/hooks/vmrunner
+if command -v update-initramfs >/dev/null; then
+    update-initramfs -u -k all
+fi

@@ -1,0 +1,57 @@
+#!/bin/sh
+# What every image has: name, network by DHCP, a small journal in memory, a root that grows.
+set -eu
+platform=${VMRUNNER_PLATFORM:-local}
+
+echo vmrunner >/etc/hostname
+cat >/etc/hosts <<'CONF'
+127.0.0.1 localhost vmrunner
+::1 localhost
+CONF
+
+if [ "$platform" = local ]; then
+    # The whole disk is one file system; it grows to the disk that the VM was given.
+    cat >/etc/fstab <<'CONF'
+/dev/vda / ext4 defaults,noatime,x-systemd.growfs 0 0
+CONF
+fi
+
+mkdir -p /etc/systemd/network
+cat >/etc/systemd/network/80-vmrunner.network <<'CONF'
+[Match]
+Name=en* eth*
+
+[Network]
+DHCP=ipv4
+# Nothing here waits for IPv6 or announces the machine.
+LinkLocalAddressing=no
+IPv6AcceptRA=no
+LLMNR=no
+MulticastDNS=no
+
+[DHCPv4]
+ClientIdentifier=mac
+UseHostname=no
+UseNTP=no
+SendHostname=no
+CONF
+systemctl enable systemd-networkd.service systemd-resolved.service
+ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
+
+mkdir -p /etc/systemd/journald.conf.d /etc/systemd/system.conf.d
+cat >/etc/systemd/journald.conf.d/vmrunner.conf <<'CONF'
+[Journal]
+Storage=volatile
+RuntimeMaxUse=16M
+ForwardToSyslog=no
+ForwardToWall=no
+Audit=no
+CONF
+cat >/etc/systemd/system.conf.d/vmrunner.conf <<'CONF'
+[Manager]
+# A VM that is told to end must end: nothing in it is worth waiting for.
+DefaultTimeoutStopSec=15s
+CONF
+
+# The supervisor and the manifest are put there last.
+mkdir -p /etc/vmrunner /usr/lib/vmrunner

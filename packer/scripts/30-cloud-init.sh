@@ -1,0 +1,46 @@
+#!/bin/sh
+# cloud-init: one datasource, and only the modules that user-data of ours uses.
+set -eu
+platform=${VMRUNNER_PLATFORM:-local}
+
+case $platform in
+local) sources='NoCloud, None' ;;
+ec2) sources='Ec2, None' ;;
+gce) sources='GCE, None' ;;
+*)
+    echo "VMRUNNER_PLATFORM=$platform: expected local, ec2 or gce" >&2
+    exit 2
+    ;;
+esac
+
+mkdir -p /etc/cloud/cloud.cfg.d
+# Sorts after the file that the package itself writes.
+cat >/etc/cloud/cloud.cfg.d/95-vmrunner-datasource.cfg <<CONF
+datasource_list: [ $sources ]
+CONF
+cat >/etc/cloud/cloud.cfg.d/95-vmrunner.cfg <<'CONF'
+# The network is systemd-networkd's, by DHCP, the same everywhere.
+network: {config: disabled}
+users: []
+disable_root: false
+ssh_pwauth: false
+ssh_deletekeys: true
+ssh_genkeytypes: [ed25519]
+ssh: {emit_keys_to_console: false}
+no_ssh_fingerprints: true
+preserve_hostname: true
+manage_etc_hosts: false
+apt_preserve_sources_list: true
+cloud_init_modules: [bootcmd, write_files, growpart, resizefs, users_groups, ssh]
+cloud_config_modules: [runcmd]
+cloud_final_modules: [scripts_user]
+growpart: {mode: auto, devices: ["/"]}
+resize_rootfs: noblock
+CONF
+if [ "$platform" = local ]; then
+    # There is no partition to grow, and systemd grows the file system.
+    sed -i 's/ growpart, resizefs,//; /^growpart:/d; /^resize_rootfs:/d' \
+        /etc/cloud/cloud.cfg.d/95-vmrunner.cfg
+fi
+# Nothing is plugged into a running build VM.
+systemctl mask cloud-init-hotplugd.socket cloud-init-hotplugd.service

@@ -1,0 +1,150 @@
+"""Local images in the user's cache, found by recipe hash or name, whatever ledger is in use.
+
+    <cache>/images/<hash>/{image.json, disk.qcow2, vmlinuz, initrd.img}
+
+A directory appears there by one rename when it is complete. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from vmrunner.errors import BadOrder
+
+MANIFEST: Final = "image.json"
+DISK: Final = "disk.qcow2"
+KERNEL: Final = "vmlinuz"
+INITRD: Final = "initrd.img"
+FILES: Final = (DISK, KERNEL, INITRD)
+
+_BUILD: Final = "vmrunner image build"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalImage:
+    """One complete image. `size` is what it takes on disk, `virtual_size` the smallest disk that
+    a VM of it can have, both in bytes; `created` is epoch seconds."""
+
+    hash: str
+    name: str
+    directory: Path
+    cmdline: str
+    containers: tuple[str, ...]
+    created: float
+    size: int
+    virtual_size: int
+
+    @property
+    def disk(self) -> Path:
+        return self.directory / DISK
+
+    @property
+    def kernel(self) -> Path:
+        return self.directory / KERNEL
+
+    @property
+    def initrd(self) -> Path:
+        return self.directory / INITRD
+
+
+def images(cache: Path) -> list[LocalImage]:
+    """All complete images, newest first. What is being built or damaged is not among them."""
+    found = []
+    for directory in _directories(cache):
+        try:
+            found.append(read(directory))
+        except BadOrder:
+            continue
+    return sorted(found, key=lambda image: image.created, reverse=True)
+
+
+def resolve(cache: Path, wanted: str | None = None) -> LocalImage:
+    """The image with this name (the newest of that name), hash or unique start of a hash; None:
+    the newest one named "default", else the newest. Raises BadOrder with the fix when there is
+    none or it is damaged: a damaged one is never passed over for an older one."""
+    hashes = [d for d in _directories(cache) if wanted is not None and d.name.startswith(wanted)]
+    if wanted is not None and len(wanted) >= 4 and hashes:
+        if len(hashes) > 1:
+            raise BadOrder(
+                f"image: {wanted!r} is the start of several", hint="give more of the hash"
+            )
+        return read(hashes[0])
+    known = [(manifest, d) for d in _directories(cache) if (manifest := _glance(d)) is not None]
+    for name in [wanted] if wanted is not None else ["default", None]:
+        dated = [(m["created"], d) for m, d in known if name is None or m["name"] == name]
+        if dated:
+            return read(max(dated)[1])
+    if wanted is None:
+        raise BadOrder("image: there is no local image yet", hint=f"{_BUILD} makes one")
+    names = ", ".join(sorted({m["name"] for m, _ in known})) or "none"
+    raise BadOrder(
+        f"image: {wanted!r} is not in {cache / 'images'}",
+        hint=f"there: {names}; `{_BUILD}` makes one from a recipe",
+    )
+
+
+def read(directory: Path) -> LocalImage:
+    """The image in a directory, after the cheap check: every file has the size that it had.
+    Raises BadOrder. (`vmrunner image verify` reads every byte.)"""
+    manifest = manifest_of(directory)
+    try:
+        files = {name: int(manifest["files"][name]["size"]) for name in FILES}
+        image = LocalImage(
+            hash=str(manifest["hash"]),
+            name=str(manifest["name"]),
+            directory=directory,
+            cmdline=str(manifest["cmdline"]),
+            containers=tuple(str(name) for name in manifest["containers"]),
+            created=float(manifest["created"]),
+            size=sum(files.values()),
+            virtual_size=int(manifest["virtual_size"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        raise _damaged(directory, f"{MANIFEST} is incomplete") from None
+    if image.hash != directory.name:
+        raise _damaged(directory, f"{MANIFEST} is of another image")
+    for name, size in files.items():
+        try:
+            there = (directory / name).stat().st_size
+        except OSError:
+            raise _damaged(directory, f"{name} is missing") from None
+        if there != size:
+            raise _damaged(directory, f"{name} has {there} bytes, not {size}")
+    return image
+
+
+def manifest_of(directory: Path) -> dict[str, Any]:
+    """The manifest as it stands in the directory. Raises BadOrder when it cannot be read."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text())
+    except (OSError, ValueError):
+        raise _damaged(directory, f"{MANIFEST} cannot be read") from None
+    if not isinstance(manifest, dict):
+        raise _damaged(directory, f"{MANIFEST} is not a table")
+    return manifest
+
+
+def _glance(directory: Path) -> dict[str, Any] | None:
+    try:
+        manifest = manifest_of(directory)
+        return {"name": str(manifest["name"]), "created": float(manifest["created"])}
+    except (BadOrder, KeyError, TypeError, ValueError):
+        return None
+
+
+def _directories(cache: Path) -> list[Path]:
+    try:
+        entries = sorted((cache / "images").iterdir())
+    except OSError:
+        return []
+    return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _damaged(directory: Path, what: str) -> BadOrder:
+    return BadOrder(
+        f"image: {directory.name} is damaged: {what}",
+        hint=f"remove {directory} and run `{_BUILD}`",
+    )
