@@ -3,6 +3,7 @@ order, is `configfile`."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -212,13 +213,18 @@ def database_url(settings: Settings) -> str:
 
 
 def paths(settings: Settings) -> Paths:
-    """Everything of one ledger lies together: under the XDG data directory, or in a directory
-    `FILE.d` beside a SQLite file that was named."""
+    """Everything of one ledger lies together: the default one's under the XDG data directory, of a
+    SQLite file that was named in `FILE.d` beside it, and of a server in a directory per URL."""
     data = platformdirs.user_data_path("vmrunner")
     url = settings.database.url
-    if url.startswith(SQLITE) and Path(url.removeprefix(SQLITE)) != data / "ledger.db":
+    if url.startswith(SQLITE):
         file = Path(url.removeprefix(SQLITE).partition("?")[0])
-        data = file.with_name(file.name + ".d")
+        if file != data / "ledger.db":
+            data = file.with_name(file.name + ".d")
+    elif url:
+        where = urlsplit(url)
+        name = f"{where.hostname or ''}:{where.port or ''}{where.path}?{where.query}"
+        data = data / "servers" / hashlib.sha256(name.encode()).hexdigest()[:12]
     return Paths(data=data, cache=platformdirs.user_cache_path("vmrunner"))
 
 

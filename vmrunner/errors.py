@@ -3,6 +3,7 @@
     VmrunnerError
     ├── ConfigError            a field, a value and the fix; nothing was started
     ├── NotFound               no such build, instance, artifact
+    ├── NotFinished            a wait's own timeout ran out first (a TimeoutError too)
     ├── Conflict               it exists already, with other parameters, or somebody else holds it
     ├── ImageError             an image could not be built; nothing half-built is ever used
     ├── LedgerError            the database failed: a write may or may not have happened
@@ -50,6 +51,10 @@ class ConfigError(VmrunnerError):
 
 class NotFound(VmrunnerError):
     """Nothing has this id."""
+
+
+class NotFinished(VmrunnerError, TimeoutError):
+    """A wait's own timeout ran out before the build ended; the build goes on."""
 
 
 class Conflict(VmrunnerError):

@@ -1,0 +1,84 @@
+"""A build's log as it is read: chunk by chunk while it grows, or line by line with numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.model import Build, BuildState, Chunk, LogLine
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+
+PAUSE: Final = 0.1  # seconds between two looks for more
+_ENDED: Final = (BuildState.HELD, BuildState.FINISHED)
+
+
+def ended(build: Build) -> bool:
+    """Is its result known? A held build has ended; only its VM is still there."""
+    return build.state in _ENDED
+
+
+class Reader:
+    """What is new in one build's log since the last call, from line `after` on."""
+
+    def __init__(self, ledger: Ledger, build: str, *, after: int = 0) -> None:
+        self._ledger = ledger
+        self._build = build
+        self._after = after
+        self._seq = 0
+
+    def fresh(self) -> Iterator[Chunk]:
+        """All that is stored and was not given yet."""
+        while True:
+            chunks = self._ledger.logs.read(
+                self._build, after_line=self._after, after_seq=self._seq, limit=100
+            )
+            if not chunks:
+                return
+            self._after = 0  # only where to begin
+            for chunk in chunks:
+                self._seq = chunk.seq
+                yield chunk
+
+
+def follow(
+    ledger: Ledger,
+    build: str,
+    *,
+    after: int = 0,
+    pause: Callable[[float], object] = time.sleep,
+) -> Iterator[Chunk]:
+    """Every chunk until the build has ended. `pause` is called between looks and may raise."""
+    reader = Reader(ledger, build, after=after)
+    while True:
+        over = ended(ledger.builds.get(build))  # first, so that the last look is after the end
+        yield from reader.fresh()
+        if over:
+            return
+        pause(PAUSE)
+
+
+def lines(chunks: Iterable[Chunk]) -> Iterator[LogLine]:
+    """Whole lines, decoded; bytes that are no UTF-8 become U+FFFD. A last line without its newline
+    comes when the chunks end. A line's time is that of its last byte."""
+    parts: list[bytes] = []
+    number, time_ = 0, 0.0
+    for chunk in chunks:
+        if not parts:
+            number = chunk.line
+        time_ = chunk.time
+        *whole, rest = chunk.data.split(b"\n")
+        for piece in whole:
+            number += 1
+            yield _line(b"".join([*parts, piece]), number, time_)
+            parts = []
+        if rest:
+            parts.append(rest)
+    if parts:
+        yield _line(b"".join(parts), number + 1, time_)
+
+
+def _line(data: bytes, number: int, time_: float) -> LogLine:
+    return LogLine(data.removesuffix(b"\r").decode(errors="replace"), number, time_)
