@@ -1,0 +1,223 @@
+"""Builds: submitted, found, wished to end. What their owner writes is in `moves`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, exists, select, update
+from sqlalchemy.exc import IntegrityError
+
+from vmrunner.errors import Conflict, NotFound
+from vmrunner.ledger import codec
+from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.events import add_event, put_event
+from vmrunner.ledger.moves import EXTEND, Moves, fetch
+from vmrunner.ledger.sealing import Seal
+from vmrunner.ledger.tables import BUILDS, LABELS
+from vmrunner.model import Build, BuildSpec, BuildState, Process, Reason
+
+_b = BUILDS.c
+_END = "~"  # sorts after all that an id is made of
+
+_INSERT = inserts(
+    BUILDS, "id", "name", "idempotency_key", "provider", "priority", "state", "state_since",
+    "created_at", "phases", "submitter", "spec", "secrets", "attempt", "owner_until", "epoch",
+    "steps_started", "cost", "events", "chunks", "log_lines", "log_bytes", "message",
+)  # fmt: skip
+_FRESH: Mapping[str, Any] = {
+    "state": BuildState.QUEUED.value,
+    "attempt": 0,
+    "owner_until": 0.0,
+    "epoch": 0,
+    "steps_started": False,
+    "cost": 0.0,
+    "events": 0,
+    "chunks": 0,
+    "log_lines": 0,
+    "log_bytes": 0,
+    "message": "",
+}
+_INSERT_LABEL = inserts(LABELS)
+_BY_KEY = Prepared(select(*codec.BUILD).where(_b.idempotency_key == arg("key")))
+_BY_NAME = Prepared(
+    select(*codec.BUILD)
+    .where(_b.name == arg("name"))
+    .order_by(_b.created_at.desc(), _b.id.desc())
+    .limit(1)
+)
+_BY_PREFIX = Prepared(
+    select(*codec.BUILD)
+    .where(_b.id >= arg("low"), _b.id < arg("high"))
+    .order_by(_b.id.desc())
+    .limit(4)
+)
+_QUEUED = Prepared(
+    select(*codec.BUILD)
+    .where(_b.state == BuildState.QUEUED.value)
+    .order_by(_b.priority.desc(), _b.created_at, _b.id)
+    .limit(arg("limit"))
+)
+_SECRETS = Prepared(select(_b.secrets).where(_b.id == arg("id")))
+_CANCEL = Prepared(
+    update(BUILDS)
+    .where(_b.id == arg("id"), _b.cancel.is_(None), _b.state != BuildState.FINISHED.value)
+    .values(cancel=arg("reason"), cancelled_at=arg("now"), events=_b.events + 1)
+    .returning(*codec.BUILD, _b.events)
+)
+
+
+class Builds(Moves):
+    """All builds of this ledger."""
+
+    def __init__(self, database: Database, seal: Seal) -> None:
+        super().__init__(database)
+        self._seal = seal
+
+    def submit(
+        self,
+        spec: BuildSpec,
+        *,
+        id: str,  # noqa: A002
+        now: float,
+        submitter: Process | None = None,
+        secrets: Mapping[str, bytes] | None = None,
+    ) -> tuple[Build, bool]:
+        """Queue it. (build, True) when it is new; (the existing one, False) when its idempotency
+        key was used for the same spec. Raises Conflict when it was used for another."""
+        sealed = self._seal.seal(codec.secrets_bytes(secrets)) if secrets else None
+        row = {
+            **_FRESH,
+            "id": id,
+            "name": spec.name,
+            "idempotency_key": spec.idempotency_key,
+            "provider": spec.provider,
+            "priority": spec.priority,
+            "state_since": now,
+            "created_at": now,
+            "phases": codec.phase_text(BuildState.QUEUED, now),
+            "submitter": codec.process_text(submitter) if submitter else None,
+            "spec": codec.spec_text(spec),
+            "secrets": sealed,
+        }
+        labels = [{"build": id, "name": k, "value": v} for k, v in spec.labels.items()]
+
+        def work(connection: Connection) -> Build:
+            _INSERT(connection, **row)
+            _INSERT_LABEL.many(connection, labels)
+            return fetch(connection, id)
+
+        try:
+            return self._database.write(work), True
+        except IntegrityError:
+            return self._existing(spec, id), False
+
+    def _existing(self, spec: BuildSpec, build_id: str) -> Build:
+        def work(connection: Connection) -> Build | None:
+            row = (
+                _BY_KEY(connection, key=spec.idempotency_key).first()
+                if spec.idempotency_key is not None
+                else None
+            )
+            return codec.build(row) if row is not None else None
+
+        build = self._database.read(work)
+        if build is None:
+            raise Conflict(f"there is a build {build_id} already")
+        if build.spec != spec:
+            raise Conflict(
+                f"idempotency key {spec.idempotency_key!r} belongs to build {build.id}, "
+                "which has other parameters",
+                hint="use another key for another build",
+            )
+        return build
+
+    def get(self, build_id: str) -> Build:
+        """Raises NotFound."""
+        return self._database.read(lambda c: fetch(c, build_id))
+
+    def find(self, word: str) -> Build:
+        """By id, by name (the newest of that name), or by the beginning of an id, with or without
+        its `b-`. Raises NotFound, and Conflict when several ids begin so."""
+
+        def work(connection: Connection) -> Build:
+            for low in (word, f"b-{word}"):
+                rows = _BY_PREFIX(connection, low=low, high=low + _END).all()
+                if rows and rows[-1][0] == low:
+                    return codec.build(rows[-1])
+                if low == word and word:
+                    named = _BY_NAME(connection, name=word).first()
+                    if named is not None:
+                        return codec.build(named)
+                if len(rows) == 1:
+                    return codec.build(rows[0])
+                if rows:
+                    some = ", ".join(row[0] for row in rows[:3])
+                    raise Conflict(
+                        f"several builds begin with {word!r}: {some}", hint="write more of the id"
+                    )
+            raise NotFound(f"there is no build {word!r}", hint="vmrunner ps -a lists all")
+
+        if not word:
+            raise NotFound("an empty word names no build")
+        return self._database.read(work)
+
+    def queued(self, limit: int = 1000) -> list[Build]:
+        """What waits: higher priority first, then older first."""
+        return self._database.read(lambda c: [codec.build(row) for row in _QUEUED(c, limit=limit)])
+
+    def secrets(self, build_id: str) -> dict[str, bytes]:
+        """The values of its secrets; empty once it is over."""
+        sealed = self._database.read(lambda c: _SECRETS(c, id=build_id).scalar())
+        return codec.secrets_from(self._seal.unseal(bytes(sealed))) if sealed else {}
+
+    def request_cancel(self, build_id: str, reason: Reason, now: float) -> Build:
+        """Wish it to end; its owner does it. The first wish stands; a finished build is returned
+        as it is. Raises NotFound."""
+
+        def work(connection: Connection) -> Build:
+            row = _CANCEL(connection, id=build_id, reason=reason.value, now=now).first()
+            if row is None:
+                return fetch(connection, build_id)
+            put_event(connection, build_id, row[-1], "cancel", now, reason=reason.value)
+            return codec.build(row)
+
+        return self._database.write(work)
+
+    def extend(self, build_id: str, hold_until: float, now: float) -> Build:
+        """Keep a held build's VM until `hold_until`, never past its deadline: see the build that
+        is returned. Raises Conflict when it is not held, NotFound."""
+
+        def work(connection: Connection) -> Build:
+            row = EXTEND(connection, id=build_id, hold_until=hold_until).first()
+            if row is None:
+                build = fetch(connection, build_id)
+                raise Conflict(
+                    f"build {build_id} is {build.state}, not held",
+                    hint="only a VM that --keep-on-failure keeps can be kept longer",
+                )
+            build = codec.build(row)
+            add_event(connection, build_id, "extend", now, hold_until=build.hold_until)
+            return build
+
+        return self._database.write(work)
+
+    def list(
+        self,
+        active: bool | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int | None = None,
+    ) -> list[Build]:
+        """Newest first. `active`: only those not finished (True) or finished (False)."""
+        conditions: list[ColumnElement[bool]] = []
+        if active is not None:
+            done = _b.state == BuildState.FINISHED.value
+            conditions.append(~done if active else done)
+        conditions += [
+            exists().where(LABELS.c.build == _b.id, LABELS.c.name == k, LABELS.c.value == v)
+            for k, v in (labels or {}).items()
+        ]
+        query = select(*codec.BUILD).where(*conditions).order_by(_b.id.desc())
+        if limit is not None:
+            query = query.limit(limit)
+        return self._database.read(lambda c: [codec.build(row) for row in c.execute(query)])

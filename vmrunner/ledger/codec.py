@@ -1,0 +1,230 @@
+"""Rows to frozen values and back: the only place that knows how a value lies in its columns."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+
+from vmrunner.ledger.tables import BUILDS, INSTANCES
+from vmrunner.model import (
+    Access,
+    Address,
+    Build,
+    BuildSpec,
+    BuildState,
+    Chunk,
+    Death,
+    Event,
+    Instance,
+    InstanceState,
+    Kind,
+    Offer,
+    Order,
+    Phase,
+    Process,
+    Reason,
+    Ref,
+    Result,
+    Role,
+    Scope,
+)
+
+_b, _i = BUILDS.c, INSTANCES.c
+
+#: What `build` reads, in its order.
+BUILD: Final = (
+    _b.id, _b.spec, _b.state, _b.created_at, _b.state_since, _b.attempt, _b.instance, _b.result,
+    _b.reason, _b.exit_code, _b.message, _b.finished_at, _b.submitter, _b.owner, _b.owner_until,
+    _b.epoch, _b.cancel, _b.cancelled_at, _b.hold_until, _b.steps_started, _b.phases, _b.cost,
+)  # fmt: skip
+
+#: What `instance` reads, in its order.
+INSTANCE: Final = (
+    _i.id, _i.build, _i.attempt, _i.provider, _i.offer, _i.role, _i.state, _i.created_at,
+    _i.state_since, _i.deadline, _i.epoch, _i.owner, _i.ref, _i.address, _i.death, _i.message,
+    _i.deletes, _i.delete_at, _i.gone_at,
+)  # fmt: skip
+
+_SPEC: Final = TypeAdapter(BuildSpec)
+_OFFER: Final = TypeAdapter(Offer)
+_PROCESS: Final = TypeAdapter(Process)
+_ORDER: Final = TypeAdapter(Order)
+_ACCESS: Final = TypeAdapter(Access)
+
+_BUILD_STATES: Final = {state.value: state for state in BuildState}
+_INSTANCE_STATES: Final = {state.value: state for state in InstanceState}
+_ROLES: Final = {role.value: role for role in Role}
+
+
+def _text(adapter: TypeAdapter[Any], value: object) -> str:
+    return adapter.dump_json(value).decode()
+
+
+# A spec, an offer and a process never change and are read again and again: the same text is the
+# same frozen value.
+@lru_cache(maxsize=2048)
+def spec_from(text: str) -> BuildSpec:
+    return _SPEC.validate_json(text)
+
+
+@lru_cache(maxsize=2048)
+def _offer_from(text: str) -> Offer:
+    return _OFFER.validate_json(text)
+
+
+@lru_cache(maxsize=256)
+def process_from(text: str) -> Process:
+    return _PROCESS.validate_json(text)
+
+
+def spec_text(spec: BuildSpec) -> str:
+    return _text(_SPEC, spec)
+
+
+@lru_cache(maxsize=256)
+def process_text(process: Process) -> str:
+    return _text(_PROCESS, process)
+
+
+def phase_text(state: str, now: float) -> str:
+    """One move of a build, as it is appended to its phases."""
+    return f"{state} {now!r}\n"
+
+
+def _phases(text: str) -> tuple[Phase, ...]:
+    moves = [line.split(" ") for line in text.splitlines()]
+    times = [float(time) for _, time in moves]
+    return tuple(
+        Phase(
+            state=_BUILD_STATES[state],
+            started=times[n],
+            ended=times[n + 1] if n + 1 < len(times) else None,
+        )
+        for n, (state, _) in enumerate(moves)
+        if state != BuildState.FINISHED
+    )
+
+
+def build(row: Sequence[Any]) -> Build:
+    """A row that begins with the columns `BUILD`."""
+    return Build(
+        id=row[0],
+        spec=spec_from(row[1]),
+        state=_BUILD_STATES[row[2]],
+        created_at=row[3],
+        state_since=row[4],
+        attempt=row[5],
+        instance=row[6],
+        result=Result(row[7]) if row[7] else None,
+        reason=Reason(row[8]) if row[8] else None,
+        exit_code=row[9],
+        message=row[10],
+        finished_at=row[11],
+        submitter=process_from(row[12]) if row[12] else None,
+        owner=row[13],
+        owner_until=row[14],
+        epoch=row[15],
+        cancel=Reason(row[16]) if row[16] else None,
+        cancelled_at=row[17],
+        hold_until=row[18],
+        steps_started=bool(row[19]),
+        phases=_phases(row[20]),
+        cost=row[21],
+    )
+
+
+def instance(row: Sequence[Any]) -> Instance:
+    """A row that begins with the columns `INSTANCE`."""
+    return Instance(
+        id=row[0],
+        build=row[1],
+        attempt=row[2],
+        provider=row[3],
+        offer=_offer_from(row[4]),
+        role=_ROLES[row[5]],
+        state=_INSTANCE_STATES[row[6]],
+        created_at=row[7],
+        state_since=row[8],
+        deadline=row[9],
+        epoch=row[10],
+        owner=row[11],
+        ref=_ref(row[12]) if row[12] else None,
+        address=Address(*json.loads(row[13])) if row[13] else None,
+        death=Death(row[14]) if row[14] else None,
+        message=row[15],
+        deletes=row[16],
+        delete_at=row[17],
+        gone_at=row[18],
+    )
+
+
+@lru_cache(maxsize=256)
+def offer_text(offer: Offer) -> str:
+    return _text(_OFFER, offer)
+
+
+def ref_text(ref: Ref) -> str:
+    return json.dumps([ref.scope, ref.kind, ref.id])
+
+
+def _ref(text: str) -> Ref:
+    scope, kind, name = json.loads(text)
+    return Ref(Scope(*scope), Kind(kind), name)
+
+
+def address_text(address: Address) -> str:
+    return json.dumps(address)
+
+
+# --- what is sealed ---------------------------------------------------------------------------
+
+
+def order_bytes(order: Order) -> bytes:
+    """The user data as it is, since its exact bytes matter, behind one line for the rest."""
+    head = _ORDER.dump_json(order, exclude={"user_data"})
+    return head + b"\n" + order.user_data
+
+
+def order_from(data: bytes) -> Order:
+    head, _, user_data = data.partition(b"\n")
+    return _ORDER.validate_python({**json.loads(head), "user_data": user_data})
+
+
+def access_bytes(access: Access) -> bytes:
+    return _ACCESS.dump_json(access)
+
+
+def access_from(data: bytes) -> Access:
+    return _ACCESS.validate_json(data)
+
+
+def secrets_bytes(secrets: Mapping[str, bytes]) -> bytes:
+    return json.dumps({k: base64.b64encode(v).decode() for k, v in secrets.items()}).encode()
+
+
+def secrets_from(data: bytes) -> dict[str, bytes]:
+    return {k: base64.b64decode(v) for k, v in json.loads(data).items()}
+
+
+# --- events and chunks ------------------------------------------------------------------------
+
+
+def event_data(data: Mapping[str, str | int | float | bool | None]) -> str:
+    return json.dumps(data) if data else "{}"
+
+
+def event(row: Sequence[Any]) -> Event:
+    """From seq, time, kind, data."""
+    return Event(seq=row[0], time=row[1], kind=row[2], data=json.loads(row[3]))
+
+
+def chunk(row: Sequence[Any]) -> Chunk:
+    """From seq, attempt, time, offset, line, data."""
+    return Chunk(
+        seq=row[0], attempt=row[1], time=row[2], offset=row[3], line=row[4], data=bytes(row[5])
+    )

@@ -1,0 +1,82 @@
+"""Who drives builds from this ledger, and the leases that only one of them holds."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, delete, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from vmrunner.ledger import codec
+from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.tables import ENGINES, LEASES
+from vmrunner.ledger.values import Member
+from vmrunner.model import Process
+
+_e, _l = ENGINES.c, LEASES.c
+
+_JOIN = inserts(ENGINES)
+_BEAT = Prepared(update(ENGINES).where(_e.id == arg("id")).values(seen_at=arg("now")))
+_LEAVE = Prepared(delete(ENGINES).where(_e.id == arg("id")))
+_LIST = Prepared(
+    select(_e.id, _e.process, _e.kind, _e.joined_at, _e.seen_at).order_by(_e.joined_at, _e.id)
+)
+_ACQUIRE = Prepared(
+    update(LEASES)
+    .where(_l.name == arg("name"), or_(_l.holder == arg("holder"), _l.until <= arg("now")))
+    .values(holder=arg("holder"), until=arg("until"))
+)
+_NEW_LEASE = inserts(LEASES)
+_HELD = Prepared(select(_l.name).where(_l.name == arg("name")))
+_RELEASE = Prepared(delete(LEASES).where(_l.name == arg("name"), _l.holder == arg("holder")))
+
+
+class Engines:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def join(self, engine_id: str, process: Process, kind: str, now: float) -> None:
+        """Say that this process drives builds. `kind`: what sort of process, for people."""
+        text = codec.process_text(process)
+        self._database.write(
+            lambda c: _JOIN(c, id=engine_id, process=text, kind=kind, joined_at=now, seen_at=now)
+        )
+
+    def beat(self, engine_id: str, now: float) -> bool:
+        """Say that it still does. False: somebody took it for dead and removed it."""
+        return self._database.write(lambda c: _BEAT(c, id=engine_id, now=now).rowcount == 1)
+
+    def leave(self, engine_id: str) -> None:
+        """Say that it does no more."""
+        self._database.write(lambda c: _LEAVE(c, id=engine_id))
+
+    def list(self) -> list[Member]:
+        """All that joined and did not leave; whether they live is for the caller to see."""
+        return [
+            Member(
+                id=row[0],
+                process=codec.process_from(row[1]),
+                kind=row[2],
+                joined_at=row[3],
+                seen_at=row[4],
+            )
+            for row in self._database.read(lambda c: _LIST(c).all())
+        ]
+
+    def acquire(self, name: str, holder: str, until: float, now: float) -> bool:
+        """Take or renew the lease `name` until `until`. False: another holds it."""
+
+        def work(connection: Connection) -> bool:
+            if _ACQUIRE(connection, name=name, holder=holder, until=until, now=now).rowcount:
+                return True
+            if _HELD(connection, name=name).first() is not None:
+                return False
+            _NEW_LEASE(connection, name=name, holder=holder, until=until)
+            return True
+
+        try:
+            return self._database.write(work)
+        except IntegrityError:  # another process made the row in between
+            return False
+
+    def release(self, name: str, holder: str) -> None:
+        """Give it back; nothing when another holds it."""
+        self._database.write(lambda c: _RELEASE(c, name=name, holder=holder))

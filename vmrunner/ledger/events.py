@@ -1,0 +1,58 @@
+"""What happened to a build, in order: small facts, never a secret."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select, update
+
+from vmrunner.errors import NotFound
+from vmrunner.ledger import codec
+from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.tables import BUILDS, EVENTS
+from vmrunner.model import Event
+
+INSERT_EVENT = inserts(EVENTS)
+
+_NEXT = Prepared(
+    update(BUILDS)
+    .where(BUILDS.c.id == arg("id"))
+    .values(events=BUILDS.c.events + 1)
+    .returning(BUILDS.c.events)
+)
+_LIST = Prepared(
+    select(EVENTS.c.seq, EVENTS.c.time, EVENTS.c.kind, EVENTS.c.data)
+    .where(EVENTS.c.build == arg("build"), EVENTS.c.seq > arg("after"))
+    .order_by(EVENTS.c.seq)
+)
+
+Value = str | int | float | bool | None
+
+
+def add_event(connection: Connection, build: str, kind: str, now: float, **data: Value) -> None:
+    """Within a transaction. The build's row is locked by counting, so that numbers appear in
+    order and none is skipped. Raises NotFound."""
+    seq = _NEXT(connection, id=build).scalar()
+    if seq is None:
+        raise NotFound(f"there is no build {build}")
+    put_event(connection, build, seq, kind, now, **data)
+
+
+def put_event(
+    connection: Connection, build: str, seq: int, kind: str, now: float, **data: Value
+) -> None:
+    """The same under a number that the caller's own UPDATE of the build has counted."""
+    INSERT_EVENT(connection, build=build, seq=seq, time=now, kind=kind, data=codec.event_data(data))
+
+
+class Events:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, build: str, kind: str, now: float, **data: Value) -> None:
+        """Raises NotFound."""
+        self._database.write(lambda c: add_event(c, build, kind, now, **data))
+
+    def list(self, build: str, after: int = 0) -> list[Event]:
+        """In order, those with a number above `after`; they count from 1 for each build."""
+        return self._database.read(
+            lambda c: [codec.event(row) for row in _LIST(c, build=build, after=after)]
+        )

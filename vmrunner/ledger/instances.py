@@ -1,0 +1,346 @@
+"""Instances: from the intent, through the reference that the provider gave, to seen dead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, exists, func, select, update
+
+from vmrunner.errors import Fenced
+from vmrunner.ledger import codec
+from vmrunner.ledger.database import Prepared, arg, inserts
+from vmrunner.ledger.events import INSERT_EVENT, add_event
+from vmrunner.ledger.moves import DYING, instance_before, moved
+from vmrunner.ledger.roll import Roll
+from vmrunner.ledger.tables import BUILDS, INSTANCES
+from vmrunner.ledger.values import Launch
+from vmrunner.model import (
+    Address,
+    Build,
+    BuildState,
+    Death,
+    Instance,
+    InstanceState,
+    Ref,
+)
+
+_b, _i = BUILDS.c, INSTANCES.c
+
+_CLAIM = Prepared(
+    update(BUILDS)
+    .where(
+        _b.id == arg("id"),
+        _b.epoch == arg("epoch"),
+        _b.state == BuildState.QUEUED.value,
+        _b.cancel.is_(None),
+        # The unique index would stop it too, but with an error for the whole batch.
+        ~exists().where(_i.build == _b.id, _i.state.not_in(DYING)),
+    )
+    .values(
+        **moved(BuildState.PROVISIONING),
+        epoch=_b.epoch + 1,
+        attempt=_b.attempt + 1,
+        instance=arg("instance"),
+        owner=arg("owner"),
+        owner_until=arg("until"),
+    )
+    .returning(*codec.BUILD, _b.events)
+)
+_INSERT = inserts(INSTANCES)
+_BOOTED_BUILD = Prepared(
+    update(BUILDS)
+    .where(
+        _b.id == select(_i.build).where(_i.id == arg("instance")).scalar_subquery(),
+        _b.instance == arg("instance"),
+        _b.epoch == arg("epoch"),
+        _b.state == BuildState.PROVISIONING.value,
+    )
+    .values(**moved(BuildState.BOOTING))
+    .returning(_b.id, _b.events)
+)
+_BOOTED = Prepared(
+    update(INSTANCES)
+    .where(
+        _i.id == arg("id"),
+        _i.epoch == arg("epoch"),
+        _i.state == InstanceState.REQUESTED.value,
+    )
+    .values(state=InstanceState.BOOTING.value, state_since=arg("now"), ref=arg("ref"))
+)
+_SWAP_BUILD = Prepared(
+    update(BUILDS)
+    .where(
+        _b.id == arg("id"),
+        _b.epoch == arg("epoch"),
+        _b.instance == arg("refused"),
+        _b.state == BuildState.PROVISIONING.value,
+    )
+    .values(instance=arg("instance"))
+    .returning(*codec.BUILD)
+)
+_CLOSE = Prepared(
+    update(INSTANCES)
+    .where(
+        _i.id == arg("id"),
+        _i.epoch == arg("epoch"),
+        _i.state.in_(instance_before(InstanceState.GONE)),
+    )
+    .values(
+        state=InstanceState.GONE.value,
+        state_since=arg("now"),
+        gone_at=arg("now"),
+        death=func.coalesce(_i.death, arg("death")),
+        message=func.coalesce(func.nullif(arg("message"), ""), _i.message),
+        access=None,
+        ordered=None,
+    )
+    .returning(_i.build)
+)
+_ERASE_SECRETS = Prepared(
+    update(BUILDS)
+    .where(_b.id == arg("id"), _b.state == BuildState.FINISHED.value, _b.secrets.is_not(None))
+    .values(secrets=None)
+)
+_ADDRESS = Prepared(
+    update(INSTANCES)
+    .where(_i.id == arg("id"), _i.epoch == arg("epoch"), _i.state.not_in(DYING))
+    .values(address=arg("address"))
+)
+_DOOM = Prepared(
+    update(INSTANCES)
+    .where(
+        _i.id == arg("id"),
+        _i.epoch == arg("epoch"),
+        _i.state.in_(instance_before(InstanceState.DELETING)),
+    )
+    .values(
+        state=InstanceState.DELETING.value,
+        state_since=arg("now"),
+        epoch=_i.epoch + 1,
+        death=arg("death"),
+        message=arg("message"),
+        delete_at=arg("now"),
+    )
+    .returning(*codec.INSTANCE)
+)
+_FENCE_BUILD = Prepared(
+    update(BUILDS)
+    .where(
+        _b.id == arg("build"),
+        _b.instance == arg("instance"),
+        _b.state != BuildState.FINISHED.value,
+    )
+    .values(epoch=arg("epoch"))
+)
+_TRIED = Prepared(
+    update(INSTANCES)
+    .where(_i.id == arg("id"), _i.state == InstanceState.DELETING.value)
+    .values(deletes=_i.deletes + 1, delete_at=arg("delete_at"))
+)
+
+
+class Instances(Roll):
+    """All instances of this ledger: how they are born and how they end."""
+
+    # --- birth ---
+
+    def start(self, launches: Sequence[Launch], *, until: float) -> list[tuple[Build, Instance]]:
+        """Claim builds and write the intents, in one transaction: durable when it returns, so
+        the provider may be asked. Only those that were won: still queued, at the seen epoch, with
+        no wish to end. `until`: when the owners' claims lapse."""
+        prepared = {launch.build_id: (launch, self._row(launch)) for launch in launches}
+        if len(prepared) != len(launches):
+            raise ValueError("two launches for one build")
+
+        def work(connection: Connection) -> list[tuple[Build, Instance]]:
+            won: list[tuple[Build, Instance]] = []
+            rows: list[dict[str, Any]] = []
+            events: list[dict[str, Any]] = []
+            for build_id in sorted(prepared):  # everybody locks in this order
+                launch, row = prepared[build_id]
+                now = launch.instance.created_at
+                claimed = _CLAIM(
+                    connection, id=build_id, epoch=launch.seen_epoch, now=now, until=until,
+                    instance=launch.instance.id, owner=launch.instance.owner,
+                    phase=codec.phase_text(BuildState.PROVISIONING, now),
+                ).first()  # fmt: skip
+                if claimed is None:
+                    continue
+                build = codec.build(claimed)
+                won.append((build, _as_claimed(launch, build)))
+                rows.append(row | {"epoch": build.epoch, "attempt": build.attempt})
+                events.append(_phase(build_id, claimed[-1], now, BuildState.PROVISIONING))
+            _INSERT.many(connection, rows)
+            INSERT_EVENT.many(connection, events)
+            return won
+
+        return self._database.write(work) if prepared else []
+
+    def record(self, refs: Sequence[tuple[str, int, Ref]], now: float) -> set[str]:
+        """Note what the provider calls them, for (instance id, epoch, ref): they boot now.
+        Returns the ids that were noted; another is dying or has another owner: kill it."""
+        texts = [(name, epoch, codec.ref_text(ref)) for name, epoch, ref in sorted(refs)]
+
+        def work(connection: Connection) -> set[str]:
+            self._lock(connection, [name for name, _, _ in texts])
+            noted: set[str] = set()
+            events: list[dict[str, Any]] = []
+            phase = codec.phase_text(BuildState.BOOTING, now)
+            for name, epoch, ref in texts:
+                if not _BOOTED(connection, id=name, epoch=epoch, ref=ref, now=now).rowcount:
+                    continue
+                noted.add(name)
+                row = _BOOTED_BUILD(
+                    connection, instance=name, epoch=epoch, now=now, phase=phase
+                ).first()
+                if row is not None:
+                    events.append(_phase(row[0], row[1], now, BuildState.BOOTING))
+            INSERT_EVENT.many(connection, events)
+            return noted
+
+        return self._database.write(work) if texts else set()
+
+    def next_offer(
+        self, refused: str, launch: Launch, *, now: float, message: str = ""
+    ) -> tuple[Build, Instance]:
+        """The provider refused: close that row, and write the intent for the next offer of the
+        same attempt, at the same epoch (`launch.seen_epoch`). Raises Fenced."""
+        row = self._row(launch)
+        epoch = launch.seen_epoch
+
+        def work(connection: Connection) -> tuple[Build, Instance]:
+            swapped = _SWAP_BUILD(
+                connection, id=launch.build_id, epoch=epoch, refused=refused,
+                instance=launch.instance.id,
+            ).first()  # fmt: skip
+            if swapped is None or not self._close(
+                connection, refused, epoch, Death.REFUSED, now, message
+            ):
+                raise Fenced(f"{refused} is no longer ours to replace: epoch {epoch} is over")
+            build = codec.build(swapped)
+            _INSERT(connection, **(row | {"epoch": build.epoch, "attempt": build.attempt}))
+            add_event(connection, build.id, "refused", now, instance=refused, message=message)
+            return build, _as_claimed(launch, build)
+
+        return self._database.write(work)
+
+    def address(self, instance_id: str, epoch: int, address: Address) -> None:
+        """Note where SSH answers. Raises Fenced."""
+        text = codec.address_text(address)
+
+        def work(connection: Connection) -> None:
+            if not _ADDRESS(connection, id=instance_id, epoch=epoch, address=text).rowcount:
+                raise Fenced(f"{instance_id} has another owner or dies: epoch {epoch} is over")
+
+        self._database.write(work)
+
+    # --- death ---
+
+    def doom(
+        self, instance_id: str, *, seen_epoch: int, death: Death, now: float, message: str = ""
+    ) -> Instance | None:
+        """Decide that it must die. Its epoch rises, and its unfinished build's to the same
+        number, which fences whoever drove them: go on with the epoch of what is returned.
+        None: the epoch is another by now, or it dies already."""
+
+        def work(connection: Connection) -> Instance | None:
+            self._lock(connection, [instance_id])
+            row = _DOOM(
+                connection, id=instance_id, epoch=seen_epoch, death=death.value, now=now,
+                message=message,
+            ).first()  # fmt: skip
+            if row is None:
+                return None
+            doomed = codec.instance(row)
+            _FENCE_BUILD(connection, build=doomed.build, instance=doomed.id, epoch=doomed.epoch)
+            add_event(connection, doomed.build, "doom", now, instance=doomed.id, death=death.value)
+            return doomed
+
+        return self._database.write(work)
+
+    def tried(self, instance_id: str, now: float, delete_at: float) -> None:  # noqa: ARG002
+        """Count a delete; the next one not before `delete_at`."""
+        self._database.write(lambda c: _TRIED(c, id=instance_id, delete_at=delete_at))
+
+    def close(
+        self, instance_id: str, *, epoch: int, death: Death, now: float, message: str = ""
+    ) -> bool:
+        """It was seen dead: close the row and erase what was sealed in it. An earlier reason to
+        die stands. False: the epoch is another by now, or it is closed already."""
+
+        def work(connection: Connection) -> bool:
+            self._lock(connection, [instance_id])
+            return self._close(connection, instance_id, epoch, death, now, message)
+
+        return self._database.write(work)
+
+    # --- within ---
+
+    def _row(self, launch: Launch) -> dict[str, Any]:
+        new, order = launch.instance, launch.order
+        if (new.id, new.deadline) != (order.instance, order.deadline) or new.owner is None:
+            raise ValueError(f"{new.id}: the order is not this instance's, or it has no owner")
+        return {
+            "id": new.id,
+            "build": launch.build_id,
+            "provider": new.provider,
+            "role": new.role.value,
+            "state": InstanceState.REQUESTED.value,
+            "state_since": new.created_at,
+            "created_at": new.created_at,
+            "deadline": new.deadline,
+            "owner": new.owner,
+            "ref": None,
+            "address": None,
+            "death": None,
+            "message": "",
+            "deletes": 0,
+            "delete_at": 0.0,
+            "gone_at": None,
+            "offer": codec.offer_text(new.offer),
+            "access": self._seal.seal(codec.access_bytes(launch.access)),
+            "ordered": self._seal.seal(codec.order_bytes(order)),
+        }
+
+    def _lock(self, connection: Connection, instances: Iterable[str]) -> None:
+        """Take their builds' rows before their own, in order. SQLite has one writer anyway."""
+        if not self._database.sqlite:
+            wanted = select(_i.build).where(_i.id.in_(list(instances)))
+            connection.execute(
+                select(_b.id).where(_b.id.in_(wanted)).order_by(_b.id).with_for_update()
+            )
+
+    def _close(
+        self,
+        connection: Connection,
+        instance_id: str,
+        epoch: int,
+        death: Death,
+        now: float,
+        message: str,
+    ) -> bool:
+        build = _CLOSE(
+            connection, id=instance_id, epoch=epoch, death=death.value, now=now, message=message
+        ).scalar()
+        if build is None:
+            return False
+        _ERASE_SECRETS(connection, id=build)
+        return True
+
+
+def _as_claimed(launch: Launch, build: Build) -> Instance:
+    return replace(
+        launch.instance,
+        build=build.id,
+        attempt=build.attempt,
+        epoch=build.epoch,
+        state=InstanceState.REQUESTED,
+        state_since=launch.instance.created_at,
+    )
+
+
+def _phase(build: str, seq: int, now: float, state: BuildState) -> dict[str, Any]:
+    data = codec.event_data({"state": state.value})
+    return {"build": build, "seq": seq, "time": now, "kind": "phase", "data": data}

@@ -1,0 +1,128 @@
+"""The log of each build: masked bytes in chunks, numbered without gaps.
+
+A chunk knows where its raw bytes ended in the VM's file (to go on from there) and how many lines
+lie before it (for the user, who counts lines).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sqlalchemy import Connection, delete, select, update
+
+from vmrunner.errors import Fenced
+from vmrunner.ledger import codec
+from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.moves import fetch
+from vmrunner.ledger.tables import BUILDS, CHUNKS
+from vmrunner.model import Chunk
+
+_b, _c = BUILDS.c, CHUNKS.c
+_CHUNK = (_c.seq, _c.attempt, _c.time, _c.offset, _c.line, _c.data)
+
+_COUNT = Prepared(
+    update(BUILDS)
+    .where(_b.id == arg("build"), _b.epoch == arg("epoch"))
+    .values(
+        chunks=_b.chunks + 1,
+        log_lines=_b.log_lines + arg("lines"),
+        log_bytes=_b.log_bytes + arg("size"),
+    )
+    .returning(_b.chunks, _b.log_lines)
+)
+_INSERT = inserts(CHUNKS)
+_OFFSET = Prepared(
+    select(_c.offset)
+    .where(_c.build == arg("build"), _c.attempt == arg("attempt"))
+    .order_by(_c.seq.desc())
+    .limit(1)
+)
+_SIZE = Prepared(select(_b.log_bytes).where(_b.id == arg("build")))
+_READ = Prepared(
+    select(*_CHUNK)
+    .where(_c.build == arg("build"), _c.seq > arg("after"))
+    .order_by(_c.seq)
+    .limit(arg("limit"))
+)
+#: The chunk in which line N ends is the last one that has fewer than N lines before it.
+_ENDING = Prepared(
+    select(_c.seq)
+    .where(_c.build == arg("build"), _c.line < arg("line"))
+    .order_by(_c.seq.desc())
+    .limit(1)
+)
+
+
+class Logs:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def append(
+        self, build: str, attempt: int, epoch: int, *, offset: int, data: bytes, now: float
+    ) -> Chunk:
+        """Add masked bytes; `offset` is where the raw ones ended. Raises Fenced, NotFound."""
+        lines = data.count(b"\n")
+
+        def work(connection: Connection) -> Chunk:
+            row = _COUNT(connection, build=build, epoch=epoch, lines=lines, size=len(data)).first()
+            if row is None:
+                fetch(connection, build)
+                raise Fenced(f"{build} has another owner: epoch {epoch} is over")
+            chunk = Chunk(
+                seq=row[0], attempt=attempt, time=now, offset=offset, line=row[1] - lines,
+                data=data,
+            )  # fmt: skip
+            _INSERT(
+                connection, build=build, seq=chunk.seq, attempt=attempt, time=now, offset=offset,
+                line=chunk.line, data=data,
+            )  # fmt: skip
+            return chunk
+
+        return self._database.write(work)
+
+    def offset(self, build: str, attempt: int) -> int:
+        """Where the raw bytes that are stored of this attempt end; 0 when there are none."""
+        found = self._database.read(lambda c: _OFFSET(c, build=build, attempt=attempt).scalar())
+        return int(found or 0)
+
+    def size(self, build: str) -> int:
+        """How many bytes were ever stored, all attempts together."""
+        return int(self._database.read(lambda c: _SIZE(c, build=build).scalar()) or 0)
+
+    def read(
+        self, build: str, after_line: int = 0, after_seq: int = 0, limit: int = 1000
+    ) -> list[Chunk]:
+        """In order, at most `limit`. With `after_line` the first chunk is cut so that it begins
+        where that line ends; nothing while that line has not ended. To go on, ask for what comes
+        after the last `seq`."""
+
+        def work(connection: Connection) -> list[Chunk]:
+            after = after_seq
+            if after_line > 0:
+                ending = _ENDING(connection, build=build, line=after_line).scalar()
+                after = max(after, (ending or 1) - 1)
+            return [
+                codec.chunk(row) for row in _READ(connection, build=build, after=after, limit=limit)
+            ]
+
+        return _cut(self._database.read(work), after_line)
+
+    def delete_before(self, finished_before: float) -> int:
+        """Delete the logs of builds that finished before this time; how many chunks went."""
+        old = select(_b.id).where(_b.finished_at < finished_before)
+        return self._database.write(
+            lambda c: c.execute(delete(CHUNKS).where(_c.build.in_(old))).rowcount
+        )
+
+
+def _cut(chunks: list[Chunk], after_line: int) -> list[Chunk]:
+    """Without what lies before the end of line `after_line`."""
+    if not chunks or chunks[0].line >= after_line:
+        return chunks
+    first, start = chunks[0], 0
+    for _ in range(after_line - first.line):
+        start = first.data.find(b"\n", start) + 1
+        if not start:
+            return []
+    rest = replace(first, line=after_line, data=first.data[start:])
+    return [rest, *chunks[1:]] if rest.data else chunks[1:]

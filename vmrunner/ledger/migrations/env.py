@@ -1,0 +1,17 @@
+"""Alembic's entry: it runs within the transaction of the connection that it is given."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from vmrunner.ledger.tables import METADATA
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=METADATA,
+    render_as_batch=True,  # SQLite alters a table by making it anew
+    transactional_ddl=True,
+    compare_type=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,101 @@
+"""Questions about instances."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import ColumnElement, select
+
+from vmrunner.errors import Conflict, NotFound
+from vmrunner.ledger import codec
+from vmrunner.ledger.database import Database, Prepared, arg
+from vmrunner.ledger.sealing import Seal
+from vmrunner.ledger.tables import INSTANCES
+from vmrunner.model import Access, Instance, InstanceState, Order
+
+_i = INSTANCES.c
+_END = "~"  # sorts after all that an id is made of
+
+_GET = Prepared(select(*codec.INSTANCE).where(_i.id == arg("id")))
+_OPEN = Prepared(
+    select(*codec.INSTANCE).where(_i.state != InstanceState.GONE.value).order_by(_i.id)
+)
+_BY_PREFIX = Prepared(
+    select(*codec.INSTANCE)
+    .where(_i.id >= arg("low"), _i.id < arg("high"))
+    .order_by(_i.id.desc())
+    .limit(4)
+)
+_ORDER = Prepared(select(_i.ordered).where(_i.id == arg("id")))
+_ACCESS = Prepared(select(_i.access).where(_i.id == arg("id")))
+
+
+class Roll:
+    """Who was ever born here."""
+
+    def __init__(self, database: Database, seal: Seal) -> None:
+        self._database = database
+        self._seal = seal
+
+    def get(self, instance_id: str) -> Instance:
+        """Raises NotFound."""
+        row = self._database.read(lambda c: _GET(c, id=instance_id).first())
+        if row is None:
+            raise NotFound(f"there is no instance {instance_id}")
+        return codec.instance(row)
+
+    def find(self, word: str) -> Instance:
+        """By id or the beginning of one, with or without its `vm-`. Raises NotFound, and Conflict
+        when several begin so."""
+        if not word:
+            raise NotFound("an empty word names no instance")
+        low = word if word.startswith("vm-") else f"vm-{word}"
+        rows = self._database.read(lambda c: _BY_PREFIX(c, low=low, high=low + _END).all())
+        if not rows:
+            raise NotFound(f"there is no instance {word!r}", hint="vmrunner vm ls -a lists all")
+        if len(rows) > 1 and rows[-1][0] != low:
+            some = ", ".join(row[0] for row in rows[:3])
+            raise Conflict(
+                f"several instances begin with {word!r}: {some}", hint="write more of the id"
+            )
+        return codec.instance(rows[-1])
+
+    def open(self) -> list[Instance]:
+        """All that are not gone, oldest first."""
+        return self._database.read(lambda c: [codec.instance(row) for row in _OPEN(c)])
+
+    def these(self, ids: Collection[str]) -> list[Instance]:
+        """The rows of these ids, open or gone, as far as there are any."""
+        return self._where(_i.id.in_(ids)) if ids else []
+
+    def order(self, instance_id: str) -> Order:
+        """The order as it was frozen. Raises NotFound, also once the row is closed."""
+        return codec.order_from(self._unseal(_ORDER, instance_id))
+
+    def access(self, instance_id: str) -> Access:
+        """How to reach it. Raises NotFound, also once the row is closed."""
+        return codec.access_from(self._unseal(_ACCESS, instance_id))
+
+    def _where(self, *conditions: ColumnElement[bool], limit: int | None = None) -> list[Instance]:
+        query = select(*codec.INSTANCE).where(*conditions).order_by(_i.id.desc())
+        if limit is not None:
+            query = query.limit(limit)
+        return self._database.read(lambda c: [codec.instance(row) for row in c.execute(query)])
+
+    def _unseal(self, statement: Prepared, instance_id: str) -> bytes:
+        token = self._database.read(lambda c: statement(c, id=instance_id).scalar())
+        if token is None:
+            raise NotFound(f"there is no instance {instance_id}, or it is closed")
+        return self._seal.unseal(bytes(token))
+
+    def list(
+        self, build: str | None = None, active: bool | None = None, limit: int | None = None
+    ) -> list[Instance]:
+        """Newest first. `active`: only those not gone (True) or gone (False)."""
+        conditions: list[ColumnElement[bool]] = []
+        if build is not None:
+            conditions.append(_i.build == build)
+        if active is not None:
+            gone = _i.state == InstanceState.GONE.value
+            conditions.append(~gone if active else gone)
+        return self._where(*conditions, limit=limit)

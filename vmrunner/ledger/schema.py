@@ -1,0 +1,76 @@
+"""Which version of the tables a database has, and how it gets the newest.
+
+A database is read far more often than it is migrated, and Alembic takes a tenth of a second to
+import: it is loaded only when there is something to do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+from vmrunner.errors import ConfigError
+from vmrunner.ledger.database import connect, translated
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def known() -> list[str]:
+    """All versions that this code knows, oldest first: the numbers that their files begin with."""
+    files = (_MIGRATIONS / "versions").glob("[0-9]*_*.py")
+    return sorted(path.name.partition("_")[0] for path in files)
+
+
+def version(connection: Connection) -> str | None:
+    """The database's version; None when it has no tables of ours yet."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if found is None else str(found)
+
+
+def behind(found: str | None) -> bool:
+    """Does a database of this version need an upgrade? Raises ConfigError when it is newer."""
+    versions = known()
+    if found is not None and found not in versions:
+        raise ConfigError(
+            f"database.url: the ledger has version {found}; this vmrunner knows {versions[-1]}",
+            hint="it was upgraded by a newer vmrunner: use that one",
+        )
+    return found != versions[-1]
+
+
+def current(url: URL) -> str | None:
+    """The version of the database at `url`."""
+    engine = connect(url, migrating=True)
+    try:
+        with engine.connect() as connection:
+            return version(connection)
+    except SQLAlchemyError as error:
+        raise translated(error) from error
+    finally:
+        engine.dispose()
+
+
+def upgrade(url: URL) -> str:
+    """Bring the database at `url` to the newest version, all or nothing; returns that version."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    engine = connect(url, migrating=True).execution_options(vmrunner_write=True)
+    try:
+        with engine.begin() as connection:
+            if behind(version(connection)):
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+    except SQLAlchemyError as error:
+        raise translated(error) from error
+    finally:
+        engine.dispose()
+    return known()[-1]

@@ -1,0 +1,50 @@
+"""What the reaper remembers of each provider between two sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, delete, select
+
+from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.tables import SIGHTINGS
+from vmrunner.verdicts import Sight, Sighting
+
+_s = SIGHTINGS.c
+
+_INSERT = inserts(SIGHTINGS)
+_CLEAR = Prepared(delete(SIGHTINGS).where(_s.provider == arg("provider")))
+_LIST = Prepared(
+    select(_s.what, _s.subject, _s.sweep, _s.begun).where(_s.provider == arg("provider"))
+)
+
+
+class Sightings:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, provider: str, sightings: Iterable[Sighting]) -> None:
+        """Remember these and no others, until the next sweep of this provider."""
+        rows = [
+            {
+                "provider": provider,
+                "what": s.what.value,
+                "subject": s.subject,
+                "sweep": s.sweep,
+                "begun": s.begun,
+            }
+            for s in sightings
+        ]
+
+        def work(connection: Connection) -> None:
+            _CLEAR(connection, provider=provider)
+            _INSERT.many(connection, rows)
+
+        self._database.write(work)
+
+    def list(self, provider: str) -> frozenset[Sighting]:
+        """What was remembered last."""
+        rows = self._database.read(lambda c: _LIST(c, provider=provider).all())
+        return frozenset(
+            Sighting(what=Sight(row[0]), subject=row[1], sweep=row[2], begun=row[3]) for row in rows
+        )

@@ -1,0 +1,232 @@
+"""The ledger: one door to all that must survive a crash."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError
+
+from vmrunner.errors import ConfigError
+from vmrunner.ledger import files, schema
+from vmrunner.ledger.builds import Builds
+from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.engines import Engines
+from vmrunner.ledger.events import Events
+from vmrunner.ledger.instances import Instances
+from vmrunner.ledger.logs import Logs
+from vmrunner.ledger.sealing import Seal, make_key
+from vmrunner.ledger.sightings import Sightings
+from vmrunner.ledger.tables import LEDGER
+
+_l = LEDGER.c
+_WHO = Prepared(select(_l.installation, _l.generation, _l.canary))
+_NEW = inserts(LEDGER)
+_PAUSED = Prepared(select(_l.paused_at))
+_PAUSE = Prepared(update(LEDGER).values(paused_at=arg("at")))
+_CANARY = b"vmrunner"
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    installation: str
+    generation: str
+    canary: bytes
+
+
+class Ledger:
+    """One ledger, open. Safe in threads; every method is one transaction, durable when it
+    returns. Raises LedgerError when the database fails.
+
+    `generation` is random for each new database; `installation` outlives it."""
+
+    def __init__(
+        self, database: Database, seal: Seal, *, url: str, installation: str, generation: str
+    ) -> None:
+        self.url = url
+        self.installation = installation
+        self.generation = generation
+        self._database = database
+        self.builds = Builds(database, seal)
+        self.instances = Instances(database, seal)
+        self.logs = Logs(database)
+        self.events = Events(database)
+        self.engines = Engines(database)
+        self.sightings = Sightings(database)
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        data_dir: Path,
+        secret_key: str | None = None,
+        installation: str | None = None,
+        migrate: bool = True,
+    ) -> Ledger:
+        """Open the ledger at `url`, and make it if it is SQLite and missing.
+
+        `data_dir` keeps the files `installation` and `secret.key`; `secret_key` (the value of
+        VMRUNNER_SECRET_KEY) is used instead of the latter. Raises ConfigError when anything of
+        it cannot be used: the message names the field and the value, the hint the fix."""
+        parsed = parse_url(url)
+        files.ready_directory(data_dir, field="the data directory")
+        lock = nullcontext() if (path := _sqlite_path(parsed)) is None else _ready(path)
+        seal = _seal(data_dir, secret_key)
+        with lock:
+            if schema.behind(schema.current(parsed)):
+                if path is None or not migrate:
+                    raise ConfigError(
+                        f"database.url: the ledger at {parsed} needs an upgrade",
+                        hint="vmrunner db upgrade",
+                    )
+                schema.upgrade(parsed)
+            database = Database(parsed)
+            try:
+                identity = _identity(database, seal, data_dir, installation)
+            except BaseException:
+                database.close()
+                raise
+        return cls(
+            database,
+            seal,
+            url=url,
+            installation=identity.installation,
+            generation=identity.generation,
+        )
+
+    @staticmethod
+    def upgrade(url: str) -> str:
+        """Bring its tables to this code's version; returns that version."""
+        parsed = parse_url(url)
+        path = _sqlite_path(parsed)
+        with nullcontext() if path is None else _ready(path):
+            return schema.upgrade(parsed)
+
+    @staticmethod
+    def current(url: str) -> str | None:
+        """The version of its tables; None when it has none."""
+        parsed = parse_url(url)
+        path = _sqlite_path(parsed)
+        if path is not None and not path.exists():
+            return None
+        return schema.current(parsed)
+
+    @property
+    def paused(self) -> bool:
+        """Is nothing to be launched?"""
+        return self._database.read(lambda c: _PAUSED(c).scalar()) is not None
+
+    def pause(self, on: bool, now: float) -> None:
+        """Stop launching, or go on."""
+        self._database.write(lambda c: _PAUSE(c, at=now if on else None))
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def parse_url(text: str) -> URL:
+    """Raises ConfigError unless it is a URL of a SQLite file or a PostgreSQL database."""
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise _bad_url(text) from error
+    if url.drivername in ("postgres", "postgresql"):
+        url = url.set(drivername="postgresql+psycopg")
+    if url.drivername == "sqlite+pysqlite":
+        url = url.set(drivername="sqlite")
+    if url.drivername not in ("sqlite", "postgresql+psycopg"):
+        raise _bad_url(repr(url))
+    if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ConfigError(
+            f"database.url: {text} is in memory and would not survive a crash",
+            hint="name a file: sqlite:////absolute/path/ledger.db",
+        )
+    if url.drivername != "sqlite":
+        try:
+            import psycopg  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(
+                "database.url: PostgreSQL needs a driver that is not installed",
+                hint="pip install 'vmrunner[postgres]'",
+            ) from error
+    return url
+
+
+def _bad_url(text: str) -> ConfigError:
+    return ConfigError(
+        f"database.url: {text} is not a database that vmrunner can use",
+        hint="sqlite:////absolute/path/ledger.db or postgresql://user@host/name",
+    )
+
+
+def _sqlite_path(url: URL) -> Path | None:
+    if url.get_backend_name() != "sqlite" or url.database is None:
+        return None
+    return Path(url.database).absolute()
+
+
+def _ready(path: Path) -> AbstractContextManager[None]:
+    """Make a place for a SQLite ledger; the lock under which to make or migrate it."""
+    files.ready_directory(path.parent, field="database.url")
+    files.refuse_network_disk(path.parent, Path("/proc/self/mounts").read_text())
+    files.ready_file(path, field="database.url")
+    return files.alone(path.parent)
+
+
+def _seal(data_dir: Path, secret_key: str | None) -> Seal:
+    if secret_key is not None:
+        return Seal(secret_key, source="VMRUNNER_SECRET_KEY")
+    path = data_dir / "secret.key"
+    secret = files.read_or_make(path, make_key())
+    files.refuse_public(path)
+    return Seal(secret, source=str(path))
+
+
+def _identity(database: Database, seal: Seal, data_dir: Path, configured: str | None) -> _Identity:
+    """Read who this ledger is, or decide it for a new database; refuse what does not fit."""
+    path = data_dir / "installation"
+    kept = files.read(path)
+    found = database.read(_read_identity)
+    if found is None:
+        name = configured or kept or str(uuid.uuid4())
+        if configured is None and kept is None:
+            name = files.read_or_make(path, name)
+        found = _make_identity(database, seal, name)
+    wanted, field = (configured, "installation") if configured else (kept, str(path))
+    if wanted is not None and wanted != found.installation:
+        raise ConfigError(
+            f"{field} is {wanted}, but the ledger belongs to installation {found.installation}",
+            hint=f'use the ledger of {wanted}, or set installation = "{found.installation}"',
+        )
+    if seal.unseal(found.canary) != _CANARY:
+        raise ConfigError(f"{seal.source} is not the secret of this ledger")
+    if kept != found.installation:
+        files.replace(path, found.installation)
+    return found
+
+
+def _read_identity(connection: Connection) -> _Identity | None:
+    row = _WHO(connection).first()
+    return None if row is None else _Identity(row[0], row[1], bytes(row[2]))
+
+
+def _make_identity(database: Database, seal: Seal, installation: str) -> _Identity:
+    new = _Identity(installation, secrets.token_hex(8), seal.seal(_CANARY))
+    try:
+        database.write(
+            lambda c: _NEW(
+                c, id=1, installation=new.installation, generation=new.generation,
+                canary=new.canary, paused_at=None,
+            )
+        )  # fmt: skip
+    except IntegrityError:  # another node made it in between
+        made = database.read(_read_identity)
+        assert made is not None
+        return made
+    return new

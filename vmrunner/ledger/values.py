@@ -1,0 +1,32 @@
+"""The few values that only the ledger and its callers exchange."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vmrunner.model import Access, Instance, Order, Process
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """A wish to start one build on one new instance, made from what was seen of the build.
+
+    `instance` needs an owner; its epoch and attempt are set by the ledger. Its `created_at` is
+    the time of the claim."""
+
+    build_id: str
+    seen_epoch: int
+    instance: Instance
+    order: Order
+    access: Access
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """A process that drives builds from this ledger."""
+
+    id: str
+    process: Process
+    kind: str
+    joined_at: float
+    seen_at: float
