@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, exists, select, update
+from sqlalchemy import ColumnElement, Connection, exists, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from vmrunner.errors import Conflict, NotFound
@@ -57,6 +57,14 @@ _QUEUED = Prepared(
     .where(_b.state == BuildState.QUEUED.value)
     .order_by(_b.priority.desc(), _b.created_at, _b.id)
     .limit(arg("limit"))
+)
+_DRIVEN = Prepared(
+    select(*codec.BUILD)
+    .where(
+        _b.state != BuildState.FINISHED.value,
+        or_(_b.state != BuildState.QUEUED.value, _b.cancel.is_not(None)),
+    )
+    .order_by(_b.id)
 )
 _SECRETS = Prepared(select(_b.secrets).where(_b.id == arg("id")))
 _CANCEL = Prepared(
@@ -165,6 +173,11 @@ class Builds(Moves):
     def queued(self, limit: int = 1000) -> list[Build]:
         """What waits: higher priority first, then older first."""
         return self._database.read(lambda c: [codec.build(row) for row in _QUEUED(c, limit=limit)])
+
+    def driven(self) -> list[Build]:
+        """What an engine has to mind: all that is neither waiting nor over, and what waits with a
+        wish to end."""
+        return self._database.read(lambda c: [codec.build(row) for row in _DRIVEN(c)])
 
     def secrets(self, build_id: str) -> dict[str, bytes]:
         """The values of its secrets; empty once it is over."""
