@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vmrunner.model import Build, Instance, InstanceState, Offer, Reason, Result, Spec
+from vmrunner.model import Build, BuildState, Instance, InstanceState, Offer, Reason, Result, Spec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,11 +52,13 @@ class Plan:
 class Answer:
     """What a provider says about one spec: offers, best first; or why there are none.
 
-    `refused`: it can never be had. Neither: not now, for the reason in `message`."""
+    `refused`: it can never be had. `later`: we could not even ask. Neither: there is no room
+    now, for the reason in `message`."""
 
     offers: tuple[Offer, ...] = ()
     message: str = ""
     refused: Reason | None = None
+    later: bool = False
 
 
 #: (provider, spec) → what it offers; asked only for builds that have room.
@@ -115,11 +117,10 @@ def plan(
             continue
         answer = offers(name, spec_of(build))
         if answer.refused is not None:
-            rejects.append(
-                Reject(
-                    build=build, result=Result.ERROR, reason=answer.refused, message=answer.message
-                )
-            )
+            rejects.append(_reject(build, answer.refused, answer.message))
+        elif _hopeless(build, answer, taken[name]):
+            text = answer.message or f"{name} has no room"
+            rejects.append(_reject(build, Reason.NO_CAPACITY, text))
         elif not answer.offers:
             waiting[build.id] = answer.message or f"{name} has no room now"
         else:
@@ -156,14 +157,26 @@ def _sift(
 def _late(build: Build, now: float) -> Reject | None:
     """Its time in the queue is over; or it was cancelled before it ever started."""
     limit = build.spec.queue_timeout
-    if build.cancel is not None or limit is None or now < build.state_since + limit:
+    if build.cancel is not None or limit is None or waited(build, now) < limit:
         return None
-    return Reject(
-        build=build,
-        result=Result.ERROR,
-        reason=Reason.QUEUE_TIMEOUT,
-        message=f"no VM could be had for it within {int(limit)} s",
-    )
+    text = f"no VM could be had for it within {int(limit)} s"
+    return _reject(build, Reason.QUEUE_TIMEOUT, text)
+
+
+def _hopeless(build: Build, answer: Answer, running: int) -> bool:
+    """No room, nothing of ours that could make some, and nobody said how long to hope."""
+    nothing = not answer.offers and not answer.later
+    return nothing and running == 0 and build.spec.queue_timeout is None
+
+
+def waited(build: Build, now: float) -> float:
+    """Seconds in the queue, over all its stays there: a refusal does not start them anew."""
+    queued = [p.seconds(now) for p in build.phases if p.state is BuildState.QUEUED]
+    return sum(queued) if queued else now - build.state_since
+
+
+def _reject(build: Build, reason: Reason, message: str) -> Reject:
+    return Reject(build=build, result=Result.ERROR, reason=reason, message=message)
 
 
 def _in_turn(builds: Sequence[Build], busy: Counter[str], started: list[Build]) -> Iterable[Build]:

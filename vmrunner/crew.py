@@ -1,0 +1,321 @@
+"""What an engine does with the builds that run: take over, listen, decide, apply.
+
+The rows are read before the builds. A row that was read then has a build at least as new, so that
+a row without a build that needs it is one that nobody needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from vmrunner import lifecycle, reaper
+from vmrunner.burying import Undertaker
+from vmrunner.desk import Desk, log
+from vmrunner.ending import Endings
+from vmrunner.errors import Fenced
+from vmrunner.following import Followers, Following
+from vmrunner.launching import Launcher
+from vmrunner.lifecycle import Sign, cancelled, end_of_sign, sign
+from vmrunner.model import (
+    Build,
+    BuildState,
+    Death,
+    Instance,
+    InstanceState,
+    Reason,
+    Role,
+    Seen,
+)
+from vmrunner.peers import LEASE, PAUSE, Peers
+from vmrunner.watching import Watcher
+
+#: A session is told so long before `E`, so that it can hand over the last of its log.
+LAST_WORDS: Final = 5.0
+#: A session whose VM ended is waited for so long: it may have the build's exit code already.
+HEARING: Final = 10.0
+
+_DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
+_ENDED: Final = (Sign.PREEMPTED, Sign.SELF_ENDED, Sign.LOST)
+
+
+@dataclass(slots=True)
+class View:
+    """What one tick knows. `rows` are the open ones within our scopes, `mine` those of them that
+    this engine answers for: its own, and those whose owner is gone."""
+
+    everybody: list[Instance]
+    rows: dict[str, Instance]
+    builds: dict[str, Build]  # neither queued nor finished, or queued with a wish to end
+    mine: dict[str, Instance]
+
+    def update(self, row: Instance) -> None:
+        """Something of it changed in this very tick."""
+        self.rows[row.id] = row
+        self.mine[row.id] = row
+
+
+class Crew:
+    """The part of an engine that minds builds. Used by the tick's thread alone."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        peers: Peers,
+        launcher: Launcher,
+        followers: Followers,
+        endings: Endings,
+        undertaker: Undertaker,
+        watcher: Watcher,
+    ) -> None:
+        self._desk = desk
+        self._peers = peers
+        self._launcher = launcher
+        self._followers = followers
+        self._endings = endings
+        self._undertaker = undertaker
+        self._watcher = watcher
+        self._since = self._last = desk.monotonic()
+
+    def gather(self) -> View:
+        """Read the open rows, then the builds."""
+        desk = self._desk
+        now = desk.monotonic()
+        if now - self._last > PAUSE:
+            self._since = now  # we slept: nobody's silence until now counts
+        self._last = now
+        everybody = desk.ledger.instances.open()
+        builds = {build.id: build for build in desk.ledger.builds.driven()}
+        rows = {row.id: row for row in everybody if desk.provider_of(row) is not None}
+        mine = {
+            name: row
+            for name, row in rows.items()
+            if row.owner == desk.id or self._peers.member_gone(row.owner)
+        }
+        return View(everybody=everybody, rows=rows, builds=builds, mine=mine)
+
+    # --- take over ---
+
+    def take_over(self, view: View) -> None:
+        """Become the owner of every build whose owner is gone, within our scopes."""
+        desk = self._desk
+        for build in list(view.builds.values()):
+            if build.state is BuildState.QUEUED or build.owner == desk.id:
+                continue
+            row = view.rows.get(build.instance or "")
+            ours = row is not None or build.spec.provider in desk.providers
+            if not ours or not self._peers.member_gone(build.owner):
+                continue
+            if row is None and build.instance in {r.id for r in view.everybody}:
+                continue  # it has a VM where our provider does not act
+            with desk.guard("take over", build.id):
+                self._take(view, build)
+
+    def _take(self, view: View, build: Build) -> None:
+        desk = self._desk
+        taken = desk.ledger.builds.take_over(
+            build.id,
+            seen_epoch=build.epoch,
+            owner=desk.id,
+            until=desk.clock() + LEASE,
+            now=desk.clock(),
+        )
+        if taken is None:
+            del view.builds[build.id]
+            view.mine.pop(build.instance or "", None)
+            return
+        log.info("took over %s from %s", build.id, build.owner)
+        view.builds[build.id] = taken
+        if taken.instance in view.rows:
+            view.update(desk.ledger.instances.get(taken.instance))
+
+    # --- listen ---
+
+    def hear(self, view: View) -> None:
+        """The last words of sessions that ended."""
+        for said in self._followers.said():
+            following, end = said.following, said.end
+            build = view.builds.get(following.build.id)
+            row = view.rows.get(following.instance.id)
+            if end is None or build is None or build.epoch != following.epoch:
+                continue  # it is another's by now
+            if row is None or row.state in _DYING:
+                continue  # `drive` ends it by what its VM died of
+            if following.sign is not None and (end.lost or end.reason is Reason.VM_LOST):
+                end = self._end_of_sign(build, row, following.sign)
+            with self._desk.guard("verdict", build.id):
+                self._endings.verdict(build, row, end)
+                del view.builds[build.id]
+
+    # --- drive ---
+
+    def drive(self, view: View) -> None:
+        """See to it that each of our builds is where it should be."""
+        for build in list(view.builds.values()):
+            if build.state is BuildState.QUEUED:
+                with self._desk.guard("cancel", build.id):
+                    self._endings.finish(build, cancelled(build.cancel or Reason.USER))
+                    del view.builds[build.id]
+                continue
+            following = self._followers.of(build.id)
+            if following is not None and following.epoch != build.epoch:
+                self._followers.drop(build.id)
+                following = None
+            if build.owner == self._desk.id:
+                with self._desk.guard("drive", build.id):
+                    self._drive(view, build, following)
+        for following in self._followers.all():
+            if following.build.id not in view.builds:
+                self._followers.drop(following.build.id)
+
+    def _drive(self, view: View, build: Build, following: Following | None) -> None:
+        row = view.rows.get(build.instance or "")
+        if row is None or row.state is InstanceState.DELETING:
+            self._bereaved(view, build, row)
+        elif build.cancel is not None and build.state is not BuildState.HELD:
+            if following is not None:
+                self._followers.stop(build.id, build.cancel)
+            else:
+                self._endings.verdict(build, row, cancelled(build.cancel))
+                del view.builds[build.id]
+        elif following is not None:
+            self._mind(build, row, following)
+        elif row.state is InstanceState.REQUESTED:
+            self._ask_again(build, row)
+        elif row.address is not None and build.state is not BuildState.HELD:
+            self._followers.start(build, row)
+
+    def _bereaved(self, view: View, build: Build, row: Instance | None) -> None:
+        """Its VM dies or is gone."""
+        self._followers.drop(build.id)
+        dead = row or self._desk.ledger.instances.get(build.instance or "")
+        if dead.state in _DYING:  # else it was born after the rows were read
+            self._endings.dead(build, dead)
+            del view.builds[build.id]
+
+    def _mind(self, build: Build, row: Instance, following: Following) -> None:
+        """A session runs: tell it when its time is over; go on without it when it is silent."""
+        if self._desk.now(row) >= row.deadline - LAST_WORDS:
+            self._followers.stop(build.id, Reason.DEADLINE)
+        if following.sign is not None and following.stopped_at is not None:
+            silent = self._desk.monotonic() - following.stopped_at
+            if silent >= HEARING:
+                self._followers.drop(build.id)
+                self._endings.ended(build, row, self._end_of_sign(build, row, following.sign))
+
+    def _ask_again(self, build: Build, row: Instance) -> None:
+        """The former owner wrote the intent; whether it asked, only the cloud knows. The identical
+        order, sent again while its token lives, is the same VM."""
+        young = self._desk.now(row) < row.created_at + self._desk.limits.limits.newborn / 2
+        if young and not self._launcher.flying(row.id):
+            self._launcher.adopt(build, row)
+
+    # --- decide ---
+
+    def doom(self, view: View) -> None:
+        """The reaper's rules over our own rows: deadlines, wishes, and who is stuck."""
+        desk = self._desk
+        watched = desk.monotonic() - self._since
+        for name, provider in desk.providers.items():
+            rows = [row for row in view.mine.values() if row.provider == name]
+            if not rows:
+                continue
+            now = provider.now()
+            plan = reaper.decide(
+                now,
+                rows,
+                (),
+                (),
+                desk.limits.limits,
+                desk.ledger.installation,
+                desk.ledger.generation,
+                since=now - watched,
+                wishes=self._wishes(view, rows),
+            )
+            for doom in plan.dooms:
+                row = view.rows[doom.instance]
+                with desk.guard("doom", row.build):
+                    self._doom(view, row, doom.reason)
+
+    def _wishes(self, view: View, rows: list[Instance]) -> dict[str, Death]:
+        wishes = {}
+        for row in rows:
+            build = view.builds.get(row.build)
+            if row.role is Role.BUILD and row.state is not InstanceState.DELETING:
+                submitter = build.submitter if build else None
+                lives = self._peers.process_lives(submitter)
+                wish = lifecycle.wish(build, row, now=self._desk.clock(), submitter=lives)
+                if wish is not None:
+                    wishes[row.id] = wish
+        return wishes
+
+    def _doom(self, view: View, row: Instance, death: Death) -> None:
+        desk = self._desk
+        doomed = desk.ledger.instances.doom(
+            row.id, seen_epoch=row.epoch, death=death, now=desk.now(row)
+        )
+        if doomed is None:
+            view.mine.pop(row.id, None)
+            return
+        self._launcher.drop(row.id)
+        view.update(doomed)
+        build = view.builds.get(row.build)
+        if build is not None and build.instance == row.id and build.owner == desk.id:
+            self._bereaved(view, replace(build, epoch=doomed.epoch), doomed)
+
+    # --- see ---
+
+    def see(self, view: View, seen: Mapping[str, Seen]) -> None:
+        """What the looks mean."""
+        for name, sight in seen.items():
+            row = view.mine.get(name)
+            if row is not None:
+                with self._desk.guard("see", row.build):
+                    self._see(view, row, sight)
+
+    def _see(self, view: View, row: Instance, seen: Seen) -> None:
+        desk = self._desk
+        what = sign(row, seen)
+        if row.state is InstanceState.DELETING and row.ref is None:
+            self._undertaker.found(row.id, seen.ref)
+        if what is Sign.DEAD:
+            now = desk.now(row)
+            desk.ledger.instances.close(
+                row.id, epoch=row.epoch, death=row.death or Death.DONE, now=now
+            )
+            self._undertaker.done(row.id)
+            del view.mine[row.id]
+            return
+        build = view.builds.get(row.build)
+        if build is None or build.instance != row.id or build.owner != desk.id:
+            return
+        if what is Sign.BORN:
+            desk.ledger.instances.record([(row.id, row.epoch, seen.ref)], desk.now(row))
+            desk.wake()
+        elif what is Sign.REACHABLE and seen.address is not None:
+            if self._followers.of(build.id) is None:
+                desk.ledger.instances.address(row.id, row.epoch, seen.address)
+                # The build as it is now: recorded since this tick read it, maybe.
+                build = desk.ledger.builds.get(build.id)
+                if build.epoch == row.epoch:
+                    self._followers.start(build, replace(row, address=seen.address))
+        elif what in _ENDED:
+            self._ended(view, build, row, what)
+
+    def _ended(self, view: View, build: Build, row: Instance, what: Sign) -> None:
+        """The VM ended under its build. Its session may have the exit code already: ask it."""
+        if build.state is BuildState.HELD:
+            self._doom(view, row, Death.DONE)
+        elif self._followers.of(build.id) is not None:
+            reason = Reason.PREEMPTED if what is Sign.PREEMPTED else Reason.VM_LOST
+            self._followers.stop(build.id, reason, what)
+        else:
+            try:
+                self._endings.ended(build, row, self._end_of_sign(build, row, what))
+            except Fenced as error:
+                log.info("%s", error)
+            view.builds.pop(build.id, None)
+
+    def _end_of_sign(self, build: Build, row: Instance, what: Sign) -> lifecycle.End:
+        return end_of_sign(build, what, expired=self._desk.now(row) >= row.deadline)

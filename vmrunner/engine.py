@@ -1,0 +1,259 @@
+"""The shell: tick() = gather → take over → decide → apply → record.
+
+One thread ticks. Whatever may take long runs elsewhere and is read at a later tick: creates
+(`launching`), deletes (`burying`), looks (`watching`), sessions (`following`). What a tick decides
+it decides on what it gathered; every effect then carries the epoch that was seen, so that a stale
+view can do no harm.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from vmrunner import ids
+from vmrunner.burying import Undertaker
+from vmrunner.crew import Crew, View
+from vmrunner.desk import Desk, EngineLimits, Orders, Places, log
+from vmrunner.ending import Endings
+from vmrunner.errors import BadOrder, CredentialsRefused, LedgerError, NoCapacity, ProviderError
+from vmrunner.following import Followers, Sessions, Spawn, thread
+from vmrunner.lanes import Pool, Threads
+from vmrunner.launching import Launcher
+from vmrunner.lifecycle import End
+from vmrunner.model import (
+    InstanceState,
+    Process,
+    Reason,
+    Spec,
+)
+from vmrunner.peers import LEASE, Peers
+from vmrunner.providers import Provider
+from vmrunner.scheduling import Answer, Rooms, plan
+from vmrunner.wake import Listener
+from vmrunner.watching import FAST, Watcher
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+
+BUSY: Final = 1.0  # seconds between ticks while builds run: everything urgent wakes us
+IDLE: Final = 2.0
+BEAT: Final = 5.0
+QUEUE: Final = 1000  # builds of the queue that a tick looks at
+
+_SOON: Final = (InstanceState.REQUESTED, InstanceState.BOOTING, InstanceState.DELETING)
+
+
+class Engine:
+    """Starts and drives builds, until it is closed."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        providers: Mapping[str, Provider],
+        sessions: Sessions,
+        limits: EngineLimits,
+        *,
+        process: Process,
+        kind: str,
+        paths: Places,
+        orders: Orders,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        peers: Peers | None = None,
+        pool: Callable[[str, int], Pool] = Threads,
+        spawn: Spawn = thread,
+        listen: bool = True,
+    ) -> None:
+        """`kind` says what sort of process this is ("serve", "run", …), for people. `orders` makes
+        each instance's order. The rest is for tests with a virtual clock."""
+        self.id = ids.engine_id()
+        self._process = process
+        self._kind = kind
+        self._pools: dict[str, Pool] = {}
+        self._make_pool = pool
+        self._listener = Listener(paths.wake if listen else None, self.id)
+        self._desk = Desk(
+            id=self.id,
+            ledger=ledger,
+            providers=providers,
+            limits=limits,
+            places=paths,
+            orders=orders,
+            births=lambda name: self._pool(f"create-{name}", 8),
+            deaths=lambda name: self._pool(f"look-{name}", 2),
+            wake=self._listener.set,
+            clock=clock,
+            monotonic=monotonic,
+        )
+        self._peers = peers or Peers(one_host=ledger.url.startswith("sqlite"))
+        self._launcher = Launcher(self._desk)
+        self._endings = Endings(self._desk)
+        self._undertaker = Undertaker(self._desk)
+        self._watcher = Watcher(self._desk)
+        self._followers = Followers(self._desk, sessions, spawn)
+        self._crew = Crew(
+            self._desk,
+            self._peers,
+            self._launcher,
+            self._followers,
+            self._endings,
+            self._undertaker,
+            self._watcher,
+        )
+        self._beaten: float | None = None
+        self._joined = False
+        self._closed = False
+        self.draining = False  # start nothing more; what runs goes on
+        self.idle = False  # after a tick: nothing is queued, runs or dies
+        self.waiting: Mapping[str, str] = {}  # build → why it is still queued
+
+    # --- its life ---
+
+    def run(self, until: Callable[[], bool]) -> None:
+        """Tick until `until()` is true, which is asked between ticks. A ledger that is out of
+        reach is waited for: its instances have their deadlines elsewhere too."""
+        while not until():
+            try:
+                pause = self.tick()
+            except LedgerError as error:
+                log.error("the ledger is out of reach: %s", error)
+                pause = BUSY
+            if not until():
+                self._listener.wait(pause)
+
+    def wake(self) -> None:
+        """Tick at once; from any thread."""
+        self._listener.set()
+
+    def close(self) -> None:
+        """Let go of everything. What belongs to the ledger goes on in its VM, and the next engine
+        takes it over at once; nothing is cancelled here."""
+        if self._closed:
+            return
+        self._closed = True
+        for following in self._followers.all():
+            following.reporter.close()
+        if self._joined:
+            with self._desk.guard("leave"):
+                try:
+                    self._desk.ledger.engines.leave(self.id)
+                except LedgerError as error:
+                    log.warning("could not say that we leave: %s", error)
+        self._listener.close()
+
+    @property
+    def owned(self) -> int:
+        """Builds that this engine drives right now."""
+        return len(self._followers.all())
+
+    # --- a tick ---
+
+    def tick(self) -> float:
+        """One round; returns how many seconds the next one may be away."""
+        self._beat()
+        waiting = self._land()
+        view = self._crew.gather()
+        self._crew.take_over(view)
+        self._crew.hear(view)
+        self._crew.drive(view)
+        self._crew.doom(view)
+        self._undertaker.collect(view.rows)
+        self._undertaker.bury(view.mine.values())
+        looked = [r for r in view.mine.values() if not self._launcher.flying(r.id)]
+        self._watcher.look(looked)
+        self._crew.see(view, self._watcher.seen())
+        self._watcher.forget(view.rows)
+        queued = self._launch(view)
+        self._launcher.pump()
+        waiting |= self._land()
+        self.idle = not (queued or view.builds or view.mine or waiting)
+        if self._launcher.busy or any(row.state in _SOON for row in view.mine.values()):
+            return FAST
+        return BUSY if view.builds or queued else IDLE
+
+    # --- within ---
+
+    def _pool(self, name: str, size: int) -> Pool:
+        if name not in self._pools:
+            self._pools[name] = self._make_pool(name, size)
+        return self._pools[name]
+
+    def _beat(self) -> None:
+        """Say that we live, and see who else does."""
+        desk, now = self._desk, self._desk.monotonic()
+        if self._beaten is not None and now - self._beaten < BEAT:
+            return
+        if not self._joined or not desk.ledger.engines.beat(self.id, desk.clock()):
+            desk.ledger.engines.join(self.id, self._process, self._kind, desk.clock())
+            self._joined = True
+        desk.ledger.builds.renew(self.id, desk.clock() + LEASE)
+        self._peers.look(desk.ledger.engines.list(), now)
+        self._beaten = now
+
+    def _land(self) -> bool:
+        """Take in what came of the creates; True when something did."""
+        landed = self._launcher.land()
+        for build, _, end in landed.ended:
+            with self._desk.guard("end", build.id):
+                self._endings.finish(build, end)
+        for build, _, end in landed.waiting:
+            with self._desk.guard("wait", build.id):
+                self._endings.refused(build, end)
+        return bool(landed.booting or landed.ended or landed.waiting)
+
+    def _launch(self, view: View) -> bool:
+        """Start what may start; True while anything is queued."""
+        desk = self._desk
+        queued = [
+            build
+            for build in desk.ledger.builds.queued(QUEUE)
+            if build.spec.provider in desk.providers and build.id not in view.builds
+        ]
+        if not queued:
+            self.waiting = {}
+            return False
+        limits = desk.limits
+        decided = plan(
+            desk.clock(),
+            queued,
+            [(view.builds.get(row.build), row) for row in view.everybody],
+            self._offers(),
+            Rooms(overall=limits.limits.max_instances, each=limits.each),
+            draining=self.draining or desk.ledger.paused,
+            held_back=self._endings.held_back,
+        )
+        self.waiting = decided.waiting
+        for reject in decided.rejects:
+            with desk.guard("reject", reject.build.id):
+                end = End(result=reject.result, reason=reject.reason, message=reject.message)
+                self._endings.finish(reject.build, end)
+        with desk.guard("launch"):
+            self._launcher.start(decided.starts)
+        return True
+
+    def _offers(self) -> Callable[[str, Spec], Answer]:
+        """What providers offer, asked once for each spec in a tick."""
+        asked: dict[tuple[str, Spec], Answer] = {}
+
+        def offers(name: str, spec: Spec) -> Answer:
+            if (name, spec) not in asked:
+                asked[name, spec] = self._ask(name, spec)
+            return asked[name, spec]
+
+        return offers
+
+    def _ask(self, name: str, spec: Spec) -> Answer:
+        if not self._launcher.trusts(name):
+            return Answer(message=f"{name} refused our credentials a moment ago", later=True)
+        try:
+            return Answer(offers=tuple(self._desk.providers[name].offers(spec)))
+        except CredentialsRefused as error:
+            return Answer(message=str(error), refused=Reason.CREDENTIALS)
+        except BadOrder as error:
+            return Answer(message=str(error), refused=Reason.IMAGE)
+        except NoCapacity as error:
+            return Answer(message=str(error))
+        except ProviderError as error:
+            return Answer(message=str(error), later=True)

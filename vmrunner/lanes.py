@@ -1,0 +1,113 @@
+"""Calls that may take long, off the tick's thread: sent in one tick, their answers read in a later
+one. A lane makes one call at a time to one provider, so that a slow cloud costs one thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+
+#: A call that has not come back by then is not waited for: the lane takes the next one.
+GIVE_UP: Final = 300.0
+
+
+class Pool(Protocol):
+    """What runs a call elsewhere."""
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Run it some time."""
+
+
+class Inline:
+    """Runs everything at once, in the caller's thread: for tests with a virtual clock."""
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(work())
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever reads the future
+            future.set_exception(error)
+        return future
+
+
+class Threads:
+    """A few daemon threads, made when they are needed: one that hangs in a driver never keeps the
+    process from ending, as the standard executor's would."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._name = name
+        self._size = size
+        self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._idle = 0
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+        with self._lock:
+            if self._idle > 0:
+                self._idle -= 1
+            elif self._threads < self._size:
+                self._threads += 1
+                name = f"{self._name}-{self._threads}"
+                threading.Thread(target=self._run, name=name, daemon=True).start()
+        self._work.put((future, work))
+        return future
+
+    def close(self) -> None:
+        """Let the threads end after what they are doing."""
+        for _ in range(self._threads):
+            self._work.put(None)
+
+    def _run(self) -> None:
+        while (item := self._work.get()) is not None:
+            future, work = item
+            try:
+                future.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - it belongs to the reader
+                future.set_exception(error)
+            with self._lock:
+                self._idle += 1
+
+
+class Lane(Generic[T]):
+    """One call at a time. `now` is a monotonic clock, in seconds."""
+
+    def __init__(self, pool: Pool, now: Callable[[], float], done: Callable[[], None]) -> None:
+        self._pool = pool
+        self._now = now
+        self._done = done
+        self._call: Future[T] | None = None
+        self._sent = 0.0
+
+    @property
+    def free(self) -> bool:
+        """May a call be sent?"""
+        return self._call is None
+
+    def send(self, work: Callable[[], T]) -> None:
+        """Make the call; `done` is called when its answer is there."""
+        assert self._call is None
+        self._sent = self._now()
+        self._call = self._pool.submit(work)
+        self._call.add_done_callback(lambda _: self._done())
+
+    def take(self) -> Future[T] | None:
+        """The finished call, if there is one: `result()` returns its answer or raises its error.
+        A call that never comes back counts as one that timed out."""
+        call = self._call
+        if call is None:
+            return None
+        if not call.done():
+            if self._now() - self._sent < GIVE_UP:
+                return None
+            call = Future()
+            call.set_exception(TimeoutError(f"no answer within {int(GIVE_UP)} s"))
+        self._call = None
+        return call
