@@ -49,7 +49,7 @@ _BY_NAME = Prepared(
 _BY_PREFIX = Prepared(
     select(*codec.BUILD)
     .where(_b.id >= arg("low"), _b.id < arg("high"))
-    .order_by(_b.id.desc())
+    .order_by(_b.id)
     .limit(4)
 )
 _QUEUED = Prepared(
@@ -151,9 +151,9 @@ class Builds(Moves):
         def work(connection: Connection) -> Build:
             for low in (word, f"b-{word}"):
                 rows = _BY_PREFIX(connection, low=low, high=low + _END).all()
-                if rows and rows[-1][0] == low:
-                    return codec.build(rows[-1])
-                if low == word and word:
+                if rows and rows[0][0] == low:
+                    return codec.build(rows[0])
+                if low == word:
                     named = _BY_NAME(connection, name=word).first()
                     if named is not None:
                         return codec.build(named)

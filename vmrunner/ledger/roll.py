@@ -23,7 +23,7 @@ _OPEN = Prepared(
 _BY_PREFIX = Prepared(
     select(*codec.INSTANCE)
     .where(_i.id >= arg("low"), _i.id < arg("high"))
-    .order_by(_i.id.desc())
+    .order_by(_i.id)
     .limit(4)
 )
 _ORDER = Prepared(select(_i.ordered).where(_i.id == arg("id")))
@@ -53,12 +53,12 @@ class Roll:
         rows = self._database.read(lambda c: _BY_PREFIX(c, low=low, high=low + _END).all())
         if not rows:
             raise NotFound(f"there is no instance {word!r}", hint="vmrunner vm ls -a lists all")
-        if len(rows) > 1 and rows[-1][0] != low:
+        if len(rows) > 1 and rows[0][0] != low:
             some = ", ".join(row[0] for row in rows[:3])
             raise Conflict(
                 f"several instances begin with {word!r}: {some}", hint="write more of the id"
             )
-        return codec.instance(rows[-1])
+        return codec.instance(rows[0])
 
     def open(self) -> list[Instance]:
         """All that are not gone, oldest first."""

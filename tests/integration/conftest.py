@@ -1,0 +1,32 @@
+"""What the tests of the ledger share: each runs on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.postgres import postgres as postgres  # the fixture
+from vmrunner.ledger import Ledger
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new database. It is empty on SQLite, which makes its tables itself."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/data/ledger.db"
+    new: str = request.getfixturevalue("postgres").new()
+    return new
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def ledger(url: str, data_dir: Path) -> Iterator[Ledger]:
+    ledger = Ledger.open(url, data_dir=data_dir)
+    yield ledger
+    ledger.close()

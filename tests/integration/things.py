@@ -1,0 +1,88 @@
+"""Builds and instances for the tests of the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vmrunner.ledger import Launch, Ledger
+from vmrunner.model import (
+    Access,
+    Build,
+    BuildSpec,
+    BuildState,
+    Instance,
+    InstanceState,
+    Kind,
+    Offer,
+    Order,
+    Process,
+    Ref,
+    Role,
+    Scope,
+    Step,
+)
+
+SCOPE = Scope("fake", "account", "place")
+OFFER = Offer(scope=SCOPE, machine_type="small", place="place", image="1234")
+ACCESS = Access(user_private="-----PRIVATE KEY TEXT-----", host_public="ssh-ed25519 AAAA")
+SPEC = BuildSpec(
+    steps=(Step(run="make test", env={"A": "b"}),),
+    provider="local",
+    container="debian:trixie",
+    timeout=60.0,
+    ttl=100.0,
+)
+PROCESS = Process(machine="m", boot="b", pid_namespace="4026531836", pid=7, started=99)
+USER_DATA = b"#cloud-config\nhost key: HOST-PRIVATE-KEY\xff\n\n"
+
+
+def spec(**changes: object) -> BuildSpec:
+    return replace(SPEC, **changes)  # type: ignore[arg-type]
+
+
+def ref(name: str) -> Ref:
+    return Ref(SCOPE, Kind.INSTANCE, name)
+
+
+def launch(
+    ledger: Ledger,
+    build: str,
+    instance: str,
+    *,
+    seen_epoch: int = 0,
+    owner: str = "e-1",
+    now: float = 100.0,
+) -> Launch:
+    new = Instance(
+        id=instance, build=build, attempt=0, provider="local", offer=OFFER, role=Role.BUILD,
+        state=InstanceState.REQUESTED, created_at=now, state_since=now, deadline=now + 100,
+        epoch=0, owner=owner,
+    )  # fmt: skip
+    order = Order(
+        instance=instance, build=build, installation=ledger.installation,
+        generation=ledger.generation, role=Role.BUILD, offer=OFFER, deadline=now + 100,
+        user_data=USER_DATA, tags={"team": "core"},
+    )  # fmt: skip
+    return Launch(build_id=build, seen_epoch=seen_epoch, instance=new, order=order, access=ACCESS)
+
+
+def submitted(ledger: Ledger, build: str = "b-1", **changes: object) -> Build:
+    return ledger.builds.submit(spec(**changes), id=build, now=10.0)[0]
+
+
+def started(ledger: Ledger, build: str = "b-1", instance: str = "vm-1") -> tuple[Build, Instance]:
+    """A build that is provisioning on an instance, both at epoch 1."""
+    submitted(ledger, build)
+    won = ledger.instances.start([launch(ledger, build, instance)], until=200.0)
+    assert len(won) == 1
+    return won[0]
+
+
+def running(ledger: Ledger, build: str = "b-1", instance: str = "vm-1") -> Build:
+    """A build whose steps run, at epoch 1."""
+    started(ledger, build, instance)
+    assert ledger.instances.record([(instance, 1, ref("i-" + instance))], 101.0) == {instance}
+    move = ledger.builds.advance
+    move(build, epoch=1, to=BuildState.CONNECTING, now=102.0)
+    move(build, epoch=1, to=BuildState.PREPARING, now=103.0, instance_to=InstanceState.READY)
+    return move(build, epoch=1, to=BuildState.RUNNING, now=104.0, instance_to=InstanceState.BUSY)

@@ -1,0 +1,113 @@
+"""A private PostgreSQL: in a directory of its own, on a Unix socket alone, gone with the tests."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from vmrunner.ledger import Ledger
+
+_USER = "vmrunner"
+_START = 60  # seconds
+
+
+class Server:
+    """A running server. `new()` makes a database with the newest tables, `empty()` one without."""
+
+    def __init__(self, sockets: Path) -> None:
+        self._sockets = sockets
+        self._names = (f"ledger_{n}" for n in itertools.count(1))
+        self._template = self.empty()
+        Ledger.upgrade(self._template)
+
+    def url(self, name: str) -> str:
+        return f"postgresql://{_USER}@/{name}?host={self._sockets}"
+
+    def new(self) -> str:
+        return self._create(f"TEMPLATE {self._template.partition('@/')[2].partition('?')[0]}")
+
+    def empty(self) -> str:
+        return self._create("TEMPLATE template0")
+
+    def _create(self, how: str) -> str:
+        name = next(self._names)
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} {how}".encode())
+        return self.url(name)
+
+
+def _programs() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not found:
+        pytest.fail("PostgreSQL is missing: apt-get install postgresql", pytrace=False)
+    return found[-1].parent
+
+
+def _as_ordinary_user(home: Path) -> list[str]:
+    """PostgreSQL refuses to run as root. It dies with this process, however that ends."""
+    prefix = ["setpriv", "--pdeathsig", "INT"]
+    if os.geteuid() == 0:
+        user = pwd.getpwnam("postgres")
+        os.chown(home, user.pw_uid, user.pw_gid)
+        prefix += ["--reuid", str(user.pw_uid), "--regid", str(user.pw_gid), "--clear-groups"]
+    return prefix
+
+
+def _wait(server: subprocess.Popen[bytes], sockets: Path, log: Path) -> None:
+    end = time.monotonic() + _START
+    while True:
+        try:
+            psycopg.connect(f"postgresql://{_USER}@/postgres?host={sockets}").close()
+        except psycopg.OperationalError:
+            if server.poll() is not None or time.monotonic() > end:
+                pytest.fail(f"PostgreSQL did not start:\n{log.read_text()}", pytrace=False)
+            time.sleep(0.05)
+        else:
+            return
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    programs = _programs()
+    home = Path(tempfile.mkdtemp(prefix="vmrunner-postgres-"))
+    try:
+        prefix = _as_ordinary_user(home)
+        data, log = home / "data", home / "log"
+        subprocess.run(
+            [*prefix, programs / "initdb", "-D", data, "-U", _USER, "-A", "trust", "--no-sync"],
+            check=True, capture_output=True, cwd=home,
+        )  # fmt: skip
+        with log.open("wb") as output:
+            server = subprocess.Popen(
+                [
+                    *prefix, programs / "postgres", "-D", data, "-k", home, "-h", "",
+                    "-F", "-c", "max_connections=200",
+                ],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=home,
+            )  # fmt: skip
+        try:
+            _wait(server, home, log)
+            yield Server(home)
+        finally:
+            server.send_signal(2)  # a "fast" shutdown: it does not wait for its clients
+            server.wait(timeout=_START)
+    finally:
+        shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """One server for each worker of pytest-xdist."""
+    with running() as server:
+        yield server
