@@ -1,0 +1,259 @@
+"""Packing what git would not ignore, and extracting what an attacker packed."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import socket
+import tarfile
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vmrunner.archive import Caps, extract, pack, stays_inside
+from vmrunner.errors import ConfigError
+from vmrunner.tar import BadArchive
+
+
+def fill(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def packed(root: Path) -> tuple[bytes, list[str]]:
+    buffer = io.BytesIO()
+    pack(root, buffer)
+    buffer.seek(0)
+    with tarfile.open(fileobj=buffer) as tar:
+        names = tar.getnames()
+    return buffer.getvalue(), names
+
+
+def forge(*members: tarfile.TarInfo | tuple[str, bytes], fmt: int = tarfile.PAX_FORMAT) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=fmt) as tar:
+        for member in members:
+            if isinstance(member, tuple):
+                info = tarfile.TarInfo(member[0])
+                info.size = len(member[1])
+                tar.addfile(info, io.BytesIO(member[1]))
+            else:
+                buffer.write(member.tobuf(fmt))  # a header alone, true or not
+                tar.offset = buffer.tell()
+    return buffer.getvalue()
+
+
+def special(name: str, kind: bytes, linkname: str = "", size: int = 0) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    info.linkname = linkname
+    info.size = size
+    return info
+
+
+def link(name: str, target: str) -> tarfile.TarInfo:
+    return special(name, tarfile.SYMTYPE, target)
+
+
+# --- packing ------------------------------------------------------------------------------------
+
+
+def test_what_git_would_ignore_stays_out(tmp_path: Path) -> None:
+    fill(
+        tmp_path,
+        {
+            ".gitignore": "*.log\nbuild/\n/top\n!keep.log\n",
+            "a.log": "",
+            "keep.log": "",
+            "top": "",
+            "sub/top": "",
+            "sub/.gitignore": "!b.log\n*.tmp\n",
+            "sub/b.log": "",
+            "sub/c.tmp": "",
+            "sub/deep/d.tmp": "",
+            "sub/deep/e.log": "",
+            "build/x": "",
+            "sub/build/y": "",
+            ".git/config": "token",
+            "sub/.git": "gitdir: elsewhere",
+            "zed": "",
+        },
+    )
+    _, names = packed(tmp_path)
+    assert names == [
+        ".gitignore",
+        "keep.log",
+        "sub",
+        "zed",
+        "sub/.gitignore",
+        "sub/b.log",
+        "sub/deep",
+        "sub/top",
+    ]
+
+
+def test_a_packed_tree_comes_out_the_same(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    deep = "/".join(["directory-with-a-long-name"] * 8)
+    fill(source, {f"{deep}/file": "deep", "empty": "", "ünï": "text", "run.sh": "#!/bin/sh\n"})
+    (source / "run.sh").chmod(0o4755)
+    (source / "link").symlink_to("run.sh")
+    (source / deep / "up").symlink_to("../../empty")
+    data, _ = packed(source)
+    total = extract(io.BytesIO(data), target, Caps())
+    assert total.size == len("deep") + len("text") + len("#!/bin/sh\n")
+    assert (target / deep / "file").read_text() == "deep"
+    assert (target / "ünï").read_text() == "text"
+    assert (target / "link").readlink() == Path("run.sh")
+    assert (target / "run.sh").stat().st_mode & 0o7777 == 0o755
+    assert int((target / "empty").stat().st_mtime) == int((source / "empty").stat().st_mtime)
+
+
+def test_what_a_build_cannot_have_is_named(tmp_path: Path) -> None:
+    for make, word in (
+        (lambda p: os.mkfifo(p), "a FIFO"),
+        (lambda p: p.symlink_to("/etc/passwd"), "leads outside"),
+        (lambda p: p.symlink_to("../x"), "leads outside"),
+    ):
+        odd = tmp_path / "odd"
+        make(odd)
+        with pytest.raises(ConfigError, match=f"'odd'.*{word}.*gitignore"):
+            pack(tmp_path, io.BytesIO())
+        odd.unlink()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "s"))
+        with pytest.raises(ConfigError, match="'s' is a socket"):
+            pack(tmp_path, io.BytesIO())
+    (tmp_path / ".gitignore").write_text("s\n")
+    pack(tmp_path, io.BytesIO())
+
+
+# --- extracting ---------------------------------------------------------------------------------
+
+HOSTILE = {
+    "absolute": (forge(("/tmp/evil", b"x")), "absolute"),
+    "dots": (forge(("a/../../evil", b"x")), r"'\.\.'"),
+    "link out": (forge(link("l", "/etc"), ("l/evil", b"x")), "'l' leads outside"),
+    "link up": (forge(link("l", ".."), ("l/evil", b"x")), "'l' leads outside"),
+    "link then file through it": (
+        forge(("d/x", b""), link("l", "d"), ("l/evil", b"x")),
+        "'l/evil' goes through",
+    ),
+    "link chain": (
+        forge(("d/e/x", b""), link("d/e/up", "../.."), link("out", "d/e/up/../evil")),
+        "'out' leads outside",
+    ),
+    "hard link": (forge(special("h", tarfile.LNKTYPE, "/etc/passwd")), "'h' is a hard link"),
+    "device": (forge(special("n", tarfile.CHRTYPE)), "'n' is a character device"),
+    "block device": (forge(special("n", tarfile.BLKTYPE)), "'n' is a block device"),
+    "fifo": (forge(special("n", tarfile.FIFOTYPE)), "'n' is a FIFO"),
+    "sparse": (forge(special("s", b"S")), "'s' is a sparse file"),
+    "unknown": (forge(special("u", b"Z")), "'u' is of an unknown kind"),
+    "huge": (forge(special("big", tarfile.REGTYPE, size=1 << 50)), "'big' brings it to"),
+    "file over directory": (forge(("d/x", b""), ("d", b"x")), "'d' is a directory already"),
+    "directory over file": (forge(("d", b"x"), ("d/x", b"")), "goes through"),
+    "deep": (forge(("/".join("d" * 100), b"")), "too long"),
+    "long name": (forge(("x" * 300, b"")), "too long"),
+    "file with a slash": (forge(("d/", b"x")), "a file with a directory's name"),
+    "cut": (forge(("f", b"x" * 5000))[:3000], "ends in the middle"),
+    "no tar": (b"\x01" * 2048, "broken number|checksum"),
+    "many": (forge(*((f"f{n}", b"") for n in range(30))), "more than 20 entries"),
+    "large header": (forge(("x" * 70_000, b"")), "a header of"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_archive_writes_nothing_outside(tmp_path: Path, name: str) -> None:
+    data, message = HOSTILE[name]
+    target = tmp_path / "in" / "target"
+    with pytest.raises(BadArchive, match=message):
+        extract(io.BytesIO(data), target, Caps(unpacked=1 << 20, entries=20))
+    assert [path.name for path in tmp_path.rglob("evil")] == []
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["target"]
+    assert not Path("/tmp/evil").exists()
+
+
+def test_a_sparse_map_in_a_pax_header_is_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("s")
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.realsize": str(1 << 50)}
+    with pytest.raises(BadArchive, match="'s' is a sparse file"):
+        extract(io.BytesIO(forge(info)), tmp_path, Caps())
+
+
+def test_a_link_that_was_there_is_replaced_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    target = tmp_path / "target"
+    data = forge(link("f", "elsewhere"), ("f", b"new"))
+    target.mkdir()
+    (target / "f").symlink_to(outside)
+    extract(io.BytesIO(data), target, Caps())
+    assert outside.read_text() == "mine"
+    assert not (target / "f").is_symlink()
+    assert (target / "f").read_text() == "new"
+
+
+def test_a_small_stream_that_unpacks_to_much_is_cut_off(tmp_path: Path) -> None:
+    bomb = gzip.compress(forge(("zeros", bytes(8 << 20))))
+    assert len(bomb) < 20_000
+    with pytest.raises(BadArchive, match="'zeros' brings it to"):
+        extract(io.BytesIO(bomb), tmp_path, Caps(unpacked=1 << 20), gzip=True)
+    with pytest.raises(BadArchive, match="more bytes than"):
+        extract(io.BytesIO(bomb), tmp_path, Caps(packed=1000, unpacked=1 << 30), gzip=True)
+    assert extract(io.BytesIO(bomb), tmp_path, Caps(), gzip=True).size == 8 << 20
+    with pytest.raises(BadArchive):
+        extract(io.BytesIO(b"no gzip at all"), tmp_path, Caps(), gzip=True)
+
+
+@given(data=st.binary(max_size=2000), at=st.integers(0, 4000))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+def test_no_bytes_crash_the_reader(tmp_path: Path, data: bytes, at: int) -> None:
+    good = forge(("a", b"x" * 700), link("l", "a"), ("b" * 200, b"y"))
+    at %= len(good)
+    with suppress(BadArchive):
+        extract(io.BytesIO(good[:at] + data + good[at + len(data) :]), tmp_path / "t", Caps())
+
+
+@given(
+    names=st.lists(
+        st.text("ab/.é ", min_size=1, max_size=130).filter(
+            lambda n: n.strip("/") == n and n.strip("/.") and ".." not in n.split("/")
+        ),
+        max_size=6,
+    ),
+    fmt=st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]),
+)
+def test_all_formats_of_names_are_read(names: list[str], fmt: int) -> None:
+    from vmrunner.tar import Reader
+
+    data = forge(*((name, name.encode()) for name in names), fmt=fmt)
+    reader = Reader(io.BytesIO(data))
+    seen = []
+    for entry in reader.entries():
+        content = io.BytesIO()
+        reader.copy(content.write)
+        seen.append((entry.path.decode(), content.getvalue()))
+    assert seen == [(name, name.encode()) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("path", "target", "inside"),
+    [
+        ("a", "b", True),
+        ("d/a", "../b", True),
+        ("d/a", "../../b", False),
+        ("a", "/b", False),
+        ("a", "b/../c", False),
+        ("a", ".", True),
+        ("a", "..", False),
+        ("d/e/a", "../../x/y", True),
+    ],
+)
+def test_links_climb_only_at_their_beginning(path: str, target: str, inside: bool) -> None:
+    assert stays_inside(path, target) is inside
