@@ -14,10 +14,9 @@ from vmrunner import lifecycle, reaper
 from vmrunner.burying import Undertaker
 from vmrunner.desk import Desk, log
 from vmrunner.ending import Endings
-from vmrunner.errors import Fenced
 from vmrunner.following import Followers, Following
 from vmrunner.launching import Launcher
-from vmrunner.lifecycle import Sign, cancelled, end_of_sign, sign
+from vmrunner.lifecycle import End, Sign, cancelled, end_of_sign, sign
 from vmrunner.model import (
     Build,
     BuildState,
@@ -145,8 +144,15 @@ class Crew:
             if following.sign is not None and (end.lost or end.reason is Reason.VM_LOST):
                 end = self._end_of_sign(build, row, following.sign)
             with self._desk.guard("verdict", build.id):
-                self._endings.verdict(build, row, end)
-                del view.builds[build.id]
+                self._verdict(view, build, row, end)
+
+    def _verdict(self, view: View, build: Build, row: Instance, end: End) -> None:
+        """End the build; whatever comes of it, this tick has no more to do with it."""
+        view.builds.pop(build.id, None)
+        view.mine.pop(row.id, None)
+        doomed = self._endings.verdict(build, row, end)
+        if doomed is not None:
+            view.update(doomed)
 
     # --- drive ---
 
@@ -177,10 +183,9 @@ class Crew:
             if following is not None:
                 self._followers.stop(build.id, build.cancel)
             else:
-                self._endings.verdict(build, row, cancelled(build.cancel))
-                del view.builds[build.id]
+                self._verdict(view, build, row, cancelled(build.cancel))
         elif following is not None:
-            self._mind(build, row, following)
+            self._mind(view, build, row, following)
         elif row.state is InstanceState.REQUESTED:
             self._ask_again(build, row)
         elif row.address is not None and build.state is not BuildState.HELD:
@@ -194,7 +199,7 @@ class Crew:
             self._endings.dead(build, dead)
             del view.builds[build.id]
 
-    def _mind(self, build: Build, row: Instance, following: Following) -> None:
+    def _mind(self, view: View, build: Build, row: Instance, following: Following) -> None:
         """A session runs: tell it when its time is over; go on without it when it is silent."""
         if self._desk.now(row) >= row.deadline - LAST_WORDS:
             self._followers.stop(build.id, Reason.DEADLINE)
@@ -202,7 +207,7 @@ class Crew:
             silent = self._desk.monotonic() - following.stopped_at
             if silent >= HEARING:
                 self._followers.drop(build.id)
-                self._endings.ended(build, row, self._end_of_sign(build, row, following.sign))
+                self._verdict(view, build, row, self._end_of_sign(build, row, following.sign))
 
     def _ask_again(self, build: Build, row: Instance) -> None:
         """The former owner wrote the intent; whether it asked, only the cloud knows. The identical
@@ -311,11 +316,7 @@ class Crew:
             reason = Reason.PREEMPTED if what is Sign.PREEMPTED else Reason.VM_LOST
             self._followers.stop(build.id, reason, what)
         else:
-            try:
-                self._endings.ended(build, row, self._end_of_sign(build, row, what))
-            except Fenced as error:
-                log.info("%s", error)
-            view.builds.pop(build.id, None)
+            self._verdict(view, build, row, self._end_of_sign(build, row, what))
 
-    def _end_of_sign(self, build: Build, row: Instance, what: Sign) -> lifecycle.End:
+    def _end_of_sign(self, build: Build, row: Instance, what: Sign) -> End:
         return end_of_sign(build, what, expired=self._desk.now(row) >= row.deadline)

@@ -36,17 +36,18 @@ class Endings:
         self._desk = desk
         self.held_back: dict[str, float] = {}  # build → not to be tried before, this host's clock
 
-    def verdict(self, build: Build, row: Instance, end: End) -> None:
-        """A session's last word, about a VM that is not dying."""
+    def verdict(self, build: Build, row: Instance, end: End) -> Instance | None:
+        """A session's last word, about a VM that is not dying. Returns its row as it is then."""
         if end.lost and self._may_retry(build):
             doomed = self._doom(row, Death.DONE, end.message)
             if doomed is not None:
                 self._requeue(replace(build, epoch=doomed.epoch), end)
-        elif self._keeps(build, row, end):
+            return doomed
+        if self._keeps(build, row, end):
             self._hold(build, row, end)
-        else:
-            self.finish(build, end)
-            self._doom(row, Death.DONE, end.message)
+            return None
+        self.finish(build, end)
+        return self._doom(row, Death.DONE, end.message)
 
     def dead(self, build: Build, row: Instance) -> None:
         """Its VM is dying or gone, and it has no verdict yet, or was held."""
@@ -61,10 +62,6 @@ class Endings:
                 self._requeue(build, end)
             else:
                 self.finish(build, end)
-
-    def ended(self, build: Build, row: Instance, end: End) -> None:
-        """Its VM was seen to have ended by itself."""
-        self.verdict(build, row, end)
 
     def refused(self, build: Build, end: End) -> None:
         """No offer could be had: wait in the queue, if the user says how long or wishes nothing."""

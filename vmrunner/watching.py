@@ -26,21 +26,22 @@ class Watcher:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._lanes: dict[str, Lane[dict[str, Seen]]] = {}
-        self._next: dict[str, float] = {}  # instance → monotonic
+        self._next: dict[str, tuple[InstanceState, float]] = {}  # instance → when, monotonic
 
     def look(self, rows: Iterable[Instance]) -> None:
         """Send looks at all whose turn it is."""
         now = self._desk.monotonic()
         due: dict[str, list[Instance]] = {}
         for row in rows:
-            if now >= self._next.get(row.id, 0.0):
+            state, when = self._next.get(row.id, (None, 0.0))
+            if state is not row.state or now >= when:
                 due.setdefault(row.provider, []).append(row)
         for name, wanted in due.items():
             lane = self._lane(name)
             if lane.free:
                 batch = wanted[:BATCH]
                 for row in batch:
-                    self._next[row.id] = now + self._pause(row)
+                    self._next[row.id] = (row.state, now + self._pause(row))
                 lane.send(self._looking(self._desk.providers[name], batch))
 
     def seen(self) -> dict[str, Seen]:
