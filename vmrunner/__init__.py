@@ -1,1 +1,72 @@
-"""One fresh virtual machine per build, nothing left behind."""
+"""One fresh virtual machine per build, nothing left behind.
+
+import vmrunner
+build = vmrunner.run("make test", source=".", artifacts=["dist/*"], on_log=print)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from vmrunner.api import Runner, run
+    from vmrunner.config import Settings
+    from vmrunner.errors import (
+        BuildCancelled,
+        BuildError,
+        BuildFailed,
+        BuildLost,
+        BuildTimeout,
+        ConfigError,
+        Conflict,
+        NotFinished,
+        NotFound,
+        ProviderError,
+        VmrunnerError,
+    )
+    from vmrunner.handle import Build
+    from vmrunner.model import ArtifactRule, BuildState, LogLine, Network, Reason, Result, Step
+
+__version__: Final = "0.1.0"
+
+__all__ = [
+    "ArtifactRule",
+    "Build",
+    "BuildCancelled",
+    "BuildError",
+    "BuildFailed",
+    "BuildLost",
+    "BuildState",
+    "BuildTimeout",
+    "ConfigError",
+    "Conflict",
+    "LogLine",
+    "Network",
+    "NotFinished",
+    "NotFound",
+    "ProviderError",
+    "Reason",
+    "Result",
+    "Runner",
+    "Settings",
+    "Step",
+    "VmrunnerError",
+    "run",
+]
+
+_MODEL: Final = ("ArtifactRule", "BuildState", "LogLine", "Network", "Reason", "Result", "Step")
+_HOME: Final = {
+    "run": "api",
+    "Runner": "api",
+    "Build": "handle",
+    "Settings": "config",
+    **dict.fromkeys(_MODEL, "model"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Each name is loaded when it is first used: `vmrunner --version` needs none of them."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME.get(name, 'errors')}"), name)

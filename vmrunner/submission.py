@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from vmrunner import units
+from vmrunner import source, units
 from vmrunner.config import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.jobfile import Chosen
@@ -140,9 +140,9 @@ def command(said: str | Sequence[str]) -> tuple[Step, ...]:
 def from_job(chosen: Chosen, environ: Mapping[str, str]) -> Wish:
     """The wish of one job; its paths are relative to its file."""
     job = chosen.job
-    source = job.source
-    if source is not None and not source.startswith("git+"):
-        source = str(chosen.directory / source)
+    place = job.source
+    if place is not None and not place.startswith(source.GIT):
+        place = str(chosen.directory / place)
     return Wish(
         steps=tuple(
             Step(
@@ -159,7 +159,7 @@ def from_job(chosen: Chosen, environ: Mapping[str, str]) -> Wish:
         container=job.container,
         docker=job.docker,
         privileged=job.privileged,
-        source=source,
+        source=place,
         env=job.env,
         secrets=secrets(job.secrets, environ, chosen.directory),
         artifacts=tuple(ArtifactRule(glob=item.path, always=item.always) for item in job.artifacts),
@@ -291,13 +291,12 @@ def _container(value: str) -> str:
 
 
 def _source(value: str | None) -> str | None:
-    if value is None or value.startswith("git+"):
-        return value
-    path = Path(value).expanduser()
-    if not path.is_dir():
-        what = "is not a directory" if path.exists() else "does not exist"
-        raise ConfigError(f"source: {value!r} {what}", hint="name a directory, or git+URL@REF")
-    return str(path.absolute())
+    if value is None:
+        return None
+    if not value.startswith(source.GIT):
+        value = str(Path(value).expanduser().absolute())
+    source.check(value)
+    return value
 
 
 def _artifact(rule: ArtifactRule) -> ArtifactRule:

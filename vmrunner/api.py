@@ -1,0 +1,345 @@
+"""The Python API: `run`, `Runner`. Everything is keyword-only but the command; durations take
+"30m", seconds or a timedelta; every wait can have a timeout; what is returned never changes."""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+
+from vmrunner import configfile, ids, preflight, process, source, submission, units
+from vmrunner.errors import (
+    BuildCancelled,
+    BuildError,
+    BuildFailed,
+    BuildLost,
+    BuildTimeout,
+    NotFinished,
+)
+from vmrunner.handle import Build
+from vmrunner.model import (
+    ArtifactRule,
+    BuildState,
+    Chunk,
+    Finding,
+    LogLine,
+    Process,
+    Reason,
+    Result,
+    Step,
+)
+from vmrunner.model import Build as Row
+from vmrunner.reading import PAUSE, Reader, ended, follow, lines
+from vmrunner.submission import Submission, Wish
+from vmrunner.wiring import Help, Wiring
+
+if TYPE_CHECKING:
+    from vmrunner.audit import Survivor
+    from vmrunner.config import Settings
+    from vmrunner.images import Progress
+    from vmrunner.verdicts import Plan
+
+log = logging.getLogger("vmrunner")
+
+Duration = str | float | timedelta
+Command = str | Sequence[str] | Sequence[Step]
+
+
+class Options(TypedDict, total=False):
+    """What a build can be given. Sizes take "4GiB" or bytes."""
+
+    provider: str | None
+    image: str | None  # the VM's
+    container: str | None
+    docker: bool
+    privileged: bool
+    source: str | os.PathLike[str] | None
+    env: Mapping[str, str]
+    secrets: Mapping[str, str | bytes] | Sequence[str]
+    artifacts: Sequence[str | ArtifactRule]
+    labels: Mapping[str, str]
+    timeout: Duration | None
+    ttl: Duration | None
+    queue_timeout: Duration | None
+    keep_on_failure: Duration | None
+    network: str | None
+    name: str | None
+    cpus: int | None
+    memory: str | int | None
+    disk: str | int | None
+    spot: bool
+    retry_on_loss: bool
+    priority: int
+    idempotency_key: str | None
+
+
+class Runner:
+    """Builds from this process. With no engine serving the ledger elsewhere, waiting runs one
+    here. `settings`: default, what the configuration files and the environment say. Close it when
+    done, or use it in a `with`."""
+
+    def __init__(self, *, settings: Settings | None = None, wiring: Wiring | None = None) -> None:
+        self.wiring = wiring or Wiring(settings or configfile.load().settings)
+        self._help = Help(self.wiring, "api")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go. Builds that `submit` queued belong to the ledger: when no other engine serves
+        it, a background one is started for those that have not ended."""
+        own = self._help.own
+        self._help.close()
+        if own and self.wiring.ledger.builds.list(active=True, limit=1):
+            self.wiring.ensure_background()
+        self.wiring.close()
+
+    # --- builds ---
+
+    def submit(self, command: Command, /, **options: Unpack[Options]) -> Build:
+        """Queue a build and return at once. It belongs to the ledger: it outlives this process."""
+        build, _ = self.enter(wish(command, options))
+        self._help.ensure()
+        self._help.wake()
+        return Build(build, self)
+
+    def run(
+        self,
+        command: Command,
+        /,
+        *,
+        check: bool = True,
+        on_log: Callable[[LogLine], object] | None = None,
+        wait_timeout: Duration | None = None,
+        **options: Unpack[Options],
+    ) -> Build:
+        """Submit, follow and wait. The build belongs to this process and ends with it.
+
+        `on_log` gets each line. `check`: raise `BuildFailed`, `BuildTimeout`, `BuildCancelled` or
+        `BuildLost` unless it succeeded. An exception on the way (Ctrl-C, in `on_log`) cancels it;
+        so does `wait_timeout`, which raises `NotFinished`."""
+        build, _ = self.enter(wish(command, options), submitter=process.current())
+        try:
+            end = _end(wait_timeout)
+            if on_log is not None:
+                for line in self.lines(build.id, follow=True, end=end):
+                    on_log(line)
+            return self.wait(build.id, end=end, check=check)
+        except BuildError:
+            raise
+        except BaseException:
+            self.cancel(build.id)
+            self._settle(build.id, cancelled=True)
+            raise
+
+    def get(self, build: str) -> Build:
+        """By id, by the beginning of an id, or by name (the newest). Raises `NotFound`."""
+        return Build(self.wiring.ledger.builds.find(build), self)
+
+    def list(
+        self,
+        *,
+        active: bool | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int | None = 100,
+    ) -> builtins.list[Build]:
+        """Newest first. `active`: only those that have not finished (True) or have (False)."""
+        rows = self.wiring.ledger.builds.list(active=active, labels=labels, limit=limit)
+        return [Build(row, self) for row in rows]
+
+    def cancel(self, build: str) -> Build:
+        """Wish that it ends and its VM dies. Returns at once; wait for it if you need to."""
+        row = self.wiring.ledger.builds.find(build)
+        row = self.wiring.ledger.builds.request_cancel(row.id, Reason.USER, time.time())
+        self._help.wake()
+        return Build(row, self)
+
+    # --- the house ---
+
+    def reap(self, *, dry_run: bool = False, provider: str | None = None) -> dict[str, Plan]:
+        """One pass of the reaper over every provider, or one; what it decided, by provider."""
+        from vmrunner import care
+
+        return care.reap(self.wiring, provider=provider, dry_run=dry_run)
+
+    def audit(self, *, provider: str | None = None) -> builtins.list[Survivor]:
+        """What is alive and should not be; empty when all is well."""
+        from vmrunner import care
+
+        return care.audit(self.wiring, provider=provider)
+
+    def doctor(self, *, provider: str | None = None) -> builtins.list[Finding]:
+        """Is everything there, and allowed? Each finding with its fix."""
+        from vmrunner import care
+
+        return care.doctor(self.wiring, provider=provider)
+
+    # --- what handles and the command line stand on ---
+
+    def enter(
+        self,
+        wished: Wish,
+        *,
+        submitter: Process | None = None,
+        on_image: Callable[[Progress], None] | None = None,
+    ) -> tuple[Row, bool]:
+        """Check a wish, pack its source and queue it: the build, and whether it is a new one (not
+        one that had its idempotency key already)."""
+        checked = submission.check(wished, self.wiring.settings)
+        for text in checked.warnings:
+            log.warning("%s", text)
+        preflight.check(self.wiring, checked.spec, on_image or _log_image)
+        return self.queue(checked, submitter=submitter)
+
+    def queue(self, checked: Submission, *, submitter: Process | None = None) -> tuple[Row, bool]:
+        """The last part of `enter`."""
+        ledger, build = self.wiring.ledger, ids.build_id()
+        spool = self.wiring.paths.sources / f"{build}.tar"
+        new = False
+        try:
+            if checked.spec.source is not None:
+                spool.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                source.spool(checked.spec.source, spool)
+            row, new = ledger.builds.submit(
+                checked.spec,
+                id=build,
+                now=time.time(),
+                submitter=submitter,
+                secrets=checked.secrets,
+            )
+        finally:
+            if not new:
+                spool.unlink(missing_ok=True)
+        return row, new
+
+    def lines(
+        self, build: str, *, follow: bool, after: int = 0, end: float | None = None
+    ) -> Iterator[LogLine]:
+        """The log from line `after` on; with `follow` until the build has ended."""
+        if not follow:
+            return lines(Reader(self.wiring.ledger, build, after=after).fresh())
+        return lines(self._chunks(build, after, end))
+
+    def wait(
+        self,
+        build: str,
+        *,
+        timeout: Duration | None = None,
+        end: float | None = None,
+        check: bool = False,
+    ) -> Build:
+        """Until it has ended (or is held). `NotFinished` when the wait's own time runs out."""
+        end = _end(timeout) if end is None else end
+        while True:
+            row = self.wiring.ledger.builds.get(build)
+            if ended(row):
+                break
+            self._pause(PAUSE, build, end)
+        self._settle(build)
+        if check:
+            raise_for(row)
+        return Build(self.wiring.ledger.builds.get(build), self)
+
+    def _chunks(self, build: str, after: int, end: float | None) -> Iterator[Chunk]:
+        def pause(seconds: float) -> None:
+            self._pause(seconds, build, end)
+
+        return follow(self.wiring.ledger, build, after=after, pause=pause)
+
+    def _pause(self, seconds: float, build: str, end: float | None) -> None:
+        if end is not None and time.monotonic() >= end:
+            raise NotFinished(f"{build} has not ended yet", hint="it goes on; wait again")
+        self._help.ensure()
+        time.sleep(seconds)
+
+    def _settle(self, build: str, *, cancelled: bool = False, seconds: float = 60.0) -> None:
+        """While the engine is ours, see the build's VM gone before going on: else nobody would.
+        A held VM stays, and so does one whose build goes on, unless it was `cancelled`."""
+        end = time.monotonic() + seconds
+        while self._help.own and time.monotonic() < end:
+            row = self.wiring.ledger.builds.get(build)
+            if row.state is BuildState.HELD or not (cancelled or row.finished):
+                return
+            if row.finished and not self.wiring.ledger.instances.list(build=build, active=True):
+                return
+            time.sleep(PAUSE)
+
+
+def run(
+    command: Command,
+    /,
+    *,
+    check: bool = True,
+    on_log: Callable[[LogLine], object] | None = None,
+    wait_timeout: Duration | None = None,
+    **options: Unpack[Options],
+) -> Build:
+    """One build in one fresh VM, from here to its end. See `Runner.run`."""
+    runner = Runner()
+    try:
+        return runner.run(command, check=check, on_log=on_log, wait_timeout=wait_timeout, **options)
+    finally:
+        runner.close()
+
+
+def wish(command: Command, options: Options) -> Wish:
+    """Keywords as a wish. Raises TypeError for a keyword that there is not."""
+    unknown = sorted(options.keys() - Options.__annotations__.keys())
+    if unknown:
+        hint = units.meant(unknown[0], Options.__annotations__)
+        raise TypeError(f"no option {unknown[0]!r} of a build ({hint})")
+    said = dict(options)
+    said["secrets"] = submission.secrets(options.get("secrets") or (), os.environ, Path.cwd())
+    said["artifacts"] = tuple(
+        rule if isinstance(rule, ArtifactRule) else ArtifactRule(glob=rule)
+        for rule in options.get("artifacts") or ()
+    )
+    place = options.get("source")
+    said["source"] = None if place is None else os.fspath(place)
+    for name in ("env", "labels"):
+        said[name] = dict(options.get(name) or {})  # type: ignore[call-overload]
+    return Wish(steps=_steps(command), **said)  # type: ignore[arg-type]
+
+
+def _steps(command: Command) -> tuple[Step, ...]:
+    if not isinstance(command, str) and any(isinstance(part, Step) for part in command):
+        return tuple(part if isinstance(part, Step) else Step(run=part) for part in command)
+    return submission.command(command)  # type: ignore[arg-type]
+
+
+def raise_for(row: Row) -> None:
+    """Raise what a build's end is called, unless it succeeded."""
+    if row.result is None or row.result is Result.SUCCESS:
+        return
+    kind = {
+        Result.FAILURE: BuildFailed,
+        Result.TIMEOUT: BuildTimeout,
+        Result.CANCELLED: BuildCancelled,
+        Result.ERROR: BuildLost,
+    }[row.result]
+    said = f"exit code {row.exit_code}" if row.exit_code is not None else row.message
+    reason = row.reason.value if row.reason else "unknown"
+    raise kind(f"{row.id}: {row.result.value}, {reason}: {said or 'no more is known'}", build=row)
+
+
+def _end(timeout: Duration | None) -> float | None:
+    return None if timeout is None else time.monotonic() + units.duration(timeout, "timeout")
+
+
+def _log_image(progress: Progress) -> None:
+    if progress.fraction == 1.0:
+        log.info("VM image: %s took %.0f s", progress.stage, progress.seconds)

@@ -1,0 +1,125 @@
+"""What goes to stdout and stderr: data on the one, talk on the other. Tables are plain columns, so
+that they read the same on a terminal and in a pipe; JSON comes in an envelope."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import IO, Any, Final, Generic, TextIO, TypeVar
+
+T = TypeVar("T")
+SCHEMA_VERSION: Final = 1
+
+_COLOURS: Final = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "bold": 1, "dim": 2}
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    JSONL = "jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[T]):
+    """One column of a table; `wide` ones come with `-o wide`."""
+
+    title: str
+    text: Callable[[T], str]
+    wide: bool = False
+    colour: Callable[[T], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class View(Generic[T]):
+    """How one kind of thing is shown."""
+
+    kind: str
+    columns: Sequence[Column[T]]
+    document: Callable[[T], Mapping[str, Any]]
+    empty: str = ""  # said on stderr when there is nothing
+
+
+def show(view: View[T], items: Sequence[T], form: Format) -> None:
+    """Print `items` on stdout."""
+    if form is Format.JSON:
+        write_json(sys.stdout, view.kind, [view.document(item) for item in items])
+    elif form is Format.JSONL:
+        for item in items:
+            print_out(json.dumps(view.document(item), ensure_ascii=False))
+    elif items:
+        columns = [column for column in view.columns if not column.wide or form is Format.WIDE]
+        print_out("\n".join(table(columns, items, colour=coloured(sys.stdout))))
+    elif view.empty:
+        say(view.empty)
+
+
+def envelope(kind: str, items: Sequence[Mapping[str, Any]]) -> str:
+    """A JSON document of a stable shape."""
+    document = {"schema_version": SCHEMA_VERSION, "kind": kind, "items": list(items)}
+    return json.dumps(document, ensure_ascii=False, indent=2)
+
+
+def write_json(stream: IO[str], kind: str, items: Sequence[Mapping[str, Any]]) -> None:
+    print(envelope(kind, items), file=stream, flush=True)
+
+
+def table(columns: Sequence[Column[T]], items: Iterable[T], *, colour: bool) -> list[str]:
+    """Aligned lines, the titles first."""
+    rows = [(item, [clean(column.text(item)) or "-" for column in columns]) for item in items]
+    titles = [column.title.upper() for column in columns]
+    widths = [
+        max(len(title), *(len(cells[at]) for _, cells in rows)) if rows else len(title)
+        for at, title in enumerate(titles)
+    ]
+    lines = ["  ".join(t.ljust(w) for t, w in zip(titles, widths, strict=True)).rstrip()]
+    for item, cells in rows:
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+        padded[-1] = cells[-1]
+        if colour:
+            padded = [
+                paint(cell, column.colour(item)) if column.colour else cell
+                for cell, column in zip(padded, columns, strict=True)
+            ]
+        lines.append("  ".join(padded).rstrip())
+    return lines
+
+
+def coloured(stream: IO[Any]) -> bool:
+    """May this stream be given colours?"""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return stream.isatty()
+
+
+def paint(text: str, colour: str) -> str:
+    """`text` in a colour, for a terminal; no name, no colour."""
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if colour else text
+
+
+def clean(text: str) -> str:
+    """One line without anything that a terminal would obey: it may come from a guest."""
+    return "".join(c if c.isprintable() else " " if c in "\r\n\t" else "\ufffd" for c in text)
+
+
+def print_out(text: str) -> None:
+    """Data. What stdout's encoding cannot hold is replaced, never an error."""
+    _print(text, sys.stdout)
+
+
+def say(text: str) -> None:
+    """Talk: one line on stderr, named so that it is never taken for the build's own."""
+    _print(f"vmrunner: {clean(text)}", sys.stderr)
+
+
+def warn(text: str) -> None:
+    say(f"warning: {text}")
+
+
+def _print(text: str, stream: TextIO) -> None:
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)

@@ -1,0 +1,207 @@
+"""How builds, instances and the rest are shown: columns for people, documents for programs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from vmrunner import units
+from vmrunner.cli.output import Column, View
+from vmrunner.model import Build, BuildState, Instance, Result, Step
+
+_RESULT_COLOURS = {
+    Result.SUCCESS: "green",
+    Result.FAILURE: "red",
+    Result.ERROR: "red",
+    Result.TIMEOUT: "yellow",
+    Result.CANCELLED: "yellow",
+}
+
+
+def iso(at: float | None) -> str | None:
+    """RFC 3339 in UTC, to the millisecond."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def build_document(build: Build) -> dict[str, Any]:
+    """A build for programs. Times are RFC 3339, durations seconds, sizes bytes, cost USD."""
+    spec = build.spec
+    return {
+        "id": build.id,
+        "name": spec.name or None,
+        "state": build.state.value,
+        "result": build.result.value if build.result else None,
+        "reason": build.reason.value if build.reason else None,
+        "exit_code": build.exit_code,
+        "message": build.message or None,
+        "attempt": build.attempt,
+        "instance": build.instance,
+        "created_at": iso(build.created_at),
+        "finished_at": iso(build.finished_at),
+        "hold_until": iso(build.hold_until),
+        "phases": [
+            {
+                "state": phase.state.value,
+                "started_at": iso(phase.started),
+                "ended_at": iso(phase.ended),
+                "seconds": None if phase.ended is None else round(phase.ended - phase.started, 3),
+            }
+            for phase in build.phases
+        ],
+        "cost": round(build.cost, 6),
+        "foreground": build.submitter is not None,
+        "cancel": build.cancel.value if build.cancel else None,
+        "labels": dict(spec.labels),
+        "idempotency_key": spec.idempotency_key,
+        "provider": spec.provider,
+        "image": spec.image,
+        "container": spec.container,
+        "network": spec.network.value,
+        "docker": spec.docker,
+        "timeout": spec.timeout,
+        "ttl": spec.ttl,
+        "steps": [step_document(step) for step in spec.steps],
+        "source": spec.source,
+        "env": dict(spec.env),
+        "secrets": list(spec.secrets),
+        "artifacts": [{"path": rule.glob, "always": rule.always} for rule in spec.artifacts],
+    }
+
+
+def step_document(step: Step) -> dict[str, Any]:
+    document: dict[str, Any] = {"name": step.title}
+    document |= {"run": step.run} if step.run is not None else {"argv": list(step.argv)}
+    if step.timeout is not None:
+        document["timeout"] = step.timeout
+    return document
+
+
+def instance_document(row: Instance) -> dict[str, Any]:
+    """An instance for programs."""
+    return {
+        "id": row.id,
+        "build": row.build,
+        "attempt": row.attempt,
+        "state": row.state.value,
+        "provider": row.provider,
+        "kind": row.scope.kind,
+        "account": row.scope.account,
+        "place": row.scope.place,
+        "machine_type": row.offer.machine_type,
+        "market": row.offer.market.value,
+        "image": row.offer.image or None,
+        "ref": row.ref.id if row.ref else None,
+        "address": f"{row.address.host}:{row.address.port}" if row.address else None,
+        "created_at": iso(row.created_at),
+        "deadline": iso(row.deadline),
+        "gone_at": iso(row.gone_at),
+        "death": row.death.value if row.death else None,
+        "message": row.message or None,
+        "deletes": row.deletes,
+    }
+
+
+def build_view(now: float | None = None) -> View[Build]:
+    """`ps`."""
+    at = time.time() if now is None else now
+
+    def phase(build: Build) -> str:
+        return "" if build.finished else units.span(at - build.state_since)
+
+    return View(
+        kind="build",
+        columns=(
+            Column("id", lambda b: b.id),
+            Column("name", lambda b: b.spec.name),
+            Column("state", lambda b: b.state.value),
+            Column("result", _result, colour=lambda b: result_colour(b.result)),
+            Column("age", lambda b: units.span(at - b.created_at)),
+            Column("phase", phase),
+            Column("provider", lambda b: b.spec.provider, wide=True),
+            Column("container", lambda b: b.spec.container, wide=True),
+            Column("instance", lambda b: b.instance or "", wide=True),
+            Column("reason", lambda b: b.reason.value if b.reason else "", wide=True),
+            Column("cost", lambda b: f"${b.cost:.4f}" if b.cost else "", wide=True),
+            Column("labels", lambda b: _labels(b.spec.labels), wide=True),
+            Column("command", lambda b: short(b.spec.steps[0].title, 40)),
+        ),
+        document=build_document,
+    )
+
+
+def instance_view(
+    clock: Callable[[Instance], float], cloud: Mapping[str, str] | None = None
+) -> View[Instance]:
+    """`vm ls`; `cloud` is what the providers show, by instance id."""
+
+    def left(row: Instance) -> str:
+        if row.gone_at is not None:
+            return ""
+        rest = row.deadline - clock(row)
+        return units.span(rest) if rest > 0 else f"{units.span(-rest)} over"
+
+    columns = [
+        Column[Instance]("id", lambda r: r.id),
+        Column[Instance]("build", lambda r: r.build),
+        Column[Instance]("state", lambda r: r.state.value),
+    ]
+    if cloud is not None:
+        columns.append(Column("cloud", lambda r: cloud.get(r.id, "not seen")))
+    columns += [
+        Column("provider", lambda r: r.provider),
+        Column("type", lambda r: r.offer.machine_type),
+        Column("age", lambda r: units.span((r.gone_at or clock(r)) - r.created_at)),
+        Column("left", left),
+        Column("death", lambda r: r.death.value if r.death else "", wide=True),
+        Column("ref", lambda r: r.ref.id if r.ref else "", wide=True),
+        Column("place", lambda r: r.offer.place, wide=True),
+    ]
+
+    def document(row: Instance) -> dict[str, Any]:
+        more = {} if cloud is None else {"cloud": cloud.get(row.id)}
+        return instance_document(row) | more
+
+    return View(kind="instance", columns=columns, document=document)
+
+
+def result_colour(result: Result | None) -> str:
+    return _RESULT_COLOURS.get(result, "") if result else ""
+
+
+def short(text: str, width: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def timeline(build: Build, now: float, *, width: int = 40, unicode: bool = True) -> list[str]:
+    """The phases of a build as bars on one scale."""
+    phases = [phase for phase in build.phases if phase.state is not BuildState.FINISHED]
+    if not phases:
+        return []
+    begun = phases[0].started
+    last = phases[-1].ended
+    whole = max((last if last is not None else now) - begun, 0.001)
+    block, edge = ("█", "▏") if unicode else ("#", "|")
+    lines = []
+    for phase in phases:
+        start = min(round((phase.started - begun) / whole * width), width - 1)
+        length = round(phase.seconds(now) / whole * width)
+        bar = " " * start + (block * min(length, width - start) or edge)
+        running = "" if phase.ended is not None else " …" if unicode else " ..."
+        lines.append(f"{phase.state.value:<13}{units.span(phase.seconds(now)):>8}  {bar}{running}")
+    return lines
+
+
+def _result(build: Build) -> str:
+    if build.result is None:
+        return ""
+    failed = build.result is Result.FAILURE and build.exit_code is not None
+    return f"{build.result.value} ({build.exit_code})" if failed else build.result.value
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))

@@ -1,0 +1,172 @@
+"""What the API returns: a build as it was when it was read, with the things one does to it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vmrunner.errors import NotFound, VmrunnerError
+from vmrunner.model import Build as Row
+from vmrunner.model import BuildSpec, BuildState, LogLine, Phase, Reason, Result
+
+if TYPE_CHECKING:
+    from vmrunner.api import Runner
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file that a build brought back. `path` is relative, as it was in the work directory."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Artifacts:
+    """What one build brought back."""
+
+    directory: Path
+
+    def ls(self) -> list[Artifact]:
+        """All files, by path."""
+        found = []
+        for place, _, names in os.walk(self.directory):
+            for name in names:
+                path = Path(place, name)
+                size = path.lstat().st_size
+                found.append(Artifact(str(path.relative_to(self.directory)), size))
+        return sorted(found, key=lambda artifact: artifact.path)
+
+    def download(self, dest: str | os.PathLike[str], *paths: str) -> list[Path]:
+        """Copy them all, or those `paths`, below `dest`; returns where each is. What is there by
+        the same name is replaced. Raises `NotFound` for a path that did not come back."""
+        known = [artifact.path for artifact in self.ls()]
+        missing = sorted(set(paths) - set(known))
+        if missing:
+            raise NotFound(
+                f"no artifact {missing[0]!r}", hint="there: " + (", ".join(known) or "none")
+            )
+        return [self._copy(path, Path(dest)) for path in (paths or known)]
+
+    def _copy(self, path: str, dest: Path) -> Path:
+        target = dest / path
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            shutil.copy2(self.directory / path, target, follow_symlinks=False)
+        except OSError as error:
+            raise VmrunnerError(
+                f"artifacts: {target} cannot be written: {error.strerror}"
+            ) from None
+        return target
+
+
+class Build:
+    """A build as it was when it was read; `refresh()` reads it again."""
+
+    def __init__(self, row: Row, runner: Runner) -> None:
+        self._row = row
+        self._runner = runner
+
+    def __repr__(self) -> str:
+        end = f" {self.result.value}" if self.result else ""
+        return f"<Build {self.id} {self.state.value}{end}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Build) and other._row == self._row
+
+    def __hash__(self) -> int:
+        return hash(self._row.id)
+
+    @property
+    def id(self) -> str:
+        return self._row.id
+
+    @property
+    def name(self) -> str:
+        return self._row.spec.name
+
+    @property
+    def spec(self) -> BuildSpec:
+        """What was submitted."""
+        return self._row.spec
+
+    @property
+    def state(self) -> BuildState:
+        return self._row.state
+
+    @property
+    def result(self) -> Result | None:
+        return self._row.result
+
+    @property
+    def reason(self) -> Reason | None:
+        return self._row.reason
+
+    @property
+    def message(self) -> str:
+        """One line beside the reason."""
+        return self._row.message
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._row.exit_code
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """What it went through, with times; `phase.seconds(now)` is how long it took."""
+        return self._row.phases
+
+    @property
+    def cost(self) -> float:
+        """USD, estimated; 0 where the machine is your own."""
+        return self._row.cost
+
+    @property
+    def instance(self) -> str | None:
+        """The id of its VM, the current attempt's."""
+        return self._row.instance
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self._row.spec.labels
+
+    @property
+    def created_at(self) -> float:
+        return self._row.created_at
+
+    @property
+    def finished_at(self) -> float | None:
+        return self._row.finished_at
+
+    @property
+    def finished(self) -> bool:
+        return self._row.finished
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """What it brought back; complete once it has ended."""
+        return Artifacts(self._runner.wiring.paths.artifacts / self.id)
+
+    def refresh(self) -> Build:
+        """The same build, read again."""
+        return Build(self._runner.wiring.ledger.builds.get(self.id), self._runner)
+
+    def wait(self, *, timeout: str | float | timedelta | None = None, check: bool = False) -> Build:
+        """Until it has ended. `NotFinished` (a TimeoutError) when `timeout` runs out first;
+        `check`: raise a `BuildError` unless it succeeded."""
+        return self._runner.wait(self.id, timeout=timeout, check=check)
+
+    def logs(self, *, follow: bool = False, after: int = 0) -> Iterator[LogLine]:
+        """Its log, line by line from line `after` on: strings with `.seq` (the line's number, from
+        1) and `.time`. `follow`: until it has ended."""
+        return self._runner.lines(self.id, follow=follow, after=after)
+
+    def cancel(self) -> Build:
+        """Wish that it ends and its VM dies; returns at once."""
+        return self._runner.cancel(self.id)

@@ -1,0 +1,46 @@
+"""Makes the order for one instance: fresh keys, the user-data that plants them, and the access
+that goes with it. Nothing in it is worth anything beyond this VM."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vmrunner import cloudinit, keys
+from vmrunner.model import Access, Build, Offer, Order, Role
+
+#: How each kind of provider hands user-data to cloud-init.
+_DATASOURCE: Final = {"ec2": "Ec2", "gce": "GCE"}
+
+
+class Maker:
+    """One ledger's maker of orders."""
+
+    def __init__(self, installation: str, generation: str) -> None:
+        self._installation = installation
+        self._generation = generation
+
+    def __call__(
+        self, build: Build, instance: str, offer: Offer, deadline: float
+    ) -> tuple[Order, Access]:
+        user, host = keys.generate(), keys.generate()
+        user_data = cloudinit.user_data(
+            instance=instance,
+            deadline=deadline,
+            boot_ttl=build.spec.ttl,
+            authorized_key=user.public,
+            host_private=host.private,
+            host_public=host.public,
+            datasource=_DATASOURCE.get(offer.scope.kind, "NoCloud"),
+        )
+        order = Order(
+            instance=instance,
+            build=build.id,
+            installation=self._installation,
+            generation=self._generation,
+            role=Role.BUILD,
+            offer=offer,
+            deadline=deadline,
+            user_data=user_data,
+            network=build.spec.network,
+        )
+        return order, Access(user_private=user.private, host_public=host.public)

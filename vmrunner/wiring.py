@@ -1,0 +1,267 @@
+"""Where the parts are joined: settings → ledger, providers, sessions, engine.
+
+Nothing is opened before it is asked for. Tests join other parts here, by subclassing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from vmrunner import config, process
+from vmrunner.config import Paths, Settings
+from vmrunner.errors import ConfigError, VmrunnerError
+from vmrunner.model import Limits
+
+if TYPE_CHECKING:
+    from vmrunner.desk import EngineLimits, Orders
+    from vmrunner.engine import Engine
+    from vmrunner.following import Sessions
+    from vmrunner.ledger import Ledger
+    from vmrunner.ledger.values import Member
+    from vmrunner.providers import Provider
+
+log = logging.getLogger("vmrunner")
+
+SERVE: Final = "serve"  # engines that stay, or stay until all is done
+BACKGROUND: Final = "background"
+_STAYING: Final = frozenset({SERVE, BACKGROUND})
+_LEASE: Final = 60.0  # seconds without a beat after which an engine elsewhere counts as gone
+
+
+class Wiring:
+    """The parts of one configuration. Close it when done."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.paths: Paths = config.paths(settings)
+        self._lock = threading.RLock()
+        self._providers: dict[str, Provider] = {}
+
+    # --- parts ---
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger, open; SQLite is made and upgraded on the way."""
+        from vmrunner.ledger import Ledger
+
+        with self._lock:
+            secret = self.settings.secret_key
+            return Ledger.open(
+                config.database_url(self.settings),
+                data_dir=self.paths.data,
+                secret_key=secret.get_secret_value() if secret else None,
+                installation=self.settings.installation,
+            )
+
+    def provider(self, name: str) -> Provider:
+        """The driver of one configured provider."""
+        with self._lock:
+            if name not in self._providers:
+                self._providers[name] = self.open_provider(name)
+            return self._providers[name]
+
+    def open_provider(self, name: str) -> Provider:
+        """A new driver. `ConfigError` when its options or its SDK are not as they must be."""
+        from vmrunner import providers
+
+        kind = self.settings.providers[name].kind
+        options: dict[str, Any] = self.settings.provider_options(name)
+        if kind == "qemu":
+            options |= {
+                "state_dir": self.paths.state(kind),
+                "cache_dir": self.paths.cache,
+                "installation": self.ledger.installation,
+            }
+        return providers.load(kind, name, **options)
+
+    def providers(self) -> dict[str, Provider]:
+        """All that can be opened. One that cannot must not keep the others from working."""
+        opened = {}
+        for name in self.settings.providers:
+            try:
+                opened[name] = self.provider(name)
+            except VmrunnerError as error:
+                log.warning("provider %s is left out: %s", name, error)
+        return opened
+
+    def sessions(self) -> Sessions:
+        """What drives a build on its VM."""
+        from vmrunner.session import Session
+
+        return Session
+
+    def orders(self) -> Orders:
+        """What makes the order for an instance."""
+        from vmrunner.orders import Maker
+
+        return Maker(self.ledger.installation, self.ledger.generation)
+
+    def limits(self) -> EngineLimits:
+        from vmrunner.desk import EngineLimits
+
+        said = self.settings.limits
+        each = {
+            name: provider.max_instances
+            for name, provider in self.settings.providers.items()
+            if provider.max_instances is not None
+        }
+        return EngineLimits(
+            limits=Limits(max_ttl=said.max_ttl, max_instances=said.max_instances),
+            each=each,
+            log_bytes=said.log_bytes,
+            artifact_bytes=said.artifact_bytes,
+        )
+
+    def engine(self, kind: str) -> Engine:
+        """A new engine over these parts."""
+        from vmrunner.engine import Engine
+
+        return Engine(
+            self.ledger,
+            self.providers(),
+            self.sessions(),
+            self.limits(),
+            process=process.current(),
+            kind=kind,
+            paths=self.paths,
+            orders=self.orders(),
+        )
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if "ledger" in self.__dict__:
+            self.ledger.close()
+            del self.__dict__["ledger"]
+        self._providers.clear()
+
+    # --- who serves this ledger ---
+
+    def served(self, *, staying: bool = False) -> bool:
+        """Does an engine of another process serve this ledger? `staying`: one that does not end
+        with a build of its own."""
+        me = process.current()
+        return any(
+            self._lives(member)
+            for member in self.ledger.engines.list()
+            if member.process != me and (member.kind in _STAYING or not staying)
+        )
+
+    def _lives(self, member: Member) -> bool:
+        one_host = self.ledger.url.startswith(config.SQLITE)
+        lives = process.alive(member.process, one_host=one_host)
+        return time.time() - member.seen_at < _LEASE if lives is None else lives
+
+    def ensure_background(self) -> None:
+        """See to it that an engine outlives this process: start one unless one is there."""
+        if not self.served(staying=True):
+            self.spawn_engine()
+
+    def spawn_engine(self) -> None:
+        """Start an engine in a session of its own, which ends when nothing is left to do."""
+        from vmrunner import configfile
+
+        data = self.paths.data
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # It runs elsewhere, where a project's file would not be found: it gets the settings whole.
+        settings = data / "engine.toml"
+        log_file = _private(self.paths.engine_log, os.O_APPEND)
+        try:
+            with os.fdopen(_private(settings, os.O_TRUNC), "w") as file:
+                file.write(configfile.dump(self.settings))
+            environ = {
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(configfile.PREFIX) or name in configfile.NOT_SETTINGS
+            }
+            if self.settings.secret_key is not None:
+                environ["VMRUNNER_SECRET_KEY"] = self.settings.secret_key.get_secret_value()
+            subprocess.Popen(
+                [sys.executable, "-m", "vmrunner", "serve", "--until-idle"],
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                env=environ | {"VMRUNNER_CONFIG": str(settings)},
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ConfigError(f"the background engine cannot be started: {error}") from None
+        finally:
+            os.close(log_file)
+
+    # --- an engine in this process ---
+
+    @contextmanager
+    def served_here(self, kind: str) -> Iterator[Help]:
+        """While inside, builds are served: by a living engine elsewhere, else by one of our own."""
+        helper = Help(self, kind)
+        try:
+            yield helper
+        finally:
+            helper.close()
+
+
+class Help:
+    """Sees to it that an engine serves the ledger. `ensure` is cheap; call it in every wait."""
+
+    CHECK: Final = 2.0  # seconds between looks at the others
+
+    def __init__(self, wiring: Wiring, kind: str) -> None:
+        self._wiring = wiring
+        self._kind = kind
+        self._engine: Engine | None = None
+        self._stop = threading.Event()
+        self._checked = float("-inf")
+        self._thread: threading.Thread | None = None
+
+    @property
+    def own(self) -> bool:
+        return self._engine is not None
+
+    def ensure(self) -> None:
+        """Start an engine here when no other lives; wake it up otherwise."""
+        now = time.monotonic()
+        if self._engine is not None or now - self._checked < self.CHECK:
+            return
+        self._checked = now
+        if self._wiring.served():
+            return
+        engine = self._wiring.engine(self._kind)
+        self._engine = engine
+        self._thread = threading.Thread(
+            target=engine.run, args=(self._stop.is_set,), name="engine", daemon=True
+        )
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Something was submitted or wished: whoever serves should look at once."""
+        from vmrunner import wake
+
+        if self._engine is not None:
+            self._engine.wake()
+        else:
+            wake.poke(self._wiring.paths.wake)
+
+    def close(self) -> None:
+        """Let the own engine go; what belongs to the ledger goes on in its VM."""
+        if self._engine is None or self._thread is None:
+            return
+        self._stop.set()
+        self._engine.wake()
+        self._thread.join(timeout=5)
+        self._engine.close()
+        self._engine = None
+
+
+def _private(path: Path, how: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o600)
