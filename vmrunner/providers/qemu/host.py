@@ -7,6 +7,7 @@ This module is read by the keeper: standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -116,9 +117,10 @@ def machine_id(state_dir: Path) -> str:
         if text and text != "uninitialized":
             return text
     kept = state_dir / "machine-id"
-    try:
-        with kept.open("x") as file:
-            file.write(os.urandom(16).hex())
-    except FileExistsError:
-        pass
+    if not kept.exists():
+        made = kept.with_name(f".machine-id.{os.getpid()}")
+        made.write_text(os.urandom(16).hex())
+        with contextlib.suppress(FileExistsError):
+            kept.hardlink_to(made)  # the first one wins
+        made.unlink()
     return kept.read_text().strip()

@@ -190,7 +190,7 @@ class Keeper:
         if complaint and death["cause"] == "crash":
             death = {**death, "detail": f"{death['detail']}: {complaint[-500:]}"}
         with contextlib.suppress(OSError):
-            layout.bury(self.state, self.home, death)
+            self.state.bury(self.home, death)
 
 
 def _open(path: str, *, write: bool, readable: bool) -> int:

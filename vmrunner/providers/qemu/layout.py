@@ -2,8 +2,8 @@
 
     instances/<installation>_<instance>_<deadline>/   one VM: all that it has
     instances/.new-*/                                 being filled; renamed when whole
-    dead/<installation>_<instance>_<deadline>.json    a tombstone: how it ended; kept for a while
-    lock                                              held while an instance is looked up and named
+    ended.jsonl                                       tombstones: how each VM ended; kept a while
+    lock                                              held while one is named, or buried
 
 The directory's name says whose it is, which and until when, so that a sweep needs no ledger and
 no file that could be corrupt. This module is read by the keeper: standard library only.
@@ -98,16 +98,16 @@ class State:
         return self.path / "instances"
 
     @property
-    def dead(self) -> Path:
-        return self.path / "dead"
+    def ended(self) -> Path:
+        return self.path / "ended.jsonl"
 
     def prepare(self) -> None:
-        for place in (self.path, self.instances, self.dead):
+        for place in (self.path, self.instances):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """One creator at a time, over all processes, for as long as naming takes."""
+        """One at a time, over all processes, for as long as naming or burying takes."""
         with (self.path / "lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -128,49 +128,55 @@ class State:
                 return home
         return None
 
+    def tombstones(self) -> dict[str, dict[str, Any]]:
+        """How each instance ended, by its id, while that is remembered."""
+        try:
+            lines = self.ended.read_bytes().splitlines()
+        except FileNotFoundError:
+            return {}
+        stones = (stone for line in lines if (stone := _object(line)) is not None)
+        return {str(stone.get("instance")): stone for stone in stones}
+
     def tombstone(self, instance: str) -> dict[str, Any] | None:
-        """How the instance ended, while that is remembered."""
-        if not is_word(instance):
-            return None
-        for file in self.dead.glob(f"*_{instance}_*.json"):
-            name = parse(file.stem)
-            if name and name.instance == instance:
-                return read_json(file) or {}
-        return None
+        return self.tombstones().get(instance)
+
+    def bury(self, home: Home, death: Mapping[str, Any]) -> None:
+        """Remember how a VM ended, then remove all that it had. Again is harmless: the first
+        account stays."""
+        name = home.name
+        if name is not None:
+            plan = home.read(PLAN) or {}
+            stone = {
+                "instance": name.instance,
+                "installation": name.installation,
+                "deadline": name.deadline,
+                **death,
+                "created": plan.get("created"),
+                "order": plan.get("order"),
+                "console": console_tail(home.path, 4096),
+            }
+            with self.locked():
+                if name.instance not in self.tombstones():
+                    with self.ended.open("ab") as file:
+                        file.write(json.dumps(stone).encode() + b"\n")
+        shutil.rmtree(home.path, ignore_errors=True)
 
     def prune(self, now: float, *, remember: float, half_made: float) -> None:
-        """Forget tombstones of VMs that ended, and had to end, long ago; remove what a creator
-        that died left under a temporary name."""
-        for stone in self.dead.glob("*.json"):
-            with contextlib.suppress(OSError):
-                name = parse(stone.stem)
-                if now > max(stone.stat().st_mtime, name.deadline if name else 0) + remember:
-                    stone.unlink()
+        """Forget VMs that ended, and had to end, long ago; remove what a creator that died left
+        under a temporary name."""
+
+        def old(stone: Mapping[str, Any]) -> bool:
+            return max(stone.get("ended") or 0, stone.get("deadline") or 0) + remember < now
+
+        if any(map(old, self.tombstones().values())):
+            with self.locked():
+                kept = [stone for stone in self.tombstones().values() if not old(stone)]
+                text = "".join(f"{json.dumps(stone)}\n" for stone in kept)
+                _replace(self.ended, text)
         for new in self.instances.glob(f"{NEW}*"):
             with contextlib.suppress(OSError):
                 if now > new.stat().st_mtime + half_made:
                     shutil.rmtree(new, ignore_errors=True)
-
-
-def bury(state: State, home: Home, death: Mapping[str, Any]) -> None:
-    """Remember how a VM ended, then remove all that it had. Again is harmless: the first
-    account stays."""
-    name = home.name
-    stone = state.dead / f"{home.path.name}.json"
-    if name is not None and not stone.exists():
-        keeper = home.read(KEEPER) or {}
-        plan = home.read(PLAN) or {}
-        write_json(
-            stone,
-            {
-                **death,
-                "address": keeper.get("address", plan.get("address")),
-                "created": plan.get("created"),
-                "order": plan.get("order"),
-                "console": console_tail(home.path, 16 * 1024),
-            },
-        )
-    shutil.rmtree(home.path, ignore_errors=True)
 
 
 def console_tail(home: Path, limit: int) -> str:
@@ -187,17 +193,28 @@ def console_tail(home: Path, limit: int) -> str:
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object, or None when it is missing, cut or something else."""
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return _object(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Whole or not at all, and on the disk when this returns."""
+    _replace(path, json.dumps(value))
+
+
+def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(f"{NEW}{path.name}.{os.getpid()}")
     with temporary.open("w") as file:
-        json.dump(value, file)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

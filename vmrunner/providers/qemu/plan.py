@@ -82,20 +82,22 @@ def digest(order: Order) -> str:
 
 
 def user(instance: str) -> tuple[int, int] | None:
-    """Whom QEMU runs as: a user that nothing else is, when we are root. None: as we are."""
+    """Whom QEMU runs as when we are root: a user that nothing else is. None: as we are."""
     if os.geteuid() != 0:
         return None
     number = _FIRST_USER + int.from_bytes(hashlib.sha256(instance.encode()).digest()[:4]) % 2**27
-    chosen = number if _mapped("uid", number) and _mapped("gid", number) else _NOBODY
-    return (chosen, chosen)
+    for chosen in (number, _NOBODY):  # a container's root has often only 65536 users, or one
+        if _mapped("uid", chosen) and _mapped("gid", chosen):
+            return (chosen, chosen)
+    return None
 
 
-def needs_tun() -> bool:
-    """Whether pasta's device must be made for it. Raises BadOrder when it may not be opened and
-    we may not make one: udev opens it to all, some containers and small systems do not."""
+def needs_tun(user: tuple[int, int] | None) -> bool:
+    """Whether pasta's device must be made for it, since only root may open it: udev opens it to
+    all, some containers and small systems do not. Raises BadOrder when nothing helps."""
     if TUN.exists() and TUN.stat().st_mode & 0o006 == 0o006:
         return False
-    if os.geteuid() == 0:
+    if user is not None:
         return True
     if os.access(TUN, os.R_OK | os.W_OK):
         return False
@@ -106,7 +108,7 @@ def needs_tun() -> bool:
 
 
 def _mapped(kind: str, number: int) -> bool:
-    """Whether our own user namespace has this id (a container's often has only 65536)."""
+    """Whether our own user namespace has this id."""
     for line in Path(f"/proc/self/{kind}_map").read_text().splitlines():
         first, _, count = (int(word) for word in line.split())
         if first <= number < first + count:
@@ -140,6 +142,7 @@ def make(
 ) -> dict[str, Any]:
     """What `plan.json` holds. `home` is where the directory will be."""
     internet = order.network is Network.OPEN
+    runs_as = user(order.instance)
     words = machine.command(
         Machine(
             qemu=host.qemu,
@@ -170,9 +173,9 @@ def make(
         "qemu": words,
         "files": files,
         "pasta": host.pasta if internet else None,
-        "tun": internet and needs_tun(),
+        "tun": internet and needs_tun(runs_as),
         "nft": host.nft,
-        "user": user(order.instance),
+        "user": runs_as,
         "hide": hidden([host.qemu, host.nft, *filter(None, [host.pasta])]),
     }
 

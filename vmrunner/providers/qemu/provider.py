@@ -115,8 +115,8 @@ class QemuProvider:
                 home = self._place(order)
             except OSError as error:
                 raise _translated(error) from error
-        if isinstance(home, layout.Home) and starter.start(home, f"{self._mark}{home.path.name}"):
-            self.state.prune(time.time(), remember=_REMEMBER, half_made=_HALF_MADE)
+        if isinstance(home, layout.Home):
+            starter.start(home, f"{self._mark}{home.path.name}")
         return ref
 
     def _check(self, order: Order) -> None:

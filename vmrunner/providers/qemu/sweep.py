@@ -50,15 +50,15 @@ def look(state: State, mark: str, scope: Scope, ids: Sequence[Key]) -> dict[Key,
     """Tombstones are shown as dead; what has neither directory, process nor tombstone is not
     shown."""
     homes = {_id(home): home for home in state.homes()}
+    stones = state.tombstones()
     lost: set[str] | None = None
     found: dict[Key, Seen] = {}
     for key in ids:
         if key.scope != scope:
             continue
         ref = Ref(scope, Kind.INSTANCE, key.instance)
-        stone = state.tombstone(key.instance)
-        if stone is not None:
-            found[key] = _dead(ref, stone)
+        if key.instance in stones:
+            found[key] = _dead(ref, stones[key.instance])
         elif key.instance in homes:
             found[key] = _seen(ref, homes[key.instance])
         else:
@@ -112,8 +112,7 @@ def resources(state: State, mark: str, scope: Scope) -> tuple[Resource, ...]:
     found = {_id(home): _resource(scope, home) for home in state.homes()}
     for _, name in host.marked(mark):
         instance = _instance(name)
-        # Its directory may be gone because it ended just now: its process is then, too, by the
-        # time that the tombstone can be read.
+        # With a tombstone its directory is gone because it ended just now: its keeper goes too.
         if instance not in found and state.tombstone(instance) is None:
             tags = _tags(layout.parse(name), {})
             ref = Ref(scope, Kind.INSTANCE, instance)
@@ -206,12 +205,13 @@ def _kill_lost(mark: str, instance: str) -> Outcome:
 
 def _bury(state: State, home: Home, now: float) -> None:
     """Tidy up a directory that has no keeper, under its lock, so that none starts meanwhile."""
+    death = {"cause": "deleted", "detail": "deleted", "ended": now}
     try:
         with (home.path / layout.LOCK).open("ab") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            layout.bury(state, home, {"cause": "deleted", "detail": "deleted", "ended": now})
+            state.bury(home, death)
     except FileNotFoundError:
         # No lock file: not one of ours, or half removed already.
-        layout.bury(state, home, {"cause": "deleted", "detail": "deleted", "ended": now})
+        state.bury(home, death)
     except BlockingIOError:
         (home.path / layout.END).touch()
