@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, exists, or_, select, update
-from sqlalchemy.exc import IntegrityError
 
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import codec
-from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
 from vmrunner.ledger.events import add_event, put_event
 from vmrunner.ledger.moves import EXTEND, Moves, fetch
 from vmrunner.ledger.sealing import Seal
@@ -47,10 +46,7 @@ _BY_NAME = Prepared(
     .limit(1)
 )
 _BY_PREFIX = Prepared(
-    select(*codec.BUILD)
-    .where(_b.id >= arg("low"), _b.id < arg("high"))
-    .order_by(_b.id)
-    .limit(4)
+    select(*codec.BUILD).where(_b.id >= arg("low"), _b.id < arg("high")).order_by(_b.id).limit(4)
 )
 _QUEUED = Prepared(
     select(*codec.BUILD)
@@ -117,7 +113,7 @@ class Builds(Moves):
 
         try:
             return self._database.write(work), True
-        except IntegrityError:
+        except Duplicate:
             return self._existing(spec, id), False
 
     def _existing(self, spec: BuildSpec, build_id: str) -> Build:
@@ -172,12 +168,14 @@ class Builds(Moves):
 
     def queued(self, limit: int = 1000) -> list[Build]:
         """What waits: higher priority first, then older first."""
-        return self._database.read(lambda c: [codec.build(row) for row in _QUEUED(c, limit=limit)])
+        return self._database.read(
+            lambda c: [codec.build(row) for row in _QUEUED(c, limit=limit).all()]
+        )
 
     def driven(self) -> list[Build]:
         """What an engine has to mind: all that is neither waiting nor over, and what waits with a
         wish to end."""
-        return self._database.read(lambda c: [codec.build(row) for row in _DRIVEN(c)])
+        return self._database.read(lambda c: [codec.build(row) for row in _DRIVEN(c).all()])
 
     def secrets(self, build_id: str) -> dict[str, bytes]:
         """The values of its secrets; empty once it is over."""

@@ -11,14 +11,13 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import (
     BindParameter,
     Connection,
-    CursorResult,
     Delete,
     Engine,
     Insert,
@@ -31,7 +30,7 @@ from sqlalchemy import (
     insert,
 )
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from vmrunner.errors import LedgerError
@@ -44,46 +43,78 @@ _CONFLICTS: Final = frozenset({"40001", "40P01"})  # serialization failure, dead
 _ARG: Final = "p_"
 
 
+class Duplicate(Exception):
+    """A unique index or a foreign key forbids it; nothing was written."""
+
+
 def arg(name: str) -> BindParameter[Any]:
     """A value that a `Prepared` statement takes by this name."""
     return bindparam(_ARG + name, required=False)
 
 
+class Rows:
+    """What a statement answered: plain tuples."""
+
+    __slots__ = ("_cursor", "rowcount")
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+        self.rowcount: int = cursor.rowcount  # rows written; nothing to rely on with RETURNING
+
+    def first(self) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._cursor.fetchone()
+        self._cursor.close()
+        return row
+
+    def all(self) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = self._cursor.fetchall()
+        return rows
+
+    def scalar(self) -> Any:
+        row = self.first()
+        return None if row is None else row[0]
+
+
 class Prepared:
-    """A statement that is compiled once a dialect and then costs little more than the driver's
-    own call. Values are plain Python (no enums): they go to the driver as they are."""
+    """A Core statement that is compiled once a dialect; after that it costs no more than the
+    driver's own call (a fifth of SQLAlchemy's). Values are plain Python, no enums: the driver
+    gets them as they are, and its rows come back as they are."""
 
     __slots__ = ("_compiled", "_statement")
 
-    def __init__(self, statement: Select[Any] | Insert | Update | Delete) -> None:
+    def __init__(self, statement: Select[*tuple[Any, ...]] | Insert | Update | Delete) -> None:
         self._statement = statement
         self._compiled: dict[str, tuple[str, dict[str, Any]]] = {}
 
-    def _compile(self, connection: Connection) -> tuple[str, dict[str, Any]]:
-        compiled = self._statement.compile(
-            dialect=connection.dialect, compile_kwargs={"render_postcompile": True}
-        )
-        constants = {k: v for k, v in compiled.params.items() if not k.startswith(_ARG)}
-        ready = (str(compiled), constants)
-        self._compiled[connection.dialect.name] = ready
+    def _ready(self, connection: Connection) -> tuple[str, dict[str, Any]]:
+        ready = self._compiled.get(connection.dialect.name)
+        if ready is None:
+            compiled = self._statement.compile(
+                dialect=connection.dialect, compile_kwargs={"render_postcompile": True}
+            )
+            constants = {k: v for k, v in compiled.params.items() if not k.startswith(_ARG)}
+            ready = self._compiled[connection.dialect.name] = (str(compiled), constants)
         return ready
 
-    def __call__(self, connection: Connection, **values: Any) -> CursorResult[*tuple[Any, ...]]:
-        ready = self._compiled.get(connection.dialect.name) or self._compile(connection)
-        parameters = ready[1].copy()
+    def __call__(self, connection: Connection, **values: Any) -> Rows:
+        text, constants = self._ready(connection)
+        parameters = constants.copy()
         for name, value in values.items():
             parameters[_ARG + name] = value
-        return connection.exec_driver_sql(ready[0], parameters)
+        return Rows(_driver(connection).execute(text, parameters))
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """The same once for each row, in one call of the driver; nothing is returned."""
-        if not rows:
-            return
-        ready = self._compiled.get(connection.dialect.name) or self._compile(connection)
-        connection.exec_driver_sql(
-            ready[0],
-            [{**ready[1], **{_ARG + name: value for name, value in row.items()}} for row in rows],
-        )
+        if rows:
+            text, constants = self._ready(connection)
+            connection.exec_driver_sql(
+                text,
+                [{**constants, **{_ARG + name: value for name, value in r.items()}} for r in rows],
+            )
+
+
+def _driver(connection: Connection) -> Any:
+    return connection.connection.driver_connection
 
 
 def inserts(table: Table, *columns: str) -> Prepared:
@@ -100,36 +131,56 @@ class Database:
         self.sqlite = url.get_backend_name() == "sqlite"
         self._engine = connect(url)
         self._writer = self._engine.execution_options(vmrunner_write=True)
+        assert self._engine.dialect.dbapi is not None
+        self._error = self._engine.dialect.dbapi.Error
+        self._forbidden = self._engine.dialect.dbapi.IntegrityError
         # Writers of one process queue here, in turn, instead of in SQLite's busy loop, which
-        # sleeps and is not fair.
-        self._turn = threading.Lock() if self.sqlite else nullcontext()
+        # sleeps and is not fair; then one connection serves them all.
+        self._turn = threading.Lock()
+        self._kept: Connection | None = None
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction that only reads."""
         try:
-            with self._engine.connect() as connection:
+            with self._engine.begin() as connection:
                 return work(connection)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, self._error) as error:
             raise translated(error) from error
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction; it may run more than once, so it has no other effect.
 
-        An exception rolls everything back. `IntegrityError` passes as it is; every other
-        failure of the database is a `LedgerError`: the write may or may not have happened."""
+        An exception rolls everything back. `Duplicate`: a unique index or foreign key forbids
+        it. `LedgerError`: the database failed, and the write may or may not have happened."""
         for attempt in range(RETRIES):
             try:
-                with self._turn, self._writer.begin() as connection:
+                with self._writing() as connection:
                     return work(connection)
-            except IntegrityError:
-                raise
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, self._error) as error:
+                if isinstance(_cause(error), self._forbidden):
+                    raise Duplicate(str(error)) from error
                 if attempt == RETRIES - 1 or not _aborted(error):
                     raise translated(error) from error
             time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
         raise AssertionError("unreachable")
 
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        if not self.sqlite:
+            with self._writer.begin() as connection:
+                yield connection
+            return
+        with self._turn:
+            if self._kept is None:
+                self._kept = self._writer.connect()
+            with self._kept.begin():
+                yield self._kept
+
     def close(self) -> None:
+        with self._turn:
+            if self._kept is not None:
+                self._kept.close()
+                self._kept = None
         self._engine.dispose()
 
 
@@ -167,19 +218,25 @@ def _sqlite_events(engine: Engine, *, foreign_keys: bool) -> None:
 
     def begun(connection: Connection) -> None:
         writes = connection.get_execution_options().get("vmrunner_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        _driver(connection).execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     event.listen(engine, "connect", opened)
     event.listen(engine, "begin", begun)
 
 
-def _aborted(error: SQLAlchemyError) -> bool:
+def _cause(error: BaseException) -> BaseException:
+    """The driver's own error."""
+    return error.orig if isinstance(error, DBAPIError) and error.orig else error
+
+
+def _aborted(error: BaseException) -> bool:
     """Did the server undo the transaction because of another one?"""
-    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", "") in _CONFLICTS
+    return getattr(_cause(error), "sqlstate", "") in _CONFLICTS
 
 
-def translated(error: SQLAlchemyError) -> LedgerError:
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+def translated(error: BaseException) -> LedgerError:
+    """What a failure of the database is to everybody else."""
+    cause = _cause(error)
     words = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     hint = "free some space" if "full" in words else "see whether the database is up and reachable"
     return LedgerError(f"the ledger's database failed: {words}", hint=hint)

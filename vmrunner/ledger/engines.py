@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from sqlalchemy import Connection, delete, or_, select, update
-from sqlalchemy.exc import IntegrityError
 
 from vmrunner.ledger import codec
-from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
 from vmrunner.ledger.tables import ENGINES, LEASES
 from vmrunner.ledger.values import Member
 from vmrunner.model import Process
@@ -74,7 +73,7 @@ class Engines:
 
         try:
             return self._database.write(work)
-        except IntegrityError:  # another process made the row in between
+        except Duplicate:  # another process made the row in between
             return False
 
     def release(self, name: str, holder: str) -> None:

@@ -54,5 +54,5 @@ class Events:
     def list(self, build: str, after: int = 0) -> list[Event]:
         """In order, those with a number above `after`; they count from 1 for each build."""
         return self._database.read(
-            lambda c: [codec.event(row) for row in _LIST(c, build=build, after=after)]
+            lambda c: [codec.event(row) for row in _LIST(c, build=build, after=after).all()]
         )

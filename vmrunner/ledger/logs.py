@@ -102,7 +102,8 @@ class Logs:
                 ending = _ENDING(connection, build=build, line=after_line).scalar()
                 after = max(after, (ending or 1) - 1)
             return [
-                codec.chunk(row) for row in _READ(connection, build=build, after=after, limit=limit)
+                codec.chunk(row)
+                for row in _READ(connection, build=build, after=after, limit=limit).all()
             ]
 
         return _cut(self._database.read(work), after_line)

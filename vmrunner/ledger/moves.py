@@ -330,8 +330,8 @@ def _move_instance(
 ) -> None:
     if _INSTANCE[to](connection, id=name, epoch=epoch, now=now).rowcount:
         return
-    row = _INSTANCE_STATE(connection, id=name).one()
-    if row.epoch != epoch:
+    row = _INSTANCE_STATE(connection, id=name).first()
+    if row is None or row[0] != epoch:
         raise _fenced(name, epoch)
-    if row.state != to.value:
-        raise Conflict(f"instance {name} is {row.state}: it cannot become {to}")
+    if row[1] != to.value:
+        raise Conflict(f"instance {name} is {row[1]}: it cannot become {to}")

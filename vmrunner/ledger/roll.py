@@ -21,10 +21,7 @@ _OPEN = Prepared(
     select(*codec.INSTANCE).where(_i.state != InstanceState.GONE.value).order_by(_i.id)
 )
 _BY_PREFIX = Prepared(
-    select(*codec.INSTANCE)
-    .where(_i.id >= arg("low"), _i.id < arg("high"))
-    .order_by(_i.id)
-    .limit(4)
+    select(*codec.INSTANCE).where(_i.id >= arg("low"), _i.id < arg("high")).order_by(_i.id).limit(4)
 )
 _ORDER = Prepared(select(_i.ordered).where(_i.id == arg("id")))
 _ACCESS = Prepared(select(_i.access).where(_i.id == arg("id")))
@@ -62,7 +59,7 @@ class Roll:
 
     def open(self) -> list[Instance]:
         """All that are not gone, oldest first."""
-        return self._database.read(lambda c: [codec.instance(row) for row in _OPEN(c)])
+        return self._database.read(lambda c: [codec.instance(row) for row in _OPEN(c).all()])
 
     def these(self, ids: Collection[str]) -> list[Instance]:
         """The rows of these ids, open or gone, as far as there are any."""

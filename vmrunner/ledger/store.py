@@ -10,12 +10,12 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select, update
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy.exc import ArgumentError
 
 from vmrunner.errors import ConfigError
 from vmrunner.ledger import files, schema
 from vmrunner.ledger.builds import Builds
-from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
 from vmrunner.ledger.engines import Engines
 from vmrunner.ledger.events import Events
 from vmrunner.ledger.instances import Instances
@@ -225,7 +225,7 @@ def _make_identity(database: Database, seal: Seal, installation: str) -> _Identi
                 canary=new.canary, paused_at=None,
             )
         )  # fmt: skip
-    except IntegrityError:  # another node made it in between
+    except Duplicate:  # another node made it in between
         made = database.read(_read_identity)
         assert made is not None
         return made
