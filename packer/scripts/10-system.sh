@@ -35,7 +35,22 @@ UseHostname=no
 UseNTP=no
 SendHostname=no
 CONF
-systemctl enable systemd-networkd.service systemd-resolved.service
+systemctl enable systemd-networkd.service
+# Names are first asked for by a build: the resolver starts when SSH answers, not before.
+rm -f /etc/systemd/system/sysinit.target.wants/systemd-resolved.service
+cat >/etc/systemd/system/vmrunner-late.service <<'CONF'
+[Unit]
+Description=What a build needs but a boot does not
+After=ssh.service cloud-init-network.service
+
+[Service]
+Type=oneshot
+ExecStart=systemctl start --no-block systemd-resolved.service
+
+[Install]
+WantedBy=multi-user.target
+CONF
+systemctl enable vmrunner-late.service
 ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
 
 mkdir -p /etc/systemd/journald.conf.d /etc/systemd/system.conf.d
@@ -54,4 +69,4 @@ DefaultTimeoutStopSec=15s
 CONF
 
 # The supervisor and the manifest are put there last.
-mkdir -p /etc/vmrunner /usr/lib/vmrunner
+mkdir -p /etc/vmrunner /usr/lib/vmrunner/guest

@@ -28,10 +28,9 @@ ssh_deletekeys: true
 ssh_genkeytypes: [ed25519]
 ssh: {emit_keys_to_console: false}
 no_ssh_fingerprints: true
-preserve_hostname: true
-manage_etc_hosts: false
 apt_preserve_sources_list: true
-cloud_init_modules: [bootcmd, write_files, growpart, resizefs, users_groups, ssh]
+cloud_init_modules:
+  [bootcmd, write_files, growpart, resizefs, set_hostname, update_etc_hosts, users_groups, ssh]
 cloud_config_modules: [runcmd]
 cloud_final_modules: [scripts_user]
 growpart: {mode: auto, devices: ["/"]}

@@ -10,6 +10,10 @@ for unit in \
     getty@tty1.service serial-getty@ttyS0.service console-getty.service \
     getty.target systemd-networkd-persistent-storage.service \
     systemd-random-seed.service systemd-hwdb-update.service systemd-journal-flush.service \
+    systemd-logind.service systemd-binfmt.service systemd-network-generator.service \
+    systemd-udev-load-credentials.service systemd-tmpfiles-setup-dev-early.service \
+    systemd-user-sessions.service modprobe@drm.service modprobe@configfs.service \
+    modprobe@fuse.service modprobe@efi_pstore.service systemd-battery-check.service \
     systemd-update-utmp.service systemd-rfkill.service systemd-rfkill.socket \
     ldconfig.service systemd-firstboot.service; do
     systemctl mask "$unit"

@@ -24,14 +24,13 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
 
-from vmrunner import bundle
 from vmrunner.errors import BadOrder, ConfigError
 from vmrunner.images import disk as disks
 from vmrunner.images import recipe as recipes
 from vmrunner.images import roots
 from vmrunner.images.recipe import GIB, Container, Inputs, Recipe
 from vmrunner.images.tools import Programs, require
-from vmrunner.providers.qemu import imagestore
+from vmrunner.providers.qemu import accel, imagestore
 from vmrunner.providers.qemu.imagestore import LocalImage
 
 _FREE_CACHE: Final = 5 * GIB  # tars, the raw disk and the qcow2, for the default recipe
@@ -60,7 +59,7 @@ def build(
     cache: Path,
     progress: Callback = lambda _: None,
     accel: str = "auto",
-    supervisor: bytes | None = None,
+    guest: Path = recipes.GUEST,
     fresh: bool = False,
 ) -> LocalImage:
     """Return the image of this recipe, building what of it is not in the cache yet.
@@ -68,7 +67,7 @@ def build(
     `fresh` makes every stage again (newer Debian packages, a moved registry tag). `accel` is
     "auto", "kvm" or "tcg". Raises ConfigError for what the user can mend, ImageError otherwise.
     """
-    inputs = Inputs.read(bundle.supervisor() if supervisor is None else supervisor)
+    inputs = Inputs.read(guest)
     wanted = recipes.image_hash(recipe, inputs)
     if not fresh and (there := _complete(cache, wanted)) is not None:
         return there
@@ -134,13 +133,19 @@ class _Job:
             with self._stage("boot") as report:
                 work = part / "work"
                 work.mkdir()
+                chosen = accel.choose(
+                    self.accel,
+                    qemu="qemu-system-x86_64",
+                    kernel=part / imagestore.KERNEL,
+                    cache_dir=self.cache,
+                )
                 disks.boot(
                     raw,
                     part,
                     containers=list(zip(self.recipe.containers, tars, strict=True)),
                     load=self.inputs.load,
                     clean=self.inputs.scripts["90-clean.sh"],
-                    accel=self.accel,
+                    accel=chosen.name,
                     work=work,
                     programs=self.programs,
                     report=report,
@@ -210,10 +215,17 @@ class _Job:
                 "created": time.time(),
                 "containers": [c.name for c in self.recipe.containers],
             }
+            digests = {
+                name: hashlib.sha256(text).hexdigest()
+                for name, text in self.inputs.supervisor.items()
+            }
             inside = (json.dumps(manifest, indent=1) + "\n").encode()
             files = [
                 (disks.MANIFEST, inside, 0o644),
-                (disks.SUPERVISOR, self.inputs.supervisor, 0o755),
+                *(
+                    (f"{disks.LIBRARY}/{name}", text, 0o755 if text[:2] == b"#!" else 0o644)
+                    for name, text in self.inputs.supervisor.items()
+                ),
             ]
             disks.inject(raw, files, work, self.programs)
             report(0.5, "compacting")
@@ -224,6 +236,7 @@ class _Job:
             report(0.9, "checksums")
             outside = {
                 **manifest,
+                "supervisor": digests,
                 "cmdline": disks.CMDLINE,
                 "virtual_size": self.recipe.disk,
                 "build_seconds": round(time.time() - started, 1),

@@ -19,7 +19,7 @@ from vmrunner.images.tools import Programs
 
 #: How the image is booted, everywhere. The root is the first virtio disk.
 CMDLINE: Final = "root=/dev/vda rw console=ttyS0 net.ifnames=0 fsck.mode=skip quiet"
-SUPERVISOR: Final = "/usr/lib/vmrunner/supervisor"
+LIBRARY: Final = "/usr/lib/vmrunner"  # the supervisor and its modules
 MANIFEST: Final = "/etc/vmrunner/image.json"
 
 _SCRIPT_BLOCK: Final = 4096

@@ -40,6 +40,8 @@ from vmrunner.errors import ConfigError
 #: Raised when the builder itself makes something else from the same inputs.
 VERSION: Final = 1
 GIB: Final = 1 << 30
+#: The supervisor's files; launcher.py becomes the program, the others lie beside it.
+GUEST: Final = Path(__file__).resolve().parent.parent / "guest"
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -81,17 +83,25 @@ class Inputs:
     base_packages: tuple[str, ...]
     scripts: Mapping[str, bytes]  # name -> text, run in the order of names
     load: bytes  # the script that runs in the booted image
-    supervisor: bytes  # the executable /usr/lib/vmrunner/supervisor
+    supervisor: Mapping[str, bytes]  # path under /usr/lib/vmrunner -> content
 
     @classmethod
-    def read(cls, supervisor: bytes) -> Inputs:
+    def read(cls, guest: Path = GUEST) -> Inputs:
+        """Raises ConfigError when a part is missing in this installation."""
         packer = data.path("packer")
+        program = {f"guest/{p.name}": p.read_bytes() for p in sorted(guest.glob("[!.]*.*"))}
+        launcher = program.pop("guest/launcher.py", None)
+        if launcher is None or "guest/supervisor.py" not in program:
+            raise ConfigError(
+                f"supervisor: {guest} has no launcher.py and supervisor.py",
+                hint="reinstall vmrunner: the program that runs builds in the VM is missing",
+            )
         lines = (packer / "packages.txt").read_text().splitlines()
         return cls(
             base_packages=tuple(x for x in lines if x and not x.startswith("#")),
             scripts={p.name: p.read_bytes() for p in sorted((packer / "scripts").glob("*.sh"))},
             load=(packer / "boot" / "load.sh").read_bytes(),
-            supervisor=supervisor,
+            supervisor={**program, "supervisor": launcher},
         )
 
 
@@ -122,8 +132,7 @@ def disk_hash(recipe: Recipe, inputs: Inputs) -> str:
 
 def image_hash(recipe: Recipe, inputs: Inputs) -> str:
     """The whole image: this is the recipe hash by which it is found in the cache."""
-    supervisor = hashlib.sha256(inputs.supervisor).hexdigest()
-    return _digest("image", recipe.name, disk_hash(recipe, inputs), supervisor)
+    return _digest("image", recipe.name, disk_hash(recipe, inputs), _text(inputs.supervisor))
 
 
 def vm_packages(recipe: Recipe, inputs: Inputs) -> list[str]:

@@ -149,12 +149,12 @@ def pull(container: Container, *, to: Path, programs: Programs, report: Report) 
         )
         part.replace(to)
     except ImageError as error:
-        raise _pull_error(container, str(error)) from None
+        raise pull_error(container, str(error)) from None
     finally:
         part.unlink(missing_ok=True)
 
 
-def _pull_error(container: Container, output: str) -> ConfigError | ImageError:
+def pull_error(container: Container, output: str) -> ConfigError | ImageError:
     """What the registry's answer means for who wrote the recipe."""
     low = output.lower()
     field = f"containers: pull: {container.pull!r}"

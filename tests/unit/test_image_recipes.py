@@ -1,0 +1,153 @@
+"""Recipes: what is refused and how, and which hash covers what."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vmrunner.errors import ConfigError
+from vmrunner.images import recipe as recipes
+from vmrunner.images.recipe import Inputs, Recipe, parse
+
+MADE = {"name": "debian:trixie", "packages": ["git"]}
+PULLED = {"pull": "docker.io/library/python:3.13-slim"}
+
+INPUTS = Inputs(
+    base_packages=("docker.io",),
+    scripts={"10-a.sh": b"a", "90-clean.sh": b"c"},
+    load=b"load",
+    supervisor={"supervisor": b"s", "guest/supervisor.py": b"g"},
+)
+
+
+def recipe(**fields: Any) -> Recipe:
+    return parse({"name": "small", "containers": [MADE, PULLED], **fields})
+
+
+def test_a_recipe_that_ships_needs_no_registry() -> None:
+    default = recipes.find("default")
+    assert [c.name for c in default.containers] == ["debian:trixie"]
+    assert all(c.pull is None for c in default.containers)
+
+
+def test_defaults() -> None:
+    made, pulled = recipe().containers
+    assert made.suite == "trixie"
+    assert made.command == ("bash",)
+    assert made.env["PATH"].startswith("/usr/local/sbin:")
+    assert pulled.name == pulled.pull == "docker.io/library/python:3.13-slim"
+    assert not pulled.insecure
+    assert recipe().disk == 8 << 30
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"nmae": "x"}, ("nmae", "did you mean name?")),
+        ({"name": "No Spaces"}, ("name", "'No Spaces'")),
+        ({"name": None}, ("name", "missing")),
+        ({"suite": 13}, ("suite", "13")),
+        ({"packages": ["git; rm -rf /"]}, ("packages", "names of Debian packages")),
+        ({"packages": "git"}, ("packages", "list of strings")),
+        ({"disk": "8GB"}, ("disk", "'8GB'")),
+        ({"disk": "1GiB"}, ("disk", "from '2GiB'")),
+        ({"containers": []}, ("containers", "between 1 and 16")),
+        ({"containers": ["debian"]}, ("containers", "[[containers]]")),
+        ({"containers": [MADE, MADE]}, ("containers", "a different `name`")),
+        ({"containers": [{**MADE, "insecure": True}]}, ("containers[0]", "insecure")),
+        ({"containers": [{**PULLED, "insecure": "yes"}]}, ("insecure", "'yes'")),
+        ({"containers": [{"pull": "--help"}]}, ("pull", "'--help'")),
+        ({"containers": [{"pull": "a/b@sha256:00"}]}, ("name", "by digest")),
+        ({"containers": [{**MADE, "env": {"A B": "x"}}]}, ("env", "names and strings")),
+        ({"containers": [{**MADE, "command": []}, {**MADE, "command": [1]}]}, ("command",)),
+    ],
+)
+def test_a_mistake_names_field_value_and_fix(
+    fields: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    raw = {"name": "small", "containers": [MADE], **fields}
+    with pytest.raises(ConfigError) as caught:
+        parse({k: v for k, v in raw.items() if v is not None})
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_unknown_recipes_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'nosuch' is not known .*default"):
+        recipes.find("nosuch")
+    with pytest.raises(ConfigError, match="does not exist"):
+        recipes.find(str(tmp_path / "x.toml"))
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = ")
+    with pytest.raises(ConfigError, match="broken"):
+        recipes.find(str(broken))
+
+
+def test_a_tag_is_latest_unless_it_says_more() -> None:
+    image = recipe(containers=[{"pull": "127.0.0.1:5000/a", "insecure": True}]).containers[0]
+    assert image.name == image.pull == "127.0.0.1:5000/a:latest"
+
+
+def hashes(recipe: Recipe, inputs: Inputs) -> dict[str, str]:
+    return {
+        "root": recipes.root_hash(recipe, inputs),
+        "disk": recipes.disk_hash(recipe, inputs),
+        "image": recipes.image_hash(recipe, inputs),
+        "made": recipes.container_hash(recipe.containers[0]),
+        "pulled": recipes.container_hash(recipe.containers[1]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("other", "inputs", "changed"),
+    [
+        (recipe(name="other"), {}, {"image"}),
+        (recipe(suite="forky"), {}, {"root", "disk", "image"}),
+        (recipe(packages=["htop"]), {}, {"root", "disk", "image"}),
+        (recipe(disk="9GiB"), {}, {"disk", "image"}),
+        (recipe(containers=[{**MADE, "env": {"A": "b"}}, PULLED]), {}, {"disk", "image"}),
+        (recipe(containers=[{**MADE, "command": ["sh"]}, PULLED]), {}, {"disk", "image"}),
+        (recipe(containers=[{**MADE, "name": "a:b"}, PULLED]), {}, {"disk", "image"}),
+        (recipe(containers=[{**MADE, "suite": "sid"}, PULLED]), {}, {"made", "disk", "image"}),
+        (recipe(containers=[{**MADE, "packages": []}, PULLED]), {}, {"made", "disk", "image"}),
+        (recipe(containers=[MADE, {"pull": "a/b:1"}]), {}, {"pulled", "disk", "image"}),
+        (recipe(containers=[MADE, {**PULLED, "insecure": True}]), {}, {"pulled", "disk", "image"}),
+        (recipe(), {"base_packages": ("docker.io", "git")}, {"root", "disk", "image"}),
+        (recipe(), {"scripts": {"10-a.sh": b"b", "90-clean.sh": b"c"}}, {"root", "disk", "image"}),
+        (recipe(), {"scripts": {"11-a.sh": b"a", "90-clean.sh": b"c"}}, {"root", "disk", "image"}),
+        (recipe(), {"load": b"other"}, {"disk", "image"}),
+        (recipe(), {"supervisor": {"supervisor": b"s", "guest/supervisor.py": b"h"}}, {"image"}),
+        (recipe(packages=[]), {}, set()),
+    ],
+)
+def test_each_hash_covers_what_its_stage_depends_on(
+    other: Recipe, inputs: dict[str, Any], changed: set[str]
+) -> None:
+    before, after = hashes(recipe(), INPUTS), hashes(other, replace(INPUTS, **inputs))
+    assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_the_builders_version_is_in_every_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = hashes(recipe(), INPUTS)
+    monkeypatch.setattr(recipes, "VERSION", recipes.VERSION + 1)
+    after = hashes(recipe(), INPUTS)
+    assert all(before[name] != after[name] for name in before)
+
+
+def test_a_missing_supervisor_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"supervisor: .* has no launcher\.py"):
+        Inputs.read(tmp_path)
+
+
+def test_this_installation_is_whole() -> None:
+    inputs = Inputs.read()
+    assert inputs.supervisor["supervisor"].startswith(b"#!")
+    assert "guest/supervisor.py" in inputs.supervisor
+    assert sorted(inputs.scripts)[0].startswith("05-")
+    assert "90-clean.sh" in inputs.scripts
+    assert "openssh-server" in inputs.base_packages

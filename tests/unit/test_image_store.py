@@ -1,0 +1,103 @@
+"""Local images: found by hash or name, and never used when damaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vmrunner.errors import BadOrder
+from vmrunner.providers.qemu import imagestore
+
+
+def make(cache: Path, digest: str, *, name: str = "default", created: float = 1.0) -> Path:
+    directory = cache / "images" / digest
+    directory.mkdir(parents=True)
+    for file in imagestore.FILES:
+        (directory / file).write_bytes(b"12345")
+    manifest: dict[str, Any] = {
+        "hash": digest,
+        "name": name,
+        "created": created,
+        "cmdline": "root=/dev/vda",
+        "containers": ["debian:trixie"],
+        "virtual_size": 1 << 30,
+        "files": {file: {"size": 5, "sha256": "…"} for file in imagestore.FILES},
+    }
+    (directory / imagestore.MANIFEST).write_text(json.dumps(manifest))
+    return directory
+
+
+def test_newest_first_and_complete_only(tmp_path: Path) -> None:
+    make(tmp_path, "aaaa1", created=1)
+    make(tmp_path, "bbbb1", created=2)
+    (make(tmp_path, "cccc1", created=3) / imagestore.KERNEL).unlink()
+    (tmp_path / "images" / ".new-x").mkdir()
+    assert [image.hash for image in imagestore.images(tmp_path)] == ["bbbb1", "aaaa1"]
+    assert imagestore.images(tmp_path / "nowhere") == []
+
+
+def test_resolve_by_name_hash_or_start_of_one(tmp_path: Path) -> None:
+    make(tmp_path, "aaaa1", created=1)
+    make(tmp_path, "aaaa2", created=2)
+    make(tmp_path, "bbbb1", name="big", created=3)
+    assert imagestore.resolve(tmp_path).hash == "aaaa2"
+    assert imagestore.resolve(tmp_path, "default").hash == "aaaa2"
+    assert imagestore.resolve(tmp_path, "big").hash == "bbbb1"
+    assert imagestore.resolve(tmp_path, "aaaa1").hash == "aaaa1"
+    assert imagestore.resolve(tmp_path, "bbbb").size == 15
+    with pytest.raises(BadOrder, match="several"):
+        imagestore.resolve(tmp_path, "aaaa")
+
+
+def test_without_a_default_the_newest_is_taken(tmp_path: Path) -> None:
+    make(tmp_path, "aaaa1", name="small", created=1)
+    make(tmp_path, "bbbb1", name="big", created=2)
+    assert imagestore.resolve(tmp_path).hash == "bbbb1"
+
+
+def test_what_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(BadOrder, match=r"no local image yet .*vmrunner image build"):
+        imagestore.resolve(tmp_path)
+    make(tmp_path, "aaaa1")
+    with pytest.raises(BadOrder, match=r"'other' is not in .*there: default"):
+        imagestore.resolve(tmp_path, "other")
+
+
+def shorten(directory: Path) -> None:
+    (directory / imagestore.DISK).write_bytes(b"1234")
+
+
+def lose_kernel(directory: Path) -> None:
+    (directory / imagestore.KERNEL).unlink()
+
+
+def spoil_manifest(directory: Path) -> None:
+    (directory / imagestore.MANIFEST).write_text("{")
+
+
+def empty_manifest(directory: Path) -> None:
+    (directory / imagestore.MANIFEST).write_text("{}")
+
+
+def rename(directory: Path) -> None:
+    text = (directory / imagestore.MANIFEST).read_text()
+    (directory / imagestore.MANIFEST).write_text(text.replace("bbbb1", "cccc1"))
+
+
+@pytest.mark.parametrize("damage", [shorten, lose_kernel, spoil_manifest, empty_manifest, rename])
+def test_a_damaged_image_is_refused_with_the_fix(tmp_path: Path, damage: Any) -> None:
+    make(tmp_path, "aaaa1", created=1)
+    damage(make(tmp_path, "bbbb1", created=2))
+    with pytest.raises(BadOrder, match=r"bbbb1 is damaged: .*remove .*vmrunner image build"):
+        imagestore.resolve(tmp_path, "bbbb1")
+
+
+@pytest.mark.parametrize("damage", [shorten, lose_kernel])
+def test_a_damaged_image_is_not_passed_over_for_an_older_one(tmp_path: Path, damage: Any) -> None:
+    make(tmp_path, "aaaa1", created=1)
+    damage(make(tmp_path, "bbbb1", created=2))
+    with pytest.raises(BadOrder, match="bbbb1 is damaged"):
+        imagestore.resolve(tmp_path)

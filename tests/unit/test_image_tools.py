@@ -1,0 +1,153 @@
+"""What the builder is made of: programs bounded in time, names in tars, the script for the VM."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from vmrunner.errors import ConfigError, ImageError
+from vmrunner.images import paxnames, roots, tools
+from vmrunner.images.disk import boot_script
+from vmrunner.images.recipe import Container, Inputs
+from vmrunner.images.tools import Programs
+
+
+def test_output_comes_line_by_line_and_back() -> None:
+    lines: list[str] = []
+    text = Programs().run(
+        ["sh", "-c", "echo one; echo two >&2; printf three"],
+        what="x",
+        timeout=20,
+        line=lines.append,
+    )
+    assert lines == ["one", "two"]
+    assert text == "one\ntwo\nthree"
+
+
+def test_a_failure_shows_the_last_lines() -> None:
+    with pytest.raises(ImageError, match=r"making it: sh failed with 3\n(.*\n)*99$") as caught:
+        Programs().run(["sh", "-c", "seq 99; exit 3"], what="making it", timeout=20)
+    assert str(caught.value).count("\n") == 20
+
+
+def test_a_program_that_does_not_end_is_ended_with_its_children() -> None:
+    programs, began = Programs(), time.monotonic()
+    with pytest.raises(ImageError, match="not done after 1 s"):
+        programs.run(["sh", "-c", "sleep 50 & sleep 50"], what="x", timeout=1)
+    assert time.monotonic() - began < 15
+    assert not programs.running
+
+
+def test_stop_ends_what_runs_in_another_thread_and_starts_no_more() -> None:
+    programs, errors = Programs(), []
+
+    def work() -> None:
+        try:
+            programs.run(["sleep", "50"], what="x", timeout=60)
+        except ImageError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not programs.running:
+        thread.join(0.01)
+    programs.stop()
+    thread.join(15)
+    assert len(errors) == 1
+    with pytest.raises(ImageError, match="stopped"):
+        programs.run(["true"], what="x", timeout=1)
+
+
+def test_a_missing_program_is_named_with_the_command_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tools, "which", lambda program: None)
+    with pytest.raises(ConfigError, match="mmdebstrap, skopeo: not installed") as caught:
+        tools.require("mmdebstrap", "skopeo")
+    assert caught.value.hint == "apt-get install mmdebstrap skopeo"
+
+
+def test_names_above_ascii_are_marked_and_nothing_else_changes(tmp_path: Path) -> None:
+    files = {"a": b"1", "ő/ü": b"2" * 1000, "b" * 150: b"3", "é" * 90: b"4" * 512}
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    paxnames.mark(path)
+    with tarfile.open(path, encoding="utf-8") as tar:
+        members = tar.getmembers()
+        assert {m.name: tar.extractfile(m).read() for m in members} == files  # type: ignore[union-attr]
+    assert [m.pax_headers.get("hdrcharset") for m in members] == [None, "BINARY", None, "BINARY"]
+    once = path.read_bytes()
+    assert path.read_bytes() == once
+
+
+def test_an_ascii_tar_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.addfile(tarfile.TarInfo("a"))
+    before = path.stat()
+    paxnames.mark(path)
+    assert path.stat() == before
+
+
+def test_the_script_for_the_vm_is_a_shell_script_of_whole_blocks() -> None:
+    inputs = Inputs.read()
+    containers = [
+        Container(name="debian:trixie", env={"A": 'it\'s "quoted"'}, command=("sh", "-c", "a b")),
+        Container(name="python:3", pull="registry/python:3"),
+    ]
+    script = boot_script(containers, inputs.load, inputs.scripts["90-clean.sh"], "n0")
+    assert len(script) % 4096 == 0
+    subprocess.run(["sh", "-n"], input=script, check=True)
+    text = script.decode()
+    assert 'import /dev/vdc debian:trixie --change \'CMD ["sh", "-c", "a b"]\'' in text
+    assert "load /dev/vdd python:3\n" in text
+
+
+@pytest.mark.parametrize("name", sorted(Inputs.read().scripts))
+def test_provisioning_scripts_parse_and_stop_at_errors(name: str) -> None:
+    script = Inputs.read().scripts[name]
+    subprocess.run(["sh", "-n"], input=script, check=True)
+    assert b"\nset -eu\n" in script
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("reading manifest 1 in r/x: manifest unknown", "no such image"),
+        ("requested access to the resource is denied", "skopeo login"),
+        ("http: server gave HTTP response to HTTPS client", "insecure = true"),
+        ("dial tcp 127.0.0.1:1: connect: connection refused", "cannot be reached"),
+    ],
+)
+def test_a_registrys_refusal_is_said_in_terms_of_the_recipe(output: str, words: str) -> None:
+    error = roots.pull_error(Container(name="x", pull="r/x:1"), output)
+    assert isinstance(error, ConfigError)
+    assert "containers: pull: 'r/x:1'" in str(error)
+    assert words in str(error)
+
+
+def test_scratch_of_somebody_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = roots.scratch(tmp_path)
+    try:
+        assert place.stat().st_mode & 0o7777 == 0o1777
+        assert roots.scratch(tmp_path) == place
+    finally:
+        place.rmdir()
+    place.symlink_to(tmp_path)
+    try:
+        with pytest.raises(ConfigError, match="belongs to somebody else"):
+            roots.scratch(tmp_path)
+    finally:
+        place.unlink()
