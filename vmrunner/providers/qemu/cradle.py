@@ -220,14 +220,18 @@ def _let_go() -> None:
 
 
 def _furnish(lying: Lying) -> None:
-    """Mounts that only the VM's processes see: no directory of the user's, our resolver."""
+    """Mounts that only the VM's processes see: none of the user's directories."""
     linux.keep_mounts_private()
-    resolv = Path("/etc/resolv.conf").resolve()
     linux.mount_empty("/tmp")  # noqa: S108 - our own from here on
     for place in lying.hide:
         with contextlib.suppress(OSError):
             linux.mount_empty(place)
-    if lying.pasta and resolv.exists():
+
+
+def _resolver() -> None:
+    """What QEMU takes for the host's resolver is pasta, which has read the real one's name."""
+    resolv = Path("/etc/resolv.conf").resolve()
+    if resolv.exists():
         ours = Path("/tmp/resolv.conf")  # noqa: S108
         ours.write_text(f"nameserver {network.RESOLVER}\n")
         linux.mount_over(str(ours), str(resolv))
@@ -262,7 +266,10 @@ def _network(lying: Lying) -> int | None:
     # Its number outside: /proc is still the host's.
     space = f"/proc/{said}/ns/net"
     net = os.open(space, os.O_RDONLY)
-    helper = _attach(lying.pasta, space) if lying.pasta else None
+    helper = None
+    if lying.pasta:
+        helper = _attach(lying.pasta, space)
+        _resolver()
     linux.enter(net, linux.NEWNET)
     for end in (net, here, finish):
         os.close(end)

@@ -55,7 +55,7 @@ def command(machine: Machine) -> list[str]:
         *("-smp", str(machine.cpus), "-m", f"{machine.memory // MiB}M"),
         *("-rtc", "base=utc"),
         *("-kernel", f"/proc/self/fd/{Fd.KERNEL:d}", "-initrd", f"/proc/self/fd/{Fd.INITRD:d}"),
-        *("-append", f"{machine.cmdline} ds=nocloud".strip()),
+        *("-append", f"{machine.cmdline} ds=nocloud panic=-1".strip()),
         *_disks(),
         *_network(restrict=machine.restrict),
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),

@@ -43,6 +43,8 @@ _SSH_ONLY: Final = """\
 """
 _INTERNET: Final = """\
         ip daddr {resolver} meta l4proto {{ tcp, udp }} th dport 53 accept
+        oifname "lo" tcp flags rst accept comment "our own rejections, below"
+        oifname "lo" meta l4proto icmp accept
         ip daddr @denied meta l4proto tcp reject with tcp reset
         ip daddr @denied reject with icmpx type admin-prohibited
         meta nfproto ipv4 meta l4proto {{ tcp, udp, icmp }} accept
