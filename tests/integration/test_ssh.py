@@ -1,0 +1,205 @@
+"""Our SSH layer against a real sshd on the loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sshd import Proxy, Sshd, free_port, running, wait_for
+from vmrunner import keys, ssh
+from vmrunner.model import Access, Address
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with running(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(sshd: Sshd) -> Iterator[Proxy]:
+    proxy = Proxy(sshd.address)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def connection(sshd: Sshd) -> Iterator[ssh.Connection]:
+    connection = dial(sshd)
+    yield connection
+    connection.close()
+
+
+def dial(sshd: Sshd, address: Address | None = None, access: Access | None = None, timeout=20.0):
+    dialer = ssh.Dialer(access or sshd.access, user=sshd.user)
+    return dialer.connect(address or sshd.address, timeout=timeout)
+
+
+def test_a_command_gives_bytes_and_its_exit_code(connection: ssh.Connection) -> None:
+    done = connection.run("printf '\\377\\0x'; echo complaint >&2; exit 7")
+    assert done == ssh.Completed(7, b"\xff\0x", b"complaint\n")
+    assert done.complaint == "complaint"
+    assert connection.run("cat", stdin=[b"a", b"b" * 100_000]).stdout[:2] == b"ab"
+
+
+def test_much_comes_out_whole_and_is_not_kept(connection: ssh.Connection) -> None:
+    size = 60_000_000
+    digest, count = hashlib.sha256(), 0
+
+    def take(data: bytes) -> None:
+        nonlocal count
+        digest.update(data)
+        count += len(data)
+
+    begun = time.monotonic()
+    done = connection.stream(f"head -c {size} /dev/zero", take)
+    assert time.monotonic() - begun < 20
+    assert (done.exit_code, count) == (0, size)
+    assert digest.hexdigest() == hashlib.sha256(bytes(size)).hexdigest()
+    assert len(connection.run(f"head -c {size} /dev/zero").stdout) == ssh.CAPTURE
+
+
+def test_much_goes_in_in_pieces(connection: ssh.Connection) -> None:
+    piece = os.urandom(1 << 20)
+    done = connection.run("sha256sum", stdin=(piece for _ in range(40)))
+    assert done.stdout.split()[0].decode() == hashlib.sha256(piece * 40).hexdigest()
+
+
+def test_a_reader_that_leaves_early_still_says_why(connection: ssh.Connection) -> None:
+    done = connection.run("echo full >&2; exit 3", stdin=(bytes(1 << 20) for _ in range(100)))
+    assert (done.exit_code, done.complaint) == (3, "full")
+
+
+def test_a_process_left_behind_does_not_hold_the_command(connection: ssh.Connection) -> None:
+    """What sshd itself waits for is its pipes: the child must not have them."""
+    done = connection.run("sleep 30 >/dev/null 2>&1 </dev/null & echo $!", timeout=10)
+    os.kill(int(done.stdout), 9)
+
+
+def test_pulse_is_called_on_time_and_when_woken_and_may_run_commands(
+    connection: ssh.Connection,
+) -> None:
+    beats: list[float] = []
+
+    class Enough(Exception):
+        pass
+
+    def pulse() -> float:
+        beats.append(time.monotonic())
+        if len(beats) == 2:
+            assert connection.run("echo inner").stdout == b"inner\n"
+            threading.Timer(0.1, connection.wake).start()
+            return 30.0
+        if len(beats) == 3:
+            raise Enough
+        return 0.2
+
+    with pytest.raises(Enough):
+        connection.stream("sleep 60", print, pulse=pulse)
+    assert 0.2 <= beats[1] - beats[0] < 5
+    assert 0.1 <= beats[2] - beats[1] < 5
+
+
+@pytest.fixture
+def offended(tmp_path: Path) -> Iterator[Sshd]:
+    """An sshd of its own: OpenSSH makes everybody wait after a failed login."""
+    with running(tmp_path) as server:
+        yield server
+
+
+def test_a_wrong_host_key_is_refused(offended: Sshd) -> None:
+    wrong = Access(user_private=offended.access.user_private, host_public=keys.generate().public)
+    with pytest.raises(ssh.Unreachable, match="not the one that was planted"):
+        dial(offended, access=wrong, timeout=0.5)
+
+
+def test_a_wrong_user_key_is_refused(offended: Sshd) -> None:
+    wrong = Access(user_private=keys.generate().private, host_public=offended.access.host_public)
+    with pytest.raises(ssh.Unreachable, match="key was refused"):
+        dial(offended, access=wrong, timeout=0.5)
+
+
+def test_it_connects_as_soon_as_sshd_is_there(sshd: Sshd) -> None:
+    """Before: nobody listens, then somebody who hangs up, as a forwarded port of a booting VM."""
+    address = Address("127.0.0.1", free_port())
+    found: list[ssh.Connection] = []
+    dialer = ssh.Dialer(sshd.access, user=sshd.user)
+    thread = threading.Thread(target=lambda: found.append(dialer.connect(address, timeout=60)))
+    thread.start()
+    with socket.create_server(address) as mute:
+        for _ in range(2):
+            mute.accept()[0].close()
+    proxy = Proxy(sshd.address, port=address.port)
+    begun = time.monotonic()
+    thread.join(20)
+    assert time.monotonic() - begun < 3
+    found[0].close()
+    proxy.close()
+
+
+def test_abort_ends_a_handshake_at_once(sshd: Sshd) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        dialer = ssh.Dialer(sshd.access)
+        threading.Timer(0.3, dialer.abort).start()
+        begun = time.monotonic()
+        with pytest.raises(ssh.Aborted):
+            dialer.connect(Address(*mute.getsockname()[:2]), timeout=60)
+        assert time.monotonic() - begun < 2
+
+
+def test_nobody_there_is_unreachable(sshd: Sshd) -> None:
+    with pytest.raises(ssh.Unreachable, match="Connection refused"):
+        dial(sshd, Address("127.0.0.1", free_port()), timeout=0.3)
+
+
+def test_a_black_hole_is_noticed_in_15_seconds(sshd: Sshd, proxy: Proxy) -> None:
+    connection = dial(sshd, proxy.address)
+    lines = 0
+
+    def take(data: bytes) -> None:
+        nonlocal lines
+        lines += data.count(b"\n")
+        if lines == 3:
+            proxy.stalled.set()
+
+    begun = time.monotonic()
+    with pytest.raises(ssh.Lost, match="no answer"):
+        connection.stream("for i in 1 2 3; do echo $i; done; sleep 100", take)
+    assert 10 < time.monotonic() - begun < 15
+    connection.close()
+
+
+def test_a_quiet_command_on_a_living_connection_is_left_alone(sshd: Sshd, proxy: Proxy) -> None:
+    connection = dial(sshd, proxy.address)
+    assert connection.run("sleep 15; echo done", timeout=30).stdout == b"done\n"
+    connection.close()
+
+
+def test_a_reset_is_noticed_at_once(sshd: Sshd, proxy: Proxy) -> None:
+    connection = dial(sshd, proxy.address)
+    threading.Timer(0.3, proxy.cut).start()
+    begun = time.monotonic()
+    with pytest.raises(ssh.Lost):
+        connection.run("sleep 100", timeout=30)
+    assert time.monotonic() - begun < 2
+    with pytest.raises(ssh.Lost):
+        connection.run("true")
+    connection.close()
+
+
+def test_no_thread_or_socket_remains(sshd: Sshd) -> None:
+    before = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        connection = dial(sshd)
+        connection.run("true")
+        connection.close()
+    wait_for(
+        lambda: (threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))) == before
+    )

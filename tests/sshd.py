@@ -1,0 +1,158 @@
+"""A private sshd on the loopback, and a proxy in front of it that can play dead."""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vmrunner import keys
+from vmrunner.model import Access, Address
+
+
+class Sshd:
+    """`address` and `access` are what a session would be given."""
+
+    def __init__(self, directory: Path) -> None:
+        program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+        if program is None:
+            raise RuntimeError("sshd is missing: apt-get install openssh-server")
+        host, user = keys.generate(), keys.generate()
+        self.user = getpass.getuser()
+        self.access = Access(user_private=user.private, host_public=host.public)
+        self.address = Address("127.0.0.1", free_port())
+        for name, text, mode in (
+            ("host_key", host.private, 0o600),
+            ("authorized_keys", user.public + "\n", 0o600),
+            ("config", self._config(directory), 0o644),
+        ):
+            (directory / name).write_text(text)
+            (directory / name).chmod(mode)
+        if self.user == "root":
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        self._log = (directory / "log").open("wb")
+        self.process = subprocess.Popen(
+            [program, "-D", "-e", "-f", str(directory / "config")],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+        )
+
+    def _config(self, directory: Path) -> str:
+        return f"""
+ListenAddress {self.address.host}:{self.address.port}
+HostKey {directory}/host_key
+AuthorizedKeysFile {directory}/authorized_keys
+PidFile {directory}/pid
+StrictModes no
+UsePAM no
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+MaxSessions 64
+MaxStartups 100:30:200
+"""
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
+        self._log.close()
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[Sshd]:
+    sshd = Sshd(directory)
+    try:
+        wait_for(lambda: answers(sshd.address))
+        yield sshd
+    finally:
+        sshd.stop()
+
+
+def answers(address: Address) -> bool:
+    try:
+        with socket.create_connection(address, 1) as sock:
+            return sock.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def wait_for(condition: object, seconds: float = 20.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < until, "it did not come true"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Proxy:
+    """Forwards connections to an address. While `stalled` it reads and forwards nothing, as a
+    network that drops every packet; `cut` resets what is open."""
+
+    def __init__(self, to: Address, port: int = 0) -> None:
+        self._to = to
+        self.stalled = threading.Event()
+        self.connections = 0
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self.address = Address(*self._listener.getsockname()[:2])
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            far = socket.create_connection(self._to)
+            self._open += [near, far]
+            for source, sink in ((near, far), (far, near)):
+                thread = threading.Thread(target=self._pump, args=(source, sink), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                while self.stalled.is_set():
+                    time.sleep(0.02)
+                sink.sendall(data)
+        except OSError:
+            pass
+        for sock in (source, sink):
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+
+    def cut(self) -> None:
+        for sock in self._open:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+
+    def close(self) -> None:
+        self.stalled.clear()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join(5)
+        for sock in self._open:
+            sock.close()

@@ -1,0 +1,394 @@
+"""SSH to one instance: the only import of fabric and paramiko, with what they need repaired.
+
+- The host key is the one that we planted; no agent, no keys or config of the user's.
+- Output is handed on as raw bytes as it comes, in bounded memory, by the calling thread: no thread
+  and no polling of our own beside the one that paramiko has for each connection.
+- A peer that fell silent is noticed: by questions that SSH must answer while we wait, by TCP's own
+  time-out while we send.
+- Readiness is a real handshake. A port that answers proves nothing, and sshd bans who only knocks.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import fabric
+import paramiko
+from invoke.runners import Runner
+
+from vmrunner.errors import VmrunnerError
+from vmrunner.model import Access, Address
+
+ASK_AFTER: Final = 5.0  # seconds of silence
+DEAD_AFTER: Final = 8.0  # seconds without an answer then
+SEND_TIMEOUT: Final = 12_000  # milliseconds in which sent bytes must be acknowledged
+PIECE: Final = 256 * 1024
+WINDOW: Final = 8 * 1024 * 1024  # bytes a channel may have on its way to us
+PACKET: Final = 128 * 1024
+CAPTURE: Final = 64 * 1024  # bytes of stdout and of stderr that `run` keeps
+
+_HANDSHAKE: Final = (3.0, 5.0, 8.0, 15.0)  # patience of the first tries, and then of all
+_PAUSE: Final = (0.1, 0.2, 0.4, 0.7, 1.0)
+
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = False  # its tracebacks are our retries
+
+
+class Lost(VmrunnerError):
+    """The connection is gone. What ran at the other end may run on."""
+
+
+class Unreachable(VmrunnerError):
+    """No handshake in the time that was given; the message is the last try's."""
+
+
+class Aborted(VmrunnerError):
+    """`Dialer.abort` was called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A command that ended. Both streams are cut at `CAPTURE`."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def complaint(self) -> str:
+        """The last line of stderr, for a person to read."""
+        lines = self.stderr.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1][:500] if lines else f"exit code {self.exit_code}"
+
+
+class Dialer:
+    """Connects, trying again until it works. One object for one instance."""
+
+    def __init__(self, access: Access, *, user: str = "root") -> None:
+        self._user = user
+        self._key = paramiko.Ed25519Key.from_private_key(io.StringIO(access.user_private))
+        kind, text = access.host_public.split()[:2]
+        self._host_key_name = kind
+        self._host_key = paramiko.PKey.from_type_string(kind, base64.b64decode(text))
+        self._aborted = threading.Event()
+        self._wire: _Wire | None = None
+
+    def connect(self, address: Address, *, timeout: float) -> Connection:
+        """Raises Unreachable after `timeout` seconds, Aborted at once after `abort`."""
+        until = time.monotonic() + timeout
+        tries = 0
+        while True:
+            left = until - time.monotonic()
+            patience = _HANDSHAKE[min(tries, len(_HANDSHAKE) - 1)]
+            try:
+                return self._try(address, max(min(patience, left), 0.5))
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                why = _explain(error)
+            pause = _PAUSE[min(tries, len(_PAUSE) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311
+            if time.monotonic() + pause >= until:
+                raise Unreachable(f"no SSH to {address.host} port {address.port}: {why}")
+            if self._aborted.wait(pause):
+                raise Aborted("told to stop")
+            tries += 1
+
+    def abort(self) -> None:
+        """From any thread, for good."""
+        self._aborted.set()
+        wire = self._wire
+        if wire is not None:
+            wire.hang_up()
+
+    def _try(self, address: Address, patience: float) -> Connection:
+        wire = _Wire.open(address, patience)
+        self._wire = wire
+        if self._aborted.is_set():
+            wire.close()
+            raise Aborted("told to stop")
+        connection = fabric.Connection(
+            address.host,
+            user=self._user,
+            port=address.port,
+            config=_config(),
+            connect_kwargs={
+                "sock": wire,
+                "pkey": self._key,
+                "allow_agent": False,
+                "look_for_keys": False,
+                "timeout": patience,
+                "banner_timeout": patience,
+                "auth_timeout": patience,
+                "transport_factory": _transport,
+            },
+        )
+        client = connection.client
+        client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        port = "" if address.port == 22 else f":{address.port}"
+        name = f"[{address.host}]{port}" if port else address.host
+        client.get_host_keys().add(name, self._host_key_name, self._host_key)
+        try:
+            connection.open()
+        except BaseException:
+            client.close()
+            wire.close()
+            raise
+        return Connection(connection, wire)
+
+
+class Connection:
+    """An open connection. One thread runs commands on it, one at a time or, from within `pulse`,
+    one inside the other; `wake` and `close` may be called from any."""
+
+    def __init__(self, connection: Any, wire: _Wire) -> None:
+        self._connection = connection
+        self._wire = wire
+        self._alarm = _Alarm()
+
+    def run(self, command: str, *, stdin: Iterable[bytes] = (), timeout: float = 60.0) -> Completed:
+        """A short command. Raises Lost when the connection breaks or it takes too long."""
+        until = time.monotonic() + timeout
+        stdout = bytearray()
+
+        def pulse() -> float:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise Lost(f"no end of {command.split()[0]!r} within {timeout:.0f} s")
+            return left
+
+        def keep(data: bytes) -> None:
+            stdout.extend(data[: CAPTURE - len(stdout)])
+
+        done = self.stream(command, keep, stdin=stdin, pulse=pulse)
+        return Completed(done.exit_code, bytes(stdout), done.stderr)
+
+    def stream(
+        self,
+        command: str,
+        on_bytes: Callable[[bytes], object],
+        *,
+        stdin: Iterable[bytes] = (),
+        pulse: Callable[[], float] = lambda: 3600.0,
+    ) -> Completed:
+        """Run a command, handing on its stdout as it comes. `pulse` is called between pieces, when
+        `wake` was, and after as many seconds as it last returned; what it raises ends the command's
+        channel, not what it started. Raises Lost."""
+        exchange = _Exchange(self._wire, self._alarm, on_bytes, stdin, pulse)
+        try:
+            self._connection.run(
+                command, hide=True, warn=True, in_stream=False, out_stream=exchange
+            )
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise Lost(f"connection lost: {_explain(error)}") from error
+        if exchange.exit_code == -1:
+            raise Lost("connection lost")
+        return Completed(exchange.exit_code, b"", bytes(exchange.stderr))
+
+    def wake(self) -> None:
+        """Have `pulse` called now."""
+        self._alarm.wakes += 1
+        self._alarm.bell.set()
+
+    def close(self) -> None:
+        """At once; what waits on it raises Lost."""
+        self._wire.hang_up()
+        self._connection.close()
+
+
+# --- repairs ------------------------------------------------------------------------------------
+
+
+class _Wire(socket.socket):
+    """Our own socket under paramiko. Knows when the peer was last heard."""
+
+    heard = 0.0
+
+    @classmethod
+    def open(cls, address: Address, timeout: float) -> _Wire:
+        with socket.create_connection(address, timeout) as plain:
+            wire = cls(fileno=plain.detach())
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT)
+        wire.heard = time.monotonic()
+        return wire
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        data = super().recv(size, flags)
+        self.heard = time.monotonic()
+        return data
+
+    def hang_up(self) -> None:
+        """Both ways, also under a thread that waits for it."""
+        try:
+            self.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            self.close()
+
+
+class _Transport(paramiko.Transport):
+    def ask(self) -> None:
+        """A question that every SSH server answers, if only by "no". Does not wait for it:
+        `global_request` would, for ever."""
+        message = paramiko.Message()
+        message.add_byte(paramiko.common.cMSG_GLOBAL_REQUEST)
+        message.add_string("keepalive@openssh.com")
+        message.add_boolean(True)
+        self._send_user_message(message)  # type: ignore[attr-defined]  # not in its stubs
+
+
+def _transport(sock: Any, disabled_algorithms: Any = None) -> _Transport:
+    """Large windows and packets, and the ciphers that cost one pass, first."""
+    transport = _Transport(
+        sock,
+        default_window_size=WINDOW,
+        default_max_packet_size=PACKET,
+        disabled_algorithms=disabled_algorithms,
+    )
+    options = transport.get_security_options()
+    options.ciphers = sorted(options.ciphers, key=lambda cipher: "gcm" not in cipher)
+    return transport
+
+
+class _Alarm:
+    """What a waiting exchange wakes up to: bytes that came, or a wish."""
+
+    def __init__(self) -> None:
+        self.bell = threading.Event()
+        self.wakes = 0
+
+
+class _Exchange:
+    """All bytes of one command, both ways. Fabric carries it to its runner as `out_stream`."""
+
+    def __init__(
+        self,
+        wire: _Wire,
+        alarm: _Alarm,
+        on_bytes: Callable[[bytes], object],
+        stdin: Iterable[bytes],
+        pulse: Callable[[], float],
+    ) -> None:
+        self.exit_code = -1
+        self.stderr = bytearray()
+        self._wire = wire
+        self._alarm = alarm
+        self._on_bytes = on_bytes
+        self._stdin = stdin
+        self._pulse = pulse
+        self._asked = 0.0  # when the question went out that is not answered yet
+
+    def run(self, channel: Any) -> None:
+        """Until the command has ended or the connection has."""
+        for buffer in (channel.in_buffer, channel.in_stderr_buffer):
+            buffer.set_event(_Bell(self._alarm.bell))
+        channel.settimeout(ASK_AFTER)
+        try:
+            for piece in self._stdin:
+                self._send(channel, memoryview(piece))
+            channel.shutdown_write()
+        except OSError:
+            if not channel.closed:
+                raise
+        due, woken = 0.0, 0
+        while True:
+            self._alarm.bell.clear()
+            got = self._receive(channel)
+            if not got and channel.closed:
+                break
+            now = time.monotonic()
+            if got or now >= due or woken != self._alarm.wakes:
+                woken = self._alarm.wakes
+                due = now + self._pulse()
+                continue  # it may have taken long, or run a command that took the bell for its own
+            patience = self._check_alive(channel)
+            self._alarm.bell.wait(max(min(due - now, patience), 0))
+        self.exit_code = channel.exit_status
+
+    def _receive(self, channel: Any) -> bool:
+        got = False
+        if channel.recv_ready():
+            self._on_bytes(channel.recv(PIECE))
+            got = True
+        if channel.recv_stderr_ready():
+            self.stderr += channel.recv_stderr(PIECE)[: CAPTURE - len(self.stderr)]
+            got = True
+        return got
+
+    def _send(self, channel: Any, data: memoryview) -> None:
+        while data:
+            try:
+                data = data[channel.send(data[:PIECE]) :]
+            except TimeoutError:
+                self._check_alive(channel)
+            self._pulse()
+
+    def _check_alive(self, channel: Any) -> float:
+        """Ask a silent peer; close on one that does not answer. Seconds until the next look."""
+        now = time.monotonic()
+        if self._wire.heard > self._asked:
+            self._asked = 0.0
+        silent = now - self._wire.heard
+        if silent < ASK_AFTER:
+            return ASK_AFTER - silent
+        if not self._asked:
+            channel.get_transport().ask()
+            self._asked = now
+        elif now - self._asked >= DEAD_AFTER:
+            self._wire.hang_up()
+            raise Lost(f"no answer for {silent:.0f} s")
+        return self._asked + DEAD_AFTER - now
+
+
+class _Bell:
+    """What paramiko's buffers set and clear. Two of them share one event, so clearing is ours."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+
+    def set(self) -> None:
+        self._event.set()
+
+    def clear(self) -> None:
+        """Not theirs to do: the other buffer may have set it."""
+
+
+class _Remote(fabric.runners.Remote):  # type: ignore[misc]  # fabric has no types
+    """Fabric's runner with our reading in the place of its threads."""
+
+    def create_io_threads(self) -> Any:
+        return {}, [], []
+
+    def wait(self) -> None:
+        self.streams["out"].run(self.channel)
+
+    def stop(self) -> None:
+        Runner.stop(self)  # fabric's resets the process's SIGWINCH handler too
+        if hasattr(self, "channel"):
+            with suppress(OSError, EOFError, paramiko.SSHException):
+                self.channel.close()
+
+
+def _config() -> Any:
+    """Nothing of the user's is read."""
+    return fabric.Config(
+        overrides={"runners": {"remote": _Remote}, "load_ssh_configs": False},
+        ssh_config=paramiko.SSHConfig(),
+        lazy=True,
+    )
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, paramiko.BadHostKeyException):
+        return "the host key is not the one that was planted"
+    if isinstance(error, paramiko.AuthenticationException):
+        return "the instance's key was refused"
+    return str(error) or type(error).__name__
