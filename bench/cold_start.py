@@ -23,10 +23,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from vmrunner.providers.qemu import accel, imagestore, plan
+from vmrunner.providers.qemu import accel, imagestore
 from vmrunner.providers.qemu.imagestore import LocalImage
 
 GOAL = 1.25
+QEMU = "qemu-system-x86_64"
 VMRUNNER = Path(sys.prefix) / "bin" / "vmrunner"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vmrunner"
 
@@ -110,7 +111,7 @@ def qemu_command(place: Path, image: LocalImage, accelerator: str, port: int) ->
     cpu = "host" if accelerator == "kvm" else "max"
     accel_words = "kvm" if accelerator == "kvm" else "tcg,thread=multi,tb-size=512"
     return [
-        *("qemu-system-x86_64", "-nodefaults", "-display", "none", "-serial", "stdio"),
+        *(QEMU, "-nodefaults", "-display", "none", "-serial", "stdio"),
         *("-machine", "q35", "-accel", accel_words, "-cpu", cpu, "-smp", "2", "-m", "2048M"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
         *("-append", f"{image.cmdline} ds=nocloud"),
@@ -138,8 +139,7 @@ def main() -> int:
     pairs: int = parser.parse_args().pairs
     image = imagestore.resolve(CACHE)
     container = image.containers[0]
-    host = plan.Host.find()
-    accelerator = accel.choose("auto", qemu=host.qemu, kernel=image.kernel, cache_dir=CACHE).name
+    accelerator = accel.choose("auto", qemu=QEMU, kernel=image.kernel, cache_dir=CACHE).name
     ours: list[float] = []
     theirs: list[float] = []
     for n in range(pairs):

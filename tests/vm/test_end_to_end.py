@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import time
+from datetime import datetime
 from pathlib import Path
 from textwrap import dedent
 
@@ -170,7 +171,7 @@ def test_with_nothing_of_ours_running_each_vm_ends_by_its_deadline(home: Home) -
         finally:
             run.send_signal(signal.SIGKILL)
             run.communicate()
-    deadlines = [row["deadline"] for row in home.instances()]
+    deadlines = [datetime.fromisoformat(r["deadline"]).timestamp() for r in home.instances()]
     assert len(deadlines) == 3
     wait_until(
         lambda: not home.processes(), seconds=max(deadlines) - time.time() + 60, what="three ends"
