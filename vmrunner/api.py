@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from vmrunner.audit import Survivor
     from vmrunner.config import Settings
     from vmrunner.images import Progress
-    from vmrunner.verdicts import Plan
+    from vmrunner.reaping import Report
 
 log = logging.getLogger("vmrunner")
 
@@ -170,8 +170,8 @@ class Runner:
 
     # --- the house ---
 
-    def reap(self, *, dry_run: bool = False, provider: str | None = None) -> dict[str, Plan]:
-        """One pass of the reaper over every provider, or one; what it decided, by provider."""
+    def reap(self, *, dry_run: bool = False, provider: str | None = None) -> Report:
+        """One pass of the reaper over every provider, or one: what it found and did."""
         from vmrunner import care
 
         return care.reap(self.wiring, provider=provider, dry_run=dry_run)

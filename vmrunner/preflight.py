@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 OnImage = Callable[["Progress"], None]
 
 
-def check(wiring: Wiring, spec: BuildSpec, on_image: OnImage) -> None:
+def check(wiring: Wiring, spec: BuildSpec, on_image: OnImage | None) -> None:
     """Raises `ConfigError`, or the provider's own refusal. Makes the default local image when
-    there is none; `on_image` hears of it."""
+    there is none and `on_image` is there to hear of it."""
     settings = wiring.settings.providers[spec.provider]
     if settings.kind == "qemu":
-        wanted = spec.image or settings.image
-        _container(spec, _local_image(wiring.paths.cache, wanted, settings.accel, on_image))
+        image = _local_image(
+            wiring.paths.cache, spec.image or settings.image, settings.accel, on_image
+        )
+        if image is None:
+            return
+        _container(spec, image)
     wants = Spec(
         cpus=spec.cpus,
         memory=spec.memory,
@@ -40,10 +44,14 @@ def check(wiring: Wiring, spec: BuildSpec, on_image: OnImage) -> None:
         raise _usable(error) from error
 
 
-def _local_image(cache: Path, wanted: str | None, accel: str, on_image: OnImage) -> LocalImage:
+def _local_image(
+    cache: Path, wanted: str | None, accel: str, on_image: OnImage | None
+) -> LocalImage | None:
     from vmrunner import images
 
     if wanted is None and not images.images(cache):
+        if on_image is None:
+            return None
         images.build(images.find("default"), cache=cache, progress=on_image, accel=accel)
     try:
         return images.resolve(cache, wanted)

@@ -122,8 +122,8 @@ class Wiring:
             artifact_bytes=said.artifact_bytes,
         )
 
-    def engine(self, kind: str) -> Engine:
-        """A new engine over these parts."""
+    def engine(self, kind: str, *, listen: bool = True) -> Engine:
+        """A new engine over these parts. `listen`: it can be woken by other processes."""
         from vmrunner.engine import Engine
 
         return Engine(
@@ -135,6 +135,7 @@ class Wiring:
             kind=kind,
             paths=self.paths,
             orders=self.orders(),
+            listen=listen,
         )
 
     def close(self) -> None:
@@ -199,11 +200,9 @@ class Wiring:
         finally:
             os.close(log_file)
 
-    # --- an engine in this process ---
-
     @contextmanager
-    def served_here(self, kind: str) -> Iterator[Help]:
-        """While inside, builds are served: by a living engine elsewhere, else by one of our own."""
+    def helped(self, kind: str | None) -> Iterator[Help]:
+        """While inside, `ensure` and `wake` see to it that builds are served. See `Help`."""
         helper = Help(self, kind)
         try:
             yield helper
@@ -212,11 +211,13 @@ class Wiring:
 
 
 class Help:
-    """Sees to it that an engine serves the ledger. `ensure` is cheap; call it in every wait."""
+    """Sees to it that an engine serves the ledger: one that lives elsewhere, else one in this
+    process, of this `kind`; with None a background one. Call `ensure` in every wait: it is cheap.
+    """
 
     CHECK: Final = 2.0  # seconds between looks at the others
 
-    def __init__(self, wiring: Wiring, kind: str) -> None:
+    def __init__(self, wiring: Wiring, kind: str | None) -> None:
         self._wiring = wiring
         self._kind = kind
         self._engine: Engine | None = None
@@ -226,18 +227,23 @@ class Help:
 
     @property
     def own(self) -> bool:
+        """Is it one in this process?"""
         return self._engine is not None
 
     def ensure(self) -> None:
-        """Start an engine here when no other lives; wake it up otherwise."""
+        """Start an engine when none lives."""
         now = time.monotonic()
         if self._engine is not None or now - self._checked < self.CHECK:
             return
         self._checked = now
         if self._wiring.served():
             return
+        if self._kind is None:
+            self._wiring.spawn_engine()
+            return
         engine = self._wiring.engine(self._kind)
         self._engine = engine
+        self._stop.clear()
         self._thread = threading.Thread(
             target=engine.run, args=(self._stop.is_set,), name="engine", daemon=True
         )

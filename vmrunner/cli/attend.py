@@ -1,0 +1,250 @@
+"""Being there while a build runs: its log on stdout, its phases on stderr, Ctrl-C and SIGTERM."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from types import FrameType
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from vmrunner import terminal, units
+from vmrunner.cli import exits, output
+from vmrunner.model import Build, BuildState, Chunk, Reason
+from vmrunner.reading import PAUSE, Reader, ended
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+    from vmrunner.wiring import Help
+
+#: So long a foreground run waits for its VM to be seen gone; the reaper has the rest.
+_LINGER: Final = 60.0
+_SPIN: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+
+
+class Signals:
+    """Ctrl-C and SIGTERM, counted: while this is on, neither ends the process by itself."""
+
+    def __init__(self) -> None:
+        self.first: signal.Signals | None = None
+        self.count = 0
+        self._came = threading.Event()
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[Signals]:
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self._caught) for number in caught}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @property
+    def code(self) -> int:
+        """The exit code that the first of them asks for."""
+        return exits.INTERRUPTED if self.first is signal.SIGINT else exits.TERMINATED
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; a signal ends it early."""
+        self._came.wait(seconds)
+        self._came.clear()
+
+    def _caught(self, number: int, _frame: FrameType | None) -> None:
+        self.first = self.first or signal.Signals(number)
+        self.count += 1
+        self._came.set()
+
+
+class LogSink:
+    """Where the build's output goes: its own bytes into a pipe or file; what a terminal or a CI
+    system would obey is taken out first."""
+
+    def __init__(self, stream: BinaryIO, *, tty: bool, timestamps: bool) -> None:
+        self._stream = stream
+        self._filter = terminal.for_display(tty=tty, environ=os.environ)
+        self._timestamps = timestamps
+        self._open_line = False  # with timestamps: in the middle of a line
+        self.at_start = True  # nothing, or a newline, was written last
+
+    def write(self, chunk: Chunk) -> None:
+        data = self._stamped(chunk) if self._timestamps else chunk.data
+        self._put(self._filter.feed(data))
+
+    def finish(self) -> None:
+        self._put(self._filter.finish())
+
+    def _put(self, data: bytes) -> None:
+        if data:
+            self._stream.write(data)
+            self._stream.flush()
+            self.at_start = data.endswith(b"\n")
+
+    def _stamped(self, chunk: Chunk) -> bytes:
+        stamp = datetime.fromtimestamp(chunk.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ ").encode()
+        head = b"" if self._open_line else stamp
+        self._open_line = not chunk.data.endswith(b"\n")
+        body = chunk.data if self._open_line else chunk.data[:-1]
+        tail = b"" if self._open_line else b"\n"
+        return head + body.replace(b"\n", b"\n" + stamp) + tail
+
+
+class Status:
+    """The phases on stderr: one live line on a terminal, a line for each in a pipe."""
+
+    def __init__(self, *, live: bool, may_draw: Callable[[], bool], now: Callable[[], float]):
+        self._live = live
+        self._may_draw = may_draw
+        self._now = now
+        self._told: BuildState | None = None
+        self._drawn = False
+        self._ticks = 0
+        self._attempt = 0
+
+    def update(self, build: Build, deadline: float | None) -> None:
+        if self._live:
+            self._ticks += 1
+            if self._may_draw():
+                self._draw(self._line(build, deadline))
+        elif build.state is not self._told:
+            self._plain(build)
+        self._told = build.state
+
+    def clear(self) -> None:
+        """Before anything else is written to the terminal."""
+        if self._drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._drawn = False
+
+    def _plain(self, build: Build) -> None:
+        if build.state is BuildState.FINISHED:
+            return
+        since = units.span(build.state_since - build.created_at)
+        again = f" (attempt {build.attempt})" if build.attempt > 1 else ""
+        output.say(f"[{since:>6}] {build.state.value}{again}")
+
+    def _draw(self, line: str) -> None:
+        try:
+            width = os.get_terminal_size(sys.stderr.fileno()).columns
+        except OSError:
+            width = 80
+        sys.stderr.write(f"\r\x1b[K{line[: width - 1]}")
+        sys.stderr.flush()
+        self._drawn = True
+
+    def _line(self, build: Build, deadline: float | None) -> str:
+        now = self._now()
+        done = [
+            f"{phase.state.value} {units.span(phase.seconds(now))}"
+            for phase in build.phases
+            if phase.ended is not None and phase.seconds(now) >= 0.05
+        ]
+        spin = _SPIN[self._ticks % len(_SPIN)]
+        current = f"{build.state.value} {spin} {units.span(now - build.state_since)}"
+        left = "" if deadline is None else f"   {units.span(deadline - now)} left"
+        return " ─ ".join([build.id[:10], *done[-4:], current]) + left
+
+
+class Attendant:
+    """Follows one build to its end. `own`: it is this process's, and ends with it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        helper: Help,
+        sink: LogSink,
+        signals: Signals,
+        *,
+        own: bool,
+        talk: bool = True,
+        live: bool = False,
+    ) -> None:
+        self._ledger = ledger
+        self._help = helper
+        self._sink = sink
+        self._signals = signals
+        self._own = own
+        self._talk = talk
+        self._status = Status(live=live and talk, may_draw=lambda: sink.at_start, now=time.time)
+        self._cancelled = False
+        self._deadline: float | None = None
+
+    def follow(self, build: str, *, after: int = 0) -> Build:
+        """Until it has ended, and with `own` until its VM is gone. Raises `exits.Leave` when the
+        user leaves before that."""
+        reader = Reader(self._ledger, build, after=after)
+        while True:
+            row = self._ledger.builds.get(build)
+            over = ended(row)
+            for chunk in reader.fresh():
+                self._status.clear()
+                self._sink.write(chunk)
+            if over:
+                break
+            self._look(row)
+            self._wait(row)
+        self._sink.finish()
+        self._status.clear()
+        if self._own:
+            self._linger(build)
+        return self._ledger.builds.get(build)
+
+    def _look(self, row: Build) -> None:
+        if self._deadline is None and row.instance is not None:
+            self._deadline = self._ledger.instances.get(row.instance).deadline
+        if self._talk:
+            self._status.update(row, self._deadline)
+
+    def _wait(self, row: Build) -> None:
+        self._help.ensure()
+        if self._signals.count:
+            self._signalled(row)
+        self._signals.sleep(PAUSE)
+
+    def _signalled(self, row: Build) -> None:
+        if not self._own:
+            self._status.clear()
+            raise exits.Leave(self._signals.code)
+        if self._signals.count > 1:
+            self._status.clear()
+            self._say(f"leaving {row.id}: {self._last_resort()}")
+            raise exits.Leave(self._signals.code)
+        if not self._cancelled:
+            self._cancelled = True
+            self._status.clear()
+            self._ledger.builds.request_cancel(row.id, Reason.USER, time.time())
+            self._help.wake()
+            self._say(f"cancelling {row.id} and destroying its VM; once more leaves at once")
+
+    def _last_resort(self) -> str:
+        if self._deadline is None:
+            return "no VM was asked for yet"
+        at = datetime.fromtimestamp(self._deadline, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return f"its VM ends with the next `vmrunner reap`, at the latest at {at}"
+
+    def _linger(self, build: str) -> None:
+        """Our engine ends with us: see the VM gone first."""
+        end = time.monotonic() + _LINGER
+        while time.monotonic() < end:
+            row = self._ledger.builds.get(build)
+            alive = self._ledger.instances.list(build=build, active=True)
+            if not alive or row.state is BuildState.HELD:
+                return
+            if self._signals.count > (1 if self._cancelled else 0):
+                self._say(f"leaving {build}: {self._last_resort()}")
+                raise exits.Leave(self._signals.code)
+            self._help.ensure()
+            self._signals.sleep(PAUSE)
+        self._say(f"the VM of {build} is not seen gone yet: {self._last_resort()}")
+
+    def _say(self, text: str) -> None:
+        output.say(text)

@@ -1,0 +1,286 @@
+"""`vmrunner ps`, `show`, `logs`, `watch`, `cancel`, `extend`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vmrunner.cli import exits, output
+from vmrunner.cli.complete import build_ids
+from vmrunner.cli.output import Format
+from vmrunner.cli.shell import Shell, shell_of, stdout_is_data, unicode_out
+
+if TYPE_CHECKING:
+    from vmrunner.model import Build
+
+Id = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="An id, the beginning of one, or a name.", autocompletion=build_ids
+    ),
+]
+Output = Annotated[Format, typer.Option("-o", "--output")]
+Timestamps = Annotated[bool, typer.Option("--timestamps")]
+_REFRESH = 2.0
+
+
+def ps(
+    context: typer.Context,
+    everything: Annotated[bool, typer.Option("-a", "--all", help="Finished ones too.")] = False,
+    watching: Annotated[bool, typer.Option("-w", "--watch", help="Again and again.")] = False,
+    label: Annotated[
+        list[str] | None, typer.Option("-l", "--label", help="Only with NAME=VALUE.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="At most so many, the newest.")] = 1000,
+    form: Output = Format.TABLE,
+) -> int:
+    """The builds of this ledger, newest first."""
+    from vmrunner import units
+
+    shell = shell_of(context)
+    labels = dict(units.label(text) for text in label or ())
+    while True:
+        active = None if everything else True
+        rows = shell.ledger.builds.list(active=active, labels=labels, limit=limit)
+        if watching and sys.stdout.isatty():
+            output.print_out("\x1b[H\x1b[2J\x1b[3J")
+        _table(rows, form)
+        if not watching:
+            return exits.OK
+        time.sleep(_REFRESH)
+
+
+def _table(rows: list[Build], form: Format) -> None:
+    from vmrunner.cli.views import build_view
+
+    output.show(build_view(), rows, form)
+    if not rows and form in (Format.TABLE, Format.WIDE):
+        output.say("no build; ps -a shows finished ones too")
+
+
+def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
+    """One build: its end, where the time went, what happened."""
+    from vmrunner.cli.views import build_document, build_view, instance_document, iso
+
+    shell = shell_of(context)
+    row = shell.ledger.builds.find(build)
+    rows = shell.ledger.instances.list(build=row.id)
+    events = shell.ledger.events.list(row.id)
+    if form in (Format.TABLE, Format.WIDE):
+        _describe(shell, row)
+        return exits.OK
+    document = build_document(row) | {
+        "instances": [instance_document(instance) for instance in rows],
+        "events": [
+            {"seq": e.seq, "time": iso(e.time), "kind": e.kind, "data": dict(e.data)}
+            for e in events
+        ],
+        "artifacts_back": [
+            {"path": a.path, "size": a.size} for a in shell.runner.get(row.id).artifacts.ls()
+        ],
+    }
+    view = build_view()
+    output.show(output.View(view.kind, view.columns, lambda _: document), [row], form)
+    return exits.OK
+
+
+def _describe(shell: Shell, row: Build) -> None:
+    from vmrunner import units
+    from vmrunner.cli import views
+
+    now = time.time()
+    end = ", ".join(
+        word
+        for word in (
+            row.result.value if row.result else None,
+            row.reason.value if row.reason else None,
+            None if row.exit_code is None else f"exit code {row.exit_code}",
+        )
+        if word
+    )
+    facts = {
+        "build": row.id + (f"  {row.spec.name}" if row.spec.name else ""),
+        "state": row.state.value,
+        "result": end,
+        "message": row.message,
+        "command": views.short(" ; ".join(step.title for step in row.spec.steps), 100),
+        "container": row.spec.container,
+        "provider": row.spec.provider,
+        "network": row.spec.network.value,
+        "source": row.spec.source or "",
+        "instance": row.instance or "",
+        "attempt": str(row.attempt) if row.attempt > 1 else "",
+        "created": views.iso(row.created_at),
+        "held until": views.iso(row.hold_until) or "",
+        "cost": f"${row.cost:.4f}" if row.cost else "",
+        "labels": ", ".join(f"{k}={v}" for k, v in sorted(row.spec.labels.items())),
+    }
+    for key, value in facts.items():
+        if value:
+            output.print_out(f"{key:<11}{output.clean(value)}")
+    for title, lines in (
+        ("phases", views.timeline(row, now, unicode=unicode_out())),
+        ("steps", _steps(shell, row)),
+        (
+            "artifacts",
+            [
+                f"{output.clean(a.path)}  {units.amount(a.size)}"
+                for a in shell.runner.get(row.id).artifacts.ls()
+            ],
+        ),
+    ):
+        if lines:
+            output.print_out(f"\n{title}")
+            output.print_out("\n".join(f"  {line}" for line in lines))
+    if row.state.value == "held":
+        output.say(f"look inside: vmrunner ssh {row.id}; end it: vmrunner cancel {row.id}")
+
+
+def _steps(shell: Shell, row: Build) -> list[str]:
+    """What each step did, as far as the events say."""
+    from vmrunner import units
+    from vmrunner.cli.views import short
+
+    begun: dict[Any, float] = {}
+    lines = []
+    for event in shell.ledger.events.list(row.id):
+        step = event.data.get("step")
+        if event.kind == "step_started":
+            begun[step] = event.time
+        elif event.kind == "step_ended" and isinstance(step, int) and step in begun:
+            titles = [step_.title for step_ in row.spec.steps]
+            title = titles[step] if 0 <= step < len(titles) else str(step)
+            took = units.span(event.time - begun[step])
+            lines.append(f"{took:>8}  exit {event.data.get('exit_code')}  {short(title, 60)}")
+    return lines
+
+
+def logs(
+    context: typer.Context,
+    build: Id,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="To its end; exits with its exit code.")
+    ] = False,
+    timestamps: Timestamps = False,
+    after: Annotated[int, typer.Option(min=0, help="Only lines after this number.")] = 0,
+    form: Output = Format.TABLE,
+) -> int:
+    """The log so far, on stdout, and nothing else."""
+    from vmrunner.cli.attend import Attendant, LogSink, Signals
+    from vmrunner.reading import Reader
+
+    shell = shell_of(context)
+    row = shell.ledger.builds.find(build)
+    if stdout_is_data(form):
+        return _log_lines(shell, row, form, follow=follow, after=after)
+    sink = LogSink(sys.stdout.buffer, tty=sys.stdout.isatty(), timestamps=timestamps)
+    if not follow:
+        for chunk in Reader(shell.ledger, row.id, after=after).fresh():
+            sink.write(chunk)
+        sink.finish()
+        return exits.OK
+    signals = Signals()
+    with signals.on(), shell.wiring.helped(None) as helper:
+        attendant = Attendant(shell.ledger, helper, sink, signals, own=False, talk=False)
+        return exits.of_build(attendant.follow(row.id, after=after))
+
+
+def _log_lines(shell: Shell, row: Build, form: Format, *, follow: bool, after: int) -> int:
+    from vmrunner.cli.views import iso
+    from vmrunner.model import LogLine
+
+    view = output.View[LogLine](
+        kind="log_line",
+        columns=(),
+        document=lambda line: {"seq": line.seq, "time": iso(line.time), "text": str(line)},
+    )
+    found = shell.runner.lines(row.id, follow=follow, after=after)
+    if form is Format.JSON:
+        output.show(view, list(found), form)
+    else:
+        for line in found:
+            output.show(view, [line], form)
+    return exits.of_build(shell.ledger.builds.get(row.id)) if follow else exits.OK
+
+
+def watch(
+    context: typer.Context,
+    build: Id,
+    timestamps: Timestamps = False,
+    artifacts_to: Annotated[Path | None, typer.Option(help="Copy the artifacts there.")] = None,
+    result_file: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+    form: Output = Format.TABLE,
+) -> int:
+    """Follow a build to its end, as `run` does. Ctrl-C stops watching, and not the build."""
+    from vmrunner.cli.attend import Attendant, LogSink, Signals
+    from vmrunner.cli.run import Manner, conclude
+
+    shell = shell_of(context)
+    row = shell.ledger.builds.find(build)
+    stream = sys.stderr if stdout_is_data(form) else sys.stdout
+    sink = LogSink(stream.buffer, tty=stream.isatty(), timestamps=timestamps)
+    signals = Signals()
+    with signals.on(), shell.wiring.helped(None) as helper:
+        attendant = Attendant(
+            shell.ledger, helper, sink, signals, own=False, live=sys.stderr.isatty()
+        )
+        row = attendant.follow(row.id)
+    manner = Manner(form, False, timestamps, False, artifacts_to, result_file)
+    return conclude(shell, row, None, manner)
+
+
+def cancel(
+    context: typer.Context,
+    builds: Annotated[list[str], typer.Argument(metavar="ID…", autocompletion=build_ids)],
+) -> int:
+    """End builds and destroy their VMs. Prints the id of each that was asked to end."""
+    from vmrunner.errors import VmrunnerError
+
+    shell = shell_of(context)
+    asked: list[Build] = []
+    troubles: list[VmrunnerError] = []
+    for word in builds:
+        try:
+            row = shell.runner.cancel(word).refresh()
+            asked.append(shell.ledger.builds.get(row.id))
+        except VmrunnerError as error:
+            troubles.append(error)
+            output.say(f"error: {error}")
+    for found in asked:
+        output.print_out(found.id)
+        if found.finished:
+            output.say(f"{found.id} had finished before")
+    if any(not found.finished for found in asked) and not shell.wiring.served():
+        shell.wiring.ensure_background()
+    if troubles:
+        return exits.PARTLY if asked else exits.of_error(troubles[0])
+    return exits.OK
+
+
+def extend(
+    context: typer.Context,
+    build: Id,
+    by: Annotated[str, typer.Argument(metavar="DURATION", help="Such as 20m.")],
+    form: Output = Format.TABLE,
+) -> int:
+    """Keep a held build's VM longer, but never past its deadline."""
+    from vmrunner import units
+    from vmrunner.cli.views import build_view, iso
+
+    shell = shell_of(context)
+    seconds = units.duration(by, "duration")
+    row = shell.ledger.builds.find(build)
+    now = time.time()
+    wished = max(row.hold_until or now, now) + seconds
+    row = shell.ledger.builds.extend(row.id, wished, now)
+    if form in (Format.JSON, Format.JSONL):
+        output.show(build_view(), [row], form)
+    else:
+        output.print_out(iso(row.hold_until) or "")
+    if row.hold_until is not None and row.hold_until < wished - 1:
+        output.warn(f"not past the VM's deadline {iso(row.hold_until)}")
+    return exits.OK

@@ -1,0 +1,318 @@
+"""`vmrunner run`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vmrunner.cli import exits, output
+from vmrunner.cli.output import Format
+from vmrunner.cli.shell import Shell, shell_of, stdout_is_data
+from vmrunner.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vmrunner.model import Build
+    from vmrunner.submission import Submission, Wish
+
+_BUILD = "What to build with"
+_BOUNDS = "Bounds"
+_HOW = "How to follow it"
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a build is followed, as opposed to what it is."""
+
+    form: Format
+    detach: bool
+    timestamps: bool
+    dry_run: bool
+    artifacts_to: Path | None
+    result_file: Path | None
+
+
+def run(
+    context: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="[JOB] -- CMD…")] = None,
+    file: Annotated[
+        Path | None, typer.Option("-f", "--file", help="A job file; JOB is one of its jobs.")
+    ] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="A provider's name, or its kind.", rich_help_panel=_BUILD)
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="The VM's image.", rich_help_panel=_BUILD)
+    ] = None,
+    container: Annotated[
+        str | None, typer.Option(help="The container's image.", rich_help_panel=_BUILD)
+    ] = None,
+    docker: Annotated[
+        bool | None,
+        typer.Option("--docker", help="Give it a Docker of its own.", rich_help_panel=_BUILD),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="DIR or git+URL@REF.", rich_help_panel=_BUILD)
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("-e", "--env", help="NAME=VALUE.", rich_help_panel=_BUILD)
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME (from the environment) or NAME=@FILE.", rich_help_panel=_BUILD),
+    ] = None,
+    artifact: Annotated[
+        list[str] | None,
+        typer.Option("-a", "--artifact", help="A glob to bring back.", rich_help_panel=_BUILD),
+    ] = None,
+    artifacts_to: Annotated[
+        Path | None, typer.Option(help="Copy the artifacts there.", rich_help_panel=_HOW)
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("-l", "--label", help="NAME=VALUE.", rich_help_panel=_BUILD)
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option(help="For the steps.", rich_help_panel=_BOUNDS)
+    ] = None,
+    ttl: Annotated[
+        str | None,
+        typer.Option(help="For the VM; default: timeout + 15m.", rich_help_panel=_BOUNDS),
+    ] = None,
+    queue_timeout: Annotated[
+        str | None, typer.Option(help="For the wait for a machine.", rich_help_panel=_BOUNDS)
+    ] = None,
+    keep_on_failure: Annotated[
+        str | None,
+        typer.Option(help="Keep the VM that long, for `vmrunner ssh`.", rich_help_panel=_BOUNDS),
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(help="open or none.", rich_help_panel=_BOUNDS)
+    ] = None,
+    name: Annotated[str | None, typer.Option(rich_help_panel=_BUILD)] = None,
+    cpus: Annotated[int | None, typer.Option(rich_help_panel=_BOUNDS)] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Such as 4GiB.", rich_help_panel=_BOUNDS)
+    ] = None,
+    disk: Annotated[
+        str | None, typer.Option(help="Such as 20GiB.", rich_help_panel=_BOUNDS)
+    ] = None,
+    spot: Annotated[
+        bool | None, typer.Option("--spot", help="Prefer spot machines.", rich_help_panel=_BOUNDS)
+    ] = None,
+    retry_on_loss: Annotated[
+        bool | None,
+        typer.Option("--retry-on-loss", help="Also when steps had begun.", rich_help_panel=_BOUNDS),
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="The same key is the same build.", rich_help_panel=_HOW)
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("-d", "--detach", help="Print its id and return.", rich_help_panel=_HOW)
+    ] = False,
+    timestamps: Annotated[bool, typer.Option("--timestamps", rich_help_panel=_HOW)] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check it, start nothing.", rich_help_panel=_HOW)
+    ] = False,
+    form: Annotated[Format, typer.Option("-o", "--output", rich_help_panel=_HOW)] = Format.TABLE,
+    result_file: Annotated[
+        Path | None,
+        typer.Option(help="Write the result there, as JSON.", rich_help_panel=_HOW),
+    ] = None,
+) -> int:
+    """Run a command in a container in a fresh VM: vmrunner run -- make test
+
+    The exit code is the command's own; 124 is a timeout, 125 is ours, 130 is Ctrl-C."""
+    from pathlib import Path as Here
+
+    from vmrunner import submission, units
+    from vmrunner.model import ArtifactRule
+
+    shell = shell_of(context)
+    job, command = _words(words or [], context.meta.get("command"), file)
+    said = submission.Wish(
+        steps=submission.command(command) or None,
+        provider=provider,
+        image=image,
+        container=container,
+        docker=docker,
+        source=source,
+        env=dict(units.env(text) for text in env or ()),
+        secrets=submission.secrets(secret or (), os.environ, Here.cwd()),
+        artifacts=tuple(ArtifactRule(glob=glob) for glob in artifact or ()),
+        labels=dict(units.label(text) for text in label or ()),
+        timeout=timeout,
+        ttl=ttl,
+        queue_timeout=queue_timeout,
+        keep_on_failure=keep_on_failure,
+        network=network,
+        name=name,
+        cpus=cpus,
+        memory=memory,
+        disk=disk,
+        spot=spot,
+        retry_on_loss=retry_on_loss,
+        idempotency_key=idempotency_key,
+    )
+    if file is not None:
+        from vmrunner import jobfile
+
+        said = said.over(submission.from_job(jobfile.choose(file, job), os.environ))
+    manner = Manner(form, detach, timestamps, dry_run, artifacts_to, result_file)
+    return carry_out(shell, said, manner)
+
+
+def _words(
+    words: list[str], command: list[str] | None, file: Path | None
+) -> tuple[str | None, list[str]]:
+    """(JOB, CMD): words before `--` are a job's name, which needs -f."""
+    if words and file is None:
+        raise ConfigError(
+            f"command: {words[0]!r} is not after --",
+            hint=f"vmrunner run -- {words[0]} …, or -f FILE {words[0]} for a job",
+        )
+    if len(words) > 1:
+        raise ConfigError(f"job: {words[1]!r} is one too many", hint="one job, then -- and a CMD")
+    return (words[0] if words else None), list(command or [])
+
+
+def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
+    """Check, submit, follow, and give the exit code."""
+    from vmrunner import preflight, process, submission
+    from vmrunner.cli.attend import Signals
+    from vmrunner.cli.images import ImageProgress
+
+    _writable(manner)
+    checked = submission.check(said, shell.loaded.settings)
+    for text in checked.warnings:
+        output.warn(text)
+    with ImageProgress() as progress:
+        preflight.check(shell.wiring, checked.spec, None if manner.dry_run else progress)
+    if manner.dry_run:
+        return _dry_run(checked, manner.form)
+    if manner.detach:
+        row, new = shell.runner.queue(checked)
+        shell.wiring.ensure_background()
+        _wake(shell)
+        if not new:
+            output.say(f"the idempotency key belongs to {row.id}")
+        _announce(row, manner)
+        return exits.OK
+    signals = Signals()
+    with signals.on():
+        row, new = shell.runner.queue(checked, submitter=process.current())
+        output.say(f"build {row.id}" + ("" if new else " has this idempotency key already"))
+        row = _attend(shell, row, signals, manner)
+    return conclude(shell, row, signals.code if signals.count else None, manner)
+
+
+def _attend(shell: Shell, row: Build, signals: Any, manner: Manner) -> Build:
+    from vmrunner.cli.attend import Attendant, LogSink
+
+    to_stderr = stdout_is_data(manner.form)
+    stream = sys.stderr if to_stderr else sys.stdout
+    sink = LogSink(stream.buffer, tty=stream.isatty(), timestamps=manner.timestamps)
+    with shell.wiring.helped("run") as helper:
+        helper.ensure()
+        helper.wake()
+        attendant = Attendant(
+            shell.ledger, helper, sink, signals, own=True, live=sys.stderr.isatty()
+        )
+        return attendant.follow(row.id)
+
+
+def conclude(shell: Shell, row: Build, interrupted: int | None, manner: Manner) -> int:
+    """Artifacts, result document, and the last line on stderr; the exit code."""
+    from vmrunner.cli import views
+    from vmrunner.model import BuildState, Result
+
+    if row.state is BuildState.HELD:
+        shell.wiring.ensure_background()  # it ends the hold when we are gone
+        output.say(f"its VM is kept: vmrunner ssh {row.id}, vmrunner cancel {row.id}")
+    if row.message and row.result is not Result.SUCCESS:
+        output.say(row.message)
+    brought = shell.runner.get(row.id).artifacts
+    if manner.artifacts_to is not None:
+        copied = brought.download(manner.artifacts_to)
+        output.say(f"{len(copied)} artifacts in {manner.artifacts_to}")
+    document = views.build_document(row)
+    if manner.result_file is not None:
+        _write(manner.result_file, output.envelope("build", [document]))
+    if manner.form is Format.JSON:
+        output.write_json(sys.stdout, "build", [document])
+    elif manner.form is Format.JSONL:
+        output.print_out(json.dumps(document, ensure_ascii=False))
+    last_line(row)
+    if interrupted is not None and row.result is Result.CANCELLED:
+        return interrupted
+    return exits.of_build(row)
+
+
+def last_line(row: Build) -> None:
+    """What scripts look for."""
+    result = row.result.value if row.result else ""
+    reason = row.reason.value if row.reason else ""
+    code = "" if row.exit_code is None else str(row.exit_code)
+    output.say(f"result={result} reason={reason} exit_code={code} build={row.id}")
+
+
+def _announce(row: Build, manner: Manner) -> None:
+    from vmrunner.cli import views
+
+    if manner.form is Format.JSON:
+        output.write_json(sys.stdout, "build", [views.build_document(row)])
+    elif manner.form is Format.JSONL:
+        output.print_out(json.dumps(views.build_document(row), ensure_ascii=False))
+    else:
+        output.print_out(row.id)
+
+
+def _wake(shell: Shell) -> None:
+    from vmrunner import wake
+
+    wake.poke(shell.wiring.paths.wake)
+
+
+def _dry_run(checked: Submission, form: Format) -> int:
+    """What would be submitted."""
+    from dataclasses import asdict
+
+    spec = asdict(checked.spec)
+    if form in (Format.JSON, Format.JSONL):
+        output.write_json(sys.stdout, "spec", [spec])
+        return exits.OK
+    width = max(map(len, spec))
+    for key, value in spec.items():
+        if value not in (None, "", (), {}):
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            output.print_out(f"{key:<{width}}  {output.clean(text)}")
+    return exits.OK
+
+
+def _writable(manner: Manner) -> None:
+    """Places for what comes back are checked before anything starts."""
+    file, directory = manner.result_file, manner.artifacts_to
+    if file is not None and (file.is_dir() or not os.access(file.absolute().parent, os.W_OK)):
+        raise ConfigError(
+            f"result-file: {str(file)!r} cannot be written",
+            hint="name a file in a directory of yours",
+        )
+    if directory is not None and directory.exists() and not directory.is_dir():
+        raise ConfigError(
+            f"artifacts-to: {str(directory)!r} is not a directory", hint="name a directory"
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text + "\n", encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        output.warn(f"result-file: {path} cannot be written: {error.strerror}")

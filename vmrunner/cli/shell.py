@@ -1,0 +1,78 @@
+"""What every command gets: the parts, opened when they are first used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+import typer
+
+from vmrunner.cli import output
+from vmrunner.cli.output import Format
+
+if TYPE_CHECKING:
+    from vmrunner.api import Runner
+    from vmrunner.configfile import Loaded
+    from vmrunner.ledger import Ledger
+    from vmrunner.wiring import Wiring
+
+#: Joins the parts of a configuration; tests give one of their own.
+Joiner = Callable[["Loaded"], "Wiring"]
+
+
+class Shell:
+    """One run of the command line."""
+
+    def __init__(self, join: Joiner | None = None) -> None:
+        self._join = join
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The configuration, with origins."""
+        from vmrunner import configfile
+
+        return configfile.load()
+
+    @cached_property
+    def runner(self) -> Runner:
+        from vmrunner.api import Runner
+
+        return Runner(wiring=self._wiring())
+
+    @property
+    def wiring(self) -> Wiring:
+        return self.runner.wiring
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.wiring.ledger
+
+    def close(self) -> None:
+        """Let go of what was opened."""
+        if "runner" in self.__dict__:
+            self.runner.close()
+
+    def _wiring(self) -> Wiring:
+        from vmrunner.wiring import Wiring
+
+        return self._join(self.loaded) if self._join else Wiring(self.loaded.settings)
+
+
+def shell_of(context: typer.Context) -> Shell:
+    """The shell of this run."""
+    return cast("Shell", context.obj)
+
+
+def stdout_is_data(form: Format) -> bool:
+    """Is stdout a document, so that the build's output must go elsewhere?"""
+    return form in (Format.JSON, Format.JSONL)
+
+
+def unicode_out() -> bool:
+    """Can stdout show more than ASCII?"""
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+__all__ = ["Joiner", "Shell", "output", "shell_of", "stdout_is_data", "unicode_out"]
