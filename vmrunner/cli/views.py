@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from vmrunner import units
 from vmrunner.cli.output import Column, View
-from vmrunner.model import Build, BuildState, Instance, Result, Step
+from vmrunner.model import Build, BuildState, Instance, Kind, Resource, Result, Step
 
 _RESULT_COLOURS = {
     Result.SUCCESS: "green",
@@ -133,39 +134,85 @@ def build_view(now: float | None = None) -> View[Build]:
     )
 
 
-def instance_view(
-    clock: Callable[[Instance], float], cloud: Mapping[str, str] | None = None
-) -> View[Instance]:
-    """`vm ls`; `cloud` is what the providers show, by instance id."""
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A line of `vm ls`: a row of the ledger, what the cloud shows, or both."""
 
-    def left(row: Instance) -> str:
-        if row.gone_at is not None:
-            return ""
-        rest = row.deadline - clock(row)
-        return units.span(rest) if rest > 0 else f"{units.span(-rest)} over"
+    row: Instance | None
+    now: float  # by the provider's clock
+    cloud: Resource | None = None
 
+    @property
+    def id(self) -> str:
+        if self.row is not None:
+            return self.row.id
+        assert self.cloud is not None
+        return self.cloud.instance or self.cloud.ref.id
+
+
+def machine_view(*, cloud: bool) -> View[Machine]:
+    """`vm ls`; with `cloud` what the providers show stands beside the ledger."""
     columns = [
-        Column[Instance]("id", lambda r: r.id),
-        Column[Instance]("build", lambda r: r.build),
-        Column[Instance]("state", lambda r: r.state.value),
+        Column[Machine]("id", lambda m: m.id),
+        Column[Machine]("build", lambda m: m.row.build if m.row else ""),
+        Column[Machine]("state", lambda m: m.row.state.value if m.row else "no row"),
     ]
-    if cloud is not None:
-        columns.append(Column("cloud", lambda r: cloud.get(r.id, "not seen")))
+    if cloud:
+        columns.append(Column("cloud", _cloud))
     columns += [
-        Column("provider", lambda r: r.provider),
-        Column("type", lambda r: r.offer.machine_type),
-        Column("age", lambda r: units.span((r.gone_at or clock(r)) - r.created_at)),
-        Column("left", left),
-        Column("death", lambda r: r.death.value if r.death else "", wide=True),
-        Column("ref", lambda r: r.ref.id if r.ref else "", wide=True),
-        Column("place", lambda r: r.offer.place, wide=True),
+        Column("provider", lambda m: m.row.provider if m.row else ""),
+        Column("type", lambda m: m.row.offer.machine_type if m.row else ""),
+        Column("age", _age),
+        Column("left", _left),
+        Column("death", lambda m: m.row.death.value if m.row and m.row.death else "", wide=True),
+        Column("ref", _ref, wide=True),
+        Column("place", lambda m: m.row.offer.place if m.row else "", wide=True),
     ]
+    return View(kind="instance", columns=columns, document=lambda m: _machine(m, cloud=cloud))
 
-    def document(row: Instance) -> dict[str, Any]:
-        more = {} if cloud is None else {"cloud": cloud.get(row.id)}
-        return instance_document(row) | more
 
-    return View(kind="instance", columns=columns, document=document)
+def _machine(machine: Machine, *, cloud: bool) -> dict[str, Any]:
+    document: dict[str, Any] = {"id": machine.id, "state": None}
+    if machine.row is not None:
+        document = instance_document(machine.row)
+    if cloud:
+        seen = machine.cloud
+        document["cloud"] = seen and {
+            "kind": seen.ref.kind.value,
+            "ref": seen.ref.id,
+            "power": seen.power.value,
+            "created_at": iso(seen.created_at),
+            "expires_at": iso(seen.expires_at),
+        }
+    return document
+
+
+def _cloud(machine: Machine) -> str:
+    if machine.cloud is None:
+        return "not seen"
+    kind = machine.cloud.ref.kind
+    return machine.cloud.power.value + ("" if kind is Kind.INSTANCE else f" {kind.value}")
+
+
+def _age(machine: Machine) -> str:
+    row, cloud = machine.row, machine.cloud
+    born = row.created_at if row else cloud.created_at if cloud else None
+    until = row.gone_at if row and row.gone_at is not None else machine.now
+    return "" if born is None else units.span(until - born)
+
+
+def _left(machine: Machine) -> str:
+    row, cloud = machine.row, machine.cloud
+    deadline = row.deadline if row else cloud.expires_at if cloud else None
+    if deadline is None or (row and row.gone_at is not None):
+        return ""
+    rest = deadline - machine.now
+    return units.span(rest) if rest > 0 else f"{units.span(-rest)} over"
+
+
+def _ref(machine: Machine) -> str:
+    ref = machine.row.ref if machine.row else machine.cloud.ref if machine.cloud else None
+    return ref.id if ref else ""
 
 
 def result_colour(result: Result | None) -> str:

@@ -1,0 +1,131 @@
+"""`vmrunner ssh` and `vmrunner artifacts ls|get`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from vmrunner.cli import exits, output
+from vmrunner.cli.builds import Id, Output
+from vmrunner.cli.output import Column, Format, View
+from vmrunner.cli.shell import shell_of
+from vmrunner.errors import ConfigError, Conflict, VmrunnerError
+
+if TYPE_CHECKING:
+    from vmrunner.handle import Artifact
+    from vmrunner.model import Access, Address
+
+artifacts = typer.Typer(help="What builds brought back.", no_args_is_help=True)
+
+_BROKEN: Final = 255  # ssh's own failures
+
+
+def ssh(context: typer.Context, build: Id) -> int:
+    """A shell in a build's VM, or with -- CMD one command; the exit code is its own.
+
+    It is the VM's root that you are; the container is `docker exec -it vmrunner-build sh`."""
+    from vmrunner.errors import NotFound
+
+    shell = shell_of(context)
+    row = shell.ledger.builds.find(build)
+    if row.instance is None or row.finished:
+        raise Conflict(f"{row.id} has no VM: it is {row.state.value}")
+    instance = shell.ledger.instances.get(row.instance)
+    try:
+        access = shell.ledger.instances.access(instance.id)
+    except NotFound:
+        raise Conflict(f"the VM of {row.id} is {instance.state.value}") from None
+    if instance.address is None:
+        raise Conflict(f"the VM of {row.id} has no address yet", hint="wait until it has booted")
+    return _ssh(access, instance.address, context.meta.get("command") or [])
+
+
+def _ssh(access: Access, address: Address, command: list[str]) -> int:
+    """The system's ssh with this instance's own key and planted host key, and nothing of the
+    user's: no config, no agent, no other key."""
+    program = shutil.which("ssh")
+    if program is None:
+        raise ConfigError("ssh: the program is missing", hint="apt-get install openssh-client")
+    with tempfile.TemporaryDirectory(prefix="vmrunner-ssh-") as directory:
+        key, hosts, troubles = (Path(directory, n) for n in ("key", "known_hosts", "troubles"))
+        key.touch(mode=0o600)
+        key.write_text(access.user_private)
+        hosts.write_text(f"vm {access.host_public}\n")
+        options = {
+            "IdentityFile": str(key),
+            "IdentitiesOnly": "yes",
+            "IdentityAgent": "none",
+            "UserKnownHostsFile": str(hosts),
+            "GlobalKnownHostsFile": "/dev/null",
+            "HostKeyAlias": "vm",
+            "StrictHostKeyChecking": "yes",
+            "PreferredAuthentications": "publickey",
+            "ForwardAgent": "no",
+            "ConnectTimeout": "15",
+            "ServerAliveInterval": "15",
+            "LogLevel": "ERROR",
+        }
+        words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        argv = [program, "-F", "none", "-E", str(troubles), *words, "-p", str(address.port)]
+        argv += [f"root@{address.host}"]
+        if command:
+            argv += [shlex.join(command)]
+        done = subprocess.run(argv, check=False)
+        said = troubles.read_text(errors="replace").strip() if troubles.exists() else ""
+    if done.returncode == _BROKEN and said:
+        raise VmrunnerError(f"ssh: {said.splitlines()[-1]}")
+    return done.returncode if done.returncode >= 0 else 128 - done.returncode
+
+
+@artifacts.command("ls")
+def artifacts_ls(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
+    """What a build brought back."""
+    found = shell_of(context).runner.get(build).artifacts.ls()
+    output.show(_view(), found, form)
+    return exits.OK
+
+
+@artifacts.command("get")
+def artifacts_get(
+    context: typer.Context,
+    build: Id,
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="[PATH…]", help="Default: all.")
+    ] = None,
+    to: Annotated[Path, typer.Option("--to", help="Below this directory.")] = Path(),
+) -> int:
+    """Copy them here. One PATH with `--to -` goes to stdout."""
+    found = shell_of(context).runner.get(build).artifacts
+    if str(to) == "-":
+        if not paths or len(paths) != 1:
+            raise ConfigError("to: '-' takes one file", hint="name one PATH")
+        with tempfile.TemporaryDirectory() as directory:
+            (path,) = found.download(directory, *paths)
+            with path.open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+        return exits.OK
+    for path in found.download(to, *(paths or ())):
+        output.print_out(os.fspath(path))
+    return exits.OK
+
+
+def _view() -> View[Artifact]:
+    from vmrunner import units
+
+    return View(
+        kind="artifact",
+        columns=(
+            Column("path", lambda a: a.path),
+            Column("size", lambda a: units.amount(a.size)),
+        ),
+        document=lambda a: {"path": a.path, "size": a.size},
+        empty="no artifact came back",
+    )

@@ -1,0 +1,225 @@
+"""`vmrunner vm ls|show|destroy` and `drain`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vmrunner.cli import exits, output
+from vmrunner.cli.complete import instance_ids
+from vmrunner.cli.output import Format
+from vmrunner.cli.shell import Shell, shell_of
+from vmrunner.errors import Conflict, NotFound, VmrunnerError
+
+if TYPE_CHECKING:
+    from vmrunner.cli.views import Machine
+    from vmrunner.model import Instance, Resource
+
+app = typer.Typer(help="The VMs behind builds.", no_args_is_help=True)
+
+Output = Annotated[Format, typer.Option("-o", "--output")]
+_SEEN_DEAD = 30.0  # seconds to wait for it
+
+
+@app.command()
+def ls(
+    context: typer.Context,
+    cloud: Annotated[
+        bool, typer.Option("--cloud", help="What the providers show, beside the ledger.")
+    ] = False,
+    everything: Annotated[bool, typer.Option("-a", "--all", help="Gone ones too.")] = False,
+    form: Output = Format.TABLE,
+) -> int:
+    """The VMs that this ledger answers for."""
+    from vmrunner.cli.views import machine_view
+
+    shell = shell_of(context)
+    instances = shell.ledger.instances
+    rows = instances.list() if everything else list(reversed(instances.open()))
+    unread: list[str] = []
+    if cloud:
+        shown, unread = _sweep(shell)
+        machines = _beside(shell, rows, shown)
+    else:
+        machines = [_machine(shell, row) for row in rows]
+    output.show(machine_view(cloud=cloud), machines, form)
+    if not machines and form in (Format.TABLE, Format.WIDE):
+        output.say("no VM" + ("" if everything else "; vm ls -a shows those that are gone"))
+    for text in unread:
+        output.warn(text)
+    return exits.PARTLY if unread else exits.OK
+
+
+def _machine(shell: Shell, row: Instance, seen: Resource | None = None) -> Machine:
+    from vmrunner.cli.views import Machine
+
+    return Machine(row, _now(shell, row), seen)
+
+
+def _now(shell: Shell, row: Instance) -> float:
+    """The clock that the row's times are told by, where its provider can be asked."""
+    try:
+        return shell.wiring.provider(row.provider).now()
+    except (VmrunnerError, KeyError):
+        return time.time()
+
+
+def _sweep(shell: Shell) -> tuple[list[Resource], list[str]]:
+    """What is ours by tag in every provider, and what could not be read."""
+    from vmrunner.model import Power
+
+    ours, unread = [], []
+    for name, provider in shell.wiring.providers().items():
+        for page in provider.sweep():
+            if page.error is not None:
+                unread.append(f"{name}: {page.scope}: {page.error}")
+            ours += [
+                resource
+                for resource in page.resources
+                if resource.tag("installation") == shell.ledger.installation
+                and resource.power is not Power.DEAD
+            ]
+    return ours, unread
+
+
+def _beside(shell: Shell, rows: list[Instance], shown: Iterable[Resource]) -> list[Machine]:
+    """Each row with its VM, and what is there without a row that was listed."""
+    from vmrunner.cli.views import Machine
+    from vmrunner.model import Kind
+
+    left = list(shown)
+    machines = []
+    for row in rows:
+        mine = [r for r in left if r.instance == row.id and r.ref.kind is Kind.INSTANCE]
+        best = next((r for r in mine if r.ref == row.ref), mine[0] if mine else None)
+        if best is not None:
+            left.remove(best)
+        machines.append(_machine(shell, row, best))
+    known = {row.id: row for row in shell.ledger.instances.these({r.instance or "" for r in left})}
+    for resource in left:
+        machines.append(Machine(known.get(resource.instance or ""), time.time(), resource))  # noqa: PERF401
+    return machines
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    vm: Annotated[str, typer.Argument(metavar="ID", autocompletion=instance_ids)],
+    form: Output = Format.TABLE,
+) -> int:
+    """One VM, as the ledger has it."""
+    from vmrunner.cli.views import instance_document, machine_view
+
+    shell = shell_of(context)
+    row = shell.ledger.instances.find(vm)
+    if form in (Format.JSON, Format.JSONL):
+        output.show(machine_view(cloud=False), [_machine(shell, row)], form)
+    else:
+        for key, value in instance_document(row).items():
+            if value not in (None, ""):
+                output.print_out(f"{key:<14}{output.clean(str(value))}")
+    return exits.OK
+
+
+@app.command()
+def destroy(
+    context: typer.Context,
+    vms: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID…]", autocompletion=instance_ids)
+    ] = None,
+    all_expired: Annotated[
+        bool, typer.Option("--all-expired", help="All that are past their deadline.")
+    ] = False,
+) -> int:
+    """End VMs now, and cancel their builds. Prints the id of each that is seen dead."""
+    shell = shell_of(context)
+    instances = shell.ledger.instances
+    if not vms and not all_expired:
+        raise NotFound("no VM is named", hint="vmrunner vm destroy ID, or --all-expired")
+    rows: list[Instance] = []
+    codes: list[int] = []
+    for word in vms or ():
+        try:
+            rows.append(instances.find(word))
+        except VmrunnerError as error:
+            codes.append(_told(error))
+    if all_expired:
+        rows += [row for row in instances.open() if _now(shell, row) > row.deadline]
+    for row in rows:
+        try:
+            codes.append(_destroy(shell, row))
+        except VmrunnerError as error:
+            codes.append(_told(error))
+    if not shell.wiring.served() and shell.ledger.builds.list(active=True, limit=1):
+        shell.wiring.ensure_background()  # it writes the ends of the builds
+    worst = [code for code in codes if code]
+    return exits.OK if not worst else worst[0] if len(worst) == len(codes) else exits.PARTLY
+
+
+def _told(error: VmrunnerError) -> int:
+    output.say(f"error: {error}")
+    return exits.of_error(error)
+
+
+def _destroy(shell: Shell, row: Instance) -> int:
+    """Doom the row first, so that nobody uses the VM any more; then delete it until it is dead."""
+    from vmrunner.model import Death, Fate, InstanceState, Power, Reason
+
+    ledger, provider = shell.ledger, shell.wiring.provider(row.provider)
+    if row.scope not in provider.scopes:
+        raise Conflict(
+            f"{row.id} is in {row.scope}, which is no scope of {row.provider} now",
+            hint="use the account, host or region that it was started with",
+        )
+    ledger.builds.request_cancel(row.build, Reason.USER, time.time())
+    row = _doomed(shell, row)
+    asked = False
+    end = time.monotonic() + _SEEN_DEAD
+    while row.state is not InstanceState.GONE:
+        seen = provider.look([row.key]).get(row.key)
+        if seen is not None and seen.power is Power.DEAD:
+            ledger.instances.close(
+                row.id, epoch=row.epoch, death=row.death or Death.CANCELLED, now=provider.now()
+            )
+        elif seen is not None and not asked:
+            outcome = provider.delete([seen.ref], force=True)[seen.ref]
+            if outcome.fate is Fate.FAILED:
+                output.say(f"error: {row.id}: {outcome.error}")
+                return exits.FAILED
+            asked = True
+        if time.monotonic() > end:
+            output.say(f"{row.id} was asked to die and is not seen dead yet; that goes on")
+            return exits.UNFINISHED
+        time.sleep(0.1)
+        row = ledger.instances.get(row.id)
+    output.print_out(row.id)
+    return exits.OK
+
+
+def _doomed(shell: Shell, row: Instance) -> Instance:
+    """The row in `deleting`; somebody else may move it meanwhile, so by compare-and-set."""
+    from vmrunner.model import Death, InstanceState
+
+    instances = shell.ledger.instances
+    while row.state not in (InstanceState.DELETING, InstanceState.GONE):
+        now = _now(shell, row)
+        instances.doom(row.id, seen_epoch=row.epoch, death=Death.CANCELLED, now=now)
+        row = instances.get(row.id)
+    return row
+
+
+def drain(
+    context: typer.Context,
+    off: Annotated[bool, typer.Option("--off", help="Launch again.")] = False,
+) -> int:
+    """Stop launching, in every process that serves this ledger. What runs goes on."""
+    from vmrunner import wake
+
+    shell = shell_of(context)
+    shell.ledger.pause(not off, time.time())
+    wake.poke(shell.wiring.paths.wake)
+    output.say("launching again" if off else "no build is started until `vmrunner drain --off`")
+    return exits.OK
