@@ -77,6 +77,11 @@ class Crew:
         self._watcher = watcher
         self._since = self._last = desk.monotonic()
 
+    @property
+    def watching(self) -> float:
+        """Seconds that we have watched without a break."""
+        return self._desk.monotonic() - self._since
+
     def gather(self) -> View:
         """Read the open rows, then the builds."""
         desk = self._desk
@@ -221,7 +226,6 @@ class Crew:
     def doom(self, view: View) -> None:
         """The reaper's rules over our own rows: deadlines, wishes, and who is stuck."""
         desk = self._desk
-        watched = desk.monotonic() - self._since
         for name, provider in desk.providers.items():
             rows = [row for row in view.mine.values() if row.provider == name]
             if not rows:
@@ -235,7 +239,7 @@ class Crew:
                 desk.limits.limits,
                 desk.ledger.installation,
                 desk.ledger.generation,
-                since=now - watched,
+                since=now - self.watching,
                 wishes=self._wishes(view, rows),
             )
             for doom in plan.dooms:

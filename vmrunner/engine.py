@@ -143,6 +143,25 @@ class Engine:
                     log.warning("could not say that we leave: %s", error)
         self._listener.close()
 
+    def retire(self) -> bool:
+        """Leave for good, unless there is work. Who submits looks for engines after that, we look
+        for work after leaving: one of the two sees the other. False: go on ticking."""
+        ledger = self._desk.ledger
+        if self._joined:
+            ledger.engines.leave(self.id)
+            self._joined, self._beaten = False, None
+        return not (ledger.builds.queued(1) or ledger.builds.driven())
+
+    @property
+    def watching(self) -> float:
+        """Seconds that this engine has watched without a break."""
+        return self._crew.watching
+
+    @property
+    def desk(self) -> Desk:
+        """What it works with, for a reaper in the same process."""
+        return self._desk
+
     @property
     def owned(self) -> int:
         """Builds that this engine drives right now."""

@@ -1,0 +1,367 @@
+"""The reaper's shell: list the cloud, read the ledger, decide, apply.
+
+Past `E` a kill needs no ledger, so a sweep goes on without one. Inside `E` the row is compared
+once more before each effect. Every provider, page, row and resource fails for itself alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from vmrunner import ids, lifecycle, pricing, reaper
+from vmrunner.audit import Survivor, audit
+from vmrunner.desk import Desk, log
+from vmrunner.ending import Endings
+from vmrunner.errors import LedgerError
+from vmrunner.lifecycle import Sweep, end_of
+from vmrunner.model import (
+    Build,
+    Death,
+    Fate,
+    Instance,
+    InstanceState,
+    Key,
+    Outcome,
+    Page,
+    Power,
+    Ref,
+    Role,
+    Seen,
+)
+from vmrunner.peers import Peers
+from vmrunner.providers import Provider
+from vmrunner.verdicts import Kill, Plan
+
+BATCH: Final = 50
+FORCE_AFTER: Final = 3
+#: The ends that whoever dooms the VM may write at once: no retry can follow them.
+_FINAL: Final = (Death.EXPIRED, Death.CANCELLED, Death.ABANDONED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """One thing that must die, or a row that was closed. Times in seconds, cost in USD."""
+
+    provider: str
+    what: str  # delete, or close
+    kind: str
+    id: str  # the provider's name of it, or the row's
+    reason: Death
+    instance: str | None = None
+    build: str | None = None
+    age: float | None = None
+    late: float | None = None  # past its deadline
+    cost: float = 0.0
+    outcome: str = ""  # empty: nothing was done (dry run, or somebody was faster)
+
+    @property
+    def failed(self) -> bool:
+        return self.outcome.startswith(Fate.FAILED.value)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What one pass found and did. `unread`: parts that could not be read or decided."""
+
+    lines: tuple[Line, ...] = ()
+    alarms: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+    def __add__(self, other: Report) -> Report:
+        return Report(
+            lines=self.lines + other.lines,
+            alarms=self.alarms + other.alarms,
+            unread=self.unread + other.unread,
+        )
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the ledger said; nothing at all when it was out of reach."""
+
+    rows: list[Instance] = field(default_factory=list)
+    builds: dict[str, Build] = field(default_factory=dict)
+    down: str = ""
+
+    @property
+    def by_id(self) -> dict[str, Instance]:
+        return {row.id: row for row in self.rows}
+
+
+class Reaping:
+    """One reaper. `watching` says how long, in seconds, somebody has watched without a break: the
+    engine's rule that nobody's silence before that counts."""
+
+    def __init__(self, desk: Desk, peers: Peers, watching: Callable[[], float]) -> None:
+        self._desk = desk
+        self._peers = peers
+        self._watching = watching
+        self._endings = Endings(desk)
+
+    def run(self, *, sweep: bool = True, dry_run: bool = False, only: str | None = None) -> Report:
+        """One pass over every provider: the ledger, and with `sweep` the cloud too."""
+        report = Report()
+        for name, provider in self._desk.providers.items():
+            if only in (None, name):
+                report += self._guarded(name, provider, sweep=sweep, dry_run=dry_run)
+        return report
+
+    def unburied(self, only: str | None = None) -> int:
+        """Look once more at what dies and nobody else minds; close what is seen dead. How many
+        are left."""
+        left = 0
+        for row in self._desk.ledger.instances.open():
+            provider = self._desk.provider_of(row)
+            wanted = only in (None, row.provider) and row.state is InstanceState.DELETING
+            if provider is None or not wanted or not self._peers.member_gone(row.owner):
+                continue
+            with self._desk.guard(f"look at {provider.name}"):
+                left += not self._close_dead(provider, row, provider.look([row.key]).get(row.key))
+        return left
+
+    # --- one provider ---
+
+    def _guarded(self, name: str, provider: Provider, *, sweep: bool, dry_run: bool) -> Report:
+        try:
+            return self._reap(name, provider, sweep=sweep, dry_run=dry_run)
+        except Exception as error:  # noqa: BLE001 - one provider never stops the others
+            log.exception("reaping %s", name)
+            return Report(unread=(f"{name}: {type(error).__name__}: {error}",))
+
+    def _reap(self, name: str, provider: Provider, *, sweep: bool, dry_run: bool) -> Report:
+        desk = self._desk
+        swept = Sweep(id=ids.sweep_id(), begun=provider.now()) if sweep else None
+        pages = list(provider.sweep()) if sweep else []
+        known = self._read(provider, name, pages)
+        try:
+            memory = frozenset() if known.down or not sweep else desk.ledger.sightings.list(name)
+        except LedgerError as error:
+            known, memory = _Known(down=str(error)), frozenset()
+        now = provider.now()
+        plan = reaper.decide(
+            now,
+            known.rows,
+            pages,
+            memory,
+            desk.limits.limits,
+            desk.ledger.installation,
+            # Without rows everything would look unknown: then nothing is of this generation.
+            "" if known.down else desk.ledger.generation,
+            sweep=None if known.down else swept,
+            since=now - self._watching(),
+            wishes=self._wishes(known),
+        )
+        lines = self._lines(name, now, plan, known)
+        if not dry_run:
+            done = self._apply(provider, plan, known)
+            if swept is not None and not known.down:
+                desk.ledger.sightings.record(name, plan.sightings)
+            lines = [replace(line, outcome=done.get(line.id, "")) for line in lines]
+        broken = [f"{name}: {p.scope} {p.kind.value}: {p.error}" for p in pages if p.error]
+        if known.down:
+            broken.append(f"the ledger is out of reach: {known.down}")
+        return Report(lines=tuple(lines), alarms=plan.alarms, unread=tuple(broken))
+
+    def _read(self, provider: Provider, name: str, pages: Iterable[Page]) -> _Known:
+        """The open rows of this provider's scopes, and the rows of all that it showed; the rows
+        before the builds (see `crew`)."""
+        ledger = self._desk.ledger
+        shown = {r.instance for page in pages for r in page.resources if r.instance}
+        try:
+            rows = {row.id: row for row in ledger.instances.these(shown)}
+            rows |= {
+                row.id: row
+                for row in ledger.instances.open()
+                if row.provider == name and row.scope in provider.scopes
+            }
+            builds = {build.id: build for build in ledger.builds.driven()}
+            self._peers.look(ledger.engines.list(), self._desk.monotonic())
+        except LedgerError as error:
+            log.error("reaping without the ledger: %s", error)
+            return _Known(down=str(error))
+        return _Known(rows=list(rows.values()), builds=builds)
+
+    def _wishes(self, known: _Known) -> dict[str, Death]:
+        wishes = {}
+        for row in known.rows:
+            if row.role is Role.BUILD and row.state is not InstanceState.GONE:
+                build = known.builds.get(row.build)
+                lives = self._peers.process_lives(build.submitter if build else None)
+                wish = lifecycle.wish(build, row, now=self._desk.clock(), submitter=lives)
+                if wish is not None:
+                    wishes[row.id] = wish
+        return wishes
+
+    # --- applying ---
+
+    def _apply(self, provider: Provider, plan: Plan, known: _Known) -> dict[str, str]:
+        """What became of each, by id. Kills past `E` come first: nothing may delay them."""
+        done: dict[str, str] = {}
+        expired = [kill for kill in plan.kills if kill.reason is Death.EXPIRED]
+        done |= self._kill(provider, expired)
+        rows = known.by_id
+        for doom in plan.dooms:
+            with self._desk.guard("doom", rows[doom.instance].build):
+                self._doom(rows, doom.instance, doom.reason, known)
+        others = [k for k in plan.kills if k.reason is not Death.EXPIRED and self._still(k)]
+        done |= self._kill(provider, others)
+        done |= self._bury(provider, [row for row in rows.values() if self._dying(row)], done)
+        for close in plan.closes:
+            with self._desk.guard("close"):
+                now = provider.now()
+                closed = self._desk.ledger.instances.close(
+                    close.instance, epoch=close.epoch, death=close.reason, now=now
+                )
+                done[close.instance] = "closed" if closed else ""
+        return done
+
+    def _doom(self, rows: dict[str, Instance], name: str, death: Death, known: _Known) -> None:
+        desk = self._desk
+        row = rows[name]
+        doomed = desk.ledger.instances.doom(
+            name, seen_epoch=row.epoch, death=death, now=desk.now(row)
+        )
+        if doomed is None:
+            return
+        rows[name] = doomed
+        build = known.builds.get(row.build)
+        if build is not None and build.instance == name and death in _FINAL:
+            self._endings.finish(replace(build, epoch=doomed.epoch), end_of(build, death))
+
+    def _still(self, kill: Kill) -> bool:
+        """Is what condemned it, inside `E`, still so? All of it can only become so, never cease:
+        a row that is closed, a reference that is recorded, an id that has no row."""
+        instances = self._desk.ledger.instances
+        with self._desk.guard("check"):
+            rows = instances.these([kill.instance] if kill.instance else [])
+            if kill.reason is Death.ORPHAN:
+                return not rows
+            if kill.reason is Death.LEFTOVER:
+                return bool(rows) and rows[0].state is InstanceState.GONE
+            if kill.reason is Death.DUPLICATE:
+                return bool(rows) and rows[0].ref not in (None, kill.ref)
+        return False
+
+    def _kill(self, provider: Provider, kills: Iterable[Kill]) -> dict[str, str]:
+        """Delete resources in batches, parents before children, by what they were asked before."""
+        wanted = list(kills)
+        done: dict[str, str] = {}
+        while wanted:
+            first = wanted[0]
+            alike = [k for k in wanted if k.force == first.force and k.ref.kind == first.ref.kind][
+                :BATCH
+            ]
+            refs = {kill.ref for kill in alike}
+            wanted = [kill for kill in wanted if kill.ref not in refs]
+            with self._desk.guard(f"delete at {provider.name}"):
+                outcomes = provider.delete([kill.ref for kill in alike], force=first.force)
+                done |= {ref.id: _told(outcome) for ref, outcome in outcomes.items()}
+        return done
+
+    def _dying(self, row: Instance) -> bool:
+        """Does this reaper delete it? Past `E` whoever owns it, inside `E` when nobody does."""
+        if row.state is not InstanceState.DELETING or self._desk.provider_of(row) is None:
+            return False
+        now = self._desk.now(row)
+        if now < row.delete_at:
+            return False
+        return now > row.deadline or self._peers.member_gone(row.owner)
+
+    def _bury(
+        self, provider: Provider, rows: list[Instance], done: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Ask for the death of dying rows; close those that are seen dead."""
+        seen: dict[str, Ref] = {}
+        with self._desk.guard(f"look at {provider.name}"):
+            keys: dict[Key, Instance] = {row.key: row for row in rows}
+            for key, sight in provider.look(list(keys)).items() if keys else ():
+                row = keys[key]
+                if not self._close_dead(provider, row, sight):
+                    seen[row.id] = sight.ref
+        asked = [
+            Kill(
+                ref=seen[row.id],
+                reason=row.death or Death.DONE,
+                instance=row.id,
+                force=row.deletes >= FORCE_AFTER,
+            )
+            for row in rows
+            if row.id in seen and seen[row.id].id not in done
+        ]
+        told = self._kill(provider, asked)
+        for kill in asked:
+            with self._desk.guard("note"):
+                now = provider.now()
+                self._desk.ledger.instances.tried(kill.instance or "", now, now + 30.0)
+        return {kill.instance or "": told.get(kill.ref.id, "") for kill in asked} | told
+
+    def _close_dead(self, provider: Provider, row: Instance, seen: Seen | None) -> bool:
+        """Close the row of a dying VM that is seen dead."""
+        if seen is None or seen.power is not Power.DEAD:
+            return False
+        return self._desk.ledger.instances.close(
+            row.id, epoch=row.epoch, death=row.death or Death.DONE, now=provider.now()
+        )
+
+    # --- telling ---
+
+    def _lines(self, name: str, now: float, plan: Plan, known: _Known) -> list[Line]:
+        rows = known.by_id
+        lines = []
+        for kill in plan.kills:
+            row = rows.get(kill.instance or "")
+            lines.append(
+                Line(
+                    provider=name,
+                    what="delete",
+                    kind=kill.ref.kind.value,
+                    id=kill.ref.id,
+                    reason=kill.reason,
+                    instance=kill.instance,
+                    build=row.build if row else None,
+                    age=None if kill.created_at is None else now - kill.created_at,
+                    late=_late(now, kill.expires_at),
+                    cost=pricing.cost(row, now) if row else 0.0,
+                )
+            )
+        told = {kill.instance for kill in plan.kills}
+        rest = [(doom.instance, "delete", doom.reason) for doom in plan.dooms]
+        rest += [(close.instance, "close", close.reason) for close in plan.closes]
+        for instance, what, reason in rest:
+            if instance not in told or what == "close":
+                lines.append(_row_line(name, now, rows[instance], what, reason))
+        return lines
+
+
+def survivors(desk: Desk, name: str, provider: Provider) -> list[Survivor]:
+    """The audit of one provider: list the cloud, read the ledger, compare."""
+    pages = list(provider.sweep())
+    shown = {r.instance for page in pages for r in page.resources if r.instance}
+    rows = {row.id: row for row in desk.ledger.instances.these(shown)}
+    rows |= {row.id: row for row in desk.ledger.instances.open() if row.provider == name}
+    return audit(provider.now(), rows.values(), pages, desk.limits.limits, desk.ledger.installation)
+
+
+def _row_line(name: str, now: float, row: Instance, what: str, reason: Death) -> Line:
+    return Line(
+        provider=name,
+        what=what,
+        kind="instance",
+        id=row.id,
+        reason=reason,
+        instance=row.id,
+        build=row.build,
+        age=now - row.created_at,
+        late=_late(now, row.deadline),
+        cost=pricing.cost(row, now),
+    )
+
+
+def _late(now: float, deadline: float | None) -> float | None:
+    return now - deadline if deadline is not None and now > deadline else None
+
+
+def _told(outcome: Outcome) -> str:
+    return f"{outcome.fate.value}: {outcome.error}" if outcome.error else outcome.fate.value
