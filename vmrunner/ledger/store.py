@@ -135,7 +135,7 @@ def parse_url(text: str) -> URL:
     try:
         url = make_url(text)
     except ArgumentError as error:
-        raise _bad_url(text) from error
+        raise _bad_url(text.rpartition("@")[2]) from error  # what is before may be a password
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")
     if url.drivername == "sqlite+pysqlite":

@@ -1,0 +1,200 @@
+"""Instances in the ledger: intent before effect, one way, erased at the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from sqlalchemy.exc import SQLAlchemyError
+
+from tests.integration.things import (
+    ACCESS,
+    launch,
+    ref,
+    running,
+    started,
+    submitted,
+)
+from vmrunner.errors import Conflict, Fenced, NotFound
+from vmrunner.ledger import Ledger
+from vmrunner.ledger.database import Duplicate
+from vmrunner.model import Address, BuildState, Death, InstanceState, Reason, Result
+
+S = InstanceState
+
+
+def test_an_intent_holds_all_that_another_process_needs(ledger: Ledger) -> None:
+    submitted(ledger)
+    wish = launch(ledger, "b-1", "vm-1")
+    ((build, instance),) = ledger.instances.start([wish], until=200.0)
+    assert build == ledger.builds.get("b-1")
+    assert instance == ledger.instances.get("vm-1")
+    assert (build.state, build.epoch, build.attempt) == (BuildState.PROVISIONING, 1, 1)
+    assert (build.owner, build.owner_until, build.instance) == ("e-1", 200.0, "vm-1")
+    assert (instance.state, instance.epoch, instance.attempt) == (S.REQUESTED, 1, 1)
+    assert ledger.instances.order("vm-1") == wish.order
+    assert ledger.instances.access("vm-1") == ACCESS
+
+
+def test_only_what_is_won_is_returned(ledger: Ledger) -> None:
+    for name in ("b-1", "b-2", "b-3", "b-4"):
+        submitted(ledger, name)
+    ledger.builds.request_cancel("b-2", Reason.USER, 11.0)
+    ledger.builds.finish("b-3", epoch=0, result=Result.CANCELLED, reason=Reason.USER, now=11.0)
+    wishes = [launch(ledger, f"b-{n}", f"vm-{n}") for n in (5, 4, 3, 2, 1)]
+    stale = [replace(w, seen_epoch=3) if w.build_id == "b-4" else w for w in wishes]
+    won = ledger.instances.start(stale, until=200.0)
+    assert [(b.id, i.id) for b, i in won] == [("b-1", "vm-1")]
+    assert [i.id for i in ledger.instances.list()] == ["vm-1"]
+    assert ledger.instances.start(wishes[-1:], until=200.0) == []
+    assert ledger.instances.start([], until=200.0) == []
+
+
+def test_an_order_must_be_the_instances_own(ledger: Ledger) -> None:
+    submitted(ledger)
+    wish = launch(ledger, "b-1", "vm-1")
+    for wrong in (
+        replace(wish, order=replace(wish.order, deadline=9e9)),
+        replace(wish, order=replace(wish.order, instance="vm-2")),
+        replace(wish, instance=replace(wish.instance, owner=None)),
+    ):
+        with pytest.raises(ValueError):
+            ledger.instances.start([wrong], until=200.0)
+
+
+def test_references_are_recorded_in_one_go(ledger: Ledger) -> None:
+    for n in (1, 2, 3):
+        started(ledger, f"b-{n}", f"vm-{n}")
+    ledger.instances.doom("vm-2", seen_epoch=1, death=Death.CANCELLED, now=101.0)
+    refs = [(f"vm-{n}", 1, ref(f"i-{n}")) for n in (3, 2, 1, 4)]
+    assert ledger.instances.record(refs, 102.0) == {"vm-1", "vm-3"}
+    assert ledger.instances.record(refs, 103.0) == set()
+    assert ledger.instances.record([], 103.0) == set()
+    instance = ledger.instances.get("vm-1")
+    assert (instance.state, instance.state_since, instance.ref) == (S.BOOTING, 102.0, ref("i-1"))
+    assert ledger.builds.get("b-1").state is BuildState.BOOTING
+    assert ledger.builds.get("b-2").state is BuildState.PROVISIONING
+    assert ledger.instances.get("vm-2").ref is None
+
+
+def test_the_next_offer_is_another_row_of_the_same_attempt(ledger: Ledger) -> None:
+    started(ledger)
+    second = launch(ledger, "b-1", "vm-2", seen_epoch=1)
+    build, instance = ledger.instances.next_offer("vm-1", second, now=105.0, message="no room")
+    assert (build.instance, build.attempt, build.epoch) == ("vm-2", 1, 1)
+    assert (instance.state, instance.attempt, instance.epoch) == (S.REQUESTED, 1, 1)
+    refused = ledger.instances.get("vm-1")
+    assert (refused.state, refused.death, refused.message) == (S.GONE, Death.REFUSED, "no room")
+    with pytest.raises(NotFound):
+        ledger.instances.order("vm-1")
+    assert ledger.instances.order("vm-2") == second.order
+    assert ledger.instances.record([("vm-2", 1, ref("i-2"))], 106.0) == {"vm-2"}
+    third = launch(ledger, "b-1", "vm-3", seen_epoch=1)
+    for refused_id in ("vm-1", "vm-2"):  # it is closed; it boots already
+        with pytest.raises(Fenced):
+            ledger.instances.next_offer(refused_id, third, now=107.0)
+    assert [i.id for i in ledger.instances.list()] == ["vm-2", "vm-1"]
+
+
+def test_doom_fences_whoever_drove_it(ledger: Ledger) -> None:
+    running(ledger)
+    doomed = ledger.instances.doom(
+        "vm-1", seen_epoch=1, death=Death.EXPIRED, now=205.0, message="past E"
+    )
+    assert doomed == ledger.instances.get("vm-1")
+    assert doomed is not None
+    assert (doomed.state, doomed.death, doomed.message) == (S.DELETING, Death.EXPIRED, "past E")
+    assert doomed.epoch == ledger.builds.get("b-1").epoch == 2
+    with pytest.raises(Fenced):
+        ledger.logs.append("b-1", 1, 1, offset=1, data=b"x", now=206.0)
+    with pytest.raises(Fenced):
+        ledger.instances.address("vm-1", 1, Address("127.0.0.1"))
+    for epoch in (1, 2):
+        assert ledger.instances.doom("vm-1", seen_epoch=epoch, death=Death.STUCK, now=207.0) is None
+    end = ledger.builds.finish(
+        "b-1", epoch=2, result=Result.TIMEOUT, reason=Reason.DEADLINE, now=208.0
+    )
+    assert end.finished
+
+
+def test_dooming_what_a_finished_build_left_keeps_the_build_as_it_is(ledger: Ledger) -> None:
+    running(ledger)
+    end = ledger.builds.finish(
+        "b-1", epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, exit_code=0, now=105.0
+    )
+    assert ledger.instances.doom("vm-1", seen_epoch=1, death=Death.DONE, now=106.0) is not None
+    assert ledger.builds.get("b-1") == end
+
+
+def test_deletes_are_counted_until_it_is_gone(ledger: Ledger) -> None:
+    running(ledger)
+    ledger.instances.tried("vm-1", 105.0, 110.0)
+    assert ledger.instances.get("vm-1").deletes == 0  # nobody decided that it must die
+    ledger.instances.doom("vm-1", seen_epoch=1, death=Death.DONE, now=105.0)
+    ledger.instances.tried("vm-1", 105.0, 110.0)
+    ledger.instances.tried("vm-1", 110.0, 120.0)
+    instance = ledger.instances.get("vm-1")
+    assert (instance.deletes, instance.delete_at) == (2, 120.0)
+
+
+def test_closing_is_final_and_erases_what_was_sealed(ledger: Ledger) -> None:
+    running(ledger)
+    doomed = ledger.instances.doom("vm-1", seen_epoch=1, death=Death.STUCK, now=105.0)
+    assert doomed is not None
+    close = ledger.instances.close
+    assert close("vm-1", epoch=1, death=Death.VANISHED, now=106.0) is False
+    assert close("vm-1", epoch=2, death=Death.VANISHED, now=106.0) is True
+    assert close("vm-1", epoch=2, death=Death.VANISHED, now=107.0) is False
+    instance = ledger.instances.get("vm-1")
+    assert (instance.state, instance.death, instance.gone_at) == (S.GONE, Death.STUCK, 106.0)
+    assert ledger.instances.open() == []
+    for sealed in (ledger.instances.order, ledger.instances.access):
+        with pytest.raises(NotFound):
+            sealed("vm-1")
+
+
+def test_an_address_is_noted_by_the_owner_alone(ledger: Ledger) -> None:
+    running(ledger)
+    ledger.instances.address("vm-1", 1, Address("127.0.0.1", 2222))
+    assert ledger.instances.get("vm-1").address == Address("127.0.0.1", 2222)
+    with pytest.raises(Fenced):
+        ledger.instances.address("vm-1", 0, Address("127.0.0.2"))
+
+
+def test_the_database_itself_refuses_a_second_live_instance(ledger: Ledger) -> None:
+    """Promise 3, no double: should a statement of ours ever be wrong."""
+    running(ledger)
+    with pytest.raises((SQLAlchemyError, Duplicate)):
+        ledger._database.write(
+            lambda c: c.exec_driver_sql(
+                "INSERT INTO instances (id, build, attempt, provider, role, state, state_since,"
+                " created_at, deadline, epoch, message, deletes, delete_at, offer)"
+                " SELECT 'vm-2', build, 2, provider, role, 'requested', 1, 1, 1, 9, '', 0, 0,"
+                " offer FROM instances WHERE id = 'vm-1'"
+            )
+        )
+    assert [i.id for i in ledger.instances.list()] == ["vm-1"]
+
+
+def test_instances_are_found(ledger: Ledger) -> None:
+    for n in ("1", "11", "2"):
+        started(ledger, f"b-{n}", f"vm-{n}")
+    find = ledger.instances.find
+    assert find("vm-1").id == find("1").id == "vm-1"
+    assert find("vm-2").id == "vm-2"
+    with pytest.raises(NotFound):
+        find("vm-3")
+    with pytest.raises(NotFound):
+        find("")
+    started(ledger, "b-3", "vm-12")
+    with pytest.raises(Conflict):
+        find("vm-")
+    ledger.instances.doom("vm-2", seen_epoch=1, death=Death.DONE, now=105.0)
+    ledger.instances.close("vm-2", epoch=2, death=Death.DONE, now=106.0)
+    names = lambda some: [i.id for i in some]  # noqa: E731
+    assert names(ledger.instances.open()) == ["vm-1", "vm-11", "vm-12"]
+    assert names(ledger.instances.list(build="b-2")) == ["vm-2"]
+    assert names(ledger.instances.list(active=False)) == ["vm-2"]
+    assert names(ledger.instances.list(active=True, limit=2)) == ["vm-12", "vm-11"]
+    assert set(names(ledger.instances.these(["vm-2", "vm-1", "vm-9"]))) == {"vm-1", "vm-2"}
+    assert ledger.instances.these([]) == []

@@ -1,0 +1,146 @@
+"""Logs, events, engines, leases and what the reaper remembers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.integration.things import PROCESS, running, started, submitted
+from vmrunner.errors import Fenced, NotFound
+from vmrunner.ledger import Ledger, Member
+from vmrunner.ledger.logs import _cut
+from vmrunner.model import Chunk, Reason, Result
+from vmrunner.verdicts import Sight, Sighting
+
+
+def put(ledger: Ledger, *pieces: bytes, attempt: int = 1) -> None:
+    end = ledger.logs.offset("b-1", attempt)
+    for piece in pieces:
+        end += len(piece)
+        ledger.logs.append("b-1", attempt, 1, offset=end, data=piece, now=105.0)
+
+
+def text(chunks: list[Chunk]) -> bytes:
+    return b"".join(chunk.data for chunk in chunks)
+
+
+def test_a_log_comes_back_whole_and_in_order(ledger: Ledger) -> None:
+    running(ledger)
+    put(ledger, b"one\ntw", b"", b"o\nthree\n\xff\x00", b"four")
+    chunks = ledger.logs.read("b-1")
+    assert text(chunks) == b"one\ntwo\nthree\n\xff\x00four"
+    assert [c.seq for c in chunks] == [1, 2, 3, 4]
+    assert [c.line for c in chunks] == [0, 1, 1, 3]
+    assert ledger.logs.offset("b-1", 1) == chunks[-1].offset == 20
+    assert ledger.logs.offset("b-1", 2) == 0
+    assert ledger.logs.size("b-1") == 20
+    assert ledger.logs.read("b-1", after_seq=2, limit=1) == chunks[2:3]
+
+
+def test_after_a_line_comes_exactly_what_follows_it(ledger: Ledger) -> None:
+    running(ledger)
+    put(ledger, b"1\n2", b"2", b"2\n3\n", b"4", b"4\n5")
+    after = lambda n: text(ledger.logs.read("b-1", after_line=n))  # noqa: E731
+    assert [after(n) for n in range(7)] == [
+        b"1\n222\n3\n44\n5", b"222\n3\n44\n5", b"3\n44\n5", b"44\n5", b"5", b"", b"",
+    ]  # fmt: skip
+    assert ledger.logs.read("b-1", after_line=2)[0].line == 2
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    pieces=st.lists(st.binary(max_size=6).map(lambda b: b.replace(b"\x00", b"\n")), max_size=8),
+    line=st.integers(0, 12),
+)
+def test_a_cut_agrees_with_split(pieces: list[bytes], line: int) -> None:
+    chunks, lines = [], 0
+    for n, piece in enumerate(pieces, start=1):
+        chunks.append(Chunk(seq=n, attempt=1, time=0.0, offset=0, line=lines, data=piece))
+        lines += piece.count(b"\n")
+    start = max((c.seq for c in chunks if c.line < line), default=1) - 1
+    whole = b"".join(pieces)
+    expected = whole.split(b"\n", line)[line] if whole.count(b"\n") >= line else b""
+    assert text(_cut(chunks[start:], line)) == expected
+
+
+def test_only_the_owner_writes_the_log(ledger: Ledger) -> None:
+    running(ledger)
+    with pytest.raises(Fenced):
+        ledger.logs.append("b-1", 1, 0, offset=1, data=b"x", now=105.0)
+    with pytest.raises(NotFound):
+        ledger.logs.append("b-9", 1, 0, offset=1, data=b"x", now=105.0)
+    assert ledger.logs.read("b-1") == []
+
+
+def test_old_logs_can_be_deleted(ledger: Ledger) -> None:
+    running(ledger)
+    put(ledger, b"one\n")
+    assert ledger.logs.delete_before(1e9) == 0
+    ledger.builds.finish("b-1", epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, now=110.0)
+    assert ledger.logs.delete_before(110.0) == 0
+    assert ledger.logs.delete_before(111.0) == 1
+    assert ledger.logs.read("b-1") == []
+    assert ledger.logs.size("b-1") == 4
+
+
+def test_events(ledger: Ledger) -> None:
+    submitted(ledger)
+    ledger.events.add("b-1", "note", 11.0, text="ü", n=1, x=1.5, yes=True, none=None)
+    (event,) = ledger.events.list("b-1")
+    assert (event.seq, event.time, event.kind) == (1, 11.0, "note")
+    assert event.data == {"text": "ü", "n": 1, "x": 1.5, "yes": True, "none": None}
+    with pytest.raises(NotFound):
+        ledger.events.add("b-9", "note", 11.0)
+
+
+def test_engines_come_and_go(ledger: Ledger) -> None:
+    ledger.engines.join("e-1", PROCESS, "serve", 1.0)
+    ledger.engines.join("e-2", PROCESS, "run", 2.0)
+    assert ledger.engines.beat("e-1", 5.0) is True
+    assert ledger.engines.list()[0] == Member(
+        id="e-1", process=PROCESS, kind="serve", joined_at=1.0, seen_at=5.0
+    )
+    ledger.engines.leave("e-1")
+    assert ledger.engines.beat("e-1", 6.0) is False
+    assert [m.id for m in ledger.engines.list()] == ["e-2"]
+
+
+def test_a_lease_has_one_holder(ledger: Ledger) -> None:
+    take = ledger.engines.acquire
+    assert take("reaper", "e-1", until=10.0, now=0.0)
+    assert take("reaper", "e-1", until=20.0, now=5.0)
+    assert not take("reaper", "e-2", until=30.0, now=19.0)
+    assert take("other", "e-2", until=30.0, now=19.0)
+    assert take("reaper", "e-2", until=30.0, now=20.0)
+    ledger.engines.release("reaper", "e-1")
+    assert not take("reaper", "e-1", until=40.0, now=21.0)
+    ledger.engines.release("reaper", "e-2")
+    assert take("reaper", "e-1", until=40.0, now=21.0)
+
+
+def test_sightings_are_kept_for_each_provider(ledger: Ledger) -> None:
+    one = Sighting(what=Sight.ORPHAN, subject="fake|a|b disk d-1", sweep="s-1", begun=1.5)
+    two = Sighting(what=Sight.ABSENT, subject="vm-1", sweep="s-2", begun=2.5)
+    ledger.sightings.record("local", {one, two})
+    ledger.sightings.record("aws", {one})
+    assert ledger.sightings.list("local") == {one, two}
+    ledger.sightings.record("local", {two})
+    assert ledger.sightings.list("local") == {two}
+    assert ledger.sightings.list("aws") == {one}
+    ledger.sightings.record("aws", ())
+    assert ledger.sightings.list("aws") == frozenset()
+
+
+def test_draining_is_kept(ledger: Ledger) -> None:
+    assert ledger.paused is False
+    ledger.pause(True, 1.0)
+    assert ledger.paused is True
+    ledger.pause(False, 2.0)
+    assert ledger.paused is False
+
+
+def test_a_started_build_is_in_no_log_yet(ledger: Ledger) -> None:
+    started(ledger)
+    assert ledger.logs.read("b-1") == []
+    assert ledger.logs.size("b-1") == ledger.logs.size("b-9") == 0

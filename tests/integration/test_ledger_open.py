@@ -1,0 +1,269 @@
+"""Opening a ledger: what is made, what is refused, what is never written in clear."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from cryptography.fernet import Fernet
+
+from tests.integration.things import USER_DATA, launch, running, spec
+from tests.postgres import Server
+from vmrunner.errors import ConfigError, LedgerError
+from vmrunner.ledger import Ledger, files, schema
+from vmrunner.ledger.database import connect
+from vmrunner.ledger.store import parse_url
+from vmrunner.ledger.tables import METADATA
+from vmrunner.model import BuildState, Death, Reason, Result
+
+
+def run_sql(url: str, statement: str) -> None:
+    engine = connect(parse_url(url), migrating=True)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
+def test_a_ledger_outlives_its_process(url: str, data_dir: Path) -> None:
+    first = Ledger.open(url, data_dir=data_dir)
+    running(first)
+    first.close()
+    second = Ledger.open(url, data_dir=data_dir)
+    assert (second.installation, second.generation) == (first.installation, first.generation)
+    assert second.builds.get("b-1").state is BuildState.RUNNING
+    assert second.instances.order("vm-1").user_data == USER_DATA
+    second.close()
+
+
+def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    data = tmp_path / "a" / "data"
+    ledger = Ledger.open(f"sqlite:///{data}/ledger.db", data_dir=data)
+    running(ledger)
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in data.iterdir()}
+    ledger.close()
+    assert modes == {
+        "ledger.db": 0o600,
+        "ledger.db-wal": 0o600,
+        "ledger.db-shm": 0o600,
+        "secret.key": 0o600,
+        "installation": 0o600,
+    }
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+
+
+def test_the_installation_survives_the_database(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    first = Ledger.open(f"sqlite:///{data}/ledger.db", data_dir=data)
+    first.close()
+    second = Ledger.open(f"sqlite:///{data}/new.db", data_dir=data)
+    second.close()
+    assert second.installation == first.installation
+    assert second.generation != first.generation
+
+
+def test_another_installation_is_refused(url: str, data_dir: Path) -> None:
+    ledger = Ledger.open(url, data_dir=data_dir, installation="1111")
+    ledger.close()
+    assert ledger.installation == "1111"
+    with pytest.raises(ConfigError, match="installation is 2222") as refused:
+        Ledger.open(url, data_dir=data_dir, installation="2222")
+    assert "1111" in refused.value.hint
+    files.replace(data_dir / "installation", "3333")
+    with pytest.raises(ConfigError, match="3333"):
+        Ledger.open(url, data_dir=data_dir)
+    Ledger.open(url, data_dir=data_dir, installation="1111").close()  # said outright: joined
+    assert files.read(data_dir / "installation") == "1111"
+
+
+def test_a_second_node_needs_the_secret_of_the_first(postgres: Server, tmp_path: Path) -> None:
+    url = postgres.new()
+    key = Fernet.generate_key().decode()
+    first = Ledger.open(url, data_dir=tmp_path / "one", secret_key=key)
+    running(first)
+    with pytest.raises(ConfigError, match=r"secret\.key is not the secret"):
+        Ledger.open(url, data_dir=tmp_path / "two")
+    second = Ledger.open(url, data_dir=tmp_path / "three", secret_key=key)
+    assert second.installation == first.installation
+    assert second.instances.access("vm-1") == first.instances.access("vm-1")
+    first.close()
+    second.close()
+
+
+def test_a_wrong_or_unusable_secret_is_refused(url: str, data_dir: Path) -> None:
+    old = Fernet.generate_key().decode()
+    Ledger.open(url, data_dir=data_dir, secret_key=old).close()
+    new = Fernet.generate_key().decode()
+    with pytest.raises(ConfigError, match="VMRUNNER_SECRET_KEY is not the secret"):
+        Ledger.open(url, data_dir=data_dir, secret_key=new)
+    Ledger.open(url, data_dir=data_dir, secret_key=f"{new},{old}").close()  # a rotation
+    for bad in ("", "secret", "x" * 44):
+        with pytest.raises(ConfigError, match="VMRUNNER_SECRET_KEY"):
+            Ledger.open(url, data_dir=data_dir, secret_key=bad)
+    (data_dir / "secret.key").write_text(old)
+    (data_dir / "secret.key").chmod(0o644)
+    with pytest.raises(ConfigError, match="0644") as refused:
+        Ledger.open(url, data_dir=data_dir)
+    assert refused.value.hint == f"chmod 600 {data_dir}/secret.key"
+
+
+def everything(url: str, data_dir: Path) -> bytes:
+    """All bytes of the database."""
+    if url.startswith("sqlite"):
+        return b"".join(p.read_bytes() for p in sorted(data_dir.glob("ledger.db*")))
+    with psycopg.connect(url) as connection:
+        tables = list(METADATA.tables)
+        rows = [
+            connection.execute(f"SELECT * FROM {table}".encode()).fetchall() for table in tables
+        ]
+        return repr(rows).encode()
+
+
+def test_no_secret_is_in_the_database_in_clear(url: str, data_dir: Path) -> None:
+    ledger = Ledger.open(url, data_dir=data_dir)
+    ledger.builds.submit(
+        spec(secrets=("TOKEN",)), id="b-1", now=10.0, secrets={"TOKEN": b"hunter2-hunter2"}
+    )
+    ledger.instances.start([launch(ledger, "b-1", "vm-1")], until=200.0)
+    found = everything(url, data_dir)
+    assert b"debian:trixie" in found
+    for secret in (b"hunter2", b"aHVudGVyMi", b"PRIVATE KEY TEXT", b"HOST-PRIVATE-KEY"):
+        assert secret not in found
+    assert ledger.builds.secrets("b-1") == {"TOKEN": b"hunter2-hunter2"}
+    ledger.close()
+
+
+def test_what_was_sealed_is_erased_at_the_end(ledger: Ledger) -> None:
+    def sealed() -> list[object]:
+        return ledger._database.read(
+            lambda c: [
+                *c.exec_driver_sql("SELECT access, ordered FROM instances").one(),
+                c.exec_driver_sql("SELECT secrets FROM builds").scalar(),
+            ]
+        )
+
+    ledger.builds.submit(spec(), id="b-1", now=10.0, secrets={"TOKEN": b"hunter2"})
+    ledger.instances.start([launch(ledger, "b-1", "vm-1")], until=200.0)
+    assert None not in sealed()
+    ledger.builds.finish("b-1", epoch=1, result=Result.ERROR, reason=Reason.INTERNAL, now=105.0)
+    assert ledger.builds.secrets("b-1") == {}
+    ledger.instances.doom("vm-1", seen_epoch=1, death=Death.DONE, now=106.0)
+    ledger.instances.close("vm-1", epoch=2, death=Death.DONE, now=107.0)
+    assert sealed() == [None, None, None]
+
+
+def test_a_newer_database_is_refused(url: str, data_dir: Path) -> None:
+    Ledger.open(url, data_dir=data_dir).close()
+    run_sql(url, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(ConfigError, match="version 9999") as refused:
+        Ledger.open(url, data_dir=data_dir)
+    assert "newer vmrunner" in refused.value.hint
+    with pytest.raises(ConfigError, match="version 9999"):
+        Ledger.upgrade(url)
+    assert Ledger.current(url) == "9999"
+
+
+def test_postgres_is_upgraded_only_when_asked(postgres: Server, tmp_path: Path) -> None:
+    url = postgres.empty()
+    assert Ledger.current(url) is None
+    with pytest.raises(ConfigError, match="needs an upgrade") as refused:
+        Ledger.open(url, data_dir=tmp_path)
+    assert refused.value.hint == "vmrunner db upgrade"
+    assert Ledger.upgrade(url) == Ledger.upgrade(url) == Ledger.current(url)
+    Ledger.open(url, data_dir=tmp_path).close()
+
+
+def test_the_migrations_make_exactly_the_tables(ledger: Ledger, url: str) -> None:
+    engine = connect(parse_url(url))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, METADATA) == []
+    engine.dispose()
+
+
+def test_the_newest_version_is_alembics_head() -> None:
+    scripts = ScriptDirectory(str(Path(schema.__file__).parent / "migrations"))
+    assert schema.known()[-1] == scripts.get_current_head()
+    assert {s.revision for s in scripts.walk_revisions()} == set(schema.known())
+
+
+def broken(path: Path) -> None:
+    path.write_bytes(b"this is no database, but it is long enough to be looked at" * 100)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda d: "mysql://x/y", "database.url: mysql"),
+        (lambda d: "nonsense", "database.url: nonsense"),
+        (lambda d: "sqlite://", "in memory"),
+        (lambda d: "sqlite:///:memory:", "in memory"),
+        (lambda d: f"sqlite:///{d}/file/x/ledger.db", "database.url: the directory"),
+        (lambda d: f"sqlite:///{d}", "database.url: the file"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_named(
+    tmp_path: Path, make: Callable[[Path], str], words: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError) as refused:
+        Ledger.open(make(tmp_path), data_dir=tmp_path)
+    assert words in str(refused.value)
+    assert refused.value.hint
+
+
+def test_what_is_not_a_database_is_a_ledger_error(tmp_path: Path) -> None:
+    broken(tmp_path / "ledger.db")
+    with pytest.raises(LedgerError, match="not a database"):
+        Ledger.open(f"sqlite:///{tmp_path}/ledger.db", data_dir=tmp_path)
+
+
+def test_a_server_that_is_not_there_is_a_ledger_error(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError):
+        Ledger.open(f"postgresql://u:word@/x?host={tmp_path}", data_dir=tmp_path)
+
+
+def test_a_password_is_not_repeated(tmp_path: Path) -> None:
+    for url in ("mysql://user:password1@host/x", "postgres//user:password1@host/x"):
+        with pytest.raises(ConfigError) as refused:
+            Ledger.open(url, data_dir=tmp_path)
+        assert "password1" not in str(refused.value)
+
+
+def test_network_disks_are_known() -> None:
+    mounts = (
+        "/dev/vda1 / ext4 rw 0 0\n"
+        "server:/home /home nfs4 rw 0 0\n"
+        "/dev/vdb /home/me/local\\040disk xfs rw 0 0\n"
+    )
+    assert files.file_system(Path("/var/lib"), mounts) == "ext4"
+    assert files.file_system(Path("/home/me/data"), mounts) == "nfs4"
+    assert files.file_system(Path("/homes"), mounts) == "ext4"
+    assert files.file_system(Path("/home/me/local disk/x"), mounts) == "xfs"
+    with pytest.raises(ConfigError, match="is on nfs4"):
+        files.refuse_network_disk(Path("/home/me/data"), mounts)
+    files.refuse_network_disk(Path("/var/lib"), mounts)
+
+
+def test_many_processes_may_open_a_new_ledger_at_once(tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib; from vmrunner.ledger import Ledger; d = pathlib.Path(sys.argv[1]);"
+        "l = Ledger.open(f'sqlite:///{d}/ledger.db', data_dir=d);"
+        "print(l.installation, l.generation); l.close()"
+    )
+    openers = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / "data")], stdout=subprocess.PIPE
+        )
+        for _ in range(4)
+    ]
+    answers = {opener.communicate(timeout=120)[0] for opener in openers}
+    assert len(answers) == 1
+    assert [opener.returncode for opener in openers] == [0] * 4
