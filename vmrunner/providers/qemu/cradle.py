@@ -93,16 +93,16 @@ def rock(lying: Lying, files: dict[int, int]) -> Cradle:
     linux.adopt_orphans()
     life, news, console, errors = (os.pipe() for _ in range(4))
     ends = _Ends(life=life[0], news=news[1], console=console[1], errors=errors[1])
-    unshared, mapped, born, gone = (os.pipe() for _ in range(4))
+    unshared, mapped, born = (os.pipe() for _ in range(3))
     ours = (life[1], news[0], console[0], errors[0], unshared[0], mapped[1], born[0])
     helper = os.fork()
     if helper == 0:
         # The helper makes the namespaces, forks pid 1 into them and leaves; the keeper adopts it.
         _guarded(
             ends,
-            lambda: _make(lying, files, ends, ours, unshared[1], mapped[0], born[1], gone),
+            lambda: _make(lying, files, ends, ours, unshared[1], mapped[0], born[1]),
         )
-    for end in (life[0], news[1], console[1], errors[1], unshared[1], mapped[0], born[1], *gone):
+    for end in (life[0], news[1], console[1], errors[1], unshared[1], mapped[0], born[1]):
         os.close(end)
     try:
         pid = 0
@@ -118,6 +118,7 @@ def rock(lying: Lying, files: dict[int, int]) -> Cradle:
             os.close(life[1])
     if not pid:
         raise OSError(_error(os.read(news[0], 4096)))
+    os.write(life[1], b"\n")  # from now on the cradle may tie its life to its parent's
     return Cradle(pid=pid, life=life[1], news=news[0], console=console[0], errors=errors[0])
 
 
@@ -156,7 +157,6 @@ def _make(
     unshared: int,
     mapped: int,
     born: int,
-    gone: tuple[int, int],
 ) -> None:
     for end in ours:
         os.close(end)
@@ -173,9 +173,9 @@ def _make(
     linux.be_dumpable()
     pid = os.fork()
     if pid == 0:
-        for end in (unshared, mapped, born, gone[1]):
+        for end in (unshared, mapped, born):
             os.close(end)
-        _guarded(ends, lambda: _init(lying, files, ends, gone[0]))
+        _guarded(ends, lambda: _init(lying, files, ends))
     os.write(born, str(pid).encode())
 
 
@@ -188,10 +188,10 @@ def _make_tun() -> None:
     Path("/dev/net/tun").chmod(0o666)
 
 
-def _init(lying: Lying, files: dict[int, int], ends: _Ends, gone: int) -> None:
+def _init(lying: Lying, files: dict[int, int], ends: _Ends) -> None:
     """Pid 1: lay the VM in, then wait for the keeper's death or the VM's."""
-    os.read(gone, 1)  # until the helper has left and the keeper is our parent
-    os.close(gone)
+    if not os.read(ends.life, 1):  # the helper is reaped: the keeper is our parent
+        return
     linux.die_with_parent()
     _let_go()
     _furnish(lying)

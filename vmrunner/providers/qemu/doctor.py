@@ -46,6 +46,7 @@ def check(options: Options, state: State) -> list[Finding]:
         _state(state),
         *(_program(name) for name in (plan.emulator(), "qemu-img", "pasta", "nft")),
         _namespaces(),
+        _tun(),
         *_image(options),
         _disk(options, state),
     ]
@@ -95,6 +96,14 @@ def _namespaces() -> Finding:
         return _finding("namespaces", Level.OK, "user namespaces can be made")
     fix = "sysctl kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0"
     return _finding("namespaces", Level.ERROR, f"no user namespaces: {why}", fix)
+
+
+def _tun() -> Finding:
+    try:
+        plan.needs_tun(plan.user("vm"))
+    except ProviderError as error:
+        return _finding("tun", Level.ERROR, str(error.args[0]), error.hint)
+    return _finding("tun", Level.OK, f"{plan.TUN} can be used")
 
 
 def _image(options: Options) -> list[Finding]:

@@ -50,26 +50,33 @@ def look(state: State, mark: str, scope: Scope, ids: Sequence[Key]) -> dict[Key,
     """Tombstones are shown as dead; what has neither directory, process nor tombstone is not
     shown."""
     homes = {_id(home): home for home in state.homes()}
-    stones = state.tombstones()
-    lost: set[str] | None = None
     found: dict[Key, Seen] = {}
+    missing: list[Key] = []
     for key in ids:
         if key.scope != scope:
             continue
-        ref = Ref(scope, Kind.INSTANCE, key.instance)
-        if key.instance in stones:
-            found[key] = _dead(ref, stones[key.instance])
-        elif key.instance in homes:
-            found[key] = _seen(ref, homes[key.instance])
+        home = homes.get(key.instance)
+        if home is not None and home.held:
+            found[key] = _seen(_ref(key), home)
         else:
-            if lost is None:  # /proc is read only when something is missing
-                lost = {_instance(name) for _, name in host.marked(mark)}
-            if key.instance in lost:
-                detail = "its directory is gone"
-                found[key] = Seen(ref=ref, power=Power.RUNNING, detail=detail)
-            elif stone := state.tombstone(key.instance):  # it died while we looked
-                found[key] = _dead(ref, stone)
+            missing.append(key)
+    if not missing:  # the common case reads neither the journal nor /proc
+        return found
+    lost = {_instance(name) for _, name in host.marked(mark)}
+    stones = state.tombstones()
+    for key in missing:
+        if key.instance in stones:
+            found[key] = _dead(_ref(key), stones[key.instance])
+        elif key.instance in homes:
+            found[key] = _seen(_ref(key), homes[key.instance])
+        elif key.instance in lost:
+            detail = "its directory is gone"
+            found[key] = Seen(ref=_ref(key), power=Power.RUNNING, detail=detail)
     return found
+
+
+def _ref(key: Key) -> Ref:
+    return Ref(key.scope, Kind.INSTANCE, key.instance)
 
 
 def _seen(ref: Ref, home: Home) -> Seen:

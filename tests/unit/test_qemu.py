@@ -1,0 +1,280 @@
+"""The QEMU provider's parts that need no VM."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmrunner.providers.qemu import host, layout, machine, network, seed, sweep
+from vmrunner.providers.qemu.console import Console
+from vmrunner.providers.qemu.forward import Forwarder
+from vmrunner.providers.qemu.layout import Home, Name, State
+from vmrunner.providers.qemu.machine import Machine
+
+INSTALLATION = "6f1c0000-0000-4000-8000-000000000000"
+
+# --- names ---------------------------------------------------------------------------------------
+
+word = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", fullmatch=True)
+
+
+@given(word, word, st.integers(0, 10**12 - 1))
+def test_a_name_says_whose_which_and_until_when(
+    installation: str, instance: str, deadline: int
+) -> None:
+    name = Name(installation, instance, deadline)
+    assert layout.parse(str(name)) == name
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "a_b_c", "a_b_1.5", "a_b_-1", "../_b_1", "a_b_1_", ".new-a"]
+)
+def test_what_is_not_ours_has_no_name(text: str) -> None:
+    assert layout.parse(text) is None
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+def command(**other: object) -> list[str]:
+    values: dict[str, object] = {
+        "qemu": "/usr/bin/qemu",
+        "guest": "vmrunner=1=a_b_2",
+        "accel": "tcg",
+        "cpus": 2,
+        "memory": 2 << 30,
+        "cmdline": "root=/dev/vda",
+        "restrict": True,
+        **other,
+    }
+    return machine.command(Machine(**values))  # type: ignore[arg-type]
+
+
+def test_qemu_is_sandboxed_opens_no_path_and_starts_nothing() -> None:
+    words = command()
+    assert words[words.index("-sandbox") + 1].count("=deny") == 4
+    assert words[words.index("-m") + 1] == "2048M"
+    text = " ".join(words[1:])
+    for prefix in ("/home", "/root", "/tmp", "/var", "script=", "guestfwd"):
+        assert prefix not in text
+    assert "restrict=on" in text
+    assert "restrict=off" in " ".join(command(restrict=False))
+
+
+def test_kvm_comes_as_a_descriptor() -> None:
+    words = command(accel="kvm")
+    assert "kvm,device=/dev/fdset/105" in words
+    assert words[words.index("-cpu") + 1] == "host"
+
+
+# --- the network ---------------------------------------------------------------------------------
+
+
+@given(st.text(max_size=40), st.integers(0, 50))
+def test_every_vm_has_a_loopback_address_outside_the_common_ones(text: str, attempt: int) -> None:
+    address = ipaddress.IPv4Address(network.address(text, attempt))
+    assert address.is_loopback
+    assert address not in ipaddress.IPv4Network("127.0.0.0/24")
+    assert address < ipaddress.IPv4Address("127.255.255.0")
+
+
+def test_the_hosts_addresses_are_denied_beside_all_that_is_not_the_internet() -> None:
+    text = network.rules(internet=True, host=["5.6.7.8/32", "10.1.2.3/32", "5.6.7.0/24"])
+    (line,) = (line for line in text.splitlines() if "elements" in line)
+    denied = {word.strip(" {}=") for word in line.split("=")[1].split(",")}
+    assert "5.6.7.0/24" in denied
+    assert "5.6.7.8/32" not in denied, "nftables refuses what overlaps"
+    assert {"169.254.0.0/16", "100.64.0.0/10", "192.168.0.0/16", "127.0.0.0/8"} <= denied
+    assert "policy drop" in text
+    none = network.rules(internet=False, host=[])
+    assert "meta nfproto ipv4" not in none
+    assert network.RESOLVER not in none
+
+
+def test_the_hosts_own_prefixes_are_found_without_loopback() -> None:
+    for prefix in network.host_prefixes():
+        assert not ipaddress.IPv4Network(prefix).is_loopback
+
+
+def test_pasta_forwards_nothing_in_and_no_loopback() -> None:
+    words = network.pasta("pasta", namespace="/proc/1/ns/net")
+    for flag in ("-t", "-u", "-T", "-U"):
+        assert words[words.index(flag) + 1] == "none"
+    assert {"--no-map-gw", "--ipv4-only"} <= set(words)
+
+
+def test_bytes_are_forwarded_whole_and_ends_one_by_one() -> None:
+    """As ssh and scp do: a lot one way, an end, then the answer."""
+    data = os.urandom(3 << 20)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_server(("127.0.0.1", 0)) as target,
+        selectors.DefaultSelector() as selector,
+    ):
+        Forwarder(selector, listener, target.getsockname())
+        stop = threading.Event()
+
+        def serve() -> None:
+            connection, _ = target.accept()
+            with connection:
+                got = b""
+                while piece := connection.recv(65536):
+                    got += piece
+                connection.sendall(got[::-1])
+
+        def forward() -> None:
+            while not stop.is_set():
+                for key, mask in selector.select(0.05):
+                    key.data(mask)
+
+        threads = [threading.Thread(target=run) for run in (serve, forward)]
+        for thread in threads:
+            thread.start()
+        with socket.create_connection(listener.getsockname(), timeout=20) as client:
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+            back = b""
+            while piece := client.recv(65536):
+                back += piece
+        stop.set()
+        for thread in threads:
+            thread.join(5)
+        assert back == data[::-1]
+        assert len(selector.get_map()) == 1, "only the listener is left"
+
+
+# --- the seed ------------------------------------------------------------------------------------
+
+
+def test_the_seed_is_an_iso_image_that_holds_the_files() -> None:
+    image = seed.image({"user-data": b"#cloud-config\n" * 400, "meta-data": b""})
+    assert image[32769:32774] == b"CD001"
+    assert image[32808:32814] == b"CIDATA"
+    assert len(image) % seed.SECTOR == 0
+    assert int.from_bytes(image[32848:32852], "little") == len(image) // seed.SECTOR
+    record = image.index(b"USER-DATA.;1") - 33
+    at = int.from_bytes(image[record + 2 : record + 6], "little") * seed.SECTOR
+    size = int.from_bytes(image[record + 10 : record + 14], "little")
+    assert image[at : at + size] == b"#cloud-config\n" * 400
+
+
+# --- the console ---------------------------------------------------------------------------------
+
+
+def test_the_console_keeps_the_end_in_bounded_space(tmp_path: Path) -> None:
+    console = Console(tmp_path / "console.log", limit=1000)
+    for number in range(1000):
+        console.write(f"line {number}\n".encode())
+        assert (tmp_path / "console.log").stat().st_size <= 1000
+    console.close()
+    assert layout.console_tail(tmp_path, 9) == "line 999\n"
+
+
+# --- the state directory -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    state = State(tmp_path)
+    state.prepare()
+    return state
+
+
+def lying(state: State, instance: str, deadline: int = 2_000_000_000) -> Home:
+    home = Home(state.instances / str(Name(INSTALLATION, instance, deadline)))
+    home.path.mkdir()
+    (home.path / layout.LOCK).touch()
+    return home
+
+
+def test_a_dead_vm_is_remembered_once_and_then_forgotten(state: State) -> None:
+    home = lying(state, "vm-1", deadline=1000)
+    state.bury(home, {"detail": "first", "ended": 900.0})
+    assert not home.path.exists()
+    state.bury(home, {"detail": "second", "ended": 950.0})
+    stone = state.tombstone("vm-1")
+    assert stone is not None
+    assert stone["detail"] == "first"
+    state.prune(1000 + 99, remember=100, half_made=600)
+    assert state.tombstone("vm-1") is not None
+    state.prune(1000 + 101, remember=100, half_made=600)
+    assert state.tombstone("vm-1") is None
+
+
+def test_half_made_directories_are_no_vms_and_go_after_a_while(state: State) -> None:
+    half = state.instances / f"{layout.NEW}vm-1.0000"
+    half.mkdir()
+    assert state.homes() == []
+    now = time.time()
+    state.prune(now, remember=100, half_made=600)
+    assert half.exists()
+    state.prune(now + 601, remember=100, half_made=600)
+    assert not half.exists()
+
+
+def test_a_sweep_needs_no_file_in_the_directory(state: State) -> None:
+    home = lying(state, "vm-1", deadline=1234)
+    (home.path / layout.TAGS).write_text("\0 nonsense")
+    foreign = state.instances / "something else"
+    foreign.mkdir()
+    scope = sweep.scope(state)
+    found = {r.ref.id: r for r in sweep.resources(state, sweep.mark(state), scope)}
+    ours = found["vm-1"]
+    assert (ours.tag("installation"), ours.instance, ours.expires_at) == (
+        INSTALLATION,
+        "vm-1",
+        1234,
+    )
+    assert ours.role == "build"
+    assert found["something else"].tags == {}, "shown, and nobody's"
+
+
+def test_what_the_name_says_wins_over_the_file(state: State) -> None:
+    home = lying(state, "vm-1", deadline=1234)
+    tags = {"vmrunner:expires-at": "9999999999", "vmrunner:role": "image", "team": "core"}
+    (home.path / layout.TAGS).write_text(json.dumps(tags))
+    (found,) = sweep.resources(state, sweep.mark(state), sweep.scope(state))
+    assert found.expires_at == 1234
+    assert found.role == "image"
+    assert found.tags["team"] == "core"
+
+
+# --- processes -----------------------------------------------------------------------------------
+
+
+def test_a_pid_counts_only_with_its_start_time_boot_and_namespace() -> None:
+    me = host.Identity.of(os.getpid())
+    assert me is not None
+    assert me.alive
+    assert host.Identity.parse(json.loads(json.dumps(me))) == me
+    for other in (
+        me._replace(started=me.started + 1),
+        me._replace(boot="another"),
+        me._replace(pids="pid:[1]"),
+    ):
+        assert not other.alive
+        assert not host.send(other, 9), "else this test would be dead"
+
+
+def test_the_keeper_starts_with_the_standard_library_alone() -> None:
+    program = (
+        "import sys, vmrunner.providers.qemu.keeper\n"
+        "files = [str(getattr(module, '__file__', '')) for module in sys.modules.values()]\n"
+        "print([file for file in files if 'site-packages' in file])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,155 @@
+"""A QEMU provider of a test's own, orders for it, and SSH by the plain `ssh` program."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.vm.home import CACHE, wait_until
+from vmrunner import cloudinit, ids, images, keys
+from vmrunner.errors import BadOrder
+from vmrunner.model import Access, Key, Network, Order, Power, Ref, Role, Seen, Spec
+from vmrunner.providers import qemu
+from vmrunner.providers.qemu.provider import QemuProvider
+
+INSTALLATION = "00000000-0000-4000-8000-000000000001"
+GENERATION = "00000000-0000-4000-8000-000000000002"
+MiB = 1024**2
+GiB = 1024**3
+
+
+def cache_dir() -> Path:
+    """Where images lie: the user's cache. Without any image there, the default one is built."""
+    cache = Path(os.environ.get("VMRUNNER_TEST_CACHE", Path(CACHE) / "vmrunner"))
+    try:
+        images.resolve(cache)
+    except BadOrder:
+        images.build(images.find("default"), cache=cache)
+    return cache
+
+
+def make_provider(tmp_path: Path, *, cache: Path | None = None, **options: Any) -> QemuProvider:
+    """A provider with its state under `tmp_path`, and VMs small enough to be many; their
+    disk is larger than the image, so that it must grow."""
+    small = {"cpus": 2, "memory": 1 * GiB, "disk": 9 * GiB}
+    return qemu.open(
+        "local",
+        state_dir=tmp_path / "qemu",
+        cache_dir=cache or cache_dir(),
+        installation=INSTALLATION,
+        **{**small, **options},
+    )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One VM that a test ordered, and how to get into it."""
+
+    provider: QemuProvider
+    order: Order
+    access: Access
+    directory: Path  # for the keys
+
+    @classmethod
+    def order_one(
+        cls,
+        provider: QemuProvider,
+        directory: Path,
+        *,
+        network: Network = Network.NONE,
+        ttl: float = 300,
+    ) -> Machine:
+        instance = ids.instance_id()
+        user, host = keys.generate(), keys.generate()
+        deadline = time.time() + ttl
+        user_data = cloudinit.user_data(
+            instance=instance,
+            deadline=deadline,
+            boot_ttl=ttl,
+            authorized_key=user.public,
+            host_private=host.private,
+            host_public=host.public,
+            datasource="NoCloud",
+        )
+        order = Order(
+            instance=instance,
+            build=ids.build_id(),
+            installation=INSTALLATION,
+            generation=GENERATION,
+            role=Role.BUILD,
+            offer=provider.offers(Spec(network=network))[0],
+            deadline=deadline,
+            user_data=user_data,
+            network=network,
+        )
+        return cls(
+            provider, order, Access(user_private=user.private, host_public=host.public), directory
+        )
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(self.provider.scope, self.provider.traits.kinds[0], self.order.instance)
+
+    @property
+    def home(self) -> Path:
+        (home,) = self.provider.state.instances.glob(f"*_{self.order.instance}_*")
+        return home
+
+    def look(self) -> Seen | None:
+        key = Key(self.provider.scope, self.order.instance)
+        return self.provider.look([key]).get(key)
+
+    def dead(self) -> Seen | None:
+        """What is seen of it once it is dead and its directory gone."""
+        seen = self.look()
+        left = list(self.provider.state.instances.iterdir())
+        return seen if seen and seen.power is Power.DEAD and not left else None
+
+    def wait_dead(self, seconds: float) -> Seen:
+        seen = wait_until(self.dead, seconds=seconds, what=f"{self.order.instance} to be dead")
+        assert isinstance(seen, Seen)
+        return seen
+
+    def ssh(self, command: str, *, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Strictly checked against the host key that we planted."""
+        seen = self.look()
+        assert seen is not None
+        assert seen.address is not None, seen
+        host, port = seen.address
+        key, known = self.directory / "key", self.directory / "known_hosts"
+        if not key.exists():
+            key.touch(mode=0o600)
+            key.write_text(self.access.user_private)
+            known.write_text(f"[{host}]:{port} {self.access.host_public}\n")
+        options = {
+            "StrictHostKeyChecking": "yes",
+            "UserKnownHostsFile": str(known),
+            "GlobalKnownHostsFile": "/dev/null",
+            "BatchMode": "yes",
+            "IdentitiesOnly": "yes",
+            "ConnectTimeout": "10",
+            "LogLevel": "ERROR",
+        }
+        words = [f"-o{name}={value}" for name, value in options.items()]
+        return subprocess.run(
+            ["ssh", "-F", "none", "-i", str(key), *words, "-p", str(port), f"root@{host}", command],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def wait_booted(self, seconds: float = 200) -> None:
+        """Until a command runs in it."""
+
+        def answers() -> bool:
+            seen = self.look()
+            assert seen is not None
+            assert seen.power is Power.RUNNING, (seen, self.provider.console(self.ref))
+            return self.ssh("true").returncode == 0
+
+        wait_until(answers, seconds=seconds, what="SSH")

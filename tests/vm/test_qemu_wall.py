@@ -1,0 +1,88 @@
+"""The wall holds, as seen by root in the guest. The guest reads tokens: that a connection
+succeeds proves nothing on networks that answer for everybody."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vm import stand_in
+from tests.vm.qemu_fixture import cache_dir
+from vmrunner import images
+
+pytestmark = pytest.mark.vm
+
+USER = 54321  # an ordinary user who needs no entry in /etc/passwd
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that an ordinary user can enter, with the image in a cache of its own."""
+    with tempfile.TemporaryDirectory(prefix="vmrunner-wall-") as name:
+        place = Path(name)
+        image = images.resolve(cache_dir()).directory
+        shutil.copytree(image, place / "cache" / "images" / image.name, copy_function=link_or_copy)
+        (place / "state").mkdir()
+        for directory in (place, place / "cache", place / "cache" / "images"):
+            directory.chmod(0o755)
+        if os.geteuid() == 0:
+            os.chown(place / "state", USER, USER)
+        yield place
+
+
+def link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def reached(network: str, place: Path, *, ordinary: bool) -> dict[str, Any]:
+    """What the guest reached: in a network namespace without any way out."""
+    root = os.geteuid() == 0
+    words = ["unshare", "--net", "--mount", *([] if root else ["--user", "--map-root-user"])]
+    words += [sys.executable, "-m", "tests.vm.wall", network]
+    words += [
+        str(place / "cache"),
+        str(place / "state"),
+        *([str(USER)] if ordinary and root else []),
+    ]
+    done = subprocess.run(
+        words, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, timeout=420, check=True
+    )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_open_reaches_the_internet_and_nothing_else(place: Path) -> None:
+    """Run as an ordinary user."""
+    seen = reached("open", place, ordinary=True)
+    token = seen["token"]
+    internet = {f"{how} {stand_in.INTERNET}" for how in ("tcp", "udp")}
+    gateway = {f"{how} {stand_in.OTHERS[0]}" for how in ("tcp", "udp")}  # a public address too
+    answered = {job for job, said in seen["first"].items() if token in said}
+    assert answered == internet | gateway
+    assert seen["first"]["name "] == stand_in.INTERNET
+    assert {job for job, said in seen["later"].items() if token in said} == internet
+    if os.geteuid() == 0:
+        assert seen["uids"] == [USER]
+
+
+def test_none_reaches_nothing(place: Path) -> None:
+    """Run as whoever runs the tests: as root, QEMU must be somebody else."""
+    seen = reached("none", place, ordinary=False)
+    everything = {**seen["first"], **seen["later"]}
+    assert [job for job, said in everything.items() if seen["token"] in said] == []
+    assert stand_in.INTERNET not in everything["name "]
+    assert len(everything) > 30
+    assert 0 not in seen["uids"] or os.geteuid() != 0
