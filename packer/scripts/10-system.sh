@@ -53,7 +53,13 @@ CONF
 systemctl enable vmrunner-late.service
 ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
 
-mkdir -p /etc/systemd/journald.conf.d /etc/systemd/system.conf.d
+mkdir -p /etc/systemd/journald.conf.d /etc/systemd/resolved.conf.d /etc/systemd/system.conf.d
+cat >/etc/systemd/resolved.conf.d/vmrunner.conf <<'CONF'
+[Resolve]
+# No port but sshd's is open.
+LLMNR=no
+MulticastDNS=no
+CONF
 cat >/etc/systemd/journald.conf.d/vmrunner.conf <<'CONF'
 [Journal]
 Storage=volatile

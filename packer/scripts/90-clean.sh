@@ -6,7 +6,7 @@ set -eu
 rm -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
 rm -f /etc/ssh/ssh_host_* /root/.ssh/authorized_keys /root/.ssh/known_hosts
 rm -rf /var/lib/cloud/* /run/cloud-init
-rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/cache/debconf/*-old
+rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/cache/apt/archives/lock /var/cache/debconf/*-old
 rm -rf /var/lib/systemd/timers /var/lib/systemd/network
 find /var/log -type f -delete
 rm -rf /var/log/journal
