@@ -1,0 +1,270 @@
+"""An image from a small recipe, end to end: killed half way, gone on with, booted, changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from vmrunner import images
+from vmrunner.errors import ConfigError
+from vmrunner.images import recipe as recipes
+from vmrunner.images import roots
+from vmrunner.images.build import build
+from vmrunner.images.recipe import GUEST, Container, Inputs, Recipe
+from vmrunner.images.tools import Programs
+from vmrunner.model import Level
+
+from .home import CACHE, processes_with, wait_until
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200)]
+
+
+# --- a registry of our own ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """host:port of a Debian docker-registry on loopback that holds `tiny:1`."""
+    for program, package in (("docker-registry", "docker-registry"), ("skopeo", "skopeo")):
+        assert shutil.which(program), f"missing {program}: apt-get install {package}"
+    home = tmp_path_factory.mktemp("registry")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    config = {
+        "version": 0.1,
+        "log": {"level": "error"},
+        "storage": {"filesystem": {"rootdirectory": str(home / "data")}},
+        "http": {"addr": address},
+    }
+    (home / "config.yml").write_text(json.dumps(config))
+    with (home / "log").open("wb") as log:
+        server = subprocess.Popen(
+            ["docker-registry", "serve", str(home / "config.yml")], stdout=log, stderr=log
+        )
+    try:
+        wait_until(lambda: answers(address), seconds=30, what="the registry")
+        tiny_image(home / "tiny.tar")
+        copy = ["skopeo", "copy", "--dest-tls-verify=false", f"docker-archive:{home}/tiny.tar"]
+        subprocess.run([*copy, f"docker://{address}/tiny:1"], check=True, capture_output=True)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def answers(address: str) -> bool:
+    host, _, port = address.partition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def tiny_image(to: Path) -> None:
+    """An image of one file, as `docker save` would write it."""
+    layer = packed({"hello": b"hello\n"})
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Cmd": ["/hello"]},
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{sha256(layer).hexdigest()}"]},
+        }
+    ).encode()
+    manifest = [{"Config": "config.json", "RepoTags": ["tiny:1"], "Layers": ["layer.tar"]}]
+    files = {
+        "config.json": config,
+        "layer.tar": layer,
+        "manifest.json": json.dumps(manifest).encode(),
+    }
+    to.write_bytes(packed(files))
+
+
+def packed(files: dict[str, bytes]) -> bytes:
+    buffer = BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, BytesIO(content))
+    return buffer.getvalue()
+
+
+# --- the build ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Path]:
+    """A cache of the test's own. The VM's root is the default recipe's: when the user's cache
+    still has its tar, it is borrowed."""
+    cache = tmp_path / "cache"
+    (cache / "stages").mkdir(parents=True)
+    root = f"root-{recipes.root_hash(images.find('default'), Inputs.read())}.tar"
+    kept = Path(CACHE) / "vmrunner" / "stages" / root
+    if kept.exists():
+        (cache / "stages" / root).symlink_to(kept)
+    yield cache
+    scratch = roots.scratch(cache)
+    left = list(scratch.iterdir())
+    scratch.rmdir()
+    assert left == []
+
+
+def small(registry: str) -> Recipe:
+    return Recipe(
+        name="small",
+        containers=(
+            Container(name="made:1", command=("true",), env={"PATH": recipes.PATH}),
+            Container(name="pulled:1", pull=f"{registry}/tiny:1", insecure=True),
+        ),
+    )
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from vmrunner.images.build import build
+from vmrunner.images.recipe import load
+build(load(Path(sys.argv[1])), cache=Path(sys.argv[2]),
+      progress=lambda p: print(p.stage, p.message, flush=True))
+"""
+
+
+def killed_while_booting(registry: str, cache: Path, file: Path) -> None:
+    """Start a build in a process of its own and kill it, hard, when its VM boots."""
+    file.write_text(
+        f"""
+        name = "small"
+        [[containers]]
+        name = "made:1"
+        command = ["true"]
+        [[containers]]
+        name = "pulled:1"
+        pull = "{registry}/tiny:1"
+        insecure = true
+        """
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(file), str(cache)], stdout=subprocess.PIPE, text=True
+    )
+    with child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.startswith("boot booting"):
+                wait_until(lambda: qemus(cache), seconds=20, what="the builder's VM")
+                os.kill(child.pid, signal.SIGKILL)
+                break
+        else:
+            pytest.fail("the build ended before it booted")
+
+
+def qemus(cache: Path) -> list[str]:
+    return [line for line in processes_with([str(cache)]) if "qemu-system" in line]
+
+
+def test_a_small_image(registry: str, cache: Path, tmp_path: Path) -> None:
+    killed_while_booting(registry, cache, tmp_path / "small.toml")
+    wait_until(lambda: not qemus(cache), seconds=20, what="the end of the dead builder's VM")
+    assert list((cache / "stages").glob(".part-*"))
+    assert images.images(cache) == []
+
+    stages: list[str] = []
+    recipe = small(registry)
+    image = build(recipe, cache=cache, progress=lambda p: stages.append(p.stage))
+    assert set(stages) == {"disk", "boot", "image"}, "what was made before is made again"
+    assert not list((cache / "stages").glob(".part-*"))
+    assert image == images.resolve(cache, "small")
+    assert image.containers == ("made:1", "pulled:1")
+
+    findings = images.verify(image)
+    assert [f for f in findings if f.level is not Level.OK] == []
+
+    # Nothing to do; then a change of the supervisor, which costs one cheap stage.
+    stages.clear()
+    assert build(recipe, cache=cache, progress=lambda p: stages.append(p.stage)) == image
+    assert stages == []
+    guest = tmp_path / "guest"
+    shutil.copytree(GUEST, guest, ignore=shutil.ignore_patterns("__pycache__"))
+    (guest / "extra.py").write_text("# more\n")
+    began = time.monotonic()
+    other = build(recipe, cache=cache, guest=guest, progress=lambda p: stages.append(p.stage))
+    assert set(stages) == {"image"}
+    assert other.hash != image.hash
+    assert time.monotonic() - began < 60
+
+    # A damaged image is refused, and made again from what is kept.
+    with other.disk.open("ab") as file:
+        file.write(b"x")
+    assert images.images(cache) == [image]
+    assert build(recipe, cache=cache, guest=guest).size == other.size
+
+
+# --- what a registry refuses --------------------------------------------------------------------
+
+
+def pull(container: Container, to: Path) -> None:
+    roots.pull(container, to=to, programs=Programs(), report=lambda *_: None)
+
+
+def test_what_a_registry_refuses(registry: str, tmp_path: Path) -> None:
+    """Each in the words of the recipe, with the fix; nothing is left."""
+    secure = Container(name="x:1", pull=f"{registry}/tiny:1")
+    with pytest.raises(ConfigError, match=r"no valid certificate .*insecure = true"):
+        pull(secure, tmp_path / "x")
+    unknown = Container(name="x:2", pull=f"{registry}/tiny:2", insecure=True)
+    with pytest.raises(ConfigError, match=r"tiny:2': no such image"):
+        pull(unknown, tmp_path / "x")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{closed.getsockname()[1]}/tiny:1"
+        with pytest.raises(ConfigError, match="cannot be reached"):
+            pull(Container(name="x:3", pull=nobody, insecure=True), tmp_path / "x")
+    assert [p.name for p in tmp_path.iterdir()] == []
+
+
+def test_two_builders_do_not_fight(cache: Path) -> None:
+    """The second one says that it waits; here the first one's lock is a plain one."""
+    import fcntl
+    import threading
+
+    with (cache / "build.lock").open("a+") as lock:
+        lock.write("4711")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        events: list[images.Progress] = []
+        waits = threading.Event()
+
+        def note(event: images.Progress) -> None:
+            events.append(event)
+            waits.set()
+            if event.stage != "waiting":
+                raise InterruptedError
+
+        def second() -> None:
+            with pytest.raises(InterruptedError):
+                build(
+                    Recipe(name="x", containers=(Container(name="a:1"),)),
+                    cache=cache,
+                    progress=note,
+                )
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waits.wait(30)
+        assert events[0].stage == "waiting"
+        assert "pid 4711" in events[0].message
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        thread.join(60)
+    assert [e.stage for e in events[:2]] == ["waiting", "waiting"]
