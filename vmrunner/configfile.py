@@ -50,8 +50,8 @@ class Loaded:
             text = json.dumps(units.exact(value) if isinstance(value, float) else value)
             if value is not None and path == ("secret_key",):
                 text = json.dumps(MASK)
-            elif value and path == ("database", "url"):
-                text = json.dumps(shown_url(str(value)))
+            elif path == ("database", "url"):
+                text = json.dumps(shown_url(database_url(self.settings)))
             shown.append((".".join(path), text, self.origins.get(path, "default")))
         return shown
 

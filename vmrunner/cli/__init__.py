@@ -26,6 +26,9 @@ class _WithCommand(TyperCommand):
             args = args[:cut]
         return super().parse_args(ctx, args)
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- CMD…]"]
+
 
 app = typer.Typer(
     name="vmrunner",
@@ -89,8 +92,10 @@ def _run(words: list[str], shell: Shell, remote: bool) -> int:
         _flush()
         return code if isinstance(code, int) else exits.OK
     except typer.TyperException as error:
-        hint = f" (see: {_help(error)})"
-        output.say(f"error: {error.format_message()}{hint}")
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message(), file=sys.stderr)  # noqa: T201 - many lines, none an error
+        else:
+            output.say(f"error: {error.format_message()} (see: {_help(error)})")
         return exits.OURS if remote else exits.USAGE
     except BrokenPipeError:
         _silence()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -14,15 +15,11 @@ import typer
 from vmrunner.cli import exits, output
 from vmrunner.cli.output import Format
 from vmrunner.cli.shell import Shell, shell_of, stdout_is_data
-from vmrunner.errors import ConfigError
+from vmrunner.errors import ConfigError, VmrunnerError
 
 if TYPE_CHECKING:
     from vmrunner.model import Build
     from vmrunner.submission import Submission, Wish
-
-_BUILD = "What to build with"
-_BOUNDS = "Bounds"
-_HOW = "How to follow it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,92 +36,68 @@ class Manner:
 
 def run(
     context: typer.Context,
-    words: Annotated[list[str] | None, typer.Argument(metavar="[JOB] -- CMD…")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="JOB", help="Of the job file.")
+    ] = None,
     file: Annotated[
         Path | None, typer.Option("-f", "--file", help="A job file; JOB is one of its jobs.")
     ] = None,
-    provider: Annotated[
-        str | None, typer.Option(help="A provider's name, or its kind.", rich_help_panel=_BUILD)
-    ] = None,
-    image: Annotated[
-        str | None, typer.Option(help="The VM's image.", rich_help_panel=_BUILD)
-    ] = None,
-    container: Annotated[
-        str | None, typer.Option(help="The container's image.", rich_help_panel=_BUILD)
-    ] = None,
+    provider: Annotated[str | None, typer.Option(help="A provider's name, or its kind.")] = None,
+    image: Annotated[str | None, typer.Option(help="The VM's image.")] = None,
+    container: Annotated[str | None, typer.Option(help="The container's image.")] = None,
     docker: Annotated[
         bool | None,
-        typer.Option("--docker", help="Give it a Docker of its own.", rich_help_panel=_BUILD),
+        typer.Option("--docker", help="Give it a Docker of its own."),
     ] = None,
-    source: Annotated[
-        str | None, typer.Option(help="DIR or git+URL@REF.", rich_help_panel=_BUILD)
-    ] = None,
-    env: Annotated[
-        list[str] | None, typer.Option("-e", "--env", help="NAME=VALUE.", rich_help_panel=_BUILD)
-    ] = None,
+    source: Annotated[str | None, typer.Option(help="DIR or git+URL@REF.")] = None,
+    env: Annotated[list[str] | None, typer.Option("-e", "--env", help="NAME=VALUE.")] = None,
     secret: Annotated[
         list[str] | None,
-        typer.Option(help="NAME (from the environment) or NAME=@FILE.", rich_help_panel=_BUILD),
+        typer.Option(help="NAME (from the environment) or NAME=@FILE."),
     ] = None,
     artifact: Annotated[
         list[str] | None,
-        typer.Option("-a", "--artifact", help="A glob to bring back.", rich_help_panel=_BUILD),
+        typer.Option("-a", "--artifact", help="A glob to bring back."),
     ] = None,
-    artifacts_to: Annotated[
-        Path | None, typer.Option(help="Copy the artifacts there.", rich_help_panel=_HOW)
-    ] = None,
-    label: Annotated[
-        list[str] | None, typer.Option("-l", "--label", help="NAME=VALUE.", rich_help_panel=_BUILD)
-    ] = None,
-    timeout: Annotated[
-        str | None, typer.Option(help="For the steps.", rich_help_panel=_BOUNDS)
-    ] = None,
+    artifacts_to: Annotated[Path | None, typer.Option(help="Copy the artifacts there.")] = None,
+    label: Annotated[list[str] | None, typer.Option("-l", "--label", help="NAME=VALUE.")] = None,
+    timeout: Annotated[str | None, typer.Option(help="For the steps.")] = None,
     ttl: Annotated[
         str | None,
-        typer.Option(help="For the VM; default: timeout + 15m.", rich_help_panel=_BOUNDS),
+        typer.Option(help="For the VM; default: timeout + 15m."),
     ] = None,
-    queue_timeout: Annotated[
-        str | None, typer.Option(help="For the wait for a machine.", rich_help_panel=_BOUNDS)
-    ] = None,
+    queue_timeout: Annotated[str | None, typer.Option(help="For the wait for a machine.")] = None,
     keep_on_failure: Annotated[
         str | None,
-        typer.Option(help="Keep the VM that long, for `vmrunner ssh`.", rich_help_panel=_BOUNDS),
+        typer.Option(help="Keep the VM that long, for `vmrunner ssh`."),
     ] = None,
-    network: Annotated[
-        str | None, typer.Option(help="open or none.", rich_help_panel=_BOUNDS)
-    ] = None,
-    name: Annotated[str | None, typer.Option(rich_help_panel=_BUILD)] = None,
-    cpus: Annotated[int | None, typer.Option(rich_help_panel=_BOUNDS)] = None,
-    memory: Annotated[
-        str | None, typer.Option(help="Such as 4GiB.", rich_help_panel=_BOUNDS)
-    ] = None,
-    disk: Annotated[
-        str | None, typer.Option(help="Such as 20GiB.", rich_help_panel=_BOUNDS)
-    ] = None,
-    spot: Annotated[
-        bool | None, typer.Option("--spot", help="Prefer spot machines.", rich_help_panel=_BOUNDS)
-    ] = None,
+    network: Annotated[str | None, typer.Option(help="open or none.")] = None,
+    name: Annotated[str | None, typer.Option()] = None,
+    cpus: Annotated[int | None, typer.Option()] = None,
+    memory: Annotated[str | None, typer.Option(help="Such as 4GiB.")] = None,
+    disk: Annotated[str | None, typer.Option(help="Such as 20GiB.")] = None,
+    spot: Annotated[bool | None, typer.Option("--spot", help="Prefer spot machines.")] = None,
     retry_on_loss: Annotated[
         bool | None,
-        typer.Option("--retry-on-loss", help="Also when steps had begun.", rich_help_panel=_BOUNDS),
+        typer.Option("--retry-on-loss", help="Also when steps had begun."),
     ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="The same key is the same build.", rich_help_panel=_HOW)
+        str | None, typer.Option(help="The same key is the same build.")
     ] = None,
     detach: Annotated[
-        bool, typer.Option("-d", "--detach", help="Print its id and return.", rich_help_panel=_HOW)
+        bool, typer.Option("-d", "--detach", help="Print its id and return.")
     ] = False,
-    timestamps: Annotated[bool, typer.Option("--timestamps", rich_help_panel=_HOW)] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check it, start nothing.", rich_help_panel=_HOW)
-    ] = False,
-    form: Annotated[Format, typer.Option("-o", "--output", rich_help_panel=_HOW)] = Format.TABLE,
+    timestamps: Annotated[bool, typer.Option("--timestamps")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check it, start nothing.")] = False,
+    form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
     result_file: Annotated[
         Path | None,
-        typer.Option(help="Write the result there, as JSON.", rich_help_panel=_HOW),
+        typer.Option(help="Write the result there, as JSON."),
     ] = None,
 ) -> int:
-    """Run a command in a container in a fresh VM: vmrunner run -- make test
+    """Run a command in a container in a fresh VM.
+
+    vmrunner run -- make test
 
     The exit code is the command's own; 124 is a timeout, 125 is ours, 130 is Ctrl-C."""
     from pathlib import Path as Here
@@ -206,7 +179,13 @@ def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
     with signals.on():
         row, new = shell.runner.queue(checked, submitter=process.current())
         output.say(f"build {row.id}" + ("" if new else " has this idempotency key already"))
-        row = _attend(shell, row, signals, manner)
+        try:
+            row = _attend(shell, row, signals, manner)
+        except Exception as error:
+            if not isinstance(error, exits.Leave):
+                with contextlib.suppress(VmrunnerError):  # it must not start without us
+                    shell.runner.cancel(row.id)
+            raise
     return conclude(shell, row, signals.code if signals.count else None, manner)
 
 
