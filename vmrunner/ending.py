@@ -55,7 +55,12 @@ class Endings:
         if build.state is BuildState.HELD:
             self.finish(build, end_of(build, death))
         elif death is Death.REFUSED:
-            self.refused(build, end_of(build, death, row.message))
+            # Asked for in doubt, or by an engine that died: the other offers were not tried.
+            end = end_of(build, death, row.message)
+            if self._may_retry(build):
+                self._requeue(build, end)
+            else:
+                self.refused(build, end)
         else:
             end = end_of(build, death, row.message)
             if end.lost and self._may_retry(build):

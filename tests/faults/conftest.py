@@ -1,0 +1,43 @@
+"""A template ledger, made once and copied for each world, on a disk that is fast where there is
+one: what a crash of a process leaves behind is the same in memory."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.world import World
+from vmrunner.ledger import Ledger
+
+
+@pytest.fixture(scope="session")
+def template() -> Iterator[Path]:
+    fast = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(
+        prefix="vmrunner-test-", dir=fast if fast.is_dir() else None
+    ) as name:
+        root = Path(name) / "template"
+        root.mkdir(mode=0o700)
+        Ledger.open(f"sqlite:///{root}/ledger.db", data_dir=root).close()
+        yield root
+
+
+@pytest.fixture
+def make_world(template: Path) -> Iterator[Callable[..., World]]:
+    worlds: list[World] = []
+
+    def make(**options: Any) -> World:
+        root = Path(tempfile.mkdtemp(prefix="world-", dir=template.parent))
+        shutil.copytree(template, root, dirs_exist_ok=True)
+        worlds.append(World(root, **options))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        world.close()
+        shutil.rmtree(world.root)
