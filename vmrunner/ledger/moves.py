@@ -157,6 +157,12 @@ _TAKE_INSTANCE = Prepared(
     .where(_i.id == arg("id"), _i.state.not_in(DYING))
     .values(epoch=arg("epoch"), owner=arg("owner"))
 )
+_CLAIMS = Prepared(
+    select(_b.id)
+    .where(_b.owner == arg("owner"), _b.state != BuildState.FINISHED.value)
+    .order_by(_b.id)
+    .with_for_update()
+)
 _RENEW = Prepared(
     update(BUILDS)
     .where(_b.owner == arg("owner"), _b.state != BuildState.FINISHED.value)
@@ -283,7 +289,13 @@ class Moves:
 
     def renew(self, owner: str, until: float) -> int:
         """Extend all claims of this owner; how many there are."""
-        return self._database.write(lambda c: _RENEW(c, owner=owner, until=until).rowcount)
+
+        def work(connection: Connection) -> int:
+            if not self._database.sqlite:  # lock in the order of batches, or they deadlock
+                _CLAIMS(connection, owner=owner).all()
+            return _RENEW(connection, owner=owner, until=until).rowcount
+
+        return self._database.write(work)
 
     def _end(
         self,
