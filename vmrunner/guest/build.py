@@ -76,6 +76,7 @@ class Build:
         self._control = self._fifo("control")
         self._answers = self._fifo("answers")
         self._heard = b""  # a control line that is not whole yet
+        self._id = ""  # the container's
         self._pid = 0  # the driver's, as the VM sees it
         self._disk_low = False
         self._why = ""  # why we end it ourselves
@@ -278,10 +279,12 @@ class Build:
         """Lines of a file in the container's cgroup; none when it cannot be read."""
         try:
             if not self._pid:
-                state = docker.call("GET", f"/containers/{docker.NAME}/json")["State"]
-                self._pid = int(state["Pid"])
+                found = docker.call("GET", f"/containers/{docker.NAME}/json")
+                self._id, self._pid = str(found["Id"]), int(found["State"]["Pid"])
             with open(f"/proc/{self._pid}/cgroup", encoding="utf-8") as file:
                 path = file.read().strip().rpartition("::")[2]
+            if self._id not in path:  # the container has no cgroup of its own
+                return []
             with open(f"/sys/fs/cgroup{path}/{name}", encoding="utf-8") as file:
                 return file.read().splitlines()
         except (docker.DockerError, OSError, KeyError, TypeError, ValueError):

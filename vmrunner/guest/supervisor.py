@@ -1,7 +1,7 @@
 """The commands that vmrunner gives over SSH. Each names the epoch of who asks.
 
     unpack  --epoch E [--gzip]                     a tar on stdin becomes the work directory
-    start   --epoch E --follow OFFSET SEEN         a job on stdin; starts it once, then follows it
+    start   --epoch E OFFSET SEEN                  a job on stdin; starts it once, then follows it
     follow  --epoch E OFFSET SEEN                  see follow.py
     cancel  --epoch E REASON                       TERM, later KILL; the end comes as an event
     collect --epoch E [--gzip]                     globs on stdin; a JSON line, then a tar

@@ -1,0 +1,119 @@
+"""Artifacts out of the VM."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from vmrunner import archive
+from vmrunner.errors import VmrunnerError
+from vmrunner.session.frames import Lie
+from vmrunner.ssh import Connection
+
+COUNTS: Final = 64 * 1024  # bytes of the line that says how many files each glob matched
+DRAIN: Final = 1 << 20  # bytes of padding after a tar's end
+
+
+class Uncollected(VmrunnerError):
+    """Artifacts that could not be brought, though the connection lives."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Collected:
+    """What was brought, and how many names each glob matched."""
+
+    total: archive.Total
+    counts: tuple[int, ...]
+
+
+def collect(
+    connection: Connection,
+    command: str,
+    globs: Sequence[str],
+    target: Path,
+    *,
+    most: int,
+    gzip: bool,
+    pulse: Callable[[], float],
+) -> Collected:
+    """Bring what the globs match into `target`, which is emptied first. `most` bounds the bytes,
+    packed and unpacked. Raises Uncollected, Lie, Lost."""
+    shutil.rmtree(target, ignore_errors=True)
+    caps = archive.Caps(packed=most + (most >> 3) + (64 << 20), unpacked=most)
+    into = _Extraction(target, caps, gzip=gzip)
+    try:
+        done = connection.stream(
+            command, into.take, stdin=[json.dumps(list(globs)).encode()], pulse=pulse
+        )
+    except BrokenPipeError:
+        done = None
+    finally:
+        into.close()
+    if into.error is not None:
+        raise Uncollected(str(into.error)) from into.error
+    if done is None or done.exit_code > 1:  # 1: a file changed while it was read
+        complaint = done.complaint if done else "it ended early"
+        raise Uncollected(f"artifacts: {complaint}")
+    counts = into.counts(len(globs))
+    assert into.total is not None
+    return Collected(total=into.total, counts=counts)
+
+
+class _Extraction:
+    """A thread that extracts what `take` is given. Between them is a pipe: bounded memory, and a
+    slow disk slows the sender down."""
+
+    def __init__(self, target: Path, caps: archive.Caps, *, gzip: bool) -> None:
+        self.total: archive.Total | None = None
+        self.error: VmrunnerError | None = None
+        self._line: bytes | None = b""  # the first line, until it is whole
+        self._counts = b""
+        reading, self._writing = os.pipe()
+        self._thread = threading.Thread(
+            target=self._extract, args=(os.fdopen(reading, "rb"), target, caps, gzip), daemon=True
+        )
+        self._thread.start()
+
+    def take(self, data: bytes) -> None:
+        """Raises BrokenPipeError when the extraction has ended."""
+        if self._line is not None:
+            self._line += data
+            self._counts, newline, data = self._line.partition(b"\n")
+            if not newline:
+                if len(self._line) > COUNTS:
+                    raise Lie("the VM sent no list of artifacts")
+                return
+            self._line = None
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._writing, view) :]
+
+    def close(self) -> None:
+        os.close(self._writing)
+        self._thread.join()
+
+    def counts(self, globs: int) -> tuple[int, ...]:
+        try:
+            counts = json.loads(self._counts)
+        except (ValueError, RecursionError):
+            counts = None
+        if not isinstance(counts, list) or len(counts) != globs:
+            raise Lie("the VM sent no list of artifacts")
+        return tuple(count if type(count) is int else 0 for count in counts)
+
+    def _extract(self, stream: BinaryIO, target: Path, caps: archive.Caps, gzip: bool) -> None:
+        with stream:
+            try:
+                self.total = archive.extract(stream, target, caps, gzip=gzip)
+                drained = 0
+                while drained < DRAIN and (data := stream.read(io.DEFAULT_BUFFER_SIZE)):
+                    drained += len(data)
+            except VmrunnerError as error:
+                self.error = error

@@ -1,0 +1,172 @@
+"""What the supervisor's `follow` writes, read as attacker input. Pure.
+
+L <offset> <length>\n<bytes>
+E <length>\n<json>
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vmrunner.errors import VmrunnerError
+from vmrunner.model import Reason
+
+HEADER: Final = 64  # bytes
+LOG_PIECE: Final = 256 * 1024
+EVENT: Final = 16 * 1024
+TEXT: Final = 1000  # characters of a message
+SLACK: Final = 1 << 20  # bytes by which a log may pass its cap: marks, not output
+
+#: What the supervisor may say in the end, and nothing else.
+REASONS: Final = frozenset(
+    {
+        Reason.EXIT_CODE,
+        Reason.SIGNAL,
+        Reason.OUT_OF_MEMORY,
+        Reason.DISK_FULL,
+        Reason.STEP_TIMEOUT,
+        Reason.BUILD_TIMEOUT,
+        Reason.USER,
+        Reason.OWNER_GONE,
+        Reason.BUDGET,
+        Reason.IMAGE,
+        Reason.INTERNAL,
+    }
+)
+
+
+class Lie(VmrunnerError):
+    """The VM said what cannot be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Bytes that stand at `offset` in the VM's log."""
+
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`data` holds what this kind of event has, checked; all of the log before `offset` came."""
+
+    kind: str
+    offset: int
+    data: Mapping[str, int | float | bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last event."""
+
+    reason: Reason
+    exit_code: int | None
+    message: str
+
+
+class Frames:
+    """One build's frames, over as many connections as it takes."""
+
+    def __init__(self, *, offset: int, steps: int, log_bytes: int) -> None:
+        self.offset = offset  # of the log, up to which we have it
+        self.seen = 0  # events
+        self._steps = steps
+        self._log_most = log_bytes + SLACK
+        self._events_most = 16 + 4 * steps
+        self._buffer = bytearray()
+
+    def resume(self, offset: int) -> None:
+        """Another connection follows from there."""
+        self.offset = offset
+        self._buffer.clear()
+
+    def feed(self, data: bytes) -> Iterator[Log | Event | Ended]:
+        """Raises Lie."""
+        self._buffer += data
+        while True:
+            end = self._buffer.find(b"\n", 0, HEADER)
+            if end < 0:
+                if len(self._buffer) >= HEADER:
+                    raise Lie("the VM sent a frame without a header")
+                return
+            words = bytes(self._buffer[:end]).split(b" ")
+            is_log = words[0] == b"L" and len(words) == 3
+            if not is_log and not (words[0] == b"E" and len(words) == 2):
+                raise Lie("the VM sent a frame of an unknown kind")
+            size = _number(words[-1], LOG_PIECE if is_log else EVENT)
+            if len(self._buffer) < end + 1 + size:
+                return
+            body = bytes(self._buffer[end + 1 : end + 1 + size])
+            del self._buffer[: end + 1 + size]
+            yield self._log(_number(words[1], 1 << 60), body) if is_log else self._event(body)
+
+    def _log(self, offset: int, body: bytes) -> Log:
+        if offset != self.offset:
+            raise Lie(f"the VM's log is at byte {self.offset}, and it sent byte {offset}")
+        self.offset += len(body)
+        if self.offset > self._log_most:
+            raise Lie(f"the VM sent more log than the {self._log_most} bytes that it may have")
+        return Log(offset, body)
+
+    def _event(self, body: bytes) -> Event | Ended:
+        try:
+            event = json.loads(body)
+        except (ValueError, RecursionError):
+            event = None
+        if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
+            raise Lie("the VM sent an event that is none")
+        kind = event["kind"]
+        if event.get("seq") != self.seen or self.seen >= self._events_most:
+            raise Lie(f"the VM sent event {str(event.get('seq'))[:20]} after {self.seen} events")
+        self.seen += 1
+        offset = _integer(event, "offset", 0, self.offset)
+        if kind == "ended":
+            if offset != self.offset:
+                raise Lie("the VM's build ended before its log did")
+            return self._ended(event)
+        data: dict[str, int | float | bool | None] = {}
+        if kind in ("step_started", "step_ended"):
+            data["step"] = _integer(event, "step", 0, self._steps - 1)
+        if kind == "step_ended":
+            data["exit_code"] = _integer(event, "exit_code", 0, 255)
+            data["seconds"] = _seconds(event.get("seconds"))
+        elif kind not in ("container", "log_full", "step_started"):
+            raise Lie(f"the VM sent an event of unknown kind {kind[:40]!r}")
+        return Event(kind, offset, data)
+
+    def _ended(self, event: dict[str, Any]) -> Ended:
+        reason = event.get("reason")
+        if reason not in REASONS:
+            raise Lie(f"the VM ended the build for an unknown reason {str(reason)[:40]!r}")
+        code = event.get("exit_code")
+        if code is not None:
+            code = _integer(event, "exit_code", 0, 255)
+        if reason == Reason.EXIT_CODE and code is None:
+            raise Lie("the VM ended the build without an exit code")
+        message = event.get("message")
+        text = message[:TEXT] if isinstance(message, str) else ""
+        return Ended(Reason(reason), code, "".join(c if c.isprintable() else " " for c in text))
+
+
+def _number(word: bytes, most: int) -> int:
+    if not word.isdigit() or len(word) > 20 or int(word) > most:
+        raise Lie("the VM sent a frame with a number out of range")
+    return int(word)
+
+
+def _integer(event: dict[str, Any], key: str, least: int, most: int) -> int:
+    value = event.get(key)
+    if type(value) is not int or not least <= value <= most:
+        raise Lie(f"the VM sent an event with {key} out of range")
+    return value
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float) or not 0 <= value < 1e9 or math.isnan(value):
+        raise Lie("the VM sent an event with seconds out of range")
+    return float(value)

@@ -1,0 +1,380 @@
+"""The session: drives one attempt, whatever happens to the connection.
+
+Every step of it can be done again on another connection, by this process or, at a higher epoch, by
+another: unpacking replaces what was unpacked, starting starts once and then only follows,
+following goes on at the first byte that is not stored, collecting replaces what was collected.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Final, NoReturn
+
+from vmrunner import ssh
+from vmrunner.errors import ConfigError
+from vmrunner.model import BuildState, Reason, Result
+from vmrunner.session.collect import Uncollected, collect
+from vmrunner.session.frames import Ended, Event, Frames, Lie, Log
+from vmrunner.session.job import Job, Reporter, Verdict, order
+from vmrunner.session.relay import Relay
+
+SUPERVISOR: Final = "/usr/lib/vmrunner/supervisor"
+
+#: Wishes that the build hears of: it gets time to end, and its artifacts are still wanted.
+GENTLE: Final = frozenset({Reason.USER, Reason.OWNER_GONE, Reason.BUDGET})
+
+CANCEL_PATIENCE: Final = 30.0  # seconds until a cancelled build has ended
+TIMEOUT_PATIENCE: Final = 120.0  # seconds past its timeout until the supervisor counts as broken
+LAST_ARTIFACTS: Final = 60.0  # seconds for the artifacts of a cancelled build
+MISHAPS: Final = 3  # times that the supervisor may break off on a connection that lives
+PROGRESS: Final = 2.0  # seconds between events while the source goes in
+
+_STALE, _SHRUNK, _DEAD, _OTHER = 3, 4, 5, 6  # the supervisor's exit codes
+
+
+class _Stopped(Exception):
+    """`stop` was called, and this is as far as it goes."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class _Over(Exception):
+    """It ended in another way than by the supervisor's last event."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.message)
+        self.verdict = verdict
+
+
+class Session:
+    """`run` blocks, in a thread of its own; `stop` may come from any."""
+
+    def __init__(
+        self, job: Job, reporter: Reporter, *, now: Callable[[], float] = time.time
+    ) -> None:
+        """`now` is the clock of the deadline."""
+        self._job = job
+        self._reporter = reporter
+        self._now = now
+        self._dialer = ssh.Dialer(job.access)
+        self._connection: ssh.Connection | None = None
+        self._stop: Reason | None = None
+        self._cancelled_at: float | None = None  # when the build was told, by `time.monotonic`
+        self._steps_until: float | None = None  # when the supervisor must have ended it
+        self._unpacked = False
+        self._mishaps = 0
+        self._ended: Ended | None = None
+        offset = reporter.stored()
+        self._relay = Relay(reporter, tuple(job.secrets.values()), offset)
+        self._frames = Frames(
+            offset=offset, steps=len(job.build.spec.steps), log_bytes=job.log_bytes
+        )
+
+    def stop(self, reason: Reason) -> None:
+        """End it. A gentle reason lets the build end and artifacts come; others do not wait."""
+        if self._stop is None or (self._stop in GENTLE and reason not in GENTLE):
+            self._stop = reason
+        connection = self._connection
+        if connection is not None:
+            connection.wake()
+        else:
+            self._dialer.abort()
+
+    def run(self) -> Verdict:
+        """Drive the attempt to its end. Raises Fenced when the build belongs to somebody else."""
+        if shortest := self._relay.ignored:
+            self._reporter.event("secrets_too_short_to_mask", count=shortest)
+        try:
+            return self._run()
+        except _Over as over:
+            return over.verdict
+        except _Stopped as stopped:
+            self._relay.abandon()
+            return self._verdict_of_stop(stopped.reason)
+        except Lie as lie:
+            self._relay.abandon()
+            return Verdict(result=Result.ERROR, reason=Reason.INTERNAL, message=str(lie))
+        except ConfigError as error:
+            return Verdict(result=Result.ERROR, reason=Reason.INTERNAL, message=str(error))
+
+    # --- connections -------------------------------------------------------------------------
+
+    def _run(self) -> Verdict:
+        self._reporter.state(BuildState.CONNECTING)
+        connected = False
+        while True:
+            self._check_stop()
+            left = self._job.instance.deadline - self._now()
+            timeout = left if connected else min(self._job.boot_seconds, left)
+            try:
+                self._connection = self._connect(max(timeout, 1.0))
+            except ssh.Aborted:
+                self._check_stop()
+                raise _Stopped(self._stop or Reason.VM_LOST) from None
+            except ssh.Unreachable as error:
+                return self._unreachable(error, connected=connected)
+            if connected:
+                self._reporter.event("reconnected", offset=self._relay.offset)
+            connected = True
+            try:
+                return self._work(self._connection)
+            except ssh.Lost as error:
+                self._reporter.event("connection_lost", message=str(error)[:200])
+                self._relay.flush()
+                self._relay.resume(self._relay.offset)
+                self._frames.resume(self._relay.offset)
+            finally:
+                connection, self._connection = self._connection, None
+                connection.close()
+
+    def _connect(self, timeout: float) -> ssh.Connection:
+        address = self._job.instance.address
+        if address is None:
+            raise ConfigError(f"instance {self._job.instance.id} has no address")
+        return self._dialer.connect(address, timeout=timeout)
+
+    def _unreachable(self, error: ssh.Unreachable, *, connected: bool) -> Verdict:
+        self._relay.abandon()
+        if self._ended is not None:
+            return self._without_artifacts(self._verdict(self._ended), str(error))
+        reason = Reason.CONNECTION_LOST if connected else Reason.BOOT_FAILED
+        return Verdict(result=Result.ERROR, reason=reason, message=str(error), lost=True)
+
+    def _work(self, connection: ssh.Connection) -> Verdict:
+        """All that is left to do, on this connection. Raises Lost."""
+        if self._ended is None:
+            self._reporter.state(BuildState.PREPARING)
+            self._unpack(connection)
+            while self._ended is None:
+                self._follow(connection)
+            self._relay.finish()
+        return self._collect(connection, self._verdict(self._ended))
+
+    def _command(self, *words: str) -> str:
+        epoch = str(self._job.build.epoch)
+        return shlex.join([SUPERVISOR, words[0], "--epoch", epoch, *words[1:]])
+
+    # --- prepare -----------------------------------------------------------------------------
+
+    def _unpack(self, connection: ssh.Connection) -> None:
+        """The source into the work directory, unless the steps have started there already."""
+        if self._unpacked or self._job.source is None:
+            return
+        words = ("unpack", "--gzip") if self._is_remote() else ("unpack",)
+        done = connection.stream(
+            self._command(*words), lambda _: None, stdin=self._source(), pulse=self._pulse
+        )
+        if done.exit_code not in (0, _OTHER):
+            self._refused(done, "source")
+        self._unpacked = True
+
+    def _source(self) -> Iterator[bytes]:
+        """The tar in pieces, packed where the way is longer than the packing takes."""
+        assert self._job.source is not None
+        total = self._job.source.stat().st_size
+        pack = zlib.compressobj(1, wbits=31) if self._is_remote() else None
+        sent, told = 0, time.monotonic()
+        with self._job.source.open("rb") as file:
+            while data := file.read(ssh.PIECE):
+                sent += len(data)
+                yield pack.compress(data) if pack else data
+                if time.monotonic() - told >= PROGRESS:
+                    told = time.monotonic()
+                    self._reporter.event("source", sent=sent, total=total)
+        if pack:
+            yield pack.flush()
+        self._reporter.event("source", sent=sent, total=total)
+
+    def _is_remote(self) -> bool:
+        address = self._job.instance.address
+        try:
+            return address is not None and not ipaddress.ip_address(address.host).is_loopback
+        except ValueError:
+            return True  # a host name
+
+    # --- run ---------------------------------------------------------------------------------
+
+    def _follow(self, connection: ssh.Connection) -> None:
+        """Start the steps unless they were, and follow them. Raises Lost, Lie."""
+        message = order(self._job)
+        self._reporter.steps_started()
+        offset, seen = str(self._relay.offset), str(self._frames.seen)
+        done = connection.stream(
+            self._command("start", offset, seen), self._hear, stdin=[message], pulse=self._pulse
+        )
+        if self._ended is not None:
+            return
+        self._mishaps += 1
+        if self._mishaps > MISHAPS or done.exit_code in (1, _STALE, _SHRUNK, _DEAD, _OTHER):
+            self._refused(done, "supervisor")
+        self._relay.flush()
+        self._relay.resume(self._relay.offset)
+        self._frames.resume(self._relay.offset)
+
+    def _hear(self, data: bytes) -> None:
+        for frame in self._frames.feed(data):
+            match frame:
+                case Log(data=log):
+                    self._relay.feed(log)
+                case Event():
+                    self._tell(frame)
+                case Ended():
+                    self._believe(frame)
+
+    def _tell(self, event: Event) -> None:
+        """An event of the build. What was written before it is stored before it."""
+        self._running()
+        self._relay.flush()
+        self._reporter.event(event.kind, offset=event.offset, **event.data)
+
+    def _running(self) -> None:
+        if self._steps_until is None:
+            timeout = self._job.build.spec.timeout + TIMEOUT_PATIENCE
+            self._steps_until = time.monotonic() + timeout
+            self._reporter.state(BuildState.RUNNING)
+
+    def _believe(self, ended: Ended) -> None:
+        wished = self._stop or self._job.build.cancel
+        if ended.reason in GENTLE and wished is None:
+            raise Lie(f"the VM says that {ended.reason.value} ended the build, and nobody did")
+        self._ended = ended
+
+    def _refused(self, done: ssh.Completed, what: str) -> NoReturn:
+        """The supervisor did not do what it was told."""
+        self._relay.flush()
+        if done.exit_code == _STALE:
+            # True only if the ledger says so too: then this raises Fenced.
+            self._reporter.event("stale_epoch")
+            raise Lie("the VM says that another owner spoke to it, and there is none")
+        words = {
+            _SHRUNK: "the log in the VM is shorter than what came from it before",
+            _DEAD: "the supervisor in the VM died",
+            _OTHER: "the VM has run another attempt",
+        }
+        message = words.get(done.exit_code, f"{what}: {done.complaint}")
+        full = b"No space left on device" in done.stderr
+        reason = Reason.DISK_FULL if full else Reason.INTERNAL
+        raise _Over(Verdict(result=Result.ERROR, reason=reason, message=message))
+
+    # --- collect -----------------------------------------------------------------------------
+
+    def _collect(self, connection: ssh.Connection, verdict: Verdict) -> Verdict:
+        """Bring the artifacts that are wanted after such an end."""
+        succeeded = verdict.result is Result.SUCCESS
+        globs = [rule.glob for rule in self._job.build.spec.artifacts if rule.always or succeeded]
+        if not globs or self._ended is None or self._ended.reason is Reason.IMAGE:
+            return verdict
+        self._reporter.state(BuildState.COLLECTING)
+        until = time.monotonic() + LAST_ARTIFACTS if verdict.result is Result.CANCELLED else None
+
+        def pulse() -> float:
+            if self._stop is not None and self._stop not in GENTLE:
+                raise _Stopped(self._stop)
+            if until is not None and time.monotonic() > until:
+                raise Uncollected("artifacts: the time for them ran out")
+            return 5.0
+
+        gzip = self._is_remote()
+        try:
+            done = collect(
+                connection,
+                self._command("collect", *(["--gzip"] if gzip else [])),
+                globs,
+                self._job.artifacts,
+                most=self._job.artifact_bytes,
+                gzip=gzip,
+                pulse=pulse,
+            )
+        except (Uncollected, Lie) as error:
+            return self._without_artifacts(verdict, str(error))
+        except _Stopped as stopped:
+            return self._without_artifacts(verdict, f"artifacts: cut off by {stopped.reason}")
+        self._reporter.event("artifacts", count=done.total.entries, bytes=done.total.size)
+        missing = [glob for glob, count in zip(globs, done.counts, strict=True) if not count]
+        for glob in missing:
+            self._reporter.event("artifact_missing", glob=glob)
+        if missing and not verdict.message:
+            names = ", ".join(map(repr, missing))
+            return replace(verdict, message=f"artifacts: {names} matched nothing")
+        return verdict
+
+    def _without_artifacts(self, verdict: Verdict, why: str) -> Verdict:
+        """A build that asked for artifacts and got none has not succeeded; another end stays."""
+        if verdict.result is not Result.SUCCESS:
+            return replace(verdict, message="; ".join(filter(None, [verdict.message, why])))
+        gone = self._stop is not None and self._stop not in GENTLE
+        return Verdict(
+            result=Result.ERROR,
+            reason=self._stop if gone and self._stop else Reason.INTERNAL,
+            exit_code=verdict.exit_code,
+            message=why,
+            lost=gone and self._stop is not Reason.DEADLINE,
+        )
+
+    # --- stopping ----------------------------------------------------------------------------
+
+    def _check_stop(self) -> None:
+        if self._stop is not None and self._ended is None:
+            raise _Stopped(self._stop)
+
+    def _pulse(self) -> float:
+        """Between pieces of output, and when something is due. Seconds until the next time."""
+        wait = self._relay.wait()
+        now = time.monotonic()
+        if self._stop is not None:
+            self._cancel(self._stop, now)
+            wait = min(wait, 1.0)
+        if self._steps_until is not None:
+            if now >= self._steps_until:
+                self._relay.abandon()
+                message = "the VM did not end the build at its timeout"
+                raise _Over(
+                    Verdict(result=Result.TIMEOUT, reason=Reason.BUILD_TIMEOUT, message=message)
+                )
+            wait = min(wait, self._steps_until - now)
+        return wait
+
+    def _cancel(self, reason: Reason, now: float) -> None:
+        """Tell the build once; stop waiting for it after a while."""
+        running = self._steps_until is not None
+        if reason not in GENTLE or not running or self._connection is None:
+            raise _Stopped(reason)
+        if self._cancelled_at is None:
+            self._cancelled_at = now
+            self._connection.run(self._command("cancel", reason.value), timeout=10)
+        elif now >= self._cancelled_at + CANCEL_PATIENCE:
+            raise _Stopped(reason)
+
+    def _verdict_of_stop(self, reason: Reason) -> Verdict:
+        if self._ended is not None:
+            return self._without_artifacts(self._verdict(self._ended), f"cut off by {reason}")
+        if reason in GENTLE:
+            return Verdict(result=Result.CANCELLED, reason=reason)
+        if reason is Reason.DEADLINE:
+            return Verdict(result=Result.TIMEOUT, reason=reason)
+        return Verdict(result=Result.ERROR, reason=reason, lost=True)
+
+    def _verdict(self, ended: Ended) -> Verdict:
+        """What the supervisor's last event means."""
+        message = ended.message
+        match ended.reason:
+            case Reason.EXIT_CODE:
+                result = Result.FAILURE if ended.exit_code else Result.SUCCESS
+            case Reason.SIGNAL | Reason.OUT_OF_MEMORY | Reason.DISK_FULL:
+                result = Result.FAILURE
+            case Reason.STEP_TIMEOUT | Reason.BUILD_TIMEOUT:
+                result = Result.TIMEOUT
+            case Reason.USER | Reason.OWNER_GONE | Reason.BUDGET:
+                result = Result.CANCELLED
+            case _:
+                result = Result.ERROR
+        return Verdict(
+            result=result, reason=ended.reason, exit_code=ended.exit_code, message=message
+        )
