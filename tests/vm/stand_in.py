@@ -48,7 +48,8 @@ def build() -> None:
     assert {name for _, name in socket.if_nameindex()} <= {"lo", "ifb0", "ifb1", "sit0", "tunl0"}
     ready, made = os.pipe()
     linked, link = os.pipe()
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         try:
             os.close(link)
             _unshare_net()
@@ -63,7 +64,6 @@ def build() -> None:
     os.close(linked)
     os.close(made)
     os.read(ready, 1)
-    (child,) = _children()
     _ip("link", "set", "lo", "up")
     _ip("link", "add", "up0", "type", "veth", "peer", "name", "down0", "netns", str(child))
     for address in ("11.1.1.1/24", "11.9.9.9/32", "10.77.0.1/24", "fd77::1/64"):
@@ -73,11 +73,6 @@ def build() -> None:
     os.write(link, b"1")  # never closed: its end is the other side's end
     assert os.read(ready, 1) == b"2"
     _serve()
-
-
-def _children() -> list[int]:
-    text = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    return [int(word) for word in text.split()]
 
 
 def _unshare_net() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from vmrunner import images
 
 pytestmark = pytest.mark.vm
 
-USER = 54321  # an ordinary user who needs no entry in /etc/passwd
+USER = pwd.getpwnam("nobody").pw_uid  # `ssh` refuses a user without a name
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

@@ -80,13 +80,13 @@ def add_address(address: str) -> None:
 
 
 def main(network: Network, cache: Path, directory: Path, uid: int | None) -> None:
-    stand_in.build()
     go, late = os.pipe()
-    if os.fork() == 0:  # stays root, for the one thing that is done later
+    if os.fork() == 0:  # stays root, for what is done later; before there are threads
         os.close(late)
         if os.read(go, 1):
             add_address(LATER)
         os._exit(0)
+    stand_in.build()
     if uid is not None:
         give_tun_to_all()
         become(uid)
