@@ -1,0 +1,156 @@
+"""What every provider must do: one suite, every driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.contract.drivers import GENERATION, INSTALLATION, Driver, driven, make_order
+from vmrunner.errors import ConfigError, Refused
+from vmrunner.model import (
+    Fate,
+    Key,
+    Kind,
+    Level,
+    Offer,
+    Order,
+    Power,
+    Ref,
+    Resource,
+    Role,
+    Seen,
+    Spec,
+)
+from vmrunner.providers import Provider, load
+
+DRIVERS = [pytest.param("fake"), pytest.param("qemu", marks=pytest.mark.vm)]
+
+
+@pytest.fixture(params=DRIVERS)
+def driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driver]:
+    with driven(request.param, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def provider(driver: Driver) -> Provider:
+    return driver.open()
+
+
+def look(provider: Provider, order: Order, ref: Ref | None = None) -> Seen | None:
+    key = Key(order.offer.scope, order.instance, ref.id if ref else None)
+    return provider.look([key]).get(key)
+
+
+def swept(provider: Provider, order: Order) -> list[Resource]:
+    return [r for page in provider.sweep() for r in page.resources if r.instance == order.instance]
+
+
+def dead(provider: Provider, order: Order, ref: Ref) -> bool:
+    """Seen dead, or seen nowhere: which of them is up to the provider."""
+    seen = look(provider, order, ref)
+    gone = seen is None or seen.power is Power.DEAD
+    return gone and not swept(provider, order)
+
+
+def test_it_says_who_and_where_it_is(provider: Provider) -> None:
+    assert isinstance(provider, Provider)
+    assert provider.name
+    assert provider.scopes
+    assert Kind.INSTANCE in provider.traits.kinds
+    assert provider.traits.tag_on_create
+    offers = provider.offers(Spec())
+    assert offers
+    assert all(isinstance(offer, Offer) and offer.scope in provider.scopes for offer in offers)
+
+
+def test_check_tells_in_findings(provider: Provider) -> None:
+    findings = provider.check()
+    assert findings
+    assert all(finding.message for finding in findings)
+    assert all(finding.fix for finding in findings if finding.level is Level.ERROR)
+
+
+def test_one_vm_from_birth_to_death(driver: Driver, provider: Provider) -> None:
+    """One long test, since a VM is dear: accepted, the same again, seen, swept, killed."""
+    order = make_order(provider)
+    ref = provider.create(order)
+    assert ref.scope == order.offer.scope
+    assert ref.kind is Kind.INSTANCE
+
+    # The identical order is the same VM, also from another process.
+    assert provider.create(order) == ref
+    assert driver.open().create(order) == ref
+
+    # Found by our name before its reference is recorded, and by both after.
+    by_name = driver.wait(lambda: look(provider, order))
+    by_ref = look(provider, order, ref)
+    assert by_ref is not None
+    assert by_name.ref == by_ref.ref == ref
+    running = driver.wait(
+        lambda: (s := look(provider, order, ref)) and s.power is Power.RUNNING and s
+    )
+    assert running.address is not None
+
+    # One call answers for many; what it does not know is missing in it.
+    known = Key(order.offer.scope, order.instance, ref.id)
+    stranger = Key(order.offer.scope, "vm-00000000000000000000000000")
+    elsewhere = Key(driver.stray(order.offer.scope), order.instance)
+    assert set(provider.look([stranger, known, elsewhere])) == {known}
+
+    # The sweep shows it with all that a reaper needs, and ends each (scope, kind) it read.
+    shown = swept(provider, order)
+    (vm,) = [r for r in shown if r.ref.kind is Kind.INSTANCE]
+    assert vm.ref == ref
+    for resource in shown:
+        assert resource.tag("installation") == INSTALLATION
+        assert resource.tag("generation") == GENERATION
+        assert resource.tag("build") == order.build
+        assert resource.role is Role.BUILD
+        assert resource.expires_at == order.deadline
+        assert resource.created_at is not None
+        assert resource.ref.kind is Kind.INSTANCE or resource.parent == ref
+    pages = list(provider.sweep())
+    ended = {(page.scope, page.kind) for page in pages if not page.more}
+    assert ended == {(s, k) for s in provider.scopes for k in provider.traits.kinds}
+    assert all(abs(page.time - provider.now()) < 60 for page in pages)
+
+    assert isinstance(provider.console(ref), str)
+    assert len(provider.console(ref)) <= 64 << 10
+
+    # Delete: each for itself, accepted before it is done, and again is no error.
+    nobody = ref._replace(id="vm-00000000000000000000000000")
+    outcomes = provider.delete([nobody, ref])
+    assert outcomes[nobody].fate in (Fate.MISSING, Fate.FAILED)
+    assert outcomes[ref].fate is Fate.ACCEPTED
+    driver.wait(lambda: dead(provider, order, ref))
+    assert provider.delete([ref])[ref].fate is not Fate.FAILED
+    assert provider.delete([]) == {}
+
+
+def test_the_native_deadline_needs_nobody(driver: Driver, provider: Provider) -> None:
+    if not provider.traits.native_deadline:
+        return
+    order = make_order(provider, ttl=8)
+    ref = provider.create(order)
+    driver.wait(lambda: dead(provider, order, ref), seconds=8 + 30)
+    assert provider.now() >= order.deadline
+
+
+def test_an_order_for_another_scope_is_refused(driver: Driver, provider: Provider) -> None:
+    order = make_order(provider)
+    stray = replace(order.offer, scope=driver.stray(order.offer.scope))
+    with pytest.raises(Refused):
+        provider.create(replace(order, offer=stray))
+    assert not swept(provider, order)
+
+
+def test_a_kind_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ConfigError, match="no kind 'ec3'"):
+        load("ec3", "aws")
+    with pytest.raises(ConfigError, match="not a kind"):
+        load("../x", "aws")
+    assert load("fake", "toy").name == "toy"
