@@ -167,7 +167,9 @@ def schema() -> dict[str, Any]:
 
 def _is_text(where: Where) -> bool:
     """Where a plain scalar is text whatever it looks like: 1.10, no and 0755 stay as written."""
-    return len(where) >= 2 and where[-2] in ("env", "labels", "argv", "secrets", "steps")
+    texts = ("env", "labels", "argv", "secrets", "steps")
+    in_short_argv = len(where) >= 3 and where[-3] == "steps" and isinstance(where[-1], int)
+    return in_short_argv or (len(where) >= 2 and where[-2] in texts)
 
 
 def _place(name: str, where: Where, lines: Mapping[Where, int]) -> str:

@@ -1,0 +1,226 @@
+"""Where settings come from, in which order, and what is said when they are wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from vmrunner import config, configfile
+from vmrunner.config import Settings
+from vmrunner.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg-config"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg-data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg-cache"))
+
+
+def load(start: Path, **environ: str) -> configfile.Loaded:
+    return configfile.load(environ=environ, start=start)
+
+
+def user_file(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "xdg-config" / "vmrunner" / "config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+
+def test_with_no_config_there_is_one_local_qemu_provider(tmp_path: Path) -> None:
+    loaded = load(tmp_path)
+    assert {name: p.kind for name, p in loaded.settings.providers.items()} == {"local": "qemu"}
+    assert loaded.settings.provider() == "local"
+    assert loaded.settings.limits.max_ttl == 4 * 3600
+    assert loaded.settings.defaults.container == "debian:trixie"
+    assert all(origin == "default" for _, _, origin in loaded.rows())
+
+
+def test_later_sources_win_and_each_value_knows_its_own(tmp_path: Path) -> None:
+    user_file(tmp_path, "[limits]\nmax_ttl = '1h'\nmax_instances = 3\nlog_bytes = '1MiB'")
+    project = tmp_path / "project"
+    below = project / "deep" / "er"
+    below.mkdir(parents=True)
+    (project / "vmrunner.toml").write_text("[limits]\nmax_ttl = '2h'\nmax_instances = 5")
+    loaded = configfile.load(
+        environ={"VMRUNNER_LIMITS__MAX_TTL": "3h"},
+        start=below,
+        flags={"defaults": {"timeout": "5m"}},
+    )
+    limits = loaded.settings.limits
+    assert (limits.max_ttl, limits.max_instances, limits.log_bytes) == (10_800, 5, 1 << 20)
+    assert loaded.settings.defaults.timeout == 300
+    origins = {key: origin for key, _, origin in loaded.rows()}
+    assert origins["limits.max_ttl"] == "VMRUNNER_LIMITS__MAX_TTL"
+    assert origins["limits.max_instances"] == str(project / "vmrunner.toml")
+    assert origins["limits.log_bytes"].endswith("config.toml")
+    assert origins["defaults.timeout"] == "flag"
+    assert origins["reaper.sweep"] == "default"
+
+
+def test_pyproject_is_read_when_it_has_a_table(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.vmrunner.limits]\nmax_instances = 7")
+    below = tmp_path / "package"
+    below.mkdir()
+    (below / "pyproject.toml").write_text("[project]\nname = 'other'")
+    loaded = load(below)
+    assert loaded.settings.limits.max_instances == 7
+    assert loaded.origins["limits", "max_instances"].endswith("pyproject.toml [tool.vmrunner]")
+
+
+def test_the_named_file_stands_alone(tmp_path: Path) -> None:
+    user_file(tmp_path, "[limits]\nmax_instances = 3")
+    (tmp_path / "vmrunner.toml").write_text("[limits]\nmax_instances = 4")
+    (tmp_path / "mine.toml").write_text("[limits]\nmax_ttl = '1h'")
+    loaded = load(tmp_path, VMRUNNER_CONFIG=str(tmp_path / "mine.toml"))
+    assert (loaded.settings.limits.max_ttl, loaded.settings.limits.max_instances) == (3600, 20)
+
+
+def test_a_provider_of_another_kind_replaces_the_users_whole(tmp_path: Path) -> None:
+    user_file(tmp_path, "[providers.local]\nkind = 'qemu'\naccel = 'tcg'\ncpus = 4")
+    (tmp_path / "vmrunner.toml").write_text("[providers.local]\nkind = 'fake'")
+    loaded = load(tmp_path)
+    assert loaded.settings.providers["local"].kind == "fake"
+    assert ("providers", "local", "cpus") not in loaded.origins
+
+
+def test_environment_alone_can_change_the_default_provider(tmp_path: Path) -> None:
+    loaded = load(tmp_path, VMRUNNER_PROVIDERS__LOCAL__ACCEL="tcg", VMRUNNER_DEFAULT_PROVIDER="")
+    assert loaded.settings.provider_options("local") == {"accel": "tcg"}
+
+
+def test_short_names_of_the_environment(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        VMRUNNER_DATABASE_URL="postgresql://u:p@db/v",
+        VMRUNNER_INSTALLATION="6f1c",
+        VMRUNNER_SECRET_KEY="s3cret-s3cret",
+        VMRUNNER_DEFAULT_PROVIDER="qemu",
+    ).settings
+    assert settings.database.url == "postgresql://u:p@db/v"
+    assert settings.installation == "6f1c"
+    assert settings.secret_key is not None
+    assert settings.provider() == "local", "a kind that only one provider has"
+
+
+def test_secrets_are_masked_wherever_they_are_shown(tmp_path: Path) -> None:
+    loaded = load(
+        tmp_path,
+        VMRUNNER_DATABASE_URL="postgresql://user:hunter2@db:5432/v",
+        VMRUNNER_SECRET_KEY="s3cret-s3cret",
+    )
+    shown = json.dumps(loaded.rows()) + repr(loaded.settings) + configfile.dump(loaded.settings)
+    assert "s3cret" not in shown
+    values = {key: value for key, value, _ in loaded.rows()}
+    assert values["database.url"] == '"postgresql://user:***@db:5432/v"'
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, VMRUNNER_SECRET_KEY='["s3cret"]')
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[limits]\nmax_tll = '2h'", "limits.max_tll: no such key (did you mean 'max_ttl'?)"),
+        ("[limts]\nmax_ttl = '2h'", "limts: no such key (did you mean 'limits'?)"),
+        (
+            "[limits]\nmax_ttl = 'soon'",
+            "limits.max_ttl: 'soon': not a duration (write it like 30m, 1h30m, 90s, or as seconds)",
+        ),
+        ("[providers.aws]\nkind = 'ec9'", "providers.aws.kind: no kind 'ec9' (one of: fake, qemu)"),
+        ("[providers.aws]\naccel = 'tcg'", "providers.aws.kind: missing (one of: fake, qemu)"),
+        (
+            "[providers.local]\nkind = 'qemu'\nacel = 'tcg'",
+            "providers.local.acel: no such key (did you mean 'accel'?)",
+        ),
+        ("[reaper]\nsweep = 'hourly'", "reaper.sweep: 'hourly': not a cron line"),
+        ("default_provider = 'lokal'", "default_provider: no provider 'lokal' is configured"),
+        ("[defaults]\ntimeout = true", "defaults.timeout: True: not a duration"),
+        ("[limits\n", "not valid TOML"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_file_key_value_and_fix(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "vmrunner.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path)
+    message = str(caught.value)
+    assert said in message
+    assert "\n" not in message
+    assert "default_provider" in text or str(tmp_path / "vmrunner.toml") in message
+
+
+def test_an_unknown_variable_of_ours_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"VMRUNNER_LIMITS__MAX_TLL.*did you mean 'max_ttl'"):
+        load(tmp_path, VMRUNNER_LIMITS__MAX_TLL="1h")
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="VMRUNNER_CONFIG: no file"):
+        load(tmp_path, VMRUNNER_CONFIG=str(tmp_path / "none.toml"))
+
+
+def test_providers_are_named_by_name_or_by_a_kind_that_only_one_has(tmp_path: Path) -> None:
+    (tmp_path / "vmrunner.toml").write_text(
+        "[providers.a]\nkind = 'fake'\n[providers.b]\nkind = 'fake'\n[providers.c]\nkind = 'qemu'"
+    )
+    settings = load(tmp_path).settings
+    assert settings.provider("a") == "a"
+    assert settings.provider("qemu") == "c"
+    with pytest.raises(ConfigError, match=r"'fake' is the kind of several providers \(name one: a"):
+        settings.provider("fake")
+    with pytest.raises(ConfigError, match="default_provider: not set"):
+        settings.provider()
+    with pytest.raises(ConfigError, match="no provider 'cc' is configured"):
+        settings.provider("cc")
+
+
+def test_relative_sqlite_paths_mean_beside_the_file_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "vmrunner.toml").write_text("[database]\nurl = 'sqlite:///state/l.db'")
+    below = tmp_path / "below"
+    below.mkdir()
+    settings = load(below).settings
+    assert config.database_url(settings) == f"sqlite:///{tmp_path}/state/l.db"
+    assert config.paths(settings).data == tmp_path / "state" / "l.db.d"
+
+
+def test_each_ledger_has_a_data_directory_of_its_own(tmp_path: Path) -> None:
+    xdg = tmp_path / "xdg-data" / "vmrunner"
+    default = Settings()
+    assert config.database_url(default) == f"sqlite:///{xdg}/ledger.db"
+    assert config.paths(default).data == xdg
+    same = Settings.model_validate({"database": {"url": f"sqlite:///{xdg}/ledger.db"}})
+    assert config.paths(same).data == xdg
+    one, two, again = (
+        config.paths(Settings.model_validate({"database": {"url": url}})).data
+        for url in ("postgresql://a@h/one", "postgresql://a@h/two", "postgresql://b:pw@h/one")
+    )
+    assert one == again
+    assert len({one, two, xdg}) == 3
+
+
+def test_a_dump_reads_back_to_the_same(tmp_path: Path) -> None:
+    (tmp_path / "vmrunner.toml").write_text(
+        "[limits]\nmax_ttl = '1h30m'\n[providers.'a b']\nkind = 'qemu'\nmemory = '4GiB'"
+        '\nimage = "ü\\u007f\\"x"'
+    )
+    settings = load(tmp_path).settings
+    (tmp_path / "dumped.toml").write_text(configfile.dump(settings))
+    again = load(tmp_path, VMRUNNER_CONFIG=str(tmp_path / "dumped.toml")).settings
+    explicit = {"database": config.Database(url=config.database_url(settings))}
+    assert again == settings.model_copy(update=explicit)
+
+
+def test_the_schema_accepts_what_we_accept() -> None:
+    schema = configfile.schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(
+        {"limits": {"max_ttl": "4h"}, "providers": {"local": {"kind": "qemu", "memory": "4GiB"}}},
+        schema,
+    )
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"limits": {"max_tll": "4h"}}, schema)

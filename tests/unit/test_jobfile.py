@@ -1,0 +1,183 @@
+"""`vmrunner.yml`: read as people mean it, refused with line, key and fix."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from vmrunner import jobfile, plainyaml
+from vmrunner.errors import ConfigError
+from vmrunner.model import Network
+
+ROOT = Path(__file__).parents[2]
+
+FULL = """\
+version: 1
+jobs:
+  test:
+    container: debian:trixie
+    provider: local
+    image: default
+    docker: false
+    network: none
+    source: .
+    env: {CI: true, VERSION: 1.10, MODE: 0755, COUNTRY: no, AT: 12:30, EMPTY: ~}
+    secrets: [PYPI_TOKEN, KEY=@key.txt]
+    steps:
+      - make
+      - [make, -j, 4]
+      - name: tests
+        run: |
+          make test
+          make report
+        timeout: 20m
+        env: {A: b}
+      - argv: [true]
+    artifacts:
+      - dist/*
+      - {path: report.xml, always: true}
+    timeout: 30m
+    ttl: 3600
+    queue_timeout: 1h
+    keep_on_failure: 20m
+    labels: {team: core, release: 2.0}
+    cpus: 4
+    memory: 8GiB
+    disk: 20GiB
+    spot: true
+    retry_on_loss: true
+    priority: 3
+"""
+
+
+def test_every_key(tmp_path: Path) -> None:
+    path = tmp_path / "vmrunner.yml"
+    path.write_text(FULL)
+    name, job, directory = jobfile.choose(path, None)
+    assert (name, directory) == ("test", tmp_path)
+    assert job.env == {
+        "CI": "true",
+        "VERSION": "1.10",
+        "MODE": "0755",
+        "COUNTRY": "no",
+        "AT": "12:30",
+        "EMPTY": "~",
+    }
+    assert job.labels == {"team": "core", "release": "2.0"}
+    assert [step.run for step in job.steps] == ["make", None, "make test\nmake report\n", None]
+    assert [step.argv for step in job.steps] == [None, ["make", "-j", "4"], None, ["true"]]
+    assert job.steps[2].timeout == 1200
+    assert [(a.path, a.always) for a in job.artifacts] == [("dist/*", False), ("report.xml", True)]
+    assert (job.timeout, job.ttl, job.memory) == (1800, 3600, 8 << 30)
+    assert job.network is Network.NONE
+    assert job.spot is True
+
+
+def test_anchors_and_merge_keys_work() -> None:
+    text = b"jobs:\n  a: &a\n    steps: [ls]\n    timeout: 1m\n  b:\n    <<: *a\n    timeout: 2m\n"
+    jobs = jobfile.read(text).jobs
+    assert jobs["b"].steps == jobs["a"].steps
+    assert (jobs["a"].timeout, jobs["b"].timeout) == (60, 120)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "vmrunner.yml: empty"),
+        ("jobs: {}", "vmrunner.yml:1: jobs: "),
+        ("- a", "vmrunner.yml:1: the file: ['a']: "),
+        ("jobs:\n  a: {}", "vmrunner.yml:2: jobs.a.steps: missing"),
+        ("jobs:\n  a:\n    steps: []", "vmrunner.yml:3: jobs.a.steps: []: "),
+        (
+            "jobs:\n  a:\n    steps: [ls]\n    timeuot: 3m",
+            "vmrunner.yml:4: jobs.a.timeuot: no such key (did you mean 'timeout'?)",
+        ),
+        (
+            "jobs:\n  a:\n    steps:\n      - run: ls\n        nmae: x",
+            "vmrunner.yml:5: jobs.a.steps[0].nmae: no such key (did you mean 'name'?)",
+        ),
+        (
+            "jobs:\n  a:\n    steps: [ls]\n    timeout: soon",
+            "vmrunner.yml:4: jobs.a.timeout: 'soon': not a duration (write it like 30m",
+        ),
+        (
+            "jobs:\n  a:\n    steps: [ls]\n    timeout: 1:30",
+            "vmrunner.yml:4: jobs.a.timeout: '1:30': not a duration",
+        ),
+        (
+            "jobs:\n  a:\n    steps: [{run: x, argv: [y]}]",
+            "a step needs `run` or `argv` (give exactly one of the two)",
+        ),
+        (
+            "jobs:\n  a:\n    steps: [ls]\n    network: no",
+            "vmrunner.yml:4: jobs.a.network: 'no': input should be 'open' or 'none'",
+        ),
+        ("version: 2\njobs: {a: {steps: [ls]}}", "vmrunner.yml:1: version: 2: "),
+        ("jobs:\n  a:\n    steps: [ls]\n    steps: [x]", "vmrunner.yml:3: 'steps' is there twice"),
+        ("jobs: [", "vmrunner.yml:1: not valid YAML: "),
+        ("jobs:\n  a:\n    steps: [*x]", "vmrunner.yml:3: not valid YAML: found undefined alias"),
+        ("a: &a [*a]", "vmrunner.yml:1: an alias makes it endless or too large"),
+        ("jobs: {a: {steps: [!!python/object:os.system x]}}", "vmrunner.yml:1: no tag "),
+        ("? [a]\n: b", "vmrunner.yml:1: a key must be text"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_file_line_key_and_fix(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        jobfile.read(text.encode())
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_that_are_no_text() -> None:
+    for data in (b"\xff\xff", b"\xff\xfe\x00", b"a: \x00"):
+        with pytest.raises(ConfigError, match=r"^vmrunner.yml: not valid YAML"):
+            jobfile.read(data)
+
+
+def test_aliases_cannot_blow_up() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    with pytest.raises(ConfigError, match="endless or too large"):
+        plainyaml.parse("\n".join(lines).encode(), "f")
+
+
+def test_deep_nesting_is_an_error_and_no_crash() -> None:
+    with pytest.raises(ConfigError):
+        plainyaml.parse(b"[" * 100_000, "f")
+
+
+def test_jobs_are_chosen_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "j.yml"
+    path.write_text("jobs:\n  build: {steps: [make]}\n  test: {steps: [make test]}\n")
+    assert jobfile.choose(path, "test").name == "test"
+    with pytest.raises(ConfigError, match=r"job: .* has several, and none is named \(one of: bu"):
+        jobfile.choose(path, None)
+    with pytest.raises(ConfigError, match=r"job: no job 'tets' .*did you mean 'test'"):
+        jobfile.choose(path, "tets")
+    with pytest.raises(ConfigError, match="file: no file"):
+        jobfile.choose(tmp_path / "none.yml", None)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        jobfile.choose(tmp_path, None)
+
+
+def test_the_published_schema_is_in_step() -> None:
+    published = json.loads((ROOT / "docs" / "vmrunner.schema.json").read_text())
+    assert published == jobfile.schema(), (
+        "run: vmrunner config schema --job > docs/vmrunner.schema.json"
+    )
+
+
+def test_the_schema_accepts_what_we_accept_and_refuses_a_typo() -> None:
+    schema = jobfile.schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    table, _ = plainyaml.parse(FULL.encode(), "f", raw=jobfile._is_text)
+    jsonschema.validate(table, schema)
+    demo = (ROOT / "examples" / "demo" / "vmrunner.yml").read_bytes()
+    jsonschema.validate(plainyaml.parse(demo, "demo")[0], schema)
+    jobfile.read(demo)
+    for bad in ({"timeuot": "3m"}, {"steps": [{"rnu": "x"}]}, {"network": "some"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"jobs": {"a": {"steps": ["ls"]} | bad}}, schema)
