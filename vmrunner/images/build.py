@@ -36,6 +36,7 @@ from vmrunner.providers.qemu.imagestore import LocalImage
 _FREE_CACHE: Final = 5 * GIB  # tars, the raw disk and the qcow2, for the default recipe
 _FREE_TMP: Final = 3 * GIB  # unpacked roots
 _KEEP: Final = 7 * 86400.0  # seconds that a stage which no build uses is kept
+_KEPT: Final = 3  # roots and disks: about 2 GiB each pair
 _PART: Final = ".part-"
 
 
@@ -282,11 +283,14 @@ class _Job:
         roots.sweep(scratch, self.programs)
 
     def _prune(self, used: Path) -> None:
-        """Remove stages that no build used for a while."""
+        """Remove stages that no build used for a while, and large ones that others superseded."""
         old = time.time() - _KEEP
-        for stage in self.stages.iterdir():
-            if stage != used and stage.stat().st_mtime < old:
-                _remove(stage)
+        newest = sorted(self.stages.iterdir(), key=lambda p: p.stat().st_mtime, reverse=True)
+        for kind in ("root", "disk", "container"):
+            for number, stage in enumerate(p for p in newest if p.name.startswith(f"{kind}-")):
+                many = kind != "container" and number >= _KEPT
+                if stage != used and (many or stage.stat().st_mtime < old):
+                    _remove(stage)
 
 
 def _complete(cache: Path, wanted: str) -> LocalImage | None:
