@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+
+import pytest
+
+from vmrunner.lanes import GIVE_UP, Inline, Lane, Threads
+
+
+def test_a_lane_makes_one_call_at_a_time_and_brings_its_answer() -> None:
+    done: list[int] = []
+    lane: Lane[int] = Lane(Inline(), lambda: 0.0, lambda: done.append(1))
+    assert lane.take() is None
+    lane.send(lambda: 7)
+    assert not lane.free
+    call = lane.take()
+    assert call is not None
+    assert call.result() == 7
+    assert lane.free
+    assert done == [1]
+
+
+def test_an_error_belongs_to_the_reader() -> None:
+    lane: Lane[int] = Lane(Inline(), lambda: 0.0, lambda: None)
+    lane.send(lambda: 1 // 0)
+    call = lane.take()
+    assert call is not None
+    with pytest.raises(ZeroDivisionError):
+        call.result()
+
+
+def test_a_call_that_never_comes_back_is_given_up() -> None:
+    now = [0.0]
+
+    class Never:
+        def submit(self, work: object) -> Future[int]:
+            return Future()
+
+    lane: Lane[int] = Lane(Never(), lambda: now[0], lambda: None)
+    lane.send(lambda: 1)
+    assert lane.take() is None
+    now[0] = GIVE_UP
+    call = lane.take()
+    assert call is not None
+    with pytest.raises(TimeoutError):
+        call.result()
+    assert lane.free
+
+
+def test_threads_work_side_by_side_and_end() -> None:
+    pool = Threads("test", 2)
+    both = threading.Barrier(2, timeout=30)
+    calls = [pool.submit(both.wait) for _ in range(2)]
+    assert sorted(call.result(30) for call in calls) == [0, 1]
+    assert [pool.submit(lambda n=n: n).result(30) for n in range(20)] == list(range(20))
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(lambda: 1 // 0).result(30)
+    pool.close()

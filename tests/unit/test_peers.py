@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vmrunner.ledger.values import Member
+from vmrunner.model import Process
+from vmrunner.peers import LEASE, Peers
+
+HERE = Process(machine="m", boot="b", pid_namespace="n", pid=1, started=1)
+
+
+def member(name: str, seen_at: float = 0.0, pid: int = 1) -> Member:
+    who = replace(HERE, pid=pid)
+    return Member(id=name, process=who, kind="serve", joined_at=0, seen_at=seen_at)
+
+
+def peers(lives: bool | None) -> Peers:
+    return Peers(one_host=True, alive=lambda _p, one_host: lives)
+
+
+def watch(them: Peers, members: list[Member], start: float, seconds: float) -> None:
+    at = start
+    while at <= start + seconds:
+        them.look(members, at)
+        at += 5
+
+
+def test_who_can_be_seen_is_believed_at_once() -> None:
+    alive, dead = peers(True), peers(False)
+    for them in (alive, dead):
+        them.look([member("e")], 0)
+    assert not alive.member_gone("e")
+    assert dead.member_gone("e")
+    watch(alive, [member("e")], 0, 10 * LEASE)
+    assert not alive.member_gone("e")  # it lives, however silent
+    assert alive.member_gone("never-there")
+    assert alive.member_gone(None)
+
+
+def test_who_cannot_be_seen_is_gone_after_a_lease_that_we_watched() -> None:
+    them = peers(None)
+    watch(them, [member("e", seen_at=-1e9)], 0, LEASE - 10)
+    assert not them.member_gone("e")  # its beat is old, but we did not watch so long
+    watch(them, [member("e", seen_at=-1e9)], LEASE - 5, 10)
+    assert them.member_gone("e")
+    them.look([member("e", seen_at=5)], LEASE + 10)
+    assert not them.member_gone("e")
+
+
+def test_a_beat_from_a_wrong_clock_is_a_beat() -> None:
+    them = peers(None)
+    for n in range(100):
+        them.look([member("e", seen_at=1e6 - n)], n * 5.0)
+        assert not them.member_gone("e")
+
+
+def test_our_own_pause_starts_the_counting_anew() -> None:
+    them = peers(None)
+    watch(them, [member("e")], 0, LEASE - 10)
+    them.look([member("e")], 10_000)
+    assert not them.member_gone("e")
+    watch(them, [member("e")], 10_005, LEASE)
+    assert them.member_gone("e")
+
+
+def test_a_submitter_elsewhere_lives_while_it_beats() -> None:
+    them = peers(None)
+    assert them.process_lives(None) is None
+    watch(them, [], 0, 0)
+    assert them.process_lives(HERE) is None
+    watch(them, [], 5, LEASE)
+    assert them.process_lives(HERE) is False
+    beating = peers(None)
+    for n in range(50):
+        beating.look([member("e", seen_at=n)], n * 5.0)
+    assert beating.process_lives(HERE) is True

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from pathlib import Path
+
+from vmrunner import wake
+
+
+def test_a_poke_reaches_every_listener_at_once(tmp_path: Path) -> None:
+    listeners = [wake.Listener(tmp_path, f"e-{n}") for n in range(3)]
+    assert wake.poke(tmp_path) == 3
+    assert all(listener.wait(5) for listener in listeners)
+    assert not any(listener.wait(0) for listener in listeners)  # hints are drained
+    for listener in listeners:
+        listener.close()
+    assert wake.poke(tmp_path) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_set_wakes_a_waiter_from_another_thread() -> None:
+    listener = wake.Listener(None, "e")
+    started = time.monotonic()
+    threading.Timer(0.05, listener.set).start()
+    assert listener.wait(30)
+    assert time.monotonic() - started < 10
+    listener.close()
+    listener.set()  # too late, and harmless
+
+
+def test_sockets_of_the_dead_are_removed_and_do_no_harm(tmp_path: Path) -> None:
+    dead = tmp_path / "e-dead.wake"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(dead))
+    (tmp_path / "e-file.wake").write_text("")
+    assert wake.poke(tmp_path) == 0
+    assert not dead.exists()
+    assert wake.poke(tmp_path / "nowhere") == 0
+
+
+def test_a_directory_whose_name_is_too_long_costs_only_the_hint(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 120)
+    listener = wake.Listener(deep, "e")
+    listener.set()
+    assert listener.wait(5)
+    listener.close()
+
+
+def test_a_full_queue_of_hints_never_blocks(tmp_path: Path) -> None:
+    listener = wake.Listener(tmp_path, "e")
+    for _ in range(10_000):
+        wake.poke(tmp_path)
+        listener.set()
+    assert listener.wait(0)
+    listener.close()
