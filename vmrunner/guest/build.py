@@ -216,7 +216,8 @@ class Build:
         words = line.split()
         if not words:
             return
-        if words == ["start", str(self._next)] and self._now is None and not self._why:
+        there = self._next < len(self._job["steps"]) and not self._why
+        if words == ["start", str(self._next)] and self._now is None and there:
             self._add("step_started", step=self._next)
         elif words[:2] == ["end", str(self._next)] and self._now is not None and len(words) == 3:
             kills = self._count_oom_kills()

@@ -1,0 +1,209 @@
+"""A virtual machine's insides without the machine: the supervisor's real program over a dockerd
+that runs the driver as a plain process, in a directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+SUPERVISOR = """#!{python}
+import os, sys
+sys.path.insert(0, {root!r})
+os.environ["PATH"] = {programs!r} + ":" + os.environ["PATH"]
+from vmrunner.guest import build, docker, follow, supervisor
+from vmrunner.guest.state import Place
+docker.SOCKET = {socket!r}
+build.TERM_GRACE = 1.0
+follow.DEAD_AFTER = 3.0
+sys.exit(supervisor.main(sys.argv[1:], Place({run!r}, {lib!r}), {work!r}))
+"""
+
+SYSTEMD_RUN = """#!/bin/sh
+setsid {supervisor} run </dev/null >/dev/null 2>>{errors} &
+echo $! >>{pids}
+"""
+
+
+class Guest:
+    """`supervisor` is the path of its program. Container images are names that it "has"."""
+
+    def __init__(self, directory: Path, images: Sequence[str] = ("debian:trixie",)) -> None:
+        self.directory = directory
+        self.work = directory / "work"
+        self.run = directory / "run"
+        self.supervisor = str(directory / "supervisor")
+        self._pids = directory / "pids"
+        self._errors = directory / "errors"
+        self.docker = Dockerd(directory / "docker.sock", images)
+        programs = directory / "bin"
+        programs.mkdir()
+        for name in ("mount", "nft", "systemctl"):
+            self._program(programs / name, "#!/bin/sh\ncat >/dev/null </dev/null\n")
+        self._program(
+            programs / "systemd-run",
+            SYSTEMD_RUN.format(supervisor=self.supervisor, errors=self._errors, pids=self._pids),
+        )
+        self._program(
+            Path(self.supervisor),
+            SUPERVISOR.format(
+                python=sys.executable,
+                root=str(ROOT),
+                programs=str(programs),
+                socket=str(directory / "docker.sock"),
+                run=str(self.run),
+                lib=str(directory / "lib"),
+                work=str(self.work),
+            ),
+        )
+
+    @staticmethod
+    def _program(path: Path, text: str) -> None:
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def call(self, *words: str, epoch: int = 1, stdin: bytes = b"") -> subprocess.CompletedProcess:
+        argv = [self.supervisor, words[0], "--epoch", str(epoch), *words[1:]]
+        return subprocess.run(argv, input=stdin, capture_output=True, timeout=60, check=False)
+
+    def kill_run(self) -> None:
+        """`supervisor run` dies as if the kernel had killed it."""
+        for pid in self._pids.read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        self._pids.write_text("")
+
+    def restart_run(self) -> None:
+        """What systemd does then."""
+        subprocess.run([str(self.directory / "bin" / "systemd-run")], check=True)
+
+    @property
+    def errors(self) -> str:
+        return self._errors.read_text() if self._errors.exists() else ""
+
+    def close(self) -> None:
+        self.docker.close()
+        if self._pids.exists():
+            self.kill_run()
+
+
+@contextmanager
+def booted(directory: Path, **options: Any) -> Iterator[Guest]:
+    directory.mkdir(parents=True, exist_ok=True)
+    guest = Guest(directory, **options)
+    try:
+        yield guest
+    finally:
+        guest.close()
+
+
+def job(*scripts: str, **changes: Any) -> bytes:
+    """An order as a session sends it."""
+    steps = [{"script": script, "env": {}, "timeout": None} for script in scripts]
+    order = {
+        "build": "b-1",
+        "attempt": "b-1/1",
+        "container": "debian:trixie",
+        "runtime": "runc",
+        "docker": False,
+        "privileged": False,
+        "network": "none",
+        "timeout": 60.0,
+        "log_bytes": 1 << 20,
+        "env": {},
+        "secrets": {},
+        "steps": steps,
+    }
+    return json.dumps({**order, **changes}).encode()
+
+
+class Dockerd:
+    """The calls that the supervisor makes, for one container."""
+
+    def __init__(self, path: Path, images: Sequence[str]) -> None:
+        self.images = list(images)
+        self.created: list[Mapping[str, Any]] = []
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start_error: tuple[int, str] | None = None
+        self.oom_killed = False
+        docker = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                method, path, _ = self.rfile.readline().decode().split()
+                size = 0
+                while (line := self.rfile.readline().strip()) != b"":
+                    name, _, value = line.partition(b":")
+                    size = int(value) if name.lower() == b"content-length" else size
+                status, answer = docker.answer(method, path, self.rfile.read(size))
+                head = f"HTTP/1.0 {status} X\r\n\r\n".encode()
+                with suppress(BrokenPipeError):
+                    self.wfile.write(head + (json.dumps(answer).encode() if answer else b""))
+
+        class Server(socketserver.ThreadingUnixStreamServer):
+            daemon_threads = True
+
+        self._server = Server(str(path), Handler)
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
+        name = path.partition("?")[0]
+        if name == "/images/json":
+            return 200, [{"RepoTags": [image]} for image in self.images]
+        if name == "/containers/create":
+            wish = json.loads(body)
+            if wish["Image"] not in self.images:
+                return 404, {"message": f"No such image: {wish['Image']}"}
+            self.created.append(wish)
+            return 201, {"Id": "c0ffee"}
+        if not self.created:
+            return 404, {"message": "No such container: vmrunner-build"}
+        if name.endswith("/start"):
+            return self._start()
+        if name.endswith("/json"):
+            return 200, {"Id": "c0ffee", "State": {"Pid": 0, "OOMKilled": self.oom_killed}}
+        if name.endswith("/kill"):
+            return self._kill()
+        assert name.endswith("/wait"), (method, path)
+        code = self.process.wait() if self.process else 0
+        return 200, {"StatusCode": 128 - code if code < 0 else code}
+
+    def _start(self) -> tuple[int, Any]:
+        if self.start_error:
+            return self.start_error[0], {"message": self.start_error[1]}
+        wish = self.created[-1]
+        work, box = (bind.split(":")[0] for bind in wish["HostConfig"]["Binds"][:2])
+        self.process = subprocess.Popen(
+            ["/bin/sh", f"{box}/driver.sh"],
+            cwd=work,
+            env={"PATH": os.environ["PATH"]},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        return 204, None
+
+    def _kill(self) -> tuple[int, Any]:
+        if self.process is None or self.process.poll() is not None:
+            return 409, {"message": "is not running"}
+        os.killpg(self.process.pid, signal.SIGKILL)
+        return 204, None
+
+    def close(self) -> None:
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,305 @@
+"""The supervisor's own program, without a VM: what it promises about steps, log and end."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import subprocess
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.guest import Guest, booted, job
+from tests.sshd import wait_for
+from vmrunner.session.frames import Ended, Event, Frames, Log
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Iterator[Guest]:
+    with booted(tmp_path / "vm") as guest:
+        yield guest
+
+
+class Followed:
+    """All that came out of one `start` or `follow`."""
+
+    def __init__(self, output: bytes, *, offset: int = 0, steps: int = 9) -> None:
+        frames = Frames(offset=offset, steps=steps, log_bytes=256 << 20)
+        self.frames = list(frames.feed(output))
+        self.log = b"".join(frame.data for frame in self.frames if isinstance(frame, Log))
+        self.events = [frame for frame in self.frames if isinstance(frame, Event)]
+        self.ended = next((frame for frame in self.frames if isinstance(frame, Ended)), None)
+
+    def at(self, kind: str) -> list[int]:
+        return [event.offset for event in self.events if event.kind == kind]
+
+
+def start(guest: Guest, order: bytes, epoch: int = 1) -> Followed:
+    done = guest.call("start", "0", "0", stdin=order, epoch=epoch)
+    assert done.returncode == 0, (done.stderr, guest.errors)
+    return Followed(done.stdout)
+
+
+def test_steps_run_in_order_and_each_knows_its_part_of_the_log(guest: Guest) -> None:
+    got = start(guest, job("echo one; echo err >&2", "printf 'two\\377'; pwd", "cat /etc/hostname"))
+    one, two = b"one\nerr\n", b"two\xff" + str(guest.work).encode() + b"\n"
+    assert got.log.startswith(one + two)
+    assert got.at("step_started") == [0, len(one), len(one + two)]
+    assert got.at("step_ended") == [len(one), len(one + two), len(got.log)]
+    assert got.ended == Ended("exit_code", 0, "")
+
+
+def test_the_first_failing_step_ends_the_build_with_its_code(guest: Guest) -> None:
+    got = start(guest, job("true", "echo x; exit 7", "echo never"))
+    assert (got.log, got.ended) == (b"x\n", Ended("exit_code", 7, ""))
+    assert [event.data["exit_code"] for event in got.events if event.kind == "step_ended"] == [0, 7]
+
+
+def test_a_shell_line_stops_at_its_first_failing_command(guest: Guest) -> None:
+    assert start(guest, job("false\necho never")).ended == Ended("exit_code", 1, "")
+
+
+def test_a_signal_is_named(guest: Guest) -> None:
+    got = start(guest, job("exec sh -c 'kill -SEGV $$'"))
+    assert got.ended is not None
+    assert (got.ended.reason, got.ended.exit_code) == ("signal", 139)
+
+
+def test_stdout_and_stderr_keep_their_order(guest: Guest) -> None:
+    got = start(guest, job("for i in $(seq 2000); do echo $i; echo $i >&2; done"))
+    assert got.log.split() == [str(i // 2 + 1).encode() for i in range(4000)]
+
+
+def test_environment_and_secrets_reach_the_step_and_nothing_else(guest: Guest) -> None:
+    secret = b'it\'s "quoted" $HOME\nand \xff more\n'
+    order = job(
+        'printf %s "$TOKEN"; printf "%s" "|$A|$B"',
+        env={"A": "a b'c", "B": "outer"},
+        secrets={"TOKEN": base64.b64encode(secret).decode()},
+    )
+    step = json.loads(order)
+    step["steps"][0]["env"] = {"B": "inner"}
+    got = start(guest, json.dumps(step).encode())
+    assert got.log == secret + b"|a b'c|inner"
+    assert "quoted" not in json.dumps(guest.docker.created)
+    assert (guest.run / "secrets" / "TOKEN").read_bytes() == secret
+
+
+def test_the_container_is_hardened(guest: Guest) -> None:
+    start(guest, job("true", docker=True))
+    wish = guest.docker.created[0]
+    host = wish["HostConfig"]
+    assert host["CapDrop"] == ["ALL"]
+    assert "SYS_ADMIN" not in host["CapAdd"]
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["NetworkMode"] == "none"
+    assert host["LogConfig"] == {"Type": "none"}
+    assert 0 < host["Memory"] == host["MemorySwap"]
+    assert 0 < host["PidsLimit"] <= 4096
+    assert any(bind.endswith(":/var/run/docker.sock") for bind in host["Binds"])
+    assert "Env" not in wish
+
+
+def test_a_process_left_behind_does_not_hold_the_step(guest: Guest) -> None:
+    begun = time.monotonic()
+    got = start(guest, job("sleep 30 & echo forked", "(sleep 0.1; echo late) & sleep 0.5; echo b"))
+    assert time.monotonic() - begun < 15
+    assert (got.log, got.ended) == (b"forked\nlate\nb\n", Ended("exit_code", 0, ""))
+
+
+def test_a_log_over_its_cap_keeps_both_ends_and_says_what_is_missing(guest: Guest) -> None:
+    got = start(guest, job("seq 3000000; exit 3", log_bytes=1 << 20))
+    size = sum(len(str(i)) + 1 for i in range(1, 3_000_001))
+    head, _, rest = got.log.partition("\n… truncated: ".encode())
+    count, _, tail = rest.partition(b" bytes dropped\n")
+    assert head.startswith(b"1\n2\n3\n")
+    assert tail.endswith(b"2999999\n3000000\n")
+    assert tail.split(b"\n", 1)[0].isdigit()
+    assert len(head) + len(tail) + int(count) == size
+    assert len(got.log) <= 1 << 20
+    assert got.at("log_full") == [len(head)]
+    assert got.ended == Ended("exit_code", 3, "")
+
+
+def test_a_log_just_over_the_head_is_whole(guest: Guest) -> None:
+    got = start(guest, job("head -c 1000000 /dev/zero", log_bytes=1 << 20))
+    assert got.log == bytes(1_000_000)
+
+
+def test_a_10_mb_line_and_binary_bytes_come_through(guest: Guest) -> None:
+    order = job(
+        "head -c 10000000 /dev/zero | tr '\\0' x; echo; head -c 5000 /dev/urandom >f; cat f"
+    )
+    got = start(guest, json.dumps({**json.loads(order), "log_bytes": 32 << 20}).encode())
+    assert got.log == b"x" * 10_000_000 + b"\n" + (guest.work / "f").read_bytes()
+
+
+def test_a_step_that_takes_too_long_is_ended(guest: Guest) -> None:
+    order = json.loads(job("true", "echo begun; sleep 60", "echo never"))
+    order["steps"][1]["timeout"] = 0.5
+    begun = time.monotonic()
+    got = start(guest, json.dumps(order).encode())
+    assert time.monotonic() - begun < 15
+    assert (got.log, got.ended) == (b"begun\n", Ended("step_timeout", None, ""))
+
+
+def test_a_build_that_takes_too_long_is_ended(guest: Guest) -> None:
+    got = start(guest, job("sleep 60", timeout=0.5))
+    assert got.ended == Ended("build_timeout", None, "")
+
+
+def test_cancel_ends_it_in_seconds(guest: Guest) -> None:
+    def cancel() -> None:
+        wait_for(lambda: (guest.work / "begun").exists())
+        assert guest.call("cancel", "user").returncode == 0
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    begun = time.monotonic()
+    got = start(guest, job("touch begun; sleep 60", "echo never"))
+    thread.join()
+    assert time.monotonic() - begun < 15
+    assert got.ended == Ended("user", None, "")
+
+
+def test_steps_start_once_whoever_asks_however_often(guest: Guest) -> None:
+    order = job("echo ran >>count; sleep 0.3; cat count")
+    results: list[Followed] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(start(guest, order))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    again = start(guest, order)
+    assert [got.log for got in (*results, again)] == [b"ran\n"] * 5
+    assert len(guest.docker.created) == 1
+    other = guest.call("start", "0", "0", stdin=job("true", attempt="b-1/2"))
+    assert other.returncode == 6
+    assert guest.call("unpack").returncode == 6
+
+
+def test_a_vm_that_rebooted_does_not_run_the_attempt_again(guest: Guest) -> None:
+    start(guest, job("true"))
+    subprocess.run(["rm", "-rf", guest.run], check=True)  # a tmpfs
+    assert guest.call("start", "0", "0", stdin=job("true")).returncode == 6
+
+
+def test_a_lower_epoch_is_refused_and_its_follower_drops_out(guest: Guest) -> None:
+    argv = [guest.supervisor, "start", "--epoch", "1", "0", "0"]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as old:
+        assert old.stdin is not None
+        old.stdin.write(job("sleep 2; echo end"))
+        old.stdin.close()
+        wait_for(lambda: guest.docker.process is not None)
+        got = start(guest, job("never looked at"), epoch=2)
+        assert old.wait(10) == 3
+    assert got.log == b"end\n"
+    assert guest.call("cancel", "user", epoch=1).returncode == 3
+
+
+def test_following_goes_on_from_any_byte(guest: Guest) -> None:
+    whole = start(guest, job("seq 1 1000", "seq 1001 2000"))
+    for offset in (0, 1, 500, len(whole.log)):
+        done = guest.call("follow", str(offset), "3")
+        part = Followed.__new__(Followed)
+        frames = Frames(offset=offset, steps=2, log_bytes=1 << 20)
+        frames.seen = 3
+        part.frames = list(frames.feed(done.stdout))
+        assert b"".join(f.data for f in part.frames if isinstance(f, Log)) == whole.log[offset:]
+        assert isinstance(part.frames[-1], Ended)
+    assert guest.call("follow", str(len(whole.log) + 1), "0").returncode == 4
+
+
+def test_it_survives_its_own_death(guest: Guest) -> None:
+    """Killed again and again while the build writes at full speed: no byte is lost or doubled."""
+    stop = threading.Event()
+
+    def murder() -> None:
+        wait_for(lambda: guest.docker.process is not None)
+        while not stop.wait(0.4):
+            guest.kill_run()
+            guest.restart_run()
+
+    thread = threading.Thread(target=murder)
+    thread.start()
+    try:
+        got = start(
+            guest,
+            job("seq 1 200000", "sleep 1; seq 200001 400000; exit 9", log_bytes=64 << 20),
+        )
+    finally:
+        stop.set()
+        thread.join()
+    assert got.log == b"".join(b"%d\n" % i for i in range(1, 400_001))
+    assert got.ended == Ended("exit_code", 9, "")
+    assert len(guest.docker.created) == 1
+
+
+def test_a_supervisor_that_stays_dead_is_noticed(guest: Guest) -> None:
+    argv = [guest.supervisor, "start", "--epoch", "1", "0", "0"]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as follower:
+        assert follower.stdin is not None
+        follower.stdin.write(job("sleep 60"))
+        follower.stdin.close()
+        wait_for(lambda: guest.docker.process is not None)
+        guest.kill_run()
+        assert follower.wait(20) == 5
+
+
+def test_a_missing_container_image_is_named_with_those_there_are(guest: Guest) -> None:
+    got = start(guest, job("true", container="nope:1"))
+    assert got.ended is not None
+    assert got.ended.reason == "image"
+    assert got.ended.message == (
+        "container image nope:1 is not in this VM image; it has: debian:trixie"
+    )
+
+
+def test_a_container_without_a_shell_is_named(guest: Guest) -> None:
+    guest.docker.start_error = (
+        400,
+        'failed to create task: exec: "/bin/sh": stat /bin/sh: no such file or directory: unknown',
+    )
+    got = start(guest, job("true"))
+    assert got.ended is not None
+    assert (got.ended.reason, "no /bin/sh" in got.ended.message) == ("image", True)
+
+
+def test_a_build_that_plays_with_the_control_channel_hurts_only_itself(guest: Guest) -> None:
+    box = guest.run / "box"
+    got = start(
+        guest,
+        job(f"echo 'end 0 0' >{box}/control; echo 'start 1' >{box}/control; sleep 0.3; exit 7"),
+    )
+    assert got.ended == Ended("exit_code", 7, "")
+
+
+def test_unpack_replaces_and_collect_brings(guest: Guest) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name in ("a/x", "a/.hidden", "b"):
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            tar.addfile(info, io.BytesIO(b"1"))
+    guest.work.mkdir()
+    (guest.work / "old").touch()
+    assert guest.call("unpack", stdin=buffer.getvalue()).returncode == 0
+    assert sorted(path.name for path in guest.work.iterdir()) == ["a", "b"]
+
+    globs = ["a/*", "none/*", "**/b", "/etc/passwd", "../*", "-b"]
+    done = guest.call("collect", stdin=json.dumps(globs).encode())
+    line, _, data = done.stdout.partition(b"\n")
+    assert json.loads(line) == [2, 0, 1, 0, 0, 0]
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        assert sorted(tar.getnames()) == ["./a/.hidden", "./a/x", "./b"]
