@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from vmrunner.errors import BadOrder, NoCapacity, ProviderError
+from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError
 from vmrunner.model import (
     Fate,
     Finding,
@@ -46,10 +46,16 @@ class QemuProvider:
 
     def __init__(self, options: Options) -> None:
         if not layout.is_word(options.installation):
-            raise BadOrder(f"installation {options.installation!r} has other signs than a-z 0-9 -")
+            raise ConfigError(
+                f"installation: {options.installation!r}",
+                hint="letters, digits and -, as in a UUID",
+            )
         self.options = options
         self.state = layout.State(options.state_dir.expanduser().resolve())
-        self.state.prepare()
+        try:
+            self.state.prepare()
+        except OSError as error:
+            raise ConfigError(f"the data directory cannot be used: {error}") from error
         self.scope = sweep.scope(self.state)
         self._mark = sweep.mark(self.state)
         self._warned = False
