@@ -1,0 +1,433 @@
+"""The rules of design §6, one by one, and what must hold whatever comes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmrunner.lifecycle import Sweep
+from vmrunner.model import (
+    Death,
+    Instance,
+    InstanceState,
+    Kind,
+    Limits,
+    Offer,
+    Page,
+    Power,
+    Ref,
+    Resource,
+    Role,
+    Scope,
+)
+from vmrunner.reaper import decide
+from vmrunner.verdicts import Plan, Sighting
+
+SCOPE = Scope("fake", "a", "z")
+OTHER = Scope("fake", "a", "y")
+MINE, GENERATION = "installation-1", "generation-1"
+NOW = 1_000_000.0
+LIMITS = Limits()
+I = InstanceState  # noqa: E741
+
+
+def row(name: str = "vm-1", **options: Any) -> Instance:
+    defaults: dict[str, Any] = {
+        "build": "b-1",
+        "attempt": 1,
+        "provider": "p",
+        "offer": Offer(scope=SCOPE, machine_type="small", place="z"),
+        "role": Role.BUILD,
+        "state": I.BUSY,
+        "created_at": NOW - 3600,
+        "state_since": NOW - 60,
+        "deadline": NOW + 3600,
+        "epoch": 1,
+        "ref": Ref(SCOPE, Kind.INSTANCE, f"i-{name}"),
+    }
+    return Instance(id=name, **(defaults | options))
+
+
+def vm(instance: str = "vm-1", *, id: str | None = None, **options: Any) -> Resource:  # noqa: A002
+    tags = {
+        "vmrunner:installation": MINE,
+        "vmrunner:generation": GENERATION,
+        "vmrunner:role": "build",
+        "vmrunner:instance": instance,
+        "vmrunner:expires-at": str(int(NOW + 3600)),
+    } | options.pop("tags", {})
+    kind = options.pop("kind", Kind.INSTANCE)
+    defaults: dict[str, Any] = {"power": Power.RUNNING, "created_at": NOW - 3600}
+    return Resource(
+        ref=Ref(options.pop("scope", SCOPE), kind, id or f"i-{instance}"),
+        tags={k: v for k, v in tags.items() if v is not None},
+        **(defaults | options),
+    )
+
+
+def page(*resources: Resource, kind: Kind = Kind.INSTANCE, **options: Any) -> Page:
+    return Page(scope=SCOPE, kind=kind, resources=resources, **options)
+
+
+def reaped(
+    rows: list[Instance] | None = None,
+    pages: list[Page] | None = None,
+    sightings: frozenset[Sighting] = frozenset(),
+    **options: Any,
+) -> Plan:
+    defaults = {"sweep": Sweep(id="s-2", begun=NOW)}
+    return decide(
+        NOW, rows or [], pages or [], sightings, LIMITS, MINE, GENERATION,
+        **(defaults | options),
+    )  # fmt: skip
+
+
+def killed(plan: Plan) -> list[tuple[str, Death]]:
+    return [(kill.ref.id, kill.reason) for kill in plan.kills]
+
+
+def before(plan: Plan, seconds: float = 300) -> frozenset[Sighting]:
+    """The sightings of an earlier sweep, as a later one finds them."""
+    return frozenset(replace(s, sweep="s-1", begun=NOW - seconds) for s in plan.sightings)
+
+
+# --- EXPIRED ---
+
+
+@pytest.mark.parametrize(
+    ("tag", "deadline", "created", "dies"),
+    [
+        (str(int(NOW - 1)), NOW + 100, NOW - 10, True),  # a lowered tag
+        (str(int(NOW + 9999)), NOW - 1, NOW - 10, True),  # a raised tag
+        (None, NOW - 1, NOW - 10, True),  # no tag, but a row
+        ("later", NOW - 1, NOW - 10, True),
+        (str(int(NOW + 1)), NOW + 1, NOW - 10, False),
+        (str(int(NOW)), NOW, NOW - 10, False),  # past means past
+        # A row's own deadline holds when max_ttl was lowered under it.
+        (str(int(NOW + 1)), NOW + 1, NOW - LIMITS.max_ttl - 10, False),
+        # Without a row: the tag, and never longer than max_ttl.
+        (str(int(NOW + 9999)), None, NOW - LIMITS.max_ttl - 1, True),
+        (str(int(NOW + 9999)), None, NOW - 10, False),
+        (None, None, NOW - LIMITS.max_ttl - 1, True),
+        ("-5", None, NOW - LIMITS.max_ttl - 1, True),
+        ("٣", None, NOW - 10, False),  # digits, but not ours
+        (None, None, NOW - 10, False),
+    ],
+)
+def test_expired_is_past_the_earliest_that_is_known(tag, deadline, created, dies) -> None:
+    rows = [] if deadline is None else [row(deadline=deadline)]
+    plan = reaped(rows, [page(vm(tags={"vmrunner:expires-at": tag}, created_at=created))])
+    assert killed(plan) == ([("i-vm-1", Death.EXPIRED)] if dies else [])
+
+
+def test_without_any_time_the_first_sighting_stands_for_its_birth() -> None:
+    ghost = vm(tags={"vmrunner:expires-at": None, "vmrunner:generation": "old"}, created_at=None)
+    first = reaped([], [page(ghost)])
+    assert killed(first) == []
+    assert killed(reaped([], [page(ghost)], before(first))) == []
+    late = reaped([], [page(ghost)], before(first, LIMITS.max_ttl + 1))
+    assert killed(late) == [("i-vm-1", Death.EXPIRED)]
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"vmrunner:installation": MINE[:-1]},
+        {"vmrunner:installation": MINE + "1"},
+        {"vmrunner:installation": MINE.upper()},
+        {"vmrunner:installation": ""},
+        {"vmrunner:installation": None},
+        {"vmrunner:role": "guard"},
+        {"vmrunner:role": "pool"},
+        {"vmrunner:role": ""},
+        {"vmrunner:role": None},
+    ],
+)
+def test_what_is_not_ours_by_tag_and_role_lives_whatever_it_says(tags) -> None:
+    stranger = vm(tags={**tags, "vmrunner:expires-at": "1"}, created_at=1.0)
+    gone = row(state=I.GONE)
+    first = reaped([gone], [page(stranger)])
+    assert not first.kills
+    assert not reaped([gone], [page(stranger)], before(first)).kills
+
+
+def test_an_empty_installation_owns_nothing() -> None:
+    nobody = vm(tags={"vmrunner:installation": "", "vmrunner:expires-at": "1"})
+    plan = decide(NOW, [], [page(nobody)], [], LIMITS, "", GENERATION)
+    assert not plan.kills
+
+
+def test_an_image_builder_dies_only_when_expired() -> None:
+    image = vm(tags={"vmrunner:role": "image"})
+    assert not reaped([row(state=I.GONE)], [page(image)]).kills
+    old = vm(tags={"vmrunner:role": "image", "vmrunner:expires-at": str(int(NOW - 1))})
+    assert killed(reaped([], [page(old)])) == [("i-vm-1", Death.EXPIRED)]
+
+
+# --- LEFTOVER, DUPLICATE ---
+
+
+def test_leftover_children_wait_for_their_parents() -> None:
+    gone = row(state=I.GONE)
+    machine = vm()
+    disk = vm(id="d-1", kind=Kind.DISK, parent=machine.ref)
+    both = [page(machine), page(disk, kind=Kind.DISK)]
+    assert killed(reaped([gone], both)) == [("i-vm-1", Death.LEFTOVER)]
+    alone = [page(), page(disk, kind=Kind.DISK)]
+    assert killed(reaped([gone], alone)) == [("d-1", Death.LEFTOVER)]
+    # No VM was seen, but not all could be read: it says nothing.
+    broken = [page(error="zone down"), page(disk, kind=Kind.DISK)]
+    assert killed(reaped([gone], broken)) == []
+
+
+def test_the_child_of_a_living_build_lives() -> None:
+    disk = vm(id="d-1", kind=Kind.DISK)
+    assert not reaped([row()], [page(), page(disk, kind=Kind.DISK)]).kills
+
+
+def test_a_duplicate_is_what_its_row_does_not_record() -> None:
+    copy = vm(id="i-copy")
+    assert killed(reaped([row()], [page(vm(), copy)])) == [("i-copy", Death.DUPLICATE)]
+    assert not reaped([row(ref=None, state=I.REQUESTED)], [page(vm(), copy)]).kills
+
+
+# --- STUCK, wishes ---
+
+
+@pytest.mark.parametrize(
+    ("state", "limit"),
+    [(I.REQUESTED, LIMITS.requested), (I.BOOTING, LIMITS.booting), (I.READY, LIMITS.ready)],
+)
+def test_stuck_counts_from_when_somebody_watched(state, limit) -> None:
+    slow = row(state=state, state_since=NOW - limit - 1)
+    assert [d.reason for d in reaped([slow], since=0.0).dooms] == [Death.STUCK]
+    assert not reaped([slow], since=NOW - 10).dooms
+    assert not reaped([row(state=state, state_since=NOW - limit + 1)]).dooms
+
+
+@pytest.mark.parametrize("state", [I.BUSY, I.HELD])
+def test_busy_and_held_are_never_stuck(state) -> None:
+    assert not reaped([row(state=state, state_since=0.0)]).dooms
+
+
+def test_dying_for_too_long_alarms_and_is_never_given_up() -> None:
+    plan = reaped([row(state=I.DELETING, state_since=NOW - 1e6, deletes=99)])
+    assert "99 attempts" in plan.alarms[0]
+    assert not plan.closes
+
+
+def test_wishes_doom_in_order_of_priority() -> None:
+    rows = [row("vm-1"), row("vm-2"), row("vm-3", deadline=NOW - 1)]
+    wishes = {"vm-1": Death.ABANDONED, "vm-2": Death.CANCELLED, "vm-3": Death.CANCELLED}
+    dooms = reaped(rows, wishes=wishes).dooms
+    assert [(d.instance, d.reason) for d in dooms] == [
+        ("vm-3", Death.EXPIRED),
+        ("vm-2", Death.CANCELLED),
+        ("vm-1", Death.ABANDONED),
+    ]
+
+
+# --- ORPHAN ---
+
+
+def test_an_orphan_dies_at_its_second_complete_sighting() -> None:
+    orphan = vm()
+    first = reaped([], [page(orphan)])
+    assert not first.kills
+    again = reaped([], [page(orphan)], before(first))
+    assert killed(again) == [("i-vm-1", Death.ORPHAN)]
+    assert not again.kills[0].force
+    assert reaped([], [page(orphan)], before(again)).kills[0].force
+
+
+@pytest.mark.parametrize(
+    "case", ["same sweep", "too soon", "newborn", "incomplete", "generation", "row", "seen once"]
+)
+def test_an_orphan_lives_while_anything_is_open(case) -> None:
+    orphan, pages, rows = vm(), [page(vm())], []
+    memory = before(reaped([], [page(orphan)]))
+    if case == "same sweep":
+        memory = frozenset(replace(s, sweep="s-2") for s in memory)
+    elif case == "too soon":
+        memory = frozenset(replace(s, begun=NOW - 59) for s in memory)
+    elif case == "newborn":
+        pages = [page(replace(orphan, created_at=NOW - 400 - LIMITS.newborn + 200))]
+    elif case == "incomplete":
+        pages = [page(orphan, more=True), page(error="throttled")]
+    elif case == "generation":
+        pages = [page(vm(tags={"vmrunner:generation": "of another database"}))]
+    elif case == "row":
+        rows = [row()]
+    else:
+        memory = frozenset()
+    assert not reaped(rows, pages, memory).kills
+
+
+def test_over_the_cap_no_orphan_dies_until_all_are_gone() -> None:
+    many = [vm(f"vm-{n}") for n in range(LIMITS.orphan_cap + 1)]
+    first = reaped([], [page(*many)])
+    over = reaped([], [page(*many)], before(first))
+    assert not over.kills
+    assert "have no row" in over.alarms[0]
+    latched = reaped([], [page(many[0])], before(over))
+    assert not latched.kills
+    assert latched.alarms
+    # The cap never protects what is past its deadline.
+    expired = [replace(m, tags={**m.tags, "vmrunner:expires-at": "1"}) for m in many]
+    assert len(reaped([], [page(*expired)], before(over)).kills) == len(many)
+    clear = reaped([], [page()], before(latched))
+    assert not clear.sightings
+    assert not clear.alarms
+
+
+# --- VANISHED ---
+
+
+def test_a_row_closes_after_two_complete_absences() -> None:
+    for state in (I.REQUESTED, I.BUSY, I.DELETING):
+        first = reaped([row(state=state, state_since=NOW)], [page()])
+        assert not first.closes
+        again = reaped([row(state=state, state_since=NOW)], [page()], before(first))
+        assert [c.reason for c in again.closes] == [Death.VANISHED]
+
+
+@pytest.mark.parametrize("case", ["newborn", "error", "more", "seen", "by name", "scope", "broke"])
+def test_one_absence_or_a_doubtful_one_closes_nothing(case) -> None:
+    mine, pages = row(), [page()]
+    memory = before(reaped([mine], pages))
+    assert reaped([mine], pages, memory).closes
+    if case == "newborn":
+        mine = row(created_at=NOW - LIMITS.newborn - 200)
+    elif case == "error":
+        pages = [page(error="zone down")]
+    elif case == "more":
+        pages = [page(more=True)]
+    elif case == "seen":
+        pages = [page(vm("another", id="i-vm-1"))]
+    elif case == "by name":
+        pages = [page(vm(id="i-other"))]
+    elif case == "scope":
+        mine = row(offer=Offer(scope=OTHER, machine_type="small", place="y"))
+    else:  # it was seen in between: the series begins anew
+        memory = before(reaped([mine], [page(vm())], memory))
+    assert not reaped([mine], pages, memory).closes
+
+
+def test_a_sweep_of_a_part_neither_breaks_nor_makes_a_series() -> None:
+    mine = row()
+    memory = before(reaped([mine], [page()]), 600)
+    partly = reaped([mine], [page(error="down")], memory, sweep=Sweep(id="s-x", begun=NOW - 300))
+    assert partly.sightings == memory
+    assert reaped([mine], [page()], partly.sightings).closes
+    assert reaped([mine], [], memory, sweep=None).sightings == memory
+
+
+# --- whatever comes ---
+
+NAMES = st.sampled_from([f"vm-{n}" for n in range(6)])
+TIMES = st.integers(-20_000, 20_000).map(lambda n: NOW + n)
+ROWS = st.lists(
+    st.builds(
+        row,
+        NAMES,
+        state=st.sampled_from(list(I)),
+        created_at=TIMES,
+        state_since=TIMES,
+        deadline=TIMES,
+        ref=st.sampled_from([None, Ref(SCOPE, Kind.INSTANCE, "i-vm-1")]),
+    ),
+    unique_by=lambda r: r.id,
+    max_size=6,
+)
+RESOURCES = st.lists(
+    st.builds(
+        vm,
+        NAMES,
+        id=st.sampled_from([f"i-{n}" for n in range(9)]),
+        kind=st.sampled_from([Kind.INSTANCE, Kind.DISK]),
+        power=st.sampled_from(list(Power)),
+        created_at=st.none() | TIMES,
+        tags=st.fixed_dictionaries(
+            {},
+            optional={
+                "vmrunner:installation": st.sampled_from([MINE, MINE + "x", "", None]),
+                "vmrunner:role": st.sampled_from(["build", "image", "guard", "x"]),
+                "vmrunner:generation": st.sampled_from([GENERATION, "other"]),
+                "vmrunner:expires-at": st.sampled_from(
+                    [None, "x", str(int(NOW - 5)), str(int(NOW + 5)), str(int(NOW + 10**5))]
+                ),
+            },
+        ),
+    ),
+    unique_by=lambda r: r.ref,
+    max_size=9,
+)
+
+
+def paged(resources: list[Resource], broken: bool) -> list[Page]:
+    pages = [
+        page(*[r for r in resources if r.ref.kind is kind], kind=kind)
+        for kind in (Kind.INSTANCE, Kind.DISK)
+    ]
+    return [*pages, page(error="x")] if broken else pages
+
+
+@given(ROWS, RESOURCES, st.booleans(), st.randoms())
+def test_the_order_of_a_listing_means_nothing(rows, resources, broken, random) -> None:
+    memory = before(reaped(rows, paged(resources, broken)))
+    pages = paged(resources, broken)
+    plan = reaped(rows, pages, memory)
+    mixed = list(resources)
+    random.shuffle(mixed)
+    shuffled = [part for r in mixed for part in [page(r, kind=r.ref.kind, more=True)]]
+    shuffled += [page(kind=k) for k in (Kind.INSTANCE, Kind.DISK)]
+    shuffled += [page(error="x")] if broken else []
+    other = list(rows)
+    random.shuffle(other)
+    assert reaped(other, shuffled, memory) == plan
+
+
+@given(ROWS, RESOURCES, st.booleans())
+def test_no_murder_and_no_forgetting(rows, resources, broken) -> None:
+    memory = before(reaped(rows, paged(resources, broken)))
+    plan = reaped(rows, paged(resources, broken), memory)
+    by_id = {r.id: r for r in rows}
+    by_ref = {r.ref: r for r in resources}
+    for kill in plan.kills:
+        resource = by_ref[kill.ref]
+        mine = by_id.get(resource.instance or "")
+        assert resource.tag("installation") == MINE
+        assert resource.role in (Role.BUILD, Role.IMAGE)
+        if mine is not None and mine.deadline > NOW and kill.reason is not Death.EXPIRED:
+            assert mine.state is I.GONE or mine.ref not in (None, kill.ref)
+    for close in plan.closes:
+        assert not broken
+        assert close.instance not in {r.instance for r in resources if r.ref.kind is Kind.INSTANCE}
+    # Whatever is past its row's deadline is doomed or dying, or closed.
+    doomed = {d.instance for d in plan.dooms}
+    for mine in rows:
+        if mine.deadline < NOW and mine.state not in (I.DELETING, I.GONE):
+            assert mine.id in doomed
+
+
+@given(ROWS, RESOURCES, RESOURCES)
+def test_a_poison_item_changes_no_other_deletion(rows, resources, more) -> None:
+    """Below the cap on orphans; every kind of item is for itself."""
+    memory = before(reaped(rows, paged(resources, broken=False)))
+    poison = [
+        replace(r, ref=r.ref._replace(id=f"x-{r.ref.id}", kind=Kind.KEY), tags={"a": "b"})
+        for r in more
+    ]
+    plain = reaped(rows, paged(resources, broken=False), memory)
+    pages = [*paged(resources, broken=False), page(*poison, kind=Kind.KEY, error="AccessDenied")]
+    assert reaped(rows, pages, memory) == plain
+
+
+@given(ROWS, RESOURCES)
+def test_parents_come_before_children(rows, resources) -> None:
+    kinds = [kill.ref.kind is Kind.INSTANCE for kill in reaped(rows, paged(resources, False)).kills]
+    assert kinds == sorted(kinds, reverse=True)
