@@ -223,6 +223,7 @@ def reap(
     report = reaping.run(dry_run=dry_run, only=provider)
     if dry_run:
         return report
+    reaping.end_abandoned()
     waited = 0.0
     while waited < settle and reaping.unburied(only=provider):
         sleep(0.25)

@@ -21,7 +21,7 @@ from vmrunner.errors import BadOrder, CredentialsRefused, LedgerError, NoCapacit
 from vmrunner.following import Followers, Sessions, Spawn, thread
 from vmrunner.lanes import Pool, Threads
 from vmrunner.launching import Launcher
-from vmrunner.lifecycle import End
+from vmrunner.lifecycle import End, cancelled
 from vmrunner.model import (
     InstanceState,
     Process,
@@ -225,11 +225,13 @@ class Engine:
     def _launch(self, view: View) -> bool:
         """Start what may start; True while anything is queued."""
         desk = self._desk
-        queued = [
-            build
-            for build in desk.ledger.builds.queued(QUEUE)
-            if build.spec.provider in desk.providers and build.id not in view.builds
-        ]
+        queued = []
+        for build in desk.ledger.builds.queued(QUEUE):
+            if self._peers.process_lives(build.submitter) is False:
+                with desk.guard("owner gone", build.id):
+                    self._endings.finish(build, cancelled(Reason.OWNER_GONE))
+            elif build.spec.provider in desk.providers and build.id not in view.builds:
+                queued.append(build)
         if not queued:
             self.waiting = {}
             return False

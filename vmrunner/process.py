@@ -18,7 +18,7 @@ _STATE, _STARTED = 0, 19  # fields of /proc/PID/stat, counted behind the command
 
 def current() -> Process:
     """This process. Another pid after a fork gives another identity."""
-    return _of(os.getpid())
+    return of(os.getpid())
 
 
 def alive(process: Process, *, one_host: bool = False) -> bool | None:
@@ -41,7 +41,8 @@ def alive(process: Process, *, one_host: bool = False) -> bool | None:
     return int(fields[_STARTED]) == process.started and fields[_STATE] not in ("Z", "X", "x")
 
 
-def _of(pid: int) -> Process:
+def of(pid: int) -> Process:
+    """A process of this pid namespace. Raises ProcessLookupError when there is none."""
     here = _here(pid)
     fields = _stat(pid)
     if fields is None:

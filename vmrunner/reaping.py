@@ -15,7 +15,7 @@ from vmrunner.audit import Survivor, audit
 from vmrunner.desk import Desk, log
 from vmrunner.ending import Endings
 from vmrunner.errors import LedgerError
-from vmrunner.lifecycle import Sweep, end_of
+from vmrunner.lifecycle import Sweep, cancelled, end_of
 from vmrunner.model import (
     Build,
     Death,
@@ -26,6 +26,7 @@ from vmrunner.model import (
     Outcome,
     Page,
     Power,
+    Reason,
     Ref,
     Role,
     Seen,
@@ -107,6 +108,17 @@ class Reaping:
             if only in (None, name):
                 report += self._guarded(name, provider, sweep=sweep, dry_run=dry_run)
         return report
+
+    def end_abandoned(self) -> int:
+        """End the queued builds whose submitter is gone: they have no VM, and need no engine.
+        How many there were."""
+        ended = 0
+        for build in self._desk.ledger.builds.queued():
+            if self._peers.process_lives(build.submitter) is False:
+                with self._desk.guard("owner gone", build.id):
+                    self._endings.finish(build, cancelled(Reason.OWNER_GONE))
+                    ended += 1
+        return ended
 
     def unburied(self, only: str | None = None) -> int:
         """Look once more at what dies and nobody else minds; close what is seen dead. How many

@@ -1,0 +1,281 @@
+"""`serve` with real threads and a real clock, on a fake cloud: it works, reaps, drains and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vmrunner import daemon, ids, process
+from vmrunner.daemon import Bounded, Daemon, reap
+from vmrunner.desk import EngineLimits
+from vmrunner.engine import Engine
+from vmrunner.errors import ConfigError
+from vmrunner.ledger import Ledger
+from vmrunner.model import (
+    Access,
+    Build,
+    BuildSpec,
+    BuildState,
+    Death,
+    InstanceState,
+    Order,
+    Reason,
+    Result,
+    Role,
+    Step,
+)
+from vmrunner.providers.fake import Clock, Cloud, FakeProvider
+from vmrunner.session import Verdict
+
+
+class Wall(Clock):
+    def __call__(self) -> float:
+        return time.time()
+
+
+@dataclass
+class Paths:
+    sources: Path
+    artifacts: Path
+    wake: Path
+
+
+class Session:
+    """Runs until it is told to go on, or to stop."""
+
+    go = threading.Event()
+
+    def __init__(self, job: Any, reporter: Any) -> None:
+        self.reporter = reporter
+        self.reason: Reason | None = None
+
+    def stop(self, reason: Reason) -> None:
+        self.reason = reason
+        type(self).go.set()
+
+    def run(self) -> Verdict:
+        for state in (BuildState.CONNECTING, BuildState.PREPARING, BuildState.RUNNING):
+            self.reporter.state(state)
+        self.go.wait(60)
+        if self.reason:
+            return Verdict(
+                result=Result.CANCELLED, reason=self.reason, exit_code=None, message="", lost=False
+            )
+        self.reporter.state(BuildState.COLLECTING)
+        return Verdict(
+            result=Result.SUCCESS, reason=Reason.EXIT_CODE, exit_code=0, message="", lost=False
+        )
+
+
+@dataclass
+class Shop:
+    root: Path
+    ledger: Ledger
+    cloud: Cloud
+
+    def engine(self, **options: Any) -> Engine:
+        def order(build: Build, instance: str, offer: Any, deadline: float) -> Any:
+            made = Order(
+                instance=instance,
+                build=build.id,
+                installation=self.ledger.installation,
+                generation=self.ledger.generation,
+                role=Role.BUILD,
+                offer=offer,
+                deadline=deadline,
+                user_data=b"",
+            )
+            return made, Access(user_private="u", host_public="h")
+
+        return Engine(
+            self.ledger,
+            {"fake": FakeProvider("fake", self.cloud)},
+            Session,
+            EngineLimits(),
+            process=process.current(),
+            kind="serve",
+            paths=Paths(self.root, self.root, self.root / "wake"),
+            orders=order,
+            **options,
+        )
+
+    def submit(self, **options: Any) -> Build:
+        spec = BuildSpec(
+            steps=(Step(run="x"),), provider="fake", container="c", timeout=60, ttl=1000
+        )
+        submitter = options.pop("submitter", None)
+        spec = replace(spec, **options)
+        build, _ = self.ledger.builds.submit(
+            spec, id=ids.build_id(), now=time.time(), submitter=submitter
+        )
+        return build
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    tmp_path.chmod(0o700)
+    ledger = Ledger.open(f"sqlite:///{tmp_path}/ledger.db", data_dir=tmp_path)
+    Session.go = threading.Event()
+    yield Shop(tmp_path, ledger, Cloud(Wall()))
+    ledger.close()
+
+
+def until(true: Callable[[], Any], what: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, what
+        threading.Event().wait(0.02)
+
+
+def test_serve_until_idle_does_the_work_and_goes(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "IDLE", 0.2)
+    source = shop.root / "x.tar"
+    build = shop.submit()
+    source = shop.root / f"{build.id}.tar"
+    source.write_bytes(b"tar")
+    Session.go.set()
+    Daemon(shop.engine(), shop.ledger, sources=shop.root, until_idle=True).run(signals=False)
+    done = shop.ledger.builds.get(build.id)
+    assert done.result is Result.SUCCESS
+    assert [row.state for row in shop.ledger.instances.list()] == [InstanceState.GONE]
+    assert not [m for m in shop.cloud.things() if m.alive]
+    assert not source.exists()
+    assert shop.ledger.engines.list() == []
+
+
+def test_sigterm_hands_over_and_the_next_engine_goes_on(shop: Shop) -> None:
+    build = shop.submit()
+    served = Daemon(shop.engine(), shop.ledger, sources=shop.root)
+
+    def kill() -> None:
+        until(lambda: shop.ledger.builds.get(build.id).state is BuildState.RUNNING, "running")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    old = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=kill)
+    thread.start()
+    started = time.monotonic()
+    try:
+        served.run()
+    finally:
+        signal.signal(signal.SIGTERM, old[0])
+        signal.signal(signal.SIGINT, old[1])
+    thread.join()
+    assert time.monotonic() - started < 30
+    left = shop.ledger.builds.get(build.id)
+    assert left.state is BuildState.RUNNING
+    assert shop.ledger.engines.list() == []
+
+    Session.go.set()
+    engine = shop.engine()
+    stop = threading.Event()
+    other = threading.Thread(target=engine.run, args=(stop.is_set,))
+    other.start()
+    until(lambda: shop.ledger.builds.get(build.id).finished, "the end")
+    stop.set()
+    engine.wake()
+    other.join(30)
+    engine.close()
+    done = shop.ledger.builds.get(build.id)
+    assert done.result is Result.SUCCESS
+    assert done.epoch > left.epoch
+    assert shop.cloud.counts["create"] == 1
+
+
+def test_a_submit_wakes_an_engine_of_another_process_at_once(shop: Shop) -> None:
+    from vmrunner import wake
+
+    engine = shop.engine()
+    stop = threading.Event()
+    thread = threading.Thread(target=engine.run, args=(stop.is_set,))
+    thread.start()
+    until(lambda: engine.idle, "idle")
+    started = time.monotonic()
+    build = shop.submit()
+    wake.poke(shop.root / "wake")
+    until(lambda: shop.ledger.builds.get(build.id).state is BuildState.RUNNING, "running")
+    assert time.monotonic() - started < 1.5
+    shop.ledger.builds.request_cancel(build.id, Reason.USER, time.time())
+    wake.poke(shop.root / "wake")
+    until(lambda: shop.ledger.builds.get(build.id).finished, "the end")
+    stop.set()
+    engine.wake()
+    thread.join(30)
+    engine.close()
+
+
+def test_reap_ends_what_a_dead_submitter_left_and_nothing_else(shop: Shop) -> None:
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    assert child.stdin
+    theirs = process.of(child.pid)
+    doomed, kept = shop.submit(submitter=theirs), shop.submit(submitter=process.current())
+    first = shop.engine()
+
+    def running() -> bool:
+        first.tick()
+        states = {shop.ledger.builds.get(b.id).state for b in (doomed, kept)}
+        return states == {BuildState.RUNNING}
+
+    until(running, "both to run")
+    first.draining = True
+    queued = shop.submit(submitter=theirs)
+    first.close()
+    child.stdin.close()
+    child.wait()
+    other = shop.engine()
+    (told,) = reap(other, dry_run=True).lines
+    assert (told.build, told.reason, told.outcome) == (doomed.id, Death.ABANDONED, "")
+    assert not shop.ledger.builds.get(doomed.id).finished
+
+    report = reap(other)
+    (line,) = report.lines
+    assert (line.build, line.reason, line.outcome) == (doomed.id, Death.ABANDONED, "accepted")
+    assert not report.unread
+    for build in (doomed, queued):
+        ended = shop.ledger.builds.get(build.id)
+        assert (ended.result, ended.reason) == (Result.CANCELLED, Reason.OWNER_GONE)
+    assert not shop.ledger.builds.get(kept.id).finished
+    (left,) = shop.ledger.instances.open()
+    assert left.build == kept.id
+    assert [m.order.build for m in shop.cloud.things() if m.alive and m.order] == [kept.id]
+    other.close()
+
+
+def test_a_run_that_hangs_is_replaced_and_one_that_fails_is_survived() -> None:
+    hang, ran = threading.Event(), []
+
+    def work() -> None:
+        ran.append(1)
+        if len(ran) == 1:
+            hang.wait(60)
+        if len(ran) == 3:
+            raise RuntimeError("boom")
+
+    bounded = Bounded("test", work, bound=0.2)
+    bounded()
+    until(lambda: len(ran) == 1, "the first run")
+    bounded()
+    assert len(ran) == 1  # one at a time
+    threading.Event().wait(0.25)
+    bounded()
+    until(lambda: len(ran) == 2, "the run after the one that hangs")
+    until(lambda: bounded.finished is not None, "its end")
+    threading.Event().wait(0.01)
+    until(lambda: bounded() or len(ran) >= 4, "a run after the one that failed")
+    hang.set()
+
+
+def test_a_cron_line_that_cannot_be_read_is_named(shop: Shop) -> None:
+    with pytest.raises(ConfigError, match=r"reaper.sweep: 'every day'"):
+        Daemon(shop.engine(listen=False), shop.ledger, sources=shop.root, cron="every day")

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.test_reaper import LIMITS, MINE, NOW, SCOPE, I, page, row, vm
+from vmrunner.audit import Fault, audit, older_than
+from vmrunner.model import Kind, Offer, Page, Power, Ref, Scope
+
+
+def faults(rows, pages) -> list[Fault]:
+    return [survivor.fault for survivor in audit(NOW, rows, pages, LIMITS, MINE)]
+
+
+def test_all_is_well() -> None:
+    assert faults([row()], [page(vm())]) == []
+    assert faults([], [page(vm(tags={"vmrunner:installation": "another"}))]) == []
+    assert faults([row(state=I.GONE)], [page(vm(power=Power.DEAD))]) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "pages", "fault"),
+    [
+        ([row(deadline=NOW - 61)], [page(vm())], Fault.PAST_DEADLINE),
+        (
+            [row()],
+            [page(vm(tags={"vmrunner:expires-at": str(int(NOW - 61))}))],
+            Fault.PAST_DEADLINE,
+        ),
+        ([], [page(vm())], Fault.UNKNOWN),
+        ([row(state=I.GONE)], [page(vm())], Fault.CLOSED),
+        ([row(ref=Ref(SCOPE, Kind.INSTANCE, "i-x"))], [page(vm())], Fault.DOUBLE),
+        ([row()], [page(vm(tags={"vmrunner:role": None}))], Fault.BADLY_TAGGED),
+        ([row()], [page()], Fault.NOT_THERE),
+        ([row()], [page(vm()), page(kind=Kind.DISK, error="denied")], Fault.UNREAD),
+    ],
+)
+def test_each_fault_is_found(rows, pages, fault) -> None:
+    assert fault in faults(rows, pages)
+
+
+def test_within_grace_and_while_it_stops_nothing_is_late() -> None:
+    late = row(deadline=NOW - 59)
+    assert faults([late], [page(vm())]) == []
+    stopping = vm(power=Power.STOPPING)
+    assert faults([row(deadline=NOW - 99, state=I.DELETING)], [page(stopping)]) == []
+
+
+def test_newborns_do_not_count() -> None:
+    young = NOW - LIMITS.newborn + 10
+    assert faults([], [page(vm(created_at=young))]) == []
+    assert faults([row(created_at=young)], [page()]) == []
+
+
+def test_a_row_in_a_scope_that_nobody_read_is_told() -> None:
+    elsewhere = Offer(scope=Scope("fake", "b", "z"), machine_type="small", place="z")
+    assert faults([row(offer=elsewhere)], [page()]) == [Fault.UNREAD]
+
+
+def test_an_expired_row_is_told_even_when_its_tag_lies() -> None:
+    lying = vm(tags={"vmrunner:expires-at": str(int(NOW + 9999))})
+    found = faults([row(deadline=NOW - 100)], [page(lying)])
+    assert Fault.PAST_DEADLINE in found
+    assert Fault.ROW_PAST_DEADLINE in found
+
+
+def test_machines_of_other_runners_by_tag_and_age() -> None:
+    def other(age: float | None, **tags: str):
+        born = None if age is None else NOW - age
+        return vm(id=f"i-{age}", created_at=born, tags=tags)
+
+    pages: list[Page] = [
+        page(
+            other(100, team="ci"),
+            other(10, team="ci"),
+            other(100, team="x"),
+            other(None, team="ci"),
+        )
+    ]
+    found = older_than(NOW, pages, "team", "ci", 60)
+    assert sorted(s.ref.id for s in found if s.ref) == ["i-100", "i-None"]
