@@ -11,11 +11,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from vmrunner import config, process
 from vmrunner.config import Paths, Settings
@@ -40,6 +40,9 @@ _LEASE: Final = 60.0  # seconds without a beat after which an engine elsewhere c
 
 class Wiring:
     """The parts of one configuration. Close it when done."""
+
+    #: How this program is started again, for an engine in the background.
+    program: ClassVar[Sequence[str]] = (sys.executable, "-m", "vmrunner")
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -187,7 +190,7 @@ class Wiring:
             if self.settings.secret_key is not None:
                 environ["VMRUNNER_SECRET_KEY"] = self.settings.secret_key.get_secret_value()
             subprocess.Popen(
-                [sys.executable, "-m", "vmrunner", "serve", "--until-idle"],
+                [*self.program, "serve", "--until-idle"],
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,

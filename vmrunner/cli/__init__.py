@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> in
     words = list(sys.argv[1:] if argv is None else argv)
     shell = Shell(join)
     remote = exits.remote(words)
+    output.listen()
     try:
         return _run(words, shell, remote)
     except exits.Leave as leave:
@@ -84,6 +85,7 @@ def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> in
         os._exit(leave.code)
     finally:
         shell.close()
+        output.hand_over()
 
 
 def _run(words: list[str], shell: Shell, remote: bool) -> int:

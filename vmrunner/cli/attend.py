@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from vmrunner import terminal, units
 from vmrunner.cli import exits, output
+from vmrunner.cli.groups import Groups
 from vmrunner.model import Build, BuildState, Chunk, Reason
 from vmrunner.reading import PAUSE, Reader, ended
 
@@ -82,6 +83,12 @@ class LogSink:
     def finish(self) -> None:
         self._put(self._filter.finish())
 
+    def mark(self, text: str) -> None:
+        """A line of ours, for a CI system to obey."""
+        self._put(self._filter.finish())
+        self._put(b"" if self.at_start else b"\n")
+        self._put(text.encode())
+
     def _put(self, data: bytes) -> None:
         if data:
             self._stream.write(data)
@@ -104,42 +111,26 @@ class Status:
         self._live = live
         self._may_draw = may_draw
         self._now = now
-        self._told: BuildState | None = None
-        self._drawn = False
+        self._told = 0  # phases
         self._ticks = 0
-        self._attempt = 0
 
     def update(self, build: Build, deadline: float | None) -> None:
         if self._live:
             self._ticks += 1
             if self._may_draw():
-                self._draw(self._line(build, deadline))
-        elif build.state is not self._told:
+                output.live(self._line(build, deadline))
+        else:
             self._plain(build)
-        self._told = build.state
-
-    def clear(self) -> None:
-        """Before anything else is written to the terminal."""
-        if self._drawn:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-            self._drawn = False
 
     def _plain(self, build: Build) -> None:
-        if build.state is BuildState.FINISHED:
-            return
-        since = units.span(build.state_since - build.created_at)
-        again = f" (attempt {build.attempt})" if build.attempt > 1 else ""
-        output.say(f"[{since:>6}] {build.state.value}{again}")
-
-    def _draw(self, line: str) -> None:
-        try:
-            width = os.get_terminal_size(sys.stderr.fileno()).columns
-        except OSError:
-            width = 80
-        sys.stderr.write(f"\r\x1b[K{line[: width - 1]}")
-        sys.stderr.flush()
-        self._drawn = True
+        """A line for each phase since the last call, however short it was."""
+        for phase in build.phases[self._told :]:
+            if phase.state is not BuildState.FINISHED:
+                since = units.span(phase.started - build.created_at)
+                again = phase.state is BuildState.PROVISIONING and build.attempt > 1
+                attempt = f" (attempt {build.attempt})" if again else ""
+                output.say(f"[{since:>6}] {phase.state.value}{attempt}")
+        self._told = len(build.phases)
 
     def _line(self, build: Build, deadline: float | None) -> str:
         now = self._now()
@@ -182,18 +173,23 @@ class Attendant:
         """Until it has ended, and with `own` until its VM is gone. Raises `exits.Leave` when the
         user leaves before that."""
         reader = Reader(self._ledger, build, after=after)
+        groups = Groups(self._ledger, self._ledger.builds.get(build))
         while True:
             row = self._ledger.builds.get(build)
             over = ended(row)
+            self._look(row)
             for chunk in reader.fresh():
-                self._status.clear()
+                output.clear_live()
+                for mark in groups.before(chunk.offset):
+                    self._sink.mark(mark)
                 self._sink.write(chunk)
             if over:
                 break
-            self._look(row)
             self._wait(row)
         self._sink.finish()
-        self._status.clear()
+        for mark in groups.before(math.inf):
+            self._sink.mark(mark)
+        output.clear_live()
         if self._own:
             self._linger(build)
         return self._ledger.builds.get(build)
@@ -212,18 +208,18 @@ class Attendant:
 
     def _signalled(self, row: Build) -> None:
         if not self._own:
-            self._status.clear()
+            output.clear_live()
             raise exits.Leave(self._signals.code)
         if self._signals.count > 1:
-            self._status.clear()
-            self._say(f"leaving {row.id}: {self._last_resort()}")
+            output.clear_live()
+            output.say(f"leaving {row.id}: {self._last_resort()}")
             raise exits.Leave(self._signals.code)
         if not self._cancelled:
             self._cancelled = True
-            self._status.clear()
+            output.clear_live()
             self._ledger.builds.request_cancel(row.id, Reason.USER, time.time())
             self._help.wake()
-            self._say(f"cancelling {row.id} and destroying its VM; once more leaves at once")
+            output.say(f"cancelling {row.id} and destroying its VM; once more leaves at once")
 
     def _last_resort(self) -> str:
         if self._deadline is None:
@@ -240,11 +236,8 @@ class Attendant:
             if not alive or row.state is BuildState.HELD:
                 return
             if self._signals.count > (1 if self._cancelled else 0):
-                self._say(f"leaving {build}: {self._last_resort()}")
+                output.say(f"leaving {build}: {self._last_resort()}")
                 raise exits.Leave(self._signals.code)
             self._help.ensure()
             self._signals.sleep(PAUSE)
-        self._say(f"the VM of {build} is not seen gone yet: {self._last_resort()}")
-
-    def _say(self, text: str) -> None:
-        output.say(text)
+        output.say(f"the VM of {build} is not seen gone yet: {self._last_resort()}")

@@ -69,6 +69,7 @@ def serve(
     from vmrunner.wiring import BACKGROUND, SERVE
 
     shell = shell_of(context)
+    output.hand_over()
     verbose = bool(os.environ.get("VMRUNNER_DEBUG"))
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,

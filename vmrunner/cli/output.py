@@ -4,6 +4,7 @@ that they read the same on a terminal and in a pipe; JSON comes in an envelope."
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -113,11 +114,60 @@ def print_out(text: str) -> None:
 
 def say(text: str) -> None:
     """Talk: one line on stderr, named so that it is never taken for the build's own."""
+    clear_live()
     _print(f"vmrunner: {clean(text)}", sys.stderr)
 
 
 def warn(text: str) -> None:
     say(f"warning: {text}")
+
+
+_live = False  # is a live line drawn on stderr?
+
+
+def live(text: str) -> None:
+    """Draw a line on stderr that is replaced by whatever is said next."""
+    global _live
+    try:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:
+        width = 80
+    sys.stderr.write(f"\r\x1b[K{clean(text)[: width - 1]}")
+    sys.stderr.flush()
+    _live = True
+
+
+def clear_live() -> None:
+    """Take the live line away, before anything else is written to the terminal."""
+    global _live
+    if _live:
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+        _live = False
+
+
+class Talk(logging.Handler):
+    """Warnings of the library, said as everything else is."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        said = "warning" if record.levelno < logging.ERROR else "error"
+        say(f"{said}: {record.getMessage()}")
+
+
+def listen() -> None:
+    """Say what the library warns of."""
+    logger = logging.getLogger("vmrunner")
+    if not any(isinstance(handler, Talk) for handler in logger.handlers):
+        logger.addHandler(Talk(logging.WARNING))
+    logger.propagate = False
+
+
+def hand_over() -> None:
+    """Leave the library's log to the usual handlers."""
+    logger = logging.getLogger("vmrunner")
+    for handler in [handler for handler in logger.handlers if isinstance(handler, Talk)]:
+        logger.removeHandler(handler)
+    logger.propagate = True
 
 
 def _print(text: str, stream: TextIO) -> None:
