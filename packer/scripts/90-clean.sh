@@ -10,5 +10,6 @@ rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /
 rm -rf /var/lib/systemd/timers /var/lib/systemd/network
 find /var/log -type f -delete
 rm -rf /var/log/journal
-rm -rf /tmp/* /tmp/.[!.]* /var/tmp/*
+# mmdebstrap's own file there is in use: without it, its last apt-get would work on the host.
+find /tmp /var/tmp -mindepth 1 -maxdepth 1 -not -name 'mmdebstrap.*' -exec rm -rf {} +
 find /root -maxdepth 1 -type f -name '.*_history' -delete

@@ -120,6 +120,13 @@ def test_provisioning_scripts_parse_and_stop_at_errors(name: str) -> None:
     assert b"\nset -eu\n" in script
 
 
+def test_cleaning_spares_the_file_without_which_mmdebstrap_would_work_on_the_host() -> None:
+    clean = Inputs.read().scripts["90-clean.sh"].decode()
+    lines = [line for line in clean.splitlines() if "/tmp" in line and not line.startswith("#")]
+    assert lines
+    assert all("-not -name 'mmdebstrap.*'" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("output", "words"),
     [
