@@ -1,0 +1,382 @@
+"""The command line, end to end over a fake cloud: what goes where, and every exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.scripted import ScriptedWiring, join, numbered
+from vmrunner.cli import main
+from vmrunner.configfile import load
+from vmrunner.ledger import Ledger
+
+LAST = re.compile(rb"vmrunner: result=(\S*) reason=(\S*) exit_code=(\S*) build=(\S+)\n\Z")
+CONFIG = """
+default_provider = "fake"
+[limits]
+max_ttl = "2h"
+[providers.fake]
+kind = "fake"
+[providers.other]
+kind = "qemu"
+"""
+
+
+class Done(NamedTuple):
+    code: int
+    out: bytes
+    err: bytes
+
+    @property
+    def last(self) -> tuple[str, ...]:
+        """result, reason, exit code and build of the last line on stderr."""
+        match = LAST.search(self.err)
+        assert match, self.err.decode()
+        return tuple(part.decode() for part in match.groups())
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        document = json.loads(self.out)
+        assert document["schema_version"] == 1
+        items: list[dict[str, Any]] = document["items"]
+        return items
+
+
+Cli = Callable[..., Done]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a configuration of its own; nothing of the developer's counts."""
+    for name in list(os.environ):
+        if name.startswith(("VMRUNNER_", "GITHUB_", "GITLAB_")):
+            monkeypatch.delenv(name)
+    for name in ("DATA", "CONFIG", "CACHE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vmrunner.toml").write_text(CONFIG)
+    return tmp_path
+
+
+@pytest.fixture
+def cli(home: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
+    def run(*argv: str) -> Done:
+        code = main(argv, join=join)
+        out, err = capfdbinary.readouterr()
+        return Done(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def ledger(home: Path) -> Iterator[Ledger]:
+    wiring = ScriptedWiring(load(environ={}, start=home).settings)
+    yield wiring.ledger
+    wiring.close()
+
+
+def script(*lines: str) -> Sequence[str]:
+    """A job file's worth of lines as one step."""
+    Path("script.yml").write_text(json.dumps({"jobs": {"j": {"steps": ["\n".join(lines)]}}}))
+    return ("-f", "script.yml", "j")
+
+
+# --- run -----------------------------------------------------------------------------------------
+
+
+def test_the_builds_output_is_stdout_and_all_else_is_stderr(cli: Cli) -> None:
+    done = cli("run", "--", "say", "hello")
+    assert (done.code, done.out) == (0, b"hello\n")
+    assert done.last[:3] == ("success", "exit_code", "0")
+    text = done.err.decode()
+    assert all(line.startswith("vmrunner: ") for line in text.splitlines())
+    for phase in ("queued", "provisioning", "booting", "connecting", "preparing", "running"):
+        assert re.search(rf"\[ *[0-9.]+s\] {phase}", text), phase
+
+
+def test_raw_bytes_stay_as_they_are_in_a_pipe(cli: Cli) -> None:
+    every = bytes(range(256))
+    done = cli("run", *script(f"hex {every.hex()}", "hex fffe0d0a", "hex 6e6f20656e64"))
+    assert done.out == every + b"\xff\xfe\r\nno end"
+    build = done.last[3]
+    assert cli("logs", build) == (0, done.out, b"")
+
+
+def test_the_exit_code_is_the_builds_own(cli: Cli) -> None:
+    for code in (1, 7, 124, 125, 130, 255):
+        done = cli("run", "--", "exit", str(code))
+        assert done.code == code
+        assert done.last[:3] == ("failure", "exit_code", str(code))
+
+
+def test_what_is_ours_to_lose_is_125(cli: Cli) -> None:
+    done = cli("run", "--", "lose")
+    assert done.code == 125
+    assert done.last[:3] == ("error", "vm_lost", "")
+
+
+def test_json_has_stdout_to_itself(cli: Cli, home: Path) -> None:
+    done = cli("run", "-o", "json", "--result-file", "r.json", *script("say hello", "exit 3"))
+    assert done.code == 3
+    (item,) = done.items
+    assert (item["result"], item["exit_code"], item["name"]) == ("failure", 3, "j")
+    assert item["phases"][0]["state"] == "queued"
+    assert b"hello\n" in done.err
+    assert json.loads((home / "r.json").read_text()) == json.loads(done.out)
+
+
+def test_artifacts_are_copied_where_they_are_wanted(cli: Cli, home: Path) -> None:
+    lines = ("artifact dist/a.whl wheel", "artifact report.xml <x/>")
+    done = cli("run", "-a", "dist/*", "--artifacts-to", "came", *script(*lines))
+    assert (home / "came/dist/a.whl").read_text() == "wheel"
+    build = done.last[3]
+    listed = cli("artifacts", "ls", build, "-o", "json").items
+    assert [(a["path"], a["size"]) for a in listed] == [("dist/a.whl", 5), ("report.xml", 4)]
+    assert cli("artifacts", "get", build, "report.xml", "--to", "-").out == b"<x/>"
+    got = cli("artifacts", "get", build, "--to", "all")
+    assert got.out.decode().split() == ["all/dist/a.whl", "all/report.xml"]
+    missing = cli("artifacts", "get", build, "none")
+    assert (missing.code, missing.out) == (3, b"")
+    assert b"no artifact 'none' (there: dist/a.whl, report.xml)" in missing.err
+
+
+def test_timestamps(cli: Cli) -> None:
+    done = cli("run", "--timestamps", *script("say a", "hex 62", "say c"))
+    stamp = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ "
+    assert re.fullmatch(stamp + b"a\n" + stamp + b"bc\n", done.out), done.out
+
+
+def test_dry_run_writes_nothing(cli: Cli, ledger: Ledger) -> None:
+    done = cli("run", "--dry-run", "-o", "json", "--timeout", "5m", "--", "make", "test")
+    (spec,) = done.items
+    assert (spec["timeout"], spec["steps"][0]["argv"]) == (300, ["make", "test"])
+    assert cli("run", "--dry-run", "--", "make").code == 0
+    assert ledger.builds.list() == []
+
+
+def test_the_same_key_is_the_same_build(cli: Cli, ledger: Ledger) -> None:
+    first = cli("run", "--idempotency-key", "k", *script("say once", "exit 4"))
+    again = cli("run", "--idempotency-key", "k", *script("say once", "exit 4"))
+    assert (again.code, again.out, again.last) == (4, b"once\n", first.last)
+    other = cli("run", "--idempotency-key", "k", "--", "say", "else")
+    assert other.code == 125
+    assert b"idempotency key 'k' belongs to build" in other.err
+    assert len(ledger.builds.list()) == 1
+
+
+def test_a_secret_is_shown_by_name_only(
+    cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "hunter2-hunter2")
+    done = cli("run", "--secret", "TOKEN", "-o", "json", "--", "say", "x")
+    assert done.items[0]["secrets"] == ["TOKEN"]
+    shown = cli("show", done.items[0]["id"], "-o", "json")
+    everything = done.out + done.err + shown.out
+    everything += b"".join(path.read_bytes() for path in (home / "data").rglob("ledger.db*"))
+    assert b"hunter2" not in everything
+
+
+def test_under_ci_systems_steps_are_groups_and_the_builds_own_commands_are_text(
+    cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = {"steps": [{"name": "one", "run": "say ::error::x"}, "hex 6e6f", "say two"]}
+    (home / "vmrunner.yml").write_text(json.dumps({"jobs": {"a": job}}))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    out = cli("run", "-f", "vmrunner.yml").out.decode()
+    assert out.splitlines() == [
+        "::group::one",
+        ":\u200b:error::x",
+        "::endgroup::",
+        "::group::hex 6e6f",
+        "no",
+        "::endgroup::",
+        "::group::say two",
+        "two",
+        "::endgroup::",
+    ]
+    monkeypatch.delenv("GITHUB_ACTIONS")
+    monkeypatch.setenv("GITLAB_CI", "true")
+    out = cli("run", "-f", "vmrunner.yml").out.decode()
+    assert out.count("section_start:") == out.count("section_end:") == 3
+
+
+# --- looking -------------------------------------------------------------------------------------
+
+
+def test_ps_show_and_logs(cli: Cli) -> None:
+    done = cli("run", "-l", "team=core", "--name", "first", *script(*numbered(5), "exit 2"))
+    cli("run", "--name", "second", "--", "say", "x")
+    build = done.last[3]
+    assert cli("ps", "-o", "json").items == []
+    assert [b["name"] for b in cli("ps", "-a", "-o", "json").items] == ["second", "first"]
+    assert [b["id"] for b in cli("ps", "-a", "-l", "team=core", "-o", "json").items] == [build]
+    table = cli("ps", "-a", "-o", "wide").out.decode()
+    assert "team=core" in table
+    assert "failure (2)" in table
+    lines = cli("ps", "-a", "-o", "jsonl").out.splitlines()
+    assert [json.loads(line)["name"] for line in lines] == ["second", "first"]
+
+    shown = cli("show", "first").out.decode()
+    for word in (build, "failure, exit_code, exit code 2", "running", "█", "exit 2"):
+        assert word in shown
+    (document,) = cli("show", build[:-2], "-o", "json").items
+    assert [i["state"] for i in document["instances"]] == ["gone"]
+    assert "step_ended" in [e["kind"] for e in document["events"]]
+
+    assert cli("logs", build).out == b"".join(b"line %d\n" % n for n in range(1, 6))
+    assert cli("logs", build, "--after", "3").out == b"line 4\nline 5\n"
+    numbers = [json.loads(x)["seq"] for x in cli("logs", build, "-o", "jsonl").out.splitlines()]
+    assert numbers == [1, 2, 3, 4, 5]
+
+
+def test_following_commands_exit_as_the_build_did(cli: Cli) -> None:
+    build = cli("run", *script("say x", "exit 9")).last[3]
+    assert cli("logs", "-f", build) == (9, b"x\n", b"")
+    watched = cli("watch", build)
+    assert (watched.code, watched.out) == (9, b"x\n")
+    assert watched.last == ("failure", "exit_code", "9", build)
+
+
+def test_what_is_not_there(cli: Cli) -> None:
+    for argv, code in (
+        (("show", "nope"), 3),
+        (("logs", "nope"), 3),
+        (("logs", "-f", "nope"), 125),
+        (("watch", "nope"), 125),
+        (("ssh", "nope"), 125),
+        (("cancel", "nope"), 3),
+        (("artifacts", "ls", "nope"), 3),
+        (("vm", "show", "nope"), 3),
+        (("vm", "destroy", "nope"), 3),
+    ):
+        done = cli(*argv)
+        assert (done.code, done.out) == (code, b""), argv
+        assert done.err.startswith(b"vmrunner: error: "), argv
+        assert done.err.count(b"\n") == 1
+
+
+def test_a_finished_build_has_nothing_to_enter_extend_or_end(cli: Cli) -> None:
+    build = cli("run", "--", "say", "x").last[3]
+    assert cli("ssh", build).code == 125
+    assert cli("extend", build, "5m").code == 5
+    done = cli("cancel", build)
+    assert (done.code, done.out.decode()) == (0, f"{build}\n")
+    assert b"had finished before" in done.err
+    mixed = cli("cancel", build, "nope")
+    assert mixed.code == 7
+
+
+def test_vms(cli: Cli) -> None:
+    build = cli("run", "--", "say", "x").last[3]
+    assert cli("vm", "ls", "-o", "json").items == []
+    assert cli("vm", "ls", "--cloud", "-o", "json").items == []
+    (row,) = cli("vm", "ls", "-a", "-o", "json").items
+    assert (row["build"], row["state"], row["death"]) == (build, "gone", "done")
+    assert cli("vm", "show", row["id"]).code == 0
+    assert cli("vm", "show", row["id"], "-o", "json").items[0]["id"] == row["id"]
+    assert row["id"] in cli("vm", "ls", "-a", "--cloud").out.decode()
+    assert cli("audit").code == 0
+    assert cli("reap", "-o", "json").items == []
+    assert cli("reap", "--dry-run", "--provider", "fake").code == 0
+
+
+def test_drain_stops_launching_for_everybody(cli: Cli, ledger: Ledger) -> None:
+    assert cli("drain").code == 0
+    assert ledger.paused
+    assert b"launching is stopped" in cli("doctor").out
+    assert cli("drain", "--off").code == 0
+    assert not ledger.paused
+
+
+def test_config_and_database(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VMRUNNER_SECRET_KEY", "s3cret-s3cret-s3cret-s3cret-s3cret")
+    rows = {row["key"]: row for row in cli("config", "show", "-o", "json").items}
+    assert rows["secret_key"] == {
+        "key": "secret_key",
+        "value": "***",
+        "origin": "VMRUNNER_SECRET_KEY",
+    }
+    assert rows["limits.max_ttl"]["value"] == "2h"
+    assert rows["limits.max_ttl"]["origin"].endswith("vmrunner.toml")
+    assert json.loads(cli("config", "schema").out)["title"] == "vmrunner.toml"
+    assert json.loads(cli("config", "schema", "--job").out)["title"] == "vmrunner.yml"
+    assert cli("db", "current").out == b"none\n"
+    version = cli("db", "upgrade").out
+    assert cli("db", "current").out == version != b"none\n"
+
+
+# --- usage ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["ps", "--nope"], 2),
+        (["nope"], 2),
+        (["show"], 2),
+        (["logs"], 2),
+        (["logs", "-f"], 125),
+        (["logs", "--timestamps", "-f"], 125),
+        (["run", "--nope", "--", "x"], 125),
+        (["run", "--cpus", "many", "--", "x"], 125),
+        (["watch"], 125),
+        (["ssh"], 125),
+        (["config", "shw"], 2),
+        (["ps", "-o", "xml"], 2),
+        (["logs", "x", "--after", "-1"], 2),
+    ],
+)
+def test_usage_errors_are_one_line(cli: Cli, argv: list[str], code: int) -> None:
+    done = cli(*argv)
+    assert (done.code, done.out) == (code, b"")
+    assert done.err.startswith(b"vmrunner: error: ")
+    assert done.err.count(b"\n") == 1
+    assert b"--help)" in done.err
+
+
+def test_without_arguments_there_is_help(cli: Cli) -> None:
+    done = cli()
+    assert (done.code, done.out) == (2, b"")
+    assert done.err.startswith(b"Usage: vmrunner ")
+    assert cli("--help").out.startswith(b"Usage: vmrunner ")
+    assert cli("--version").out.startswith(b"vmrunner 0.")
+
+
+def test_an_unexpected_error_is_one_line_and_a_traceback_on_demand(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("vmrunner.ledger.builds.Builds.list", broken)
+    done = cli("ps")
+    assert done.code == 1
+    assert done.err == b"vmrunner: error: RuntimeError: boom (VMRUNNER_DEBUG=1 shows where)\n"
+    monkeypatch.setenv("VMRUNNER_DEBUG", "1")
+    assert b"Traceback" in cli("ps").err
+
+
+def test_the_command_line_starts_without_the_heavy_parts() -> None:
+    code = "import sys, vmrunner.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    heavy = {"pydantic", "sqlalchemy", "fabric", "paramiko", "apscheduler", "yaml", "rich"}
+    assert not loaded & heavy
+
+
+def test_completion_knows_the_builds(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vmrunner.cli import complete
+
+    build = cli("run", "--name", "mine", "--", "say", "x").last[3]
+    assert complete.build_ids("b-") == [(build, "mine")]
+    assert complete.instance_ids("vm-") == []
+    monkeypatch.setenv("VMRUNNER_CONFIG", "/nonexistent")
+    assert complete.build_ids("b-") == []

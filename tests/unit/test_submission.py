@@ -1,0 +1,175 @@
+"""From what was said to a checked spec: precedence, defaults, and every refusal in one line."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vmrunner import jobfile, submission
+from vmrunner.config import Settings
+from vmrunner.errors import ConfigError
+from vmrunner.model import ArtifactRule, Network, Step
+from vmrunner.submission import Wish
+
+SETTINGS = Settings.model_validate(
+    {"providers": {"local": {"kind": "qemu"}}, "limits": {"max_ttl": "2h"}}
+)
+MAKE = (Step(argv=("make",)),)
+
+
+def check(**said: Any) -> submission.Submission:
+    return submission.check(Wish(**{"steps": MAKE, **said}), SETTINGS)
+
+
+def test_defaults() -> None:
+    spec = check().spec
+    assert (spec.provider, spec.container, spec.runtime) == ("local", "debian:trixie", "runc")
+    assert (spec.timeout, spec.ttl) == (1800, 1800 + 900)
+    assert spec.network is Network.OPEN
+    assert (spec.steps, spec.env, spec.artifacts, spec.name) == (MAKE, {}, (), "")
+
+
+def test_ttl_defaults_to_timeout_and_a_quarter_of_an_hour_but_never_above_the_limit() -> None:
+    assert check(timeout="1h").spec.ttl == 4500
+    assert check(timeout="110m").spec.ttl == 7200
+
+
+def test_little_room_between_timeout_and_ttl_is_a_warning() -> None:
+    checked = check(timeout="60s", ttl="100s")
+    assert (checked.spec.timeout, checked.spec.ttl) == (60, 100)
+    assert checked.warnings == ("ttl: only 40s more than the timeout for boot and collecting",)
+    assert check(timeout="60s", ttl="6m").warnings == ()
+
+
+def test_durations_and_sizes_as_people_give_them() -> None:
+    spec = check(timeout=timedelta(minutes=5), ttl=1500, queue_timeout="1h", memory="4GiB").spec
+    assert (spec.timeout, spec.ttl, spec.queue_timeout, spec.memory) == (300, 1500, 3600, 4 << 30)
+
+
+def test_a_command_is_a_shell_line_or_one_command() -> None:
+    assert submission.command("make test") == (Step(run="make test"),)
+    assert submission.command(["make", "test"]) == (Step(argv=("make", "test")),)
+    assert submission.command(" ") == submission.command([]) == ()
+
+
+def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
+    path = tmp_path / "vmrunner.yml"
+    path.write_text(
+        "jobs: {test: {steps: [make], container: 'alpine', timeout: 1m, docker: true, "
+        "env: {A: job, B: job}, labels: {x: job}, artifacts: [a], source: sub}}"
+    )
+    (tmp_path / "sub").mkdir()
+    job = submission.from_job(jobfile.choose(path, None), {})
+    said = Wish(
+        container="debian:sid",
+        env={"B": "flag"},
+        labels={"y": "flag"},
+        artifacts=(ArtifactRule(glob="b"),),
+    ).over(job)
+    spec = submission.check(said, SETTINGS).spec
+    assert spec.steps == (Step(run="make"),)
+    assert (spec.container, spec.timeout, spec.docker) == ("debian:sid", 60, True)
+    assert spec.env == {"A": "job", "B": "flag"}
+    assert spec.labels == {"x": "job", "y": "flag"}
+    assert [rule.glob for rule in spec.artifacts] == ["a", "b"]
+    assert spec.source == str(tmp_path / "sub"), "relative to the job file"
+    assert spec.name == "test"
+    command = Wish(steps=(Step(run="other"),)).over(job)
+    assert submission.check(command, SETTINGS).spec.steps == (Step(run="other"),)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"steps": None}, "command: missing (put it after --, or name a job with -f FILE)"),
+        ({"steps": (Step(argv=("a\0b",)),)}, "command: 'a\\x00b' is not a command"),
+        ({"steps": (Step(argv=("",)),)}, "command: '' is not a command"),
+        ({"steps": (Step(run="x", env={"A-B": ""}),)}, "env: 'A-B' is not a variable's name"),
+        ({"timeout": "soon"}, "timeout: 'soon' is not a duration (write it like"),
+        ({"timeout": 0}, "timeout: 0s leaves no time (more than 0)"),
+        ({"timeout": "2h"}, "timeout: 2h is not below limits.max_ttl 2h (a shorter"),
+        ({"timeout": "5m", "ttl": "5m"}, "ttl: 5m is not longer than the timeout 5m (at least 10m"),
+        ({"ttl": "3h"}, "ttl: 3h is above limits.max_ttl 2h (a shorter ttl, or a larger"),
+        ({"provider": "loca"}, "provider: no provider 'loca' is configured (did you mean 'local'?"),
+        ({"container": "debian:trixie:x"}, "container: 'debian:trixie:x' is not a container image"),
+        ({"container": "Debian"}, "container: 'Debian' is not a container image's name (such as"),
+        ({"container": "-v"}, "container: '-v' is not"),
+        ({"container": "a b"}, "container: 'a b' is not"),
+        ({"network": "some"}, "network: no policy 'some' (one of: open, none)"),
+        ({"privileged": True}, "privileged: not allowed here (limits.privileged = true"),
+        ({"source": "/nonexistent"}, "source: '/nonexistent' does not exist"),
+        ({"source": "/etc/hostname"}, "source: '/etc/hostname' is not a directory"),
+        ({"source": "git+-x@main"}, "source: 'git+-x@main' is not git+URL@REF"),
+        ({"artifacts": (ArtifactRule(glob="/etc/*"),)}, "artifact: '/etc/*' is not below the work"),
+        ({"artifacts": (ArtifactRule(glob="a/../../b"),)}, "artifact: 'a/../../b' is not below"),
+        ({"artifacts": (ArtifactRule(glob=""),)}, "artifact: '' is not below"),
+        ({"labels": {"a b": "c"}}, "label: 'a b' is not a label's name"),
+        ({"env": {"1A": "x"}}, "env: '1A' is not a variable's name"),
+        ({"name": "a b"}, "name: 'a b' cannot be a build's name"),
+        ({"name": "b-x"}, "name: 'b-x' cannot be a build's name"),
+        ({"cpus": 0}, "cpus: 0 is too few"),
+        ({"memory": "1MiB"}, "memory: 1MiB is too little (at least 256.0 MiB)"),
+        ({"disk": "lots"}, "disk: 'lots' is not a size"),
+        ({"queue_timeout": "x"}, "queue-timeout: 'x' is not a duration"),
+        ({"keep_on_failure": "x"}, "keep-on-failure: 'x' is not a duration"),
+        ({"idempotency_key": ""}, "idempotency-key: '' cannot be one"),
+        ({"env": {"T": "1"}, "secrets": {"T": b"1"}}, "secret: T is set with env too"),
+    ],
+)
+def test_each_refusal_names_field_value_and_fix(said: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(**said)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "debian",
+        "debian:trixie",
+        "docker.io/library/python:3.13-slim",
+        "localhost:5000/team/app:v1",
+        "registry.example.org/a/b/c@sha256:" + "a" * 64,
+        "myhost:5000/app",
+        "a/b_c/d-e.f__g",
+    ],
+)
+def test_container_names_that_docker_takes(name: str) -> None:
+    assert check(container=name).spec.container == name
+
+
+def test_secrets_come_from_the_environment_or_a_file_and_never_from_the_command_line(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "key").write_bytes(b"line one\nline two\n")
+    found = submission.secrets(["TOKEN", "KEY=@key"], {"TOKEN": "hunter2"}, tmp_path)
+    assert found == {"TOKEN": b"hunter2", "KEY": b"line one\nline two"}
+    spec = check(secrets=found).spec
+    assert spec.secrets == ("KEY", "TOKEN")
+    assert "hunter2" not in repr(spec)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("NOPE", "secret: 'NOPE' is not set in the environment (export it, or give --secret"),
+        ("A=value", "secret: the value of 'A' is on the command line, where others can read it"),
+        ("A=@none", "secret: A=@none: No such file"),
+        ("EMPTY", "secret: EMPTY is empty"),
+        ("A=@big", "secret: A is larger than 64 KiB"),
+        ("A=@nul", "secret: A is larger than 64 KiB or holds a NUL byte"),
+        ("1A", "secret: '1A' is not"),
+    ],
+)
+def test_secrets_that_cannot_be(tmp_path: Path, said: str, message: str) -> None:
+    (tmp_path / "big").write_bytes(b"x" * (65 << 10))
+    (tmp_path / "nul").write_bytes(b"a\0b")
+    with pytest.raises(ConfigError) as caught:
+        submission.secrets([said], {"EMPTY": "", "1A": "x"}, tmp_path)
+    assert str(caught.value).startswith(message)
+    assert "value" not in str(caught.value) or said == "A=value"
