@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vmrunner import keys
@@ -147,11 +147,16 @@ class Proxy:
             except OSError:
                 continue
 
-    def close(self) -> None:
-        self.stalled.clear()
-        self._listener.shutdown(socket.SHUT_RDWR)
+    def refuse(self) -> None:
+        """No new connections, and an end to the old."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut()
+
+    def close(self) -> None:
+        self.stalled.clear()
+        self.refuse()
         for thread in self._threads:
             thread.join(5)
         for sock in self._open:

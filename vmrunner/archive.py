@@ -260,7 +260,7 @@ def _enter(parent: int, name: bytes, entry: Entry) -> int:
 
 
 def _shown(entry: Entry) -> str:
-    return repr(entry.path[:200].decode("utf-8", "backslashreplace"))
+    return repr(entry.path[:200].decode("utf-8", "backslashreplace").removeprefix("./"))
 
 
 class _Counted:

@@ -4,7 +4,7 @@
 - Output is handed on as raw bytes as it comes, in bounded memory, by the calling thread: no thread
   and no polling of our own beside the one that paramiko has for each connection.
 - A peer that fell silent is noticed: by questions that SSH must answer while we wait, by TCP's own
-  time-out while we send.
+  time-out while we send (exchange.py).
 - Readiness is a real handshake. A port that answers proves nothing, and sshd bans who only knocks.
 """
 
@@ -27,25 +27,19 @@ import paramiko
 from invoke.runners import Runner
 
 from vmrunner.errors import VmrunnerError
+from vmrunner.exchange import CAPTURE, Alarm, Exchange
+from vmrunner.exchange import Lost as Lost
 from vmrunner.model import Access, Address
 
-ASK_AFTER: Final = 5.0  # seconds of silence
-DEAD_AFTER: Final = 8.0  # seconds without an answer then
 SEND_TIMEOUT: Final = 12_000  # milliseconds in which sent bytes must be acknowledged
-PIECE: Final = 256 * 1024
 WINDOW: Final = 8 * 1024 * 1024  # bytes a channel may have on its way to us
 PACKET: Final = 128 * 1024
-CAPTURE: Final = 64 * 1024  # bytes of stdout and of stderr that `run` keeps
 
 _HANDSHAKE: Final = (3.0, 5.0, 8.0, 15.0)  # patience of the first tries, and then of all
 _PAUSE: Final = (0.1, 0.2, 0.4, 0.7, 1.0)
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False  # its tracebacks are our retries
-
-
-class Lost(VmrunnerError):
-    """The connection is gone. What ran at the other end may run on."""
 
 
 class Unreachable(VmrunnerError):
@@ -151,7 +145,7 @@ class Connection:
     def __init__(self, connection: Any, wire: _Wire) -> None:
         self._connection = connection
         self._wire = wire
-        self._alarm = _Alarm()
+        self._alarm = Alarm()
 
     def run(self, command: str, *, stdin: Iterable[bytes] = (), timeout: float = 60.0) -> Completed:
         """A short command. Raises Lost when the connection breaks or it takes too long."""
@@ -181,12 +175,14 @@ class Connection:
         """Run a command, handing on its stdout as it comes. `pulse` is called between pieces, when
         `wake` was, and after as many seconds as it last returned; what it raises ends the command's
         channel, not what it started. Raises Lost."""
-        exchange = _Exchange(self._wire, self._alarm, on_bytes, stdin, pulse)
+        exchange = Exchange(self._wire, self._alarm, on_bytes, stdin, pulse)
         try:
             self._connection.run(
                 command, hide=True, warn=True, in_stream=False, out_stream=exchange
             )
         except (OSError, EOFError, paramiko.SSHException) as error:
+            if error is exchange.foreign:
+                raise
             raise Lost(f"connection lost: {_explain(error)}") from error
         if exchange.exit_code == -1:
             raise Lost("connection lost")
@@ -256,109 +252,6 @@ def _transport(sock: Any, disabled_algorithms: Any = None) -> _Transport:
     options = transport.get_security_options()
     options.ciphers = sorted(options.ciphers, key=lambda cipher: "gcm" not in cipher)
     return transport
-
-
-class _Alarm:
-    """What a waiting exchange wakes up to: bytes that came, or a wish."""
-
-    def __init__(self) -> None:
-        self.bell = threading.Event()
-        self.wakes = 0
-
-
-class _Exchange:
-    """All bytes of one command, both ways. Fabric carries it to its runner as `out_stream`."""
-
-    def __init__(
-        self,
-        wire: _Wire,
-        alarm: _Alarm,
-        on_bytes: Callable[[bytes], object],
-        stdin: Iterable[bytes],
-        pulse: Callable[[], float],
-    ) -> None:
-        self.exit_code = -1
-        self.stderr = bytearray()
-        self._wire = wire
-        self._alarm = alarm
-        self._on_bytes = on_bytes
-        self._stdin = stdin
-        self._pulse = pulse
-        self._asked = 0.0  # when the question went out that is not answered yet
-
-    def run(self, channel: Any) -> None:
-        """Until the command has ended or the connection has."""
-        for buffer in (channel.in_buffer, channel.in_stderr_buffer):
-            buffer.set_event(_Bell(self._alarm.bell))
-        channel.settimeout(ASK_AFTER)
-        try:
-            for piece in self._stdin:
-                self._send(channel, memoryview(piece))
-            channel.shutdown_write()
-        except OSError:
-            if not channel.closed:
-                raise
-        due, woken = 0.0, 0
-        while True:
-            self._alarm.bell.clear()
-            got = self._receive(channel)
-            if not got and channel.closed:
-                break
-            now = time.monotonic()
-            if got or now >= due or woken != self._alarm.wakes:
-                woken = self._alarm.wakes
-                due = now + self._pulse()
-                continue  # it may have taken long, or run a command that took the bell for its own
-            patience = self._check_alive(channel)
-            self._alarm.bell.wait(max(min(due - now, patience), 0))
-        self.exit_code = channel.exit_status
-
-    def _receive(self, channel: Any) -> bool:
-        got = False
-        if channel.recv_ready():
-            self._on_bytes(channel.recv(PIECE))
-            got = True
-        if channel.recv_stderr_ready():
-            self.stderr += channel.recv_stderr(PIECE)[: CAPTURE - len(self.stderr)]
-            got = True
-        return got
-
-    def _send(self, channel: Any, data: memoryview) -> None:
-        while data:
-            try:
-                data = data[channel.send(data[:PIECE]) :]
-            except TimeoutError:
-                self._check_alive(channel)
-            self._pulse()
-
-    def _check_alive(self, channel: Any) -> float:
-        """Ask a silent peer; close on one that does not answer. Seconds until the next look."""
-        now = time.monotonic()
-        if self._wire.heard > self._asked:
-            self._asked = 0.0
-        silent = now - self._wire.heard
-        if silent < ASK_AFTER:
-            return ASK_AFTER - silent
-        if not self._asked:
-            channel.get_transport().ask()
-            self._asked = now
-        elif now - self._asked >= DEAD_AFTER:
-            self._wire.hang_up()
-            raise Lost(f"no answer for {silent:.0f} s")
-        return self._asked + DEAD_AFTER - now
-
-
-class _Bell:
-    """What paramiko's buffers set and clear. Two of them share one event, so clearing is ours."""
-
-    def __init__(self, event: threading.Event) -> None:
-        self._event = event
-
-    def set(self) -> None:
-        self._event.set()
-
-    def clear(self) -> None:
-        """Not theirs to do: the other buffer may have set it."""
 
 
 class _Remote(fabric.runners.Remote):  # type: ignore[misc]  # fabric has no types

@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 
 from vmrunner import ssh
 from vmrunner.errors import ConfigError
+from vmrunner.exchange import PIECE
 from vmrunner.model import BuildState, Reason, Result
 from vmrunner.session.collect import Uncollected, collect
 from vmrunner.session.frames import Ended, Event, Frames, Lie, Log
@@ -182,7 +183,7 @@ class Session:
         pack = zlib.compressobj(1, wbits=31) if self._is_remote() else None
         sent, told = 0, time.monotonic()
         with self._job.source.open("rb") as file:
-            while data := file.read(ssh.PIECE):
+            while data := file.read(PIECE):
                 sent += len(data)
                 yield pack.compress(data) if pack else data
                 if time.monotonic() - told >= PROGRESS:

@@ -1,0 +1,321 @@
+"""Whole sessions, over a real sshd, with the supervisor's real program behind it."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.guest import Guest, booted
+from tests.sessions import Recorder, Running, make_job
+from tests.sshd import Proxy, Sshd, free_port, running, wait_for
+from vmrunner import archive, ssh
+from vmrunner.errors import Fenced
+from vmrunner.model import Address, ArtifactRule, BuildState, Reason, Result, Step
+from vmrunner.session import Session, Verdict
+from vmrunner.session import session as module
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with running(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+class World:
+    """One VM behind a proxy, and sessions on it."""
+
+    def __init__(self, sshd: Sshd, guest: Guest, proxy: Proxy, directory: Path) -> None:
+        self.sshd, self.guest, self.proxy = sshd, guest, proxy
+        self.artifacts = directory / "artifacts"
+        self.record = Recorder()
+
+    def session(self, *scripts: str, **options: Any) -> Session:
+        address = options.pop("address", self.proxy.address)
+        job = make_job(address, self.sshd.access, self.artifacts, *scripts, **options)
+        return Session(job, self.record.at())
+
+    def run(self, *scripts: str, **options: Any) -> Verdict:
+        return Running(self.session(*scripts, **options)).wait()
+
+    @property
+    def log(self) -> bytes:
+        return bytes(self.record.log_bytes)
+
+
+@pytest.fixture
+def world(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with booted(tmp_path / "vm") as guest:
+        proxy = Proxy(sshd.address)
+        monkeypatch.setattr(module, "SUPERVISOR", guest.supervisor)
+        monkeypatch.setattr(
+            ssh.Dialer, "__init__", _as(sshd.user, ssh.Dialer.__init__), raising=True
+        )
+        yield World(sshd, guest, proxy, tmp_path)
+        proxy.close()
+
+
+def _as(user: str, init: Any) -> Any:
+    """Sessions log in as root; here root may be somebody else."""
+    return lambda self, access: init(self, access, user=user)
+
+
+def test_a_build_from_source_to_artifacts(world: World, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "input").write_text("hello")
+    with (tmp_path / "source.tar").open("wb") as file:
+        archive.pack(source, file)
+    verdict = world.run(
+        "cat input; mkdir -p dist; tr a-z A-Z <input >dist/out",
+        source=tmp_path / "source.tar",
+        rules=[ArtifactRule(glob="dist/*"), ArtifactRule(glob="*.xml")],
+    )
+    assert verdict == Verdict(
+        result=Result.SUCCESS,
+        reason=Reason.EXIT_CODE,
+        exit_code=0,
+        message="artifacts: '*.xml' matched nothing",
+    )
+    assert world.log == b"hello"
+    assert (world.artifacts / "dist" / "out").read_text() == "HELLO"
+    assert world.record.states == [
+        BuildState.CONNECTING,
+        BuildState.PREPARING,
+        BuildState.RUNNING,
+        BuildState.COLLECTING,
+    ]
+    assert world.record.kinds() == [
+        "source",
+        "container",
+        "step_started",
+        "step_ended",
+        "artifacts",
+        "artifact_missing",
+    ]
+
+
+def test_an_argv_is_one_command_with_its_own_exit_code(world: World) -> None:
+    verdict = world.run(steps=[Step(argv=("sh", "-c", "echo \"$0\" '$x'; exit 7", "a b"))])
+    assert (verdict.result, verdict.exit_code) == (Result.FAILURE, 7)
+    assert world.log == b"a b $x\n"
+
+
+def test_artifacts_of_a_failed_build_come_when_asked_for_always(world: World) -> None:
+    rules = [ArtifactRule(glob="a"), ArtifactRule(glob="b", always=True)]
+    verdict = world.run("touch a b; exit 3", rules=rules)
+    assert verdict.exit_code == 3
+    assert [path.name for path in world.artifacts.iterdir()] == ["b"]
+
+
+def test_secrets_are_masked_and_their_number_too_short_is_told(world: World) -> None:
+    secrets = {"TOKEN": b"s3cr3t-value", "PIN": b"123"}
+    verdict = world.run("printf %s $TOKEN | base64; echo $TOKEN; echo $PIN", secrets=secrets)
+    assert verdict.result is Result.SUCCESS
+    assert world.log == b"***Cg==\n***\n123\n" or world.log.endswith(b"\n***\n123\n")
+    assert b"s3cr3t" not in world.log
+    assert ("secrets_too_short_to_mask", {"count": 1}) in world.record.events
+
+
+def test_output_comes_while_the_build_runs(world: World) -> None:
+    running = Running(world.session("echo first; sleep 3; echo second"))
+    wait_for(lambda: world.log == b"first\n")
+    assert running.verdict is None
+    assert running.wait().exit_code == 0
+    assert world.log == b"first\nsecond\n"
+
+
+def test_a_black_hole_in_mid_build_costs_no_byte(world: World) -> None:
+    running = Running(world.session("for i in $(seq 60); do seq $i 20000; sleep 0.1; done"))
+    wait_for(lambda: len(world.log) > 100_000)
+    world.proxy.stalled.set()
+    begun = time.monotonic()
+    wait_for(lambda: "connection_lost" in world.record.kinds())
+    assert time.monotonic() - begun < 15
+    world.proxy.stalled.clear()
+    assert running.wait().exit_code == 0
+    assert world.log == b"".join(b"%d\n" % n for i in range(1, 61) for n in range(i, 20_001))
+    assert "reconnected" in world.record.kinds()
+    assert len(world.guest.docker.created) == 1
+
+
+def test_ten_resets_cost_no_byte_and_leak_no_secret(world: World) -> None:
+    secret = b"a-secret-that-is-long-enough-to-straddle"
+    lines = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo $i $TOKEN; done; sleep 0.2;"
+    running = Running(world.session(lines * 10, secrets={"TOKEN": secret}))
+    for n in range(1, 11):
+        wait_for(lambda n=n: running.verdict or len(world.log) > n * 25_000)
+        world.proxy.cut()
+    assert running.wait().exit_code == 0
+    assert world.log == b"".join(b"%d ***\n" % i for i in range(1, 3001)) * 10
+    assert secret[:12] not in world.log
+
+
+def test_another_owner_goes_on_where_the_first_was(world: World) -> None:
+    """The first one is not told: it finds out, and leaves."""
+    secret = b"a-secret-that-is-long-enough-to-straddle"
+    script = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo $i $TOKEN; done; sleep 1; exit 5"
+    options: dict[str, Any] = {"secrets": {"TOKEN": secret}}
+    first = Running(world.session(script, **options))
+    wait_for(lambda: len(world.log) > 20_000)
+    second = Running(
+        world.session(
+            script, epoch=2, build={"state": BuildState.RUNNING, "steps_started": True}, **options
+        )
+    )
+    assert second.wait().exit_code == 5
+    with pytest.raises(Fenced):
+        first.wait()
+    assert world.log == b"".join(b"%d ***\n" % i for i in range(1, 20_001))
+    assert len(world.guest.docker.created) == 1
+
+
+def test_an_owner_that_comes_after_the_end_still_gets_all(world: World) -> None:
+    world.run("seq 1000; touch a; exit 4")
+    log, world.record = world.log, Recorder()
+    verdict = world.run("", epoch=2, rules=[ArtifactRule(glob="a", always=True)])
+    assert (verdict.exit_code, world.log) == (4, log)
+    assert (world.artifacts / "a").exists()
+
+
+@pytest.mark.parametrize("reason", [Reason.USER, Reason.OWNER_GONE])
+def test_cancel_reaches_the_build_and_brings_what_is_always_wanted(
+    world: World, reason: Reason
+) -> None:
+    rules = [ArtifactRule(glob="a", always=True)]
+    running = Running(world.session("touch a; echo begun; sleep 100", rules=rules))
+    wait_for(lambda: world.log == b"begun\n")
+    begun = time.monotonic()
+    running.session.stop(reason)
+    assert running.wait() == Verdict(result=Result.CANCELLED, reason=reason)
+    assert time.monotonic() - begun < 10
+    assert (world.artifacts / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("reason", "verdict"),
+    [
+        (Reason.DEADLINE, Verdict(result=Result.TIMEOUT, reason=Reason.DEADLINE)),
+        (Reason.VM_LOST, Verdict(result=Result.ERROR, reason=Reason.VM_LOST, lost=True)),
+        (Reason.PREEMPTED, Verdict(result=Result.ERROR, reason=Reason.PREEMPTED, lost=True)),
+    ],
+)
+def test_other_reasons_do_not_wait(world: World, reason: Reason, verdict: Verdict) -> None:
+    running = Running(world.session("echo begun; sleep 100"))
+    wait_for(lambda: world.log == b"begun\n")
+    begun = time.monotonic()
+    running.session.stop(reason)
+    assert running.wait() == verdict
+    assert time.monotonic() - begun < 3
+
+
+def test_stop_ends_waiting_for_a_vm_that_boots(world: World) -> None:
+    session = world.session("true", address=Address("127.0.0.1", free_port()))
+    running = Running(session)
+    session.stop(Reason.USER)
+    assert running.wait(5).reason is Reason.USER
+
+
+def test_a_vm_that_never_answers_failed_to_boot(world: World) -> None:
+    address = Address("127.0.0.1", free_port())
+    verdict = world.run("true", address=address, boot_seconds=0.5)
+    assert (verdict.reason, verdict.lost) == (Reason.BOOT_FAILED, True)
+    assert world.record.starts == 0
+
+
+def test_a_connection_that_stays_lost_is_lost_at_the_deadline(world: World) -> None:
+    running = Running(world.session("echo begun; sleep 100", deadline=6))
+    wait_for(lambda: world.log == b"begun\n")
+    world.proxy.refuse()
+    verdict = running.wait(20)
+    assert (verdict.reason, verdict.lost) == (Reason.CONNECTION_LOST, True)
+
+
+def test_a_missing_container_image_is_an_error_of_ours(world: World) -> None:
+    verdict = world.run("true", container="nope")
+    assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.IMAGE)
+    assert "debian:trixie" in verdict.message
+
+
+def test_timeouts_are_timeouts(world: World) -> None:
+    verdict = world.run("sleep 50", timeout=0.5)
+    assert (verdict.result, verdict.reason) == (Result.TIMEOUT, Reason.BUILD_TIMEOUT)
+    assert world.record.events[-1][0] == "step_started"
+
+
+def test_an_artifact_archive_that_climbs_writes_nothing_and_is_no_success(
+    world: World, tmp_path: Path
+) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        info = tarfile.TarInfo("../../evil")
+        tar.addfile(info)
+    (tmp_path / "evil.tar").write_bytes(buffer.getvalue())
+    liar = tmp_path / "liar"
+    liar.write_text(
+        f'#!/bin/sh\n[ $1 = collect ] || exec {world.guest.supervisor} "$@"\n'
+        f"echo '[1]'; cat {tmp_path}/evil.tar\n"
+    )
+    liar.chmod(0o755)
+    world.guest.supervisor = str(liar)
+    module.SUPERVISOR = str(liar)  # type: ignore[misc]  # the fixture puts it back
+    verdict = world.run("true", rules=[ArtifactRule(glob="x")])
+    assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
+    assert "'../../evil' contains '..'" in verdict.message
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_artifacts_over_their_cap_are_refused(world: World) -> None:
+    rules = [ArtifactRule(glob="big")]
+    verdict = world.run("head -c 3000000 /dev/zero >big", rules=rules, artifact_bytes=1 << 20)
+    assert verdict.result is Result.ERROR
+    assert "'big' brings it to 3000000 bytes" in verdict.message
+
+
+LIES = {
+    "junk": ("head -c 100000 /dev/zero", "without a header"),
+    "a log that begins later": ("printf 'L 5 1\\nx'", "is at byte 0, and it sent byte 5"),
+    "an endless log": (
+        'i=0; while :; do printf "L $i 100000\\n"; head -c 100000 /dev/zero; i=$((i+100000)); done',
+        "more log than",
+    ),
+    "a wish that nobody had": (
+        'e=\'{"seq":0,"kind":"ended","offset":0,"reason":"user"}\'; printf "E ${#e}\\n$e"; sleep 1',
+        "nobody did",
+    ),
+    "no end": ("exit 0", "exit code 0"),
+    "a stale epoch": ("exit 3", "there is none"),
+    "a log that shrank": ("exit 4", "shorter"),
+    "a dead supervisor": ("exit 5", "died"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_vm_that_lies_gets_an_error_with_a_reason(
+    world: World, tmp_path: Path, name: str
+) -> None:
+    script, message = LIES[name]
+    liar = tmp_path / "liar"
+    liar.write_text(f"#!/bin/sh\n{script}\n")
+    liar.chmod(0o755)
+    module.SUPERVISOR = str(liar)  # type: ignore[misc]  # the fixture puts it back
+    verdict = world.run("true", log_bytes=1 << 20)
+    assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
+    assert message in verdict.message
+
+
+def test_nothing_remains(world: World) -> None:
+    before = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    for n in range(3):
+        world.record = Recorder()
+        world.run("true", epoch=n + 1)
+    world.proxy.cut()
+    wait_for(lambda: threading.active_count() <= before[0] + 6)
