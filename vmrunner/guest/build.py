@@ -14,6 +14,7 @@ import os
 import select
 import shlex
 import signal
+import socket
 import termios
 import time
 from contextlib import suppress
@@ -60,6 +61,14 @@ def exports(env: dict[str, bytes]) -> bytes:
         quoted = b"'" + value.replace(b"'", b"'\\''") + b"'"
         lines.append(b"export " + shlex.quote(name).encode() + b"=" + quoted + b"\n")
     return b"".join(lines)
+
+
+def _received(connection: socket.socket) -> bytes:
+    """What has come on it; nothing once its end has."""
+    try:
+        return connection.recv(65536)
+    except OSError as error:
+        raise docker.DockerError(0, f"dockerd did not answer: {error}") from error
 
 
 class Build:
@@ -166,6 +175,7 @@ class Build:
         poll = select.poll()
         with docker.send("POST", f"/containers/{docker.NAME}/wait") as exit_wait:
             exit_wait.settimeout(None)
+            response = b""  # its head comes at once, its body when the container has ended
             for fd in (self._log, self._control, exit_wait.fileno()):
                 poll.register(fd, select.POLLIN)
             looked = 0.0
@@ -175,8 +185,10 @@ class Build:
                     self._hear()
                 if self._log in ready:
                     self._copy(READ)
-                if exit_wait.fileno() in ready:
-                    code = int(docker.answer(exit_wait)["StatusCode"])
+                if exit_wait.fileno() in ready and (part := _received(exit_wait)):
+                    response += part
+                elif exit_wait.fileno() in ready:
+                    code = int(docker.decoded(response)["StatusCode"])
                     while self._copy(READ):
                         pass
                     return code

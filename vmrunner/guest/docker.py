@@ -63,7 +63,12 @@ def answer(connection: socket.socket) -> Any:
             parts.append(part)
     except OSError as error:
         raise DockerError(0, f"dockerd did not answer: {error}") from error
-    head, _, body = b"".join(parts).partition(b"\r\n\r\n")
+    return decoded(b"".join(parts))
+
+
+def decoded(response: bytes) -> Any:
+    """The answer in a whole response; None when it is empty."""
+    head, _, body = response.partition(b"\r\n\r\n")
     try:
         status = int(head.split(None, 2)[1])
         value = json.loads(body) if body.strip() else None
