@@ -18,6 +18,7 @@ from vmrunner.following import Followers, Following
 from vmrunner.launching import Launcher
 from vmrunner.lifecycle import End, Sign, cancelled, end_of_sign, sign
 from vmrunner.model import (
+    Address,
     Build,
     BuildState,
     Death,
@@ -276,41 +277,69 @@ class Crew:
     # --- see ---
 
     def see(self, view: View, seen: Mapping[str, Seen]) -> None:
-        """What the looks mean."""
+        """What the looks mean. What many show at once is written in one transaction."""
+        dead: list[Instance] = []
+        reached: list[tuple[Instance, Address]] = []
         for name, sight in seen.items():
             row = view.mine.get(name)
-            if row is not None:
+            if row is None:
+                continue
+            what = sign(row, sight)
+            if what is Sign.DEAD:
+                dead.append(row)
+            elif what is Sign.REACHABLE and sight.address is not None:
+                reached.append((row, sight.address))
+            else:
                 with self._desk.guard("see", row.build):
-                    self._see(view, row, sight)
+                    self._see(view, row, sight, what)
+        with self._desk.guard("close"):
+            self._close(view, dead)
+        with self._desk.guard("reach"):
+            self._reach(view, reached)
 
-    def _see(self, view: View, row: Instance, seen: Seen) -> None:
+    def _close(self, view: View, dead: list[Instance]) -> None:
+        """They were to die, and they are seen dead."""
+        for provider in {row.provider for row in dead}:
+            own = [row for row in dead if row.provider == provider]
+            entries = [(row.id, row.epoch, row.death or Death.DONE) for row in own]
+            self._desk.ledger.instances.close_all(entries, self._desk.now(own[0]))
+        for row in dead:
+            self._undertaker.done(row.id)
+            view.mine.pop(row.id, None)
+
+    def _reach(self, view: View, reached: list[tuple[Instance, Address]]) -> None:
+        """They can be connected to: a session each, unless it has one."""
         desk = self._desk
-        what = sign(row, seen)
+        fresh = [
+            (row, address)
+            for row, address in reached
+            if self._driven_here(view, row) and self._followers.of(row.build) is None
+        ]
+        noted = desk.ledger.instances.addresses(
+            [(row.id, row.epoch, address) for row, address in fresh]
+        )
+        for row, address in fresh:
+            if row.id in noted:
+                # The build as it is now: recorded since this tick read it, maybe.
+                build = desk.ledger.builds.get(row.build)
+                if build.epoch == row.epoch:
+                    self._followers.start(build, replace(row, address=address))
+
+    def _driven_here(self, view: View, row: Instance) -> bool:
+        build = view.builds.get(row.build)
+        return build is not None and build.instance == row.id and build.owner == self._desk.id
+
+    def _see(self, view: View, row: Instance, seen: Seen, what: Sign) -> None:
+        desk = self._desk
         if row.state is InstanceState.DELETING and row.ref is None:
             self._undertaker.found(row.id, seen.ref)
-        if what is Sign.DEAD:
-            now = desk.now(row)
-            desk.ledger.instances.close(
-                row.id, epoch=row.epoch, death=row.death or Death.DONE, now=now
-            )
-            self._undertaker.done(row.id)
-            del view.mine[row.id]
-            return
-        build = view.builds.get(row.build)
-        if build is None or build.instance != row.id or build.owner != desk.id:
+        if not self._driven_here(view, row):
             return
         if what is Sign.BORN:
             desk.ledger.instances.record([(row.id, row.epoch, seen.ref)], desk.now(row))
             desk.wake()
-        elif what is Sign.REACHABLE and seen.address is not None:
-            if self._followers.of(build.id) is None:
-                desk.ledger.instances.address(row.id, row.epoch, seen.address)
-                # The build as it is now: recorded since this tick read it, maybe.
-                build = desk.ledger.builds.get(build.id)
-                if build.epoch == row.epoch:
-                    self._followers.start(build, replace(row, address=seen.address))
         elif what in _ENDED:
-            self._ended(view, build, row, what)
+            self._ended(view, view.builds[row.build], row, what)
 
     def _ended(self, view: View, build: Build, row: Instance, what: Sign) -> None:
         """The VM ended under its build. Its session may have the exit code already: ask it."""

@@ -1,7 +1,7 @@
 """How builds end: finish, hold or queue again; and then their VM must die.
 
-A verdict is written before its VM is doomed, so that a crash in between loses no exit code. A lost
-attempt is the other way round: its VM is dying before the next one may be asked for (promise 3).
+A verdict and the doom of its VM are one transaction, so that no crash loses an exit code or forgets
+a VM. Of a lost attempt the VM is dying before the next one may be asked for (promise 3).
 """
 
 from __future__ import annotations
@@ -46,8 +46,16 @@ class Endings:
         if self._keeps(build, row, end):
             self._hold(build, row, end)
             return None
-        self.finish(build, end)
-        return self._doom(row, Death.DONE, end.message)
+        self.finish(build, end, doom=Death.DONE)
+        now = self._desk.now(row)
+        return replace(
+            row,
+            state=InstanceState.DELETING,
+            state_since=now,
+            epoch=row.epoch + 1,
+            death=Death.DONE,
+            delete_at=now,
+        )
 
     def dead(self, build: Build, row: Instance) -> None:
         """Its VM is dying or gone, and it has no verdict yet, or was held."""
@@ -76,8 +84,9 @@ class Endings:
         else:
             self.finish(build, end)
 
-    def finish(self, build: Build, end: End) -> None:
-        """End the build; its packed source goes with it."""
+    def finish(self, build: Build, end: End, *, doom: Death | None = None) -> None:
+        """End the build, and with `doom` its VM in the same transaction. Its packed source goes
+        with it."""
         desk = self._desk
         desk.ledger.builds.finish(
             build.id,
@@ -88,6 +97,7 @@ class Endings:
             message=end.message,
             now=self._now(build),
             cost=self._cost(build),
+            doom=doom,
         )
         self.held_back.pop(build.id, None)
         (desk.places.sources / f"{build.id}.tar").unlink(missing_ok=True)

@@ -73,7 +73,16 @@ EFFECTS = {
         "request_cancel",
         "renew",
     },
-    "instances": {"start", "record", "next_offer", "address", "doom", "tried", "close"},
+    "instances": {
+        "start",
+        "record",
+        "next_offer",
+        "addresses",
+        "doom",
+        "tried",
+        "close",
+        "close_all",
+    },
     "logs": {"append"},
     "events": {"add"},
     "engines": {"join", "beat", "leave"},
@@ -334,6 +343,7 @@ class Node:
             task.step()  # it finds itself dead, and ends
         self.tasks = []
         self._ledger.close()
+        self.engine._listener.close()
 
     def close(self) -> None:
         if not self.dead:

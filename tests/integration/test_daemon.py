@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from vmrunner import daemon, ids, process
+from vmrunner import daemon, ids, process, wake
+from vmrunner import engine as engine_module
 from vmrunner.daemon import Bounded, Daemon, reap
 from vmrunner.desk import EngineLimits
 from vmrunner.engine import Engine
@@ -129,6 +131,21 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     ledger.close()
 
 
+@contextlib.contextmanager
+def ticking(engine: Engine) -> Iterator[None]:
+    """Let it run in a thread."""
+    stop = threading.Event()
+    thread = threading.Thread(target=engine.run, args=(stop.is_set,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        engine.wake()
+        thread.join(30)
+        engine.close()
+
+
 def until(true: Callable[[], Any], what: str, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not true():
@@ -178,41 +195,29 @@ def test_sigterm_hands_over_and_the_next_engine_goes_on(shop: Shop) -> None:
     assert shop.ledger.engines.list() == []
 
     Session.go.set()
-    engine = shop.engine()
-    stop = threading.Event()
-    other = threading.Thread(target=engine.run, args=(stop.is_set,))
-    other.start()
-    until(lambda: shop.ledger.builds.get(build.id).finished, "the end")
-    stop.set()
-    engine.wake()
-    other.join(30)
-    engine.close()
+    with ticking(shop.engine()):
+        until(lambda: shop.ledger.builds.get(build.id).finished, "the end")
     done = shop.ledger.builds.get(build.id)
     assert done.result is Result.SUCCESS
     assert done.epoch > left.epoch
     assert shop.cloud.counts["create"] == 1
 
 
-def test_a_submit_wakes_an_engine_of_another_process_at_once(shop: Shop) -> None:
-    from vmrunner import wake
-
+def test_a_submit_wakes_an_engine_of_another_process_at_once(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between ticks there would be minutes here: without the hint it would never be in time."""
+    monkeypatch.setattr(engine_module, "IDLE", 300.0)
+    monkeypatch.setattr(engine_module, "BUSY", 300.0)
     engine = shop.engine()
-    stop = threading.Event()
-    thread = threading.Thread(target=engine.run, args=(stop.is_set,))
-    thread.start()
-    until(lambda: engine.idle, "idle")
-    started = time.monotonic()
-    build = shop.submit()
-    wake.poke(shop.root / "wake")
-    until(lambda: shop.ledger.builds.get(build.id).state is BuildState.RUNNING, "running")
-    assert time.monotonic() - started < 1.5
-    shop.ledger.builds.request_cancel(build.id, Reason.USER, time.time())
-    wake.poke(shop.root / "wake")
-    until(lambda: shop.ledger.builds.get(build.id).finished, "the end")
-    stop.set()
-    engine.wake()
-    thread.join(30)
-    engine.close()
+    with ticking(engine):
+        until(lambda: engine.idle, "idle")
+        build = shop.submit()
+        wake.poke(shop.root / "wake")
+        until(lambda: shop.ledger.builds.get(build.id).state is BuildState.RUNNING, "running")
+        shop.ledger.builds.request_cancel(build.id, Reason.USER, time.time())
+        wake.poke(shop.root / "wake")
+        until(lambda: shop.ledger.builds.get(build.id).finished, "the end")
 
 
 def test_reap_ends_what_a_dead_submitter_left_and_nothing_else(shop: Shop) -> None:

@@ -107,8 +107,7 @@ def test_doom_fences_whoever_drove_it(ledger: Ledger) -> None:
     assert doomed.epoch == ledger.builds.get("b-1").epoch == 2
     with pytest.raises(Fenced):
         ledger.logs.append("b-1", 1, 1, offset=1, data=b"x", now=206.0)
-    with pytest.raises(Fenced):
-        ledger.instances.address("vm-1", 1, Address("127.0.0.1"))
+    assert ledger.instances.addresses([("vm-1", 1, Address("127.0.0.1"))]) == set()
     for epoch in (1, 2):
         assert ledger.instances.doom("vm-1", seen_epoch=epoch, death=Death.STUCK, now=207.0) is None
     end = ledger.builds.finish(
@@ -155,10 +154,23 @@ def test_closing_is_final_and_erases_what_was_sealed(ledger: Ledger) -> None:
 
 def test_an_address_is_noted_by_the_owner_alone(ledger: Ledger) -> None:
     running(ledger)
-    ledger.instances.address("vm-1", 1, Address("127.0.0.1", 2222))
+    assert ledger.instances.addresses([("vm-1", 1, Address("127.0.0.1", 2222))]) == {"vm-1"}
     assert ledger.instances.get("vm-1").address == Address("127.0.0.1", 2222)
-    with pytest.raises(Fenced):
-        ledger.instances.address("vm-1", 0, Address("127.0.0.2"))
+    assert ledger.instances.addresses([("vm-1", 0, Address("127.0.0.2"))]) == set()
+    assert ledger.instances.get("vm-1").address == Address("127.0.0.1", 2222)
+
+
+def test_a_verdict_and_the_doom_of_its_vm_are_one(ledger: Ledger) -> None:
+    running(ledger)
+    row = ledger.instances.get("vm-1")
+    ledger.builds.finish(
+        "b-1", epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, now=300.0, doom=Death.DONE
+    )
+    doomed = ledger.instances.get("vm-1")
+    assert (doomed.state, doomed.death, doomed.epoch) == (S.DELETING, Death.DONE, row.epoch + 1)
+    closed = ledger.instances.close_all([("vm-1", 1, Death.DONE), ("vm-1", 2, Death.STUCK)], 301.0)
+    assert closed == {"vm-1"}
+    assert ledger.instances.get("vm-1").death is Death.DONE
 
 
 def test_the_database_itself_refuses_a_second_live_instance(ledger: Ledger) -> None:

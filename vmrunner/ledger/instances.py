@@ -12,7 +12,7 @@ from vmrunner.errors import Fenced
 from vmrunner.ledger import codec
 from vmrunner.ledger.database import Prepared, arg, inserts
 from vmrunner.ledger.events import INSERT_EVENT, add_event
-from vmrunner.ledger.moves import DYING, instance_before, moved
+from vmrunner.ledger.moves import DOOM, DYING, instance_before, moved
 from vmrunner.ledger.roll import Roll
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.ledger.values import Launch
@@ -107,23 +107,6 @@ _ADDRESS = Prepared(
     update(INSTANCES)
     .where(_i.id == arg("id"), _i.epoch == arg("epoch"), _i.state.not_in(DYING))
     .values(address=arg("address"))
-)
-_DOOM = Prepared(
-    update(INSTANCES)
-    .where(
-        _i.id == arg("id"),
-        _i.epoch == arg("epoch"),
-        _i.state.in_(instance_before(InstanceState.DELETING)),
-    )
-    .values(
-        state=InstanceState.DELETING.value,
-        state_since=arg("now"),
-        epoch=_i.epoch + 1,
-        death=arg("death"),
-        message=arg("message"),
-        delete_at=arg("now"),
-    )
-    .returning(*codec.INSTANCE)
 )
 _FENCE_BUILD = Prepared(
     update(BUILDS)
@@ -226,15 +209,19 @@ class Instances(Roll):
 
         return self._database.write(work)
 
-    def address(self, instance_id: str, epoch: int, address: Address) -> None:
-        """Note where SSH answers. Raises Fenced."""
-        text = codec.address_text(address)
+    def addresses(self, found: Sequence[tuple[str, int, Address]]) -> set[str]:
+        """Note where SSH answers, for (instance id, epoch, address). Returns the ids that were
+        noted; another has another owner or dies."""
+        texts = [(name, epoch, codec.address_text(address)) for name, epoch, address in found]
 
-        def work(connection: Connection) -> None:
-            if not _ADDRESS(connection, id=instance_id, epoch=epoch, address=text).rowcount:
-                raise Fenced(f"{instance_id} has another owner or dies: epoch {epoch} is over")
+        def work(connection: Connection) -> set[str]:
+            return {
+                name
+                for name, epoch, text in sorted(texts)
+                if _ADDRESS(connection, id=name, epoch=epoch, address=text).rowcount
+            }
 
-        self._database.write(work)
+        return self._database.write(work) if texts else set()
 
     # --- death ---
 
@@ -247,7 +234,7 @@ class Instances(Roll):
 
         def work(connection: Connection) -> Instance | None:
             self._lock(connection, [instance_id])
-            row = _DOOM(
+            row = DOOM(
                 connection, id=instance_id, epoch=seen_epoch, death=death.value, now=now,
                 message=message,
             ).first()  # fmt: skip
@@ -275,6 +262,19 @@ class Instances(Roll):
             return self._close(connection, instance_id, epoch, death, now, message)
 
         return self._database.write(work)
+
+    def close_all(self, dead: Sequence[tuple[str, int, Death]], now: float) -> set[str]:
+        """The same for (instance id, epoch, reason) in one transaction; the ids that it closed."""
+
+        def work(connection: Connection) -> set[str]:
+            self._lock(connection, [name for name, _, _ in dead])
+            return {
+                name
+                for name, epoch, death in sorted(dead)
+                if self._close(connection, name, epoch, death, now, "")
+            }
+
+        return self._database.write(work) if dead else set()
 
     # --- within ---
 

@@ -16,7 +16,7 @@ from vmrunner.ledger.database import Database, Prepared, arg
 from vmrunner.ledger.events import put_event
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.lifecycle import BUILD_NEXT, INSTANCE_NEXT
-from vmrunner.model import Build, BuildState, InstanceState, Reason, Result
+from vmrunner.model import Build, BuildState, Death, InstanceState, Reason, Result
 
 _b, _i = BUILDS.c, INSTANCES.c
 DYING: Final = (InstanceState.DELETING.value, InstanceState.GONE.value)
@@ -66,6 +66,23 @@ _INSTANCE = {
     for to in InstanceState
 }
 _INSTANCE_STATE = Prepared(select(_i.epoch, _i.state).where(_i.id == arg("id")))
+DOOM = Prepared(
+    update(INSTANCES)
+    .where(
+        _i.id == arg("id"),
+        _i.epoch == arg("epoch"),
+        _i.state.in_(instance_before(InstanceState.DELETING)),
+    )
+    .values(
+        state=InstanceState.DELETING.value,
+        state_since=arg("now"),
+        epoch=_i.epoch + 1,
+        death=arg("death"),
+        message=arg("message"),
+        delete_at=arg("now"),
+    )
+    .returning(*codec.INSTANCE)
+)
 _STEPS = Prepared(
     update(BUILDS)
     .where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.steps_started == false())
@@ -235,11 +252,13 @@ class Moves:
         exit_code: int | None = None,
         message: str = "",
         cost: float = 0.0,
+        doom: Death | None = None,
     ) -> Build:
         """End it, release it, erase its secrets. The verdict of a held build stands; a finished
-        build is returned as it is."""
+        build is returned as it is. `doom`: its instance must die of this from then on, at an
+        epoch one higher, unless it is dying already."""
         return self._end(
-            _FINISH, build_id, epoch, BuildState.FINISHED, now,
+            _FINISH, build_id, epoch, BuildState.FINISHED, now, doom,
             result=result.value, reason=reason.value, exit_code=exit_code, message=message,
             cost=cost,
         )  # fmt: skip
@@ -304,6 +323,7 @@ class Moves:
         epoch: int,
         to: BuildState,
         now: float,
+        doom: Death | None = None,
         **values: Any,
     ) -> Build:
         def work(connection: Connection) -> Build:
@@ -318,6 +338,11 @@ class Moves:
             put_event(connection, build_id, row[-1], "phase", now, state=to.value, **facts)
             if to is BuildState.HELD and build.instance is not None:
                 _move_instance(connection, build.instance, epoch, InstanceState.HELD, now)
+            if doom is not None and build.instance is not None:
+                DOOM(
+                    connection, id=build.instance, epoch=epoch, death=doom.value, now=now,
+                    message="",
+                )  # fmt: skip
             return build
 
         return self._database.write(work)
