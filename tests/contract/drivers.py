@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from vmrunner import ids
-from vmrunner.model import Order, Role, Scope, Spec
+from vmrunner.model import Network, Order, Role, Scope, Spec
 from vmrunner.providers import Provider
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 
@@ -102,7 +102,8 @@ def make_order(provider: Provider, *, ttl: float = 600) -> Order:
         installation=INSTALLATION,
         generation=GENERATION,
         role=Role.BUILD,
-        offer=provider.offers(Spec())[0],
+        offer=provider.offers(Spec(network=Network.NONE))[0],
         deadline=float(int(provider.now() + ttl)),
         user_data=b"#cloud-config\n{}\n",
+        network=Network.NONE,  # a test's guest sends nothing from this machine
     )
