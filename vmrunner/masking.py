@@ -28,6 +28,10 @@ class Masker:
         secrets = tuple(secrets)
         self.ignored = sum(1 for secret in secrets if len(secret.strip()) < SHORTEST)
         self._needles = needles(secrets)
+        # Where none of those that hold no other is, none is.
+        self._least = tuple(
+            needle for needle in self._needles if sum(n in needle for n in self._needles) == 1
+        )
         self._text = b""
         self._covered = 0  # so many bytes of `_text` belong to a stretch that began before it
         self._before = 0  # of which so many bytes are gone from `_text` already
@@ -87,7 +91,8 @@ class Masker:
     def _stretches(self) -> Iterator[tuple[int, int]]:
         """Where secrets lie, in order; those that overlap are one."""
         spans = [(0, self._covered)] if self._covered else []
-        for needle in self._needles:
+        there = any(needle in self._text for needle in self._least)
+        for needle in self._needles if there else ():
             at = -1
             while (at := self._text.find(needle, at + 1)) >= 0:
                 spans.append((at, at + len(needle)))
