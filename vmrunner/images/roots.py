@@ -11,6 +11,7 @@ import os
 import shlex
 import stat
 import tarfile
+import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -63,9 +64,16 @@ def sweep(place: Path, programs: Programs) -> None:
     """Remove what dead builds left in `place` (the caller holds the cache's lock)."""
     for left in sorted(place.iterdir()):
         argv = ["rm", "-rf", "--one-file-system", "--", str(left)]
-        if os.geteuid() != 0:
+        if left.lstat().st_uid != os.geteuid():  # made in a user namespace: undone in one
             argv = ["mmdebstrap", "--unshare-helper", *argv]
-        programs.run(argv, what=f"removing {left}", timeout=300)
+        for patience in (1.0, 2.0, 4.0, 0.0):
+            try:
+                programs.run(argv, what=f"removing {left}", timeout=300)
+                break
+            except ImageError:  # the dead build's programs are just ending
+                if not patience:
+                    raise
+                time.sleep(patience)
 
 
 def check_user() -> None:

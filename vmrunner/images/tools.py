@@ -33,6 +33,14 @@ PACKAGES: Final[Mapping[str, str]] = {
 #: mke2fs reads the root's tar with it, and finds it only when it runs
 LIBARCHIVE: Final = "libarchive13t64"
 
+#: When the builder is gone (or says so) its program ends with all that it started. A shell stands
+#: between, because mmdebstrap ignores the signal and goes on.
+_GUARD: Final = """
+trap 'trap "" TERM; kill -TERM 0; sleep 2; kill -KILL 0' TERM
+"$@" &
+wait $!
+"""
+
 _TAIL: Final = 20  # lines of output that an error shows
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -113,7 +121,7 @@ class Programs:
             if self.stopped:
                 raise ImageError("stopped")
             child = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", "--", *argv],
+                ["setpriv", "--pdeathsig", "TERM", "--", "sh", "-c", _GUARD, "sh", *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if stdout is None else stdout,
                 stderr=subprocess.STDOUT if stdout is None else subprocess.PIPE,
