@@ -1,8 +1,9 @@
 """A vmrunner whose clouds are fake and whose builds do what their steps spell, for tests of the
 command line and the API: the parts are joined through `Wiring`, as in production.
 
-A step's lines: `say TEXT` · `hex BYTES` · `sleep SECONDS` · `until FILE` (exists) · `exit CODE`
-· `artifact PATH TEXT` · `lose` (the VM). `python -m tests.scripted ARGS` is its command line.
+A step's lines: `say TEXT` · `hex BYTES` · `sleep SECONDS` · `deaf SECONDS` (to any wish)
+· `until FILE` (exists) · `exit CODE` · `artifact PATH TEXT` · `lose` (the VM).
+`python -m tests.scripted ARGS` is its command line.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class Scripted:
             self._log(bytes.fromhex(rest))
         elif word == "sleep":
             self._stopped.wait(float(rest))
+        elif word == "deaf":
+            threading.Event().wait(float(rest))
         elif word == "until":
             while not Path(rest).exists() and not self._stopped.wait(0.02):
                 pass

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from vmrunner import config, process
+from vmrunner import config, ids, process
 from vmrunner.config import Paths, Settings
 from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.model import Limits
@@ -189,7 +189,7 @@ class Wiring:
             }
             if self.settings.secret_key is not None:
                 environ["VMRUNNER_SECRET_KEY"] = self.settings.secret_key.get_secret_value()
-            subprocess.Popen(
+            child = subprocess.Popen(
                 [*self.program, "serve", "--until-idle"],
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
@@ -198,6 +198,9 @@ class Wiring:
                 cwd="/",
                 start_new_session=True,
             )
+            # In its name, so that whoever asks next does not start another before it is up.
+            who = process.of(child.pid)
+            self.ledger.engines.join(ids.engine_id(), who, BACKGROUND, time.time())
         except OSError as error:
             raise ConfigError(f"the background engine cannot be started: {error}") from None
         finally:

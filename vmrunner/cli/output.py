@@ -129,7 +129,7 @@ def live(text: str) -> None:
     """Draw a line on stderr that is replaced by whatever is said next."""
     global _live
     try:
-        width = os.get_terminal_size(sys.stderr.fileno()).columns
+        width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except OSError:
         width = 80
     sys.stderr.write(f"\r\x1b[K{clean(text)[: width - 1]}")

@@ -1,0 +1,248 @@
+"""What needs a process of its own: signals, pipes that close, terminals, background engines."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.scripted import ScriptedWiring, wait_until
+from vmrunner import config, configfile
+from vmrunner.ledger import Ledger
+from vmrunner.model import Build, Reason
+
+ROOT = Path(__file__).parents[2]
+CONFIG = "default_provider = 'fake'\n[providers.fake]\nkind = 'fake'\n"
+
+
+class Home:
+    """A vmrunner of its own, whose clouds are fake."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.started: list[subprocess.Popen[bytes]] = []
+        (root / "vmrunner.toml").write_text(CONFIG)
+        foreign = ("VMRUNNER_", "GITHUB_", "GITLAB_", "NO_COLOR")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+        xdg = {f"XDG_{name}_HOME": str(root / name.lower()) for name in ("DATA", "CONFIG", "CACHE")}
+        self.env = kept | xdg | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}
+
+    def start(self, *argv: str, **options: Any) -> subprocess.Popen[bytes]:
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.scripted", *argv],
+            cwd=self.root,
+            env=self.env,
+            stdin=options.pop("stdin", subprocess.DEVNULL),
+            **options,
+        )
+        self.started.append(process)
+        return process
+
+    def run(self, *argv: str) -> tuple[int, bytes, bytes]:
+        process = self.start(*argv)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    def job(self, *lines: str) -> tuple[str, ...]:
+        path = self.root / "job.yml"
+        path.write_text(json.dumps({"jobs": {"j": {"steps": ["\n".join(lines)]}}}))
+        return ("-f", str(path), "j")
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Read here: a process of its own costs a second."""
+        environ = {"VMRUNNER_DATABASE_URL": f"sqlite:///{self.root}/data/vmrunner/ledger.db"}
+        loaded = configfile.load(environ=environ, start=self.root)
+        paths = config.Paths(data=self.root / "data/vmrunner", cache=self.root)
+        wiring = ScriptedWiring(loaded.settings)
+        wiring.paths = paths
+        return wiring.ledger
+
+    def builds(self) -> list[Build]:
+        return self.ledger.builds.list()
+
+    def engines(self) -> list[int]:
+        """Pids of background engines of this home."""
+        mark = f"XDG_DATA_HOME={self.root}/data".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                serving = b"--until-idle" in (entry / "cmdline").read_bytes()
+                if serving and mark in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except (OSError, ValueError):
+                continue
+        return found
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = Home(tmp_path)
+    yield home
+    home.ledger.close()
+    for process in home.started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+    for pid in home.engines():
+        os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not home.engines(), what="the background engine to end")
+
+
+def read_until(process: subprocess.Popen[bytes], word: bytes) -> bytes:
+    assert process.stderr is not None
+    text = b""
+    while word not in text:
+        line = process.stderr.readline()
+        assert line, text
+        text += line
+    return text
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_cancels_and_waits_for_the_vm_to_go(
+    home: Home, number: signal.Signals, code: int
+) -> None:
+    run = home.start("run", *home.job("say begun", "sleep 60"))
+    assert run.stdout is not None
+    assert run.stdout.readline() == b"begun\n"
+    run.send_signal(number)
+    _, err = run.communicate(timeout=20)
+    assert run.returncode == code
+    assert b"cancelling b-" in err
+    last = err.splitlines()[-1]
+    assert last.startswith(b"vmrunner: result=cancelled reason=user exit_code= build=b-")
+    assert home.ledger.instances.open() == []
+
+
+def test_the_second_signal_leaves_at_once_and_says_what_ends_the_vm(home: Home) -> None:
+    run = home.start("run", *home.job("say begun", "deaf 60"))
+    assert run.stdout is not None
+    assert run.stdout.readline() == b"begun\n"
+    run.send_signal(signal.SIGINT)
+    read_until(run, b"once more leaves at once")
+    began = time.monotonic()
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=20)
+    assert time.monotonic() - began < 5
+    assert run.returncode == 130
+    (build,) = home.builds()
+    assert f"leaving {build.id}: its VM ends with the next `vmrunner reap`, at" in err.decode()
+
+
+def test_a_signal_while_nothing_was_submitted_ends_it(home: Home) -> None:
+    os.mkfifo(home.root / "fifo")
+    run = home.start("run", "--secret", f"S=@{home.root}/fifo", "--", "say", "x")
+    with (home.root / "fifo").open("wb"):  # it waits for the secret now
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=20)
+    assert run.returncode == 130
+    assert b"Traceback" not in err
+    assert not (home.root / "data").exists()
+
+
+def test_a_build_cancelled_from_elsewhere_is_143(home: Home) -> None:
+    run = home.start("run", *home.job("say begun", "sleep 60"))
+    assert run.stdout is not None
+    assert run.stdout.readline() == b"begun\n"
+    (build,) = home.builds()
+    home.ledger.builds.request_cancel(build.id, Reason.USER, time.time())
+    _, err = run.communicate(timeout=20)
+    assert run.returncode == 143
+    assert b"result=cancelled reason=user" in err.splitlines()[-1]
+
+
+def test_a_detached_build_prints_its_id_and_is_driven_in_the_background(home: Home) -> None:
+    go = home.root / "go"
+    code, out, err = home.run("run", "-d", *home.job("say begun", f"until {go}", "exit 5"))
+    assert code == 0, err
+    build = out.decode().strip()
+    assert out == f"{build}\n".encode()
+    assert len(home.engines()) == 1
+    code, again, _ = home.run("run", "-d", "--", "say", "second")
+    assert len(home.engines()) == 1, "the one that is there serves both"
+    watch = home.start("watch", build)
+    assert watch.stdout is not None
+    assert watch.stdout.readline() == b"begun\n"
+    watch.send_signal(signal.SIGINT)
+    watch.communicate(timeout=20)
+    assert watch.returncode == 130, "it stops watching"
+    assert home.builds()[1].state == "running", "and the build goes on"
+    follow = home.start("logs", "-f", build)
+    go.touch()
+    out, err = follow.communicate(timeout=20)
+    assert (follow.returncode, out, err) == (5, b"begun\n", b"")
+    second = home.start("watch", again.decode().strip())
+    second.communicate(timeout=20)
+    assert second.returncode == 0
+
+
+def test_a_build_is_kept_on_failure_until_it_is_cancelled(home: Home) -> None:
+    done = home.run("run", "--keep-on-failure", "10m", "--", "exit", "6")
+    assert done[0] == 6
+    assert b"its VM is kept: vmrunner ssh b-" in done[2]
+    (build,) = home.builds()
+    assert (build.state, build.result, build.submitter) == ("held", "failure", None)
+    assert home.run("extend", build.id, "5m")[0] == 0
+    longer = home.builds()[0].hold_until
+    assert longer is not None
+    assert build.hold_until is not None
+    assert longer > build.hold_until
+    capped = home.run("extend", build.id, "9h")
+    assert b"not past the VM's deadline" in capped[2]
+    assert home.run("cancel", build.id)[0] == 0
+    wait_until(lambda: home.builds()[0].finished, what="the held build to end")
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(home: Home) -> None:
+    build = home.run("run", *home.job(*["hex " + "61" * 8000] * 40))[2].split(b"build=")[1]
+    logs = home.start("logs", build.decode().strip())
+    assert logs.stdout is not None
+    logs.stdout.read(10)
+    logs.stdout.close()
+    assert logs.stderr is not None
+    assert logs.stderr.read() == b""
+    assert logs.wait(20) in (1, -signal.SIGPIPE)
+
+
+def test_a_terminal_gets_one_live_line_and_only_colours_from_the_build(home: Home) -> None:
+    main, child = pty.openpty()
+    evil = b"\x1b]0;owned\x07\x1b[2J\x1b[31mred\x1b[0m\r\n"
+    go = home.root / "go"
+    lines = ("say begun", f"until {go}", f"hex {evil.hex()}")
+    run = home.start("run", *home.job(*lines), stdout=child, stderr=child, stdin=child)
+    os.close(child)
+    seen = b""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if not select.select([main], [], [], 1)[0]:
+            continue
+        try:
+            data = os.read(main, 65536)
+        except OSError:
+            break
+        seen += data
+        if b"running" in seen and not go.exists():
+            go.touch()
+    os.close(main)
+    assert run.wait(20) == 0
+    assert b"\r\x1b[K" in seen, "a live line"
+    assert b" left" in seen
+    assert b"\x1b[31mred" in seen
+    assert b"owned" not in seen
+    assert b"\x1b[2J" not in seen
+    assert seen.rstrip().splitlines()[-1].startswith(b"vmrunner: result=success") or (
+        b"result=success" in seen.rstrip().splitlines()[-1]
+    )
