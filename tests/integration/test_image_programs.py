@@ -1,4 +1,4 @@
-"""What a builder has started ends with it, even when it is killed and its program minds no signal."""
+"""What a builder has started ends with it, even when it is killed and nothing minds a signal."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 CHILD = """
 from vmrunner.images.tools import Programs
@@ -20,8 +21,7 @@ def gone(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0] == "Z"
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_a_killed_builder_leaves_no_program() -> None:
