@@ -90,8 +90,8 @@ class Session:
 
     def run(self) -> Verdict:
         """Drive the attempt to its end. Raises Fenced when the build belongs to somebody else."""
-        if shortest := self._relay.ignored:
-            self._reporter.event("secrets_too_short_to_mask", count=shortest)
+        if ignored := self._relay.ignored:
+            self._reporter.event("secrets_too_short_to_mask", count=ignored)
         try:
             return self._run()
         except _Over as over:

@@ -1,0 +1,168 @@
+"""Sessions in a real VM. The VM is made to forget each build: booting one for each takes minutes
+under emulation. That a VM runs one build only is tested elsewhere."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sessions import Recorder, Running, make_job
+from tests.vm.home import wait_until
+from tests.vm.qemu_fixture import GiB, Machine, make_provider
+from vmrunner import ssh
+from vmrunner.model import Address, ArtifactRule, Reason, Result, Step
+from vmrunner.session import Verdict
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+
+FORGET = """
+docker rm -f vmrunner-build; umount /run/vmrunner/spool
+rm -rf /run/vmrunner /var/lib/vmrunner/started /work; systemctl reset-failed; true
+"""
+
+
+class Vm:
+    """One that booted, and what the last build in it said."""
+
+    def __init__(self, machine: Machine, address: Address, artifacts: Path) -> None:
+        self.machine = machine
+        self.address = address
+        self.artifacts = artifacts
+        self.record = Recorder()
+        self.connection = ssh.Dialer(machine.access).connect(address, timeout=300)
+
+    def start(self, *scripts: str, **options: Any) -> Running:
+        from vmrunner.session import Session
+
+        self.connection.run(FORGET, timeout=120)
+        self.record = Recorder()
+        options.setdefault("boot_seconds", 60)
+        job = make_job(self.address, self.machine.access, self.artifacts, *scripts, **options)
+        return Running(Session(job, self.record.at()))
+
+    def run(self, *scripts: str, **options: Any) -> Verdict:
+        return self.start(*scripts, **options).wait(300)
+
+    @property
+    def log(self) -> bytes:
+        return bytes(self.record.log_bytes)
+
+
+@pytest.fixture(scope="module")
+def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
+    root = tmp_path_factory.mktemp("session")
+    provider = make_provider(root, memory=2 * GiB)
+    machine = Machine.order_one(provider, root, ttl=3000)
+    provider.create(machine.order)
+
+    def address() -> Address | None:
+        seen = machine.look()
+        return seen.address if seen else None
+
+    try:
+        yield Vm(
+            machine,
+            wait_until(address, seconds=60, what="an address"),
+            root / "artifacts",
+        )
+    finally:
+        provider.delete([machine.ref])
+        machine.wait_dead(120)
+
+
+def test_a_build_in_a_real_container(vm: Vm, tmp_path: Path) -> None:
+    """One build that does all that builds do, and looks at its walls."""
+    big = os.urandom(3 << 20)
+    source = tmp_path / "source.tar"
+    with tarfile.open(source, "w") as tar:
+        info = tarfile.TarInfo("data/big")
+        info.size = len(big)
+        tar.addfile(info, io.BytesIO(big))
+    verdict = vm.run(
+        "id -u; pwd; echo to-stderr >&2; printf 'byte \\377\\n'",
+        "ls /proc | grep -c '^[0-9]*$'; cat /proc/self/mounts | grep -c vmrunner.*ro,",
+        'echo "token $TOKEN"; [ "$(cat /run/secrets/TOKEN)" = "$TOKEN" ]',
+        "mount -t tmpfs x /mnt 2>/dev/null || echo no-mount; mknod /tmp/n b 254 0 || echo no-node",
+        "(while :; do sleep 1; done) & mkdir -p out/deep; cp data/big out/deep/; ln -s deep out/l",
+        "chown 1234 out; exit 7",
+        source=source,
+        secrets={"TOKEN": b"s3cr3t-value-of-a-token"},
+        rules=[ArtifactRule(glob="out", always=True), ArtifactRule(glob="data/*")],
+    )
+    assert (verdict.result, verdict.reason, verdict.exit_code) == (
+        Result.FAILURE,
+        Reason.EXIT_CODE,
+        7,
+    )
+    lines = vm.log.split(b"\n")
+    assert lines[:4] == [b"0", b"/work", b"to-stderr", b"byte \xff"]
+    assert int(lines[4]) < 12  # its own processes only
+    assert b"token ***" in vm.log
+    assert b"no-mount" in vm.log
+    assert b"no-node" in vm.log
+    assert b"s3cr3t" not in vm.log
+    assert (vm.artifacts / "out" / "deep" / "big").read_bytes() == big
+    assert (vm.artifacts / "out" / "l").readlink() == Path("deep")
+    assert not (vm.artifacts / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "reason", "code"),
+    [
+        ("tail /dev/zero", Reason.OUT_OF_MEMORY, 137),
+        ("sh -c 'tail /dev/zero' || exit 5", Reason.OUT_OF_MEMORY, 5),
+        ("fallocate -l 100G big; echo x >small", Reason.DISK_FULL, 1),
+        ("kill -SEGV $$", Reason.SIGNAL, 139),
+    ],
+)
+def test_what_used_up_the_machine_is_named(vm: Vm, script: str, reason: Reason, code: int) -> None:
+    verdict = vm.run(script, timeout=240)
+    assert (verdict.result, verdict.reason, verdict.exit_code) == (Result.FAILURE, reason, code)
+
+
+def test_a_fork_bomb_does_not_silence_the_supervisor(vm: Vm) -> None:
+    verdict = vm.run("echo begun; b() { b | b & }; b; while :; do sleep 1; done", timeout=10)
+    assert verdict.result in (Result.FAILURE, Result.TIMEOUT)
+    assert vm.log.startswith(b"begun\n")
+
+
+def test_a_step_that_ignores_term_is_killed_at_its_timeout(vm: Vm) -> None:
+    step = Step(run="trap '' TERM; echo begun; while :; do sleep 1; done", timeout=2)
+    begun = time.monotonic()
+    assert vm.run(steps=[step]).reason is Reason.STEP_TIMEOUT
+    assert time.monotonic() - begun < 120
+    assert vm.log.startswith(b"begun\n")
+
+
+def test_cancel_gives_it_time_to_end_and_brings_artifacts(vm: Vm) -> None:
+    running = vm.start(
+        "trap 'echo caught; touch mark; exit 0' TERM; echo begun; sleep 300 & wait",
+        rules=[ArtifactRule(glob="mark", always=True)],
+    )
+    wait_until(lambda: vm.log, seconds=120, what="its first line")
+    running.session.stop(Reason.USER)
+    assert running.wait(60) == Verdict(result=Result.CANCELLED, reason=Reason.USER)
+    assert b"caught" in vm.log
+    assert (vm.artifacts / "mark").exists()
+
+
+def test_a_log_of_200_mb_ends_with_its_end(vm: Vm) -> None:
+    verdict = vm.run("yes 0123456789012345678901234567890123456789 | head -c 200000000; exit 3")
+    assert verdict.exit_code == 3
+    assert 60 << 20 < len(vm.log) <= 64 << 20
+    assert b" bytes dropped\n" in vm.log[-300_000:]
+
+
+def test_a_hostile_work_directory_writes_nothing_outside(vm: Vm) -> None:
+    verdict = vm.run("ln -s / out", rules=[ArtifactRule(glob="*")])
+    assert (verdict.result, verdict.exit_code) == (Result.ERROR, 0)
+    assert "the link 'out' leads outside" in verdict.message
+    verdict = vm.run("truncate -s 1T huge", rules=[ArtifactRule(glob="huge")])
+    assert "'huge' brings it to 1099511627776 bytes" in verdict.message
