@@ -6,6 +6,7 @@ The spool file is the same bytes for every attempt and every take-over.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -48,6 +49,14 @@ class GitSource(NamedTuple):
                 f"source: {text!r} is not git+URL@REF", hint="such as git+https://host/repo@main"
             )
         return cls(url, ref)
+
+    @property
+    def shown(self) -> str:
+        """The URL without what may be a password."""
+        return re.sub("//[^/@]*@", "//", self.url)
+
+    def hide(self, text: str) -> str:
+        return text.replace(self.url, self.shown)
 
 
 def check(source: str) -> None:
@@ -98,13 +107,13 @@ def _archive(source: GitSource, output: int, timeout: float) -> None:
             everything = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
             if complaint := git("fetch", "--quiet", "--", source.url, *everything):
                 raise ConfigError(
-                    f"source: {source.url} cannot be fetched: {complaint}",
+                    f"source: {source.shown} cannot be fetched: {source.hide(complaint)}",
                     hint="check the URL, and that git can read it without asking",
                 )
             wanted = source.ref
         if complaint := git("archive", "--format=tar", f"{wanted}^{{tree}}", stdout=output):
             raise ConfigError(
-                f"source: {source.url} has no {source.ref!r}: {complaint}",
+                f"source: {source.shown} has no {source.ref!r}: {complaint}",
                 hint="name a branch, a tag or a commit",
             )
 

@@ -141,7 +141,7 @@ class Frames:
 
     def _ended(self, event: dict[str, Any]) -> Ended:
         reason = event.get("reason")
-        if reason not in REASONS:
+        if not isinstance(reason, str) or reason not in REASONS:
             raise Lie(f"the VM ended the build for an unknown reason {str(reason)[:40]!r}")
         code = event.get("exit_code")
         if code is not None:

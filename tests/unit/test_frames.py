@@ -1,0 +1,111 @@
+"""Frames from the VM: the same under any split, and never more than they may be."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmrunner.model import Reason
+from vmrunner.session.frames import SLACK, Ended, Event, Frames, Lie, Log
+
+
+def log(offset: int, data: bytes) -> bytes:
+    return b"L %d %d\n" % (offset, len(data)) + data
+
+
+def event(seq: int, kind: str, offset: int, **data: object) -> bytes:
+    body = json.dumps({"seq": seq, "kind": kind, "offset": offset, **data}).encode()
+    return b"E %d\n" % len(body) + body
+
+
+def frames(**options: int) -> Frames:
+    return Frames(**{"offset": 0, "steps": 2, "log_bytes": 1000, **options})
+
+
+GOOD = (
+    event(0, "container", 0)
+    + event(1, "step_started", 0, step=0)
+    + log(0, b"hello\n")
+    + log(6, b"L 5 5\nE 2\n{}")
+    + event(2, "step_ended", 18, step=0, exit_code=3, seconds=1.5, out_of_memory=False)
+    + event(3, "ended", 18, reason="exit_code", exit_code=3, message="a\x1b[31m")
+)
+READ = [
+    Event("container", 0, {}),
+    Event("step_started", 0, {"step": 0}),
+    Log(0, b"hello\n"),
+    Log(6, b"L 5 5\nE 2\n{}"),
+    Event("step_ended", 18, {"step": 0, "exit_code": 3, "seconds": 1.5}),
+    Ended(Reason.EXIT_CODE, 3, "a [31m"),
+]
+
+
+@given(cuts=st.lists(st.integers(0, len(GOOD)), max_size=20))
+def test_any_split_reads_the_same(cuts: list[int]) -> None:
+    parser = frames()
+    marks = sorted({0, len(GOOD), *cuts})
+    assert [f for a, b in pairwise(marks) for f in parser.feed(GOOD[a:b])] == READ
+    assert (parser.offset, parser.seen) == (18, 4)
+
+
+@given(junk=st.binary(max_size=300), at=st.integers(0, len(GOOD)))
+def test_no_bytes_do_more_than_lie(junk: bytes, at: int) -> None:
+    with suppress(Lie):
+        list(frames().feed(GOOD[:at] + junk + GOOD[at:]))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"x" * 64,
+        b"X 1\n",
+        b"L 0\n",
+        b"L 0 99999999\n",
+        b"E 99999\n",
+        b"L -1 5\nhello",
+        log(1, b"gap"),
+        log(0, b"x" * 4) + log(2, b"again"),
+        b"E 2\n{}",
+        b"E 4\n[1]\n",
+        b"E 9000\n" + b"[" * 9000,
+        event(1, "container", 0),
+        event(0, "container", 1),
+        event(0, "mystery", 0),
+        event(0, "step_started", 0, step=2),
+        event(0, "step_started", 0, step=True),
+        event(0, "step_ended", 0, step=0, exit_code=256, seconds=1),
+        event(0, "step_ended", 0, step=0, exit_code=1, seconds="long"),
+        event(0, "step_ended", 0, step=0, exit_code=1, seconds=float("nan")),
+        event(0, "ended", 0, reason="because"),
+        event(0, "ended", 0, reason="exit_code"),
+        event(0, "ended", 0, reason=["exit_code"]),
+        log(0, b"x") + event(0, "ended", 0, reason="exit_code", exit_code=0),
+    ],
+)
+def test_a_lie_is_found(bad: bytes) -> None:
+    with pytest.raises(Lie, match=r"^the VM"):
+        list(frames().feed(bad))
+
+
+def test_events_and_log_are_bounded() -> None:
+    many = b"".join(event(seq, "log_full", 0) for seq in range(100))
+    with pytest.raises(Lie, match="after"):
+        list(frames().feed(many))
+    much = b"".join(log(at, b"x" * 1000) for at in range(0, SLACK + 2000, 1000))
+    with pytest.raises(Lie, match="more log"):
+        list(frames().feed(much))
+
+
+def test_another_connection_goes_on_in_the_middle() -> None:
+    parser = frames()
+    list(parser.feed(event(0, "container", 0) + log(0, b"hello") + b"L 5 1000\nha"))
+    parser.resume(2)
+    assert list(parser.feed(log(2, b"llo") + event(1, "step_started", 5, step=0))) == [
+        Log(2, b"llo"),
+        Event("step_started", 5, {"step": 0}),
+    ]
