@@ -155,9 +155,9 @@ def test_kill_minus_nine_of_a_foreground_run_then_reap_ends_its_vm_at_once(home:
 @pytest.mark.timeout(900)
 def test_with_nothing_of_ours_running_each_vm_ends_by_its_deadline(home: Home) -> None:
     """`kill -9` in three phases; then no vmrunner runs until all VMs are past their deadline."""
-    for phase in ("booting", "running", "collecting"):
+    for phase in ("connecting", "running", "collecting"):
         run = home.start(
-            *("run", "--network", "none", "--timeout", "100s", "--ttl", "150s", "-a", "big"),
+            *("run", "--network", "none", "--timeout", "150s", "--ttl", "200s", "-a", "big"),
             *("--name", phase, "--", "sh", "-c", script_for(phase)),
         )
         try:
@@ -165,7 +165,7 @@ def test_with_nothing_of_ours_running_each_vm_ends_by_its_deadline(home: Home) -
                 lambda phase=phase: any(
                     row["name"] == phase and row["state"] == phase for row in home.builds()
                 ),
-                seconds=140,
+                seconds=180,
                 what=f"a build to be {phase}",
             )
         finally:
