@@ -150,6 +150,11 @@ class Wiring:
 
     # --- who serves this ledger ---
 
+    @property
+    def one_host(self) -> bool:
+        """Is the ledger a file, so that all who serve it are on this host?"""
+        return config.database_url(self.settings).startswith(config.SQLITE)
+
     def served(self, *, staying: bool = False) -> bool:
         """Does an engine of another process serve this ledger? `staying`: one that does not end
         with a build of its own."""
@@ -161,8 +166,7 @@ class Wiring:
         )
 
     def _lives(self, member: Member) -> bool:
-        one_host = self.ledger.url.startswith(config.SQLITE)
-        lives = process.alive(member.process, one_host=one_host)
+        lives = process.alive(member.process, one_host=self.one_host)
         return time.time() - member.seen_at < _LEASE if lives is None else lives
 
     def ensure_background(self) -> None:

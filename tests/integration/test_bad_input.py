@@ -1,0 +1,245 @@
+"""Bad input, row by row: one line with field, value and fix, the right exit code, nothing started,
+nothing left."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vmrunner import wiring
+from vmrunner.cli import main
+from vmrunner.configfile import load
+from vmrunner.errors import BadOrder
+from vmrunner.providers.qemu import plan
+
+Run = Callable[..., tuple[int, bytes, bytes]]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in list(os.environ):
+        if name.startswith("VMRUNNER_"):
+            monkeypatch.delenv(name)
+    for name in ("DATA", "CONFIG", "CACHE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    # Should a check fail to refuse, then no VM is started, no image made, and nothing is open.
+    monkeypatch.setenv("VMRUNNER_DEFAULTS__NETWORK", "none")
+    monkeypatch.setattr("vmrunner.providers.qemu.provider.QemuProvider.create", _never)
+    monkeypatch.setattr("vmrunner.images.build", _never)
+    monkeypatch.chdir(tmp_path)
+    image(tmp_path / "cache/vmrunner")
+    return tmp_path
+
+
+def _never(*_: object, **__: object) -> None:
+    raise BadOrder("something was started that should have been refused")
+
+
+def image(cache: Path, name: str = "default", identity: str = "0123456789abcdef0123") -> Path:
+    """What passes for a complete local image until it is booted."""
+    import json
+
+    directory = cache / "images" / identity
+    directory.mkdir(parents=True)
+    files = {}
+    for file in ("disk.qcow2", "vmlinuz", "initrd.img"):
+        (directory / file).write_bytes(b"x" * 10)
+        files[file] = {"size": 10, "sha256": "0" * 64}
+    manifest = {
+        "hash": identity,
+        "name": name,
+        "cmdline": "",
+        "containers": ["debian:trixie"],
+        "created": 1_700_000_000.0,
+        "virtual_size": 1 << 30,
+        "files": files,
+    }
+    (directory / "image.json").write_text(json.dumps(manifest))
+    return directory
+
+
+@pytest.fixture
+def run(home: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
+    def run(*argv: str) -> tuple[int, bytes, bytes]:
+        code = main(argv)
+        return (code, *capfdbinary.readouterr())
+
+    return run
+
+
+def refused(run: Run, *argv: str, code: int = 125) -> str:
+    """Run it; the one line of error. Nothing was started and nothing is in the ledger."""
+    got, out, err = run(*argv)
+    text = err.decode()
+    assert (got, out) == (code, b""), text
+    assert text.startswith("vmrunner: error: ")
+    assert text.count("\n") == 1, text
+    return text.removeprefix("vmrunner: error: ").rstrip()
+
+
+def assert_nothing(home: Path) -> None:
+    parts = wiring.Wiring(load(environ={}, start=home / "data").settings)
+    try:
+        assert parts.ledger.builds.list() == []
+        assert parts.ledger.instances.list() == []
+    finally:
+        parts.close()
+    assert not list((home / "data").rglob("*.tar*"))
+    qemu = home / "data/vmrunner/qemu"
+    assert not [p for p in qemu.rglob("*") if p.is_dir() and "vm-" in p.name]
+
+
+CMD = ("--", "true")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("--provider", "aws", *CMD), "provider: no provider 'aws' is configured (one of: local)"),
+        (("--image", "nope", *CMD), "image: 'nope' is not in "),
+        (("--container", "De bian", *CMD), "container: 'De bian' is not a container image's name"),
+        (
+            ("--network", "none", "--container", "python:3.13", *CMD),
+            "container: 'python:3.13' is not in VM image 'default', and network is none (in it:",
+        ),
+        (("--timeout", "soon", *CMD), "timeout: 'soon' is not a duration (write it like 30m"),
+        (("--ttl", "1 hour", *CMD), "ttl: '1 hour' is not a duration"),
+        (("-l", "team", *CMD), "label: 'team' has no name and value (write NAME=VALUE)"),
+        (("-l", "a b=c", *CMD), "label: 'a b' is not a label's name"),
+        ((), "command: missing (put it after --, or name a job with -f FILE)"),
+        (("--",), "command: missing"),
+        (("make",), "command: 'make' is not after -- (vmrunner run -- make …, or -f FILE make"),
+        (("--source", "/nope", *CMD), "source: '/nope' does not exist (name a directory)"),
+        (("--ttl", "5m", "--timeout", "10m", *CMD), "ttl: 5m is not longer than the timeout 10m"),
+        (("--ttl", "9h", *CMD), "ttl: 9h is above limits.max_ttl 4h (a shorter ttl, or a larger"),
+        (("-e", "A", *CMD), "env: 'A' has no name and value (write NAME=VALUE)"),
+        (("--secret", "NOT_SET", *CMD), "secret: 'NOT_SET' is not set in the environment (export"),
+        (("--secret", "A=b", *CMD), "secret: the value of 'A' is on the command line"),
+        (("-a", "../x", *CMD), "artifact: '../x' is not below the work directory"),
+        (("--memory", "lots", *CMD), "memory: 'lots' is not a size (write it like 512MiB"),
+        (("--memory", "900TiB", *CMD), "memory"),
+        (("--cpus", "4096", *CMD), "cpus"),
+        (("--network", "vpn", *CMD), "network: no policy 'vpn' (one of: open, none)"),
+        (("-f", "none.yml"), "file: no file 'none.yml' (name it with -f)"),
+        (("--result-file", "/nope/r.json", *CMD), "result-file: '/nope/r.json' cannot be written"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
+)
+def test_what_can_be_known_beforehand(run: Run, home: Path, argv: list[str], said: str) -> None:
+    assert refused(run, "run", *argv).startswith(said)
+    assert_nothing(home)
+
+
+def test_a_bad_git_ref(run: Run, home: Path) -> None:
+    repository = home / "repo"
+    who = ["-c", "user.name=x", "-c", "user.email=x@x"]
+    commit = ["-C", str(repository), *who, "commit", "-q", "--allow-empty", "-m", "x"]
+    for argv in (["init", "-q", str(repository)], commit):
+        subprocess.run(["git", *argv], check=True)
+    said = refused(run, "run", "--source", f"git+file://{repository}@nope", *CMD)
+    assert said.startswith(f"source: file://{repository} has no 'nope'")
+    assert "name a branch, a tag or a commit" in said
+    said = refused(run, "run", "--source", "git+file:///nope@main", *CMD)
+    assert "cannot be fetched" in said
+    assert_nothing(home)
+
+
+def test_a_source_that_cannot_be_packed(run: Run, home: Path) -> None:
+    source = home / "source"
+    source.mkdir()
+    (source / "out").symlink_to("/etc/passwd")
+    assert "leads outside, to '/etc/passwd'" in refused(run, "run", "--source", "source", *CMD)
+    assert_nothing(home)
+
+
+def test_a_full_disk_while_the_source_is_packed(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "source").mkdir()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vmrunner.archive.pack", full)
+    said = refused(run, "run", "--source", "source", *CMD)
+    assert said.startswith("source: ")
+    assert "No space left on device" in said
+    assert_nothing(home)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[limits]\nmax_tll = '1h'", "limits.max_tll: no such key (did you mean 'max_ttl'?)"),
+        ("[providers.x]\nkind = 'qemo'", "providers.x.kind: no kind 'qemo' (one of: fake, qemu)"),
+        ("[limits]\nmax_ttl = 'long'", "limits.max_ttl: 'long': not a duration (write it like"),
+        ("limits = ", "not valid TOML"),
+    ],
+)
+def test_a_bad_configuration(run: Run, home: Path, text: str, said: str) -> None:
+    file = home / "vmrunner.toml"
+    file.write_text(text)
+    for argv, code in ((("run", *CMD), 125), (("ps",), 2)):
+        line = refused(run, *argv, code=code)
+        assert str(file) in line
+        assert said in line
+    file.unlink()
+    assert_nothing(home)
+
+
+def test_a_bad_job_file(run: Run, home: Path) -> None:
+    (home / "j.yml").write_text("jobs:\n  test:\n    steps: [make]\n    timeuot: 3m\n")
+    said = refused(run, "run", "-f", "j.yml", "test")
+    assert said == "j.yml:4: jobs.test.timeuot: no such key (did you mean 'timeout'?)"
+    (home / "j.yml").write_text("jobs: {test: {steps: [make]}}")
+    assert refused(run, "run", "-f", "j.yml", "tset").startswith("job: no job 'tset' in j.yml")
+    assert_nothing(home)
+
+
+def test_a_corrupt_image(run: Run, home: Path) -> None:
+    directory = next((home / "cache/vmrunner/images").iterdir())
+    (directory / "disk.qcow2").write_bytes(b"short")
+    said = refused(run, "run", *CMD)
+    assert said.startswith(f"image: {directory.name} is damaged: disk.qcow2 has 5 bytes, not 10")
+    assert "vmrunner image build" in said
+    assert_nothing(home)
+
+
+def test_without_qemu(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = plan.find
+    monkeypatch.setattr(
+        plan, "find", lambda program: None if program == plan.emulator() else found(program)
+    )
+    said = refused(run, "run", *CMD)
+    assert said.startswith(f"provider local: {plan.emulator()} is not installed (apt install ")
+    assert_nothing(home)
+
+
+def test_a_database_from_a_newer_version(run: Run, home: Path) -> None:
+    assert run("ps")[0] == 0
+    ledger = home / "data/vmrunner/ledger.db"
+    with sqlite3.connect(ledger) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    assert "newer" in refused(run, "run", *CMD)
+    assert "newer" in refused(run, "ps", code=2)
+
+
+def test_a_database_that_cannot_be_used(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VMRUNNER_DATABASE_URL", "mysql://u:hunter2@h/x")
+    said = refused(run, "ps", code=2)
+    assert said.startswith("database.url: ")
+    assert "hunter2" not in said
+
+
+def test_a_wrong_installation(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("ps")[0] == 0
+    monkeypatch.setenv("VMRUNNER_INSTALLATION", "another")
+    assert "installation is another, but the ledger belongs to" in refused(run, "ps", code=2)
