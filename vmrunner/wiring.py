@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -59,12 +60,15 @@ class Wiring:
 
         with self._lock:
             secret = self.settings.secret_key
-            return Ledger.open(
+            ledger = Ledger.open(
                 config.database_url(self.settings),
                 data_dir=self.paths.data,
                 secret_key=secret.get_secret_value() if secret else None,
                 installation=self.settings.installation,
             )
+            # A handle may open it again after `close`: then it closes with the last of them.
+            weakref.finalize(self, ledger.close)
+            return ledger
 
     def provider(self, name: str) -> Provider:
         """The driver of one configured provider."""

@@ -1,0 +1,233 @@
+"""The Python API over a fake cloud."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vmrunner
+from tests.scripted import ScriptedWiring, numbered, wait_until
+from vmrunner.config import Settings
+from vmrunner.model import BuildState, Reason, Result, Step
+
+
+class Wiring(ScriptedWiring):
+    """No engine is left behind when a test's runner closes."""
+
+    spawned = 0
+
+    def spawn_engine(self) -> None:
+        self.spawned += 1
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[vmrunner.Runner]:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    wiring = Wiring(Settings.model_validate({"providers": {"fake": {"kind": "fake"}}}))
+    with vmrunner.Runner(wiring=wiring) as runner:
+        yield runner
+
+
+def lines(*said: str) -> str:
+    return "\n".join(said)
+
+
+def test_run_follows_and_waits(runner: vmrunner.Runner) -> None:
+    heard: list[vmrunner.LogLine] = []
+    build = runner.run(
+        lines(*numbered(3)),
+        on_log=heard.append,
+        container="debian:trixie",
+        labels={"team": "core"},
+        timeout="5m",
+    )
+    assert [(line, line.seq) for line in heard] == [("line 1", 1), ("line 2", 2), ("line 3", 3)]
+    assert all(isinstance(line, str) and line.time > 0 for line in heard)
+    assert (build.result, build.reason, build.exit_code) == ("success", "exit_code", 0)
+    assert build.finished
+    assert build.phases[0].state is BuildState.QUEUED
+    assert build.instance is not None
+    assert build.instance.startswith("vm-")
+    assert build.labels == {"team": "core"}
+    assert build.cost > 0
+    assert runner.wiring.ledger.instances.open() == [], "its VM is gone before run returns"
+
+
+def test_a_list_is_one_command_and_steps_are_several(runner: vmrunner.Runner) -> None:
+    assert runner.run(["exit", "0"]).spec.steps == (Step(argv=("exit", "0")),)
+    build = runner.run([Step(run="say a", name="one"), Step(argv=("say", "b"))])
+    assert list(build.logs()) == ["a", "b"]
+
+
+def test_a_failure_is_raised_or_returned(runner: vmrunner.Runner) -> None:
+    with pytest.raises(vmrunner.BuildFailed) as caught:
+        runner.run("exit 3")
+    assert caught.value.exit_code == 3
+    assert caught.value.build.result is Result.FAILURE
+    assert runner.run("exit 3", check=False).exit_code == 3
+    with pytest.raises(vmrunner.BuildLost):
+        runner.run("lose")
+
+
+def test_submit_then_wait(runner: vmrunner.Runner, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    build = runner.submit(lines("say a", f"until {go}", "say b"), name="mine", ttl="45m")
+    assert build.state in tuple(BuildState)
+    with pytest.raises(vmrunner.NotFinished):
+        build.wait(timeout=0.3)
+    with pytest.raises(TimeoutError):
+        build.wait(timeout="200ms")
+    go.touch()
+    done = build.wait(timeout="20s")
+    assert done.result is Result.SUCCESS
+    assert done != build, "a snapshot never changes"
+    assert not build.finished
+    assert build.refresh() == done
+    assert runner.get("mine") == runner.get(build.id[:12]) == done
+    assert list(done.logs(after=1)) == ["b"]
+    assert [b.id for b in runner.list(active=False)] == [build.id]
+    assert runner.list(labels={"no": "such"}) == []
+
+
+def test_logs_are_followed_while_they_grow(runner: vmrunner.Runner, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    build = runner.submit(lines("say a", f"until {go}", "hex 62ff0a", "hex 63"))
+    heard = []
+    for line in build.logs(follow=True):
+        heard.append(line)
+        go.touch()
+    assert heard == ["a", "b\ufffd", "c"]
+
+
+def test_cancel(runner: vmrunner.Runner) -> None:
+    build = runner.submit(lines("say a", "sleep 60"))
+    next(iter(build.logs(follow=True)))
+    assert build.cancel().id == build.id
+    done = build.wait(timeout=20)
+    assert (done.result, done.reason) == (Result.CANCELLED, Reason.USER)
+    with pytest.raises(vmrunner.BuildCancelled):
+        build.wait(check=True)
+
+
+def test_an_exception_on_the_way_cancels_the_build(runner: vmrunner.Runner) -> None:
+    def break_off(_: vmrunner.LogLine) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(lines("say a", "sleep 60"), on_log=break_off)
+    (build,) = runner.list()
+    assert (build.result, build.reason) == (Result.CANCELLED, Reason.USER)
+    assert runner.wiring.ledger.instances.open() == []
+    with pytest.raises(vmrunner.NotFinished):
+        runner.run("sleep 60", wait_timeout=0.3)
+    assert runner.list()[0].result is Result.CANCELLED
+
+
+def test_artifacts(runner: vmrunner.Runner, tmp_path: Path) -> None:
+    build = runner.run(
+        lines("artifact dist/a.whl wheel", "artifact b.txt b"),
+        artifacts=["dist/*", vmrunner.ArtifactRule(glob="b.txt", always=True)],
+    )
+    assert [(a.path, a.size) for a in build.artifacts.ls()] == [("b.txt", 1), ("dist/a.whl", 5)]
+    (path,) = build.artifacts.download(tmp_path / "to", "dist/a.whl")
+    assert path.read_text() == "wheel"
+    assert len(build.artifacts.download(tmp_path / "to")) == 2
+    with pytest.raises(vmrunner.NotFound, match="no artifact 'c'"):
+        build.artifacts.download(tmp_path / "to", "c")
+
+
+def test_idempotency(runner: vmrunner.Runner) -> None:
+    first = runner.run("say a", idempotency_key="k")
+    assert runner.run("say a", idempotency_key="k").id == first.id
+    with pytest.raises(vmrunner.Conflict, match="belongs to build"):
+        runner.submit("say b", idempotency_key="k")
+
+
+def test_wrong_keywords_and_values(runner: vmrunner.Runner) -> None:
+    with pytest.raises(TypeError, match=r"no option 'timeuot' .*did you mean 'timeout'"):
+        runner.run("say a", timeuot="5m")  # type: ignore[call-arg]
+    with pytest.raises(vmrunner.ConfigError, match="timeout: 'soon'") as caught:
+        runner.submit("say a", timeout="soon")
+    assert caught.value.hint
+    with pytest.raises(vmrunner.ConfigError, match="command: missing"):
+        runner.run("")
+    with pytest.raises(vmrunner.NotFound):
+        runner.get("nope")
+    assert runner.list() == []
+
+
+def test_secrets(runner: vmrunner.Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "hunter2")
+    build = runner.submit(lines("say a"), secrets=["TOKEN"])
+    assert build.spec.secrets == ("TOKEN",)
+    assert runner.submit("say a", secrets={"A": "x", "B": b"y"}).spec.secrets == ("A", "B")
+
+
+def test_source_is_packed_at_submit_and_gone_at_the_end(
+    runner: vmrunner.Runner, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "f").write_text("x")
+    go = tmp_path / "go"
+    build = runner.submit(f"until {go}", source=source)
+    spool = runner.wiring.paths.sources / f"{build.id}.tar"
+    assert spool.stat().st_mode & 0o777 == 0o600
+    go.touch()
+    build.wait(timeout=20)
+    assert not spool.exists()
+
+
+def test_house_keeping(runner: vmrunner.Runner) -> None:
+    runner.run("say a")
+    assert runner.reap(dry_run=True).lines == ()
+    assert runner.audit() == []
+    assert {f.level.value for f in runner.doctor()} <= {"ok", "warning"}
+
+
+def test_what_submit_queued_is_left_to_a_background_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    wiring = Wiring(Settings.model_validate({"providers": {"fake": {"kind": "fake"}}}))
+    with vmrunner.Runner(wiring=wiring) as runner:
+        runner.submit(lines("say a", "sleep 60"))
+    assert wiring.spawned == 1
+    with vmrunner.Runner(wiring=wiring) as runner:
+        runner.list()[0].cancel()
+    assert wiring.spawned == 1, "only who served hands over"
+
+
+def test_many_threads_may_use_one_runner(runner: vmrunner.Runner) -> None:
+    codes: list[int | None] = []
+
+    def work(code: int) -> None:
+        codes.append(runner.run(f"exit {code}", check=False).exit_code)
+
+    threads = [threading.Thread(target=work, args=(code,)) for code in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(code for code in codes if code is not None) == [0, 1, 2, 3]
+
+
+def test_run_uses_the_configuration_and_lets_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(os.environ):
+        if name.startswith("VMRUNNER_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vmrunner.toml").write_text("[providers.mine]\nkind = 'fake'\n")
+    monkeypatch.setattr("vmrunner.api.Wiring", Wiring)
+    build = vmrunner.run("say a", on_log=print)
+    assert build.spec.provider == "mine"
+    assert list(build.logs()) == ["a"], "a handle works after its runner was closed"
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name == "engine"])
