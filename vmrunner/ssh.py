@@ -34,6 +34,7 @@ from vmrunner.model import Access, Address
 SEND_TIMEOUT: Final = 12_000  # milliseconds in which sent bytes must be acknowledged
 WINDOW: Final = 8 * 1024 * 1024  # bytes a channel may have on its way to us
 PACKET: Final = 128 * 1024
+REKEY: Final = 1 << 35  # bytes
 
 _HANDSHAKE: Final = (3.0, 5.0, 8.0, 15.0)  # patience of the first tries, and then of all
 _PAUSE: Final = (0.1, 0.2, 0.4, 0.7, 1.0)
@@ -249,6 +250,9 @@ def _transport(sock: Any, disabled_algorithms: Any = None) -> _Transport:
         default_max_packet_size=PACKET,
         disabled_algorithms=disabled_algorithms,
     )
+    # paramiko waits for itself, for ever, when a channel closes while it negotiates new keys, which
+    # it does every 512 MiB. OpenSSH's own limit for AES is 64 GiB.
+    transport.packetizer.REKEY_BYTES = REKEY
     options = transport.get_security_options()
     options.ciphers = sorted(options.ciphers, key=lambda cipher: "gcm" not in cipher)
     return transport

@@ -66,6 +66,12 @@ def test_much_comes_out_whole_and_is_not_kept(connection: ssh.Connection) -> Non
     assert len(connection.run(f"head -c {size} /dev/zero").stdout) == ssh.CAPTURE
 
 
+def test_commands_end_around_what_would_be_new_keys(connection: ssh.Connection) -> None:
+    """More than paramiko's limit, in commands of such a length that one ends right at it."""
+    for _ in range(17):
+        assert connection.stream("head -c 33000000 /dev/zero", len).exit_code == 0
+
+
 def test_much_goes_in_in_pieces(connection: ssh.Connection) -> None:
     piece = os.urandom(1 << 20)
     done = connection.run("sha256sum", stdin=(piece for _ in range(40)))
