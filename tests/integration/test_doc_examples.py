@@ -1,0 +1,121 @@
+"""The examples in the documentation run, read or parse as they stand."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from typer.main import get_command
+
+import vmrunner.wiring
+from tests.scripted import Scripted, ScriptedWiring
+from vmrunner import cli, configfile, jobfile
+from vmrunner.model import Reason, Result
+from vmrunner.session import Verdict
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    page: str
+    line: int
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks(*kinds: str) -> list[Any]:
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in BLOCK.finditer(text):
+            if match[1] in kinds:
+                line = text.count("\n", 0, match.start()) + 1
+                block = Block(page.name, line, match[1], match[2])
+                found.append(pytest.param(block, id=str(block)))
+    return found
+
+
+class Obliging(Scripted):
+    """A build that does whatever the documentation says: `exit N` ends so, the rest succeeds."""
+
+    def _line(self, word: str, rest: str) -> Verdict | None:
+        code = re.search(r"\bexit (\d+)", f"{word} {rest}")
+        self._log(f"{word} {rest}\n".encode())
+        for rule in self._job.build.spec.artifacts:
+            super()._line("artifact", rule.glob.replace("*", "made") + " text")
+        if code is None:
+            return None
+        return Verdict(result=Result.FAILURE, reason=Reason.EXIT_CODE, exit_code=int(code[1]))
+
+
+class Wiring(ScriptedWiring):
+    def sessions(self) -> type[Scripted]:
+        return Obliging
+
+    def spawn_engine(self) -> None:
+        raise AssertionError("an example left something behind")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in list(os.environ):
+        if name.startswith("VMRUNNER_"):
+            monkeypatch.delenv(name)
+    for name in ("DATA", "CONFIG", "CACHE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    return here
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python(block: Block, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "vmrunner.toml").write_text("[providers.local]\nkind = 'fake'\n")
+    monkeypatch.setattr(vmrunner.wiring, "Wiring", Wiring)
+    monkeypatch.setattr("vmrunner.api.Wiring", Wiring)
+    source = "\n" * block.line + block.text
+    exec(compile(source, block.page, "exec"), {"__name__": "example"})
+
+
+@pytest.mark.parametrize("block", blocks("toml"))
+def test_toml(block: Block, place: Path) -> None:
+    (place / "vmrunner.toml").write_text(block.text)
+    loaded = configfile.load(environ={}, start=place)
+    said = tomllib.loads(block.text)
+    assert set(said) <= set(type(loaded.settings).model_fields)
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_yaml(block: Block) -> None:
+    assert jobfile.read(block.text.encode()).jobs
+
+
+@pytest.mark.parametrize("block", blocks("json"))
+def test_json(block: Block) -> None:
+    json.loads(block.text)
+
+
+@pytest.mark.parametrize("block", blocks("console", ""))
+def test_commands(block: Block) -> None:
+    root: Any = get_command(cli.app)
+    for line in block.text.splitlines():
+        words = shlex.split(line.removeprefix("$ "))
+        if words[:1] != ["vmrunner"]:
+            continue
+        context = root.make_context("vmrunner", words[1:], resilient_parsing=False)
+        command, rest = root, words[1:]
+        while getattr(command, "commands", None):
+            _, command, rest = command.resolve_command(context, rest)
+        command.make_context(command.name, list(rest), parent=context)
