@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.world import World
-from vmrunner.ledger import Ledger
+from tests.faults.world import World, make_template
 
 
 @pytest.fixture(scope="session")
@@ -21,10 +20,7 @@ def template() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(
         prefix="vmrunner-test-", dir=fast if fast.is_dir() else None
     ) as name:
-        root = Path(name) / "template"
-        root.mkdir(mode=0o700)
-        Ledger.open(f"sqlite:///{root}/ledger.db", data_dir=root).close()
-        yield root
+        yield make_template(Path(name) / "template")
 
 
 @pytest.fixture
@@ -33,8 +29,7 @@ def make_world(template: Path) -> Iterator[Callable[..., World]]:
 
     def make(**options: Any) -> World:
         root = Path(tempfile.mkdtemp(prefix="world-", dir=template.parent))
-        shutil.copytree(template, root, dirs_exist_ok=True)
-        worlds.append(World(root, **options))
+        worlds.append(World(template, root, **options))
         return worlds[-1]
 
     yield make

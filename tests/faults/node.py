@@ -1,0 +1,345 @@
+"""One process of vmrunner that can be killed, or put to sleep, at any effect.
+
+Its ledger and its provider are wrapped; the wrapper counts effects and stops before or after the
+one that the test names. The guest and the session are played. Nothing in production code knows.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vmrunner.engine import Engine
+from vmrunner.errors import Fenced
+from vmrunner.lanes import Inline
+from vmrunner.model import BuildState, Process, Reason, Result
+from vmrunner.peers import Peers
+from vmrunner.providers.fake import Machine
+from vmrunner.reaping import Reaping
+from vmrunner.session import Job, Verdict
+
+if TYPE_CHECKING:
+    from tests.faults.world import World
+
+LOG = b"one\ntwo\nthree\n"
+
+#: What changes the world, by part of the ledger.
+EFFECTS = {
+    "builds": {
+        "advance",
+        "steps_started",
+        "finish",
+        "hold",
+        "requeue",
+        "take_over",
+        "request_cancel",
+        "renew",
+    },
+    "instances": {
+        "start",
+        "record",
+        "next_offer",
+        "addresses",
+        "doom",
+        "tried",
+        "close",
+        "close_all",
+    },
+    "logs": {"append"},
+    "events": {"add"},
+    "engines": {"join", "beat", "leave"},
+    "sightings": {"record"},
+}
+CLOUD_EFFECTS = {"create", "delete"}
+
+
+class Crash(BaseException):
+    """The process is dead: no handler of ours may catch it."""
+
+
+@dataclass
+class Guest:
+    """What runs in one VM: the supervisor and the build."""
+
+    machine: Machine
+    highest: int = 0
+    started: dict[int, float] = field(default_factory=dict)  # attempt → when
+
+    def start(self, attempt: int, epoch: int, now: float) -> bool:
+        """Start the steps of an attempt once; True when this call did. Refuses lower epochs."""
+        if epoch < self.highest:
+            raise Fenced("the supervisor heard a higher epoch")
+        self.highest = epoch
+        if attempt in self.started:
+            return False
+        self.started[attempt] = now
+        return True
+
+
+class Task:
+    """A session's thread, which runs only while it holds the baton."""
+
+    here = threading.local()
+
+    def __init__(self, node: Node, work: Callable[[], None]) -> None:
+        self.node = node
+        self.ended = False
+        self._work = work
+        self._go = threading.Semaphore(0)
+        self._back = threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def step(self) -> None:
+        """Let it run until it pauses or ends."""
+        if not self.ended:
+            self._go.release()
+            self._back.acquire()
+
+    def pause(self) -> None:
+        """Give the baton back; a process that died meanwhile ends here."""
+        self._back.release()
+        self._go.acquire()
+        self.node.check()
+
+    def _run(self) -> None:
+        Task.here.task = self
+        self._go.acquire()
+        try:
+            self.node.check()
+            self._work()
+        except Crash:
+            self.node.dead = True
+        except BaseException as error:  # noqa: BLE001 - a broken promise belongs to the test
+            self.node.world.broken = error
+        finally:
+            self.ended = True
+            self._back.release()
+
+
+class Session:
+    """A played session: the calls of a real one, against a played guest."""
+
+    def __init__(self, world: World, job: Job, reporter: Any) -> None:
+        self.world = world
+        self.job = job
+        self.reporter = reporter
+        self.stopped: Reason | None = None
+
+    def stop(self, reason: Reason) -> None:
+        self.stopped = reason
+
+    def run(self) -> Verdict:
+        world, say, job = self.world, self.reporter, self.job
+        machine = world.cloud.machines[job.instance.ref]
+        say.state(BuildState.CONNECTING)
+        Task.here.task.pause()
+        if not self._there(machine):
+            return self._lost(Reason.BOOT_FAILED)
+        say.state(BuildState.PREPARING)
+        Task.here.task.pause()
+        say.steps_started()
+        if not self._there(machine):
+            return self._lost(Reason.VM_LOST)
+        guest = world.guest(machine)
+        if guest.start(job.build.attempt, job.build.epoch, world.clock()):
+            world.started[job.build.id, job.build.attempt] += 1
+        say.state(BuildState.RUNNING)
+        done = guest.started[job.build.attempt] + world.seconds_of(job.build)
+        while world.clock() < done:
+            Task.here.task.pause()
+            if not self._there(machine):
+                return self._lost(Reason.VM_LOST)
+            if self.stopped is not None:
+                break
+        stored = say.stored()
+        if stored < len(LOG) and self._there(machine):
+            say.log(len(LOG), LOG[stored:])
+        if self.stopped is not None:
+            late = self.stopped is Reason.DEADLINE
+            return Verdict(
+                result=Result.TIMEOUT if late else Result.CANCELLED,
+                reason=self.stopped,
+                exit_code=None,
+                message="",
+                lost=False,
+            )
+        say.state(BuildState.COLLECTING)
+        code = world.code_of(job.build)
+        return Verdict(
+            result=Result.SUCCESS if code == 0 else Result.FAILURE,
+            reason=Reason.EXIT_CODE,
+            exit_code=code,
+            message="",
+            lost=False,
+        )
+
+    def _there(self, machine: Machine) -> bool:
+        self.world.cloud.settle()
+        return machine.died_at is None and not machine.stopped and not machine.hung
+
+    @staticmethod
+    def _lost(reason: Reason) -> Verdict:
+        return Verdict(
+            result=Result.ERROR, reason=reason, exit_code=None, message="lost", lost=True
+        )
+
+
+class Seam:
+    """Around one part of the ledger, or the provider: counts effects, and stops at one."""
+
+    def __init__(self, node: Node, part: Any, effects: set[str], label: str) -> None:
+        self._node, self._part, self._effects, self._label = node, part, effects, label
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._part, name)
+        if not callable(value):
+            self._node.check()
+            return value
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._node.check()
+            if name not in self._effects:
+                return value(*args, **kwargs)
+            label = f"{self._label}.{name}"
+            self._node.reach(f"before {label}")
+            answer = value(*args, **kwargs)
+            self._node.reach(f"after {label}")
+            return answer
+
+        return call
+
+
+class Door:
+    """A ledger whose parts are seams."""
+
+    def __init__(self, node: Node, ledger: Any) -> None:
+        self._node, self._ledger = node, ledger
+        for part, effects in EFFECTS.items():
+            setattr(self, part, Seam(node, getattr(ledger, part), effects, part))
+
+    def __getattr__(self, name: str) -> Any:
+        self._node.check()
+        return getattr(self._ledger, name)
+
+
+class Paths:
+    def __init__(self, root: Path) -> None:
+        self.sources = self.artifacts = root
+        self.wake = root / "wake"
+
+
+class Node:
+    """One process of vmrunner: an engine and a reaper, or one of them.
+
+    `crash_at`: kill it at this effect; `sleep_at`: `sleep()` is called there, and then it goes on
+    as if nothing had been. `skew` is what its host's clock is wrong by, `far` another host."""
+
+    def __init__(
+        self,
+        world: World,
+        pid: int,
+        *,
+        crash_at: int | None = None,
+        sleep_at: int | None = None,
+        sleep: Callable[[Node], None] | None = None,
+        reaps: bool = True,
+        drives: bool = True,
+        far: bool = False,
+        skew: float = 0.0,
+    ) -> None:
+        self.world = world
+        self.process = Process(
+            machine=f"m{pid}" if far else "m", boot="b", pid_namespace="n", pid=pid, started=pid
+        )
+        self.born = world.clock()
+        self.dead = False
+        self.asleep = False
+        self.crash_at, self.sleep_at, self.sleep = crash_at, sleep_at, sleep
+        self.skew = skew
+        self.reaps, self.drives = reaps, drives
+        self.points: list[str] = []  # every place where it might have crashed
+        self.tasks: list[Task] = []
+        self.provider = Seam(self, world.provider(), CLOUD_EFFECTS, "cloud")
+        self.engine = Engine(
+            Door(self, world.truth),  # type: ignore[arg-type]
+            {"fake": self.provider},  # type: ignore[dict-item]
+            lambda job, reporter: Session(world, job, reporter),
+            world.limits,
+            process=self.process,
+            kind="serve",
+            paths=Paths(world.root),
+            orders=world.order,
+            clock=lambda: world.clock() + self.skew,
+            monotonic=world.clock,
+            peers=self._peers(),
+            pool=lambda _name, _size: Inline(),
+            spawn=lambda _name, work: self.tasks.append(Task(self, work)),
+            listen=False,
+        )
+        self.reaping = Reaping(self.engine.desk, self._peers(), lambda: self.engine.watching)
+        self._passed = self._swept = world.clock()
+
+    def _peers(self) -> Peers:
+        def alive(process: Process, *, one_host: bool) -> bool | None:
+            far = process.machine != self.process.machine
+            return None if far else self.world.alive(process)
+
+        return Peers(one_host=not self.world.many_hosts, alive=alive)
+
+    def check(self) -> None:
+        if self.dead:
+            raise Crash
+
+    def reach(self, point: str) -> None:
+        """One more place to crash or sleep at."""
+        self.points.append(point)
+        here = len(self.points) - 1
+        if self.crash_at is not None and here >= self.crash_at:
+            self.dead = True
+            raise Crash
+        if self.sleep_at == here and self.sleep is not None:
+            self.asleep = True
+            self.sleep(self)
+            self.asleep = False
+        if self.world.dice is not None and self.world.dice(self, point):
+            self.dead = True
+            raise Crash
+
+    def tick(self) -> None:
+        """One tick, one step of each session, and the reaper when its time has come."""
+        try:
+            self.check()
+            if self.drives:
+                self.engine.tick()
+            for task in list(self.tasks):
+                task.step()
+            self.tasks = [task for task in self.tasks if not task.ended]
+            self.check()
+            if self.reaps:
+                self._reap()
+        except Crash:
+            self.kill()
+
+    def _reap(self) -> None:
+        now, world = self.world.clock(), self.world
+        if now - self._passed >= world.pass_seconds:
+            self._passed = now
+            sweep = now - self._swept >= world.sweep_seconds
+            self._swept = now if sweep else self._swept
+            self.reaping.run(sweep=sweep)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.dead = True
+        for task in self.tasks:
+            task.step()  # it finds itself dead, and ends
+        self.tasks = []
+        self.engine._listener.close()
+
+    def close(self) -> None:
+        if not self.dead:
+            self.kill()
