@@ -75,10 +75,10 @@ def pack(directory: Path, sink: Sink) -> Total:
         errors="surrogateescape",
     )
     with closing(tar):
-        tar.offset = 0
         for relative, info in _walk(directory):
             member = _member(directory, relative, info)
             entries += 1
+            tar.members.clear()  # it would remember all of them
             if not member.isreg():
                 tar.addfile(member)
                 continue
