@@ -78,7 +78,7 @@ def pack(directory: Path, sink: Sink) -> Total:
         for relative, info in _walk(directory):
             member = _member(directory, relative, info)
             entries += 1
-            tar.members.clear()  # it would remember all of them
+            tar.members.clear()  # type: ignore[attr-defined]  # it would remember all of them
             if not member.isreg():
                 tar.addfile(member)
                 continue
