@@ -45,7 +45,12 @@ class Scripted:
         say.steps_started()
         say.state(BuildState.RUNNING)
         verdict = self._steps()
-        if verdict.lost or verdict.result is Result.CANCELLED:
+        globs = [
+            rule
+            for rule in self._job.build.spec.artifacts
+            if rule.always or verdict.result is Result.SUCCESS
+        ]
+        if verdict.lost or verdict.result is Result.CANCELLED or not globs:
             return verdict
         say.state(BuildState.COLLECTING)
         return verdict

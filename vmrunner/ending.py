@@ -125,11 +125,11 @@ class Endings:
         works, and never against a wish to end it."""
         return (
             bool(build.spec.keep_on_failure)
-            and end.result is not Result.SUCCESS
+            and end.result in (Result.FAILURE, Result.TIMEOUT)
             and end.reason not in _WISHED
             and not end.lost
             and build.cancel is None
-            and build.state is BuildState.COLLECTING
+            and build.state in (BuildState.RUNNING, BuildState.COLLECTING)
             and row.state is InstanceState.BUSY
         )
 

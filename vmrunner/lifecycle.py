@@ -44,7 +44,7 @@ BUILD_NEXT: Final[Mapping[BuildState, frozenset[BuildState]]] = {
     _B.BOOTING: frozenset({_B.CONNECTING, _B.QUEUED, _B.FINISHED}),
     _B.CONNECTING: frozenset({_B.PREPARING, _B.QUEUED, _B.FINISHED}),
     _B.PREPARING: frozenset({_B.RUNNING, _B.QUEUED, _B.FINISHED}),
-    _B.RUNNING: frozenset({_B.COLLECTING, _B.QUEUED, _B.FINISHED}),
+    _B.RUNNING: frozenset({_B.COLLECTING, _B.HELD, _B.QUEUED, _B.FINISHED}),
     _B.COLLECTING: frozenset({_B.HELD, _B.QUEUED, _B.FINISHED}),
     _B.HELD: frozenset({_B.FINISHED}),
     _B.FINISHED: frozenset(),
