@@ -36,6 +36,8 @@ log = logging.getLogger("vmrunner")
 SERVE: Final = "serve"  # engines that stay, or stay until all is done
 BACKGROUND: Final = "background"
 _STAYING: Final = frozenset({SERVE, BACKGROUND})
+SUBMITTER: Final = "submitter"  # no engine: a process whose build another host's engine drives
+_BEAT: Final = 10.0  # seconds
 _LEASE: Final = 60.0  # seconds without a beat after which an engine elsewhere counts as gone
 
 
@@ -166,7 +168,9 @@ class Wiring:
         return any(
             self._lives(member)
             for member in self.ledger.engines.list()
-            if member.process != me and (member.kind in _STAYING or not staying)
+            if member.process != me
+            and member.kind != SUBMITTER
+            and (member.kind in _STAYING or not staying)
         )
 
     def _lives(self, member: Member) -> bool:
@@ -236,7 +240,8 @@ class Help:
         self._kind = kind
         self._engine: Engine | None = None
         self._stop = threading.Event()
-        self._checked = float("-inf")
+        self._checked = self._beaten = float("-inf")
+        self._member: str | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -251,6 +256,7 @@ class Help:
             return
         self._checked = now
         if self._wiring.served():
+            self._show_up(now)
             return
         if self._kind is None:
             self._wiring.spawn_engine()
@@ -263,6 +269,20 @@ class Help:
         )
         self._thread.start()
 
+    def waiting(self, build: str) -> str:
+        """Why a build is still queued, as far as our own engine knows."""
+        return self._engine.waiting.get(build, "") if self._engine is not None else ""
+
+    def _show_up(self, now: float) -> None:
+        """Where engines on other hosts cannot see that this process lives, tell them."""
+        if self._kind is None or self._wiring.one_host or now - self._beaten < _BEAT:
+            return
+        self._beaten = now
+        engines, at = self._wiring.ledger.engines, time.time()
+        if self._member is None or not engines.beat(self._member, at):
+            self._member = self._member or ids.engine_id()
+            engines.join(self._member, process.current(), SUBMITTER, at)
+
     def wake(self) -> None:
         """Something was submitted or wished: whoever serves should look at once."""
         from vmrunner import wake
@@ -274,6 +294,9 @@ class Help:
 
     def close(self) -> None:
         """Let the own engine go; what belongs to the ledger goes on in its VM."""
+        if self._member is not None:
+            self._wiring.ledger.engines.leave(self._member)
+            self._member = None
         if self._engine is None or self._thread is None:
             return
         self._stop.set()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.postgres import Server
 from tests.scripted import ScriptedWiring, join, numbered
 from vmrunner.cli import main
 from vmrunner.configfile import load
@@ -311,6 +312,29 @@ def test_config_and_database(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("db", "current").out == b"none\n"
     version = cli("db", "upgrade").out
     assert cli("db", "current").out == version != b"none\n"
+
+
+def test_on_postgresql(
+    cli: Cli, postgres: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VMRUNNER_DATABASE_URL", postgres.empty())
+    refused = cli("run", "--", "say", "x")
+    assert refused.code == 125
+    assert refused.err.endswith(b"needs an upgrade (vmrunner db upgrade)\n")
+    assert cli("db", "upgrade").code == 0
+    done = cli("run", "--", "say", "x")
+    assert (done.code, done.out) == (0, b"x\n")
+    assert cli("logs", done.last[3]).out == b"x\n"
+    assert list((home / "data/vmrunner/servers").iterdir())
+
+
+def test_while_launching_is_stopped_a_build_waits_and_says_why(cli: Cli) -> None:
+    cli("drain")
+    done = cli("run", "--queue-timeout", "1s", "--", "say", "x")
+    assert (done.code, done.out) == (125, b"")
+    assert b"warning: launching is stopped: it waits for `vmrunner drain --off`" in done.err
+    assert b"it waits: launching is stopped (drain)" in done.err
+    assert done.last[:2] == ("error", "queue_timeout")
 
 
 # --- usage ---------------------------------------------------------------------------------------

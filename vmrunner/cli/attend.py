@@ -167,6 +167,7 @@ class Attendant:
         self._talk = talk
         self._status = Status(live=live and talk, may_draw=lambda: sink.at_start, now=time.time)
         self._cancelled = False
+        self._why = ""
         self._deadline: float | None = None
 
     def follow(self, build: str, *, after: int = 0) -> Build:
@@ -199,6 +200,10 @@ class Attendant:
             self._deadline = self._ledger.instances.get(row.instance).deadline
         if self._talk:
             self._status.update(row, self._deadline)
+            why = self._help.waiting(row.id) if row.state is BuildState.QUEUED else ""
+            if why and why != self._why:
+                output.say(f"it waits: {why}")
+            self._why = why or self._why
 
     def _wait(self, row: Build) -> None:
         self._help.ensure()

@@ -66,8 +66,10 @@ def of_build(build: Build) -> int:
     """The code of a command that speaks for this build, once it has ended."""
     from vmrunner.model import Result
 
-    if build.result in (Result.SUCCESS, Result.FAILURE):
-        return build.exit_code if build.exit_code is not None else FAILED
+    if build.result is Result.SUCCESS:
+        return OK
+    if build.result is Result.FAILURE:
+        return build.exit_code or FAILED
     if build.result is Result.TIMEOUT:
         return TIMEOUT
     return TERMINATED if build.result is Result.CANCELLED else OURS

@@ -167,6 +167,8 @@ def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
         preflight.check(shell.wiring, checked.spec, None if manner.dry_run else progress)
     if manner.dry_run:
         return _dry_run(checked, manner.form)
+    if shell.ledger.paused:
+        output.warn("launching is stopped: it waits for `vmrunner drain --off`")
     if manner.detach:
         row, new = shell.runner.queue(checked)
         shell.wiring.ensure_background()
@@ -212,8 +214,8 @@ def conclude(shell: Shell, row: Build, interrupted: int | None, manner: Manner) 
     if row.state is BuildState.HELD:
         shell.wiring.ensure_background()  # it ends the hold when we are gone
         output.say(f"its VM is kept: vmrunner ssh {row.id}, vmrunner cancel {row.id}")
-    if row.message and row.result is not Result.SUCCESS:
-        output.say(row.message)
+    if row.message:
+        (output.warn if row.result is Result.SUCCESS else output.say)(row.message)
     brought = shell.runner.get(row.id).artifacts
     if manner.artifacts_to is not None:
         copied = brought.download(manner.artifacts_to)
