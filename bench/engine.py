@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
-from vmrunner.session import Verdict
 
 from vmrunner import ids, process
 from vmrunner.desk import EngineLimits
@@ -45,6 +44,7 @@ from vmrunner.model import (
 )
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 from vmrunner.scheduling import Start
+from vmrunner.session import Verdict
 
 if TYPE_CHECKING:
     from vmrunner.session import Job, Reporter
