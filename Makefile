@@ -28,8 +28,8 @@ check: lint
 	$(PYTEST) -q -n 2 tests/unit
 
 lint: setup
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
+	.venv/bin/ruff check --no-cache .
+	.venv/bin/ruff format --no-cache --check .
 	.venv/bin/mypy --strict -p vmrunner
 	.venv/bin/lint-imports
 	scripts/short-files

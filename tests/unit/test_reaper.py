@@ -1,99 +1,32 @@
-"""The rules of design §6, one by one, and what must hold whatever comes."""
+"""The rules of design §6, one by one."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from tests.reapable import (
+    GENERATION,
+    LIMITS,
+    MINE,
+    NOW,
+    OTHER,
+    I,
+    before,
+    killed,
+    page,
+    reaped,
+    row,
+    vm,
+)
 from vmrunner.lifecycle import Sweep
 from vmrunner.model import (
     Death,
-    Instance,
-    InstanceState,
     Kind,
-    Limits,
     Offer,
-    Page,
-    Power,
-    Ref,
-    Resource,
-    Role,
-    Scope,
 )
 from vmrunner.reaper import decide
-from vmrunner.verdicts import Plan, Sighting
-
-SCOPE = Scope("fake", "a", "z")
-OTHER = Scope("fake", "a", "y")
-MINE, GENERATION = "installation-1", "generation-1"
-NOW = 1_000_000.0
-LIMITS = Limits()
-I = InstanceState  # noqa: E741
-
-
-def row(name: str = "vm-1", **options: Any) -> Instance:
-    defaults: dict[str, Any] = {
-        "build": "b-1",
-        "attempt": 1,
-        "provider": "p",
-        "offer": Offer(scope=SCOPE, machine_type="small", place="z"),
-        "role": Role.BUILD,
-        "state": I.BUSY,
-        "created_at": NOW - 3600,
-        "state_since": NOW - 60,
-        "deadline": NOW + 3600,
-        "epoch": 1,
-        "ref": Ref(SCOPE, Kind.INSTANCE, f"i-{name}"),
-    }
-    return Instance(id=name, **(defaults | options))
-
-
-def vm(instance: str = "vm-1", *, id: str | None = None, **options: Any) -> Resource:  # noqa: A002
-    tags = {
-        "vmrunner:installation": MINE,
-        "vmrunner:generation": GENERATION,
-        "vmrunner:role": "build",
-        "vmrunner:instance": instance,
-        "vmrunner:expires-at": str(int(NOW + 3600)),
-    } | options.pop("tags", {})
-    kind = options.pop("kind", Kind.INSTANCE)
-    defaults: dict[str, Any] = {"power": Power.RUNNING, "created_at": NOW - 3600}
-    return Resource(
-        ref=Ref(options.pop("scope", SCOPE), kind, id or f"i-{instance}"),
-        tags={k: v for k, v in tags.items() if v is not None},
-        **(defaults | options),
-    )
-
-
-def page(*resources: Resource, kind: Kind = Kind.INSTANCE, **options: Any) -> Page:
-    return Page(scope=SCOPE, kind=kind, resources=resources, **options)
-
-
-def reaped(
-    rows: list[Instance] | None = None,
-    pages: list[Page] | None = None,
-    sightings: frozenset[Sighting] = frozenset(),
-    **options: Any,
-) -> Plan:
-    defaults = {"sweep": Sweep(id="s-2", begun=NOW)}
-    return decide(
-        NOW, rows or [], pages or [], sightings, LIMITS, MINE, GENERATION,
-        **(defaults | options),
-    )  # fmt: skip
-
-
-def killed(plan: Plan) -> list[tuple[str, Death]]:
-    return [(kill.ref.id, kill.reason) for kill in plan.kills]
-
-
-def before(plan: Plan, seconds: float = 300) -> frozenset[Sighting]:
-    """The sightings of an earlier sweep, as a later one finds them."""
-    return frozenset(replace(s, sweep="s-1", begun=NOW - seconds) for s in plan.sightings)
-
 
 # --- EXPIRED ---
 
@@ -317,6 +250,13 @@ def test_one_absence_or_a_doubtful_one_closes_nothing(case) -> None:
     assert not reaped([mine], pages, memory).closes
 
 
+@pytest.mark.parametrize("installation", ["another", MINE[:-1], "", None])
+def test_anothers_vm_with_a_copied_id_keeps_no_row_open(installation) -> None:
+    copy = vm(id="i-copy", tags={"vmrunner:installation": installation})
+    memory = before(reaped([row()], [page(copy)]))
+    assert reaped([row()], [page(copy)], memory).closes
+
+
 def test_a_sweep_of_a_part_neither_breaks_nor_makes_a_series() -> None:
     mine = row()
     memory = before(reaped([mine], [page()]), 600)
@@ -324,110 +264,3 @@ def test_a_sweep_of_a_part_neither_breaks_nor_makes_a_series() -> None:
     assert partly.sightings == memory
     assert reaped([mine], [page()], partly.sightings).closes
     assert reaped([mine], [], memory, sweep=None).sightings == memory
-
-
-# --- whatever comes ---
-
-NAMES = st.sampled_from([f"vm-{n}" for n in range(6)])
-TIMES = st.integers(-20_000, 20_000).map(lambda n: NOW + n)
-ROWS = st.lists(
-    st.builds(
-        row,
-        NAMES,
-        state=st.sampled_from(list(I)),
-        created_at=TIMES,
-        state_since=TIMES,
-        deadline=TIMES,
-        ref=st.sampled_from([None, Ref(SCOPE, Kind.INSTANCE, "i-vm-1")]),
-    ),
-    unique_by=lambda r: r.id,
-    max_size=6,
-)
-RESOURCES = st.lists(
-    st.builds(
-        vm,
-        NAMES,
-        id=st.sampled_from([f"i-{n}" for n in range(9)]),
-        kind=st.sampled_from([Kind.INSTANCE, Kind.DISK]),
-        power=st.sampled_from(list(Power)),
-        created_at=st.none() | TIMES,
-        tags=st.fixed_dictionaries(
-            {},
-            optional={
-                "vmrunner:installation": st.sampled_from([MINE, MINE + "x", "", None]),
-                "vmrunner:role": st.sampled_from(["build", "image", "guard", "x"]),
-                "vmrunner:generation": st.sampled_from([GENERATION, "other"]),
-                "vmrunner:expires-at": st.sampled_from(
-                    [None, "x", str(int(NOW - 5)), str(int(NOW + 5)), str(int(NOW + 10**5))]
-                ),
-            },
-        ),
-    ),
-    unique_by=lambda r: r.ref,
-    max_size=9,
-)
-
-
-def paged(resources: list[Resource], broken: bool) -> list[Page]:
-    pages = [
-        page(*[r for r in resources if r.ref.kind is kind], kind=kind)
-        for kind in (Kind.INSTANCE, Kind.DISK)
-    ]
-    return [*pages, page(error="x")] if broken else pages
-
-
-@given(ROWS, RESOURCES, st.booleans(), st.randoms())
-def test_the_order_of_a_listing_means_nothing(rows, resources, broken, random) -> None:
-    memory = before(reaped(rows, paged(resources, broken)))
-    pages = paged(resources, broken)
-    plan = reaped(rows, pages, memory)
-    mixed = list(resources)
-    random.shuffle(mixed)
-    shuffled = [part for r in mixed for part in [page(r, kind=r.ref.kind, more=True)]]
-    shuffled += [page(kind=k) for k in (Kind.INSTANCE, Kind.DISK)]
-    shuffled += [page(error="x")] if broken else []
-    other = list(rows)
-    random.shuffle(other)
-    assert reaped(other, shuffled, memory) == plan
-
-
-@given(ROWS, RESOURCES, st.booleans())
-def test_no_murder_and_no_forgetting(rows, resources, broken) -> None:
-    memory = before(reaped(rows, paged(resources, broken)))
-    plan = reaped(rows, paged(resources, broken), memory)
-    by_id = {r.id: r for r in rows}
-    by_ref = {r.ref: r for r in resources}
-    for kill in plan.kills:
-        resource = by_ref[kill.ref]
-        mine = by_id.get(resource.instance or "")
-        assert resource.tag("installation") == MINE
-        assert resource.role in (Role.BUILD, Role.IMAGE)
-        if mine is not None and mine.deadline > NOW and kill.reason is not Death.EXPIRED:
-            assert mine.state is I.GONE or mine.ref not in (None, kill.ref)
-    for close in plan.closes:
-        assert not broken
-        assert close.instance not in {r.instance for r in resources if r.ref.kind is Kind.INSTANCE}
-    # Whatever is past its row's deadline is doomed or dying, or closed.
-    doomed = {d.instance for d in plan.dooms}
-    for mine in rows:
-        if mine.deadline < NOW and mine.state not in (I.DELETING, I.GONE):
-            assert mine.id in doomed
-
-
-@given(ROWS, RESOURCES, RESOURCES)
-def test_a_poison_item_changes_no_other_deletion(rows, resources, more) -> None:
-    """Below the cap on orphans; every kind of item is for itself."""
-    memory = before(reaped(rows, paged(resources, broken=False)))
-    poison = [
-        replace(r, ref=r.ref._replace(id=f"x-{r.ref.id}", kind=Kind.KEY), tags={"a": "b"})
-        for r in more
-    ]
-    plain = reaped(rows, paged(resources, broken=False), memory)
-    pages = [*paged(resources, broken=False), page(*poison, kind=Kind.KEY, error="AccessDenied")]
-    assert reaped(rows, pages, memory) == plain
-
-
-@given(ROWS, RESOURCES)
-def test_parents_come_before_children(rows, resources) -> None:
-    kinds = [kill.ref.kind is Kind.INSTANCE for kill in reaped(rows, paged(resources, False)).kills]
-    assert kinds == sorted(kinds, reverse=True)
