@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commandline import cli as cli  # the fixture
+from tests.commandline import home as home  # the fixture
 from tests.postgres import postgres as postgres  # the fixture
 from vmrunner.ledger import Ledger
 

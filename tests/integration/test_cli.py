@@ -3,78 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
+from tests.commandline import Cli
 from tests.postgres import Server
-from tests.scripted import ScriptedWiring, join, numbered
-from vmrunner.cli import main
+from tests.scripted import ScriptedWiring, numbered
 from vmrunner.configfile import load
 from vmrunner.ledger import Ledger
-
-LAST = re.compile(rb"vmrunner: result=(\S*) reason=(\S*) exit_code=(\S*) build=(\S+)\n\Z")
-CONFIG = """
-default_provider = "fake"
-[limits]
-max_ttl = "2h"
-[providers.fake]
-kind = "fake"
-[providers.other]
-kind = "qemu"
-"""
-
-
-class Done(NamedTuple):
-    code: int
-    out: bytes
-    err: bytes
-
-    @property
-    def last(self) -> tuple[str, ...]:
-        """result, reason, exit code and build of the last line on stderr."""
-        match = LAST.search(self.err)
-        assert match, self.err.decode()
-        return tuple(part.decode() for part in match.groups())
-
-    @property
-    def items(self) -> list[dict[str, Any]]:
-        document = json.loads(self.out)
-        assert document["schema_version"] == 1
-        items: list[dict[str, Any]] = document["items"]
-        return items
-
-
-Cli = Callable[..., Done]
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a configuration of its own; nothing of the developer's counts."""
-    for name in list(os.environ):
-        if name.startswith(("VMRUNNER_", "GITHUB_", "GITLAB_")):
-            monkeypatch.delenv(name)
-    for name in ("DATA", "CONFIG", "CACHE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "vmrunner.toml").write_text(CONFIG)
-    return tmp_path
-
-
-@pytest.fixture
-def cli(home: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
-    def run(*argv: str) -> Done:
-        code = main(argv, join=join)
-        out, err = capfdbinary.readouterr()
-        return Done(code, out, err)
-
-    return run
 
 
 @pytest.fixture
@@ -335,72 +274,3 @@ def test_while_launching_is_stopped_a_build_waits_and_says_why(cli: Cli) -> None
     assert b"warning: launching is stopped: it waits for `vmrunner drain --off`" in done.err
     assert b"it waits: launching is stopped (drain)" in done.err
     assert done.last[:2] == ("error", "queue_timeout")
-
-
-# --- usage ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("argv", "code"),
-    [
-        (["ps", "--nope"], 2),
-        (["nope"], 2),
-        (["show"], 2),
-        (["logs"], 2),
-        (["logs", "-f"], 125),
-        (["logs", "--timestamps", "-f"], 125),
-        (["run", "--nope", "--", "x"], 125),
-        (["run", "--cpus", "many", "--", "x"], 125),
-        (["watch"], 125),
-        (["ssh"], 125),
-        (["config", "shw"], 2),
-        (["ps", "-o", "xml"], 2),
-        (["logs", "x", "--after", "-1"], 2),
-    ],
-)
-def test_usage_errors_are_one_line(cli: Cli, argv: list[str], code: int) -> None:
-    done = cli(*argv)
-    assert (done.code, done.out) == (code, b"")
-    assert done.err.startswith(b"vmrunner: error: ")
-    assert done.err.count(b"\n") == 1
-    assert b"--help)" in done.err
-
-
-def test_without_arguments_there_is_help(cli: Cli) -> None:
-    done = cli()
-    assert (done.code, done.out) == (2, b"")
-    assert done.err.startswith(b"Usage: vmrunner ")
-    assert cli("--help").out.startswith(b"Usage: vmrunner ")
-    assert cli("--version").out.startswith(b"vmrunner 0.")
-
-
-def test_an_unexpected_error_is_one_line_and_a_traceback_on_demand(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("boom")
-
-    monkeypatch.setattr("vmrunner.ledger.builds.Builds.list", broken)
-    done = cli("ps")
-    assert done.code == 1
-    assert done.err == b"vmrunner: error: RuntimeError: boom (VMRUNNER_DEBUG=1 shows where)\n"
-    monkeypatch.setenv("VMRUNNER_DEBUG", "1")
-    assert b"Traceback" in cli("ps").err
-
-
-def test_the_command_line_starts_without_the_heavy_parts() -> None:
-    code = "import sys, vmrunner.cli; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
-    heavy = {"pydantic", "sqlalchemy", "fabric", "paramiko", "apscheduler", "yaml", "rich"}
-    assert not loaded & heavy
-
-
-def test_completion_knows_the_builds(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vmrunner.cli import complete
-
-    build = cli("run", "--name", "mine", "--", "say", "x").last[3]
-    assert complete.build_ids("b-") == [(build, "mine")]
-    assert complete.instance_ids("vm-") == []
-    monkeypatch.setenv("VMRUNNER_CONFIG", "/nonexistent")
-    assert complete.build_ids("b-") == []

@@ -1,0 +1,76 @@
+"""What the command line says to what it cannot read, and how it starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.commandline import Cli
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["ps", "--nope"], 2),
+        (["nope"], 2),
+        (["show"], 2),
+        (["logs"], 2),
+        (["logs", "-f"], 125),
+        (["logs", "--timestamps", "-f"], 125),
+        (["run", "--nope", "--", "x"], 125),
+        (["run", "--cpus", "many", "--", "x"], 125),
+        (["watch"], 125),
+        (["ssh"], 125),
+        (["config", "shw"], 2),
+        (["ps", "-o", "xml"], 2),
+        (["logs", "x", "--after", "-1"], 2),
+    ],
+)
+def test_usage_errors_are_one_line(cli: Cli, argv: list[str], code: int) -> None:
+    done = cli(*argv)
+    assert (done.code, done.out) == (code, b"")
+    assert done.err.startswith(b"vmrunner: error: ")
+    assert done.err.count(b"\n") == 1
+    assert b"--help)" in done.err
+
+
+def test_without_arguments_there_is_help(cli: Cli) -> None:
+    done = cli()
+    assert (done.code, done.out) == (2, b"")
+    assert done.err.startswith(b"Usage: vmrunner ")
+    assert cli("--help").out.startswith(b"Usage: vmrunner ")
+    assert cli("--version").out.startswith(b"vmrunner 0.")
+
+
+def test_an_unexpected_error_is_one_line_and_a_traceback_on_demand(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("vmrunner.ledger.builds.Builds.list", broken)
+    done = cli("ps")
+    assert done.code == 1
+    assert done.err == b"vmrunner: error: RuntimeError: boom (VMRUNNER_DEBUG=1 shows where)\n"
+    monkeypatch.setenv("VMRUNNER_DEBUG", "1")
+    assert b"Traceback" in cli("ps").err
+
+
+def test_the_command_line_starts_without_the_heavy_parts() -> None:
+    code = "import sys, vmrunner.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    heavy = {"pydantic", "sqlalchemy", "fabric", "paramiko", "apscheduler", "yaml", "rich"}
+    assert not loaded & heavy
+
+
+def test_completion_knows_the_builds(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vmrunner.cli import complete
+
+    build = cli("run", "--name", "mine", "--", "say", "x").last[3]
+    assert complete.build_ids("b-") == [(build, "mine")]
+    assert complete.instance_ids("vm-") == []
+    monkeypatch.setenv("VMRUNNER_CONFIG", "/nonexistent")
+    assert complete.build_ids("b-") == []
