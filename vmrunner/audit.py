@@ -71,7 +71,7 @@ def audit(
         for resource in page.resources:
             if resource.power is not Power.DEAD and resource.tag("installation") == installation:
                 found += _thing(now, resource, known.get(resource.instance or ""), limits)
-    return sorted(found + _rows(now, known.values(), listed, limits), key=str)
+    return sorted(found + _rows(now, known.values(), listed, limits, installation), key=str)
 
 
 def older_than(
@@ -129,12 +129,14 @@ def _thing(now: float, r: Resource, row: Instance | None, limits: Limits) -> lis
 
 
 def _rows(
-    now: float, rows: Iterable[Instance], pages: list[Page], limits: Limits
+    now: float, rows: Iterable[Instance], pages: list[Page], limits: Limits, installation: str
 ) -> list[Survivor]:
     """What is wrong with the ledger's open rows."""
     broken = {(p.scope, p.kind) for p in pages if p.error is not None}
     read = {(p.scope, p.kind) for p in pages if p.error is None and not p.more} - broken
-    there = {r.instance for p in pages for r in p.resources if r.ref.kind is Kind.INSTANCE}
+    vms = [r for p in pages for r in p.resources if r.ref.kind is Kind.INSTANCE]
+    own = [r for r in vms if r.tag("installation") == installation and r.role is not Role.GUARD]
+    there = {r.instance for r in own}
     found = []
     for row in rows:
         if row.state is InstanceState.GONE or now < row.created_at + limits.newborn:

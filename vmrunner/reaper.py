@@ -261,7 +261,9 @@ class _Case:
         if self.sweep is None:
             return []
         vms = [r for r in self.listing.resources if r.ref.kind is Kind.INSTANCE]
-        shown, refs = {vm.instance for vm in vms}, {vm.ref for vm in vms}
+        # Another's VM may carry a copied id: it is no sign of ours, unless it is the recorded one.
+        shown = {vm.instance for vm in vms if self.ours(vm)}
+        refs = {vm.ref for vm in vms}
         return [
             row
             for row in self.rows.values()

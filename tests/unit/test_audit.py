@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.test_reaper import LIMITS, MINE, NOW, SCOPE, I, page, row, vm
+from tests.reapable import LIMITS, MINE, NOW, SCOPE, I, page, row, vm
 from vmrunner.audit import Fault, audit, older_than
 from vmrunner.model import Kind, Offer, Page, Power, Ref, Scope
 
@@ -31,6 +31,11 @@ def test_all_is_well() -> None:
         ([row(ref=Ref(SCOPE, Kind.INSTANCE, "i-x"))], [page(vm())], Fault.DOUBLE),
         ([row()], [page(vm(tags={"vmrunner:role": None}))], Fault.BADLY_TAGGED),
         ([row()], [page()], Fault.NOT_THERE),
+        (
+            [row()],
+            [page(vm(id="i-copy", tags={"vmrunner:installation": "another"}))],
+            Fault.NOT_THERE,
+        ),
         ([row()], [page(vm()), page(kind=Kind.DISK, error="denied")], Fault.UNREAD),
     ],
 )

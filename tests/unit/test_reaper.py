@@ -250,9 +250,19 @@ def test_one_absence_or_a_doubtful_one_closes_nothing(case) -> None:
     assert not reaped([mine], pages, memory).closes
 
 
-@pytest.mark.parametrize("installation", ["another", MINE[:-1], "", None])
-def test_anothers_vm_with_a_copied_id_keeps_no_row_open(installation) -> None:
-    copy = vm(id="i-copy", tags={"vmrunner:installation": installation})
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"vmrunner:installation": "another"},
+        {"vmrunner:installation": MINE[:-1]},
+        {"vmrunner:installation": ""},
+        {"vmrunner:installation": None},
+        {"vmrunner:role": "guard"},
+        {"vmrunner:role": None},
+    ],
+)
+def test_anothers_vm_with_a_copied_id_keeps_no_row_open(tags) -> None:
+    copy = vm(id="i-copy", tags=tags)
     memory = before(reaped([row()], [page(copy)]))
     assert reaped([row()], [page(copy)], memory).closes
 
