@@ -109,7 +109,10 @@ def test_no_murder_and_no_forgetting(rows, resources, broken) -> None:
             assert mine.state is I.GONE or mine.ref not in (None, kill.ref)
     for close in plan.closes:
         assert not broken
-        assert close.instance not in {r.instance for r in resources if r.ref.kind is Kind.INSTANCE}
+        vms = [r for r in resources if r.ref.kind is Kind.INSTANCE]
+        ours = [r for r in vms if r.tag("installation") == MINE and r.role in (Role.BUILD, "image")]
+        assert close.instance not in {r.instance for r in ours}
+        assert by_id[close.instance].ref not in by_ref
     # Whatever is past its row's deadline is doomed or dying, or closed.
     doomed = {d.instance for d in plan.dooms}
     for mine in rows:
