@@ -10,6 +10,7 @@ import contextlib
 import os
 import select
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 _SUFFIX = ".wake"
@@ -21,10 +22,11 @@ def poke(directory: Path) -> int:
     reached = 0
     if not directory.is_dir():
         return 0
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+    kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+    with _short(directory) as short, socket.socket(socket.AF_UNIX, kind) as sock:
         for path in sorted(directory.glob(f"*{_SUFFIX}")):
             try:
-                sock.sendto(b"!", str(path))
+                sock.sendto(b"!", f"{short}/{path.name}")
                 reached += 1
             except BlockingIOError:
                 reached += 1  # its queue is full of hints: it will wake
@@ -34,6 +36,16 @@ def poke(directory: Path) -> int:
             except OSError:
                 continue
     return reached
+
+
+@contextlib.contextmanager
+def _short(directory: Path) -> Iterator[str]:
+    """The directory by a name of a few bytes: a Unix socket's path may have 107 at most."""
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
 
 
 class Listener:
@@ -47,13 +59,13 @@ class Listener:
             self._open(directory, name)
 
     def _open(self, directory: Path, name: str) -> None:
-        # A Unix socket's path must be short; a data directory that is not does without the hint.
         path = directory / f"{name}{_SUFFIX}"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.unlink(missing_ok=True)
-            sock.bind(str(path))
+            with _short(directory) as short:
+                sock.bind(f"{short}/{path.name}")
         except OSError:
             sock.close()
             return
