@@ -16,7 +16,7 @@ from vmrunner.providers import Provider
 #: After an accepted delete, so long until it is asked again.
 AGAIN: Final = 30.0
 FIRST_WAIT: Final = 1.0  # seconds after a failed one; doubled each time
-LONGEST_WAIT: Final = 300.0
+LONGEST_WAIT: Final = 300.0  # … inside its deadline; past it, AGAIN
 FORCE_AFTER: Final = 3  # attempts without force
 BATCH: Final = 50  # a bad item in a batch of a cloud costs little then
 
@@ -99,7 +99,8 @@ class Undertaker:
         again = row.deletes > 0 or outcome.fate is Fate.FAILED
         if outcome.fate is Fate.FAILED:
             log.warning("delete of %s failed: %s", row.id, outcome.error)
-            wait = min(FIRST_WAIT * 2**row.deletes, LONGEST_WAIT)
+            longest = AGAIN if desk.now(row) > row.deadline else LONGEST_WAIT
+            wait = min(FIRST_WAIT * 2 ** min(row.deletes, 16), longest)
         else:
             wait = AGAIN
         self._next[row.id] = desk.monotonic() + wait

@@ -13,7 +13,9 @@ from vmrunner.model import Finding, Level
 
 if TYPE_CHECKING:
     from vmrunner.audit import Survivor
+    from vmrunner.desk import Desk
     from vmrunner.engine import Engine
+    from vmrunner.providers import Provider
     from vmrunner.reaping import Report
     from vmrunner.wiring import Wiring
 
@@ -31,8 +33,6 @@ def reap(wiring: Wiring, *, provider: str | None = None, dry_run: bool = False) 
 
 def audit(wiring: Wiring, *, provider: str | None = None) -> list[Survivor]:
     """The cloud against the ledger: what is alive and should not be."""
-    from vmrunner.reaping import survivors
-
     only = None if provider is None else wiring.settings.provider(provider)
     found: list[Survivor] = []
     with _engine(wiring) as engine:
@@ -40,6 +40,17 @@ def audit(wiring: Wiring, *, provider: str | None = None) -> list[Survivor]:
             if only in (None, name):
                 found += survivors(engine.desk, name, driver)
     return found
+
+
+def survivors(desk: Desk, name: str, provider: Provider) -> list[Survivor]:
+    """The audit of one provider: list the cloud, read the ledger, compare."""
+    from vmrunner.audit import audit as compare
+
+    pages, ledger = list(provider.sweep()), desk.ledger
+    shown = {r.instance for page in pages for r in page.resources if r.instance}
+    rows = {row.id: row for row in ledger.instances.these(shown)}
+    rows |= {row.id: row for row in ledger.instances.open() if row.provider == name}
+    return compare(provider.now(), rows.values(), pages, desk.limits.limits, ledger.installation)
 
 
 def doctor(wiring: Wiring, *, provider: str | None = None) -> list[Finding]:

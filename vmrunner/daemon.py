@@ -180,7 +180,7 @@ class Daemon:
             mine = self._ledger.engines.acquire(_NAME, self._engine.id, now + LEASE, now)
         except LedgerError as error:
             log.warning("%s", error)
-            mine = sweep
+            mine = True
         if mine:
             tell(self._reaping.run(sweep=sweep))
 

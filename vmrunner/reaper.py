@@ -32,6 +32,8 @@ _LIMITED: Final = (
     InstanceState.BOOTING,
     InstanceState.READY,
 )
+#: What expires within so many seconds is told with a sweep, to be killed without another one.
+SOON: Final = 3600.0
 _RANK: Final = {reason: rank for rank, reason in enumerate(Death)}
 
 
@@ -68,6 +70,7 @@ def decide(
         dooms=tuple(sorted(dooms, key=lambda d: (_RANK[d.reason], d.instance))),
         kills=tuple(sorted(kills.values(), key=_order)),
         closes=tuple(sorted(closes, key=lambda c: c.instance)),
+        later=tuple(k for k in map(case.later, listing.resources) if k and k.ref not in kills),
         sightings=case.remembered(kills.values()) | latch,
         alarms=tuple(sorted(alarms + _late(now, rows.values(), limits))),
     )
@@ -157,6 +160,22 @@ class _Case:
             expires_at=expires,
             created_at=resource.created_at,
             force=killed is not None,
+        )
+
+    def later(self, resource: Resource) -> Kill | None:
+        """The kill to come of a resource that expires before long."""
+        if not self.ours(resource) or not resource.alive:
+            return None
+        seen = self.first_seen(resource)
+        expires = expiry(resource, self.row_of(resource), self.limits, seen)
+        if expires is None or not self.now <= expires < self.now + SOON:
+            return None
+        return Kill(
+            ref=resource.ref,
+            reason=Death.EXPIRED,
+            instance=resource.instance,
+            expires_at=expires,
+            created_at=resource.created_at,
         )
 
     def ours(self, resource: Resource) -> bool:

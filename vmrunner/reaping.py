@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from vmrunner import ids, lifecycle, pricing, reaper
-from vmrunner.audit import Survivor, audit
 from vmrunner.desk import Desk, log
 from vmrunner.ending import Endings
 from vmrunner.errors import LedgerError
@@ -59,7 +58,7 @@ class Line:
 
     @property
     def failed(self) -> bool:
-        return self.outcome.startswith(Fate.FAILED.value)
+        return _failed(self.outcome)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +99,8 @@ class Reaping:
         self._peers = peers
         self._watching = watching
         self._endings = Endings(desk)
+        # What the last sweep showed and will have expired before the next one, by provider.
+        self._later: dict[str, tuple[Kill, ...]] = {}
 
     def run(self, *, sweep: bool = True, dry_run: bool = False, only: str | None = None) -> Report:
         """One pass over every provider: the ledger, and with `sweep` the cloud too."""
@@ -165,6 +166,11 @@ class Reaping:
             since=now - self._watching(),
             wishes=self._wishes(known),
         )
+        if swept is not None:
+            self._later[name] = plan.later
+        else:
+            due = tuple(k for k in self._later.get(name, ()) if now > (k.expires_at or now))
+            plan = replace(plan, kills=due)
         lines = self._lines(name, now, plan, known)
         if not dry_run:
             done = self._apply(provider, plan, known)
@@ -211,8 +217,8 @@ class Reaping:
     def _apply(self, provider: Provider, plan: Plan, known: _Known) -> dict[str, str]:
         """What became of each, by id. Kills past `E` come first: nothing may delay them."""
         done: dict[str, str] = {}
-        expired = [kill for kill in plan.kills if kill.reason is Death.EXPIRED]
-        done |= self._kill(provider, expired)
+        done |= self._kill(provider, [k for k in plan.kills if k.reason is Death.EXPIRED])
+        self._forget(provider.name, done)
         rows = known.by_id
         for doom in plan.dooms:
             with self._desk.guard("doom", rows[doom.instance].build):
@@ -228,6 +234,11 @@ class Reaping:
                 )
                 done[close.instance] = "closed" if closed else ""
         return done
+
+    def _forget(self, name: str, done: Mapping[str, str]) -> None:
+        """Whose death was accepted needs no second asking before the next sweep."""
+        kept = (k for k in self._later.get(name, ()) if _failed(done.get(k.ref.id, "failed")))
+        self._later[name] = tuple(kept)
 
     def _doom(self, rows: dict[str, Instance], name: str, death: Death, known: _Known) -> None:
         desk = self._desk
@@ -257,7 +268,21 @@ class Reaping:
         return False
 
     def _kill(self, provider: Provider, kills: Iterable[Kill]) -> dict[str, str]:
-        """Delete resources in batches, parents before children, by what they were asked before."""
+        """Delete resources. Past `E` there is no time to count attempts: what refuses to die is
+        forced at once."""
+        wanted, now = list(kills), provider.now()
+        done = self._ask(provider, wanted)
+        stubborn = [
+            replace(kill, force=True)
+            for kill in wanted
+            if not kill.force
+            and now > (kill.expires_at or now)
+            and _failed(done.get(kill.ref.id, ""))
+        ]
+        return done | self._ask(provider, stubborn)
+
+    def _ask(self, provider: Provider, kills: Iterable[Kill]) -> dict[str, str]:
+        """Delete in batches, parents before children, by what they were asked before."""
         wanted = list(kills)
         done: dict[str, str] = {}
         while wanted:
@@ -277,9 +302,8 @@ class Reaping:
         if row.state is not InstanceState.DELETING or self._desk.provider_of(row) is None:
             return False
         now = self._desk.now(row)
-        if now < row.delete_at:
-            return False
-        return now > row.deadline or self._peers.member_gone(row.owner)
+        gone = self._peers.member_gone(row.owner)
+        return now > row.deadline or (now >= row.delete_at and gone)
 
     def _bury(
         self, provider: Provider, rows: list[Instance], done: Mapping[str, str]
@@ -298,6 +322,7 @@ class Reaping:
                 reason=row.death or Death.DONE,
                 instance=row.id,
                 force=row.deletes >= FORCE_AFTER,
+                expires_at=row.deadline,
             )
             for row in rows
             if row.id in seen and seen[row.id].id not in done
@@ -347,15 +372,6 @@ class Reaping:
         return lines
 
 
-def survivors(desk: Desk, name: str, provider: Provider) -> list[Survivor]:
-    """The audit of one provider: list the cloud, read the ledger, compare."""
-    pages = list(provider.sweep())
-    shown = {r.instance for page in pages for r in page.resources if r.instance}
-    rows = {row.id: row for row in desk.ledger.instances.these(shown)}
-    rows |= {row.id: row for row in desk.ledger.instances.open() if row.provider == name}
-    return audit(provider.now(), rows.values(), pages, desk.limits.limits, desk.ledger.installation)
-
-
 def _row_line(name: str, now: float, row: Instance, what: str, reason: Death) -> Line:
     return Line(
         provider=name,
@@ -373,6 +389,10 @@ def _row_line(name: str, now: float, row: Instance, what: str, reason: Death) ->
 
 def _late(now: float, deadline: float | None) -> float | None:
     return now - deadline if deadline is not None and now > deadline else None
+
+
+def _failed(outcome: str) -> bool:
+    return outcome.startswith(Fate.FAILED.value)
 
 
 def _told(outcome: Outcome) -> str:

@@ -64,5 +64,6 @@ class Plan:
     dooms: tuple[Doom, ...] = ()
     kills: tuple[Kill, ...] = ()  # parents before children, by priority
     closes: tuple[Close, ...] = ()
+    later: tuple[Kill, ...] = ()  # not yet past their deadline, but before long
     sightings: frozenset[Sighting] = frozenset()
     alarms: tuple[str, ...] = ()

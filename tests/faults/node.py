@@ -281,7 +281,7 @@ class Node:
             listen=False,
         )
         self.reaping = Reaping(self.engine.desk, self._peers(), lambda: self.engine.watching)
-        self._passed = self._swept = world.clock()
+        self._passed = self._swept = float("-inf")  # it begins with both, as `serve` does
 
     def _peers(self) -> Peers:
         def alive(process: Process, *, one_host: bool) -> bool | None:
@@ -305,6 +305,7 @@ class Node:
             self.asleep = True
             self.sleep(self)
             self.asleep = False
+            self.born = self.world.clock()  # there was nobody until now
         if self.world.dice is not None and self.world.dice(self, point):
             self.dead = True
             raise Crash

@@ -109,7 +109,6 @@ class World:
         self.overrun: dict[Ref, float] = {}  # seconds past E, of all that was alive then
         self.trouble = 0.0  # when the cloud last could not be reached by anybody
         self.broken: BaseException | None = None
-        self.watched = False  # does G count from when a reaper came, not from E?
         self._template = template
         self._pids = itertools.count(100)
         self._guests: dict[Ref, Guest] = {}
@@ -143,6 +142,7 @@ class World:
         for path in self.root.glob("ledger.db*"):
             path.unlink()
         self.truth = self._open()
+        self._whens.clear()  # what they waited for is forgotten
 
     def provider(self) -> FakeProvider:
         return FakeProvider("fake", self.cloud)
@@ -288,7 +288,8 @@ class World:
 
     def _check_survivor(self, machine: Machine) -> None:
         """Promise 1. G counts from E, from the machine's birth when a request came later still,
-        or from when there was somebody to reap, and a cloud to be reached."""
+        from when there was somebody to reap and a cloud to be reached, or from when an accepted
+        delete came to nothing."""
         order = machine.order
         assert order is not None
         now = self.cloud.now()
@@ -296,7 +297,7 @@ class World:
             return
         reaping = [n.born for n in self.nodes if not n.dead and not n.asleep and n.reaps]
         since = max(min(reaping, default=self.clock()), self.trouble) + self.cloud.skew
-        begun = max(order.deadline, since, machine.created_at)
+        begun = max(order.deadline, since, machine.created_at, machine.reverted_at or 0.0)
         self.overrun[machine.ref] = max(self.overrun.get(machine.ref, 0.0), now - begun)
         if now > begun + self.limits.limits.grace:
             raise Broken(f"1 no survivor: {order.instance} is alive past its deadline")

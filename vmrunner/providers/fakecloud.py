@@ -140,6 +140,7 @@ class Machine:
     stuck: bool = False  # a delete is accepted; only a forced one ends it
     reverts: int = 0  # so many accepted deletes come to nothing
     delete_accepted: float | None = None  # when a delete was first accepted and still stands
+    reverted_at: float | None = None  # when an accepted delete last came to nothing
     died_at: float | None = None
     tombstone: float = 3600.0  # so long it is shown as dead
 
@@ -305,7 +306,7 @@ class Cloud:
     def _deleted(self, machine: Machine) -> None:
         if machine.reverts > 0:
             machine.reverts -= 1
-            machine.delete_accepted = None
+            machine.delete_accepted, machine.reverted_at = None, self.now()
         else:
             self.die(machine)
 

@@ -1,0 +1,71 @@
+"""G is 60 s with the numbers of production: a pass every 30 s, a sweep every 300 s."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.world import World
+from vmrunner.model import Build, BuildState, Limits
+
+Make = Callable[..., World]
+
+
+@pytest.fixture
+def world(make_world: Make) -> World:
+    return make_world(limits=Limits(), pass_seconds=30.0, sweep_seconds=300.0)
+
+
+def left_alone(world: World) -> Build:
+    """A build that never ends, whose engine is killed while it runs."""
+    world.build_seconds = 1e9
+    build = world.submit(timeout=300, ttl=570)
+    first = world.node(reaps=False)
+    world.run(60, until=lambda: world.truth.builds.get(build.id).state is BuildState.RUNNING)
+    first.kill()
+    return build
+
+
+@pytest.mark.parametrize("offset", range(0, 330, 30))
+def test_a_reaper_without_the_ledgers_memory_keeps_to_g(world: World, offset: int) -> None:
+    """Nothing but tags tells of the VM, whose deadline falls anywhere between two sweeps."""
+    left_alone(world)
+    world.lose_ledger()
+    world.clock.advance(float(offset))
+    world.node(drives=False)
+    world.run(700, until=lambda: not world.standing())
+    assert not world.standing()
+
+
+def test_a_protected_vm_past_its_deadline_is_forced_within_g(world: World) -> None:
+    """Only a reaper lives, and no lease has run out yet that would let anybody take over."""
+    left_alone(world)
+    for machine in world.ours():
+        machine.protected = True
+    world.node(drives=False)
+    world.run(700, until=lambda: not world.standing())
+    assert not world.standing()
+
+
+@pytest.mark.parametrize("drives", [True, False])
+def test_after_an_outage_past_its_deadline_a_vm_dies_within_g(
+    world: World, *, drives: bool
+) -> None:
+    """However long deletes have failed by then, and whatever they have backed off to."""
+    build = left_alone(world)
+    node = world.node(drives=drives)
+    world.run(500)
+    (machine,) = list(world.ours())
+    world.cloud.unreachable.add(machine.ref.scope)
+
+    def out() -> bool:
+        world.trouble = world.clock()
+        return False
+
+    world.run(700, until=out)
+    world.cloud.unreachable.clear()
+    world.run(world.limits.limits.grace + 1, until=lambda: not machine.alive)
+    assert not machine.alive
+    assert not node.dead
+    assert world.truth.builds.get(build.id).finished
