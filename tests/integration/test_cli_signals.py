@@ -52,7 +52,7 @@ class Home:
 
     def run(self, *argv: str) -> tuple[int, bytes, bytes]:
         process = self.start(*argv)
-        out, err = process.communicate(timeout=60)
+        out, err = finish(process)
         return process.returncode, out, err
 
     def job(self, *lines: str) -> tuple[str, ...]:
@@ -101,6 +101,16 @@ def home(tmp_path: Path) -> Iterator[Home]:
     wait_until(lambda: not home.engines(), what="the background engine to end")
 
 
+def finish(process: subprocess.Popen[bytes], seconds: float = 40) -> tuple[bytes, bytes]:
+    """Its output; what it said so far, when it does not end."""
+    try:
+        return process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"no end after {seconds} s: {out!r}\n{err.decode()}") from None
+
+
 def read_until(process: subprocess.Popen[bytes], word: bytes) -> bytes:
     assert process.stderr is not None
     text = b""
@@ -119,7 +129,7 @@ def test_the_first_signal_cancels_and_waits_for_the_vm_to_go(
     assert run.stdout is not None
     assert run.stdout.readline() == b"begun\n"
     run.send_signal(number)
-    _, err = run.communicate(timeout=20)
+    _, err = finish(run)
     assert run.returncode == code
     assert b"cancelling b-" in err
     last = err.splitlines()[-1]
@@ -135,7 +145,7 @@ def test_the_second_signal_leaves_at_once_and_says_what_ends_the_vm(home: Home) 
     read_until(run, b"once more leaves at once")
     began = time.monotonic()
     run.send_signal(signal.SIGINT)
-    _, err = run.communicate(timeout=20)
+    _, err = finish(run)
     assert time.monotonic() - began < 5
     assert run.returncode == 130
     (build,) = home.builds()
@@ -147,7 +157,7 @@ def test_a_signal_while_nothing_was_submitted_ends_it(home: Home) -> None:
     run = home.start("run", "--secret", f"S=@{home.root}/fifo", "--", "say", "x")
     with (home.root / "fifo").open("wb"):  # it waits for the secret now
         run.send_signal(signal.SIGINT)
-        _, err = run.communicate(timeout=20)
+        _, err = finish(run)
     assert run.returncode == 130
     assert b"Traceback" not in err
     assert not (home.root / "data").exists()
@@ -159,7 +169,7 @@ def test_a_build_cancelled_from_elsewhere_is_143(home: Home) -> None:
     assert run.stdout.readline() == b"begun\n"
     (build,) = home.builds()
     home.ledger.builds.request_cancel(build.id, Reason.USER, time.time())
-    _, err = run.communicate(timeout=20)
+    _, err = finish(run)
     assert run.returncode == 143
     assert b"result=cancelled reason=user" in err.splitlines()[-1]
 
@@ -177,15 +187,15 @@ def test_a_detached_build_prints_its_id_and_is_driven_in_the_background(home: Ho
     assert watch.stdout is not None
     assert watch.stdout.readline() == b"begun\n"
     watch.send_signal(signal.SIGINT)
-    watch.communicate(timeout=20)
+    finish(watch)
     assert watch.returncode == 130, "it stops watching"
     assert home.builds()[1].state == "running", "and the build goes on"
     follow = home.start("logs", "-f", build)
     go.touch()
-    out, err = follow.communicate(timeout=20)
+    out, err = finish(follow)
     assert (follow.returncode, out, err) == (5, b"begun\n", b"")
     second = home.start("watch", again.decode().strip())
-    second.communicate(timeout=20)
+    finish(second)
     assert second.returncode == 0
 
 
