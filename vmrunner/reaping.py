@@ -167,7 +167,8 @@ class Reaping:
             wishes=self._wishes(known),
         )
         if swept is not None:
-            self._later[name] = plan.later
+            expired = tuple(kill for kill in plan.kills if kill.reason is Death.EXPIRED)
+            self._later[name] = expired + plan.later
         else:
             due = tuple(k for k in self._later.get(name, ()) if now > (k.expires_at or now))
             plan = replace(plan, kills=due)
@@ -236,9 +237,9 @@ class Reaping:
         return done
 
     def _forget(self, name: str, done: Mapping[str, str]) -> None:
-        """Whose death was accepted needs no second asking before the next sweep."""
-        kept = (k for k in self._later.get(name, ()) if _failed(done.get(k.ref.id, "failed")))
-        self._later[name] = tuple(kept)
+        """Ask again until the next sweep: an accepted delete may come to nothing. Refused first."""
+        kept = [k for k in self._later.get(name, ()) if done.get(k.ref.id) != Fate.MISSING]
+        self._later[name] = tuple(sorted(kept, key=lambda k: done.get(k.ref.id) == Fate.ACCEPTED))
 
     def _doom(self, rows: dict[str, Instance], name: str, death: Death, known: _Known) -> None:
         desk = self._desk

@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults.world import World
 from vmrunner.model import Build, BuildState, Limits
+from vmrunner.providers.fake import Fault
 
 Make = Callable[..., World]
 
@@ -48,6 +49,24 @@ def test_a_protected_vm_past_its_deadline_is_forced_within_g(world: World) -> No
     assert not world.standing()
 
 
+@pytest.mark.parametrize("trouble", ["fails", "reverts"])
+def test_a_delete_that_comes_to_nothing_is_asked_again_within_g(
+    world: World, trouble: str
+) -> None:
+    """Also when nothing but tags tells of the VM, and the next sweep is minutes away."""
+    left_alone(world)
+    world.lose_ledger()
+    world.clock.advance(700)
+    (machine,) = list(world.ours())
+    if trouble == "fails":
+        world.fail("delete", Fault.LOST_REQUEST, Fault.SERVER_ERROR)
+    else:
+        machine.reverts = 1
+    world.node(drives=False)
+    world.run(200, until=lambda: not world.standing())
+    assert not world.standing()
+
+
 @pytest.mark.parametrize("drives", [True, False])
 def test_after_an_outage_past_its_deadline_a_vm_dies_within_g(
     world: World, *, drives: bool
@@ -63,7 +82,7 @@ def test_after_an_outage_past_its_deadline_a_vm_dies_within_g(
         world.trouble = world.clock()
         return False
 
-    world.run(700, until=out)
+    world.run(760, until=out)  # not right before a sweep
     world.cloud.unreachable.clear()
     world.run(world.limits.limits.grace + 1, until=lambda: not machine.alive)
     assert not machine.alive

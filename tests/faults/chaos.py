@@ -1,0 +1,273 @@
+"""One episode of random trouble: builds of all sorts, processes that die and come back, a cloud
+that lies, clocks that are wrong, and others' machines in the same account.
+
+A function of its seed alone. What no layer could survive is not drawn: a cloud that refuses every
+delete for ever. While the cloud cannot be reached at all, G does not run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from tests.faults.node import Node
+from tests.faults.world import Broken, World
+from vmrunner.errors import Conflict
+from vmrunner.model import Build, BuildState, Limits, Reason
+from vmrunner.providers.fake import SCOPE, Call, Fault, Machine, Plan
+
+EACH: Final = 100  # builds of an episode
+STEP: Final = 5.0  # seconds between ticks; in production they are closer
+HOUR: Final = 3600.0
+DAY: Final = 24 * HOUR
+OVER: Final = 4 * HOUR  # so long after the trouble all must have ended
+
+_FAULTS: Final = {
+    "create": (
+        Fault.LOST_REQUEST,
+        Fault.LOST_RESPONSE,
+        Fault.SERVER_ERROR,
+        Fault.THROTTLE,
+        Fault.LATE,
+        Fault.NO_CAPACITY,
+        Fault.QUOTA,
+    ),
+    "delete": (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.SERVER_ERROR, Fault.THROTTLE),
+    "look": (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.SERVER_ERROR, Fault.THROTTLE),
+    "sweep": (Fault.LOST_REQUEST, Fault.THROTTLE, Fault.PARTIAL_PAGE),
+}
+
+
+class Episode:
+    """`play` it; raises Broken when a promise does not hold."""
+
+    def __init__(self, template: Path, root: Path, seed: str, builds: int) -> None:
+        self.random = Random(seed)
+        self.happened: Counter[str] = Counter()
+        self.builds: list[Build] = []
+        self._wanted = builds
+        draw = self.random
+        self.world = World(
+            template,
+            root,
+            limits=Limits(),
+            max_instances=40,
+            pass_seconds=30.0,
+            sweep_seconds=300.0,
+            many_hosts=draw.random() < 0.5,
+        )
+        self._faulty = draw.choice((0.0, 0.02, 0.1, 0.25))
+        self._deadly = draw.choice((0.0, 0.001, 0.005, 0.02))
+        self._loses_ledger = draw.random() < 0.1
+        self._slots: list[Node | float] = [0.0, 0.0]  # a process, or when it comes back
+        self._next_number = 1000
+        self._out_until = 0.0
+        self._theirs: list[Machine] = []
+        self._nature()
+
+    def play(self) -> None:
+        """The trouble, and then its end."""
+        world, draw = self.world, self.random
+        world.dice = lambda _node, _point: draw.random() < self._deadly
+        world.judge = self._judge
+        start = world.clock()
+        span = 1200.0
+        submits = sorted(draw.random() * span for _ in range(self._wanted))
+        lost_at = start + draw.uniform(0.3, 1.0) * span if self._loses_ledger else None
+        while world.clock() < start + span + 300:
+            while submits and world.clock() >= start + submits[0]:
+                submits.pop(0)
+                self._submit()
+            if lost_at is not None and world.clock() >= lost_at:
+                self._lose_ledger()
+                lost_at = None
+            self._befall()
+            self._staff()
+            world.run(STEP, step=STEP)
+        self._heal()
+        world.run(OVER, until=self._quiet, step=STEP)
+        world.nothing_left()
+        for build in self.builds:
+            if build.id in {b.id for b in world.truth.builds.list()}:
+                world.check_log(build)
+        if not all(machine.alive for machine in self._theirs):
+            raise Broken("2 no murder: another's machine is gone")
+
+    # --- the world ---
+
+    def _nature(self) -> None:
+        """What this episode's cloud is like."""
+        cloud, draw = self.world.cloud, self.random
+        cloud.boot_seconds = draw.choice((2.0, 20.0, 60.0))
+        cloud.delete_seconds = draw.choice((0.0, 2.0, 40.0))
+        cloud.tombstone = draw.choice((0.0, 3600.0, 3600.0))
+        cloud.visibility_lag = draw.choice((0.0, 0.0, 5.0, 30.0))
+        cloud.disks = draw.random() < 0.2
+        cloud.disks_stay = draw.random() < 0.5
+        cloud.poweroff_kills = draw.random() < 0.7
+        cloud.guest_timer = draw.random() < 0.2
+        cloud.native_deadline = draw.random() < 0.1
+        cloud.skew = draw.choice((0.0, 0.0, 3.0, -3.0, DAY, -DAY))
+
+    def _judge(self, call: Call) -> Plan | None:
+        """What becomes of one call."""
+        faults = _FAULTS.get(call.method)
+        if faults is None or self.random.random() >= self._faulty:
+            return None
+        fault = self.random.choice(faults)
+        self.happened["failed calls"] += 1
+        return Plan(fault, self.random.uniform(1, 300) if fault is Fault.LATE else 0.0)
+
+    def _befall(self) -> None:
+        """What happens in this moment, to the cloud and to guests."""
+        world, draw = self.world, self.random
+        now = world.clock()
+        if now < self._out_until:
+            world.trouble = now + STEP
+        elif SCOPE in world.cloud.unreachable:
+            world.cloud.unreachable.clear()
+        elif draw.random() < 0.002:
+            world.cloud.unreachable.add(SCOPE)
+            self._out_until = now + draw.uniform(10, 400)
+            world.trouble = now + STEP
+            self.happened["outages"] += 1
+        alive = [m for m in world.standing() if m.order is not None and m.alive]
+        if alive and draw.random() < 0.05:
+            self._strike(draw.choice(alive))
+        if alive and draw.random() < 0.01:
+            self._plant(draw.choice(alive))
+        if world.living and draw.random() < 0.02:
+            world.living.discard(draw.choice(sorted(world.living)))
+            self.happened["dead submitters"] += 1
+        if draw.random() < 0.08:
+            self._wish()
+
+    def _strike(self, machine: Machine) -> None:
+        cloud = self.world.cloud
+        what = self.random.choice(("die", "preempt", "power off", "hang", "protect", "revert"))
+        self.happened[f"VMs: {what}"] += 1
+        if what == "die":
+            cloud.die(machine)
+        elif what == "preempt":
+            cloud.preempt(machine)
+        elif what == "power off":
+            cloud.power_off(machine)
+        elif what == "hang":
+            machine.hung = True
+        elif what == "protect":
+            machine.protected = True
+        else:
+            machine.reverts = 1
+
+    def _plant(self, ours: Machine) -> None:
+        """Another's machine, whose tags look like ours."""
+        mine = self.world.truth.installation
+        tags = self.random.choice(
+            (
+                {},
+                {"vmrunner:installation": mine[:-1]},
+                {"vmrunner:installation": mine + "0"},
+                {"vmrunner:installation": mine.upper() + " "},
+                {"vmrunner:installation": ""},
+                {"vmrunner:instance": ours.tags["vmrunner:instance"]},
+                ours.tags | {"vmrunner:installation": "another"},
+                ours.tags | {"vmrunner:role": "guard"},
+                ours.tags | {"vmrunner:role": ""},
+            )
+        )
+        expired = {**tags, "vmrunner:expires-at": "1"}
+        self._theirs.append(self.world.cloud.plant(SCOPE, expired))
+        self.happened["foreign machines"] += 1
+
+    def _wish(self) -> None:
+        """A user cancels something, or extends it."""
+        world, draw = self.world, self.random
+        active = world.truth.builds.list(active=True)
+        if not active:
+            return
+        build = draw.choice(active)
+        if build.state is BuildState.HELD and draw.random() < 0.5:
+            try:
+                world.truth.builds.extend(build.id, world.cloud.now() + 600, world.clock())
+            except Conflict:
+                return
+            self.happened["extends"] += 1
+        else:
+            world.truth.builds.request_cancel(build.id, Reason.USER, world.clock())
+            self.happened["cancels"] += 1
+
+    # --- builds and processes ---
+
+    def _submit(self) -> None:
+        draw, world = self.random, self.world
+        timeout = draw.choice((30, 120, 300))
+        build = world.submit(
+            submitter=self._number() if draw.random() < 0.2 else None,
+            timeout=timeout,
+            ttl=timeout + draw.choice((300, 600)),
+            spot=draw.random() < 0.2,
+            retry_on_loss=draw.random() < 0.2,
+            keep_on_failure=draw.choice((None, None, 60, 600)),
+            queue_timeout=draw.choice((None, None, 120, 3600)),
+        )
+        never = draw.random() < 0.12
+        world.seconds[build.id] = 1e9 if never else draw.expovariate(1 / 60)
+        world.codes[build.id] = draw.choice((0, 0, 0, 3))
+        self.builds.append(build)
+
+    def _number(self) -> int:
+        self._next_number += 1
+        return self._next_number
+
+    def _staff(self) -> None:
+        """Who died is started again some time; who sleeps is woken."""
+        world, draw = self.world, self.random
+        now = world.clock()
+        for place, slot in enumerate(self._slots):
+            if isinstance(slot, float):
+                if now >= slot:
+                    self._slots[place] = world.node(
+                        far=world.many_hosts, skew=draw.choice((0.0, 0.0, DAY, -DAY, -HOUR))
+                    )
+            elif slot.dead:
+                self.happened["crashes"] += 1
+                world.nodes.remove(slot)
+                pause = draw.choice((1.0, 10.0, 100.0, 900.0))
+                self._slots[place] = now + draw.random() * pause
+            elif slot.asleep:
+                slot.asleep = draw.random() > 0.02
+                if not slot.asleep:
+                    slot.born = now
+            elif draw.random() < 0.001:
+                slot.asleep = True
+                self.happened["processes put to sleep"] += 1
+            elif draw.random() < 0.002:
+                slot.skew -= draw.choice((60.0, HOUR, DAY))
+                self.happened["clocks set back"] += 1
+
+    def _lose_ledger(self) -> None:
+        world = self.world
+        for node in world.nodes:
+            node.kill()
+        world.nodes.clear()
+        world.lose_ledger()
+        self.builds.clear()
+        self._slots = [world.clock() + self.random.uniform(0, 300), world.clock() + 900]
+        self.happened["lost ledgers"] += 1
+
+    def _heal(self) -> None:
+        """No further trouble; one process at least lives."""
+        world = self.world
+        world.dice = world.judge = None
+        world.cloud.unreachable.clear()
+        world.trouble = max(world.trouble, world.clock()) if self._out_until else world.trouble
+        for node in world.nodes:
+            if node.asleep:
+                node.asleep, node.born = False, world.clock()
+        if all(node.dead for node in world.nodes):
+            world.node(far=world.many_hosts)
+
+    def _quiet(self) -> bool:
+        return self.world.quiet()

@@ -1,0 +1,220 @@
+"""The flows whose every effect is a place to crash or to sleep at, and what may come of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tests.faults.node import Node
+from tests.faults.world import World
+from vmrunner.model import Build, BuildState, InstanceState, Kind, Reason, Result
+from vmrunner.providers.fake import SCOPE, Fault, Machine
+
+_OK = frozenset({Result.SUCCESS})
+_CANCELLED = frozenset({Result.CANCELLED})
+
+
+class Flow(NamedTuple):
+    """`arrange` submits the build and plants the trouble; the process that follows is enumerated.
+    `ends` is what the build may come to when another process goes on at once."""
+
+    name: str
+    arrange: Callable[[World], Build]
+    ends: frozenset[Result] = _OK
+    drives: bool = True  # else the process only reaps
+
+
+def _state(world: World, build: Build, *states: BuildState) -> Callable[[], bool]:
+    return lambda: world.truth.builds.get(build.id).state in states
+
+
+def _machines(world: World) -> list[Machine]:
+    return [m for m in world.ours() if m.alive]
+
+
+def run(world: World) -> Build:
+    return world.submit()
+
+
+def lost_response(world: World) -> Build:
+    world.fail("create", Fault.LOST_RESPONSE)
+    return world.submit()
+
+
+def next_offer(world: World) -> Build:
+    world.fail("create", Fault.NO_CAPACITY)
+    return world.submit(spot=True)
+
+
+def failed_delete(world: World) -> Build:
+    world.fail("delete", Fault.LOST_RESPONSE, Fault.LOST_REQUEST)
+    return world.submit()
+
+
+def _cancel(world: World, build: Build, *states: BuildState) -> Build:
+    world.when(
+        _state(world, build, *states),
+        lambda: world.truth.builds.request_cancel(build.id, Reason.USER, world.clock()),
+    )
+    return build
+
+
+def cancel_early(world: World) -> Build:
+    return _cancel(world, world.submit(), BuildState.PROVISIONING, BuildState.BOOTING)
+
+
+def cancel(world: World) -> Build:
+    return _cancel(world, world.submit(), BuildState.RUNNING)
+
+
+def hold(world: World) -> Build:
+    world.exit_code = 3
+    return world.submit(keep_on_failure=4)
+
+
+def extend_then_cancel(world: World) -> Build:
+    world.exit_code = 3
+    build = world.submit(keep_on_failure=4)
+    born: list[float] = []
+
+    def extend() -> None:
+        world.truth.builds.extend(build.id, world.clock() + 500, world.clock())
+        born.append(world.clock())
+
+    world.when(_state(world, build, BuildState.HELD), extend)
+    world.when(
+        lambda: bool(born) and world.clock() > born[0] + 4,
+        lambda: world.truth.builds.request_cancel(build.id, Reason.USER, world.clock()),
+    )
+    return build
+
+
+def retry(world: World) -> Build:
+    """The first VM dies while it boots."""
+    world.when(
+        lambda: bool(_machines(world)),
+        lambda: [world.cloud.die(machine) for machine in _machines(world)],
+    )
+    return world.submit()
+
+
+def retry_on_loss(world: World) -> Build:
+    """The first VM dies while its steps run."""
+    world.when(
+        lambda: bool(world.started),
+        lambda: [world.cloud.preempt(machine) for machine in _machines(world)],
+    )
+    return world.submit(retry_on_loss=True)
+
+
+def deadline(world: World) -> Build:
+    world.build_seconds = 1e9
+    return world.submit(ttl=12, timeout=10)
+
+
+def owner_gone(world: World) -> Build:
+    build = world.submit(submitter=7)
+    world.when(_state(world, build, BuildState.RUNNING), world.living.clear)
+    return build
+
+
+def _left_by(world: World, build: Build, *states: BuildState) -> Build:
+    """A process drove it until then, and was killed."""
+    first = world.node(reaps=False)
+    world.run(60, until=_state(world, build, *states))
+    assert world.truth.builds.get(build.id).state in states
+    first.kill()
+    return build
+
+
+def take_over_asked(world: World) -> Build:
+    """The former owner's create was heard, and it died before the answer came."""
+    build = world.submit()
+    place = [p for p in _points(world) if p == "after cloud.create"]
+    assert place
+    return build
+
+
+def _points(world: World) -> list[str]:
+    first = world.node(reaps=False)
+    world.dice = lambda node, point: node is first and point == "after cloud.create"
+    world.run(60, until=lambda: first.dead)
+    world.dice = None
+    return first.points
+
+
+def take_over_running(world: World) -> Build:
+    return _left_by(world, world.submit(), BuildState.RUNNING)
+
+
+def take_over_held(world: World) -> Build:
+    world.exit_code = 3
+    return _left_by(world, world.submit(keep_on_failure=8), BuildState.HELD)
+
+
+def take_over_dying(world: World) -> Build:
+    """Its verdict is written, its VM is to die."""
+    build = world.submit()
+    first = world.node(reaps=False)
+    world.run(
+        60,
+        until=lambda: any(
+            row.state is InstanceState.DELETING for row in world.truth.instances.open()
+        ),
+    )
+    first.kill()
+    return build
+
+
+def reap(world: World) -> Build:
+    """All that a reaper may find: a dead process's build, a VM past its deadline, one whose row is
+    closed, a double, one without a row, disks; and others', which it must leave alone."""
+    cloud = world.cloud
+    cloud.disks = cloud.disks_stay = True
+    done = world.submit()
+    expiring = world.submit(ttl=30, timeout=20)
+    build = world.submit(submitter=7)
+    world.seconds |= {expiring.id: 1e9, build.id: 1e9}
+    first = world.node(reaps=False)
+    world.run(100, until=lambda: world.truth.builds.get(done.id).finished)
+    assert len(world.started) == 3
+    first.kill()
+    world.living.clear()
+    tags = {m.tags["vmrunner:build"]: m.tags for m in world.ours()}
+    cloud.plant(SCOPE, tags[done.id])  # its row is closed, or closes soon
+    cloud.plant(SCOPE, tags[build.id])  # not the one that its row records
+    ghost = tags[build.id] | {"vmrunner:instance": "vm-ghost"}
+    cloud.plant(SCOPE, ghost, created_at=world.clock() - 100)
+    cloud.plant(SCOPE, ghost, kind=Kind.DISK, created_at=world.clock() - 100)
+    cloud.plant(SCOPE, tags[build.id] | {"vmrunner:installation": "theirs"})
+    cloud.plant(SCOPE, tags[build.id] | {"vmrunner:role": "guard"})
+    return build
+
+
+FLOWS = (
+    Flow("run", run),
+    Flow("lost_response", lost_response),
+    Flow("next_offer", next_offer),
+    Flow("failed_delete", failed_delete),
+    Flow("cancel_early", cancel_early, _CANCELLED),
+    Flow("cancel", cancel, _CANCELLED),
+    Flow("hold", hold, frozenset({Result.FAILURE})),
+    Flow("extend_then_cancel", extend_then_cancel, frozenset({Result.FAILURE})),
+    Flow("retry", retry),
+    Flow("retry_on_loss", retry_on_loss),
+    Flow("deadline", deadline, frozenset({Result.TIMEOUT})),
+    Flow("owner_gone", owner_gone, _CANCELLED),
+    Flow("take_over_asked", take_over_asked),
+    Flow("take_over_running", take_over_running),
+    Flow("take_over_held", take_over_held, frozenset({Result.FAILURE})),
+    Flow("take_over_dying", take_over_dying),
+    Flow("reap", reap, _CANCELLED, drives=False),
+)
+
+
+def begin(world: World, flow: Flow, **options: object) -> tuple[Build, Node]:
+    """Arrange the flow, and start the process that is enumerated. Builds are short: beats of the
+    same state are places too, and there need not be many."""
+    world.build_seconds = min(world.build_seconds, 3.0)
+    build = flow.arrange(world)
+    return build, world.node(drives=flow.drives, **options)

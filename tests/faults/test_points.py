@@ -1,0 +1,195 @@
+"""kill -9 before and after every effect of every flow, or sleep there for an hour; and what the
+next process makes of it. The places are enumerated, not sampled: a first run counts them.
+
+`python -m tests.faults.test_points` prints how many there are."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.flows import FLOWS, Flow, begin
+from tests.faults.node import Node
+from tests.faults.world import TTL, World, make_template
+from vmrunner.model import Build, Role
+from vmrunner.providers.fake import Fault, Plan
+
+Make = Callable[..., World]
+HOUR = 3600.0
+KINDS = (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.SERVER_ERROR, Fault.THROTTLE)
+
+each_flow = pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
+
+
+def places(make_world: Make, flow: Flow) -> list[str]:
+    """Every place where this flow's process can crash."""
+    world = make_world()
+    build, node = begin(world, flow)
+    world.run(TTL + 100, until=world.quiet)
+    assert not node.dead
+    done = world.truth.builds.get(build.id)
+    assert done.result in flow.ends, done
+    world.close()
+    return node.points
+
+
+def crashed(make_world: Make, flow: Flow, at: int) -> tuple[World, Build]:
+    """A world whose process died at this place."""
+    world = make_world()
+    build, node = begin(world, flow, crash_at=at)
+    world.run(TTL + 100, until=lambda: node.dead)
+    assert node.dead
+    return world, build
+
+
+def over(world: World, flow: Flow, build: Build, *, strict: bool = True) -> None:
+    """Another process goes on; nothing may be left, lost or done twice."""
+    world.node(drives=True)
+    world.settle()
+    done = world.truth.builds.get(build.id)
+    assert done.finished
+    assert not strict or done.result in flow.ends, done
+    world.check_log(done)
+    nothing_of_ours(world)
+    world.close()
+
+
+def nothing_of_ours(world: World) -> None:
+    """Also what was planted, and disks; and what is another's lives."""
+    world.run(HOUR, until=lambda: not _ours(world), step=5.0)
+    assert not _ours(world)
+    theirs = [m for m in world.cloud.machines.values() if not _is_ours(world, m.tags)]
+    assert all(machine.alive for machine in theirs)
+
+
+def _ours(world: World) -> list[object]:
+    return [m for m in world.standing() if _is_ours(world, m.tags)]
+
+
+def _is_ours(world: World, tags: dict[str, str]) -> bool:
+    mine = tags.get("vmrunner:installation") == world.truth.installation
+    return mine and tags.get("vmrunner:role") == Role.BUILD
+
+
+@each_flow
+def test_a_crash_at_any_place_loses_doubles_and_leaves_nothing(
+    make_world: Make, flow: Flow
+) -> None:
+    """Promises 1 to 5 and 7: another process goes on at once."""
+    for at, place in enumerate(places(make_world, flow)):
+        with telling(place):
+            over(*_for(crashed(make_world, flow, at), flow))
+
+
+@each_flow
+def test_a_crash_and_then_a_fault_of_the_cloud(make_world: Make, flow: Flow) -> None:
+    """The next call of whoever goes on fails as well: each kind in turn, or with
+    VMRUNNER_FAULTS=all every kind, and every pair of kinds, at every place."""
+    kinds = [(kind,) for kind in KINDS]
+    for at, place in enumerate(places(make_world, flow)):
+        chosen = list(itertools.chain(kinds, itertools.product(KINDS, KINDS)))
+        if os.environ.get("VMRUNNER_FAULTS") != "all":
+            chosen = [kinds[at % len(kinds)]]
+        for faults in chosen:
+            with telling(f"{place}, {faults}"):
+                world, build = crashed(make_world, flow, at)
+                world.next_call = [Plan(fault) for fault in faults]
+                over(world, flow, build)
+
+
+@each_flow
+def test_a_crash_and_a_long_silence(make_world: Make, flow: Flow) -> None:
+    """All are away until long past every deadline: what is left then dies within G."""
+    for at, place in enumerate(places(make_world, flow)):
+        with telling(place):
+            world, build = crashed(make_world, flow, at)
+            world.clock.advance(1000)
+            over(world, flow, build, strict=False)
+
+
+@each_flow
+def test_a_crash_and_the_ledger_is_lost(make_world: Make, flow: Flow) -> None:
+    """Nothing dies before its deadline, and nothing lives past it."""
+    for at, place in enumerate(places(make_world, flow)):
+        with telling(place):
+            world, _ = crashed(make_world, flow, at)
+            world.lose_ledger()
+            world.node()
+            nothing_of_ours(world)
+            world.close()
+
+
+@each_flow
+def test_a_process_sleeps_anywhere_and_wakes_after_an_hour(make_world: Make, flow: Flow) -> None:
+    """Another host goes on meanwhile; what the sleeper does when it wakes changes nothing."""
+
+    def meanwhile(sleeper: Node) -> None:
+        world = sleeper.world
+        other = world.node(far=True)
+        world.run(HOUR, until=lambda: world.quiet() and other.engine.idle)
+        world.clock.advance(HOUR)
+
+    for at, place in enumerate(places(make_world, flow)):
+        with telling(place):
+            world = make_world(many_hosts=True)
+            build, node = begin(world, flow, sleep_at=at, sleep=meanwhile)
+            world.run(3 * HOUR, until=lambda node=node, at=at: len(node.points) > at)
+            world.run(5)
+            over(world, flow, build, strict=False)
+
+
+@each_flow
+def test_everything_sleeps_for_an_hour(make_world: Make, flow: Flow) -> None:
+    """The host is suspended, or the only process is: when it wakes, it is long past E."""
+    for at, place in enumerate(places(make_world, flow)):
+        with telling(place):
+            world = make_world()
+            build, _ = begin(
+                world, flow, sleep_at=at, sleep=lambda node: node.world.clock.advance(HOUR)
+            )
+            world.run(TTL + 100, until=world.quiet)
+            over(world, flow, build, strict=False)
+
+
+def _for(made: tuple[World, Build], flow: Flow) -> tuple[World, Flow, Build]:
+    return made[0], flow, made[1]
+
+
+class telling:  # noqa: N801 - a word in the sentences above
+    """Say at which place it was."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is not None:
+            error.add_note(f"at {self.place}")
+
+
+def main() -> None:
+    """Count the places."""
+    with tempfile.TemporaryDirectory(prefix="vmrunner-test-", dir="/dev/shm") as name:
+        template = make_template(Path(name) / "template")
+        total = 0
+
+        def make(**options: object) -> World:
+            root = Path(tempfile.mkdtemp(dir=name))
+            return World(template, root, **options)  # type: ignore[arg-type]
+
+        for flow in FLOWS:
+            count = len(places(make, flow))
+            total += count
+            print(f"{flow.name:<20} {count:4}")
+        print(f"{'places':<20} {total:4}")
+
+
+if __name__ == "__main__":
+    main()
