@@ -67,7 +67,7 @@ def by_hand(place: Path, image: LocalImage, container: str, accelerator: str) ->
     ssh = [
         *("ssh", "-F", "none", "-i", str(place / "user"), "-p", str(port)),
         *("-o", f"UserKnownHostsFile={place / 'known_hosts'}", "-o", "StrictHostKeyChecking=yes"),
-        *("-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR", "root@127.0.0.1"),
+        *("-o", "ConnectTimeout=20", "-o", "LogLevel=ERROR", "root@127.0.0.1"),
         *("docker", "run", "--rm", "--network", "none", container, "echo", "hello"),
     ]
     began = time.monotonic()
