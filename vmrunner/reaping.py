@@ -6,6 +6,7 @@ once more before each effect. Every provider, page, row and resource fails for i
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -31,6 +32,7 @@ from vmrunner.model import (
     Seen,
 )
 from vmrunner.peers import Peers
+from vmrunner.pending import Pending
 from vmrunner.providers import Provider
 from vmrunner.verdicts import Kill, Plan
 
@@ -99,8 +101,7 @@ class Reaping:
         self._peers = peers
         self._watching = watching
         self._endings = Endings(desk)
-        # What the last sweep showed and will have expired before the next one, by provider.
-        self._later: dict[str, tuple[Kill, ...]] = {}
+        self._pending: defaultdict[str, Pending] = defaultdict(Pending)  # by provider
 
     def run(self, *, sweep: bool = True, dry_run: bool = False, only: str | None = None) -> Report:
         """One pass over every provider: the ledger, and with `sweep` the cloud too."""
@@ -166,12 +167,11 @@ class Reaping:
             since=now - self._watching(),
             wishes=self._wishes(known),
         )
+        pending = self._pending[name]
         if swept is not None:
-            expired = tuple(kill for kill in plan.kills if kill.reason is Death.EXPIRED)
-            self._later[name] = expired + plan.later
+            pending.learn(plan, pages)
         else:
-            due = tuple(k for k in self._later.get(name, ()) if now > (k.expires_at or now))
-            plan = replace(plan, kills=due)
+            plan = replace(plan, kills=pending.due(now))
         lines = self._lines(name, now, plan, known)
         if not dry_run:
             done = self._apply(provider, plan, known)
@@ -219,7 +219,7 @@ class Reaping:
         """What became of each, by id. Kills past `E` come first: nothing may delay them."""
         done: dict[str, str] = {}
         done |= self._kill(provider, [k for k in plan.kills if k.reason is Death.EXPIRED])
-        self._forget(provider.name, done)
+        self._pending[provider.name].answered(done)
         rows = known.by_id
         for doom in plan.dooms:
             with self._desk.guard("doom", rows[doom.instance].build):
@@ -235,11 +235,6 @@ class Reaping:
                 )
                 done[close.instance] = "closed" if closed else ""
         return done
-
-    def _forget(self, name: str, done: Mapping[str, str]) -> None:
-        """Ask again until the next sweep: an accepted delete may come to nothing. Refused first."""
-        kept = [k for k in self._later.get(name, ()) if done.get(k.ref.id) != Fate.MISSING]
-        self._later[name] = tuple(sorted(kept, key=lambda k: done.get(k.ref.id) == Fate.ACCEPTED))
 
     def _doom(self, rows: dict[str, Instance], name: str, death: Death, known: _Known) -> None:
         desk = self._desk

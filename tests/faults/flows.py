@@ -64,6 +64,7 @@ def cancel_early(world: World) -> Build:
 
 
 def cancel(world: World) -> Build:
+    world.build_seconds = 8.0  # long enough to be seen running by whoever takes over
     return _cancel(world, world.submit(), BuildState.RUNNING)
 
 
@@ -113,6 +114,7 @@ def deadline(world: World) -> Build:
 
 
 def owner_gone(world: World) -> Build:
+    world.build_seconds = 8.0
     build = world.submit(submitter=7)
     world.when(_state(world, build, BuildState.RUNNING), world.living.clear)
     return build

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmrunner.engine import Engine
-from vmrunner.errors import Fenced
+from vmrunner.errors import Fenced, LedgerError
 from vmrunner.lanes import Inline
 from vmrunner.model import BuildState, Process, Reason, Result
 from vmrunner.peers import Peers
@@ -202,6 +202,8 @@ class Seam:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self._node.check()
+            if self._node.ledger_down and self._label != "cloud":
+                raise LedgerError("the test's database is down")
             if name not in self._effects:
                 return value(*args, **kwargs)
             label = f"{self._label}.{name}"
@@ -248,6 +250,7 @@ class Node:
         sleep: Callable[[Node], None] | None = None,
         reaps: bool = True,
         drives: bool = True,
+        sweeps: bool = True,
         far: bool = False,
         skew: float = 0.0,
     ) -> None:
@@ -256,11 +259,12 @@ class Node:
             machine=f"m{pid}" if far else "m", boot="b", pid_namespace="n", pid=pid, started=pid
         )
         self.born = world.clock()
-        self.dead = False
+        self.dead = self._killed = False
         self.asleep = False
         self.crash_at, self.sleep_at, self.sleep = crash_at, sleep_at, sleep
         self.skew = skew
-        self.reaps, self.drives = reaps, drives
+        self.reaps, self.drives, self.sweeps = reaps, drives, sweeps
+        self.ledger_down = False
         self.points: list[str] = []  # every place where it might have crashed
         self.tasks: list[Task] = []
         self.provider = Seam(self, world.provider(), CLOUD_EFFECTS, "cloud")
@@ -314,7 +318,7 @@ class Node:
         """One tick, one step of each session, and the reaper when its time has come."""
         try:
             self.check()
-            if self.drives:
+            if self.drives and not self.ledger_down:
                 self.engine.tick()
             for task in list(self.tasks):
                 task.step()
@@ -322,6 +326,8 @@ class Node:
             self.check()
             if self.reaps:
                 self._reap()
+        except LedgerError:
+            pass  # an engine waits for its ledger
         except Crash:
             self.kill()
 
@@ -329,18 +335,20 @@ class Node:
         now, world = self.world.clock(), self.world
         if now - self._passed >= world.pass_seconds:
             self._passed = now
-            sweep = now - self._swept >= world.sweep_seconds
+            sweep = self.sweeps and now - self._swept >= world.sweep_seconds
             self._swept = now if sweep else self._swept
             self.reaping.run(sweep=sweep)
 
     def kill(self) -> None:
         """kill -9."""
         self.dead = True
+        if self._killed:
+            return
+        self._killed = True
         for task in self.tasks:
             task.step()  # it finds itself dead, and ends
         self.tasks = []
         self.engine._listener.close()
 
     def close(self) -> None:
-        if not self.dead:
-            self.kill()
+        self.kill()

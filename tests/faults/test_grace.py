@@ -50,9 +50,7 @@ def test_a_protected_vm_past_its_deadline_is_forced_within_g(world: World) -> No
 
 
 @pytest.mark.parametrize("trouble", ["fails", "reverts"])
-def test_a_delete_that_comes_to_nothing_is_asked_again_within_g(
-    world: World, trouble: str
-) -> None:
+def test_a_delete_that_comes_to_nothing_is_asked_again_within_g(world: World, trouble: str) -> None:
     """Also when nothing but tags tells of the VM, and the next sweep is minutes away."""
     left_alone(world)
     world.lose_ledger()

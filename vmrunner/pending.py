@@ -1,0 +1,37 @@
+"""What the last sweep showed and will have expired before the next one.
+
+A sweep is minutes away from the next, and G is one: between them, and without a ledger, only this
+memory tells of a resource that has no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vmrunner.model import Death, Fate, Page, Ref
+from vmrunner.verdicts import Kill, Plan
+
+
+class Pending:
+    """The kills to come at one provider. Nothing of it must survive this process: the next one
+    begins with a sweep."""
+
+    def __init__(self) -> None:
+        self._kills: tuple[Kill, ...] = ()
+
+    def learn(self, plan: Plan, pages: Sequence[Page]) -> None:
+        """Take in a sweep. What it could not read stays as it was known."""
+        unread = {(page.scope, page.kind) for page in pages if page.error is not None}
+        kept = [k for k in self._kills if (k.ref.scope, k.ref.kind) in unread]
+        expired = [kill for kill in plan.kills if kill.reason is Death.EXPIRED]
+        known: dict[Ref, Kill] = {kill.ref: kill for kill in (*kept, *plan.later, *expired)}
+        self._kills = tuple(known.values())
+
+    def due(self, now: float) -> tuple[Kill, ...]:
+        """What is past its deadline, on the provider's clock."""
+        return tuple(k for k in self._kills if k.expires_at is not None and now > k.expires_at)
+
+    def answered(self, told: Mapping[str, str]) -> None:
+        """Ask again until the next sweep: an accepted delete may come to nothing. Refused first."""
+        kept = [k for k in self._kills if told.get(k.ref.id) != Fate.MISSING]
+        self._kills = tuple(sorted(kept, key=lambda k: told.get(k.ref.id) == Fate.ACCEPTED))
