@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.world import LOG, World
 from vmrunner.model import BuildState, Reason, Result
-from vmrunner.providers.fake import Fault
+from vmrunner.providers.fake import Call, Fault
 
 Make = Callable[..., World]
 
@@ -291,3 +291,36 @@ def test_foreign_machines_live(make_world: Make) -> None:
     world.run(200)
     assert all(machine.alive for machine in theirs)
     assert world.truth.builds.get(build.id).result is Result.SUCCESS
+
+
+def test_a_cancelled_newborn_that_nobody_sees_yet_is_waited_for(make_world: Make) -> None:
+    """A delete that finds nothing proves nothing: the VM appears later, and dies then."""
+    world = make_world()
+    world.cloud.visibility_lag = 30.0
+    build = world.submit()
+    world.node()
+    world.run(3)
+    world.truth.builds.request_cancel(build.id, Reason.USER, world.clock())
+    world.settle()
+    assert world.kills
+
+
+def test_no_create_is_sent_after_half_the_newborn_window(make_world: Make) -> None:
+    """Its token may be forgotten by then, and a sweep may have begun to count it as absent."""
+    world = make_world()
+    world.submit()
+    world.fail("create", *[Fault.LOST_REQUEST] * 200)
+    sent: list[float] = []
+
+    def judge(call: Call) -> None:
+        if call.method == "create":
+            (row,) = world.truth.instances.these([call.about])
+            sent.append(world.clock() - row.created_at)
+
+    called = world.cloud.on_call
+    assert called is not None
+    world.cloud.on_call = lambda call: judge(call) or called(call)
+    world.node()
+    world.settle()
+    assert len(sent) > 3
+    assert max(sent) < world.limits.limits.newborn / 2
