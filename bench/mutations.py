@@ -1,0 +1,342 @@
+"""Planted bugs: each must make the named tests fail, or the tests prove less than they say.
+
+    python bench/mutations.py [WORD…]
+
+Every bug is a replacement of source text, applied alone in a copy of the tree. Prints the table;
+exit 1 when a bug is not noticed, or when its text is no longer there. First the named tests run
+without a bug: what fails anyway notices nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parents[1]
+RULES, LIVES = "tests/unit/test_reaper.py", "tests/faults/test_lives.py"
+GRACE, LAYERS = "tests/faults/test_grace.py", "tests/faults/test_layers.py"
+
+
+class Bug(NamedTuple):
+    name: str
+    file: str  # under vmrunner/
+    old: str
+    new: str
+    tests: str  # a file, or file::test
+
+
+BUGS = (
+    Bug(
+        "skip the intent row",
+        "ledger/instances.py",
+        "            _INSERT.many(connection, rows)\n",
+        "",
+        f"{LIVES}::test_a_build_lives_and_leaves_nothing",
+    ),
+    Bug(
+        "trust one absence",
+        "reaper.py",
+        "if self.twice(self.memory.get((Sight.ABSENT, row.id)), row.created_at)",
+        "if self.past_newborn(row)",
+        f"{RULES}::test_a_row_closes_after_two_complete_absences",
+    ),
+    Bug(
+        "trust one sighting of an orphan",
+        "reaper.py",
+        "condemned = [r for r in found if self.seen_twice(r)]",
+        "condemned = found",
+        f"{RULES}::test_an_orphan_dies_at_its_second_complete_sighting",
+    ),
+    Bug(
+        "two sightings in one moment",
+        "lifecycle.py",
+        "        and second.begun - first.begun >= limits.sighting_gap\n",
+        "",
+        RULES + " tests/unit/test_lifecycle.py",
+    ),
+    Bug(
+        "a delete that finds nothing means dead",
+        "burying.py",
+        "        again = row.deletes > 0 or outcome.fate is Fate.FAILED\n",
+        "        if outcome.fate is Fate.MISSING and row.death:\n"
+        "            desk.ledger.instances.close(\n"
+        "                row.id, epoch=row.epoch, death=row.death, now=desk.now(row))\n"
+        "        again = row.deletes > 0 or outcome.fate is Fate.FAILED\n",
+        f"{LIVES}::test_a_cancelled_newborn_that_nobody_sees_yet_is_waited_for",
+    ),
+    Bug(
+        "close on an accepted delete",
+        "burying.py",
+        "        again = row.deletes > 0 or outcome.fate is Fate.FAILED\n",
+        "        if outcome.fate is Fate.ACCEPTED and row.death:\n"
+        "            desk.ledger.instances.close(\n"
+        "                row.id, epoch=row.epoch, death=row.death, now=desk.now(row))\n"
+        "        again = row.deletes > 0 or outcome.fate is Fate.FAILED\n",
+        f"{LIVES}::test_a_stubborn_machine_is_forced",
+    ),
+    Bug(
+        "drop the epoch check",
+        "ledger/moves.py",
+        '.where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(to)))\n'
+        "        .values(**moved(to))",
+        '.where(_b.id == arg("id"), _b.state.in_(before(to)))\n        .values(**moved(to))',
+        "tests/integration/test_ledger_builds.py",
+    ),
+    Bug(
+        "drop the epoch check of a doom",
+        "ledger/moves.py",
+        '        _i.epoch == arg("epoch"),\n'
+        "        _i.state.in_(instance_before(InstanceState.DELETING)),\n",
+        "        _i.state.in_(instance_before(InstanceState.DELETING)),\n",
+        "tests/integration/test_ledger_instances.py",
+    ),
+    Bug(
+        "read a failed page as an empty one",
+        "reaper.py",
+        "frozenset(ended - failed)",
+        "frozenset(ended | failed)",
+        f"{RULES}::test_one_absence_or_a_doubtful_one_closes_nothing",
+    ),
+    Bug(
+        "this host's clock instead of the cloud's (owner)",
+        "crew.py",
+        "            now = provider.now()\n            plan = reaper.decide(",
+        "            now = desk.clock()\n            plan = reaper.decide(",
+        f"{LAYERS} -k owner-clock",
+    ),
+    Bug(
+        "this host's clock instead of the cloud's (reaper)",
+        "reaping.py",
+        "        now = provider.now()\n        plan = reaper.decide(",
+        "        now = desk.clock()\n        plan = reaper.decide(",
+        f"{LAYERS} -k ledger-clock",
+    ),
+    Bug(
+        "ignore the installation",
+        "reaper.py",
+        'mine = bool(self.installation) and resource.tag("installation") == self.installation',
+        "mine = True",
+        f"{RULES}::test_what_is_not_ours_by_tag_and_role_lives_whatever_it_says",
+    ),
+    Bug(
+        "ignore the generation",
+        "reaper.py",
+        '            and resource.tag("generation") == self.generation\n',
+        "",
+        f"{RULES}::test_an_orphan_lives_while_anything_is_open",
+    ),
+    Bug(
+        "no newborn window",
+        "lifecycle.py",
+        "        and first.begun > born + limits.newborn\n",
+        "",
+        f"{RULES}::test_one_absence_or_a_doubtful_one_closes_nothing",
+    ),
+    Bug(
+        "no role check",
+        "reaper.py",
+        "return mine and resource.role in (Role.BUILD, Role.IMAGE)",
+        "return mine",
+        f"{RULES}::test_what_is_not_ours_by_tag_and_role_lives_whatever_it_says",
+    ),
+    Bug(
+        "let a tag raise the deadline",
+        "reaper.py",
+        "return min(known, default=None)",
+        "return max(known, default=None)",
+        f"{RULES}::test_expired_is_past_the_earliest_that_is_known",
+    ),
+    Bug(
+        "no cap on orphans",
+        "reaper.py",
+        "if len(condemned) > self.limits.orphan_cap or (latched and found):",
+        "if latched and found:",
+        f"{RULES}::test_over_the_cap_no_orphan_dies_until_all_are_gone",
+    ),
+    Bug(
+        "a cap that forgets",
+        "reaper.py",
+        "if len(condemned) > self.limits.orphan_cap or (latched and found):",
+        "if len(condemned) > self.limits.orphan_cap:",
+        f"{RULES}::test_over_the_cap_no_orphan_dies_until_all_are_gone",
+    ),
+    Bug(
+        "children while their parent lives",
+        "reaper.py",
+        "        if row.ref in self.listing.alive or resource.parent in self.listing.alive:\n"
+        "            return False\n",
+        "",
+        f"{RULES}::test_leftover_children_wait_for_their_parents",
+    ),
+    Bug(
+        "children before parents",
+        "reaper.py",
+        "return (kill.ref.kind is not Kind.INSTANCE, _RANK",
+        "return (kill.ref.kind is Kind.INSTANCE, _RANK",
+        "tests/unit/test_reaper_properties.py::test_parents_come_before_children",
+    ),
+    Bug(
+        "a copied id keeps a row open",
+        "reaper.py",
+        "shown = {vm.instance for vm in vms if self.ours(vm)}",
+        "shown = {vm.instance for vm in vms}",
+        f"{RULES}::test_anothers_vm_with_a_copied_id_keeps_no_row_open",
+    ),
+    Bug(
+        "a pause of everybody counts as silence",
+        "reaper.py",
+        "now > max(row.state_since, since) + limit",
+        "now > row.state_since + limit",
+        f"{RULES}::test_stuck_counts_from_when_somebody_watched",
+    ),
+    Bug(
+        "no kill past E while the ledger is down",
+        "reaping.py",
+        '            log.error("reaping without the ledger: %s", error)\n'
+        "            return _Known(down=str(error))\n",
+        "            raise\n",
+        f"{LAYERS} -k sweep-down",
+    ),
+    Bug(
+        "forget between two sweeps what will expire",
+        "pending.py",
+        "        return tuple(k for k in self._kills if k.expires_at is not None "
+        "and now > k.expires_at)",
+        "        return ()",
+        f"{GRACE}::test_a_reaper_without_the_ledgers_memory_keeps_to_g",
+    ),
+    Bug(
+        "forget what a failed sweep could not show",
+        "pending.py",
+        "kept = [k for k in self._kills if (k.ref.scope, k.ref.kind) in unread]",
+        "kept = list[Kill]()",
+        f"{LAYERS} -k sweep-outage",
+    ),
+    Bug(
+        "back off past E as inside it",
+        "burying.py",
+        "longest = AGAIN if desk.now(row) > row.deadline else LONGEST_WAIT",
+        "longest = LONGEST_WAIT",
+        f"{LAYERS} -k owner-outage",
+    ),
+    Bug(
+        "count attempts past E before a force",
+        "reaping.py",
+        "        return done | self._ask(provider, stubborn)\n",
+        "        return done\n",
+        f"{GRACE}::test_a_protected_vm_past_its_deadline_is_forced_within_g",
+    ),
+    Bug(
+        "send again after half the newborn window",
+        "launching.py",
+        "if provider.now() >= row.created_at + desk.limits.limits.newborn / 2:",
+        "if provider.now() >= row.created_at + desk.limits.limits.newborn * 2:",
+        f"{LIVES}::test_no_create_is_sent_after_half_the_newborn_window",
+    ),
+    Bug(
+        "take an uncertain create for a refused one",
+        "launching.py",
+        "            flight.doubtful = True\n            self._again(flight)\n",
+        "            self._close(flight, text)\n",
+        f"{LIVES}::test_an_uncertain_create_makes_one_machine",
+    ),
+    Bug(
+        "create without a look at the row",
+        "launching.py",
+        "        if row.epoch != instance.epoch or row.state is not InstanceState.REQUESTED:\n"
+        '            raise Fenced(f"{instance.id} is {row.state} at epoch {row.epoch}")\n',
+        "",
+        "tests/faults/test_points.py -k sleeps_anywhere",
+    ),
+    Bug(
+        "go on with a build whose process is gone",
+        "lifecycle.py",
+        "    if submitter is False:\n        return Death.ABANDONED\n",
+        "",
+        f"{LIVES}::test_a_build_dies_with_its_submitter",
+    ),
+    Bug(
+        "take over from a living owner",
+        "peers.py",
+        "        return self._stale(here.id) if lives is None else not lives\n",
+        "        return True\n",
+        "tests/unit/test_peers.py",
+    ),
+    Bug(
+        "an audit that is never alarmed",
+        "audit.py",
+        "if late is not None and late > limits.grace and r.power is not Power.STOPPING:",
+        "if late is not None and late > 1e9 and r.power is not Power.STOPPING:",
+        "tests/unit/test_audit.py",
+    ),
+)
+
+
+def copy_of(root: Path) -> Path:
+    """The tree as it is, without what is made from it."""
+    for name in ("vmrunner", "tests", "docs"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, root / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", root)
+    return root
+
+
+def passes(root: Path, tests: str) -> bool:
+    """Do these tests pass in that tree? They run until the first that fails."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [*command, *tests.split()], cwd=root, env=environment, capture_output=True, check=False
+    )
+    if done.returncode not in (0, 1):  # nothing ran: the name is wrong, or the code broken
+        raise SystemExit(f"{tests}:\n{done.stdout.decode()[-2000:]}{done.stderr.decode()[-500:]}")
+    return done.returncode == 0
+
+
+def verdict(root: Path, bug: Bug, sound: dict[str, bool]) -> str:
+    path = root / "vmrunner" / bug.file
+    text = path.read_text()
+    if text.count(bug.old) != 1:
+        return f"its text is there {text.count(bug.old)} times"
+    if bug.tests not in sound:
+        sound[bug.tests] = passes(root, bug.tests)
+    if not sound[bug.tests]:
+        return "fails without it too"
+    path.write_text(text.replace(bug.old, bug.new))
+    try:
+        return "NOT NOTICED" if passes(root, bug.tests) else "noticed"
+    finally:
+        path.write_text(text)
+
+
+def main(words: list[str]) -> int:
+    console = Console(width=150)
+    table = Table("planted bug", "in", "tests that must fail", "")
+    bugs = [bug for bug in BUGS if not words or any(word in bug.name for word in words)]
+    sound: dict[str, bool] = {}
+    noticed = 0
+    fast = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(
+        prefix="vmrunner-mutations-", dir=fast if fast.is_dir() else None
+    ) as name:
+        root = copy_of(Path(name))
+        for bug in bugs:
+            told = verdict(root, bug, sound)
+            noticed += told == "noticed"
+            print(f"{told}: {bug.name}", file=sys.stderr)
+            table.add_row(bug.name, bug.file, bug.tests.removeprefix("tests/"), told)
+    console.print(table)
+    print(f"noticed {noticed} of {len(bugs)} planted bugs")
+    return int(noticed != len(bugs))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
