@@ -1,5 +1,5 @@
 # Two commands for a newcomer on a bare Debian 13 machine: `make demo` and `make test`.
-.PHONY: help setup demo test check lint bench soak lock clean
+.PHONY: help setup demo test check lint bench soak faults mutations lock clean
 .DEFAULT_GOAL := help
 
 PYTEST := .venv/bin/pytest
@@ -9,6 +9,8 @@ help:
 	@echo 'make test   everything a pull request must pass, real VMs included'
 	@echo 'make check  lint, types, import rules and unit tests: the fast part'
 	@echo 'make soak   20 builds in a row, then 4 at once; nothing may be left behind'
+	@echo 'make faults  100,000 fault-injected builds, and every pair of faults at every crash point'
+	@echo 'make mutations  planted bugs, each of which a test must notice'
 	@echo 'make bench  the measured promises, each beside its reference'
 	@echo 'make setup  install what the above need; make clean removes what they made here'
 	@echo 'make lock   renew requirements.lock from pyproject.toml'
@@ -37,6 +39,13 @@ lint: setup
 soak: setup
 	.venv/bin/vmrunner image build
 	$(PYTEST) -m vm tests/vm/test_soak.py --soak-builds 20 --soak-parallel 4 --timeout 14400
+
+faults: setup
+	.venv/bin/python bench/faults.py --builds 100000 --seed 1
+	VMRUNNER_FAULTS=all $(PYTEST) -q -n 2 --timeout 7200 tests/faults/test_points.py
+
+mutations: setup
+	.venv/bin/python bench/mutations.py
 
 bench: setup
 	.venv/bin/vmrunner image build

@@ -116,6 +116,18 @@ def test_doom_fences_whoever_drove_it(ledger: Ledger) -> None:
     assert end.finished
 
 
+def test_a_doom_at_another_epoch_changes_nothing(ledger: Ledger) -> None:
+    """What was decided of a former owner's row does not bind the next one's."""
+    running(ledger)
+    taken = ledger.builds.take_over("b-1", seen_epoch=1, owner="e-2", until=300.0, now=106.0)
+    assert taken is not None
+    row = ledger.instances.get("vm-1")
+    for epoch in (0, 1, 3):
+        stale = ledger.instances.doom("vm-1", seen_epoch=epoch, death=Death.STUCK, now=107.0)
+        assert stale is None
+    assert ledger.instances.get("vm-1") == row
+
+
 def test_dooming_what_a_finished_build_left_keeps_the_build_as_it_is(ledger: Ledger) -> None:
     running(ledger)
     end = ledger.builds.finish(
