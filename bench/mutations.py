@@ -110,14 +110,14 @@ BUGS = (
         "crew.py",
         "            now = provider.now()\n            plan = reaper.decide(",
         "            now = desk.clock()\n            plan = reaper.decide(",
-        f"{LAYERS} -k owner-clock",
+        f"{LAYERS} -k owner-fast",
     ),
     Bug(
         "this host's clock instead of the cloud's (reaper)",
         "reaping.py",
         "        now = provider.now()\n        plan = reaper.decide(",
         "        now = desk.clock()\n        plan = reaper.decide(",
-        f"{LAYERS} -k ledger-clock",
+        f"{LAYERS} -k ledger-slow",
     ),
     Bug(
         "ignore the installation",

@@ -255,7 +255,10 @@ class Crew:
             if row.role is Role.BUILD and row.state is not InstanceState.DELETING:
                 submitter = build.submitter if build else None
                 lives = self._peers.process_lives(submitter)
-                wish = lifecycle.wish(build, row, now=self._desk.clock(), submitter=lives)
+                desk = self._desk
+                wish = lifecycle.wish(
+                    build, row, now=desk.clock(), submitter=lives, there=desk.now(row)
+                )
                 if wish is not None:
                     wishes[row.id] = wish
         return wishes

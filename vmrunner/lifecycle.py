@@ -123,16 +123,23 @@ def counts_twice(first: Sweep, second: Sweep, born: float, limits: Limits) -> bo
 
 
 def wish(
-    build: Build | None, instance: Instance, *, now: float, submitter: bool | None
+    build: Build | None,
+    instance: Instance,
+    *,
+    now: float,
+    submitter: bool | None,
+    there: float | None = None,
 ) -> Death | None:
     """The authorised wish that an instance dies inside its deadline, if there is one.
 
-    `now` is the clock of the ledger's writers, `submitter` whether the build's submitter lives
+    `now` is the clock of the ledger's writers, `there` the instance's own (None: the same), by
+    which a hold ends as `E` does; `submitter` tells whether the build's submitter lives
     (None: it has none, or that cannot be told)."""
     if build is None or build.finished or build.instance != instance.id:
         return Death.DONE  # nothing will use it again
     if build.state is _B.HELD:
-        over = build.hold_until is None or now >= build.hold_until
+        held = now if there is None else there
+        over = build.hold_until is None or held >= build.hold_until
         wished = build.cancel is not None
         return Death.DONE if over or wished else None
     if submitter is False:

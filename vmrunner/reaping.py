@@ -208,7 +208,10 @@ class Reaping:
             if row.role is Role.BUILD and row.state is not InstanceState.GONE:
                 build = known.builds.get(row.build)
                 lives = self._peers.process_lives(build.submitter if build else None)
-                wish = lifecycle.wish(build, row, now=self._desk.clock(), submitter=lives)
+                desk = self._desk
+                wish = lifecycle.wish(
+                    build, row, now=desk.clock(), submitter=lives, there=desk.now(row)
+                )
                 if wish is not None:
                     wishes[row.id] = wish
         return wishes

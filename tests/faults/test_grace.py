@@ -86,3 +86,22 @@ def test_after_an_outage_past_its_deadline_a_vm_dies_within_g(
     assert not machine.alive
     assert not node.dead
     assert world.truth.builds.get(build.id).finished
+
+
+@pytest.mark.parametrize("skew", [-86_400.0, 86_400.0])
+@pytest.mark.parametrize("drives", [True, False])
+def test_a_vm_is_held_by_the_clock_that_it_was_promised_by(
+    world: World, skew: float, *, drives: bool
+) -> None:
+    """Whoever minds it may have a clock that is a day wrong."""
+    world.exit_code = 3
+    build = world.submit(timeout=300, ttl=900, keep_on_failure=100)
+    first = world.node(reaps=False)
+    world.run(60, until=lambda: world.truth.builds.get(build.id).state is BuildState.HELD)
+    first.kill()
+    world.node(drives=drives, skew=skew)
+    world.run(80)
+    (machine,) = list(world.ours())
+    assert machine.alive
+    world.run(80, until=lambda: not machine.alive)
+    assert not machine.alive

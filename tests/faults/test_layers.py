@@ -43,7 +43,8 @@ FAULTS: Final = {
     "deletes": "deletes fail at first",
     "outage": "cloud out of reach at E",
     "asleep": "host suspended over E",
-    "clock": "host clock a day wrong",
+    "slow": "host clock a day slow",
+    "fast": "host clock a day fast",
 }
 #: Where a layer does not count.
 NOT: Final = {
@@ -83,7 +84,7 @@ def launched(world: World, layer: str, fault: str) -> Machine:
 
 
 def _skew(fault: str) -> float:
-    return -86_400.0 if fault == "clock" else 0.0
+    return {"slow": -86_400.0, "fast": 86_400.0}.get(fault, 0.0)
 
 
 def staffed(world: World, layer: str, fault: str) -> None:

@@ -28,6 +28,7 @@ from vmrunner.model import (
     Access,
     Build,
     BuildSpec,
+    BuildState,
     Instance,
     InstanceState,
     Limits,
@@ -356,8 +357,10 @@ class World:
         build = self.truth.builds.get(order.build)
         orphaned = build.submitter is not None and not self.alive(build.submitter)
         slow = row.death is not None and row.death.value == "stuck"
+        held = build.hold_until is not None and self.cloud.now() < build.hold_until
         return (
-            build.finished
+            (build.state is BuildState.HELD and not held)
+            or build.finished
             or build.cancel is not None
             or orphaned
             or slow
