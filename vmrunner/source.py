@@ -119,7 +119,7 @@ def _archive(source: GitSource, output: int, timeout: float) -> None:
 
 
 def _git(directory: str, argv: tuple[str, ...], stdout: int, timeout: float) -> str:
-    """Empty when it succeeded, else the last line of its complaint."""
+    """Empty when it succeeded, else the line of its complaint that says what is wrong."""
     try:
         done = subprocess.run(
             ["git", "-C", directory, *argv],
@@ -135,4 +135,6 @@ def _git(directory: str, argv: tuple[str, ...], stdout: int, timeout: float) -> 
     if done.returncode == 0:
         return ""
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else f"exit code {done.returncode}"
+    # Advice follows the first fatal line: "Please make sure you have the correct access rights …".
+    fatal = [line.removeprefix("fatal: ") for line in lines if line.startswith("fatal: ")]
+    return (fatal or lines[-1:] or [f"exit code {done.returncode}"])[0]
