@@ -254,7 +254,7 @@ BUGS = (
         "        if row.epoch != instance.epoch or row.state is not InstanceState.REQUESTED:\n"
         '            raise Fenced(f"{instance.id} is {row.state} at epoch {row.epoch}")\n',
         "",
-        "tests/faults/test_points.py::test_a_process_sleeps_anywhere_and_wakes_after_an_hour[run]",
+        f"{LIVES}::test_the_row_is_looked_at_once_more_before_the_create",
     ),
     Bug(
         "go on with a build whose process is gone",

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.faults.node import Node
 from tests.faults.world import LOG, World
-from vmrunner.model import BuildState, Reason, Result
+from vmrunner.model import BuildState, Death, Reason, Result
 from vmrunner.providers.fake import Call, Fault
 
 Make = Callable[..., World]
@@ -324,3 +325,24 @@ def test_no_create_is_sent_after_half_the_newborn_window(make_world: Make) -> No
     world.settle()
     assert len(sent) > 3
     assert max(sent) < world.limits.limits.newborn / 2
+
+
+def test_the_row_is_looked_at_once_more_before_the_create(make_world: Make) -> None:
+    """Between the intent and the create others may have decided that it dies."""
+    world = make_world()
+    world.submit()
+
+    def meanwhile(_node: Node) -> None:
+        (row,) = world.truth.instances.open()
+        world.truth.instances.doom(
+            row.id, seen_epoch=row.epoch, death=Death.CANCELLED, now=world.clock()
+        )
+
+    probe = make_world()
+    probe.submit()
+    first = probe.node()
+    first.tick()
+    place = first.points.index("after instances.start")
+    world.node(sleep_at=place, sleep=meanwhile)
+    world.run(3)
+    assert world.cloud.counts["create"] == 0

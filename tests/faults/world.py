@@ -354,6 +354,8 @@ class World:
             row: Instance = self.truth.instances.get(order.instance)
         except NotFound:
             return False  # of another generation: it lives until E
+        if row.death is not None and row.death.value == "expired":
+            return False  # somebody thinks so, and it is not
         build = self.truth.builds.get(order.build)
         orphaned = build.submitter is not None and not self.alive(build.submitter)
         slow = row.death is not None and row.death.value == "stuck"
