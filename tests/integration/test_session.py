@@ -125,10 +125,13 @@ def test_secrets_are_masked_and_their_number_too_short_is_told(world: World) -> 
     assert ("secrets_too_short_to_mask", {"count": 1}) in world.record.events
 
 
-def test_output_comes_while_the_build_runs(world: World) -> None:
-    running = Running(world.session("echo first; sleep 3; echo second"))
+def test_output_comes_while_the_build_runs(world: World, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    until = f"while [ ! -e {seen} ]; do sleep 0.1; done"
+    running = Running(world.session(f"echo first; {until}; echo second"))
     wait_for(lambda: world.log == b"first\n")
     assert running.verdict is None
+    seen.touch()
     assert running.wait().exit_code == 0
     assert world.log == b"first\nsecond\n"
 
