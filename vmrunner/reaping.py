@@ -102,14 +102,13 @@ class Reaping:
         self._watching = watching
         self._endings = Endings(desk)
         self._pending: defaultdict[str, Pending] = defaultdict(Pending)  # by provider
+        self._unread: set[str] = set()  # providers whose last sweep had holes: it is made again
 
     def run(self, *, sweep: bool = True, dry_run: bool = False, only: str | None = None) -> Report:
-        """One pass over every provider: the ledger, and with `sweep` the cloud too."""
-        report = Report()
-        for name, provider in self._desk.providers.items():
-            if only in (None, name):
-                report += self._guarded(name, provider, sweep=sweep, dry_run=dry_run)
-        return report
+        """One pass over every provider: the ledger, and the cloud where `sweep` or a hole says."""
+        chosen = {n: p for n, p in self._desk.providers.items() if only in (None, n)}
+        done = (self._guarded(n, p, sweep=sweep, dry_run=dry_run) for n, p in chosen.items())
+        return sum(done, Report())
 
     def end_abandoned(self) -> int:
         """End the queued builds whose submitter is gone: they have no VM, and need no engine.
@@ -146,8 +145,11 @@ class Reaping:
 
     def _reap(self, name: str, provider: Provider, *, sweep: bool, dry_run: bool) -> Report:
         desk = self._desk
+        sweep = sweep or name in self._unread
         swept = Sweep(id=ids.sweep_id(), begun=provider.now()) if sweep else None
         pages = list(provider.sweep()) if sweep else []
+        broken = [f"{name}: {p.scope} {p.kind.value}: {p.error}" for p in pages if p.error]
+        (self._unread.add if broken else self._unread.discard)(name)
         known = self._read(provider, name, pages)
         try:
             memory = frozenset() if known.down or not sweep else desk.ledger.sightings.list(name)
@@ -178,7 +180,6 @@ class Reaping:
             if swept is not None and not known.down:
                 desk.ledger.sightings.record(name, plan.sightings)
             lines = [replace(line, outcome=done.get(line.id, "")) for line in lines]
-        broken = [f"{name}: {p.scope} {p.kind.value}: {p.error}" for p in pages if p.error]
         if known.down:
             broken.append(f"the ledger is out of reach: {known.down}")
         return Report(lines=tuple(lines), alarms=plan.alarms, unread=tuple(broken))

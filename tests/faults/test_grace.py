@@ -39,6 +39,20 @@ def test_a_reaper_without_the_ledgers_memory_keeps_to_g(world: World, offset: in
     assert not world.standing()
 
 
+@pytest.mark.parametrize("fault", [Fault.PARTIAL_PAGE, Fault.THROTTLE, Fault.LOST_REQUEST])
+def test_a_sweep_that_read_a_part_is_made_again_within_g(world: World, fault: Fault) -> None:
+    """Nothing but tags tells of the VM, and of two sweeps each misses it."""
+    left_alone(world)
+    world.lose_ledger()
+    world.clock.advance(300.0)
+    world.fail("sweep", fault)
+    world.node(drives=False)
+    world.run(200)
+    world.fail("sweep", fault)
+    world.run(600, until=lambda: not world.standing())
+    assert not world.standing()
+
+
 def test_a_protected_vm_past_its_deadline_is_forced_within_g(world: World) -> None:
     """Only a reaper lives, and no lease has run out yet that would let anybody take over."""
     left_alone(world)
