@@ -68,7 +68,8 @@ def test_no_build_is_claimed_twice(ledger: Ledger, url: str, data_dir: Path, bat
     counts = Counter(build for some in claimed for build in some)
     assert set(counts.values()) == {1}
     assert len(counts) == BUILDS
-    assert sum(map(bool, claimed)) > 1  # they did compete
+    if batch == 1:  # 25 statements of 16 can be over before a second process is scheduled
+        assert sum(map(bool, claimed)) > 1  # they did compete
     instances = ledger.instances.list()
     assert Counter(i.build for i in instances) == counts
     assert all(b.attempt == b.epoch == 1 for b in ledger.builds.list())
