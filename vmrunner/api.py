@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from vmrunner.audit import Survivor
     from vmrunner.config import Settings
     from vmrunner.images import Progress
+    from vmrunner.preflight import Making
     from vmrunner.reaping import Report
 
 log = logging.getLogger("vmrunner")
@@ -77,6 +79,15 @@ class Options(TypedDict, total=False):
     retry_on_loss: bool
     priority: int
     idempotency_key: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Packed:
+    """A build that only has to be queued. Its source lies in the spool."""
+
+    build: str
+    checked: Submission
+    spool: Path
 
 
 class Runner:
@@ -202,28 +213,45 @@ class Runner:
         checked = submission.check(wished, self.wiring.settings)
         for text in checked.warnings:
             log.warning("%s", text)
-        preflight.check(self.wiring, checked.spec, on_image or _log_image)
-        return self.queue(checked, submitter=submitter)
+        passed = preflight.check(self.wiring, checked.spec)
+        for text in passed.warnings:
+            log.warning("%s", text)
+        packed = self.pack(checked, passed.making, on_image or _log_image)
+        return self.queue(packed, submitter=submitter)
 
-    def queue(self, checked: Submission, *, submitter: Process | None = None) -> tuple[Row, bool]:
-        """The last part of `enter`."""
-        ledger, build = self.wiring.ledger, ids.build_id()
+    def pack(
+        self, checked: Submission, making: Making | None, on_image: Callable[[Progress], None]
+    ) -> Packed:
+        """All of `enter` that takes time: the source into the spool and, when nothing can be wrong
+        with the build any more, its VM's image. When it breaks off it leaves no source."""
+        build = ids.build_id()
         spool = self.wiring.paths.sources / f"{build}.tar"
-        new = False
         try:
             if checked.spec.source is not None:
                 spool.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 source.spool(checked.spec.source, spool)
-            row, new = ledger.builds.submit(
-                checked.spec,
-                id=build,
+            if making is not None and self.wiring.ledger.builds.same(checked.spec) is None:
+                log.info("%s: it is made", making.why)
+                making.make(on_image)
+        except BaseException:
+            spool.unlink(missing_ok=True)
+            raise
+        return Packed(build=build, checked=checked, spool=spool)
+
+    def queue(self, packed: Packed, *, submitter: Process | None = None) -> tuple[Row, bool]:
+        """The last part of `enter`."""
+        new = False
+        try:
+            row, new = self.wiring.ledger.builds.submit(
+                packed.checked.spec,
+                id=packed.build,
                 now=time.time(),
                 submitter=submitter,
-                secrets=checked.secrets,
+                secrets=packed.checked.secrets,
             )
         finally:
             if not new:
-                spool.unlink(missing_ok=True)
+                packed.spool.unlink(missing_ok=True)
         return row, new
 
     def lines(

@@ -1,9 +1,13 @@
 """What can be known of a build before it is submitted, and needs its provider: that the machine
-can be had, that the image is there (the first build makes it), that the container can be got."""
+can be had, that the image is there or can be made, that the container can be got.
+
+Nothing is made here. What has to be made is given back, for the time when all else is checked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +15,7 @@ from vmrunner.errors import BadOrder, ConfigError, NoCapacity
 from vmrunner.model import BuildSpec, Level, Network, Spec
 
 if TYPE_CHECKING:
-    from vmrunner.images import LocalImage, Progress
+    from vmrunner.images import LocalImage, Progress, Recipe
     from vmrunner.wiring import Wiring
 
 OnImage = Callable[["Progress"], None]
@@ -20,21 +24,81 @@ OnImage = Callable[["Progress"], None]
 _OPEN_ONLY: Final = frozenset({"pasta", "nft", "tun"})
 
 
-def check(wiring: Wiring, spec: BuildSpec, on_image: OnImage | None) -> None:
-    """Raises `ConfigError`, or the provider's own refusal. Makes the default local image when
-    there is none and `on_image` is there to hear of it."""
-    settings = wiring.settings.providers[spec.provider]
-    if settings.kind == "qemu":
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Making:
+    """An image that must be made before the build can start."""
+
+    recipe: Recipe
+    cache: Path
+    accel: str
+    why: str
+
+    def make(self, progress: OnImage) -> None:
+        """Minutes the first time, less when only some of it changed; nothing if another process
+        made it meanwhile."""
+        from vmrunner import images
+
+        images.build(self.recipe, cache=self.cache, progress=progress, accel=self.accel)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passed:
+    """A build that may be submitted, once `making` is made. `warnings` are for the user."""
+
+    making: Making | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def check(wiring: Wiring, spec: BuildSpec) -> Passed:
+    """Raises `ConfigError`, or the provider's own refusal."""
+    if wiring.settings.providers[spec.provider].kind == "qemu":
         if not wiring.one_host and wiring.served():
-            return  # the machine that will run it is another one
-        cache, wanted = wiring.paths.cache, spec.image or settings.image
-        if wanted is None and not _any_image(cache):
-            if on_image is None:
-                return
-            _make_image(cache, settings.accel, on_image)
-        _container(spec, _image(cache, wanted))
+            return Passed()  # the machine that will run it is another one
+        return _local(wiring, spec)
+    _offered(wiring, spec)
+    return Passed()
+
+
+def _local(wiring: Wiring, spec: BuildSpec) -> Passed:
+    """The image first, since what it holds decides on the container."""
+    from vmrunner import images
+
+    settings, cache = wiring.settings.providers[spec.provider], wiring.paths.cache
+    assert settings.kind == "qemu"
+    wanted = spec.image or settings.image
+    try:
+        image = images.resolve(cache, wanted, images.current)
+    except images.NotMade as error:
+        recipe = images.find(images.DEFAULT)
+        _container(spec, recipe.name, [container.name for container in recipe.containers])
         _host(wiring, spec)
-    wants = Spec(
+        _sized(wiring, spec, recipe)
+        why = str(error.args[0])
+        making = Making(recipe=recipe, cache=cache, accel=settings.accel, why=why)
+        return Passed(making=making)
+    except BadOrder as error:
+        raise _usable(error) from error
+    _container(spec, image.name, image.containers)
+    _host(wiring, spec)
+    _offered(wiring, spec)
+    return Passed(warnings=_foreign(image))
+
+
+def _foreign(image: LocalImage) -> tuple[str, ...]:
+    """An image that was named is used as it is; but say so when its supervisor is not ours."""
+    from vmrunner import images
+
+    if images.speaks_ours(image):
+        return ()
+    fix = "vmrunner image build" + ("" if image.name == images.DEFAULT else " RECIPE.toml")
+    return (
+        f"image: {image.name!r} ({image.hash[:12]}) is of another version of vmrunner ({fix} "
+        "makes it anew)",
+    )
+
+
+def _wants(spec: BuildSpec) -> Spec:
+    return Spec(
         cpus=spec.cpus,
         memory=spec.memory,
         disk=spec.disk,
@@ -42,37 +106,35 @@ def check(wiring: Wiring, spec: BuildSpec, on_image: OnImage | None) -> None:
         image=spec.image,
         network=spec.network,
     )
+
+
+def _offered(wiring: Wiring, spec: BuildSpec) -> None:
+    """Does its provider have such a machine?"""
     try:
-        wiring.provider(spec.provider).offers(wants)
+        wiring.provider(spec.provider).offers(_wants(spec))
     except NoCapacity:
         return  # for now; the queue waits for it as long as the user says
     except BadOrder as error:
         raise _usable(error) from error
 
 
-def _any_image(cache: Path) -> bool:
-    """Is any there, be it damaged? A damaged one is told about, and not built over."""
-    return any((cache / "images").glob("[!.]*"))
+def _sized(wiring: Wiring, spec: BuildSpec, recipe: Recipe) -> None:
+    """The same of this host, for an image that is not there yet."""
+    from vmrunner.providers.qemu.provider import QemuProvider
 
-
-def _make_image(cache: Path, accel: str, on_image: OnImage) -> None:
-    from vmrunner import images
-
-    images.build(images.find("default"), cache=cache, progress=on_image, accel=accel)
-
-
-def _image(cache: Path, wanted: str | None) -> LocalImage:
-    from vmrunner import images
-
-    try:
-        return images.resolve(cache, wanted)
-    except BadOrder as error:
-        raise _usable(error) from error
+    driver = wiring.provider(spec.provider)
+    if isinstance(driver, QemuProvider):
+        try:
+            driver.check_size(_wants(spec), least=recipe.disk, image=recipe.name)
+        except BadOrder as error:
+            raise _usable(error) from error
 
 
 def _host(wiring: Wiring, spec: BuildSpec) -> None:
     """Is all there that a VM on this host needs?"""
-    ignored = _OPEN_ONLY if spec.network is Network.NONE else frozenset()
+    ignored = frozenset({"image"})  # this build's may be another than the configured one
+    if spec.network is Network.NONE:
+        ignored |= _OPEN_ONLY
     if spec.disk is not None:
         ignored |= {"disk"}  # it speaks of the default size
     for found in wiring.provider(spec.provider).check():
@@ -80,15 +142,15 @@ def _host(wiring: Wiring, spec: BuildSpec) -> None:
             raise ConfigError(f"provider {spec.provider}: {found.message}", hint=found.fix)
 
 
-def _container(spec: BuildSpec, image: LocalImage) -> None:
+def _container(spec: BuildSpec, image: str, containers: Collection[str]) -> None:
     if spec.network is not Network.NONE:
         return  # it can be pulled
     tagged = spec.container.rpartition("/")[2]
     name = spec.container if ":" in tagged or "@" in tagged else f"{spec.container}:latest"
-    if name not in image.containers:
-        baked = ", ".join(image.containers) or "none"
+    if name not in containers:
+        baked = ", ".join(containers) or "none"
         raise ConfigError(
-            f"container: {spec.container!r} is not in VM image {image.name!r}, and network is none",
+            f"container: {spec.container!r} is not in VM image {image!r}, and network is none",
             hint=f"in it: {baked}",
         )
 

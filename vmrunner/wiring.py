@@ -90,6 +90,7 @@ class Wiring:
                 "state_dir": self.paths.state(kind),
                 "cache_dir": self.paths.cache,
                 "installation": self.ledger.installation,
+                "current": _current_image,
             }
         return providers.load(kind, name, **options)
 
@@ -304,6 +305,13 @@ class Help:
         self._thread.join(timeout=5)
         self._engine.close()
         self._engine = None
+
+
+def _current_image() -> str:
+    """Looked up only where something is to be launched: reaping must not need it."""
+    from vmrunner import images
+
+    return images.current()
 
 
 def _private(path: Path, how: int) -> int:

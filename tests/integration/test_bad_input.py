@@ -4,6 +4,7 @@ nothing left."""
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vmrunner import wiring
+from vmrunner import images, wiring
 from vmrunner.cli import main
 from vmrunner.configfile import load
 from vmrunner.errors import BadOrder
@@ -32,7 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("vmrunner.providers.qemu.provider.QemuProvider.create", _never)
     monkeypatch.setattr("vmrunner.images.build", _never)
     monkeypatch.chdir(tmp_path)
-    image(tmp_path / "cache/vmrunner")
+    image(tmp_path / "cache/vmrunner", identity=images.current())
     return tmp_path
 
 
@@ -97,40 +98,55 @@ def assert_nothing(home: Path) -> None:
 CMD = ("--", "true")
 
 
-@pytest.mark.parametrize(
+KNOWN_BEFOREHAND = [
+    (("--provider", "aws", *CMD), "provider: no provider 'aws' is configured (one of: local)"),
+    (("--image", "nope", *CMD), "image: 'nope' is not in "),
+    (("--container", "De bian", *CMD), "container: 'De bian' is not a container image's name"),
+    (
+        ("--network", "none", "--container", "python:3.13", *CMD),
+        "container: 'python:3.13' is not in VM image 'default', and network is none (in it:",
+    ),
+    (("--timeout", "soon", *CMD), "timeout: 'soon' is not a duration (write it like 30m"),
+    (("--ttl", "1 hour", *CMD), "ttl: '1 hour' is not a duration"),
+    (("-l", "team", *CMD), "label: 'team' has no name and value (write NAME=VALUE)"),
+    (("-l", "a b=c", *CMD), "label: 'a b' is not a label's name"),
+    ((), "command: missing (put it after --, or name a job with -f FILE)"),
+    (("--",), "command: missing"),
+    (("make",), "command: 'make' is not after -- (vmrunner run -- make …, or -f FILE make"),
+    (("--source", "/nope", *CMD), "source: '/nope' does not exist (name a directory)"),
+    (("--ttl", "5m", "--timeout", "10m", *CMD), "ttl: 5m is not longer than the timeout 10m"),
+    (("--ttl", "9h", *CMD), "ttl: 9h is above limits.max_ttl 4h (a shorter ttl, or a larger"),
+    (("-e", "A", *CMD), "env: 'A' has no name and value (write NAME=VALUE)"),
+    (("--secret", "NOT_SET", *CMD), "secret: 'NOT_SET' is not set in the environment (export"),
+    (("--secret", "A=b", *CMD), "secret: the value of 'A' is on the command line"),
+    (("-a", "../x", *CMD), "artifact: '../x' is not below the work directory"),
+    (("--memory", "lots", *CMD), "memory: 'lots' is not a size (write it like 512MiB"),
+    (("--memory", "900TiB", *CMD), "memory"),
+    (("--cpus", "4096", *CMD), "cpus"),
+    (("--network", "vpn", *CMD), "network: no policy 'vpn' (one of: open, none)"),
+    (("-f", "none.yml"), "file: no file 'none.yml' (name it with -f)"),
+    (("--result-file", "/nope/r.json", *CMD), "result-file: '/nope/r.json' cannot be written"),
+]
+
+beforehand = pytest.mark.parametrize(
     ("argv", "said"),
-    [
-        (("--provider", "aws", *CMD), "provider: no provider 'aws' is configured (one of: local)"),
-        (("--image", "nope", *CMD), "image: 'nope' is not in "),
-        (("--container", "De bian", *CMD), "container: 'De bian' is not a container image's name"),
-        (
-            ("--network", "none", "--container", "python:3.13", *CMD),
-            "container: 'python:3.13' is not in VM image 'default', and network is none (in it:",
-        ),
-        (("--timeout", "soon", *CMD), "timeout: 'soon' is not a duration (write it like 30m"),
-        (("--ttl", "1 hour", *CMD), "ttl: '1 hour' is not a duration"),
-        (("-l", "team", *CMD), "label: 'team' has no name and value (write NAME=VALUE)"),
-        (("-l", "a b=c", *CMD), "label: 'a b' is not a label's name"),
-        ((), "command: missing (put it after --, or name a job with -f FILE)"),
-        (("--",), "command: missing"),
-        (("make",), "command: 'make' is not after -- (vmrunner run -- make …, or -f FILE make"),
-        (("--source", "/nope", *CMD), "source: '/nope' does not exist (name a directory)"),
-        (("--ttl", "5m", "--timeout", "10m", *CMD), "ttl: 5m is not longer than the timeout 10m"),
-        (("--ttl", "9h", *CMD), "ttl: 9h is above limits.max_ttl 4h (a shorter ttl, or a larger"),
-        (("-e", "A", *CMD), "env: 'A' has no name and value (write NAME=VALUE)"),
-        (("--secret", "NOT_SET", *CMD), "secret: 'NOT_SET' is not set in the environment (export"),
-        (("--secret", "A=b", *CMD), "secret: the value of 'A' is on the command line"),
-        (("-a", "../x", *CMD), "artifact: '../x' is not below the work directory"),
-        (("--memory", "lots", *CMD), "memory: 'lots' is not a size (write it like 512MiB"),
-        (("--memory", "900TiB", *CMD), "memory"),
-        (("--cpus", "4096", *CMD), "cpus"),
-        (("--network", "vpn", *CMD), "network: no policy 'vpn' (one of: open, none)"),
-        (("-f", "none.yml"), "file: no file 'none.yml' (name it with -f)"),
-        (("--result-file", "/nope/r.json", *CMD), "result-file: '/nope/r.json' cannot be written"),
-    ],
+    KNOWN_BEFOREHAND,
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
 )
+
+
+@beforehand
 def test_what_can_be_known_beforehand(run: Run, home: Path, argv: list[str], said: str) -> None:
+    assert refused(run, "run", *argv).startswith(said)
+    assert_nothing(home)
+
+
+@beforehand
+def test_bad_input_makes_no_image_first(run: Run, home: Path, argv: list[str], said: str) -> None:
+    """The same with an image that an upgrade made stale: `home` forbids to build one."""
+    cache = home / "cache/vmrunner"
+    shutil.rmtree(cache / "images")
+    image(cache)
     assert refused(run, "run", *argv).startswith(said)
     assert_nothing(home)
 

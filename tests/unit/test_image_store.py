@@ -52,6 +52,27 @@ def test_resolve_by_name_hash_or_start_of_one(tmp_path: Path) -> None:
         imagestore.resolve(tmp_path, "aaaa")
 
 
+def test_the_default_is_the_one_that_this_version_makes(tmp_path: Path) -> None:
+    def current() -> str:
+        return "aaaa1"
+
+    for wanted in (None, "default"):
+        with pytest.raises(imagestore.NotMade, match="image"):
+            imagestore.resolve(tmp_path, wanted, current)
+    make(tmp_path, "aaaa2", created=2)
+    for wanted in (None, "default"):
+        with pytest.raises(imagestore.NotMade, match="another version"):
+            imagestore.resolve(tmp_path, wanted, current)
+    assert imagestore.resolve(tmp_path, "aaaa2", current).hash == "aaaa2"
+    there = make(tmp_path, "aaaa1", created=1)
+    for wanted in (None, "default"):
+        assert imagestore.resolve(tmp_path, wanted, current).hash == "aaaa1"
+    (there / imagestore.MANIFEST).unlink()
+    with pytest.raises(BadOrder, match="damaged") as damaged:
+        imagestore.resolve(tmp_path, None, current)
+    assert not isinstance(damaged.value, imagestore.NotMade)
+
+
 def test_without_a_default_the_newest_is_taken(tmp_path: Path) -> None:
     make(tmp_path, "aaaa1", name="small", created=1)
     make(tmp_path, "bbbb1", name="big", created=2)

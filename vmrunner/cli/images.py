@@ -21,9 +21,10 @@ app = typer.Typer(help="VM images: what builds boot from.", no_args_is_help=True
 
 class ImageProgress:
     """Shows an image build: bars on a terminal, a line a stage elsewhere. Nothing is shown before
-    there is something to tell."""
+    there is something to tell; then first of all `why` it is made."""
 
-    def __init__(self) -> None:
+    def __init__(self, why: str = "") -> None:
+        self._why = why
         self._live = sys.stderr.isatty() and output.coloured(sys.stderr)
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
@@ -42,6 +43,9 @@ class ImageProgress:
             self._bars.stop()
 
     def __call__(self, progress: Progress) -> None:
+        if self._why:
+            output.say(f"{self._why}: it is made now")
+            self._why = ""
         if self._live:
             self._bar(progress)
         else:

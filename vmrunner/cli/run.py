@@ -163,14 +163,17 @@ def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
     checked = submission.check(said, shell.loaded.settings)
     for text in checked.warnings:
         output.warn(text)
-    with ImageProgress() as progress:
-        preflight.check(shell.wiring, checked.spec, None if manner.dry_run else progress)
+    passed = preflight.check(shell.wiring, checked.spec)
+    for text in passed.warnings:
+        output.warn(text)
     if manner.dry_run:
         return _dry_run(checked, manner.form)
+    with ImageProgress(passed.making.why if passed.making else "") as progress:
+        packed = shell.runner.pack(checked, passed.making, progress)
     if shell.ledger.paused:
         output.warn("launching is stopped: it waits for `vmrunner drain --off`")
     if manner.detach:
-        row, new = shell.runner.queue(checked)
+        row, new = shell.runner.queue(packed)
         shell.wiring.ensure_background()
         _wake(shell)
         if not new:
@@ -179,7 +182,7 @@ def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
         return exits.OK
     signals = Signals()
     with signals.on():
-        row, new = shell.runner.queue(checked, submitter=process.current())
+        row, new = shell.runner.queue(packed, submitter=process.current())
         output.say(f"build {row.id}" + ("" if new else " has this idempotency key already"))
         try:
             row = _attend(shell, row, signals, manner)

@@ -114,24 +114,22 @@ class Builds(Moves):
         try:
             return self._database.write(work), True
         except Duplicate:
-            return self._existing(spec, id), False
+            existing = self.same(spec)
+            if existing is None:
+                raise Conflict(f"there is a build {id} already") from None
+            return existing, False
 
-    def _existing(self, spec: BuildSpec, build_id: str) -> Build:
-        def work(connection: Connection) -> Build | None:
-            row = (
-                _BY_KEY(connection, key=spec.idempotency_key).first()
-                if spec.idempotency_key is not None
-                else None
-            )
-            return codec.build(row) if row is not None else None
-
-        build = self._database.read(work)
-        if build is None:
-            raise Conflict(f"there is a build {build_id} already")
-        if build.spec != spec:
+    def same(self, spec: BuildSpec) -> Build | None:
+        """The build that has this one's idempotency key already. Raises Conflict when that one has
+        other parameters."""
+        key = spec.idempotency_key
+        if key is None:
+            return None
+        row = self._database.read(lambda c: _BY_KEY(c, key=key).first())
+        build = codec.build(row) if row is not None else None
+        if build is not None and build.spec != spec:
             raise Conflict(
-                f"idempotency key {spec.idempotency_key!r} belongs to build {build.id}, "
-                "which has other parameters",
+                f"idempotency key {key!r} belongs to build {build.id}, which has other parameters",
                 hint="use another key for another build",
             )
         return build

@@ -109,7 +109,7 @@ def _tun() -> Finding:
 def _image(options: Options) -> list[Finding]:
     """The image, and the accelerator that boots it."""
     try:
-        image = imagestore.resolve(options.cache_dir, options.image)
+        image = imagestore.resolve(options.cache_dir, options.image, options.current)
     except ProviderError as error:
         fix = error.hint or "vmrunner image build"
         return [_finding("image", Level.ERROR, str(error.args[0]), fix)]

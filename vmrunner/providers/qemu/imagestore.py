@@ -8,7 +8,8 @@ A directory appears there by one rename when it is complete. Standard library on
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,14 @@ KERNEL: Final = "vmlinuz"
 INITRD: Final = "initrd.img"
 FILES: Final = (DISK, KERNEL, INITRD)
 
+#: The name that means: as this version of vmrunner makes it.
+DEFAULT: Final = "default"
+
 _BUILD: Final = "vmrunner image build"
+
+
+class NotMade(BadOrder):
+    """The default image is not there, or only one that another version of vmrunner made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +44,7 @@ class LocalImage:
     created: float
     size: int
     virtual_size: int
+    supervisor: Mapping[str, str] = field(default_factory=dict)  # its files' sha256, by name
 
     @property
     def disk(self) -> Path:
@@ -61,10 +70,15 @@ def images(cache: Path) -> list[LocalImage]:
     return sorted(found, key=lambda image: image.created, reverse=True)
 
 
-def resolve(cache: Path, wanted: str | None = None) -> LocalImage:
+def resolve(
+    cache: Path, wanted: str | None = None, current: Callable[[], str] | None = None
+) -> LocalImage:
     """The image with this name (the newest of that name), hash or unique start of a hash; None:
-    the newest one named "default", else the newest. Raises BadOrder with the fix when there is
-    none or it is damaged: a damaged one is never passed over for an older one."""
+    the one named "default", else the newest. `current` gives the hash that the default recipe has
+    now: then "default" is that very image, and an older one of the name counts as not there.
+
+    Raises `NotMade` when the default recipe would make it; BadOrder with the fix when there is
+    none or it is damaged: a damaged one is never passed over for another."""
     hashes = [d for d in _directories(cache) if wanted is not None and d.name.startswith(wanted)]
     if wanted is not None and len(wanted) >= 4 and hashes:
         if len(hashes) > 1:
@@ -73,14 +87,24 @@ def resolve(cache: Path, wanted: str | None = None) -> LocalImage:
             )
         return read(hashes[0])
     known = [(manifest, d) for d in _directories(cache) if (manifest := _glance(d)) is not None]
-    for name in [wanted] if wanted is not None else ["default", None]:
+    if current is not None and wanted in (None, DEFAULT):
+        made = cache / "images" / current()
+        if made.is_dir():
+            return read(made)
+        if any(m["name"] == DEFAULT for m, _ in known):
+            raise NotMade(
+                f"image: the local image {DEFAULT!r} is of another version of vmrunner",
+                hint=f"{_BUILD} makes this version's",
+            )
+    for name in [wanted] if wanted is not None else [DEFAULT, None]:
         dated = [(m["created"], d) for m, d in known if name is None or m["name"] == name]
         if dated:
             return read(max(dated)[1])
     if wanted is None:
-        raise BadOrder("image: there is no local image yet", hint=f"{_BUILD} makes one")
+        raise NotMade("image: there is no local image yet", hint=f"{_BUILD} makes one")
     names = ", ".join(sorted({m["name"] for m, _ in known})) or "none"
-    raise BadOrder(
+    missing = NotMade if wanted == DEFAULT else BadOrder
+    raise missing(
         f"image: {wanted!r} is not in {cache / 'images'}",
         hint=f"there: {names}; `{_BUILD}` makes one from a recipe",
     )
@@ -101,6 +125,7 @@ def read(directory: Path) -> LocalImage:
             created=float(manifest["created"]),
             size=sum(files.values()),
             virtual_size=int(manifest["virtual_size"]),
+            supervisor=dict(manifest.get("supervisor", {})),
         )
     except (KeyError, TypeError, ValueError):
         raise _damaged(directory, f"{MANIFEST} is incomplete") from None

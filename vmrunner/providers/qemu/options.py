@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,8 @@ class Options:
     cache_dir: Path  # images, and what was probed of the host
     installation: str
     accel: str = "auto"  # auto, kvm or tcg
-    image: str | None = None  # a name or the beginning of a hash; None: the newest
+    image: str | None = None  # a name or the beginning of a hash; None: "default", else the newest
+    current: Callable[[], str] | None = None  # the hash that "default" must have; None: any
     cpus: int = 2
     memory: int = 2 * GiB
     disk: int = 16 * GiB

@@ -78,22 +78,8 @@ class QemuProvider:
     # --- what can be had ---
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
-        options = self.options
-        if spec.spot:
-            raise BadOrder("spot: this host has no spot market", hint="leave --spot out")
-        cpus, memory = spec.cpus or options.cpus, spec.memory or options.memory
-        limit = max(8, os.cpu_count() or 1)
-        if not 1 <= cpus <= limit:
-            raise BadOrder(f"cpus = {cpus}: this host gives 1 to {limit} to a VM")
-        if memory < 256 * MiB:
-            raise BadOrder(f"memory = {memory // MiB} MiB: a VM needs at least 256 MiB")
-        if memory > (total := doctor.memory("MemTotal")):
-            raise BadOrder(f"memory = {memory // MiB} MiB: this host has {total // MiB} MiB")
         image = self._image(spec.image)
-        disk = spec.disk or max(options.disk, image.virtual_size)
-        if disk < image.virtual_size:
-            least = image.virtual_size // MiB
-            raise BadOrder(f"disk = {disk // MiB} MiB: image {image.name} needs {least} MiB")
+        cpus, memory, disk = self.check_size(spec, least=image.virtual_size, image=image.name)
         return (
             Offer(
                 scope=self.scope,
@@ -106,8 +92,28 @@ class QemuProvider:
             ),
         )
 
+    def check_size(self, spec: Spec, *, least: int = 0, image: str = "") -> tuple[int, int, int]:
+        """The VM's processors, memory and disk, of which its image takes `least`; that need not
+        be made yet. Raises `BadOrder` for what this host can never give."""
+        options = self.options
+        if spec.spot:
+            raise BadOrder("spot: this host has no spot market", hint="leave --spot out")
+        cpus, memory = spec.cpus or options.cpus, spec.memory or options.memory
+        limit = max(8, os.cpu_count() or 1)
+        if not 1 <= cpus <= limit:
+            raise BadOrder(f"cpus = {cpus}: this host gives 1 to {limit} to a VM")
+        if memory < 256 * MiB:
+            raise BadOrder(f"memory = {memory // MiB} MiB: a VM needs at least 256 MiB")
+        if memory > (total := doctor.memory("MemTotal")):
+            raise BadOrder(f"memory = {memory // MiB} MiB: this host has {total // MiB} MiB")
+        disk = spec.disk or max(options.disk, least)
+        if disk < least:
+            raise BadOrder(f"disk = {disk // MiB} MiB: image {image} needs {least // MiB} MiB")
+        return cpus, memory, disk
+
     def _image(self, wanted: str | None) -> LocalImage:
-        return imagestore.resolve(self.options.cache_dir, wanted or self.options.image)
+        options = self.options
+        return imagestore.resolve(options.cache_dir, wanted or options.image, options.current)
 
     # --- birth ---
 

@@ -1,0 +1,206 @@
+"""An image that another version of vmrunner made: `run` makes this version's first, once nothing
+can be wrong with the build any more; and nobody uses the old one unasked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vmrunner
+from tests.integration.test_bad_input import assert_nothing, image
+from vmrunner import images
+from vmrunner.cli import main
+from vmrunner.configfile import Loaded, load
+from vmrunner.images import LocalImage, Progress, Recipe
+from vmrunner.model import Level, Spec
+from vmrunner.providers.qemu import imagestore
+from vmrunner.wiring import Wiring
+
+CMD = ("--network", "none", "--", "true")
+
+
+class Alone(Wiring):
+    """No engine is started: what is submitted stays queued."""
+
+    def ensure_background(self) -> None:
+        pass
+
+    def spawn_engine(self) -> None:
+        pass
+
+
+class Builder:
+    """In the place of `images.build`: notes what it was asked for, and what it saw then."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.asked: list[str] = []
+        self.sources: list[int] = []
+        self.error: BaseException | None = None
+
+    def __call__(
+        self, recipe: Recipe, *, cache: Path, progress: Callable[[Progress], None], accel: str
+    ) -> LocalImage:
+        self.asked.append(recipe.name)
+        self.sources.append(len(list((self.root / "data").rglob("sources/*.tar"))))
+        if self.error is not None:
+            raise self.error
+        progress(Progress(stage="root", fraction=0.0, seconds=0.0))
+        progress(Progress(stage="root", fraction=1.0, seconds=61.0))
+        return imagestore.read(image(cache, identity=images.current()))
+
+
+@pytest.fixture
+def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
+    """A home whose only image is an old one."""
+    for name in ("DATA", "CONFIG", "CACHE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    builder = Builder(tmp_path)
+    monkeypatch.setattr("vmrunner.images.build", builder)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "source").mkdir()
+    image(tmp_path / "cache/vmrunner")
+    return builder
+
+
+@pytest.fixture
+def run(builder: Builder, capfdbinary: pytest.CaptureFixture[bytes]) -> Any:
+    def run(*argv: str) -> tuple[int, str, str]:
+        code = main(["run", "-d", *argv], join=join)
+        out, err = capfdbinary.readouterr()
+        return code, out.decode().strip(), err.decode()
+
+    return run
+
+
+def join(loaded: Loaded) -> Wiring:
+    return Alone(loaded.settings)
+
+
+def queued(root: Path) -> list[str]:
+    parts = Wiring(load(environ={}, start=root).settings)
+    try:
+        return [build.id for build in parts.ledger.builds.list()]
+    finally:
+        parts.close()
+
+
+def test_it_is_made_anew_before_the_build_is_queued(run: Any, builder: Builder) -> None:
+    code, build, err = run("--source", "source", *CMD)
+    assert code == 0, err
+    assert builder.asked == ["default"]
+    assert builder.sources == [1], "the source was not packed before"
+    assert queued(builder.root) == [build]
+    assert err.splitlines() == [
+        "vmrunner: image: the local image 'default' is of another version of vmrunner: "
+        "it is made now",
+        "vmrunner: image: root …",
+        "vmrunner: image: root took 1m01s",
+    ]
+    code, _, err = run(*CMD)
+    assert (code, err, builder.asked) == (0, "", ["default"])
+
+
+def test_the_first_run_makes_it(run: Any, builder: Builder) -> None:
+    shutil.rmtree(builder.root / "cache/vmrunner/images")
+    code, _, err = run(*CMD)
+    assert (code, builder.asked) == (0, ["default"])
+    assert "there is no local image yet: it is made now" in err
+
+
+def test_by_name_in_the_configuration_it_is_the_same_image(run: Any, builder: Builder) -> None:
+    text = "[providers.local]\nkind = 'qemu'\nimage = 'default'\n"
+    (builder.root / "vmrunner.toml").write_text(text)
+    assert run(*CMD)[0] == 0
+    assert builder.asked == ["default"]
+
+
+def test_the_newest_is_not_the_one_if_another_version_made_it(run: Any, builder: Builder) -> None:
+    """Two versions that take turns on one cache each boot their own."""
+    cache = builder.root / "cache/vmrunner"
+    older = image(cache, identity=images.current())
+    manifest = json.loads((older / "image.json").read_text()) | {"created": 1.0}
+    (older / "image.json").write_text(json.dumps(manifest))
+    assert run(*CMD)[0] == 0
+    assert builder.asked == []
+    assert images.resolve(cache, None, images.current).hash == images.current()
+
+
+def test_a_dry_run_makes_nothing(run: Any, builder: Builder) -> None:
+    code, out, err = run("--dry-run", *CMD)
+    assert (code, err, builder.asked) == (0, "", [])
+    assert "debian:trixie" in out
+    assert_nothing(builder.root)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("--source", "bad"), "leads outside"),
+        (("--source", "git+file:///nope@main"), "cannot be fetched"),
+        (("--disk", "1GiB"), "disk = 1024 MiB: image default needs 8192 MiB"),
+        (("--container", "alpine"), "'alpine' is not in VM image 'default'"),
+        (("--spot",), "no spot market"),
+    ],
+)
+def test_bad_input_makes_nothing(
+    run: Any, builder: Builder, argv: tuple[str, ...], said: str
+) -> None:
+    (builder.root / "bad").mkdir()
+    (builder.root / "bad/out").symlink_to("/etc/passwd")
+    code, out, err = run(*argv, *CMD)
+    assert (code, out, builder.asked) == (125, "", [])
+    assert said in err
+    assert err.count("\n") == 1
+    assert_nothing(builder.root)
+
+
+def test_a_build_that_is_there_already_waits_for_no_image(run: Any, builder: Builder) -> None:
+    key = ("--idempotency-key", "k")
+    _, build, _ = run(*key, *CMD)
+    shutil.rmtree(builder.root / "cache/vmrunner/images")
+    assert run(*key, *CMD)[:2] == (0, build)
+    assert run(*key, "--timeout", "1m", *CMD)[0] == 125
+    assert builder.asked == ["default"]
+
+
+def test_breaking_it_off_leaves_nothing(run: Any, builder: Builder) -> None:
+    builder.error = KeyboardInterrupt()
+    code, out, _ = run("--source", "source", *CMD)
+    assert (code, out, builder.sources) == (130, "", [1])
+    assert_nothing(builder.root)
+
+
+def test_a_named_old_image_is_used_with_a_warning(run: Any, builder: Builder) -> None:
+    image(builder.root / "cache/vmrunner", "python", "feed0123456789abcdef")
+    for name, fix in (("python", "build RECIPE.toml"), ("0123456789", "vmrunner image build")):
+        code, _, err = run("--image", name, *CMD)
+        assert (code, builder.asked) == (0, [])
+        assert err.startswith("vmrunner: warning: image: ")
+        assert "is of another version of vmrunner" in err
+        assert fix in err
+
+
+def test_an_engine_does_not_use_it_and_the_doctor_says_so(builder: Builder) -> None:
+    parts = Wiring(load(environ={}, start=builder.root).settings)
+    try:
+        provider = parts.provider("local")
+        with pytest.raises(imagestore.NotMade, match="another version") as refused:
+            provider.offers(Spec())
+        assert "vmrunner image build" in refused.value.hint
+        (found,) = [f for f in provider.check() if f.check == "image"]
+        assert found.level is Level.ERROR
+        assert "vmrunner image build" in found.fix
+    finally:
+        parts.close()
+
+
+def test_the_python_api_makes_it_too(builder: Builder) -> None:
+    with vmrunner.Runner(wiring=Alone(load(environ={}, start=builder.root).settings)) as runner:
+        runner.enter(vmrunner.api.wish("true", {"network": "none"}))
+    assert builder.asked == ["default"]
