@@ -92,9 +92,15 @@ class Guest:
         return self._errors.read_text() if self._errors.exists() else ""
 
     def close(self) -> None:
-        self.docker.close()
+        """Ends what runs, and prints what the VM knew, for the report of a test that failed."""
+        events = self.run / "spool" / "events"
+        print(f"guest's events: {events.read_text() if events.exists() else None}")
+        print(f"guest's errors: {self.errors}")
         if self._pids.exists():
+            pids = self._pids.read_text().split()
+            print(f"guest's runs: { {pid: Path(f'/proc/{pid}').exists() for pid in pids} }")
             self.kill_run()
+        self.docker.close()
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,6 +149,15 @@ class Recorder:
             self._check().starts += 1
 
 
+def stacks() -> str:
+    """Where every thread of ours is: what a test that waited in vain should show."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return "\n".join(
+        f"{names.get(ident)}:\n{''.join(traceback.format_stack(frame, 12))}"
+        for ident, frame in sys._current_frames().items()
+    )
+
+
 class Running:
     """A session in a thread."""
 
@@ -165,7 +176,7 @@ class Running:
 
     def wait(self, seconds: float = 60) -> Verdict:
         self._thread.join(seconds)
-        assert not self._thread.is_alive(), "the session goes on"
+        assert not self._thread.is_alive(), f"the session goes on\n{stacks()}"
         if self.error is not None:
             raise self.error
         assert self.verdict is not None

@@ -141,6 +141,8 @@ class Engine:
                     self._desk.ledger.engines.leave(self.id)
                 except LedgerError as error:
                     log.warning("could not say that we leave: %s", error)
+        for pool in self._pools.values():
+            pool.close()
         self._listener.close()
 
     def retire(self) -> bool:

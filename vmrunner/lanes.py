@@ -21,6 +21,9 @@ class Pool(Protocol):
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Run it some time."""
 
+    def close(self) -> None:
+        """Nothing more will come. What runs goes on."""
+
 
 class Inline:
     """Runs everything at once, in the caller's thread: for tests with a virtual clock."""
@@ -32,6 +35,9 @@ class Inline:
         except Exception as error:  # noqa: BLE001 - it belongs to whoever reads the future
             future.set_exception(error)
         return future
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
 
 
 class Threads:
@@ -62,8 +68,9 @@ class Threads:
 
     def close(self) -> None:
         """Let the threads end after what they are doing."""
-        for _ in range(self._threads):
-            self._work.put(None)
+        with self._lock:
+            for _ in range(self._threads):
+                self._work.put(None)
 
     def _run(self) -> None:
         while (item := self._work.get()) is not None:

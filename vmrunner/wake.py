@@ -10,6 +10,7 @@ import contextlib
 import os
 import select
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,8 @@ class Listener:
 
     def __init__(self, directory: Path | None, name: str) -> None:
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._lock = threading.RLock()  # a signal's handler may set it in the middle of a set
+        self._closed = False
         self._socket: socket.socket | None = None
         self._path: Path | None = None
         if directory is not None:
@@ -72,9 +75,12 @@ class Listener:
         self._socket, self._path = sock, path
 
     def set(self) -> None:
-        """Wake the waiter from inside this process."""
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.write(self._write, b"!")
+        """Wake the waiter from inside this process. Nothing once it is closed: the descriptor's
+        number may be another file's by then, and a byte in that would break it."""
+        with self._lock:
+            if not self._closed:
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._write, b"!")
 
     def wait(self, timeout: float) -> bool:
         """Wait for a hint for at most `timeout` seconds; True when one came. Drains them all."""
@@ -87,10 +93,14 @@ class Listener:
         return bool(ready)
 
     def close(self) -> None:
-        """Stop listening and take the socket away."""
+        """Stop listening and take the socket away. Not while another thread waits."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            os.close(self._read)
+            os.close(self._write)
         if self._socket is not None:
             self._socket.close()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
-        os.close(self._read)
-        os.close(self._write)

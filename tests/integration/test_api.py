@@ -29,8 +29,13 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[vmrunner
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     wiring = Wiring(Settings.model_validate({"providers": {"fake": {"kind": "fake"}}}))
+    before = set(threading.enumerate())
     with vmrunner.Runner(wiring=wiring) as runner:
         yield runner
+    lanes = [
+        t for t in set(threading.enumerate()) - before if t.name.startswith(("look", "create"))
+    ]
+    wait_until(lambda: not any(lane.is_alive() for lane in lanes))
 
 
 def lines(*said: str) -> str:

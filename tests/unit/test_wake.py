@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -26,7 +27,19 @@ def test_set_wakes_a_waiter_from_another_thread() -> None:
     assert listener.wait(30)
     assert time.monotonic() - started < 10
     listener.close()
-    listener.set()  # too late, and harmless
+
+
+def test_a_late_set_writes_to_nobody_elses_file() -> None:
+    """A closed descriptor's number is soon another file's: a byte there would break a stream."""
+    listener = wake.Listener(None, "e")
+    listener.close()
+    listener.close()
+    pipes = [os.pipe2(os.O_NONBLOCK) for _ in range(4)]  # the lowest free numbers: the former two
+    listener.set()
+    for reader, writer in pipes:
+        os.close(writer)
+        assert os.read(reader, 1) == b""
+        os.close(reader)
 
 
 def test_sockets_of_the_dead_are_removed_and_do_no_harm(tmp_path: Path) -> None:
