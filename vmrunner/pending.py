@@ -6,9 +6,9 @@ memory tells of a resource that has no row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
-from vmrunner.model import Death, Fate, Page, Ref
+from vmrunner.model import Death, Fate, Kind, Ref, Scope
 from vmrunner.verdicts import Kill, Plan
 
 
@@ -19,9 +19,8 @@ class Pending:
     def __init__(self) -> None:
         self._kills: tuple[Kill, ...] = ()
 
-    def learn(self, plan: Plan, pages: Sequence[Page]) -> None:
+    def learn(self, plan: Plan, unread: Collection[tuple[Scope, Kind]]) -> None:
         """Take in a sweep. What it could not read stays as it was known."""
-        unread = {(page.scope, page.kind) for page in pages if page.error is not None}
         kept = [k for k in self._kills if (k.ref.scope, k.ref.kind) in unread]
         expired = [kill for kill in plan.kills if kill.reason is Death.EXPIRED]
         known: dict[Ref, Kill] = {kill.ref: kill for kill in (*kept, *plan.later, *expired)}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vmrunner.lifecycle import Sweep, counts_twice
+from vmrunner.listing import SOON, Listing, duplicate, expiry, ours
 from vmrunner.model import (
     Death,
     Instance,
@@ -22,7 +23,6 @@ from vmrunner.model import (
     Ref,
     Resource,
     Role,
-    Scope,
 )
 from vmrunner.verdicts import Close, Doom, Kill, Plan, Sight, Sighting
 
@@ -32,8 +32,6 @@ _LIMITED: Final = (
     InstanceState.BOOTING,
     InstanceState.READY,
 )
-#: What expires within so many seconds is told with a sweep, to be killed without another one.
-SOON: Final = 3600.0
 _RANK: Final = {reason: rank for rank, reason in enumerate(Death)}
 
 
@@ -57,12 +55,36 @@ def decide(
     alone. `since`: when somebody last began to watch without a break: nobody's silence before that
     counts. `wishes`: authorised ends by instance id, from `lifecycle.wish`."""
     rows = {row.id: row for row in instances}
-    listing = _Listing.of(pages)
+    listing = Listing(limits, installation, generation)
+    for page in pages:
+        listing.take(page, rows, now)
+    return conclude(
+        now, rows, listing, sightings, limits, installation, generation,
+        sweep=sweep, since=since, wishes=wishes,
+    )  # fmt: skip
+
+
+def conclude(
+    now: float,
+    rows: Mapping[str, Instance],
+    listing: Listing,
+    sightings: Iterable[Sighting],
+    limits: Limits,
+    installation: str,
+    generation: str,
+    *,
+    sweep: Sweep | None = None,
+    since: float = 0.0,
+    wishes: Mapping[str, Death] | None = None,
+) -> Plan:
+    """The same of a listing that was taken in page by page; of the rows, those of all that it
+    kept are enough beside the open ones."""
+    resources = listing.resources
     memory = {(s.what, s.subject): s for s in sightings}
     case = _Case(now, rows, listing, memory, limits, installation, generation, sweep)
 
-    kills = {k.ref: k for k in map(case.verdict, listing.resources) if k is not None}
-    orphans, latch, alarms = case.orphans([r for r in listing.resources if r.ref not in kills])
+    kills = {k.ref: k for k in map(case.verdict, resources) if k is not None}
+    orphans, latch, alarms = case.orphans([r for r in resources if r.ref not in kills])
     kills |= {k.ref: k for k in orphans}
     dooms = _dooms(now, rows.values(), since, limits, wishes or {})
     closes = case.vanished()
@@ -70,8 +92,8 @@ def decide(
         dooms=tuple(sorted(dooms, key=lambda d: (_RANK[d.reason], d.instance))),
         kills=tuple(sorted(kills.values(), key=_order)),
         closes=tuple(sorted(closes, key=lambda c: c.instance)),
-        later=tuple(k for k in map(case.later, listing.resources) if k and k.ref not in kills),
-        sightings=case.remembered(kills.values()) | latch,
+        later=tuple(k for k in map(case.later, resources) if k and k.ref not in kills),
+        sightings=case.remembered(kills.values(), resources) | latch,
         alarms=tuple(sorted(alarms + _late(now, rows.values(), limits))),
     )
 
@@ -81,52 +103,13 @@ def subject(ref: Ref) -> str:
     return f"{ref.scope}|{ref.kind.value}|{ref.id}"
 
 
-def expiry(
-    resource: Resource, row: Instance | None, limits: Limits, seen: float | None
-) -> float | None:
-    """When a resource of ours must be dead: the earliest of what its tag, its row and its age say.
-
-    A row's own deadline holds against a lowered `max_ttl`, a raised tag never counts. `seen` is
-    when it was first seen, for a resource whose birth nobody tells. None: nothing tells."""
-    known = [] if resource.expires_at is None else [resource.expires_at]
-    if row is not None:
-        known.append(row.deadline)
-    else:
-        born = resource.created_at if resource.created_at is not None else seen
-        known += [] if born is None else [born + limits.max_ttl]
-    return min(known, default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """What one sweep showed: every resource once, and which (scope, kind) it read whole."""
-
-    resources: tuple[Resource, ...]
-    whole: frozenset[tuple[Scope, Kind]]
-    alive: frozenset[Ref]
-
-    @classmethod
-    def of(cls, pages: Iterable[Page]) -> _Listing:
-        resources: dict[Ref, Resource] = {}
-        ended, failed = set(), set()
-        for page in pages:
-            resources |= {r.ref: r for r in page.resources}
-            if page.error is not None:
-                failed.add((page.scope, page.kind))
-            elif not page.more:
-                ended.add((page.scope, page.kind))
-        order = sorted(resources.values(), key=lambda r: r.ref)
-        alive = frozenset(r.ref for r in order if r.alive)
-        return cls(tuple(order), frozenset(ended - failed), alive)
-
-
 @dataclass(frozen=True, slots=True)
 class _Case:
     """All that the rules look at."""
 
     now: float
     rows: Mapping[str, Instance]
-    listing: _Listing
+    listing: Listing
     memory: Mapping[tuple[Sight, str], Sighting]
     limits: Limits
     installation: str
@@ -137,7 +120,7 @@ class _Case:
 
     def verdict(self, resource: Resource) -> Kill | None:
         """Why this resource must die, by priority; None: no reason, or not our business."""
-        if not self.ours(resource) or not resource.alive:
+        if not ours(resource, self.installation) or not resource.alive:
             return None
         row = self.row_of(resource)
         expires = expiry(resource, row, self.limits, self.first_seen(resource))
@@ -148,7 +131,7 @@ class _Case:
             reason = None
         elif row.state is InstanceState.GONE:
             reason = Death.LEFTOVER if self.parentless(resource, row) else None
-        elif self.duplicate(resource, row):
+        elif duplicate(resource, row):
             reason = Death.DUPLICATE
         if reason is None:
             return None
@@ -164,7 +147,7 @@ class _Case:
 
     def later(self, resource: Resource) -> Kill | None:
         """The kill to come of a resource that expires before long."""
-        if not self.ours(resource) or not resource.alive:
+        if not ours(resource, self.installation) or not resource.alive:
             return None
         seen = self.first_seen(resource)
         expires = expiry(resource, self.row_of(resource), self.limits, seen)
@@ -178,11 +161,6 @@ class _Case:
             created_at=resource.created_at,
         )
 
-    def ours(self, resource: Resource) -> bool:
-        """By tag and role: this very installation's, made for a build or an image."""
-        mine = bool(self.installation) and resource.tag("installation") == self.installation
-        return mine and resource.role in (Role.BUILD, Role.IMAGE)
-
     def row_of(self, resource: Resource) -> Instance | None:
         return self.rows.get(resource.instance or "")
 
@@ -195,12 +173,6 @@ class _Case:
         # No VM was seen; that says something only where the VMs were read whole.
         return (resource.ref.scope, Kind.INSTANCE) in self.listing.whole
 
-    @staticmethod
-    def duplicate(resource: Resource, row: Instance) -> bool:
-        """A VM that carries a row's id, and is not the VM of that row."""
-        is_vm = resource.ref.kind is Kind.INSTANCE
-        return is_vm and row.ref is not None and row.ref != resource.ref
-
     def first_seen(self, resource: Resource) -> float | None:
         sighting = self.memory.get((Sight.ORPHAN, subject(resource.ref)))
         return sighting.begun if sighting else None
@@ -210,7 +182,7 @@ class _Case:
     def unknown(self, resource: Resource) -> bool:
         """Ours, of this very database, alive, and without a row."""
         return (
-            self.ours(resource)
+            ours(resource, self.installation)
             and resource.role is Role.BUILD
             and resource.alive
             and resource.tag("generation") == self.generation
@@ -279,28 +251,29 @@ class _Case:
         """Open rows that this sweep looked for in full and did not see."""
         if self.sweep is None:
             return []
-        vms = [r for r in self.listing.resources if r.ref.kind is Kind.INSTANCE]
         # Another's VM may carry a copied id: it is no sign of ours, unless it is the recorded one.
-        shown = {vm.instance for vm in vms if self.ours(vm)}
-        refs = {vm.ref for vm in vms}
+        whole, there = self.listing.whole, self.listing
         return [
             row
             for row in self.rows.values()
             if row.state is not InstanceState.GONE
-            and (row.scope, Kind.INSTANCE) in self.listing.whole
-            and row.id not in shown
-            and row.ref not in refs
+            and (row.scope, Kind.INSTANCE) in whole
+            and row.id not in there.shown
+            and row.ref not in there.alive
+            and row.ref not in there.dead
         ]
 
     # --- what to remember ---
 
-    def remembered(self, kills: Iterable[Kill]) -> frozenset[Sighting]:
+    def remembered(
+        self, kills: Iterable[Kill], resources: Iterable[Resource]
+    ) -> frozenset[Sighting]:
         """The sightings for the next sweep. A series breaks where a complete sweep contradicts it;
         a sweep that saw only a part neither breaks nor begins one."""
         if self.sweep is None:
             return frozenset(s for s in self.memory.values() if s.what is not Sight.LATCH)
         fresh = {(Sight.KILLED, subject(kill.ref)) for kill in kills}
-        fresh |= {(Sight.ORPHAN, subject(r.ref)) for r in self.listing.resources if self.curious(r)}
+        fresh |= {(Sight.ORPHAN, subject(r.ref)) for r in resources if self.curious(r)}
         fresh |= {(Sight.ABSENT, row.id) for row in self.missing() if self.past_newborn(row)}
         kept = fresh | {
             (what, about)
@@ -319,7 +292,11 @@ class _Case:
     def curious(self, resource: Resource) -> bool:
         """Worth remembering: no row, and old enough for a first sighting to count; or a resource
         that tells neither its deadline nor its age, whose first sighting stands for its birth."""
-        if self.sweep is None or not self.ours(resource) or self.row_of(resource) is not None:
+        if (
+            self.sweep is None
+            or not ours(resource, self.installation)
+            or self.row_of(resource) is not None
+        ):
             return False
         if resource.created_at is None:
             return True

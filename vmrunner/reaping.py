@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from vmrunner import ids, lifecycle, pricing, reaper
@@ -17,14 +17,12 @@ from vmrunner.ending import Endings
 from vmrunner.errors import LedgerError
 from vmrunner.lifecycle import Sweep, cancelled, end_of
 from vmrunner.model import (
-    Build,
     Death,
     Fate,
     Instance,
     InstanceState,
     Key,
     Outcome,
-    Page,
     Power,
     Reason,
     Ref,
@@ -34,6 +32,7 @@ from vmrunner.model import (
 from vmrunner.peers import Peers
 from vmrunner.pending import Pending
 from vmrunner.providers import Provider
+from vmrunner.surveying import Known, survey
 from vmrunner.verdicts import Kill, Plan
 
 BATCH: Final = 50
@@ -77,19 +76,6 @@ class Report:
             alarms=self.alarms + other.alarms,
             unread=self.unread + other.unread,
         )
-
-
-@dataclass(slots=True)
-class _Known:
-    """What the ledger said; nothing at all when it was out of reach."""
-
-    rows: list[Instance] = field(default_factory=list)
-    builds: dict[str, Build] = field(default_factory=dict)
-    down: str = ""
-
-    @property
-    def by_id(self) -> dict[str, Instance]:
-        return {row.id: row for row in self.rows}
 
 
 class Reaping:
@@ -147,19 +133,18 @@ class Reaping:
         desk = self._desk
         sweep = sweep or name in self._unread
         swept = Sweep(id=ids.sweep_id(), begun=provider.now()) if sweep else None
-        pages = list(provider.sweep()) if sweep else []
-        broken = [f"{name}: {p.scope} {p.kind.value}: {p.error}" for p in pages if p.error]
+        listing, known = survey(desk, self._peers, name, provider, sweep=sweep)
+        broken = [f"{name}: {at} {kind.value}: {error}" for at, kind, error in listing.errors]
         (self._unread.add if broken else self._unread.discard)(name)
-        known = self._read(provider, name, pages)
         try:
             memory = frozenset() if known.down or not sweep else desk.ledger.sightings.list(name)
         except LedgerError as error:
-            known, memory = _Known(down=str(error)), frozenset()
+            known, memory = Known(down=str(error)), frozenset()
         now = provider.now()
-        plan = reaper.decide(
+        plan = reaper.conclude(
             now,
-            known.rows,
-            pages,
+            known.by_id,
+            listing,
             memory,
             desk.limits.limits,
             desk.ledger.installation,
@@ -171,12 +156,12 @@ class Reaping:
         )
         pending = self._pending[name]
         if swept is not None:
-            pending.learn(plan, pages)
+            pending.learn(plan, listing.failed)
         else:
             plan = replace(plan, kills=pending.due(now))
         lines = self._lines(name, now, plan, known)
         if not dry_run:
-            done = self._apply(provider, plan, known)
+            done = self._apply(provider, plan, known, seen=sweep)
             if swept is not None and not known.down:
                 desk.ledger.sightings.record(name, plan.sightings)
             lines = [replace(line, outcome=done.get(line.id, "")) for line in lines]
@@ -184,28 +169,9 @@ class Reaping:
             broken.append(f"the ledger is out of reach: {known.down}")
         return Report(lines=tuple(lines), alarms=plan.alarms, unread=tuple(broken))
 
-    def _read(self, provider: Provider, name: str, pages: Iterable[Page]) -> _Known:
-        """The open rows of this provider's scopes, and the rows of all that it showed; the rows
-        before the builds (see `crew`)."""
-        ledger = self._desk.ledger
-        shown = {r.instance for page in pages for r in page.resources if r.instance}
-        try:
-            rows = {row.id: row for row in ledger.instances.these(shown)}
-            rows |= {
-                row.id: row
-                for row in ledger.instances.open()
-                if row.provider == name and row.scope in provider.scopes
-            }
-            builds = {build.id: build for build in ledger.builds.driven()}
-            self._peers.look(ledger.engines.list(), self._desk.monotonic())
-        except LedgerError as error:
-            log.error("reaping without the ledger: %s", error)
-            return _Known(down=str(error))
-        return _Known(rows=list(rows.values()), builds=builds)
-
-    def _wishes(self, known: _Known) -> dict[str, Death]:
+    def _wishes(self, known: Known) -> dict[str, Death]:
         wishes = {}
-        for row in known.rows:
+        for row in known.by_id.values():
             if row.role is Role.BUILD and row.state is not InstanceState.GONE:
                 build = known.builds.get(row.build)
                 lives = self._peers.process_lives(build.submitter if build else None)
@@ -219,18 +185,22 @@ class Reaping:
 
     # --- applying ---
 
-    def _apply(self, provider: Provider, plan: Plan, known: _Known) -> dict[str, str]:
-        """What became of each, by id. Kills past `E` come first: nothing may delay them."""
+    def _apply(self, provider: Provider, plan: Plan, known: Known, *, seen: bool) -> dict[str, str]:
+        """What became of each, by id. Kills past `E` come first: nothing may delay them. `seen`:
+        what is killed was just listed, so that another look at it would tell nothing."""
         done: dict[str, str] = {}
         done |= self._kill(provider, [k for k in plan.kills if k.reason is Death.EXPIRED])
         self._pending[provider.name].answered(done)
-        rows = known.by_id
+        rows = dict(known.by_id)
         for doom in plan.dooms:
             with self._desk.guard("doom", rows[doom.instance].build):
                 self._doom(rows, doom.instance, doom.reason, known)
         others = [k for k in plan.kills if k.reason is not Death.EXPIRED and self._still(k)]
         done |= self._kill(provider, others)
-        done |= self._bury(provider, [row for row in rows.values() if self._dying(row)], done)
+        dying = [row for row in rows.values() if self._dying(row)]
+        if seen:
+            dying = [row for row in dying if row.ref is None or row.ref.id not in done]
+        done |= self._bury(provider, dying, done)
         for close in plan.closes:
             with self._desk.guard("close"):
                 now = provider.now()
@@ -240,7 +210,7 @@ class Reaping:
                 done[close.instance] = "closed" if closed else ""
         return done
 
-    def _doom(self, rows: dict[str, Instance], name: str, death: Death, known: _Known) -> None:
+    def _doom(self, rows: dict[str, Instance], name: str, death: Death, known: Known) -> None:
         desk = self._desk
         row = rows[name]
         doomed = desk.ledger.instances.doom(
@@ -344,7 +314,7 @@ class Reaping:
 
     # --- telling ---
 
-    def _lines(self, name: str, now: float, plan: Plan, known: _Known) -> list[Line]:
+    def _lines(self, name: str, now: float, plan: Plan, known: Known) -> list[Line]:
         rows = known.by_id
         lines = []
         for kill in plan.kills:

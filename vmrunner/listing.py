@@ -1,0 +1,110 @@
+"""What a sweep shows, taken in page by page: what no rule can name is let go at once. Pure.
+
+So a listing of any length is never held. What stays is a name for each thing that is there, and
+whole only the few of ours that expire before long, or whose row says anything but "as it should
+be".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from vmrunner.model import Instance, InstanceState, Kind, Limits, Page, Ref, Resource, Role, Scope
+
+#: What expires within so many seconds is told with a sweep, to be killed without another one.
+SOON: Final = 3600.0
+
+
+def ours(resource: Resource, installation: str) -> bool:
+    """By tag and role: this very installation's, made for a build or an image."""
+    mine = bool(installation) and resource.tag("installation") == installation
+    return mine and resource.role in (Role.BUILD, Role.IMAGE)
+
+
+def duplicate(resource: Resource, row: Instance) -> bool:
+    """A VM that carries a row's id, and is not the VM of that row."""
+    is_vm = resource.ref.kind is Kind.INSTANCE
+    return is_vm and row.ref is not None and row.ref != resource.ref
+
+
+def expiry(
+    resource: Resource, row: Instance | None, limits: Limits, seen: float | None
+) -> float | None:
+    """When a resource of ours must be dead: the earliest of what its tag, its row and its age say.
+
+    A row's own deadline holds against a lowered `max_ttl`, a raised tag never counts. `seen` is
+    when it was first seen, for a resource whose birth nobody tells. None: nothing tells."""
+    known = [] if resource.expires_at is None else [resource.expires_at]
+    if row is not None:
+        known.append(row.deadline)
+    else:
+        born = resource.created_at if resource.created_at is not None else seen
+        known += [] if born is None else [born + limits.max_ttl]
+    return min(known, default=None)
+
+
+@dataclass(slots=True)
+class Listing:
+    """One sweep, as far as it came. `resources`: those of ours, alive, that a rule may name."""
+
+    limits: Limits
+    installation: str
+    generation: str
+    alive: set[Ref] = field(default_factory=set)
+    dead: set[Ref] = field(default_factory=set)
+    shown: set[str] = field(default_factory=set)  # instance ids on VMs of ours, where it matters
+    errors: list[tuple[Scope, Kind, str]] = field(default_factory=list)
+    _kept: dict[Ref, Resource] = field(default_factory=dict)
+    _ended: set[tuple[Scope, Kind]] = field(default_factory=set)
+
+    def take(self, page: Page, rows: Mapping[str, Instance], now: float) -> set[str]:
+        """Take in one page, with at least the rows of the instance ids that it shows. Returns
+        the instance ids of what is kept whole: their rows are needed to conclude."""
+        kept = set()
+        for resource in page.resources:
+            ref = resource.ref
+            alive = resource.alive
+            (self.alive if alive else self.dead).add(ref)
+            (self.dead if alive else self.alive).discard(ref)
+            self._kept.pop(ref, None)
+            if not ours(resource, self.installation):
+                continue
+            row = rows.get(resource.instance or "")
+            if ref.kind is Kind.INSTANCE and resource.instance and not (row and row.ref == ref):
+                self.shown.add(resource.instance)
+            if alive and not self._settled(resource, row, now):
+                self._kept[ref] = resource
+                kept.add(resource.instance or "")
+        if page.error is not None:
+            self.errors.append((page.scope, page.kind, page.error))
+        elif not page.more:
+            self._ended.add((page.scope, page.kind))
+        return kept
+
+    @property
+    def resources(self) -> list[Resource]:
+        """In an order that does not depend on the listing's."""
+        return sorted(self._kept.values(), key=lambda r: r.ref)
+
+    @property
+    def failed(self) -> frozenset[tuple[Scope, Kind]]:
+        """What could be read in part at most."""
+        return frozenset((scope, kind) for scope, kind, _ in self.errors)
+
+    @property
+    def whole(self) -> frozenset[tuple[Scope, Kind]]:
+        """What was read to its end without an error: only there absence says something."""
+        return frozenset(self._ended - self.failed)
+
+    def _settled(self, resource: Resource, row: Instance | None, now: float) -> bool:
+        """Is it as it should be, for longer than until the next sweeps?"""
+        if row is None:
+            mine = resource.role is Role.BUILD and resource.tag("generation") == self.generation
+            if mine or resource.created_at is None:
+                return False
+        elif row.state is InstanceState.GONE or duplicate(resource, row):
+            return False
+        expires = expiry(resource, row, self.limits, None)
+        return expires is not None and expires >= now + SOON
