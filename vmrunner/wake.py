@@ -56,6 +56,7 @@ class Listener:
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._lock = threading.RLock()  # a signal's handler may set it in the middle of a set
         self._closed = False
+        self._waiting = False
         self._socket: socket.socket | None = None
         self._path: Path | None = None
         if directory is not None:
@@ -83,24 +84,41 @@ class Listener:
                     os.write(self._write, b"!")
 
     def wait(self, timeout: float) -> bool:
-        """Wait for a hint for at most `timeout` seconds; True when one came. Drains them all."""
-        readers = [self._read] + ([self._socket.fileno()] if self._socket else [])
-        ready, _, _ = select.select(readers, [], [], max(0.0, timeout))
-        for fd in ready:
-            with contextlib.suppress(BlockingIOError):
-                while os.read(fd, 4096):
-                    pass
-        return bool(ready)
+        """Wait for a hint for at most `timeout` seconds; True when one came. Drains them all.
+        At once when it is closed, or is being closed by another thread."""
+        with self._lock:
+            if self._closed:
+                return False
+            self._waiting = True
+        try:
+            readers = [self._read] + ([self._socket.fileno()] if self._socket else [])
+            ready, _, _ = select.select(readers, [], [], max(0.0, timeout))
+            for fd in ready:
+                with contextlib.suppress(BlockingIOError):
+                    while os.read(fd, 4096):
+                        pass
+            return bool(ready)
+        finally:
+            with self._lock:
+                self._waiting = False
+                if self._closed:
+                    self._release()
 
     def close(self) -> None:
-        """Stop listening and take the socket away. Not while another thread waits."""
+        """Stop listening and take the socket away; from any thread. What a thread waits on stays
+        open until it has woken."""
         with self._lock:
             if self._closed:
                 return
+            self.set()
             self._closed = True
-            os.close(self._read)
-            os.close(self._write)
+            if self._path is not None:
+                self._path.unlink(missing_ok=True)
+            if not self._waiting:
+                self._release()
+
+    def _release(self) -> None:
         if self._socket is not None:
             self._socket.close()
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+        os.close(self._read)
+        os.close(self._write)

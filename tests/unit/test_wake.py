@@ -42,6 +42,22 @@ def test_a_late_set_writes_to_nobody_elses_file() -> None:
         os.close(reader)
 
 
+def test_closing_wakes_who_waits_and_a_late_wait_reads_nobody_elses_file(tmp_path: Path) -> None:
+    listener = wake.Listener(tmp_path, "e")
+    woken: list[bool] = []
+    waiter = threading.Thread(target=lambda: woken.append(listener.wait(3600)))
+    waiter.start()
+    listener.close()
+    waiter.join(30)
+    assert woken in ([True], [False])  # it waited, or came too late
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    os.write(writer, b"theirs")
+    assert not listener.wait(3600)
+    assert os.read(reader, 9) == b"theirs"
+    os.close(reader)
+    os.close(writer)
+
+
 def test_sockets_of_the_dead_are_removed_and_do_no_harm(tmp_path: Path) -> None:
     dead = tmp_path / "e-dead.wake"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
