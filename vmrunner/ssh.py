@@ -78,15 +78,18 @@ class Dialer:
         self._aborted = threading.Event()
         self._wire: _Wire | None = None
 
-    def connect(self, address: Address, *, timeout: float) -> Connection:
-        """Raises Unreachable after `timeout` seconds, Aborted at once after `abort`."""
+    def connect(
+        self, address: Address, *, timeout: float, on_greeting: Callable[[], object] = lambda: None
+    ) -> Connection:
+        """Raises Unreachable after `timeout` seconds, Aborted at once after `abort`. `on_greeting`
+        is called, here, whenever the peer says its first word; what it raises is raised."""
         until = time.monotonic() + timeout
         tries = 0
         while True:
             left = until - time.monotonic()
             patience = _HANDSHAKE[min(tries, len(_HANDSHAKE) - 1)]
             try:
-                return self._try(address, max(min(patience, left), 0.5))
+                return self._try(address, max(min(patience, left), 0.5), on_greeting)
             except (OSError, EOFError, paramiko.SSHException) as error:
                 why = _explain(error)
             pause = _PAUSE[min(tries, len(_PAUSE) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311
@@ -103,12 +106,19 @@ class Dialer:
         if wire is not None:
             wire.hang_up()
 
-    def _try(self, address: Address, patience: float) -> Connection:
+    def _try(
+        self, address: Address, patience: float, on_greeting: Callable[[], object]
+    ) -> Connection:
         wire = _Wire.open(address, patience)
         self._wire = wire
-        if self._aborted.is_set():
+        try:
+            if self._aborted.is_set():
+                raise Aborted("told to stop")
+            wire.wait_for_greeting(patience)
+            on_greeting()
+        except BaseException:
             wire.close()
-            raise Aborted("told to stop")
+            raise
         connection = fabric.Connection(
             address.host,
             user=self._user,
@@ -222,6 +232,13 @@ class _Wire(socket.socket):
         data = super().recv(size, flags)
         self.heard = time.monotonic()
         return data
+
+    def wait_for_greeting(self, patience: float) -> None:
+        """Until the peer has said something, which stays to be read. A forwarded port takes
+        connections for a VM that boots, and says nothing or hangs up."""
+        self.settimeout(patience)
+        if not super().recv(1, socket.MSG_PEEK):
+            raise ConnectionError("the port answers, SSH does not")
 
     def hang_up(self) -> None:
         """Both ways, also under a thread that waits for it."""

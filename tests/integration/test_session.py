@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import tarfile
 import threading
 import time
@@ -231,7 +232,29 @@ def test_a_vm_that_never_answers_failed_to_boot(world: World) -> None:
     address = Address("127.0.0.1", free_port())
     verdict = world.run("true", address=address, boot_seconds=0.5)
     assert (verdict.reason, verdict.lost) == (Reason.BOOT_FAILED, True)
-    assert world.record.starts == 0
+    assert (world.record.starts, world.record.states) == (0, [])
+
+
+def test_a_vm_boots_until_ssh_answers(world: World) -> None:
+    """The port of a VM that boots may take connections long before anybody is behind it."""
+    world.proxy.stalled.set()
+    running = Running(world.session("true"))
+    wait_for(lambda: world.proxy.connections)
+    assert world.record.states == []
+    world.proxy.stalled.clear()
+    assert running.wait().exit_code == 0
+    assert world.record.states[:2] == [BuildState.CONNECTING, BuildState.PREPARING]
+
+
+def test_a_vm_that_greets_is_connected_to(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = Address(*server.getsockname()[:2])
+        running = Running(world.session("true", address=address))
+        with server.accept()[0] as peer:
+            peer.sendall(b"SSH-2.0-slow\r\n")
+            wait_for(lambda: world.record.states == [BuildState.CONNECTING])
+            running.session.stop(Reason.USER)
+        assert running.wait().reason is Reason.USER
 
 
 def test_a_connection_that_stays_lost_is_lost_at_the_deadline(world: World) -> None:

@@ -108,7 +108,6 @@ class Session:
     # --- connections -------------------------------------------------------------------------
 
     def _run(self) -> Verdict:
-        self._reporter.state(BuildState.CONNECTING)
         connected = False
         while True:
             self._check_stop()
@@ -139,7 +138,11 @@ class Session:
         address = self._job.instance.address
         if address is None:
             raise ConfigError(f"instance {self._job.instance.id} has no address")
-        return self._dialer.connect(address, timeout=timeout)
+        return self._dialer.connect(address, timeout=timeout, on_greeting=self._greeted)
+
+    def _greeted(self) -> None:
+        """Until SSH says its first word, the VM boots."""
+        self._reporter.state(BuildState.CONNECTING)
 
     def _unreachable(self, error: ssh.Unreachable, *, connected: bool) -> Verdict:
         self._relay.abandon()
