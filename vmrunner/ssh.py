@@ -111,9 +111,10 @@ class Dialer:
     ) -> Connection:
         wire = _Wire.open(address, patience)
         self._wire = wire
+        if self._aborted.is_set():
+            wire.close()
+            raise Aborted("told to stop")
         try:
-            if self._aborted.is_set():
-                raise Aborted("told to stop")
             wire.wait_for_greeting(patience)
             on_greeting()
         except BaseException:
