@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+
+from vmrunner.providers.qemu import network
+from vmrunner.providers.qemu.machine import SSH_PORT
 
 VMRUNNER = Path(sys.prefix) / "bin" / "vmrunner"
 # What would change how a build's output is shown, or which vmrunner is used.
@@ -38,7 +44,8 @@ class Home:
 
     @classmethod
     def make(cls, root: Path) -> Home:
-        (root / "cwd").mkdir(parents=True)
+        for name in ("cwd", "tmp"):
+            (root / name).mkdir(parents=True)
         return cls(root)
 
     @property
@@ -49,20 +56,23 @@ class Home:
             "XDG_CONFIG_HOME": str(self.root / "config"),
             "XDG_STATE_HOME": str(self.root / "state"),
             "XDG_CACHE_HOME": CACHE,
+            "TMPDIR": str(self.root / "tmp"),
         }
 
     @property
     def data(self) -> Path:
         return self.root / "data" / "vmrunner"
 
-    def start(self, *args: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, *args: str, stdout: Any = subprocess.PIPE, stderr: Any = subprocess.PIPE
+    ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [VMRUNNER, *args],
             env=self.env,
             cwd=self.root / "cwd",
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
         )
 
     def run(self, *args: str, timeout: float = 500) -> subprocess.CompletedProcess[bytes]:
@@ -95,7 +105,8 @@ class Home:
         return list(processes_with(marks))
 
     def leftovers(self) -> list[str]:
-        """All that a finished build must not leave: processes, directories, files, live rows."""
+        """All that a finished build must not leave: processes, ports, directories, files, keys,
+        live rows."""
         found = [f"process {line}" for line in self.processes()]
         found += [f"build row {row['id']} {row['state']}" for row in self.items("ps")]
         found += [f"instance row {row['id']} {row['state']}" for row in self.items("vm", "ls")]
@@ -104,7 +115,20 @@ class Home:
         for place in (self.root, Path("/run"), Path("/tmp"), Path("/dev/shm")):
             found += [f"path {path}" for path in paths_with(place, ids)]
         found += [f"source {path}" for path in (self.data / "sources").glob("*")]
-        return found
+        found += [f"temporary {path}" for path in (self.root / "tmp").iterdir()]
+        found += [f"port {name}" for name in set(ports_of(ids)) & listening()]
+        return found + self.keys()
+
+    def keys(self) -> list[str]:
+        """Keys and secrets that no row in a live state needs: sealed ones in the ledger, and files
+        with a private key in them."""
+        found = [f"key in {path}" for path in self.root.rglob("*") if has_key(path)]
+        with closing(sqlite3.connect(f"file:{self.data}/ledger.db?mode=ro", uri=True)) as ledger:
+            for column in ("access", "ordered"):
+                rows = ledger.execute(f"SELECT id FROM instances WHERE {column} IS NOT NULL")
+                found += [f"sealed {column} of {row[0]}" for row in rows]
+            rows = ledger.execute("SELECT id FROM builds WHERE secrets IS NOT NULL")
+            return found + [f"sealed secrets of {row[0]}" for row in rows]
 
     def assert_nothing_left(self, *, seconds: float = 20) -> None:
         end = time.monotonic() + seconds
@@ -127,6 +151,26 @@ def processes_with(marks: Sequence[str]) -> Iterator[str]:
             continue  # it ended, or it is a kernel thread
         if any(mark.encode() in text_of for mark in marks):
             yield entry.name + " " + text(command.replace(b"\0", b" "))
+
+
+def has_key(path: Path) -> bool:
+    try:
+        return path.is_file() and b"PRIVATE KEY" in path.read_bytes()
+    except OSError:
+        return False  # it vanished
+
+
+def ports_of(instances: Iterable[str]) -> Iterator[str]:
+    """Where SSH into these VMs may be listened for, as /proc/net/tcp writes it."""
+    for instance in instances:
+        for attempt in range(3):
+            address = ip_address(network.address(instance, attempt)).packed
+            yield f"{address[::-1].hex().upper()}:{SSH_PORT:04X}"
+
+
+def listening() -> set[str]:
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return {words[1] for words in map(str.split, lines) if words[3] == "0A"}
 
 
 def paths_with(place: Path, ids: Sequence[str]) -> Iterator[Path]:

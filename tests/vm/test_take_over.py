@@ -1,0 +1,133 @@
+"""The engine dies under a running build, and another one goes on with it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from tests.vm.home import Home, text, wait_until
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+
+# It goes on talking while nobody listens, and says so in the middle of it.
+BUILD = dedent(
+    """
+    n=0
+    talk() { while [ ! -e $1 ]; do n=$((n+1)); echo "line $n"; sleep 0.05; done; rm $1; echo $1; }
+    echo started | tee -a starts
+    talk alone
+    touch heard
+    talk go
+    exit 9
+    """
+)
+LOG = re.compile(rb"started\n((?:line \d+\n)+)alone\n((?:line \d+\n)*)go\n")
+
+
+class Serving:
+    """A `vmrunner serve` that builds can count on."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        home.builds()  # makes the ledger
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with (self._home.root / "serve.log").open("ab") as log:
+            process = self._home.start("serve", stdout=log, stderr=log)
+        wait_until(lambda: self._joined(process.pid), seconds=60, what="it to serve")
+        return process
+
+    def _joined(self, pid: int) -> bool:
+        """Otherwise `run -d` starts an engine in the background, and rightly so."""
+        with closing(sqlite3.connect(self._home.data / "ledger.db")) as ledger:
+            rows = ledger.execute("SELECT process FROM engines WHERE kind = 'serve'").fetchall()
+        return any(json.loads(row[0])["pid"] == pid for row in rows)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def again(self) -> None:
+        self.process = self._start()
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def serving(home: Home) -> Iterator[Serving]:
+    serving = Serving(home)
+    yield serving
+    serving.kill()
+    for row in home.items("ps"):  # of a test that failed
+        home.run("cancel", row["id"])
+
+
+def test_another_engine_goes_on_with_a_running_build_and_drain_lets_it(
+    home: Home, serving: Serving
+) -> None:
+    job = {"steps": [BUILD], "network": "none", "artifacts": [{"path": "starts", "always": True}]}
+    (home.root / "cwd/vmrunner.yml").write_text(json.dumps({"version": 1, "jobs": {"job": job}}))
+    build = submitted(home, "-f", "vmrunner.yml", "job")
+    wait_until(lambda: b"line 20\n" in log_of(home, build), seconds=300, what="its 20th line")
+    (vm,) = home.instances()
+
+    serving.kill()
+    in_vm(home, build, "cd /work; touch alone; until [ -e heard ]; do sleep 0.1; done")
+    assert b"alone" not in log_of(home, build), "nobody drives it"
+    assert row_of(home, build)["state"] == "running"
+
+    assert home.run("drain").returncode == 0
+    serving.again()
+    wait_until(lambda: b"alone\n" in log_of(home, build), seconds=60, what="the next engine")
+    second = submitted(home, "--network", "none", "--", "true")
+    in_vm(home, build, "touch /work/go")
+    assert home.run("watch", build, timeout=120).returncode == 9
+
+    log = LOG.fullmatch(log_of(home, build))
+    assert log, text(log_of(home, build))
+    lines = (log[1] + log[2]).splitlines()
+    assert lines == [b"line %d" % n for n in range(1, len(lines) + 1)]
+    artifact = home.run("artifacts", "get", build, "starts", "--to", "-")
+    assert artifact.stdout == b"started\n", "its steps ran once"
+    ended = row_of(home, build)
+    assert (ended["result"], ended["reason"], ended["attempt"]) == ("failure", "exit_code", 1)
+    assert [row["id"] for row in home.instances()] == [vm["id"]], "no other VM for anybody"
+    wait_until(lambda: home.instances()[0]["state"] == "gone", seconds=30, what="its VM to be gone")
+
+    assert row_of(home, second)["state"] == "queued", "launching is stopped"
+    assert home.run("cancel", second).returncode == 0
+    wait_until(lambda: row_of(home, second)["state"] == "finished", seconds=30, what="the cancel")
+    assert home.run("drain", "--off").returncode == 0
+    assert serving.end() == 0
+
+
+def submitted(home: Home, *args: str) -> str:
+    done = home.run("run", "-d", *args)
+    assert done.returncode == 0, text(done.stderr)
+    return text(done.stdout).strip()
+
+
+def in_vm(home: Home, build: str, script: str) -> None:
+    done = home.run("ssh", build, "--", "sh", "-c", script, timeout=60)
+    assert done.returncode == 0, text(done.stderr)
+
+
+def log_of(home: Home, build: str) -> bytes:
+    return home.run("logs", build, timeout=60).stdout
+
+
+def row_of(home: Home, build: str) -> dict[str, Any]:
+    (row,) = (row for row in home.builds() if row["id"] == build)
+    return row
