@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import tarfile
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from tests.sessions import Recorder, Running, make_job
 from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import GiB, Machine, make_provider
 from vmrunner import ssh
-from vmrunner.model import Address, ArtifactRule, Reason, Result, Step
+from vmrunner.model import Address, ArtifactRule, Network, Reason, Result, Step
 from vmrunner.session import Verdict
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
@@ -166,3 +167,58 @@ def test_a_hostile_work_directory_writes_nothing_outside(vm: Vm) -> None:
     assert "the link 'out' leads outside" in verdict.message
     verdict = vm.run("truncate -s 1T huge", rules=[ArtifactRule(glob="huge")])
     assert "'huge' brings it to 1099511627776 bytes" in verdict.message
+
+
+# What a cloud's metadata service is to a VM: next door, and answering whoever asks. The neighbour
+# beside it shows that packets go there and come back.
+METADATA, NEIGHBOUR = "169.254.169.254", "192.0.2.2"
+STAND_IN = f"""
+set -e
+nft delete table inet vmrunner 2>/dev/null || true
+ip netns add there
+ip link add near type veth peer name far netns there
+ip address add 192.0.2.1/24 dev near
+ip link set near up
+ip -n there address add {NEIGHBOUR}/24 dev far
+ip -n there address add {METADATA}/32 dev far
+ip -n there link set far up
+ip -n there route add default via 192.0.2.1
+ip route add {METADATA}/32 via {NEIGHBOUR}
+cat >/root/serve.py <<'EOS'
+import socket
+with socket.create_server(("", 80)) as server:
+    while True:
+        with server.accept()[0] as asked:
+            asked.sendall(b"TOKEN")
+EOS
+systemd-run --quiet ip netns exec there python3 /root/serve.py
+until ss -N there -Hltn | grep -q :80; do :; done
+"""
+ASK = f"""python3 - <<'EOS'
+import socket
+for address in ("{METADATA}", "{NEIGHBOUR}"):
+    try:
+        with socket.create_connection((address, 80), timeout=3) as asked:
+            asked.settimeout(3)
+            print(address, asked.recv(100).decode())
+    except OSError as error:
+        print(address, type(error).__name__)
+EOS
+"""
+
+
+def test_the_metadata_service_answers_neither_the_build_nor_root_in_the_vm(vm: Vm) -> None:
+    """The guest's own wall, which counts where the cloud cannot switch the service off."""
+    token = secrets.token_hex(8)
+    made = vm.connection.run(STAND_IN.replace("TOKEN", token), timeout=60)
+    assert made.exit_code == 0, made.stderr
+
+    def root() -> bytes:
+        return vm.connection.run(ASK, timeout=60).stdout
+
+    both = f"{METADATA} {token}\n{NEIGHBOUR} {token}\n".encode()
+    walled = f"{METADATA} TimeoutError\n{NEIGHBOUR} {token}\n".encode()
+    assert root() == both, "it answers before a build comes"
+    assert vm.run(ASK, network=Network.OPEN).result is Result.SUCCESS
+    assert vm.log == walled
+    assert root() == walled
