@@ -51,6 +51,7 @@ bench: setup
 	.venv/bin/vmrunner image build
 	.venv/bin/python bench/engine.py
 	.venv/bin/python bench/cold_start.py
+	.venv/bin/python bench/sweep.py
 
 lock: setup
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --all-extras --group dev \

@@ -100,9 +100,9 @@ BUGS = (
     ),
     Bug(
         "read a failed page as an empty one",
-        "reaper.py",
-        "frozenset(ended - failed)",
-        "frozenset(ended | failed)",
+        "listing.py",
+        "frozenset(self._ended - self.failed)",
+        "frozenset(self._ended | self.failed)",
         f"{RULES}::test_one_absence_or_a_doubtful_one_closes_nothing",
     ),
     Bug(
@@ -115,14 +115,14 @@ BUGS = (
     Bug(
         "this host's clock instead of the cloud's (reaper)",
         "reaping.py",
-        "        now = provider.now()\n        plan = reaper.decide(",
-        "        now = desk.clock()\n        plan = reaper.decide(",
+        "        now = provider.now()\n        plan = reaper.conclude(",
+        "        now = desk.clock()\n        plan = reaper.conclude(",
         f"{LAYERS} -k ledger-slow",
     ),
     Bug(
         "ignore the installation",
-        "reaper.py",
-        'mine = bool(self.installation) and resource.tag("installation") == self.installation',
+        "listing.py",
+        'mine = bool(installation) and resource.tag("installation") == installation',
         "mine = True",
         f"{RULES}::test_what_is_not_ours_by_tag_and_role_lives_whatever_it_says",
     ),
@@ -142,14 +142,14 @@ BUGS = (
     ),
     Bug(
         "no role check",
-        "reaper.py",
+        "listing.py",
         "return mine and resource.role in (Role.BUILD, Role.IMAGE)",
         "return mine",
         f"{RULES}::test_what_is_not_ours_by_tag_and_role_lives_whatever_it_says",
     ),
     Bug(
         "let a tag raise the deadline",
-        "reaper.py",
+        "listing.py",
         "return min(known, default=None)",
         "return max(known, default=None)",
         f"{RULES}::test_expired_is_past_the_earliest_that_is_known",
@@ -185,9 +185,10 @@ BUGS = (
     ),
     Bug(
         "a copied id keeps a row open",
-        "reaper.py",
-        "shown = {vm.instance for vm in vms if self.ours(vm)}",
-        "shown = {vm.instance for vm in vms}",
+        "listing.py",
+        "            if not ours(resource, self.installation):\n",
+        "            if not ours(resource, self.installation):\n"
+        '                self.shown.add(resource.instance or "")\n',
         f"{RULES}::test_anothers_vm_with_a_copied_id_keeps_no_row_open",
     ),
     Bug(
@@ -199,10 +200,9 @@ BUGS = (
     ),
     Bug(
         "no kill past E while the ledger is down",
-        "reaping.py",
-        '            log.error("reaping without the ledger: %s", error)\n'
-        "            return _Known(down=str(error))\n",
-        "            raise\n",
+        "surveying.py",
+        '        log.error("reaping without the ledger: %s", error)\n',
+        "        raise error\n",
         f"{LAYERS} -k sweep-down",
     ),
     Bug(

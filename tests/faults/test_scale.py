@@ -1,0 +1,89 @@
+"""A sweep of many: how often it asks, what it holds, how a backlog dies under API limits. CPU and
+bytes are measured by `bench/sweep.py`."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pytest
+
+from bench.sweep import PASS, World, backlog, floor
+from vmrunner.model import Kind, Resource
+from vmrunner.providers.fake import SCOPE, Call, Clock, Cloud, Plan
+from vmrunner.providers.fakelimits import EC2, Throttle
+
+
+@pytest.mark.parametrize("rows", [False, True], ids=["tags alone", "rows"])
+def test_a_sweep_asks_no_oftener_than_it_must(tmp_path: Path, rows: bool) -> None:
+    """1,000 things, half VMs and half their disks, 100 expired."""
+    world = World(tmp_path)
+    world.fill(500, 50, rows=rows)
+    world.cloud.counts.clear()
+    world.reaping.run()
+    assert world.cloud.counts == {"sweep": 1000 / 100, "delete": 100 / 50}
+    vms = list(world.cloud.things(Kind.INSTANCE))
+    assert [m.alive for m in vms] == [False] * 50 + [True] * 450
+    world.reaping.run(sweep=False)
+    assert len(world.ledger.instances.open()) == (450 if rows else 0)
+    world.close()
+
+
+def test_a_sweep_holds_no_page(tmp_path: Path) -> None:
+    """While it lists, it keeps whole only what must die, 20 things, and two pages in passing."""
+    world = World(tmp_path)
+    world.fill(500, 10, rows=True)
+    held: list[int] = []
+
+    def count(call: Call) -> Plan | None:
+        if call.method == "sweep":
+            held.append(sum(isinstance(thing, Resource) for thing in gc.get_objects()))
+        return None
+
+    world.cloud.on_call = count
+    before = sum(isinstance(thing, Resource) for thing in gc.get_objects())
+    world.provider.page_size = 50
+    world.reaping.run()
+    # The fake itself keeps what a listing of one kind showed when it began.
+    assert len(held) == 1000 / 50
+    assert max(held) - before <= 500 + 20 + 2 * 50
+    world.close()
+
+
+def test_a_backlog_dies_as_fast_as_the_limits_allow(tmp_path: Path) -> None:
+    run = backlog(tmp_path, 3000)
+    assert floor(3000) == 100
+    assert run.seconds <= 100 + PASS
+
+
+def test_creates_at_their_limit_slow_no_delete(tmp_path: Path) -> None:
+    alone = backlog(tmp_path, 1500)
+    crowded = backlog(tmp_path, 1500, creating=60)
+    assert crowded.created > 0
+    assert crowded.refused["create"] > 0
+    assert crowded.seconds <= alone.seconds + PASS
+
+
+def test_a_bucket_refuses_when_it_is_empty_and_fills_with_time() -> None:
+    clock = Clock()
+    cloud = Cloud(clock)
+    throttle = cloud.on_call = Throttle(cloud, EC2)
+    look = Call("look", "fake", SCOPE, 1)
+    plans = [cloud.plan(look).fault.value for _ in range(101)]
+    assert plans == ["ok"] * 100 + ["throttle"]
+    clock.advance(0.25)  # 20 a second
+    assert [cloud.plan(look).fault.value for _ in range(6)] == ["ok"] * 5 + ["throttle"]
+    assert throttle.refused == {"look": 2}
+
+
+def test_a_batch_takes_a_token_for_each_thing(tmp_path: Path) -> None:
+    world = World(tmp_path, disks=False)
+    world.fill(1200, 0, rows=False)
+    refs = [m.ref for m in world.cloud.things()]
+    world.cloud.on_call = Throttle(world.cloud, EC2)
+    first = world.provider.delete(refs[:900])
+    assert {o.fate.value for o in first.values()} == {"accepted"}
+    assert {o.error for o in world.provider.delete(refs[900:]).values()} == {"fake: throttle"}
+    world.clock.advance(10)
+    assert {o.fate.value for o in world.provider.delete(refs[900:]).values()} == {"accepted"}
+    world.close()
