@@ -190,7 +190,7 @@ class Episode:
         build = draw.choice(active)
         if build.state is BuildState.HELD and draw.random() < 0.5:
             try:
-                world.truth.builds.extend(build.id, world.cloud.now() + 600, world.clock())
+                world.truth.builds.extend(build.id, 600.0, world.clock())
             except Conflict:
                 return
             self.happened["extends"] += 1

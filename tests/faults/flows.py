@@ -79,7 +79,7 @@ def extend_then_cancel(world: World) -> Build:
     born: list[float] = []
 
     def extend() -> None:
-        world.truth.builds.extend(build.id, world.clock() + 500, world.clock())
+        world.truth.builds.extend(build.id, 500.0, world.clock())
         born.append(world.clock())
 
     world.when(_state(world, build, BuildState.HELD), extend)

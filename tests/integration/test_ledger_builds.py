@@ -216,14 +216,18 @@ def test_a_hold_ends_at_the_deadline_at_the_latest(ledger: Ledger) -> None:
     assert (held.state, held.hold_until, held.exit_code) == (S.HELD, 150.0, 3)
     assert held.submitter is None
     assert ledger.instances.get("vm-1").state is InstanceState.HELD
-    assert ledger.builds.extend("b-1", 160.0, 107.0).hold_until == 160.0
+    # By so much, whatever the time is where the wish comes from: a wrong clock there must neither
+    # end the hold nor stretch it.
+    assert ledger.builds.extend("b-1", 4.0, 1e12).hold_until == 154.0
+    assert ledger.builds.extend("b-1", 6.0, 0.0).hold_until == 160.0
     assert ledger.builds.extend("b-1", 900.0, 107.0).hold_until == 200.0  # E
+    assert ledger.instances.get("vm-1").deadline == 200.0
     end = ledger.builds.finish(
         "b-1", epoch=1, result=Result.ERROR, reason=Reason.INTERNAL, now=201.0
     )
     assert (end.result, end.reason, end.exit_code) == (Result.FAILURE, Reason.EXIT_CODE, 3)
     with pytest.raises(Conflict, match="not held"):
-        ledger.builds.extend("b-1", 300.0, 202.0)
+        ledger.builds.extend("b-1", 60.0, 202.0)
 
 
 def test_a_retry_is_another_attempt_on_another_instance(ledger: Ledger) -> None:

@@ -273,14 +273,12 @@ def extend(
 
     shell = shell_of(context)
     seconds = units.duration(by, "duration")
-    row = shell.ledger.builds.find(build)
-    now = time.time()
-    wished = max(row.hold_until or now, now) + seconds
-    row = shell.ledger.builds.extend(row.id, wished, now)
+    before = shell.ledger.builds.find(build)
+    row = shell.ledger.builds.extend(before.id, seconds, time.time())
     if form in (Format.JSON, Format.JSONL):
         output.show(build_view(), [row], form)
     else:
         output.print_out(iso(row.hold_until) or "")
-    if row.hold_until is not None and row.hold_until < wished - 1:
+    if row.hold_until is not None and row.hold_until < (before.hold_until or 0.0) + seconds - 1:
         output.warn(f"not past the VM's deadline {iso(row.hold_until)}")
     return exits.OK

@@ -193,12 +193,15 @@ class Builds(Moves):
 
         return self._database.write(work)
 
-    def extend(self, build_id: str, hold_until: float, now: float) -> Build:
-        """Keep a held build's VM until `hold_until`, never past its deadline: see the build that
-        is returned. Raises Conflict when it is not held, NotFound."""
+    def extend(self, build_id: str, seconds: float, now: float) -> Build:
+        """Keep a held build's VM so much longer, never past its deadline: see the build that is
+        returned. Raises Conflict when it is not held, NotFound.
+
+        It is added to what the VM's own clock was promised by: `now`, whose clock may be wrong,
+        only dates the event. Of two wishes at once none is lost."""
 
         def work(connection: Connection) -> Build:
-            row = EXTEND(connection, id=build_id, hold_until=hold_until).first()
+            row = EXTEND(connection, id=build_id, seconds=seconds).first()
             if row is None:
                 build = fetch(connection, build_id)
                 raise Conflict(

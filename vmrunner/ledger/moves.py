@@ -143,7 +143,7 @@ _HOLD = Prepared(
 EXTEND = Prepared(
     update(BUILDS)
     .where(_b.id == arg("id"), _b.state == BuildState.HELD.value)
-    .values(hold_until=_within(arg("hold_until")))
+    .values(hold_until=_within(_b.hold_until + arg("seconds")))
     .returning(*codec.BUILD)
 )
 _REQUEUE = Prepared(
