@@ -31,6 +31,8 @@ _BROKEN: Final = 255  # ssh's own failures
 def ssh(context: typer.Context, build: Id) -> int:
     """A shell in a build's VM, or with -- CMD one command; the exit code is its own.
 
+    Each word of CMD arrives there as it was given: a shell line is -- sh -c 'a; b'.
+
     It is the VM's root that you are; the container is `docker exec -it vmrunner-build sh`."""
     from vmrunner.errors import NotFound
 
