@@ -128,8 +128,8 @@ BUGS = (
     ),
     Bug(
         "ignore the generation",
-        "reaper.py",
-        '            and resource.tag("generation") == self.generation\n',
+        "listing.py",
+        '        and resource.tag("generation") == generation\n',
         "",
         f"{RULES}::test_an_orphan_lives_while_anything_is_open",
     ),

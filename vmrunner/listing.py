@@ -23,6 +23,16 @@ def ours(resource: Resource, installation: str) -> bool:
     return mine and resource.role in (Role.BUILD, Role.IMAGE)
 
 
+def of_this_ledger(resource: Resource, installation: str, generation: str) -> bool:
+    """Made for a build by this very database, and alive: it should have a row."""
+    return (
+        ours(resource, installation)
+        and resource.role is Role.BUILD
+        and resource.alive
+        and resource.tag("generation") == generation
+    )
+
+
 def duplicate(resource: Resource, row: Instance) -> bool:
     """A VM that carries a row's id, and is not the VM of that row."""
     is_vm = resource.ref.kind is Kind.INSTANCE
@@ -101,8 +111,8 @@ class Listing:
     def _settled(self, resource: Resource, row: Instance | None, now: float) -> bool:
         """Is it as it should be, for longer than until the next sweeps?"""
         if row is None:
-            mine = resource.role is Role.BUILD and resource.tag("generation") == self.generation
-            if mine or resource.created_at is None:
+            unknown = of_this_ledger(resource, self.installation, self.generation)
+            if unknown or resource.created_at is None:
                 return False
         elif row.state is InstanceState.GONE or duplicate(resource, row):
             return False

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vmrunner.lifecycle import Sweep, counts_twice
-from vmrunner.listing import SOON, Listing, duplicate, expiry, ours
+from vmrunner.listing import SOON, Listing, duplicate, expiry, of_this_ledger, ours
 from vmrunner.model import (
     Death,
     Instance,
@@ -47,20 +47,22 @@ def decide(
     sweep: Sweep | None = None,
     since: float = 0.0,
     wishes: Mapping[str, Death] | None = None,
+    release: bool = False,
 ) -> Plan:
     """What must die, be closed and be remembered.
 
     `instances`: the open rows within this provider's scopes, and the rows, open or gone, of every
     instance id that the pages show. `pages` of one sweep, `sweep`; none for a pass over the ledger
     alone. `since`: when somebody last began to watch without a break: nobody's silence before that
-    counts. `wishes`: authorised ends by instance id, from `lifecycle.wish`."""
+    counts. `wishes`: authorised ends by instance id, from `lifecycle.wish`. `release`: somebody
+    looked at the orphans and wishes them dead, however many they are."""
     rows = {row.id: row for row in instances}
     listing = Listing(limits, installation, generation)
     for page in pages:
         listing.take(page, rows, now)
     return conclude(
         now, rows, listing, sightings, limits, installation, generation,
-        sweep=sweep, since=since, wishes=wishes,
+        sweep=sweep, since=since, wishes=wishes, release=release,
     )  # fmt: skip
 
 
@@ -76,12 +78,13 @@ def conclude(
     sweep: Sweep | None = None,
     since: float = 0.0,
     wishes: Mapping[str, Death] | None = None,
+    release: bool = False,
 ) -> Plan:
     """The same of a listing that was taken in page by page; of the rows, those of all that it
     kept are enough beside the open ones."""
     resources = listing.resources
     memory = {(s.what, s.subject): s for s in sightings}
-    case = _Case(now, rows, listing, memory, limits, installation, generation, sweep)
+    case = _Case(now, rows, listing, memory, limits, installation, generation, sweep, release)
 
     kills = {k.ref: k for k in map(case.verdict, resources) if k is not None}
     orphans, latch, alarms = case.orphans([r for r in resources if r.ref not in kills])
@@ -115,6 +118,7 @@ class _Case:
     installation: str
     generation: str
     sweep: Sweep | None
+    release: bool
 
     # --- the rules for what is there ---
 
@@ -181,31 +185,31 @@ class _Case:
 
     def unknown(self, resource: Resource) -> bool:
         """Ours, of this very database, alive, and without a row."""
-        return (
-            ours(resource, self.installation)
-            and resource.role is Role.BUILD
-            and resource.alive
-            and resource.tag("generation") == self.generation
-            and self.row_of(resource) is None
-        )
+        mine = of_this_ledger(resource, self.installation, self.generation)
+        return mine and self.row_of(resource) is None
 
     def orphans(self, rest: Sequence[Resource]) -> tuple[list[Kill], set[Sighting], list[str]]:
         """ORPHAN: the second complete sighting, past the newborn window, under the cap. Over the
-        cap none dies, until a sweep finds none at all: then it was an error and is over."""
+        cap none dies, until a sweep finds none at all (then it was an error and is over) or
+        somebody releases them."""
         if self.sweep is None:
             return [], {s for (what, _), s in self.memory.items() if what is Sight.LATCH}, []
         found = [r for r in rest if self.unknown(r)]
         condemned = [r for r in found if self.seen_twice(r)]
         latched = self.memory.get((Sight.LATCH, "orphans"))
-        if len(condemned) > self.limits.orphan_cap or (latched and found):
+        over = len(condemned) > self.limits.orphan_cap or bool(latched and found)
+        if over and not self.release:
             latch = latched or Sighting(
                 what=Sight.LATCH, subject="orphans", sweep=self.sweep.id, begun=self.sweep.begun
             )
             text = (
                 f"{len(found)} resources of this installation have no row "
-                f"(cap {self.limits.orphan_cap}): none is deleted before its deadline"
+                f"(cap {self.limits.orphan_cap}): none is deleted before its deadline, unless by "
+                "`vmrunner reap --orphans`"
             )
             return [], {latch}, [text]
+        if latched and self.listing.failed and not self.release:
+            return [], {latched}, []  # none was seen, and not all was read
         kills = [
             Kill(
                 ref=r.ref,
