@@ -27,7 +27,7 @@ from vmrunner.images.recipe import GUEST, Container, Inputs, Recipe
 from vmrunner.images.tools import Programs
 from vmrunner.model import Level
 
-from .home import CACHE, processes_with, wait_until
+from .home import CACHE, Home, processes_with, text, wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200)]
 
@@ -268,3 +268,14 @@ def test_two_builders_do_not_fight(cache: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_UN)
         thread.join(60)
     assert [e.stage for e in events[:2]] == ["waiting", "waiting"]
+
+
+def test_the_default_image_is_what_it_should_be(home: Home) -> None:
+    """The one that all other tests boot, by the command that users have."""
+    done = home.run("image", "verify", "default", "-o", "json")
+    assert done.returncode == 0, text(done.stdout + done.stderr)
+    findings = {item["check"]: item["level"] for item in json.loads(done.stdout)["items"]}
+    assert {"disk.qcow2", "boot", "supervisor", "sshd", "docker", "containers"} <= findings.keys()
+    assert set(findings.values()) == {"ok"}
+    assert list((home.root / "tmp").iterdir()) == []
+    assert list(processes_with([str(home.root)])) == []
