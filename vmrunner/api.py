@@ -181,17 +181,32 @@ class Runner:
 
     # --- the house ---
 
-    def reap(self, *, dry_run: bool = False, provider: str | None = None) -> Report:
-        """One pass of the reaper over every provider, or one: what it found and did."""
+    def reap(
+        self, *, dry_run: bool = False, provider: str | None = None, orphans: bool = False
+    ) -> Report:
+        """One pass of the reaper over every provider, or one: what it found and did. `orphans`:
+        also those that the cap on orphans holds back; look at them first."""
         from vmrunner import care
 
-        return care.reap(self.wiring, provider=provider, dry_run=dry_run)
+        return care.reap(self.wiring, provider=provider, dry_run=dry_run, orphans=orphans)
 
-    def audit(self, *, provider: str | None = None) -> builtins.list[Survivor]:
-        """What is alive and should not be; empty when all is well."""
+    def audit(
+        self,
+        *,
+        provider: str | None = None,
+        tag: str | None = None,
+        older_than: Duration | None = None,
+    ) -> builtins.list[Survivor]:
+        """What is alive and should not be; empty when all is well. With `tag` ("KEY=VALUE") and
+        `older_than`: the machines with that tag that are older, whoever made them."""
         from vmrunner import care
 
-        return care.audit(self.wiring, provider=provider)
+        return care.audit(
+            self.wiring,
+            provider=provider,
+            tag=None if tag is None else units.pair(tag, "tag"),
+            older_than=None if older_than is None else units.duration(older_than, "older_than"),
+        )
 
     def doctor(self, *, provider: str | None = None) -> builtins.list[Finding]:
         """Is everything there, and allowed? Each finding with its fix."""

@@ -2,7 +2,8 @@
 reaper: it is written from the promises, so that a mistake there is found here.
 
 A survivor, the reason for exit code 7, is anything of ours that is alive past `E + G`, that no
-row knows, that carries our marks without being whole, or that a row says is there and is not.
+row knows, that carries our marks without being whole, or that a row says is there and is not;
+and a reaper that has been silent for too long, since nobody would see to the rest.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from vmrunner.model import (
     TAG,
@@ -24,6 +26,10 @@ from vmrunner.model import (
     Role,
 )
 
+#: Seconds after which a reaper that should be at work is called silent.
+PASS_SILENCE: Final = 300.0
+SWEEP_SILENCE: Final = 900.0
+
 
 class Fault(StrEnum):
     """What is wrong."""
@@ -33,9 +39,11 @@ class Fault(StrEnum):
     CLOSED = "closed"  # its row says that it is gone
     DOUBLE = "double"  # another VM than the one that its row records
     BADLY_TAGGED = "badly_tagged"  # ours by one tag, without the others that it must have
+    UNTAGGED = "untagged"  # of our image or in our network, and without our tags
     NOT_THERE = "not_there"  # recorded, and not to be seen
     ROW_PAST_DEADLINE = "row_past_deadline"  # an open row past E + G, wherever its VM is
     UNREAD = "unread"  # a part of the cloud could not be read: nothing is known about it
+    REAPER_SILENT = "reaper_silent"  # nobody has reaped for too long
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,9 +77,56 @@ def audit(
             text = f"{page.scope} {page.kind.value}: {page.error}"
             found.append(_line(Fault.UNREAD, text))
         for resource in page.resources:
-            if resource.power is not Power.DEAD and resource.tag("installation") == installation:
+            if resource.power is Power.DEAD:
+                continue
+            if resource.tag("installation") == installation:
                 found += _thing(now, resource, known.get(resource.instance or ""), limits)
+            elif (
+                resource.near
+                and not resource.tag("installation")
+                and not _new(resource, now, limits)
+            ):
+                text = f"{resource.ref.id} has no tags of ours, and is in {resource.near}"
+                found.append(_line(Fault.UNTAGGED, text, resource))
     return sorted(found + _rows(now, known.values(), listed, limits, installation), key=str)
+
+
+def unread(provider: str, why: str) -> Survivor:
+    """A provider of which nothing can be said."""
+    return _line(Fault.UNREAD, f"{provider}: {why}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Watch:
+    """What is known of those who reap, all in epoch seconds; None: nothing is."""
+
+    passed: float | None = None  # when anybody last finished a pass over the ledger
+    swept: float | None = None  # … and over all that the clouds show
+    seen: float | None = None  # when any engine last said that it lives
+    serving: float | None = None  # since when a daemon serves that is alive now
+
+
+def silence(now: float, rows: Iterable[Instance], watch: Watch) -> list[Survivor]:
+    """Is there nobody who reaps? Where a daemon serves, it must pass and sweep. Where none does,
+    somebody must have lived lately for as long as rows are open: with nothing alive, and nothing
+    expected, silence is as it should be."""
+    texts = []
+    if watch.serving is not None:
+        for what, last, limit in (
+            ("a pass", watch.passed, PASS_SILENCE),
+            ("a sweep", watch.swept, SWEEP_SILENCE),
+        ):
+            silent = now - max(last or 0.0, watch.serving)
+            if silent > limit:
+                texts.append(f"an engine serves, and has not finished {what} for {int(silent)} s")
+    else:
+        left = [row for row in rows if row.state is not InstanceState.GONE]
+        # Somebody wrote the youngest row; after that, who has been here is told by the heartbeats.
+        signs = [watch.passed, watch.swept, watch.seen, *(row.created_at for row in left)]
+        silent = now - max((sign for sign in signs if sign is not None), default=now)
+        if left and silent > SWEEP_SILENCE:
+            texts.append(f"{len(left)} VMs are open, and nobody has reaped for {int(silent)} s")
+    return [_line(Fault.REAPER_SILENT, text) for text in texts]
 
 
 def older_than(
@@ -94,13 +149,12 @@ def older_than(
 
 def _thing(now: float, r: Resource, row: Instance | None, limits: Limits) -> list[Survivor]:
     """What is wrong with one living resource of this installation."""
-    newborn = r.created_at is not None and now < r.created_at + limits.newborn
     deadlines = [d for d in (r.expires_at, row.deadline if row else None) if d is not None]
     late = now - min(deadlines) if deadlines else None
     found = []
     if late is not None and late > limits.grace and r.power is not Power.STOPPING:
         found.append(_line(Fault.PAST_DEADLINE, f"{r.ref.id} is alive past its deadline", r, late))
-    if newborn:
+    if _new(r, now, limits):
         return found
     missing = [
         name
@@ -126,6 +180,10 @@ def _thing(now: float, r: Resource, row: Instance | None, limits: Limits) -> lis
         text = f"{r.ref.id} is not {row.ref.id}, which its row records"
         found.append(_line(Fault.DOUBLE, text, r, late))
     return found
+
+
+def _new(r: Resource, now: float, limits: Limits) -> bool:
+    return r.created_at is not None and now < r.created_at + limits.newborn
 
 
 def _rows(

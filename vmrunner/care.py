@@ -3,62 +3,71 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from vmrunner import units
 from vmrunner.config import database_url, shown_url
-from vmrunner.errors import VmrunnerError
+from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.model import Finding, Level
 
 if TYPE_CHECKING:
     from vmrunner.audit import Survivor
-    from vmrunner.desk import Desk
     from vmrunner.engine import Engine
-    from vmrunner.providers import Provider
     from vmrunner.reaping import Report
     from vmrunner.wiring import Wiring
 
 _LITTLE_SPACE: Final = 5 << 30
 
 
-def reap(wiring: Wiring, *, provider: str | None = None, dry_run: bool = False) -> Report:
+def reap(
+    wiring: Wiring,
+    *,
+    provider: str | None = None,
+    dry_run: bool = False,
+    orphans: bool = False,
+) -> Report:
     """One pass over the ledger and the cloud; waits a little to see dead what it killed."""
     from vmrunner import daemon
 
     only = None if provider is None else wiring.settings.provider(provider)
     with _engine(wiring) as engine:
-        return daemon.reap(engine, dry_run=dry_run, provider=only)
+        return daemon.reap(engine, dry_run=dry_run, provider=only, orphans=orphans)
 
 
-def audit(wiring: Wiring, *, provider: str | None = None) -> list[Survivor]:
-    """The cloud against the ledger: what is alive and should not be."""
+def audit(
+    wiring: Wiring,
+    *,
+    provider: str | None = None,
+    tag: tuple[str, str] | None = None,
+    older_than: float | None = None,
+) -> list[Survivor]:
+    """The cloud against the ledger: what is alive and should not be, and whether nobody reaps.
+
+    With `tag` and `older_than` (seconds), only this: the machines with that tag that are older,
+    whoever made them."""
+    from vmrunner import auditing
+
     only = None if provider is None else wiring.settings.provider(provider)
-    found: list[Survivor] = []
-    with _engine(wiring) as engine:
-        for name, driver in engine.desk.providers.items():
-            if only in (None, name):
-                found += survivors(engine.desk, name, driver)
-    return found
-
-
-def survivors(desk: Desk, name: str, provider: Provider) -> list[Survivor]:
-    """The audit of one provider: list the cloud, read the ledger, compare."""
-    from vmrunner.audit import audit as compare
-
-    pages, ledger = list(provider.sweep()), desk.ledger
-    shown = {r.instance for page in pages for r in page.resources if r.instance}
-    rows = {row.id: row for row in ledger.instances.these(shown)}
-    rows |= {row.id: row for row in ledger.instances.open() if row.provider == name}
-    return compare(provider.now(), rows.values(), pages, desk.limits.limits, ledger.installation)
+    if (tag is None) != (older_than is None):
+        raise ConfigError(
+            "audit: --tag and --older-than belong together",
+            hint="--tag team=ci --older-than 6h",
+        )
+    if tag is not None and older_than is not None:
+        return auditing.foreign(wiring, only, tag, older_than)
+    return auditing.check(wiring, only)
 
 
 def doctor(wiring: Wiring, *, provider: str | None = None) -> list[Finding]:
     """Is everything there, and allowed?"""
     if provider is not None:
         return list(_provider(wiring, wiring.settings.provider(provider)))
-    findings = [_ledger(wiring), _space(wiring)]
-    for name in wiring.settings.providers:
+    findings = [_ledger(wiring), *_reaper(wiring), _space(wiring)]
+    names = dict.fromkeys((*wiring.settings.providers, *wiring.providers()))
+    for name in names:
         findings += _provider(wiring, name)
     return findings
 
@@ -90,6 +99,34 @@ def _ledger(wiring: Wiring) -> Finding:
         )
     served = "an engine serves it" if wiring.served() else "no engine serves it now"
     return Finding(check="ledger", level=Level.OK, message=f"{url}: {served}")
+
+
+def _reaper(wiring: Wiring) -> Iterator[Finding]:
+    """Does somebody reap, as far as somebody should?"""
+    from vmrunner import auditing
+
+    try:
+        watch, silent = auditing.watch(wiring), auditing.silence(wiring)
+    except VmrunnerError:
+        return  # the ledger has its own finding
+    for line in silent:
+        yield Finding(
+            check="reaper",
+            level=Level.ERROR,
+            message=line.message,
+            fix="restart `vmrunner serve`" if watch.serving else "vmrunner reap, or vmrunner serve",
+        )
+    if not silent:
+        now = time.time()
+        told = [
+            f"{what} {units.span(max(0.0, now - at))} ago"
+            for what, at in (("a pass", watch.passed), ("a sweep", watch.swept))
+            if at is not None
+        ]
+        text = ", ".join(told) or "it has never run"
+        if watch.serving is None:
+            text += "; nothing is left for it to do"
+        yield Finding(check="reaper", level=Level.OK, message=text)
 
 
 def _space(wiring: Wiring) -> Finding:

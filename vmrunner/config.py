@@ -20,7 +20,7 @@ from pydantic import (
     field_validator,
 )
 
-from vmrunner import units
+from vmrunner import cron, units
 from vmrunner.errors import ConfigError
 from vmrunner.model import Network
 
@@ -86,13 +86,19 @@ class Defaults(Section):
 
 
 class Reaper(Section):
-    sweep: str = Field(default="*/5 * * * *", description="When to sweep, as a cron line.")
+    sweep: str = Field(
+        default="*/5 * * * *",
+        description="When to sweep beside every five minutes, as a cron line.",
+    )
+    keep_logs: Seconds = Field(default=30 * 86400.0, description="So long logs outlive a build.")
+    keep_images: Seconds = Field(
+        default=30 * 86400.0, description="So long an unused image outlives a newer one."
+    )
 
     @field_validator("sweep")
     @classmethod
-    def _five_fields(cls, value: str) -> str:
-        if len(value.split()) != 5:
-            raise ValueError("not a cron line; five fields, such as */5 * * * *")
+    def _readable(cls, value: str) -> str:
+        cron.parse(value)
         return value
 
 

@@ -8,34 +8,57 @@ job is missed for being late, and none is lost for being renamed.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
+from vmrunner import cron as crontab
+from vmrunner import process
+from vmrunner.desk import EngineLimits
 from vmrunner.engine import Engine
-from vmrunner.errors import ConfigError, LedgerError
+from vmrunner.errors import ConfigError, LedgerError, VmrunnerError
 from vmrunner.ledger import Ledger
 from vmrunner.peers import Peers
+from vmrunner.providers import Provider
 from vmrunner.reaping import Reaping, Report
 
 log = logging.getLogger("vmrunner.serve")
 
 PASS: Final = 30.0  # seconds between two passes over the ledger
+SWEEP: Final = 300.0  # … between two sweeps, whatever the cron line adds
+CHECK: Final = 5.0  # … between two looks at who reaps: a dead reaper's heir must be within G
 LEASE: Final = 45.0  # of the one that reaps
+DRAIN: Final = 30.0  # a stop that takes longer ends the process: what it held is taken over
 BOUND: Final = 600.0  # a pass that takes longer is given up, and another is started
 SILENCE: Final = 300.0  # without a finished pass, it is said loudly
 IDLE: Final = 10.0  # so long without work until `until_idle` ends
 DAY: Final = 86_400.0
 _NAME: Final = "reaper"
+#: What the reaper does again and again, by the name of its heartbeat.
+PASSED: Final = "pass"
+SWEPT: Final = "sweep"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Renewal:
+    """What a new configuration changes in a daemon that runs."""
+
+    providers: Mapping[str, Provider]
+    limits: EngineLimits
+    cron: str
+    keep_logs: float
 
 
 class Bounded:
@@ -85,34 +108,45 @@ class Daemon:
         cron: str = "*/5 * * * *",
         until_idle: bool = False,
         keep_logs: float = 30 * DAY,
+        tidy: Callable[[], object] = lambda: None,
+        renew: Callable[[], Renewal] | None = None,
     ) -> None:
-        """`cron` says when to sweep; `keep_logs` how long logs outlive their build, in seconds.
-        Raises ConfigError when `cron` cannot be read."""
+        """`cron` says when to sweep beside every five minutes; `keep_logs` how long logs outlive
+        their build, in seconds; `tidy` is what else is done nightly; `renew` reads the
+        configuration again. Raises ConfigError when `cron` cannot be read."""
         self._engine = engine
         self._ledger = ledger
         self._sources = sources
         self._until_idle = until_idle
         self._keep_logs = keep_logs
+        self._tidy = tidy
+        self._renew = renew
+        self._renewing = threading.Event()
         self._stopped = threading.Event()
+        self._watchdog: threading.Timer | None = None
         self._idle_since: float | None = None
         self._started = time.monotonic()
         self._complained = self._started
+        self._mine = False  # is this the process that reaps?
+        self._passed = self._swept = float("-inf")  # when this process last began one, monotonic
+        self._one_host = ledger.url.startswith("sqlite")
         # Its own view of who lives: the engine's is not made for two threads.
-        peers = Peers(one_host=ledger.url.startswith("sqlite"))
+        peers = Peers(one_host=self._one_host)
         self._reaping = Reaping(engine.desk, peers, lambda: engine.watching)
-        self._passes = Bounded("ledger-pass", lambda: self._reap(sweep=False))
+        self._passes = Bounded("ledger-pass", self._pass)
         self._sweeps = Bounded("sweep", lambda: self._reap(sweep=True))
         self._nightly = Bounded("retention", self._retain)
-        self._scheduler = self._schedule(cron)
+        self._scheduler = self._schedule(_trigger(cron))
 
     def run(self, *, signals: bool = True) -> None:
-        """Serve. With `signals`, SIGTERM and SIGINT stop it; only in the main thread."""
+        """Serve. With `signals`, SIGTERM and SIGINT stop it and SIGHUP lets it read its
+        configuration again; only in the main thread."""
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: self.stop())
+            signal.signal(signal.SIGHUP, lambda *_: self.reload())
         self._scheduler.start()
         self._passes()
-        self._sweeps()
         try:
             while not self._stopped.is_set():
                 self._engine.run(self._over)
@@ -126,11 +160,23 @@ class Daemon:
                 self._ledger.engines.release(_NAME, self._engine.id)
             except LedgerError as error:
                 log.warning("%s", error)
+            if self._watchdog is not None:
+                self._watchdog.cancel()
 
     def stop(self) -> None:
-        """Hand over what runs, and let `run` return within seconds; from any thread or signal."""
+        """Hand over what runs, and let `run` return within seconds; from any thread or signal. A
+        call that hangs keeps it no longer than `DRAIN`: the next engine takes over all the same."""
         self._engine.draining = True
         self._stopped.set()
+        if self._watchdog is None:
+            self._watchdog = threading.Timer(DRAIN, _give_up)
+            self._watchdog.daemon = True
+            self._watchdog.start()
+        self._engine.wake()
+
+    def reload(self) -> None:
+        """Read the configuration again, soon; from any thread or signal."""
+        self._renewing.set()
         self._engine.wake()
 
     # --- within ---
@@ -139,12 +185,29 @@ class Daemon:
         self._listen_for_silence()
         if self._stopped.is_set():
             return True
+        if self._renewing.is_set():
+            self._renewing.clear()
+            self._take_configuration()
         now = time.monotonic()
         if not (self._until_idle and self._engine.idle):
             self._idle_since = None
             return False
         self._idle_since = self._idle_since if self._idle_since is not None else now
         return now - self._idle_since >= IDLE
+
+    def _take_configuration(self) -> None:
+        """In the engine's thread, between two ticks."""
+        if self._renew is None:
+            return
+        try:
+            new = self._renew()
+        except VmrunnerError as error:
+            log.warning("the configuration stays as it was: %s", error)
+            return
+        self._engine.desk.providers, self._engine.desk.limits = new.providers, new.limits
+        self._keep_logs = new.keep_logs
+        self._scheduler.add_job(self._sweeps, _trigger(new.cron), id="sweep", replace_existing=True)
+        log.info("the configuration was read again; providers: %s", ", ".join(new.providers))
 
     def _listen_for_silence(self) -> None:
         """The engine's thread watches the reaper's: a dead reaper must not be a silent one."""
@@ -154,35 +217,56 @@ class Daemon:
             self._complained = now
             log.critical("the reaper has not finished a pass for %d s", int(SILENCE))
 
-    def _schedule(self, cron: str) -> Any:
-        try:
-            sweeps = CronTrigger.from_crontab(cron)
-        except ValueError as error:
-            raise ConfigError(
-                f"reaper.sweep: {cron!r} is no cron expression: {error}",
-                hint='for instance "*/5 * * * *"',
-            ) from error
+    def _schedule(self, sweeps: Any) -> Any:
         scheduler = BackgroundScheduler(
             jobstores={"default": MemoryJobStore()},
             executors={"default": ThreadPoolExecutor(4)},
             job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
         )
-        scheduler.add_job(self._passes, IntervalTrigger(seconds=PASS), id="ledger-pass")
+        scheduler.add_job(self._passes, IntervalTrigger(seconds=CHECK), id="ledger-pass")
+        scheduler.add_job(self._sweep_anyway, IntervalTrigger(seconds=PASS), id="sweep-anyway")
         scheduler.add_job(self._sweeps, sweeps, id="sweep")
         scheduler.add_job(self._nightly, CronTrigger(hour=3, minute=7), id="retention")
         return scheduler
 
+    def _pass(self) -> None:
+        """A pass over the ledger when it is time for one; else see whether there is a reaper."""
+        if not self._mine or time.monotonic() - self._passed >= PASS - CHECK / 2:
+            self._reap(sweep=False)
+
+    def _sweep_anyway(self) -> None:
+        if time.monotonic() - self._swept >= SWEEP - PASS / 2:
+            self._sweeps()
+
     def _reap(self, *, sweep: bool) -> None:
         """One pass, if no other process reaps. Without a ledger to ask, everybody does: past the
         deadline a kill needs none, and two reapers are harmless."""
-        now = time.time()
+        before, self._mine = self._mine, self._takes_lease()
+        if not self._mine:
+            return
+        self._passed = time.monotonic()
+        if sweep:
+            self._swept = self._passed
+        elif not before:
+            self._sweeps()  # what the former reaper knew of the clouds went with it
+        tell(self._reaping.run(sweep=sweep))
+        done(self._engine, sweep=sweep)
+
+    def _takes_lease(self) -> bool:
+        engines, me, now = self._ledger.engines, self._engine.id, time.time()
         try:
-            mine = self._ledger.engines.acquire(_NAME, self._engine.id, now + LEASE, now)
+            if engines.acquire(_NAME, me, now + LEASE, now):
+                return True
+            holder = engines.holder(_NAME)
+            process_of = {member.id: member.process for member in engines.list()}.get(holder or "")
+            gone = process_of and process.alive(process_of, one_host=self._one_host) is False
+            if not gone or holder is None:
+                return False
+            engines.release(_NAME, holder)
+            return engines.acquire(_NAME, me, now + LEASE, now)
         except LedgerError as error:
             log.warning("%s", error)
-            mine = True
-        if mine:
-            tell(self._reaping.run(sweep=sweep))
+            return True
 
     def _retain(self) -> None:
         """Nightly: logs past their time, and packed sources that no build will ever read."""
@@ -194,6 +278,46 @@ class Daemon:
             # A young file may belong to a submit that has not written its row yet.
             if path.stem not in needed and path.stat().st_mtime < now - DAY:
                 path.unlink(missing_ok=True)
+        self._tidy()
+
+
+def _trigger(line: str) -> Any:
+    """APScheduler counts weekdays from Monday and wants both days to fit: cron does neither."""
+    try:
+        cron = crontab.parse(line)
+    except ValueError as error:
+        raise ConfigError(f"reaper.sweep: {line!r}: {error}", hint='for instance "*/5 * * * *"') from error
+    fields = {
+        "minute": _numbers(cron.minutes),
+        "hour": _numbers(cron.hours),
+        "month": _numbers(cron.months),
+        "second": "0",
+    }
+    days = [] if cron.days is None else [{"day": _numbers(cron.days)}]
+    if cron.weekdays is not None:
+        days.append({"day_of_week": _numbers((day - 1) % 7 for day in cron.weekdays)})
+    return OrTrigger([CronTrigger(**fields, **day) for day in days or [{}]])
+
+
+def _numbers(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, numbers))
+
+
+def _give_up() -> None:
+    log.error("stopping takes more than %d s: what this engine held is left to the next", DRAIN)
+    logging.shutdown()
+    os._exit(1)
+
+
+def done(engine: Engine, *, sweep: bool) -> None:
+    """Note that a pass was finished, for those who watch the reaper."""
+    engines, now = engine.desk.ledger.engines, time.time()
+    try:
+        engines.did(PASSED, engine.id, now)
+        if sweep:
+            engines.did(SWEPT, engine.id, now)
+    except LedgerError as error:
+        log.warning("%s", error)
 
 
 def tell(report: Report) -> None:
@@ -211,18 +335,22 @@ def reap(
     *,
     dry_run: bool = False,
     provider: str | None = None,
+    orphans: bool = False,
     settle: float = 10.0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Report:
-    """One pass over the ledger and the cloud, for the command line and the API.
+    """One pass over the ledger and the cloud, for the command line and the API. `orphans`: also
+    those that the cap holds back.
 
     `engine` brings ledger, providers and limits; it need not run. Waits at most `settle` seconds
     until what it killed is seen dead, so that the rows of a local host are closed when it ends."""
     peers = Peers(one_host=engine.desk.ledger.url.startswith("sqlite"))
     reaping = Reaping(engine.desk, peers, lambda: engine.watching)
-    report = reaping.run(dry_run=dry_run, only=provider)
+    report = reaping.run(dry_run=dry_run, only=provider, orphans=orphans)
     if dry_run:
         return report
+    if provider is None:
+        done(engine, sweep=True)
     reaping.end_abandoned()
     waited = 0.0
     while waited < settle and reaping.unburied(only=provider):

@@ -56,10 +56,11 @@ class EngineLimits:
     artifact_bytes: int = 2 << 30
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Desk:
     """One engine's desk. `clock` is this host's, for builds and leases; what concerns an instance
-    is timed by its provider's clock."""
+    is timed by its provider's clock. A new configuration replaces `providers` and `limits`, each
+    at once and whole: other threads see the old or the new one."""
 
     id: str
     ledger: Ledger

@@ -263,6 +263,7 @@ class Resource:
     created_at: float | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     parent: Ref | None = None  # what it is attached to
+    near: str = ""  # what makes it look like ours, whatever its tags say: our image, our network
 
     def tag(self, name: str) -> str | None:
         return self.tags.get(f"{TAG}{name}")

@@ -90,10 +90,21 @@ class Reaping:
         self._pending: defaultdict[str, Pending] = defaultdict(Pending)  # by provider
         self._unread: set[str] = set()  # providers whose last sweep had holes: it is made again
 
-    def run(self, *, sweep: bool = True, dry_run: bool = False, only: str | None = None) -> Report:
-        """One pass over every provider: the ledger, and the cloud where `sweep` or a hole says."""
+    def run(
+        self,
+        *,
+        sweep: bool = True,
+        dry_run: bool = False,
+        only: str | None = None,
+        orphans: bool = False,
+    ) -> Report:
+        """One pass over every provider: the ledger, and the cloud where `sweep` or a hole says.
+        `orphans`: those that the cap holds back too."""
         chosen = {n: p for n, p in self._desk.providers.items() if only in (None, n)}
-        done = (self._guarded(n, p, sweep=sweep, dry_run=dry_run) for n, p in chosen.items())
+        done = (
+            self._guarded(n, p, sweep=sweep, dry_run=dry_run, orphans=orphans)
+            for n, p in chosen.items()
+        )
         return sum(done, Report())
 
     def end_abandoned(self) -> int:
@@ -122,14 +133,18 @@ class Reaping:
 
     # --- one provider ---
 
-    def _guarded(self, name: str, provider: Provider, *, sweep: bool, dry_run: bool) -> Report:
+    def _guarded(
+        self, name: str, provider: Provider, *, sweep: bool, dry_run: bool, orphans: bool
+    ) -> Report:
         try:
-            return self._reap(name, provider, sweep=sweep, dry_run=dry_run)
+            return self._reap(name, provider, sweep=sweep, dry_run=dry_run, orphans=orphans)
         except Exception as error:  # noqa: BLE001 - one provider never stops the others
             log.exception("reaping %s", name)
             return Report(unread=(f"{name}: {type(error).__name__}: {error}",))
 
-    def _reap(self, name: str, provider: Provider, *, sweep: bool, dry_run: bool) -> Report:
+    def _reap(
+        self, name: str, provider: Provider, *, sweep: bool, dry_run: bool, orphans: bool
+    ) -> Report:
         desk = self._desk
         sweep = sweep or name in self._unread
         swept = Sweep(id=ids.sweep_id(), begun=provider.now()) if sweep else None
@@ -153,6 +168,7 @@ class Reaping:
             sweep=None if known.down else swept,
             since=now - self._watching(),
             wishes=self._wishes(known),
+            release=orphans,
         )
         pending = self._pending[name]
         if swept is not None:

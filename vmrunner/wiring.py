@@ -12,13 +12,13 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from vmrunner import config, ids, process
+from vmrunner import config, fleet, ids, process
 from vmrunner.config import Paths, Settings
 from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.model import Limits
@@ -76,33 +76,62 @@ class Wiring:
         """The driver of one configured provider."""
         with self._lock:
             if name not in self._providers:
-                self._providers[name] = self.open_provider(name)
+                known = name in self.settings.providers
+                driver = self.open_provider(name) if known else fleet.former(self, name)
+                self._providers[name] = driver
             return self._providers[name]
 
     def open_provider(self, name: str) -> Provider:
         """A new driver. `ConfigError` when its options or its SDK are not as they must be."""
+        said = self.settings.providers[name]
+        return self.open_kind(said.kind, name, self.settings.provider_options(name))
+
+    def open_kind(self, kind: str, name: str, options: Mapping[str, Any]) -> Provider:
+        """The same of any kind and options."""
         from vmrunner import providers
 
-        kind = self.settings.providers[name].kind
-        options: dict[str, Any] = self.settings.provider_options(name)
         if kind == "qemu":
-            options |= {
+            options = {
+                **options,
                 "state_dir": self.paths.state(kind),
                 "cache_dir": self.paths.cache,
-                "installation": self.ledger.installation,
+                "installation": self.installation,
                 "current": _current_image,
             }
         return providers.load(kind, name, **options)
 
+    @property
+    def installation(self) -> str:
+        """Whose resources are ours. It lies beside the ledger too, and what is past its deadline
+        is ended by it when there is no ledger to ask."""
+        from vmrunner.ledger import files
+
+        try:
+            return self.ledger.installation
+        except VmrunnerError:
+            known = self.settings.installation or files.read(self.paths.data / "installation")
+            if known is None:
+                raise
+            return known
+
     def providers(self) -> dict[str, Provider]:
-        """All that can be opened. One that cannot must not keep the others from working."""
-        opened = {}
-        for name in self.settings.providers:
-            try:
-                opened[name] = self.provider(name)
-            except VmrunnerError as error:
-                log.warning("provider %s is left out: %s", name, error)
+        """All that can be opened, and what the configuration dropped while VMs of it are open.
+        One that cannot be opened must not keep the others from working."""
+        opened, broken = fleet.opened(self)
+        for name, error in broken.items():
+            log.warning("provider %s is left out: %s", name, error)
         return opened
+
+    def renew(self, settings: Settings, old: Mapping[str, Provider]) -> dict[str, Provider]:
+        """Take other settings, while `old` are in use; returns what is to be used from now on.
+        Raises ConfigError, and then nothing has changed."""
+        return fleet.renewed(self, settings, old)
+
+    def use(self, settings: Settings, providers: Mapping[str, Provider]) -> None:
+        """From now on, these."""
+        with self._lock:
+            self.settings = settings
+            self._providers = dict(providers)
 
     def sessions(self) -> Sessions:
         """What drives a build on its VM."""
@@ -148,6 +177,14 @@ class Wiring:
             listen=listen,
         )
 
+    def tidy(self) -> None:
+        """Nightly: remove local images that a newer one of their name replaced and nobody uses."""
+        from vmrunner.providers.qemu import imagestore
+
+        keep = self.settings.reaper.keep_images
+        for image in imagestore.prune(self.paths.cache, now=time.time(), keep=keep):
+            log.info("retention: image %s (%s) is removed", image.name, image.hash[:12])
+
     def close(self) -> None:
         """Close what was opened."""
         if "ledger" in self.__dict__:
@@ -173,6 +210,11 @@ class Wiring:
             and member.kind != SUBMITTER
             and (member.kind in _STAYING or not staying)
         )
+
+    def serving_since(self) -> float | None:
+        """Since when the oldest engine serves that stays and lives; None: there is none."""
+        staying = [m for m in self.ledger.engines.list() if m.kind in _STAYING and self._lives(m)]
+        return min((member.joined_at for member in staying), default=None)
 
     def _lives(self, member: Member) -> bool:
         lives = process.alive(member.process, one_host=self.one_host)

@@ -10,14 +10,13 @@ import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from tests.faults.world import World, make_template
 from vmrunner.audit import Fault as Wrong
-from vmrunner.care import survivors
+from vmrunner.auditing import survivors
 from vmrunner.model import BuildState, Limits
 from vmrunner.providers.fake import SCOPE, Fault, Machine
 
@@ -122,8 +121,7 @@ def tells(world: World, fault: str) -> bool:
     """Does the audit tell of it? Of what it cannot read, it tells that."""
     if fault == "outage":
         world.cloud.unreachable.add(SCOPE)
-    desk = SimpleNamespace(ledger=world.truth, limits=world.limits)
-    found: list[Any] = survivors(desk, "fake", world.provider())  # type: ignore[arg-type]
+    found = survivors(world.truth, world.limits.limits, "fake", world.provider())
     wanted = Wrong.UNREAD if fault == "outage" else Wrong.PAST_DEADLINE
     return wanted in {line.fault for line in found}
 

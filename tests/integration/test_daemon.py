@@ -282,5 +282,5 @@ def test_a_run_that_hangs_is_replaced_and_one_that_fails_is_survived() -> None:
 
 
 def test_a_cron_line_that_cannot_be_read_is_named(shop: Shop) -> None:
-    with pytest.raises(ConfigError, match=r"reaper.sweep: 'every day'"):
+    with pytest.raises(ConfigError, match=r"reaper.sweep: 'every day': not a cron line"):
         Daemon(shop.engine(listen=False), shop.ledger, sources=shop.root, cron="every day")

@@ -119,6 +119,25 @@ def test_a_lease_has_one_holder(ledger: Ledger) -> None:
     assert take("reaper", "e-1", until=40.0, now=21.0)
 
 
+def test_a_lease_by_a_wrong_clock_holds_nobody_back(ledger: Ledger) -> None:
+    """Taken on a host whose clock is a day fast, or before a clock was set back."""
+    day = 86_400.0
+    assert ledger.engines.acquire("reaper", "fast", until=day + 45.0, now=day)
+    assert ledger.engines.holder("reaper") == "fast"
+    assert ledger.engines.acquire("reaper", "right", until=145.0, now=100.0)
+    assert not ledger.engines.acquire("reaper", "near", until=150.0, now=105.0)
+    assert ledger.engines.holder("reaper") == "right"
+    assert ledger.engines.holder("other") is None
+
+
+def test_heartbeats_say_when_a_thing_was_last_done(ledger: Ledger) -> None:
+    assert ledger.engines.done() == {}
+    ledger.engines.did("pass", "e-1", 5.0)
+    ledger.engines.did("sweep", "e-1", 6.0)
+    ledger.engines.did("pass", "e-2", 7.0)
+    assert ledger.engines.done() == {"pass": 7.0, "sweep": 6.0}
+
+
 def test_sightings_are_kept_for_each_provider(ledger: Ledger) -> None:
     one = Sighting(what=Sight.ORPHAN, subject="fake|a|b disk d-1", sweep="s-1", begun=1.5)
     two = Sighting(what=Sight.ABSENT, subject="vm-1", sweep="s-2", begun=2.5)

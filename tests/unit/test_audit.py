@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.reapable import LIMITS, MINE, NOW, SCOPE, I, page, row, vm
-from vmrunner.audit import Fault, audit, older_than
+from vmrunner.audit import Fault, Watch, audit, older_than, silence
 from vmrunner.model import Kind, Offer, Page, Power, Ref, Scope
 
 
@@ -83,3 +83,42 @@ def test_machines_of_other_runners_by_tag_and_age() -> None:
     ]
     found = older_than(NOW, pages, "team", "ci", 60)
     assert sorted(s.ref.id for s in found if s.ref) == ["i-100", "i-None"]
+
+
+def test_what_is_of_our_image_or_network_and_has_no_tags_is_told() -> None:
+    bare = {f"vmrunner:{name}": None for name in ("installation", "role", "instance", "expires-at")}
+    near = vm(near="image vmrunner-7", tags=bare)
+    assert faults([], [page(near)]) == [Fault.UNTAGGED]
+    assert faults([], [page(vm(tags=bare))]) == []
+    young = NOW - LIMITS.newborn + 10
+    assert faults([], [page(vm(near="image", tags=bare, created_at=young))]) == []
+    another = vm(near="image", tags={"vmrunner:installation": "another"})
+    assert faults([], [page(another)]) == []
+    assert faults([], [page(vm(near="image", tags=bare, power=Power.DEAD))]) == []
+
+
+def test_a_living_daemon_that_does_not_reap_is_told_even_with_nothing_alive() -> None:
+    def said(**known: float) -> list[str]:
+        return [line.message for line in silence(NOW, [], Watch(**known))]
+
+    assert said(serving=NOW - 10) == []
+    assert said(serving=NOW - 9999, passed=NOW - 20, swept=NOW - 200) == []
+    (text,) = said(serving=NOW - 9999, passed=NOW - 301, swept=NOW - 200)
+    assert "has not finished a pass for 301 s" in text
+    (text,) = said(serving=NOW - 9999, passed=NOW - 20)
+    assert "has not finished a sweep for 9999 s" in text
+    assert len(said(serving=NOW - 9999)) == 2
+
+
+def test_without_a_daemon_silence_matters_only_while_rows_are_open() -> None:
+    def told(rows, **known: float) -> list[Fault]:
+        return [line.fault for line in silence(NOW, rows, Watch(**known))]
+
+    old = row(created_at=NOW - 5000)
+    assert told([], passed=NOW - 99999, swept=NOW - 99999) == []
+    assert told([row(state=I.GONE)]) == []
+    assert told([row(created_at=NOW - 60)]) == []  # it was just made: somebody lives
+    assert told([old], seen=NOW - 5) == []  # a foreground build drives it
+    assert told([old], passed=NOW - 300) == []  # a cron job reaps
+    assert told([old], passed=NOW - 901) == [Fault.REAPER_SILENT]
+    assert told([old]) == [Fault.REAPER_SILENT]

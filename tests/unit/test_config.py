@@ -136,6 +136,7 @@ def test_secrets_are_masked_wherever_they_are_shown(tmp_path: Path) -> None:
             "[providers.local]\nkind = 'qemu'\nacel = 'tcg'",
             "providers.local.acel: no such key (did you mean 'accel'?)",
         ),
+        ("[reaper]\nsweep = '61 * * * *'", "reaper.sweep: '61 * * * *': minute '61' is not within"),
         ("[reaper]\nsweep = 'hourly'", "reaper.sweep: 'hourly': not a cron line"),
         ("default_provider = 'lokal'", "default_provider: no provider 'lokal' is configured"),
         ("[defaults]\ntimeout = true", "defaults.timeout: True: not a duration"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +124,18 @@ def test_a_damaged_image_is_not_passed_over_for_an_older_one(tmp_path: Path, dam
     damage(make(tmp_path, "bbbb1", created=2))
     with pytest.raises(BadOrder, match="bbbb1 is damaged"):
         imagestore.resolve(tmp_path)
+
+
+def test_prune_removes_what_was_replaced_and_is_not_used(tmp_path: Path) -> None:
+    def aged(digest: str, used: float, **options: Any) -> None:
+        os.utime(make(tmp_path, digest, **options), (used, used))
+
+    aged("aaaa1", 10.0, created=1)
+    aged("aaaa2", 80.0, created=2)  # replaced, and used a while ago
+    aged("aaaa3", 10.0, created=3)  # the newest of its name stays, however old
+    aged("bbbb1", 10.0, name="big", created=1)
+    removed = imagestore.prune(tmp_path, now=100.0, keep=50.0)
+    assert [image.hash for image in removed] == ["aaaa1"]
+    assert {path.name for path in (tmp_path / "images").iterdir()} == {"aaaa2", "aaaa3", "bbbb1"}
+    imagestore.used(imagestore.resolve(tmp_path, "aaaa2"))
+    assert imagestore.prune(tmp_path, now=time.time() + 10, keep=50.0) == []

@@ -217,6 +217,35 @@ def test_over_the_cap_no_orphan_dies_until_all_are_gone() -> None:
     assert not clear.alarms
 
 
+def test_a_sweep_with_holes_does_not_end_the_latch() -> None:
+    many = [vm(f"vm-{n}") for n in range(LIMITS.orphan_cap + 1)]
+    over = reaped([], [page(*many)], before(reaped([], [page(*many)])))
+    blind = reaped([], [page(error="unreachable")], before(over))
+    assert not blind.kills
+    few = reaped([], [page(*many[:2])], before(blind))
+    assert not few.kills
+    assert few.alarms
+
+
+def test_who_looked_at_the_orphans_may_release_them() -> None:
+    """However many, once; never one that is not seen twice or may live."""
+    many = [vm(f"vm-{n}") for n in range(LIMITS.orphan_cap + 1)]
+    young = vm("vm-young", created_at=NOW - LIMITS.newborn + 1)
+    foreign = vm("vm-other", tags={"vmrunner:generation": "another"})
+    listing = [page(*many, young, foreign)]
+    first = reaped([], listing, release=True)
+    assert not first.kills
+    over = reaped([], listing, before(first))
+    assert not over.kills
+    assert "vmrunner reap --orphans" in over.alarms[0]
+    released = reaped([], listing, before(over), release=True)
+    assert sorted(killed(released)) == sorted((m.ref.id, Death.ORPHAN) for m in many)
+    assert not released.alarms
+    # After that the cap holds as before.
+    left = reaped([], [page(many[0])], before(released))
+    assert killed(left) == [(many[0].ref.id, Death.ORPHAN)]
+
+
 # --- VANISHED ---
 
 

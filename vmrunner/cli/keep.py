@@ -24,11 +24,19 @@ Provider = Annotated[str | None, typer.Option(help="Only this one.")]
 def reap(
     context: typer.Context,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say it, do nothing.")] = False,
+    orphans: Annotated[
+        bool,
+        typer.Option(
+            "--orphans", help="Also the orphans that the cap holds back; look at them first."
+        ),
+    ] = False,
     provider: Provider = None,
     form: Output = Format.TABLE,
 ) -> int:
     """Kill what must die: past its deadline, left over, abandoned, not ours to keep. Once."""
-    report = _care().reap(shell_of(context).wiring, provider=provider, dry_run=dry_run)
+    report = _care().reap(
+        shell_of(context).wiring, provider=provider, dry_run=dry_run, orphans=orphans
+    )
     output.show(_line_view(), report.lines, form)
     if not report.lines and form in (Format.TABLE, Format.WIDE):
         output.say("nothing has to die")
@@ -37,10 +45,28 @@ def reap(
     return exits.PARTLY if report.unread or any(x.failed for x in report.lines) else exits.OK
 
 
-def audit(context: typer.Context, provider: Provider = None, form: Output = Format.TABLE) -> int:
+def audit(
+    context: typer.Context,
+    provider: Provider = None,
+    tag: Annotated[
+        str | None,
+        typer.Option(metavar="KEY=VALUE", help="Only machines with this tag, whoever made them."),
+    ] = None,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="… that are older than this.")
+    ] = None,
+    form: Output = Format.TABLE,
+) -> int:
     """The cloud against the ledger. Kills nothing; exits 7 when anything is alive that should
     not be."""
-    found = _care().audit(shell_of(context).wiring, provider=provider)
+    from vmrunner import units
+
+    found = _care().audit(
+        shell_of(context).wiring,
+        provider=provider,
+        tag=None if tag is None else units.pair(tag, "--tag"),
+        older_than=None if older_than is None else units.duration(older_than, "--older-than"),
+    )
     output.show(_survivor_view(), found, form)
     if not found and form in (Format.TABLE, Format.WIDE):
         output.say("no survivor")
@@ -64,8 +90,10 @@ def serve(
         bool, typer.Option("--until-idle", help="End when nothing is left to do.")
     ] = False,
 ) -> int:
-    """Start and drive builds, and reap, until it is stopped. SIGTERM hands over what runs."""
-    from vmrunner.daemon import Daemon
+    """Start and drive builds, and reap, until it is stopped. SIGTERM hands over what runs, SIGHUP
+    reads the configuration again."""
+    from vmrunner import configfile
+    from vmrunner.daemon import Daemon, Renewal
     from vmrunner.wiring import BACKGROUND, SERVE
 
     shell = shell_of(context)
@@ -77,13 +105,28 @@ def serve(
     )
     for chatty in ("apscheduler", "paramiko", "fabric", "invoke"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    engine = shell.wiring.engine(BACKGROUND if until_idle else SERVE)
+    wiring = shell.wiring
+    engine = wiring.engine(BACKGROUND if until_idle else SERVE)
+
+    def renew() -> Renewal:
+        settings = configfile.load().settings
+        providers = wiring.renew(settings, engine.desk.providers)
+        return Renewal(
+            providers=providers,
+            limits=wiring.limits(),
+            cron=settings.reaper.sweep,
+            keep_logs=settings.reaper.keep_logs,
+        )
+
     Daemon(
         engine,
         shell.ledger,
-        sources=shell.wiring.paths.sources,
-        cron=shell.loaded.settings.reaper.sweep,
+        sources=wiring.paths.sources,
+        cron=wiring.settings.reaper.sweep,
         until_idle=until_idle,
+        keep_logs=wiring.settings.reaper.keep_logs,
+        tidy=wiring.tidy,
+        renew=renew,
     ).run()
     return exits.OK
 
@@ -109,7 +152,7 @@ def _line_view() -> View[Line]:
             Column("provider", lambda x: x.provider),
             Column("instance", lambda x: x.instance or "", wide=True),
             Column("build", lambda x: x.build or "", wide=True),
-            Column("cost", lambda x: f"${x.cost:.4f}" if x.cost else "", wide=True),
+            Column("cost", lambda x: f"${x.cost:.4f}" if x.cost else ""),
             Column("outcome", lambda x: x.outcome or "nothing done"),
         ),
         document=lambda x: {

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from sqlalchemy import Connection, delete, or_, select, update
 
 from vmrunner.ledger import codec
 from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
-from vmrunner.ledger.tables import ENGINES, LEASES
+from vmrunner.ledger.tables import ENGINES, HEARTBEATS, LEASES
 from vmrunner.ledger.values import Member
 from vmrunner.model import Process
 
-_e, _l = ENGINES.c, LEASES.c
+_e, _l, _h = ENGINES.c, LEASES.c, HEARTBEATS.c
 
 _JOIN = inserts(ENGINES)
 _BEAT = Prepared(update(ENGINES).where(_e.id == arg("id")).values(seen_at=arg("now")))
@@ -20,11 +22,20 @@ _LIST = Prepared(
 )
 _ACQUIRE = Prepared(
     update(LEASES)
-    .where(_l.name == arg("name"), or_(_l.holder == arg("holder"), _l.until <= arg("now")))
+    .where(
+        _l.name == arg("name"),
+        or_(_l.holder == arg("holder"), _l.until <= arg("now"), _l.until > arg("latest")),
+    )
     .values(holder=arg("holder"), until=arg("until"))
 )
 _NEW_LEASE = inserts(LEASES)
 _HELD = Prepared(select(_l.name).where(_l.name == arg("name")))
+_DONE = Prepared(
+    update(HEARTBEATS).where(_h.name == arg("name")).values(holder=arg("holder"), at=arg("now"))
+)
+_FIRST = inserts(HEARTBEATS)
+_HEARTBEATS = Prepared(select(_h.name, _h.at))
+_HOLDER = Prepared(select(_l.holder).where(_l.name == arg("name")))
 _RELEASE = Prepared(delete(LEASES).where(_l.name == arg("name"), _l.holder == arg("holder")))
 
 
@@ -61,10 +72,14 @@ class Engines:
         ]
 
     def acquire(self, name: str, holder: str, until: float, now: float) -> bool:
-        """Take or renew the lease `name` until `until`. False: another holds it."""
+        """Take or renew the lease `name` until `until`. False: another holds it. One that ends
+        later than any lease can was taken by a wrong clock, and holds nobody back."""
+        latest = until + (until - now)
 
         def work(connection: Connection) -> bool:
-            if _ACQUIRE(connection, name=name, holder=holder, until=until, now=now).rowcount:
+            if _ACQUIRE(
+                connection, name=name, holder=holder, until=until, now=now, latest=latest
+            ).rowcount:
                 return True
             if _HELD(connection, name=name).first() is not None:
                 return False
@@ -75,6 +90,25 @@ class Engines:
             return self._database.write(work)
         except Duplicate:  # another process made the row in between
             return False
+
+    def did(self, name: str, holder: str, now: float) -> None:
+        """Say that something which is done again and again was done."""
+
+        def work(connection: Connection) -> None:
+            if not _DONE(connection, name=name, holder=holder, now=now).rowcount:
+                _FIRST(connection, name=name, holder=holder, at=now)
+
+        with contextlib.suppress(Duplicate):  # another process said so in between
+            self._database.write(work)
+
+    def done(self) -> dict[str, float]:
+        """When each was done last, by whomever."""
+        return {row[0]: row[1] for row in self._database.read(lambda c: _HEARTBEATS(c).all())}
+
+    def holder(self, name: str) -> str | None:
+        """Who has the lease."""
+        row = self._database.read(lambda c: _HOLDER(c, name=name).first())
+        return None if row is None else row[0]
 
     def release(self, name: str, holder: str) -> None:
         """Give it back; nothing when another holds it."""

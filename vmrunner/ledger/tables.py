@@ -227,6 +227,16 @@ class LeaseRow(Row, table=True):
     until: float = _time()
 
 
+class HeartbeatRow(Row, table=True):
+    """When a reaper last finished what it does again and again."""
+
+    __tablename__ = "heartbeats"
+
+    name: str = Field(primary_key=True)
+    holder: str
+    at: float = _time()
+
+
 class SightingRow(Row, table=True):
     """What the reaper remembers of a provider between two sweeps."""
 
@@ -251,4 +261,5 @@ EVENTS: Final = _table(EventRow)
 CHUNKS: Final = _table(ChunkRow)
 ENGINES: Final = _table(EngineRow)
 LEASES: Final = _table(LeaseRow)
+HEARTBEATS: Final = _table(HeartbeatRow)
 SIGHTINGS: Final = _table(SightingRow)

@@ -143,6 +143,7 @@ class Machine:
     reverted_at: float | None = None  # when an accepted delete last came to nothing
     died_at: float | None = None
     tombstone: float = 3600.0  # so long it is shown as dead
+    near: str = ""  # what makes it look like vmrunner's, whatever its tags say
 
     @property
     def alive(self) -> bool:
@@ -185,6 +186,7 @@ class Machine:
             created_at=self.created_at,
             tags=dict(self.tags),
             parent=parent,
+            near=self.near,
         )
 
 
@@ -320,6 +322,7 @@ class Cloud:
         kind: Kind = Kind.INSTANCE,
         order: Order | None = None,
         created_at: float | None = None,
+        near: str = "",
     ) -> Machine:
         """Make something behind vmrunner's back: another installation's, or a forgotten one."""
         with self.lock:
@@ -332,6 +335,7 @@ class Cloud:
                 boots_at=now + self.boot_seconds,
                 order=order,
                 tombstone=self.tombstone,
+                near=near,
             )
             self.machines[machine.ref] = self._standing[machine.ref] = machine
             if order is not None:

@@ -7,7 +7,10 @@ A directory appears there by one rename when it is complete. Standard library on
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,6 +111,30 @@ def resolve(
         f"image: {wanted!r} is not in {cache / 'images'}",
         hint=f"there: {names}; `{_BUILD}` makes one from a recipe",
     )
+
+
+def used(image: LocalImage) -> None:
+    """Note that a VM is made of it: what is used is not pruned."""
+    with contextlib.suppress(OSError):  # a cache that is another's, and may only be read
+        os.utime(image.directory)
+
+
+def prune(cache: Path, *, now: float, keep: float) -> list[LocalImage]:
+    """Remove the images that a newer one of their name replaced and that nobody has used for
+    `keep` seconds. Each is gone at once, or not at all; returns those that are."""
+    newest: set[str] = set()
+    removed = []
+    for image in images(cache):
+        replaced = image.name in newest
+        newest.add(image.name)
+        last = max(image.created, image.directory.stat().st_mtime)
+        if not replaced or now - last < keep:
+            continue
+        rubbish = image.directory.with_name(f".gone-{image.hash}")
+        image.directory.rename(rubbish)
+        shutil.rmtree(rubbish)
+        removed.append(image)
+    return removed
 
 
 def read(directory: Path) -> LocalImage:

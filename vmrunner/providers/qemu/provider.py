@@ -154,6 +154,7 @@ class QemuProvider:
         """Make the order's directory: whole, or not at all, and only once."""
         host = plan.Host.find(internet=order.network is Network.OPEN)
         image = self._image(order.offer.image or None)
+        imagestore.used(image)
         chosen = accel.choose(
             self.options.accel,
             qemu=host.qemu,

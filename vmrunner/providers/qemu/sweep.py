@@ -123,7 +123,8 @@ def resources(state: State, mark: str, scope: Scope) -> tuple[Resource, ...]:
         if instance not in found and state.tombstone(instance) is None:
             tags = _tags(layout.parse(name), {})
             ref = Ref(scope, Kind.INSTANCE, instance)
-            found[instance] = Resource(ref=ref, power=Power.RUNNING, tags=tags)
+            near = "" if tags else "the processes of our VMs"
+            found[instance] = Resource(ref=ref, power=Power.RUNNING, tags=tags, near=near)
     return tuple(found.values())
 
 
@@ -133,6 +134,7 @@ def _resource(scope: Scope, home: Home) -> Resource:
         power=_power(home)[0],
         created_at=_number((home.read(layout.PLAN) or {}).get("created")),
         tags=_tags(home.name, home.read(layout.TAGS) or {}),
+        near="" if home.name else "the directory of our VMs",
     )
 
 

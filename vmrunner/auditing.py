@@ -1,0 +1,83 @@
+"""The audit's shell: list the clouds, read the ledger, compare. No engine, no reaper."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from vmrunner import audit, fleet
+from vmrunner.audit import Survivor, Watch
+
+if TYPE_CHECKING:
+    from vmrunner.errors import VmrunnerError
+    from vmrunner.ledger import Ledger
+    from vmrunner.model import Limits, Page
+    from vmrunner.providers import Provider
+    from vmrunner.wiring import Wiring
+
+
+def check(wiring: Wiring, only: str | None) -> list[Survivor]:
+    """All that is wrong: with every provider or one, and with those who reap."""
+    providers, broken = fleet.opened(wiring)
+    limits = wiring.limits().limits
+    found: list[Survivor] = []
+    for name, driver in providers.items():
+        if only in (None, name):
+            found += survivors(wiring.ledger, limits, name, driver)
+    return found + _unopened(broken, only) + silence(wiring)
+
+
+def foreign(wiring: Wiring, only: str | None, tag: tuple[str, str], age: float) -> list[Survivor]:
+    """The machines with this tag that are older than this, whoever made them."""
+    providers, broken = fleet.opened(wiring)
+    found = []
+    for name, driver in providers.items():
+        if only in (None, name):
+            pages, errors = _list(name, driver)
+            found += audit.older_than(driver.now(), pages, *tag, age) + errors
+            found += [audit.unread(name, f"{p.scope}: {p.error}") for p in pages if p.error]
+    return found + _unopened(broken, only)
+
+
+def survivors(ledger: Ledger, limits: Limits, name: str, provider: Provider) -> list[Survivor]:
+    """The audit of one provider. The cloud is listed first, so that what is stale is the ledger's
+    silence and not the cloud's."""
+    pages, errors = _list(name, provider)
+    shown = {r.instance for page in pages for r in page.resources if r.instance}
+    rows = {row.id: row for row in ledger.instances.these(shown)}
+    rows |= {row.id: row for row in ledger.instances.open() if row.provider == name}
+    found = audit.audit(provider.now(), rows.values(), pages, limits, ledger.installation)
+    return found + errors
+
+
+def silence(wiring: Wiring) -> list[Survivor]:
+    """Has nobody reaped for too long?"""
+    return audit.silence(time.time(), wiring.ledger.instances.open(), watch(wiring))
+
+
+def watch(wiring: Wiring) -> Watch:
+    """What the ledger knows of those who reap."""
+    engines = wiring.ledger.engines
+    done = engines.done()
+    return Watch(
+        passed=done.get("pass"),
+        swept=done.get("sweep"),
+        seen=max((member.seen_at for member in engines.list()), default=None),
+        serving=wiring.serving_since(),
+    )
+
+
+def _list(name: str, provider: Provider) -> tuple[list[Page], list[Survivor]]:
+    """All pages that came, and what kept the others from coming."""
+    pages: list[Page] = []
+    try:
+        pages.extend(provider.sweep())
+    except Exception as error:  # noqa: BLE001 - one provider never hides the others
+        return pages, [audit.unread(name, f"{type(error).__name__}: {error}")]
+    return pages, []
+
+
+def _unopened(broken: Mapping[str, VmrunnerError], only: str | None) -> list[Survivor]:
+    names: Iterable[str] = broken if only is None else broken.keys() & {only}
+    return [audit.unread(name, str(broken[name])) for name in names]

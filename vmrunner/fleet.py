@@ -1,0 +1,92 @@
+"""Which providers there are: those of the configuration, and those that it dropped while VMs of
+theirs are open."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from vmrunner import config
+from vmrunner.config import Settings
+from vmrunner.errors import ConfigError, VmrunnerError
+from vmrunner.sweeponly import SweepOnly, kept, present
+
+if TYPE_CHECKING:
+    from vmrunner.model import Scope
+    from vmrunner.providers import Provider
+    from vmrunner.wiring import Wiring
+
+log = logging.getLogger("vmrunner")
+
+#: What no process can change while it serves a ledger.
+_FIXED: Final[Mapping[str, Callable[[Settings], object]]] = {
+    "database.url": config.database_url,
+    "installation": lambda settings: settings.installation,
+    "secret_key": lambda settings: settings.secret_key,
+}
+
+
+def opened(wiring: Wiring) -> tuple[dict[str, Provider], dict[str, VmrunnerError]]:
+    """All that can be opened, and why the others cannot."""
+    found: dict[str, Provider] = {}
+    broken: dict[str, VmrunnerError] = {}
+    for name in (*wiring.settings.providers, *_dropped(wiring)):
+        try:
+            found[name] = wiring.provider(name)
+        except VmrunnerError as error:
+            broken[name] = error
+    return found, broken
+
+
+def former(wiring: Wiring, name: str) -> SweepOnly:
+    """A provider that is not in the configuration any more, opened by what the scopes of its rows
+    tell. That is enough for some kinds, this host's VMs among them; ConfigError for the others."""
+    scopes = _dropped(wiring).get(name, set())
+    drivers = [wiring.open_kind(kind, name, {}) for kind in sorted({s.kind for s in scopes})]
+    lost = scopes - {scope for driver in drivers for scope in driver.scopes}
+    if lost or not scopes:
+        where = f", and VMs of it are open in {', '.join(map(str, sorted(lost)))}" if lost else ""
+        raise ConfigError(
+            f"providers.{name}: it is not in the configuration{where}",
+            hint="put it back until they are gone" if lost else "",
+        )
+    return SweepOnly(name, drivers, None)
+
+
+def renewed(wiring: Wiring, settings: Settings, old: Mapping[str, Provider]) -> dict[str, Provider]:
+    """Let `wiring` take other settings, while `old` are in use; returns what is to be used from
+    now on. Raises ConfigError, and then nothing has changed."""
+    before = wiring.settings
+    for field, fixed in _FIXED.items():
+        if fixed(settings) != fixed(before):
+            raise ConfigError(
+                f"{field}: it cannot change while the ledger is served",
+                hint="set it back, or restart",
+            )
+    same = {name for name, said in settings.providers.items() if before.providers.get(name) == said}
+    new: dict[str, Provider] = {}
+    for name in same & old.keys():  # one that could not be opened before stays left out
+        driver = present(old[name])
+        if driver is not None:
+            new[name] = driver
+    wiring.use(settings, new)
+    try:
+        new |= {name: wiring.provider(name) for name in settings.providers if name not in same}
+        providers = kept(old, new, wiring.ledger.instances.open())
+    except BaseException:
+        wiring.use(before, old)
+        raise
+    return providers
+
+
+def _dropped(wiring: Wiring) -> dict[str, set[Scope]]:
+    """The scopes of open rows whose provider is not in the configuration any more."""
+    found: dict[str, set[Scope]] = {}
+    try:
+        for row in wiring.ledger.instances.open():
+            if row.provider not in wiring.settings.providers:
+                found.setdefault(row.provider, set()).add(row.scope)
+    except VmrunnerError as error:
+        log.warning("%s", error)
+    return found

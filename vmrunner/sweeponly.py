@@ -1,0 +1,134 @@
+"""Providers and scopes that the configuration dropped while rows of theirs are open.
+
+They cannot be dropped: nothing new is launched there, but looking, sweeping and deleting go on
+until nothing of theirs is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from vmrunner.errors import Refused
+from vmrunner.model import (
+    Fate,
+    Finding,
+    Instance,
+    InstanceState,
+    Key,
+    Level,
+    Offer,
+    Order,
+    Outcome,
+    Page,
+    Ref,
+    Scope,
+    Seen,
+    Spec,
+    Traits,
+)
+from vmrunner.providers import Provider
+
+
+class SweepOnly:
+    """Former drivers under one name, and the present one where the name still has one. A scope
+    that the present one has is its own; the others are the former ones'."""
+
+    def __init__(self, name: str, former: Sequence[Provider], present: Provider | None) -> None:
+        self.name = name
+        self.former = tuple(former)
+        self.present = present
+
+    @property
+    def scopes(self) -> frozenset[Scope]:
+        return frozenset().union(*(driver.scopes for driver in self._drivers))
+
+    @property
+    def traits(self) -> Traits:
+        return self._drivers[0].traits
+
+    def now(self) -> float:
+        return self._drivers[0].now()
+
+    def offers(self, spec: Spec) -> Sequence[Offer]:
+        if self.present is None:
+            raise Refused(f"{self.name} is not in the configuration any more: nothing starts there")
+        return self.present.offers(spec)
+
+    def create(self, order: Order) -> Ref:
+        """Its row was written before the drop, and the machine may be there already: then only
+        the identical order finds it."""
+        driver = self._at(order.offer.scope)
+        if driver is None:
+            raise Refused(f"{order.offer.scope} is no scope of {self.name}")
+        return driver.create(order)
+
+    def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
+        seen: dict[Key, Seen] = {}
+        for driver in self._drivers:
+            keys = [key for key in ids if self._at(key.scope) is driver]
+            if keys:
+                seen |= driver.look(keys)
+        return seen
+
+    def sweep(self) -> Iterator[Page]:
+        for driver in self._drivers:
+            for page in driver.sweep():
+                if self._at(page.scope) is driver:
+                    yield page
+
+    def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
+        told: dict[Ref, Outcome] = {}
+        for driver in self._drivers:
+            own = [ref for ref in refs if self._at(ref.scope) is driver]
+            if own:
+                told |= driver.delete(own, force=force)
+        lost = Outcome(fate=Fate.FAILED, error=f"no scope of {self.name}")
+        return {ref: told.get(ref, lost) for ref in refs}
+
+    def console(self, ref: Ref) -> str:
+        driver = self._at(ref.scope)
+        return driver.console(ref) if driver is not None else ""
+
+    def check(self) -> Sequence[Finding]:
+        places = {scope for driver in self.former for scope in driver.scopes}
+        left = places - (self.present.scopes if self.present else frozenset())
+        told = Finding(
+            check="dropped",
+            level=Level.WARNING,
+            message=f"{', '.join(sorted(map(str, left)))}: swept until its VMs are gone",
+        )
+        return (told, *(self.present.check() if self.present else ()))
+
+    @property
+    def _drivers(self) -> tuple[Provider, ...]:
+        return (self.present, *self.former) if self.present is not None else self.former
+
+    def _at(self, scope: Scope) -> Provider | None:
+        return next((driver for driver in self._drivers if scope in driver.scopes), None)
+
+
+def present(provider: Provider) -> Provider | None:
+    """The driver that may launch."""
+    return provider.present if isinstance(provider, SweepOnly) else provider
+
+
+def kept(
+    old: Mapping[str, Provider], new: Mapping[str, Provider], rows: Iterable[Instance]
+) -> dict[str, Provider]:
+    """The providers of a new configuration, and of the `old` ones what still has open rows."""
+    places: dict[str, set[Scope]] = {}
+    for row in rows:
+        if row.state is not InstanceState.GONE:
+            places.setdefault(row.provider, set()).add(row.scope)
+    providers = dict(new)
+    for name, driver in old.items():
+        successor = new.get(name)
+        left = places.get(name, set()) - (successor.scopes if successor else frozenset())
+        drivers = driver.former if isinstance(driver, SweepOnly) else ()
+        was = present(driver)
+        if was is not None and was is not successor:
+            drivers = (was, *drivers)
+        former = [d for d in drivers if d.scopes & left]
+        if former:
+            providers[name] = SweepOnly(name, former, successor)
+    return providers
