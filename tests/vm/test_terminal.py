@@ -129,6 +129,7 @@ def test_a_shell_in_the_vm_is_a_terminal_there(two: Two) -> None:
         shell.wait_for(rb"/dev/pts/\d+\r\nroot\r\n")
         shell.type("echo begun-$((40+2)); sleep 600\n")
         shell.wait_for(rb"begun-42\r\n")
+        assert list((two.home.root / "tmp").iterdir()) == [], "a kill would leave no key"
         shell.type("\x03")  # ends the sleep there, and nothing here
         shell.wait_for(rb"# ")
         shell.type("echo ended-$?\n")

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -56,11 +57,10 @@ def _ssh(access: Access, address: Address, command: list[str]) -> int:
     program = shutil.which("ssh")
     if program is None:
         raise ConfigError("ssh: the program is missing", hint="apt-get install openssh-client")
-    with tempfile.TemporaryDirectory(prefix="vmrunner-ssh-") as directory:
-        key, hosts, troubles = (Path(directory, n) for n in ("key", "known_hosts", "troubles"))
-        key.touch(mode=0o600)
-        key.write_text(access.user_private)
-        hosts.write_text(f"vm {access.host_public}\n")
+    with ExitStack() as stack:
+        key = _memory(stack, access.user_private)
+        hosts = _memory(stack, f"vm {access.host_public}\n")
+        troubles = _memory(stack)
         options = {
             "IdentityFile": str(key),
             "IdentitiesOnly": "yes",
@@ -81,10 +81,20 @@ def _ssh(access: Access, address: Address, command: list[str]) -> int:
         if command:
             argv += [shlex.join(command)]
         done = subprocess.run(argv, check=False)
-        said = troubles.read_text(errors="replace").strip() if troubles.exists() else ""
+        said = troubles.read_text(errors="replace").strip()
     if done.returncode == _BROKEN and said:
         raise VmrunnerError(f"ssh: {said.splitlines()[-1]}")
     return done.returncode if done.returncode >= 0 else 128 - done.returncode
+
+
+def _memory(stack: ExitStack, text: str = "") -> Path:
+    """A file that only this user can open, by this process's name of it, and that no disk holds:
+    whatever kills us leaves no key behind."""
+    fd = os.memfd_create("vmrunner-ssh")
+    stack.callback(os.close, fd)
+    os.fchmod(fd, 0o600)  # ssh takes no key that others might read
+    os.write(fd, text.encode())
+    return Path(f"/proc/{os.getpid()}/fd/{fd}")
 
 
 @artifacts.command("ls")
