@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import shutil
 import signal
 import socket
@@ -60,6 +61,19 @@ MaxSessions 64
 MaxStartups 100:30:200
 """
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Inside, those who serve its connections stand still: TCP answers, SSH does not."""
+        found = _children(self.process.pid)
+        assert found, "nobody is connected"
+        for pid in found:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in found:
+                os.kill(pid, signal.SIGCONT)
+
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait()
@@ -74,6 +88,11 @@ def running(directory: Path) -> Iterator[Sshd]:
         yield sshd
     finally:
         sshd.stop()
+
+
+def _children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [each for child in map(int, text.split()) for each in (child, *_children(child))]
 
 
 def answers(address: Address) -> bool:

@@ -25,9 +25,10 @@ from typing import Any, Final
 import fabric
 import paramiko
 from invoke.runners import Runner
+from paramiko.packet import Packetizer
 
 from vmrunner.errors import VmrunnerError
-from vmrunner.exchange import CAPTURE, Alarm, Exchange
+from vmrunner.exchange import ASK_AFTER, CAPTURE, DEAD_AFTER, Alarm, Exchange
 from vmrunner.exchange import Lost as Lost
 from vmrunner.model import Access, Address
 
@@ -35,6 +36,8 @@ SEND_TIMEOUT: Final = 12_000  # milliseconds in which sent bytes must be acknowl
 WINDOW: Final = 8 * 1024 * 1024  # bytes a channel may have on its way to us
 PACKET: Final = 128 * 1024
 REKEY: Final = 1 << 35  # bytes
+PATIENCE: Final = ASK_AFTER + DEAD_AFTER  # seconds until a command must have begun
+MOST: Final = PACKET + 16 * 1024  # bytes of a packet with all that is around its data
 
 _HANDSHAKE: Final = (3.0, 5.0, 8.0, 15.0)  # patience of the first tries, and then of all
 _PAUSE: Final = (0.1, 0.2, 0.4, 0.7, 1.0)
@@ -147,6 +150,8 @@ class Dialer:
             client.close()
             wire.close()
             raise
+        # paramiko looks ten times a second whether it was closed. `hang_up` wakes it.
+        wire.settimeout(None)
         return Connection(connection, wire)
 
 
@@ -249,6 +254,14 @@ class _Wire(socket.socket):
             self.close()
 
 
+class _Packetizer(Packetizer):
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        """A peer may announce 4 GiB, and paramiko would gather them in memory."""
+        if n > MOST:
+            raise paramiko.SSHException(f"the peer announced a packet of {n} bytes")
+        return super().read_all(n, check_rekey)
+
+
 class _Transport(paramiko.Transport):
     def ask(self) -> None:
         """A question that every SSH server answers, if only by "no". Does not wait for it:
@@ -259,6 +272,21 @@ class _Transport(paramiko.Transport):
         message.add_boolean(True)
         self._send_user_message(message)  # type: ignore[attr-defined]  # not in its stubs
 
+    def begin(self, channel: Any, command: str) -> None:
+        """Have a command run. `channel.exec_command` would wait for the answer for ever: from a
+        frozen VM none comes, while a proxy on its host answers for it in TCP."""
+        message = paramiko.Message()
+        message.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+        message.add_int(channel.remote_chanid)
+        message.add_string("exec")
+        message.add_boolean(True)
+        message.add_string(command)
+        channel._event_pending()
+        self._send_user_message(message)  # type: ignore[attr-defined]
+        if not channel.event.wait(PATIENCE):
+            raise paramiko.SSHException(f"no command began within {PATIENCE:.0f} s")
+        channel._wait_for_event()  # over: raises what it was if not a "yes"
+
 
 def _transport(sock: Any, disabled_algorithms: Any = None) -> _Transport:
     """Large windows and packets, and the ciphers that cost one pass, first."""
@@ -267,10 +295,12 @@ def _transport(sock: Any, disabled_algorithms: Any = None) -> _Transport:
         default_window_size=WINDOW,
         default_max_packet_size=PACKET,
         disabled_algorithms=disabled_algorithms,
+        packetizer_class=_Packetizer,
     )
     # paramiko waits for itself, for ever, when a channel closes while it negotiates new keys, which
     # it does every 512 MiB. OpenSSH's own limit for AES is 64 GiB.
     transport.packetizer.REKEY_BYTES = REKEY
+    transport.channel_timeout = PATIENCE  # to open one; it would wait for an hour
     options = transport.get_security_options()
     options.ciphers = sorted(options.ciphers, key=lambda cipher: "gcm" not in cipher)
     return transport
@@ -278,6 +308,9 @@ def _transport(sock: Any, disabled_algorithms: Any = None) -> _Transport:
 
 class _Remote(fabric.runners.Remote):  # type: ignore[misc]  # fabric has no types
     """Fabric's runner with our reading in the place of its threads."""
+
+    def send_start_message(self, command: str) -> None:
+        self.channel.get_transport().begin(self.channel, command)
 
     def create_io_threads(self) -> Any:
         return {}, [], []

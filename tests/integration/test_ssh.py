@@ -8,7 +8,9 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,6 +115,22 @@ def test_pulse_is_called_on_time_and_when_woken_and_may_run_commands(
     assert 0.1 <= beats[2] - beats[1] < 5
 
 
+def test_a_packet_that_would_fill_the_memory_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def announce() -> None:
+            with server.accept()[0] as peer:
+                peer.sendall(b"SSH-2.0-hostile\r\n" + (0x7FFFFFFC).to_bytes(4, "big") + bytes(64))
+                while peer.recv(4096):
+                    """Until it hangs up."""
+
+        threading.Thread(target=announce, daemon=True).start()
+        made = keys.generate()
+        dialer = ssh.Dialer(Access(user_private=made.private, host_public=made.public))
+        with pytest.raises(ssh.Unreachable, match="announced a packet of 21474"):
+            dialer.connect(Address(*server.getsockname()[:2]), timeout=0.05)
+
+
 @pytest.fixture
 def offended(tmp_path: Path) -> Iterator[Sshd]:
     """An sshd of its own: OpenSSH makes everybody wait after a failed login."""
@@ -180,6 +198,50 @@ def test_a_black_hole_is_noticed_in_15_seconds(sshd: Sshd, proxy: Proxy) -> None
         connection.stream("for i in 1 2 3; do echo $i; done; sleep 100", take)
     assert 10 < time.monotonic() - begun < 15
     connection.close()
+
+
+def test_a_frozen_sshd_is_noticed_when_a_command_begins(sshd: Sshd, proxy: Proxy) -> None:
+    """Its TCP answers, as that of a frozen VM behind a proxy on the host."""
+    connection = dial(sshd, proxy.address)
+    with sshd.frozen():
+        assert_lost(connection)
+    connection.close()
+
+
+def test_a_sshd_that_freezes_before_it_starts_a_command_is_noticed(
+    sshd: Sshd, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = dial(sshd, proxy.address)
+    with ExitStack() as ice:
+
+        def opened(self: Any, *args: Any, **kwargs: Any) -> Any:
+            channel = open_session(self, *args, **kwargs)
+            ice.enter_context(sshd.frozen())
+            return channel
+
+        open_session = ssh._Transport.open_session
+        monkeypatch.setattr(ssh._Transport, "open_session", opened)
+        assert_lost(connection)
+    connection.close()
+
+
+def assert_lost(connection: ssh.Connection) -> None:
+    """A command ends as lost, in a while; it would have hung for an hour, or for ever."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            connection.run("true", timeout=5)
+        except BaseException as error:  # noqa: BLE001  the test looks at it
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(60)
+    ended = not thread.is_alive()
+    connection.close()
+    assert ended, "the command hangs"
+    assert isinstance(errors[0], ssh.Lost), errors
 
 
 def test_a_quiet_command_on_a_living_connection_is_left_alone(sshd: Sshd, proxy: Proxy) -> None:
