@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shlex
 import tomllib
 from pathlib import Path
@@ -87,6 +88,28 @@ def test_python(block: Block, place: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("vmrunner.api.Wiring", Wiring)
     source = "\n" * block.line + block.text
     exec(compile(source, block.page, "exec"), {"__name__": "example"})
+
+
+@pytest.mark.parametrize("program", sorted(ROOT.glob("examples/*.py")), ids=lambda p: p.name)
+def test_programs(
+    program: Path,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (place / "vmrunner.toml").write_text("[providers.local]\nkind = 'fake'\n")
+    monkeypatch.setattr("vmrunner.api.Wiring", Wiring)
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(program), run_name="__main__")
+    assert left.value.code == 0
+    assert "success, exit code 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "file", sorted(ROOT.glob("examples/**/*.yml")), ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_job_files(file: Path) -> None:
+    assert jobfile.read(file.read_bytes()).jobs
 
 
 @pytest.mark.parametrize("block", blocks("toml"))
