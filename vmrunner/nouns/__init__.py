@@ -1,0 +1,1 @@
+"""The nouns, in three files; everybody imports them from `vmrunner.model`."""

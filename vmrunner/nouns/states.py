@@ -1,0 +1,81 @@
+"""Where builds and instances are, and why they end."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class BuildState(StrEnum):
+    """Where a build is; the order of members is the order of life."""
+
+    QUEUED = "queued"
+    PROVISIONING = "provisioning"
+    BOOTING = "booting"
+    CONNECTING = "connecting"
+    PREPARING = "preparing"
+    RUNNING = "running"
+    COLLECTING = "collecting"
+    HELD = "held"
+    FINISHED = "finished"
+
+
+class Result(StrEnum):
+    """How a build ended."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+
+
+class Reason(StrEnum):
+    """Why a build ended so. Stable words: scripts branch on them."""
+
+    EXIT_CODE = "exit_code"
+    SIGNAL = "signal"
+    OUT_OF_MEMORY = "out_of_memory"
+    DISK_FULL = "disk_full"
+    STEP_TIMEOUT = "step_timeout"
+    BUILD_TIMEOUT = "build_timeout"
+    DEADLINE = "deadline"
+    USER = "user"
+    OWNER_GONE = "owner_gone"
+    QUEUE_TIMEOUT = "queue_timeout"
+    NO_CAPACITY = "no_capacity"
+    QUOTA = "quota"
+    CREDENTIALS = "credentials"
+    IMAGE = "image"
+    BOOT_FAILED = "boot_failed"
+    VM_LOST = "vm_lost"
+    PREEMPTED = "preempted"
+    CONNECTION_LOST = "connection_lost"
+    BUDGET = "budget"
+    INTERNAL = "internal"
+
+
+class InstanceState(StrEnum):
+    """Where an instance is. One way only; there is no "failed": the death reason says why."""
+
+    REQUESTED = "requested"  # the row is written; the provider has not answered
+    BOOTING = "booting"  # accepted; we hold its reference
+    READY = "ready"  # SSH answered with the host key that we planted
+    BUSY = "busy"  # the build's steps run
+    HELD = "held"  # kept for debugging
+    DELETING = "deleting"  # it must die, and it is not yet seen dead
+    GONE = "gone"  # seen dead
+
+
+class Death(StrEnum):
+    """Why an instance or resource must die, in the reaper's order of priority."""
+
+    EXPIRED = "expired"
+    LEFTOVER = "leftover"
+    DUPLICATE = "duplicate"
+    CANCELLED = "cancelled"
+    STUCK = "stuck"
+    ABANDONED = "abandoned"
+    ORPHAN = "orphan"
+    VANISHED = "vanished"
+    DONE = "done"  # its build ended: the owner deletes it
+    REFUSED = "refused"  # the provider never made it
