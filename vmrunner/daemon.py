@@ -286,7 +286,9 @@ def _trigger(line: str) -> Any:
     try:
         cron = crontab.parse(line)
     except ValueError as error:
-        raise ConfigError(f"reaper.sweep: {line!r}: {error}", hint='for instance "*/5 * * * *"') from error
+        raise ConfigError(
+            f"reaper.sweep: {line!r}: {error}", hint='for instance "*/5 * * * *"'
+        ) from error
     fields = {
         "minute": _numbers(cron.minutes),
         "hour": _numbers(cron.hours),
