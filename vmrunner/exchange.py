@@ -79,8 +79,9 @@ class Exchange:
         due, woken = 0.0, 0
         while True:
             self._alarm.bell.clear()
+            ended = channel.closed  # before the look for bytes: the last may come in between
             got = self._receive(channel)
-            if not got and channel.closed:
+            if ended and not got:
                 break
             now = time.monotonic()
             if got or now >= due or woken != self._alarm.wakes:
