@@ -21,10 +21,11 @@ SUPERVISOR = """#!{python}
 import os, sys
 sys.path.insert(0, {root!r})
 os.environ["PATH"] = {programs!r} + ":" + os.environ["PATH"]
-from vmrunner.guest import build, docker, follow, supervisor
+from vmrunner.guest import artifacts, build, docker, follow, supervisor
 from vmrunner.guest.state import Place
 docker.SOCKET = {socket!r}
 build.TERM_GRACE = 1.0
+build.STARTS = {starts}
 follow.DEAD_AFTER = 3.0
 sys.exit(supervisor.main(sys.argv[1:], Place({run!r}, {lib!r}), {work!r}))
 """
@@ -38,7 +39,9 @@ echo $! >>{pids}
 class Guest:
     """`supervisor` is the path of its program. Container images are names that it "has"."""
 
-    def __init__(self, directory: Path, images: Sequence[str] = ("debian:trixie",)) -> None:
+    def __init__(
+        self, directory: Path, images: Sequence[str] = ("debian:trixie",), *, starts: int = 1000
+    ) -> None:
         self.directory = directory
         self.work = directory / "work"
         self.run = directory / "run"
@@ -61,6 +64,7 @@ class Guest:
                 root=str(ROOT),
                 programs=str(programs),
                 socket=str(directory / "docker.sock"),
+                starts=starts,
                 run=str(self.run),
                 lib=str(directory / "lib"),
                 work=str(self.work),
@@ -71,6 +75,11 @@ class Guest:
     def _program(path: Path, text: str) -> None:
         path.write_text(text)
         path.chmod(0o755)
+
+    def set(self, line: str) -> None:
+        """A limit of the supervisor's own, from its next command on."""
+        text = Path(self.supervisor).read_text()
+        self._program(Path(self.supervisor), text.replace("sys.exit(", f"{line}\nsys.exit(", 1))
 
     def call(self, *words: str, epoch: int = 1, stdin: bytes = b"") -> subprocess.CompletedProcess:
         argv = [self.supervisor, words[0], "--epoch", str(epoch), *words[1:]]
@@ -142,6 +151,8 @@ class Dockerd:
         self.process: subprocess.Popen[bytes] | None = None
         self.start_error: tuple[int, str] | None = None
         self.oom_killed = False
+        self.wait_bodies: list[bytes] = []  # what the next waits are told instead
+        self.dies_at_inspect = False  # after the head of its answer
         docker = self
 
         class Handler(socketserver.StreamRequestHandler):
@@ -155,6 +166,9 @@ class Dockerd:
                 with suppress(BrokenPipeError):
                     if path.endswith("/wait") and docker.created:  # its head comes at once
                         self.wfile.write(b"HTTP/1.0 200 X\r\n\r\n")
+                        if docker.wait_bodies:
+                            self.wfile.write(docker.wait_bodies.pop(0))
+                            return
                         self.wfile.write(json.dumps(docker.answer(method, path, body)[1]).encode())
                         return
                     status, answer = docker.answer(method, path, body)
@@ -182,6 +196,8 @@ class Dockerd:
         if name.endswith("/start"):
             return self._start()
         if name.endswith("/json"):
+            if self.dies_at_inspect:
+                return 200, None
             return 200, {"Id": "c0ffee", "State": {"Pid": 0, "OOMKilled": self.oom_killed}}
         if name.endswith("/kill"):
             return self._kill()

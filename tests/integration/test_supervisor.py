@@ -257,6 +257,40 @@ def test_a_supervisor_that_stays_dead_is_noticed(guest: Guest) -> None:
         assert follower.wait(20) == 5
 
 
+def test_a_supervisor_that_dies_again_and_again_is_given_up(tmp_path: Path) -> None:
+    """Each start lives for a moment, so at no look it has been dead for long."""
+    with booted(tmp_path / "vm", starts=5) as guest:
+        guest.docker.wait_bodies = [b'{"StatusCode":"never"}'] * 1000
+        argv = [guest.supervisor, "start", "--epoch", "1", "0", "0"]
+        with subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as follower:
+            assert follower.stdin is not None
+            follower.stdin.write(job("sleep 60"))
+            follower.stdin.close()
+            wait_for(lambda: guest.docker.process is not None)
+            again = [guest.supervisor, "run"]
+            for _ in range(60):  # what systemd does, at once instead of after half a second
+                if subprocess.run(again, stderr=subprocess.DEVNULL, check=False).returncode == 0:
+                    break
+            else:
+                follower.kill()
+                pytest.fail("it was started 60 times and never given up")
+            assert follower.wait(20) == 5
+
+
+def test_a_dockerd_that_dies_while_it_is_waited_for_is_asked_again(guest: Guest) -> None:
+    guest.docker.wait_bodies = [b"", b"{}", b'{"Stat']
+    got = start(guest, job("echo one; sleep 1; exit 4"))
+    assert (got.log, got.ended) == (b"one\n", Ended("exit_code", 4, ""))
+
+
+def test_a_dockerd_that_dies_while_it_is_asked_how_it_ended_costs_only_that(guest: Guest) -> None:
+    guest.docker.dies_at_inspect = True
+    got = start(guest, job("exit 137"))
+    assert got.ended == Ended("signal", 137, "ended by signal 9")
+
+
 def test_a_missing_container_image_is_named_with_those_there_are(guest: Guest) -> None:
     got = start(guest, job("true", container="nope:1"))
     assert got.ended is not None
@@ -303,3 +337,57 @@ def test_unpack_replaces_and_collect_brings(guest: Guest) -> None:
     assert json.loads(line) == [2, 0, 1, 0, 0, 0]
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert sorted(tar.getnames()) == ["./a/.hidden", "./a/x", "./b"]
+
+
+def collected(guest: Guest, *globs: str) -> tuple[list[int], list[str]]:
+    """What each glob matched, and the names in the archive, in no order."""
+    done = guest.call("collect", stdin=json.dumps(globs).encode())
+    assert done.returncode == 0, done.stderr
+    line, _, data = done.stdout.partition(b"\n")
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return json.loads(line), sorted(tar.getnames())
+
+
+@pytest.mark.parametrize(
+    "globs", [["dist/**"], ["dist"], ["dist/"], ["dist/**", "dist", "**/x", "dist/a/b/*"]]
+)
+def test_collect_packs_each_file_once(guest: Guest, globs: list[str]) -> None:
+    (guest.work / "dist/a/b").mkdir(parents=True)
+    for name in ("dist/x", "dist/a/x", "dist/a/b/x"):
+        (guest.work / name).touch()
+    _, names = collected(guest, *globs)
+    assert names == [
+        "./dist",
+        "./dist/a",
+        "./dist/a/b",
+        "./dist/a/b/x",
+        "./dist/a/x",
+        "./dist/x",
+    ]
+
+
+def test_collect_walks_through_no_link_but_those_that_are_named(guest: Guest) -> None:
+    (guest.work / "real").mkdir(parents=True)
+    (guest.work / "real" / "x").touch()
+    (guest.work / "real" / "here").symlink_to(".")
+    (guest.work / "real" / "there").symlink_to(".")
+    (guest.work / "latest").symlink_to("real")
+    assert collected(guest, "**/x") == ([1], ["./real/x"])
+    assert collected(guest, "latest/x", "latest") == ([1, 1], ["./latest/x"])
+    assert collected(guest, "latest") == ([1], ["./latest"])
+    below = ["./latest/here", "./latest/there", "./latest/x"]  # the link would be in their way
+    assert collected(guest, "latest/**", "latest") == ([4, 1], below)
+    assert collected(guest, "*/x") == ([2], ["./latest/x", "./real/x"])
+    assert collected(guest, "*/nothing", "none/**") == ([0, 0], [])
+
+
+@pytest.mark.parametrize(("limit", "word"), [("SECONDS = -1.0", "took"), ("NAMES = 2", "over 2")])
+def test_a_collect_that_finds_too_much_says_so(guest: Guest, limit: str, word: str) -> None:
+    guest.work.mkdir()
+    for name in "abc":
+        (guest.work / name).touch()
+    guest.set(f"artifacts.{limit}")
+    done = guest.call("collect", stdin=b'["*"]')
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert word in done.stderr.decode()
+    assert "narrow the globs" in done.stderr.decode()

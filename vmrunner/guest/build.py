@@ -28,6 +28,7 @@ TICK = 1.0  # seconds between looks at timeouts and the disk
 TERM_GRACE = 10.0  # from TERM to KILL
 KILL_GRACE = 60.0  # from KILL to "it will not die"
 DOCKER_RETRIES = 30  # seconds that a restarting dockerd is waited for
+STARTS = 20  # of `run` in the life of a VM
 DISK_LOW = 32 << 20  # bytes free on the work directory's disk that count as full
 
 
@@ -69,6 +70,14 @@ def _received(connection: socket.socket) -> bytes:
         return connection.recv(65536)
     except OSError as error:
         raise docker.DockerError(0, f"dockerd did not answer: {error}") from error
+
+
+def _exit_code(response: bytes) -> int:
+    """What Docker answered to a wait. Its head comes first: a dockerd that dies leaves it alone."""
+    answer = docker.decoded(response)
+    if not isinstance(answer, dict) or "StatusCode" not in answer:
+        raise docker.DockerError(0, "dockerd ended in the middle of an answer")
+    return int(answer["StatusCode"])
 
 
 class Build:
@@ -188,7 +197,7 @@ class Build:
                 if exit_wait.fileno() in ready and (part := _received(exit_wait)):
                     response += part
                 elif exit_wait.fileno() in ready:
-                    code = int(docker.decoded(response)["StatusCode"])
+                    code = _exit_code(response)
                     while self._copy(READ):
                         pass
                     return code
@@ -292,7 +301,7 @@ class Build:
         """Lines of a file in the container's cgroup; none when it cannot be read."""
         try:
             if not self._pid:
-                found = docker.call("GET", f"/containers/{docker.NAME}/json")
+                found = docker.inspect()
                 self._id, self._pid = str(found["Id"]), int(found["State"]["Pid"])
             with open(f"/proc/{self._pid}/cgroup", encoding="utf-8") as file:
                 path = file.read().strip().rpartition("::")[2]
@@ -339,7 +348,7 @@ class Build:
 
     def _docker_saw_oom(self) -> bool:
         try:
-            state = docker.call("GET", f"/containers/{docker.NAME}/json")["State"]
+            state = docker.inspect()["State"]
         except docker.DockerError:
             return False
         return bool(state.get("OOMKilled"))
@@ -350,7 +359,8 @@ class Build:
 
 
 def run(place: Place, *, work: str) -> int:
-    """The whole of `supervisor run`. Does nothing when another one is at it."""
+    """The whole of `supervisor run`. Does nothing when another one is at it, nor after too many
+    starts: one that dies each time is then seen to be dead by whoever follows."""
     for _ in range(20):  # others hold the lock for a moment to see whether we live
         lock = place.alive()
         if lock is not None:
@@ -358,6 +368,9 @@ def run(place: Place, *, work: str) -> int:
         time.sleep(0.1)
     else:
         return 0
-    Build(place, work=work).run()
+    starts = int(place.read("starts") or 0) + 1
+    if starts <= STARTS:
+        place.write("starts", str(starts))
+        Build(place, work=work).run()
     os.close(lock)
     return 0

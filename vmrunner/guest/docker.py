@@ -80,6 +80,14 @@ def decoded(response: bytes) -> Any:
     return value
 
 
+def inspect() -> dict[str, Any]:
+    """What Docker knows of the container."""
+    found = call("GET", f"/containers/{NAME}/json")
+    if not isinstance(found, dict):
+        raise DockerError(0, "dockerd ended in the middle of an answer")
+    return found
+
+
 def images() -> list[str]:
     """The names of the container images that this VM has."""
     found = call("GET", "/images/json") or []

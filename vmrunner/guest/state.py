@@ -3,6 +3,7 @@
 RUN/epoch, job.json, cancel    0600; the job holds the build's secrets, so RUN is a tmpfs
 RUN/lock                       held while one of them is read and written
 RUN/alive                      locked by `run` as long as it lives
+RUN/starts                     how often it was started
 RUN/spool/log, events          a tmpfs of their own: a full disk loses no line
 RUN/box/                       what the container sees read-only at /vmrunner
 RUN/secrets/                   what it sees read-only at /run/secrets

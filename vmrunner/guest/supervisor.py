@@ -8,8 +8,9 @@
     status  --epoch E                              one JSON line
     run                                            the systemd unit itself
 
-Exit codes: 3 a stale epoch, 4 the log is shorter than OFFSET, 5 the supervisor died, 6 this VM
-has started another attempt, 1 anything else, with a line on stderr.
+Exit codes: 2 artifacts that cannot be packed, 3 a stale epoch, 4 the log is shorter than OFFSET,
+5 the supervisor died, 6 this VM has started another attempt, 1 anything else, with a line on
+stderr.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .state import Events, Place, Stale
 WORK = "/work"
 STALE = 3
 OTHER_ATTEMPT = 6
+UNCOLLECTED = 2  # as tar says it: 1 is only a file that changed while it was read
 UNIT = "vmrunner-build"
 INPUT = 32 << 20  # bytes of a job at most
 
@@ -170,21 +172,16 @@ def status(ask: Ask) -> int:
 
 def collect(ask: Ask) -> int:
     """How many files each glob matches, as one JSON line; then a tar of them."""
-    from glob import iglob
+    from .artifacts import TooMuch, find
 
-    counts = []
-    names: dict[str, None] = {}
-    for glob in json.loads(sys.stdin.buffer.read(INPUT)):
-        found = [
-            name
-            for name in iglob(glob, root_dir=ask.work, recursive=True, include_hidden=True)
-            if name and not name.startswith("/") and ".." not in name.split("/")
-        ]
-        counts.append(len(found))
-        names.update(dict.fromkeys(found))
-    listing = f"{ask.place.run}/artifacts"
-    with open(listing, "wb") as file:
-        file.writelines(b"./" + os.fsencode(name) + b"\0" for name in names)
+    try:
+        counts, names = find(ask.work, json.loads(sys.stdin.buffer.read(INPUT)))
+        listing = f"{ask.place.run}/artifacts"
+        with open(listing, "wb") as file:
+            file.writelines(b"./" + os.fsencode(name) + b"\0" for name in names)
+    except (TooMuch, OSError) as error:
+        print(error, file=sys.stderr)
+        return UNCOLLECTED
     os.write(1, json.dumps(counts).encode() + b"\n")
     tar = ["tar", "--create", *ask.gzip, "--hard-dereference", f"--directory={ask.work}"]
     return os.execvp(tar[0], [*tar, "--null", "--verbatim-files-from", f"--files-from={listing}"])
