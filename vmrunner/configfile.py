@@ -21,8 +21,17 @@ from vmrunner.errors import ConfigError
 from vmrunner.explain import Where, explained
 
 PREFIX: Final = "VMRUNNER_"
-#: Variables that are ours, but no settings.
-NOT_SETTINGS: Final = frozenset({"VMRUNNER_CONFIG", "VMRUNNER_DEBUG"})
+#: Variables that are ours, but no settings. Builds have the third and fourth, an image's own
+#: provisioning the last.
+NOT_SETTINGS: Final = frozenset(
+    {
+        "VMRUNNER_CONFIG",
+        "VMRUNNER_DEBUG",
+        "VMRUNNER_BUILD",
+        "VMRUNNER_ATTEMPT",
+        "VMRUNNER_PLATFORM",
+    }
+)
 _SHORT: Final = {"DATABASE_URL": ("database", "url")}
 DEFAULT_PROVIDERS: Final[Mapping[str, Any]] = {"local": {"kind": "qemu"}}
 

@@ -92,6 +92,12 @@ def test_environment_alone_can_change_the_default_provider(tmp_path: Path) -> No
     assert loaded.settings.provider_options("local") == {"accel": "tcg"}
 
 
+def test_what_a_build_finds_in_its_environment_is_no_setting(tmp_path: Path) -> None:
+    """vmrunner may be what a build of vmrunner's runs."""
+    loaded = load(tmp_path, VMRUNNER_BUILD="b-1", VMRUNNER_ATTEMPT="1", VMRUNNER_PLATFORM="local")
+    assert all(origin == "default" for _, _, origin in loaded.rows())
+
+
 def test_short_names_of_the_environment(tmp_path: Path) -> None:
     settings = load(
         tmp_path,
