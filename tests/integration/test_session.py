@@ -321,6 +321,7 @@ LIES = {
     "a stale epoch": ("exit 3", "there is none"),
     "a log that shrank": ("exit 4", "shorter"),
     "a dead supervisor": ("exit 5", "died"),
+    "an empty frame": ("printf 'L 0 0\\n'", "empty frame"),
 }
 
 
@@ -336,6 +337,70 @@ def test_a_vm_that_lies_gets_an_error_with_a_reason(
     verdict = world.run("true", log_bytes=1 << 20)
     assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
     assert message in verdict.message
+
+
+def test_a_vm_that_hangs_up_each_time_gets_no_busy_loop(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it was known to us, a VM might have us connect as fast as it can hang up."""
+    monkeypatch.setattr(module, "PAUSE", (0.0, 0.0, 0.0, 3600.0))
+    monkeypatch.setattr(module, "SUPERVISOR", hangs_up(tmp_path, "start"))
+    running = Running(world.session("true"))
+    wait_for(lambda: world.record.kinds().count("connection_lost") == 3)
+    running.session.stop(Reason.USER)
+    assert running.wait(10).reason is Reason.USER
+    assert world.proxy.connections == 3
+
+
+def hangs_up(directory: Path, word: str) -> str:
+    """A supervisor that kills its own sshd when it hears the word."""
+    liar = directory / "liar"
+    liar.write_text(f'#!/bin/sh\n[ $1 = {word} ] || exec {module.SUPERVISOR} "$@"\n{HANG_UP}\n')
+    liar.chmod(0o755)
+    return str(liar)
+
+
+# The nearest sshd above is the connection's own.
+HANG_UP = """p=$PPID
+case $(cat /proc/$p/comm) in sshd*) ;; *) p=$(cut -d' ' -f4 /proc/$p/stat) ;; esac
+kill -9 $p
+sleep 9"""
+
+
+def test_a_vm_that_never_begins_the_steps_is_given_up(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = tmp_path / "silent"
+    silent.write_text("#!/bin/sh\nsleep 60\n")
+    silent.chmod(0o755)
+    monkeypatch.setattr(module, "SUPERVISOR", str(silent))
+    monkeypatch.setattr(module, "START_PATIENCE", 1.0)
+    verdict = world.run("true")
+    assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
+    assert "did not begin" in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("globs", "result", "reason"),
+    [([], Result.SUCCESS, Reason.EXIT_CODE), (["a"], Result.CANCELLED, Reason.USER)],
+)
+def test_a_wish_after_the_end_changes_only_what_is_not_there_yet(
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    globs: list[str],
+    result: Result,
+    reason: Reason,
+) -> None:
+    """The build has ended well, and then the VM cannot be reached any more."""
+    monkeypatch.setattr(module, "PAUSE", (0.0, 3600.0))
+    monkeypatch.setattr(module, "SUPERVISOR", hangs_up(tmp_path, "collect"))
+    running = Running(world.session("true", rules=[ArtifactRule(glob=glob) for glob in globs]))
+    if globs:
+        wait_for(lambda: world.record.kinds().count("connection_lost") == 2)
+        running.session.stop(Reason.USER)
+    verdict = running.wait(20)
+    assert (verdict.result, verdict.reason, verdict.exit_code) == (result, reason, 0)
 
 
 def test_nothing_remains(world: World) -> None:

@@ -99,6 +99,8 @@ class Frames:
             if not is_log and not (words[0] == b"E" and len(words) == 2):
                 raise Lie("the VM sent a frame of an unknown kind")
             size = _number(words[-1], LOG_PIECE if is_log else EVENT)
+            if not size:
+                raise Lie("the VM sent an empty frame")
             if len(self._buffer) < end + 1 + size:
                 return
             body = bytes(self._buffer[end + 1 : end + 1 + size])

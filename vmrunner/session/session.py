@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from vmrunner.errors import ConfigError
 from vmrunner.exchange import PIECE
 from vmrunner.model import BuildState, Reason, Result
 from vmrunner.session.collect import Uncollected, collect
+from vmrunner.session.ending import verdict_of
 from vmrunner.session.frames import Ended, Event, Frames, Lie, Log
 from vmrunner.session.job import Job, Reporter, Verdict, order
 from vmrunner.session.relay import Relay
@@ -30,10 +32,12 @@ SUPERVISOR: Final = "/usr/lib/vmrunner/supervisor"
 GENTLE: Final = frozenset({Reason.USER, Reason.OWNER_GONE, Reason.BUDGET})
 
 CANCEL_PATIENCE: Final = 30.0  # seconds until a cancelled build has ended
+START_PATIENCE: Final = 300.0  # seconds from the order until the VM must say that it began
 TIMEOUT_PATIENCE: Final = 120.0  # seconds past its timeout until the supervisor counts as broken
 LAST_ARTIFACTS: Final = 60.0  # seconds for the artifacts of a cancelled build
 MISHAPS: Final = 3  # times that the supervisor may break off on a connection that lives
 PROGRESS: Final = 2.0  # seconds between events while the source goes in
+PAUSE: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before a connection, after so many in vain
 
 _STALE, _SHRUNK, _DEAD, _OTHER = 3, 4, 5, 6  # the supervisor's exit codes
 
@@ -67,8 +71,10 @@ class Session:
         self._dialer = ssh.Dialer(job.access)
         self._connection: ssh.Connection | None = None
         self._stop: Reason | None = None
+        self._stopping = threading.Event()
         self._cancelled_at: float | None = None  # when the build was told, by `time.monotonic`
-        self._steps_until: float | None = None  # when the supervisor must have ended it
+        self._until: float | None = None  # when the supervisor must have begun it, then ended it
+        self._is_running = False
         self._unpacked = False
         self._mishaps = 0
         self._ended: Ended | None = None
@@ -82,6 +88,7 @@ class Session:
         """End it. A gentle reason lets the build end and artifacts come; others do not wait."""
         if self._stop is None or (self._stop in GENTLE and reason not in GENTLE):
             self._stop = reason
+        self._stopping.set()
         connection = self._connection
         if connection is not None:
             connection.wake()
@@ -109,7 +116,10 @@ class Session:
 
     def _run(self) -> Verdict:
         connected = False
+        vain, had = 0, (0, 0)
         while True:
+            self._check_stop()
+            self._stopping.wait(PAUSE[min(vain, len(PAUSE) - 1)])
             self._check_stop()
             left = self._job.instance.deadline - self._now()
             timeout = left if connected else min(self._job.boot_seconds, left)
@@ -130,6 +140,9 @@ class Session:
                 self._relay.flush()
                 self._relay.resume(self._relay.offset)
                 self._frames.resume(self._relay.offset)
+                # A VM that hangs up each time gets no loop that is as fast as it likes.
+                has = (self._relay.offset, self._frames.seen)
+                vain, had = (0 if has != had else vain + 1), has
             finally:
                 connection, self._connection = self._connection, None
                 connection.close()
@@ -147,7 +160,7 @@ class Session:
     def _unreachable(self, error: ssh.Unreachable, *, connected: bool) -> Verdict:
         self._relay.abandon()
         if self._ended is not None:
-            return self._without_artifacts(self._verdict(self._ended), str(error))
+            return self._cut_off(self._ended, str(error))
         reason = Reason.CONNECTION_LOST if connected else Reason.BOOT_FAILED
         return Verdict(result=Result.ERROR, reason=reason, message=str(error), lost=True)
 
@@ -159,7 +172,7 @@ class Session:
             while self._ended is None:
                 self._follow(connection)
             self._relay.finish()
-        return self._collect(connection, self._verdict(self._ended))
+        return self._collect(connection, verdict_of(self._ended))
 
     def _command(self, *words: str) -> str:
         epoch = str(self._job.build.epoch)
@@ -209,6 +222,8 @@ class Session:
         """Start the steps unless they were, and follow them. Raises Lost, Lie."""
         message = order(self._job)
         self._reporter.steps_started()
+        if self._until is None:
+            self._until = time.monotonic() + START_PATIENCE
         offset, seen = str(self._relay.offset), str(self._frames.seen)
         done = connection.stream(
             self._command("start", offset, seen), self._hear, stdin=[message], pulse=self._pulse
@@ -239,9 +254,9 @@ class Session:
         self._reporter.event(event.kind, offset=event.offset, **event.data)
 
     def _running(self) -> None:
-        if self._steps_until is None:
-            timeout = self._job.build.spec.timeout + TIMEOUT_PATIENCE
-            self._steps_until = time.monotonic() + timeout
+        if not self._is_running:
+            self._is_running = True
+            self._until = time.monotonic() + self._job.build.spec.timeout + TIMEOUT_PATIENCE
             self._reporter.state(BuildState.RUNNING)
 
     def _believe(self, ended: Ended) -> None:
@@ -271,9 +286,8 @@ class Session:
 
     def _collect(self, connection: ssh.Connection, verdict: Verdict) -> Verdict:
         """Bring the artifacts that are wanted after such an end."""
-        succeeded = verdict.result is Result.SUCCESS
-        globs = [rule.glob for rule in self._job.build.spec.artifacts if rule.always or succeeded]
-        if not globs or self._ended is None or self._ended.reason is Reason.IMAGE:
+        globs = self._wanted(verdict)
+        if not globs:
             return verdict
         self._reporter.state(BuildState.COLLECTING)
         until = time.monotonic() + LAST_ARTIFACTS if verdict.result is Result.CANCELLED else None
@@ -309,17 +323,30 @@ class Session:
             return replace(verdict, message=f"artifacts: {names} matched nothing")
         return verdict
 
+    def _wanted(self, verdict: Verdict) -> list[str]:
+        """The globs of what is to be brought after such an end."""
+        if verdict.reason is Reason.IMAGE:
+            return []
+        succeeded = verdict.result is Result.SUCCESS
+        return [rule.glob for rule in self._job.build.spec.artifacts if rule.always or succeeded]
+
+    def _cut_off(self, ended: Ended, why: str) -> Verdict:
+        """It had ended, and nothing more can come."""
+        verdict = verdict_of(ended)
+        return self._without_artifacts(verdict, why) if self._wanted(verdict) else verdict
+
     def _without_artifacts(self, verdict: Verdict, why: str) -> Verdict:
         """A build that asked for artifacts and got none has not succeeded; another end stays."""
         if verdict.result is not Result.SUCCESS:
             return replace(verdict, message="; ".join(filter(None, [verdict.message, why])))
-        gone = self._stop is not None and self._stop not in GENTLE
+        if self._stop in GENTLE:
+            return replace(verdict, result=Result.CANCELLED, reason=self._stop, message=why)
         return Verdict(
             result=Result.ERROR,
-            reason=self._stop if gone and self._stop else Reason.INTERNAL,
+            reason=self._stop or Reason.INTERNAL,
             exit_code=verdict.exit_code,
             message=why,
-            lost=gone and self._stop is not Reason.DEADLINE,
+            lost=self._stop is not None and self._stop is not Reason.DEADLINE,
         )
 
     # --- stopping ----------------------------------------------------------------------------
@@ -335,20 +362,23 @@ class Session:
         if self._stop is not None:
             self._cancel(self._stop, now)
             wait = min(wait, 1.0)
-        if self._steps_until is not None:
-            if now >= self._steps_until:
-                self._relay.abandon()
-                message = "the VM did not end the build at its timeout"
-                raise _Over(
-                    Verdict(result=Result.TIMEOUT, reason=Reason.BUILD_TIMEOUT, message=message)
-                )
-            wait = min(wait, self._steps_until - now)
+        if self._until is not None:
+            if now >= self._until:
+                raise _Over(self._overdue())
+            wait = min(wait, self._until - now)
         return wait
+
+    def _overdue(self) -> Verdict:
+        self._relay.abandon()
+        if self._is_running:
+            message = "the VM did not end the build at its timeout"
+            return Verdict(result=Result.TIMEOUT, reason=Reason.BUILD_TIMEOUT, message=message)
+        message = f"the VM did not begin the steps in {START_PATIENCE:.0f} s"
+        return Verdict(result=Result.ERROR, reason=Reason.INTERNAL, message=message)
 
     def _cancel(self, reason: Reason, now: float) -> None:
         """Tell the build once; stop waiting for it after a while."""
-        running = self._steps_until is not None
-        if reason not in GENTLE or not running or self._connection is None:
+        if reason not in GENTLE or not self._is_running or self._connection is None:
             raise _Stopped(reason)
         if self._cancelled_at is None:
             self._cancelled_at = now
@@ -358,27 +388,9 @@ class Session:
 
     def _verdict_of_stop(self, reason: Reason) -> Verdict:
         if self._ended is not None:
-            return self._without_artifacts(self._verdict(self._ended), f"cut off by {reason}")
+            return self._cut_off(self._ended, f"cut off by {reason}")
         if reason in GENTLE:
             return Verdict(result=Result.CANCELLED, reason=reason)
         if reason is Reason.DEADLINE:
             return Verdict(result=Result.TIMEOUT, reason=reason)
         return Verdict(result=Result.ERROR, reason=reason, lost=True)
-
-    def _verdict(self, ended: Ended) -> Verdict:
-        """What the supervisor's last event means."""
-        message = ended.message
-        match ended.reason:
-            case Reason.EXIT_CODE:
-                result = Result.FAILURE if ended.exit_code else Result.SUCCESS
-            case Reason.SIGNAL | Reason.OUT_OF_MEMORY | Reason.DISK_FULL:
-                result = Result.FAILURE
-            case Reason.STEP_TIMEOUT | Reason.BUILD_TIMEOUT:
-                result = Result.TIMEOUT
-            case Reason.USER | Reason.OWNER_GONE | Reason.BUDGET:
-                result = Result.CANCELLED
-            case _:
-                result = Result.ERROR
-        return Verdict(
-            result=result, reason=ended.reason, exit_code=ended.exit_code, message=message
-        )
