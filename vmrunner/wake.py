@@ -91,9 +91,11 @@ class Listener:
                 return False
             self._waiting = True
         try:
-            readers = [self._read] + ([self._socket.fileno()] if self._socket else [])
-            ready, _, _ = select.select(readers, [], [], max(0.0, timeout))
-            for fd in ready:
+            poll = select.poll()
+            for fd in [self._read] + ([self._socket.fileno()] if self._socket else []):
+                poll.register(fd, select.POLLIN)
+            ready = poll.poll(max(0.0, timeout) * 1000)
+            for fd, _ in ready:
                 with contextlib.suppress(BlockingIOError):
                     while os.read(fd, 4096):
                         pass

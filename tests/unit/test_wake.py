@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+from tests.descriptors import many_open
 from vmrunner import wake
 
 
@@ -56,6 +57,17 @@ def test_closing_wakes_who_waits_and_a_late_wait_reads_nobody_elses_file(tmp_pat
     assert os.read(reader, 9) == b"theirs"
     os.close(reader)
     os.close(writer)
+
+
+def test_a_listener_whose_descriptors_have_large_numbers_hears_too(tmp_path: Path) -> None:
+    with many_open():
+        listener = wake.Listener(tmp_path, "e")
+        assert not listener.wait(0.01)
+        listener.set()
+        assert listener.wait(30)
+        assert wake.poke(tmp_path) == 1
+        assert listener.wait(30)
+        listener.close()
 
 
 def test_sockets_of_the_dead_are_removed_and_do_no_harm(tmp_path: Path) -> None:

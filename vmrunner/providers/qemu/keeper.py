@@ -114,8 +114,9 @@ class Keeper:
 
     def _lies(self, cradle: Cradle) -> Cradle | str:
         """Wait until QEMU runs in it."""
-        ready, _, _ = select.select([cradle.news], [], [], _START)
-        line = os.read(cradle.news, 4096) if ready else b""
+        poll = select.poll()
+        poll.register(cradle.news, select.POLLIN)
+        line = os.read(cradle.news, 4096) if poll.poll(_START * 1000) else b""
         word = json.loads(line.splitlines()[0]) if line else {"error": "it did not start in time"}
         if "running" in word:
             return cradle

@@ -54,9 +54,11 @@ def _run(directory: Path, mark: str) -> str:
         assert process.stdout is not None
         answer = b""
         until = time.monotonic() + _PATIENCE
+        poll = select.poll()
+        poll.register(process.stdout, select.POLLIN)
         while not answer.endswith(b"\n"):
             left = until - time.monotonic()
-            ready, _, _ = select.select([process.stdout], [], [], max(0.0, left))
+            ready = poll.poll(max(0.0, left) * 1000)
             data = os.read(process.stdout.fileno(), 4096) if ready else b""
             if not data:
                 break
