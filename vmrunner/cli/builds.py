@@ -127,15 +127,12 @@ def _describe(shell: Shell, row: Build) -> None:
         ("steps", _steps(shell, row)),
         (
             "artifacts",
-            [
-                f"{output.clean(a.path)}  {units.amount(a.size)}"
-                for a in shell.runner.get(row.id).artifacts.ls()
-            ],
+            [f"{a.path}  {units.amount(a.size)}" for a in shell.runner.get(row.id).artifacts.ls()],
         ),
     ):
         if lines:
             output.print_out(f"\n{title}")
-            output.print_out("\n".join(f"  {line}" for line in lines))
+            output.print_out("\n".join(f"  {output.clean(line)}" for line in lines))
     if row.state.value == "held":
         output.say(f"look inside: vmrunner ssh {row.id}; end it: vmrunner cancel {row.id}")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from vmrunner import terminal
 from vmrunner.cli import exits, output
 from vmrunner.cli.builds import Id, Output
 from vmrunner.cli.output import Column, Format, View
@@ -121,12 +122,20 @@ def artifacts_get(
             raise ConfigError("to: '-' takes one file", hint="name one PATH")
         with tempfile.TemporaryDirectory() as directory:
             (path,) = found.download(directory, *paths)
-            with path.open("rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer)
+            _show(path)
         return exits.OK
     for path in found.download(to, *(paths or ())):
-        output.print_out(os.fspath(path))
+        output.print_path(os.fspath(path))
     return exits.OK
+
+
+def _show(path: Path) -> None:
+    """A file's bytes on stdout; a terminal gets colours only, as from a log."""
+    shown = terminal.Colours() if sys.stdout.isatty() else terminal.Plain()
+    with path.open("rb") as file:
+        while data := file.read(1 << 16):
+            sys.stdout.buffer.write(shown.feed(data))
+    sys.stdout.buffer.write(shown.finish())
 
 
 def _view() -> View[Artifact]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import IO, Any, Final, Generic, TextIO, TypeVar
 T = TypeVar("T")
 SCHEMA_VERSION: Final = 1
 
+_UNUSUAL: Final = re.compile(r"[^\n -~]")
 _COLOURS: Final = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "bold": 1, "dim": 2}
 
 
@@ -51,7 +53,7 @@ def show(view: View[T], items: Sequence[T], form: Format) -> None:
         write_json(sys.stdout, view.kind, [view.document(item) for item in items])
     elif form is Format.JSONL:
         for item in items:
-            print_out(json.dumps(view.document(item), ensure_ascii=False))
+            print_out(json_text(view.document(item)))
     elif items:
         columns = [column for column in view.columns if not column.wide or form is Format.WIDE]
         print_out("\n".join(table(columns, items, colour=coloured(sys.stdout))))
@@ -62,7 +64,18 @@ def show(view: View[T], items: Sequence[T], form: Format) -> None:
 def envelope(kind: str, items: Sequence[Mapping[str, Any]]) -> str:
     """A JSON document of a stable shape."""
     document = {"schema_version": SCHEMA_VERSION, "kind": kind, "items": list(items)}
-    return json.dumps(document, ensure_ascii=False, indent=2)
+    return json_text(document, indent=2)
+
+
+def json_text(document: Mapping[str, Any], *, indent: int | None = None) -> str:
+    """JSON that people can read. What a terminal would obey, or no encoding holds, is escaped:
+    names and log lines come from guests."""
+    return _UNUSUAL.sub(_escaped, json.dumps(document, ensure_ascii=False, indent=indent))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found.group()
+    return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
 def write_json(stream: IO[str], kind: str, items: Sequence[Mapping[str, Any]]) -> None:
@@ -110,6 +123,16 @@ def clean(text: str) -> str:
 def print_out(text: str) -> None:
     """Data. What stdout's encoding cannot hold is replaced, never an error."""
     _print(text, sys.stdout)
+
+
+def print_path(path: str) -> None:
+    """A file's name, whole; on a terminal without anything that it would obey."""
+    if sys.stdout.isatty():
+        print_out(clean(path))
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+        sys.stdout.buffer.flush()
 
 
 def say(text: str) -> None:
