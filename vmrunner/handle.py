@@ -44,25 +44,35 @@ class Artifacts:
 
     def download(self, dest: str | os.PathLike[str], *paths: str) -> list[Path]:
         """Copy them all, or those `paths`, below `dest`; returns where each is. What is there by
-        the same name is replaced. Raises `NotFound` for a path that did not come back."""
+        the same name is replaced. Raises `NotFound` for a path that did not come back, and
+        `VmrunnerError` when some cannot be copied: then all others are."""
         known = [artifact.path for artifact in self.ls()]
         missing = sorted(set(paths) - set(known))
         if missing:
             raise NotFound(
                 f"no artifact {missing[0]!r}", hint="there: " + (", ".join(known) or "none")
             )
-        return [self._copy(path, Path(dest)) for path in (paths or known)]
-
-    def _copy(self, path: str, dest: Path) -> Path:
-        target = dest / path
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
-            shutil.copy2(self.directory / path, target, follow_symlinks=False)
-        except OSError as error:
+        copied: list[Path] = []
+        troubles: list[str] = []
+        for path in paths or known:
+            target = Path(dest, path)
+            try:
+                copied.append(self._copy(path, target))
+            except OSError as error:
+                why = error.strerror or error
+                troubles.append(f"artifacts: {path!r} cannot be copied to {target}: {why}")
+        if troubles:
+            more = f" (and {len(troubles) - 1} more)" if troubles[1:] else ""
             raise VmrunnerError(
-                f"artifacts: {target} cannot be written: {error.strerror}"
-            ) from None
+                troubles[0] + more,
+                hint=f"mend it, then: vmrunner artifacts get {self.directory.name} --to DIR",
+            )
+        return copied
+
+    def _copy(self, path: str, target: Path) -> Path:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        shutil.copy2(self.directory / path, target, follow_symlinks=False)
         return target
 
 

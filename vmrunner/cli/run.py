@@ -215,25 +215,37 @@ def conclude(shell: Shell, row: Build, interrupted: int | None, manner: Manner) 
     from vmrunner.model import BuildState, Result
 
     if row.state is BuildState.HELD:
-        shell.wiring.ensure_background()  # it ends the hold when we are gone
+        try:
+            shell.wiring.ensure_background()  # it ends the hold when we are gone
+        except VmrunnerError as error:
+            output.say(f"error: {error}")  # its deadline ends it
         output.say(f"its VM is kept: vmrunner ssh {row.id}, vmrunner cancel {row.id}")
     if row.message:
         (output.warn if row.result is Result.SUCCESS else output.say)(row.message)
-    brought = shell.runner.get(row.id).artifacts
-    if manner.artifacts_to is not None:
-        copied = brought.download(manner.artifacts_to)
-        output.say(f"{len(copied)} artifacts in {manner.artifacts_to}")
+    whole = manner.artifacts_to is None or _copied(shell, row, manner.artifacts_to)
     document = views.build_document(row)
     if manner.result_file is not None:
         _write(manner.result_file, output.envelope("build", [document]))
     if manner.form is Format.JSON:
         output.write_json(sys.stdout, "build", [document])
     elif manner.form is Format.JSONL:
-        output.print_out(json.dumps(document, ensure_ascii=False))
+        output.print_out(output.json_text(document))
     last_line(row)
     if interrupted is not None and row.result is Result.CANCELLED:
         return interrupted
-    return exits.of_build(row)
+    return exits.of_build(row) or (exits.OK if whole else exits.OURS)
+
+
+def _copied(shell: Shell, row: Build, to: Path) -> bool:
+    """Copy the artifacts. That some cannot be is told, and hides nothing of the build's end; but
+    a caller without them may not take it for a success."""
+    try:
+        copied = shell.runner.get(row.id).artifacts.download(to)
+    except VmrunnerError as error:
+        output.say(f"error: {error}")
+        return False
+    output.say(f"{len(copied)} artifacts in {to}")
+    return True
 
 
 def last_line(row: Build) -> None:
@@ -250,7 +262,7 @@ def _announce(row: Build, manner: Manner) -> None:
     if manner.form is Format.JSON:
         output.write_json(sys.stdout, "build", [views.build_document(row)])
     elif manner.form is Format.JSONL:
-        output.print_out(json.dumps(views.build_document(row), ensure_ascii=False))
+        output.print_out(output.json_text(views.build_document(row)))
     else:
         output.print_out(row.id)
 
