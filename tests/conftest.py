@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 
@@ -10,3 +12,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak-parallel", type=int, default=2, help="builds at once in the soak test")
     parser.addoption("--soak-kills", type=int, default=3, help="builds killed at random moments")
     parser.addoption("--soak-seed", type=int, default=1, help="of those moments")
+
+
+def pytest_configure() -> None:
+    """A shell's background ignores Ctrl-C, and whatever is started from there does. Tests that send
+    it must not depend on where they were started."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

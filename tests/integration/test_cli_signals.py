@@ -163,6 +163,21 @@ def test_a_signal_while_nothing_was_submitted_ends_it(home: Home) -> None:
     assert not (home.root / "data").exists()
 
 
+def test_what_nohup_ignores_does_not_cancel(home: Home) -> None:
+    words = ("run", *home.job("say begun", f"until {home.root}/go", "say ended"))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run = home.start(*words)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert run.stdout is not None
+    assert run.stdout.readline() == b"begun\n"
+    run.send_signal(signal.SIGHUP)
+    (home.root / "go").touch()
+    out, err = finish(run)
+    assert (run.returncode, out) == (0, b"ended\n"), err
+
+
 def test_a_build_cancelled_from_elsewhere_is_143(home: Home) -> None:
     run = home.start("run", *home.job("say begun", "sleep 60"))
     assert run.stdout is not None

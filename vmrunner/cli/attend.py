@@ -29,7 +29,8 @@ _SPIN: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
 class Signals:
-    """Ctrl-C and SIGTERM, counted: while this is on, neither ends the process by itself."""
+    """Ctrl-C and SIGTERM, counted: while this is on, neither ends the process by itself. What was
+    ignored before (by `nohup`, or in a script's background) stays so."""
 
     def __init__(self) -> None:
         self.first: signal.Signals | None = None
@@ -42,7 +43,8 @@ class Signals:
             yield self
             return
         caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, self._caught) for number in caught}
+        heard = [number for number in caught if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._caught) for number in heard}
         try:
             yield self
         finally:
