@@ -242,9 +242,9 @@ class Runner:
         build = ids.build_id()
         spool = self.wiring.paths.sources / f"{build}.tar"
         try:
-            if checked.spec.source is not None:
+            if checked.source is not None:
                 spool.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                source.spool(checked.spec.source, spool)
+                source.spool(checked.source, spool)
             if making is not None and self.wiring.ledger.builds.same(checked.spec) is None:
                 log.info("%s: it is made", making.why)
                 making.make(on_image)

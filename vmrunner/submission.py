@@ -79,12 +79,14 @@ class Submission:
 
     spec: BuildSpec
     secrets: Mapping[str, bytes]
+    source: str | None = field(default=None, repr=False)  # as it was said, maybe with a password
     warnings: tuple[str, ...] = ()
 
 
 def check(wish: Wish, settings: Settings) -> Submission:
     """Raises `ConfigError` for the first thing that cannot be. The source is not read here."""
     timeout, ttl, warnings = _times(wish, settings)
+    place = _source(wish.source)
     both = sorted(wish.env.keys() & wish.secrets.keys())
     if both:
         raise ConfigError(f"secret: {both[0]} is set with env too", hint="give it once")
@@ -105,7 +107,7 @@ def check(wish: Wish, settings: Settings) -> Submission:
         docker=wish.docker or False,
         privileged=privileged,
         runtime=settings.defaults.container_runtime,
-        source=_source(wish.source),
+        source=None if place is None else source.shown(place),
         env={
             units.env_name(name): units.env_value(name, value) for name, value in wish.env.items()
         },
@@ -124,7 +126,7 @@ def check(wish: Wish, settings: Settings) -> Submission:
         priority=wish.priority or 0,
         idempotency_key=_key(wish.idempotency_key),
     )
-    return Submission(spec=spec, secrets=dict(wish.secrets), warnings=tuple(warnings))
+    return Submission(spec=spec, secrets=dict(wish.secrets), source=place, warnings=tuple(warnings))
 
 
 # --- from each kind of speech --------------------------------------------------------------------

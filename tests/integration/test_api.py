@@ -173,6 +173,25 @@ def test_secrets(runner: vmrunner.Runner, monkeypatch: pytest.MonkeyPatch) -> No
     assert runner.submit("say a", secrets={"A": "x", "B": b"y"}).spec.secrets == ("A", "B")
 
 
+def test_a_password_in_a_source_is_used_and_not_kept(
+    runner: vmrunner.Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed: list[str] = []
+
+    def spool(source: str, path: Path) -> None:
+        packed.append(source)
+        path.touch()
+
+    monkeypatch.setattr("vmrunner.source.spool", spool)
+    said = "git+https://user:hunter2@host/a@main"
+    build = runner.run("say x", source=said, idempotency_key="k")
+    assert packed == [said]
+    assert build.spec.source == "git+https://host/a@main"
+    files = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    assert any(b"git+https://host/a@main" in path.read_bytes() for path in files)
+    assert not any(b"hunter2" in path.read_bytes() for path in files)
+
+
 def test_source_is_packed_at_submit_and_gone_at_the_end(
     runner: vmrunner.Runner, tmp_path: Path
 ) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import functools
+import http.server
 import subprocess
 import tarfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,15 +89,126 @@ def test_what_cannot_be_packed_is_said(
     [
         ("git+https://host/a/b", "https://host/a/b", "HEAD"),
         ("git+https://host/a/b@v1.2", "https://host/a/b", "v1.2"),
-        ("git+https://user:pw@host/a/b@main", "https://user:pw@host/a/b", "main"),
+        ("git+https://user:pw@host/a/b@main", "https://host/a/b", "main"),
+        ("git+https://token@host:1/a@x/y", "https://host:1/a", "x/y"),
+        ("git+https://user:p@w@host/a@main", "https://host/a", "main"),
         ("git+ssh://git@host/a/b", "ssh://git@host/a/b", "HEAD"),
+        ("git+ssh://git:pw@host/a/b", "ssh://git@host/a/b", "HEAD"),
         ("git+ssh://git@host:22/a/b@x/y", "ssh://git@host:22/a/b", "x/y"),
         ("git+git@host:a/b", "git@host:a/b", "HEAD"),
         ("git+git@host:a/b@main", "git@host:a/b", "main"),
     ],
 )
 def test_a_git_url_and_its_ref(text: str, url: str, ref: str) -> None:
-    assert GitSource.parse(text) == (url, ref)
+    found = GitSource.parse(text)
+    assert (found.url, found.ref) == (url, ref)
+    assert "pw" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("git+https://user:hunter2@host/a@main", "git+https://host/a@main"),
+        ("git+https://hunter2@host/a", "git+https://host/a"),
+        ("git+https://user:hunter2@host", "git+https://host"),
+        ("git+https://user:hun@ter2@host/a", "git+https://host/a"),
+        ("git+ssh://git:hunter2@host/a@main", "git+ssh://git@host/a@main"),
+        ("git+git@host:a/b@main", "git+git@host:a/b@main"),
+        ("https://user:pw@host/a", "https://user:pw@host/a"),  # a directory's name
+    ],
+)
+def test_what_is_told_of_a_source_holds_no_password(text: str, told: str) -> None:
+    assert source.shown(text) == told
+
+
+@pytest.mark.parametrize("place", ["", "/a@--evil", "/a\n@main"])
+def test_no_complaint_tells_a_password(place: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        source.check(f"git+https://user:hunter2@host{place}")
+    assert "hunter2" not in str(caught.value)
+
+
+def state(repository: Path) -> tuple[str, str]:
+    refs = ["git", "-C", repository, "for-each-ref"]
+    told = subprocess.run(refs, capture_output=True, text=True, check=True).stdout
+    return told, (repository / ".git" / "config").read_text()
+
+
+@pytest.mark.parametrize("ref", ["@main", "@short"])
+def test_the_repository_of_a_hook_stays_as_it_is(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ref: str
+) -> None:
+    """In a hook git says by GIT_DIR where it is: that is not where we may work."""
+    mine = tmp_path / "mine"
+    subprocess.run(["git", "clone", "-q", repository, mine], check=True)
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    commit = ["commit", "-q", "--allow-empty", "-m", "mine"]
+    subprocess.run(["git", "-C", mine, *identity, *commit], check=True)
+    before = state(mine)
+    if ref == "@short":
+        log = ["git", "-C", repository, "log", "--format=%h", "v1"]
+        ref = "@" + subprocess.run(log, capture_output=True, text=True, check=True).stdout.strip()
+    with monkeypatch.context() as inside:
+        inside.setenv("GIT_DIR", str(mine / ".git"))
+        inside.setenv("GIT_WORK_TREE", str(mine))
+        inside.setenv("GIT_INDEX_FILE", str(mine / ".git" / "index"))
+        inside.setenv("GIT_OBJECT_DIRECTORY", str(mine / ".git" / "objects"))
+        source.spool(f"git+file://{repository}{ref}", tmp_path / "out.tar")
+    assert state(mine) == before
+    assert content(tmp_path / "out.tar") in ("one", "two")
+
+
+class _Locked(http.server.SimpleHTTPRequestHandler):
+    """A repository over plain HTTP that only one user may read."""
+
+    def do_GET(self) -> None:
+        wanted = base64.b64encode(b"user:hunter2/@").decode()
+        if self.headers["Authorization"] == f"Basic {wanted}":
+            super().do_GET()
+            return
+        self.send_response(401)
+        self.send_header("WWW-Authenticate", 'Basic realm="x"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def locked(repository: Path) -> Iterator[str]:
+    """`host:port/path` of the repository, behind a password."""
+    subprocess.run(["git", "-C", repository, "update-server-info"], check=True)
+    handler = functools.partial(_Locked, directory=str(repository))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}/.git"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_password_reaches_git_and_no_command_line(
+    locked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    helper = f"!cat >> {tmp_path}/kept; :"
+    (tmp_path / ".gitconfig").write_text(f'[credential]\n\thelper = "{helper}"\n')
+    run, lines = subprocess.run, list[str]()
+
+    def watched(argv: list[str], **options: Any) -> Any:
+        lines.append(" ".join(map(str, argv)))
+        return run(argv, **options)
+
+    monkeypatch.setattr("vmrunner.source.subprocess.run", watched)
+    source.spool(f"git+http://user:hunter2%2F%40@{locked}@main", tmp_path / "out.tar")
+    assert content(tmp_path / "out.tar") == "two"
+    assert lines
+    assert "hunter2" not in "".join(lines)
+    assert not (tmp_path / "kept").exists()  # the user's own helper was not told
+    with pytest.raises(ConfigError, match="cannot be fetched") as caught:
+        source.spool(f"git+http://user:wrongword@{locked}@main", tmp_path / "out.tar")
+    assert "wrongword" not in f"{caught.value} {caught.value.hint}"
 
 
 def test_a_directory_is_packed(tmp_path: Path) -> None:

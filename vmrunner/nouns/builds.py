@@ -71,7 +71,7 @@ class BuildSpec:
     docker: bool = False  # the build gets its own Docker
     privileged: bool = False
     runtime: str = "runc"
-    source: str | None = None  # what the user named; the bytes are in the source spool
+    source: str | None = None  # `source.shown` of what the user named; its bytes lie in the spool
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()  # names only
     artifacts: tuple[ArtifactRule, ...] = ()
