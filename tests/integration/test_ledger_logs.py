@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.things import PROCESS, running, started, submitted
 from vmrunner.errors import Fenced, NotFound
-from vmrunner.ledger import Ledger, Member
+from vmrunner.ledger import STARTING, Ledger, Member
 from vmrunner.ledger.logs import _cut
 from vmrunner.model import Chunk, Reason, Result
 from vmrunner.verdicts import Sight, Sighting
@@ -104,6 +106,38 @@ def test_engines_come_and_go(ledger: Ledger) -> None:
     ledger.engines.leave("e-1")
     assert ledger.engines.beat("e-1", 6.0) is False
     assert [m.id for m in ledger.engines.list()] == ["e-2"]
+
+
+def test_an_engine_says_where_it_drives_builds(ledger: Ledger) -> None:
+    ledger.engines.join("e-1", PROCESS, "serve", 1.0, ["local", "aws"])
+    (member,) = ledger.engines.list()
+    assert member.providers == {"local", "aws"}
+    assert ledger.engines.beat("e-1", 2.0)
+    assert ledger.engines.list()[0].providers == {"local", "aws"}
+    assert ledger.engines.beat("e-1", 3.0, ["local"])
+    assert ledger.engines.list()[0].providers == {"local"}
+
+
+def test_who_leaves_takes_its_announcement_along(ledger: Ledger) -> None:
+    other = replace(PROCESS, pid=8)
+    ledger.engines.join("e-1", PROCESS, STARTING, 1.0)
+    ledger.engines.join("e-2", PROCESS, "background", 2.0)
+    ledger.engines.join("e-3", other, STARTING, 3.0)
+    ledger.engines.join("e-4", PROCESS, "run", 4.0)
+    ledger.engines.leave("e-2")
+    assert [m.id for m in ledger.engines.list()] == ["e-3", "e-4"]
+
+
+def test_the_queue_of_one_provider(ledger: Ledger) -> None:
+    for number in range(5):
+        submitted(ledger, f"b-{number}", provider="aws" if number % 2 else "local")
+    assert [b.id for b in ledger.builds.queued(2)] == ["b-0", "b-1"]
+    assert [b.id for b in ledger.builds.queued(2, provider="aws")] == ["b-1", "b-3"]
+    assert ledger.builds.awaited() == {"aws", "local"}
+    ledger.builds.request_cancel("b-1", Reason.USER, 1.0)
+    started(ledger, "b-5", "vm-5")
+    assert ledger.builds.queued(provider="none") == []
+    assert ledger.builds.awaited() == {"aws", "local"}
 
 
 def test_a_lease_has_one_holder(ledger: Ledger) -> None:

@@ -54,6 +54,13 @@ _QUEUED = Prepared(
     .order_by(_b.priority.desc(), _b.created_at, _b.id)
     .limit(arg("limit"))
 )
+_QUEUED_AT = Prepared(
+    select(*codec.BUILD)
+    .where(_b.state == BuildState.QUEUED.value, _b.provider == arg("provider"))
+    .order_by(_b.priority.desc(), _b.created_at, _b.id)
+    .limit(arg("limit"))
+)
+_AWAITED = Prepared(select(_b.provider).where(_b.state == BuildState.QUEUED.value).distinct())
 _DRIVEN = Prepared(
     select(*codec.BUILD)
     .where(
@@ -164,11 +171,21 @@ class Builds(Moves):
             raise NotFound("an empty word names no build")
         return self._database.read(work)
 
-    def queued(self, limit: int = 1000) -> list[Build]:
-        """What waits: higher priority first, then older first."""
+    def queued(self, limit: int = 1000, *, provider: str | None = None) -> list[Build]:
+        """What waits, for anybody or for one provider: higher priority first, then older first."""
+        if provider is None:
+            return self._database.read(
+                lambda c: [codec.build(row) for row in _QUEUED(c, limit=limit).all()]
+            )
         return self._database.read(
-            lambda c: [codec.build(row) for row in _QUEUED(c, limit=limit).all()]
+            lambda c: [
+                codec.build(row) for row in _QUEUED_AT(c, provider=provider, limit=limit).all()
+            ]
         )
+
+    def awaited(self) -> set[str]:
+        """The providers that queued builds wait for."""
+        return self._database.read(lambda c: {row[0] for row in _AWAITED(c).all()})
 
     def driven(self) -> list[Build]:
         """What an engine has to mind: all that is neither waiting nor over, and what waits with a

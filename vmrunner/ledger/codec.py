@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -89,6 +89,14 @@ def spec_text(spec: BuildSpec) -> str:
 @lru_cache(maxsize=256)
 def process_text(process: Process) -> str:
     return _text(_PROCESS, process)
+
+
+def names_text(names: Iterable[str]) -> str:
+    return json.dumps(sorted(names))
+
+
+def names_from(text: str) -> frozenset[str]:
+    return frozenset(json.loads(text))
 
 
 def phase_text(state: str, now: float) -> str:

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 
-from sqlalchemy import Connection, delete, or_, select, update
+from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
 from vmrunner.ledger import codec
 from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
 from vmrunner.ledger.tables import ENGINES, HEARTBEATS, LEASES
-from vmrunner.ledger.values import Member
+from vmrunner.ledger.values import STARTING, Member
 from vmrunner.model import Process
 
 _e, _l, _h = ENGINES.c, LEASES.c, HEARTBEATS.c
 
 _JOIN = inserts(ENGINES)
-_BEAT = Prepared(update(ENGINES).where(_e.id == arg("id")).values(seen_at=arg("now")))
-_LEAVE = Prepared(delete(ENGINES).where(_e.id == arg("id")))
+_BEAT = Prepared(
+    update(ENGINES)
+    .where(_e.id == arg("id"))
+    .values(seen_at=arg("now"), providers=func.coalesce(arg("providers"), _e.providers))
+)
+_its = ENGINES.alias()
+_LEAVE = Prepared(
+    delete(ENGINES).where(
+        or_(
+            _e.id == arg("id"),
+            and_(
+                _e.kind == STARTING,
+                _e.process.in_(select(_its.c.process).where(_its.c.id == arg("id"))),
+            ),
+        )
+    )
+)
 _LIST = Prepared(
-    select(_e.id, _e.process, _e.kind, _e.joined_at, _e.seen_at).order_by(_e.joined_at, _e.id)
+    select(_e.id, _e.process, _e.kind, _e.joined_at, _e.seen_at, _e.providers).order_by(
+        _e.joined_at, _e.id
+    )
 )
 _ACQUIRE = Prepared(
     update(LEASES)
@@ -43,19 +61,36 @@ class Engines:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def join(self, engine_id: str, process: Process, kind: str, now: float) -> None:
-        """Say that this process drives builds. `kind`: what sort of process, for people."""
-        text = codec.process_text(process)
-        self._database.write(
-            lambda c: _JOIN(c, id=engine_id, process=text, kind=kind, joined_at=now, seen_at=now)
+    def join(
+        self,
+        engine_id: str,
+        process: Process,
+        kind: str,
+        now: float,
+        providers: Iterable[str] = (),
+    ) -> None:
+        """Say that this process drives builds, at these providers. `kind`: what sort of process,
+        for people."""
+        row = {
+            "id": engine_id,
+            "process": codec.process_text(process),
+            "kind": kind,
+            "joined_at": now,
+            "seen_at": now,
+            "providers": codec.names_text(providers),
+        }
+        self._database.write(lambda c: _JOIN(c, **row))
+
+    def beat(self, engine_id: str, now: float, providers: Iterable[str] | None = None) -> bool:
+        """Say that it still does; with `providers`, at which from now on. False: somebody took it
+        for dead and removed it."""
+        names = None if providers is None else codec.names_text(providers)
+        return self._database.write(
+            lambda c: _BEAT(c, id=engine_id, now=now, providers=names).rowcount == 1
         )
 
-    def beat(self, engine_id: str, now: float) -> bool:
-        """Say that it still does. False: somebody took it for dead and removed it."""
-        return self._database.write(lambda c: _BEAT(c, id=engine_id, now=now).rowcount == 1)
-
     def leave(self, engine_id: str) -> None:
-        """Say that it does no more."""
+        """Say that it does no more; what its parent said before it goes with it."""
         self._database.write(lambda c: _LEAVE(c, id=engine_id))
 
     def list(self) -> list[Member]:
@@ -67,6 +102,7 @@ class Engines:
                 kind=row[2],
                 joined_at=row[3],
                 seen_at=row[4],
+                providers=codec.names_from(row[5]),
             )
             for row in self._database.read(lambda c: _LIST(c).all())
         ]

@@ -215,6 +215,7 @@ class EngineRow(Row, table=True):
     joined_at: float = _time()
     seen_at: float = _time()
     process: str = _json()
+    providers: str = _json(sa_column_kwargs={"server_default": "[]"})
 
 
 class LeaseRow(Row, table=True):

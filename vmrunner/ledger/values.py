@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from vmrunner.model import Access, Instance, Order, Process
+
+#: The kind of an engine that its parent announced, before it is up and says so itself.
+STARTING: Final = "starting"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,10 +27,11 @@ class Launch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """A process that drives builds from this ledger."""
+    """A process that drives builds from this ledger, at these providers."""
 
     id: str
     process: Process
     kind: str
     joined_at: float
     seen_at: float
+    providers: frozenset[str] = frozenset()

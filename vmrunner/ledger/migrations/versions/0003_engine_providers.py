@@ -1,0 +1,13 @@
+"""At which providers each engine drives builds. Of one that joined before, it is not known."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    op.add_column("engines", sa.Column("providers", sa.Text(), nullable=False, server_default="[]"))
