@@ -24,7 +24,7 @@ demo: setup
 test: lint
 	.venv/bin/vmrunner image build
 	$(PYTEST) -q -n 2 -m 'not vm'
-	$(PYTEST) -m vm
+	$(PYTEST) -m vm -n 2 --dist loadgroup
 
 check: lint
 	$(PYTEST) -q -n 2 tests/unit
@@ -38,8 +38,9 @@ lint: setup
 
 soak: setup
 	.venv/bin/vmrunner image build
-	$(PYTEST) -m vm tests/vm/test_soak.py -rA --soak-builds 20 --soak-parallel 4 \
-	  --soak-kills 50 --soak-seed $$(date +%s) --timeout 14400
+	$(PYTEST) -m vm tests/vm/test_soak.py tests/vm/test_survival.py -rA --soak-builds 20 \
+	  --soak-parallel 4 --soak-kills 50 --soak-seed $$(date +%s) --survive-turns 10 \
+	  --survive-cut 60 --timeout 14400
 
 faults: setup
 	.venv/bin/python bench/faults.py --builds 100000 --seed 1
@@ -53,6 +54,8 @@ bench: setup
 	.venv/bin/python bench/engine.py
 	.venv/bin/python bench/cold_start.py
 	.venv/bin/python bench/sweep.py
+	.venv/bin/python bench/logs.py
+	.venv/bin/python bench/ssh.py
 
 lock: setup
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --all-extras --group dev \

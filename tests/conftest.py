@@ -12,6 +12,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak-parallel", type=int, default=2, help="builds at once in the soak test")
     parser.addoption("--soak-kills", type=int, default=3, help="builds killed at random moments")
     parser.addoption("--soak-seed", type=int, default=1, help="of those moments")
+    parser.addoption("--survive-turns", type=int, default=2, help="cuts and kills in one build")
+    parser.addoption("--survive-cut", type=float, default=20, help="seconds of each cut")
 
 
 def pytest_configure() -> None:

@@ -64,19 +64,21 @@ class Home:
         return self.root / "data" / "vmrunner"
 
     def start(
-        self, *args: str, stdout: Any = subprocess.PIPE, stderr: Any = subprocess.PIPE
+        self, *args: str, stdout: Any = subprocess.PIPE, stderr: Any = subprocess.PIPE, **env: str
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [VMRUNNER, *args],
-            env=self.env,
+            env=self.env | env,
             cwd=self.root / "cwd",
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
         )
 
-    def run(self, *args: str, timeout: float = 500) -> subprocess.CompletedProcess[bytes]:
-        process = self.start(*args)
+    def run(
+        self, *args: str, timeout: float = 500, **env: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        process = self.start(*args, **env)
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import sqlite3
-import subprocess
 from collections.abc import Iterator
-from contextlib import closing
 from textwrap import dedent
-from typing import Any
 
 import pytest
 
 from tests.vm.home import Home, text, wait_until
+from tests.vm.serving import Serving, in_vm, log_of, row_of, submitted
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
@@ -31,38 +27,6 @@ BUILD = dedent(
     """
 )
 LOG = re.compile(rb"started\n((?:line \d+\n)+)alone\n((?:line \d+\n)*)go\n")
-
-
-class Serving:
-    """A `vmrunner serve` that builds can count on."""
-
-    def __init__(self, home: Home) -> None:
-        self._home = home
-        home.builds()  # makes the ledger
-        self.process = self._start()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        with (self._home.root / "serve.log").open("ab") as log:
-            process = self._home.start("serve", stdout=log, stderr=log)
-        wait_until(lambda: self._joined(process.pid), seconds=60, what="it to serve")
-        return process
-
-    def _joined(self, pid: int) -> bool:
-        """Otherwise `run -d` starts an engine in the background, and rightly so."""
-        with closing(sqlite3.connect(self._home.data / "ledger.db")) as ledger:
-            rows = ledger.execute("SELECT process FROM engines WHERE kind = 'serve'").fetchall()
-        return any(json.loads(row[0])["pid"] == pid for row in rows)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def again(self) -> None:
-        self.process = self._start()
-
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
 
 
 @pytest.fixture
@@ -111,23 +75,3 @@ def test_another_engine_goes_on_with_a_running_build_and_drain_lets_it(
     wait_until(lambda: row_of(home, second)["state"] == "finished", seconds=30, what="the cancel")
     assert home.run("drain", "--off").returncode == 0
     assert serving.end() == 0
-
-
-def submitted(home: Home, *args: str) -> str:
-    done = home.run("run", "-d", *args)
-    assert done.returncode == 0, text(done.stderr)
-    return text(done.stdout).strip()
-
-
-def in_vm(home: Home, build: str, script: str) -> None:
-    done = home.run("ssh", build, "--", "sh", "-c", script, timeout=60)
-    assert done.returncode == 0, text(done.stderr)
-
-
-def log_of(home: Home, build: str) -> bytes:
-    return home.run("logs", build, timeout=60).stdout
-
-
-def row_of(home: Home, build: str) -> dict[str, Any]:
-    (row,) = (row for row in home.builds() if row["id"] == build)
-    return row

@@ -1,0 +1,65 @@
+"""A `vmrunner serve` in a test's home, and builds that it drives."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+from contextlib import closing
+from typing import Any
+
+from tests.vm.home import Home, text, wait_until
+
+
+class Serving:
+    """A `vmrunner serve` that builds can count on."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        home.builds()  # makes the ledger
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with (self._home.root / "serve.log").open("ab") as log:
+            process = self._home.start("serve", stdout=log, stderr=log)
+        wait_until(lambda: self._joined(process.pid), seconds=60, what="it to serve")
+        return process
+
+    def _joined(self, pid: int) -> bool:
+        """Otherwise `run -d` starts an engine in the background, and rightly so."""
+        with closing(sqlite3.connect(self._home.data / "ledger.db")) as ledger:
+            rows = ledger.execute("SELECT process FROM engines WHERE kind = 'serve'").fetchall()
+        return any(json.loads(row[0])["pid"] == pid for row in rows)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def again(self) -> None:
+        self.process = self._start()
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+def submitted(home: Home, *args: str, **env: str) -> str:
+    """The id of a build that runs in the background."""
+    done = home.run("run", "-d", *args, **env)
+    assert done.returncode == 0, text(done.stderr)
+    return text(done.stdout).strip()
+
+
+def in_vm(home: Home, build: str, script: str) -> None:
+    done = home.run("ssh", build, "--", "sh", "-c", script, timeout=60)
+    assert done.returncode == 0, text(done.stderr)
+
+
+def log_of(home: Home, build: str) -> bytes:
+    return home.run("logs", build, timeout=60).stdout
+
+
+def row_of(home: Home, build: str) -> dict[str, Any]:
+    (row,) = (row for row in home.builds() if row["id"] == build)
+    return row
