@@ -38,7 +38,7 @@ class Caps:
 
     packed: int = 1 << 40  # bytes as they arrive, compressed or not
     unpacked: int = 2 << 30  # bytes of all files together
-    entries: int = 100_000
+    entries: int = 100_000  # files, links and directories, also those that paths only imply
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,43 +171,63 @@ def extract(source: Source, target: Path, caps: Caps, *, gzip: bool = False) -> 
     stream: Source = _Counted(source, caps.packed)
     if gzip:
         stream = _Gunzip(stream)
-    entries = size = 0
+    tally = _Tally(caps)
     reader = Reader(stream)
     root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for entry in reader.entries():
-            entries += 1
-            size += entry.size
-            if entries > caps.entries:
-                raise BadArchive(f"archive: more than {caps.entries} entries")
-            if size > caps.unpacked:
-                raise BadArchive(
-                    f"archive: {_shown(entry)} brings it to {size} bytes,"
-                    f" and {caps.unpacked} are allowed"
-                )
-            _extract(reader, entry, root)
+            tally.entry(entry)
+            _extract(reader, entry, root, tally)
     except OSError as error:
         raise VmrunnerError(f"artifacts: {target} cannot be written: {error.strerror}") from error
     finally:
         os.close(root)
-    return Total(entries=entries, size=size)
+    return Total(entries=tally.entries, size=tally.size)
 
 
-def _extract(reader: Reader, entry: Entry, root: int) -> None:
+class _Tally:
+    """What came so far, against the caps."""
+
+    def __init__(self, caps: Caps) -> None:
+        self.entries = 0
+        self.size = 0
+        self._caps = caps
+        self._made = 0
+
+    def entry(self, entry: Entry) -> None:
+        self.entries += 1
+        self.size += entry.size
+        self.made()
+        if self.size > self._caps.unpacked:
+            raise BadArchive(
+                f"archive: {_shown(entry)} brings it to {self.size} bytes,"
+                f" and {self._caps.unpacked} are allowed"
+            )
+
+    def made(self) -> None:
+        """One more on the disk: an entry, or a directory that an entry only names."""
+        self._made += 1
+        if self._made > self._caps.entries:
+            raise BadArchive(f"archive: more than {self._caps.entries} entries")
+
+
+def _extract(reader: Reader, entry: Entry, root: int, tally: _Tally) -> None:
     parts = _parts(entry)
     if not parts:  # the root itself
         return
-    parent = _descend(root, parts[:-1], entry)
+    parent = _descend(root, parts[:-1], entry, tally)
     name = parts[-1]
     try:
         if entry.kind is Kind.DIRECTORY:
+            _make(parent, name)
             os.close(_enter(parent, name, entry))
             return
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=parent)
         if entry.kind is Kind.LINK:
             path = "/".join(map(os.fsdecode, parts))
-            if not entry.target or not stays_inside(path, os.fsdecode(entry.target)):
+            to = os.fsdecode(entry.target)
+            if not to or "\0" in to or not stays_inside(path, to):
                 raise BadArchive(f"archive: the link {_shown(entry)} leads outside")
             os.symlink(entry.target, name, dir_fd=parent)
             return
@@ -234,11 +254,13 @@ def _parts(entry: Entry) -> list[bytes]:
     return parts
 
 
-def _descend(root: int, parts: list[bytes], entry: Entry) -> int:
+def _descend(root: int, parts: list[bytes], entry: Entry, tally: _Tally) -> int:
     """An open directory, its parents made where they were missing; never through a link."""
     here = os.dup(root)
     for part in parts:
         try:
+            if _make(here, part):
+                tally.made()
             below = _enter(here, part, entry)
         finally:
             os.close(here)
@@ -246,9 +268,16 @@ def _descend(root: int, parts: list[bytes], entry: Entry) -> int:
     return here
 
 
-def _enter(parent: int, name: bytes, entry: Entry) -> int:
-    with suppress(FileExistsError):
+def _make(parent: int, name: bytes) -> bool:
+    """Make a directory there; whether it was missing."""
+    try:
         os.mkdir(name, 0o755, dir_fd=parent)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _enter(parent: int, name: bytes, entry: Entry) -> int:
     try:
         return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
     except OSError as error:

@@ -17,6 +17,7 @@ from vmrunner.errors import VmrunnerError
 
 BLOCK: Final = 512
 EXTENSION: Final = 64 * 1024  # bytes of one entry's long name or pax header
+EXTENSIONS: Final = 64 << 20  # of all in an archive: they may come without end, before no entry
 PIECE: Final = 256 * 1024
 
 _REFUSED: Final = {
@@ -28,6 +29,7 @@ _REFUSED: Final = {
     b"M": "a part of a file",
     b"D": "a directory with a list",
 }
+_USED: Final = frozenset({b"path", b"linkpath", b"size", b"mtime"})
 
 
 class BadArchive(VmrunnerError):
@@ -65,6 +67,7 @@ class Reader:
         self._source = source
         self._left = 0  # bytes of the current entry's content
         self._padding = 0
+        self._extensions = 0  # bytes, heads included
 
     def entries(self) -> Iterator[Entry]:
         """Raises BadArchive on anything that is not plain."""
@@ -102,6 +105,9 @@ class Reader:
     def _extension(self, kind: bytes, size: int) -> dict[str, bytes]:
         if size > EXTENSION:
             raise BadArchive(f"archive: a header of {size} bytes")
+        self._extensions += BLOCK + size
+        if self._extensions > EXTENSIONS:
+            raise BadArchive(f"archive: more than {EXTENSIONS} bytes of headers")
         data = self._exactly(size, "a header")
         self._exactly(-size % BLOCK, "padding")
         if kind == b"L":
@@ -129,7 +135,7 @@ def _entry(header: bytes, kind: bytes, size: int, names: dict[str, bytes]) -> En
         if header[257:263] == b"ustar\0" and (prefix := _text(header[345:500])):
             path = prefix + b"/" + path
     shown = path[:200].decode("utf-8", "backslashreplace")
-    if any(name.startswith("GNU.sparse") for name in names):
+    if "sparse" in names:
         raise BadArchive(f"archive: {shown!r} is a sparse file")
     if kind not in b"0\0" + b"7" + b"25":
         raise BadArchive(f"archive: {shown!r} is {_REFUSED.get(kind, 'of an unknown kind')}")
@@ -151,17 +157,20 @@ def _entry(header: bytes, kind: bytes, size: int, names: dict[str, bytes]) -> En
 
 
 def _pax(data: bytes) -> dict[str, bytes]:
-    """`<length> <key>=<value>\\n`, again and again."""
+    """What of `<length> <key>=<value>\\n`, again and again, is of use."""
     found: dict[str, bytes] = {}
-    while data:
-        digits, space, _ = data.partition(b" ")
-        length = _decimal(digits)
-        record = data[len(digits) + 1 : length]
-        key, equals, value = record.partition(b"=")
-        if not space or not equals or not record.endswith(b"\n") or length > len(data):
+    at = 0
+    while at < len(data):
+        space = data.find(b" ", at, at + 20)
+        end = at + _decimal(data[at : max(space, at)])
+        key, equals, value = data[space + 1 : end].partition(b"=")
+        if not equals or not value.endswith(b"\n") or end > len(data):
             raise BadArchive("archive: a broken pax header")
-        found[key.decode("utf-8", "backslashreplace")] = value[:-1]
-        data = data[length:]
+        at = end
+        if key.startswith(b"GNU.sparse"):
+            found["sparse"] = b""
+        elif key in _USED:
+            found[key.decode()] = value[:-1]
     return found
 
 

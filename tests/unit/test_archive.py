@@ -7,6 +7,7 @@ import io
 import os
 import socket
 import tarfile
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from vmrunner.archive import Caps, extract, pack, stays_inside
 from vmrunner.errors import ConfigError
-from vmrunner.tar import BadArchive
+from vmrunner.tar import BadArchive, Reader
 
 
 def fill(root: Path, files: dict[str, str]) -> None:
@@ -59,6 +60,17 @@ def special(name: str, kind: bytes, linkname: str = "", size: int = 0) -> tarfil
 
 def link(name: str, target: str) -> tarfile.TarInfo:
     return special(name, tarfile.SYMTYPE, target)
+
+
+def pax(kind: bytes, **records: str) -> bytes:
+    """An extended header: it comes before an entry, or (`g`) belongs to none."""
+    lines = b""
+    for key, value in records.items():
+        line = f" {key}={value}\n".encode()
+        size = next(n for n in range(len(line), len(line) + 20) if n == len(str(n)) + len(line))
+        lines += str(size).encode() + line
+    head = special("pax", kind, size=len(lines)).tobuf(tarfile.USTAR_FORMAT)
+    return head + lines + bytes(-len(lines) % tarfile.BLOCKSIZE)
 
 
 # --- packing ------------------------------------------------------------------------------------
@@ -161,6 +173,9 @@ HOSTILE = {
     "deep": (forge(("/".join("d" * 100), b"")), "too long"),
     "long name": (forge(("x" * 300, b"")), "too long"),
     "file with a slash": (forge(("d/", b"x")), "a file with a directory's name"),
+    "NUL in a link": (pax(b"x", linkpath="a\0/etc") + forge(link("l", "a")), "'l' leads"),
+    "NUL in a name": (pax(b"x", path="a\0b") + forge(("f", b"")), "too long a path"),
+    "directories that it only implies": (forge(("/".join("d" * 30), b"")), "more than 20 entries"),
     "cut": (forge(("f", b"x" * 5000))[:3000], "ends in the middle"),
     "no tar": (b"\x01" * 2048, "broken number|checksum"),
     "many": (forge(*((f"f{n}", b"") for n in range(30))), "more than 20 entries"),
@@ -211,6 +226,35 @@ def test_a_small_stream_that_unpacks_to_much_is_cut_off(tmp_path: Path) -> None:
         extract(io.BytesIO(b"no gzip at all"), tmp_path, Caps(), gzip=True)
 
 
+@pytest.mark.parametrize("kind", [b"g", b"x", b"L", b"K"])
+def test_headers_that_belong_to_nothing_come_to_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    monkeypatch.setattr("vmrunner.tar.EXTENSIONS", 1 << 20)
+    header = pax(kind, comment="x" * 1000)
+    ordinary = pax(b"g", comment="x" * 1000) * 100 + forge(("f", b""))
+    assert extract(io.BytesIO(ordinary), tmp_path / "one", Caps()).entries == 1
+    bomb = gzip.compress(header * 2000 + forge(("f", b"")))
+    with pytest.raises(BadArchive, match="1048576 bytes of headers"):
+        extract(io.BytesIO(bomb), tmp_path / "two", Caps(), gzip=True)
+
+
+def test_of_a_header_only_what_is_used_is_kept() -> None:
+    headers = (pax(b"x", **{f"key{i}-{n}": "x" for n in range(3000)}) for i in range(40))
+    data = io.BytesIO(pax(b"x", path="f") + b"".join(headers) + pax(b"x", mtime="7.5"))
+    data.seek(0, io.SEEK_END)
+    data.write(forge(("g", b"")))
+    data.seek(0)
+    tracemalloc.start()
+    try:
+        entries = [(entry.path, entry.mtime) for entry in Reader(data).entries()]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert entries == [(b"f", 7.5)]
+    assert peak < 1 << 20
+
+
 @given(data=st.binary(max_size=2000), at=st.integers(0, 4000))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 def test_no_bytes_crash_the_reader(tmp_path: Path, data: bytes, at: int) -> None:
@@ -230,8 +274,6 @@ def test_no_bytes_crash_the_reader(tmp_path: Path, data: bytes, at: int) -> None
     fmt=st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]),
 )
 def test_all_formats_of_names_are_read(names: list[str], fmt: int) -> None:
-    from vmrunner.tar import Reader
-
     data = forge(*((name, name.encode()) for name in names), fmt=fmt)
     reader = Reader(io.BytesIO(data))
     seen = []
