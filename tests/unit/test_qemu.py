@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import os
 import selectors
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.sshd import wait_for
 from vmrunner.providers.qemu import host, layout, machine, network, seed, sweep
 from vmrunner.providers.qemu.console import Console
 from vmrunner.providers.qemu.forward import Forwarder
@@ -155,6 +158,42 @@ def test_bytes_are_forwarded_whole_and_ends_one_by_one() -> None:
         assert len(selector.get_map()) == 1, "only the listener is left"
 
 
+def test_a_connection_that_breaks_at_both_ends_counts_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vmrunner.providers.qemu.forward._CONNECTIONS", 2)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_server(("127.0.0.1", 0)) as target,
+        selectors.DefaultSelector() as selector,
+        contextlib.ExitStack() as stack,
+    ):
+        Forwarder(selector, listener, target.getsockname())
+
+        def connected() -> tuple[socket.socket, socket.socket]:
+            client = stack.enter_context(socket.create_connection(listener.getsockname()))
+            for key, mask in selector.select(10):
+                key.data(mask)
+            return client, stack.enter_context(target.accept()[0])
+
+        for _ in range(3):
+            for end in connected():
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                end.close()  # a reset
+            wait_for(lambda: len(selector.select(0)) == 2)
+            for key, mask in selector.select(0):
+                key.data(mask)
+        connected()
+        connected()
+        refused = stack.enter_context(socket.create_connection(listener.getsockname(), timeout=10))
+        for key, mask in selector.select(10):
+            key.data(mask)
+        assert refused.recv(1) == b"", "more than two at once"
+        for key in selector.get_map().values():
+            assert isinstance(key.fileobj, socket.socket)
+            key.fileobj.close()
+
+
 # --- the seed ------------------------------------------------------------------------------------
 
 
@@ -266,6 +305,42 @@ def test_a_pid_counts_only_with_its_start_time_boot_and_namespace() -> None:
     ):
         assert not other.alive
         assert not host.send(other, 9), "else this test would be dead"
+
+
+MARKED = "vmrunner=5eed="
+KEEPER = ("python", "-P", "-m", "vmrunner.providers.qemu.keeper", "/x/a_vm-1_2")
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ((*command(guest=f"{MARKED}a_vm-1_2"),), "a_vm-1_2"),
+        (("qemu", "-name", f"guest={MARKED}a_vm-1_2,debug-threads=on"), "a_vm-1_2"),
+        ((*KEEPER, f"{MARKED}a_vm-1_2"), "a_vm-1_2"),
+        (("qemu", "-name", "guest=vmrunner=another=a_vm-1_2"), None),
+        (("qemu", "-nodefaults"), None),
+        ((*KEEPER, f"{MARKED}a_vm-1_2", "more"), None),
+        ((*KEEPER[:3], "another", "/x", f"{MARKED}a_vm-1_2"), None),
+        (("grep", "-r", f"{MARKED}a_vm-1_2"), None),
+        (("vmrunner", "run", "--", "qemu", "-name", f"guest={MARKED}a_vm-1_2"), None),
+        (("sh", "-c", f"guest={MARKED}a_vm-1_2"), None),
+        ((), None),
+    ],
+)
+def test_a_vms_processes_are_known_by_their_command_line(
+    words: tuple[str, ...], name: str | None
+) -> None:
+    cmdline = "".join(f"{word}\0" for word in words).encode()
+    assert host.name_in(cmdline, MARKED) == name
+
+
+def test_who_only_speaks_of_a_vm_is_not_killed_for_it() -> None:
+    mark = f"vmrunner={os.getpid()}="
+    words = [sys.executable, "-c", "input()", f"guest={mark}a_vm-1_2"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
+        assert list(host.marked(mark)) == []
+        process.communicate(b"\n")
+    assert process.returncode == 0
 
 
 def test_the_keeper_starts_with_the_standard_library_alone() -> None:

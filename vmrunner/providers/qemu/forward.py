@@ -63,6 +63,8 @@ class Forwarder:
 
     def _listen(self, side: _Side, peer: _Side) -> None:
         def ready(mask: int) -> None:
+            if side.sock.fileno() < 0:
+                return  # the other end's event, of the same look, dropped both
             try:
                 if mask & _READ:
                     self._take(side, peer)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 MARK: Final = "vmrunner="  # in the command line of QEMU: `guest=vmrunner=<hash>=<name>`
+KEEPER: Final = "vmrunner.providers.qemu.keeper"  # the module
 
 
 class Identity(NamedTuple):
@@ -88,23 +89,32 @@ def send(who: Identity, number: int) -> bool:
 
 
 def marked(scope_mark: str) -> Iterator[tuple[Identity, str]]:
-    """Processes that carry `scope_mark` in an argument, with the instance name that follows it.
-
-    QEMU carries it in `-name`, the keeper in its first argument; both need no directory."""
+    """QEMU's and keepers' processes that carry `scope_mark`, with the instance name that follows
+    it. This needs no directory."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
-            arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            cmdline = (entry / "cmdline").read_bytes()
         except OSError:
             continue
-        for argument in arguments:
-            _, found, rest = argument.decode("utf-8", "replace").partition(scope_mark)
-            if found:
-                who = Identity.of(int(entry.name))
-                if who is not None:
-                    yield who, rest.partition(",")[0]
-                break
+        name = name_in(cmdline, scope_mark)
+        who = None if name is None else Identity.of(int(entry.name))
+        if name is not None and who is not None:
+            yield who, name
+
+
+def name_in(cmdline: bytes, scope_mark: str) -> str | None:
+    """The instance name in a command line of ours: where QEMU and the keeper have it and nowhere
+    else, for what carries it may be killed."""
+    match cmdline.decode("utf-8", "replace").split("\0"):
+        case [_, "-name", guest, *_]:
+            said = guest.partition(",")[0].removeprefix("guest=")
+        case [_, _, "-m", module, _, said, ""] if module == KEEPER:
+            pass
+        case _:
+            return None
+    return said.removeprefix(scope_mark) if said.startswith(scope_mark) else None
 
 
 def machine_id(state_dir: Path) -> str:

@@ -12,6 +12,7 @@ from typing import Final
 
 from vmrunner.errors import BadOrder, Uncertain
 from vmrunner.providers.qemu import layout
+from vmrunner.providers.qemu.host import KEEPER
 
 _PATIENCE: Final = 45.0  # seconds; more than the keeper gives its parts
 _KEPT: Final = ("PATH", "HOME", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
@@ -41,7 +42,7 @@ def start(home: layout.Home, mark: str) -> bool:
 
 def _run(directory: Path, mark: str) -> str:
     """The keeper's one line. Its environment is short: nothing of ours is the VM's business."""
-    words = [sys.executable, "-P", "-m", "vmrunner.providers.qemu.keeper", str(directory), mark]
+    words = [sys.executable, "-P", "-m", KEEPER, str(directory), mark]
     with subprocess.Popen(
         words,
         env={name: os.environ[name] for name in _KEPT if name in os.environ},
