@@ -44,6 +44,7 @@ class Keeper:
         self.plan: dict[str, Any] = {}
         self.deadline = 0.0
         self.errors = b""
+        self.early = b""  # what the cradle said in one breath with `running`
         self.denied: set[str] = set()
         self.wished = False  # SIGTERM came
         self._signals = os.pipe()  # wakes the poll at once
@@ -117,7 +118,8 @@ class Keeper:
         poll = select.poll()
         poll.register(cradle.news, select.POLLIN)
         line = os.read(cradle.news, 4096) if poll.poll(_START * 1000) else b""
-        word = json.loads(line.splitlines()[0]) if line else {"error": "it did not start in time"}
+        first, _, self.early = line.partition(b"\n")
+        word = json.loads(first) if first else {"error": "it did not start in time"}
         if "running" in word:
             return cradle
         cradle.kill()
@@ -131,7 +133,7 @@ class Keeper:
         for end in (cradle.news, cradle.console, cradle.errors, self._signals[0]):
             poll.register(end, select.POLLIN)
         addresses = time.monotonic() + _ADDRESSES
-        death: dict[str, Any] | None = None
+        death = self._verdict(self.early) if self.early else None
         while death is None:
             left = self.deadline - time.time()
             ready = dict(poll.poll(max(1, int(1000 * min(_POLL, left)))))

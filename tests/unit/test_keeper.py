@@ -1,0 +1,74 @@
+"""What a keeper makes of its cradle's words, without a VM."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vmrunner.providers.qemu import layout
+from vmrunner.providers.qemu.console import Console
+from vmrunner.providers.qemu.cradle import Cradle
+from vmrunner.providers.qemu.keeper import Keeper
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Iterator[Keeper]:
+    directory = tmp_path / "instances" / "a_vm-1_2000000000"
+    directory.mkdir(parents=True)
+    keeper = Keeper(directory)
+    keeper.deadline = time.time() + 60
+    keeper.console = Console(directory / layout.CONSOLE)
+    yield keeper
+    keeper.console.close()
+    for end in keeper._signals:
+        os.close(end)
+
+
+@pytest.fixture
+def cradle() -> Iterator[tuple[Cradle, int]]:
+    """A cradle, and the end on which it says its news."""
+    pipes = [os.pipe() for _ in range(4)]
+    (life, life_end), (news, say), (console, said), (errors, complained) = pipes
+    with subprocess.Popen(["sleep", "60"]) as process:
+        yield Cradle(pid=process.pid, life=life_end, news=news, console=console, errors=errors), say
+        process.kill()
+    for end in (life, news, console, said, errors, complained):
+        os.close(end)
+
+
+WORDS = [
+    (b'{"exit": 0}\n', ("guest", "the guest switched itself off")),
+    (b'{"exit": 1}\n', ("crash", "QEMU ended with 1")),
+    (b'{"error": "pasta died"}\n', ("crash", "pasta died")),
+    (b"", ("crash", "its cradle was killed")),
+]
+
+
+@pytest.mark.parametrize(("word", "death"), WORDS)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_how_qemu_ended_is_told_however_soon_it_was(
+    keeper: Keeper,
+    cradle: tuple[Cradle, int],
+    word: bytes,
+    death: tuple[str, str],
+    at_once: bool,
+) -> None:
+    lying, say = cradle
+    os.write(say, b'{"running": 7}\n' + (word if at_once else b""))
+    assert keeper._lies(lying) is lying
+    os.write(say, b"" if at_once else word)
+    os.close(say)
+    got = keeper.keep(lying)
+    assert (got["cause"], got["detail"]) == death
+
+
+def test_a_vm_that_never_ran_is_none(keeper: Keeper, cradle: tuple[Cradle, int]) -> None:
+    lying, say = cradle
+    os.write(say, b'{"error": "no namespaces"}\n')
+    os.close(say)
+    assert keeper._lies(lying) == "no namespaces"
