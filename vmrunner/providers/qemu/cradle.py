@@ -34,6 +34,7 @@ from vmrunner.providers.qemu.forward import Forwarder
 
 _ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"}
 _PASTA_PID: Final = "/tmp/pasta.pid"  # noqa: S108 - on the cradle's own tmpfs
+_LITTLE_PROC: Final = "/tmp/proc"  # noqa: S108
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,8 +304,34 @@ def _become(qemu: list[str], files: dict[int, int], ends: _Ends) -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.chdir("/")
+    program = Path(qemu[0]).resolve()  # some systems have their programs' links in /run
+    linux.unshare(linux.NEWNS)
+    _hide_processes()
+    _hide_services()
     linux.give_up_privileges()
-    os.execve(qemu[0], qemu, _ENVIRONMENT)  # noqa: S606
+    os.execve(program, qemu, _ENVIRONMENT)  # noqa: S606
+
+
+def _hide_processes() -> None:
+    """Of all /proc QEMU uses its own descriptors; the rest shows the host's processes. Making a
+    /proc of its own is refused in a container, where part of the outer one is covered."""
+    me = Path("/proc/self").readlink().name  # as the host counts, whose /proc it is
+    Path(_LITTLE_PROC).mkdir()
+    linux.mount_empty(_LITTLE_PROC)
+    Path(_LITTLE_PROC, "self", "fd").mkdir(parents=True)
+    linux.mount_over(f"/proc/{me}/fd", f"{_LITTLE_PROC}/self/fd")
+    linux.mount_over(_LITTLE_PROC, "/proc")
+
+
+def _hide_services() -> None:
+    """The host's sockets: started by an ordinary user, QEMU may use all that he may. What is kept
+    is the resolver's name, which on many systems lies there too."""
+    resolv = Path("/etc/resolv.conf").resolve()
+    kept = resolv.read_bytes() if resolv.is_relative_to("/run") and resolv.exists() else None
+    linux.mount_empty("/run")
+    if kept is not None:
+        resolv.parent.mkdir(parents=True, exist_ok=True)
+        resolv.write_bytes(kept)
 
 
 def _nft(program: str, rules: str) -> None:

@@ -23,6 +23,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _MS_REC_PRIVATE: Final = 0x4000 | 0x40000
 _MS_BIND: Final = 0x1000
+_MS_REC: Final = 0x4000
 _MS_NOSUID_NOEXEC: Final = 2 | 8
 _MS_NODEV: Final = 4
 _SIOCGIFFLAGS: Final = 0x8913
@@ -96,7 +97,8 @@ def mount_empty(target: str, *, devices: bool = False) -> None:
 
 
 def mount_over(source: str, target: str) -> None:
-    _mount(source, target, None, _MS_BIND)
+    """What is mounted below `source` comes along."""
+    _mount(source, target, None, _MS_BIND | _MS_REC)
 
 
 def loopback_up() -> None:
