@@ -29,10 +29,17 @@ def reap(
     dry_run: bool = False,
     orphans: bool = False,
 ) -> Report:
-    """One pass over the ledger and the cloud; waits a little to see dead what it killed."""
-    from vmrunner import daemon
+    """One pass over the ledger and the cloud; waits a little to see dead what it killed. Without a
+    ledger, over what is past its deadline by its own tags."""
+    from vmrunner import daemon, expiring
+    from vmrunner.reaping import Report
 
     only = None if provider is None else wiring.settings.provider(provider)
+    try:
+        wiring.ledger  # noqa: B018 - to open it
+    except VmrunnerError as error:
+        lost = Report(unread=(f"the ledger is out of reach: {error}",))
+        return expiring.end(wiring, only=only, dry_run=dry_run, seconds=daemon.SETTLE) + lost
     with _engine(wiring) as engine:
         return daemon.reap(engine, dry_run=dry_run, provider=only, orphans=orphans)
 

@@ -44,6 +44,7 @@ DRAIN: Final = 30.0  # a stop that takes longer ends the process: what it held i
 BOUND: Final = 600.0  # a pass that takes longer is given up, and another is started
 SILENCE: Final = 300.0  # without a finished pass, it is said loudly
 IDLE: Final = 10.0  # so long without work until `until_idle` ends
+SETTLE: Final = 10.0  # so long `reap` waits to see dead what it killed
 DAY: Final = 86_400.0
 _NAME: Final = "reaper"
 #: What the reaper does again and again, by the name of its heartbeat.
@@ -338,7 +339,7 @@ def reap(
     dry_run: bool = False,
     provider: str | None = None,
     orphans: bool = False,
-    settle: float = 10.0,
+    settle: float = SETTLE,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Report:
     """One pass over the ledger and the cloud, for the command line and the API. `orphans`: also
@@ -353,9 +354,12 @@ def reap(
         return report
     if provider is None:
         done(engine, sweep=True)
-    reaping.end_abandoned()
-    waited = 0.0
-    while waited < settle and reaping.unburied(only=provider):
-        sleep(0.25)
-        waited += 0.25
+    try:
+        reaping.end_abandoned()
+        waited = 0.0
+        while waited < settle and reaping.unburied(only=provider):
+            sleep(0.25)
+            waited += 0.25
+    except LedgerError as error:  # what could be done without it is done, and must be told
+        report += Report(unread=(str(error),))
     return report

@@ -210,6 +210,7 @@ class Engine:
             desk.ledger.engines.join(self.id, self._process, self._kind, desk.clock())
             self._joined = True
         desk.ledger.builds.renew(self.id, desk.clock() + LEASE)
+        desk.ledger.recognise()  # who reaps may know less than we of what was started
         self._peers.look(desk.ledger.engines.list(), now)
         self._beaten = now
 

@@ -280,7 +280,7 @@ class Reaping:
             wanted = [kill for kill in wanted if kill.ref not in refs]
             with self._desk.guard(f"delete at {provider.name}"):
                 outcomes = provider.delete([kill.ref for kill in alike], force=first.force)
-                done |= {ref.id: _told(outcome) for ref, outcome in outcomes.items()}
+                done |= {ref.id: told(outcome) for ref, outcome in outcomes.items()}
         return done
 
     def _dying(self, row: Instance) -> bool:
@@ -313,12 +313,12 @@ class Reaping:
             for row in rows
             if row.id in seen and seen[row.id].id not in done
         ]
-        told = self._kill(provider, asked)
+        answers = self._kill(provider, asked)
         for kill in asked:
             with self._desk.guard("note"):
                 now = provider.now()
                 self._desk.ledger.instances.tried(kill.instance or "", now, now + 30.0)
-        return {kill.instance or "": told.get(kill.ref.id, "") for kill in asked} | told
+        return {kill.instance or "": answers.get(kill.ref.id, "") for kill in asked} | answers
 
     def _close_dead(self, provider: Provider, row: Instance, seen: Seen | None) -> bool:
         """Close the row of a dying VM that is seen dead."""
@@ -332,30 +332,31 @@ class Reaping:
 
     def _lines(self, name: str, now: float, plan: Plan, known: Known) -> list[Line]:
         rows = known.by_id
-        lines = []
-        for kill in plan.kills:
-            row = rows.get(kill.instance or "")
-            lines.append(
-                Line(
-                    provider=name,
-                    what="delete",
-                    kind=kill.ref.kind.value,
-                    id=kill.ref.id,
-                    reason=kill.reason,
-                    instance=kill.instance,
-                    build=row.build if row else None,
-                    age=None if kill.created_at is None else now - kill.created_at,
-                    late=_late(now, kill.expires_at),
-                    cost=pricing.cost(row, now) if row else 0.0,
-                )
-            )
-        told = {kill.instance for kill in plan.kills}
+        lines = [line_of(name, now, kill, rows.get(kill.instance or "")) for kill in plan.kills]
+        killed = {kill.instance for kill in plan.kills}
         rest = [(doom.instance, "delete", doom.reason) for doom in plan.dooms]
         rest += [(close.instance, "close", close.reason) for close in plan.closes]
         for instance, what, reason in rest:
-            if instance not in told or what == "close":
+            if instance not in killed or what == "close":
                 lines.append(_row_line(name, now, rows[instance], what, reason))
         return lines
+
+
+def line_of(name: str, now: float, kill: Kill, row: Instance | None, outcome: str = "") -> Line:
+    """A kill at this provider, with what its row adds."""
+    return Line(
+        provider=name,
+        what="delete",
+        kind=kill.ref.kind.value,
+        id=kill.ref.id,
+        reason=kill.reason,
+        instance=kill.instance,
+        build=row.build if row else None,
+        age=None if kill.created_at is None else now - kill.created_at,
+        late=_late(now, kill.expires_at),
+        cost=pricing.cost(row, now) if row else 0.0,
+        outcome=outcome,
+    )
 
 
 def _row_line(name: str, now: float, row: Instance, what: str, reason: Death) -> Line:
@@ -381,5 +382,6 @@ def _failed(outcome: str) -> bool:
     return outcome.startswith(Fate.FAILED.value)
 
 
-def _told(outcome: Outcome) -> str:
+def told(outcome: Outcome) -> str:
+    """An outcome in words."""
     return f"{outcome.fate.value}: {outcome.error}" if outcome.error else outcome.fate.value

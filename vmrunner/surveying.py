@@ -34,6 +34,11 @@ def survey(
     """List the cloud, if `sweep`, and read the ledger: the open rows of this provider's scopes,
     and the rows of all that the listing kept; the rows before the builds (see `crew`)."""
     ledger, known = desk.ledger, Known()
+    if sweep:
+        try:
+            ledger.recognise()
+        except LedgerError as error:
+            known.fail(error)
     listing = Listing(desk.limits.limits, ledger.installation, ledger.generation)
     for page in provider.sweep() if sweep else ():
         rows = _shown(desk, page, known)

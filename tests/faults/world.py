@@ -24,6 +24,7 @@ from vmrunner.ledger import Ledger
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.sealing import Seal
 from vmrunner.ledger.store import parse_url
+from vmrunner.ledger.witness import Witness, place_of
 from vmrunner.model import (
     Access,
     Build,
@@ -134,7 +135,10 @@ class World:
         url = f"sqlite:///{path}"
         seal = Seal((self.root / "secret.key").read_text().strip(), source="test")
         database = Database(parse_url(url))
-        return Ledger(database, seal, url=url, installation=installation, generation=generation)
+        witness = Witness(self.root / "witness", place_of(path))
+        return Ledger(
+            database, seal, witness, url=url, installation=installation, generation=generation
+        )
 
     def lose_ledger(self) -> None:
         """The database is gone, the installation is kept: a new and empty one. All nodes died."""

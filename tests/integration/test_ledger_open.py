@@ -55,6 +55,7 @@ def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
         "ledger.db-shm": 0o600,
         "secret.key": 0o600,
         "installation": 0o600,
+        "witness": 0o600,
     }
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +13,13 @@ import typer
 from vmrunner.cli import exits, output
 from vmrunner.cli.output import Column, Format, View
 from vmrunner.cli.shell import shell_of
+from vmrunner.errors import LedgerError
 
 if TYPE_CHECKING:
     from vmrunner.audit import Survivor
+    from vmrunner.engine import Engine
     from vmrunner.reaping import Line
+    from vmrunner.wiring import Wiring
 
 Output = Annotated[Format, typer.Option("-o", "--output")]
 Provider = Annotated[str | None, typer.Option(help="Only this one.")]
@@ -106,7 +110,7 @@ def serve(
     for chatty in ("apscheduler", "paramiko", "fabric", "invoke"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     wiring = shell.wiring
-    engine = wiring.engine(BACKGROUND if until_idle else SERVE)
+    engine = wiring.engine(BACKGROUND) if until_idle else _patiently(wiring, SERVE)
 
     def renew() -> Renewal:
         settings = configfile.load().settings
@@ -129,6 +133,18 @@ def serve(
         renew=renew,
     ).run()
     return exits.OK
+
+
+def _patiently(wiring: Wiring, kind: str) -> Engine:
+    """An engine, as soon as the ledger's database answers. What needs none is done meanwhile."""
+    from vmrunner import daemon
+
+    while True:
+        try:
+            return wiring.engine(kind)
+        except LedgerError:
+            daemon.tell(_care().reap(wiring))
+            threading.Event().wait(daemon.PASS)
 
 
 def _care() -> ModuleType:

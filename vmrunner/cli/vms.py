@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +12,7 @@ from vmrunner.cli import exits, output
 from vmrunner.cli.complete import instance_ids
 from vmrunner.cli.output import Format
 from vmrunner.cli.shell import Shell, shell_of
-from vmrunner.errors import Conflict, NotFound, VmrunnerError
+from vmrunner.errors import ConfigError, Conflict, VmrunnerError
 
 if TYPE_CHECKING:
     from vmrunner.cli.views import Machine
@@ -136,18 +136,23 @@ def destroy(
 ) -> int:
     """End VMs now, and cancel their builds. Prints the id of each that is seen dead."""
     shell = shell_of(context)
-    instances = shell.ledger.instances
     if not vms and not all_expired:
-        raise NotFound("no VM is named", hint="vmrunner vm destroy ID, or --all-expired")
+        raise ConfigError("no VM is named", hint="vmrunner vm destroy ID, or --all-expired")
     rows: list[Instance] = []
     codes: list[int] = []
+    if all_expired:
+        try:
+            rows += [r for r in shell.ledger.instances.open() if _now(shell, r) > r.deadline]
+        except VmrunnerError as error:
+            output.warn(f"going by the tags alone: {error}")
+            if not vms:
+                return _worst(_expire(shell, ()))
+        codes += _expire(shell, {row.id for row in rows})
     for word in vms or ():
         try:
-            rows.append(instances.find(word))
+            rows.append(shell.ledger.instances.find(word))
         except VmrunnerError as error:
             codes.append(_told(error))
-    if all_expired:
-        rows += [row for row in instances.open() if _now(shell, row) > row.deadline]
     for row in rows:
         try:
             codes.append(_destroy(shell, row))
@@ -155,8 +160,37 @@ def destroy(
             codes.append(_told(error))
     if not shell.wiring.served() and shell.ledger.builds.list(active=True, limit=1):
         shell.wiring.ensure_background()  # it writes the ends of the builds
+    return _worst(codes)
+
+
+def _worst(codes: list[int]) -> int:
     worst = [code for code in codes if code]
     return exits.OK if not worst else worst[0] if len(worst) == len(codes) else exits.PARTLY
+
+
+def _expire(shell: Shell, rows: Collection[str]) -> list[int]:
+    """Kill what is past its deadline by its own tags, before the ledger can be in the way. What
+    has one of these rows is told when the row is closed."""
+    from vmrunner import expiring
+
+    report = expiring.end(shell.wiring, seconds=_SEEN_DEAD)
+    codes = []
+    for line in report.lines:
+        name = line.instance or line.id
+        if line.failed:
+            codes.append(exits.FAILED)
+            output.say(f"error: {line.id}: {line.outcome}")
+        elif line.instance not in rows and line.kind == "instance":
+            dead = line.outcome == expiring.DEAD
+            codes.append(exits.OK if dead else exits.UNFINISHED)
+            if dead:
+                output.print_out(output.clean(name))
+            else:
+                output.say(f"{name} was asked to die and is not seen dead yet")
+    for text in report.unread:
+        codes.append(exits.FAILED)
+        output.say(f"error: {text}")
+    return codes
 
 
 def _told(error: VmrunnerError) -> int:

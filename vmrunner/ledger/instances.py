@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +10,11 @@ from sqlalchemy import Connection, exists, func, select, update
 
 from vmrunner.errors import Fenced
 from vmrunner.ledger import codec
-from vmrunner.ledger.database import Prepared, arg, inserts
+from vmrunner.ledger.database import Database, Prepared, arg, inserts
 from vmrunner.ledger.events import INSERT_EVENT, add_event
 from vmrunner.ledger.moves import DOOM, DYING, instance_before, moved
 from vmrunner.ledger.roll import Roll
+from vmrunner.ledger.sealing import Seal
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.ledger.values import Launch
 from vmrunner.model import (
@@ -125,7 +126,12 @@ _TRIED = Prepared(
 
 
 class Instances(Roll):
-    """All instances of this ledger: how they are born and how they end."""
+    """All instances of this ledger: how they are born and how they end. `started` is told an
+    instance whose intent is durable, before anybody asks for it."""
+
+    def __init__(self, database: Database, seal: Seal, started: Callable[[str], None]) -> None:
+        super().__init__(database, seal)
+        self._started = started
 
     # --- birth ---
 
@@ -159,7 +165,10 @@ class Instances(Roll):
             INSERT_EVENT.many(connection, events)
             return won
 
-        return self._database.write(work) if prepared else []
+        won = self._database.write(work) if prepared else []
+        if won:
+            self._started(won[-1][1].id)
+        return won
 
     def record(self, refs: Sequence[tuple[str, int, Ref]], now: float) -> set[str]:
         """Note what the provider calls them, for (instance id, epoch, ref): they boot now.
@@ -207,7 +216,9 @@ class Instances(Roll):
             add_event(connection, build.id, "refused", now, instance=refused, message=message)
             return build, _as_claimed(launch, build)
 
-        return self._database.write(work)
+        placed = self._database.write(work)
+        self._started(placed[1].id)
+        return placed
 
     def addresses(self, found: Sequence[tuple[str, int, Address]]) -> set[str]:
         """Note where SSH answers, for (instance id, epoch, address). Returns the ids that were

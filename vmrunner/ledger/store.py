@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import uuid
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +13,7 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from vmrunner.errors import ConfigError
+from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.ledger import files, schema
 from vmrunner.ledger.builds import Builds
 from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
@@ -22,13 +23,19 @@ from vmrunner.ledger.instances import Instances
 from vmrunner.ledger.logs import Logs
 from vmrunner.ledger.sealing import Seal, make_key
 from vmrunner.ledger.sightings import Sightings
-from vmrunner.ledger.tables import LEDGER
+from vmrunner.ledger.tables import INSTANCES, LEDGER
+from vmrunner.ledger.witness import Witness, place_of
+
+log = logging.getLogger("vmrunner")
 
 _l = LEDGER.c
 _WHO = Prepared(select(_l.installation, _l.generation, _l.canary))
 _NEW = inserts(LEDGER)
 _PAUSED = Prepared(select(_l.paused_at))
 _PAUSE = Prepared(update(LEDGER).values(paused_at=arg("at")))
+_RENEW = Prepared(update(LEDGER).values(generation=arg("generation")))
+_LAST = Prepared(select(INSTANCES.c.id).order_by(INSTANCES.c.id.desc()).limit(1))
+_KNOWN = Prepared(select(INSTANCES.c.id).where(INSTANCES.c.id == arg("id")))
 _CANARY = b"vmrunner"
 
 
@@ -43,17 +50,26 @@ class Ledger:
     """One ledger, open. Safe in threads; every method is one transaction, durable when it
     returns. Raises LedgerError when the database fails.
 
-    `generation` is random for each new database; `installation` outlives it."""
+    `generation` is random for each new database, and anew for one that was set back or copied;
+    `installation` outlives it."""
 
     def __init__(
-        self, database: Database, seal: Seal, *, url: str, installation: str, generation: str
+        self,
+        database: Database,
+        seal: Seal,
+        witness: Witness,
+        *,
+        url: str,
+        installation: str,
+        generation: str,
     ) -> None:
         self.url = url
         self.installation = installation
         self.generation = generation
         self._database = database
+        self._witness = witness
         self.builds = Builds(database, seal)
-        self.instances = Instances(database, seal)
+        self.instances = Instances(database, seal, witness.note)
         self.logs = Logs(database)
         self.events = Events(database)
         self.engines = Engines(database)
@@ -71,9 +87,9 @@ class Ledger:
     ) -> Ledger:
         """Open the ledger at `url`, and make it if it is SQLite and missing.
 
-        `data_dir` keeps the files `installation` and `secret.key`; `secret_key` (the value of
-        VMRUNNER_SECRET_KEY) is used instead of the latter. Raises ConfigError when anything of
-        it cannot be used: the message names the field and the value, the hint the fix."""
+        `data_dir` keeps the files `installation`, `witness` and `secret.key`; `secret_key` (the
+        value of VMRUNNER_SECRET_KEY) is used instead of the last. Raises ConfigError when anything
+        of it cannot be used: the message names the field and the value, the hint the fix."""
         parsed = parse_url(url)
         files.ready_directory(data_dir, field="the data directory")
         lock = nullcontext() if (path := _sqlite_path(parsed)) is None else _ready(path)
@@ -89,16 +105,23 @@ class Ledger:
             database = Database(parsed)
             try:
                 identity = _identity(database, seal, data_dir, installation)
+                witness = Witness(data_dir / "witness", place_of(path))
+                generation = _recognised(database, witness)
             except BaseException:
                 database.close()
                 raise
         return cls(
             database,
             seal,
+            witness,
             url=url,
             installation=identity.installation,
-            generation=identity.generation,
+            generation=generation,
         )
+
+    def recognise(self) -> None:
+        """See again which generation this is: somebody may have set the database back."""
+        self.generation = _recognised(self._database, self._witness)
 
     @staticmethod
     def upgrade(url: str) -> str:
@@ -209,6 +232,33 @@ def _identity(database: Database, seal: Seal, data_dir: Path, configured: str | 
     if kept != found.installation:
         files.replace(path, found.installation)
     return found
+
+
+def _recognised(database: Database, witness: Witness) -> str:
+    """The database's generation: a new one when it is not what this host remembers of it."""
+    memory = witness.read()  # first: what is noted is committed before
+
+    def look(connection: Connection) -> tuple[str, str, bool]:
+        instance = memory.instance if memory else ""
+        known = not instance or _KNOWN(connection, id=instance).first() is not None
+        found = _read_identity(connection)
+        if found is None:
+            raise LedgerError("the ledger's database has lost its contents", hint="restart")
+        return found.generation, _LAST(connection).scalar() or "", known
+
+    generation, last, known = database.read(look)
+    if known and memory is not None and memory.place == witness.place:
+        return generation
+    new = secrets.token_hex(8)
+    database.write(lambda c: _RENEW(c, generation=new))
+    witness.note(last)
+    if memory is not None and not known:
+        log.warning(
+            "the ledger does not know %s, which was started from it: it was set back. "
+            "VMs that it does not know live until their deadlines",
+            memory.instance,
+        )
+    return new
 
 
 def _read_identity(connection: Connection) -> _Identity | None:

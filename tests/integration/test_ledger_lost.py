@@ -1,0 +1,299 @@
+"""A ledger that is lost, restored, copied or out of reach, as users meet it: programs over a cloud
+in a file. What is past its deadline dies, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests import filecloud
+from tests.commandline import Done
+from tests.filecloud import FileCloud
+from tests.postgres import Server
+from tests.scripted import wait_until
+from vmrunner.cli import main
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+[providers.fake]
+kind = "fake"
+"""
+NEWBORN, GAP, TTL = 900.0, 300.0, 2700.0
+
+Cli = Callable[..., Done]
+
+
+@pytest.fixture
+def cloud(home: Path, monkeypatch: pytest.MonkeyPatch) -> FileCloud:
+    (home / "vmrunner.toml").write_text(CONFIG)
+    monkeypatch.setenv("CLOUD_FILE", str(home / "cloud.json"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return FileCloud(home / "cloud.json")
+
+
+@pytest.fixture
+def cli(cloud: FileCloud, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
+    def run(*argv: str) -> Done:
+        code = main(argv, join=filecloud.join)
+        return Done(code, *capfdbinary.readouterr())
+
+    return run
+
+
+@contextmanager
+def program(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`vmrunner serve`, killed in the end."""
+    with (home / "serve.log").open("ab") as log:
+        program = subprocess.Popen(
+            [sys.executable, "-m", "tests.filecloud", "serve"], cwd=home, stdout=log, stderr=log
+        )
+        try:
+            yield program
+        finally:
+            program.send_signal(signal.SIGKILL)
+            program.wait()
+
+
+@contextmanager
+def serving(home: Path, cli: Cli) -> Iterator[None]:
+    """The same, once it serves."""
+    with program(home):
+        wait_until(lambda: b"an engine serves it" in cli("doctor").out)
+        yield
+
+
+def data_of(home: Path) -> Path:
+    return home / "data" / "vmrunner"
+
+
+def copy(what: Path, where: Path) -> None:
+    subprocess.run(["cp", "-a", what, where], check=True)
+
+
+def started(cli: Cli, cloud: FileCloud) -> str:
+    """A build that belongs to the ledger and runs; what the cloud calls its VM."""
+    before = set(cloud.vms())
+    done = cli("run", "-d", "--", "until", "never")
+    assert done.code == 0, done.err
+    build = done.out.decode().strip()
+    wait_until(lambda: cli("show", build, "-o", "json").items[0]["state"] == "running")
+    (name,) = set(cloud.vms()) - before
+    return name
+
+
+def tags_of(home: Path, instance: str, expires: float, **other: str) -> dict[str, str]:
+    """As a VM of this very ledger has them."""
+    with sqlite3.connect(data_of(home) / "ledger.db") as database:
+        ((installation, generation),) = database.execute(
+            "SELECT installation, generation FROM ledger"
+        ).fetchall()
+    database.close()
+    tags = {
+        "installation": installation,
+        "generation": generation,
+        "role": "build",
+        "instance": instance,
+        "build": "b-1",
+        "expires-at": str(int(expires)),
+    }
+    return {f"vmrunner:{name}": value for name, value in (tags | other).items()}
+
+
+def swept(cli: Cli, cloud: FileCloud) -> None:
+    """As often as it takes to find an orphan out, past every newborn window."""
+    cloud.advance(NEWBORN + 60)
+    for _ in range(3):
+        done = cli("reap")
+        assert done.code == 0, done.err
+        cloud.advance(GAP)
+
+
+def test_a_restored_backup_murders_nobody(home: Path, cli: Cli, cloud: FileCloud) -> None:
+    with serving(home, cli):
+        known = started(cli, cloud)
+    copy(data_of(home), home / "backup")
+    with serving(home, cli):
+        unknown = started(cli, cloud)
+    for path in data_of(home).glob("ledger.db*"):
+        path.unlink()
+    for path in (home / "backup").glob("ledger.db*"):
+        shutil.copy2(path, data_of(home))
+    swept(cli, cloud)
+    assert cloud.alive().keys() == {known, unknown}
+    told = cli("audit", "-o", "json")
+    assert told.code == 7
+    assert ("unknown", unknown) in {(line["fault"], line["ref"]) for line in told.items}
+    cloud.advance(TTL)
+    assert cli("reap").code == 0
+    assert not cloud.alive()
+
+
+def test_a_backup_that_is_written_over_the_ledger_murders_nobody(
+    home: Path, cli: Cli, cloud: FileCloud
+) -> None:
+    """The same file and the same boot: only what it does not know tells."""
+    with serving(home, cli):
+        started(cli, cloud)
+    with sqlite3.connect(data_of(home) / "ledger.db") as now:
+        now.execute("VACUUM INTO ?", (str(home / "backup.db"),))
+    now.close()
+    with serving(home, cli):
+        started(cli, cloud)
+    with (
+        sqlite3.connect(home / "backup.db") as source,
+        sqlite3.connect(data_of(home) / "ledger.db") as target,
+    ):
+        source.backup(target)
+    source.close()
+    target.close()
+    first = cli("reap")
+    assert b"it was set back" in first.err
+    swept(cli, cloud)
+    assert len(cloud.alive()) == 2
+
+
+def test_a_copy_murders_nothing_of_the_original(
+    home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(home, cli):
+        first = started(cli, cloud)
+        copy(home / "data", home / "copy")
+        second = started(cli, cloud)
+        with monkeypatch.context() as other:
+            other.setenv("XDG_DATA_HOME", str(home / "copy"))
+            swept(cli, cloud)
+        assert cloud.alive().keys() == {first, second}
+        assert [x["state"] for x in cli("ps", "-o", "json").items] == ["running"] * 2
+
+
+@pytest.mark.parametrize("lost", ["database", "all"])
+def test_with_a_new_ledger_all_past_its_deadline_dies_and_nothing_else(
+    home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    cli("ps")
+    now = cloud.now()
+    tags = tags_of(home, "vm-a", now + 100)
+    installation = tags["vmrunner:installation"]
+    late = cloud.plant("fake", tags)
+    late_elsewhere = cloud.plant("fake", tags_of(home, "vm-b", now + 100, generation="other"))
+    later = cloud.plant("fake", tags_of(home, "vm-c", now + 9000))
+    theirs = [
+        cloud.plant("fake", tags | {"vmrunner:installation": name})
+        for name in ("", "theirs", installation[:-1], f"{installation}0", installation.upper())
+    ]
+    guard = cloud.plant("fake", tags | {"vmrunner:role": "guard"})
+    bare = cloud.plant("fake", {"Name": "vm-a"})
+    if lost == "database":
+        for path in data_of(home).glob("ledger.db*"):
+            path.unlink()
+    else:
+        shutil.rmtree(data_of(home))
+        monkeypatch.setenv("VMRUNNER_INSTALLATION", installation)
+    swept(cli, cloud)
+    dead = set(cloud.vms()) - set(cloud.alive())
+    assert dead == {late, late_elsewhere}
+    cloud.advance(9000)
+    assert cli("reap").code == 0
+    assert set(cloud.alive()) == {*theirs, guard, bare}
+    assert later not in cloud.alive()
+
+
+@pytest.fixture(params=["unreachable", "broken", "refused"])
+def without_ledger(
+    request: pytest.FixtureRequest, home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], None]:
+    """Nobody can open the ledger any more."""
+    cli("ps")
+
+    def lose() -> None:
+        installation = (data_of(home) / "installation").read_text().strip()
+        ledger = data_of(home) / "ledger.db"
+        if request.param == "unreachable":
+            monkeypatch.setenv("VMRUNNER_DATABASE_URL", "postgresql://127.0.0.1:1/none")
+            monkeypatch.setenv("VMRUNNER_INSTALLATION", installation)
+        elif request.param == "broken":
+            ledger.write_bytes(os.urandom(1 << 16))
+        else:
+            (data_of(home) / "secret.key").unlink()
+
+    return lose
+
+
+def test_all_expired_are_destroyed_without_a_ledger(
+    home: Path, cli: Cli, cloud: FileCloud, without_ledger: Callable[[], None]
+) -> None:
+    now = cloud.now()
+    late = cloud.plant("fake", tags_of(home, "vm-a", now - 10))
+    later = cloud.plant("fake", tags_of(home, "vm-b", now + 500))
+    theirs = cloud.plant("fake", tags_of(home, "vm-c", now - 10, installation="theirs"))
+    without_ledger()
+    done = cli("vm", "destroy", "--all-expired")
+    assert (done.code, done.out) == (0, b"vm-a\n")
+    assert b"going by the tags alone" in done.err
+    assert cloud.alive().keys() == {later, theirs}
+    assert late not in cloud.alive()
+
+
+def test_reap_ends_what_is_past_its_deadline_without_a_ledger(
+    home: Path, cli: Cli, cloud: FileCloud, without_ledger: Callable[[], None]
+) -> None:
+    now = cloud.now()
+    cloud.plant("fake", tags_of(home, "vm-a", now - 10))
+    later = cloud.plant("fake", tags_of(home, "vm-b", now + 500))
+    without_ledger()
+    told = cli("reap", "--dry-run", "-o", "json")
+    assert [(x["instance"], x["reason"], x["outcome"]) for x in told.items] == [
+        ("vm-a", "expired", None)
+    ]
+    assert len(cloud.alive()) == 2
+    done = cli("reap", "-o", "json")
+    assert done.code == 7
+    assert b"the ledger is out of reach" in done.err
+    assert [(x["instance"], x["outcome"]) for x in done.items] == [("vm-a", "dead")]
+    assert cloud.alive().keys() == {later}
+
+
+def test_all_expired_are_destroyed_with_a_ledger(
+    home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those with a row, whose row is closed, and those without; none that has time left."""
+    monkeypatch.setattr(filecloud.FileWiring, "ensure_background", lambda *_: None)
+    with serving(home, cli):
+        started(cli, cloud)
+        cli("drain")
+    (row,) = cli("vm", "ls", "-o", "json").items
+    now = cloud.now()
+    cloud.plant("fake", tags_of(home, "vm-a", now - 10))
+    later = cloud.plant("fake", tags_of(home, "vm-b", now + 2 * TTL))
+    assert cli("vm", "destroy", "--all-expired").out == b"vm-a\n"
+    cloud.advance(TTL + 60)
+    done = cli("vm", "destroy", "--all-expired")
+    assert (done.code, done.out.decode().split()) == (0, [row["id"]])
+    assert cloud.alive().keys() == {later}
+    assert cli("vm", "ls", "-o", "json").items == []
+    assert cli("vm", "destroy").code == 2
+
+
+def test_serve_waits_for_its_database_and_kills_meanwhile(
+    home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch, postgres: Server
+) -> None:
+    cli("ps")
+    now = cloud.now()
+    cloud.plant("fake", tags_of(home, "vm-a", now - 10))
+    later = cloud.plant("fake", tags_of(home, "vm-b", now + 500))
+    installation = (data_of(home) / "installation").read_text().strip()
+    url = postgres.new()
+    monkeypatch.setenv("VMRUNNER_DATABASE_URL", url.replace("/ledger_", "/absent_"))
+    monkeypatch.setenv("VMRUNNER_INSTALLATION", installation)
+    with program(home) as serve:
+        wait_until(lambda: cloud.alive().keys() == {later})
+        assert serve.poll() is None

@@ -1,0 +1,118 @@
+"""A database that is not what its host remembers gets a new generation, for everybody."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+
+from tests.integration.things import launch, running, started, submitted
+from tests.postgres import Server
+from vmrunner.errors import LedgerError
+from vmrunner.ledger import Ledger
+from vmrunner.ledger.database import connect
+from vmrunner.ledger.store import parse_url
+
+Open = Callable[[], Ledger]
+
+
+@pytest.fixture
+def opened(url: str, data_dir: Path) -> Open:
+    return lambda: Ledger.open(url, data_dir=data_dir)
+
+
+def forget(url: str, instance: str) -> None:
+    """As a backup does that was made before its start."""
+    engine = connect(parse_url(url), migrating=True)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"DELETE FROM instances WHERE id = '{instance}'")
+    engine.dispose()
+
+
+def test_it_is_noticed_by_the_next_process_and_by_one_that_runs(url: str, opened: Open) -> None:
+    first, second = opened(), opened()
+    running(first)
+    was = first.generation
+    first.recognise()
+    assert first.generation == was
+    forget(url, "vm-1")
+    third = opened()
+    assert third.generation != was
+    for ledger in (first, second, third):
+        ledger.recognise()
+        assert ledger.generation == third.generation
+        ledger.close()
+    again = opened()
+    assert again.generation == third.generation
+    again.close()
+
+
+def test_all_that_a_host_starts_is_remembered_whoever_started_it(url: str, opened: Open) -> None:
+    """Also after a refusal, by the second offer."""
+    first, second = opened(), opened()
+    started(first, "b-1", "vm-9")
+    submitted(second, "b-2")
+    second.instances.start([launch(second, "b-2", "vm-2")], until=200.0)
+    second.instances.next_offer("vm-2", launch(second, "b-2", "vm-3", seen_epoch=1), now=101.0)
+    was = first.generation
+    forget(url, "vm-3")
+    first.recognise()
+    assert first.generation != was
+    first.close()
+    second.close()
+
+
+def test_one_host_notices_it_for_all(postgres: Server, tmp_path: Path) -> None:
+    """The host that started what is forgotten; the other one hears of it before it concludes."""
+    url = postgres.new()
+    key = Fernet.generate_key().decode()
+    one = Ledger.open(url, data_dir=tmp_path / "one", secret_key=key)
+    two = Ledger.open(url, data_dir=tmp_path / "two", secret_key=key)
+    running(one)
+    running(two, "b-2", "vm-2")
+    one.recognise()
+    two.recognise()
+    was = two.generation
+    forget(url, "vm-2")
+    one.recognise()
+    assert one.generation == was
+    two.recognise()
+    one.recognise()
+    assert one.generation == two.generation != was
+    one.close()
+    two.close()
+
+
+@pytest.mark.parametrize("doubt", ["another boot", "another file", "no witness"])
+def test_a_file_that_may_be_a_copy_counts_as_one(tmp_path: Path, doubt: str) -> None:
+    url, data = f"sqlite:///{tmp_path}/data/ledger.db", tmp_path / "data"
+    first = Ledger.open(url, data_dir=data)
+    running(first)
+    first.close()
+    witness = data / "witness"
+    boot, _, rest = witness.read_text().partition(" ")
+    if doubt == "another boot":
+        witness.write_text(f"{boot[::-1]} {rest}")
+    elif doubt == "no witness":
+        witness.unlink()
+    else:
+        shutil.copy2(data / "ledger.db", data / "copy.db")
+        (data / "copy.db").replace(data / "ledger.db")
+    second, third = Ledger.open(url, data_dir=data), Ledger.open(url, data_dir=data)
+    assert second.generation != first.generation
+    assert third.generation == second.generation
+    second.close()
+    third.close()
+
+
+def test_what_cannot_be_remembered_is_not_asked_for(opened: Open, data_dir: Path) -> None:
+    ledger = opened()
+    submitted(ledger)
+    (data_dir / "witness").unlink()
+    (data_dir / "witness").mkdir()
+    with pytest.raises(LedgerError, match="witness cannot be written: Is a directory"):
+        ledger.instances.start([launch(ledger, "b-1", "vm-1")], until=200.0)
+    ledger.close()

@@ -1,0 +1,122 @@
+"""The end of all that is past its deadline, by what it says itself: no ledger is needed.
+
+For the day when the ledger is lost, broken or out of reach, and for whoever cannot wait for the
+reaper. What a ledger knows beside (a row's own deadline) can only be in a VM's favour here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Final
+
+from vmrunner import fleet, reaper
+from vmrunner.errors import VmrunnerError
+from vmrunner.listing import Listing
+from vmrunner.model import Death, Fate, Instance, Key, Kind, Power, Ref
+from vmrunner.reaping import Line, Report, line_of, told
+from vmrunner.verdicts import Kill
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+    from vmrunner.providers import Provider
+    from vmrunner.wiring import Wiring
+
+DEAD: Final = "dead"  # the outcome of a VM that is seen dead, or not to be seen any more
+_ROUND: Final = 0.5  # seconds between two looks
+
+
+def end(
+    wiring: Wiring,
+    *,
+    only: str | None = None,
+    dry_run: bool = False,
+    seconds: float = 0.0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Report:
+    """Delete all of this installation that is past its deadline; wait at most `seconds`, for each
+    provider, until its VMs are seen dead."""
+    try:
+        ledger = wiring.ledger
+    except VmrunnerError:
+        ledger = None
+    providers, broken = fleet.opened(wiring)
+    report = Report(unread=tuple(str(e) for n, e in broken.items() if only in (None, n)))
+    for name, provider in providers.items():
+        if only not in (None, name):
+            continue
+        try:
+            listing, rows = _list(wiring, ledger, provider)
+            kills = _expired(wiring, provider, listing, rows)
+            done = {} if dry_run else _end(provider, kills, seconds, sleep)
+        except Exception as error:  # noqa: BLE001 - one provider never spares the others' dead
+            report += Report(unread=(f"{name}: {type(error).__name__}: {error}",))
+            continue
+        now = provider.now()
+        lines = [_line(name, now, kill, rows, done) for kill in kills]
+        holes = [f"{name}: {at} {kind.value}: {error}" for at, kind, error in listing.errors]
+        report += Report(lines=tuple(lines), unread=tuple(holes))
+    return report
+
+
+def _list(
+    wiring: Wiring, ledger: Ledger | None, provider: Provider
+) -> tuple[Listing, dict[str, Instance]]:
+    listing = Listing(wiring.limits().limits, wiring.installation, "")
+    rows: dict[str, Instance] = {}
+    for page in provider.sweep():
+        shown = _rows(ledger, {r.instance for r in page.resources if r.instance})
+        kept = listing.take(page, shown, provider.now())
+        rows |= {name: shown[name] for name in kept & shown.keys()}
+    return listing, rows
+
+
+def _rows(ledger: Ledger | None, instances: Collection[str]) -> dict[str, Instance]:
+    try:
+        return {row.id: row for row in ledger.instances.these(instances)} if ledger else {}
+    except VmrunnerError:
+        return {}
+
+
+def _expired(
+    wiring: Wiring, provider: Provider, listing: Listing, rows: dict[str, Instance]
+) -> list[Kill]:
+    limits, installation = wiring.limits().limits, wiring.installation
+    plan = reaper.conclude(provider.now(), rows, listing, (), limits, installation, "")
+    return [kill for kill in plan.kills if kill.reason is Death.EXPIRED]
+
+
+def _line(
+    name: str, now: float, kill: Kill, rows: dict[str, Instance], done: dict[Ref, str]
+) -> Line:
+    return line_of(name, now, kill, rows.get(kill.instance or ""), done.get(kill.ref, ""))
+
+
+def _end(
+    provider: Provider, kills: list[Kill], seconds: float, sleep: Callable[[float], None]
+) -> dict[Ref, str]:
+    """VMs first, then what was attached to them. What became of each."""
+    vms = {k.ref: k.instance or "" for k in kills if k.ref.kind is Kind.INSTANCE}
+    done = _ask(provider, vms)
+    dying = [ref for ref in vms if not done[ref].startswith(Fate.FAILED)]
+    waited = 0.0
+    while dying:
+        keys = {Key(ref.scope, vms[ref], ref.id): ref for ref in dying}
+        seen = provider.look(list(keys))
+        alive = {keys[key] for key, sight in seen.items() if sight.power is not Power.DEAD}
+        done |= {ref: DEAD for ref in dying if ref not in alive}
+        dying = [ref for ref in dying if ref in alive]
+        if not dying or waited >= seconds:
+            break
+        sleep(_ROUND)
+        waited += _ROUND
+    return done | _ask(provider, [kill.ref for kill in kills if kill.ref not in vms])
+
+
+def _ask(provider: Provider, refs: Iterable[Ref]) -> dict[Ref, str]:
+    """Twice at most, the second time by force."""
+    outcomes = dict(provider.delete(list(refs)))
+    stubborn = [ref for ref, outcome in outcomes.items() if outcome.fate is Fate.FAILED]
+    if stubborn:
+        outcomes |= provider.delete(stubborn, force=True)
+    return {ref: told(outcome) for ref, outcome in outcomes.items()}
