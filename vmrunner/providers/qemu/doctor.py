@@ -11,7 +11,7 @@ from typing import Any
 
 from vmrunner.errors import ProviderError
 from vmrunner.model import Finding, Level
-from vmrunner.providers.qemu import accel, imagestore, plan
+from vmrunner.providers.qemu import accel, host, imagestore, layout, plan
 from vmrunner.providers.qemu.layout import State
 from vmrunner.providers.qemu.machine import MiB
 from vmrunner.providers.qemu.options import Options
@@ -38,6 +38,17 @@ def to_come(home: Path, made: Mapping[str, Any]) -> int:
         return max(0, growth(int(made.get("disk", 0))) - used)
     except (OSError, ValueError):
         return 0
+
+
+def untouched(state: State, mark: str) -> int:
+    """Bytes of memory that the VMs here were given and have not used yet: all of it, at first."""
+    used: dict[str, int] = {}
+    for who, name in host.marked(mark):
+        used[name] = max(used.get(name, 0), host.resident(who.pid))
+    return sum(
+        max(0, int((home.read(layout.PLAN) or {}).get("memory", 0)) - used.get(home.path.name, 0))
+        for home in state.homes()
+    )
 
 
 def check(options: Options, state: State) -> list[Finding]:

@@ -117,6 +117,15 @@ def name_in(cmdline: bytes, scope_mark: str) -> str | None:
     return said.removeprefix(scope_mark) if said.startswith(scope_mark) else None
 
 
+def resident(pid: int) -> int:
+    """Bytes of memory that a process has; 0 when it is gone."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
 def machine_id(state_dir: Path) -> str:
     """The machine's id; without one (some containers), an id kept in the state directory."""
     for place in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):

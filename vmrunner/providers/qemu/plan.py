@@ -168,6 +168,7 @@ def make(
         "created": now,
         "deadline": order.deadline,
         "disk": order.offer.disk,
+        "memory": order.offer.memory,
         "address": address,
         "port": machine.SSH_PORT,
         "qemu": words,

@@ -204,9 +204,11 @@ class QemuProvider:
                 hint="ask for a smaller --disk, or free some space",
             )
         memory = doctor.memory("MemAvailable") + doctor.memory("SwapFree")
+        memory = max(0, memory - doctor.untouched(self.state, self._mark))
         if order.offer.memory > memory:
             raise NoCapacity(
-                f"memory: {order.offer.memory // MiB} MiB asked, {memory // MiB} MiB available"
+                f"memory: {order.offer.memory // MiB} MiB asked, {memory // MiB} MiB not taken",
+                hint="ask for less --memory, or wait until another VM ends",
             )
 
     def _address(self, instance: str) -> str:

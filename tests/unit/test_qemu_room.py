@@ -1,0 +1,92 @@
+"""Whether this host holds one more VM."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vmrunner.errors import NoCapacity
+from vmrunner.model import Network, Offer, Order, Role
+from vmrunner.providers.qemu import doctor, host, layout, sweep
+from vmrunner.providers.qemu.layout import Name
+from vmrunner.providers.qemu.options import GiB, Options
+from vmrunner.providers.qemu.provider import QemuProvider
+
+INSTALLATION = "6f1c0000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QemuProvider:
+    """On a host with 6 GiB to give."""
+    monkeypatch.setattr(doctor, "memory", {"MemAvailable": 5 * GiB, "SwapFree": GiB}.__getitem__)
+    return QemuProvider(
+        Options(
+            name="local",
+            state_dir=tmp_path / "state",
+            cache_dir=tmp_path / "cache",
+            installation=INSTALLATION,
+        )
+    )
+
+
+def order(provider: QemuProvider, memory: int) -> Order:
+    offer = Offer(
+        scope=provider.scope, machine_type="", place="", cpus=1, memory=memory, disk=0, image=""
+    )
+    return Order(
+        instance="vm-new",
+        build="b-1",
+        installation=INSTALLATION,
+        generation="g",
+        role=Role.BUILD,
+        offer=offer,
+        deadline=2e9,
+        user_data=b"",
+        network=Network.NONE,
+    )
+
+
+def placed(provider: QemuProvider, instance: str, memory: int) -> str:
+    """A VM that has its directory; returns the name in its processes' command lines."""
+    name = Name(INSTALLATION, instance, 2_000_000_000)
+    place = provider.state.instances / str(name)
+    place.mkdir()
+    layout.write_json(place / layout.PLAN, {"disk": 0, "memory": memory})
+    return str(name)
+
+
+def test_vms_that_have_not_touched_their_memory_yet_count_as_if_they_had(
+    provider: QemuProvider,
+) -> None:
+    provider._room(order(provider, 6 * GiB))
+    placed(provider, "vm-1", 2 * GiB)
+    provider._room(order(provider, 4 * GiB))
+    placed(provider, "vm-2", 2 * GiB)
+    provider._room(order(provider, 2 * GiB))
+    with pytest.raises(NoCapacity, match="memory: 3072 MiB asked, 2048 MiB") as caught:
+        provider._room(order(provider, 3 * GiB))
+    assert caught.value.hint
+
+
+def test_what_a_vm_has_touched_is_not_available_and_counts_once(
+    provider: QemuProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = placed(provider, "vm-1", 2 * GiB)
+    me = host.Identity.of(os.getpid())
+    assert me is not None
+    shown = host.resident(me.pid)
+    assert 4 << 20 < shown < 2 * GiB, "this process holds some memory"
+    small = me._replace(pid=1 << 30)  # a helper of that VM that has ended meanwhile
+
+    def marked(mark: str) -> Iterator[tuple[host.Identity, str]]:
+        assert mark == sweep.mark(provider.state)
+        yield from [(small, name), (me, name), (me, "another's")]
+
+    monkeypatch.setattr(host, "marked", marked)
+    provider._room(order(provider, 4 * GiB + shown // 2))
+    placed(provider, "vm-2", 6 * GiB)
+    with pytest.raises(NoCapacity, match="memory: 1024 MiB asked, 0 MiB"):
+        provider._room(order(provider, GiB))
