@@ -1,0 +1,54 @@
+"""A local EC2: a real HTTP endpoint on 127.0.0.1 that any AWS SDK talks to, for tests and for
+trying things out. It needs the extra `localcloud`.
+
+    with LocalCloud() as cloud:
+        site = cloud.furnish("eu-west-1")             # an image, subnets, a security group
+        client = boto3.client("ec2", endpoint_url=cloud.url, …)
+
+It is moto's server, with what moto lacks added round it: client tokens that are idempotent, and
+mismatch; instances that are pending before they run and shutting down before they are terminated;
+newborns that are not visible yet; pages; termination protection; tags on network interfaces; the
+mappings of an image; spot requests; empty pools, quotas, denied actions; answers that fail or never
+come, on demand (`faults`); a clock that obeys (`clock`) and is in every answer's `Date`.
+
+Every cloud is an account of its own, so many can be alive in one process.
+"""
+
+from __future__ import annotations
+
+from vmrunner.testing.localcloud.cloud import LocalCloud
+from vmrunner.testing.localcloud.faults import (
+    AFTER_ALL,
+    DENIED,
+    GARBAGE,
+    INTERNAL,
+    LOST_ANSWER,
+    LOST_REQUEST,
+    NO_CAPACITY,
+    THROTTLED,
+    UNAVAILABLE,
+    Faults,
+    Trouble,
+)
+from vmrunner.testing.localcloud.machines import Machine
+from vmrunner.testing.localcloud.requests import Request
+from vmrunner.testing.localcloud.site import Mapping, Site
+
+__all__ = [
+    "AFTER_ALL",
+    "DENIED",
+    "GARBAGE",
+    "INTERNAL",
+    "LOST_ANSWER",
+    "LOST_REQUEST",
+    "NO_CAPACITY",
+    "THROTTLED",
+    "UNAVAILABLE",
+    "Faults",
+    "LocalCloud",
+    "Machine",
+    "Mapping",
+    "Request",
+    "Site",
+    "Trouble",
+]

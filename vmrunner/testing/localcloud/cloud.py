@@ -1,0 +1,168 @@
+"""The local EC2: what exists, the knobs, and the endpoint."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Self
+
+from vmrunner.testing.localcloud import patches, site
+from vmrunner.testing.localcloud.births import Token
+from vmrunner.testing.localcloud.endpoint import Endpoint
+from vmrunner.testing.localcloud.faults import Faults, Trouble
+from vmrunner.testing.localcloud.machines import Machine
+from vmrunner.testing.localcloud.requests import Request
+from vmrunner.testing.localcloud.site import Site
+
+if TYPE_CHECKING:
+    from moto.ec2.models import EC2Backend
+
+#: An image has one disk, unless somebody says otherwise.
+ROOT: Final = (site.Mapping(device="/dev/xvda"),)
+
+
+class LocalCloud:
+    """One account. All plain attributes may be changed at any time."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+        self.lock = threading.RLock()
+        self.skew = 0.0  # this cloud's clock against `clock`, in seconds
+        self.boot_seconds = 0.0
+        self.delete_seconds = 0.0  # from an accepted termination to the end
+        self.tombstone = 3600.0  # so long the terminated are shown
+        self.visibility_lag = 0.0  # so long newborns are not visible
+        self.token_seconds = 86_400.0  # so long a client token lives
+        self.dry: set[tuple[str, str, str]] = set()  # (type, subnet, market) without capacity
+        self.quota: dict[str, int] = {}  # instances at once, by market
+        self.quotas: dict[str, float] = {}  # what Service Quotas says, by its code
+        self.disabled: set[str] = set()  # regions that the account has not enabled
+        self.refused: dict[str, Trouble] = {}  # access keys that are not accepted
+        self.accounts: dict[str, str] = {}  # access key → account; default: this one's
+        self.faults = Faults()
+        self.requests: list[Request] = []  # all that came
+        self.machines: list[Machine] = []  # all that ever was
+        self.by_id: dict[str, Machine] = {}
+        self.hidden: set[str] = set()  # ids of machines that nobody sees yet
+        self.tokens: dict[tuple[str, str, str], Token] = {}
+        self.account = f"{secrets.randbelow(9 * 10**11) + 10**11}"
+        self._due: list[tuple[float, int, Callable[[], object]]] = []
+        self._number = itertools.count()
+        patches.install()
+        self._endpoint = Endpoint(self)
+
+    # --- its life ---
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, port: int = 0) -> None:
+        """Listen on 127.0.0.1; port 0 takes a free one."""
+        self._endpoint.start(port)
+
+    def stop(self) -> None:
+        self._endpoint.stop()
+
+    @property
+    def url(self) -> str:
+        return self._endpoint.url
+
+    # --- time ---
+
+    def now(self) -> float:
+        """Its clock, epoch seconds."""
+        return self.clock() + self.skew
+
+    def later(self, seconds: float, effect: Callable[[], object]) -> None:
+        """Let `effect` happen in so many seconds: at the first request or `settle` after it."""
+        with self.lock:
+            if seconds <= 0:
+                effect()
+            else:
+                heapq.heappush(self._due, (self.now() + seconds, next(self._number), effect))
+
+    def settle(self) -> None:
+        """Let all happen that is due."""
+        with self.lock, patches.within(self):
+            while self._due and self._due[0][0] <= self.now():
+                heapq.heappop(self._due)[2]()
+
+    # --- what is there ---
+
+    def furnish(
+        self,
+        region: str,
+        *,
+        name: str = "vmrunner-test",
+        mappings: Sequence[site.Mapping] = ROOT,
+        ssh_from: str = "192.0.2.0/24",
+    ) -> Site:
+        """What a launch in this region needs."""
+        image = self.image(region, name, mappings=mappings)
+        with self.lock, patches.within(self):
+            return site.furnish(self.backend(region), image, ssh_from=ssh_from)
+
+    def image(
+        self,
+        region: str,
+        name: str,
+        *,
+        mappings: Sequence[site.Mapping] = ROOT,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """The id of a new image."""
+        with self.lock, patches.within(self):
+            return site.add_image(
+                self.backend(region), name, self.now(), mappings, dict(tags or {})
+            )
+
+    def backend(self, region: str, account: str | None = None) -> EC2Backend:
+        """What moto holds of a region."""
+        from moto.ec2.models import ec2_backends
+
+        return ec2_backends[account or self.account][region]
+
+    def add(self, machine: Machine) -> None:
+        """A machine was launched."""
+        self.machines.append(machine)
+        self.by_id[machine.id] = machine
+        machine.begin()
+
+    def of(self, instance: str) -> list[Machine]:
+        """All machines that carry this id of vmrunner's, in order of birth."""
+        self.settle()
+        return [machine for machine in self.machines if machine.instance == instance]
+
+    @property
+    def alive(self) -> list[Machine]:
+        """All that bill."""
+        self.settle()
+        return [machine for machine in self.machines if machine.alive]
+
+    def count(self, action: str) -> int:
+        """So many requests came for it."""
+        return sum(request.action == action for request in self.requests)
+
+    # --- who asks ---
+
+    def account_of(self, key: str) -> str:
+        return self.accounts.get(key, self.account)
+
+    def plan(self, request: Request) -> Trouble | None:
+        """What becomes of a request before it is looked at."""
+        if request.key in self.refused:
+            return self.refused[request.key]
+        if request.region in self.disabled:
+            if request.service == "ec2":
+                text = "AWS was not able to validate the provided access credentials"
+                return Trouble("AuthFailure", 401, text)
+            return Trouble("InvalidClientTokenId", 403, "The security token is invalid")
+        return self.faults.plan(request)

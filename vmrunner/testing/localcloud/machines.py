@@ -1,0 +1,168 @@
+"""One instance in a local EC2, from pending to forgotten: what moto leaves out of its life."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Protocol
+
+from moto.ec2.models.instances import StateReason
+
+if TYPE_CHECKING:
+    from moto.ec2.models import EC2Backend
+    from moto.ec2.models.instances import Instance
+
+USER: Final = StateReason("Client.UserInitiatedShutdown: User initiated shutdown", "")
+GUEST: Final = StateReason("Client.InstanceInitiatedShutdown: Instance initiated shutdown", "")
+TAKEN_BACK: Final = StateReason("Server.SpotInstanceTermination: Spot instance termination", "")
+
+_CODES: Final = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopped": 80}
+
+
+class World(Protocol):
+    """What a machine needs of its cloud."""
+
+    boot_seconds: float
+    delete_seconds: float
+    tombstone: float
+    visibility_lag: float
+    hidden: set[str]
+
+    def now(self) -> float: ...
+    def later(self, seconds: float, effect: Callable[[], object]) -> None: ...
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Machine:
+    """What a test may know and do. Changes of state go through the methods."""
+
+    world: World
+    backend: EC2Backend
+    moto: Instance
+    token: str
+    stuck: bool = False  # accepts its death, and only a forced one comes
+    forced: bool = False
+    history: list[str] = field(default_factory=list)  # its states
+
+    # --- what is true ---
+
+    @property
+    def id(self) -> str:
+        return str(self.moto.id)
+
+    @property
+    def state(self) -> str:
+        return self.moto.state
+
+    @property
+    def alive(self) -> bool:
+        """Does it bill?"""
+        return self.state in ("pending", "running", "stopped")
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return dict(self.backend.tags.get(self.id, {}))
+
+    @property
+    def instance(self) -> str:
+        """The id that vmrunner gave it."""
+        return self.tags.get("vmrunner:instance", "")
+
+    @property
+    def protected(self) -> bool:
+        return bool(self.moto.disable_api_termination)
+
+    @protected.setter
+    def protected(self, value: bool) -> None:
+        self.moto.disable_api_termination = value
+
+    @property
+    def hidden(self) -> bool:
+        """Is it born, and not visible yet?"""
+        return self.id in self.world.hidden
+
+    @property
+    def metadata(self) -> bool:
+        """Does its metadata service answer?"""
+        return str(self.moto.metadata_options.http_endpoint) == "enabled"
+
+    # --- what befalls it ---
+
+    def begin(self) -> None:
+        self._become("pending")
+        self.world.later(self.world.boot_seconds, self._run)
+        if self.world.visibility_lag > 0:
+            self.world.hidden.add(self.id)
+            self.world.later(self.world.visibility_lag, self._appear)
+
+    def end(self, reason: StateReason = USER, *, force: bool = False) -> None:
+        """Its death is accepted; it comes `delete_seconds` later, unless it is stuck."""
+        if self.state == "terminated":
+            return
+        if self.state != "shutting-down":
+            self._become("shutting-down", reason)
+        elif not force or self.forced:
+            return
+        self.forced = force
+        if force or not self.stuck:
+            self.world.later(self.world.delete_seconds, self.die)
+
+    def power_off(self) -> None:
+        """The guest switches itself off."""
+        if not self.alive:
+            return
+        if self.moto.instance_initiated_shutdown_behavior == "terminate":
+            self.end(GUEST)
+        else:
+            self._become("stopped", GUEST)
+
+    def preempt(self) -> None:
+        """The cloud takes a spot machine back."""
+        self.end(TAKEN_BACK)
+
+    def die(self) -> None:
+        """It is terminated: its volumes and interfaces go, those that should."""
+        if self.state == "terminated":
+            return
+        reason, why = self.moto.state_reason, self.moto._reason
+        left = [nic for nic in self.moto.nics.values() if not nic.delete_on_termination]
+        self._appear()
+        self.moto.terminate()
+        self._become("terminated", reason)
+        self.moto._reason = why
+        for nic in left:
+            nic.instance, nic.attachment_id, nic.status = None, None, "available"
+        for request in self.backend.spot_instance_requests.values():
+            if request.instance is self.moto:
+                request.state, request._status_code = "closed", "instance-terminated-by-user"
+        self.world.later(self.world.tombstone, self._forget)
+
+    # --- within ---
+
+    def _run(self) -> None:
+        if self.state == "pending":
+            self._become("running")
+
+    def _appear(self) -> None:
+        self.world.hidden.discard(self.id)
+
+    def _forget(self) -> None:
+        for name, reservation in list(self.backend.reservations.items()):
+            with contextlib.suppress(ValueError):
+                reservation.instances.remove(self.moto)
+            if not reservation.instances:
+                del self.backend.reservations[name]
+
+    def _become(self, state: str, reason: StateReason | None = None) -> None:
+        self.moto._state.name, self.moto._state.code = state, _CODES[state]
+        self.history.append(state)
+        if reason is not None:
+            code = str(reason.message).partition(":")[0]
+            self.moto.state_reason = StateReason(reason.message, code)
+            when = datetime.fromtimestamp(self.world.now(), UTC)
+            who = (
+                "Server.SpotInstanceTermination" if code.startswith("Server") else "User initiated"
+            )
+            self.moto._reason = f"{who} ({when:%Y-%m-%d %H:%M:%S} GMT)"

@@ -1,0 +1,203 @@
+"""Where moto's own handlers are not as EC2 is: other ones, in effect for the requests of a
+`LocalCloud` alone. Whatever else uses moto in this process finds it unchanged."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import re
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from moto.core.responses import ActionResult
+from moto.ec2 import utils as ec2_utils
+from moto.ec2.exceptions import DryRunClientError, OperationNotPermitted4
+from moto.ec2.models.core import TaggedEC2Resource
+from moto.ec2.models.instances import InstanceBackend, MetadataOptions
+from moto.ec2.responses.elastic_block_store import ElasticBlockStore
+from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfaces
+from moto.ec2.responses.instances import InstanceResponse
+from moto.ec2.responses.spot_instances import SpotInstances
+
+from vmrunner.testing.localcloud.births import run_instances
+from vmrunner.testing.localcloud.pages import cut, paged
+from vmrunner.testing.localcloud.refusal import Refusal
+
+if TYPE_CHECKING:
+    from vmrunner.testing.localcloud.cloud import LocalCloud
+    from vmrunner.testing.localcloud.machines import Machine
+
+_CURRENT: ContextVar[LocalCloud | None] = ContextVar("localcloud", default=None)
+
+#: Filters of DescribeInstances that moto does not know, by the attribute that they look at.
+_FILTERS: Final = {
+    "client-token": "client_token",
+    "instance-lifecycle": "lifecycle",
+    "spot-instance-request-id": "spot_instance_request_id",
+}
+#: Modules that took the clock by its name.
+_CLOCKS: Final = (
+    "moto.core.utils",
+    "moto.ec2.models.amis",
+    "moto.ec2.models.elastic_block_store",
+    "moto.ec2.models.instances",
+    "moto.scheduler.models",
+)
+
+Handler = Callable[..., Any]
+
+
+@contextlib.contextmanager
+def within(cloud: LocalCloud) -> Iterator[None]:
+    """What moto does inside, it does for this cloud."""
+    token = _CURRENT.set(cloud)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+@functools.cache
+def install() -> None:
+    """Once in a process."""
+    _instead(InstanceResponse, "run_instances", run_instances)
+    _instead(InstanceResponse, "terminate_instances", _terminate_instances)
+    _instead(InstanceResponse, "describe_instances", _describe_instances)
+    _instead(InstanceResponse, "modify_instance_metadata_options", _modify_metadata)
+    _instead(ElasticBlockStore, "describe_volumes", cut("Volumes"))
+    _instead(ElasticBlockStore, "describe_snapshots", cut("Snapshots"))
+    _instead(ElasticNetworkInterfaces, "describe_network_interfaces", cut("NetworkInterfaces"))
+    _instead(SpotInstances, "describe_spot_instance_requests", cut("SpotInstanceRequests"))
+    _instead(InstanceBackend, "all_reservations", _all_reservations)
+    _instead(TaggedEC2Resource, "get_tags", _get_tags)
+    ec2_utils.filter_dict_attribute_mapping.update(_FILTERS)
+    for name in _CLOCKS:
+        module = importlib.import_module(name)
+        module.utcnow = functools.partial(_utcnow, module.utcnow)  # type: ignore[attr-defined]
+
+
+def _instead(owner: type, name: str, ours: Handler) -> None:
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def handler(self: Any, *args: Any, **kwargs: Any) -> Any:
+        cloud = _CURRENT.get()
+        if cloud is None:
+            return original(self, *args, **kwargs)
+        return ours(cloud, self, functools.partial(original), *args, **kwargs)
+
+    setattr(owner, name, handler)
+
+
+def _utcnow(original: Callable[[], datetime]) -> datetime:
+    cloud = _CURRENT.get()
+    if cloud is None:
+        return original()
+    return datetime.fromtimestamp(cloud.now(), UTC).replace(tzinfo=None)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def _describe_instances(cloud: LocalCloud, response: Any, _: Handler) -> ActionResult:
+    """Pages of instances, where moto cuts between reservations."""
+    ids, filters = response._get_param("InstanceIds", []), response._filters_from_querystring()
+    if ids and response._get_param("MaxResults"):
+        raise Refusal(
+            "InvalidParameterCombination",
+            "The parameter instancesSet cannot be used with the parameter maxResults",
+        )
+    backend = response.ec2_backend
+    if ids:
+        for name in ids:
+            _named(cloud, response, name)
+        found = backend.get_reservations_by_instance_ids(ids, filters=filters)
+    else:
+        found = backend.describe_instances(filters=filters)
+    flat = [(reservation, moto) for reservation in found for moto in reservation.instances]
+    part, token = paged(response, flat)
+    kept: dict[str, Any] = {}
+    for reservation, moto in part:
+        if reservation.id not in kept:
+            kept[reservation.id] = reservation
+            reservation.instances = []
+        reservation.instances.append(moto)
+    return ActionResult({"Reservations": list(kept.values()), "NextToken": token})
+
+
+def _all_reservations(
+    cloud: LocalCloud, backend: Any, original: Handler, filters: Any = None
+) -> Any:
+    """Newborns are not visible for a while."""
+    found = original(backend)
+    hidden = cloud.hidden
+    if hidden:
+        for reservation in found:
+            reservation.instances = [m for m in reservation.instances if m.id not in hidden]
+        found = [reservation for reservation in found if reservation.instances]
+    return found if filters is None else ec2_utils.filter_reservations(found, filters)
+
+
+def _get_tags(_: LocalCloud, resource: Any, __: Handler) -> list[dict[str, str]]:
+    """By a look-up, where moto scans every tag of everything."""
+    kind = ec2_utils.EC2_PREFIX_TO_RESOURCE.get(ec2_utils.get_prefix(resource.id), "")
+    return [
+        {"resource_id": resource.id, "key": key, "value": value, "resource_type": kind}
+        for key, value in resource.ec2_backend.tags.get(resource.id, {}).items()
+    ]
+
+
+# --- changing ------------------------------------------------------------------------------------
+
+
+def _terminate_instances(cloud: LocalCloud, response: Any, _: Handler) -> ActionResult:
+    """All of them or none: one bad id, or one that is protected, and nothing is terminated."""
+    ids = response._get_param("InstanceIds", [])
+    force = bool(response._get_param("Force") or response._get_param("SkipOsShutdown"))
+    machines = [_named(cloud, response, name) for name in ids]
+    response.error_on_dryrun()
+    for machine in machines:
+        if machine.protected and machine.alive:
+            raise OperationNotPermitted4(machine.id)
+    told = []
+    for machine in machines:
+        before = {"Code": machine.moto.state_code, "Name": machine.state}
+        machine.end(force=force)
+        after = {"Code": machine.moto.state_code, "Name": machine.state}
+        told.append({"InstanceId": machine.id, "PreviousState": before, "CurrentState": after})
+    return ActionResult({"TerminatingInstances": told})
+
+
+def _modify_metadata(cloud: LocalCloud, response: Any, _: Handler) -> ActionResult:
+    """What is not said stays as it was."""
+    machine = _named(cloud, response, response._get_param("InstanceId"))
+    if response._get_param("DryRun"):
+        raise DryRunClientError
+    old = machine.moto.metadata_options
+    options = MetadataOptions(
+        {
+            "HttpTokens": response._get_param("HttpTokens") or old.http_tokens,
+            "HttpPutResponseHopLimit": response._get_param("HttpPutResponseHopLimit")
+            or old.http_put_response_hop_limit,
+            "HttpEndpoint": response._get_param("HttpEndpoint") or old.http_endpoint,
+        }
+    )
+    machine.moto.metadata_options = options
+    return ActionResult({"InstanceId": machine.id, "InstanceMetadataOptions": options})
+
+
+def _named(cloud: LocalCloud, response: Any, name: str) -> Machine:
+    """The machine of this id, in the region that is asked."""
+    if not re.fullmatch(r"i-[0-9a-f]{8}([0-9a-f]{9})?", name):
+        raise Refusal("InvalidInstanceID.Malformed", f'Invalid id: "{name}"')
+    machine = cloud.by_id.get(name)
+    if machine is None or machine.hidden or machine.backend is not response.ec2_backend:
+        text = f"The instance ID '{name}' does not exist"
+        raise Refusal("InvalidInstanceID.NotFound", text)
+    return machine
+
+
+__all__ = ["install", "within"]
