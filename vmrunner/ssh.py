@@ -20,11 +20,12 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import fabric
 import paramiko
 from invoke.runners import Runner
+from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
 from paramiko.packet import Packetizer
 
 from vmrunner.errors import VmrunnerError
@@ -38,6 +39,7 @@ PACKET: Final = 128 * 1024
 REKEY: Final = 1 << 35  # bytes
 PATIENCE: Final = ASK_AFTER + DEAD_AFTER  # seconds until a command must have begun
 MOST: Final = PACKET + 16 * 1024  # bytes of a packet with all that is around its data
+GREETING: Final = 16 * 1024  # bytes before the first packet; OpenSSH sends 40
 
 _HANDSHAKE: Final = (3.0, 5.0, 8.0, 15.0)  # patience of the first tries, and then of all
 _PAUSE: Final = (0.1, 0.2, 0.4, 0.7, 1.0)
@@ -255,6 +257,16 @@ class _Wire(socket.socket):
 
 
 class _Packetizer(Packetizer):
+    _greeting = 0  # bytes
+
+    def _read_timeout(self, timeout: float) -> bytes:
+        """What the greeting's lines are read with. A line may have no end."""
+        data: bytes = super()._read_timeout(timeout)  # type: ignore[misc]  # not in its stubs
+        self._greeting += len(data)
+        if self._greeting > GREETING:
+            raise paramiko.SSHException(f": the greeting is over {GREETING} bytes")
+        return data
+
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
         """A peer may announce 4 GiB, and paramiko would gather them in memory."""
         if n > MOST:
@@ -262,7 +274,23 @@ class _Packetizer(Packetizer):
         return super().read_all(n, check_rekey)
 
 
+def _bounded(feed: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """paramiko keeps what comes, also from a peer that heeds no window while we are busy."""
+
+    def fed(channel: Any, message: Any) -> None:
+        feed(channel, message)
+        if len(channel.in_buffer) + len(channel.in_stderr_buffer) > WINDOW:
+            raise paramiko.SSHException(f"the peer sent more than its window of {WINDOW} bytes")
+
+    return fed
+
+
 class _Transport(paramiko.Transport):
+    _channel_handler_table: ClassVar[dict[int, Callable[[Any, Any], None]]] = {
+        number: _bounded(call) if number in (MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA) else call
+        for number, call in paramiko.Transport._channel_handler_table.items()  # type: ignore[attr-defined]
+    }
+
     def ask(self) -> None:
         """A question that every SSH server answers, if only by "no". Does not wait for it:
         `global_request` would, for ever."""
@@ -339,4 +367,4 @@ def _explain(error: BaseException) -> str:
         return "the host key is not the one that was planted"
     if isinstance(error, paramiko.AuthenticationException):
         return "the instance's key was refused"
-    return str(error) or type(error).__name__
+    return str(error)[:300] or type(error).__name__
