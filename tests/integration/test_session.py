@@ -410,3 +410,15 @@ def test_nothing_remains(world: World) -> None:
         world.run("true", epoch=n + 1)
     world.proxy.cut()
     wait_for(lambda: threading.active_count() <= before[0] + 6)
+
+
+def test_an_extraction_that_fails_in_an_unknown_way_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("nobody thought of it")
+
+    monkeypatch.setattr(archive, "extract", fail)
+    verdict = world.run("touch a", rules=[ArtifactRule(glob="a")])
+    assert (verdict.result, verdict.reason, verdict.lost) == (Result.ERROR, Reason.INTERNAL, False)
+    assert verdict.message == "artifacts: RuntimeError: nobody thought of it"

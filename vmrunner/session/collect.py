@@ -57,7 +57,13 @@ def collect(
     finally:
         into.close()
     if into.error is not None:
-        raise Uncollected(str(into.error)) from into.error
+        why = into.error
+        text = (
+            str(why)
+            if isinstance(why, VmrunnerError)
+            else f"artifacts: {type(why).__name__}: {why}"
+        )
+        raise Uncollected(text) from why
     if done is None or done.exit_code > 1:  # 1: a file changed while it was read
         complaint = done.complaint if done else "it ended early"
         raise Uncollected(f"artifacts: {complaint}")
@@ -72,7 +78,7 @@ class _Extraction:
 
     def __init__(self, target: Path, caps: archive.Caps, *, gzip: bool) -> None:
         self.total: archive.Total | None = None
-        self.error: VmrunnerError | None = None
+        self.error: Exception | None = None
         self._line: bytes | None = b""  # the first line, until it is whole
         self._counts = b""
         reading, self._writing = os.pipe()
@@ -115,5 +121,5 @@ class _Extraction:
                 drained = 0
                 while drained < DRAIN and (data := stream.read(io.DEFAULT_BUFFER_SIZE)):
                     drained += len(data)
-            except VmrunnerError as error:
+            except Exception as error:  # noqa: BLE001 - `collect` raises it
                 self.error = error
