@@ -46,9 +46,11 @@ def survivors(ledger: Ledger, limits: Limits, name: str, provider: Provider) -> 
     pages, errors = _list(name, provider)
     shown = {r.instance for page in pages for r in page.resources if r.instance}
     rows = {row.id: row for row in ledger.instances.these(shown)}
-    rows |= {row.id: row for row in ledger.instances.open() if row.provider == name}
+    still, driven = ledger.instances.open(), ledger.builds.driven()
+    rows |= {row.id: row for row in still if row.provider == name}
     found = audit.audit(provider.now(), rows.values(), pages, limits, ledger.installation)
-    return found + errors
+    bad = sorted(still.unread | driven.unread)
+    return found + errors + [audit.unread(name, f"the row of {row} cannot be read") for row in bad]
 
 
 def silence(wiring: Wiring) -> list[Survivor]:

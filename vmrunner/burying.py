@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from vmrunner.deleting import delete
 from vmrunner.desk import Desk, log
 from vmrunner.lanes import Lane
 from vmrunner.model import Fate, Instance, InstanceState, Outcome, Ref
@@ -89,7 +90,7 @@ class Undertaker:
         provider: Provider, named: Mapping[Ref, str], *, force: bool
     ) -> Callable[[], dict[str, Outcome]]:
         def call() -> dict[str, Outcome]:
-            outcomes = provider.delete(list(named), force=force)
+            outcomes = delete(provider, list(named), force=force)
             return {named[ref]: outcome for ref, outcome in outcomes.items()}
 
         return call

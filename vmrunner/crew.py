@@ -43,12 +43,14 @@ _ENDED: Final = (Sign.PREEMPTED, Sign.SELF_ENDED, Sign.LOST)
 @dataclass(slots=True)
 class View:
     """What one tick knows. `rows` are the open ones within our scopes, `mine` those of them that
-    this engine answers for: its own, and those whose owner is gone."""
+    this engine answers for: its own, and those whose owner is gone. `unread`: ids of rows that
+    cannot be read, of VMs and builds: nothing may be concluded about these."""
 
     everybody: list[Instance]
     rows: dict[str, Instance]
     builds: dict[str, Build]  # neither queued nor finished, or queued with a wish to end
     mine: dict[str, Instance]
+    unread: frozenset[str]
 
     def update(self, row: Instance) -> None:
         """Something of it changed in this very tick."""
@@ -90,15 +92,16 @@ class Crew:
         if now - self._last > PAUSE:
             self._since = now  # we slept: nobody's silence until now counts
         self._last = now
-        everybody = desk.ledger.instances.open()
-        builds = {build.id: build for build in desk.ledger.builds.driven()}
+        everybody, driven = desk.ledger.instances.open(), desk.ledger.builds.driven()
+        builds = {build.id: build for build in driven}
         rows = {row.id: row for row in everybody if desk.provider_of(row) is not None}
         mine = {
             name: row
             for name, row in rows.items()
             if row.owner == desk.id or self._peers.member_gone(row.owner)
         }
-        return View(everybody=everybody, rows=rows, builds=builds, mine=mine)
+        unread = everybody.unread | driven.unread
+        return View(everybody=everybody, rows=rows, builds=builds, mine=mine, unread=unread)
 
     # --- take over ---
 
@@ -111,6 +114,8 @@ class Crew:
             row = view.rows.get(build.instance or "")
             ours = row is not None or build.spec.provider in desk.providers
             if not ours or not self._peers.member_gone(build.owner):
+                continue
+            if build.instance in view.unread:
                 continue
             if row is None and build.instance in {r.id for r in view.everybody}:
                 continue  # it has a VM where our provider does not act
@@ -252,6 +257,8 @@ class Crew:
         wishes = {}
         for row in rows:
             build = view.builds.get(row.build)
+            if row.build in view.unread:
+                continue  # whether it ended, nobody can tell
             if row.role is Role.BUILD and row.state is not InstanceState.DELETING:
                 submitter = build.submitter if build else None
                 lives = self._peers.process_lives(submitter)

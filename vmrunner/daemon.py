@@ -265,8 +265,8 @@ class Daemon:
                 return False
             engines.release(_NAME, holder)
             return engines.acquire(_NAME, me, now + LEASE, now)
-        except LedgerError as error:
-            log.warning("%s", error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the reaping
+            log.warning("who reaps cannot be told: %s: %s", type(error).__name__, error)
             return True
 
     def _retain(self) -> None:

@@ -7,6 +7,7 @@
     ├── Conflict               it exists already, with other parameters, or somebody else holds it
     ├── ImageError             an image could not be built; nothing half-built is ever used
     ├── LedgerError            the database failed: a write may or may not have happened
+    ├── Unreadable             one row of the ledger cannot be understood; no other is concerned
     ├── Fenced                 our epoch is stale: somebody else owns it; drop all, do nothing
     ├── ProviderError          a cloud or host said no, or did not answer
     │   ├── Refused            nothing was born, nothing happened
@@ -67,6 +68,11 @@ class ImageError(VmrunnerError):
 
 class LedgerError(VmrunnerError):
     """The ledger's database failed or is out of reach; a write may or may not have happened."""
+
+
+class Unreadable(VmrunnerError):
+    """A row of the ledger that cannot be understood: another version's, or damaged. It concerns
+    nothing but what it is about."""
 
 
 class Fenced(VmrunnerError):

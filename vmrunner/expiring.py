@@ -11,10 +11,12 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Final
 
 from vmrunner import fleet, reaper
+from vmrunner.deleting import delete
 from vmrunner.errors import VmrunnerError
 from vmrunner.listing import Listing
 from vmrunner.model import Death, Fate, Instance, Key, Kind, Power, Ref
 from vmrunner.reaping import Line, Report, line_of, told
+from vmrunner.surveying import take_in
 from vmrunner.verdicts import Kill
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ def end(
         if only not in (None, name):
             continue
         try:
-            listing, rows = _list(wiring, ledger, provider)
+            listing = Listing(wiring.limits().limits, wiring.installation, "")
+            rows = take_in(provider, listing, lambda ids: _rows(ledger, ids))
             kills = _expired(wiring, provider, listing, rows)
             done = {} if dry_run else _end(provider, kills, seconds, sleep)
         except Exception as error:  # noqa: BLE001 - one provider never spares the others' dead
@@ -54,27 +57,15 @@ def end(
             continue
         now = provider.now()
         lines = [_line(name, now, kill, rows, done) for kill in kills]
-        holes = [f"{name}: {at} {kind.value}: {error}" for at, kind, error in listing.errors]
+        holes = [f"{name}: {hole}" for hole in listing.holes]
         report += Report(lines=tuple(lines), unread=tuple(holes))
     return report
-
-
-def _list(
-    wiring: Wiring, ledger: Ledger | None, provider: Provider
-) -> tuple[Listing, dict[str, Instance]]:
-    listing = Listing(wiring.limits().limits, wiring.installation, "")
-    rows: dict[str, Instance] = {}
-    for page in provider.sweep():
-        shown = _rows(ledger, {r.instance for r in page.resources if r.instance})
-        kept = listing.take(page, shown, provider.now())
-        rows |= {name: shown[name] for name in kept & shown.keys()}
-    return listing, rows
 
 
 def _rows(ledger: Ledger | None, instances: Collection[str]) -> dict[str, Instance]:
     try:
         return {row.id: row for row in ledger.instances.these(instances)} if ledger else {}
-    except VmrunnerError:
+    except VmrunnerError:  # what it would add can only be in their favour
         return {}
 
 
@@ -115,8 +106,7 @@ def _end(
 
 def _ask(provider: Provider, refs: Iterable[Ref]) -> dict[Ref, str]:
     """Twice at most, the second time by force."""
-    outcomes = dict(provider.delete(list(refs)))
+    outcomes = delete(provider, list(refs))
     stubborn = [ref for ref, outcome in outcomes.items() if outcome.fate is Fate.FAILED]
-    if stubborn:
-        outcomes |= provider.delete(stubborn, force=True)
+    outcomes |= delete(provider, stubborn, force=True)
     return {ref: told(outcome) for ref, outcome in outcomes.items()}

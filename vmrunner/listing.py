@@ -7,7 +7,7 @@ be".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -66,6 +66,8 @@ class Listing:
     dead: set[Ref] = field(default_factory=set)
     shown: set[str] = field(default_factory=set)  # instance ids on VMs of ours, where it matters
     errors: list[tuple[Scope, Kind, str]] = field(default_factory=list)
+    stopped: str = ""  # why it ended before its end
+    rowed: Collection[str] = ()  # instance ids with a row that says nothing: it cannot be read
     _kept: dict[Ref, Resource] = field(default_factory=dict)
     _ended: set[tuple[Scope, Kind]] = field(default_factory=set)
 
@@ -74,24 +76,37 @@ class Listing:
         the instance ids of what is kept whole: their rows are needed to conclude."""
         kept = set()
         for resource in page.resources:
-            ref = resource.ref
-            alive = resource.alive
-            (self.alive if alive else self.dead).add(ref)
-            (self.dead if alive else self.alive).discard(ref)
-            self._kept.pop(ref, None)
-            if not ours(resource, self.installation):
-                continue
-            row = rows.get(resource.instance or "")
-            if ref.kind is Kind.INSTANCE and resource.instance and not (row and row.ref == ref):
-                self.shown.add(resource.instance)
-            if alive and not self._settled(resource, row, now):
-                self._kept[ref] = resource
-                kept.add(resource.instance or "")
+            try:
+                if self._take(resource, rows, now):
+                    kept.add(resource.instance or "")
+            except Exception as error:  # noqa: BLE001 - one that makes no sense hides no other
+                self.fail(page, f"{resource.ref.id}: {type(error).__name__}: {error}")
         if page.error is not None:
-            self.errors.append((page.scope, page.kind, page.error))
+            self.fail(page, page.error)
         elif not page.more:
             self._ended.add((page.scope, page.kind))
         return kept
+
+    def fail(self, page: Page, why: str) -> None:
+        """A part of it could not be read."""
+        self.errors.append((page.scope, page.kind, why))
+
+    def _take(self, resource: Resource, rows: Mapping[str, Instance], now: float) -> bool:
+        """Is it kept whole?"""
+        ref = resource.ref
+        alive = resource.alive
+        (self.alive if alive else self.dead).add(ref)
+        (self.dead if alive else self.alive).discard(ref)
+        self._kept.pop(ref, None)
+        if not ours(resource, self.installation):
+            return False
+        row = rows.get(resource.instance or "")
+        if ref.kind is Kind.INSTANCE and resource.instance and not (row and row.ref == ref):
+            self.shown.add(resource.instance)
+        keep = alive and not self._settled(resource, row, now)
+        if keep:
+            self._kept[ref] = resource
+        return keep
 
     @property
     def resources(self) -> list[Resource]:
@@ -99,14 +114,20 @@ class Listing:
         return sorted(self._kept.values(), key=lambda r: r.ref)
 
     @property
-    def failed(self) -> frozenset[tuple[Scope, Kind]]:
-        """What could be read in part at most."""
-        return frozenset((scope, kind) for scope, kind, _ in self.errors)
+    def holes(self) -> list[str]:
+        """What could not be read, in words."""
+        parts = [f"{scope} {kind.value}: {error}" for scope, kind, error in self.errors]
+        return [*parts, self.stopped] if self.stopped else parts
+
+    def unread(self, scope: Scope, kind: Kind) -> bool:
+        """Could it be read in part at most?"""
+        return bool(self.stopped) or any((s, k) == (scope, kind) for s, k, _ in self.errors)
 
     @property
     def whole(self) -> frozenset[tuple[Scope, Kind]]:
         """What was read to its end without an error: only there absence says something."""
-        return frozenset(self._ended - self.failed)
+        failed = {(scope, kind) for scope, kind, _ in self.errors}
+        return frozenset() if self.stopped else frozenset(self._ended - failed)
 
     def _settled(self, resource: Resource, row: Instance | None, now: float) -> bool:
         """Is it as it should be, for longer than until the next sweeps?"""

@@ -6,9 +6,11 @@ memory tells of a resource that has no row.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import threading
+from collections.abc import Mapping
 
-from vmrunner.model import Death, Fate, Kind, Ref, Scope
+from vmrunner.listing import Listing
+from vmrunner.model import Death, Fate, Ref
 from vmrunner.verdicts import Kill, Plan
 
 
@@ -17,14 +19,16 @@ class Pending:
     begins with a sweep."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()  # a sweep and a pass over the ledger go on side by side
         self._kills: tuple[Kill, ...] = ()
 
-    def learn(self, plan: Plan, unread: Collection[tuple[Scope, Kind]]) -> None:
+    def learn(self, plan: Plan, listing: Listing) -> None:
         """Take in a sweep. What it could not read stays as it was known."""
-        kept = [k for k in self._kills if (k.ref.scope, k.ref.kind) in unread]
-        expired = [kill for kill in plan.kills if kill.reason is Death.EXPIRED]
-        known: dict[Ref, Kill] = {kill.ref: kill for kill in (*kept, *plan.later, *expired)}
-        self._kills = tuple(known.values())
+        with self._lock:
+            kept = [k for k in self._kills if listing.unread(k.ref.scope, k.ref.kind)]
+            expired = [kill for kill in plan.kills if kill.reason is Death.EXPIRED]
+            known: dict[Ref, Kill] = {kill.ref: kill for kill in (*kept, *plan.later, *expired)}
+            self._kills = tuple(known.values())
 
     def due(self, now: float) -> tuple[Kill, ...]:
         """What is past its deadline, on the provider's clock."""
@@ -32,5 +36,6 @@ class Pending:
 
     def answered(self, told: Mapping[str, str]) -> None:
         """Ask again until the next sweep: an accepted delete may come to nothing. Refused first."""
-        kept = [k for k in self._kills if told.get(k.ref.id) != Fate.MISSING]
-        self._kills = tuple(sorted(kept, key=lambda k: told.get(k.ref.id) == Fate.ACCEPTED))
+        with self._lock:
+            kept = [k for k in self._kills if told.get(k.ref.id) != Fate.MISSING]
+            self._kills = tuple(sorted(kept, key=lambda k: told.get(k.ref.id) == Fate.ACCEPTED))

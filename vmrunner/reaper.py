@@ -7,7 +7,7 @@ ledger after, so that what is stale can only under-delete. Dry run is "do not ap
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -82,11 +82,10 @@ def conclude(
 ) -> Plan:
     """The same of a listing that was taken in page by page; of the rows, those of all that it
     kept are enough beside the open ones."""
-    resources = listing.resources
     memory = {(s.what, s.subject): s for s in sightings}
     case = _Case(now, rows, listing, memory, limits, installation, generation, sweep, release)
 
-    kills = {k.ref: k for k in map(case.verdict, resources) if k is not None}
+    resources, kills, odd = _judged(case.verdict, listing.resources)
     orphans, latch, alarms = case.orphans([r for r in resources if r.ref not in kills])
     kills |= {k.ref: k for k in orphans}
     dooms = _dooms(now, rows.values(), since, limits, wishes or {})
@@ -97,8 +96,25 @@ def conclude(
         closes=tuple(sorted(closes, key=lambda c: c.instance)),
         later=tuple(k for k in map(case.later, resources) if k and k.ref not in kills),
         sightings=case.remembered(kills.values(), resources) | latch,
-        alarms=tuple(sorted(alarms + _late(now, rows.values(), limits))),
+        alarms=tuple(sorted(alarms + odd + _late(now, rows.values(), limits))),
     )
+
+
+def _judged(
+    verdict: Callable[[Resource], Kill | None], resources: Iterable[Resource]
+) -> tuple[list[Resource], dict[Ref, Kill], list[str]]:
+    """Each by itself; what makes no sense is told, left out, and holds nothing else back."""
+    sound, kills, odd = [], {}, []
+    for resource in resources:
+        try:
+            kill = verdict(resource)
+        except Exception as error:  # noqa: BLE001 - see above
+            odd.append(f"{resource.ref.id} makes no sense: {type(error).__name__}: {error}")
+            continue
+        sound.append(resource)
+        if kill is not None:
+            kills[kill.ref] = kill
+    return sound, kills, odd
 
 
 def subject(ref: Ref) -> str:
@@ -186,7 +202,8 @@ class _Case:
     def unknown(self, resource: Resource) -> bool:
         """Ours, of this very database, alive, and without a row."""
         mine = of_this_ledger(resource, self.installation, self.generation)
-        return mine and self.row_of(resource) is None
+        rowed = resource.instance in self.listing.rowed
+        return mine and not rowed and self.row_of(resource) is None
 
     def orphans(self, rest: Sequence[Resource]) -> tuple[list[Kill], set[Sighting], list[str]]:
         """ORPHAN: the second complete sighting, past the newborn window, under the cap. Over the
@@ -208,7 +225,7 @@ class _Case:
                 "`vmrunner reap --orphans`"
             )
             return [], {latch}, [text]
-        if latched and self.listing.failed and not self.release:
+        if latched and self.listing.holes and not self.release:
             return [], {latched}, []  # none was seen, and not all was read
         kills = [
             Kill(

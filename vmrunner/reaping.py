@@ -6,12 +6,12 @@ once more before each effect. Every provider, page, row and resource fails for i
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from vmrunner import ids, lifecycle, pricing, reaper
+from vmrunner.deleting import delete
 from vmrunner.desk import Desk, log
 from vmrunner.ending import Endings
 from vmrunner.errors import LedgerError
@@ -33,7 +33,7 @@ from vmrunner.peers import Peers
 from vmrunner.pending import Pending
 from vmrunner.providers import Provider
 from vmrunner.surveying import Known, survey
-from vmrunner.verdicts import Kill, Plan
+from vmrunner.verdicts import Kill, Plan, Sighting
 
 BATCH: Final = 50
 FORCE_AFTER: Final = 3
@@ -87,7 +87,7 @@ class Reaping:
         self._peers = peers
         self._watching = watching
         self._endings = Endings(desk)
-        self._pending: defaultdict[str, Pending] = defaultdict(Pending)  # by provider
+        self._pending: dict[str, Pending] = {}  # by provider
         self._unread: set[str] = set()  # providers whose last sweep had holes: it is made again
 
     def run(
@@ -105,7 +105,8 @@ class Reaping:
             self._guarded(n, p, sweep=sweep, dry_run=dry_run, orphans=orphans)
             for n, p in chosen.items()
         )
-        return sum(done, Report())
+        report = sum(done, Report())
+        return replace(report, unread=tuple(dict.fromkeys(report.unread)))
 
     def end_abandoned(self) -> int:
         """End the queued builds whose submitter is gone: they have no VM, and need no engine.
@@ -133,6 +134,9 @@ class Reaping:
 
     # --- one provider ---
 
+    def _pending_at(self, name: str) -> Pending:
+        return self._pending.setdefault(name, Pending())
+
     def _guarded(
         self, name: str, provider: Provider, *, sweep: bool, dry_run: bool, orphans: bool
     ) -> Report:
@@ -149,12 +153,15 @@ class Reaping:
         sweep = sweep or name in self._unread
         swept = Sweep(id=ids.sweep_id(), begun=provider.now()) if sweep else None
         listing, known = survey(desk, self._peers, name, provider, sweep=sweep)
-        broken = [f"{name}: {at} {kind.value}: {error}" for at, kind, error in listing.errors]
+        broken = [f"{name}: {hole}" for hole in listing.holes]
         (self._unread.add if broken else self._unread.discard)(name)
+        memory: frozenset[Sighting] = frozenset()
         try:
-            memory = frozenset() if known.down or not sweep else desk.ledger.sightings.list(name)
-        except LedgerError as error:
-            known, memory = Known(down=str(error)), frozenset()
+            if sweep and not known.down:
+                memory = desk.ledger.sightings.list(name)
+        except Exception as error:  # noqa: BLE001 - as in `survey`
+            known.fail(error)
+        broken += [f"the row of {row} cannot be read" for row in sorted(known.unread)]
         now = provider.now()
         plan = reaper.conclude(
             now,
@@ -170,16 +177,20 @@ class Reaping:
             wishes=self._wishes(known),
             release=orphans,
         )
-        pending = self._pending[name]
+        pending = self._pending_at(name)
         if swept is not None:
-            pending.learn(plan, listing.failed)
+            pending.learn(plan, listing)
         else:
             plan = replace(plan, kills=pending.due(now))
         lines = self._lines(name, now, plan, known)
         if not dry_run:
-            done = self._apply(provider, plan, known, seen=sweep)
-            if swept is not None and not known.down:
-                desk.ledger.sightings.record(name, plan.sightings)
+            done: dict[str, str] = {}
+            try:
+                self._apply(provider, plan, known, done, seen=sweep)
+                if swept is not None and not known.down:
+                    desk.ledger.sightings.record(name, plan.sightings)
+            except LedgerError as error:  # what was killed before is told all the same
+                known.fail(error)
             lines = [replace(line, outcome=done.get(line.id, "")) for line in lines]
         if known.down:
             broken.append(f"the ledger is out of reach: {known.down}")
@@ -188,6 +199,8 @@ class Reaping:
     def _wishes(self, known: Known) -> dict[str, Death]:
         wishes = {}
         for row in known.by_id.values():
+            if row.build in known.unread:
+                continue  # whether it ended, nobody can tell
             if row.role is Role.BUILD and row.state is not InstanceState.GONE:
                 build = known.builds.get(row.build)
                 lives = self._peers.process_lives(build.submitter if build else None)
@@ -201,12 +214,13 @@ class Reaping:
 
     # --- applying ---
 
-    def _apply(self, provider: Provider, plan: Plan, known: Known, *, seen: bool) -> dict[str, str]:
-        """What became of each, by id. Kills past `E` come first: nothing may delay them. `seen`:
-        what is killed was just listed, so that another look at it would tell nothing."""
-        done: dict[str, str] = {}
+    def _apply(
+        self, provider: Provider, plan: Plan, known: Known, done: dict[str, str], *, seen: bool
+    ) -> None:
+        """`done` takes what became of each, by id. Kills past `E` come first: nothing may delay
+        them. `seen`: what is killed was just listed, so that another look would tell nothing."""
         done |= self._kill(provider, [k for k in plan.kills if k.reason is Death.EXPIRED])
-        self._pending[provider.name].answered(done)
+        self._pending_at(provider.name).answered(done)
         rows = dict(known.by_id)
         for doom in plan.dooms:
             with self._desk.guard("doom", rows[doom.instance].build):
@@ -224,7 +238,6 @@ class Reaping:
                     close.instance, epoch=close.epoch, death=close.reason, now=now
                 )
                 done[close.instance] = "closed" if closed else ""
-        return done
 
     def _doom(self, rows: dict[str, Instance], name: str, death: Death, known: Known) -> None:
         desk = self._desk
@@ -246,7 +259,7 @@ class Reaping:
         with self._desk.guard("check"):
             rows = instances.these([kill.instance] if kill.instance else [])
             if kill.reason is Death.ORPHAN:
-                return not rows
+                return not instances.known([kill.instance or ""])
             if kill.reason is Death.LEFTOVER:
                 return bool(rows) and rows[0].state is InstanceState.GONE
             if kill.reason is Death.DUPLICATE:
@@ -278,9 +291,8 @@ class Reaping:
             ]
             refs = {kill.ref for kill in alike}
             wanted = [kill for kill in wanted if kill.ref not in refs]
-            with self._desk.guard(f"delete at {provider.name}"):
-                outcomes = provider.delete([kill.ref for kill in alike], force=first.force)
-                done |= {ref.id: told(outcome) for ref, outcome in outcomes.items()}
+            outcomes = delete(provider, [kill.ref for kill in alike], force=first.force)
+            done |= {ref.id: told(outcome) for ref, outcome in outcomes.items()}
         return done
 
     def _dying(self, row: Instance) -> bool:

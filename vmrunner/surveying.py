@@ -5,65 +5,98 @@ So whatever is stale can only make the reaper do less. No page is kept (see `lis
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from vmrunner.desk import Desk, log
-from vmrunner.errors import LedgerError
+from vmrunner.errors import VmrunnerError
 from vmrunner.listing import Listing
-from vmrunner.model import Build, Instance, Page
+from vmrunner.model import Build, Instance
 from vmrunner.peers import Peers
 from vmrunner.providers import Provider
 
 
 @dataclass(slots=True)
 class Known:
-    """What the ledger said; nothing at all when it was out of reach."""
+    """What the ledger said; nothing at all when it was out of reach. `unread`: the rows of it that
+    could not be read, by id: nothing is known of what they are about."""
 
     by_id: dict[str, Instance] = field(default_factory=dict)
     builds: dict[str, Build] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
     down: str = ""
 
-    def fail(self, error: LedgerError) -> None:
-        log.error("reaping without the ledger: %s", error)
-        self.by_id, self.builds, self.down = {}, {}, str(error)
+    def fail(self, error: Exception) -> None:
+        log.error("reaping without the ledger: %s", error, exc_info=_odd(error))
+        self.by_id, self.builds, self.down = {}, {}, str(error) or type(error).__name__
 
 
 def survey(
     desk: Desk, peers: Peers, name: str, provider: Provider, *, sweep: bool
 ) -> tuple[Listing, Known]:
     """List the cloud, if `sweep`, and read the ledger: the open rows of this provider's scopes,
-    and the rows of all that the listing kept; the rows before the builds (see `crew`)."""
+    and the rows of all that the listing kept; the rows before the builds (see `crew`). Whatever
+    goes wrong with the ledger, what is past its deadline is listed."""
     ledger, known = desk.ledger, Known()
     if sweep:
         try:
             ledger.recognise()
-        except LedgerError as error:
+        except Exception as error:  # noqa: BLE001
             known.fail(error)
     listing = Listing(desk.limits.limits, ledger.installation, ledger.generation)
-    for page in provider.sweep() if sweep else ():
-        rows = _shown(desk, page, known)
-        kept = listing.take(page, rows, provider.now())
-        known.by_id |= {row: rows[row] for row in kept & rows.keys()}
+    if sweep:
+        known.by_id |= take_in(provider, listing, lambda ids: _shown(desk, ids, known))
     try:
         if not known.down:
-            known.by_id |= {
-                row.id: row
-                for row in ledger.instances.open()
-                if row.provider == name and row.scope in provider.scopes
-            }
-            known.builds = {build.id: build for build in ledger.builds.driven()}
-            peers.look(ledger.engines.list(), desk.monotonic())
-    except LedgerError as error:
+            _read(desk, peers, name, provider, listing, known)
+    except Exception as error:  # noqa: BLE001
         known.fail(error)
     return listing, known
 
 
-def _shown(desk: Desk, page: Page, known: Known) -> dict[str, Instance]:
+def take_in(
+    provider: Provider,
+    listing: Listing,
+    rows_of: Callable[[Collection[str]], Mapping[str, Instance]],
+) -> dict[str, Instance]:
+    """Sweep; `rows_of` tells the rows of instance ids. Returns those of all that the listing keeps
+    whole. A driver promises not to raise half way; should it, what came before counts."""
+    kept: dict[str, Instance] = {}
+    try:
+        for page in provider.sweep():
+            rows = rows_of({r.instance for r in page.resources if r.instance})
+            names = listing.take(page, rows, provider.now())
+            kept |= {name: rows[name] for name in names & rows.keys()}
+    except Exception as error:  # noqa: BLE001
+        log.error("sweeping %s: %s", provider.name, error, exc_info=_odd(error))
+        listing.stopped = f"it ended early: {type(error).__name__}: {error}"
+    return kept
+
+
+def _read(
+    desk: Desk, peers: Peers, name: str, provider: Provider, listing: Listing, known: Known
+) -> None:
+    rows, builds = desk.ledger.instances.open(), desk.ledger.builds.driven()
+    known.by_id |= {
+        row.id: row for row in rows if row.provider == name and row.scope in provider.scopes
+    }
+    known.builds = {build.id: build for build in builds}
+    known.unread = rows.unread | builds.unread
+    peers.look(desk.ledger.engines.list(), desk.monotonic())
+    strange = {r.instance for r in listing.resources if r.instance} - known.by_id.keys()
+    listing.rowed = desk.ledger.instances.known(strange)
+
+
+def _shown(desk: Desk, ids: Collection[str], known: Known) -> dict[str, Instance]:
     """The rows of what a page shows. Once the ledger fails, it is left alone for this pass."""
     try:
         if not known.down:
-            ids = {r.instance for r in page.resources if r.instance}
             return {row.id: row for row in desk.ledger.instances.these(ids)}
-    except LedgerError as error:
+    except Exception as error:  # noqa: BLE001
         known.fail(error)
     return {}
+
+
+def _odd(error: Exception) -> bool:
+    """Is it nothing that one has to expect?"""
+    return not isinstance(error, VmrunnerError)

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, exists, or_, select, update
 
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import codec
+from vmrunner.ledger.codec import Readable, readable
 from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
 from vmrunner.ledger.events import add_event, put_event
 from vmrunner.ledger.moves import EXTEND, Moves, fetch
@@ -175,22 +176,20 @@ class Builds(Moves):
         """What waits, for anybody or for one provider: higher priority first, then older first."""
         if provider is None:
             return self._database.read(
-                lambda c: [codec.build(row) for row in _QUEUED(c, limit=limit).all()]
+                lambda c: readable(codec.build, _QUEUED(c, limit=limit).all())
             )
         return self._database.read(
-            lambda c: [
-                codec.build(row) for row in _QUEUED_AT(c, provider=provider, limit=limit).all()
-            ]
+            lambda c: readable(codec.build, _QUEUED_AT(c, provider=provider, limit=limit).all())
         )
 
     def awaited(self) -> set[str]:
         """The providers that queued builds wait for."""
         return self._database.read(lambda c: {row[0] for row in _AWAITED(c).all()})
 
-    def driven(self) -> list[Build]:
+    def driven(self) -> Readable[Build]:
         """What an engine has to mind: all that is neither waiting nor over, and what waits with a
         wish to end."""
-        return self._database.read(lambda c: [codec.build(row) for row in _DRIVEN(c).all()])
+        return self._database.read(lambda c: readable(codec.build, _DRIVEN(c).all()))
 
     def secrets(self, build_id: str) -> dict[str, bytes]:
         """The values of its secrets; empty once it is over."""
@@ -249,4 +248,4 @@ class Builds(Moves):
         query = select(*codec.BUILD).where(*conditions).order_by(_b.id.desc())
         if limit is not None:
             query = query.limit(limit)
-        return self._database.read(lambda c: [codec.build(row) for row in c.execute(query)])
+        return self._database.read(lambda c: readable(codec.build, c.execute(query)))

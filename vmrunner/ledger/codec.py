@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter
 
+from vmrunner.errors import Unreadable
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.model import (
     Access,
@@ -33,6 +36,10 @@ from vmrunner.model import (
     Role,
     Scope,
 )
+
+T = TypeVar("T")
+
+log = logging.getLogger("vmrunner")
 
 _b, _i = BUILDS.c, INSTANCES.c
 
@@ -118,15 +125,71 @@ def _phases(text: str) -> tuple[Phase, ...]:
     )
 
 
+class Readable(list[T]):
+    """Rows that could be read. `unread`: the ids of the others. What is not in the list may be one
+    of these: its absence says nothing."""
+
+    unread: frozenset[str] = frozenset()
+
+
+def readable(decode: Callable[[Sequence[Any]], T], rows: Iterable[Sequence[Any]]) -> Readable[T]:
+    """Each row by itself: one that cannot be read hides no other."""
+    found, unread = Readable[T](), set()
+    for row in rows:
+        try:
+            found.append(decode(row))
+        except Unreadable as error:
+            unread.add(str(row[0]))
+            _complain(str(error))
+    found.unread = frozenset(unread)
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _complain(text: str) -> None:
+    """Once, though it is read again and again."""
+    log.error("%s", text)
+
+
 def build(row: Sequence[Any]) -> Build:
-    """A row that begins with the columns `BUILD`."""
+    """A row that begins with the columns `BUILD`. Raises Unreadable."""
+    try:
+        return _build(row)
+    except Exception as error:
+        raise Unreadable(f"the row of build {row[0]} cannot be read: {_why(error)}") from error
+
+
+def instance(row: Sequence[Any]) -> Instance:
+    """A row that begins with the columns `INSTANCE`. Raises Unreadable."""
+    try:
+        return _instance(row)
+    except Exception as error:
+        raise Unreadable(f"the row of {row[0]} cannot be read: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _number(value: Any) -> Any:
+    """A time or a count with which one can reckon."""
+    if not math.isfinite(value):
+        raise ValueError(f"{value!r} is no number")
+    return value
+
+
+def _maybe(value: Any) -> Any:
+    return None if value is None else _number(value)
+
+
+def _build(row: Sequence[Any]) -> Build:
     return Build(
         id=row[0],
         spec=spec_from(row[1]),
         state=_BUILD_STATES[row[2]],
-        created_at=row[3],
-        state_since=row[4],
-        attempt=row[5],
+        created_at=_number(row[3]),
+        state_since=_number(row[4]),
+        attempt=_number(row[5]),
         instance=row[6],
         result=Result(row[7]) if row[7] else None,
         reason=Reason(row[8]) if row[8] else None,
@@ -136,18 +199,17 @@ def build(row: Sequence[Any]) -> Build:
         submitter=process_from(row[12]) if row[12] else None,
         owner=row[13],
         owner_until=row[14],
-        epoch=row[15],
+        epoch=_number(row[15]),
         cancel=Reason(row[16]) if row[16] else None,
-        cancelled_at=row[17],
-        hold_until=row[18],
+        cancelled_at=_maybe(row[17]),
+        hold_until=_maybe(row[18]),
         steps_started=bool(row[19]),
         phases=_phases(row[20]),
         cost=row[21],
     )
 
 
-def instance(row: Sequence[Any]) -> Instance:
-    """A row that begins with the columns `INSTANCE`."""
+def _instance(row: Sequence[Any]) -> Instance:
     return Instance(
         id=row[0],
         build=row[1],
@@ -156,17 +218,17 @@ def instance(row: Sequence[Any]) -> Instance:
         offer=_offer_from(row[4]),
         role=_ROLES[row[5]],
         state=_INSTANCE_STATES[row[6]],
-        created_at=row[7],
-        state_since=row[8],
-        deadline=row[9],
-        epoch=row[10],
+        created_at=_number(row[7]),
+        state_since=_number(row[8]),
+        deadline=_number(row[9]),
+        epoch=_number(row[10]),
         owner=row[11],
         ref=_ref(row[12]) if row[12] else None,
         address=Address(*json.loads(row[13])) if row[13] else None,
         death=Death(row[14]) if row[14] else None,
         message=row[15],
-        deletes=row[16],
-        delete_at=row[17],
+        deletes=_number(row[16]),
+        delete_at=_number(row[17]),
         gone_at=row[18],
     )
 

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, select
 
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import codec
+from vmrunner.ledger.codec import Readable, readable
 from vmrunner.ledger.database import Database, Prepared, arg
 from vmrunner.ledger.sealing import Seal
 from vmrunner.ledger.tables import INSTANCES
@@ -57,13 +58,22 @@ class Roll:
             )
         return codec.instance(rows[0])
 
-    def open(self) -> list[Instance]:
+    def open(self) -> Readable[Instance]:
         """All that are not gone, oldest first."""
-        return self._database.read(lambda c: [codec.instance(row) for row in _OPEN(c).all()])
+        return self._database.read(lambda c: readable(codec.instance, _OPEN(c).all()))
 
-    def these(self, ids: Collection[str]) -> list[Instance]:
+    def these(self, ids: Collection[str]) -> Readable[Instance]:
         """The rows of these ids, open or gone, as far as there are any."""
-        return self._where(_i.id.in_(ids)) if ids else []
+        return self._where(_i.id.in_(ids)) if ids else Readable()
+
+    def known(self, ids: Collection[str]) -> frozenset[str]:
+        """Which of these ids have a row, whether or not it can be read."""
+        query = select(_i.id).where(_i.id.in_(ids))
+        return (
+            frozenset(self._database.read(lambda c: c.execute(query).scalars()))
+            if ids
+            else frozenset()
+        )
 
     def order(self, instance_id: str) -> Order:
         """The order as it was frozen. Raises NotFound, also once the row is closed."""
@@ -73,11 +83,13 @@ class Roll:
         """How to reach it. Raises NotFound, also once the row is closed."""
         return codec.access_from(self._unseal(_ACCESS, instance_id))
 
-    def _where(self, *conditions: ColumnElement[bool], limit: int | None = None) -> list[Instance]:
+    def _where(
+        self, *conditions: ColumnElement[bool], limit: int | None = None
+    ) -> Readable[Instance]:
         query = select(*codec.INSTANCE).where(*conditions).order_by(_i.id.desc())
         if limit is not None:
             query = query.limit(limit)
-        return self._database.read(lambda c: [codec.instance(row) for row in c.execute(query)])
+        return self._database.read(lambda c: readable(codec.instance, c.execute(query)))
 
     def _unseal(self, statement: Prepared, instance_id: str) -> bytes:
         token = self._database.read(lambda c: statement(c, id=instance_id).scalar())
@@ -87,7 +99,7 @@ class Roll:
 
     def list(
         self, build: str | None = None, active: bool | None = None, limit: int | None = None
-    ) -> list[Instance]:
+    ) -> Readable[Instance]:
         """Newest first. `active`: only those not gone (True) or gone (False)."""
         conditions: list[ColumnElement[bool]] = []
         if build is not None:
