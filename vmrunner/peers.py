@@ -8,6 +8,7 @@ ourselves included, makes anybody look dead.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -36,6 +37,7 @@ class Peers:
         alive: Callable[..., bool | None] = processes.alive,
         lease: float = LEASE,
     ) -> None:
+        self._lock = threading.Lock()
         self._one_host = one_host
         self._alive = alive
         self._lease = lease
@@ -46,18 +48,20 @@ class Peers:
         self._looked: float | None = None
 
     def look(self, members: Iterable[Member], now: float) -> None:
-        """Take in the ledger's list of members."""
-        if self._looked is not None and now - self._looked > PAUSE:
-            self._watched.clear()
-            self._strangers.clear()
-        self._looked = self._now = now
-        self._members = {member.id: member for member in members}
-        for member in self._members.values():
-            watch = self._watched.get(member.id)
-            if watch is None or watch.value != member.seen_at:
-                self._watched[member.id] = _Watch(member.seen_at, now)
-        for left in self._watched.keys() - self._members.keys():
-            del self._watched[left]
+        """Take in the ledger's list of members. One at a time, from whichever thread; all others
+        only read."""
+        with self._lock:
+            if self._looked is not None and now - self._looked > PAUSE:
+                self._watched.clear()
+                self._strangers.clear()
+            self._looked = self._now = now
+            self._members = {member.id: member for member in members}
+            for member in self._members.values():
+                watch = self._watched.get(member.id)
+                if watch is None or watch.value != member.seen_at:
+                    self._watched[member.id] = _Watch(member.seen_at, now)
+            for left in self._watched.keys() - self._members.keys():
+                del self._watched[left]
 
     def member_gone(self, member: str | None) -> bool:
         """Is the holder of a claim gone? One that is not in the list has left it."""

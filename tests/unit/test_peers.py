@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 
 from vmrunner.ledger.values import Member
@@ -74,3 +76,22 @@ def test_a_submitter_elsewhere_lives_while_it_beats() -> None:
     for n in range(50):
         beating.look([member("e", seen_at=n)], n * 5.0)
     assert beating.process_lives(HERE) is True
+
+
+def test_two_threads_look_one_after_the_other() -> None:
+    """A sweep and a pass over the ledger share it."""
+    them = peers(True)
+    them.look([member("e")], 0)
+    other = threading.Thread(target=them.look, args=([], 1))
+    waited: list[bool] = []
+
+    def slowly() -> Iterator[Member]:
+        other.start()
+        other.join(0.3)
+        waited.append(other.is_alive())
+        yield member("e")
+
+    them.look(slowly(), 1)
+    other.join()
+    assert waited == [True]
+    assert them.member_gone("e")

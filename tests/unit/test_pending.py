@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from tests.reapable import GENERATION, LIMITS, MINE, NOW, SCOPE
+from vmrunner.listing import Listing
+from vmrunner.model import Death, Fate, Kind, Ref
+from vmrunner.pending import Pending
+from vmrunner.verdicts import Kill, Plan
+
+LISTING = Listing(LIMITS, MINE, GENERATION)
+
+
+def late(name: str) -> Kill:
+    return Kill(ref=Ref(SCOPE, Kind.INSTANCE, name), reason=Death.EXPIRED, expires_at=NOW - 1)
+
+
+def test_what_a_sweep_learns_while_a_pass_takes_in_its_answers_is_kept() -> None:
+    """They go on side by side."""
+    pending = Pending()
+    pending.learn(Plan(kills=(late("i-1"),)), LISTING)
+    sweep = threading.Thread(target=pending.learn, args=(Plan(kills=(late("i-2"),)), LISTING))
+
+    class Slow(dict[str, str]):
+        def get(self, key: str, default: Any = None) -> Any:
+            if sweep.ident is None:
+                sweep.start()
+                sweep.join(0.3)
+            return super().get(key, default)
+
+    pending.answered(Slow({"i-1": Fate.ACCEPTED.value}))
+    sweep.join()
+    assert [kill.ref.id for kill in pending.due(NOW)] == ["i-2"]
