@@ -279,6 +279,14 @@ def test_a_supervisor_that_dies_again_and_again_is_given_up(tmp_path: Path) -> N
             assert follower.wait(20) == 5
 
 
+def test_a_container_that_is_slow_to_die_is_killed_again(guest: Guest) -> None:
+    """Docker waits ten seconds for the end, and then says that there was none."""
+    guest.docker.slow_kills = 2
+    got = start(guest, job("trap '' TERM; echo begun; while :; do sleep 1; done", timeout=0.5))
+    assert (got.log, got.ended) == (b"begun\n", Ended("build_timeout", None, ""))
+    assert guest.docker.slow_kills == 0
+
+
 def test_a_dockerd_that_dies_while_it_is_waited_for_is_asked_again(guest: Guest) -> None:
     guest.docker.wait_bodies = [b"", b"{}", b'{"Stat']
     got = start(guest, job("echo one; sleep 1; exit 4"))

@@ -164,7 +164,8 @@ class Build:
             return "image", None, f"container image {name} is not in this VM image; it has: {have}"
         if "/bin/sh" in text and ("no such file" in text or "not found" in text):
             return "image", None, f"container image {name} has no /bin/sh, which steps need"
-        return "internal", None, f"container {name} did not start: {text[:500]}"
+        what = "did not start" if self._events.last("container") is None else "was lost"
+        return "internal", None, f"container {name} {what}: {text[:500]}"
 
     # --- life ------------------------------------------------------------------------------
 
@@ -272,12 +273,22 @@ class Build:
         elif now >= self._kill_at:
             self._kill_at = now + TERM_GRACE
             self._killed_at = self._killed_at or now
-            try:
-                docker.call("POST", f"/containers/{docker.NAME}/kill?signal=KILL")
-            except docker.DockerError as error:
-                if error.status not in (404, 409):  # it is gone already
-                    raise
+            self._kill()
         return True
+
+    def _kill(self) -> None:
+        """All at once. Docker refuses when it is gone already, and when so much had to die that no
+        end was seen in time: either is found out by whoever waits for the end."""
+        with (
+            suppress(OSError),
+            open(f"{self._cgroup()}/cgroup.kill", "w", encoding="utf-8") as file,
+        ):
+            file.write("1")
+        try:
+            docker.call("POST", f"/containers/{docker.NAME}/kill?signal=KILL")
+        except docker.DockerError as error:
+            if not error.status:
+                raise
 
     def _reason_to_stop(self, now: float) -> str:
         if wish := self._place.read("cancel").strip():
@@ -297,29 +308,36 @@ class Build:
         disk = os.statvfs(self._work)
         return disk.f_bfree * disk.f_frsize
 
-    def _cgroup(self, name: str) -> list[str]:
-        """Lines of a file in the container's cgroup; none when it cannot be read."""
+    def _cgroup(self) -> str:
+        """The directory of the container's own cgroup. Raises OSError where there is none."""
         try:
             if not self._pid:
                 found = docker.inspect()
                 self._id, self._pid = str(found["Id"]), int(found["State"]["Pid"])
             with open(f"/proc/{self._pid}/cgroup", encoding="utf-8") as file:
                 path = file.read().strip().rpartition("::")[2]
-            if self._id not in path:  # the container has no cgroup of its own
-                return []
-            with open(f"/sys/fs/cgroup{path}/{name}", encoding="utf-8") as file:
+        except (docker.DockerError, KeyError, TypeError, ValueError) as error:
+            raise FileNotFoundError("no cgroup can be found") from error
+        if self._id not in path:
+            raise FileNotFoundError("the container has no cgroup of its own")
+        return f"/sys/fs/cgroup{path}"
+
+    def _in_cgroup(self, name: str) -> list[str]:
+        """Lines of a file in the container's cgroup; none when it cannot be read."""
+        try:
+            with open(f"{self._cgroup()}/{name}", encoding="utf-8") as file:
                 return file.read().splitlines()
-        except (docker.DockerError, OSError, KeyError, TypeError, ValueError):
+        except OSError:
             return []
 
     def _count_oom_kills(self) -> int:
         """Processes of the container that the kernel killed for want of memory."""
-        counts = dict(line.split() for line in self._cgroup("memory.events"))
+        counts = dict(line.split() for line in self._in_cgroup("memory.events"))
         return int(counts.get("oom_kill", 0))
 
     def _terminate(self) -> None:
         """TERM to all processes of the build. The driver, pid 1, is told to stop instead."""
-        for pid in map(int, self._cgroup("cgroup.procs")):
+        for pid in map(int, self._in_cgroup("cgroup.procs")):
             if pid != self._pid:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
