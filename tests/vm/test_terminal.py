@@ -127,7 +127,8 @@ def test_a_shell_in_the_vm_is_a_terminal_there(two: Two) -> None:
         shell.wait_for(rb"# ")
         shell.type("tty; id -un\n")
         shell.wait_for(rb"/dev/pts/\d+\r\nroot\r\n")
-        shell.type("echo begun-$((40+2)); sleep 600\n")
+        # The shell itself loses a Ctrl-C that comes while it starts a command.
+        shell.type("sh -c 'echo begun-$((40+2)); exec sleep 600'\n")
         shell.wait_for(rb"begun-42\r\n")
         assert list((two.home.root / "tmp").iterdir()) == [], "a kill would leave no key"
         shell.type("\x03")  # ends the sleep there, and nothing here
