@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from vmrunner import units
+from vmrunner import fleet, units
 from vmrunner.config import database_url, shown_url
 from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.model import Finding, Level
@@ -41,7 +41,9 @@ def reap(
         lost = Report(unread=(f"the ledger is out of reach: {error}",))
         return expiring.end(wiring, only=only, dry_run=dry_run, seconds=daemon.SETTLE) + lost
     with _engine(wiring) as engine:
-        return daemon.reap(engine, dry_run=dry_run, provider=only, orphans=orphans)
+        report = daemon.reap(engine, dry_run=dry_run, provider=only, orphans=orphans)
+    _, broken = fleet.opened(wiring)
+    return report + Report(unread=tuple(str(e) for n, e in broken.items() if only in (None, n)))
 
 
 def audit(
@@ -73,8 +75,8 @@ def doctor(wiring: Wiring, *, provider: str | None = None) -> list[Finding]:
     if provider is not None:
         return list(_provider(wiring, wiring.settings.provider(provider)))
     findings = [_ledger(wiring), *_reaper(wiring), _space(wiring)]
-    names = dict.fromkeys((*wiring.settings.providers, *wiring.providers()))
-    for name in names:
+    opened, broken = fleet.opened(wiring)
+    for name in dict.fromkeys((*wiring.settings.providers, *opened, *broken)):
         findings += _provider(wiring, name)
     return findings
 

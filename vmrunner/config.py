@@ -90,7 +90,9 @@ class Reaper(Section):
         default="*/5 * * * *",
         description="When to sweep beside every five minutes, as a cron line.",
     )
-    keep_logs: Seconds = Field(default=30 * 86400.0, description="So long logs outlive a build.")
+    keep_logs: Seconds = Field(
+        default=30 * 86400.0, description="So long logs and artifacts outlive a build."
+    )
     keep_images: Seconds = Field(
         default=30 * 86400.0, description="So long an unused image outlives a newer one."
     )

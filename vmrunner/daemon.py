@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -33,6 +32,7 @@ from vmrunner.ledger import Ledger
 from vmrunner.peers import Peers
 from vmrunner.providers import Provider
 from vmrunner.reaping import Reaping, Report
+from vmrunner.retention import retain
 
 log = logging.getLogger("vmrunner.serve")
 
@@ -45,7 +45,7 @@ BOUND: Final = 600.0  # a pass that takes longer is given up, and another is sta
 SILENCE: Final = 300.0  # without a finished pass, it is said loudly
 IDLE: Final = 10.0  # so long without work until `until_idle` ends
 SETTLE: Final = 10.0  # so long `reap` waits to see dead what it killed
-DAY: Final = 86_400.0
+KEEP: Final = 30 * 86_400.0
 _NAME: Final = "reaper"
 #: What the reaper does again and again, by the name of its heartbeat.
 PASSED: Final = "pass"
@@ -105,19 +105,17 @@ class Daemon:
         engine: Engine,
         ledger: Ledger,
         *,
-        sources: Path,
         cron: str = "*/5 * * * *",
         until_idle: bool = False,
-        keep_logs: float = 30 * DAY,
+        keep_logs: float = KEEP,
         tidy: Callable[[], object] = lambda: None,
         renew: Callable[[], Renewal] | None = None,
     ) -> None:
-        """`cron` says when to sweep beside every five minutes; `keep_logs` how long logs outlive
-        their build, in seconds; `tidy` is what else is done nightly; `renew` reads the
-        configuration again. Raises ConfigError when `cron` cannot be read."""
+        """`cron` says when to sweep beside every five minutes; `keep_logs` how long logs and
+        artifacts outlive their build, in seconds; `tidy` is what else is done nightly; `renew`
+        reads the configuration again. Raises ConfigError when `cron` cannot be read."""
         self._engine = engine
         self._ledger = ledger
-        self._sources = sources
         self._until_idle = until_idle
         self._keep_logs = keep_logs
         self._tidy = tidy
@@ -270,15 +268,15 @@ class Daemon:
             return True
 
     def _retain(self) -> None:
-        """Nightly: logs past their time, and packed sources that no build will ever read."""
-        now = time.time()
-        gone = self._ledger.logs.delete_before(now - self._keep_logs)
-        log.info("retention: %d log chunks", gone)
-        needed = {build.id for build in self._ledger.builds.list(active=True)}
-        for path in self._sources.glob("*.tar"):
-            # A young file may belong to a submit that has not written its row yet.
-            if path.stem not in needed and path.stat().st_mtime < now - DAY:
-                path.unlink(missing_ok=True)
+        """Nightly."""
+        places, now = self._engine.desk.places, time.time()
+        retain(
+            self._ledger,
+            sources=places.sources,
+            artifacts=places.artifacts,
+            keep=self._keep_logs,
+            now=now,
+        )
         self._tidy()
 
 

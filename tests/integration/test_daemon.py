@@ -162,7 +162,7 @@ def test_serve_until_idle_does_the_work_and_goes(
     source = shop.root / f"{build.id}.tar"
     source.write_bytes(b"tar")
     Session.go.set()
-    Daemon(shop.engine(), shop.ledger, sources=shop.root, until_idle=True).run(signals=False)
+    Daemon(shop.engine(), shop.ledger, until_idle=True).run(signals=False)
     done = shop.ledger.builds.get(build.id)
     assert done.result is Result.SUCCESS
     assert [row.state for row in shop.ledger.instances.list()] == [InstanceState.GONE]
@@ -173,7 +173,7 @@ def test_serve_until_idle_does_the_work_and_goes(
 
 def test_sigterm_hands_over_and_the_next_engine_goes_on(shop: Shop) -> None:
     build = shop.submit()
-    served = Daemon(shop.engine(), shop.ledger, sources=shop.root)
+    served = Daemon(shop.engine(), shop.ledger)
 
     def kill() -> None:
         until(lambda: shop.ledger.builds.get(build.id).state is BuildState.RUNNING, "running")
@@ -283,4 +283,4 @@ def test_a_run_that_hangs_is_replaced_and_one_that_fails_is_survived() -> None:
 
 def test_a_cron_line_that_cannot_be_read_is_named(shop: Shop) -> None:
     with pytest.raises(ConfigError, match=r"reaper.sweep: 'every day': not a cron line"):
-        Daemon(shop.engine(listen=False), shop.ledger, sources=shop.root, cron="every day")
+        Daemon(shop.engine(listen=False), shop.ledger, cron="every day")

@@ -5,116 +5,24 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests import filecloud
-from tests.commandline import Done
+from tests.blackbox import TTL, Cli, data_of, program, serving, started, swept, tags_of
+from tests.blackbox import cli as cli  # the fixture
+from tests.blackbox import cloud as cloud  # the fixture
 from tests.filecloud import FileCloud
 from tests.postgres import Server
 from tests.scripted import wait_until
-from vmrunner.cli import main
-
-ROOT = Path(__file__).parents[2]
-CONFIG = """
-[providers.fake]
-kind = "fake"
-"""
-NEWBORN, GAP, TTL = 900.0, 300.0, 2700.0
-
-Cli = Callable[..., Done]
-
-
-@pytest.fixture
-def cloud(home: Path, monkeypatch: pytest.MonkeyPatch) -> FileCloud:
-    (home / "vmrunner.toml").write_text(CONFIG)
-    monkeypatch.setenv("CLOUD_FILE", str(home / "cloud.json"))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    return FileCloud(home / "cloud.json")
-
-
-@pytest.fixture
-def cli(cloud: FileCloud, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
-    def run(*argv: str) -> Done:
-        code = main(argv, join=filecloud.join)
-        return Done(code, *capfdbinary.readouterr())
-
-    return run
-
-
-@contextmanager
-def program(home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`vmrunner serve`, killed in the end."""
-    with (home / "serve.log").open("ab") as log:
-        program = subprocess.Popen(
-            [sys.executable, "-m", "tests.filecloud", "serve"], cwd=home, stdout=log, stderr=log
-        )
-        try:
-            yield program
-        finally:
-            program.send_signal(signal.SIGKILL)
-            program.wait()
-
-
-@contextmanager
-def serving(home: Path, cli: Cli) -> Iterator[None]:
-    """The same, once it serves."""
-    with program(home):
-        wait_until(lambda: b"an engine serves it" in cli("doctor").out)
-        yield
-
-
-def data_of(home: Path) -> Path:
-    return home / "data" / "vmrunner"
 
 
 def copy(what: Path, where: Path) -> None:
     subprocess.run(["cp", "-a", what, where], check=True)
-
-
-def started(cli: Cli, cloud: FileCloud) -> str:
-    """A build that belongs to the ledger and runs; what the cloud calls its VM."""
-    before = set(cloud.vms())
-    done = cli("run", "-d", "--", "until", "never")
-    assert done.code == 0, done.err
-    build = done.out.decode().strip()
-    wait_until(lambda: cli("show", build, "-o", "json").items[0]["state"] == "running")
-    (name,) = set(cloud.vms()) - before
-    return name
-
-
-def tags_of(home: Path, instance: str, expires: float, **other: str) -> dict[str, str]:
-    """As a VM of this very ledger has them."""
-    with sqlite3.connect(data_of(home) / "ledger.db") as database:
-        ((installation, generation),) = database.execute(
-            "SELECT installation, generation FROM ledger"
-        ).fetchall()
-    database.close()
-    tags = {
-        "installation": installation,
-        "generation": generation,
-        "role": "build",
-        "instance": instance,
-        "build": "b-1",
-        "expires-at": str(int(expires)),
-    }
-    return {f"vmrunner:{name}": value for name, value in (tags | other).items()}
-
-
-def swept(cli: Cli, cloud: FileCloud) -> None:
-    """As often as it takes to find an orphan out, past every newborn window."""
-    cloud.advance(NEWBORN + 60)
-    for _ in range(3):
-        done = cli("reap")
-        assert done.code == 0, done.err
-        cloud.advance(GAP)
 
 
 def test_a_restored_backup_murders_nobody(home: Path, cli: Cli, cloud: FileCloud) -> None:

@@ -125,7 +125,6 @@ def serve(
     Daemon(
         engine,
         shell.ledger,
-        sources=wiring.paths.sources,
         cron=wiring.settings.reaper.sweep,
         until_idle=until_idle,
         keep_logs=wiring.settings.reaper.keep_logs,

@@ -1,0 +1,82 @@
+"""What outlives its build, and what a crash left in the spool."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.integration.things import running, submitted
+from vmrunner.ledger import Ledger
+from vmrunner.model import Reason, Result
+from vmrunner.retention import DAY, retain
+
+NOW = 1_000_000_000.0
+KEEP = 30 * DAY
+
+
+def made(path: Path, age: float) -> Path:
+    if path.suffix in (".tar", ".part"):
+        path.write_bytes(b"x")
+    else:
+        (path / "dist").mkdir(parents=True)
+        (path / "dist" / "link").symlink_to("/etc")
+    os.utime(path, (NOW - age, NOW - age))
+    return path
+
+
+def finished(ledger: Ledger, build: str, age: float) -> None:
+    running(ledger, build, f"vm-{build}")
+    ledger.logs.append(build, 1, 1, offset=2, data=b"x\n", now=105.0)
+    result, reason = Result.SUCCESS, Reason.EXIT_CODE
+    ledger.builds.finish(build, epoch=1, result=result, reason=reason, now=NOW - age)
+
+
+def test_what_nobody_needs_any_more_is_removed_and_nothing_else(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    sources, artifacts = tmp_path / "s", tmp_path / "a"
+    sources.mkdir()
+    artifacts.mkdir()
+    finished(ledger, "b-old", KEEP + 10)
+    finished(ledger, "b-new", KEEP - 10)
+    submitted(ledger, "b-queued")
+    kept = [
+        made(sources / "b-queued.tar", 99 * DAY),
+        made(sources / "b-being-packed.tar", 10),
+        made(sources / "b-being-packed.tar.part", 10),
+        made(sources / "anothers.tar", 99 * DAY),
+        made(artifacts / "b-new", KEEP + 20),
+        made(artifacts / "b-queued", KEEP + 20),
+        made(artifacts / "b-earlier-ledgers-new", KEEP - 10),
+        made(artifacts / "mine", 99 * DAY),
+    ]
+    gone = [
+        made(sources / "b-new.tar", DAY + 10),
+        made(sources / "b-unknown.tar", DAY + 10),
+        made(sources / "b-queued.tar.part", DAY + 10),
+        made(artifacts / "b-old", KEEP + 20),
+        made(artifacts / "b-earlier-ledgers", KEEP + 20),
+    ]
+    retain(ledger, sources=sources, artifacts=artifacts, keep=KEEP, now=NOW)
+    assert [path for path in gone if path.exists()] == []
+    assert [path for path in kept if not path.exists()] == []
+    assert [bool(ledger.logs.read(build)) for build in ("b-old", "b-new")] == [False, True]
+    assert Path("/etc/passwd").exists()
+
+
+def test_what_cannot_be_removed_does_not_keep_the_rest(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
+
+    def stubborn(path: Path, **options: bool) -> None:
+        if path.name == "b-1.tar":
+            raise PermissionError(13, "Permission denied")
+        unlink(path, **options)
+
+    paths = [made(tmp_path / f"b-{n}.tar", 9 * DAY) for n in range(4)]
+    monkeypatch.setattr(Path, "unlink", stubborn)
+    retain(ledger, sources=tmp_path, artifacts=tmp_path / "none", keep=KEEP, now=NOW)
+    assert [path.exists() for path in paths] == [False, True, False, False]
