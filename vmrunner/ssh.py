@@ -66,9 +66,10 @@ class Completed:
 
     @property
     def complaint(self) -> str:
-        """The last line of stderr, for a person to read."""
+        """The last line of stderr, for a person to read: the VM wrote it, so no control sequences."""
         lines = self.stderr.decode("utf-8", "replace").strip().splitlines()
-        return lines[-1][:500] if lines else f"exit code {self.exit_code}"
+        line = lines[-1][:500] if lines else f"exit code {self.exit_code}"
+        return "".join(c if c.isprintable() else " " for c in line)
 
 
 class Dialer:

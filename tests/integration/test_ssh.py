@@ -271,3 +271,8 @@ def test_no_thread_or_socket_remains(sshd: Sshd) -> None:
     wait_for(
         lambda: (threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))) == before
     )
+
+
+def test_a_complaint_moves_no_cursor() -> None:
+    done = ssh.Completed(1, b"", b"first\n\x1b]0;title\x07\x9b2Jlast\n")
+    assert done.complaint == " ]0;title \ufffd2Jlast"
