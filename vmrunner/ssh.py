@@ -66,7 +66,7 @@ class Completed:
 
     @property
     def complaint(self) -> str:
-        """The last line of stderr, for a person to read: the VM wrote it, so no control sequences."""
+        """The last line of stderr, for a person to read; whoever wrote it moves no cursor."""
         lines = self.stderr.decode("utf-8", "replace").strip().splitlines()
         line = lines[-1][:500] if lines else f"exit code {self.exit_code}"
         return "".join(c if c.isprintable() else " " for c in line)
