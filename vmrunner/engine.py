@@ -23,6 +23,8 @@ from vmrunner.lanes import Pool, Threads
 from vmrunner.launching import Launcher
 from vmrunner.lifecycle import End, cancelled
 from vmrunner.model import (
+    Build,
+    BuildState,
     InstanceState,
     Process,
     Reason,
@@ -31,6 +33,7 @@ from vmrunner.model import (
 from vmrunner.peers import LEASE, Peers
 from vmrunner.providers import Provider
 from vmrunner.scheduling import Answer, Rooms, plan
+from vmrunner.sweeponly import present
 from vmrunner.wake import Listener
 from vmrunner.watching import FAST, Watcher
 
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 BUSY: Final = 1.0  # seconds between ticks while builds run: everything urgent wakes us
 IDLE: Final = 2.0
 BEAT: Final = 5.0
+TROUBLE: Final = 60.0  # the longest pause after ticks that failed for no known reason
+FORGET: Final = 86_400.0  # so long the row of a dead engine is kept, in seconds
 QUEUE: Final = 1000  # builds of the queue that a tick looks at
 
 _SOON: Final = (InstanceState.REQUESTED, InstanceState.BOOTING, InstanceState.DELETING)
@@ -113,15 +118,24 @@ class Engine:
 
     def run(self, until: Callable[[], bool]) -> None:
         """Tick until `until()` is true, which is asked between ticks. A ledger that is out of
-        reach is waited for: its instances have their deadlines elsewhere too."""
+        reach is waited for: its instances have their deadlines elsewhere too. Nor does anything
+        else that goes wrong end it, since nobody would mind the builds then; it slows down."""
+        troubles = 0
         while not until():
             try:
                 pause = self.tick()
+                troubles = 0
             except LedgerError as error:
                 log.error("the ledger is out of reach: %s", error)
                 pause = BUSY
+            except Exception:  # noqa: BLE001 - whatever it is, the other builds are minded
+                log.exception("a tick failed")
+                pause = min(BUSY * 2**troubles, TROUBLE)
+                troubles = min(troubles + 1, 16)
             if not until():
                 self._listener.wait(pause)
+        if self._closed:  # while a tick ran, which may have joined again
+            self._leave()
 
     def wake(self) -> None:
         """Tick at once; from any thread."""
@@ -135,24 +149,30 @@ class Engine:
         self._closed = True
         for following in self._followers.all():
             following.reporter.close()
-        if self._joined:
-            with self._desk.guard("leave"):
-                try:
-                    self._desk.ledger.engines.leave(self.id)
-                except LedgerError as error:
-                    log.warning("could not say that we leave: %s", error)
+        self._leave()
         for pool in self._pools.values():
             pool.close()
         self._listener.close()
 
     def retire(self) -> bool:
-        """Leave for good, unless there is work. Who submits looks for engines after that, we look
-        for work after leaving: one of the two sees the other. False: go on ticking."""
-        ledger = self._desk.ledger
-        if self._joined:
-            ledger.engines.leave(self.id)
-            self._joined, self._beaten = False, None
-        return not (ledger.builds.queued(1) or ledger.builds.driven())
+        """Leave for good, unless there is work for us. Who submits looks for engines after that,
+        we look for work after leaving: one of the two sees the other. False: go on ticking."""
+        builds = self._desk.ledger.builds
+        try:
+            if self._joined:
+                self._desk.ledger.engines.leave(self.id)
+                self._joined, self._beaten = False, None
+            waits = not self.launches.isdisjoint(builds.awaited())
+            return not (waits or any(map(self._concerns, builds.driven())))
+        except LedgerError as error:
+            log.error("the ledger is out of reach: %s", error)
+            return False
+
+    @property
+    def launches(self) -> frozenset[str]:
+        """The providers at which it starts builds."""
+        providers = self._desk.providers
+        return frozenset(name for name in providers if present(providers[name]) is not None)
 
     @property
     def watching(self) -> float:
@@ -189,7 +209,8 @@ class Engine:
         queued = self._launch(view)
         self._launcher.pump()
         waiting |= self._land()
-        self.idle = not (queued or view.builds or view.mine or waiting)
+        minded = any(map(self._concerns, view.builds.values()))
+        self.idle = not (queued or minded or view.mine or waiting)
         if self._launcher.busy or any(row.state in _SOON for row in view.mine.values()):
             return FAST
         return BUSY if view.builds or queued else IDLE
@@ -201,17 +222,33 @@ class Engine:
             self._pools[name] = self._make_pool(name, size)
         return self._pools[name]
 
+    def _concerns(self, build: Build) -> bool:
+        """Can we do anything for a build that is driven, or queued with a wish to end?"""
+        return build.state is BuildState.QUEUED or build.spec.provider in self._desk.providers
+
+    def _leave(self) -> None:
+        if self._joined:
+            with self._desk.guard("leave"):
+                try:
+                    self._desk.ledger.engines.leave(self.id)
+                    self._joined = False
+                except LedgerError as error:
+                    log.warning("could not say that we leave: %s", error)
+
     def _beat(self) -> None:
         """Say that we live, and see who else does."""
         desk, now = self._desk, self._desk.monotonic()
         if self._beaten is not None and now - self._beaten < BEAT:
             return
-        if not self._joined or not desk.ledger.engines.beat(self.id, desk.clock()):
-            desk.ledger.engines.join(self.id, self._process, self._kind, desk.clock())
+        engines, at, launches = desk.ledger.engines, desk.clock(), self.launches
+        if not self._joined or not engines.beat(self.id, at, launches):
+            engines.join(self.id, self._process, self._kind, at, launches)
             self._joined = True
-        desk.ledger.builds.renew(self.id, desk.clock() + LEASE)
+        desk.ledger.builds.renew(self.id, at + LEASE)
         desk.ledger.recognise()  # who reaps may know less than we of what was started
-        self._peers.look(desk.ledger.engines.list(), now)
+        self._peers.look(engines.list(), now)
+        for member in self._peers.gone(before=at - FORGET):
+            engines.leave(member)
         self._beaten = now
 
     def _land(self) -> bool:
@@ -226,14 +263,14 @@ class Engine:
         return bool(landed.booting or landed.ended or landed.waiting)
 
     def _launch(self, view: View) -> bool:
-        """Start what may start; True while anything is queued."""
+        """Start what may start; True while anything is queued that we can start."""
         desk = self._desk
         queued = []
-        for build in desk.ledger.builds.queued(QUEUE):
+        for build in self._queue():
             if self._peers.process_lives(build.submitter) is False:
                 with desk.guard("owner gone", build.id):
                     self._endings.finish(build, cancelled(Reason.OWNER_GONE))
-            elif build.spec.provider in desk.providers and build.id not in view.builds:
+            elif build.id not in view.builds:
                 queued.append(build)
         if not queued:
             self.waiting = {}
@@ -255,7 +292,18 @@ class Engine:
                 self._endings.finish(reject.build, end)
         with desk.guard("launch"):
             self._launcher.start(decided.starts)
-        return True
+        return any(build.spec.provider in self.launches for build in queued)
+
+    def _queue(self) -> list[Build]:
+        """What waits. Builds of providers that we do not have end here when their time is over,
+        but never stand in the way of ours."""
+        builds = self._desk.ledger.builds
+        queued = builds.queued(QUEUE)
+        if len(queued) == QUEUE:
+            for name in self.launches:
+                queued += builds.queued(QUEUE, provider=name)
+            queued = list({build.id: build for build in queued}.values())
+        return queued
 
     def _offers(self) -> Callable[[str, Spec], Answer]:
         """What providers offer, asked once for each spec in a tick."""
@@ -269,6 +317,8 @@ class Engine:
         return offers
 
     def _ask(self, name: str, spec: Spec) -> Answer:
+        if name not in self.launches:
+            return Answer(message=f"the engine that is here has no provider {name!r}", later=True)
         if not self._launcher.trusts(name):
             return Answer(message=f"{name} refused our credentials a moment ago", later=True)
         try:

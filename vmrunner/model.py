@@ -6,6 +6,7 @@ This is where everybody imports them from; `nouns` holds them, in three files.
 from __future__ import annotations
 
 from vmrunner.nouns.builds import (
+    STARTING,
     Access,
     ArtifactRule,
     Build,
@@ -52,6 +53,7 @@ from vmrunner.nouns.states import (
 )
 
 __all__ = [
+    "STARTING",
     "TAG",
     "Access",
     "Address",

@@ -91,9 +91,11 @@ class Peers:
             m for m in self._members.values() if m.kind in wanted and not self.member_gone(m.id)
         ]
 
-    def gone(self) -> list[str]:
-        """Members that are gone, to be taken off the list."""
-        return [name for name in self._members if self.member_gone(name)]
+    def gone(self, *, before: float) -> list[str]:
+        """Members that are gone, to be taken off the list: those whose last beat was before that,
+        by the clock of the beats. Until then others learn from the list who they were."""
+        old = [member.id for member in self._members.values() if member.seen_at < before]
+        return [name for name in old if self.member_gone(name)]
 
     def _stale(self, member: str) -> bool:
         watch = self._watched.get(member)

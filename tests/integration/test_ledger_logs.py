@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tests.integration.things import PROCESS, running, started, submitted
 from vmrunner.errors import Fenced, NotFound
-from vmrunner.ledger import STARTING, Ledger, Member
+from vmrunner.ledger import Ledger, Member
 from vmrunner.ledger.logs import _cut
-from vmrunner.model import Chunk, Reason, Result
+from vmrunner.model import STARTING, Chunk, Reason, Result
 from vmrunner.verdicts import Sight, Sighting
 
 
@@ -115,7 +115,8 @@ def test_an_engine_says_where_it_drives_builds(ledger: Ledger) -> None:
     assert ledger.engines.beat("e-1", 2.0)
     assert ledger.engines.list()[0].providers == {"local", "aws"}
     assert ledger.engines.beat("e-1", 3.0, ["local"])
-    assert ledger.engines.list()[0].providers == {"local"}
+    ledger.engines.join("e-1", PROCESS, "serve", 4.0, ["aws"])  # its first answer was lost
+    assert [(m.providers, m.seen_at) for m in ledger.engines.list()] == [({"local"}, 3.0)]
 
 
 def test_who_leaves_takes_its_announcement_along(ledger: Ledger) -> None:

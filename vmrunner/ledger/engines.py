@@ -10,8 +10,8 @@ from sqlalchemy import Connection, and_, delete, func, or_, select, update
 from vmrunner.ledger import codec
 from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
 from vmrunner.ledger.tables import ENGINES, HEARTBEATS, LEASES
-from vmrunner.ledger.values import STARTING, Member
-from vmrunner.model import Process
+from vmrunner.ledger.values import Member
+from vmrunner.model import STARTING, Process
 
 _e, _l, _h = ENGINES.c, LEASES.c, HEARTBEATS.c
 
@@ -70,7 +70,7 @@ class Engines:
         providers: Iterable[str] = (),
     ) -> None:
         """Say that this process drives builds, at these providers. `kind`: what sort of process,
-        for people."""
+        for people. To say it again is nothing new: a write that failed may have happened."""
         row = {
             "id": engine_id,
             "process": codec.process_text(process),
@@ -79,7 +79,8 @@ class Engines:
             "seen_at": now,
             "providers": codec.names_text(providers),
         }
-        self._database.write(lambda c: _JOIN(c, **row))
+        with contextlib.suppress(Duplicate):
+            self._database.write(lambda c: _JOIN(c, **row))
 
     def beat(self, engine_id: str, now: float, providers: Iterable[str] | None = None) -> bool:
         """Say that it still does; with `providers`, at which from now on. False: somebody took it

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from vmrunner.model import Access, Instance, Order, Process
-
-#: The kind of an engine that its parent announced, before it is up and says so itself.
-STARTING: Final = "starting"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

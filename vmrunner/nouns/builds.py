@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from vmrunner.nouns.cloud import Address, Key, Network, Offer, Ref, Role, Scope
 from vmrunner.nouns.states import BuildState, Death, InstanceState, Reason, Result
 
 # --- processes ----------------------------------------------------------------------------------
+
+#: The kind of an engine that its parent announced, before it is up and says so itself.
+STARTING: Final = "starting"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
