@@ -15,15 +15,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 from vmrunner import configfile, ids, preflight, process, source, submission, units
-from vmrunner.errors import (
-    BuildCancelled,
-    BuildError,
-    BuildFailed,
-    BuildLost,
-    BuildTimeout,
-    NotFinished,
-)
-from vmrunner.handle import Build
+from vmrunner.errors import BuildError, LedgerError, NotFinished
+from vmrunner.handle import Build, raise_for
+from vmrunner.help import Help
 from vmrunner.model import (
     ArtifactRule,
     BuildState,
@@ -32,13 +26,12 @@ from vmrunner.model import (
     LogLine,
     Process,
     Reason,
-    Result,
     Step,
 )
 from vmrunner.model import Build as Row
 from vmrunner.reading import PAUSE, Reader, ended, follow, lines
 from vmrunner.submission import Submission, Wish
-from vmrunner.wiring import Help, Wiring
+from vmrunner.wiring import Wiring
 
 if TYPE_CHECKING:
     from vmrunner.audit import Survivor
@@ -98,6 +91,7 @@ class Runner:
     def __init__(self, *, settings: Settings | None = None, wiring: Wiring | None = None) -> None:
         self.wiring = wiring or Wiring(settings or configfile.load().settings)
         self._help = Help(self.wiring, "api")
+        self._submitted = False
 
     def __enter__(self) -> Self:
         return self
@@ -111,20 +105,33 @@ class Runner:
         self.close()
 
     def close(self) -> None:
-        """Let go. Builds that `submit` queued belong to the ledger: when no other engine serves
-        it, a background one is started for those that have not ended."""
-        own = self._help.own
-        self._help.close()
-        if own and self.wiring.ledger.builds.list(active=True, limit=1):
-            self.wiring.ensure_background()
-        self.wiring.close()
+        """Let go. Builds that `submit` queued belong to the ledger: for those that have not ended
+        a background engine is started, unless one serves them that stays."""
+        leaves = self._help.own or self._submitted
+        self._submitted = False
+        try:
+            self._help.close()
+            if leaves and (providers := self._unended()):
+                self.wiring.ensure_background(*providers)
+        finally:
+            self.wiring.close()
+
+    def _unended(self) -> set[str]:
+        """The providers of all that has not ended."""
+        builds = self.wiring.ledger.builds
+        try:
+            return builds.awaited() | {build.spec.provider for build in builds.driven()}
+        except LedgerError as error:
+            log.warning("%s", error)
+            return set(self.wiring.settings.providers)
 
     # --- builds ---
 
     def submit(self, command: Command, /, **options: Unpack[Options]) -> Build:
         """Queue a build and return at once. It belongs to the ledger: it outlives this process."""
         build, _ = self.enter(wish(command, options))
-        self._help.ensure()
+        self._submitted = True
+        self._help.ensure(build.spec.provider, staying=True)
         self._help.wake()
         return Build(build, self)
 
@@ -291,22 +298,24 @@ class Runner:
             row = self.wiring.ledger.builds.get(build)
             if ended(row):
                 break
-            self._pause(PAUSE, build, end)
+            self._pause(PAUSE, row, end)
         self._settle(build)
         if check:
             raise_for(row)
         return Build(self.wiring.ledger.builds.get(build), self)
 
     def _chunks(self, build: str, after: int, end: float | None) -> Iterator[Chunk]:
+        row = self.wiring.ledger.builds.get(build)
+
         def pause(seconds: float) -> None:
-            self._pause(seconds, build, end)
+            self._pause(seconds, row, end)
 
         return follow(self.wiring.ledger, build, after=after, pause=pause)
 
-    def _pause(self, seconds: float, build: str, end: float | None) -> None:
+    def _pause(self, seconds: float, row: Row, end: float | None) -> None:
         if end is not None and time.monotonic() >= end:
-            raise NotFinished(f"{build} has not ended yet", hint="it goes on; wait again")
-        self._help.ensure()
+            raise NotFinished(f"{row.id} has not ended yet", hint="it goes on; wait again")
+        self._help.ensure(row.spec.provider)
         time.sleep(seconds)
 
     def _settle(self, build: str, *, cancelled: bool = False, seconds: float = 60.0) -> None:
@@ -362,21 +371,6 @@ def _steps(command: Command) -> tuple[Step, ...]:
     if not isinstance(command, str) and any(isinstance(part, Step) for part in command):
         return tuple(part if isinstance(part, Step) else Step(run=part) for part in command)
     return submission.command(command)  # type: ignore[arg-type]
-
-
-def raise_for(row: Row) -> None:
-    """Raise what a build's end is called, unless it succeeded."""
-    if row.result is None or row.result is Result.SUCCESS:
-        return
-    kind = {
-        Result.FAILURE: BuildFailed,
-        Result.TIMEOUT: BuildTimeout,
-        Result.CANCELLED: BuildCancelled,
-        Result.ERROR: BuildLost,
-    }[row.result]
-    said = f"exit code {row.exit_code}" if row.exit_code is not None else row.message
-    reason = row.reason.value if row.reason else "unknown"
-    raise kind(f"{row.id}: {row.result.value}, {reason}: {said or 'no more is known'}", build=row)
 
 
 def _end(timeout: Duration | None) -> float | None:

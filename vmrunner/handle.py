@@ -10,7 +10,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmrunner.errors import NotFound, VmrunnerError
+from vmrunner.errors import (
+    BuildCancelled,
+    BuildFailed,
+    BuildLost,
+    BuildTimeout,
+    NotFound,
+    VmrunnerError,
+)
 from vmrunner.model import Build as Row
 from vmrunner.model import BuildSpec, BuildState, LogLine, Phase, Reason, Result
 
@@ -180,3 +187,18 @@ class Build:
     def cancel(self) -> Build:
         """Wish that it ends and its VM dies; returns at once."""
         return self._runner.cancel(self.id)
+
+
+def raise_for(row: Row) -> None:
+    """Raise what a build's end is called, unless it succeeded."""
+    if row.result is None or row.result is Result.SUCCESS:
+        return
+    kind = {
+        Result.FAILURE: BuildFailed,
+        Result.TIMEOUT: BuildTimeout,
+        Result.CANCELLED: BuildCancelled,
+        Result.ERROR: BuildLost,
+    }[row.result]
+    said = f"exit code {row.exit_code}" if row.exit_code is not None else row.message
+    reason = row.reason.value if row.reason else "unknown"
+    raise kind(f"{row.id}: {row.result.value}, {reason}: {said or 'no more is known'}", build=row)

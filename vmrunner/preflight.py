@@ -52,7 +52,7 @@ class Passed:
 def check(wiring: Wiring, spec: BuildSpec) -> Passed:
     """Raises `ConfigError`, or the provider's own refusal."""
     if wiring.settings.providers[spec.provider].kind == "qemu":
-        if not wiring.one_host and wiring.served():
+        if not wiring.one_host and wiring.served(spec.provider):
             return Passed()  # the machine that will run it is another one
         return _local(wiring, spec)
     _offered(wiring, spec)

@@ -6,8 +6,6 @@ Nothing is opened before it is asked for. Tests join other parts here, by subcla
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
 import sys
 import threading
 import time
@@ -15,30 +13,22 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from vmrunner import config, fleet, ids, process
+from vmrunner import config, fleet, process, serving
 from vmrunner.config import Paths, Settings
-from vmrunner.errors import ConfigError, VmrunnerError
+from vmrunner.errors import VmrunnerError
 from vmrunner.model import Limits
 
 if TYPE_CHECKING:
     from vmrunner.desk import EngineLimits, Orders
     from vmrunner.engine import Engine
     from vmrunner.following import Sessions
+    from vmrunner.help import Help
     from vmrunner.ledger import Ledger
-    from vmrunner.ledger.values import Member
     from vmrunner.providers import Provider
 
 log = logging.getLogger("vmrunner")
-
-SERVE: Final = "serve"  # engines that stay, or stay until all is done
-BACKGROUND: Final = "background"
-_STAYING: Final = frozenset({SERVE, BACKGROUND})
-SUBMITTER: Final = "submitter"  # no engine: a process whose build another host's engine drives
-_BEAT: Final = 10.0  # seconds
-_LEASE: Final = 60.0  # seconds without a beat after which an engine elsewhere counts as gone
 
 
 class Wiring:
@@ -199,71 +189,29 @@ class Wiring:
         """Is the ledger a file, so that all who serve it are on this host?"""
         return config.database_url(self.settings).startswith(config.SQLITE)
 
-    def served(self, *, staying: bool = False) -> bool:
-        """Does an engine of another process serve this ledger? `staying`: one that does not end
-        with a build of its own."""
-        me = process.current()
-        return any(
-            self._lives(member)
-            for member in self.ledger.engines.list()
-            if member.process != me
-            and member.kind != SUBMITTER
-            and (member.kind in _STAYING or not staying)
-        )
+    def served(self, *providers: str, staying: bool = False) -> bool:
+        """Do engines of other processes serve this ledger, and these providers? `staying`: such
+        as do not end with a build of their own."""
+        return serving.served(self, providers, staying=staying)
 
     def serving_since(self) -> float | None:
         """Since when the oldest engine serves that stays and lives; None: there is none."""
-        staying = [m for m in self.ledger.engines.list() if m.kind in _STAYING and self._lives(m)]
-        return min((member.joined_at for member in staying), default=None)
+        return serving.since(self)
 
-    def _lives(self, member: Member) -> bool:
-        lives = process.alive(member.process, one_host=self.one_host)
-        return time.time() - member.seen_at < _LEASE if lives is None else lives
-
-    def ensure_background(self) -> None:
-        """See to it that an engine outlives this process: start one unless one is there."""
-        if not self.served(staying=True):
-            self.spawn_engine()
+    def ensure_background(self, *providers: str) -> None:
+        """See to it that an engine which serves these providers outlives this process: start one
+        unless one is there."""
+        serving.ensure(self, providers)
 
     def spawn_engine(self) -> None:
         """Start an engine in a session of its own, which ends when nothing is left to do."""
-        from vmrunner import configfile
-
-        data = self.paths.data
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # It runs elsewhere, where a project's file would not be found: it gets the settings whole.
-        settings = data / "engine.toml"
-        log_file = _private(self.paths.engine_log, os.O_APPEND)
-        try:
-            with os.fdopen(_private(settings, os.O_TRUNC), "w") as file:
-                file.write(configfile.dump(self.settings))
-            environ = {
-                name: value
-                for name, value in os.environ.items()
-                if not name.startswith(configfile.PREFIX) or name in configfile.NOT_SETTINGS
-            }
-            if self.settings.secret_key is not None:
-                environ["VMRUNNER_SECRET_KEY"] = self.settings.secret_key.get_secret_value()
-            child = subprocess.Popen(
-                [*self.program, "serve", "--until-idle"],
-                stdin=subprocess.DEVNULL,
-                stdout=log_file,
-                stderr=log_file,
-                env=environ | {"VMRUNNER_CONFIG": str(settings)},
-                cwd="/",
-                start_new_session=True,
-            )
-            # In its name, so that whoever asks next does not start another before it is up.
-            who = process.of(child.pid)
-            self.ledger.engines.join(ids.engine_id(), who, BACKGROUND, time.time())
-        except OSError as error:
-            raise ConfigError(f"the background engine cannot be started: {error}") from None
-        finally:
-            os.close(log_file)
+        serving.spawn(self)
 
     @contextmanager
     def helped(self, kind: str | None) -> Iterator[Help]:
         """While inside, `ensure` and `wake` see to it that builds are served. See `Help`."""
+        from vmrunner.help import Help
+
         helper = Help(self, kind)
         try:
             yield helper
@@ -271,90 +219,8 @@ class Wiring:
             helper.close()
 
 
-class Help:
-    """Sees to it that an engine serves the ledger: one that lives elsewhere, else one in this
-    process, of this `kind`; with None a background one. Call `ensure` in every wait: it is cheap.
-    """
-
-    CHECK: Final = 2.0  # seconds between looks at the others
-
-    def __init__(self, wiring: Wiring, kind: str | None) -> None:
-        self._wiring = wiring
-        self._kind = kind
-        self._engine: Engine | None = None
-        self._stop = threading.Event()
-        self._checked = self._beaten = float("-inf")
-        self._member: str | None = None
-        self._thread: threading.Thread | None = None
-
-    @property
-    def own(self) -> bool:
-        """Is it one in this process?"""
-        return self._engine is not None
-
-    def ensure(self) -> None:
-        """Start an engine when none lives."""
-        now = time.monotonic()
-        if self._engine is not None or now - self._checked < self.CHECK:
-            return
-        self._checked = now
-        if self._wiring.served():
-            self._show_up(now)
-            return
-        if self._kind is None:
-            self._wiring.spawn_engine()
-            return
-        engine = self._wiring.engine(self._kind)
-        self._engine = engine
-        self._stop.clear()
-        self._thread = threading.Thread(
-            target=engine.run, args=(self._stop.is_set,), name="engine", daemon=True
-        )
-        self._thread.start()
-
-    def waiting(self, build: str) -> str:
-        """Why a build is still queued, as far as our own engine knows."""
-        return self._engine.waiting.get(build, "") if self._engine is not None else ""
-
-    def _show_up(self, now: float) -> None:
-        """Where engines on other hosts cannot see that this process lives, tell them."""
-        if self._kind is None or self._wiring.one_host or now - self._beaten < _BEAT:
-            return
-        self._beaten = now
-        engines, at = self._wiring.ledger.engines, time.time()
-        if self._member is None or not engines.beat(self._member, at):
-            self._member = self._member or ids.engine_id()
-            engines.join(self._member, process.current(), SUBMITTER, at)
-
-    def wake(self) -> None:
-        """Something was submitted or wished: whoever serves should look at once."""
-        from vmrunner import wake
-
-        if self._engine is not None:
-            self._engine.wake()
-        else:
-            wake.poke(self._wiring.paths.wake)
-
-    def close(self) -> None:
-        """Let the own engine go; what belongs to the ledger goes on in its VM."""
-        if self._member is not None:
-            self._wiring.ledger.engines.leave(self._member)
-            self._member = None
-        if self._engine is None or self._thread is None:
-            return
-        self._stop.set()
-        self._engine.wake()
-        self._thread.join(timeout=5)
-        self._engine.close()
-        self._engine = None
-
-
 def _current_image() -> str:
     """Looked up only where something is to be launched: reaping must not need it."""
     from vmrunner import images
 
     return images.current()
-
-
-def _private(path: Path, how: int) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o600)

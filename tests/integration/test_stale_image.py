@@ -27,7 +27,7 @@ CMD = ("--network", "none", "--", "true")
 class Alone(Wiring):
     """No engine is started: what is submitted stays queued."""
 
-    def ensure_background(self) -> None:
+    def ensure_background(self, *providers: str) -> None:
         pass
 
     def spawn_engine(self) -> None:

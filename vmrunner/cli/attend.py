@@ -20,8 +20,8 @@ from vmrunner.model import Build, BuildState, Chunk, Reason
 from vmrunner.reading import PAUSE, Reader, ended
 
 if TYPE_CHECKING:
+    from vmrunner.help import Help
     from vmrunner.ledger import Ledger
-    from vmrunner.wiring import Help
 
 #: So long a foreground run waits for its VM to be seen gone; the reaper has the rest.
 _LINGER: Final = 60.0
@@ -208,7 +208,7 @@ class Attendant:
             self._why = why or self._why
 
     def _wait(self, row: Build) -> None:
-        self._help.ensure()
+        self._help.ensure(row.spec.provider)
         if self._signals.count:
             self._signalled(row)
         self._signals.sleep(PAUSE)
@@ -245,6 +245,6 @@ class Attendant:
             if self._signals.count > (1 if self._cancelled else 0):
                 output.say(f"leaving {build}: {self._last_resort()}")
                 raise exits.Leave(self._signals.code)
-            self._help.ensure()
+            self._help.ensure(row.spec.provider)
             self._signals.sleep(PAUSE)
         output.say(f"the VM of {build} is not seen gone yet: {self._last_resort()}")

@@ -251,8 +251,13 @@ def cancel(
         output.print_out(found.id)
         if found.finished:
             output.say(f"{found.id} had finished before")
-    if any(not found.finished for found in asked) and not shell.wiring.served():
-        shell.wiring.ensure_background()
+    unserved = {
+        found.spec.provider
+        for found in asked
+        if not found.finished and not shell.wiring.served(found.spec.provider)
+    }
+    if unserved:
+        shell.wiring.ensure_background(*unserved)
     if troubles:
         return exits.PARTLY if asked else exits.of_error(troubles[0])
     return exits.OK

@@ -98,7 +98,7 @@ def serve(
     reads the configuration again."""
     from vmrunner import configfile
     from vmrunner.daemon import Daemon, Renewal
-    from vmrunner.wiring import BACKGROUND, SERVE
+    from vmrunner.serving import BACKGROUND, SERVE
 
     shell = shell_of(context)
     output.hand_over()

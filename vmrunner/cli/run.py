@@ -174,7 +174,7 @@ def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
         output.warn("launching is stopped: it waits for `vmrunner drain --off`")
     if manner.detach:
         row, new = shell.runner.queue(packed)
-        shell.wiring.ensure_background()
+        shell.wiring.ensure_background(row.spec.provider)
         _wake(shell)
         if not new:
             output.say(f"the idempotency key belongs to {row.id}")
@@ -201,7 +201,7 @@ def _attend(shell: Shell, row: Build, signals: Any, manner: Manner) -> Build:
     stream = sys.stderr if to_stderr else sys.stdout
     sink = LogSink(stream.buffer, tty=stream.isatty(), timestamps=manner.timestamps)
     with shell.wiring.helped("run") as helper:
-        helper.ensure()
+        helper.ensure(row.spec.provider)
         helper.wake()
         attendant = Attendant(
             shell.ledger, helper, sink, signals, own=True, live=sys.stderr.isatty()
@@ -216,7 +216,7 @@ def conclude(shell: Shell, row: Build, interrupted: int | None, manner: Manner) 
 
     if row.state is BuildState.HELD:
         try:
-            shell.wiring.ensure_background()  # it ends the hold when we are gone
+            shell.wiring.ensure_background(row.spec.provider)  # it ends the hold when we are gone
         except VmrunnerError as error:
             output.say(f"error: {error}")  # its deadline ends it
         output.say(f"its VM is kept: vmrunner ssh {row.id}, vmrunner cancel {row.id}")

@@ -1,0 +1,349 @@
+"""Whoever waits for a build has an engine that can run it, whatever other engines there are."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+import vmrunner
+from tests.scripted import ScriptedWiring, wait_until
+from vmrunner import help as helping
+from vmrunner import ids, process, serving
+from vmrunner.config import Settings
+from vmrunner.engine import Engine
+from vmrunner.errors import LedgerError, VmrunnerError
+from vmrunner.model import STARTING, Process
+
+SETTINGS = {"providers": {name: {"kind": "fake"} for name in ("fake", "other")}}
+
+
+class Wiring(ScriptedWiring):
+    """Background engines are counted, not started."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.spawned = 0
+
+    def spawn_engine(self) -> None:
+        self.spawned += 1
+
+
+@pytest.fixture
+def wiring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wiring]:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    wiring = Wiring(Settings.model_validate(SETTINGS | {"default_provider": "fake"}))
+    yield wiring
+    wiring.close()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Process]:
+    """A process that lives, and does nothing."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        yield process.of(child.pid)
+        child.communicate()
+
+
+Join = Callable[..., str]
+
+
+@pytest.fixture
+def join(wiring: Wiring, elsewhere: Process) -> Join:
+    """Note an engine of another process, as that process would."""
+
+    def join(
+        *providers: str, kind: str = "serve", ago: float = 0.0, of: Process | None = None
+    ) -> str:
+        name, process = ids.engine_id(), of or elsewhere
+        wiring.ledger.engines.join(name, process, kind, time.time() - ago, providers)
+        return name
+
+    return join
+
+
+@pytest.fixture
+def engine(wiring: Wiring) -> Iterator[Engine]:
+    """One that only ticks when it is told to, with one of the two providers."""
+    engine = wiring.engine("serve", listen=False)
+    engine.desk.providers = {"fake": wiring.provider("fake")}
+    yield engine
+    engine.close()
+
+
+def queued(runner: vmrunner.Runner, **options: object) -> str:
+    """A build that nobody looked at yet."""
+    build, _ = runner.enter(vmrunner.api.wish("say a", options))  # type: ignore[arg-type]
+    return build.id
+
+
+# --- at which providers --------------------------------------------------------------------------
+
+
+def test_an_engine_serves_the_providers_that_it_has(wiring: Wiring, join: Join) -> None:
+    assert not wiring.served()
+    join("fake")
+    assert wiring.served()
+    assert wiring.served("fake", staying=True)
+    assert not wiring.served("other")
+    assert not wiring.served("fake", "other")
+    join("other", kind="run")
+    assert wiring.served("fake", "other")
+    assert not wiring.served("fake", "other", staying=True)
+    wiring.ensure_background("fake")
+    assert wiring.spawned == 0
+    wiring.ensure_background("other", "fake")
+    assert wiring.spawned == 1
+    wiring.ensure_background("one that we could not start either")
+    assert wiring.spawned == 1
+
+
+def test_a_build_does_not_wait_for_an_engine_without_its_provider(
+    wiring: Wiring, join: Join
+) -> None:
+    join("other")
+    with vmrunner.Runner(wiring=wiring) as runner:
+        assert runner.run("say a", provider="fake", wait_timeout="60s").exit_code == 0
+
+
+def test_an_engine_retires_from_builds_that_it_cannot_run(wiring: Wiring, engine: Engine) -> None:
+    runner = vmrunner.Runner(wiring=wiring)
+    queued(runner, provider="other")
+    engine.tick()
+    assert engine.idle
+    assert engine.retire()
+    build = queued(runner, provider="fake")
+    assert not engine.retire()
+    wait_until(lambda: engine.tick() and runner.get(build).finished)
+    runner.wiring.ledger.builds.request_cancel(
+        queued(runner, provider="other"), vmrunner.Reason.USER, time.time()
+    )
+    assert not engine.retire(), "a wish to end is for anybody"
+
+
+def test_a_build_whose_provider_is_nowhere_still_has_its_queue_timeout(
+    wiring: Wiring, engine: Engine
+) -> None:
+    runner = vmrunner.Runner(wiring=wiring)
+    build = queued(runner, provider="other", queue_timeout=0)
+    waits = queued(runner, provider="other")
+    engine.tick()
+    assert runner.get(build).reason is vmrunner.Reason.QUEUE_TIMEOUT
+    assert engine.waiting == {waits: "the engine that is here has no provider 'other'"}
+
+
+def test_a_long_queue_of_others_hides_nothing_of_ours(
+    wiring: Wiring, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmrunner.engine.QUEUE", 3)
+    runner = vmrunner.Runner(wiring=wiring)
+    for _ in range(4):
+        queued(runner, provider="other", priority=9)
+    ours = queued(runner, provider="fake")
+    wait_until(lambda: engine.tick() and runner.get(ours).finished)
+
+
+def test_where_nobody_can_help_it_is_said(wiring: Wiring) -> None:
+    with wiring.helped(None) as helper:
+        helper.ensure("nowhere")
+    assert wiring.spawned == 0
+    assert helper.waiting("b") == "no engine that lives has provider 'nowhere', nor have we"
+
+
+# --- one of our own ------------------------------------------------------------------------------
+
+
+def test_a_tick_that_fails_ends_no_engine(
+    wiring: Wiring, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("vmrunner.engine.BUSY", 0.01)
+    troubles = iter([KeyError("a row"), RuntimeError("a bug"), LedgerError("away")] * 3)
+    tick = Engine.tick
+
+    def broken(engine: Engine) -> float:
+        for error in troubles:
+            raise error
+        return tick(engine)
+
+    monkeypatch.setattr(Engine, "tick", broken)
+    with vmrunner.Runner(wiring=wiring) as runner:
+        assert runner.run("say a", wait_timeout="60s").exit_code == 0
+    said = [record for record in caplog.records if record.message == "a tick failed"]
+    assert len(said) == 6
+    assert all(record.exc_info for record in said)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_engine_whose_thread_died_is_replaced(
+    wiring: Wiring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Worse(BaseException):
+        """What nothing catches."""
+
+    died: list[Engine] = []
+    tick = Engine.tick
+
+    def deadly(engine: Engine) -> float:
+        if not died:
+            died.append(engine)
+            raise Worse
+        assert engine is not died[0]
+        return tick(engine)
+
+    monkeypatch.setattr(Engine, "tick", deadly)
+    with vmrunner.Runner(wiring=wiring) as runner:
+        assert runner.run("say a", wait_timeout="60s").exit_code == 0
+        assert len(runner.wiring.ledger.engines.list()) == 1
+
+
+def test_a_provider_that_could_not_be_opened_is_tried_again_and_told(
+    wiring: Wiring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Wiring.open_provider
+    broken = ["other"]
+
+    def open_provider(parts: Wiring, name: str) -> object:
+        if name in broken:
+            raise vmrunner.ConfigError(f"providers.{name}: broken", hint="mend it")
+        return opened(parts, name)
+
+    monkeypatch.setattr(Wiring, "open_provider", open_provider)
+    monkeypatch.setattr("vmrunner.engine.BEAT", 0.0)
+    monkeypatch.setattr(helping, "CHECK", 0.0)
+    with wiring.helped("api") as helper:
+        helper.ensure("fake")
+        with pytest.raises(vmrunner.ConfigError, match="mend it"):
+            helper.ensure("other")
+        broken.clear()
+        helper.ensure("other")
+        list_ = wiring.ledger.engines.list
+        wait_until(lambda: [m.providers for m in list_()] == [{"fake", "other"}])
+
+
+# --- one in the background -----------------------------------------------------------------------
+
+
+def test_what_submit_queued_has_an_engine_that_stays(wiring: Wiring, join: Join) -> None:
+    join("fake", kind="run")
+    runner = vmrunner.Runner(wiring=wiring)
+    build = runner.submit("sleep 60")
+    wait_until(lambda: build.refresh().state == "running", what="an engine of our own")
+    runner.close()
+    assert wiring.spawned == 1, "the other one ends with a build of its own"
+
+
+def test_submit_looks_for_an_engine_each_time(wiring: Wiring, join: Join) -> None:
+    there = join("fake")
+    with vmrunner.Runner(wiring=wiring) as runner:
+        builds = [runner.submit("say a")]
+        wiring.ledger.engines.leave(there)  # it retires, and finds nothing of ours yet
+        builds.append(runner.submit("say b"))
+        wait_until(lambda: all(build.refresh().finished for build in builds))
+    with vmrunner.Runner(wiring=wiring) as runner:
+        join("fake")
+        runner.submit("sleep 60")
+    assert wiring.spawned == 0, "one that stays has it"
+
+
+def test_a_background_engine_that_ends_at_once_is_not_started_for_ever(
+    wiring: Wiring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dying(ScriptedWiring):
+        program: ClassVar = (sys.executable, "-c", "raise SystemExit('no such thing')")
+        count = 0
+
+        def spawn_engine(self) -> None:
+            self.count += 1
+            super().spawn_engine()
+
+    monkeypatch.setattr(helping, "CHECK", 0.01)
+    dying = Dying(wiring.settings)
+    end = time.monotonic() + 60
+    said = ""
+    with dying.helped(None) as helper:
+        while not said:
+            assert time.monotonic() < end
+            threading.Event().wait(0.01)
+            try:
+                helper.ensure("fake")
+            except VmrunnerError as error:
+                said = str(error)
+    assert "5 times by now (see the end of " in said
+    assert dying.count == helping.TRIES
+    assert "no such thing" in dying.paths.engine_log.read_text()
+    dying.close()
+
+
+def test_each_background_engine_reads_its_own_settings(wiring: Wiring) -> None:
+    """What two configurations of one ledger start at once."""
+    data = wiring.paths.data
+    data.mkdir(parents=True)
+    one, two = (serving._settings(data, f"default_provider = '{x}'\n") for x in ("a", "b"))
+    assert one != two
+    assert one.read_text() == "default_provider = 'a'\n"
+    assert one.stat().st_mode & 0o777 == 0o600
+    before = one.stat().st_ino
+    with one.open() as reading:
+        assert serving._settings(data, "default_provider = 'a'\n") == one
+        assert reading.read() == "default_provider = 'a'\n", "never cut while it is read"
+    assert one.stat().st_ino != before
+    assert sorted(data.glob("*")) == sorted([one, two])
+
+
+# --- rows that nobody is behind ------------------------------------------------------------------
+
+
+def test_an_announced_engine_counts_until_it_speaks_for_itself(wiring: Wiring, join: Join) -> None:
+    join("fake", "other", kind=STARTING)
+    assert wiring.served("fake", "other", staying=True)
+    itself = join("fake", kind="background")
+    assert not wiring.served("other"), "it could not open it"
+    wiring.ledger.engines.leave(itself)
+    assert not wiring.served(), "its process still lives, and serves nobody"
+
+
+def test_an_announced_engine_that_never_comes_serves_nobody(wiring: Wiring, join: Join) -> None:
+    join("fake", kind=STARTING, ago=serving.LEASE)
+    assert not wiring.served()
+
+
+def test_a_process_that_lives_and_is_silent_serves_nobody(wiring: Wiring, join: Join) -> None:
+    """Its engine was closed when the ledger could not be told so."""
+    name = join("fake", ago=2 * serving.LEASE)
+    assert not wiring.served()
+    wiring.ledger.engines.beat(name, time.time())
+    assert wiring.served()
+
+
+def test_rows_of_the_dead_are_taken_away_after_a_day(
+    wiring: Wiring, join: Join, elsewhere: Process, engine: Engine
+) -> None:
+    dead = replace(elsewhere, started=1)
+    fresh, _ = join("fake", of=dead, ago=3600), join("fake", of=dead, ago=100_000)
+    silent = join("fake", ago=100_000)
+    engine.tick()
+    assert {m.id for m in wiring.ledger.engines.list()} == {fresh, silent, engine.id}
+
+
+def test_an_engine_that_is_closed_while_it_joins_leaves_no_row(
+    wiring: Wiring, engine: Engine
+) -> None:
+    tick = engine.tick
+    closed = threading.Event()
+
+    def slow() -> float:
+        engine.close()
+        closed.set()
+        return tick()
+
+    engine.tick = slow  # type: ignore[method-assign]
+    engine.run(closed.is_set)
+    assert wiring.ledger.engines.list() == []
