@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 SUPERVISOR = """#!{python}
@@ -120,6 +122,12 @@ def booted(directory: Path, **options: Any) -> Iterator[Guest]:
         yield guest
     finally:
         guest.close()
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Iterator[Guest]:
+    with booted(tmp_path / "vm") as guest:
+        yield guest
 
 
 def job(*scripts: str, **changes: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""What the tests of the ledger share: each runs on SQLite and on PostgreSQL."""
+"""What tests share. Those of the ledger run on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import pytest
 
 from tests.commandline import cli as cli  # the fixture
 from tests.commandline import home as home  # the fixture
+from tests.guest import guest as guest  # the fixture
 from tests.postgres import postgres as postgres  # the fixture
+from tests.sessionworld import sshd as sshd  # the fixture
+from tests.sessionworld import world as world  # the fixture
 from vmrunner.ledger import Ledger
 
 
