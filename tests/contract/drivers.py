@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from tests.amazon import credentials
 from vmrunner import ids
 from vmrunner.model import Network, Order, Role, Scope, Spec
-from vmrunner.providers import Provider
+from vmrunner.providers import Provider, load
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
+from vmrunner.testing.localcloud import LocalCloud
 
 T = TypeVar("T")
 INSTALLATION = "00000000-0000-4000-8000-000000000001"
@@ -46,12 +48,7 @@ class FakeDriver:
         return FakeProvider("fake", self.cloud, page_size=2)
 
     def wait(self, true: Callable[[], T], seconds: float = 120) -> T:
-        for _ in range(int(seconds)):
-            value = true()
-            if value:
-                return value
-            self.clock.advance(1)
-        raise AssertionError(f"not within {seconds} s")
+        return _wait(self.clock, true, seconds)
 
     def stray(self, scope: Scope) -> Scope:
         return scope._replace(account="another")
@@ -79,15 +76,68 @@ class QemuDriver:
         return scope._replace(account="another-machine")
 
 
+class Ec2Driver:
+    """EC2 at the local endpoint, as slow and as forgetful. The two differ by `endpoint_url`."""
+
+    def __init__(self, cloud: LocalCloud, clock: Clock) -> None:
+        self.clock = clock
+        self.cloud = cloud
+        self.site = cloud.furnish("eu-west-1")
+        cloud.boot_seconds = cloud.delete_seconds = 5
+        cloud.visibility_lag = 2
+
+    def open(self) -> Provider:
+        return load(
+            "ec2",
+            "aws",
+            installation=INSTALLATION,
+            region=self.site.region,
+            image=self.site.image,
+            subnets=self.site.subnets,
+            security_groups=[self.site.security_group],
+            endpoint_url=self.cloud.url,
+        )
+
+    def wait(self, true: Callable[[], T], seconds: float = 120) -> T:
+        return _wait(self.clock, true, seconds)
+
+    def stray(self, scope: Scope) -> Scope:
+        return scope._replace(account="210987654321")
+
+
+def _wait(clock: Clock, true: Callable[[], T], seconds: float) -> T:
+    for _ in range(int(seconds)):
+        value = true()
+        if value:
+            return value
+        clock.advance(1)
+    raise AssertionError(f"not within {seconds} s")
+
+
+@contextlib.contextmanager
+def _driver(kind: str, root: Path) -> Iterator[Driver]:
+    if kind == "ec2":
+        clock = Clock()
+        with credentials(), LocalCloud(clock=clock) as cloud:
+            yield Ec2Driver(cloud, clock)
+    else:
+        yield FakeDriver() if kind == "fake" else QemuDriver(root)
+
+
 @contextlib.contextmanager
 def driven(kind: str, root: Path) -> Iterator[Driver]:
     """A driver of this kind; whatever a test left is deleted when it ends."""
-    driver: Driver = FakeDriver() if kind == "fake" else QemuDriver(root)
-    yield driver
+    with _driver(kind, root) as driver:
+        yield driver
+        _clean(driver)
+
+
+def _clean(driver: Driver) -> None:
     provider = driver.open()
 
     def empty() -> bool:
-        left = [r.ref for page in provider.sweep() for r in page.resources if r.alive]
+        found = (r for page in provider.sweep() for r in page.resources)
+        left = [r.ref for r in found if r.alive and r.tag("installation") == INSTALLATION]
         provider.delete(left, force=True)
         return not left
 

@@ -26,7 +26,7 @@ from vmrunner.model import (
 )
 from vmrunner.providers import Provider, load
 
-DRIVERS = [pytest.param("fake"), pytest.param("qemu", marks=pytest.mark.vm)]
+DRIVERS = [pytest.param("fake"), pytest.param("ec2"), pytest.param("qemu", marks=pytest.mark.vm)]
 
 
 @pytest.fixture(params=DRIVERS)

@@ -1,0 +1,117 @@
+"""Token buckets, as a cloud keeps them for its calls: who waits for a token is not refused.
+
+A burst then runs at the account's own rate, without a storm of refusals. Others may use the same
+account: a refusal that comes all the same empties the bucket.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import Final, NamedTuple
+
+from vmrunner.errors import Throttled
+
+#: After a refusal, so long nothing is asked; doubled with each that follows at once.
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 16.0
+
+
+class Limit(NamedTuple):
+    """A burst, and what comes back per second."""
+
+    burst: float
+    rate: float
+
+
+class Quota(NamedTuple):
+    """What limits one kind of call: how many, and how many things in all of them."""
+
+    calls: Limit
+    items: Limit | None = None
+
+
+class Bucket:
+    """One limit. `now` is in seconds and never goes back."""
+
+    def __init__(self, limit: Limit, now: Callable[[], float]) -> None:
+        self._limit = limit
+        self._now = now
+        self._tokens = limit.burst
+        self._at = now()
+        self._pause = FIRST_PAUSE
+
+    def wait(self, count: float) -> float:
+        """Seconds until so many tokens are there."""
+        self._refill()
+        # More than fit in at all can be had when it is full.
+        missing = min(count, self._limit.burst) - self._tokens
+        return max(0.0, missing / self._limit.rate)
+
+    def take(self, count: float) -> None:
+        """They are in use from now on, also those that must still come."""
+        self._refill()
+        self._tokens -= count
+
+    def refused(self) -> None:
+        """The cloud said no: somebody else took them."""
+        self._refill()
+        self._tokens = min(self._tokens, 1.0 - self._pause * self._limit.rate)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def granted(self) -> None:
+        self._pause = FIRST_PAUSE
+
+    def _refill(self) -> None:
+        now = self._now()
+        gained = self._limit.rate * (now - self._at)
+        self._tokens, self._at = min(self._limit.burst, self._tokens + gained), now
+
+
+class Buckets:
+    """The buckets of one account, by place and quota."""
+
+    def __init__(
+        self,
+        quotas: Mapping[str, Quota],
+        *,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._quotas = quotas
+        self._now = now
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._buckets: dict[Hashable, list[tuple[Bucket, bool]]] = {}
+
+    def take(self, place: str, quota: str, *, items: int = 1, patience: float = 30.0) -> None:
+        """Wait for one call about so many things, at most `patience` seconds; then `Throttled`,
+        and nothing is taken."""
+        with self._lock:
+            buckets = self._of(place, quota)
+            wait = max(bucket.wait(items if many else 1) for bucket, many in buckets)
+            if wait > patience:
+                raise Throttled(
+                    f"{place}: {quota} is at its limit for another {wait:.0f} s",
+                    hint="wait, or raise the account's limit",
+                )
+            for bucket, many in buckets:
+                bucket.take(items if many else 1)
+        if wait > 0:
+            self._sleep(wait)
+
+    def told(self, place: str, quota: str, *, refused: bool) -> None:
+        """What the cloud said to a call: too many, or anything else."""
+        with self._lock:
+            for bucket, _ in self._of(place, quota):
+                bucket.refused() if refused else bucket.granted()
+
+    def _of(self, place: str, quota: str) -> list[tuple[Bucket, bool]]:
+        """With each: does it count things, or calls?"""
+        if (place, quota) not in self._buckets:
+            calls, items = self._quotas[quota]
+            self._buckets[place, quota] = [(Bucket(calls, self._now), False)]
+            if items is not None:
+                self._buckets[place, quota].append((Bucket(items, self._now), True))
+        return self._buckets[place, quota]

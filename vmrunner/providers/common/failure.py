@@ -1,0 +1,27 @@
+"""One call of a cloud's SDK that failed: in its words for the driver, in ours for the core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vmrunner.errors import ProviderError
+
+
+class CallFailed(Exception):
+    """Never leaves a driver. `code` is the cloud's own, or "" when there was no answer; `error` is
+    what the core is told."""
+
+    def __init__(self, code: str, error: ProviderError) -> None:
+        super().__init__(str(error))
+        self.code = code
+        self.error = error
+
+
+@contextmanager
+def edge() -> Iterator[None]:
+    """A driver's edge: what fails inside is told in the core's words."""
+    try:
+        yield
+    except CallFailed as failed:
+        raise failed.error from failed

@@ -1,0 +1,83 @@
+"""Which machines can be asked for, in order, and which pools of them were dry a moment ago."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Literal, NamedTuple
+
+from vmrunner.errors import BadOrder, NoCapacity
+from vmrunner.model import Market
+
+Spot = Literal["never", "prefer", "only"]
+
+#: So long a pool without capacity is not asked again, in seconds.
+DRY: Final = 120.0
+
+
+class Pool(NamedTuple):
+    """What runs dry as one."""
+
+    machine_type: str
+    place: str  # a subnet, or a zone
+    market: Market
+
+
+def markets(said: Spot | None, *, wanted: bool, name: str) -> tuple[Market, ...]:
+    """The markets to try, best first. `said`: by the provider's configuration (None: nothing);
+    `wanted`: by the build. Raises `BadOrder` for a wish that the configuration forbids."""
+    if said == "only":
+        return (Market.SPOT,)
+    if said == "never" and wanted:
+        raise BadOrder(
+            f"spot: {name} never uses it", hint=f"leave --spot out, or providers.{name}.spot"
+        )
+    if said == "prefer" or wanted:
+        return (Market.SPOT, Market.ON_DEMAND)
+    return (Market.ON_DEMAND,)
+
+
+def walk(
+    markets: Sequence[Market], machine_types: Sequence[str], places: Sequence[str]
+) -> Iterator[Pool]:
+    """All pools, best first: every pool of the better market before any of the worse, and within
+    a market the types in order, each in every place."""
+    for market in markets:
+        for machine_type in machine_types:
+            for place in places:
+                yield Pool(machine_type, place, market)
+
+
+class DryPools:
+    """Remembers, for this process, which pools had nothing to give."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._dry: dict[Pool, tuple[float, str]] = {}
+
+    def mark(self, pool: Pool, why: str, seconds: float = DRY) -> None:
+        """It had nothing; `why` is the cloud's own word."""
+        with self._lock:
+            self._dry[pool] = (self._now() + seconds, why)
+
+    def clear(self, pool: Pool) -> None:
+        """It gave a machine."""
+        with self._lock:
+            self._dry.pop(pool, None)
+
+    def left(self, pools: Sequence[Pool]) -> list[Pool]:
+        """Those that may have something. Raises `NoCapacity` when none of them may."""
+        now = self._now()
+        with self._lock:
+            dry = {p: (until - now, why) for p, (until, why) in self._dry.items() if until > now}
+            self._dry = {pool: told for pool, told in self._dry.items() if pool in dry}
+        left = [pool for pool in pools if pool not in dry]
+        if pools and not left:
+            wait, why = min(dry[pool] for pool in pools)
+            raise NoCapacity(
+                f"all {len(pools)} pools were dry a moment ago: {why}",
+                hint=f"the first is asked again in {wait:.0f} s; more types or places help",
+            )
+        return left

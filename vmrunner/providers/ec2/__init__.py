@@ -1,0 +1,53 @@
+"""Amazon's EC2.
+
+`options.py` what can be configured · `provider.py` the port · `calls.py` the SDK, narrowed to what
+is called · `codes.py` its errors in our words · `identity.py` whose account it is
+`places.py` image, subnets, groups, types · `launch.py` one RunInstances · `birth.py` its outcome
+`kinds.py` what is shown, in our words · `sweep.py` looking · `delete.py` deleting
+`rights.py` the right to kill · `walls.py` whether builds reach each other · `doctor.py`
+
+boto3 is imported only when a provider is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vmrunner.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vmrunner.providers.ec2.provider import Ec2Provider
+
+
+def open(  # noqa: A001 - the name that the registry of providers calls
+    name: str,
+    *,
+    installation: str,
+    used: Sequence[str] = (),
+    region: str | None = None,
+    image: str | Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Ec2Provider:
+    """The provider called `name`. `used`: regions in which it ever launched. `region`: default the
+    SDK's own. `image`: an AMI's id or name, or the fields of `ImageChoice`. The other `options`
+    are the fields of `options.Options`. Nothing is asked of AWS yet."""
+    from vmrunner.providers.ec2.calls import region_of
+    from vmrunner.providers.ec2.options import ImageChoice, Options
+    from vmrunner.providers.ec2.provider import Ec2Provider
+
+    said = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    said = said or region_of(options.get("profile")) or next(iter(used), None)
+    if said is None:
+        raise ConfigError(
+            f"providers.{name}.region: none", hint="set it, or AWS_REGION, such as eu-west-1"
+        )
+    if image is not None:
+        options["image"] = image if isinstance(image, str) else ImageChoice(**image)
+    for field in ("subnets", "security_groups", "instance_types"):
+        if field in options:
+            options[field] = tuple(options[field])
+    return Ec2Provider(
+        Options(name=name, installation=installation, region=said, used=tuple(used), **options)
+    )

@@ -1,0 +1,161 @@
+"""The calls that this driver makes, and no others: each waits for its token, tells the time, and
+fails in one way. Only here is boto3 used."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Final, NamedTuple
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ProfileNotFound
+
+from vmrunner.errors import ConfigError, CredentialsRefused, Throttled
+from vmrunner.providers.common.buckets import Buckets, Limit, Quota
+from vmrunner.providers.common.clock import CloudClock
+from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.ec2 import codes
+from vmrunner.providers.ec2.options import Options
+
+Answer = dict[str, Any]
+
+#: Per account and region, as EC2 documents them (reference: "request throttling").
+QUOTAS: Final = {
+    "describe": Quota(Limit(100, 20)),
+    "run": Quota(Limit(5, 2), Limit(1000, 2)),
+    "terminate": Quota(Limit(100, 5), Limit(1000, 20)),
+    "delete": Quota(Limit(100, 5)),
+    "change": Quota(Limit(50, 5)),
+    "elsewhere": Quota(Limit(50, 10)),  # STS, IAM, Service Quotas, EventBridge Scheduler
+}
+
+PROFILES: Final = "aws configure list-profiles"
+
+#: Seconds. An answer to RunInstances takes some; a region that is down takes for ever.
+CONNECT, READ = 5.0, 30.0
+
+
+class Api(NamedTuple):
+    """One call: the SDK's service and method, and whose limit it counts against."""
+
+    service: str
+    method: str
+    quota: str
+
+    @property
+    def action(self) -> str:
+        """As the cloud writes it: RunInstances."""
+        return "".join(word.capitalize() for word in self.method.split("_"))
+
+
+RUN: Final = Api("ec2", "run_instances", "run")
+TERMINATE: Final = Api("ec2", "terminate_instances", "terminate")
+INSTANCES: Final = Api("ec2", "describe_instances", "describe")
+VOLUMES: Final = Api("ec2", "describe_volumes", "describe")
+ADDRESSES: Final = Api("ec2", "describe_addresses", "describe")
+INTERFACES: Final = Api("ec2", "describe_network_interfaces", "describe")
+SNAPSHOTS: Final = Api("ec2", "describe_snapshots", "describe")
+SPOT_REQUESTS: Final = Api("ec2", "describe_spot_instance_requests", "describe")
+IMAGES: Final = Api("ec2", "describe_images", "describe")
+SUBNETS: Final = Api("ec2", "describe_subnets", "describe")
+GROUPS: Final = Api("ec2", "describe_security_groups", "describe")
+TYPES: Final = Api("ec2", "describe_instance_types", "describe")
+DELETE_VOLUME: Final = Api("ec2", "delete_volume", "delete")
+DELETE_INTERFACE: Final = Api("ec2", "delete_network_interface", "delete")
+DELETE_SNAPSHOT: Final = Api("ec2", "delete_snapshot", "delete")
+RELEASE_ADDRESS: Final = Api("ec2", "release_address", "change")
+DISASSOCIATE_ADDRESS: Final = Api("ec2", "disassociate_address", "change")
+CANCEL_SPOT: Final = Api("ec2", "cancel_spot_instance_requests", "change")
+UNPROTECT: Final = Api("ec2", "modify_instance_attribute", "change")
+CONSOLE: Final = Api("ec2", "get_console_output", "change")
+WHO: Final = Api("sts", "get_caller_identity", "elsewhere")
+SIMULATE: Final = Api("iam", "simulate_principal_policy", "elsewhere")
+QUOTA: Final = Api("service-quotas", "get_service_quota", "elsewhere")
+
+
+class Calls:
+    """The SDK under one configuration. Thread-safe; nothing is retried here."""
+
+    def __init__(
+        self, options: Options, clock: CloudClock, *, buckets: Buckets | None = None
+    ) -> None:
+        self._options = options
+        self._clock = clock
+        self._buckets = buckets or Buckets(QUOTAS)
+        self._lock = threading.RLock()
+        self._clients: dict[tuple[str, str], Any] = {}
+        self._session: boto3.Session | None = None
+
+    def __call__(
+        self, region: str, api: Api, *, items: int = 1, patience: float = 30.0, **params: Any
+    ) -> Answer:
+        """Make one call about so many items; wait at most `patience` seconds for its turn. Raises
+        `CallFailed`."""
+        try:
+            self._buckets.take(region, api.quota, items=items, patience=patience)
+        except Throttled as limit:
+            raise CallFailed("", limit) from limit
+        try:
+            answer: Answer = getattr(self._client(api.service, region), api.method)(**params)
+        except (BotoCoreError, ClientError) as error:
+            if isinstance(error, ClientError):
+                self._hear(dict(error.response))
+            failed = codes.failed(error, action=api.action, region=region)
+            if isinstance(failed.error, Throttled):
+                self._buckets.told(region, api.quota, refused=True)
+            raise failed from error
+        self._hear(answer)
+        self._buckets.told(region, api.quota, refused=False)
+        return answer
+
+    def key(self, region: str) -> str:
+        """The access key id that signs right now. Raises `CallFailed` when there is none."""
+        try:
+            with self._lock:
+                credentials = self._open().get_credentials()
+            if credentials is None:
+                raise NoCredentialsError
+            return str(credentials.get_frozen_credentials().access_key)
+        except BotoCoreError as error:
+            raise codes.failed(error, action="credentials", region=region) from error
+
+    # --- within ---
+
+    def _hear(self, answer: Answer) -> None:
+        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        self._clock.heard(headers.get("date"))
+
+    def _client(self, service: str, region: str) -> Any:
+        with self._lock:
+            if (service, region) not in self._clients:
+                self._clients[service, region] = self._open().client(
+                    service,
+                    region_name=region,
+                    endpoint_url=self._options.endpoint_url,
+                    config=Config(
+                        connect_timeout=CONNECT,
+                        read_timeout=READ,
+                        # The engine knows better what may be sent again, and when.
+                        retries={"total_max_attempts": 1},
+                        max_pool_connections=16,
+                        user_agent_extra="vmrunner",
+                    ),
+                )
+            return self._clients[service, region]
+
+    def _open(self) -> boto3.Session:
+        if self._session is None:
+            try:
+                self._session = boto3.Session(profile_name=self._options.profile)
+            except ProfileNotFound as error:
+                raise CallFailed("", CredentialsRefused(str(error), hint=PROFILES)) from error
+        return self._session
+
+
+def region_of(profile: str | None) -> str | None:
+    """The region that the SDK's own configuration names. Raises `ConfigError`."""
+    try:
+        found: str | None = boto3.Session(profile_name=profile).region_name
+    except ProfileNotFound as error:
+        raise ConfigError(str(error), hint=PROFILES) from None
+    return found

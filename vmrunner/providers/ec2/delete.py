@@ -1,0 +1,157 @@
+"""Deleting: instances in batches that one bad item cannot stop, everything else by itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from vmrunner.model import Fate, Kind, Outcome, Ref
+from vmrunner.providers.common.batches import in_batches
+from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.ec2 import calls as api
+from vmrunner.providers.ec2.calls import Answer, Calls
+from vmrunner.providers.ec2.codes import DENIED
+from vmrunner.providers.ec2.sweep import filtered
+
+BATCH: Final = 100  # ids; EC2 takes 1,000 and recommends fewer
+
+#: A machine that shuts down for so long gets no more grace, in seconds.
+PATIENCE: Final = 600.0
+
+PROTECTED: Final = "OperationNotPermitted"
+_UNKNOWN: Final = re.compile(r"Invalid\w+(ID)?\.(NotFound|Malformed)|InvalidID")
+_MISSING: Final = re.compile(r"Invalid\w+(ID)?\.NotFound|ResourceNotFoundException")
+_SINCE: Final = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
+
+
+class Deleter:
+    """Deletes in one region."""
+
+    def __init__(self, calls: Calls, region: str, now: Callable[[], float]) -> None:
+        self._calls = calls
+        self._region = region
+        self._now = now
+
+    def delete(self, refs: Sequence[Ref], *, force: bool) -> dict[Ref, Outcome]:
+        """What became of each; instances first."""
+        named = {ref.id: ref for ref in refs if ref.kind is Kind.INSTANCE}
+        told = {named[i]: outcome for i, outcome in self._instances(list(named), force).items()}
+        for ref in refs:
+            if ref not in told:
+                told[ref] = self._other(ref)
+        return told
+
+    # --- instances ---
+
+    def _instances(self, ids: list[str], force: bool) -> dict[str, Outcome]:
+        hard = self._overdue(ids) if force else set()
+        soft = [name for name in ids if name not in hard]
+        told = self._terminate(soft, {})
+        return told | self._terminate(sorted(hard), {"Force": True, "SkipOsShutdown": True})
+
+    def _terminate(self, ids: Sequence[str], how: Answer) -> dict[str, Outcome]:
+        def call(batch: Sequence[str]) -> None:
+            self._calls(
+                self._region, api.TERMINATE, items=len(batch), InstanceIds=list(batch), **how
+            )
+
+        def alone(name: str, failed: CallFailed) -> Outcome:
+            if failed.code != PROTECTED:
+                return _outcome(failed)
+            try:
+                self._unprotect(name)
+                call([name])
+            except CallFailed as again:
+                return _outcome(again)
+            return Outcome(fate=Fate.ACCEPTED)
+
+        return in_batches(
+            ids,
+            BATCH,
+            call,
+            poisoned=lambda f: f.code == PROTECTED or f.code in DENIED or bool(_known(f)),
+            names=lambda f, name: name in str(f),
+            alone=alone,
+        )
+
+    def _unprotect(self, name: str) -> None:
+        """Nobody may keep a machine of ours alive that is to die."""
+        self._calls(
+            self._region, api.UNPROTECT, InstanceId=name, DisableApiTermination={"Value": False}
+        )
+
+    def _overdue(self, ids: Sequence[str]) -> set[str]:
+        """Those that have been shutting down for too long. What cannot be told is asked softly."""
+        try:
+            dying = filtered(self._calls, self._region, "instance-id", ids)
+            return {
+                item["InstanceId"]
+                for item in dying
+                if item["State"]["Name"] == "shutting-down" and self._late(item)
+            }
+        except CallFailed:
+            return set()
+
+    def _late(self, item: Answer) -> bool:
+        found = _SINCE.search(item.get("StateTransitionReason", ""))
+        if found is None:
+            return True  # force was asked for, and nothing speaks against it
+        since = datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+        return self._now() - since >= PATIENCE
+
+    # --- everything else ---
+
+    def _other(self, ref: Ref) -> Outcome:
+        call = _BY_KIND.get(ref.kind)
+        if call is None:
+            return Outcome(fate=Fate.FAILED, error=f"nobody deletes a {ref.kind.value} here")
+        try:
+            call(self._calls, self._region, ref.id)
+        except CallFailed as failed:
+            return _outcome(failed)
+        return Outcome(fate=Fate.ACCEPTED)
+
+
+def _known(failed: CallFailed) -> re.Match[str] | None:
+    return _UNKNOWN.fullmatch(failed.code)
+
+
+def _outcome(failed: CallFailed) -> Outcome:
+    """Missing is success, and no proof of death: a newborn may not be visible yet."""
+    if _MISSING.fullmatch(failed.code):
+        return Outcome(fate=Fate.MISSING)
+    return Outcome(fate=Fate.FAILED, error=str(failed))
+
+
+def _simply(call: api.Api, field: str) -> Callable[[Calls, str, str], None]:
+    def delete(calls: Calls, region: str, name: str) -> None:
+        params: Answer = {field: name}
+        calls(region, call, **params)
+
+    return delete
+
+
+def _cancel_spot(calls: Calls, region: str, name: str) -> None:
+    calls(region, api.CANCEL_SPOT, SpotInstanceRequestIds=[name])
+
+
+def _release(calls: Calls, region: str, name: str) -> None:
+    """An address that is in use is taken away first."""
+    found: list[Any] = calls(
+        region, api.ADDRESSES, Filters=[{"Name": "allocation-id", "Values": [name]}]
+    )["Addresses"]
+    for address in found:
+        if address.get("AssociationId"):
+            calls(region, api.DISASSOCIATE_ADDRESS, AssociationId=address["AssociationId"])
+    calls(region, api.RELEASE_ADDRESS, AllocationId=name)
+
+
+_BY_KIND: Final = {
+    Kind.DISK: _simply(api.DELETE_VOLUME, "VolumeId"),
+    Kind.INTERFACE: _simply(api.DELETE_INTERFACE, "NetworkInterfaceId"),
+    Kind.SNAPSHOT: _simply(api.DELETE_SNAPSHOT, "SnapshotId"),
+    Kind.ADDRESS: _release,
+    Kind.SPOT_REQUEST: _cancel_spot,
+}

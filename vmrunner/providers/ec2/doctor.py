@@ -1,0 +1,211 @@
+"""`doctor` for EC2: the right to delete first, then what a launch needs. Each finding with its fix;
+one that fails hinders no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.errors import ConfigError, ProviderError
+from vmrunner.model import TAG, Finding, Level, Market, Network, Offer, Order, Role, Spec
+from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.ec2 import launch
+from vmrunner.providers.ec2.calls import QUOTA, RUN
+from vmrunner.providers.ec2.rights import ACTION, WOULD, Right
+from vmrunner.providers.ec2.sweep import filtered
+from vmrunner.providers.ec2.walls import holes
+
+if TYPE_CHECKING:
+    from vmrunner.providers.ec2.provider import Ec2Provider
+
+#: AWS refuses a request that is signed five minutes off.
+_SKEWED, _REFUSED = 60.0, 240.0
+_FEW_ADDRESSES: Final = 10
+
+#: Quotas on running vCPUs, by the family that they count: on demand, spot.
+_QUOTAS: Final = {
+    "standard": ("L-1216C47A", "L-34B43A08"),
+    "g": ("L-DB2E81BA", "L-3819A6DF"),
+    "p": ("L-417A185B", "L-7212CCBC"),
+}
+_STANDARD: Final = frozenset("acdhimrtz")
+
+Check = Callable[["Ec2Provider"], Iterator[Finding]]
+
+
+def check(provider: Ec2Provider) -> list[Finding]:
+    """All of it. Who we are comes first: without that nothing else can be told."""
+    try:
+        caller = provider.identity.caller()
+    except CallFailed as failed:
+        return [_bad("identity", str(failed.error.args[0]), failed.error.hint or "log in to AWS")]
+    where = ", ".join(provider.options.regions)
+    found = [_ok("identity", f"{caller.arn}, account {caller.account}, in {where}")]
+    for name, part in _CHECKS:
+        try:
+            found += part(provider)
+        except CallFailed as failed:
+            found.append(_bad(name, str(failed.error.args[0]), failed.error.hint or _LOOK))
+        except (ConfigError, ProviderError) as error:
+            found.append(_bad(name, str(error.args[0]), error.hint or _LOOK))
+    return found
+
+
+_LOOK: Final = "see docs/configuration.md, kind ec2"
+
+
+def _terminate(provider: Ec2Provider) -> Iterator[Finding]:
+    """A machine of ours is asked about, if there is one; else the policy."""
+    right = provider.rights.simulate()
+    if right.may is not False:
+        options = provider.options
+        ours = filtered(
+            provider.calls, options.region, f"tag:{TAG}installation", [options.installation]
+        )
+        living = (i["InstanceId"] for i in ours if i["State"]["Name"] in ("pending", "running"))
+        instance = next(living, None)
+        if instance is not None:
+            right = provider.rights.dry_run(instance)
+    yield _of_right(right)
+
+
+def _of_right(right: Right) -> Finding:
+    if right.may:
+        return _ok("terminate", right.why)
+    if right.may is None:
+        return Finding(
+            check="terminate",
+            level=Level.WARNING,
+            message=f"it cannot be told before the first launch: {right.why}",
+            fix="allow iam:SimulatePrincipalPolicy to these credentials",
+        )
+    return _bad("terminate", right.why, f"allow {ACTION}; nothing is launched before")
+
+
+def _image(provider: Ec2Provider) -> Iterator[Finding]:
+    image = provider.places.image()
+    yield _ok("image", f"{image.id} {image.name}, {image.architecture}")
+
+
+def _subnets(provider: Ec2Provider) -> Iterator[Finding]:
+    provider.options.check_launch()
+    for name, subnet in provider.places.subnets().items():
+        free = int(subnet.get("AvailableIpAddressCount", 0))
+        text = f"{name} in {subnet.get('AvailabilityZone')}: {free} addresses free"
+        if free < _FEW_ADDRESSES:
+            yield Finding(
+                check="subnet", level=Level.WARNING, message=text, fix="use a larger subnet"
+            )
+        else:
+            yield _ok("subnet", text)
+
+
+def _groups(provider: Ec2Provider) -> Iterator[Finding]:
+    provider.options.check_launch()
+    groups, subnets = provider.places.groups(), list(provider.places.subnets().values())
+    found = list(holes(groups, subnets))
+    yield from found
+    if not found:
+        names = ", ".join(group["GroupId"] for group in groups)
+        yield _ok("security group", f"{names}: builds do not reach each other")
+
+
+def _dry_run(provider: Ec2Provider) -> Iterator[Finding]:
+    """Would the best offer be launched?"""
+    offer = provider.offers(Spec())[0]
+    order = _order(provider, offer)
+    image = provider.places.image(offer.image)
+    try:
+        provider.calls(
+            offer.scope.place,
+            RUN,
+            DryRun=True,
+            **launch.request(order, provider.options, image),
+        )
+    except CallFailed as failed:
+        if failed.code != WOULD:
+            raise
+        yield _ok("launch", f"{offer.machine_type} in {offer.place}, {offer.market.value}")
+        return
+    raise ConfigError("a dry run of a launch was taken for a real one")
+
+
+def _order(provider: Ec2Provider, offer: Offer) -> Order:
+    return Order(
+        instance="doctor",
+        build="doctor",
+        installation=provider.options.installation,
+        generation="doctor",
+        role=Role.BUILD,
+        offer=offer,
+        deadline=provider.now() + 60,
+        user_data=b"#cloud-config\n{}\n",
+        network=Network.OPEN,
+    )
+
+
+def _quotas(provider: Ec2Provider) -> Iterator[Finding]:
+    """Does the account's limit let the smallest machine of each family run?"""
+    markets = {Market.ON_DEMAND: 0, Market.SPOT: 1}
+    wanted = {offer.market for offer in provider.offers(Spec())}
+    families: dict[str, int] = {}
+    for one in provider.places.types():
+        family = "standard" if one.family[:1] in _STANDARD else one.family
+        families[family] = min(one.cpus, families.get(family, one.cpus))
+    for market in sorted(wanted):
+        for family, least in families.items():
+            if family in _QUOTAS:
+                yield _quota(provider, _QUOTAS[family][markets[market]], market, family, least)
+
+
+def _quota(provider: Ec2Provider, code: str, market: Market, family: str, least: int) -> Finding:
+    told = provider.calls(provider.options.region, QUOTA, ServiceCode="ec2", QuotaCode=code)[
+        "Quota"
+    ]
+    value = float(told["Value"])
+    text = f"{value:g} vCPUs at once, {family}, {market.value}"
+    if value < least:
+        return _bad("quota", f"{text}: one machine has {least}", f"raise quota {code}")
+    return _ok("quota", text)
+
+
+def _clock(provider: Ec2Provider) -> Iterator[Finding]:
+    skew = provider.clock.skew or 0.0
+    text = f"this host's is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}"
+    if abs(skew) > _REFUSED:
+        yield _bad("clock", f"{text}: AWS refuses what it signs", "set it: NTP")
+    elif abs(skew) > _SKEWED:
+        yield Finding(check="clock", level=Level.WARNING, message=text, fix="set it: NTP")
+    else:
+        yield _ok("clock", text)
+
+
+def _schedule(provider: Ec2Provider) -> Iterator[Finding]:
+    if provider.options.scheduler_role is None:
+        yield Finding(
+            check="schedule",
+            level=Level.WARNING,
+            message="no schedule ends a VM past its deadline when vmrunner is gone; "
+            "the guest's own timer does, unless the build became root",
+            fix=f"providers.{provider.name}.scheduler_role",
+        )
+
+
+_CHECKS: Final[tuple[tuple[str, Check], ...]] = (
+    ("terminate", _terminate),
+    ("image", _image),
+    ("subnet", _subnets),
+    ("security group", _groups),
+    ("launch", _dry_run),
+    ("quota", _quotas),
+    ("clock", _clock),
+    ("schedule", _schedule),
+)
+
+
+def _ok(check: str, message: str) -> Finding:
+    return Finding(check=check, level=Level.OK, message=message)
+
+
+def _bad(check: str, message: str, fix: str) -> Finding:
+    return Finding(check=check, level=Level.ERROR, message=message, fix=fix)

@@ -1,0 +1,198 @@
+"""What EC2 shows of each kind of resource, in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from vmrunner.model import Address, Kind, Power, Ref, Resource, Scope, Seen
+from vmrunner.providers.ec2 import calls
+from vmrunner.providers.ec2.calls import Answer, Api
+
+#: `shutting-down` does not bill any more, but it is not seen dead either.
+POWER: Final[Mapping[str, Power]] = {
+    "pending": Power.PENDING,
+    "running": Power.RUNNING,
+    "stopping": Power.STOPPING,
+    "stopped": Power.STOPPED,
+    "shutting-down": Power.STOPPING,
+    "terminated": Power.DEAD,
+}
+#: All that may bill.
+LIVING: Final = ("pending", "running", "stopping", "stopped")
+
+PAGE: Final = 1000  # items, the most that EC2 gives
+
+#: Why a machine ended, by the beginning of EC2's reason.
+_PREEMPTED: Final = ("Server.SpotInstanceTermination", "Server.SpotInstanceShutdown")
+_BY_GUEST: Final = "Client.InstanceInitiatedShutdown"
+
+
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """What makes a machine look like ours, whatever its tags say."""
+
+    images: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
+
+    def of(self, item: Answer) -> str:
+        groups = {g["GroupId"] for g in _groups(item)} & self.groups
+        if groups:
+            return f"security group {min(groups)}"
+        image = item.get("ImageId", "")
+        return f"image {image}" if image in self.images else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How one kind is listed. `key`: where the answer has the items."""
+
+    kind: Kind
+    api: Api
+    key: str
+    make: Callable[[Scope, Answer, Nearness], Resource | None]
+    params: Answer = field(default_factory=dict)
+    paged: bool = True
+
+    def items(self, answer: Answer) -> list[Answer]:
+        found: list[Answer] = answer[self.key]
+        if self.kind is Kind.INSTANCE:
+            return [one for reservation in found for one in reservation["Instances"]]
+        return found
+
+
+def seen(scope: Scope, item: Answer, *, public: bool) -> Seen:
+    """What a look at one instance shows. `public`: over which address SSH goes."""
+    reason = item.get("StateReason", {}).get("Code", "")
+    host = item.get("PublicIpAddress" if public else "PrivateIpAddress")
+    return Seen(
+        ref=Ref(scope, Kind.INSTANCE, item["InstanceId"]),
+        power=POWER[item["State"]["Name"]],
+        address=Address(host) if host else None,
+        created_at=born(item),
+        detail=item.get("StateReason", {}).get("Message", ""),
+        preempted=reason in _PREEMPTED,
+        self_ended=reason == _BY_GUEST,
+    )
+
+
+def born(item: Answer) -> float | None:
+    """When an instance was first launched: LaunchTime starts anew with each start, the attachment
+    of its first interface does not."""
+    times = [item.get("LaunchTime")] + [
+        nic.get("Attachment", {}).get("AttachTime")
+        for nic in item.get("NetworkInterfaces", ())
+        if nic.get("Attachment", {}).get("DeviceIndex") == 0
+    ]
+    return min((t.timestamp() for t in times if t is not None), default=None)
+
+
+def tags(item: Answer, key: str = "Tags") -> dict[str, str]:
+    return {tag["Key"]: tag.get("Value", "") for tag in item.get(key, ())}
+
+
+def _groups(item: Answer) -> list[Answer]:
+    """An instance's, and those of its interfaces."""
+    found: list[Answer] = [*item.get("SecurityGroups", ()), *item.get("Groups", ())]
+    for nic in item.get("NetworkInterfaces", ()):
+        found += nic.get("Groups", ())
+    return found
+
+
+def _time(value: Any) -> float | None:
+    return value.timestamp() if isinstance(value, datetime) else None
+
+
+def _parent(scope: Scope, instance: str | None) -> Ref | None:
+    return Ref(scope, Kind.INSTANCE, instance) if instance else None
+
+
+def _instance(scope: Scope, item: Answer, near: Nearness) -> Resource:
+    return Resource(
+        ref=Ref(scope, Kind.INSTANCE, item["InstanceId"]),
+        power=POWER[item["State"]["Name"]],
+        created_at=born(item),
+        tags=tags(item),
+        near=near.of(item),
+    )
+
+
+def _volume(scope: Scope, item: Answer, _: Nearness) -> Resource | None:
+    if item["State"] in ("deleting", "deleted"):
+        return None
+    attached: Answer = next(iter(item.get("Attachments", ())), {})
+    return Resource(
+        ref=Ref(scope, Kind.DISK, item["VolumeId"]),
+        power=Power.PENDING if item["State"] == "creating" else Power.RUNNING,
+        created_at=_time(item.get("CreateTime")),
+        tags=tags(item),
+        parent=_parent(scope, attached.get("InstanceId")),
+    )
+
+
+def _address(scope: Scope, item: Answer, _: Nearness) -> Resource:
+    return Resource(
+        ref=Ref(scope, Kind.ADDRESS, item["AllocationId"]),
+        power=Power.RUNNING,
+        tags=tags(item),
+        parent=_parent(scope, item.get("InstanceId")),
+    )
+
+
+def _interface(scope: Scope, item: Answer, near: Nearness) -> Resource:
+    attached = item.get("Attachment", {})
+    return Resource(
+        ref=Ref(scope, Kind.INTERFACE, item["NetworkInterfaceId"]),
+        power=Power.RUNNING,
+        created_at=_time(attached.get("AttachTime")),
+        tags=tags(item, "TagSet"),
+        parent=_parent(scope, attached.get("InstanceId")),
+        near=near.of(item) if not item.get("RequesterManaged") else "",
+    )
+
+
+def _snapshot(scope: Scope, item: Answer, _: Nearness) -> Resource:
+    return Resource(
+        ref=Ref(scope, Kind.SNAPSHOT, item["SnapshotId"]),
+        power=Power.RUNNING,
+        created_at=_time(item.get("StartTime")),
+        tags=tags(item),
+    )
+
+
+def _spot_request(scope: Scope, item: Answer, _: Nearness) -> Resource:
+    return Resource(
+        ref=Ref(scope, Kind.SPOT_REQUEST, item["SpotInstanceRequestId"]),
+        power=Power.RUNNING,
+        created_at=_time(item.get("CreateTime")),
+        tags=tags(item),
+        parent=_parent(scope, item.get("InstanceId")),
+    )
+
+
+def _only(name: str, *values: str) -> Answer:
+    return {"Filters": [{"Name": name, "Values": list(values)}]}
+
+
+READERS: Final = (
+    Reader(
+        Kind.INSTANCE,
+        calls.INSTANCES,
+        "Reservations",
+        _instance,
+        _only("instance-state-name", *LIVING),
+    ),
+    Reader(Kind.DISK, calls.VOLUMES, "Volumes", _volume),
+    Reader(Kind.ADDRESS, calls.ADDRESSES, "Addresses", _address, paged=False),
+    Reader(Kind.INTERFACE, calls.INTERFACES, "NetworkInterfaces", _interface),
+    Reader(Kind.SNAPSHOT, calls.SNAPSHOTS, "Snapshots", _snapshot, {"OwnerIds": ["self"]}),
+    Reader(
+        Kind.SPOT_REQUEST,
+        calls.SPOT_REQUESTS,
+        "SpotInstanceRequests",
+        _spot_request,
+        _only("state", "open", "active"),
+    ),
+)

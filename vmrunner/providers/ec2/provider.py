@@ -1,0 +1,190 @@
+"""The port, for one account in EC2: it launches in one region, and minds all it ever used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from vmrunner.errors import BadOrder, ConfigError, Uncertain
+from vmrunner.model import (
+    Fate,
+    Finding,
+    Key,
+    Offer,
+    Order,
+    Outcome,
+    Page,
+    Ref,
+    Scope,
+    Seen,
+    Spec,
+    Traits,
+)
+from vmrunner.providers.common.buckets import Buckets
+from vmrunner.providers.common.clock import CloudClock
+from vmrunner.providers.common.failure import edge
+from vmrunner.providers.common.pools import DryPools, markets, walk
+from vmrunner.providers.ec2 import doctor, sweep
+from vmrunner.providers.ec2.birth import Births
+from vmrunner.providers.ec2.calls import CONSOLE, Calls
+from vmrunner.providers.ec2.delete import Deleter
+from vmrunner.providers.ec2.identity import Identity
+from vmrunner.providers.ec2.kinds import READERS, Nearness
+from vmrunner.providers.ec2.options import GiB, Options
+from vmrunner.providers.ec2.places import Image, Places, fitting
+from vmrunner.providers.ec2.rights import Rights
+
+KIND: Final = "ec2"
+_CONSOLE: Final = 64 * 1024
+
+
+class Ec2Provider:
+    """Every method may be called from any thread. Nothing is asked before the first call."""
+
+    def __init__(self, options: Options, *, buckets: Buckets | None = None) -> None:
+        options.check()
+        self.options = options
+        self.clock = CloudClock()
+        self.calls = Calls(options, self.clock, buckets=buckets)
+        self.identity = Identity(self.calls, options.region)
+        self.places = Places(options, self.calls)
+        self.rights = Rights(options, self.calls, self.identity)
+        self._dry = DryPools()
+        self._births = Births(options, self.calls, self.places, self._dry)
+
+    @property
+    def name(self) -> str:
+        return self.options.name
+
+    @property
+    def scopes(self) -> frozenset[Scope]:
+        """Of the account that these credentials are for right now; none while nobody tells."""
+        caller = self.identity.quietly()
+        return frozenset(self._scopes(caller.account) if caller is not None else ())
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(guard=True, kinds=tuple(reader.kind for reader in READERS))
+
+    def now(self) -> float:
+        return self.clock.now()
+
+    # --- what can be had ---
+
+    def offers(self, spec: Spec) -> Sequence[Offer]:
+        options = self.options
+        self._check_launch()
+        wanted = markets(options.spot, wanted=spec.spot, name=self.name)
+        with edge():
+            scope = self._scope()
+            self.rights.demand()
+            image = self.places.image(spec.image)
+            disk = self._disk(spec, image)
+            types = {
+                one.name: one
+                for one in fitting(self.places.types(), image, cpus=spec.cpus, memory=spec.memory)
+            }
+            subnets = list(self.places.subnets())
+            self.places.groups()
+        return tuple(
+            Offer(
+                scope=scope,
+                machine_type=pool.machine_type,
+                place=pool.place,
+                market=pool.market,
+                cpus=types[pool.machine_type].cpus,
+                memory=types[pool.machine_type].memory,
+                disk=disk,
+                image=image.id,
+            )
+            for pool in self._dry.left(list(walk(wanted, list(types), subnets)))
+        )
+
+    def _disk(self, spec: Spec, image: Image) -> int:
+        wanted = spec.disk or self.options.disk or image.size
+        if wanted < image.size:
+            raise BadOrder(
+                f"disk = {wanted / GiB:g} GiB: image {image.name or image.id} needs "
+                f"{image.size / GiB:g} GiB"
+            )
+        return wanted
+
+    # --- birth ---
+
+    def create(self, order: Order) -> Ref:
+        self._check_launch()
+        with edge():
+            if order.offer.scope != self._scope():
+                raise BadOrder(f"the offer is of {order.offer.scope}, this is {self._scope()}")
+            self.rights.demand()
+            ref = self._births.create(order)
+            self.rights.born(ref.id)
+            return ref
+
+    # --- life and death ---
+
+    def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
+        with edge():
+            here = set(self._scopes(self.identity.caller().account))
+            mine = [key for key in ids if key.scope in here]
+            found = sweep.look(self.calls, mine, public=self.options.address == "public")
+            self._same(here)
+            return found
+
+    def sweep(self) -> Iterator[Page]:
+        with edge():
+            account = self.identity.caller().account
+        scopes = self._scopes(account)
+        for page in sweep.sweep(self.calls, scopes, self._near(), self.now):
+            # What another account shows says nothing of this one.
+            caller = self.identity.quietly()
+            if caller is None or caller.account != account:
+                error = "the credentials are another account's now"
+                yield Page(scope=page.scope, kind=page.kind, error=error, time=self.now())
+            else:
+                yield page
+
+    def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
+        told: dict[Ref, Outcome] = {}
+        scopes = self.scopes
+        for scope in dict.fromkeys(ref.scope for ref in refs):
+            own = [ref for ref in refs if ref.scope == scope]
+            if scope in scopes:
+                told |= Deleter(self.calls, scope.place, self.now).delete(own, force=force)
+            else:
+                error = f"{scope} is not reached by these credentials"
+                told |= dict.fromkeys(own, Outcome(fate=Fate.FAILED, error=error))
+        return told
+
+    def console(self, ref: Ref) -> str:
+        if ref.scope not in self.scopes:
+            return ""
+        with edge():
+            told = self.calls(ref.scope.place, CONSOLE, InstanceId=ref.id)
+        return str(told.get("Output", ""))[-_CONSOLE:]
+
+    def check(self) -> Sequence[Finding]:
+        return doctor.check(self)
+
+    # --- within ---
+
+    def _check_launch(self) -> None:
+        try:
+            self.options.check_launch()
+        except ConfigError as error:
+            raise BadOrder(str(error.args[0]), hint=error.hint) from error
+
+    def _scope(self) -> Scope:
+        return Scope(KIND, self.identity.caller().account, self.options.region)
+
+    def _scopes(self, account: str) -> list[Scope]:
+        return [Scope(KIND, account, region) for region in self.options.regions]
+
+    def _same(self, scopes: set[Scope]) -> None:
+        if set(self._scopes(self.identity.caller().account)) != scopes:
+            raise Uncertain("the credentials changed to another account's meanwhile")
+
+    def _near(self) -> Nearness:
+        image = self.options.image
+        images = frozenset({image} if isinstance(image, str) else ())
+        return Nearness(images, frozenset(self.options.security_groups))
