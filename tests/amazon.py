@@ -1,14 +1,27 @@
-"""EC2 for tests: credentials that mean nothing, and a provider at a local endpoint."""
+"""EC2 for tests: credentials that mean nothing, and providers at a local endpoint."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final
 from unittest import mock
 
+from vmrunner import ids
+from vmrunner.model import Key, Network, Order, Page, Ref, Resource, Role, Seen, Spec
+from vmrunner.providers.common.buckets import Buckets
+from vmrunner.providers.ec2.calls import QUOTAS
+from vmrunner.providers.ec2.options import Options
+from vmrunner.providers.ec2.provider import Ec2Provider
+from vmrunner.providers.fake import Clock
+from vmrunner.testing.localcloud import LocalCloud, Machine
+
 KEY: Final = "AKIALOCALLOCALLOCAL0"
+REGION: Final = "eu-west-1"
+INSTALLATION: Final = "00000000-0000-4000-8000-000000000001"
+GENERATION: Final = "00000000-0000-4000-8000-000000000002"
 
 #: Nothing of the user's own, and no question to a metadata service.
 ENVIRONMENT: Final[Mapping[str, str]] = {
@@ -26,3 +39,75 @@ def credentials(**more: str) -> Iterator[None]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
     with mock.patch.dict(os.environ, {**kept, **ENVIRONMENT, **more}, clear=True):
         yield
+
+
+class Amazon:
+    """A local cloud on a virtual clock, and what a provider needs to launch there. Nobody sleeps
+    for a token: the clock of the buckets goes on instead."""
+
+    def __init__(self, cloud: LocalCloud, clock: Clock) -> None:
+        self.cloud = cloud
+        self.clock = clock
+        self.site = cloud.furnish(REGION)
+        self.waited: list[float] = []
+
+    def provider(self, **more: Any) -> Ec2Provider:
+        """One process's view."""
+        said: dict[str, Any] = {
+            "name": "aws",
+            "installation": INSTALLATION,
+            "region": REGION,
+            "image": self.site.image,
+            "subnets": self.site.subnets[:2],
+            "security_groups": (self.site.security_group,),
+            "instance_types": ("m7i.large", "c7i.large"),
+            "endpoint_url": self.cloud.url,
+        }
+        buckets = Buckets(QUOTAS, now=self.clock, sleep=self._wait)
+        return Ec2Provider(Options(**(said | more)), buckets=buckets)
+
+    def _wait(self, seconds: float) -> None:
+        self.waited.append(seconds)
+        self.clock.advance(seconds)
+
+    def plant(self, **tags: str) -> Machine:
+        """A machine that somebody launched without a provider."""
+        order = make_order(self.provider())
+        self.provider().create(order)
+        (machine,) = self.cloud.of(order.instance)
+        machine.backend.tags[machine.id] = dict(tags)
+        return machine
+
+
+@contextlib.contextmanager
+def amazon() -> Iterator[Amazon]:
+    clock = Clock()
+    with credentials(), LocalCloud(clock=clock) as cloud:
+        yield Amazon(cloud, clock)
+
+
+def make_order(provider: Ec2Provider, spec: Spec | None = None, **more: Any) -> Order:
+    """An order for the best offer."""
+    order = Order(
+        instance=ids.instance_id(),
+        build=ids.build_id(),
+        installation=INSTALLATION,
+        generation=GENERATION,
+        role=Role.BUILD,
+        offer=provider.offers(spec or Spec())[0],
+        deadline=float(int(provider.now() + 3600)),
+        user_data=b"#cloud-config\n{}\n",
+        network=Network.OPEN,
+    )
+    return replace(order, **more)
+
+
+def look(provider: Ec2Provider, order: Order, ref: Ref | None = None) -> Seen | None:
+    key = Key(order.offer.scope, order.instance, ref.id if ref else None)
+    return provider.look([key]).get(key)
+
+
+def swept(provider: Ec2Provider, of: Callable[[Page], bool] = lambda _: True) -> list[Resource]:
+    """All of this installation that a sweep shows."""
+    found = (r for page in provider.sweep() if of(page) for r in page.resources)
+    return [r for r in found if r.tag("installation") == INSTALLATION]

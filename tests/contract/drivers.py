@@ -6,14 +6,16 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tests.amazon import credentials
 from vmrunner import ids
 from vmrunner.model import Network, Order, Role, Scope, Spec
 from vmrunner.providers import Provider, load
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
-from vmrunner.testing.localcloud import LocalCloud
+
+if TYPE_CHECKING:
+    from vmrunner.testing.localcloud import LocalCloud
 
 T = TypeVar("T")
 INSTALLATION = "00000000-0000-4000-8000-000000000001"
@@ -117,6 +119,8 @@ def _wait(clock: Clock, true: Callable[[], T], seconds: float) -> T:
 @contextlib.contextmanager
 def _driver(kind: str, root: Path) -> Iterator[Driver]:
     if kind == "ec2":
+        from vmrunner.testing.localcloud import LocalCloud
+
         clock = Clock()
         with credentials(), LocalCloud(clock=clock) as cloud:
             yield Ec2Driver(cloud, clock)

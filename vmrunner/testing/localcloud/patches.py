@@ -71,6 +71,7 @@ def install() -> None:
     _instead(ElasticBlockStore, "describe_snapshots", cut("Snapshots"))
     _instead(ElasticNetworkInterfaces, "describe_network_interfaces", cut("NetworkInterfaces"))
     _instead(SpotInstances, "describe_spot_instance_requests", cut("SpotInstanceRequests"))
+    _instead(SpotInstances, "cancel_spot_instance_requests", _cancel_spot_requests)
     _instead(InstanceBackend, "all_reservations", _all_reservations)
     _instead(TaggedEC2Resource, "get_tags", _get_tags)
     ec2_utils.filter_dict_attribute_mapping.update(_FILTERS)
@@ -169,6 +170,15 @@ def _terminate_instances(cloud: LocalCloud, response: Any, _: Handler) -> Action
         after = {"Code": machine.moto.state_code, "Name": machine.state}
         told.append({"InstanceId": machine.id, "PreviousState": before, "CurrentState": after})
     return ActionResult({"TerminatingInstances": told})
+
+
+def _cancel_spot_requests(_: LocalCloud, response: Any, original: Handler) -> ActionResult:
+    for name in response._get_param("SpotInstanceRequestIds", []):
+        if name not in response.ec2_backend.spot_instance_requests:
+            text = f"The spot instance request ID '{name}' does not exist"
+            raise Refusal("InvalidSpotInstanceRequestID.NotFound", text)
+    result: ActionResult = original(response)
+    return result
 
 
 def _modify_metadata(cloud: LocalCloud, response: Any, _: Handler) -> ActionResult:

@@ -1,0 +1,308 @@
+"""What drivers of clouds share: clocks, buckets, pools, batches, pages."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmrunner.errors import BadOrder, CredentialsRefused, NoCapacity, Throttled, Uncertain
+from vmrunner.model import Fate, Kind, Market, Outcome, Page, Power, Ref, Resource, Scope
+from vmrunner.providers.common.batches import in_batches
+from vmrunner.providers.common.buckets import Buckets, Limit, Quota
+from vmrunner.providers.common.clock import CloudClock
+from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.common.listing import pages
+from vmrunner.providers.common.pools import DryPools, Pool, markets, walk
+
+SCOPE = Scope("ec2", "123456789012", "eu-west-1")
+
+
+class Time:
+    """Seconds that pass when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+# --- the clock -----------------------------------------------------------------------------------
+
+
+def test_the_hosts_clock_holds_until_the_cloud_has_spoken(time: Time) -> None:
+    clock = CloudClock(host=lambda: 5.0, elapsed=time)
+    assert (clock.now(), clock.skew) == (5.0, None)
+    clock.heard("Thu, 01 Jan 1970 01:00:00 GMT")
+    time.now += 10
+    assert clock.now() == 3610.0
+    assert clock.skew == 5.0 - 3610.0
+    for nonsense in (None, "", "yesterday", "Thu, 99 Jan 1970 00:00:00 GMT"):
+        clock.heard(nonsense)
+        assert clock.now() == 3610.0
+
+
+def test_a_date_that_is_cut_to_its_second_never_sets_the_clock_back(time: Time) -> None:
+    clock = CloudClock(elapsed=time)
+    for tenths in range(100):
+        time.now = 1000.0 + tenths / 10
+        before = clock.now() if tenths else 0.0
+        clock.heard(f"Thu, 01 Jan 1970 00:00:{int(time.now) - 1000:02d} GMT")
+        assert clock.now() >= before
+        assert 0 <= time.now - 1000.0 - clock.now() < 1
+
+
+def test_a_cloud_that_jumps_is_followed(time: Time) -> None:
+    clock = CloudClock(elapsed=time)
+    for date, seconds in (("02:00:00", 7200), ("00:30:00", 1800), ("23:00:00", 82800)):
+        clock.heard(f"Thu, 01 Jan 1970 {date} GMT")
+        assert clock.now() == seconds
+
+
+# --- buckets -------------------------------------------------------------------------------------
+
+
+def buckets(time: Time, calls: Limit, items: Limit | None = None) -> Buckets:
+    return Buckets({"run": Quota(calls, items)}, now=time, sleep=time.sleep)
+
+
+def test_a_burst_then_the_rate(time: Time) -> None:
+    limits = buckets(time, Limit(5, 2))
+    for _ in range(5):
+        limits.take("here", "run")
+    assert time.slept == []
+    for _ in range(4):
+        limits.take("here", "run")
+    assert sum(time.slept) == pytest.approx(2.0)
+    limits.take("elsewhere", "run")  # another region has buckets of its own
+    assert sum(time.slept) == pytest.approx(2.0)
+
+
+def test_things_count_too_and_more_than_fit_wait_for_a_full_bucket(time: Time) -> None:
+    limits = buckets(time, Limit(100, 100), Limit(1000, 20))
+    limits.take("here", "run", items=1000)
+    limits.take("here", "run", items=100)
+    assert sum(time.slept) == pytest.approx(5.0)
+    limits.take("here", "run", items=5000, patience=100)
+    assert sum(time.slept) == pytest.approx(55.0)
+
+
+def test_who_has_no_patience_takes_nothing(time: Time) -> None:
+    limits = buckets(time, Limit(1, 0.1))
+    limits.take("here", "run")
+    for _ in range(3):
+        with pytest.raises(Throttled):
+            limits.take("here", "run", patience=5)
+    limits.take("here", "run", patience=10)
+    assert time.slept == [pytest.approx(10.0)]
+
+
+def test_a_refusal_empties_the_bucket_and_a_row_of_them_doubles_the_pause(time: Time) -> None:
+    limits = buckets(time, Limit(100, 10))
+    pauses = []
+    for _ in range(6):
+        limits.take("here", "run")
+        limits.told("here", "run", refused=True)
+        before = len(time.slept)
+        limits.take("here", "run")
+        pauses.append(sum(time.slept[before:]))
+    assert pauses == [pytest.approx(seconds) for seconds in (1, 2, 4, 8, 16, 16)]
+    limits.told("here", "run", refused=False)
+    limits.told("here", "run", refused=True)
+    limits.take("here", "run")
+    assert time.slept[-1] == pytest.approx(1.0, abs=0.2)
+
+
+def test_many_threads_share_one_rate() -> None:
+    time = Time()
+    lock, slept = threading.Lock(), []
+
+    def sleep(seconds: float) -> None:
+        with lock:
+            slept.append(seconds)
+
+    limits = Buckets({"run": Quota(Limit(5, 2))}, now=time, sleep=sleep)
+    threads = [threading.Thread(target=limits.take, args=("here", "run")) for _ in range(25)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # Nobody has slept in this world, so each waits for its own turn in the row.
+    assert sorted(slept) == [pytest.approx((n + 1) / 2) for n in range(20)]
+
+
+# --- pools ---------------------------------------------------------------------------------------
+
+
+def test_types_and_places_are_walked_in_order_and_spot_first() -> None:
+    spot = markets("prefer", wanted=False, name="aws")
+    pools = walk(spot, "ab", "xy")
+    walked = [f"{pool.market.value}-{pool.machine_type}{pool.place}" for pool in pools]
+    each = ["ax", "ay", "bx", "by"]
+    assert walked == [f"spot-{pool}" for pool in each] + [f"on-demand-{pool}" for pool in each]
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted", "then"),
+    [
+        (None, False, (Market.ON_DEMAND,)),
+        (None, True, (Market.SPOT, Market.ON_DEMAND)),
+        ("never", False, (Market.ON_DEMAND,)),
+        ("prefer", False, (Market.SPOT, Market.ON_DEMAND)),
+        ("only", False, (Market.SPOT,)),
+        ("only", True, (Market.SPOT,)),
+    ],
+)
+def test_which_markets(said, wanted, then) -> None:
+    assert markets(said, wanted=wanted, name="aws") == then
+
+
+def test_a_wish_that_the_configuration_forbids() -> None:
+    with pytest.raises(BadOrder, match="aws never uses it"):
+        markets("never", wanted=True, name="aws")
+
+
+def test_a_dry_pool_is_left_out_for_a_while(time: Time) -> None:
+    dry = DryPools(time)
+    pools = [Pool(kind, "x", Market.ON_DEMAND) for kind in ("a", "b")]
+    dry.mark(pools[0], "InsufficientInstanceCapacity", 120)
+    assert dry.left(pools) == pools[1:]
+    dry.mark(pools[1], "VcpuLimitExceeded", 60)
+    with pytest.raises(NoCapacity, match=r"all 2 pools .* VcpuLimitExceeded .*in 60 s"):
+        dry.left(pools)
+    time.now += 60
+    assert dry.left(pools) == pools[1:]
+    dry.clear(pools[0])
+    assert dry.left(pools) == pools
+    assert dry.left([]) == []
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+class Cloud:
+    """Deletes a whole batch or nothing of it."""
+
+    def __init__(self, bad: set[int], *, tells: bool, deny: bool = False) -> None:
+        self.bad = bad
+        self.tells = tells
+        self.deny = deny
+        self.calls: list[list[int]] = []
+        self.gone: list[int] = []
+
+    def delete(self, batch: Sequence[int]) -> None:
+        self.calls.append(list(batch))
+        bad = sorted(self.bad & set(batch))
+        if self.deny:
+            raise CallFailed("Throttled", Throttled("not now"))
+        if bad:
+            names = f"<{bad[0]}>" if self.tells else "one of them"
+            raise CallFailed("NotFound", BadOrder(f"{names} is bad"))
+        self.gone += batch
+
+    def run(self, items: Sequence[int], size: int) -> dict[int, Outcome]:
+        return in_batches(
+            items,
+            size,
+            self.delete,
+            poisoned=lambda failed: failed.code == "NotFound",
+            names=lambda failed, item: f"<{item}>" in str(failed),
+            alone=lambda item, failed: Outcome(fate=Fate.FAILED, error=str(failed)),
+        )
+
+
+@given(
+    count=st.integers(0, 60),
+    size=st.integers(1, 25),
+    bad=st.sets(st.integers(0, 59)),
+    tells=st.booleans(),
+)
+def test_bad_items_never_block_good_ones(count: int, size: int, bad: set[int], tells: bool) -> None:
+    cloud = Cloud(bad, tells=tells)
+    told = cloud.run(range(count), size)
+    good = [item for item in range(count) if item not in bad]
+    assert sorted(cloud.gone) == good
+    assert len(cloud.gone) == len(set(cloud.gone))
+    assert {item for item, outcome in told.items() if outcome.fate is Fate.ACCEPTED} == set(good)
+    assert set(told) == set(range(count))
+    assert all(len(call) <= size for call in cloud.calls)
+
+
+def test_a_refusal_that_names_the_bad_one_costs_two_calls_more() -> None:
+    cloud = Cloud({41}, tells=True)
+    cloud.run(range(100), 100)
+    assert [len(call) for call in cloud.calls] == [100, 99, 1]
+
+
+def test_a_refusal_of_the_whole_is_not_looked_into() -> None:
+    cloud = Cloud(set(), tells=False, deny=True)
+    told = cloud.run(range(10), 5)
+    assert [len(call) for call in cloud.calls] == [5, 5]
+    assert {outcome.fate for outcome in told.values()} == {Fate.FAILED}
+
+
+# --- pages ---------------------------------------------------------------------------------------
+
+
+def listed(*parts: list[int] | Exception) -> tuple[list[Page], list[str | None]]:
+    """The pages of a listing that fares like this, and the tokens that were asked with."""
+    left, asked = list(parts), []
+
+    def read(token: str | None) -> tuple[Sequence[int], str | None]:
+        asked.append(token)
+        part = left.pop(0)
+        if isinstance(part, Exception):
+            raise part
+        return part, f"t{len(asked)}" if left else None
+
+    def understand(item: int) -> Resource | None:
+        if item < 0:
+            raise KeyError("State")
+        if item == 0:
+            return None
+        return Resource(ref=Ref(SCOPE, Kind.DISK, f"vol-{item}"), power=Power.RUNNING)
+
+    return list(pages(SCOPE, Kind.DISK, read, understand, lambda: 7.0)), asked
+
+
+def ids(found: list[Page]) -> list[list[str]]:
+    return [[r.ref.id for r in page.resources] for page in found]
+
+
+def test_every_page_is_read() -> None:
+    found, asked = listed([1, 2], [3, 0], [])
+    assert ids(found) == [["vol-1", "vol-2"], ["vol-3"], []]
+    assert [page.more for page in found] == [True, True, False]
+    assert asked == [None, "t1", "t2"]
+    assert {page.time for page in found} == {7.0}
+
+
+def test_a_page_that_fails_is_asked_once_more_then_the_listing_is_incomplete() -> None:
+    lost = CallFailed("", Uncertain("no answer"))
+    found, asked = listed([1], lost, [2])
+    assert (ids(found), asked) == ([["vol-1"], ["vol-2"]], [None, "t1", "t1"])
+    found, _ = listed([1], lost, lost, [2])
+    assert [page.error for page in found] == [None, "no answer"]
+    denied = CallFailed("AccessDenied", CredentialsRefused("no"))
+    found, asked = listed(denied)
+    assert ([page.error for page in found], asked) == (["no"], [None])
+
+
+def test_an_item_that_makes_no_sense_takes_no_other_with_it() -> None:
+    found, _ = listed([1, -1, 2], [3])
+    assert ids(found) == [["vol-1", "vol-2"], ["vol-3"]]
+    assert [page.error is None for page in found] == [False, True]
