@@ -116,6 +116,46 @@ class QemuProvider(Section):
     max_instances: int | None = Field(default=None, ge=1)
 
 
+class Image(Section):
+    """The newest AMI that fits."""
+
+    owner: str = Field(default="self", description="An account, `self` or `amazon`.")
+    name: str | None = Field(default=None, description="May have * and ?.")
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+class Ec2Provider(Section):
+    """VMs in Amazon's EC2. Credentials come from the SDK's own chain alone."""
+
+    kind: Literal["ec2"]
+    region: str | None = Field(default=None, description="Default: the SDK's own.")
+    profile: str | None = Field(default=None, description="A profile of the SDK's configuration.")
+    image: str | Image | None = Field(
+        default=None, description="An AMI's id or name; default: your newest `vmrunner-*`."
+    )
+    subnets: tuple[str, ...] = Field(default=(), description="In the order in which to try them.")
+    security_groups: tuple[str, ...] = ()
+    instance_types: tuple[str, ...] | None = Field(
+        default=None, description="In the order in which to try them."
+    )
+    spot: Literal["never", "prefer", "only"] | None = Field(
+        default=None, description="Default: where a build asks for it."
+    )
+    address: Literal["public", "private"] = Field(
+        default="public", description="The address over which SSH goes."
+    )
+    disk: Bytes | None = None
+    tags: dict[str, str] = Field(default_factory=dict, description="Beside vmrunner's own.")
+    instance_profile: str | None = Field(
+        default=None, description="What every build may use: its root can read its credentials."
+    )
+    scheduler_role: str | None = Field(
+        default=None, description="With it a schedule of AWS's own ends a VM past its deadline."
+    )
+    endpoint_url: str | None = None
+    max_instances: int | None = Field(default=None, ge=1)
+
+
 class FakeProvider(Section):
     """A cloud in memory, for tests."""
 
@@ -123,7 +163,7 @@ class FakeProvider(Section):
     max_instances: int | None = Field(default=None, ge=1)
 
 
-ProviderSettings = Annotated[QemuProvider | FakeProvider, Field(discriminator="kind")]
+ProviderSettings = Annotated[QemuProvider | Ec2Provider | FakeProvider, Field(discriminator="kind")]
 
 _OURS: Final = frozenset({"kind", "max_instances"})  # the rest are the driver's own options
 

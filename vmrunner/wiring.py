@@ -88,7 +88,18 @@ class Wiring:
                 "installation": self.installation,
                 "current": _current_image,
             }
+        elif kind == "ec2":
+            options = {**options, "installation": self.installation, "used": self._used(kind, name)}
         return providers.load(kind, name, **options)
+
+    def _used(self, kind: str, name: str) -> list[str]:
+        """Where this provider ever launched, as far as the ledger can be asked: it may have been
+        configured otherwise then, and something may be left there."""
+        try:
+            scopes = self.ledger.instances.places(name)
+        except VmrunnerError:
+            return []
+        return sorted({scope.place for scope in scopes if scope.kind == kind})
 
     @property
     def installation(self) -> str:

@@ -18,7 +18,7 @@ from tests.integration.things import (
 from vmrunner.errors import Conflict, Fenced, NotFound
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.database import Duplicate
-from vmrunner.model import Address, BuildState, Death, InstanceState, Reason, Result
+from vmrunner.model import Address, BuildState, Death, InstanceState, Reason, Result, Scope
 
 S = InstanceState
 
@@ -222,3 +222,16 @@ def test_instances_are_found(ledger: Ledger) -> None:
     assert names(ledger.instances.list(active=True, limit=2)) == ["vm-12", "vm-11"]
     assert set(names(ledger.instances.these(["vm-2", "vm-1", "vm-9"]))) == {"vm-1", "vm-2"}
     assert ledger.instances.these([]) == []
+
+
+def test_every_place_where_a_provider_ever_asked_is_known(ledger: Ledger) -> None:
+    for n, place in enumerate(("eu-west-1", "us-east-1", "eu-west-1", "sa-east-1"), 1):
+        submitted(ledger, f"b-{n}")
+        wish = launch(ledger, f"b-{n}", f"vm-{n}")
+        offer = replace(wish.instance.offer, scope=Scope("ec2", "1", place))
+        row = replace(wish.instance, offer=offer, provider="other" if n == 4 else "aws")
+        order = replace(wish.order, offer=offer)
+        ledger.instances.start([replace(wish, instance=row, order=order)], until=200.0)
+    ledger.instances.close("vm-2", epoch=1, death=Death.REFUSED, now=9.0, message="")
+    assert {s.place for s in ledger.instances.places("aws")} == {"eu-west-1", "us-east-1"}
+    assert ledger.instances.places("nobody") == frozenset()

@@ -136,11 +136,22 @@ def test_secrets_are_masked_wherever_they_are_shown(tmp_path: Path) -> None:
             "[limits]\nmax_ttl = 'soon'",
             "limits.max_ttl: 'soon': not a duration (write it like 30m, 1h30m, 90s, or as seconds)",
         ),
-        ("[providers.aws]\nkind = 'ec9'", "providers.aws.kind: no kind 'ec9' (one of: fake, qemu)"),
-        ("[providers.aws]\naccel = 'tcg'", "providers.aws.kind: missing (one of: fake, qemu)"),
+        (
+            "[providers.aws]\nkind = 'ec9'",
+            "providers.aws.kind: no kind 'ec9' (one of: ec2, fake, qemu)",
+        ),
+        ("[providers.aws]\naccel = 'tcg'", "providers.aws.kind: missing (one of: ec2, fake, qemu)"),
         (
             "[providers.local]\nkind = 'qemu'\nacel = 'tcg'",
             "providers.local.acel: no such key (did you mean 'accel'?)",
+        ),
+        (
+            "[providers.aws]\nkind = 'ec2'\nspot = 'often'",
+            "providers.aws.spot: 'often': input should be 'never', 'prefer' or 'only'",
+        ),
+        (
+            "[providers.aws]\nkind = 'ec2'\nsubnet = 'subnet-1'",
+            "providers.aws.subnet: no such key (did you mean 'subnets'?)",
         ),
         ("[reaper]\nsweep = '61 * * * *'", "reaper.sweep: '61 * * * *': minute '61' is not within"),
         ("[reaper]\nsweep = 'hourly'", "reaper.sweep: 'hourly': not a cron line"),
@@ -184,6 +195,33 @@ def test_providers_are_named_by_name_or_by_a_kind_that_only_one_has(tmp_path: Pa
         settings.provider()
     with pytest.raises(ConfigError, match="no provider 'cc' is configured"):
         settings.provider("cc")
+
+
+def test_an_ec2_provider_is_told_to_its_driver_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / "vmrunner.toml").write_text(
+        """
+        [providers.aws]
+        kind = "ec2"
+        region = "eu-west-1"
+        image = { owner = "self", name = "ci-*" }
+        subnets = ["subnet-b", "subnet-a"]
+        security_groups = ["sg-1"]
+        spot = "prefer"
+        disk = "30GiB"
+        max_instances = 50
+        tags = { team = "core" }
+        """
+    )
+    assert load(tmp_path).settings.provider_options("aws") == {
+        "region": "eu-west-1",
+        "image": {"owner": "self", "name": "ci-*", "tags": {}},
+        "subnets": ("subnet-b", "subnet-a"),
+        "security_groups": ("sg-1",),
+        "spot": "prefer",
+        "address": "public",
+        "disk": 30 << 30,
+        "tags": {"team": "core"},
+    }
 
 
 def test_relative_sqlite_paths_mean_beside_the_file_that_says_so(tmp_path: Path) -> None:

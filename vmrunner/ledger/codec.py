@@ -80,7 +80,7 @@ def spec_from(text: str) -> BuildSpec:
 
 
 @lru_cache(maxsize=2048)
-def _offer_from(text: str) -> Offer:
+def offer_from(text: str) -> Offer:
     return _OFFER.validate_json(text)
 
 
@@ -215,7 +215,7 @@ def _instance(row: Sequence[Any]) -> Instance:
         build=row[1],
         attempt=row[2],
         provider=row[3],
-        offer=_offer_from(row[4]),
+        offer=offer_from(row[4]),
         role=_ROLES[row[5]],
         state=_INSTANCE_STATES[row[6]],
         created_at=_number(row[7]),

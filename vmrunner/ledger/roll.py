@@ -12,7 +12,7 @@ from vmrunner.ledger.codec import Readable, readable
 from vmrunner.ledger.database import Database, Prepared, arg
 from vmrunner.ledger.sealing import Seal
 from vmrunner.ledger.tables import INSTANCES
-from vmrunner.model import Access, Instance, InstanceState, Order
+from vmrunner.model import Access, Instance, InstanceState, Order, Scope
 
 _i = INSTANCES.c
 _END = "~"  # sorts after all that an id is made of
@@ -25,6 +25,7 @@ _BY_PREFIX = Prepared(
     select(*codec.INSTANCE).where(_i.id >= arg("low"), _i.id < arg("high")).order_by(_i.id).limit(4)
 )
 _ORDER = Prepared(select(_i.ordered).where(_i.id == arg("id")))
+_OFFERS = Prepared(select(_i.id, _i.offer).where(_i.provider == arg("provider")).distinct())
 _ACCESS = Prepared(select(_i.access).where(_i.id == arg("id")))
 
 
@@ -73,6 +74,16 @@ class Roll:
             frozenset(self._database.read(lambda c: c.execute(query).scalars()))
             if ids
             else frozenset()
+        )
+
+    def places(self, provider: str) -> frozenset[Scope]:
+        """Every scope in which this provider ever asked for an instance."""
+        return frozenset(
+            self._database.read(
+                lambda c: readable(
+                    lambda row: codec.offer_from(row[1]).scope, _OFFERS(c, provider=provider).all()
+                )
+            )
         )
 
     def order(self, instance_id: str) -> Order:

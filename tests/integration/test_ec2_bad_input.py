@@ -1,0 +1,287 @@
+"""What may be wrong about EC2, row by row: one line with what, where and the fix, before anything
+is launched; and what `doctor` says of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.amazon import REGION, Amazon, amazon, credentials
+from vmrunner.cli import main
+from vmrunner.testing.localcloud import DENIED, Mapping, Trouble
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def aws() -> Iterator[Amazon]:
+    with amazon() as made:
+        made.cloud.skew = time.time() - made.clock()
+        yield made
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in list(os.environ):
+        if name.startswith("VMRUNNER_"):
+            monkeypatch.delenv(name)
+    for name in ("DATA", "CONFIG", "CACHE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def config(home: Path, aws: Amazon) -> Callable[..., None]:
+    """Writes a configuration that would work, but for `more`; None leaves a key out."""
+
+    def write(**more: Any) -> None:
+        said = {
+            "kind": "ec2",
+            "region": REGION,
+            "image": aws.site.image,
+            "subnets": list(aws.site.subnets[:2]),
+            "security_groups": [aws.site.security_group],
+            "endpoint_url": aws.cloud.url,
+            **more,
+        }
+        lines = [f"{key} = {_toml(value)}" for key, value in said.items() if value is not None]
+        (home / "vmrunner.toml").write_text("\n".join(["[providers.aws]", *lines]))
+
+    write()
+    return write
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + " }"
+    return json.dumps(value)
+
+
+@pytest.fixture
+def run(home: Path, capfd: pytest.CaptureFixture[str]) -> Run:
+    def run(*argv: str) -> tuple[int, str, str]:
+        code = main(argv)
+        return (code, *capfd.readouterr())
+
+    return run
+
+
+def refused(aws: Amazon, run: Run) -> str:
+    """The one line of error. Nothing was launched, and nothing is in the ledger."""
+    code, out, err = run("run", "--", "true")
+    assert (code, out) == (125, ""), err
+    assert err.startswith("vmrunner: error: ")
+    assert err.count("\n") == 1, err
+    assert aws.cloud.count("RunInstances") == 0
+    code, out, _ = run("ps", "-a", "-o", "json")
+    assert (code, json.loads(out)["items"]) == (0, [])
+    return err.removeprefix("vmrunner: error: ")
+
+
+def findings(run: Run) -> dict[str, tuple[str, str]]:
+    """What `doctor aws` says: by check, the level and the message with its fix."""
+    _, out, _ = run("doctor", "aws", "-o", "json")
+    return {
+        item["check"].removeprefix("aws: "): (item["level"], f"{item['message']} | {item['fix']}")
+        for item in json.loads(out)["items"]
+    }
+
+
+# --- credentials ---------------------------------------------------------------------------------
+
+
+def test_no_credentials(aws: Amazon, config: object, run: Run) -> None:
+    with credentials(AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY=""):
+        assert "no AWS credentials" in (text := refused(aws, run))
+        assert "aws configure" in text
+        assert findings(run)["identity"][0] == "error"
+
+
+def test_no_such_profile(aws: Amazon, config: Callable[..., None], run: Run) -> None:
+    config(profile="gone")
+    assert "profile (gone) could not be found" in (text := refused(aws, run))
+    assert "aws configure list-profiles" in text
+
+
+@pytest.mark.parametrize(
+    ("trouble", "fix"),
+    [
+        (Trouble("ExpiredToken", 403, "The security token included is expired"), "renew the"),
+        (Trouble("InvalidClientTokenId", 403, "The security token is invalid"), "check the"),
+        (
+            Trouble("SignatureDoesNotMatch", 403, "The signature does not match"),
+            "this host's",
+        ),
+    ],
+)
+def test_credentials_that_are_not_accepted(
+    aws: Amazon, config: object, run: Run, trouble: Trouble, fix: str
+) -> None:
+    aws.cloud.refused["AKIALOCALLOCALLOCAL0"] = trouble
+    text = refused(aws, run)
+    assert trouble.code in text
+    assert fix in text
+    code, _, err = run("reap")
+    assert (code, trouble.code in err) == (7, True)  # nothing could be read, and it says so
+
+
+def test_a_region_that_is_not_enabled(aws: Amazon, config: object, run: Run) -> None:
+    aws.cloud.disabled.add(REGION)
+    assert f"{REGION} is enabled for the account" in refused(aws, run)
+
+
+def test_no_region(aws: Amazon, config: Callable[..., None], run: Run) -> None:
+    config(region=None)
+    text = refused(aws, run)
+    assert text == "providers.aws.region: none (set it, or AWS_REGION, such as eu-west-1)\n"
+    config(region="Ireland")
+    assert "providers.aws.region: 'Ireland' (one such as eu-west-1)" in refused(aws, run)
+
+
+# --- what a launch takes for granted -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("image", "ami-0123456789abcdef0", "image ami-0123456789abcdef0: DescribeImages"),
+        ("image", "nothing-*", f"image owner self, name nothing-*: there is none in {REGION}"),
+        ("subnets", ["subnet-0123456789abcdef0"], "providers.aws.subnets: DescribeSubnets"),
+        ("subnets", [], "providers.aws.subnets: none (name at least one"),
+        ("security_groups", ["sg-0123456789abcdef0"], "providers.aws.security_groups: Describe"),
+        ("security_groups", [], "providers.aws.security_groups: none (name one that lets in SSH"),
+        ("instance_types", ["m7.enormous"], "providers.aws.instance_types: DescribeInstanceTypes"),
+        ("instance_types", [], "providers.aws.instance_types: [] (name at least one"),
+        ("tags", {"aws:cost": "x"}, "providers.aws.tags: 'aws:cost' (keys that begin with aws:"),
+        ("tags", {"vmrunner:role": "x"}, "providers.aws.tags: 'vmrunner:role' (vmrunner sets"),
+        ("tags", {"Name": "x"}, "providers.aws.tags: 'Name' (vmrunner sets this one itself)"),
+        ("tags", {"k" * 129: "v"}, "(a key has 1 to 128 characters)"),
+        ("tags", {"k": "v" * 257}, "providers.aws.tags.k: 257 characters (at most 256)"),
+        ("tags", {f"k{n}": "v" for n in range(44)}, "tags: 44 of them (EC2 has room for 43)"),
+    ],
+)
+def test_a_value_that_cannot_be(
+    aws: Amazon, config: Callable[..., None], run: Run, key: str, value: Any, said: str
+) -> None:
+    config(**{key: value})
+    assert said in refused(aws, run)
+
+
+def test_a_security_group_of_another_network(
+    aws: Amazon, config: Callable[..., None], run: Run
+) -> None:
+    backend = aws.cloud.backend(REGION)
+    vpc = backend.create_vpc("10.0.0.0/16")
+    group = backend.create_security_group("other", "another network's", vpc_id=vpc.id)
+    config(security_groups=[group.id])
+    assert f"{group.id} is in {vpc.id}, the subnets are in" in refused(aws, run)
+
+
+def test_who_may_not_terminate_launches_nothing(aws: Amazon, config: object, run: Run) -> None:
+    aws.cloud.faults.deny("TerminateInstances")
+    text = refused(aws, run)
+    assert "aws may not terminate what it would launch" in text
+    assert "allow ec2:TerminateInstances" in text
+    level, said = findings(run)["terminate"]
+    assert level == "error"
+    assert "nothing is launched before" in said
+
+
+# --- doctor --------------------------------------------------------------------------------------
+
+
+def test_all_is_well(aws: Amazon, config: object, run: Run) -> None:
+    found = findings(run)
+    levels = {check: level for check, (level, _) in found.items()}
+    assert levels.pop("schedule") == "warning"
+    assert set(levels.values()) == {"ok"}
+    assert list(levels) == [
+        "identity", "terminate", "image", "subnet", "security group", "launch", "quota", "clock",
+    ]  # fmt: skip
+    assert aws.cloud.account in found["identity"][1]
+    assert aws.cloud.machines == []
+
+
+def test_the_right_to_kill_is_asked_of_a_machine_of_ours_if_there_is_one(
+    aws: Amazon, config: object, run: Run
+) -> None:
+    from tests.amazon import make_order
+
+    provider = aws.provider(installation=installation(run))
+    order = make_order(provider, installation=provider.options.installation)
+    ref = provider.create(order)
+    assert "a dry run was let through" in findings(run)["terminate"][1]
+    assert aws.cloud.by_id[ref.id].state == "running"
+    aws.cloud.faults.on_request = lambda request: (
+        DENIED if request.action == "TerminateInstances" else None
+    )
+    assert findings(run)["terminate"][0] == "error"
+
+
+def installation(run: Run) -> str:
+    from vmrunner.configfile import load
+    from vmrunner.wiring import Wiring
+
+    wiring = Wiring(load().settings)
+    try:
+        return wiring.installation
+    finally:
+        wiring.close()
+
+
+def test_a_check_that_cannot_be_made_warns(aws: Amazon, config: object, run: Run) -> None:
+    aws.cloud.faults.deny("SimulatePrincipalPolicy", "GetServiceQuota")
+    found = findings(run)
+    assert found["terminate"][0] == "warning"
+    assert "iam:SimulatePrincipalPolicy" in found["terminate"][1]
+    assert found["quota"][0] == "error"
+    assert "allow GetServiceQuota" in found["quota"][1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (
+            {"cidr": "0.0.0.0/0", "ports": ("22", "22")},
+            "tcp 22 from 0.0.0.0/0, in which",
+        ),
+        ({"cidr": "172.31.0.0/16", "ports": ("0", "65535")}, "tcp 0-65535 from 172.31.0.0/16"),
+        ({"itself": True, "ports": ("1", "2")}, "which the builds have"),
+    ],
+)
+def test_builds_that_reach_each_other(
+    aws: Amazon, config: object, run: Run, rule: dict[str, Any], said: str
+) -> None:
+    group = aws.site.security_group
+    aws.cloud.backend(REGION).authorize_security_group_ingress(
+        group,
+        "tcp",
+        *rule["ports"],
+        [{"CidrIp": rule["cidr"]}] if "cidr" in rule else [],
+        source_groups=[{"GroupId": group}] if "itself" in rule else [],
+        vpc_id=aws.site.vpc,
+    )
+    level, text = findings(run)["security group"]
+    assert level == "error"
+    assert f"{group} lets builds reach each other" in text
+    assert said in text
+
+
+def test_what_doctor_finds_wrong(aws: Amazon, config: Callable[..., None], run: Run) -> None:
+    aws.cloud.quotas["L-1216C47A"] = 1.0
+    aws.cloud.skew += 300
+    found = findings(run)
+    assert found["quota"][0] == "error"
+    assert "1 vCPUs at once, standard, on-demand: one machine has 2" in found["quota"][1]
+    assert found["clock"][0] == "error"
+    assert "AWS refuses what it signs" in found["clock"][1]
+    image = aws.cloud.image(REGION, "x", mappings=[Mapping(device="/dev/xvda", size=900)])
+    config(image=image, disk="1GiB")
+    assert "needs 900 GiB" in findings(run)["launch"][1]
