@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,9 @@ CONFIG = """
 kind = "fake"
 """
 NEWBORN, GAP, TTL = 900.0, 300.0, 2700.0
+
+#: Programs start slowly on a crowded machine.
+until = partial(wait_until, seconds=90)
 
 Cli = Callable[..., Done]
 
@@ -60,11 +64,11 @@ def program(home: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def serving(home: Path, cli: Cli) -> Iterator[None]:
+def serving(home: Path, cli: Cli) -> Iterator[subprocess.Popen[bytes]]:
     """The same, once it serves."""
-    with program(home):
-        wait_until(lambda: b"an engine serves it" in cli("doctor").out)
-        yield
+    with program(home) as serve:
+        until(lambda: b"an engine serves it" in cli("doctor").out)
+        yield serve
 
 
 def data_of(home: Path) -> Path:
@@ -77,7 +81,7 @@ def started(cli: Cli, cloud: FileCloud) -> str:
     done = cli("run", "-d", "--", "until", "never")
     assert done.code == 0, done.err
     build = done.out.decode().strip()
-    wait_until(lambda: cli("show", build, "-o", "json").items[0]["state"] == "running")
+    until(lambda: cli("show", build, "-o", "json").items[0]["state"] == "running")
     (name,) = set(cloud.vms()) - before
     return name
 

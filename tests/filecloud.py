@@ -1,5 +1,7 @@
 """A cloud in a file, shared by processes, and a vmrunner over it: for tests of the program as a
 black box. `python -m tests.filecloud ARGS` is its command line; `CLOUD_FILE` names the file.
+While there is a file that `HANG` names, who asks for offers waits. `DRAIN` is how long a stop may
+take, in seconds, where that is not to be the real time.
 
 A VM is a record. Its clock is the host's plus `skew`, so that a test lets hours pass by writing
 one number. What was deleted is kept, with the time, for the test to judge.
@@ -11,12 +13,14 @@ import fcntl
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tests.scripted import ScriptedWiring
+from vmrunner import daemon
 from vmrunner.cli import main
 from vmrunner.configfile import Loaded
 from vmrunner.model import (
@@ -126,6 +130,10 @@ class FileProvider:
         return self.cloud.now()
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
+        hang = Path(os.environ.get("HANG", "/none"))
+        while hang.exists():
+            hang.write_text("somebody waits")
+            threading.Event().wait(0.05)
         return (Offer(scope=self.scope, machine_type="small", place=self.name, usd_hour=3600.0),)
 
     def create(self, order: Order) -> Ref:
@@ -199,4 +207,5 @@ def join(loaded: Loaded) -> FileWiring:
 
 
 if __name__ == "__main__":
+    daemon.DRAIN = float(os.environ.get("DRAIN", daemon.DRAIN))  # type: ignore[misc]
     sys.exit(main(join=join))

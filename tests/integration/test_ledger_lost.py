@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests import filecloud
-from tests.blackbox import TTL, Cli, data_of, program, serving, started, swept, tags_of
+from tests.blackbox import TTL, Cli, data_of, program, serving, started, swept, tags_of, until
 from tests.blackbox import cli as cli  # the fixture
 from tests.blackbox import cloud as cloud  # the fixture
 from tests.filecloud import FileCloud
 from tests.postgres import Server
-from tests.scripted import wait_until
 
 
 def copy(what: Path, where: Path) -> None:
@@ -203,5 +202,5 @@ def test_serve_waits_for_its_database_and_kills_meanwhile(
     monkeypatch.setenv("VMRUNNER_DATABASE_URL", url.replace("/ledger_", "/absent_"))
     monkeypatch.setenv("VMRUNNER_INSTALLATION", installation)
     with program(home) as serve:
-        wait_until(lambda: cloud.alive().keys() == {later})
+        until(lambda: cloud.alive().keys() == {later})
         assert serve.poll() is None
