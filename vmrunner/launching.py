@@ -231,7 +231,8 @@ class Launcher:
             self._again(flight)
         elif isinstance(error, (NoCapacity, QuotaExceeded)):
             scarce = isinstance(error, NoCapacity)
-            if scarce and flight.rest and not flight.doubtful:
+            # A quota counts one market, and one family of types: another pool may have room.
+            if flight.rest and not flight.doubtful:
                 self._next(flight, text)
             else:
                 reason = Reason.NO_CAPACITY if scarce else Reason.QUOTA

@@ -86,10 +86,13 @@ def test_a_create_that_is_heard_late_dies(make_world: Make) -> None:
     assert world.truth.builds.get(build.id).result is Result.CANCELLED
 
 
-def test_no_capacity_tries_the_next_offer_as_another_row(make_world: Make) -> None:
+@pytest.mark.parametrize("fault", [Fault.NO_CAPACITY, Fault.QUOTA])
+def test_a_pool_with_no_room_lets_the_next_offer_be_tried_as_another_row(
+    make_world: Make, fault: Fault
+) -> None:
     world = make_world()
     build = world.submit(spot=True)
-    world.fail("create", Fault.NO_CAPACITY)
+    world.fail("create", fault)
     world.node()
     world.settle()
     done = world.truth.builds.get(build.id)
