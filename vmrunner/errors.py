@@ -12,7 +12,7 @@
     ├── ProviderError          a cloud or host said no, or did not answer
     │   ├── Refused            nothing was born, nothing happened
     │   │   ├── NoCapacity         → try the next offer
-    │   │   ├── QuotaExceeded      → wait, tell the user
+    │   │   ├── QuotaExceeded      → try the next offer; tell the user
     │   │   ├── Throttled          → wait, the same again
     │   │   ├── CredentialsRefused → stop launching, never stop reaping
     │   │   └── BadOrder           → config or image is wrong: stop, tell the user
