@@ -24,7 +24,7 @@ demo: setup
 test: lint
 	.venv/bin/vmrunner image build
 	$(PYTEST) -q -n 2 -m 'not vm'
-	$(PYTEST) -m vm -n 3 --dist loadgroup
+	$(PYTEST) -m vm -n 3 --dist loadfile --no-loadscope-reorder
 
 check: lint
 	$(PYTEST) -q -n 2 tests/unit

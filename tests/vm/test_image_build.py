@@ -29,7 +29,7 @@ from vmrunner.model import Level
 
 from .home import CACHE, Home, processes_with, text, wait_until
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200), pytest.mark.xdist_group("images")]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200)]
 
 
 # --- a registry of our own ----------------------------------------------------------------------

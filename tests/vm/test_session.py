@@ -21,7 +21,7 @@ from vmrunner import ssh
 from vmrunner.model import Address, ArtifactRule, Network, Reason, Result, Step
 from vmrunner.session import Verdict
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900), pytest.mark.xdist_group("session")]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 FORGET = """
 docker rm -f vmrunner-build; umount /run/vmrunner/spool

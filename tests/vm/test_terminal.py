@@ -13,7 +13,7 @@ import pytest
 from tests.vm.home import Home, text, wait_until
 from tests.vm.terminal import Terminal
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900), pytest.mark.xdist_group("terminal")]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 # Docker's API by hand: the default container has no docker program.
 SIBLING = dedent(
