@@ -110,6 +110,7 @@ class Engine:
         self._beaten: float | None = None
         self._joined = False
         self._closed = False
+        self._walked = ""  # of a long queue, the last build that was looked at
         self.draining = False  # start nothing more; what runs goes on
         self.idle = False  # after a tick: nothing is queued, runs or dies
         self.waiting: Mapping[str, str] = {}  # build → why it is still queued
@@ -296,13 +297,16 @@ class Engine:
 
     def _queue(self) -> list[Build]:
         """What waits. Builds of providers that we do not have end here when their time is over,
-        but never stand in the way of ours."""
+        but never stand in the way of ours. Of a long queue its head, and the rest by turns: there
+        too somebody's time may be over."""
         builds = self._desk.ledger.builds
         queued = builds.queued(QUEUE)
         if len(queued) == QUEUE:
             for name in self.launches:
                 queued += builds.queued(QUEUE, provider=name)
-            queued = list({build.id: build for build in queued}.values())
+            rest = builds.queued_after(self._walked, QUEUE)
+            self._walked = rest[-1].id if rest else ""
+            queued = list({build.id: build for build in (*queued, *rest)}.values())
         return queued
 
     def _offers(self) -> Callable[[str, Spec], Answer]:

@@ -4,14 +4,49 @@ bytes are measured by `bench/sweep.py`."""
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bench.sweep import PASS, World, backlog, floor
-from vmrunner.model import Kind, Resource
+from tests.faults.world import World as Faulty
+from vmrunner.model import BuildState, Kind, Reason, Resource
 from vmrunner.providers.fake import SCOPE, Call, Clock, Cloud, Plan
 from vmrunner.providers.fakelimits import EC2, Throttle
+
+
+def test_builds_behind_a_long_queue_end_when_their_time_is_over(
+    make_world: Callable[..., Faulty], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tick looks at the head of the queue, and at a part of the rest by turns: their own wait and
+    their submitters' deaths end them, however many never come to their turn before them."""
+    monkeypatch.setattr("vmrunner.engine.QUEUE", 20)
+    world = make_world(max_instances=1)
+    world.build_seconds = 1e9
+    for _ in range(100):
+        world.submit(timeout=500, ttl=600)
+    late = [world.submit(queue_timeout=20) for _ in range(30)]
+    left = [world.submit(submitter=7) for _ in range(30)]
+    world.node()
+    world.run(10)
+    world.living.clear()
+    world.run(40)
+    ended = [world.truth.builds.get(build.id).reason for build in late + left]
+    assert ended == [Reason.QUEUE_TIMEOUT] * 30 + [Reason.OWNER_GONE] * 30
+
+
+def test_a_thousand_builds_whose_time_is_over_at_once_end_at_once(
+    make_world: Callable[..., Faulty],
+) -> None:
+    world = make_world(max_instances=1)
+    world.build_seconds = 1e9
+    first = world.submit(timeout=500, ttl=600)
+    late = [world.submit(queue_timeout=20) for _ in range(1500)]
+    world.node()
+    world.run(25)
+    assert {world.truth.builds.get(build.id).reason for build in late} == {Reason.QUEUE_TIMEOUT}
+    assert world.truth.builds.get(first.id).state is BuildState.RUNNING
 
 
 @pytest.mark.parametrize("rows", [False, True], ids=["tags alone", "rows"])

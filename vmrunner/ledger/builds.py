@@ -61,6 +61,12 @@ _QUEUED_AT = Prepared(
     .order_by(_b.priority.desc(), _b.created_at, _b.id)
     .limit(arg("limit"))
 )
+_QUEUED_AFTER = Prepared(
+    select(*codec.BUILD)
+    .where(_b.state == BuildState.QUEUED.value, _b.id > arg("after"))
+    .order_by(_b.id)
+    .limit(arg("limit"))
+)
 _AWAITED = Prepared(select(_b.provider).where(_b.state == BuildState.QUEUED.value).distinct())
 _DRIVEN = Prepared(
     select(*codec.BUILD)
@@ -180,6 +186,12 @@ class Builds(Moves):
             )
         return self._database.read(
             lambda c: readable(codec.build, _QUEUED_AT(c, provider=provider, limit=limit).all())
+        )
+
+    def queued_after(self, build_id: str, limit: int) -> list[Build]:
+        """What waits, in the order of the ids, after this one: for a walk through all of it."""
+        return self._database.read(
+            lambda c: readable(codec.build, _QUEUED_AFTER(c, after=build_id, limit=limit).all())
         )
 
     def awaited(self) -> set[str]:
