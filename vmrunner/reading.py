@@ -3,21 +3,48 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from vmrunner.errors import LedgerError
 from vmrunner.model import Build, BuildState, Chunk, LogLine
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
 
+T = TypeVar("T")
+
 PAUSE: Final = 0.1  # seconds between two looks for more
+AGAIN: Final = 1.0  # seconds before a ledger that is out of reach is asked again
+PATIENCE: Final = 120.0  # seconds that it is waited for: a server's failover takes less
 _ENDED: Final = (BuildState.HELD, BuildState.FINISHED)
 
 
 def ended(build: Build) -> bool:
     """Is its result known? A held build has ended; only its VM is still there."""
     return build.state in _ENDED
+
+
+def patiently(
+    work: Callable[[], T],
+    *,
+    pause: Callable[[float], object] = time.sleep,
+    told: Callable[[LedgerError], object] = lambda _: None,
+) -> T:
+    """Do it; while the ledger is out of reach, wait and do it again, for at most `PATIENCE`. `told`
+    hears of it once. `pause` is called between tries and may raise."""
+    until: float | None = None
+    while True:
+        try:
+            return work()
+        except LedgerError as error:
+            now = time.monotonic()
+            if until is None:
+                until = now + PATIENCE
+                told(error)
+            if now >= until:
+                raise
+            pause(AGAIN)
 
 
 class Reader:
@@ -31,16 +58,18 @@ class Reader:
 
     def fresh(self) -> Iterator[Chunk]:
         """All that is stored and was not given yet."""
-        while True:
-            chunks = self._ledger.logs.read(
-                self._build, after_line=self._after, after_seq=self._seq, limit=100
-            )
-            if not chunks:
-                return
+        while chunks := self.some():
+            yield from chunks
+
+    def some(self) -> Sequence[Chunk]:
+        """The first of them; none when there are none."""
+        chunks = self._ledger.logs.read(
+            self._build, after_line=self._after, after_seq=self._seq, limit=100
+        )
+        if chunks:
             self._after = 0  # only where to begin
-            for chunk in chunks:
-                self._seq = chunk.seq
-                yield chunk
+            self._seq = chunks[-1].seq
+        return chunks
 
 
 def follow(
@@ -53,8 +82,10 @@ def follow(
     """Every chunk until the build has ended. `pause` is called between looks and may raise."""
     reader = Reader(ledger, build, after=after)
     while True:
-        over = ended(ledger.builds.get(build))  # first, so that the last look is after the end
-        yield from reader.fresh()
+        # First, so that the last look is after the end.
+        over = ended(patiently(lambda: ledger.builds.get(build), pause=pause))
+        while chunks := patiently(reader.some, pause=pause):
+            yield from chunks
         if over:
             return
         pause(PAUSE)

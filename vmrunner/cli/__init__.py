@@ -80,6 +80,8 @@ def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> in
     output.listen()
     try:
         return _run(words, shell, remote)
+    except BrokenPipeError:  # while it was told what went wrong
+        return _unread(remote)
     except exits.Leave as leave:
         _flush()
         os._exit(leave.code)
@@ -100,8 +102,7 @@ def _run(words: list[str], shell: Shell, remote: bool) -> int:
             output.say(f"error: {error.format_message()} (see: {_help(error)})")
         return exits.OURS if remote else exits.USAGE
     except BrokenPipeError:
-        _silence()
-        return exits.FAILED if not remote else exits.OURS
+        return _unread(remote)
     except KeyboardInterrupt:
         output.say("interrupted")
         return exits.INTERRUPTED
@@ -109,7 +110,12 @@ def _run(words: list[str], shell: Shell, remote: bool) -> int:
         _trace()
         output.say(f"error: {error}")
         return exits.OURS if remote else exits.of_error(error)
-    except (exits.Leave, SystemExit):
+    except exits.Leave:
+        raise
+    except SystemExit as error:
+        # That is how Typer says it; for the shell's completion it is what it seems.
+        if isinstance(error.__context__, BrokenPipeError):
+            return _unread(remote)
         raise
     except Exception as error:  # noqa: BLE001 - never a raw traceback
         _trace()
@@ -142,7 +148,18 @@ def _flush() -> None:
         _silence()
 
 
+def _unread(remote: bool) -> int:
+    """Whoever read our output has gone."""
+    _silence()
+    return exits.OURS if remote else exits.FAILED
+
+
 def _silence() -> None:
-    """Whoever read our output has gone: say nothing more, not even at exit."""
+    """Say nothing more where nobody hears it, not even at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

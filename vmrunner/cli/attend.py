@@ -2,108 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-import signal
-import threading
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from types import FrameType
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from vmrunner import terminal, units
+from vmrunner import units
 from vmrunner.cli import exits, output
 from vmrunner.cli.groups import Groups
+from vmrunner.cli.signals import Signals
+from vmrunner.cli.sink import LogSink
+from vmrunner.errors import LedgerError
 from vmrunner.model import Build, BuildState, Chunk, Reason
-from vmrunner.reading import PAUSE, Reader, ended
+from vmrunner.reading import PAUSE, Reader, ended, patiently
 
 if TYPE_CHECKING:
     from vmrunner.help import Help
     from vmrunner.ledger import Ledger
 
+T = TypeVar("T")
+
 #: So long a foreground run waits for its VM to be seen gone; the reaper has the rest.
 _LINGER: Final = 60.0
 _SPIN: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-
-
-class Signals:
-    """Ctrl-C and SIGTERM, counted: while this is on, neither ends the process by itself. What was
-    ignored before (by `nohup`, or in a script's background) stays so."""
-
-    def __init__(self) -> None:
-        self.first: signal.Signals | None = None
-        self.count = 0
-        self._came = threading.Event()
-
-    @contextlib.contextmanager
-    def on(self) -> Iterator[Signals]:
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        heard = [number for number in caught if signal.getsignal(number) is not signal.SIG_IGN]
-        before = {number: signal.signal(number, self._caught) for number in heard}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    @property
-    def code(self) -> int:
-        """The exit code that the first of them asks for."""
-        return exits.INTERRUPTED if self.first is signal.SIGINT else exits.TERMINATED
-
-    def sleep(self, seconds: float) -> None:
-        """Wait; a signal ends it early."""
-        self._came.wait(seconds)
-        self._came.clear()
-
-    def _caught(self, number: int, _frame: FrameType | None) -> None:
-        self.first = self.first or signal.Signals(number)
-        self.count += 1
-        self._came.set()
-
-
-class LogSink:
-    """Where the build's output goes: its own bytes into a pipe or file; what a terminal or a CI
-    system would obey is taken out first."""
-
-    def __init__(self, stream: BinaryIO, *, tty: bool, timestamps: bool) -> None:
-        self._stream = stream
-        self._filter = terminal.for_display(tty=tty, environ=os.environ)
-        self._timestamps = timestamps
-        self._open_line = False  # with timestamps: in the middle of a line
-        self.at_start = True  # nothing, or a newline, was written last
-
-    def write(self, chunk: Chunk) -> None:
-        data = self._stamped(chunk) if self._timestamps else chunk.data
-        self._put(self._filter.feed(data))
-
-    def finish(self) -> None:
-        self._put(self._filter.finish())
-
-    def mark(self, text: str) -> None:
-        """A line of ours, for a CI system to obey."""
-        self._put(self._filter.finish())
-        self._put(b"" if self.at_start else b"\n")
-        self._put(text.encode())
-
-    def _put(self, data: bytes) -> None:
-        if data:
-            self._stream.write(data)
-            self._stream.flush()
-            self.at_start = data.endswith(b"\n")
-
-    def _stamped(self, chunk: Chunk) -> bytes:
-        stamp = datetime.fromtimestamp(chunk.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ ").encode()
-        head = b"" if self._open_line else stamp
-        self._open_line = not chunk.data.endswith(b"\n")
-        body = chunk.data if self._open_line else chunk.data[:-1]
-        tail = b"" if self._open_line else b"\n"
-        return head + body.replace(b"\n", b"\n" + stamp) + tail
 
 
 class Status:
@@ -171,35 +94,49 @@ class Attendant:
         self._cancelled = False
         self._why = ""
         self._deadline: float | None = None
+        self._build = ""
 
     def follow(self, build: str, *, after: int = 0) -> Build:
         """Until it has ended, and with `own` until its VM is gone. Raises `exits.Leave` when the
-        user leaves before that."""
+        user leaves before that, and LedgerError when the ledger is out of reach for too long."""
+        self._build = build
         reader = Reader(self._ledger, build, after=after)
-        groups = Groups(self._ledger, self._ledger.builds.get(build))
+        row = self._try(lambda: self._ledger.builds.get(build))
+        groups = Groups(self._ledger, row)
+        self._sink.held_up = lambda: self._mind(row)
         while True:
-            row = self._ledger.builds.get(build)
+            row = self._try(lambda: self._ledger.builds.get(build))
             over = ended(row)
             self._look(row)
-            for chunk in reader.fresh():
-                output.clear_live()
-                for mark in groups.before(chunk.offset):
-                    self._sink.mark(mark)
-                self._sink.write(chunk)
+            while chunks := self._try(reader.some):
+                self._show(chunks, groups)
             if over:
                 break
-            self._wait(row)
+            self._mind(row)
+            self._signals.sleep(PAUSE)
         self._sink.finish()
-        for mark in groups.before(math.inf):
-            self._sink.mark(mark)
+        self._mark(groups, math.inf)
+        self._sink.wait()
         output.clear_live()
         if self._own:
-            self._linger(build)
-        return self._ledger.builds.get(build)
+            self._linger(build, row.spec.provider)
+        return self._try(lambda: self._ledger.builds.get(build))
+
+    def _show(self, chunks: Sequence[Chunk], groups: Groups) -> None:
+        for chunk in chunks:
+            self._sink.wait()
+            output.clear_live()
+            self._mark(groups, chunk.offset)
+            self._sink.write(chunk)
+
+    def _mark(self, groups: Groups, offset: float) -> None:
+        for mark in self._try(lambda: groups.before(offset)):
+            self._sink.mark(mark)
 
     def _look(self, row: Build) -> None:
         if self._deadline is None and row.instance is not None:
-            self._deadline = self._ledger.instances.get(row.instance).deadline
+            instance = row.instance
+            self._deadline = self._try(lambda: self._ledger.instances.get(instance)).deadline
         if self._talk:
             self._status.update(row, self._deadline)
             why = self._help.waiting(row.id) if row.state is BuildState.QUEUED else ""
@@ -207,26 +144,42 @@ class Attendant:
                 output.say(f"it waits: {why}")
             self._why = why or self._why
 
-    def _wait(self, row: Build) -> None:
-        self._help.ensure(row.spec.provider)
-        if self._signals.count:
-            self._signalled(row)
-        self._signals.sleep(PAUSE)
+    def _try(self, work: Callable[[], T]) -> T:
+        """Do what needs the ledger. One that is away is waited for, unless the user leaves."""
 
-    def _signalled(self, row: Build) -> None:
-        if not self._own:
-            output.clear_live()
-            raise exits.Leave(self._signals.code)
-        if self._signals.count > 1:
-            output.clear_live()
-            output.say(f"leaving {row.id}: {self._last_resort()}")
-            raise exits.Leave(self._signals.code)
-        if not self._cancelled:
+        def pause(seconds: float) -> None:
+            self._leave_if_told()
+            self._signals.sleep(seconds)
+
+        def told(error: LedgerError) -> None:
+            if self._talk:
+                output.say(f"waiting for the ledger: {error}")
+
+        return patiently(work, pause=pause, told=told)
+
+    def _mind(self, row: Build) -> None:
+        """In every wait: see to it that it is served, and do what the user wishes."""
+        self._try(lambda: self._help.ensure(row.spec.provider))
+        self._leave_if_told()
+        if self._signals.count and not self._cancelled:
+            self._try(lambda: self._ledger.builds.request_cancel(row.id, Reason.USER, time.time()))
             self._cancelled = True
-            output.clear_live()
-            self._ledger.builds.request_cancel(row.id, Reason.USER, time.time())
             self._help.wake()
-            output.say(f"cancelling {row.id} and destroying its VM; once more leaves at once")
+            self._say(f"cancelling {row.id} and destroying its VM; once more leaves at once")
+
+    def _leave_if_told(self) -> None:
+        """The first signal ends a build of our own, and the second leaves it; the first leaves
+        one that is another's."""
+        if self._signals.count > (1 if self._own else 0):
+            if self._own and output.ready(sys.stderr, 0):
+                output.say(f"leaving {self._build}: {self._last_resort()}")
+            raise exits.Leave(self._signals.code)
+
+    def _say(self, text: str) -> None:
+        """Say it, as soon as stderr takes it."""
+        while not output.ready(sys.stderr):
+            self._leave_if_told()
+        output.say(text)
 
     def _last_resort(self) -> str:
         if self._deadline is None:
@@ -234,17 +187,17 @@ class Attendant:
         at = datetime.fromtimestamp(self._deadline, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return f"its VM ends with the next `vmrunner reap`, at the latest at {at}"
 
-    def _linger(self, build: str) -> None:
+    def _linger(self, build: str, provider: str) -> None:
         """Our engine ends with us: see the VM gone first."""
         end = time.monotonic() + _LINGER
         while time.monotonic() < end:
-            row = self._ledger.builds.get(build)
-            alive = self._ledger.instances.list(build=build, active=True)
+            row = self._try(lambda: self._ledger.builds.get(build))
+            alive = self._try(lambda: self._ledger.instances.list(build=build, active=True))
             if not alive or row.state is BuildState.HELD:
                 return
             if self._signals.count > (1 if self._cancelled else 0):
                 output.say(f"leaving {build}: {self._last_resort()}")
                 raise exits.Leave(self._signals.code)
-            self._help.ensure(row.spec.provider)
+            self._try(lambda: self._help.ensure(provider))
             self._signals.sleep(PAUSE)
         output.say(f"the VM of {build} is not seen gone yet: {self._last_resort()}")

@@ -167,7 +167,9 @@ def logs(
     form: Output = Format.TABLE,
 ) -> int:
     """The log so far, on stdout, and nothing else."""
-    from vmrunner.cli.attend import Attendant, LogSink, Signals
+    from vmrunner.cli.attend import Attendant
+    from vmrunner.cli.signals import Signals
+    from vmrunner.cli.sink import LogSink
     from vmrunner.reading import Reader
 
     shell = shell_of(context)
@@ -213,8 +215,10 @@ def watch(
     form: Output = Format.TABLE,
 ) -> int:
     """Follow a build to its end, as `run` does. Ctrl-C stops watching, and not the build."""
-    from vmrunner.cli.attend import Attendant, LogSink, Signals
+    from vmrunner.cli.attend import Attendant
     from vmrunner.cli.run import Manner, conclude
+    from vmrunner.cli.signals import Signals
+    from vmrunner.cli.sink import LogSink
 
     shell = shell_of(context)
     row = shell.ledger.builds.find(build)

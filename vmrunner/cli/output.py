@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,6 +121,13 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c in "\r\n\t" else "\ufffd" for c in text)
 
 
+def ready(stream: IO[Any], seconds: float = 0.1) -> bool:
+    """Does it take more, at once or within so many seconds? Also when whoever read it has gone."""
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLOUT)
+    return bool(poll.poll(seconds * 1000))
+
+
 def print_out(text: str) -> None:
     """Data. What stdout's encoding cannot hold is replaced, never an error."""
     _print(text, sys.stdout)
@@ -149,8 +157,11 @@ _live = False  # is a live line drawn on stderr?
 
 
 def live(text: str) -> None:
-    """Draw a line on stderr that is replaced by whatever is said next."""
+    """Draw a line on stderr that is replaced by whatever is said next; none on a terminal that
+    stands still."""
     global _live
+    if not ready(sys.stderr, 0):
+        return
     try:
         width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except OSError:
@@ -174,7 +185,10 @@ class Talk(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         said = "warning" if record.levelno < logging.ERROR else "error"
-        say(f"{said}: {record.getMessage()}")
+        try:
+            say(f"{said}: {record.getMessage()}")
+        except Exception:  # noqa: BLE001 - a stderr that closed must not end whoever logs
+            self.handleError(record)
 
 
 def listen() -> None:

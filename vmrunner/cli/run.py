@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import logging
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,8 +18,11 @@ from vmrunner.cli.shell import Shell, shell_of, stdout_is_data
 from vmrunner.errors import ConfigError, VmrunnerError
 
 if TYPE_CHECKING:
+    from vmrunner.cli.signals import Signals
     from vmrunner.model import Build
     from vmrunner.submission import Submission, Wish
+
+log = logging.getLogger("vmrunner")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +159,8 @@ def _words(
 def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
     """Check, submit, follow, and give the exit code."""
     from vmrunner import preflight, process, submission
-    from vmrunner.cli.attend import Signals
     from vmrunner.cli.images import ImageProgress
+    from vmrunner.cli.signals import Signals
 
     _writable(manner)
     checked = submission.check(said, shell.loaded.settings)
@@ -183,28 +186,43 @@ def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
     signals = Signals()
     with signals.on():
         row, new = shell.runner.queue(packed, submitter=process.current())
-        output.say(f"build {row.id}" + ("" if new else " has this idempotency key already"))
         try:
-            row = _attend(shell, row, signals, manner)
-        except Exception as error:
-            if not isinstance(error, exits.Leave):
-                with contextlib.suppress(VmrunnerError):  # it must not start without us
-                    shell.runner.cancel(row.id)
+            output.say(f"build {row.id}" + ("" if new else " has this idempotency key already"))
+            row = _attend(shell, row, signals, manner, own=new)
+        except exits.Leave:
+            raise
+        except Exception:
+            if new:
+                _abandon(shell, row)
             raise
     return conclude(shell, row, signals.code if signals.count else None, manner)
 
 
-def _attend(shell: Shell, row: Build, signals: Any, manner: Manner) -> Build:
-    from vmrunner.cli.attend import Attendant, LogSink
+def _abandon(shell: Shell, row: Build) -> None:
+    """We cannot be there for our build any more: it must end, and something must end its VM."""
+    for last in (
+        lambda: shell.runner.cancel(row.id),
+        lambda: shell.wiring.ensure_background(row.spec.provider),
+    ):
+        try:
+            last()
+        except VmrunnerError as error:
+            log.warning("%s", error)  # whoever serves next sees that we are gone
+
+
+def _attend(shell: Shell, row: Build, signals: Signals, manner: Manner, *, own: bool) -> Build:
+    """`own`: the build is ours; one that had our idempotency key already is only watched."""
+    from vmrunner.cli.attend import Attendant
+    from vmrunner.cli.sink import LogSink
 
     to_stderr = stdout_is_data(manner.form)
     stream = sys.stderr if to_stderr else sys.stdout
     sink = LogSink(stream.buffer, tty=stream.isatty(), timestamps=manner.timestamps)
-    with shell.wiring.helped("run") as helper:
+    with shell.wiring.helped("run" if own else None) as helper:
         helper.ensure(row.spec.provider)
         helper.wake()
         attendant = Attendant(
-            shell.ledger, helper, sink, signals, own=True, live=sys.stderr.isatty()
+            shell.ledger, helper, sink, signals, own=own, live=sys.stderr.isatty()
         )
         return attendant.follow(row.id)
 

@@ -1,0 +1,60 @@
+"""Ctrl-C and SIGTERM while a command is there for a build."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from vmrunner.cli import exits
+from vmrunner.wake import Listener
+
+
+class Signals:
+    """Ctrl-C and SIGTERM, counted: while this is on, neither ends the process by itself. What was
+    ignored before (by `nohup`, or in a script's background) stays so."""
+
+    def __init__(self) -> None:
+        self.first: signal.Signals | None = None
+        self.count = 0
+        # No `threading.Event`: a signal that comes while its lock is held by the very thread that
+        # the handler runs in would wait for ever.
+        self._came = Listener(None, "signals")
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[Signals]:
+        try:
+            with self._caught_here():
+                yield self
+        finally:
+            self._came.close()
+
+    @property
+    def code(self) -> int:
+        """The exit code that the first of them asks for."""
+        return exits.INTERRUPTED if self.first is signal.SIGINT else exits.TERMINATED
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; a signal ends it early."""
+        self._came.wait(seconds)
+
+    @contextlib.contextmanager
+    def _caught_here(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        heard = [number for number in caught if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._caught) for number in heard}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _caught(self, number: int, _frame: FrameType | None) -> None:
+        self.first = self.first or signal.Signals(number)
+        self.count += 1
+        self._came.set()
