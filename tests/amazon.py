@@ -102,6 +102,12 @@ def make_order(provider: Ec2Provider, spec: Spec | None = None, **more: Any) -> 
     return replace(order, **more)
 
 
+def fleet(aws: Amazon, count: int) -> tuple[Ec2Provider, list[Ref]]:
+    """So many newborn machines, and a provider that has made them."""
+    provider = aws.provider()
+    return provider, [provider.create(make_order(provider)) for _ in range(count)]
+
+
 def look(provider: Ec2Provider, order: Order, ref: Ref | None = None) -> Seen | None:
     key = Key(order.offer.scope, order.instance, ref.id if ref else None)
     return provider.look([key]).get(key)

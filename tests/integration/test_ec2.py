@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.amazon import REGION, Amazon, amazon, look, make_order, swept
+from tests.amazon import REGION, Amazon, amazon, fleet, look, make_order, swept
 from vmrunner.errors import BadOrder, NoCapacity, QuotaExceeded
-from vmrunner.model import Fate, Key, Kind, Market, Power, Ref, Scope, Spec, tags_of
+from vmrunner.model import Fate, Key, Kind, Market, Power, Scope, Spec, tags_of
 from vmrunner.providers.ec2.options import GiB, ImageChoice
 from vmrunner.testing.localcloud import Mapping, Request
 
@@ -268,11 +268,6 @@ def test_a_machine_without_tags_is_seen_to_be_near(aws: Amazon) -> None:
 # --- ending --------------------------------------------------------------------------------------
 
 
-def fleet(aws: Amazon, count: int) -> tuple[Any, list[Ref]]:
-    provider = aws.provider()
-    return provider, [provider.create(make_order(provider)) for _ in range(count)]
-
-
 def test_a_protected_machine_holds_up_no_other_and_dies_too(aws: Amazon) -> None:
     provider, refs = fleet(aws, 7)
     aws.cloud.by_id[refs[3].id].protected = True
@@ -353,54 +348,3 @@ def test_a_console(aws: Amazon) -> None:
     provider, (ref,) = fleet(aws, 1)
     assert "Linux version" in provider.console(ref)
     assert provider.console(ref._replace(scope=ref.scope._replace(account="1"))) == ""
-
-
-# --- time and limits -----------------------------------------------------------------------------
-
-
-def test_the_clouds_time_is_what_counts(aws: Amazon) -> None:
-    provider = aws.provider()
-    aws.cloud.skew = -86_400
-    order = make_order(provider)
-    assert abs(provider.now() - (aws.clock() - 86_400)) < 5
-    provider.create(order)
-    (vm,) = swept(provider, lambda page: page.kind is Kind.INSTANCE)
-    assert vm.created_at == aws.clock() - 86_400
-
-
-def test_a_burst_is_launched_at_the_accounts_rate_without_a_refusal(aws: Amazon) -> None:
-    provider = aws.provider()
-    orders = [make_order(provider) for _ in range(25)]
-    began = aws.clock()
-    for order in orders:
-        provider.create(order)
-    assert aws.clock() - began == pytest.approx(10, abs=0.5)  # 5 at once, then 2 a second
-    assert len(aws.cloud.alive) == 25
-
-
-def test_a_profile_that_points_elsewhere_concludes_nothing(
-    aws: Amazon, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    provider, (ref,) = fleet(aws, 1)
-    assert [s.account for s in provider.scopes] == [aws.cloud.account]
-    other = "AKIAOTHEROTHEROTHER0"
-    aws.cloud.accounts[other] = "210987654321"
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", other)
-    fresh = aws.provider()
-    assert [s.account for s in fresh.scopes] == ["210987654321"]
-    assert fresh.look([Key(ref.scope, "vm-x", ref.id)]) == {}
-    assert {page.scope.account for page in fresh.sweep()} == {"210987654321"}
-    assert fresh.delete([ref])[ref].fate is Fate.FAILED
-    assert len(aws.cloud.alive) == 1
-
-
-def test_a_profile_that_points_elsewhere_in_mid_sweep_makes_it_incomplete(aws: Amazon) -> None:
-    provider, (_,) = fleet(aws, 1)
-    other = "AKIAOTHEROTHEROTHER0"
-    aws.cloud.accounts[other] = "210987654321"
-    pages = provider.sweep()
-    assert next(pages).error is None
-    provider.calls._session.get_credentials().access_key = other
-    errors = [page.error for page in pages]
-    assert errors
-    assert set(errors) == {"the credentials are another account's now"}

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ProfileNotFound
+from botocore.parsers import ResponseParserError
 
 from vmrunner.errors import ConfigError, CredentialsRefused, Throttled
 from vmrunner.providers.common.buckets import Buckets, Limit, Quota
@@ -97,7 +98,7 @@ class Calls:
             raise CallFailed("", limit) from limit
         try:
             answer: Answer = getattr(self._client(api.service, region), api.method)(**params)
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError, ResponseParserError) as error:
             if isinstance(error, ClientError):
                 self._hear(dict(error.response))
             failed = codes.failed(error, action=api.action, region=region)
