@@ -220,18 +220,22 @@ def peak(work: Callable[[], object]) -> int:
 
 def memory(root: Path, things: int, expired: int) -> list[Row]:
     """The peak of a sweep, of once and twice as many pages with as many that must die."""
-    peaks, held = [], []
+    peaks, whole = [], 0.0
     for count in (things, 2 * things):
         with tempfile.TemporaryDirectory(dir=root) as name:
             world = World(Path(name), wire=True, page=1000)
             world.fill(count // 2, expired // 2, rows=False)
             world.provider.freeze()  # type: ignore[attr-defined]
-            listed(world.provider)  # what is loaded once is loaded
-            held.append(peak(lambda at=world.provider: list(at.sweep())))  # type: ignore[misc]
+            if not peaks:
+                pages = world.provider.sweep()
+                next(pages)  # what is loaded once is loaded
+                tracemalloc.start()
+                held = list(pages)
+                whole = tracemalloc.get_traced_memory()[0] / sum(len(p.resources) for p in held)
+                tracemalloc.stop()
             peaks.append(peak(world.reaping.run))
             world.close()
     ratio, grown = peaks[1] / peaks[0], (peaks[1] - peaks[0]) / things
-    whole = (held[1] - held[0]) / things
     told = f"{ratio:.2f}x ({peaks[0] / 1e6:.1f} MB, {peaks[1] / 1e6:.1f} MB)"
     kept = f"{grown:.0f} bytes (a listing held whole: {whole:.0f})"
     return [

@@ -1,0 +1,125 @@
+"""`vmrunner reap` and `vmrunner audit` as users and cron meet them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import filecloud
+from tests.blackbox import NEWBORN, TTL, Cli, data_of, serving, started, tags_of
+from tests.blackbox import cli as cli  # the fixture
+from tests.blackbox import cloud as cloud  # the fixture
+from tests.filecloud import FileCloud
+
+
+@pytest.fixture
+def left(home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A VM whose build runs and whose engine is gone."""
+    monkeypatch.setattr(filecloud.FileWiring, "ensure_background", lambda *_: None)
+    with serving(home, cli):
+        return started(cli, cloud)
+
+
+def test_reap_says_what_why_how_old_how_late_and_what_it_cost(
+    cli: Cli, cloud: FileCloud, left: str
+) -> None:
+    (row,) = cli("vm", "ls", "-o", "json").items
+    assert cli("reap", "--dry-run", "-o", "json").items == []
+    cloud.advance(TTL + 600)
+    table = cli("reap", "--dry-run").out.decode()
+    head, line = table.splitlines()
+    assert head.split() == [
+        "WHAT",
+        "KIND",
+        "ID",
+        "REASON",
+        "AGE",
+        "LATE",
+        "PROVIDER",
+        "COST",
+        "OUTCOME",
+    ]
+    assert line.split()[:4] == ["delete", "instance", left, "expired"]
+    assert line.endswith("nothing done")
+    assert cloud.alive().keys() == {left}
+    (told,) = cli("reap", "-o", "json").items
+    assert (told["id"], told["instance"], told["build"]) == (left, row["id"], row["build"])
+    assert (told["reason"], told["outcome"]) == ("expired", "accepted")
+    assert 600 <= told["late"] < 900
+    assert TTL + 600 <= told["age"] < TTL + 900
+    assert told["cost"] == pytest.approx(told["age"], abs=60)  # a dollar a second
+    assert not cloud.alive()
+    assert cli("vm", "ls", "-o", "json").items == []
+
+
+def test_audit_tells_what_is_alive_and_should_not_be(
+    home: Path, cli: Cli, cloud: FileCloud, left: str
+) -> None:
+    now = cloud.now()
+    tags = tags_of(home, "vm-ghost", now + TTL)
+    expired = cloud.plant("fake", tags_of(home, "vm-late", now - 100))
+    assert _faults(cli) == {("past_deadline", expired)}  # however young it is
+    ghost = cloud.plant("fake", tags)
+    bad = cloud.plant("fake", {k: v for k, v in tags.items() if "expires" not in k})
+    near = cloud.plant("fake", {"Name": "x"}, near="image vmrunner-1")
+    cloud.plant("fake", tags | {"vmrunner:installation": "theirs"})
+    cloud.plant("fake", {"Name": "x"})
+    assert _faults(cli) == {("past_deadline", expired)}  # the others are newborn
+    cloud.advance(NEWBORN + 60)
+    cloud.kill(expired)
+    assert _faults(cli) == {("unknown", ghost), ("badly_tagged", bad), ("untagged", near)}
+    cloud.kill(left)
+    assert ("not_there", left) in _faults(cli)
+    cloud.advance(TTL)
+    assert ("past_deadline", ghost) in _faults(cli)
+    done = cli("audit")
+    assert done.code == 7
+    assert ghost in done.out.decode()
+
+
+def _faults(cli: Cli) -> set[tuple[str, str]]:
+    done = cli("audit", "-o", "json")
+    assert done.code == (7 if done.items else 0)
+    return {(line["fault"], line["ref"]) for line in done.items}
+
+
+def test_audit_kills_nothing_and_is_content_with_a_clean_cloud(
+    cli: Cli, cloud: FileCloud, left: str
+) -> None:
+    done = cli("audit")
+    assert (done.code, done.err) == (0, b"vmrunner: no survivor\n")
+    cloud.advance(TTL + 600)
+    assert cli("audit").code == 7
+    assert cloud.alive().keys() == {left}
+
+
+@pytest.mark.parametrize("ledger", ["there", "broken"])
+def test_machines_of_other_runners_are_audited_by_tag_and_age(
+    home: Path, cli: Cli, cloud: FileCloud, ledger: str
+) -> None:
+    """No ledger is needed for that."""
+    cli("ps")
+    if ledger == "broken":
+        (data_of(home) / "ledger.db").write_bytes(b"nonsense" * 1000)
+    old = cloud.plant("fake", {"team": "ci"})
+    cloud.plant("fake", {"team": "other"})
+    words = ("audit", "--tag", "team=ci", "--older-than", "6h", "-o", "json")
+    assert cli(*words).code == 0
+    cloud.advance(6 * 3600 + 60)
+    cloud.plant("fake", {"team": "ci"})
+    done = cli(*words)
+    assert done.code == 7
+    assert [line["ref"] for line in done.items] == [old]
+    assert cli("audit", "--tag", "team=ci").code == 2
+    assert cli("audit", "--older-than", "6h").code == 2
+    assert cli("audit", "--tag", "team", "--older-than", "6h").code == 2
+    assert cli("audit", "--tag", "team=ci", "--older-than", "soon").code == 2
+
+
+def test_an_audit_without_its_ledger_fails(home: Path, cli: Cli, cloud: FileCloud) -> None:
+    cli("ps")
+    (data_of(home) / "ledger.db").write_bytes(b"nonsense" * 1000)
+    done = cli("audit")
+    assert done.code not in (0, 7)
+    assert done.err.startswith(b"vmrunner: ")
