@@ -40,10 +40,11 @@ class Artifacts:
     directory: Path
 
     def ls(self) -> list[Artifact]:
-        """All files, by path."""
+        """All files, by path; a link is one, whatever it leads to."""
         found = []
-        for place, _, names in os.walk(self.directory):
-            for name in names:
+        for place, below, names in os.walk(self.directory):
+            links = [name for name in below if Path(place, name).is_symlink()]
+            for name in names + links:
                 path = Path(place, name)
                 size = path.lstat().st_size
                 found.append(Artifact(str(path.relative_to(self.directory)), size))

@@ -144,6 +144,11 @@ def test_artifacts(runner: vmrunner.Runner, tmp_path: Path) -> None:
     assert len(build.artifacts.download(tmp_path / "to")) == 2
     with pytest.raises(vmrunner.NotFound, match="no artifact 'c'"):
         build.artifacts.download(tmp_path / "to", "c")
+    # A link is an artifact too, and what it leads to is not walked through.
+    (build.artifacts.directory / "latest").symlink_to("dist")
+    assert [a.path for a in build.artifacts.ls()] == ["b.txt", "dist/a.whl", "latest"]
+    (copy,) = build.artifacts.download(tmp_path / "to", "latest")
+    assert copy.readlink() == Path("dist")
 
 
 def test_idempotency(runner: vmrunner.Runner) -> None:
