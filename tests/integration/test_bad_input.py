@@ -192,7 +192,7 @@ def test_a_full_disk_while_the_source_is_packed(
     ("text", "said"),
     [
         ("[limits]\nmax_tll = '1h'", "limits.max_tll: no such key (did you mean 'max_ttl'?)"),
-        ("[providers.x]\nkind = 'qemo'", "providers.x.kind: no kind 'qemo' (one of: fake, qemu)"),
+        ("[providers.x]\nkind = 'qemo'", "providers.x.kind: no kind 'qemo' (one of: ec2, fake"),
         ("[limits]\nmax_ttl = 'long'", "limits.max_ttl: 'long': not a duration (write it like"),
         ("limits = ", "not valid TOML"),
     ],

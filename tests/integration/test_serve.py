@@ -154,8 +154,8 @@ def test_one_of_two_reaps_and_the_other_inherits(home: Path, cli: Cli, cloud: Fi
             until(lambda: engines(home) == 2)
             first.send_signal(signal.SIGKILL)
             first.wait()
-            until(lambda: reaper_of(home) not in (None, holder))
             cloud.plant("fake", tags_of(home, "vm-a", cloud.now() - 10))
+            until(lambda: reaper_of(home) not in (None, holder))
             # What the former one knew went with it: the heir sweeps at once.
             until(lambda: not cloud.alive())
 
