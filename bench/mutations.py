@@ -101,8 +101,8 @@ BUGS = (
     Bug(
         "read a failed page as an empty one",
         "listing.py",
-        "frozenset(self._ended - self.failed)",
-        "frozenset(self._ended | self.failed)",
+        "frozenset(self._ended - failed)",
+        "frozenset(self._ended | failed)",
         f"{RULES}::test_one_absence_or_a_doubtful_one_closes_nothing",
     ),
     Bug(
@@ -157,15 +157,15 @@ BUGS = (
     Bug(
         "no cap on orphans",
         "reaper.py",
-        "if len(condemned) > self.limits.orphan_cap or (latched and found):",
-        "if latched and found:",
+        "over = len(condemned) > self.limits.orphan_cap or bool(latched and found)",
+        "over = bool(latched and found)",
         f"{RULES}::test_over_the_cap_no_orphan_dies_until_all_are_gone",
     ),
     Bug(
         "a cap that forgets",
         "reaper.py",
-        "if len(condemned) > self.limits.orphan_cap or (latched and found):",
-        "if len(condemned) > self.limits.orphan_cap:",
+        "over = len(condemned) > self.limits.orphan_cap or bool(latched and found)",
+        "over = len(condemned) > self.limits.orphan_cap",
         f"{RULES}::test_over_the_cap_no_orphan_dies_until_all_are_gone",
     ),
     Bug(
@@ -186,9 +186,10 @@ BUGS = (
     Bug(
         "a copied id keeps a row open",
         "listing.py",
-        "            if not ours(resource, self.installation):\n",
-        "            if not ours(resource, self.installation):\n"
-        '                self.shown.add(resource.instance or "")\n',
+        "        if not ours(resource, self.installation):\n            return False\n        row",
+        "        if not ours(resource, self.installation):\n"
+        '            self.shown.add(resource.instance or "")\n'
+        "            return False\n        row",
         f"{RULES}::test_anothers_vm_with_a_copied_id_keeps_no_row_open",
     ),
     Bug(
@@ -201,7 +202,7 @@ BUGS = (
     Bug(
         "no kill past E while the ledger is down",
         "surveying.py",
-        '        log.error("reaping without the ledger: %s", error)\n',
+        '        log.error("reaping without the ledger: %s", error, exc_info=_odd(error))\n',
         "        raise error\n",
         f"{LAYERS} -k sweep-down",
     ),
@@ -216,7 +217,7 @@ BUGS = (
     Bug(
         "forget what a failed sweep could not show",
         "pending.py",
-        "kept = [k for k in self._kills if (k.ref.scope, k.ref.kind) in unread]",
+        "kept = [k for k in self._kills if listing.unread(k.ref.scope, k.ref.kind)]",
         "kept = list[Kill]()",
         f"{LAYERS} -k sweep-outage",
     ),

@@ -1,4 +1,4 @@
-"""What a reader is told must be there: links, test names, examples."""
+"""What a reader is told must be there: links, test names, the places of planted bugs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+
+from bench.mutations import BUGS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -35,3 +37,9 @@ def test_the_licence_is_whole() -> None:
     licence = (ROOT / "LICENSE").read_text()
     assert licence.lstrip().startswith("Apache License")
     assert "END OF TERMS AND CONDITIONS" in licence
+
+
+def test_each_planted_bug_has_its_place() -> None:
+    """A bug whose text has moved is planted nowhere."""
+    moved = [b.name for b in BUGS if (ROOT / "vmrunner" / b.file).read_text().count(b.old) != 1]
+    assert moved == []
