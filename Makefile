@@ -23,7 +23,7 @@ demo: setup
 
 test: lint
 	.venv/bin/vmrunner image build
-	$(PYTEST) -q -n 2 -m 'not vm'
+	$(PYTEST) -q -n 3 -m 'not vm'
 	$(PYTEST) -m vm -n 3 --dist loadfile --no-loadscope-reorder
 
 check: lint

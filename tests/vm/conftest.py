@@ -10,6 +10,18 @@ import pytest
 from tests.vm.home import Home
 
 
+#: A file is one process's: the longest ones first, so that none is waited for alone.
+LONGEST = ("test_soak", "test_image_build", "test_end_to_end", "test_session", "test_survival")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        name = item.path.stem
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    items.sort(key=rank)
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
     home = Home.make(tmp_path / "home")

@@ -57,6 +57,8 @@ class Home:
             "XDG_STATE_HOME": str(self.root / "state"),
             "XDG_CACHE_HOME": CACHE,
             "TMPDIR": str(self.root / "tmp"),
+            # Emulated, a second processor mostly waits for the first, and costs a host's whole.
+            "VMRUNNER_PROVIDERS__LOCAL__CPUS": "1",
         }
 
     @property

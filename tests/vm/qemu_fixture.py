@@ -32,7 +32,7 @@ def cache_dir() -> Path:
 def make_provider(tmp_path: Path, *, cache: Path | None = None, **options: Any) -> QemuProvider:
     """A provider with its state under `tmp_path`, and VMs small enough to be many; their
     disk is larger than the image, so that it must grow."""
-    small = {"cpus": 2, "memory": 1 * GiB, "disk": 9 * GiB}
+    small = {"cpus": 1, "memory": 1 * GiB, "disk": 9 * GiB}
     return qemu.open(
         "local",
         state_dir=tmp_path / "qemu",
