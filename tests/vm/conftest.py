@@ -9,7 +9,6 @@ import pytest
 
 from tests.vm.home import Home
 
-
 #: A file is one process's: the longest ones first, so that none is waited for alone.
 LONGEST = ("test_soak", "test_image_build", "test_end_to_end", "test_session", "test_survival")
 
