@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.commandline import Cli
+from tests.foreground import ROOT
 
 
 @pytest.mark.parametrize(
@@ -74,3 +77,21 @@ def test_completion_knows_the_builds(cli: Cli, monkeypatch: pytest.MonkeyPatch) 
     assert complete.instance_ids("vm-") == []
     monkeypatch.setenv("VMRUNNER_CONFIG", "/nonexistent")
     assert complete.build_ids("b-") == []
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_files_of_ours(tmp_path: Path, closed: str) -> None:
+    """The ledger would be the next file to get their number."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("VMRUNNER_")}
+    done = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -m vmrunner ps -a {closed}'],
+        env=environ | {"XDG_DATA_HOME": str(tmp_path / "data"), "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert b"error" not in done.stderr
+    ledger = (tmp_path / "data/vmrunner/ledger.db").read_bytes()
+    assert ledger.startswith(b"SQLite format 3")

@@ -74,6 +74,7 @@ app.add_typer(settings.config, name="config")
 
 def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> int:
     """Run one command line; the exit code. `join` makes the parts of a configuration."""
+    output.fill()
     words = list(sys.argv[1:] if argv is None else argv)
     shell = Shell(join)
     remote = exits.remote(words)

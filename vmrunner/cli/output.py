@@ -128,6 +128,18 @@ def ready(stream: IO[Any], seconds: float = 0.1) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
+def fill() -> None:
+    """Let standard streams that were closed before we began (`>&-`) lead nowhere. Otherwise the
+    next file that is opened, the ledger perhaps, would get what is printed."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, number)  # inherited, other than `nowhere`
+            if nowhere != number:
+                os.close(nowhere)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+
+
 def print_out(text: str) -> None:
     """Data. What stdout's encoding cannot hold is replaced, never an error."""
     _print(text, sys.stdout)
