@@ -25,15 +25,18 @@ CACHE = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
 
 
 def wait_until(true: Callable[[], Any], *, seconds: float, what: str) -> Any:
-    """Poll until `true()` is; return its value. Fails with `what` after `seconds`."""
+    """Poll until `true()` is; return its value. Fails with `what` after `seconds`. A look that
+    takes long, as a process does, is not taken often: the VMs need the time."""
     end = time.monotonic() + seconds
     while True:
+        began = time.monotonic()
         value = true()
         if value:
             return value
-        if time.monotonic() > end:
+        now = time.monotonic()
+        if now > end:
             raise AssertionError(f"waited {seconds:.0f} s for {what}")
-        time.sleep(0.2)
+        time.sleep(min(2.0, max(0.2, 4 * (now - began))))
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,9 @@ class Home:
     def processes(self) -> list[str]:
         """Processes that belong to this home: its directory or one of its instances is named in
         their command line or environment. As `pid command`."""
-        marks = [str(self.root), *(row["id"] for row in self.instances())]
-        return list(processes_with(marks))
+        with self._ledger() as ledger:
+            ids = [row[0] for row in ledger.execute("SELECT id FROM instances")]
+        return list(processes_with([str(self.root), *ids]))
 
     def leftovers(self) -> list[str]:
         """All that a finished build must not leave: processes, ports, directories, files, keys,
@@ -127,12 +131,15 @@ class Home:
         """Keys and secrets that no row in a live state needs: sealed ones in the ledger, and files
         with a private key in them."""
         found = [f"key in {path}" for path in self.root.rglob("*") if has_key(path)]
-        with closing(sqlite3.connect(f"file:{self.data}/ledger.db?mode=ro", uri=True)) as ledger:
+        with self._ledger() as ledger:
             for column in ("access", "ordered"):
                 rows = ledger.execute(f"SELECT id FROM instances WHERE {column} IS NOT NULL")
                 found += [f"sealed {column} of {row[0]}" for row in rows]
             rows = ledger.execute("SELECT id FROM builds WHERE secrets IS NOT NULL")
             return found + [f"sealed secrets of {row[0]}" for row in rows]
+
+    def _ledger(self) -> closing[sqlite3.Connection]:
+        return closing(sqlite3.connect(f"file:{self.data}/ledger.db?mode=ro", uri=True))
 
     def assert_nothing_left(self, *, seconds: float = 20) -> None:
         end = time.monotonic() + seconds
