@@ -149,8 +149,9 @@ class Runner:
 
         `on_log` gets each line. `check`: raise `BuildFailed`, `BuildTimeout`, `BuildCancelled` or
         `BuildLost` unless it succeeded. An exception on the way (Ctrl-C, in `on_log`) cancels it;
-        so does `wait_timeout`, which raises `NotFinished`."""
-        build, _ = self.enter(wish(command, options), submitter=process.current())
+        so does `wait_timeout`, which raises `NotFinished`. One that had this idempotency key
+        already is another's: it is waited for, and never cancelled."""
+        build, new = self.enter(wish(command, options), submitter=process.current())
         try:
             end = _end(wait_timeout)
             if on_log is not None:
@@ -160,8 +161,9 @@ class Runner:
         except BuildError:
             raise
         except BaseException:
-            self.cancel(build.id)
-            self._settle(build.id, cancelled=True)
+            if new:
+                self.cancel(build.id)
+                self._settle(build.id, cancelled=True)
             raise
 
     def get(self, build: str) -> Build:
@@ -300,9 +302,10 @@ class Runner:
                 break
             self._pause(PAUSE, row, end)
         self._settle(build)
+        done = Build(self.wiring.ledger.builds.get(build), self)
         if check:
-            raise_for(row)
-        return Build(self.wiring.ledger.builds.get(build), self)
+            raise_for(done)
+        return done
 
     def _chunks(self, build: str, after: int, end: float | None) -> Iterator[Chunk]:
         row = self.wiring.ledger.builds.get(build)

@@ -150,7 +150,7 @@ class Ec2Provider(Section):
         default=None, description="What every build may use: its root can read its credentials."
     )
     scheduler_role: str | None = Field(
-        default=None, description="With it a schedule of AWS's own ends a VM past its deadline."
+        default=None, description="For schedules of AWS's own; not used yet."
     )
     endpoint_url: str | None = None
     max_instances: int | None = Field(default=None, ge=1)

@@ -31,7 +31,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vmrunner.model import Build
+    from vmrunner.handle import Build
 
 
 class VmrunnerError(Exception):

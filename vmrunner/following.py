@@ -30,6 +30,7 @@ INSTANCE_IN: Final[Mapping[BuildState, InstanceState]] = {
     BuildState.RUNNING: InstanceState.BUSY,
 }
 _ORDER: Final = {state: place for place, state in enumerate(BuildState)}
+LEAST_LOG: Final = 64 * 1024  # bytes that an attempt may say, whatever those before it said
 _RETRY: Final = 1.0  # seconds between tries while the ledger is out of reach
 
 
@@ -126,8 +127,9 @@ class Pen:
 
     def event(self, kind: str, **data: str | int | float | bool | None) -> None:
         """Tell what happened."""
-        now = self._desk.now(self._instance)
-        self._patiently(lambda: self._desk.ledger.events.add(self._build.id, kind, now, **data))
+        now, build = self._desk.now(self._instance), self._build
+        data["attempt"] = build.attempt
+        self._patiently(lambda: self._desk.ledger.events.add(build.id, kind, now, **data))
 
     def stored(self) -> int:
         """The raw offset up to which this attempt's log is stored."""
@@ -242,6 +244,7 @@ class Followers:
         from vmrunner.session import Job
 
         desk, build, instance = self._desk, following.build, following.instance
+        former = desk.ledger.logs.size(build.id, before=build.attempt) if build.attempt > 1 else 0
         job = Job(
             build=build,
             instance=instance,
@@ -249,7 +252,7 @@ class Followers:
             secrets=desk.ledger.builds.secrets(build.id),
             source=source_of(desk, build),
             artifacts=desk.places.artifacts / build.id,
-            log_bytes=desk.limits.log_bytes,
+            log_bytes=max(LEAST_LOG, desk.limits.log_bytes - former),
             artifact_bytes=desk.limits.artifact_bytes,
         )
         session = self._sessions(job, following.reporter)

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import (
     BuildCancelled,
+    BuildError,
     BuildFailed,
     BuildLost,
     BuildTimeout,
@@ -190,16 +191,24 @@ class Build:
         return self._runner.cancel(self.id)
 
 
-def raise_for(row: Row) -> None:
+_ENDS: Final[Mapping[Result, tuple[type[BuildError], str]]] = {
+    Result.FAILURE: (BuildFailed, "its log: vmrunner logs {id}"),
+    Result.TIMEOUT: (BuildTimeout, "a longer timeout; where the time went: vmrunner show {id}"),
+    Result.CANCELLED: (BuildCancelled, "when and why: vmrunner show {id}"),
+    Result.ERROR: (BuildLost, "run it again; what was lost: vmrunner show {id}"),
+}
+
+
+def raise_for(build: Build) -> None:
     """Raise what a build's end is called, unless it succeeded."""
-    if row.result is None or row.result is Result.SUCCESS:
+    result = build.result
+    if result is None or result is Result.SUCCESS:
         return
-    kind = {
-        Result.FAILURE: BuildFailed,
-        Result.TIMEOUT: BuildTimeout,
-        Result.CANCELLED: BuildCancelled,
-        Result.ERROR: BuildLost,
-    }[row.result]
-    said = f"exit code {row.exit_code}" if row.exit_code is not None else row.message
-    reason = row.reason.value if row.reason else "unknown"
-    raise kind(f"{row.id}: {row.result.value}, {reason}: {said or 'no more is known'}", build=row)
+    kind, hint = _ENDS[result]
+    said = f"exit code {build.exit_code}" if build.exit_code is not None else build.message
+    reason = build.reason.value if build.reason else "unknown"
+    raise kind(
+        f"{build.id}: {result.value}, {reason}: {said or 'no more is known'}",
+        build=build,
+        hint=hint.format(id=build.id),
+    )

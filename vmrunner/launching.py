@@ -157,8 +157,13 @@ class Launcher:
         desk = self._desk
         provider = desk.providers[build.spec.provider]
         now = provider.now()
+        longest = desk.limits.limits.max_ttl
+        ends = now + min(build.spec.ttl, longest)
+        if build.attempt:  # all attempts together, however long this one had to wait
+            former = [vm.created_at for vm in desk.ledger.instances.list(build=build.id)]
+            ends = min(ends, min(former, default=now) + longest)
         # Whole seconds, as in the tag: the deadline is one number, wherever it is written.
-        deadline = float(int(now + min(build.spec.ttl, desk.limits.limits.max_ttl)))
+        deadline = float(int(ends))
         instance = Instance(
             id=ids.instance_id(),
             build=build.id,

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from vmrunner import source, units
+from vmrunner import masking, source, units
 from vmrunner.config import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.jobfile import Chosen
@@ -86,6 +86,11 @@ class Submission:
 def check(wish: Wish, settings: Settings) -> Submission:
     """Raises `ConfigError` for the first thing that cannot be. The source is not read here."""
     timeout, ttl, warnings = _times(wish, settings)
+    warnings += [
+        f"secret: {name} is shorter than {masking.SHORTEST} bytes: the log will not mask it"
+        for name, value in wish.secrets.items()
+        if len(value.strip()) < masking.SHORTEST
+    ]
     place = _source(wish.source)
     both = sorted(wish.env.keys() & wish.secrets.keys())
     if both:
@@ -239,6 +244,7 @@ def network(value: str) -> Network:
 def _steps(wish: Wish) -> tuple[Step, ...]:
     if not wish.steps:
         raise ConfigError("command: missing", hint="put it after --, or name a job with -f FILE")
+    steps = []
     for step in wish.steps:
         words = [step.run] if step.run is not None else list(step.argv)
         if not words or not words[0] or any(word is None or "\0" in word for word in words):
@@ -247,9 +253,13 @@ def _steps(wish: Wish) -> tuple[Step, ...]:
             )
         for name, value in step.env.items():
             units.env_value(units.env_name(name), value)
-        if step.timeout is not None and step.timeout <= 0:
-            raise ConfigError(f"timeout: {step.timeout:g} of a step", hint="more than 0")
-    return wish.steps
+        if step.timeout is not None:
+            seconds = units.duration(step.timeout, "timeout of a step")
+            if seconds <= 0:
+                raise ConfigError(f"timeout: {seconds:g} of a step", hint="more than 0")
+            step = replace(step, timeout=seconds)
+        steps.append(step)
+    return tuple(steps)
 
 
 def _times(wish: Wish, settings: Settings) -> tuple[float, float, list[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.node import Node
-from tests.faults.world import LOG, World
+from tests.faults.world import LIMITS, LOG, World
 from vmrunner.model import BuildState, Death, Reason, Result
 from vmrunner.providers.fake import Call, Fault
 
@@ -174,6 +174,24 @@ def test_a_lost_boot_is_tried_again_and_then_given_up(make_world: Make) -> None:
     done = world.truth.builds.get(build.id)
     assert done.reason is Reason.BOOT_FAILED
     assert done.attempt == 3
+
+
+def test_all_attempts_end_within_the_longest_life_of_one_vm(make_world: Make) -> None:
+    """However long the next one had to wait for its turn."""
+    world = make_world()
+    build = world.submit(retry_on_loss=True, ttl=200.0, timeout=100.0)
+    world.node()
+    world.run(60, until=lambda: bool(world.started))
+    (first,) = world.truth.instances.list(build=build.id)
+    world.truth.pause(True, world.clock())
+    for machine in world.ours():
+        world.cloud.die(machine)
+    world.run(450)
+    world.truth.pause(False, world.clock())
+    world.run(60, until=lambda: len(world.truth.instances.list(build=build.id)) == 2)
+    last = max(row.deadline for row in world.truth.instances.list(build=build.id))
+    assert last <= first.created_at + LIMITS.max_ttl
+    world.settle()
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,8 @@ def test_a_failure_is_raised_or_returned(runner: vmrunner.Runner) -> None:
         runner.run("exit 3")
     assert caught.value.exit_code == 3
     assert caught.value.build.result is Result.FAILURE
+    assert list(caught.value.build.logs()) == []
+    assert caught.value.hint == f"its log: vmrunner logs {caught.value.build.id}"
     assert runner.run("exit 3", check=False).exit_code == 3
     with pytest.raises(vmrunner.BuildLost):
         runner.run("lose")
@@ -156,6 +159,24 @@ def test_idempotency(runner: vmrunner.Runner) -> None:
     assert runner.run("say a", idempotency_key="k").id == first.id
     with pytest.raises(vmrunner.Conflict, match="belongs to build"):
         runner.submit("say b", idempotency_key="k")
+
+
+def test_who_waits_for_anothers_build_by_its_key_does_not_end_it(
+    runner: vmrunner.Runner, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    one = runner.submit(f"until {go}", idempotency_key="k")
+    with pytest.raises(vmrunner.NotFinished):
+        runner.run(f"until {go}", idempotency_key="k", wait_timeout=0.3)
+    go.touch()
+    assert one.wait(timeout=20).result is Result.SUCCESS
+
+
+def test_a_steps_timeout_is_a_duration_like_any_other(runner: vmrunner.Runner) -> None:
+    steps = [Step(run="exit 0", timeout="20m"), Step(run="exit 0", timeout=timedelta(minutes=1))]
+    assert [step.timeout for step in runner.run(steps).spec.steps] == [1200.0, 60.0]
+    with pytest.raises(vmrunner.ConfigError, match="timeout of a step: 'soon'"):
+        runner.submit([Step(run="exit 0", timeout="soon")])
 
 
 def test_wrong_keywords_and_values(runner: vmrunner.Runner) -> None:

@@ -36,7 +36,8 @@ def test_a_log_comes_back_whole_and_in_order(ledger: Ledger) -> None:
     assert [c.line for c in chunks] == [0, 1, 1, 3]
     assert ledger.logs.offset("b-1", 1) == chunks[-1].offset == 20
     assert ledger.logs.offset("b-1", 2) == 0
-    assert ledger.logs.size("b-1") == 20
+    assert ledger.logs.size("b-1") == ledger.logs.size("b-1", before=2) == 20
+    assert ledger.logs.size("b-1", before=1) == 0
     assert ledger.logs.read("b-1", after_seq=2, limit=1) == chunks[2:3]
 
 

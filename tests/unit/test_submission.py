@@ -44,6 +44,11 @@ def test_little_room_between_timeout_and_ttl_is_a_warning() -> None:
     assert check(timeout="60s", ttl="6m").warnings == ()
 
 
+def test_a_secret_that_is_too_short_to_mask_is_a_warning() -> None:
+    told = check(secrets={"PIN": b"123", "TOKEN": b"hunter2"}).warnings
+    assert told == ("secret: PIN is shorter than 4 bytes: the log will not mask it",)
+
+
 def test_durations_and_sizes_as_people_give_them() -> None:
     spec = check(timeout=timedelta(minutes=5), ttl=1500, queue_timeout="1h", memory="4GiB").spec
     assert (spec.timeout, spec.ttl, spec.queue_timeout, spec.memory) == (300, 1500, 3600, 4 << 30)

@@ -115,7 +115,7 @@ class Attendant:
             self._mind(row)
             self._signals.sleep(PAUSE)
         self._sink.finish()
-        self._mark(groups, math.inf)
+        self._mark(groups, math.inf, math.inf)
         self._sink.wait()
         output.clear_live()
         if self._own:
@@ -126,11 +126,11 @@ class Attendant:
         for chunk in chunks:
             self._sink.wait()
             output.clear_live()
-            self._mark(groups, chunk.offset)
+            self._mark(groups, chunk.attempt, chunk.offset)
             self._sink.write(chunk)
 
-    def _mark(self, groups: Groups, offset: float) -> None:
-        for mark in self._try(lambda: groups.before(offset)):
+    def _mark(self, groups: Groups, attempt: float, offset: float) -> None:
+        for mark in self._try(lambda: groups.before(attempt, offset)):
             self._sink.mark(mark)
 
     def _look(self, row: Build) -> None:

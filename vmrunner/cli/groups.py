@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -23,31 +24,51 @@ class Groups:
         self._build = build
         self._seen = 0
         self._waiting: list[Event] = []
-        several = len(build.spec.steps) > 1
-        self._marks = _marks() if several else None
+        self._told: set[tuple[int, int, str]] = set()  # after a take-over they come again
+        self._open: int | None = None  # the step whose group is open
+        self._marks = _marks()
 
-    def before(self, offset: float) -> list[str]:
-        """Marks of all that happened before the log's byte `offset`; infinity for all."""
+    def before(self, attempt: float, offset: float) -> list[str]:
+        """Marks of all that happened before byte `offset` of an attempt's log; infinities for
+        all, and then no group stays open: an attempt that was lost ended none."""
         if self._marks is None:
             return []
         for event in self._ledger.events.list(self._build.id, after=self._seen):
             self._seen = event.seq
             if event.kind in ("step_started", "step_ended"):
                 self._waiting.append(event)
-        lines = []
-        while self._waiting and _number(self._waiting[0], "offset") < offset:
+        lines: list[str] = []
+        time = self._build.created_at
+        while self._waiting and _place(self._waiting[0]) < (attempt, offset):
             event = self._waiting.pop(0)
-            step = _number(event, "step")
-            title = " ".join(clean(self._build.spec.steps[step].title).split())[:80]
-            begin, end = self._marks
-            mark = begin if event.kind == "step_started" else end
-            lines.append(mark(step, event.time, title))
-        return lines
+            step, time = _number(event, "step"), event.time
+            named = (_number(event, "attempt", 1), step, event.kind)
+            if named not in self._told:
+                self._told.add(named)
+                lines += self._close(time)
+                if event.kind == "step_started":
+                    lines.append(self._marks[0](step, time, self._title(step)))
+                    self._open = step
+        return lines + (self._close(time) if math.isinf(offset) else [])
+
+    def _close(self, time: float) -> list[str]:
+        """The end of the group that is open, if one is."""
+        if self._open is None or self._marks is None:
+            return []
+        step, self._open = self._open, None
+        return [self._marks[1](step, time, "")]
+
+    def _title(self, step: int) -> str:
+        return " ".join(clean(self._build.spec.steps[step].title).split())[:80]
 
 
-def _number(event: Event, key: str) -> int:
+def _place(event: Event) -> tuple[int, int]:
+    return _number(event, "attempt", 1), _number(event, "offset")
+
+
+def _number(event: Event, key: str, unknown: int = 0) -> int:
     value = event.data.get(key)
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) else unknown
 
 
 def _marks() -> tuple[Mark, Mark] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from vmrunner.errors import Fenced
 from vmrunner.ledger import codec
@@ -38,6 +38,11 @@ _OFFSET = Prepared(
     .limit(1)
 )
 _SIZE = Prepared(select(_b.log_bytes).where(_b.id == arg("build")))
+_FORMER = Prepared(
+    select(func.sum(func.length(_c.data))).where(
+        _c.build == arg("build"), _c.attempt < arg("before")
+    )
+)
 _READ = Prepared(
     select(*_CHUNK)
     .where(_c.build == arg("build"), _c.seq > arg("after"))
@@ -85,9 +90,14 @@ class Logs:
         found = self._database.read(lambda c: _OFFSET(c, build=build, attempt=attempt).scalar())
         return int(found or 0)
 
-    def size(self, build: str) -> int:
-        """How many bytes were ever stored, all attempts together."""
-        return int(self._database.read(lambda c: _SIZE(c, build=build).scalar()) or 0)
+    def size(self, build: str, *, before: int | None = None) -> int:
+        """How many bytes were ever stored, all attempts together; or how many are, of those
+        `before` an attempt."""
+        if before is None:
+            return int(self._database.read(lambda c: _SIZE(c, build=build).scalar()) or 0)
+        return int(
+            self._database.read(lambda c: _FORMER(c, build=build, before=before).scalar()) or 0
+        )
 
     def read(
         self, build: str, after_line: int = 0, after_seq: int = 0, limit: int = 1000

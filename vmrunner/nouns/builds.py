@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 
 from vmrunner.nouns.cloud import Address, Key, Network, Offer, Ref, Role, Scope
@@ -46,7 +47,7 @@ class Step:
     run: str | None = None
     argv: tuple[str, ...] = ()
     name: str = ""
-    timeout: float | None = None  # seconds
+    timeout: str | float | timedelta | None = None  # seconds, once it is submitted
     env: Mapping[str, str] = field(default_factory=dict)
 
     @property
