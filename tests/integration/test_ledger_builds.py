@@ -230,6 +230,26 @@ def test_a_hold_ends_at_the_deadline_at_the_latest(ledger: Ledger) -> None:
         ledger.builds.extend("b-1", 60.0, 202.0)
 
 
+def test_a_hold_that_is_extended_and_one_whose_end_was_decided_exclude_each_other(
+    ledger: Ledger,
+) -> None:
+    running(ledger)
+    ledger.builds.advance("b-1", epoch=1, to=S.COLLECTING, now=105.0)
+    ledger.builds.hold(
+        "b-1", epoch=1, result=Result.FAILURE, reason=Reason.EXIT_CODE, exit_code=3, now=106.0,
+        hold_until=110.0,
+    )  # fmt: skip
+    # Somebody saw that it was over, and before they say so it is extended.
+    ledger.builds.extend("b-1", 10.0, 111.0)
+    over = {"seen_epoch": 1, "death": Death.DONE}
+    assert ledger.instances.doom("vm-1", **over, now=111.0) is None  # type: ignore[arg-type]
+    assert ledger.instances.get("vm-1").state is InstanceState.HELD
+    # The other way round, whoever extends it must not believe that it lives.
+    assert ledger.instances.doom("vm-1", **over, now=121.0) is not None  # type: ignore[arg-type]
+    with pytest.raises(Conflict, match="its VM is being deleted"):
+        ledger.builds.extend("b-1", 60.0, 122.0)
+
+
 def test_a_retry_is_another_attempt_on_another_instance(ledger: Ledger) -> None:
     running(ledger)
     doomed = ledger.instances.doom("vm-1", seen_epoch=1, death=Death.DONE, now=105.0)

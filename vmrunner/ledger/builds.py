@@ -223,17 +223,22 @@ class Builds(Moves):
 
     def extend(self, build_id: str, seconds: float, now: float) -> Build:
         """Keep a held build's VM so much longer, never past its deadline: see the build that is
-        returned. Raises Conflict when it is not held, NotFound.
+        returned. Raises Conflict when it is not held or its VM dies already, NotFound.
 
         It is added to what the VM's own clock was promised by: `now`, whose clock may be wrong,
         only dates the event. Of two wishes at once none is lost."""
 
         def work(connection: Connection) -> Build:
+            if not self._database.sqlite:  # before anybody looks whether its VM is to die
+                connection.execute(select(_b.id).where(_b.id == build_id).with_for_update())
             row = EXTEND(connection, id=build_id, seconds=seconds).first()
             if row is None:
                 build = fetch(connection, build_id)
+                held = build.state is BuildState.HELD
                 raise Conflict(
-                    f"build {build_id} is {build.state}, not held",
+                    f"the hold of build {build_id} is over: its VM is being deleted"
+                    if held
+                    else f"build {build_id} is {build.state}, not held",
                     hint="only a VM that --keep-on-failure keeps can be kept longer",
                 )
             build = codec.build(row)

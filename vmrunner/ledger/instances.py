@@ -118,6 +118,14 @@ _FENCE_BUILD = Prepared(
     )
     .values(epoch=arg("epoch"))
 )
+_HELD = Prepared(
+    select(_b.id).where(
+        _b.instance == arg("instance"),
+        _b.state == BuildState.HELD.value,
+        _b.cancel.is_(None),
+        _b.hold_until > arg("now"),
+    )
+)
 _TRIED = Prepared(
     update(INSTANCES)
     .where(_i.id == arg("id"), _i.state == InstanceState.DELETING.value)
@@ -241,10 +249,13 @@ class Instances(Roll):
     ) -> Instance | None:
         """Decide that it must die. Its epoch rises, and its unfinished build's to the same
         number, which fences whoever drove them: go on with the epoch of what is returned.
-        None: the epoch is another by now, or it dies already."""
+        None: the epoch is another by now, it dies already, or a hold that was over by `now`, the
+        provider's clock, has been extended since."""
 
         def work(connection: Connection) -> Instance | None:
             self._lock(connection, [instance_id])
+            if death is Death.DONE and _HELD(connection, instance=instance_id, now=now).first():
+                return None
             row = DOOM(
                 connection, id=instance_id, epoch=seen_epoch, death=death.value, now=now,
                 message=message,

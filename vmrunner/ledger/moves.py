@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Connection, case, false, select, true, update
+from sqlalchemy import Connection, case, exists, false, select, true, update
 
 from vmrunner.errors import Conflict, Fenced, NotFound
 from vmrunner.ledger import codec
@@ -142,7 +142,11 @@ _HOLD = Prepared(
 )
 EXTEND = Prepared(
     update(BUILDS)
-    .where(_b.id == arg("id"), _b.state == BuildState.HELD.value)
+    .where(
+        _b.id == arg("id"),
+        _b.state == BuildState.HELD.value,
+        exists().where(_i.id == _b.instance, _i.state.not_in(DYING)),
+    )
     .values(hold_until=_within(_b.hold_until + arg("seconds")))
     .returning(*codec.BUILD)
 )
