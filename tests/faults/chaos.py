@@ -15,7 +15,7 @@ from typing import Final
 from tests.faults.node import Node
 from tests.faults.world import Broken, World
 from vmrunner.errors import Conflict
-from vmrunner.model import Build, BuildState, Limits, Reason
+from vmrunner.model import Build, BuildState, Kind, Limits, Reason
 from vmrunner.providers.fake import SCOPE, Call, Fault, Machine, Plan
 
 EACH: Final = 100  # builds of an episode
@@ -104,7 +104,11 @@ class Episode:
         cloud.delete_seconds = draw.choice((0.0, 2.0, 40.0))
         cloud.tombstone = draw.choice((0.0, 3600.0, 3600.0))
         cloud.visibility_lag = draw.choice((0.0, 0.0, 5.0, 30.0))
+        cloud.unsteady = draw.choice((0.0, 0.0, 5.0, 25.0))
+        cloud.chance = Random(draw.random())
         cloud.disks = draw.random() < 0.2
+        every = tuple(kind for kind in Kind if kind is not Kind.INSTANCE)
+        cloud.belongings = draw.choice(((Kind.DISK,), every))
         cloud.disks_stay = draw.random() < 0.5
         cloud.poweroff_kills = draw.random() < 0.7
         cloud.guest_timer = draw.random() < 0.2
@@ -114,7 +118,9 @@ class Episode:
     def _judge(self, call: Call) -> Plan | None:
         """What becomes of one call."""
         faults = _FAULTS.get(call.method)
-        if faults is None or self.random.random() >= self._faulty:
+        # A driver reads a page that failed once more; this one's pages fail as often as both do.
+        often = self._faulty**2 if call.method == "sweep" else self._faulty
+        if faults is None or self.random.random() >= often:
             return None
         fault = self.random.choice(faults)
         self.happened["failed calls"] += 1
@@ -178,7 +184,8 @@ class Episode:
             )
         )
         expired = {**tags, "vmrunner:expires-at": "1"}
-        self._theirs.append(self.world.cloud.plant(SCOPE, expired))
+        kind = self.random.choice(list(Kind))
+        self._theirs.append(self.world.cloud.plant(SCOPE, expired, kind=kind))
         self.happened["foreign machines"] += 1
 
     def _wish(self) -> None:

@@ -88,7 +88,7 @@ class FakeProvider:
 
     @property
     def traits(self) -> Traits:
-        return Traits(native_deadline=self.cloud.native_deadline, kinds=(Kind.INSTANCE, Kind.DISK))
+        return Traits(native_deadline=self.cloud.native_deadline, kinds=self.cloud.kinds)
 
     def now(self) -> float:
         return self.cloud.now()
@@ -126,7 +126,7 @@ class FakeProvider:
             for key in ids:
                 if key.scope in self._scopes and key.scope not in self.cloud.unreachable:
                     machine = self.cloud.find(key)
-                    if machine is not None and machine.visible(self.cloud.now()):
+                    if machine is not None and self.cloud.shows(machine):
                         found[key] = machine.seen(self.cloud.now())
             return found
 
@@ -134,7 +134,7 @@ class FakeProvider:
 
     def sweep(self) -> Iterator[Page]:
         for scope in self._scopes:
-            for kind in (Kind.INSTANCE, Kind.DISK):
+            for kind in self.cloud.kinds:
                 yield from self._pages(scope, kind)
 
     def _pages(self, scope: Scope, kind: Kind) -> Iterator[Page]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import random
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, Protocol
@@ -201,11 +202,14 @@ class Cloud:
         self.delete_seconds = 0.0  # from an accepted delete to death
         self.tombstone = 3600.0  # so long the dead are shown; 0: they just vanish
         self.visibility_lag = 0.0  # so long the newborn are not shown
+        self.unsteady = 0.0  # so long after that one read shows them and the next may not
+        self.chance = random.Random(0)  # noqa: S311 - a draw, not a secret
         self.token_seconds: float | None = None  # so long a create is idempotent; None: for ever
         self.native_deadline = False  # the cloud itself ends a VM at E
         self.guest_timer = False  # the guest ends itself at E, unless it hangs
         self.poweroff_kills = True  # a guest's own poweroff: dead, else stopped and billing
-        self.disks = False  # each VM has a disk, a resource of its own
+        self.disks = False  # each VM has a disk, a resource of its own …
+        self.belongings: Sequence[Kind] = (Kind.DISK,)  # … or these
         self.disks_stay = False  # … which outlives it
         self.unreachable: set[Scope] = set()
         self.on_call: Callable[[Call], Plan | Fault | None] | None = None
@@ -264,9 +268,10 @@ class Cloud:
             return born
         machine = self.plant(order.offer.scope, tags_of(order), order=order)
         if self.disks:
-            disk = self.plant(order.offer.scope, tags_of(order), kind=Kind.DISK)
-            disk.parent = machine
-            machine.children.append(disk)
+            for kind in self.belongings:
+                child = self.plant(order.offer.scope, tags_of(order), kind=kind)
+                child.parent = machine
+                machine.children.append(child)
         if self.native_deadline:
             self.later(order.deadline, lambda: self.die(machine))
         if self.guest_timer:
@@ -285,13 +290,25 @@ class Cloud:
             return [
                 machine.shown(now)
                 for machine in self._standing.values()
-                if machine.ref.scope == scope and machine.ref.kind is kind and machine.visible(now)
+                if (machine.ref.scope, machine.ref.kind) == (scope, kind) and self.shows(machine)
             ]
+
+    def shows(self, machine: Machine) -> bool:
+        """Does this read show it?"""
+        now = self.now()
+        unsteady = now < machine.visible_at + self.unsteady
+        return machine.visible(now) and not (unsteady and self.chance.random() < 0.5)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What a sweep must list: VMs, disks, and whatever else was ever made."""
+        made = {ref.kind for ref in self.machines} | {Kind.INSTANCE, Kind.DISK}
+        return tuple(kind for kind in Kind if kind in made)
 
     def delete(self, ref: Ref, *, force: bool = False) -> Outcome:
         machine = self._standing.get(ref)
         now = self.now()
-        if machine is None or not machine.visible(now):
+        if machine is None or not self.shows(machine):
             return Outcome(fate=Fate.MISSING)
         if force:
             machine.protected = False

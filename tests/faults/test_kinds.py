@@ -1,0 +1,81 @@
+"""Every kind of resource is seen, judged and ended alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.world import World
+from vmrunner import ids
+from vmrunner.model import Kind
+from vmrunner.providers.fake import SCOPE
+
+Make = Callable[..., World]
+
+
+def tags(world: World, *, expires: float) -> dict[str, str]:
+    """What is on a thing of ours that no row knows."""
+    own = {
+        "installation": world.truth.installation,
+        "generation": world.truth.generation,
+        "instance": ids.instance_id(),
+        "build": ids.build_id(),
+        "role": "build",
+        "expires-at": str(int(expires)),
+    }
+    return {f"vmrunner:{name}": value for name, value in own.items()}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_past_its_deadline_it_dies_and_anothers_lives(make_world: Make, kind: Kind) -> None:
+    world = make_world()
+    world.node()
+    now = world.cloud.now()
+    mine = tags(world, expires=now + 100)
+    ours = world.cloud.plant(SCOPE, mine, kind=kind)
+    theirs = world.cloud.plant(SCOPE, mine | {"vmrunner:installation": "theirs"}, kind=kind)
+    world.run(50)
+    assert ours.alive
+    world.run(50 + world.limits.limits.grace + 1)
+    assert not ours.alive
+    assert theirs.alive
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_what_no_row_knows_dies_at_its_second_sighting(make_world: Make, kind: Kind) -> None:
+    world = make_world()
+    world.node()
+    limits = world.limits.limits
+    orphan = world.cloud.plant(SCOPE, tags(world, expires=world.cloud.now() + 500), kind=kind)
+    world.run(limits.newborn - 1)
+    assert orphan.alive
+    world.run(300, until=lambda: not orphan.alive)
+    assert not orphan.alive
+
+
+def test_whatever_belongs_to_a_vm_goes_after_it(make_world: Make) -> None:
+    """Left behind by the cloud: no child dies before its parent, and none stays."""
+    world = make_world()
+    world.cloud.disks = world.cloud.disks_stay = True
+    world.cloud.belongings = tuple(kind for kind in Kind if kind is not Kind.INSTANCE)
+    world.submit()
+    world.node()
+    world.settle()
+    things = list(world.cloud.things())
+    assert {thing.ref.kind for thing in things} == set(Kind)
+    assert all(thing.died_at is not None for thing in things)
+    (vm,) = (thing for thing in things if thing.ref.kind is Kind.INSTANCE)
+    assert vm.died_at is not None
+    assert all(thing.died_at >= vm.died_at for thing in things if thing.died_at is not None)
+
+
+def test_a_newborn_that_flickers_is_neither_lost_nor_doubled(make_world: Make) -> None:
+    """One read shows it, the next does not, and two ways to ask disagree."""
+    world = make_world()
+    world.cloud.visibility_lag, world.cloud.unsteady = 5.0, 40.0
+    builds = [world.submit() for _ in range(5)]
+    world.node()
+    world.settle()
+    assert len(list(world.cloud.things(Kind.INSTANCE))) == len(builds)
+    assert {world.truth.builds.get(build.id).attempt for build in builds} == {1}
