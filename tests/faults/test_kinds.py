@@ -42,18 +42,6 @@ def test_past_its_deadline_it_dies_and_anothers_lives(make_world: Make, kind: Ki
     assert theirs.alive
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_what_no_row_knows_dies_at_its_second_sighting(make_world: Make, kind: Kind) -> None:
-    world = make_world()
-    world.node()
-    limits = world.limits.limits
-    orphan = world.cloud.plant(SCOPE, tags(world, expires=world.cloud.now() + 500), kind=kind)
-    world.run(limits.newborn - 1)
-    assert orphan.alive
-    world.run(300, until=lambda: not orphan.alive)
-    assert not orphan.alive
-
-
 def test_whatever_belongs_to_a_vm_goes_after_it(make_world: Make) -> None:
     """Left behind by the cloud: no child dies before its parent, and none stays."""
     world = make_world()

@@ -237,7 +237,7 @@ class World:
         self.nothing_left()
 
     def nothing_left(self) -> None:
-        left = [m for m in self.standing() if m.order is not None]
+        left = [m for m in self.standing() if m.born_of_us]
         rows = self.truth.instances.open()
         builds = self.truth.builds.list(active=True)
         if left or rows or builds:
@@ -246,7 +246,7 @@ class World:
     def quiet(self) -> bool:
         """Nothing is left to do."""
         return (
-            not any(m.order is not None for m in self.standing())
+            not any(m.born_of_us for m in self.standing())
             and not self.truth.instances.open()
             and not self.truth.builds.queued(1)
             and not self.truth.builds.driven()

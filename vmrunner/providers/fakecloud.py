@@ -147,6 +147,11 @@ class Machine:
     near: str = ""  # what makes it look like vmrunner's, whatever its tags say
 
     @property
+    def born_of_us(self) -> bool:
+        """Made through the port, or with what was."""
+        return self.order is not None or self.parent is not None
+
+    @property
     def alive(self) -> bool:
         """Billing, and no delete of it has been accepted (design §2)."""
         return self.died_at is None and self.delete_accepted is None
