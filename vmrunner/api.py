@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from vmrunner.config import Settings
     from vmrunner.images import Progress
     from vmrunner.preflight import Making
-    from vmrunner.reaping import Report
+    from vmrunner.report import Report
 
 log = logging.getLogger("vmrunner")
 

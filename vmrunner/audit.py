@@ -8,7 +8,7 @@ and a reaper that has been silent for too long, since nobody would see to the re
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -29,6 +29,8 @@ from vmrunner.model import (
 #: Seconds after which a reaper that should be at work is called silent.
 PASS_SILENCE: Final = 300.0
 SWEEP_SILENCE: Final = 900.0
+#: Seconds past E in which whatever outside vmrunner ends a VM must have done so (design's 15 min).
+STOPPING: Final = 900.0
 
 
 class Fault(StrEnum):
@@ -88,7 +90,15 @@ def audit(
             ):
                 text = f"{resource.ref.id} has no tags of ours, and is in {resource.near}"
                 found.append(_line(Fault.UNTAGGED, text, resource))
+    found += _twins(now, listed, known, limits, installation)
     return sorted(found + _rows(now, known.values(), listed, limits, installation), key=str)
+
+
+def by_tags(now: float, pages: Iterable[Page], limits: Limits, installation: str) -> list[Survivor]:
+    """What can be said without a ledger: what is alive past its own deadline, and what could not
+    be read."""
+    told = (Fault.PAST_DEADLINE, Fault.UNREAD)
+    return [line for line in audit(now, (), pages, limits, installation) if line.fault in told]
 
 
 def unread(provider: str, why: str) -> Survivor:
@@ -152,7 +162,9 @@ def _thing(now: float, r: Resource, row: Instance | None, limits: Limits) -> lis
     deadlines = [d for d in (r.expires_at, row.deadline if row else None) if d is not None]
     late = now - min(deadlines) if deadlines else None
     found = []
-    if late is not None and late > limits.grace and r.power is not Power.STOPPING:
+    # What is stopping may bill for ever, and only a delete that was accepted ends that.
+    grace = max(STOPPING, limits.grace) if r.power is Power.STOPPING else limits.grace
+    if late is not None and late > grace:
         found.append(_line(Fault.PAST_DEADLINE, f"{r.ref.id} is alive past its deadline", r, late))
     if _new(r, now, limits):
         return found
@@ -180,6 +192,29 @@ def _thing(now: float, r: Resource, row: Instance | None, limits: Limits) -> lis
         text = f"{r.ref.id} is not {row.ref.id}, which its row records"
         found.append(_line(Fault.DOUBLE, text, r, late))
     return found
+
+
+def _twins(
+    now: float,
+    pages: list[Page],
+    known: Mapping[str, Instance],
+    limits: Limits,
+    installation: str,
+) -> list[Survivor]:
+    """VMs of one row that does not say yet which of them it is."""
+    alive: dict[str, list[Resource]] = {}
+    for page in pages:
+        for r in page.resources:
+            row = known.get(r.instance or "")
+            of_one = r.ref.kind is Kind.INSTANCE and r.tag("installation") == installation
+            if of_one and row is not None and row.ref is None and r.alive:
+                alive.setdefault(row.id, []).append(r)
+    return [
+        _line(Fault.DOUBLE, f"{r.ref.id} is one of {len(vms)} VMs of {name}", r)
+        for name, vms in alive.items()
+        for r in vms
+        if len(vms) > 1 and not _new(r, now, limits)
+    ]
 
 
 def _new(r: Resource, now: float, limits: Limits) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vmrunner import audit, fleet
 from vmrunner.audit import Survivor, Watch
+from vmrunner.errors import LedgerError
 
 if TYPE_CHECKING:
     from vmrunner.errors import VmrunnerError
@@ -22,10 +23,16 @@ def check(wiring: Wiring, only: str | None) -> list[Survivor]:
     providers, broken = fleet.opened(wiring)
     limits = wiring.limits().limits
     found: list[Survivor] = []
-    for name, driver in providers.items():
-        if only in (None, name):
+    chosen = {n: driver for n, driver in providers.items() if only in (None, n)}
+    try:
+        for name, driver in chosen.items():
             found += survivors(wiring.ledger, limits, name, driver)
-    return found + _unopened(broken, only) + silence(wiring)
+        found += silence(wiring)
+    except LedgerError as error:
+        found = [audit.unread("the ledger", str(error))]
+        for name, driver in chosen.items():
+            found += alone(wiring.installation, limits, name, driver)
+    return found + _unopened(broken, only)
 
 
 def foreign(wiring: Wiring, only: str | None, tag: tuple[str, str], age: float) -> list[Survivor]:
@@ -51,6 +58,12 @@ def survivors(ledger: Ledger, limits: Limits, name: str, provider: Provider) -> 
     found = audit.audit(provider.now(), rows.values(), pages, limits, ledger.installation)
     bad = sorted(still.unread | driven.unread)
     return found + errors + [audit.unread(name, f"the row of {row} cannot be read") for row in bad]
+
+
+def alone(installation: str, limits: Limits, name: str, provider: Provider) -> list[Survivor]:
+    """The audit of one provider without a ledger, by the tags."""
+    pages, errors = _list(name, provider)
+    return audit.by_tags(provider.now(), pages, limits, installation) + errors
 
 
 def silence(wiring: Wiring) -> list[Survivor]:

@@ -16,7 +16,7 @@ from vmrunner.model import Finding, Level
 if TYPE_CHECKING:
     from vmrunner.audit import Survivor
     from vmrunner.engine import Engine
-    from vmrunner.reaping import Report
+    from vmrunner.report import Report
     from vmrunner.wiring import Wiring
 
 _LITTLE_SPACE: Final = 5 << 30
@@ -32,7 +32,7 @@ def reap(
     """One pass over the ledger and the cloud; waits a little to see dead what it killed. Without a
     ledger, over what is past its deadline by its own tags."""
     from vmrunner import daemon, expiring
-    from vmrunner.reaping import Report
+    from vmrunner.report import Report
 
     only = None if provider is None else wiring.settings.provider(provider)
     try:

@@ -4,6 +4,7 @@ order, is `configfile`."""
 from __future__ import annotations
 
 import hashlib
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -40,6 +41,14 @@ def _bytes(value: object) -> int:
         return units.size(value)
     except ConfigError as error:
         raise ValueError(f"not a size; {error.hint}") from None
+
+
+def _uuid(value: object) -> str:
+    """As it is written in tags: an id that differs in a letter's case is another's."""
+    try:
+        return str(uuid.UUID(str(value).strip()))
+    except ValueError:
+        raise ValueError("not a UUID; it lies beside the ledger, in `installation`") from None
 
 
 Seconds = Annotated[
@@ -171,7 +180,7 @@ _OURS: Final = frozenset({"kind", "max_instances"})  # the rest are the driver's
 class Settings(Section):
     """All that can be configured. Durations are seconds, sizes bytes."""
 
-    installation: str | None = Field(
+    installation: Annotated[str, BeforeValidator(_uuid)] | None = Field(
         default=None, description="The UUID of one ledger; made once when it is not given."
     )
     secret_key: SecretStr | None = Field(

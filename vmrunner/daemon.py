@@ -31,7 +31,8 @@ from vmrunner.errors import ConfigError, LedgerError, VmrunnerError
 from vmrunner.ledger import Ledger
 from vmrunner.peers import Peers
 from vmrunner.providers import Provider
-from vmrunner.reaping import Reaping, Report
+from vmrunner.reaping import Reaping
+from vmrunner.report import Report
 from vmrunner.retention import retain
 
 log = logging.getLogger("vmrunner.serve")

@@ -15,7 +15,7 @@ from vmrunner.deleting import delete
 from vmrunner.errors import VmrunnerError
 from vmrunner.listing import Listing
 from vmrunner.model import Death, Fate, Instance, Key, Kind, Power, Ref
-from vmrunner.reaping import Line, Report, line_of, told
+from vmrunner.report import Line, Report, line_of, told
 from vmrunner.surveying import take_in
 from vmrunner.verdicts import Kill
 

@@ -7,10 +7,10 @@ once more before each effect. Every provider, page, row and resource fails for i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
-from vmrunner import ids, lifecycle, pricing, reaper
+from vmrunner import ids, lifecycle, reaper
 from vmrunner.deleting import delete
 from vmrunner.desk import Desk, log
 from vmrunner.ending import Endings
@@ -18,11 +18,9 @@ from vmrunner.errors import LedgerError
 from vmrunner.lifecycle import Sweep, cancelled, end_of
 from vmrunner.model import (
     Death,
-    Fate,
     Instance,
     InstanceState,
     Key,
-    Outcome,
     Power,
     Reason,
     Ref,
@@ -32,6 +30,7 @@ from vmrunner.model import (
 from vmrunner.peers import Peers
 from vmrunner.pending import Pending
 from vmrunner.providers import Provider
+from vmrunner.report import MARKED, Line, Report, failed, line_of, row_line, told
 from vmrunner.surveying import Known, survey
 from vmrunner.verdicts import Kill, Plan, Sighting
 
@@ -39,43 +38,6 @@ BATCH: Final = 50
 FORCE_AFTER: Final = 3
 #: The ends that whoever dooms the VM may write at once: no retry can follow them.
 _FINAL: Final = (Death.EXPIRED, Death.CANCELLED, Death.ABANDONED)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
-    """One thing that must die, or a row that was closed. Times in seconds, cost in USD."""
-
-    provider: str
-    what: str  # delete, or close
-    kind: str
-    id: str  # the provider's name of it, or the row's
-    reason: Death
-    instance: str | None = None
-    build: str | None = None
-    age: float | None = None
-    late: float | None = None  # past its deadline
-    cost: float = 0.0
-    outcome: str = ""  # empty: nothing was done (dry run, or somebody was faster)
-
-    @property
-    def failed(self) -> bool:
-        return _failed(self.outcome)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
-    """What one pass found and did. `unread`: parts that could not be read or decided."""
-
-    lines: tuple[Line, ...] = ()
-    alarms: tuple[str, ...] = ()
-    unread: tuple[str, ...] = ()
-
-    def __add__(self, other: Report) -> Report:
-        return Report(
-            lines=self.lines + other.lines,
-            alarms=self.alarms + other.alarms,
-            unread=self.unread + other.unread,
-        )
 
 
 class Reaping:
@@ -231,6 +193,9 @@ class Reaping:
         if seen:
             dying = [row for row in dying if row.ref is None or row.ref.id not in done]
         done |= self._bury(provider, dying, done)
+        for doom in plan.dooms:  # of those nobody could see, or whose turn is not now
+            if rows[doom.instance].state is InstanceState.DELETING and not done.get(doom.instance):
+                done[doom.instance] = MARKED
         for close in plan.closes:
             with self._desk.guard("close"):
                 now = provider.now()
@@ -276,7 +241,7 @@ class Reaping:
             for kill in wanted
             if not kill.force
             and now > (kill.expires_at or now)
-            and _failed(done.get(kill.ref.id, ""))
+            and failed(done.get(kill.ref.id, ""))
         ]
         return done | self._ask(provider, stubborn)
 
@@ -350,50 +315,5 @@ class Reaping:
         rest += [(close.instance, "close", close.reason) for close in plan.closes]
         for instance, what, reason in rest:
             if instance not in killed or what == "close":
-                lines.append(_row_line(name, now, rows[instance], what, reason))
+                lines.append(row_line(name, now, rows[instance], what, reason))
         return lines
-
-
-def line_of(name: str, now: float, kill: Kill, row: Instance | None, outcome: str = "") -> Line:
-    """A kill at this provider, with what its row adds."""
-    return Line(
-        provider=name,
-        what="delete",
-        kind=kill.ref.kind.value,
-        id=kill.ref.id,
-        reason=kill.reason,
-        instance=kill.instance,
-        build=row.build if row else None,
-        age=None if kill.created_at is None else now - kill.created_at,
-        late=_late(now, kill.expires_at),
-        cost=pricing.cost(row, now) if row else 0.0,
-        outcome=outcome,
-    )
-
-
-def _row_line(name: str, now: float, row: Instance, what: str, reason: Death) -> Line:
-    return Line(
-        provider=name,
-        what=what,
-        kind="instance",
-        id=row.id,
-        reason=reason,
-        instance=row.id,
-        build=row.build,
-        age=now - row.created_at,
-        late=_late(now, row.deadline),
-        cost=pricing.cost(row, now),
-    )
-
-
-def _late(now: float, deadline: float | None) -> float | None:
-    return now - deadline if deadline is not None and now > deadline else None
-
-
-def _failed(outcome: str) -> bool:
-    return outcome.startswith(Fate.FAILED.value)
-
-
-def told(outcome: Outcome) -> str:
-    """An outcome in words."""
-    return f"{outcome.fate.value}: {outcome.error}" if outcome.error else outcome.fate.value

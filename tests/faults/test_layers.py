@@ -16,7 +16,7 @@ import pytest
 
 from tests.faults.world import World, make_template
 from vmrunner.audit import Fault as Wrong
-from vmrunner.auditing import survivors
+from vmrunner.auditing import alone, survivors
 from vmrunner.model import BuildState, Limits
 from vmrunner.providers.fake import SCOPE, Fault, Machine
 
@@ -121,7 +121,11 @@ def tells(world: World, fault: str) -> bool:
     """Does the audit tell of it? Of what it cannot read, it tells that."""
     if fault == "outage":
         world.cloud.unreachable.add(SCOPE)
-    found = survivors(world.truth, world.limits.limits, "fake", world.provider())
+    limits, cloud = world.limits.limits, world.provider()
+    if fault == "down":
+        found = alone(world.truth.installation, limits, "fake", cloud)
+    else:
+        found = survivors(world.truth, limits, "fake", cloud)
     wanted = Wrong.UNREAD if fault == "outage" else Wrong.PAST_DEADLINE
     return wanted in {line.fault for line in found}
 

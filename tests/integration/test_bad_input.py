@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -257,5 +258,9 @@ def test_a_database_that_cannot_be_used(
 
 def test_a_wrong_installation(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("ps")[0] == 0
-    monkeypatch.setenv("VMRUNNER_INSTALLATION", "another")
-    assert "installation is another, but the ledger belongs to" in refused(run, "ps", code=2)
+    another = str(uuid.uuid4())
+    monkeypatch.setenv("VMRUNNER_INSTALLATION", another)
+    said = refused(run, "ps", code=2)
+    assert f"installation is {another}, but the ledger belongs to" in said
+    monkeypatch.setenv("VMRUNNER_INSTALLATION", another[:-1])
+    assert "not a UUID (it lies beside the ledger" in refused(run, "reap", code=2)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.reapable import LIMITS, MINE, NOW, SCOPE, I, page, row, vm
-from vmrunner.audit import Fault, Watch, audit, older_than, silence
+from vmrunner.audit import Fault, Watch, audit, by_tags, older_than, silence
 from vmrunner.model import Kind, Offer, Page, Power, Ref, Scope
 
 
@@ -48,6 +48,22 @@ def test_within_grace_and_while_it_stops_nothing_is_late() -> None:
     assert faults([late], [page(vm())]) == []
     stopping = vm(power=Power.STOPPING)
     assert faults([row(deadline=NOW - 99, state=I.DELETING)], [page(stopping)]) == []
+    # But what stops for ever bills for ever.
+    ever = row(deadline=NOW - 901, state=I.DELETING)
+    assert faults([ever], [page(stopping)]) == [Fault.PAST_DEADLINE]
+
+
+def test_two_vms_of_a_row_that_knows_neither_are_told() -> None:
+    unborn = row(ref=None, state=I.REQUESTED)
+    assert faults([unborn], [page(vm())]) == []
+    assert faults([unborn], [page(vm(), vm(id="i-2"))]) == [Fault.DOUBLE] * 2
+
+
+def test_without_a_ledger_the_tags_tell_what_is_late_and_no_more() -> None:
+    late = vm(id="i-late", tags={"vmrunner:expires-at": str(int(NOW - 61))})
+    pages = [page(late, vm(id="i-2")), page(kind=Kind.DISK, error="denied")]
+    told = by_tags(NOW, pages, LIMITS, MINE)
+    assert [line.fault for line in told] == [Fault.PAST_DEADLINE, Fault.UNREAD]
 
 
 def test_newborns_do_not_count() -> None:

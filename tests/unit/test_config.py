@@ -102,12 +102,12 @@ def test_short_names_of_the_environment(tmp_path: Path) -> None:
     settings = load(
         tmp_path,
         VMRUNNER_DATABASE_URL="postgresql://u:p@db/v",
-        VMRUNNER_INSTALLATION="6f1c",
+        VMRUNNER_INSTALLATION=" 6F1C0000-0000-4000-8000-000000000001 ",
         VMRUNNER_SECRET_KEY="s3cret-s3cret",
         VMRUNNER_DEFAULT_PROVIDER="qemu",
     ).settings
     assert settings.database.url == "postgresql://u:p@db/v"
-    assert settings.installation == "6f1c"
+    assert settings.installation == "6f1c0000-0000-4000-8000-000000000001"
     assert settings.secret_key is not None
     assert settings.provider() == "local", "a kind that only one provider has"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from tests.reapable import GENERATION, LIMITS, MINE, NOW, SCOPE
+from tests.reapable import GENERATION, LIMITS, MINE, NOW, SCOPE, page
 from vmrunner.listing import Listing
 from vmrunner.model import Death, Fate, Kind, Ref
 from vmrunner.pending import Pending
@@ -32,3 +32,18 @@ def test_what_a_sweep_learns_while_a_pass_takes_in_its_answers_is_kept() -> None
     pending.answered(Slow({"i-1": Fate.ACCEPTED.value}))
     sweep.join()
     assert [kill.ref.id for kill in pending.due(NOW)] == ["i-2"]
+
+
+def test_what_a_sweep_could_not_read_stays_as_it_was_known() -> None:
+    pending = Pending()
+    pending.learn(Plan(kills=(late("i-1"),)), LISTING)
+    failed = Listing(LIMITS, MINE, GENERATION)
+    failed.take(page(error="down"), {}, NOW)
+    pending.learn(Plan(), failed)
+    assert [kill.ref.id for kill in pending.due(NOW)] == ["i-1"]
+    # Of another kind, nothing could be said; this one was read, and it is not there.
+    other = Listing(LIMITS, MINE, GENERATION)
+    other.take(page(kind=Kind.DISK, error="down"), {}, NOW)
+    other.take(page(), {}, NOW)
+    pending.learn(Plan(), other)
+    assert pending.due(NOW) == ()

@@ -18,7 +18,7 @@ from vmrunner.errors import LedgerError
 if TYPE_CHECKING:
     from vmrunner.audit import Survivor
     from vmrunner.engine import Engine
-    from vmrunner.reaping import Line
+    from vmrunner.report import Line
     from vmrunner.wiring import Wiring
 
 Output = Annotated[Format, typer.Option("-o", "--output")]
