@@ -92,11 +92,11 @@ def test_sighup_does_not_drop_a_provider_with_open_vms(
         (home / "vmrunner.toml").write_text(CONFIG + CONFIG.replace("fake]", "next]"))
         queued = cli("run", "-d", "--provider", "fake", "--", "say", "x").out.decode().strip()
         serve.send_signal(signal.SIGHUP)  # put back: it may start there again
-        until(lambda: "read again; providers: fake, next" in said(home))
+        until(lambda: said(home).count("read again; providers: next, fake") == 2)
         until(lambda: cli("show", queued, "-o", "json").items[0]["state"] == "finished")
         config.write_text(CONFIG.replace("providers.fake", "providers.next"))
         serve.send_signal(signal.SIGHUP)
-        until(lambda: said(home).count("read again; providers: next, fake") == 2)
+        until(lambda: said(home).count("read again; providers: next, fake") == 3)
         assert mine in cloud.alive()
         cloud.advance(TTL + 60)
         until(lambda: not cloud.alive())
