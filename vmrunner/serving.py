@@ -106,9 +106,9 @@ def spawn(wiring: Wiring) -> None:
             )
         finally:
             os.close(log_file)
+        who = process.of(child.pid)  # one that ended at once is there until it is waited for
         # Somebody must hear that it ended: it would stay a zombie as long as we live.
         threading.Thread(target=child.wait, name="background-engine", daemon=True).start()
-        who = process.of(child.pid)
     except OSError as error:
         raise ConfigError(f"the background engine cannot be started: {error}") from None
     _announce(wiring, who, wiring.settings.providers)
