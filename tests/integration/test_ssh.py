@@ -266,12 +266,12 @@ def test_no_thread_or_socket_remains(sshd: Sshd) -> None:
     def held() -> tuple[int, int]:
         return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
 
-    threads, files = held()  # some may be another test's, and about to end
+    before = held()  # some may be another test's, and about to end
     for _ in range(3):
         connection = dial(sshd)
         connection.run("true")
         connection.close()
-    wait_for(lambda: held() <= (threads, files) and held()[1] <= files)
+    wait_for(lambda: all(now <= then for now, then in zip(held(), before, strict=True)))
 
 
 def test_a_complaint_moves_no_cursor() -> None:
