@@ -8,7 +8,7 @@ help:
 	@echo 'make demo   build and test a real project in a fresh VM (a first run makes the VM image)'
 	@echo 'make test   everything a pull request must pass, real VMs included'
 	@echo 'make check  lint, types, import rules and unit tests: the fast part'
-	@echo 'make soak   20 builds in a row, 4 at once, 50 killed at random; nothing may be left behind'
+	@echo 'make soak   20 builds in a row, 4 at once, 50 killed at random, an image killed half way'
 	@echo 'make faults  100,000 fault-injected builds, and every pair of faults at every crash point'
 	@echo 'make mutations  planted bugs, each of which a test must notice'
 	@echo 'make bench  the measured promises, each beside its reference'
@@ -24,7 +24,7 @@ demo: setup
 test: lint
 	.venv/bin/vmrunner image build
 	$(PYTEST) -q -n 3 -m 'not vm'
-	$(PYTEST) -m vm -n 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "vm and not long" -n 3 --dist loadfile --no-loadscope-reorder
 
 check: lint
 	$(PYTEST) -q -n 2 tests/unit
@@ -41,6 +41,7 @@ soak: setup
 	$(PYTEST) -m vm tests/vm/test_soak.py tests/vm/test_survival.py -rA --soak-builds 20 \
 	  --soak-parallel 4 --soak-kills 50 --soak-seed $$(date +%s) --survive-turns 10 \
 	  --survive-cut 60 --timeout 14400
+	$(PYTEST) -m long
 
 faults: setup
 	.venv/bin/python bench/faults.py --builds 100000 --seed 1

@@ -174,6 +174,7 @@ def qemus(cache: Path) -> list[str]:
     return [line for line in processes_with([str(cache)]) if "qemu-system" in line]
 
 
+@pytest.mark.long  # `make test` builds and verifies the default one
 def test_a_small_image(registry: str, cache: Path, tmp_path: Path) -> None:
     killed_while_booting(registry, cache, tmp_path / "small.toml")
     wait_until(lambda: not qemus(cache), seconds=20, what="the end of the dead builder's VM")
