@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import vmrunner
-from tests.scripted import ScriptedWiring, numbered, wait_until
+from tests.scripted import Scripted, ScriptedWiring, numbered, wait_until
 from vmrunner.config import Settings
 from vmrunner.model import BuildState, Reason, Result, Step
+from vmrunner.session import Job, Reporter
 
 
 class Wiring(ScriptedWiring):
@@ -170,6 +171,25 @@ def test_who_waits_for_anothers_build_by_its_key_does_not_end_it(
         runner.run(f"until {go}", idempotency_key="k", wait_timeout=0.3)
     go.touch()
     assert one.wait(timeout=20).result is Result.SUCCESS
+
+
+def test_what_attempts_say_counts_together(
+    runner: vmrunner.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One cap for the log of all of them; and each event says whose it is."""
+    caps: list[int] = []
+
+    class Noted(Scripted):
+        def __init__(self, job: Job, reporter: Reporter) -> None:
+            super().__init__(job, reporter)
+            caps.append(job.log_bytes)
+
+    monkeypatch.setattr(runner.wiring, "sessions", lambda: Noted)
+    build = runner.run(lines("say 123456789", "lose"), retry_on_loss=True, check=False)
+    assert (build.result, len(caps)) == (Result.ERROR, 3)
+    assert [caps[0] - cap for cap in caps] == [0, 10, 20]
+    events = runner.wiring.ledger.events.list(build.id)
+    assert [e.data["attempt"] for e in events if e.kind == "step_started"] == [1, 2, 3]
 
 
 def test_a_steps_timeout_is_a_duration_like_any_other(runner: vmrunner.Runner) -> None:

@@ -10,6 +10,7 @@ from vmrunner.ledger import Ledger
 from vmrunner.model import (
     BuildState,
     Death,
+    Instance,
     InstanceState,
     Phase,
     Reason,
@@ -241,11 +242,14 @@ def test_a_hold_that_is_extended_and_one_whose_end_was_decided_exclude_each_othe
     )  # fmt: skip
     # Somebody saw that it was over, and before they say so it is extended.
     ledger.builds.extend("b-1", 10.0, 111.0)
-    over = {"seen_epoch": 1, "death": Death.DONE}
-    assert ledger.instances.doom("vm-1", **over, now=111.0) is None  # type: ignore[arg-type]
+
+    def over(now: float) -> Instance | None:
+        return ledger.instances.doom("vm-1", seen_epoch=1, death=Death.DONE, now=now)
+
+    assert over(111.0) is None
     assert ledger.instances.get("vm-1").state is InstanceState.HELD
     # The other way round, whoever extends it must not believe that it lives.
-    assert ledger.instances.doom("vm-1", **over, now=121.0) is not None  # type: ignore[arg-type]
+    assert over(121.0) is not None
     with pytest.raises(Conflict, match="its VM is being deleted"):
         ledger.builds.extend("b-1", 60.0, 122.0)
 

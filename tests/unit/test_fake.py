@@ -82,6 +82,16 @@ def test_newborns_are_hidden_and_a_delete_does_not_find_them(cloud, provider) ->
     assert provider.look([key])[key].power is Power.RUNNING
 
 
+def test_newborns_flicker_for_a_while(cloud, provider) -> None:
+    cloud.unsteady = 10
+    key = Key(SCOPE, (order := make_order(provider)).instance)
+    provider.create(order)
+    assert {key in provider.look([key]) for _ in range(50)} == {True, False}
+    assert {len(cloud.visible(SCOPE, Kind.INSTANCE)) for _ in range(50)} == {0, 1}
+    cloud.clock.advance(10)
+    assert all(key in provider.look([key]) for _ in range(50))
+
+
 def test_the_stubborn(cloud, provider) -> None:
     refs = {n: provider.create(make_order(provider)) for n in ("protected", "stuck", "never", "ok")}
     machines = {name: cloud.machines[ref] for name, ref in refs.items()}
