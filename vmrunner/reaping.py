@@ -30,7 +30,7 @@ from vmrunner.model import (
 from vmrunner.peers import Peers
 from vmrunner.pending import Pending
 from vmrunner.providers import Provider
-from vmrunner.report import MARKED, Line, Report, failed, line_of, row_line, told
+from vmrunner.report import CLOSED, MARKED, Line, Report, failed, line_of, row_line, told
 from vmrunner.surveying import Known, survey
 from vmrunner.verdicts import Kill, Plan, Sighting
 
@@ -202,7 +202,7 @@ class Reaping:
                 closed = self._desk.ledger.instances.close(
                     close.instance, epoch=close.epoch, death=close.reason, now=now
                 )
-                done[close.instance] = "closed" if closed else ""
+                done[close.instance] = CLOSED if closed else ""
 
     def _doom(self, rows: dict[str, Instance], name: str, death: Death, known: Known) -> None:
         desk = self._desk
@@ -273,11 +273,14 @@ class Reaping:
     ) -> dict[str, str]:
         """Ask for the death of dying rows; close those that are seen dead."""
         seen: dict[str, Ref] = {}
+        closed: dict[str, str] = {}
         with self._desk.guard(f"look at {provider.name}"):
             keys: dict[Key, Instance] = {row.key: row for row in rows}
             for key, sight in provider.look(list(keys)).items() if keys else ():
                 row = keys[key]
-                if not self._close_dead(provider, row, sight):
+                if self._close_dead(provider, row, sight):
+                    closed[row.id] = CLOSED
+                else:
                     seen[row.id] = sight.ref
         asked = [
             Kill(
@@ -295,7 +298,8 @@ class Reaping:
             with self._desk.guard("note"):
                 now = provider.now()
                 self._desk.ledger.instances.tried(kill.instance or "", now, now + 30.0)
-        return {kill.instance or "": answers.get(kill.ref.id, "") for kill in asked} | answers
+        asked_of = {kill.instance or "": answers.get(kill.ref.id, "") for kill in asked}
+        return closed | asked_of | answers
 
     def _close_dead(self, provider: Provider, row: Instance, seen: Seen | None) -> bool:
         """Close the row of a dying VM that is seen dead."""

@@ -9,6 +9,8 @@ from vmrunner import pricing
 from vmrunner.model import Death, Fate, Instance, Outcome
 from vmrunner.verdicts import Kill
 
+#: The outcome of a row whose VM was seen dead, or is not there any more.
+CLOSED: Final = "closed"
 #: The outcome of a row that was marked to die, and whose VM was not there to be asked.
 MARKED: Final = "marked to die"
 

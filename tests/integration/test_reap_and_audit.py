@@ -53,6 +53,25 @@ def test_reap_says_what_why_how_old_how_late_and_what_it_cost(
     assert cli("vm", "ls", "-o", "json").items == []
 
 
+@pytest.mark.parametrize(
+    ("shown", "outcome", "states"), [(True, "closed", []), (False, "marked to die", ["deleting"])]
+)
+def test_reap_says_what_became_of_a_row_without_a_vm(
+    cli: Cli, cloud: FileCloud, left: str, *, shown: bool, outcome: str, states: list[str]
+) -> None:
+    """Not "nothing done", which a dry run says: the row is another now."""
+    if shown:
+        cloud.kill(left)
+    else:
+        cloud.change(lambda state: state["vms"].pop(left))
+    cloud.advance(TTL + 600)
+    (planned,) = cli("reap", "--dry-run", "-o", "json").items
+    assert planned["outcome"] is None
+    (told,) = cli("reap", "-o", "json").items
+    assert (told["reason"], told["outcome"]) == ("expired", outcome)
+    assert [row["state"] for row in cli("vm", "ls", "-o", "json").items] == states
+
+
 def test_audit_tells_what_is_alive_and_should_not_be(
     home: Path, cli: Cli, cloud: FileCloud, left: str
 ) -> None:
