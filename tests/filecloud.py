@@ -53,27 +53,32 @@ class FileCloud:
         self.path = path
 
     def change(self, work: Callable[[State], Any]) -> Any:
-        """Read, work and write as one, whoever else does."""
-        with self.path.open("a+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            text = file.read()
-            state = json.loads(text) if text else {"skew": 0.0, "number": 0, "vms": {}}
+        """Read, work and write as one, whoever else does, and whoever is killed over it."""
+        with self.path.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            state = self._read()
             answer = work(state)
-            file.seek(0)
-            file.truncate()
-            file.write(json.dumps(state))
+            new = self.path.with_suffix(".new")
+            new.write_text(json.dumps(state))
+            new.replace(self.path)
             return answer
 
+    def _read(self) -> State:
+        try:
+            state: State = json.loads(self.path.read_text())
+        except FileNotFoundError:
+            return {"skew": 0.0, "number": 0, "vms": {}}
+        return state
+
     def now(self) -> float:
-        skew: float = self.change(lambda state: state["skew"])
+        skew: float = self._read()["skew"]
         return time.time() + skew
 
     def advance(self, seconds: float) -> None:
         self.change(lambda state: state.update(skew=state["skew"] + seconds))
 
     def vms(self) -> dict[str, State]:
-        found: dict[str, State] = self.change(lambda state: state["vms"])
+        found: dict[str, State] = self._read()["vms"]
         return found
 
     def alive(self) -> dict[str, State]:

@@ -64,15 +64,15 @@ MaxStartups 100:30:200
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Inside, those who serve its connections stand still: TCP answers, SSH does not."""
-        found = _children(self.process.pid)
+        found: set[int] = set()
+        while new := _descendants(self.process.pid) - found:  # one may just be starting another
+            _signal(new, signal.SIGSTOP)
+            found |= new
         assert found, "nobody is connected"
-        for pid in found:
-            os.kill(pid, signal.SIGSTOP)
         try:
             yield
         finally:
-            for pid in found:
-                os.kill(pid, signal.SIGCONT)
+            _signal(found, signal.SIGCONT)
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -90,9 +90,22 @@ def running(directory: Path) -> Iterator[Sshd]:
         sshd.stop()
 
 
-def _children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [each for child in map(int, text.split()) for each in (child, *_children(child))]
+def _descendants(pid: int) -> set[int]:
+    """The kernel's own list of children would do, if it did not skip some while others end."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found: set[int] = set()
+    while new := {p for p, parent in parents.items() if parent in found | {pid}} - found:
+        found |= new
+    return found
+
+
+def _signal(pids: set[int], number: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def answers(address: Address) -> bool:

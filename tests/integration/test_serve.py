@@ -100,7 +100,7 @@ def test_sighup_does_not_drop_a_provider_with_open_vms(
         assert mine in cloud.alive()
         cloud.advance(TTL + 60)
         until(lambda: not cloud.alive())
-        assert cli("vm", "ls", "-o", "json").items == []
+        until(lambda: cli("vm", "ls", "-o", "json").items == [])
         serve.send_signal(signal.SIGHUP)
         until(lambda: "read again; providers: next\n" in said(home))
 
