@@ -66,7 +66,7 @@ class Exchange:
     def run(self, channel: Any) -> None:
         """Until the command has ended or the connection has."""
         for buffer in (channel.in_buffer, channel.in_stderr_buffer):
-            buffer.set_event(_Bell(self._alarm.bell))
+            buffer.set_event(self._alarm.bell)
         channel.settimeout(ASK_AFTER)
         try:
             following = self._callback(lambda: next(self._stdin, None))
@@ -138,15 +138,3 @@ class Exchange:
             raise Lost(f"no answer for {silent:.0f} s")
         return self._asked + DEAD_AFTER - now
 
-
-class _Bell:
-    """What paramiko's buffers set and clear. Two of them share one event, so clearing is ours."""
-
-    def __init__(self, event: threading.Event) -> None:
-        self._event = event
-
-    def set(self) -> None:
-        self._event.set()
-
-    def clear(self) -> None:
-        """Not theirs to do: the other buffer may have set it."""

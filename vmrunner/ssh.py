@@ -31,6 +31,7 @@ from paramiko.packet import Packetizer
 from vmrunner.errors import VmrunnerError
 from vmrunner.exchange import ASK_AFTER, CAPTURE, DEAD_AFTER, Alarm, Exchange
 from vmrunner.exchange import Lost as Lost
+from vmrunner.inbox import Inbox
 from vmrunner.model import Access, Address
 
 SEND_TIMEOUT: Final = 12_000  # milliseconds in which sent bytes must be acknowledged
@@ -38,6 +39,7 @@ WINDOW: Final = 8 * 1024 * 1024  # bytes a channel may have on its way to us
 PACKET: Final = 128 * 1024
 REKEY: Final = 1 << 35  # bytes
 PATIENCE: Final = ASK_AFTER + DEAD_AFTER  # seconds until a command must have begun
+AHEAD: Final = 256 * 1024  # bytes
 MOST: Final = PACKET + 16 * 1024  # bytes of a packet with all that is around its data
 GREETING: Final = 16 * 1024  # bytes before the first packet; OpenSSH sends 40
 
@@ -223,9 +225,14 @@ class Connection:
 
 
 class _Wire(socket.socket):
-    """Our own socket under paramiko. Knows when the peer was last heard."""
+    """Our own socket under paramiko. Knows when the peer was last heard.
+
+    Reads ahead: paramiko asks for sixteen bytes and then for the rest of each packet, and at every
+    call to the system another thread may take the interpreter."""
 
     heard = 0.0
+    _ahead = b""
+    _at = 0  # so much of it was handed on
 
     @classmethod
     def open(cls, address: Address, timeout: float) -> _Wire:
@@ -238,8 +245,11 @@ class _Wire(socket.socket):
         return wire
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
-        data = super().recv(size, flags)
-        self.heard = time.monotonic()
+        if self._at == len(self._ahead):
+            self._ahead, self._at = super().recv(max(size, AHEAD), flags), 0
+            self.heard = time.monotonic()
+        data = self._ahead[self._at : self._at + size]
+        self._at += len(data)
         return data
 
     def wait_for_greeting(self, patience: float) -> None:
@@ -310,6 +320,7 @@ class _Transport(paramiko.Transport):
         message.add_string("exec")
         message.add_boolean(True)
         message.add_string(command)
+        channel.in_buffer, channel.in_stderr_buffer = Inbox(), Inbox()
         channel._event_pending()
         self._send_user_message(message)  # type: ignore[attr-defined]
         if not channel.event.wait(PATIENCE):
