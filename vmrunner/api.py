@@ -51,6 +51,7 @@ class Options(TypedDict, total=False):
 
     provider: str | None
     image: str | None  # the VM's
+    bootstrap: bool
     container: str | None
     docker: bool
     privileged: bool

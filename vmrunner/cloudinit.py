@@ -3,12 +3,13 @@ of its place. What it holds is worth nothing beyond this VM: anything in the gue
 
 from __future__ import annotations
 
+import gzip
 import math
 from typing import Any, Final
 
 import yaml
 
-from vmrunner import data
+from vmrunner import bootstrap, data
 from vmrunner.errors import BadOrder
 
 LIMIT: Final = 16 * 1024  # bytes: EC2's, the smallest of all clouds
@@ -23,8 +24,10 @@ def user_data(
     host_private: str,
     host_public: str,
     datasource: str,
+    stock: bool = False,
 ) -> bytes:
-    """`#cloud-config` for one VM.
+    """`#cloud-config` for one VM, gzipped for a `stock` image: one that is not ours, in which the
+    VM installs Docker and the supervisor at boot.
 
     `deadline`: epoch seconds at which the guest powers itself off; `boot_ttl`: the same in seconds
     from boot, for a guest whose clock is wrong. `authorized_key`: root's only key, one line.
@@ -40,8 +43,13 @@ def user_data(
     document["hostname"] = instance
     if datasource == "NoCloud":  # a local image is a file system without a partition to grow
         document["growpart"] = {"mode": "off"}
+    if stock:
+        early, rest = bootstrap.modules()
+        document = {"bootcmd": [*document.pop("bootcmd"), *early], **document, **rest}
     text = yaml.dump(document, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=4096)
     result = f"#cloud-config\n{text}".encode()
+    if stock:
+        result = gzip.compress(result, mtime=0)
     if len(result) > LIMIT:
         raise BadOrder(f"user-data: {len(result)} bytes are more than {LIMIT}")
     return result

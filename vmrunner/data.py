@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE: Final = Path(__file__).resolve().parent
+
+#: The supervisor's files; launcher.py becomes the program, the others lie beside it.
+GUEST: Final = _PACKAGE / "guest"
 
 
 def path(name: str) -> Path:

@@ -137,4 +137,3 @@ class Exchange:
             self._wire.hang_up()
             raise Lost(f"no answer for {silent:.0f} s")
         return self._asked + DEAD_AFTER - now
-

@@ -40,9 +40,8 @@ class Inbox:
     def read_ready(self) -> bool:
         return self._size > 0
 
-    def read(self, most: int, timeout: float | None = None) -> bytes:
-        """Up to `most` bytes, none where none are there: it never waits, whatever `timeout` says.
-        """
+    def read(self, most: int, _timeout: float | None = None) -> bytes:
+        """Up to `most` bytes, none where none are there: it never waits."""
         taken = []
         with self._lock:
             while most and self._pieces:

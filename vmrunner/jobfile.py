@@ -83,6 +83,9 @@ class Job(Section):
     container: str | None = None
     provider: str | None = None
     image: str | None = Field(default=None, description="The VM's image.")
+    bootstrap: bool | None = Field(
+        default=None, description="The image is a plain Debian or Ubuntu: install what it needs."
+    )
     docker: bool | None = Field(default=None, description="The build gets its own Docker.")
     privileged: bool | None = None
     source: str | None = Field(

@@ -31,6 +31,7 @@ class Maker:
             host_private=host.private,
             host_public=host.public,
             datasource=_DATASOURCE.get(offer.scope.kind, "NoCloud"),
+            stock=build.spec.bootstrap,
         )
         order = Order(
             instance=instance,

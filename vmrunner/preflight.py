@@ -63,6 +63,8 @@ def _local(wiring: Wiring, spec: BuildSpec) -> Passed:
     """The image first, since what it holds decides on the container."""
     from vmrunner import images
 
+    if spec.bootstrap and spec.image is None:
+        raise ConfigError("bootstrap: the default image needs none", hint="leave it out")
     settings, cache = wiring.settings.providers[spec.provider], wiring.paths.cache
     assert settings.kind == "qemu"
     wanted = spec.image or settings.image
@@ -78,10 +80,17 @@ def _local(wiring: Wiring, spec: BuildSpec) -> Passed:
         return Passed(making=making)
     except BadOrder as error:
         raise _usable(error) from error
+    if spec.bootstrap and image.supervisor:
+        raise ConfigError(f"bootstrap: image {image.name!r} needs none", hint="leave it out")
+    if not spec.bootstrap and not image.supervisor:
+        raise ConfigError(
+            f"image: {image.name!r} is not vmrunner's: it has no supervisor",
+            hint="--bootstrap has the VM install one",
+        )
     _container(spec, image.name, image.containers)
     _host(wiring, spec)
     _offered(wiring, spec)
-    return Passed(warnings=_foreign(image))
+    return Passed(warnings=() if spec.bootstrap else _foreign(image))
 
 
 def _foreign(image: LocalImage) -> tuple[str, ...]:
@@ -144,7 +153,7 @@ def _host(wiring: Wiring, spec: BuildSpec) -> None:
 
 def _container(spec: BuildSpec, image: str, containers: Collection[str]) -> None:
     if spec.network is not Network.NONE:
-        return  # it can be pulled
+        return  # the supervisor pulls it
     tagged = spec.container.rpartition("/")[2]
     name = spec.container if ":" in tagged or "@" in tagged else f"{spec.container}:latest"
     if name not in containers:

@@ -37,6 +37,7 @@ class Wish:
     steps: tuple[Step, ...] | None = None
     provider: Text = None
     image: Text = None
+    bootstrap: bool | None = None
     container: Text = None
     docker: bool | None = None
     privileged: bool | None = None
@@ -100,6 +101,11 @@ def check(wish: Wish, settings: Settings) -> Submission:
         raise ConfigError(
             "privileged: not allowed here", hint="limits.privileged = true, or leave it out"
         )
+    if wish.bootstrap and network(wish.network or settings.defaults.network) is Network.NONE:
+        raise ConfigError(
+            "bootstrap: the VM installs Docker from the network, and network is none",
+            hint="an image of vmrunner's own, or --network open",
+        )
     if wish.cpus is not None and wish.cpus < 1:
         raise ConfigError(f"cpus: {wish.cpus} is too few", hint="at least 1")
     spec = BuildSpec(
@@ -109,6 +115,7 @@ def check(wish: Wish, settings: Settings) -> Submission:
         timeout=timeout,
         ttl=ttl,
         image=wish.image,
+        bootstrap=wish.bootstrap or False,
         docker=wish.docker or False,
         privileged=privileged,
         runtime=settings.defaults.container_runtime,
@@ -163,6 +170,7 @@ def from_job(chosen: Chosen, environ: Mapping[str, str]) -> Wish:
         ),
         provider=job.provider,
         image=job.image,
+        bootstrap=job.bootstrap,
         container=job.container,
         docker=job.docker,
         privileged=job.privileged,

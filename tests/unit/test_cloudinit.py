@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import gzip
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from vmrunner import cloudinit, data, keys
+from vmrunner import bootstrap, cloudinit, data, keys
 from vmrunner.errors import BadOrder
 
 
@@ -74,6 +77,102 @@ def test_real_keys_fit_well_below_the_limit() -> None:
     assert len(text) < 4096
     with pytest.raises(BadOrder, match="16384"):
         made(authorized_key="x" * 20_000)
+
+
+def test_a_stock_image_gets_what_ours_have_after_its_timer() -> None:
+    user, host = keys.generate(), keys.generate()
+    packed = cloudinit.user_data(
+        instance="vm-01",
+        deadline=1.8e9,
+        boot_ttl=60,
+        authorized_key=user.public,
+        host_private=host.private,
+        host_public=host.public,
+        datasource="Ec2",
+        stock=True,
+    )
+    assert len(packed) < 16_000
+    document = yaml.safe_load(gzip.decompress(packed))
+    timer, *others = document["bootcmd"]
+    assert timer[3] == "vmrunner-deadline"
+    assert any("PasswordAuthentication no" in word for command in others for word in command)
+    files = {file["path"]: file for file in document["write_files"]}
+    assert document["runcmd"] == [["sh", "/usr/lib/vmrunner/bootstrap.sh"]]
+    for name in ("supervisor", "launcher"):
+        assert files[f"/usr/lib/vmrunner/{name}"]["permissions"] == "0755"
+    for path in data.GUEST.glob("[!.]*.py"):
+        if path.name != "launcher.py":
+            assert f"/usr/lib/vmrunner/guest/{path.name}" in files
+
+
+def test_the_lean_supervisor_is_the_same_program() -> None:
+    _, rest = bootstrap.modules()
+    files = {file["path"].rpartition("/")[2]: file["content"] for file in rest["write_files"]}
+    for path in data.GUEST.glob("[!.]*.py"):
+        lean = files["launcher" if path.name == "launcher.py" else path.name]
+        assert _substance(path.read_text()) == _substance(lean), path.name
+
+
+def _substance(text: str) -> list[str]:
+    """All expressions but strings that stand alone, which do nothing."""
+    nodes = list(ast.walk(ast.parse(text)))
+    idle = {id(n.value) for n in nodes if isinstance(n, ast.Expr)}
+    return [
+        ast.dump(n)
+        for n in nodes
+        if isinstance(n, ast.expr) and not (id(n) in idle and isinstance(n, ast.Constant))
+    ]
+
+
+def test_who_asks_a_vm_that_bootstraps_waits_for_its_supervisor(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    script = (data.path("cloud-init") / "waiting.sh").read_text()
+    script = script.replace("/run/vmrunner-bootstrap", str(state))
+    script = script.replace("/usr/lib/vmrunner/launcher", "echo asked")
+    state.mkdir()
+    with subprocess.Popen(["sh", "-c", script, "x", "status"], stdout=subprocess.PIPE) as asked:
+        assert asked.poll() is None
+        (state / "ready").touch()
+        assert asked.communicate(timeout=30)[0] == b"asked status\n"
+    (state / "ready").unlink()
+    (state / "failed").write_text("bootstrap: E: no such package\n")
+    told = subprocess.run(["sh", "-c", script, "x", "status"], capture_output=True, check=False)
+    assert (told.returncode, told.stderr) == (1, b"bootstrap: E: no such package\n")
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_bootstrap_says_how_it_ended(tmp_path: Path, *, works: bool) -> None:
+    """Over stand-ins for apt and systemd."""
+    lib, state, programs = tmp_path / "lib", tmp_path / "state", tmp_path / "bin"
+    for place in (lib, programs):
+        place.mkdir()
+    (lib / "docker.sh").write_text("echo docker is configured\n")
+    (lib / "supervisor").write_text("waits")
+    calls = tmp_path / "calls"
+    fails = "" if works else 'case "$*" in *install*) echo "E: no package"; exit 100;; esac'
+    for name in ("apt-get", "apt-cache", "systemctl", "sleep"):
+        (programs / name).write_text(f'#!/bin/sh\necho {name} "$@" >>{calls}\n{fails}\n')
+        (programs / name).chmod(0o755)
+    script = (data.path("cloud-init") / "bootstrap.sh").read_text()
+    for old, new in (
+        ("/usr/lib/vmrunner", lib),
+        ("/run/vmrunner-bootstrap", state),
+        ("/usr/sbin/policy-rc.d", tmp_path / "policy"),
+    ):
+        script = script.replace(str(old), str(new))
+    path = f"{programs}:/usr/bin:/bin"
+    code = subprocess.run(["sh", "-c", script], env={"PATH": path}, check=False).returncode
+    assert not (tmp_path / "policy").exists()
+    assert (state / "ready").exists() is works
+    if works:
+        assert code == 0
+        assert (lib / "supervisor").readlink() == Path("launcher")
+        assert calls.read_text().splitlines()[-1] == "systemctl start docker.socket"
+    else:
+        assert code
+        assert (state / "failed").read_text() == "bootstrap: E: no package\n"
+        assert (lib / "supervisor").read_text() == "waits"
+        assert calls.read_text().count("install --no") == 20
 
 
 def test_the_timer_script_is_a_shell_script() -> None:

@@ -59,6 +59,7 @@ class Machine:
         *,
         network: Network = Network.NONE,
         ttl: float = 300,
+        stock: bool = False,
     ) -> Machine:
         instance = ids.instance_id()
         user, host = keys.generate(), keys.generate()
@@ -71,6 +72,7 @@ class Machine:
             host_private=host.private,
             host_public=host.public,
             datasource="NoCloud",
+            stock=stock,
         )
         order = Order(
             instance=instance,

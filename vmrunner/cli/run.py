@@ -47,6 +47,10 @@ def run(
     ] = None,
     provider: Annotated[str | None, typer.Option(help="A provider's name, or its kind.")] = None,
     image: Annotated[str | None, typer.Option(help="The VM's image.")] = None,
+    bootstrap: Annotated[
+        bool | None,
+        typer.Option("--bootstrap", help="That image is a plain Debian or Ubuntu."),
+    ] = None,
     container: Annotated[str | None, typer.Option(help="The container's image.")] = None,
     docker: Annotated[
         bool | None,
@@ -114,6 +118,7 @@ def run(
         steps=submission.command(command) or None,
         provider=provider,
         image=image,
+        bootstrap=bootstrap,
         container=container,
         docker=docker,
         source=source,

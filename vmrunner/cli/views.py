@@ -62,6 +62,7 @@ def build_document(build: Build) -> dict[str, Any]:
         "image": spec.image,
         "container": spec.container,
         "network": spec.network.value,
+        "bootstrap": spec.bootstrap,
         "docker": spec.docker,
         "timeout": spec.timeout,
         "ttl": spec.ttl,

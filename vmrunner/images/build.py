@@ -24,6 +24,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
 
+from vmrunner import data
 from vmrunner.errors import BadOrder, ConfigError
 from vmrunner.images import disk as disks
 from vmrunner.images import recipe as recipes
@@ -60,7 +61,7 @@ def build(
     cache: Path,
     progress: Callback = lambda _: None,
     accel: str = "auto",
-    guest: Path = recipes.GUEST,
+    guest: Path = data.GUEST,
     fresh: bool = False,
 ) -> LocalImage:
     """Return the image of this recipe, building what of it is not in the cache yet.

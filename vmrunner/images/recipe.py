@@ -40,8 +40,6 @@ from vmrunner.errors import ConfigError
 #: Raised when the builder itself makes something else from the same inputs.
 VERSION: Final = 1
 GIB: Final = 1 << 30
-#: The supervisor's files; launcher.py becomes the program, the others lie beside it.
-GUEST: Final = Path(__file__).resolve().parent.parent / "guest"
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -86,7 +84,7 @@ class Inputs:
     supervisor: Mapping[str, bytes]  # path under /usr/lib/vmrunner -> content
 
     @classmethod
-    def read(cls, guest: Path = GUEST) -> Inputs:
+    def read(cls, guest: Path = data.GUEST) -> Inputs:
         """Raises ConfigError when a part is missing in this installation."""
         packer = data.path("packer")
         program = {f"guest/{p.name}": p.read_bytes() for p in sorted(guest.glob("[!.]*.*"))}

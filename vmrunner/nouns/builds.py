@@ -73,6 +73,7 @@ class BuildSpec:
     timeout: float
     ttl: float
     image: str | None = None
+    bootstrap: bool = False  # the image is not ours: the VM installs what it needs at boot
     docker: bool = False  # the build gets its own Docker
     privileged: bool = False
     runtime: str = "runc"

@@ -23,3 +23,11 @@ def verdict_of(ended: Ended) -> Verdict:
     return Verdict(
         result=result, reason=ended.reason, exit_code=ended.exit_code, message=ended.message
     )
+
+
+class Over(Exception):
+    """It ended in another way than by the supervisor's last event."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.message)
+        self.verdict = verdict

@@ -7,23 +7,21 @@ following goes on at the first byte that is not stored, collecting replaces what
 
 from __future__ import annotations
 
-import ipaddress
 import shlex
 import threading
 import time
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, NoReturn
 
 from vmrunner import ssh
 from vmrunner.errors import ConfigError
-from vmrunner.exchange import PIECE
 from vmrunner.model import BuildState, Reason, Result
 from vmrunner.session.collect import Uncollected, collect
-from vmrunner.session.ending import verdict_of
+from vmrunner.session.ending import Over, verdict_of
 from vmrunner.session.frames import Ended, Event, Frames, Lie, Log
 from vmrunner.session.job import Job, Reporter, Verdict, order
+from vmrunner.session.preparation import OTHER, Preparation, is_remote
 from vmrunner.session.relay import Relay
 
 SUPERVISOR: Final = "/usr/lib/vmrunner/supervisor"
@@ -36,10 +34,10 @@ START_PATIENCE: Final = 300.0  # seconds from the order until the VM must say th
 TIMEOUT_PATIENCE: Final = 120.0  # seconds past its timeout until the supervisor counts as broken
 LAST_ARTIFACTS: Final = 60.0  # seconds for the artifacts of a cancelled build
 MISHAPS: Final = 3  # times that the supervisor may break off on a connection that lives
-PROGRESS: Final = 2.0  # seconds between events while the source goes in
 PAUSE: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before a connection, after so many in vain
 
-_STALE, _SHRUNK, _DEAD, _OTHER = 3, 4, 5, 6  # the supervisor's exit codes
+_STALE, _SHRUNK, _DEAD, _OTHER = 3, 4, 5, OTHER  # the supervisor's exit codes
+_MISSING = 127
 
 
 class _Stopped(Exception):
@@ -48,14 +46,6 @@ class _Stopped(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.value)
         self.reason = reason
-
-
-class _Over(Exception):
-    """It ended in another way than by the supervisor's last event."""
-
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.message)
-        self.verdict = verdict
 
 
 class Session:
@@ -75,7 +65,7 @@ class Session:
         self._cancelled_at: float | None = None  # when the build was told, by `time.monotonic`
         self._until: float | None = None  # when the supervisor must have begun it, then ended it
         self._is_running = False
-        self._unpacked = False
+        self._preparation = Preparation(job, reporter)
         self._mishaps = 0
         self._ended: Ended | None = None
         offset = reporter.stored()
@@ -101,7 +91,7 @@ class Session:
             self._reporter.event("secrets_too_short_to_mask", count=ignored)
         try:
             return self._run()
-        except _Over as over:
+        except Over as over:
             return over.verdict
         except _Stopped as stopped:
             self._relay.abandon()
@@ -168,7 +158,7 @@ class Session:
         """All that is left to do, on this connection. Raises Lost."""
         if self._ended is None:
             self._reporter.state(BuildState.PREPARING)
-            self._unpack(connection)
+            self._preparation.run(connection, self._command, self._pulse, self._refused)
             while self._ended is None:
                 self._follow(connection)
             self._relay.finish()
@@ -177,44 +167,6 @@ class Session:
     def _command(self, *words: str) -> str:
         epoch = str(self._job.build.epoch)
         return shlex.join([SUPERVISOR, words[0], "--epoch", epoch, *words[1:]])
-
-    # --- prepare -----------------------------------------------------------------------------
-
-    def _unpack(self, connection: ssh.Connection) -> None:
-        """The source into the work directory, unless the steps have started there already."""
-        if self._unpacked or self._job.source is None:
-            return
-        words = ("unpack", "--gzip") if self._is_remote() else ("unpack",)
-        done = connection.stream(
-            self._command(*words), lambda _: None, stdin=self._source(), pulse=self._pulse
-        )
-        if done.exit_code not in (0, _OTHER):
-            self._refused(done, "source")
-        self._unpacked = True
-
-    def _source(self) -> Iterator[bytes]:
-        """The tar in pieces, packed where the way is longer than the packing takes."""
-        assert self._job.source is not None
-        total = self._job.source.stat().st_size
-        pack = zlib.compressobj(1, wbits=31) if self._is_remote() else None
-        sent, told = 0, time.monotonic()
-        with self._job.source.open("rb") as file:
-            while data := file.read(PIECE):
-                sent += len(data)
-                yield pack.compress(data) if pack else data
-                if time.monotonic() - told >= PROGRESS:
-                    told = time.monotonic()
-                    self._reporter.event("source", sent=sent, total=total)
-        if pack:
-            yield pack.flush()
-        self._reporter.event("source", sent=sent, total=total)
-
-    def _is_remote(self) -> bool:
-        address = self._job.instance.address
-        try:
-            return address is not None and not ipaddress.ip_address(address.host).is_loopback
-        except ValueError:
-            return True  # a host name
 
     # --- run ---------------------------------------------------------------------------------
 
@@ -276,11 +228,12 @@ class Session:
             _SHRUNK: "the log in the VM is shorter than what came from it before",
             _DEAD: "the supervisor in the VM died",
             _OTHER: "the VM has run another attempt",
+            _MISSING: "the VM has no supervisor: was --bootstrap forgotten for another's image?",
         }
         message = words.get(done.exit_code, f"{what}: {done.complaint}")
         full = b"No space left on device" in done.stderr
         reason = Reason.DISK_FULL if full else Reason.INTERNAL
-        raise _Over(Verdict(result=Result.ERROR, reason=reason, message=message))
+        raise Over(Verdict(result=Result.ERROR, reason=reason, message=message))
 
     # --- collect -----------------------------------------------------------------------------
 
@@ -299,7 +252,7 @@ class Session:
                 raise Uncollected("artifacts: the time for them ran out")
             return 5.0
 
-        gzip = self._is_remote()
+        gzip = is_remote(self._job.instance)
         try:
             done = collect(
                 connection,
@@ -364,7 +317,7 @@ class Session:
             wait = min(wait, 1.0)
         if self._until is not None:
             if now >= self._until:
-                raise _Over(self._overdue())
+                raise Over(self._overdue())
             wait = min(wait, self._until - now)
         return wait
 
