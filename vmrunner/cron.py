@@ -15,6 +15,7 @@ _MONTHS: Final = (
     "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
 )  # fmt: skip
 _DAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_LENGTHS: Final = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _PART: Final = re.compile(r"(\*|[a-z0-9]+)(?:-([a-z0-9]+))?(?:/([0-9]+))?", re.ASCII)
 #: name, lowest, highest, names, and the number of the first name
 _FIELDS: Final = (
@@ -43,6 +44,8 @@ def parse(line: str) -> Cron:
     if len(words) != len(_FIELDS):
         raise ValueError("not a cron line; five fields, such as */5 * * * *")
     minutes, hours, days, months, weekdays = map(_field, words, _FIELDS)
+    if words[4] == "*" and min(days) > max(_LENGTHS[month - 1] for month in months):
+        raise ValueError(f"day {words[2]!r} of month {words[3]!r} never comes")
     return Cron(
         minutes=minutes,
         hours=hours,

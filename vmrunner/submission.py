@@ -87,6 +87,11 @@ class Submission:
 def check(wish: Wish, settings: Settings) -> Submission:
     """Raises `ConfigError` for the first thing that cannot be. The source is not read here."""
     timeout, ttl, warnings = _times(wish, settings)
+    kept = _optional(wish.keep_on_failure, "keep-on-failure")
+    if kept is not None and kept <= 0:
+        raise ConfigError("keep-on-failure: 0s keeps nothing", hint="more, or leave it out")
+    if kept is not None and kept > ttl:
+        warnings.append(f"keep-on-failure: the VM's ttl of {units.exact(ttl)} ends it before that")
     warnings += [
         f"secret: {name} is shorter than {masking.SHORTEST} bytes: the log will not mask it"
         for name, value in wish.secrets.items()
@@ -127,7 +132,7 @@ def check(wish: Wish, settings: Settings) -> Submission:
         artifacts=tuple(_artifact(rule) for rule in wish.artifacts),
         labels=dict(units.check_label(key, value) for key, value in wish.labels.items()),
         queue_timeout=_optional(wish.queue_timeout, "queue-timeout"),
-        keep_on_failure=_optional(wish.keep_on_failure, "keep-on-failure"),
+        keep_on_failure=kept,
         network=network(wish.network or settings.defaults.network),
         name=_name(wish.name),
         cpus=wish.cpus,

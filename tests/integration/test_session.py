@@ -36,7 +36,7 @@ def test_a_build_from_source_to_artifacts(world: World, tmp_path: Path) -> None:
         result=Result.SUCCESS,
         reason=Reason.EXIT_CODE,
         exit_code=0,
-        message="artifacts: '*.xml' matched nothing",
+        message="artifacts: '*.xml' matched nothing in /work",
     )
     assert world.log == b"hello"
     assert (world.artifacts / "dist" / "out").read_text() == "HELLO"

@@ -15,6 +15,8 @@ def test_each_field_as_cron_reads_it() -> None:
     assert cron.days is None
     assert cron.months == (1, 3)
     assert cron.weekdays == (1, 2, 3, 4, 5)
+    assert parse("0 0 29 2 *").days == (29,)
+    assert parse("0 0 30 2 mon").weekdays == (1,)  # either day is enough
     assert parse("5/20 0 1 1 7").minutes == (5, 25, 45)
     assert parse("0 0 1 1 7").weekdays == parse("0 0 1 1 sun").weekdays == (0,)
 
@@ -31,6 +33,8 @@ def test_each_field_as_cron_reads_it() -> None:
         ("* * * 13 *", "month '13'"),
         ("* * * * 8", "day of the week '8'"),
         ("*/0 * * * *", "names no time"),
+        ("0 0 30 2 *", "day '30' of month '2' never comes"),
+        ("0 0 31 4,6,sep,11 *", "never comes"),
         ("* * * * fri-mon", "names no time"),
         ("a * * * *", "minute 'a'"),
         ("1,,2 * * * *", "cannot be read"),

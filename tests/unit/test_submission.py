@@ -42,6 +42,8 @@ def test_little_room_between_timeout_and_ttl_is_a_warning() -> None:
     assert (checked.spec.timeout, checked.spec.ttl) == (60, 100)
     assert checked.warnings == ("ttl: only 40s more than the timeout for boot and collecting",)
     assert check(timeout="60s", ttl="6m").warnings == ()
+    (told,) = check(timeout="60s", ttl="6m", keep_on_failure="7m").warnings
+    assert told == "keep-on-failure: the VM's ttl of 6m ends it before that"
 
 
 def test_a_secret_that_is_too_short_to_mask_is_a_warning() -> None:
@@ -119,6 +121,7 @@ def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
         ({"memory": "1MiB"}, "memory: 1MiB is too little (at least 256.0 MiB)"),
         ({"disk": "lots"}, "disk: 'lots' is not a size"),
         ({"queue_timeout": "x"}, "queue-timeout: 'x' is not a duration"),
+        ({"keep_on_failure": "0s"}, "keep-on-failure: 0s keeps nothing"),
         ({"keep_on_failure": "x"}, "keep-on-failure: 'x' is not a duration"),
         ({"idempotency_key": ""}, "idempotency-key: '' cannot be one"),
         ({"env": {"T": "1"}, "secrets": {"T": b"1"}}, "secret: T is set with env too"),
@@ -178,3 +181,9 @@ def test_secrets_that_cannot_be(tmp_path: Path, said: str, message: str) -> None
         submission.secrets([said], {"EMPTY": "", "1A": "x"}, tmp_path)
     assert str(caught.value).startswith(message)
     assert "value" not in str(caught.value) or said == "A=value"
+
+
+def test_a_bootstrap_needs_a_network() -> None:
+    assert check(image="ami-1", bootstrap=True).spec.bootstrap
+    with pytest.raises(ConfigError, match="bootstrap: .* network is none"):
+        check(image="ami-1", bootstrap=True, network="none")

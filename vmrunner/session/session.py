@@ -273,7 +273,7 @@ class Session:
             self._reporter.event("artifact_missing", glob=glob)
         if missing and not verdict.message:
             names = ", ".join(map(repr, missing))
-            return replace(verdict, message=f"artifacts: {names} matched nothing")
+            return replace(verdict, message=f"artifacts: {names} matched nothing in /work")
         return verdict
 
     def _wanted(self, verdict: Verdict) -> list[str]:
