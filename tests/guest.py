@@ -10,12 +10,15 @@ import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
+
+from vmrunner.session.frames import Ended, Event, Frames, Log
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,11 +26,12 @@ SUPERVISOR = """#!{python}
 import os, sys
 sys.path.insert(0, {root!r})
 os.environ["PATH"] = {programs!r} + ":" + os.environ["PATH"]
-from vmrunner.guest import artifacts, build, docker, follow, supervisor
+from vmrunner.guest import artifacts, build, docker, follow, pulling, supervisor
 from vmrunner.guest.state import Place
 docker.SOCKET = {socket!r}
 build.TERM_GRACE = 1.0
 build.STARTS = {starts}
+pulling.PAUSE = 0.0
 follow.DEAD_AFTER = 3.0
 sys.exit(supervisor.main(sys.argv[1:], Place({run!r}, {lib!r}), {work!r}))
 """
@@ -150,6 +154,26 @@ def job(*scripts: str, **changes: Any) -> bytes:
     return json.dumps({**order, **changes}).encode()
 
 
+class Followed:
+    """All that came out of one `start` or `follow`."""
+
+    def __init__(self, output: bytes, *, offset: int = 0, steps: int = 9) -> None:
+        frames = Frames(offset=offset, steps=steps, log_bytes=256 << 20)
+        self.frames = list(frames.feed(output))
+        self.log = b"".join(frame.data for frame in self.frames if isinstance(frame, Log))
+        self.events = [frame for frame in self.frames if isinstance(frame, Event)]
+        self.ended = next((frame for frame in self.frames if isinstance(frame, Ended)), None)
+
+    def at(self, kind: str) -> list[int]:
+        return [event.offset for event in self.events if event.kind == kind]
+
+
+def start(guest: Guest, order: bytes, epoch: int = 1) -> Followed:
+    done = guest.call("start", "0", "0", stdin=order, epoch=epoch)
+    assert done.returncode == 0, (done.stderr, guest.errors)
+    return Followed(done.stdout)
+
+
 class Dockerd:
     """The calls that the supervisor makes, for one container."""
 
@@ -162,6 +186,15 @@ class Dockerd:
         self.wait_bodies: list[bytes] = []  # what the next waits are told instead
         self.dies_at_inspect = False  # after the head of its answer
         self.slow_kills = 0  # how often it still says that a kill had no effect
+        self.mute: list[str] = []  # calls that it does once, and nobody hears of it
+        self.deaf: list[str] = []  # calls that it does not even do, once
+        self.registry: list[str] = []  # images that it can pull
+        self.pulls: list[dict[str, str]] = []  # what it was asked to pull
+        self.pull_errors: list[tuple[int, str]] = []  # how the next pulls end; 0: in mid-answer
+        self.may_pull = threading.Event()  # until then a pull goes on and on
+        self.may_pull.set()
+        self.hung_up = threading.Event()  # somebody did while it pulled
+        self._closed = threading.Event()
         docker = self
 
         class Handler(socketserver.StreamRequestHandler):
@@ -173,6 +206,9 @@ class Dockerd:
                     size = int(value) if name.lower() == b"content-length" else size
                 body = self.rfile.read(size)
                 with suppress(BrokenPipeError):
+                    if path.startswith("/images/create?"):
+                        docker.pull(dict(parse_qsl(path.partition("?")[2])), self.wfile.write)
+                        return
                     if path.endswith("/wait") and docker.created:  # its head comes at once
                         self.wfile.write(b"HTTP/1.0 200 X\r\n\r\n")
                         if docker.wait_bodies:
@@ -192,11 +228,26 @@ class Dockerd:
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
         name = path.partition("?")[0]
+        call = name.rpartition("/")[2]
+        if call in self.deaf:
+            self.deaf.remove(call)
+            self._closed.wait()
+            return 500, {"message": "closed"}
+        try:
+            return self._answer(method, name, body)
+        finally:
+            if call in self.mute:
+                self.mute.remove(call)
+                self._closed.wait()
+
+    def _answer(self, method: str, name: str, body: bytes) -> tuple[int, Any]:
         if name == "/images/json":
             return 200, [{"RepoTags": [image]} for image in self.images]
         if name == "/containers/create":
             wish = json.loads(body)
-            if wish["Image"] not in self.images:
+            if self.created:
+                return 409, {"message": "Conflict. The container name is already in use"}
+            if _full(wish["Image"]) not in self.images:
                 return 404, {"message": f"No such image: {wish['Image']}"}
             self.created.append(wish)
             return 201, {"Id": "c0ffee"}
@@ -210,9 +261,32 @@ class Dockerd:
             return 200, {"Id": "c0ffee", "State": {"Pid": 0, "OOMKilled": self.oom_killed}}
         if name.endswith("/kill"):
             return self._kill()
-        assert name.endswith("/wait"), (method, path)
+        assert name.endswith("/wait"), (method, name)
         code = self.process.wait() if self.process else 0
         return 200, {"StatusCode": 128 - code if code < 0 else code}
+
+    def pull(self, wish: dict[str, str], write: Callable[[bytes], object]) -> None:
+        """Docker's stream: a status at once, progress, and an error where there is one."""
+        self.pulls.append(wish)
+        image = wish["fromImage"] + (f":{wish['tag']}" if "tag" in wish else "")
+        status, error = self.pull_errors.pop(0) if self.pull_errors else (200, "")
+        if not error and image not in self.registry:
+            status, error = 404, f"manifest for {image} not found:\nmanifest unknown"
+        if status >= 400:
+            write(f"HTTP/1.0 {status} X\r\n\r\n".encode() + _line({"message": error}))
+            return
+        write(b"HTTP/1.0 200 X\r\n\r\n" + _line({"status": f"Pulling from {image}"}))
+        try:
+            while not self.may_pull.wait(0.02):
+                write(_line({"status": "Downloading", "progress": "[==>   ]"}))
+        except ConnectionError:
+            self.hung_up.set()
+            return
+        if error:
+            write(_line({"errorDetail": {"message": error}, "error": error}) if status else b"")
+            return
+        self.images.append(image)
+        write(_line({"status": f"Status: Downloaded newer image for {image}"}))
 
     def _start(self) -> tuple[int, Any]:
         if self.start_error:
@@ -240,9 +314,19 @@ class Dockerd:
         return 204, None
 
     def close(self) -> None:
+        self._closed.set()
+        self.may_pull.set()
         if self.process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         self._server.shutdown()
         self._server.server_close()
+
+
+def _line(word: Mapping[str, Any]) -> bytes:
+    return json.dumps(word).encode() + b"\r\n"
+
+
+def _full(image: str) -> str:
+    return image if ":" in image.rpartition("/")[2] else f"{image}:latest"

@@ -2,7 +2,8 @@
 command line and the API: the parts are joined through `Wiring`, as in production.
 
 A step's lines: `say TEXT` · `hex BYTES` · `sleep SECONDS` · `deaf SECONDS` (to any wish)
-· `until FILE` (exists) · `exit CODE` · `artifact PATH TEXT` · `lose` (the VM).
+· `until FILE` (exists) · `pull FILE` (first, the container's image, until FILE exists)
+· `exit CODE` · `artifact PATH TEXT` · `lose` (the VM).
 `python -m tests.scripted ARGS` is its command line.
 """
 
@@ -57,8 +58,12 @@ class Scripted:
 
     def _steps(self) -> Verdict:
         for number, step in enumerate(self._job.build.spec.steps):
-            self._reporter.event("step_started", step=number, offset=self._offset)
             lines = step.run.splitlines() if step.run is not None else [" ".join(step.argv)]
+            while lines and lines[0].startswith("pull "):
+                self._reporter.event("pulling", offset=self._offset)
+                self._line("until", lines.pop(0).partition(" ")[2])
+                self._reporter.event("container", offset=self._offset)
+            self._reporter.event("step_started", step=number, offset=self._offset)
             for line in lines:
                 verdict = self._line(*line.partition(" ")[::2])
                 if self._stopped.is_set():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import signal
 import time
@@ -52,6 +53,17 @@ def test_the_second_signal_leaves_at_once_and_says_what_ends_the_vm(home: Home) 
     assert run.returncode == 130
     (build,) = home.builds()
     assert f"leaving {build.id}: its VM ends with the next `vmrunner reap`, at" in err.decode()
+
+
+def test_a_pull_of_the_containers_image_is_told_and_timed(home: Home) -> None:
+    pulled = home.root / "pulled"
+    run = home.start("run", "--container", "python:3", *home.job(f"pull {pulled}", "say hello"))
+    read_until(run, b"pulling container image python:3")
+    pulled.touch()
+    out, _ = finish(run)
+    assert (run.returncode, out) == (0, b"hello\n")
+    _, shown, _ = home.run("show", home.builds()[0].id)
+    assert re.search(rb"\n +[0-9.]+m?s  pulled  python:3\n", shown), shown
 
 
 def test_a_signal_while_nothing_was_submitted_ends_it(home: Home) -> None:

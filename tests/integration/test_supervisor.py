@@ -11,29 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest import Guest, booted, job
+from tests.guest import Followed, Guest, booted, job, start
 from tests.sshd import wait_for
-from vmrunner.session.frames import Ended, Event, Frames, Log
-
-
-class Followed:
-    """All that came out of one `start` or `follow`."""
-
-    def __init__(self, output: bytes, *, offset: int = 0, steps: int = 9) -> None:
-        frames = Frames(offset=offset, steps=steps, log_bytes=256 << 20)
-        self.frames = list(frames.feed(output))
-        self.log = b"".join(frame.data for frame in self.frames if isinstance(frame, Log))
-        self.events = [frame for frame in self.frames if isinstance(frame, Event)]
-        self.ended = next((frame for frame in self.frames if isinstance(frame, Ended)), None)
-
-    def at(self, kind: str) -> list[int]:
-        return [event.offset for event in self.events if event.kind == kind]
-
-
-def start(guest: Guest, order: bytes, epoch: int = 1) -> Followed:
-    done = guest.call("start", "0", "0", stdin=order, epoch=epoch)
-    assert done.returncode == 0, (done.stderr, guest.errors)
-    return Followed(done.stdout)
+from vmrunner.session.frames import Ended, Frames, Log
 
 
 def test_steps_run_in_order_and_each_knows_its_part_of_the_log(guest: Guest) -> None:

@@ -101,6 +101,12 @@ def test_events_and_log_are_bounded() -> None:
         list(frames().feed(much))
 
 
+def test_a_pull_is_told_without_anything_that_the_vm_says_of_it() -> None:
+    assert list(frames().feed(event(0, "pulling", 0, image="x", step=7))) == [
+        Event("pulling", 0, {})
+    ]
+
+
 def test_another_connection_goes_on_in_the_middle() -> None:
     parser = frames()
     list(parser.feed(event(0, "container", 0) + log(0, b"hello") + b"L 5 1000\nha"))

@@ -93,6 +93,8 @@ class Attendant:
         self._status = Status(live=live and talk, may_draw=lambda: sink.at_start, now=time.time)
         self._cancelled = False
         self._why = ""
+        self._heard = 0  # events
+        self._begun = 0  # the attempt whose container is there
         self._deadline: float | None = None
         self._build = ""
 
@@ -143,6 +145,19 @@ class Attendant:
             if why and why != self._why:
                 output.say(f"it waits: {why}")
             self._why = why or self._why
+            self._tell_of_pull(row)
+
+    def _tell_of_pull(self, row: Build) -> None:
+        """Say it when the steps wait for the container's image: that may take minutes."""
+        if row.state is not BuildState.RUNNING or self._begun == row.attempt:
+            return
+        events = self._try(lambda: self._ledger.events.list(row.id, after=self._heard))
+        kinds = {event.kind for event in events if event.data.get("attempt") == row.attempt}
+        self._heard = events[-1].seq if events else self._heard
+        if kinds & {"container", "step_started"}:
+            self._begun = row.attempt
+        elif "pulling" in kinds:
+            output.say(f"pulling container image {row.spec.container}: it is not in the VM image")
 
     def _try(self, work: Callable[[], T]) -> T:
         """Do what needs the ledger. One that is away is waited for, unless the user leaves."""

@@ -138,7 +138,7 @@ def _describe(shell: Shell, row: Build) -> None:
 
 
 def _steps(shell: Shell, row: Build) -> list[str]:
-    """What each step did, as far as the events say."""
+    """What each step did, and the pull before them, as far as the events say."""
     from vmrunner import units
     from vmrunner.cli.views import short
 
@@ -146,8 +146,11 @@ def _steps(shell: Shell, row: Build) -> list[str]:
     lines = []
     for event in shell.ledger.events.list(row.id):
         step = event.data.get("step")
-        if event.kind == "step_started":
+        if event.kind in ("pulling", "step_started"):
             begun[step] = event.time
+        elif event.kind == "container" and step in begun:  # None: what was pulled is no step
+            took = units.span(event.time - begun[step])
+            lines.append(f"{took:>8}  pulled  {row.spec.container}")
         elif event.kind == "step_ended" and isinstance(step, int) and step in begun:
             titles = [step_.title for step_ in row.spec.steps]
             title = titles[step] if 0 <= step < len(titles) else str(step)

@@ -8,19 +8,18 @@ timeouts, and in the end writes one event `ended` with reason and exit code.
 from __future__ import annotations
 
 import array
-import base64
 import fcntl
 import os
 import select
-import shlex
-import signal
 import socket
 import termios
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from . import docker
+from . import docker, pulling
+from .cgroup import Cgroup
 from .state import Events, Place, Spool, clock
 
 READ = 1 << 20
@@ -30,38 +29,6 @@ KILL_GRACE = 60.0  # from KILL to "it will not die"
 DOCKER_RETRIES = 30  # seconds that a restarting dockerd is waited for
 STARTS = 20  # of `run` in the life of a VM
 DISK_LOW = 32 << 20  # bytes free on the work directory's disk that count as full
-
-
-def fill_box(place: Place, job: dict[str, Any], source: str) -> None:
-    """Write all that the container sees: the driver, FIFOs, steps, environment, secrets."""
-    secrets = {name: base64.b64decode(value) for name, value in job["secrets"].items()}
-    plain = {name: value.encode() for name, value in job["env"].items()}
-    with open(source, "rb") as file:
-        driver = file.read()
-    files = {"driver.sh": driver, "env": exports({**plain, **secrets})}
-    for number, step in enumerate(job["steps"]):
-        env = {name: value.encode() for name, value in step["env"].items()}
-        files[f"{number}.env"] = exports(env)
-        files[f"{number}.sh"] = step["script"].encode()
-    for name, data in files.items():
-        with open(f"{place.box}/{name}", "wb") as file:
-            file.write(data)
-    for name, data in secrets.items():
-        with open(f"{place.secrets}/{name}", "wb") as file:
-            file.write(data)
-    for name in ("log", "control", "answers"):
-        if not os.path.exists(f"{place.box}/{name}"):
-            os.mkfifo(f"{place.box}/{name}")
-        os.chmod(f"{place.box}/{name}", 0o666)
-
-
-def exports(env: dict[str, bytes]) -> bytes:
-    """Shell lines that set an environment, whatever bytes the values hold."""
-    lines = []
-    for name, value in env.items():
-        quoted = b"'" + value.replace(b"'", b"'\\''") + b"'"
-        lines.append(b"export " + shlex.quote(name).encode() + b"=" + quoted + b"\n")
-    return b"".join(lines)
 
 
 def _received(connection: socket.socket) -> bytes:
@@ -94,8 +61,7 @@ class Build:
         self._control = self._fifo("control")
         self._answers = self._fifo("answers")
         self._heard = b""  # a control line that is not whole yet
-        self._id = ""  # the container's
-        self._pid = 0  # the driver's, as the VM sees it
+        self._cgroup = Cgroup()
         self._disk_low = False
         self._why = ""  # why we end it ourselves
         self._kill_at = 0.0
@@ -109,7 +75,8 @@ class Build:
 
     def _recall(self, event: dict[str, Any]) -> None:
         """Where we are, after one more event: ours just now or an earlier process's."""
-        if event["kind"] == "container":
+        pulled = self._events.last("pulling") is not None
+        if event["kind"] == "pulling" or (event["kind"] == "container" and not pulled):
             self._began = event["clock"]
         elif event["kind"] == "step_started":
             self._now = event
@@ -132,8 +99,12 @@ class Build:
         if self._events.last("ended"):
             return
         try:
+            if not self._place.was_started() and not self._create():
+                name = self._job["container"]
+                self._end(self._why, None, f"container image {name} was being pulled")
+                return
             if self._place.claim(self._job["attempt"]):
-                self._create()
+                self._start()
             else:
                 self._answer("again")
             code = self._watch()
@@ -142,11 +113,44 @@ class Build:
         else:
             self._end(*self._verdict(code))
 
-    def _create(self) -> None:
+    def _create(self) -> bool:
+        """Have Docker make the container, of an image that may have to be pulled first. False:
+        the build had to end before. Nothing of it runs yet, so whoever comes after a process
+        that died here begins again."""
         body = docker.container(
             self._job, box=self._place.box, secrets=self._place.secrets, work=self._work
         )
-        docker.call("POST", f"/containers/create?name={docker.NAME}", body, timeout=120)
+        pull = pulling.Pull(self._job["container"])
+        while True:
+            try:
+                docker.create(body)
+            except docker.DockerError as error:
+                if self._job["network"] == "none" or not pulling.missing(error):
+                    raise
+            else:
+                return True
+            pull.check()
+            if not self._pull(pull):
+                return False
+
+    def _pull(self, pull: pulling.Pull) -> bool:
+        """One try of it. False: the build must end."""
+        if self._events.last("pulling") is None:
+            self._add("pulling")
+        again = clock() + pulling.PAUSE
+        for _ in self._attend(None) if pull.tried else ():
+            if self._must_end():
+                return False
+            if clock() >= again:
+                break
+        with suppress(docker.DockerError), pull.ask() as connection:  # `check` has its words
+            for part in self._attend(connection):
+                pull.hear(part)
+                if not part and self._must_end():
+                    return False
+        return True
+
+    def _start(self) -> None:
         docker.call("POST", f"/containers/{docker.NAME}/start", timeout=120)
         self._add("container")
 
@@ -159,9 +163,12 @@ class Build:
         """Reason, exit code and message for a container that could not be started."""
         name = self._job["container"]
         text = str(error)
-        if error.status == 404 and "image" in text:
+        if isinstance(error, pulling.NotPulled) or pulling.missing(error):
             have = ", ".join(docker.images()) or "none"
-            return "image", None, f"container image {name} is not in this VM image; it has: {have}"
+            absent = f"container image {name} is not in this VM image"
+            if not isinstance(error, pulling.NotPulled):
+                return "image", None, f"{absent}; it has: {have}"
+            return "image", None, f"{absent} (it has: {have[:300]}) and cannot be pulled: {text}"
         if "/bin/sh" in text and ("no such file" in text or "not found" in text):
             return "image", None, f"container image {name} has no /bin/sh, which steps need"
         what = "did not start" if self._events.last("container") is None else "was lost"
@@ -182,30 +189,40 @@ class Build:
         raise AssertionError("the last try returns or raises")
 
     def _follow(self) -> int | None:
-        poll = select.poll()
         with docker.send("POST", f"/containers/{docker.NAME}/wait") as exit_wait:
-            exit_wait.settimeout(None)
             response = b""  # its head comes at once, its body when the container has ended
-            for fd in (self._log, self._control, exit_wait.fileno()):
-                poll.register(fd, select.POLLIN)
-            looked = 0.0
-            while True:
-                ready = {fd for fd, _ in poll.poll(TICK * 1000)}
-                if self._control in ready:
-                    self._hear()
-                if self._log in ready:
-                    self._copy(READ)
-                if exit_wait.fileno() in ready and (part := _received(exit_wait)):
-                    response += part
-                elif exit_wait.fileno() in ready:
-                    code = _exit_code(response)
-                    while self._copy(READ):
-                        pass
-                    return code
-                if clock() - looked >= TICK or self._control in ready:
-                    looked = clock()
-                    if not self._look(looked):
-                        return None
+            for part in self._attend(exit_wait):
+                response += part
+                if not part and not self._look(clock()):
+                    return None
+        code = _exit_code(response)
+        while self._copy(READ):
+            pass
+        return code
+
+    def _attend(self, answer: socket.socket | None) -> Iterator[bytes]:
+        """The parts of Docker's answer as they come, and nothing in between when it is time to
+        look at timeouts and wishes. The FIFOs are minded meanwhile."""
+        poll = select.poll()
+        poll.register(self._log, select.POLLIN)
+        poll.register(self._control, select.POLLIN)
+        if answer is not None:
+            answer.settimeout(None)
+            poll.register(answer, select.POLLIN)
+        looked = 0.0
+        while True:
+            ready = {fd for fd, _ in poll.poll(TICK * 1000)}
+            if self._control in ready:
+                self._hear()
+            if self._log in ready:
+                self._copy(READ)
+            if answer is not None and answer.fileno() in ready:
+                if not (part := _received(answer)):
+                    return
+                yield part
+            if clock() - looked >= TICK or self._control in ready:
+                looked = clock()
+                yield b""
 
     def _copy(self, most: int) -> int:
         """Move up to `most` bytes from the FIFO to the spool; how many it was."""
@@ -242,7 +259,7 @@ class Build:
         if words == ["start", str(self._next)] and self._now is None and there:
             self._add("step_started", step=self._next)
         elif words[:2] == ["end", str(self._next)] and self._now is not None and len(words) == 3:
-            kills = self._count_oom_kills()
+            kills = self._cgroup.count_oom_kills()
             self._add(
                 "step_ended",
                 step=self._next,
@@ -267,7 +284,7 @@ class Build:
             if self._why:
                 self._kill_at = now + TERM_GRACE
                 self._answer("stop")
-                self._terminate()
+                self._cgroup.terminate()
         elif self._killed_at and now > self._killed_at + KILL_GRACE:
             return False
         elif now >= self._kill_at:
@@ -279,16 +296,17 @@ class Build:
     def _kill(self) -> None:
         """All at once. Docker refuses when it is gone already, and when so much had to die that no
         end was seen in time: either is found out by whoever waits for the end."""
-        with (
-            suppress(OSError),
-            open(f"{self._cgroup()}/cgroup.kill", "w", encoding="utf-8") as file,
-        ):
-            file.write("1")
+        self._cgroup.kill()
         try:
             docker.call("POST", f"/containers/{docker.NAME}/kill?signal=KILL")
         except docker.DockerError as error:
             if not error.status:
                 raise
+
+    def _must_end(self) -> bool:
+        """Before the container is there: whether it is not wanted any more."""
+        self._why = self._reason_to_stop(clock())
+        return bool(self._why)
 
     def _reason_to_stop(self, now: float) -> str:
         if wish := self._place.read("cancel").strip():
@@ -307,40 +325,6 @@ class Build:
         """Bytes, with those that are reserved for root: the build is root."""
         disk = os.statvfs(self._work)
         return disk.f_bfree * disk.f_frsize
-
-    def _cgroup(self) -> str:
-        """The directory of the container's own cgroup. Raises OSError where there is none."""
-        try:
-            if not self._pid:
-                found = docker.inspect()
-                self._id, self._pid = str(found["Id"]), int(found["State"]["Pid"])
-            with open(f"/proc/{self._pid}/cgroup", encoding="utf-8") as file:
-                path = file.read().strip().rpartition("::")[2]
-        except (docker.DockerError, KeyError, TypeError, ValueError) as error:
-            raise FileNotFoundError("no cgroup can be found") from error
-        if self._id not in path:
-            raise FileNotFoundError("the container has no cgroup of its own")
-        return f"/sys/fs/cgroup{path}"
-
-    def _in_cgroup(self, name: str) -> list[str]:
-        """Lines of a file in the container's cgroup; none when it cannot be read."""
-        try:
-            with open(f"{self._cgroup()}/{name}", encoding="utf-8") as file:
-                return file.read().splitlines()
-        except OSError:
-            return []
-
-    def _count_oom_kills(self) -> int:
-        """Processes of the container that the kernel killed for want of memory."""
-        counts = dict(line.split() for line in self._in_cgroup("memory.events"))
-        return int(counts.get("oom_kill", 0))
-
-    def _terminate(self) -> None:
-        """TERM to all processes of the build. The driver, pid 1, is told to stop instead."""
-        for pid in map(int, self._in_cgroup("cgroup.procs")):
-            if pid != self._pid:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
 
     # --- death -----------------------------------------------------------------------------
 

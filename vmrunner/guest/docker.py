@@ -80,6 +80,15 @@ def decoded(response: bytes) -> Any:
     return value
 
 
+def create(body: dict[str, Any]) -> None:
+    """Make the container, unless there is one: a process that died may have had it made."""
+    try:
+        call("POST", f"/containers/create?name={NAME}", body, timeout=120)
+    except DockerError as error:
+        if error.status != 409:
+            raise
+
+
 def inspect() -> dict[str, Any]:
     """What Docker knows of the container."""
     found = call("GET", f"/containers/{NAME}/json")

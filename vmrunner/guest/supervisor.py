@@ -80,8 +80,8 @@ class Ask:
 
 
 def unpack(ask: Ask) -> int:
-    """Replace the work directory by a tar on stdin."""
-    if ask.place.was_started():
+    """Replace the work directory by a tar on stdin, until a job came that needs it."""
+    if ask.place.was_started() or ask.place.job():
         return OTHER_ATTEMPT
     wake_docker()
     run("rm", "-rf", ask.work)
@@ -112,7 +112,7 @@ def start(ask: Ask) -> int:
 
 def prepare(place: Place, job: dict[str, object], work: str) -> None:
     """All that a build needs in this VM, before anything of it runs."""
-    from .build import fill_box
+    from .box import fill_box
 
     wake_docker()
     run("nft", "-f", "-", text=NO_METADATA)

@@ -137,7 +137,7 @@ class Frames:
         if kind == "step_ended":
             data["exit_code"] = _integer(event, "exit_code", 0, 255)
             data["seconds"] = _seconds(event.get("seconds"))
-        elif kind not in ("container", "log_full", "step_started"):
+        elif kind not in ("pulling", "container", "log_full", "step_started"):
             raise Lie(f"the VM sent an event of unknown kind {kind[:40]!r}")
         return Event(kind, offset, data)
 

@@ -1,0 +1,42 @@
+"""What the container sees of us at /vmrunner and /run/secrets."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shlex
+from typing import Any
+
+from .state import Place
+
+
+def fill_box(place: Place, job: dict[str, Any], source: str) -> None:
+    """Write all that the container sees: the driver, FIFOs, steps, environment, secrets."""
+    secrets = {name: base64.b64decode(value) for name, value in job["secrets"].items()}
+    plain = {name: value.encode() for name, value in job["env"].items()}
+    with open(source, "rb") as file:
+        driver = file.read()
+    files = {"driver.sh": driver, "env": exports({**plain, **secrets})}
+    for number, step in enumerate(job["steps"]):
+        env = {name: value.encode() for name, value in step["env"].items()}
+        files[f"{number}.env"] = exports(env)
+        files[f"{number}.sh"] = step["script"].encode()
+    for name, data in files.items():
+        with open(f"{place.box}/{name}", "wb") as file:
+            file.write(data)
+    for name, data in secrets.items():
+        with open(f"{place.secrets}/{name}", "wb") as file:
+            file.write(data)
+    for name in ("log", "control", "answers"):
+        if not os.path.exists(f"{place.box}/{name}"):
+            os.mkfifo(f"{place.box}/{name}")
+        os.chmod(f"{place.box}/{name}", 0o666)
+
+
+def exports(env: dict[str, bytes]) -> bytes:
+    """Shell lines that set an environment, whatever bytes the values hold."""
+    lines = []
+    for name, value in env.items():
+        quoted = b"'" + value.replace(b"'", b"'\\''") + b"'"
+        lines.append(b"export " + shlex.quote(name).encode() + b"=" + quoted + b"\n")
+    return b"".join(lines)

@@ -1,0 +1,56 @@
+"""The container's cgroup: its processes, and what the kernel did to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+from . import docker
+
+
+class Cgroup:
+    """Found when it is first needed. Where there is none, nothing is in it."""
+
+    def __init__(self) -> None:
+        self._id = ""  # the container's
+        self._pid = 0  # the driver's, as the VM sees it
+
+    def count_oom_kills(self) -> int:
+        """Processes of the container that the kernel killed for want of memory."""
+        counts = dict(line.split() for line in self._lines("memory.events"))
+        return int(counts.get("oom_kill", 0))
+
+    def terminate(self) -> None:
+        """TERM to all processes of the build. The driver, pid 1, is told to stop instead."""
+        for pid in map(int, self._lines("cgroup.procs")):
+            if pid != self._pid:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """All at once."""
+        with suppress(OSError), open(f"{self._path()}/cgroup.kill", "w", encoding="utf-8") as file:
+            file.write("1")
+
+    def _path(self) -> str:
+        """The directory of the container's own cgroup. Raises OSError where there is none."""
+        try:
+            if not self._pid:
+                found = docker.inspect()
+                self._id, self._pid = str(found["Id"]), int(found["State"]["Pid"])
+            with open(f"/proc/{self._pid}/cgroup", encoding="utf-8") as file:
+                path = file.read().strip().rpartition("::")[2]
+        except (docker.DockerError, KeyError, TypeError, ValueError) as error:
+            raise FileNotFoundError("no cgroup can be found") from error
+        if self._id not in path:
+            raise FileNotFoundError("the container has no cgroup of its own")
+        return f"/sys/fs/cgroup{path}"
+
+    def _lines(self, name: str) -> list[str]:
+        """Lines of a file in the container's cgroup; none when it cannot be read."""
+        try:
+            with open(f"{self._path()}/{name}", encoding="utf-8") as file:
+                return file.read().splitlines()
+        except OSError:
+            return []
