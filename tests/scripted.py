@@ -43,6 +43,10 @@ class Scripted:
         say = self._reporter
         say.state(BuildState.CONNECTING)
         say.state(BuildState.PREPARING)
+        first = self._job.build.spec.steps[0].argv
+        if first[:1] == ("source",):
+            say.busy()
+            self._line("until", first[1])
         say.steps_started()
         say.state(BuildState.RUNNING)
         verdict = self._steps()
@@ -89,6 +93,8 @@ class Scripted:
             self._stopped.wait(float(rest))
         elif word == "deaf":
             threading.Event().wait(float(rest))
+        elif word == "source":
+            pass  # it went in before the steps
         elif word == "until":
             while not Path(rest).exists() and not self._stopped.wait(0.02):
                 pass

@@ -108,6 +108,7 @@ class Recorder:
         self.offset = 0
         self.batches = 0
         self.starts = 0
+        self.busy = False  # before the steps
         self.owner: Recorder.At | None = None
 
     def at(self) -> At:
@@ -131,6 +132,11 @@ class Recorder:
             record = self._check()
             if to not in record.states:
                 record.states.append(to)
+
+        def busy(self) -> None:
+            record = self._check()
+            assert record.states[-1] is BuildState.PREPARING
+            record.busy = True
 
         def log(self, offset: int, data: bytes) -> None:
             record = self._check()

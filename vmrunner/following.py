@@ -96,17 +96,25 @@ class Pen:
         """Move on. Where the build is already, or was before a take-over, is not said again."""
         if _ORDER[to] <= _ORDER[self._state]:
             return
+        self._move(to, INSTANCE_IN.get(to))
+        self._state = to
+        self._desk.wake()
+
+    def _move(self, to: BuildState, instance_to: InstanceState | None) -> None:
         self._patiently(
             lambda: self._desk.ledger.builds.advance(
                 self._build.id,
                 epoch=self._build.epoch,
                 to=to,
                 now=self._desk.now(self._instance),
-                instance_to=INSTANCE_IN.get(to),
+                instance_to=instance_to,
             )
         )
-        self._state = to
-        self._desk.wake()
+
+    def busy(self) -> None:
+        """A large source may be longer on its way than a VM may be ready and unused."""
+        if self._state is BuildState.PREPARING:
+            self._move(self._state, InstanceState.BUSY)
 
     def log(self, offset: int, data: bytes) -> None:
         """Store log bytes; `offset` is where their raw bytes end. Never stores them twice."""

@@ -105,6 +105,22 @@ def test_sighup_does_not_drop_a_provider_with_open_vms(
         until(lambda: "read again; providers: next\n" in said(home))
 
 
+def test_a_vm_that_gets_a_large_source_is_not_taken_for_an_idle_one(
+    home: Path, cli: Cli, cloud: FileCloud
+) -> None:
+    """It may take longer than a VM may be ready."""
+    with serving(home, cli):
+        cli("run", "-d", "--", "source", str(home / "sent"))
+        until(lambda: [vm["state"] for vm in cli("vm", "ls", "-o", "json").items] == ["busy"])
+        assert [build["state"] for build in cli("ps", "-o", "json").items] == ["preparing"]
+        cloud.advance(1200)
+        assert cli("reap", "-o", "json").items == []
+        (home / "sent").touch()
+        until(lambda: cli("ps", "-o", "json").items == [])
+        (build,) = cli("ps", "-a", "-o", "json").items
+        assert build["result"] == "success"
+
+
 # --- SIGTERM -------------------------------------------------------------------------------------
 
 

@@ -39,6 +39,7 @@ def test_a_build_from_source_to_artifacts(world: World, tmp_path: Path) -> None:
         message="artifacts: '*.xml' matched nothing in /work",
     )
     assert world.log == b"hello"
+    assert world.record.busy
     assert (world.artifacts / "dist" / "out").read_text() == "HELLO"
     assert world.record.states == [
         BuildState.CONNECTING,

@@ -185,5 +185,5 @@ def test_secrets_that_cannot_be(tmp_path: Path, said: str, message: str) -> None
 
 def test_a_bootstrap_needs_a_network() -> None:
     assert check(image="ami-1", bootstrap=True).spec.bootstrap
-    with pytest.raises(ConfigError, match="bootstrap: .* network is none"):
+    with pytest.raises(ConfigError, match=r"bootstrap: .* network is none"):
         check(image="ami-1", bootstrap=True, network="none")

@@ -71,16 +71,19 @@ class Follower:
             data = os.pread(self._fd, min(PIECE, upto - self._offset), self._offset)
             if not data:
                 break
-            self._write(b"L %d %d\n" % (self._offset, len(data)) + data)
+            self._write(b"L %d %d\n" % (self._offset, len(data)), data)
             self._offset += len(data)
         return self._offset > begin
 
     def _event(self, event: dict[str, object]) -> None:
         data = json.dumps(event, separators=(",", ":")).encode()
-        self._write(b"E %d\n" % len(data) + data)
+        self._write(b"E %d\n" % len(data), data)
 
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
+    def _write(self, head: bytes, body: bytes) -> None:
+        sent = os.writev(self._out, (head, body)) - len(head)
+        if sent < 0:
+            body, sent = head[sent:] + body, 0
+        view = memoryview(body)[sent:]
         while view:
             view = view[os.write(self._out, view) :]
 

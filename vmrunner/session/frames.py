@@ -103,7 +103,8 @@ class Frames:
                 raise Lie("the VM sent an empty frame")
             if len(self._buffer) < end + 1 + size:
                 return
-            body = bytes(self._buffer[end + 1 : end + 1 + size])
+            with memoryview(self._buffer) as view:
+                body = bytes(view[end + 1 : end + 1 + size])
             del self._buffer[: end + 1 + size]
             yield self._log(_number(words[1], 1 << 60), body) if is_log else self._event(body)
 

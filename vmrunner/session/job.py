@@ -38,6 +38,9 @@ class Reporter(Protocol):
     def state(self, to: BuildState) -> None:
         """The build moved on. A state where it is or was already is nothing new."""
 
+    def busy(self) -> None:
+        """The VM works for the build from here on, while it is still being prepared."""
+
     def log(self, offset: int, data: bytes) -> None:
         """Masked bytes to be stored; `offset` is where the raw bytes ended in the VM's file."""
 

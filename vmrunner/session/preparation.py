@@ -45,6 +45,8 @@ class Preparation:
         refused: Callable[[ssh.Completed, str], NoReturn],
     ) -> None:
         """`refused` tells of a supervisor that did not do what it was told. Raises Lost, Over."""
+        if not (self._bootstrapped and self._unpacked):
+            self._reporter.busy()
         if not self._bootstrapped:
             done = connection.stream(command("status"), lambda _: None, pulse=self._patient(pulse))
             if done.exit_code == _FAILED:
