@@ -57,6 +57,8 @@ UsePAM no
 PermitRootLogin prohibit-password
 PasswordAuthentication no
 KbdInteractiveAuthentication no
+# What the user's own shell reads at each start is none of ours, and costs what it likes.
+SetEnv HOME={directory}
 MaxSessions 64
 MaxStartups 100:30:200
 """
