@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from vmrunner.images import disk, roots
+from vmrunner.images import disk, paxnames, roots
 from vmrunner.images.tools import Programs
 from vmrunner.providers.qemu import imagestore
 
@@ -57,6 +57,7 @@ def build(cache: Path) -> str:
         report=lambda *_: None,
         hooks=[f'--customize-hook=sh {mirror} "$1"'],
     )
+    paxnames.mark(root)
     disk.make(root, raw, SIZE, programs)
     disk.extract_kernel(root, home)
     disk.convert(raw, home / imagestore.DISK, programs)
