@@ -82,11 +82,6 @@ def _local(wiring: Wiring, spec: BuildSpec) -> Passed:
         raise _usable(error) from error
     if spec.bootstrap and image.supervisor:
         raise ConfigError(f"bootstrap: image {image.name!r} needs none", hint="leave it out")
-    if not spec.bootstrap and not image.supervisor:
-        raise ConfigError(
-            f"image: {image.name!r} is not vmrunner's: it has no supervisor",
-            hint="--bootstrap has the VM install one",
-        )
     _container(spec, image.name, image.containers)
     _host(wiring, spec)
     _offered(wiring, spec)

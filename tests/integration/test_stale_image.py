@@ -176,6 +176,23 @@ def test_breaking_it_off_leaves_nothing(run: Any, builder: Builder) -> None:
     assert_nothing(builder.root)
 
 
+def test_only_another_ones_image_is_bootstrapped(run: Any, builder: Builder) -> None:
+    cache = builder.root / "cache/vmrunner"
+    ours = image(cache, "ours", "feed0123456789abcdef")
+    manifest = json.loads((ours / "image.json").read_text()) | {"supervisor": {"supervisor": "x"}}
+    (ours / "image.json").write_text(json.dumps(manifest))
+    image(cache, "plain", "beef0123456789abcdef")
+    word = ("--bootstrap", "--network", "open")
+    for said in ((), ("--image", "ours")):
+        code, _, err = run(*said, *word, "--", "true")
+        assert code == 125
+        assert "bootstrap: " in err
+        assert "needs none (leave it out)" in err
+    code, build, err = run("--image", "plain", *word, "--", "true")
+    assert (code, err) == (0, "")
+    assert queued(builder.root) == [build]
+
+
 def test_a_named_old_image_is_used_with_a_warning(run: Any, builder: Builder) -> None:
     image(builder.root / "cache/vmrunner", "python", "feed0123456789abcdef")
     for name, fix in (("python", "build RECIPE.toml"), ("0123456789", "vmrunner image build")):

@@ -17,7 +17,15 @@ SUITE: Final = "trixie"
 SIZE: Final = 4 << 30
 PACKAGES: Final = [
     *("ca-certificates", "cloud-init", "dbus", "iproute2", "kmod", "linux-image-cloud-amd64"),
-    *("netbase", "netplan.io", "openssh-server", "systemd-resolved", "systemd-sysv", "udev"),
+    *(
+        "e2fsprogs",
+        "netbase",
+        "netplan.io",
+        "openssh-server",
+        "systemd-resolved",
+        "systemd-sysv",
+        "udev",
+    ),
 ]
 #: What a VM of it will want to install.
 WANTED: Final = "docker-cli docker.io iptables nftables"
