@@ -237,3 +237,58 @@ def test_nothing_remains(world: World) -> None:
         world.run("true", epoch=n + 1)
     world.proxy.cut()
     wait_for(lambda: threading.active_count() <= before[0] + 6)
+
+
+# --- an image that is not ours ---
+
+
+WAITING = """#!/bin/sh
+until [ -e {state}/ready ]; do
+    if [ -e {state}/failed ]; then cat {state}/failed >&2; exit 1; fi
+    sleep 0.1
+done
+exec {real} "$@"
+"""
+
+
+def waiting(world: World) -> Path:
+    """The VM bootstraps; the directory where it says how that ended."""
+    program, state = Path(world.guest.supervisor), world.guest.directory
+    real = program.rename(program.with_name("launcher"))
+    program.write_text(WAITING.format(state=state, real=real))
+    program.chmod(0o755)
+    return state
+
+
+def test_a_build_waits_for_the_bootstrap(world: World) -> None:
+    state = waiting(world)
+    running = Running(world.session("echo built", bootstrap=True))
+    wait_for(lambda: world.record.busy)
+    assert world.record.kinds() == []
+    (state / "ready").touch()
+    assert running.wait().exit_code == 0
+    assert world.record.kinds()[0] == "bootstrapped"
+    assert world.log == b"built\n"
+
+
+def test_a_bootstrap_that_fails_is_a_boot_that_failed(world: World) -> None:
+    (waiting(world) / "failed").write_text("bootstrap: E: Unable to locate package docker.io\n")
+    verdict = world.run("true", bootstrap=True)
+    assert (verdict.reason, verdict.lost) == (Reason.BOOT_FAILED, True)
+    assert verdict.message == "bootstrap: E: Unable to locate package docker.io"
+    assert world.record.starts == 0
+
+
+def test_a_bootstrap_has_an_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vmrunner.session.preparation.BOOTSTRAP", 0.5)
+    waiting(world)
+    verdict = world.run("true", bootstrap=True)
+    assert verdict.reason is Reason.BOOT_FAILED
+    assert "not bootstrapped within" in verdict.message
+
+
+def test_an_image_without_a_supervisor_is_told_as_what_it_is(world: World) -> None:
+    Path(world.guest.supervisor).unlink()
+    verdict = world.run("true")
+    assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
+    assert "--bootstrap" in verdict.message
