@@ -38,8 +38,8 @@ lint: setup
 
 soak: setup
 	.venv/bin/vmrunner image build
-	$(PYTEST) -m vm tests/vm/test_soak.py tests/vm/test_survival.py -rA --soak-builds 20 \
-	  --soak-parallel 4 --soak-kills 50 --soak-seed $$(date +%s) --survive-turns 10 \
+	$(PYTEST) -n 3 --dist load -m vm tests/vm/test_soak.py tests/vm/test_survival.py -rA \
+	  --soak-builds 20 --soak-parallel 4 --soak-kills 50 --soak-seed $$(date +%s) --survive-turns 10 \
 	  --survive-cut 60 --timeout 14400
 	$(PYTEST) -m long
 

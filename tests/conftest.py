@@ -8,7 +8,7 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--soak-builds", type=int, default=2, help="builds in a row in the soak test")
+    parser.addoption("--soak-builds", type=int, default=1, help="builds in a row in the soak test")
     parser.addoption("--soak-parallel", type=int, default=2, help="builds at once in the soak test")
     parser.addoption("--soak-kills", type=int, default=3, help="builds killed at random moments")
     parser.addoption("--soak-seed", type=int, default=1, help="of those moments")
