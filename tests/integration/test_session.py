@@ -281,10 +281,11 @@ def test_a_bootstrap_that_fails_is_a_boot_that_failed(world: World) -> None:
 
 def test_a_bootstrap_has_an_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vmrunner.session.preparation.BOOTSTRAP", 0.5)
-    waiting(world)
+    state = waiting(world)
     verdict = world.run("true", bootstrap=True)
     assert verdict.reason is Reason.BOOT_FAILED
     assert "not bootstrapped within" in verdict.message
+    (state / "failed").touch()  # no VM goes away here, and who waits in it would wait for ever
 
 
 def test_an_image_without_a_supervisor_is_told_as_what_it_is(world: World) -> None:
