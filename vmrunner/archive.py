@@ -38,7 +38,7 @@ class Caps:
 
     packed: int = 1 << 40  # bytes as they arrive, compressed or not
     unpacked: int = 2 << 30  # bytes of all files together
-    entries: int = 100_000  # files, links and directories, also those that paths only imply
+    entries: int = 150_000  # files, links and directories, also those that paths only imply
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,7 +208,8 @@ class _Tally:
         """One more on the disk: an entry, or a directory that an entry only names."""
         self._made += 1
         if self._made > self._caps.entries:
-            raise BadArchive(f"archive: more than {self._caps.entries} entries")
+            most = self._caps.entries
+            raise BadArchive(f"archive: more than {most} entries: pack them in the build")
 
 
 def _extract(reader: Reader, entry: Entry, root: int, tally: _Tally) -> None:
