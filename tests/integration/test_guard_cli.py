@@ -168,7 +168,7 @@ def test_install_mends_what_differs_and_says_so(aws: Amazon, run: Run, config: P
     client(aws, "lambda").update_function_configuration(FunctionName=NAME, Timeout=3)
     client(aws, "logs").put_retention_policy(logGroupName=f"/aws/lambda/{NAME}", retentionInDays=1)
     client(aws, "iam").put_role_policy(
-        RoleName=NAME, PolicyName="role", PolicyDocument=json.dumps(ALL)
+        RoleName=NAME, PolicyName="guard", PolicyDocument=json.dumps(ALL)
     )
     client(aws, "iam").update_assume_role_policy(
         RoleName=f"{NAME}-schedule", PolicyDocument=json.dumps(EC2_MAY)
@@ -224,7 +224,7 @@ def test_what_was_wished_once_stays_until_something_else_is_wished(aws: Amazon, 
         }
         assert set(states(run, 0).values()) == {"present"}
         parts(run, "install", "aws", code=0)
-    role = client(aws, "iam").get_role_policy(RoleName=NAME, PolicyName="role")
+    role = client(aws, "iam").get_role_policy(RoleName=NAME, PolicyName="guard")
     assert '"aws:ResourceTag/vmrunner:installation": "*"' in json.dumps(role["PolicyDocument"])
     parts(run, "install", "aws", "--region", "all", "--grace", "0s", "--this-installation", code=0)
     assert variables() == {

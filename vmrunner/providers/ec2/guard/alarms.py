@@ -61,6 +61,8 @@ def _silent(site: Site) -> Answer:
     succeeded = {"Id": "succeeded", "Expression": "invocations - errors", "ReturnData": True}
     counts = [_count(site, "Invocations"), _count(site, "Errors")]
     return {
+        "AlarmDescription": "The guard that ends vmrunner's overdue VMs has not succeeded for "
+        f"{SILENCE // 60} minutes: vmrunner guard status.",
         "ComparisonOperator": "LessThanThreshold",
         "EvaluationPeriods": SILENCE // EVERY,
         "DatapointsToAlarm": SILENCE // EVERY,
@@ -73,6 +75,8 @@ def _failing(site: Site) -> Answer:
     """Something cannot be read or ended."""
     return {
         **metric(site, "Errors"),
+        "AlarmDescription": "The guard that ends vmrunner's overdue VMs cannot read or end "
+        "something; its log says what.",
         "Statistic": "Sum",
         "Period": EVERY,
         "ComparisonOperator": "GreaterThanOrEqualToThreshold",

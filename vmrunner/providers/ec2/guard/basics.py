@@ -96,6 +96,7 @@ class Role:
         self._site = site
         self.name = name
         self.id = role
+        self._inline = document
         self._trust = site.policy(f"{document}-trust")
         self._policy = site.policy(document)
 
@@ -107,7 +108,7 @@ class Role:
         if role is None:
             return None
         policy = self._site.find(
-            api("iam", "get_role_policy"), RoleName=self.id, PolicyName=self.name
+            api("iam", "get_role_policy"), RoleName=self.id, PolicyName=self._inline
         )
         return {
             "trust": role["Role"]["AssumeRolePolicyDocument"],
@@ -135,10 +136,10 @@ class Role:
             self._site.call(
                 api("iam", "put_role_policy"),
                 RoleName=self.id,
-                PolicyName=self.name,
+                PolicyName=self._inline,
                 PolicyDocument=text(self._policy),
             )
 
     def remove(self) -> None:
-        self._site.find(api("iam", "delete_role_policy"), RoleName=self.id, PolicyName=self.name)
+        self._site.find(api("iam", "delete_role_policy"), RoleName=self.id, PolicyName=self._inline)
         self._site.call(api("iam", "delete_role"), RoleName=self.id)
