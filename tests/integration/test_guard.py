@@ -120,6 +120,28 @@ def test_of_everything_only_what_is_ours_and_expired_ends(aws: Amazon) -> None:
     assert {name for r in changed for name in r.all("InstanceId")} == expected  # none else is asked
 
 
+def test_what_the_driver_launched_ends_with_no_ledger_and_no_vmrunner(aws: Amazon) -> None:
+    """With the very tags of a launch, on demand and spot; and not a second too early."""
+    orders, furniture = [], left(aws)
+    for spot in (None, "only"):
+        provider = provider_of(aws, REGION, spot)
+        orders.append(order := make_order(provider))
+        provider.create(order)
+        provider.create(make_order(provider, installation=FOREIGN))
+    here = left(aws) - furniture
+    aws.clock.advance(max(order.deadline for order in orders) + GRACE - aws.cloud.now())
+    assert sweep(aws, max_ttl=None)["ended"] == []
+    assert left(aws) - furniture == here
+    aws.clock.advance(1)
+    report = sweep(aws, max_ttl=None)
+    assert {line["instance"] for line in report["ended"]} == {order.instance for order in orders}
+    assert report["failures"] == report["unreadable"] == []
+    assert {machine.tags["vmrunner:installation"] for machine in aws.cloud.alive} == {FOREIGN}
+    assert 2 * len(left(aws) - furniture) == len(here)
+    own = [r for r in aws.cloud.requests if r.action == "TerminateInstances"]
+    assert len(own) == 1  # both in one call
+
+
 def test_it_says_what_it_ended_and_the_next_pass_has_nothing_to_do(aws: Amazon) -> None:
     machine = launch(aws, tagged(aws, 700, instance="vm-x"))
     report = sweep(aws)
@@ -208,7 +230,8 @@ def test_a_disk_and_an_interface_in_use_are_left_until_they_are_free(aws: Amazon
     parts = [*young.backend.volumes, *young.backend.enis]
     for part in parts:
         young.backend.tags[part] = tagged(aws)
-    assert sweep(aws)["ended"] == []
+    report = sweep(aws)
+    assert report["ended"] == report["held"] == report["failures"] == []
     assert set(parts) <= left(aws)
 
 
