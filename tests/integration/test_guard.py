@@ -223,6 +223,8 @@ def test_every_kind_that_bills_ends_when_it_is_past(aws: Amazon) -> None:
     assert {line["kind"] for line in report["ended"]} >= set(mine) - {"spot_request"}
     assert not left(aws) & set(mine.values())
     assert set(theirs.values()) | set(inside.values()) <= left(aws)
+    asked = [r.params for r in aws.cloud.requests if r.action == "DescribeSnapshots"]
+    assert {params["Owner.1"] for params in asked} == {"self"}  # and not all the world's
 
 
 def test_a_disk_and_an_interface_in_use_are_left_until_they_are_free(aws: Amazon) -> None:
