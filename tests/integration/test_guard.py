@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import time
@@ -15,12 +14,11 @@ import pytest
 
 from deploy.aws import guard
 from tests.amazon import INSTALLATION, REGION, Amazon, amazon, make_order
-from vmrunner.providers.ec2.provider import Ec2Provider
-from vmrunner.testing.localcloud import INTERNAL, THROTTLED, Machine, Trouble
+from tests.expired import FOREIGN, GRACE, ec2, everything, launch, left, provider_of, tagged
+from vmrunner.testing.localcloud import INTERNAL, THROTTLED, Trouble
 
 FAR: Final = "us-east-2"
-FOREIGN: Final = "00000000-0000-4000-8000-00000000000f"
-MAX_TTL, GRACE = 14_400.0, 600.0
+MAX_TTL: Final = 14_400.0
 
 
 @pytest.fixture
@@ -42,37 +40,6 @@ def sweep(aws: Amazon, **more: Any) -> dict[str, Any]:
 
 def names(report: Mapping[str, Any], what: str = "ended") -> set[str]:
     return {line["id"] for line in report[what]}
-
-
-def tagged(aws: Amazon, late: float = GRACE + 1, **more: str) -> dict[str, str]:
-    """The tags of something that is so many seconds past its deadline."""
-    said = {"installation": INSTALLATION, "role": "build", "instance": "vm-1", **more}
-    said.setdefault("expires_at", str(int(aws.cloud.now() - late)))
-    return {f"vmrunner:{key.replace('_', '-')}": value for key, value in said.items()}
-
-
-@functools.lru_cache(maxsize=4)
-def provider_of(aws: Amazon, region: str = REGION, spot: str | None = None) -> Ec2Provider:
-    site = aws.site if region == REGION else aws.cloud.furnish(region)
-    return aws.provider(
-        region=region,
-        spot=spot,
-        image=site.image,
-        subnets=site.subnets,
-        security_groups=(site.security_group,),
-    )
-
-
-def launch(aws: Amazon, tags: Mapping[str, str], *place: str) -> Machine:
-    provider = provider_of(aws, *place)
-    ref = provider.create(make_order(provider))
-    machine = aws.cloud.by_id[ref.id]
-    machine.backend.tags[machine.id] = dict(tags)
-    return machine
-
-
-def ec2(aws: Amazon, region: str = REGION) -> Any:
-    return boto3.client("ec2", region_name=region)
 
 
 # --- what ends, and what lives -------------------------------------------------------------------
@@ -181,36 +148,6 @@ def test_without_a_longest_life_a_tag_that_cannot_be_read_is_reported_for_ever(a
 
 
 # --- what else is left ---------------------------------------------------------------------------
-
-
-def everything(aws: Amazon, tags: Mapping[str, str]) -> dict[str, str]:
-    """One free thing of every kind with these tags; kind → id."""
-    client, pairs = ec2(aws), [{"Key": key, "Value": value} for key, value in tags.items()]
-    machine = launch(aws, tags, REGION, "only")
-    *_, request = machine.backend.spot_instance_requests.values()
-    volume = client.create_volume(Size=1, AvailabilityZone=f"{REGION}a")["VolumeId"]
-    made = {
-        "instance": machine.id,
-        "spot_request": request.id,
-        "disk": volume,
-        "interface": client.create_network_interface(SubnetId=aws.site.subnets[0])[
-            "NetworkInterface"
-        ]["NetworkInterfaceId"],
-        "address": client.allocate_address(Domain="vpc")["AllocationId"],
-        "snapshot": client.create_snapshot(VolumeId=volume)["SnapshotId"],
-    }
-    client.create_tags(Resources=list(made.values()), Tags=pairs)
-    return made
-
-
-def left(aws: Amazon) -> set[str]:
-    """The ids of all that exists of these kinds."""
-    backend = aws.cloud.backend(REGION)
-    found = {machine.id for machine in aws.cloud.alive}
-    found |= {v.id for v in backend.volumes.values()} | {s.id for s in backend.snapshots.values()}
-    found |= set(backend.enis) | {a.allocation_id for a in backend.addresses}
-    requests = backend.spot_instance_requests.values()
-    return found | {r.id for r in requests if r.state in ("open", "active")}
 
 
 def test_every_kind_that_bills_ends_when_it_is_past(aws: Amazon) -> None:

@@ -9,8 +9,10 @@ import pytest
 
 from deploy.aws import guard
 from tests.amazon import INSTALLATION, REGION, Amazon, amazon, credentials, make_order
+from tests.expired import ec2, everything, launch, tagged
 from vmrunner.model import TAG
-from vmrunner.providers.ec2 import calls, launch
+from vmrunner.providers.ec2 import calls
+from vmrunner.providers.ec2 import launch as launching
 from vmrunner.providers.ec2.calls import Api
 from vmrunner.providers.ec2.guard import health, schedule, site
 from vmrunner.providers.guarding import Policy
@@ -34,7 +36,7 @@ def actions(policy: dict[str, Any]) -> set[str]:
     return found
 
 
-def tagged(statement: dict[str, Any]) -> bool:
+def for_ours(statement: dict[str, Any]) -> bool:
     """Does it hold for what is tagged as ours alone?"""
     conditions = statement.get("Condition", {})
     return any(
@@ -59,7 +61,7 @@ def test_what_ends_or_changes_something_demands_our_tag(audience: Policy) -> Non
         names = actions({"Statement": [statement]})
         ec2 = {name for name in names if name.startswith("ec2:")}
         changing = {n for n in ec2 - births if not n.partition(":")[2].startswith(READS)}
-        assert not changing or tagged(statement), statement["Sid"]
+        assert not changing or for_ours(statement), statement["Sid"]
         assert not any("*" in name for name in names)
         if statement["Resource"] == "*":
             assert all(name.partition(":")[2].startswith(READS) for name in names)
@@ -73,7 +75,7 @@ def test_a_launch_is_allowed_with_the_tags_that_the_driver_gives() -> None:
     with amazon() as aws:
         provider = aws.provider(spot="only")
         order = make_order(provider)
-        asked = launch.request(order, provider.options, provider.places.image(order.offer.image))
+        asked = launching.request(order, provider.options, provider.places.image(order.offer.image))
     for spec in asked["TagSpecifications"]:
         tags = {tag["Key"]: tag["Value"] for tag in spec["Tags"]}
         wanted = allowed["Condition"]["StringEquals"]
@@ -88,8 +90,6 @@ def test_a_launch_is_allowed_with_the_tags_that_the_driver_gives() -> None:
 
 def test_the_guard_may_do_what_it_does_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that it asks for where there is something of every kind to end."""
-    from tests.integration.test_guard import ec2, everything, launch, tagged
-
     with amazon() as aws:
         monkeypatch.setenv("AWS_ENDPOINT_URL", aws.cloud.url)
         monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
