@@ -12,7 +12,7 @@ GUEST: Final = _PACKAGE / "guest"
 
 
 def path(name: str) -> Path:
-    """The directory `name` ("cloud-init", "packer"). Raises FileNotFoundError when it is gone."""
+    """The directory `name` ("cloud-init", "deploy", "packer"). Raises FileNotFoundError."""
     for place in (_PACKAGE / "_data" / name, _PACKAGE.parent / name):
         if place.is_dir():
             return place

@@ -201,6 +201,7 @@ def test_all_is_well(aws: Amazon, config: object, run: Run) -> None:
     found = findings(run)
     levels = {check: level for check, (level, _) in found.items()}
     assert levels.pop("schedule") == "warning"
+    assert levels.pop("guard") == "warning"
     assert set(levels.values()) == {"ok"}
     assert list(levels) == [
         "identity", "terminate", "image", "subnet", "security group", "launch", "quota", "clock",

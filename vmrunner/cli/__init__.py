@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from vmrunner import __version__
-from vmrunner.cli import builds, exits, images, inside, keep, output, run, settings, vms
+from vmrunner.cli import builds, exits, guard, images, inside, keep, output, run, settings, vms
 from vmrunner.cli.shell import Joiner, Shell
 from vmrunner.errors import VmrunnerError
 
@@ -66,6 +66,7 @@ _add(inside.ssh, cls=_WithCommand)
 app.add_typer(inside.artifacts, name="artifacts")
 app.add_typer(vms.app, name="vm")
 _add(vms.drain, keep.reap, keep.audit)
+app.add_typer(guard.app, name="guard")
 app.add_typer(images.app, name="image")
 _add(keep.doctor, keep.serve)
 app.add_typer(settings.db, name="db")

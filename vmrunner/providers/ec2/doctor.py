@@ -11,6 +11,7 @@ from vmrunner.model import TAG, Finding, Level, Market, Network, Offer, Order, R
 from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.ec2 import launch
 from vmrunner.providers.ec2.calls import QUOTA, RUN
+from vmrunner.providers.ec2.guard import health
 from vmrunner.providers.ec2.rights import ACTION, WOULD, Right
 from vmrunner.providers.ec2.sweep import filtered
 from vmrunner.providers.ec2.walls import holes
@@ -191,6 +192,10 @@ def _schedule(provider: Ec2Provider) -> Iterator[Finding]:
         )
 
 
+def _guard(provider: Ec2Provider) -> Iterator[Finding]:
+    yield from health.findings(provider.guard().site(), provider.name, provider.now())
+
+
 _CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("terminate", _terminate),
     ("image", _image),
@@ -200,6 +205,7 @@ _CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("quota", _quotas),
     ("clock", _clock),
     ("schedule", _schedule),
+    ("guard", _guard),
 )
 
 

@@ -28,6 +28,7 @@ from vmrunner.providers.ec2 import doctor, sweep
 from vmrunner.providers.ec2.birth import Births
 from vmrunner.providers.ec2.calls import CONSOLE, Calls
 from vmrunner.providers.ec2.delete import Deleter
+from vmrunner.providers.ec2.guard.account import AccountGuard
 from vmrunner.providers.ec2.identity import Identity
 from vmrunner.providers.ec2.kinds import READERS, Nearness
 from vmrunner.providers.ec2.options import GiB, Options
@@ -165,6 +166,10 @@ class Ec2Provider:
 
     def check(self) -> Sequence[Finding]:
         return doctor.check(self)
+
+    def guard(self) -> AccountGuard:
+        """What lives in the account, and needs nothing of vmrunner's."""
+        return AccountGuard(self.options, self.calls, self.identity, self.now)
 
     # --- within ---
 

@@ -1,0 +1,397 @@
+"""The guard: the part of the reaper that lives in the AWS account and needs nothing of vmrunner's.
+
+A Lambda function, invoked every five minutes. It keeps no state and asks no ledger: what is past
+the deadline in its own tags, plus a grace, is ended; instances first, then what else of ours bills.
+What has no tag of ours is never even listed. One kind or region that fails holds no other back; at
+the end the failures are told and raised, so that the invocation counts as failed and its alarm
+rings.
+
+The deadline is the earlier of `vmrunner:expires-at` and birth + VMRUNNER_MAX_TTL, the last alone
+where the tag cannot be read. What neither tells is reported and lives.
+
+    VMRUNNER_INSTALLATION  whose; `*`: any
+    VMRUNNER_REGIONS       where, with commas; empty: all regions that the account has enabled
+    VMRUNNER_GRACE         seconds past the deadline, default 600: vmrunner itself comes first
+    VMRUNNER_MAX_TTL       seconds, the longest life of any VM; empty: only the tag tells
+
+One file, the standard library and boto3. An event `{"dry_run": true}` only tells what would end.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+TAG: Final = "vmrunner:"
+#: Of every installation of vmrunner, these alone end by their tags.
+ROLES: Final = ("build", "image")
+GRACE: Final = 600.0
+#: Schedules carry no tags: their group is named by the installation, they by their VM.
+GROUP, SCHEDULE = "vmrunner-", "vm-"
+ANY: Final = "*"
+
+PAGE: Final = 1000
+BATCH: Final = 100  # instances in one call
+PARALLEL: Final = 8  # regions at once
+
+PROTECTED: Final = "OperationNotPermitted"
+#: One bad item may be to blame for a whole batch.
+POISON: Final = re.compile(
+    r"OperationNotPermitted|UnauthorizedOperation|AccessDenied\w*|Invalid\w+(\.\w+)?"
+)
+#: Missing is success.
+MISSING: Final = re.compile(r"Invalid\w+\.NotFound|ResourceNotFoundException")
+#: Somebody uses it: an image its snapshot, a VM that is still going its disk.
+IN_USE: Final = re.compile(r"Invalid\w+\.InUse|VolumeInUse|IncorrectState|DependencyViolation")
+
+#: What a pass tells of.
+TOLD: Final = ("ended", "held", "unreadable", "failures")
+
+Item = Mapping[str, Any]
+
+
+class GuardFailed(Exception):
+    """Something could not be read or ended. All else was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Raises `ValueError` with the variable and its value."""
+
+    installation: str
+    regions: tuple[str, ...] = ()
+    grace: float = GRACE
+    max_ttl: float | None = None
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Settings:
+        installation = environment.get("VMRUNNER_INSTALLATION", "").strip()
+        if not installation:
+            raise ValueError("VMRUNNER_INSTALLATION: none; set a ledger's installation, or *")
+        regions = environment.get("VMRUNNER_REGIONS", "").replace(",", " ").split()
+        grace = _seconds(environment, "VMRUNNER_GRACE")
+        return cls(
+            installation=installation,
+            regions=tuple(dict.fromkeys(regions)),
+            grace=GRACE if grace is None else grace,
+            max_ttl=_seconds(environment, "VMRUNNER_MAX_TTL"),
+        )
+
+
+def _seconds(environment: Mapping[str, str], name: str) -> float | None:
+    text = environment.get(name, "").strip()
+    if text and not re.fullmatch(r"\d{1,9}", text, re.ASCII):
+        raise ValueError(f"{name}: {text!r}; whole seconds, such as 600")
+    return float(text) if text else None
+
+
+# --- whose it is, and until when -----------------------------------------------------------------
+
+
+def ours(tags: Mapping[str, str], installation: str) -> bool:
+    """By tag and role."""
+    whose = tags.get(f"{TAG}installation", "")
+    mine = bool(whose) and installation in (whose, ANY)
+    return mine and tags.get(f"{TAG}role") in ROLES
+
+
+def expires_at(tags: Mapping[str, str]) -> float | None:
+    """What the tag says; None: it cannot be read."""
+    text = tags.get(f"{TAG}expires-at", "")
+    return float(text) if re.fullmatch(r"\d{1,12}", text, re.ASCII) else None
+
+
+@dataclass(frozen=True)
+class Case:
+    """What every part of one pass knows."""
+
+    settings: Settings
+    now: float
+    dry_run: bool
+
+    def past(self, until: float) -> bool:
+        return self.now > until + self.settings.grace
+
+    def deadline(self, said: float | None, born: float | None) -> float | None:
+        """When it must be dead; None: nothing tells."""
+        most = self.settings.max_ttl
+        oldest = None if born is None or most is None else born + most
+        return min((t for t in (said, oldest) if t is not None), default=None)
+
+
+class Thing(NamedTuple):
+    """Something of ours, so many seconds past its deadline; `instance`: what vmrunner calls it."""
+
+    id: str
+    instance: str
+    late: float
+    item: Item
+
+
+class Kind(NamedTuple):
+    """How one kind is listed. `states`: those to end; what hangs on a VM goes with it, or is free
+    when that is gone."""
+
+    name: str
+    method: str
+    key: str
+    id: str
+    born: str = ""
+    filters: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    state: str = ""
+    states: tuple[str, ...] = ()
+    tags: str = "Tags"
+
+    def items(self, page: Item) -> Iterator[Item]:
+        for item in page[self.key]:
+            yield from item["Instances"] if self.key == "Reservations" else (item,)
+
+    def birth(self, item: Item) -> float | None:
+        """LaunchTime begins anew with each start, the first interface's attachment does not."""
+        nics = (nic.get("Attachment", {}) for nic in item.get("NetworkInterfaces", ()))
+        times = [nic.get("AttachTime") for nic in nics if nic.get("DeviceIndex") == 0]
+        times.append(item.get(self.born))
+        return min((t.timestamp() for t in times if isinstance(t, datetime)), default=None)
+
+
+LIVING: Final = ("pending", "running", "stopping", "stopped")
+INSTANCES: Final = Kind(
+    "instance", "describe_instances", "Reservations", "InstanceId", "LaunchTime",
+    filters=(("instance-state-name", LIVING),),
+)  # fmt: skip
+SPOT_REQUESTS: Final = Kind(
+    "spot_request", "describe_spot_instance_requests", "SpotInstanceRequests",
+    "SpotInstanceRequestId", "CreateTime", filters=(("state", ("open", "active")),),
+)  # fmt: skip
+VOLUMES: Final = Kind(
+    "disk", "describe_volumes", "Volumes", "VolumeId", "CreateTime",
+    state="State", states=("available", "error"),
+)  # fmt: skip
+INTERFACES: Final = Kind(
+    "interface", "describe_network_interfaces", "NetworkInterfaces", "NetworkInterfaceId",
+    state="Status", states=("available",), tags="TagSet",
+)  # fmt: skip
+ADDRESSES: Final = Kind("address", "describe_addresses", "Addresses", "AllocationId")
+SNAPSHOTS: Final = Kind("snapshot", "describe_snapshots", "Snapshots", "SnapshotId", "StartTime")
+
+
+class Region:
+    """One pass over one region. `told`: what was ended, what somebody still uses, what has tags
+    that nobody can read, and what failed."""
+
+    def __init__(self, make: Callable[..., Any], name: str, case: Case) -> None:
+        self.name, self.case = name, case
+        self.told: dict[str, list[dict[str, Any]]] = {key: [] for key in TOLD}
+        self.ec2 = make("ec2", region_name=name)
+        self.scheduler = make("scheduler", region_name=name)
+
+    def pass_over(self) -> None:
+        """The dear first. Whatever goes wrong with one kind, the others have their turn."""
+        ec2 = self.ec2
+        self._instances()
+        cancel = ec2.cancel_spot_instance_requests
+        self._each(SPOT_REQUESTS, lambda t: cancel(SpotInstanceRequestIds=[t.id]))
+        self._each(VOLUMES, lambda t: ec2.delete_volume(VolumeId=t.id))
+        self._each(INTERFACES, lambda t: ec2.delete_network_interface(NetworkInterfaceId=t.id))
+        self._each(ADDRESSES, lambda t: _release(ec2, t.item))
+        self._each(SNAPSHOTS, lambda t: ec2.delete_snapshot(SnapshotId=t.id))
+        try:
+            self._schedules()
+        except Exception as error:  # noqa: BLE001 - told, and nothing else is held back
+            self._tell("failures", "schedule", error=_words(error))
+
+    # --- looking ---
+
+    def _expired(self, kind: Kind) -> list[Thing]:
+        """As far as it can be read: what is on one page is there, whatever becomes of the next."""
+        found: list[Thing] = []
+        try:
+            for page in self._pages(kind):
+                for item in kind.items(page):
+                    thing = self._judged(kind, item)
+                    found += [] if thing is None else [thing]
+        except Exception as error:  # noqa: BLE001 - told, and what was found is ended
+            self._tell("failures", kind.name, error=_words(error))
+        return found
+
+    def _pages(self, kind: Kind) -> Iterator[Item]:
+        whose = self.case.settings.installation
+        # What is not ours is not even listed; `*` in a filter is any value.
+        filters = [(f"tag:{TAG}installation", (whose,)), *kind.filters]
+        asked: dict[str, Any] = {"Filters": [{"Name": k, "Values": list(v)} for k, v in filters]}
+        if kind is SNAPSHOTS:
+            asked["OwnerIds"] = ["self"]  # and not the world's
+        if self.ec2.can_paginate(kind.method):
+            paginator = self.ec2.get_paginator(kind.method)
+            yield from paginator.paginate(**asked, PaginationConfig={"PageSize": PAGE})
+        else:
+            yield getattr(self.ec2, kind.method)(**asked)
+
+    def _judged(self, kind: Kind, item: Item) -> Thing | None:
+        """Must it end? One that makes no sense hides no other."""
+        name = str(item.get(kind.id, "?"))
+        try:
+            tags = {tag["Key"]: tag.get("Value", "") for tag in item.get(kind.tags, ())}
+            free = not kind.state or item[kind.state] in kind.states
+            if not free or not ours(tags, self.case.settings.installation):
+                return None
+            said = expires_at(tags)
+            until = self.case.deadline(said, kind.birth(item))
+            instance = tags.get(f"{TAG}instance", "")
+            if said is None:
+                self._tell("unreadable", kind.name, id=name, instance=instance)
+            if until is None or not self.case.past(until):
+                return None
+            return Thing(item[kind.id], instance, self.case.now - until, item)
+        except Exception as error:  # noqa: BLE001 - see above
+            self._tell("failures", kind.name, id=name, error=_words(error))
+            return None
+
+    # --- ending ---
+
+    def _each(self, kind: Kind, end: Callable[[Thing], object]) -> None:
+        for thing in self._expired(kind):
+            try:
+                if not self.case.dry_run:
+                    end(thing)
+                self._ended(kind, thing)
+            except Exception as error:  # noqa: BLE001 - the others are not held back
+                self._failed(kind, thing, error)
+
+    def _instances(self) -> None:
+        things = self._expired(INSTANCES)
+        for start in range(0, len(things), BATCH):
+            self._terminate(things[start : start + BATCH])
+
+    def _terminate(self, things: list[Thing]) -> None:
+        """EC2 refuses a whole batch for one bad item: halve it until that one is alone."""
+        try:
+            self._kill([thing.id for thing in things])
+            for thing in things:
+                self._ended(INSTANCES, thing)
+        except Exception as error:  # noqa: BLE001 - the others are not held back
+            half = len(things) // 2
+            if half and POISON.fullmatch(_code(error)):
+                self._terminate(things[:half])
+                self._terminate(things[half:])
+            else:
+                for thing in things:
+                    self._failed(INSTANCES, thing, error)
+
+    def _kill(self, names: list[str]) -> None:
+        if self.case.dry_run:
+            return
+        try:
+            self.ec2.terminate_instances(InstanceIds=names)
+        except ClientError as error:
+            if len(names) > 1 or _code(error) != PROTECTED:
+                raise
+            # Nobody may keep a machine of ours alive that is to die.
+            off = {"Value": False}
+            self.ec2.modify_instance_attribute(InstanceId=names[0], DisableApiTermination=off)
+            self.ec2.terminate_instances(InstanceIds=names)
+
+    def _schedules(self) -> None:
+        """One-shot deadlines that are past and did not remove themselves. Beside them there is
+        only the guard's own, which is not named as a VM is."""
+        whose = self.case.settings.installation
+        prefix = GROUP if whose == ANY else GROUP + whose
+        list_groups = self.scheduler.get_paginator("list_schedule_groups")
+        list_schedules = self.scheduler.get_paginator("list_schedules")
+        for groups in list_groups.paginate(NamePrefix=prefix):
+            names = [g["Name"] for g in groups["ScheduleGroups"]]
+            for name in names if whose == ANY else {prefix}.intersection(names):
+                for page in list_schedules.paginate(GroupName=name, NamePrefix=SCHEDULE):
+                    for one in page["Schedules"]:
+                        self._schedule(name, one["Name"])
+
+    def _schedule(self, group: str, name: str) -> None:
+        try:
+            until = _at(self.scheduler.get_schedule(GroupName=group, Name=name))
+            if until is None:
+                self._tell("unreadable", "schedule", id=name, instance=name)
+            elif self.case.past(until):
+                if not self.case.dry_run:
+                    self.scheduler.delete_schedule(GroupName=group, Name=name)
+                self._tell("ended", "schedule", id=name, late=round(self.case.now - until))
+        except Exception as error:  # noqa: BLE001 - the others are not held back
+            if not MISSING.fullmatch(_code(error)):
+                self._tell("failures", "schedule", id=name, error=_words(error))
+
+    # --- telling ---
+
+    def _tell(self, what: str, kind: str, **more: Any) -> None:
+        self.told[what].append({"region": self.name, "kind": kind, **more})
+
+    def _ended(self, kind: Kind, thing: Thing) -> None:
+        self._tell("ended", kind.name, id=thing.id, instance=thing.instance, late=round(thing.late))
+
+    def _failed(self, kind: Kind, thing: Thing, error: Exception) -> None:
+        if MISSING.fullmatch(_code(error)):
+            return
+        used = kind is not INSTANCES and IN_USE.fullmatch(_code(error))
+        self._tell("held" if used else "failures", kind.name, id=thing.id, error=_words(error))
+
+
+def _release(ec2: Any, address: Item) -> None:
+    """An address that is in use is taken away first."""
+    if address.get("AssociationId"):
+        ec2.disassociate_address(AssociationId=address["AssociationId"])
+    ec2.release_address(AllocationId=address["AllocationId"])
+
+
+def _at(schedule: Item) -> float | None:
+    """When a one-shot schedule fires."""
+    found = re.fullmatch(r"at\((\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\)", schedule["ScheduleExpression"])
+    if found is None or schedule.get("ScheduleExpressionTimezone", "UTC") != "UTC":
+        return None
+    return datetime.fromisoformat(found[1]).replace(tzinfo=UTC).timestamp()
+
+
+def _code(error: Exception) -> str:
+    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else ""
+
+
+def _words(error: Exception) -> str:
+    """One line, without the encoded page that a denial carries."""
+    text = " ".join(str(error).split()).partition(" Encoded authorization failure message")[0]
+    return f"{type(error).__name__}: {text}"[:300]
+
+
+def guard(settings: Settings, now: float, *, dry_run: bool = False) -> dict[str, Any]:
+    """One pass over all regions; what it did."""
+    retries = {"mode": "standard", "total_max_attempts": 4}
+    config = Config(connect_timeout=5, read_timeout=20, retries=retries)
+    client = functools.partial(boto3.Session().client, config=config)
+    names = settings.regions
+    if not names:
+        found = client("ec2").describe_regions()["Regions"]
+        names = tuple(sorted(region["RegionName"] for region in found))
+    case = Case(settings, now, dry_run)
+    regions = [Region(client, name, case) for name in names]  # making a client is for one thread
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        list(pool.map(Region.pass_over, regions))
+    told = {key: [line for region in regions for line in region.told[key]] for key in TOLD}
+    return {"installation": settings.installation, "regions": names, "dry_run": dry_run, **told}
+
+
+def handler(event: Any, _context: Any = None) -> dict[str, Any]:
+    """What Lambda calls. Raises `GuardFailed` after all was done that could be."""
+    dry_run = isinstance(event, Mapping) and event.get("dry_run") is True
+    report = guard(Settings.read(os.environ), time.time(), dry_run=dry_run)
+    print(json.dumps(report))  # noqa: T201 - to the function's log
+    if failures := report["failures"]:
+        raise GuardFailed(f"{len(failures)} failures: {json.dumps(failures[:3])}")
+    return report

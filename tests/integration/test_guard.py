@@ -1,0 +1,342 @@
+"""The guard's handler at the local endpoint: what it ends, what it leaves, what it tells."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import boto3
+import pytest
+
+from deploy.aws import guard
+from tests.amazon import INSTALLATION, REGION, Amazon, amazon, make_order
+from tests.expired import FOREIGN, GRACE, ec2, everything, launch, left, provider_of, tagged
+from vmrunner.testing.localcloud import INTERNAL, THROTTLED, Trouble
+
+FAR: Final = "us-east-2"
+MAX_TTL: Final = 14_400.0
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Amazon]:
+    with amazon() as made:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", made.cloud.url)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+        yield made
+
+
+def settings(**more: Any) -> guard.Settings:
+    said = {"installation": INSTALLATION, "regions": (REGION,), "grace": GRACE, "max_ttl": MAX_TTL}
+    return guard.Settings(**{**said, **more})
+
+
+def sweep(aws: Amazon, **more: Any) -> dict[str, Any]:
+    return guard.guard(settings(**more), aws.cloud.now())
+
+
+def names(report: Mapping[str, Any], what: str = "ended") -> set[str]:
+    return {line["id"] for line in report[what]}
+
+
+# --- what ends, and what lives -------------------------------------------------------------------
+
+
+def test_of_everything_only_what_is_ours_and_expired_ends(aws: Amazon) -> None:
+    """Every mix of whose, which role, what deadline, how old, protected or not."""
+    whose = (INSTALLATION, FOREIGN, "", INSTALLATION + "0", None)
+    roles = ("build", "image", "guard", "pool", "BUILD", None)
+    deadlines: tuple[float | str | None, ...] = (
+        GRACE + 1, GRACE - 1, 0.0, -1.0, "", "soon", "-5", "1e3", "٣", "9" * 13, "9" * 12, None,
+    )  # fmt: skip
+    provider = provider_of(aws)
+    # Of those that are not ours one in three, so that it stays quick.
+    mixes = [
+        mix
+        for number, mix in enumerate(itertools.product(whose, roles, deadlines))
+        if mix[0] == INSTALLATION or number % 3 == 0
+    ]
+    made = {"old": [provider.create(make_order(provider)).id for _ in mixes]}
+    aws.clock.advance(MAX_TTL + GRACE + 1)
+    made["young"] = [provider.create(make_order(provider)).id for _ in mixes]
+    expected: set[str] = set()
+    unreadable: set[str] = set()
+    for age, ids in made.items():
+        for number, (name, (installation, role, said)) in enumerate(zip(ids, mixes, strict=True)):
+            machine = aws.cloud.by_id[name]
+            machine.protected = number % 4 == 0
+            expires = str(int(aws.cloud.now() - said)) if isinstance(said, float) else said
+            tags = {"installation": installation, "role": role, "expires-at": expires}
+            machine.backend.tags[name] = {
+                f"vmrunner:{key}": value for key, value in tags.items() if value is not None
+            }
+            if installation == INSTALLATION and role in ("build", "image"):
+                plain = isinstance(said, float) or said == "9" * 12
+                unreadable |= set() if plain else {name}
+                expected |= {name} if age == "old" or said == GRACE + 1 else set()
+    report = sweep(aws)
+    dead = {machine.id for machine in aws.cloud.machines if not machine.alive}
+    assert dead == expected
+    assert report["failures"] == []
+    assert {line["id"] for line in report["ended"] if line["kind"] == "instance"} == expected
+    assert {x["id"] for x in report["unreadable"] if x["kind"] == "instance"} == unreadable
+    changed = [r for r in aws.cloud.requests if r.action == "TerminateInstances"]
+    assert {name for r in changed for name in r.all("InstanceId")} == expected  # none else is asked
+
+
+def test_what_the_driver_launched_ends_with_no_ledger_and_no_vmrunner(aws: Amazon) -> None:
+    """With the very tags of a launch, on demand and spot; and not a second too early."""
+    orders, furniture = [], left(aws)
+    for spot in (None, "only"):
+        provider = provider_of(aws, REGION, spot)
+        orders.append(order := make_order(provider))
+        provider.create(order)
+        provider.create(make_order(provider, installation=FOREIGN))
+    here = left(aws) - furniture
+    aws.clock.advance(max(order.deadline for order in orders) + GRACE - aws.cloud.now())
+    assert sweep(aws, max_ttl=None)["ended"] == []
+    assert left(aws) - furniture == here
+    aws.clock.advance(1)
+    report = sweep(aws, max_ttl=None)
+    assert {line["instance"] for line in report["ended"]} == {order.instance for order in orders}
+    assert report["failures"] == report["unreadable"] == []
+    assert {machine.tags["vmrunner:installation"] for machine in aws.cloud.alive} == {FOREIGN}
+    assert 2 * len(left(aws) - furniture) == len(here)
+    own = [r for r in aws.cloud.requests if r.action == "TerminateInstances"]
+    assert len(own) == 1  # both in one call
+
+
+def test_it_says_what_it_ended_and_the_next_pass_has_nothing_to_do(aws: Amazon) -> None:
+    machine = launch(aws, tagged(aws, 700, instance="vm-x"))
+    report = sweep(aws)
+    assert report["ended"] == [
+        {"region": REGION, "kind": "instance", "id": machine.id, "instance": "vm-x", "late": 700}
+    ]
+    assert json.loads(json.dumps(report))["ended"] == report["ended"]
+    assert sweep(aws)["ended"] == []
+
+
+def test_in_every_region_that_is_enabled_or_in_those_that_are_named(aws: Amazon) -> None:
+    here, there = launch(aws, tagged(aws)), launch(aws, tagged(aws), FAR)
+    assert names(sweep(aws, regions=(REGION,))) == {here.id}
+    assert there.alive
+    report = sweep(aws, regions=())
+    assert {line["region"] for line in report["ended"]} == {FAR}
+    assert {REGION, FAR} < set(report["regions"])
+    assert not there.alive
+
+
+def test_any_installation_where_that_is_wished(aws: Amazon) -> None:
+    foreign = launch(aws, tagged(aws, installation=FOREIGN))
+    untagged = launch(aws, {})
+    empty = launch(aws, tagged(aws, installation=""))
+    young = launch(aws, tagged(aws, 0, installation=FOREIGN))
+    assert sweep(aws)["ended"] == []
+    assert foreign.id in names(sweep(aws, installation="*"))
+    assert [m.alive for m in (foreign, untagged, empty, young)] == [False, True, True, True]
+
+
+def test_without_a_longest_life_a_tag_that_cannot_be_read_is_reported_for_ever(aws: Amazon) -> None:
+    machine = launch(aws, tagged(aws, expires_at="tomorrow"))
+    aws.clock.advance(10 * MAX_TTL)
+    report = sweep(aws, max_ttl=None)
+    assert machine.alive
+    assert machine.id in names(report, "unreadable")
+
+
+# --- what else is left ---------------------------------------------------------------------------
+
+
+def test_every_kind_that_bills_ends_when_it_is_past(aws: Amazon) -> None:
+    theirs = everything(aws, tagged(aws, installation=FOREIGN))
+    inside = everything(aws, tagged(aws, 0))
+    mine = everything(aws, tagged(aws))
+    report = sweep(aws)
+    assert report["failures"] == []
+    # The spot request closed with its VM.
+    assert {line["kind"] for line in report["ended"]} >= set(mine) - {"spot_request"}
+    assert not left(aws) & set(mine.values())
+    assert set(theirs.values()) | set(inside.values()) <= left(aws)
+    asked = [r.params for r in aws.cloud.requests if r.action == "DescribeSnapshots"]
+    assert {params["Owner.1"] for params in asked} == {"self"}  # and not all the world's
+
+
+def test_a_disk_and_an_interface_in_use_are_left_until_they_are_free(aws: Amazon) -> None:
+    young = launch(aws, tagged(aws, 0))
+    parts = [*young.backend.volumes, *young.backend.enis]
+    for part in parts:
+        young.backend.tags[part] = tagged(aws)
+    report = sweep(aws)
+    assert report["ended"] == report["held"] == report["failures"] == []
+    assert set(parts) <= left(aws)
+
+
+def test_an_address_is_taken_away_from_whoever_holds_it(aws: Amazon) -> None:
+    holder = launch(aws, {})
+    client = ec2(aws)
+    address = client.allocate_address(Domain="vpc")["AllocationId"]
+    client.associate_address(AllocationId=address, InstanceId=holder.id)
+    holder.backend.tags[address] = tagged(aws)
+    assert names(sweep(aws)) == {address}
+    assert address not in left(aws)
+    assert holder.alive
+
+
+def test_schedules_of_this_installation_that_fired_long_ago(aws: Amazon) -> None:
+    client = boto3.client("scheduler", region_name=REGION)
+
+    def add(group: str, name: str, expression: str) -> None:
+        client.create_schedule(
+            GroupName=group,
+            Name=name,
+            ScheduleExpression=expression,
+            FlexibleTimeWindow={"Mode": "OFF"},
+            Target={"Arn": "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances", "RoleArn": "x"},
+        )
+
+    def at(late: float) -> str:
+        return f"at({datetime.fromtimestamp(aws.cloud.now() - late, UTC):%Y-%m-%dT%H:%M:%S})"
+
+    own, foreign = f"vmrunner-{INSTALLATION}", f"vmrunner-{FOREIGN}"
+    for group in (own, foreign, f"{own}-not"):
+        client.create_schedule_group(Name=group)
+        add(group, "vm-past", at(GRACE + 1))
+        add(group, "vm-due", at(0))
+        add(group, "guard", "rate(5 minutes)")
+    add(own, "vm-odd", "cron(0 12 * * ? *)")
+    for number in range(60):  # more than a page
+        add(own, f"vm-past-{number:02}", at(GRACE + 1))
+    report = sweep(aws)
+    assert report["failures"] == []
+    assert names(report) == {"vm-past", *(f"vm-past-{n:02}" for n in range(60))}
+    assert names(report, "unreadable") == {"vm-odd"}
+
+    def there(group: str) -> set[str]:
+        found = client.list_schedules(GroupName=group)["Schedules"]
+        return {one["Name"] for one in found}
+
+    assert there(own) == {"vm-due", "guard", "vm-odd"}
+    assert there(foreign) == there(f"{own}-not") == {"vm-past", "vm-due", "guard"}
+    sweep(aws, installation="*")
+    assert there(foreign) == {"vm-due", "guard"}
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
+
+ACTIONS: Final = {
+    "DescribeInstances": "instance",
+    "TerminateInstances": "instance",
+    "DescribeVolumes": "disk",
+    "DeleteVolume": "disk",
+    "DescribeNetworkInterfaces": "interface",
+    "DeleteNetworkInterface": "interface",
+    "DescribeAddresses": "address",
+    "ReleaseAddress": "address",
+    "DescribeSnapshots": "snapshot",
+    "DeleteSnapshot": "snapshot",
+    "DescribeSpotInstanceRequests": "spot_request",
+    "ListScheduleGroups": "schedule",
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_denial_of_one_kind_holds_back_no_other_and_is_raised(
+    aws: Amazon, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    environment(aws, monkeypatch)
+    mine = everything(aws, tagged(aws))
+    aws.cloud.faults.deny(action)
+    with pytest.raises(guard.GuardFailed, match=f"1 failures.*{action}"):
+        guard.handler({})
+    kind = ACTIONS[action]
+    denied = {mine[kind]} if kind in mine and kind != "spot_request" else set()
+    assert left(aws) & set(mine.values()) - {mine["spot_request"]} == denied
+    aws.cloud.faults.allow(action)
+    guard.handler({})
+    assert not left(aws) & set(mine.values())
+
+
+def environment(aws: Amazon, monkeypatch: pytest.MonkeyPatch, **more: str) -> None:
+    """The function's; it goes by its own clock, so the cloud's is set to that."""
+    aws.cloud.skew = time.time() - aws.clock()
+    said = {"INSTALLATION": INSTALLATION, "REGIONS": REGION, "MAX_TTL": "14400", **more}
+    for name, value in said.items():
+        monkeypatch.setenv(f"VMRUNNER_{name}", value)
+
+
+def test_one_that_may_not_be_ended_saves_no_other(aws: Amazon) -> None:
+    machines = [launch(aws, tagged(aws)) for _ in range(9)]
+    stubborn = machines[4]
+    stubborn.protected = True
+    machines[7].protected = True
+    aws.cloud.faults.on_request = lambda request: (
+        Trouble("UnauthorizedOperation", 403, "You are not authorized")
+        if request.action == "ModifyInstanceAttribute"
+        and request.params["InstanceId"] == stubborn.id
+        else None
+    )
+    report = sweep(aws)
+    assert [machine for machine in machines if machine.alive] == [stubborn]
+    assert names(report, "failures") == {stubborn.id}
+
+
+def test_every_page_is_read_and_one_that_fails_hides_not_the_first(
+    aws: Amazon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "PAGE", 5)
+    first = [launch(aws, tagged(aws)) for _ in range(12)]
+    assert len(names(sweep(aws))) >= 12
+    assert not any(machine.alive for machine in first)
+    second = [launch(aws, tagged(aws)) for _ in range(8)]
+    aws.cloud.faults.on_request = lambda request: (
+        Trouble("InvalidNextToken", 400, "no")
+        if request.action == "DescribeInstances" and "NextToken" in request.params
+        else None
+    )
+    report = sweep(aws)
+    assert sum(machine.alive for machine in second) == 3
+    assert [line["kind"] for line in report["failures"]] == ["instance"]
+    aws.cloud.faults.on_request = None
+    sweep(aws)
+    assert not any(machine.alive for machine in second)
+
+
+def test_a_throttle_and_a_server_error_are_tried_again(aws: Amazon) -> None:
+    machine = launch(aws, tagged(aws))
+    aws.cloud.faults.fail("DescribeInstances", INTERNAL)
+    aws.cloud.faults.fail("TerminateInstances", THROTTLED)
+    assert sweep(aws)["failures"] == []
+    assert not machine.alive
+
+
+def test_a_region_that_answers_nobody_holds_back_no_other(aws: Amazon) -> None:
+    machine = launch(aws, tagged(aws))
+    aws.cloud.disabled.add(FAR)
+    report = sweep(aws, regions=(FAR, REGION))
+    assert not machine.alive
+    assert {line["region"] for line in report["failures"]} == {FAR}
+
+
+def test_a_dry_run_only_tells(aws: Amazon, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment(aws, monkeypatch)
+    mine = everything(aws, tagged(aws))
+    report = guard.handler({"dry_run": True})
+    assert names(report) == set(mine.values())
+    assert set(mine.values()) <= left(aws)
+    assert not {r.action for r in aws.cloud.requests if r.action.startswith(("Del", "Rel", "Term"))}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("INSTALLATION", ""), ("GRACE", "10m"), ("MAX_TTL", "-1"), ("GRACE", "9" * 10)],
+)
+def test_a_value_that_cannot_be_ends_nothing(
+    aws: Amazon, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    environment(aws, monkeypatch, **{name: value})
+    with pytest.raises(ValueError, match=f"VMRUNNER_{name}: "):
+        guard.handler({})
+    assert aws.cloud.requests == []

@@ -1,0 +1,160 @@
+"""The policies name exactly the calls that are made, and what ends something demands our tag."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import pytest
+
+from deploy.aws import guard
+from tests.amazon import INSTALLATION, REGION, Amazon, amazon, credentials, make_order
+from tests.expired import ec2, everything, launch, tagged
+from vmrunner.model import TAG
+from vmrunner.providers.ec2 import calls
+from vmrunner.providers.ec2 import launch as launching
+from vmrunner.providers.ec2.calls import Api
+from vmrunner.providers.ec2.guard import health, schedule, site
+from vmrunner.providers.guarding import Policy
+
+READS: Final = ("Describe", "Get", "List", "Simulate")
+#: The prefix in a policy, where it is not the service's name.
+PREFIX: Final = {"service-quotas": "servicequotas"}
+
+
+def document(audience: Policy) -> dict[str, Any]:
+    with amazon() as aws:
+        found: dict[str, Any] = json.loads(aws.provider().guard().policy(audience))
+    return found
+
+
+def actions(policy: dict[str, Any]) -> set[str]:
+    found: set[str] = set()
+    for statement in policy["Statement"]:
+        said = statement["Action"]
+        found |= {said} if isinstance(said, str) else set(said)
+    return found
+
+
+def for_ours(statement: dict[str, Any]) -> bool:
+    """Does it hold for what is tagged as ours alone?"""
+    conditions = statement.get("Condition", {})
+    return any(
+        f"aws:ResourceTag/{TAG}installation" in conditions.get(operator, {})
+        for operator in ("StringEquals", "StringLike")
+    )
+
+
+def test_vmrunner_may_do_what_the_driver_does_and_nothing_else() -> None:
+    made = [value for value in vars(calls).values() if isinstance(value, Api)]
+    made += [schedule.GET_SCHEDULE, health.METRICS]
+    expected = {f"{PREFIX.get(api.service, api.service)}:{api.action}" for api in made}
+    # RunInstances with tags asks for that as well.
+    assert actions(document(Policy.VMRUNNER)) == expected | {"ec2:CreateTags"}
+
+
+@pytest.mark.parametrize("audience", [Policy.VMRUNNER, Policy.GUARD])
+def test_what_ends_or_changes_something_demands_our_tag(audience: Policy) -> None:
+    births = {"ec2:RunInstances", "ec2:CreateTags"}
+    for statement in document(audience)["Statement"]:
+        assert statement["Effect"] == "Allow"
+        names = actions({"Statement": [statement]})
+        ec2 = {name for name in names if name.startswith("ec2:")}
+        changing = {n for n in ec2 - births if not n.partition(":")[2].startswith(READS)}
+        assert not changing or for_ours(statement), statement["Sid"]
+        assert not any("*" in name for name in names)
+        if statement["Resource"] == "*":
+            assert all(name.partition(":")[2].startswith(READS) for name in names)
+
+
+def test_a_launch_is_allowed_with_the_tags_that_the_driver_gives() -> None:
+    (allowed,) = (
+        one for one in document(Policy.VMRUNNER)["Statement"] if one["Sid"] == "LaunchWithTags"
+    )
+    kinds = {arn.rpartition(":")[2].removesuffix("/*") for arn in allowed["Resource"]}
+    with amazon() as aws:
+        provider = aws.provider(spot="only")
+        order = make_order(provider)
+        asked = launching.request(order, provider.options, provider.places.image(order.offer.image))
+    for spec in asked["TagSpecifications"]:
+        tags = {tag["Key"]: tag["Value"] for tag in spec["Tags"]}
+        wanted = allowed["Condition"]["StringEquals"]
+        assert all(
+            tags[key.removeprefix("aws:RequestTag/")] == value for key, value in wanted.items()
+        )
+        assert all(
+            key.removeprefix("aws:RequestTag/") in tags for key in allowed["Condition"]["Null"]
+        )
+    assert {spec["ResourceType"] for spec in asked["TagSpecifications"]} == kinds
+
+
+def test_the_guard_may_do_what_it_does_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that it asks for where there is something of every kind to end."""
+    with amazon() as aws:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.cloud.url)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+        mine = everything(aws, tagged(aws))
+        everything(aws, tagged(aws))
+        launch(aws, tagged(aws)).protected = True
+        holder = launch(aws, {})
+        ec2(aws).associate_address(AllocationId=mine["address"], InstanceId=holder.id)
+        *_, request = holder.backend.spot_instance_requests.values()
+        request.instance = None  # open: there was no capacity
+        _fired(aws)
+        aws.cloud.requests.clear()
+        report = guard.guard(guard.Settings(installation=INSTALLATION), aws.cloud.now())
+        assert report["failures"] == []
+        asked = {f"{request.service}:{request.action}" for request in aws.cloud.requests}
+    allowed = actions(document(Policy.GUARD))
+    beside = {"logs:CreateLogStream", "logs:PutLogEvents", "sqs:SendMessage"}  # Lambda's own
+    assert allowed == asked | beside
+
+
+def _fired(aws: Amazon) -> None:
+    import boto3
+
+    client = boto3.client("scheduler", region_name=REGION)
+    client.create_schedule_group(Name=f"{site.GROUP}{INSTALLATION}")
+    client.create_schedule(
+        GroupName=f"{site.GROUP}{INSTALLATION}",
+        Name="vm-1",
+        ScheduleExpression="at(2020-01-01T00:00:00)",
+        FlexibleTimeWindow={"Mode": "OFF"},
+        Target={"Arn": "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances", "RoleArn": "x"},
+    )
+
+
+def test_the_handler_and_the_driver_use_the_same_words() -> None:
+    from vmrunner.providers.ec2 import delete, kinds, sweep
+
+    assert (guard.TAG, guard.GROUP, guard.GRACE) == (TAG, site.GROUP, site.GRACE)
+    assert guard.SCHEDULE != site.SCHEDULE
+    assert not site.SCHEDULE.startswith(guard.SCHEDULE)
+    assert (guard.BATCH, guard.PAGE) == (delete.BATCH, kinds.PAGE)
+    assert guard.PROTECTED == delete.PROTECTED
+    assert sweep.PAGE == kinds.PAGE
+    methods = {kind.method for kind in vars(guard).values() if isinstance(kind, guard.Kind)}
+    assert methods == {reader.api.method for reader in kinds.READERS}
+
+
+def test_nothing_is_born_without_tags_and_none_changes_later() -> None:
+    policy = document(Policy.DENY_UNTAGGED)
+    assert {one["Effect"] for one in policy["Statement"]} == {"Deny"}
+    assert actions(policy) == {"ec2:RunInstances", "ec2:CreateTags", "ec2:DeleteTags"}
+    assert len(json.dumps(policy)) < 5120  # what an organisation's policy may have
+    required = {
+        key.removeprefix("aws:RequestTag/")
+        for one in policy["Statement"]
+        for key in one["Condition"].get("Null", {})
+        if key.startswith("aws:RequestTag/")
+    }
+    assert required == {f"{TAG}installation", f"{TAG}expires-at"}
+
+
+def test_a_policy_needs_no_account_and_knows_its_partition() -> None:
+    with amazon() as aws:
+        china = aws.provider(region="cn-north-1").guard()
+        with credentials(AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY=""):
+            assert "arn:aws-cn:ec2:*:*:instance/*" in china.policy(Policy.VMRUNNER)
+            assert "arn:aws-cn:sqs:cn-north-1:*:" in china.policy(Policy.GUARD)
+        assert f":{aws.cloud.account}:" in aws.provider().guard().policy(Policy.GUARD)

@@ -1,0 +1,206 @@
+"""The guard in one account: made, looked at, removed, part by part."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from vmrunner.errors import ConfigError, Conflict
+from vmrunner.providers.common.failure import CallFailed, edge
+from vmrunner.providers.ec2.calls import Calls
+from vmrunner.providers.ec2.guard import alarms, documents, health
+from vmrunner.providers.ec2.guard.basics import Log, Queue, Role
+from vmrunner.providers.ec2.guard.element import Element, differing
+from vmrunner.providers.ec2.guard.function import Function, Retries
+from vmrunner.providers.ec2.guard.schedule import Group, Schedule
+from vmrunner.providers.ec2.guard.site import ANY, GRACE, Names, Plan, Site
+from vmrunner.providers.ec2.identity import Caller, Identity
+from vmrunner.providers.ec2.options import Options
+from vmrunner.providers.guarding import Part, PartState, Policy, Status, Wish
+
+_REGION: Final = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+-\d+")
+_TOPIC: Final = re.compile(r"arn:[\w-]+:[\w-]+:[\w-]*:\d*:.+")
+#: Longer ago the grace is no grace any more.
+_LONGEST_GRACE: Final = 86_400
+
+
+class AccountGuard:
+    """Lives in the region that launches; minds all regions of the account."""
+
+    def __init__(
+        self,
+        options: Options,
+        calls: Calls,
+        identity: Identity,
+        now: Callable[[], float],
+    ) -> None:
+        self._options = options
+        self._calls = calls
+        self._identity = identity
+        self._now = now
+
+    def install(self, wish: Wish) -> Iterator[Part]:
+        with edge():
+            check(wish)
+            site = self._site(wish)
+            Function(site).own()
+            for element in elements(site):
+                yield _brought(element)
+
+    def status(self, wish: Wish) -> Status:
+        with edge():
+            site = self._site(wish, patient=False)
+            parts = tuple(_seen(element) for element in elements(site))
+            now = self._now()
+            try:
+                success = health.last_success(site, now)
+                silent = health.silent(site, now, success)
+            except CallFailed as failed:
+                lost = Part(
+                    name="last success", id="", state=PartState.UNKNOWN, detail=str(failed.error)
+                )
+                return Status(parts=(*parts, lost), last_success=None, silent=True)
+            return Status(parts=parts, last_success=success, silent=silent)
+
+    def remove(self) -> Iterator[Part]:
+        with edge():
+            site = self.site()
+            Function(site).own()
+            for element in reversed(list(elements(site))):
+                yield _removed(element)
+
+    def policy(self, audience: Policy) -> str:
+        partition = _partition(self._options.region)
+        account = ANY
+        if audience is Policy.GUARD and (caller := self._identity.quietly()) is not None:
+            account = caller.account
+        document = documents.policy(
+            audience.value,
+            partition=partition,
+            account=account,
+            region=self._options.region,
+            installation=self._options.installation,
+            name=self._names(account, partition).name,
+        )
+        return json.dumps(document, indent=2)
+
+    def site(self, plan: Plan | None = None) -> Site:
+        """Raises `CallFailed` when nobody says whose account it is."""
+        caller: Caller = self._identity.caller()
+        names = self._names(caller.account, caller.partition)
+        return Site(self._calls, names, plan or Plan(max_ttl=0))
+
+    # --- within ---
+
+    def _names(self, account: str, partition: str) -> Names:
+        return Names(
+            partition=partition,
+            account=account,
+            region=self._options.region,
+            installation=self._options.installation,
+        )
+
+    def _site(self, wish: Wish, *, patient: bool = True) -> Site:
+        """What nobody wishes otherwise stays as it is."""
+        bare = self.site()
+        try:
+            found: Any = Function(bare).raw() or {}
+            notified = self._notified(bare)
+        except CallFailed:
+            if patient:
+                raise
+            found, notified = {}, ()
+        said = found.get("Environment", {}).get("Variables", {})
+        regions = tuple(name for name in said.get("VMRUNNER_REGIONS", "").split(",") if name)
+        grace = said.get("VMRUNNER_GRACE", "")
+        return self.site(
+            Plan(
+                max_ttl=int(wish.max_ttl),
+                regions=regions if wish.regions is None else wish.regions,
+                grace=int(grace) if grace.isdecimal() and wish.grace is None else _grace(wish),
+                everyone=said.get("VMRUNNER_INSTALLATION") == ANY
+                if wish.everyone is None
+                else wish.everyone,
+                notify=notified if wish.notify is None else wish.notify,
+            )
+        )
+
+    def _notified(self, site: Site) -> tuple[str, ...]:
+        told = site.call(alarms.DESCRIBE, AlarmNames=[alarm.id for alarm in alarms.alarms(site)])
+        found = told.get("MetricAlarms", ())
+        return tuple(dict.fromkeys(arn for alarm in found for arn in alarm.get("AlarmActions", ())))
+
+
+def elements(site: Site) -> Iterator[Element]:
+    """In the order in which they are made: each needs only those before it."""
+    names = site.names
+    yield Queue(site)
+    yield Log(site)
+    yield Role(site, "role", names.name, "guard")
+    yield Role(site, "schedule role", names.schedule_role, "schedule")
+    yield Function(site)
+    yield Retries(site)
+    yield Group(site)
+    yield Schedule(site)
+    yield from alarms.alarms(site)
+
+
+def check(wish: Wish) -> None:
+    """Raises `ConfigError` with the option, its value and the fix."""
+    for region in wish.regions or ():
+        if not _REGION.fullmatch(region):
+            raise ConfigError(f"--region: {region!r}", hint="one such as eu-west-1, or all")
+    if wish.grace is not None and not 0 <= wish.grace <= _LONGEST_GRACE:
+        raise ConfigError(f"--grace: {wish.grace:g} s", hint="at most a day, such as 10m")
+    for arn in wish.notify or ():
+        if not _TOPIC.fullmatch(arn):
+            raise ConfigError(f"--notify: {arn!r}", hint="the ARN of an SNS topic")
+
+
+def _grace(wish: Wish) -> int:
+    return GRACE if wish.grace is None else int(wish.grace)
+
+
+def _partition(region: str) -> str:
+    known = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+    return next((name for start, name in known.items() if region.startswith(start)), "aws")
+
+
+def _brought(element: Element) -> Part:
+    """Make it, or mend it, or leave it as it is."""
+    found = element.look()
+    if found is None:
+        element.make()
+        done = "made"
+    elif keys := differing(element, found):
+        element.mend(keys)
+        done = f"changed: {', '.join(keys)}"
+    else:
+        done = ""
+    return Part(name=element.name, id=element.id, state=PartState.PRESENT, done=done)
+
+
+def _seen(element: Element) -> Part:
+    try:
+        found = element.look()
+    except CallFailed as failed:
+        state, detail = PartState.UNKNOWN, str(failed.error)
+    else:
+        keys = [] if found is None else differing(element, found)
+        state = PartState.ABSENT if found is None else PartState.PRESENT
+        state, detail = (PartState.DIFFERS if keys else state), ", ".join(keys)
+    return Part(name=element.name, id=element.id, state=state, detail=detail)
+
+
+def _removed(element: Element) -> Part:
+    try:
+        there = element.look() is not None
+        if there:
+            element.remove()
+    except (CallFailed, Conflict) as failed:
+        error = failed.error if isinstance(failed, CallFailed) else failed
+        return Part(name=element.name, id=element.id, state=PartState.PRESENT, detail=str(error))
+    done = "removed" if there else ""
+    return Part(name=element.name, id=element.id, state=PartState.ABSENT, done=done)

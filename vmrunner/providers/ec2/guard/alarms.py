@@ -1,0 +1,115 @@
+"""What rings: nothing of the guard is heard, or it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from vmrunner.providers.ec2.calls import Answer
+from vmrunner.providers.ec2.guard.element import api
+from vmrunner.providers.ec2.guard.site import Site
+from vmrunner.providers.guarding import EVERY, SILENCE
+
+NAMESPACE: Final = "AWS/Lambda"
+DESCRIBE: Final = api("cloudwatch", "describe_alarms")
+#: Of so many periods, so many must fail before it rings.
+FAILING, OF = 2, 3
+
+
+class Alarm:
+    """One alarm. What is notified is only compared where somebody said what."""
+
+    def __init__(self, site: Site, name: str, rule: Answer) -> None:
+        self._site = site
+        self.name = f"alarm {name}"
+        self.id = f"{site.names.name}-{name}"
+        self._rule = rule
+
+    def wanted(self) -> Answer:
+        notify = list(self._site.plan.notify)
+        return {"ActionsEnabled": True, "AlarmActions": notify, "Threshold": 1.0, **self._rule}
+
+    def look(self) -> Answer | None:
+        told = self._site.call(DESCRIBE, AlarmNames=[self.id])
+        for alarm in told.get("MetricAlarms", ()):
+            seen = {key: alarm.get(key) for key in self.wanted()}
+            if "Metrics" in seen:
+                seen["Metrics"] = sorted(map(_plain, seen["Metrics"] or ()), key=_id)
+            return seen
+        return None
+
+    def make(self) -> None:
+        tags = [{"Key": key, "Value": value} for key, value in self._site.names.tags.items()]
+        self._site.call(
+            api("cloudwatch", "put_metric_alarm"), AlarmName=self.id, Tags=tags, **self.wanted()
+        )
+
+    def mend(self, _: Collection[str]) -> None:
+        self._site.call(api("cloudwatch", "put_metric_alarm"), AlarmName=self.id, **self.wanted())
+
+    def remove(self) -> None:
+        self._site.call(api("cloudwatch", "delete_alarms"), AlarmNames=[self.id])
+
+
+def alarms(site: Site) -> Iterator[Alarm]:
+    yield Alarm(site, "silent", _silent(site))
+    yield Alarm(site, "failing", _failing(site))
+
+
+def _silent(site: Site) -> Answer:
+    """No invocation succeeded for so long; also where there is nothing that could."""
+    succeeded = {"Id": "succeeded", "Expression": "invocations - errors", "ReturnData": True}
+    counts = [_count(site, "Invocations"), _count(site, "Errors")]
+    return {
+        "AlarmDescription": "The guard that ends vmrunner's overdue VMs has not succeeded for "
+        f"{SILENCE // 60} minutes: vmrunner guard status.",
+        "ComparisonOperator": "LessThanThreshold",
+        "EvaluationPeriods": SILENCE // EVERY,
+        "DatapointsToAlarm": SILENCE // EVERY,
+        "TreatMissingData": "breaching",
+        "Metrics": sorted([succeeded, *counts], key=_id),
+    }
+
+
+def _failing(site: Site) -> Answer:
+    """Something cannot be read or ended."""
+    return {
+        **metric(site, "Errors"),
+        "AlarmDescription": "The guard that ends vmrunner's overdue VMs cannot read or end "
+        "something; its log says what.",
+        "Statistic": "Sum",
+        "Period": EVERY,
+        "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+        "EvaluationPeriods": OF,
+        "DatapointsToAlarm": FAILING,
+        "TreatMissingData": "notBreaching",
+    }
+
+
+def _count(site: Site, name: str) -> Answer:
+    stat = {"Metric": metric(site, name), "Period": EVERY, "Stat": "Sum"}
+    return {"Id": name.lower(), "MetricStat": stat, "ReturnData": False}
+
+
+def metric(site: Site, name: str) -> Answer:
+    """One of the function's own."""
+    dimensions = [{"Name": "FunctionName", "Value": site.names.name}]
+    return {"Namespace": NAMESPACE, "MetricName": name, "Dimensions": dimensions}
+
+
+def _plain(said: Answer) -> Answer:
+    """A metric as it was asked for, without what the service adds."""
+    kept: Answer = {key: said[key] for key in ("Id", "Expression", "ReturnData") if key in said}
+    if "MetricStat" in said:
+        stat = said["MetricStat"]
+        names = ("Namespace", "MetricName", "Dimensions")
+        kept["MetricStat"] = {
+            "Metric": {key: stat["Metric"].get(key) for key in names},
+            "Period": stat.get("Period"),
+            "Stat": stat.get("Stat"),
+        }
+    return kept
+
+
+def _id(said: Answer) -> str:
+    return str(said["Id"])

@@ -1,0 +1,84 @@
+"""Does the guard work? When was it last invoked without an error?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from vmrunner.model import Finding, Level
+from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.ec2.codes import DENIED
+from vmrunner.providers.ec2.guard.alarms import metric
+from vmrunner.providers.ec2.guard.element import api
+from vmrunner.providers.ec2.guard.schedule import GET_SCHEDULE
+from vmrunner.providers.ec2.guard.site import SCHEDULE, Site
+from vmrunner.providers.guarding import EVERY, SILENCE
+
+METRICS: Final = api("cloudwatch", "get_metric_data")
+_DAY: Final = 86_400
+
+
+def last_success(site: Site, now: float) -> float | None:
+    """The end of the last five minutes in which more was invoked than failed; None: not within a
+    day. Raises `CallFailed`."""
+    counts: dict[str, dict[float, float]] = {}
+    told = site.call(
+        METRICS,
+        MetricDataQueries=[_count(site, name) for name in ("Invocations", "Errors")],
+        StartTime=datetime.fromtimestamp(now - _DAY, UTC),
+        EndTime=datetime.fromtimestamp(now + EVERY, UTC),
+    )
+    for one in told["MetricDataResults"]:
+        times = (time.timestamp() for time in one["Timestamps"])
+        counts[one["Id"]] = dict(zip(times, one["Values"], strict=True))
+    errors = counts.get("errors", {})
+    well = [at for at, n in counts.get("invocations", {}).items() if n > errors.get(at, 0.0)]
+    return min(max(well) + EVERY, now) if well else None
+
+
+def silent(site: Site, now: float, success: float | None) -> bool:
+    """Was it too long ago? Not where it was installed a moment ago. Raises `CallFailed`."""
+    if success is not None:
+        return now - success > SILENCE
+    found = site.find(GET_SCHEDULE, GroupName=site.names.group, Name=SCHEDULE)
+    made: Any = None if found is None else found.get("LastModificationDate")
+    return not isinstance(made, datetime) or now - made.timestamp() > SILENCE
+
+
+def findings(site: Site, provider: str, now: float) -> Iterator[Finding]:
+    """For `doctor`."""
+    fix = f"vmrunner guard install {provider}"
+    try:
+        found = site.find(GET_SCHEDULE, GroupName=site.names.group, Name=SCHEDULE)
+        if found is None or found.get("State") != "ENABLED":
+            yield _warning(
+                "nothing in the account ends a VM past its deadline when vmrunner is gone and the "
+                "build became root",
+                fix,
+            )
+            return
+        success = last_success(site, now)
+        if silent(site, now, success):
+            yield Finding(
+                check="guard",
+                level=Level.ERROR,
+                message="it is installed, and no invocation succeeded in the last "
+                f"{SILENCE // 60} minutes",
+                fix=f"vmrunner guard status {provider}; its log is {site.names.log_group}",
+            )
+        else:
+            yield Finding(check="guard", level=Level.OK, message=f"{site.names.name} works")
+    except CallFailed as failed:
+        if failed.code not in DENIED:
+            raise
+        yield _warning(f"it cannot be told: {failed.error.args[0]}", failed.error.hint)
+
+
+def _warning(message: str, fix: str) -> Finding:
+    return Finding(check="guard", level=Level.WARNING, message=message, fix=fix)
+
+
+def _count(site: Site, name: str) -> dict[str, Any]:
+    stat = {"Metric": metric(site, name), "Period": EVERY, "Stat": "Sum"}
+    return {"Id": name.lower(), "MetricStat": stat, "ReturnData": True}

@@ -1,0 +1,91 @@
+"""What invokes the function: a schedule in the installation's group."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final
+
+from vmrunner.errors import Conflict
+from vmrunner.providers.ec2.calls import Answer
+from vmrunner.providers.ec2.guard.element import api
+from vmrunner.providers.ec2.guard.site import SCHEDULE, Site
+from vmrunner.providers.guarding import EVERY
+
+RATE: Final = f"rate({EVERY // 60} minutes)"
+GET_SCHEDULE: Final = api("scheduler", "get_schedule")
+
+
+class Group:
+    """The installation's schedules: the guard's, and the one-shot deadlines of VMs."""
+
+    name = "group"
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.id = site.names.group
+
+    def wanted(self) -> Answer:
+        return {}
+
+    def look(self) -> Answer | None:
+        found = self._site.find(api("scheduler", "get_schedule_group"), Name=self.id)
+        return None if found is None else {}
+
+    def make(self) -> None:
+        tags = [{"Key": key, "Value": value} for key, value in self._site.names.tags.items()]
+        self._site.call(api("scheduler", "create_schedule_group"), Name=self.id, Tags=tags)
+
+    def mend(self, _: Collection[str]) -> None:
+        """There is nothing to mend."""
+
+    def remove(self) -> None:
+        """Not while a VM's deadline is in it: it would go with the group."""
+        told = self._site.call(api("scheduler", "list_schedules"), GroupName=self.id)
+        others = [one["Name"] for one in told["Schedules"] if one["Name"] != SCHEDULE]
+        if others:
+            raise Conflict(f"it stays: the deadlines of VMs are in it, {others[0]} among them")
+        self._site.call(api("scheduler", "delete_schedule_group"), Name=self.id)
+
+
+class Schedule:
+    """What invokes the function."""
+
+    name = "schedule"
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.id = f"{site.names.group}/{SCHEDULE}"
+        self._where = {"GroupName": site.names.group, "Name": SCHEDULE}
+
+    def wanted(self) -> Answer:
+        names = self._site.names
+        return {
+            "ScheduleExpression": RATE,
+            "FlexibleTimeWindow": {"Mode": "OFF"},
+            "State": "ENABLED",
+            "Target": {
+                "Arn": names.function_arn,
+                "RoleArn": names.role_arn(names.schedule_role),
+                "Input": "{}",
+                "DeadLetterConfig": {"Arn": names.queue_arn},
+                "RetryPolicy": {"MaximumEventAgeInSeconds": EVERY, "MaximumRetryAttempts": 2},
+            },
+        }
+
+    def look(self) -> Answer | None:
+        found = self._site.find(GET_SCHEDULE, **self._where)
+        if found is None:
+            return None
+        wanted = self.wanted()
+        seen = {key: found.get(key) for key in wanted}
+        target: Any = found.get("Target") or {}
+        return {**seen, "Target": {key: target.get(key) for key in wanted["Target"]}}
+
+    def make(self) -> None:
+        self._site.settle(api("scheduler", "create_schedule"), **self._where, **self.wanted())
+
+    def mend(self, _: Collection[str]) -> None:
+        self._site.settle(api("scheduler", "update_schedule"), **self._where, **self.wanted())
+
+    def remove(self) -> None:
+        self._site.call(api("scheduler", "delete_schedule"), **self._where)

@@ -1,0 +1,89 @@
+"""The guard, as a provider shows it: what lives in the cloud account and ends what is past its
+deadline with nothing of vmrunner's running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol, runtime_checkable
+
+#: So often it is invoked, and so long it may be silent, in seconds.
+EVERY: Final = 300
+SILENCE: Final = 1200
+
+
+class PartState(StrEnum):
+    """A part of the guard, beside what it should be."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    DIFFERS = "differs"
+    UNKNOWN = "unknown"  # it could not be looked at
+
+
+class Policy(StrEnum):
+    """For whom a policy is."""
+
+    VMRUNNER = "vmrunner"
+    GUARD = "guard"
+    DENY_UNTAGGED = "deny-untagged"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One thing that the guard consists of. `done`: what was done about it just now."""
+
+    name: str
+    id: str
+    state: PartState
+    detail: str = ""
+    done: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """How it should be. None: as it is, or the default. No regions: all that are enabled."""
+
+    max_ttl: float  # seconds
+    regions: tuple[str, ...] | None = None
+    grace: float | None = None  # seconds
+    everyone: bool | None = None  # any installation's
+    notify: tuple[str, ...] | None = None  # where its alarms are told
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """`last_success`: when it was last invoked without an error, to five minutes; None: not within
+    a day. `silent`: that was too long ago."""
+
+    parts: tuple[Part, ...]
+    last_success: float | None
+    silent: bool
+
+    @property
+    def well(self) -> bool:
+        return not self.silent and all(part.state is PartState.PRESENT for part in self.parts)
+
+
+class Guard(Protocol):
+    """All may be done again at any time. Raise `ProviderError`, or `ConfigError` for a wish."""
+
+    def install(self, wish: Wish) -> Iterator[Part]:
+        """Make or mend part by part; each is told when it is as wished."""
+
+    def status(self, wish: Wish) -> Status:
+        """A part that cannot be looked at is UNKNOWN."""
+
+    def remove(self) -> Iterator[Part]:
+        """Part by part; one that cannot be removed is PRESENT, with the reason, and stops none."""
+
+    def policy(self, audience: Policy) -> str:
+        """A JSON document."""
+
+
+@runtime_checkable
+class Guarded(Protocol):
+    """A provider that can have a guard."""
+
+    def guard(self) -> Guard: ...
