@@ -19,11 +19,12 @@ from pathlib import Path
 import pytest
 
 from vmrunner import images
+from vmrunner.data import GUEST
 from vmrunner.errors import ConfigError
 from vmrunner.images import recipe as recipes
 from vmrunner.images import roots
 from vmrunner.images.build import build
-from vmrunner.images.recipe import GUEST, Container, Inputs, Recipe
+from vmrunner.images.recipe import Container, Inputs, Recipe
 from vmrunner.images.tools import Programs
 from vmrunner.model import Level
 
