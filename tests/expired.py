@@ -13,7 +13,7 @@ from vmrunner.providers.ec2.provider import Ec2Provider
 from vmrunner.testing.localcloud import Machine
 
 FOREIGN: Final = "00000000-0000-4000-8000-00000000000f"
-GRACE: Final = 600.0
+GRACE: Final = 480.0
 
 
 def tagged(aws: Amazon, late: float = GRACE + 1, **more: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ where the tag cannot be read. What neither tells is reported and lives.
 
     VMRUNNER_INSTALLATION  whose; `*`: any
     VMRUNNER_REGIONS       where, with commas; empty: all regions that the account has enabled
-    VMRUNNER_GRACE         seconds past the deadline, default 600: vmrunner itself comes first
+    VMRUNNER_GRACE         seconds past the deadline, default 480: vmrunner itself comes first
     VMRUNNER_MAX_TTL       seconds, the longest life of any VM; empty: only the tag tells
 
 One file, the standard library and boto3. An event `{"dry_run": true}` only tells what would end.
@@ -37,7 +37,7 @@ from botocore.exceptions import ClientError
 TAG: Final = "vmrunner:"
 #: Of every installation of vmrunner, these alone end by their tags.
 ROLES: Final = ("build", "image")
-GRACE: Final = 600.0
+GRACE: Final = 480.0
 #: Schedules carry no tags: their group is named by the installation, they by their VM.
 GROUP, SCHEDULE = "vmrunner-", "vm-"
 ANY: Final = "*"
@@ -93,7 +93,7 @@ class Settings:
 def _seconds(environment: Mapping[str, str], name: str) -> float | None:
     text = environment.get(name, "").strip()
     if text and not re.fullmatch(r"\d{1,9}", text, re.ASCII):
-        raise ValueError(f"{name}: {text!r}; whole seconds, such as 600")
+        raise ValueError(f"{name}: {text!r}; whole seconds, such as 480")
     return float(text) if text else None
 
 

@@ -135,7 +135,7 @@ def test_what_is_made_is_as_it_should_be(aws: Amazon, run: Run) -> None:
     assert function["Environment"]["Variables"] == {
         "VMRUNNER_INSTALLATION": INSTALLATION,
         "VMRUNNER_REGIONS": "",
-        "VMRUNNER_GRACE": "600",
+        "VMRUNNER_GRACE": "480",
         "VMRUNNER_MAX_TTL": "14400",
     }
     schedule = client(aws, "scheduler").get_schedule(GroupName=GROUP, Name="guard")

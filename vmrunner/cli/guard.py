@@ -37,7 +37,7 @@ def install(
         typer.Option(metavar="REGION", help="Mind this one; again for more; `all`: all enabled."),
     ] = None,
     grace: Annotated[
-        str | None, typer.Option(help="How long past its deadline vmrunner has, first: 10m.")
+        str | None, typer.Option(help="How long past its deadline vmrunner has, first: 8m.")
     ] = None,
     everyone: Annotated[
         bool | None,

@@ -28,7 +28,7 @@ variable "regions" {
 variable "grace_seconds" {
   description = "How long past its deadline a VM is left to vmrunner itself."
   type        = number
-  default     = 600
+  default     = 480
 
   validation {
     condition     = var.grace_seconds >= 0 && var.grace_seconds <= 86400 && floor(var.grace_seconds) == var.grace_seconds

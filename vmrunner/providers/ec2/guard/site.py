@@ -15,7 +15,8 @@ from vmrunner.providers.ec2.guard import documents
 GROUP: Final = "vmrunner-"
 #: The guard's own in it. Those of VMs are called as the VM is: `vm-…`.
 SCHEDULE: Final = "guard"
-GRACE: Final = 600
+#: Seconds. With the five minutes between passes it stays below the 15 that are promised.
+GRACE: Final = 480
 ANY: Final = "*"
 
 _MISSING: Final = frozenset(
