@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 from unittest import mock
+
+import pytest
 
 from vmrunner import ids
 from vmrunner.model import Key, Network, Order, Page, Ref, Resource, Role, Seen, Spec
@@ -84,6 +87,14 @@ def amazon() -> Iterator[Amazon]:
     clock = Clock()
     with credentials(), LocalCloud(clock=clock) as cloud:
         yield Amazon(cloud, clock)
+
+
+@pytest.fixture
+def aws() -> Iterator[Amazon]:
+    """One that tells the time of this host, for programs that have no other clock."""
+    with amazon() as made:
+        made.cloud.skew = time.time() - made.clock()
+        yield made
 
 
 def make_order(provider: Ec2Provider, spec: Spec | None = None, **more: Any) -> Order:

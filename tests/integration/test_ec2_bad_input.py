@@ -5,25 +5,18 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.amazon import REGION, Amazon, amazon, credentials
+from tests.amazon import REGION, Amazon, credentials
+from tests.amazon import aws as aws  # the fixture
 from vmrunner.cli import main
 from vmrunner.testing.localcloud import DENIED, Mapping, Trouble
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def aws() -> Iterator[Amazon]:
-    with amazon() as made:
-        made.cloud.skew = time.time() - made.clock()
-        yield made
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ import io
 import json
 import os
 import re
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +15,8 @@ from typing import Any, Final
 import boto3
 import pytest
 
-from tests.amazon import INSTALLATION, REGION, Amazon, amazon, credentials
+from tests.amazon import INSTALLATION, REGION, Amazon, credentials
+from tests.amazon import aws as aws  # the fixture
 from vmrunner.cli import main
 from vmrunner.providers.ec2.guard import documents
 from vmrunner.providers.guarding import EVERY, SILENCE
@@ -40,13 +40,6 @@ PARTS: Final = (
     "alarm silent", "alarm failing",
 )  # fmt: skip
 TOPIC: Final = f"arn:aws:sns:{REGION}:123456789012:ops"
-
-
-@pytest.fixture
-def aws() -> Iterator[Amazon]:
-    with amazon() as made:
-        made.cloud.skew = time.time() - made.clock()
-        yield made
 
 
 @pytest.fixture

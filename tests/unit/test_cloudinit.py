@@ -63,34 +63,29 @@ def test_only_a_local_disk_has_no_partition_to_grow() -> None:
     assert "growpart" not in made(datasource="Ec2")
 
 
-def test_real_keys_fit_well_below_the_limit() -> None:
+def real(datasource: str, *, stock: bool = False) -> bytes:
+    """As it is sent, with keys as they are."""
     user, host = keys.generate(), keys.generate()
-    text = cloudinit.user_data(
+    return cloudinit.user_data(
         instance="vm-01",
         deadline=1.8e9,
         boot_ttl=60,
         authorized_key=user.public,
         host_private=host.private,
         host_public=host.public,
-        datasource="NoCloud",
+        datasource=datasource,
+        stock=stock,
     )
-    assert len(text) < 4096
+
+
+def test_real_keys_fit_well_below_the_limit() -> None:
+    assert len(real("NoCloud")) < 4096
     with pytest.raises(BadOrder, match="16384"):
         made(authorized_key="x" * 20_000)
 
 
 def test_a_stock_image_gets_what_ours_have_after_its_timer() -> None:
-    user, host = keys.generate(), keys.generate()
-    packed = cloudinit.user_data(
-        instance="vm-01",
-        deadline=1.8e9,
-        boot_ttl=60,
-        authorized_key=user.public,
-        host_private=host.private,
-        host_public=host.public,
-        datasource="Ec2",
-        stock=True,
-    )
+    packed = real("Ec2", stock=True)
     assert len(packed) < 16_000
     document = yaml.safe_load(gzip.decompress(packed))
     timer, *others = document["bootcmd"]
