@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from vmrunner import ids
+from vmrunner.arming import Armourer
 from vmrunner.burying import Undertaker
 from vmrunner.crew import Crew, View
 from vmrunner.desk import Desk, EngineLimits, Orders, Places, log
@@ -97,6 +98,7 @@ class Engine:
         self._endings = Endings(self._desk)
         self._undertaker = Undertaker(self._desk)
         self._watcher = Watcher(self._desk)
+        self._armourer = Armourer(self._desk)
         self._followers = Followers(self._desk, sessions, spawn)
         self._crew = Crew(
             self._desk,
@@ -207,11 +209,13 @@ class Engine:
         self._watcher.look(looked)
         self._crew.see(view, self._watcher.seen())
         self._watcher.forget(view.rows)
+        open_rows = {row.id for row in view.everybody} | view.unread
+        self._armourer.mind(view.mine.values(), open_rows)
         queued = self._launch(view)
         self._launcher.pump()
         waiting |= self._land()
         minded = any(map(self._concerns, view.builds.values()))
-        self.idle = not (queued or minded or view.mine or waiting)
+        self.idle = not (queued or minded or view.mine or waiting or self._armourer.busy)
         if self._launcher.busy or any(row.state in _SOON for row in view.mine.values()):
             return FAST
         return BUSY if view.builds or queued else IDLE

@@ -27,7 +27,8 @@ QUOTAS: Final = {
     "terminate": Quota(Limit(100, 5), Limit(1000, 20)),
     "delete": Quota(Limit(100, 5)),
     "change": Quota(Limit(50, 5)),
-    "elsewhere": Quota(Limit(50, 10)),  # STS, IAM, Service Quotas, EventBridge Scheduler
+    "schedule": Quota(Limit(50, 50)),  # the least of all regions: EventBridge Scheduler's quotas
+    "elsewhere": Quota(Limit(50, 10)),  # STS, IAM, Service Quotas
 }
 
 PROFILES: Final = "aws configure list-profiles"
@@ -68,9 +69,14 @@ RELEASE_ADDRESS: Final = Api("ec2", "release_address", "change")
 DISASSOCIATE_ADDRESS: Final = Api("ec2", "disassociate_address", "change")
 CANCEL_SPOT: Final = Api("ec2", "cancel_spot_instance_requests", "change")
 UNPROTECT: Final = Api("ec2", "modify_instance_attribute", "change")
+SEAL: Final = Api("ec2", "modify_instance_metadata_options", "change")
 CONSOLE: Final = Api("ec2", "get_console_output", "change")
 WHO: Final = Api("sts", "get_caller_identity", "elsewhere")
 SIMULATE: Final = Api("iam", "simulate_principal_policy", "elsewhere")
+CREATE_GROUP: Final = Api("scheduler", "create_schedule_group", "elsewhere")
+CREATE_SCHEDULE: Final = Api("scheduler", "create_schedule", "schedule")
+DELETE_SCHEDULE: Final = Api("scheduler", "delete_schedule", "schedule")
+SCHEDULES: Final = Api("scheduler", "list_schedules", "schedule")
 QUOTA: Final = Api("service-quotas", "get_service_quota", "elsewhere")
 
 

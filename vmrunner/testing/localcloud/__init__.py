@@ -7,9 +7,10 @@ trying things out. It needs the extra `localcloud`.
 
 It is moto's server, with what moto lacks added round it: client tokens that are idempotent, and
 mismatch; instances that are pending before they run and shutting down before they are terminated;
-newborns that are not visible yet; pages; termination protection; tags on network interfaces; the
-mappings of an image; spot requests; empty pools, quotas, denied actions; answers that fail or never
-come, on demand (`faults`); a clock that obeys (`clock`) and is in every answer's `Date`.
+newborns that are not visible yet; pages; termination protection; one-shot schedules that fire; tags
+on network interfaces; the mappings of an image; spot requests; empty pools, quotas, denied actions;
+answers that fail or never come, on demand (`faults`); a clock that obeys (`clock`) and is in every
+answer's `Date`.
 
 Every cloud is an account of its own, so many can be alive in one process.
 """

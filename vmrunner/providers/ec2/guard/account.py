@@ -14,7 +14,7 @@ from vmrunner.providers.ec2.guard import alarms, documents, health
 from vmrunner.providers.ec2.guard.basics import Log, Queue, Role
 from vmrunner.providers.ec2.guard.element import Element, differing
 from vmrunner.providers.ec2.guard.function import Function, Retries
-from vmrunner.providers.ec2.guard.schedule import Group, Schedule
+from vmrunner.providers.ec2.guard.schedule import DeadlineRole, Group, Schedule
 from vmrunner.providers.ec2.guard.site import ANY, GRACE, Names, Plan, Site
 from vmrunner.providers.ec2.identity import Caller, Identity
 from vmrunner.providers.ec2.options import Options
@@ -74,15 +74,18 @@ class AccountGuard:
     def policy(self, audience: Policy) -> str:
         partition = _partition(self._options.region)
         account = ANY
-        if audience is Policy.GUARD and (caller := self._identity.quietly()) is not None:
+        named = audience in (Policy.GUARD, Policy.VMRUNNER)
+        if named and (caller := self._identity.quietly()) is not None:
             account = caller.account
+        names = self._names(account, partition)
         document = documents.policy(
             audience.value,
             partition=partition,
             account=account,
             region=self._options.region,
             installation=self._options.installation,
-            name=self._names(account, partition).name,
+            name=names.name,
+            scheduler_role=self._options.scheduler_role or names.role_arn(names.deadline_role),
         )
         return json.dumps(document, indent=2)
 
@@ -138,13 +141,14 @@ def elements(site: Site) -> Iterator[Element]:
     names = site.names
     yield Queue(site)
     yield Log(site)
-    yield Role(site, "role", names.name, "guard")
-    yield Role(site, "schedule role", names.schedule_role, "schedule")
+    yield Role(site, "role", names.name, "guard", trust="guard")
+    yield Role(site, "schedule role", names.schedule_role, "schedule", trust="schedule")
     yield Function(site)
     yield Retries(site)
     yield Group(site)
     yield Schedule(site)
     yield from alarms.alarms(site)
+    yield DeadlineRole(site)
 
 
 def check(wish: Wish) -> None:
