@@ -198,6 +198,7 @@ def test_all_is_well(aws: Amazon, config: object, run: Run) -> None:
     assert set(levels.values()) == {"ok"}
     assert list(levels) == [
         "identity", "terminate", "image", "subnet", "security group", "launch", "quota", "clock",
+        "metadata",
     ]  # fmt: skip
     assert aws.cloud.account in found["identity"][1]
     assert aws.cloud.machines == []

@@ -37,7 +37,7 @@ NAME: Final = f"vmrunner-guard-{INSTALLATION}"
 GROUP: Final = f"vmrunner-{INSTALLATION}"
 PARTS: Final = (
     "queue", "log", "role", "schedule role", "function", "retries", "group", "schedule",
-    "alarm silent", "alarm failing",
+    "alarm silent", "alarm failing", "deadline role",
 )  # fmt: skip
 TOPIC: Final = f"arn:aws:sns:{REGION}:123456789012:ops"
 
@@ -277,7 +277,7 @@ def test_status_tells_what_it_could_not_look_at(aws: Amazon, run: Run) -> None:
     aws.cloud.faults.deny("GetRole", "GetScheduleGroup")
     found = states(run, 7)
     assert [name for name, state in found.items() if state == "unknown"] == [
-        "role", "schedule role", "group",
+        "role", "schedule role", "group", "deadline role",
     ]  # fmt: skip
 
 
@@ -327,7 +327,9 @@ def test_remove_leaves_the_deadlines_of_vms(aws: Amazon, run: Run) -> None:
         Target={"Arn": "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances", "RoleArn": "x"},
     )
     found = parts(run, "remove", "aws", code=7)
-    assert [name for name, item in found.items() if item["state"] != "absent"] == ["group"]
+    assert [name for name, item in found.items() if item["state"] != "absent"] == [
+        "deadline role", "group",
+    ]  # fmt: skip
     assert "vm-1 among them" in found["group"]["detail"]
 
 
@@ -336,7 +338,7 @@ def test_one_part_that_cannot_be_removed_stops_no_other(aws: Amazon, run: Run) -
     aws.cloud.faults.deny("DeleteRole")
     found = parts(run, "remove", "aws", code=7)
     assert [name for name, item in found.items() if item["state"] != "absent"] == [
-        "schedule role", "role",
+        "deadline role", "schedule role", "role",
     ]  # fmt: skip
 
 

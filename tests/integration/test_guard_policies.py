@@ -49,8 +49,9 @@ def test_vmrunner_may_do_what_the_driver_does_and_nothing_else() -> None:
     made = [value for value in vars(calls).values() if isinstance(value, Api)]
     made += [schedule.GET_SCHEDULE, health.METRICS]
     expected = {f"{PREFIX.get(api.service, api.service)}:{api.action}" for api in made}
-    # RunInstances with tags asks for that as well.
-    assert actions(document(Policy.VMRUNNER)) == expected | {"ec2:CreateTags"}
+    # What tags and roles in a call ask for as well.
+    beside = {"ec2:CreateTags", "scheduler:TagResource", "iam:PassRole"}
+    assert actions(document(Policy.VMRUNNER)) == expected | beside
 
 
 @pytest.mark.parametrize("audience", [Policy.VMRUNNER, Policy.GUARD])
