@@ -166,6 +166,40 @@ class Ec2Provider(Section):
     max_instances: int | None = Field(default=None, ge=1)
 
 
+class GceProvider(Section):
+    """VMs in Google's Compute Engine. Credentials come from the SDK's own chain alone."""
+
+    kind: Literal["gce"]
+    project: str | None = Field(default=None, description="The project's id.")
+    zones: tuple[str, ...] = Field(default=(), description="In the order in which to try them.")
+    image: str | None = Field(
+        default=None,
+        description="A link, an image's name or family/NAME; default: family/vmrunner.",
+    )
+    machine_types: tuple[str, ...] | None = Field(
+        default=None, description="In the order in which to try them."
+    )
+    network: str | None = Field(default=None, description="Default: global/networks/default.")
+    subnetwork: str | None = Field(default=None, description="regions/REGION/subnetworks/NAME.")
+    network_tags: tuple[str, ...] = Field(default=(), description="Firewall rules go by them.")
+    spot: Literal["never", "prefer", "only"] | None = Field(
+        default=None, description="Default: where a build asks for it."
+    )
+    address: Literal["public", "private"] = Field(
+        default="public", description="The address over which SSH goes."
+    )
+    disk: Bytes | None = None
+    disk_type: str | None = Field(default=None, description="pd-balanced, pd-ssd, …")
+    labels: dict[str, str] = Field(default_factory=dict, description="Beside vmrunner's own.")
+    service_account: str | None = Field(
+        default=None, description="What every build may use: its root can read its tokens."
+    )
+    api_endpoint: str | None = Field(
+        default=None, description="Default: Google's. To http://… no credentials go."
+    )
+    max_instances: int | None = Field(default=None, ge=1)
+
+
 class FakeProvider(Section):
     """A cloud in memory, for tests."""
 
@@ -173,7 +207,9 @@ class FakeProvider(Section):
     max_instances: int | None = Field(default=None, ge=1)
 
 
-ProviderSettings = Annotated[QemuProvider | Ec2Provider | FakeProvider, Field(discriminator="kind")]
+ProviderSettings = Annotated[
+    QemuProvider | Ec2Provider | GceProvider | FakeProvider, Field(discriminator="kind")
+]
 
 _OURS: Final = frozenset({"kind", "max_instances"})  # the rest are the driver's own options
 

@@ -87,7 +87,7 @@ class Engine:
             limits=limits,
             places=paths,
             orders=orders,
-            births=lambda name: self._pool(f"create-{name}", 8),
+            births=self._births,
             deaths=lambda name: self._pool(f"look-{name}", 2),
             wake=self._listener.set,
             clock=clock,
@@ -220,6 +220,9 @@ class Engine:
         return BUSY if view.builds or queued else IDLE
 
     # --- within ---
+
+    def _births(self, name: str) -> Pool:
+        return self._pool(f"create-{name}", self._desk.providers[name].traits.creates)
 
     def _pool(self, name: str, size: int) -> Pool:
         if name not in self._pools:

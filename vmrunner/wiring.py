@@ -88,7 +88,7 @@ class Wiring:
                 "installation": self.installation,
                 "current": _current_image,
             }
-        elif kind == "ec2":
+        elif kind in ("ec2", "gce"):
             options = {**options, "installation": self.installation, "used": self._used(kind, name)}
         return providers.load(kind, name, **options)
 

@@ -253,6 +253,7 @@ class Traits:
     guard: bool = False  # can have a guard in the account
     arms: bool = False  # a deadline of the cloud's own is armed after birth: `providers.Arms`
     seals: bool = False  # its metadata service is switched off from outside: `providers.Seals`
+    creates: int = 8  # how many at once: where each waits long for its answer, more
     kinds: tuple[Kind, ...] = (Kind.INSTANCE,)  # what a sweep shows
 
 

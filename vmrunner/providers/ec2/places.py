@@ -9,8 +9,8 @@ from typing import Final
 
 from vmrunner.errors import BadOrder
 from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.common.memory import Memory
 from vmrunner.providers.ec2.calls import GROUPS, IMAGES, SUBNETS, TYPES, Answer, Api, Calls
-from vmrunner.providers.ec2.memory import Memory
 from vmrunner.providers.ec2.options import GiB, ImageChoice, Options
 
 #: Seconds. A new image under an old name is found that late.

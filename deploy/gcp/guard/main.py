@@ -1,0 +1,297 @@
+"""The guard: the part of the reaper that lives in the Google Cloud project and needs nothing of
+vmrunner's.
+
+A function, invoked every five minutes. It keeps no state and asks no ledger: what is past the
+deadline in its own labels, plus a grace, is deleted; VMs first, then what else of ours bills.
+Compute Engine itself deletes a running VM at its deadline. What it does not end is what this is
+for: a VM that was stopped or suspended, which clears that deadline, and disks, addresses and
+snapshots. What has no label of ours is never even listed. One kind or place that fails holds no
+other back; at the end the failures are told and raised, so that the invocation counts as failed
+and its alert fires.
+
+The deadline is the earlier of `vmrunner-expires-at` and creation + VMRUNNER_MAX_TTL, the last alone
+where the label cannot be read. What neither tells is reported and lives.
+
+    VMRUNNER_INSTALLATION  whose; `*`: any
+    VMRUNNER_PROJECT       where; default: the function's own project
+    VMRUNNER_GRACE         seconds past the deadline, default 480: vmrunner itself comes first
+    VMRUNNER_MAX_TTL       seconds, the longest life of any VM; empty: only the label tells
+
+One file, google-auth and requests. A body `{"dry_run": true}` only tells what would end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import google.auth
+from google.auth.transport.requests import AuthorizedSession
+
+LABEL: Final = "vmrunner-"
+#: Of every installation of vmrunner, these alone end by their labels.
+ROLES: Final = ("build", "image")
+GRACE: Final = 480.0
+ANY: Final = "*"
+PAGE: Final = 500
+API: Final = "https://compute.googleapis.com/compute/v1"
+SCOPE: Final = "https://www.googleapis.com/auth/compute"
+TIMEOUT: Final = 20.0  # seconds
+TRIES: Final = 3
+
+#: What a pass tells of.
+TOLD: Final = ("ended", "held", "unreadable", "failures")
+
+Item = Mapping[str, Any]
+
+
+class GuardFailed(Exception):
+    """Something could not be read or ended. All else was."""
+
+
+class Refused(Exception):
+    """An error answer; `reason` in Google's word."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{status} {reason}: {message}"[:300])
+        self.status = status
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Raises `ValueError` with the variable and its value."""
+
+    installation: str
+    project: str = ""
+    grace: float = GRACE
+    max_ttl: float | None = None
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Settings:
+        installation = environment.get("VMRUNNER_INSTALLATION", "").strip()
+        if not installation:
+            raise ValueError("VMRUNNER_INSTALLATION: none; set a ledger's installation, or *")
+        grace = _seconds(environment, "VMRUNNER_GRACE")
+        return cls(
+            installation=installation,
+            project=environment.get("VMRUNNER_PROJECT", "").strip(),
+            grace=GRACE if grace is None else grace,
+            max_ttl=_seconds(environment, "VMRUNNER_MAX_TTL"),
+        )
+
+
+def _seconds(environment: Mapping[str, str], name: str) -> float | None:
+    text = environment.get(name, "").strip()
+    if text and not re.fullmatch(r"\d{1,9}", text, re.ASCII):
+        raise ValueError(f"{name}: {text!r}; whole seconds, such as 480")
+    return float(text) if text else None
+
+
+# --- whose it is, and until when -----------------------------------------------------------------
+
+
+def ours(labels: Mapping[str, str], installation: str) -> bool:
+    """By label and role."""
+    whose = labels.get(f"{LABEL}installation", "")
+    mine = bool(whose) and installation in (whose, ANY)
+    return mine and labels.get(f"{LABEL}role") in ROLES
+
+
+def expires_at(labels: Mapping[str, str]) -> float | None:
+    """What the label says; None: it cannot be read."""
+    text = labels.get(f"{LABEL}expires-at", "")
+    return float(text) if re.fullmatch(r"\d{1,12}", text, re.ASCII) else None
+
+
+def born(item: Item) -> float | None:
+    try:
+        return datetime.fromisoformat(item["creationTimestamp"]).timestamp()
+    except (KeyError, ValueError):
+        return None
+
+
+class Thing(NamedTuple):
+    """Something of ours, so many seconds past its deadline. `path`: within the project."""
+
+    path: str
+    instance: str
+    late: float
+    item: Item
+
+
+class Kind(NamedTuple):
+    """How one kind is listed, and when one of it is free to go."""
+
+    name: str
+    listing: str
+    key: str
+    free: Callable[[Item], bool]
+
+
+#: What hangs on a VM goes with it, or is free when that is gone.
+INSTANCES: Final = Kind("instance", "aggregated/instances", "instances", lambda _: True)
+DISKS: Final = Kind("disk", "aggregated/disks", "disks", lambda item: not item.get("users"))
+ADDRESSES: Final = Kind(
+    "address", "aggregated/addresses", "addresses", lambda item: item.get("status") != "IN_USE"
+)
+SNAPSHOTS: Final = Kind("snapshot", "global/snapshots", "", lambda _: True)
+KINDS: Final = (INSTANCES, DISKS, ADDRESSES, SNAPSHOTS)
+
+
+class Pass:
+    """One pass over one project. `told`: what was ended, what somebody still uses, what has labels
+    that nobody can read, and what failed."""
+
+    def __init__(
+        self, session: Any, base: str, settings: Settings, now: float, *, dry_run: bool
+    ) -> None:
+        self._session = session
+        self._base = f"{base}/projects/{settings.project}"
+        self._settings = settings
+        self._now = now
+        self._dry_run = dry_run
+        self.told: dict[str, list[dict[str, Any]]] = {key: [] for key in TOLD}
+
+    def run(self) -> None:
+        """The dear first. Whatever goes wrong with one kind, the others have their turn."""
+        for kind in KINDS:
+            for thing in self._expired(kind):
+                self._end(kind, thing)
+
+    # --- looking ---
+
+    def _expired(self, kind: Kind) -> list[Thing]:
+        """As far as it can be read: what is on one page is there, whatever becomes of the next."""
+        found: list[Thing] = []
+        try:
+            for item in self._listed(kind):
+                thing = self._judged(kind, item)
+                found += [] if thing is None else [thing]
+        except Exception as error:  # noqa: BLE001 - told, and what was found is ended
+            self._tell("failures", kind.name, error=_words(error))
+        return found
+
+    def _listed(self, kind: Kind) -> Iterator[Item]:
+        whose = self._settings.installation
+        wanted = f"labels.{LABEL}installation{':*' if whose == ANY else f'={whose}'}"
+        params = {"filter": wanted, "maxResults": str(PAGE), "returnPartialSuccess": "true"}
+        while True:
+            page = self._ask("GET", kind.listing, params)
+            for place in page.get("unreachables", ()):
+                self._tell("failures", kind.name, error=f"{place} is unreachable")
+            self._warned(kind, "", page)
+            if kind.key:
+                for place, part in page.get("items", {}).items():
+                    self._warned(kind, place, part)
+                    yield from part.get(kind.key, ())
+            else:
+                yield from page.get("items", ())
+            if not page.get("nextPageToken"):
+                return
+            params["pageToken"] = page["nextPageToken"]
+
+    def _warned(self, kind: Kind, place: str, part: Item) -> None:
+        """An empty scope carries a warning too, which is none."""
+        code = part.get("warning", {}).get("code", "NO_RESULTS_ON_PAGE")
+        if code != "NO_RESULTS_ON_PAGE":
+            self._tell("failures", kind.name, error=f"{place} {code}".strip())
+
+    def _judged(self, kind: Kind, item: Item) -> Thing | None:
+        """None: it is not ours to end, or not now."""
+        labels = item.get("labels", {})
+        if not ours(labels, self._settings.installation):
+            return None
+        path = item["selfLink"].partition("/projects/")[2].partition("/")[2]
+        instance = labels.get(f"{LABEL}instance", "")
+        said, birth, most = expires_at(labels), born(item), self._settings.max_ttl
+        oldest = None if birth is None or most is None else birth + most
+        until = min((t for t in (said, oldest) if t is not None), default=None)
+        if until is None:
+            self._tell("unreadable", kind.name, id=path, instance=instance)
+            return None
+        if self._now <= until + self._settings.grace or not kind.free(item):
+            return None
+        return Thing(path, instance, self._now - until, item)
+
+    # --- ending ---
+
+    def _end(self, kind: Kind, thing: Thing) -> None:
+        line = {"id": thing.path, "instance": thing.instance, "late": round(thing.late)}
+        try:
+            if not self._dry_run:
+                if thing.item.get("deletionProtection"):
+                    off = {"deletionProtection": "false"}
+                    self._ask("POST", f"{thing.path}/setDeletionProtection", off)
+                self._ask("DELETE", thing.path, {})
+            self._tell("ended", kind.name, **line)
+        except Exception as error:  # noqa: BLE001 - the others are not held back
+            if isinstance(error, Refused) and error.status == 404:
+                return
+            used = isinstance(error, Refused) and error.reason in (
+                "resourceInUseByAnotherResource",
+                "resourceNotReady",
+            )
+            what = "held" if used else "failures"
+            self._tell(what, kind.name, **line, error=_words(error))
+
+    def _ask(self, method: str, path: str, params: Mapping[str, str]) -> Any:
+        """One call; again where a failure says nothing of the next."""
+        for left in reversed(range(TRIES)):
+            answer = self._session.request(
+                method, f"{self._base}/{path}", params=params, timeout=TIMEOUT
+            )
+            if answer.status_code < 400:
+                return answer.json()
+            if answer.status_code not in (429, 500, 502, 503, 504) or not left:
+                break
+        try:
+            error = answer.json()["error"]
+            reason = str(next(iter(error.get("errors", ())), {}).get("reason", ""))
+            message = str(error.get("message", ""))
+        except (KeyError, TypeError, ValueError):
+            reason, message = "", answer.text
+        raise Refused(answer.status_code, reason, message)
+
+    def _tell(self, what: str, kind: str, **more: Any) -> None:
+        self.told[what].append({"kind": kind, **more})
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+def guard(
+    settings: Settings, session: Any, now: float, *, base: str = API, dry_run: bool = False
+) -> dict[str, Any]:
+    """One pass; what it did. `session`: of requests, authorized. `base`: of the API's paths."""
+    made = Pass(session, base, settings, now, dry_run=dry_run)
+    made.run()
+    return {
+        "installation": settings.installation,
+        "project": settings.project,
+        "dry_run": dry_run,
+        **made.told,
+    }
+
+
+def handler(request: Any) -> str:
+    """What Cloud Functions calls. Raises `GuardFailed` after all was done that could be."""
+    body = request.get_json(silent=True) if request is not None else None
+    dry_run = isinstance(body, Mapping) and body.get("dry_run") is True
+    settings = Settings.read(os.environ)
+    credentials, project = google.auth.default(scopes=[SCOPE])
+    if not settings.project:
+        settings = Settings(**{**vars(settings), "project": project or ""})
+    report = guard(settings, AuthorizedSession(credentials), time.time(), dry_run=dry_run)
+    text = json.dumps(report)
+    print(text)  # noqa: T201 - to the function's log
+    if failures := report["failures"]:
+        raise GuardFailed(f"{len(failures)} failures: {json.dumps(failures[:3])}")
+    return text

@@ -1,0 +1,32 @@
+"""Google's Compute Engine.
+
+`options.py` what can be configured · `provider.py` the port · `calls.py` the SDK, narrowed to what
+is called · `codes.py` its errors in our words · `labels.py` our tags as labels
+`places.py` image, network, machine types · `launch.py` one insert · `birth.py` its outcome
+`kinds.py` what is shown, in our words · `look.py`, `sweep.py` looking · `delete.py` deleting
+`rights.py` the right to kill · `doctor.py`
+
+google-cloud-compute is imported only when a provider is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vmrunner.providers.gce.provider import GceProvider
+
+
+def open(  # noqa: A001 - the name that the registry of providers calls
+    name: str, *, installation: str, used: Sequence[str] = (), **options: Any
+) -> GceProvider:
+    """The provider called `name`. `used`: zones in which it ever launched. The other `options` are
+    the fields of `options.Options`. Nothing is asked of Google yet."""
+    from vmrunner.providers.gce.options import Options
+    from vmrunner.providers.gce.provider import GceProvider
+
+    for field in ("zones", "machine_types", "network_tags"):
+        if field in options:
+            options[field] = tuple(options[field])
+    return GceProvider(Options(name=name, installation=installation, used=tuple(used), **options))

@@ -1,0 +1,118 @@
+"""Being born: one insert for one order, its operation, and what their failures mean for the next.
+
+The operation is waited for, since only it tells that a zone has no room. That is in a thread of the
+engine's own for births; what breaks off is `Uncertain`, and the identical order, sent again by its
+request id, comes to the same operation.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from vmrunner.errors import NoCapacity, ProviderError, QuotaExceeded, Uncertain
+from vmrunner.model import Kind, Offer, Order, Ref
+from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.common.pools import DryPools, Pool
+from vmrunner.providers.gce import codes, launch
+from vmrunner.providers.gce.calls import DELETE, GET, INSERT, WAIT, WAIT_FOR, Calls
+from vmrunner.providers.gce.labels import label
+from vmrunner.providers.gce.options import Options
+
+#: So long a burst waits for its turn, in seconds, before it is the engine's to ask again.
+PATIENCE: Final = 60.0
+#: So long an operation is waited for, in seconds.
+UNDER_WAY: Final = 240.0
+
+
+class Births:
+    """Launches in one project."""
+
+    def __init__(self, options: Options, calls: Calls, dry: DryPools) -> None:
+        self._options = options
+        self._calls = calls
+        self._dry = dry
+
+    def create(self, order: Order) -> Ref:
+        """Raises `CallFailed`, `BadOrder` or `Uncertain`."""
+        offer = order.offer
+        try:
+            operation = self._calls(
+                INSERT,
+                zone=offer.scope.place,
+                patience=PATIENCE,
+                instance_resource=launch.instance(order, self._options),
+                request_id=launch.request_id(order.instance),
+            )
+            failed = self._ended(operation, offer)
+            if failed is not None:
+                self._clean_up(order)
+                raise failed
+        except CallFailed as failed:
+            if failed.code in codes.EXISTS:
+                return self._found(order, failed)
+            if isinstance(failed.error, (NoCapacity, QuotaExceeded)):
+                self._dry.mark(pool_of(offer), failed.code)
+            raise
+        self._dry.clear(pool_of(offer))
+        return ref_of(order)
+
+    def _ended(self, operation: Any, offer: Offer) -> CallFailed | None:
+        """Wait until it is done, and tell how it ended. Raises `Uncertain` when it goes on."""
+        until = time.monotonic() + UNDER_WAY
+        while operation.status != "DONE":
+            if time.monotonic() >= until:
+                raise Uncertain(f"{operation.name}: still {operation.status}")
+            try:
+                operation = self._calls(
+                    WAIT_FOR, zone=offer.scope.place, operation=operation.name, timeout=WAIT
+                )
+            except CallFailed as failed:
+                # What was accepted may go on, whoever may not ask about it.
+                raise Uncertain(f"{operation.name}: {failed.error}") from failed
+        return codes.of_operation(operation, action=INSERT.action, where=offer.scope.place)
+
+    def _clean_up(self, order: Order) -> None:
+        """What an insert that failed leaves behind dies before another is tried. Raises
+        `Uncertain` when that cannot be told."""
+        try:
+            if self._there(order) is not None:
+                self._calls(
+                    DELETE,
+                    zone=order.offer.scope.place,
+                    instance=order.instance,
+                    no_graceful_shutdown=True,
+                )
+        except CallFailed as failed:
+            if failed.code not in codes.MISSING:
+                raise Uncertain(f"what a failed insert left is not seen dead: {failed}") from failed
+
+    def _found(self, order: Order, failed: CallFailed) -> Ref:
+        """It exists: whoever asked before, it is the VM of this order, if it is tagged so."""
+        there = self._there(order)
+        if there is None:
+            raise Uncertain(f"{failed}; and it is not there") from failed
+        wanted = launch.instance(order, self._options)["labels"]
+        if {k: v for k, v in there.labels.items() if k in wanted} != wanted:
+            error: ProviderError = Uncertain(
+                f"{order.instance} exists, and is not of this order: its "
+                f"{label('build')} is {there.labels.get(label('build'))!r}"
+            )
+            raise error from failed
+        return ref_of(order)
+
+    def _there(self, order: Order) -> Any | None:
+        try:
+            return self._calls(GET, zone=order.offer.scope.place, instance=order.instance)
+        except CallFailed as failed:
+            if failed.code in codes.MISSING:
+                return None
+            raise
+
+
+def ref_of(order: Order) -> Ref:
+    return Ref(order.offer.scope, Kind.INSTANCE, order.instance)
+
+
+def pool_of(offer: Offer) -> Pool:
+    return Pool(offer.machine_type, offer.place, offer.market)

@@ -1,0 +1,33 @@
+"""Our tags as labels, which take no colon, and back. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from vmrunner.model import TAG, Order, tags_of
+
+PREFIX: Final = "vmrunner-"
+#: vmrunner's own labels on one resource.
+OURS: Final = 6
+
+
+def labels_of(order: Order) -> dict[str, str]:
+    """What every resource of this order is born with. A name it has anyway."""
+    return {
+        PREFIX + key.removeprefix(TAG): value
+        for key, value in tags_of(order).items()
+        if key.startswith(TAG)
+    }
+
+
+def tags(labels: Mapping[str, str]) -> dict[str, str]:
+    """The labels of a resource, in the core's words."""
+    return {
+        TAG + key.removeprefix(PREFIX) if key.startswith(PREFIX) else key: value
+        for key, value in labels.items()
+    }
+
+
+def label(name: str) -> str:
+    return PREFIX + name

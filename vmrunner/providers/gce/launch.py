@@ -1,0 +1,83 @@
+"""One insert: everything that makes the VM end, and ours, is in this very call."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from vmrunner.errors import BadOrder
+from vmrunner.model import Market, Order
+from vmrunner.providers.gce.labels import labels_of
+from vmrunner.providers.gce.options import GiB, Options
+
+USER_DATA: Final = 256 * 1024  # bytes: what one metadata value holds
+_NAMESPACE: Final = uuid.UUID("b8f1f2a6-6f0e-5c5e-9a38-2f6a8f1f4d10")
+
+
+def request_id(instance: str) -> str:
+    """The idempotency key of this VM's insert: the same for ever."""
+    return str(uuid.uuid5(_NAMESPACE, instance))
+
+
+def instance(order: Order, options: Options) -> dict[str, Any]:
+    """The `Instance` to insert: the same for the same order. Raises `BadOrder`."""
+    try:
+        user_data = order.user_data.decode()
+    except UnicodeDecodeError as error:
+        raise BadOrder("user-data: metadata takes text alone, and this is none") from error
+    if len(order.user_data) > USER_DATA:
+        raise BadOrder(f"user-data: {len(order.user_data)} bytes, a value takes {USER_DATA}")
+    offer = order.offer
+    labels = {**options.labels, **labels_of(order)}
+    initial: dict[str, Any] = {"source_image": offer.image, "labels": labels}
+    if offer.disk:
+        initial["disk_size_gb"] = math.ceil(offer.disk / GiB)
+    if options.disk_type:
+        initial["disk_type"] = f"zones/{offer.place}/diskTypes/{options.disk_type}"
+    interface: dict[str, Any] = {"network": options.network}
+    if options.subnetwork:
+        interface = {"subnetwork": options.subnetwork}
+    if options.address == "public":
+        interface["access_configs"] = [{"name": "External NAT", "type_": "ONE_TO_ONE_NAT"}]
+    made: dict[str, Any] = {
+        "name": order.instance,
+        "machine_type": f"zones/{offer.place}/machineTypes/{offer.machine_type}",
+        "labels": labels,
+        "disks": [{"boot": True, "auto_delete": True, "initialize_params": initial}],
+        "network_interfaces": [interface],
+        "metadata": {
+            "items": [
+                {"key": "user-data", "value": user_data},
+                {"key": "block-project-ssh-keys", "value": "TRUE"},
+            ]
+        },
+        "scheduling": _scheduling(order),
+        "shielded_instance_config": {
+            "enable_vtpm": True,
+            "enable_integrity_monitoring": True,
+        },
+        "can_ip_forward": False,
+    }
+    if options.network_tags:
+        made["tags"] = {"items": list(options.network_tags)}
+    if options.service_account:
+        scope = "https://www.googleapis.com/auth/cloud-platform"
+        made["service_accounts"] = [{"email": options.service_account, "scopes": [scope]}]
+    return made
+
+
+def _scheduling(order: Order) -> dict[str, Any]:
+    """The cloud's own deadline, absolute, that deletes; nothing starts the VM again."""
+    spot = order.offer.market is Market.SPOT
+    when = datetime.fromtimestamp(int(order.deadline), UTC)
+    return {
+        "automatic_restart": False,
+        "on_host_maintenance": "TERMINATE",
+        "provisioning_model": "SPOT" if spot else "STANDARD",
+        "instance_termination_action": "DELETE",
+        "termination_time": f"{when:%Y-%m-%dT%H:%M:%SZ}",
+        # An end from outside is none that the guest may draw out, at the cloud's prices.
+        "skip_guest_os_shutdown": True,
+    }

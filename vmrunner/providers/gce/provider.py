@@ -1,0 +1,193 @@
+"""The port, for one project in Compute Engine: it launches in the configured zones, and minds all
+it ever used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from vmrunner.errors import BadOrder, ConfigError
+from vmrunner.model import (
+    Fate,
+    Finding,
+    Key,
+    Kind,
+    Offer,
+    Order,
+    Outcome,
+    Page,
+    Ref,
+    Scope,
+    Seen,
+    Spec,
+    Traits,
+)
+from vmrunner.providers.common.buckets import Buckets
+from vmrunner.providers.common.clock import CloudClock
+from vmrunner.providers.common.failure import edge
+from vmrunner.providers.common.pools import DryPools, markets, walk
+from vmrunner.providers.gce import doctor, sweep
+from vmrunner.providers.gce.birth import Births
+from vmrunner.providers.gce.calls import CONSOLE, Calls
+from vmrunner.providers.gce.delete import Deleter
+from vmrunner.providers.gce.identity import Identity
+from vmrunner.providers.gce.look import look
+from vmrunner.providers.gce.options import GiB, Options
+from vmrunner.providers.gce.places import Image, MachineType, Places, fitting
+from vmrunner.providers.gce.rights import Rights
+from vmrunner.providers.gce.sweep import READERS
+
+KIND: Final = "gce"
+_CONSOLE: Final = 64 * 1024
+#: Creates at once: each waits for its operation, which takes seconds and no work.
+CREATES: Final = 64
+
+
+class GceProvider:
+    """Every method may be called from any thread. Nothing is asked before the first call."""
+
+    def __init__(self, options: Options, *, buckets: Buckets | None = None) -> None:
+        options.check()
+        self.options = options
+        self.clock = CloudClock()
+        self.calls = Calls(options, self.clock, buckets=buckets)
+        self.identity = Identity(self.calls)
+        self.places = Places(options, self.calls)
+        self.rights = Rights(options.name, self.calls)
+        self._dry = DryPools()
+        self._births = Births(options, self.calls, self._dry)
+
+    @property
+    def name(self) -> str:
+        return self.options.name
+
+    @property
+    def scopes(self) -> frozenset[Scope]:
+        """The zones of the project, once it is known that we are let in."""
+        project = self.identity.quietly()
+        return frozenset(self._scopes(project) if project is not None else ())
+
+    @property
+    def traits(self) -> Traits:
+        kinds = tuple(reader.kind for reader in READERS)
+        return Traits(native_deadline=True, kinds=kinds, creates=CREATES)
+
+    def now(self) -> float:
+        return self.clock.now()
+
+    # --- what can be had ---
+
+    def offers(self, spec: Spec) -> Sequence[Offer]:
+        options = self.options
+        self._check_launch()
+        wanted = markets(options.spot, wanted=spec.spot, name=self.name)
+        with edge():
+            project = self.identity.project()
+            self.rights.demand()
+            image = self.places.image(spec.image)
+            disk = self._disk(spec, image)
+            had = {
+                zone: {
+                    one.name: one
+                    for one in fitting(
+                        self.places.types(zone), image, cpus=spec.cpus, memory=spec.memory
+                    )
+                }
+                for zone in options.zones
+            }
+        self._check_any(had, spec)
+        pools = walk(wanted, options.machine_types, options.zones)
+        left = self._dry.left([pool for pool in pools if pool.machine_type in had[pool.place]])
+        return tuple(
+            Offer(
+                scope=Scope(KIND, project, pool.place),
+                machine_type=pool.machine_type,
+                place=pool.place,
+                market=pool.market,
+                cpus=had[pool.place][pool.machine_type].cpus,
+                memory=had[pool.place][pool.machine_type].memory,
+                disk=disk,
+                image=image.id,
+            )
+            for pool in left
+        )
+
+    def _disk(self, spec: Spec, image: Image) -> int:
+        wanted = spec.disk or self.options.disk or image.size
+        if wanted < image.size:
+            raise BadOrder(
+                f"disk = {wanted / GiB:g} GiB: image {image.name} needs {image.size / GiB:g} GiB"
+            )
+        return wanted
+
+    def _check_any(self, had: Mapping[str, Mapping[str, MachineType]], spec: Spec) -> None:
+        if any(had.values()):
+            return
+        wish = [f"cpus = {spec.cpus}" if spec.cpus else "", f"memory = {spec.memory or ''}"]
+        field = f"providers.{self.name}.machine_types"
+        raise BadOrder(
+            f"{field}: none of {', '.join(self.options.machine_types)} is to be had in "
+            f"{', '.join(self.options.zones)} with {', '.join(word for word in wish if word)}",
+            hint=f"correct {field}, or ask for less",
+        )
+
+    # --- birth ---
+
+    def create(self, order: Order) -> Ref:
+        self._check_launch()
+        with edge():
+            if order.offer.scope not in self._scopes(self.identity.project()):
+                raise BadOrder(f"{order.offer.scope} is no scope of {self.name}")
+            self.rights.demand()
+            ref = self._births.create(order)
+            self.rights.born(ref)
+            return ref
+
+    # --- life and death ---
+
+    def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
+        with edge():
+            here = set(self._scopes(self.identity.project()))
+            mine = [key for key in ids if key.scope in here]
+            public = self.options.address == "public"
+            return look(self.calls, mine, self.options.installation, public=public)
+
+    def sweep(self) -> Iterator[Page]:
+        with edge():
+            scopes = self._scopes(self.identity.project())
+        yield from sweep.sweep(self.calls, scopes, self.now)
+
+    def delete(
+        self,
+        refs: Sequence[Ref],
+        *,
+        force: bool = False,  # noqa: ARG002 - none here waits for a guest, or heeds a protection
+    ) -> Mapping[Ref, Outcome]:
+        project = self.identity.quietly()
+        own = [ref for ref in refs if (ref.scope.kind, ref.scope.account) == (KIND, project)]
+        told = Deleter(self.calls).delete(own)
+        for ref in refs:
+            error = f"{ref.scope} is not reached by these credentials"
+            told.setdefault(ref, Outcome(fate=Fate.FAILED, error=error))
+        return told
+
+    def console(self, ref: Ref) -> str:
+        if ref.scope not in self.scopes or ref.kind is not Kind.INSTANCE:
+            return ""
+        with edge():
+            told = self.calls(CONSOLE, zone=ref.scope.place, instance=ref.id)
+        return str(told.contents)[-_CONSOLE:]
+
+    def check(self) -> Sequence[Finding]:
+        return doctor.check(self)
+
+    # --- within ---
+
+    def _check_launch(self) -> None:
+        try:
+            self.options.check_launch()
+        except ConfigError as error:
+            raise BadOrder(str(error.args[0]), hint=error.hint) from error
+
+    def _scopes(self, project: str) -> list[Scope]:
+        return [Scope(KIND, project, zone) for zone in self.options.every_zone]

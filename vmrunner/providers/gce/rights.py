@@ -1,0 +1,78 @@
+"""The right to kill, before anything is born.
+
+Who may insert and not delete leaves bills behind. Compute Engine tells of rights on a VM that
+exists alone; so where none of ours does, the first newborn is asked about, and a denial stops
+launching, never reaping.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Final
+
+from vmrunner.errors import CredentialsRefused
+from vmrunner.model import Ref
+from vmrunner.providers.common.clock import boottime
+from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.gce.calls import MAY, Calls
+
+#: So long an answer holds, in seconds: rights change seldom, and a denial is mended in a minute.
+GRANTED, REFUSED = 3600.0, 30.0
+
+ACTION: Final = "compute.instances.delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """May we delete? None: it cannot be told, for the reason in `why`."""
+
+    may: bool | None
+    why: str = ""
+
+
+class Rights:
+    """What is known of it. Thread-safe."""
+
+    def __init__(self, name: str, calls: Calls) -> None:
+        self._name = name
+        self._calls = calls
+        self._lock = threading.Lock()
+        self._right = Right(may=None, why="no VM of ours was there to be asked about")
+        self._until = 0.0
+
+    def demand(self) -> None:
+        """Raises `CredentialsRefused` when it is known that we may not."""
+        with self._lock:
+            refused = self._right.may is False and boottime() < self._until
+        if refused:
+            raise CredentialsRefused(
+                f"{self._name} may not delete what it would launch: {self._right.why}",
+                hint=f"allow {ACTION} to these credentials; nothing is launched before",
+            )
+
+    def born(self, ref: Ref) -> None:
+        """A VM of ours exists: it tells, unless something did a while ago."""
+        with self._lock:
+            known = self._right.may is not None and boottime() < self._until
+        if not known:
+            self.learn(self.ask(ref))
+
+    def ask(self, ref: Ref) -> Right:
+        """By the VM's own policy. Raises nothing."""
+        try:
+            told = self._calls(
+                MAY,
+                zone=ref.scope.place,
+                resource=ref.id,
+                test_permissions_request_resource={"permissions": [ACTION]},
+            )
+        except CallFailed as failed:
+            return Right(may=None, why=str(failed))
+        may = ACTION in list(told.permissions)
+        return Right(may=may, why=f"{ACTION} is {'allowed' if may else 'denied'}")
+
+    def learn(self, right: Right) -> None:
+        with self._lock:
+            self._right = right
+            self._until = boottime() + (REFUSED if right.may is False else GRANTED)

@@ -1,0 +1,144 @@
+"""Looking at all that the project shows: one list a kind, for every zone and region in it.
+
+A zone or region that could not be reached makes the listing incomplete there; what has no zone of
+its own is told in the first of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from vmrunner.errors import Throttled, Uncertain
+from vmrunner.model import Kind, Page, Resource, Scope
+from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.gce import kinds
+from vmrunner.providers.gce.calls import ADDRESSES, DISKS, INSTANCES, SNAPSHOTS, Api, Calls, pb
+from vmrunner.providers.gce.look import PAGE
+
+_UNREACHABLE: Final = "UNREACHABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How one kind is listed. `key`: where a scope's part of the answer has the items; None: it
+    is one list, without scopes."""
+
+    kind: Kind
+    api: Api
+    key: str | None
+    make: Callable[[Scope, Any], Resource | None]
+    zonal: bool = True
+
+
+READERS: Final = (
+    Reader(Kind.INSTANCE, INSTANCES, "instances", kinds.instance),
+    Reader(Kind.DISK, DISKS, "disks", kinds.disk),
+    Reader(Kind.ADDRESS, ADDRESSES, "addresses", kinds.address, zonal=False),
+    Reader(Kind.SNAPSHOT, SNAPSHOTS, None, kinds.snapshot, zonal=False),
+)
+
+
+@dataclass(slots=True)
+class _Part:
+    """What one answer says of one scope."""
+
+    found: list[Resource] = field(default_factory=list)
+    error: str | None = None
+
+
+def sweep(calls: Calls, scopes: Iterable[Scope], now: Callable[[], float]) -> Iterator[Page]:
+    """Every page of every kind; one that fails hinders no other."""
+    mine = list(scopes)
+    for reader in READERS if mine else ():
+        yield from _listed(calls, mine, reader, now)
+
+
+def _listed(
+    calls: Calls, mine: list[Scope], reader: Reader, now: Callable[[], float]
+) -> Iterator[Page]:
+    """A page for each scope that an answer speaks of. Of ours, each has a last one, which says
+    whether the whole of it was read."""
+    token, own = "", {scope.place: scope for scope in mine}
+    told = own if reader.zonal else {mine[0].place: mine[0]}
+    wrong: dict[str, str] = {}
+    strange: dict[str, Scope] = {}
+    while True:
+        try:
+            answer = _patiently(calls, reader, token)
+        except CallFailed as failed:
+            for scope in (*told.values(), *strange.values()):
+                yield Page(scope=scope, kind=reader.kind, error=str(failed), time=now())
+            return
+        token = answer.next_page_token
+        for place, part in _parts(answer, reader, mine[0]).items():
+            if part.error is not None:
+                wrong[place] = part.error
+            if not part.found:
+                continue
+            if place not in told:  # a zone that nobody configured
+                strange.setdefault(place, mine[0]._replace(place=place))
+            yield Page(
+                scope=told.get(place) or strange[place],
+                kind=reader.kind,
+                resources=tuple(part.found),
+                time=now(),
+                more=True,
+            )
+        if not token:
+            break
+    general = wrong.get("")
+    for scope in (*told.values(), *strange.values()):
+        regional = not reader.zonal and next(iter(wrong.values()), None)
+        error = wrong.get(scope.place) or general or regional or None
+        yield Page(scope=scope, kind=reader.kind, error=error, time=now())
+
+
+def _patiently(calls: Calls, reader: Reader, token: str) -> Any:
+    """Twice, where the first time says nothing about the second."""
+    asked: dict[str, Any] = {"max_results": PAGE, **({"page_token": token} if token else {})}
+    try:
+        return pb(calls(reader.api, **asked))
+    except CallFailed as failed:
+        if not isinstance(failed.error, (Throttled, Uncertain)):
+            raise
+        return pb(calls(reader.api, **asked))
+
+
+def _parts(answer: Any, reader: Reader, home: Scope) -> dict[str, _Part]:
+    """By zone; what has none is at home. "" is the answer as a whole."""
+    parts: dict[str, _Part] = {}
+    if _unreachable(answer.warning):
+        parts[""] = _Part(error=answer.warning.message or _UNREACHABLE)
+    for name in getattr(answer, "unreachables", ()):
+        place = kinds.last(name) if reader.zonal else home.place
+        parts.setdefault(place, _Part()).error = f"{name} is unreachable"
+    if reader.key is None:
+        _understand(parts, home, answer.items, reader)
+        return parts
+    for name, scoped in answer.items.items():
+        place = kinds.last(name) if reader.zonal else home.place
+        _understand(parts, home._replace(place=place), getattr(scoped, reader.key), reader)
+        if _unreachable(scoped.warning):
+            parts.setdefault(place, _Part()).error = f"{name}: {scoped.warning.message}"
+    return parts
+
+
+def _understand(
+    parts: dict[str, _Part], scope: Scope, items: Iterable[Any], reader: Reader
+) -> None:
+    """One item that cannot be understood takes nothing away but completeness."""
+    part = parts.setdefault(scope.place, _Part())
+    for item in items:
+        try:
+            resource = reader.make(scope, item)
+        except (AttributeError, KeyError, TypeError, ValueError) as trouble:
+            part.error = f"an item makes no sense: {type(trouble).__name__}: {trouble}"
+        else:
+            part.found += [resource] if resource is not None else []
+
+
+def _unreachable(warning: Any) -> bool:
+    """An empty scope carries a warning too, which is none."""
+    return warning.code not in ("", "NO_RESULTS_ON_PAGE")

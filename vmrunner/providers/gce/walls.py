@@ -1,0 +1,101 @@
+"""Do builds reach each other? Firewall rules go by priority; a rule that lets in an address which a
+build has lets builds in, unless one that denies it comes first. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from vmrunner.model import Finding, Level
+
+SSH: Final = 22
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def holes(
+    rules: Sequence[Any], homes: Sequence[str], tags: Sequence[str], account: str | None
+) -> Iterator[Finding]:
+    """What is wrong with these ingress rules of the builds' network. `homes`: the ranges that
+    builds have addresses in; `tags`, `account`: what rules may know builds by."""
+    nets = [ipaddress.ip_network(home) for home in homes]
+    ours = sorted(
+        (rule for rule in rules if _concerns(rule, tags, account)),
+        key=lambda rule: (int(rule.priority), bool(list(rule.allowed))),  # a tie is denied
+    )
+    denied: list[Any] = []
+    lets_in = False
+    for rule in ours:
+        if not list(rule.allowed):
+            denied.append(rule)
+            continue
+        lets_in = lets_in or any(_covers(entry, SSH) for entry in rule.allowed)
+        source = _source(rule, nets, tags, account)
+        if source and not any(_shadows(one, nets, tags) for one in denied):
+            yield Finding(
+                check="firewall",
+                level=Level.ERROR,
+                message=f"rule {rule.name} lets builds reach each other: "
+                f"{_ports(rule)} from {source}",
+                fix="give builds a network of their own that lets in SSH from where vmrunner runs "
+                "alone, or a rule before this one that denies all from the builds' own ranges",
+            )
+    if not lets_in:
+        yield Finding(
+            check="firewall",
+            level=Level.ERROR,
+            message=f"nobody is let in to port {SSH}",
+            fix="a rule that lets in SSH from where vmrunner runs, and nothing else",
+        )
+
+
+def _concerns(rule: Any, tags: Sequence[str], account: str | None) -> bool:
+    """Does it hold for builds as targets?"""
+    if rule.disabled or rule.direction != "INGRESS":
+        return False
+    accounts = list(rule.target_service_accounts)
+    if accounts:
+        return account in accounts
+    named = list(rule.target_tags)
+    return not named or bool(set(named) & set(tags))
+
+
+def _source(rule: Any, homes: Sequence[_Network], tags: Sequence[str], account: str | None) -> str:
+    """Where builds are among those that it lets in; empty: nowhere."""
+    named = set(rule.source_tags) & set(tags)
+    if named:
+        return f"tag {min(named)}, which builds have"
+    if account and account in list(rule.source_service_accounts):
+        return f"{account}, which builds are"
+    for text in rule.source_ranges:
+        network = ipaddress.ip_network(text, strict=False)
+        if any(network.version == home.version and network.overlaps(home) for home in homes):
+            return f"{network}, in which builds are"
+    return ""
+
+
+def _shadows(rule: Any, homes: Sequence[_Network], tags: Sequence[str]) -> bool:
+    """Does it deny everything to all that builds may come from?"""
+    if not any(entry.I_p_protocol == "all" for entry in rule.denied):
+        return False
+    if tags and set(tags) & set(rule.source_tags):
+        return True
+    ranges = [ipaddress.ip_network(text, strict=False) for text in rule.source_ranges]
+    return all(
+        any(net.version == home.version and home.subnet_of(net) for net in ranges)  # type: ignore[arg-type]
+        for home in homes
+    )
+
+
+def _covers(entry: Any, port: int) -> bool:
+    if entry.I_p_protocol == "all":
+        return True
+    if entry.I_p_protocol not in ("tcp", "6"):
+        return False
+    ranges = [text.partition("-") for text in entry.ports]
+    return not ranges or any(int(low) <= port <= int(high or low) for low, _, high in ranges)
+
+
+def _ports(rule: Any) -> str:
+    return ", ".join(" ".join([entry.I_p_protocol, *entry.ports]).strip() for entry in rule.allowed)
