@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import secrets
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Self
 
+from vmrunner.testing.common.timeline import Timeline
 from vmrunner.testing.localcloud import patches, site
 from vmrunner.testing.localcloud.births import Token
 from vmrunner.testing.localcloud.endpoint import Endpoint
@@ -25,13 +23,11 @@ if TYPE_CHECKING:
 ROOT: Final = (site.Mapping(device="/dev/xvda"),)
 
 
-class LocalCloud:
+class LocalCloud(Timeline):
     """One account. All plain attributes may be changed at any time."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        self.clock = clock
-        self.lock = threading.RLock()
-        self.skew = 0.0  # this cloud's clock against `clock`, in seconds
+        super().__init__(clock)
         self.boot_seconds = 0.0
         self.delete_seconds = 0.0  # from an accepted termination to the end
         self.tombstone = 3600.0  # so long the terminated are shown
@@ -50,8 +46,6 @@ class LocalCloud:
         self.hidden: set[str] = set()  # ids of machines that nobody sees yet
         self.tokens: dict[tuple[str, str, str], Token] = {}
         self.account = f"{secrets.randbelow(9 * 10**11) + 10**11}"
-        self._due: list[tuple[float, int, Callable[[], object]]] = []
-        self._number = itertools.count()
         patches.install()
         self._endpoint = Endpoint(self)
 
@@ -77,23 +71,10 @@ class LocalCloud:
 
     # --- time ---
 
-    def now(self) -> float:
-        """Its clock, epoch seconds."""
-        return self.clock() + self.skew
-
-    def later(self, seconds: float, effect: Callable[[], object]) -> None:
-        """Let `effect` happen in so many seconds: at the first request or `settle` after it."""
-        with self.lock:
-            if seconds <= 0:
-                effect()
-            else:
-                heapq.heappush(self._due, (self.now() + seconds, next(self._number), effect))
-
     def settle(self) -> None:
         """Let all happen that is due."""
         with self.lock, patches.within(self):
-            while self._due and self._due[0][0] <= self.now():
-                heapq.heappop(self._due)[2]()
+            super().settle()
 
     # --- what is there ---
 

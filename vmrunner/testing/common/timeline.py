@@ -1,0 +1,37 @@
+"""Time in a local cloud: its clock, and what happens by itself."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from collections.abc import Callable
+
+
+class Timeline:
+    """Nothing runs in the background: what is due happens when somebody looks."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.lock = threading.RLock()
+        self.skew = 0.0  # this cloud's clock against `clock`, in seconds
+        self._due: list[tuple[float, int, Callable[[], object]]] = []
+        self._number = itertools.count()
+
+    def now(self) -> float:
+        """Its clock, epoch seconds."""
+        return self.clock() + self.skew
+
+    def later(self, seconds: float, effect: Callable[[], object]) -> None:
+        """Let `effect` happen in so many seconds: at the first request or `settle` after it."""
+        with self.lock:
+            if seconds <= 0:
+                effect()
+            else:
+                heapq.heappush(self._due, (self.now() + seconds, next(self._number), effect))
+
+    def settle(self) -> None:
+        """Let all happen that is due."""
+        with self.lock:
+            while self._due and self._due[0][0] <= self.now():
+                heapq.heappop(self._due)[2]()

@@ -1,0 +1,74 @@
+"""A local GCE: a real HTTP endpoint on 127.0.0.1 that Google's own client of Compute v1 talks to,
+for tests and for trying things out. It needs the extra `localgce`.
+
+    with LocalGce() as cloud:
+        site = cloud.furnish()                       # an image, a network, a firewall rule
+        client = compute_v1.InstancesClient(
+            credentials=AnonymousCredentials(), client_options={"api_endpoint": cloud.url}
+        )
+
+Every request and every answer is held against Google's discovery document: a field that Google does
+not know is a 400, as there, and is told in `rejected`; a wrong answer of this cloud's own is a 500,
+and leaving the `with` raises. A method that Google lacks is a 404, one that nobody has written here
+a 501.
+
+VMs go through the states of the real ones and are ended at `terminationTime` or `maxRunDuration`;
+operations take their time and can end in an error; a clock that obeys (`clock`) is in the `Date` of
+every answer; answers fail or never come on demand (`faults`).
+
+Every cloud is a project of its own, so many can be alive in one process.
+"""
+
+from __future__ import annotations
+
+from vmrunner.testing.localgce.faults import (
+    AFTER_ALL,
+    BAD_GATEWAY,
+    FORBIDDEN,
+    GARBAGE,
+    INTERNAL,
+    INVALID,
+    LOST_ANSWER,
+    LOST_REQUEST,
+    NOT_CONFIGURED,
+    NOT_FOUND,
+    QUOTA,
+    QUOTA_LATER,
+    STOCKOUT,
+    THROTTLED,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    Broken,
+    Faults,
+    Trouble,
+)
+from vmrunner.testing.localgce.gce import LocalGce
+from vmrunner.testing.localgce.machines import Machine
+from vmrunner.testing.localgce.requests import Request
+from vmrunner.testing.localgce.site import Site
+
+__all__ = [
+    "AFTER_ALL",
+    "BAD_GATEWAY",
+    "FORBIDDEN",
+    "GARBAGE",
+    "INTERNAL",
+    "INVALID",
+    "LOST_ANSWER",
+    "LOST_REQUEST",
+    "NOT_CONFIGURED",
+    "NOT_FOUND",
+    "QUOTA",
+    "QUOTA_LATER",
+    "STOCKOUT",
+    "THROTTLED",
+    "UNAUTHENTICATED",
+    "UNAVAILABLE",
+    "Broken",
+    "Faults",
+    "LocalGce",
+    "Machine",
+    "Request",
+    "Site",
+    "Trouble",
+]

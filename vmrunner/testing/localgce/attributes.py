@@ -1,0 +1,59 @@
+"""Labels, metadata and tags: what the service refuses of them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from vmrunner.testing.localgce import site
+from vmrunner.testing.localgce.discovery import Json
+from vmrunner.testing.localgce.refusal import Refusal, invalid
+
+LABELS: Final = 64
+_VALUE: Final = 256 * 1024  # bytes
+_METADATA: Final = 512 * 1024
+# International letters are letters that have no upper case, or are lower.
+_KEY: Final = re.compile(r"(?=[^\W\d_])[-_\w]{1,63}")
+_LABEL: Final = re.compile(r"[-_\w]{0,63}")
+
+
+def check_labels(labels: Json, path: str) -> None:
+    if len(labels) > LABELS:
+        raise invalid(path, "", f"Number of labels exceeds {LABELS}.")
+    for key, value in labels.items():
+        if not _KEY.fullmatch(key) or key != key.lower():
+            text = f"Label key '{key}' violates format constraints. "
+            text += "The key must start with a lowercase letter and can only contain lowercase "
+            text += "letters, numeric characters, underscores and dashes, at most 63 characters."
+            raise invalid(path, "", text)
+        if not _LABEL.fullmatch(value) or value != value.lower():
+            text = f"Label value '{value}' violates format constraints. "
+            text += "The value can only contain lowercase letters, numeric characters, "
+            text += "underscores and dashes, at most 63 characters."
+            raise invalid(path, "", text)
+
+
+def check_metadata(metadata: Json, path: str) -> None:
+    items = metadata.get("items", [])
+    keys = [item.get("key", "") for item in items]
+    if twice := {key for key in keys if keys.count(key) > 1}:
+        raise invalid(path, "", f"Duplicate metadata keys: {', '.join(sorted(twice))}.")
+    total = 0
+    for number, item in enumerate(items):
+        size = len(item.get("value", "").encode())
+        if "key" not in item:
+            raise invalid(f"{path}.items[{number}].key", "", "It is required.")
+        if size > _VALUE:
+            where = f"{path}.items[{number}].value"
+            raise invalid(where, "", f"The value has {size} bytes; the limit is {_VALUE}.")
+        total += size + len(item["key"])
+    if total > _METADATA:
+        raise Refusal(
+            413, "metadataTooLarge", f"Metadata has {total} bytes; the limit is {_METADATA}."
+        )
+
+
+def tagged(said: Json) -> Json:
+    """Network tags, as an answer has them."""
+    items = said.get("items", [])
+    return {"fingerprint": site.fingerprint(), **({"items": items} if items else {})}

@@ -1,0 +1,122 @@
+"""Google's own description of Compute v1: which methods there are, and what they take and give."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final, NamedTuple
+
+Json = dict[str, Any]
+
+#: Where the API begins, on every host.
+BASE: Final = "/compute/v1/"
+
+
+class Method(NamedTuple):
+    """`id` is `instances.insert`; `request` and `response` are names of schemas, or empty."""
+
+    id: str
+    verb: str
+    path: Sequence[str]  # segments; `{zone}` stands for any
+    parameters: Mapping[str, Json]
+    request: str
+    response: str
+
+
+class Found(NamedTuple):
+    """A method, and what its path says."""
+
+    method: Method
+    path: Mapping[str, str]
+
+
+@cache
+def document() -> Json:
+    """The 5 MB that google-api-python-client ships, read once a process."""
+    home = files("googleapiclient.discovery_cache.documents")
+    loaded: Json = json.loads((home / "compute.v1.json").read_bytes())
+    return loaded
+
+
+@cache
+def methods() -> Mapping[str, Method]:
+    """All that Google has, by id."""
+    return {method.id: method for method in _methods(document()["resources"])}
+
+
+def find(verb: str, path: str) -> Found | None:
+    """The method that answers here; None: Google has none. `path` is relative to `BASE`."""
+    said: list[str] = []
+    segments = path.split("/")
+    method = _descend(_tree(), verb, segments, said)
+    if method is None:
+        return None
+    names = [part[1:-1] for part in method.path if part.startswith("{")]
+    return Found(method, dict(zip(names, said, strict=True)))
+
+
+def common_parameters() -> Mapping[str, Json]:
+    """What every method takes in its query."""
+    known: dict[str, Json] = document()["parameters"]
+    return known
+
+
+def schema(name: str) -> Json:
+    found: Json = document()["schemas"][name]
+    return found
+
+
+@cache
+def outputs(name: str) -> frozenset[str]:
+    """The properties that only the service writes: what a client says of them is ignored."""
+    known = schema(name)["properties"]
+    told = re.compile(r"\[?Output[ -][Oo]nly")
+    return frozenset(
+        key
+        for key, said in known.items()
+        if said.get("readOnly") or told.search(said.get("description", ""))
+    )
+
+
+def _methods(resources: Json) -> Iterator[Method]:
+    for resource in resources.values():
+        for said in resource.get("methods", {}).values():
+            yield Method(
+                id=said["id"].removeprefix("compute."),
+                verb=said["httpMethod"],
+                path=tuple(said["path"].split("/")),
+                parameters=said.get("parameters", {}),
+                request=said.get("request", {}).get("$ref", ""),
+                response=said.get("response", {}).get("$ref", ""),
+            )
+
+
+@cache
+def _tree() -> Json:
+    """Segment → subtree, and at the end of a path its verb → method."""
+    root: Json = {}
+    for method in methods().values():
+        node = root
+        for part in method.path:
+            node = node.setdefault("{}" if part.startswith("{") else part, {})
+        node[f" {method.verb}"] = method  # no segment begins with a space
+    return root
+
+
+def _descend(node: Json, verb: str, segments: Sequence[str], said: list[str]) -> Method | None:
+    if not segments:
+        found: Method | None = node.get(f" {verb}")
+        return found
+    head, rest = segments[0], segments[1:]
+    if head in node and (found := _descend(node[head], verb, rest, said)) is not None:
+        return found
+    if "{}" not in node or not head:
+        return None
+    said.append(head)
+    found = _descend(node["{}"], verb, rest, said)
+    if found is None:
+        said.pop()
+    return found

@@ -1,0 +1,177 @@
+"""HTTP: a server of one cloud, which handles every request alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+import threading
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from vmrunner.testing.localgce import handlers, operations, validation
+from vmrunner.testing.localgce.faults import Broken
+from vmrunner.testing.localgce.refusal import Refusal, error_document
+from vmrunner.testing.localgce.requests import Request, check
+
+if TYPE_CHECKING:
+    from vmrunner.testing.localgce.gce import LocalGce
+
+log = logging.getLogger(__name__)
+
+HOST: Final = "127.0.0.1"
+_JSON: Final = "application/json; charset=UTF-8"
+
+
+class Answer(NamedTuple):
+    status: int
+    body: bytes
+    content: str = _JSON
+
+
+class Endpoint:
+    """Starts and stops the server; decides what each request is told."""
+
+    def __init__(self, cloud: LocalGce) -> None:
+        self._cloud = cloud
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None, "it is not started"
+        return f"http://{HOST}:{self._server.server_port}"
+
+    def start(self, port: int = 0) -> None:
+        self._server = _Server((HOST, port), _Handler)
+        self._server.endpoint = self
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._server.hang_up()
+            self._server.server_close()
+            self._thread.join()
+
+    def date(self) -> str:
+        """For the header of every answer."""
+        return formatdate(self._cloud.now(), usegmt=True)
+
+    def answer(self, request: Request) -> Answer | None:
+        """None: the client hears nothing."""
+        cloud = self._cloud
+        if request.action.endswith("Operations.wait"):
+            operations.pause(cloud, request)
+        with cloud.lock:
+            cloud.settle()
+            cloud.requests.append(request)
+            fate = cloud.plan(request)
+            if fate is None or isinstance(fate, Broken):
+                return self._handled(request, fate)
+            if fate.happens:
+                self._handled(request, None)
+        if fate.garbage:
+            return Answer(fate.status, fate.garbage, "text/html")
+        if not fate.code:
+            return None
+        return Answer(fate.status, error_document(fate.status, fate.code, fate.message))
+
+    def _handled(self, request: Request, broken: Broken | None) -> Answer:
+        try:
+            return Answer(200, self._ask(request, broken))
+        except Refusal as refusal:
+            text = error_document(refusal.status, refusal.reason, refusal.message)
+            return Answer(refusal.status, text)
+        except Exception as error:
+            # Ours to mend, and no test may pass over it.
+            log.exception("%s", request.action)
+            self._cloud.complaints.append(f"{request.action}: {type(error).__name__}: {error}")
+            return Answer(500, error_document(500, "localGce", str(error)))
+
+    def _ask(self, request: Request, broken: Broken | None) -> bytes:
+        method = request.method
+        if method is None:
+            raise Refusal(404, "notFound", f"Google has no such method: {request.action}")
+        handler = handlers.find(method.id)
+        if handler is None:
+            raise Refusal(501, "notImplemented", f"not in this cloud: {method.id}")
+        try:
+            check(request, method)
+        except Refusal as refusal:
+            self._cloud.rejected.append(f"{method.id}: {refusal.message}")
+            raise
+        handlers.admit(self._cloud, request)
+        said = handler(self._cloud, request, broken)
+        if not method.response:
+            return b""
+        validation.check(said, method.response, "answer")
+        return json.dumps(said).encode()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+    endpoint: Endpoint
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self._open: set[socket.socket] = set()
+
+    def process_request(self, request: object, client_address: object) -> None:
+        assert isinstance(request, socket.socket)
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: object) -> None:
+        assert isinstance(request, socket.socket)
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        """Clients keep connections for a next request, which nobody would answer."""
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, *_: object) -> None:
+        log.debug("a client of the local GCE went away", exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "ESF"
+    sys_version = ""
+    # Else each answer waits 40 ms for the client to acknowledge its headers.
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    server: _Server
+
+    def _serve(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        request = Request.of(self.command, self.path, dict(self.headers.items()), body)
+        answer = self.server.endpoint.answer(request)
+        if answer is None:
+            self.close_connection = True
+            return
+        self.send_response(answer.status if answer.body else 204)
+        if answer.body:
+            self.send_header("Content-Type", answer.content)
+            self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        self.wfile.write(answer.body)
+
+    do_GET = do_POST = do_DELETE = do_PATCH = do_PUT = _serve  # noqa: N815  # their names
+
+    def date_time_string(self, _: float | None = None) -> str:
+        return self.server.endpoint.date()
+
+    def log_request(self, *_: object) -> None:
+        """Nobody reads it."""

@@ -1,0 +1,90 @@
+"""What goes wrong with requests, on demand.
+
+cloud.faults.fail("instances.insert", LOST_ANSWER)      # the next one happens, unheard
+cloud.faults.fail("instances.insert", STOCKOUT)         # accepted; its operation ends in an error
+cloud.faults.deny("disks.aggregatedList")               # from now on
+cloud.faults.on_request = lambda request: …             # whatever a test thinks up
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from vmrunner.testing.common.faults import GARBAGE, LOST_ANSWER, LOST_REQUEST, FaultPlan, Trouble
+from vmrunner.testing.localgce.requests import Request
+
+__all__ = [
+    "AFTER_ALL",
+    "BAD_GATEWAY",
+    "FORBIDDEN",
+    "GARBAGE",
+    "INTERNAL",
+    "INVALID",
+    "LOST_ANSWER",
+    "LOST_REQUEST",
+    "NOT_CONFIGURED",
+    "NOT_FOUND",
+    "QUOTA",
+    "QUOTA_LATER",
+    "STOCKOUT",
+    "THROTTLED",
+    "UNAUTHENTICATED",
+    "UNAVAILABLE",
+    "Broken",
+    "Faults",
+    "Trouble",
+]
+
+
+class Broken(NamedTuple):
+    """The request is accepted, and its operation ends in this error. `remains`: what an insert made
+    stays, stopped; else nothing is left of it."""
+
+    code: str
+    message: str
+    status: int = 503
+    remains: bool = False
+
+
+INTERNAL: Final = Trouble("backendError", 500, "Backend Error")
+AFTER_ALL: Final = INTERNAL._replace(happens=True)
+BAD_GATEWAY: Final = Trouble("backendError", 502, "Bad Gateway")
+UNAVAILABLE: Final = Trouble("backendError", 503, "The service is currently unavailable.")
+THROTTLED: Final = Trouble(
+    "rateLimitExceeded",
+    403,
+    "Quota exceeded for quota group 'default' and limit 'Queries per 100 seconds'.",
+)
+FORBIDDEN: Final = Trouble("forbidden", 403, "Required permission is missing")
+NOT_CONFIGURED: Final = Trouble(
+    "accessNotConfigured",
+    403,
+    "Compute Engine API has not been used in this project before or it is disabled.",
+)
+UNAUTHENTICATED: Final = Trouble(
+    "authError",
+    401,
+    "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie "
+    "or other valid authentication credential.",
+)
+NOT_FOUND: Final = Trouble("notFound", 404, "The resource was not found")
+INVALID: Final = Trouble("invalid", 400, "Invalid value for field 'resource'")
+QUOTA: Final = Trouble("quotaExceeded", 403, "Quota 'CPUS' exceeded. Limit: 24.0 in region.")
+
+STOCKOUT: Final = Broken(
+    "ZONE_RESOURCE_POOL_EXHAUSTED",
+    "The zone does not have enough resources available to fulfill the request. Try a different "
+    "zone, or try again later.",
+)
+QUOTA_LATER: Final = Broken("QUOTA_EXCEEDED", "Quota 'CPUS' exceeded. Limit: 24.0 in region.", 403)
+
+
+class Faults(FaultPlan[Request, Trouble | Broken]):
+    """The plan of one cloud, by method: `instances.insert`."""
+
+    def denial(self, request: Request) -> Trouble:
+        verb = request.action.rpartition(".")[2].replace("insert", "create")
+        verb = "list" if verb == "aggregatedList" else verb
+        permission = f"compute.{request.action.partition('.')[0]}.{verb}"
+        where = f"projects/{request.path.get('project', '')}"
+        return FORBIDDEN._replace(message=f"Required '{permission}' permission for '{where}'")

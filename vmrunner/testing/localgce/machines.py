@@ -1,0 +1,248 @@
+"""One VM, from PROVISIONING to nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.testing.localgce import networks, operations, scheduling, stamps
+from vmrunner.testing.localgce.discovery import Json
+from vmrunner.testing.localgce.links import last
+
+if TYPE_CHECKING:
+    from vmrunner.testing.localgce.gce import LocalGce
+
+GONE: Final = "gone"
+_UP: Final = ("PROVISIONING", "STAGING", "RUNNING", "REPAIRING")
+_TAKEN_BACK: Final = "Instance was preempted."
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Machine:
+    """What a test may know and do. Changes of state go through the methods."""
+
+    cloud: LocalGce
+    shown: Json  # what the API says of it
+    doomed: bool = False  # there is no capacity for it: it never runs
+    stuck: bool = False  # accepts its death, which does not come
+    deleting: bool = False
+    serial: bytes = b""  # what it said on its first serial port
+    deadline: float = math.inf  # epoch seconds; then the service ends it
+    history: list[str] = field(default_factory=list)  # its states
+    _end: Callable[[], None] | None = None
+
+    # --- what is true ---
+
+    @property
+    def name(self) -> str:
+        return str(self.shown["name"])
+
+    @property
+    def id(self) -> str:
+        return str(self.shown["id"])
+
+    @property
+    def zone(self) -> str:
+        return last(self.shown["zone"])
+
+    @property
+    def scope(self) -> str:
+        return f"zones/{self.zone}"
+
+    @property
+    def state(self) -> str:
+        """A status of the API's, or `gone`."""
+        return self.history[-1] if self.history else ""
+
+    @property
+    def gone(self) -> bool:
+        return self.state == GONE
+
+    @property
+    def alive(self) -> bool:
+        """Does it bill, stopped or not, with no delete accepted?"""
+        return not (self.gone or self.deleting or self.doomed)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return dict(self.shown.get("labels", {}))
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        items = self.shown["metadata"].get("items", [])
+        return {item["key"]: item["value"] for item in items}
+
+    @property
+    def instance(self) -> str:
+        """The id that vmrunner gave it."""
+        return self.labels.get("vmrunner-instance", "")
+
+    @property
+    def hidden(self) -> bool:
+        """Is it born, and not visible yet?"""
+        return self.shown["selfLink"] in self.cloud.hidden
+
+    @property
+    def spot(self) -> bool:
+        return bool(self.shown["scheduling"]["provisioningModel"] == "SPOT")
+
+    # --- what befalls it ---
+
+    def begin(self) -> None:
+        self._become("PROVISIONING")
+        if self.cloud.visibility_lag > 0:
+            self.cloud.hidden.add(self.shown["selfLink"])
+            self.cloud.later(self.cloud.visibility_lag, self._appear)
+        if self.doomed:
+            return
+        self.cloud.later(self.cloud.boot_seconds / 2, self._stage)
+        self.cloud.later(self.cloud.boot_seconds, self._run)
+        self.arm()
+
+    def arm(self) -> None:
+        """The service's own deadline counts from now on; a new one replaces it."""
+        self.deadline = scheduling.deadline(self.shown["scheduling"], self._running_since())
+        self._show_deadline()
+        if math.isfinite(self.deadline):
+            wanted = self.deadline
+            late = wanted + self.cloud.deadline_late - self.cloud.now()
+            self.cloud.later(max(late, 0.0), lambda: self._strike(wanted))
+
+    def stop(self, then: Callable[[], None] = lambda: None) -> None:
+        """By the API, or by the service: its disks stay, its deadline does not."""
+        self._wind_down()
+        self.cloud.later(self.cloud.stop_seconds, lambda: self._stopped(then))
+
+    def end(self, then: Callable[[], None] = lambda: None) -> None:
+        """Its delete is accepted; it goes `delete_seconds` later, unless it is stuck."""
+        self.deleting = True
+        self._wind_down()
+        self._end = then
+        if not self.stuck:
+            self.cloud.later(self.cloud.delete_seconds, self._ended)
+
+    def release(self) -> None:
+        """What was stuck goes."""
+        self.stuck = False
+        if self.deleting:
+            self._ended()
+
+    def power_off(self) -> None:
+        """The guest switches itself off: it stays, its disks bill, its deadline is cleared."""
+        if self.state in _UP:
+            operations.by_itself(self.cloud, "compute.instances.guestTerminate", self)
+            self._wind_down()
+            self._stopped()
+
+    def preempt(self) -> None:
+        """The cloud takes a spot machine back."""
+        if self.state not in _UP:
+            return
+        operations.by_itself(self.cloud, "compute.instances.preempted", self, _TAKEN_BACK)
+        self._fall(_TAKEN_BACK)
+
+    def suspend(self) -> None:
+        """Somebody suspends it: the deadline is cleared."""
+        self._disarm()
+        self._become("SUSPENDED")
+
+    def repair(self) -> None:
+        """Its host fails."""
+        self._become("REPAIRING")
+
+    def vanish(self) -> None:
+        """It is gone, and with it what is deleted with it."""
+        if self.gone:
+            return
+        self._appear()
+        self._become(GONE)
+        self._disarm()
+        self.cloud.shelf("instances", self.scope).pop(self.name, None)
+        networks.hold(self.cloud, self.zone, self.shown, freed=True)
+        for attached in self.shown["disks"]:
+            shelf = self.cloud.shelf("disks", self.scope)
+            disk = shelf.get(last(attached["source"]))
+            if disk is not None and attached["autoDelete"]:
+                del shelf[disk["name"]]
+            elif disk is not None:
+                users = [user for user in disk.get("users", []) if user != self.shown["selfLink"]]
+                disk.pop("users", None)
+                disk.update({"users": users} if users else {})
+                disk["lastDetachTimestamp"] = stamps.written(self.cloud.now())
+
+    def give_up(self, remains: bool) -> None:
+        """It never ran: there was no capacity."""
+        if remains:
+            self.doomed = False
+            self._stopped()
+        else:
+            self.vanish()
+
+    # --- within ---
+
+    def _stage(self) -> None:
+        if self.state == "PROVISIONING":
+            self._become("STAGING")
+
+    def _run(self) -> None:
+        if self.state == "STAGING":
+            self._become("RUNNING")
+            self.shown["lastStartTimestamp"] = stamps.written(self.cloud.now())
+            if math.isinf(self.deadline):
+                self.arm()
+
+    def _running_since(self) -> float | None:
+        return self.cloud.now() if self.state == "RUNNING" else None
+
+    def _strike(self, wanted: float) -> None:
+        if self.deadline == wanted and self.state in _UP:
+            self._fall("Instance reached its termination time.")
+
+    def _fall(self, why: str) -> None:
+        self.shown["statusMessage"] = why
+        if self.shown["scheduling"].get("instanceTerminationAction") == "DELETE":
+            operation = operations.begin(
+                self.cloud, "delete", self.scope, self.shown, user=operations.SYSTEM
+            )
+            self.end(operation.finish)
+        else:
+            self.stop()
+
+    def _wind_down(self) -> None:
+        self._disarm()
+        if self.state not in ("STOPPING", "TERMINATED"):
+            self._become("STOPPING")
+
+    def _stopped(self, then: Callable[[], None] = lambda: None) -> None:
+        if not self.gone and not self.deleting:
+            self._become("TERMINATED")
+            self.shown["lastStopTimestamp"] = stamps.written(self.cloud.now())
+        then()
+
+    def _ended(self) -> None:
+        if self.stuck:
+            return
+        self.vanish()
+        if self._end is not None:
+            self._end()
+
+    def _appear(self) -> None:
+        self.cloud.hidden.discard(self.shown["selfLink"])
+
+    def _disarm(self) -> None:
+        self.deadline = math.inf
+        self._show_deadline()
+
+    def _show_deadline(self) -> None:
+        shown = self.shown.setdefault("resourceStatus", {}).setdefault("scheduling", {})
+        if math.isfinite(self.deadline):
+            shown["terminationTimestamp"] = stamps.written(self.deadline)
+        else:
+            shown.pop("terminationTimestamp", None)
+
+    def _become(self, state: str) -> None:
+        self.history.append(state)
+        if state != GONE:
+            self.shown["status"] = state

@@ -1,0 +1,182 @@
+"""Operations: what a change is until it is done, and what it came to."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.testing.localgce import links, stamps
+from vmrunner.testing.localgce.discovery import Json
+from vmrunner.testing.localgce.faults import Broken
+from vmrunner.testing.localgce.refusal import Refusal, invalid, not_found
+from vmrunner.testing.localgce.requests import Request
+
+if TYPE_CHECKING:
+    from vmrunner.testing.localgce.gce import LocalGce
+    from vmrunner.testing.localgce.machines import Machine
+
+#: The service itself, where nobody asked.
+SYSTEM: Final = "system"
+_WAIT: Final = 120.0  # seconds; then an answer comes, done or not
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """`shown` is what the API says of it."""
+
+    cloud: LocalGce
+    shown: Json
+    ends: float  # epoch seconds; inf: nobody knows yet
+
+    def finish(self, broken: Broken | None = None) -> None:
+        """It is done: well, or in this error."""
+        if self.shown["status"] == "DONE":
+            return
+        self.shown.update(status="DONE", progress=100, endTime=stamps.written(self.cloud.now()))
+        if broken is not None:
+            self.shown["error"] = {"errors": [{"code": broken.code, "message": broken.message}]}
+            self.shown["httpErrorStatusCode"] = broken.status
+            self.shown["httpErrorMessage"] = _PHRASES.get(broken.status, "ERROR")
+
+
+_PHRASES: Final = {400: "BAD REQUEST", 403: "FORBIDDEN", 404: "NOT FOUND", 409: "CONFLICT"} | {
+    500: "INTERNAL SERVER ERROR",
+    503: "SERVICE UNAVAILABLE",
+}
+
+
+def begin(cloud: LocalGce, kind: str, scope: str, target: Json, *, user: str = "") -> Operation:
+    """A new one on a resource in `zones/z`, `regions/r` or `global`. It runs until `finish`."""
+    number = secrets.randbelow(9 * 10**18) + 10**17
+    tail = f"{secrets.token_hex(7)[:13]}-{secrets.token_hex(4)}-{secrets.token_hex(4)}"
+    name = f"operation-{int(cloud.now() * 1000)}-{tail}"
+    now = stamps.written(cloud.now())
+    shown: Json = {
+        "kind": "compute#operation",
+        "id": str(number),
+        "name": name,
+        "operationType": kind,
+        "targetLink": target["selfLink"],
+        "targetId": target["id"],
+        "status": "RUNNING",
+        "user": user or f"vmrunner@{cloud.project}.iam.gserviceaccount.com",
+        "progress": 0,
+        "insertTime": now,
+        "startTime": now,
+        "selfLink": links.link(f"projects/{cloud.project}/{scope}/operations/{name}"),
+    }
+    if scope != "global":
+        kind, _, place = scope.partition("/")
+        shown[kind[:-1]] = links.link(f"projects/{cloud.project}/{kind}/{place}")
+    cloud.shelf("operations", scope)[name] = shown
+    operation = Operation(cloud, shown, float("inf"))
+    cloud.operations[shown["selfLink"]] = operation
+    return operation
+
+
+def run(
+    cloud: LocalGce,
+    request: Request,
+    kind: str,
+    target: Json,
+    *,
+    seconds: float | None = None,
+    effect: Callable[[], object] = lambda: None,
+    broken: Broken | None = None,
+    failed: Callable[[], object] = lambda: None,
+) -> Json:
+    """Start one that ends in so many seconds, in `effect` or, `broken`, in `failed`. Its first
+    sight, since that of a change is never done: the client must ask again."""
+    operation = begin(cloud, kind, request.scope, target)
+    remember(cloud, request, operation)
+    first = dict(operation.shown)
+
+    def end() -> None:
+        (effect if broken is None else failed)()
+        operation.finish(broken)
+
+    took = cloud.operation_seconds if seconds is None else seconds
+    operation.ends = cloud.now() + took
+    cloud.later(took, end)
+    return first
+
+
+def follow(
+    cloud: LocalGce,
+    request: Request,
+    kind: str,
+    target: Json,
+    work: Callable[[Callable[[], None]], object],
+) -> Json:
+    """Start one that ends when `work` says so, by calling what it is given; its first sight."""
+    operation = begin(cloud, kind, request.scope, target)
+    remember(cloud, request, operation)
+    first = dict(operation.shown)
+    work(operation.finish)
+    return first
+
+
+def by_itself(cloud: LocalGce, kind: str, machine: Machine, message: str = "") -> None:
+    """What the service or the guest did, and nobody asked for: it is done."""
+    operation = begin(cloud, kind, machine.scope, machine.shown, user=SYSTEM)
+    if message:
+        operation.shown["statusMessage"] = message
+    operation.finish()
+
+
+# --- the same request again ----------------------------------------------------------------------
+
+
+def repeated(cloud: LocalGce, request: Request) -> Json | None:
+    """What the same `requestId` began before, as it is now. Raises `Refusal` for an id that is no
+    UUID, or the zero one."""
+    said = request.query.get("requestId")
+    if said is None:
+        return None
+    form = r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}"
+    if not re.fullmatch(form, said, re.IGNORECASE) or uuid.UUID(said).int == 0:
+        raise invalid("requestId", said, "Must be a valid, non-zero UUID.")
+    known = cloud.tokens.get((request.action, said))
+    if known is None or cloud.now() >= known[0] + cloud.token_seconds:
+        return None
+    return known[1].shown
+
+
+def remember(cloud: LocalGce, request: Request, operation: Operation) -> None:
+    if said := request.query.get("requestId"):
+        cloud.tokens[request.action, said] = (cloud.now(), operation)
+
+
+# --- what is asked of them -----------------------------------------------------------------------
+
+
+def pause(cloud: LocalGce, request: Request) -> None:
+    """Time passes until it is done, or two minutes: before `wait` is answered, without the lock."""
+    with cloud.lock:
+        shown = cloud.find("operations", request.scope, request.path["operation"])
+        if shown is None or shown["status"] == "DONE":
+            return
+        left = min(cloud.operations[shown["selfLink"]].ends - cloud.now(), _WAIT)
+    if left > 0:
+        cloud.sleep(left)
+
+
+def delete(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
+    shown = _find(cloud, request)
+    if shown["status"] != "DONE":
+        raise Refusal(400, "resourceNotReady", f"{shown['name']} is not done")
+    del cloud.shelf("operations", request.scope)[shown["name"]]
+    del cloud.operations[shown["selfLink"]]
+    return {}
+
+
+def _find(cloud: LocalGce, request: Request) -> Json:
+    name = request.path["operation"]
+    shown = cloud.find("operations", request.scope, name)
+    if shown is None:
+        raise not_found(f"projects/{cloud.project}/{request.scope}/operations/{name}")
+    return shown
