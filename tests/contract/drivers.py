@@ -16,6 +16,7 @@ from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 
 if TYPE_CHECKING:
     from vmrunner.testing.localcloud import LocalCloud
+    from vmrunner.testing.localgce import LocalGce
 
 T = TypeVar("T")
 INSTALLATION = "00000000-0000-4000-8000-000000000001"
@@ -23,7 +24,10 @@ GENERATION = "00000000-0000-4000-8000-000000000002"
 
 
 class Driver(Protocol):
-    """One kind of provider, and a cloud for it that nobody else uses."""
+    """One kind of provider, and a cloud for it that nobody else uses. `shortest`: the least
+    seconds that a VM of it can be told to live."""
+
+    shortest: float
 
     def open(self) -> Provider:
         """Another process's view of the same cloud."""
@@ -37,6 +41,8 @@ class Driver(Protocol):
 
 class FakeDriver:
     """The fake cloud, slow and forgetful enough to be worth a contract."""
+
+    shortest = 8.0
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -59,6 +65,8 @@ class FakeDriver:
 class QemuDriver:
     """Real VMs on this host, in a state directory of the test's own."""
 
+    shortest = 8.0
+
     def __init__(self, root: Path) -> None:
         self.root = root
 
@@ -80,6 +88,8 @@ class QemuDriver:
 
 class Ec2Driver:
     """EC2 at the local endpoint, as slow and as forgetful. The two differ by `endpoint_url`."""
+
+    shortest = 8.0
 
     def __init__(self, cloud: LocalCloud, clock: Clock) -> None:
         self.clock = clock
@@ -107,6 +117,37 @@ class Ec2Driver:
         return scope._replace(account="210987654321")
 
 
+class GceDriver:
+    """Compute Engine at the local endpoint, as slow. The two differ by `api_endpoint`."""
+
+    shortest = 40.0
+
+    def __init__(self, cloud: LocalGce, clock: Clock) -> None:
+        self.clock = clock
+        self.cloud = cloud
+        self.site = cloud.furnish()
+        cloud.boot_seconds = cloud.delete_seconds = 5
+        cloud.operation_seconds = cloud.visibility_lag = 2
+
+    def open(self) -> Provider:
+        return load(
+            "gce",
+            "google",
+            installation=INSTALLATION,
+            project=self.site.project,
+            zones=self.site.zones,
+            image=self.site.family,
+            subnetwork=self.site.subnetwork,
+            api_endpoint=self.cloud.url,
+        )
+
+    def wait(self, true: Callable[[], T], seconds: float = 120) -> T:
+        return _wait(self.clock, true, seconds)
+
+    def stray(self, scope: Scope) -> Scope:
+        return scope._replace(account="another-project")
+
+
 def _wait(clock: Clock, true: Callable[[], T], seconds: float) -> T:
     for _ in range(int(seconds)):
         value = true()
@@ -124,6 +165,12 @@ def _driver(kind: str, root: Path) -> Iterator[Driver]:
         clock = Clock()
         with credentials(), LocalCloud(clock=clock) as cloud:
             yield Ec2Driver(cloud, clock)
+    elif kind == "gce":
+        from vmrunner.testing.localgce import LocalGce
+
+        clock = Clock()
+        with LocalGce(clock=clock, sleep=clock.sleep) as google:
+            yield GceDriver(google, clock)
     else:
         yield FakeDriver() if kind == "fake" else QemuDriver(root)
 

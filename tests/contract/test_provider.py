@@ -26,7 +26,12 @@ from vmrunner.model import (
 )
 from vmrunner.providers import Provider, load
 
-DRIVERS = [pytest.param("fake"), pytest.param("ec2"), pytest.param("qemu", marks=pytest.mark.vm)]
+DRIVERS = [
+    pytest.param("fake"),
+    pytest.param("ec2"),
+    pytest.param("gce"),
+    pytest.param("qemu", marks=pytest.mark.vm),
+]
 
 
 @pytest.fixture(params=DRIVERS)
@@ -134,9 +139,9 @@ def test_one_vm_from_birth_to_death(driver: Driver, provider: Provider) -> None:
 def test_the_native_deadline_needs_nobody(driver: Driver, provider: Provider) -> None:
     if not provider.traits.native_deadline:
         return
-    order = make_order(provider, ttl=8)
+    order = make_order(provider, ttl=driver.shortest)
     ref = provider.create(order)
-    driver.wait(lambda: dead(provider, order, ref), seconds=8 + 30)
+    driver.wait(lambda: dead(provider, order, ref), seconds=driver.shortest + 30)
     assert provider.now() >= order.deadline
 
 

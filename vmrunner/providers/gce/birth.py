@@ -60,9 +60,9 @@ class Births:
     def _ended(self, operation: Any, offer: Offer) -> CallFailed | None:
         """Wait until it is done, and tell how it ended. Raises `Uncertain` when it goes on."""
         until = time.monotonic() + UNDER_WAY
-        while operation.status != "DONE":
+        while operation.status.name != "DONE":
             if time.monotonic() >= until:
-                raise Uncertain(f"{operation.name}: still {operation.status}")
+                raise Uncertain(f"{operation.name}: still {operation.status.name}")
             try:
                 operation = self._calls(
                     WAIT_FOR, zone=offer.scope.place, operation=operation.name, timeout=WAIT

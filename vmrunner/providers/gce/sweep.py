@@ -58,40 +58,31 @@ def sweep(calls: Calls, scopes: Iterable[Scope], now: Callable[[], float]) -> It
 def _listed(
     calls: Calls, mine: list[Scope], reader: Reader, now: Callable[[], float]
 ) -> Iterator[Page]:
-    """A page for each scope that an answer speaks of. Of ours, each has a last one, which says
-    whether the whole of it was read."""
-    token, own = "", {scope.place: scope for scope in mine}
-    told = own if reader.zonal else {mine[0].place: mine[0]}
+    """What was found, scope by scope; then a last page for each of ours, and for each other in
+    which something was, which says whether the whole of it was read."""
+    scopes = {scope.place: scope for scope in mine}
     wrong: dict[str, str] = {}
-    strange: dict[str, Scope] = {}
+    token = ""
     while True:
         try:
             answer = _patiently(calls, reader, token)
         except CallFailed as failed:
-            for scope in (*told.values(), *strange.values()):
-                yield Page(scope=scope, kind=reader.kind, error=str(failed), time=now())
-            return
-        token = answer.next_page_token
+            wrong[""] = str(failed)
+            break
         for place, part in _parts(answer, reader, mine[0]).items():
             if part.error is not None:
                 wrong[place] = part.error
-            if not part.found:
-                continue
-            if place not in told:  # a zone that nobody configured
-                strange.setdefault(place, mine[0]._replace(place=place))
-            yield Page(
-                scope=told.get(place) or strange[place],
-                kind=reader.kind,
-                resources=tuple(part.found),
-                time=now(),
-                more=True,
-            )
+            if part.found:
+                scope = scopes.setdefault(place, mine[0]._replace(place=place))
+                found = tuple(part.found)
+                yield Page(scope=scope, kind=reader.kind, resources=found, time=now(), more=True)
+        token = answer.next_page_token
         if not token:
             break
-    general = wrong.get("")
-    for scope in (*told.values(), *strange.values()):
-        regional = not reader.zonal and next(iter(wrong.values()), None)
-        error = wrong.get(scope.place) or general or regional or None
+    # What has no zone of its own could be anywhere.
+    anywhere = wrong.get("") or (None if reader.zonal else next(iter(wrong.values()), None))
+    for scope in scopes.values():
+        error = wrong.get(scope.place) or anywhere
         yield Page(scope=scope, kind=reader.kind, error=error, time=now())
 
 
