@@ -10,10 +10,18 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import compute_v1
 
+from vmrunner import ids
+from vmrunner.model import Key, Network, Order, Ref, Resource, Role, Seen, Spec
+from vmrunner.providers.common.buckets import Buckets
 from vmrunner.providers.fake import Clock
+from vmrunner.providers.gce.calls import QUOTAS
+from vmrunner.providers.gce.options import Options
+from vmrunner.providers.gce.provider import GceProvider
 from vmrunner.testing.localgce import LocalGce
 
 FAMILY: Final = "vmrunner"
+INSTALLATION: Final = "00000000-0000-4000-8000-000000000001"
+GENERATION: Final = "00000000-0000-4000-8000-000000000002"
 
 
 class Google:
@@ -90,6 +98,21 @@ class Google:
     def get(self, name: str) -> Any:
         return self.instances.get(project=self.project, zone=self.zone, instance=name, retry=None)
 
+    def provider(self, **more: Any) -> GceProvider:
+        """One process's view."""
+        said: dict[str, Any] = {
+            "name": "google",
+            "installation": INSTALLATION,
+            "project": self.project,
+            "zones": self.site.zones[:2],
+            "image": self.site.family,
+            "subnetwork": self.site.subnetwork,
+            "network": self.site.network,
+            "api_endpoint": self.cloud.url,
+        }
+        buckets = Buckets(QUOTAS, now=self.clock, sleep=self.clock.sleep)
+        return GceProvider(Options(**(said | more)), buckets=buckets)
+
     def close(self) -> None:
         for client in self._clients.values():
             client.transport.close()
@@ -110,3 +133,29 @@ def google(**more: Any) -> Iterator[Google]:
 def gce() -> Iterator[Google]:
     with google() as made:
         yield made
+
+
+def make_order(provider: GceProvider, spec: Spec | None = None) -> Order:
+    """An order for the best offer."""
+    return Order(
+        instance=ids.instance_id(),
+        build=ids.build_id(),
+        installation=INSTALLATION,
+        generation=GENERATION,
+        role=Role.BUILD,
+        offer=provider.offers(spec or Spec())[0],
+        deadline=float(int(provider.now() + 3600)),
+        user_data=b"#cloud-config\n{}\n",
+        network=Network.OPEN,
+    )
+
+
+def look(provider: GceProvider, order: Order, ref: Ref | None = None) -> Seen | None:
+    key = Key(order.offer.scope, order.instance, ref.id if ref else None)
+    return provider.look([key]).get(key)
+
+
+def swept(provider: GceProvider) -> list[Resource]:
+    """All of this installation that a sweep shows."""
+    found = (r for page in provider.sweep() for r in page.resources)
+    return [r for r in found if r.tag("installation") == INSTALLATION]

@@ -21,8 +21,8 @@ from vmrunner.providers.gce.calls import (
 
 AT_ONCE: Final = 16
 
-#: What a refusal of a protected VM says; it has no code of its own.
-_PROTECTED: Final = "deletionProtection"
+#: How a protected VM is refused; the code is others' too.
+_PROTECTED: Final = "protected against deletion"
 
 
 class Deleter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import uuid
 from datetime import UTC, datetime
@@ -23,12 +24,6 @@ def request_id(instance: str) -> str:
 
 def instance(order: Order, options: Options) -> dict[str, Any]:
     """The `Instance` to insert: the same for the same order. Raises `BadOrder`."""
-    try:
-        user_data = order.user_data.decode()
-    except UnicodeDecodeError as error:
-        raise BadOrder("user-data: metadata takes text alone, and this is none") from error
-    if len(order.user_data) > USER_DATA:
-        raise BadOrder(f"user-data: {len(order.user_data)} bytes, a value takes {USER_DATA}")
     offer = order.offer
     labels = {**options.labels, **labels_of(order)}
     initial: dict[str, Any] = {"source_image": offer.image, "labels": labels}
@@ -49,7 +44,7 @@ def instance(order: Order, options: Options) -> dict[str, Any]:
         "network_interfaces": [interface],
         "metadata": {
             "items": [
-                {"key": "user-data", "value": user_data},
+                *_user_data(order.user_data),
                 {"key": "block-project-ssh-keys", "value": "TRUE"},
             ]
         },
@@ -66,6 +61,22 @@ def instance(order: Order, options: Options) -> dict[str, Any]:
         scope = "https://www.googleapis.com/auth/cloud-platform"
         made["service_accounts"] = [{"email": options.service_account, "scopes": [scope]}]
     return made
+
+
+def _user_data(data: bytes) -> list[dict[str, str]]:
+    """Metadata takes text; cloud-init is told where it is another's. Raises `BadOrder`."""
+    try:
+        items = [{"key": "user-data", "value": data.decode()}]
+    except UnicodeDecodeError:
+        coded = base64.b64encode(data).decode()
+        items = [
+            {"key": "user-data", "value": coded},
+            {"key": "user-data-encoding", "value": "base64"},
+        ]
+    size = len(items[0]["value"].encode())
+    if size > USER_DATA:
+        raise BadOrder(f"user-data: {size} bytes, a value takes {USER_DATA}")
+    return items
 
 
 def _scheduling(order: Order) -> dict[str, Any]:

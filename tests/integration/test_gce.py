@@ -1,0 +1,448 @@
+"""The Compute Engine driver at the local endpoint: what it asks for, offers, sees and ends, and
+what its failures mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.google import Google, google, look, make_order, swept
+from vmrunner.errors import (
+    BadOrder,
+    ConfigError,
+    CredentialsRefused,
+    NoCapacity,
+    ProviderError,
+    QuotaExceeded,
+    Throttled,
+    Uncertain,
+)
+from vmrunner.model import Fate, Key, Kind, Market, Power, Spec
+from vmrunner.providers.gce.labels import labels_of
+from vmrunner.providers.gce.options import GiB
+from vmrunner.providers.gce.provider import GceProvider
+from vmrunner.testing.localgce import (
+    FORBIDDEN,
+    GARBAGE,
+    INTERNAL,
+    LOST_ANSWER,
+    LOST_REQUEST,
+    NOT_CONFIGURED,
+    QUOTA,
+    QUOTA_LATER,
+    STOCKOUT,
+    THROTTLED,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    Trouble,
+)
+
+INSERT = "instances.insert"
+
+
+@pytest.fixture
+def gce() -> Iterator[Google]:
+    with google() as made:
+        yield made
+
+
+def bodies(gce: Google) -> list[Any]:
+    return [json.loads(r.body) for r in gce.cloud.requests if r.action == INSERT]
+
+
+def fleet(gce: Google, count: int) -> tuple[GceProvider, list[Any]]:
+    provider = gce.provider()
+    return provider, [provider.create(make_order(provider)) for _ in range(count)]
+
+
+# --- birth ---------------------------------------------------------------------------------------
+
+
+def test_all_that_makes_it_end_and_ours_is_in_the_one_call(gce: Google) -> None:
+    provider = gce.provider(labels={"team": "core"})
+    order = make_order(provider)
+    ref = provider.create(order)
+    (body,) = bodies(gce)
+    assert ref.id == body["name"] == order.instance
+    labels = {"team": "core", **labels_of(order)}
+    (disk,) = body["disks"]
+    assert body["labels"] == disk["initializeParams"]["labels"] == labels
+    assert labels["vmrunner-expires-at"] == str(int(order.deadline))
+    assert disk["autoDelete"] is True
+    scheduling = body["scheduling"]
+    assert scheduling["instanceTerminationAction"] == "DELETE"
+    assert scheduling["automaticRestart"] is False
+    assert scheduling["skipGuestOsShutdown"] is True
+    assert "terminationTime" in scheduling
+    metadata = {item["key"]: item["value"] for item in body["metadata"]["items"]}
+    assert metadata == {
+        "user-data": order.user_data.decode(),
+        "block-project-ssh-keys": "TRUE",
+    }
+    assert "serviceAccounts" not in body
+    assert body["shieldedInstanceConfig"]["enableVtpm"] is True
+    assert len(gce.cloud.alive) == len(gce.cloud.disks) == 1
+
+
+def test_the_native_deadline_alone_ends_the_vm_and_its_disk(gce: Google) -> None:
+    provider = gce.provider()
+    order = make_order(provider)
+    provider.create(order)
+    gce.clock.advance(order.deadline - 1 - gce.clock())
+    assert len(gce.cloud.alive) == 1
+    gce.clock.advance(2)
+    assert gce.cloud.alive == []
+    assert gce.cloud.disks == []
+
+
+def test_the_identical_order_is_the_same_vm_and_another_is_not(gce: Google) -> None:
+    gce.cloud.token_seconds = 60
+    provider = gce.provider()
+    order = make_order(provider)
+    ref = provider.create(order)
+    gce.clock.advance(61)  # the request id is forgotten, the name is not
+    assert gce.provider().create(order) == ref
+    with pytest.raises(Uncertain, match="is not of this order"):
+        provider.create(replace(order, build="b-another"))
+    assert len(gce.cloud.machines) == 1
+
+
+def test_spot_is_deleted_when_it_is_taken_back_and_the_operations_tell(gce: Google) -> None:
+    gce.cloud.quotas["europe-west1"]["PREEMPTIBLE_CPUS"] = 100
+    provider = gce.provider(spot="only")
+    order = make_order(provider)
+    assert order.offer.market is Market.SPOT
+    ref = provider.create(order)
+    (body,) = bodies(gce)
+    assert body["scheduling"]["provisioningModel"] == "SPOT"
+    gce.cloud.machines[0].preempt()
+    gce.clock.advance(60)
+    seen = look(provider, order, ref)
+    assert seen is not None
+    assert (seen.power, seen.preempted) == (Power.DEAD, True)
+
+
+def test_a_guest_that_switches_itself_off_still_bills_and_says_so(gce: Google) -> None:
+    provider = gce.provider()
+    order = make_order(provider)
+    ref = provider.create(order)
+    gce.cloud.machines[0].power_off()
+    gce.clock.advance(1)
+    seen = look(provider, order, ref)
+    assert seen is not None
+    assert (seen.power, seen.self_ended) == (Power.STOPPED, True)
+    assert [r.power for r in swept(provider) if r.ref.kind is Kind.INSTANCE] == [Power.STOPPED]
+    # Its own deadline is gone with that; the sweep still ends it, with its disk.
+    gce.clock.advance(order.deadline + 3600 - gce.clock())
+    assert len(gce.cloud.alive) == 1
+    assert provider.delete([ref])[ref].fate is Fate.ACCEPTED
+    assert gce.cloud.alive == gce.cloud.disks == []
+
+
+def test_private_needs_no_address_and_a_service_account_is_a_wish(gce: Google) -> None:
+    provider = gce.provider(address="private", service_account=gce.site.service_account)
+    order = make_order(provider)
+    ref = provider.create(order)
+    (body,) = bodies(gce)
+    assert "accessConfigs" not in body["networkInterfaces"][0]
+    assert body["serviceAccounts"][0]["email"] == gce.site.service_account
+    seen = look(provider, order, ref)
+    assert seen is not None
+    assert seen.address is not None
+    assert seen.address.host.startswith("10.")
+
+
+# --- what can be had -----------------------------------------------------------------------------
+
+
+def test_offers_are_types_by_zones_in_their_order(gce: Google) -> None:
+    provider = gce.provider(machine_types=("n2-standard-2", "e2-standard-2"))
+    offers = provider.offers(Spec())
+    assert [(o.machine_type, o.place) for o in offers] == [
+        (kind, zone) for kind in ("n2-standard-2", "e2-standard-2") for zone in gce.site.zones[:2]
+    ]
+    assert len(provider.offers(Spec(spot=True))) == 2 * len(offers)
+
+
+def test_offers_are_large_enough_and_a_size_that_nobody_has_is_said(gce: Google) -> None:
+    provider = gce.provider(machine_types=("e2-standard-2", "e2-standard-8"))
+    assert {o.machine_type for o in provider.offers(Spec(cpus=4))} == {"e2-standard-8"}
+    with pytest.raises(BadOrder, match=r"providers\.google\.machine_types: none of"):
+        provider.offers(Spec(cpus=64))
+    with pytest.raises(BadOrder, match="needs 10 GiB"):
+        provider.offers(Spec(disk=GiB))
+    assert provider.offers(Spec(disk=50 * GiB))[0].disk == 50 * GiB
+
+
+@pytest.mark.parametrize("trouble", [STOCKOUT, QUOTA, QUOTA_LATER])
+def test_a_pool_without_room_is_closed_before_the_next_and_left_out(
+    gce: Google, trouble: Trouble
+) -> None:
+    provider = gce.provider()
+    order = make_order(provider)
+    gce.cloud.faults.fail(INSERT, trouble)
+    with pytest.raises(NoCapacity if trouble is STOCKOUT else QuotaExceeded):
+        provider.create(order)
+    assert gce.cloud.alive == gce.cloud.disks == []
+    assert [o.place for o in provider.offers(Spec())] == [gce.site.zones[1]]
+
+
+def test_what_a_failed_insert_leaves_is_cleaned_up(gce: Google) -> None:
+    provider = gce.provider()
+    order = make_order(provider)
+    gce.cloud.dry.add((order.offer.machine_type, order.offer.place, "on-demand"))
+    gce.cloud.stockout_remains = True
+    with pytest.raises(NoCapacity):
+        provider.create(order)
+    gce.clock.advance(60)
+    assert gce.cloud.alive == gce.cloud.disks == []
+
+
+# --- what failures mean --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trouble", [LOST_REQUEST, LOST_ANSWER, INTERNAL, UNAVAILABLE, GARBAGE])
+def test_a_create_that_may_have_happened_is_one_vm_when_it_is_sent_again(
+    gce: Google, trouble: Trouble
+) -> None:
+    provider = gce.provider()
+    order = make_order(provider)
+    gce.cloud.faults.fail(INSERT, trouble)
+    with pytest.raises(Uncertain):
+        provider.create(order)
+    ref = provider.create(order)
+    assert provider.create(order) == ref
+    assert len(gce.cloud.machines) == 1
+
+
+@pytest.mark.parametrize("trouble", [FORBIDDEN, INTERNAL, LOST_ANSWER, THROTTLED])
+def test_an_operation_that_cannot_be_asked_about_may_have_come_to_something(
+    gce: Google, trouble: Trouble
+) -> None:
+    gce.cloud.operation_seconds = 5
+    provider = gce.provider()
+    order = make_order(provider)
+    gce.cloud.faults.fail("zoneOperations.wait", trouble)
+    with pytest.raises(Uncertain):
+        provider.create(order)
+    provider.create(order)
+    assert len(gce.cloud.machines) == 1
+
+
+@pytest.mark.parametrize(
+    ("trouble", "error"),
+    [
+        (THROTTLED, Throttled),
+        (FORBIDDEN, CredentialsRefused),
+        (NOT_CONFIGURED, CredentialsRefused),
+        (UNAUTHENTICATED, CredentialsRefused),
+    ],
+)
+def test_a_refusal_is_one(gce: Google, trouble: Trouble, error: type[ProviderError]) -> None:
+    provider = gce.provider()
+    order = make_order(provider)
+    gce.cloud.faults.fail(INSERT, trouble)
+    with pytest.raises(error) as raised:
+        provider.create(order)
+    assert error is Throttled or raised.value.hint
+    assert gce.cloud.machines == []
+
+
+def test_who_may_not_delete_what_was_born_launches_no_second(gce: Google) -> None:
+    provider = gce.provider()
+    first, second = make_order(provider), make_order(provider)
+    gce.cloud.faults.deny("instances.delete")
+    provider.create(first)
+    with pytest.raises(CredentialsRefused, match="may not delete what it would launch"):
+        provider.create(second)
+    with pytest.raises(CredentialsRefused):
+        provider.offers(Spec())
+    assert len(gce.cloud.machines) == 1
+
+
+# --- looking -------------------------------------------------------------------------------------
+
+
+def test_a_newborn_that_is_not_visible_is_missing_not_dead(gce: Google) -> None:
+    gce.cloud.visibility_lag = 5
+    provider = gce.provider()
+    order = make_order(provider)
+    ref = provider.create(order)
+    assert look(provider, order, ref) is None
+    assert provider.delete([ref])[ref].fate in (Fate.MISSING, Fate.ACCEPTED)
+
+
+def test_many_are_looked_at_in_one_call_a_zone(gce: Google) -> None:
+    provider, refs = fleet(gce, 9)
+    gce.cloud.requests.clear()
+    keys = [Key(ref.scope, ref.id, ref.id) for ref in refs]
+    assert len(provider.look(keys)) == 9
+    assert gce.cloud.count("instances.list") == 1
+
+
+def test_a_delete_that_is_accepted_is_not_a_death_that_is_seen(gce: Google) -> None:
+    gce.cloud.delete_seconds = 20
+    provider, (ref,) = fleet(gce, 1)
+    key = Key(ref.scope, ref.id, ref.id)
+    assert provider.delete([ref])[ref].fate is Fate.ACCEPTED
+    assert provider.look([key])[key].power is Power.STOPPING
+    gce.clock.advance(30)
+    assert provider.look([key])[key].power is Power.DEAD
+    assert provider.look([key._replace(ref=None)]) == {}  # nobody knows that it ever was
+
+
+@pytest.mark.parametrize("trouble", [LOST_REQUEST, INTERNAL, THROTTLED, FORBIDDEN, GARBAGE])
+def test_a_look_that_fails_says_nothing_of_anybody(gce: Google, trouble: Trouble) -> None:
+    provider, (ref,) = fleet(gce, 1)
+    gce.cloud.faults.fail("instances.list", trouble)
+    with pytest.raises(ProviderError):
+        provider.look([Key(ref.scope, ref.id, ref.id)])
+
+
+def test_a_zone_that_is_unreachable_is_incomplete_and_hinders_no_other(gce: Google) -> None:
+    provider, (ref,) = fleet(gce, 1)
+    away = gce.site.zones[1]
+    gce.cloud.unreachable.add(f"zones/{away}")
+    pages = list(provider.sweep())
+    wrong = {(page.scope.place, page.kind) for page in pages if page.error}
+    assert wrong == {(away, Kind.INSTANCE), (away, Kind.DISK)}
+    assert ref in {r.ref for page in pages for r in page.resources}
+
+
+def test_pages_are_read_to_the_last_and_one_that_fails_is_a_hole(
+    gce: Google, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmrunner.providers.gce.sweep.PAGE", 3)
+    provider, refs = fleet(gce, 8)
+    assert {r.ref for r in swept(provider) if r.ref.kind is Kind.INSTANCE} == set(refs)
+    gce.cloud.faults.fail("instances.aggregatedList", None, INTERNAL, INTERNAL)
+    pages = [page for page in provider.sweep() if page.kind is Kind.INSTANCE]
+    assert all(page.error for page in pages if not page.more)
+    assert 0 < sum(len(page.resources) for page in pages) < 8
+
+
+def test_a_kind_that_may_not_be_read_hinders_no_other(gce: Google) -> None:
+    provider, _ = fleet(gce, 1)
+    gce.cloud.faults.deny("disks.aggregatedList")
+    pages = list(provider.sweep())
+    assert {page.kind for page in pages if page.error} == {Kind.DISK}
+    assert {r.ref.kind for page in pages for r in page.resources} == {Kind.INSTANCE}
+
+
+def test_what_is_off_or_suspended_or_under_repair_is_alive(gce: Google) -> None:
+    provider, _ = fleet(gce, 3)
+    for machine, status in zip(
+        gce.cloud.machines, ("SUSPENDED", "REPAIRING", "TERMINATED"), strict=True
+    ):
+        machine.shown["status"] = status
+    vms = [r for r in swept(provider) if r.ref.kind is Kind.INSTANCE]
+    assert len(vms) == 3
+    assert all(r.alive for r in vms)
+
+
+# --- ending --------------------------------------------------------------------------------------
+
+
+def test_one_that_may_not_be_deleted_saves_no_other(gce: Google) -> None:
+    provider, refs = fleet(gce, 5)
+    refused = ("instances.delete", refs[2].id)
+    gce.cloud.faults.on_request = lambda r: (
+        FORBIDDEN if (r.action, r.path.get("instance")) == refused else None
+    )
+    told = provider.delete(refs)
+    assert {ref for ref, outcome in told.items() if outcome.fate is Fate.FAILED} == {refs[2]}
+    assert [m.instance for m in gce.cloud.alive] == [refs[2].id]
+
+
+def test_a_protected_vm_dies_too(gce: Google) -> None:
+    provider, (ref,) = fleet(gce, 1)
+    gce.cloud.machines[0].shown["deletionProtection"] = True
+    assert provider.delete([ref])[ref].fate is Fate.ACCEPTED
+    assert gce.cloud.alive == []
+
+
+def test_another_project_is_not_touched(gce: Google) -> None:
+    provider, (ref,) = fleet(gce, 1)
+    far = ref._replace(scope=ref.scope._replace(account="another-project"))
+    assert provider.delete([far])[far].fate is Fate.FAILED
+    assert provider.look([Key(far.scope, far.id, far.id)]) == {}
+    assert len(gce.cloud.alive) == 1
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ({"project": None}, "project: none"),
+        ({"project": "Acme"}, "project: 'Acme'"),
+        ({"zones": ("europe-west1",)}, "zones: 'europe-west1'"),
+        ({"machine_types": ()}, "machine_types"),
+        ({"api_endpoint": "127.0.0.1:1"}, "api_endpoint: '127.0.0.1:1'"),
+        ({"labels": {"vmrunner-role": "x"}}, "labels: 'vmrunner-role'"),
+        ({"labels": {"Team": "x"}}, "labels: 'Team'"),
+        ({"labels": {"team": "A B"}}, r"labels\.team: 'A B'"),
+        ({"labels": {f"k{n}": "" for n in range(60)}}, "labels: 60 of them"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_before_anything_is_asked(
+    gce: Google, said: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"providers\.google\.{named}") as raised:
+        gce.provider(**said)
+    assert raised.value.hint
+    assert gce.cloud.requests == []
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ({"zones": ()}, r"providers\.google\.zones: none"),
+        ({"image": "family/nothing"}, "image family/nothing"),
+        ({"image": "not an image"}, "image 'not an image'"),
+        ({"machine_types": ("z9-huge",)}, r"providers\.google\.machine_types: none of z9-huge"),
+    ],
+)
+def test_what_is_not_there_is_said_before_anything_is_launched(
+    gce: Google, said: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(BadOrder, match=named) as raised:
+        gce.provider(**said).offers(Spec())
+    assert raised.value.hint
+    assert gce.cloud.machines == []
+
+
+def test_no_credentials(gce: Google, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To an endpoint with TLS only real ones go, and there are none."""
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere.json")
+    provider = gce.provider(api_endpoint="https://127.0.0.1:9")
+    with pytest.raises(CredentialsRefused) as raised:
+        provider.offers(Spec())
+    assert "gcloud auth application-default login" in raised.value.hint
+    assert provider.scopes == frozenset()
+
+
+def test_user_data_that_is_too_long_is_refused_and_what_is_no_text_is_coded(gce: Google) -> None:
+    provider = gce.provider()
+    order = make_order(provider)
+    with pytest.raises(BadOrder, match="a value takes 262144"):
+        provider.create(replace(order, user_data=b"#" * 300_000))
+    assert gce.cloud.machines == []
+    provider.create(replace(order, user_data=b"\x1f\x8b\xff"))
+    (body,) = bodies(gce)
+    metadata = {item["key"]: item["value"] for item in body["metadata"]["items"]}
+    assert (metadata["user-data"], metadata["user-data-encoding"]) == ("H4v/", "base64")
+
+
+def test_nothing_that_was_ever_sent_is_unknown_to_google(gce: Google) -> None:
+    provider, refs = fleet(gce, 2)
+    swept(provider)
+    provider.check()
+    provider.console(refs[0])
+    provider.delete(refs)
+    assert gce.cloud.rejected == []
