@@ -181,7 +181,7 @@ class Pass:
     def _listed(self, kind: Kind) -> Iterator[Item]:
         whose = self._settings.installation
         wanted = f"labels.{LABEL}installation{':*' if whose == ANY else f'={whose}'}"
-        params = {"filter": wanted, "maxResults": str(PAGE), "returnPartialSuccess": "true"}
+        params = {"filter": wanted, "maxResults": str(PAGE)}
         while True:
             page = self._ask("GET", kind.listing, params)
             for place in page.get("unreachables", ()):

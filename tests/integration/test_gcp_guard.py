@@ -1,0 +1,268 @@
+"""The guard of a Google Cloud project at the local endpoint: what it ends, what it leaves, what it
+tells; and that its role names exactly what it calls."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import requests
+import yaml
+
+from deploy.gcp.guard import main as guard
+from tests.google import INSTALLATION, Google, google, make_order
+from vmrunner.providers.gce import calls
+from vmrunner.providers.gce.calls import Api
+from vmrunner.providers.gce.labels import PREFIX
+from vmrunner.testing.localgce import INTERNAL, UNAVAILABLE
+
+FOREIGN: Final = "00000000-0000-4000-8000-00000000000f"
+GRACE: Final = guard.GRACE
+MAX_TTL: Final = 14_400.0
+DEPLOY: Final = Path(__file__).parents[2] / "deploy/gcp"
+
+
+@pytest.fixture
+def gce() -> Iterator[Google]:
+    with google() as made:
+        yield made
+
+
+def sweep(gce: Google, *, dry_run: bool = False, **more: Any) -> dict[str, Any]:
+    said = {
+        "installation": INSTALLATION,
+        "project": gce.project,
+        "grace": GRACE,
+        "max_ttl": MAX_TTL,
+    }
+    return guard.guard(
+        guard.Settings(**{**said, **more}),
+        requests.Session(),
+        gce.cloud.now(),
+        base=f"{gce.cloud.url}/compute/v1",
+        dry_run=dry_run,
+    )
+
+
+def labelled(gce: Google, late: float = GRACE + 1, **more: str) -> dict[str, str]:
+    """The labels of something that is so many seconds past its deadline."""
+    said = {"installation": INSTALLATION, "role": "build", "instance": "vm-1", **more}
+    said.setdefault("expires_at", str(int(gce.cloud.now() - late)))
+    return {f"vmrunner-{key.replace('_', '-')}": value for key, value in said.items()}
+
+
+def launch(gce: Google, labels: dict[str, str]) -> Any:
+    provider = gce.provider()
+    ref = provider.create(make_order(provider))
+    (machine,) = gce.cloud.of(ref.id)
+    machine.shown["labels"] = labels
+    return machine
+
+
+def place(gce: Google, collection: str, name: str, labels: dict[str, str], **more: Any) -> None:
+    """Something that bills and hangs on no VM."""
+    scopes = {"disks": f"zones/{gce.zone}", "addresses": "regions/europe-west1"}
+    scope = scopes.get(collection, "global")
+    machine = launch(gce, {})
+    (model,) = (d for d in gce.cloud.disks if d["name"] == machine.shown["name"])
+    base = f"{gce.cloud.url}/compute/v1/projects/{gce.project}"
+    common = ("id", "creationTimestamp")
+    kinds = {"addresses": "compute#address", "snapshots": "compute#snapshot"}
+    resource = model if collection == "disks" else {key: model[key] for key in common}
+    resource = {
+        "kind": kinds.get(collection),
+        "status": "RESERVED" if collection == "addresses" else "READY",
+        **resource,
+        "name": name,
+        "selfLink": f"{base}/{scope}/{collection}/{name}",
+        "labels": labels,
+        "users": [],
+        **more,
+    }
+    if collection == "snapshots":
+        del resource["users"]
+    gce.cloud.shelf(collection, scope)[name] = resource
+    machine.vanish()
+
+
+def names(report: dict[str, Any], what: str = "ended") -> set[str]:
+    return {line["id"].rpartition("/")[2] for line in report[what]}
+
+
+def test_of_everything_only_what_is_ours_and_expired_ends(gce: Google) -> None:
+    wanted, others = set(), set()
+    for whose, role, late in itertools.product(
+        (INSTALLATION, FOREIGN, ""), ("build", "image", "guard", ""), (GRACE + 1, GRACE - 1)
+    ):
+        machine = launch(gce, labelled(gce, late, installation=whose, role=role))
+        ends = whose == INSTALLATION and role in ("build", "image") and late > GRACE
+        (wanted if ends else others).add(machine.shown["name"])
+    report = sweep(gce)
+    assert report["failures"] == []
+    assert names(report) == wanted
+    assert {machine.shown["name"] for machine in gce.cloud.alive} == others
+
+
+def test_every_kind_that_bills_ends_and_stopped_vms_do(gce: Google) -> None:
+    labels = labelled(gce)
+    for collection in ("disks", "addresses", "snapshots"):
+        place(gce, collection, f"{collection}-1", labels)
+        place(gce, collection, f"{collection}-2", labelled(gce, 0))
+    place(gce, "disks", "disks-3", labels, users=["a/b/instances/c"])
+    stopped = launch(gce, labels)
+    stopped.power_off()
+    report = sweep(gce)
+    assert report["failures"] == []
+    expired = {"disks-1", "addresses-1", "snapshots-1", stopped.shown["name"]}
+    assert names(report) == expired
+    assert gce.cloud.alive == []
+
+
+def test_a_dry_run_tells_and_ends_nothing(gce: Google) -> None:
+    machine = launch(gce, labelled(gce))
+    assert names(sweep(gce, dry_run=True)) == {machine.shown["name"]}
+    assert len(gce.cloud.alive) == 1
+
+
+def test_a_protected_vm_ends_too(gce: Google) -> None:
+    launch(gce, labelled(gce)).shown["deletionProtection"] = True
+    assert sweep(gce)["failures"] == []
+    assert gce.cloud.alive == []
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "1e9", "9" * 13, "१७"])
+def test_where_the_label_cannot_be_read_the_age_alone_tells(gce: Google, text: str) -> None:
+    young = launch(gce, labelled(gce, expires_at=text))
+    gce.clock.advance(3000)
+    assert names(sweep(gce)) == set()
+    assert names(sweep(gce, max_ttl=None), "unreadable") == {young.shown["name"]}
+    assert names(sweep(gce, max_ttl=1000)) == {young.shown["name"]}
+
+
+def test_a_raised_label_never_counts(gce: Google) -> None:
+    machine = launch(gce, labelled(gce, expires_at=str(int(gce.cloud.now() + 1e6))))
+    assert names(sweep(gce, max_ttl=0, grace=0)) == set()
+    gce.clock.advance(10)
+    assert names(sweep(gce, max_ttl=5, grace=0)) == {machine.shown["name"]}
+
+
+@pytest.mark.parametrize("action", ["instances", "disks", "addresses"])
+def test_a_kind_that_may_not_be_read_holds_no_other_back(gce: Google, action: str) -> None:
+    for collection in ("disks", "addresses", "snapshots"):
+        place(gce, collection, f"{collection}-1", labelled(gce))
+    machine = launch(gce, labelled(gce))
+    gce.cloud.faults.deny(f"{action}.aggregatedList")
+    report = sweep(gce)
+    (failure,) = report["failures"]
+    assert "403" in failure["error"]
+    every = {"disks-1", "addresses-1", "snapshots-1", machine.shown["name"]}
+    denied = machine.shown["name"] if action == "instances" else f"{action}-1"
+    assert names(report) == every - {denied}
+
+
+def test_what_fails_for_a_moment_is_asked_again_and_a_place_that_is_away_is_told(
+    gce: Google,
+) -> None:
+    machine = launch(gce, labelled(gce))
+    gce.cloud.faults.fail("instances.aggregatedList", INTERNAL, UNAVAILABLE)
+    gce.cloud.faults.fail("instances.delete", UNAVAILABLE)
+    gce.cloud.unreachable.add(f"zones/{gce.site.zones[2]}")
+    report = sweep(gce)
+    assert names(report) == {machine.shown["name"]}
+    assert {line["kind"] for line in report["failures"]} == {"instance", "disk"}
+    assert all("unreachable" in line["error"].lower() for line in report["failures"])
+
+
+def test_one_that_may_not_be_ended_saves_no_other(gce: Google) -> None:
+    poison, other = launch(gce, labelled(gce)), launch(gce, labelled(gce))
+    gce.cloud.faults.on_request = lambda r: (
+        INTERNAL
+        if r.action == "instances.delete" and r.path["instance"] == poison.shown["name"]
+        else None
+    )
+    report = sweep(gce)
+    assert names(report) == {other.shown["name"]}
+    assert names(report, "failures") == {poison.shown["name"]}
+
+
+def test_every_page_is_read(gce: Google, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "PAGE", 2)
+    for _ in range(5):
+        launch(gce, labelled(gce))
+    assert len(names(sweep(gce))) == 5
+
+
+def test_any_installation_where_it_is_told_so(gce: Google) -> None:
+    mine, theirs = launch(gce, labelled(gce)), launch(gce, labelled(gce, installation=FOREIGN))
+    launch(gce, {})
+    report = sweep(gce, installation="*")
+    assert names(report) == {mine.shown["name"], theirs.shown["name"]}
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({}, "VMRUNNER_INSTALLATION"),
+        ({"VMRUNNER_INSTALLATION": "x", "VMRUNNER_GRACE": "8m"}, "VMRUNNER_GRACE: '8m'"),
+        ({"VMRUNNER_INSTALLATION": "x", "VMRUNNER_MAX_TTL": "-1"}, "VMRUNNER_MAX_TTL: '-1'"),
+    ],
+)
+def test_what_cannot_be_is_said(environment: dict[str, str], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        guard.Settings.read(environment)
+
+
+# --- roles ---------------------------------------------------------------------------------------
+
+
+def permissions(name: str) -> set[str]:
+    role = yaml.safe_load((DEPLOY / name).read_text())
+    assert role["stage"] == "GA"
+    return set(role["includedPermissions"])
+
+
+#: What IAM calls a method's permission, where that is not its name.
+_NAMES: Final = {
+    "aggregatedList": "list",
+    "insert": "create",
+    "wait": "get",
+}
+
+
+def permission(method: str) -> str:
+    collection, _, verb = method.partition(".")
+    return f"compute.{collection}.{_NAMES.get(verb, verb)}"
+
+
+def test_the_role_of_vmrunner_names_what_the_driver_calls() -> None:
+    made = {permission(v.action) for v in vars(calls).values() if isinstance(v, Api)}
+    free = {"compute.instances.testIamPermissions"}  # needs none
+    # What an insert asks for beside: its disk, its image, its network, its labels and metadata.
+    beside = {
+        "compute.disks.create",
+        "compute.disks.setLabels",
+        "compute.images.useReadOnly",
+        "compute.instances.setLabels",
+        "compute.instances.setMetadata",
+        "compute.instances.setTags",
+        "compute.subnetworks.use",
+        "compute.subnetworks.useExternalIp",
+    }
+    assert permissions("role.yaml") == (made - free) | beside
+
+
+def test_the_role_of_the_guard_names_what_it_calls(gce: Google) -> None:
+    for collection in ("disks", "addresses", "snapshots"):
+        place(gce, collection, f"{collection}-1", labelled(gce))
+    launch(gce, labelled(gce)).shown["deletionProtection"] = True
+    gce.cloud.requests.clear()
+    assert sweep(gce)["failures"] == []
+    asked = {permission(request.action) for request in gce.cloud.requests}
+    assert permissions("guard-role.yaml") == asked | {"compute.globalAddresses.delete"}
+
+
+def test_the_guard_and_the_driver_use_the_same_words() -> None:
+    assert guard.LABEL == PREFIX
