@@ -28,10 +28,12 @@ def delete(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
     if machine.shown["deletionProtection"]:
         text = "Invalid resource usage: 'Resource cannot be deleted if it's protected against "
         raise Refusal(400, "invalidResourceUsage", text + "deletion.'.")
-    if machine.deleting:
+    forced = request.query.get("noGracefulShutdown") == "true"
+    if machine.deleting and not forced:
         raise not_ready(_relative(cloud, machine))
     if broken is not None:
         return operations.run(cloud, request, "delete", machine.shown, broken=broken)
+    machine.stuck = machine.stuck and not forced
     return operations.follow(cloud, request, "delete", machine.shown, machine.end)
 
 
@@ -113,7 +115,11 @@ def serial(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
 
 
 def permitted(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
-    """Those of the asked that the fault plan does not deny."""
+    """Those of the asked that the fault plan does not deny; the resource must be there."""
+    collection = request.action.partition(".")[0]
+    if cloud.find(collection, request.scope, request.path["resource"]) is None:
+        name = request.path["resource"]
+        raise not_found(f"projects/{cloud.project}/{request.scope}/{collection}/{name}")
     asked = request.resource.get("permissions", [])
     granted = [one for one in asked if not set(_methods(one)) & cloud.faults.denied]
     return {"permissions": granted} if granted else {}

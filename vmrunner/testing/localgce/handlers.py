@@ -47,6 +47,7 @@ _GET: Final = (
 _AGGREGATED: Final = (
     *("addresses", "disks", "globalOperations", "instances", "machineTypes", "subnetworks"),
 )
+_TESTABLE: Final = ("disks", "images", "instances", "snapshots", "subnetworks")
 _OF: Final[dict[str, Handler]] = {
     **{f"{collection}.get": reading.get for collection in _GET},
     **{f"{collection}.list": reading.listed for collection in _GET},
@@ -64,7 +65,7 @@ _OF: Final[dict[str, Handler]] = {
     "instances.setMetadata": changes.set_metadata,
     "instances.setScheduling": changes.set_scheduling,
     "instances.stop": changes.stop,
-    "instances.testIamPermissions": changes.permitted,
+    **{f"{collection}.testIamPermissions": changes.permitted for collection in _TESTABLE},
     "projects.get": reading.project,
     "snapshots.delete": changes.remove,
 }

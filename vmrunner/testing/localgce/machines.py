@@ -26,7 +26,7 @@ class Machine:
     cloud: LocalGce
     shown: Json  # what the API says of it
     doomed: bool = False  # there is no capacity for it: it never runs
-    stuck: bool = False  # accepts its death, which does not come
+    stuck: bool = False  # accepts its death, and only one without a graceful shutdown comes
     deleting: bool = False
     serial: bytes = b""  # what it said on its first serial port
     deadline: float = math.inf  # epoch seconds; then the service ends it

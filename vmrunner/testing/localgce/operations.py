@@ -93,7 +93,7 @@ def run(
     sight, since that of a change is never done: the client must ask again."""
     operation = begin(cloud, kind, request.scope, target)
     remember(cloud, request, operation)
-    first = dict(operation.shown)
+    first = _first(operation)
 
     def end() -> None:
         (effect if broken is None else failed)()
@@ -115,8 +115,15 @@ def follow(
     """Start one that ends when `work` says so, by calling what it is given; its first sight."""
     operation = begin(cloud, kind, request.scope, target)
     remember(cloud, request, operation)
-    first = dict(operation.shown)
+    first = _first(operation)
     work(operation.finish)
+    return first
+
+
+def _first(operation: Operation) -> Json:
+    """The answer to a change tells of work that has not begun."""
+    first = operation.shown | {"status": "PENDING"}
+    del first["startTime"]
     return first
 
 
