@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
+from google.api_core.exceptions import GoogleAPICallError
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import compute_v1
 
 from vmrunner.providers.fake import Clock
-from vmrunner.testing.localgce import LocalGce
+from vmrunner.testing.localgce import LocalGce, Machine
 
 FAMILY: Final = "vmrunner"
 
@@ -90,9 +91,28 @@ class Google:
     def get(self, name: str) -> Any:
         return self.instances.get(project=self.project, zone=self.zone, instance=name, retry=None)
 
+    def delete(self, name: str, **more: Any) -> Any:
+        """The operation's first sight."""
+        where = {"project": self.project, "zone": self.zone, "instance": name}
+        return self.instances.delete_unary(request=where | more, retry=None)
+
+    @property
+    def machine(self) -> Machine:
+        """The only one that ever was."""
+        (machine,) = self.cloud.machines
+        return machine
+
     def close(self) -> None:
         for client in self._clients.values():
             client.transport.close()
+
+
+def refused(call: Callable[[], object]) -> tuple[int, str, str]:
+    """Status, reason and message of the error that the service answers."""
+    with pytest.raises(GoogleAPICallError) as caught:
+        call()
+    error = caught.value
+    return int(error.code or 0), error.errors[0]["reason"], error.errors[0]["message"]
 
 
 @contextlib.contextmanager
