@@ -19,7 +19,7 @@ Handler = Callable[["LocalGce", Request, Broken | None], Json]
 
 def find(method: str) -> Handler | None:
     """None: nobody has written it yet."""
-    return _OF.get(method)
+    return KNOWN.get(method)
 
 
 def admit(cloud: LocalGce, request: Request) -> None:
@@ -48,7 +48,7 @@ _AGGREGATED: Final = (
     *("addresses", "disks", "globalOperations", "instances", "machineTypes", "subnetworks"),
 )
 _TESTABLE: Final = ("disks", "images", "instances", "snapshots", "subnetworks")
-_OF: Final[dict[str, Handler]] = {
+KNOWN: Final[dict[str, Handler]] = {
     **{f"{collection}.get": reading.get for collection in _GET},
     **{f"{collection}.list": reading.listed for collection in _GET},
     **{f"{collection}.aggregatedList": reading.aggregated for collection in _AGGREGATED},

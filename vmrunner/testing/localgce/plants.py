@@ -52,7 +52,7 @@ def add_snapshot(cloud: LocalGce, name: str, disk: str, more: Mapping[str, objec
         "storageBytes": "1048576",
         "storageBytesStatus": "UP_TO_DATE",
         "labelFingerprint": site.fingerprint(),
-        **({"sourceDisk": disk} if disk else {}),
+        **({"sourceDisk": disk, "sourceDiskId": str(site.number())} if disk else {}),
         **more,
     }
     cloud.shelf("snapshots", "global")[name] = shown
