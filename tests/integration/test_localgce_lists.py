@@ -182,6 +182,14 @@ def test_what_a_project_has(gce: Google) -> None:
     assert [list(rule.source_ranges) for rule in ours] == [["192.0.2.0/24"]]
 
 
+def test_the_projects_own_metadata(gce: Google) -> None:
+    projects = gce.client(compute_v1.ProjectsClient)
+    assert not projects.get(project=gce.project, retry=None).common_instance_metadata.items
+    gce.cloud.common_metadata["enable-oslogin"] = "TRUE"
+    (item,) = projects.get(project=gce.project, retry=None).common_instance_metadata.items
+    assert (item.key, item.value) == ("enable-oslogin", "TRUE")
+
+
 def test_the_newest_image_of_a_family(gce: Google) -> None:
     gce.clock.advance(10)
     gce.cloud.image("vmrunner-2", family="vmrunner")

@@ -60,6 +60,7 @@ class LocalGce(Timeline):
         self.operations: dict[str, Operation] = {}  # by link
         self.tokens: dict[tuple[str, str], tuple[float, Operation]] = {}
         self.quotas: dict[str, dict[str, float]] = {}  # region, or "" → metric → limit
+        self.common_metadata: dict[str, str] = {}  # of the project
         self._shelves: dict[str, dict[str, dict[str, Json]]] = {}
         self._addresses = 0
         self._endpoint = Endpoint(self)

@@ -66,12 +66,17 @@ def from_family(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
 
 
 def project(cloud: LocalGce, *_: object) -> Json:
+    items = [{"key": key, "value": value} for key, value in cloud.common_metadata.items()]
     return {
         "kind": "compute#project",
         "id": cloud.number,
         "creationTimestamp": "2017-07-13T19:40:00.000-07:00",
         "name": cloud.project,
-        "commonInstanceMetadata": {"kind": "compute#metadata", "fingerprint": "AAAAAAAAAAA="},
+        "commonInstanceMetadata": {
+            "kind": "compute#metadata",
+            "fingerprint": "AAAAAAAAAAA=",
+            **({"items": items} if items else {}),
+        },
         "quotas": quotas.shown(cloud, ""),
         "selfLink": links.link(f"projects/{cloud.project}"),
         "defaultServiceAccount": f"{cloud.number}-compute@developer.gserviceaccount.com",
