@@ -12,7 +12,8 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import compute_v1
 
 from vmrunner.providers.fake import Clock
-from vmrunner.testing.localgce import LocalGce, Machine
+from vmrunner.testing.localgce import LocalGce
+from vmrunner.testing.localgce.machines import Machine
 
 FAMILY: Final = "vmrunner"
 
@@ -47,6 +48,17 @@ class Google:
     def operations(self) -> compute_v1.ZoneOperationsClient:
         made: compute_v1.ZoneOperationsClient = self.client(compute_v1.ZoneOperationsClient)
         return made
+
+    def delete(self, name: str, **more: Any) -> Any:
+        """The operation's first sight."""
+        where = {"project": self.project, "zone": self.zone, "instance": name}
+        return self.instances.delete_unary(request=where | more, retry=None)
+
+    @property
+    def machine(self) -> Machine:
+        """The only one that ever was."""
+        (machine,) = self.cloud.machines
+        return machine
 
     def body(self, name: str, **more: Any) -> compute_v1.Instance:
         """One VM with a boot disk of its own and an external address."""
@@ -90,17 +102,6 @@ class Google:
 
     def get(self, name: str) -> Any:
         return self.instances.get(project=self.project, zone=self.zone, instance=name, retry=None)
-
-    def delete(self, name: str, **more: Any) -> Any:
-        """The operation's first sight."""
-        where = {"project": self.project, "zone": self.zone, "instance": name}
-        return self.instances.delete_unary(request=where | more, retry=None)
-
-    @property
-    def machine(self) -> Machine:
-        """The only one that ever was."""
-        (machine,) = self.cloud.machines
-        return machine
 
     def close(self) -> None:
         for client in self._clients.values():

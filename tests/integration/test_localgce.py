@@ -288,6 +288,18 @@ def test_labels_metadata_and_scheduling_change(gce: Google) -> None:
     assert gce.cloud.alive == []
 
 
+def test_a_protected_machine_is_not_deleted(gce: Google) -> None:
+    gce.insert("vm-1", deletion_protection=True)
+    protected = refused(lambda: gce.delete("vm-1"))
+    assert (protected[0], "protected" in protected[2]) == (400, True)
+    where = {"project": gce.project, "zone": gce.zone, "resource": "vm-1"}
+    gce.instances.set_deletion_protection_unary(
+        request={**where, "deletion_protection": False}, retry=None
+    )
+    gce.delete("vm-1")
+    assert gce.machine.gone
+
+
 def test_its_serial_port(gce: Google) -> None:
     gce.insert("vm-1")
     gce.machine.serial = b"Booting\xff\n"

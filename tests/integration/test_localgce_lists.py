@@ -224,10 +224,11 @@ def _leftovers(gce: Google) -> dict[str, Callable[[], list[str]]]:
 def test_what_was_left_behind(gce: Google) -> None:
     gce.cloud.disk(gce.zone, "d", labels={"a": "b"})
     gce.cloud.reserve(gce.site.region, "a", labels={"a": "b"})
+    gce.cloud.reserve("", "everywhere")
     gce.cloud.snapshot("s", labels={"a": "b"})
     assert {kind: found() for kind, found in _leftovers(gce).items()} == {
         "disks": ["d"],
-        "addresses": ["a"],
+        "addresses": ["everywhere", "a"],
         "snapshots": ["s"],
     }
     snapshots = gce.client(compute_v1.SnapshotsClient)
@@ -236,6 +237,8 @@ def test_what_was_left_behind(gce: Google) -> None:
         project=gce.project, operation=operation.name, retry=None
     )
     assert done.status.name == "DONE"
+    everywhere = gce.client(compute_v1.GlobalAddressesClient)
+    everywhere.delete_unary(project=gce.project, address="everywhere", retry=None)
     addresses = gce.client(compute_v1.AddressesClient)
     operation = addresses.delete_unary(
         project=gce.project, region=gce.site.region, address="a", retry=None

@@ -112,7 +112,7 @@ class LocalGce(Timeline):
             return plants.add_disk(self, zone, name, size_gb, more)
 
     def reserve(self, region: str, name: str, **more: object) -> Json:
-        """A static external address that nobody uses."""
+        """A static external address that nobody uses; a global one with the region ""."""
         with self.lock:
             return plants.add_address(self, region, name, more)
 

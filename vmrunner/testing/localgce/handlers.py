@@ -42,7 +42,7 @@ def admit(cloud: LocalGce, request: Request) -> None:
 _GET: Final = (
     *("addresses", "disks", "firewalls", "images", "instances", "machineTypes", "networks"),
     *("regions", "snapshots", "subnetworks", "zones"),
-    *("globalOperations", "regionOperations", "zoneOperations"),
+    *("globalAddresses", "globalOperations", "regionOperations", "zoneOperations"),
 )
 _AGGREGATED: Final = (
     *("addresses", "disks", "globalOperations", "instances", "machineTypes", "subnetworks"),
@@ -55,12 +55,14 @@ KNOWN: Final[dict[str, Handler]] = {
     **{f"{place}Operations.wait": reading.get for place in ("global", "region", "zone")},
     **{f"{place}Operations.delete": operations.delete for place in ("global", "region", "zone")},
     "addresses.delete": changes.remove,
+    "globalAddresses.delete": changes.remove,
     "disks.delete": disks.delete,
     "images.getFromFamily": reading.from_family,
     "instances.bulkInsert": births.bulk_insert,
     "instances.delete": changes.delete,
     "instances.getSerialPortOutput": changes.serial,
     "instances.insert": births.insert,
+    "instances.setDeletionProtection": changes.protect,
     "instances.setLabels": changes.set_labels,
     "instances.setMetadata": changes.set_metadata,
     "instances.setScheduling": changes.set_scheduling,

@@ -69,8 +69,7 @@ def begin(cloud: LocalGce, kind: str, scope: str, target: Json, *, user: str = "
         "selfLink": links.link(f"projects/{cloud.project}/{scope}/operations/{name}"),
     }
     if scope != "global":
-        kind, _, place = scope.partition("/")
-        shown[kind[:-1]] = links.link(f"projects/{cloud.project}/{kind}/{place}")
+        shown[scope.partition("s/")[0]] = links.link(f"projects/{cloud.project}/{scope}")
     cloud.shelf("operations", scope)[name] = shown
     operation = Operation(cloud, shown)
     cloud.operations[shown["selfLink"]] = operation

@@ -30,13 +30,13 @@ def add_disk(
 
 
 def add_address(cloud: LocalGce, region: str, name: str, more: Mapping[str, object]) -> Json:
-    where = f"regions/{region}"
+    where = f"regions/{region}" if region else "global"
     shown = site.resource(cloud, "address", f"{where}/addresses", name, cloud.now()) | {
         "address": cloud.address("198.18.0.0/15"),
         "addressType": "EXTERNAL",
         "description": "",
         "networkTier": "PREMIUM",
-        "region": links.link(f"projects/{cloud.project}/{where}"),
+        **({"region": links.link(f"projects/{cloud.project}/{where}")} if region else {}),
         "status": "RESERVED",
         "labelFingerprint": site.fingerprint(),
         **more,
