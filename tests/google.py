@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
+from google.api_core.exceptions import GoogleAPICallError
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import compute_v1
 
@@ -18,6 +19,7 @@ from vmrunner.providers.gce.calls import QUOTAS
 from vmrunner.providers.gce.options import Options
 from vmrunner.providers.gce.provider import GceProvider
 from vmrunner.testing.localgce import LocalGce
+from vmrunner.testing.localgce.machines import Machine
 
 FAMILY: Final = "vmrunner"
 INSTALLATION: Final = "00000000-0000-4000-8000-000000000001"
@@ -54,6 +56,17 @@ class Google:
     def operations(self) -> compute_v1.ZoneOperationsClient:
         made: compute_v1.ZoneOperationsClient = self.client(compute_v1.ZoneOperationsClient)
         return made
+
+    def delete(self, name: str, **more: Any) -> Any:
+        """The operation's first sight."""
+        where = {"project": self.project, "zone": self.zone, "instance": name}
+        return self.instances.delete_unary(request=where | more, retry=None)
+
+    @property
+    def machine(self) -> Machine:
+        """The only one that ever was."""
+        (machine,) = self.cloud.machines
+        return machine
 
     def body(self, name: str, **more: Any) -> compute_v1.Instance:
         """One VM with a boot disk of its own and an external address."""
@@ -116,6 +129,14 @@ class Google:
     def close(self) -> None:
         for client in self._clients.values():
             client.transport.close()
+
+
+def refused(call: Callable[[], object]) -> tuple[int, str, str]:
+    """Status, reason and message of the error that the service answers."""
+    with pytest.raises(GoogleAPICallError) as caught:
+        call()
+    error = caught.value
+    return int(error.code or 0), error.errors[0]["reason"], error.errors[0]["message"]
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import threading
 from collections.abc import Callable
 
@@ -29,6 +30,11 @@ class Timeline:
                 effect()
             else:
                 heapq.heappush(self._due, (self.now() + seconds, next(self._number), effect))
+
+    def next_due(self) -> float:
+        """When something happens next, epoch seconds; inf: nothing does."""
+        with self.lock:
+            return self._due[0][0] if self._due else math.inf
 
     def settle(self) -> None:
         """Let all happen that is due."""

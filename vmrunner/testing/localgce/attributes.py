@@ -7,7 +7,7 @@ from typing import Final
 
 from vmrunner.testing.localgce import site
 from vmrunner.testing.localgce.discovery import Json
-from vmrunner.testing.localgce.refusal import Refusal, invalid
+from vmrunner.testing.localgce.refusal import invalid
 
 LABELS: Final = 64
 _VALUE: Final = 256 * 1024  # bytes
@@ -48,9 +48,7 @@ def check_metadata(metadata: Json, path: str) -> None:
             raise invalid(where, "", f"The value has {size} bytes; the limit is {_VALUE}.")
         total += size + len(item["key"])
     if total > _METADATA:
-        raise Refusal(
-            413, "metadataTooLarge", f"Metadata has {total} bytes; the limit is {_METADATA}."
-        )
+        raise invalid(path, "", f"Metadata has {total} bytes; the limit is {_METADATA}.")
 
 
 def tagged(said: Json) -> Json:

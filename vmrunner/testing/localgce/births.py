@@ -24,6 +24,8 @@ _BULK_MOST: Final = 5000
 
 def insert(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
     """One VM. Everything that can be refused is looked at before anything is made."""
+    if templates := {"sourceInstanceTemplate", "sourceMachineImage"} & set(request.query):
+        raise Refusal(501, "notImplemented", f"not in this cloud: {', '.join(templates)}")
     if (known := operations.repeated(cloud, request)) is not None:
         return known
     machine, broken = _born(cloud, request.path["zone"], request.resource, broken)
@@ -96,7 +98,8 @@ def _born(
 ) -> tuple[Machine, Broken | None]:
     """The VM, and what its operation will end in."""
     scope = f"zones/{zone}"
-    said = {key: value for key, value in said.items() if key not in discovery.outputs("Instance")}
+    ignored = discovery.outputs("Instance") | {"params"}  # which a birth takes and nobody is shown
+    said = {key: value for key, value in said.items() if key not in ignored}
     name = said["name"]
     if cloud.find("instances", scope, name) is not None:
         raise exists(f"projects/{cloud.project}/{scope}/instances/{name}")

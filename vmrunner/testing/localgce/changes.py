@@ -11,6 +11,7 @@ from vmrunner.testing.localgce.attributes import check_labels, check_metadata
 from vmrunner.testing.localgce.discovery import Json
 from vmrunner.testing.localgce.faults import Broken
 from vmrunner.testing.localgce.machines import Machine
+from vmrunner.testing.localgce.reading import collection_of
 from vmrunner.testing.localgce.refusal import Refusal, invalid, not_found, not_ready
 from vmrunner.testing.localgce.requests import Request
 
@@ -28,10 +29,12 @@ def delete(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
     if machine.shown["deletionProtection"]:
         text = "Invalid resource usage: 'Resource cannot be deleted if it's protected against "
         raise Refusal(400, "invalidResourceUsage", text + "deletion.'.")
-    if machine.deleting:
+    forced = request.query.get("noGracefulShutdown") == "true"
+    if machine.deleting and not forced:
         raise not_ready(_relative(cloud, machine))
     if broken is not None:
         return operations.run(cloud, request, "delete", machine.shown, broken=broken)
+    machine.stuck = machine.stuck and not forced
     return operations.follow(cloud, request, "delete", machine.shown, machine.end)
 
 
@@ -94,6 +97,19 @@ def set_scheduling(cloud: LocalGce, request: Request, broken: Broken | None) -> 
     return _at_once(cloud, request, "setScheduling", machine, effect, broken)
 
 
+def protect(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
+    """Against deletion, or no longer."""
+    if (known := operations.repeated(cloud, request)) is not None:
+        return known
+    machine = _machine(cloud, request, "resource")
+    wanted = request.query.get("deletionProtection", "true") == "true"
+
+    def effect() -> None:
+        machine.shown["deletionProtection"] = wanted
+
+    return _at_once(cloud, request, "setDeletionProtection", machine, effect, broken)
+
+
 def serial(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
     """The first port says what the guest said; the others are silent."""
     machine = _machine(cloud, request)
@@ -113,7 +129,11 @@ def serial(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
 
 
 def permitted(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
-    """Those of the asked that the fault plan does not deny."""
+    """Those of the asked that the fault plan does not deny; the resource must be there."""
+    collection = request.action.partition(".")[0]
+    if cloud.find(collection, request.scope, request.path["resource"]) is None:
+        name = request.path["resource"]
+        raise not_found(f"projects/{cloud.project}/{request.scope}/{collection}/{name}")
     asked = request.resource.get("permissions", [])
     granted = [one for one in asked if not set(_methods(one)) & cloud.faults.denied]
     return {"permissions": granted} if granted else {}
@@ -123,7 +143,7 @@ def remove(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
     """An address or a snapshot goes."""
     if (known := operations.repeated(cloud, request)) is not None:
         return known
-    collection = request.action.partition(".")[0]
+    collection = collection_of(request.action)
     name = request.path["address" if collection == "addresses" else "snapshot"]
     found = cloud.find(collection, request.scope, name)
     if found is None:
@@ -157,8 +177,8 @@ def _at_once(
     return operations.run(cloud, request, kind, machine.shown, effect=effect, broken=broken)
 
 
-def _machine(cloud: LocalGce, request: Request) -> Machine:
-    name = request.path["instance"]
+def _machine(cloud: LocalGce, request: Request, parameter: str = "instance") -> Machine:
+    name = request.path[parameter]
     shown = cloud.find("instances", request.scope, name)
     if shown is None or shown["selfLink"] in cloud.hidden:
         raise not_found(f"projects/{cloud.project}/{request.scope}/instances/{name}")

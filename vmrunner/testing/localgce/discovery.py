@@ -36,7 +36,7 @@ class Found(NamedTuple):
 @cache
 def document() -> Json:
     """The 5 MB that google-api-python-client ships, read once a process."""
-    home = files("googleapiclient.discovery_cache.documents")
+    home = files("googleapiclient") / "discovery_cache" / "documents"
     loaded: Json = json.loads((home / "compute.v1.json").read_bytes())
     return loaded
 

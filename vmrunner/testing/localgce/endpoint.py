@@ -68,6 +68,13 @@ class Endpoint:
         cloud = self._cloud
         if request.action.endswith("Operations.wait"):
             operations.pause(cloud, request)
+        answer = self._decided(request)
+        if seconds := cloud.answer_seconds.get(request.action):
+            cloud.sleep(seconds)
+        return answer
+
+    def _decided(self, request: Request) -> Answer | None:
+        cloud = self._cloud
         with cloud.lock:
             cloud.settle()
             cloud.requests.append(request)

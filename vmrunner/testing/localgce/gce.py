@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, Self
 
 from vmrunner.testing.common.timeline import Timeline
-from vmrunner.testing.localgce import site
+from vmrunner.testing.localgce import plants, site
 from vmrunner.testing.localgce.discovery import Json
 from vmrunner.testing.localgce.endpoint import Endpoint
 from vmrunner.testing.localgce.faults import Broken, Faults, Trouble
@@ -42,6 +42,7 @@ class LocalGce(Timeline):
         self.delete_seconds = 0.0  # from STOPPING to nothing
         self.deadline_late = 0.0  # so long past its time a deadline strikes; the real one: 30
         self.visibility_lag = 0.0  # so long newborns are not visible
+        self.answer_seconds: dict[str, float] = {}  # method → so long its answers take
         self.token_seconds = 3600.0  # so long a `requestId` is remembered
         self.dry: set[tuple[str, str, str]] = set()  # (type, zone, market) without capacity
         self.stockout_remains = False  # a newborn without capacity stays, TERMINATED
@@ -59,6 +60,7 @@ class LocalGce(Timeline):
         self.operations: dict[str, Operation] = {}  # by link
         self.tokens: dict[tuple[str, str], tuple[float, Operation]] = {}
         self.quotas: dict[str, dict[str, float]] = {}  # region, or "" → metric → limit
+        self.common_metadata: dict[str, str] = {}  # of the project
         self._shelves: dict[str, dict[str, dict[str, Json]]] = {}
         self._addresses = 0
         self._endpoint = Endpoint(self)
@@ -103,6 +105,21 @@ class LocalGce(Timeline):
         with self.lock:
             owner = project or self.project
             return site.add_image(self, owner, name, family=family, disk_gb=disk_gb, **more)
+
+    def disk(self, zone: str, name: str, *, size_gb: int = 10, **more: object) -> Json:
+        """A disk that no VM has; `more` are fields of it, such as `labels`."""
+        with self.lock:
+            return plants.add_disk(self, zone, name, size_gb, more)
+
+    def reserve(self, region: str, name: str, **more: object) -> Json:
+        """A static external address that nobody uses; a global one with the region ""."""
+        with self.lock:
+            return plants.add_address(self, region, name, more)
+
+    def snapshot(self, name: str, *, disk: str = "", **more: object) -> Json:
+        """Of a disk that there was, by its link."""
+        with self.lock:
+            return plants.add_snapshot(self, name, disk, more)
 
     def shelf(self, collection: str, scope: str) -> dict[str, Json]:
         """All resources of a kind in `zones/z`, `regions/r` or `global`, by name."""

@@ -19,7 +19,7 @@ Handler = Callable[["LocalGce", Request, Broken | None], Json]
 
 def find(method: str) -> Handler | None:
     """None: nobody has written it yet."""
-    return _OF.get(method)
+    return KNOWN.get(method)
 
 
 def admit(cloud: LocalGce, request: Request) -> None:
@@ -42,29 +42,32 @@ def admit(cloud: LocalGce, request: Request) -> None:
 _GET: Final = (
     *("addresses", "disks", "firewalls", "images", "instances", "machineTypes", "networks"),
     *("regions", "snapshots", "subnetworks", "zones"),
-    *("globalOperations", "regionOperations", "zoneOperations"),
+    *("globalAddresses", "globalOperations", "regionOperations", "zoneOperations"),
 )
 _AGGREGATED: Final = (
     *("addresses", "disks", "globalOperations", "instances", "machineTypes", "subnetworks"),
 )
-_OF: Final[dict[str, Handler]] = {
+_TESTABLE: Final = ("disks", "images", "instances", "snapshots", "subnetworks")
+KNOWN: Final[dict[str, Handler]] = {
     **{f"{collection}.get": reading.get for collection in _GET},
     **{f"{collection}.list": reading.listed for collection in _GET},
     **{f"{collection}.aggregatedList": reading.aggregated for collection in _AGGREGATED},
     **{f"{place}Operations.wait": reading.get for place in ("global", "region", "zone")},
     **{f"{place}Operations.delete": operations.delete for place in ("global", "region", "zone")},
     "addresses.delete": changes.remove,
+    "globalAddresses.delete": changes.remove,
     "disks.delete": disks.delete,
     "images.getFromFamily": reading.from_family,
     "instances.bulkInsert": births.bulk_insert,
     "instances.delete": changes.delete,
     "instances.getSerialPortOutput": changes.serial,
     "instances.insert": births.insert,
+    "instances.setDeletionProtection": changes.protect,
     "instances.setLabels": changes.set_labels,
     "instances.setMetadata": changes.set_metadata,
     "instances.setScheduling": changes.set_scheduling,
     "instances.stop": changes.stop,
-    "instances.testIamPermissions": changes.permitted,
+    **{f"{collection}.testIamPermissions": changes.permitted for collection in _TESTABLE},
     "projects.get": reading.project,
     "snapshots.delete": changes.remove,
 }

@@ -26,12 +26,12 @@ class Machine:
     cloud: LocalGce
     shown: Json  # what the API says of it
     doomed: bool = False  # there is no capacity for it: it never runs
-    stuck: bool = False  # accepts its death, which does not come
+    stuck: bool = False  # accepts its death, and only one without a graceful shutdown comes
     deleting: bool = False
     serial: bytes = b""  # what it said on its first serial port
     deadline: float = math.inf  # epoch seconds; then the service ends it
     history: list[str] = field(default_factory=list)  # its states
-    _end: Callable[[], None] | None = None
+    _ends: list[Callable[[], None]] = field(default_factory=list)
 
     # --- what is true ---
 
@@ -119,7 +119,7 @@ class Machine:
         """Its delete is accepted; it goes `delete_seconds` later, unless it is stuck."""
         self.deleting = True
         self._wind_down()
-        self._end = then
+        self._ends.append(then)
         if not self.stuck:
             self.cloud.later(self.cloud.delete_seconds, self._ended)
 
@@ -225,8 +225,8 @@ class Machine:
         if self.stuck:
             return
         self.vanish()
-        if self._end is not None:
-            self._end()
+        for then in self._ends:
+            then()
 
     def _appear(self) -> None:
         self.cloud.hidden.discard(self.shown["selfLink"])

@@ -29,7 +29,7 @@ def _interface(cloud: LocalGce, zone: str, said: Json, index: int) -> Json:
         "name": f"nic{index}",
         "network": subnetwork["network"],
         "subnetwork": subnetwork["selfLink"],
-        "networkIP": cloud.address(subnetwork["ipCidrRange"]),
+        "networkIP": said.get("networkIP") or cloud.address(subnetwork["ipCidrRange"]),
         "fingerprint": site.fingerprint(),
         "stackType": "IPV4_ONLY",
         **({"nicType": said["nicType"]} if "nicType" in said else {}),

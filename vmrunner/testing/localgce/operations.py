@@ -30,7 +30,6 @@ class Operation:
 
     cloud: LocalGce
     shown: Json
-    ends: float  # epoch seconds; inf: nobody knows yet
 
     def finish(self, broken: Broken | None = None) -> None:
         """It is done: well, or in this error."""
@@ -70,10 +69,9 @@ def begin(cloud: LocalGce, kind: str, scope: str, target: Json, *, user: str = "
         "selfLink": links.link(f"projects/{cloud.project}/{scope}/operations/{name}"),
     }
     if scope != "global":
-        kind, _, place = scope.partition("/")
-        shown[kind[:-1]] = links.link(f"projects/{cloud.project}/{kind}/{place}")
+        shown[scope.partition("s/")[0]] = links.link(f"projects/{cloud.project}/{scope}")
     cloud.shelf("operations", scope)[name] = shown
-    operation = Operation(cloud, shown, float("inf"))
+    operation = Operation(cloud, shown)
     cloud.operations[shown["selfLink"]] = operation
     return operation
 
@@ -84,24 +82,21 @@ def run(
     kind: str,
     target: Json,
     *,
-    seconds: float | None = None,
     effect: Callable[[], object] = lambda: None,
     broken: Broken | None = None,
     failed: Callable[[], object] = lambda: None,
 ) -> Json:
-    """Start one that ends in so many seconds, in `effect` or, `broken`, in `failed`. Its first
-    sight, since that of a change is never done: the client must ask again."""
+    """Start one that ends `operation_seconds` later, in `effect` or, `broken`, in `failed`; its
+    first sight."""
     operation = begin(cloud, kind, request.scope, target)
     remember(cloud, request, operation)
-    first = dict(operation.shown)
+    first = _first(operation)
 
     def end() -> None:
         (effect if broken is None else failed)()
         operation.finish(broken)
 
-    took = cloud.operation_seconds if seconds is None else seconds
-    operation.ends = cloud.now() + took
-    cloud.later(took, end)
+    cloud.later(cloud.operation_seconds, end)
     return first
 
 
@@ -115,8 +110,15 @@ def follow(
     """Start one that ends when `work` says so, by calling what it is given; its first sight."""
     operation = begin(cloud, kind, request.scope, target)
     remember(cloud, request, operation)
-    first = dict(operation.shown)
+    first = _first(operation)
     work(operation.finish)
+    return first
+
+
+def _first(operation: Operation) -> Json:
+    """The answer to a change tells of work that has not begun."""
+    first = operation.shown | {"status": "PENDING"}
+    del first["startTime"]
     return first
 
 
@@ -156,13 +158,15 @@ def remember(cloud: LocalGce, request: Request, operation: Operation) -> None:
 
 def pause(cloud: LocalGce, request: Request) -> None:
     """Time passes until it is done, or two minutes: before `wait` is answered, without the lock."""
-    with cloud.lock:
+    end = cloud.now() + _WAIT
+    while (now := cloud.now()) < end:
+        cloud.settle()
         shown = cloud.find("operations", request.scope, request.path["operation"])
         if shown is None or shown["status"] == "DONE":
             return
-        left = min(cloud.operations[shown["selfLink"]].ends - cloud.now(), _WAIT)
-    if left > 0:
-        cloud.sleep(left)
+        cloud.sleep(min(end, cloud.next_due()) - now)
+        if cloud.now() <= now:
+            return  # on this clock it does not
 
 
 def delete(cloud: LocalGce, request: Request, _: Broken | None) -> Json:

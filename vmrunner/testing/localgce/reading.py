@@ -45,7 +45,7 @@ Place = tuple[str, str]  # scope, name
 
 
 def get(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
-    collection = _collection(request)
+    collection = collection_of(request.action)
     name = request.path[KINDS[collection]]
     scope = "global" if collection in ("zones", "regions") else request.scope
     if collection == "images":
@@ -66,12 +66,17 @@ def from_family(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
 
 
 def project(cloud: LocalGce, *_: object) -> Json:
+    items = [{"key": key, "value": value} for key, value in cloud.common_metadata.items()]
     return {
         "kind": "compute#project",
         "id": cloud.number,
         "creationTimestamp": "2017-07-13T19:40:00.000-07:00",
         "name": cloud.project,
-        "commonInstanceMetadata": {"kind": "compute#metadata", "fingerprint": "AAAAAAAAAAA="},
+        "commonInstanceMetadata": {
+            "kind": "compute#metadata",
+            "fingerprint": "AAAAAAAAAAA=",
+            **({"items": items} if items else {}),
+        },
         "quotas": quotas.shown(cloud, ""),
         "selfLink": links.link(f"projects/{cloud.project}"),
         "defaultServiceAccount": f"{cloud.number}-compute@developer.gserviceaccount.com",
@@ -82,7 +87,7 @@ def project(cloud: LocalGce, *_: object) -> Json:
 
 
 def listed(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
-    collection = _collection(request)
+    collection = collection_of(request.action)
     if collection == "images":
         shelf = cloud.images(request.path["project"])
     else:
@@ -101,7 +106,7 @@ def listed(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
 def aggregated(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
     """A section for every scope, on every page; those out of reach are told of, and the answer is
     a success all the same."""
-    collection = _collection(request)
+    collection = collection_of(request.action)
     shelves = cloud.shelves(collection)
     items, token = _page(
         cloud, request, {s: shelf for s, shelf in shelves.items() if s not in cloud.unreachable}
@@ -189,10 +194,12 @@ def _read(token: str) -> Place:
 # --- within --------------------------------------------------------------------------------------
 
 
-def _collection(request: Request) -> str:
-    """`zoneOperations.list` is about operations."""
-    name = request.action.partition(".")[0]
-    return "operations" if name.endswith("Operations") else name
+def collection_of(action: str) -> str:
+    """`zoneOperations.list` is about operations, `globalAddresses.delete` about addresses."""
+    name = action.partition(".")[0]
+    if name.endswith("Operations"):
+        return "operations"
+    return "addresses" if name == "globalAddresses" else name
 
 
 def _where(request: Request, collection: str) -> str:
