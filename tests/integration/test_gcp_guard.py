@@ -84,6 +84,8 @@ def place(gce: Google, collection: str, name: str, labels: dict[str, str], **mor
     }
     if collection == "snapshots":
         del resource["users"]
+    if collection == "addresses":
+        resource["address"] = "192.0.2.7"
     gce.cloud.shelf(collection, scope)[name] = resource
     machine.vanish()
 
