@@ -267,7 +267,8 @@ def test_methods_that_nobody_has(gce: Google) -> None:
     assert requests.get(f"{gce.cloud.url}/", timeout=10).status_code == 404
 
 
-SAID: Final = ("AccessConfig", "AttachedDisk", "AttachedDiskInitializeParams", "Instance") + (
+SAID: Final = (
+    *("AccessConfig", "AttachedDisk", "AttachedDiskInitializeParams", "Instance"),
     *("Metadata", "NetworkInterface", "Scheduling", "ServiceAccount", "ShieldedInstanceConfig"),
 )
 
