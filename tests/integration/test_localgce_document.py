@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 import requests
+from google.cloud import compute_v1
 
 from tests.google import Google, google
 from tests.google import gce as gce  # the fixture
@@ -264,6 +265,21 @@ def test_methods_that_nobody_has(gce: Google) -> None:
         answer = requests.request(verb, home + path, timeout=10)
         assert answer.status_code == status, path
     assert requests.get(f"{gce.cloud.url}/", timeout=10).status_code == 404
+
+
+SAID: Final = (
+    *("AccessConfig", "AttachedDisk", "AttachedDiskInitializeParams", "Instance"),
+    *("Metadata", "NetworkInterface", "Scheduling", "ServiceAccount", "ShieldedInstanceConfig"),
+)
+
+
+@pytest.mark.parametrize("schema", SAID)
+def test_the_client_can_say_nothing_that_the_document_lacks(schema: str) -> None:
+    """The client is made from another revision of the API: were it the newer one, what it says
+    would be refused for no fault of its user's."""
+    fields = getattr(compute_v1, schema).pb().DESCRIPTOR.fields
+    known = discovery.schema(schema)["properties"]
+    assert {field.json_name for field in fields} <= set(known)
 
 
 def test_all_that_we_answer_is_googles() -> None:

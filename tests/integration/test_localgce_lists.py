@@ -210,7 +210,7 @@ def _leftovers(gce: Google) -> dict[str, Callable[[], list[str]]]:
 
     def of(kind: type[Any], attribute: str) -> list[str]:
         pages = gce.client(kind).aggregated_list(**where)
-        return [one.name for _, part in pages for one in getattr(part, attribute)]
+        return sorted(one.name for _, part in pages for one in getattr(part, attribute))
 
     return {
         "disks": lambda: of(compute_v1.DisksClient, "disks"),
@@ -228,7 +228,7 @@ def test_what_was_left_behind(gce: Google) -> None:
     gce.cloud.snapshot("s", labels={"a": "b"})
     assert {kind: found() for kind, found in _leftovers(gce).items()} == {
         "disks": ["d"],
-        "addresses": ["everywhere", "a"],
+        "addresses": ["a", "everywhere"],
         "snapshots": ["s"],
     }
     snapshots = gce.client(compute_v1.SnapshotsClient)

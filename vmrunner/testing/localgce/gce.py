@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from typing import Final, Self
@@ -35,7 +36,7 @@ class LocalGce(Timeline):
         real = clock is time.time
         self.sleep = sleep or (time.sleep if real else lambda _: None)
         self.project = project
-        self.number = str(site.number())  # of the project
+        self.number = f"{secrets.randbelow(9 * 10**11) + 10**11}"  # of the project
         self.operation_seconds = 0.0  # from the first sight of an operation to its end
         self.boot_seconds = 0.0  # from an insert to RUNNING
         self.stop_seconds = 0.0  # from STOPPING to TERMINATED
