@@ -364,6 +364,15 @@ def test_a_protected_vm_dies_too(gce: Google) -> None:
     assert gce.cloud.alive == []
 
 
+def test_a_delete_again_while_it_dies_is_accepted(gce: Google) -> None:
+    gce.cloud.delete_seconds = 20
+    provider, (ref,) = fleet(gce, 1)
+    assert provider.delete([ref])[ref].fate is Fate.ACCEPTED
+    assert provider.delete([ref])[ref].fate is Fate.ACCEPTED
+    gce.clock.advance(60)
+    assert provider.delete([ref])[ref].fate is Fate.MISSING
+
+
 def test_another_project_is_not_touched(gce: Google) -> None:
     provider, (ref,) = fleet(gce, 1)
     far = ref._replace(scope=ref.scope._replace(account="another-project"))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from vmrunner.model import Fate, Kind, Outcome, Ref
+from vmrunner.model import Fate, Kind, Outcome, Power, Ref
 from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.gce import codes
 from vmrunner.providers.gce.calls import (
@@ -15,14 +15,17 @@ from vmrunner.providers.gce.calls import (
     DELETE_DISK,
     DELETE_GLOBAL_ADDRESS,
     DELETE_SNAPSHOT,
+    GET,
     UNPROTECT,
     Calls,
 )
+from vmrunner.providers.gce.kinds import power
 
 AT_ONCE: Final = 16
 
 #: How a protected VM is refused; the code is others' too.
 _PROTECTED: Final = "protected against deletion"
+_NOT_READY: Final = "resourceNotReady"
 
 
 class Deleter:
@@ -58,8 +61,18 @@ class Deleter:
         except CallFailed as failed:
             if failed.code in codes.MISSING:
                 return Outcome(fate=Fate.MISSING)
+            if failed.code == _NOT_READY and self._dying(ref):
+                return Outcome(fate=Fate.ACCEPTED)
             return Outcome(fate=Fate.FAILED, error=str(failed))
         return Outcome(fate=Fate.ACCEPTED)
+
+    def _dying(self, ref: Ref) -> bool:
+        """Is it refused because somebody's delete is under way?"""
+        try:
+            found = self._calls(GET, zone=ref.scope.place, instance=ref.id)
+        except CallFailed:
+            return False
+        return ref.kind is Kind.INSTANCE and power(found) is Power.STOPPING
 
     def _instance(self, ref: Ref) -> None:
         """Its guest gets no time to shut down, which may last minutes that bill."""
