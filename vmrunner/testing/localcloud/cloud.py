@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from vmrunner.testing.localcloud import patches, site
 from vmrunner.testing.localcloud.births import Token
+from vmrunner.testing.localcloud.bodies import Bodies
 from vmrunner.testing.localcloud.endpoint import Endpoint
 from vmrunner.testing.localcloud.faults import Faults, Trouble
 from vmrunner.testing.localcloud.machines import Machine
@@ -21,14 +22,17 @@ from vmrunner.testing.localcloud.site import Site
 if TYPE_CHECKING:
     from moto.ec2.models import EC2Backend
 
+    from vmrunner.testing.vms import Vms
+
 #: An image has one disk, unless somebody says otherwise.
 ROOT: Final = (site.Mapping(device="/dev/xvda"),)
 
 
 class LocalCloud:
-    """One account. All plain attributes may be changed at any time."""
+    """One account. All plain attributes may be changed at any time. With `vms` a real VM is behind
+    every instance; then the clock must be the real one."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.time, vms: Vms | None = None) -> None:
         self.clock = clock
         self.lock = threading.RLock()
         self.skew = 0.0  # this cloud's clock against `clock`, in seconds
@@ -54,6 +58,7 @@ class LocalCloud:
         self._number = itertools.count()
         patches.install()
         self._endpoint = Endpoint(self)
+        self.bodies = Bodies(self, vms) if vms is not None else None
 
     # --- its life ---
 
@@ -67,9 +72,14 @@ class LocalCloud:
     def start(self, port: int = 0) -> None:
         """Listen on 127.0.0.1; port 0 takes a free one."""
         self._endpoint.start(port)
+        if self.bodies is not None:
+            self.bodies.start()
 
     def stop(self) -> None:
+        """No request is answered any more, and no VM is left."""
         self._endpoint.stop()
+        if self.bodies is not None:
+            self.bodies.stop()
 
     @property
     def url(self) -> str:
@@ -134,6 +144,8 @@ class LocalCloud:
         """A machine was launched."""
         self.machines.append(machine)
         self.by_id[machine.id] = machine
+        if self.bodies is not None:
+            self.bodies.give(machine)
         machine.begin()
 
     def of(self, instance: str) -> list[Machine]:

@@ -19,6 +19,7 @@ from moto.ec2.models.core import TaggedEC2Resource
 from moto.ec2.models.instances import InstanceBackend, MetadataOptions
 from moto.ec2.responses.elastic_block_store import ElasticBlockStore
 from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfaces
+from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.responses.spot_instances import SpotInstances
 
@@ -67,6 +68,7 @@ def install() -> None:
     _instead(InstanceResponse, "terminate_instances", _terminate_instances)
     _instead(InstanceResponse, "describe_instances", _describe_instances)
     _instead(InstanceResponse, "modify_instance_metadata_options", _modify_metadata)
+    _instead(General, "get_console_output", _get_console_output)
     _instead(ElasticBlockStore, "describe_volumes", cut("Volumes"))
     _instead(ElasticBlockStore, "describe_snapshots", cut("Snapshots"))
     _instead(ElasticNetworkInterfaces, "describe_network_interfaces", cut("NetworkInterfaces"))
@@ -149,6 +151,17 @@ def _get_tags(_: LocalCloud, resource: Any, __: Handler) -> list[dict[str, str]]
         {"resource_id": resource.id, "key": key, "value": value, "resource_type": kind}
         for key, value in resource.ec2_backend.tags.get(resource.id, {}).items()
     ]
+
+
+def _get_console_output(cloud: LocalCloud, response: Any, original: Handler) -> ActionResult:
+    """What the VM said on its serial port, where there is a VM."""
+    machine = _named(cloud, response, response._get_param("InstanceId"))
+    if cloud.bodies is None or machine.body is None:
+        result: ActionResult = original(response)
+        return result
+    when = datetime.fromtimestamp(cloud.now(), UTC)
+    told = {"InstanceId": machine.id, "Timestamp": when, "Output": cloud.bodies.console(machine)}
+    return ActionResult(told)
 
 
 # --- changing ------------------------------------------------------------------------------------
