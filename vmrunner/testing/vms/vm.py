@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from vmrunner.providers.qemu.imagestore import LocalImage
 from vmrunner.testing.vms import words
@@ -38,6 +38,7 @@ class Vm:
         self._killed = False
         self._process: subprocess.Popen[bytes] | None = None
         self._metadata: MetadataServer | None = None
+        self._pipes: tuple[IO[bytes], ...] = ()
         self._console = b""
         self._complaint = b""
 
@@ -67,8 +68,10 @@ class Vm:
             finally:
                 os.close(overlay)
                 os.close(base)
-            for pipe in (self._process.stdout, self._process.stderr):
-                assert pipe is not None
+            assert self._process.stdout is not None
+            assert self._process.stderr is not None
+            self._pipes = (self._process.stdout, self._process.stderr)
+            for pipe in self._pipes:
                 os.set_blocking(pipe.fileno(), False)
 
     def poll(self) -> int | None:
@@ -132,14 +135,15 @@ class Vm:
             raise
 
     def _listen(self) -> None:
-        if self._process is None:
-            return
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self._console = _more(self._process.stdout.fileno(), self._console, CONSOLE)
-        self._complaint = _more(self._process.stderr.fileno(), self._complaint, _COMPLAINT)
+        if self._pipes:
+            console, complaint = (pipe.fileno() for pipe in self._pipes)
+            self._console = _more(console, self._console, CONSOLE)
+            self._complaint = _more(complaint, self._complaint, _COMPLAINT)
 
     def _close(self) -> None:
+        for pipe in self._pipes:
+            pipe.close()
+        self._pipes = ()
         if self._metadata is not None:
             self._metadata.close()
             self._metadata = None
