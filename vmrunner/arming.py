@@ -54,7 +54,7 @@ class Armourer:
     @property
     def busy(self) -> bool:
         """Is anything left to disarm?"""
-        return bool(self._over) or any(not lane.free for lane in self._lanes.values())
+        return bool(self._over) or not all(lane.free for lane in self._lanes.values())
 
     def mind(self, mine: Iterable[Instance], open_rows: Collection[str]) -> None:
         """Arm those of our VMs that are born and, as far as this engine knows, are not; disarm

@@ -209,8 +209,7 @@ class Engine:
         self._watcher.look(looked)
         self._crew.see(view, self._watcher.seen())
         self._watcher.forget(view.rows)
-        open_rows = {row.id for row in view.everybody} | view.unread
-        self._armourer.mind(view.mine.values(), open_rows)
+        self._armourer.mind(view.mine.values(), view.open)
         queued = self._launch(view)
         self._launcher.pump()
         waiting |= self._land()

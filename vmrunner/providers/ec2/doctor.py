@@ -217,14 +217,25 @@ def _schedule(provider: Ec2Provider) -> Iterator[Finding]:
         schedules.disarm(provider.calls, options.region, made.id)
         yield _ok("schedule", f"ends a VM {schedules.AFTER // 60} min past its deadline")
     else:
-        yield Finding(
-            check="schedule",
-            level=Level.WARNING,
-            message="no schedule ends a VM past its deadline when vmrunner is gone; "
-            "the guest's own timer does, unless the build became root",
-            fix=f"vmrunner guard install {provider.name}, and its deadline role as "
-            f"providers.{provider.name}.scheduler_role",
-        )
+        yield _unarmed(provider)
+
+
+def _unarmed(provider: Ec2Provider) -> Finding:
+    return Finding(
+        check="schedule",
+        level=Level.WARNING,
+        message="no schedule ends a VM past its deadline when vmrunner is gone; "
+        "the guest's own timer does, unless the build became root",
+        fix=f"vmrunner guard install {provider.name}, and its deadline role as "
+        f"providers.{provider.name}.scheduler_role",
+    )
+
+
+def unguarded(provider: Ec2Provider) -> Iterator[Finding]:
+    """The layers in the account that are missing."""
+    if provider.options.scheduler_role is None:
+        yield _unarmed(provider)
+    yield from (found for found in _guard(provider) if found.level is not Level.OK)
 
 
 def _guard(provider: Ec2Provider) -> Iterator[Finding]:

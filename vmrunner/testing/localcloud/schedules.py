@@ -68,7 +68,7 @@ def _fire(cloud: LocalCloud, backend: Backend, schedule: Schedule) -> None:
     there = group is not None and group.schedules.get(schedule.name) is schedule
     if not there or schedule.state != "ENABLED":
         return
-    for name in json.loads(schedule.target["Input"])["InstanceIds"]:
+    for name in json.loads(schedule.target.get("Input", "{}")).get("InstanceIds", ()):
         machine = cloud.by_id.get(name)
         here = machine is not None and machine.backend.region_name == backend.region_name
         if machine is not None and here and not machine.protected:

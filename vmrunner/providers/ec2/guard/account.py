@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from vmrunner.errors import ConfigError, Conflict
@@ -47,12 +48,12 @@ class AccountGuard:
             site = self._site(wish)
             Function(site).own()
             for element in elements(site):
-                yield _brought(element)
+                yield _noted(site, _brought(element))
 
     def status(self, wish: Wish) -> Status:
         with edge():
             site = self._site(wish, patient=False)
-            parts = tuple(_seen(element) for element in elements(site))
+            parts = tuple(_noted(site, _seen(element)) for element in elements(site))
             now = self._now()
             try:
                 success = health.last_success(site, now)
@@ -196,6 +197,14 @@ def _seen(element: Element) -> Part:
         state = PartState.ABSENT if found is None else PartState.PRESENT
         state, detail = (PartState.DIFFERS if keys else state), ", ".join(keys)
     return Part(name=element.name, id=element.id, state=state, detail=detail)
+
+
+def _noted(site: Site, part: Part) -> Part:
+    """An alarm that nobody hears is there, and of little use."""
+    unheard = part.name.startswith("alarm") and not site.plan.notify
+    if not unheard or part.detail or part.state is not PartState.PRESENT:
+        return part
+    return replace(part, detail="notifies nobody: --notify ARN")
 
 
 def _removed(element: Element) -> Part:
