@@ -34,7 +34,7 @@ from vmrunner.report import CLOSED, MARKED, Line, Report, failed, line_of, row_l
 from vmrunner.surveying import Known, survey
 from vmrunner.verdicts import Kill, Plan, Sighting
 
-BATCH: Final = 50
+BATCH: Final = 100
 FORCE_AFTER: Final = 3
 #: The ends that whoever dooms the VM may write at once: no retry can follow them.
 _FINAL: Final = (Death.EXPIRED, Death.CANCELLED, Death.ABANDONED)
