@@ -45,6 +45,7 @@ class Endpoint:
         """So many machines of an earlier ledger's, as launches tag them; the first `expired` are
         past their deadline."""
         ec2 = boto3.client("ec2", region_name=REGION, endpoint_url=self.url)
+        subnets = self.site.subnets
         for start in range(0, machines, BULK):
             count = min(BULK, machines - start)
             assert expired % BULK == 0, "a bulk launch has one deadline"
@@ -63,7 +64,7 @@ class Endpoint:
                 MaxCount=count,
                 ImageId=self.site.image,
                 InstanceType="m7i.large",
-                SubnetId=self.site.subnets[0],
+                SubnetId=subnets[start // BULK % len(subnets)],  # one alone has no room
                 TagSpecifications=[{"ResourceType": kind, "Tags": tags} for kind in TAGGED],
             )
         self._ask("name")
