@@ -88,7 +88,7 @@ def conclude(
     resources, kills, odd = _judged(case.verdict, listing.resources)
     orphans, latch, alarms = case.orphans([r for r in resources if r.ref not in kills])
     kills |= {k.ref: k for k in orphans}
-    kills = _alone(kills, resources)
+    every, kills = len(kills), _alone(kills, resources)
     later = {k.ref: k for k in map(case.later, resources) if k}
     dooms = _dooms(now, rows.values(), since, limits, wishes or {})
     closes = case.vanished()
@@ -97,6 +97,7 @@ def conclude(
         kills=tuple(sorted(kills.values(), key=_order)),
         closes=tuple(sorted(closes, key=lambda c: c.instance)),
         later=tuple(k for k in _alone(later, resources).values() if k.ref not in kills),
+        again=len(kills) < every,
         sightings=case.remembered(kills.values(), resources) | latch,
         alarms=tuple(sorted(alarms + odd + _late(now, rows.values(), limits))),
     )
@@ -121,7 +122,7 @@ def _judged(
 
 def _alone(kills: Mapping[Ref, Kill], resources: Iterable[Resource]) -> dict[Ref, Kill]:
     """Without the children of those that die: most go with their parent, and none can go before
-    it. What is left of them is seen by the next sweep."""
+    it. Another sweep, soon, sees what is left of them."""
     parents = {resource.ref: resource.parent for resource in resources}
     return {ref: kill for ref, kill in kills.items() if parents[ref] not in kills}
 
