@@ -22,6 +22,7 @@ from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
 RULES, LIVES = "tests/unit/test_reaper.py", "tests/faults/test_lives.py"
+ARMING = "tests/faults/test_arming.py"
 GRACE, LAYERS = "tests/faults/test_grace.py", "tests/faults/test_layers.py"
 
 
@@ -277,6 +278,36 @@ BUGS = (
         "if late is not None and late > grace:",
         "if late is not None and late > 1e9:",
         "tests/unit/test_audit.py",
+    ),
+    Bug(
+        "arm once, whatever came of it",
+        "arming.py",
+        "                wait = min(FIRST_WAIT * 2 ** min(attempt.tries - 1, 16), LONGEST_WAIT)\n",
+        "                wait = 1e9\n",
+        f"{ARMING}::test_an_arming_that_is_refused_is_told_once_tried_again_and_ends_no_build",
+    ),
+    Bug(
+        "disarm a VM that is dying",
+        "arming.py",
+        "        for name in self._armed.keys() - open_rows:\n",
+        "        living = {row.id for row in mine if row.state in _LIVING}\n"
+        "        for name in self._armed.keys() - (open_rows & living):\n",
+        f"{ARMING}::test_a_vm_is_armed_once_and_disarmed_when_it_is_dead",
+    ),
+    Bug(
+        "a schedule ends with its VM's deadline",
+        "listing.py",
+        "    if resource.ref.kind is Kind.SCHEDULE and resource.expires_at is not None:\n"
+        "        return resource.expires_at\n",
+        "",
+        f"{ARMING}::test_a_sweep_leaves_the_schedule_of_a_living_vm_alone_also_past_its_deadline",
+    ),
+    Bug(
+        "steps before the metadata is off",
+        "following.py",
+        "                if desk.monotonic() >= until:\n                    raise\n",
+        "                break\n",
+        f"{ARMING}::test_no_step_runs_before_the_metadata_is_off",
     ),
 )
 

@@ -158,15 +158,18 @@ def older_than(
 
 
 def _thing(now: float, r: Resource, row: Instance | None, limits: Limits) -> list[Survivor]:
-    """What is wrong with one living resource of this installation."""
-    deadlines = [d for d in (r.expires_at, row.deadline if row else None) if d is not None]
+    """What is wrong with one living resource of this installation. A schedule bills nothing and
+    has a deadline of its own, past that of the VM that it ends."""
+    schedule = r.ref.kind is Kind.SCHEDULE
+    of_row = row.deadline if row and not schedule else None
+    deadlines = [d for d in (r.expires_at, of_row) if d is not None]
     late = now - min(deadlines) if deadlines else None
     found = []
     # What is stopping may bill for ever, and only a delete that was accepted ends that.
     grace = max(STOPPING, limits.grace) if r.power is Power.STOPPING else limits.grace
     if late is not None and late > grace:
         found.append(_line(Fault.PAST_DEADLINE, f"{r.ref.id} is alive past its deadline", r, late))
-    if _new(r, now, limits):
+    if schedule or _new(r, now, limits):
         return found
     missing = [
         name

@@ -159,7 +159,8 @@ class Ec2Provider(Section):
         default=None, description="What every build may use: its root can read its credentials."
     )
     scheduler_role: str | None = Field(
-        default=None, description="For schedules of AWS's own; not used yet."
+        default=None,
+        description="Arms each VM with a schedule of AWS's own, which may end it by this role.",
     )
     endpoint_url: str | None = None
     max_instances: int | None = Field(default=None, ge=1)

@@ -7,7 +7,7 @@ a row without a build that needs it is one that nobody needs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from vmrunner import lifecycle, reaper
@@ -51,6 +51,12 @@ class View:
     builds: dict[str, Build]  # neither queued nor finished, or queued with a wish to end
     mine: dict[str, Instance]
     unread: frozenset[str]
+    closed: set[str] = field(default_factory=set)  # in this very tick
+
+    @property
+    def open(self) -> set[str]:
+        """The ids of all rows that are not closed, as far as we know, wherever they are."""
+        return {row.id for row in self.everybody} - self.closed | self.unread
 
     def update(self, row: Instance) -> None:
         """Something of it changed in this very tick."""
@@ -316,6 +322,7 @@ class Crew:
         for row in dead:
             self._undertaker.done(row.id)
             view.mine.pop(row.id, None)
+            view.closed.add(row.id)
 
     def _reach(self, view: View, reached: list[tuple[Instance, Address]]) -> None:
         """They can be connected to: a session each, unless it has one."""

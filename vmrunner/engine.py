@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from vmrunner import ids
+from vmrunner.arming import Armourer
 from vmrunner.burying import Undertaker
 from vmrunner.crew import Crew, View
 from vmrunner.desk import Desk, EngineLimits, Orders, Places, log
@@ -40,6 +41,7 @@ from vmrunner.watching import FAST, Watcher
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
 
+LEAST: Final = 0.05  # seconds from one tick to the next: what came meanwhile is taken in at once
 BUSY: Final = 1.0  # seconds between ticks while builds run: everything urgent wakes us
 IDLE: Final = 2.0
 BEAT: Final = 5.0
@@ -97,6 +99,7 @@ class Engine:
         self._endings = Endings(self._desk)
         self._undertaker = Undertaker(self._desk)
         self._watcher = Watcher(self._desk)
+        self._armourer = Armourer(self._desk)
         self._followers = Followers(self._desk, sessions, spawn)
         self._crew = Crew(
             self._desk,
@@ -123,6 +126,7 @@ class Engine:
         else that goes wrong end it, since nobody would mind the builds then; it slows down."""
         troubles = 0
         while not until():
+            began = self._desk.monotonic()
             try:
                 pause = self.tick()
                 troubles = 0
@@ -133,8 +137,8 @@ class Engine:
                 log.exception("a tick failed")
                 pause = min(BUSY * 2**troubles, TROUBLE)
                 troubles = min(troubles + 1, 16)
-            if not until():
-                self._listener.wait(pause)
+            if not until() and self._listener.wait(pause):
+                time.sleep(max(0.0, began + LEAST - self._desk.monotonic()))
         if self._closed:  # while a tick ran, which may have joined again
             self._leave()
 
@@ -207,11 +211,12 @@ class Engine:
         self._watcher.look(looked)
         self._crew.see(view, self._watcher.seen())
         self._watcher.forget(view.rows)
+        self._armourer.mind(view.mine.values(), view.open)
         queued = self._launch(view)
         self._launcher.pump()
         waiting |= self._land()
         minded = any(map(self._concerns, view.builds.values()))
-        self.idle = not (queued or minded or view.mine or waiting)
+        self.idle = not (queued or minded or view.mine or waiting or self._armourer.busy)
         if self._launcher.busy or any(row.state in _SOON for row in view.mine.values()):
             return FAST
         return BUSY if view.builds or queued else IDLE

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from vmrunner.desk import Desk, log
-from vmrunner.errors import Fenced, LedgerError
+from vmrunner.errors import CredentialsRefused, Fenced, LedgerError, Throttled, Uncertain
 from vmrunner.lifecycle import End, Sign
 from vmrunner.model import Build, BuildState, Instance, InstanceState, Reason, Result
+from vmrunner.providers import seals
 
 if TYPE_CHECKING:
     from vmrunner.session import Job, Reporter, Verdict
@@ -31,7 +32,8 @@ INSTANCE_IN: Final[Mapping[BuildState, InstanceState]] = {
 }
 _ORDER: Final = {state: place for place, state in enumerate(BuildState)}
 LEAST_LOG: Final = 64 * 1024  # bytes that an attempt may say, whatever those before it said
-_RETRY: Final = 1.0  # seconds between tries while the ledger is out of reach
+RETRY: Final = 1.0  # seconds between tries while the ledger, or the cloud, is out of reach
+SEALING: Final = 60.0  # seconds that a VM waits for its metadata service to be switched off
 
 
 class Session(Protocol):
@@ -87,6 +89,7 @@ class Pen:
         self._instance = instance
         self._state = build.state
         self._closed = threading.Event()
+        self._sealed = False
 
     def close(self) -> None:
         """From now on every report raises Fenced: the engine lets go of the build."""
@@ -145,9 +148,30 @@ class Pen:
         return self._patiently(lambda: self._desk.ledger.logs.offset(build.id, build.attempt))
 
     def steps_started(self) -> None:
-        """The attempt's steps may have run from here on: no retry without a wish for it."""
+        """The attempt's steps may have run from here on: no retry without a wish for it. Before
+        that, what they must not reach is switched off."""
         build = self._build
+        if not (build.steps_started or self._sealed):
+            self._seal()
         self._patiently(lambda: self._desk.ledger.builds.steps_started(build.id, epoch=build.epoch))
+
+    def _seal(self) -> None:
+        """Switch the VM's metadata service off; no step runs where that is refused."""
+        desk, instance = self._desk, self._instance
+        provider = desk.provider_of(instance)
+        able = seals(provider) if provider is not None else None
+        until = desk.monotonic() + SEALING
+        while able is not None and instance.ref is not None:
+            try:
+                able.seal(instance.ref)
+                break
+            except (Throttled, Uncertain) as error:
+                if desk.monotonic() >= until:
+                    raise
+                log.warning("%s: its metadata service is not off yet: %s", instance.id, error)
+            if self._closed.wait(RETRY):
+                raise Fenced(f"this engine let go of {self._build.id}")
+        self._sealed = True
 
     def _patiently(self, work: Callable[[], T], unless: Callable[[], bool] | None = None) -> T:
         """Do it; while the ledger is out of reach, wait and do it again, until the deadline."""
@@ -164,7 +188,7 @@ class Pen:
                     raise
                 log.warning("%s waits for the ledger: %s", self._build.id, error)
                 failed = True
-                self._closed.wait(_RETRY)
+                self._closed.wait(RETRY)
 
 
 class Followers:
@@ -235,6 +259,8 @@ class Followers:
         except Fenced as error:
             log.info("%s", error)
             end = None
+        except CredentialsRefused as error:
+            end = End(result=Result.ERROR, reason=Reason.CREDENTIALS, message=str(error))
         except Exception as error:  # noqa: BLE001 - a session may not take the engine with it
             log.exception("session of %s", following.build.id)
             end = End(

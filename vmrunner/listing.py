@@ -45,7 +45,10 @@ def expiry(
     """When a resource of ours must be dead: the earliest of what its tag, its row and its age say.
 
     A row's own deadline holds against a lowered `max_ttl`, a raised tag never counts. `seen` is
-    when it was first seen, for a resource whose birth nobody tells. None: nothing tells."""
+    when it was first seen, for a resource whose birth nobody tells. A schedule is what ends a VM
+    past its deadline: its own tag alone counts. None: nothing tells."""
+    if resource.ref.kind is Kind.SCHEDULE and resource.expires_at is not None:
+        return resource.expires_at
     known = [] if resource.expires_at is None else [resource.expires_at]
     if row is not None:
         known.append(row.deadline)

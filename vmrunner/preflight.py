@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.errors import BadOrder, ConfigError, NoCapacity
+from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError
 from vmrunner.model import BuildSpec, Level, Network, Spec
+from vmrunner.providers.guarding import Guarded
 
 if TYPE_CHECKING:
     from vmrunner.images import LocalImage, Progress, Recipe
@@ -56,7 +57,19 @@ def check(wiring: Wiring, spec: BuildSpec) -> Passed:
             return Passed()  # the machine that will run it is another one
         return _local(wiring, spec)
     _offered(wiring, spec)
-    return Passed()
+    return Passed(warnings=_unguarded(wiring, spec.provider))
+
+
+def _unguarded(wiring: Wiring, name: str) -> tuple[str, ...]:
+    """At the first launch, what the guarantee is worth in this account; `doctor` says it later."""
+    provider = wiring.provider(name)
+    if not isinstance(provider, Guarded) or wiring.ledger.instances.places(name):
+        return ()
+    try:
+        found = provider.unguarded()
+    except ProviderError as error:
+        return (f"{name}: whether a guard is in the account cannot be told: {error}",)
+    return tuple(f"{name}: {one.message} ({one.fix})" for one in found)
 
 
 def _local(wiring: Wiring, spec: BuildSpec) -> Passed:

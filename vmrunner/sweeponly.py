@@ -7,6 +7,7 @@ until nothing of theirs is left.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from vmrunner.errors import Refused
 from vmrunner.model import (
@@ -26,7 +27,7 @@ from vmrunner.model import (
     Spec,
     Traits,
 )
-from vmrunner.providers import Provider
+from vmrunner.providers import Provider, arms, seals
 
 
 class SweepOnly:
@@ -44,7 +45,9 @@ class SweepOnly:
 
     @property
     def traits(self) -> Traits:
-        return self._drivers[0].traits
+        each = [driver.traits for driver in self._drivers]
+        arms, seals = any(one.arms for one in each), any(one.seals for one in each)
+        return replace(each[0], arms=arms, seals=seals)
 
     def now(self) -> float:
         return self._drivers[0].now()
@@ -84,6 +87,17 @@ class SweepOnly:
                 told |= driver.delete(own, force=force)
         lost = Outcome(fate=Fate.FAILED, error=f"no scope of {self.name}")
         return {ref: told.get(ref, lost) for ref in refs}
+
+    def arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
+        driver = self._at(ref.scope)
+        able = arms(driver) if driver is not None else None
+        return able.arm(ref, instance, deadline) if able is not None else None
+
+    def seal(self, ref: Ref) -> None:
+        driver = self._at(ref.scope)
+        able = seals(driver) if driver is not None else None
+        if able is not None:
+            able.seal(ref)
 
     def console(self, ref: Ref) -> str:
         driver = self._at(ref.scope)

@@ -34,6 +34,8 @@ _FAULTS: Final = {
         Fault.NO_CAPACITY,
         Fault.QUOTA,
     ),
+    "arm": (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.THROTTLE, Fault.CREDENTIALS),
+    "seal": (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.SERVER_ERROR, Fault.THROTTLE),
     "delete": (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.SERVER_ERROR, Fault.THROTTLE),
     "look": (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.SERVER_ERROR, Fault.THROTTLE),
     "sweep": (Fault.LOST_REQUEST, Fault.THROTTLE, Fault.PARTIAL_PAGE),
@@ -114,6 +116,8 @@ class Episode:
         cloud.guest_timer = draw.random() < 0.2
         cloud.native_deadline = draw.random() < 0.1
         cloud.skew = draw.choice((0.0, 0.0, 3.0, -3.0, DAY, -DAY))
+        cloud.arms = draw.choice((None, None, 60.0, 600.0))
+        cloud.seals = draw.random() < 0.5
 
     def _judge(self, call: Call) -> Plan | None:
         """What becomes of one call."""

@@ -36,6 +36,14 @@ def run(world: World) -> Build:
     return world.submit()
 
 
+def armed(world: World) -> Build:
+    """The cloud arms and seals; the answer of each is lost once."""
+    world.cloud.arms, world.cloud.seals = 30.0, True
+    world.fail("arm", Fault.LOST_RESPONSE)
+    world.fail("seal", Fault.LOST_RESPONSE)
+    return world.submit()
+
+
 def lost_response(world: World) -> Build:
     world.fail("create", Fault.LOST_RESPONSE)
     return world.submit()
@@ -195,6 +203,7 @@ def reap(world: World) -> Build:
 
 FLOWS = (
     Flow("run", run),
+    Flow("armed", armed),
     Flow("lost_response", lost_response),
     Flow("next_offer", next_offer),
     Flow("failed_delete", failed_delete),

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vmrunner import following
 from vmrunner.engine import Engine
-from vmrunner.errors import Fenced, LedgerError
+from vmrunner.errors import Fenced, LedgerError, ProviderError
 from vmrunner.lanes import Inline
 from vmrunner.model import BuildState, Process, Reason, Result
 from vmrunner.peers import Peers
@@ -23,6 +24,8 @@ from vmrunner.session import Job, Verdict
 
 if TYPE_CHECKING:
     from tests.faults.world import World
+
+following.RETRY = 0.0  # time is played: nobody waits for it
 
 LOG = b"one\ntwo\nthree\n"
 
@@ -53,7 +56,7 @@ EFFECTS = {
     "engines": {"join", "beat", "leave"},
     "sightings": {"record"},
 }
-CLOUD_EFFECTS = {"create", "delete"}
+CLOUD_EFFECTS = {"create", "arm", "seal", "delete"}
 
 
 class Crash(BaseException):
@@ -144,6 +147,8 @@ class Session:
         say.steps_started()
         if not self._there(machine):
             return self._lost(Reason.VM_LOST)
+        if world.cloud.seals and not machine.sealed:
+            raise AssertionError(f"{machine.ref.id}: its metadata service is on, and steps start")
         guest = world.guest(machine)
         if guest.start(job.build.attempt, job.build.epoch, world.clock()):
             world.started[job.build.id, job.build.attempt] += 1
@@ -209,7 +214,12 @@ class Seam:
                 return value(*args, **kwargs)
             label = f"{self._label}.{name}"
             self._node.reach(f"before {label}")
-            answer = value(*args, **kwargs)
+            try:
+                answer = value(*args, **kwargs)
+            except ProviderError:
+                if name == "seal":  # a session asks again when some time has passed
+                    Task.here.task.pause()
+                raise
             self._node.reach(f"after {label}")
             return answer
 

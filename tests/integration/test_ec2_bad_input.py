@@ -198,6 +198,7 @@ def test_all_is_well(aws: Amazon, config: object, run: Run) -> None:
     assert set(levels.values()) == {"ok"}
     assert list(levels) == [
         "identity", "terminate", "image", "subnet", "security group", "launch", "quota", "clock",
+        "metadata",
     ]  # fmt: skip
     assert aws.cloud.account in found["identity"][1]
     assert aws.cloud.machines == []
@@ -279,3 +280,21 @@ def test_what_doctor_finds_wrong(aws: Amazon, config: Callable[..., None], run: 
     image = aws.cloud.image(REGION, "x", mappings=[Mapping(device="/dev/xvda", size=900)])
     config(image=image, disk="1GiB")
     assert "needs 900 GiB" in findings(run)["launch"][1]
+
+
+def test_the_first_launch_says_what_the_guarantee_is_worth(
+    aws: Amazon, config: object, run: Run
+) -> None:
+    def warned() -> list[str]:
+        code, _, err = run("run", "--dry-run", "--", "true")
+        assert code == 0, err
+        marks = [line for line in err.splitlines() if "warning: aws: " in line]
+        return [line.partition("warning: aws: ")[2] for line in marks]
+
+    schedule, guard = warned()
+    assert schedule.startswith("no schedule ends a VM past its deadline")
+    assert guard.startswith("nothing in the account ends a VM past its deadline")
+    assert guard.endswith("(vmrunner guard install aws)")
+    aws.cloud.faults.deny("GetSchedule")
+    assert warned()[1].startswith("it cannot be told")
+    assert aws.cloud.machines == []

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
-import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +35,7 @@ NAME: Final = f"vmrunner-guard-{INSTALLATION}"
 GROUP: Final = f"vmrunner-{INSTALLATION}"
 PARTS: Final = (
     "queue", "log", "role", "schedule role", "function", "retries", "group", "schedule",
-    "alarm silent", "alarm failing",
+    "alarm silent", "alarm failing", "deadline role",
 )  # fmt: skip
 TOPIC: Final = f"arn:aws:sns:{REGION}:123456789012:ops"
 
@@ -106,6 +104,14 @@ def invoked(aws: Amazon, ago: float, *, errors: int = 0) -> None:
 # --- install -------------------------------------------------------------------------------------
 
 
+def test_alarms_that_nobody_hears_are_said_to_be_so(aws: Amazon, run: Run) -> None:
+    made = parts(run, "install", "aws", code=0)
+    details = {name: item["detail"] for name, item in made.items() if item["detail"]}
+    assert details == dict.fromkeys(PARTS[8:10], "notifies nobody: --notify ARN")
+    heard = parts(run, "install", "aws", "--notify", TOPIC, code=0)
+    assert not any(item["detail"] for item in heard.values())
+
+
 def test_install_makes_every_part_and_a_second_one_changes_nothing(aws: Amazon, run: Run) -> None:
     assert set(states(run, 7).values()) == {"absent", "differs"}
     made = parts(run, "install", "aws", code=0)
@@ -145,14 +151,6 @@ def test_what_is_made_is_as_it_should_be(aws: Amazon, run: Run) -> None:
     assert silent["TreatMissingData"] == "breaching"
     assert silent["EvaluationPeriods"] * EVERY == SILENCE == 1200
     assert {alarm["AlarmActions"][0] for alarm in alarms} == {TOPIC}
-
-
-def test_the_code_is_the_one_file_packed_the_same_each_time() -> None:
-    assert documents.archive() == documents.archive()
-    with zipfile.ZipFile(io.BytesIO(documents.archive())) as archive:
-        (entry,) = archive.infolist()
-        assert (entry.filename, entry.date_time[0]) == ("guard.py", 1980)
-        assert archive.read("guard.py") == (documents.root() / "guard.py").read_bytes()
 
 
 def test_install_mends_what_differs_and_says_so(aws: Amazon, run: Run, config: Path) -> None:
@@ -277,7 +275,7 @@ def test_status_tells_what_it_could_not_look_at(aws: Amazon, run: Run) -> None:
     aws.cloud.faults.deny("GetRole", "GetScheduleGroup")
     found = states(run, 7)
     assert [name for name, state in found.items() if state == "unknown"] == [
-        "role", "schedule role", "group",
+        "role", "schedule role", "group", "deadline role",
     ]  # fmt: skip
 
 
@@ -327,7 +325,9 @@ def test_remove_leaves_the_deadlines_of_vms(aws: Amazon, run: Run) -> None:
         Target={"Arn": "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances", "RoleArn": "x"},
     )
     found = parts(run, "remove", "aws", code=7)
-    assert [name for name, item in found.items() if item["state"] != "absent"] == ["group"]
+    assert [name for name, item in found.items() if item["state"] != "absent"] == [
+        "deadline role", "group",
+    ]  # fmt: skip
     assert "vm-1 among them" in found["group"]["detail"]
 
 
@@ -336,7 +336,7 @@ def test_one_part_that_cannot_be_removed_stops_no_other(aws: Amazon, run: Run) -
     aws.cloud.faults.deny("DeleteRole")
     found = parts(run, "remove", "aws", code=7)
     assert [name for name, item in found.items() if item["state"] != "absent"] == [
-        "schedule role", "role",
+        "deadline role", "schedule role", "role",
     ]  # fmt: skip
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from typing import Any, Final
 
 import pytest
@@ -14,7 +16,7 @@ from vmrunner.model import TAG
 from vmrunner.providers.ec2 import calls
 from vmrunner.providers.ec2 import launch as launching
 from vmrunner.providers.ec2.calls import Api
-from vmrunner.providers.ec2.guard import health, schedule, site
+from vmrunner.providers.ec2.guard import documents, health, schedule, site
 from vmrunner.providers.guarding import Policy
 
 READS: Final = ("Describe", "Get", "List", "Simulate")
@@ -49,8 +51,9 @@ def test_vmrunner_may_do_what_the_driver_does_and_nothing_else() -> None:
     made = [value for value in vars(calls).values() if isinstance(value, Api)]
     made += [schedule.GET_SCHEDULE, health.METRICS]
     expected = {f"{PREFIX.get(api.service, api.service)}:{api.action}" for api in made}
-    # RunInstances with tags asks for that as well.
-    assert actions(document(Policy.VMRUNNER)) == expected | {"ec2:CreateTags"}
+    # What tags and roles in a call ask for as well.
+    beside = {"ec2:CreateTags", "scheduler:TagResource", "iam:PassRole"}
+    assert actions(document(Policy.VMRUNNER)) == expected | beside
 
 
 @pytest.mark.parametrize("audience", [Policy.VMRUNNER, Policy.GUARD])
@@ -158,3 +161,11 @@ def test_a_policy_needs_no_account_and_knows_its_partition() -> None:
             assert "arn:aws-cn:ec2:*:*:instance/*" in china.policy(Policy.VMRUNNER)
             assert "arn:aws-cn:sqs:cn-north-1:*:" in china.policy(Policy.GUARD)
         assert f":{aws.cloud.account}:" in aws.provider().guard().policy(Policy.GUARD)
+
+
+def test_the_code_is_the_one_file_packed_the_same_each_time() -> None:
+    assert documents.archive() == documents.archive()
+    with zipfile.ZipFile(io.BytesIO(documents.archive())) as archive:
+        (entry,) = archive.infolist()
+        assert (entry.filename, entry.date_time[0]) == ("guard.py", 1980)
+        assert archive.read("guard.py") == (documents.root() / "guard.py").read_bytes()

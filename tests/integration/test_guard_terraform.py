@@ -29,6 +29,7 @@ SITE: Final = Site(None, NAMES, PLAN)  # type: ignore[arg-type]
 VALUES: Final[dict[str, Any]] = {
     "local.name": NAMES.name,
     "local.group": NAMES.group,
+    "local.ending": NAMES.deadline_role,
     "local.whose": INSTALLATION,
     "aws_iam_role.guard.arn": NAMES.role_arn(NAMES.name),
     "aws_iam_role.schedule.arn": NAMES.role_arn(NAMES.schedule_role),
@@ -87,8 +88,10 @@ def test_each_part_is_a_resource_and_each_resource_a_part(made: dict[str, Any]) 
         "aws_cloudwatch_log_group.guard",
         "aws_cloudwatch_metric_alarm.failing",
         "aws_cloudwatch_metric_alarm.silent",
+        "aws_iam_role.deadline",
         "aws_iam_role.guard",
         "aws_iam_role.schedule",
+        "aws_iam_role_policy.deadline",
         "aws_iam_role_policy.guard",
         "aws_iam_role_policy.schedule",
         "aws_lambda_function.guard",
@@ -97,7 +100,7 @@ def test_each_part_is_a_resource_and_each_resource_a_part(made: dict[str, Any]) 
         "aws_scheduler_schedule_group.installation",
         "aws_sqs_queue.dead_letters",
     ]
-    assert len(list(elements(SITE))) == len(made) - 2  # a role and its policy are one part
+    assert len(list(elements(SITE))) == len(made) - 3  # a role and its policy are one part
 
 
 def test_queue_log_and_group(made: dict[str, Any], parts: dict[str, Element]) -> None:
@@ -114,11 +117,15 @@ def test_queue_log_and_group(made: dict[str, Any], parts: dict[str, Element]) ->
 
 
 def test_roles_have_the_policies_of_the_files(made: dict[str, Any]) -> None:
-    for name, role in (("guard", NAMES.name), ("schedule", NAMES.schedule_role)):
+    for name, role, trust in (
+        ("guard", NAMES.name, "guard"),
+        ("schedule", NAMES.schedule_role, "schedule"),
+        ("deadline", NAMES.deadline_role, "schedule"),
+    ):
         body, policy = made[f"aws_iam_role.{name}"], made[f"aws_iam_role_policy.{name}"]
         assert (body["name"], policy["name"]) == (role, name)
         assert re.fullmatch(r"[\w+=,.@-]+", policy["name"])
-        texts = {f"{name}-trust": body["assume_role_policy"], name: policy["policy"]}
+        texts = {f"{trust}-trust": body["assume_role_policy"], name: policy["policy"]}
         for file, text in texts.items():
             path = f"${{path.module}}/../policies/{file}.json"
             assert text == f'${{templatefile("{path}", local.values)}}'

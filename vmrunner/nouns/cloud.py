@@ -251,6 +251,8 @@ class Traits:
     native_deadline: bool = False  # ends the VM at E with nothing of ours alive
     idempotent_create: bool = True
     guard: bool = False  # can have a guard in the account
+    arms: bool = False  # a deadline of the cloud's own is armed after birth: `providers.Arms`
+    seals: bool = False  # its metadata service is switched off from outside: `providers.Seals`
     kinds: tuple[Kind, ...] = (Kind.INSTANCE,)  # what a sweep shows
 
 

@@ -73,6 +73,33 @@ class Provider(Protocol):
         """Can it be used: the right to delete first, then image, quota, network, clock."""
 
 
+class Arms(Protocol):
+    """A provider whose cloud keeps a deadline that is armed after birth, an effect of its own."""
+
+    def arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
+        """See to it that the cloud itself ends `ref` some minutes past `deadline`. Returns what
+        does, to be deleted once the VM is dead; None: it is not set up for that where this VM is.
+        The identical arming again is the same one. Raises `ProviderError`."""
+
+
+class Seals(Protocol):
+    """A provider whose cloud can switch a VM's metadata service off from outside."""
+
+    def seal(self, ref: Ref) -> None:
+        """Switch it off for good; accepted when it returns. Again is no error. Raises
+        `ProviderError`."""
+
+
+def arms(provider: Provider) -> Arms | None:
+    """The provider, where it arms."""
+    return cast("Arms", provider) if provider.traits.arms else None
+
+
+def seals(provider: Provider) -> Seals | None:
+    """The provider, where it seals."""
+    return cast("Seals", provider) if provider.traits.seals else None
+
+
 #: Kinds that ship with vmrunner, each a module `vmrunner.providers.<kind>` with a function `open`.
 KINDS: Final = ("qemu", "ec2", "gce", "fake")
 

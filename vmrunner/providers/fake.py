@@ -38,7 +38,8 @@ from vmrunner.model import (
     Spec,
     Traits,
 )
-from vmrunner.providers.fakecloud import Call, Clock, Cloud, Fault, Machine, Plan, raised
+from vmrunner.providers.fakecloud import Clock, Cloud, Machine
+from vmrunner.providers.fakefaults import Call, Fault, Plan, raised
 
 __all__ = [
     "SCOPE",
@@ -88,7 +89,13 @@ class FakeProvider:
 
     @property
     def traits(self) -> Traits:
-        return Traits(native_deadline=self.cloud.native_deadline, kinds=self.cloud.kinds)
+        cloud = self.cloud
+        return Traits(
+            native_deadline=cloud.native_deadline,
+            kinds=cloud.kinds,
+            arms=cloud.arms is not None,
+            seals=cloud.seals,
+        )
 
     def now(self) -> float:
         return self.cloud.now()
@@ -172,6 +179,15 @@ class FakeProvider:
         if ref.scope not in self._scopes or ref.scope in self.cloud.unreachable:
             return Outcome(fate=Fate.FAILED, error=f"{ref.scope} cannot be reached")
         return self.cloud.delete(ref, force=force)
+
+    def arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
+        return self._call("arm", lambda: self.cloud.arm(ref, instance, deadline), ref.scope, ref)
+
+    def seal(self, ref: Ref) -> None:
+        def off() -> None:
+            self.cloud.machines[ref].sealed = True
+
+        self._call("seal", off, ref.scope, ref)
 
     def console(self, ref: Ref) -> str:
         return self._call("console", lambda: self.cloud.consoles.get(ref.id, ""), ref.scope, ref.id)

@@ -13,18 +13,9 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Protocol
 
-from vmrunner.errors import (
-    BadOrder,
-    CredentialsRefused,
-    NoCapacity,
-    ProviderError,
-    QuotaExceeded,
-    Throttled,
-    Uncertain,
-)
+from vmrunner.errors import ProviderError, Uncertain
 from vmrunner.model import (
     Address,
     Fate,
@@ -39,6 +30,7 @@ from vmrunner.model import (
     Seen,
     tags_of,
 )
+from vmrunner.providers.fakefaults import Call, Fault, Plan
 
 
 class Ticking(Protocol):
@@ -68,58 +60,6 @@ class Clock:
         self.advance(seconds)
 
 
-class Fault(StrEnum):
-    """What goes wrong with one call."""
-
-    OK = "ok"
-    LOST_REQUEST = "lost_request"  # it never arrived: Uncertain, nothing happened
-    LOST_RESPONSE = "lost_response"  # it happened: Uncertain
-    SERVER_ERROR = "server_error"  # a 5xx before any effect: Uncertain, nothing happened
-    LATE = "late"  # Uncertain now; it happens `seconds` later
-    DELAY = "delay"  # all is well, `seconds` later
-    THROTTLE = "throttle"
-    NO_CAPACITY = "no_capacity"
-    QUOTA = "quota"
-    CREDENTIALS = "credentials"
-    BAD_ORDER = "bad_order"
-    PARTIAL_PAGE = "partial_page"  # of a sweep: half of the page, then an error
-
-
-_ERRORS: Final[Mapping[Fault, Callable[[str], ProviderError]]] = {
-    Fault.LOST_REQUEST: Uncertain,
-    Fault.LOST_RESPONSE: Uncertain,
-    Fault.SERVER_ERROR: Uncertain,
-    Fault.LATE: Uncertain,
-    Fault.THROTTLE: Throttled,
-    Fault.NO_CAPACITY: NoCapacity,
-    Fault.QUOTA: QuotaExceeded,
-    Fault.CREDENTIALS: CredentialsRefused,
-    Fault.BAD_ORDER: BadOrder,
-}
-
-
-class Plan(NamedTuple):
-    """What becomes of one call."""
-
-    fault: Fault = Fault.OK
-    seconds: float = 0.0
-
-
-class Call(NamedTuple):
-    """One call through the port, before it happens."""
-
-    method: str
-    provider: str
-    scope: Scope | None
-    about: Any  # create: the instance id; delete: the refs; look: how many; sweep: the kind
-
-
-def raised(plan: Plan) -> ProviderError | None:
-    """The error that the caller gets."""
-    make = _ERRORS.get(plan.fault)
-    return make(f"fake: {plan.fault.value}") if make else None
-
-
 @dataclass(slots=True, eq=False)
 class Machine:
     """One thing that exists or existed: a VM, or with another `ref.kind` a disk and so on."""
@@ -131,12 +71,14 @@ class Machine:
     boots_at: float
     order: Order | None = None  # None: not made through the port
     parent: Machine | None = None
+    armed: Machine | None = None  # of a schedule: the VM that it ends
     children: list[Machine] = field(default_factory=list)
     stopped: bool = False
     self_ended: bool = False
     preempted: bool = False
     hung: bool = False  # the guest is dead, the machine bills
     protected: bool = False  # until a forced delete
+    sealed: bool = False  # its metadata service is off
     undeletable: bool = False  # every delete fails
     stuck: bool = False  # a delete is accepted; only a forced one ends it
     reverts: int = 0  # so many accepted deletes come to nothing
@@ -149,7 +91,7 @@ class Machine:
     @property
     def born_of_us(self) -> bool:
         """Made through the port, or with what was."""
-        return self.order is not None or self.parent is not None
+        return any(one is not None for one in (self.order, self.parent, self.armed))
 
     @property
     def alive(self) -> bool:
@@ -211,6 +153,8 @@ class Cloud:
         self.chance = random.Random(0)  # noqa: S311 - a draw, not a secret
         self.token_seconds: float | None = None  # so long a create is idempotent; None: for ever
         self.native_deadline = False  # the cloud itself ends a VM at E
+        self.arms: float | None = None  # it ends an armed VM so many seconds past E; None: never
+        self.seals = False  # it has a metadata service that can be switched off
         self.guest_timer = False  # the guest ends itself at E, unless it hangs
         self.poweroff_kills = True  # a guest's own poweroff: dead, else stopped and billing
         self.disks = False  # each VM has a disk, a resource of its own …
@@ -223,6 +167,7 @@ class Cloud:
         self.counts: Counter[str] = Counter()  # calls by method
         self._standing: dict[Ref, Machine] = {}
         self._by_instance: dict[tuple[Scope, str], Machine] = {}
+        self._schedules: dict[tuple[Ref, str], Machine] = {}
         self._due: list[tuple[float, int, Callable[[], object]]] = []
         self._number = itertools.count(1)
         self._faults: dict[str, deque[Plan]] = {}
@@ -333,6 +278,27 @@ class Cloud:
             machine.delete_accepted, machine.reverted_at = None, self.now()
         else:
             self.die(machine)
+
+    def arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
+        """A schedule, like EC2's: it ends the VM, unless that is protected, and then itself."""
+        if self.arms is None:
+            return None
+        known = self._schedules.get((ref, instance))
+        if known is not None and known.died_at is None:
+            return known.ref
+        vm = self.machines[ref]
+        tags = {k: v for k, v in vm.tags.items() if not k.endswith((":generation", ":expires-at"))}
+        at = deadline + self.arms
+        tags["vmrunner:expires-at"] = str(int(at + 300))
+        made = self._schedules[ref, instance] = self.plant(ref.scope, tags, kind=Kind.SCHEDULE)
+        made.armed = vm
+        self.later(at, lambda: self._fire(made, vm))
+        return made.ref
+
+    def _fire(self, schedule: Machine, vm: Machine) -> None:
+        if schedule.died_at is None and not vm.protected:
+            self.die(vm)
+        self.die(schedule)
 
     # --- what befalls a machine ---
 

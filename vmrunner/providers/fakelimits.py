@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from vmrunner.providers.fakecloud import Call, Cloud, Fault, Plan
+from vmrunner.providers.fakecloud import Cloud
+from vmrunner.providers.fakefaults import Call, Fault, Plan
 
 
 class Limit(NamedTuple):

@@ -3,10 +3,12 @@ deadline with nothing of vmrunner's running."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol, runtime_checkable
+
+from vmrunner.model import Finding
 
 #: So often it is invoked, and so long it may be silent, in seconds.
 EVERY: Final = 300
@@ -86,4 +88,9 @@ class Guard(Protocol):
 class Guarded(Protocol):
     """A provider that can have a guard."""
 
-    def guard(self) -> Guard: ...
+    def guard(self) -> Guard:
+        """It, there or not."""
+
+    def unguarded(self) -> Sequence[Finding]:
+        """What is missing of the layers outside vmrunner that end a VM past its deadline, each with
+        what the guarantee is worth without it. Empty: nothing is. Raises `ProviderError`."""

@@ -24,6 +24,7 @@ data "aws_region" "current" {}
 locals {
   name   = "vmrunner-guard-${var.installation}"
   group  = "vmrunner-${var.installation}"
+  ending = "vmrunner-deadline-${var.installation}"
   whose  = var.all_installations ? "*" : var.installation
   source = "${path.module}/../guard.py"
 
@@ -34,11 +35,12 @@ locals {
 
   # What the policies under ../policies leave open.
   values = {
-    account      = data.aws_caller_identity.current.account_id
-    installation = local.whose
-    name         = local.name
-    partition    = data.aws_partition.current.partition
-    region       = data.aws_region.current.name
+    account        = data.aws_caller_identity.current.account_id
+    installation   = local.whose
+    name           = local.name
+    partition      = data.aws_partition.current.partition
+    region         = data.aws_region.current.name
+    scheduler_role = "arn:${data.aws_partition.current.partition}:iam::${data.aws_caller_identity.current.account_id}:role/${local.ending}"
   }
 }
 
@@ -79,6 +81,19 @@ resource "aws_iam_role_policy" "schedule" {
   name   = "schedule"
   role   = aws_iam_role.schedule.id
   policy = templatefile("${path.module}/../policies/schedule.json", local.values)
+}
+
+# What the one-shot deadlines of VMs may do: `scheduler_role` in vmrunner's configuration.
+resource "aws_iam_role" "deadline" {
+  name               = local.ending
+  assume_role_policy = templatefile("${path.module}/../policies/schedule-trust.json", local.values)
+  tags               = local.tags
+}
+
+resource "aws_iam_role_policy" "deadline" {
+  name   = "deadline"
+  role   = aws_iam_role.deadline.id
+  policy = templatefile("${path.module}/../policies/deadline.json", local.values)
 }
 
 # --- the function ---

@@ -8,6 +8,11 @@ output "role_arn" {
   value       = aws_iam_role.guard.arn
 }
 
+output "scheduler_role" {
+  description = "For `scheduler_role` in vmrunner's configuration: it ends VMs past their deadline."
+  value       = aws_iam_role.deadline.arn
+}
+
 output "schedule_group" {
   description = "The installation's group of schedules."
   value       = aws_scheduler_schedule_group.installation.name

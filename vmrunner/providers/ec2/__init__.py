@@ -4,7 +4,8 @@
 is called · `codes.py` its errors in our words · `identity.py` whose account it is
 `places.py` image, subnets, groups, types · `launch.py` one RunInstances · `birth.py` its outcome
 `kinds.py` what is shown, in our words · `sweep.py` looking · `delete.py` deleting
-`rights.py` the right to kill · `walls.py` whether builds reach each other · `doctor.py`
+`schedules.py` deadlines that the account keeps · `rights.py` the right to kill
+`walls.py` whether builds reach each other · `doctor.py`
 `guard/` what lives in the account and needs nothing of ours
 
 boto3 is imported only when a provider is opened.

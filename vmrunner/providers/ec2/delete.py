@@ -11,6 +11,7 @@ from vmrunner.model import Fate, Kind, Outcome, Ref
 from vmrunner.providers.common.batches import in_batches
 from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.ec2 import calls as api
+from vmrunner.providers.ec2 import schedules
 from vmrunner.providers.ec2.calls import Answer, Calls
 from vmrunner.providers.ec2.codes import DENIED
 from vmrunner.providers.ec2.sweep import filtered
@@ -154,4 +155,5 @@ _BY_KIND: Final = {
     Kind.SNAPSHOT: _simply(api.DELETE_SNAPSHOT, "SnapshotId"),
     Kind.ADDRESS: _release,
     Kind.SPOT_REQUEST: _cancel_spot,
+    Kind.SCHEDULE: schedules.disarm,
 }

@@ -7,9 +7,22 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import ConfigError, ProviderError
-from vmrunner.model import TAG, Finding, Level, Market, Network, Offer, Order, Role, Spec
+from vmrunner.model import (
+    TAG,
+    Finding,
+    Kind,
+    Level,
+    Market,
+    Network,
+    Offer,
+    Order,
+    Ref,
+    Role,
+    Scope,
+    Spec,
+)
 from vmrunner.providers.common.failure import CallFailed
-from vmrunner.providers.ec2 import launch
+from vmrunner.providers.ec2 import launch, schedules
 from vmrunner.providers.ec2.calls import QUOTA, RUN
 from vmrunner.providers.ec2.guard import health
 from vmrunner.providers.ec2.rights import ACTION, WOULD, Right
@@ -30,6 +43,10 @@ _QUOTAS: Final = {
     "p": ("L-417A185B", "L-7212CCBC"),
 }
 _STANDARD: Final = frozenset("acdhimrtz")
+
+SEAL: Final = "ec2:ModifyInstanceMetadataOptions"
+#: The id of no instance.
+NOBODY: Final = "i-00000000000000000"
 
 Check = Callable[["Ec2Provider"], Iterator[Finding]]
 
@@ -181,15 +198,44 @@ def _clock(provider: Ec2Provider) -> Iterator[Finding]:
         yield _ok("clock", text)
 
 
+def _metadata(provider: Ec2Provider) -> Iterator[Finding]:
+    """No step runs before a VM's metadata service is off."""
+    right = provider.rights.simulate(SEAL)
+    if right.may is False:
+        yield _bad("metadata", right.why, f"allow {SEAL}; no step runs before it is off")
+    elif right.may:
+        yield _ok("metadata", right.why)
+
+
 def _schedule(provider: Ec2Provider) -> Iterator[Finding]:
+    """One is made and removed: whether the role may be passed, nothing else can tell."""
+    options = provider.options
+    if options.scheduler_role is not None:
+        ref = Ref(Scope("ec2", "", options.region), Kind.INSTANCE, NOBODY)
+        partition, end = provider.identity.caller().partition, provider.now() + 3600
+        made = schedules.arm(provider.calls, options, partition, ref, "vm-doctor", end)
+        schedules.disarm(provider.calls, options.region, made.id)
+        yield _ok("schedule", f"ends a VM {schedules.AFTER // 60} min past its deadline")
+    else:
+        yield _unarmed(provider)
+
+
+def _unarmed(provider: Ec2Provider) -> Finding:
+    return Finding(
+        check="schedule",
+        level=Level.WARNING,
+        message="no schedule ends a VM past its deadline when vmrunner is gone; "
+        "the guest's own timer does, unless the build became root",
+        fix=f"vmrunner guard install {provider.name}, and its deadline role as "
+        f"providers.{provider.name}.scheduler_role",
+    )
+
+
+def unguarded(provider: Ec2Provider) -> Iterator[Finding]:
+    """The layers in the account that are missing."""
     if provider.options.scheduler_role is None:
-        yield Finding(
-            check="schedule",
-            level=Level.WARNING,
-            message="no schedule ends a VM past its deadline when vmrunner is gone; "
-            "the guest's own timer does, unless the build became root",
-            fix=f"providers.{provider.name}.scheduler_role",
-        )
+        yield _unarmed(provider)
+    yield from (found for found in _guard(provider) if found.level is not Level.OK)
 
 
 def _guard(provider: Ec2Provider) -> Iterator[Finding]:
@@ -204,6 +250,7 @@ _CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("launch", _dry_run),
     ("quota", _quotas),
     ("clock", _clock),
+    ("metadata", _metadata),
     ("schedule", _schedule),
     ("guard", _guard),
 )

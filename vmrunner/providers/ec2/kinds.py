@@ -54,7 +54,8 @@ class Reader:
     key: str
     make: Callable[[Scope, Answer, Nearness], Resource | None]
     params: Answer = field(default_factory=dict)
-    paged: bool = True
+    page: int | None = PAGE  # items; None: it is not paged
+    nothing: str = ""  # the error that says: there is none at all
 
     def items(self, answer: Answer) -> list[Answer]:
         found: list[Answer] = answer[self.key]
@@ -185,7 +186,7 @@ READERS: Final = (
         _only("instance-state-name", *LIVING),
     ),
     Reader(Kind.DISK, calls.VOLUMES, "Volumes", _volume),
-    Reader(Kind.ADDRESS, calls.ADDRESSES, "Addresses", _address, paged=False),
+    Reader(Kind.ADDRESS, calls.ADDRESSES, "Addresses", _address, page=None),
     Reader(Kind.INTERFACE, calls.INTERFACES, "NetworkInterfaces", _interface),
     Reader(Kind.SNAPSHOT, calls.SNAPSHOTS, "Snapshots", _snapshot, {"OwnerIds": ["self"]}),
     Reader(

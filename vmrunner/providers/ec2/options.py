@@ -13,10 +13,14 @@ from vmrunner.providers.common.pools import Spot
 
 GiB: Final = 1024**3
 
+#: Of an installation's schedules, which carry no tags: `vmrunner-INSTALLATION`.
+GROUP: Final = "vmrunner-"
+
 #: What EC2 takes: tags of one resource, characters of a key, of a value.
 TAGS, KEY, VALUE = 50, 128, 256
 #: vmrunner's own tags.
 OURS: Final = 7
+_ROLE: Final = re.compile(r"arn:[\w-]+:iam::\d{12}:role/.+")
 _REGION: Final = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+-\d+")
 
 
@@ -60,6 +64,10 @@ class Options:
     endpoint_url: str | None = None
 
     @property
+    def schedule_group(self) -> str:
+        return GROUP + self.installation
+
+    @property
     def regions(self) -> tuple[str, ...]:
         """All that is swept, the one that launches first."""
         return tuple(dict.fromkeys((self.region, *self.used)))
@@ -71,6 +79,10 @@ class Options:
                 raise self._wrong("region", repr(region), "one such as eu-west-1")
         if not self.instance_types:
             raise self._wrong("instance_types", "[]", "name at least one, such as m7i.large")
+        role = self.scheduler_role
+        if role is not None and not _ROLE.fullmatch(role):
+            fix = "the ARN of a role, such as `vmrunner guard install` makes"
+            raise self._wrong("scheduler_role", repr(role), fix)
         self._check_tags()
 
     def check_launch(self) -> None:

@@ -24,12 +24,12 @@ from vmrunner.providers.common.buckets import Buckets
 from vmrunner.providers.common.clock import CloudClock
 from vmrunner.providers.common.failure import edge
 from vmrunner.providers.common.pools import DryPools, markets, walk
-from vmrunner.providers.ec2 import doctor, sweep
+from vmrunner.providers.ec2 import doctor, schedules, sweep
 from vmrunner.providers.ec2.birth import Births
-from vmrunner.providers.ec2.calls import CONSOLE, Calls
+from vmrunner.providers.ec2.calls import CONSOLE, SEAL, Calls
 from vmrunner.providers.ec2.delete import Deleter
 from vmrunner.providers.ec2.guard.account import AccountGuard
-from vmrunner.providers.ec2.identity import Identity
+from vmrunner.providers.ec2.identity import Caller, Identity
 from vmrunner.providers.ec2.kinds import READERS, Nearness
 from vmrunner.providers.ec2.options import GiB, Options
 from vmrunner.providers.ec2.places import Image, Places, fitting
@@ -51,6 +51,8 @@ class Ec2Provider:
         self.places = Places(options, self.calls)
         self.rights = Rights(options, self.calls, self.identity)
         self._dry = DryPools()
+        listed = (schedules.reader(options),) if options.scheduler_role else ()
+        self._readers = (*READERS, *listed)
         self._births = Births(options, self.calls, self.places, self._dry)
 
     @property
@@ -65,7 +67,12 @@ class Ec2Provider:
 
     @property
     def traits(self) -> Traits:
-        return Traits(guard=True, kinds=tuple(reader.kind for reader in READERS))
+        return Traits(
+            guard=True,
+            arms=self.options.scheduler_role is not None,
+            seals=True,
+            kinds=tuple(reader.kind for reader in self._readers),
+        )
 
     def now(self) -> float:
         return self.clock.now()
@@ -122,6 +129,20 @@ class Ec2Provider:
             self.rights.born(ref.id)
             return ref
 
+    def arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
+        if self.options.scheduler_role is None:
+            return None
+        with edge():
+            caller = self._in(ref)
+            return schedules.arm(
+                self.calls, self.options, caller.partition, ref, instance, deadline
+            )
+
+    def seal(self, ref: Ref) -> None:
+        with edge():
+            self._in(ref)
+            self.calls(ref.scope.place, SEAL, InstanceId=ref.id, HttpEndpoint="disabled")
+
     # --- life and death ---
 
     def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
@@ -136,7 +157,7 @@ class Ec2Provider:
         with edge():
             account = self.identity.caller().account
         scopes = self._scopes(account)
-        for page in sweep.sweep(self.calls, scopes, self._near(), self.now):
+        for page in sweep.sweep(self.calls, self._readers, scopes, self._near(), self.now):
             # What another account shows says nothing of this one.
             caller = self.identity.quietly()
             if caller is None or caller.account != account:
@@ -171,6 +192,10 @@ class Ec2Provider:
         """What lives in the account, and needs nothing of vmrunner's."""
         return AccountGuard(self.options, self.calls, self.identity, self.now)
 
+    def unguarded(self) -> Sequence[Finding]:
+        with edge():
+            return tuple(doctor.unguarded(self))
+
     # --- within ---
 
     def _check_launch(self) -> None:
@@ -188,6 +213,13 @@ class Ec2Provider:
     def _same(self, scopes: set[Scope]) -> None:
         if set(self._scopes(self.identity.caller().account)) != scopes:
             raise Uncertain("the credentials changed to another account's meanwhile")
+
+    def _in(self, ref: Ref) -> Caller:
+        """Who we are, where this is. Raises `Uncertain` when it is another's account by now."""
+        caller = self.identity.caller()
+        if ref.scope not in self._scopes(caller.account):
+            raise Uncertain(f"{ref.scope} is not reached by these credentials")
+        return caller
 
     def _near(self) -> Nearness:
         image = self.options.image

@@ -70,8 +70,8 @@ class Rights:
             if self._right is not None and self._right.may is None:
                 self._learn(self.dry_run(instance))
 
-    def simulate(self) -> Right:
-        """By IAM's own reckoning."""
+    def simulate(self, action: str = ACTION) -> Right:
+        """By IAM's own reckoning, of instances of ours."""
         try:
             caller = self._identity.caller()
             source = _principal(caller)
@@ -82,7 +82,7 @@ class Rights:
                 region,
                 SIMULATE,
                 PolicySourceArn=source,
-                ActionNames=[ACTION],
+                ActionNames=[action],
                 ResourceArns=[f"arn:{caller.partition}:ec2:{region}:{caller.account}:instance/*"],
                 ContextEntries=[
                     {
@@ -99,7 +99,7 @@ class Rights:
         if not decisions:
             return Right(may=None, why="the simulation said nothing")
         may = all(decision == "allowed" for decision in decisions)
-        return Right(may=may, why=f"{ACTION}: {', '.join(decisions)}")
+        return Right(may=may, why=f"{action}: {', '.join(decisions)}")
 
     def dry_run(self, instance: str) -> Right:
         """By asking for the death of a real machine, without meaning it."""

@@ -7,19 +7,24 @@ from typing import Final
 
 from vmrunner.model import TAG, Key, Page, Power, Scope, Seen
 from vmrunner.providers.common.batches import batches
+from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.common.listing import pages
 from vmrunner.providers.ec2.calls import INSTANCES, Answer, Calls
-from vmrunner.providers.ec2.kinds import PAGE, READERS, Nearness, Reader, seen, tags
+from vmrunner.providers.ec2.kinds import PAGE, Nearness, Reader, seen, tags
 
 FILTER: Final = 200  # values, the most that one filter takes
 
 
 def sweep(
-    calls: Calls, scopes: Iterable[Scope], near: Nearness, now: Callable[[], float]
+    calls: Calls,
+    readers: Sequence[Reader],
+    scopes: Iterable[Scope],
+    near: Nearness,
+    now: Callable[[], float],
 ) -> Iterator[Page]:
     """Every page of every kind in every region; one that fails hinders no other."""
     for scope in scopes:
-        for reader in READERS:
+        for reader in readers:
             yield from _listed(calls, scope, reader, near, now)
 
 
@@ -27,10 +32,15 @@ def _listed(
     calls: Calls, scope: Scope, reader: Reader, near: Nearness, now: Callable[[], float]
 ) -> Iterator[Page]:
     def read(token: str | None) -> tuple[Sequence[Answer], str | None]:
-        more: Answer = {"MaxResults": PAGE} if reader.paged else {}
+        more: Answer = {} if reader.page is None else {"MaxResults": min(PAGE, reader.page)}
         if token is not None:
             more["NextToken"] = token
-        answer = calls(scope.place, reader.api, **reader.params, **more)
+        try:
+            answer = calls(scope.place, reader.api, **reader.params, **more)
+        except CallFailed as failed:
+            if reader.nothing and failed.code == reader.nothing:
+                return (), None
+            raise
         return reader.items(answer), answer.get("NextToken") or None
 
     return pages(scope, reader.kind, read, lambda item: reader.make(scope, item, near), now)

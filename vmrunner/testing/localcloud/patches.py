@@ -22,7 +22,9 @@ from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfac
 from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.responses.spot_instances import SpotInstances
+from moto.scheduler.models import EventBridgeSchedulerBackend
 
+from vmrunner.testing.localcloud import schedules
 from vmrunner.testing.localcloud.births import run_instances
 from vmrunner.testing.localcloud.pages import cut, paged
 from vmrunner.testing.localcloud.refusal import Refusal
@@ -76,6 +78,9 @@ def install() -> None:
     _instead(SpotInstances, "cancel_spot_instance_requests", _cancel_spot_requests)
     _instead(InstanceBackend, "all_reservations", _all_reservations)
     _instead(TaggedEC2Resource, "get_tags", _get_tags)
+    _instead(EventBridgeSchedulerBackend, "create_schedule", schedules.create_schedule)
+    _instead(EventBridgeSchedulerBackend, "create_schedule_group", schedules.create_group)
+    _instead(EventBridgeSchedulerBackend, "list_schedules", schedules.list_schedules)
     ec2_utils.filter_dict_attribute_mapping.update(_FILTERS)
     for name in _CLOCKS:
         module = importlib.import_module(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from vmrunner.errors import ConfigError, Conflict
@@ -14,7 +15,7 @@ from vmrunner.providers.ec2.guard import alarms, documents, health
 from vmrunner.providers.ec2.guard.basics import Log, Queue, Role
 from vmrunner.providers.ec2.guard.element import Element, differing
 from vmrunner.providers.ec2.guard.function import Function, Retries
-from vmrunner.providers.ec2.guard.schedule import Group, Schedule
+from vmrunner.providers.ec2.guard.schedule import DeadlineRole, Group, Schedule
 from vmrunner.providers.ec2.guard.site import ANY, GRACE, Names, Plan, Site
 from vmrunner.providers.ec2.identity import Caller, Identity
 from vmrunner.providers.ec2.options import Options
@@ -47,12 +48,12 @@ class AccountGuard:
             site = self._site(wish)
             Function(site).own()
             for element in elements(site):
-                yield _brought(element)
+                yield _noted(site, _brought(element))
 
     def status(self, wish: Wish) -> Status:
         with edge():
             site = self._site(wish, patient=False)
-            parts = tuple(_seen(element) for element in elements(site))
+            parts = tuple(_noted(site, _seen(element)) for element in elements(site))
             now = self._now()
             try:
                 success = health.last_success(site, now)
@@ -74,15 +75,18 @@ class AccountGuard:
     def policy(self, audience: Policy) -> str:
         partition = _partition(self._options.region)
         account = ANY
-        if audience is Policy.GUARD and (caller := self._identity.quietly()) is not None:
+        named = audience in (Policy.GUARD, Policy.VMRUNNER)
+        if named and (caller := self._identity.quietly()) is not None:
             account = caller.account
+        names = self._names(account, partition)
         document = documents.policy(
             audience.value,
             partition=partition,
             account=account,
             region=self._options.region,
             installation=self._options.installation,
-            name=self._names(account, partition).name,
+            name=names.name,
+            scheduler_role=self._options.scheduler_role or names.role_arn(names.deadline_role),
         )
         return json.dumps(document, indent=2)
 
@@ -138,13 +142,14 @@ def elements(site: Site) -> Iterator[Element]:
     names = site.names
     yield Queue(site)
     yield Log(site)
-    yield Role(site, "role", names.name, "guard")
-    yield Role(site, "schedule role", names.schedule_role, "schedule")
+    yield Role(site, "role", names.name, "guard", trust="guard")
+    yield Role(site, "schedule role", names.schedule_role, "schedule", trust="schedule")
     yield Function(site)
     yield Retries(site)
     yield Group(site)
     yield Schedule(site)
     yield from alarms.alarms(site)
+    yield DeadlineRole(site)
 
 
 def check(wish: Wish) -> None:
@@ -192,6 +197,14 @@ def _seen(element: Element) -> Part:
         state = PartState.ABSENT if found is None else PartState.PRESENT
         state, detail = (PartState.DIFFERS if keys else state), ", ".join(keys)
     return Part(name=element.name, id=element.id, state=state, detail=detail)
+
+
+def _noted(site: Site, part: Part) -> Part:
+    """An alarm that nobody hears is there, and of little use."""
+    unheard = part.name.startswith("alarm") and not site.plan.notify
+    if not unheard or part.detail or part.state is not PartState.PRESENT:
+        return part
+    return replace(part, detail="notifies nobody: --notify ARN")
 
 
 def _removed(element: Element) -> Part:

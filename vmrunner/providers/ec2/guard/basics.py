@@ -92,12 +92,12 @@ class Log:
 class Role:
     """What a service may do for the guard: one policy, written into the role itself."""
 
-    def __init__(self, site: Site, name: str, role: str, document: str) -> None:
+    def __init__(self, site: Site, name: str, role: str, document: str, *, trust: str) -> None:
         self._site = site
         self.name = name
         self.id = role
         self._inline = document
-        self._trust = site.policy(f"{document}-trust")
+        self._trust = site.policy(f"{trust}-trust")
         self._policy = site.policy(document)
 
     def wanted(self) -> Answer:

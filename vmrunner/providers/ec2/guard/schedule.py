@@ -6,9 +6,11 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from vmrunner.errors import Conflict
-from vmrunner.providers.ec2.calls import Answer
+from vmrunner.providers.ec2.calls import SCHEDULES, Answer
+from vmrunner.providers.ec2.guard.basics import Role
 from vmrunner.providers.ec2.guard.element import api
 from vmrunner.providers.ec2.guard.site import SCHEDULE, Site
+from vmrunner.providers.ec2.schedules import PREFIX
 from vmrunner.providers.guarding import EVERY
 
 RATE: Final = f"rate({EVERY // 60} minutes)"
@@ -40,11 +42,30 @@ class Group:
 
     def remove(self) -> None:
         """Not while a VM's deadline is in it: it would go with the group."""
-        told = self._site.call(api("scheduler", "list_schedules"), GroupName=self.id)
-        others = [one["Name"] for one in told["Schedules"] if one["Name"] != SCHEDULE]
-        if others:
-            raise Conflict(f"it stays: the deadlines of VMs are in it, {others[0]} among them")
+        check_unused(self._site)
         self._site.call(api("scheduler", "delete_schedule_group"), Name=self.id)
+
+
+class DeadlineRole(Role):
+    """What the one-shot deadlines of VMs may do: `scheduler_role` in the configuration."""
+
+    def __init__(self, site: Site) -> None:
+        role = site.names.deadline_role
+        super().__init__(site, "deadline role", role, "deadline", trust="schedule")
+
+    def remove(self) -> None:
+        """Not while a deadline needs it."""
+        check_unused(self._site)
+        super().remove()
+
+
+def check_unused(site: Site) -> None:
+    """Raises `Conflict` while deadlines of VMs are armed."""
+    group = site.names.group
+    told = site.find(SCHEDULES, GroupName=group, NamePrefix=PREFIX) or {}
+    others = [one["Name"] for one in told.get("Schedules", ())]
+    if others:
+        raise Conflict(f"it stays: VMs have their deadlines there, {others[0]} among them")
 
 
 class Schedule:

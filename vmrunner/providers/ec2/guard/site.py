@@ -10,10 +10,9 @@ from vmrunner.model import TAG, Role
 from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.ec2.calls import Answer, Api, Calls
 from vmrunner.providers.ec2.guard import documents
+from vmrunner.providers.ec2.options import GROUP
 
-#: The group of an installation's schedules, which carry no tags: `vmrunner-INSTALLATION`.
-GROUP: Final = "vmrunner-"
-#: The guard's own in it. Those of VMs are called as the VM is: `vm-…`.
+#: The guard's own, in the group of the installation's schedules. Those of VMs: `vm-…`.
 SCHEDULE: Final = "guard"
 #: Seconds. With the five minutes between passes it stays below the 15 that are promised.
 GRACE: Final = 480
@@ -56,6 +55,11 @@ class Names:
     @property
     def schedule_role(self) -> str:
         return f"{self.name}-schedule"
+
+    @property
+    def deadline_role(self) -> str:
+        """Of the schedules that end VMs: `scheduler_role` in the configuration."""
+        return f"vmrunner-deadline-{self.installation}"
 
     @property
     def group(self) -> str:
@@ -149,4 +153,5 @@ class Site:
             region=self.names.region,
             installation=self.whose,
             name=self.names.name,
+            scheduler_role=self.names.role_arn(self.names.deadline_role),
         )
