@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +65,11 @@ class LocalEc2:
 
     @property
     def client(self) -> Any:
+        return self._client("ec2")
+
+    def _client(self, service: str) -> Any:
         return boto3.client(
-            "ec2",
+            service,
             endpoint_url=self.provider["endpoint_url"],
             region_name=self.provider["region"],
             aws_access_key_id=ENVIRONMENT["AWS_ACCESS_KEY_ID"],
@@ -111,6 +116,29 @@ class LocalEc2:
     def vms(self, instance: str) -> list[str]:
         """Processes of its VM."""
         return list(processes_with([f"guest={instance}"]))
+
+    @property
+    def scheduler(self) -> Any:
+        return self._client("scheduler")
+
+    def schedules(self, instance: str) -> list[tuple[str, str]]:
+        """Those that would end it: group and name."""
+        name = self.tags(instance).get("vmrunner:instance", instance)
+        found = self.scheduler.list_schedules(NamePrefix=f"{name}.")["Schedules"]
+        return [(one["GroupName"], one["Name"]) for one in found]
+
+    def fire(self, instance: str, seconds: float) -> None:
+        """Put its schedule forward, so that it fires in so many seconds."""
+        ((group, name),) = self.schedules(instance)
+        at = datetime.fromtimestamp(time.time() + seconds, UTC)
+        known = self.scheduler.get_schedule(GroupName=group, Name=name)
+        kept = ("FlexibleTimeWindow", "ScheduleExpressionTimezone", "State", "Target")
+        self.scheduler.update_schedule(
+            GroupName=group,
+            Name=name,
+            ScheduleExpression=f"at({at:%Y-%m-%dT%H:%M:%S})",
+            **{key: known[key] for key in kept},
+        )
 
     def furniture(self, instance: str) -> list[str]:
         """Disks and interfaces that hang on it, or did and are left."""

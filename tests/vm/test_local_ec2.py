@@ -21,8 +21,8 @@ from tests.vm.serving import Serving, in_vm, log_of, submitted
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
-#: Two VMs boot and begin their builds in that time, also on a host that does more. Nobody waits for
-#: its end: the guest's clock is put forward, and the guard's.
+#: Three VMs boot and begin their builds in that time, also on a host that does more. Nobody waits
+#: for its end: the guest's clock is put forward, the schedule's time, and the guard's clock.
 TTL: Final = "15m"
 
 #: Seconds after which it is, in the guest: by then vmrunner is dead and its ledger gone.
@@ -32,11 +32,12 @@ TALKS: Final = ("sh", "-c", "echo up; sleep 600")
 
 
 class Abandoned(NamedTuple):
-    """Two instances whose builds run, and of which no vmrunner and no ledger knows any more. One
-    comes to its deadline soon; the other has lost its guest's timers."""
+    """Three instances whose builds run, and of which no vmrunner and no ledger knows any more. One
+    comes to its deadline soon; the others have lost their guest's timers."""
 
     due: str
-    disarmed: str
+    scheduled: str
+    guarded: str
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +54,20 @@ def abandoned(ec2: LocalEc2, tmp_path_factory: pytest.TempPathFactory) -> Abando
     serving = Serving(home)
     try:
         limits = ("--network", "none", "--timeout", "10m", "--ttl", TTL)
-        builds = [submitted(home, *limits, "--", *TALKS) for _ in range(2)]
+        builds = [submitted(home, *limits, "--", *TALKS) for _ in range(3)]
         for build in builds:
             wait_until(lambda b=build: log_of(home, b) == b"up\n", seconds=400, what="a first line")
         found = Abandoned(*map(ec2.of, builds))
-        in_vm(home, builds[1], "systemctl stop 'vmrunner-deadline*.timer'")
+        for build in builds[1:]:
+            in_vm(home, build, "systemctl stop 'vmrunner-deadline*.timer'")
         jump = f"date -s @{ec2.deadline(found.due)}"
         in_vm(home, builds[0], f"systemd-run --on-active={FORWARD} {jump}")
     finally:
         serving.kill()
     shutil.rmtree(home.data)
     assert list(processes_with([str(home.root)])) == []
-    assert [ec2.state(instance) for instance in found] == ["running", "running"]
+    assert [ec2.state(instance) for instance in found] == ["running"] * 3
+    assert [len(ec2.schedules(instance)) for instance in found] == [1] * 3
     return found
 
 
@@ -99,6 +102,7 @@ def test_a_build_goes_from_submit_to_its_artifacts_and_leaves_nothing(
     instance = ec2.of(build["id"])
     assert ec2.wait_terminated(instance, seconds=20) == BY_USER
     assert ec2.furniture(instance) == []
+    wait_until(lambda: not ec2.schedules(instance), seconds=10, what="its disarming")
 
 
 def test_a_guest_that_switches_itself_off_ends_its_instance(ec2: LocalEc2) -> None:
@@ -129,10 +133,18 @@ def test_the_guests_own_timer_ends_what_nobody_knows_of(
     assert ec2.furniture(abandoned.due) == []
 
 
+def test_its_schedule_ends_what_its_guest_does_not(ec2: LocalEc2, abandoned: Abandoned) -> None:
+    """Armed by vmrunner for ten minutes past its deadline, which nobody waits for."""
+    instance = abandoned.scheduled
+    ec2.fire(instance, seconds=5)
+    assert ec2.wait_terminated(instance, seconds=30) == BY_USER
+    assert ec2.furniture(instance) == ec2.schedules(instance) == []
+
+
 def test_the_guard_ends_what_its_guest_does_not(
     ec2: LocalEc2, abandoned: Abandoned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    instance = abandoned.disarmed
+    instance = abandoned.guarded
     for name, value in {
         "AWS_ENDPOINT_URL": ec2.provider["endpoint_url"],
         "VMRUNNER_INSTALLATION": ec2.tags(instance)["vmrunner:installation"],

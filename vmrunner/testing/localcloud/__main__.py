@@ -32,6 +32,7 @@ region = "{site.region}"
 image = "{site.image}"
 subnets = [{subnets}]
 security_groups = ["{site.security_group}"]
+scheduler_role = "arn:aws:iam::{account}:role/vmrunner-deadline"
 max_instances = {most}
 """
 #: Credentials that mean nothing, and no look for others.
@@ -48,6 +49,7 @@ def config(cloud: LocalCloud, site: Site) -> str:
         environment=" ".join(f"{name}={value}" for name, value in ENVIRONMENT.items()),
         url=cloud.url,
         site=site,
+        account=cloud.account,
         subnets=", ".join(f'"{subnet}"' for subnet in site.subnets),
         most=_MOST,
     )

@@ -80,6 +80,7 @@ def install() -> None:
     _instead(TaggedEC2Resource, "get_tags", _get_tags)
     _instead(EventBridgeSchedulerBackend, "create_schedule", schedules.create_schedule)
     _instead(EventBridgeSchedulerBackend, "create_schedule_group", schedules.create_group)
+    _instead(EventBridgeSchedulerBackend, "update_schedule", schedules.update_schedule)
     _instead(EventBridgeSchedulerBackend, "list_schedules", schedules.list_schedules)
     ec2_utils.filter_dict_attribute_mapping.update(_FILTERS)
     for name in _CLOCKS:
