@@ -55,6 +55,7 @@ bench: setup
 	.venv/bin/python bench/engine.py
 	.venv/bin/python bench/cold_start.py
 	.venv/bin/python bench/sweep.py
+	.venv/bin/python bench/ec2.py
 	.venv/bin/python bench/logs.py
 	.venv/bin/python bench/ssh.py
 

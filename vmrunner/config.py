@@ -319,7 +319,12 @@ def paths(settings: Settings) -> Paths:
         where = urlsplit(url)
         name = f"{where.hostname or ''}:{where.port or ''}{where.path}?{where.query}"
         data = data / "servers" / hashlib.sha256(name.encode()).hexdigest()[:12]
-    return Paths(data=data, cache=platformdirs.user_cache_path("vmrunner"))
+    return Paths(data=data, cache=cache_path())
+
+
+def cache_path() -> Path:
+    """Where images lie, whatever ledger is in use."""
+    return platformdirs.user_cache_path("vmrunner")
 
 
 def shown_url(url: str) -> str:

@@ -41,6 +41,7 @@ from vmrunner.watching import FAST, Watcher
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
 
+LEAST: Final = 0.05  # seconds from one tick to the next: what came meanwhile is taken in at once
 BUSY: Final = 1.0  # seconds between ticks while builds run: everything urgent wakes us
 IDLE: Final = 2.0
 BEAT: Final = 5.0
@@ -125,6 +126,7 @@ class Engine:
         else that goes wrong end it, since nobody would mind the builds then; it slows down."""
         troubles = 0
         while not until():
+            began = self._desk.monotonic()
             try:
                 pause = self.tick()
                 troubles = 0
@@ -135,8 +137,8 @@ class Engine:
                 log.exception("a tick failed")
                 pause = min(BUSY * 2**troubles, TROUBLE)
                 troubles = min(troubles + 1, 16)
-            if not until():
-                self._listener.wait(pause)
+            if not until() and self._listener.wait(pause):
+                time.sleep(max(0.0, began + LEAST - self._desk.monotonic()))
         if self._closed:  # while a tick ran, which may have joined again
             self._leave()
 

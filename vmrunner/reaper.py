@@ -88,13 +88,16 @@ def conclude(
     resources, kills, odd = _judged(case.verdict, listing.resources)
     orphans, latch, alarms = case.orphans([r for r in resources if r.ref not in kills])
     kills |= {k.ref: k for k in orphans}
+    every, kills = len(kills), _alone(kills, resources)
+    later = {k.ref: k for k in map(case.later, resources) if k}
     dooms = _dooms(now, rows.values(), since, limits, wishes or {})
     closes = case.vanished()
     return Plan(
         dooms=tuple(sorted(dooms, key=lambda d: (_RANK[d.reason], d.instance))),
         kills=tuple(sorted(kills.values(), key=_order)),
         closes=tuple(sorted(closes, key=lambda c: c.instance)),
-        later=tuple(k for k in map(case.later, resources) if k and k.ref not in kills),
+        later=tuple(k for k in _alone(later, resources).values() if k.ref not in kills),
+        again=len(kills) < every,
         sightings=case.remembered(kills.values(), resources) | latch,
         alarms=tuple(sorted(alarms + odd + _late(now, rows.values(), limits))),
     )
@@ -115,6 +118,13 @@ def _judged(
         if kill is not None:
             kills[kill.ref] = kill
     return sound, kills, odd
+
+
+def _alone(kills: Mapping[Ref, Kill], resources: Iterable[Resource]) -> dict[Ref, Kill]:
+    """Without the children of those that die: most go with their parent, and none can go before
+    it. Another sweep, soon, sees what is left of them."""
+    parents = {resource.ref: resource.parent for resource in resources}
+    return {ref: kill for ref, kill in kills.items() if parents[ref] not in kills}
 
 
 def subject(ref: Ref) -> str:

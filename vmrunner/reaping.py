@@ -34,7 +34,7 @@ from vmrunner.report import CLOSED, MARKED, Line, Report, failed, line_of, row_l
 from vmrunner.surveying import Known, survey
 from vmrunner.verdicts import Kill, Plan, Sighting
 
-BATCH: Final = 50
+BATCH: Final = 100
 FORCE_AFTER: Final = 3
 #: The ends that whoever dooms the VM may write at once: no retry can follow them.
 _FINAL: Final = (Death.EXPIRED, Death.CANCELLED, Death.ABANDONED)
@@ -50,7 +50,7 @@ class Reaping:
         self._watching = watching
         self._endings = Endings(desk)
         self._pending: dict[str, Pending] = {}  # by provider
-        self._unread: set[str] = set()  # providers whose last sweep had holes: it is made again
+        self._again: set[str] = set()  # providers whose next pass sweeps too
 
     def run(
         self,
@@ -112,11 +112,10 @@ class Reaping:
         self, name: str, provider: Provider, *, sweep: bool, dry_run: bool, orphans: bool
     ) -> Report:
         desk = self._desk
-        sweep = sweep or name in self._unread
+        sweep = sweep or name in self._again
         swept = Sweep(id=ids.sweep_id(), begun=provider.now()) if sweep else None
         listing, known = survey(desk, self._peers, name, provider, sweep=sweep)
         broken = [f"{name}: {hole}" for hole in listing.holes]
-        (self._unread.add if broken else self._unread.discard)(name)
         memory: frozenset[Sighting] = frozenset()
         try:
             if sweep and not known.down:
@@ -141,6 +140,7 @@ class Reaping:
         )
         pending = self._pending_at(name)
         if swept is not None:
+            (self._again.add if listing.holes or plan.again else self._again.discard)(name)
             pending.learn(plan, listing)
         else:
             plan = replace(plan, kills=pending.due(now))

@@ -65,5 +65,6 @@ class Plan:
     kills: tuple[Kill, ...] = ()  # parents before children, by priority
     closes: tuple[Close, ...] = ()
     later: tuple[Kill, ...] = ()  # not yet past their deadline, but before long
+    again: bool = False  # something goes only after its parent: look soon whether it did
     sightings: frozenset[Sighting] = frozenset()
     alarms: tuple[str, ...] = ()

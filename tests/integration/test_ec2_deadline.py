@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, Final
 
+import boto3
 import pytest
 
 from tests.amazon import (
@@ -77,6 +79,27 @@ def test_the_schedule_alone_ends_the_vm_ten_minutes_past_its_deadline_and_itself
     sight = look(provider, order, ref)
     assert sight is not None
     assert sight.power is Power.DEAD
+
+
+def test_one_that_is_put_off_or_forward_fires_at_its_new_time(aws: Amazon) -> None:
+    """So that a test on a real clock need not wait for it."""
+    _, _, _, schedule = armed(aws)
+    group, _, name = schedule.id.partition("/")
+    client = boto3.client("scheduler", region_name=REGION, endpoint_url=aws.cloud.url)
+    known = client.get_schedule(GroupName=group, Name=name)
+    kept = {key: known[key] for key in ("FlexibleTimeWindow", "Target")}
+
+    def move(seconds: float) -> None:
+        at = datetime.fromtimestamp(aws.cloud.now() + seconds, UTC)
+        text = f"at({at:%Y-%m-%dT%H:%M:%S})"
+        client.update_schedule(GroupName=group, Name=name, ScheduleExpression=text, **kept)
+
+    move(9000)
+    aws.clock.advance(8000)
+    assert len(aws.cloud.alive) == 1
+    move(10)
+    aws.clock.advance(11)
+    assert aws.cloud.alive == []
 
 
 def test_what_is_armed_says_all_that_ends_one_vm_once(aws: Amazon) -> None:

@@ -101,6 +101,22 @@ def test_an_image_builder_dies_only_when_expired() -> None:
     assert killed(reaped([], [page(old)])) == [("i-vm-1", Death.EXPIRED)]
 
 
+def test_an_expired_child_goes_with_its_parent_or_after_it() -> None:
+    past = {"vmrunner:expires-at": str(int(NOW - 1))}
+    machine = vm(tags=past)
+    disk = vm(id="d-1", kind=Kind.DISK, parent=machine.ref, tags=past)
+    first = reaped([], [page(machine), page(disk, kind=Kind.DISK)])
+    assert killed(first) == [("i-vm-1", Death.EXPIRED)]
+    assert first.again
+    left = [page(), page(disk, kind=Kind.DISK)]
+    second = reaped([], left, before(first))
+    assert killed(second) == [("d-1", Death.EXPIRED)]
+    assert not second.again
+    # One that hangs on something that lives on is asked to die all the same.
+    living = [page(vm(tags={"vmrunner:expires-at": str(int(NOW + 99))})), left[1]]
+    assert killed(reaped([], living)) == [("d-1", Death.EXPIRED)]
+
+
 # --- LEFTOVER, DUPLICATE ---
 
 

@@ -10,7 +10,10 @@ import pytest
 from tests.vm.home import Home
 
 #: A file is one process's: the longest ones first, so that none is waited for alone.
-LONGEST = ("test_soak", "test_image_build", "test_end_to_end", "test_session", "test_survival")
+LONGEST = (
+    *("test_soak", "test_image_build", "test_end_to_end", "test_local_ec2", "test_session"),
+    "test_survival",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

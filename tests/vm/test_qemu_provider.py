@@ -99,12 +99,14 @@ def test_a_vm_boots_is_ours_alone_and_may_switch_itself_off(
     print(f"create {accepted * 1000:.0f} ms, boot to SSH {booted:.1f} s")
     guest = vm.ssh(
         "systemctl is-active vmrunner-deadline.timer vmrunner-deadline-forced.timer;"
-        "cloud-init status; df --output=size -B1 / | tail -1"
+        "cloud-init status; df --output=size -B1 / | tail -1;"
+        "grep -c 169.254.169.254 /var/log/cloud-init.log"
     )
-    first, forced, cloud_init, size = guest.stdout.split("\n")[:4]
+    first, forced, cloud_init, size, asked = guest.stdout.split("\n")[:5]
     assert (first, forced) == ("active", "active"), guest
     assert cloud_init == "status: done"
     assert int(size) > 0.94 * vm.order.offer.disk
+    assert asked == "0", "it has its seed, and no metadata service to ask"
     assert len(provider.console(ref)) > 50
 
     vm.ssh("systemctl poweroff --no-block")

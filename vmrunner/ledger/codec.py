@@ -154,7 +154,7 @@ def _complain(text: str) -> None:
 def build(row: Sequence[Any]) -> Build:
     """A row that begins with the columns `BUILD`. Raises Unreadable."""
     try:
-        return _build(row)
+        return _build(tuple(row))
     except Exception as error:
         raise Unreadable(f"the row of build {row[0]} cannot be read: {_why(error)}") from error
 
@@ -162,7 +162,7 @@ def build(row: Sequence[Any]) -> Build:
 def instance(row: Sequence[Any]) -> Instance:
     """A row that begins with the columns `INSTANCE`. Raises Unreadable."""
     try:
-        return _instance(row)
+        return _instance(tuple(row))
     except Exception as error:
         raise Unreadable(f"the row of {row[0]} cannot be read: {_why(error)}") from error
 
@@ -182,7 +182,9 @@ def _maybe(value: Any) -> Any:
     return None if value is None else _number(value)
 
 
-def _build(row: Sequence[Any]) -> Build:
+# Each tick reads every open row, and few of them changed since the last.
+@lru_cache(maxsize=1024)
+def _build(row: tuple[Any, ...]) -> Build:
     return Build(
         id=row[0],
         spec=spec_from(row[1]),
@@ -209,7 +211,8 @@ def _build(row: Sequence[Any]) -> Build:
     )
 
 
-def _instance(row: Sequence[Any]) -> Instance:
+@lru_cache(maxsize=1024)
+def _instance(row: tuple[Any, ...]) -> Instance:
     return Instance(
         id=row[0],
         build=row[1],

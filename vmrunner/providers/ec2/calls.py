@@ -4,12 +4,15 @@ fails in one way. Only here is boto3 used."""
 from __future__ import annotations
 
 import threading
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ProfileNotFound
 from botocore.parsers import ResponseParserError
+from botocore.utils import parse_timestamp
 
 from vmrunner.errors import ConfigError, CredentialsRefused, Throttled
 from vmrunner.providers.common.buckets import Buckets, Limit, Quota
@@ -32,6 +35,9 @@ QUOTAS: Final = {
 }
 
 PROFILES: Final = "aws configure list-profiles"
+
+#: Of one client: more at once are made anew each time, with a handshake.
+CONNECTIONS: Final = 64
 
 #: Seconds. An answer to RunInstances takes some; a region that is down takes for ever.
 CONNECT, READ = 5.0, 30.0
@@ -144,7 +150,7 @@ class Calls:
                         read_timeout=READ,
                         # The engine knows better what may be sent again, and when.
                         retries={"total_max_attempts": 1},
-                        max_pool_connections=16,
+                        max_pool_connections=CONNECTIONS,
                         user_agent_extra="vmrunner",
                     ),
                 )
@@ -153,10 +159,30 @@ class Calls:
     def _open(self) -> boto3.Session:
         if self._session is None:
             try:
-                self._session = boto3.Session(profile_name=self._options.profile)
+                self._session = boto3.Session(
+                    profile_name=self._options.profile, botocore_session=_quick()
+                )
             except ProfileNotFound as error:
                 raise CallFailed("", CredentialsRefused(str(error), hint=PROFILES)) from error
         return self._session
+
+
+def _quick() -> botocore.session.Session:
+    """One that reads times as AWS writes them: what reads any costs half of a listing."""
+    session = botocore.session.get_session()
+    factory = session.get_component("response_parser_factory")
+    factory.set_parser_defaults(timestamp_parser=_time)
+    return session
+
+
+def _time(value: Any) -> datetime:
+    if isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            pass
+    parsed: datetime = parse_timestamp(value)
+    return parsed
 
 
 def region_of(profile: str | None) -> str | None:

@@ -67,11 +67,12 @@ def be_dumpable() -> None:
     _checked(_prctl(_PR_SET_DUMPABLE, 1), "PR_SET_DUMPABLE")
 
 
-def give_up_privileges() -> None:
-    """No capability survives the next exec, whatever the uid, and none comes back."""
-    capability = 0
-    while _prctl(_PR_CAPBSET_DROP, capability) == 0:
-        capability += 1
+def give_up_privileges(keep: int = -1) -> None:
+    """No capability (but `keep`, if we have it) survives the next exec, whatever the uid, and none
+    comes back."""
+    for capability in range(64):
+        if capability != keep:
+            _prctl(_PR_CAPBSET_DROP, capability)
     _checked(_prctl(_PR_SET_NO_NEW_PRIVS, 1), "PR_SET_NO_NEW_PRIVS")
 
 

@@ -16,6 +16,14 @@ SSH_PORT: Final = 2222  # on the VM's loopback address, and inside its namespace
 # Denied on top of QEMU's own filter: another program, new privileges, scheduling, dead calls.
 SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
+#: A machine with nothing in it that is not asked for.
+BARE: Final = (
+    *("-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none"),
+    *("-machine", "q35,vmport=off,hpet=off"),
+)
+#: The guest's first serial port on QEMU's stdin and stdout.
+CONSOLE: Final = ("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
+
 
 class Fd(IntEnum):
     """The number under which QEMU finds each file. High, so that none is in use already."""
@@ -47,18 +55,18 @@ def command(machine: Machine) -> list[str]:
         machine.qemu,
         "-name",
         f"guest={machine.guest}",
-        *("-nodefaults", "-no-user-config", "-no-reboot"),
-        *("-display", "none", "-monitor", "none"),
+        *BARE,
+        "-no-reboot",
         *("-sandbox", SANDBOX),
-        *("-machine", "q35,vmport=off,hpet=off"),
         *accelerator(machine.accel),
         *("-smp", str(machine.cpus), "-m", f"{machine.memory // MiB}M"),
         *("-rtc", "base=utc"),
         *("-kernel", f"/proc/self/fd/{Fd.KERNEL:d}", "-initrd", f"/proc/self/fd/{Fd.INITRD:d}"),
         *("-append", f"{machine.cmdline} ds=nocloud panic=-1".strip()),
-        *_disks(),
+        *disk(),
+        *_seed(),
         *_network(restrict=machine.restrict),
-        *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
+        *CONSOLE,
         *("-device", "virtio-rng-pci"),
     ]
 
@@ -72,28 +80,37 @@ def accelerator(accel: str) -> tuple[str, ...]:
     return ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max")
 
 
-def _disks() -> list[str]:
-    """An overlay on the read-only image, then the seed. The overlay dies with the VM, so nothing
-    waits for it to be on the disk (`no-flush`)."""
-    words: list[str] = []
-    for fd in (Fd.OVERLAY, Fd.BASE, Fd.SEED):
-        words += ["-add-fd", f"fd={fd:d},set={fd:d}"]
-    nodes = (
-        f"driver=file,node-name=base-file,filename=/dev/fdset/{Fd.BASE:d},read-only=on",
-        "driver=qcow2,node-name=base,file=base-file,read-only=on",
-        f"driver=file,node-name=disk-file,filename=/dev/fdset/{Fd.OVERLAY:d},discard=unmap,"
-        "cache.no-flush=on",
+def disk() -> tuple[str, ...]:
+    """An overlay on the read-only image. It dies with the VM, so nothing waits for it to be on the
+    disk (`no-flush`)."""
+    return (
+        *_file(Fd.OVERLAY),
+        *_file(Fd.BASE),
+        *("-blockdev", f"{_at(Fd.BASE)},node-name=base-file,read-only=on"),
+        *("-blockdev", "driver=qcow2,node-name=base,file=base-file,read-only=on"),
+        "-blockdev",
+        f"{_at(Fd.OVERLAY)},node-name=disk-file,discard=unmap,cache.no-flush=on",
+        "-blockdev",
         "driver=qcow2,node-name=disk,file=disk-file,backing=base,discard=unmap,cache.no-flush=on",
-        f"driver=file,node-name=seed-file,filename=/dev/fdset/{Fd.SEED:d},read-only=on",
-        "driver=raw,node-name=seed,file=seed-file,read-only=on",
-    )
-    for node in nodes:
-        words += ["-blockdev", node]
-    return [
-        *words,
         *("-device", "virtio-blk-pci,drive=disk"),
+    )
+
+
+def _seed() -> tuple[str, ...]:
+    return (
+        *_file(Fd.SEED),
+        *("-blockdev", f"{_at(Fd.SEED)},node-name=seed-file,read-only=on"),
+        *("-blockdev", "driver=raw,node-name=seed,file=seed-file,read-only=on"),
         *("-device", "virtio-blk-pci,drive=seed"),
-    ]
+    )
+
+
+def _file(fd: Fd) -> tuple[str, str]:
+    return ("-add-fd", f"fd={fd:d},set={fd:d}")
+
+
+def _at(fd: Fd) -> str:
+    return f"driver=file,filename=/dev/fdset/{fd:d}"
 
 
 def _network(*, restrict: bool) -> tuple[str, ...]:

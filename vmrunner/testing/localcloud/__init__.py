@@ -12,10 +12,18 @@ on network interfaces; the mappings of an image; spot requests; empty pools, quo
 answers that fail or never come, on demand (`faults`); a clock that obeys (`clock`) and is in every
 answer's `Date`.
 
+With `LocalCloud(vms=Vms.open())` a real VM is behind every instance (`vmrunner.testing.vms`);
+`python -m vmrunner.testing.localcloud` is that, ready to use.
+
 Every cloud is an account of its own, so many can be alive in one process.
 """
 
 from __future__ import annotations
+
+try:
+    import moto.moto_server.werkzeug_app  # noqa: F401 - what the extra brings
+except ImportError as missing:
+    raise ImportError(f"{missing}; pip install 'vmrunner[localcloud]'") from missing
 
 from vmrunner.testing.localcloud.cloud import LocalCloud
 from vmrunner.testing.localcloud.faults import (

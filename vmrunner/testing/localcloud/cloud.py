@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 from vmrunner.testing.common.timeline import Timeline
 from vmrunner.testing.localcloud import patches, site
 from vmrunner.testing.localcloud.births import Token
+from vmrunner.testing.localcloud.bodies import Bodies
 from vmrunner.testing.localcloud.endpoint import Endpoint
 from vmrunner.testing.localcloud.faults import Faults, Trouble
 from vmrunner.testing.localcloud.machines import Machine
@@ -19,14 +20,17 @@ from vmrunner.testing.localcloud.site import Site
 if TYPE_CHECKING:
     from moto.ec2.models import EC2Backend
 
+    from vmrunner.testing.vms import Vms
+
 #: An image has one disk, unless somebody says otherwise.
 ROOT: Final = (site.Mapping(device="/dev/xvda"),)
 
 
 class LocalCloud(Timeline):
-    """One account. All plain attributes may be changed at any time."""
+    """One account. All plain attributes may be changed at any time. With `vms` a real VM is behind
+    every instance; then the clock must be the real one."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.time, vms: Vms | None = None) -> None:
         super().__init__(clock)
         self.boot_seconds = 0.0
         self.delete_seconds = 0.0  # from an accepted termination to the end
@@ -48,6 +52,7 @@ class LocalCloud(Timeline):
         self.account = f"{secrets.randbelow(9 * 10**11) + 10**11}"
         patches.install()
         self._endpoint = Endpoint(self)
+        self.bodies = Bodies(self, vms) if vms is not None else None
 
     # --- its life ---
 
@@ -61,9 +66,14 @@ class LocalCloud(Timeline):
     def start(self, port: int = 0) -> None:
         """Listen on 127.0.0.1; port 0 takes a free one."""
         self._endpoint.start(port)
+        if self.bodies is not None:
+            self.bodies.start()
 
     def stop(self) -> None:
+        """No request is answered any more, and no VM is left."""
         self._endpoint.stop()
+        if self.bodies is not None:
+            self.bodies.stop()
 
     @property
     def url(self) -> str:
@@ -115,6 +125,8 @@ class LocalCloud(Timeline):
         """A machine was launched."""
         self.machines.append(machine)
         self.by_id[machine.id] = machine
+        if self.bodies is not None:
+            self.bodies.give(machine)
         machine.begin()
 
     def of(self, instance: str) -> list[Machine]:

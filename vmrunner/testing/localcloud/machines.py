@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
@@ -13,6 +14,8 @@ from moto.ec2.models.instances import StateReason
 if TYPE_CHECKING:
     from moto.ec2.models import EC2Backend
     from moto.ec2.models.instances import Instance
+
+    from vmrunner.testing.vms import Vm
 
 USER: Final = StateReason("Client.UserInitiatedShutdown: User initiated shutdown", "")
 GUEST: Final = StateReason("Client.InstanceInitiatedShutdown: Instance initiated shutdown", "")
@@ -30,6 +33,8 @@ class World(Protocol):
     visibility_lag: float
     hidden: set[str]
 
+    @property
+    def lock(self) -> AbstractContextManager[object]: ...
     def now(self) -> float: ...
     def later(self, seconds: float, effect: Callable[[], object]) -> None: ...
 
@@ -45,6 +50,7 @@ class Machine:
     stuck: bool = False  # accepts its death, and only a forced one comes
     forced: bool = False
     history: list[str] = field(default_factory=list)  # its states
+    body: Vm | None = None  # with one it runs when that runs, and ends when that ends
 
     # --- what is true ---
 
@@ -92,10 +98,16 @@ class Machine:
 
     def begin(self) -> None:
         self._become("pending")
-        self.world.later(self.world.boot_seconds, self._run)
+        if self.body is None:
+            self.world.later(self.world.boot_seconds, self.run)
         if self.world.visibility_lag > 0:
             self.world.hidden.add(self.id)
             self.world.later(self.world.visibility_lag, self._appear)
+
+    def run(self) -> None:
+        """What there is of it runs now."""
+        if self.state == "pending":
+            self._become("running")
 
     def end(self, reason: StateReason = USER, *, force: bool = False) -> None:
         """Its death is accepted; it comes `delete_seconds` later, unless it is stuck."""
@@ -126,6 +138,8 @@ class Machine:
         """It is terminated: its volumes and interfaces go, those that should."""
         if self.state == "terminated":
             return
+        if self.body is not None:
+            self.body.kill()
         reason, why = self.moto.state_reason, self.moto._reason
         left = [nic for nic in self.moto.nics.values() if not nic.delete_on_termination]
         self._appear()
@@ -140,10 +154,6 @@ class Machine:
         self.world.later(self.world.tombstone, self._forget)
 
     # --- within ---
-
-    def _run(self) -> None:
-        if self.state == "pending":
-            self._become("running")
 
     def _appear(self) -> None:
         self.world.hidden.discard(self.id)

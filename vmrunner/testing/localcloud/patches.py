@@ -19,6 +19,7 @@ from moto.ec2.models.core import TaggedEC2Resource
 from moto.ec2.models.instances import InstanceBackend, MetadataOptions
 from moto.ec2.responses.elastic_block_store import ElasticBlockStore
 from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfaces
+from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.responses.spot_instances import SpotInstances
 from moto.scheduler.models import EventBridgeSchedulerBackend
@@ -69,6 +70,7 @@ def install() -> None:
     _instead(InstanceResponse, "terminate_instances", _terminate_instances)
     _instead(InstanceResponse, "describe_instances", _describe_instances)
     _instead(InstanceResponse, "modify_instance_metadata_options", _modify_metadata)
+    _instead(General, "get_console_output", _get_console_output)
     _instead(ElasticBlockStore, "describe_volumes", cut("Volumes"))
     _instead(ElasticBlockStore, "describe_snapshots", cut("Snapshots"))
     _instead(ElasticNetworkInterfaces, "describe_network_interfaces", cut("NetworkInterfaces"))
@@ -78,6 +80,7 @@ def install() -> None:
     _instead(TaggedEC2Resource, "get_tags", _get_tags)
     _instead(EventBridgeSchedulerBackend, "create_schedule", schedules.create_schedule)
     _instead(EventBridgeSchedulerBackend, "create_schedule_group", schedules.create_group)
+    _instead(EventBridgeSchedulerBackend, "update_schedule", schedules.update_schedule)
     _instead(EventBridgeSchedulerBackend, "list_schedules", schedules.list_schedules)
     ec2_utils.filter_dict_attribute_mapping.update(_FILTERS)
     for name in _CLOCKS:
@@ -154,6 +157,17 @@ def _get_tags(_: LocalCloud, resource: Any, __: Handler) -> list[dict[str, str]]
         {"resource_id": resource.id, "key": key, "value": value, "resource_type": kind}
         for key, value in resource.ec2_backend.tags.get(resource.id, {}).items()
     ]
+
+
+def _get_console_output(cloud: LocalCloud, response: Any, original: Handler) -> ActionResult:
+    """What the VM said on its serial port, where there is a VM."""
+    machine = _named(cloud, response, response._get_param("InstanceId"))
+    if cloud.bodies is None or machine.body is None:
+        result: ActionResult = original(response)
+        return result
+    when = datetime.fromtimestamp(cloud.now(), UTC)
+    told = {"InstanceId": machine.id, "Timestamp": when, "Output": cloud.bodies.console(machine)}
+    return ActionResult(told)
 
 
 # --- changing ------------------------------------------------------------------------------------

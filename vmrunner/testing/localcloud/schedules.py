@@ -29,14 +29,20 @@ def create_schedule(
     """One that fires, if it is a one-shot that ends instances."""
     _check_group(backend, asked["group_name"])
     expression = str(asked["schedule_expression"])
-    found = _AT.fullmatch(expression)
-    if found is None and not expression.startswith(("rate(", "cron(")):
+    if not (_AT.fullmatch(expression) or expression.startswith(("rate(", "cron("))):
         raise Refusal("ValidationException", f"Invalid Schedule Expression {expression}.")
     made = original(backend, **asked)
-    if found is not None and _TERMINATE.fullmatch(made.target["Arn"]):
-        at = datetime.fromisoformat(found[1]).replace(tzinfo=UTC).timestamp()
-        cloud.later(at - cloud.now(), lambda: _fire(cloud, backend, made))
+    _wind(cloud, backend, made)
     return made
+
+
+def update_schedule(
+    cloud: LocalCloud, backend: Backend, original: Callable[..., Schedule], **asked: Any
+) -> Schedule:
+    """It fires at its new time."""
+    changed = original(backend, **asked)
+    _wind(cloud, backend, changed)
+    return changed
 
 
 def create_group(
@@ -62,11 +68,25 @@ def _check_group(backend: Backend, name: str | None) -> None:
         raise ScheduleGroupNotFound(name or "default")
 
 
+def _wind(cloud: LocalCloud, backend: Backend, schedule: Schedule) -> None:
+    at = _time(schedule)
+    if at is not None and _TERMINATE.fullmatch(schedule.target["Arn"]):
+        cloud.later(at - cloud.now(), lambda: _fire(cloud, backend, schedule))
+
+
+def _time(schedule: Schedule) -> float | None:
+    """When a one-shot fires."""
+    found = _AT.fullmatch(schedule.schedule_expression)
+    return datetime.fromisoformat(found[1]).replace(tzinfo=UTC).timestamp() if found else None
+
+
 def _fire(cloud: LocalCloud, backend: Backend, schedule: Schedule) -> None:
     """Whatever becomes of it, a one-shot is over then, and deletes itself if it said so."""
     group = backend.schedule_groups.get(schedule.group_name)
     there = group is not None and group.schedules.get(schedule.name) is schedule
-    if not there or schedule.state != "ENABLED":
+    at = _time(schedule)
+    early = at is None or cloud.now() < at  # it was put off meanwhile
+    if not there or early or schedule.state == "DISABLED":
         return
     for name in json.loads(schedule.target.get("Input", "{}")).get("InstanceIds", ()):
         machine = cloud.by_id.get(name)

@@ -1,0 +1,24 @@
+"""Real VMs for a local cloud: QEMU on this machine, from the local image, each reached by SSH on a
+loopback address of its own, and with a metadata service that only it can ask. Which cloud it is,
+the firmware's names and the service's answers tell; both come from whoever uses this.
+
+    vms = Vms.open()                                # what is needed is there, or BadOrder says what
+    vm = vms.make(Guest(name=…, address=vms.address(), …), answer)
+    vm.start(); vm.poll(); vm.kill()
+
+The guest reaches its metadata service and nothing else. QEMU dies with the process, or rather the
+thread, that started it, and leaves nothing on the disk. It is confined less than the `qemu`
+provider's: this is for trying things out, not a wall.
+
+`host.py` what VMs share · `vm.py` one VM · `words.py` QEMU's command line · `start.py` what becomes
+QEMU · `metadata.py` HTTP for one guest · `forward.py` what carries it there
+"""
+
+from __future__ import annotations
+
+from vmrunner.testing.vms.host import Vms
+from vmrunner.testing.vms.metadata import Asked, Reply
+from vmrunner.testing.vms.vm import Vm
+from vmrunner.testing.vms.words import Guest
+
+__all__ = ["Asked", "Guest", "Reply", "Vm", "Vms"]

@@ -1,0 +1,164 @@
+"""One VM: QEMU, an overlay that nobody else can open, and the guest's metadata service."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import IO, Final
+
+from vmrunner.providers.qemu.imagestore import LocalImage
+from vmrunner.testing.vms import words
+from vmrunner.testing.vms.metadata import Answer, MetadataServer
+from vmrunner.testing.vms.words import Guest
+
+CONSOLE: Final = 64 * 1024  # bytes that are kept of what the guest says on its serial port
+_COMPLAINT: Final = 4096
+
+#: Programs of ours that are started as files: as modules they would bring this whole package.
+_HERE: Final = Path(__file__).resolve().parent
+
+
+class Vm:
+    """Its methods may be called from any thread; but QEMU dies with the thread that calls `start`.
+    After `kill` it never starts."""
+
+    def __init__(
+        self, host: words.Host, image: LocalImage, qemu_img: str, guest: Guest, answer: Answer
+    ) -> None:
+        self.guest = guest
+        self._host = host
+        self._image = image
+        self._qemu_img = qemu_img
+        self._answer = answer
+        self._lock = threading.Lock()
+        self._killed = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._metadata: MetadataServer | None = None
+        self._pipes: tuple[IO[bytes], ...] = ()
+        self._console = b""
+        self._complaint = b""
+
+    def start(self) -> None:
+        """When this returns QEMU is started, or was killed before. Raises OSError when there is no
+        room for its disk, or no program."""
+        with self._lock:
+            if self._killed:
+                return
+            self._metadata = MetadataServer(self._answer)
+            overlay, base = self._open()
+            port = str(self._metadata.port)
+            forwarder = [sys.executable, "-I", "-S", str(_HERE / "forward.py"), port]
+            try:
+                self._process = subprocess.Popen(
+                    [
+                        *(sys.executable, "-P", str(_HERE / "start.py")),
+                        *(str(os.getpid()), str(overlay), str(base)),
+                        *words.command(self._host, self.guest, forwarder),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    pass_fds=(overlay, base),
+                    start_new_session=True,  # a terminal's Ctrl-C is for us, who end it
+                )
+            finally:
+                os.close(overlay)
+                os.close(base)
+            assert self._process.stdout is not None
+            assert self._process.stderr is not None
+            self._pipes = (self._process.stdout, self._process.stderr)
+            for pipe in self._pipes:
+                os.set_blocking(pipe.fileno(), False)
+
+    def poll(self) -> int | None:
+        """Hear what it says. Returns the exit code once QEMU has ended: 0 when the guest switched
+        itself off, below zero when a signal ended it."""
+        with self._lock:
+            if self._process is None:
+                return None
+            code = self._process.poll()
+            self._listen()
+            if code is not None:
+                self._close()
+            return code
+
+    def kill(self) -> None:
+        """When this returns it is dead."""
+        with self._lock:
+            self._killed = True
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+                self._listen()
+            self._close()
+
+    @property
+    def console(self) -> bytes:
+        """The last that the guest said on its serial port, at most `CONSOLE` bytes."""
+        with self._lock:
+            self._listen()
+            return self._console
+
+    @property
+    def complaint(self) -> str:
+        """What QEMU itself said last."""
+        return self._complaint.decode(errors="replace").strip()
+
+    # --- within, under the lock ---
+
+    def _open(self) -> tuple[int, int]:
+        """Descriptors of a new overlay, which has no name any more, and of the image's disk."""
+        with tempfile.TemporaryDirectory(prefix="vmrunner-vm-", dir=_scratch()) as place:
+            overlay = Path(place) / "overlay.qcow2"
+            size = max(self.guest.disk, self._image.virtual_size)
+            done = subprocess.run(
+                [
+                    *(self._qemu_img, "create", "-q", "-f", "qcow2"),
+                    *("-b", str(self._image.disk), "-F", "qcow2", str(overlay), str(size)),
+                ],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            if done.returncode:
+                raise OSError(f"qemu-img: {done.stderr.strip()}")
+            opened = os.open(overlay, os.O_RDWR)
+        try:
+            return opened, os.open(self._image.disk, os.O_RDONLY)
+        except OSError:
+            os.close(opened)
+            raise
+
+    def _listen(self) -> None:
+        if self._pipes:
+            console, complaint = (pipe.fileno() for pipe in self._pipes)
+            self._console = _more(console, self._console, CONSOLE)
+            self._complaint = _more(complaint, self._complaint, _COMPLAINT)
+
+    def _close(self) -> None:
+        for pipe in self._pipes:
+            pipe.close()
+        self._pipes = ()
+        if self._metadata is not None:
+            self._metadata.close()
+            self._metadata = None
+
+
+def _more(pipe: int, had: bytes, limit: int) -> bytes:
+    """What came meanwhile too, of all only the end."""
+    try:
+        while data := os.read(pipe, 65536):
+            had = (had + data)[-limit:]
+    except BlockingIOError:
+        pass
+    return had
+
+
+def _scratch() -> str:
+    """On a disk: /tmp is memory on many systems, and an overlay may grow to gigabytes."""
+    return os.environ.get("TMPDIR") or "/var/tmp"  # noqa: S108 - a directory of our own in there
