@@ -113,7 +113,7 @@ class Episode:
         cloud.belongings = draw.choice(((Kind.DISK,), every))
         cloud.disks_stay = draw.random() < 0.5
         cloud.poweroff_kills = draw.random() < 0.7
-        cloud.guest_timer = draw.random() < 0.2
+        cloud.guest_timer = 0.0 if draw.random() < 0.2 else None
         cloud.native_deadline = draw.random() < 0.1
         cloud.skew = draw.choice((0.0, 0.0, 3.0, -3.0, DAY, -DAY))
         cloud.arms = draw.choice((None, None, 60.0, 600.0))
