@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tests.faults.clouds import Thing
 from tests.faults.node import Node
 from tests.faults.world import World
-from vmrunner.model import Build, BuildState, InstanceState, Kind, Reason, Result
+from vmrunner.model import Build, BuildState, InstanceState, Kind, Reason, Result, Role
 from vmrunner.providers.fake import Fault
 
 _OK = frozenset({Result.SUCCESS})
@@ -223,6 +223,19 @@ FLOWS = (
     Flow("take_over_dying", take_over_dying),
     Flow("reap", reap, _CANCELLED, drives=False),
 )
+
+
+def others(world: World) -> None:
+    """What is in the same account and is not ours to touch: by its tags another installation's, of
+    another role, or nobody's. All of it is expired."""
+    mine = {"vmrunner:installation": world.truth.installation, "vmrunner:expires-at": "1"}
+    theirs = mine | {"vmrunner:installation": "theirs", "vmrunner:role": Role.BUILD.value}
+    plant, scope = world.cloud.plant, world.cloud.scope
+    plant(scope, theirs)
+    plant(scope, mine | {"vmrunner:role": "guard"})
+    plant(scope, {})
+    plant(scope, theirs, kind=Kind.DISK)
+    plant(scope, theirs, kind=Kind.SCHEDULE)
 
 
 def begin(world: World, flow: Flow, **options: object) -> tuple[Build, Node]:

@@ -163,6 +163,8 @@ class Session:
         stored = say.stored()
         if stored < len(LOG) and self._there(machine):
             say.log(len(LOG), LOG[stored:])
+        if self.stopped in (Reason.PREEMPTED, Reason.VM_LOST):
+            return self._lost(self.stopped)
         if self.stopped is not None:
             late = self.stopped is Reason.DEADLINE
             return Verdict(

@@ -162,6 +162,8 @@ class OverHttp:
         self.local.start()
         self.amazon = Amazon(self.local, clock)
         self.scope = Scope(KIND, self.local.account, REGION)
+        self.unreachable: set[Scope] = set()
+        self.options: dict[str, Any] = {}  # of the providers to come
         self.disks_stay = False  # somebody sees to it that each VM's disk outlives it
         self.on_call: Callable[[Call], Any] | None = None
         self._all: dict[Ref, Any] = {}
@@ -177,6 +179,7 @@ class OverHttp:
             name=self.name,
             installation=installation,
             scheduler_role=f"arn:aws:iam::{self.local.account}:role/vmrunner-scheduler",
+            **self.options,
         )
 
     # --- time ---
@@ -339,6 +342,8 @@ class OverHttp:
         """In the server's thread, while whoever asked waits."""
         if request.key == THEIRS or self.on_call is None:
             return None
+        if self.unreachable:
+            return LOST_REQUEST
         try:
             fate = self.on_call(self._call(request))
         except Exception:  # noqa: BLE001 - the world has noted it, and tells at its next check

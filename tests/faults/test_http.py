@@ -1,0 +1,137 @@
+"""The whole over HTTP: the real engine, reaper and ledger with the real EC2 driver, against a local
+endpoint. Killed at every effect and in every request, each request failing in every way; others'
+machines, disks and schedules stand beside ours in every account.
+
+VMRUNNER_FAULTS=all plays all flows, and every kind of fault in each of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.faults.flows import FLOWS, Flow, begin
+from tests.faults.places import crashed, nothing_of_ours, over, places, telling
+from tests.faults.world import TTL, World
+from vmrunner.model import Build, Result
+from vmrunner.providers.fake import Call
+from vmrunner.testing.localcloud import (
+    AFTER_ALL,
+    GARBAGE,
+    INTERNAL,
+    LOST_ANSWER,
+    LOST_REQUEST,
+    THROTTLED,
+    UNAVAILABLE,
+    Trouble,
+)
+
+Make = Callable[..., World]
+
+ALL = os.environ.get("VMRUNNER_FAULTS") == "all"
+SHORT = {
+    "run",
+    "lost_response",
+    "next_offer",
+    "failed_delete",
+    "cancel",
+    "hold",
+    "retry",
+    "take_over_asked",
+    "take_over_running",
+    "reap",
+}
+CHOSEN = [flow for flow in FLOWS if ALL or flow.name in SHORT]
+RUN = next(flow for flow in FLOWS if flow.name == "run")
+TROUBLES = {
+    "lost request": LOST_REQUEST,
+    "lost answer": LOST_ANSWER,
+    "500": INTERNAL,
+    "500 after all": AFTER_ALL,
+    "503": UNAVAILABLE,
+    "throttled": THROTTLED,
+    "garbage": GARBAGE,
+    "garbage after all": GARBAGE._replace(happens=True),
+}
+
+each_flow = pytest.mark.parametrize("flow", CHOSEN, ids=lambda flow: flow.name)
+each_kind = pytest.mark.parametrize("trouble", TROUBLES.values(), ids=list(TROUBLES))
+
+
+@each_flow
+def test_a_crash_at_any_place_loses_doubles_and_leaves_nothing(make_http: Make, flow: Flow) -> None:
+    """Promises 1 to 5 and 7: another process goes on at once."""
+    for at, place in enumerate(places(make_http, flow)):
+        with telling(place):
+            world, build = crashed(make_http, flow, at)
+            over(world, flow, build)
+
+
+def requests(make_http: Make, flow: Flow) -> list[str]:
+    """What the flow's process asks, in order."""
+    world = make_http()
+    asked: list[str] = []
+    begin_late(world, flow, lambda call: asked.append(call.provider))
+    world.run(TTL + 100, until=world.quiet)
+    world.close()
+    return asked
+
+
+def begin_late(world: World, flow: Flow, judge: Callable[[Call], Any]) -> Build:
+    """Begin the flow; what the process that is enumerated asks is judged, and nothing before."""
+    build, _ = begin(world, flow)
+    world.judge = judge
+    return build
+
+
+def at_request(number: int, trouble: Trouble) -> Callable[[Call], Trouble | None]:
+    """This request fares like that, and all others well."""
+    asked = 0
+
+    def judge(_: Call) -> Trouble | None:
+        nonlocal asked
+        asked += 1
+        return trouble if asked == number + 1 else None
+
+    return judge
+
+
+@pytest.mark.parametrize("heard", [False, True], ids=["unheard", "heard"])
+def test_a_process_dies_while_a_request_is_on_its_way(make_http: Make, heard: bool) -> None:
+    """Also between two requests of one effect; what it asks after its death nobody hears."""
+    for at, action in enumerate(requests(make_http, RUN)):
+        with telling(f"{at}: {action}"):
+            world = make_http()
+            build, node = begin(world, RUN)
+            asked = at_request(at, LOST_ANSWER if heard else LOST_REQUEST)
+
+            def judge(call: Call, node: Any = node, asked: Any = asked) -> Trouble | None:
+                if node.dead:
+                    return LOST_REQUEST
+                fate: Trouble | None = asked(call)
+                node.dead = fate is not None
+                return fate
+
+            world.judge = judge
+            world.run(TTL + 100, until=lambda node=node: node.dead)
+            node.kill()
+            world.judge = None
+            over(world, RUN, build)
+
+
+@each_kind
+def test_any_request_may_fail(make_http: Make, trouble: Trouble) -> None:
+    """The build succeeds all the same, and nothing is left or doubled."""
+    for flow in CHOSEN if ALL else [RUN]:
+        for at, action in enumerate(requests(make_http, flow)):
+            with telling(f"{flow.name}, {at}: {action}"):
+                world = make_http()
+                build = begin_late(world, flow, at_request(at, trouble))
+                world.settle()
+                done = world.truth.builds.get(build.id)
+                assert done.result in flow.ends, done
+                assert flow is not RUN or done.result is Result.SUCCESS
+                nothing_of_ours(world)
+                world.close()
