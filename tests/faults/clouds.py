@@ -44,6 +44,7 @@ class CloudSide(Protocol):
     scope: Scope
     skew: float
     seals: bool
+    unreachable: set[Scope]  # places that do not answer
     machines: Mapping[Ref, Thing]  # all that ever was
     on_call: Callable[[Call], Any] | None  # asked before each call what becomes of it
 
@@ -57,6 +58,7 @@ class CloudSide(Protocol):
 
     def die(self, machine: Any) -> None: ...
     def preempt(self, machine: Any) -> None: ...
+    def power_off(self, machine: Any) -> None: ...
     def plant(
         self,
         scope: Scope,

@@ -227,13 +227,12 @@ FLOWS = (
 
 def others(world: World) -> None:
     """What is in the same account and is not ours to touch: by its tags another installation's, of
-    another role, or nobody's. All of it is expired."""
+    another role. All of it is expired."""
     mine = {"vmrunner:installation": world.truth.installation, "vmrunner:expires-at": "1"}
     theirs = mine | {"vmrunner:installation": "theirs", "vmrunner:role": Role.BUILD.value}
     plant, scope = world.cloud.plant, world.cloud.scope
     plant(scope, theirs)
     plant(scope, mine | {"vmrunner:role": "guard"})
-    plant(scope, {})
     plant(scope, theirs, kind=Kind.DISK)
     plant(scope, theirs, kind=Kind.SCHEDULE)
 

@@ -3,145 +3,47 @@ there in the world's words, and each request as a call that may go wrong."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from unittest import mock
 
 import boto3
 
 from tests.amazon import REGION, Amazon, credentials
+from tests.faults.ec2calls import TROUBLES, call_of
+from tests.faults.ec2things import Thing, Vm, Wish
 from vmrunner.model import TAG, Kind, Power, Ref, Role, Scope
-from vmrunner.providers.ec2.kinds import POWER
 from vmrunner.providers.ec2.options import GROUP
 from vmrunner.providers.ec2.provider import KIND, Ec2Provider
-from vmrunner.providers.fake import Call, Clock, Fault, Plan
-from vmrunner.testing.localcloud import (
-    DENIED,
-    INTERNAL,
-    LOST_ANSWER,
-    LOST_REQUEST,
-    NO_CAPACITY,
-    THROTTLED,
-    LocalCloud,
-    Machine,
-    Request,
-    Trouble,
-)
+from vmrunner.providers.fake import Call, Clock, Plan
+from vmrunner.testing.localcloud import LOST_REQUEST, LocalCloud, Machine, Request, Trouble
 
 #: Whoever else uses the account. What goes wrong with our requests spares theirs.
 THEIRS: Final = "AKIATHEIRSTHEIRS0000"
 
-#: What a request is through the port. Others go by their own names.
-METHODS: Final = MappingProxyType(
-    {
-        "RunInstances": "create",
-        "CreateSchedule": "arm",
-        "CreateScheduleGroup": "arm",
-        "ModifyInstanceMetadataOptions": "seal",
-        "DescribeVolumes": "sweep",
-        "DescribeAddresses": "sweep",
-        "DescribeNetworkInterfaces": "sweep",
-        "DescribeSnapshots": "sweep",
-        "DescribeSpotInstanceRequests": "sweep",
-        "ListSchedules": "sweep",
-    }
-)
-#: What ends something: its kind, and where the request says which.
-DELETES: Final = MappingProxyType(
-    {
-        "TerminateInstances": (Kind.INSTANCE, "InstanceId"),
-        "DeleteVolume": (Kind.DISK, "VolumeId"),
-        "DeleteNetworkInterface": (Kind.INTERFACE, "NetworkInterfaceId"),
-        "CancelSpotInstanceRequests": (Kind.SPOT_REQUEST, "SpotInstanceRequestId"),
-        "DeleteSchedule": (Kind.SCHEDULE, ""),
-    }
-)
-TROUBLES: Final = MappingProxyType(
-    {
-        Fault.OK: None,
-        Fault.LOST_REQUEST: LOST_REQUEST,
-        Fault.LOST_RESPONSE: LOST_ANSWER,
-        Fault.SERVER_ERROR: INTERNAL,
-        Fault.THROTTLE: THROTTLED,
-        Fault.NO_CAPACITY: NO_CAPACITY,
-        Fault.QUOTA: Trouble("VcpuLimitExceeded", 400, "more than your limit"),
-        Fault.CREDENTIALS: DENIED,
-        Fault.PARTIAL_PAGE: INTERNAL,
-    }
-)
-
-
-class Wish(NamedTuple):
-    """What was asked for, by the tags of the request."""
-
-    instance: str
-    build: str
-    deadline: float
-
-
-@dataclass(eq=False, kw_only=True)
-class Thing:
-    """What is no VM."""
-
-    ref: Ref
-    tags: Mapping[str, str]
-    created_at: float
-    born_of_us: bool
-    there: Callable[[], bool]
-    order: Wish | None = None
-    hung: bool = False  # the guest is dead, the machine bills
-    stopped = preempted = sealed = False
-    reverted_at = None
-
-    @property
-    def power(self) -> Power:
-        return Power.RUNNING if self.there() else Power.DEAD
-
-    @property
-    def alive(self) -> bool:
-        return self.there()
-
-
-@dataclass(eq=False, kw_only=True)
-class Vm(Thing):
-    """A VM, `local` being the endpoint's own view of it."""
-
-    local: Machine
-    there: Callable[[], bool] = field(default=lambda: True)
-
-    @property
-    def power(self) -> Power:
-        return POWER[self.local.state]
-
-    @property
-    def alive(self) -> bool:
-        return self.local.alive
-
-    @property
-    def stopped(self) -> bool:
-        return self.local.state == "stopped" or self._ended_by("Client.InstanceInitiated")
-
-    @property
-    def preempted(self) -> bool:
-        return self._ended_by("Server.SpotInstance")
-
-    @property
-    def sealed(self) -> bool:
-        return not self.local.metadata
-
-    def _ended_by(self, reason: str) -> bool:
-        told = self.local.moto.state_reason
-        return told is not None and str(told.message).startswith(reason)
-
 
 @functools.cache
 def _sdk() -> boto3.Session:
-    """One for the process: each reads the whole of EC2's model anew."""
-    return boto3.Session()
+    """One for all worlds: each reads the whole of EC2's model anew."""
+    session = boto3.Session()
+    session.get_credentials()
+    return session
+
+
+class Sdk:
+    """One for a world: making clients takes longer than most of what they are asked."""
+
+    def __init__(self) -> None:
+        self.get_credentials = _sdk().get_credentials
+        self._clients: dict[str, Any] = {}
+
+    def client(self, service: str, **options: Any) -> Any:
+        if service not in self._clients:
+            self._clients[service] = _sdk().client(service, **options)
+        return self._clients[service]
 
 
 class OverHttp:
@@ -151,15 +53,13 @@ class OverHttp:
     seals = True
 
     def __init__(self, clock: Clock) -> None:
-        self._sdk = mock.patch("boto3.Session", lambda **_: _sdk())
-        self._credentials = credentials()
-        self._credentials.__enter__()
-        _sdk().get_credentials()
-        self._sdk.start()
+        self._within = contextlib.ExitStack()
+        self._within.enter_context(credentials())
+        self._within.enter_context(mock.patch("boto3.Session", return_value=Sdk()))
         self.local = LocalCloud(clock=clock)
         self.local.boot_seconds = self.local.delete_seconds = 2.0
         self.local.faults.on_request = self._asked
-        self.local.start()
+        self._within.enter_context(self.local)
         self.amazon = Amazon(self.local, clock)
         self.scope = Scope(KIND, self.local.account, REGION)
         self.unreachable: set[Scope] = set()
@@ -170,9 +70,7 @@ class OverHttp:
         self._planting = False
 
     def close(self) -> None:
-        self.local.stop()
-        self._sdk.stop()
-        self._credentials.__exit__(None, None, None)
+        self._within.close()
 
     def provider(self, installation: str) -> Ec2Provider:
         return self.amazon.provider(
@@ -187,6 +85,10 @@ class OverHttp:
     @property
     def skew(self) -> float:
         return self.local.skew
+
+    @skew.setter
+    def skew(self, seconds: float) -> None:
+        self.local.skew = seconds
 
     def now(self) -> float:
         return self.local.now()
@@ -211,6 +113,9 @@ class OverHttp:
     def preempt(self, machine: Vm) -> None:
         machine.local.preempt()
 
+    def power_off(self, machine: Vm) -> None:
+        machine.local.power_off()
+
     def _take_in(self) -> None:
         """Whatever came into being since."""
         from moto.scheduler.models import scheduler_backends
@@ -223,8 +128,10 @@ class OverHttp:
             self._add(Kind.DISK, name, lambda n=name: n in backend.volumes)
         for name in list(backend.enis):
             self._add(Kind.INTERFACE, name, lambda n=name: n in backend.enis)
-        for name, spot in list(backend.spot_instance_requests.items()):
-            self._add(Kind.SPOT_REQUEST, name, lambda s=spot: s.state in ("open", "active"))
+        spots = backend.spot_instance_requests
+        for name in list(spots):
+            wanted = functools.partial(_wanted, spots, name)
+            self._add(Kind.SPOT_REQUEST, name, wanted)
         schedules = scheduler_backends[self.local.account][REGION].schedule_groups
         for group in list(schedules.values()):
             for name, one in list(group.schedules.items()):
@@ -333,7 +240,7 @@ class OverHttp:
             region_name=REGION,
             endpoint_url=self.local.url,
             aws_access_key_id=THEIRS,
-            aws_secret_access_key="theirs",  # noqa: S106 - it means nothing
+            aws_secret_access_key="theirs",
         )
 
     # --- what goes wrong ---
@@ -345,24 +252,15 @@ class OverHttp:
         if self.unreachable:
             return LOST_REQUEST
         try:
-            fate = self.on_call(self._call(request))
+            fate = self.on_call(call_of(request, self.scope))
         except Exception:  # noqa: BLE001 - the world has noted it, and tells at its next check
             return LOST_REQUEST
         return TROUBLES[fate.fault] if isinstance(fate, Plan) else fate
 
-    def _call(self, request: Request) -> Call:
-        action = request.action
-        method, about = METHODS.get(action, action), None
-        if action == "RunInstances":
-            about = request.params["ClientToken"]
-        elif action == "DescribeInstances":
-            listing = request.params.get("Filter.1.Name") == "instance-state-name"
-            method = "sweep" if listing else "look"
-        elif action in DELETES and request.params.get("DryRun") != "true":
-            kind, key = DELETES[action]
-            named = request.all(key) or [request.params[key]] if key else []
-            method, about = "delete", tuple(Ref(self.scope, kind, name) for name in named)
-        return Call(method, action, self.scope, about)
+
+def _wanted(requests: Mapping[str, Any], name: str) -> bool:
+    """Does this spot request stand? Cancelled, it is shown no more."""
+    return name in requests and requests[name].state in ("open", "active")
 
 
 def _written(tags: Mapping[str, str]) -> list[dict[str, str]]:

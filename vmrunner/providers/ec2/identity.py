@@ -33,9 +33,7 @@ class Caller(NamedTuple):
 class Identity:
     """Who we are, in this account's eyes."""
 
-    def __init__(
-        self, calls: Calls, region: str, elapsed: Callable[[], float] = boottime
-    ) -> None:
+    def __init__(self, calls: Calls, region: str, elapsed: Callable[[], float] = boottime) -> None:
         self._calls = calls
         self._region = region
         self._elapsed = elapsed
