@@ -45,7 +45,7 @@ soak: setup
 
 faults: setup
 	.venv/bin/python bench/faults.py --builds 100000 --seed 1
-	VMRUNNER_FAULTS=all $(PYTEST) -q -n 2 --timeout 7200 tests/faults/test_points.py
+	VMRUNNER_FAULTS=all $(PYTEST) -q -n 2 --timeout 7200 tests/faults/test_points.py tests/faults/test_http.py
 
 mutations: setup
 	.venv/bin/python bench/mutations.py
