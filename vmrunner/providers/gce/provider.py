@@ -56,7 +56,7 @@ class GceProvider:
         self.places = Places(options, self.calls)
         self.rights = Rights(options.name, self.calls)
         self._dry = DryPools()
-        self._births = Births(options, self.calls, self._dry)
+        self._births = Births(options, self.calls, self._dry, self.now)
 
     @property
     def name(self) -> str:
