@@ -242,6 +242,16 @@ def test_a_delete_that_is_accepted_is_not_a_death_that_is_seen(gce: Google) -> N
     assert provider.look([key._replace(ref=None)]) == {}  # nobody knows that it ever was
 
 
+def test_who_gives_no_part_of_an_answer_is_asked_for_the_whole(gce: Google) -> None:
+    provider, (ref,) = fleet(gce, 1)
+    gce.cloud.faults.fail("instances.list", Trouble("invalid", 400, "fields: what is that?"))
+    key = Key(ref.scope, ref.id, ref.id)
+    gce.cloud.requests.clear()
+    assert key in provider.look([key])
+    assert key in provider.look([key])
+    assert gce.cloud.count("instances.list") == 3
+
+
 @pytest.mark.parametrize("trouble", [LOST_REQUEST, INTERNAL, THROTTLED, FORBIDDEN, GARBAGE])
 def test_a_look_that_fails_says_nothing_of_anybody(gce: Google, trouble: Trouble) -> None:
     provider, (ref,) = fleet(gce, 1)

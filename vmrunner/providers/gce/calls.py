@@ -15,7 +15,7 @@ from google.cloud import compute_v1
 from google.protobuf.json_format import ParseError
 from google.protobuf.message import DecodeError
 
-from vmrunner.errors import Throttled
+from vmrunner.errors import BadOrder, Throttled
 from vmrunner.providers.common.buckets import Buckets, Limit, Quota
 from vmrunner.providers.common.clock import CloudClock
 from vmrunner.providers.common.failure import CallFailed
@@ -106,6 +106,7 @@ class Calls:
         self._buckets = buckets or Buckets(QUOTAS)
         self._lock = threading.RLock()
         self._clients: dict[str, Any] = {}
+        self._masks = True  # may an answer be asked for in part?
 
     def __call__(
         self,
@@ -126,11 +127,30 @@ class Calls:
             self._buckets.take(whose, api.quota, items=items, patience=patience)
         except Throttled as limit:
             raise CallFailed("", limit) from limit
+        request = {"project": whose, **params}
+        try:
+            answer = self._ask(api, request, timeout, where, masked=self._masks)
+        except CallFailed as failed:
+            if isinstance(failed.error, Throttled):
+                self._buckets.told(whose, api.quota, refused=True)
+            if not (api.fields and self._masks and isinstance(failed.error, BadOrder)):
+                raise
+            # Less of an answer is a saving, and no condition: whoever refuses it gives all.
+            answer = self._ask(api, request, timeout, where, masked=False)
+            self._masks = False
+        self._buckets.told(whose, api.quota, refused=False)
+        page = getattr(answer, "pages", None)
+        return next(iter(page)) if page is not None else answer
+
+    # --- within ---
+
+    def _ask(
+        self, api: Api, request: dict[str, Any], timeout: float, where: str, *, masked: bool
+    ) -> Answer:
+        mask = [(_FIELDS, api.fields)] if api.fields and masked else []
         try:
             method = getattr(self._client(api.service), api.method)
-            request = {"project": whose, **params}
-            mask = [(_FIELDS, api.fields)] if api.fields else []
-            answer = method(request=request, retry=None, timeout=timeout, metadata=mask)
+            return method(request=request, retry=None, timeout=timeout, metadata=mask)
         except (
             api_errors.GoogleAPICallError,
             auth_errors.GoogleAuthError,
@@ -138,15 +158,7 @@ class Calls:
             ParseError,
             DecodeError,
         ) as error:
-            failed = codes.failed(error, action=api.action, where=where)
-            if isinstance(failed.error, Throttled):
-                self._buckets.told(whose, api.quota, refused=True)
-            raise failed from error
-        self._buckets.told(whose, api.quota, refused=False)
-        page = getattr(answer, "pages", None)
-        return next(iter(page)) if page is not None else answer
-
-    # --- within ---
+            raise codes.failed(error, action=api.action, where=where) from error
 
     def _client(self, service: str) -> Any:
         with self._lock:
