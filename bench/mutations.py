@@ -280,6 +280,13 @@ BUGS = (
         "tests/unit/test_audit.py",
     ),
     Bug(
+        "a sweep that read nothing forgets what is due",
+        "reaping.py",
+        "            plan = replace(plan, kills=(*plan.kills, *unread))\n",
+        "",
+        f"{GRACE}::test_what_a_sweep_showed_dies_also_when_those_at_its_deadline_read_nothing",
+    ),
+    Bug(
         "ask only for the death of what a look showed",
         "reaping.py",
         "{row.id: row.ref for row in rows if row.ref is not None}\n",

@@ -142,6 +142,10 @@ class Reaping:
         if swept is not None:
             (self._again.add if listing.holes or plan.again else self._again.discard)(name)
             pending.learn(plan, listing)
+            # What could not be read is known from before, and its time does not wait.
+            condemned = {kill.ref for kill in plan.kills}
+            unread = (kill for kill in pending.due(now) if kill.ref not in condemned)
+            plan = replace(plan, kills=(*plan.kills, *unread))
         else:
             plan = replace(plan, kills=pending.due(now))
         lines = self._lines(name, now, plan, known)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.world import World
 from vmrunner.model import Build, BuildState, Limits
-from vmrunner.providers.fake import Fault
+from vmrunner.providers.fake import Fault, Plan
 
 Make = Callable[..., World]
 
@@ -51,6 +51,20 @@ def test_a_sweep_that_read_a_part_is_made_again_within_g(world: World, fault: Fa
     world.fail("sweep", fault)
     world.run(600, until=lambda: not world.standing())
     assert not world.standing()
+
+
+def test_what_a_sweep_showed_dies_also_when_those_at_its_deadline_read_nothing(
+    world: World,
+) -> None:
+    left_alone(world)
+    (machine,) = world.ours()
+    assert machine.order is not None
+    world.lose_ledger()
+    world.node(drives=False)
+    world.run(machine.order.deadline - 310 - world.clock())
+    world.judge = lambda call: Plan(Fault.LOST_REQUEST) if call.method == "sweep" else None
+    world.run(310 + 62, until=lambda: not machine.alive)
+    assert not machine.alive
 
 
 def test_a_protected_vm_past_its_deadline_is_forced_within_g(world: World) -> None:
