@@ -231,6 +231,14 @@ def test_many_are_looked_at_in_one_call_a_zone(gce: Google) -> None:
     assert gce.cloud.count("instances.list") == 1
 
 
+def test_one_that_lost_its_labels_is_still_there(gce: Google) -> None:
+    provider, (ref,) = fleet(gce, 1)
+    gce.cloud.machines[0].shown["labels"] = {}
+    key = Key(ref.scope, ref.id, ref.id)
+    assert provider.look([key])[key].power is Power.RUNNING
+    assert ref in {r.ref for page in provider.sweep() for r in page.resources}
+
+
 def test_a_delete_that_is_accepted_is_not_a_death_that_is_seen(gce: Google) -> None:
     gce.cloud.delete_seconds = 20
     provider, (ref,) = fleet(gce, 1)

@@ -11,8 +11,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from vmrunner.model import Key, Kind, Power, Ref, Seen
-from vmrunner.providers.gce.calls import LIST, OPERATIONS, Calls, pb
+from vmrunner.model import Key, Kind, Power, Ref, Scope, Seen
+from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.gce import codes
+from vmrunner.providers.gce.calls import GET, LIST, OPERATIONS, Calls, pb
 from vmrunner.providers.gce.kinds import last, seen
 from vmrunner.providers.gce.labels import label
 
@@ -34,9 +36,23 @@ def look(calls: Calls, keys: Sequence[Key], installation: str, *, public: bool) 
             if key is not None:
                 found[key] = seen(scope, item, public=public)
         lost = {name: key for name, key in here.items() if key.ref is not None}
-        if lost:
-            found |= {lost[name]: end for name, end in _ended(calls, lost).items()}
+        ended = _ended(calls, lost) if lost else {}
+        for name, key in lost.items():
+            sight = ended.get(name) or _unlabelled(calls, scope, name, public=public)
+            if sight is not None:
+                found[key] = sight
     return found
+
+
+def _unlabelled(calls: Calls, scope: Scope, name: str, *, public: bool) -> Seen | None:
+    """One that is there, and has lost the label that it is listed by."""
+    try:
+        item = calls(GET, zone=scope.place, instance=name)
+    except CallFailed as failed:
+        if failed.code in codes.MISSING:
+            return None
+        raise
+    return seen(scope, item, public=public)
 
 
 def listed(calls: Calls, api: Any, **params: Any) -> Iterator[Any]:
