@@ -8,6 +8,7 @@ launching, never reaping.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,9 +35,12 @@ class Right:
 class Rights:
     """What is known of it. Thread-safe."""
 
-    def __init__(self, name: str, calls: Calls) -> None:
+    def __init__(
+        self, name: str, calls: Calls, elapsed: Callable[[], float] = boottime
+    ) -> None:
         self._name = name
         self._calls = calls
+        self._elapsed = elapsed
         self._lock = threading.Lock()
         self._right = Right(may=None, why="no VM of ours was there to be asked about")
         self._until = 0.0
@@ -44,7 +48,7 @@ class Rights:
     def demand(self) -> None:
         """Raises `CredentialsRefused` when it is known that we may not."""
         with self._lock:
-            refused = self._right.may is False and boottime() < self._until
+            refused = self._right.may is False and self._elapsed() < self._until
         if refused:
             raise CredentialsRefused(
                 f"{self._name} may not delete what it would launch: {self._right.why}",
@@ -54,7 +58,7 @@ class Rights:
     def born(self, ref: Ref) -> None:
         """A VM of ours exists: it tells, unless something did a while ago."""
         with self._lock:
-            known = self._right.may is not None and boottime() < self._until
+            known = self._right.may is not None and self._elapsed() < self._until
         if not known:
             self.learn(self.ask(ref))
 
@@ -75,4 +79,4 @@ class Rights:
     def learn(self, right: Right) -> None:
         with self._lock:
             self._right = right
-            self._until = boottime() + (REFUSED if right.may is False else GRANTED)
+            self._until = self._elapsed() + (REFUSED if right.may is False else GRANTED)
