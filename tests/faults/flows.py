@@ -119,7 +119,7 @@ def retry_on_loss(world: World) -> Build:
 
 def deadline(world: World) -> Build:
     world.build_seconds = 1e9
-    return world.submit(ttl=12, timeout=10)
+    return world.submit(ttl=world.cloud.least_life + 12, timeout=10)
 
 
 def owner_gone(world: World) -> Build:
@@ -183,7 +183,7 @@ def reap(world: World) -> Build:
     cloud = world.cloud
     cloud.disks = cloud.disks_stay = True
     done = world.submit()
-    expiring = world.submit(ttl=30, timeout=20)
+    expiring = world.submit(ttl=world.cloud.least_life + 30, timeout=20)
     build = world.submit(submitter=7)
     world.seconds |= {expiring.id: 1e9, build.id: 1e9}
     first = world.node(reaps=False)
@@ -231,10 +231,9 @@ def others(world: World) -> None:
     mine = {"vmrunner:installation": world.truth.installation, "vmrunner:expires-at": "1"}
     theirs = mine | {"vmrunner:installation": "theirs", "vmrunner:role": Role.BUILD.value}
     plant, scope = world.cloud.plant, world.cloud.scope
-    plant(scope, theirs)
     plant(scope, mine | {"vmrunner:role": "guard"})
-    plant(scope, theirs, kind=Kind.DISK)
-    plant(scope, theirs, kind=Kind.SCHEDULE)
+    for kind in world.cloud.plantable:
+        plant(scope, theirs, kind=kind)
 
 
 def begin(world: World, flow: Flow, **options: object) -> tuple[Build, Node]:

@@ -35,9 +35,7 @@ class Right:
 class Rights:
     """What is known of it. Thread-safe."""
 
-    def __init__(
-        self, name: str, calls: Calls, elapsed: Callable[[], float] = boottime
-    ) -> None:
+    def __init__(self, name: str, calls: Calls, elapsed: Callable[[], float] = boottime) -> None:
         self._name = name
         self._calls = calls
         self._elapsed = elapsed
