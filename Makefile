@@ -56,6 +56,7 @@ bench: setup
 	.venv/bin/python bench/cold_start.py
 	.venv/bin/python bench/sweep.py
 	.venv/bin/python bench/ec2.py
+	.venv/bin/python bench/gce.py
 	.venv/bin/python bench/logs.py
 	.venv/bin/python bench/ssh.py
 

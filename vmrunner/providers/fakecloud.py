@@ -258,7 +258,8 @@ class Cloud:
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """What a sweep must list: VMs, disks, and whatever else was ever made."""
-        made = {ref.kind for ref in self.machines} | {Kind.INSTANCE, Kind.DISK}
+        with self.lock:  # births go on meanwhile
+            made = {ref.kind for ref in self.machines} | {Kind.INSTANCE, Kind.DISK}
         return tuple(kind for kind in Kind if kind in made)
 
     def delete(self, ref: Ref, *, force: bool = False) -> Outcome:

@@ -63,7 +63,7 @@ class GceProvider:
         self.places = Places(options, self.calls, elapsed)
         self.rights = Rights(options.name, self.calls, elapsed)
         self._dry = DryPools(elapsed)
-        self._births = Births(options, self.calls, self._dry, elapsed)
+        self._births = Births(options, self.calls, self._dry, self.now, elapsed)
 
     @property
     def name(self) -> str:

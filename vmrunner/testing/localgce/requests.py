@@ -23,6 +23,7 @@ class Request:
     query: Mapping[str, str]
     body: bytes
     key: str  # the bearer's token; empty: none
+    fields: str  # of the answer, those that are wanted; empty: all
 
     @classmethod
     def of(cls, verb: str, target: str, headers: Mapping[str, str], body: bytes) -> Request:
@@ -30,13 +31,16 @@ class Request:
         found = None
         if split.path.startswith(discovery.BASE):
             found = discovery.find(verb, unquote(split.path.removeprefix(discovery.BASE)))
+        said = {name.lower(): value for name, value in headers.items()}
+        query = dict(parse_qsl(split.query, keep_blank_values=True))
         return cls(
             action=found.method.id if found else f"{verb} {split.path}",
             method=found.method if found else None,
             path=found.path if found else {},
-            query=dict(parse_qsl(split.query, keep_blank_values=True)),
+            query=query,
             body=body,
-            key=headers.get("Authorization", "").removeprefix("Bearer "),
+            key=said.get("authorization", "").removeprefix("Bearer "),
+            fields=query.get("fields") or query.get("$fields") or said.get("x-goog-fieldmask", ""),
         )
 
     @property
