@@ -45,6 +45,7 @@ class CloudSide(Protocol):
     skew: float
     seals: bool
     least_life: float  # a VM may not be ordered for fewer seconds
+    leftovers: tuple[Kind, ...]  # what outlives its VM, and can be planted
     unreachable: set[Scope]  # places that do not answer
     machines: Mapping[Ref, Thing]  # all that ever was
     on_call: Callable[[Call], Any] | None  # asked before each call what becomes of it
@@ -79,6 +80,7 @@ class InMemory(Cloud):
     name = "fake"
     scope = SCOPE
     least_life = 0.0
+    leftovers = (Kind.DISK,)
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tests.faults.clouds import Thing
 from tests.faults.node import Node
 from tests.faults.world import World
-from vmrunner.model import Build, BuildState, InstanceState, Kind, Reason, Result, Role
+from vmrunner.model import Build, BuildState, InstanceState, Reason, Result, Role
 from vmrunner.providers.fake import Fault
 
 _OK = frozenset({Result.SUCCESS})
@@ -179,7 +179,7 @@ def take_over_dying(world: World) -> Build:
 
 def reap(world: World) -> Build:
     """All that a reaper may find: a dead process's build, a VM past its deadline, one whose row is
-    closed, a double, one without a row, disks; and others', which it must leave alone."""
+    closed, a double, one without a row, disks and such; and others', which it must leave alone."""
     cloud = world.cloud
     cloud.disks = cloud.disks_stay = True
     done = world.submit()
@@ -197,7 +197,8 @@ def reap(world: World) -> Build:
     cloud.plant(scope, tags[build.id])  # not the one that its row records
     ghost = tags[build.id] | {"vmrunner:instance": "vm-ghost"}
     cloud.plant(scope, ghost, created_at=world.clock() - 100)
-    cloud.plant(scope, ghost, kind=Kind.DISK, created_at=world.clock() - 100)
+    for kind in cloud.leftovers:
+        cloud.plant(scope, ghost, kind=kind, created_at=world.clock() - 100)
     cloud.plant(scope, tags[build.id] | {"vmrunner:installation": "theirs"})
     cloud.plant(scope, tags[build.id] | {"vmrunner:role": "guard"})
     return build

@@ -59,6 +59,7 @@ class OverGce(OverHttp):
     least_life = 40.0  # what the service takes, and the seconds in which others are made
     theirs = THEIRS
     plantable = (Kind.INSTANCE, Kind.DISK, Kind.ADDRESS, Kind.SNAPSHOT)
+    leftovers = (Kind.DISK, Kind.ADDRESS, Kind.SNAPSHOT)
     listings = gcecalls.LISTINGS
     ending = "instances.delete"
     fates = gcecalls.FATES

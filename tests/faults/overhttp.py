@@ -27,6 +27,8 @@ class OverHttp(abc.ABC):
     theirs: ClassVar[str]
     #: What another may have there.
     plantable: ClassVar[tuple[Kind, ...]]
+    #: Of that, what outlives a VM of ours and is found by a sweep alone.
+    leftovers: ClassVar[tuple[Kind, ...]] = (Kind.DISK,)
     #: The requests that list a kind, VMs first, and the one that ends a VM.
     listings: ClassVar[tuple[str, ...]]
     ending: ClassVar[str]
