@@ -43,12 +43,17 @@ class Rights:
         self._right = Right(may=None, why="no VM of ours was there to be asked about")
         self._until = 0.0
         self._asking = False  # a burst of newborns has one that is asked
+        self._told_by: Ref | None = None  # the VM that was asked last
 
     def demand(self) -> None:
-        """Raises `CredentialsRefused` when it is known that we may not."""
+        """Raises `CredentialsRefused` when it is known that we may not. A denial that is old is
+        asked about anew: of whom it was told, which nobody may delete."""
         with self._lock:
-            refused = self._right.may is False and self._elapsed() < self._until
-        if refused:
+            old = self._right.may is False and self._elapsed() >= self._until
+            witness = self._told_by
+        if old:
+            self.learn(self.ask(witness) if witness else Right(may=None, why="it is long ago"))
+        if self._right.may is False:
             raise CredentialsRefused(
                 f"{self._name} may not delete what it would launch: {self._right.why}",
                 hint=f"allow {ACTION} to these credentials; nothing is launched before",
@@ -63,6 +68,7 @@ class Rights:
             self._asking = True
         try:
             self.learn(self.ask(ref))
+            self._told_by = ref
         finally:
             self._asking = False
 
