@@ -124,7 +124,7 @@ class Google:
             "api_endpoint": self.cloud.url,
         }
         buckets = Buckets(QUOTAS, now=self.clock, sleep=self.clock.sleep)
-        return GceProvider(Options(**(said | more)), buckets=buckets)
+        return GceProvider(Options(**(said | more)), buckets=buckets, elapsed=self.clock)
 
     def close(self) -> None:
         for client in self._clients.values():

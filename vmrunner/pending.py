@@ -34,8 +34,8 @@ class Pending:
         """What is past its deadline, on the provider's clock."""
         return tuple(k for k in self._kills if k.expires_at is not None and now > k.expires_at)
 
-    def answered(self, told: Mapping[str, str]) -> None:
+    def answered(self, told: Mapping[Ref | str, str]) -> None:
         """Ask again until the next sweep: an accepted delete may come to nothing. Refused first."""
         with self._lock:
-            kept = [k for k in self._kills if told.get(k.ref.id) != Fate.MISSING]
-            self._kills = tuple(sorted(kept, key=lambda k: told.get(k.ref.id) == Fate.ACCEPTED))
+            kept = [k for k in self._kills if told.get(k.ref) != Fate.MISSING]
+            self._kills = tuple(sorted(kept, key=lambda k: told.get(k.ref) == Fate.ACCEPTED))

@@ -6,7 +6,7 @@ once more before each effect. Every provider, page, row and resource fails for i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -38,6 +38,10 @@ BATCH: Final = 100
 FORCE_AFTER: Final = 3
 #: The ends that whoever dooms the VM may write at once: no retry can follow them.
 _FINAL: Final = (Death.EXPIRED, Death.CANCELLED, Death.ABANDONED)
+
+#: What became of each: of a thing by its reference, since its id alone may be that of a VM and of
+#: its disk; of a row by the row's id.
+Told = dict[Ref | str, str]
 
 
 class Reaping:
@@ -150,17 +154,19 @@ class Reaping:
             plan = replace(plan, kills=pending.due(now))
         lines = self._lines(name, now, plan, known)
         if not dry_run:
-            done: dict[str, str] = {}
+            done: Told = {}
             try:
                 self._apply(provider, plan, known, done, seen=sweep)
                 if swept is not None and not known.down:
                     desk.ledger.sightings.record(name, plan.sightings)
             except LedgerError as error:  # what was killed before is told all the same
                 known.fail(error)
-            lines = [replace(line, outcome=done.get(line.id, "")) for line in lines]
+            lines = [(of, replace(line, outcome=done.get(of, ""))) for of, line in lines]
         if known.down:
             broken.append(f"the ledger is out of reach: {known.down}")
-        return Report(lines=tuple(lines), alarms=plan.alarms, unread=tuple(broken))
+        return Report(
+            lines=tuple(line for _, line in lines), alarms=plan.alarms, unread=tuple(broken)
+        )
 
     def _wishes(self, known: Known) -> dict[str, Death]:
         wishes = {}
@@ -181,9 +187,9 @@ class Reaping:
     # --- applying ---
 
     def _apply(
-        self, provider: Provider, plan: Plan, known: Known, done: dict[str, str], *, seen: bool
+        self, provider: Provider, plan: Plan, known: Known, done: Told, *, seen: bool
     ) -> None:
-        """`done` takes what became of each, by id. Kills past `E` come first: nothing may delay
+        """`done` takes what became of each. Kills past `E` come first: nothing may delay
         them. `seen`: what is killed was just listed, so that another look would tell nothing."""
         done |= self._kill(provider, [k for k in plan.kills if k.reason is Death.EXPIRED])
         self._pending_at(provider.name).answered(done)
@@ -195,7 +201,7 @@ class Reaping:
         done |= self._kill(provider, others)
         dying = [row for row in rows.values() if self._dying(row)]
         if seen:
-            dying = [row for row in dying if row.ref is None or row.ref.id not in done]
+            dying = [row for row in dying if row.ref is None or row.ref not in done]
         done |= self._bury(provider, dying, done)
         for doom in plan.dooms:  # of those nobody could see, or whose turn is not now
             if rows[doom.instance].state is InstanceState.DELETING and not done.get(doom.instance):
@@ -235,7 +241,7 @@ class Reaping:
                 return bool(rows) and rows[0].ref not in (None, kill.ref)
         return False
 
-    def _kill(self, provider: Provider, kills: Iterable[Kill]) -> dict[str, str]:
+    def _kill(self, provider: Provider, kills: Iterable[Kill]) -> Told:
         """Delete resources. Past `E` there is no time to count attempts: what refuses to die is
         forced at once."""
         wanted, now = list(kills), provider.now()
@@ -243,16 +249,14 @@ class Reaping:
         stubborn = [
             replace(kill, force=True)
             for kill in wanted
-            if not kill.force
-            and now > (kill.expires_at or now)
-            and failed(done.get(kill.ref.id, ""))
+            if not kill.force and now > (kill.expires_at or now) and failed(done.get(kill.ref, ""))
         ]
         return done | self._ask(provider, stubborn)
 
-    def _ask(self, provider: Provider, kills: Iterable[Kill]) -> dict[str, str]:
+    def _ask(self, provider: Provider, kills: Iterable[Kill]) -> Told:
         """Delete in batches, parents before children, by what they were asked before."""
         wanted = list(kills)
-        done: dict[str, str] = {}
+        done: Told = {}
         while wanted:
             first = wanted[0]
             alike = [k for k in wanted if k.force == first.force and k.ref.kind == first.ref.kind][
@@ -261,7 +265,7 @@ class Reaping:
             refs = {kill.ref for kill in alike}
             wanted = [kill for kill in wanted if kill.ref not in refs]
             outcomes = delete(provider, [kill.ref for kill in alike], force=first.force)
-            done |= {ref.id: told(outcome) for ref, outcome in outcomes.items()}
+            done |= {ref: told(outcome) for ref, outcome in outcomes.items()}
         return done
 
     def _dying(self, row: Instance) -> bool:
@@ -272,13 +276,11 @@ class Reaping:
         gone = self._peers.member_gone(row.owner)
         return now > row.deadline or (now >= row.delete_at and gone)
 
-    def _bury(
-        self, provider: Provider, rows: list[Instance], done: Mapping[str, str]
-    ) -> dict[str, str]:
+    def _bury(self, provider: Provider, rows: list[Instance], done: Told) -> Told:
         """Ask for the death of dying rows; close those that are seen dead. A look that fails saves
         nobody whose reference is known."""
         seen: dict[str, Ref] = {row.id: row.ref for row in rows if row.ref is not None}
-        closed: dict[str, str] = {}
+        closed: Told = {}
         with self._desk.guard(f"look at {provider.name}"):
             keys: dict[Key, Instance] = {row.key: row for row in rows}
             sights = provider.look(list(keys)) if keys else {}
@@ -298,15 +300,15 @@ class Reaping:
                 expires_at=row.deadline,
             )
             for row in rows
-            if row.id in seen and seen[row.id].id not in done
+            if row.id in seen and seen[row.id] not in done
         ]
         answers = self._kill(provider, asked)
         for kill in asked:
             with self._desk.guard("note"):
                 now = provider.now()
                 self._desk.ledger.instances.tried(kill.instance or "", now, now + 30.0)
-        asked_of = {kill.instance or "": answers.get(kill.ref.id, "") for kill in asked}
-        return closed | asked_of | answers
+        asked_of: Told = {k.instance or "": answers.get(k.ref, "") for k in asked}
+        return {**closed, **asked_of, **answers}
 
     def _close_dead(self, provider: Provider, row: Instance, seen: Seen | None) -> bool:
         """Close the row of a dying VM that is seen dead."""
@@ -318,13 +320,19 @@ class Reaping:
 
     # --- telling ---
 
-    def _lines(self, name: str, now: float, plan: Plan, known: Known) -> list[Line]:
+    def _lines(
+        self, name: str, now: float, plan: Plan, known: Known
+    ) -> list[tuple[Ref | str, Line]]:
+        """Each by what its outcome is told of."""
         rows = known.by_id
-        lines = [line_of(name, now, kill, rows.get(kill.instance or "")) for kill in plan.kills]
+        lines: list[tuple[Ref | str, Line]] = [
+            (kill.ref, line_of(name, now, kill, rows.get(kill.instance or "")))
+            for kill in plan.kills
+        ]
         killed = {kill.instance for kill in plan.kills}
         rest = [(doom.instance, "delete", doom.reason) for doom in plan.dooms]
         rest += [(close.instance, "close", close.reason) for close in plan.closes]
         for instance, what, reason in rest:
             if instance not in killed or what == "close":
-                lines.append(row_line(name, now, rows[instance], what, reason))
+                lines.append((instance, row_line(name, now, rows[instance], what, reason)))
         return lines

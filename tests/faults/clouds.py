@@ -1,5 +1,5 @@
 """The cloud of a fault world: what the world must know of it and do to it, and the one in memory.
-The other is EC2 over HTTP (`overhttp`)."""
+The others are over HTTP (`overhttp`): EC2 and Compute Engine."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ class CloudSide(Protocol):
     scope: Scope
     skew: float
     seals: bool
+    least_life: float  # a VM may not be ordered for fewer seconds
+    leftovers: tuple[Kind, ...]  # what outlives its VM, and can be planted
     unreachable: set[Scope]  # places that do not answer
     machines: Mapping[Ref, Thing]  # all that ever was
     on_call: Callable[[Call], Any] | None  # asked before each call what becomes of it
@@ -77,6 +79,8 @@ class InMemory(Cloud):
 
     name = "fake"
     scope = SCOPE
+    least_life = 0.0
+    leftovers = (Kind.DISK,)
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)

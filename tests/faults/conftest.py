@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from tests.faults.flows import others
+from tests.faults.overec2 import OverEc2
+from tests.faults.overgce import OverGce
 from tests.faults.overhttp import OverHttp
 from tests.faults.world import World, make_template
 
@@ -40,13 +42,34 @@ def make_world(template: Path) -> Iterator[Callable[..., World]]:
         shutil.rmtree(world.root)
 
 
-@pytest.fixture
-def make_http(make_world: Callable[..., World]) -> Callable[..., World]:
-    """Worlds whose cloud is EC2 over HTTP, in an account that others use as well."""
+def _crowded(make_world: Callable[..., World], side: type[OverHttp]) -> Callable[..., World]:
+    """Worlds whose cloud is over HTTP, in an account that others use as well."""
 
     def make(**options: Any) -> World:
-        world = make_world(cloud=OverHttp, **options)
+        world = make_world(cloud=side, **options)
         others(world)
         return world
 
     return make
+
+
+@pytest.fixture(params=[OverEc2, OverGce], ids=lambda side: side.driver)
+def side(request: pytest.FixtureRequest) -> type[OverHttp]:
+    """Which cloud it is."""
+    chosen: type[OverHttp] = request.param
+    return chosen
+
+
+@pytest.fixture
+def make_http(make_world: Callable[..., World], side: type[OverHttp]) -> Callable[..., World]:
+    return _crowded(make_world, side)
+
+
+@pytest.fixture
+def make_ec2(make_world: Callable[..., World]) -> Callable[..., World]:
+    return _crowded(make_world, OverEc2)
+
+
+@pytest.fixture
+def make_gce(make_world: Callable[..., World]) -> Callable[..., World]:
+    return _crowded(make_world, OverGce)

@@ -9,12 +9,15 @@ from typing import Final
 from vmrunner.model import Kind, Ref, Scope
 from vmrunner.providers.fake import Call, Fault
 from vmrunner.testing.localcloud import (
+    AFTER_ALL,
     DENIED,
+    GARBAGE,
     INTERNAL,
     LOST_ANSWER,
     LOST_REQUEST,
     NO_CAPACITY,
     THROTTLED,
+    UNAVAILABLE,
     Request,
     Trouble,
 )
@@ -44,7 +47,18 @@ DELETES: Final = MappingProxyType(
         "DeleteSchedule": (Kind.SCHEDULE, ""),
     }
 )
-TROUBLES: Final = MappingProxyType(
+LISTINGS: Final = (
+    "DescribeInstances",
+    "DescribeVolumes",
+    "DescribeAddresses",
+    "DescribeNetworkInterfaces",
+    "DescribeSnapshots",
+    "DescribeSpotInstanceRequests",
+    "ListSchedules",
+)
+UNAUTHORIZED: Final = Trouble("UnauthorizedOperation", 403, "You are not authorized")
+_QUOTA: Final = Trouble("VcpuLimitExceeded", 400, "more than your limit")
+FATES: Final = MappingProxyType(
     {
         Fault.OK: None,
         Fault.LOST_REQUEST: LOST_REQUEST,
@@ -52,15 +66,29 @@ TROUBLES: Final = MappingProxyType(
         Fault.SERVER_ERROR: INTERNAL,
         Fault.THROTTLE: THROTTLED,
         Fault.NO_CAPACITY: NO_CAPACITY,
-        Fault.QUOTA: Trouble("VcpuLimitExceeded", 400, "more than your limit"),
+        Fault.QUOTA: _QUOTA,
         Fault.CREDENTIALS: DENIED,
         Fault.PARTIAL_PAGE: INTERNAL,
     }
 )
+TROUBLES: Final = MappingProxyType(
+    {
+        "unheard": (LOST_REQUEST,),
+        "heard": (LOST_ANSWER, AFTER_ALL, GARBAGE._replace(happens=True)),
+        "5xx": (INTERNAL, UNAVAILABLE),
+        "throttled": (THROTTLED,),
+        "garbage": (GARBAGE,),
+    }
+)
+MORE: Final = MappingProxyType({"create": (NO_CAPACITY, _QUOTA), "arm": (DENIED,)})
+
+
+def asks(action: str) -> bool:
+    return action.startswith(("Describe", "Get", "List"))
 
 
 def call_of(request: Request, scope: Scope) -> Call:
-    """`about` of a listing is its page's token; the rest as `Call` says. `provider`: the action."""
+    """As `OverHttp.call_of`."""
     action = request.action
     method, about = METHODS.get(action, action), None
     if action == "RunInstances":

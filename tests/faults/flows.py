@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tests.faults.clouds import Thing
 from tests.faults.node import Node
 from tests.faults.world import World
-from vmrunner.model import Build, BuildState, InstanceState, Kind, Reason, Result, Role
+from vmrunner.model import Build, BuildState, InstanceState, Reason, Result, Role
 from vmrunner.providers.fake import Fault
 
 _OK = frozenset({Result.SUCCESS})
@@ -119,7 +119,7 @@ def retry_on_loss(world: World) -> Build:
 
 def deadline(world: World) -> Build:
     world.build_seconds = 1e9
-    return world.submit(ttl=12, timeout=10)
+    return world.submit(ttl=world.cloud.least_life + 12, timeout=10)
 
 
 def owner_gone(world: World) -> Build:
@@ -179,11 +179,11 @@ def take_over_dying(world: World) -> Build:
 
 def reap(world: World) -> Build:
     """All that a reaper may find: a dead process's build, a VM past its deadline, one whose row is
-    closed, a double, one without a row, disks; and others', which it must leave alone."""
+    closed, a double, one without a row, disks and such; and others', which it must leave alone."""
     cloud = world.cloud
     cloud.disks = cloud.disks_stay = True
     done = world.submit()
-    expiring = world.submit(ttl=30, timeout=20)
+    expiring = world.submit(ttl=world.cloud.least_life + 30, timeout=20)
     build = world.submit(submitter=7)
     world.seconds |= {expiring.id: 1e9, build.id: 1e9}
     first = world.node(reaps=False)
@@ -197,7 +197,8 @@ def reap(world: World) -> Build:
     cloud.plant(scope, tags[build.id])  # not the one that its row records
     ghost = tags[build.id] | {"vmrunner:instance": "vm-ghost"}
     cloud.plant(scope, ghost, created_at=world.clock() - 100)
-    cloud.plant(scope, ghost, kind=Kind.DISK, created_at=world.clock() - 100)
+    for kind in cloud.leftovers:
+        cloud.plant(scope, ghost, kind=kind, created_at=world.clock() - 100)
     cloud.plant(scope, tags[build.id] | {"vmrunner:installation": "theirs"})
     cloud.plant(scope, tags[build.id] | {"vmrunner:role": "guard"})
     return build
@@ -231,10 +232,9 @@ def others(world: World) -> None:
     mine = {"vmrunner:installation": world.truth.installation, "vmrunner:expires-at": "1"}
     theirs = mine | {"vmrunner:installation": "theirs", "vmrunner:role": Role.BUILD.value}
     plant, scope = world.cloud.plant, world.cloud.scope
-    plant(scope, theirs)
     plant(scope, mine | {"vmrunner:role": "guard"})
-    plant(scope, theirs, kind=Kind.DISK)
-    plant(scope, theirs, kind=Kind.SCHEDULE)
+    for kind in world.cloud.plantable:
+        plant(scope, theirs, kind=kind)
 
 
 def begin(world: World, flow: Flow, **options: object) -> tuple[Build, Node]:

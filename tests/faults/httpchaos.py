@@ -1,43 +1,30 @@
-"""The random trouble of `chaos`, over HTTP against a local EC2."""
+"""The random trouble of `chaos`, over HTTP."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any
 
 from tests.faults.chaos import DAY, Episode
 from tests.faults.overhttp import OverHttp
 from vmrunner.model import Kind
 from vmrunner.providers.fake import Call
-from vmrunner.testing.localcloud import (
-    AFTER_ALL,
-    DENIED,
-    GARBAGE,
-    INTERNAL,
-    LOST_ANSWER,
-    LOST_REQUEST,
-    NO_CAPACITY,
-    THROTTLED,
-    UNAVAILABLE,
-    Trouble,
-)
-
-ANY: Final = (LOST_REQUEST, LOST_ANSWER, INTERNAL, AFTER_ALL, UNAVAILABLE, THROTTLED, GARBAGE)
-MORE: Final = {
-    "create": (NO_CAPACITY, Trouble("VcpuLimitExceeded", 400, "more than your limit")),
-    "arm": (DENIED,),
-}
 
 
 class HttpEpisode(Episode):
     """Of what the cloud in memory can do, all that this one can."""
 
     strikes = ("die", "preempt", "power off", "hang", "protect")
-    plants = (Kind.INSTANCE, Kind.DISK)
     span = 600.0
 
-    def __init__(self, template: Path, root: Path, seed: str, builds: int) -> None:
-        super().__init__(template, root, seed, builds, cloud=OverHttp)
+    def __init__(
+        self, template: Path, root: Path, seed: str, builds: int, side: type[OverHttp]
+    ) -> None:
+        # A schedule is in a group of its owner's, and by its name alone another's or ours.
+        self.plants = [kind for kind in side.plantable if kind is not Kind.SCHEDULE]
+        self._ills = tuple(ill for ills in side.troubles.values() for ill in ills)
+        self._more = side.more
+        super().__init__(template, root, seed, builds, cloud=side)
 
     def _nature(self) -> None:
         cloud, draw = self.world.cloud, self.random
@@ -48,9 +35,9 @@ class HttpEpisode(Episode):
         local.skew = draw.choice((0.0, 3.0, -3.0, DAY, -DAY))
         cloud.disks_stay = draw.random() < 0.5
 
-    def _judge(self, call: Call) -> Trouble | None:
+    def _judge(self, call: Call) -> Any:
         often = self._faulty**2 if call.method == "sweep" else self._faulty
         if self.random.random() >= often:
             return None
         self.happened["failed calls"] += 1
-        return self.random.choice(ANY + MORE.get(call.method, ()))
+        return self.random.choice(self._ills + self._more.get(call.method, ()))

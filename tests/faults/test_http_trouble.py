@@ -1,45 +1,43 @@
-"""What goes wrong at EC2 for longer than one request, in whole lives over HTTP: a right that is
-missing, pools that are empty, newborns that nobody sees, listings that break off."""
+"""What goes wrong in a cloud for longer than one request, in whole lives over HTTP: a right that is
+missing, pools that are empty, newborns that nobody sees, listings that break off. What only
+Compute Engine can do is in `test_http_gce`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.faults.flows import FLOWS, begin
-from tests.faults.overhttp import THEIRS
+from tests.faults.overec2 import OverEc2
+from tests.faults.overgce import OverGce
+from tests.faults.overhttp import OverHttp
 from tests.faults.places import crashed, nothing_of_ours, over, places, telling
 from tests.faults.world import LIMITS, World
 from vmrunner.model import BuildState, InstanceState, Kind, Market, Reason, Result
 from vmrunner.providers.fake import Call
-from vmrunner.testing.localcloud import INTERNAL, Trouble
 
 Make = Callable[..., World]
+BIRTHS = ("RunInstances", "instances.insert")
 FLOW = {flow.name: flow for flow in FLOWS}
-LISTINGS = (
-    "DescribeInstances",
-    "DescribeVolumes",
-    "DescribeAddresses",
-    "DescribeNetworkInterfaces",
-    "DescribeSnapshots",
-    "DescribeSpotInstanceRequests",
-    "ListSchedules",
-)
 #: What stays where a kind cannot be listed: a disk waits until its VM is seen to be dead.
 UNSEEN = {
     "DescribeInstances": {Kind.DISK, Kind.SCHEDULE},
     "DescribeVolumes": {Kind.DISK},
     "ListSchedules": {Kind.SCHEDULE},
+    "instances.aggregatedList": {Kind.DISK, Kind.ADDRESS},
+    "disks.aggregatedList": {Kind.DISK},
+    "addresses.aggregatedList": {Kind.ADDRESS},
+    "snapshots.list": {Kind.SNAPSHOT},
 }
 
 
-def denying(*actions: str) -> Callable[[Call], Trouble | None]:
-    def judge(call: Call) -> Trouble | None:
-        return denied if call.provider in actions else None
+def denying(world: World, *actions: str) -> None:
+    def judge(call: Call) -> Any:
+        return world.cloud.denied if call.provider in actions else None
 
-    denied = Trouble("UnauthorizedOperation", 403, "You are not authorized")
-    return judge
+    world.judge = judge
 
 
 @pytest.fixture
@@ -47,16 +45,23 @@ def http(make_http: Make) -> World:
     return make_http()
 
 
+@pytest.fixture
+def aws(make_ec2: Make) -> World:
+    return make_ec2()
+
+
 # --- rights --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("listing", LISTINGS)
-def test_a_kind_that_may_not_be_listed_saves_no_other(make_http: Make, listing: str) -> None:
+@pytest.mark.parametrize(
+    ("side", "listing"), [(side, name) for side in (OverEc2, OverGce) for name in side.listings]
+)
+def test_a_kind_that_may_not_be_listed_saves_no_other(http: World, listing: str) -> None:
     """All that a reaper may find, and one kind that it may not see: VMs end all the same, by their
     rows where they are that kind, and the rest once the right is there."""
-    world = make_http()
+    world = http
     begin(world, FLOW["reap"])
-    world.judge = denying(listing)
+    denying(world, listing)
     world.run(3 * world.sweep_seconds + LIMITS.newborn)
     left = {thing.ref.kind for thing in world.standing() if thing.born_of_us}
     assert left <= UNSEEN.get(listing, set())
@@ -65,46 +70,46 @@ def test_a_kind_that_may_not_be_listed_saves_no_other(make_http: Make, listing: 
 
 
 @pytest.mark.parametrize("heal", [True, False], ids=["mended", "never"])
-def test_what_may_not_be_armed_is_told_and_ends_no_build(http: World, heal: bool) -> None:
-    http.build_seconds = 20
-    build = http.submit()
-    http.judge = denying("CreateSchedule")
-    http.node()
+def test_what_may_not_be_armed_is_told_and_ends_no_build(aws: World, heal: bool) -> None:
+    aws.build_seconds = 20
+    build = aws.submit()
+    denying(aws, "CreateSchedule")
+    aws.node()
     if heal:
-        http.when(lambda: bool(http.started), lambda: setattr(http, "judge", None))
-    http.settle()
-    assert http.truth.builds.get(build.id).result is Result.SUCCESS
-    told = [e for e in http.truth.events.list(build.id) if e.kind == "trouble"]
+        aws.when(lambda: bool(aws.started), lambda: setattr(aws, "judge", None))
+    aws.settle()
+    assert aws.truth.builds.get(build.id).result is Result.SUCCESS
+    told = [e for e in aws.truth.events.list(build.id) if e.kind == "trouble"]
     assert len(told) == 1
-    fired = [m for m in http.cloud.machines.values() if m.ref.kind is Kind.SCHEDULE]
+    fired = [m for m in aws.cloud.machines.values() if m.ref.kind is Kind.SCHEDULE]
     assert len([m for m in fired if m.born_of_us]) == heal
-    nothing_of_ours(http)
+    nothing_of_ours(aws)
 
 
-def test_where_metadata_may_not_be_switched_off_no_step_runs(http: World) -> None:
-    build = http.submit()
-    http.judge = denying("ModifyInstanceMetadataOptions")
-    http.node()
-    http.settle()
-    done = http.truth.builds.get(build.id)
+def test_where_metadata_may_not_be_switched_off_no_step_runs(aws: World) -> None:
+    build = aws.submit()
+    denying(aws, "ModifyInstanceMetadataOptions")
+    aws.node()
+    aws.settle()
+    done = aws.truth.builds.get(build.id)
     assert (done.result, done.reason) == (Result.ERROR, Reason.CREDENTIALS)
-    assert not http.started
-    nothing_of_ours(http)
+    assert not aws.started
+    nothing_of_ours(aws)
 
 
-def test_who_may_not_terminate_launches_nothing(http: World) -> None:
-    http.cloud.local.faults.deny("TerminateInstances")  # the simulation of rights says so
-    build = http.submit()
-    http.node()
-    http.run(60)
-    assert http.truth.builds.get(build.id).reason is Reason.CREDENTIALS
-    assert not list(http.ours())
+def test_who_may_not_terminate_launches_nothing(aws: World) -> None:
+    aws.cloud.local.faults.deny("TerminateInstances")  # the simulation of rights says so
+    build = aws.submit()
+    aws.node()
+    aws.run(60)
+    assert aws.truth.builds.get(build.id).reason is Reason.CREDENTIALS
+    assert not list(aws.ours())
 
 
 def test_a_right_to_terminate_that_is_lost_and_given_back(http: World) -> None:
     """The deletes are asked for again until they are let through; the survivor is known."""
     build = http.submit()
-    http.judge = denying("TerminateInstances")
+    denying(http, http.cloud.ending)
     http.node()
     http.run(60)
     assert http.truth.builds.get(build.id).result is Result.SUCCESS
@@ -118,28 +123,25 @@ def test_a_right_to_terminate_that_is_lost_and_given_back(http: World) -> None:
 # --- births --------------------------------------------------------------------------------------
 
 
-def test_dry_pools_lead_to_the_next_and_nothing_is_born_twice(http: World) -> None:
+def test_dry_pools_lead_to_the_next_and_nothing_is_born_twice(aws: World) -> None:
     """Spot, another subnet, another type: each a row of its own, until one gives."""
-    site = http.cloud.amazon.site
+    site = aws.cloud.amazon.site
     pools = [(t, s) for t in ("m7i.large", "c7i.large") for s in site.subnets[:2]]
-    http.cloud.local.dry |= {(*pool, "spot") for pool in pools} | {(*pools[0], "on-demand")}
-    build = http.submit(spot=True)
-    http.node()
-    http.settle()
-    assert http.truth.builds.get(build.id).result is Result.SUCCESS
-    rows = http.truth.instances.list(build=build.id)
+    aws.cloud.local.dry |= {(*pool, "spot") for pool in pools} | {(*pools[0], "on-demand")}
+    build = aws.submit(spot=True)
+    aws.node()
+    aws.settle()
+    assert aws.truth.builds.get(build.id).result is Result.SUCCESS
+    rows = aws.truth.instances.list(build=build.id)
     assert len(rows) == 6
-    (machine,) = http.ours()
+    (machine,) = aws.ours()
     (row,) = [row for row in rows if row.ref is not None]
     assert (row.ref, row.offer.market) == (machine.ref, Market.ON_DEMAND)
-    nothing_of_ours(http)
+    nothing_of_ours(aws)
 
 
 def test_where_all_pools_are_dry_the_build_says_so(http: World) -> None:
-    site = http.cloud.amazon.site
-    http.cloud.local.dry |= {
-        (t, s, "on-demand") for t in ("m7i.large", "c7i.large") for s in site.subnets
-    }
+    http.cloud.dry_up()
     build, later = http.submit(), http.submit(queue_timeout=400)
     http.node()
     http.run(100)
@@ -155,16 +157,17 @@ def test_where_all_pools_are_dry_the_build_says_so(http: World) -> None:
 def test_an_order_sent_again_under_another_configuration_is_the_same_vm(
     make_http: Make, lag: float
 ) -> None:
-    """Its owner was killed before the answer; whoever goes on would tag it otherwise: EC2 says
-    IdempotentParameterMismatch, and the VM is found by its name."""
+    """Its owner was killed before the answer; whoever goes on would tag it otherwise. EC2 says
+    IdempotentParameterMismatch, and the VM is found by its name; Compute Engine knows the request
+    by its id."""
     world = make_http()
     world.cloud.local.visibility_lag = lag
     build = FLOW["take_over_asked"].arrange(world)
-    world.cloud.options = {"tags": {"team": "core"}}
+    world.cloud.options = dict(world.cloud.retagged)
     world.node()
     world.settle()
-    sent = [r.key for r in world.cloud.local.requests if r.action == "RunInstances"]
-    assert len([key for key in sent if key != THEIRS]) >= 2
+    sent = [r for r in world.cloud.local.requests if r.action in BIRTHS]
+    assert len([r for r in sent if r.key != world.cloud.theirs]) >= 2
     assert world.truth.builds.get(build.id).result is Result.SUCCESS
     assert len(list(world.ours())) == 1
     nothing_of_ours(world)
@@ -172,8 +175,8 @@ def test_an_order_sent_again_under_another_configuration_is_the_same_vm(
 
 @pytest.mark.parametrize("name", ["cancel_early", "take_over_asked"])
 def test_a_newborn_that_is_not_found_is_not_taken_for_dead(make_http: Make, name: str) -> None:
-    """InvalidInstanceID.NotFound for the first ten seconds, and a crash at each effect of the
-    cloud."""
+    """Not visible (InvalidInstanceID.NotFound) for the first ten seconds, and a crash at each
+    effect of the cloud."""
 
     def make() -> World:
         world = make_http()
@@ -191,33 +194,36 @@ def test_a_newborn_that_is_not_found_is_not_taken_for_dead(make_http: Make, name
 # --- listings ------------------------------------------------------------------------------------
 
 
-def failing_page(number: int) -> Callable[[Call], Trouble | None]:
+def failing_page(world: World, number: int) -> None:
     """Each time somebody lists instances, its pages from this one on fail."""
     page = 0
 
-    def judge(call: Call) -> Trouble | None:
+    def judge(call: Call) -> Any:
         nonlocal page
-        if (call.method, call.provider) != ("sweep", "DescribeInstances"):
+        if (call.method, call.provider) != ("sweep", world.cloud.listings[0]):
             return None
         page = page + 1 if call.about else 1
-        return INTERNAL if page >= number else None
+        return world.cloud.troubles["5xx"][0] if page >= number else None
 
-    return judge
+    world.judge = judge
 
 
-def test_a_sweep_that_breaks_off_half_way_proves_no_absence(
-    make_http: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def short_pages(side: type[OverHttp], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"vmrunner.providers.{side.driver}.sweep.PAGE", 5)
+
+
+@pytest.mark.usefixtures("short_pages")
+def test_a_sweep_that_breaks_off_half_way_proves_no_absence(http: World) -> None:
     """A running VM is on a page that cannot be read, and nobody looks at it but the reaper."""
-    monkeypatch.setattr("vmrunner.providers.ec2.sweep.PAGE", 5)
-    world = make_http()
+    world = http
     for _ in range(5):
         world.cloud.plant(world.cloud.scope, {})
     world.build_seconds = 1e9
     build = world.submit(ttl=500, timeout=400)
     first = world.node(reaps=False)
     world.run(60, until=lambda: bool(world.started))
-    world.judge = failing_page(2)
+    failing_page(world, 2)
     reaper = world.node(drives=False)
     first.asleep = True
     world.run(200, step=5.0)
@@ -233,12 +239,10 @@ def test_a_sweep_that_breaks_off_half_way_proves_no_absence(
     nothing_of_ours(world)
 
 
-def test_what_a_broken_sweep_did_show_counts(
-    make_http: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("short_pages")
+def test_what_a_broken_sweep_did_show_counts(http: World) -> None:
     """A VM without a row, past its deadline, on the page before the one that fails."""
-    monkeypatch.setattr("vmrunner.providers.ec2.sweep.PAGE", 5)
-    world = make_http()
+    world = http
     tags = {
         "vmrunner:installation": world.truth.installation,
         "vmrunner:role": "build",
@@ -248,7 +252,7 @@ def test_what_a_broken_sweep_did_show_counts(
     ghost = world.cloud.plant(world.cloud.scope, tags)
     for _ in range(6):
         world.cloud.plant(world.cloud.scope, {})
-    world.judge = failing_page(2)
+    failing_page(world, 2)
     world.node(drives=False)
     world.run(3)
     assert not ghost.alive

@@ -1,7 +1,7 @@
 """A world in which vmrunner can be killed at any effect and its promises are checked all the time.
 
 Real parts: the ledger on SQLite, the engine, the reaper. Played: the cloud (`clouds`: the one in
-memory, or EC2 with its real driver), the guest, the session, processes and time (`node`).
+memory, or one with its real driver over HTTP), the guest, the session, processes and time (`node`).
 """
 
 from __future__ import annotations

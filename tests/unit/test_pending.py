@@ -22,16 +22,24 @@ def test_what_a_sweep_learns_while_a_pass_takes_in_its_answers_is_kept() -> None
     pending.learn(Plan(kills=(late("i-1"),)), LISTING)
     sweep = threading.Thread(target=pending.learn, args=(Plan(kills=(late("i-2"),)), LISTING))
 
-    class Slow(dict[str, str]):
-        def get(self, key: str, default: Any = None) -> Any:
+    class Slow(dict[Ref | str, str]):
+        def get(self, key: Ref | str, default: Any = None) -> Any:
             if sweep.ident is None:
                 sweep.start()
                 sweep.join(0.3)
             return super().get(key, default)
 
-    pending.answered(Slow({"i-1": Fate.ACCEPTED.value}))
+    pending.answered(Slow({late("i-1").ref: Fate.ACCEPTED.value}))
     sweep.join()
     assert [kill.ref.id for kill in pending.due(NOW)] == ["i-2"]
+
+
+def test_what_is_told_of_a_disk_is_not_told_of_the_vm_that_has_its_name() -> None:
+    """On Compute Engine a VM's first disk is called as the VM is."""
+    pending = Pending()
+    pending.learn(Plan(kills=(late("vm-1"),)), LISTING)
+    pending.answered({Ref(SCOPE, Kind.DISK, "vm-1"): Fate.MISSING.value})
+    assert [kill.ref.kind for kill in pending.due(NOW)] == [Kind.INSTANCE]
 
 
 def test_what_a_sweep_could_not_read_stays_as_it_was_known() -> None:

@@ -7,12 +7,12 @@ request id, comes to the same operation.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from vmrunner.errors import NoCapacity, ProviderError, QuotaExceeded, Uncertain
 from vmrunner.model import Kind, Offer, Order, Ref
+from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.common.pools import DryPools, Pool
 from vmrunner.providers.gce import codes, launch
@@ -32,12 +32,19 @@ class Births:
     """Launches in one project."""
 
     def __init__(
-        self, options: Options, calls: Calls, dry: DryPools, now: Callable[[], float]
+        self,
+        options: Options,
+        calls: Calls,
+        dry: DryPools,
+        now: Callable[[], float],
+        elapsed: Callable[[], float] = boottime,
     ) -> None:
+        """`now` is the cloud's time, `elapsed` seconds that only pass."""
         self._options = options
         self._calls = calls
         self._dry = dry
         self._now = now
+        self._elapsed = elapsed
 
     def create(self, order: Order) -> Ref:
         """Raises `CallFailed`, `BadOrder` or `Uncertain`."""
@@ -78,9 +85,9 @@ class Births:
 
     def _ended(self, operation: Any, offer: Offer) -> CallFailed | None:
         """Wait until it is done, and tell how it ended. Raises `Uncertain` when it goes on."""
-        until = time.monotonic() + UNDER_WAY
+        until = self._elapsed() + UNDER_WAY
         while operation.status.name != "DONE":
-            if time.monotonic() >= until:
+            if self._elapsed() >= until:
                 raise Uncertain(f"{operation.name}: still {operation.status.name}")
             try:
                 operation = self._calls(

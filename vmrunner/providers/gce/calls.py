@@ -65,7 +65,7 @@ LIST: Final = Api(
     "list",
     "list",
     fields="nextPageToken,items(name,status,statusMessage,creationTimestamp,"
-    "networkInterfaces(networkIP,accessConfigs(natIP)))",
+    "networkInterfaces(networkIP,accessConfigs(natIP)),scheduling(provisioningModel))",
 )
 DELETE: Final = Api("Instances", "delete_unary", "write")
 UNPROTECT: Final = Api("Instances", "set_deletion_protection_unary", "write")

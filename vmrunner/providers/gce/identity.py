@@ -7,6 +7,7 @@ what can change is whether we are let in.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Final
 
 from vmrunner.providers.common.clock import boottime
@@ -20,8 +21,9 @@ COOL: Final = 15.0
 class Identity:
     """The project, in Google's eyes."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, elapsed: Callable[[], float] = boottime) -> None:
         self._calls = calls
+        self._elapsed = elapsed
         self._lock = threading.Lock()
         self._project: str | None = None
         self._failed_at: float | None = None
@@ -35,12 +37,12 @@ class Identity:
 
     def quietly(self) -> str | None:
         """The same; None when it cannot be told, which is not tried at every question."""
-        if self._failed_at is not None and boottime() - self._failed_at < COOL:
+        if self._failed_at is not None and self._elapsed() - self._failed_at < COOL:
             return None
         try:
             project = self.project()
         except CallFailed:
-            self._failed_at = boottime()
+            self._failed_at = self._elapsed()
             return None
         self._failed_at = None
         return project

@@ -2,13 +2,15 @@
 
 What was deleted is not shown as dead: it is not shown at all, and neither is a newborn that is not
 visible yet. So of a VM that is known to have been there, and is not any more, the zone's operations
-are asked: one that is done, without an error, and was its end, is a death that is seen.
+are asked: one that is done, without an error, and was its end, is a death that is seen. They tell
+as well that a spot VM which stops is being taken back.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from vmrunner.model import Key, Kind, Power, Ref, Scope, Seen
@@ -23,6 +25,7 @@ PAGE: Final = 500  # items, the most that Compute Engine gives
 #: Operations that are a VM's end, whoever asked for it.
 _ENDS: Final = re.compile(r"delete|compute\.instances\.(preempted|.*[dD]elete.*)")
 _PREEMPTED: Final = "compute.instances.preempted"
+SPOT: Final = "SPOT"
 
 
 def look(calls: Calls, keys: Sequence[Key], installation: str, *, public: bool) -> dict[Key, Seen]:
@@ -30,13 +33,22 @@ def look(calls: Calls, keys: Sequence[Key], installation: str, *, public: bool) 
     found: dict[Key, Seen] = {}
     for scope in dict.fromkeys(key.scope for key in keys):
         here = {key.instance: key for key in keys if key.scope == scope}
+        stopping: dict[str, Key] = {}
         mine = f"labels.{label('installation')}={installation}"
         for item in listed(calls, LIST, zone=scope.place, filter=mine):
             key = here.pop(item.name, None)
             if key is not None:
                 found[key] = seen(scope, item, public=public)
+                if (
+                    found[key].power is Power.STOPPING
+                    and item.scheduling.provisioning_model == SPOT
+                ):
+                    stopping[item.name] = key
         lost = {name: key for name, key in here.items() if key.ref is not None}
-        ended = _ended(calls, lost) if lost else {}
+        ended = _ended(calls, scope, {*lost, *stopping}) if lost or stopping else {}
+        for name, key in stopping.items():
+            if name in ended:
+                found[key] = replace(found[key], preempted=ended[name].preempted)
         for name, key in lost.items():
             sight = ended.get(name) or _unlabelled(calls, scope, name, public=public)
             if sight is not None:
@@ -66,13 +78,12 @@ def listed(calls: Calls, api: Any, **params: Any) -> Iterator[Any]:
         asked["page_token"] = page.next_page_token
 
 
-def _ended(calls: Calls, lost: dict[str, Key]) -> dict[str, Seen]:
+def _ended(calls: Calls, scope: Scope, names: set[str]) -> dict[str, Seen]:
     """Those of them whose end is on record."""
-    scope = next(iter(lost.values())).scope
     ended: dict[str, Seen] = {}
     for operation in listed(calls, OPERATIONS, zone=scope.place, filter='status = "DONE"'):
         name = last(operation.target_link)
-        if name not in lost or "/instances/" not in operation.target_link:
+        if name not in names or "/instances/" not in operation.target_link:
             continue
         preempted = operation.operation_type == _PREEMPTED
         if not _ENDS.fullmatch(operation.operation_type) or list(operation.error.errors):

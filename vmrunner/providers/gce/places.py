@@ -4,11 +4,12 @@ anything is launched, and remembered."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from vmrunner.errors import BadOrder
+from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.common.memory import Memory
 from vmrunner.providers.gce import codes
@@ -49,10 +50,12 @@ class MachineType:
 class Places:
     """Looks things up. Raises `CallFailed` or `BadOrder`."""
 
-    def __init__(self, options: Options, calls: Calls) -> None:
+    def __init__(
+        self, options: Options, calls: Calls, elapsed: Callable[[], float] = boottime
+    ) -> None:
         self._options = options
         self._calls = calls
-        self._memory = Memory()
+        self._memory = Memory(elapsed)
 
     def image(self, wanted: str | None = None) -> Image:
         """The image of this link or name, or the newest of a family; None: the configured one."""

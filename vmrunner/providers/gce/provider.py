@@ -3,7 +3,7 @@ it ever used."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from vmrunner.errors import BadOrder, ConfigError
@@ -24,7 +24,7 @@ from vmrunner.model import (
     Traits,
 )
 from vmrunner.providers.common.buckets import Buckets
-from vmrunner.providers.common.clock import CloudClock
+from vmrunner.providers.common.clock import CloudClock, boottime
 from vmrunner.providers.common.failure import edge
 from vmrunner.providers.common.pools import DryPools, markets, walk
 from vmrunner.providers.gce import doctor, guard, sweep
@@ -47,16 +47,23 @@ CREATES: Final = 64
 class GceProvider:
     """Every method may be called from any thread. Nothing is asked before the first call."""
 
-    def __init__(self, options: Options, *, buckets: Buckets | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        *,
+        buckets: Buckets | None = None,
+        elapsed: Callable[[], float] = boottime,
+    ) -> None:
+        """`elapsed`, in seconds, and the clock of `buckets` are for tests with a virtual one."""
         options.check()
         self.options = options
-        self.clock = CloudClock()
+        self.clock = CloudClock(elapsed=elapsed)
         self.calls = Calls(options, self.clock, buckets=buckets)
-        self.identity = Identity(self.calls)
-        self.places = Places(options, self.calls)
-        self.rights = Rights(options.name, self.calls)
-        self._dry = DryPools()
-        self._births = Births(options, self.calls, self._dry, self.now)
+        self.identity = Identity(self.calls, elapsed)
+        self.places = Places(options, self.calls, elapsed)
+        self.rights = Rights(options.name, self.calls, elapsed)
+        self._dry = DryPools(elapsed)
+        self._births = Births(options, self.calls, self._dry, self.now, elapsed)
 
     @property
     def name(self) -> str:

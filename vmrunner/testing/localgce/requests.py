@@ -31,6 +31,7 @@ class Request:
         found = None
         if split.path.startswith(discovery.BASE):
             found = discovery.find(verb, unquote(split.path.removeprefix(discovery.BASE)))
+        said = {name.lower(): value for name, value in headers.items()}
         query = dict(parse_qsl(split.query, keep_blank_values=True))
         return cls(
             action=found.method.id if found else f"{verb} {split.path}",
@@ -38,8 +39,8 @@ class Request:
             path=found.path if found else {},
             query=query,
             body=body,
-            key=headers.get("Authorization", "").removeprefix("Bearer "),
-            fields=query.get("fields") or query.get("$fields") or _header(headers),
+            key=said.get("authorization", "").removeprefix("Bearer "),
+            fields=query.get("fields") or query.get("$fields") or said.get("x-goog-fieldmask", ""),
         )
 
     @property
@@ -55,11 +56,6 @@ class Request:
             if kind in self.path:
                 return f"{kind}s/{self.path[kind]}"
         return "global"
-
-
-def _header(headers: Mapping[str, str]) -> str:
-    lower = {name.lower(): value for name, value in headers.items()}
-    return lower.get("x-goog-fieldmask", "")
 
 
 def check(request: Request, method: Method) -> None:

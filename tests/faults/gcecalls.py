@@ -1,0 +1,104 @@
+"""Requests to Compute Engine as calls through the port, and what goes wrong with those as what goes
+wrong with these."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final
+
+from vmrunner.model import Kind, Ref, Scope
+from vmrunner.providers.fake import Call, Fault
+from vmrunner.testing.localgce import (
+    AFTER_ALL,
+    BAD_GATEWAY,
+    FORBIDDEN,
+    GARBAGE,
+    INTERNAL,
+    LOST_ANSWER,
+    LOST_REQUEST,
+    QUOTA,
+    QUOTA_LATER,
+    STOCKOUT,
+    THROTTLED,
+    UNAVAILABLE,
+    Request,
+)
+
+LISTINGS: Final = (
+    "instances.aggregatedList",
+    "disks.aggregatedList",
+    "addresses.aggregatedList",
+    "snapshots.list",
+)
+#: What a request is through the port. Others go by their own names.
+METHODS: Final = MappingProxyType(
+    {
+        "instances.insert": "create",
+        "instances.list": "look",
+        **dict.fromkeys(LISTINGS, "sweep"),
+    }
+)
+#: What ends something: its kind, and the parameter that says which.
+DELETES: Final = MappingProxyType(
+    {
+        "instances.delete": (Kind.INSTANCE, "instance"),
+        "disks.delete": (Kind.DISK, "disk"),
+        "addresses.delete": (Kind.ADDRESS, "address"),
+        "globalAddresses.delete": (Kind.ADDRESS, "address"),
+        "snapshots.delete": (Kind.SNAPSHOT, "snapshot"),
+    }
+)
+FATES: Final = MappingProxyType(
+    {
+        Fault.OK: None,
+        Fault.LOST_REQUEST: LOST_REQUEST,
+        Fault.LOST_RESPONSE: LOST_ANSWER,
+        Fault.SERVER_ERROR: INTERNAL,
+        Fault.THROTTLE: THROTTLED,
+        Fault.NO_CAPACITY: STOCKOUT,
+        Fault.QUOTA: QUOTA,
+        Fault.CREDENTIALS: FORBIDDEN,
+        Fault.PARTIAL_PAGE: INTERNAL,
+    }
+)
+TROUBLES: Final = MappingProxyType(
+    {
+        "unheard": (LOST_REQUEST,),
+        "heard": (LOST_ANSWER, AFTER_ALL, GARBAGE._replace(happens=True)),
+        "5xx": (INTERNAL, UNAVAILABLE, BAD_GATEWAY),
+        "throttled": (THROTTLED,),
+        "garbage": (GARBAGE,),
+    }
+)
+MORE: Final = MappingProxyType(
+    {
+        "create": (STOCKOUT, STOCKOUT._replace(remains=True), QUOTA, QUOTA_LATER),
+    }
+)
+_QUESTIONS: Final = ("get", "getFromFamily", "list", "aggregatedList", "wait", "testIamPermissions")
+
+
+def asks(action: str) -> bool:
+    return action.rpartition(".")[2] in _QUESTIONS
+
+
+def call_of(request: Request, home: Scope) -> Call:
+    """As `OverHttp.call_of`. `home`: where what has no zone is told of."""
+    action = request.action
+    scope = home._replace(place=request.path.get("zone", home.place))
+    method, about = METHODS.get(action, action), None
+    if action == "instances.insert":
+        about = request.resource["name"]
+    elif action in DELETES:
+        kind, parameter = DELETES[action]
+        method, about = "delete", (Ref(scope, kind, name_of(kind, request, parameter)),)
+    elif method == "sweep":
+        about = request.query.get("pageToken")
+    return Call(method, action, scope, about)
+
+
+def name_of(kind: Kind, request: Request, parameter: str) -> str:
+    name = request.path[parameter]
+    if kind is Kind.ADDRESS:
+        return f"{request.scope}/addresses/{name}"
+    return f"global/snapshots/{name}" if kind is Kind.SNAPSHOT else name

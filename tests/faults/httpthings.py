@@ -1,0 +1,54 @@
+"""What exists in a cloud behind HTTP, in a fault world's words (`clouds.Thing`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from vmrunner.model import TAG, Power, Ref
+
+
+class Wish(NamedTuple):
+    """What was asked for, by the tags of the request."""
+
+    instance: str
+    build: str
+    deadline: float
+
+    @classmethod
+    def of(cls, tags: Mapping[str, str]) -> Wish:
+        deadline = float(tags[f"{TAG}expires-at"])
+        return cls(tags[f"{TAG}instance"], tags[f"{TAG}build"], deadline)
+
+
+@dataclass(eq=False, kw_only=True)
+class Thing:
+    """What is no VM. `local`: the endpoint's own view of it, where it has one."""
+
+    ref: Ref
+    tags: Mapping[str, str]
+    created_at: float
+    born_of_us: bool
+    there: Callable[[], bool] = field(default=lambda: True)
+    local: Any = None
+    order: Wish | None = None
+    hung: bool = False  # the guest is dead, the machine bills
+    stopped = preempted = sealed = False
+    reverted_at = None
+
+    @property
+    def power(self) -> Power:
+        return Power.RUNNING if self.there() else Power.DEAD
+
+    @property
+    def alive(self) -> bool:
+        return self.there()
+
+
+class Vm(Thing):
+    """A VM, `local` being the endpoint's own machine. Each cloud has its own words for the rest."""
+
+    @property
+    def alive(self) -> bool:
+        return bool(self.local.alive)

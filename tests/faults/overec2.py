@@ -1,0 +1,230 @@
+"""EC2 as the cloud of a fault world."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+from unittest import mock
+
+import boto3
+
+from tests.amazon import REGION, Amazon, credentials
+from tests.faults import ec2calls
+from tests.faults.httpthings import Thing, Vm, Wish
+from tests.faults.overhttp import OverHttp
+from vmrunner.model import TAG, Kind, Power, Ref, Role, Scope
+from vmrunner.providers.ec2.kinds import POWER
+from vmrunner.providers.ec2.options import GROUP
+from vmrunner.providers.ec2.provider import KIND, Ec2Provider
+from vmrunner.providers.fake import Call, Clock
+from vmrunner.testing.localcloud import LocalCloud, Machine, Request
+
+THEIRS: Final = "AKIATHEIRSTHEIRS0000"
+
+
+@functools.cache
+def _sdk() -> boto3.Session:
+    """One for all worlds: each reads the whole of EC2's model anew."""
+    session = boto3.Session()
+    session.get_credentials()
+    return session
+
+
+class Sdk:
+    """One for a world: making clients takes longer than most of what they are asked."""
+
+    def __init__(self) -> None:
+        self.get_credentials = _sdk().get_credentials
+        self._clients: dict[str, Any] = {}
+
+    def client(self, service: str, **options: Any) -> Any:
+        if service not in self._clients:
+            self._clients[service] = _sdk().client(service, **options)
+        return self._clients[service]
+
+
+class Ec2Vm(Vm):
+    """A VM, in EC2's words."""
+
+    @property
+    def power(self) -> Power:
+        return POWER[self.local.state]
+
+    @property
+    def stopped(self) -> bool:
+        return self.local.state == "stopped" or self._ended_by("Client.InstanceInitiated")
+
+    @property
+    def preempted(self) -> bool:
+        return self._ended_by("Server.SpotInstance")
+
+    @property
+    def protected(self) -> bool:
+        return bool(self.local.protected)
+
+    @protected.setter
+    def protected(self, value: bool) -> None:
+        self.local.protected = value
+
+    @property
+    def sealed(self) -> bool:
+        return not self.local.metadata
+
+    def _ended_by(self, reason: str) -> bool:
+        told = self.local.moto.state_reason
+        return told is not None and str(told.message).startswith(reason)
+
+
+class OverEc2(OverHttp):
+    """An AWS account of its own."""
+
+    name = "aws"
+    driver = "ec2"
+    seals = True
+    theirs = THEIRS
+    plantable = (Kind.INSTANCE, Kind.DISK, Kind.SCHEDULE)
+    listings = ec2calls.LISTINGS
+    ending = "TerminateInstances"
+    fates = ec2calls.FATES
+    troubles = ec2calls.TROUBLES
+    more = ec2calls.MORE
+    denied = ec2calls.UNAUTHORIZED
+    retagged = {"tags": {"team": "core"}}  # noqa: RUF012 - nobody changes it
+    asks = staticmethod(ec2calls.asks)
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(LocalCloud(clock=clock))
+        self._within.enter_context(credentials())
+        self._within.enter_context(mock.patch("boto3.Session", return_value=Sdk()))
+        self._within.enter_context(self.local)
+        self.amazon = Amazon(self.local, clock)
+        self.scope = Scope(KIND, self.local.account, REGION)
+
+    def provider(self, installation: str) -> Ec2Provider:
+        return self.amazon.provider(
+            name=self.name,
+            installation=installation,
+            scheduler_role=f"arn:aws:iam::{self.local.account}:role/vmrunner-scheduler",
+            **self.options,
+        )
+
+    def call_of(self, request: Request) -> Call:
+        return ec2calls.call_of(request, self.scope)
+
+    def dry_up(self) -> None:
+        for subnet in self.amazon.site.subnets:
+            self.local.dry |= {(t, subnet, "on-demand") for t in ("m7i.large", "c7i.large")}
+
+    # --- what exists ---
+
+    def _take_in(self) -> None:
+        from moto.scheduler.models import scheduler_backends
+
+        backend = self.local.backend(REGION)
+        for machine in self.local.machines:
+            if Ref(self.scope, Kind.INSTANCE, machine.id) not in self._all:
+                self._add_vm(machine)
+        for name in list(backend.volumes):
+            self._child(Kind.DISK, name, backend.volumes)
+        for name in list(backend.enis):
+            self._child(Kind.INTERFACE, name, backend.enis)
+        spots = backend.spot_instance_requests
+        for name in list(spots):
+            ref = Ref(self.scope, Kind.SPOT_REQUEST, name)
+            if ref not in self._all:
+                tags = backend.tags.get(name, {})
+                self._add(ref, tags, functools.partial(_wanted, spots, name))
+        schedules = scheduler_backends[self.local.account][REGION].schedule_groups
+        for group in list(schedules.values()):
+            for name, one in list(group.schedules.items()):
+                ref = Ref(self.scope, Kind.SCHEDULE, f"{group.name}/{name}")
+                if ref not in self._all:
+                    there = functools.partial(lambda g, n, o: g.schedules.get(n) is o, group)
+                    of = group.name.removeprefix(GROUP) if group.name != "default" else ""
+                    tags = {f"{TAG}installation": of, f"{TAG}role": Role.BUILD.value}
+                    self._add(ref, tags, functools.partial(there, name, one))
+
+    def _child(self, kind: Kind, name: str, shelf: Mapping[str, Any]) -> None:
+        ref = Ref(self.scope, kind, name)
+        if ref not in self._all:
+            tags = self.local.backend(REGION).tags.get(name, {})
+            self._add(ref, tags, lambda: name in shelf)
+
+    def _add_vm(self, machine: Machine) -> None:
+        tags = machine.tags
+        if not self._planting:
+            for disk in machine.moto.block_device_mapping.values():
+                disk.delete_on_termination = not self.disks_stay
+        ref = Ref(self.scope, Kind.INSTANCE, machine.id)
+        self._all[ref] = Ec2Vm(
+            ref=ref,
+            tags=tags,
+            created_at=machine.moto.launch_time.replace(tzinfo=UTC).timestamp(),
+            born_of_us=not self._planting,
+            order=None if self._planting else Wish.of(tags),
+            local=machine,
+        )
+
+    # --- what others make ---
+
+    def _make(self, kind: Kind, scope: Scope, tags: Mapping[str, str]) -> None:
+        del scope  # there is one
+        {Kind.INSTANCE: self._launch, Kind.DISK: self._disk, Kind.SCHEDULE: self._schedule}[kind](
+            tags
+        )
+
+    def _born_at(self, planted: Thing, then: float) -> None:
+        if planted.ref.kind is Kind.INSTANCE:
+            planted.local.moto.launch_time = datetime.fromtimestamp(then, UTC).replace(tzinfo=None)
+
+    def _launch(self, tags: Mapping[str, str]) -> None:
+        site, said = self.amazon.site, _written(tags)
+        kinds = ("instance", "volume", "network-interface") if tags else ()
+        self._theirs("ec2").run_instances(
+            ImageId=site.image,
+            InstanceType="m7i.large",
+            SubnetId=site.subnets[0],
+            MinCount=1,
+            MaxCount=1,
+            TagSpecifications=[{"ResourceType": kind, "Tags": said} for kind in kinds],
+        )
+
+    def _disk(self, tags: Mapping[str, str]) -> None:
+        said = [{"ResourceType": "volume", "Tags": _written(tags)}] if tags else []
+        self._theirs("ec2").create_volume(
+            AvailabilityZone=f"{REGION}a", Size=1, TagSpecifications=said
+        )
+
+    def _schedule(self, tags: Mapping[str, str]) -> None:
+        """In the group of whoever the tags say, or in none."""
+        client, group = self._theirs("scheduler"), "default"
+        if f"{TAG}installation" in tags:
+            group = GROUP + tags[f"{TAG}installation"]
+            client.create_schedule_group(Name=group)
+        client.create_schedule(
+            Name=f"vm-{len(self._all)}.1",
+            GroupName=group,
+            ScheduleExpression="rate(1 hour)",
+            FlexibleTimeWindow={"Mode": "OFF"},
+            Target={"Arn": "arn:aws:lambda:::function:f", "RoleArn": "arn:aws:iam:::role/r"},
+        )
+
+    def _theirs(self, service: str) -> Any:
+        return _sdk().client(
+            service,
+            region_name=REGION,
+            endpoint_url=self.local.url,
+            aws_access_key_id=THEIRS,
+            aws_secret_access_key="theirs",
+        )
+
+
+def _wanted(requests: Mapping[str, Any], name: str) -> bool:
+    """Does this spot request stand? Cancelled, it is shown no more."""
+    return name in requests and requests[name].state in ("open", "active")
+
+
+def _written(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in tags.items()]

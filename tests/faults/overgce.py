@@ -1,0 +1,175 @@
+"""Compute Engine as the cloud of a fault world."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+from unittest import mock
+
+from google.cloud import compute_v1
+from google.oauth2.credentials import Credentials
+
+from tests.faults import gcecalls
+from tests.faults.httpthings import Thing, Vm, Wish
+from tests.faults.overhttp import OverHttp
+from tests.google import Google
+from vmrunner.model import TAG, Kind, Power, Ref, Scope
+from vmrunner.providers.fake import Call, Clock
+from vmrunner.providers.gce.kinds import POWER
+from vmrunner.providers.gce.labels import PREFIX, tags
+from vmrunner.providers.gce.provider import KIND, GceProvider
+from vmrunner.testing.localgce import LocalGce, Machine, Request, operations
+from vmrunner.testing.localgce.stamps import read, written
+
+THEIRS: Final = "theirs"
+TYPE: Final = "e2-standard-2"
+
+
+class GceVm(Vm):
+    """A VM, in Compute Engine's words."""
+
+    @property
+    def power(self) -> Power:
+        return POWER.get(self.local.state, Power.DEAD)
+
+    @property
+    def stopped(self) -> bool:
+        return bool(self.local.state == "TERMINATED")
+
+    @property
+    def preempted(self) -> bool:
+        return bool(self.local.shown.get("statusMessage") == "Instance was preempted.")
+
+    @property
+    def protected(self) -> bool:
+        return bool(self.local.shown["deletionProtection"])
+
+    @protected.setter
+    def protected(self, value: bool) -> None:
+        self.local.shown["deletionProtection"] = value
+
+
+class OverGce(OverHttp):
+    """A project of its own. A create that waits for its operation makes the clock go on; the
+    cloud's own deadline, which ends all VMs at E, is off unless a test wants it."""
+
+    name = "google"
+    driver = "gce"
+    least_life = 40.0  # what the service takes, and the seconds in which others are made
+    theirs = THEIRS
+    plantable = (Kind.INSTANCE, Kind.DISK, Kind.ADDRESS, Kind.SNAPSHOT)
+    leftovers = (Kind.DISK, Kind.ADDRESS, Kind.SNAPSHOT)
+    listings = gcecalls.LISTINGS
+    ending = "instances.delete"
+    fates = gcecalls.FATES
+    troubles = gcecalls.TROUBLES
+    more = gcecalls.MORE
+    denied = gcecalls.FORBIDDEN
+    retagged = {"labels": {"team": "core"}}  # noqa: RUF012 - nobody changes it
+    asks = staticmethod(gcecalls.asks)
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(LocalGce(clock=clock, sleep=clock.sleep))
+        self.local.operation_seconds = 1.0
+        self.local.deadline_late = 1e9
+        # Deletes go out one by one: an episode is a function of its seed.
+        self._within.enter_context(mock.patch("vmrunner.providers.gce.delete.AT_ONCE", 1))
+        self._within.enter_context(self.local)
+        self.google = Google(self.local, clock)
+        self._within.callback(self.google.close)
+        self.scope = Scope(KIND, self.google.project, self.google.zone)
+        self._others: Any = None  # their client
+        self._planted = 0
+
+    def provider(self, installation: str) -> GceProvider:
+        return self.google.provider(name=self.name, installation=installation, **self.options)
+
+    def call_of(self, request: Request) -> Call:
+        return gcecalls.call_of(request, self.scope)
+
+    def dry_up(self) -> None:
+        self.local.dry |= {(TYPE, zone, "on-demand") for zone in self.google.site.zones}
+
+    def die(self, machine: GceVm) -> None:
+        """Somebody deletes it, and it is gone at once."""
+        with self.local.lock:
+            gone = operations.begin(self.local, "delete", machine.local.scope, machine.local.shown)
+            machine.local.vanish()
+            gone.finish()
+
+    # --- what exists ---
+
+    def _take_in(self) -> None:
+        for machine in self.local.machines:
+            ref = Ref(self._zone(machine.scope), Kind.INSTANCE, machine.name)
+            if ref not in self._all or self._all[ref].local is not machine:
+                self._add_vm(ref, machine)
+        for scope, shelf in self.local.shelves("disks").items():
+            self._children(Kind.DISK, shelf, self._zone(scope), "")
+        for scope, shelf in self.local.shelves("addresses").items():
+            self._children(Kind.ADDRESS, shelf, self.scope, f"{scope}/addresses/")
+        snapshots = self.local.shelf("snapshots", "global")
+        self._children(Kind.SNAPSHOT, snapshots, self.scope, "global/snapshots/")
+
+    def _zone(self, scope: str) -> Scope:
+        return self.scope._replace(place=scope.partition("/")[2])
+
+    def _children(self, kind: Kind, shelf: Mapping[str, Any], scope: Scope, path: str) -> None:
+        for name, one in shelf.items():
+            ref = Ref(scope, kind, path + name)
+            if ref not in self._all or self._all[ref].local is not one:
+                there = lambda name=name, one=one: shelf.get(name) is one  # noqa: E731
+                self._add(ref, tags(one.get("labels", {})), there, local=one)
+
+    def _add_vm(self, ref: Ref, machine: Machine) -> None:
+        said = tags(machine.labels)
+        for attached in machine.shown["disks"]:
+            attached["autoDelete"] = not self.disks_stay
+        self._all[ref] = GceVm(
+            ref=ref,
+            tags=said,
+            created_at=read(machine.shown["creationTimestamp"]),
+            born_of_us=not self._planting,
+            order=None if self._planting else Wish.of(said),
+            local=machine,
+        )
+
+    # --- what others make ---
+
+    def _make(self, kind: Kind, scope: Scope, said: Mapping[str, str]) -> None:
+        self._planted += 1
+        name, labels = f"planted-{self._planted:03d}", _written(said)
+        local = self.local
+        if kind is Kind.INSTANCE:
+            self._launch(scope.place, name, labels)
+        elif kind is Kind.DISK:
+            local.disk(scope.place, name, labels=labels)
+        elif kind is Kind.ADDRESS:
+            local.reserve(self.google.site.region, name, labels=labels)
+        else:
+            local.snapshot(name, labels=labels)
+
+    def _launch(self, zone: str, name: str, labels: dict[str, str]) -> None:
+        if self._others is None:
+            self._others = compute_v1.InstancesClient(
+                credentials=Credentials(THEIRS),  # type: ignore[no-untyped-call]
+                client_options={"api_endpoint": self.local.url},
+            )
+            self._within.callback(self._others.transport.close)
+        body = self.google.body(name, labels=labels, disks=[self.google.boot_disk(labels=labels)])
+        body.machine_type = f"zones/{zone}/machineTypes/{TYPE}"
+        where = {"project": self.google.project, "zone": zone}
+        self._others.insert_unary(request=where | {"instance_resource": body}, retry=None)
+
+    def _born_at(self, planted: Thing, then: float) -> None:
+        shown = planted.local.shown if planted.ref.kind is Kind.INSTANCE else planted.local
+        shown["creationTimestamp"] = written(then)
+
+
+def _written(said: Mapping[str, str]) -> dict[str, str]:
+    """Labels take lower case and few other signs."""
+    return {
+        PREFIX + key.removeprefix(TAG): re.sub(r"[^a-z0-9_-]", "_", value.lower())
+        for key, value in said.items()
+    }
