@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from vmrunner.testing.localgce import networks, operations, scheduling, stamps
 from vmrunner.testing.localgce.discovery import Json
-from vmrunner.testing.localgce.links import last, relative
+from vmrunner.testing.localgce.links import last
 
 if TYPE_CHECKING:
     from vmrunner.testing.localgce.gce import LocalGce
@@ -85,12 +85,6 @@ class Machine:
     def address(self) -> str:
         """Of its first interface, within its network."""
         return str(self.shown["networkInterfaces"][0]["networkIP"])
-
-    @property
-    def image(self) -> str:
-        """What its boot disk was made from, `projects/p/global/images/i`; empty: nothing."""
-        disk = self.cloud.shelf("disks", self.scope).get(last(self.shown["disks"][0]["source"]))
-        return relative((disk or {}).get("sourceImage", ""), self.cloud.project) if disk else ""
 
     @property
     def output(self) -> bytes:

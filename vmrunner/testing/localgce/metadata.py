@@ -24,8 +24,12 @@ _FLAVOR: Final = {"Metadata-Flavor": "Google", "Server": "Metadata Server for VM
 Tree = Mapping[str, Any]
 
 
-class Attributes(dict[str, str]):
-    """A directory whose names are the user's own: nobody writes them in another case."""
+class Given(dict[str, Any]):
+    """A directory whose names are somebody's own: they are not written in another case."""
+
+
+class Numbered(dict[str, Any]):
+    """A directory that is a list, as JSON has it."""
 
 
 class InstanceMetadata:
@@ -63,7 +67,7 @@ class InstanceMetadata:
         return {
             "instance": self._instance(),
             "project": {
-                "attributes": Attributes(cloud.common_metadata),
+                "attributes": Given(cloud.common_metadata),
                 "numeric-project-id": int(cloud.number),
                 "project-id": cloud.project,
             },
@@ -74,13 +78,13 @@ class InstanceMetadata:
         shown, project = machine.shown, f"projects/{machine.cloud.number}"
         scheduling = shown["scheduling"]
         return {
-            "attributes": Attributes(machine.metadata),
+            "attributes": Given(machine.metadata),
             "cpu-platform": shown["cpuPlatform"],
             "description": shown.get("description", ""),
             "disks": _numbered([_disk(disk) for disk in shown["disks"]]),
             "hostname": f"{machine.name}.{machine.zone}.c.{machine.cloud.project}.internal",
             "id": int(machine.id),
-            "image": machine.image,
+            "image": self._image(),
             "machine-type": f"{project}/machineTypes/{links.last(shown['machineType'])}",
             "maintenance-event": "NONE",
             "name": machine.name,
@@ -93,13 +97,23 @@ class InstanceMetadata:
                 "on-host-maintenance": scheduling["onHostMaintenance"],
                 "preemptible": str(scheduling["preemptible"]).upper(),
             },
-            "service-accounts": {
-                account["email"]: {"email": account["email"], "scopes": account["scopes"]}
-                for account in shown.get("serviceAccounts", [])
-            },
+            "service-accounts": Given(
+                {
+                    account["email"]: {"email": account["email"], "scopes": account["scopes"]}
+                    for account in shown.get("serviceAccounts", [])
+                }
+            ),
             "tags": shown["tags"].get("items", []),
             "zone": f"{project}/zones/{machine.zone}",
         }
+
+    def _image(self) -> str:
+        """What its boot disk was made from; empty: from nothing."""
+        machine = self._machine
+        name = links.last(machine.shown["disks"][0]["source"])
+        disk = machine.cloud.shelf("disks", machine.scope).get(name, {})
+        source = disk.get("sourceImage", "")
+        return links.relative(source, machine.cloud.project) if source else ""
 
 
 def _allowed(headers: Mapping[str, str]) -> bool:
@@ -128,10 +142,6 @@ def _interface(nic: Json, project: str) -> Tree:
         "ip": nic["networkIP"],
         "network": f"{project}/networks/{links.last(nic['network'])}",
     }
-
-
-class Numbered(dict[str, Any]):
-    """A directory that is a list, as JSON has it."""
 
 
 def _numbered(items: list[Tree]) -> Numbered:
@@ -168,13 +178,13 @@ def _plain(found: Any) -> Any:
     """As JSON: the server's own names in camel case."""
     if isinstance(found, Numbered):
         return [_plain(value) for value in found.values()]
-    if isinstance(found, Mapping) and not isinstance(found, Attributes):
+    if isinstance(found, Mapping) and not isinstance(found, Given):
         return {_camel(name): _plain(value) for name, value in found.items()}
     return found
 
 
 def _camel(name: str) -> str:
-    return name if "@" in name else re.sub("-(.)", lambda found: found[1].upper(), name)
+    return re.sub("-(.)", lambda found: found[1].upper(), name)
 
 
 def _leaves(tree: Tree, above: str = "") -> Iterator[tuple[str, Any]]:
