@@ -45,7 +45,7 @@ soak: setup
 
 faults: setup
 	.venv/bin/python bench/faults.py --builds 100000 --seed 1
-	VMRUNNER_FAULTS=all $(PYTEST) -q -n 2 --timeout 7200 tests/faults/test_points.py
+	VMRUNNER_FAULTS=all $(PYTEST) -q -n 2 --timeout 7200 tests/faults/test_points.py tests/faults/test_http.py
 
 mutations: setup
 	.venv/bin/python bench/mutations.py
@@ -56,6 +56,7 @@ bench: setup
 	.venv/bin/python bench/cold_start.py
 	.venv/bin/python bench/sweep.py
 	.venv/bin/python bench/ec2.py
+	.venv/bin/python bench/gce.py
 	.venv/bin/python bench/logs.py
 	.venv/bin/python bench/ssh.py
 

@@ -18,37 +18,39 @@ import logging
 import math
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 from botocore.config import Config
 from platformdirs import user_cache_path
-from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import engine as engines
-from bench.endpoint import BULK, Endpoint, endpoint
+from bench.clouds import (
+    Row,
+    Spent,
+    by_action,
+    compared,
+    order,
+    show,
+    spent,
+    through_vmrunner,
+    unlimited,
+)
+from bench.endpoint import BULK, Account, account
 from tests.amazon import INSTALLATION, REGION, credentials
-from vmrunner import ids, process
-from vmrunner.desk import EngineLimits
-from vmrunner.engine import Engine
-from vmrunner.ledger import Ledger
-from vmrunner.model import TAG, Limits, Order, Ref, Result, Role, Spec
-from vmrunner.providers.common.buckets import Buckets, Limit, Quota
+from vmrunner.model import TAG, Ref
 from vmrunner.providers.ec2 import launch
 from vmrunner.providers.ec2.calls import QUOTAS
 from vmrunner.providers.ec2.options import Options
@@ -57,47 +59,15 @@ from vmrunner.providers.ec2.provider import Ec2Provider
 if TYPE_CHECKING:
     from vmrunner.session import Job, Reporter, Verdict
 
-CALLS, CPU, WALL = 1.1, 1.5, 1.1  # against the script
+WALL = 1.1  # against the script
 THREADS = 8  # that make an engine's creates
 PAGE, BATCH = 1000, 100  # what one call lists, what one call ends
 C7N: Final = "c7n==0.9.53"
 CACHE: Final = user_cache_path("vmrunner") / "bench"
-CAPTION: Final = (
-    "Builds: vmrunner / the script, which keeps no ledger and no limits on its calls (vmrunner's "
-    "are opened wide). Under the ledger this disk alone does {syncs:.0f} fdatasync/s. A sweep: "
-    "vmrunner lists disks and interfaces too, cloud-custodian machines alone."
-)
-OPEN: Final = Limit(1e9, 1e9)
+CAPTION: Final = "A sweep: vmrunner lists disks and interfaces too, cloud-custodian machines alone."
 ROLE: Final = "arn:aws:iam::123456789012:role/vmrunner-schedule"
 #: What a schedule calls.
 TERMINATE: Final = "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances"
-
-
-class Spent(NamedTuple):
-    """What one side took."""
-
-    wall: float
-    cpu: float
-    calls: Counter[str]
-
-
-class Row(NamedTuple):
-    """One line of the table. `held` is None where nothing is promised. A time never fails a run:
-    that is the machine's as much as ours."""
-
-    what: str
-    got: str
-    bound: str = ""
-    held: bool | None = None
-    time: bool = False
-
-
-def spent(at: Endpoint, work: Callable[[], object]) -> Spent:
-    at.counts()
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return Spent(wall, cpu, at.counts())
 
 
 # --- builds --------------------------------------------------------------------------------------
@@ -106,7 +76,7 @@ def spent(at: Endpoint, work: Callable[[], object]) -> Spent:
 class Provider(Ec2Provider):
     """One without limits of its own, that tells when a machine is armed."""
 
-    def __init__(self, at: Endpoint, armed: Mapping[str, Event]) -> None:
+    def __init__(self, at: Account, armed: Mapping[str, Event]) -> None:
         options = Options(
             name="aws",
             installation=INSTALLATION,
@@ -118,7 +88,7 @@ class Provider(Ec2Provider):
             scheduler_role=ROLE,
             endpoint_url=at.url,
         )
-        super().__init__(options, buckets=Buckets(dict.fromkeys(QUOTAS, Quota(OPEN))))
+        super().__init__(options, buckets=unlimited(QUOTAS))
         self._armed = armed
 
     def arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
@@ -140,45 +110,24 @@ class Session(engines.Session):
         return verdict
 
 
-def through_vmrunner(builds: int, directory: Path | None = None) -> Spent:
-    """From submit to seen dead."""
-    with endpoint() as at, tempfile.TemporaryDirectory(dir=directory) as name:
-        root = Path(name)
-        ledger = Ledger.open(f"sqlite:///{root}/ledger.db", data_dir=root)
-        spec = replace(engines.spec(), provider="aws")
+def ours(builds: int, directory: Path | None) -> Spent:
+    with account() as at:
         armed: defaultdict[str, Event] = defaultdict(Event)
         aws = Provider(at, armed)
-        engine = Engine(
-            ledger,
-            {"aws": aws},
-            lambda job, reporter: Session(job, reporter, armed[job.instance.id]),
-            EngineLimits(limits=Limits(max_instances=builds)),
-            process=process.current(),
-            kind="bench",
-            paths=engines.Paths(root, root, root / "wake"),
-            orders=engines.orders(ledger),
-        )
 
-        def work() -> None:
-            for _ in range(builds):
-                ledger.builds.submit(spec, id=ids.build_id(), now=time.time())
-            engine.run(lambda: engine.idle)
+        def sessions(job: Job, reporter: Reporter) -> Session:
+            return Session(job, reporter, armed[job.instance.id])
 
-        found = spent(at, work)
-        assert all(build.result is Result.SUCCESS for build in ledger.builds.list())
-        assert all(row.state == "gone" for row in ledger.instances.list())
-        assert not at.alive()
-        engine.close()
-        ledger.close()
-        return found
+        return through_vmrunner(at, aws, INSTALLATION, builds, directory, sessions)
 
 
 def by_script(builds: int) -> Spent:
     """What a person would write: nothing is looked at, nothing is sent again."""
-    with endpoint() as at:
+    with account() as at:
         aws = Provider(at, {})
         image = aws.places.image()
-        requests = [launch.request(order(aws), aws.options, image) for _ in range(builds)]
+        orders = [order(aws, INSTALLATION) for _ in range(builds)]
+        requests = [launch.request(one, aws.options, image) for one in orders]
 
         def work() -> None:
             session = boto3.Session()
@@ -199,9 +148,7 @@ def by_script(builds: int) -> Spent:
             with ThreadPoolExecutor(THREADS) as pool:
                 list(pool.map(life, requests))
 
-        found = spent(at, work)
-        assert not at.alive()
-        return found
+        return spent(at, work)
 
 
 def arm(scheduler: Any, name: str) -> None:
@@ -213,45 +160,6 @@ def arm(scheduler: Any, name: str) -> None:
         ActionAfterCompletion="DELETE",
         Target={"Arn": TERMINATE, "RoleArn": ROLE, "Input": f'{{"InstanceIds":["{name}"]}}'},
     )
-
-
-def order(aws: Ec2Provider) -> Order:
-    return Order(
-        instance=ids.instance_id(),
-        build=ids.build_id(),
-        installation=INSTALLATION,
-        generation=ids.build_id(),
-        role=Role.BUILD,
-        offer=aws.offers(Spec())[0],
-        deadline=float(int(time.time() + 3600)),
-        user_data=b"#cloud-config\n" + b"x" * 2000,
-    )
-
-
-def builds(count: int, pairs: int, directory: Path | None) -> list[Row]:
-    by_script(4)  # what is loaded once is loaded
-    through_vmrunner(4)
-    scripts, ours = [], []
-    for _ in range(pairs):
-        scripts.append(by_script(count))
-        ours.append(through_vmrunner(count, directory))
-    rows = []
-    for what, bound, unit, of in (
-        ("API calls", CALLS, "", lambda side: float(side.calls.total())),
-        ("CPU", CPU, " s", lambda side: side.cpu),
-        ("wall time", WALL, " s", lambda side: side.wall),
-    ):
-        pair = [(of(a), of(b)) for a, b in zip(ours, scripts, strict=True)]
-        ratio = statistics.median(a / b for a, b in pair)
-        mine, theirs = (statistics.median(side) for side in zip(*pair, strict=True))
-        digits = 2 if unit else 0
-        told = f"{ratio:.2f}x ({mine:.{digits}f}{unit} / {theirs:.{digits}f}{unit})"
-        rows.append(Row(f"{count} builds: {what}", told, f"{bound}x", ratio <= bound, bool(unit)))
-    return [*rows, Row("the calls of vmrunner", by_action(ours[-1].calls))]
-
-
-def by_action(calls: Counter[str]) -> str:
-    return "\n".join(f"{count} {action}" for action, count in calls.most_common())
 
 
 # --- a sweep -------------------------------------------------------------------------------------
@@ -293,9 +201,9 @@ def custodian() -> Path | str:
     return program
 
 
-def swept(machines: int, expired: int, command: Callable[[Endpoint, Path], list[str]]) -> Spent:
+def swept(machines: int, expired: int, command: Callable[[Account, Path], list[str]]) -> Spent:
     """What one command takes that ends the expired, and nothing else. Its start is in it."""
-    with endpoint() as at, tempfile.TemporaryDirectory() as name:
+    with account() as at, tempfile.TemporaryDirectory() as name:
         at.fill(machines, expired, time.time())
         words = command(at, Path(name))
         # Python's compiled modules are kept, whatever this environment says: else each start of
@@ -320,7 +228,7 @@ def swept(machines: int, expired: int, command: Callable[[Endpoint, Path], list[
         return Spent(wall, cpu, at.counts())
 
 
-def reap(at: Endpoint, place: Path) -> list[str]:
+def reap(at: Account, place: Path) -> list[str]:
     text = CONFIG.format(installation=INSTALLATION, region=REGION, url=at.url, role=ROLE)
     (place / "vmrunner.toml").write_text(text)
     return [str(Path(sys.prefix) / "bin" / "vmrunner"), "reap"]
@@ -345,7 +253,7 @@ def sweeps(machines: int, expired: int) -> list[Row]:
     if isinstance(program, str):
         return [*rows, Row("cloud-custodian", f"not installed: {program}")]
 
-    def policy(_: Endpoint, place: Path) -> list[str]:
+    def policy(_: Account, place: Path) -> list[str]:
         now = int(time.time())
         text = POLICY.format(tag=TAG, installation=INSTALLATION, now=now)
         (place / "policy.yml").write_text(text)
@@ -369,16 +277,15 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
     with credentials():
-        rows = builds(arguments.builds, arguments.pairs, arguments.directory)
+        rows = compared(
+            arguments.builds,
+            arguments.pairs,
+            lambda builds: ours(builds, arguments.directory),
+            by_script,
+            wall=WALL,
+        )
         rows += sweeps(arguments.machines, arguments.expired)
-        with tempfile.TemporaryDirectory(dir=arguments.directory) as name:
-            syncs = engines.disk(Path(name))
-    table = Table("", "measured", "bound", "", caption=CAPTION.format(syncs=syncs))
-    for row in rows:
-        held = {True: "holds", False: "BROKEN", None: ""}[row.held]
-        table.add_row(row.what, row.got, row.bound, held)
-    Console().print(table)
-    return int(any(row.held is False and not row.time for row in rows))
+    return show(rows, arguments.directory, CAPTION)
 
 
 if __name__ == "__main__":

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
-from typing import Any, Final
+from typing import Final
 
 import boto3
 
+from bench.clouds import Endpoint, answer, endpoint
 from tests.amazon import ENVIRONMENT, INSTALLATION, REGION
 from vmrunner.model import TAG
-from vmrunner.testing.localcloud import LocalCloud, Site
+from vmrunner.testing.localcloud import LocalCloud
 
 BULK: Final = 500  # machines that one call of `fill` makes
 TAGGED: Final = ("instance", "volume", "network-interface")
 
-_SPAWN: Final = multiprocessing.get_context("spawn")  # nothing of the client's is in it
 
-
-@dataclass(frozen=True)
-class Endpoint:
+class Account(Endpoint):
     """The client's end of it."""
-
-    url: str
-    site: Site
-    pipe: Connection
-
-    def counts(self) -> Counter[str]:
-        """The requests since the last time, by action."""
-        found: Counter[str] = self._ask("counts")
-        return found
-
-    def alive(self) -> list[str]:
-        """The ids of all machines that bill."""
-        found: list[str] = self._ask("alive")
-        return found
 
     def fill(self, machines: int, expired: int, now: float) -> None:
         """So many machines of an earlier ledger's, as launches tag them; the first `expired` are
@@ -67,42 +48,23 @@ class Endpoint:
                 SubnetId=subnets[start // BULK % len(subnets)],  # one alone has no room
                 TagSpecifications=[{"ResourceType": kind, "Tags": tags} for kind in TAGGED],
             )
-        self._ask("name")
+        self.ask("name")
         self.counts()
 
-    def _ask(self, what: str) -> Any:
-        self.pipe.send(what)
-        return self.pipe.recv()
 
-
-@contextmanager
-def endpoint() -> Iterator[Endpoint]:
+def account() -> AbstractContextManager[Account]:
     """One account, furnished for a launch in one region."""
-    here, there = _SPAWN.Pipe()
-    child = _SPAWN.Process(target=_serve, args=(there,), daemon=True)
-    child.start()
-    there.close()  # else nobody would hear of its end
-    url, site = here.recv()
-    try:
-        yield Endpoint(url, site, here)
-    finally:
-        here.send("stop")
-        child.join()
+    return endpoint(Account, serve)
 
 
-def _serve(pipe: Connection) -> None:
+def serve(pipe: Connection) -> None:
     os.environ.update(ENVIRONMENT)
     with LocalCloud() as cloud:
-        pipe.send((cloud.url, cloud.furnish(REGION)))
-        while (asked := pipe.recv()) != "stop":
-            if asked == "counts":
-                counts = Counter(request.action for request in cloud.requests)
-                cloud.requests.clear()
-                pipe.send(counts)
-            elif asked == "alive":
-                pipe.send([machine.id for machine in cloud.alive])
-            else:
-                pipe.send(_name(cloud))
+        answers: dict[str, Callable[[], object]] = {
+            "alive": lambda: [machine.id for machine in cloud.alive],
+            "name": lambda: _name(cloud),
+        }
+        answer(pipe, cloud, cloud.furnish(REGION), answers)
 
 
 def _name(cloud: LocalCloud) -> None:

@@ -280,6 +280,14 @@ BUGS = (
         "tests/unit/test_audit.py",
     ),
     Bug(
+        "ask only for the death of what a look showed",
+        "reaping.py",
+        "{row.id: row.ref for row in rows if row.ref is not None}\n",
+        "{}\n",
+        "tests/faults/test_poison.py"
+        "::test_a_cloud_that_may_not_be_looked_at_saves_no_vm_past_its_deadline",
+    ),
+    Bug(
         "arm once, whatever came of it",
         "arming.py",
         "                wait = min(FIRST_WAIT * 2 ** min(attempt.tries - 1, 16), LONGEST_WAIT)\n",

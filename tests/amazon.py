@@ -67,7 +67,7 @@ class Amazon:
             "endpoint_url": self.cloud.url,
         }
         buckets = Buckets(QUOTAS, now=self.clock, sleep=self._wait)
-        return Ec2Provider(Options(**(said | more)), buckets=buckets)
+        return Ec2Provider(Options(**(said | more)), buckets=buckets, elapsed=self.clock)
 
     def _wait(self, seconds: float) -> None:
         self.waited.append(seconds)

@@ -194,6 +194,9 @@ class GceProvider(Section):
     service_account: str | None = Field(
         default=None, description="What every build may use: its root can read its tokens."
     )
+    guard: str | None = Field(
+        default=None, description="The region in which deploy/gcp/terraform put the guard."
+    )
     api_endpoint: str | None = Field(
         default=None, description="Default: Google's. To http://… no credentials go."
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError
 from vmrunner.model import BuildSpec, Level, Network, Spec
-from vmrunner.providers.guarding import Guarded
+from vmrunner.providers.guarding import Watched
 
 if TYPE_CHECKING:
     from vmrunner.images import LocalImage, Progress, Recipe
@@ -63,7 +63,7 @@ def check(wiring: Wiring, spec: BuildSpec) -> Passed:
 def _unguarded(wiring: Wiring, name: str) -> tuple[str, ...]:
     """At the first launch, what the guarantee is worth in this account; `doctor` says it later."""
     provider = wiring.provider(name)
-    if not isinstance(provider, Guarded) or wiring.ledger.instances.places(name):
+    if not isinstance(provider, Watched) or wiring.ledger.instances.places(name):
         return ()
     try:
         found = provider.unguarded()

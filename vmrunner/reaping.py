@@ -271,12 +271,15 @@ class Reaping:
     def _bury(
         self, provider: Provider, rows: list[Instance], done: Mapping[str, str]
     ) -> dict[str, str]:
-        """Ask for the death of dying rows; close those that are seen dead."""
-        seen: dict[str, Ref] = {}
+        """Ask for the death of dying rows; close those that are seen dead. A look that fails saves
+        nobody whose reference is known."""
+        seen: dict[str, Ref] = {row.id: row.ref for row in rows if row.ref is not None}
         closed: dict[str, str] = {}
         with self._desk.guard(f"look at {provider.name}"):
             keys: dict[Key, Instance] = {row.key: row for row in rows}
-            for key, sight in provider.look(list(keys)).items() if keys else ():
+            sights = provider.look(list(keys)) if keys else {}
+            seen = {}
+            for key, sight in sights.items():
                 row = keys[key]
                 if self._close_dead(provider, row, sight):
                     closed[row.id] = CLOSED

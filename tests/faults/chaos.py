@@ -8,15 +8,17 @@ delete for ever. While the cloud cannot be reached at all, G does not run.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Final
 
+from tests.faults.clouds import CloudSide, InMemory, Thing
 from tests.faults.node import Node
 from tests.faults.world import Broken, World
 from vmrunner.errors import Conflict
 from vmrunner.model import Build, BuildState, Kind, Limits, Reason
-from vmrunner.providers.fake import SCOPE, Call, Fault, Machine, Plan
+from vmrunner.providers.fake import Call, Clock, Fault, Plan
 
 EACH: Final = 100  # builds of an episode
 STEP: Final = 5.0  # seconds between ticks; in production they are closer
@@ -45,7 +47,21 @@ _FAULTS: Final = {
 class Episode:
     """`play` it; raises Broken when a promise does not hold."""
 
-    def __init__(self, template: Path, root: Path, seed: str, builds: int) -> None:
+    #: What may befall a VM.
+    strikes: Sequence[str] = ("die", "preempt", "power off", "hang", "protect", "revert")
+    #: What of others' stands beside it.
+    plants: Sequence[Kind] = tuple(Kind)
+    span = 1200.0  # seconds in which builds are submitted
+
+    def __init__(
+        self,
+        template: Path,
+        root: Path,
+        seed: str,
+        builds: int,
+        *,
+        cloud: Callable[[Clock], CloudSide] = InMemory,
+    ) -> None:
         self.random = Random(seed)
         self.happened: Counter[str] = Counter()
         self.builds: list[Build] = []
@@ -54,6 +70,7 @@ class Episode:
         self.world = World(
             template,
             root,
+            cloud=cloud,
             limits=Limits(),
             max_instances=40,
             pass_seconds=30.0,
@@ -66,7 +83,7 @@ class Episode:
         self._slots: list[Node | float] = [0.0, 0.0]  # a process, or when it comes back
         self._next_number = 1000
         self._out_until = 0.0
-        self._theirs: list[Machine] = []
+        self._theirs: list[Thing] = []
         self._nature()
 
     def play(self) -> None:
@@ -75,7 +92,7 @@ class Episode:
         world.dice = lambda _node, _point: draw.random() < self._deadly
         world.judge = self._judge
         start = world.clock()
-        span = 1200.0
+        span = self.span
         submits = sorted(draw.random() * span for _ in range(self._wanted))
         lost_at = start + draw.uniform(0.3, 1.0) * span if self._loses_ledger else None
         while world.clock() < start + span + 300:
@@ -113,7 +130,7 @@ class Episode:
         cloud.belongings = draw.choice(((Kind.DISK,), every))
         cloud.disks_stay = draw.random() < 0.5
         cloud.poweroff_kills = draw.random() < 0.7
-        cloud.guest_timer = draw.random() < 0.2
+        cloud.guest_timer = 0.0 if draw.random() < 0.2 else None
         cloud.native_deadline = draw.random() < 0.1
         cloud.skew = draw.choice((0.0, 0.0, 3.0, -3.0, DAY, -DAY))
         cloud.arms = draw.choice((None, None, 60.0, 600.0))
@@ -136,10 +153,10 @@ class Episode:
         now = world.clock()
         if now < self._out_until:
             world.trouble = now + STEP
-        elif SCOPE in world.cloud.unreachable:
+        elif world.cloud.unreachable:
             world.cloud.unreachable.clear()
         elif draw.random() < 0.002:
-            world.cloud.unreachable.add(SCOPE)
+            world.cloud.unreachable.add(world.cloud.scope)
             self._out_until = now + draw.uniform(10, 400)
             world.trouble = now + STEP
             self.happened["outages"] += 1
@@ -154,9 +171,9 @@ class Episode:
         if draw.random() < 0.08:
             self._wish()
 
-    def _strike(self, machine: Machine) -> None:
+    def _strike(self, machine: Thing) -> None:
         cloud = self.world.cloud
-        what = self.random.choice(("die", "preempt", "power off", "hang", "protect", "revert"))
+        what = self.random.choice(self.strikes)
         self.happened[f"VMs: {what}"] += 1
         if what == "die":
             cloud.die(machine)
@@ -171,7 +188,7 @@ class Episode:
         else:
             machine.reverts = 1
 
-    def _plant(self, ours: Machine) -> None:
+    def _plant(self, ours: Thing) -> None:
         """Another's machine, whose tags look like ours."""
         mine = self.world.truth.installation
         tags = self.random.choice(
@@ -188,8 +205,9 @@ class Episode:
             )
         )
         expired = {**tags, "vmrunner:expires-at": "1"}
-        kind = self.random.choice(list(Kind))
-        self._theirs.append(self.world.cloud.plant(SCOPE, expired, kind=kind))
+        kind = self.random.choice(self.plants)
+        cloud = self.world.cloud
+        self._theirs.append(cloud.plant(cloud.scope, expired, kind=kind))
         self.happened["foreign machines"] += 1
 
     def _wish(self) -> None:

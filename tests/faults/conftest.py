@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.faults.flows import others
+from tests.faults.overhttp import OverHttp
 from tests.faults.world import World, make_template
 
 
@@ -36,3 +38,15 @@ def make_world(template: Path) -> Iterator[Callable[..., World]]:
     for world in worlds:
         world.close()
         shutil.rmtree(world.root)
+
+
+@pytest.fixture
+def make_http(make_world: Callable[..., World]) -> Callable[..., World]:
+    """Worlds whose cloud is EC2 over HTTP, in an account that others use as well."""
+
+    def make(**options: Any) -> World:
+        world = make_world(cloud=OverHttp, **options)
+        others(world)
+        return world
+
+    return make

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tests.faults.clouds import Thing
 from tests.faults.node import Node
 from tests.faults.world import World
-from vmrunner.model import Build, BuildState, InstanceState, Kind, Reason, Result
-from vmrunner.providers.fake import SCOPE, Fault, Machine
+from vmrunner.model import Build, BuildState, InstanceState, Kind, Reason, Result, Role
+from vmrunner.providers.fake import Fault
 
 _OK = frozenset({Result.SUCCESS})
 _CANCELLED = frozenset({Result.CANCELLED})
@@ -28,7 +29,7 @@ def _state(world: World, build: Build, *states: BuildState) -> Callable[[], bool
     return lambda: world.truth.builds.get(build.id).state in states
 
 
-def _machines(world: World) -> list[Machine]:
+def _machines(world: World) -> list[Thing]:
     return [m for m in world.ours() if m.alive]
 
 
@@ -191,13 +192,14 @@ def reap(world: World) -> Build:
     first.kill()
     world.living.clear()
     tags = {m.tags["vmrunner:build"]: m.tags for m in world.ours()}
-    cloud.plant(SCOPE, tags[done.id])  # its row is closed, or closes soon
-    cloud.plant(SCOPE, tags[build.id])  # not the one that its row records
+    scope = cloud.scope
+    cloud.plant(scope, tags[done.id])  # its row is closed, or closes soon
+    cloud.plant(scope, tags[build.id])  # not the one that its row records
     ghost = tags[build.id] | {"vmrunner:instance": "vm-ghost"}
-    cloud.plant(SCOPE, ghost, created_at=world.clock() - 100)
-    cloud.plant(SCOPE, ghost, kind=Kind.DISK, created_at=world.clock() - 100)
-    cloud.plant(SCOPE, tags[build.id] | {"vmrunner:installation": "theirs"})
-    cloud.plant(SCOPE, tags[build.id] | {"vmrunner:role": "guard"})
+    cloud.plant(scope, ghost, created_at=world.clock() - 100)
+    cloud.plant(scope, ghost, kind=Kind.DISK, created_at=world.clock() - 100)
+    cloud.plant(scope, tags[build.id] | {"vmrunner:installation": "theirs"})
+    cloud.plant(scope, tags[build.id] | {"vmrunner:role": "guard"})
     return build
 
 
@@ -221,6 +223,18 @@ FLOWS = (
     Flow("take_over_dying", take_over_dying),
     Flow("reap", reap, _CANCELLED, drives=False),
 )
+
+
+def others(world: World) -> None:
+    """What is in the same account and is not ours to touch: by its tags another installation's, of
+    another role. All of it is expired."""
+    mine = {"vmrunner:installation": world.truth.installation, "vmrunner:expires-at": "1"}
+    theirs = mine | {"vmrunner:installation": "theirs", "vmrunner:role": Role.BUILD.value}
+    plant, scope = world.cloud.plant, world.cloud.scope
+    plant(scope, theirs)
+    plant(scope, mine | {"vmrunner:role": "guard"})
+    plant(scope, theirs, kind=Kind.DISK)
+    plant(scope, theirs, kind=Kind.SCHEDULE)
 
 
 def begin(world: World, flow: Flow, **options: object) -> tuple[Build, Node]:

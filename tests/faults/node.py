@@ -16,13 +16,13 @@ from vmrunner import following
 from vmrunner.engine import Engine
 from vmrunner.errors import Fenced, LedgerError, ProviderError
 from vmrunner.lanes import Inline
-from vmrunner.model import BuildState, Process, Reason, Result
+from vmrunner.model import BuildState, Power, Process, Reason, Result
 from vmrunner.peers import Peers
-from vmrunner.providers.fake import Machine
 from vmrunner.reaping import Reaping
 from vmrunner.session import Job, Verdict
 
 if TYPE_CHECKING:
+    from tests.faults.clouds import Thing
     from tests.faults.world import World
 
 following.RETRY = 0.0  # time is played: nobody waits for it
@@ -67,7 +67,7 @@ class Crash(BaseException):
 class Guest:
     """What runs in one VM: the supervisor and the build."""
 
-    machine: Machine
+    machine: Thing
     highest: int = 0
     started: dict[int, float] = field(default_factory=dict)  # attempt → when
 
@@ -163,6 +163,8 @@ class Session:
         stored = say.stored()
         if stored < len(LOG) and self._there(machine):
             say.log(len(LOG), LOG[stored:])
+        if self.stopped in (Reason.PREEMPTED, Reason.VM_LOST):
+            return self._lost(self.stopped)
         if self.stopped is not None:
             late = self.stopped is Reason.DEADLINE
             return Verdict(
@@ -182,9 +184,9 @@ class Session:
             lost=False,
         )
 
-    def _there(self, machine: Machine) -> bool:
+    def _there(self, machine: Thing) -> bool:
         self.world.cloud.settle()
-        return machine.died_at is None and not machine.stopped and not machine.hung
+        return machine.power is not Power.DEAD and not machine.stopped and not machine.hung
 
     @staticmethod
     def _lost(reason: Reason) -> Verdict:
@@ -281,7 +283,7 @@ class Node:
         self.provider = Seam(self, world.provider(), CLOUD_EFFECTS, "cloud")
         self.engine = Engine(
             Door(self, world.truth),  # type: ignore[arg-type]
-            {"fake": self.provider},  # type: ignore[dict-item]
+            {world.cloud.name: self.provider},  # type: ignore[dict-item]
             lambda job, reporter: Session(world, job, reporter),
             world.limits,
             process=self.process,

@@ -15,8 +15,9 @@ import pytest
 
 from tests.faults.flows import FLOWS, Flow, begin
 from tests.faults.node import Node
+from tests.faults.places import crashed, nothing_of_ours, over, places, telling
 from tests.faults.world import TTL, World, make_template
-from vmrunner.model import Build, Role
+from vmrunner.model import Build
 from vmrunner.providers.fake import Fault, Plan
 
 Make = Callable[..., World]
@@ -24,56 +25,6 @@ HOUR = 3600.0
 KINDS = (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.SERVER_ERROR, Fault.THROTTLE)
 
 each_flow = pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
-
-
-def places(make_world: Make, flow: Flow) -> list[str]:
-    """Every place where this flow's process can crash."""
-    world = make_world()
-    build, node = begin(world, flow)
-    world.run(TTL + 100, until=world.quiet)
-    assert not node.dead
-    done = world.truth.builds.get(build.id)
-    assert done.result in flow.ends, done
-    world.close()
-    return node.points
-
-
-def crashed(make_world: Make, flow: Flow, at: int) -> tuple[World, Build]:
-    """A world whose process died at this place."""
-    world = make_world()
-    build, node = begin(world, flow, crash_at=at)
-    world.run(TTL + 100, until=lambda: node.dead)
-    assert node.dead
-    return world, build
-
-
-def over(world: World, flow: Flow, build: Build, *, strict: bool = True) -> None:
-    """Another process goes on; nothing may be left, lost or done twice."""
-    world.node(drives=True)
-    world.settle()
-    done = world.truth.builds.get(build.id)
-    assert done.finished
-    assert not strict or done.result in flow.ends, done
-    world.check_log(done)
-    nothing_of_ours(world)
-    world.close()
-
-
-def nothing_of_ours(world: World) -> None:
-    """Also what was planted, and disks; and what is another's lives."""
-    world.run(HOUR, until=lambda: not _ours(world), step=5.0)
-    assert not _ours(world)
-    theirs = [m for m in world.cloud.machines.values() if not _is_ours(world, m.tags)]
-    assert all(machine.alive for machine in theirs)
-
-
-def _ours(world: World) -> list[object]:
-    return [m for m in world.standing() if _is_ours(world, m.tags)]
-
-
-def _is_ours(world: World, tags: dict[str, str]) -> bool:
-    mine = tags.get("vmrunner:installation") == world.truth.installation
-    return mine and tags.get("vmrunner:role") == Role.BUILD
 
 
 @each_flow
@@ -158,20 +109,6 @@ def test_everything_sleeps_for_an_hour(make_world: Make, flow: Flow) -> None:
 
 def _for(made: tuple[World, Build], flow: Flow) -> tuple[World, Flow, Build]:
     return made[0], flow, made[1]
-
-
-class telling:  # noqa: N801 - a word in the sentences above
-    """Say at which place it was."""
-
-    def __init__(self, place: str) -> None:
-        self.place = place
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if error is not None:
-            error.add_note(f"at {self.place}")
 
 
 def main() -> None:

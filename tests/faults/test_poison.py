@@ -14,7 +14,7 @@ from tests.reapable import before, killed, page, reaped, row, vm
 from vmrunner.auditing import survivors
 from vmrunner.deleting import delete
 from vmrunner.model import Build, BuildState, Death, Fate, Outcome, Page, Ref, Result
-from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider
+from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider, Fault, Plan
 
 Make = Callable[..., World]
 
@@ -71,6 +71,21 @@ def test_a_row_that_cannot_be_read_saves_no_vm_past_its_deadline(
     builds = three(world)
     spoil(world, builds[0], table, column, value)
     world.nodes[0].kill()
+    world.node(drives=False)
+    world.run(400, until=lambda: not world.standing())
+    assert not world.standing()
+
+
+def test_a_cloud_that_may_not_be_looked_at_saves_no_vm_past_its_deadline(
+    make_world: Make,
+) -> None:
+    """Neither looks nor listings are answered; deletes are, and the ledger knows what to delete."""
+    world = make_world()
+    world.build_seconds = 1e9
+    three(world)
+    world.nodes[0].kill()
+    blind = Plan(Fault.CREDENTIALS)
+    world.judge = lambda call: blind if call.method in ("look", "sweep") else None
     world.node(drives=False)
     world.run(400, until=lambda: not world.standing())
     assert not world.standing()

@@ -1,7 +1,7 @@
 """A world in which vmrunner can be killed at any effect and its promises are checked all the time.
 
-Real parts: the ledger on SQLite, the engine, the reaper. Played: the cloud (`providers.fake`), the
-guest, the session, processes and time (`node`).
+Real parts: the ledger on SQLite, the engine, the reaper. Played: the cloud (`clouds`: the one in
+memory, or EC2 with its real driver), the guest, the session, processes and time (`node`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.faults.clouds import CloudSide, InMemory, Thing, Wish, with_order
 from tests.faults.node import LOG, Guest, Node
 from vmrunner import ids
 from vmrunner.desk import EngineLimits
@@ -35,13 +36,15 @@ from vmrunner.model import (
     Limits,
     Offer,
     Order,
+    Power,
     Process,
     Ref,
     Result,
     Role,
     Step,
 )
-from vmrunner.providers.fake import Call, Clock, Cloud, FakeProvider, Fault, Machine, Plan
+from vmrunner.providers import Provider
+from vmrunner.providers.fake import Call, Clock, Fault, Plan
 
 __all__ = ["LIMITS", "LOG", "PASS", "SWEEP", "TTL", "Broken", "World", "make_template"]
 
@@ -81,6 +84,7 @@ class World:
         template: Path,
         root: Path,
         *,
+        cloud: Callable[[Clock], CloudSide] = InMemory,
         limits: Limits = LIMITS,
         max_instances: int = 20,
         pass_seconds: float = PASS,
@@ -89,9 +93,7 @@ class World:
     ) -> None:
         self.root = root
         self.clock = Clock()
-        self.cloud = Cloud(self.clock)
-        self.cloud.boot_seconds = 2.0
-        self.cloud.delete_seconds = 2.0
+        self.cloud = cloud(self.clock)
         self.cloud.on_call = self._called
         self.limits = EngineLimits(limits=replace(limits, max_instances=max_instances))
         self.pass_seconds, self.sweep_seconds = pass_seconds, sweep_seconds
@@ -101,9 +103,9 @@ class World:
         self.seconds: dict[str, float] = {}  # by build, where it is not `build_seconds`
         self.codes: dict[str, int] = {}
         self.started: Counter[tuple[str, int]] = Counter()
-        self.plans: dict[str, list[Plan]] = {}
-        self.next_call: list[Plan] = []  # what becomes of the next calls, whichever they are
-        self.judge: Callable[[Call], Plan | None] | None = None
+        self.plans: dict[str, list[Any]] = {}
+        self.next_call: list[Any] = []  # what becomes of the next calls, whichever they are
+        self.judge: Callable[[Call], Any] | None = None
         self.dice: Callable[[Node, str], bool] | None = None  # does this process die here?
         self.nodes: list[Node] = []
         self.living: set[int] = set()  # pids of processes that are not nodes
@@ -114,8 +116,6 @@ class World:
         self._template = template
         self._pids = itertools.count(100)
         self._guests: dict[Ref, Guest] = {}
-        self._standing: list[Machine] = []
-        self._known = 0
         self._whens: list[tuple[Callable[[], bool], Callable[[], object]]] = []
         self.truth = self._open()
 
@@ -149,8 +149,8 @@ class World:
         self.truth = self._open()
         self._whens.clear()  # what they waited for is forgotten
 
-    def provider(self) -> FakeProvider:
-        return FakeProvider("fake", self.cloud)
+    def provider(self) -> Provider:
+        return self.cloud.provider(self.truth.installation)
 
     def node(self, **options: Any) -> Node:
         node = Node(self, next(self._pids), **options)
@@ -161,7 +161,7 @@ class World:
         lives = any(n.process == process and not n.dead for n in self.nodes)
         return lives or process.pid in self.living
 
-    def guest(self, machine: Machine) -> Guest:
+    def guest(self, machine: Thing) -> Guest:
         return self._guests.setdefault(machine.ref, Guest(machine))
 
     def seconds_of(self, build: Build) -> float:
@@ -189,7 +189,7 @@ class World:
         spec = BuildSpec(
             **{
                 "steps": (Step(run="make"),),
-                "provider": "fake",
+                "provider": self.cloud.name,
                 "container": "c",
                 "timeout": 60,
                 "ttl": TTL,
@@ -254,24 +254,20 @@ class World:
 
     # --- the promises ---
 
-    def ours(self) -> Iterator[Machine]:
+    def ours(self) -> Iterator[Thing]:
         """All VMs that were ever made through the port."""
         self.cloud.settle()
-        yield from [m for m in self.cloud.machines.values() if m.order is not None]
+        yield from with_order(self.cloud.machines.values())
 
-    def standing(self) -> list[Machine]:
+    def standing(self) -> list[Thing]:
         """Everything that is not dead."""
-        self.cloud.settle()
-        machines = list(itertools.islice(self.cloud.machines.values(), self._known, None))
-        self._known += len(machines)
-        self._standing = [m for m in self._standing + machines if m.died_at is None]
-        return self._standing
+        return self.cloud.standing()
 
     def check(self, *, survivors: bool = True) -> None:
         """Promises 1, 3 and 5, now."""
         if self.broken is not None:
             raise self.broken
-        alive = [m for m in self.standing() if m.order is not None and m.alive]
+        alive = [m for m in with_order(self.standing()) if m.alive]
         rows = {r.id: r for r in self.truth.instances.these([m.order.instance for m in alive])}
         lives: Counter[str] = Counter()
         for machine in alive:
@@ -292,7 +288,7 @@ class World:
             if count > 1:
                 raise Broken(f"3 no double: attempt {attempt} of {build} was started {count} times")
 
-    def _check_survivor(self, machine: Machine) -> None:
+    def _check_survivor(self, machine: Thing) -> None:
         """Promise 1. G counts from E, from the machine's birth when a request came later still,
         from when there was somebody to reap and a cloud to be reached, or from when an accepted
         delete came to nothing."""
@@ -308,14 +304,14 @@ class World:
         if now > begun + self.limits.limits.grace:
             raise Broken(f"1 no survivor: {order.instance} is alive past its deadline")
 
-    def _called(self, call: Call) -> Plan | None:
+    def _called(self, call: Call) -> Any:
         try:
             if call.method == "create":
                 self._check_intent(call.about)
             elif call.method == "delete":
                 for ref in call.about:
                     self._check_kill(ref)
-        except Broken as error:
+        except Exception as error:
             self.broken = error  # whoever asked may catch it; `check` raises it for good
             raise
         if self.next_call:
@@ -340,7 +336,7 @@ class World:
     def _check_kill(self, ref: Ref) -> None:
         """Promise 2: nothing is deleted that should live."""
         machine = self.cloud.machines.get(ref)
-        if machine is None or machine.died_at is not None:
+        if machine is None or machine.power is Power.DEAD:
             return
         self.kills.append(ref.id)
         if machine.tags.get("vmrunner:installation") != self.truth.installation:
@@ -352,7 +348,7 @@ class World:
         if not ended and not self._condemned(machine, order):
             raise Broken(f"2 no murder: {ref.id} of {order.build} was to live")
 
-    def _condemned(self, machine: Machine, order: Order) -> bool:
+    def _condemned(self, machine: Thing, order: Wish) -> bool:
         """Did somebody with a right to it wish its end, inside its deadline?"""
         try:
             row: Instance = self.truth.instances.get(order.instance)
@@ -388,3 +384,4 @@ class World:
         for node in self.nodes:
             node.close()
         self.truth.close()
+        self.cloud.close()

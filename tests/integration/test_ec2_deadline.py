@@ -218,6 +218,15 @@ def test_doctor_makes_one_and_removes_it(aws: Amazon) -> None:
     assert "allow CreateSchedule" in text
 
 
+def test_what_a_guard_would_add_depends_on_the_schedule(aws: Amazon) -> None:
+    (armed,) = aws.provider(scheduler_role=ROLE).unguarded()
+    assert armed.check == "guard"
+    assert "that was not armed" in armed.message
+    schedule, bare = aws.provider().unguarded()
+    assert (schedule.check, bare.check) == ("schedule", "guard")
+    assert "the build became root" in bare.message
+
+
 # --- the metadata service ------------------------------------------------------------------------
 
 

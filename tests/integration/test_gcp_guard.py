@@ -4,7 +4,9 @@ tells; and that its role names exactly what it calls."""
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +16,10 @@ import yaml
 
 from deploy.gcp.guard import main as guard
 from tests.google import INSTALLATION, Google, google, make_order
+from vmrunner.model import Level
 from vmrunner.providers.gce import calls
 from vmrunner.providers.gce.calls import Api
+from vmrunner.providers.gce.guard import name_of
 from vmrunner.providers.gce.labels import PREFIX
 from vmrunner.testing.localgce import INTERNAL, UNAVAILABLE
 
@@ -217,6 +221,62 @@ def test_what_cannot_be_is_said(environment: dict[str, str], named: str) -> None
         guard.Settings.read(environment)
 
 
+# --- is it there? ---
+
+
+@pytest.mark.parametrize(
+    ("job", "level", "said"),
+    [
+        (None, "error", "nothing invokes it"),
+        ({"state": "PAUSED"}, "error", "its schedule is PAUSED"),
+        ({}, "error", "it was not invoked in the last 20 minutes"),
+        ({"ago": 1300}, "error", "it was not invoked in the last 20 minutes"),
+        ({"ago": 60, "status": {"code": 13}}, "error", "its last invocation failed with code 13"),
+        ({"ago": 60, "status": {}}, "ok", "works"),
+    ],
+)
+def test_doctor_tells_of_the_guard(
+    gce: Google, monkeypatch: pytest.MonkeyPatch, job: dict[str, Any] | None, level: str, said: str
+) -> None:
+    answer = requests.Response()
+    answer.status_code = 404 if job is None else 200
+    if job is not None:
+        told = {"name": "jobs/guard", "state": "ENABLED", **job}
+        if "ago" in told:
+            at = datetime.fromtimestamp(gce.cloud.now() - told.pop("ago"), UTC)
+            told["lastAttemptTime"] = at.isoformat().replace("+00:00", "Z")
+        answer._content = json.dumps(told).encode()
+    asked = []
+
+    class Session:
+        def get(self, url: str, **_: object) -> requests.Response:
+            asked.append(url.partition("/v1/")[2])
+            return answer
+
+    monkeypatch.setattr("vmrunner.providers.gce.guard._session", lambda _: Session())
+    provider = gce.provider(guard="europe-west1")
+    (found,) = [one for one in provider.check() if one.check == "guard"]
+    assert (found.level.value, said in found.message) == (level, True), found.message
+    name = f"vmrunner-guard-{INSTALLATION[:8]}"
+    assert asked == [f"projects/{gce.project}/locations/europe-west1/jobs/{name}"]
+
+
+def test_without_one_doctor_and_the_first_launch_say_what_the_guarantee_is_worth(
+    gce: Google,
+) -> None:
+    provider = gce.provider()
+    (found,) = [one for one in provider.check() if one.check == "guard"]
+    assert found.level is Level.WARNING
+    assert "nothing in the project ends one that was stopped" in found.message
+    assert tuple(provider.unguarded()) == (found,)
+
+
+def test_terraform_and_doctor_name_the_same_job() -> None:
+    text = (DEPLOY / "terraform/main.tf").read_text()
+    assert '"vmrunner-guard-${substr(var.installation, 0, 8)}"' in text
+    assert name_of(INSTALLATION) == "vmrunner-guard-00000000"
+
+
 # --- roles ---------------------------------------------------------------------------------------
 
 
@@ -244,6 +304,7 @@ def test_the_role_of_vmrunner_names_what_the_driver_calls() -> None:
     free = {"compute.instances.testIamPermissions"}  # needs none
     # What an insert asks for beside: its disk, its image, its network, its labels and metadata.
     beside = {
+        "cloudscheduler.jobs.get",
         "compute.disks.create",
         "compute.disks.setLabels",
         "compute.images.useReadOnly",

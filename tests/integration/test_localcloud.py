@@ -140,6 +140,10 @@ def test_tags_and_disks_are_as_asked_for_and_as_the_image_says(
     assert nic["TagSet"] == request["Tags"] == TAG
     assert request["InstanceId"] == name
     assert request["CreateTime"].timestamp() == clock()
+    used = nic["NetworkInterfaceId"]
+    assert refused(lambda: ec2.delete_network_interface(NetworkInterfaceId=used)) == (
+        "InvalidParameterValue"
+    )
     ec2.terminate_instances(InstanceIds=[name])
     (left,) = ec2.describe_volumes()["Volumes"]
     assert (left["State"], left["Attachments"]) == ("available", [])  # as the image says

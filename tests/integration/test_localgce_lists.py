@@ -248,3 +248,34 @@ def test_what_was_left_behind(gce: Google) -> None:
     )
     assert done.status.name == "DONE"
     assert [kind for kind, found in _leftovers(gce).items() if found()] == ["disks"]
+
+
+@pytest.mark.parametrize(
+    "mask", ["items(name,disks(source)),nextPageToken", "items/name,items.disks.source"]
+)
+def test_fields_are_selected(gce: Google, mask: str) -> None:
+    gce.insert("vm-1")
+    gce.insert("vm-2")
+    request = {"project": gce.project, "zone": gce.zone}
+    header = [("x-goog-fieldmask", mask)]
+    shown = gce.instances.list(request=request, metadata=header, retry=None)
+    for item in shown:
+        assert item.name
+        assert item.disks[0].source
+        assert not item.status
+        assert not item.labels
+        assert not item.disks[0].boot
+
+
+def test_fields_of_an_aggregated_list(gce: Google) -> None:
+    gce.insert("vm-1")
+    shown = aggregated(gce, fields="items/*/instances(name)")
+    assert shown["items"].pop(f"zones/{gce.zone}") == {"instances": [{"name": "vm-1"}]}
+    assert not any(shown["items"].values())
+
+
+@pytest.mark.parametrize(
+    "mask", ["items(*(instances(nome)))", "items(name", "items,,kind", "items)"]
+)
+def test_no_such_fields(gce: Google, mask: str) -> None:
+    assert aggregated(gce, fields=mask)["error"]["errors"][0]["reason"] == "invalidParameter"

@@ -150,7 +150,7 @@ def test_ends_of_guests(cloud, provider) -> None:
 
 
 def test_deadlines_of_the_cloud_and_of_the_guest(cloud, provider) -> None:
-    cloud.guest_timer = True
+    cloud.guest_timer = 0.0
     lively, hung = (cloud.machines[provider.create(make_order(provider))] for _ in range(2))
     hung.hung = True
     cloud.clock.advance(700)

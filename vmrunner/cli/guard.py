@@ -129,8 +129,8 @@ def _guard(shell: Shell, name: str) -> Guard:
     if not isinstance(found, Guarded):
         kind = wiring.settings.providers[found.name].kind
         raise ConfigError(
-            f"guard: provider {found.name} is of kind {kind}, which has none",
-            hint="name a provider of kind ec2",
+            f"guard: provider {found.name} is of kind {kind}, whose guard is not made here",
+            hint="deploy/gcp/terraform makes one" if kind == "gce" else "name one of kind ec2",
         )
     return found.guard()
 

@@ -155,8 +155,9 @@ class Cloud:
         self.native_deadline = False  # the cloud itself ends a VM at E
         self.arms: float | None = None  # it ends an armed VM so many seconds past E; None: never
         self.seals = False  # it has a metadata service that can be switched off
-        self.guest_timer = False  # the guest ends itself at E, unless it hangs
-        self.poweroff_kills = True  # a guest's own poweroff: dead, else stopped and billing
+        self.guest_timer: float | None = None  # the guest ends itself so long past E, if it can
+        self.poweroff_kills = True  # a guest's own poweroff: dead, else stopped and billing …
+        self.stop_disarms = False  # … and without the cloud's own deadline
         self.disks = False  # each VM has a disk, a resource of its own …
         self.belongings: Sequence[Kind] = (Kind.DISK,)  # … or these
         self.disks_stay = False  # … which outlives it
@@ -223,10 +224,15 @@ class Cloud:
                 child.parent = machine
                 machine.children.append(child)
         if self.native_deadline:
-            self.later(order.deadline, lambda: self.die(machine))
-        if self.guest_timer:
-            self.later(order.deadline, lambda: None if machine.hung else self.power_off(machine))
+            self.later(order.deadline, lambda: self._deadline(machine))
+        if self.guest_timer is not None:
+            at = order.deadline + self.guest_timer
+            self.later(at, lambda: None if machine.hung else self.power_off(machine))
         return machine
+
+    def _deadline(self, machine: Machine) -> None:
+        if not (machine.stopped and self.stop_disarms):
+            self.die(machine)
 
     def find(self, key: Key) -> Machine | None:
         if key.ref is not None:
@@ -252,7 +258,8 @@ class Cloud:
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """What a sweep must list: VMs, disks, and whatever else was ever made."""
-        made = {ref.kind for ref in self.machines} | {Kind.INSTANCE, Kind.DISK}
+        with self.lock:  # births go on meanwhile
+            made = {ref.kind for ref in self.machines} | {Kind.INSTANCE, Kind.DISK}
         return tuple(kind for kind in Kind if kind in made)
 
     def delete(self, ref: Ref, *, force: bool = False) -> Outcome:

@@ -85,12 +85,17 @@ class Guard(Protocol):
 
 
 @runtime_checkable
-class Guarded(Protocol):
-    """A provider that can have a guard."""
+class Watched(Protocol):
+    """A provider whose account can hold layers that end a VM past its deadline."""
+
+    def unguarded(self) -> Sequence[Finding]:
+        """What is missing of them, each with what the guarantee is worth without it. Empty: nothing
+        is. Raises `ProviderError`."""
+
+
+@runtime_checkable
+class Guarded(Watched, Protocol):
+    """One whose guard we can make."""
 
     def guard(self) -> Guard:
         """It, there or not."""
-
-    def unguarded(self) -> Sequence[Finding]:
-        """What is missing of the layers outside vmrunner that end a VM past its deadline, each with
-        what the guarantee is worth without it. Empty: nothing is. Raises `ProviderError`."""

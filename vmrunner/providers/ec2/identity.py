@@ -7,6 +7,7 @@ the key is the same, and when it is another, nothing is concluded before that on
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from vmrunner.providers.common.clock import boottime
@@ -32,9 +33,10 @@ class Caller(NamedTuple):
 class Identity:
     """Who we are, in this account's eyes."""
 
-    def __init__(self, calls: Calls, region: str) -> None:
+    def __init__(self, calls: Calls, region: str, elapsed: Callable[[], float] = boottime) -> None:
         self._calls = calls
         self._region = region
+        self._elapsed = elapsed
         self._lock = threading.Lock()
         self._known: dict[str, Caller] = {}
         self._failed_at: float | None = None
@@ -50,12 +52,12 @@ class Identity:
 
     def quietly(self) -> Caller | None:
         """The same; None when it cannot be told, which is not tried at every question."""
-        if self._failed_at is not None and boottime() - self._failed_at < COOL:
+        if self._failed_at is not None and self._elapsed() - self._failed_at < COOL:
             return None
         try:
             caller = self.caller()
         except CallFailed:
-            self._failed_at = boottime()
+            self._failed_at = self._elapsed()
             return None
         self._failed_at = None
         return caller

@@ -3,11 +3,12 @@ up before anything is launched, and remembered."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from vmrunner.errors import BadOrder
+from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.common.memory import Memory
 from vmrunner.providers.ec2.calls import GROUPS, IMAGES, SUBNETS, TYPES, Answer, Api, Calls
@@ -52,10 +53,12 @@ class MachineType:
 class Places:
     """Looks things up in the region that launches. Raises `CallFailed` or `BadOrder`."""
 
-    def __init__(self, options: Options, calls: Calls) -> None:
+    def __init__(
+        self, options: Options, calls: Calls, elapsed: Callable[[], float] = boottime
+    ) -> None:
         self._options = options
         self._calls = calls
-        self._memory = Memory()
+        self._memory = Memory(elapsed)
 
     def image(self, wanted: str | None = None) -> Image:
         """The AMI of this id or name; None: the configured one. Of several, the newest."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from vmrunner.errors import BadOrder, ConfigError, Uncertain
@@ -21,7 +21,7 @@ from vmrunner.model import (
     Traits,
 )
 from vmrunner.providers.common.buckets import Buckets
-from vmrunner.providers.common.clock import CloudClock
+from vmrunner.providers.common.clock import CloudClock, boottime
 from vmrunner.providers.common.failure import edge
 from vmrunner.providers.common.pools import DryPools, markets, walk
 from vmrunner.providers.ec2 import doctor, schedules, sweep
@@ -42,15 +42,22 @@ _CONSOLE: Final = 64 * 1024
 class Ec2Provider:
     """Every method may be called from any thread. Nothing is asked before the first call."""
 
-    def __init__(self, options: Options, *, buckets: Buckets | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        *,
+        buckets: Buckets | None = None,
+        elapsed: Callable[[], float] = boottime,
+    ) -> None:
+        """`elapsed`, in seconds, and the clock of `buckets` are for tests with a virtual one."""
         options.check()
         self.options = options
-        self.clock = CloudClock()
+        self.clock = CloudClock(elapsed=elapsed)
         self.calls = Calls(options, self.clock, buckets=buckets)
-        self.identity = Identity(self.calls, options.region)
-        self.places = Places(options, self.calls)
-        self.rights = Rights(options, self.calls, self.identity)
-        self._dry = DryPools()
+        self.identity = Identity(self.calls, options.region, elapsed)
+        self.places = Places(options, self.calls, elapsed)
+        self.rights = Rights(options, self.calls, self.identity, elapsed)
+        self._dry = DryPools(elapsed)
         listed = (schedules.reader(options),) if options.scheduler_role else ()
         self._readers = (*READERS, *listed)
         self._births = Births(options, self.calls, self.places, self._dry)

@@ -8,6 +8,7 @@ launching, never reaping.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,10 +40,17 @@ class Right:
 class Rights:
     """What is known of it in the region that launches. Thread-safe."""
 
-    def __init__(self, options: Options, calls: Calls, identity: Identity) -> None:
+    def __init__(
+        self,
+        options: Options,
+        calls: Calls,
+        identity: Identity,
+        elapsed: Callable[[], float] = boottime,
+    ) -> None:
         self._options = options
         self._calls = calls
         self._identity = identity
+        self._elapsed = elapsed
         self._lock = threading.Lock()
         self._right: Right | None = None
         self._until = 0.0
@@ -59,7 +67,7 @@ class Rights:
     def ask(self) -> Right:
         """What is known, or else what a simulation says. Raises nothing."""
         with self._lock:
-            if self._right is None or boottime() >= self._until:
+            if self._right is None or self._elapsed() >= self._until:
                 self._learn(self.simulate())
             assert self._right is not None
             return self._right
@@ -114,7 +122,7 @@ class Rights:
     def _learn(self, right: Right) -> None:
         self._right = right
         lasts = {True: GRANTED, False: REFUSED, None: UNKNOWN}
-        self._until = boottime() + lasts[right.may]
+        self._until = self._elapsed() + lasts[right.may]
 
 
 def _principal(caller: Caller) -> str | None:

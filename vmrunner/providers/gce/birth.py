@@ -8,6 +8,7 @@ request id, comes to the same operation.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from vmrunner.errors import NoCapacity, ProviderError, QuotaExceeded, Uncertain
@@ -23,28 +24,26 @@ from vmrunner.providers.gce.options import Options
 PATIENCE: Final = 60.0
 #: So long an operation is waited for, in seconds.
 UNDER_WAY: Final = 240.0
+#: The field that a refusal of an absolute deadline names.
+_ABSOLUTE: Final = "terminationTime"
 
 
 class Births:
     """Launches in one project."""
 
-    def __init__(self, options: Options, calls: Calls, dry: DryPools) -> None:
+    def __init__(
+        self, options: Options, calls: Calls, dry: DryPools, now: Callable[[], float]
+    ) -> None:
         self._options = options
         self._calls = calls
         self._dry = dry
+        self._now = now
 
     def create(self, order: Order) -> Ref:
         """Raises `CallFailed`, `BadOrder` or `Uncertain`."""
         offer = order.offer
         try:
-            operation = self._calls(
-                INSERT,
-                zone=offer.scope.place,
-                patience=PATIENCE,
-                instance_resource=launch.instance(order, self._options),
-                request_id=launch.request_id(order.instance),
-            )
-            failed = self._ended(operation, offer)
+            failed = self._ended(self._asked(order), offer)
             if failed is not None:
                 self._clean_up(order)
                 raise failed
@@ -56,6 +55,26 @@ class Births:
             raise
         self._dry.clear(pool_of(offer))
         return ref_of(order)
+
+    def _asked(self, order: Order) -> Any:
+        """The operation. Where an absolute deadline is refused, one that counts from now is asked
+        for, which comes to the same."""
+        try:
+            return self._insert(order)
+        except CallFailed as failed:
+            left = order.deadline - self._now()
+            if _ABSOLUTE not in str(failed) or left < launch.SHORTEST:
+                raise
+        return self._insert(order, left)
+
+    def _insert(self, order: Order, left: float | None = None) -> Any:
+        return self._calls(
+            INSERT,
+            zone=order.offer.scope.place,
+            patience=PATIENCE,
+            instance_resource=launch.instance(order, self._options, left),
+            request_id=launch.request_id(order.instance, relative=left is not None),
+        )
 
     def _ended(self, operation: Any, offer: Offer) -> CallFailed | None:
         """Wait until it is done, and tell how it ended. Raises `Uncertain` when it goes on."""

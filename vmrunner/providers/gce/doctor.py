@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.errors import ConfigError, ProviderError
 from vmrunner.model import Finding, Kind, Level, Market, Ref, Spec
 from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.gce import guard
 from vmrunner.providers.gce.calls import FIREWALLS, INSTANCES, REGION, SUBNETS, pb
 from vmrunner.providers.gce.kinds import last
 from vmrunner.providers.gce.labels import label
@@ -159,6 +160,10 @@ def _clock(provider: GceProvider) -> Iterator[Finding]:
         yield _ok("clock", text)
 
 
+def _guard(provider: GceProvider) -> Iterator[Finding]:
+    yield from guard.findings(provider.options, provider.identity.project(), provider.now())
+
+
 _CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("delete", _delete),
     ("image", _image),
@@ -167,6 +172,7 @@ _CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("launch", _offers),
     ("quota", _quotas),
     ("clock", _clock),
+    ("guard", _guard),
 )
 
 

@@ -13,17 +13,20 @@ from vmrunner.model import Market, Order
 from vmrunner.providers.gce.labels import labels_of
 from vmrunner.providers.gce.options import GiB, Options
 
+#: The least that Compute Engine takes as a life, in seconds.
+SHORTEST: Final = 30.0
 USER_DATA: Final = 256 * 1024  # bytes: what one metadata value holds
 _NAMESPACE: Final = uuid.UUID("b8f1f2a6-6f0e-5c5e-9a38-2f6a8f1f4d10")
 
 
-def request_id(instance: str) -> str:
+def request_id(instance: str, *, relative: bool = False) -> str:
     """The idempotency key of this VM's insert: the same for ever."""
-    return str(uuid.uuid5(_NAMESPACE, instance))
+    return str(uuid.uuid5(_NAMESPACE, instance + "/relative" * relative))
 
 
-def instance(order: Order, options: Options) -> dict[str, Any]:
-    """The `Instance` to insert: the same for the same order. Raises `BadOrder`."""
+def instance(order: Order, options: Options, left: float | None = None) -> dict[str, Any]:
+    """The `Instance` to insert: the same for the same order. `left`: seconds to its deadline, where
+    that may not be given as a time. Raises `BadOrder`."""
     offer = order.offer
     labels = {**options.labels, **labels_of(order)}
     initial: dict[str, Any] = {"source_image": offer.image, "labels": labels}
@@ -48,7 +51,7 @@ def instance(order: Order, options: Options) -> dict[str, Any]:
                 {"key": "block-project-ssh-keys", "value": "TRUE"},
             ]
         },
-        "scheduling": _scheduling(order),
+        "scheduling": _scheduling(order, left),
         "shielded_instance_config": {
             "enable_vtpm": True,
             "enable_integrity_monitoring": True,
@@ -79,16 +82,19 @@ def _user_data(data: bytes) -> list[dict[str, str]]:
     return items
 
 
-def _scheduling(order: Order) -> dict[str, Any]:
-    """The cloud's own deadline, absolute, that deletes; nothing starts the VM again."""
+def _scheduling(order: Order, left: float | None) -> dict[str, Any]:
+    """The cloud's own deadline, that deletes; nothing starts the VM again."""
     spot = order.offer.market is Market.SPOT
     when = datetime.fromtimestamp(int(order.deadline), UTC)
+    ends: dict[str, Any] = {"termination_time": f"{when:%Y-%m-%dT%H:%M:%SZ}"}
+    if left is not None:
+        ends = {"max_run_duration": {"seconds": math.ceil(left)}}
     return {
+        **ends,
         "automatic_restart": False,
         "on_host_maintenance": "TERMINATE",
         "provisioning_model": "SPOT" if spot else "STANDARD",
         "instance_termination_action": "DELETE",
-        "termination_time": f"{when:%Y-%m-%dT%H:%M:%SZ}",
         # An end from outside is none that the guest may draw out, at the cloud's prices.
         "skip_guest_os_shutdown": True,
     }

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from vmrunner.model import Key, Kind, Power, Ref, Seen
-from vmrunner.providers.gce.calls import LIST, OPERATIONS, Calls
+from vmrunner.providers.gce.calls import LIST, OPERATIONS, Calls, pb
 from vmrunner.providers.gce.kinds import last, seen
 from vmrunner.providers.gce.labels import label
 
@@ -43,7 +43,7 @@ def listed(calls: Calls, api: Any, **params: Any) -> Iterator[Any]:
     """All items of a list of one zone, page by page."""
     asked: dict[str, Any] = {"max_results": PAGE, **params}
     while True:
-        page = calls(api, **asked)
+        page = pb(calls(api, **asked))
         yield from page.items
         if not page.next_page_token:
             return

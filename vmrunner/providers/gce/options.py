@@ -18,6 +18,7 @@ LABELS: Final = 64
 _KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _VALUE: Final = re.compile(r"[a-z0-9_-]{0,63}")
 _PROJECT: Final = re.compile(r"(?:[a-z][a-z0-9.-]*:)?[a-z][a-z0-9-]{4,61}[a-z0-9]")
+_REGION: Final = re.compile(r"[a-z]+-[a-z]+\d+")
 _ZONE: Final = re.compile(r"[a-z]+-[a-z]+\d+-[a-z]")
 _ENDPOINT: Final = re.compile(r"https?://[^/\s]+/?")
 
@@ -45,6 +46,7 @@ class Options:
     disk_type: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     service_account: str | None = None
+    guard: str | None = None  # the region in which the guard was installed
     api_endpoint: str | None = None
 
     @property
@@ -66,6 +68,8 @@ class Options:
         for zone in self.zones:
             if not _ZONE.fullmatch(zone):
                 raise self._wrong("zones", repr(zone), "zones such as europe-west1-b")
+        if self.guard is not None and not _REGION.fullmatch(self.guard):
+            raise self._wrong("guard", repr(self.guard), "the region of its function: europe-west1")
         if not self.machine_types:
             raise self._wrong("machine_types", "[]", "name at least one, such as e2-standard-2")
         if self.api_endpoint is not None and not _ENDPOINT.fullmatch(self.api_endpoint):

@@ -12,6 +12,7 @@ from vmrunner.model import (
     Finding,
     Key,
     Kind,
+    Level,
     Offer,
     Order,
     Outcome,
@@ -26,7 +27,7 @@ from vmrunner.providers.common.buckets import Buckets
 from vmrunner.providers.common.clock import CloudClock
 from vmrunner.providers.common.failure import edge
 from vmrunner.providers.common.pools import DryPools, markets, walk
-from vmrunner.providers.gce import doctor, sweep
+from vmrunner.providers.gce import doctor, guard, sweep
 from vmrunner.providers.gce.birth import Births
 from vmrunner.providers.gce.calls import CONSOLE, Calls
 from vmrunner.providers.gce.delete import Deleter
@@ -55,7 +56,7 @@ class GceProvider:
         self.places = Places(options, self.calls)
         self.rights = Rights(options.name, self.calls)
         self._dry = DryPools()
-        self._births = Births(options, self.calls, self._dry)
+        self._births = Births(options, self.calls, self._dry, self.now)
 
     @property
     def name(self) -> str:
@@ -180,6 +181,11 @@ class GceProvider:
 
     def check(self) -> Sequence[Finding]:
         return doctor.check(self)
+
+    def unguarded(self) -> Sequence[Finding]:
+        with edge():
+            found = guard.findings(self.options, self.identity.project(), self.now())
+            return tuple(one for one in found if one.level is not Level.OK)
 
     # --- within ---
 

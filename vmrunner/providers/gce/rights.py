@@ -40,6 +40,7 @@ class Rights:
         self._lock = threading.Lock()
         self._right = Right(may=None, why="no VM of ours was there to be asked about")
         self._until = 0.0
+        self._asking = False  # a burst of newborns has one that is asked
 
     def demand(self) -> None:
         """Raises `CredentialsRefused` when it is known that we may not."""
@@ -52,11 +53,16 @@ class Rights:
             )
 
     def born(self, ref: Ref) -> None:
-        """A VM of ours exists: it tells, unless something did a while ago."""
+        """A VM of ours exists: it tells, unless something did a while ago, or is about to."""
         with self._lock:
             known = self._right.may is not None and boottime() < self._until
-        if not known:
+            if known or self._asking:
+                return
+            self._asking = True
+        try:
             self.learn(self.ask(ref))
+        finally:
+            self._asking = False
 
     def ask(self, ref: Ref) -> Right:
         """By the VM's own policy. Raises nothing."""

@@ -75,6 +75,7 @@ def install() -> None:
     _instead(ElasticBlockStore, "describe_volumes", cut("Volumes"))
     _instead(ElasticBlockStore, "describe_snapshots", cut("Snapshots"))
     _instead(ElasticNetworkInterfaces, "describe_network_interfaces", cut("NetworkInterfaces"))
+    _instead(ElasticNetworkInterfaces, "delete_network_interface", _delete_interface)
     _instead(SpotInstances, "describe_spot_instance_requests", cut("SpotInstanceRequests"))
     _instead(SpotInstances, "cancel_spot_instance_requests", _cancel_spot_requests)
     _instead(InstanceBackend, "all_reservations", _all_reservations)
@@ -191,6 +192,17 @@ def _terminate_instances(cloud: LocalCloud, response: Any, _: Handler) -> Action
         after = {"Code": machine.moto.state_code, "Name": machine.state}
         told.append({"InstanceId": machine.id, "PreviousState": before, "CurrentState": after})
     return ActionResult({"TerminatingInstances": told})
+
+
+def _delete_interface(_: LocalCloud, response: Any, original: Handler) -> ActionResult:
+    """Not while it is in use, also by a machine that is shutting down."""
+    name = response._get_param("NetworkInterfaceId")
+    interface = response.ec2_backend.enis.get(name)
+    if interface is not None and interface.attachment_id is not None:
+        text = f"Network interface '{name}' is currently in use."
+        raise Refusal("InvalidParameterValue", text)
+    result: ActionResult = original(response)
+    return result
 
 
 def _cancel_spot_requests(_: LocalCloud, response: Any, original: Handler) -> ActionResult:

@@ -11,7 +11,7 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from vmrunner.testing.localgce import handlers, operations, validation
+from vmrunner.testing.localgce import fieldmask, handlers, operations, validation
 from vmrunner.testing.localgce.faults import Broken
 from vmrunner.testing.localgce.refusal import Refusal, error_document
 from vmrunner.testing.localgce.requests import Request, check
@@ -118,6 +118,8 @@ class Endpoint:
         if not method.response:
             return b""
         validation.check(said, method.response, "answer")
+        if request.fields:
+            said = fieldmask.only(said, request.fields, method.response)
         return json.dumps(said).encode()
 
 

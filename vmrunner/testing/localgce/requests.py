@@ -23,6 +23,7 @@ class Request:
     query: Mapping[str, str]
     body: bytes
     key: str  # the bearer's token; empty: none
+    fields: str  # of the answer, those that are wanted; empty: all
 
     @classmethod
     def of(cls, verb: str, target: str, headers: Mapping[str, str], body: bytes) -> Request:
@@ -30,13 +31,15 @@ class Request:
         found = None
         if split.path.startswith(discovery.BASE):
             found = discovery.find(verb, unquote(split.path.removeprefix(discovery.BASE)))
+        query = dict(parse_qsl(split.query, keep_blank_values=True))
         return cls(
             action=found.method.id if found else f"{verb} {split.path}",
             method=found.method if found else None,
             path=found.path if found else {},
-            query=dict(parse_qsl(split.query, keep_blank_values=True)),
+            query=query,
             body=body,
             key=headers.get("Authorization", "").removeprefix("Bearer "),
+            fields=query.get("fields") or query.get("$fields") or _header(headers),
         )
 
     @property
@@ -52,6 +55,11 @@ class Request:
             if kind in self.path:
                 return f"{kind}s/{self.path[kind]}"
         return "global"
+
+
+def _header(headers: Mapping[str, str]) -> str:
+    lower = {name.lower(): value for name, value in headers.items()}
+    return lower.get("x-goog-fieldmask", "")
 
 
 def check(request: Request, method: Method) -> None:

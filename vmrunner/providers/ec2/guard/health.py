@@ -46,17 +46,24 @@ def silent(site: Site, now: float, success: float | None) -> bool:
     return not isinstance(made, datetime) or now - made.timestamp() > SILENCE
 
 
-def findings(site: Site, provider: str, now: float) -> Iterator[Finding]:
-    """For `doctor`."""
+#: What is not ended without a guard, when vmrunner is gone: with a schedule for each VM, and else.
+_ARMED: Final = (
+    "nothing in the account ends a VM that was not armed when vmrunner was killed, or is protected,"
+    " nor a disk or an address that is left"
+)
+_BARE: Final = (
+    "nothing in the account ends a VM past its deadline when vmrunner is gone and the build became "
+    "root"
+)
+
+
+def findings(site: Site, provider: str, now: float, *, armed: bool) -> Iterator[Finding]:
+    """For `doctor`. `armed`: each VM has a schedule."""
     fix = f"vmrunner guard install {provider}"
     try:
         found = site.find(GET_SCHEDULE, GroupName=site.names.group, Name=SCHEDULE)
         if found is None or found.get("State") != "ENABLED":
-            yield _warning(
-                "nothing in the account ends a VM past its deadline when vmrunner is gone and the "
-                "build became root",
-                fix,
-            )
+            yield _warning(_ARMED if armed else _BARE, fix)
             return
         success = last_success(site, now)
         if silent(site, now, success):

@@ -1,0 +1,233 @@
+"""What the benches of the clouds share: an endpoint in a process of its own, builds through the
+real engine, a comparison with a script, and the table."""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import engine as engines
+from vmrunner import ids, process
+from vmrunner.desk import EngineLimits
+from vmrunner.engine import Engine
+from vmrunner.following import Sessions
+from vmrunner.ledger import Ledger
+from vmrunner.model import Limits, Order, Result, Role, Spec
+from vmrunner.providers import Provider
+from vmrunner.providers.common.buckets import Buckets, Limit, Quota
+
+CALLS, CPU = 1.1, 1.5  # against the script
+CAPTION: Final = (
+    "Builds: vmrunner / the script, which keeps no ledger and no limits on its calls (vmrunner's "
+    "are opened wide). Under the ledger this disk alone does {syncs:.0f} fdatasync/s."
+)
+_OPEN: Final = Limit(1e9, 1e9)
+_SPAWN: Final = multiprocessing.get_context("spawn")  # nothing of the client's is in it
+
+
+# --- an endpoint in a process of its own: what it takes is not counted as its client's -----------
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """The client's end of it. `site`: what is furnished there for a launch."""
+
+    url: str
+    site: Any
+    pipe: Connection
+
+    def counts(self) -> Counter[str]:
+        """The requests since the last time, by action."""
+        found: Counter[str] = self.ask("counts")
+        return found
+
+    def alive(self) -> list[str]:
+        """The ids of all machines that bill."""
+        found: list[str] = self.ask("alive")
+        return found
+
+    def ask(self, what: str) -> Any:
+        self.pipe.send(what)
+        return self.pipe.recv()
+
+
+E = TypeVar("E", bound=Endpoint)
+
+
+@contextmanager
+def endpoint(kind: type[E], serve: Callable[[Connection], None]) -> Iterator[E]:
+    """A fresh one. `serve`, a function of a module, is its process, and calls `answer`."""
+    here, there = _SPAWN.Pipe()
+    child = _SPAWN.Process(target=serve, args=(there,), daemon=True)
+    child.start()
+    there.close()  # else nobody would hear of its end
+    url, site = here.recv()
+    try:
+        yield kind(url, site, here)
+    finally:
+        here.send("stop")
+        child.join()
+
+
+def answer(
+    pipe: Connection, cloud: Any, site: Any, answers: Mapping[str, Callable[[], object]]
+) -> None:
+    """In the endpoint's process, until it is to end. `answers`: to `alive`, and to more."""
+    pipe.send((cloud.url, site))
+    while (asked := pipe.recv()) != "stop":
+        if asked == "counts":
+            counts = Counter(request.action for request in cloud.requests)
+            cloud.requests.clear()
+            pipe.send(counts)
+        else:
+            pipe.send(answers[asked]())
+
+
+# --- the two sides -------------------------------------------------------------------------------
+
+
+class Spent(NamedTuple):
+    """What one side took."""
+
+    wall: float
+    cpu: float
+    calls: Counter[str]
+
+
+def spent(at: Endpoint, work: Callable[[], object]) -> Spent:
+    at.counts()
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    found = Spent(wall, cpu, at.counts())
+    assert not at.alive()
+    return found
+
+
+def through_vmrunner(
+    at: Endpoint,
+    provider: Provider,
+    installation: str,
+    builds: int,
+    directory: Path | None,
+    sessions: Sessions = engines.Session,
+) -> Spent:
+    """From submit to seen dead."""
+    with tempfile.TemporaryDirectory(dir=directory) as place:
+        root = Path(place)
+        url = f"sqlite:///{root}/ledger.db"
+        ledger = Ledger.open(url, data_dir=root, installation=installation)
+        spec = replace(engines.spec(), provider=provider.name)
+        engine = Engine(
+            ledger,
+            {provider.name: provider},
+            sessions,
+            EngineLimits(limits=Limits(max_instances=builds)),
+            process=process.current(),
+            kind="bench",
+            paths=engines.Paths(root, root, root / "wake"),
+            orders=engines.orders(ledger),
+        )
+
+        def work() -> None:
+            for _ in range(builds):
+                ledger.builds.submit(spec, id=ids.build_id(), now=time.time())
+            engine.run(lambda: engine.idle)
+
+        found = spent(at, work)
+        assert all(build.result is Result.SUCCESS for build in ledger.builds.list())
+        assert all(row.state == "gone" for row in ledger.instances.list())
+        engine.close()
+        ledger.close()
+        return found
+
+
+def order(provider: Provider, installation: str) -> Order:
+    """One like the engine's."""
+    return Order(
+        instance=ids.instance_id(),
+        build=ids.build_id(),
+        installation=installation,
+        generation=ids.build_id(),
+        role=Role.BUILD,
+        offer=provider.offers(Spec())[0],
+        deadline=float(int(time.time() + 3600)),
+        user_data=b"#cloud-config\n" + b"x" * 2000,
+    )
+
+
+def unlimited(quotas: Mapping[str, Quota]) -> Buckets:
+    """A script keeps no limits either."""
+    return Buckets(dict.fromkeys(quotas, Quota(_OPEN)))
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """One line of the table. `held` is None where nothing is promised. A time never fails a run:
+    that is the machine's as much as ours."""
+
+    what: str
+    got: str
+    bound: str = ""
+    held: bool | None = None
+    time: bool = False
+
+
+def compared(
+    count: int,
+    pairs: int,
+    ours: Callable[[int], Spent],
+    script: Callable[[int], Spent],
+    *,
+    wall: float | None = None,
+) -> list[Row]:
+    """So many builds on both sides, which take turns: medians. `wall`: the bound on that time."""
+    script(4)  # what is loaded once is loaded
+    ours(4)
+    both = [(script(count), ours(count)) for _ in range(pairs)]
+    rows = []
+    for what, bound, unit, of in (
+        ("API calls", CALLS, "", lambda side: float(side.calls.total())),
+        ("CPU", CPU, " s", lambda side: side.cpu),
+        ("wall time", wall, " s", lambda side: side.wall),
+    ):
+        pair = [(of(mine), of(theirs)) for theirs, mine in both]
+        ratio = statistics.median(a / b for a, b in pair)
+        mine, theirs = (statistics.median(side) for side in zip(*pair, strict=True))
+        digits = 2 if unit else 0
+        told = f"{ratio:.2f}x ({mine:.{digits}f}{unit} / {theirs:.{digits}f}{unit})"
+        held = None if bound is None else ratio <= bound
+        most = "" if bound is None else f"{bound}x"
+        rows.append(Row(f"{count} builds: {what}", told, most, held, bool(unit)))
+    return [*rows, Row("the calls of vmrunner", by_action(both[-1][1].calls))]
+
+
+def by_action(calls: Counter[str]) -> str:
+    return "\n".join(f"{count} {action}" for action, count in calls.most_common())
+
+
+def show(rows: Sequence[Row], directory: Path | None, caption: str = "") -> int:
+    """Print them; the exit code."""
+    with tempfile.TemporaryDirectory(dir=directory) as place:
+        syncs = engines.disk(Path(place))
+    told = " ".join([CAPTION.format(syncs=syncs), caption]).strip()
+    table = Table("", "measured", "bound", "", caption=told)
+    for row in rows:
+        held = {True: "holds", False: "BROKEN", None: ""}[row.held]
+        table.add_row(row.what, row.got, row.bound, held)
+    Console().print(table)
+    return int(any(row.held is False and not row.time for row in rows))

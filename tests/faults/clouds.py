@@ -1,0 +1,103 @@
+"""The cloud of a fault world: what the world must know of it and do to it, and the one in memory.
+The other is EC2 over HTTP (`overhttp`)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from vmrunner.model import Kind, Power, Ref, Scope
+from vmrunner.providers import Provider
+from vmrunner.providers.fake import SCOPE, Call, Clock, Cloud, FakeProvider
+
+
+class Wish(Protocol):
+    """What was asked for, as far as the promises need it: an `Order` is one."""
+
+    instance: str
+    build: str
+    deadline: float
+
+
+class Thing(Protocol):
+    """One thing that exists or existed: a VM, or with another `ref.kind` a disk and so on."""
+
+    ref: Ref
+    tags: Mapping[str, str]
+    created_at: float
+    order: Wish | None  # None: not made through the port
+    born_of_us: bool  # made through the port, or with what was
+    alive: bool  # billing, and no delete of it has been accepted
+    power: Power
+    stopped: bool
+    preempted: bool
+    hung: bool
+    sealed: bool
+    reverted_at: float | None
+
+
+class CloudSide(Protocol):
+    """A cloud and a driver for it. Nothing happens there by itself, only at calls and `settle`."""
+
+    name: str  # of its provider
+    scope: Scope
+    skew: float
+    seals: bool
+    unreachable: set[Scope]  # places that do not answer
+    machines: Mapping[Ref, Thing]  # all that ever was
+    on_call: Callable[[Call], Any] | None  # asked before each call what becomes of it
+
+    def now(self) -> float: ...
+    def settle(self) -> None: ...
+    def provider(self, installation: str) -> Provider:
+        """One process's view, of whose it is."""
+
+    def standing(self) -> list[Thing]:
+        """Everything that is not dead."""
+
+    def die(self, machine: Any) -> None: ...
+    def preempt(self, machine: Any) -> None: ...
+    def power_off(self, machine: Any) -> None: ...
+    def plant(
+        self,
+        scope: Scope,
+        tags: Mapping[str, str],
+        *,
+        kind: Kind = Kind.INSTANCE,
+        created_at: float | None = None,
+    ) -> Thing:
+        """Make something behind vmrunner's back."""
+
+    def close(self) -> None: ...
+
+
+class InMemory(Cloud):
+    """`providers.fake`, with all its knobs."""
+
+    name = "fake"
+    scope = SCOPE
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.boot_seconds = self.delete_seconds = 2.0
+        self._alive: list[Any] = []
+        self._seen = 0
+
+    def provider(self, _: str) -> FakeProvider:
+        return FakeProvider(self.name, self)
+
+    def standing(self) -> list[Any]:
+        self.settle()
+        fresh = list(itertools.islice(self.machines.values(), self._seen, None))
+        self._seen += len(fresh)
+        self._alive = [m for m in self._alive + fresh if m.died_at is None]
+        return self._alive
+
+    def close(self) -> None:
+        """It is gone with the process."""
+
+
+def with_order(things: Iterable[Any]) -> list[Any]:
+    """The VMs among them that were made through the port."""
+    return [thing for thing in things if thing.order is not None]

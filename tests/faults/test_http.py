@@ -1,0 +1,167 @@
+"""The whole over HTTP: the real engine, reaper and ledger with the real EC2 driver, against a local
+endpoint. Killed at every effect and in every request, each request failing in every way; others'
+machines, disks and schedules stand beside ours in every account.
+
+VMRUNNER_FAULTS=all plays all flows at every place, and every kind of fault in each of them. What
+goes wrong for longer than a request is in `test_http_trouble`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.flows import FLOWS, Flow, begin
+from tests.faults.httpchaos import HttpEpisode
+from tests.faults.places import crashed, nothing_of_ours, over, places, telling
+from tests.faults.world import TTL, Broken, World
+from vmrunner.model import Build
+from vmrunner.providers.fake import Call
+from vmrunner.testing.localcloud import (
+    AFTER_ALL,
+    GARBAGE,
+    INTERNAL,
+    LOST_ANSWER,
+    LOST_REQUEST,
+    THROTTLED,
+    UNAVAILABLE,
+    Trouble,
+)
+
+Make = Callable[..., World]
+
+ALL = os.environ.get("VMRUNNER_FAULTS") == "all"
+SHORT = {
+    "run",
+    "lost_response",
+    "next_offer",
+    "failed_delete",
+    "cancel",
+    "hold",
+    "retry",
+    "take_over_asked",
+    "take_over_running",
+    "reap",
+}
+#: Of these a part of the places will do: `run` is played whole, and they have much in common.
+SHARE = {"run": 1, "reap": 2}
+CHOSEN = [flow for flow in FLOWS if ALL or flow.name in SHORT]
+RUN = next(flow for flow in FLOWS if flow.name == "run")
+#: Kinds that mean the same for who asks; each request meets one of them in turn, or with ALL all.
+TROUBLES = {
+    "unheard": (LOST_REQUEST,),
+    "heard": (LOST_ANSWER, AFTER_ALL, GARBAGE._replace(happens=True)),
+    "5xx": (INTERNAL, UNAVAILABLE),
+    "throttled": (THROTTLED,),
+    "garbage": (GARBAGE,),
+}
+
+each_flow = pytest.mark.parametrize("flow", CHOSEN, ids=lambda flow: flow.name)
+each_kind = pytest.mark.parametrize("troubles", TROUBLES.values(), ids=list(TROUBLES))
+
+
+@each_flow
+def test_a_crash_at_any_place_loses_doubles_and_leaves_nothing(make_http: Make, flow: Flow) -> None:
+    """Promises 1 to 5 and 7: another process goes on at once."""
+    for at, place in enumerate(places(make_http, flow)):
+        share = 1 if ALL else SHARE.get(flow.name, 3)
+        if at % share == 0 or ("cloud." in place and share == 3):
+            with telling(place):
+                world, build = crashed(make_http, flow, at)
+                over(world, flow, build)
+
+
+def requests(make_http: Make, flow: Flow) -> list[str]:
+    """What the flow's process asks, in order."""
+    world = make_http()
+    asked: list[str] = []
+    begin_late(world, flow, lambda call: asked.append(call.provider))
+    world.run(TTL + 100, until=world.quiet)
+    world.close()
+    return asked
+
+
+def begin_late(world: World, flow: Flow, judge: Callable[[Call], Any]) -> Build:
+    """Begin the flow; what the process that is enumerated asks is judged, and nothing before."""
+    build, _ = begin(world, flow)
+    world.judge = judge
+    return build
+
+
+def at_request(number: int, trouble: Trouble) -> Callable[[Call], Trouble | None]:
+    """This request fares like that, and all others well."""
+    asked = 0
+
+    def judge(_: Call) -> Trouble | None:
+        nonlocal asked
+        asked += 1
+        return trouble if asked == number + 1 else None
+
+    return judge
+
+
+@pytest.mark.parametrize("heard", [False, True], ids=["unheard", "heard"])
+def test_a_process_dies_while_a_request_is_on_its_way(make_http: Make, heard: bool) -> None:
+    """Also between two requests of one effect; what it asks after its death nobody hears."""
+    for at, action in enumerate(requests(make_http, RUN)):
+        if heard and action.startswith(("Describe", "Get", "List")):
+            continue  # whether a question was heard, nobody can tell
+        with telling(f"{at}: {action}"):
+            world = make_http()
+            build, node = begin(world, RUN)
+            asked = at_request(at, LOST_ANSWER if heard else LOST_REQUEST)
+
+            def judge(call: Call, node: Any = node, asked: Any = asked) -> Trouble | None:
+                if node.dead:
+                    return LOST_REQUEST
+                fate: Trouble | None = asked(call)
+                node.dead = fate is not None
+                return fate
+
+            world.judge = judge
+            world.run(TTL + 100, until=lambda node=node: node.dead)
+            node.kill()
+            world.judge = None
+            over(world, RUN, build)
+
+
+@each_kind
+def test_any_request_may_fail(make_http: Make, troubles: tuple[Trouble, ...]) -> None:
+    """The build comes to the same end, and nothing is left or doubled."""
+    for flow in CHOSEN if ALL else [RUN]:
+        for at, action in enumerate(requests(make_http, flow)):
+            for trouble in troubles if ALL else [troubles[at % len(troubles)]]:
+                with telling(f"{flow.name}, {at}: {action}, {trouble}"):
+                    world = make_http()
+                    build = begin_late(world, flow, at_request(at, trouble))
+                    world.settle()
+                    done = world.truth.builds.get(build.id)
+                    assert done.result in flow.ends, done
+                    nothing_of_ours(world)
+                    world.close()
+
+
+def test_builds_in_a_hostile_world_over_http(template: Path) -> None:
+    """Random trouble; `HttpEpisode` says which."""
+    broken: Counter[str] = Counter()
+    happened: Counter[str] = Counter()
+    for number in range(200 if ALL else 4):
+        with tempfile.TemporaryDirectory(prefix="world-", dir=template.parent) as root:
+            episode = HttpEpisode(template, Path(root), f"http:{number}", builds=15)
+            try:
+                episode.play()
+            except Broken as error:
+                broken[str(error)[:1]] += 1
+                print(f"episode {number}: {error}")
+            happened += episode.happened
+            episode.world.close()
+    print(dict(happened))
+    print(f"survivors={broken['1']} doubles={broken['3']} murders={broken['2']}")
+    assert not broken
+    assert happened["failed calls"]
+    assert happened["crashes"]

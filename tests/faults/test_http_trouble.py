@@ -1,0 +1,255 @@
+"""What goes wrong at EC2 for longer than one request, in whole lives over HTTP: a right that is
+missing, pools that are empty, newborns that nobody sees, listings that break off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.flows import FLOWS, begin
+from tests.faults.overhttp import THEIRS
+from tests.faults.places import crashed, nothing_of_ours, over, places, telling
+from tests.faults.world import LIMITS, World
+from vmrunner.model import BuildState, InstanceState, Kind, Market, Reason, Result
+from vmrunner.providers.fake import Call
+from vmrunner.testing.localcloud import INTERNAL, Trouble
+
+Make = Callable[..., World]
+FLOW = {flow.name: flow for flow in FLOWS}
+LISTINGS = (
+    "DescribeInstances",
+    "DescribeVolumes",
+    "DescribeAddresses",
+    "DescribeNetworkInterfaces",
+    "DescribeSnapshots",
+    "DescribeSpotInstanceRequests",
+    "ListSchedules",
+)
+#: What stays where a kind cannot be listed: a disk waits until its VM is seen to be dead.
+UNSEEN = {
+    "DescribeInstances": {Kind.DISK, Kind.SCHEDULE},
+    "DescribeVolumes": {Kind.DISK},
+    "ListSchedules": {Kind.SCHEDULE},
+}
+
+
+def denying(*actions: str) -> Callable[[Call], Trouble | None]:
+    def judge(call: Call) -> Trouble | None:
+        return denied if call.provider in actions else None
+
+    denied = Trouble("UnauthorizedOperation", 403, "You are not authorized")
+    return judge
+
+
+@pytest.fixture
+def http(make_http: Make) -> World:
+    return make_http()
+
+
+# --- rights --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("listing", LISTINGS)
+def test_a_kind_that_may_not_be_listed_saves_no_other(make_http: Make, listing: str) -> None:
+    """All that a reaper may find, and one kind that it may not see: VMs end all the same, by their
+    rows where they are that kind, and the rest once the right is there."""
+    world = make_http()
+    begin(world, FLOW["reap"])
+    world.judge = denying(listing)
+    world.run(3 * world.sweep_seconds + LIMITS.newborn)
+    left = {thing.ref.kind for thing in world.standing() if thing.born_of_us}
+    assert left <= UNSEEN.get(listing, set())
+    world.judge = None
+    nothing_of_ours(world)
+
+
+@pytest.mark.parametrize("heal", [True, False], ids=["mended", "never"])
+def test_what_may_not_be_armed_is_told_and_ends_no_build(http: World, heal: bool) -> None:
+    http.build_seconds = 20
+    build = http.submit()
+    http.judge = denying("CreateSchedule")
+    http.node()
+    if heal:
+        http.when(lambda: bool(http.started), lambda: setattr(http, "judge", None))
+    http.settle()
+    assert http.truth.builds.get(build.id).result is Result.SUCCESS
+    told = [e for e in http.truth.events.list(build.id) if e.kind == "trouble"]
+    assert len(told) == 1
+    fired = [m for m in http.cloud.machines.values() if m.ref.kind is Kind.SCHEDULE]
+    assert len([m for m in fired if m.born_of_us]) == heal
+    nothing_of_ours(http)
+
+
+def test_where_metadata_may_not_be_switched_off_no_step_runs(http: World) -> None:
+    build = http.submit()
+    http.judge = denying("ModifyInstanceMetadataOptions")
+    http.node()
+    http.settle()
+    done = http.truth.builds.get(build.id)
+    assert (done.result, done.reason) == (Result.ERROR, Reason.CREDENTIALS)
+    assert not http.started
+    nothing_of_ours(http)
+
+
+def test_who_may_not_terminate_launches_nothing(http: World) -> None:
+    http.cloud.local.faults.deny("TerminateInstances")  # the simulation of rights says so
+    build = http.submit()
+    http.node()
+    http.run(60)
+    assert http.truth.builds.get(build.id).reason is Reason.CREDENTIALS
+    assert not list(http.ours())
+
+
+def test_a_right_to_terminate_that_is_lost_and_given_back(http: World) -> None:
+    """The deletes are asked for again until they are let through; the survivor is known."""
+    build = http.submit()
+    http.judge = denying("TerminateInstances")
+    http.node()
+    http.run(60)
+    assert http.truth.builds.get(build.id).result is Result.SUCCESS
+    (row,) = http.truth.instances.open()
+    assert row.state is InstanceState.DELETING
+    http.judge = None
+    http.settle()
+    nothing_of_ours(http)
+
+
+# --- births --------------------------------------------------------------------------------------
+
+
+def test_dry_pools_lead_to_the_next_and_nothing_is_born_twice(http: World) -> None:
+    """Spot, another subnet, another type: each a row of its own, until one gives."""
+    site = http.cloud.amazon.site
+    pools = [(t, s) for t in ("m7i.large", "c7i.large") for s in site.subnets[:2]]
+    http.cloud.local.dry |= {(*pool, "spot") for pool in pools} | {(*pools[0], "on-demand")}
+    build = http.submit(spot=True)
+    http.node()
+    http.settle()
+    assert http.truth.builds.get(build.id).result is Result.SUCCESS
+    rows = http.truth.instances.list(build=build.id)
+    assert len(rows) == 6
+    (machine,) = http.ours()
+    (row,) = [row for row in rows if row.ref is not None]
+    assert (row.ref, row.offer.market) == (machine.ref, Market.ON_DEMAND)
+    nothing_of_ours(http)
+
+
+def test_where_all_pools_are_dry_the_build_says_so(http: World) -> None:
+    site = http.cloud.amazon.site
+    http.cloud.local.dry |= {
+        (t, s, "on-demand") for t in ("m7i.large", "c7i.large") for s in site.subnets
+    }
+    build, later = http.submit(), http.submit(queue_timeout=400)
+    http.node()
+    http.run(100)
+    assert http.truth.builds.get(build.id).reason is Reason.NO_CAPACITY
+    assert http.truth.builds.get(later.id).state is BuildState.QUEUED
+    http.cloud.local.dry.clear()
+    http.run(400, until=http.quiet)
+    assert http.truth.builds.get(later.id).result is Result.SUCCESS
+    nothing_of_ours(http)
+
+
+@pytest.mark.parametrize("lag", [0.0, 8.0])
+def test_an_order_sent_again_under_another_configuration_is_the_same_vm(
+    make_http: Make, lag: float
+) -> None:
+    """Its owner was killed before the answer; whoever goes on would tag it otherwise: EC2 says
+    IdempotentParameterMismatch, and the VM is found by its name."""
+    world = make_http()
+    world.cloud.local.visibility_lag = lag
+    build = FLOW["take_over_asked"].arrange(world)
+    world.cloud.options = {"tags": {"team": "core"}}
+    world.node()
+    world.settle()
+    sent = [r.key for r in world.cloud.local.requests if r.action == "RunInstances"]
+    assert len([key for key in sent if key != THEIRS]) >= 2
+    assert world.truth.builds.get(build.id).result is Result.SUCCESS
+    assert len(list(world.ours())) == 1
+    nothing_of_ours(world)
+
+
+@pytest.mark.parametrize("name", ["cancel_early", "take_over_asked"])
+def test_a_newborn_that_is_not_found_is_not_taken_for_dead(make_http: Make, name: str) -> None:
+    """InvalidInstanceID.NotFound for the first ten seconds, and a crash at each effect of the
+    cloud."""
+
+    def make() -> World:
+        world = make_http()
+        world.cloud.local.visibility_lag = 10.0
+        return world
+
+    flow = FLOW[name]
+    for at, place in enumerate(places(make, flow)):
+        if "cloud." in place:
+            with telling(place):
+                world, build = crashed(make, flow, at)
+                over(world, flow, build)
+
+
+# --- listings ------------------------------------------------------------------------------------
+
+
+def failing_page(number: int) -> Callable[[Call], Trouble | None]:
+    """Each time somebody lists instances, its pages from this one on fail."""
+    page = 0
+
+    def judge(call: Call) -> Trouble | None:
+        nonlocal page
+        if (call.method, call.provider) != ("sweep", "DescribeInstances"):
+            return None
+        page = page + 1 if call.about else 1
+        return INTERNAL if page >= number else None
+
+    return judge
+
+
+def test_a_sweep_that_breaks_off_half_way_proves_no_absence(
+    make_http: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A running VM is on a page that cannot be read, and nobody looks at it but the reaper."""
+    monkeypatch.setattr("vmrunner.providers.ec2.sweep.PAGE", 5)
+    world = make_http()
+    for _ in range(5):
+        world.cloud.plant(world.cloud.scope, {})
+    world.build_seconds = 1e9
+    build = world.submit(ttl=500, timeout=400)
+    first = world.node(reaps=False)
+    world.run(60, until=lambda: bool(world.started))
+    world.judge = failing_page(2)
+    reaper = world.node(drives=False)
+    first.asleep = True
+    world.run(200, step=5.0)
+    (row,) = world.truth.instances.open()
+    assert row.death is None
+    assert world.truth.builds.get(build.id).state is BuildState.RUNNING
+    assert not world.kills
+    first.asleep = False
+    world.run(400, until=lambda: not world.truth.instances.open(), step=2.0)
+    reaper.kill()  # the VM was ended by its row, with its page never read
+    world.judge = None
+    world.node()
+    nothing_of_ours(world)
+
+
+def test_what_a_broken_sweep_did_show_counts(
+    make_http: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A VM without a row, past its deadline, on the page before the one that fails."""
+    monkeypatch.setattr("vmrunner.providers.ec2.sweep.PAGE", 5)
+    world = make_http()
+    tags = {
+        "vmrunner:installation": world.truth.installation,
+        "vmrunner:role": "build",
+        "vmrunner:instance": "vm-ghost",
+        "vmrunner:expires-at": str(int(world.clock() - 100)),
+    }
+    ghost = world.cloud.plant(world.cloud.scope, tags)
+    for _ in range(6):
+        world.cloud.plant(world.cloud.scope, {})
+    world.judge = failing_page(2)
+    world.node(drives=False)
+    world.run(3)
+    assert not ghost.alive
+    nothing_of_ours(world)

@@ -1,0 +1,90 @@
+"""What the failures of Compute Engine's calls mean for the core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.google import Google, google, make_order
+from vmrunner.errors import CredentialsRefused, ProviderError, Throttled, Uncertain
+from vmrunner.model import Spec
+from vmrunner.testing.localgce import (
+    FORBIDDEN,
+    GARBAGE,
+    INTERNAL,
+    LOST_ANSWER,
+    LOST_REQUEST,
+    NOT_CONFIGURED,
+    THROTTLED,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    Trouble,
+)
+
+INSERT = "instances.insert"
+
+
+@pytest.fixture
+def gce() -> Iterator[Google]:
+    with google() as made:
+        yield made
+
+
+@pytest.mark.parametrize("trouble", [LOST_REQUEST, LOST_ANSWER, INTERNAL, UNAVAILABLE, GARBAGE])
+def test_a_create_that_may_have_happened_is_one_vm_when_it_is_sent_again(
+    gce: Google, trouble: Trouble
+) -> None:
+    provider = gce.provider()
+    order = make_order(provider)
+    gce.cloud.faults.fail(INSERT, trouble)
+    with pytest.raises(Uncertain):
+        provider.create(order)
+    ref = provider.create(order)
+    assert provider.create(order) == ref
+    assert len(gce.cloud.machines) == 1
+
+
+@pytest.mark.parametrize("trouble", [FORBIDDEN, INTERNAL, LOST_ANSWER, THROTTLED])
+def test_an_operation_that_cannot_be_asked_about_may_have_come_to_something(
+    gce: Google, trouble: Trouble
+) -> None:
+    gce.cloud.operation_seconds = 5
+    provider = gce.provider()
+    order = make_order(provider)
+    gce.cloud.faults.fail("zoneOperations.wait", trouble)
+    with pytest.raises(Uncertain):
+        provider.create(order)
+    provider.create(order)
+    assert len(gce.cloud.machines) == 1
+
+
+@pytest.mark.parametrize(
+    ("trouble", "error"),
+    [
+        (THROTTLED, Throttled),
+        (FORBIDDEN, CredentialsRefused),
+        (NOT_CONFIGURED, CredentialsRefused),
+        (UNAUTHENTICATED, CredentialsRefused),
+    ],
+)
+def test_a_refusal_is_one(gce: Google, trouble: Trouble, error: type[ProviderError]) -> None:
+    provider = gce.provider()
+    order = make_order(provider)
+    gce.cloud.faults.fail(INSERT, trouble)
+    with pytest.raises(error) as raised:
+        provider.create(order)
+    assert error is Throttled or raised.value.hint
+    assert gce.cloud.machines == []
+
+
+def test_who_may_not_delete_what_was_born_launches_no_second(gce: Google) -> None:
+    provider = gce.provider()
+    first, second = make_order(provider), make_order(provider)
+    gce.cloud.faults.deny("instances.delete")
+    provider.create(first)
+    with pytest.raises(CredentialsRefused, match="may not delete what it would launch"):
+        provider.create(second)
+    with pytest.raises(CredentialsRefused):
+        provider.offers(Spec())
+    assert len(gce.cloud.machines) == 1

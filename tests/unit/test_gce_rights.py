@@ -1,0 +1,25 @@
+"""The right to kill: who is asked about it, and how often."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from vmrunner.model import Kind, Ref, Scope
+from vmrunner.providers.gce.rights import ACTION, Rights
+
+VM = Ref(Scope("gce", "acme-ci", "europe-west1-b"), Kind.INSTANCE, "vm-1")
+
+
+def test_of_a_burst_of_newborns_one_is_asked() -> None:
+    asked = []
+
+    def calls(*_: Any, **said: Any) -> Any:
+        asked.append(said["resource"])
+        rights.born(VM._replace(id="vm-2"))  # while the first is being asked
+        return SimpleNamespace(permissions=[ACTION])
+
+    rights = Rights("google", calls)  # type: ignore[arg-type]
+    rights.born(VM)
+    rights.born(VM._replace(id="vm-3"))
+    assert asked == ["vm-1"]

@@ -1,0 +1,83 @@
+"""The guard in the project, as far as it can be seen: the job of Cloud Scheduler's that invokes it,
+as deploy/gcp/terraform makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Final
+
+import google.auth
+import requests
+from google.auth import exceptions as auth_errors
+from google.auth.transport.requests import AuthorizedSession
+
+from vmrunner.model import Finding, Level
+from vmrunner.providers.gce.options import Options
+from vmrunner.providers.guarding import SILENCE
+
+SCHEDULER: Final = "https://cloudscheduler.googleapis.com"
+_SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
+_TIMEOUT: Final = 20.0  # seconds
+
+
+def name_of(installation: str) -> str:
+    """Of its job, its function and its account."""
+    return f"vmrunner-guard-{installation[:8]}"
+
+
+def findings(options: Options, project: str, now: float) -> Iterator[Finding]:
+    """Is it there, and does it work?"""
+    if options.guard is None:
+        yield _finding(
+            Level.WARNING,
+            "Compute Engine deletes a running VM at its deadline; nothing in the project ends one "
+            "that was stopped before, nor a disk, an address or a snapshot, when vmrunner is gone",
+            f"deploy/gcp/terraform, and its region as providers.{options.name}.guard",
+        )
+        return
+    job = f"projects/{project}/locations/{options.guard}/jobs/{name_of(options.installation)}"
+    try:
+        answer = _session(options).get(f"{_base(options)}/v1/{job}", timeout=_TIMEOUT)
+        found: Any = answer.json() if answer.ok else {}
+    except (auth_errors.GoogleAuthError, requests.RequestException, ValueError) as error:
+        yield _finding(Level.WARNING, f"it cannot be told: {error}", "see docs/gcp.md")
+        return
+    if answer.status_code == 404:
+        fix = "terraform apply, in deploy/gcp/terraform"
+        yield _finding(Level.ERROR, f"there is no {job}: nothing invokes it", fix)
+    elif not answer.ok:
+        fix = "allow cloudscheduler.jobs.get to these credentials"
+        yield _finding(Level.WARNING, f"it cannot be told: {answer.status_code} for {job}", fix)
+    else:
+        yield _of(found, now)
+
+
+def _of(job: Any, now: float) -> Finding:
+    fix = f"its log, and gcloud scheduler jobs describe {job.get('name')}"
+    if job.get("state") != "ENABLED":
+        return _finding(Level.ERROR, f"its schedule is {job.get('state')}", fix)
+    last = job.get("lastAttemptTime", "")
+    if not last or now - datetime.fromisoformat(last).timestamp() > SILENCE:
+        minutes = SILENCE // 60
+        return _finding(Level.ERROR, f"it was not invoked in the last {minutes} minutes", fix)
+    if code := job.get("status", {}).get("code", 0):
+        return _finding(Level.ERROR, f"its last invocation failed with code {code}", fix)
+    return _finding(Level.OK, f"{job.get('name')} works", "")
+
+
+def _base(options: Options) -> str:
+    """A plain endpoint is a test's or a try-out's, and answers for all of Google's."""
+    return str(options.api_endpoint).rstrip("/") if options.plain else SCHEDULER
+
+
+def _session(options: Options) -> requests.Session:
+    if options.plain:
+        return requests.Session()
+    credentials, _ = google.auth.default(scopes=[_SCOPE])
+    made: requests.Session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
+    return made
+
+
+def _finding(level: Level, message: str, fix: str) -> Finding:
+    return Finding(check="guard", level=level, message=message, fix=fix)
