@@ -19,6 +19,8 @@ mkdir -p /etc/cloud/cloud.cfg.d
 # Sorts after the file that the package itself writes.
 cat >/etc/cloud/cloud.cfg.d/95-vmrunner-datasource.cfg <<CONF
 datasource_list: [ $sources ]
+# GCE's by its address, which needs no DNS; that is the same everywhere, and a local cloud has none.
+datasource: {GCE: {metadata_url: "http://169.254.169.254/computeMetadata/v1/"}}
 CONF
 cat >/etc/cloud/cloud.cfg.d/95-vmrunner.cfg <<'CONF'
 # The network is systemd-networkd's, by DHCP, the same everywhere.
@@ -29,6 +31,8 @@ ssh_pwauth: false
 ssh_deletekeys: true
 ssh_genkeytypes: [ed25519]
 ssh: {emit_keys_to_console: false}
+# They came with the user-data: who must know them does, and GCE's guest attributes need not.
+ssh_publish_hostkeys: {enabled: false}
 no_ssh_fingerprints: true
 apt_preserve_sources_list: true
 cloud_init_modules:

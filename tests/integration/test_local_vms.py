@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +18,11 @@ import boto3
 import pytest
 
 from tests.amazon import REGION, credentials
+from tests.standins import StandIns
 from vmrunner.errors import BadOrder
 from vmrunner.testing.localcloud import LocalCloud
 from vmrunner.testing.vms import Asked, Guest, Reply, Vms, words
 from vmrunner.testing.vms.metadata import MetadataServer
-
-
-class StandIn:
-    """A VM that does what a test says."""
-
-    def __init__(self, guest: Guest, answer: Callable[[Asked], Reply]) -> None:
-        self.guest = guest
-        self.answer = answer
-        self.started = self.killed = False
-        self.trouble: OSError | None = None
-        self.code: int | None = None
-        self.console = b""
-        self.complaint = ""
-
-    def start(self) -> None:
-        if self.trouble:
-            raise self.trouble
-        self.started = True
-
-    def poll(self) -> int | None:
-        return -9 if self.killed else self.code
-
-    def kill(self) -> None:
-        self.killed = True
-
-
-class StandIns:
-    """Instead of `Vms`."""
-
-    def __init__(self) -> None:
-        self.made: list[StandIn] = []
-        self.trouble: OSError | None = None
-
-    def address(self) -> str:
-        return f"127.64.0.{len(self.made) + 1}"
-
-    def make(self, guest: Guest, answer: Callable[[Asked], Reply]) -> StandIn:
-        self.made.append(made := StandIn(guest, answer))
-        made.trouble = self.trouble
-        return made
 
 
 class World:

@@ -1,22 +1,16 @@
-"""The local EC2 as a newcomer starts it: a process of its own, with real VMs behind it."""
+"""The local EC2 of a process of its own, and what a test asks of it."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
-import tomllib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import boto3
 
-from tests.vm.home import Home, processes_with, wait_until
-from tests.vm.qemu_fixture import cache_dir
+from tests.vm.home import wait_until
+from tests.vm.local_cloud import Local
 from vmrunner.testing.localcloud.__main__ import ENVIRONMENT
 
 BY_GUEST = "Client.InstanceInitiatedShutdown"
@@ -24,44 +18,9 @@ BY_USER = "Client.UserInitiatedShutdown"
 
 
 @dataclass(frozen=True)
-class LocalEc2:
-    """`config` is what it printed, as it stands in `vmrunner.toml`."""
-
-    process: subprocess.Popen[str]
-    scratch: Path
-    config: str
-
-    @classmethod
-    def start(cls, place: Path) -> LocalEc2:
-        cache_dir()
-        place.mkdir()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "vmrunner.testing.localcloud", "--port", "0"],
-            env=os.environ | {"TMPDIR": str(place)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        lines = []
-        while not lines or not lines[-1].startswith("max_instances"):
-            line = process.stdout.readline()
-            assert line, process.communicate()[1]
-            lines.append(line)
-        return cls(process, place, "".join(lines))
-
-    def end(self) -> None:
-        """As Ctrl-C does; no VM of it may be left, and nothing on the disk."""
-        self.process.send_signal(signal.SIGINT)
-        out, err = self.process.communicate(timeout=30)
-        assert (self.process.returncode, out) == (0, ""), err
-        assert list(processes_with([str(self.scratch)])) == []
-        assert list(self.scratch.iterdir()) == []
-
-    @property
-    def provider(self) -> dict[str, Any]:
-        found: dict[str, Any] = tomllib.loads(self.config)["providers"]["aws"]
-        return found
+class LocalEc2(Local):
+    MODULE: ClassVar[str] = "vmrunner.testing.localcloud"
+    NAME: ClassVar[str] = "aws"
 
     @property
     def client(self) -> Any:
@@ -75,13 +34,6 @@ class LocalEc2:
             aws_access_key_id=ENVIRONMENT["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=ENVIRONMENT["AWS_SECRET_ACCESS_KEY"],
         )
-
-    def newcomer(self, root: Path) -> Home:
-        """A vmrunner that knows this cloud, and by its configuration alone."""
-        home = Home.make(root)
-        local = '[providers.local]\nkind = "qemu"\n'  # a home's environment says more of it
-        (home.root / "cwd/vmrunner.toml").write_text(self.config + local)
-        return home
 
     def of(self, build: str) -> str:
         """The id of the one instance that this build ever had."""
@@ -112,10 +64,6 @@ class LocalEc2:
         )
         assert self.vms(instance) == []
         return str(self.item(instance)["StateReason"]["Code"])
-
-    def vms(self, instance: str) -> list[str]:
-        """Processes of its VM."""
-        return list(processes_with([f"guest={instance}"]))
 
     @property
     def scheduler(self) -> Any:

@@ -3,32 +3,21 @@ used and ended by nothing but what ends them in Amazon's."""
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 from deploy.aws import guard
 from tests.amazon import credentials
-from tests.vm.home import Home, processes_with, text, wait_until
+from tests.vm.home import Home, wait_until
+from tests.vm.local_cloud import newcomer, put_forward, stop_timers, talking, whole_build
 from tests.vm.local_ec2 import BY_GUEST, BY_USER, LocalEc2
-from tests.vm.serving import Serving, in_vm, log_of, submitted
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
-
-#: Three VMs boot and begin their builds in that time, also on a host that does more. Nobody waits
-#: for its end: the guest's clock is put forward, the schedule's time, and the guard's clock.
-TTL: Final = "15m"
-
-#: Seconds after which it is, in the guest: by then vmrunner is dead and its ledger gone.
-FORWARD: Final = 20
-
-TALKS: Final = ("sh", "-c", "echo up; sleep 600")
 
 
 class Abandoned(NamedTuple):
@@ -50,22 +39,12 @@ def ec2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEc2]:
 
 @pytest.fixture(scope="module", autouse=True)
 def abandoned(ec2: LocalEc2, tmp_path_factory: pytest.TempPathFactory) -> Abandoned:
-    home = ec2.newcomer(tmp_path_factory.mktemp("abandoned") / "home")
-    serving = Serving(home)
-    try:
-        limits = ("--network", "none", "--timeout", "10m", "--ttl", TTL)
-        builds = [submitted(home, *limits, "--", *TALKS) for _ in range(3)]
-        for build in builds:
-            wait_until(lambda b=build: log_of(home, b) == b"up\n", seconds=400, what="a first line")
+    home = newcomer(tmp_path_factory.mktemp("abandoned") / "home", ec2)
+    with talking(home, 3) as builds:
         found = Abandoned(*map(ec2.of, builds))
         for build in builds[1:]:
-            in_vm(home, build, "systemctl stop 'vmrunner-deadline*.timer'")
-        jump = f"date -s @{ec2.deadline(found.due)}"
-        in_vm(home, builds[0], f"systemd-run --on-active={FORWARD} {jump}")
-    finally:
-        serving.kill()
-    shutil.rmtree(home.data)
-    assert list(processes_with([str(home.root)])) == []
+            stop_timers(home, build)
+        put_forward(home, builds[0], ec2.deadline(found.due))
     assert [ec2.state(instance) for instance in found] == ["running"] * 3
     assert [len(ec2.schedules(instance)) for instance in found] == [1] * 3
     return found
@@ -73,7 +52,7 @@ def abandoned(ec2: LocalEc2, tmp_path_factory: pytest.TempPathFactory) -> Abando
 
 @pytest.fixture
 def home(ec2: LocalEc2, tmp_path: Path) -> Iterator[Home]:
-    home = ec2.newcomer(tmp_path / "home")
+    home = newcomer(tmp_path / "home", ec2)
     yield home
     home.assert_nothing_left()
 
@@ -81,25 +60,7 @@ def home(ec2: LocalEc2, tmp_path: Path) -> Iterator[Home]:
 def test_a_build_goes_from_submit_to_its_artifacts_and_leaves_nothing(
     ec2: LocalEc2, home: Home
 ) -> None:
-    cwd = home.root / "cwd"
-    (cwd / "tree").mkdir()
-    (cwd / "tree/greeting").write_text("hello\n")
-    job = {
-        "steps": ["cat greeting", "mkdir out && cp greeting out/copy", "exit 7"],
-        "network": "none",
-        "artifacts": [{"path": "out/*", "always": True}],
-    }
-    (cwd / "vmrunner.yml").write_text(json.dumps({"version": 1, "jobs": {"job": job}}))
-    done = home.run(
-        "run", "--provider", "aws", "-f", "vmrunner.yml", "job", "--source", "tree",
-        "--artifacts-to", "got", "--timestamps",
-    )  # fmt: skip
-    print(text(done.stderr))
-    assert done.returncode == 7
-    assert done.stdout.endswith(b"hello\n")
-    assert (cwd / "got/out/copy").read_text() == "hello\n"
-    (build,) = home.builds()
-    instance = ec2.of(build["id"])
+    instance = ec2.of(whole_build(home, "aws"))
     assert ec2.wait_terminated(instance, seconds=20) == BY_USER
     assert ec2.furniture(instance) == []
     wait_until(lambda: not ec2.schedules(instance), seconds=10, what="its disarming")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 class Timeline:
@@ -18,6 +19,12 @@ class Timeline:
         self.skew = 0.0  # this cloud's clock against `clock`, in seconds
         self._due: list[tuple[float, int, Callable[[], object]]] = []
         self._number = itertools.count()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Whoever changes what there is does it in here, alone."""
+        with self.lock:
+            yield
 
     def now(self) -> float:
         """Its clock, epoch seconds."""
@@ -38,6 +45,6 @@ class Timeline:
 
     def settle(self) -> None:
         """Let all happen that is due."""
-        with self.lock:
+        with self.held():
             while self._due and self._due[0][0] <= self.now():
                 heapq.heappop(self._due)[2]()

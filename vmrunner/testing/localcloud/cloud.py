@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Self
 
 from vmrunner.testing.common.timeline import Timeline
-from vmrunner.testing.localcloud import patches, site
+from vmrunner.testing.localcloud import guests, patches, site
 from vmrunner.testing.localcloud.births import Token
-from vmrunner.testing.localcloud.bodies import Bodies
 from vmrunner.testing.localcloud.endpoint import Endpoint
 from vmrunner.testing.localcloud.faults import Faults, Trouble
 from vmrunner.testing.localcloud.machines import Machine
 from vmrunner.testing.localcloud.requests import Request
 from vmrunner.testing.localcloud.site import Site
+from vmrunner.testing.vms import Bodies
 
 if TYPE_CHECKING:
     from moto.ec2.models import EC2Backend
@@ -79,12 +80,10 @@ class LocalCloud(Timeline):
     def url(self) -> str:
         return self._endpoint.url
 
-    # --- time ---
-
-    def settle(self) -> None:
-        """Let all happen that is due."""
-        with self.lock, patches.within(self):
-            super().settle()
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        with super().held(), patches.within(self):
+            yield
 
     # --- what is there ---
 
@@ -98,7 +97,7 @@ class LocalCloud(Timeline):
     ) -> Site:
         """What a launch in this region needs."""
         image = self.image(region, name, mappings=mappings)
-        with self.lock, patches.within(self):
+        with self.held():
             return site.furnish(self.backend(region), image, ssh_from=ssh_from)
 
     def image(
@@ -110,7 +109,7 @@ class LocalCloud(Timeline):
         tags: Mapping[str, str] | None = None,
     ) -> str:
         """The id of a new image."""
-        with self.lock, patches.within(self):
+        with self.held():
             return site.add_image(
                 self.backend(region), name, self.now(), mappings, dict(tags or {})
             )
@@ -126,7 +125,7 @@ class LocalCloud(Timeline):
         self.machines.append(machine)
         self.by_id[machine.id] = machine
         if self.bodies is not None:
-            self.bodies.give(machine)
+            guests.embody(machine, self.bodies)
         machine.begin()
 
     def of(self, instance: str) -> list[Machine]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 USER: Final = StateReason("Client.UserInitiatedShutdown: User initiated shutdown", "")
 GUEST: Final = StateReason("Client.InstanceInitiatedShutdown: Instance initiated shutdown", "")
+BROKEN: Final = StateReason("Server.InternalError: Internal error on launch", "")
 TAKEN_BACK: Final = StateReason("Server.SpotInstanceTermination: Spot instance termination", "")
 
 _CODES: Final = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopped": 80}
@@ -66,6 +67,10 @@ class Machine:
     def alive(self) -> bool:
         """Does it bill?"""
         return self.state in ("pending", "running", "stopped")
+
+    @property
+    def off(self) -> bool:
+        return self.state in ("stopped", "terminated")
 
     @property
     def tags(self) -> dict[str, str]:
@@ -129,6 +134,11 @@ class Machine:
             self.end(GUEST)
         else:
             self._become("stopped", GUEST)
+
+    def break_down(self) -> None:
+        """What it runs on ends."""
+        if self.alive:
+            self.end(BROKEN)
 
     def preempt(self) -> None:
         """The cloud takes a spot machine back."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import importlib
@@ -163,11 +164,12 @@ def _get_tags(_: LocalCloud, resource: Any, __: Handler) -> list[dict[str, str]]
 def _get_console_output(cloud: LocalCloud, response: Any, original: Handler) -> ActionResult:
     """What the VM said on its serial port, where there is a VM."""
     machine = _named(cloud, response, response._get_param("InstanceId"))
-    if cloud.bodies is None or machine.body is None:
+    if machine.body is None:
         result: ActionResult = original(response)
         return result
     when = datetime.fromtimestamp(cloud.now(), UTC)
-    told = {"InstanceId": machine.id, "Timestamp": when, "Output": cloud.bodies.console(machine)}
+    output = base64.b64encode(machine.body.console).decode()
+    told = {"InstanceId": machine.id, "Timestamp": when, "Output": output}
     return ActionResult(told)
 
 

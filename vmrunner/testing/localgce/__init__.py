@@ -16,6 +16,9 @@ VMs go through the states of the real ones and are ended at `terminationTime` or
 operations take their time and can end in an error; a clock that obeys (`clock`) is in the `Date` of
 every answer; answers fail or never come on demand (`faults`).
 
+With `vms=Vms.open()` a real VM is behind every instance (`vmrunner.testing.vms`); `python -m
+vmrunner.testing.localgce` serves one of those.
+
 Every cloud is a project of its own, so many can be alive in one process.
 """
 

@@ -116,7 +116,7 @@ def serial(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
     port, start = int(request.query.get("port", "1")), int(request.query.get("start", "0"))
     if not 1 <= port <= 4:
         raise invalid("port", port, "Must be from 1 to 4.")
-    said = machine.serial if port == 1 else b""
+    said = machine.output if port == 1 else b""
     end = len(said)
     start = max(start if start >= 0 else end + start, end - _SERIAL, 0)
     return {

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, Self
 
 from vmrunner.testing.common.timeline import Timeline
-from vmrunner.testing.localgce import plants, site
+from vmrunner.testing.localgce import guests, plants, site
 from vmrunner.testing.localgce.discovery import Json
 from vmrunner.testing.localgce.endpoint import Endpoint
 from vmrunner.testing.localgce.faults import Broken, Faults, Trouble
@@ -17,13 +17,15 @@ from vmrunner.testing.localgce.networks import nth
 from vmrunner.testing.localgce.operations import Operation
 from vmrunner.testing.localgce.requests import Request
 from vmrunner.testing.localgce.site import Site
+from vmrunner.testing.vms import Bodies, Vms
 
 PROJECT: Final = "vmrunner-test"
 
 
 class LocalGce(Timeline):
     """One project. All plain attributes may be changed at any time. With a virtual `clock`, `sleep`
-    makes it go on while a client waits for an operation; without, such a wait ends at once."""
+    makes it go on while a client waits for an operation; without, such a wait ends at once. With
+    `vms` a real VM is behind every instance; then the clock must be the real one."""
 
     def __init__(
         self,
@@ -31,6 +33,7 @@ class LocalGce(Timeline):
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], object] | None = None,
         project: str = PROJECT,
+        vms: Vms | None = None,
     ) -> None:
         super().__init__(clock)
         real = clock is time.time
@@ -65,6 +68,7 @@ class LocalGce(Timeline):
         self._shelves: dict[str, dict[str, dict[str, Json]]] = {}
         self._addresses = 0
         self._endpoint = Endpoint(self)
+        self.bodies = Bodies(self, vms) if vms is not None else None
         site.build(self)
 
     # --- its life ---
@@ -81,9 +85,14 @@ class LocalGce(Timeline):
     def start(self, port: int = 0) -> None:
         """Listen on 127.0.0.1; port 0 takes a free one."""
         self._endpoint.start(port)
+        if self.bodies is not None:
+            self.bodies.start()
 
     def stop(self) -> None:
+        """No request is answered any more, and no VM is left."""
         self._endpoint.stop()
+        if self.bodies is not None:
+            self.bodies.stop()
 
     @property
     def url(self) -> str:
@@ -150,6 +159,8 @@ class LocalGce(Timeline):
         """A machine is born."""
         self.machines.append(machine)
         self.by_link[machine.shown["selfLink"]] = machine
+        if self.bodies is not None and not machine.doomed:
+            guests.embody(machine, self.bodies)
         machine.begin()
 
     def machine(self, link: str) -> Machine:

@@ -13,9 +13,11 @@ from vmrunner.testing.localgce.links import last
 
 if TYPE_CHECKING:
     from vmrunner.testing.localgce.gce import LocalGce
+    from vmrunner.testing.vms import Vm
 
 GONE: Final = "gone"
 _UP: Final = ("PROVISIONING", "STAGING", "RUNNING", "REPAIRING")
+_OFF: Final = ("SUSPENDED", "TERMINATED", GONE)
 _TAKEN_BACK: Final = "Instance was preempted."
 
 
@@ -28,9 +30,10 @@ class Machine:
     doomed: bool = False  # there is no capacity for it: it never runs
     stuck: bool = False  # accepts its death, and only one without a graceful shutdown comes
     deleting: bool = False
-    serial: bytes = b""  # what it said on its first serial port
+    serial: bytes = b""  # of its first serial port, where it has no body
     deadline: float = math.inf  # epoch seconds; then the service ends it
     history: list[str] = field(default_factory=list)  # its states
+    body: Vm | None = None  # with one it runs when that runs, and ends when that ends
     _ends: list[Callable[[], None]] = field(default_factory=list)
 
     # --- what is true ---
@@ -66,6 +69,10 @@ class Machine:
         return not (self.gone or self.deleting or self.doomed)
 
     @property
+    def off(self) -> bool:
+        return self.state in _OFF
+
+    @property
     def labels(self) -> dict[str, str]:
         return dict(self.shown.get("labels", {}))
 
@@ -73,6 +80,16 @@ class Machine:
     def metadata(self) -> dict[str, str]:
         items = self.shown["metadata"].get("items", [])
         return {item["key"]: item["value"] for item in items}
+
+    @property
+    def address(self) -> str:
+        """Of its first interface, within its network."""
+        return str(self.shown["networkInterfaces"][0]["networkIP"])
+
+    @property
+    def output(self) -> bytes:
+        """What it said on its first serial port."""
+        return self.serial if self.body is None else self.body.console
 
     @property
     def instance(self) -> str:
@@ -97,9 +114,15 @@ class Machine:
             self.cloud.later(self.cloud.visibility_lag, self._appear)
         if self.doomed:
             return
-        self.cloud.later(self.cloud.boot_seconds / 2, self._stage)
-        self.cloud.later(self.cloud.boot_seconds, self._run)
+        if self.body is None:
+            self.cloud.later(self.cloud.boot_seconds / 2, self._stage)
+            self.cloud.later(self.cloud.boot_seconds, self._run)
         self.arm()
+
+    def run(self) -> None:
+        """What there is of it runs now."""
+        self._stage()
+        self._run()
 
     def arm(self) -> None:
         """The service's own deadline counts from now on; a new one replaces it."""
@@ -136,6 +159,13 @@ class Machine:
             self._wind_down()
             self._stopped()
 
+    def break_down(self) -> None:
+        """Its host fails, and nobody starts it again: as if it had switched itself off."""
+        if self.state in _UP:
+            operations.by_itself(self.cloud, "compute.instances.hostError", self)
+            self._wind_down()
+            self._stopped()
+
     def preempt(self) -> None:
         """The cloud takes a spot machine back."""
         if self.state not in _UP:
@@ -156,6 +186,8 @@ class Machine:
         """It is gone, and with it what is deleted with it."""
         if self.gone:
             return
+        if self.body is not None:
+            self.body.kill()
         self._appear()
         self._become(GONE)
         self._disarm()

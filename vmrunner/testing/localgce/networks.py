@@ -24,12 +24,13 @@ def _interface(cloud: LocalGce, zone: str, said: Json, index: int) -> Json:
     path = f"resource.networkInterfaces[{index}]"
     region = zone.rpartition("-")[0]
     subnetwork = _subnetwork(cloud, region, said, path)
+    own = cloud.bodies.address() if cloud.bodies and index == 0 else None  # where its VM is reached
     shown: Json = {
         "kind": "compute#networkInterface",
         "name": f"nic{index}",
         "network": subnetwork["network"],
         "subnetwork": subnetwork["selfLink"],
-        "networkIP": said.get("networkIP") or cloud.address(subnetwork["ipCidrRange"]),
+        "networkIP": own or said.get("networkIP") or cloud.address(subnetwork["ipCidrRange"]),
         "fingerprint": site.fingerprint(),
         "stackType": "IPV4_ONLY",
         **({"nicType": said["nicType"]} if "nicType" in said else {}),
@@ -37,11 +38,11 @@ def _interface(cloud: LocalGce, zone: str, said: Json, index: int) -> Json:
     if configs := said.get("accessConfigs"):
         if len(configs) > 1:
             raise invalid(f"{path}.accessConfigs", "", "At most one access config is supported.")
-        shown["accessConfigs"] = [_access(cloud, region, configs[0], path)]
+        shown["accessConfigs"] = [_access(cloud, region, configs[0], path, own)]
     return shown
 
 
-def _access(cloud: LocalGce, region: str, said: Json, path: str) -> Json:
+def _access(cloud: LocalGce, region: str, said: Json, path: str, own: str | None) -> Json:
     wanted = said.get("natIP")
     if wanted is not None:
         known = cloud.shelf("addresses", f"regions/{region}").values()
@@ -53,7 +54,7 @@ def _access(cloud: LocalGce, region: str, said: Json, path: str) -> Json:
         "kind": "compute#accessConfig",
         "type": said.get("type", "ONE_TO_ONE_NAT"),
         "name": said.get("name", "external-nat"),
-        "natIP": wanted or cloud.address("198.18.0.0/15"),
+        "natIP": wanted or own or cloud.address("198.18.0.0/15"),
         "networkTier": said.get("networkTier", "PREMIUM"),
     }
 

@@ -10,15 +10,17 @@ The guest reaches its metadata service and nothing else. QEMU dies with the proc
 thread, that started it, and leaves nothing on the disk. It is confined less than the `qemu`
 provider's: this is for trying things out, not a wall.
 
-`host.py` what VMs share · `vm.py` one VM · `words.py` QEMU's command line · `start.py` what becomes
-QEMU · `metadata.py` HTTP for one guest · `forward.py` what carries it there
+`bodies.py` all VMs of a cloud · `host.py` what they share · `vm.py` one VM · `words.py` QEMU's
+command line · `start.py` what becomes QEMU · `metadata.py` HTTP for one guest · `forward.py` what
+carries it there · `command.py` a local cloud as a program
 """
 
 from __future__ import annotations
 
+from vmrunner.testing.vms.bodies import Bodies
 from vmrunner.testing.vms.host import Vms
 from vmrunner.testing.vms.metadata import Asked, Reply
 from vmrunner.testing.vms.vm import Vm
 from vmrunner.testing.vms.words import Guest
 
-__all__ = ["Asked", "Guest", "Reply", "Vm", "Vms"]
+__all__ = ["Asked", "Bodies", "Guest", "Reply", "Vm", "Vms"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
+from urllib.parse import parse_qsl
 
 _HOST: Final = "127.0.0.1"
 _BODY: Final = 64 * 1024  # bytes: the guest may be hostile
@@ -16,11 +17,13 @@ _SILENCE: Final = 30.0  # seconds
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """One request. The names of headers are in lower case; the path is without its query."""
+    """One request. The names of headers are in lower case; the path is without its query, of which
+    only the last value of a name counts."""
 
     method: str
     path: str
     headers: Mapping[str, str]
+    query: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +74,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.rfile.read(int(length))  # no service looks at it, but the next request comes after
         assert isinstance(self.server, _Server)
+        path, _, query = self.path.partition("?")
         reply = self.server.answer(
             Asked(
                 method=self.command,
-                path=self.path.partition("?")[0],
+                path=path,
                 headers={name.lower(): value for name, value in self.headers.items()},
+                query=dict(parse_qsl(query, keep_blank_values=True)),
             )
         )
         self.send_response(reply.status)

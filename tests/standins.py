@@ -1,0 +1,47 @@
+"""VMs for a local cloud that boot nothing and do what a test says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vmrunner.testing.vms import Asked, Guest, Reply
+
+
+class StandIn:
+    """A VM that does what a test says."""
+
+    def __init__(self, guest: Guest, answer: Callable[[Asked], Reply]) -> None:
+        self.guest = guest
+        self.answer = answer
+        self.started = self.killed = False
+        self.trouble: OSError | None = None
+        self.code: int | None = None
+        self.console = b""
+        self.complaint = ""
+
+    def start(self) -> None:
+        if self.trouble:
+            raise self.trouble
+        self.started = True
+
+    def poll(self) -> int | None:
+        return -9 if self.killed else self.code
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+class StandIns:
+    """Instead of `Vms`."""
+
+    def __init__(self) -> None:
+        self.made: list[StandIn] = []
+        self.trouble: OSError | None = None
+
+    def address(self) -> str:
+        return f"127.64.0.{len(self.made) + 1}"
+
+    def make(self, guest: Guest, answer: Callable[[Asked], Reply]) -> StandIn:
+        self.made.append(made := StandIn(guest, answer))
+        made.trouble = self.trouble
+        return made

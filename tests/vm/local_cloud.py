@@ -1,0 +1,134 @@
+"""A local cloud as a newcomer starts it: a process of its own, with real VMs behind it. And builds
+there of which no vmrunner knows any more."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final, Self
+
+from tests.vm.home import Home, processes_with, text, wait_until
+from tests.vm.qemu_fixture import cache_dir
+from tests.vm.serving import Serving, in_vm, log_of, submitted
+
+#: Some VMs boot and begin their builds in that time, also on a host that does more. Nobody waits
+#: for its end: clocks and deadlines are put forward.
+TTL: Final = "15m"
+
+TALKS: Final = ("sh", "-c", "echo up; sleep 600")
+
+
+@dataclass(frozen=True)
+class Local:
+    """`config` is what it printed, as it stands in `vmrunner.toml`."""
+
+    MODULE: ClassVar[str]
+    NAME: ClassVar[str]  # of the provider there
+
+    process: subprocess.Popen[str]
+    scratch: Path
+    config: str
+
+    @classmethod
+    def start(cls, place: Path) -> Self:
+        cache_dir()
+        place.mkdir()
+        process = subprocess.Popen(
+            [sys.executable, "-m", cls.MODULE, "--port", "0"],
+            env=os.environ | {"TMPDIR": str(place)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        lines = []
+        while not lines or not lines[-1].startswith("max_instances"):
+            line = process.stdout.readline()
+            assert line, process.communicate()[1]
+            lines.append(line)
+        return cls(process, place, "".join(lines))
+
+    def end(self) -> None:
+        """As Ctrl-C does; no VM of it may be left, and nothing on the disk."""
+        self.process.send_signal(signal.SIGINT)
+        out, err = self.process.communicate(timeout=30)
+        assert (self.process.returncode, out) == (0, ""), err
+        assert list(processes_with([str(self.scratch)])) == []
+        assert list(self.scratch.iterdir()) == []
+
+    @property
+    def provider(self) -> dict[str, Any]:
+        found: dict[str, Any] = tomllib.loads(self.config)["providers"][self.NAME]
+        return found
+
+    def vms(self, instance: str) -> list[str]:
+        """Processes of its VM."""
+        return list(processes_with([f"guest={instance}"]))
+
+
+def newcomer(root: Path, *clouds: Local) -> Home:
+    """A vmrunner that knows these clouds, the first by default, and by its configuration alone."""
+    home = Home.make(root)
+    first, *others = (cloud.config for cloud in clouds)
+    others = [config[config.index("[providers.") :] for config in others]
+    local = '[providers.local]\nkind = "qemu"\n'  # a home's environment says more of it
+    (home.root / "cwd/vmrunner.toml").write_text("\n".join([first, *others, local]))
+    return home
+
+
+@contextmanager
+def talking(home: Home, count: int) -> Iterator[list[str]]:
+    """So many builds whose VMs run; afterwards vmrunner is dead and its ledger gone."""
+    serving = Serving(home)
+    try:
+        limits = ("--network", "none", "--timeout", "10m", "--ttl", TTL)
+        builds = [submitted(home, *limits, "--", *TALKS) for _ in range(count)]
+        for build in builds:
+            wait_until(lambda b=build: log_of(home, b) == b"up\n", seconds=400, what="a first line")
+        yield builds
+    finally:
+        serving.kill()
+    shutil.rmtree(home.data)
+    assert list(processes_with([str(home.root)])) == []
+
+
+def stop_timers(home: Home, build: str) -> None:
+    """Its guest does not end it any more."""
+    in_vm(home, build, "systemctl stop 'vmrunner-deadline*.timer'")
+
+
+def put_forward(home: Home, build: str, when: int) -> None:
+    """Soon it is `when`, epoch seconds, in its guest: vmrunner has the time to die before."""
+    in_vm(home, build, f"systemd-run --on-active=20 date -s @{when}")
+
+
+def whole_build(home: Home, provider: str) -> str:
+    """One from submit to its artifacts, by the command line; its id."""
+    cwd = home.root / "cwd"
+    (cwd / "tree").mkdir()
+    (cwd / "tree/greeting").write_text("hello\n")
+    job = {
+        "steps": ["cat greeting", "mkdir out && cp greeting out/copy", "exit 7"],
+        "network": "none",
+        "artifacts": [{"path": "out/*", "always": True}],
+    }
+    (cwd / "vmrunner.yml").write_text(json.dumps({"version": 1, "jobs": {"job": job}}))
+    done = home.run(
+        "run", "--provider", provider, "-f", "vmrunner.yml", "job", "--source", "tree",
+        "--artifacts-to", "got", "--timestamps",
+    )  # fmt: skip
+    print(text(done.stderr))
+    assert done.returncode == 7
+    assert done.stdout.endswith(b"hello\n")
+    assert (cwd / "got/out/copy").read_text() == "hello\n"
+    (build,) = home.builds()
+    return str(build["id"])

@@ -1,0 +1,123 @@
+"""The whole way through Compute Engine, with real VMs: inserted, booted by cloud-init's own GCE
+datasource, used and ended by nothing but what ends them in Google's."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+import requests
+
+from deploy.gcp.guard import main as guard
+from tests.vm.home import Home, text, wait_until
+from tests.vm.local_cloud import newcomer, put_forward, stop_timers, talking, whole_build
+from tests.vm.local_gce import LocalGce
+from tests.vm.serving import in_vm
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+
+#: Past its deadline the guest leaves the cloud's own so many seconds before it switches itself off.
+AFTER: Final = 300
+
+
+class Abandoned(NamedTuple):
+    """Three instances whose builds run, and of which no vmrunner and no ledger knows any more; each
+    has lost all that would end it, but one."""
+
+    due: str  # its guest's timer, which comes soon
+    native: str  # the cloud's own deadline
+    swept: str
+
+
+@pytest.fixture(scope="module")
+def gce(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalGce]:
+    gce = LocalGce.start(tmp_path_factory.mktemp("gce") / "scratch")
+    yield gce
+    gce.end()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def abandoned(gce: LocalGce, tmp_path_factory: pytest.TempPathFactory) -> Abandoned:
+    home = newcomer(tmp_path_factory.mktemp("abandoned") / "home", gce)
+    with talking(home, 3) as builds:
+        found = Abandoned(*map(gce.of, builds))
+        in_vm(home, builds[0], 'test "$(cloud-id)" = gce')  # by the datasource, and by no other
+        for build in builds[1:]:
+            stop_timers(home, build)
+        for instance in (found.due, found.swept):
+            gce.disarm(instance)
+        put_forward(home, builds[0], gce.deadline(found.due) + AFTER)
+    assert [gce.state(instance) for instance in found] == ["RUNNING"] * 3
+    return found
+
+
+@pytest.fixture
+def home(gce: LocalGce, tmp_path: Path) -> Iterator[Home]:
+    home = newcomer(tmp_path / "home", gce)
+    yield home
+    home.assert_nothing_left()
+
+
+def test_a_build_goes_from_submit_to_its_artifacts_and_leaves_nothing(
+    gce: LocalGce, home: Home
+) -> None:
+    whole_build(home, "gce")
+    (instance,) = (row["id"] for row in home.instances())
+    gce.wait_for(instance, "gone", seconds=20)
+    assert gce.disks(instance) == []
+
+
+def test_its_native_deadline_alone_ends_it_and_its_disk(
+    gce: LocalGce, abandoned: Abandoned
+) -> None:
+    instance = abandoned.native
+    gce.strike_in(instance, 32)
+    began = time.monotonic()
+    gce.wait_for(instance, "gone", seconds=60)
+    assert time.monotonic() - began > 25
+    assert gce.disks(instance) == []
+
+
+def test_the_sweep_alone_ends_it_and_its_disk(
+    gce: LocalGce, abandoned: Abandoned, tmp_path: Path
+) -> None:
+    """By a vmrunner of the same installation, with a ledger that knows of nothing."""
+    instance = abandoned.swept
+    home = newcomer(tmp_path / "home", gce)
+    whose = {"VMRUNNER_INSTALLATION": gce.labels(instance)["vmrunner-installation"]}
+    done = home.run("reap", "-o", "json", **whose)
+    assert (done.returncode, json.loads(done.stdout)["items"]) == (0, []), text(done.stderr)
+    assert gce.state(instance) == "RUNNING"
+    gce.expire(instance, int(time.time()) - 1)
+    done = home.run("reap", "-o", "json", **whose)
+    print(text(done.stdout + done.stderr))
+    assert done.returncode == 0
+    wait_until(lambda: gce.state(instance) == "gone", seconds=20, what="its end")
+    assert gce.vms(instance) == gce.disks(instance) == []
+
+
+def test_the_guests_own_timer_stops_what_nobody_knows_of_and_the_guard_removes_the_rest(
+    gce: LocalGce, abandoned: Abandoned
+) -> None:
+    instance = abandoned.due
+    gce.wait_for(instance, "TERMINATED", seconds=120)
+    assert gce.disks(instance) == [instance]  # it bills
+    said = gce.ask("GET", f"{gce.path(instance)}/serialPort")["contents"]
+    assert "Power" in said.splitlines()[-1]
+    settings = guard.Settings(
+        installation=gce.labels(instance)["vmrunner-installation"], project=gce.provider["project"]
+    )
+    deadline, ended = gce.deadline(instance), []
+    with requests.Session() as session:
+        for late in (-1.0, guard.GRACE, guard.GRACE + 1):
+            assert gce.state(instance) == "TERMINATED"
+            told = guard.guard(settings, session, deadline + late, base=gce.base)
+            assert told["failures"] == []
+            ended.append([line["instance"] for line in told["ended"]])
+    assert ended == [[], [], [instance]]
+    gce.wait_for(instance, "gone", seconds=20)
+    assert gce.disks(instance) == []

@@ -1,0 +1,52 @@
+"""A local GCE with real VMs, for as long as it runs:
+
+python -m vmrunner.testing.localgce [--port N]
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from vmrunner.testing.localgce.gce import LocalGce
+from vmrunner.testing.vms import Vms, command
+
+PORT: Final = 5001
+
+_CONFIG: Final = """\
+default_provider = "gce"
+
+[providers.gce]
+kind = "gce"
+api_endpoint = "{url}"
+project = "{site.project}"
+zones = [{zones}]
+image = "{site.family}"
+network = "{site.network}"
+subnetwork = "{site.subnetwork}"
+max_instances = {most}
+"""
+
+
+def config(cloud: LocalGce) -> str:
+    """A whole `vmrunner.toml` for this cloud, which asks for no credentials."""
+    site = cloud.furnish(ssh_from=command.LOOPBACK)
+    return _CONFIG.format(
+        url=cloud.url,
+        site=site,
+        zones=", ".join(f'"{zone}"' for zone in site.zones),
+        most=command.MOST,
+    )
+
+
+def main() -> int:
+    asked = command.arguments("vmrunner.testing.localgce", "A local GCE", port=PORT).parse_args()
+
+    def make(vms: Vms) -> LocalGce:
+        return LocalGce(vms=vms)
+
+    return command.run(asked.port, make, config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

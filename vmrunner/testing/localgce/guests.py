@@ -1,0 +1,40 @@
+"""What a real VM behind an instance is given: a disk, and firmware by which cloud-init knows GCE.
+Its address is that of its first interface, which had it from the VMs."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.testing.localgce.metadata import InstanceMetadata
+from vmrunner.testing.vms import Guest
+
+if TYPE_CHECKING:
+    from vmrunner.testing.localgce.machines import Machine
+    from vmrunner.testing.vms import Bodies
+
+GiB: Final = 1024**3
+
+
+def embody(machine: Machine, bodies: Bodies) -> None:
+    """A newborn gets a VM."""
+    guest = Guest(
+        name=machine.name,
+        address=machine.address,
+        mac=mac(machine.address),
+        disk=int(machine.shown["disks"][0]["diskSizeGb"]) * GiB,
+        firmware={
+            "manufacturer": "Google",
+            "product": "Google Compute Engine",
+            "serial": f"GoogleCloud-{secrets.token_hex(16).upper()}",
+            "uuid": str(uuid.uuid4()),
+        },
+    )
+    bodies.give(machine, guest, InstanceMetadata(machine))
+
+
+def mac(address: str) -> str:
+    """Of an interface with this address: Google makes it of the address."""
+    return "42:01:" + IPv4Address(address).packed.hex(":")
