@@ -128,9 +128,10 @@ def _guard(shell: Shell, name: str) -> Guard:
     found = wiring.provider(wiring.settings.provider(name))
     if not isinstance(found, Guarded):
         kind = wiring.settings.providers[found.name].kind
+        made = "whose guard Terraform makes" if kind == "gce" else "which has none"
         raise ConfigError(
-            f"guard: provider {found.name} is of kind {kind}, whose guard is not made here",
-            hint="deploy/gcp/terraform makes one" if kind == "gce" else "name one of kind ec2",
+            f"guard: provider {found.name} is of kind {kind}, {made}",
+            hint="deploy/gcp/terraform" if kind == "gce" else "name a provider of kind ec2",
         )
     return found.guard()
 
