@@ -24,7 +24,8 @@ demo: setup
 test: lint
 	.venv/bin/vmrunner image build
 	$(PYTEST) -q -n 3 -m 'not vm'
-	$(PYTEST) -m "vm and not long" -n 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "vm and not long and not clouds" -n 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m clouds
 
 check: lint
 	$(PYTEST) -q -n 2 tests/unit

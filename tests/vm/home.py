@@ -94,7 +94,7 @@ class Home:
 
     def items(self, *args: str) -> list[dict[str, Any]]:
         """The items of a command's JSON output."""
-        done = self.run(*args, "-o", "json", timeout=60)
+        done = self.run(*args, "-o", "json", timeout=240)
         assert done.returncode == 0, text(done.stderr)
         items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
         return items

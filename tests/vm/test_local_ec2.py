@@ -17,7 +17,7 @@ from tests.vm.home import Home, wait_until
 from tests.vm.local_cloud import newcomer, put_forward, stop_timers, talking, whole_build
 from tests.vm.local_ec2 import BY_GUEST, BY_USER, LocalEc2
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vm, pytest.mark.clouds, pytest.mark.timeout(900)]
 
 
 class Abandoned(NamedTuple):

@@ -18,7 +18,7 @@ from tests.vm.local_cloud import newcomer, put_forward, stop_timers, talking, wh
 from tests.vm.local_gce import LocalGce
 from tests.vm.serving import in_vm
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vm, pytest.mark.clouds, pytest.mark.timeout(900)]
 
 #: Past its deadline the guest leaves the cloud's own so many seconds before it switches itself off.
 AFTER: Final = 300

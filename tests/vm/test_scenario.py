@@ -14,7 +14,7 @@ from tests.vm.local_cloud import Local, newcomer
 from tests.vm.local_ec2 import LocalEc2
 from tests.vm.local_gce import LocalGce
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vm, pytest.mark.clouds, pytest.mark.timeout(900)]
 
 SCENARIO: Final = Path(__file__).parents[2] / "examples/scenario"
 PROVIDERS: Final = ("qemu", "aws", "gce")
