@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from vmrunner.testing.vms import Asked, Guest, Reply
+
+
+def until(true: Callable[[], bool], *, seconds: float = 10.0) -> None:
+    """Wait for it; fails when it does not come true in time."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.02)
 
 
 class StandIn:

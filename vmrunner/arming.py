@@ -15,7 +15,7 @@ from typing import Final
 from vmrunner.deleting import delete
 from vmrunner.desk import Desk, log
 from vmrunner.errors import Fenced
-from vmrunner.lanes import Lane
+from vmrunner.lanes import Lanes
 from vmrunner.model import Fate, Instance, InstanceState, Outcome, Ref
 from vmrunner.providers import Arms, arms
 
@@ -49,12 +49,12 @@ class Armourer:
         self._tries: dict[str, _Try] = {}
         self._armed: dict[str, tuple[str, Ref | None]] = {}  # instance → provider, what is armed
         self._over: dict[str, list[Ref]] = {}  # by provider: to be disarmed
-        self._lanes: dict[str, Lane[dict[Ref, Outcome]]] = {}
+        self._lanes: Lanes[dict[Ref, Outcome]] = Lanes(desk.deaths, desk.monotonic, desk.wake)
 
     @property
     def busy(self) -> bool:
         """Is anything left to disarm?"""
-        return bool(self._over) or not all(lane.free for lane in self._lanes.values())
+        return bool(self._over) or not self._lanes.free
 
     def mind(self, mine: Iterable[Instance], open_rows: Collection[str]) -> None:
         """Arm those of our VMs that are born and, as far as this engine knows, are not; disarm
@@ -114,15 +114,13 @@ class Armourer:
                         raise error
 
     def _disarm(self) -> None:
-        for name, lane in self._lanes.items():
-            call = lane.take()
-            if call is not None:
-                with self._desk.guard(f"disarm at {name}"):
-                    for ref, outcome in call.result().items():
-                        if outcome.fate is Fate.FAILED:
-                            log.warning("%s is left to a sweep: %s", ref.id, outcome.error)
+        for name, call in self._lanes.finished():
+            with self._desk.guard(f"disarm at {name}"):
+                for ref, outcome in call.result().items():
+                    if outcome.fate is Fate.FAILED:
+                        log.warning("%s is left to a sweep: %s", ref.id, outcome.error)
         for name, over in list(self._over.items()):
-            lane = self._lane(name)
+            lane = self._lanes[name]
             provider = self._desk.providers.get(name)
             if provider is None:
                 del self._over[name]  # what sweeps there finds them
@@ -133,10 +131,3 @@ class Armourer:
                 else:
                     del self._over[name]
                 lane.send(lambda p=provider, b=batch: delete(p, b))  # type: ignore[misc]
-
-    def _lane(self, provider: str) -> Lane[dict[Ref, Outcome]]:
-        lane = self._lanes.get(provider)
-        if lane is None:
-            pool = self._desk.deaths(provider)
-            lane = self._lanes[provider] = Lane(pool, self._desk.monotonic, self._desk.wake)
-        return lane

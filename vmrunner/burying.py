@@ -10,7 +10,7 @@ from typing import Final
 
 from vmrunner.deleting import delete
 from vmrunner.desk import Desk, log
-from vmrunner.lanes import Lane
+from vmrunner.lanes import Lanes
 from vmrunner.model import Fate, Instance, InstanceState, Outcome, Ref
 from vmrunner.providers import Provider
 
@@ -27,7 +27,7 @@ class Undertaker:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._lanes: dict[str, Lane[dict[str, Outcome]]] = {}
+        self._lanes: Lanes[dict[str, Outcome]] = Lanes(desk.deaths, desk.monotonic, desk.wake)
         self._next: dict[str, float] = {}  # instance → monotonic
         self._refs: dict[str, Ref] = {}  # of rows that do not know theirs: seen by its name
 
@@ -48,7 +48,7 @@ class Undertaker:
             if row.state is InstanceState.DELETING and self._due(row, now):
                 due.setdefault(row.provider, []).append(row)
         for name, dying in due.items():
-            lane = self._lane(name)
+            lane = self._lanes[name]
             if lane.free:
                 provider = self._desk.providers[name]
                 first = [row for row in dying if row.deletes < FORCE_AFTER][:BATCH]
@@ -57,10 +57,7 @@ class Undertaker:
 
     def collect(self, rows: Mapping[str, Instance]) -> None:
         """Take in the answers. What was not accepted is noted in its row, with its next turn."""
-        for lane in self._lanes.values():
-            call = lane.take()
-            if call is None:
-                continue
+        for _, call in self._lanes.finished():
             with self._desk.guard("delete"):
                 for name, outcome in call.result().items():
                     row = rows.get(name)
@@ -112,10 +109,3 @@ class Undertaker:
         """It was accepted a while ago and is still there: from now on the attempts are counted,
         so that they are forced some day."""
         return self._desk.now(row) >= row.state_since + AGAIN
-
-    def _lane(self, provider: str) -> Lane[dict[str, Outcome]]:
-        lane = self._lanes.get(provider)
-        if lane is None:
-            pool = self._desk.deaths(provider)
-            lane = self._lanes[provider] = Lane(pool, self._desk.monotonic, self._desk.wake)
-        return lane

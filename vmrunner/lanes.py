@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -81,6 +81,36 @@ class Threads:
                 future.set_exception(error)
             with self._lock:
                 self._idle += 1
+
+
+class Lanes(Generic[T]):
+    """A lane for each provider. `pool` gives what runs the calls to one."""
+
+    def __init__(
+        self, pool: Callable[[str], Pool], now: Callable[[], float], done: Callable[[], None]
+    ) -> None:
+        self._pool = pool
+        self._now = now
+        self._done = done
+        self._all: dict[str, Lane[T]] = {}
+
+    def __getitem__(self, provider: str) -> Lane[T]:
+        """Made when it is first asked for."""
+        if provider not in self._all:
+            self._all[provider] = Lane(self._pool(provider), self._now, self._done)
+        return self._all[provider]
+
+    def finished(self) -> Iterator[tuple[str, Future[T]]]:
+        """The provider, and the call to it that has come back: each but once."""
+        for provider, lane in self._all.items():
+            call = lane.take()
+            if call is not None:
+                yield provider, call
+
+    @property
+    def free(self) -> bool:
+        """Is no call on its way?"""
+        return all(lane.free for lane in self._all.values())
 
 
 class Lane(Generic[T]):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from vmrunner.desk import Desk
-from vmrunner.lanes import Lane
+from vmrunner.lanes import Lanes
 from vmrunner.model import Instance, InstanceState, Key, Seen
 from vmrunner.providers import Provider
 
@@ -25,7 +25,7 @@ class Watcher:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._lanes: dict[str, Lane[dict[str, Seen]]] = {}
+        self._lanes: Lanes[dict[str, Seen]] = Lanes(desk.deaths, desk.monotonic, desk.wake)
         self._next: dict[str, tuple[InstanceState, float]] = {}  # instance → when, monotonic
 
     def look(self, rows: Iterable[Instance]) -> None:
@@ -37,7 +37,7 @@ class Watcher:
             if state is not row.state or now >= when:
                 due.setdefault(row.provider, []).append(row)
         for name, wanted in due.items():
-            lane = self._lane(name)
+            lane = self._lanes[name]
             if lane.free:
                 batch = wanted[:BATCH]
                 for row in batch:
@@ -47,11 +47,9 @@ class Watcher:
     def seen(self) -> dict[str, Seen]:
         """What the looks that ended showed, by instance id. Who is missing was not visible."""
         found: dict[str, Seen] = {}
-        for name, lane in self._lanes.items():
-            call = lane.take()
-            if call is not None:
-                with self._desk.guard(f"look at {name}"):
-                    found |= call.result()
+        for name, call in self._lanes.finished():
+            with self._desk.guard(f"look at {name}"):
+                found |= call.result()
         return found
 
     def forget(self, keep: Mapping[str, Instance]) -> None:
@@ -77,10 +75,3 @@ class Watcher:
             return {keys[key]: seen for key, seen in provider.look(list(keys)).items()}
 
         return call
-
-    def _lane(self, provider: str) -> Lane[dict[str, Seen]]:
-        lane = self._lanes.get(provider)
-        if lane is None:
-            pool = self._desk.deaths(provider)
-            lane = self._lanes[provider] = Lane(pool, self._desk.monotonic, self._desk.wake)
-        return lane

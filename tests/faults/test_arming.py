@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.faults.node import Node
 from tests.faults.world import World
 from vmrunner.model import Build, BuildState, Kind, Reason, Result
 from vmrunner.providers.fake import Fault, Machine
@@ -82,18 +83,25 @@ def test_killed_at_the_arming_the_next_engine_arms(world: World, point: str) -> 
 
 
 def test_what_a_crash_leaves_armed_is_swept_and_never_before_its_vm(world: World) -> None:
-    build = world.submit()
+    world.submit()
     first = world.node(reaps=False)
-    world.run(60, until=lambda: world.truth.builds.get(build.id).finished)
-    world.run(60, until=lambda: not world.truth.instances.open())
-    first.kill()
-    (schedule,) = armed(world)
-    if schedule.died_at is not None:  # it was faster
-        schedule.died_at = None
-        world.cloud._standing[schedule.ref] = schedule
+    deletes = []
+
+    def dies(node: Node, point: str) -> bool:
+        """At the second delete: the first is the VM's."""
+        deletes.extend([point] if point == "before cloud.delete" else [])
+        return node is first and len(deletes) == 2
+
+    world.dice = dies
+    world.run(60, until=lambda: first.dead)
+    world.dice = None
+    (schedule,), (machine,) = armed(world), list(world.ours())
+    assert machine.died_at is not None
+    assert world.truth.instances.open() == []
+    assert schedule.alive
     world.node(drives=False)
-    world.run(3 * world.sweep_seconds)
-    assert schedule.died_at is not None
+    world.run(2 * world.sweep_seconds)
+    assert not schedule.alive
 
 
 def test_a_sweep_leaves_the_schedule_of_a_living_vm_alone_also_past_its_deadline(

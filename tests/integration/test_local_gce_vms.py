@@ -10,7 +10,7 @@ import pytest
 from google.api_core.exceptions import NotFound
 
 from tests.google import Google
-from tests.standins import StandIn, StandIns
+from tests.standins import StandIn, StandIns, until
 from vmrunner.providers.fake import Clock
 from vmrunner.testing.localgce import LocalGce
 from vmrunner.testing.localgce.guests import mac
@@ -31,11 +31,8 @@ class World(Google):
         return self.vms.made[-1]
 
     def wait_for(self, name: str, status: str) -> Any:
-        end = time.monotonic() + 10
-        while (item := self.get(name)).status != status:
-            assert time.monotonic() < end, item
-            time.sleep(0.02)
-        return item
+        until(lambda: self.get(name).status == status)
+        return self.get(name)
 
 
 @pytest.fixture
@@ -96,10 +93,7 @@ def test_what_is_stopped_has_no_vm(world: World) -> None:
     world.wait_for("vm-1", "RUNNING")
     where = {"project": world.project, "zone": world.zone, "instance": "vm-1"}
     world.instances.stop_unary(request=where)
-    end = time.monotonic() + 10
-    while not vm.killed:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: vm.killed)
     assert [disk["name"] for disk in world.cloud.disks] == ["vm-1"]
 
 
@@ -109,10 +103,7 @@ def test_its_own_deadline_kills_it_though_nobody_asks(world: World) -> None:
     world.wait_for("vm-1", "RUNNING")
     asked = len(world.cloud.requests)
     world.cloud.skew = 600
-    end = time.monotonic() + 10
-    while not vm.killed:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: vm.killed)
     assert len(world.cloud.requests) == asked
     assert world.cloud.alive == world.cloud.disks == []
 

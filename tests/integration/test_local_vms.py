@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import boto3
 import pytest
 
 from tests.amazon import REGION, credentials
-from tests.standins import StandIns
+from tests.standins import StandIns, until
 from vmrunner.errors import BadOrder
 from vmrunner.testing.localcloud import LocalCloud
 from vmrunner.testing.vms import Asked, Guest, Reply, Vms, words
@@ -57,11 +56,8 @@ class World:
         return found
 
     def wait(self, instance: str, state: str) -> dict[str, Any]:
-        end = time.monotonic() + 10
-        while (item := self.item(instance))["State"]["Name"] != state:
-            assert time.monotonic() < end, item
-            time.sleep(0.02)
-        return item
+        until(lambda: self.item(instance)["State"]["Name"] == state)
+        return self.item(instance)
 
 
 @pytest.fixture
@@ -200,10 +196,7 @@ made.wait()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         child = int(process.stdout.readline())
-        end = time.monotonic() + 10
-        while "sleep" not in (told := Path(f"/proc/{child}/cmdline").read_text()):
-            assert time.monotonic() < end, told
-            time.sleep(0.02)
+        until(lambda: "sleep" in Path(f"/proc/{child}/cmdline").read_text())
         handle = os.pidfd_open(child)
         process.send_signal(signal.SIGKILL)
     assert select.select([handle], [], [], 10)[0], "it lives on"

@@ -4,9 +4,10 @@ one that fails hinders no other."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.errors import ConfigError, ProviderError
+from vmrunner.errors import ConfigError
 from vmrunner.model import (
     TAG,
     Finding,
@@ -22,10 +23,12 @@ from vmrunner.model import (
     Spec,
 )
 from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.common.findings import bad, each, of_clock, of_failure, ok, warning
+from vmrunner.providers.common.rights import Right
 from vmrunner.providers.ec2 import launch, schedules
 from vmrunner.providers.ec2.calls import QUOTA, RUN
 from vmrunner.providers.ec2.guard import health
-from vmrunner.providers.ec2.rights import ACTION, WOULD, Right
+from vmrunner.providers.ec2.rights import ACTION, WOULD
 from vmrunner.providers.ec2.sweep import filtered
 from vmrunner.providers.ec2.walls import holes
 
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from vmrunner.providers.ec2.provider import Ec2Provider
 
 #: AWS refuses a request that is signed five minutes off.
-_SKEWED, _REFUSED = 60.0, 240.0
+_REFUSED: Final = 240.0
 _FEW_ADDRESSES: Final = 10
 
 #: Quotas on running vCPUs, by the family that they count: on demand, spot.
@@ -56,17 +59,11 @@ def check(provider: Ec2Provider) -> list[Finding]:
     try:
         caller = provider.identity.caller()
     except CallFailed as failed:
-        return [_bad("identity", str(failed.error.args[0]), failed.error.hint or "log in to AWS")]
+        return [of_failure("identity", failed.error, "log in to AWS")]
     where = ", ".join(provider.options.regions)
-    found = [_ok("identity", f"{caller.arn}, account {caller.account}, in {where}")]
-    for name, part in _CHECKS:
-        try:
-            found += part(provider)
-        except CallFailed as failed:
-            found.append(_bad(name, str(failed.error.args[0]), failed.error.hint or _LOOK))
-        except (ConfigError, ProviderError) as error:
-            found.append(_bad(name, str(error.args[0]), error.hint or _LOOK))
-    return found
+    found = [ok("identity", f"{caller.arn}, account {caller.account}, in {where}")]
+    checks = {name: partial(part, provider) for name, part in _CHECKS}
+    return [*found, *each(checks, _LOOK)]
 
 
 _LOOK: Final = "see docs/configuration.md, kind ec2"
@@ -89,20 +86,19 @@ def _terminate(provider: Ec2Provider) -> Iterator[Finding]:
 
 def _of_right(right: Right) -> Finding:
     if right.may:
-        return _ok("terminate", right.why)
+        return ok("terminate", right.why)
     if right.may is None:
-        return Finding(
-            check="terminate",
-            level=Level.WARNING,
-            message=f"it cannot be told before the first launch: {right.why}",
-            fix="allow iam:SimulatePrincipalPolicy to these credentials",
+        return warning(
+            "terminate",
+            f"it cannot be told before the first launch: {right.why}",
+            "allow iam:SimulatePrincipalPolicy to these credentials",
         )
-    return _bad("terminate", right.why, f"allow {ACTION}; nothing is launched before")
+    return bad("terminate", right.why, f"allow {ACTION}; nothing is launched before")
 
 
 def _image(provider: Ec2Provider) -> Iterator[Finding]:
     image = provider.places.image()
-    yield _ok("image", f"{image.id} {image.name}, {image.architecture}")
+    yield ok("image", f"{image.id} {image.name}, {image.architecture}")
 
 
 def _subnets(provider: Ec2Provider) -> Iterator[Finding]:
@@ -111,11 +107,9 @@ def _subnets(provider: Ec2Provider) -> Iterator[Finding]:
         free = int(subnet.get("AvailableIpAddressCount", 0))
         text = f"{name} in {subnet.get('AvailabilityZone')}: {free} addresses free"
         if free < _FEW_ADDRESSES:
-            yield Finding(
-                check="subnet", level=Level.WARNING, message=text, fix="use a larger subnet"
-            )
+            yield warning("subnet", text, "use a larger subnet")
         else:
-            yield _ok("subnet", text)
+            yield ok("subnet", text)
 
 
 def _groups(provider: Ec2Provider) -> Iterator[Finding]:
@@ -125,7 +119,7 @@ def _groups(provider: Ec2Provider) -> Iterator[Finding]:
     yield from found
     if not found:
         names = ", ".join(group["GroupId"] for group in groups)
-        yield _ok("security group", f"{names}: builds do not reach each other")
+        yield ok("security group", f"{names}: builds do not reach each other")
 
 
 def _dry_run(provider: Ec2Provider) -> Iterator[Finding]:
@@ -143,7 +137,7 @@ def _dry_run(provider: Ec2Provider) -> Iterator[Finding]:
     except CallFailed as failed:
         if failed.code != WOULD:
             raise
-        yield _ok("launch", f"{offer.machine_type} in {offer.place}, {offer.market.value}")
+        yield ok("launch", f"{offer.machine_type} in {offer.place}, {offer.market.value}")
         return
     raise ConfigError("a dry run of a launch was taken for a real one")
 
@@ -183,28 +177,21 @@ def _quota(provider: Ec2Provider, code: str, market: Market, family: str, least:
     value = float(told["Value"])
     text = f"{value:g} vCPUs at once, {family}, {market.value}"
     if value < least:
-        return _bad("quota", f"{text}: one machine has {least}", f"raise quota {code}")
-    return _ok("quota", text)
+        return bad("quota", f"{text}: one machine has {least}", f"raise quota {code}")
+    return ok("quota", text)
 
 
 def _clock(provider: Ec2Provider) -> Iterator[Finding]:
-    skew = provider.clock.skew or 0.0
-    text = f"this host's is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}"
-    if abs(skew) > _REFUSED:
-        yield _bad("clock", f"{text}: AWS refuses what it signs", "set it: NTP")
-    elif abs(skew) > _SKEWED:
-        yield Finding(check="clock", level=Level.WARNING, message=text, fix="set it: NTP")
-    else:
-        yield _ok("clock", text)
+    yield of_clock(provider.clock.skew or 0.0, refused=_REFUSED, whose="AWS")
 
 
 def _metadata(provider: Ec2Provider) -> Iterator[Finding]:
     """No step runs before a VM's metadata service is off."""
     right = provider.rights.simulate(SEAL)
     if right.may is False:
-        yield _bad("metadata", right.why, f"allow {SEAL}; no step runs before it is off")
+        yield bad("metadata", right.why, f"allow {SEAL}; no step runs before it is off")
     elif right.may:
-        yield _ok("metadata", right.why)
+        yield ok("metadata", right.why)
 
 
 def _schedule(provider: Ec2Provider) -> Iterator[Finding]:
@@ -215,18 +202,17 @@ def _schedule(provider: Ec2Provider) -> Iterator[Finding]:
         partition, end = provider.identity.caller().partition, provider.now() + 3600
         made = schedules.arm(provider.calls, options, partition, ref, "vm-doctor", end)
         schedules.disarm(provider.calls, options.region, made.id)
-        yield _ok("schedule", f"ends a VM {schedules.AFTER // 60} min past its deadline")
+        yield ok("schedule", f"ends a VM {schedules.AFTER // 60} min past its deadline")
     else:
         yield _unarmed(provider)
 
 
 def _unarmed(provider: Ec2Provider) -> Finding:
-    return Finding(
-        check="schedule",
-        level=Level.WARNING,
-        message="no schedule ends a VM past its deadline when vmrunner is gone; "
+    return warning(
+        "schedule",
+        "no schedule ends a VM past its deadline when vmrunner is gone; "
         "the guest's own timer does, unless the build became root",
-        fix=f"vmrunner guard install {provider.name}, and its deadline role as "
+        f"vmrunner guard install {provider.name}, and its deadline role as "
         f"providers.{provider.name}.scheduler_role",
     )
 
@@ -256,11 +242,3 @@ _CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("schedule", _schedule),
     ("guard", _guard),
 )
-
-
-def _ok(check: str, message: str) -> Finding:
-    return Finding(check=check, level=Level.OK, message=message)
-
-
-def _bad(check: str, message: str, fix: str) -> Finding:
-    return Finding(check=check, level=Level.ERROR, message=message, fix=fix)

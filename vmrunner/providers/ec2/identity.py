@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from vmrunner.providers.common.clock import boottime
-from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.common.quiet import Quiet
 from vmrunner.providers.ec2.calls import WHO, Calls
-
-#: After a failure, so long nobody is asked again by those who only want to know the scopes.
-COOL: Final = 15.0
 
 
 class Caller(NamedTuple):
@@ -36,10 +33,10 @@ class Identity:
     def __init__(self, calls: Calls, region: str, elapsed: Callable[[], float] = boottime) -> None:
         self._calls = calls
         self._region = region
-        self._elapsed = elapsed
         self._lock = threading.Lock()
         self._known: dict[str, Caller] = {}
-        self._failed_at: float | None = None
+        #: The same; None when it cannot be told, which is not tried at every question.
+        self.quietly: Quiet[Caller] = Quiet(self.caller, elapsed)
 
     def caller(self) -> Caller:
         """Who we are right now. Raises `CallFailed`."""
@@ -49,15 +46,3 @@ class Identity:
                 told = self._calls(self._region, WHO)
                 self._known[key] = Caller(str(told["Account"]), str(told["Arn"]))
             return self._known[key]
-
-    def quietly(self) -> Caller | None:
-        """The same; None when it cannot be told, which is not tried at every question."""
-        if self._failed_at is not None and self._elapsed() - self._failed_at < COOL:
-            return None
-        try:
-            caller = self.caller()
-        except CallFailed:
-            self._failed_at = self._elapsed()
-            return None
-        self._failed_at = None
-        return caller

@@ -9,32 +9,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from vmrunner.errors import CredentialsRefused
 from vmrunner.model import TAG
 from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.common.rights import GRANTED, REFUSED, Right
 from vmrunner.providers.ec2.calls import SIMULATE, TERMINATE, Calls
 from vmrunner.providers.ec2.codes import DENIED
 from vmrunner.providers.ec2.identity import Caller, Identity
 from vmrunner.providers.ec2.options import Options
 
-#: So long an answer holds, in seconds: rights change seldom, and a denial is mended in a minute.
-GRANTED, REFUSED, UNKNOWN = 3600.0, 30.0, 600.0
+#: So long it is not asked again what nobody could tell, in seconds.
+UNKNOWN: Final = 600.0
 
 ACTION: Final = "ec2:TerminateInstances"
 #: What a dry run says of what would have been done.
 WOULD: Final = "DryRunOperation"
-
-
-@dataclass(frozen=True, slots=True)
-class Right:
-    """May we terminate? None: it cannot be told, for the reason in `why`."""
-
-    may: bool | None
-    why: str = ""
 
 
 class Rights:

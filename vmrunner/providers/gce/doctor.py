@@ -4,11 +4,13 @@ with its fix; one that fails hinders no other."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.errors import ConfigError, ProviderError
-from vmrunner.model import Finding, Kind, Level, Market, Ref, Spec
+from vmrunner.model import Finding, Kind, Level, Market, Ref, Scope, Spec
 from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.common.findings import bad, each, of_clock, of_failure, ok, warning
+from vmrunner.providers.common.rights import Right
 from vmrunner.providers.gce import guard
 from vmrunner.providers.gce.calls import FIREWALLS, INSTANCES, REGION, SUBNETS, pb
 from vmrunner.providers.gce.kinds import last
@@ -19,8 +21,8 @@ from vmrunner.providers.gce.walls import holes
 if TYPE_CHECKING:
     from vmrunner.providers.gce.provider import GceProvider
 
-#: Credentials that are signed an hour off are refused; five minutes are a warning's.
-_SKEWED, _REFUSED = 60.0, 3000.0
+#: Credentials that are signed an hour off are refused.
+_REFUSED: Final = 3000.0
 
 #: A region's quotas, by market. New families have one of their own, which is asked for beside.
 _CPUS: Final = {Market.ON_DEMAND: "CPUS", Market.SPOT: "PREEMPTIBLE_CPUS"}
@@ -33,17 +35,11 @@ def check(provider: GceProvider) -> list[Finding]:
     try:
         project = provider.identity.project()
     except CallFailed as failed:
-        return [_bad("project", str(failed.error.args[0]), failed.error.hint or _LOOK)]
+        return [of_failure("project", failed.error, _LOOK)]
     where = ", ".join(provider.options.every_zone) or "no zone"
-    found = [_ok("project", f"{project}, in {where}")]
-    for name, part in _CHECKS:
-        try:
-            found += part(provider)
-        except CallFailed as failed:
-            found.append(_bad(name, str(failed.error.args[0]), failed.error.hint or _LOOK))
-        except (ConfigError, ProviderError) as error:
-            found.append(_bad(name, str(error.args[0]), error.hint or _LOOK))
-    return found
+    found = [ok("project", f"{project}, in {where}")]
+    checks = {name: partial(part, provider) for name, part in _CHECKS}
+    return [*found, *each(checks, _LOOK)]
 
 
 _LOOK: Final = "see docs/configuration.md, kind gce"
@@ -55,25 +51,26 @@ def _delete(provider: GceProvider) -> Iterator[Finding]:
     answer = pb(provider.calls(INSTANCES, filter=mine, max_results=1))
     for zone, part in answer.items.items():
         for item in part.instances:
-            scope = next(iter(provider.scopes))._replace(place=last(zone))
+            scope = Scope("gce", provider.identity.project(), last(zone))
             right = provider.rights.ask(Ref(scope, Kind.INSTANCE, item.name))
             provider.rights.learn(right)
-            if right.may is False:
-                yield _bad("delete", right.why, f"allow {ACTION}; nothing is launched before")
-            elif right.may:
-                yield _ok("delete", right.why)
+            yield _of_right(right)
             return
-    yield Finding(
-        check="delete",
-        level=Level.WARNING,
-        message="it cannot be told before the first launch: no VM of ours is there to ask about",
-        fix=f"see that these credentials have {ACTION}: deploy/gcp/role.yaml",
-    )
+    yield _of_right(Right(may=None, why="no VM of ours is there to be asked about"))
+
+
+def _of_right(right: Right) -> Finding:
+    if right.may:
+        return ok("delete", right.why)
+    if right.may is None:
+        fix = f"see that these credentials have {ACTION}: deploy/gcp/role.yaml"
+        return warning("delete", f"it cannot be told: {right.why}", fix)
+    return bad("delete", right.why, f"allow {ACTION}; nothing is launched before")
 
 
 def _image(provider: GceProvider) -> Iterator[Finding]:
     image = provider.places.image()
-    yield _ok("image", f"{image.id} {image.architecture}".rstrip())
+    yield ok("image", f"{image.id} {image.architecture}".rstrip())
 
 
 def _types(provider: GceProvider) -> Iterator[Finding]:
@@ -89,7 +86,7 @@ def _types(provider: GceProvider) -> Iterator[Finding]:
                 fix=f"providers.{provider.name}.machine_types, or another zone",
             )
         else:
-            yield _ok("machine types", f"{zone}: {', '.join(names)}")
+            yield ok("machine types", f"{zone}: {', '.join(names)}")
 
 
 def _firewall(provider: GceProvider) -> Iterator[Finding]:
@@ -107,7 +104,7 @@ def _firewall(provider: GceProvider) -> Iterator[Finding]:
     if not homes:
         field = "subnetwork" if options.subnetwork else "network"
         value = options.subnetwork or options.network
-        yield _bad(
+        yield bad(
             "firewall",
             f"providers.{options.name}.{field}: {value} has no range in the configured zones",
             f"correct providers.{options.name}.{field}",
@@ -117,12 +114,12 @@ def _firewall(provider: GceProvider) -> Iterator[Finding]:
     found = list(holes(rules, homes, options.network_tags, options.service_account))
     yield from found
     if not found:
-        yield _ok("firewall", f"network {network}: builds do not reach each other")
+        yield ok("firewall", f"network {network}: builds do not reach each other")
 
 
 def _offers(provider: GceProvider) -> Iterator[Finding]:
     offer = provider.offers(Spec())[0]
-    yield _ok("launch", f"{offer.machine_type} in {offer.place}, {offer.market.value}")
+    yield ok("launch", f"{offer.machine_type} in {offer.place}, {offer.market.value}")
 
 
 def _quotas(provider: GceProvider) -> Iterator[Finding]:
@@ -144,20 +141,13 @@ def _quotas(provider: GceProvider) -> Iterator[Finding]:
                 left = quota.limit - quota.usage
                 text = f"{region}: {metric} {quota.usage:g} of {quota.limit:g}"
                 if left < needed:
-                    yield _bad("quota", f"{text}: one VM needs {needed}", f"raise {metric}")
+                    yield bad("quota", f"{text}: one VM needs {needed}", f"raise {metric}")
                 else:
-                    yield _ok("quota", text)
+                    yield ok("quota", text)
 
 
 def _clock(provider: GceProvider) -> Iterator[Finding]:
-    skew = provider.clock.skew or 0.0
-    text = f"this host's is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}"
-    if abs(skew) > _REFUSED:
-        yield _bad("clock", f"{text}: Google refuses what it signs", "set it: NTP")
-    elif abs(skew) > _SKEWED:
-        yield Finding(check="clock", level=Level.WARNING, message=text, fix="set it: NTP")
-    else:
-        yield _ok("clock", text)
+    yield of_clock(provider.clock.skew or 0.0, refused=_REFUSED, whose="Google")
 
 
 def _guard(provider: GceProvider) -> Iterator[Finding]:
@@ -174,11 +164,3 @@ _CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("clock", _clock),
     ("guard", _guard),
 )
-
-
-def _ok(check: str, message: str) -> Finding:
-    return Finding(check=check, level=Level.OK, message=message)
-
-
-def _bad(check: str, message: str, fix: str) -> Finding:
-    return Finding(check=check, level=Level.ERROR, message=message, fix=fix)

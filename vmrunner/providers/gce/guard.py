@@ -12,7 +12,8 @@ import requests
 from google.auth import exceptions as auth_errors
 from google.auth.transport.requests import AuthorizedSession
 
-from vmrunner.model import Finding, Level
+from vmrunner.model import Finding
+from vmrunner.providers.common.findings import bad, ok, warning
 from vmrunner.providers.gce.options import Options
 from vmrunner.providers.guarding import SILENCE
 
@@ -29,8 +30,8 @@ def name_of(installation: str) -> str:
 def findings(options: Options, project: str, now: float) -> Iterator[Finding]:
     """Is it there, and does it work?"""
     if options.guard is None:
-        yield _finding(
-            Level.WARNING,
+        yield warning(
+            "guard",
             "Compute Engine deletes a running VM at its deadline; nothing in the project ends one "
             "that was stopped before, nor a disk, an address or a snapshot, when vmrunner is gone",
             f"deploy/gcp/terraform, and its region as providers.{options.name}.guard",
@@ -41,14 +42,14 @@ def findings(options: Options, project: str, now: float) -> Iterator[Finding]:
         answer = _session(options).get(f"{_base(options)}/v1/{job}", timeout=_TIMEOUT)
         found: Any = answer.json() if answer.ok else {}
     except (auth_errors.GoogleAuthError, requests.RequestException, ValueError) as error:
-        yield _finding(Level.WARNING, f"it cannot be told: {error}", "see docs/gcp.md")
+        yield warning("guard", f"it cannot be told: {error}", "see docs/gcp.md")
         return
     if answer.status_code == 404:
         fix = "terraform apply, in deploy/gcp/terraform"
-        yield _finding(Level.ERROR, f"there is no {job}: nothing invokes it", fix)
+        yield bad("guard", f"there is no {job}: nothing invokes it", fix)
     elif not answer.ok:
         fix = "allow cloudscheduler.jobs.get to these credentials"
-        yield _finding(Level.WARNING, f"it cannot be told: {answer.status_code} for {job}", fix)
+        yield warning("guard", f"it cannot be told: {answer.status_code} for {job}", fix)
     else:
         yield _of(found, now)
 
@@ -56,14 +57,14 @@ def findings(options: Options, project: str, now: float) -> Iterator[Finding]:
 def _of(job: Any, now: float) -> Finding:
     fix = f"its log, and gcloud scheduler jobs describe {job.get('name')}"
     if job.get("state") != "ENABLED":
-        return _finding(Level.ERROR, f"its schedule is {job.get('state')}", fix)
+        return bad("guard", f"its schedule is {job.get('state')}", fix)
     last = job.get("lastAttemptTime", "")
     if not last or now - datetime.fromisoformat(last).timestamp() > SILENCE:
         minutes = SILENCE // 60
-        return _finding(Level.ERROR, f"it was not invoked in the last {minutes} minutes", fix)
+        return bad("guard", f"it was not invoked in the last {minutes} minutes", fix)
     if code := job.get("status", {}).get("code", 0):
-        return _finding(Level.ERROR, f"its last invocation failed with code {code}", fix)
-    return _finding(Level.OK, f"{job.get('name')} works", "")
+        return bad("guard", f"its last invocation failed with code {code}", fix)
+    return ok("guard", f"{job.get('name')} works")
 
 
 def _base(options: Options) -> str:
@@ -77,7 +78,3 @@ def _session(options: Options) -> requests.Session:
     credentials, _ = google.auth.default(scopes=[_SCOPE])
     made: requests.Session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
     return made
-
-
-def _finding(level: Level, message: str, fix: str) -> Finding:
-    return Finding(check="guard", level=level, message=message, fix=fix)

@@ -9,27 +9,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from vmrunner.errors import CredentialsRefused
 from vmrunner.model import Ref
 from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.common.rights import GRANTED, REFUSED, Right
 from vmrunner.providers.gce.calls import MAY, Calls
 
-#: So long an answer holds, in seconds: rights change seldom, and a denial is mended in a minute.
-GRANTED, REFUSED = 3600.0, 30.0
-
 ACTION: Final = "compute.instances.delete"
-
-
-@dataclass(frozen=True, slots=True)
-class Right:
-    """May we delete? None: it cannot be told, for the reason in `why`."""
-
-    may: bool | None
-    why: str = ""
 
 
 class Rights:

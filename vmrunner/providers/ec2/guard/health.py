@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from vmrunner.model import Finding, Level
+from vmrunner.model import Finding
 from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.common.findings import bad, ok, warning
 from vmrunner.providers.ec2.codes import DENIED
 from vmrunner.providers.ec2.guard.alarms import metric
 from vmrunner.providers.ec2.guard.element import api
@@ -63,27 +64,21 @@ def findings(site: Site, provider: str, now: float, *, armed: bool) -> Iterator[
     try:
         found = site.find(GET_SCHEDULE, GroupName=site.names.group, Name=SCHEDULE)
         if found is None or found.get("State") != "ENABLED":
-            yield _warning(_ARMED if armed else _BARE, fix)
+            yield warning("guard", _ARMED if armed else _BARE, fix)
             return
         success = last_success(site, now)
         if silent(site, now, success):
-            yield Finding(
-                check="guard",
-                level=Level.ERROR,
-                message="it is installed, and no invocation succeeded in the last "
-                f"{SILENCE // 60} minutes",
-                fix=f"vmrunner guard status {provider}; its log is {site.names.log_group}",
+            yield bad(
+                "guard",
+                f"it is installed, and no invocation succeeded in the last {SILENCE // 60} minutes",
+                f"vmrunner guard status {provider}; its log is {site.names.log_group}",
             )
         else:
-            yield Finding(check="guard", level=Level.OK, message=f"{site.names.name} works")
+            yield ok("guard", f"{site.names.name} works")
     except CallFailed as failed:
         if failed.code not in DENIED:
             raise
-        yield _warning(f"it cannot be told: {failed.error.args[0]}", failed.error.hint)
-
-
-def _warning(message: str, fix: str) -> Finding:
-    return Finding(check="guard", level=Level.WARNING, message=message, fix=fix)
+        yield warning("guard", f"it cannot be told: {failed.error.args[0]}", failed.error.hint)
 
 
 def _count(site: Site, name: str) -> dict[str, Any]:

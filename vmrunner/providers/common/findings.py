@@ -1,0 +1,51 @@
+"""What `doctor` finds, for every cloud: each check by itself, each finding with its fix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from vmrunner.errors import ConfigError, ProviderError
+from vmrunner.model import Finding, Level
+from vmrunner.providers.common.failure import CallFailed
+
+#: So far off a host's clock is worth a warning, in seconds.
+SKEWED = 60.0
+
+
+def ok(check: str, message: str) -> Finding:
+    return Finding(check=check, level=Level.OK, message=message)
+
+
+def warning(check: str, message: str, fix: str) -> Finding:
+    return Finding(check=check, level=Level.WARNING, message=message, fix=fix)
+
+
+def bad(check: str, message: str, fix: str) -> Finding:
+    return Finding(check=check, level=Level.ERROR, message=message, fix=fix)
+
+
+def of_failure(check: str, error: ProviderError | ConfigError, otherwise: str) -> Finding:
+    """A check that could not be made. `otherwise`: the fix where the error has none."""
+    return bad(check, str(error.args[0]), error.hint or otherwise)
+
+
+def of_clock(skew: float, *, refused: float, whose: str) -> Finding:
+    """Of a host's clock that is `skew` seconds ahead. `refused`: from so far off `whose` cloud
+    takes nothing that it signs."""
+    text = f"this host's is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}"
+    if abs(skew) > refused:
+        return bad("clock", f"{text}: {whose} refuses what it signs", "set it: NTP")
+    return warning("clock", text, "set it: NTP") if abs(skew) > SKEWED else ok("clock", text)
+
+
+def each(
+    checks: Mapping[str, Callable[[], Iterable[Finding]]], otherwise: str
+) -> Iterator[Finding]:
+    """All that these checks find; one that fails hinders no other."""
+    for name, check in checks.items():
+        try:
+            yield from check()
+        except CallFailed as failed:
+            yield of_failure(name, failed.error, otherwise)
+        except (ConfigError, ProviderError) as error:
+            yield of_failure(name, error, otherwise)

@@ -1,0 +1,18 @@
+"""What is known of a right, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+#: So long an answer holds, in seconds: rights change seldom, and a denial is mended in a minute.
+GRANTED: Final = 3600.0
+REFUSED: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """May we? None: it cannot be told, for the reason in `why`."""
+
+    may: bool | None
+    why: str = ""
