@@ -330,6 +330,16 @@ def test_a_protected_vm_dies_too(gce: Google) -> None:
     assert gce.cloud.alive == []
 
 
+def test_a_machine_without_labels_is_seen_to_be_near(gce: Google) -> None:
+    provider, refs = fleet(gce, 1)
+    gce.cloud.machines[0].shown["labels"] = {}
+    gce.insert("somebodys", network_interfaces=[{"network": "global/networks/default"}])
+    found = (r for page in provider.sweep() for r in page.resources)
+    shown = {r.ref.id: r.near for r in found if r.ref.kind is Kind.INSTANCE}
+    assert shown[refs[0].id] == f"subnetwork {gce.site.subnetwork.rpartition('/')[2]}"
+    assert shown["somebodys"] == ""
+
+
 def test_a_delete_again_while_it_dies_is_accepted(gce: Google) -> None:
     gce.cloud.delete_seconds = 20
     provider, (ref,) = fleet(gce, 1)

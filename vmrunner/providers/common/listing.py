@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from vmrunner.errors import Throttled, Uncertain
 from vmrunner.model import Kind, Page, Resource, Scope
 from vmrunner.providers.common.failure import CallFailed
+
+T = TypeVar("T")
 
 #: One page: the token of it (None: the first) → its items, and the token of the next.
 Read = Callable[[str | None], tuple[Sequence[Any], str | None]]
@@ -25,7 +28,7 @@ def pages(
     token: str | None = None
     while True:
         try:
-            items, token = _patiently(read, token)
+            items, token = patiently(partial(read, token))
         except CallFailed as failed:
             yield Page(scope=scope, kind=kind, error=str(failed), time=now())
             return
@@ -49,11 +52,11 @@ def pages(
             return
 
 
-def _patiently(read: Read, token: str | None) -> tuple[Sequence[Any], str | None]:
-    """Twice, where the first time says nothing about the second."""
+def patiently(ask: Callable[[], T]) -> T:
+    """Ask twice, where the first time says nothing about the second. Raises `CallFailed`."""
     try:
-        return read(token)
+        return ask()
     except CallFailed as failed:
         if not isinstance(failed.error, (Throttled, Uncertain)):
             raise
-        return read(token)
+        return ask()

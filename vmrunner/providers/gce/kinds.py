@@ -7,6 +7,7 @@ disk's name, `regions/R/addresses/NAME`, `global/snapshots/NAME`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -28,6 +29,26 @@ POWER: Final[Mapping[str, Power]] = {
     "SUSPENDED": Power.STOPPED,
     "TERMINATED": Power.STOPPED,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """What makes a VM look like ours, whatever its labels say: a network of the builds' own, or a
+    network tag of theirs. The network `default` is everybody's."""
+
+    network: str = ""
+    subnetwork: str = ""
+    tags: frozenset[str] = frozenset()
+
+    def of(self, item: Any) -> str:
+        for nic in item.network_interfaces:
+            subnetwork, network = last(nic.subnetwork), last(nic.network)
+            if self.subnetwork and subnetwork == self.subnetwork:
+                return f"subnetwork {subnetwork}"
+            if self.network not in ("", "default") and network == self.network:
+                return f"network {network}"
+        shared = self.tags & set(item.tags.items)
+        return f"network tag {min(shared)}" if shared else ""
 
 
 def power(item: Any) -> Power:
@@ -78,16 +99,17 @@ def place(link: str, kind: str) -> str:
     return link.partition(f"/{kind}/")[2].partition("/")[0] or last(link)
 
 
-def instance(scope: Scope, item: Any) -> Resource:
+def instance(scope: Scope, item: Any, near: Nearness) -> Resource:
     return Resource(
         ref=Ref(scope, Kind.INSTANCE, item.name),
         power=power(item),
         created_at=when(item.creation_timestamp),
         tags=tags(item.labels),
+        near=near.of(item),
     )
 
 
-def disk(scope: Scope, item: Any) -> Resource | None:
+def disk(scope: Scope, item: Any, _: Nearness) -> Resource | None:
     if item.status == "DELETING":
         return None
     user = next(iter(item.users), "")
@@ -102,7 +124,7 @@ def disk(scope: Scope, item: Any) -> Resource | None:
     )
 
 
-def address(scope: Scope, item: Any) -> Resource:
+def address(scope: Scope, item: Any, _: Nearness) -> Resource:
     where = f"regions/{last(item.region)}" if item.region else "global"
     user = next(iter(item.users), "")
     holder = scope._replace(place=place(user, "zones"))
@@ -115,7 +137,7 @@ def address(scope: Scope, item: Any) -> Resource:
     )
 
 
-def snapshot(scope: Scope, item: Any) -> Resource | None:
+def snapshot(scope: Scope, item: Any, _: Nearness) -> Resource | None:
     if item.status == "DELETING":
         return None
     return Resource(

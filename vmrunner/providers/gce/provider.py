@@ -32,6 +32,7 @@ from vmrunner.providers.gce.birth import Births
 from vmrunner.providers.gce.calls import CONSOLE, Calls
 from vmrunner.providers.gce.delete import Deleter
 from vmrunner.providers.gce.identity import Identity
+from vmrunner.providers.gce.kinds import Nearness, last
 from vmrunner.providers.gce.look import look
 from vmrunner.providers.gce.options import GiB, Options
 from vmrunner.providers.gce.places import Image, MachineType, Places, fitting
@@ -163,7 +164,7 @@ class GceProvider:
     def sweep(self) -> Iterator[Page]:
         with edge():
             scopes = self._scopes(self.identity.project())
-        yield from sweep.sweep(self.calls, scopes, self.now)
+        yield from sweep.sweep(self.calls, scopes, self._near(), self.now)
 
     def delete(
         self,
@@ -201,6 +202,14 @@ class GceProvider:
             self.options.check_launch()
         except ConfigError as error:
             raise BadOrder(str(error.args[0]), hint=error.hint) from error
+
+    def _near(self) -> Nearness:
+        options = self.options
+        if options.subnetwork:
+            return Nearness(
+                subnetwork=last(options.subnetwork), tags=frozenset(options.network_tags)
+            )
+        return Nearness(network=last(options.network), tags=frozenset(options.network_tags))
 
     def _scopes(self, project: str) -> list[Scope]:
         return [Scope(KIND, project, zone) for zone in self.options.every_zone]

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
-from vmrunner.errors import Throttled, Uncertain
 from vmrunner.model import Kind, Page, Resource, Scope
 from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.common.listing import patiently
 from vmrunner.providers.gce import kinds
 from vmrunner.providers.gce.calls import ADDRESSES, DISKS, INSTANCES, SNAPSHOTS, Api, Calls, pb
+from vmrunner.providers.gce.kinds import Nearness
 from vmrunner.providers.gce.look import PAGE
 
 _UNREACHABLE: Final = "UNREACHABLE"
@@ -28,7 +30,7 @@ class Reader:
     kind: Kind
     api: Api
     key: str | None
-    make: Callable[[Scope, Any], Resource | None]
+    make: Callable[[Scope, Any, Nearness], Resource | None]
     zonal: bool = True
 
 
@@ -48,15 +50,17 @@ class _Part:
     error: str | None = None
 
 
-def sweep(calls: Calls, scopes: Iterable[Scope], now: Callable[[], float]) -> Iterator[Page]:
+def sweep(
+    calls: Calls, scopes: Iterable[Scope], near: Nearness, now: Callable[[], float]
+) -> Iterator[Page]:
     """Every page of every kind; one that fails hinders no other."""
     mine = list(scopes)
     for reader in READERS if mine else ():
-        yield from _listed(calls, mine, reader, now)
+        yield from _listed(calls, mine, reader, near, now)
 
 
 def _listed(
-    calls: Calls, mine: list[Scope], reader: Reader, now: Callable[[], float]
+    calls: Calls, mine: list[Scope], reader: Reader, near: Nearness, now: Callable[[], float]
 ) -> Iterator[Page]:
     """What was found, scope by scope; then a last page for each of ours, and for each other in
     which something was, which says whether the whole of it was read."""
@@ -65,11 +69,11 @@ def _listed(
     token = ""
     while True:
         try:
-            answer = _patiently(calls, reader, token)
+            answer = patiently(partial(_page, calls, reader, token))
         except CallFailed as failed:
             wrong[""] = str(failed)
             break
-        for place, part in _parts(answer, reader, mine[0]).items():
+        for place, part in _parts(answer, reader, mine[0], near).items():
             if part.error is not None:
                 wrong[place] = part.error
             if part.found:
@@ -86,18 +90,12 @@ def _listed(
         yield Page(scope=scope, kind=reader.kind, error=error, time=now())
 
 
-def _patiently(calls: Calls, reader: Reader, token: str) -> Any:
-    """Twice, where the first time says nothing about the second."""
+def _page(calls: Calls, reader: Reader, token: str) -> Any:
     asked: dict[str, Any] = {"max_results": PAGE, **({"page_token": token} if token else {})}
-    try:
-        return pb(calls(reader.api, **asked))
-    except CallFailed as failed:
-        if not isinstance(failed.error, (Throttled, Uncertain)):
-            raise
-        return pb(calls(reader.api, **asked))
+    return pb(calls(reader.api, **asked))
 
 
-def _parts(answer: Any, reader: Reader, home: Scope) -> dict[str, _Part]:
+def _parts(answer: Any, reader: Reader, home: Scope, near: Nearness) -> dict[str, _Part]:
     """By zone; what has none is at home. "" is the answer as a whole."""
     parts: dict[str, _Part] = {}
     if _unreachable(answer.warning):
@@ -106,24 +104,25 @@ def _parts(answer: Any, reader: Reader, home: Scope) -> dict[str, _Part]:
         place = kinds.last(name) if reader.zonal else home.place
         parts.setdefault(place, _Part()).error = f"{name} is unreachable"
     if reader.key is None:
-        _understand(parts, home, answer.items, reader)
+        _understand(parts, home, answer.items, reader, near)
         return parts
     for name, scoped in answer.items.items():
         place = kinds.last(name) if reader.zonal else home.place
-        _understand(parts, home._replace(place=place), getattr(scoped, reader.key), reader)
+        items = getattr(scoped, reader.key)
+        _understand(parts, home._replace(place=place), items, reader, near)
         if _unreachable(scoped.warning):
             parts.setdefault(place, _Part()).error = f"{name}: {scoped.warning.message}"
     return parts
 
 
 def _understand(
-    parts: dict[str, _Part], scope: Scope, items: Iterable[Any], reader: Reader
+    parts: dict[str, _Part], scope: Scope, items: Iterable[Any], reader: Reader, near: Nearness
 ) -> None:
     """One item that cannot be understood takes nothing away but completeness."""
     part = parts.setdefault(scope.place, _Part())
     for item in items:
         try:
-            resource = reader.make(scope, item)
+            resource = reader.make(scope, item, near)
         except (AttributeError, KeyError, TypeError, ValueError) as trouble:
             part.error = f"an item makes no sense: {type(trouble).__name__}: {trouble}"
         else:
