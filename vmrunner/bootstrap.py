@@ -23,10 +23,8 @@ def modules() -> tuple[Sequence[list[str]], dict[str, Any]]:
     here, guest = data.path("cloud-init"), data.GUEST
     files = {f"guest/{p.name}": p.read_text() for p in sorted(guest.glob("[!.]*.*"))}
     files["launcher"] = files.pop("guest/launcher.py")
-    files = {
-        name: text if name.endswith(".sh") else _lean(text, program=name == "launcher")
-        for name, text in files.items()
-    }
+    for name in [n for n in files if n == "launcher" or n.endswith(".py")]:
+        files[name] = _lean(files[name], program=name == "launcher")
     files["supervisor"] = (here / "waiting.sh").read_text()
     files["bootstrap.sh"] = (here / "bootstrap.sh").read_text()
     files["docker.sh"] = (scripts / "40-docker.sh").read_text()

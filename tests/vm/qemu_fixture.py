@@ -71,7 +71,7 @@ class Machine:
             authorized_key=user.public,
             host_private=host.private,
             host_public=host.public,
-            datasource="NoCloud",
+            platform="local",
             stock=stock,
         )
         order = Order(

@@ -231,7 +231,7 @@ def _vm(image: LocalImage, accel: str) -> Iterator[tuple[Connection, float]]:
                 authorized_key=user.public,
                 host_private=host.private,
                 host_public=host.public,
-                datasource="NoCloud",
+                platform="local",
             ),
             network=Network.NONE,
         )
