@@ -158,3 +158,22 @@ def test_scratch_of_somebody_else_is_refused(
             roots.scratch(tmp_path)
     finally:
         place.unlink()
+
+
+@pytest.mark.parametrize(
+    ("script", "same"),
+    [("echo a >{x}", True), ("echo a >>{x}", False), ("mkdir {x}.$(date +%N)", False)],
+)
+def test_a_script_that_does_not_come_to_the_same_end_twice_stops_the_build(
+    tmp_path: Path, script: str, *, same: bool
+) -> None:
+    place, provision = tmp_path / "etc", tmp_path / "provision"
+    for directory in (place, provision):
+        directory.mkdir()
+    watched = "/etc /root /boot /var /usr/lib/systemd /usr/lib/vmrunner"
+    assert watched in roots.TWICE
+    text = roots.TWICE.replace(watched, str(place)).replace("/vmrunner-provision", str(provision))
+    text = f"set -eu\nevery() {{\n{script.format(x=place / 'x')}\n}}\n{text}"
+    done = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) is same, done.stderr
+    assert same or "changes something when it runs again" in done.stderr

@@ -67,7 +67,7 @@ def test_a_build_goes_from_submit_to_its_artifacts_and_leaves_nothing(
 ) -> None:
     whole_build(home, "gce")
     (instance,) = (row["id"] for row in home.instances())
-    gce.wait_for(instance, "gone", seconds=20)
+    gce.wait_for(instance, "gone", seconds=60)
     assert gce.disks(instance) == []
 
 
@@ -96,7 +96,7 @@ def test_the_sweep_alone_ends_it_and_its_disk(
     done = home.run("reap", "-o", "json", **whose)
     print(text(done.stdout + done.stderr))
     assert done.returncode == 0
-    wait_until(lambda: gce.state(instance) == "gone", seconds=20, what="its end")
+    wait_until(lambda: gce.state(instance) == "gone", seconds=60, what="its end")
     assert gce.vms(instance) == gce.disks(instance) == []
 
 
@@ -119,5 +119,5 @@ def test_the_guests_own_timer_stops_what_nobody_knows_of_and_the_guard_removes_t
             assert told["failures"] == []
             ended.append([line["instance"] for line in told["ended"]])
     assert ended == [[], [], [instance]]
-    gce.wait_for(instance, "gone", seconds=20)
+    gce.wait_for(instance, "gone", seconds=60)
     assert gce.disks(instance) == []

@@ -169,7 +169,7 @@ def test_ctrl_c_cancels_and_a_second_one_leaves_at_once(two: Two) -> None:
             (b for b in two.home.builds() if b["id"] == two.deaf_id and b["state"] == "finished"),
             None,
         ),
-        seconds=30,
+        seconds=60,
         what="the background engine to write its end",
     )
     assert (build["result"], build["reason"]) == ("cancelled", "user")

@@ -19,12 +19,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
 
-from vmrunner import data
 from vmrunner.errors import BadOrder, ConfigError
 from vmrunner.images import disk as disks
 from vmrunner.images import recipe as recipes
@@ -61,15 +60,16 @@ def build(
     cache: Path,
     progress: Callback = lambda _: None,
     accel: str = "auto",
-    guest: Path = data.GUEST,
+    inputs: Inputs | None = None,
     fresh: bool = False,
 ) -> LocalImage:
     """Return the image of this recipe, building what of it is not in the cache yet.
 
     `fresh` makes every stage again (newer Debian packages, a moved registry tag). `accel` is
-    "auto", "kvm" or "tcg". Raises ConfigError for what the user can mend, ImageError otherwise.
+    "auto", "kvm" or "tcg". `inputs`: other scripts and programs than ours. Raises ConfigError for
+    what the user can mend, ImageError otherwise.
     """
-    inputs = Inputs.read(guest)
+    inputs = inputs or Inputs.read()
     wanted = recipes.image_hash(recipe, inputs)
     if not fresh and (there := _complete(cache, wanted)) is not None:
         return there
@@ -216,6 +216,7 @@ class _Job:
                 "suite": self.recipe.suite,
                 "created": time.time(),
                 "containers": [c.name for c in self.recipe.containers],
+                "docker": asdict(self.recipe.docker),
             }
             digests = {
                 name: hashlib.sha256(text).hexdigest()
@@ -230,6 +231,10 @@ class _Job:
                 ),
             ]
             disks.inject(raw, files, work, self.programs)
+            disks.check_clean(raw, work, self.programs)
+            sbom = disks.read(raw, disks.SBOM, work, self.programs)
+            if sbom is not None:
+                (new / imagestore.SBOM).write_bytes(sbom)
             report(0.5, "compacting")
             disks.convert(raw, new / imagestore.DISK, self.programs)
             for name in (imagestore.KERNEL, imagestore.INITRD):

@@ -3,41 +3,32 @@ provider that builds use, and each promise is looked at from inside."""
 
 from __future__ import annotations
 
-import contextlib
+import gzip
 import hashlib
+import json
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from vmrunner import cloudinit, ids, keys
+from vmrunner import cloudinit, keys
 from vmrunner.errors import ImageError, VmrunnerError
-from vmrunner.images.disk import LIBRARY, MANIFEST
+from vmrunner.images import trial
+from vmrunner.images.disk import LIBRARY, MANIFEST, SBOM
 from vmrunner.images.tools import Programs, require
-from vmrunner.model import (
-    Access,
-    Address,
-    Finding,
-    Key,
-    Level,
-    Network,
-    Order,
-    Power,
-    Ref,
-    Role,
-    Spec,
-)
-from vmrunner.providers import Provider, qemu
+from vmrunner.model import Finding, Level
 from vmrunner.providers.qemu import imagestore
 from vmrunner.providers.qemu.imagestore import LocalImage
-from vmrunner.ssh import Connection, Dialer
+from vmrunner.ssh import Connection
 
-_TTL: Final = 1200.0  # seconds after which the VM ends itself
-_BOOT: Final = 300.0
 _FIX: Final = "vmrunner image build"
+_SKEW: Final = 5.0  # seconds that the VM's clock may be off
+
+#: What a VM that lives for one build does not wait for.
+_UNWANTED: Final = "(apt-daily|motd|snapd|unattended|ubuntu-|multipath|ModemManager|fstrim).*"
 
 #: what `sshd -T` must say
 _SSHD: Final = (
@@ -59,10 +50,12 @@ def verify(image: LocalImage, *, accel: str = "auto") -> list[Finding]:
     if any(f.level is Level.ERROR for f in findings):
         return findings
     try:
-        with _vm(image, accel) as (connection, seconds):
+        with trial.vm(image, accel) as (connection, seconds):
             findings.append(_ok("boot", f"SSH with the planted host key after {seconds:.1f} s"))
             manifest = imagestore.manifest_of(image.directory)
+            manifest |= _sbom_of(image)
             findings += [_look(check, connection, manifest) for check in _CHECKS]
+            findings.append(_user_data(connection))
     except VmrunnerError as error:
         findings.append(_bad("boot", str(error)))
     return findings
@@ -88,6 +81,15 @@ def _files(image: LocalImage) -> list[Finding]:
     else:
         findings.append(_ok("qcow2", "no errors"))
     return findings
+
+
+def _sbom_of(image: LocalImage) -> dict[str, Any]:
+    """The SBOM that lies beside the image: its digest, names and versions."""
+    file = image.directory / imagestore.SBOM
+    if not file.exists():
+        return {"sbom": "", "packages": set()}
+    told = json.loads(file.read_text())["components"]
+    return {"sbom": digest_of(file), "packages": {(one["name"], one["version"]) for one in told}}
 
 
 def digest_of(path: Path) -> str:
@@ -149,6 +151,74 @@ def _supervisor(output: str, manifest: dict[str, Any]) -> str:
     return f"differs: {', '.join(wrong)}" if wrong else ""
 
 
+def _sbom(output: str, manifest: dict[str, Any]) -> str:
+    """What dpkg knows in the VM is what the SBOM tells."""
+    there = {(name, version) for name, _, version in (x.partition(" ") for x in output.split("\n"))}
+    differs = sorted(there ^ manifest["packages"])
+    return f"{len(differs)} packages differ, such as {differs[0][0]}" if differs else ""
+
+
+def _same_sbom(output: str, manifest: dict[str, Any]) -> str:
+    same = output.split()[0] == manifest["sbom"]
+    return "" if same else "not the one that lies beside the image"
+
+
+def _docker(output: str, manifest: dict[str, Any]) -> str:
+    """As the recipe has it, and what every image has."""
+    said, wish = json.loads(output), manifest.get("docker", {})
+    found = {
+        "Driver": said["Driver"],
+        "CgroupVersion": said["CgroupVersion"],
+        "LoggingDriver": said["LoggingDriver"],
+        "address_pool": [pool["Base"] for pool in said["DefaultAddressPools"]],
+        "registry_mirror": [url.rstrip("/") for url in said["RegistryConfig"]["Mirrors"] or ()],
+        "userns": any("userns" in option for option in said["SecurityOptions"]),
+        "seccomp": any("seccomp" in option for option in said["SecurityOptions"]),
+    }
+    mirror = wish.get("registry_mirror")
+    expected = {
+        "Driver": "overlay2",
+        "CgroupVersion": "2",
+        "LoggingDriver": "local",
+        "address_pool": [wish.get("address_pool")],
+        "registry_mirror": [mirror.rstrip("/")] if mirror else [],
+        "userns": wish.get("userns"),
+        "seccomp": True,
+    }
+    wrong = [
+        f"{name} is {found[name]!r}" for name, value in expected.items() if found[name] != value
+    ]
+    return ", ".join(wrong)
+
+
+def _clock(output: str, _: dict[str, Any]) -> str:
+    off = float(output) - time.time()
+    return f"{off:+.1f} s off" if abs(off) > _SKEW else ""
+
+
+def _user_data(connection: Connection) -> Finding:
+    """What every platform's VM is told, by cloud-init's own schema: ours, and stock images'."""
+    user, host = keys.generate(), keys.generate()
+    platforms = get_args(cloudinit.Platform)
+    for platform, stock in product(platforms, (False, True)):
+        document = cloudinit.user_data(
+            instance="vm-verify",
+            deadline=time.time() + trial.TTL,
+            boot_ttl=trial.TTL,
+            authorized_key=user.public,
+            host_private=host.private,
+            host_public=host.public,
+            platform=platform,
+            stock=stock,
+        )
+        text = gzip.decompress(document) if stock else document
+        command = "cat >/run/user-data && cloud-init schema --config-file /run/user-data"
+        done = connection.run(command, stdin=[text], timeout=120.0)
+        if done.exit_code:
+            return _bad("user-data", f"{platform}: {done.complaint}")
+    return _ok("user-data", f"cloud-init takes it: {', '.join(platforms)}; of stock images too")
+
+
 _CHECKS: Final = (
     _Check("manifest", f"cat {MANIFEST}", _manifest),
     _Check(
@@ -174,11 +244,31 @@ _CHECKS: Final = (
         "| grep -v ^vmrunner- || true",
         _exactly(""),
     ),
-    _Check("cloud-init", "cloud-init status | head -1; cloud-id", _lacks("nocloud")),
+    _Check(
+        "cloud-init",
+        "cloud-init status --wait | head -1; cloud-id; cloud-init schema --system >&2",
+        _exactly("status: done\nnocloud"),
+    ),
     _Check(
         "leftovers",
-        "find /var/lib/apt/lists /var/cache/apt/archives /root -type f -not -name lock "
-        "-not -path '/root/.bashrc' -not -path '/root/.profile' -not -path '/root/.ssh/*'",
+        "find /var/lib/apt/lists /var/cache/apt/archives /root /home /tmp /var/tmp -type f "
+        "-not -name lock -not -path '/root/.bashrc' -not -path '/root/.profile' "
+        "-not -path '/root/.ssh/*'; ls /var/lib/cloud/instances | sed 1d",
+        _exactly(""),
+    ),
+    _Check(
+        "secrets",
+        "grep -rlE 'PRIVATE KEY-----|aws_secret_access_key' /etc /root /home /opt /srv /usr/local "
+        "| grep -v '^/etc/ssh/ssh_host_ed25519_key$' || true",
+        _exactly(""),
+    ),
+    _Check("sbom", "dpkg-query -W -f '${Package} ${Version}\n'", _sbom),
+    _Check("sbom in the image", f"sha256sum <{SBOM}", _same_sbom),
+    _Check("clock", "date +%s.%N", _clock),
+    _Check(
+        "trimmed",
+        "systemctl list-unit-files --no-legend --plain --state=enabled,enabled-runtime "
+        f"| awk '{{print $1}}' | grep -xE '{_UNWANTED}' || true",
         _exactly(""),
     ),
     _Check(
@@ -189,8 +279,8 @@ _CHECKS: Final = (
     ),
     _Check(
         "docker",
-        "docker info --format '{{.Driver}} {{.CgroupVersion}}'",
-        _exactly("overlay2 2"),
+        "docker info --format '{{json .}}'",
+        _docker,
         timeout=180.0,
     ),
     _Check(
@@ -200,79 +290,6 @@ _CHECKS: Final = (
     ),
     _Check("boot time", "systemd-analyze time | head -1", lambda output, _: "" if output else "?"),
 )
-
-
-# --- a VM ---------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _vm(image: LocalImage, accel: str) -> Iterator[tuple[Connection, float]]:
-    """A VM of this image without a network, and the seconds until SSH answered. Gone at the end."""
-    cache = image.directory.parent.parent
-    user, host = keys.generate(), keys.generate()
-    with TemporaryDirectory(prefix="vmrunner-verify-") as state:
-        provider = qemu.open(
-            "verify", state_dir=Path(state), cache_dir=cache, installation="verify", accel=accel
-        )
-        now = time.time()
-        instance = ids.instance_id()
-        order = Order(
-            instance=instance,
-            build="image-verify",
-            installation="verify",
-            generation="verify",
-            role=Role.IMAGE,
-            offer=provider.offers(Spec(image=image.hash, network=Network.NONE))[0],
-            deadline=now + _TTL,
-            user_data=cloudinit.user_data(
-                instance=instance,
-                deadline=now + _TTL,
-                boot_ttl=_TTL,
-                authorized_key=user.public,
-                host_private=host.private,
-                host_public=host.public,
-                platform="local",
-            ),
-            network=Network.NONE,
-        )
-        began = time.monotonic()
-        ref = provider.create(order)
-        try:
-            address = _address(provider, Key(ref.scope, instance, ref.id))
-            dialer = Dialer(Access(user_private=user.private, host_public=host.public))
-            try:
-                connection = dialer.connect(address, timeout=_BOOT)
-            except VmrunnerError as error:
-                console = provider.console(ref).splitlines()[-20:]
-                raise ImageError("\n".join([str(error), *console])) from None
-            try:
-                yield connection, time.monotonic() - began
-            finally:
-                connection.close()
-        finally:
-            _bury(provider, ref, Key(ref.scope, instance, ref.id))
-
-
-def _address(provider: Provider, key: Key) -> Address:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        seen = provider.look([key]).get(key)
-        if seen is not None and seen.address is not None:
-            return Address(*seen.address)
-        time.sleep(0.1)
-    raise ImageError("the VM has no address")
-
-
-def _bury(provider: Provider, ref: Ref, key: Key) -> None:
-    """Delete, and wait until it is seen dead: its state directory goes next."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        provider.delete([ref], force=True)
-        seen = provider.look([key]).get(key)
-        if seen is None or seen.power is Power.DEAD:
-            return
-        time.sleep(0.2)
-    raise ImageError(f"the VM {key.instance} does not end")
 
 
 def _ok(check: str, message: str) -> Finding:

@@ -45,6 +45,23 @@ _EXCLUDED: Final = (
 )
 _KEPT: Final = ("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias")
 
+#: Scripts that do not come to the same end twice cannot be trusted to mend a half-made image.
+TWICE: Final = f"""
+state() {{
+    find /etc /root /boot /var /usr/lib/systemd /usr/lib/vmrunner -xdev \\
+        '(' -path /var/cache -o -path /var/tmp -o -path /var/lib/dpkg/info ')' -prune -o \\
+        -printf '%y %m %u %g %l %p\\n' -type f -exec sha256sum '{{}}' + | sort
+}}
+every
+state >/{_INSIDE}/once
+every
+state >/{_INSIDE}/twice
+if ! diff /{_INSIDE}/once /{_INSIDE}/twice >&2; then
+    echo 'E: a provisioning script changes something when it runs again' >&2
+    exit 1
+fi
+"""
+
 
 def scratch(cache: Path) -> Path:
     """The temporary directory of this user's builds for this cache: on disk, not in a tmpfs.
@@ -98,7 +115,7 @@ def vm_root(
 ) -> None:
     """The VM's root with every provisioning script run inside it, as a tar in `to`."""
     bundle = to.with_suffix(".scripts")
-    _pack_scripts(inputs, bundle)
+    _pack_scripts(recipe, inputs, bundle)
     put = f"tar-in {shlex.quote(str(bundle))} /"
     first = f'chroot "$1" sh /{_INSIDE}/05-initramfs.sh'
     every = f'chroot "$1" sh /{_INSIDE}/all'
@@ -227,10 +244,17 @@ def _is_root() -> bool:
     return os.geteuid() == 0
 
 
-def _pack_scripts(inputs: Inputs, to: Path) -> None:
+def _pack_scripts(recipe: Recipe, inputs: Inputs, to: Path) -> None:
     """The scripts, and one that runs all of them in order, as a tar for mmdebstrap's `tar-in`."""
-    runner = "set -eu\n" + "".join(
-        f"echo 'I: vmrunner: {name}'\nsh /{_INSIDE}/{name}\n" for name in sorted(inputs.scripts)
+    told = recipe.docker.environment()
+    runner = "".join(
+        (
+            "set -eu\n",
+            *(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(told.items())),
+            "every() {\n:\n",
+            *(f"sh /{_INSIDE}/{name}\n" for name in sorted(inputs.scripts)),
+            f"}}\n{TWICE}",
+        )
     )
     with tarfile.open(to, "w") as tar:
         for name, text in {**inputs.scripts, "all": runner.encode()}.items():
