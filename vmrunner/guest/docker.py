@@ -12,6 +12,8 @@ import os
 import socket
 from typing import Any
 
+from . import remap
+
 SOCKET = "/run/docker.sock"
 NAME = "vmrunner-build"
 
@@ -130,6 +132,8 @@ def container(job: dict[str, Any], *, box: str, secrets: str, work: str) -> dict
         host["CapDrop"] = ["ALL"]
         host["CapAdd"] = CAPABILITIES
         host["SecurityOpt"] = ["no-new-privileges"]
+    if remap.shared(job):
+        host["UsernsMode"] = "host"
     if job["docker"]:
         host["ExtraHosts"] = ["host.docker.internal:host-gateway"]
     return {

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import Any
 
 from .state import Events, Place, Stale
 
@@ -97,14 +98,18 @@ def start(ask: Ask) -> int:
     return follow(ask)
 
 
-def prepare(place: Place, job: dict[str, object], work: str) -> None:
+def prepare(place: Place, job: dict[str, Any], work: str) -> None:
     """All that a build needs in this VM, before anything of it runs."""
+    from . import remap
     from .box import fill_box
 
     wake_docker()
     here = os.path.dirname(__file__)
     run("nft", "-f", os.path.join(here, NO_METADATA))
     os.makedirs(work, 0o755, exist_ok=True)
+    owner = remap.root(job)
+    if owner is not None:
+        run("chown", "-hR", f"{owner}:{owner}", work)
     size = int(str(job["log_bytes"])) + (4 << 20)
     if not os.path.ismount(place.spool):
         run("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "vmrunner", place.spool)
