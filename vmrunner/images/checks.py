@@ -10,6 +10,7 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -34,12 +35,17 @@ _UNWANTED: Final = "(apt-daily|motd|snapd|unattended|ubuntu-|multipath|ModemMana
 _SSHD: Final = (
     "permitrootlogin without-password",
     "authenticationmethods publickey",
+    "pubkeyauthentication yes",
     "passwordauthentication no",
+    "permitemptypasswords no",
     "kbdinteractiveauthentication no",
     "persourcepenalties no",
     "maxstartups 100:30:200",
+    "maxsessions 64",
     "usedns no",
     "allowtcpforwarding no",
+    "allowagentforwarding no",
+    "x11forwarding no",
 )
 
 
@@ -54,7 +60,7 @@ def verify(image: LocalImage, *, accel: str = "auto") -> list[Finding]:
             findings.append(_ok("boot", f"SSH with the planted host key after {seconds:.1f} s"))
             manifest = imagestore.manifest_of(image.directory)
             manifest |= _sbom_of(image)
-            findings += [_look(check, connection, manifest) for check in _CHECKS]
+            findings += [_look(check, connection, manifest) for check in CHECKS]
             findings.append(_user_data(connection))
     except VmrunnerError as error:
         findings.append(_bad("boot", str(error)))
@@ -101,16 +107,18 @@ def digest_of(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class _Check:
-    """A shell command in the VM, and what its output must be: `judge` returns what is wrong."""
+class Check:
+    """A shell command in the VM, and what its output must be: `judge` returns what is wrong,
+    `tell` what was seen when nothing is."""
 
     name: str
     command: str
     judge: Callable[[str, dict[str, Any]], str]
+    tell: Callable[[str], str] = lambda output: " ".join(output.split())[:100] or "none"
     timeout: float = 60.0
 
 
-def _look(check: _Check, connection: Connection, manifest: dict[str, Any]) -> Finding:
+def _look(check: Check, connection: Connection, manifest: dict[str, Any]) -> Finding:
     command = check.command.replace("CONTAINERS", shlex.join(manifest["containers"]))
     done = connection.run(command, timeout=check.timeout)
     output = done.stdout.decode("utf-8", "replace").strip()
@@ -119,7 +127,7 @@ def _look(check: _Check, connection: Connection, manifest: dict[str, Any]) -> Fi
     wrong = check.judge(output, manifest)
     if wrong:
         return _bad(check.name, wrong)
-    return _ok(check.name, " ".join(output.split())[:100])
+    return _ok(check.name, check.tell(output))
 
 
 def _lacks(*lines: str) -> Callable[[str, dict[str, Any]], str]:
@@ -140,7 +148,14 @@ def _exactly(expected: str) -> Callable[[str, dict[str, Any]], str]:
 
 
 def _manifest(output: str, manifest: dict[str, Any]) -> str:
-    return "" if f'"hash": "{manifest["hash"]}"' in output else "the manifest is another image's"
+    same = json.loads(output)["hash"] == manifest["hash"]
+    return "" if same else "the manifest is another image's"
+
+
+def _made(output: str) -> str:
+    inside = json.loads(output)
+    day = datetime.fromtimestamp(inside["created"], UTC).date()
+    return f"recipe {inside['hash']}, of {day}"
 
 
 def _supervisor(output: str, manifest: dict[str, Any]) -> str:
@@ -163,37 +178,43 @@ def _same_sbom(output: str, manifest: dict[str, Any]) -> str:
     return "" if same else "not the one that lies beside the image"
 
 
+def _settings(output: str) -> dict[str, Any]:
+    """Of what `docker info` says, what somebody decided."""
+    said = json.loads(output)
+    pools, mirrors = said["DefaultAddressPools"] or (), said["RegistryConfig"]["Mirrors"] or ()
+    return {
+        "storage": said["Driver"],
+        "cgroup": said["CgroupVersion"],
+        "log": said["LoggingDriver"],
+        "seccomp": any("seccomp" in option for option in said["SecurityOptions"]),
+        "userns": any("userns" in option for option in said["SecurityOptions"]),
+        "address_pool": " ".join(pool["Base"] for pool in pools),
+        "registry_mirror": " ".join(url.rstrip("/") for url in mirrors),
+    }
+
+
 def _docker(output: str, manifest: dict[str, Any]) -> str:
     """As the recipe has it, and what every image has."""
-    said, wish = json.loads(output), manifest.get("docker", {})
-    found = {
-        "Driver": said["Driver"],
-        "CgroupVersion": said["CgroupVersion"],
-        "LoggingDriver": said["LoggingDriver"],
-        "address_pool": [pool["Base"] for pool in said["DefaultAddressPools"]],
-        "registry_mirror": [url.rstrip("/") for url in said["RegistryConfig"]["Mirrors"] or ()],
-        "userns": any("userns" in option for option in said["SecurityOptions"]),
-        "seccomp": any("seccomp" in option for option in said["SecurityOptions"]),
-    }
-    mirror = wish.get("registry_mirror")
+    found, wish = _settings(output), manifest.get("docker", {})
     expected = {
-        "Driver": "overlay2",
-        "CgroupVersion": "2",
-        "LoggingDriver": "local",
-        "address_pool": [wish.get("address_pool")],
-        "registry_mirror": [mirror.rstrip("/")] if mirror else [],
-        "userns": wish.get("userns"),
+        "storage": "overlay2",
+        "cgroup": "2",
+        "log": "local",
         "seccomp": True,
+        "userns": wish.get("userns", False),
+        "address_pool": wish.get("address_pool", ""),
+        "registry_mirror": (wish.get("registry_mirror") or "").rstrip("/"),
     }
-    wrong = [
-        f"{name} is {found[name]!r}" for name, value in expected.items() if found[name] != value
-    ]
+    wrong = [f"{key} is {found[key]!r}" for key in expected if found[key] != expected[key]]
     return ", ".join(wrong)
 
 
+def _off(clock: str) -> float:
+    return float(clock) - time.time()
+
+
 def _clock(output: str, _: dict[str, Any]) -> str:
-    off = float(output) - time.time()
-    return f"{off:+.1f} s off" if abs(off) > _SKEW else ""
+    return f"{_off(output):+.1f} s off" if abs(_off(output)) > _SKEW else ""
 
 
 def _user_data(connection: Connection) -> Finding:
@@ -219,76 +240,90 @@ def _user_data(connection: Connection) -> Finding:
     return _ok("user-data", f"cloud-init takes it: {', '.join(platforms)}; of stock images too")
 
 
-_CHECKS: Final = (
-    _Check("manifest", f"cat {MANIFEST}", _manifest),
-    _Check(
+CHECKS: Final = (
+    Check("manifest", f"cat {MANIFEST}", _manifest, _made),
+    Check(
         "supervisor",
         f"cd {LIBRARY} && test -x supervisor && find . -type f -not -name '*.pyc' -printf '%P\\0' "
         "| xargs -0 sha256sum",
         _supervisor,
+        lambda output: f"{len(output.splitlines())} files, byte by byte",
     ),
-    _Check("sshd", f"sshd -T | grep -xE {shlex.quote('|'.join(_SSHD))}", _lacks(*_SSHD)),
-    _Check("host keys", "cd /etc/ssh && echo ssh_host_*_key", _exactly("ssh_host_ed25519_key")),
-    _Check(
-        "root has no password", "cut -d: -f2 /etc/shadow | grep '^[^*!]' | wc -l", _exactly("0")
+    Check("sshd", f"sshd -T | grep -xE {shlex.quote('|'.join(_SSHD))}", _lacks(*_SSHD)),
+    Check("host keys", "cd /etc/ssh && echo ssh_host_*_key", _exactly("ssh_host_ed25519_key")),
+    Check(
+        "nobody has a password",
+        "awk -F: '$2 !~ /^[*!]/ { print $1 }' /etc/shadow",
+        _exactly(""),
     ),
-    _Check(
+    Check(
         "ports",
         "ss -Hltn | awk '{print $4}' | grep -v ^127 | sort -u",
         _exactly("0.0.0.0:22\n[::]:22"),
     ),
-    _Check("units", "systemctl --failed --no-legend --plain", _exactly("")),
-    _Check(
+    Check("units", "systemctl --failed --no-legend --plain", _exactly("")),
+    Check(
         "timers",
         "systemctl list-timers --no-legend --plain | grep -o '[^ ]*\\.timer' "
         "| grep -v ^vmrunner- || true",
         _exactly(""),
     ),
-    _Check(
+    Check(
         "cloud-init",
         "cloud-init status --wait | head -1; cloud-id; cloud-init schema --system >&2",
         _exactly("status: done\nnocloud"),
     ),
-    _Check(
+    Check(
         "leftovers",
         "find /var/lib/apt/lists /var/cache/apt/archives /root /home /tmp /var/tmp -type f "
         "-not -name lock -not -path '/root/.bashrc' -not -path '/root/.profile' "
         "-not -path '/root/.ssh/*'; ls /var/lib/cloud/instances | sed 1d",
         _exactly(""),
     ),
-    _Check(
+    Check(
         "secrets",
         "grep -rlE 'PRIVATE KEY-----|aws_secret_access_key' /etc /root /home /opt /srv /usr/local "
         "| grep -v '^/etc/ssh/ssh_host_ed25519_key$' || true",
         _exactly(""),
     ),
-    _Check("sbom", "dpkg-query -W -f '${Package} ${Version}\n'", _sbom),
-    _Check("sbom in the image", f"sha256sum <{SBOM}", _same_sbom),
-    _Check("clock", "date +%s.%N", _clock),
-    _Check(
+    Check(
+        "sbom",
+        "dpkg-query -W -f '${Package} ${Version}\n'",
+        _sbom,
+        lambda output: f"{len(output.splitlines())} packages, as dpkg has them",
+    ),
+    Check(
+        "sbom in the image",
+        f"sha256sum <{SBOM}",
+        _same_sbom,
+        lambda output: f"sha256 {output[:16]}, as beside the image",
+    ),
+    Check("clock", "date +%s.%N", _clock, lambda output: f"{_off(output):+.1f} s off"),
+    Check(
         "trimmed",
         "systemctl list-unit-files --no-legend --plain --state=enabled,enabled-runtime "
         f"| awk '{{print $1}}' | grep -xE '{_UNWANTED}' || true",
         _exactly(""),
     ),
-    _Check(
+    Check(
         "docker is started on demand",
         "systemctl is-enabled docker.socket docker.service; "
         "systemctl is-active docker.service || true",
         _exactly("enabled\ndisabled\ninactive"),
     ),
-    _Check(
+    Check(
         "docker",
         "docker info --format '{{json .}}'",
         _docker,
+        lambda output: ", ".join(f"{k} {v}" for k, v in _settings(output).items() if v != ""),
         timeout=180.0,
     ),
-    _Check(
+    Check(
         "containers",
         "docker image inspect --format '{{index .RepoTags 0}}' CONTAINERS",
-        lambda output, manifest: "" if output else f"none of {manifest['containers']}",
+        lambda output, manifest: _lacks(*manifest["containers"])(output, manifest),
     ),
-    _Check("boot time", "systemd-analyze time | head -1", lambda output, _: "" if output else "?"),
+    Check("boot time", "systemd-analyze time | head -1", lambda output, _: "" if output else "?"),
 )
 
 
