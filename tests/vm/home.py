@@ -148,7 +148,7 @@ class Home:
             late = time.monotonic() > end
             time.sleep(0.5)
         assert left == [], left
-        audit = self.run("audit", timeout=60)
+        audit = self.run("audit", timeout=180)
         assert audit.returncode == 0, text(audit.stdout + audit.stderr)
 
 

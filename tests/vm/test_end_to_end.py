@@ -140,7 +140,7 @@ def test_kill_minus_nine_of_a_foreground_run_then_reap_ends_its_vm_at_once(home:
     assert home.processes(), "its VM runs on: nobody was there to end it"
 
     began = time.monotonic()
-    reaped = home.run("reap", timeout=60)
+    reaped = home.run("reap", timeout=180)
     assert reaped.returncode == 0, text(reaped.stderr)
     wait_until(lambda: not home.processes(), seconds=60, what="the VM to end")
     assert time.monotonic() - began < 60
@@ -176,7 +176,7 @@ def test_with_nothing_of_ours_running_each_vm_ends_by_its_deadline(home: Home) -
     wait_until(
         lambda: not home.processes(), seconds=max(deadlines) - time.time() + 60, what="three ends"
     )
-    assert home.run("reap", timeout=60).returncode == 0
+    assert home.run("reap", timeout=180).returncode == 0
 
 
 def script_for(phase: str) -> str:

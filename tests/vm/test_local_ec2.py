@@ -14,7 +14,14 @@ import pytest
 from deploy.aws import guard
 from tests.amazon import credentials
 from tests.vm.home import Home, wait_until
-from tests.vm.local_cloud import newcomer, put_forward, stop_timers, talking, whole_build
+from tests.vm.local_cloud import (
+    born_by,
+    newcomer,
+    put_forward,
+    stop_timers,
+    talking,
+    whole_build,
+)
 from tests.vm.local_ec2 import BY_GUEST, BY_USER, LocalEc2
 
 pytestmark = [pytest.mark.vm, pytest.mark.clouds, pytest.mark.timeout(900)]
@@ -42,6 +49,7 @@ def abandoned(ec2: LocalEc2, tmp_path_factory: pytest.TempPathFactory) -> Abando
     home = newcomer(tmp_path_factory.mktemp("abandoned") / "home", ec2)
     with talking(home, 3) as builds:
         found = Abandoned(*map(ec2.of, builds))
+        born_by(home, builds[0], "aws")
         for build in builds[1:]:
             stop_timers(home, build)
         put_forward(home, builds[0], ec2.deadline(found.due))

@@ -14,9 +14,15 @@ import requests
 
 from deploy.gcp.guard import main as guard
 from tests.vm.home import Home, text, wait_until
-from tests.vm.local_cloud import newcomer, put_forward, stop_timers, talking, whole_build
+from tests.vm.local_cloud import (
+    born_by,
+    newcomer,
+    put_forward,
+    stop_timers,
+    talking,
+    whole_build,
+)
 from tests.vm.local_gce import LocalGce
-from tests.vm.serving import in_vm
 
 pytestmark = [pytest.mark.vm, pytest.mark.clouds, pytest.mark.timeout(900)]
 
@@ -45,7 +51,7 @@ def abandoned(gce: LocalGce, tmp_path_factory: pytest.TempPathFactory) -> Abando
     home = newcomer(tmp_path_factory.mktemp("abandoned") / "home", gce)
     with talking(home, 3) as builds:
         found = Abandoned(*map(gce.of, builds))
-        in_vm(home, builds[0], 'test "$(cloud-id)" = gce')  # by the datasource, and by no other
+        born_by(home, builds[0], "gce")
         for build in builds[1:]:
             stop_timers(home, build)
         for instance in (found.due, found.swept):

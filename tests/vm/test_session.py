@@ -210,11 +210,11 @@ EOS
 def test_the_metadata_service_answers_neither_the_build_nor_root_in_the_vm(vm: Vm) -> None:
     """The guest's own wall, which counts where the cloud cannot switch the service off."""
     token = secrets.token_hex(8)
-    made = vm.connection.run(STAND_IN.replace("TOKEN", token), timeout=60)
+    made = vm.connection.run(STAND_IN.replace("TOKEN", token), timeout=180)
     assert made.exit_code == 0, made.stderr
 
     def root() -> bytes:
-        return vm.connection.run(ASK, timeout=60).stdout
+        return vm.connection.run(ASK, timeout=180).stdout
 
     both = f"{METADATA} {token}\n{NEIGHBOUR} {token}\n".encode()
     walled = f"{METADATA} TimeoutError\n{NEIGHBOUR} {token}\n".encode()
