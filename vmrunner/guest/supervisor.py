@@ -121,6 +121,8 @@ def prepare(place: Place, job: dict[str, object], work: str) -> None:
     if not os.path.ismount(place.spool):
         run("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "vmrunner", place.spool)
     fill_box(place, job, os.path.join(os.path.dirname(__file__), "driver.sh"))
+    if job["runtime"] != "runc" and not os.path.ismount(place.shown):
+        run("mount", "-o", "bind,ro", place.box, place.shown)
     place.write("job.json", json.dumps(job))
 
 
