@@ -6,6 +6,9 @@ This is where everybody imports them from; `nouns` holds them, in three files.
 from __future__ import annotations
 
 from vmrunner.nouns.builds import (
+    RUNC,
+    RUNSC,
+    RUNTIMES,
     STARTING,
     Access,
     ArtifactRule,
@@ -53,6 +56,9 @@ from vmrunner.nouns.states import (
 )
 
 __all__ = [
+    "RUNC",
+    "RUNSC",
+    "RUNTIMES",
     "STARTING",
     "TAG",
     "Access",

@@ -62,6 +62,7 @@ def test_defaults() -> None:
         ({"docker": {"address_pool": "8.8.0.0/16"}}, ("address_pool", "private")),
         ({"docker": {"address_pool": "10.0.0.0/25"}}, ("address_pool", "/24")),
         ({"docker": {"userns": "yes"}}, ("userns", "'yes'")),
+        ({"docker": {"userns": True}, "packages": ["runsc"]}, ("docker.userns", "True")),
         ({"containers": []}, ("containers", "between 1 and 16")),
         ({"containers": ["debian"]}, ("containers", "[[containers]]")),
         ({"containers": [MADE, MADE]}, ("containers", "a different `name`")),

@@ -54,7 +54,7 @@ def test_who_needs_the_vms_own_users_says_so(shares: str) -> None:
         "log_bytes": 1,
         "build": "b",
     }
-    there = {"box": "/b", "secrets": "/s", "work": "/w"}
+    there = {"box": "/b", "shown": "/b", "secrets": "/s", "work": "/w"}
     assert "UsernsMode" not in docker.container(job, **there)["HostConfig"]
     body = docker.container(job | {shares: True}, **there)
     assert body["HostConfig"]["UsernsMode"] == "host"

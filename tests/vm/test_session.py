@@ -24,7 +24,7 @@ from vmrunner.session import Verdict
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 FORGET = """
-docker rm -f vmrunner-build; umount /run/vmrunner/spool
+docker rm -f vmrunner-build; umount /run/vmrunner/spool /run/vmrunner/shown
 rm -rf /run/vmrunner /var/lib/vmrunner/started /work; systemctl reset-failed; true
 """
 

@@ -114,6 +114,8 @@ def prepare(place: Place, job: dict[str, Any], work: str) -> None:
     if not os.path.ismount(place.spool):
         run("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "vmrunner", place.spool)
     fill_box(place, job, os.path.join(here, "driver.sh"))
+    if job["runtime"] != "runc" and not os.path.ismount(place.shown):
+        run("mount", "-o", "bind,ro", place.box, place.shown)
     place.write("job.json", json.dumps(job))
 
 

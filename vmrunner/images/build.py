@@ -244,6 +244,7 @@ class _Job:
             outside = {
                 **manifest,
                 "supervisor": digests,
+                "packages": recipes.vm_packages(self.recipe, self.inputs),
                 "cmdline": disks.CMDLINE,
                 "virtual_size": self.recipe.disk,
                 "build_seconds": round(time.time() - started, 1),

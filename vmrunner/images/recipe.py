@@ -211,12 +211,18 @@ def parse(raw: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
     names = [c.name for c in parsed]
     if len(set(names)) != len(names):
         raise table.wrong("containers", names, "a different `name` for each")
+    packages, docker = (
+        table.packages("packages"),
+        _docker(f"{where}: docker", raw.get("docker", {})),
+    )
+    if docker.userns and "runsc" in packages:
+        raise table.wrong("docker.userns", True, "one of the two: gVisor has users of its own")
     return Recipe(
         name=table.text("name", _WORD, "lower-case letters, digits, '.', '_' and '-'"),
         suite=table.text("suite", _WORD, "a Debian release such as 'trixie'", "trixie"),
-        packages=table.packages("packages"),
+        packages=packages,
         disk=table.size("disk", 8 * GIB),
-        docker=_docker(f"{where}: docker", raw.get("docker", {})),
+        docker=docker,
         containers=parsed,
     )
 

@@ -49,6 +49,7 @@ class LocalImage:
     size: int
     virtual_size: int
     supervisor: Mapping[str, str] = field(default_factory=dict)  # its files' sha256, by name
+    packages: tuple[str, ...] | None = None  # Debian's, in the VM; None: it was not noted
 
     @property
     def disk(self) -> Path:
@@ -154,6 +155,7 @@ def read(directory: Path) -> LocalImage:
             size=sum(files.values()),
             virtual_size=int(manifest["virtual_size"]),
             supervisor=dict(manifest.get("supervisor", {})),
+            packages=tuple(map(str, manifest["packages"])) if "packages" in manifest else None,
         )
     except (KeyError, TypeError, ValueError):
         raise _damaged(directory, f"{MANIFEST} is incomplete") from None
