@@ -18,6 +18,12 @@ variable "gce_machine_type" {
   default     = "e2-standard-2"
 }
 
+variable "gce_disk_type" {
+  description = "The type of the builder's disk, as its machine type takes it."
+  type        = string
+  default     = "pd-balanced"
+}
+
 variable "gce_network" {
   description = "The builder's network, by name or link, which lets this machine in on port 22; null: the subnetwork's, else `default`."
   type        = string
@@ -87,14 +93,14 @@ source "googlecompute" "vmrunner" {
   enable_integrity_monitoring     = true
   disk_name                       = var.gce_disk_name
   disk_size                       = var.disk_gib
-  disk_type                       = "pd-balanced"
+  disk_type                       = var.gce_disk_type
 
   metadata = {
     block-project-ssh-keys = "TRUE"
     serial-port-enable     = "FALSE"
   }
   # Heard where the base has cloud-init, which Google's Debian has not.
-  metadata_files = var.user_data_file == null ? {} : { user-data = var.user_data_file }
+  metadata_files = { for path in [var.user_data_file] : "user-data" => path if path != null }
 
   network          = var.gce_network
   subnetwork       = var.gce_subnetwork

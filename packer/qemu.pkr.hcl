@@ -56,7 +56,7 @@ source "qemu" "vmrunner" {
   http_content = {
     "/meta-data"   = jsonencode({ instance-id = "vmrunner-builder" })
     "/vendor-data" = var.user_data_file == null ? "" : file(var.user_data_file)
-    "/user-data" = "#cloud-config\n${jsonencode({
+    "/user-data" = join("\n", ["#cloud-config", jsonencode({
       disable_root = false
       ssh_pwauth   = true
       chpasswd = {
@@ -67,7 +67,7 @@ source "qemu" "vmrunner" {
         path    = "/etc/ssh/sshd_config.d/00-vmrunner-builder.conf"
         content = "PermitRootLogin yes\nPasswordAuthentication yes\n"
       }]
-    })}"
+    })])
   }
 
   communicator                 = "ssh"

@@ -25,7 +25,7 @@ _BASE: Final = (
     "cloud-init,openssh-server,python3,sudo,systemd-resolved,systemd-sysv,unattended-upgrades"
 )
 PACKAGES: Final = {
-    "trixie": f"{_BASE},netplan.io,rsyslog",
+    "trixie": _BASE,
     "noble": f"{_BASE},ec2-instance-connect,modemmanager,multipath-tools,needrestart,snapd"
     ",ubuntu-pro-client",
 }
@@ -43,20 +43,33 @@ echo seen >/var/log/cloud-init.log
 echo left >/tmp/script_1.sh
 mv /srv/stage {WORK}/stage
 cp /srv/packer/provision/containers.py {WORK}/
+chown -R admin {WORK}
+chmod -R a+rX /srv
 """
 
-#: Both checks of the provisioning can fail: each is shown something wrong first.
+#: As Packer does it: uploaded by the user that it logged in as, run through sudo, removed by that
+#: user, but for the last.
+_STEP: Final = f"""
+step() {{ # SCRIPT
+    echo "I: $1"
+    runuser -u admin -- cp "/srv/packer/$1" {WORK}/script_1.sh
+    runuser -u admin -- sudo -n env $vars sh {WORK}/script_1.sh
+    [ "$1" = provision/99-leave.sh ] || runuser -u admin -- rm -f {WORK}/script_1.sh
+}}
+"""
+
+#: Both checks of the provisioning can fail: each is shown something wrong.
 _WRONG: Final = f"""
 cp {WORK}/etc.noted /srv/noted
 echo changed >>/etc/issue
-if sh /srv/packer/provision/40-unchanged.sh; then echo "a change was not seen"; exit 1; fi
+if env $vars sh /srv/packer/provision/40-unchanged.sh; then echo "a change was not seen"; exit 1; fi
 sed -i '$d' /etc/issue
 mv /srv/noted {WORK}/etc.noted
 """
 _LEFT: Final = """
 echo left >/var/tmp/left
-if sh /srv/packer/provision/99-leave.sh; then echo "a leftover was not seen"; exit 1; fi
-rm /var/tmp/left
+if env $vars sh /srv/packer/provision/99-leave.sh; then echo "a leftover was not seen"; exit 1; fi
+rm -r /var/tmp/left /srv/packer
 """
 
 
@@ -82,7 +95,8 @@ def provision(
 
     argv = ["mmdebstrap", "--variant=minbase", "--format=null"]
     argv += ["--mode=" + ("root" if os.geteuid() == 0 else "unshare")]
-    argv += ["--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/man/*"]
+    argv += ["--dpkgopt=force-unsafe-io"]
+    argv += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "doc", "locale")]
     argv += [f"--include={PACKAGES[suite]}", *(options or [])]
     argv += [
         f"--customize-hook=tar-in {shlex.quote(str(bundle))} /",
@@ -120,20 +134,20 @@ def stage() -> dict[str, bytes]:
 def _run(platform: str) -> str:
     """Every script of RUN in its order, and what shows that the checks among them can fail."""
     scripts = [f"scripts/{path.name}" for path in sorted((PACKER / "scripts").glob("*.sh"))]
-    lines = [
-        f"export VMRUNNER_PLATFORM={platform} VMRUNNER_WORK={WORK} VMRUNNER_STAGE={WORK}/stage",
-        f"export VMRUNNER_MAX_RUN_SECONDS=3600 VMRUNNER_RECIPE_HASH={HASH}",
-        _DRESS,
-    ]
-    for number, step in enumerate(RUN):
-        for name in step:
-            if name == "provision/99-leave.sh":
-                lines.append(_LEFT)
-            for script in scripts if name == "SCRIPTS" else [name]:
-                lines += [f"echo 'I: {script}'", f"sh /srv/packer/{script}"]
-        if number == RUN.index(step) + 1:  # the second pass of the same
+    values = {
+        "VMRUNNER_PLATFORM": platform,
+        "VMRUNNER_WORK": WORK,
+        "VMRUNNER_STAGE": f"{WORK}/stage",
+        "VMRUNNER_MAX_RUN_SECONDS": "3600",
+        "VMRUNNER_RECIPE_HASH": HASH,
+    }
+    lines = [f"vars='{' '.join(f'{k}={v}' for k, v in values.items())}'", _STEP, _DRESS]
+    for number, names in enumerate(RUN):
+        for name in names:
+            lines += [f"step {script}" for script in (scripts if name == "SCRIPTS" else [name])]
+        if number == RUN.index(names) + 1:  # the second pass of the same
             lines.append(_WRONG)
-    return "\n".join([*lines, "rm -rf /srv/packer"])
+    return "\n".join([*lines, _LEFT])
 
 
 def _look(read: list[str]) -> str:

@@ -21,21 +21,22 @@ esac
 
 # As the image's own settings say, which came after the daemon was installed and started.
 systemctl stop docker.socket docker.service containerd.service
-drop=/run/systemd/system/docker.service.d
-if [ -n "$mirror" ] && ! grep -qs registry-mirrors /etc/docker/daemon.json; then
-    # For this builder alone: /run is not in the image.
-    mkdir -p "$drop"
-    printf '[Service]\nEnvironment="DOCKER_OPTS=--registry-mirror=%s"\n' "$mirror" \
-        >"$drop/vmrunner-builder.conf"
+settings=/etc/docker/daemon.json
+if [ -n "$mirror" ] && ! grep -q registry-mirrors "$settings"; then
+    # For this builder alone.
+    cp -p "$settings" "$work/daemon.json"
+    python3 "$work/containers.py" mirror "$settings" "$mirror"
 fi
-systemctl daemon-reload
 systemctl start docker.service
 
 python3 "$work/containers.py" load "$list"
 docker image ls
 
 systemctl stop docker.socket docker.service containerd.service
-rm -f /var/lib/docker/engine-id "$drop/vmrunner-builder.conf"
+rm -f /var/lib/docker/engine-id
+if [ -e "$work/daemon.json" ]; then
+    cp -p "$work/daemon.json" "$settings"
+fi
 if [ -n "${guests:-}" ]; then
     # shellcheck disable=SC2086
     apt-get purge -y $guests

@@ -12,13 +12,14 @@ awk -F: '$3 >= 1000 && $3 < 60000 { print $1 }' /etc/passwd | while read -r user
         exit 1
     fi
 done
+rm -f /etc/sudoers.d/90-cloud-init-users /etc/sudoers.d/google_sudoers
 # Copies of what was before, with that user in them.
 rm -f /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid-
 rm -rf "$work"
 
 left=$(
     find /home /root/.ssh /var/lib/apt/lists /var/lib/cloud /tmp /var/tmp -mindepth 1 \
-        -not -name 'mmdebstrap.*' 2>/dev/null
+        -not -name 'mmdebstrap.*' -not -path '*/systemd-private-*' 2>/dev/null
     find /var/log -type f
     find /etc/ssh -name 'ssh_host_*' -o -path '*/sshd_config.d/00-*'
     find /etc/sudoers.d -name '*cloud*' -o -name '*google*'
