@@ -36,11 +36,19 @@ build {
     inline = ["sudo -n install -d -m 0700 -o \"$(id -un)\" ${local.work} ${local.stage}"]
   }
 
+  provisioner "file" {
+    source      = "${path.root}/../cloud-init/deadline.sh"
+    destination = "${local.work}/deadline.sh"
+  }
+
   provisioner "shell" {
     remote_folder   = local.work
     execute_command = local.as_root
-    env             = { VMRUNNER_MAX_RUN_SECONDS = var.max_run_seconds }
-    script          = "${path.root}/provision/10-deadline.sh"
+    env = {
+      VMRUNNER_MAX_RUN_SECONDS = var.max_run_seconds
+      VMRUNNER_WORK            = local.work
+    }
+    script = "${path.root}/provision/10-deadline.sh"
   }
 
   provisioner "file" {

@@ -239,6 +239,13 @@ def _variables(merged: Mapping[str, list[Any]], text: str) -> Iterator[str]:
                 yield f"variable {name}: Packer takes whole sentences as error_message"
 
 
+def _sources(body: Mapping[str, Any]) -> Iterator[str]:
+    """What a provisioner uploads or runs from beside the templates must be there."""
+    for path in re.findall(r"\$\{path\.root\}/([\w./-]+\.\w+)", str(dict(body))):
+        if not (PACKER / path).is_file():
+            yield f"build: {path}: no such file"
+
+
 def _build(merged: Mapping[str, list[Any]]) -> Iterator[str]:
     (build,) = merged["build"]
     if build["sources"] != [f"source.{kind}.vmrunner" for kind in SOURCES]:
@@ -252,6 +259,7 @@ def _build(merged: Mapping[str, list[Any]]) -> Iterator[str]:
     ran = []
     for one in build["provisioner"]:
         for kind, body in one.items():
+            yield from _sources(body)
             options = {name: value for name, value in body.items() if name not in _META}
             yield from _unknown(kind, options)
             text = str([body.get("script"), body.get("scripts")])

@@ -53,6 +53,7 @@ BROKEN = [
     ("build.pkr.hcl", '    "50-trim.sh",\n', "", "instead of the local builder's"),
     ("build.pkr.hcl", "provision/20-base.sh", "provision/20-bare.sh", "build: runs"),
     ("build.pkr.hcl", '"source.qemu.vmrunner",', "", "build: sources"),
+    ("build.pkr.hcl", "cloud-init/deadline.sh", "cloud-init/dead-line.sh", "no such file"),
     ("build.pkr.hcl", "build {", 'build {\n  name = "x"', "build: a name"),
     ("build.pkr.hcl", "skip_clean ", "skip_cleaning ", "shell.skip_cleaning: not an option"),
 ]
