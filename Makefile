@@ -23,7 +23,7 @@ demo: setup
 
 test: lint
 	.venv/bin/vmrunner image build
-	$(PYTEST) -q -n 3 -m 'not vm'
+	$(PYTEST) -q -n 3 -m 'not vm and not long'
 	$(PYTEST) -m "vm and not long and not clouds" -n 3 --dist loadfile --no-loadscope-reorder
 	$(PYTEST) -m clouds
 

@@ -248,7 +248,7 @@ class _Job:
                 "cmdline": disks.CMDLINE,
                 "virtual_size": self.recipe.disk,
                 "build_seconds": round(time.time() - started, 1),
-                "files": {name: _facts(new / name) for name in imagestore.FILES},
+                "files": {name: facts(new / name) for name in imagestore.FILES},
             }
             (new / imagestore.MANIFEST).write_text(json.dumps(outside, indent=1) + "\n")
             new.chmod(0o755)
@@ -348,7 +348,8 @@ def _lock(cache: Path, progress: Callback) -> Iterator[None]:
         yield
 
 
-def _facts(path: Path) -> dict[str, str | int]:
+def facts(path: Path) -> dict[str, str | int]:
+    """What a manifest says of a file beside it."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"size": path.stat().st_size, "sha256": digest}
