@@ -55,6 +55,13 @@ def user_data(
     return result
 
 
+def builder_data(*, deadline: float, boot_ttl: float) -> bytes:
+    """`#cloud-config` for the builder of an image, which boots somebody else's: its own end, and
+    nothing else. Times as in `user_data`."""
+    text = yaml.dump({"bootcmd": [_timer(deadline, boot_ttl)]}, Dumper=_DUMPER, width=4096)
+    return f"#cloud-config\n{text}".encode()
+
+
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -70,10 +77,10 @@ def _document(
     directory = data.path("cloud-init")
     text = (directory / "user-data.yaml").read_bytes()
     base: dict[str, Any] = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
-    script = (directory / "deadline.sh").read_text()
-    timer = ["sh", "-c", script, "vmrunner-deadline", str(int(deadline)), str(math.ceil(boot_ttl))]
     return {
-        "bootcmd": [timer],  # first: nothing that fails later may leave a VM without an end
+        "bootcmd": [
+            _timer(deadline, boot_ttl)
+        ],  # first: nothing that fails later may leave a VM without an end
         **base,
         "ssh_keys": {
             "ed25519_private": host_private.strip() + "\n",
@@ -84,3 +91,8 @@ def _document(
             {"name": "root", "lock_passwd": False, "ssh_authorized_keys": [authorized_key.strip()]}
         ],
     }
+
+
+def _timer(deadline: float, boot_ttl: float) -> list[str]:
+    script = (data.path("cloud-init") / "deadline.sh").read_text()
+    return ["sh", "-c", script, "vmrunner-deadline", str(int(deadline)), str(math.ceil(boot_ttl))]

@@ -42,8 +42,9 @@ def for_ours(statement: dict[str, Any]) -> bool:
     """Does it hold for what is tagged as ours alone?"""
     conditions = statement.get("Condition", {})
     return any(
-        f"aws:ResourceTag/{TAG}installation" in conditions.get(operator, {})
+        f"aws:ResourceTag/{TAG}{key}" in conditions.get(operator, {})
         for operator in ("StringEquals", "StringLike")
+        for key in ("installation", "image-of")
     )
 
 

@@ -73,6 +73,9 @@ DELETE_INTERFACE: Final = Api("ec2", "delete_network_interface", "delete")
 DELETE_SNAPSHOT: Final = Api("ec2", "delete_snapshot", "delete")
 RELEASE_ADDRESS: Final = Api("ec2", "release_address", "change")
 DISASSOCIATE_ADDRESS: Final = Api("ec2", "disassociate_address", "change")
+DEREGISTER: Final = Api("ec2", "deregister_image", "change")
+TAG_IMAGE: Final = Api("ec2", "create_tags", "change")
+UNTAG_IMAGE: Final = Api("ec2", "delete_tags", "change")
 CANCEL_SPOT: Final = Api("ec2", "cancel_spot_instance_requests", "change")
 UNPROTECT: Final = Api("ec2", "modify_instance_attribute", "change")
 SEAL: Final = Api("ec2", "modify_instance_metadata_options", "change")
@@ -183,6 +186,11 @@ def _time(value: Any) -> datetime:
             pass
     parsed: datetime = parse_timestamp(value)
     return parsed
+
+
+def moment(text: str | None) -> float:
+    """Epoch seconds of a time that an answer has as text; 0 when it has none."""
+    return _time(text).timestamp() if text else 0.0
 
 
 def region_of(profile: str | None) -> str | None:
