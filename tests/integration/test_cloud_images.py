@@ -8,49 +8,20 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.amazon import INSTALLATION, REGION, Amazon
 from tests.amazon import aws as aws  # the fixture
-from tests.commandline import Done
 from tests.fakepacker import Packer
 from tests.fakepacker import packer as packer  # the fixture
+from tests.imageshell import Cli, configure, gone
+from tests.imageshell import cli as cli  # the fixture
+from tests.imageshell import config as config  # the fixture
 from tests.standins import until
-from vmrunner.cli import main
 from vmrunner.providers.imaging import OWNER
 
 BUILD = ("image", "build", "--provider", "aws")
-
-
-@pytest.fixture
-def config(home: Path, aws: Amazon) -> Path:
-    """Without subnets and groups: Packer makes a group of its own."""
-    file = home / "vmrunner.toml"
-    file.write_text(
-        f'installation = "{INSTALLATION}"\ndefault_provider = "aws"\n'
-        f'[providers.aws]\nkind = "ec2"\nregion = "{REGION}"\n'
-        f'endpoint_url = "{aws.cloud.url}"\n[providers.local]\nkind = "qemu"\n'
-    )
-    return file
-
-
-class Cli:
-    def __init__(self, capture: pytest.CaptureFixture[bytes]) -> None:
-        self._capture = capture
-
-    def __call__(self, *argv: str) -> Done:
-        code = main(argv)
-        return Done(code, *self._capture.readouterr())
-
-    def images(self) -> list[dict[str, Any]]:
-        return self("image", "ls", "-o", "json").items
-
-
-@pytest.fixture
-def cli(config: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
-    return Cli(capfdbinary)
 
 
 def left(aws: Amazon) -> list[str]:
@@ -108,14 +79,10 @@ def test_packer_is_told_all_that_the_templates_take(cli: Cli, packer: Packer) ->
 
 
 def test_a_configured_subnet_and_group_are_the_builders_too(
-    aws: Amazon, config: Path, cli: Cli, packer: Packer
+    aws: Amazon, home: Path, cli: Cli, packer: Packer
 ) -> None:
     subnet, group = aws.site.subnets[1], aws.site.security_group
-    text = config.read_text().replace(
-        "[providers.local]",
-        f'subnets = ["{subnet}"]\nsecurity_groups = ["{group}"]\n[providers.local]',
-    )
-    config.write_text(text)
+    configure(home, aws, subnets=f'["{subnet}"]', security_groups=f'["{group}"]')
     assert cli(*BUILD).code == 0
     assert packer.variables["aws_subnet_id"] == subnet
     assert packer.variables["aws_security_group_id"] == group
@@ -187,14 +154,6 @@ def started(config: Path, packer: Packer, aws: Amazon) -> subprocess.Popen[bytes
     until(lambda: process.poll() is not None or bool(aws.cloud.alive), seconds=60)
     assert process.poll() is None
     return process
-
-
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 def test_ctrl_c_lets_packer_clean_up(aws: Amazon, config: Path, cli: Cli, packer: Packer) -> None:

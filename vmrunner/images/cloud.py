@@ -8,6 +8,7 @@ its deadline, a timer of its own, and the cloud's where there is one; `settling`
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 TTL: Final = 3600.0  # seconds that a builder may live
 _LEAST: Final = 300.0
+_DISK: Final = 10 * recipe.GIB  # the least that the bases fit on
 BASES: Final = ("debian-13", "ubuntu-24.04")
 
 
@@ -89,7 +91,9 @@ def build(
     with TemporaryDirectory(prefix="vmrunner-image-") as name:
         work = Path(name)
         stage.fill(work / "stage", recipe_, inputs, now)
-        said = {"base": base} | ({"registry_mirror": mirror} if mirror else {})
+        disk = max(_DISK, recipe_.disk)
+        said = {"base": base, "disk_gib": math.ceil(disk / recipe.GIB)}
+        said |= {"registry_mirror": mirror} if mirror else {}
         variables = _variables(work, wish, bench, said)
         packer.init(work=work, extra=bench.environment, progress=progress)
         ledger.images.add(row)
@@ -130,7 +134,7 @@ def _check(ttl: float, max_ttl: float, base: str) -> None:
         raise ConfigError(f"--base: {base!r}", hint=f"one of {', '.join(BASES)}")
 
 
-def _variables(work: Path, wish: Wish, bench: Bench, said: dict[str, str]) -> Path:
+def _variables(work: Path, wish: Wish, bench: Bench, said: dict[str, Any]) -> Path:
     """The file of all that the templates are told."""
     after = TIMER_AFTER.get(bench.scope.kind, 0.0)
     user_data = work / "user-data"
@@ -147,6 +151,7 @@ def _variables(work: Path, wish: Wish, bench: Bench, said: dict[str, str]) -> Pa
         "created": str(int(wish.created)),
         "stage_dir": str(work / "stage"),
         "user_data_file": str(user_data),
+        "max_run_seconds": int(wish.deadline - wish.created),
     }
     path = work / "variables.json"
     path.write_text(json.dumps(variables, indent=1))

@@ -46,6 +46,7 @@ class Images:
             "aws_instance_type": options.instance_types[0],
             "run_tags": {**options.tags, **tags_of(order)},
             "image_tags": {**options.tags, **wish.tags, "Name": wish.name},
+            "aws_public_address": options.address == "public",
         }
         if options.subnets:
             variables["aws_subnet_id"] = options.subnets[0]

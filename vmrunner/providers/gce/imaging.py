@@ -66,7 +66,8 @@ class Images:
             "gce_instance_name": wish.builder,
             "gce_disk_name": wish.builder,
             "gce_image_family": self._family() + CANDIDATES,
-            "max_run_seconds": int(wish.deadline - wish.created),
+            "gce_network_tags": list(options.network_tags),
+            "gce_internal_address": options.address == "private",
             "run_tags": {**options.labels, **labels_of(order)},
             "image_tags": {**options.labels, **labels(wish.tags)},
         }
