@@ -91,6 +91,7 @@ def audit(
                 resource.near
                 and not resource.tag("installation")
                 and not _new(resource, now, limits)
+                and (resource.created_at or 0.0) + resource.near_after < now
             ):
                 text = f"{resource.ref.id} has no tags of ours, and is in {resource.near}"
                 found.append(_line(Fault.UNTAGGED, text, resource))

@@ -13,7 +13,7 @@ import pytest
 
 from tests.amazon import INSTALLATION, REGION, Amazon
 from tests.amazon import aws as aws  # the fixture
-from tests.fakepacker import Packer
+from tests.fakepacker import UNTAGGED, Packer
 from tests.fakepacker import packer as packer  # the fixture
 from tests.imageshell import Cli, configure, gone
 from tests.imageshell import cli as cli  # the fixture
@@ -206,7 +206,50 @@ def test_kill_9_takes_packer_along_and_the_reaper_ends_the_builder_at_its_deadli
     (image,) = cli.images()
     assert image["state"] == "failed"
     assert image["builder_gone_at"] is not None
+    assert left(aws) == []  # its key and its group, once it was gone
     assert cli("audit").code == 0
+
+
+def test_a_group_goes_only_once_its_builder_is_gone(
+    aws: Amazon, config: Path, cli: Cli, packer: Packer
+) -> None:
+    packer.does("deaf")
+    process = started(config, packer, aws)
+    process.kill()
+    process.communicate()
+    until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
+    aws.clock.advance(3700)
+    aws.cloud.delete_seconds = 120.0
+    assert {line["kind"] for line in cli("reap", "-o", "json").items} == {"instance"}
+    assert len(left(aws)) == 2  # the machine shuts down
+    aws.clock.advance(121)
+    done = cli("reap", "-o", "json")
+    assert (done.code, {line["kind"] for line in done.items}) == (0, {"key", "security_group"})
+    assert left(aws) == []
+
+
+def test_what_somebody_elses_packer_left_is_told_after_an_hour_and_never_ended(
+    aws: Amazon, config: Path, cli: Cli, packer: Packer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(UNTAGGED, "1")
+    packer.does("deaf")
+    process = started(config, packer, aws)
+    process.kill()
+    process.communicate()
+    until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
+    aws.clock.advance(3500)
+    assert {s["fault"] for s in cli("audit", "-o", "json").items} <= {"not_there"}
+    aws.clock.advance(120)
+    told = cli("audit", "-o", "json").items
+    assert {(s["fault"], s["kind"]) for s in told if s["fault"] == "untagged"} == {
+        ("untagged", "instance"),
+        ("untagged", "key"),
+        ("untagged", "security_group"),
+    }
+    assert all("in a Packer build" in s["message"] for s in told)
+    before = left(aws)
+    cli("reap")
+    assert left(aws) == before
 
 
 def test_a_vmrunner_that_died_after_packer_was_done_finds_its_image(

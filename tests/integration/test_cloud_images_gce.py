@@ -218,3 +218,24 @@ def test_a_builder_that_nobody_saw_dead_keeps_its_row_open(
     assert done.code == 0, done.err
     (image,) = done.items
     assert image["builder_gone_at"] is None
+
+
+def test_what_packer_left_without_labels_is_told_when_it_is_old_and_never_ended(
+    gce: Google, cli: Cli
+) -> None:
+    temporary = "packer-6b084444-84f4-48d5-aad6-1b1f802fda50"
+    gce.cloud.disk(gce.zone, temporary)
+    gce.cloud.disk(gce.zone, "vm-01k8m3x0avrds9nk6cwea6b0zn")  # a builder's of ours, by its name
+    gce.cloud.disk(gce.zone, "packer-of-the-users-own")
+
+    def told() -> set[tuple[str, str]]:
+        return {(s["fault"], s["ref"]) for s in cli("audit", "-o", "json").items}
+
+    gce.clock.advance(3500)
+    assert told() == set()
+    gce.clock.advance(120)
+    assert told() == {("untagged", temporary)}
+    gce.clock.advance(4 * 3600)
+    assert told() == {("untagged", temporary), ("untagged", "vm-01k8m3x0avrds9nk6cwea6b0zn")}
+    assert cli("reap", "-o", "json").items == []
+    assert len(gce.cloud.disks) == 3
