@@ -8,7 +8,7 @@ and a reaper that has been silent for too long, since nobody would see to the re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -65,11 +65,14 @@ def audit(
     pages: Iterable[Page],
     limits: Limits,
     installation: str,
+    *,
+    builders: Collection[str] = (),
 ) -> list[Survivor]:
     """All that is wrong with one provider; empty when nothing is.
 
     `rows`: the open rows within the provider's scopes, and the row of every instance id that the
-    pages show. `now` is the provider's clock. Rows and machines inside the newborn window do not
+    pages show; `builders`: the instance ids of images' builders whose rows are open. `now` is the
+    provider's clock. Rows and machines inside the newborn window do not
     count."""
     known = {row.id: row for row in rows}
     listed = list(pages)
@@ -82,11 +85,13 @@ def audit(
             if resource.power is Power.DEAD:
                 continue
             if resource.tag("installation") == installation:
-                found += _thing(now, resource, known.get(resource.instance or ""), limits)
+                row = known.get(resource.instance or "")
+                found += _thing(now, resource, row, limits, builders)
             elif (
                 resource.near
                 and not resource.tag("installation")
                 and not _new(resource, now, limits)
+                and (resource.created_at or 0.0) + resource.near_after < now
             ):
                 text = f"{resource.ref.id} has no tags of ours, and is in {resource.near}"
                 found.append(_line(Fault.UNTAGGED, text, resource))
@@ -157,7 +162,9 @@ def older_than(
     return found
 
 
-def _thing(now: float, r: Resource, row: Instance | None, limits: Limits) -> list[Survivor]:
+def _thing(
+    now: float, r: Resource, row: Instance | None, limits: Limits, builders: Collection[str]
+) -> list[Survivor]:
     """What is wrong with one living resource of this installation. A schedule bills nothing and
     has a deadline of its own, past that of the VM that it ends."""
     schedule = r.ref.kind is Kind.SCHEDULE
@@ -185,7 +192,8 @@ def _thing(now: float, r: Resource, row: Instance | None, limits: Limits) -> lis
         names = ", ".join(f"{TAG}{name}" for name in missing)
         found.append(_line(Fault.BADLY_TAGGED, f"{r.ref.id} has no usable {names}", r, late))
     elif row is None:
-        if r.role is not Role.GUARD:
+        builder = r.role is Role.IMAGE and r.instance in builders
+        if r.role is not Role.GUARD and not builder:
             found.append(_line(Fault.UNKNOWN, f"{r.ref.id} has no row in the ledger", r, late))
     elif row.state is InstanceState.GONE:
         text = f"{r.ref.id} is alive, and its row is closed"

@@ -55,8 +55,12 @@ def survivors(ledger: Ledger, limits: Limits, name: str, provider: Provider) -> 
     rows = {row.id: row for row in ledger.instances.these(shown)}
     still, driven = ledger.instances.open(), ledger.builds.driven()
     rows |= {row.id: row for row in still if row.provider == name}
-    found = audit.audit(provider.now(), rows.values(), pages, limits, ledger.installation)
-    bad = sorted(still.unread | driven.unread)
+    images = ledger.images.open()
+    builders = {image.builder for image in images}
+    found = audit.audit(
+        provider.now(), rows.values(), pages, limits, ledger.installation, builders=builders
+    )
+    bad = sorted(still.unread | driven.unread | images.unread)
     return found + errors + [audit.unread(name, f"the row of {row} cannot be read") for row in bad]
 
 

@@ -58,6 +58,13 @@ def user_data(
     return result
 
 
+def builder_data(*, deadline: float, boot_ttl: float) -> bytes:
+    """`#cloud-config` for the builder of an image, which boots somebody else's: its own end, and
+    nothing else. Times as in `user_data`."""
+    text = yaml.dump({"bootcmd": [_timer(deadline, boot_ttl)]}, Dumper=_DUMPER, width=4096)
+    return f"#cloud-config\n{text}".encode()
+
+
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -70,10 +77,9 @@ def _document(
     host_private: str,
     host_public: str,
 ) -> dict[str, Any]:
-    script = (data.path("cloud-init") / "deadline.sh").read_text()
-    timer = ["sh", "-c", script, "vmrunner-deadline", str(int(deadline)), str(math.ceil(boot_ttl))]
     return {
-        "bootcmd": [timer],  # first: nothing that fails later may leave a VM without an end
+        # First: nothing that fails later may leave a VM without an end.
+        "bootcmd": [_timer(deadline, boot_ttl)],
         **_template("user-data"),
         "ssh_keys": {
             "ed25519_private": host_private.strip() + "\n",
@@ -91,3 +97,8 @@ def _template(name: str) -> Mapping[str, Any]:
     text = (data.path("cloud-init") / f"{name}.yaml").read_bytes()
     document: dict[str, Any] = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
     return document
+
+
+def _timer(deadline: float, boot_ttl: float) -> list[str]:
+    script = (data.path("cloud-init") / "deadline.sh").read_text()
+    return ["sh", "-c", script, "vmrunner-deadline", str(int(deadline)), str(math.ceil(boot_ttl))]

@@ -128,7 +128,7 @@ class QemuProvider(Section):
 
 
 class Image(Section):
-    """The newest AMI that fits."""
+    """The AMI that fits and was promoted last, else the newest."""
 
     owner: str = Field(default="self", description="An account, `self` or `amazon`.")
     name: str | None = Field(default=None, description="May have * and ?.")
@@ -142,7 +142,7 @@ class Ec2Provider(Section):
     region: str | None = Field(default=None, description="Default: the SDK's own.")
     profile: str | None = Field(default=None, description="A profile of the SDK's configuration.")
     image: str | Image | None = Field(
-        default=None, description="An AMI's id or name; default: your newest `vmrunner-*`."
+        default=None, description="An AMI's id or name; default: `vmrunner-*` of yours."
     )
     subnets: tuple[str, ...] = Field(default=(), description="In the order in which to try them.")
     security_groups: tuple[str, ...] = ()

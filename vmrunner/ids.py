@@ -23,3 +23,8 @@ def engine_id() -> str:
 def sweep_id() -> str:
     """A new sweep id, `s-<lower-case ULID>`: two sightings that count have two of these."""
     return f"s-{str(ULID()).lower()}"
+
+
+def image_id() -> str:
+    """A new image id, `im-<lower-case ULID>`: one image made in a cloud."""
+    return f"im-{str(ULID()).lower()}"

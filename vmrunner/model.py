@@ -1,6 +1,6 @@
 """The nouns. Frozen values, no I/O; every time is epoch seconds as a float, every size is bytes.
 
-This is where everybody imports them from; `nouns` holds them, in three files.
+This is where everybody imports them from; `nouns` holds them, in four files.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from vmrunner.nouns.cloud import (
     Traits,
     tags_of,
 )
+from vmrunner.nouns.images import ImageState, MadeImage
 from vmrunner.nouns.states import (
     BuildState,
     Death,
@@ -72,6 +73,7 @@ __all__ = [
     "Event",
     "Fate",
     "Finding",
+    "ImageState",
     "Instance",
     "InstanceState",
     "Key",
@@ -79,6 +81,7 @@ __all__ = [
     "Level",
     "Limits",
     "LogLine",
+    "MadeImage",
     "Market",
     "Network",
     "Offer",

@@ -13,7 +13,7 @@ from vmrunner.model import Access, Build, Offer, Order, Role
 _PLATFORM: Final[Mapping[str, Platform]] = {"ec2": "ec2", "gce": "gce"}
 #: So many seconds past E the guest's own timer goes off. A VM of GCE's that is off has lost the
 #: cloud's own deadline, and its disk bills: there the cloud comes first.
-_TIMER_AFTER: Final = {"gce": 300.0}
+TIMER_AFTER: Final = {"gce": 300.0}
 
 
 class Maker:
@@ -27,7 +27,7 @@ class Maker:
         self, build: Build, instance: str, offer: Offer, deadline: float
     ) -> tuple[Order, Access]:
         user, host = keys.generate(), keys.generate()
-        after = _TIMER_AFTER.get(offer.scope.kind, 0.0)
+        after = TIMER_AFTER.get(offer.scope.kind, 0.0)
         user_data = cloudinit.user_data(
             instance=instance,
             deadline=deadline + after,

@@ -159,6 +159,7 @@ class Reaping:
                 self._apply(provider, plan, known, done, seen=sweep)
                 if swept is not None and not known.down:
                     desk.ledger.sightings.record(name, plan.sightings)
+                    self._settle_images(provider)
             except LedgerError as error:  # what was killed before is told all the same
                 known.fail(error)
             lines = [(of, replace(line, outcome=done.get(of, ""))) for of, line in lines]
@@ -167,6 +168,15 @@ class Reaping:
         return Report(
             lines=tuple(line for _, line in lines), alarms=plan.alarms, unread=tuple(broken)
         )
+
+    def _settle_images(self, provider: Provider) -> None:
+        """Close the rows of images whose builders are gone: those are no instances."""
+        ledger = self._desk.ledger
+        with self._desk.guard("images"):
+            if any(row.provider == provider.name for row in ledger.images.open()):
+                from vmrunner.images import settling  # with all that makes images: seldom needed
+
+                settling.settle(ledger, provider, self._desk.limits.limits.newborn)
 
     def _wishes(self, known: Known) -> dict[str, Death]:
         wishes = {}

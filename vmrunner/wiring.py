@@ -96,7 +96,7 @@ class Wiring:
         """Where this provider ever launched, as far as the ledger can be asked: it may have been
         configured otherwise then, and something may be left there."""
         try:
-            scopes = self.ledger.instances.places(name)
+            scopes = self.ledger.instances.places(name) | self.ledger.images.places(name)
         except VmrunnerError:
             return []
         return sorted({scope.place for scope in scopes if scope.kind == kind})

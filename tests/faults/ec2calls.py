@@ -34,6 +34,7 @@ METHODS: Final = MappingProxyType(
         "DescribeNetworkInterfaces": "sweep",
         "DescribeSnapshots": "sweep",
         "DescribeSpotInstanceRequests": "sweep",
+        "DescribeKeyPairs": "sweep",
         "ListSchedules": "sweep",
     }
 )
@@ -54,6 +55,7 @@ LISTINGS: Final = (
     "DescribeNetworkInterfaces",
     "DescribeSnapshots",
     "DescribeSpotInstanceRequests",
+    "DescribeKeyPairs",
     "ListSchedules",
 )
 UNAUTHORIZED: Final = Trouble("UnauthorizedOperation", 403, "You are not authorized")
@@ -96,6 +98,8 @@ def call_of(request: Request, scope: Scope) -> Call:
     elif action == "DescribeInstances":
         listing = request.params.get("Filter.1.Name") == "instance-state-name"
         method, about = "sweep" if listing else "look", request.params.get("NextToken")
+    elif action == "DescribeSecurityGroups" and "GroupId.1" not in request.params:
+        method = "sweep"  # a launch asks for its own by their ids
     elif action in DELETES and request.params.get("DryRun") != "true":
         kind, key = DELETES[action]
         named = request.all(key) or [request.params[key]] if key else []

@@ -290,6 +290,7 @@ def permissions(name: str) -> set[str]:
 _NAMES: Final = {
     "aggregatedList": "list",
     "insert": "create",
+    "patch": "update",
     "wait": "get",
 }
 

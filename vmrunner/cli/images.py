@@ -1,22 +1,27 @@
-"""`vmrunner image build|ls|verify`, and the progress of an image that a first build makes."""
+"""`vmrunner image build|stage|ls|verify`, and the progress of an image that a first build makes."""
 
 from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from vmrunner.cli import exits, output
-from vmrunner.cli.output import Column, Format, View
-from vmrunner.cli.shell import shell_of
+from vmrunner.cli import exits, imagekeeping, imageviews, output
+from vmrunner.cli.output import Format
+from vmrunner.cli.shell import Shell, shell_of
+from vmrunner.errors import ConfigError, LedgerError
 
 if TYPE_CHECKING:
-    from vmrunner.images import LocalImage, Progress
+    from vmrunner.images import Progress
+    from vmrunner.model import MadeImage
 
 app = typer.Typer(help="VM images: what builds boot from.", no_args_is_help=True)
+
+Recipe = Annotated[str, typer.Argument(help="A recipe that ships with vmrunner, or a .toml file.")]
 
 
 class ImageProgress:
@@ -96,21 +101,44 @@ def _bars() -> Any:
 @app.command()
 def build(
     context: typer.Context,
-    recipe: Annotated[
-        str, typer.Argument(help="A recipe that ships with vmrunner, or a .toml file.")
-    ] = "default",
+    recipe: Recipe = "default",
+    provider: Annotated[
+        str | None,
+        typer.Option(help="In this one's cloud, by Packer; default: here, for local VMs."),
+    ] = None,
+    ttl: Annotated[
+        str | None, typer.Option(help="With --provider: so long its builder may live: 1h.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="With --provider: debian-13 or ubuntu-24.04.")
+    ] = None,
+    registry_mirror: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="With --provider: whence container images are pulled."),
+    ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Every stage again: newer packages.")
+        bool, typer.Option("--fresh", help="Every stage again: newer packages. Local images.")
     ] = False,
     accel: Annotated[
-        str | None, typer.Option(help="auto, kvm or tcg; default: as configured.")
+        str | None, typer.Option(help="auto, kvm or tcg; default: as configured. Local images.")
     ] = None,
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> int:
-    """Make a local image. What is there already is not made again; a broken-off build goes on."""
+    """Make an image. A local one that is there is not made again, a broken-off build goes on. In a
+    cloud it is a candidate: `promote` lets builds have it."""
     from vmrunner import images
 
     shell = shell_of(context)
+    _check_options({"--ttl": ttl, "--base": base, "--registry-mirror": registry_mirror}, provider)
+    if provider is not None:
+        if fresh or accel is not None:
+            option = "--fresh" if fresh else "--accel"
+            raise ConfigError(f"{option}: only for local images", hint="leave it out")
+        made = _cloud(shell, recipe, provider, ttl, base, registry_mirror)
+        output.show(imageviews.view(), [imageviews.of_cloud(made)], form)
+        if form in (Format.TABLE, Format.WIDE):
+            output.say(f"a candidate: vmrunner image promote {made.id} lets builds have it")
+        return exits.OK
     configured = [p.accel for p in shell.loaded.settings.providers.values() if p.kind == "qemu"]
     with ImageProgress() as progress:
         image = images.build(
@@ -120,7 +148,55 @@ def build(
             accel=accel or (configured[0] if configured else "auto"),
             fresh=fresh,
         )
-    output.show(_view(), [image], form)
+    output.show(imageviews.view(), [imageviews.of_local(image)], form)
+    return exits.OK
+
+
+def _check_options(options: dict[str, str | None], provider: str | None) -> None:
+    for option, value in options.items():
+        if value is not None and provider is None:
+            raise ConfigError(f"{option}: only for images in a cloud", hint="name a --provider")
+
+
+def _cloud(
+    shell: Shell,
+    recipe: str,
+    provider: str,
+    ttl: str | None,
+    base: str | None,
+    mirror: str | None,
+) -> MadeImage:
+    from vmrunner import images, units
+    from vmrunner.images import cloud
+
+    wiring = shell.wiring
+    name = wiring.settings.provider(provider)
+    with ImageProgress() as progress:
+        return cloud.build(
+            images.find(recipe),
+            provider=wiring.provider(name),
+            ledger=shell.ledger,
+            max_ttl=wiring.settings.limits.max_ttl,
+            ttl=cloud.TTL if ttl is None else units.duration(ttl, "--ttl"),
+            base=base or cloud.BASES[0],
+            mirror=mirror,
+            progress=progress,
+        )
+
+
+@app.command()
+def stage(
+    context: typer.Context,  # noqa: ARG001 - all commands have one
+    directory: Annotated[Path, typer.Argument(help="To be filled: a new one, or empty.")],
+    recipe: Recipe = "default",
+) -> int:
+    """Fill a directory with what Packer's templates take as `stage_dir`, to run Packer by hand."""
+    from vmrunner import images
+    from vmrunner.images import recipe as recipes
+    from vmrunner.images import stage as staging
+
+    wanted = staging.fill(directory, images.find(recipe), recipes.Inputs.read(), time.time())
+    output.print_out(wanted)
     return exits.OK
 
 
@@ -129,10 +205,16 @@ def ls(
     context: typer.Context,
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> int:
-    """The local images, newest first."""
+    """The local images and those that this ledger had made in clouds, newest first."""
     from vmrunner import images
 
-    output.show(_view(), images.images(shell_of(context).wiring.paths.cache), form)
+    shell = shell_of(context)
+    found = [imageviews.of_local(image) for image in images.images(shell.wiring.paths.cache)]
+    try:
+        found += [imageviews.of_cloud(image) for image in shell.ledger.images.list()]
+    except LedgerError as error:  # what is in the cache needs none
+        output.warn(str(error))
+    output.show(imageviews.view(), sorted(found, key=lambda i: i.created, reverse=True), form)
     return exits.OK
 
 
@@ -144,7 +226,7 @@ def verify(
     ] = None,
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> int:
-    """Read every byte of an image and boot it; check what must be in it."""
+    """Read every byte of a local image and boot it; check what must be in it."""
     from vmrunner import images
     from vmrunner.cli.findings import show_findings
 
@@ -152,28 +234,5 @@ def verify(
     return show_findings(images.verify(images.resolve(cache, image)), form)
 
 
-def _view() -> View[LocalImage]:
-    from vmrunner import units
-    from vmrunner.cli.views import iso
-
-    now = time.time()
-    return View(
-        kind="image",
-        columns=(
-            Column("hash", lambda i: i.hash[:12]),
-            Column("name", lambda i: i.name),
-            Column("age", lambda i: units.span(now - i.created)),
-            Column("size", lambda i: units.amount(i.size)),
-            Column("containers", lambda i: ", ".join(i.containers)),
-            Column("directory", lambda i: str(i.directory), wide=True),
-        ),
-        document=lambda i: {
-            "hash": i.hash,
-            "name": i.name,
-            "created_at": iso(i.created),
-            "size": i.size,
-            "containers": list(i.containers),
-            "directory": str(i.directory),
-        },
-        empty="no image yet: vmrunner image build makes one",
-    )
+app.command()(imagekeeping.promote)
+app.command()(imagekeeping.gc)

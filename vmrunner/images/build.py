@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
@@ -28,6 +28,7 @@ from vmrunner.errors import BadOrder, ConfigError
 from vmrunner.images import disk as disks
 from vmrunner.images import recipe as recipes
 from vmrunner.images import roots
+from vmrunner.images import stage as staging
 from vmrunner.images.recipe import GIB, Container, Inputs, Recipe
 from vmrunner.images.tools import Programs, require
 from vmrunner.providers.qemu import accel, imagestore
@@ -209,15 +210,7 @@ class _Job:
             argv = ["cp", "--sparse=always", "--", str(base / "disk.raw"), str(raw)]
             self.programs.run(argv, what="copying the disk", timeout=600)
             report(0.3, "adding the supervisor")
-            manifest = {
-                "schema_version": 1,
-                "name": self.recipe.name,
-                "hash": wanted,
-                "suite": self.recipe.suite,
-                "created": time.time(),
-                "containers": [c.name for c in self.recipe.containers],
-                "docker": asdict(self.recipe.docker),
-            }
+            manifest = staging.manifest(self.recipe, wanted, time.time())
             digests = {
                 name: hashlib.sha256(text).hexdigest()
                 for name, text in self.inputs.supervisor.items()
@@ -226,7 +219,7 @@ class _Job:
             files = [
                 (disks.MANIFEST, inside, 0o644),
                 *(
-                    (f"{disks.LIBRARY}/{name}", text, 0o755 if text[:2] == b"#!" else 0o644)
+                    (f"{disks.LIBRARY}/{name}", text, recipes.mode(text))
                     for name, text in self.inputs.supervisor.items()
                 ),
             ]

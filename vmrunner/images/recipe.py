@@ -160,6 +160,16 @@ def image_hash(recipe: Recipe, inputs: Inputs) -> str:
     return _digest("image", recipe.name, disk_hash(recipe, inputs), _text(inputs.supervisor))
 
 
+def supervisor_hash(inputs: Inputs) -> str:
+    """The program that runs builds in the VM."""
+    return _digest("supervisor", _text(inputs.supervisor))
+
+
+def mode(content: bytes) -> int:
+    """Of a file of the supervisor's in the image."""
+    return 0o755 if content[:2] == b"#!" else 0o644
+
+
 def vm_packages(recipe: Recipe, inputs: Inputs) -> list[str]:
     return sorted({*inputs.base_packages, *recipe.packages})
 

@@ -76,8 +76,11 @@ def require(*programs: str) -> None:
 
 @dataclass(eq=False)
 class Programs:
-    """The programs of one build, so that all of them can be ended when one fails. Thread-safe."""
+    """The programs of one build, so that all of them can be ended when one fails. Thread-safe.
+    `guard`: the shell's script between, which ends them on SIGTERM within `patience` seconds."""
 
+    guard: str = _GUARD
+    patience: float = 15.0
     running: set[subprocess.Popen[bytes]] = field(default_factory=set)
     stopped: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -121,7 +124,7 @@ class Programs:
             if self.stopped:
                 raise ImageError("stopped")
             child = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", "--", "sh", "-c", _GUARD, "sh", *argv],
+                ["setpriv", "--pdeathsig", "TERM", "--", "sh", "-c", self.guard, "sh", *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if stdout is None else stdout,
                 stderr=subprocess.STDOUT if stdout is None else subprocess.PIPE,
@@ -135,12 +138,14 @@ class Programs:
     def end(self, child: subprocess.Popen[bytes]) -> None:
         """End a program and its children: asked first, then forced. Nothing when it has ended."""
         if child.poll() is None:
-            for number, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 15)):
+            self._ask(child)
+            try:
+                child.wait(self.patience)
+            except subprocess.TimeoutExpired:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(child.pid, number)
+                    os.killpg(child.pid, signal.SIGKILL)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(patience)
-                    break
+                    child.wait(15)
         for stream in (child.stdout, child.stderr):
             if stream is not None:
                 stream.close()
@@ -153,8 +158,12 @@ class Programs:
             self.stopped = True
             children = list(self.running)
         for child in children:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, signal.SIGTERM)
+            self._ask(child)
+
+    def _ask(self, child: subprocess.Popen[bytes]) -> None:
+        """Of the guard alone: it knows how what it guards wants to be told."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(child.pid, signal.SIGTERM)
 
 
 def _pump(

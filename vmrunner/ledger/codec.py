@@ -7,13 +7,14 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter
 
 from vmrunner.errors import Unreadable
-from vmrunner.ledger.tables import BUILDS, INSTANCES
+from vmrunner.ledger.tables import BUILDS, IMAGES, INSTANCES
 from vmrunner.model import (
     Access,
     Address,
@@ -23,9 +24,11 @@ from vmrunner.model import (
     Chunk,
     Death,
     Event,
+    ImageState,
     Instance,
     InstanceState,
     Kind,
+    MadeImage,
     Offer,
     Order,
     Phase,
@@ -56,6 +59,9 @@ INSTANCE: Final = (
     _i.state_since, _i.deadline, _i.epoch, _i.owner, _i.ref, _i.address, _i.death, _i.message,
     _i.deletes, _i.delete_at, _i.gone_at,
 )  # fmt: skip
+
+#: What `image` reads, in its order.
+IMAGE: Final = tuple(IMAGES.c[field.name] for field in fields(MadeImage))
 
 _SPEC: Final = TypeAdapter(BuildSpec)
 _OFFER: Final = TypeAdapter(Offer)
@@ -165,6 +171,32 @@ def instance(row: Sequence[Any]) -> Instance:
         return _instance(tuple(row))
     except Exception as error:
         raise Unreadable(f"the row of {row[0]} cannot be read: {_why(error)}") from error
+
+
+def image(row: Sequence[Any]) -> MadeImage:
+    """A row that begins with the columns `IMAGE`. Raises Unreadable."""
+    try:
+        said = {column.name: value for column, value in zip(IMAGE, row, strict=True)}
+        said["scope"] = Scope.parse(said["scope"])
+        said["state"] = ImageState(said["state"])
+        said["snapshots"] = tuple(str(name) for name in json.loads(said["snapshots"]))
+        return MadeImage(**said)
+    except Exception as error:
+        raise Unreadable(f"the row of image {row[0]} cannot be read: {_why(error)}") from error
+
+
+def image_values(image: MadeImage) -> dict[str, Any]:
+    """By column."""
+    said = {column.name: getattr(image, column.name) for column in IMAGE}
+    return said | {
+        "scope": str(image.scope),
+        "state": image.state.value,
+        "snapshots": list_text(image.snapshots),
+    }
+
+
+def list_text(names: Iterable[str]) -> str:
+    return json.dumps(list(names))
 
 
 def _why(error: Exception) -> str:

@@ -19,6 +19,7 @@ from vmrunner.ledger.builds import Builds
 from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
 from vmrunner.ledger.engines import Engines
 from vmrunner.ledger.events import Events
+from vmrunner.ledger.images import Images
 from vmrunner.ledger.instances import Instances
 from vmrunner.ledger.logs import Logs
 from vmrunner.ledger.sealing import Seal, make_key
@@ -70,6 +71,7 @@ class Ledger:
         self._witness = witness
         self.builds = Builds(database, seal)
         self.instances = Instances(database, seal, witness.note)
+        self.images = Images(database)
         self.logs = Logs(database)
         self.events = Events(database)
         self.engines = Engines(database)

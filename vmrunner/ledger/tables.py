@@ -250,6 +250,36 @@ class SightingRow(Row, table=True):
     begun: float = _time()
 
 
+class ImageRow(Row, table=True):
+    """One image in a cloud, from the intent on."""
+
+    __tablename__ = "images"
+    __table_args__ = (
+        Index(
+            "ix_images_open",
+            "id",
+            sqlite_where=text("closed_at IS NULL"),
+            postgresql_where=text("closed_at IS NULL"),
+        ),
+    )
+
+    id: str = _id(primary_key=True)
+    provider: str
+    scope: str
+    name: str
+    recipe: str
+    hash: str
+    builder: str = _id(unique=True)
+    state: str
+    created_at: float = _time()
+    deadline: float = _time()
+    ref: str | None = None
+    promoted_at: float | None = _time(default=None)
+    closed_at: float | None = _time(default=None)
+    snapshots: str = _json(default="[]")
+    message: str = _json(default="")
+
+
 def _table(model: type[Row]) -> Table:
     return cast(Table, cast(Any, model).__table__)
 
@@ -264,3 +294,4 @@ ENGINES: Final = _table(EngineRow)
 LEASES: Final = _table(LeaseRow)
 HEARTBEATS: Final = _table(HeartbeatRow)
 SIGHTINGS: Final = _table(SightingRow)
+IMAGES: Final = _table(ImageRow)

@@ -23,6 +23,7 @@ class Kind(StrEnum):
     INTERFACE = "interface"
     SNAPSHOT = "snapshot"
     KEY = "key"
+    GROUP = "security_group"  # bills nothing, but is in the way
     SPOT_REQUEST = "spot_request"
     SCHEDULE = "schedule"
 
@@ -188,6 +189,7 @@ class Resource:
     tags: Mapping[str, str] = field(default_factory=dict)
     parent: Ref | None = None  # what it is attached to
     near: str = ""  # what makes it look like ours, whatever its tags say: our image, our network
+    near_after: float = 0.0  # seconds of age from which that says anything
 
     def tag(self, name: str) -> str | None:
         return self.tags.get(f"{TAG}{name}")

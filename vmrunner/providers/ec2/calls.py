@@ -68,11 +68,17 @@ IMAGES: Final = Api("ec2", "describe_images", "describe")
 SUBNETS: Final = Api("ec2", "describe_subnets", "describe")
 GROUPS: Final = Api("ec2", "describe_security_groups", "describe")
 TYPES: Final = Api("ec2", "describe_instance_types", "describe")
+KEYS: Final = Api("ec2", "describe_key_pairs", "describe")
+DELETE_KEY: Final = Api("ec2", "delete_key_pair", "delete")
+DELETE_SECURITY_GROUP: Final = Api("ec2", "delete_security_group", "delete")
 DELETE_VOLUME: Final = Api("ec2", "delete_volume", "delete")
 DELETE_INTERFACE: Final = Api("ec2", "delete_network_interface", "delete")
 DELETE_SNAPSHOT: Final = Api("ec2", "delete_snapshot", "delete")
 RELEASE_ADDRESS: Final = Api("ec2", "release_address", "change")
 DISASSOCIATE_ADDRESS: Final = Api("ec2", "disassociate_address", "change")
+DEREGISTER: Final = Api("ec2", "deregister_image", "change")
+TAG_IMAGE: Final = Api("ec2", "create_tags", "change")
+UNTAG_IMAGE: Final = Api("ec2", "delete_tags", "change")
 CANCEL_SPOT: Final = Api("ec2", "cancel_spot_instance_requests", "change")
 UNPROTECT: Final = Api("ec2", "modify_instance_attribute", "change")
 SEAL: Final = Api("ec2", "modify_instance_metadata_options", "change")
@@ -183,6 +189,11 @@ def _time(value: Any) -> datetime:
             pass
     parsed: datetime = parse_timestamp(value)
     return parsed
+
+
+def moment(text: str | None) -> float:
+    """Epoch seconds of a time that an answer has as text; 0 when it has none."""
+    return _time(text).timestamp() if text else 0.0
 
 
 def region_of(profile: str | None) -> str | None:

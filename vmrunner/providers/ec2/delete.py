@@ -153,6 +153,8 @@ _BY_KIND: Final = {
     Kind.DISK: _simply(api.DELETE_VOLUME, "VolumeId"),
     Kind.INTERFACE: _simply(api.DELETE_INTERFACE, "NetworkInterfaceId"),
     Kind.SNAPSHOT: _simply(api.DELETE_SNAPSHOT, "SnapshotId"),
+    Kind.KEY: _simply(api.DELETE_KEY, "KeyName"),
+    Kind.GROUP: _simply(api.DELETE_SECURITY_GROUP, "GroupId"),
     Kind.ADDRESS: _release,
     Kind.SPOT_REQUEST: _cancel_spot,
     Kind.SCHEDULE: schedules.disarm,

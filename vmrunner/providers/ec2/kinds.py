@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from vmrunner.model import Address, Kind, Power, Ref, Resource, Scope, Seen
+from vmrunner.model import Address, Kind, Power, Ref, Resource, Role, Scope, Seen
+from vmrunner.providers.common import packers
 from vmrunner.providers.ec2 import calls
 from vmrunner.providers.ec2.calls import Answer, Api
 
@@ -111,12 +112,14 @@ def _parent(scope: Scope, instance: str | None) -> Ref | None:
 
 
 def _instance(scope: Scope, item: Answer, near: Nearness) -> Resource:
+    said, ours = tags(item), near.of(item)
     return Resource(
         ref=Ref(scope, Kind.INSTANCE, item["InstanceId"]),
         power=POWER[item["State"]["Name"]],
         created_at=born(item),
-        tags=tags(item),
-        near=near.of(item),
+        tags=said,
+        near=ours or packers.near(said.get("Name", "")),
+        near_after=0.0 if ours else packers.OLD,
     )
 
 
@@ -163,6 +166,31 @@ def _snapshot(scope: Scope, item: Answer, _: Nearness) -> Resource:
     )
 
 
+def _key(scope: Scope, item: Answer, _: Nearness) -> Resource | None:
+    born = _time(item.get("CreateTime"))
+    return _of_builder(Ref(scope, Kind.KEY, item["KeyName"]), item, item["KeyName"], born)
+
+
+def _group(scope: Scope, item: Answer, _: Nearness) -> Resource | None:
+    """EC2 does not tell when it was made; its name may."""
+    name = item["GroupName"]
+    return _of_builder(Ref(scope, Kind.GROUP, item["GroupId"]), item, name, packers.born(name))
+
+
+def _of_builder(ref: Ref, item: Answer, name: str, born: float | None) -> Resource | None:
+    """What was made for a builder. Other keys and groups are the user's own, whatever their tags:
+    nothing of them ends."""
+    made = Resource(
+        ref=ref,
+        power=Power.RUNNING,
+        created_at=born,
+        tags=tags(item),
+        near=packers.near(name),
+        near_after=packers.OLD,
+    )
+    return made if made.role is Role.IMAGE or made.near else None
+
+
 def _spot_request(scope: Scope, item: Answer, _: Nearness) -> Resource:
     return Resource(
         ref=Ref(scope, Kind.SPOT_REQUEST, item["SpotInstanceRequestId"]),
@@ -196,4 +224,10 @@ READERS: Final = (
         _spot_request,
         _only("state", "open", "active"),
     ),
+    # What a builder of an image needs beside. They bill nothing, and a builder's disk goes with it.
+    Reader(Kind.KEY, calls.KEYS, "KeyPairs", _key, page=None),
+    Reader(Kind.GROUP, calls.GROUPS, "SecurityGroups", _group),
 )
+
+#: What only goes once its VM is gone, and does not say which that is: our tag does.
+BESIDE: Final = (Kind.KEY, Kind.GROUP)

@@ -26,7 +26,8 @@ _REGION: Final = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+-\d+")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageChoice:
-    """The newest image of an owner with such a name, and such tags."""
+    """The image of an owner with such a name, and such tags, that was promoted last; where none
+    was, the newest."""
 
     owner: str = "self"
     name: str | None = None  # may have * and ?

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vmrunner.errors import BadOrder
+from vmrunner.model import TAG
 from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.common.memory import Memory
@@ -16,6 +17,9 @@ from vmrunner.providers.ec2.options import GiB, ImageChoice, Options
 
 #: Seconds. A new image under an old name is found that late.
 IMAGE, NETWORK, FOR_EVER = 300.0, 600.0, 86_400.0
+
+#: On an AMI: when it became the one that builds get. The latest wins, before any that has none.
+PROMOTED: Final = f"{TAG}promoted"
 
 _NO_IMAGE: Final = "build one, or name another in providers.{name}.image"
 
@@ -61,7 +65,8 @@ class Places:
         self._memory = Memory(elapsed)
 
     def image(self, wanted: str | None = None) -> Image:
-        """The AMI of this id or name; None: the configured one. Of several, the newest."""
+        """The AMI of this id or name; None: the configured one. Of several, the one that was
+        promoted last, else the newest."""
         said: str | ImageChoice = wanted or self._options.image
         if isinstance(said, str) and not said.startswith("ami-"):
             said = ImageChoice(name=said)
@@ -133,7 +138,7 @@ class Places:
             state = f" is {found[0].get('State')}" if found else ": there is none"
             hint = _NO_IMAGE.format(name=name)
             raise BadOrder(f"image {said}{state} in {region}", hint=hint)
-        newest = max(usable, key=lambda image: (image.get("CreationDate", ""), image["ImageId"]))
+        newest = max(usable, key=_rank)
         return Image(
             id=newest["ImageId"],
             name=newest.get("Name", ""),
@@ -153,6 +158,13 @@ def _question(said: str | ImageChoice) -> Answer:
         "Owners": [said.owner],
         "Filters": [{"Name": key, "Values": [value]} for key, value in filters],
     }
+
+
+def _rank(image: Answer) -> tuple[float, str, str]:
+    """Tags on it are this account's own, whoever's it is."""
+    said = next((t["Value"] for t in image.get("Tags", ()) if t["Key"] == PROMOTED), "")
+    promoted = float(said) if said.isascii() and said.isdigit() and len(said) <= 12 else 0.0
+    return promoted, image.get("CreationDate", ""), image["ImageId"]
 
 
 def _type(told: Answer) -> MachineType:

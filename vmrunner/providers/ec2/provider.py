@@ -30,6 +30,7 @@ from vmrunner.providers.ec2.calls import CONSOLE, SEAL, Calls
 from vmrunner.providers.ec2.delete import Deleter
 from vmrunner.providers.ec2.guard.account import AccountGuard
 from vmrunner.providers.ec2.identity import Caller, Identity
+from vmrunner.providers.ec2.imaging import Images
 from vmrunner.providers.ec2.kinds import READERS, Nearness
 from vmrunner.providers.ec2.options import GiB, Options
 from vmrunner.providers.ec2.places import Image, Places, fitting
@@ -198,6 +199,10 @@ class Ec2Provider:
     def guard(self) -> AccountGuard:
         """What lives in the account, and needs nothing of vmrunner's."""
         return AccountGuard(self.options, self.calls, self.identity, self.now)
+
+    def imaging(self) -> Images:
+        """The images that this installation made."""
+        return Images(self.options, self.calls, self.identity)
 
     def unguarded(self) -> Sequence[Finding]:
         with edge():

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
-from vmrunner.model import TAG, Key, Page, Power, Scope, Seen
+from vmrunner.model import TAG, Key, Kind, Page, Power, Ref, Role, Scope, Seen
 from vmrunner.providers.common.batches import batches
 from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.common.listing import pages
 from vmrunner.providers.ec2.calls import INSTANCES, Answer, Calls
-from vmrunner.providers.ec2.kinds import PAGE, Nearness, Reader, seen, tags
+from vmrunner.providers.ec2.kinds import BESIDE, PAGE, Nearness, Reader, seen, tags
 
 FILTER: Final = 200  # values, the most that one filter takes
 
@@ -24,8 +25,22 @@ def sweep(
 ) -> Iterator[Page]:
     """Every page of every kind in every region; one that fails hinders no other."""
     for scope in scopes:
+        builders: dict[str, Ref] = {}
         for reader in readers:
-            yield from _listed(calls, scope, reader, near, now)
+            for page in _listed(calls, scope, reader, near, now):
+                if reader.kind is Kind.INSTANCE:
+                    builders |= {
+                        r.instance: r.ref
+                        for r in page.resources
+                        if r.role is Role.IMAGE and r.instance
+                    }
+                yield _beside(page, builders) if reader.kind in BESIDE else page
+
+
+def _beside(page: Page, builders: Mapping[str, Ref]) -> Page:
+    """With the builder that each thing is for as its parent: it cannot go before that one."""
+    found = (replace(r, parent=builders.get(r.instance or "")) for r in page.resources)
+    return replace(page, resources=tuple(found))
 
 
 def _listed(

@@ -6,12 +6,14 @@ disk's name, `regions/R/addresses/NAME`, `global/snapshots/NAME`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from vmrunner.model import Address, Kind, Power, Ref, Resource, Scope, Seen
+from vmrunner.providers.common import packers
 from vmrunner.providers.gce.labels import tags
 
 #: All but what is gone bills: of a VM that is off, its disks do.
@@ -99,13 +101,21 @@ def place(link: str, kind: str) -> str:
     return link.partition(f"/{kind}/")[2].partition("/")[0] or last(link)
 
 
+#: A VM's name, and of the disk that Packer makes an image of, which has no labels.
+_OURS: Final = re.compile(r"vm-[0-9a-z]{26}")
+#: So long a build of an image may last, by default; then nobody wants such a disk any more.
+_LONGEST: Final = 4 * 3600.0
+
+
 def instance(scope: Scope, item: Any, near: Nearness) -> Resource:
+    ours = near.of(item)
     return Resource(
         ref=Ref(scope, Kind.INSTANCE, item.name),
         power=power(item),
         created_at=when(item.creation_timestamp),
         tags=tags(item.labels),
-        near=near.of(item),
+        near=ours or packers.near(item.name),
+        near_after=0.0 if ours else packers.OLD,
     )
 
 
@@ -113,11 +123,14 @@ def disk(scope: Scope, item: Any, _: Nearness) -> Resource | None:
     if item.status == "DELETING":
         return None
     user = next(iter(item.users), "")
+    left = not user and _OURS.fullmatch(item.name)
     return Resource(
         ref=Ref(scope, Kind.DISK, item.name),
         power=Power.PENDING if item.status in ("CREATING", "RESTORING") else Power.RUNNING,
         created_at=when(item.creation_timestamp),
         tags=tags(item.labels),
+        near="a build of an image, by its name" if left else packers.near(item.name),
+        near_after=_LONGEST if left else packers.OLD,
         parent=Ref(scope._replace(place=place(user, "zones")), Kind.INSTANCE, last(user))
         if user
         else None,

@@ -14,9 +14,14 @@ OURS: Final = 6
 
 def labels_of(order: Order) -> dict[str, str]:
     """What every resource of this order is born with. A name it has anyway."""
+    return labels(tags_of(order))
+
+
+def labels(ours: Mapping[str, str]) -> dict[str, str]:
+    """Tags of ours as labels; what is not ours is left out. A value has no dots there."""
     return {
-        PREFIX + key.removeprefix(TAG): value
-        for key, value in tags_of(order).items()
+        PREFIX + key.removeprefix(TAG): value.replace(".", "_")
+        for key, value in ours.items()
         if key.startswith(TAG)
     }
 

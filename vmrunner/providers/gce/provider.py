@@ -32,6 +32,7 @@ from vmrunner.providers.gce.birth import Births
 from vmrunner.providers.gce.calls import CONSOLE, Calls
 from vmrunner.providers.gce.delete import Deleter
 from vmrunner.providers.gce.identity import Identity
+from vmrunner.providers.gce.imaging import Images
 from vmrunner.providers.gce.kinds import Nearness, last
 from vmrunner.providers.gce.look import look
 from vmrunner.providers.gce.options import GiB, Options
@@ -189,6 +190,10 @@ class GceProvider:
 
     def check(self) -> Sequence[Finding]:
         return doctor.check(self)
+
+    def imaging(self) -> Images:
+        """The images that this installation made."""
+        return Images(self.options, self.calls, self.identity)
 
     def unguarded(self) -> Sequence[Finding]:
         with edge():

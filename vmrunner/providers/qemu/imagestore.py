@@ -129,14 +129,23 @@ def prune(cache: Path, *, now: float, keep: float) -> list[LocalImage]:
     for image in images(cache):
         replaced = image.name in newest
         newest.add(image.name)
-        last = max(image.created, image.directory.stat().st_mtime)
-        if not replaced or now - last < keep:
+        if not replaced or now - last_used(image) < keep:
             continue
-        rubbish = image.directory.with_name(f".gone-{image.hash}")
-        image.directory.rename(rubbish)
-        shutil.rmtree(rubbish)
+        remove(image)
         removed.append(image)
     return removed
+
+
+def remove(image: LocalImage) -> None:
+    """Gone at once, or not at all. A VM that runs keeps what it has open. Raises OSError."""
+    rubbish = image.directory.with_name(f".gone-{image.hash}")
+    image.directory.rename(rubbish)
+    shutil.rmtree(rubbish)
+
+
+def last_used(image: LocalImage) -> float:
+    """When a VM was last made of it, or else it itself was; epoch seconds. Raises OSError."""
+    return max(image.created, image.directory.stat().st_mtime)
 
 
 def read(directory: Path) -> LocalImage:

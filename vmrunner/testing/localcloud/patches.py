@@ -22,6 +22,7 @@ from moto.ec2.responses.elastic_block_store import ElasticBlockStore
 from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfaces
 from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
+from moto.ec2.responses.security_groups import SecurityGroups
 from moto.ec2.responses.spot_instances import SpotInstances
 from moto.scheduler.models import EventBridgeSchedulerBackend
 
@@ -48,6 +49,7 @@ _CLOCKS: Final = (
     "moto.ec2.models.amis",
     "moto.ec2.models.elastic_block_store",
     "moto.ec2.models.instances",
+    "moto.ec2.models.key_pairs",
     "moto.scheduler.models",
 )
 
@@ -76,6 +78,8 @@ def install() -> None:
     _instead(ElasticBlockStore, "describe_snapshots", cut("Snapshots"))
     _instead(ElasticNetworkInterfaces, "describe_network_interfaces", cut("NetworkInterfaces"))
     _instead(ElasticNetworkInterfaces, "delete_network_interface", _delete_interface)
+    _instead(SecurityGroups, "describe_security_groups", cut("SecurityGroups"))
+    _instead(SecurityGroups, "delete_security_group", _delete_group)
     _instead(SpotInstances, "describe_spot_instance_requests", cut("SpotInstanceRequests"))
     _instead(SpotInstances, "cancel_spot_instance_requests", _cancel_spot_requests)
     _instead(InstanceBackend, "all_reservations", _all_reservations)
@@ -201,6 +205,17 @@ def _delete_interface(_: LocalCloud, response: Any, original: Handler) -> Action
     if interface is not None and interface.attachment_id is not None:
         text = f"Network interface '{name}' is currently in use."
         raise Refusal("InvalidParameterValue", text)
+    result: ActionResult = original(response)
+    return result
+
+
+def _delete_group(cloud: LocalCloud, response: Any, original: Handler) -> ActionResult:
+    """Not while a machine is in it, also one that is shutting down."""
+    name = response._get_param("GroupId")
+    for machine in cloud.machines:
+        here = machine.backend is response.ec2_backend and machine.state != "terminated"
+        if here and name in {group.id for group in machine.moto.security_groups}:
+            raise Refusal("DependencyViolation", f"resource {name} has a dependent object")
     result: ActionResult = original(response)
     return result
 

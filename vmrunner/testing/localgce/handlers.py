@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.testing.localgce import births, changes, disks, operations, reading
+from vmrunner.testing.localgce import births, changes, disks, operations, pictures, reading
 from vmrunner.testing.localgce.discovery import Json
 from vmrunner.testing.localgce.faults import Broken
 from vmrunner.testing.localgce.refusal import Refusal, invalid
@@ -57,7 +57,10 @@ KNOWN: Final[dict[str, Handler]] = {
     "addresses.delete": changes.remove,
     "globalAddresses.delete": changes.remove,
     "disks.delete": disks.delete,
+    "images.delete": pictures.delete,
     "images.getFromFamily": reading.from_family,
+    "images.insert": pictures.insert,
+    "images.patch": pictures.patch,
     "instances.bulkInsert": births.bulk_insert,
     "instances.delete": changes.delete,
     "instances.getSerialPortOutput": changes.serial,

@@ -1,0 +1,266 @@
+"""A `packer` for tests: it takes what the real one takes, says what that says, and makes at a local
+endpoint what that would make. Nothing of vmrunner is in it.
+
+FAKE_PACKER says what becomes of it: `make` an image; `fail` in a provisioner; `hang` until it is
+told to stop, and then clean up; `deaf`: the same, but it dies at once and leaves all; `init`: no
+plugin is to be had. FAKE_PACKER_LOG takes its command lines and variables. With
+FAKE_PACKER_UNTAGGED what it makes carries no tags, as with somebody else's template.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MODE = "FAKE_PACKER"
+LOG = "FAKE_PACKER_LOG"
+GCE = "FAKE_PACKER_GCE"
+UNTAGGED = "FAKE_PACKER_UNTAGGED"
+
+
+@pytest.fixture
+def packer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Packer:
+    """It is on PATH."""
+    place = tmp_path / "bin"
+    place.mkdir()
+    program = place / "packer"
+    program.write_text(f"#!{sys.executable}\n{Path(__file__).read_text()}")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    made = Packer(tmp_path / "packer.jsonl", monkeypatch)
+    monkeypatch.setenv(LOG, str(made.log))
+    return made
+
+
+class Packer:
+    """What it is to do, and what it was told."""
+
+    def __init__(self, log: Path, environment: pytest.MonkeyPatch) -> None:
+        self.log = log
+        self._environment = environment
+
+    def does(self, mode: str) -> None:
+        self._environment.setenv(MODE, mode)
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Of the last build."""
+        found: dict[str, Any] = self.runs[-1]["variables"]
+        return found
+
+
+# --- the program ---------------------------------------------------------------------------------
+
+SOURCE = ""
+STOP = threading.Event()
+
+
+def tell(*words: str, target: str = "") -> None:
+    plain = [w.replace(",", "%!(PACKER_COMMA)").replace("\n", "\\n") for w in words]
+    print(",".join([str(int(time.time())), target, *plain]), flush=True)
+
+
+def say(text: str) -> None:
+    tell("ui", "say", f"==> {SOURCE}: {text}")
+
+
+def main() -> int:
+    global SOURCE
+    words = sys.argv[1:]
+    mode = os.environ.get(MODE, "make")
+    if words[0] == "init":
+        note({"argv": words})
+        if mode == "init":
+            print("Error: Missing plugins", file=sys.stderr)
+        return int(mode == "init")
+    options = dict(w.lstrip("-").split("=", 1) for w in words if w.startswith("-") and "=" in w)
+    variables = json.loads(Path(options["var-file"]).read_text())
+    stage = Path(variables["stage_dir"])
+    note(
+        {
+            "argv": words,
+            "variables": variables,
+            "pid": os.getpid(),
+            "stage": sorted(str(p.relative_to(stage)) for p in stage.rglob("*") if p.is_file()),
+            "user_data": Path(variables["user_data_file"]).read_text(),
+        }
+    )
+    SOURCE = options["only"]
+    signal.signal(signal.SIGINT, deaf if mode == "deaf" else lambda *_: STOP.set())
+    kind = Ec2 if SOURCE.startswith("amazon-ebs") else Gce
+    return run(kind(variables), mode)
+
+
+def deaf(*_: object) -> None:
+    os._exit(1)
+
+
+def note(what: dict[str, Any]) -> None:
+    with Path(os.environ[LOG]).open("a") as file:
+        file.write(json.dumps(what) + "\n")
+
+
+def run(cloud: Ec2 | Gce, mode: str) -> int:
+    undo: list[Callable[[], None]] = []
+    artifact, error = "", ""
+    try:
+        cloud.builder(undo)
+        say("Connected to SSH!")
+        if mode in ("hang", "deaf"):
+            say("Waiting for ever")
+            while not STOP.wait(0.02):
+                pass
+        if STOP.is_set():
+            tell("ui", "error", "Cancelling build after receiving interrupt")
+            error = "Build was cancelled."
+        elif mode == "fail":
+            tell("ui", "error", f"==> {SOURCE}: E: Unable to locate package nosuch, sorry")
+            error = "Script exited with non-zero exit status: 100. Allowed exit codes are: [0]"
+        else:
+            artifact = cloud.image()
+    finally:
+        say("Cleaning up")
+        for step in reversed(undo):
+            step()
+    if error:
+        tell("error", error, target=SOURCE)
+        tell("ui", "error", "\n==> Some builds didn't complete successfully and had errors:")
+        return 1
+    tell("artifact-count", "1", target=SOURCE)
+    tell("artifact", "0", "builder-id", "x", target=SOURCE)
+    tell("artifact", "0", "id", artifact, target=SOURCE)
+    tell("artifact", "0", "end", target=SOURCE)
+    return 0
+
+
+class Ec2:
+    def __init__(self, variables: dict[str, Any]) -> None:
+        import boto3
+
+        self.said = variables
+        self.region = variables["aws_region"]
+        self.api = boto3.client("ec2", region_name=self.region)
+        self.vm = ""
+
+    def _tags(self, *kinds: str) -> dict[str, Any]:
+        said = {} if os.environ.get(UNTAGGED) else self.said["run_tags"]
+        tags = [{"Key": k, "Value": v} for k, v in ({"Name": "Packer Builder"} | said).items()]
+        return {"TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in kinds]}
+
+    def builder(self, undo: list[Callable[[], None]]) -> None:
+        name = f"packer_{int(time.time()):08x}-{str(uuid.uuid4())[9:]}"
+        say(f"Creating temporary keypair: {name}")
+        self.api.create_key_pair(KeyName=name, KeyType="ed25519", **self._tags("key-pair"))
+        undo.append(lambda: self.api.delete_key_pair(KeyName=name))
+        group = self.said.get("aws_security_group_id")
+        if not group:
+            say(f"Creating temporary security group for this instance: {name}")
+            vpc = self.api.describe_vpcs()["Vpcs"][0]["VpcId"]
+            group = self.api.create_security_group(
+                GroupName=name, Description="Temporary group for Packer", VpcId=vpc,
+                **self._tags("security-group"),
+            )["GroupId"]  # fmt: skip
+            undo.append(lambda: self.api.delete_security_group(GroupId=group))
+        say("Launching a source AWS instance...")
+        base = self.api.describe_images(Owners=["self"])["Images"][0]["ImageId"]
+        subnet = self.said.get("aws_subnet_id")
+        placed = {"SubnetId": subnet} if subnet else {}
+        (made,) = self.api.run_instances(
+            MinCount=1, MaxCount=1, ImageId=base, KeyName=name, SecurityGroupIds=[group],
+            InstanceType=self.said["aws_instance_type"], **placed,
+            UserData=Path(self.said["user_data_file"]).read_text(),
+            InstanceInitiatedShutdownBehavior="terminate", **self._tags("instance", "volume"),
+        )["Instances"]  # fmt: skip
+        self.vm = made["InstanceId"]
+        undo.append(lambda: self.api.terminate_instances(InstanceIds=[self.vm]))
+
+    def image(self) -> str:
+        say("Creating the AMI")
+        image = self.api.create_image(InstanceId=self.vm, Name=self.said["image_name"])["ImageId"]
+        (found,) = self.api.describe_images(ImageIds=[image])["Images"]
+        snapshots = [m["Ebs"]["SnapshotId"] for m in found["BlockDeviceMappings"]]
+        tags = [{"Key": k, "Value": v} for k, v in self.said["image_tags"].items()]
+        self.api.create_tags(Resources=[image, *snapshots], Tags=tags)
+        return f"{self.region}:{image}"
+
+
+class Gce:
+    def __init__(self, variables: dict[str, Any]) -> None:
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud import compute_v1 as api
+
+        self.said = variables
+        options = {"api_endpoint": os.environ[GCE]}
+        made = {"credentials": AnonymousCredentials(), "client_options": options}
+        self.vms = api.InstancesClient(**made)
+        self.disks = api.DisksClient(**made)
+        self.images = api.ImagesClient(**made)
+        self.where = {"project": variables["gce_project"], "zone": variables["gce_zone"]}
+
+    def builder(self, undo: list[Callable[[], None]]) -> None:
+        said, zone = self.said, self.where["zone"]
+        say("Creating instance...")
+        untagged = bool(os.environ.get(UNTAGGED))
+        name = f"packer-{uuid.uuid4()}" if untagged else said["gce_instance_name"]
+        disk = name if untagged else said["gce_disk_name"]
+        labels = {} if untagged else said["run_tags"]
+        base = f"projects/{self.where['project']}/global/images/family/vmrunner"
+        new = {"disk_name": disk, "source_image": base}
+        self.vms.insert_unary(
+            **self.where,
+            instance_resource={
+                "name": name,
+                "labels": labels,
+                "machine_type": f"zones/{zone}/machineTypes/{said['gce_machine_type']}",
+                "disks": [{"boot": True, "auto_delete": False, "initialize_params": new}],
+                "network_interfaces": [{"subnetwork": said["gce_subnetwork"]}],
+                "scheduling": {
+                    "max_run_duration": {"seconds": said["max_run_seconds"]},
+                    "instance_termination_action": "DELETE",
+                    "automatic_restart": False,
+                },
+            },
+        )
+        self.name, self.disk = name, disk
+        undo.append(lambda: self.disks.delete_unary(**self.where, disk=disk))
+        undo.append(self._teardown)
+
+    def _teardown(self) -> None:
+        if self.name:
+            self.vms.delete_unary(**self.where, instance=self.name)
+            self.name = ""
+
+    def image(self) -> str:
+        say("Deleting instance...")
+        self._teardown()
+        say("Creating image...")
+        project, zone = self.where["project"], self.where["zone"]
+        self.images.insert_unary(
+            project=project,
+            image_resource={
+                "name": self.said["image_name"],
+                "family": self.said["gce_image_family"],
+                "labels": self.said["image_tags"],
+                "source_disk": f"projects/{project}/zones/{zone}/disks/{self.disk}",
+            },
+        )
+        return str(self.said["image_name"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

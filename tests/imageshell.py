@@ -1,0 +1,57 @@
+"""The command line over a provider at a local endpoint, and what it says of images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.amazon import INSTALLATION, REGION, Amazon
+from tests.commandline import Done
+from vmrunner.cli import main
+
+
+class Cli:
+    def __init__(self, capture: pytest.CaptureFixture[bytes]) -> None:
+        self._capture = capture
+
+    def __call__(self, *argv: str) -> Done:
+        code = main(argv)
+        return Done(code, *self._capture.readouterr())
+
+    def images(self) -> list[dict[str, Any]]:
+        return self("image", "ls", "-o", "json").items
+
+
+def configure(home: Path, aws: Amazon, **more: str) -> Path:
+    """`more` are lines of the provider's table, as TOML. Without subnets and groups Packer makes a
+    group of its own."""
+    lines = "".join(f"{key} = {value}\n" for key, value in more.items())
+    file = home / "vmrunner.toml"
+    file.write_text(
+        f'installation = "{INSTALLATION}"\ndefault_provider = "aws"\n'
+        f'[providers.aws]\nkind = "ec2"\nregion = "{REGION}"\nendpoint_url = "{aws.cloud.url}"\n'
+        f'{lines}[providers.local]\nkind = "qemu"\n'
+    )
+    return file
+
+
+@pytest.fixture
+def config(home: Path, aws: Amazon) -> Path:
+    return configure(home, aws)
+
+
+@pytest.fixture
+def cli(config: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
+    return Cli(capfdbinary)
+
+
+def gone(pid: int) -> bool:
+    """A process that is no more, or waits for nobody."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False

@@ -1,0 +1,293 @@
+"""`vmrunner image build --provider aws` at the local endpoint, with a stand-in for Packer."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.amazon import INSTALLATION, REGION, Amazon
+from tests.amazon import aws as aws  # the fixture
+from tests.fakepacker import UNTAGGED, Packer
+from tests.fakepacker import packer as packer  # the fixture
+from tests.imageshell import Cli, configure, gone
+from tests.imageshell import cli as cli  # the fixture
+from tests.imageshell import config as config  # the fixture
+from tests.standins import until
+from vmrunner.providers.imaging import OWNER
+
+BUILD = ("image", "build", "--provider", "aws")
+
+
+def left(aws: Amazon) -> list[str]:
+    """What Packer made for its own use, and did not take away."""
+    backend = aws.cloud.backend(REGION)
+    groups = [g.name for by_id in backend.groups.values() for g in by_id.values()]
+    return [m.id for m in aws.cloud.alive] + [
+        name for name in (*backend.key_pairs, *groups) if name.startswith("packer_")
+    ]
+
+
+def test_an_image_is_made_recorded_and_tagged(aws: Amazon, cli: Cli, packer: Packer) -> None:
+    done = cli(*BUILD, "-o", "json")
+    assert done.code == 0, done.err
+    (image,) = done.items
+    assert b"image: Launching a source AWS instance... took" in done.err
+    ami = aws.cloud.backend(REGION).amis[image["ref"]]
+    assert (image["state"], image["name"], image["provider"]) == ("ready", "default", "aws")
+    assert (image["title"], image["promoted_at"]) == (ami.name, None)
+    assert image["snapshots"] == [ami.ebs_snapshot.id]
+    assert image["builder_gone_at"] is not None
+    (machine,) = aws.cloud.machines
+    assert machine.tags["vmrunner:installation"] == INSTALLATION
+    assert (machine.tags["vmrunner:role"], machine.tags["Name"]) == ("image", image["builder"])
+    assert machine.tags["vmrunner:instance"] == image["builder"]
+    assert machine.tags["vmrunner:build"] == image["id"]
+    life = int(machine.tags["vmrunner:expires-at"]) - aws.cloud.now()
+    assert 3000 < life <= 3600
+    # Nothing that reaps may take the image, or its snapshot, for a VM's.
+    for one in (ami, ami.ebs_snapshot):
+        tags = {tag["key"]: tag["value"] for tag in one.get_tags()}
+        assert tags[OWNER] == INSTALLATION
+        assert not {"vmrunner:installation", "vmrunner:role", "vmrunner:expires-at"} & tags.keys()
+    assert left(aws) == []
+    assert cli.images() == [image]
+    assert cli("audit").code == 0
+    assert [run["argv"][0] for run in packer.runs] == ["init", "build"]
+
+
+def test_packer_is_told_all_that_the_templates_take(cli: Cli, packer: Packer) -> None:
+    assert cli(*BUILD, "--ttl", "30m", "--base", "ubuntu-24.04").code == 0
+    said = packer.variables
+    assert said["base"] == "ubuntu-24.04"
+    assert said["aws_region"] == REGION
+    assert said["image_name"].startswith(f"vmrunner-default-{said['recipe_hash'][:8]}-")
+    assert int(said["run_tags"]["vmrunner:expires-at"]) == int(said["created"]) + 1800
+    run = packer.runs[-1]
+    assert "supervisor/supervisor" in run["stage"]
+    assert "supervisor/guest/supervisor.py" in run["stage"]
+    assert {"containers.json", "image.json", "packages.txt"} <= set(run["stage"])
+    assert "-only=amazon-ebs.vmrunner" in run["argv"]
+    head, *_ = run["user_data"].split("vmrunner-deadline E TTL")
+    assert head.startswith("#cloud-config\nbootcmd:")
+    assert run["user_data"].count(said["run_tags"]["vmrunner:expires-at"]) == 1
+
+
+def test_a_configured_subnet_and_group_are_the_builders_too(
+    aws: Amazon, home: Path, cli: Cli, packer: Packer
+) -> None:
+    subnet, group = aws.site.subnets[1], aws.site.security_group
+    configure(home, aws, subnets=f'["{subnet}"]', security_groups=f'["{group}"]')
+    assert cli(*BUILD).code == 0
+    assert packer.variables["aws_subnet_id"] == subnet
+    assert packer.variables["aws_security_group_id"] == group
+    assert aws.cloud.count("CreateSecurityGroup") == 0
+
+
+def test_without_packer_nothing_is_started(
+    aws: Amazon, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmrunner.images.packer.which", lambda _: None)
+    done = cli(*BUILD)
+    assert done.code == 2
+    assert b"packer: not on PATH" in done.err
+    assert b"developer.hashicorp.com/packer/install" in done.err
+    assert cli.images() == []
+    assert aws.cloud.machines == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--provider", "local"), b"provider: local keeps no images in a cloud"),
+        (("--provider", "aws", "--ttl", "5h"), b"--ttl: 18000 s"),
+        (("--provider", "aws", "--ttl", "10s"), b"--ttl: 10 s"),
+        (("--provider", "aws", "--base", "beos"), b"--base: 'beos'"),
+        (("--provider", "aws", "--fresh"), b"--fresh: only for local images"),
+        (("--ttl", "1h"), b"--ttl: only for images in a cloud"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_started(
+    aws: Amazon, cli: Cli, packer: Packer, argv: tuple[str, ...], message: bytes
+) -> None:
+    done = cli("image", "build", *argv)
+    assert (done.code, message in done.err) == (2, True), done.err
+    assert not packer.log.exists()
+    assert cli.images() == []
+
+
+def test_a_failure_shows_packers_words_and_leaves_nothing(
+    aws: Amazon, cli: Cli, packer: Packer
+) -> None:
+    packer.does("fail")
+    done = cli(*BUILD)
+    assert done.code == 1
+    assert b"Script exited with non-zero exit status: 100" in done.err
+    (image,) = cli.images()
+    assert (image["state"], image["ref"]) == ("failed", None)
+    assert "packer failed with 1" in image["message"]
+    assert image["builder_gone_at"] is not None
+    assert left(aws) == []
+
+
+def test_plugins_that_are_not_to_be_had_leave_no_row(cli: Cli, packer: Packer) -> None:
+    packer.does("init")
+    done = cli(*BUILD)
+    assert done.code == 1
+    assert b"Missing plugins" in done.err
+    assert cli.images() == []
+
+
+def started(config: Path, packer: Packer, aws: Amazon) -> subprocess.Popen[bytes]:
+    """`image build` in a process of its own, whose Packer waits for ever."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vmrunner", *BUILD],
+        cwd=config.parent,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    until(lambda: process.poll() is not None or bool(aws.cloud.alive), seconds=60)
+    assert process.poll() is None
+    return process
+
+
+def test_ctrl_c_lets_packer_clean_up(aws: Amazon, config: Path, cli: Cli, packer: Packer) -> None:
+    packer.does("hang")
+    process = started(config, packer, aws)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert gone(packer.runs[-1]["pid"])
+    assert left(aws) == []
+    (image,) = cli.images()
+    assert (image["state"], image["message"]) == ("failed", "interrupted")
+    assert image["builder_gone_at"] is not None
+
+
+def test_what_packer_left_when_it_was_broken_off_is_ended_at_once(
+    aws: Amazon, config: Path, cli: Cli, packer: Packer
+) -> None:
+    packer.does("deaf")
+    process = started(config, packer, aws)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert aws.cloud.alive == []
+    (image,) = cli.images()
+    assert image["builder_gone_at"] is not None
+
+
+def test_kill_9_takes_packer_along_and_the_reaper_ends_the_builder_at_its_deadline(
+    aws: Amazon, config: Path, cli: Cli, packer: Packer
+) -> None:
+    packer.does("deaf")
+    process = started(config, packer, aws)
+    process.kill()
+    process.communicate()
+    until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
+    (builder,) = aws.cloud.alive
+    assert cli("reap", "-o", "json").items == []  # neither orphan nor left over
+    aws.clock.advance(1800)
+    assert cli("reap", "-o", "json").items == []
+    assert cli("audit").code == 0
+    (image,) = cli.images()
+    assert (image["state"], image["builder_gone_at"]) == ("building", None)
+    aws.clock.advance(1800 + 61)
+    assert [s["fault"] for s in cli("audit", "-o", "json").items] >= ["past_deadline"]
+    killed = cli("reap", "-o", "json").items
+    assert (builder.id, "expired") in [(line["id"], line["reason"]) for line in killed]
+    assert aws.cloud.alive == []
+    cli("reap")
+    (image,) = cli.images()
+    assert image["state"] == "failed"
+    assert image["builder_gone_at"] is not None
+    assert left(aws) == []  # its key and its group, once it was gone
+    assert cli("audit").code == 0
+
+
+def test_a_group_goes_only_once_its_builder_is_gone(
+    aws: Amazon, config: Path, cli: Cli, packer: Packer
+) -> None:
+    packer.does("deaf")
+    process = started(config, packer, aws)
+    process.kill()
+    process.communicate()
+    until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
+    aws.clock.advance(3700)
+    aws.cloud.delete_seconds = 120.0
+    assert {line["kind"] for line in cli("reap", "-o", "json").items} == {"instance"}
+    assert len(left(aws)) == 2  # the machine shuts down
+    aws.clock.advance(121)
+    done = cli("reap", "-o", "json")
+    assert (done.code, {line["kind"] for line in done.items}) == (0, {"key", "security_group"})
+    assert left(aws) == []
+
+
+def test_what_somebody_elses_packer_left_is_told_after_an_hour_and_never_ended(
+    aws: Amazon, config: Path, cli: Cli, packer: Packer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(UNTAGGED, "1")
+    packer.does("deaf")
+    process = started(config, packer, aws)
+    process.kill()
+    process.communicate()
+    until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
+    aws.clock.advance(3500)
+    assert {s["fault"] for s in cli("audit", "-o", "json").items} <= {"not_there"}
+    aws.clock.advance(120)
+    told = cli("audit", "-o", "json").items
+    assert {(s["fault"], s["kind"]) for s in told if s["fault"] == "untagged"} == {
+        ("untagged", "instance"),
+        ("untagged", "key"),
+        ("untagged", "security_group"),
+    }
+    assert all("in a Packer build" in s["message"] for s in told)
+    before = left(aws)
+    cli("reap")
+    assert left(aws) == before
+
+
+def test_a_vmrunner_that_died_after_packer_was_done_finds_its_image(
+    aws: Amazon, cli: Cli, packer: Packer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vmrunner.ledger.images import Images
+
+    def dies(*_: object) -> None:
+        raise SystemExit(9)
+
+    with monkeypatch.context() as crash:
+        crash.setattr(Images, "ready", dies)
+        crash.setattr(Images, "fail", dies)
+        crash.setattr(Images, "close", dies)
+        with pytest.raises(SystemExit):
+            cli(*BUILD)
+    (image,) = cli.images()
+    assert image["state"] == "building"
+    aws.clock.advance(3700)
+    cli("reap")
+    (image,) = cli.images()
+    assert image["state"] == "ready"
+    assert image["ref"] in aws.cloud.backend(REGION).amis
+    assert image["builder_gone_at"] is None  # nobody saw it dead, and EC2 has forgotten it
+    aws.clock.advance(900)
+    cli("reap")
+    assert cli.images()[0]["builder_gone_at"] is not None
+
+
+def test_stage_fills_a_directory_for_packer_by_hand(tmp_path: Path, cli: Cli) -> None:
+    there = tmp_path / "stage"
+    done = cli("image", "stage", str(there))
+    assert done.code == 0, done.err
+    manifest = json.loads((there / "image.json").read_text())
+    assert done.out.decode().strip() == manifest["hash"]
+    assert os.access(there / "supervisor" / "supervisor", os.X_OK)
+    (container,) = json.loads((there / "containers.json").read_text())
+    assert container.keys() == {"name", "pull", "suite", "packages", "command", "env"}
+    assert "openssh-server" in (there / "packages.txt").read_text().splitlines()
+    again = cli("image", "stage", str(there))
+    assert (again.code, b"is not empty" in again.err) == (2, True)

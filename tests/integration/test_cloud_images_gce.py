@@ -1,0 +1,241 @@
+"""Images in a project: made by a stand-in for Packer, promoted, and retired, at the local GCE."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakepacker import GCE, UNTAGGED, Packer
+from tests.fakepacker import packer as packer  # the fixture
+from tests.google import INSTALLATION, Google, google, make_order
+from tests.imageshell import Cli, gone
+from tests.standins import until
+from vmrunner.model import Spec
+from vmrunner.providers.gce.places import Places
+
+BUILD = ("image", "build", "--provider", "google")
+FOREIGN = "00000000-0000-4000-8000-00000000000f"
+
+
+@pytest.fixture
+def gce(monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
+    """One that tells the time of this host, for programs that have no other clock."""
+    with google() as made:
+        made.cloud.skew = time.time() - made.clock()
+        monkeypatch.setenv(GCE, made.cloud.url)
+        yield made
+
+
+@pytest.fixture
+def config(home: Path, gce: Google) -> Path:
+    return configure(home, gce)
+
+
+def configure(home: Path, gce: Google, **more: str) -> Path:
+    said = {"network": f'"{gce.site.network}"', "subnetwork": f'"{gce.site.subnetwork}"'} | more
+    file = home / "vmrunner.toml"
+    file.write_text(
+        f'installation = "{INSTALLATION}"\ndefault_provider = "google"\n'
+        f'[providers.google]\nkind = "gce"\nproject = "{gce.project}"\n'
+        f'zones = ["{gce.zone}"]\napi_endpoint = "{gce.cloud.url}"\n'
+        + "".join(f"{key} = {value}\n" for key, value in said.items())
+    )
+    return file
+
+
+@pytest.fixture
+def cli(config: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
+    return Cli(capfdbinary)
+
+
+def made(gce: Google, name: str, installation: str = INSTALLATION, **more: Any) -> str:
+    """An image like Packer's, a day after whatever was before; its reference."""
+    gce.clock.advance(86_400)
+    labels = {"vmrunner-image-of": installation, "vmrunner-recipe": "default"}
+    said: dict[str, Any] = {"family": "vmrunner-candidates", "labels": labels} | more
+    gce.cloud.image(f"vmrunner-default-{name}", **said)
+    return f"projects/{gce.project}/global/images/vmrunner-default-{name}"
+
+
+def chosen(gce: Google) -> str:
+    """What a build gets that names none."""
+    provider = gce.provider(image=None)
+    return Places(provider.options, provider.calls).image().id
+
+
+def promote(cli: Cli, ref: str) -> tuple[int, str]:
+    done = cli("image", "promote", ref, "--provider", "google")
+    return done.code, done.err.decode()
+
+
+# --- making --------------------------------------------------------------------------------------
+
+
+def test_an_image_is_made_recorded_and_labelled(gce: Google, cli: Cli, packer: Packer) -> None:
+    before = chosen(gce)
+    done = cli(*BUILD, "-o", "json")
+    assert done.code == 0, done.err
+    (image,) = done.items
+    shown = gce.cloud.images(gce.project)[image["title"]]
+    assert image["ref"] == f"projects/{gce.project}/global/images/{shown['name']}"
+    assert (image["state"], image["promoted_at"]) == ("ready", None)
+    assert image["builder_gone_at"] is not None
+    assert shown["labels"]["vmrunner-image-of"] == INSTALLATION
+    assert not {"vmrunner-installation", "vmrunner-role"} & shown["labels"].keys()
+    labels = gce.machine.shown["labels"]
+    assert (gce.machine.shown["name"], labels["vmrunner-role"]) == (image["builder"], "image")
+    assert labels["vmrunner-installation"] == INSTALLATION
+    assert packer.variables["max_run_seconds"] == 3600
+    assert gce.cloud.alive == []
+    assert gce.cloud.disks == []
+    assert chosen(gce) == before  # a candidate
+    assert cli("audit").code == 0
+
+
+def test_ctrl_c_and_a_packer_that_leaves_all_behind(
+    gce: Google, config: Path, cli: Cli, packer: Packer
+) -> None:
+    """Its VM is ended at once, and its disk, which carries no label, by its name."""
+    packer.does("deaf")
+    process = started(config, packer, gce)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert gce.cloud.alive == []
+    assert gce.cloud.disks == []
+    (image,) = cli.images()
+    assert (image["state"], image["message"]) == ("failed", "interrupted")
+    assert image["builder_gone_at"] is not None
+
+
+def test_kill_9_leaves_the_builder_to_its_deadline_and_its_disk_to_the_next_sweep(
+    gce: Google, config: Path, cli: Cli, packer: Packer
+) -> None:
+    packer.does("deaf")
+    process = started(config, packer, gce)
+    process.kill()
+    process.communicate()
+    until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
+    assert cli("reap", "-o", "json").items == []
+    assert len(gce.cloud.alive) == 1
+    gce.clock.advance(3700)  # with nothing of ours running, the cloud ends it
+    assert gce.cloud.alive == []
+    assert len(gce.cloud.disks) == 1
+    cli("reap")
+    assert gce.cloud.disks == []
+    (image,) = cli.images()
+    assert image["state"] == "failed"
+    assert image["builder_gone_at"] is not None
+
+
+def started(config: Path, packer: Packer, gce: Google) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vmrunner", *BUILD],
+        cwd=config.parent,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    until(lambda: process.poll() is not None or bool(gce.cloud.alive), seconds=60)
+    assert process.poll() is None
+    return process
+
+
+# --- promoting, retiring -------------------------------------------------------------------------
+
+
+def test_the_family_is_the_promoted_one_and_nothing_else(gce: Google, cli: Cli) -> None:
+    first, second = made(gce, "1"), made(gce, "2")
+    gce.cloud.images(gce.project)["vmrunner-1"]["family"] = "old"  # the site's own
+    assert promote(cli, first)[0] == 0
+    assert chosen(gce) == first
+    third = made(gce, "3")
+    assert chosen(gce) == first
+    assert promote(cli, third)[0] == 0
+    assert chosen(gce) == third
+    assert promote(cli, second)[0] == 0  # a rollback
+    assert chosen(gce) == second
+    families = {i["name"]: i.get("family") for i in gce.cloud.images(gce.project).values()}
+    assert [name for name, family in families.items() if family == "vmrunner"] == [
+        second.rpartition("/")[2]
+    ]
+
+
+def test_what_is_not_ours_is_left_alone_and_told(gce: Google, cli: Cli) -> None:
+    mine, foreign = made(gce, "1"), made(gce, "2", FOREIGN, family="vmrunner")
+    code, err = promote(cli, foreign)
+    assert (code, f"is made by installation {FOREIGN}" in err) == (5, True)
+    code, err = promote(cli, mine)
+    assert (code, "is newer in the family vmrunner" in err) == (2, True), err
+    assert gce.cloud.count("images.patch") == 0
+
+
+def test_a_provider_that_would_not_choose_it_is_told(gce: Google, home: Path, cli: Cli) -> None:
+    mine = made(gce, "1")
+    configure(home, gce, image='"projects/debian-cloud/global/images/family/debian-13"')
+    code, err = promote(cli, mine)
+    assert (code, "is no family of this project" in err) == (2, True), err
+    configure(home, gce, image='"family/acme"')
+    assert promote(cli, mine)[0] == 0
+    assert gce.cloud.images(gce.project)["vmrunner-default-1"]["family"] == "acme"
+
+
+def test_old_images_go_and_all_that_is_needed_stays(gce: Google, cli: Cli) -> None:
+    foreign = made(gce, "0", FOREIGN)
+    used, promoted, old, new = (made(gce, name) for name in "1234")
+    gce.cloud.images(gce.project)["vmrunner-1"]["family"] = "old"
+    assert promote(cli, promoted)[0] == 0
+    provider = gce.provider(image=used)
+    provider.create(make_order(provider, Spec(image=used)))
+    argv = ("image", "gc", "--provider", "google", "--keep", "1", "-o", "json")
+    planned = cli(*argv, "--dry-run")
+    assert {item["ref"]: item["why"] for item in planned.items} == {
+        used: "in use",
+        promoted: "promoted",
+        old: "old",
+        new: "newest",
+    }
+    assert gce.cloud.count("images.delete") == 0
+    done = cli(*argv)
+    assert (done.code, [i["ref"] for i in done.items if i["removed"]]) == (0, [old])
+    left = {f"projects/{gce.project}/global/images/{n}" for n in gce.cloud.images(gce.project)}
+    assert {foreign, used, promoted, new} <= left
+    assert old not in left
+
+
+def test_a_builder_that_nobody_saw_dead_keeps_its_row_open(
+    gce: Google, cli: Cli, packer: Packer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here by another template than ours, whose builder has neither our labels nor our name."""
+    monkeypatch.setenv(UNTAGGED, "1")
+    done = cli(*BUILD, "-o", "json")
+    assert done.code == 0, done.err
+    (image,) = done.items
+    assert image["builder_gone_at"] is None
+
+
+def test_what_packer_left_without_labels_is_told_when_it_is_old_and_never_ended(
+    gce: Google, cli: Cli
+) -> None:
+    temporary = "packer-6b084444-84f4-48d5-aad6-1b1f802fda50"
+    gce.cloud.disk(gce.zone, temporary)
+    gce.cloud.disk(gce.zone, "vm-01k8m3x0avrds9nk6cwea6b0zn")  # a builder's of ours, by its name
+    gce.cloud.disk(gce.zone, "packer-of-the-users-own")
+
+    def told() -> set[tuple[str, str]]:
+        return {(s["fault"], s["ref"]) for s in cli("audit", "-o", "json").items}
+
+    gce.clock.advance(3500)
+    assert told() == set()
+    gce.clock.advance(120)
+    assert told() == {("untagged", temporary)}
+    gce.clock.advance(4 * 3600)
+    assert told() == {("untagged", temporary), ("untagged", "vm-01k8m3x0avrds9nk6cwea6b0zn")}
+    assert cli("reap", "-o", "json").items == []
+    assert len(gce.cloud.disks) == 3

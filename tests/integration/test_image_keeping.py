@@ -1,0 +1,186 @@
+"""Which image builds get, and which go: `vmrunner image promote|gc` at the local EC2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.amazon import INSTALLATION, REGION, Amazon, make_order
+from tests.amazon import aws as aws  # the fixture
+from tests.imageshell import Cli, configure
+from tests.imageshell import cli as cli  # the fixture
+from tests.imageshell import config as config  # the fixture
+from vmrunner.images.recipe import Inputs, supervisor_hash
+from vmrunner.model import Spec
+from vmrunner.providers.ec2.options import ImageChoice
+
+FOREIGN = "00000000-0000-4000-8000-00000000000f"
+DAY = 86_400.0
+
+
+def tags(installation: str = INSTALLATION, **more: str) -> dict[str, str]:
+    said = {"image-of": installation, "recipe": "default", "supervisor": "x"} | more
+    return {f"vmrunner:{key}": value for key, value in said.items()}
+
+
+def made(aws: Amazon, name: str, installation: str = INSTALLATION, **more: str) -> str:
+    """An image like Packer's, a day after whatever was before."""
+    aws.clock.advance(DAY)
+    said = tags(installation, **more)
+    image = aws.cloud.image(REGION, f"vmrunner-default-{name}", tags=said)
+    aws.cloud.backend(REGION).amis[image].ebs_snapshot.add_tags(said)
+    return image
+
+
+def chosen(aws: Amazon) -> str:
+    """What a build gets that names none."""
+    choice = ImageChoice(name="vmrunner-default-*")
+    return aws.provider(image=choice).places.image().id
+
+
+def plan(cli: Cli, *argv: str, code: int = 0) -> dict[str, dict[str, Any]]:
+    done = cli("image", "gc", "--provider", "aws", *argv, "-o", "json")
+    assert done.code == code, done.err
+    return {item["ref"]: item for item in done.items}
+
+
+def test_a_candidate_is_not_taken_once_any_was_promoted(aws: Amazon, cli: Cli) -> None:
+    first = made(aws, "1")
+    assert chosen(aws) == first
+    second = made(aws, "2")
+    assert chosen(aws) == second  # nothing was promoted yet: the newest
+    assert cli("image", "promote", first, "--provider", "aws").code == 0
+    assert chosen(aws) == first
+    third = made(aws, "3")
+    assert chosen(aws) == first
+    assert cli("image", "promote", third, "--provider", "aws").code == 0
+    assert chosen(aws) == third
+    rollback = cli("image", "promote", second, "--provider", "aws")
+    assert (rollback.code, chosen(aws)) == (0, second)
+    backend = aws.cloud.backend(REGION)
+    promoted = [i for i in backend.amis if "vmrunner:promoted" in backend.tags.get(i, {})]
+    assert promoted == [second]
+
+
+def test_a_promotion_that_was_broken_off_half_way_is_one(aws: Amazon, cli: Cli) -> None:
+    """Tagged, and the tag not yet taken from the one before."""
+    first, second = made(aws, "1"), made(aws, "2")
+    assert cli("image", "promote", second, "--provider", "aws").code == 0
+    aws.clock.advance(60)
+    aws.cloud.faults.deny("DeleteTags")
+    assert cli("image", "promote", first, "--provider", "aws").code == 4
+    assert chosen(aws) == first
+
+
+def test_what_is_not_ours_is_not_promoted(aws: Amazon, cli: Cli) -> None:
+    foreign = made(aws, "1", FOREIGN)
+    for word, code, message in (
+        (foreign, 5, f"is made by installation {FOREIGN}"),
+        (aws.site.image, 5, "is not ours"),
+        ("ami-0123456789abcdef0", 3, "there is no image"),
+    ):
+        done = cli("image", "promote", word, "--provider", "aws")
+        assert (done.code, message in done.err.decode()) == (code, True), done.err
+    assert cli("image", "promote", "im-nosuch").code == 3
+
+
+def test_another_versions_supervisor_is_warned_of(aws: Amazon, cli: Cli) -> None:
+    old = made(aws, "1")
+    assert b"supervisor of another version" in cli("image", "promote", old, "--provider", "aws").err
+    new = made(aws, "2", supervisor=supervisor_hash(Inputs.read()))
+    assert b"warning" not in cli("image", "promote", new, "--provider", "aws").err
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ('"ami-0123456789abcdef0"', "is one image, whatever is promoted"),
+        ('"mine-*"', "does not choose"),
+        ('{ owner = "self", tags = { team = "x" } }', "does not choose"),
+        ('{ owner = "amazon", name = "vmrunner-*" }', "does not choose"),
+    ],
+)
+def test_a_provider_that_would_not_choose_it_is_told(
+    aws: Amazon, home: Path, cli: Cli, image: str, message: str
+) -> None:
+    first = made(aws, "1")
+    configure(home, aws, image=image)
+    done = cli("image", "promote", first, "--provider", "aws")
+    assert (done.code, message in done.err.decode()) == (2, True), done.err
+    assert "providers.aws.image" in done.err.decode()
+    assert aws.cloud.count("CreateTags") == 0
+
+
+def test_old_images_go_with_their_snapshots_and_all_that_is_needed_stays(
+    aws: Amazon, cli: Cli
+) -> None:
+    backend = aws.cloud.backend(REGION)
+    foreign = made(aws, "0", FOREIGN)
+    used = made(aws, "1")
+    promoted = made(aws, "2")
+    old = [made(aws, "3"), made(aws, "4")]
+    other = made(aws, "5", recipe="python")
+    new = [made(aws, "6"), made(aws, "7")]
+    provider = aws.provider(image=used)
+    provider.create(make_order(provider, Spec(image=used)))
+    assert cli("image", "promote", promoted, "--provider", "aws").code == 0
+    snapshots = {image: backend.amis[image].ebs_snapshot.id for image in old}
+    before = dict(backend.amis)
+    said = plan(cli, "--keep", "2", "--dry-run")
+    assert backend.amis == before
+    assert {ref: item["why"] for ref, item in said.items()} == {
+        used: "in use",
+        promoted: "promoted",
+        **dict.fromkeys(old, "old"),
+        other: "newest",
+        **dict.fromkeys(new, "newest"),
+    }
+    assert not any(item["removed"] for item in said.values())
+    done = plan(cli, "--keep", "2")
+    assert {ref for ref, item in done.items() if item["removed"]} == set(old)
+    assert set(before) - set(backend.amis) == set(old)
+    assert not set(snapshots.values()) & set(backend.snapshots)
+    assert foreign in backend.amis
+    assert set(plan(cli, "--keep", "2")) == set(said) - set(old)
+
+
+def test_a_snapshot_that_stays_is_told_and_tried_again(aws: Amazon, cli: Cli) -> None:
+    backend = aws.cloud.backend(REGION)
+    old = made(aws, "1")
+    snapshot = backend.amis[old].ebs_snapshot.id
+    made(aws, "2")
+    foreign = made(aws, "0", FOREIGN)
+    kept = backend.amis.pop(foreign).ebs_snapshot.id  # whose image another deregistered
+    aws.cloud.faults.deny("DeleteSnapshot")
+    done = plan(cli, "--keep", "1", code=7)
+    assert done[old]["removed"]
+    assert snapshot in done[old]["trouble"]
+    assert old not in backend.amis
+    aws.cloud.faults.denied.clear()
+    assert snapshot in backend.snapshots
+    plan(cli, "--keep", "1")
+    assert snapshot not in backend.snapshots
+    assert kept in backend.snapshots
+
+
+def test_an_image_that_cannot_be_deleted_holds_up_no_other(aws: Amazon, cli: Cli) -> None:
+    old, _ = made(aws, "1"), made(aws, "2")
+    aws.cloud.faults.deny("DeregisterImage")
+    done = plan(cli, "--keep", "1", code=7)
+    assert (done[old]["removed"], "DeregisterImage" in done[old]["trouble"]) == (False, True)
+
+
+def test_nothing_is_deleted_where_not_all_can_be_read(aws: Amazon, cli: Cli) -> None:
+    made(aws, "1")
+    made(aws, "2")
+    aws.cloud.faults.deny("DescribeInstances")
+    assert cli("image", "gc", "--provider", "aws", "--keep", "0").code == 4
+    assert aws.cloud.count("DeregisterImage") == 0
+
+
+def test_what_the_configuration_names_stays(aws: Amazon, home: Path, cli: Cli) -> None:
+    named, _ = made(aws, "1"), made(aws, "2")
+    configure(home, aws, image=f'"{named}"')
+    assert plan(cli, "--keep", "0", "--dry-run")[named]["why"] == "in use"

@@ -1,0 +1,137 @@
+"""`vmrunner image promote|gc`: which image builds get, and which go."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vmrunner.cli import exits, output
+from vmrunner.cli.output import Column, Format, View
+from vmrunner.cli.shell import Shell, shell_of
+from vmrunner.errors import BadOrder, ConfigError, NotFound
+
+if TYPE_CHECKING:
+    from vmrunner.images.keeping import Cleared, Done
+
+
+def promote(
+    context: typer.Context,
+    image: Annotated[str, typer.Argument(help="Its id, or the cloud's: ami-…, a name, a link.")],
+    provider: Annotated[
+        str | None, typer.Option(help="Whose; default: as the ledger knows it.")
+    ] = None,
+) -> int:
+    """Let builds have this image, when they name none. An older one again is a rollback."""
+    from vmrunner.images import keeping
+
+    shell = shell_of(context)
+    settings = shell.wiring.settings
+    word, name = image, None if provider is None else settings.provider(provider)
+    try:
+        row = shell.ledger.images.find(image)
+    except NotFound:
+        if name is None:
+            raise
+    else:
+        if row.ref is None:
+            raise ConfigError(f"image {row.id}: {row.state.value}", hint="build another")
+        word, name = row.ref, name or row.provider
+    made, warning = keeping.promote(shell.ledger, shell.wiring.provider(name), word)
+    if warning:
+        output.warn(warning)
+    output.say(f"builds of {name} that name no image get {made.ref} ({made.name})")
+    return exits.OK
+
+
+def gc(
+    context: typer.Context,
+    provider: Annotated[
+        str | None, typer.Option(help="In this one's cloud; default: the local images.")
+    ] = None,
+    keep: Annotated[int, typer.Option(min=0, help="So many of each name stay.")] = 3,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say it, do nothing.")] = False,
+    form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
+) -> int:
+    """Delete old images that this installation made, and their snapshots: never one that is
+    promoted, in use, or among the newest of its name."""
+    shell = shell_of(context)
+    cleared = (
+        _local(shell, keep, dry_run) if provider is None else _cloud(shell, provider, keep, dry_run)
+    )
+    output.show(_view(), cleared.images, form)
+    for text in cleared.troubles:
+        output.warn(text)
+    failed = cleared.troubles or any(done.trouble for done in cleared.images)
+    return exits.PARTLY if failed else exits.OK
+
+
+def _cloud(shell: Shell, provider: str, keep: int, dry_run: bool) -> Cleared:
+    from vmrunner.images import keeping
+
+    wiring = shell.wiring
+    driver = wiring.provider(wiring.settings.provider(provider))
+    return keeping.clear(shell.ledger, driver, keep=keep, dry_run=dry_run)
+
+
+def _local(shell: Shell, keep: int, dry_run: bool) -> Cleared:
+    """What a VM was made of within the longest life of any may be in use, whatever ledger knows
+    that VM: the cache is the user's."""
+    from vmrunner import images
+    from vmrunner.images import keeping
+    from vmrunner.providers.qemu import imagestore
+
+    wiring = shell.wiring
+    found = images.images(wiring.paths.cache)
+    chosen = {images.current()}
+    for said in wiring.settings.providers.values():
+        if said.kind == "qemu" and said.image is not None:
+            try:
+                chosen.add(images.resolve(wiring.paths.cache, said.image).hash)
+            except BadOrder as error:  # it is not there, and so nothing to be kept
+                output.warn(str(error))
+    now, life = time.time(), wiring.settings.limits.max_ttl
+    used = {image.hash for image in found if now - imagestore.last_used(image) < life}
+    used |= {row.offer.image for row in shell.ledger.instances.open()}
+    return keeping.clear_local(found, chosen=chosen, used=used, keep=keep, dry_run=dry_run)
+
+
+def _view() -> View[Done]:
+    from vmrunner import units
+    from vmrunner.cli.views import iso
+
+    now = time.time()
+    return View(
+        kind="image_verdict",
+        columns=(
+            Column("verdict", _verdict, colour=lambda d: "red" if d.verdict.goes else ""),
+            Column("why", lambda d: d.verdict.why.value),
+            Column("name", lambda d: d.verdict.image.name),
+            Column("age", lambda d: units.span(max(0.0, now - d.verdict.image.created))),
+            Column("ref", lambda d: d.verdict.image.ref),
+            Column("title", lambda d: d.title, wide=True),
+            Column("outcome", _outcome),
+        ),
+        document=lambda d: {
+            "verdict": _verdict(d),
+            "why": d.verdict.why.value,
+            "name": d.verdict.image.name,
+            "created_at": iso(d.verdict.image.created),
+            "ref": d.verdict.image.ref,
+            "title": d.title,
+            "removed": d.removed,
+            "trouble": d.trouble or None,
+        },
+        empty="no image of ours is there",
+    )
+
+
+def _verdict(done: Done) -> str:
+    return "retire" if done.verdict.goes else "keep"
+
+
+def _outcome(done: Done) -> str:
+    if done.trouble:
+        return done.trouble
+    return "removed" if done.removed else "nothing done" if done.verdict.goes else ""

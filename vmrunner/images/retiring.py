@@ -1,0 +1,68 @@
+"""Which images go. Pure: images in, a verdict on each out; a dry run is "do not apply"."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Why(StrEnum):
+    """Why an image stays, or goes."""
+
+    FOREIGN = "foreign"  # another installation's, or nobody's
+    UNFINISHED = "unfinished"  # it is being made
+    PROMOTED = "promoted"  # builds get it
+    IN_USE = "in use"  # a VM was made from it, or is about to be
+    NEWEST = "newest"  # among the newest of its name
+    OLD = "old"  # none of these: it goes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image:
+    """What is known of one. `name`: of its recipe; `mine`: this installation made it."""
+
+    ref: str
+    name: str
+    created: float  # epoch seconds
+    mine: bool = True
+    ready: bool = True
+    promoted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """On one image."""
+
+    image: Image
+    why: Why
+
+    @property
+    def goes(self) -> bool:
+        return self.why is Why.OLD
+
+
+def plan(images: Iterable[Image], *, keep: int, in_use: Collection[str]) -> tuple[Verdict, ...]:
+    """A verdict on each, newest first. Of each name the `keep` newest that are ready and ours stay,
+    whatever else keeps them."""
+    order = sorted(images, key=lambda image: (image.created, image.ref), reverse=True)
+    counted: dict[str, int] = {}
+    verdicts = []
+    for image in order:
+        rank = counted.get(image.name, 0)
+        if image.mine and image.ready:
+            counted[image.name] = rank + 1
+        verdicts.append(Verdict(image=image, why=_why(image, rank < keep, in_use)))
+    return tuple(verdicts)
+
+
+def _why(image: Image, newest: bool, in_use: Collection[str]) -> Why:
+    if not image.mine:
+        return Why.FOREIGN
+    if not image.ready:
+        return Why.UNFINISHED
+    if image.promoted:
+        return Why.PROMOTED
+    if image.ref in in_use:
+        return Why.IN_USE
+    return Why.NEWEST if newest else Why.OLD

@@ -1,0 +1,63 @@
+"""What Packer's templates take from here: a directory with all of a recipe that a builder needs.
+
+supervisor/…      as it lies under /usr/lib/vmrunner in the image
+image.json        the image's manifest
+packages.txt      Debian packages, one a line
+containers.json   container images: pulled, or made from packages
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vmrunner.errors import ConfigError
+from vmrunner.images import recipe as recipes
+from vmrunner.images.recipe import Container, Inputs, Recipe
+
+
+def manifest(recipe: Recipe, wanted: str, created: float) -> dict[str, Any]:
+    """What an image says of itself, inside and beside it. `wanted`: its hash."""
+    return {
+        "schema_version": 1,
+        "name": recipe.name,
+        "hash": wanted,
+        "suite": recipe.suite,
+        "created": created,
+        "containers": [c.name for c in recipe.containers],
+    }
+
+
+def fill(directory: Path, recipe: Recipe, inputs: Inputs, created: float) -> str:
+    """Fill it, and make it if it is not there; returns the recipe's hash. Raises ConfigError when
+    something is in it already."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        taken = any(directory.iterdir())
+    except OSError as error:
+        raise ConfigError(f"stage: {directory}: {error}", hint="name another directory") from None
+    if taken:
+        raise ConfigError(f"stage: {directory} is not empty", hint="name another, or empty it")
+    for name, content in inputs.supervisor.items():
+        path = directory / "supervisor" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        path.chmod(recipes.mode(content))
+    wanted = recipes.image_hash(recipe, inputs)
+    _write(directory / "image.json", manifest(recipe, wanted, created))
+    packages = recipes.vm_packages(recipe, inputs)
+    (directory / "packages.txt").write_text("".join(f"{name}\n" for name in packages))
+    _write(directory / "containers.json", [_container(c) for c in recipe.containers])
+    return wanted
+
+
+def _container(container: Container) -> dict[str, Any]:
+    said = asdict(container)
+    del said["insecure"]  # a builder in a cloud pulls from nobody without a certificate
+    return said
+
+
+def _write(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n")

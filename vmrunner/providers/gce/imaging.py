@@ -1,0 +1,200 @@
+"""Images that this installation made: where their builder runs, which one builds get, what goes.
+
+The promoted one is in the family that builds choose from, alone among ours; candidates and what was
+promoted before are in another, so that being new promotes nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from vmrunner.errors import BadOrder, ConfigError, Uncertain
+from vmrunner.model import Scope
+from vmrunner.providers.common.clock import boottime
+from vmrunner.providers.common.failure import CallFailed, edge
+from vmrunner.providers.common.listing import patiently
+from vmrunner.providers.gce import codes
+from vmrunner.providers.gce.calls import (
+    DELETE_IMAGE,
+    DISKS,
+    IMAGE,
+    IMAGES,
+    PATCH_IMAGE,
+    WAIT,
+    WAIT_GLOBAL,
+    Answer,
+    Api,
+    Calls,
+)
+from vmrunner.providers.gce.identity import Identity
+from vmrunner.providers.gce.kinds import last, when
+from vmrunner.providers.gce.labels import label, labels, labels_of, tags
+from vmrunner.providers.gce.look import PAGE, listed
+from vmrunner.providers.gce.options import FAMILY as OURS
+from vmrunner.providers.gce.options import Options
+from vmrunner.providers.gce.places import Places
+from vmrunner.providers.imaging import OWNER, Bench, Made, Wish
+
+_SOURCE: Final = "googlecompute.vmrunner"
+#: Of those that nobody promoted, after the family that they could be promoted to.
+CANDIDATES: Final = "-candidates"
+#: So long a change of an image is waited for, in seconds.
+_UNDER_WAY: Final = 240.0
+
+
+class Images:
+    """In one project. Images have no zone."""
+
+    def __init__(self, options: Options, calls: Calls, identity: Identity) -> None:
+        self._options = options
+        self._calls = calls
+        self._identity = identity
+
+    def bench(self, wish: Wish) -> Bench:
+        options = self._options
+        options.check_launch()
+        with edge():
+            scope = Scope("gce", self._identity.project(), options.zones[0])
+        machine_type = options.machine_types[0]
+        order = wish.order(scope, machine_type)
+        variables: dict[str, Any] = {
+            "gce_project": scope.account,
+            "gce_zone": scope.place,
+            "gce_machine_type": machine_type,
+            "gce_network": options.network,
+            "gce_instance_name": wish.builder,
+            "gce_disk_name": wish.builder,
+            "gce_image_family": self._family() + CANDIDATES,
+            "gce_network_tags": list(options.network_tags),
+            "gce_internal_address": options.address == "private",
+            "run_tags": {**options.labels, **labels_of(order)},
+            "image_tags": {**options.labels, **labels(wish.tags)},
+        }
+        if options.subnetwork:
+            variables["gce_subnetwork"] = options.subnetwork
+        return Bench(source=_SOURCE, scope=scope, variables=variables)
+
+    def find(self, ref: str) -> Made | None:
+        """Packer tells the image's name."""
+        with edge():
+            try:
+                return self._made(self._calls(IMAGE, image=last(ref)))
+            except CallFailed as failed:
+                if failed.code in codes.MISSING:
+                    return None
+                raise
+
+    def images(self) -> list[Made]:
+        mine = f"labels.{label(OWNER.partition(':')[2])}={self._options.installation}"
+        with edge():
+            return [self._made(image) for image in listed(self._calls, IMAGES, filter=mine)]
+
+    def in_use(self) -> frozenset[str]:
+        """By the disks: each knows what it was made from."""
+        with edge():
+            return frozenset(_relative(disk.source_image) for disk in self._disks())
+
+    def chosen(self) -> str | None:
+        try:
+            with edge():
+                return Places(self._options, self._calls).image().id
+        except BadOrder:
+            return None
+
+    def promote(self, made: Made, now: float) -> None:  # noqa: ARG002 - a family has no times
+        """Into the family first, then the others of ours out of it: what breaks off between leaves
+        the newest of them. One that is not ours stays, and must not be newer."""
+        family = self._family()
+        self._check_choice(made, family)
+        others = [i for i in self.images() if i.promoted and i.ref != made.ref]
+        with edge():
+            self._check_foreign(made, family, {other.ref for other in others})
+            self._move(made, family)
+            for other in others:
+                self._move(other, family + CANDIDATES)
+
+    def remove(self, made: Made) -> list[str]:
+        """It has no snapshots."""
+        with edge():
+            try:
+                self._change(DELETE_IMAGE, image=last(made.ref))
+            except CallFailed as failed:
+                if failed.code not in codes.MISSING:
+                    raise
+        return []
+
+    def leftovers(self, images: list[Made], now: float) -> list[str]:  # noqa: ARG002
+        """There are none."""
+        return []
+
+    # --- within ---
+
+    def _family(self) -> str:
+        """That builds of this provider's choose from, or would without another image."""
+        said = self._options.image or ""
+        return last(said) if "family/" in said else OURS
+
+    def _check_choice(self, made: Made, family: str) -> None:
+        """Raises `ConfigError` where a build would not take the newest of this family."""
+        said = self._options.image or f"family/{family}"
+        here = (f"projects/{self._options.project}/global/images/family/{family}",)
+        if said == f"family/{family}" or said.endswith(here):
+            return
+        raise ConfigError(
+            f"providers.{self._options.name}.image: {said} is no family of this project, "
+            "whatever is promoted",
+            hint=f"set it to {made.ref}, or leave it out",
+        )
+
+    def _check_foreign(self, made: Made, family: str, mine: set[str]) -> None:
+        """Raises `ConfigError` when somebody else's image would still be taken before this one."""
+        for one in map(self._made, listed(self._calls, IMAGES, filter=f"family={family}")):
+            if one.ref not in {made.ref, *mine} and one.created > made.created:
+                field = f"providers.{self._options.name}.image"
+                raise ConfigError(
+                    f"image {one.ref}, which this installation did not make, is newer in the "
+                    f"family {family}",
+                    hint=f"take it out, or name another family in {field}",
+                )
+
+    def _move(self, made: Made, family: str) -> None:
+        self._change(PATCH_IMAGE, image=last(made.ref), image_resource={"family": family})
+
+    def _change(self, api: Api, **what: Any) -> None:
+        """Until it is done. Raises `CallFailed`, or `Uncertain` when it goes on."""
+        operation = self._calls(api, **what)
+        until = boottime() + _UNDER_WAY
+        while operation.status.name != "DONE":
+            if boottime() >= until:
+                raise Uncertain(f"{operation.name}: still {operation.status.name}")
+            operation = self._calls(WAIT_GLOBAL, operation=operation.name, timeout=WAIT)
+        failed = codes.of_operation(operation, action=api.action, where=str(self._options.project))
+        if failed is not None:
+            raise failed
+
+    def _disks(self) -> Iterator[Answer]:
+        token = ""
+        while True:
+            asked = {"max_results": PAGE, **({"page_token": token} if token else {})}
+            answer = patiently(lambda asked=asked: self._calls(DISKS, **asked))  # type: ignore[misc]
+            for scoped in answer.items.values():
+                yield from scoped.disks
+            token = answer.next_page_token
+            if not token:
+                return
+
+    def _made(self, image: Answer) -> Made:
+        return Made(
+            ref=_relative(image.self_link),
+            name=image.name,
+            created=when(image.creation_timestamp) or 0.0,
+            tags=tags(image.labels),
+            ready=image.status == "READY",
+            promoted=image.family == self._family(),
+        )
+
+
+def _relative(link: str) -> str:
+    """Without the host."""
+    return link.partition("/compute/v1/")[2] or link

@@ -1,0 +1,142 @@
+"""Images, as a provider whose cloud keeps them shows them: made by Packer, told by their tags.
+
+An image lasts, so none of the tags that say "ours, until then" is on it: whoever made it is in a
+tag of its own (`image-of`), and no reaper, guard or audit takes it, or its snapshots, for a VM's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol, runtime_checkable
+
+from vmrunner.model import TAG, Offer, Order, Role, Scope
+
+OWNER: Final = f"{TAG}image-of"  # the installation that made it
+IMAGE: Final = f"{TAG}image"  # its row in that one's ledger
+RECIPE: Final = f"{TAG}recipe"
+HASH: Final = f"{TAG}recipe-hash"
+SUPERVISOR: Final = f"{TAG}supervisor"
+CREATED: Final = f"{TAG}created"
+
+#: What Compute Engine takes, the strictest: letters, digits and hyphens, at most 63.
+_NAME: Final = 63
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """An image to be made. `supervisor`: a digest of the program that runs builds in it."""
+
+    image: str  # its row's id
+    builder: str  # the builder's instance id
+    installation: str
+    generation: str
+    recipe: str
+    hash: str
+    supervisor: str
+    created: float  # epoch seconds
+    deadline: float  # of its builder
+
+    @property
+    def name(self) -> str:
+        """In the cloud: `vmrunner-RECIPE-HASH-TIME`."""
+        when = f"{datetime.fromtimestamp(self.created, UTC):%Y%m%d%H%M%S}"
+        tail = f"-{self.hash[:8]}-{when}"
+        words = self.recipe.replace(".", "-").replace("_", "-")
+        return f"vmrunner-{words[: _NAME - len('vmrunner-') - len(tail)]}{tail}"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The image's, and its snapshots'."""
+        return {
+            OWNER: self.installation,
+            IMAGE: self.image,
+            RECIPE: self.recipe,
+            HASH: self.hash,
+            SUPERVISOR: self.supervisor,
+            CREATED: str(int(self.created)),
+        }
+
+    def order(self, scope: Scope, machine_type: str) -> Order:
+        """What the builder's tags say: they are made by whatever makes those of builds."""
+        return Order(
+            instance=self.builder,
+            build=self.image,
+            installation=self.installation,
+            generation=self.generation,
+            role=Role.IMAGE,
+            offer=Offer(scope=scope, machine_type=machine_type, place=scope.place),
+            deadline=self.deadline,
+            user_data=b"",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bench:
+    """Where and how Packer makes one: the source of its templates, their variables, and what its
+    environment must say."""
+
+    source: str
+    scope: Scope
+    variables: Mapping[str, Any]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """One image in the cloud. `ref`: an AMI's id, or a link without the host."""
+
+    ref: str
+    name: str
+    created: float
+    tags: Mapping[str, str]  # in the core's words
+    ready: bool = True  # it can be booted
+    promoted: bool = False
+    snapshots: tuple[str, ...] = ()
+
+    @property
+    def installation(self) -> str:
+        return self.tags.get(OWNER, "")
+
+    @property
+    def recipe(self) -> str:
+        return self.tags.get(RECIPE, "")
+
+
+class Imaging(Protocol):
+    """What can be done about images. All raise `ProviderError`, or `ConfigError` for what the
+    configuration does not allow."""
+
+    def bench(self, wish: Wish) -> Bench:
+        """Where its builder runs. Nothing is made."""
+
+    def find(self, ref: str) -> Made | None:
+        """By an artifact's id as Packer tells it, or an image's id, name or link."""
+
+    def images(self) -> list[Made]:
+        """All that this installation made, where it launches."""
+
+    def in_use(self) -> frozenset[str]:
+        """What the machines that the cloud shows were made from, whosever they are."""
+
+    def chosen(self) -> str | None:
+        """What a build gets that names no image; None: nothing is there."""
+
+    def promote(self, made: Made, now: float) -> None:
+        """From now on builds that name no image get this one."""
+
+    def remove(self, made: Made) -> list[str]:
+        """Delete it and its snapshots; what could not be, in words. Missing is success. When the
+        image itself is still there, it raises."""
+
+    def leftovers(self, images: list[Made], now: float) -> list[str]:
+        """Snapshots of images that are gone, deleted when `images` no longer name them."""
+
+
+@runtime_checkable
+class Keeps(Protocol):
+    """A provider whose cloud keeps images of ours."""
+
+    def imaging(self) -> Imaging:
+        """What can be done about them."""
