@@ -20,7 +20,9 @@ locals {
     "20-ssh.sh",
     "30-cloud-init.sh",
     "40-docker.sh",
+    "45-gvisor.sh",
     "50-trim.sh",
+    "80-sbom.sh",
     "90-clean.sh",
   ]
 }
@@ -80,6 +82,8 @@ build {
     env = {
       VMRUNNER_PLATFORM        = local.platforms[source.type]
       VMRUNNER_REGISTRY_MIRROR = var.registry_mirror
+      VMRUNNER_ADDRESS_POOL    = var.address_pool
+      VMRUNNER_USERNS          = var.userns ? "yes" : "no"
       VMRUNNER_WORK            = local.work
     }
     scripts = concat(
@@ -95,6 +99,8 @@ build {
     env = {
       VMRUNNER_PLATFORM        = local.platforms[source.type]
       VMRUNNER_REGISTRY_MIRROR = var.registry_mirror
+      VMRUNNER_ADDRESS_POOL    = var.address_pool
+      VMRUNNER_USERNS          = var.userns ? "yes" : "no"
       VMRUNNER_WORK            = local.work
     }
     scripts = concat(
@@ -107,11 +113,10 @@ build {
     remote_folder   = local.work
     execute_command = local.as_root
     env = {
-      VMRUNNER_PLATFORM        = local.platforms[source.type]
-      VMRUNNER_STAGE           = local.stage
-      VMRUNNER_WORK            = local.work
-      VMRUNNER_RECIPE_HASH     = var.recipe_hash
-      VMRUNNER_REGISTRY_MIRROR = var.registry_mirror
+      VMRUNNER_PLATFORM    = local.platforms[source.type]
+      VMRUNNER_STAGE       = local.stage
+      VMRUNNER_WORK        = local.work
+      VMRUNNER_RECIPE_HASH = var.recipe_hash
     }
     scripts = [
       "${path.root}/provision/50-containers.sh",
@@ -130,6 +135,7 @@ build {
     }
     scripts = [
       "${path.root}/provision/80-finish.sh",
+      "${path.root}/scripts/80-sbom.sh",
       "${path.root}/scripts/90-clean.sh",
       "${path.root}/provision/99-leave.sh",
     ]

@@ -91,11 +91,27 @@ variable "disk_gib" {
 }
 
 variable "registry_mirror" {
-  description = "A mirror of Docker Hub that the builder pulls through, as a URL; empty: none."
+  description = "A mirror of Docker Hub that Docker asks first, in the builder and in the image, as a URL; empty: none."
   type        = string
   default     = ""
   validation {
     condition     = can(regex("^(https?://[A-Za-z0-9.:/_-]+)?$", var.registry_mirror))
     error_message = "The registry_mirror must be an http:// or https:// URL."
   }
+}
+
+variable "address_pool" {
+  description = "The private range from which Docker cuts networks of /24 for builds that make some."
+  type        = string
+  default     = "172.18.0.0/16"
+  validation {
+    condition     = can(cidrnetmask(var.address_pool))
+    error_message = "The address_pool must be a range such as 172.18.0.0/16."
+  }
+}
+
+variable "userns" {
+  description = "Give containers a user namespace of their own: root in one is nobody in the VM."
+  type        = bool
+  default     = false
 }

@@ -20,6 +20,7 @@ SOURCES: Final = ("amazon-ebs", "googlecompute", "qemu")
 PASSED: Final = frozenset(
     """
     base image_name recipe_hash created stage_dir run_tags image_tags user_data_file registry_mirror
+    address_pool userns
     aws_region aws_subnet_id aws_security_group_id aws_instance_type aws_profile
     gce_project gce_zone gce_machine_type gce_network gce_subnetwork gce_instance_name gce_disk_name
     gce_image_family max_run_seconds qemu_accelerator qemu_output_dir disk_gib
@@ -88,7 +89,12 @@ RUN: Final = (
     PASS,
     PASS,
     ("provision/50-containers.sh", "provision/60-supervisor.sh"),
-    ("provision/80-finish.sh", "scripts/90-clean.sh", "provision/99-leave.sh"),
+    (
+        "provision/80-finish.sh",
+        "scripts/80-sbom.sh",
+        "scripts/90-clean.sh",
+        "provision/99-leave.sh",
+    ),
 )
 
 #: Every provisioner's, beside its plugin's own.

@@ -60,11 +60,11 @@ step() {{ # SCRIPT
 
 #: Both checks of the provisioning can fail: each is shown something wrong.
 _WRONG: Final = f"""
-cp {WORK}/etc.noted /srv/noted
+cp {WORK}/state.noted /srv/noted
 echo changed >>/etc/issue
 if env $vars sh /srv/packer/provision/40-unchanged.sh; then echo "a change was not seen"; exit 1; fi
 sed -i '$d' /etc/issue
-mv /srv/noted {WORK}/etc.noted
+mv /srv/noted {WORK}/state.noted
 """
 _LEFT: Final = """
 echo left >/var/tmp/left

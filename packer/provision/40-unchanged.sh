@@ -1,17 +1,18 @@
 #!/bin/sh
-# Run after each pass of the scripts: the first time it notes what is in /etc, the second time it
-# fails when that is other than noted. What can be run again can be repaired by running it again.
+# Run after each pass of the scripts, by Packer and by vmrunner's own builder: the first time it notes
+# what is there, the second time it fails when that is other than noted. What can be run again can be
+# repaired by running it again.
 set -eu
-noted=${VMRUNNER_WORK:?}/etc.noted
-now=$VMRUNNER_WORK/etc.now
+noted=${VMRUNNER_WORK:?}/state.noted
+now=$VMRUNNER_WORK/state.now
 
-(
-    cd /etc
-    find . -printf '%P %y %m %U:%G %l\n' | LC_ALL=C sort
-    find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
-) >"$now"
+for place in /etc /root /boot /usr/lib/systemd; do
+    cd "$place"
+    find "$PWD" -printf '%p %y %m %U:%G %l\n'
+    find "$PWD" -type f -print0 | xargs -0r sha256sum
+done | LC_ALL=C sort >"$now"
 if [ -e "$noted" ]; then
     diff -u "$noted" "$now"
-    echo "unchanged: /etc is as it was after the first time"
+    echo "unchanged: all is as it was after the first time"
 fi
 mv "$now" "$noted"

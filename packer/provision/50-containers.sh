@@ -3,7 +3,6 @@
 set -eu
 work=${VMRUNNER_WORK:?}
 list=${VMRUNNER_STAGE:?}/containers.json
-mirror=${VMRUNNER_REGISTRY_MIRROR:-}
 export DEBIAN_FRONTEND=noninteractive
 
 case $(python3 "$work/containers.py" kinds "$list") in
@@ -21,12 +20,6 @@ esac
 
 # As the image's own settings say, which came after the daemon was installed and started.
 systemctl stop docker.socket docker.service containerd.service
-settings=/etc/docker/daemon.json
-if [ -n "$mirror" ] && ! grep -q registry-mirrors "$settings"; then
-    # For this builder alone.
-    cp -p "$settings" "$work/daemon.json"
-    python3 "$work/containers.py" mirror "$settings" "$mirror"
-fi
 systemctl start docker.service
 
 python3 "$work/containers.py" load "$list"
@@ -34,9 +27,6 @@ docker image ls
 
 systemctl stop docker.socket docker.service containerd.service
 rm -f /var/lib/docker/engine-id
-if [ -e "$work/daemon.json" ]; then
-    cp -p "$work/daemon.json" "$settings"
-fi
 if [ -n "${guests:-}" ]; then
     # shellcheck disable=SC2086
     apt-get purge -y $guests

@@ -1,9 +1,8 @@
 """The container images of a stage, in the builder: pulled, or made from Debian packages as
 vmrunner's own builder makes them.
 
-    containers.py kinds LIST            "pulled", "made", both, or nothing
-    containers.py mirror SETTINGS URL   pull Docker Hub's through a mirror
-    containers.py load LIST             bring all of them into Docker's store
+    containers.py kinds LIST   "pulled", "made", both, or nothing
+    containers.py load LIST    bring all of them into Docker's store
 
 LIST is the stage's containers.json: [{name, pull or null, suite, packages, command, env}, …].
 Runs with the base's python3: the standard library alone.
@@ -29,12 +28,6 @@ KEPT = ("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias")
 
 def kinds(containers: list[dict[str, Any]]) -> str:
     return " ".join(sorted({"pulled" if c.get("pull") else "made" for c in containers}))
-
-
-def mirror(settings: Path, url: str) -> None:
-    """Add it to the daemon's settings."""
-    said = json.loads(settings.read_text())
-    settings.write_text(json.dumps({**said, "registry-mirrors": [url]}, indent=2) + "\n")
 
 
 def pull(container: dict[str, Any]) -> list[list[str]]:
@@ -72,10 +65,7 @@ def load(container: dict[str, Any]) -> None:
         raise subprocess.CalledProcessError(source.returncode, root)
 
 
-def main(what: str, path: str, url: str = "") -> None:
-    if what == "mirror":
-        mirror(Path(path), url)
-        return
+def main(what: str, path: str) -> None:
     containers = json.loads(Path(path).read_text())
     if what == "kinds":
         print(kinds(containers))

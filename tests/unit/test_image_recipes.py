@@ -18,6 +18,7 @@ PULLED = {"pull": "docker.io/library/python:3.13-slim"}
 INPUTS = Inputs(
     base_packages=("docker.io",),
     scripts={"10-a.sh": b"a", "90-clean.sh": b"c"},
+    unchanged=b"u",
     load=b"load",
     supervisor={"supervisor": b"s", "guest/supervisor.py": b"g"},
 )

@@ -107,18 +107,6 @@ def test_a_container_that_fails_fails_the_build(tmp_path: Path, broken: str) -> 
     assert load(tmp_path, [MADE], env) != 0
 
 
-def test_a_mirror_is_added_to_what_the_daemon_is_told(
-    containers: ModuleType, tmp_path: Path
-) -> None:
-    settings = tmp_path / "daemon.json"
-    settings.write_text('{"storage-driver": "overlay2"}')
-    containers.mirror(settings, "https://mirror.example")
-    assert json.loads(settings.read_text()) == {
-        "storage-driver": "overlay2",
-        "registry-mirrors": ["https://mirror.example"],
-    }
-
-
 @pytest.mark.parametrize(
     ("listed", "expected"),
     [([], ""), ([MADE], "made"), ([PULLED], "pulled"), ([PULLED, MADE], "made pulled")],

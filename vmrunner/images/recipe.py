@@ -106,6 +106,7 @@ class Inputs:
 
     base_packages: tuple[str, ...]
     scripts: Mapping[str, bytes]  # name -> text, run in the order of names
+    unchanged: bytes  # the script that fails when they do something else the second time
     load: bytes  # the script that runs in the booted image
     supervisor: Mapping[str, bytes]  # path under /usr/lib/vmrunner -> content
 
@@ -124,6 +125,7 @@ class Inputs:
         return cls(
             base_packages=tuple(x for x in lines if x and not x.startswith("#")),
             scripts={p.name: p.read_bytes() for p in sorted((packer / "scripts").glob("*.sh"))},
+            unchanged=(packer / "provision" / "40-unchanged.sh").read_bytes(),
             load=(packer / "boot" / "load.sh").read_bytes(),
             supervisor={**program, "supervisor": launcher},
         )

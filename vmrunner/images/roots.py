@@ -26,6 +26,7 @@ Report = Callable[[float | None, str], None]  # fraction of the stage, what it d
 
 _TIMEOUT: Final = 1800.0
 _INSIDE: Final = "vmrunner-provision"
+_UNCHANGED: Final = "unchanged.sh"
 #: what mmdebstrap says -> how far it is by then, measured
 _STEPS: Final = (
     ("running apt-get update", 0.03, "reading package lists"),
@@ -44,23 +45,6 @@ _EXCLUDED: Final = (
     "/usr/share/locale/*",
 )
 _KEPT: Final = ("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias")
-
-#: Scripts that do not come to the same end twice cannot be trusted to mend a half-made image.
-TWICE: Final = f"""
-state() {{
-    find /etc /root /boot /var /usr/lib/systemd /usr/lib/vmrunner -xdev \\
-        '(' -path /var/cache -o -path /var/tmp -o -path /var/lib/dpkg/info ')' -prune -o \\
-        -printf '%y %m %u %g %l %p\\n' -type f -exec sha256sum '{{}}' + | sort
-}}
-every
-state >/{_INSIDE}/once
-every
-state >/{_INSIDE}/twice
-if ! diff /{_INSIDE}/once /{_INSIDE}/twice >&2; then
-    echo 'E: a provisioning script changes something when it runs again' >&2
-    exit 1
-fi
-"""
 
 
 def scratch(cache: Path) -> Path:
@@ -245,19 +229,16 @@ def _is_root() -> bool:
 
 
 def _pack_scripts(recipe: Recipe, inputs: Inputs, to: Path) -> None:
-    """The scripts, and one that runs all of them in order, as a tar for mmdebstrap's `tar-in`."""
-    told = recipe.docker.environment()
-    runner = "".join(
-        (
-            "set -eu\n",
-            *(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(told.items())),
-            "every() {\n:\n",
-            *(f"sh /{_INSIDE}/{name}\n" for name in sorted(inputs.scripts)),
-            f"}}\n{TWICE}",
-        )
-    )
+    """The scripts, and one that runs all of them in order, twice, as a tar for mmdebstrap's
+    `tar-in`."""
+    told = recipe.docker.environment() | {"VMRUNNER_WORK": f"/{_INSIDE}"}
+    every = [*(f"sh /{_INSIDE}/{name}\n" for name in sorted(inputs.scripts))]
+    unchanged = f"sh /{_INSIDE}/{_UNCHANGED}\n"
+    lines = ["set -eu\n", *(f"export {k}={shlex.quote(v)}\n" for k, v in sorted(told.items()))]
+    runner = "".join([*lines, *every, unchanged, *every, unchanged])
+    files = {**inputs.scripts, _UNCHANGED: inputs.unchanged, "all": runner.encode()}
     with tarfile.open(to, "w") as tar:
-        for name, text in {**inputs.scripts, "all": runner.encode()}.items():
+        for name, text in files.items():
             member = tarfile.TarInfo(f"{_INSIDE}/{name}")
             member.size, member.mode = len(text), 0o755
             tar.addfile(member, io.BytesIO(text))
