@@ -24,9 +24,9 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.vm.home import CACHE, wait_until
-from tests.vm.qemu_fixture import GiB, Machine, make_provider
-from vmrunner import images, ssh
+from tests.vm.home import wait_until
+from tests.vm.qemu_fixture import GiB, Machine, image, make_provider
+from vmrunner import ssh
 from vmrunner.guest import docker
 from vmrunner.model import Address
 
@@ -142,11 +142,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     rounds: int = parser.parse_args().rounds
-    cache = Path(CACHE) / "vmrunner"
-    image = images.build(images.find(IMAGE), cache=cache)
+    made = image(IMAGE)
+    cache = made.directory.parent.parent
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
-        provider = make_provider(root, cache=cache, image=image.hash, memory=2 * GiB)
+        provider = make_provider(root, cache=cache, image=made.hash, memory=2 * GiB)
         machine = Machine.order_one(provider, root, ttl=3600)
         provider.create(machine.order)
 
@@ -176,7 +176,7 @@ def show(found: dict[str, list[dict[str, float]]], rounds: int) -> None:
         cells = []
         for turns in found.values():
             middle = statistics.median(times[kind] for times in turns)
-            cells.append(f"{middle:.2f} ({middle / base:.1f})")
+            cells.append(f"{middle:.3f} ({middle / base:.1f})")
         table.add_row(kind, *cells)
     console = Console()
     console.print(table)

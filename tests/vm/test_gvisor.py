@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from tests.vm.home import wait_until
-from tests.vm.qemu_fixture import GiB, Machine, cache_dir, make_provider
+from tests.vm.qemu_fixture import GiB, Machine, image, make_provider
 from tests.vm.test_session import Vm
-from vmrunner import images
 from vmrunner.model import Address, ArtifactRule, Network, Reason, Result, Step
 from vmrunner.session import Verdict
 
@@ -28,9 +27,9 @@ touch /vmrunner/x 2>/dev/null || echo no-write
 @pytest.fixture(scope="module")
 def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
     root = tmp_path_factory.mktemp("gvisor")
-    cache = cache_dir()
-    image = images.build(images.find("gvisor"), cache=cache)
-    provider = make_provider(root, cache=cache, image=image.hash, memory=2 * GiB)
+    made = image("gvisor")
+    cache = made.directory.parent.parent
+    provider = make_provider(root, cache=cache, image=made.hash, memory=2 * GiB)
     machine = Machine.order_one(provider, root, ttl=2400)
     provider.create(machine.order)
 
@@ -110,3 +109,18 @@ def test_cancel_gives_it_time_to_end_and_brings_artifacts(vm: Vm) -> None:
     assert running.wait(90) == Verdict(result=Result.CANCELLED, reason=Reason.USER)
     assert b"caught" in vm.log
     assert (vm.artifacts / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "reason", "code"),
+    [
+        # All of the sandbox is killed, so nobody is left to exit with 5. The log's cap makes the
+        # container's memory small: to fill it takes long under emulation.
+        ("python3 -c 'bytes([1]) * (2 << 30)' || exit 5", Reason.OUT_OF_MEMORY, 137),
+        ("fallocate -l 100G big; echo x >small", Reason.DISK_FULL, 1),
+        ("kill -SEGV $$", Reason.SIGNAL, 139),
+    ],
+)
+def test_what_used_up_the_machine_is_named(vm: Vm, script: str, reason: Reason, code: int) -> None:
+    verdict = run(vm, script, timeout=240, log_bytes=3 << 29)
+    assert (verdict.result, verdict.reason, verdict.exit_code) == (Result.FAILURE, reason, code)
