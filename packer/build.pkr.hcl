@@ -47,6 +47,7 @@ build {
     remote_folder   = local.work
     execute_command = local.as_root
     env = {
+      VMRUNNER_PLATFORM        = local.platforms[source.type]
       VMRUNNER_MAX_RUN_SECONDS = var.max_run_seconds
       VMRUNNER_WORK            = local.work
     }

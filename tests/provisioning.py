@@ -10,7 +10,7 @@ import shlex
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.packer import PACKER, RUN
 from vmrunner.images.recipe import Inputs
@@ -58,6 +58,22 @@ step() {{ # SCRIPT
 }}
 """
 
+#: Docker does not run there: what it would be given is noted instead. Nor does systemd: nothing is
+#: started or stopped, which not every systemctl sees by itself.
+_STAND_INS: Final = f"""
+cat >/usr/local/bin/systemctl <<'END'
+#!/bin/sh
+case $1 in start | stop | restart) ;; *) exec /usr/bin/systemctl "$@" ;; esac
+END
+cat >/usr/local/bin/docker <<'END'
+#!/bin/sh
+echo "$*" >>{_SEEN}-docker
+[ "$1" != import ] || tar -t >{_SEEN}-docker.tar
+cp /etc/docker/daemon.json {_SEEN}-docker.json
+END
+chmod 0755 /usr/local/bin/docker /usr/local/bin/systemctl
+"""
+
 #: Both checks of the provisioning can fail: each is shown something wrong.
 _WRONG: Final = f"""
 cp {WORK}/state.noted /srv/noted
@@ -86,12 +102,19 @@ class Provisioned:
 
 
 def provision(
-    suite: str, tmp: Path, *, platform: str, read: list[str], options: list[str] | None = None
+    suite: str,
+    tmp: Path,
+    *,
+    platform: str,
+    read: list[str],
+    options: list[str] | None = None,
+    containers: list[dict[str, Any]] | None = None,
+    mirror: str = "",
 ) -> Provisioned:
     """Raises ImageError with the end of the output when anything fails."""
     bundle, out = tmp / "bundle.tar", tmp / "out"
     out.mkdir()
-    _bundle(bundle, _run(platform), _look(read))
+    _bundle(bundle, stage(containers), _run(platform, mirror), _look(read))
 
     argv = ["mmdebstrap", "--variant=minbase", "--format=null"]
     argv += ["--mode=" + ("root" if os.geteuid() == 0 else "unshare")]
@@ -120,18 +143,18 @@ def provision(
     )
 
 
-def stage() -> dict[str, bytes]:
-    """The directory that vmrunner hands to Packer, without container images: they need Docker."""
+def stage(containers: list[dict[str, Any]] | None = None) -> dict[str, bytes]:
+    """The directory that vmrunner hands to Packer."""
     inputs = Inputs.read()
     return {
         **{f"supervisor/{name}": text for name, text in inputs.supervisor.items()},
         "packages.txt": "\n".join([*inputs.base_packages, "jq"]).encode() + b"\n",
         "image.json": json.dumps({"hash": HASH}).encode(),
-        "containers.json": b"[]",
+        "containers.json": json.dumps(containers or []).encode(),
     }
 
 
-def _run(platform: str) -> str:
+def _run(platform: str, mirror: str) -> str:
     """Every script of RUN in its order, and what shows that the checks among them can fail."""
     scripts = [f"scripts/{path.name}" for path in sorted((PACKER / "scripts").glob("*.sh"))]
     values = {
@@ -140,8 +163,9 @@ def _run(platform: str) -> str:
         "VMRUNNER_STAGE": f"{WORK}/stage",
         "VMRUNNER_MAX_RUN_SECONDS": "3600",
         "VMRUNNER_RECIPE_HASH": HASH,
+        "VMRUNNER_REGISTRY_MIRROR": mirror,
     }
-    lines = [f"vars='{' '.join(f'{k}={v}' for k, v in values.items())}'", _STEP, _DRESS]
+    lines = [f"vars='{' '.join(f'{k}={v}' for k, v in values.items())}'", _STEP, _STAND_INS, _DRESS]
     for number, names in enumerate(RUN):
         for name in names:
             lines += [f"step {script}" for script in (scripts if name == "SCRIPTS" else [name])]
@@ -162,14 +186,14 @@ def _look(read: list[str]) -> str:
     )
 
 
-def _bundle(to: Path, run: str, look: str) -> None:
+def _bundle(to: Path, staged: dict[str, bytes], run: str, look: str) -> None:
     files = {
         **{
             f"srv/packer/{path.relative_to(PACKER)}": path.read_bytes()
             for path in sorted(PACKER.rglob("*"))
             if path.is_file()
         },
-        **{f"srv/stage/{name}": content for name, content in stage().items()},
+        **{f"srv/stage/{name}": content for name, content in staged.items()},
         "srv/run.sh": run.encode(),
         "srv/look.sh": look.encode(),
     }

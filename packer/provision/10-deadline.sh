@@ -12,5 +12,9 @@ if systemctl is-active --quiet vmrunner-deadline.timer; then
     echo "deadline: armed in the first boot stage, by user-data"
     exit 0
 fi
+if [ "${VMRUNNER_PLATFORM:-local}" = gce ]; then
+    # After the cloud's own: a VM that is off has lost that one, and its disk bills.
+    seconds=$((seconds + 300))
+fi
 sh "${VMRUNNER_WORK:?}/deadline.sh" "$(($(date +%s) + seconds))" "$seconds"
 systemctl is-active vmrunner-deadline.timer vmrunner-deadline-forced.timer

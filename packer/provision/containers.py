@@ -26,6 +26,10 @@ EXCLUDED = (
 KEPT = ("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias")
 
 
+# Ubuntu's apt does not trust it, and without gpg mmdebstrap does not look for it.
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+
 def kinds(containers: list[dict[str, Any]]) -> str:
     return " ".join(sorted({"pulled" if c.get("pull") else "made" for c in containers}))
 
@@ -38,7 +42,7 @@ def pull(container: dict[str, Any]) -> list[list[str]]:
 
 def make(container: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Two commands: the first one's output is the second one's input."""
-    root = ["mmdebstrap", "--variant=minbase", "--mode=root"]
+    root = ["mmdebstrap", "--variant=minbase", "--mode=root", f"--keyring={KEYRING}"]
     root += [f"--dpkgopt=path-exclude={path}" for path in EXCLUDED]
     root += [f"--dpkgopt=path-include={path}" for path in KEPT]
     root += ['--aptopt=Acquire::Languages "none"', '--aptopt=Acquire::Retries "3"']

@@ -58,11 +58,40 @@ def test_a_debian_base_becomes_an_image_and_twice_is_as_once(tmp_path: Path) -> 
     check(provision("trixie", tmp_path, platform="ec2", read=read), "Ec2, None")
 
 
+CONTAINER: Final = {
+    "name": "debian:trixie",
+    "pull": None,
+    "suite": "trixie",
+    "packages": [],
+    "command": ["bash"],
+    "env": {},
+}
+
+
 @pytest.mark.long  # two to three minutes, from another mirror
 def test_an_ubuntu_base_becomes_an_image_and_twice_is_as_once(tmp_path: Path) -> None:
     if not UBUNTU.exists():
         pytest.fail("Ubuntu's keyring is missing: apt-get install ubuntu-keyring")
     options = [f"--keyring={UBUNTU}", "--components=main,universe"]
-    read = [DATASOURCES, MANIFEST]
-    image = provision("noble", tmp_path, platform="gce", read=read, options=options)
+    noted = ["usr/share/vmrunner-seen-docker", "usr/share/vmrunner-seen-docker.tar"]
+    settings = "usr/share/vmrunner-seen-docker.json"
+    image = provision(
+        "noble",
+        tmp_path,
+        platform="gce",
+        read=[DATASOURCES, MANIFEST, *noted, settings, "etc/docker/daemon.json"],
+        options=options,
+        containers=[CONTAINER],
+        mirror="https://mirror.example",
+    )
     check(image, "GCE, None")
+
+    # The container's root was made there, by what is there no more, and given to Docker.
+    called, root = (image.text[name] for name in noted)
+    assert called.splitlines()[0].startswith("import --change CMD")
+    assert called.splitlines()[0].endswith(" - debian:trixie")
+    assert "./usr/bin/bash" in root.splitlines()
+    assert "./etc/resolv.conf" not in root.splitlines()
+    assert "mmdebstrap" not in image.packages
+    assert '"https://mirror.example"' in image.text[settings]
+    assert "mirror.example" not in image.text["etc/docker/daemon.json"]
