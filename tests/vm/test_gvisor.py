@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.vm.home import wait_until
-from tests.vm.qemu_fixture import GiB, Machine, image, make_provider
-from tests.vm.test_session import Vm
-from vmrunner.model import Address, ArtifactRule, Network, Reason, Result, Step
+from tests.vm.qemu_fixture import image
+from tests.vm.test_session import Vm, booted
+from vmrunner.model import ArtifactRule, Network, Reason, Result, Step
 from vmrunner.session import Verdict
 
 pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(3000)]
@@ -26,23 +26,8 @@ touch /vmrunner/x 2>/dev/null || echo no-write
 
 @pytest.fixture(scope="module")
 def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
-    root = tmp_path_factory.mktemp("gvisor")
-    made = image("gvisor")
-    cache = made.directory.parent.parent
-    provider = make_provider(root, cache=cache, image=made.hash, memory=2 * GiB)
-    machine = Machine.order_one(provider, root, ttl=2400)
-    provider.create(machine.order)
-
-    def address() -> Address | None:
-        seen = machine.look()
-        return seen.address if seen else None
-
-    try:
-        found = wait_until(address, seconds=60, what="an address")
-        yield Vm(machine, found, root / "artifacts")
-    finally:
-        provider.delete([machine.ref])
-        machine.wait_dead(120)
+    with booted(tmp_path_factory.mktemp("gvisor"), image("gvisor")) as vm:
+        yield vm
 
 
 def run(vm: Vm, *scripts: str, **options: Any) -> Verdict:
