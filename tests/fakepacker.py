@@ -2,9 +2,10 @@
 endpoint what that would make. Nothing of vmrunner is in it.
 
 FAKE_PACKER says what becomes of it: `make` an image; `fail` in a provisioner; `hang` until it is
-told to stop, and then clean up; `deaf`: the same, but it dies at once and leaves all; `init`: no
-plugin is to be had. FAKE_PACKER_LOG takes its command lines and variables. With
-FAKE_PACKER_UNTAGGED what it makes carries no tags, as with somebody else's template.
+told to stop, and then clean up; `deaf`: the same, but it dies at once and leaves all; `stuck`: it
+hears nothing; `init`: no plugin is to be had. FAKE_PACKER_LOG takes its command lines and
+variables. With FAKE_PACKER_UNTAGGED what it makes carries no tags, as with somebody else's
+template.
 """
 
 from __future__ import annotations
@@ -55,6 +56,14 @@ class Packer:
 
     @property
     def runs(self) -> list[dict[str, Any]]:
+        return [noted for noted in self._noted if "argv" in noted]
+
+    def told(self, name: str) -> bool:
+        """Did this signal reach one that is stuck?"""
+        return any(noted.get("signal") == name for noted in self._noted)
+
+    @property
+    def _noted(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     @property
@@ -101,13 +110,18 @@ def main() -> int:
         }
     )
     SOURCE = options["only"]
-    signal.signal(signal.SIGINT, deaf if mode == "deaf" else lambda *_: STOP.set())
+    heard = {"deaf": deaf, "stuck": stuck}.get(mode, lambda *_: STOP.set())
+    signal.signal(signal.SIGINT, heard)
     kind = Ec2 if SOURCE.startswith("amazon-ebs") else Gce
     return run(kind(variables), mode)
 
 
 def deaf(*_: object) -> None:
     os._exit(1)
+
+
+def stuck(*_: object) -> None:
+    note({"signal": "SIGINT"})
 
 
 def note(what: dict[str, Any]) -> None:
@@ -121,7 +135,7 @@ def run(cloud: Ec2 | Gce, mode: str) -> int:
     try:
         cloud.builder(undo)
         say("Connected to SSH!")
-        if mode in ("hang", "deaf"):
+        if mode in ("hang", "deaf", "stuck"):
             say("Waiting for ever")
             while not STOP.wait(0.02):
                 pass

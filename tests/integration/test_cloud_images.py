@@ -59,6 +59,11 @@ def test_an_image_is_made_recorded_and_tagged(aws: Amazon, cli: Cli, packer: Pac
     assert cli.images() == [image]
     assert cli("audit").code == 0
     assert [run["argv"][0] for run in packer.runs] == ["init", "build"]
+    promoted = cli("image", "promote", image["id"][3:28])
+    assert (promoted.code, image["ref"].encode() in promoted.err) == (0, True)
+    assert b"warning" not in promoted.err
+    assert cli.images()[0]["promoted_at"] is not None
+    assert b"promoted" in cli("image", "ls").out
 
 
 def test_packer_is_told_all_that_the_templates_take(cli: Cli, packer: Packer) -> None:
@@ -169,6 +174,21 @@ def test_ctrl_c_lets_packer_clean_up(aws: Amazon, config: Path, cli: Cli, packer
     assert image["builder_gone_at"] is not None
 
 
+def test_a_second_ctrl_c_does_not_wait_for_packer(
+    aws: Amazon, config: Path, cli: Cli, packer: Packer
+) -> None:
+    packer.does("stuck")
+    process = started(config, packer, aws)
+    process.send_signal(signal.SIGINT)
+    until(lambda: packer.told("SIGINT"), seconds=30)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    os.kill(packer.runs[-1]["pid"], signal.SIGKILL)  # within five minutes its guard would
+    assert process.returncode == 130, err
+    assert aws.cloud.alive == []
+    assert cli.images()[0]["builder_gone_at"] is not None
+
+
 def test_what_packer_left_when_it_was_broken_off_is_ended_at_once(
     aws: Amazon, config: Path, cli: Cli, packer: Packer
 ) -> None:
@@ -180,6 +200,20 @@ def test_what_packer_left_when_it_was_broken_off_is_ended_at_once(
     assert aws.cloud.alive == []
     (image,) = cli.images()
     assert image["builder_gone_at"] is not None
+
+
+def test_after_a_kill_9_packer_cleans_up_with_nobody_to_read_its_words(
+    aws: Amazon, config: Path, cli: Cli, packer: Packer
+) -> None:
+    packer.does("hang")
+    process = started(config, packer, aws)
+    process.kill()
+    process.communicate()
+    until(lambda: gone(packer.runs[-1]["pid"]), seconds=60)
+    assert left(aws) == []
+    aws.clock.advance(3700)
+    cli("reap")
+    assert cli.images()[0]["state"] == "failed"
 
 
 def test_kill_9_takes_packer_along_and_the_reaper_ends_the_builder_at_its_deadline(

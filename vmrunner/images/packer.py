@@ -25,18 +25,27 @@ INSTALL: Final = "install it: https://developer.hashicorp.com/packer/install"
 #: So long it may take to clean up, in seconds: a VM that must stop, a key, a group.
 PATIENCE: Final = 300.0
 _INIT: Final = 600.0  # seconds to fetch plugins
+#: Its words go through a relay that outlives who reads them: a program that writes to nobody dies,
+#: and Packer must not before it has cleaned up. Dash's own words go nowhere for the same reason.
 _GUARD: Final = """
 stop() {
     trap "" TERM INT
+    exec 2>/dev/null
     (sleep %d; kill -KILL 0) &
     kill -INT 0
     wait "$child"
     kill -KILL 0
 }
-env --default-signal=INT -- "$@" &
+mkfifo words.$$
+{ cat; cat >/dev/null; } <words.$$ &
+relay=$!
+env --default-signal=INT -- "$@" >words.$$ 2>&1 &
 child=$!
 trap stop TERM
 wait "$child"
+code=$?
+wait "$relay"
+exit "$code"
 """
 _STAGE: Final = 60  # characters of what it says it does
 _COMMA: Final = "%!(PACKER_COMMA)"
