@@ -60,6 +60,9 @@ bench: setup
 	.venv/bin/python bench/gce.py
 	.venv/bin/python bench/logs.py
 	.venv/bin/python bench/ssh.py
+	.venv/bin/python bench/boot.py
+	.venv/bin/vmrunner image build gvisor
+	.venv/bin/python bench/runtimes.py
 
 lock: setup
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --all-extras --group dev \
