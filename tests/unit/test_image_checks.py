@@ -17,6 +17,7 @@ DOCKER = {
     "LoggingDriver": "local",
     "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
     "DefaultAddressPools": [{"Base": "172.18.0.0/16", "Size": 24}],
+    "Runtimes": {"runc": {}},
     "RegistryConfig": {"Mirrors": ["https://mirror.example/"]},
 }
 MANIFEST: dict[str, Any] = {
@@ -24,7 +25,7 @@ MANIFEST: dict[str, Any] = {
     "supervisor": {"supervisor": DIGEST},
     "containers": ["debian:trixie", "python:3"],
     "sbom": DIGEST,
-    "packages": {("bash", "5.2-1"), ("git", "1:2.47")},
+    "installed": {("bash", "5.2-1"), ("git", "1:2.47")},
     "docker": {
         "registry_mirror": "https://mirror.example",
         "address_pool": "172.18.0.0/16",
@@ -71,6 +72,7 @@ SEEN: dict[str, tuple[str, list[str]]] = {
             docker(SecurityOptions=["name=cgroupns"]),
             docker(SecurityOptions=[*DOCKER["SecurityOptions"], "name=userns"]),
             docker(DefaultAddressPools=None),
+            docker(Runtimes={"runc": {}, "runsc": {}}),
             docker(RegistryConfig={"Mirrors": []}),
         ],
     ),

@@ -93,9 +93,9 @@ def _sbom_of(image: LocalImage) -> dict[str, Any]:
     """The SBOM that lies beside the image: its digest, names and versions."""
     file = image.directory / imagestore.SBOM
     if not file.exists():
-        return {"sbom": "", "packages": set()}
+        return {"sbom": "", "installed": set()}
     told = json.loads(file.read_text())["components"]
-    return {"sbom": digest_of(file), "packages": {(one["name"], one["version"]) for one in told}}
+    return {"sbom": digest_of(file), "installed": {(one["name"], one["version"]) for one in told}}
 
 
 def digest_of(path: Path) -> str:
@@ -169,7 +169,7 @@ def _supervisor(output: str, manifest: dict[str, Any]) -> str:
 def _sbom(output: str, manifest: dict[str, Any]) -> str:
     """What dpkg knows in the VM is what the SBOM tells."""
     there = {(name, version) for name, _, version in (x.partition(" ") for x in output.split("\n"))}
-    differs = sorted(there ^ manifest["packages"])
+    differs = sorted(there ^ manifest["installed"])
     return f"{len(differs)} packages differ, such as {differs[0][0]}" if differs else ""
 
 
@@ -190,6 +190,7 @@ def _settings(output: str) -> dict[str, Any]:
         "userns": any("userns" in option for option in said["SecurityOptions"]),
         "address_pool": " ".join(pool["Base"] for pool in pools),
         "registry_mirror": " ".join(url.rstrip("/") for url in mirrors),
+        "runsc": "runsc" in said["Runtimes"],
     }
 
 
@@ -204,6 +205,7 @@ def _docker(output: str, manifest: dict[str, Any]) -> str:
         "userns": wish.get("userns", False),
         "address_pool": wish.get("address_pool", ""),
         "registry_mirror": (wish.get("registry_mirror") or "").rstrip("/"),
+        "runsc": any(name == "runsc" for name, _ in manifest["installed"]),
     }
     wrong = [f"{key} is {found[key]!r}" for key in expected if found[key] != expected[key]]
     return ", ".join(wrong)
