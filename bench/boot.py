@@ -11,12 +11,10 @@ same provider, on the same machine type, in turns. Goal: a ratio of at most 0.6.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
 import statistics
+import sys
 import tempfile
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,14 +23,15 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from vmrunner.images import Inputs, disk, find, resolve, roots, trial
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.vm.stock import from_root
+from vmrunner.images import Inputs, find, resolve, roots, trial
 from vmrunner.images.tools import Programs
-from vmrunner.providers.qemu import imagestore
 from vmrunner.providers.qemu.imagestore import LocalImage
 
 GOAL = 0.6
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vmrunner"
-SIZE = 8 << 30
 
 #: Of Debian's cloud images, beside what every image of ours carries.
 PACKAGES = (
@@ -52,31 +51,13 @@ TRIMMING = ("cloud_config_modules", "cloud_final_modules", "growpart", "runcmd")
 
 def untrimmed(cache: Path) -> LocalImage:
     """Made in a cache of its own, which the caller removes."""
-    recipe = replace(find("default"), packages=PACKAGES, disk=SIZE)
+    recipe = replace(find("default"), packages=PACKAGES)
     inputs = replace(Inputs.read(), scripts={"05-initramfs.sh": b"", "10-plain.sh": PLAIN})
-    work, programs = cache / "work", Programs()
-    home = cache / "images" / ("0" * 20)
-    for place in (home, work):
-        place.mkdir(parents=True)
-    root, raw = work / "root.tar", work / "disk.raw"
+    root = cache / "root.tar"
     scratch = roots.scratch(cache)
-    roots.vm_root(recipe, inputs, to=root, tmp=scratch, programs=programs, report=lambda *_: None)
+    roots.vm_root(recipe, inputs, to=root, tmp=scratch, programs=Programs(), report=lambda *_: None)
     scratch.rmdir()
-    disk.make(root, raw, SIZE, programs)
-    disk.extract_kernel(root, home)
-    disk.convert(raw, home / imagestore.DISK, programs)
-    shutil.rmtree(work)
-    manifest = {
-        "name": "untrimmed",
-        "hash": home.name,
-        "created": time.time(),
-        "containers": [],
-        "cmdline": disk.CMDLINE,
-        "virtual_size": SIZE,
-        "files": {name: {"size": (home / name).stat().st_size} for name in imagestore.FILES},
-    }
-    (home / imagestore.MANIFEST).write_text(json.dumps(manifest))
-    return imagestore.read(home)
+    return from_root(cache, root, "untrimmed")
 
 
 def whole(user_data: bytes) -> bytes:

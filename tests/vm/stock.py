@@ -1,4 +1,5 @@
-"""A plain Debian with cloud-init, as the clouds have it: nothing of ours is in it, and no Docker.
+"""A plain Debian or Ubuntu with cloud-init, as the clouds have it: nothing of ours is in it, and no
+Docker.
 
 Its apt knows one source, a directory in itself: a VM of a test's reaches no mirror."""
 
@@ -6,29 +7,46 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import pytest
 
 from vmrunner.images import disk, paxnames, roots
 from vmrunner.images.tools import Programs
 from vmrunner.providers.qemu import imagestore
+from vmrunner.providers.qemu.imagestore import LocalImage
 
-SUITE: Final = "trixie"
 SIZE: Final = 4 << 30
-PACKAGES: Final = [
-    *("ca-certificates", "cloud-init", "dbus", "iproute2", "kmod", "linux-image-cloud-amd64"),
-    *(
-        "e2fsprogs",
-        "netbase",
-        "netplan.io",
-        "openssh-server",
-        "systemd-resolved",
-        "systemd-sysv",
-        "udev",
-    ),
-]
-#: What a VM of it will want to install.
-WANTED: Final = "docker-cli docker.io iptables nftables"
+KEYRING: Final = Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg")
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """`wanted`: what a VM of it will want to install."""
+
+    suite: str
+    packages: tuple[str, ...]
+    wanted: str
+    hooks: tuple[str, ...] = ()
+
+
+_BASE: Final = (
+    *("ca-certificates", "cloud-init", "dbus", "e2fsprogs", "iproute2", "kmod", "netbase"),
+    *("netplan.io", "openssh-server", "systemd-resolved", "systemd-sysv", "udev"),
+)
+DEBIAN: Final = Distribution(
+    suite="trixie",
+    packages=(*_BASE, "linux-image-cloud-amd64"),
+    wanted="docker-cli docker.io iptables nftables",
+)
+UBUNTU: Final = Distribution(
+    suite="noble",
+    packages=(*_BASE, "initramfs-tools", "linux-image-virtual", "sudo"),
+    wanted="docker.io iptables nftables",
+    hooks=(f"--keyring={KEYRING}", "--components=main,universe"),
+)
 
 _MIRROR: Final = """
 set -eu
@@ -46,34 +64,45 @@ echo 'deb [trusted=yes] file:/var/lib/mirror ./' >"$1/etc/apt/sources.list"
 """
 
 
-def build(cache: Path) -> str:
+def build(cache: Path, of: Distribution) -> str:
     """Make it in this cache of images; returns the name that it has there."""
+    if of is UBUNTU and not KEYRING.exists():
+        pytest.fail("Ubuntu's keyring is missing: apt-get install ubuntu-keyring")
     work = cache / "work"
     work.mkdir(parents=True)
-    home = cache / "images" / "57ac4"
-    home.mkdir(parents=True)
-    root, raw, mirror = work / "root.tar", work / "disk.raw", work / "mirror.sh"
-    mirror.write_text(_MIRROR.replace("WANTED", WANTED))
-    programs = Programs()
+    root, mirror = work / "root.tar", work / "mirror.sh"
+    mirror.write_text(_MIRROR.replace("WANTED", of.wanted))
     roots._mmdebstrap(
-        SUITE,
-        PACKAGES,
+        of.suite,
+        list(of.packages),
         to=root,
         tmp=roots.scratch(cache),
-        what="making a plain Debian",
-        programs=programs,
+        what=f"making a plain {of.suite}",
+        programs=Programs(),
         report=lambda *_: None,
-        hooks=[f'--customize-hook=sh {mirror} "$1"'],
+        hooks=[*of.hooks, f'--customize-hook=sh {mirror} "$1"'],
     )
     paxnames.mark(root)
+    roots.scratch(cache).rmdir()
+    return from_root(cache, root, "stock").name
+
+
+def from_root(cache: Path, root: Path, name: str) -> LocalImage:
+    """An image of nothing but this root, a tar, which goes; in this cache, under this name."""
+    paxnames.mark(root)
+    home, raw, programs = (
+        cache / "images" / ("57ac4" + "0" * 15),
+        root.with_suffix(".raw"),
+        Programs(),
+    )
+    home.mkdir(parents=True)
     disk.make(root, raw, SIZE, programs)
     disk.extract_kernel(root, home)
     disk.convert(raw, home / imagestore.DISK, programs)
-    roots.scratch(cache).rmdir()
     raw.unlink()
     root.unlink()
     manifest = {
-        "name": "stock",
+        "name": name,
         "hash": home.name,
         "created": time.time(),
         "containers": [],
@@ -82,4 +111,4 @@ def build(cache: Path) -> str:
         "files": {name: {"size": (home / name).stat().st_size} for name in imagestore.FILES},
     }
     (home / imagestore.MANIFEST).write_text(json.dumps(manifest))
-    return "stock"
+    return imagestore.read(home)

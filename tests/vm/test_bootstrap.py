@@ -1,4 +1,4 @@
-"""A build in a VM of a plain Debian, which installs Docker and the supervisor as it boots."""
+"""A build in a VM of a plain Debian or Ubuntu, which installs what it needs as it boots."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ PROMISES = {
 }
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    image = stock.build(tmp_path / "cache")
+@pytest.fixture(params=[stock.DEBIAN, stock.UBUNTU], ids=lambda of: of.suite)
+def machine(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Machine]:
+    image = stock.build(tmp_path / "cache", request.param)
     options = {"cache": tmp_path / "cache", "image": image, "memory": 2 * GiB, "disk": 4 * GiB}
     provider = make_provider(tmp_path, **options)
     machine = Machine.order_one(provider, tmp_path, ttl=2700, stock=True)
@@ -47,7 +47,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     machine.wait_dead(120)
 
 
-def test_a_plain_debian_becomes_a_build_vm(machine: Machine, tmp_path: Path) -> None:
+def test_a_stock_image_becomes_a_build_vm(machine: Machine, tmp_path: Path) -> None:
     seen = wait_until(machine.look, seconds=60, what="an address")
     record = Recorder()
 
