@@ -23,7 +23,7 @@ demo: setup
 
 test: lint
 	.venv/bin/vmrunner image build
-	$(PYTEST) -q -n 3 -m 'not vm'
+	$(PYTEST) -q -n 3 -m 'not vm and not long'
 	$(PYTEST) -m "vm and not long and not clouds" -n 3 --dist loadfile --no-loadscope-reorder
 	$(PYTEST) -m clouds
 
@@ -60,6 +60,9 @@ bench: setup
 	.venv/bin/python bench/gce.py
 	.venv/bin/python bench/logs.py
 	.venv/bin/python bench/ssh.py
+	.venv/bin/python bench/boot.py
+	.venv/bin/vmrunner image build gvisor
+	.venv/bin/python bench/runtimes.py
 
 lock: setup
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --all-extras --group dev \

@@ -41,6 +41,10 @@ setsid {supervisor} run </dev/null >/dev/null 2>>{errors} &
 echo $! >>{pids}
 """
 
+MOUNT = """#!/bin/sh
+[ "$2" != bind,ro ] || { rmdir "$4" && ln -s "$3" "$4"; }
+"""
+
 
 class Guest:
     """`supervisor` is the path of its program. Container images are names that it "has"."""
@@ -57,7 +61,8 @@ class Guest:
         self.docker = Dockerd(directory / "docker.sock", images)
         programs = directory / "bin"
         programs.mkdir()
-        for name in ("mount", "nft", "systemctl"):
+        self._program(programs / "mount", MOUNT)
+        for name in ("nft", "systemctl"):
             self._program(programs / name, "#!/bin/sh\ncat >/dev/null </dev/null\n")
         self._program(
             programs / "systemd-run",
@@ -179,6 +184,9 @@ class Dockerd:
 
     def __init__(self, path: Path, images: Sequence[str]) -> None:
         self.images = list(images)
+        self.runtimes = ["runc"]
+        self.exec_error = ""  # the call that fails: exec or start
+        self.execs: list[Mapping[str, Any]] = []  # made; only TERM to all is carried out
         self.created: list[Mapping[str, Any]] = []
         self.process: subprocess.Popen[bytes] | None = None
         self.start_error: tuple[int, str] | None = None
@@ -244,17 +252,18 @@ class Dockerd:
         if name == "/images/json":
             return 200, [{"RepoTags": [image]} for image in self.images]
         if name == "/containers/create":
-            wish = json.loads(body)
-            if self.created:
-                return 409, {"message": "Conflict. The container name is already in use"}
-            if _full(wish["Image"]) not in self.images:
-                return 404, {"message": f"No such image: {wish['Image']}"}
-            self.created.append(wish)
-            return 201, {"Id": "c0ffee"}
+            return self._create(json.loads(body))
+        if name.startswith("/exec/"):
+            return self._exec()
         if not self.created:
             return 404, {"message": "No such container: vmrunner-build"}
         if name.endswith("/start"):
             return self._start()
+        if name.endswith("/exec"):
+            self.execs.append(json.loads(body))
+            if self.exec_error == "exec":
+                return 500, {"message": "cannot fork"}
+            return 201, {"Id": "e"}
         if name.endswith("/json"):
             if self.dies_at_inspect:
                 return 200, None
@@ -264,6 +273,17 @@ class Dockerd:
         assert name.endswith("/wait"), (method, name)
         code = self.process.wait() if self.process else 0
         return 200, {"StatusCode": 128 - code if code < 0 else code}
+
+    def _create(self, wish: Mapping[str, Any]) -> tuple[int, Any]:
+        if self.created:
+            return 409, {"message": "Conflict. The container name is already in use"}
+        if _full(wish["Image"]) not in self.images:
+            return 404, {"message": f"No such image: {wish['Image']}"}
+        runtime = wish["HostConfig"]["Runtime"]
+        if runtime not in self.runtimes:
+            return 400, {"message": f"unknown or invalid runtime name: {runtime}"}
+        self.created.append(wish)
+        return 201, {"Id": "c0ffee"}
 
     def pull(self, wish: dict[str, str], write: Callable[[bytes], object]) -> None:
         """Docker's stream: a status at once, progress, and an error where there is one."""
@@ -312,6 +332,17 @@ class Dockerd:
             return 500, {"message": "tried to kill container, but did not receive an exit event"}
         os.killpg(self.process.pid, signal.SIGKILL)
         return 204, None
+
+    def _exec(self) -> tuple[int, Any]:
+        assert self.process is not None
+        if self.exec_error:
+            return 500, {"message": "cannot fork"}
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(ProcessLookupError):
+                pid = int(path.name)
+                if os.getpgid(pid) == self.process.pid != pid:
+                    os.kill(pid, signal.SIGTERM)
+        return 200, None
 
     def close(self) -> None:
         self._closed.set()

@@ -53,6 +53,7 @@ class Options(TypedDict, total=False):
     image: str | None  # the VM's
     bootstrap: bool
     container: str | None
+    container_runtime: str | None  # runc, or runsc (gVisor)
     docker: bool
     privileged: bool
     source: str | os.PathLike[str] | None

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import gzip
 import math
-from typing import Any, Final
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Final, Literal
 
 import yaml
 
 from vmrunner import bootstrap, data
 from vmrunner.errors import BadOrder
 
+#: Where a VM boots: it decides cloud-init's datasource, and what differs in user-data.
+Platform = Literal["local", "ec2", "gce"]
 LIMIT: Final = 16 * 1024  # bytes: EC2's, the smallest of all clouds
 
 
@@ -23,7 +27,7 @@ def user_data(
     authorized_key: str,
     host_private: str,
     host_public: str,
-    datasource: str,
+    platform: Platform,
     stock: bool = False,
 ) -> bytes:
     """`#cloud-config` for one VM, gzipped for a `stock` image: one that is not ours, in which the
@@ -31,8 +35,8 @@ def user_data(
 
     `deadline`: epoch seconds at which the guest powers itself off; `boot_ttl`: the same in seconds
     from boot, for a guest whose clock is wrong. `authorized_key`: root's only key, one line.
-    `host_private`, `host_public`: the ed25519 host key, OpenSSH text. `datasource`: how it gets
-    there ("NoCloud", "Ec2", "GCE"). Raises BadOrder above 16 KiB."""
+    `host_private`, `host_public`: the ed25519 host key, OpenSSH text. `platform`: where it boots,
+    which decides what `cloud-init/PLATFORM.yaml` adds. Raises BadOrder above 16 KiB."""
     document = _document(
         deadline=deadline,
         boot_ttl=boot_ttl,
@@ -40,11 +44,10 @@ def user_data(
         host_private=host_private,
         host_public=host_public,
     )
-    document["hostname"] = instance
-    if datasource == "NoCloud":  # a local image is a file system without a partition to grow
-        document["growpart"] = {"mode": "off"}
+    document |= {"hostname": instance, **_template(platform)}
     if stock:
         early, rest = bootstrap.modules()
+        rest["runcmd"] += document.get("runcmd", [])  # what nftables, installed then, can do
         document = {"bootcmd": [*document.pop("bootcmd"), *early], **document, **rest}
     text = yaml.dump(document, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=4096)
     result = f"#cloud-config\n{text}".encode()
@@ -74,14 +77,10 @@ def _document(
     host_private: str,
     host_public: str,
 ) -> dict[str, Any]:
-    directory = data.path("cloud-init")
-    text = (directory / "user-data.yaml").read_bytes()
-    base: dict[str, Any] = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
     return {
-        "bootcmd": [
-            _timer(deadline, boot_ttl)
-        ],  # first: nothing that fails later may leave a VM without an end
-        **base,
+        # First: nothing that fails later may leave a VM without an end.
+        "bootcmd": [_timer(deadline, boot_ttl)],
+        **_template("user-data"),
         "ssh_keys": {
             "ed25519_private": host_private.strip() + "\n",
             "ed25519_public": host_public.strip(),
@@ -91,6 +90,13 @@ def _document(
             {"name": "root", "lock_passwd": False, "ssh_authorized_keys": [authorized_key.strip()]}
         ],
     }
+
+
+@cache
+def _template(name: str) -> Mapping[str, Any]:
+    text = (data.path("cloud-init") / f"{name}.yaml").read_bytes()
+    document: dict[str, Any] = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
+    return document
 
 
 def _timer(deadline: float, boot_ttl: float) -> list[str]:

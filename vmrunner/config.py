@@ -89,7 +89,9 @@ class Limits(Section):
 
 class Defaults(Section):
     container: str = Field(default="debian:trixie", min_length=1)
-    container_runtime: Literal["runc", "runsc"] = "runc"
+    container_runtime: Literal["runc", "runsc"] = Field(
+        default="runc", description="runsc is gVisor, which the VM's image must have."
+    )
     timeout: Seconds = 30 * 60.0
     network: Network = Network.OPEN
 

@@ -81,6 +81,9 @@ class Job(Section):
 
     steps: list[JobStep] = Field(min_length=1)
     container: str | None = None
+    container_runtime: Literal["runc", "runsc"] | None = Field(
+        default=None, description="runsc is gVisor: a kernel of its own between build and VM."
+    )
     provider: str | None = None
     image: str | None = Field(default=None, description="The VM's image.")
     bootstrap: bool | None = Field(

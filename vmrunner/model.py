@@ -6,6 +6,9 @@ This is where everybody imports them from; `nouns` holds them, in four files.
 from __future__ import annotations
 
 from vmrunner.nouns.builds import (
+    RUNC,
+    RUNSC,
+    RUNTIMES,
     STARTING,
     Access,
     ArtifactRule,
@@ -54,6 +57,9 @@ from vmrunner.nouns.states import (
 )
 
 __all__ = [
+    "RUNC",
+    "RUNSC",
+    "RUNTIMES",
     "STARTING",
     "TAG",
     "Access",

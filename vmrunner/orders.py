@@ -3,13 +3,14 @@ that goes with it. Nothing in it is worth anything beyond this VM."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from vmrunner import cloudinit, keys
+from vmrunner.cloudinit import Platform
 from vmrunner.model import Access, Build, Offer, Order, Role
 
-#: How each kind of provider hands user-data to cloud-init.
-_DATASOURCE: Final = {"ec2": "Ec2", "gce": "GCE"}
+_PLATFORM: Final[Mapping[str, Platform]] = {"ec2": "ec2", "gce": "gce"}
 #: So many seconds past E the guest's own timer goes off. A VM of GCE's that is off has lost the
 #: cloud's own deadline, and its disk bills: there the cloud comes first.
 TIMER_AFTER: Final = {"gce": 300.0}
@@ -34,7 +35,7 @@ class Maker:
             authorized_key=user.public,
             host_private=host.private,
             host_public=host.public,
-            datasource=_DATASOURCE.get(offer.scope.kind, "NoCloud"),
+            platform=_PLATFORM.get(offer.scope.kind, "local"),
             stock=build.spec.bootstrap,
         )
         order = Order(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError
-from vmrunner.model import BuildSpec, Level, Network, Spec
+from vmrunner.model import RUNSC, BuildSpec, Level, Network, Spec
 from vmrunner.providers.guarding import Watched
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def _local(wiring: Wiring, spec: BuildSpec) -> Passed:
     except images.NotMade as error:
         recipe = images.find(images.DEFAULT)
         _container(spec, recipe.name, [container.name for container in recipe.containers])
+        _runtime(spec, recipe.name, recipe.packages)
         _host(wiring, spec)
         _sized(wiring, spec, recipe)
         why = str(error.args[0])
@@ -96,6 +97,7 @@ def _local(wiring: Wiring, spec: BuildSpec) -> Passed:
     if spec.bootstrap and image.supervisor:
         raise ConfigError(f"bootstrap: image {image.name!r} needs none", hint="leave it out")
     _container(spec, image.name, image.containers)
+    _runtime(spec, image.name, image.packages)
     _host(wiring, spec)
     _offered(wiring, spec)
     return Passed(warnings=() if spec.bootstrap else _foreign(image))
@@ -169,6 +171,16 @@ def _container(spec: BuildSpec, image: str, containers: Collection[str]) -> None
         raise ConfigError(
             f"container: {spec.container!r} is not in VM image {image!r}, and network is none",
             hint=f"in it: {baked}",
+        )
+
+
+def _runtime(spec: BuildSpec, image: str, packages: Collection[str] | None) -> None:
+    """What the image does not tell of itself, the supervisor will."""
+    if spec.runtime == RUNSC and packages is not None and RUNSC not in packages:
+        raise ConfigError(
+            f"container-runtime: VM image {image!r} has no runsc (gVisor)",
+            hint='one with it: a recipe with packages = ["runsc"], such as `vmrunner image build '
+            "gvisor` and --image gvisor",
         )
 
 

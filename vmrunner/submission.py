@@ -14,7 +14,7 @@ from vmrunner import masking, source, units
 from vmrunner.config import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.jobfile import Chosen
-from vmrunner.model import ArtifactRule, BuildSpec, Network, Step
+from vmrunner.model import RUNSC, RUNTIMES, ArtifactRule, BuildSpec, Network, Step
 
 ROOM: Final = 15 * 60.0  # ttl's default is timeout and this, for boot and collecting
 LITTLE_ROOM: Final = 5 * 60.0  # less than this is allowed, with a warning
@@ -39,6 +39,7 @@ class Wish:
     image: Text = None
     bootstrap: bool | None = None
     container: Text = None
+    container_runtime: Text = None
     docker: bool | None = None
     privileged: bool | None = None
     source: Text = None
@@ -111,6 +112,7 @@ def check(wish: Wish, settings: Settings) -> Submission:
             "bootstrap: the VM installs Docker from the network, and network is none",
             hint="an image of vmrunner's own, or --network open",
         )
+    runtime = _runtime(wish, settings.defaults.container_runtime)
     if wish.cpus is not None and wish.cpus < 1:
         raise ConfigError(f"cpus: {wish.cpus} is too few", hint="at least 1")
     spec = BuildSpec(
@@ -123,7 +125,7 @@ def check(wish: Wish, settings: Settings) -> Submission:
         bootstrap=wish.bootstrap or False,
         docker=wish.docker or False,
         privileged=privileged,
-        runtime=settings.defaults.container_runtime,
+        runtime=runtime,
         source=None if place is None else source.shown(place),
         env={
             units.env_name(name): units.env_value(name, value) for name, value in wish.env.items()
@@ -177,6 +179,7 @@ def from_job(chosen: Chosen, environ: Mapping[str, str]) -> Wish:
         image=job.image,
         bootstrap=job.bootstrap,
         container=job.container,
+        container_runtime=job.container_runtime,
         docker=job.docker,
         privileged=job.privileged,
         source=place,
@@ -313,6 +316,22 @@ def _container(value: str) -> str:
             hint="such as debian:trixie or registry.example.org/team/image:tag",
         )
     return value
+
+
+def _runtime(wish: Wish, default: str) -> str:
+    """What opens the container to the VM's kernel cannot be had with what keeps it from there."""
+    runtime = wish.container_runtime or default
+    if runtime not in RUNTIMES:
+        raise ConfigError(
+            f"container-runtime: no runtime {runtime!r}", hint=f"one of: {', '.join(RUNTIMES)}"
+        )
+    wide = "docker" if wish.docker else "privileged" if wish.privileged else None
+    if runtime == RUNSC and wide is not None:
+        raise ConfigError(
+            f"{wide}: runsc (gVisor) cannot give it",
+            hint="--container-runtime runc, or leave it out",
+        )
+    return runtime
 
 
 def _source(value: str | None) -> str | None:

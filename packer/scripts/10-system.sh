@@ -74,5 +74,17 @@ cat >/etc/systemd/system.conf.d/vmrunner.conf <<'CONF'
 DefaultTimeoutStopSec=15s
 CONF
 
+# The cloud's own clock, which needs no internet. Here the firmware's is the host's.
+case $platform in
+ec2) clock=169.254.169.123 ;;
+gce) clock=169.254.169.254 ;;
+*) clock= ;;
+esac
+if [ "$clock" ]; then
+    mkdir -p /etc/systemd/timesyncd.conf.d
+    printf '[Time]\nNTP=%s\nFallbackNTP=\n' "$clock" >/etc/systemd/timesyncd.conf.d/vmrunner.conf
+    systemctl enable systemd-timesyncd.service
+fi
+
 # The supervisor and the manifest are put there last.
 mkdir -p /etc/vmrunner /usr/lib/vmrunner/guest

@@ -35,10 +35,12 @@ ssh: {emit_keys_to_console: false}
 ssh_publish_hostkeys: {enabled: false}
 no_ssh_fingerprints: true
 apt_preserve_sources_list: true
+# In this order, and all before sshd starts: the timer; the host key; the user's commands.
 cloud_init_modules:
-  [bootcmd, write_files, growpart, resizefs, set_hostname, update_etc_hosts, users_groups, ssh]
-cloud_config_modules: [runcmd]
-cloud_final_modules: [scripts_user]
+  [bootcmd, write_files, growpart, resizefs, set_hostname, update_etc_hosts, users_groups, ssh,
+   runcmd, scripts_user]
+cloud_config_modules: []
+cloud_final_modules: []
 growpart: {mode: auto, devices: ["/"]}
 resize_rootfs: noblock
 CONF

@@ -1,11 +1,22 @@
 #!/bin/sh
-# Docker: there when something talks to its socket, not before.
+# Docker: there when something talks to its socket, not before. From the recipe's [docker]:
+# VMRUNNER_REGISTRY_MIRROR (asked before Docker Hub), VMRUNNER_ADDRESS_POOL (cut into /24 networks),
+# VMRUNNER_USERNS (yes: root in a container is nobody in the VM).
 set -eu
+pool=${VMRUNNER_ADDRESS_POOL:-172.18.0.0/16}
+mirror=${VMRUNNER_REGISTRY_MIRROR:+\"$VMRUNNER_REGISTRY_MIRROR\"}
+case ${VMRUNNER_USERNS:-no} in
+yes) remap=default ;;
+*) remap= ;;
+esac
 
 mkdir -p /etc/docker /etc/containerd
-cat >/etc/docker/daemon.json <<'CONF'
+cat >/etc/docker/daemon.json <<CONF
 {
   "storage-driver": "overlay2",
+  "default-address-pools": [{"base": "$pool", "size": 24}],
+  "registry-mirrors": [$mirror],
+  "userns-remap": "$remap",
   "log-driver": "local",
   "log-opts": {"max-size": "8m", "max-file": "2"},
   "live-restore": true,

@@ -3,12 +3,13 @@ nothing left."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -42,10 +43,13 @@ def _never(*_: object, **__: object) -> None:
     raise BadOrder("something was started that should have been refused")
 
 
-def image(cache: Path, name: str = "default", identity: str = "0123456789abcdef0123") -> Path:
+def image(
+    cache: Path,
+    name: str = "default",
+    identity: str = "0123456789abcdef0123",
+    packages: Sequence[str] = ("docker.io",),
+) -> Path:
     """What passes for a complete local image until it is booted."""
-    import json
-
     directory = cache / "images" / identity
     directory.mkdir(parents=True)
     files = {}
@@ -57,6 +61,7 @@ def image(cache: Path, name: str = "default", identity: str = "0123456789abcdef0
         "name": name,
         "cmdline": "",
         "containers": ["debian:trixie"],
+        "packages": list(packages),
         "created": 1_700_000_000.0,
         "virtual_size": 1 << 30,
         "files": files,
@@ -125,6 +130,13 @@ KNOWN_BEFOREHAND = [
     (("--memory", "900TiB", *CMD), "memory"),
     (("--cpus", "4096", *CMD), "cpus"),
     (("--network", "vpn", *CMD), "network: no policy 'vpn' (one of: open, none)"),
+    (
+        ("--container-runtime", "runsc", *CMD),
+        "container-runtime: VM image 'default' has no runsc (gVisor) (one with it: a recipe with "
+        'packages = ["runsc"], such as',
+    ),
+    (("--container-runtime", "kata", *CMD), "container-runtime: no runtime 'kata' (one of: runc,"),
+    (("--container-runtime", "runsc", "--docker", *CMD), "docker: runsc (gVisor) cannot give it"),
     (("-f", "none.yml"), "file: no file 'none.yml' (name it with -f)"),
     (("--result-file", "/nope/r.json", *CMD), "result-file: '/nope/r.json' cannot be written"),
 ]
@@ -215,6 +227,14 @@ def test_a_bad_job_file(run: Run, home: Path) -> None:
     assert said == "j.yml:4: jobs.test.timeuot: no such key (did you mean 'timeout'?)"
     (home / "j.yml").write_text("jobs: {test: {steps: [make]}}")
     assert refused(run, "run", "-f", "j.yml", "tset").startswith("job: no job 'tset' in j.yml")
+    assert_nothing(home)
+
+
+def test_an_image_with_gvisor_is_taken(run: Run, home: Path) -> None:
+    image(home / "cache/vmrunner", "gvisor", "ff" * 10, ("docker.io", "runsc"))
+    words = ("--image", "gvisor", "--container-runtime", "runsc", "--dry-run", "-o", "json")
+    code, out, err = run("run", *words, *CMD)
+    assert (code, json.loads(out)["items"][0]["runtime"]) == (0, "runsc"), err
     assert_nothing(home)
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from vmrunner import bootstrap, cloudinit, data, keys
+from vmrunner.cloudinit import Platform
 from vmrunner.errors import BadOrder
 
 
@@ -23,7 +24,7 @@ def made(**other: Any) -> dict[str, Any]:
         "authorized_key": "ssh-ed25519 AAAA user\n",
         "host_private": "-----BEGIN\nsecret: [x]\n-----END\n",
         "host_public": "ssh-ed25519 BBBB",
-        "datasource": "NoCloud",
+        "platform": "local",
         **other,
     }
     text = cloudinit.user_data(**values)
@@ -60,10 +61,31 @@ def test_no_value_can_add_a_command() -> None:
 
 def test_only_a_local_disk_has_no_partition_to_grow() -> None:
     assert made()["growpart"] == {"mode": "off"}
-    assert "growpart" not in made(datasource="Ec2")
+    assert "growpart" not in made(platform="ec2")
 
 
-def real(datasource: str, *, stock: bool = False) -> bytes:
+@pytest.mark.parametrize("platform", ["local", "ec2", "gce"])
+def test_each_thing_comes_before_what_needs_it(platform: Platform) -> None:
+    """The timer, the host key, no metadata service; then sshd answers. In a cloud whose metadata
+    service cannot be reached from outside, this is what keeps a build from it."""
+    cfg = (data.path("packer") / "scripts" / "30-cloud-init.sh").read_text()
+    config = yaml.safe_load(cfg.split("95-vmrunner.cfg <<'CONF'\n")[1].split("\nCONF\n")[0])
+    order = config["cloud_init_modules"]
+    assert order.index("bootcmd") < order.index("ssh") < order.index("runcmd")
+    assert order[-2:] == ["runcmd", "scripts_user"], "what runs the commands"
+    document = made(platform=platform)
+    assert document["cloud_config_modules"] == document["cloud_final_modules"] == []
+    block = [["nft", "-f", "/usr/lib/vmrunner/guest/metadata.nft"]]
+    assert document.get("runcmd") == (None if platform == "local" else block)
+    assert (data.GUEST / "metadata.nft").is_file()
+
+
+def test_a_stock_image_blocks_the_metadata_service_once_it_can() -> None:
+    document = yaml.safe_load(gzip.decompress(real("gce", stock=True)))
+    assert [command[0] for command in document["runcmd"]] == ["sh", "nft"]
+
+
+def real(platform: Platform, *, stock: bool = False) -> bytes:
     """As it is sent, with keys as they are."""
     user, host = keys.generate(), keys.generate()
     return cloudinit.user_data(
@@ -73,26 +95,26 @@ def real(datasource: str, *, stock: bool = False) -> bytes:
         authorized_key=user.public,
         host_private=host.private,
         host_public=host.public,
-        datasource=datasource,
+        platform=platform,
         stock=stock,
     )
 
 
 def test_real_keys_fit_well_below_the_limit() -> None:
-    assert len(real("NoCloud")) < 4096
+    assert len(real("local")) < 4096
     with pytest.raises(BadOrder, match="16384"):
         made(authorized_key="x" * 20_000)
 
 
 def test_a_stock_image_gets_what_ours_have_after_its_timer() -> None:
-    packed = real("Ec2", stock=True)
+    packed = real("ec2", stock=True)
     assert len(packed) < 16_000
     document = yaml.safe_load(gzip.decompress(packed))
     timer, *others = document["bootcmd"]
     assert timer[3] == "vmrunner-deadline"
     assert any("PasswordAuthentication no" in word for command in others for word in command)
     files = {file["path"]: file for file in document["write_files"]}
-    assert document["runcmd"] == [["sh", "/usr/lib/vmrunner/bootstrap.sh"]]
+    assert document["runcmd"][0] == ["sh", "/usr/lib/vmrunner/bootstrap.sh"]
     for name in ("supervisor", "launcher"):
         assert files[f"/usr/lib/vmrunner/{name}"]["permissions"] == "0755"
     for path in data.GUEST.glob("[!.]*.py"):
@@ -109,14 +131,14 @@ def test_the_lean_supervisor_is_the_same_program() -> None:
 
 
 def _substance(text: str) -> list[str]:
-    """All expressions but strings that stand alone, which do nothing."""
+    """All expressions but what functions say of their types, and strings that stand alone: neither
+    does anything."""
     nodes = list(ast.walk(ast.parse(text)))
-    idle = {id(n.value) for n in nodes if isinstance(n, ast.Expr)}
-    return [
-        ast.dump(n)
-        for n in nodes
-        if isinstance(n, ast.expr) and not (id(n) in idle and isinstance(n, ast.Constant))
-    ]
+    idle = [n.value for n in nodes if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+    idle += [n.annotation for n in nodes if isinstance(n, ast.arg) and n.annotation]
+    idle += [n.returns for n in nodes if isinstance(n, ast.FunctionDef) and n.returns]
+    silent = {id(part) for node in idle for part in ast.walk(node)}
+    return [ast.dump(n) for n in nodes if isinstance(n, ast.expr) and id(n) not in silent]
 
 
 def test_who_asks_a_vm_that_bootstraps_waits_for_its_supervisor(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from vmrunner.errors import ConfigError
 from vmrunner.images import recipe as recipes
-from vmrunner.images.recipe import Inputs, Recipe, parse
+from vmrunner.images.recipe import Docker, Inputs, Recipe, parse
 
 MADE = {"name": "debian:trixie", "packages": ["git"]}
 PULLED = {"pull": "docker.io/library/python:3.13-slim"}
@@ -18,6 +18,7 @@ PULLED = {"pull": "docker.io/library/python:3.13-slim"}
 INPUTS = Inputs(
     base_packages=("docker.io",),
     scripts={"10-a.sh": b"a", "90-clean.sh": b"c"},
+    unchanged=b"u",
     load=b"load",
     supervisor={"supervisor": b"s", "guest/supervisor.py": b"g"},
 )
@@ -41,6 +42,7 @@ def test_defaults() -> None:
     assert pulled.name == pulled.pull == "docker.io/library/python:3.13-slim"
     assert not pulled.insecure
     assert recipe().disk == 8 << 30
+    assert recipe().docker == Docker(registry_mirror=None, address_pool="172.18.0.0/16")
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,14 @@ def test_defaults() -> None:
         ({"packages": "git"}, ("packages", "list of strings")),
         ({"disk": "8GB"}, ("disk", "'8GB'")),
         ({"disk": "1GiB"}, ("disk", "from '2GiB'")),
+        ({"docker": "rootless"}, ("docker", "'rootless'")),
+        ({"docker": {"registry_miror": "x"}}, ("mirror", "did you mean registry_mirror?")),
+        ({"docker": {"registry_mirror": "mirror"}}, ("registry_mirror", "'mirror'", "URL")),
+        ({"docker": {"address_pool": "10.0.0.1/8"}}, ("address_pool", "'10.0.0.1/8'", "host bits")),
+        ({"docker": {"address_pool": "8.8.0.0/16"}}, ("address_pool", "private")),
+        ({"docker": {"address_pool": "10.0.0.0/25"}}, ("address_pool", "/24")),
+        ({"docker": {"userns": "yes"}}, ("userns", "'yes'")),
+        ({"docker": {"userns": True}, "packages": ["runsc"]}, ("docker.userns", "True")),
         ({"containers": []}, ("containers", "between 1 and 16")),
         ({"containers": ["debian"]}, ("containers", "[[containers]]")),
         ({"containers": [MADE, MADE]}, ("containers", "a different `name`")),
@@ -109,6 +119,9 @@ def hashes(recipe: Recipe, inputs: Inputs) -> dict[str, str]:
         (recipe(name="other"), {}, {"image"}),
         (recipe(suite="forky"), {}, {"root", "disk", "image"}),
         (recipe(packages=["htop"]), {}, {"root", "disk", "image"}),
+        (recipe(docker={"userns": True}), {}, {"root", "disk", "image"}),
+        (recipe(docker={"registry_mirror": "http://m"}), {}, {"root", "disk", "image"}),
+        (recipe(docker={"address_pool": "10.0.0.0/8"}), {}, {"root", "disk", "image"}),
         (recipe(disk="9GiB"), {}, {"disk", "image"}),
         (recipe(containers=[{**MADE, "env": {"A": "b"}}, PULLED]), {}, {"disk", "image"}),
         (recipe(containers=[{**MADE, "command": ["sh"]}, PULLED]), {}, {"disk", "image"}),

@@ -75,6 +75,15 @@ def test_the_default_is_the_one_that_this_version_makes(tmp_path: Path) -> None:
     assert not isinstance(damaged.value, imagestore.NotMade)
 
 
+def test_an_image_may_tell_its_packages(tmp_path: Path) -> None:
+    directory = make(tmp_path, "aaaa1")
+    assert imagestore.read(directory).packages is None
+    manifest = json.loads((directory / imagestore.MANIFEST).read_text())
+    manifest["packages"] = ["docker.io", "runsc"]
+    (directory / imagestore.MANIFEST).write_text(json.dumps(manifest))
+    assert imagestore.read(directory).packages == ("docker.io", "runsc")
+
+
 def test_without_a_default_the_newest_is_taken(tmp_path: Path) -> None:
     make(tmp_path, "aaaa1", name="small", created=1)
     make(tmp_path, "bbbb1", name="big", created=2)

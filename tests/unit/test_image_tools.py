@@ -158,3 +158,27 @@ def test_scratch_of_somebody_else_is_refused(
             roots.scratch(tmp_path)
     finally:
         place.unlink()
+
+
+@pytest.mark.parametrize(
+    ("script", "same"),
+    [("echo a >x", True), ("echo a >>x", False), ("mkdir x.$(date +%N)", False)],
+)
+def test_a_script_that_does_not_come_to_the_same_end_twice_stops_the_build(
+    tmp_path: Path, script: str, *, same: bool
+) -> None:
+    place = tmp_path / "etc"
+    place.mkdir()
+    watched, text = "/etc /root /boot /usr/lib/systemd", Inputs.read().unchanged.decode()
+    assert watched in text
+    (tmp_path / "unchanged").write_text(text.replace(watched, str(place)))
+    done = subprocess.run(
+        ["sh", "-euc", f"{script}; sh ../unchanged; {script}; sh ../unchanged"],
+        cwd=place,
+        env=tools.environment(VMRUNNER_WORK=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode == 0) is same, done.stderr
+    assert ("unchanged" if same else "+") in done.stdout

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vmrunner import jobfile, submission
-from vmrunner.config import Settings
+from vmrunner.config import Defaults, Settings
 from vmrunner.errors import ConfigError
 from vmrunner.model import ArtifactRule, Network, Step
 from vmrunner.submission import Wish
@@ -107,6 +107,11 @@ def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
         ({"container": "a b"}, "container: 'a b' is not"),
         ({"network": "some"}, "network: no policy 'some' (one of: open, none)"),
         ({"privileged": True}, "privileged: not allowed here (limits.privileged = true"),
+        (
+            {"container_runtime": "crun"},
+            "container-runtime: no runtime 'crun' (one of: runc, runsc",
+        ),
+        ({"container_runtime": "runsc", "docker": True}, "docker: runsc (gVisor) cannot give it"),
         ({"source": "/nonexistent"}, "source: '/nonexistent' does not exist"),
         ({"source": "/etc/hostname"}, "source: '/etc/hostname' is not a directory"),
         ({"source": "git+-x@main"}, "source: 'git+-x@main' is not git+URL@REF"),
@@ -181,6 +186,32 @@ def test_secrets_that_cannot_be(tmp_path: Path, said: str, message: str) -> None
         submission.secrets([said], {"EMPTY": "", "1A": "x"}, tmp_path)
     assert str(caught.value).startswith(message)
     assert "value" not in str(caught.value) or said == "A=value"
+
+
+def test_the_runtime_is_the_builds_own_word_over_the_installations() -> None:
+    gvisor = SETTINGS.model_copy(update={"defaults": Defaults(container_runtime="runsc")})
+    assert submission.check(Wish(steps=MAKE), gvisor).spec.runtime == "runsc"
+    assert (
+        submission.check(Wish(steps=MAKE, container_runtime="runc"), gvisor).spec.runtime == "runc"
+    )
+    text = b"jobs: {test: {steps: [make], container_runtime: runsc}}"
+    job = jobfile.Chosen("test", jobfile.read(text).jobs["test"], Path())
+    assert submission.check(submission.from_job(job, {}), SETTINGS).spec.runtime == "runsc"
+
+
+def test_what_widens_the_container_cannot_be_had_under_gvisor() -> None:
+    wide = Settings.model_validate(
+        {
+            "providers": {"local": {"kind": "qemu"}},
+            "limits": {"privileged": True},
+            "defaults": {"container_runtime": "runsc"},
+        }
+    )
+    for said in ({"docker": True}, {"privileged": True}):
+        with pytest.raises(ConfigError, match=r"runsc \(gVisor\) .*--container-runtime runc"):
+            submission.check(Wish(steps=MAKE, **said), wide)
+        wish = Wish(steps=MAKE, container_runtime="runc", **said)
+        assert submission.check(wish, wide).spec.runtime == "runc"
 
 
 def test_a_bootstrap_needs_a_network() -> None:

@@ -141,14 +141,14 @@ class Home:
     def _ledger(self) -> closing[sqlite3.Connection]:
         return closing(sqlite3.connect(f"file:{self.data}/ledger.db?mode=ro", uri=True))
 
-    def assert_nothing_left(self, *, seconds: float = 20) -> None:
+    def assert_nothing_left(self, *, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         late = False  # the last look begins after `seconds`, however long each look takes
         while (left := self.leftovers()) and not late:
             late = time.monotonic() > end
             time.sleep(0.5)
         assert left == [], left
-        audit = self.run("audit", timeout=60)
+        audit = self.run("audit", timeout=180)
         assert audit.returncode == 0, text(audit.stdout + audit.stderr)
 
 

@@ -60,7 +60,7 @@ class Local:
     def end(self) -> None:
         """As Ctrl-C does; no VM of it may be left, and nothing on the disk."""
         self.process.send_signal(signal.SIGINT)
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=120)
         assert (self.process.returncode, out) == (0, ""), err
         assert list(processes_with([str(self.scratch)])) == []
         assert list(self.scratch.iterdir()) == []
@@ -99,6 +99,16 @@ def talking(home: Home, count: int) -> Iterator[list[str]]:
         serving.kill()
     shutil.rmtree(home.data)
     assert list(processes_with([str(home.root)])) == []
+
+
+def born_by(home: Home, build: str, cloud: str) -> None:
+    """It read this cloud's datasource and no other, understood all that it was told, and ran the
+    commands, which block the metadata service, in its first stage."""
+    in_vm(
+        home, build,
+        f'test "$(cloud-id)" = {cloud} && cloud-init status && cloud-init schema --system '
+        "&& grep -q 'init-network/config-scripts.user: SUCCESS' /var/log/cloud-init.log",
+    )  # fmt: skip
 
 
 def stop_timers(home: Home, build: str) -> None:

@@ -22,11 +22,14 @@ GiB = 1024**3
 
 
 def cache_dir() -> Path:
-    """Where images lie: the user's cache. The default one is built unless it is there as this
-    tree makes it: an older one would test another guest."""
+    """Where images lie: the user's cache, with the default one."""
+    return image("default").directory.parent.parent
+
+
+def image(recipe: str) -> images.LocalImage:
+    """Built unless it is there as this tree makes it: an older one would test another guest."""
     cache = Path(os.environ.get("VMRUNNER_TEST_CACHE", Path(CACHE) / "vmrunner"))
-    images.build(images.find("default"), cache=cache)
-    return cache
+    return images.build(images.find(recipe), cache=cache)
 
 
 def make_provider(tmp_path: Path, *, cache: Path | None = None, **options: Any) -> QemuProvider:
@@ -71,7 +74,7 @@ class Machine:
             authorized_key=user.public,
             host_private=host.private,
             host_public=host.public,
-            datasource="NoCloud",
+            platform="local",
             stock=stock,
         )
         order = Order(

@@ -52,12 +52,12 @@ def submitted(home: Home, *args: str, **env: str) -> str:
 
 
 def in_vm(home: Home, build: str, script: str) -> None:
-    done = home.run("ssh", build, "--", "sh", "-c", script, timeout=60)
+    done = home.run("ssh", build, "--", "sh", "-c", script, timeout=180)
     assert done.returncode == 0, text(done.stderr)
 
 
 def log_of(home: Home, build: str) -> bytes:
-    return home.run("logs", build, timeout=60).stdout
+    return home.run("logs", build, timeout=180).stdout
 
 
 def row_of(home: Home, build: str) -> dict[str, Any]:

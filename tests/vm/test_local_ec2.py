@@ -14,7 +14,14 @@ import pytest
 from deploy.aws import guard
 from tests.amazon import credentials
 from tests.vm.home import Home, wait_until
-from tests.vm.local_cloud import newcomer, put_forward, stop_timers, talking, whole_build
+from tests.vm.local_cloud import (
+    born_by,
+    newcomer,
+    put_forward,
+    stop_timers,
+    talking,
+    whole_build,
+)
 from tests.vm.local_ec2 import BY_GUEST, BY_USER, LocalEc2
 
 pytestmark = [pytest.mark.vm, pytest.mark.clouds, pytest.mark.timeout(900)]
@@ -42,6 +49,7 @@ def abandoned(ec2: LocalEc2, tmp_path_factory: pytest.TempPathFactory) -> Abando
     home = newcomer(tmp_path_factory.mktemp("abandoned") / "home", ec2)
     with talking(home, 3) as builds:
         found = Abandoned(*map(ec2.of, builds))
+        born_by(home, builds[0], "aws")
         for build in builds[1:]:
             stop_timers(home, build)
         put_forward(home, builds[0], ec2.deadline(found.due))
@@ -61,9 +69,9 @@ def test_a_build_goes_from_submit_to_its_artifacts_and_leaves_nothing(
     ec2: LocalEc2, home: Home
 ) -> None:
     instance = ec2.of(whole_build(home, "aws"))
-    assert ec2.wait_terminated(instance, seconds=20) == BY_USER
+    assert ec2.wait_terminated(instance, seconds=60) == BY_USER
     assert ec2.furniture(instance) == []
-    wait_until(lambda: not ec2.schedules(instance), seconds=10, what="its disarming")
+    wait_until(lambda: not ec2.schedules(instance), seconds=60, what="its disarming")
 
 
 def test_a_guest_that_switches_itself_off_ends_its_instance(ec2: LocalEc2) -> None:
@@ -98,7 +106,7 @@ def test_its_schedule_ends_what_its_guest_does_not(ec2: LocalEc2, abandoned: Aba
     """Armed by vmrunner for ten minutes past its deadline, which nobody waits for."""
     instance = abandoned.scheduled
     ec2.fire(instance, seconds=5)
-    assert ec2.wait_terminated(instance, seconds=30) == BY_USER
+    assert ec2.wait_terminated(instance, seconds=60) == BY_USER
     assert ec2.furniture(instance) == ec2.schedules(instance) == []
 
 
@@ -119,5 +127,5 @@ def test_the_guard_ends_what_its_guest_does_not(
         assert ec2.state(instance) == "running"
         ended.append([line["id"] for line in guard.handler({})["ended"]])
     assert ended == [[], [], [instance]]
-    assert ec2.wait_terminated(instance, seconds=20) == BY_USER
+    assert ec2.wait_terminated(instance, seconds=60) == BY_USER
     assert ec2.furniture(instance) == []

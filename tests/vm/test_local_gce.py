@@ -14,9 +14,15 @@ import requests
 
 from deploy.gcp.guard import main as guard
 from tests.vm.home import Home, text, wait_until
-from tests.vm.local_cloud import newcomer, put_forward, stop_timers, talking, whole_build
+from tests.vm.local_cloud import (
+    born_by,
+    newcomer,
+    put_forward,
+    stop_timers,
+    talking,
+    whole_build,
+)
 from tests.vm.local_gce import LocalGce
-from tests.vm.serving import in_vm
 
 pytestmark = [pytest.mark.vm, pytest.mark.clouds, pytest.mark.timeout(900)]
 
@@ -45,7 +51,7 @@ def abandoned(gce: LocalGce, tmp_path_factory: pytest.TempPathFactory) -> Abando
     home = newcomer(tmp_path_factory.mktemp("abandoned") / "home", gce)
     with talking(home, 3) as builds:
         found = Abandoned(*map(gce.of, builds))
-        in_vm(home, builds[0], 'test "$(cloud-id)" = gce')  # by the datasource, and by no other
+        born_by(home, builds[0], "gce")
         for build in builds[1:]:
             stop_timers(home, build)
         for instance in (found.due, found.swept):
@@ -67,7 +73,7 @@ def test_a_build_goes_from_submit_to_its_artifacts_and_leaves_nothing(
 ) -> None:
     whole_build(home, "gce")
     (instance,) = (row["id"] for row in home.instances())
-    gce.wait_for(instance, "gone", seconds=20)
+    gce.wait_for(instance, "gone", seconds=60)
     assert gce.disks(instance) == []
 
 
@@ -96,7 +102,7 @@ def test_the_sweep_alone_ends_it_and_its_disk(
     done = home.run("reap", "-o", "json", **whose)
     print(text(done.stdout + done.stderr))
     assert done.returncode == 0
-    wait_until(lambda: gce.state(instance) == "gone", seconds=20, what="its end")
+    wait_until(lambda: gce.state(instance) == "gone", seconds=60, what="its end")
     assert gce.vms(instance) == gce.disks(instance) == []
 
 
@@ -119,5 +125,5 @@ def test_the_guests_own_timer_stops_what_nobody_knows_of_and_the_guard_removes_t
             assert told["failures"] == []
             ended.append([line["instance"] for line in told["ended"]])
     assert ended == [[], [], [instance]]
-    gce.wait_for(instance, "gone", seconds=20)
+    gce.wait_for(instance, "gone", seconds=60)
     assert gce.disks(instance) == []

@@ -9,6 +9,7 @@ import secrets
 import tarfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import GiB, Machine, make_provider
 from vmrunner import ssh
 from vmrunner.model import Address, ArtifactRule, Network, Reason, Result, Step
+from vmrunner.providers.qemu.imagestore import LocalImage
 from vmrunner.session import Verdict
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 FORGET = """
-docker rm -f vmrunner-build; umount /run/vmrunner/spool
+docker rm -f vmrunner-build; umount /run/vmrunner/spool /run/vmrunner/shown
 rm -rf /run/vmrunner /var/lib/vmrunner/started /work; systemctl reset-failed; true
 """
 
@@ -56,10 +58,11 @@ class Vm:
         return bytes(self.record.log_bytes)
 
 
-@pytest.fixture(scope="module")
-def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
-    root = tmp_path_factory.mktemp("session")
-    provider = make_provider(root, memory=2 * GiB)
+@contextmanager
+def booted(root: Path, of: LocalImage | None = None) -> Iterator[Vm]:
+    """A VM of this image, else of the default one, that waits for its first build."""
+    which = {"cache": of.directory.parent.parent, "image": of.hash} if of else {}
+    provider = make_provider(root, memory=2 * GiB, **which)
     machine = Machine.order_one(provider, root, ttl=3000)
     provider.create(machine.order)
 
@@ -68,14 +71,17 @@ def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
         return seen.address if seen else None
 
     try:
-        yield Vm(
-            machine,
-            wait_until(address, seconds=60, what="an address"),
-            root / "artifacts",
-        )
+        found = wait_until(address, seconds=60, what="an address")
+        yield Vm(machine, found, root / "artifacts")
     finally:
         provider.delete([machine.ref])
         machine.wait_dead(120)
+
+
+@pytest.fixture(scope="module")
+def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
+    with booted(tmp_path_factory.mktemp("session")) as vm:
+        yield vm
 
 
 def test_a_build_in_a_real_container(vm: Vm, tmp_path: Path) -> None:
@@ -210,11 +216,11 @@ EOS
 def test_the_metadata_service_answers_neither_the_build_nor_root_in_the_vm(vm: Vm) -> None:
     """The guest's own wall, which counts where the cloud cannot switch the service off."""
     token = secrets.token_hex(8)
-    made = vm.connection.run(STAND_IN.replace("TOKEN", token), timeout=60)
+    made = vm.connection.run(STAND_IN.replace("TOKEN", token), timeout=180)
     assert made.exit_code == 0, made.stderr
 
     def root() -> bytes:
-        return vm.connection.run(ASK, timeout=60).stdout
+        return vm.connection.run(ASK, timeout=180).stdout
 
     both = f"{METADATA} {token}\n{NEIGHBOUR} {token}\n".encode()
     walled = f"{METADATA} TimeoutError\n{NEIGHBOUR} {token}\n".encode()

@@ -68,10 +68,10 @@ def test_another_engine_goes_on_with_a_running_build_and_drain_lets_it(
     ended = row_of(home, build)
     assert (ended["result"], ended["reason"], ended["attempt"]) == ("failure", "exit_code", 1)
     assert [row["id"] for row in home.instances()] == [vm["id"]], "no other VM for anybody"
-    wait_until(lambda: home.instances()[0]["state"] == "gone", seconds=30, what="its VM to be gone")
+    wait_until(lambda: home.instances()[0]["state"] == "gone", seconds=60, what="its VM to be gone")
 
     assert row_of(home, second)["state"] == "queued", "launching is stopped"
     assert home.run("cancel", second).returncode == 0
-    wait_until(lambda: row_of(home, second)["state"] == "finished", seconds=30, what="the cancel")
+    wait_until(lambda: row_of(home, second)["state"] == "finished", seconds=60, what="the cancel")
     assert home.run("drain", "--off").returncode == 0
     assert serving.end() == 0

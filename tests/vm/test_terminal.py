@@ -90,7 +90,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
             lines = text(last.string[: last.start()]).replace("\r\x1b[K", "\n").splitlines()
             yield Two(home, inside, ids[0], lines, deaf, ids[1])
     finally:
-        home.run("reap", timeout=60)
+        home.run("reap", timeout=180)
         home.assert_nothing_left()
 
 
@@ -112,7 +112,7 @@ def test_a_build_has_a_docker_and_privileges_when_it_asked(two: Two) -> None:
 
 def test_words_after_the_dashes_reach_the_vm_as_they_were_given(two: Two) -> None:
     def ssh(*words: str) -> tuple[int, bytes]:
-        done = two.home.run("ssh", two.inside_id, "--", *words, timeout=60)
+        done = two.home.run("ssh", two.inside_id, "--", *words, timeout=180)
         return done.returncode, done.stdout
 
     words = ["a  b", "$HOME;id", "", "it's", "*", '"', "a\nb", "--", "-o"]
@@ -161,7 +161,7 @@ def test_ctrl_c_cancels_and_a_second_one_leaves_at_once(two: Two) -> None:
     assert two.home.processes(), "its VM runs on"
 
     (vm,) = (row for row in two.home.instances() if row["build"] == two.deaf_id)
-    destroyed = two.home.run("vm", "destroy", vm["id"], timeout=60)
+    destroyed = two.home.run("vm", "destroy", vm["id"], timeout=180)
     assert (destroyed.returncode, text(destroyed.stdout)) == (0, f"{vm['id']}\n")
     assert state_of(two.home, two.deaf_id) == "gone"
     build = wait_until(
@@ -169,7 +169,7 @@ def test_ctrl_c_cancels_and_a_second_one_leaves_at_once(two: Two) -> None:
             (b for b in two.home.builds() if b["id"] == two.deaf_id and b["state"] == "finished"),
             None,
         ),
-        seconds=30,
+        seconds=60,
         what="the background engine to write its end",
     )
     assert (build["result"], build["reason"]) == ("cancelled", "user")

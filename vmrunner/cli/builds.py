@@ -109,6 +109,7 @@ def _describe(shell: Shell, row: Build) -> None:
         "message": row.message,
         "command": views.short(" ; ".join(step.title for step in row.spec.steps), 100),
         "container": row.spec.container,
+        "runtime": row.spec.runtime,
         "provider": row.spec.provider,
         "network": row.spec.network.value,
         "source": row.spec.source or "",

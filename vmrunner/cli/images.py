@@ -112,10 +112,6 @@ def build(
     base: Annotated[
         str | None, typer.Option(help="With --provider: debian-13 or ubuntu-24.04.")
     ] = None,
-    registry_mirror: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="With --provider: whence container images are pulled."),
-    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Every stage again: newer packages. Local images.")
     ] = False,
@@ -129,12 +125,12 @@ def build(
     from vmrunner import images
 
     shell = shell_of(context)
-    _check_options({"--ttl": ttl, "--base": base, "--registry-mirror": registry_mirror}, provider)
+    _check_options({"--ttl": ttl, "--base": base}, provider)
     if provider is not None:
         if fresh or accel is not None:
             option = "--fresh" if fresh else "--accel"
             raise ConfigError(f"{option}: only for local images", hint="leave it out")
-        made = _cloud(shell, recipe, provider, ttl, base, registry_mirror)
+        made = _cloud(shell, recipe, provider, ttl, base)
         output.show(imageviews.view(), [imageviews.of_cloud(made)], form)
         if form in (Format.TABLE, Format.WIDE):
             output.say(f"a candidate: vmrunner image promote {made.id} lets builds have it")
@@ -164,7 +160,6 @@ def _cloud(
     provider: str,
     ttl: str | None,
     base: str | None,
-    mirror: str | None,
 ) -> MadeImage:
     from vmrunner import images, units
     from vmrunner.images import cloud
@@ -179,7 +174,6 @@ def _cloud(
             max_ttl=wiring.settings.limits.max_ttl,
             ttl=cloud.TTL if ttl is None else units.duration(ttl, "--ttl"),
             base=base or cloud.BASES[0],
-            mirror=mirror,
             progress=progress,
         )
 

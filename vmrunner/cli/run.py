@@ -52,6 +52,7 @@ def run(
         typer.Option("--bootstrap", help="That image is a plain Debian or Ubuntu."),
     ] = None,
     container: Annotated[str | None, typer.Option(help="The container's image.")] = None,
+    container_runtime: Annotated[str | None, typer.Option(help="runc, or runsc: gVisor.")] = None,
     docker: Annotated[
         bool | None,
         typer.Option("--docker", help="Give it a Docker of its own."),
@@ -120,6 +121,7 @@ def run(
         image=image,
         bootstrap=bootstrap,
         container=container,
+        container_runtime=container_runtime,
         docker=docker,
         source=source,
         env=dict(units.env(text) for text in env or ()),

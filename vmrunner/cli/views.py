@@ -61,6 +61,7 @@ def build_document(build: Build) -> dict[str, Any]:
         "provider": spec.provider,
         "image": spec.image,
         "container": spec.container,
+        "container_runtime": spec.runtime,
         "network": spec.network.value,
         "bootstrap": spec.bootstrap,
         "docker": spec.docker,

@@ -118,7 +118,11 @@ class Build:
         the build had to end before. Nothing of it runs yet, so whoever comes after a process
         that died here begins again."""
         body = docker.container(
-            self._job, box=self._place.box, secrets=self._place.secrets, work=self._work
+            self._job,
+            box=self._place.box,
+            shown=self._place.shown,
+            secrets=self._place.secrets,
+            work=self._work,
         )
         pull = pulling.Pull(self._job["container"])
         while True:
@@ -169,6 +173,10 @@ class Build:
             if not isinstance(error, pulling.NotPulled):
                 return "image", None, f"{absent}; it has: {have}"
             return "image", None, f"{absent} (it has: {have[:300]}) and cannot be pulled: {text}"
+        if "runtime name" in text:
+            absent = f"this VM image has no {self._job['runtime']} (gVisor)"
+            fix = 'a recipe with packages = ["runsc"] makes one that has'
+            return "image", None, f"{absent}; {fix}: vmrunner image build gvisor"
         if "/bin/sh" in text and ("no such file" in text or "not found" in text):
             return "image", None, f"container image {name} has no /bin/sh, which steps need"
         what = "did not start" if self._events.last("container") is None else "was lost"
@@ -284,7 +292,7 @@ class Build:
             if self._why:
                 self._kill_at = now + TERM_GRACE
                 self._answer("stop")
-                self._cgroup.terminate()
+                self._terminate()
         elif self._killed_at and now > self._killed_at + KILL_GRACE:
             return False
         elif now >= self._kill_at:
@@ -292,6 +300,13 @@ class Build:
             self._killed_at = self._killed_at or now
             self._kill()
         return True
+
+    def _terminate(self) -> None:
+        if self._job["runtime"] == "runc":
+            self._cgroup.terminate()
+            return
+        with suppress(docker.DockerError):  # then it is killed without a word
+            docker.terminate()
 
     def _kill(self) -> None:
         """All at once. Docker refuses when it is gone already, and when so much had to die that no

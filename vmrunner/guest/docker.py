@@ -12,12 +12,15 @@ import os
 import socket
 from typing import Any
 
+from . import remap
+
 SOCKET = "/run/docker.sock"
 NAME = "vmrunner-build"
 
 # So that root in the container can unpack archives, install packages and end its own processes.
 CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETUID", "SETGID", "KILL"]
 PROCESSES = 4096
+EXEC = 10  # seconds; what is not heard by then is killed anyway
 ROOT_RESERVE = 320 << 20  # memory kept for sshd, dockerd and the supervisor
 
 
@@ -97,17 +100,30 @@ def inspect() -> dict[str, Any]:
     return found
 
 
+def terminate() -> None:
+    """TERM to all processes in the container but its first, sent from inside: the processes of a
+    sandbox are not the VM's."""
+    words = {"Cmd": ["/bin/sh", "-c", "kill -TERM -1"], "User": "0:0"}
+    made = call("POST", f"/containers/{NAME}/exec", words, timeout=EXEC)
+    call("POST", f"/exec/{made['Id']}/start", {"Detach": True}, timeout=EXEC)
+
+
 def images() -> list[str]:
     """The names of the container images that this VM has."""
     found = call("GET", "/images/json") or []
     return sorted(tag for image in found for tag in image.get("RepoTags") or ())
 
 
-def container(job: dict[str, Any], *, box: str, secrets: str, work: str) -> dict[str, Any]:
+def container(
+    job: dict[str, Any], *, box: str, shown: str, secrets: str, work: str
+) -> dict[str, Any]:
     """The body of `POST /containers/create`. Neither environment nor secrets are in it: the
-    driver reads them from the box, so `docker inspect` and Docker's files do not hold them."""
+    driver reads them from the box, so `docker inspect` and Docker's files do not hold them.
+    `shown` is a read-only mount of the box: gVisor opens no FIFO for writing on a volume that it
+    is itself told to keep read-only."""
     memory = _memory(int(job["log_bytes"]))
-    binds = [f"{work}:{work}", f"{box}:/vmrunner:ro"]
+    driver = f"{box}:/vmrunner:ro" if job["runtime"] == "runc" else f"{shown}:/vmrunner"
+    binds = [f"{work}:{work}", driver]
     if job["secrets"]:
         binds.append(f"{secrets}:/run/secrets:ro")
     if job["docker"]:
@@ -130,6 +146,8 @@ def container(job: dict[str, Any], *, box: str, secrets: str, work: str) -> dict
         host["CapDrop"] = ["ALL"]
         host["CapAdd"] = CAPABILITIES
         host["SecurityOpt"] = ["no-new-privileges"]
+    if remap.shared(job):
+        host["UsernsMode"] = "host"
     if job["docker"]:
         host["ExtraHosts"] = ["host.docker.internal:host-gateway"]
     return {

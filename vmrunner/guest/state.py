@@ -6,6 +6,7 @@ RUN/alive                      locked by `run` as long as it lives
 RUN/starts                     how often it was started
 RUN/spool/log, events          a tmpfs of their own: a full disk loses no line
 RUN/box/                       what the container sees read-only at /vmrunner
+RUN/shown/                     the same as a read-only mount, for gVisor
 RUN/secrets/                   what it sees read-only at /run/secrets
 LIB/started                    on disk: a VM that reboots does not run an attempt twice
 """
@@ -37,12 +38,13 @@ class Place:
         self.log = f"{run}/spool/log"
         self.events = f"{run}/spool/events"
         self.box = f"{run}/box"
+        self.shown = f"{run}/shown"
         self.secrets = f"{run}/secrets"
         self.started = f"{lib}/started"
 
     def make(self) -> None:
         os.makedirs(self.run, 0o700, exist_ok=True)
-        for path in (self.spool, self.box, self.secrets, os.path.dirname(self.started)):
+        for path in (self.spool, self.box, self.shown, self.secrets, os.path.dirname(self.started)):
             os.makedirs(path, 0o755, exist_ok=True)
 
     @contextmanager

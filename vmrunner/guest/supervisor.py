@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import Any
 
 from .state import Events, Place, Stale
 
@@ -27,21 +28,8 @@ OTHER_ATTEMPT = 6
 UNCOLLECTED = 2  # as tar says it: 1 is only a file that changed while it was read
 UNIT = "vmrunner-build"
 INPUT = 32 << 20  # bytes of a job at most
-
-# Dropped before any step starts, whoever sends: the container or the VM itself. Port 53 stays,
-# because on GCE the same address is the resolver.
-NO_METADATA = """
-table inet vmrunner {
-  chain pre { type filter hook prerouting priority raw
-    ip daddr 169.254.169.254 meta l4proto { tcp, udp } th dport != 53 drop
-    ip6 daddr fd00:ec2::254 drop
-  }
-  chain out { type filter hook output priority raw
-    ip daddr 169.254.169.254 meta l4proto { tcp, udp } th dport != 53 drop
-    ip6 daddr fd00:ec2::254 drop
-  }
-}
-"""
+# Loaded before any step starts.
+NO_METADATA = "metadata.nft"
 
 
 def main(argv: list[str], place: Place | None = None, work: str = WORK) -> int:
@@ -110,17 +98,24 @@ def start(ask: Ask) -> int:
     return follow(ask)
 
 
-def prepare(place: Place, job: dict[str, object], work: str) -> None:
+def prepare(place: Place, job: dict[str, Any], work: str) -> None:
     """All that a build needs in this VM, before anything of it runs."""
+    from . import remap
     from .box import fill_box
 
     wake_docker()
-    run("nft", "-f", "-", text=NO_METADATA)
+    here = os.path.dirname(__file__)
+    run("nft", "-f", os.path.join(here, NO_METADATA))
     os.makedirs(work, 0o755, exist_ok=True)
+    owner = remap.root(job)
+    if owner is not None:
+        run("chown", "-hR", f"{owner}:{owner}", work)
     size = int(str(job["log_bytes"])) + (4 << 20)
     if not os.path.ismount(place.spool):
         run("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "vmrunner", place.spool)
-    fill_box(place, job, os.path.join(os.path.dirname(__file__), "driver.sh"))
+    fill_box(place, job, os.path.join(here, "driver.sh"))
+    if job["runtime"] != "runc" and not os.path.ismount(place.shown):
+        run("mount", "-o", "bind,ro", place.box, place.shown)
     place.write("job.json", json.dumps(job))
 
 
@@ -192,11 +187,11 @@ def wake_docker() -> None:
     run("systemctl", "start", "--no-block", "docker.service", check=False)
 
 
-def run(*argv: str, text: str | None = None, check: bool = True) -> None:
+def run(*argv: str, check: bool = True) -> None:
     """A program that must succeed; its complaint is ours."""
     import subprocess
 
-    done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if check and done.returncode:
         raise OSError(f"{argv[0]}: {done.stderr.strip()}")
 

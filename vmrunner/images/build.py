@@ -24,7 +24,6 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
 
-from vmrunner import data
 from vmrunner.errors import BadOrder, ConfigError
 from vmrunner.images import disk as disks
 from vmrunner.images import recipe as recipes
@@ -62,15 +61,16 @@ def build(
     cache: Path,
     progress: Callback = lambda _: None,
     accel: str = "auto",
-    guest: Path = data.GUEST,
+    inputs: Inputs | None = None,
     fresh: bool = False,
 ) -> LocalImage:
     """Return the image of this recipe, building what of it is not in the cache yet.
 
     `fresh` makes every stage again (newer Debian packages, a moved registry tag). `accel` is
-    "auto", "kvm" or "tcg". Raises ConfigError for what the user can mend, ImageError otherwise.
+    "auto", "kvm" or "tcg". `inputs`: other scripts and programs than ours. Raises ConfigError for
+    what the user can mend, ImageError otherwise.
     """
-    inputs = Inputs.read(guest)
+    inputs = inputs or Inputs.read()
     wanted = recipes.image_hash(recipe, inputs)
     if not fresh and (there := _complete(cache, wanted)) is not None:
         return there
@@ -224,6 +224,10 @@ class _Job:
                 ),
             ]
             disks.inject(raw, files, work, self.programs)
+            disks.check_clean(raw, work, self.programs)
+            sbom = disks.read(raw, disks.SBOM, work, self.programs)
+            if sbom is not None:
+                (new / imagestore.SBOM).write_bytes(sbom)
             report(0.5, "compacting")
             disks.convert(raw, new / imagestore.DISK, self.programs)
             for name in (imagestore.KERNEL, imagestore.INITRD):
@@ -233,10 +237,11 @@ class _Job:
             outside = {
                 **manifest,
                 "supervisor": digests,
+                "packages": recipes.vm_packages(self.recipe, self.inputs),
                 "cmdline": disks.CMDLINE,
                 "virtual_size": self.recipe.disk,
                 "build_seconds": round(time.time() - started, 1),
-                "files": {name: _facts(new / name) for name in imagestore.FILES},
+                "files": {name: facts(new / name) for name in imagestore.FILES},
             }
             (new / imagestore.MANIFEST).write_text(json.dumps(outside, indent=1) + "\n")
             new.chmod(0o755)
@@ -336,7 +341,8 @@ def _lock(cache: Path, progress: Callback) -> Iterator[None]:
         yield
 
 
-def _facts(path: Path) -> dict[str, str | int]:
+def facts(path: Path) -> dict[str, str | int]:
+    """What a manifest says of a file beside it."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"size": path.stat().st_size, "sha256": digest}

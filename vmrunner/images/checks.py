@@ -3,52 +3,49 @@ provider that builds use, and each promise is looked at from inside."""
 
 from __future__ import annotations
 
-import contextlib
+import gzip
 import hashlib
+import json
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from vmrunner import cloudinit, ids, keys
+from vmrunner import cloudinit, keys
 from vmrunner.errors import ImageError, VmrunnerError
-from vmrunner.images.disk import LIBRARY, MANIFEST
+from vmrunner.images import trial
+from vmrunner.images.disk import LIBRARY, MANIFEST, SBOM
 from vmrunner.images.tools import Programs, require
-from vmrunner.model import (
-    Access,
-    Address,
-    Finding,
-    Key,
-    Level,
-    Network,
-    Order,
-    Power,
-    Ref,
-    Role,
-    Spec,
-)
-from vmrunner.providers import Provider, qemu
+from vmrunner.model import Finding, Level
 from vmrunner.providers.qemu import imagestore
 from vmrunner.providers.qemu.imagestore import LocalImage
-from vmrunner.ssh import Connection, Dialer
+from vmrunner.ssh import Connection
 
-_TTL: Final = 1200.0  # seconds after which the VM ends itself
-_BOOT: Final = 300.0
 _FIX: Final = "vmrunner image build"
+_SKEW: Final = 5.0  # seconds that the VM's clock may be off
+
+#: What a VM that lives for one build does not wait for.
+_UNWANTED: Final = "(apt-daily|motd|snapd|unattended|ubuntu-|multipath|ModemManager|fstrim).*"
 
 #: what `sshd -T` must say
 _SSHD: Final = (
     "permitrootlogin without-password",
     "authenticationmethods publickey",
+    "pubkeyauthentication yes",
     "passwordauthentication no",
+    "permitemptypasswords no",
     "kbdinteractiveauthentication no",
     "persourcepenalties no",
     "maxstartups 100:30:200",
+    "maxsessions 64",
     "usedns no",
     "allowtcpforwarding no",
+    "allowagentforwarding no",
+    "x11forwarding no",
 )
 
 
@@ -59,10 +56,12 @@ def verify(image: LocalImage, *, accel: str = "auto") -> list[Finding]:
     if any(f.level is Level.ERROR for f in findings):
         return findings
     try:
-        with _vm(image, accel) as (connection, seconds):
+        with trial.vm(image, accel) as (connection, seconds):
             findings.append(_ok("boot", f"SSH with the planted host key after {seconds:.1f} s"))
             manifest = imagestore.manifest_of(image.directory)
-            findings += [_look(check, connection, manifest) for check in _CHECKS]
+            manifest |= _sbom_of(image)
+            findings += [_look(check, connection, manifest) for check in CHECKS]
+            findings.append(_user_data(connection))
     except VmrunnerError as error:
         findings.append(_bad("boot", str(error)))
     return findings
@@ -90,6 +89,15 @@ def _files(image: LocalImage) -> list[Finding]:
     return findings
 
 
+def _sbom_of(image: LocalImage) -> dict[str, Any]:
+    """The SBOM that lies beside the image: its digest, names and versions."""
+    file = image.directory / imagestore.SBOM
+    if not file.exists():
+        return {"sbom": "", "installed": set()}
+    told = json.loads(file.read_text())["components"]
+    return {"sbom": digest_of(file), "installed": {(one["name"], one["version"]) for one in told}}
+
+
 def digest_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -99,16 +107,18 @@ def digest_of(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class _Check:
-    """A shell command in the VM, and what its output must be: `judge` returns what is wrong."""
+class Check:
+    """A shell command in the VM, and what its output must be: `judge` returns what is wrong,
+    `tell` what was seen when nothing is."""
 
     name: str
     command: str
     judge: Callable[[str, dict[str, Any]], str]
+    tell: Callable[[str], str] = lambda output: " ".join(output.split())[:100] or "none"
     timeout: float = 60.0
 
 
-def _look(check: _Check, connection: Connection, manifest: dict[str, Any]) -> Finding:
+def _look(check: Check, connection: Connection, manifest: dict[str, Any]) -> Finding:
     command = check.command.replace("CONTAINERS", shlex.join(manifest["containers"]))
     done = connection.run(command, timeout=check.timeout)
     output = done.stdout.decode("utf-8", "replace").strip()
@@ -117,7 +127,7 @@ def _look(check: _Check, connection: Connection, manifest: dict[str, Any]) -> Fi
     wrong = check.judge(output, manifest)
     if wrong:
         return _bad(check.name, wrong)
-    return _ok(check.name, " ".join(output.split())[:100])
+    return _ok(check.name, check.tell(output))
 
 
 def _lacks(*lines: str) -> Callable[[str, dict[str, Any]], str]:
@@ -138,7 +148,14 @@ def _exactly(expected: str) -> Callable[[str, dict[str, Any]], str]:
 
 
 def _manifest(output: str, manifest: dict[str, Any]) -> str:
-    return "" if f'"hash": "{manifest["hash"]}"' in output else "the manifest is another image's"
+    same = json.loads(output)["hash"] == manifest["hash"]
+    return "" if same else "the manifest is another image's"
+
+
+def _made(output: str) -> str:
+    inside = json.loads(output)
+    day = datetime.fromtimestamp(inside["created"], UTC).date()
+    return f"recipe {inside['hash']}, of {day}"
 
 
 def _supervisor(output: str, manifest: dict[str, Any]) -> str:
@@ -149,130 +166,167 @@ def _supervisor(output: str, manifest: dict[str, Any]) -> str:
     return f"differs: {', '.join(wrong)}" if wrong else ""
 
 
-_CHECKS: Final = (
-    _Check("manifest", f"cat {MANIFEST}", _manifest),
-    _Check(
+def _sbom(output: str, manifest: dict[str, Any]) -> str:
+    """What dpkg knows in the VM is what the SBOM tells."""
+    there = {(name, version) for name, _, version in (x.partition(" ") for x in output.split("\n"))}
+    differs = sorted(there ^ manifest["installed"])
+    return f"{len(differs)} packages differ, such as {differs[0][0]}" if differs else ""
+
+
+def _same_sbom(output: str, manifest: dict[str, Any]) -> str:
+    same = output.split()[0] == manifest["sbom"]
+    return "" if same else "not the one that lies beside the image"
+
+
+def _settings(output: str) -> dict[str, Any]:
+    """Of what `docker info` says, what somebody decided."""
+    said = json.loads(output)
+    pools, mirrors = said["DefaultAddressPools"] or (), said["RegistryConfig"]["Mirrors"] or ()
+    return {
+        "storage": said["Driver"],
+        "cgroup": said["CgroupVersion"],
+        "log": said["LoggingDriver"],
+        "seccomp": any("seccomp" in option for option in said["SecurityOptions"]),
+        "userns": any("userns" in option for option in said["SecurityOptions"]),
+        "address_pool": " ".join(pool["Base"] for pool in pools),
+        "registry_mirror": " ".join(url.rstrip("/") for url in mirrors),
+        "runsc": "runsc" in said["Runtimes"],
+    }
+
+
+def _docker(output: str, manifest: dict[str, Any]) -> str:
+    """As the recipe has it, and what every image has."""
+    found, wish = _settings(output), manifest.get("docker", {})
+    expected = {
+        "storage": "overlay2",
+        "cgroup": "2",
+        "log": "local",
+        "seccomp": True,
+        "userns": wish.get("userns", False),
+        "address_pool": wish.get("address_pool", ""),
+        "registry_mirror": (wish.get("registry_mirror") or "").rstrip("/"),
+        "runsc": any(name == "runsc" for name, _ in manifest["installed"]),
+    }
+    wrong = [f"{key} is {found[key]!r}" for key in expected if found[key] != expected[key]]
+    return ", ".join(wrong)
+
+
+def _off(clock: str) -> float:
+    return float(clock) - time.time()
+
+
+def _clock(output: str, _: dict[str, Any]) -> str:
+    return f"{_off(output):+.1f} s off" if abs(_off(output)) > _SKEW else ""
+
+
+def _user_data(connection: Connection) -> Finding:
+    """What every platform's VM is told, by cloud-init's own schema: ours, and stock images'."""
+    user, host = keys.generate(), keys.generate()
+    platforms = get_args(cloudinit.Platform)
+    for platform, stock in product(platforms, (False, True)):
+        document = cloudinit.user_data(
+            instance="vm-verify",
+            deadline=time.time() + trial.TTL,
+            boot_ttl=trial.TTL,
+            authorized_key=user.public,
+            host_private=host.private,
+            host_public=host.public,
+            platform=platform,
+            stock=stock,
+        )
+        text = gzip.decompress(document) if stock else document
+        command = "cat >/run/user-data && cloud-init schema --config-file /run/user-data"
+        done = connection.run(command, stdin=[text], timeout=120.0)
+        if done.exit_code:
+            return _bad("user-data", f"{platform}: {done.complaint}")
+    return _ok("user-data", f"cloud-init takes it: {', '.join(platforms)}; of stock images too")
+
+
+CHECKS: Final = (
+    Check("manifest", f"cat {MANIFEST}", _manifest, _made),
+    Check(
         "supervisor",
         f"cd {LIBRARY} && test -x supervisor && find . -type f -not -name '*.pyc' -printf '%P\\0' "
         "| xargs -0 sha256sum",
         _supervisor,
+        lambda output: f"{len(output.splitlines())} files, byte by byte",
     ),
-    _Check("sshd", f"sshd -T | grep -xE {shlex.quote('|'.join(_SSHD))}", _lacks(*_SSHD)),
-    _Check("host keys", "cd /etc/ssh && echo ssh_host_*_key", _exactly("ssh_host_ed25519_key")),
-    _Check(
-        "root has no password", "cut -d: -f2 /etc/shadow | grep '^[^*!]' | wc -l", _exactly("0")
+    Check("sshd", f"sshd -T | grep -xE {shlex.quote('|'.join(_SSHD))}", _lacks(*_SSHD)),
+    Check("host keys", "cd /etc/ssh && echo ssh_host_*_key", _exactly("ssh_host_ed25519_key")),
+    Check(
+        "nobody has a password",
+        "awk -F: '$2 !~ /^[*!]/ { print $1 }' /etc/shadow",
+        _exactly(""),
     ),
-    _Check(
+    Check(
         "ports",
         "ss -Hltn | awk '{print $4}' | grep -v ^127 | sort -u",
         _exactly("0.0.0.0:22\n[::]:22"),
     ),
-    _Check("units", "systemctl --failed --no-legend --plain", _exactly("")),
-    _Check(
+    Check("units", "systemctl --failed --no-legend --plain", _exactly("")),
+    Check(
         "timers",
         "systemctl list-timers --no-legend --plain | grep -o '[^ ]*\\.timer' "
         "| grep -v ^vmrunner- || true",
         _exactly(""),
     ),
-    _Check("cloud-init", "cloud-init status | head -1; cloud-id", _lacks("nocloud")),
-    _Check(
+    Check(
+        "cloud-init",
+        "cloud-init status --wait | head -1; cloud-id; cloud-init schema --system >&2",
+        _exactly("status: done\nnocloud"),
+    ),
+    Check(
         "leftovers",
-        "find /var/lib/apt/lists /var/cache/apt/archives /root -type f -not -name lock "
-        "-not -path '/root/.bashrc' -not -path '/root/.profile' -not -path '/root/.ssh/*'",
+        "find /var/lib/apt/lists /var/cache/apt/archives /root /home /tmp /var/tmp -type f "
+        "-not -name lock -not -path '/root/.bashrc' -not -path '/root/.profile' "
+        "-not -path '/root/.ssh/*'; ls /var/lib/cloud/instances | sed 1d",
         _exactly(""),
     ),
-    _Check(
+    Check(
+        "secrets",
+        "grep -rlE 'PRIVATE KEY-----|aws_secret_access_key' /etc /root /home /opt /srv /usr/local "
+        "| grep -v '^/etc/ssh/ssh_host_ed25519_key$' || true",
+        _exactly(""),
+    ),
+    Check(
+        "sbom",
+        "dpkg-query -W -f '${Package} ${Version}\n'",
+        _sbom,
+        lambda output: f"{len(output.splitlines())} packages, as dpkg has them",
+    ),
+    Check(
+        "sbom in the image",
+        f"sha256sum <{SBOM}",
+        _same_sbom,
+        lambda output: f"sha256 {output[:16]}, as beside the image",
+    ),
+    Check("clock", "date +%s.%N", _clock, lambda output: f"{_off(output):+.1f} s off"),
+    Check(
+        "trimmed",
+        "systemctl list-unit-files --no-legend --plain --state=enabled,enabled-runtime "
+        f"| awk '{{print $1}}' | grep -xE '{_UNWANTED}' || true",
+        _exactly(""),
+    ),
+    Check(
         "docker is started on demand",
         "systemctl is-enabled docker.socket docker.service; "
         "systemctl is-active docker.service || true",
         _exactly("enabled\ndisabled\ninactive"),
     ),
-    _Check(
+    Check(
         "docker",
-        "docker info --format '{{.Driver}} {{.CgroupVersion}}'",
-        _exactly("overlay2 2"),
+        "docker info --format '{{json .}}'",
+        _docker,
+        lambda output: ", ".join(f"{k} {v}" for k, v in _settings(output).items() if v != ""),
         timeout=180.0,
     ),
-    _Check(
+    Check(
         "containers",
         "docker image inspect --format '{{index .RepoTags 0}}' CONTAINERS",
-        lambda output, manifest: "" if output else f"none of {manifest['containers']}",
+        lambda output, manifest: _lacks(*manifest["containers"])(output, manifest),
     ),
-    _Check("boot time", "systemd-analyze time | head -1", lambda output, _: "" if output else "?"),
+    Check("boot time", "systemd-analyze time | head -1", lambda output, _: "" if output else "?"),
 )
-
-
-# --- a VM ---------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _vm(image: LocalImage, accel: str) -> Iterator[tuple[Connection, float]]:
-    """A VM of this image without a network, and the seconds until SSH answered. Gone at the end."""
-    cache = image.directory.parent.parent
-    user, host = keys.generate(), keys.generate()
-    with TemporaryDirectory(prefix="vmrunner-verify-") as state:
-        provider = qemu.open(
-            "verify", state_dir=Path(state), cache_dir=cache, installation="verify", accel=accel
-        )
-        now = time.time()
-        instance = ids.instance_id()
-        order = Order(
-            instance=instance,
-            build="image-verify",
-            installation="verify",
-            generation="verify",
-            role=Role.IMAGE,
-            offer=provider.offers(Spec(image=image.hash, network=Network.NONE))[0],
-            deadline=now + _TTL,
-            user_data=cloudinit.user_data(
-                instance=instance,
-                deadline=now + _TTL,
-                boot_ttl=_TTL,
-                authorized_key=user.public,
-                host_private=host.private,
-                host_public=host.public,
-                datasource="NoCloud",
-            ),
-            network=Network.NONE,
-        )
-        began = time.monotonic()
-        ref = provider.create(order)
-        try:
-            address = _address(provider, Key(ref.scope, instance, ref.id))
-            dialer = Dialer(Access(user_private=user.private, host_public=host.public))
-            try:
-                connection = dialer.connect(address, timeout=_BOOT)
-            except VmrunnerError as error:
-                console = provider.console(ref).splitlines()[-20:]
-                raise ImageError("\n".join([str(error), *console])) from None
-            try:
-                yield connection, time.monotonic() - began
-            finally:
-                connection.close()
-        finally:
-            _bury(provider, ref, Key(ref.scope, instance, ref.id))
-
-
-def _address(provider: Provider, key: Key) -> Address:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        seen = provider.look([key]).get(key)
-        if seen is not None and seen.address is not None:
-            return Address(*seen.address)
-        time.sleep(0.1)
-    raise ImageError("the VM has no address")
-
-
-def _bury(provider: Provider, ref: Ref, key: Key) -> None:
-    """Delete, and wait until it is seen dead: its state directory goes next."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        provider.delete([ref], force=True)
-        seen = provider.look([key]).get(key)
-        if seen is None or seen.power is Power.DEAD:
-            return
-        time.sleep(0.2)
-    raise ImageError(f"the VM {key.instance} does not end")
 
 
 def _ok(check: str, message: str) -> Finding:

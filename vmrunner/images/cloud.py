@@ -52,7 +52,6 @@ def build(
     max_ttl: float,
     ttl: float = TTL,
     base: str = BASES[0],
-    mirror: str | None = None,
     progress: Callback = lambda _: None,
     sleep: Callable[[float], object] = time.sleep,
 ) -> MadeImage:
@@ -92,8 +91,13 @@ def build(
         work = Path(name)
         stage.fill(work / "stage", recipe_, inputs, now)
         disk = max(_DISK, recipe_.disk)
-        said = {"base": base, "disk_gib": math.ceil(disk / recipe.GIB)}
-        said |= {"registry_mirror": mirror} if mirror else {}
+        said = {
+            "base": base,
+            "disk_gib": math.ceil(disk / recipe.GIB),
+            "registry_mirror": recipe_.docker.registry_mirror or "",
+            "address_pool": recipe_.docker.address_pool,
+            "userns": recipe_.docker.userns,
+        }
         variables = _variables(work, wish, bench, said)
         packer.init(work=work, extra=bench.environment, progress=progress)
         ledger.images.add(row)

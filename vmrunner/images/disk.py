@@ -21,6 +21,17 @@ from vmrunner.images.tools import Programs
 CMDLINE: Final = "root=/dev/vda rw console=ttyS0 net.ifnames=0 fsck.mode=skip quiet"
 LIBRARY: Final = "/usr/lib/vmrunner"  # the supervisor and its modules
 MANIFEST: Final = "/etc/vmrunner/image.json"
+SBOM: Final = "/etc/vmrunner/sbom.cdx.json"
+#: Of the machine on which an image was made: who it was, and who had access.
+TRACES: Final = (
+    "/etc/machine-id",
+    "/etc/ssh/ssh_host_ed25519_key",
+    "/root/.bash_history",
+    "/root/.ssh/authorized_keys",
+    "/var/lib/dbus/machine-id",
+    "/var/lib/docker/engine-id",
+    "/var/lib/systemd/random-seed",
+)
 
 _SCRIPT_BLOCK: Final = 4096
 _BOOT: Final = 300.0  # seconds until Docker answers
@@ -171,13 +182,26 @@ def inject(
     (work / "commands").write_text("\n".join(commands) + "\n")
     argv = ["debugfs", "-w", "-f", "commands", str(disk)]
     programs.run(argv, what="writing into the disk", timeout=120, cwd=work)
-    for number, (path, content, _) in enumerate(files):
-        back = work / f"back{number}"
-        argv = ["debugfs", "-R", f"dump {path} back{number}", str(disk)]
-        programs.run(argv, what="reading from the disk", timeout=120, cwd=work)
-        if not back.exists() or back.read_bytes() != content:
+    for path, content, _ in files:
+        if read(disk, path, work, programs) != content:
             raise ImageError(f"writing into the disk: {path} is not what was written")
     programs.run(["e2fsck", "-f", "-n", str(disk)], what="checking the disk", timeout=600)
+
+
+def read(disk: Path, path: str, work: Path, programs: Programs) -> bytes | None:
+    """A file of the unmounted file system; None: there is no such file."""
+    back = work / "back"
+    back.unlink(missing_ok=True)
+    argv = ["debugfs", "-R", f"dump {path} back", str(disk)]
+    programs.run(argv, what="reading from the disk", timeout=120, cwd=work)
+    return back.read_bytes() if back.exists() else None
+
+
+def check_clean(disk: Path, work: Path, programs: Programs) -> None:
+    """Raises ImageError when the disk holds what would make two VMs of it look like one."""
+    for path in TRACES:
+        if read(disk, path, work, programs):
+            raise ImageError(f"{path} was left in the image")
 
 
 def convert(disk: Path, to: Path, programs: Programs) -> None:

@@ -7,6 +7,11 @@ A recipe is TOML:
     packages = ["runsc"]        # beside packer/packages.txt
     disk = "8GiB"               # of the image; it grows to the VM's disk at boot
 
+    [docker]                    # its configuration; all of it may be left out
+    registry_mirror = "https://mirror.example"  # asked before Docker Hub
+    address_pool = "172.18.0.0/16"              # cut into networks of /24
+    userns = true               # root in a container is nobody in the VM
+
     [[containers]]              # made from Debian packages: needs no registry
     name = "debian:trixie"
     suite = "trixie"
@@ -31,6 +36,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +44,7 @@ from vmrunner import data
 from vmrunner.errors import ConfigError
 
 #: Raised when the builder itself makes something else from the same inputs.
-VERSION: Final = 1
+VERSION: Final = 2
 GIB: Final = 1 << 30
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -47,6 +53,8 @@ _PACKAGE: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _IMAGE: Final = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]{0,254}")
 _PULL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 _ENV: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_POOL: Final = re.compile(r"[0-9.]{7,15}/[0-9]{1,2}")
+_URL: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?")
 _SIZE: Final = re.compile(r"([0-9]{1,4}) ?GiB")
 
 
@@ -64,6 +72,23 @@ class Container:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Docker:
+    """How Docker is configured, beside what every image has."""
+
+    registry_mirror: str | None = None
+    address_pool: str = "172.18.0.0/16"
+    userns: bool = False
+
+    def environment(self) -> dict[str, str]:
+        """As the provisioning scripts read it."""
+        return {
+            "VMRUNNER_REGISTRY_MIRROR": self.registry_mirror or "",
+            "VMRUNNER_ADDRESS_POOL": self.address_pool,
+            "VMRUNNER_USERNS": "yes" if self.userns else "no",
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One image."""
 
@@ -72,6 +97,7 @@ class Recipe:
     suite: str = "trixie"
     packages: tuple[str, ...] = ()  # beside the base packages
     disk: int = 8 * GIB  # bytes
+    docker: Docker = Docker()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +106,7 @@ class Inputs:
 
     base_packages: tuple[str, ...]
     scripts: Mapping[str, bytes]  # name -> text, run in the order of names
+    unchanged: bytes  # the script that fails when they do something else the second time
     load: bytes  # the script that runs in the booted image
     supervisor: Mapping[str, bytes]  # path under /usr/lib/vmrunner -> content
 
@@ -98,6 +125,7 @@ class Inputs:
         return cls(
             base_packages=tuple(x for x in lines if x and not x.startswith("#")),
             scripts={p.name: p.read_bytes() for p in sorted((packer / "scripts").glob("*.sh"))},
+            unchanged=(packer / "provision" / "40-unchanged.sh").read_bytes(),
             load=(packer / "boot" / "load.sh").read_bytes(),
             supervisor={**program, "supervisor": launcher},
         )
@@ -108,7 +136,8 @@ class Inputs:
 
 def root_hash(recipe: Recipe, inputs: Inputs) -> str:
     """The VM's root file system, as a tar."""
-    return _digest("root", recipe.suite, vm_packages(recipe, inputs), _text(inputs.scripts))
+    scripts, told = _text(inputs.scripts), recipe.docker.environment()
+    return _digest("root", recipe.suite, vm_packages(recipe, inputs), scripts, told)
 
 
 def container_hash(container: Container) -> str:
@@ -184,7 +213,7 @@ def load(path: Path) -> Recipe:
 
 def parse(raw: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
     table = _Table(where, raw)
-    table.only("name", "suite", "packages", "disk", "containers")
+    table.only("name", "suite", "packages", "disk", "docker", "containers")
     containers = raw.get("containers", [])
     if not isinstance(containers, list) or not all(isinstance(c, dict) for c in containers):
         raise table.wrong("containers", containers, "tables: [[containers]]")
@@ -194,13 +223,41 @@ def parse(raw: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
     names = [c.name for c in parsed]
     if len(set(names)) != len(names):
         raise table.wrong("containers", names, "a different `name` for each")
+    packages, docker = (
+        table.packages("packages"),
+        _docker(f"{where}: docker", raw.get("docker", {})),
+    )
+    if docker.userns and "runsc" in packages:
+        raise table.wrong("docker.userns", True, "one of the two: gVisor has users of its own")
     return Recipe(
         name=table.text("name", _WORD, "lower-case letters, digits, '.', '_' and '-'"),
         suite=table.text("suite", _WORD, "a Debian release such as 'trixie'", "trixie"),
-        packages=table.packages("packages"),
+        packages=packages,
         disk=table.size("disk", 8 * GIB),
+        docker=docker,
         containers=parsed,
     )
+
+
+def _docker(where: str, raw: Any) -> Docker:
+    if not isinstance(raw, dict):
+        raise _Table(where, {}).wrong("docker", raw, "a table: [docker]")
+    table = _Table(where, raw)
+    table.only("registry_mirror", "address_pool", "userns")
+    pool = table.text("address_pool", _POOL, "a private range", Docker.address_pool)
+    try:
+        network = ip_network(pool)
+    except ValueError as error:
+        raise table.wrong("address_pool", pool, f"a range of addresses ({error})") from None
+    if not network.is_private or network.prefixlen > 24:
+        raise table.wrong("address_pool", pool, "a private range of /24 or larger")
+    mirror = None
+    if "registry_mirror" in raw:
+        mirror = table.text("registry_mirror", _URL, "a URL such as 'https://mirror.example'")
+    userns = raw.get("userns", False)
+    if not isinstance(userns, bool):
+        raise table.wrong("userns", userns, "true or false")
+    return Docker(registry_mirror=mirror, address_pool=pool, userns=userns)
 
 
 def _container(where: str, raw: Mapping[str, Any]) -> Container:

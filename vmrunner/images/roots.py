@@ -26,6 +26,7 @@ Report = Callable[[float | None, str], None]  # fraction of the stage, what it d
 
 _TIMEOUT: Final = 1800.0
 _INSIDE: Final = "vmrunner-provision"
+_UNCHANGED: Final = "unchanged.sh"
 #: what mmdebstrap says -> how far it is by then, measured
 _STEPS: Final = (
     ("running apt-get update", 0.03, "reading package lists"),
@@ -98,7 +99,7 @@ def vm_root(
 ) -> None:
     """The VM's root with every provisioning script run inside it, as a tar in `to`."""
     bundle = to.with_suffix(".scripts")
-    _pack_scripts(inputs, bundle)
+    _pack_scripts(recipe, inputs, bundle)
     put = f"tar-in {shlex.quote(str(bundle))} /"
     first = f'chroot "$1" sh /{_INSIDE}/05-initramfs.sh'
     every = f'chroot "$1" sh /{_INSIDE}/all'
@@ -227,13 +228,17 @@ def _is_root() -> bool:
     return os.geteuid() == 0
 
 
-def _pack_scripts(inputs: Inputs, to: Path) -> None:
-    """The scripts, and one that runs all of them in order, as a tar for mmdebstrap's `tar-in`."""
-    runner = "set -eu\n" + "".join(
-        f"echo 'I: vmrunner: {name}'\nsh /{_INSIDE}/{name}\n" for name in sorted(inputs.scripts)
-    )
+def _pack_scripts(recipe: Recipe, inputs: Inputs, to: Path) -> None:
+    """The scripts, and one that runs all of them in order, twice, as a tar for mmdebstrap's
+    `tar-in`."""
+    told = recipe.docker.environment() | {"VMRUNNER_WORK": f"/{_INSIDE}"}
+    every = [*(f"sh /{_INSIDE}/{name}\n" for name in sorted(inputs.scripts))]
+    unchanged = f"sh /{_INSIDE}/{_UNCHANGED}\n"
+    lines = ["set -eu\n", *(f"export {k}={shlex.quote(v)}\n" for k, v in sorted(told.items()))]
+    runner = "".join([*lines, *every, unchanged, *every, unchanged])
+    files = {**inputs.scripts, _UNCHANGED: inputs.unchanged, "all": runner.encode()}
     with tarfile.open(to, "w") as tar:
-        for name, text in {**inputs.scripts, "all": runner.encode()}.items():
+        for name, text in files.items():
             member = tarfile.TarInfo(f"{_INSIDE}/{name}")
             member.size, member.mode = len(text), 0o755
             tar.addfile(member, io.BytesIO(text))

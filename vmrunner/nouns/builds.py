@@ -37,6 +37,11 @@ class Access:
     host_public: str
 
 
+#: What may run the container; runsc is gVisor, a kernel of its own between the build and the VM's.
+RUNC: Final = "runc"
+RUNSC: Final = "runsc"
+RUNTIMES: Final = (RUNC, RUNSC)
+
 # --- what the user submits ----------------------------------------------------------------------
 
 
@@ -76,7 +81,7 @@ class BuildSpec:
     bootstrap: bool = False  # the image is not ours: the VM installs what it needs at boot
     docker: bool = False  # the build gets its own Docker
     privileged: bool = False
-    runtime: str = "runc"
+    runtime: str = RUNC
     source: str | None = None  # `source.shown` of what the user named; its bytes lie in the spool
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()  # names only

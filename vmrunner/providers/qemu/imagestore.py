@@ -1,6 +1,6 @@
 """Local images in the user's cache, found by recipe hash or name, whatever ledger is in use.
 
-    <cache>/images/<hash>/{image.json, disk.qcow2, vmlinuz, initrd.img}
+    <cache>/images/<hash>/{image.json, disk.qcow2, vmlinuz, initrd.img, sbom.cdx.json}
 
 A directory appears there by one rename when it is complete. Standard library only.
 """
@@ -22,6 +22,7 @@ MANIFEST: Final = "image.json"
 DISK: Final = "disk.qcow2"
 KERNEL: Final = "vmlinuz"
 INITRD: Final = "initrd.img"
+SBOM: Final = "sbom.cdx.json"  # of the VM's packages, as it is inside; older images have none
 FILES: Final = (DISK, KERNEL, INITRD)
 
 #: The name that means: as this version of vmrunner makes it.
@@ -48,6 +49,7 @@ class LocalImage:
     size: int
     virtual_size: int
     supervisor: Mapping[str, str] = field(default_factory=dict)  # its files' sha256, by name
+    packages: tuple[str, ...] | None = None  # Debian's, in the VM; None: it was not noted
 
     @property
     def disk(self) -> Path:
@@ -162,6 +164,7 @@ def read(directory: Path) -> LocalImage:
             size=sum(files.values()),
             virtual_size=int(manifest["virtual_size"]),
             supervisor=dict(manifest.get("supervisor", {})),
+            packages=tuple(map(str, manifest["packages"])) if "packages" in manifest else None,
         )
     except (KeyError, TypeError, ValueError):
         raise _damaged(directory, f"{MANIFEST} is incomplete") from None
