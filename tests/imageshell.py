@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.amazon import INSTALLATION, REGION, Amazon
 from tests.commandline import Done
+from vmrunner import data
 from vmrunner.cli import main
 
 
@@ -55,3 +57,9 @@ def gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     return False
+
+
+def declared() -> set[str]:
+    """The variables that the templates know."""
+    text = "".join(file.read_text() for file in data.path("packer").glob("*.pkr.hcl"))
+    return set(re.findall(r'^variable "(\w+)"', text, re.MULTILINE))

@@ -15,7 +15,7 @@ from tests.amazon import INSTALLATION, REGION, Amazon
 from tests.amazon import aws as aws  # the fixture
 from tests.fakepacker import UNTAGGED, Packer
 from tests.fakepacker import packer as packer  # the fixture
-from tests.imageshell import Cli, configure, gone
+from tests.imageshell import Cli, configure, declared, gone
 from tests.imageshell import cli as cli  # the fixture
 from tests.imageshell import config as config  # the fixture
 from tests.standins import until
@@ -66,12 +66,22 @@ def test_an_image_is_made_recorded_and_tagged(aws: Amazon, cli: Cli, packer: Pac
     assert b"promoted" in cli("image", "ls").out
 
 
-def test_packer_is_told_all_that_the_templates_take(cli: Cli, packer: Packer) -> None:
-    assert cli(*BUILD, "--ttl", "30m", "--base", "ubuntu-24.04").code == 0
+def test_packer_is_told_all_that_the_templates_take(home: Path, cli: Cli, packer: Packer) -> None:
+    recipe = home / "mine.toml"
+    recipe.write_text(
+        'name = "mine"\ndisk = "20GiB"\n[docker]\nuserns = true\naddress_pool = "10.99.0.0/16"\n'
+        'registry_mirror = "https://mirror.example"\n[[containers]]\nname = "debian:trixie"\n'
+    )
+    words = (*BUILD, str(recipe), "--ttl", "30m", "--base", "ubuntu-24.04")
+    assert cli(*words).code == 0
     said = packer.variables
+    assert said.keys() <= declared()
+    assert (said["userns"], said["address_pool"]) == (True, "10.99.0.0/16")
+    assert (said["disk_gib"], said["registry_mirror"]) == (20, "https://mirror.example")
+    assert said["max_run_seconds"] == 1800
     assert said["base"] == "ubuntu-24.04"
     assert said["aws_region"] == REGION
-    assert said["image_name"].startswith(f"vmrunner-default-{said['recipe_hash'][:8]}-")
+    assert said["image_name"].startswith(f"vmrunner-mine-{said['recipe_hash'][:8]}-")
     assert int(said["run_tags"]["vmrunner:expires-at"]) == int(said["created"]) + 1800
     run = packer.runs[-1]
     assert "supervisor/supervisor" in run["stage"]

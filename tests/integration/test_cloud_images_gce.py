@@ -15,7 +15,7 @@ import pytest
 from tests.fakepacker import GCE, UNTAGGED, Packer
 from tests.fakepacker import packer as packer  # the fixture
 from tests.google import INSTALLATION, Google, google, make_order
-from tests.imageshell import Cli, gone
+from tests.imageshell import Cli, declared, gone
 from tests.standins import until
 from vmrunner.model import Spec
 from vmrunner.providers.gce.places import Places
@@ -93,6 +93,7 @@ def test_an_image_is_made_recorded_and_labelled(gce: Google, cli: Cli, packer: P
     assert (gce.machine.shown["name"], labels["vmrunner-role"]) == (image["builder"], "image")
     assert labels["vmrunner-installation"] == INSTALLATION
     assert packer.variables["max_run_seconds"] == 3600
+    assert packer.variables.keys() <= declared()
     assert gce.cloud.alive == []
     assert gce.cloud.disks == []
     assert chosen(gce) == before  # a candidate

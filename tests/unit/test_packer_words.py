@@ -1,0 +1,65 @@
+"""What Packer says for machines, as progress and as an error."""
+
+from __future__ import annotations
+
+from vmrunner.images.build import Progress
+from vmrunner.images.packer import Heard
+
+
+class Told:
+    def __init__(self) -> None:
+        self.events: list[Progress] = []
+        self.now = 0.0
+        self.heard = Heard(self.events.append, clock=lambda: self.now)
+
+    def say(self, *lines: str) -> None:
+        for line in lines:
+            self.heard.line(line)
+            self.now += 1
+
+
+def test_what_it_says_it_does_is_a_stage_and_the_rest_is_its_message() -> None:
+    told = Told()
+    told.say(
+        "1700000000,,ui,say,==> amazon-ebs.vmrunner: Launching a source AWS instance...",
+        "1700000001,,ui,message,    amazon-ebs.vmrunner: Instance ID: i-1%!(PACKER_COMMA) spot",
+        "1700000002,,ui,say,==> amazon-ebs.vmrunner: Creating the AMI\\n",
+    )
+    told.heard.end()
+    told.heard.end()
+    assert [(e.stage, e.fraction, e.seconds, e.message) for e in told.events] == [
+        ("Launching a source AWS instance...", 0.0, 0.0, ""),
+        ("Launching a source AWS instance...", None, 1.0, "Instance ID: i-1, spot"),
+        ("Launching a source AWS instance...", 1.0, 2.0, ""),
+        ("Creating the AMI", 0.0, 0.0, ""),
+        ("Creating the AMI", 1.0, 1.0, ""),
+    ]
+
+
+def test_an_artifact_is_told_whole() -> None:
+    told = Told()
+    told.say(
+        "1,amazon-ebs.vmrunner,artifact-count,1",
+        "1,amazon-ebs.vmrunner,artifact,0,builder-id,mitchellh.amazonebs",
+        "1,amazon-ebs.vmrunner,artifact,0,id,eu-west-1:ami-1%!(PACKER_COMMA)us-east-2:ami-2",
+        "1,amazon-ebs.vmrunner,artifact,0,string,AMIs were created:\\neu-west-1: ami-1",
+    )
+    assert told.heard.artifact == "eu-west-1:ami-1,us-east-2:ami-2"
+
+
+def test_an_error_is_packers_own_or_else_its_last_words() -> None:
+    told = Told()
+    told.say(*(f"1,,ui,message,    x.y: line {number}" for number in range(20)))
+    said = told.heard.told("packer build failed").splitlines()
+    assert (said[0], said[-1], len(said)) == ("packer build failed", "    x.y: line 19", 13)
+    told.say("Error: Unsupported argument")  # before it speaks for machines
+    assert told.heard.told("x").endswith("Error: Unsupported argument")
+    told.say("1,x.y,error,Script exited with status: 1.\\nAllowed: [0%!(PACKER_COMMA) 2]")
+    assert told.heard.told("x") == "x\nScript exited with status: 1.\nAllowed: [0, 2]"
+
+
+def test_lines_of_another_form_are_no_events() -> None:
+    told = Told()
+    told.say("", ",,,", "1,,ui", "1,,artifact,0", "x,y,ui,say,==> a: b", "1,,artifact,0,id")
+    assert told.events == []
+    assert told.heard.artifact is None
