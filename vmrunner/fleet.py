@@ -81,12 +81,15 @@ def renewed(wiring: Wiring, settings: Settings, old: Mapping[str, Provider]) -> 
 
 
 def _dropped(wiring: Wiring) -> dict[str, set[Scope]]:
-    """The scopes of open rows whose provider is not in the configuration any more."""
+    """The scopes of open rows, of VMs and of images' builders, whose provider is not in the
+    configuration any more."""
     found: dict[str, set[Scope]] = {}
     try:
-        for row in wiring.ledger.instances.open():
-            if row.provider not in wiring.settings.providers:
-                found.setdefault(row.provider, set()).add(row.scope)
+        vms = [(row.provider, row.scope) for row in wiring.ledger.instances.open()]
+        builders = [(row.provider, row.scope) for row in wiring.ledger.images.open()]
+        for provider, scope in (*vms, *builders):
+            if provider not in wiring.settings.providers:
+                found.setdefault(provider, set()).add(scope)
     except VmrunnerError as error:
         log.warning("%s", error)
     return found

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from vmrunner import ids
-from vmrunner.errors import Conflict, NotFound
+from vmrunner import fleet, ids
+from vmrunner.errors import ConfigError, Conflict, NotFound
 from vmrunner.ledger import Ledger
 from vmrunner.model import ImageState, MadeImage, Scope
 
@@ -93,3 +94,19 @@ def test_where_builders_ever_were_is_swept(ledger: Ledger) -> None:
     ledger.images.add(image(scope=SCOPE._replace(place="us-east-2")))
     ledger.images.add(image(provider="other", scope=SCOPE._replace(place="eu-west-3")))
     assert {s.place for s in ledger.images.places("aws")} == {"eu-west-1", "us-east-2"}
+
+
+def test_a_builder_holds_its_provider_when_the_configuration_drops_it(ledger: Ledger) -> None:
+    """As an open VM does: else nobody would sweep where it is."""
+    driver = SimpleNamespace(scopes=frozenset[Scope]())
+    settings = SimpleNamespace(providers={})
+    wiring: Any = SimpleNamespace(ledger=ledger, settings=settings, open_kind=lambda *_: driver)
+    made = image()
+    ledger.images.add(made)
+    with pytest.raises(ConfigError, match=str(SCOPE)):
+        fleet.former(wiring, "aws")
+    ledger.images.fail(made.id, "it ended")
+    ledger.images.close(made.id, 2000.0)
+    with pytest.raises(ConfigError) as caught:
+        fleet.former(wiring, "aws")
+    assert str(SCOPE) not in str(caught.value)
