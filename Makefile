@@ -24,7 +24,7 @@ demo: setup
 test: lint
 	.venv/bin/vmrunner image build
 	$(PYTEST) -q -n 3 -m 'not vm and not long'
-	$(PYTEST) -m "vm and not long and not clouds" -n 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "vm and not long and not clouds" -n 2 --dist loadfile --no-loadscope-reorder
 	$(PYTEST) -m clouds
 
 check: lint

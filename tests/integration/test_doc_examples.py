@@ -17,11 +17,12 @@ from typer.main import get_command
 import vmrunner.wiring
 from tests.scripted import Scripted, ScriptedWiring
 from vmrunner import cli, configfile, jobfile
+from vmrunner.images import recipe as recipes
 from vmrunner.model import Reason, Result
 from vmrunner.session import Verdict
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "packer/README.md"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -112,9 +113,17 @@ def test_job_files(file: Path) -> None:
     assert jobfile.read(file.read_bytes()).jobs
 
 
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
 @pytest.mark.parametrize("block", blocks("toml"))
 def test_toml(block: Block, place: Path) -> None:
-    (place / "vmrunner.toml").write_text(block.text)
+    if tomllib.loads(block.text).keys() >= {"name", "containers"}:
+        recipes.load(written(place / "recipe.toml", block.text))
+        return
+    written(place / "vmrunner.toml", block.text)
     loaded = configfile.load(environ={}, start=place)
     said = tomllib.loads(block.text)
     assert set(said) <= set(type(loaded.settings).model_fields)
