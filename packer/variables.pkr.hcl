@@ -55,12 +55,12 @@ variable "run_tags" {
 }
 
 variable "image_tags" {
-  description = "Tags (EC2) or labels (GCE) of the finished image and its snapshot. No deadline: an image that had one would look like an expired builder."
+  description = "Tags (EC2) or labels (GCE) of the finished image and its snapshot: image-of, and what you like. Not those that say that something must end."
   type        = map(string)
   default     = {}
   validation {
-    condition     = !contains(keys(var.image_tags), "vmrunner:expires-at") && !contains(keys(var.image_tags), "vmrunner-expires-at")
-    error_message = "The image_tags must not have expires-at: the reaper would end the finished image."
+    condition     = length(setintersection(keys(var.image_tags), ["vmrunner:expires-at", "vmrunner:role", "vmrunner:installation", "vmrunner-expires-at", "vmrunner-role", "vmrunner-installation"])) == 0
+    error_message = "The image_tags must not have expires-at, role or installation: reaper and guard would take the finished image for what a VM left. Use image-of."
   }
 }
 

@@ -28,7 +28,7 @@ images
 docker image ls
 
 systemctl stop docker.socket docker.service containerd.service
-rm -f /var/lib/docker/engine-id
+rm -f /var/lib/docker/engine-id /var/lib/docker/*/engine-id # the latter with userns
 clean
 fstrim / || true
 sync

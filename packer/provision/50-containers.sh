@@ -26,7 +26,7 @@ python3 "$work/containers.py" load "$list"
 docker image ls
 
 systemctl stop docker.socket docker.service containerd.service
-rm -f /var/lib/docker/engine-id
+rm -f /var/lib/docker/engine-id /var/lib/docker/*/engine-id # the latter with userns
 if [ -n "${guests:-}" ]; then
     # shellcheck disable=SC2086
     apt-get purge -y $guests

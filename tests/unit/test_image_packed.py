@@ -18,6 +18,7 @@ MIB = 1 << 20
 HASH = "0123456789abcdef0123"
 ROOT = (4 * MIB, 24 * MIB)  # start, size
 BOOT = (2 * MIB, 1 * MIB)
+SBOM = '{"components": []}'
 KERNELS = ("6.12.9+deb13-cloud-amd64", "6.12.10+deb13-cloud-amd64")
 LINUX = bytes(range(16))  # any type but none
 
@@ -44,6 +45,7 @@ def stage(tmp_path: Path) -> Path:
     (place / "supervisor" / "guest" / "box.py").write_text("")
     manifest = {"hash": HASH, "name": "default", "created": 1.0, "containers": ["debian:trixie"]}
     (place / "image.json").write_text(json.dumps(manifest))
+    (place / "packages.txt").write_text("docker.io\ngit\n")
     return place
 
 
@@ -51,6 +53,8 @@ def stage(tmp_path: Path) -> Path:
 def out(tmp_path: Path) -> Path:
     tree, place = tmp_path / "tree", tmp_path / "out"
     (tree / "boot").mkdir(parents=True)
+    (tree / "etc/vmrunner").mkdir(parents=True)
+    (tree / "etc/vmrunner/sbom.cdx.json").write_text(SBOM)
     place.mkdir()
     for version in KERNELS:
         (tree / "boot" / f"vmlinuz-{version}").write_text(f"kernel {version}")
@@ -75,6 +79,8 @@ def test_the_root_alone_becomes_the_disk_and_the_newest_kernel_lies_beside_it(
     assert image.virtual_size == ROOT[1]
     assert image.kernel.read_text() == f"kernel {KERNELS[1]}"
     assert image.initrd.read_text() == f"initrd {KERNELS[1]}"
+    assert image.packages == ("docker.io", "git")
+    assert (image.directory / imagestore.SBOM).read_text() == SBOM
     assert sorted(image.supervisor) == ["guest/box.py", "supervisor"]
     back = tmp_path / "back.raw"
     run("qemu-img", "convert", "-O", "raw", image.disk, back)

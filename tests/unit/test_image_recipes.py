@@ -61,6 +61,7 @@ def test_defaults() -> None:
         ({"docker": {"registry_mirror": "mirror"}}, ("registry_mirror", "'mirror'", "URL")),
         ({"docker": {"address_pool": "10.0.0.1/8"}}, ("address_pool", "'10.0.0.1/8'", "host bits")),
         ({"docker": {"address_pool": "8.8.0.0/16"}}, ("address_pool", "private")),
+        ({"docker": {"address_pool": "169.254.169.0/24"}}, ("address_pool", "private")),
         ({"docker": {"address_pool": "10.0.0.0/25"}}, ("address_pool", "/24")),
         ({"docker": {"userns": "yes"}}, ("userns", "'yes'")),
         ({"docker": {"userns": True}, "packages": ["runsc"]}, ("docker.userns", "True")),

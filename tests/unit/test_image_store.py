@@ -148,3 +148,13 @@ def test_prune_removes_what_was_replaced_and_is_not_used(tmp_path: Path) -> None
     assert {path.name for path in (tmp_path / "images").iterdir()} == {"aaaa2", "aaaa3", "bbbb1"}
     imagestore.used(imagestore.resolve(tmp_path, "aaaa2"))
     assert imagestore.prune(tmp_path, now=time.time() + 10, keep=50.0) == []
+
+
+def test_what_a_removal_that_died_left_holds_up_no_other(tmp_path: Path) -> None:
+    make(tmp_path, "aaaa1")
+    left = tmp_path / "images" / f"{imagestore.GONE}aaaa1"
+    left.mkdir()
+    (left / "disk.qcow2").touch()
+    (image,) = imagestore.images(tmp_path)
+    imagestore.remove(image)
+    assert list((tmp_path / "images").iterdir()) == []

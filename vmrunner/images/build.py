@@ -278,7 +278,9 @@ class _Job:
 
     def _sweep(self, scratch: Path) -> None:
         """Remove what dead builders left. We hold the lock: nobody uses any of it."""
-        for left in [*self.stages.glob(f"{_PART}*"), *(self.cache / "images").glob(".new-*")]:
+        images = self.cache / "images"
+        rubbish = [*images.glob(".new-*"), *images.glob(f"{imagestore.GONE}*")]
+        for left in [*self.stages.glob(f"{_PART}*"), *rubbish]:
             _remove(left)
         roots.sweep(scratch, self.programs)
 

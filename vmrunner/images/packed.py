@@ -56,8 +56,12 @@ def adopt(out: Path, stage: Path, cache: Path) -> LocalImage:
             programs.run(["e2fsck", "-f", "-n", str(raw)], what="checking the root", timeout=600)
             _kernel(raw, new, programs)
             disks.convert(raw, new / imagestore.DISK, programs)
+            sbom = disks.read(raw, disks.SBOM, Path(place), programs)
+            if sbom is not None:
+                (new / imagestore.SBOM).write_bytes(sbom)
             whole = {
                 **manifest,
+                "packages": (stage / "packages.txt").read_text().split(),
                 "supervisor": _supervisor(stage),
                 "cmdline": disks.CMDLINE,
                 "virtual_size": size,

@@ -36,7 +36,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from ipaddress import ip_network
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +53,9 @@ _PACKAGE: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _IMAGE: Final = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]{0,254}")
 _PULL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 _ENV: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PRIVATE: Final = [
+    IPv4Network(one) for one in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+]
 _POOL: Final = re.compile(r"[0-9.]{7,15}/[0-9]{1,2}")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?")
 _SIZE: Final = re.compile(r"([0-9]{1,4}) ?GiB")
@@ -246,11 +249,12 @@ def _docker(where: str, raw: Any) -> Docker:
     table.only("registry_mirror", "address_pool", "userns")
     pool = table.text("address_pool", _POOL, "a private range", Docker.address_pool)
     try:
-        network = ip_network(pool)
+        network = IPv4Network(pool)
     except ValueError as error:
         raise table.wrong("address_pool", pool, f"a range of addresses ({error})") from None
-    if not network.is_private or network.prefixlen > 24:
-        raise table.wrong("address_pool", pool, "a private range of /24 or larger")
+    inside = any(network.subnet_of(one) for one in _PRIVATE)
+    if not inside or network.prefixlen > 24:
+        raise table.wrong("address_pool", pool, "a private range of /24 or larger: 172.18.0.0/16")
     mirror = None
     if "registry_mirror" in raw:
         mirror = table.text("registry_mirror", _URL, "a URL such as 'https://mirror.example'")

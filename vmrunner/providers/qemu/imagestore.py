@@ -25,6 +25,8 @@ INITRD: Final = "initrd.img"
 SBOM: Final = "sbom.cdx.json"  # of the VM's packages, as it is inside; older images have none
 FILES: Final = (DISK, KERNEL, INITRD)
 
+#: What is being removed; a builder removes what is left of it.
+GONE: Final = ".gone-"
 #: The name that means: as this version of vmrunner makes it.
 DEFAULT: Final = "default"
 
@@ -138,7 +140,8 @@ def prune(cache: Path, *, now: float, keep: float) -> list[LocalImage]:
 
 def remove(image: LocalImage) -> None:
     """Gone at once, or not at all. A VM that runs keeps what it has open. Raises OSError."""
-    rubbish = image.directory.with_name(f".gone-{image.hash}")
+    rubbish = image.directory.with_name(f"{GONE}{image.hash}")
+    shutil.rmtree(rubbish, ignore_errors=True)  # of one who died while removing the same
     image.directory.rename(rubbish)
     shutil.rmtree(rubbish)
 
