@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,10 @@ import pytest
 
 from tests.amazon import INSTALLATION, REGION, Amazon
 from tests.commandline import Done
-from vmrunner import data
+from tests.integration.things import submitted
+from vmrunner import configfile, data
 from vmrunner.cli import main
+from vmrunner.wiring import Wiring
 
 
 class Cli:
@@ -48,6 +53,30 @@ def config(home: Path, aws: Amazon) -> Path:
 @pytest.fixture
 def cli(config: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
     return Cli(capfdbinary)
+
+
+@contextlib.contextmanager
+def wiring() -> Iterator[Wiring]:
+    """The parts of the configuration that is found from here."""
+    parts = Wiring(configfile.load().settings)
+    try:
+        yield parts
+    finally:
+        parts.close()
+
+
+def wait_for(image: str, build: str = "b-1") -> None:
+    """A build that names an image is queued."""
+    with wiring() as parts:
+        submitted(parts.ledger, build, image=image)
+
+
+def spoil_builds() -> None:
+    """What each build asks for cannot be read any more."""
+    with wiring() as parts:
+        path = parts.paths.ledger
+    with contextlib.closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("UPDATE builds SET spec = '{'")
 
 
 def gone(pid: int) -> bool:

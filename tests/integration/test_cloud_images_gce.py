@@ -15,7 +15,7 @@ import pytest
 from tests.fakepacker import GCE, UNTAGGED, Packer
 from tests.fakepacker import packer as packer  # the fixture
 from tests.google import INSTALLATION, Google, google, make_order
-from tests.imageshell import Cli, declared, gone
+from tests.imageshell import Cli, declared, gone, wait_for
 from tests.standins import until
 from vmrunner.model import Spec
 from vmrunner.providers.gce.places import Places
@@ -208,6 +208,58 @@ def test_old_images_go_and_all_that_is_needed_stays(gce: Google, cli: Cli) -> No
     left = {f"projects/{gce.project}/global/images/{n}" for n in gce.cloud.images(gce.project)}
     assert {foreign, used, promoted, new} <= left
     assert old not in left
+
+
+def gc(cli: Cli, *argv: str) -> dict[str, str]:
+    """Why each image stays, or goes."""
+    done = cli("image", "gc", "--provider", "google", *argv, "-o", "json")
+    assert done.code == 0, done.err
+    return {item["ref"]: item["why"] for item in done.items}
+
+
+def test_what_is_in_another_providers_family_stays(gce: Google, home: Path, cli: Cli) -> None:
+    theirs, pinned = made(gce, "1", family="acme"), made(gce, "2")
+    default, old = made(gce, "3", family="vmrunner"), made(gce, "4")
+    configure(home, gce, image='"family/our-own"')
+    assert set(gc(cli, "--keep", "0", "--dry-run").values()) == {"old"}
+    link = f"https://www.googleapis.com/compute/v1/projects/{gce.project}/global/images/family/acme"
+    with (home / "vmrunner.toml").open("a") as file:
+        for name, image in (("a", link), ("b", pinned), ("c", "family/vmrunner")):
+            file.write(
+                f'[providers.{name}]\nkind = "gce"\nproject = "{gce.project}"\n'
+                f'api_endpoint = "{gce.cloud.url}"\nimage = "{image}"\n'
+            )
+    said = gc(cli, "--keep", "0")
+    assert said == {theirs: "in use", pinned: "in use", default: "in use", old: "old"}
+    assert gce.cloud.count("images.delete") == 1
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "https://www.googleapis.com/compute/v1/projects/{project}/global/images/{name}",
+        "projects/{project}/global/images/{name}",
+        "projects/123456789012/global/images/{name}",  # a project's number is its name too
+        "{name}",
+        "family/acme",
+        "projects/{project}/global/images/family/acme",
+    ],
+)
+def test_what_a_waiting_build_names_stays(gce: Google, cli: Cli, spelled: str) -> None:
+    asked, old, _ = made(gce, "1", family="acme"), made(gce, "2"), made(gce, "3")
+    wait_for(spelled.format(project=gce.project, name="vmrunner-default-1"))
+    said = gc(cli, "--keep", "1", "--dry-run")
+    assert (said[asked], said[old]) == ("in use", "old")
+
+
+def test_nothing_is_deleted_while_a_zones_disks_cannot_be_read(gce: Google, cli: Cli) -> None:
+    made(gce, "1")
+    made(gce, "2")
+    away = f"zones/{gce.site.zones[1]}"
+    gce.cloud.unreachable.add(away)
+    done = cli("image", "gc", "--provider", "google", "--keep", "0")
+    assert (done.code, away.encode() in done.err) == (1, True), done.err
+    assert gce.cloud.count("images.delete") == 0
 
 
 def test_a_builder_that_nobody_saw_dead_keeps_its_row_open(

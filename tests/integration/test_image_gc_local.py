@@ -6,7 +6,10 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.commandline import Cli
+from tests.imageshell import spoil_builds, wait_for
 from tests.unit.test_image_store import make
 from vmrunner import images
 
@@ -46,3 +49,33 @@ def test_old_local_images_go_and_what_builds_get_or_had_lately_stays(home: Path,
     assert not gone.exists()
     assert all(path.exists() for path in (current, newest, named, lately, other))
     assert len(list(newest.parent.iterdir())) == 5  # and no rest of it
+
+
+@pytest.mark.parametrize("word", ["python", "aaaa1", "aaaa"])
+def test_what_a_queued_build_names_stays(home: Path, cli: Cli, word: str) -> None:
+    """By its name, its hash or the start of one."""
+    cache = home / "cache" / "vmrunner"
+    asked = old(cache, "aaaa1", 9 * DAY, name="python")
+    rest = old(cache, "bbbb1", 8 * DAY)
+    wait_for(word)
+    assert cli("image", "gc", "--keep", "0").code == 0
+    assert (asked.exists(), rest.exists()) == (True, False)
+
+
+def test_a_start_that_several_have_keeps_them_all(home: Path, cli: Cli) -> None:
+    """One that went would make it mean the other."""
+    cache = home / "cache" / "vmrunner"
+    both = [old(cache, digest, 9 * DAY) for digest in ("aaaa1", "aaaa2")]
+    wait_for("aaaa")
+    assert cli("image", "gc", "--keep", "0").code == 0
+    assert all(path.exists() for path in both)
+
+
+def test_nothing_goes_where_a_row_cannot_be_read(home: Path, cli: Cli) -> None:
+    image = old(home / "cache" / "vmrunner", "aaaa1", 9 * DAY)
+    wait_for("aaaa1")
+    spoil_builds()
+    done = cli("image", "gc", "--keep", "0")
+    assert (done.code, b"may name any image" in done.err, image.exists()) == (1, True, True), (
+        done.err
+    )

@@ -9,7 +9,7 @@ import pytest
 
 from tests.amazon import INSTALLATION, REGION, Amazon, make_order
 from tests.amazon import aws as aws  # the fixture
-from tests.imageshell import Cli, configure
+from tests.imageshell import Cli, configure, spoil_builds, wait_for
 from tests.imageshell import cli as cli  # the fixture
 from tests.imageshell import config as config  # the fixture
 from vmrunner.images.recipe import Inputs, supervisor_hash
@@ -184,3 +184,65 @@ def test_what_the_configuration_names_stays(aws: Amazon, home: Path, cli: Cli) -
     named, _ = made(aws, "1"), made(aws, "2")
     configure(home, aws, image=f'"{named}"')
     assert plan(cli, "--keep", "0", "--dry-run")[named]["why"] == "in use"
+
+
+def beside(home: Path, aws: Amazon, **more: str) -> None:
+    """Another provider of the same kind."""
+    said = {"region": f'"{REGION}"', "endpoint_url": f'"{aws.cloud.url}"'} | more
+    with (home / "vmrunner.toml").open("a") as file:
+        file.write('[providers.pinned]\nkind = "ec2"\n')
+        file.writelines(f"{key} = {value}\n" for key, value in said.items())
+
+
+def test_what_another_provider_is_set_to_use_stays(aws: Amazon, home: Path, cli: Cli) -> None:
+    pinned, named, old = made(aws, "1"), made(aws, "2"), made(aws, "3")
+    assert plan(cli, "--keep", "0", "--dry-run")[pinned]["why"] == "old"
+    beside(home, aws, image=f'"{pinned}"')
+    with (home / "vmrunner.toml").open("a") as file:
+        file.write(
+            f'[providers.named]\nkind = "ec2"\nregion = "{REGION}"\n'
+            f'endpoint_url = "{aws.cloud.url}"\nimage = "vmrunner-default-2"\n'
+        )
+    assert cli("image", "promote", made(aws, "4"), "--provider", "aws").code == 0
+    done = plan(cli, "--keep", "0")
+    assert (done[pinned]["why"], done[named]["why"]) == ("in use", "in use")
+    assert {ref for ref, item in done.items() if item["removed"]} == {old}
+    assert {pinned, named} <= aws.cloud.backend(REGION).amis.keys()
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"scheduler_role": '"nobody"'}, 1),  # it cannot be opened
+        ({"endpoint_url": '"http://127.0.0.1:9"'}, 1),  # it cannot be asked
+        ({"profile": '"nobody"'}, 4),  # nobody knows who it is
+    ],
+)
+def test_nothing_is_deleted_where_another_provider_cannot_be_asked(
+    aws: Amazon, home: Path, cli: Cli, more: dict[str, str], code: int
+) -> None:
+    made(aws, "1")
+    made(aws, "2")
+    beside(home, aws, **more)
+    done = cli("image", "gc", "--provider", "aws", "--keep", "0")
+    assert (done.code, b"providers.pinned" in done.err) == (code, True), done.err
+    assert aws.cloud.count("DeregisterImage") == 0
+
+
+@pytest.mark.parametrize("spelled", ["{ref}", "vmrunner-default-1", "*-1"])
+def test_what_a_waiting_build_names_stays(aws: Amazon, cli: Cli, spelled: str) -> None:
+    asked, old, _ = made(aws, "1"), made(aws, "2"), made(aws, "3")
+    wait_for(spelled.format(ref=asked))
+    said = plan(cli, "--keep", "1", "--dry-run")
+    assert (said[asked]["why"], said[old]["why"]) == ("in use", "old")
+
+
+def test_nothing_is_deleted_where_a_row_cannot_be_read(aws: Amazon, cli: Cli) -> None:
+    asked, _ = made(aws, "1"), made(aws, "2")
+    wait_for(asked)
+    spoil_builds()
+    done = cli("image", "gc", "--provider", "aws", "--keep", "0")
+    assert (done.code, b"b-1 cannot be read, and may name any image" in done.err) == (1, True), (
+        done.err
+    )
+    assert aws.cloud.count("DeregisterImage") == 0

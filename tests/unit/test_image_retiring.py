@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmrunner.images.retiring import Image, Why, plan
@@ -23,6 +23,7 @@ IMAGES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(IMAGES, st.integers(0, 4), st.data())
 def test_what_goes_is_ours_old_finished_unpromoted_and_unused(
     images: list[Image], keep: int, data: st.DataObject

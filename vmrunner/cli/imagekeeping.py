@@ -10,10 +10,12 @@ import typer
 from vmrunner.cli import exits, output
 from vmrunner.cli.output import Column, Format, View
 from vmrunner.cli.shell import Shell, shell_of
-from vmrunner.errors import BadOrder, ConfigError, NotFound
+from vmrunner.errors import ConfigError, NotFound, ProviderError, VmrunnerError
 
 if TYPE_CHECKING:
     from vmrunner.images.keeping import Cleared, Done
+    from vmrunner.providers import Provider
+    from vmrunner.wiring import Wiring
 
 
 def promote(
@@ -71,13 +73,30 @@ def _cloud(shell: Shell, provider: str, keep: int, dry_run: bool) -> Cleared:
     from vmrunner.images import keeping
 
     wiring = shell.wiring
-    driver = wiring.provider(wiring.settings.provider(provider))
-    return keeping.clear(shell.ledger, driver, keep=keep, dry_run=dry_run)
+    name = wiring.settings.provider(provider)
+    kind = wiring.settings.providers[name].kind
+    driver = wiring.provider(name)
+    peers = [
+        _opened(wiring, peer)
+        for peer, said in wiring.settings.providers.items()
+        if said.kind == kind
+    ]
+    return keeping.clear(shell.ledger, driver, peers=peers, keep=keep, dry_run=dry_run)
+
+
+def _opened(wiring: Wiring, name: str) -> Provider:
+    """One that may need an image. Raises ProviderError when nobody can tell."""
+    try:
+        return wiring.provider(name)
+    except VmrunnerError as error:
+        raise ProviderError(
+            f"{error}; what providers.{name} gives to builds is not known: no image is deleted"
+        ) from error
 
 
 def _local(shell: Shell, keep: int, dry_run: bool) -> Cleared:
-    """What a VM was made of within the longest life of any may be in use, whatever ledger knows
-    that VM: the cache is the user's."""
+    """What a build of this ledger names is in use. What a VM was made of within the longest life of
+    any may be, whatever ledger knows that VM: the cache is the user's."""
     from vmrunner import images
     from vmrunner.images import keeping
     from vmrunner.providers.qemu import imagestore
@@ -85,15 +104,15 @@ def _local(shell: Shell, keep: int, dry_run: bool) -> Cleared:
     wiring = shell.wiring
     found = images.images(wiring.paths.cache)
     chosen = {images.current()}
-    for said in wiring.settings.providers.values():
+    for name, said in wiring.settings.providers.items():
         if said.kind == "qemu" and said.image is not None:
-            try:
-                chosen.add(images.resolve(wiring.paths.cache, said.image).hash)
-            except BadOrder as error:  # it is not there, and so nothing to be kept
-                output.warn(str(error))
+            hashes = keeping.meant(found, said.image)
+            if not hashes:
+                output.warn(f"providers.{name}.image: there is no local image {said.image!r}")
+            chosen |= hashes
     now, life = time.time(), wiring.settings.limits.max_ttl
     used = {image.hash for image in found if now - imagestore.last_used(image) < life}
-    used |= {row.offer.image for row in shell.ledger.instances.open()}
+    used.update(*(keeping.meant(found, word) for word in keeping.wanted(shell.ledger)))
     return keeping.clear_local(found, chosen=chosen, used=used, keep=keep, dry_run=dry_run)
 
 

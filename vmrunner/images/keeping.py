@@ -3,11 +3,11 @@ provider does it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.errors import Conflict, NotFound, ProviderError
+from vmrunner.errors import Conflict, NotFound, ProviderError, Unreadable
 from vmrunner.images import recipe, retiring
 from vmrunner.images.cloud import imaging_of
 from vmrunner.images.recipe import Inputs
@@ -66,13 +66,17 @@ def promote(ledger: Ledger, provider: Provider, word: str) -> tuple[Made, str]:
     return made, f"image {made.ref} has the supervisor of another version of vmrunner"
 
 
-def clear(ledger: Ledger, provider: Provider, *, keep: int, dry_run: bool) -> Cleared:
-    """Retire what is old of this installation's images at a provider. Raises ProviderError when
-    they cannot be listed: then nothing is touched."""
+def clear(
+    ledger: Ledger, provider: Provider, *, peers: Sequence[Provider], keep: int, dry_run: bool
+) -> Cleared:
+    """Retire what is old of this installation's images at a provider. `peers`: all that are
+    configured of its kind, itself among them; they may share a cloud, and what one of them gives to
+    builds is in use. Raises ProviderError when not all can be listed or asked, Unreadable as
+    `wanted` does: then nothing is touched."""
     imaging = imaging_of(provider)
     images = imaging.images()
     known = [_image(made, ledger.installation) for made in images]
-    verdicts = retiring.plan(known, keep=keep, in_use=_used(ledger, imaging, images))
+    verdicts = retiring.plan(known, keep=keep, in_use=_used(ledger, imaging, peers, images))
     by_ref = {made.ref: made for made in images}
     if dry_run:
         return Cleared(
@@ -109,6 +113,31 @@ def clear_local(
     return Cleared(images=tuple(done))
 
 
+def wanted(ledger: Ledger) -> frozenset[str]:
+    """What the open VMs were made from, and the words by which builds that are not over call their
+    images. Raises Unreadable when a row may name any."""
+    rows, builds = ledger.instances.open(), ledger.builds.list(active=True)
+    if unread := sorted(rows.unread | builds.unread):
+        raise Unreadable(
+            f"the rows of {', '.join(unread)} cannot be read, and may name any image: none is "
+            "deleted",
+            hint="use the version of vmrunner that wrote them, or end them first",
+        )
+    return frozenset(filter(None, [r.offer.image for r in rows] + [b.spec.image for b in builds]))
+
+
+def meant(images: Sequence[LocalImage], word: str) -> frozenset[str]:
+    """The hashes of the local images that a build may get which calls its image so. All that begin
+    so: when one went, the word would mean another."""
+    newest = max((i.created for i in images if i.name == word), default=None)
+    return frozenset(
+        i.hash
+        for i in images
+        if (i.name == word and i.created == newest)
+        or (len(word) >= imagestore.LEAST and i.hash.startswith(word))
+    )
+
+
 def _image(made: Made, installation: str) -> Image:
     return Image(
         ref=made.ref,
@@ -120,13 +149,19 @@ def _image(made: Made, installation: str) -> Image:
     )
 
 
-def _used(ledger: Ledger, imaging: Imaging, images: Iterable[Made]) -> frozenset[str]:
+def _used(
+    ledger: Ledger, imaging: Imaging, peers: Sequence[Provider], images: Sequence[Made]
+) -> frozenset[str]:
     """By the cloud's machines, by the ledger's, by builds that wait, and by the configuration."""
-    rows = {row.offer.image for row in ledger.instances.open()}
-    asked = {build.spec.image for build in ledger.builds.list(active=True)}
-    named = {made.ref for made in images if {made.name, made.ref} & asked}
-    chosen = imaging.chosen()
-    return imaging.in_use() | rows | named | ({chosen} if chosen else frozenset())
+    words = (None, *sorted(wanted(ledger)))
+    used = set(imaging.in_use())
+    for peer in peers:
+        theirs = imaging_of(peer)
+        try:
+            used.update(*(theirs.chosen(images, word) for word in words))
+        except ProviderError as error:
+            raise type(error)(f"providers.{peer.name}: {error}; no image is deleted") from error
+    return frozenset(used)
 
 
 def _retire(ledger: Ledger, name: str, imaging: Imaging, verdict: Verdict, made: Made) -> Done:

@@ -252,7 +252,7 @@ class Builds(Moves):
         active: bool | None = None,
         labels: Mapping[str, str] | None = None,
         limit: int | None = None,
-    ) -> list[Build]:
+    ) -> Readable[Build]:
         """Newest first. `active`: only those not finished (True) or finished (False)."""
         conditions: list[ColumnElement[bool]] = []
         if active is not None:

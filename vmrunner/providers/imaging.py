@@ -6,7 +6,7 @@ tag of its own (`image-of`), and no reaper, guard or audit takes it, or its snap
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, runtime_checkable
@@ -93,6 +93,7 @@ class Made:
     tags: Mapping[str, str]  # in the core's words
     ready: bool = True  # it can be booted
     promoted: bool = False
+    family: str = ""  # where the cloud has families
     snapshots: tuple[str, ...] = ()
 
     @property
@@ -120,8 +121,10 @@ class Imaging(Protocol):
     def in_use(self) -> frozenset[str]:
         """What the machines that the cloud shows were made from, whosever they are."""
 
-    def chosen(self) -> str | None:
-        """What a build gets that names no image; None: nothing is there."""
+    def chosen(self, images: Collection[Made], word: str | None = None) -> frozenset[str]:
+        """The references of those that a build may get which names its image so; None: it names
+        none, and gets what the configuration says. More rather than fewer. A cloud that does not
+        answer is an error, and no empty set."""
 
     def promote(self, made: Made, now: float) -> None:
         """From now on builds that name no image get this one."""

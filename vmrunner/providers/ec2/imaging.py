@@ -7,10 +7,10 @@ candidate is not taken by being new, and an older one by being promoted again.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
-from vmrunner.errors import BadOrder, ConfigError
+from vmrunner.errors import ConfigError
 from vmrunner.model import Scope, tags_of
 from vmrunner.providers.common.failure import CallFailed, edge
 from vmrunner.providers.common.listing import patiently
@@ -19,7 +19,7 @@ from vmrunner.providers.ec2.calls import Answer, Calls
 from vmrunner.providers.ec2.identity import Identity
 from vmrunner.providers.ec2.kinds import LIVING, PAGE, tags
 from vmrunner.providers.ec2.options import ImageChoice, Options
-from vmrunner.providers.ec2.places import PROMOTED, Places
+from vmrunner.providers.ec2.places import PROMOTED, NoImage, Places
 from vmrunner.providers.imaging import IMAGE, OWNER, Bench, Made, Wish
 
 _SOURCE: Final = "amazon-ebs.vmrunner"
@@ -94,12 +94,16 @@ class Images:
                 if "ImageId" in vm
             )
 
-    def chosen(self) -> str | None:
+    def chosen(self, images: Collection[Made], word: str | None = None) -> frozenset[str]:
+        """An AMI that is told by its id is one, whatever EC2 says of it now."""
+        said = word or self._options.image
         try:
-            with edge():
-                return Places(self._options, self._calls).image().id
-        except BadOrder:
-            return None
+            if not isinstance(said, str) or not said.startswith("ami-"):
+                with edge():
+                    said = Places(self._options, self._calls).image(word).id
+        except NoImage:
+            return frozenset()
+        return frozenset({said} & {image.ref for image in images})
 
     def promote(self, made: Made, now: float) -> None:
         """The tag goes to this one first, then away from the others that the same choice sees: what

@@ -24,6 +24,10 @@ PROMOTED: Final = f"{TAG}promoted"
 _NO_IMAGE: Final = "build one, or name another in providers.{name}.image"
 
 
+class NoImage(BadOrder):
+    """EC2 answered, and none that can be launched is among it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Image:
     """What a launch needs of an AMI."""
@@ -137,7 +141,7 @@ class Places:
         if not usable:
             state = f" is {found[0].get('State')}" if found else ": there is none"
             hint = _NO_IMAGE.format(name=name)
-            raise BadOrder(f"image {said}{state} in {region}", hint=hint)
+            raise NoImage(f"image {said}{state} in {region}", hint=hint)
         newest = max(usable, key=_rank)
         return Image(
             id=newest["ImageId"],

@@ -6,10 +6,10 @@ promoted before are in another, so that being new promotes nobody.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
-from vmrunner.errors import BadOrder, ConfigError, Uncertain
+from vmrunner.errors import ConfigError, Uncertain
 from vmrunner.model import Scope
 from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.failure import CallFailed, edge
@@ -26,14 +26,15 @@ from vmrunner.providers.gce.calls import (
     Answer,
     Api,
     Calls,
+    pb,
 )
 from vmrunner.providers.gce.identity import Identity
 from vmrunner.providers.gce.kinds import last, when
 from vmrunner.providers.gce.labels import label, labels, labels_of, tags
-from vmrunner.providers.gce.look import PAGE, listed
+from vmrunner.providers.gce.look import PAGE, holes, listed
 from vmrunner.providers.gce.options import FAMILY as OURS
 from vmrunner.providers.gce.options import Options
-from vmrunner.providers.gce.places import Places
+from vmrunner.providers.gce.places import named
 from vmrunner.providers.imaging import OWNER, Bench, Made, Wish
 
 _SOURCE: Final = "googlecompute.vmrunner"
@@ -91,16 +92,20 @@ class Images:
             return [self._made(image) for image in listed(self._calls, IMAGES, filter=mine)]
 
     def in_use(self) -> frozenset[str]:
-        """By the disks: each knows what it was made from."""
+        """By the disks: each knows what it was made from. Raises `Uncertain` where some could not
+        be read."""
         with edge():
             return frozenset(_relative(disk.source_image) for disk in self._disks())
 
-    def chosen(self) -> str | None:
-        try:
-            with edge():
-                return Places(self._options, self._calls).image().id
-        except BadOrder:
-            return None
+    def chosen(self, images: Collection[Made], word: str | None = None) -> frozenset[str]:
+        """Of a family all that are in it: any of them was promoted. The cloud is not asked, and the
+        project is not compared, which may be told by its number."""
+        said = named(word or self._options.image or f"family/{OURS}")
+        if said is None:
+            return frozenset()
+        return frozenset(
+            i.ref for i in images if said.name == (i.family if said.family else i.name)
+        )
 
     def promote(self, made: Made, now: float) -> None:  # noqa: ARG002 - a family has no times
         """Into the family first, then the others of ours out of it: what breaks off between leaves
@@ -177,7 +182,9 @@ class Images:
         token = ""
         while True:
             asked = {"max_results": PAGE, **({"page_token": token} if token else {})}
-            answer = patiently(lambda asked=asked: self._calls(DISKS, **asked))  # type: ignore[misc]
+            answer = pb(patiently(lambda asked=asked: self._calls(DISKS, **asked)))  # type: ignore[misc]
+            for _, why in holes(answer):
+                raise Uncertain(f"{DISKS.action} in {self._options.project}: {why}")
             for scoped in answer.items.values():
                 yield from scoped.disks
             token = answer.next_page_token
@@ -192,6 +199,7 @@ class Images:
             tags=tags(image.labels),
             ready=image.status == "READY",
             promoted=image.family == self._family(),
+            family=image.family,
         )
 
 

@@ -78,6 +78,23 @@ def listed(calls: Calls, api: Any, **params: Any) -> Iterator[Any]:
         asked["page_token"] = page.next_page_token
 
 
+def holes(answer: Any, *, scoped: bool = True) -> Iterator[tuple[str, str]]:
+    """What one page of a list over all zones does not show, though it is a success: the zone or
+    region (empty: any), and why. `scoped`: its items are by zone or region."""
+    if _unread(answer.warning):
+        yield "", answer.warning.message or answer.warning.code
+    for name in getattr(answer, "unreachables", ()):
+        yield name, f"{name} is unreachable"
+    for name, part in answer.items.items() if scoped else ():
+        if _unread(part.warning):
+            yield name, f"{name}: {part.warning.message}"
+
+
+def _unread(warning: Any) -> bool:
+    """An empty scope carries a warning too, which is none."""
+    return warning.code not in ("", "NO_RESULTS_ON_PAGE")
+
+
 def _ended(calls: Calls, scope: Scope, names: set[str]) -> dict[str, Seen]:
     """Those of them whose end is on record."""
     ended: dict[str, Seen] = {}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from vmrunner.errors import BadOrder
 from vmrunner.providers.common.clock import boottime
@@ -25,6 +25,14 @@ _LINK: Final = re.compile(
     r"(?P<family>family/)?(?P<name>[a-z][a-z0-9-]*)"
 )
 _NAME: Final = re.compile(r"(?P<family>family/)?(?P<name>[a-z][a-z0-9-]*)")
+
+
+class Named(NamedTuple):
+    """What a word for an image says. `project`: empty where it is not told."""
+
+    project: str
+    family: bool
+    name: str  # the family's, or the image's
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,20 +83,19 @@ class Places:
     # --- within ---
 
     def _find(self, said: str) -> Image:
-        found = _LINK.fullmatch(said) or _NAME.fullmatch(said)
+        found = named(said)
         field = f"providers.{self._options.name}.image"
         if found is None:
             raise BadOrder(
                 f"image {said!r}: no name, family or link of an image",
                 hint="projects/PROJECT/global/images/family/NAME, or …/images/NAME",
             )
-        words = found.groupdict()
-        project, name = words.get("project") or self._options.project, words["name"]
+        project = found.project or self._options.project
         try:
-            if words["family"]:
-                told = self._calls(FAMILY, project=project, family=name)
+            if found.family:
+                told = self._calls(FAMILY, project=project, family=found.name)
             else:
-                told = self._calls(IMAGE, project=project, image=name)
+                told = self._calls(IMAGE, project=project, image=found.name)
         except CallFailed as failed:
             if failed.code not in codes.MISSING:
                 raise
@@ -116,6 +123,15 @@ class Places:
             memory=int(told.memory_mb) << 20,
             architecture=told.architecture,
         )
+
+
+def named(said: str) -> Named | None:
+    """A link, with or without its host, an image's name, or family/NAME; None: it is none."""
+    found = _LINK.fullmatch(said) or _NAME.fullmatch(said)
+    if found is None:
+        return None
+    words = found.groupdict()
+    return Named(words.get("project") or "", bool(words["family"]), words["name"])
 
 
 def fitting(

@@ -17,9 +17,7 @@ from vmrunner.providers.common.listing import patiently
 from vmrunner.providers.gce import kinds
 from vmrunner.providers.gce.calls import ADDRESSES, DISKS, INSTANCES, SNAPSHOTS, Api, Calls, pb
 from vmrunner.providers.gce.kinds import Nearness
-from vmrunner.providers.gce.look import PAGE
-
-_UNREACHABLE: Final = "UNREACHABLE"
+from vmrunner.providers.gce.look import PAGE, holes
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +96,9 @@ def _page(calls: Calls, reader: Reader, token: str) -> Any:
 def _parts(answer: Any, reader: Reader, home: Scope, near: Nearness) -> dict[str, _Part]:
     """By zone; what has none is at home. "" is the answer as a whole."""
     parts: dict[str, _Part] = {}
-    if _unreachable(answer.warning):
-        parts[""] = _Part(error=answer.warning.message or _UNREACHABLE)
-    for name in getattr(answer, "unreachables", ()):
-        place = kinds.last(name) if reader.zonal else home.place
-        parts.setdefault(place, _Part()).error = f"{name} is unreachable"
+    for name, why in holes(answer, scoped=reader.key is not None):
+        place = kinds.last(name) if reader.zonal or not name else home.place
+        parts.setdefault(place, _Part()).error = why
     if reader.key is None:
         _understand(parts, home, answer.items, reader, near)
         return parts
@@ -110,8 +106,6 @@ def _parts(answer: Any, reader: Reader, home: Scope, near: Nearness) -> dict[str
         place = kinds.last(name) if reader.zonal else home.place
         items = getattr(scoped, reader.key)
         _understand(parts, home._replace(place=place), items, reader, near)
-        if _unreachable(scoped.warning):
-            parts.setdefault(place, _Part()).error = f"{name}: {scoped.warning.message}"
     return parts
 
 
@@ -127,8 +121,3 @@ def _understand(
             part.error = f"an item makes no sense: {type(trouble).__name__}: {trouble}"
         else:
             part.found += [resource] if resource is not None else []
-
-
-def _unreachable(warning: Any) -> bool:
-    """An empty scope carries a warning too, which is none."""
-    return warning.code not in ("", "NO_RESULTS_ON_PAGE")

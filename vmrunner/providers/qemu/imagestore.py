@@ -30,6 +30,9 @@ GONE: Final = ".gone-"
 #: The name that means: as this version of vmrunner makes it.
 DEFAULT: Final = "default"
 
+#: So many characters of a hash name an image.
+LEAST: Final = 4
+
 _BUILD: Final = "vmrunner image build"
 
 
@@ -87,7 +90,7 @@ def resolve(
     Raises `NotMade` when the default recipe would make it; BadOrder with the fix when there is
     none or it is damaged: a damaged one is never passed over for another."""
     hashes = [d for d in _directories(cache) if wanted is not None and d.name.startswith(wanted)]
-    if wanted is not None and len(wanted) >= 4 and hashes:
+    if wanted is not None and len(wanted) >= LEAST and hashes:
         if len(hashes) > 1:
             raise BadOrder(
                 f"image: {wanted!r} is the start of several", hint="give more of the hash"
