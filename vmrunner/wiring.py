@@ -179,11 +179,19 @@ class Wiring:
         )
 
     def tidy(self) -> None:
-        """Nightly: remove local images that a newer one of their name replaced and nobody uses."""
+        """Nightly: remove local images that a newer one of their name replaced and that nobody
+        uses, or names."""
+        from vmrunner.images import keeping
         from vmrunner.providers.qemu import imagestore
 
-        keep = self.settings.reaper.keep_images
-        for image in imagestore.prune(self.paths.cache, now=time.time(), keep=keep):
+        cache, keep = self.paths.cache, self.settings.reaper.keep_images
+        configured = {
+            said.image for said in self.settings.providers.values() if said.kind == "qemu"
+        }
+        words = {word for word in (*configured, *keeping.wanted(self.ledger)) if word}
+        found = imagestore.images(cache)
+        named = {digest for word in words for digest in keeping.meant(found, word)}
+        for image in imagestore.prune(cache, now=time.time(), keep=keep, named=named):
             log.info("retention: image %s (%s) is removed", image.name, image.hash[:12])
 
     def close(self) -> None:

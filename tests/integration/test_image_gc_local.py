@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.commandline import Cli
-from tests.imageshell import spoil_builds, wait_for
+from tests.imageshell import spoil_builds, wait_for, wiring
 from tests.unit.test_image_store import make
 from vmrunner import images
 
@@ -60,6 +60,22 @@ def test_what_a_queued_build_names_stays(home: Path, cli: Cli, word: str) -> Non
     wait_for(word)
     assert cli("image", "gc", "--keep", "0").code == 0
     assert (asked.exists(), rest.exists()) == (True, False)
+
+
+def test_what_somebody_will_want_outlives_the_night(home: Path) -> None:
+    """Old, replaced and long unused: what a queued build names stays, and what the configuration
+    names."""
+    cache = home / "cache" / "vmrunner"
+    digests = ("aaaa1", "bbbb1", "cccc1", "dddd1")
+    newest, asked, named, gone = (
+        old(cache, digest, age * 300 * DAY) for age, digest in enumerate(digests, 1)
+    )
+    with (home / "vmrunner.toml").open("a") as file:
+        file.write('image = "cccc1"\n')
+    wait_for("bbbb1")
+    with wiring() as parts:
+        parts.tidy()
+    assert [path.exists() for path in (newest, asked, named, gone)] == [True, True, True, False]
 
 
 def test_a_start_that_several_have_keeps_them_all(home: Path, cli: Cli) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -126,15 +126,16 @@ def used(image: LocalImage) -> None:
         os.utime(image.directory)
 
 
-def prune(cache: Path, *, now: float, keep: float) -> list[LocalImage]:
+def prune(cache: Path, *, now: float, keep: float, named: Collection[str] = ()) -> list[LocalImage]:
     """Remove the images that a newer one of their name replaced and that nobody has used for
-    `keep` seconds. Each is gone at once, or not at all; returns those that are."""
+    `keep` seconds. `named`: hashes of those that stay, since somebody will want them. Each is gone
+    at once, or not at all; returns those that are."""
     newest: set[str] = set()
     removed = []
     for image in images(cache):
         replaced = image.name in newest
         newest.add(image.name)
-        if not replaced or now - last_used(image) < keep:
+        if not replaced or image.hash in named or now - last_used(image) < keep:
             continue
         remove(image)
         removed.append(image)
