@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 from tests.amazon import INSTALLATION, REGION, Amazon
 from tests.commandline import Done
+from tests.standins import until
 from vmrunner import data
 from vmrunner.cli import main
 
@@ -48,6 +52,21 @@ def config(home: Path, aws: Amazon) -> Path:
 @pytest.fixture
 def cli(config: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
     return Cli(capfdbinary)
+
+
+def started(
+    config: Path, argv: tuple[str, ...], ready: Callable[[], object]
+) -> subprocess.Popen[bytes]:
+    """A command in a process of its own, when it has come that far."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vmrunner", *argv],
+        cwd=config.parent,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    until(lambda: process.poll() is not None or bool(ready()), seconds=60)
+    assert process.poll() is None
+    return process
 
 
 def gone(pid: int) -> bool:
