@@ -83,10 +83,10 @@ def bury(
             if seen is not None and seen.power not in (Power.STOPPING, Power.DEAD):
                 delete(provider, [seen.ref])
             sleep(_ROUND)
-        why = trouble or "it is still there"
+        why = trouble or f"its builder {row.builder} is still there"
     except VmrunnerError as error:
         why = str(error)
-    log.warning("the builder %s is not seen gone: %s; the reaper goes on", row.builder, why)
+    log.warning("image %s is not cleared up after: %s; the reaper goes on", row.id, why)
 
 
 def _clear(ledger: Ledger, provider: Provider, row: MadeImage) -> str:
