@@ -3,9 +3,11 @@ endpoint what that would make. Nothing of vmrunner is in it.
 
 FAKE_PACKER says what becomes of it: `make` an image; `fail` in a provisioner; `hang` until it is
 told to stop, and then clean up; `deaf`: the same, but it dies at once and leaves all; `stuck`: it
-hears nothing; `init`: no plugin is to be had. FAKE_PACKER_LOG takes its command lines and
-variables. With FAKE_PACKER_UNTAGGED what it makes carries no tags, as with somebody else's
-template.
+hears nothing; `waits`: for its image, which is there without tags on EC2 and with its labels on
+Compute Engine, until it is told to stop, and then does not take that away, as the plugins do not;
+`leaves`: the same, but it dies at once; `init`: no plugin is to be had. FAKE_PACKER_LOG takes its
+command lines and variables. With FAKE_PACKER_UNTAGGED what it makes carries no tags, as with
+somebody else's template.
 """
 
 from __future__ import annotations
@@ -63,6 +65,11 @@ class Packer:
         return any(noted.get("signal") == name for noted in self._noted)
 
     @property
+    def waits(self) -> bool:
+        """Does it wait for an image that is there by now?"""
+        return self.log.exists() and any("waits" in noted for noted in self._noted)
+
+    @property
     def _noted(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
@@ -110,7 +117,7 @@ def main() -> int:
         }
     )
     SOURCE = options["only"]
-    heard = {"deaf": deaf, "stuck": stuck}.get(mode, lambda *_: STOP.set())
+    heard = {"deaf": deaf, "leaves": deaf, "stuck": stuck}.get(mode, lambda *_: STOP.set())
     signal.signal(signal.SIGINT, heard)
     kind = Ec2 if SOURCE.startswith("amazon-ebs") else Gce
     return run(kind(variables), mode)
@@ -146,7 +153,15 @@ def run(cloud: Ec2 | Gce, mode: str) -> int:
             tell("ui", "error", f"==> {SOURCE}: E: Unable to locate package nosuch, sorry")
             error = "Script exited with non-zero exit status: 100. Allowed exit codes are: [0]"
         else:
-            artifact = cloud.image()
+            cloud.asked()
+            if mode in ("waits", "leaves"):
+                say("Waiting for it to become ready...")
+                note({"waits": True})
+                while not STOP.wait(0.02):
+                    pass
+                error = "Build was cancelled."
+            else:
+                artifact = cloud.image()
     finally:
         say("Cleaning up")
         for step in reversed(undo):
@@ -169,7 +184,7 @@ class Ec2:
         self.said = variables
         self.region = variables["aws_region"]
         self.api = boto3.client("ec2", region_name=self.region)
-        self.vm = ""
+        self.vm = self.ami = ""
 
     def _tags(self, *kinds: str) -> dict[str, Any]:
         said = {} if os.environ.get(UNTAGGED) else self.said["run_tags"]
@@ -203,9 +218,13 @@ class Ec2:
         self.vm = made["InstanceId"]
         undo.append(lambda: self.api.terminate_instances(InstanceIds=[self.vm]))
 
-    def image(self) -> str:
+    def asked(self) -> None:
         say("Creating the AMI")
-        image = self.api.create_image(InstanceId=self.vm, Name=self.said["image_name"])["ImageId"]
+        made = self.api.create_image(InstanceId=self.vm, Name=self.said["image_name"])
+        self.ami = made["ImageId"]
+
+    def image(self) -> str:
+        image = self.ami
         (found,) = self.api.describe_images(ImageIds=[image])["Images"]
         snapshots = [m["Ebs"]["SnapshotId"] for m in found["BlockDeviceMappings"]]
         tags = [{"Key": k, "Value": v} for k, v in self.said["image_tags"].items()]
@@ -259,7 +278,7 @@ class Gce:
             self.vms.delete_unary(**self.where, instance=self.name)
             self.name = ""
 
-    def image(self) -> str:
+    def asked(self) -> None:
         say("Deleting instance...")
         self._teardown()
         say("Creating image...")
@@ -273,6 +292,8 @@ class Gce:
                 "source_disk": f"projects/{project}/zones/{zone}/disks/{self.disk}",
             },
         )
+
+    def image(self) -> str:
         return str(self.said["image_name"])
 
 

@@ -6,7 +6,9 @@ import contextlib
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from tests.amazon import INSTALLATION, REGION, Amazon
 from tests.commandline import Done
 from tests.integration.things import submitted
+from tests.standins import until
 from vmrunner import configfile, data
 from vmrunner.cli import main
 from vmrunner.wiring import Wiring
@@ -77,6 +80,21 @@ def spoil_builds() -> None:
         path = parts.paths.ledger
     with contextlib.closing(sqlite3.connect(path)) as raw, raw:
         raw.execute("UPDATE builds SET spec = '{'")
+
+
+def started(
+    config: Path, argv: tuple[str, ...], ready: Callable[[], object]
+) -> subprocess.Popen[bytes]:
+    """A command in a process of its own, when it has come that far."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vmrunner", *argv],
+        cwd=config.parent,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    until(lambda: process.poll() is not None or bool(ready()), seconds=60)
+    assert process.poll() is None
+    return process
 
 
 def gone(pid: int) -> bool:

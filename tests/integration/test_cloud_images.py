@@ -6,11 +6,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import imageshell
 from tests.amazon import INSTALLATION, REGION, Amazon
 from tests.amazon import aws as aws  # the fixture
 from tests.fakepacker import UNTAGGED, Packer
@@ -158,22 +158,14 @@ def test_plugins_that_are_not_to_be_had_leave_no_row(cli: Cli, packer: Packer) -
     assert cli.images() == []
 
 
-def started(config: Path, packer: Packer, aws: Amazon) -> subprocess.Popen[bytes]:
-    """`image build` in a process of its own, whose Packer waits for ever."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vmrunner", *BUILD],
-        cwd=config.parent,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    until(lambda: process.poll() is not None or bool(aws.cloud.alive), seconds=60)
-    assert process.poll() is None
-    return process
+def started(config: Path, aws: Amazon) -> subprocess.Popen[bytes]:
+    """`image build` whose Packer waits for ever."""
+    return imageshell.started(config, BUILD, lambda: aws.cloud.alive)
 
 
 def test_ctrl_c_lets_packer_clean_up(aws: Amazon, config: Path, cli: Cli, packer: Packer) -> None:
     packer.does("hang")
-    process = started(config, packer, aws)
+    process = started(config, aws)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -188,7 +180,7 @@ def test_a_second_ctrl_c_does_not_wait_for_packer(
     aws: Amazon, config: Path, cli: Cli, packer: Packer
 ) -> None:
     packer.does("stuck")
-    process = started(config, packer, aws)
+    process = started(config, aws)
     process.send_signal(signal.SIGINT)
     until(lambda: packer.told("SIGINT"), seconds=30)
     process.send_signal(signal.SIGINT)
@@ -203,7 +195,7 @@ def test_what_packer_left_when_it_was_broken_off_is_ended_at_once(
     aws: Amazon, config: Path, cli: Cli, packer: Packer
 ) -> None:
     packer.does("deaf")
-    process = started(config, packer, aws)
+    process = started(config, aws)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -216,7 +208,7 @@ def test_after_a_kill_9_packer_cleans_up_with_nobody_to_read_its_words(
     aws: Amazon, config: Path, cli: Cli, packer: Packer
 ) -> None:
     packer.does("hang")
-    process = started(config, packer, aws)
+    process = started(config, aws)
     process.kill()
     process.communicate()
     until(lambda: gone(packer.runs[-1]["pid"]), seconds=60)
@@ -230,7 +222,7 @@ def test_kill_9_takes_packer_along_and_the_reaper_ends_the_builder_at_its_deadli
     aws: Amazon, config: Path, cli: Cli, packer: Packer
 ) -> None:
     packer.does("deaf")
-    process = started(config, packer, aws)
+    process = started(config, aws)
     process.kill()
     process.communicate()
     until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
@@ -258,7 +250,7 @@ def test_a_group_goes_only_once_its_builder_is_gone(
     aws: Amazon, config: Path, cli: Cli, packer: Packer
 ) -> None:
     packer.does("deaf")
-    process = started(config, packer, aws)
+    process = started(config, aws)
     process.kill()
     process.communicate()
     until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
@@ -277,7 +269,7 @@ def test_what_somebody_elses_packer_left_is_told_after_an_hour_and_never_ended(
 ) -> None:
     monkeypatch.setenv(UNTAGGED, "1")
     packer.does("deaf")
-    process = started(config, packer, aws)
+    process = started(config, aws)
     process.kill()
     process.communicate()
     until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import imageshell
 from tests.fakepacker import GCE, UNTAGGED, Packer
 from tests.fakepacker import packer as packer  # the fixture
 from tests.google import INSTALLATION, Google, google, make_order
 from tests.imageshell import Cli, declared, gone, wait_for
 from tests.standins import until
+from vmrunner.images import cloud, stage
+from vmrunner.images import packer as program
 from vmrunner.model import Spec
 from vmrunner.providers.gce.places import Places
 
@@ -105,7 +108,7 @@ def test_ctrl_c_and_a_packer_that_leaves_all_behind(
 ) -> None:
     """Its VM is ended at once, and its disk, which carries no label, by its name."""
     packer.does("deaf")
-    process = started(config, packer, gce)
+    process = started(config, gce)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -120,7 +123,7 @@ def test_kill_9_leaves_the_builder_to_its_deadline_and_its_disk_to_the_next_swee
     gce: Google, config: Path, cli: Cli, packer: Packer
 ) -> None:
     packer.does("deaf")
-    process = started(config, packer, gce)
+    process = started(config, gce)
     process.kill()
     process.communicate()
     until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
@@ -136,16 +139,117 @@ def test_kill_9_leaves_the_builder_to_its_deadline_and_its_disk_to_the_next_swee
     assert image["builder_gone_at"] is not None
 
 
-def started(config: Path, packer: Packer, gce: Google) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vmrunner", *BUILD],
-        cwd=config.parent,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    until(lambda: process.poll() is not None or bool(gce.cloud.alive), seconds=60)
-    assert process.poll() is None
-    return process
+@pytest.mark.parametrize("mode", ["waits", "leaves"])
+def test_an_image_that_packer_was_broken_off_making_goes(
+    gce: Google, config: Path, cli: Cli, packer: Packer, mode: str
+) -> None:
+    """googlecompute leaves what it asked for, ready or not (its step has no clean-up). The labels
+    come in the call that makes it, so that no image of ours is ever without them."""
+    packer.does(mode)
+    before = set(gce.cloud.images(gce.project))
+    process = imageshell.started(config, BUILD, lambda: packer.waits)
+    (name,) = set(gce.cloud.images(gce.project)) - before
+    assert gce.cloud.images(gce.project)[name]["labels"]["vmrunner-image-of"] == INSTALLATION
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 130, err
+    assert set(gce.cloud.images(gce.project)) == before
+    assert gce.cloud.disks == []
+    (image,) = cli.images()
+    assert (image["state"], image["ref"]) == ("failed", None)
+
+
+def test_a_killed_packers_image_that_came_to_be_is_recorded(
+    gce: Google, config: Path, cli: Cli, packer: Packer
+) -> None:
+    packer.does("leaves")
+    before = set(gce.cloud.images(gce.project))
+    process = imageshell.started(config, BUILD, lambda: packer.waits)
+    (name,) = set(gce.cloud.images(gce.project)) - before
+    shown = gce.cloud.images(gce.project)[name]
+    shown["status"] = "PENDING"
+    process.kill()
+    process.communicate()
+    until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
+    gce.clock.advance(3700)
+    cli("reap")
+    (image,) = cli.images()
+    assert (image["state"], image["builder_gone_at"]) == ("building", None)
+    shown["status"] = "READY"
+    cli("reap")
+    (image,) = cli.images()
+    assert (image["state"], image["title"]) == ("ready", name)
+    assert name in gce.cloud.images(gce.project)
+
+
+def test_one_that_stays_unfinished_goes(
+    gce: Google, config: Path, cli: Cli, packer: Packer
+) -> None:
+    packer.does("leaves")
+    before = set(gce.cloud.images(gce.project))
+    process = imageshell.started(config, BUILD, lambda: packer.waits)
+    (name,) = set(gce.cloud.images(gce.project)) - before
+    gce.cloud.images(gce.project)[name]["status"] = "FAILED"
+    process.kill()
+    process.communicate()
+    until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
+    gce.clock.advance(3600 + 1000)
+    cli("reap")
+    assert set(gce.cloud.images(gce.project)) == before
+    assert cli.images()[0]["state"] == "failed"
+
+
+# --- its builder's deadline ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def virtual(gce: Google, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`image build` has no clock but the cloud's."""
+    build = cloud.build
+    given = gce.provider()
+    monkeypatch.setattr(cloud, "build", lambda *a, **k: build(*a, **k | {"provider": given}))
+
+
+@pytest.mark.usefixtures("virtual")
+def test_the_minutes_that_plugins_take_are_not_the_builders(
+    gce: Google, cli: Cli, packer: Packer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cloud's deadline counts from the VM's birth: later than the guest's own timer, 300 s past
+    the deadline, it would come to nothing."""
+    monkeypatch.setattr(program, "init", lambda **_: gce.clock.advance(400))
+    done = cli(*BUILD, "-o", "json")
+    assert done.code == 0, done.err
+    machine, said = gce.machine.shown, packer.variables
+    deadline = int(machine["labels"]["vmrunner-expires-at"])
+    born = datetime.fromisoformat(machine["creationTimestamp"]).timestamp()
+    ends = born + int(machine["scheduling"]["maxRunDuration"]["seconds"])
+    assert said["max_run_seconds"] == 3600
+    assert -60 < ends - deadline < 60
+    assert deadline - int(said["created"]) == 3600
+    assert f" {deadline + 300} " in packer.runs[-1]["user_data"].replace("'", " ")
+
+
+@pytest.mark.usefixtures("virtual")
+def test_a_builder_that_would_begin_late_is_not_begun(
+    gce: Google, cli: Cli, packer: Packer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill = stage.fill
+
+    def slowly(*told: Any) -> str:
+        gce.clock.advance(61)
+        return fill(*told)
+
+    monkeypatch.setattr(stage, "fill", slowly)
+    done = cli(*BUILD)
+    assert (done.code, b"nothing was started" in done.err) == (1, True), done.err
+    assert [run["argv"][0] for run in packer.runs] == ["init"]
+    assert gce.cloud.machines == []
+    assert cli.images() == []
+
+
+def started(config: Path, gce: Google) -> subprocess.Popen[bytes]:
+    """`image build` whose Packer waits for ever."""
+    return imageshell.started(config, BUILD, lambda: gce.cloud.alive)
 
 
 # --- promoting, retiring -------------------------------------------------------------------------

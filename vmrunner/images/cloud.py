@@ -11,12 +11,13 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner import cloudinit, ids
-from vmrunner.errors import ConfigError, ImageError
+from vmrunner.errors import ConfigError, ImageError, ProviderError, Throttled, Uncertain
 from vmrunner.images import packer, recipe, settling, stage
 from vmrunner.images.build import Callback
 from vmrunner.images.recipe import Inputs, Recipe
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 TTL: Final = 3600.0  # seconds that a builder may live
 _LEAST: Final = 300.0
 _DISK: Final = 10 * recipe.GIB  # the least that the bases fit on
+#: So late after its deadline was fixed Packer may begin, in seconds. It takes longer until the
+#: builder is born, and the guest's own timer must not come before the cloud's (`TIMER_AFTER`).
+_LATE: Final = 60.0
+_LOOKS: Final = 7  # for what Packer says it made
+_PAUSE: Final = 10.0  # seconds between them
 BASES: Final = ("debian-13", "ubuntu-24.04")
 
 
@@ -62,8 +68,35 @@ def build(
     _check(ttl, max_ttl, base)
     inputs = Inputs.read()
     _ = provider.scopes  # the first answer tells the cloud's time
-    now = float(int(provider.now()))
-    wish = Wish(
+    draft = _draft(ledger, recipe_, inputs)
+    # Twice: what no builder can be made with is said before plugins are fetched.
+    bench = imaging.bench(_from_now(draft, provider, ttl))
+    with TemporaryDirectory(prefix="vmrunner-image-") as name:
+        work = Path(name)
+        packer.init(work=work, extra=bench.environment, progress=progress)
+        # That took minutes, perhaps; the cloud's own deadline counts from the builder's birth.
+        wish = _from_now(draft, provider, ttl)
+        bench = imaging.bench(wish)
+        row = _row(wish, bench, provider)
+        stage.fill(work / "stage", recipe_, inputs, wish.created)
+        variables = _variables(work, wish, bench, recipe_, base)
+        _check_late(wish, provider.now())
+        ledger.images.add(row)
+        try:
+            artifact = _packed(ledger, row, bench, variables, provider.now(), progress)
+            made = _made(imaging, artifact, sleep)
+            ledger.images.ready(row.id, made.ref, made.snapshots)
+        finally:
+            settling.bury(ledger, provider, row, sleep)
+    row = ledger.images.find(row.id)
+    if row.state is ImageState.FAILED:  # by a sweep that saw it past its deadline
+        raise ImageError(f"packer build: {row.name} came too late: {row.message}")
+    return row
+
+
+def _draft(ledger: Ledger, recipe_: Recipe, inputs: Inputs) -> Wish:
+    """All but its times."""
+    return Wish(
         image=ids.image_id(),
         builder=ids.instance_id(),
         installation=ledger.installation,
@@ -71,11 +104,18 @@ def build(
         recipe=recipe_.name,
         hash=recipe.image_hash(recipe_, inputs),
         supervisor=recipe.supervisor_hash(inputs),
-        created=now,
-        deadline=now + ttl,
+        created=0.0,
+        deadline=0.0,
     )
-    bench = imaging.bench(wish)
-    row = MadeImage(
+
+
+def _from_now(wish: Wish, provider: Provider, ttl: float) -> Wish:
+    now = float(int(provider.now()))
+    return replace(wish, created=now, deadline=now + ttl)
+
+
+def _row(wish: Wish, bench: Bench, provider: Provider) -> MadeImage:
+    return MadeImage(
         id=wish.image,
         provider=provider.name,
         scope=bench.scope,
@@ -84,48 +124,62 @@ def build(
         hash=wish.hash,
         builder=wish.builder,
         state=ImageState.BUILDING,
-        created_at=now,
+        created_at=wish.created,
         deadline=wish.deadline,
     )
-    with TemporaryDirectory(prefix="vmrunner-image-") as name:
-        work = Path(name)
-        stage.fill(work / "stage", recipe_, inputs, now)
-        disk = max(_DISK, recipe_.disk)
-        said = {
-            "base": base,
-            "disk_gib": math.ceil(disk / recipe.GIB),
-            "registry_mirror": recipe_.docker.registry_mirror or "",
-            "address_pool": recipe_.docker.address_pool,
-            "userns": recipe_.docker.userns,
-        }
-        variables = _variables(work, wish, bench, said)
-        packer.init(work=work, extra=bench.environment, progress=progress)
-        ledger.images.add(row)
+
+
+def _check_late(wish: Wish, now: float) -> None:
+    late = now - wish.created
+    if late > _LATE:
+        raise ImageError(
+            f"packer build: {late:.0f} s of the builder's {wish.deadline - wish.created:.0f} s "
+            "were over before it began; nothing was started",
+            hint="try again when this machine is less busy",
+        )
+
+
+def _packed(
+    ledger: Ledger, row: MadeImage, bench: Bench, variables: Path, now: float, progress: Callback
+) -> str:
+    """The artifact that Packer tells. Whatever else it ends with is a failure of the image's."""
+    try:
+        return packer.run(
+            source=bench.source,
+            variables=variables,
+            work=variables.parent,
+            extra=bench.environment,
+            timeout=max(1.0, row.deadline - now),
+            progress=progress,
+        )
+    except BaseException as error:
+        words = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+        ledger.images.fail(row.id, words.partition("\n")[0] or type(error).__name__)
+        raise
+
+
+def _made(imaging: Imaging, artifact: str, sleep: Callable[[float], object]) -> Made:
+    """Packer says that it is there: a cloud that does not is behind, or does not answer. Raises
+    ImageError when it cannot be told in a while, which is no failure: a sweep will tell."""
+    why = "it does not show yet"
+    for look in range(_LOOKS):
+        if look:
+            sleep(_PAUSE)
         try:
-            artifact = packer.run(
-                source=bench.source,
-                variables=variables,
-                work=work,
-                extra=bench.environment,
-                timeout=max(1.0, wish.deadline - provider.now()),
-                progress=progress,
-            )
-            made = _made(imaging, artifact)
-            ledger.images.ready(row.id, made.ref, made.snapshots)
-        except BaseException as error:
-            words = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-            ledger.images.fail(row.id, words.partition("\n")[0] or type(error).__name__)
-            raise
-        finally:
-            settling.bury(ledger, provider, row, sleep)
-    return ledger.images.find(row.id)
-
-
-def _made(imaging: Imaging, artifact: str) -> Made:
-    found = imaging.find(artifact)
-    if found is None:
-        raise ImageError(f"packer build: it told of {artifact}, which is not there")
-    return found
+            found = imaging.find(artifact)
+        except (Throttled, Uncertain) as error:
+            why = str(error)
+        except ProviderError as error:
+            why = str(error)
+            break
+        else:
+            if found is not None:
+                return found
+            why = "it does not show yet"
+    raise ImageError(
+        f"packer made {artifact}, which cannot be recorded now: {why}",
+        hint="once its builder's deadline is over, `vmrunner reap` or an engine records it",
+    )
 
 
 def _check(ttl: float, max_ttl: float, base: str) -> None:
@@ -138,8 +192,9 @@ def _check(ttl: float, max_ttl: float, base: str) -> None:
         raise ConfigError(f"--base: {base!r}", hint=f"one of {', '.join(BASES)}")
 
 
-def _variables(work: Path, wish: Wish, bench: Bench, said: dict[str, Any]) -> Path:
+def _variables(work: Path, wish: Wish, bench: Bench, recipe_: Recipe, base: str) -> Path:
     """The file of all that the templates are told."""
+    disk = max(_DISK, recipe_.disk)
     after = TIMER_AFTER.get(bench.scope.kind, 0.0)
     user_data = work / "user-data"
     user_data.write_bytes(
@@ -148,7 +203,11 @@ def _variables(work: Path, wish: Wish, bench: Bench, said: dict[str, Any]) -> Pa
         )
     )
     variables: dict[str, Any] = {
-        **said,
+        "base": base,
+        "disk_gib": math.ceil(disk / recipe.GIB),
+        "registry_mirror": recipe_.docker.registry_mirror or "",
+        "address_pool": recipe_.docker.address_pool,
+        "userns": recipe_.docker.userns,
         **bench.variables,
         "image_name": wish.name,
         "recipe_hash": wish.hash,

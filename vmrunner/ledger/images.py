@@ -33,6 +33,11 @@ _END = Prepared(
     .where(_m.id == arg("id"), _m.state == ImageState.BUILDING.value)
     .values(state=arg("state"), ref=arg("ref"), snapshots=arg("snapshots"), message=arg("message"))
 )
+_LEFT = Prepared(
+    update(IMAGES)
+    .where(_m.id == arg("id"), _m.state == ImageState.FAILED.value)
+    .values(ref=arg("ref"), snapshots=arg("snapshots"))
+)
 _CLOSE = Prepared(
     update(IMAGES).where(_m.id == arg("id"), _m.closed_at.is_(None)).values(closed_at=arg("now"))
 )
@@ -66,8 +71,14 @@ class Images:
         """It never came to be; nothing when that, or the contrary, was said before."""
         self._end(image_id, ImageState.FAILED, message=message)
 
+    def left(self, image_id: str, ref: str | None, snapshots: Sequence[str]) -> None:
+        """What one that failed left in the cloud, before that is deleted; None: nothing any more.
+        Nothing when it did not fail."""
+        names = codec.list_text(snapshots)
+        self._database.write(lambda c: _LEFT(c, id=image_id, ref=ref, snapshots=names))
+
     def close(self, image_id: str, now: float) -> None:
-        """Its builder is gone."""
+        """Its builder is gone, and nothing is left of it that failed."""
         self._database.write(lambda c: _CLOSE(c, id=image_id, now=now))
 
     def retire(self, provider: str, ref: str) -> None:

@@ -13,7 +13,7 @@ class ImageState(StrEnum):
 
     BUILDING = "building"  # the row is written; its builder may be alive
     READY = "ready"  # it is there, as a candidate or promoted
-    FAILED = "failed"  # it never came to be, and its builder is gone
+    FAILED = "failed"  # it never came to be; `ref` is what is left of it, until that is deleted
     RETIRED = "retired"  # it was deleted
 
 

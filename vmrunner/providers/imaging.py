@@ -40,9 +40,10 @@ class Wish:
 
     @property
     def name(self) -> str:
-        """In the cloud: `vmrunner-RECIPE-HASH-TIME`."""
+        """In the cloud: `vmrunner-RECIPE-HASH-TIME-ID`, with the end of the row's id. Whatever
+        carries it is of this build: two that begin in the same second have two names."""
         when = f"{datetime.fromtimestamp(self.created, UTC):%Y%m%d%H%M%S}"
-        tail = f"-{self.hash[:8]}-{when}"
+        tail = f"-{self.hash[:8]}-{when}-{self.image[-6:]}"
         words = self.recipe.replace(".", "-").replace("_", "-")
         return f"vmrunner-{words[: _NAME - len('vmrunner-') - len(tail)]}{tail}"
 
@@ -115,6 +116,11 @@ class Imaging(Protocol):
     def find(self, ref: str) -> Made | None:
         """By an artifact's id as Packer tells it, or an image's id, name or link."""
 
+    def left(self, name: str) -> Made | None:
+        """What is there under this name, whosever it is, with all that it consists of: what
+        deleting it leaves, nothing finds any more. Raises `Uncertain` while the cloud does not tell
+        that yet."""
+
     def images(self) -> list[Made]:
         """All that this installation made, where it launches."""
 
@@ -141,5 +147,5 @@ class Imaging(Protocol):
 class Keeps(Protocol):
     """A provider whose cloud keeps images of ours."""
 
-    def imaging(self) -> Imaging:
-        """What can be done about them."""
+    def imaging(self, scope: Scope | None = None) -> Imaging:
+        """What can be done about them where it launches, or in another of its scopes."""

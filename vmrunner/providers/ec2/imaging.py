@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
-from vmrunner.errors import ConfigError
+from vmrunner.errors import ConfigError, Uncertain
 from vmrunner.model import Scope, tags_of
 from vmrunner.providers.common.failure import CallFailed, edge
 from vmrunner.providers.common.listing import patiently
@@ -69,7 +70,7 @@ class Images:
         name = (told or [ref])[0]
         what: Answer = {"ImageIds": [name]}
         if not name.startswith("ami-"):
-            what = {"Owners": ["self"], "Filters": [{"Name": "name", "Values": [name]}]}
+            what = _named(name)
         with edge():
             try:
                 found = self._listed(what)
@@ -78,6 +79,20 @@ class Images:
                     return None
                 raise
         return found[0] if found else None
+
+    def left(self, name: str) -> Made | None:
+        """An AMI that is pending may not tell its snapshots. Their descriptions tell the AMI."""
+        with edge():
+            found = self._asked(_named(name))
+            if not found:
+                return None
+            made = _made(found[0])
+            about = [{"Name": "description", "Values": [f"*{made.ref}*"]}]
+            pages = self._pages(api.SNAPSHOTS, OwnerIds=["self"], Filters=about)
+            shown = [one["SnapshotId"] for page in pages for one in page["Snapshots"]]
+        if not shown and not made.snapshots and found[0].get("State") == "pending":
+            raise Uncertain(f"{made.ref} is pending, and its snapshots do not show yet")
+        return replace(made, snapshots=tuple(dict.fromkeys((*made.snapshots, *shown))))
 
     def images(self) -> list[Made]:
         with edge():
@@ -181,9 +196,13 @@ class Images:
                 raise
 
     def _listed(self, what: Answer) -> list[Made]:
+        return [_made(image) for image in self._asked(what)]
+
+    def _asked(self, what: Answer) -> list[Answer]:
         """Not by pages: those are for accounts with more images than anybody keeps."""
         answer = patiently(lambda: self._calls(self._options.region, api.IMAGES, **what))
-        return [_made(image) for image in answer["Images"]]
+        found: list[Answer] = answer["Images"]
+        return found
 
     def _pages(self, call: api.Api, **what: Any) -> Iterator[Answer]:
         more: Answer = {}
@@ -194,6 +213,10 @@ class Images:
             if not answer.get("NextToken"):
                 return
             more = {"NextToken": answer["NextToken"]}
+
+
+def _named(name: str) -> Answer:
+    return {"Owners": ["self"], "Filters": [{"Name": "name", "Values": [name]}]}
 
 
 def _mine(options: Options, *, owners: bool = True) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from vmrunner.errors import BadOrder, ConfigError, Uncertain
@@ -200,9 +201,10 @@ class Ec2Provider:
         """What lives in the account, and needs nothing of vmrunner's."""
         return AccountGuard(self.options, self.calls, self.identity, self.now)
 
-    def imaging(self) -> Images:
-        """The images that this installation made."""
-        return Images(self.options, self.calls, self.identity)
+    def imaging(self, scope: Scope | None = None) -> Images:
+        """The images that this installation made, where it launches or in another region."""
+        options = self.options if scope is None else replace(self.options, region=scope.place)
+        return Images(options, self.calls, self.identity)
 
     def unguarded(self) -> Sequence[Finding]:
         with edge():

@@ -86,6 +86,10 @@ class Images:
                     return None
                 raise
 
+    def left(self, name: str) -> Made | None:
+        """It is all in one piece, and has its labels from birth on."""
+        return self.find(name)
+
     def images(self) -> list[Made]:
         mine = f"labels.{label(OWNER.partition(':')[2])}={self._options.installation}"
         with edge():

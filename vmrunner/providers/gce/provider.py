@@ -191,8 +191,8 @@ class GceProvider:
     def check(self) -> Sequence[Finding]:
         return doctor.check(self)
 
-    def imaging(self) -> Images:
-        """The images that this installation made."""
+    def imaging(self, scope: Scope | None = None) -> Images:  # noqa: ARG002
+        """The images that this installation made. They have no zone."""
         return Images(self.options, self.calls, self.identity)
 
     def unguarded(self) -> Sequence[Finding]:
