@@ -33,9 +33,10 @@ def promote(
     word, name = image, None if provider is None else settings.provider(provider)
     try:
         row = shell.ledger.images.find(image)
-    except NotFound:
+    except NotFound as error:
         if name is None:
-            raise
+            hint = "vmrunner image ls lists them; --provider asks its cloud"
+            raise NotFound(f"image {image!r} is not in this ledger", hint=hint) from error
     else:
         if row.ref is None:
             raise ConfigError(f"image {row.id}: {row.state.value}", hint="build another")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from vmrunner.errors import ConfigError, Uncertain
@@ -200,7 +201,7 @@ class Images:
 
     def _asked(self, what: Answer) -> list[Answer]:
         """Not by pages: those are for accounts with more images than anybody keeps."""
-        answer = patiently(lambda: self._calls(self._options.region, api.IMAGES, **what))
+        answer = patiently(partial(self._calls, self._options.region, api.IMAGES, **what))
         found: list[Answer] = answer["Images"]
         return found
 
@@ -208,7 +209,7 @@ class Images:
         more: Answer = {}
         while True:
             asked = {"MaxResults": PAGE, **what, **more}
-            answer = patiently(lambda asked=asked: self._calls(self._options.region, call, **asked))  # type: ignore[misc]
+            answer = patiently(partial(self._calls, self._options.region, call, **asked))
             yield answer
             if not answer.get("NextToken"):
                 return

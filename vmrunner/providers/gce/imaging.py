@@ -7,6 +7,7 @@ promoted before are in another, so that being new promotes nobody.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import partial
 from typing import Any, Final
 
 from vmrunner.errors import ConfigError, Uncertain
@@ -185,8 +186,11 @@ class Images:
     def _disks(self) -> Iterator[Answer]:
         token = ""
         while True:
-            asked = {"max_results": PAGE, **({"page_token": token} if token else {})}
-            answer = pb(patiently(lambda asked=asked: self._calls(DISKS, **asked)))  # type: ignore[misc]
+            asked: dict[str, Any] = {
+                "max_results": PAGE,
+                **({"page_token": token} if token else {}),
+            }
+            answer = pb(patiently(partial(self._calls, DISKS, **asked)))
             for _, why in holes(answer):
                 raise Uncertain(f"{DISKS.action} in {self._options.project}: {why}")
             for scoped in answer.items.values():
