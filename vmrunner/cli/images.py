@@ -180,7 +180,6 @@ def _cloud(
 
 @app.command()
 def stage(
-    context: typer.Context,  # noqa: ARG001 - all commands have one
     directory: Annotated[Path, typer.Argument(help="To be filled: a new one, or empty.")],
     recipe: Recipe = "default",
 ) -> int:
