@@ -15,7 +15,7 @@ import os
 import statistics
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -67,17 +67,28 @@ def whole(user_data: bytes) -> bytes:
     return b"#cloud-config\n" + yaml.safe_dump(kept, sort_keys=False).encode()
 
 
-def boot(image: LocalImage, *, trimmed: bool) -> tuple[float, str]:
-    """Seconds to the first SSH, and what systemd says of this boot once it is over."""
+@dataclass(frozen=True)
+class Boot:
+    """One boot, in seconds: to the first SSH, as we see it; until sshd listened, by the guest's own
+    clock, which knows nothing of how we find that out. `told`: systemd's words once it is over."""
+
+    ssh: float
+    listens: float
+    told: str
+
+
+def boot(image: LocalImage, *, trimmed: bool) -> Boot:
     reshape = (lambda data: data) if trimmed else whole
     with trial.vm(image, "auto", reshape=reshape) as (connection, seconds):
         told = connection.run(
-            "systemctl is-system-running --wait >/dev/null; systemd-analyze time | head -1; "
-            "systemd-analyze blame --no-pager | head -12; "
+            "systemctl is-system-running --wait >/dev/null; "
+            "systemctl show -P ActiveEnterTimestampMonotonic ssh.service; "
+            "systemd-analyze time | head -1; systemd-analyze blame --no-pager | head -12; "
             "systemctl list-units --type=service --state=active,exited --no-legend --plain | wc -l",
             timeout=600,
         )
-    return seconds, told.stdout.decode()
+    listens, _, rest = told.stdout.decode().partition("\n")
+    return Boot(ssh=seconds, listens=int(listens) / 1e6, told=rest)
 
 
 def main() -> None:
@@ -94,26 +105,28 @@ def main() -> None:
             "trimmed": partial(boot, ours, trimmed=True),
             "untrimmed": partial(boot, plain, trimmed=False),
         }
-        took: dict[str, list[float]] = {name: [] for name in sides}
-        told = {}
+        boots: dict[str, list[Boot]] = {name: [] for name in sides}
         for _ in range(pairs):
             for name, side in sides.items():
-                seconds, told[name] = side()
-                took[name].append(seconds)
+                boots[name].append(side())
         sizes = {
             name: image.initrd.stat().st_size / 1e6
             for name, image in zip(sides, (ours, plain), strict=True)
         }
-    table = Table("image", "median", "best", "worst", "initramfs")
-    for name, seconds in took.items():
-        figures = (statistics.median(seconds), min(seconds), max(seconds))
+    table = Table("image", "first SSH, median", "best", "worst", "sshd listens", "initramfs")
+    medians = {}
+    for name, those in boots.items():
+        seconds = [one.ssh for one in those]
+        listens = statistics.median(one.listens for one in those)
+        medians[name] = (statistics.median(seconds), listens)
+        figures = (medians[name][0], min(seconds), max(seconds), listens)
         table.add_row(name, *(f"{figure:.1f} s" for figure in figures), f"{sizes[name]:.1f} MB")
-    ratio = statistics.median(took["trimmed"]) / statistics.median(took["untrimmed"])
-    table.add_row("ratio", f"{ratio:.2f}", "", f"goal {GOAL}", "")
+    ssh, listens = (a / b for a, b in zip(*medians.values(), strict=True))
+    table.add_row("ratio", f"{ssh:.2f}", "", f"goal {GOAL}", f"{listens:.2f}", "")
     console.print(table)
-    for name, words in told.items():
+    for name, those in boots.items():
         console.print(f"\n{name}: systemd-analyze, the last boot; active services at the end")
-        console.print(words)
+        console.print(those[-1].told)
 
 
 if __name__ == "__main__":

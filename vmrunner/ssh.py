@@ -28,10 +28,12 @@ from invoke.runners import Runner
 from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
 from paramiko.packet import Packetizer
 
-from vmrunner.errors import VmrunnerError
 from vmrunner.exchange import ASK_AFTER, CAPTURE, DEAD_AFTER, Alarm, Exchange
 from vmrunner.exchange import Lost as Lost
 from vmrunner.inbox import Inbox
+from vmrunner.knock import Aborted as Aborted
+from vmrunner.knock import Knocker
+from vmrunner.knock import Unreachable as Unreachable
 from vmrunner.model import Access, Address
 
 SEND_TIMEOUT: Final = 12_000  # milliseconds in which sent bytes must be acknowledged
@@ -43,19 +45,11 @@ AHEAD: Final = 256 * 1024  # bytes
 MOST: Final = PACKET + 16 * 1024  # bytes of a packet with all that is around its data
 GREETING: Final = 16 * 1024  # bytes before the first packet; OpenSSH sends 40
 
-_HANDSHAKE: Final = (3.0, 5.0, 8.0, 15.0)  # patience of the first tries, and then of all
-_PAUSE: Final = (0.1, 0.2, 0.4, 0.7, 1.0)
+_HANDSHAKE: Final = (5.0, 8.0, 15.0)  # patience of the first handshakes, and then of all
+_PAUSE: Final = (0.1, 0.2, 0.4, 0.7, 1.0)  # after a handshake that failed
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False  # its tracebacks are our retries
-
-
-class Unreachable(VmrunnerError):
-    """No handshake in the time that was given; the message is the last try's."""
-
-
-class Aborted(VmrunnerError):
-    """`Dialer.abort` was called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +78,7 @@ class Dialer:
         self._host_key_name = kind
         self._host_key = paramiko.PKey.from_type_string(kind, base64.b64decode(text))
         self._aborted = threading.Event()
+        self._knocker: Knocker | None = None
         self._wire: _Wire | None = None
 
     def connect(
@@ -92,17 +87,26 @@ class Dialer:
         """Raises Unreachable after `timeout` seconds, Aborted at once after `abort`. `on_greeting`
         is called, here, whenever the peer says its first word; what it raises is raised."""
         until = time.monotonic() + timeout
-        tries = 0
+        tries, why = 0, ""
         while True:
+            try:
+                wire = self._knock(address, max(until, time.monotonic() + 0.5))
+            except Unreachable as error:
+                raise Unreachable(_nowhere(address, why or str(error))) from None
+            try:
+                on_greeting()
+            except BaseException:
+                wire.close()
+                raise
             left = until - time.monotonic()
             patience = _HANDSHAKE[min(tries, len(_HANDSHAKE) - 1)]
             try:
-                return self._try(address, max(min(patience, left), 0.5), on_greeting)
+                return self._shake_hands(address, wire, max(min(patience, left), 0.5))
             except (OSError, EOFError, paramiko.SSHException) as error:
                 why = _explain(error)
             pause = _PAUSE[min(tries, len(_PAUSE) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311
             if time.monotonic() + pause >= until:
-                raise Unreachable(f"no SSH to {address.host} port {address.port}: {why}")
+                raise Unreachable(_nowhere(address, why))
             if self._aborted.wait(pause):
                 raise Aborted("told to stop")
             tries += 1
@@ -110,24 +114,27 @@ class Dialer:
     def abort(self) -> None:
         """From any thread, for good."""
         self._aborted.set()
-        wire = self._wire
+        knocker, wire = self._knocker, self._wire
+        if knocker is not None:
+            knocker.abort()
         if wire is not None:
             wire.hang_up()
 
-    def _try(
-        self, address: Address, patience: float, on_greeting: Callable[[], object]
-    ) -> Connection:
-        wire = _Wire.open(address, patience)
-        self._wire = wire
+    def _knock(self, address: Address, until: float) -> _Wire:
+        self._knocker = Knocker(address)
+        if self._aborted.is_set():
+            self._knocker.abort()
+        try:
+            wire = self._wire = _Wire.over(self._knocker.first_word(until=until))
+        finally:
+            self._knocker = None
         if self._aborted.is_set():
             wire.close()
             raise Aborted("told to stop")
-        try:
-            wire.wait_for_greeting(patience)
-            on_greeting()
-        except BaseException:
-            wire.close()
-            raise
+        return wire
+
+    def _shake_hands(self, address: Address, wire: _Wire, patience: float) -> Connection:
+        wire.settimeout(patience)
         connection = fabric.Connection(
             address.host,
             user=self._user,
@@ -235,9 +242,9 @@ class _Wire(socket.socket):
     _at = 0  # so much of it was handed on
 
     @classmethod
-    def open(cls, address: Address, timeout: float) -> _Wire:
-        with socket.create_connection(address, timeout) as plain:
-            wire = cls(fileno=plain.detach())
+    def over(cls, plain: socket.socket) -> _Wire:
+        """In place of this one."""
+        wire = cls(fileno=plain.detach())
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT)
@@ -251,13 +258,6 @@ class _Wire(socket.socket):
         data = self._ahead[self._at : self._at + size]
         self._at += len(data)
         return data
-
-    def wait_for_greeting(self, patience: float) -> None:
-        """Until the peer has said something, which stays to be read. A forwarded port takes
-        connections for a VM that boots, and says nothing or hangs up."""
-        self.settimeout(patience)
-        if not super().recv(1, socket.MSG_PEEK):
-            raise ConnectionError("the port answers, SSH does not")
 
     def hang_up(self) -> None:
         """Both ways, also under a thread that waits for it."""
@@ -372,6 +372,10 @@ def _config() -> Any:
         ssh_config=paramiko.SSHConfig(),
         lazy=True,
     )
+
+
+def _nowhere(address: Address, why: str) -> str:
+    return f"no SSH to {address.host} port {address.port}: {why}"
 
 
 def _explain(error: BaseException) -> str:

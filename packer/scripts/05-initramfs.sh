@@ -1,6 +1,6 @@
 #!/bin/sh
-# A small initramfs: the few drivers that find a root disk here. The bases of clouds come with one
-# that finds theirs, NVMe among them.
+# A small initramfs: the drivers of the one root disk that there is here, which the kernel names, so
+# that no udev looks for it. The bases of clouds come with one that finds theirs, NVMe among them.
 # Runs before the kernel is installed (so that its first initramfs is the small one) and after;
 # rebuilds only what a change of settings makes stale.
 set -eu
@@ -18,7 +18,7 @@ MODULES=list
 COMPRESS=lz4
 RESUME=none
 CONF
-printf '%s\n' virtio_pci virtio_blk virtio_scsi sd_mod xen-blkfront >"$new/modules"
+printf '%s\n' virtio_pci virtio_blk >"$new/modules"
 
 if cmp -s "$new/conf" "$conf" && cmp -s "$new/modules" "$modules"; then
     exit 0
@@ -26,8 +26,7 @@ fi
 mkdir -p /etc/initramfs-tools/conf.d
 cp "$new/conf" "$conf"
 cp "$new/modules" "$modules"
-# The package's own list is a conffile; a hook adds ours without touching it. The hardware database
-# (13 MB) names keyboards and cameras.
+# The package's own list is a conffile; a hook adds ours without touching it.
 mkdir -p /etc/initramfs-tools/hooks
 cat >/etc/initramfs-tools/hooks/vmrunner <<'HOOK'
 #!/bin/sh
@@ -39,7 +38,8 @@ fi
 while read -r module; do
     force_load "$module"
 done </etc/initramfs-tools/modules.vmrunner
-rm -f "$DESTDIR/usr/lib/udev/hwdb.bin"
+rm -rf "$DESTDIR"/scripts/init-*/udev "$DESTDIR"/usr/lib/udev "$DESTDIR"/usr/bin/udevadm \
+    "$DESTDIR"/usr/lib/systemd/systemd-udevd
 HOOK
 chmod 0755 /etc/initramfs-tools/hooks/vmrunner
 if command -v update-initramfs >/dev/null; then

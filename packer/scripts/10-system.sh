@@ -45,6 +45,8 @@ After=ssh.service cloud-init-network.service
 
 [Service]
 Type=oneshot
+# Who holds the console knows by this when to knock.
+ExecStart=sh -c "echo 'vmrunner: ssh is up' >/dev/console"
 ExecStart=systemctl start --no-block systemd-resolved.service
 
 [Install]

@@ -22,5 +22,13 @@ if [ "$platform" = local ]; then
     # Its address is there before cloud-init is done; nothing waits for "online".
     systemctl mask systemd-networkd-wait-online.service
     systemctl mask systemd-timesyncd.service
+    # Drivers and names for the disks and the network; a machine has more, and no build asks for it.
+    mkdir -p /etc/systemd/system/systemd-udev-trigger.service.d
+    cat >/etc/systemd/system/systemd-udev-trigger.service.d/vmrunner.conf <<'CONF'
+[Service]
+ExecStart=
+ExecStart=-udevadm trigger --type=all --action=add --subsystem-match=virtio \
+    --subsystem-match=block --subsystem-match=net
+CONF
 fi
 rm -f /etc/motd /etc/update-motd.d/*

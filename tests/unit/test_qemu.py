@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import json
 import os
-import selectors
-import socket
-import struct
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -19,10 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.sshd import wait_for
 from vmrunner.providers.qemu import host, layout, machine, network, seed, sweep
 from vmrunner.providers.qemu.console import Console
-from vmrunner.providers.qemu.forward import Forwarder
 from vmrunner.providers.qemu.layout import Home, Name, State
 from vmrunner.providers.qemu.machine import Machine
 
@@ -116,82 +109,6 @@ def test_pasta_forwards_nothing_in_and_no_loopback() -> None:
     for flag in ("-t", "-u", "-T", "-U"):
         assert words[words.index(flag) + 1] == "none"
     assert {"--no-map-gw", "--ipv4-only"} <= set(words)
-
-
-def test_bytes_are_forwarded_whole_and_ends_one_by_one() -> None:
-    """As ssh and scp do: a lot one way, an end, then the answer."""
-    data = os.urandom(3 << 20)
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        socket.create_server(("127.0.0.1", 0)) as target,
-        selectors.DefaultSelector() as selector,
-    ):
-        Forwarder(selector, listener, target.getsockname())
-        stop = threading.Event()
-
-        def serve() -> None:
-            connection, _ = target.accept()
-            with connection:
-                got = b""
-                while piece := connection.recv(65536):
-                    got += piece
-                connection.sendall(got[::-1])
-
-        def forward() -> None:
-            while not stop.is_set():
-                for key, mask in selector.select(0.05):
-                    key.data(mask)
-
-        threads = [threading.Thread(target=run) for run in (serve, forward)]
-        for thread in threads:
-            thread.start()
-        with socket.create_connection(listener.getsockname(), timeout=20) as client:
-            client.sendall(data)
-            client.shutdown(socket.SHUT_WR)
-            back = b""
-            while piece := client.recv(65536):
-                back += piece
-        stop.set()
-        for thread in threads:
-            thread.join(5)
-        assert back == data[::-1]
-        assert len(selector.get_map()) == 1, "only the listener is left"
-
-
-def test_a_connection_that_breaks_at_both_ends_counts_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("vmrunner.providers.qemu.forward._CONNECTIONS", 2)
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        socket.create_server(("127.0.0.1", 0)) as target,
-        selectors.DefaultSelector() as selector,
-        contextlib.ExitStack() as stack,
-    ):
-        Forwarder(selector, listener, target.getsockname())
-
-        def connected() -> tuple[socket.socket, socket.socket]:
-            client = stack.enter_context(socket.create_connection(listener.getsockname()))
-            for key, mask in selector.select(10):
-                key.data(mask)
-            return client, stack.enter_context(target.accept()[0])
-
-        for _ in range(3):
-            for end in connected():
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                end.close()  # a reset
-            wait_for(lambda: len(selector.select(0)) == 2)
-            for key, mask in selector.select(0):
-                key.data(mask)
-        connected()
-        connected()
-        refused = stack.enter_context(socket.create_connection(listener.getsockname(), timeout=10))
-        for key, mask in selector.select(10):
-            key.data(mask)
-        assert refused.recv(1) == b"", "more than two at once"
-        for key in selector.get_map().values():
-            assert isinstance(key.fileobj, socket.socket)
-            key.fileobj.close()
 
 
 # --- the seed ------------------------------------------------------------------------------------

@@ -30,5 +30,9 @@ class Console:
             self._file.write(self._kept)
             self._file.truncate()
 
+    def says(self, words: bytes) -> bool:
+        """Whether they are in what is kept."""
+        return words in self._kept
+
     def close(self) -> None:
         self._file.close()

@@ -24,17 +24,18 @@ import signal
 import socket
 import stat
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from vmrunner.providers.qemu import linux, network
+from vmrunner.providers.qemu import hiding, linux, network
 from vmrunner.providers.qemu.forward import Forwarder
 
 _ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"}
 _PASTA_PID: Final = "/tmp/pasta.pid"  # noqa: S108 - on the cradle's own tmpfs
-_LITTLE_PROC: Final = "/tmp/proc"  # noqa: S108
+_UNANNOUNCED: Final = 120.0  # seconds after which nobody waits for the word of a console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,7 @@ class Lying:
     port: int
     user: tuple[int, int] | None  # uid and gid to become; None: stay who we are
     hide: list[str]  # directories that QEMU has no business in
+    announced: bool = False  # nobody gets at its sshd until the keeper says `open`
 
 
 @dataclass(kw_only=True)
@@ -62,7 +64,15 @@ class Cradle:
     console: int
     errors: int
 
-    def tell(self, line: str) -> None:
+    def deny(self, prefixes: list[str]) -> None:
+        """To the guest, from now on."""
+        self._tell(f"deny {' '.join(prefixes)}")
+
+    def open(self) -> None:
+        """The way to the guest's sshd, which listens."""
+        self._tell("open")
+
+    def _tell(self, line: str) -> None:
         with contextlib.suppress(OSError):
             os.write(self.life, line.encode() + b"\n")
 
@@ -306,32 +316,10 @@ def _become(qemu: list[str], files: dict[int, int], ends: _Ends) -> None:
     os.chdir("/")
     program = Path(qemu[0]).resolve()  # some systems have their programs' links in /run
     linux.unshare(linux.NEWNS)
-    _hide_processes()
-    _hide_services()
+    hiding.processes()
+    hiding.services()
     linux.give_up_privileges()
     os.execve(program, qemu, _ENVIRONMENT)  # noqa: S606
-
-
-def _hide_processes() -> None:
-    """Of all /proc QEMU uses its own descriptors; the rest shows the host's processes. Making a
-    /proc of its own is refused in a container, where part of the outer one is covered."""
-    me = Path("/proc/self").readlink().name  # as the host counts, whose /proc it is
-    Path(_LITTLE_PROC).mkdir()
-    linux.mount_empty(_LITTLE_PROC)
-    Path(_LITTLE_PROC, "self", "fd").mkdir(parents=True)
-    linux.mount_over(f"/proc/{me}/fd", f"{_LITTLE_PROC}/self/fd")
-    linux.mount_over(_LITTLE_PROC, "/proc")
-
-
-def _hide_services() -> None:
-    """The host's sockets: started by an ordinary user, QEMU may use all that he may. What is kept
-    is the resolver's name, which on many systems lies there too."""
-    resolv = Path("/etc/resolv.conf").resolve()
-    kept = resolv.read_bytes() if resolv.is_relative_to("/run") and resolv.exists() else None
-    linux.mount_empty("/run")
-    if kept is not None:
-        resolv.parent.mkdir(parents=True, exist_ok=True)
-        resolv.write_bytes(kept)
 
 
 def _nft(program: str, rules: str) -> None:
@@ -353,7 +341,9 @@ def _wait(
     """Forward SSH until the VM ends, its helper dies or the keeper is gone. Leaving this is the
     end of all of them."""
     selector = selectors.DefaultSelector()
-    Forwarder(selector, listener, ("127.0.0.1", lying.port))
+    target = ("127.0.0.1", lying.port)
+    forwarder = Forwarder(selector, listener, target, shut=lying.announced)
+    unannounced = time.monotonic() + _UNANNOUNCED
     selector.register(ends.life, selectors.EVENT_READ)
     selector.register(os.pidfd_open(qemu), selectors.EVENT_READ)
     pending = b""
@@ -367,13 +357,24 @@ def _wait(
                     return  # the keeper is gone
                 *lines, pending = (pending + data).split(b"\n")
                 for line in lines:
-                    _nft(lying.nft, network.deny(line.decode().split()))
+                    _heed(line.decode(), lying, forwarder)
+        if time.monotonic() >= unannounced:
+            forwarder.open()
         for pid, status in _reaped():
             if pid == qemu:
                 ends.say(exit=os.waitstatus_to_exitcode(status))
                 return
             if pid == helper:
                 raise OSError("the network helper (pasta) died")
+
+
+def _heed(line: str, lying: Lying, forwarder: Forwarder) -> None:
+    """What the keeper tells."""
+    match line.split():
+        case ["deny", *prefixes]:
+            _nft(lying.nft, network.deny(prefixes))
+        case ["open"]:
+            forwarder.open()
 
 
 def _reaped() -> list[tuple[int, int]]:

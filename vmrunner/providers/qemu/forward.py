@@ -2,6 +2,10 @@
 
 The listening socket belongs to the host's network, where it was made; the connections onward are
 made in the namespace that the process entered since. Standard library only; one thread.
+
+QEMU takes a connection for a guest that has no address yet, and brings each that was given up to
+the guest all the same, many seconds later. So who knows when the guest listens keeps the forwarder
+shut until then.
 """
 
 from __future__ import annotations
@@ -31,24 +35,34 @@ class _Side:
 
 
 class Forwarder:
-    """Forwards every connection to `listener` on to `target`, as events of `selector`."""
+    """Forwards every connection to `listener` on to `target`, as events of `selector`. `shut`:
+    hangs up on each at once, until `open`."""
 
     def __init__(
-        self, selector: selectors.BaseSelector, listener: socket.socket, target: tuple[str, int]
+        self,
+        selector: selectors.BaseSelector,
+        listener: socket.socket,
+        target: tuple[str, int],
+        *,
+        shut: bool = False,
     ) -> None:
         self._selector = selector
         self._listener = listener
         self._target = target
+        self._shut = shut
         self._pairs = 0
         listener.setblocking(False)
         selector.register(listener, _READ, self._accept)
+
+    def open(self) -> None:
+        self._shut = False
 
     def _accept(self, _mask: int) -> None:
         try:
             inner, _ = self._listener.accept()
         except OSError:
             return
-        if self._pairs >= _CONNECTIONS:
+        if self._shut or self._pairs >= _CONNECTIONS:
             inner.close()
             return
         outer = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

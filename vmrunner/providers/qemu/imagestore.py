@@ -54,6 +54,7 @@ class LocalImage:
     size: int
     virtual_size: int
     supervisor: Mapping[str, str] = field(default_factory=dict)  # its files' sha256, by name
+    announces: bool = False  # its console says when its sshd is there
     packages: tuple[str, ...] | None = None  # Debian's, in the VM; None: it was not noted
 
     @property
@@ -171,6 +172,7 @@ def read(directory: Path) -> LocalImage:
             size=sum(files.values()),
             virtual_size=int(manifest["virtual_size"]),
             supervisor=dict(manifest.get("supervisor", {})),
+            announces=bool(manifest.get("announces")),
             packages=tuple(map(str, manifest["packages"])) if "packages" in manifest else None,
         )
     except (KeyError, TypeError, ValueError):

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from vmrunner.providers.qemu import layout, network
+from vmrunner.providers.qemu import layout, machine, network
 from vmrunner.providers.qemu.console import Console
 from vmrunner.providers.qemu.cradle import Cradle, Lying, rock
 from vmrunner.providers.qemu.host import Identity
@@ -47,6 +47,7 @@ class Keeper:
         self.early = b""  # what the cradle said in one breath with `running`
         self.denied: set[str] = set()
         self.wished = False  # SIGTERM came
+        self.announced = False  # its console will say when its sshd is there
         self._signals = os.pipe()  # wakes the poll at once
         for end in self._signals:
             os.set_blocking(end, False)
@@ -82,6 +83,7 @@ class Keeper:
         self.plan = plan
         self.deadline = float(plan["deadline"])
         self.console = Console(self.home.path / layout.CONSOLE)
+        self.announced = bool(plan.get("announced"))
         if time.time() >= self.deadline:
             return "the deadline passed before it started"
         layout.write_json(
@@ -100,6 +102,7 @@ class Keeper:
             port=plan["port"],
             user=tuple(plan["user"]) if plan["user"] else None,
             hide=plan["hide"],
+            announced=self.announced,
         )
         files: dict[int, int] = {}
         try:
@@ -156,6 +159,9 @@ class Keeper:
     def _heard(self, cradle: Cradle, end: int, data: bytes) -> dict[str, Any] | None:
         if end == cradle.console:
             self.console.write(data)
+            if self.announced and self.console.says(machine.ANNOUNCED):
+                self.announced = False
+                cradle.open()
         elif end == cradle.errors:
             self.errors = (self.errors + data)[-_ERRORS:]
         else:
@@ -177,10 +183,11 @@ class Keeper:
             new = set(network.host_prefixes()) - self.denied
             if new:
                 self.denied |= new
-                cradle.tell(" ".join(sorted(new)))
+                cradle.deny(sorted(new))
 
     def _drain(self, cradle: Cradle) -> None:
         """What was said before the end, and is still in the pipes."""
+        self.announced = False  # there is no cradle any more that could be told
         for end in (cradle.console, cradle.errors):
             os.set_blocking(end, False)
             with contextlib.suppress(OSError):

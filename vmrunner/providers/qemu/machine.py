@@ -22,6 +22,9 @@ BARE: Final = (
     *("-machine", "q35,vmport=off,hpet=off"),
 )
 #: The guest's first serial port on QEMU's stdin and stdout.
+#: What the console of an image of ours says once sshd listens (packer/scripts/20-ssh.sh).
+ANNOUNCED: Final = b"vmrunner: ssh is up"
+
 CONSOLE: Final = ("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
 
 

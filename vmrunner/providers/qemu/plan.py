@@ -170,6 +170,7 @@ def make(
         "disk": order.offer.disk,
         "memory": order.offer.memory,
         "address": address,
+        "announced": image.announces,
         "port": machine.SSH_PORT,
         "qemu": words,
         "files": files,

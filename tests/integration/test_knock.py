@@ -1,0 +1,134 @@
+"""Who answers for a machine that boots: takes connections and loses them, hangs up, or refuses."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.sshd import free_port
+from vmrunner import knock
+from vmrunner.knock import Knocker
+from vmrunner.model import Address
+
+WORD = b"SSH-2.0-OpenSSH\r\n"
+
+
+class Porter:
+    """Takes every connection. Speaks on those from the `speaks`th on, and on none before."""
+
+    def __init__(self, listener: socket.socket, *, speaks: int) -> None:
+        self.address = Address(*listener.getsockname()[:2])
+        self.taken: list[socket.socket] = []
+        self.most = 0  # open at once
+        self._listener, self._speaks = listener, speaks
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.taken.append(connection)
+            self.most = max(self.most, sum(not closed(one) for one in self.taken))
+            if len(self.taken) >= self._speaks:
+                connection.sendall(WORD)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(30)
+        for one in self.taken:
+            one.close()
+
+
+def closed(connection: socket.socket) -> bool:
+    """Whether the other end hung up."""
+    connection.setblocking(False)
+    try:
+        return not connection.recv(1)
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+@pytest.fixture
+def porters() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def porter(stack: ExitStack, *, speaks: int) -> Porter:
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    made = Porter(listener, speaks=speaks)
+    stack.callback(made.close)
+    return made
+
+
+def soon() -> float:
+    return time.monotonic() + 60
+
+
+@pytest.mark.parametrize("speaks", [1, 3, 9])
+def test_a_connection_that_was_lost_holds_nothing_up(porters: ExitStack, speaks: int) -> None:
+    door = porter(porters, speaks=speaks)
+    with Knocker(door.address).first_word(until=soon()) as found:
+        assert found.gettimeout() is None
+        assert found.recv(100) == WORD, "what it said stays to be read"
+        assert found.getpeername() == door.address
+        others = [one for one in door.taken if one.getpeername() != found.getsockname()]
+        assert len(others) >= speaks - 1
+        for one in others:
+            one.settimeout(10)
+            assert not one.recv(1), "the others are hung up on"
+    assert door.most <= knock.MOST
+
+
+def test_after_those_who_refuse_and_hang_up_it_finds_who_speaks() -> None:
+    address = Address("127.0.0.1", free_port())
+    found: list[socket.socket] = []
+    thread = threading.Thread(
+        target=lambda: found.append(Knocker(address).first_word(until=soon()))
+    )
+    thread.start()
+    with socket.create_server(address) as listener:
+        for _ in range(3):
+            listener.accept()[0].close()
+        with listener.accept()[0] as last:
+            last.sendall(WORD)
+            thread.join(30)
+    assert found[0].recv(100) == WORD
+    found[0].close()
+
+
+def test_nobody_says_anything() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        pytest.raises(knock.Unreachable, match="the port answers, SSH does not"),
+    ):
+        Knocker(Address(*mute.getsockname()[:2])).first_word(until=time.monotonic() + 0.3)
+
+
+def test_nobody_is_there() -> None:
+    with pytest.raises(knock.Unreachable, match="Connection refused"):
+        Knocker(Address("127.0.0.1", free_port())).first_word(until=time.monotonic() + 0.3)
+    with pytest.raises(knock.Unreachable, match=r"nreachable|refused|assign|support"):
+        Knocker(Address("::1", 9)).first_word(until=time.monotonic() + 0.3)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_abort_wakes_it(porters: ExitStack, early: bool) -> None:
+    knocker = Knocker(porter(porters, speaks=1000).address)
+    if early:
+        knocker.abort()
+    else:
+        threading.Timer(0.3, knocker.abort).start()
+    with pytest.raises(knock.Aborted):
+        knocker.first_word(until=soon())
+    knocker.abort()  # too late, and no harm
