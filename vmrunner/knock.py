@@ -9,21 +9,24 @@ part of it, and a machine that takes minutes is not asked a thousand times.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
-import selectors
+import select
 import socket
+import threading
 import time
 from typing import Final
 
 from vmrunner.errors import VmrunnerError
 from vmrunner.model import Address
 
-MOST: Final = 5  # connections at once: sshd starts a process for each that reaches it
+MOST: Final = 4  # connections at once: sshd starts a process for each that reaches it
 
 _SILENT: Final = (12, 0.5, 4.0)  # the next beside one that is silent: age divided by, least, most
 _REFUSED: Final = (60, 0.1, 1.0)  # the next after one that was refused, the same
+_SILENCE: Final = "the port answers, SSH does not"
 
 
 class Unreachable(VmrunnerError):
@@ -35,32 +38,33 @@ class Aborted(VmrunnerError):
 
 
 class Knocker:
-    """For one use, in one thread; `abort` comes from any."""
+    """For one use, in one thread; `abort` comes from any. Its sockets are all the descriptors that
+    it takes: hundreds may boot at once."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._selector = selectors.DefaultSelector()
-        self._bell, self._rope = socket.socketpair()
-        self._open: list[socket.socket] = []  # oldest first
+        self._poll = select.poll()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._open: dict[int, socket.socket] = {}  # by descriptor, oldest first
         self._why = ""
 
     def abort(self) -> None:
-        try:
-            self._rope.send(b"!")
-        except OSError:
-            """It is over already."""
+        with self._lock:
+            self._stop.set()
+            for sock in self._open.values():
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)  # wakes who waits for it
 
     def first_word(self, *, until: float) -> socket.socket:
         """The first connection that speaks; what it said stays to be read. Blocking, no time-out.
 
         `until`: of the monotonic clock. Raises Unreachable then, Aborted after `abort`."""
-        self._selector.register(self._bell, selectors.EVENT_READ)
         try:
             return self._first_word(until)
         finally:
-            self._selector.close()
-            for sock in (self._bell, self._rope, *self._open):
-                sock.close()
+            for sock in list(self._open.values()):
+                self._end(sock)
 
     def _first_word(self, until: float) -> socket.socket:
         began = due = time.monotonic()
@@ -70,18 +74,26 @@ class Knocker:
                 self._begin()
                 due = now + _pause(_SILENT if self._open else _REFUSED, now - began)
             if now >= until:
-                raise Unreachable(self._why or "the port answers, SSH does not")
-            for key, _ in self._selector.select(max(min(due, until) - now, 0)):
-                assert isinstance(key.fileobj, socket.socket)
-                if key.fileobj is self._bell:
-                    raise Aborted("told to stop")
-                if self._spoke(key.fileobj):
-                    return self._take(key.fileobj)
+                raise Unreachable(self._why or self._silence())
+            for sock in self._wait(max(min(due, until) - now, 0)):
+                if self._spoke(sock):
+                    return self._take(sock)
                 due = min(due, now + _pause(_REFUSED, now - began))
+
+    def _wait(self, seconds: float) -> list[socket.socket]:
+        """Those on which something happened."""
+        happened: list[tuple[int, int]] = []
+        if not self._open:
+            self._stop.wait(seconds)
+        elif not self._stop.is_set():
+            happened = self._poll.poll(seconds * 1000)
+        if self._stop.is_set():
+            raise Aborted("told to stop")
+        return [self._open[number] for number, _ in happened]
 
     def _begin(self) -> None:
         if len(self._open) >= MOST:
-            self._end(self._open[0])
+            self._end(next(iter(self._open.values())))
         family = socket.AF_INET6 if ":" in self._address.host else socket.AF_INET
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
@@ -94,29 +106,42 @@ class Knocker:
             self._why = os.strerror(code)
             sock.close()
             return
-        self._open.append(sock)
-        self._selector.register(sock, selectors.EVENT_READ)
+        with self._lock:
+            self._open[sock.fileno()] = sock
+        self._poll.register(sock, select.POLLIN)
 
     def _spoke(self, sock: socket.socket) -> bool:
         """Whether it said something. If it did not, it is over: refused, or hung up on."""
         try:
             if sock.recv(1, socket.MSG_PEEK):
                 return True
-            self._why = "the port answers, SSH does not"
+            self._why = _SILENCE
         except OSError as error:
             self._why = str(error)
         self._end(sock)
         return False
 
+    def _silence(self) -> str:
+        """What nobody's saying anything means."""
+        for sock in self._open.values():
+            with contextlib.suppress(OSError):
+                sock.getpeername()
+                return _SILENCE
+        return "nothing answers: no network yet, or a firewall that drops what we send"
+
     def _end(self, sock: socket.socket) -> None:
-        self._selector.unregister(sock)
-        self._open.remove(sock)
+        self._let_go(sock)
         sock.close()
 
     def _take(self, sock: socket.socket) -> socket.socket:
-        self._open.remove(sock)
+        self._let_go(sock)
         sock.setblocking(True)
         return sock
+
+    def _let_go(self, sock: socket.socket) -> None:
+        self._poll.unregister(sock)
+        with self._lock:
+            del self._open[sock.fileno()]
 
 
 def _pause(rule: tuple[float, float, float], age: float) -> float:

@@ -115,6 +115,18 @@ def test_nobody_says_anything() -> None:
         Knocker(Address(*mute.getsockname()[:2])).first_word(until=time.monotonic() + 0.3)
 
 
+def dropping(stack: ExitStack) -> Address:
+    """Linux drops the first packet to one whose queue is full."""
+    full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    stack.enter_context(socket.create_connection(full.getsockname()))
+    return Address(*full.getsockname()[:2])
+
+
+def test_what_we_send_is_dropped(porters: ExitStack) -> None:
+    with pytest.raises(knock.Unreachable, match="nothing answers"):
+        Knocker(dropping(porters)).first_word(until=time.monotonic() + 0.3)
+
+
 def test_nobody_is_there() -> None:
     with pytest.raises(knock.Unreachable, match="Connection refused"):
         Knocker(Address("127.0.0.1", free_port())).first_word(until=time.monotonic() + 0.3)
@@ -124,11 +136,15 @@ def test_nobody_is_there() -> None:
 
 @pytest.mark.parametrize("early", [True, False])
 def test_abort_wakes_it(porters: ExitStack, early: bool) -> None:
-    knocker = Knocker(porter(porters, speaks=1000).address)
-    if early:
-        knocker.abort()
-    else:
-        threading.Timer(0.3, knocker.abort).start()
-    with pytest.raises(knock.Aborted):
-        knocker.first_word(until=soon())
-    knocker.abort()  # too late, and no harm
+    silent = porter(porters, speaks=1000).address
+    for address in (silent, dropping(porters), Address("127.0.0.1", free_port())):
+        knocker = Knocker(address)
+        if early:
+            knocker.abort()
+        else:
+            threading.Timer(0.3, knocker.abort).start()
+        begun = time.monotonic()
+        with pytest.raises(knock.Aborted):
+            knocker.first_word(until=soon())
+        assert time.monotonic() - begun < 30
+        knocker.abort()  # too late, and no harm
