@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -125,7 +125,7 @@ def _describe(shell: Shell, row: Build) -> None:
             output.print_out(f"{key:<11}{output.clean(value)}")
     for title, lines in (
         ("phases", views.timeline(row, now, unicode=unicode_out())),
-        ("steps", _steps(shell, row)),
+        ("steps", views.steps(row, shell.ledger.events.list(row.id))),
         (
             "artifacts",
             [f"{a.path}  {units.amount(a.size)}" for a in shell.runner.get(row.id).artifacts.ls()],
@@ -136,28 +136,6 @@ def _describe(shell: Shell, row: Build) -> None:
             output.print_out("\n".join(f"  {output.clean(line)}" for line in lines))
     if row.state.value == "held":
         output.say(f"look inside: vmrunner ssh {row.id}; end it: vmrunner cancel {row.id}")
-
-
-def _steps(shell: Shell, row: Build) -> list[str]:
-    """What each step did, and the pull before them, as far as the events say."""
-    from vmrunner import units
-    from vmrunner.cli.views import short
-
-    begun: dict[Any, float] = {}
-    lines = []
-    for event in shell.ledger.events.list(row.id):
-        step = event.data.get("step")
-        if event.kind in ("pulling", "step_started"):
-            begun[step] = event.time
-        elif event.kind == "container" and step in begun:  # None: what was pulled is no step
-            took = units.span(event.time - begun[step])
-            lines.append(f"{took:>8}  pulled  {row.spec.container}")
-        elif event.kind == "step_ended" and isinstance(step, int) and step in begun:
-            titles = [step_.title for step_ in row.spec.steps]
-            title = titles[step] if 0 <= step < len(titles) else str(step)
-            took = units.span(event.time - begun[step])
-            lines.append(f"{took:>8}  exit {event.data.get('exit_code')}  {short(title, 60)}")
-    return lines
 
 
 def logs(

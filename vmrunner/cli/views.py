@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from vmrunner import units
 from vmrunner.cli.output import Column, View
-from vmrunner.model import Build, BuildState, Instance, Kind, Resource, Result, Step
+from vmrunner.model import Build, BuildState, Event, Instance, Kind, Resource, Result, Step
 
 _RESULT_COLOURS = {
     Result.SUCCESS: "green",
@@ -242,6 +242,30 @@ def timeline(build: Build, now: float, *, width: int = 40, unicode: bool = True)
         bar = " " * start + (block * min(length, width - start) or edge)
         running = "" if phase.ended is not None else " …" if unicode else " ..."
         lines.append(f"{phase.state.value:<13}{units.span(phase.seconds(now)):>8}  {bar}{running}")
+    return lines
+
+
+def steps(build: Build, events: Iterable[Event]) -> list[str]:
+    """What each step did, and the pull before them, as far as the events say. Who takes a build
+    over is told by the VM what the one before was told too: once is enough, in each attempt."""
+    titles = [step.title for step in build.spec.steps]
+    begun: dict[Any, float] = {}  # by step; None: the pull
+    ended: set[Any] = set()
+    lines = []
+    for event in events:
+        step = event.data.get("step")
+        if event.kind == "retry":
+            begun, ended = {}, set()
+        elif event.kind in ("pulling", "step_started"):
+            begun.setdefault(step, event.time)
+        elif event.kind in ("container", "step_ended") and step in begun and step not in ended:
+            ended.add(step)
+            took = units.span(event.time - begun[step])
+            if not isinstance(step, int):
+                lines.append(f"{took:>8}  pulled  {build.spec.container}")
+            else:
+                title = titles[step] if 0 <= step < len(titles) else str(step)
+                lines.append(f"{took:>8}  exit {event.data.get('exit_code')}  {short(title, 60)}")
     return lines
 
 

@@ -1,0 +1,56 @@
+"""What `show` tells of a build."""
+
+from __future__ import annotations
+
+from vmrunner.cli import views
+from vmrunner.model import Build, BuildSpec, BuildState, Event, Step
+
+Told = tuple[float, str, dict[str, int]]
+BUILD = Build(
+    id="b-1",
+    state=BuildState.RUNNING,
+    spec=BuildSpec(
+        steps=(Step(run="make"), Step(run="make test")),
+        container="debian:trixie",
+        provider="p",
+        timeout=60,
+        ttl=120,
+    ),
+    created_at=0,
+    state_since=0,
+)
+
+
+def told(*events: Told) -> list[str]:
+    made = [
+        Event(seq=n, time=at, kind=kind, data=data) for n, (at, kind, data) in enumerate(events)
+    ]
+    return [" ".join(line.split()) for line in views.steps(BUILD, made)]
+
+
+FIRST: tuple[Told, ...] = (
+    (10.0, "pulling", {}),
+    (13.0, "container", {}),
+    (13.0, "step_started", {"step": 0}),
+    (17.0, "step_ended", {"step": 0, "exit_code": 0}),
+    (17.0, "step_started", {"step": 1}),
+)
+
+
+def test_steps_are_told_with_what_they_took() -> None:
+    assert told(*FIRST) == ["3.0s pulled debian:trixie", "4.0s exit 0 make"]
+
+
+def test_after_a_take_over_each_step_is_told_once() -> None:
+    again = [(at + 100, kind, data) for at, kind, data in FIRST]
+    end = (118.0, "step_ended", {"step": 1, "exit_code": 2})
+    assert told(*FIRST, *again, end, end) == [
+        "3.0s pulled debian:trixie",
+        "4.0s exit 0 make",
+        "1m41s exit 2 make test",
+    ]
+
+
+def test_each_attempt_has_its_own() -> None:
+    retry: Told = (50.0, "retry", {})
+    assert told(*FIRST, retry, *FIRST)[2:] == told(*FIRST)
