@@ -166,6 +166,14 @@ def check(source: str) -> None:
         raise ConfigError(f"source: {source!r} is not a directory", hint="name its directory")
 
 
+def look(source: str, *, git_timeout: float = 600) -> None:
+    """`check`, and of a repository whether it and its revision are there, for who packs nothing:
+    that takes a fetch. Raises ConfigError."""
+    check(source)
+    if source.startswith(GIT):
+        _archive(GitSource.parse(source), subprocess.DEVNULL, git_timeout)
+
+
 def spool(source: str, path: Path, *, git_timeout: float = 600) -> archive.Total:
     """Pack it into `path`, readable by this user alone; whole or not at all."""
     check(source)

@@ -164,16 +164,17 @@ def test_bad_input_makes_no_image_first(run: Run, home: Path, argv: list[str], s
     assert_nothing(home)
 
 
-def test_a_bad_git_ref(run: Run, home: Path) -> None:
+@pytest.mark.parametrize("manner", [(), ("--dry-run",)])
+def test_a_bad_git_ref(run: Run, home: Path, manner: tuple[str, ...]) -> None:
     repository = home / "repo"
     who = ["-c", "user.name=x", "-c", "user.email=x@x"]
     commit = ["-C", str(repository), *who, "commit", "-q", "--allow-empty", "-m", "x"]
     for argv in (["init", "-q", str(repository)], commit):
         subprocess.run(["git", *argv], check=True)
-    said = refused(run, "run", "--source", f"git+file://{repository}@nope", *CMD)
+    said = refused(run, "run", *manner, "--source", f"git+file://{repository}@nope", *CMD)
     assert said.startswith(f"source: file://{repository} has no 'nope'")
     assert "name a branch, a tag or a commit" in said
-    said = refused(run, "run", "--source", "git+file:///nope@main", *CMD)
+    said = refused(run, "run", *manner, "--source", "git+file:///nope@main", *CMD)
     assert "cannot be fetched" in said
     assert_nothing(home)
 

@@ -302,6 +302,10 @@ def _dry_run(checked: Submission, form: Format) -> int:
     """What would be submitted."""
     from dataclasses import asdict
 
+    from vmrunner import source
+
+    if checked.source is not None:
+        source.look(checked.source)
     spec = asdict(checked.spec)
     if form in (Format.JSON, Format.JSONL):
         output.write_json(sys.stdout, "spec", [spec])
