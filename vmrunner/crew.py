@@ -100,7 +100,7 @@ class Crew:
         self._last = now
         everybody, driven = desk.ledger.instances.open(), desk.ledger.builds.driven()
         builds = {build.id: build for build in driven}
-        rows = {row.id: row for row in everybody if desk.provider_of(row) is not None}
+        rows = {row.id: row for row in desk.reached(everybody)}
         mine = {
             name: row
             for name, row in rows.items()

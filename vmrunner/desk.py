@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -79,6 +79,11 @@ class Desk:
         verified. Another account behind the same name is none of our business."""
         provider = self.providers.get(instance.provider)
         return provider if provider and instance.scope in provider.scopes else None
+
+    def reached(self, instances: Iterable[Instance]) -> list[Instance]:
+        """Those that `provider_of` names a provider for, which is asked once about its scopes."""
+        ours = {name: provider.scopes for name, provider in self.providers.items()}
+        return [row for row in instances if row.scope in ours.get(row.provider, ())]
 
     def now(self, instance: Instance) -> float:
         """The clock that the instance's times are told by."""

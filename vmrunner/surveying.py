@@ -77,9 +77,8 @@ def _read(
     desk: Desk, peers: Peers, name: str, provider: Provider, listing: Listing, known: Known
 ) -> None:
     rows, builds = desk.ledger.instances.open(), desk.ledger.builds.driven()
-    known.by_id |= {
-        row.id: row for row in rows if row.provider == name and row.scope in provider.scopes
-    }
+    scopes = provider.scopes
+    known.by_id |= {row.id: row for row in rows if row.provider == name and row.scope in scopes}
     known.builds = {build.id: build for build in builds}
     known.unread = rows.unread | builds.unread
     peers.look(desk.ledger.engines.list(), desk.monotonic())
