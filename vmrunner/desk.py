@@ -81,9 +81,12 @@ class Desk:
         return provider if provider and instance.scope in provider.scopes else None
 
     def reached(self, instances: Iterable[Instance]) -> list[Instance]:
-        """Those that `provider_of` names a provider for, which is asked once about its scopes."""
-        ours = {name: provider.scopes for name, provider in self.providers.items()}
-        return [row for row in instances if row.scope in ours.get(row.provider, ())]
+        """Those that `provider_of` names a provider for, which is asked once about its scopes, and
+        not at all where none is of it: that may be a call to a cloud."""
+        rows = list(instances)
+        names = {row.provider for row in rows} & self.providers.keys()
+        ours = {name: self.providers[name].scopes for name in names}
+        return [row for row in rows if row.scope in ours.get(row.provider, ())]
 
     def now(self, instance: Instance) -> float:
         """The clock that the instance's times are told by."""

@@ -3,15 +3,13 @@
 Who listens for a machine that boots may take a connection and lose its first packet, which is sent
 again after one second, three and seven by Linux, after six and eighteen by QEMU's network. So a
 silent connection is not waited for alone: another is begun beside it, and the first that speaks is
-taken. The pauses grow with the time that it took so far: what a boot loses to them stays a small
-part of it, and a machine that takes minutes is not asked a thousand times.
+taken. The oldest is left alone for long all the same, and the others take turns: an sshd that is
+there and takes its time must not be kept from it by our own knocking.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import random
 import select
 import socket
@@ -22,19 +20,26 @@ from typing import Final
 from vmrunner.errors import VmrunnerError
 from vmrunner.model import Address
 
-MOST: Final = 4  # connections at once: sshd starts a process for each that reaches it
+MOST: Final = 3  # connections at once: sshd starts a process for each that reaches it
+KEPT: Final = 30.0  # seconds for which the oldest is
 
-_SILENT: Final = (12, 0.5, 4.0)  # the next beside one that is silent: age divided by, least, most
+_SILENT: Final = (12, 2.0, 4.0)  # the next beside one that is silent: age divided by, least, most
 _REFUSED: Final = (60, 0.1, 1.0)  # the next after one that was refused, the same
 _SILENCE: Final = "the port answers, SSH does not"
 
 
 class Unreachable(VmrunnerError):
-    """No handshake in the time that was given; the message is the last try's."""
+    """No handshake in the time that was given; the message says what there was instead."""
 
 
 class Aborted(VmrunnerError):
     """Somebody called `abort`."""
+
+
+class _Try(socket.socket):
+    """One connection, with when it was begun."""
+
+    since = 0.0
 
 
 class Knocker:
@@ -46,7 +51,7 @@ class Knocker:
         self._poll = select.poll()
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._open: dict[int, socket.socket] = {}  # by descriptor, oldest first
+        self._open: dict[int, _Try] = {}  # by descriptor, oldest first
         self._why = ""
 
     def abort(self) -> None:
@@ -71,16 +76,17 @@ class Knocker:
         while True:
             now = time.monotonic()
             if now >= due:
-                self._begin()
+                self._make_room(now)
+                self._begin(now)
                 due = now + _pause(_SILENT if self._open else _REFUSED, now - began)
             if now >= until:
-                raise Unreachable(self._why or self._silence())
+                raise Unreachable(self._complaint())
             for sock in self._wait(max(min(due, until) - now, 0)):
                 if self._spoke(sock):
                     return self._take(sock)
                 due = min(due, now + _pause(_REFUSED, now - began))
 
-    def _wait(self, seconds: float) -> list[socket.socket]:
+    def _wait(self, seconds: float) -> list[_Try]:
         """Those on which something happened."""
         happened: list[tuple[int, int]] = []
         if not self._open:
@@ -91,26 +97,33 @@ class Knocker:
             raise Aborted("told to stop")
         return [self._open[number] for number, _ in happened]
 
-    def _begin(self) -> None:
+    def _make_room(self, now: float) -> None:
         if len(self._open) >= MOST:
-            self._end(next(iter(self._open.values())))
+            oldest, second, *_ = self._open.values()
+            self._end(oldest if now - oldest.since >= KEPT else second)
+
+    def _begin(self, now: float) -> None:
         family = socket.AF_INET6 if ":" in self._address.host else socket.AF_INET
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock = _Try(family, socket.SOCK_STREAM)
         except OSError as error:
             self._why = str(error)
             return
+        sock.since = now
         sock.setblocking(False)
-        code = sock.connect_ex(self._address)
-        if code not in (0, errno.EINPROGRESS):
-            self._why = os.strerror(code)
+        try:
+            sock.connect(self._address)
+        except BlockingIOError:
+            """It will be told when it is there."""
+        except OSError as error:
+            self._why = str(error)
             sock.close()
             return
         with self._lock:
             self._open[sock.fileno()] = sock
         self._poll.register(sock, select.POLLIN)
 
-    def _spoke(self, sock: socket.socket) -> bool:
+    def _spoke(self, sock: _Try) -> bool:
         """Whether it said something. If it did not, it is over: refused, or hung up on."""
         try:
             if sock.recv(1, socket.MSG_PEEK):
@@ -121,24 +134,24 @@ class Knocker:
         self._end(sock)
         return False
 
-    def _silence(self) -> str:
-        """What nobody's saying anything means."""
+    def _complaint(self) -> str:
+        """What it means that nobody said anything."""
         for sock in self._open.values():
             with contextlib.suppress(OSError):
                 sock.getpeername()
                 return _SILENCE
-        return "nothing answers: no network yet, or a firewall that drops what we send"
+        return self._why or "nothing answers: no network yet, or a firewall that drops what we send"
 
-    def _end(self, sock: socket.socket) -> None:
+    def _end(self, sock: _Try) -> None:
         self._let_go(sock)
         sock.close()
 
-    def _take(self, sock: socket.socket) -> socket.socket:
+    def _take(self, sock: _Try) -> _Try:
         self._let_go(sock)
         sock.setblocking(True)
         return sock
 
-    def _let_go(self, sock: socket.socket) -> None:
+    def _let_go(self, sock: _Try) -> None:
         self._poll.unregister(sock)
         with self._lock:
             del self._open[sock.fileno()]

@@ -171,7 +171,10 @@ def look(source: str, *, git_timeout: float = 600) -> None:
     that takes a fetch. Raises ConfigError."""
     check(source)
     if source.startswith(GIT):
-        _archive(GitSource.parse(source), subprocess.DEVNULL, git_timeout)
+        try:
+            _archive(GitSource.parse(source), subprocess.DEVNULL, git_timeout)
+        except OSError as error:
+            raise ConfigError(f"source: {shown(source)!r} cannot be fetched: {error}") from error
 
 
 def spool(source: str, path: Path, *, git_timeout: float = 600) -> archive.Total:

@@ -92,7 +92,8 @@ class Dialer:
             try:
                 wire = self._knock(address, max(until, time.monotonic() + 0.5))
             except Unreachable as error:
-                raise Unreachable(_nowhere(address, why or str(error))) from None
+                before = f" (a handshake before: {why})" if why else ""
+                raise Unreachable(_nowhere(address, f"{error}{before}")) from None
             try:
                 on_greeting()
             except BaseException:

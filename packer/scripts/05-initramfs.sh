@@ -38,8 +38,20 @@ fi
 while read -r module; do
     force_load "$module"
 done </etc/initramfs-tools/modules.vmrunner
-rm -rf "$DESTDIR"/scripts/init-*/udev "$DESTDIR"/usr/lib/udev "$DESTDIR"/usr/bin/udevadm \
+rm -f "$DESTDIR/usr/lib/udev/hwdb.bin" # 13 MB of keyboards and cameras
+if [ -x /usr/lib/initramfs-tools/bin/wait-for-root ]; then
+    exit 0 # Ubuntu's asks udev whether the root disk is there, for 30 s
+fi
+rm -rf "$DESTDIR"/scripts/init-top/udev "$DESTDIR"/usr/lib/udev "$DESTDIR"/usr/bin/udevadm \
     "$DESTDIR"/usr/lib/systemd/systemd-udevd
+# That init finds its console, /dev must go where the root is, which is udev's script's other work.
+cat >"$DESTDIR/scripts/init-bottom/udev" <<'SCRIPT'
+#!/bin/sh
+if [ "${1:-}" = prereqs ]; then
+    exit 0
+fi
+mount -n -o move /dev "${rootmnt:?}/dev"
+SCRIPT
 HOOK
 chmod 0755 /etc/initramfs-tools/hooks/vmrunner
 if command -v update-initramfs >/dev/null; then

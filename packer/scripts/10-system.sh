@@ -45,8 +45,8 @@ After=ssh.service cloud-init-network.service
 
 [Service]
 Type=oneshot
-# Who holds the console knows by this when to knock.
-ExecStart=sh -c "echo 'vmrunner: ssh is up' >/dev/console"
+# Who holds the console knows by this when to knock. Twice: the kernel may talk into a line.
+ExecStart=-sh -c "for _ in 1 2; do echo 'vmrunner: ssh is up'; done >/dev/console"
 ExecStart=systemctl start --no-block systemd-resolved.service
 
 [Install]

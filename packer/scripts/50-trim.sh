@@ -22,7 +22,9 @@ if [ "$platform" = local ]; then
     # Its address is there before cloud-init is done; nothing waits for "online".
     systemctl mask systemd-networkd-wait-online.service
     systemctl mask systemd-timesyncd.service
-    # Drivers and names for the disks and the network; a machine has more, and no build asks for it.
+    # Drivers and names for the disks and the network. What else a build may ask for comes when it
+    # does; of KVM only the half that opening /dev/kvm names would.
+    echo 'softdep kvm post: kvm_intel kvm_amd' >/etc/modprobe.d/vmrunner.conf
     mkdir -p /etc/systemd/system/systemd-udev-trigger.service.d
     cat >/etc/systemd/system/systemd-udev-trigger.service.d/vmrunner.conf <<'CONF'
 [Service]

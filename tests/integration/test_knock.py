@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -10,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.sshd import free_port
+from tests.sshd import free_port, wait_for
 from vmrunner import knock
 from vmrunner.knock import Knocker
 from vmrunner.model import Address
@@ -19,13 +20,14 @@ WORD = b"SSH-2.0-OpenSSH\r\n"
 
 
 class Porter:
-    """Takes every connection. Speaks on those from the `speaks`th on, and on none before."""
+    """Takes every connection. Speaks on those from the `speaks`th on, and on none before; `after`
+    so many seconds."""
 
-    def __init__(self, listener: socket.socket, *, speaks: int) -> None:
+    def __init__(self, listener: socket.socket, *, speaks: int, after: float = 0.0) -> None:
         self.address = Address(*listener.getsockname()[:2])
         self.taken: list[socket.socket] = []
         self.most = 0  # open at once
-        self._listener, self._speaks = listener, speaks
+        self._listener, self._speaks, self._after = listener, speaks, after
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -38,7 +40,11 @@ class Porter:
             self.taken.append(connection)
             self.most = max(self.most, sum(not closed(one) for one in self.taken))
             if len(self.taken) >= self._speaks:
-                connection.sendall(WORD)
+                threading.Timer(self._after, self._speak, [connection]).start()
+
+    def _speak(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it was hung up on
+            connection.sendall(WORD)
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -59,14 +65,20 @@ def closed(connection: socket.socket) -> bool:
 
 
 @pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody speaks the next connection is begun soon, and sooner than any greeting."""
+    monkeypatch.setattr(knock, "_SILENT", (12, 0.1, 0.2))
+
+
+@pytest.fixture
 def porters() -> Iterator[ExitStack]:
     with ExitStack() as stack:
         yield stack
 
 
-def porter(stack: ExitStack, *, speaks: int) -> Porter:
+def porter(stack: ExitStack, *, speaks: int, after: float = 0.0) -> Porter:
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-    made = Porter(listener, speaks=speaks)
+    made = Porter(listener, speaks=speaks, after=after)
     stack.callback(made.close)
     return made
 
@@ -75,6 +87,7 @@ def soon() -> float:
     return time.monotonic() + 60
 
 
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("speaks", [1, 3, 9])
 def test_a_connection_that_was_lost_holds_nothing_up(porters: ExitStack, speaks: int) -> None:
     door = porter(porters, speaks=speaks)
@@ -87,6 +100,31 @@ def test_a_connection_that_was_lost_holds_nothing_up(porters: ExitStack, speaks:
         for one in others:
             one.settimeout(10)
             assert not one.recv(1), "the others are hung up on"
+    assert door.most <= knock.MOST
+
+
+@pytest.mark.usefixtures("hasty")
+def test_an_sshd_that_takes_its_time_is_not_kept_from_it(porters: ExitStack) -> None:
+    """It would greet none, if each were given up before it can."""
+    door = porter(porters, speaks=1, after=3.0)
+    begun = time.monotonic()
+    with Knocker(door.address).first_word(until=soon()) as found:
+        assert found.getpeername() == door.address
+        assert found.getsockname() == door.taken[0].getpeername(), "the first of all"
+    assert time.monotonic() - begun >= 3
+    assert len(door.taken) > knock.MOST
+    assert door.most <= knock.MOST
+
+
+@pytest.mark.usefixtures("hasty")
+def test_the_oldest_makes_room_in_the_end(
+    porters: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knock, "KEPT", 0.5)
+    door = porter(porters, speaks=1000)
+    with pytest.raises(knock.Unreachable):
+        Knocker(door.address).first_word(until=time.monotonic() + 1.5)
+    assert len(door.taken) > knock.MOST
     assert door.most <= knock.MOST
 
 
@@ -134,8 +172,28 @@ def test_nobody_is_there() -> None:
         Knocker(Address("::1", 9)).first_word(until=time.monotonic() + 0.3)
 
 
+def test_what_was_refused_first_and_is_silent_now_is_told_as_silent() -> None:
+    address = Address("127.0.0.1", free_port())
+    knocker = Knocker(address)
+    told: list[str] = []
+
+    def knocks() -> None:
+        try:
+            knocker.first_word(until=time.monotonic() + 3)
+        except knock.Unreachable as error:
+            told.append(str(error))
+
+    thread = threading.Thread(target=knocks)
+    thread.start()
+    wait_for(lambda: "refused" in knocker._why)
+    with socket.create_server(address):
+        thread.join(30)
+    assert told == ["the port answers, SSH does not"]
+
+
 @pytest.mark.parametrize("early", [True, False])
-def test_abort_wakes_it(porters: ExitStack, early: bool) -> None:
+def test_abort_wakes_it(porters: ExitStack, monkeypatch: pytest.MonkeyPatch, early: bool) -> None:
+    monkeypatch.setattr(knock, "_SILENT", (12, 60, 60))
     silent = porter(porters, speaks=1000).address
     for address in (silent, dropping(porters), Address("127.0.0.1", free_port())):
         knocker = Knocker(address)
@@ -145,6 +203,6 @@ def test_abort_wakes_it(porters: ExitStack, early: bool) -> None:
             threading.Timer(0.3, knocker.abort).start()
         begun = time.monotonic()
         with pytest.raises(knock.Aborted):
-            knocker.first_word(until=soon())
+            knocker.first_word(until=begun + 100)
         assert time.monotonic() - begun < 30
         knocker.abort()  # too late, and no harm

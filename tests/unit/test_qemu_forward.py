@@ -17,8 +17,9 @@ import pytest
 
 from tests.sshd import wait_for
 from vmrunner import data
-from vmrunner.providers.qemu import machine
+from vmrunner.providers.qemu import cradle, machine
 from vmrunner.providers.qemu.console import Console
+from vmrunner.providers.qemu.cradle import Lying
 from vmrunner.providers.qemu.forward import Forwarder
 from vmrunner.providers.qemu.keeper import Keeper
 
@@ -132,10 +133,61 @@ def test_the_way_is_opened_once_when_the_console_says_so(tmp_path: Path) -> None
     keeper = Keeper(tmp_path)
     keeper.console, keeper.announced = Console(tmp_path / "console.log"), True
     for piece in (b"[ 1.2] vmrunner: ssh", b" is u", b"p\r\n", b"vmrunner: ssh is up\r\n"):
-        cradle: Any = SimpleNamespace(console=7, open=partial(opened.append, piece))
-        keeper._heard(cradle, 7, piece)
+        told: Any = SimpleNamespace(console=7, open=partial(opened.append, piece))
+        keeper._heard(told, 7, piece)
     keeper.console.close()
     assert opened == [b"p\r\n"]
+
+
+LYING = Lying(
+    qemu=["/bin/true"],
+    pasta=None,
+    tun=False,
+    nft="/usr/sbin/nft",
+    rules="",
+    address="127.0.0.1",
+    port=22,
+    user=None,
+    hide=[],
+    announced=True,
+)
+
+
+def test_the_keeper_tells_what_to_deny_and_when_to_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules: list[tuple[str, str]] = []
+    opened: list[str] = []
+    monkeypatch.setattr(cradle, "_nft", lambda *words: rules.append(words))
+    way: Any = SimpleNamespace(open=partial(opened.append, "opened"))
+    reader, writer = os.pipe()
+    told = cradle.Cradle(pid=0, life=writer, news=-1, console=-1, errors=-1)
+    told.deny(["5.6.7.8/32", "9.0.0.0/8"])
+    told.open()
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as lines:
+        for line in lines:
+            assert rules or not opened
+            cradle._heed(line, LYING, way)
+    ((program, text),) = rules
+    assert program == "/usr/sbin/nft"
+    assert "denied { 5.6.7.8/32, 9.0.0.0/8 }" in text
+    assert opened == ["opened"]
+    told.open()  # it is dead by now, and nobody minds
+
+
+def test_a_console_that_never_says_so_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    us = os.getpid()  # stands in for QEMU, whose end the cradle waits for
+    monkeypatch.setattr(cradle, "_UNANNOUNCED", 0.2)
+    monkeypatch.setattr(Forwarder, "open", lambda _: opened.append("opened"))
+    monkeypatch.setattr(cradle, "_reaped", lambda: [(us, 0)] if opened else [])
+    life, end = os.pipe()
+    said: list[dict[str, int]] = []
+    ends: Any = SimpleNamespace(life=life, say=lambda **word: said.append(word))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        cradle._wait(LYING, ends, listener, us, None)
+    os.close(life)
+    os.close(end)
+    assert (opened, said) == (["opened"], [{"exit": 0}])
 
 
 def test_the_image_says_what_the_keeper_waits_for() -> None:

@@ -239,7 +239,6 @@ class _Job:
                 "supervisor": digests,
                 "packages": recipes.vm_packages(self.recipe, self.inputs),
                 "cmdline": disks.CMDLINE,
-                "announces": True,
                 "virtual_size": self.recipe.disk,
                 "build_seconds": round(time.time() - started, 1),
                 "files": {name: facts(new / name) for name in imagestore.FILES},

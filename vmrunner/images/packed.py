@@ -64,7 +64,6 @@ def adopt(out: Path, stage: Path, cache: Path) -> LocalImage:
                 "packages": (stage / "packages.txt").read_text().split(),
                 "supervisor": _supervisor(stage),
                 "cmdline": disks.CMDLINE,
-                "announces": True,
                 "virtual_size": size,
                 "files": {name: facts(new / name) for name in imagestore.FILES},
             }

@@ -28,6 +28,7 @@ def manifest(recipe: Recipe, wanted: str, created: float) -> dict[str, Any]:
         "created": created,
         "containers": [c.name for c in recipe.containers],
         "docker": asdict(recipe.docker),
+        "announces": True,  # its console says when sshd listens: packer/scripts/10-system.sh
     }
 
 

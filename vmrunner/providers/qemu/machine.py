@@ -21,10 +21,10 @@ BARE: Final = (
     *("-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none"),
     *("-machine", "q35,vmport=off,hpet=off"),
 )
-#: The guest's first serial port on QEMU's stdin and stdout.
-#: What the console of an image of ours says once sshd listens (packer/scripts/20-ssh.sh).
+#: What the console of an image of ours says once sshd listens (packer/scripts/10-system.sh).
 ANNOUNCED: Final = b"vmrunner: ssh is up"
 
+#: The guest's first serial port on QEMU's stdin and stdout.
 CONSOLE: Final = ("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
 
 
