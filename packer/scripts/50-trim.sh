@@ -23,9 +23,14 @@ if [ "$platform" = local ]; then
     systemctl mask systemd-networkd-wait-online.service
     systemctl mask systemd-timesyncd.service
     # Drivers and names for the disks and the network. What else a build may ask for comes when it
-    # does; of KVM only the half that opening /dev/kvm names would.
-    echo 'softdep kvm post: kvm_intel kvm_amd' >/etc/modprobe.d/vmrunner.conf
-    mkdir -p /etc/systemd/system/systemd-udev-trigger.service.d
+    # does, but for KVM, which nothing asks for where it is not.
+    mkdir -p /etc/systemd/system/systemd-udev-trigger.service.d \
+        /etc/systemd/system/vmrunner-late.service.d
+    cat >/etc/systemd/system/vmrunner-late.service.d/kvm.conf <<'CONF'
+[Service]
+ExecStart=-modprobe -q kvm_intel
+ExecStart=-modprobe -q kvm_amd
+CONF
     cat >/etc/systemd/system/systemd-udev-trigger.service.d/vmrunner.conf <<'CONF'
 [Service]
 ExecStart=

@@ -63,6 +63,7 @@ SEEN: dict[str, tuple[str, list[str]]] = {
     "sbom in the image": (f"{DIGEST}  -", [f"{'6' * 64}  -"]),
     "clock": ("NOW", ["1NOW", "0"]),
     "trimmed": ("", ["apt-daily.timer"]),
+    "kvm": ("/dev/kvm", ["", "/dev/kvm\nnone"]),
     "docker is started on demand": ("enabled\ndisabled\ninactive", ["enabled\nenabled\nactive"]),
     "docker": (
         docker(),

@@ -314,6 +314,12 @@ CHECKS: Final = (
         _exactly(""),
     ),
     Check(
+        "kvm",
+        "systemctl is-system-running --wait >/dev/null; "
+        "if grep -Eqw 'svm|vmx' /proc/cpuinfo; then ls /dev/kvm; else echo none; fi",
+        lambda output, _: "" if output in ("/dev/kvm", "none") else f"{output!r}",
+    ),
+    Check(
         "docker is started on demand",
         "systemctl is-enabled docker.socket docker.service; "
         "systemctl is-active docker.service || true",
