@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests import rows
 from vmrunner.desk import Desk, EngineLimits
-from vmrunner.model import Instance, InstanceState, Offer, Role, Scope
+from vmrunner.model import Scope
 
-HERE, ELSEWHERE = Scope("fake", "a", "z"), Scope("fake", "b", "z")
+HERE, ELSEWHERE = rows.SCOPE, Scope("fake", "b", "z")
 
 
 class Counting:
@@ -19,22 +20,6 @@ class Counting:
     def scopes(self) -> frozenset[Scope]:
         self.asked += 1
         return frozenset((HERE,))
-
-
-def row(name: str, provider: str, scope: Scope = HERE) -> Instance:
-    return Instance(
-        id=name,
-        build=f"b-{name}",
-        attempt=1,
-        provider=provider,
-        offer=Offer(scope=scope, machine_type="small", place="z"),
-        role=Role.BUILD,
-        state=InstanceState.BUSY,
-        created_at=0,
-        state_since=0,
-        deadline=1e9,
-        epoch=1,
-    )
 
 
 def test_each_provider_with_rows_is_asked_once_and_no_other() -> None:
@@ -51,7 +36,12 @@ def test_each_provider_with_rows_is_asked_once_and_no_other() -> None:
         deaths=unused,
         wake=unused,
     )
-    rows = [row("1", "local"), row("2", "local", ELSEWHERE), row("3", "gone"), row("4", "local")]
-    assert [one.id for one in desk.reached(iter(rows))] == ["1", "4"]
+    here = [
+        rows.instance("1", "local"),
+        rows.instance("2", "local", ELSEWHERE),
+        rows.instance("3", "gone"),
+        rows.instance("4", "local"),
+    ]
+    assert [one.id for one in desk.reached(iter(here))] == ["1", "4"]
     assert (providers["local"].asked, providers["cloud"].asked) == (1, 0)
-    assert [one.id for one in rows if desk.provider_of(one)] == ["1", "4"], "the same answer"
+    assert [one.id for one in here if desk.provider_of(one)] == ["1", "4"], "the same answer"

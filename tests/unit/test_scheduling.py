@@ -5,22 +5,18 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.rows import SCOPE, instance
 from vmrunner.model import (
     Build,
     BuildSpec,
     BuildState,
-    Instance,
-    InstanceState,
     Offer,
     Reason,
-    Role,
-    Scope,
     Spec,
     Step,
 )
 from vmrunner.scheduling import Answer, Plan, Rooms, owner, plan
 
-SCOPE = Scope("fake", "a", "z")
 OFFER = Offer(scope=SCOPE, machine_type="small", place="z")
 NOW = 1000.0
 
@@ -38,22 +34,6 @@ def build(
         **{"provider": "p", **options},  # type: ignore[arg-type]
     )
     return Build(id=name, spec=spec, state=BuildState.QUEUED, created_at=at, state_since=at)
-
-
-def instance(name: str, provider: str = "p") -> Instance:
-    return Instance(
-        id=name,
-        build=f"b-{name}",
-        attempt=1,
-        provider=provider,
-        offer=OFFER,
-        role=Role.BUILD,
-        state=InstanceState.BUSY,
-        created_at=0,
-        state_since=0,
-        deadline=1e9,
-        epoch=1,
-    )
 
 
 def always(_name: str, _spec: Spec) -> Answer:
