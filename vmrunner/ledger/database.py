@@ -11,9 +11,11 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, TypeVar
+from weakref import WeakSet, WeakValueDictionary
 
 from sqlalchemy import (
     BindParameter,
@@ -34,6 +36,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from vmrunner.errors import LedgerError
+from vmrunner.ledger import forks
 
 T = TypeVar("T")
 
@@ -124,7 +127,7 @@ def inserts(table: Table, *columns: str) -> Prepared:
 
 
 class Database:
-    """Where the ledger's transactions run. Safe in threads."""
+    """Where the ledger's transactions run. Safe in threads, and in a process that forks."""
 
     def __init__(self, url: URL) -> None:
         self.url = url
@@ -134,18 +137,36 @@ class Database:
         assert self._engine.dialect.dbapi is not None
         self._error = self._engine.dialect.dbapi.Error
         self._forbidden = self._engine.dialect.dbapi.IntegrityError
+        self._users: WeakSet[object] = WeakSet()
+        self._gate = forks.Gate()
+        self._quiet = True  # at the moment of a fork: nothing was open
         # Writers of one process queue here, in turn, instead of in SQLite's busy loop, which
         # sleeps and is not fair; then one connection serves them all.
         self._turn = threading.Lock()
         self._kept: Connection | None = None
+        forks.watch(self)
+
+    def used_by(self, user: object) -> None:
+        """Stay open until each user has let go of it."""
+        self._users.add(user)
+
+    def let_go(self, user: object = None) -> None:
+        """Close all connections, unless others use it. To use it again opens new ones."""
+        if user is not None:
+            self._users.discard(user)
+        if not self._users:
+            with forks.opening:
+                if not self._users:
+                    self._disconnect()
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction that only reads."""
-        try:
-            with self._engine.begin() as connection:
-                return work(connection)
-        except (SQLAlchemyError, self._error) as error:
-            raise translated(error) from error
+        with self._gate.passed():
+            try:
+                with self._engine.begin() as connection:
+                    return work(connection)
+            except (SQLAlchemyError, self._error) as error:
+                raise translated(error) from error
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction; it may run more than once, so it has no other effect.
@@ -154,7 +175,7 @@ class Database:
         it. `LedgerError`: the database failed, and the write may or may not have happened."""
         for attempt in range(RETRIES):
             try:
-                with self._writing() as connection:
+                with self._gate.passed(), self._writing() as connection:
                     return work(connection)
             except (SQLAlchemyError, self._error) as error:
                 if isinstance(_cause(error), self._forbidden):
@@ -176,12 +197,51 @@ class Database:
             with self._kept.begin():
                 yield self._kept
 
-    def close(self) -> None:
+    def _disconnect(self) -> None:
         with self._turn:
             if self._kept is not None:
                 self._kept.close()
                 self._kept = None
         self._engine.dispose()
+
+    # --- forks ---
+
+    def before_fork(self) -> None:
+        self._quiet = self._gate.shut(forks.PATIENCE)
+        if self._quiet:
+            self._disconnect()
+
+    def after_fork_here(self) -> None:
+        self._gate.open()
+
+    def after_fork_there(self) -> None:
+        self._turn = threading.Lock()
+        self._gate = forks.Gate(refuses=not self._quiet)
+        if not self._quiet:
+            forks.abandon((self._engine, self._kept))
+
+
+#: By what it is on its disk or server.
+_SHARED: Final[WeakValueDictionary[Hashable, Database]] = WeakValueDictionary()
+
+
+def shared(url: URL) -> Database:
+    """The database of this URL in this process: all who open one ledger share its connections."""
+    key = _identity(url)
+    with forks.opening:
+        found = _SHARED.get(key)
+        if found is None:
+            found = _SHARED[key] = Database(url)
+        return found
+
+
+def _identity(url: URL) -> Hashable:
+    """What two URLs of one database have in common. A SQLite file that was replaced is another."""
+    if url.get_backend_name() == "sqlite" and url.database is not None:
+        path = Path(url.database).resolve()
+        found = path.stat()
+        return path, found.st_dev, found.st_ino
+    return url.render_as_string(hide_password=False)
 
 
 def connect(url: URL, *, migrating: bool = False) -> Engine:

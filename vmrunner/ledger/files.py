@@ -5,6 +5,7 @@ Everything is made readable by its owner alone.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -37,14 +38,26 @@ def ready_directory(path: Path, *, field: str) -> None:
 
 
 def ready_file(path: Path, *, field: str) -> None:
-    """Make an empty `path` (0600) if it is missing; SQLite gives its side files the same mode."""
+    """Make an empty `path` (0600) if it is missing; SQLite gives its side files the same mode.
+    Raises ConfigError when it cannot be used.
+
+    One that is there is never opened: to close it would take from this process all locks that
+    SQLite holds on it, as POSIX has it."""
+    why = None
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if not path.is_file():
+            why = "it is no file"
+        elif not os.access(path, os.R_OK | os.W_OK):
+            why = os.strerror(errno.EACCES)
     except OSError as error:
+        why = error.strerror
+    if why is not None:
         raise ConfigError(
-            f"{field}: the file {path} cannot be opened: {error.strerror}",
-            hint=f"set {field} to a file that you may write",
-        ) from error
+            f"{field}: the file {path} cannot be opened: {why}",
+            hint=f"set {field} to a file that you may read and write",
+        )
 
 
 def file_system(path: Path, mounts: str) -> str:

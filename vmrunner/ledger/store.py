@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import secrets
 import uuid
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from vmrunner.errors import ConfigError, LedgerError
-from vmrunner.ledger import files, schema
+from vmrunner.ledger import files, forks, schema
 from vmrunner.ledger.builds import Builds
-from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
+from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts, shared
 from vmrunner.ledger.engines import Engines
 from vmrunner.ledger.events import Events
 from vmrunner.ledger.images import Images
@@ -68,6 +69,7 @@ class Ledger:
         self.installation = installation
         self.generation = generation
         self._database = database
+        database.used_by(self)
         self._witness = witness
         self.builds = Builds(database, seal)
         self.instances = Instances(database, seal, witness.note)
@@ -91,12 +93,14 @@ class Ledger:
 
         `data_dir` keeps the files `installation`, `witness` and `secret.key`; `secret_key` (the
         value of VMRUNNER_SECRET_KEY) is used instead of the last. Raises ConfigError when anything
-        of it cannot be used: the message names the field and the value, the hint the fix."""
+        of it cannot be used: the message names the field and the value, the hint the fix.
+
+        All that open the same ledger in one process share its connections."""
         parsed = parse_url(url)
+        path = _sqlite_path(parsed)
         files.ready_directory(data_dir, field="the data directory")
-        lock = nullcontext() if (path := _sqlite_path(parsed)) is None else _ready(path)
-        seal = _seal(data_dir, secret_key)
-        with lock:
+        with _making(path):
+            seal = _seal(data_dir, secret_key)
             if schema.behind(schema.current(parsed)):
                 if path is None or not migrate:
                     raise ConfigError(
@@ -104,22 +108,22 @@ class Ledger:
                         hint="vmrunner db upgrade",
                     )
                 schema.upgrade(parsed)
-            database = Database(parsed)
+            database = shared(parsed)
             try:
                 identity = _identity(database, seal, data_dir, installation)
                 witness = Witness(data_dir / "witness", place_of(path))
                 generation = _recognised(database, witness)
             except BaseException:
-                database.close()
+                database.let_go()
                 raise
-        return cls(
-            database,
-            seal,
-            witness,
-            url=url,
-            installation=identity.installation,
-            generation=generation,
-        )
+            return cls(
+                database,
+                seal,
+                witness,
+                url=url,
+                installation=identity.installation,
+                generation=generation,
+            )
 
     def recognise(self) -> None:
         """See again which generation this is: somebody may have set the database back."""
@@ -129,8 +133,7 @@ class Ledger:
     def upgrade(url: str) -> str:
         """Bring its tables to this code's version; returns that version."""
         parsed = parse_url(url)
-        path = _sqlite_path(parsed)
-        with nullcontext() if path is None else _ready(path):
+        with _making(_sqlite_path(parsed)):
             return schema.upgrade(parsed)
 
     @staticmethod
@@ -140,7 +143,8 @@ class Ledger:
         path = _sqlite_path(parsed)
         if path is not None and not path.exists():
             return None
-        return schema.current(parsed)
+        with forks.opening:
+            return schema.current(parsed)
 
     @property
     def paused(self) -> bool:
@@ -152,7 +156,8 @@ class Ledger:
         self._database.write(lambda c: _PAUSE(c, at=now if on else None))
 
     def close(self) -> None:
-        self._database.close()
+        """Let go of it; its connections close with the last that uses them in this process."""
+        self._database.let_go(self)
 
 
 def parse_url(text: str) -> URL:
@@ -196,12 +201,18 @@ def _sqlite_path(url: URL) -> Path | None:
     return Path(url.database).absolute()
 
 
-def _ready(path: Path) -> AbstractContextManager[None]:
-    """Make a place for a SQLite ledger; the lock under which to make or migrate it."""
-    files.ready_directory(path.parent, field="database.url")
-    files.refuse_network_disk(path.parent, Path("/proc/self/mounts").read_text())
-    files.ready_file(path, field="database.url")
-    return files.alone(path.parent)
+@contextmanager
+def _making(path: Path | None) -> Iterator[None]:
+    """Make a place for a SQLite ledger; while inside, it can be made or migrated."""
+    with forks.opening:
+        if path is None:
+            yield
+            return
+        files.ready_directory(path.parent, field="database.url")
+        files.refuse_network_disk(path.parent, Path("/proc/self/mounts").read_text())
+        files.ready_file(path, field="database.url")
+        with files.alone(path.parent):
+            yield
 
 
 def _seal(data_dir: Path, secret_key: str | None) -> Seal:

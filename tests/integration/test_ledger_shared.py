@@ -1,0 +1,231 @@
+"""Several users of one ledger in one process, processes that fork, and a command beside them: what
+was committed stays. SQLite loses it when its locks are dropped behind its back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.integration.things import submitted
+from vmrunner import Runner
+from vmrunner.errors import LedgerError
+from vmrunner.ledger import Ledger, forks
+
+BESIDE = """
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as database:
+    print(*(row[0] for row in database.execute("SELECT id FROM builds ORDER BY id")))
+database.close()
+"""
+
+
+def beside(path: Path) -> list[str]:
+    """Another process reads the ledger, and believes on closing it that it was the last one."""
+    told = subprocess.run(
+        [sys.executable, "-c", BESIDE, path], capture_output=True, text=True, check=True
+    )
+    return told.stdout.split()
+
+
+def opened(path: Path) -> list[str]:
+    """The ledger's files that this process has open, as the kernel names them."""
+    links = (os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
+    return [link for link in links if link.startswith(str(path))]
+
+
+def locks(path: Path) -> int:
+    """The locks that this process holds on the ledger's files."""
+    inodes = {str(file.stat().st_ino) for file in path.parent.glob(f"{path.name}*")}
+    held = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+    return sum(
+        words[4] == str(os.getpid()) and words[5].rpartition(":")[2] in inodes
+        for words in held
+        if words[1] != "->"
+    )
+
+
+def child(work: Callable[[], bool]) -> int:
+    """Do it in a forked process; its exit code: 0 when it says False."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = int(work())
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    with closing(again(path)) as ledger:
+        yield ledger
+
+
+def again(path: Path) -> Ledger:
+    return Ledger.open(f"sqlite:///{path}", data_dir=path.parent)
+
+
+def test_a_second_runner_and_a_command_beside_lose_no_build(home: Path) -> None:
+    path = home / "data/vmrunner/ledger.db"
+    first, second = Runner(), Runner()
+    submitted(first.wiring.ledger, "b-1")
+    assert [build.id for build in second.list()] == ["b-1"]
+    ps = [sys.executable, "-m", "vmrunner", "ps"]
+    assert "b-1" in subprocess.run(ps, capture_output=True, text=True, check=True).stdout
+    submitted(first.wiring.ledger, "b-2")
+    assert not [name for name in opened(path) if name.endswith("(deleted)")]
+    assert beside(path) == ["b-1", "b-2"]
+    first.wiring.close()
+    submitted(second.wiring.ledger, "b-3")  # which the first must not close
+    second.wiring.close()
+    assert beside(path) == ["b-1", "b-2", "b-3"]
+    assert opened(path) == []
+
+
+def test_threads_that_open_and_close_it_lose_no_build(ledger: Ledger, path: Path) -> None:
+    def life(n: int) -> None:
+        mine = again(path)
+        submitted(mine, f"b-{n:02}")
+        mine.close()
+
+    with ThreadPoolExecutor(6) as threads:
+        lives = [threads.submit(life, n) for n in range(24)]
+        for _ in range(4):
+            beside(path)
+        for life_ in lives:
+            life_.result()
+    assert beside(path) == [f"b-{n:02}" for n in range(24)]
+    assert not [name for name in opened(path) if name.endswith("(deleted)")]
+
+
+def test_one_pool_serves_all_who_open_it(ledger: Ledger, path: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    others = [again(path), again(tmp_path / "link" / path.name)]
+    assert {id(one._database) for one in (ledger, *others)} == {id(ledger._database)}
+    for one in others:
+        one.close()
+        one.close()  # once more says nothing of the others
+    submitted(ledger)
+    assert opened(path)
+    ledger.close()
+    assert opened(path) == []
+    with closing(again(path)) as other:
+        assert other.builds.get("b-1")
+
+
+def test_a_ledger_that_was_replaced_is_another(ledger: Ledger, path: Path) -> None:
+    submitted(ledger)
+    path.rename(path.with_name("old.db"))
+    other = again(path)
+    assert other.builds.list() == []
+    other.close()
+
+
+def test_a_child_has_locks_of_its_own(ledger: Ledger, path: Path) -> None:
+    """What the parent had open is not what the child goes on with, nor what it closes."""
+    submitted(ledger, "b-1")
+
+    def work() -> bool:
+        submitted(ledger, "b-2")
+        beside(path)
+        submitted(again(path), "b-3")
+        deleted = any(name.endswith("(deleted)") for name in opened(path))
+        return deleted or locks(path) == 0
+
+    assert child(work) == 0
+    assert beside(path) == ["b-1", "b-2", "b-3"]
+    submitted(ledger, "b-4")
+    assert locks(path) > 0
+    assert beside(path) == ["b-1", "b-2", "b-3", "b-4"]
+
+
+def test_a_fork_waits_for_a_transaction(ledger: Ledger, path: Path) -> None:
+    """Threads write while others fork: each child can use the ledger, and nothing is lost."""
+    stop = threading.Event()
+    written: list[str] = []
+
+    def write() -> None:
+        while not stop.is_set():
+            submitted(ledger, f"b-{len(written):04}")
+            written.append(f"b-{len(written):04}")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        codes = [child(lambda n=n: not submitted(ledger, f"c-{n}")) for n in range(8)]  # type: ignore[misc]
+    finally:
+        stop.set()
+        writer.join()
+    assert codes == [0] * 8
+    assert beside(path) == [*written, *(f"c-{n}" for n in range(8))]
+
+
+def test_a_child_of_a_transaction_is_told_so(
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that does not come out of its transaction: the child cannot have the ledger, and
+    harms nobody who does."""
+    monkeypatch.setattr(forks, "PATIENCE", 0.05)
+    inside, out = threading.Event(), threading.Event()
+
+    def stay(_: object) -> None:
+        inside.set()
+        out.wait()
+
+    def work() -> bool:
+        for one in (lambda: ledger.builds.list(), lambda: again(path)):
+            with pytest.raises(LedgerError, match="forked while another thread"):
+                one()
+        return False
+
+    with ThreadPoolExecutor(1) as threads:
+        staying = threads.submit(ledger._database.write, stay)
+        inside.wait()
+        assert child(work) == 0
+        out.set()
+        staying.result()
+    submitted(ledger, "b-1")
+    assert child(lambda: ledger.builds.get("b-1").id != "b-1") == 0
+    assert beside(path) == ["b-1"]
+
+
+AUDITED = """
+import os, sys
+opens = []
+
+def hear(event, args):
+    if event == "open" and "ledger.db" in str(args[0]) and not args[2] & os.O_EXCL:
+        opens.append(args)
+
+sys.addaudithook(hear)
+from vmrunner.cli import main
+for line in sys.stdin.read().splitlines():
+    main(line.split())
+print(opens, file=sys.stderr)
+assert not opens, opens
+"""
+
+
+def test_no_command_opens_it_but_through_sqlite(home: Path) -> None:
+    """Else it would drop, in a process that has it open, the locks of those who have."""
+    commands = "ps\nshow x\nlogs x\nvm ls\ndoctor\naudit\nreap\nconfig show\ndrain\ndb current\n"
+    done = subprocess.run(
+        [sys.executable, "-c", AUDITED],
+        input=commands + "db upgrade\nimage ls\n", capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (home / "data/vmrunner/ledger.db").is_file()
