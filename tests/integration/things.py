@@ -16,7 +16,9 @@ from vmrunner.model import (
     Offer,
     Order,
     Process,
+    Reason,
     Ref,
+    Result,
     Role,
     Scope,
     Step,
@@ -86,3 +88,13 @@ def running(ledger: Ledger, build: str = "b-1", instance: str = "vm-1") -> Build
     move(build, epoch=1, to=BuildState.CONNECTING, now=102.0)
     move(build, epoch=1, to=BuildState.PREPARING, now=103.0, instance_to=InstanceState.READY)
     return move(build, epoch=1, to=BuildState.RUNNING, now=104.0, instance_to=InstanceState.BUSY)
+
+
+def finished(ledger: Ledger, build: str, *, chunks: int = 0, at: float = 110.0) -> str:
+    """A build that ended at that time, with a log of so many chunks."""
+    running(ledger, build, f"vm-{build}")
+    for n in range(chunks):
+        ledger.logs.append(build, 1, 1, offset=n + 1, data=b"x\n", now=105.0)
+    end = {"result": Result.SUCCESS, "reason": Reason.EXIT_CODE}
+    ledger.builds.finish(build, epoch=1, now=at, **end)  # type: ignore[arg-type]
+    return build

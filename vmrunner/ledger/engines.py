@@ -53,8 +53,21 @@ _DONE = Prepared(
 )
 _FIRST = inserts(HEARTBEATS)
 _HEARTBEATS = Prepared(select(_h.name, _h.at))
+_HEARTBEAT = Prepared(select(_h.at).where(_h.name == arg("name")))
 _HOLDER = Prepared(select(_l.holder).where(_l.name == arg("name")))
 _RELEASE = Prepared(delete(LEASES).where(_l.name == arg("name"), _l.holder == arg("holder")))
+
+
+def beat(connection: Connection, name: str, holder: str, now: float) -> None:
+    """Within a transaction: note when, or up to when, something was done."""
+    if not _DONE(connection, name=name, holder=holder, now=now).rowcount:
+        _FIRST(connection, name=name, holder=holder, at=now)
+
+
+def heartbeat(connection: Connection, name: str) -> float | None:
+    """What was noted last."""
+    at: float | None = _HEARTBEAT(connection, name=name).scalar()
+    return at
 
 
 class Engines:
@@ -130,13 +143,8 @@ class Engines:
 
     def did(self, name: str, holder: str, now: float) -> None:
         """Say that something which is done again and again was done."""
-
-        def work(connection: Connection) -> None:
-            if not _DONE(connection, name=name, holder=holder, now=now).rowcount:
-                _FIRST(connection, name=name, holder=holder, at=now)
-
         with contextlib.suppress(Duplicate):  # another process said so in between
-            self._database.write(work)
+            self._database.write(lambda c: beat(c, name, holder, now))
 
     def done(self) -> dict[str, float]:
         """When each was done last, by whomever."""
