@@ -92,13 +92,15 @@ class Crew:
         return self._desk.monotonic() - self._since
 
     def gather(self) -> View:
-        """Read the open rows, then the builds."""
+        """Read the open rows, then the builds, then who is there: who claimed one of them joined
+        before."""
         desk = self._desk
         now = desk.monotonic()
         if now - self._last > PAUSE:
             self._since = now  # we slept: nobody's silence until now counts
         self._last = now
         everybody, driven = desk.ledger.instances.open(), desk.ledger.builds.driven()
+        self._peers.look(desk.ledger.engines.list(), now)
         builds = {build.id: build for build in driven}
         rows = {row.id: row for row in desk.reached(everybody)}
         mine = {

@@ -14,6 +14,7 @@ from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.lanes import Pool
 from vmrunner.model import Access, Build, Instance, Limits, Offer, Order
 from vmrunner.providers import Provider
+from vmrunner.scheduling import Rooms
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -54,6 +55,11 @@ class EngineLimits:
     each: Mapping[str, int] = field(default_factory=dict)  # instances, by provider
     log_bytes: int = 64 << 20
     artifact_bytes: int = 2 << 30
+
+    @property
+    def rooms(self) -> Rooms:
+        """How many VMs may be at once."""
+        return Rooms(overall=self.limits.max_instances, each=self.each)
 
 
 @dataclass(kw_only=True, slots=True)

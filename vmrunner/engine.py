@@ -33,7 +33,7 @@ from vmrunner.model import (
 )
 from vmrunner.peers import LEASE, Peers
 from vmrunner.providers import Provider
-from vmrunner.scheduling import Answer, Rooms, plan
+from vmrunner.scheduling import Answer, plan
 from vmrunner.sweeponly import present
 from vmrunner.wake import Listener
 from vmrunner.watching import FAST, Watcher
@@ -245,7 +245,7 @@ class Engine:
                     log.warning("could not say that we leave: %s", error)
 
     def _beat(self) -> None:
-        """Say that we live, and see who else does."""
+        """Say that we live, and take from the list who is long dead."""
         desk, now = self._desk, self._desk.monotonic()
         if self._beaten is not None and now - self._beaten < BEAT:
             return
@@ -255,7 +255,6 @@ class Engine:
             self._joined = True
         desk.ledger.builds.renew(self.id, at + LEASE)
         desk.ledger.recognise()  # who reaps may know less than we of what was started
-        self._peers.look(engines.list(), now)
         for member in self._peers.gone(before=at - FORGET):
             engines.leave(member)
         self._beaten = now
@@ -284,13 +283,12 @@ class Engine:
         if not queued:
             self.waiting = {}
             return False
-        limits = desk.limits
         decided = plan(
             desk.clock(),
             queued,
             [(view.builds.get(row.build), row) for row in view.everybody],
             self._offers(),
-            Rooms(overall=limits.limits.max_instances, each=limits.each),
+            desk.limits.rooms,
             draining=self.draining or desk.ledger.paused,
             held_back=self._endings.held_back,
         )

@@ -18,6 +18,7 @@ from vmrunner.errors import (
     BadOrder,
     CredentialsRefused,
     Fenced,
+    LedgerError,
     NoCapacity,
     NotFound,
     QuotaExceeded,
@@ -84,6 +85,7 @@ class Launcher:
         self._desk = desk
         self._flights: dict[str, Flight] = {}
         self._distrusted: dict[str, float] = {}  # provider → monotonic
+        self._adopts_at = float("-inf")  # monotonic
 
     def flying(self, instance: str) -> bool:
         """Is a create of this instance in the air, or waiting to be sent again?"""
@@ -108,14 +110,24 @@ class Launcher:
                 rest[launch.instance.id] = (launch, start.offers[1:])
         if not launches:
             return
-        until = self._desk.clock() + LEASE
-        for build, instance in self._desk.ledger.instances.start(launches, until=until):
+        desk = self._desk
+        until, rooms = desk.clock() + LEASE, desk.limits.rooms
+        for build, instance in desk.ledger.instances.start(launches, until=until, rooms=rooms):
             launch, offers = rest[instance.id]
             self._fly(Flight(build, instance, launch.order, offers))
 
     def adopt(self, build: Build, instance: Instance) -> None:
-        """Send again what its former owner may or may not have sent."""
-        order = self._desk.ledger.instances.order(instance.id)
+        """Send again what its former owner may or may not have sent. Nothing is sent that could
+        not be remembered; then the rest of the tick goes on all the same."""
+        now = self._desk.monotonic()
+        if now < self._adopts_at:
+            return
+        try:
+            order = self._desk.ledger.instances.adopt(instance.id)
+        except LedgerError as error:
+            log.warning("%s is not asked for: %s", instance.id, error)
+            self._adopts_at = now + FIRST_WAIT
+            return
         self._fly(Flight(build, instance, order, (), doubtful=True))
 
     def drop(self, instance: str) -> None:

@@ -219,9 +219,14 @@ def test_a_hold_ends_at_the_deadline_at_the_latest(ledger: Ledger) -> None:
     assert ledger.instances.get("vm-1").state is InstanceState.HELD
     # By so much, whatever the time is where the wish comes from: a wrong clock there must neither
     # end the hold nor stretch it.
-    assert ledger.builds.extend("b-1", 4.0, 1e12).hold_until == 154.0
+    assert ledger.builds.extend("b-1", 4.0, 153.0).hold_until == 154.0
     assert ledger.builds.extend("b-1", 6.0, 0.0).hold_until == 160.0
-    assert ledger.builds.extend("b-1", 900.0, 107.0).hold_until == 200.0  # E
+    with pytest.raises(Conflict, match="ended 15 s ago: 10 s more are over too"):
+        ledger.builds.extend("b-1", 10.0, 175.0)
+    assert ledger.builds.get("b-1").hold_until == 160.0
+    assert ledger.builds.extend("b-1", 900.0, 175.0).hold_until == 200.0  # E
+    with pytest.raises(Conflict, match="past its deadline"):
+        ledger.builds.extend("b-1", 900.0, 200.0)
     assert ledger.instances.get("vm-1").deadline == 200.0
     end = ledger.builds.finish(
         "b-1", epoch=1, result=Result.ERROR, reason=Reason.INTERNAL, now=201.0

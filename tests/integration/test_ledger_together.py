@@ -15,6 +15,7 @@ from tests.integration.things import launch, ref, running, spec, started, submit
 from vmrunner.errors import Fenced
 from vmrunner.ledger import Ledger
 from vmrunner.model import BuildState, Death, Reason, Result
+from vmrunner.scheduling import Rooms
 
 BUILDS, PROCESSES = 400, 4
 
@@ -76,6 +77,25 @@ def test_no_build_is_claimed_twice(ledger: Ledger, url: str, data_dir: Path, bat
     assert Counter(i.build for i in instances) == counts
     assert all(b.attempt == b.epoch == 1 for b in ledger.builds.list())
     assert all(b.state is BuildState.BOOTING for b in ledger.builds.list())
+
+
+def test_who_claims_at_once_keeps_one_limit(ledger: Ledger) -> None:
+    """Each sees the others' claims: no more VMs than there is room for, over all and each."""
+    for n in range(32):
+        submitted(ledger, f"b-{n:02}")
+
+    def claim(n: int) -> int:
+        wishes = [launch(ledger, f"b-{i:02}", f"vm-{n}-{i:02}") for i in range(n, 32, 4)]
+        return len(ledger.instances.start(wishes, until=1.0, rooms=Rooms(overall=10)))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(claim, range(4))) == 10
+    assert len(ledger.instances.open()) == 10
+    last = [launch(ledger, f"b-{n:02}", f"vm-9-{n:02}") for n in reversed(range(32))]
+    rooms = Rooms(overall=99, each={"local": 12})
+    won = ledger.instances.start(last, until=1.0, rooms=rooms)
+    assert len(won) <= 2  # of the first that found room, some had been claimed
+    assert not ledger.instances.start(last, until=1.0, rooms=Rooms(overall=10))
 
 
 def test_many_threads_write_at_once(ledger: Ledger) -> None:

@@ -262,7 +262,8 @@ def extend(
     shell = shell_of(context)
     seconds = units.duration(by, "duration")
     before = shell.ledger.builds.find(build)
-    row = shell.ledger.builds.extend(before.id, seconds, time.time())
+    now = shell.time_at(before.spec.provider, ask=True)
+    row = shell.ledger.builds.extend(before.id, seconds, now)
     if form in (Format.JSON, Format.JSONL):
         output.show(build_view(), [row], form)
     else:

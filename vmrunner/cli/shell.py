@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
@@ -11,6 +12,7 @@ import typer
 
 from vmrunner.cli import output
 from vmrunner.cli.output import Format
+from vmrunner.errors import VmrunnerError
 
 if TYPE_CHECKING:
     from vmrunner.api import Runner
@@ -48,6 +50,17 @@ class Shell:
     @property
     def ledger(self) -> Ledger:
         return self.wiring.ledger
+
+    def time_at(self, provider: str, *, ask: bool = False) -> float:
+        """The clock that the VMs of a provider are timed by, as far as it can be had; else ours.
+        `ask`: an answer of the cloud tells its time, so get one first."""
+        try:
+            driver = self.wiring.provider(provider)
+            if ask:
+                _ = driver.scopes
+            return driver.now()
+        except VmrunnerError:
+            return time.time()
 
     def close(self) -> None:
         """Let go of what was opened."""

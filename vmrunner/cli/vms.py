@@ -56,15 +56,7 @@ def ls(
 def _machine(shell: Shell, row: Instance, seen: Resource | None = None) -> Machine:
     from vmrunner.cli.views import Machine
 
-    return Machine(row, _now(shell, row), seen)
-
-
-def _now(shell: Shell, row: Instance) -> float:
-    """The clock that the row's times are told by, where its provider can be asked."""
-    try:
-        return shell.wiring.provider(row.provider).now()
-    except VmrunnerError:
-        return time.time()
+    return Machine(row, shell.time_at(row.provider), seen)
 
 
 def _sweep(shell: Shell) -> tuple[list[Resource], list[str]]:
@@ -142,7 +134,9 @@ def destroy(
     codes: list[int] = []
     if all_expired:
         try:
-            rows += [r for r in shell.ledger.instances.open() if _now(shell, r) > r.deadline]
+            rows += [
+                r for r in shell.ledger.instances.open() if shell.time_at(r.provider) > r.deadline
+            ]
         except VmrunnerError as error:
             output.warn(f"going by the tags alone: {error}")
             if not vms:
@@ -239,7 +233,7 @@ def _doomed(shell: Shell, row: Instance) -> Instance:
 
     instances = shell.ledger.instances
     while row.state not in (InstanceState.DELETING, InstanceState.GONE):
-        now = _now(shell, row)
+        now = shell.time_at(row.provider)
         instances.doom(row.id, seen_epoch=row.epoch, death=Death.CANCELLED, now=now)
         row = instances.get(row.id)
     return row

@@ -223,24 +223,17 @@ class Builds(Moves):
 
     def extend(self, build_id: str, seconds: float, now: float) -> Build:
         """Keep a held build's VM so much longer, never past its deadline: see the build that is
-        returned. Raises Conflict when it is not held or its VM dies already, NotFound.
+        returned. Raises Conflict when it is not held, its VM dies already, or even so its time
+        would be over by `now`, the VM's provider's clock; NotFound.
 
-        It is added to what the VM's own clock was promised by: `now`, whose clock may be wrong,
-        only dates the event. Of two wishes at once none is lost."""
+        It is added to the end of the hold, so that of two wishes at once none is lost."""
 
         def work(connection: Connection) -> Build:
             if not self._database.sqlite:  # before anybody looks whether its VM is to die
                 connection.execute(select(_b.id).where(_b.id == build_id).with_for_update())
-            row = EXTEND(connection, id=build_id, seconds=seconds).first()
+            row = EXTEND(connection, id=build_id, seconds=seconds, now=now).first()
             if row is None:
-                build = fetch(connection, build_id)
-                held = build.state is BuildState.HELD
-                raise Conflict(
-                    f"the hold of build {build_id} is over: its VM is being deleted"
-                    if held
-                    else f"build {build_id} is {build.state}, not held",
-                    hint="only a VM that --keep-on-failure keeps can be kept longer",
-                )
+                raise _not_extended(fetch(connection, build_id), seconds, now)
             build = codec.build(row)
             add_event(connection, build_id, "extend", now, hold_until=build.hold_until)
             return build
@@ -266,3 +259,22 @@ class Builds(Moves):
         if limit is not None:
             query = query.limit(limit)
         return self._database.read(lambda c: readable(codec.build, c.execute(query)))
+
+
+def _not_extended(build: Build, seconds: float, now: float) -> Conflict:
+    """Why the hold of a build was not extended."""
+    if build.state is not BuildState.HELD:
+        return Conflict(
+            f"build {build.id} is {build.state}, not held",
+            hint="only a VM that --keep-on-failure keeps can be kept longer",
+        )
+    ago = now - (build.hold_until or now)
+    if ago >= seconds:
+        return Conflict(
+            f"the hold of {build.id} ended {ago:.0f} s ago: {seconds:.0f} s more are over too",
+            hint=f"extend it by more than {ago:.0f}s, while its VM is there",
+        )
+    return Conflict(
+        f"the hold of build {build.id} is over: its VM is being deleted, or past its deadline",
+        hint="only a VM that is there can be kept longer",
+    )

@@ -1,21 +1,22 @@
-"""Instances: from the intent, through the reference that the provider gave, to seen dead."""
+"""Instances: from the intent to the reference that the provider gave, and where SSH answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, exists, func, select, update
 
 from vmrunner.errors import Fenced
 from vmrunner.ledger import codec
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.deaths import Deaths
 from vmrunner.ledger.events import INSERT_EVENT, add_event
-from vmrunner.ledger.moves import DOOM, DYING, instance_before, moved
-from vmrunner.ledger.roll import Roll
+from vmrunner.ledger.moves import DYING, moved
 from vmrunner.ledger.sealing import Seal
-from vmrunner.ledger.tables import BUILDS, INSTANCES
+from vmrunner.ledger.tables import BUILDS, INSTANCES, LEDGER
 from vmrunner.ledger.values import Launch
 from vmrunner.model import (
     Address,
@@ -24,8 +25,12 @@ from vmrunner.model import (
     Death,
     Instance,
     InstanceState,
+    Order,
     Ref,
 )
+
+if TYPE_CHECKING:
+    from vmrunner.scheduling import Rooms
 
 _b, _i = BUILDS.c, INSTANCES.c
 
@@ -48,6 +53,11 @@ _CLAIM = Prepared(
         owner_until=arg("until"),
     )
     .returning(*codec.BUILD, _b.events)
+)
+_TAKEN = Prepared(
+    select(_i.provider, func.count())
+    .where(_i.state != InstanceState.GONE.value)
+    .group_by(_i.provider)
 )
 _INSERT = inserts(INSTANCES)
 _BOOTED_BUILD = Prepared(
@@ -81,59 +91,14 @@ _SWAP_BUILD = Prepared(
     .values(instance=arg("instance"))
     .returning(*codec.BUILD)
 )
-_CLOSE = Prepared(
-    update(INSTANCES)
-    .where(
-        _i.id == arg("id"),
-        _i.epoch == arg("epoch"),
-        _i.state.in_(instance_before(InstanceState.GONE)),
-    )
-    .values(
-        state=InstanceState.GONE.value,
-        state_since=arg("now"),
-        gone_at=arg("now"),
-        death=func.coalesce(_i.death, arg("death")),
-        message=func.coalesce(func.nullif(arg("message"), ""), _i.message),
-        access=None,
-        ordered=None,
-    )
-    .returning(_i.build)
-)
-_ERASE_SECRETS = Prepared(
-    update(BUILDS)
-    .where(_b.id == arg("id"), _b.state == BuildState.FINISHED.value, _b.secrets.is_not(None))
-    .values(secrets=None)
-)
 _ADDRESS = Prepared(
     update(INSTANCES)
     .where(_i.id == arg("id"), _i.epoch == arg("epoch"), _i.state.not_in(DYING))
     .values(address=arg("address"))
 )
-_FENCE_BUILD = Prepared(
-    update(BUILDS)
-    .where(
-        _b.id == arg("build"),
-        _b.instance == arg("instance"),
-        _b.state != BuildState.FINISHED.value,
-    )
-    .values(epoch=arg("epoch"))
-)
-_HELD = Prepared(
-    select(_b.id).where(
-        _b.instance == arg("instance"),
-        _b.state == BuildState.HELD.value,
-        _b.cancel.is_(None),
-        _b.hold_until > arg("now"),
-    )
-)
-_TRIED = Prepared(
-    update(INSTANCES)
-    .where(_i.id == arg("id"), _i.state == InstanceState.DELETING.value)
-    .values(deletes=_i.deletes + 1, delete_at=arg("delete_at"))
-)
 
 
-class Instances(Roll):
+class Instances(Deaths):
     """All instances of this ledger: how they are born and how they end. `started` is told an
     instance whose intent is durable, before anybody asks for it."""
 
@@ -141,12 +106,13 @@ class Instances(Roll):
         super().__init__(database, seal)
         self._started = started
 
-    # --- birth ---
-
-    def start(self, launches: Sequence[Launch], *, until: float) -> list[tuple[Build, Instance]]:
+    def start(
+        self, launches: Sequence[Launch], *, until: float, rooms: Rooms | None = None
+    ) -> list[tuple[Build, Instance]]:
         """Claim builds and write the intents, in one transaction: durable when it returns, so
         the provider may be asked. Only those that were won: still queued, at the seen epoch, with
-        no wish to end. `until`: when the owners' claims lapse."""
+        no wish to end, and the first ones as far as `rooms` goes, whoever claims at the same time.
+        `until`: when the owners' claims lapse."""
         prepared = {launch.build_id: (launch, self._row(launch)) for launch in launches}
         if len(prepared) != len(launches):
             raise ValueError("two launches for one build")
@@ -155,7 +121,8 @@ class Instances(Roll):
             won: list[tuple[Build, Instance]] = []
             rows: list[dict[str, Any]] = []
             events: list[dict[str, Any]] = []
-            for build_id in sorted(prepared):  # everybody locks in this order
+            fitting = launches if rooms is None else self._fitting(connection, launches, rooms)
+            for build_id in sorted(launch.build_id for launch in fitting):  # everybody's order
                 launch, row = prepared[build_id]
                 now = launch.instance.created_at
                 claimed = _CLAIM(
@@ -177,6 +144,14 @@ class Instances(Roll):
         if won:
             self._started(won[-1][1].id)
         return won
+
+    def adopt(self, instance_id: str) -> Order:
+        """The order of an intent that another wrote, to be sent again: its writer may have come
+        to its end before anybody was told. Raises NotFound, and LedgerError when nothing may be
+        started."""
+        order = self.order(instance_id)
+        self._started(instance_id)
+        return order
 
     def record(self, refs: Sequence[tuple[str, int, Ref]], now: float) -> set[str]:
         """Note what the provider calls them, for (instance id, epoch, ref): they boot now.
@@ -242,63 +217,22 @@ class Instances(Roll):
 
         return self._database.write(work) if texts else set()
 
-    # --- death ---
-
-    def doom(
-        self, instance_id: str, *, seen_epoch: int, death: Death, now: float, message: str = ""
-    ) -> Instance | None:
-        """Decide that it must die. Its epoch rises, and its unfinished build's to the same
-        number, which fences whoever drove them: go on with the epoch of what is returned.
-        None: the epoch is another by now, it dies already, or a hold that was over by `now`, the
-        provider's clock, has been extended since."""
-
-        def work(connection: Connection) -> Instance | None:
-            self._lock(connection, [instance_id])
-            if death is Death.DONE and _HELD(connection, instance=instance_id, now=now).first():
-                return None
-            row = DOOM(
-                connection, id=instance_id, epoch=seen_epoch, death=death.value, now=now,
-                message=message,
-            ).first()  # fmt: skip
-            if row is None:
-                return None
-            doomed = codec.instance(row)
-            _FENCE_BUILD(connection, build=doomed.build, instance=doomed.id, epoch=doomed.epoch)
-            add_event(connection, doomed.build, "doom", now, instance=doomed.id, death=death.value)
-            return doomed
-
-        return self._database.write(work)
-
-    def tried(self, instance_id: str, now: float, delete_at: float) -> None:  # noqa: ARG002
-        """Count a delete; the next one not before `delete_at`."""
-        self._database.write(lambda c: _TRIED(c, id=instance_id, delete_at=delete_at))
-
-    def close(
-        self, instance_id: str, *, epoch: int, death: Death, now: float, message: str = ""
-    ) -> bool:
-        """It was seen dead: close the row and erase what was sealed in it. An earlier reason to
-        die stands. False: the epoch is another by now, or it is closed already."""
-
-        def work(connection: Connection) -> bool:
-            self._lock(connection, [instance_id])
-            return self._close(connection, instance_id, epoch, death, now, message)
-
-        return self._database.write(work)
-
-    def close_all(self, dead: Sequence[tuple[str, int, Death]], now: float) -> set[str]:
-        """The same for (instance id, epoch, reason) in one transaction; the ids that it closed."""
-
-        def work(connection: Connection) -> set[str]:
-            self._lock(connection, [name for name, _, _ in dead])
-            return {
-                name
-                for name, epoch, death in sorted(dead)
-                if self._close(connection, name, epoch, death, now, "")
-            }
-
-        return self._database.write(work) if dead else set()
-
     # --- within ---
+
+    def _fitting(
+        self, connection: Connection, launches: Sequence[Launch], rooms: Rooms
+    ) -> list[Launch]:
+        """Those that have room, in their order. Nobody else claims until the transaction ends."""
+        if not self._database.sqlite:  # which has one writer anyway
+            connection.execute(select(LEDGER.c.id).with_for_update())
+        taken = Counter(dict(_TAKEN(connection).all()))
+        fitting = []
+        for launch in launches:
+            name = launch.instance.provider
+            if taken.total() < rooms.overall and taken[name] < rooms.each.get(name, rooms.overall):
+                taken[name] += 1
+                fitting.append(launch)
+        return fitting
 
     def _row(self, launch: Launch) -> dict[str, Any]:
         new, order = launch.instance, launch.order
@@ -325,31 +259,6 @@ class Instances(Roll):
             "access": self._seal.seal(codec.access_bytes(launch.access)),
             "ordered": self._seal.seal(codec.order_bytes(order)),
         }
-
-    def _lock(self, connection: Connection, instances: Iterable[str]) -> None:
-        """Take their builds' rows before their own, in order. SQLite has one writer anyway."""
-        if not self._database.sqlite:
-            wanted = select(_i.build).where(_i.id.in_(list(instances)))
-            connection.execute(
-                select(_b.id).where(_b.id.in_(wanted)).order_by(_b.id).with_for_update()
-            )
-
-    def _close(
-        self,
-        connection: Connection,
-        instance_id: str,
-        epoch: int,
-        death: Death,
-        now: float,
-        message: str,
-    ) -> bool:
-        build = _CLOSE(
-            connection, id=instance_id, epoch=epoch, death=death.value, now=now, message=message
-        ).scalar()
-        if build is None:
-            return False
-        _ERASE_SECRETS(connection, id=build)
-        return True
 
 
 def _as_claimed(launch: Launch, build: Build) -> Instance:

@@ -145,6 +145,7 @@ EXTEND = Prepared(
     .where(
         _b.id == arg("id"),
         _b.state == BuildState.HELD.value,
+        _within(_b.hold_until + arg("seconds")) > arg("now"),
         exists().where(_i.id == _b.instance, _i.state.not_in(DYING)),
     )
     .values(hold_until=_within(_b.hold_until + arg("seconds")))
