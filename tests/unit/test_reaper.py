@@ -42,9 +42,9 @@ from vmrunner.reaper import decide
         (str(int(NOW)), NOW, NOW - 10, False),  # past means past
         # A row's own deadline holds when max_ttl was lowered under it.
         (str(int(NOW + 1)), NOW + 1, NOW - LIMITS.max_ttl - 10, False),
-        # Without a row: the tag, and never longer than max_ttl.
-        (str(int(NOW + 9999)), None, NOW - LIMITS.max_ttl - 1, True),
-        (str(int(NOW + 9999)), None, NOW - 10, False),
+        # So does the tag without a row; a limit counts only where neither can be read.
+        (str(int(NOW + 1)), None, NOW - LIMITS.max_ttl - 1, False),
+        (str(int(NOW - 1)), None, NOW - 10, True),
         (None, None, NOW - LIMITS.max_ttl - 1, True),
         ("-5", None, NOW - LIMITS.max_ttl - 1, True),
         ("٣", None, NOW - 10, False),  # digits, but not ours
@@ -54,6 +54,23 @@ from vmrunner.reaper import decide
 def test_expired_is_past_the_earliest_that_is_known(tag, deadline, created, dies) -> None:
     rows = [] if deadline is None else [row(deadline=deadline)]
     plan = reaped(rows, [page(vm(tags={"vmrunner:expires-at": tag}, created_at=created))])
+    assert killed(plan) == ([("i-vm-1", Death.EXPIRED)] if dies else [])
+
+
+@pytest.mark.parametrize(
+    ("limit", "age", "dies"),
+    [
+        (str(int(LIMITS.max_ttl + 600)), LIMITS.max_ttl + 599, False),  # it was lowered since
+        (str(int(LIMITS.max_ttl + 600)), LIMITS.max_ttl + 601, True),
+        ("600", 601, True),  # it was raised since
+        ("600", 599, False),
+        ("-600", LIMITS.max_ttl - 1, False),  # nobody can read it: the limit of today
+        ("1e9", LIMITS.max_ttl + 1, True),
+    ],
+)
+def test_without_a_deadline_the_limit_of_its_birth_counts(limit, age, dies) -> None:
+    tags = {"vmrunner:expires-at": None, "vmrunner:max-ttl": limit}
+    plan = reaped([], [page(vm(tags=tags, created_at=NOW - age))])
     assert killed(plan) == ([("i-vm-1", Death.EXPIRED)] if dies else [])
 
 
