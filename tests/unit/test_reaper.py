@@ -12,6 +12,7 @@ from tests.reapable import (
     MINE,
     NOW,
     OTHER,
+    SCOPE,
     I,
     before,
     killed,
@@ -25,6 +26,7 @@ from vmrunner.model import (
     Death,
     Kind,
     Offer,
+    Page,
 )
 from vmrunner.reaper import decide
 
@@ -258,6 +260,42 @@ def test_a_sweep_with_holes_does_not_end_the_latch() -> None:
     few = reaped([], [page(*many[:2])], before(blind))
     assert not few.kills
     assert few.alarms
+
+
+def test_one_place_that_cannot_be_read_latches_no_other() -> None:
+    many = [vm(f"vm-{n}") for n in range(LIMITS.orphan_cap + 1)]
+    over = reaped([], [page(*many)], before(reaped([], [page(*many)])))
+    dead = Page(scope=OTHER, kind=Kind.INSTANCE, error="switched off")
+    # Here it was an error and is over, whatever is elsewhere.
+    clear = reaped([], [page(), dead], before(over))
+    assert not clear.sightings
+    few = reaped([], [page(many[0]), dead], before(reaped([], [page(many[0]), dead])))
+    assert killed(few) == [("i-vm-0", Death.ORPHAN)]
+
+
+def test_what_is_held_back_in_one_place_holds_nothing_back_in_another() -> None:
+    many = [vm(f"vm-{n}") for n in range(LIMITS.orphan_cap + 1)]
+    other = vm("vm-x", scope=OTHER)
+    there = Page(scope=OTHER, kind=Kind.INSTANCE, resources=(other,))
+    over = reaped([], [page(*many)], before(reaped([], [page(*many)])))
+    both = reaped([], [page(*many), there], before(over))
+    plan = reaped([], [page(*many), there], before(both))
+    assert killed(plan) == [("i-vm-x", Death.ORPHAN)]
+    assert f"{len(many)} resources" in plan.alarms[0]
+
+
+def test_the_cap_counts_over_all_places() -> None:
+    spread = [
+        Page(
+            scope=SCOPE._replace(place=f"z{n}"),
+            kind=Kind.INSTANCE,
+            resources=(vm(f"vm-{n}", scope=SCOPE._replace(place=f"z{n}")),),
+        )
+        for n in range(LIMITS.orphan_cap + 1)
+    ]
+    plan = reaped([], spread, before(reaped([], spread)))
+    assert not plan.kills
+    assert plan.alarms
 
 
 def test_who_looked_at_the_orphans_may_release_them() -> None:
