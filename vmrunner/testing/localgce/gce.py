@@ -53,6 +53,7 @@ class LocalGce(Timeline):
         self.quota_in_operation = False  # a quota is looked at after the request is accepted
         self.sparse_pages = False  # a filter empties pages instead of filling them
         self.unreachable: set[str] = set()  # scopes: `zones/z`, `regions/r`
+        self.partial_lists = True  # else a list over all zones fails when one is out of reach
         self.refused: dict[str, Trouble] = {}  # bearer tokens that are not accepted
         self.faults = Faults()
         self.requests: list[Request] = []  # all that came
