@@ -12,7 +12,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import compute_v1
 
 from vmrunner import ids
-from vmrunner.model import Key, Network, Order, Ref, Resource, Role, Seen, Spec
+from vmrunner.model import Key, Network, Offer, Order, Ref, Resource, Role, Seen, Spec
 from vmrunner.providers.common.buckets import Buckets
 from vmrunner.providers.fake import Clock
 from vmrunner.providers.gce.calls import QUOTAS
@@ -124,7 +124,9 @@ class Google:
             "api_endpoint": self.cloud.url,
         }
         buckets = Buckets(QUOTAS, now=self.clock, sleep=self.clock.sleep)
-        return GceProvider(Options(**(said | more)), buckets=buckets, elapsed=self.clock)
+        return GceProvider(
+            Options(**(said | more)), buckets=buckets, elapsed=self.clock, sleep=self.clock.sleep
+        )
 
     def close(self) -> None:
         for client in self._clients.values():
@@ -156,15 +158,17 @@ def gce() -> Iterator[Google]:
         yield made
 
 
-def make_order(provider: GceProvider, spec: Spec | None = None) -> Order:
-    """An order for the best offer."""
+def make_order(
+    provider: GceProvider, spec: Spec | None = None, *, offer: Offer | None = None
+) -> Order:
+    """An order for the best offer, or for this one."""
     return Order(
         instance=ids.instance_id(),
         build=ids.build_id(),
         installation=INSTALLATION,
         generation=GENERATION,
         role=Role.BUILD,
-        offer=provider.offers(spec or Spec())[0],
+        offer=offer or provider.offers(spec or Spec())[0],
         deadline=float(int(provider.now() + 3600)),
         user_data=b"#cloud-config\n{}\n",
         network=Network.OPEN,

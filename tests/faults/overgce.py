@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from unittest import mock
 
@@ -73,8 +73,11 @@ class OverGce(OverHttp):
         super().__init__(LocalGce(clock=clock, sleep=clock.sleep))
         self.local.operation_seconds = 1.0
         self.local.deadline_late = 1e9
-        # Deletes go out one by one: an episode is a function of its seed.
+        # Requests go out one by one: an episode is a function of its seed.
         self._within.enter_context(mock.patch("vmrunner.providers.gce.delete.AT_ONCE", 1))
+        for module in ("look", "sweep"):
+            part = f"vmrunner.providers.gce.{module}.merged"
+            self._within.enter_context(mock.patch(part, _in_turn))
         self._within.enter_context(self.local)
         self.google = Google(self.local, clock)
         self._within.callback(self.google.close)
@@ -165,6 +168,11 @@ class OverGce(OverHttp):
     def _born_at(self, planted: Thing, then: float) -> None:
         shown = planted.local.shown if planted.ref.kind is Kind.INSTANCE else planted.local
         shown["creationTimestamp"] = written(then)
+
+
+def _in_turn(sources: Sequence[Callable[[], Iterator[Any]]]) -> Iterator[Any]:
+    for source in sources:
+        yield from source()
 
 
 def _written(said: Mapping[str, str]) -> dict[str, str]:

@@ -285,6 +285,7 @@ def test_pages_are_read_to_the_last_and_one_that_fails_is_a_hole(
     provider, refs = fleet(gce, 8)
     assert {r.ref for r in swept(provider) if r.ref.kind is Kind.INSTANCE} == set(refs)
     gce.cloud.faults.fail("instances.aggregatedList", None, INTERNAL, INTERNAL)
+    gce.cloud.faults.fail("instances.list", *[INTERNAL] * 4)  # zone by zone too
     pages = [page for page in provider.sweep() if page.kind is Kind.INSTANCE]
     assert all(page.error for page in pages if not page.more)
     assert 0 < sum(len(page.resources) for page in pages) < 8

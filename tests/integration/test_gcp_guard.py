@@ -21,7 +21,7 @@ from vmrunner.providers.gce import calls
 from vmrunner.providers.gce.calls import Api
 from vmrunner.providers.gce.guard import name_of
 from vmrunner.providers.gce.labels import PREFIX
-from vmrunner.testing.localgce import INTERNAL, UNAVAILABLE
+from vmrunner.testing.localgce import DELETING, INTERNAL, THROTTLED, UNAVAILABLE
 
 FOREIGN: Final = "00000000-0000-4000-8000-00000000000f"
 GRACE: Final = guard.GRACE
@@ -148,11 +148,28 @@ def test_where_the_label_cannot_be_read_the_age_alone_tells(gce: Google, text: s
     assert names(sweep(gce, max_ttl=1000)) == {young.shown["name"]}
 
 
-def test_a_raised_label_never_counts(gce: Google) -> None:
-    machine = launch(gce, labelled(gce, expires_at=str(int(gce.cloud.now() + 1e6))))
-    assert names(sweep(gce, max_ttl=0, grace=0)) == set()
-    gce.clock.advance(10)
-    assert names(sweep(gce, max_ttl=5, grace=0)) == {machine.shown["name"]}
+def test_a_limit_that_is_lowered_later_ends_nothing_that_was_promised_more(gce: Google) -> None:
+    machine = launch(gce, labelled(gce, expires_at=str(int(gce.cloud.now() + 7200))))
+    machine.power_off()  # or its own deadline ends it
+    gce.clock.advance(7200 + GRACE)
+    assert names(sweep(gce, max_ttl=3600)) == set()
+    gce.clock.advance(1)
+    assert names(sweep(gce, max_ttl=3600)) == {machine.shown["name"]}
+
+
+@pytest.mark.parametrize(
+    ("label", "today", "life"),
+    [("7200", 3600, 7200), ("7200", None, 7200), ("", 3600, 3600), ("2h", 3600, 3600)],
+)
+def test_without_a_deadline_the_limit_of_its_birth_counts_before_todays(
+    gce: Google, label: str, today: float | None, life: int
+) -> None:
+    machine = launch(gce, labelled(gce, expires_at="soon", max_ttl=label))
+    machine.power_off()
+    gce.clock.advance(life + GRACE)
+    assert names(sweep(gce, max_ttl=today)) == set()
+    gce.clock.advance(1)
+    assert names(sweep(gce, max_ttl=today)) == {machine.shown["name"]}
 
 
 @pytest.mark.parametrize("action", ["instances", "disks", "addresses"])
@@ -180,6 +197,46 @@ def test_what_fails_for_a_moment_is_asked_again_and_a_place_that_is_away_is_told
     assert names(report) == {machine.shown["name"]}
     assert {line["kind"] for line in report["failures"]} == {"instance", "disk"}
     assert all("unreachable" in line["error"].lower() for line in report["failures"])
+
+
+@pytest.mark.parametrize("partial", [True, False])
+def test_a_zone_that_is_away_saves_nothing_in_another(gce: Google, *, partial: bool) -> None:
+    """Whether a list over all zones leaves it out or fails with it."""
+    gce.cloud.partial_lists = partial
+    for collection in ("disks", "addresses", "snapshots"):
+        place(gce, collection, f"{collection}-1", labelled(gce))
+    machine = launch(gce, labelled(gce))
+    away = gce.site.zones[2]
+    gce.cloud.unreachable.add(f"zones/{away}")
+    report = sweep(gce)
+    assert names(report) == {"disks-1", "addresses-1", "snapshots-1", machine.shown["name"]}
+    assert {line["kind"] for line in report["failures"]} == {"instance", "disk"}
+    assert all(away in line["error"] for line in report["failures"])
+    assert sweep(gce)["ended"] == []
+    assert gce.cloud.rejected == []  # such as returnPartialSuccess, which is gone
+
+
+def test_when_no_zone_can_be_named_that_is_told_and_the_rest_is_ended(gce: Google) -> None:
+    place(gce, "addresses", "address-1", labelled(gce))
+    gce.cloud.partial_lists = False
+    gce.cloud.unreachable.add(f"zones/{gce.site.zones[2]}")
+    gce.cloud.faults.deny("zones.list")
+    report = sweep(gce)
+    assert names(report) == {"address-1"}
+    assert [line["kind"] for line in report["failures"]] == ["instance", "disk"]
+    assert all("zones: Refused: 403" in line["error"] for line in report["failures"])
+
+
+def test_what_somebody_deletes_already_is_no_failure_and_the_projects_limit_is(gce: Google) -> None:
+    busy, other = launch(gce, labelled(gce)), launch(gce, labelled(gce))
+    gce.cloud.faults.on_request = lambda r: (
+        {busy.shown["name"]: DELETING, other.shown["name"]: THROTTLED}[r.path["instance"]]
+        if r.action == "instances.delete"
+        else None
+    )
+    report = sweep(gce)
+    assert names(report, "held") == {busy.shown["name"]}
+    assert names(report, "failures") == {other.shown["name"]}
 
 
 def test_one_that_may_not_be_ended_saves_no_other(gce: Google) -> None:
@@ -323,6 +380,7 @@ def test_the_role_of_the_guard_names_what_it_calls(gce: Google) -> None:
         place(gce, collection, f"{collection}-1", labelled(gce))
     launch(gce, labelled(gce)).shown["deletionProtection"] = True
     gce.cloud.requests.clear()
+    gce.cloud.faults.fail("instances.aggregatedList", *[INTERNAL] * guard.TRIES)
     assert sweep(gce)["failures"] == []
     asked = {permission(request.action) for request in gce.cloud.requests}
     assert permissions("guard-role.yaml") == asked | {"compute.globalAddresses.delete"}

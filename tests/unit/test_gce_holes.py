@@ -8,7 +8,7 @@ import pytest
 from google.cloud import compute_v1
 
 from vmrunner.providers.gce.calls import pb
-from vmrunner.providers.gce.look import holes
+from vmrunner.providers.gce.sweep import holes
 
 AWAY = {"code": "UNREACHABLE", "message": "out of reach"}
 EMPTY = {"code": "NO_RESULTS_ON_PAGE", "message": "nothing here"}

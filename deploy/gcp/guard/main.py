@@ -9,13 +9,14 @@ snapshots. What has no label of ours is never even listed. One kind or place tha
 other back; at the end the failures are told and raised, so that the invocation counts as failed
 and its alert fires.
 
-The deadline is the earlier of `vmrunner-expires-at` and creation + VMRUNNER_MAX_TTL, the last alone
-where the label cannot be read. What neither tells is reported and lives.
+The deadline is `vmrunner-expires-at`; where that cannot be read, creation + `vmrunner-max-ttl`, the
+limit at its birth, and without that label creation + VMRUNNER_MAX_TTL. So a limit that is lowered
+ends nothing that was promised more. What none of them tells is reported and lives.
 
     VMRUNNER_INSTALLATION  whose; `*`: any
     VMRUNNER_PROJECT       where; default: the function's own project
     VMRUNNER_GRACE         seconds past the deadline, default 480: vmrunner itself comes first
-    VMRUNNER_MAX_TTL       seconds, the longest life of any VM; empty: only the label tells
+    VMRUNNER_MAX_TTL       seconds, the longest life of any VM; empty: only labels tell
 
 One file, google-auth and requests. A body `{"dry_run": true}` only tells what would end.
 """
@@ -27,11 +28,14 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import google.auth
+import requests
 from google.auth.transport.requests import AuthorizedSession
 
 LABEL: Final = "vmrunner-"
@@ -44,6 +48,12 @@ API: Final = "https://compute.googleapis.com/compute/v1"
 SCOPE: Final = "https://www.googleapis.com/auth/compute"
 TIMEOUT: Final = 20.0  # seconds
 TRIES: Final = 3
+AT_ONCE: Final = 16  # zones
+
+#: How a thing is refused that is in use, or that somebody deletes already.
+BUSY: Final = ("resourceInUseByAnotherResource", "resourceNotReady")
+#: The same reason without these words is the project's own limit.
+OF_ONE: Final = "rate exceeded for resource"
 
 #: What a pass tells of.
 TOLD: Final = ("ended", "held", "unreadable", "failures")
@@ -62,6 +72,8 @@ class Refused(Exception):
         super().__init__(f"{status} {reason}: {message}"[:300])
         self.status = status
         self.reason = reason
+        #: Is the thing in use, or does an operation on it go on, such as somebody's delete?
+        self.busy = reason in BUSY or (reason == "rateLimitExceeded" and OF_ONE in message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +118,22 @@ def ours(labels: Mapping[str, str], installation: str) -> bool:
 
 def expires_at(labels: Mapping[str, str]) -> float | None:
     """What the label says; None: it cannot be read."""
-    text = labels.get(f"{LABEL}expires-at", "")
+    return _number(labels, "expires-at")
+
+
+def deadline(item: Item, max_ttl: float | None) -> float | None:
+    """Epoch seconds. `max_ttl`: today's limit, for what does not say the one of its birth."""
+    labels = item.get("labels", {})
+    said, birth = expires_at(labels), born(item)
+    life = _number(labels, "max-ttl")
+    life = max_ttl if life is None else life
+    if said is not None or birth is None or life is None:
+        return said
+    return birth + life
+
+
+def _number(labels: Mapping[str, str], name: str) -> float | None:
+    text = labels.get(LABEL + name, "")
     return float(text) if re.fullmatch(r"\d{1,12}", text, re.ASCII) else None
 
 
@@ -127,17 +154,19 @@ class Thing(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """How one kind is listed, and when one of it is free to go."""
+    """How one kind is listed, and when one of it is free to go. `zonal`: each zone can be listed by
+    itself."""
 
     name: str
     listing: str
     key: str
     free: Callable[[Item], bool]
+    zonal: bool = False
 
 
 #: What hangs on a VM goes with it, or is free when that is gone.
-INSTANCES: Final = Kind("instance", "aggregated/instances", "instances", lambda _: True)
-DISKS: Final = Kind("disk", "aggregated/disks", "disks", lambda item: not item.get("users"))
+INSTANCES: Final = Kind("instance", "aggregated/instances", "instances", lambda _: True, True)
+DISKS: Final = Kind("disk", "aggregated/disks", "disks", lambda item: not item.get("users"), True)
 ADDRESSES: Final = Kind(
     "address", "aggregated/addresses", "addresses", lambda item: item.get("status") != "IN_USE"
 )
@@ -160,42 +189,73 @@ class Pass:
         self.told: dict[str, list[dict[str, Any]]] = {key: [] for key in TOLD}
 
     def run(self) -> None:
-        """The dear first. Whatever goes wrong with one kind, the others have their turn."""
+        """The dear first. Whatever goes wrong with one kind, the others have their turn; a zone
+        that does not answer keeps only its own waiting."""
         for kind in KINDS:
-            for thing in self._expired(kind):
-                self._end(kind, thing)
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                list(pool.map(partial(self._end, kind), self._expired(kind)))
 
     # --- looking ---
 
     def _expired(self, kind: Kind) -> list[Thing]:
-        """As far as it can be read: what is on one page is there, whatever becomes of the next."""
+        """As far as it can be read: what is on one page is there, whatever becomes of the next.
+        A list over all zones may fail while one of them is away: then each has one of its own."""
         found: list[Thing] = []
         try:
-            for item in self._listed(kind):
-                thing = self._judged(kind, item)
-                found += [] if thing is None else [thing]
+            self._take(kind, kind.listing, found)
         except Exception as error:  # noqa: BLE001 - told, and what was found is ended
-            self._tell("failures", kind.name, error=_words(error))
+            if not (kind.zonal and _passing(error)):
+                self._tell("failures", kind.name, error=_words(error))
+                return found
+            self._by_zone(kind, found)
         return found
 
-    def _listed(self, kind: Kind) -> Iterator[Item]:
+    def _by_zone(self, kind: Kind, found: list[Thing]) -> None:
+        def one(zone: str) -> None:
+            try:
+                self._take(kind, f"zones/{zone}/{kind.key}", found)
+            except Exception as error:  # noqa: BLE001 - the other zones have their turn
+                self._tell("failures", kind.name, error=f"{zone}: {_words(error)}")
+
+        try:
+            zones = [item["name"] for page in self._pages("zones", {}) for item in _items(page)]
+        except Exception as error:  # noqa: BLE001 - told, as above
+            self._tell("failures", kind.name, error=f"zones: {_words(error)}")
+            return
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(one, zones))
+
+    def _take(self, kind: Kind, listing: str, found: list[Thing]) -> None:
+        """Add what is expired there to `found`, each but once."""
+        known = {thing.path for thing in found}
         whose = self._settings.installation
-        wanted = f"labels.{LABEL}installation{':*' if whose == ANY else f'={whose}'}"
-        params = {"filter": wanted, "maxResults": str(PAGE)}
-        while True:
-            page = self._ask("GET", kind.listing, params)
+        label = f"labels.{LABEL}installation"
+        wanted = f"{label}:*" if whose == ANY else f'{label}="{whose}"'
+        for page in self._pages(listing, {"filter": wanted}):
             for place in page.get("unreachables", ()):
                 self._tell("failures", kind.name, error=f"{place} is unreachable")
             self._warned(kind, "", page)
-            if kind.key:
-                for place, part in page.get("items", {}).items():
-                    self._warned(kind, place, part)
-                    yield from part.get(kind.key, ())
-            else:
-                yield from page.get("items", ())
+            for item in self._in(kind, page):
+                thing = self._judged(kind, item)
+                found += [] if thing is None or thing.path in known else [thing]
+
+    def _in(self, kind: Kind, page: Item) -> Iterator[Item]:
+        """The items of a page, whose sections may be by place."""
+        if isinstance(page.get("items"), Mapping):
+            for place, part in page["items"].items():
+                self._warned(kind, place, part)
+                yield from part.get(kind.key, ())
+        else:
+            yield from _items(page)
+
+    def _pages(self, listing: str, params: Mapping[str, str]) -> Iterator[Item]:
+        asked = {"maxResults": str(PAGE), **params}
+        while True:
+            page = self._ask("GET", listing, asked)
+            yield page
             if not page.get("nextPageToken"):
                 return
-            params["pageToken"] = page["nextPageToken"]
+            asked["pageToken"] = page["nextPageToken"]
 
     def _warned(self, kind: Kind, place: str, part: Item) -> None:
         """An empty scope carries a warning too, which is none."""
@@ -210,9 +270,7 @@ class Pass:
             return None
         path = item["selfLink"].partition("/projects/")[2].partition("/")[2]
         instance = labels.get(f"{LABEL}instance", "")
-        said, birth, most = expires_at(labels), born(item), self._settings.max_ttl
-        oldest = None if birth is None or most is None else birth + most
-        until = min((t for t in (said, oldest) if t is not None), default=None)
+        until = deadline(item, self._settings.max_ttl)
         if until is None:
             self._tell("unreadable", kind.name, id=path, instance=instance)
             return None
@@ -234,11 +292,7 @@ class Pass:
         except Exception as error:  # noqa: BLE001 - the others are not held back
             if isinstance(error, Refused) and error.status == 404:
                 return
-            used = isinstance(error, Refused) and error.reason in (
-                "resourceInUseByAnotherResource",
-                "resourceNotReady",
-            )
-            what = "held" if used else "failures"
+            what = "held" if isinstance(error, Refused) and error.busy else "failures"
             self._tell(what, kind.name, **line, error=_words(error))
 
     def _ask(self, method: str, path: str, params: Mapping[str, str]) -> Any:
@@ -261,6 +315,17 @@ class Pass:
 
     def _tell(self, what: str, kind: str, **more: Any) -> None:
         self.told[what].append({"kind": kind, **more})
+
+
+def _items(page: Item) -> Any:
+    return page.get("items", ())
+
+
+def _passing(error: Exception) -> bool:
+    """Does it say nothing of who asked, or of what was asked for?"""
+    if isinstance(error, Refused):
+        return error.status >= 500
+    return isinstance(error, requests.RequestException)
 
 
 def _words(error: Exception) -> str:

@@ -7,25 +7,26 @@ request id, comes to the same operation.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from vmrunner.errors import NoCapacity, ProviderError, QuotaExceeded, Uncertain
+from vmrunner.errors import BadOrder, NoCapacity, ProviderError, QuotaExceeded, Uncertain
 from vmrunner.model import Kind, Offer, Order, Ref
-from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.common.pools import DryPools, Pool
 from vmrunner.providers.gce import codes, launch
-from vmrunner.providers.gce.calls import DELETE, GET, INSERT, WAIT, WAIT_FOR, Calls
+from vmrunner.providers.gce.calls import DELETE, GET, INSERT, WAIT_FOR, Calls
 from vmrunner.providers.gce.labels import label
 from vmrunner.providers.gce.options import Options
+from vmrunner.providers.gce.waiting import Waiter
 
 #: So long a burst waits for its turn, in seconds, before it is the engine's to ask again.
 PATIENCE: Final = 60.0
-#: So long an operation is waited for, in seconds.
-UNDER_WAY: Final = 240.0
 #: The field that a refusal of an absolute deadline names.
 _ABSOLUTE: Final = "terminationTime"
+#: And how a type that stays where it is refuses to move.
+_MIGRATION: Final = re.compile(r"onHostMaintenance|live.migrat", re.IGNORECASE)
 
 
 class Births:
@@ -37,14 +38,14 @@ class Births:
         calls: Calls,
         dry: DryPools,
         now: Callable[[], float],
-        elapsed: Callable[[], float] = boottime,
+        waiter: Waiter,
     ) -> None:
-        """`now` is the cloud's time, `elapsed` seconds that only pass."""
+        """`now` is the cloud's time."""
         self._options = options
         self._calls = calls
         self._dry = dry
         self._now = now
-        self._elapsed = elapsed
+        self._waiter = waiter
 
     def create(self, order: Order) -> Ref:
         """Raises `CallFailed`, `BadOrder` or `Uncertain`."""
@@ -64,38 +65,42 @@ class Births:
         return ref_of(order)
 
     def _asked(self, order: Order) -> Any:
-        """The operation. Where an absolute deadline is refused, one that counts from now is asked
-        for, which comes to the same."""
-        try:
-            return self._insert(order)
-        except CallFailed as failed:
-            left = order.deadline - self._now()
-            if _ABSOLUTE not in str(failed) or left < launch.SHORTEST:
-                raise
-        return self._insert(order, left)
+        """The operation. What a type or a project does not take of a VM's schedule is asked for
+        otherwise, as far as that comes to the same."""
+        way = launch.USUAL
+        while True:
+            try:
+                return self._insert(order, way)
+            except CallFailed as failed:
+                other = self._otherwise(order, way, failed)
+                if other == way:
+                    raise
+                way = other
 
-    def _insert(self, order: Order, left: float | None = None) -> Any:
+    def _otherwise(self, order: Order, way: launch.Way, failed: CallFailed) -> launch.Way:
+        left, said = order.deadline - self._now(), str(failed)
+        if way.left is None and _ABSOLUTE in said and left >= launch.SHORTEST:
+            return way._replace(left=left)
+        if isinstance(failed.error, BadOrder) and _MIGRATION.search(said):
+            return way._replace(migrates=False)
+        return way
+
+    def _insert(self, order: Order, way: launch.Way) -> Any:
         return self._calls(
             INSERT,
             zone=order.offer.scope.place,
             patience=PATIENCE,
-            instance_resource=launch.instance(order, self._options, left),
-            request_id=launch.request_id(order.instance, relative=left is not None),
+            instance_resource=launch.instance(order, self._options, way),
+            request_id=launch.request_id(order.instance, way),
         )
 
     def _ended(self, operation: Any, offer: Offer) -> CallFailed | None:
         """Wait until it is done, and tell how it ended. Raises `Uncertain` when it goes on."""
-        until = self._elapsed() + UNDER_WAY
-        while operation.status.name != "DONE":
-            if self._elapsed() >= until:
-                raise Uncertain(f"{operation.name}: still {operation.status.name}")
-            try:
-                operation = self._calls(
-                    WAIT_FOR, zone=offer.scope.place, operation=operation.name, timeout=WAIT
-                )
-            except CallFailed as failed:
-                # What was accepted may go on, whoever may not ask about it.
-                raise Uncertain(f"{operation.name}: {failed.error}") from failed
+        try:
+            operation = self._waiter.done(operation, WAIT_FOR, zone=offer.scope.place)
+        except CallFailed as failed:
+            # What was accepted may go on, whoever may not ask about it.
+            raise Uncertain(f"{operation.name}: {failed.error}") from failed
         return codes.of_operation(operation, action=INSERT.action, where=offer.scope.place)
 
     def _clean_up(self, order: Order) -> None:

@@ -64,8 +64,8 @@ LIST: Final = Api(
     "Instances",
     "list",
     "list",
-    fields="nextPageToken,items(name,status,statusMessage,creationTimestamp,"
-    "networkInterfaces(networkIP,accessConfigs(natIP)),scheduling(provisioningModel))",
+    fields="nextPageToken,items(name,status,statusMessage,creationTimestamp,labels,"
+    "networkInterfaces(networkIP,accessConfigs(natIP)))",
 )
 DELETE: Final = Api("Instances", "delete_unary", "write")
 UNPROTECT: Final = Api("Instances", "set_deletion_protection_unary", "write")
@@ -74,17 +74,21 @@ MAY: Final = Api("Instances", "test_iam_permissions", "read")
 INSTANCES: Final = Api("Instances", "aggregated_list", "list")
 DISKS: Final = Api("Disks", "aggregated_list", "list")
 ADDRESSES: Final = Api("Addresses", "aggregated_list", "list")
+ZONE_INSTANCES: Final = Api("Instances", "list", "list")
+ZONE_DISKS: Final = Api("Disks", "list", "list")
 SNAPSHOTS: Final = Api("Snapshots", "list", "list")
 DELETE_DISK: Final = Api("Disks", "delete_unary", "write")
 DELETE_ADDRESS: Final = Api("Addresses", "delete_unary", "write")
 DELETE_GLOBAL_ADDRESS: Final = Api("GlobalAddresses", "delete_unary", "write")
 DELETE_SNAPSHOT: Final = Api("Snapshots", "delete_unary", "write")
+#: The state of an operation, in what `pb` gives.
+DONE: Final = compute_v1.Operation.Status.DONE
 WAIT_FOR: Final = Api("ZoneOperations", "wait", "read")
 OPERATIONS: Final = Api(
     "ZoneOperations",
     "list",
     "list",
-    fields="nextPageToken,items(operationType,targetLink,error)",
+    fields="nextPageToken,items(operationType,targetLink,status,insertTime,error)",
 )
 PROJECT: Final = Api("Projects", "get", "read")
 REGION: Final = Api("Regions", "get", "read")

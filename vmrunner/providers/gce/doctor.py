@@ -47,7 +47,7 @@ _LOOK: Final = "see docs/configuration.md, kind gce"
 
 def _delete(provider: GceProvider) -> Iterator[Finding]:
     """Of a VM of ours, if there is one; Compute Engine tells of no other."""
-    mine = f"labels.{label('installation')}={provider.options.installation}"
+    mine = f'labels.{label("installation")}="{provider.options.installation}"'
     answer = pb(provider.calls(INSTANCES, filter=mine, max_results=1))
     for zone, part in answer.items.items():
         for item in part.instances:

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from vmrunner.errors import ConfigError, Uncertain
 from vmrunner.model import Scope
-from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.failure import CallFailed, edge
 from vmrunner.providers.common.listing import patiently
 from vmrunner.providers.gce import codes
@@ -22,7 +21,6 @@ from vmrunner.providers.gce.calls import (
     IMAGE,
     IMAGES,
     PATCH_IMAGE,
-    WAIT,
     WAIT_GLOBAL,
     Answer,
     Api,
@@ -32,26 +30,27 @@ from vmrunner.providers.gce.calls import (
 from vmrunner.providers.gce.identity import Identity
 from vmrunner.providers.gce.kinds import last, when
 from vmrunner.providers.gce.labels import label, labels, labels_of, tags
-from vmrunner.providers.gce.look import PAGE, holes, listed
+from vmrunner.providers.gce.look import PAGE, listed
 from vmrunner.providers.gce.options import FAMILY as OURS
 from vmrunner.providers.gce.options import Options
 from vmrunner.providers.gce.places import named
+from vmrunner.providers.gce.sweep import holes
+from vmrunner.providers.gce.waiting import Waiter
 from vmrunner.providers.imaging import OWNER, Bench, Made, Wish
 
 _SOURCE: Final = "googlecompute.vmrunner"
 #: Of those that nobody promoted, after the family that they could be promoted to.
 CANDIDATES: Final = "-candidates"
-#: So long a change of an image is waited for, in seconds.
-_UNDER_WAY: Final = 240.0
 
 
 class Images:
     """In one project. Images have no zone."""
 
-    def __init__(self, options: Options, calls: Calls, identity: Identity) -> None:
+    def __init__(self, options: Options, calls: Calls, identity: Identity, waiter: Waiter) -> None:
         self._options = options
         self._calls = calls
         self._identity = identity
+        self._waiter = waiter
 
     def bench(self, wish: Wish) -> Bench:
         options = self._options
@@ -92,7 +91,7 @@ class Images:
         return self.find(name)
 
     def images(self) -> list[Made]:
-        mine = f"labels.{label(OWNER.partition(':')[2])}={self._options.installation}"
+        mine = f'labels.{label(OWNER.partition(":")[2])}="{self._options.installation}"'
         with edge():
             return [self._made(image) for image in listed(self._calls, IMAGES, filter=mine)]
 
@@ -159,7 +158,7 @@ class Images:
 
     def _check_foreign(self, made: Made, family: str, mine: set[str]) -> None:
         """Raises `ConfigError` when somebody else's image would still be taken before this one."""
-        for one in map(self._made, listed(self._calls, IMAGES, filter=f"family={family}")):
+        for one in map(self._made, listed(self._calls, IMAGES, filter=f'family="{family}"')):
             if one.ref not in {made.ref, *mine} and one.created > made.created:
                 field = f"providers.{self._options.name}.image"
                 raise ConfigError(
@@ -173,12 +172,7 @@ class Images:
 
     def _change(self, api: Api, **what: Any) -> None:
         """Until it is done. Raises `CallFailed`, or `Uncertain` when it goes on."""
-        operation = self._calls(api, **what)
-        until = boottime() + _UNDER_WAY
-        while operation.status.name != "DONE":
-            if boottime() >= until:
-                raise Uncertain(f"{operation.name}: still {operation.status.name}")
-            operation = self._calls(WAIT_GLOBAL, operation=operation.name, timeout=WAIT)
+        operation = self._waiter.done(self._calls(api, **what), WAIT_GLOBAL)
         failed = codes.of_operation(operation, action=api.action, where=str(self._options.project))
         if failed is not None:
             raise failed

@@ -68,8 +68,6 @@ def seen(scope: Scope, item: Any, *, public: bool) -> Seen:
         address=Address(host) if host and now is Power.RUNNING else None,
         created_at=when(item.creation_timestamp),
         detail=item.status_message or item.status,
-        # With DELETE as its termination action the cloud stops none of ours: its guest did.
-        self_ended=item.status == "TERMINATED",
     )
 
 

@@ -6,7 +6,7 @@ import base64
 import math
 import uuid
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from vmrunner.errors import BadOrder
 from vmrunner.model import Market, Order
@@ -19,14 +19,27 @@ USER_DATA: Final = 256 * 1024  # bytes: what one metadata value holds
 _NAMESPACE: Final = uuid.UUID("b8f1f2a6-6f0e-5c5e-9a38-2f6a8f1f4d10")
 
 
-def request_id(instance: str, *, relative: bool = False) -> str:
+class Way(NamedTuple):
+    """How the same VM is asked for. `left`: seconds to its deadline, where that may not be given as
+    a time. `migrates`: it moves when its host is maintained, which not every type can, and E2 must;
+    a spot VM never does."""
+
+    left: float | None = None
+    migrates: bool = True
+
+
+#: As almost all are asked for.
+USUAL: Final = Way()
+
+
+def request_id(instance: str, way: Way = USUAL) -> str:
     """The idempotency key of this VM's insert: the same for ever."""
-    return str(uuid.uuid5(_NAMESPACE, instance + "/relative" * relative))
+    suffix = "/relative" * (way.left is not None) + "/stays" * (not way.migrates)
+    return str(uuid.uuid5(_NAMESPACE, instance + suffix))
 
 
-def instance(order: Order, options: Options, left: float | None = None) -> dict[str, Any]:
-    """The `Instance` to insert: the same for the same order. `left`: seconds to its deadline, where
-    that may not be given as a time. Raises `BadOrder`."""
+def instance(order: Order, options: Options, way: Way = USUAL) -> dict[str, Any]:
+    """The `Instance` to insert: the same for the same order. Raises `BadOrder`."""
     offer = order.offer
     labels = {**options.labels, **labels_of(order)}
     initial: dict[str, Any] = {"source_image": offer.image, "labels": labels}
@@ -51,7 +64,7 @@ def instance(order: Order, options: Options, left: float | None = None) -> dict[
                 {"key": "block-project-ssh-keys", "value": "TRUE"},
             ]
         },
-        "scheduling": _scheduling(order, left),
+        "scheduling": _scheduling(order, way),
         "shielded_instance_config": {
             "enable_vtpm": True,
             "enable_integrity_monitoring": True,
@@ -82,17 +95,17 @@ def _user_data(data: bytes) -> list[dict[str, str]]:
     return items
 
 
-def _scheduling(order: Order, left: float | None) -> dict[str, Any]:
+def _scheduling(order: Order, way: Way) -> dict[str, Any]:
     """The cloud's own deadline, that deletes; nothing starts the VM again."""
     spot = order.offer.market is Market.SPOT
     when = datetime.fromtimestamp(int(order.deadline), UTC)
     ends: dict[str, Any] = {"termination_time": f"{when:%Y-%m-%dT%H:%M:%SZ}"}
-    if left is not None:
-        ends = {"max_run_duration": {"seconds": math.ceil(left)}}
+    if way.left is not None:
+        ends = {"max_run_duration": {"seconds": math.ceil(way.left)}}
     return {
         **ends,
         "automatic_restart": False,
-        "on_host_maintenance": "TERMINATE",
+        "on_host_maintenance": "MIGRATE" if way.migrates and not spot else "TERMINATE",
         "provisioning_model": "SPOT" if spot else "STANDARD",
         "instance_termination_action": "DELETE",
         # An end from outside is none that the guest may draw out, at the cloud's prices.

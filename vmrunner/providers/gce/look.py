@@ -1,74 +1,155 @@
-"""Looking at some VMs by name: one list a zone, whatever their number.
+"""Looking at some VMs, by name.
 
 What was deleted is not shown as dead: it is not shown at all, and neither is a newborn that is not
-visible yet. So of a VM that is known to have been there, and is not any more, the zone's operations
-are asked: one that is done, without an error, and was its end, is a death that is seen. They tell
-as well that a spot VM which stops is being taken back.
+visible yet. And what is off does not say why. Both are on record in the zone's operations, which
+are asked about those VMs alone: an operation that is done, without an error, and was the VM's end,
+is a death that is seen; and only `compute.instances.guestTerminate` is the guest's own doing. A
+host that fails or is maintained, and an operator who stops a VM, are not.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
-from vmrunner.model import Key, Kind, Power, Ref, Scope, Seen
+from vmrunner.model import TAG, Key, Kind, Power, Ref, Role, Scope, Seen
+from vmrunner.providers.common.batches import batches
 from vmrunner.providers.common.failure import CallFailed
-from vmrunner.providers.gce import codes
-from vmrunner.providers.gce.calls import GET, LIST, OPERATIONS, Calls, pb
-from vmrunner.providers.gce.kinds import last, seen
-from vmrunner.providers.gce.labels import label
+from vmrunner.providers.common.merging import merged
+from vmrunner.providers.gce.calls import DONE, LIST, OPERATIONS, Calls, pb
+from vmrunner.providers.gce.kinds import last, seen, when
+from vmrunner.providers.gce.labels import tags
 
 PAGE: Final = 500  # items, the most that Compute Engine gives
+NAMES: Final = 100  # in one filter, which is a part of the URL
+#: A zone that keeps its answer back for longer is not waited for: the next look is soon.
+TIMEOUT: Final = 10.0  # seconds
+_REMEMBERED: Final = 4096
 
 #: Operations that are a VM's end, whoever asked for it.
 _ENDS: Final = re.compile(r"delete|compute\.instances\.(preempted|.*[dD]elete.*)")
 _PREEMPTED: Final = "compute.instances.preempted"
-SPOT: Final = "SPOT"
+_BY_GUEST: Final = "compute.instances.guestTerminate"
+#: Why a VM stops or ends, besides.
+_STOPS: Final = (
+    "stop",
+    "suspend",
+    _BY_GUEST,
+    "compute.instances.hostError",
+    "compute.instances.terminateOnHostMaintenance",
+)
+#: A build's VM, or the builder of an image.
+_ROLES: Final = (Role.BUILD.value, Role.IMAGE.value)
 
 
-def look(calls: Calls, keys: Sequence[Key], installation: str, *, public: bool) -> dict[Key, Seen]:
-    """Raises `CallFailed`."""
-    found: dict[Key, Seen] = {}
-    for scope in dict.fromkeys(key.scope for key in keys):
-        here = {key.instance: key for key in keys if key.scope == scope}
-        stopping: dict[str, Key] = {}
-        mine = f"labels.{label('installation')}={installation}"
-        for item in listed(calls, LIST, zone=scope.place, filter=mine):
-            key = here.pop(item.name, None)
-            if key is not None:
-                found[key] = seen(scope, item, public=public)
-                if (
-                    found[key].power is Power.STOPPING
-                    and item.scheduling.provisioning_model == SPOT
-                ):
-                    stopping[item.name] = key
-        lost = {name: key for name, key in here.items() if key.ref is not None}
-        ended = _ended(calls, scope, {*lost, *stopping}) if lost or stopping else {}
-        for name, key in stopping.items():
-            if name in ended:
-                found[key] = replace(found[key], preempted=ended[name].preempted)
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What the operations tell of one VM. `cause`: the first that stopped or ended it; "": none."""
+
+    cause: str = ""
+    preempted: bool = False
+    dead: bool = False
+
+
+class Looker:
+    """Looks in one project. Thread-safe."""
+
+    def __init__(self, calls: Calls, installation: str, *, public: bool) -> None:
+        """`public`: over which address SSH goes."""
+        self._calls = calls
+        self._installation = installation
+        self._public = public
+        self._known: dict[Ref, _Record] = {}  # why VMs stop that are still there: asked once
+
+    def look(self, keys: Sequence[Key]) -> dict[Key, Seen]:
+        """All that can be seen, zone beside zone: one that cannot be read hides no other. Raises
+        `CallFailed` when there is nothing else."""
+        found: dict[Key, Seen] = {}
+        failures: list[CallFailed] = []
+        parts = [
+            partial(self._part, scope, {key.instance: key for key in batch})
+            for scope in dict.fromkeys(key.scope for key in keys)
+            for batch in batches([key for key in keys if key.scope == scope], NAMES)
+        ]
+        for told in merged(parts):
+            if isinstance(told, CallFailed):
+                failures.append(told)
+            else:
+                found[told[0]] = told[1]
+        if failures and not found:
+            raise failures[0]
+        return found
+
+    # --- within ---
+
+    def _part(
+        self, scope: Scope, keys: Mapping[str, Key]
+    ) -> Iterator[tuple[Key, Seen] | CallFailed]:
+        """Some VMs of one zone."""
+        stopping: dict[str, Seen] = {}
+        left = dict(keys)
+        try:
+            for item in self._listed(LIST, scope, f'name eq "{_any(keys)}"'):
+                key = left.get(item.name)
+                if key is None or not (key.ref or self._ours(item)):
+                    continue
+                del left[item.name]
+                sight = seen(scope, item, public=self._public)
+                if sight.power in (Power.STOPPING, Power.STOPPED):
+                    stopping[item.name] = sight
+                else:
+                    yield key, sight
+            lost = {name: key for name, key in left.items() if key.ref is not None}
+            records = self._records(scope, stopping, lost)
+        except CallFailed as failed:
+            yield failed
+            return
+        for name, sight in stopping.items():
+            yield keys[name], _because(sight, records.get(name, _Record()))
         for name, key in lost.items():
-            sight = ended.get(name) or _unlabelled(calls, scope, name, public=public)
-            if sight is not None:
-                found[key] = sight
-    return found
+            record = records.get(name, _Record())
+            if record.dead:
+                gone = Seen(ref=Ref(scope, Kind.INSTANCE, name), power=Power.DEAD)
+                yield key, _because(gone, record)
 
+    def _ours(self, item: Any) -> bool:
+        """Whoever copies an id of ours into a name is none of ours."""
+        said = tags(item.labels)
+        mine = said.get(f"{TAG}installation") == self._installation
+        return mine and said.get(f"{TAG}role") in _ROLES
 
-def _unlabelled(calls: Calls, scope: Scope, name: str, *, public: bool) -> Seen | None:
-    """One that is there, and has lost the label that it is listed by."""
-    try:
-        item = calls(GET, zone=scope.place, instance=name)
-    except CallFailed as failed:
-        if failed.code in codes.MISSING:
-            return None
-        raise
-    return seen(scope, item, public=public)
+    def _records(
+        self, scope: Scope, stopping: Mapping[str, Seen], lost: Mapping[str, Key]
+    ) -> dict[str, _Record]:
+        known = {
+            name: self._known[sight.ref]
+            for name, sight in stopping.items()
+            if sight.ref in self._known
+        }
+        wanted = [name for name in (*stopping, *lost) if name not in known]
+        if not wanted:
+            return known
+        pattern = f'targetLink eq ".*/instances/{_any(wanted)}"'
+        told: dict[str, list[Any]] = {}
+        for operation in self._listed(OPERATIONS, scope, pattern):
+            told.setdefault(last(operation.target_link), []).append(operation)
+        fresh = {name: _record(operations) for name, operations in told.items()}
+        for name in stopping.keys() & fresh.keys():
+            if fresh[name].cause:
+                self._known[stopping[name].ref] = fresh[name]
+        while len(self._known) > _REMEMBERED:
+            self._known.pop(next(iter(self._known)), None)
+        return known | fresh
+
+    def _listed(self, api: Any, scope: Scope, wanted: str) -> Iterator[Any]:
+        return listed(self._calls, api, zone=scope.place, filter=wanted, timeout=TIMEOUT)
 
 
 def listed(calls: Calls, api: Any, **params: Any) -> Iterator[Any]:
-    """All items of a list of one zone, page by page."""
+    """All items of one list, page by page."""
     asked: dict[str, Any] = {"max_results": PAGE, **params}
     while True:
         page = pb(calls(api, **asked))
@@ -78,38 +159,28 @@ def listed(calls: Calls, api: Any, **params: Any) -> Iterator[Any]:
         asked["page_token"] = page.next_page_token
 
 
-def holes(answer: Any, *, scoped: bool = True) -> Iterator[tuple[str, str]]:
-    """What one page of a list over all zones does not show, though it is a success: the zone or
-    region (empty: any), and why. `scoped`: its items are by zone or region."""
-    if _unread(answer.warning):
-        yield "", answer.warning.message or answer.warning.code
-    for name in getattr(answer, "unreachables", ()):
-        yield name, f"{name} is unreachable"
-    for name, part in answer.items.items() if scoped else ():
-        if _unread(part.warning):
-            yield name, f"{name}: {part.warning.message}"
+def _any(names: Sequence[str] | Mapping[str, object]) -> str:
+    """A regular expression for these names, which have no signs of one."""
+    return f"({'|'.join(names)})"
 
 
-def _unread(warning: Any) -> bool:
-    """An empty scope carries a warning too, which is none."""
-    return warning.code not in ("", "NO_RESULTS_ON_PAGE")
+def _record(operations: Sequence[Any]) -> _Record:
+    """Of all operations on one VM. One that failed was nothing."""
+    well = [one for one in operations if not list(one.error.errors)]
+    ends = [one for one in well if _ENDS.fullmatch(one.operation_type)]
+    causes = [one for one in well if one in ends or one.operation_type in _STOPS]
+    first = min(causes, key=lambda one: when(one.insert_time) or 0.0, default=None)
+    return _Record(
+        cause=first.operation_type if first is not None else "",
+        preempted=any(one.operation_type == _PREEMPTED for one in ends),
+        dead=any(one.status == DONE for one in ends),
+    )
 
 
-def _ended(calls: Calls, scope: Scope, names: set[str]) -> dict[str, Seen]:
-    """Those of them whose end is on record."""
-    ended: dict[str, Seen] = {}
-    for operation in listed(calls, OPERATIONS, zone=scope.place, filter='status = "DONE"'):
-        name = last(operation.target_link)
-        if name not in names or "/instances/" not in operation.target_link:
-            continue
-        preempted = operation.operation_type == _PREEMPTED
-        if not _ENDS.fullmatch(operation.operation_type) or list(operation.error.errors):
-            continue
-        was = ended.get(name)
-        ended[name] = Seen(
-            ref=Ref(scope, Kind.INSTANCE, name),
-            power=Power.DEAD,
-            detail=operation.operation_type,
-            preempted=preempted or bool(was and was.preempted),
-        )
-    return ended
+def _because(sight: Seen, record: _Record) -> Seen:
+    return replace(
+        sight,
+        detail=record.cause or sight.detail,
+        preempted=record.preempted,
+        self_ended=record.cause == _BY_GUEST,
+    )

@@ -3,6 +3,7 @@ it ever used."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -27,18 +28,19 @@ from vmrunner.providers.common.buckets import Buckets
 from vmrunner.providers.common.clock import CloudClock, boottime
 from vmrunner.providers.common.failure import edge
 from vmrunner.providers.common.pools import DryPools, markets, walk
-from vmrunner.providers.gce import doctor, guard, sweep
+from vmrunner.providers.gce import doctor, guard
 from vmrunner.providers.gce.birth import Births
 from vmrunner.providers.gce.calls import CONSOLE, Calls
 from vmrunner.providers.gce.delete import Deleter
 from vmrunner.providers.gce.identity import Identity
 from vmrunner.providers.gce.imaging import Images
 from vmrunner.providers.gce.kinds import Nearness, last
-from vmrunner.providers.gce.look import look
+from vmrunner.providers.gce.look import Looker
 from vmrunner.providers.gce.options import GiB, Options
 from vmrunner.providers.gce.places import Image, MachineType, Places, fitting
 from vmrunner.providers.gce.rights import Rights
-from vmrunner.providers.gce.sweep import READERS
+from vmrunner.providers.gce.sweep import READERS, Sweep
+from vmrunner.providers.gce.waiting import Waiter
 
 KIND: Final = "gce"
 _CONSOLE: Final = 64 * 1024
@@ -55,8 +57,9 @@ class GceProvider:
         *,
         buckets: Buckets | None = None,
         elapsed: Callable[[], float] = boottime,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`elapsed`, in seconds, and the clock of `buckets` are for tests with a virtual one."""
+        """`elapsed`, `sleep` and the clock of `buckets` are for tests with a virtual one."""
         options.check()
         self.options = options
         self.clock = CloudClock(elapsed=elapsed)
@@ -65,7 +68,11 @@ class GceProvider:
         self.places = Places(options, self.calls, elapsed)
         self.rights = Rights(options.name, self.calls, elapsed)
         self._dry = DryPools(elapsed)
-        self._births = Births(options, self.calls, self._dry, self.now, elapsed)
+        self._elapsed = elapsed
+        self._waiter = Waiter(self.calls, elapsed, sleep)
+        self._births = Births(options, self.calls, self._dry, self.now, self._waiter)
+        public = options.address == "public"
+        self._looker = Looker(self.calls, options.installation, public=public)
 
     @property
     def name(self) -> str:
@@ -74,8 +81,7 @@ class GceProvider:
     @property
     def scopes(self) -> frozenset[Scope]:
         """The zones of the project, once it is known that we are let in."""
-        project = self.identity.quietly()
-        return frozenset(self._scopes(project) if project is not None else ())
+        return frozenset(self._zones if self.identity.quietly() is not None else ())
 
     @property
     def traits(self) -> Traits:
@@ -146,26 +152,29 @@ class GceProvider:
     def create(self, order: Order) -> Ref:
         self._check_launch()
         with edge():
-            if order.offer.scope not in self._scopes(self.identity.project()):
+            self.identity.project()
+            if order.offer.scope not in self._zones:
                 raise BadOrder(f"{order.offer.scope} is no scope of {self.name}")
             self.rights.demand()
             ref = self._births.create(order)
             self.rights.born(ref)
             return ref
 
-    # --- life and death ---
+    # --- life and death: whether we are let in, each answer tells, and no question before it ---
 
     def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
         with edge():
-            here = set(self._scopes(self.identity.project()))
-            mine = [key for key in ids if key.scope in here]
-            public = self.options.address == "public"
-            return look(self.calls, mine, self.options.installation, public=public)
+            return self._looker.look([key for key in ids if key.scope in self._zones])
 
     def sweep(self) -> Iterator[Page]:
-        with edge():
-            scopes = self._scopes(self.identity.project())
-        yield from sweep.sweep(self.calls, scopes, self._near(), self.now)
+        sweep = Sweep(
+            calls=self.calls,
+            scopes=self._zones,
+            near=self._near(),
+            now=self.now,
+            elapsed=self._elapsed,
+        )
+        yield from sweep.pages()
 
     def delete(
         self,
@@ -173,7 +182,7 @@ class GceProvider:
         *,
         force: bool = False,  # noqa: ARG002 - none here waits for a guest, or heeds a protection
     ) -> Mapping[Ref, Outcome]:
-        project = self.identity.quietly()
+        project = self.options.project
         own = [ref for ref in refs if (ref.scope.kind, ref.scope.account) == (KIND, project)]
         told = Deleter(self.calls).delete(own)
         for ref in refs:
@@ -193,7 +202,7 @@ class GceProvider:
 
     def imaging(self, scope: Scope | None = None) -> Images:  # noqa: ARG002
         """The images that this installation made. They have no zone."""
-        return Images(self.options, self.calls, self.identity)
+        return Images(self.options, self.calls, self.identity, self._waiter)
 
     def unguarded(self) -> Sequence[Finding]:
         with edge():
@@ -216,5 +225,8 @@ class GceProvider:
             )
         return Nearness(network=last(options.network), tags=frozenset(options.network_tags))
 
-    def _scopes(self, project: str) -> list[Scope]:
+    @property
+    def _zones(self) -> list[Scope]:
+        """A project's id is its own for ever and everywhere: it needs nobody's word."""
+        project = str(self.options.project)
         return [Scope(KIND, project, zone) for zone in self.options.every_zone]

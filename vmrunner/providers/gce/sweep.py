@@ -1,42 +1,64 @@
 """Looking at all that the project shows: one list a kind, for every zone and region in it.
 
-A zone or region that could not be reached makes the listing incomplete there; what has no zone of
-its own is told in the first of ours.
+A zone or region that could not be reached makes the listing incomplete there. Where the one list
+fails as a whole, as it may while a zone is away, each of our zones is listed by itself, one beside
+the other. What has no zone of its own is told in the first of ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from vmrunner.errors import Uncertain
 from vmrunner.model import Kind, Page, Resource, Scope
 from vmrunner.providers.common.failure import CallFailed
-from vmrunner.providers.common.listing import patiently
+from vmrunner.providers.common.listing import pages, patiently
+from vmrunner.providers.common.merging import merged
 from vmrunner.providers.gce import kinds
-from vmrunner.providers.gce.calls import ADDRESSES, DISKS, INSTANCES, SNAPSHOTS, Api, Calls, pb
+from vmrunner.providers.gce.calls import (
+    ADDRESSES,
+    DISKS,
+    INSTANCES,
+    SNAPSHOTS,
+    ZONE_DISKS,
+    ZONE_INSTANCES,
+    Api,
+    Calls,
+    pb,
+)
 from vmrunner.providers.gce.kinds import Nearness
-from vmrunner.providers.gce.look import PAGE, holes
+from vmrunner.providers.gce.look import PAGE
+
+#: Seconds that a zone's own list may take, and from which on a failure is silence: then the place
+#: is not asked for the other kinds.
+ZONE, SLOW = 15.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
     """How one kind is listed. `key`: where a scope's part of the answer has the items; None: it
-    is one list, without scopes."""
+    is one list, without scopes. `by_zone`: how one zone is; None: it has no zones."""
 
     kind: Kind
     api: Api
     key: str | None
     make: Callable[[Scope, Any, Nearness], Resource | None]
-    zonal: bool = True
+    by_zone: Api | None = None
+
+    @property
+    def place(self) -> str:
+        """What a silence of the one list is about."""
+        return "all zones" if self.by_zone else "the project"
 
 
 READERS: Final = (
-    Reader(Kind.INSTANCE, INSTANCES, "instances", kinds.instance),
-    Reader(Kind.DISK, DISKS, "disks", kinds.disk),
-    Reader(Kind.ADDRESS, ADDRESSES, "addresses", kinds.address, zonal=False),
-    Reader(Kind.SNAPSHOT, SNAPSHOTS, None, kinds.snapshot, zonal=False),
+    Reader(Kind.INSTANCE, INSTANCES, "instances", kinds.instance, ZONE_INSTANCES),
+    Reader(Kind.DISK, DISKS, "disks", kinds.disk, ZONE_DISKS),
+    Reader(Kind.ADDRESS, ADDRESSES, "addresses", kinds.address),
+    Reader(Kind.SNAPSHOT, SNAPSHOTS, None, kinds.snapshot),
 )
 
 
@@ -48,76 +70,123 @@ class _Part:
     error: str | None = None
 
 
-def sweep(
-    calls: Calls, scopes: Iterable[Scope], near: Nearness, now: Callable[[], float]
-) -> Iterator[Page]:
-    """Every page of every kind; one that fails hinders no other."""
-    mine = list(scopes)
-    for reader in READERS if mine else ():
-        yield from _listed(calls, mine, reader, near, now)
+@dataclass(kw_only=True, slots=True)
+class Sweep:
+    """One sweep. `now` is the cloud's time, `elapsed` seconds that only pass."""
 
+    calls: Calls
+    scopes: Sequence[Scope]
+    near: Nearness
+    now: Callable[[], float]
+    elapsed: Callable[[], float]
+    _silent: dict[str, str] = field(default_factory=dict)  # place → what was not answered
 
-def _listed(
-    calls: Calls, mine: list[Scope], reader: Reader, near: Nearness, now: Callable[[], float]
-) -> Iterator[Page]:
-    """What was found, scope by scope; then a last page for each of ours, and for each other in
-    which something was, which says whether the whole of it was read."""
-    scopes = {scope.place: scope for scope in mine}
-    wrong: dict[str, str] = {}
-    token = ""
-    while True:
+    def pages(self) -> Iterator[Page]:
+        """Every page of every kind; one that fails hinders no other."""
+        for reader in READERS if self.scopes else ():
+            yield from self._listed(reader)
+
+    # --- within ---
+
+    def _listed(self, reader: Reader) -> Iterator[Page]:
+        """What was found, scope by scope; then a last page for each of ours, and for each other in
+        which something was, which says whether the whole of it was read."""
+        home = self.scopes[0]
+        scopes = {scope.place: scope for scope in self.scopes}
+        wrong: dict[str, str] = {}
+        token: str | None = None
+        while token != "":
+            try:
+                answer = patiently(partial(self._page, reader.place, reader.api, token))
+            except CallFailed as failed:
+                wrong[""] = str(failed)
+                if reader.by_zone and isinstance(failed.error, Uncertain):
+                    yield from self._zone_by_zone(reader, reader.by_zone)
+                    scopes = {p: scope for p, scope in scopes.items() if scope not in self.scopes}
+                break
+            for place, part in self._parts(answer, reader, home).items():
+                if part.error is not None:
+                    wrong[place] = part.error
+                if part.found:
+                    scope = scopes.setdefault(place, home._replace(place=place))
+                    yield self._told(reader, scope, resources=tuple(part.found), more=True)
+            token = answer.next_page_token
+        # What has no zone of its own could be anywhere.
+        some = None if reader.by_zone else next(iter(wrong.values()), None)
+        for scope in scopes.values():
+            error = wrong.get(scope.place) or wrong.get("") or some
+            yield self._told(reader, scope, error=error)
+
+    def _zone_by_zone(self, reader: Reader, api: Api) -> Iterator[Page]:
+        """Each of ours, as far as it answers."""
+        return merged([partial(self._zone, reader, api, scope) for scope in self.scopes])
+
+    def _zone(self, reader: Reader, api: Api, scope: Scope) -> Iterator[Page]:
+        def read(token: str | None) -> tuple[Sequence[Any], str | None]:
+            where = {"zone": scope.place, "timeout": ZONE}
+            answer = self._page(scope.place, api, token, **where)
+            return answer.items, answer.next_page_token or None
+
+        make = partial(reader.make, scope)
+        return pages(scope, reader.kind, read, lambda item: make(item, self.near), self.now)
+
+    def _told(self, reader: Reader, scope: Scope, **more: Any) -> Page:
+        return Page(scope=scope, kind=reader.kind, time=self.now(), **more)
+
+    def _page(self, place: str, api: Api, token: str | None, **where: Any) -> Any:
+        """Raises `CallFailed`, and at once where that place kept silent before."""
+        if place in self._silent:
+            raise CallFailed("", Uncertain(f"{place}: not asked again: {self._silent[place]}"))
+        began = self.elapsed()
+        asked = {"max_results": PAGE, **where, **({"page_token": token} if token else {})}
         try:
-            answer = patiently(partial(_page, calls, reader, token))
+            return pb(self.calls(api, **asked))
         except CallFailed as failed:
-            wrong[""] = str(failed)
-            break
-        for place, part in _parts(answer, reader, mine[0], near).items():
-            if part.error is not None:
-                wrong[place] = part.error
-            if part.found:
-                scope = scopes.setdefault(place, mine[0]._replace(place=place))
-                found = tuple(part.found)
-                yield Page(scope=scope, kind=reader.kind, resources=found, time=now(), more=True)
-        token = answer.next_page_token
-        if not token:
-            break
-    # What has no zone of its own could be anywhere.
-    anywhere = wrong.get("") or (None if reader.zonal else next(iter(wrong.values()), None))
-    for scope in scopes.values():
-        error = wrong.get(scope.place) or anywhere
-        yield Page(scope=scope, kind=reader.kind, error=error, time=now())
+            unanswered = not failed.code and isinstance(failed.error, Uncertain)
+            if unanswered and self.elapsed() - began >= SLOW:
+                self._silent[place] = str(failed)
+            raise
 
-
-def _page(calls: Calls, reader: Reader, token: str) -> Any:
-    asked: dict[str, Any] = {"max_results": PAGE, **({"page_token": token} if token else {})}
-    return pb(calls(reader.api, **asked))
-
-
-def _parts(answer: Any, reader: Reader, home: Scope, near: Nearness) -> dict[str, _Part]:
-    """By zone; what has none is at home. "" is the answer as a whole."""
-    parts: dict[str, _Part] = {}
-    for name, why in holes(answer, scoped=reader.key is not None):
-        place = kinds.last(name) if reader.zonal or not name else home.place
-        parts.setdefault(place, _Part()).error = why
-    if reader.key is None:
-        _understand(parts, home, answer.items, reader, near)
+    def _parts(self, answer: Any, reader: Reader, home: Scope) -> dict[str, _Part]:
+        """By zone; what has none is at home. "" is the answer as a whole."""
+        parts: dict[str, _Part] = {}
+        for name, why in holes(answer, scoped=reader.key is not None):
+            place = kinds.last(name) if reader.by_zone or not name else home.place
+            parts.setdefault(place, _Part()).error = why
+        if reader.key is None:
+            self._understand(parts, home, answer.items, reader)
+            return parts
+        for name, scoped in answer.items.items():
+            place = kinds.last(name) if reader.by_zone else home.place
+            self._understand(parts, home._replace(place=place), getattr(scoped, reader.key), reader)
         return parts
-    for name, scoped in answer.items.items():
-        place = kinds.last(name) if reader.zonal else home.place
-        items = getattr(scoped, reader.key)
-        _understand(parts, home._replace(place=place), items, reader, near)
-    return parts
+
+    def _understand(
+        self, parts: dict[str, _Part], scope: Scope, items: Iterable[Any], reader: Reader
+    ) -> None:
+        """One item that cannot be understood takes nothing away but completeness."""
+        part = parts.setdefault(scope.place, _Part())
+        for item in items:
+            try:
+                resource = reader.make(scope, item, self.near)
+            except (AttributeError, KeyError, TypeError, ValueError) as trouble:
+                part.error = f"an item makes no sense: {type(trouble).__name__}: {trouble}"
+            else:
+                part.found += [resource] if resource is not None else []
 
 
-def _understand(
-    parts: dict[str, _Part], scope: Scope, items: Iterable[Any], reader: Reader, near: Nearness
-) -> None:
-    """One item that cannot be understood takes nothing away but completeness."""
-    part = parts.setdefault(scope.place, _Part())
-    for item in items:
-        try:
-            resource = reader.make(scope, item, near)
-        except (AttributeError, KeyError, TypeError, ValueError) as trouble:
-            part.error = f"an item makes no sense: {type(trouble).__name__}: {trouble}"
-        else:
-            part.found += [resource] if resource is not None else []
+def holes(answer: Any, *, scoped: bool = True) -> Iterator[tuple[str, str]]:
+    """What one page of a list over all zones does not show, though it is a success: the zone or
+    region (empty: any), and why. `scoped`: its items are by zone or region."""
+    if _unread(answer.warning):
+        yield "", answer.warning.message or answer.warning.code
+    for name in getattr(answer, "unreachables", ()):
+        yield name, f"{name} is unreachable"
+    for name, part in answer.items.items() if scoped else ():
+        if _unread(part.warning):
+            yield name, f"{name}: {part.warning.message}"
+
+
+def _unread(warning: Any) -> bool:
+    """An empty scope carries a warning too, which is none."""
+    return warning.code not in ("", "NO_RESULTS_ON_PAGE")

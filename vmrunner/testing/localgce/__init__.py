@@ -27,6 +27,7 @@ from __future__ import annotations
 from vmrunner.testing.localgce.faults import (
     AFTER_ALL,
     BAD_GATEWAY,
+    DELETING,
     FORBIDDEN,
     GARBAGE,
     INTERNAL,
@@ -53,6 +54,7 @@ from vmrunner.testing.localgce.site import Site
 __all__ = [
     "AFTER_ALL",
     "BAD_GATEWAY",
+    "DELETING",
     "FORBIDDEN",
     "GARBAGE",
     "INTERNAL",

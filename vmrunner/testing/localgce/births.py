@@ -108,6 +108,7 @@ def _born(
     check_metadata(said.get("metadata", {}), "resource.metadata")
     shown = site.resource(cloud, "instance", f"{scope}/instances", name, cloud.now()) | said
     shown["scheduling"] = scheduling.filled(said.get("scheduling", {}), cloud.now())
+    scheduling.check_type(shown["scheduling"], kind["name"], cloud.immovable)
     nics = interfaces(cloud, zone, said.get("networkInterfaces") or [])
     disks, made = attach(cloud, zone, shown, said.get("disks", []))
     late = quotas.check(cloud, zone, shown, kind, nics, made)

@@ -16,6 +16,7 @@ from vmrunner.testing.localgce.requests import Request
 __all__ = [
     "AFTER_ALL",
     "BAD_GATEWAY",
+    "DELETING",
     "FORBIDDEN",
     "GARBAGE",
     "INTERNAL",
@@ -54,6 +55,13 @@ THROTTLED: Final = Trouble(
     "rateLimitExceeded",
     403,
     "Quota exceeded for quota group 'default' and limit 'Queries per 100 seconds'.",
+)
+#: A delete of what somebody deletes already, at times.
+DELETING: Final = Trouble(
+    "rateLimitExceeded",
+    403,
+    "Operation rate exceeded for resource 'projects/p/zones/z/instances/i'. Too frequent "
+    "operations from the source resource.",
 )
 FORBIDDEN: Final = Trouble("forbidden", 403, "Required permission is missing")
 NOT_CONFIGURED: Final = Trouble(

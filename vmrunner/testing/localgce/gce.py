@@ -49,10 +49,12 @@ class LocalGce(Timeline):
         self.answer_seconds: dict[str, float] = {}  # method → so long its answers take
         self.token_seconds = 3600.0  # so long a `requestId` is remembered
         self.dry: set[tuple[str, str, str]] = set()  # (type, zone, market) without capacity
+        self.immovable: set[str] = set()  # machine types that cannot migrate
         self.stockout_remains = False  # a newborn without capacity stays, TERMINATED
         self.quota_in_operation = False  # a quota is looked at after the request is accepted
         self.sparse_pages = False  # a filter empties pages instead of filling them
         self.unreachable: set[str] = set()  # scopes: `zones/z`, `regions/r`
+        self.partial_lists = True  # else a list over all zones fails when one is out of reach
         self.refused: dict[str, Trouble] = {}  # bearer tokens that are not accepted
         self.faults = Faults()
         self.requests: list[Request] = []  # all that came

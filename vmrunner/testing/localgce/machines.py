@@ -154,17 +154,18 @@ class Machine:
 
     def power_off(self) -> None:
         """The guest switches itself off: it stays, its disks bill, its deadline is cleared."""
-        if self.state in _UP:
-            operations.by_itself(self.cloud, "compute.instances.guestTerminate", self)
-            self._wind_down()
-            self._stopped()
+        self._fail("compute.instances.guestTerminate")
 
     def break_down(self) -> None:
-        """Its host fails, and nobody starts it again: as if it had switched itself off."""
-        if self.state in _UP:
-            operations.by_itself(self.cloud, "compute.instances.hostError", self)
-            self._wind_down()
-            self._stopped()
+        """Its host fails, and nobody starts it again."""
+        self._fail("compute.instances.hostError")
+
+    def maintain(self) -> None:
+        """Its host is maintained: it moves, unseen, or is stopped."""
+        if self.shown["scheduling"]["onHostMaintenance"] == "MIGRATE":
+            operations.by_itself(self.cloud, "compute.instances.migrateOnHostMaintenance", self)
+        else:
+            self._fail("compute.instances.terminateOnHostMaintenance")
 
     def preempt(self) -> None:
         """The cloud takes a spot machine back."""
@@ -213,6 +214,13 @@ class Machine:
             self.vanish()
 
     # --- within ---
+
+    def _fail(self, operation: str) -> None:
+        """It stops, and stays. The operations alone tell why."""
+        if self.state in _UP:
+            operations.by_itself(self.cloud, operation, self)
+            self._wind_down()
+            self._stopped()
 
     def _stage(self) -> None:
         if self.state == "PROVISIONING":

@@ -105,8 +105,11 @@ def listed(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
 
 def aggregated(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
     """A section for every scope, on every page; those out of reach are told of, and the answer is
-    a success all the same."""
+    a success all the same, unless there are no `partial_lists`."""
     collection = collection_of(request.action)
+    away = [scope for scope in _scopes(cloud, collection) if scope in cloud.unreachable]
+    if away and not cloud.partial_lists:
+        raise Refusal(503, "backendError", f"Cannot reach '{away[0]}'.")
     shelves = cloud.shelves(collection)
     items, token = _page(
         cloud, request, {s: shelf for s, shelf in shelves.items() if s not in cloud.unreachable}
@@ -121,7 +124,6 @@ def aggregated(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
             text = f"There are no results for scope '{scope}' on this page."
             section["warning"] = _warning("NO_RESULTS_ON_PAGE", scope, text)
     where = f"projects/{cloud.project}/aggregated/{collection}"
-    away = [scope for scope in sections if scope in cloud.unreachable]
     return {
         "kind": f"compute#{KINDS[collection]}AggregatedList",
         "id": where,

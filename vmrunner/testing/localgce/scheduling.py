@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Final
 
 from vmrunner.testing.localgce import stamps
 from vmrunner.testing.localgce.discovery import Json
-from vmrunner.testing.localgce.refusal import invalid
+from vmrunner.testing.localgce.refusal import Refusal, invalid
 
 LEAST: Final = 30.0  # seconds
 MOST: Final = 120 * 86_400.0
@@ -27,6 +28,19 @@ def filled(said: Json, now: float) -> Json:
         "provisioningModel": "SPOT" if spot and "provisioningModel" in said else "STANDARD",
     }
     return defaults | said | {"preemptible": spot}
+
+
+def check_type(scheduling: Json, kind: str, immovable: Collection[str]) -> None:
+    """Raises `Refusal` for what this machine type does not do while its host is maintained."""
+    stays = scheduling["onHostMaintenance"] == "TERMINATE"
+    if stays and kind.startswith("e2-") and not scheduling["preemptible"]:
+        text = (
+            "e2 instances do not support onHostMaintenance=TERMINATE unless they are preemptible."
+        )
+        raise Refusal(400, "badRequest", text)
+    if not stays and kind in immovable:
+        text = f"{kind} instances do not support live migration."
+        raise Refusal(400, "badRequest", text)
 
 
 def deadline(scheduling: Json, running_since: float | None) -> float:
