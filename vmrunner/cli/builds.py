@@ -197,11 +197,13 @@ def watch(
     form: Output = Format.TABLE,
 ) -> int:
     """Follow a build to its end, as `run` does. Ctrl-C stops watching, and not the build."""
+    from vmrunner.cli import landing
     from vmrunner.cli.attend import Attendant
     from vmrunner.cli.run import Manner, conclude
     from vmrunner.cli.signals import Signals
     from vmrunner.cli.sink import LogSink
 
+    landing.check(result_file, artifacts_to)
     shell = shell_of(context)
     row = shell.ledger.builds.find(build)
     stream = sys.stderr if stdout_is_data(form) else sys.stdout
