@@ -134,7 +134,8 @@ def artifacts_get(
 
 def _show(path: Path) -> None:
     """A file's bytes on stdout; a terminal gets colours only, as from a log."""
-    shown = terminal.Colours() if sys.stdout.isatty() else terminal.Plain()
+    tty = sys.stdout.isatty()
+    shown = terminal.Colours(sys.stdout.encoding) if tty else terminal.Plain()
     with path.open("rb") as file:
         while data := file.read(1 << 16):
             sys.stdout.buffer.write(shown.feed(data))

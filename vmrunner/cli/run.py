@@ -226,8 +226,8 @@ def _attend(shell: Shell, row: Build, signals: Signals, manner: Manner, *, own: 
 
     to_stderr = stdout_is_data(manner.form)
     stream = sys.stderr if to_stderr else sys.stdout
-    sink = LogSink(stream.buffer, tty=stream.isatty(), timestamps=manner.timestamps)
-    with shell.wiring.helped("run" if own else None) as helper:
+    sink = LogSink.to(stream, timestamps=manner.timestamps)
+    with shell.wiring.helped("run" if own else None) as helper, sink:
         helper.ensure(row.spec.provider)
         helper.wake()
         attendant = Attendant(
