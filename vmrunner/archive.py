@@ -6,12 +6,11 @@ attacker input: nothing is written outside the target, through a link, or beyond
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,13 @@ from typing import Final, Protocol
 
 import pathspec
 
+from vmrunner import beneath
 from vmrunner.errors import ConfigError, VmrunnerError
+from vmrunner.globs import Globs
 from vmrunner.tar import BadArchive, Entry, Kind, Reader, Source
 
 DEPTH: Final = 64  # directories below one another
-_OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OMISSIONS: Final = 1000  # that are told
 
 
 class Sink(Protocol):
@@ -47,6 +48,7 @@ class Total:
 
     entries: int = 0
     size: int = 0
+    omitted: tuple[str, ...] = ()  # what was left out of it, and why
 
 
 def stays_inside(path: str, target: str) -> bool:
@@ -163,26 +165,36 @@ def _member(directory: Path, relative: str, info: os.stat_result) -> tarfile.Tar
 # --- extracting ---------------------------------------------------------------------------------
 
 
-def extract(source: Source, target: Path, caps: Caps, *, gzip: bool = False) -> Total:
+def extract(
+    source: Source,
+    target: Path,
+    caps: Caps,
+    *,
+    globs: Sequence[str] = ("**",),
+    gzip: bool = False,
+) -> Total:
     """Write an archive's files below `target`, which is made if it is missing. Raises BadArchive
-    at the first entry that is not allowed; what was written before it stays. Links are kept
-    where they lead to a place inside; bits beyond rwx are dropped."""
+    at the first entry that no honest archive of what `globs` name could have; what was written
+    before it stays. What a build may have and nobody can take is left out: FIFOs, devices, links
+    that lead outside, git's own files and names with control characters that no glob names. Bits
+    beyond rwx are dropped."""
     target.mkdir(parents=True, exist_ok=True)
     stream: Source = _Counted(source, caps.packed)
     if gzip:
         stream = _Gunzip(stream)
     tally = _Tally(caps)
     reader = Reader(stream)
+    asked = Globs(globs)
     root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for entry in reader.entries():
             tally.entry(entry)
-            _extract(reader, entry, root, tally)
+            _extract(reader, entry, root, tally, asked)
     except OSError as error:
         raise VmrunnerError(f"artifacts: {target} cannot be written: {error.strerror}") from error
     finally:
         os.close(root)
-    return Total(entries=tally.entries, size=tally.size)
+    return Total(entries=tally.entries, size=tally.size, omitted=tuple(tally.omitted))
 
 
 class _Tally:
@@ -191,6 +203,7 @@ class _Tally:
     def __init__(self, caps: Caps) -> None:
         self.entries = 0
         self.size = 0
+        self.omitted: dict[str, None] = {}
         self._caps = caps
         self._made = 0
 
@@ -204,6 +217,11 @@ class _Tally:
                 f" and {self._caps.unpacked} are allowed"
             )
 
+    def omit(self, why: str) -> None:
+        self.entries -= 1
+        if len(self.omitted) < OMISSIONS:
+            self.omitted[why] = None
+
     def made(self) -> None:
         """One more on the disk: an entry, or a directory that an entry only names."""
         self._made += 1
@@ -212,24 +230,46 @@ class _Tally:
             raise BadArchive(f"archive: more than {most} entries: pack them in the build")
 
 
-def _extract(reader: Reader, entry: Entry, root: int, tally: _Tally) -> None:
+def _extract(reader: Reader, entry: Entry, root: int, tally: _Tally, asked: Globs) -> None:
     parts = _parts(entry)
     if not parts:  # the root itself
         return
-    parent = _descend(root, parts[:-1], entry, tally)
-    name = parts[-1]
+    path = os.fsdecode(b"/".join(parts))
+    if not asked.match(path, directory=entry.kind in (Kind.DIRECTORY, Kind.LINK)):
+        raise BadArchive(f"archive: {_shown(entry)} is nothing that was asked for")
+    if why := _unwanted(entry, path, asked):
+        tally.omit(why)
+        return
+    try:
+        parent = beneath.descend(root, parts[:-1], made=tally.made)
+        try:
+            _write(reader, entry, parent, parts[-1])
+        finally:
+            os.close(parent)
+    except beneath.Blocked:
+        raise BadArchive(
+            f"archive: {_shown(entry)} goes through something that is no directory"
+        ) from None
+
+
+def _unwanted(entry: Entry, path: str, asked: Globs) -> str:
+    """Why a build may have it and nobody gets it; mostly nothing."""
+    if entry.kind is Kind.SPECIAL:
+        return f"{_shown(entry)} is {entry.what}"
+    to = os.fsdecode(entry.target)
+    if entry.kind is Kind.LINK and (not to or "\0" in to or not stays_inside(path, to)):
+        return f"the link {_shown(entry)} leads outside"
+    return asked.risk(path) or asked.risk(to)
+
+
+def _write(reader: Reader, entry: Entry, parent: int, name: bytes) -> None:
     try:
         if entry.kind is Kind.DIRECTORY:
-            _make(parent, name)
-            os.close(_enter(parent, name, entry))
+            os.close(beneath.descend(parent, [name]))
             return
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=parent)
         if entry.kind is Kind.LINK:
-            path = "/".join(map(os.fsdecode, parts))
-            to = os.fsdecode(entry.target)
-            if not to or "\0" in to or not stays_inside(path, to):
-                raise BadArchive(f"archive: the link {_shown(entry)} leads outside")
             os.symlink(entry.target, name, dir_fd=parent)
             return
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -240,8 +280,6 @@ def _extract(reader: Reader, entry: Entry, root: int, tally: _Tally) -> None:
             os.utime(file.fileno(), (entry.mtime, entry.mtime))
     except IsADirectoryError:
         raise BadArchive(f"archive: {_shown(entry)} is a directory already") from None
-    finally:
-        os.close(parent)
 
 
 def _parts(entry: Entry) -> list[bytes]:
@@ -253,40 +291,6 @@ def _parts(entry: Entry) -> list[bytes]:
     if len(parts) > DEPTH or any(len(part) > 255 or b"\0" in part for part in parts):
         raise BadArchive(f"archive: {_shown(entry)} is too long a path")
     return parts
-
-
-def _descend(root: int, parts: list[bytes], entry: Entry, tally: _Tally) -> int:
-    """An open directory, its parents made where they were missing; never through a link."""
-    here = os.dup(root)
-    for part in parts:
-        try:
-            if _make(here, part):
-                tally.made()
-            below = _enter(here, part, entry)
-        finally:
-            os.close(here)
-        here = below
-    return here
-
-
-def _make(parent: int, name: bytes) -> bool:
-    """Make a directory there; whether it was missing."""
-    try:
-        os.mkdir(name, 0o755, dir_fd=parent)
-    except FileExistsError:
-        return False
-    return True
-
-
-def _enter(parent: int, name: bytes, entry: Entry) -> int:
-    try:
-        return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
-    except OSError as error:
-        if error.errno in (errno.ENOTDIR, errno.ELOOP):
-            raise BadArchive(
-                f"archive: {_shown(entry)} goes through something that is no directory"
-            ) from None
-        raise
 
 
 def _shown(entry: Entry) -> str:

@@ -2,87 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.errors import (
-    BuildCancelled,
-    BuildError,
-    BuildFailed,
-    BuildLost,
-    BuildTimeout,
-    NotFound,
-    VmrunnerError,
-)
+from vmrunner.artifacts import Artifact as Artifact
+from vmrunner.artifacts import Artifacts as Artifacts
+from vmrunner.errors import BuildCancelled, BuildError, BuildFailed, BuildLost, BuildTimeout
 from vmrunner.model import Build as Row
 from vmrunner.model import BuildSpec, BuildState, LogLine, Phase, Reason, Result
 
 if TYPE_CHECKING:
     from vmrunner.api import Runner
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """A file that a build brought back. `path` is relative, as it was in the work directory."""
-
-    path: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Artifacts:
-    """What one build brought back."""
-
-    directory: Path
-
-    def ls(self) -> list[Artifact]:
-        """All files, by path; a link is one, whatever it leads to."""
-        found = []
-        for place, below, names in os.walk(self.directory):
-            links = [name for name in below if Path(place, name).is_symlink()]
-            for name in names + links:
-                path = Path(place, name)
-                size = path.lstat().st_size
-                found.append(Artifact(str(path.relative_to(self.directory)), size))
-        return sorted(found, key=lambda artifact: artifact.path)
-
-    def download(self, dest: str | os.PathLike[str], *paths: str) -> list[Path]:
-        """Copy them all, or those `paths`, below `dest`; returns where each is. What is there by
-        the same name is replaced. Raises `NotFound` for a path that did not come back, and
-        `VmrunnerError` when some cannot be copied: then all others are."""
-        known = [artifact.path for artifact in self.ls()]
-        missing = sorted(set(paths) - set(known))
-        if missing:
-            raise NotFound(
-                f"no artifact {missing[0]!r}", hint="there: " + (", ".join(known) or "none")
-            )
-        copied: list[Path] = []
-        troubles: list[str] = []
-        for path in paths or known:
-            target = Path(dest, path)
-            try:
-                copied.append(self._copy(path, target))
-            except OSError as error:
-                why = error.strerror or error
-                troubles.append(f"artifacts: {path!r} cannot be copied to {target}: {why}")
-        if troubles:
-            more = f" (and {len(troubles) - 1} more)" if troubles[1:] else ""
-            raise VmrunnerError(
-                troubles[0] + more,
-                hint=f"mend it, then: vmrunner artifacts get {self.directory.name} --to DIR",
-            )
-        return copied
-
-    def _copy(self, path: str, target: Path) -> Path:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        shutil.copy2(self.directory / path, target, follow_symlinks=False)
-        return target
 
 
 class Build:
@@ -170,7 +101,8 @@ class Build:
     @property
     def artifacts(self) -> Artifacts:
         """What it brought back; complete once it has ended."""
-        return Artifacts(self._runner.wiring.paths.artifacts / self.id)
+        globs = tuple(rule.glob for rule in self.spec.artifacts)
+        return Artifacts(self._runner.wiring.paths.artifacts / self.id, globs)
 
     def refresh(self) -> Build:
         """The same build, read again."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from vmrunner import terminal
 from vmrunner.errors import LedgerError
 from vmrunner.model import Build, BuildState, Chunk, LogLine
 
@@ -93,18 +95,18 @@ def follow(
 
 def lines(chunks: Iterable[Chunk]) -> Iterator[LogLine]:
     """Whole lines, decoded; bytes that are no UTF-8 become U+FFFD. A last line without its newline
-    comes when the chunks end. A line's time is that of its last byte."""
+    comes when the chunks end. A line's time is that of its first byte, as where it is shown while
+    the rest of it is still to come."""
     parts: list[bytes] = []
     number, time_ = 0, 0.0
     for chunk in chunks:
         if not parts:
-            number = chunk.line
-        time_ = chunk.time
+            number, time_ = chunk.line, chunk.time
         *whole, rest = chunk.data.split(b"\n")
         for piece in whole:
             number += 1
             yield _line(b"".join([*parts, piece]), number, time_)
-            parts = []
+            parts, time_ = [], chunk.time
         if rest:
             parts.append(rest)
     if parts:
@@ -112,4 +114,5 @@ def lines(chunks: Iterable[Chunk]) -> Iterator[LogLine]:
 
 
 def _line(data: bytes, number: int, time_: float) -> LogLine:
-    return LogLine(data.removesuffix(b"\r").decode(errors="replace"), number, time_)
+    raw = data.removesuffix(b"\r")
+    return LogLine(terminal.line(raw, os.environ), raw, number, time_)

@@ -384,4 +384,5 @@ def _explain(error: BaseException) -> str:
         return "the host key is not the one that was planted"
     if isinstance(error, paramiko.AuthenticationException):
         return "the instance's key was refused"
-    return str(error)[:300] or type(error).__name__
+    said = "".join(c if c.isprintable() else " " for c in str(error)[:300])
+    return said or type(error).__name__

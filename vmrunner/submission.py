@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
-from vmrunner import masking, source, units
+from vmrunner import globs, masking, source, units
 from vmrunner.config import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.jobfile import Chosen
@@ -131,7 +131,7 @@ def check(wish: Wish, settings: Settings) -> Submission:
             units.env_name(name): units.env_value(name, value) for name, value in wish.env.items()
         },
         secrets=tuple(sorted(wish.secrets)),
-        artifacts=tuple(_artifact(rule) for rule in wish.artifacts),
+        artifacts=_artifacts(wish.artifacts),
         labels=dict(units.check_label(key, value) for key, value in wish.labels.items()),
         queue_timeout=_optional(wish.queue_timeout, "queue-timeout"),
         keep_on_failure=kept,
@@ -343,14 +343,10 @@ def _source(value: str | None) -> str | None:
     return value
 
 
-def _artifact(rule: ArtifactRule) -> ArtifactRule:
-    path = PurePosixPath(rule.glob)
-    if not rule.glob or path.is_absolute() or ".." in path.parts or "\0" in rule.glob:
-        raise ConfigError(
-            f"artifact: {rule.glob!r} is not below the work directory",
-            hint="a glob relative to it, such as dist/*.whl",
-        )
-    return rule
+def _artifacts(rules: tuple[ArtifactRule, ...]) -> tuple[ArtifactRule, ...]:
+    for rule in rules:
+        globs.check(rule.glob)
+    return rules
 
 
 def _optional(value: str | float | timedelta | None, name: str) -> float | None:

@@ -2,7 +2,7 @@
 
 The standard library's reader keeps a header's extensions in memory whatever their size says, and
 makes devices, links and sparse files on request. This one knows files, directories and symbolic
-links, in ustar with pax or GNU names, and refuses everything else by name.
+links, in ustar with pax or GNU names; names FIFOs and devices; and refuses everything else.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ PIECE: Final = 256 * 1024
 
 _REFUSED: Final = {
     b"1": "a hard link",
-    b"3": "a character device",
-    b"4": "a block device",
-    b"6": "a FIFO",
     b"S": "a sparse file",
     b"M": "a part of a file",
     b"D": "a directory with a list",
 }
+_SPECIAL: Final = {b"3": "a character device", b"4": "a block device", b"6": "a FIFO"}
 _USED: Final = frozenset({b"path", b"linkpath", b"size", b"mtime"})
 
 
@@ -40,6 +38,7 @@ class Kind(Enum):
     FILE = "file"
     DIRECTORY = "directory"
     LINK = "symbolic link"
+    SPECIAL = "FIFO or device"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +51,15 @@ class Entry:
     mode: int  # permission bits alone
     mtime: float
     target: bytes = b""
+    what: str = ""  # a SPECIAL is
+
+
+_KINDS: Final = {
+    **dict.fromkeys((b"0", b"\0", b"7"), Kind.FILE),
+    **dict.fromkeys(_SPECIAL, Kind.SPECIAL),
+    b"2": Kind.LINK,
+    b"5": Kind.DIRECTORY,
+}
 
 
 class Source(Protocol):
@@ -137,9 +145,9 @@ def _entry(header: bytes, kind: bytes, size: int, names: dict[str, bytes]) -> En
     shown = path[:200].decode("utf-8", "backslashreplace")
     if "sparse" in names:
         raise BadArchive(f"archive: {shown!r} is a sparse file")
-    if kind not in b"0\0" + b"7" + b"25":
+    real = _KINDS.get(kind)
+    if real is None:
         raise BadArchive(f"archive: {shown!r} is {_REFUSED.get(kind, 'of an unknown kind')}")
-    real = Kind.LINK if kind == b"2" else Kind.DIRECTORY if kind == b"5" else Kind.FILE
     if "size" in names:
         size = _decimal(names["size"])
     if real is Kind.FILE and path.endswith(b"/"):
@@ -153,6 +161,7 @@ def _entry(header: bytes, kind: bytes, size: int, names: dict[str, bytes]) -> En
         _number(header[100:108]) & 0o777,
         _mtime(names["mtime"]) if "mtime" in names else float(_number(header[136:148])),
         names.get("linkpath", _text(header[157:257])) if real is Kind.LINK else b"",
+        _SPECIAL.get(kind, ""),
     )
 
 

@@ -1,8 +1,8 @@
 """What a build's log may do to the place that shows it.
 
 A log is attacker input: bytes in it can move a terminal's cursor over what was printed before, set
-its title, fill its clipboard, or command the CI system that vmrunner itself runs under. These
-filters take that away and leave the text. Pure; a stream may be cut anywhere.
+its title, fill its clipboard, or command the CI system that vmrunner itself runs under (disarm.py).
+These filters take that away and leave the text. Pure; a stream may be cut anywhere.
 """
 
 from __future__ import annotations
@@ -13,22 +13,35 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final, Protocol
 
+from vmrunner import disarm
+
 
 class Filter(Protocol):
-    """Bytes in, bytes out. `finish` returns what was held back."""
+    """Bytes in, bytes out. `finish` returns what was held back; more may come after it.
+    `interrupted` is told when something else was written between."""
 
     def feed(self, data: bytes) -> bytes: ...
 
     def finish(self) -> bytes: ...
 
+    def interrupted(self) -> None: ...
 
-def for_display(*, tty: bool, environ: Mapping[str, str]) -> Filter:
+
+def for_display(*, tty: bool, environ: Mapping[str, str], encoding: str = "utf-8") -> Filter:
     """The filter for a stream that somebody or something looks at."""
-    if environ.get("GITHUB_ACTIONS") == "true":
-        return GitHub()
-    if environ.get("GITLAB_CI") == "true":
-        return GitLab()
-    return Colours() if tty else Plain()
+    obeyed = disarm.words(environ)
+    if obeyed is not None:
+        return disarm.Disarm(obeyed)
+    return Colours(encoding) if tty else Plain()
+
+
+def line(data: bytes, environ: Mapping[str, str]) -> str:
+    """One line of a log as whoever prints it may have it."""
+    text = data.decode(errors="replace")
+    if _SPECIAL.search(text):
+        colours = Colours()
+        text = (colours.feed(data) + colours.finish()).decode()
+    return disarm.text(text, environ)
 
 
 class Plain:
@@ -40,8 +53,22 @@ class Plain:
     def finish(self) -> bytes:
         return b""
 
+    def interrupted(self) -> None:
+        pass
+
 
 # --- terminals ----------------------------------------------------------------------------------
+
+
+def encoded(text: str, encoding: str) -> bytes:
+    """Text for a terminal of that encoding; `?` is what it cannot show, or would obey."""
+    if codecs.lookup(encoding).name == "utf-8":
+        return text.encode()
+    data = text.encode(encoding, "replace")
+    if not _OBEYED.search(data):
+        return data
+    letters = (letter.encode(encoding, "replace") for letter in text)
+    return b"".join(b"?" if _OBEYED.search(letter) else letter for letter in letters)
 
 
 class _State(Enum):
@@ -54,6 +81,7 @@ class _State(Enum):
 _SPECIAL: Final = re.compile("[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f]")
 _STRING_END: Final = re.compile("[\x07\x18\x1a\x1b\x9c\n]")
 _COLOUR: Final = re.compile("[0-9;:]*")
+_OBEYED: Final = re.compile(b"[\x80-\x9f]")
 _LONGEST: Final = 64  # characters of a colour sequence
 _RESET: Final = b"\x1b[0m"
 
@@ -62,20 +90,28 @@ class Colours:
     """For a terminal: text, newline, carriage return, tab, and SGR sequences (colours).
 
     Everything else that begins a control sequence goes, in the 7-bit forms and as C1 characters.
-    A sequence that never ends swallows at most the rest of its line. Colours end with the log."""
+    A sequence that never ends swallows at most the rest of its line. Colours end with the log. In
+    another encoding than UTF-8 a letter's byte may be a C1 character: then it goes too."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: str = "utf-8") -> None:
+        self._encoding = encoding
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._state = _State.TEXT
         self._parameters = ""
         self._coloured = False
 
     def feed(self, data: bytes) -> bytes:
-        return self._filter(self._decoder.decode(data)).encode()
+        return encoded(self._filter(self._decoder.decode(data)), self._encoding)
 
     def finish(self) -> bytes:
-        rest = self._filter(self._decoder.decode(b"", final=True)).encode()
-        return rest + (_RESET if self._coloured else b"")
+        rest = encoded(self._filter(self._decoder.decode(b"", final=True)), self._encoding)
+        coloured, self._coloured = self._coloured, False
+        self._decoder.reset()
+        self._state = _State.TEXT
+        return rest + (_RESET if coloured else b"")
+
+    def interrupted(self) -> None:
+        pass
 
     def _filter(self, text: str) -> str:
         out: list[str] = []
@@ -144,93 +180,3 @@ class Colours:
         self._state = _State.TEXT
         # An ESC begins the terminator `ESC \`, or another sequence; a newline is text.
         return end.start() if end.group() in "\x1b\n" else end.end()
-
-
-# --- CI systems ---------------------------------------------------------------------------------
-
-_BREAK: Final = "\u200b".encode()  # zero width: the text reads the same, the parser sees none
-
-
-class _Marks:
-    """Puts a zero-width space into every occurrence of some marks."""
-
-    def __init__(self, *marks: bytes) -> None:
-        self._marks = marks
-        self._held = b""
-
-    def feed(self, data: bytes) -> bytes:
-        text = self._held + data
-        for mark in self._marks:
-            text = text.replace(mark, mark[:1] + _BREAK + mark[1:])
-        longest = max(map(len, self._marks))
-        self._held = next(
-            (
-                text[-size:]
-                for size in range(min(longest - 1, len(text)), 0, -1)
-                if any(mark.startswith(text[-size:]) for mark in self._marks)
-            ),
-            b"",
-        )
-        return text[: len(text) - len(self._held)]
-
-    def finish(self) -> bytes:
-        held, self._held = self._held, b""
-        return held
-
-
-class GitLab(_Marks):
-    """Under GitLab CI: the build's own section marks do nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(b"section_start:", b"section_end:")
-
-
-# What .NET trims from the start of a line before it looks for a command, as UTF-8.
-_SPACE: Final = (
-    rb"[\t\x0b\x0c\x1c-\x1f ]|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]"
-    rb"|\xe2\x81\x9f|\xe3\x80\x80|\xef\xbb\xbf"
-)
-_LINE: Final = re.compile(rb"((?:" + _SPACE + rb")*)(::)?")
-_NEXT_LINE: Final = re.compile(rb"[\r\n]")
-_UNFINISHED: Final = re.compile(rb"(?::|\xc2|\xe1\x9a?|\xe2[\x80\x81]?|\xe3\x80?|\xef\xbb?)\Z")
-
-
-class GitHub:
-    """Under GitHub Actions: lines of the build that begin with `::` and every `##[` are text."""
-
-    def __init__(self) -> None:
-        self._old_style = _Marks(b"##[")
-        self._held = b""
-        self._line_begins = True
-
-    def feed(self, data: bytes) -> bytes:
-        return self._lines(self._old_style.feed(data), final=False)
-
-    def finish(self) -> bytes:
-        return self._lines(self._old_style.finish(), final=True)
-
-    def _lines(self, data: bytes, *, final: bool) -> bytes:
-        text = self._held + data
-        self._held = b""
-        out: list[bytes] = []
-        at = 0
-        while at < len(text):
-            if self._line_begins:
-                begin = _LINE.match(text, at)
-                assert begin is not None  # it matches nothing too
-                out.append(begin.group(1))
-                at = begin.end()
-                if begin.group(2):
-                    out.append(b":" + _BREAK + b":")
-                elif not final and _UNFINISHED.fullmatch(text, at):
-                    self._held = text[at:]
-                    break
-                elif at == len(text):
-                    break
-                self._line_begins = False
-            end = _NEXT_LINE.search(text, at)
-            stop = end.end() if end else len(text)
-            out.append(text[at:stop])
-            self._line_begins = end is not None
-            at = stop
-        return b"".join(out)

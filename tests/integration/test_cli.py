@@ -90,7 +90,7 @@ def test_artifacts_are_copied_where_they_are_wanted(cli: Cli, home: Path) -> Non
 
 def test_timestamps(cli: Cli) -> None:
     done = cli("run", "--timestamps", *script("say a", "hex 62", "say c"))
-    stamp = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ "
+    stamp = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z "
     assert re.fullmatch(stamp + b"a\n" + stamp + b"bc\n", done.out), done.out
 
 

@@ -63,10 +63,14 @@ def test_no_name_of_an_artifact_reaches_a_terminal_as_it_is(
     assert item["path"] == name
 
     got = cli("artifacts", "get", build, "--to", "all")
-    assert got.out == f"all/{name}\n".encode(), "in a pipe it is data"
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    got = cli("artifacts", "get", build, "--to", "all")
-    assert harmless(got.out)
+    assert (got.out, b"has a control character: left out" in got.err) == (b"", True)
+    assert harmless(got.err)
+    for tty in (False, True):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda tty=tty: tty)
+        got = cli("artifacts", "get", build, name, "--to", "all")
+        assert got.out.startswith(b"all/")
+        assert harmless(got.out)
+    assert (home / "all" / name).read_text() == "x"
 
 
 def test_a_name_that_is_no_text_is_shown_and_copied(cli: Cli, home: Path) -> None:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmrunner.terminal import Colours, Filter, GitHub, GitLab, Plain, for_display
+from vmrunner import ssh
+from vmrunner.cli.exits import Leave
+from vmrunner.cli.sink import LogSink
+from vmrunner.cli.views import iso
+from vmrunner.disarm import Disarm
+from vmrunner.model import Chunk
+from vmrunner.reading import lines
+from vmrunner.terminal import Colours, Filter, Plain, for_display
 
 
 def show(filter_: Filter, *pieces: bytes) -> bytes:
@@ -20,14 +29,14 @@ def show(filter_: Filter, *pieces: bytes) -> bytes:
 PARTS = st.sampled_from(
     [
         *(bytes([byte]) for byte in (7, 8, 9, 10, 13, 24, 27, 0x80, 0x90, 0x9B, 0x9C, 0xC2, 0xE2)),
-        *(b"a", b"::", b":", b" ", b"##[", b"#", b"[", b"]", b"0", b";", b"m", b"H", b"\\", b"P"),
-        *(b"\x1b[31m", b"\x1b]0;t\x07", b"\xc2\x9b", b"\xc2\xa0", b"section_", b"start:", b"end:"),
+        *(b"a", b" ", b"#", b"[", b"]", b"0", b";", b"m", b"H", b"\\", b"P"),
+        *(b"\x1b[31m", b"\x1b]0;t\x07", b"\xc2\x9b", b"\xc2\xa0"),
     ]
 )
 TEXTS = st.lists(PARTS, max_size=25).map(b"".join)
 
 
-@pytest.mark.parametrize("make", [Colours, GitHub, GitLab, Plain])
+@pytest.mark.parametrize("make", [Colours, Plain])
 @given(text=TEXTS, cuts=st.lists(st.integers(0, 60), max_size=10))
 def test_any_split_shows_the_same(make: Callable[[], Filter], text: bytes, cuts: list[int]) -> None:
     marks = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
@@ -39,20 +48,6 @@ def test_a_terminal_gets_colours_and_text_only(text: bytes) -> None:
     shown = show(Colours(), text).decode()
     rest = re.sub("\x1b\\[[0-9;:]*m", "", shown)
     assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", rest)
-
-
-@given(text=TEXTS)
-def test_no_line_is_a_command_for_github(text: bytes) -> None:
-    shown = show(GitHub(), text)
-    assert b"##[" not in shown
-    for line in re.split("\r|\n", shown.decode("utf-8", "replace")):
-        assert not line.lstrip("\ufeff \t\v\f\x1c\x1d\x1e\x1f\x85\xa0\u2003").startswith("::")
-    assert shown.replace("\u200b".encode(), b"") == text.replace("\u200b".encode(), b"")
-
-
-@given(text=TEXTS)
-def test_no_section_mark_reaches_gitlab(text: bytes) -> None:
-    assert not re.search(rb"section_(start|end):", show(GitLab(), text))
 
 
 @pytest.mark.parametrize(
@@ -76,23 +71,77 @@ def test_terminal_sequences(raw: bytes, shown: bytes) -> None:
     assert show(Colours(), raw) == shown
 
 
-@pytest.mark.parametrize(
-    ("raw", "shown"),
-    [
-        ("::set-env name=PATH::x\n", ":\u200b:set-env name=PATH::x\n"),
-        ("  \t::error::x\r::warning::y", "  \t:\u200b:error::x\r:\u200b:warning::y"),
-        ("\u00a0\u3000::add-mask::x\n", "\u00a0\u3000:\u200b:add-mask::x\n"),
-        ("std::vector\n:: \n", "std::vector\n:\u200b: \n"),
-        ("text ##[add-path]/evil\n", "text #\u200b#[add-path]/evil\n"),
-        (":", ":"),
-    ],
-)
-def test_github_commands(raw: str, shown: str) -> None:
-    assert show(GitHub(), raw.encode()).decode() == shown
+def test_a_letter_s_byte_is_no_control_character_in_another_encoding() -> None:
+    """`Û` is C3 9B, and 9B begins a sequence where bytes are characters; `›` is 9B in cp1252."""
+    text = "Û›é€\n".encode()
+    assert show(Colours(), text) == text
+    assert show(Colours("iso-8859-1"), text) == b"\xdb?\xe9?\n"
+    assert show(Colours("cp1252"), text) == b"\xdb?\xe9?\n"
+    assert show(Colours("ascii"), text) == b"????\n"
+
+
+@given(text=TEXTS, encoding=st.sampled_from(["iso-8859-1", "cp1252", "koi8-r", "gbk", "cp437"]))
+def test_no_terminal_of_another_encoding_gets_control_characters(
+    text: bytes, encoding: str
+) -> None:
+    assert not re.search(b"[\x80-\x9f]", show(Colours(encoding), text))
+
+
+def test_colours_end_where_it_is_left() -> None:
+    filter_ = Colours()
+    assert filter_.feed(b"\x1b[8mhidden \x1b]0;ti") == b"\x1b[8mhidden "
+    assert filter_.finish() == b"\x1b[0m"
+    assert filter_.finish() == b""
+    assert filter_.feed(b"text") == b"text"
+
+
+def test_a_line_of_a_log_may_be_printed() -> None:
+    raw = b"\x1b]52;c;Y3VybCBldmls\x07\x1b[2J\x1b[31mred\xff"
+    (line,) = lines([Chunk(seq=1, attempt=1, time=7.0, offset=0, line=0, data=raw + b"\r\n")])
+    assert (str(line), f"{line}", line.raw) == ("\x1b[31mred\ufffd\x1b[0m",) * 2 + (raw,)
+
+
+def test_a_line_is_of_the_time_when_it_began() -> None:
+    """As `--timestamps` must say it, which does not know yet when it will end."""
+    texts = [b"a\nb", b"c", b"\nd\n", b"e\n"]
+    chunks = [
+        Chunk(seq=n, attempt=1, time=float(n), offset=0, line=number, data=data)
+        for n, (data, number) in enumerate(zip(texts, (0, 1, 1, 3), strict=True))
+    ]
+    assert [(str(x), x.time) for x in lines(chunks)] == [("a", 0), ("bc", 0), ("d", 2), ("e", 3)]
+    with tempfile.TemporaryFile() as file:
+        with LogSink(file, tty=False, timestamps=True) as sink:
+            for chunk in chunks:
+                sink.write(chunk)
+        file.seek(0)
+        stamped = file.read().decode().splitlines()
+    assert stamped == [f"{iso(line.time)} {line}" for line in lines(chunks)]
 
 
 def test_the_place_decides() -> None:
     assert isinstance(for_display(tty=True, environ={}), Colours)
     assert isinstance(for_display(tty=False, environ={}), Plain)
-    assert isinstance(for_display(tty=False, environ={"GITHUB_ACTIONS": "true"}), GitHub)
-    assert isinstance(for_display(tty=True, environ={"GITLAB_CI": "true"}), GitLab)
+    for tty in (False, True):
+        for name, value in (
+            ("GITHUB_ACTIONS", "true"),
+            ("GITLAB_CI", "true"),
+            ("TF_BUILD", "True"),
+            ("TEAMCITY_VERSION", "2026"),
+        ):
+            assert isinstance(for_display(tty=tty, environ={name: value}), Disarm)
+
+
+@pytest.mark.parametrize("why", [KeyboardInterrupt(), Leave(130)])
+def test_whoever_leaves_a_log_leaves_no_colour_on(why: BaseException) -> None:
+    with tempfile.TemporaryFile() as file:
+        with suppress(KeyboardInterrupt, Leave), LogSink(file, tty=True, timestamps=False) as sink:
+            sink.write(Chunk(seq=1, attempt=1, time=0, offset=0, line=0, data=b"\x1b[8mhid"))
+            raise why
+        file.seek(0)
+        assert file.read() == b"\x1b[8mhid\x1b[0m"
+
+
+def test_what_an_ssh_server_says_of_itself_is_one_plain_line() -> None:
+    said = ssh._explain(OSError("Incompatible version (\x1b]52;c;ZXZpbA==\x07\x1b[2J\n instead)"))
+    assert said.isprintable()
+    assert "Incompatible version" in said

@@ -137,9 +137,7 @@ def _debug() -> bool:
 
 def _trace() -> None:
     if _debug():
-        import traceback
-
-        traceback.print_exc()
+        output.print_trace()
 
 
 def _flush() -> None:

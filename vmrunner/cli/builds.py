@@ -158,14 +158,14 @@ def logs(
     row = shell.ledger.builds.find(build)
     if stdout_is_data(form):
         return _log_lines(shell, row, form, follow=follow, after=after)
-    sink = LogSink(sys.stdout.buffer, tty=sys.stdout.isatty(), timestamps=timestamps)
+    sink = LogSink.to(sys.stdout, timestamps=timestamps)
     if not follow:
-        for chunk in Reader(shell.ledger, row.id, after=after).fresh():
-            sink.write(chunk)
-        sink.finish()
+        with sink:
+            for chunk in Reader(shell.ledger, row.id, after=after).fresh():
+                sink.write(chunk)
         return exits.OK
     signals = Signals()
-    with signals.on(), shell.wiring.helped(None) as helper:
+    with signals.on(), shell.wiring.helped(None) as helper, sink:
         attendant = Attendant(shell.ledger, helper, sink, signals, own=False, talk=False)
         return exits.of_build(attendant.follow(row.id, after=after))
 
@@ -177,7 +177,11 @@ def _log_lines(shell: Shell, row: Build, form: Format, *, follow: bool, after: i
     view = output.View[LogLine](
         kind="log_line",
         columns=(),
-        document=lambda line: {"seq": line.seq, "time": iso(line.time), "text": str(line)},
+        document=lambda line: {
+            "seq": line.seq,
+            "time": iso(line.time),
+            "text": line.raw.decode(errors="replace"),
+        },
     )
     found = shell.runner.lines(row.id, follow=follow, after=after)
     if form is Format.JSON:
@@ -197,17 +201,19 @@ def watch(
     form: Output = Format.TABLE,
 ) -> int:
     """Follow a build to its end, as `run` does. Ctrl-C stops watching, and not the build."""
+    from vmrunner.cli import landing
     from vmrunner.cli.attend import Attendant
     from vmrunner.cli.run import Manner, conclude
     from vmrunner.cli.signals import Signals
     from vmrunner.cli.sink import LogSink
 
+    landing.check(result_file, artifacts_to)
     shell = shell_of(context)
     row = shell.ledger.builds.find(build)
     stream = sys.stderr if stdout_is_data(form) else sys.stdout
-    sink = LogSink(stream.buffer, tty=stream.isatty(), timestamps=timestamps)
+    sink = LogSink.to(stream, timestamps=timestamps)
     signals = Signals()
-    with signals.on(), shell.wiring.helped(None) as helper:
+    with signals.on(), shell.wiring.helped(None) as helper, sink:
         attendant = Attendant(
             shell.ledger, helper, sink, signals, own=False, live=sys.stderr.isatty()
         )

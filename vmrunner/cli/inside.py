@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from vmrunner import terminal
-from vmrunner.cli import exits, output
+from vmrunner.cli import exits, landing, output
 from vmrunner.cli.builds import Id, Output
 from vmrunner.cli.output import Column, Format, View
 from vmrunner.cli.shell import shell_of
@@ -111,27 +111,31 @@ def artifacts_get(
     context: typer.Context,
     build: Id,
     paths: Annotated[
-        list[str] | None, typer.Argument(metavar="[PATH…]", help="Default: all.")
+        list[str] | None,
+        typer.Argument(metavar="[PATH…]", help="Files, directories or globs. Default: all."),
     ] = None,
-    to: Annotated[Path, typer.Option("--to", help="Below this directory.")] = Path(),
+    to: Annotated[Path, typer.Option("--to", help="Below this directory. Default: here.")] = Path(),
 ) -> int:
-    """Copy them here. One PATH with `--to -` goes to stdout."""
+    """Copy them, and print where each is. One file with `--to -` goes to stdout, as it is."""
     found = shell_of(context).runner.get(build).artifacts
     if str(to) == "-":
-        if not paths or len(paths) != 1:
-            raise ConfigError("to: '-' takes one file", hint="name one PATH")
         with tempfile.TemporaryDirectory() as directory:
-            (path,) = found.download(directory, *paths)
-            _show(path)
+            copied = found.download(directory, *paths) if paths else []
+            if len(copied) != 1:
+                raise ConfigError("to: '-' takes one file", hint="name one PATH")
+            _show(copied[0])
         return exits.OK
-    for path in found.download(to, *(paths or ())):
+    copied = found.download(to, *(paths or ()))
+    for path in copied:
         output.print_path(os.fspath(path))
+    output.say(landing.came(copied, to))
     return exits.OK
 
 
 def _show(path: Path) -> None:
     """A file's bytes on stdout; a terminal gets colours only, as from a log."""
-    shown = terminal.Colours() if sys.stdout.isatty() else terminal.Plain()
+    tty = sys.stdout.isatty()
+    shown = terminal.Colours(sys.stdout.encoding) if tty else terminal.Plain()
     with path.open("rb") as file:
         while data := file.read(1 << 16):
             sys.stdout.buffer.write(shown.feed(data))

@@ -104,10 +104,9 @@ def serve(
     shell = shell_of(context)
     output.hand_over()
     verbose = bool(os.environ.get("VMRUNNER_DEBUG"))
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(output.Plainly("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for chatty in ("apscheduler", "paramiko", "fabric", "invoke"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     wiring = shell.wiring

@@ -9,10 +9,14 @@ import os
 import re
 import select
 import sys
+import traceback
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO, Any, Final, Generic, TextIO, TypeVar
+
+from vmrunner import disarm
 
 T = TypeVar("T")
 SCHEMA_VERSION: Final = 1
@@ -69,9 +73,10 @@ def envelope(kind: str, items: Sequence[Mapping[str, Any]]) -> str:
 
 
 def json_text(document: Mapping[str, Any], *, indent: int | None = None) -> str:
-    """JSON that people can read. What a terminal would obey, or no encoding holds, is escaped:
-    names and log lines come from guests."""
-    return _UNUSUAL.sub(_escaped, json.dumps(document, ensure_ascii=False, indent=indent))
+    """JSON that people can read. What a terminal or a CI system would obey, or no encoding holds,
+    is escaped: names and log lines come from guests."""
+    text = json.dumps(document, ensure_ascii=False, indent=indent)
+    return disarm.json(_UNUSUAL.sub(_escaped, text))
 
 
 def _escaped(found: re.Match[str]) -> str:
@@ -146,13 +151,15 @@ def print_out(text: str) -> None:
 
 
 def print_path(path: str) -> None:
-    """A file's name, whole; on a terminal without anything that it would obey."""
-    if sys.stdout.isatty():
-        print_out(clean(path))
-    else:
+    """A file's name, whole, so that programs find the file; on a terminal, in a CI system and with
+    a control character in it without anything that would be obeyed."""
+    plain = not any(unicodedata.category(character) == "Cc" for character in path)
+    if plain and not sys.stdout.isatty() and disarm.words(os.environ) is None:
         sys.stdout.flush()
         sys.stdout.buffer.write(os.fsencode(path) + b"\n")
         sys.stdout.buffer.flush()
+    else:
+        print_out(clean(path))
 
 
 def say(text: str) -> None:
@@ -219,6 +226,30 @@ def hand_over() -> None:
     logger.propagate = True
 
 
+class Plainly(logging.Formatter):
+    """Records as lines that neither a terminal nor a CI system obeys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = super().format(record).splitlines()
+        return disarm.text("\n".join(map(clean, lines)), os.environ)
+
+
+def print_trace() -> None:
+    """The exception at hand, on stderr, for who debugs us."""
+    _print("\n".join(map(clean, traceback.format_exc().splitlines())), sys.stderr)
+
+
+_spoken = 0
+
+
+def spoken() -> int:
+    """How often something was written beside the log."""
+    return _spoken
+
+
 def _print(text: str, stream: TextIO) -> None:
+    global _spoken
+    _spoken += 1
     encoding = stream.encoding or "utf-8"
+    text = disarm.text(text, os.environ)
     print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vmrunner.cli import exits, output
+from vmrunner.cli import exits, landing, output
 from vmrunner.cli.output import Format
 from vmrunner.cli.shell import Shell, shell_of, stdout_is_data
 from vmrunner.errors import ConfigError, VmrunnerError
@@ -169,8 +169,10 @@ def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
     from vmrunner.cli.images import ImageProgress
     from vmrunner.cli.signals import Signals
 
-    _writable(manner)
+    landing.check(manner.result_file, manner.artifacts_to)
     checked = submission.check(said, shell.loaded.settings)
+    if manner.artifacts_to is not None and not checked.spec.artifacts:
+        output.warn("artifacts-to: no artifact is asked for (name what to bring: -a GLOB)")
     for text in checked.warnings:
         output.warn(text)
     passed = preflight.check(shell.wiring, checked.spec)
@@ -224,8 +226,8 @@ def _attend(shell: Shell, row: Build, signals: Signals, manner: Manner, *, own: 
 
     to_stderr = stdout_is_data(manner.form)
     stream = sys.stderr if to_stderr else sys.stdout
-    sink = LogSink(stream.buffer, tty=stream.isatty(), timestamps=manner.timestamps)
-    with shell.wiring.helped("run" if own else None) as helper:
+    sink = LogSink.to(stream, timestamps=manner.timestamps)
+    with shell.wiring.helped("run" if own else None) as helper, sink:
         helper.ensure(row.spec.provider)
         helper.wake()
         attendant = Attendant(
@@ -247,10 +249,11 @@ def conclude(shell: Shell, row: Build, interrupted: int | None, manner: Manner) 
         output.say(f"its VM is kept: vmrunner ssh {row.id}, vmrunner cancel {row.id}")
     if row.message:
         (output.warn if row.result is Result.SUCCESS else output.say)(row.message)
-    whole = manner.artifacts_to is None or _copied(shell, row, manner.artifacts_to)
+    to, file = manner.artifacts_to, manner.result_file
+    whole = to is None or landing.copy(shell.runner.get(row.id).artifacts, to)
     document = views.build_document(row)
-    if manner.result_file is not None:
-        _write(manner.result_file, output.envelope("build", [document]))
+    if file is not None:
+        whole = landing.write(file, output.envelope("build", [document])) and whole
     if manner.form is Format.JSON:
         output.write_json(sys.stdout, "build", [document])
     elif manner.form is Format.JSONL:
@@ -259,18 +262,6 @@ def conclude(shell: Shell, row: Build, interrupted: int | None, manner: Manner) 
     if interrupted is not None and row.result is Result.CANCELLED:
         return interrupted
     return exits.of_build(row) or (exits.OK if whole else exits.OURS)
-
-
-def _copied(shell: Shell, row: Build, to: Path) -> bool:
-    """Copy the artifacts. That some cannot be is told, and hides nothing of the build's end; but
-    a caller without them may not take it for a success."""
-    try:
-        copied = shell.runner.get(row.id).artifacts.download(to)
-    except VmrunnerError as error:
-        output.say(f"error: {error}")
-        return False
-    output.say(f"{len(copied)} artifacts in {to}")
-    return True
 
 
 def last_line(row: Build) -> None:
@@ -316,28 +307,3 @@ def _dry_run(checked: Submission, form: Format) -> int:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             output.print_out(f"{key:<{width}}  {output.clean(text)}")
     return exits.OK
-
-
-def _writable(manner: Manner) -> None:
-    """Places for what comes back are checked before anything starts."""
-    file, directory = manner.result_file, manner.artifacts_to
-    if file is not None and (file.is_dir() or not os.access(file.absolute().parent, os.W_OK)):
-        raise ConfigError(
-            f"result-file: {str(file)!r} cannot be written",
-            hint="name a file in a directory of yours",
-        )
-    if directory is not None and directory.exists() and not directory.is_dir():
-        raise ConfigError(
-            f"artifacts-to: {str(directory)!r} is not a directory", hint="name a directory"
-        )
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text + "\n", encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        output.warn(f"result-file: {path} cannot be written: {error.strerror}")

@@ -201,14 +201,18 @@ class Chunk:
 
 
 class LogLine(str):
-    """One line of a log, without its newline; `seq` counts lines from 1 and never repeats."""
+    """One line of a log, without its newline, as it may be printed: nothing in it but colours
+    would be obeyed. `raw` is its bytes as they are; `seq` counts lines from 1 and never repeats;
+    `time` is when its first byte came."""
 
-    __slots__ = ("seq", "time")
+    __slots__ = ("raw", "seq", "time")
+    raw: bytes
     seq: int
     time: float
 
-    def __new__(cls, text: str, seq: int, time: float) -> LogLine:
+    def __new__(cls, text: str, raw: bytes, seq: int, time: float) -> LogLine:
         line = super().__new__(cls, text)
+        line.raw = raw
         line.seq = seq
         line.time = time
         return line

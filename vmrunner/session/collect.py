@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -20,6 +21,8 @@ from vmrunner.ssh import Connection
 COUNTS: Final = 64 * 1024  # bytes of the line that says how many files each glob matched
 DRAIN: Final = 1 << 20  # bytes of padding after a tar's end
 
+_SOCKET: Final = re.compile(r"tar: (?:\./)?(.+): socket ignored")
+
 
 class Uncollected(VmrunnerError):
     """Artifacts that could not be brought, though the connection lives."""
@@ -27,9 +30,10 @@ class Uncollected(VmrunnerError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Collected:
-    """What was brought, and how many names each glob matched."""
+    """What was brought, what was left out and why, and how many names each glob matched."""
 
     total: archive.Total
+    omitted: tuple[str, ...]
     counts: tuple[int, ...]
 
 
@@ -47,7 +51,7 @@ def collect(
     packed and unpacked. Raises Uncollected, Lie, Lost."""
     shutil.rmtree(target, ignore_errors=True)
     caps = archive.Caps(packed=most + (most >> 3) + (64 << 20), unpacked=most)
-    into = _Extraction(target, caps, gzip=gzip)
+    into = _Extraction(target, caps, globs, gzip=gzip)
     try:
         done = connection.stream(
             command, into.take, stdin=[json.dumps(list(globs)).encode()], pulse=pulse
@@ -69,21 +73,46 @@ def collect(
         raise Uncollected(f"artifacts: {complaint}")
     counts = into.counts(len(globs))
     assert into.total is not None
-    return Collected(total=into.total, counts=counts)
+    omitted = into.total.omitted + tuple(_sockets(done.stderr))
+    return Collected(total=into.total, omitted=omitted, counts=counts)
+
+
+def shortfall(done: Collected, missing: Sequence[str]) -> str:
+    """What was asked for and did not come, in one line; mostly nothing."""
+    said = []
+    if missing:
+        said.append(f"{', '.join(map(repr, missing))} matched nothing in /work")
+    if done.omitted:
+        more = f" (and {len(done.omitted) - 1} more)" if done.omitted[1:] else ""
+        said.append(f"{done.omitted[0]}{more}: left out")
+    return f"artifacts: {'; '.join(said)}" if said else ""
+
+
+def _sockets(said: bytes) -> Iterator[str]:
+    """What tar leaves out by itself, and says so."""
+    for line in said.decode("utf-8", "replace").splitlines():
+        if found := _SOCKET.fullmatch(line):
+            yield f"{found[1][:200]!r} is a socket"
 
 
 class _Extraction:
     """A thread that extracts what `take` is given. Between them is a pipe: bounded memory, and a
     slow disk slows the sender down."""
 
-    def __init__(self, target: Path, caps: archive.Caps, *, gzip: bool) -> None:
+    def __init__(
+        self, target: Path, caps: archive.Caps, globs: Sequence[str], *, gzip: bool
+    ) -> None:
         self.total: archive.Total | None = None
         self.error: Exception | None = None
         self._line: bytes | None = b""  # the first line, until it is whole
         self._counts = b""
         reading, self._writing = os.pipe()
+
+        def extract(stream: BinaryIO) -> archive.Total:
+            return archive.extract(stream, target, caps, globs=globs, gzip=gzip)
+
         self._thread = threading.Thread(
-            target=self._extract, args=(os.fdopen(reading, "rb"), target, caps, gzip), daemon=True
+            target=self._run, args=(os.fdopen(reading, "rb"), extract), daemon=True
         )
         self._thread.start()
 
@@ -114,10 +143,10 @@ class _Extraction:
             raise Lie("the VM sent no list of artifacts")
         return tuple(count if type(count) is int else 0 for count in counts)
 
-    def _extract(self, stream: BinaryIO, target: Path, caps: archive.Caps, gzip: bool) -> None:
+    def _run(self, stream: BinaryIO, extract: Callable[[BinaryIO], archive.Total]) -> None:
         with stream:
             try:
-                self.total = archive.extract(stream, target, caps, gzip=gzip)
+                self.total = extract(stream)
                 drained = 0
                 while drained < DRAIN and (data := stream.read(io.DEFAULT_BUFFER_SIZE)):
                     drained += len(data)

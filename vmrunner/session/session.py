@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 from vmrunner import ssh
 from vmrunner.errors import ConfigError
 from vmrunner.model import BuildState, Reason, Result
-from vmrunner.session.collect import Uncollected, collect
+from vmrunner.session.collect import Uncollected, collect, shortfall
 from vmrunner.session.ending import Over, verdict_of
 from vmrunner.session.frames import Ended, Event, Frames, Lie, Log
 from vmrunner.session.job import Job, Reporter, Verdict, order
@@ -33,6 +33,7 @@ CANCEL_PATIENCE: Final = 30.0  # seconds until a cancelled build has ended
 START_PATIENCE: Final = 300.0  # seconds from the order until the VM must say that it began
 TIMEOUT_PATIENCE: Final = 120.0  # seconds past its timeout until the supervisor counts as broken
 LAST_ARTIFACTS: Final = 60.0  # seconds for the artifacts of a cancelled build
+OMISSIONS: Final = 20  # artifacts that were left out, told one by one
 MISHAPS: Final = 3  # times that the supervisor may break off on a connection that lives
 PAUSE: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before a connection, after so many in vain
 
@@ -271,10 +272,9 @@ class Session:
         missing = [glob for glob, count in zip(globs, done.counts, strict=True) if not count]
         for glob in missing:
             self._reporter.event("artifact_missing", glob=glob)
-        if missing and not verdict.message:
-            names = ", ".join(map(repr, missing))
-            return replace(verdict, message=f"artifacts: {names} matched nothing in /work")
-        return verdict
+        for why in done.omitted[:OMISSIONS]:
+            self._reporter.event("artifact_omitted", message=why)
+        return verdict if verdict.message else replace(verdict, message=shortfall(done, missing))
 
     def _wanted(self, verdict: Verdict) -> list[str]:
         """The globs of what is to be brought after such an end."""
