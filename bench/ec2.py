@@ -230,7 +230,8 @@ def swept(machines: int, expired: int, command: Callable[[Account, Path], list[s
 
 def reap(at: Account, place: Path) -> list[str]:
     text = CONFIG.format(installation=INSTALLATION, region=REGION, url=at.url, role=ROLE)
-    (place / "vmrunner.toml").write_text(text)
+    (place / "vmrunner").mkdir()
+    (place / "vmrunner/config.toml").write_text(text)
     return [str(Path(sys.prefix) / "bin" / "vmrunner"), "reap"]
 
 

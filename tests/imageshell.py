@@ -49,8 +49,10 @@ def configure(home: Path, aws: Amazon, **more: str) -> Path:
 
 
 @pytest.fixture
-def config(home: Path, aws: Amazon) -> Path:
-    return configure(home, aws)
+def config(home: Path, aws: Amazon, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = configure(home, aws)
+    monkeypatch.setenv("VMRUNNER_CONFIG", str(file))
+    return file
 
 
 @pytest.fixture

@@ -14,7 +14,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
-from vmrunner import configfile, ids, preflight, process, source, submission, units
+from vmrunner import (
+    configfile,
+    directories,
+    ids,
+    preflight,
+    process,
+    secretvalues,
+    source,
+    submission,
+    units,
+)
 from vmrunner.errors import BuildError, LedgerError, NotFinished
 from vmrunner.handle import Build, raise_for
 from vmrunner.help import Help
@@ -254,7 +264,7 @@ class Runner:
         spool = self.wiring.paths.sources / f"{build}.tar"
         try:
             if checked.source is not None:
-                spool.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                directories.make(spool.parent)
                 source.spool(checked.source, spool)
             if making is not None and self.wiring.ledger.builds.same(checked.spec) is None:
                 log.info("%s: it is made", making.why)
@@ -360,7 +370,7 @@ def wish(command: Command, options: Options) -> Wish:
         hint = units.meant(unknown[0], Options.__annotations__)
         raise TypeError(f"no option {unknown[0]!r} of a build ({hint})")
     said = dict(options)
-    said["secrets"] = submission.secrets(options.get("secrets") or (), os.environ, Path.cwd())
+    said["secrets"] = secretvalues.read(options.get("secrets") or (), os.environ)
     said["artifacts"] = tuple(
         rule if isinstance(rule, ArtifactRule) else ArtifactRule(glob=rule)
         for rule in options.get("artifacts") or ()

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from vmrunner import fleet, units
-from vmrunner.config import database_url, shown_url
+from vmrunner import databaseurl, fleet, units
+from vmrunner.config import database_url
 from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.model import Finding, Level
 
@@ -92,7 +92,7 @@ def _engine(wiring: Wiring) -> Iterator[Engine]:
 
 
 def _ledger(wiring: Wiring) -> Finding:
-    url = shown_url(database_url(wiring.settings))
+    url = databaseurl.shown(database_url(wiring.settings))
     try:
         paused = wiring.ledger.paused
     except VmrunnerError as error:

@@ -8,7 +8,6 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
 from pydantic import (
@@ -21,12 +20,10 @@ from pydantic import (
     field_validator,
 )
 
-from vmrunner import cron, units
+from vmrunner import cron, databaseurl, units
+from vmrunner.databaseurl import SQLITE
 from vmrunner.errors import ConfigError
 from vmrunner.model import Network
-
-MASK: Final = "***"
-SQLITE: Final = "sqlite:///"
 
 
 def _seconds(value: object) -> float:
@@ -75,6 +72,17 @@ class Section(BaseModel):
 
 class Database(Section):
     url: str = Field(default="", description="Default: SQLite under the XDG data directory.")
+
+    @field_validator("url")
+    @classmethod
+    def _usable(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("it holds a character that no URL has; write it as %XX")
+        if value.startswith(SQLITE):
+            databaseurl.file(value)
+        elif value:
+            databaseurl.server(value)
+        return value
 
 
 class Limits(Section):
@@ -317,12 +325,12 @@ def paths(settings: Settings) -> Paths:
     data = platformdirs.user_data_path("vmrunner")
     url = settings.database.url
     if url.startswith(SQLITE):
-        file = Path(url.removeprefix(SQLITE).partition("?")[0])
+        file = Path(databaseurl.file(url))
         if file != data / "ledger.db":
             data = file.with_name(file.name + ".d")
     elif url:
-        where = urlsplit(url)
-        name = f"{where.hostname or ''}:{where.port or ''}{where.path}?{where.query}"
+        where = databaseurl.server(url)
+        name = f"{where.host}:{where.port or ''}{where.path}?{where.query}"
         data = data / "servers" / hashlib.sha256(name.encode()).hexdigest()[:12]
     return Paths(data=data, cache=cache_path())
 
@@ -330,12 +338,3 @@ def paths(settings: Settings) -> Paths:
 def cache_path() -> Path:
     """Where images lie, whatever ledger is in use."""
     return platformdirs.user_cache_path("vmrunner")
-
-
-def shown_url(url: str) -> str:
-    """A database URL with its password masked."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:{MASK}@{host}"))

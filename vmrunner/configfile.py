@@ -1,24 +1,28 @@
 """Where the configuration comes from, weakest first: defaults, the user's XDG file, the project's
 `vmrunner.toml` or `[tool.vmrunner]` (or, alone, the file that `VMRUNNER_CONFIG` names),
-`VMRUNNER_*`, flags. Every value remembers its origin."""
+`VMRUNNER_*`, flags. Every value remembers its origin. What a project's may say is `trust`'s."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import platformdirs
 from pydantic import ValidationError
 
-from vmrunner import units
-from vmrunner.config import MASK, SQLITE, Settings, database_url, shown_url
+from vmrunner import databaseurl, trust, units
+from vmrunner.config import Settings, database_url
+from vmrunner.databaseurl import MASK, SQLITE
 from vmrunner.errors import ConfigError
 from vmrunner.explain import Where, explained
+
+log = logging.getLogger("vmrunner")
 
 PREFIX: Final = "VMRUNNER_"
 #: Variables that are ours, but no settings. Builds have the third and fourth, an image's own
@@ -35,22 +39,30 @@ NOT_SETTINGS: Final = frozenset(
 _SHORT: Final = {"DATABASE_URL": ("database", "url")}
 DEFAULT_PROVIDERS: Final[Mapping[str, Any]] = {"local": {"kind": "qemu"}}
 
+PROJECT: Final = "vmrunner.toml"
+MAX_BYTES: Final = 1 << 20
+_DEEPEST: Final = 8
+
 Path_ = tuple[str, ...]
 
 
 class Layer(NamedTuple):
-    """One source of values: a nested table, and what to call it."""
+    """One source of values: a nested table, and what to call it. `file`: a project's, which its
+    user has not trusted."""
 
     origin: str
     values: Mapping[str, Any]
+    file: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loaded:
-    """Settings, with where each value that is not a default came from."""
+    """Settings, with where each value that is not a default came from. `held` are the keys that
+    a project's file may not say before it is trusted."""
 
     settings: Settings
     origins: Mapping[Path_, str]
+    held: Mapping[Path_, Path] = field(default_factory=dict)
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(key, value, origin) of every value, secrets masked, for `config show`."""
@@ -60,9 +72,24 @@ class Loaded:
             if value is not None and path == ("secret_key",):
                 text = json.dumps(MASK)
             elif path == ("database", "url"):
-                text = json.dumps(shown_url(database_url(self.settings)))
-            shown.append((".".join(path), text, self.origins.get(path, "default")))
+                text = json.dumps(databaseurl.shown(database_url(self.settings)))
+            origin = self.origins.get(path, "default")
+            if any(path[:cut] in self.held for cut in range(1, len(path) + 1)):
+                origin += " (not trusted)"
+            shown.append((".".join(path), text, origin))
         return shown
+
+    def trusted(self) -> Loaded:
+        """The same. Raises ConfigError when a project says what it may not: to leave that out
+        would run the build elsewhere than it says."""
+        if not self.held:
+            return self
+        file = next(iter(self.held.values()))
+        keys = ", ".join(sorted(map(".".join, self.held)))
+        raise ConfigError(
+            f"{file}: {keys}: only a project's file that you trust may say that",
+            hint=f"read it, then `vmrunner config trust {file}`; or say it in {user_file()}",
+        )
 
 
 def load(
@@ -73,6 +100,16 @@ def load(
 ) -> Loaded:
     """The configuration as it holds in directory `start` (default: here). `flags` is a nested
     table of what the command line said. Raises `ConfigError` with file, key and fix."""
+    return read(environ=environ, start=start, flags=flags).trusted()
+
+
+def read(
+    *,
+    environ: Mapping[str, str] | None = None,
+    start: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Loaded:
+    """The same, to be looked at: also with what a project may not say (`Loaded.held`)."""
     environ = os.environ if environ is None else environ
     layers = _files(environ, start or Path.cwd())
     if not any(layer.values.get("providers") for layer in layers):
@@ -82,7 +119,10 @@ def load(
         layers.append(Layer("flag", flags))
     merged: dict[str, Any] = {}
     origins: dict[Path_, str] = {}
+    own: dict[Path_, str] = {}
     for layer in layers:
+        if layer.file is not None:
+            own = dict(origins)
         _merge(merged, layer.values, (), layer.origin, origins)
     try:
         settings = Settings.model_validate(merged)
@@ -91,8 +131,19 @@ def load(
             error, Settings, lambda where: _place(where, origins), hide=_hidden
         ) from None
     if settings.default_provider is not None:
-        settings.provider()  # it must be one that is configured
-    return Loaded(settings=settings, origins=origins)
+        try:
+            settings.provider()
+        except ConfigError as error:
+            place = _place(("default_provider",), origins)
+            raise ConfigError(f"{place}{error.args[0]}", hint=error.hint) from None
+    held = {
+        key: layer.file
+        for layer in layers
+        if layer.file is not None
+        for key in trust.held(layer.values, own, merged)
+        if origins.get(key) == layer.origin  # nothing stronger says it
+    }
+    return Loaded(settings=settings, origins=origins, held=held)
 
 
 def dump(settings: Settings) -> str:
@@ -121,9 +172,26 @@ def _quoted(value: Any) -> str:
 # --- layers --------------------------------------------------------------------------------------
 
 
+def user_file() -> Path:
+    """The user's own."""
+    return platformdirs.user_config_path("vmrunner") / "config.toml"
+
+
+def project_file(start: Path) -> Path | None:
+    """The nearest, from `start` upwards, that configures us."""
+    for directory in (start, *start.parents):
+        for name in (PROJECT, "pyproject.toml"):
+            file = directory / name
+            if file.is_file() and (name == PROJECT or _has_table(file)):
+                return file
+    return None
+
+
 def _files(environ: Mapping[str, str], start: Path) -> list[Layer]:
     named = environ.get("VMRUNNER_CONFIG")
-    if named:
+    if named is not None:
+        if not named:
+            raise _empty("VMRUNNER_CONFIG")
         file = Path(named).expanduser()
         if not file.is_file():
             raise ConfigError(
@@ -131,56 +199,100 @@ def _files(environ: Mapping[str, str], start: Path) -> list[Layer]:
             )
         return [_layer(file)]
     layers = []
-    user = platformdirs.user_config_path("vmrunner") / "config.toml"
-    if user.is_file():
-        layers.append(_layer(user))
-    project = _project(start)
+    if user_file().is_file():
+        layers.append(_layer(user_file()))
+    project = project_file(start)
     if project is not None:
-        layers.append(project)
+        layers += _obeyed(project)
     return layers
 
 
-def _project(start: Path) -> Layer | None:
-    for directory in (start, *start.parents):
-        file = directory / "vmrunner.toml"
-        if file.is_file():
-            return _layer(file)
-        pyproject = directory / "pyproject.toml"
-        if pyproject.is_file():
-            table = _read(pyproject).get("tool", {}).get("vmrunner")
-            if isinstance(table, dict):
-                return _anchored(Layer(f"{pyproject} [tool.vmrunner]", table), directory)
-    return None
+def _obeyed(project: Path) -> list[Layer]:
+    """A project's file, unless others may have written it."""
+    found = trust.doubt(project)
+    if found is not None:
+        fix = f"{found.fix}; or name it by VMRUNNER_CONFIG"
+        log.warning("%s is not obeyed: %s (%s)", project, found.why, fix)
+        return []
+    content = _content(project)
+    layer = _layer(project, content)
+    return [layer if trust.trusted(project, content) else layer._replace(file=project)]
 
 
-def _layer(file: Path) -> Layer:
-    return _anchored(Layer(str(file), _read(file)), file.parent)
-
-
-def _read(file: Path) -> dict[str, Any]:
+def _has_table(pyproject: Path) -> bool:
+    """Is it about us? It may be anybody's: what cannot be read is told where it is to be obeyed."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+        content = _content(pyproject)
+        return b"vmrunner" in content and _tool(_parsed(pyproject, content)) is not None
+    except ConfigError:
+        return True
+
+
+def _layer(file: Path, content: bytes | None = None) -> Layer:
+    table = _parsed(file, _content(file) if content is None else content)
+    if file.name != "pyproject.toml":
+        return _anchored(Layer(str(file), table), file.parent)
+    mine = _tool(table)
+    if not isinstance(mine, dict):
+        raise ConfigError(f"{file}: tool.vmrunner: not a table", hint="write [tool.vmrunner]")
+    return _anchored(Layer(f"{file} [tool.vmrunner]", mine), file.parent)
+
+
+def _tool(table: Mapping[str, Any]) -> Any:
+    tools = table.get("tool")
+    return tools.get("vmrunner") if isinstance(tools, dict) else None
+
+
+def _content(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+        raise ConfigError(
+            f"{file}: cannot be read: {error.strerror}", hint="make it readable, or remove it"
+        ) from None
+    if len(content) > MAX_BYTES:
+        raise ConfigError(
+            f"{file}: larger than {MAX_BYTES >> 20} MiB", hint="is it the right file?"
+        )
+    return content
+
+
+def _parsed(file: Path, content: bytes) -> dict[str, Any]:
+    try:
+        return tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        first = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"{file}: not valid TOML: {first}", hint="see docs/configuration.md"
+        ) from None
 
 
 def _environment(environ: Mapping[str, str]) -> Iterator[Layer]:
     for name in sorted(environ):
-        if not name.startswith(PREFIX) or name in NOT_SETTINGS or not environ[name]:
+        if not name.startswith(PREFIX) or name in NOT_SETTINGS:
             continue
         rest = name.removeprefix(PREFIX)
         path = _SHORT.get(rest) or tuple(rest.lower().split("__"))
         value: Any = environ[name]
+        shown = name if name.isprintable() else repr(name)
+        if not value:
+            raise _empty(shown)
         if value[0] in "[{":
             try:
                 value = json.loads(value)
-            except ValueError as error:
-                raise ConfigError(f"{name}: not valid JSON: {error}") from None
+            except (ValueError, RecursionError) as error:
+                raise ConfigError(
+                    f"{shown}: not valid JSON: {error}", hint="what begins with [ or { is JSON"
+                ) from None
         for key in reversed(path):
             value = {key: value}
-        yield _anchored(Layer(name, value), Path.cwd())
+        yield _anchored(Layer(shown, value), Path.cwd())
+
+
+def _empty(name: str) -> ConfigError:
+    """A variable that was to be set, and came to nothing, is not the default."""
+    return ConfigError(f"{name}: empty", hint="give it a value, or unset it")
 
 
 def _anchored(layer: Layer, directory: Path) -> Layer:
@@ -205,6 +317,10 @@ def _merge(
 ) -> None:
     for key, value in values.items():
         path = (*at, key)
+        if len(path) > _DEEPEST:
+            raise ConfigError(
+                f"{origin}: {'.'.join(at)}: nested too deep", hint="see docs/configuration.md"
+            )
         if isinstance(value, Mapping):
             old = into.get(key)
             other_kind = (

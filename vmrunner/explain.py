@@ -51,7 +51,11 @@ def dotted(where: Where) -> str:
     """jobs.test.steps[2].run"""
     text = ""
     for part in where:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            name = part if part.isprintable() else repr(part)
+            text += f".{name}" if text else name
     return text or "the file"
 
 

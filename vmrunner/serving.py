@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from vmrunner import configfile, ids, process
+from vmrunner import configfile, directories, ids, process
 from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.model import STARTING, Process
 
@@ -90,7 +90,7 @@ def spawn(wiring: Wiring) -> None:
     if secret is not None:
         environ["VMRUNNER_SECRET_KEY"] = secret.get_secret_value()
     try:
-        paths.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        directories.make(paths.data)
         # It runs elsewhere, where a project's file would not be found: it gets the settings whole.
         settings = _settings(paths.data, configfile.dump(wiring.settings))
         log_file = _private(paths.engine_log, os.O_APPEND)

@@ -10,15 +10,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from vmrunner import globs, masking, source, units
+from vmrunner import globs, masking, secretvalues, source, units
 from vmrunner.config import Settings
 from vmrunner.errors import ConfigError
+from vmrunner.hostaccess import Leave, Taking
 from vmrunner.jobfile import Chosen
 from vmrunner.model import RUNSC, RUNTIMES, ArtifactRule, BuildSpec, Network, Step
 
 ROOM: Final = 15 * 60.0  # ttl's default is timeout and this, for boot and collecting
 LITTLE_ROOM: Final = 5 * 60.0  # less than this is allowed, with a warning
-SECRET_BYTES: Final = 64 << 10
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _PART: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _IMAGE: Final = re.compile(
@@ -60,6 +60,7 @@ class Wish:
     retry_on_loss: bool | None = None
     priority: int | None = None
     idempotency_key: Text = None
+    taken: tuple[str, ...] = ()  # what a job file takes from this machine
 
     def over(self, weaker: Wish) -> Wish:
         """This wish, with what it leaves unsaid from a weaker one. Tables and lists add up."""
@@ -68,7 +69,7 @@ class Wish:
             mine, theirs = getattr(self, part.name), getattr(weaker, part.name)
             if part.name in ("env", "secrets", "labels"):
                 merged[part.name] = {**theirs, **mine}
-            elif part.name == "artifacts":
+            elif part.name in ("artifacts", "taken"):
                 merged[part.name] = (*theirs, *mine)
             else:
                 merged[part.name] = theirs if mine is None else mine
@@ -83,6 +84,7 @@ class Submission:
     secrets: Mapping[str, bytes]
     source: str | None = field(default=None, repr=False)  # as it was said, maybe with a password
     warnings: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
 
 
 def check(wish: Wish, settings: Settings) -> Submission:
@@ -145,7 +147,13 @@ def check(wish: Wish, settings: Settings) -> Submission:
         priority=wish.priority or 0,
         idempotency_key=_key(wish.idempotency_key),
     )
-    return Submission(spec=spec, secrets=dict(wish.secrets), source=place, warnings=tuple(warnings))
+    return Submission(
+        spec=spec,
+        secrets=dict(wish.secrets),
+        source=place,
+        warnings=tuple(warnings),
+        taken=wish.taken,
+    )
 
 
 # --- from each kind of speech --------------------------------------------------------------------
@@ -158,12 +166,19 @@ def command(said: str | Sequence[str]) -> tuple[Step, ...]:
     return (Step(argv=tuple(said)),) if said else ()
 
 
-def from_job(chosen: Chosen, environ: Mapping[str, str]) -> Wish:
-    """The wish of one job; its paths are relative to its file."""
-    job = chosen.job
-    place = job.source
-    if place is not None and not place.startswith(source.GIT):
-        place = str(chosen.directory / place)
+def from_job(
+    chosen: Chosen,
+    environ: Mapping[str, str],
+    *,
+    said: Wish | None = None,
+    leave: Leave = Leave(),  # noqa: B008 - frozen
+) -> Wish:
+    """The wish of one job; its paths are relative to its file. What `said` says is stronger: that
+    of the job is not even looked at. Raises ConfigError for what it may not take (`hostaccess`)."""
+    job, said = chosen.job, said or Wish()
+    taking = Taking(chosen, leave)
+    place = taking.source(job.source) if job.source is not None and said.source is None else None
+    asked = [text for text in job.secrets if text.partition("=")[0] not in said.secrets]
     return Wish(
         steps=tuple(
             Step(
@@ -184,7 +199,7 @@ def from_job(chosen: Chosen, environ: Mapping[str, str]) -> Wish:
         privileged=job.privileged,
         source=place,
         env=job.env,
-        secrets=secrets(job.secrets, environ, chosen.directory),
+        secrets=secretvalues.read([taking.secret(text) for text in asked], environ),
         artifacts=tuple(ArtifactRule(glob=item.path, always=item.always) for item in job.artifacts),
         labels=job.labels,
         timeout=job.timeout,
@@ -199,51 +214,8 @@ def from_job(chosen: Chosen, environ: Mapping[str, str]) -> Wish:
         spot=job.spot,
         retry_on_loss=job.retry_on_loss,
         priority=job.priority,
+        taken=tuple(taking.taken),
     )
-
-
-def secrets(
-    said: Sequence[str] | Mapping[str, str | bytes], environ: Mapping[str, str], directory: Path
-) -> dict[str, bytes]:
-    """Values by name. A list holds `NAME` (from the environment) or `NAME=@FILE`; the one newline
-    at a file's end is not part of the secret."""
-    if isinstance(said, Mapping):
-        given = {name: _bytes(value) for name, value in said.items()}
-    else:
-        given = dict(_secret(text, environ, directory) for text in said)
-    for name, value in given.items():
-        units.env_name(name, "secret")
-        if not value:
-            raise ConfigError(f"secret: {name} is empty", hint="set it, or leave it out")
-        if len(value) > SECRET_BYTES or b"\0" in value:
-            raise ConfigError(
-                f"secret: {name} is larger than {SECRET_BYTES >> 10} KiB or holds a NUL byte",
-                hint="an environment variable cannot hold it; put a key to it there",
-            )
-    return given
-
-
-def _secret(text: str, environ: Mapping[str, str], directory: Path) -> tuple[str, bytes]:
-    name, equals, rest = text.partition("=")
-    if not equals:
-        if name not in environ:
-            raise ConfigError(
-                f"secret: {name!r} is not set in the environment",
-                hint=f"export it, or give --secret {name}=@FILE",
-            )
-        return name, environ[name].encode(errors="surrogateescape")
-    if not rest.startswith("@"):
-        raise ConfigError(
-            f"secret: the value of {name!r} is on the command line, where others can read it",
-            hint=f"export it and give --secret {name}, or --secret {name}=@FILE",
-        )
-    path = directory / Path(rest[1:]).expanduser()
-    try:
-        with path.open("rb") as file:
-            value = file.read(SECRET_BYTES + 2)
-    except OSError as error:
-        raise ConfigError(f"secret: {name}=@{rest[1:]}: {error.strerror}") from None
-    return name, value.removesuffix(b"\n")
 
 
 # --- single fields -------------------------------------------------------------------------------
@@ -379,7 +351,3 @@ def _key(value: str | None) -> str | None:
             f"idempotency-key: {value[:40]!r} cannot be one", hint="1 to 255 printable characters"
         )
     return value
-
-
-def _bytes(value: str | bytes) -> bytes:
-    return value.encode() if isinstance(value, str) else value

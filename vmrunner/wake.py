@@ -14,6 +14,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from vmrunner import directories
+
 _SUFFIX = ".wake"
 
 
@@ -66,7 +68,7 @@ class Listener:
         path = directory / f"{name}{_SUFFIX}"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            directories.make(directory)
             path.unlink(missing_ok=True)
             with _short(directory) as short:
                 sock.bind(f"{short}/{path.name}")

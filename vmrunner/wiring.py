@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vmrunner import config, fleet, process, serving
+from vmrunner import config, databaseurl, fleet, process, serving
 from vmrunner.config import Paths, Settings
 from vmrunner.errors import VmrunnerError
 from vmrunner.model import Limits
@@ -206,7 +206,7 @@ class Wiring:
     @property
     def one_host(self) -> bool:
         """Is the ledger a file, so that all who serve it are on this host?"""
-        return config.database_url(self.settings).startswith(config.SQLITE)
+        return config.database_url(self.settings).startswith(databaseurl.SQLITE)
 
     def served(self, *providers: str, staying: bool = False) -> bool:
         """Do engines of other processes serve this ledger, and these providers? `staying`: such

@@ -37,8 +37,10 @@ def gce(monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
 
 
 @pytest.fixture
-def config(home: Path, gce: Google) -> Path:
-    return configure(home, gce)
+def config(home: Path, gce: Google, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = configure(home, gce)
+    monkeypatch.setenv("VMRUNNER_CONFIG", str(file))
+    return file
 
 
 def configure(home: Path, gce: Google, **more: str) -> Path:

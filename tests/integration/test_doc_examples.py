@@ -123,8 +123,8 @@ def test_toml(block: Block, place: Path) -> None:
     if tomllib.loads(block.text).keys() >= {"name", "containers"}:
         recipes.load(written(place / "recipe.toml", block.text))
         return
-    written(place / "vmrunner.toml", block.text)
-    loaded = configfile.load(environ={}, start=place)
+    file = written(place / "vmrunner.toml", block.text)
+    loaded = configfile.load(environ={"VMRUNNER_CONFIG": str(file)}, start=place)
     said = tomllib.loads(block.text)
     assert set(said) <= set(type(loaded.settings).model_fields)
 

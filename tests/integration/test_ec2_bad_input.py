@@ -31,8 +31,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def config(home: Path, aws: Amazon) -> Callable[..., None]:
+def config(home: Path, aws: Amazon, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Writes a configuration that would work, but for `more`; None leaves a key out."""
+    monkeypatch.setenv("VMRUNNER_CONFIG", str(home / "vmrunner.toml"))
 
     def write(**more: Any) -> None:
         said = {

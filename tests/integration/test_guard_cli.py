@@ -49,6 +49,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws: Amazon) -> Path
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "vmrunner.toml"
+    monkeypatch.setenv("VMRUNNER_CONFIG", str(file))
     file.write_text(
         f'installation = "{INSTALLATION}"\n'
         f'[providers.aws]\nkind = "ec2"\nregion = "{REGION}"\nendpoint_url = "{aws.cloud.url}"\n'

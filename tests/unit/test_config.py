@@ -7,8 +7,9 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from sqlalchemy.engine import make_url
 
-from vmrunner import config, configfile
+from vmrunner import config, configfile, databaseurl
 from vmrunner.config import Settings
 from vmrunner.errors import ConfigError
 
@@ -88,7 +89,7 @@ def test_a_provider_of_another_kind_replaces_the_users_whole(tmp_path: Path) -> 
 
 
 def test_environment_alone_can_change_the_default_provider(tmp_path: Path) -> None:
-    loaded = load(tmp_path, VMRUNNER_PROVIDERS__LOCAL__ACCEL="tcg", VMRUNNER_DEFAULT_PROVIDER="")
+    loaded = load(tmp_path, VMRUNNER_PROVIDERS__LOCAL__ACCEL="tcg")
     assert loaded.settings.provider_options("local") == {"accel": "tcg"}
 
 
@@ -180,6 +181,12 @@ def test_an_unknown_variable_of_ours_is_an_error(tmp_path: Path) -> None:
         load(tmp_path, VMRUNNER_LIMITS__MAX_TLL="1h")
 
 
+@pytest.mark.parametrize("name", ["VMRUNNER_DEFAULT_PROVIDER", "VMRUNNER_CONFIG"])
+def test_an_empty_variable_is_an_error_and_never_the_default(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: empty .give it a value, or unset it"):
+        load(tmp_path, **{name: ""})
+
+
 def test_a_named_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="VMRUNNER_CONFIG: no file"):
         load(tmp_path, VMRUNNER_CONFIG=str(tmp_path / "none.toml"))
@@ -201,7 +208,7 @@ def test_providers_are_named_by_name_or_by_a_kind_that_only_one_has(tmp_path: Pa
 
 
 def test_an_ec2_provider_is_told_to_its_driver_as_it_was_written(tmp_path: Path) -> None:
-    (tmp_path / "vmrunner.toml").write_text(
+    (tmp_path / "mine.toml").write_text(
         """
         [providers.aws]
         kind = "ec2"
@@ -215,7 +222,8 @@ def test_an_ec2_provider_is_told_to_its_driver_as_it_was_written(tmp_path: Path)
         tags = { team = "core" }
         """
     )
-    assert load(tmp_path).settings.provider_options("aws") == {
+    settings = load(tmp_path, VMRUNNER_CONFIG=str(tmp_path / "mine.toml")).settings
+    assert settings.provider_options("aws") == {
         "region": "eu-west-1",
         "image": {"owner": "self", "name": "ci-*", "tags": {}},
         "subnets": ("subnet-b", "subnet-a"),
@@ -229,9 +237,7 @@ def test_an_ec2_provider_is_told_to_its_driver_as_it_was_written(tmp_path: Path)
 
 def test_relative_sqlite_paths_mean_beside_the_file_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "vmrunner.toml").write_text("[database]\nurl = 'sqlite:///state/l.db'")
-    below = tmp_path / "below"
-    below.mkdir()
-    settings = load(below).settings
+    settings = load(tmp_path, VMRUNNER_CONFIG=str(tmp_path / "vmrunner.toml")).settings
     assert config.database_url(settings) == f"sqlite:///{tmp_path}/state/l.db"
     assert config.paths(settings).data == tmp_path / "state" / "l.db.d"
 
@@ -272,3 +278,56 @@ def test_the_schema_accepts_what_we_accept() -> None:
     )
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"limits": {"max_tll": "4h"}}, schema)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://vm:s3cr/et-pw@127.0.0.1:1/vm", "postgresql://vm:***@127.0.0.1:1/vm"),
+        ("postgresql://vm:s3:cr?et@[::1]:5/vm", "postgresql://vm:***@[::1]:5/vm"),
+        ("postgresql://vm:s3cr@et@h/vm", "postgresql://vm:***@h/vm"),
+        ("postgresql://vm@h/vm?password=s3cret&x=1", "postgresql://vm@h/vm?password=***&x=1"),
+        ("postgresql://vm@h/vm?sslpassword=s3cret", "postgresql://vm@h/vm?sslpassword=***"),
+        ("postgresql:/vm:s3cret@h/vm", "***@h/vm"),
+        ("host=h password=s3cret dbname=x", "host=h password=*** dbname=x"),
+        ("postgresql://vm@h:5432/v@m", "postgresql://vm@h:5432/v@m"),
+        ("sqlite:////a/b@c.db?x=1", "sqlite:////a/b@c.db?x=1"),
+    ],
+)
+def test_no_password_of_a_database_url_is_shown(tmp_path: Path, url: str, shown: str) -> None:
+    assert databaseurl.shown(url) == shown
+    try:
+        told = json.dumps(load(tmp_path, VMRUNNER_DATABASE_URL=url).rows())
+    except ConfigError as error:
+        told = str(error)
+    assert "s3" not in told
+
+
+def test_a_database_url_is_taken_apart_as_sqlalchemy_does() -> None:
+    for url in (
+        "postgresql://vm:s3cr/et-pw@127.0.0.1:1/vm?a=b",
+        "postgresql+psycopg://H/x",
+        "postgresql://[::1]:77/y",
+        "postgresql:///z?host=/run",
+    ):
+        theirs, ours = make_url(url), databaseurl.server(url)
+        assert (theirs.host or "").lower() == ours.host
+        assert theirs.port == ours.port
+        assert f"/{theirs.database}" == ours.path
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite:///", "it names no file"),
+        ("sqlite:////", "it names no file"),
+        ("postgresql://u:s3cr:et@h:pw/x", "the port is not a number"),
+        ("postgresql//h/x", "not a URL"),
+        ("sqlite:///a\0b", "it holds a character that no URL has"),
+    ],
+)
+def test_a_database_url_that_cannot_be_used_is_told_with_its_origin(
+    tmp_path: Path, url: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"VMRUNNER_DATABASE_URL: database.url: {said}"):
+        load(tmp_path, VMRUNNER_DATABASE_URL=url)

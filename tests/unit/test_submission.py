@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vmrunner import jobfile, submission
+from vmrunner import jobfile, secretvalues, submission
 from vmrunner.config import Defaults, Settings
 from vmrunner.errors import ConfigError
 from vmrunner.model import ArtifactRule, Network, Step
@@ -160,7 +160,7 @@ def test_secrets_come_from_the_environment_or_a_file_and_never_from_the_command_
     tmp_path: Path,
 ) -> None:
     (tmp_path / "key").write_bytes(b"line one\nline two\n")
-    found = submission.secrets(["TOKEN", "KEY=@key"], {"TOKEN": "hunter2"}, tmp_path)
+    found = secretvalues.read(["TOKEN", f"KEY=@{tmp_path}/key"], {"TOKEN": "hunter2"})
     assert found == {"TOKEN": b"hunter2", "KEY": b"line one\nline two"}
     spec = check(secrets=found).spec
     assert spec.secrets == ("KEY", "TOKEN")
@@ -179,11 +179,14 @@ def test_secrets_come_from_the_environment_or_a_file_and_never_from_the_command_
         ("1A", "secret: '1A' is not"),
     ],
 )
-def test_secrets_that_cannot_be(tmp_path: Path, said: str, message: str) -> None:
+def test_secrets_that_cannot_be(
+    tmp_path: Path, said: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "big").write_bytes(b"x" * (65 << 10))
     (tmp_path / "nul").write_bytes(b"a\0b")
     with pytest.raises(ConfigError) as caught:
-        submission.secrets([said], {"EMPTY": "", "1A": "x"}, tmp_path)
+        secretvalues.read([said], {"EMPTY": "", "1A": "x"})
     assert str(caught.value).startswith(message)
     assert "value" not in str(caught.value) or said == "A=value"
 

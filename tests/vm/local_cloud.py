@@ -29,7 +29,7 @@ TALKS: Final = ("sh", "-c", "echo up; sleep 600")
 
 @dataclass(frozen=True)
 class Local:
-    """`config` is what it printed, as it stands in `vmrunner.toml`."""
+    """`config` is what it printed, as it stands in the user's `config.toml`."""
 
     MODULE: ClassVar[str]
     NAME: ClassVar[str]  # of the provider there
@@ -81,7 +81,9 @@ def newcomer(root: Path, *clouds: Local) -> Home:
     first, *others = (cloud.config for cloud in clouds)
     others = [config[config.index("[providers.") :] for config in others]
     local = '[providers.local]\nkind = "qemu"\n'  # a home's environment says more of it
-    (home.root / "cwd/vmrunner.toml").write_text("\n".join([first, *others, local]))
+    file = home.root / "config/vmrunner/config.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text("\n".join([first, *others, local]))
     return home
 
 

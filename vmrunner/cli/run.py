@@ -63,6 +63,17 @@ def run(
         list[str] | None,
         typer.Option(help="NAME (from the environment) or NAME=@FILE."),
     ] = None,
+    allow_secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A variable that the job file may have as a secret."),
+    ] = None,
+    allow_host_files: Annotated[
+        bool,
+        typer.Option(
+            "--allow-host-files",
+            help="The job file may read outside its directory, and fetch from git as you.",
+        ),
+    ] = False,
     artifact: Annotated[
         list[str] | None,
         typer.Option("-a", "--artifact", help="A glob to bring back."),
@@ -108,9 +119,7 @@ def run(
     vmrunner run -- make test
 
     The exit code is the command's own; 124 is a timeout, 125 is ours, 130 is Ctrl-C."""
-    from pathlib import Path as Here
-
-    from vmrunner import submission, units
+    from vmrunner import secretvalues, submission, units
     from vmrunner.model import ArtifactRule
 
     shell = shell_of(context)
@@ -125,7 +134,7 @@ def run(
         docker=docker,
         source=source,
         env=dict(units.env(text) for text in env or ()),
-        secrets=submission.secrets(secret or (), os.environ, Here.cwd()),
+        secrets=secretvalues.read(secret or (), os.environ),
         artifacts=tuple(ArtifactRule(glob=glob) for glob in artifact or ()),
         labels=dict(units.label(text) for text in label or ()),
         timeout=timeout,
@@ -143,8 +152,11 @@ def run(
     )
     if file is not None:
         from vmrunner import jobfile
+        from vmrunner.hostaccess import Leave
 
-        said = said.over(submission.from_job(jobfile.choose(file, job), os.environ))
+        leave = Leave(secrets=frozenset(allow_secret or ()), host_files=allow_host_files)
+        chosen = jobfile.choose(file, job)
+        said = said.over(submission.from_job(chosen, os.environ, said=said, leave=leave))
     manner = Manner(form, detach, timestamps, dry_run, artifacts_to, result_file)
     return carry_out(shell, said, manner)
 
@@ -173,6 +185,8 @@ def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
     checked = submission.check(said, shell.loaded.settings)
     if manner.artifacts_to is not None and not checked.spec.artifacts:
         output.warn("artifacts-to: no artifact is asked for (name what to bring: -a GLOB)")
+    if checked.taken:
+        output.say(f"the job file takes {', '.join(checked.taken)}")
     for text in checked.warnings:
         output.warn(text)
     passed = preflight.check(shell.wiring, checked.spec)

@@ -1,15 +1,20 @@
-"""`vmrunner config show|schema` and `db upgrade|current`."""
+"""`vmrunner config show|trust|schema` and `db upgrade|current`."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vmrunner.cli import exits, output
 from vmrunner.cli.output import Column, Format, View
 from vmrunner.cli.shell import shell_of
+from vmrunner.errors import ConfigError, NotFound
+
+if TYPE_CHECKING:
+    from vmrunner.trust import Entry
 
 config = typer.Typer(help="The configuration.", no_args_is_help=True)
 db = typer.Typer(help="The ledger's database.", no_args_is_help=True)
@@ -19,8 +24,11 @@ Row = tuple[str, str, str]
 
 
 @config.command("show")
-def config_show(context: typer.Context, form: Output = Format.TABLE) -> int:
+def config_show(form: Output = Format.TABLE) -> int:
     """Every value, and where it came from. Secrets are masked."""
+    from vmrunner import configfile
+
+    loaded = configfile.read()
     view = View[Row](
         kind="setting",
         columns=(
@@ -30,8 +38,58 @@ def config_show(context: typer.Context, form: Output = Format.TABLE) -> int:
         ),
         document=lambda row: {"key": row[0], "value": json.loads(row[1]), "origin": row[2]},
     )
-    output.show(view, shell_of(context).loaded.rows(), form)
+    output.show(view, loaded.rows(), form)
+    try:
+        loaded.trusted()
+    except ConfigError as error:
+        output.warn(f"other commands refuse: {error}")
     return exits.OK
+
+
+@config.command("trust")
+def config_trust(
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="A project's file; default: the one that holds here."),
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="What is trusted.")] = False,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Trust it no more.")] = False,
+    form: Output = Format.TABLE,
+) -> int:
+    """Let a project's file say where data and credentials go. It holds for its present content:
+    read it first."""
+    from vmrunner import configfile, trust
+
+    if listed:
+        output.show(_trust_view(), trust.entries(), form)
+        return exits.OK
+    file = path or configfile.project_file(Path.cwd())
+    if file is None:
+        raise NotFound("no vmrunner.toml or [tool.vmrunner] here or above", hint="name a file")
+    if file.is_dir():
+        file /= configfile.PROJECT
+    if revoke:
+        trust.revoke(file)
+        output.say(f"{file} is trusted no more")
+        return exits.OK
+    if not file.is_file():
+        raise NotFound(f"no file {str(file)!r}", hint="name a vmrunner.toml or pyproject.toml")
+    entry = trust.add(file)
+    output.say(f"{entry.path} is trusted as it is now (sha256 {entry.sha256[:12]})")
+    return exits.OK
+
+
+def _trust_view() -> View[Entry]:
+    return View(
+        kind="trusted",
+        columns=(
+            Column("file", lambda entry: entry.path),
+            Column("sha256", lambda entry: entry.sha256[:12]),
+            Column("state", lambda entry: entry.state),
+        ),
+        document=lambda entry: {**entry._asdict(), "state": entry.state},
+        empty="no project's file is trusted",
+    )
 
 
 @config.command("schema")

@@ -24,6 +24,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
 
+from vmrunner import directories
 from vmrunner.errors import BadOrder, ConfigError
 from vmrunner.images import disk as disks
 from vmrunner.images import recipe as recipes
@@ -75,8 +76,8 @@ def build(
     if not fresh and (there := _complete(cache, wanted)) is not None:
         return there
     _require(recipe)
-    cache.mkdir(parents=True, exist_ok=True)
-    with _lock(cache, progress):
+    directories.make(cache, directories.READABLE)
+    with directories.guarded(), _lock(cache, progress):
         if not fresh and (there := _complete(cache, wanted)) is not None:
             return there
         job = _Job(recipe, inputs, cache, progress, accel, fresh)
@@ -105,8 +106,8 @@ class _Job:
 
     def run(self, wanted: str) -> LocalImage:
         started = time.time()
-        self.stages.mkdir(exist_ok=True)
-        (self.cache / "images").mkdir(exist_ok=True)
+        directories.make(self.stages, directories.READABLE)
+        directories.make(self.cache / "images", directories.READABLE)
         scratch = roots.scratch(self.cache)
         self._sweep(scratch)
         _check_space(self.cache, _FREE_CACHE)

@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from vmrunner import directories
 from vmrunner.config import cache_path
 from vmrunner.errors import ConfigError, ImageError, VmrunnerError
 from vmrunner.images import disk as disks
@@ -44,10 +45,13 @@ def adopt(out: Path, stage: Path, cache: Path) -> LocalImage:
     source = out / imagestore.DISK
     if not source.is_file():
         raise ConfigError(f"packer: {source} is not there", hint="give Packer's qemu_output_dir")
-    final.parent.mkdir(parents=True, exist_ok=True)
+    directories.make(final.parent, directories.READABLE)
     programs = Programs()
     try:
-        with TemporaryDirectory(prefix=".packed-", dir=final.parent) as place:
+        with (
+            directories.guarded(),
+            TemporaryDirectory(prefix=".packed-", dir=final.parent) as place,
+        ):
             new = Path(place) / "image"
             new.mkdir()
             raw = Path(place) / "root.raw"

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from vmrunner import directories
 from vmrunner.errors import ConfigError
 
 #: File systems between machines: the shared memory of SQLite's WAL does not work on them.
@@ -24,7 +25,7 @@ _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fus
 def ready_directory(path: Path, *, field: str) -> None:
     """Make `path` (0700) if it is missing. Raises ConfigError when it cannot be used."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directories.make(path)
     except OSError as error:
         raise ConfigError(
             f"{field}: the directory {path} cannot be made: {error.strerror}",

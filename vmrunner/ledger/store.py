@@ -14,6 +14,7 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from vmrunner import databaseurl
 from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.ledger import files, forks, schema
 from vmrunner.ledger.builds import Builds
@@ -104,7 +105,7 @@ class Ledger:
             if schema.behind(schema.current(parsed)):
                 if path is None or not migrate:
                     raise ConfigError(
-                        f"database.url: the ledger at {parsed} needs an upgrade",
+                        f"database.url: the ledger at {databaseurl.shown(url)} needs an upgrade",
                         hint="vmrunner db upgrade",
                     )
                 schema.upgrade(parsed)
@@ -165,13 +166,13 @@ def parse_url(text: str) -> URL:
     try:
         url = make_url(text)
     except ArgumentError as error:
-        raise _bad_url(text.rpartition("@")[2]) from error  # what is before may be a password
+        raise _bad_url(databaseurl.shown(text)) from error
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")
     if url.drivername == "sqlite+pysqlite":
         url = url.set(drivername="sqlite")
     if url.drivername not in ("sqlite", "postgresql+psycopg"):
-        raise _bad_url(repr(url))
+        raise _bad_url(databaseurl.shown(text))
     if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
         raise ConfigError(
             f"database.url: {text} is in memory and would not survive a crash",

@@ -14,6 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from vmrunner import directories
 from vmrunner.errors import BadOrder
 from vmrunner.providers.qemu import layout
 
@@ -59,7 +60,7 @@ def _kvm_fails(qemu: str, kernel: Path, cache_dir: Path) -> str:
         return str(kept.get("kvm_fails", ""))
     why = "" if boots(qemu, kernel) else "no kernel boots under this host's KVM"
     with contextlib.suppress(OSError):
-        cache_dir.mkdir(parents=True, exist_ok=True)
+        directories.make(cache_dir, directories.READABLE)
         layout.write_json(cache_dir / _FILE, {"host": host, "kvm_fails": why})
     return why
 

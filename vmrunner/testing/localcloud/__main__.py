@@ -36,7 +36,7 @@ ENVIRONMENT: Final = {
 
 
 def config(cloud: LocalCloud, region: str) -> str:
-    """A whole `vmrunner.toml` for this cloud; the environment stands in a comment."""
+    """A whole configuration for this cloud; the environment stands in a comment."""
     site = cloud.furnish(region, ssh_from=command.LOOPBACK)
     return _CONFIG.format(
         environment=" ".join(f"{name}={value}" for name, value in ENVIRONMENT.items()),

@@ -29,7 +29,7 @@ max_instances = {most}
 
 
 def config(cloud: LocalGce) -> str:
-    """A whole `vmrunner.toml` for this cloud, which asks for no credentials."""
+    """A whole configuration for this cloud, which asks for no credentials."""
     site = cloud.furnish(ssh_from=command.LOOPBACK)
     return _CONFIG.format(
         url=cloud.url,

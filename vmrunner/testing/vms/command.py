@@ -1,4 +1,4 @@
-"""A local cloud with real VMs as a program: says on stdout what goes into `vmrunner.toml`, and then
+"""A local cloud with real VMs as a program: says on stdout what goes into a configuration, and then
 serves until Ctrl-C or SIGTERM, which end all of its VMs."""
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def arguments(module: str, what: str, *, port: int) -> argparse.ArgumentParser:
     """Of `python -m MODULE`, which is `what` with real VMs."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}",
-        description=f"{what} with real VMs. Says on stdout what goes into vmrunner.toml.",
+        description=f"{what} with real VMs. Says on stdout what goes into a configuration.",
     )
     parser.add_argument("--port", type=int, default=port, help=f"{port}; 0 takes a free one")
     return parser

@@ -1,0 +1,55 @@
+"""What we make in the user's home is ours alone to write, under any umask."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vmrunner import directories
+from vmrunner.ledger import files
+from vmrunner.providers.qemu import accel
+from vmrunner.wake import Listener
+
+
+@pytest.fixture(autouse=True)
+def _open_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def modes(root: Path) -> set[int]:
+    return {stat.S_IMODE(path.stat().st_mode) for path in root.rglob("*") if path.is_dir()}
+
+
+def test_every_directory_on_the_way_is_made_with_the_mode(tmp_path: Path) -> None:
+    assert directories.make(tmp_path / "a/b/c") == tmp_path / "a/b/c"
+    assert modes(tmp_path) == {0o700}
+    directories.make(tmp_path / "x/y", directories.READABLE)
+    directories.make(tmp_path / "x/y", directories.READABLE)
+    assert modes(tmp_path / "x") == {0o755}
+
+
+def test_data_cache_and_sockets_are_made_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.ready_directory(tmp_path / "data/vmrunner", field="x")
+    Listener(tmp_path / "run/wake", "one").close()
+    monkeypatch.setattr(accel, "KVM", tmp_path)
+    monkeypatch.setattr(accel, "version", lambda _: "1")
+    monkeypatch.setattr(accel, "boots", lambda *_: True)
+    assert accel.choose("auto", qemu="q", kernel=tmp_path, cache_dir=tmp_path / "cache/vmrunner")
+    assert modes(tmp_path) == {0o700, 0o755}
+
+
+def test_what_an_image_is_made_of_is_its_owners_alone_to_write(tmp_path: Path) -> None:
+    with directories.guarded():
+        (tmp_path / "image").mkdir()
+        (tmp_path / "image/disk").touch()
+    assert stat.S_IMODE((tmp_path / "image").stat().st_mode) == 0o755
+    assert stat.S_IMODE((tmp_path / "image/disk").stat().st_mode) == 0o644
+    assert os.umask(0) == 0, "as it was before"

@@ -1,0 +1,92 @@
+"""A job file is code that nobody has read: what of this machine it gets, and what needs leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vmrunner import jobfile, submission
+from vmrunner.errors import ConfigError
+from vmrunner.hostaccess import Leave
+from vmrunner.submission import Wish
+
+ENVIRON = {"AWS_SECRET_ACCESS_KEY": "HOST-AWS-SECRET", "TOKEN": "hunter2"}
+Ask = Callable[..., Wish]
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Ask:
+    """The wish of a job with these keys, in a checkout beside which there is a private key."""
+    checkout = tmp_path / "checkout"
+    (checkout / "sub").mkdir(parents=True)
+    (checkout / "ours").write_text("in the checkout\n")
+    (checkout / "out").symlink_to("../private")
+    (checkout / "within").symlink_to("ours")
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private/id_rsa").write_text("HOST KEY\n")
+
+    def wish(keys: str, said: Wish | None = None, **leave: object) -> Wish:
+        file = checkout / "vmrunner.yml"
+        file.write_text(f"jobs: {{test: {{steps: [make], {keys}}}}}")
+        return submission.from_job(
+            jobfile.choose(file, None),
+            ENVIRON,
+            said=said,
+            leave=Leave(**leave),  # type: ignore[arg-type]
+        )
+
+    return wish
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("secrets: [AWS_SECRET_ACCESS_KEY]", "--allow-secret AWS_SECRET_ACCESS_KEY gives it"),
+        ("secrets: ['K=@../private/id_rsa']", "'K=@../private/id_rsa': it is outside"),
+        ("secrets: ['K=@/etc/passwd']", "'K=@/etc/passwd': it is outside"),
+        ("secrets: ['K=@~/.ssh/id_rsa']", "it is outside the job file's directory"),
+        ("secrets: ['K=@out/id_rsa']", "'K=@out/id_rsa': it is outside"),
+        ("secrets: ['K=@sub']", "'K=@sub' is not a file"),
+        ("source: ../private", "source: '../private': it is outside"),
+        ("source: out", "source: 'out': it is outside"),
+        ("source: /etc", "source: '/etc': it is outside"),
+        ("source: 'git+/home/me/private'", "git fetches it as you (--allow-host-files allows it)"),
+        ("source: 'git+ssh://git@host/private'", "git fetches it as you"),
+    ],
+)
+def test_what_lies_outside_its_directory_needs_leave(ask: Ask, keys: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ask(keys)
+    assert said in str(caught.value)
+    assert "HOST" not in str(caught.value)
+
+
+def test_what_lies_below_its_directory_needs_none(ask: Ask) -> None:
+    wish = ask("source: sub, secrets: ['A=@ours', 'B=@within', 'C=@sub/../ours']")
+    assert wish.secrets == dict.fromkeys("ABC", b"in the checkout")
+    assert wish.source is not None
+    assert wish.source.endswith("/checkout/sub")
+    assert wish.taken == ()
+    assert ask("source: .").taken == ()
+
+
+def test_what_is_allowed_is_taken_and_told(ask: Ask) -> None:
+    wish = ask(
+        "source: ../private, secrets: [TOKEN, 'K=@out/id_rsa']",
+        secrets=frozenset({"TOKEN"}),
+        host_files=True,
+    )
+    assert wish.secrets == {"TOKEN": b"hunter2", "K": b"HOST KEY"}
+    assert wish.taken == ("the source ../private", "the variable TOKEN", "the file K=@out/id_rsa")
+    with pytest.raises(ConfigError, match="'AWS_SECRET_ACCESS_KEY' is a variable of yours"):
+        ask("secrets: [TOKEN, AWS_SECRET_ACCESS_KEY]", secrets=frozenset({"TOKEN"}))
+    with pytest.raises(ConfigError, match="'TOKEN' is a variable of yours"):
+        ask("secrets: [TOKEN]", host_files=True)
+
+
+def test_what_the_command_line_gives_itself_is_not_the_jobs(ask: Ask) -> None:
+    said = Wish(secrets={"TOKEN": b"given", "K": b"given"}, source="/given")
+    wish = ask("source: /etc, secrets: [TOKEN, 'K=@/etc/shadow']", said)
+    assert (wish.secrets, wish.source, wish.taken) == ({}, None, ())

@@ -1,0 +1,57 @@
+"""Database URLs, taken apart as SQLAlchemy does it, without loading it. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+MASK: Final = "***"
+SQLITE: Final = "sqlite:///"
+
+_URL: Final = re.compile(
+    r"(?P<scheme>[\w+]+)://"
+    r"(?:[^:/]*(?::[^@]*)?@)?"
+    r"(?:(?:\[(?P<v6>[^/?]+)\]|(?P<host>[^/:?]+))?(?::(?P<port>[^/?]*))?)?"
+    r"(?P<path>/[^?]*)?"
+    r"(?:\?(?P<query>.*))?",
+    re.DOTALL,
+)
+#: An `@` that should have been written %40 is part of the password still.
+_PASSWORD: Final = re.compile(r"([\w+]+://[^:/?@]*):[^@]*(?:@[^@/?]*(?=@))*@", re.DOTALL)
+_PARAMETER: Final = re.compile(r"(passw\w*\s*=\s*)[^&\s]*", re.IGNORECASE)
+
+
+class Server(NamedTuple):
+    """Which database of which server it is."""
+
+    host: str
+    port: int | None
+    path: str
+    query: str
+
+
+def server(url: str) -> Server:
+    """Raises ValueError for a URL that cannot be taken apart."""
+    found = _URL.match(url)
+    if found is None:
+        raise ValueError("not a URL; such as postgresql://user@host/name")
+    port = found["port"]
+    if port and not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        raise ValueError("the port is not a number; a password's `/`, `:` and `@` are written %2F…")
+    host = (found["v6"] or found["host"] or "").lower()
+    return Server(host, int(port) if port else None, found["path"] or "", found["query"] or "")
+
+
+def file(url: str) -> str:
+    """The path in a SQLite URL. Raises ValueError when there is none."""
+    path = url.removeprefix(SQLITE).partition("?")[0]
+    if path.rpartition("/")[2] in ("", ".", ".."):
+        raise ValueError("it names no file; such as sqlite:////var/lib/vmrunner/ledger.db")
+    return path
+
+
+def shown(url: str) -> str:
+    """The URL with its passwords masked, however wrong it is."""
+    if "@" in url and "://" not in url:
+        url = f"{MASK}@{url.rpartition('@')[2]}"
+    return _PARAMETER.sub(rf"\1{MASK}", _PASSWORD.sub(rf"\1:{MASK}@", url))

@@ -1,0 +1,31 @@
+"""Directories of ours, made so that no other user may write in them, whatever the umask says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+PRIVATE: Final = 0o700
+READABLE: Final = 0o755
+
+
+def make(path: Path, mode: int = PRIVATE) -> Path:
+    """`path`, made with `mode` when it is missing, and so every directory above it."""
+    for missing in reversed([path, *path.parents]):
+        if not missing.is_dir():
+            missing.mkdir(mode=mode, exist_ok=True)
+    return path
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """While inside, what this process and its programs make is for its owner alone to write."""
+    before = os.umask(0o022)
+    os.umask(before | 0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)

@@ -1,0 +1,60 @@
+"""A build's secrets, from names to values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from vmrunner import units
+from vmrunner.errors import ConfigError
+
+MAX_BYTES: Final = 64 << 10
+
+
+def read(
+    said: Sequence[str] | Mapping[str, str | bytes], environ: Mapping[str, str]
+) -> dict[str, bytes]:
+    """Values by name. A list holds `NAME` (from the environment) or `NAME=@FILE`; the one newline
+    at a file's end is not part of the secret."""
+    if isinstance(said, Mapping):
+        given = {name: _bytes(value) for name, value in said.items()}
+    else:
+        given = dict(_secret(text, environ) for text in said)
+    for name, value in given.items():
+        units.env_name(name, "secret")
+        if not value:
+            raise ConfigError(f"secret: {name} is empty", hint="set it, or leave it out")
+        if len(value) > MAX_BYTES or b"\0" in value:
+            raise ConfigError(
+                f"secret: {name} is larger than {MAX_BYTES >> 10} KiB or holds a NUL byte",
+                hint="an environment variable cannot hold it; put a key to it there",
+            )
+    return given
+
+
+def _secret(text: str, environ: Mapping[str, str]) -> tuple[str, bytes]:
+    name, equals, rest = text.partition("=")
+    if not equals:
+        if name not in environ:
+            raise ConfigError(
+                f"secret: {name!r} is not set in the environment",
+                hint=f"export it, or give --secret {name}=@FILE",
+            )
+        return name, environ[name].encode(errors="surrogateescape")
+    if not rest.startswith("@"):
+        raise ConfigError(
+            f"secret: the value of {name!r} is on the command line, where others can read it",
+            hint=f"export it and give --secret {name}, or --secret {name}=@FILE",
+        )
+    path = Path(rest[1:]).expanduser()
+    try:
+        with path.open("rb") as file:
+            value = file.read(MAX_BYTES + 2)
+    except OSError as error:
+        raise ConfigError(f"secret: {name}=@{rest[1:]}: {error.strerror}") from None
+    return name, value.removesuffix(b"\n")
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
