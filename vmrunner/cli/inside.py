@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from vmrunner import terminal
+from vmrunner import local, terminal
 from vmrunner.cli import exits, output
 from vmrunner.cli.builds import Id, Output
 from vmrunner.cli.output import Column, Format, View
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 artifacts = typer.Typer(help="What builds brought back.", no_args_is_help=True)
 
+_USER: Final = "root"
 _BROKEN: Final = 255  # ssh's own failures
 
 
@@ -76,9 +77,11 @@ def _ssh(access: Access, address: Address, command: list[str]) -> int:
             "ServerAliveInterval": "15",
             "LogLevel": "ERROR",
         }
+        if address.is_socket:
+            options |= {"ProxyUseFdpass": "yes", "ProxyCommand": _proxy(address.host)}
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
         argv = [program, "-F", "none", "-E", str(troubles), *words, "-p", str(address.port)]
-        argv += [f"root@{address.host}"]
+        argv += [f"{_USER}@{'vm' if address.is_socket else address.host}"]
         if command:
             argv += [shlex.join(command)]
         done = subprocess.run(argv, check=False)
@@ -86,6 +89,12 @@ def _ssh(access: Access, address: Address, command: list[str]) -> int:
     if done.returncode == _BROKEN and said:
         raise VmrunnerError(f"ssh: {said.splitlines()[-1]}")
     return done.returncode if done.returncode >= 0 else 128 - done.returncode
+
+
+def _proxy(path: str) -> str:
+    """What connects ssh to a socket."""
+    words = (sys.executable, "-P", "-m", local.__name__, path)
+    return shlex.join(words).replace("%", "%%")
 
 
 def _memory(stack: ExitStack, text: str = "") -> Path:

@@ -31,7 +31,7 @@ from vmrunner.images import roots
 from vmrunner.images import stage as staging
 from vmrunner.images.recipe import GIB, Container, Inputs, Recipe
 from vmrunner.images.tools import Programs, require
-from vmrunner.providers.qemu import accel, imagestore
+from vmrunner.providers.qemu import accel, cachedir, imagestore, integrity
 from vmrunner.providers.qemu.imagestore import LocalImage
 
 _FREE_CACHE: Final = 5 * GIB  # tars, the raw disk and the qcow2, for the default recipe
@@ -75,7 +75,7 @@ def build(
     if not fresh and (there := _complete(cache, wanted)) is not None:
         return there
     _require(recipe)
-    cache.mkdir(parents=True, exist_ok=True)
+    cachedir.make(cache)
     with _lock(cache, progress):
         if not fresh and (there := _complete(cache, wanted)) is not None:
             return there
@@ -105,8 +105,8 @@ class _Job:
 
     def run(self, wanted: str) -> LocalImage:
         started = time.time()
-        self.stages.mkdir(exist_ok=True)
-        (self.cache / "images").mkdir(exist_ok=True)
+        cachedir.make(self.cache, "stages")
+        cachedir.make(self.cache, "images")
         scratch = roots.scratch(self.cache)
         self._sweep(scratch)
         _check_space(self.cache, _FREE_CACHE)
@@ -345,9 +345,7 @@ def _lock(cache: Path, progress: Callback) -> Iterator[None]:
 
 def facts(path: Path) -> dict[str, str | int]:
     """What a manifest says of a file beside it."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"size": path.stat().st_size, "sha256": digest}
+    return {"size": path.stat().st_size, "sha256": integrity.digest_of(path)}
 
 
 def _replace(new: Path, done: Path) -> None:

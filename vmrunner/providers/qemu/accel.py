@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from vmrunner.errors import BadOrder
-from vmrunner.providers.qemu import layout
+from vmrunner.providers.qemu import cachedir, layout
 
 KVM: Final = Path("/dev/kvm")
 _FILE: Final = "accel.json"
@@ -59,7 +59,7 @@ def _kvm_fails(qemu: str, kernel: Path, cache_dir: Path) -> str:
         return str(kept.get("kvm_fails", ""))
     why = "" if boots(qemu, kernel) else "no kernel boots under this host's KVM"
     with contextlib.suppress(OSError):
-        cache_dir.mkdir(parents=True, exist_ok=True)
+        cachedir.make(cache_dir)
         layout.write_json(cache_dir / _FILE, {"host": host, "kvm_fails": why})
     return why
 
