@@ -129,6 +129,10 @@ class QemuProvider(Section):
     kind: Literal["qemu"]
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     image: str | None = Field(default=None, description="A local image's name or hash.")
+    dns: str = Field(
+        default="auto",
+        description="Whom builds ask for names; auto: a public one of this host's, or 9.9.9.9.",
+    )
     cpus: int | None = Field(default=None, ge=1)
     memory: Bytes | None = None
     disk: Bytes | None = None

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Final
 
 PRIVATE: Final = 0o700
-READABLE: Final = 0o755
 
 
-def make(path: Path, mode: int = PRIVATE) -> Path:
-    """`path`, made with `mode` when it is missing, and so every directory above it."""
+def make(path: Path) -> Path:
+    """`path`, made for its owner alone when it is missing, and so every directory above it."""
     for missing in reversed([path, *path.parents]):
         if not missing.is_dir():
-            missing.mkdir(mode=mode, exist_ok=True)
+            missing.mkdir(mode=PRIVATE, exist_ok=True)
     return path
 
 

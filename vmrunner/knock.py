@@ -15,8 +15,10 @@ import select
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Final
 
+from vmrunner import local
 from vmrunner.errors import VmrunnerError
 from vmrunner.model import Address
 
@@ -103,16 +105,18 @@ class Knocker:
             self._end(oldest if now - oldest.since >= KEPT else second)
 
     def _begin(self, now: float) -> None:
-        family = socket.AF_INET6 if ":" in self._address.host else socket.AF_INET
         try:
-            sock = _Try(family, socket.SOCK_STREAM)
+            sock = _Try(_family(self._address), socket.SOCK_STREAM)
         except OSError as error:
             self._why = str(error)
             return
         sock.since = now
         sock.setblocking(False)
         try:
-            sock.connect(self._address)
+            if self._address.is_socket:
+                local.connect(sock, Path(self._address.host))
+            else:
+                sock.connect(self._address)
         except BlockingIOError:
             """It will be told when it is there."""
         except OSError as error:
@@ -155,6 +159,12 @@ class Knocker:
         self._poll.unregister(sock)
         with self._lock:
             del self._open[sock.fileno()]
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    if address.is_socket:
+        return socket.AF_UNIX
+    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
 
 
 def _pause(rule: tuple[float, float, float], age: float) -> float:

@@ -15,6 +15,7 @@ import io
 import logging
 import random
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -136,10 +137,11 @@ class Dialer:
 
     def _shake_hands(self, address: Address, wire: _Wire, patience: float) -> Connection:
         wire.settimeout(patience)
+        host, port = ("vm", 22) if address.is_socket else address
         connection = fabric.Connection(
-            address.host,
+            host,
             user=self._user,
-            port=address.port,
+            port=port,
             config=_config(),
             connect_kwargs={
                 "sock": wire,
@@ -154,8 +156,7 @@ class Dialer:
         )
         client = connection.client
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        port = "" if address.port == 22 else f":{address.port}"
-        name = f"[{address.host}]{port}" if port else address.host
+        name = host if port == 22 else f"[{host}]:{port}"
         client.get_host_keys().add(name, self._host_key_name, self._host_key)
         try:
             connection.open()
@@ -246,9 +247,14 @@ class _Wire(socket.socket):
     def over(cls, plain: socket.socket) -> _Wire:
         """In place of this one."""
         wire = cls(fileno=plain.detach())
-        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT)
+        if wire.family == socket.AF_UNIX:
+            seconds, rest = divmod(SEND_TIMEOUT, 1000)
+            patience = struct.pack("ll", seconds, rest * 1000)
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+        else:
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT)
         wire.heard = time.monotonic()
         return wire
 
@@ -259,6 +265,12 @@ class _Wire(socket.socket):
         data = self._ahead[self._at : self._at + size]
         self._at += len(data)
         return data
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        try:
+            return super().send(data, flags)
+        except BlockingIOError:  # SO_SNDTIMEO: paramiko would try again, for ever
+            raise ConnectionAbortedError("what was sent was not taken") from None
 
     def hang_up(self) -> None:
         """Both ways, also under a thread that waits for it."""
@@ -376,7 +388,8 @@ def _config() -> Any:
 
 
 def _nowhere(address: Address, why: str) -> str:
-    return f"no SSH to {address.host} port {address.port}: {why}"
+    where = address.host if address.is_socket else f"{address.host} port {address.port}"
+    return f"no SSH to {where}: {why}"
 
 
 def _explain(error: BaseException) -> str:

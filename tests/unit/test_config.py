@@ -90,7 +90,7 @@ def test_a_provider_of_another_kind_replaces_the_users_whole(tmp_path: Path) -> 
 
 def test_environment_alone_can_change_the_default_provider(tmp_path: Path) -> None:
     loaded = load(tmp_path, VMRUNNER_PROVIDERS__LOCAL__ACCEL="tcg")
-    assert loaded.settings.provider_options("local") == {"accel": "tcg"}
+    assert loaded.settings.provider_options("local") == {"accel": "tcg", "dns": "auto"}
 
 
 def test_what_a_build_finds_in_its_environment_is_no_setting(tmp_path: Path) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import ipaddress
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmrunner.providers.qemu import host, layout, machine, network, seed, sweep
+from tests.sshd import wait_for
+from vmrunner.model import Fate, Outcome
+from vmrunner.providers.qemu import host, layout, machine, network, plan, seed, sweep
 from vmrunner.providers.qemu.console import Console
 from vmrunner.providers.qemu.layout import Home, Name, State
 from vmrunner.providers.qemu.machine import Machine
@@ -78,25 +84,17 @@ def test_kvm_comes_as_a_descriptor() -> None:
 # --- the network ---------------------------------------------------------------------------------
 
 
-@given(st.text(max_size=40), st.integers(0, 50))
-def test_every_vm_has_a_loopback_address_outside_the_common_ones(text: str, attempt: int) -> None:
-    address = ipaddress.IPv4Address(network.address(text, attempt))
-    assert address.is_loopback
-    assert address not in ipaddress.IPv4Network("127.0.0.0/24")
-    assert address < ipaddress.IPv4Address("127.255.255.0")
-
-
 def test_the_hosts_addresses_are_denied_beside_all_that_is_not_the_internet() -> None:
-    text = network.rules(internet=True, host=["5.6.7.8/32", "10.1.2.3/32", "5.6.7.0/24"])
+    text = network.rules(resolver="44.44.44.44", host=["5.6.7.8/32", "10.1.2.3/32", "5.6.7.0/24"])
     (line,) = (line for line in text.splitlines() if "elements" in line)
     denied = {word.strip(" {}=") for word in line.split("=")[1].split(",")}
     assert "5.6.7.0/24" in denied
     assert "5.6.7.8/32" not in denied, "nftables refuses what overlaps"
     assert {"169.254.0.0/16", "100.64.0.0/10", "192.168.0.0/16", "127.0.0.0/8"} <= denied
     assert "policy drop" in text
-    none = network.rules(internet=False, host=[])
+    none = network.rules(resolver=None, host=[])
     assert "meta nfproto ipv4" not in none
-    assert network.RESOLVER not in none
+    assert "dport 53" not in none
 
 
 def test_the_hosts_own_prefixes_are_found_without_loopback() -> None:
@@ -207,6 +205,46 @@ def test_what_the_name_says_wins_over_the_file(state: State) -> None:
     assert found.tags["team"] == "core"
 
 
+def test_a_full_disk_keeps_no_dead_vm(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fills it is the dead VM's own disk, so that goes before anything is written."""
+    home = lying(state, "vm-1")
+    layout.write_json(home.path / layout.PLAN, {"order": "x"})
+    (home.path / layout.CONSOLE).write_text("the last words")
+    disk = home.path / "overlay.qcow2"
+    disk.write_bytes(b"x")
+    append = layout._append
+
+    def appended(path: Path, line: bytes) -> None:
+        if disk.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(path, line)
+
+    monkeypatch.setattr(layout, "_append", appended)
+    assert sweep.end(state, sweep.mark(state), "vm-1", now=5.0, force=False) == Outcome(
+        fate=Fate.ACCEPTED
+    )
+    assert not home.path.exists()
+    stone = state.tombstone("vm-1")
+    assert stone is not None
+    assert (stone["order"], stone["console"]) == ("x", "the last words")
+
+
+def test_a_tombstone_is_written_whole_or_not_at_all(state: State) -> None:
+    first, second = lying(state, "vm-1"), lying(state, "vm-2")
+    state.bury(first, {"detail": "first"})
+    written = state.ended.stat().st_size
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (written + 10, hard))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            state.bury(second, {"detail": "second"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert state.ended.stat().st_size == written
+    state.bury(second, {"detail": "second"})
+    assert set(state.tombstones()) == {"vm-1", "vm-2"}
+
+
 # --- processes -----------------------------------------------------------------------------------
 
 
@@ -258,6 +296,52 @@ def test_who_only_speaks_of_a_vm_is_not_killed_for_it() -> None:
         assert list(host.marked(mark)) == []
         process.communicate(b"\n")
     assert process.returncode == 0
+
+
+@contextlib.contextmanager
+def faked(guest: str) -> Iterator[int]:
+    """A process with a VM's command line, as anybody can have one; its pid."""
+    words = ["find", "-name", guest, "-o", "-exec", "cat", ";", "-quit"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, cwd="/") as process:
+        wait_for(lambda: Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
+        yield process.pid
+        process.communicate()
+
+
+def test_another_users_process_is_no_vm_of_ours_whatever_it_says(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else any local user could fake a survivor, or have a process of his killed."""
+    mark = sweep.mark(state)
+    name = Name(INSTALLATION, "vm-fake", 1_700_000_000)
+    with faked(f"guest={mark}{name}") as pid:
+        assert [who.pid for who, _ in host.marked(mark)] == [pid], "ours, so far"
+        ours = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: ours + 1)
+        assert list(host.marked(mark)) == []
+        assert sweep.resources(state, mark, sweep.scope(state)) == ()
+        end = sweep.end(state, mark, "vm-fake", now=time.time(), force=True)
+        assert end == Outcome(fate=Fate.MISSING)
+        assert Path(f"/proc/{pid}/cmdline").exists()
+
+
+@pytest.mark.parametrize("said", [None, "", ":", ".", "bin:", f"{os.pathsep}/nowhere"])
+def test_no_program_is_taken_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None
+) -> None:
+    """A checkout may lie there."""
+    for place in (tmp_path, tmp_path / "bin"):
+        place.mkdir(exist_ok=True)
+        (place / "qemu-of-a-checkout").touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    if said is None:
+        monkeypatch.delenv("PATH")
+    else:
+        monkeypatch.setenv("PATH", said)
+    assert plan.find("qemu-of-a-checkout") is None
+    assert plan.find("ls") is not None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert plan.find("qemu-of-a-checkout") == str(tmp_path / "qemu-of-a-checkout")
 
 
 def test_the_keeper_starts_with_the_standard_library_alone() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.sshd import wait_for
-from vmrunner import data
+from vmrunner import data, local
 from vmrunner.providers.qemu import cradle, machine
 from vmrunner.providers.qemu.console import Console
 from vmrunner.providers.qemu.cradle import Lying
@@ -24,11 +24,11 @@ from vmrunner.providers.qemu.forward import Forwarder
 from vmrunner.providers.qemu.keeper import Keeper
 
 
-def test_bytes_are_forwarded_whole_and_ends_one_by_one() -> None:
+def test_bytes_are_forwarded_whole_and_ends_one_by_one(tmp_path: Path) -> None:
     """As ssh and scp do: a lot one way, an end, then the answer."""
     data = os.urandom(3 << 20)
     with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
+        local.listen(tmp_path / "ssh") as listener,
         socket.create_server(("127.0.0.1", 0)) as target,
         selectors.DefaultSelector() as selector,
     ):
@@ -51,7 +51,9 @@ def test_bytes_are_forwarded_whole_and_ends_one_by_one() -> None:
         threads = [threading.Thread(target=run) for run in (serve, forward)]
         for thread in threads:
             thread.start()
-        with socket.create_connection(listener.getsockname(), timeout=20) as client:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(20)
+            local.connect(client, tmp_path / "ssh")
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)
             back = b""
@@ -145,10 +147,11 @@ LYING = Lying(
     tun=False,
     nft="/usr/sbin/nft",
     rules="",
-    address="127.0.0.1",
-    port=22,
+    resolver=None,
     user=None,
+    images=[],
     hide=[],
+    limits={},
     announced=True,
 )
 

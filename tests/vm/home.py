@@ -11,12 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-
-from vmrunner.providers.qemu import network
-from vmrunner.providers.qemu.machine import SSH_PORT
 
 VMRUNNER = Path(sys.prefix) / "bin" / "vmrunner"
 # What would change how a build's output is shown, or which vmrunner is used.
@@ -124,7 +120,7 @@ class Home:
             found += [f"path {path}" for path in paths_with(place, ids)]
         found += [f"source {path}" for path in (self.data / "sources").glob("*")]
         found += [f"temporary {path}" for path in (self.root / "tmp").iterdir()]
-        found += [f"port {name}" for name in set(ports_of(ids)) & listening()]
+        found += [f"socket {name}" for name in listening(ids)]
         return found + self.keys()
 
     def keys(self) -> list[str]:
@@ -173,17 +169,11 @@ def has_key(path: Path) -> bool:
         return False  # it vanished
 
 
-def ports_of(instances: Iterable[str]) -> Iterator[str]:
-    """Where SSH into these VMs may be listened for, as /proc/net/tcp writes it."""
-    for instance in instances:
-        for attempt in range(3):
-            address = ip_address(network.address(instance, attempt)).packed
-            yield f"{address[::-1].hex().upper()}:{SSH_PORT:04X}"
-
-
-def listening() -> set[str]:
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return {words[1] for words in map(str.split, lines) if words[3] == "0A"}
+def listening(instances: Iterable[str]) -> Iterator[str]:
+    """Sockets of these VMs that somebody listens on, wherever their path is."""
+    for line in Path("/proc/net/unix").read_text().splitlines():
+        if any(instance in line for instance in instances):
+            yield line.split()[-1]
 
 
 def paths_with(place: Path, ids: Sequence[str]) -> Iterator[Path]:

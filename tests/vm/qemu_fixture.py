@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.vm.home import CACHE, wait_until
-from vmrunner import cloudinit, ids, images, keys
+from vmrunner import cloudinit, ids, images, keys, local
 from vmrunner.model import Access, Key, Network, Order, Power, Ref, Role, Seen, Spec
 from vmrunner.providers import qemu
 from vmrunner.providers.qemu.provider import QemuProvider
@@ -121,12 +123,11 @@ class Machine:
         seen = self.look()
         assert seen is not None
         assert seen.address is not None, seen
-        host, port = seen.address
         key, known = self.directory / "key", self.directory / "known_hosts"
         if not key.exists():
             key.touch(mode=0o600)
             key.write_text(self.access.user_private)
-            known.write_text(f"[{host}]:{port} {self.access.host_public}\n")
+            known.write_text(f"vm {self.access.host_public}\n")
         options = {
             "StrictHostKeyChecking": "yes",
             "UserKnownHostsFile": str(known),
@@ -135,10 +136,12 @@ class Machine:
             "IdentitiesOnly": "yes",
             "ConnectTimeout": "10",
             "LogLevel": "ERROR",
+            "ProxyUseFdpass": "yes",
+            "ProxyCommand": shlex.join([sys.executable, "-m", local.__name__, seen.address.host]),
         }
         words = [f"-o{name}={value}" for name, value in options.items()]
         return subprocess.run(
-            ["ssh", "-F", "none", "-i", str(key), *words, "-p", str(port), f"root@{host}", command],
+            ["ssh", "-F", "none", "-i", str(key), *words, "root@vm", command],
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -5,6 +5,7 @@
       10.77.0.1/24, fd77::1/64          10.77.0.2/24 a neighbour, fd77::2/64
       127.0.0.1                         44.44.44.44 the internet
                                         100.64.0.5, 192.168.7.7, 169.254.169.254 metadata
+                                        44.44.53.53 its resolver
                                         the resolver of /etc/resolv.conf
 
 `here` has no other way out: no packet leaves this machine. Every address serves a token on TCP
@@ -24,6 +25,9 @@ from pathlib import Path
 
 PORT = 8000
 INTERNET = "44.44.44.44"
+RESOLVER = "44.44.53.53"
+#: What a resolver of the host's own network answers with, which no build may hear.
+INSIDE = "10.1.2.3"
 HOST = ("11.1.1.1", "11.9.9.9", "10.77.0.1", "127.0.0.1")
 OTHERS = ("11.1.1.2", "10.77.0.2", "100.64.0.5", "192.168.7.7", "169.254.169.254")
 TOKEN = secrets.token_hex(8)
@@ -84,7 +88,7 @@ def _there() -> None:
     _ip("link", "set", "lo", "up")
     for address in ("11.1.1.2/24", "10.77.0.2/24", "fd77::2/64"):
         _ip("address", "add", address, "dev", "down0", *(["nodad"] if ":" in address else []))
-    for address in {INTERNET, *OTHERS[2:], resolver()}:
+    for address in {INTERNET, RESOLVER, *OTHERS[2:], resolver()}:
         if not address.startswith("127."):
             _ip("address", "add", f"{address}/32", "dev", "lo")
     _ip("link", "set", "down0", "up")
@@ -126,11 +130,14 @@ def _token(at: str, _question: bytes) -> bytes:
     return f"{TOKEN} {at}".encode()
 
 
-def _name(_at: str, question: bytes) -> bytes:
-    """DNS: every name has the address of the stand-in internet, and no other kind of record."""
+def _name(at: str, question: bytes) -> bytes:
+    """DNS: every name has the address of the stand-in internet, as who is of it says, and no other
+    kind of record."""
     end = question.index(b"\0", 12) + 5
     asked = question[12:end]
     if asked[-4:-2] != b"\0\1":
         return question[:2] + b"\x81\x80\0\1\0\0\0\0\0\0" + asked
-    answer = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton(INTERNET)
+    answer = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton(
+        INTERNET if at in (RESOLVER, INTERNET, OTHERS[0]) else INSIDE
+    )
     return question[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + asked + answer

@@ -1,15 +1,17 @@
-"""What a QEMU that was taken over finds around it: a shell lies in the cradle in its place. Needs
-the namespaces that a VM needs, and no VM."""
+"""What a QEMU that was taken over finds around it: python lies in the cradle in its place.
+Needs the namespaces that a VM needs, and no VM."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import pty
 import pwd
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,39 +22,78 @@ pytestmark = pytest.mark.vm
 
 USER = pwd.getpwnam("nobody").pw_uid
 
+#: What a QEMU that was taken over tries, in python: says what worked.
 LOOK = """
-ls -d /proc/* | tr '\\n' ' '
-ls /proc/self | tr '\\n' ' '
-cat /proc/self/fd/20
-cat /proc/1/cmdline /proc/%d/cmdline 2>/dev/null && echo seen
-umount /proc 2>/dev/null && echo uncovered
-find /run -type s
-head -c 1 /etc/resolv.conf >/dev/null || echo no resolver
-mount -t proc proc /tmp 2>/dev/null && echo mounted
+import ctypes, os, resource, socket, sys
+
+def tried(name, call):
+    try:
+        print(name, call())
+    except OSError as error:
+        print(name, error.strerror)
+
+def wrote(path):
+    with open(path, "r+" if os.path.exists(path) else "w") as file:
+        file.write("x")
+    return "WROTE"
+
+libc = ctypes.CDLL(None, use_errno=True)
+def asked(number, *words):
+    if libc.syscall(number, *words) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return "ALLOWED"
+
+print("own", os.read(20, 100), os.read(101, 100))
+print("root", sorted(os.listdir("/")), sorted(os.listdir("/dev")), sorted(os.listdir("/proc/self")))
+for number in (101, 104):
+    path = f"/proc/self/fd/{number}"
+    tried(f"{number} reopen", lambda: wrote(path))
+    tried(f"{number} chmod", lambda: os.chmod(path, 0o666))
+tried("104 read anew", lambda: os.read(os.open(path, os.O_RDONLY), 100))
+for place in ("/", "/usr", "/dev", "/proc/self", "/etc"):
+    tried(place, lambda: wrote(place + "/vmrunner-test"))
+tried("null", lambda: wrote("/dev/null"))
+for path in sys.argv[1:]:
+    tried(f"see {path}", lambda: os.stat(path))
+for place in ("/", "/usr", "/proc/self/fd", "/dev/null"):
+    flags = os.statvfs(place).f_flag
+    names = [name for name in ("RDONLY", "NOSUID", "NODEV") if flags & getattr(os, "ST_" + name)]
+    print("mount", place, *names)
+tried("keyctl", lambda: asked(250, 1, None))
+tried("userns", lambda: asked(272, 0x10000000))
+tried("vsock", lambda: socket.socket(40, socket.SOCK_STREAM))
+tried("inet", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close())
+print("limit", resource.getrlimit(resource.RLIMIT_FSIZE)[1])
 """
 
 ROCK = """
 import json, os, sys
-from vmrunner.providers.qemu import linux, plan
+from pathlib import Path
+import socket, tempfile
+from vmrunner import local
+from vmrunner.providers.qemu import host, linux
 from vmrunner.providers.qemu.cradle import Lying, rock
 uid, file, look = int(sys.argv[1]), os.open(sys.argv[2], os.O_RDONLY), sys.argv[3]
+image, *more = sys.argv[4:]
 if uid != os.geteuid():
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     linux.be_dumpable()
 lying = Lying(
-    qemu=["/bin/sh", "-c", look],
+    qemu=["/usr/bin/python3", "-c", look, image, *more],
     pasta=None,
     tun=False,
     nft="/bin/true",
     rules="",
-    address="127.0.0.1",
-    port=0,
-    user=plan.user("vm-1"),
-    hide=[],
+    resolver=None,
+    user=host.user("vm-1"),
+    images=[(101, image), (104, image)],
+    hide=["/usr/share"],
+    limits={"RLIMIT_FSIZE": 1 << 30},
 )
-cradle = rock(lying, {20: file})
+with tempfile.TemporaryDirectory() as place, local.listen(Path(place) / "ssh") as listener:
+    cradle = rock(lying, {20: file}, listener)
 def all_of(end):
     text = b""
     while part := os.read(end, 65536):
@@ -78,23 +119,56 @@ def service() -> Iterator[None]:
             path.unlink()
 
 
-@pytest.mark.parametrize(
-    "uid", sorted({os.geteuid(), USER} if os.geteuid() == 0 else {os.geteuid()})
-)
-def test_a_taken_over_qemu_sees_no_process_and_no_service_of_the_host(
-    tmp_path: Path, uid: int
-) -> None:
-    file = tmp_path / "file"
-    file.write_text("its file\n")
-    with service():
+def whom() -> list[tuple[int, int]]:
+    """A user to run as, and the mode of his image: what he may write himself; as root, what all may
+    write, and what QEMU's own user may not even read."""
+    if os.geteuid() != 0:
+        return [(os.geteuid(), 0o600)]
+    return [(USER, 0o600), (0, 0o666), (0, 0o600)]
+
+
+@pytest.mark.parametrize(("uid", "mode"), whom())
+def test_a_taken_over_qemu_finds_its_files_and_nothing_of_the_host(uid: int, mode: int) -> None:
+    master, terminal = pty.openpty()
+    with tempfile.TemporaryDirectory(prefix="vmrunner-cradle-") as name, service():
+        file, image = Path(name) / "file", Path(name) / "base"
+        file.write_text("its file")
+        image.write_text("its image")
+        image.chmod(mode)
+        Path(name).chmod(0o755)
+        for path in (image, os.ttyname(terminal)):
+            os.chown(path, uid, -1)
+        hidden = ("/run", "/usr/share/doc", "/home", "/dev/shm", "/sys", "/tmp")
+        words = [str(uid), str(file), LOOK, str(image), os.ttyname(terminal), *hidden]
         done = subprocess.run(
-            [sys.executable, "-c", ROCK, str(uid), str(file), LOOK % os.getpid()],
+            [sys.executable, "-c", ROCK, *words],
             stdout=subprocess.PIPE,
             timeout=60,
             check=True,
             text=True,
         )
+        assert image.read_text() == "its image"
+    os.close(master)
+    os.close(terminal)
     console, errors, news = json.loads(done.stdout)
-    assert console == "/proc/self fd its file\n", (errors, news)
-    words: list[dict[str, Any]] = [json.loads(line) for line in news.splitlines()]
-    assert [list(word) for word in words] == [["running"], ["exit"]]
+    assert errors == ""
+    said: list[dict[str, Any]] = [json.loads(line) for line in news.splitlines()]
+    assert [list(word) for word in said] == [["running"], ["exit"]]
+    read_only, refused = "Read-only file system", "Operation not permitted"
+    copied = refused if (uid, mode) == (0, 0o600) else read_only  # sealed, in memory
+    assert console.splitlines() == [
+        "own b'its file' b'its image'",
+        "root ['bin', 'dev', 'etc', 'lib', 'lib64', 'proc', 'sbin', 'usr'] "
+        "['null', 'random', 'urandom', 'zero'] ['fd']",
+        *(f"101 reopen {'Permission denied' if copied is refused else read_only}",),
+        *(f"101 chmod {read_only}",),
+        *(f"104 reopen {copied}", f"104 chmod {copied}", "104 read anew b'its image'"),
+        *(f"{place} {read_only}" for place in ("/", "/usr", "/dev", "/proc/self", "/etc")),
+        "null WROTE",
+        *(f"see {path} No such file or directory" for path in words[3:]),
+        *(f"mount {place} RDONLY NOSUID NODEV" for place in ("/", "/usr", "/proc/self/fd")),
+        "mount /dev/null RDONLY NOSUID",
+        *(f"{call} {refused}" for call in ("keyctl", "userns", "vsock")),
+        "inet None",
+        f"limit {1 << 30}",
+    ]

@@ -15,6 +15,7 @@ from textwrap import dedent
 import pytest
 
 from tests.vm.home import Home, text, wait_until
+from tests.vm.terminal import Terminal
 
 pytestmark = pytest.mark.vm
 
@@ -124,11 +125,31 @@ def test_a_build_sees_its_own_world_and_brings_back_what_it_made(
     assert b"hunter2-hunter2" not in done.stdout + done.stderr
 
 
-def test_the_caller_sees_the_builds_own_exit_code(home: Home) -> None:
-    done = home.run("run", "--network", "none", "--", "sh", "-c", "echo before; exit 7")
+def test_the_caller_sees_the_builds_own_exit_code(home: Home, tmp_path: Path) -> None:
+    """And the failed build's container is there to be entered, with all that it had."""
+    (tmp_path / "token").write_text("hunter2-hunter2")
+    script = "echo before; echo made >/root/made; echo more >here; exit 7"
+    done = home.run(
+        *("run", "--network", "none", "--keep-on-failure", "20m", "-e", "GREETING=a b'c$d"),
+        *("--secret", f"TOKEN=@{tmp_path / 'token'}", "--", "sh", "-c", script),
+    )
     assert done.returncode == 7, text(done.stderr)
     assert done.stdout == b"before\n"
-    assert last_line(done.stderr)[:3] == ("failure", "exit_code", "7")
+    result, reason, code, build = last_line(done.stderr)
+    assert (result, reason, code) == ("failure", "exit_code", "7")
+
+    look = 'cat /root/made here; hostname; pwd; echo "$GREETING" $TOKEN; ls /sys/class/net; exit 5'
+    for _ in range(2):
+        inside = home.run("ssh", build, "--container", "--", "sh", "-c", look, timeout=180)
+        assert (inside.returncode, text(inside.stdout).splitlines()) == (
+            5,
+            ["made", "more", "build", "/work", "a b'c$d hunter2-hunter2", "lo"],
+        ), text(inside.stderr)
+    with Terminal(home, "ssh", build, "--container") as shell:
+        shell.type("tty; cat /root/made; exit 4\n")
+        shell.wait_for(rb"/dev/pts/\d+\r\nmade\r\n")
+        assert shell.end() == 4
+    assert home.run("cancel", build, timeout=180).returncode == 0
 
 
 def test_kill_minus_nine_of_a_foreground_run_then_reap_ends_its_vm_at_once(home: Home) -> None:

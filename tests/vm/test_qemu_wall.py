@@ -74,6 +74,9 @@ def test_open_reaches_the_internet_and_nothing_else(place: Path) -> None:
     answered = {job for job, said in seen["first"].items() if token in said}
     assert answered == internet | gateway
     assert seen["first"]["name "] == stand_in.INTERNET
+    resolved = {job: said for job, said in seen["first"].items() if job.startswith("asked")}
+    assert stand_in.INSIDE not in resolved.values(), "no resolver of the host's own network"
+    assert resolved["asked 10.0.2.3"] == stand_in.INTERNET, "QEMU's, which asks the configured one"
     assert {job for job, said in seen["later"].items() if token in said} == internet
     if os.geteuid() == 0:
         assert seen["uids"] == [USER]

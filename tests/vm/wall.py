@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.vm import stand_in
 from tests.vm.qemu_fixture import Machine, make_provider
 from vmrunner.model import Network
-from vmrunner.providers.qemu import host
+from vmrunner.providers.qemu import host, sweep
 
 LATER = "11.8.8.8"  # an address that the host gets while the VM runs
 PROBE = """
@@ -38,13 +38,20 @@ def udp(address):
 def name(_):
     return socket.gethostbyname("some.name.test")
 
+def asked(address):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.settimeout(4)
+        question = b"\\1\\1\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\4some\\4name\\4test\\0\\0\\1\\0\\1"
+        s.sendto(question, (address, 53))
+        return socket.inet_ntoa(s.recv(512)[-4:])
+
 def tried(job):
     try:
         return job[0](job[1])
     except OSError as error:
         return type(error).__name__
 
-jobs = [(how, address) for address in {addresses} for how in (tcp, udp)] + [(name, "")]
+jobs = [(how, address) for address in {addresses} for how in (tcp, udp, asked)] + [(name, "")]
 with ThreadPoolExecutor(60) as pool:
     answers = pool.map(tried, jobs)
     found = {{how.__name__ + " " + address: said for (how, address), said in zip(jobs, answers)}}
@@ -90,7 +97,7 @@ def main(network: Network, cache: Path, directory: Path, uid: int | None) -> Non
     if uid is not None:
         give_tun_to_all()
         become(uid)
-    provider = make_provider(directory, cache=cache, accel="tcg")
+    provider = make_provider(directory, cache=cache, accel="tcg", dns=stand_in.RESOLVER)
     vm = Machine.order_one(provider, directory, network=network, ttl=400)
     ref = provider.create(vm.order)
     try:
@@ -104,9 +111,8 @@ def main(network: Network, cache: Path, directory: Path, uid: int | None) -> Non
         later = probe(vm, (LATER, stand_in.INTERNET))
         uids = {
             Path(f"/proc/{who.pid}").stat().st_uid
-            for who, name in host.marked(host.MARK)
-            if vm.order.instance in name  # other tests have VMs too
-            and (Path(f"/proc/{who.pid}/cmdline").read_bytes()).startswith(b"/usr/bin/qemu")
+            for who, _ in host.marked(sweep.mark(provider.state))
+            if (Path(f"/proc/{who.pid}/cmdline").read_bytes()).startswith(b"/usr/bin/qemu")
         }
         answer = {"token": stand_in.TOKEN, "first": found, "later": later, "uids": sorted(uids)}
         print(json.dumps(answer))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from vmrunner import terminal
-from vmrunner.cli import exits, landing, output
+from vmrunner import local, terminal
+from vmrunner.cli import container, exits, landing, output
 from vmrunner.cli.builds import Id, Output
 from vmrunner.cli.output import Column, Format, View
 from vmrunner.cli.shell import shell_of
@@ -27,18 +27,28 @@ if TYPE_CHECKING:
 
 artifacts = typer.Typer(help="What builds brought back.", no_args_is_help=True)
 
+_USER: Final = "root"
 _BROKEN: Final = 255  # ssh's own failures
 
 
-def ssh(context: typer.Context, build: Id) -> int:
+def ssh(
+    context: typer.Context,
+    build: Id,
+    into: Annotated[
+        bool, typer.Option("--container", help="The build's container instead of the VM.")
+    ] = False,
+) -> int:
     """A shell in a build's VM, or with -- CMD one command; the exit code is its own.
 
     Each word of CMD arrives there as it was given: a shell line is -- sh -c 'a; b'.
 
-    It is the VM's root that you are; the container is `docker exec -it vmrunner-build sh`."""
+    It is the VM's root that you are, or with --container the build's own: in its file system, in
+    /work, with its environment; also after its end, while --keep-on-failure keeps the VM."""
     from vmrunner.errors import NotFound
+    from vmrunner.model import BuildState
 
     shell = shell_of(context)
+    command: list[str] = context.meta.get("command") or []
     row = shell.ledger.builds.find(build)
     if row.instance is None or row.finished:
         raise Conflict(f"{row.id} has no VM: it is {row.state.value}")
@@ -49,10 +59,14 @@ def ssh(context: typer.Context, build: Id) -> int:
         raise Conflict(f"the VM of {row.id} is {instance.state.value}") from None
     if instance.address is None:
         raise Conflict(f"the VM of {row.id} has no address yet", hint="wait until it has booted")
-    return _ssh(access, instance.address, context.meta.get("command") or [])
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if into:
+        held = row.state is BuildState.HELD
+        command = container.words(command, held=held, terminal=terminal)
+    return _ssh(access, instance.address, command, terminal=into and terminal)
 
 
-def _ssh(access: Access, address: Address, command: list[str]) -> int:
+def _ssh(access: Access, address: Address, command: list[str], *, terminal: bool = False) -> int:
     """The system's ssh with this instance's own key and planted host key, and nothing of the
     user's: no config, no agent, no other key."""
     program = shutil.which("ssh")
@@ -76,9 +90,12 @@ def _ssh(access: Access, address: Address, command: list[str]) -> int:
             "ServerAliveInterval": "15",
             "LogLevel": "ERROR",
         }
+        if address.is_socket:
+            options |= {"ProxyUseFdpass": "yes", "ProxyCommand": _proxy(address.host)}
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
         argv = [program, "-F", "none", "-E", str(troubles), *words, "-p", str(address.port)]
-        argv += [f"root@{address.host}"]
+        argv += ["-t"] if terminal else []
+        argv += [f"{_USER}@{'vm' if address.is_socket else address.host}"]
         if command:
             argv += [shlex.join(command)]
         done = subprocess.run(argv, check=False)
@@ -86,6 +103,12 @@ def _ssh(access: Access, address: Address, command: list[str]) -> int:
     if done.returncode == _BROKEN and said:
         raise VmrunnerError(f"ssh: {said.splitlines()[-1]}")
     return done.returncode if done.returncode >= 0 else 128 - done.returncode
+
+
+def _proxy(path: str) -> str:
+    """What connects ssh to a socket."""
+    words = (sys.executable, "-P", "-m", local.__name__, path)
+    return shlex.join(words).replace("%", "%%")
 
 
 def _memory(stack: ExitStack, text: str = "") -> Path:

@@ -98,7 +98,7 @@ def instance_document(row: Instance) -> dict[str, Any]:
         "market": row.offer.market.value,
         "image": row.offer.image or None,
         "ref": row.ref.id if row.ref else None,
-        "address": f"{row.address.host}:{row.address.port}" if row.address else None,
+        "address": str(row.address) if row.address else None,
         "created_at": iso(row.created_at),
         "deadline": iso(row.deadline),
         "gone_at": iso(row.gone_at),

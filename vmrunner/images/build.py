@@ -32,7 +32,7 @@ from vmrunner.images import roots
 from vmrunner.images import stage as staging
 from vmrunner.images.recipe import GIB, Container, Inputs, Recipe
 from vmrunner.images.tools import Programs, require
-from vmrunner.providers.qemu import accel, imagestore
+from vmrunner.providers.qemu import accel, cachedir, imagestore, integrity
 from vmrunner.providers.qemu.imagestore import LocalImage
 
 _FREE_CACHE: Final = 5 * GIB  # tars, the raw disk and the qcow2, for the default recipe
@@ -76,7 +76,7 @@ def build(
     if not fresh and (there := _complete(cache, wanted)) is not None:
         return there
     _require(recipe)
-    directories.make(cache, directories.READABLE)
+    cachedir.make(cache)
     with directories.guarded(), _lock(cache, progress):
         if not fresh and (there := _complete(cache, wanted)) is not None:
             return there
@@ -106,8 +106,8 @@ class _Job:
 
     def run(self, wanted: str) -> LocalImage:
         started = time.time()
-        directories.make(self.stages, directories.READABLE)
-        directories.make(self.cache / "images", directories.READABLE)
+        cachedir.make(self.cache, "stages")
+        cachedir.make(self.cache, "images")
         scratch = roots.scratch(self.cache)
         self._sweep(scratch)
         _check_space(self.cache, _FREE_CACHE)
@@ -346,9 +346,7 @@ def _lock(cache: Path, progress: Callback) -> Iterator[None]:
 
 def facts(path: Path) -> dict[str, str | int]:
     """What a manifest says of a file beside it."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"size": path.stat().st_size, "sha256": digest}
+    return {"size": path.stat().st_size, "sha256": integrity.digest_of(path)}
 
 
 def _replace(new: Path, done: Path) -> None:

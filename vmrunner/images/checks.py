@@ -4,7 +4,6 @@ provider that builds use, and each promise is looked at from inside."""
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import shlex
 import time
@@ -12,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
-from pathlib import Path
 from typing import Any, Final, get_args
 
 from vmrunner import cloudinit, keys
@@ -21,7 +19,7 @@ from vmrunner.images import trial
 from vmrunner.images.disk import LIBRARY, MANIFEST, SBOM
 from vmrunner.images.tools import Programs, require
 from vmrunner.model import Finding, Level
-from vmrunner.providers.qemu import imagestore
+from vmrunner.providers.qemu import imagestore, integrity
 from vmrunner.providers.qemu.imagestore import LocalImage
 from vmrunner.ssh import Connection
 
@@ -75,7 +73,7 @@ def _files(image: LocalImage) -> list[Finding]:
     findings = []
     recorded = imagestore.manifest_of(image.directory)["files"]
     for name in imagestore.FILES:
-        digest = digest_of(image.directory / name)
+        digest = integrity.digest_of(image.directory / name)
         same = digest == recorded[name].get("sha256")
         findings.append(
             _ok(name, f"sha256 {digest[:16]}") if same else _bad(name, "sha256 differs")
@@ -95,12 +93,8 @@ def _sbom_of(image: LocalImage) -> dict[str, Any]:
     if not file.exists():
         return {"sbom": "", "installed": set()}
     told = json.loads(file.read_text())["components"]
-    return {"sbom": digest_of(file), "installed": {(one["name"], one["version"]) for one in told}}
-
-
-def digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    installed = {(one["name"], one["version"]) for one in told}
+    return {"sbom": integrity.digest_of(file), "installed": installed}
 
 
 # --- from inside --------------------------------------------------------------------------------

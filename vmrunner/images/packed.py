@@ -23,7 +23,7 @@ from vmrunner.errors import ConfigError, ImageError, VmrunnerError
 from vmrunner.images import disk as disks
 from vmrunner.images.build import facts
 from vmrunner.images.tools import Programs, require
-from vmrunner.providers.qemu import imagestore
+from vmrunner.providers.qemu import cachedir, imagestore
 from vmrunner.providers.qemu.imagestore import LocalImage
 
 _SECTOR: Final = 512
@@ -45,7 +45,7 @@ def adopt(out: Path, stage: Path, cache: Path) -> LocalImage:
     source = out / imagestore.DISK
     if not source.is_file():
         raise ConfigError(f"packer: {source} is not there", hint="give Packer's qemu_output_dir")
-    directories.make(final.parent, directories.READABLE)
+    cachedir.make(cache, "images")
     programs = Programs()
     try:
         with (

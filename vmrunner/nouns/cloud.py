@@ -100,10 +100,18 @@ class Key(NamedTuple):
 
 
 class Address(NamedTuple):
-    """Where SSH answers."""
+    """Where SSH answers: a host and its port, or a Unix socket's absolute path."""
 
     host: str
-    port: int = 22
+    port: int = 22  # of a socket it says nothing
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether `host` is a Unix socket's path."""
+        return self.host.startswith("/")
+
+    def __str__(self) -> str:
+        return self.host if self.is_socket else f"{self.host}:{self.port}"
 
 
 # --- what a provider is asked for, and what it shows --------------------------------------------

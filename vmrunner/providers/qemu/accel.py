@@ -14,9 +14,8 @@ import subprocess
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from vmrunner import directories
 from vmrunner.errors import BadOrder
-from vmrunner.providers.qemu import layout
+from vmrunner.providers.qemu import cachedir, layout
 
 KVM: Final = Path("/dev/kvm")
 _FILE: Final = "accel.json"
@@ -60,7 +59,7 @@ def _kvm_fails(qemu: str, kernel: Path, cache_dir: Path) -> str:
         return str(kept.get("kvm_fails", ""))
     why = "" if boots(qemu, kernel) else "no kernel boots under this host's KVM"
     with contextlib.suppress(OSError):
-        directories.make(cache_dir, directories.READABLE)
+        cachedir.make(cache_dir)
         layout.write_json(cache_dir / _FILE, {"host": host, "kvm_fails": why})
     return why
 

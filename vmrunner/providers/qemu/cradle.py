@@ -30,10 +30,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from vmrunner.providers.qemu import hiding, linux, network
+from vmrunner.providers.qemu import cgroup, jail, linux, network, seccomp
 from vmrunner.providers.qemu.forward import Forwarder
+from vmrunner.providers.qemu.machine import REOPENED, SSH_PORT
 
 _ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"}
+#: Each arena of the C library's allocator reserves 64 MiB of what RLIMIT_AS counts.
+_ARENAS: Final = {"MALLOC_ARENA_MAX": "8"}
 _PASTA_PID: Final = "/tmp/pasta.pid"  # noqa: S108 - on the cradle's own tmpfs
 _UNANNOUNCED: Final = 120.0  # seconds after which nobody waits for the word of a console
 
@@ -47,11 +50,13 @@ class Lying:
     tun: bool  # pasta's device must be made where it may open it
     nft: str
     rules: str
-    address: str
-    port: int
+    resolver: str | None  # whom QEMU asks for the names that the guest asks it for
     user: tuple[int, int] | None  # uid and gid to become; None: stay who we are
+    images: list[tuple[int, str]]  # QEMU's number of each file that nobody may write
     hide: list[str]  # directories that QEMU has no business in
+    limits: dict[str, int]  # by the name of the resource, as `resource.RLIMIT_…`
     announced: bool = False  # nobody gets at its sshd until the keeper says `open`
+    group: Path | None = None  # the control group that all of it is in
 
 
 @dataclass(kw_only=True)
@@ -98,9 +103,10 @@ class _Ends:
         os.write(self.news, json.dumps(word).encode() + b"\n")
 
 
-def rock(lying: Lying, files: dict[int, int]) -> Cradle:
-    """Start a cradle. `files`: QEMU's number of each file → our descriptor of it. Raises OSError
-    when the namespaces cannot be made; what goes wrong later comes as news."""
+def rock(lying: Lying, files: dict[int, int], listener: socket.socket) -> Cradle:
+    """Start a cradle. `files`: QEMU's number of each file → our descriptor of it; `listener`: where
+    SSH is asked for. Raises OSError when the namespaces cannot be made; what goes wrong later comes
+    as news."""
     linux.adopt_orphans()
     life, news, console, errors = (os.pipe() for _ in range(4))
     ends = _Ends(life=life[0], news=news[1], console=console[1], errors=errors[1])
@@ -111,7 +117,7 @@ def rock(lying: Lying, files: dict[int, int]) -> Cradle:
         # The helper makes the namespaces, forks pid 1 into them and leaves; the keeper adopts it.
         _guarded(
             ends,
-            lambda: _make(lying, files, ends, ours, unshared[1], mapped[0], born[1]),
+            lambda: _make(lying, files, listener, ends, ours, unshared[1], mapped[0], born[1]),
         )
     for end in (life[0], news[1], console[1], errors[1], unshared[1], mapped[0], born[1]):
         os.close(end)
@@ -163,6 +169,7 @@ def _map(helper: int, user: tuple[int, int] | None) -> None:
 def _make(
     lying: Lying,
     files: dict[int, int],
+    listener: socket.socket,
     ends: _Ends,
     ours: tuple[int, ...],
     unshared: int,
@@ -171,7 +178,11 @@ def _make(
 ) -> None:
     for end in ours:
         os.close(end)
-    if lying.user:
+    linux.leave_session_keyring()
+    if lying.group:
+        cgroup.join(lying.group)
+    if lying.user:  # as root, who may enter the directories that they lie in
+        files = files | _opened(lying)
         os.setgroups([])
     if lying.tun:
         _make_tun()
@@ -182,12 +193,27 @@ def _make(
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     linux.be_dumpable()
+    if not lying.user:
+        files = files | _opened(lying)
     pid = os.fork()
     if pid == 0:
         for end in (unshared, mapped, born):
             os.close(end)
-        _guarded(ends, lambda: _init(lying, files, ends))
+        _guarded(ends, lambda: _init(lying, files, listener, ends))
     os.write(born, str(pid).encode())
+
+
+def _opened(lying: Lying) -> dict[int, int]:
+    """The files that nobody may write, for reading. One that QEMU opens anew and that its user may
+    not open is copied into memory, where it cannot be written either."""
+    found = {}
+    for number, path in lying.images:
+        descriptor = linux.open_protected(path)
+        mode = os.fstat(descriptor).st_mode
+        if lying.user and number in REOPENED and not mode & stat.S_IROTH:
+            descriptor = linux.sealed_copy(descriptor)
+        found[number] = descriptor
+    return found
 
 
 def _make_tun() -> None:
@@ -199,20 +225,20 @@ def _make_tun() -> None:
     Path("/dev/net/tun").chmod(0o666)
 
 
-def _init(lying: Lying, files: dict[int, int], ends: _Ends) -> None:
+def _init(lying: Lying, files: dict[int, int], listener: socket.socket, ends: _Ends) -> None:
     """Pid 1: lay the VM in, then wait for the keeper's death or the VM's."""
     if not os.read(ends.life, 1):  # the helper is reaped: the keeper is our parent
         return
     linux.die_with_parent()
     _let_go()
-    _furnish(lying)
-    listener = socket.create_server((lying.address, lying.port), backlog=64)
+    linux.keep_mounts_private()
+    linux.mount_empty("/tmp")  # noqa: S108 - our own from here on
     helper = _network(lying)
     started_reader, started = os.pipe()  # closed by a successful exec
     qemu = os.fork()
     if qemu == 0:
         os.close(started_reader)
-        _guarded(ends, lambda: _become(lying.qemu, files, ends))
+        _guarded(ends, lambda: _become(lying, files, ends))
     for end in (started, ends.console, ends.errors, *files.values()):
         os.close(end)
     os.read(started_reader, 1)
@@ -228,24 +254,6 @@ def _let_go() -> None:
     os.close(null)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-
-
-def _furnish(lying: Lying) -> None:
-    """Mounts that only the VM's processes see: none of the user's directories."""
-    linux.keep_mounts_private()
-    linux.mount_empty("/tmp")  # noqa: S108 - our own from here on
-    for place in lying.hide:
-        with contextlib.suppress(OSError):
-            linux.mount_empty(place)
-
-
-def _resolver() -> None:
-    """What QEMU takes for the host's resolver is pasta, which has read the real one's name."""
-    resolv = Path("/etc/resolv.conf").resolve()
-    if resolv.exists():
-        ours = Path("/tmp/resolv.conf")  # noqa: S108
-        ours.write_text(f"nameserver {network.RESOLVER}\n")
-        linux.mount_over(str(ours), str(resolv))
 
 
 def _network(lying: Lying) -> int | None:
@@ -280,7 +288,6 @@ def _network(lying: Lying) -> int | None:
     helper = None
     if lying.pasta:
         helper = _attach(lying.pasta, space)
-        _resolver()
     linux.enter(net, linux.NEWNET)
     for end in (net, here, finish):
         os.close(end)
@@ -304,7 +311,7 @@ def _attach(pasta: str, space: str) -> int:
     return int(Path(_PASTA_PID).read_text())
 
 
-def _become(qemu: list[str], files: dict[int, int], ends: _Ends) -> None:
+def _become(lying: Lying, files: dict[int, int], ends: _Ends) -> None:
     """Turn into QEMU, without privileges."""
     os.dup2(ends.console, 1)
     os.dup2(ends.errors, 2)
@@ -312,14 +319,14 @@ def _become(qemu: list[str], files: dict[int, int], ends: _Ends) -> None:
         os.dup2(descriptor, number, inheritable=True)
     with contextlib.suppress(OSError):  # the first to go when memory is short, before vmrunner
         Path("/proc/self/oom_score_adj").write_text("500")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.chdir("/")
-    program = Path(qemu[0]).resolve()  # some systems have their programs' links in /run
+    program = Path(lying.qemu[0]).resolve()  # some systems have their programs' links in /run
     linux.unshare(linux.NEWNS)
-    hiding.processes()
-    hiding.services()
+    jail.enter(program, lying.hide, lying.resolver)
     linux.give_up_privileges()
-    os.execve(program, qemu, _ENVIRONMENT)  # noqa: S606
+    for name, most in lying.limits.items():
+        resource.setrlimit(getattr(resource, name), (most, most))
+    linux.filter_calls(seccomp.encoded())
+    os.execve(program, lying.qemu, {**_ENVIRONMENT, **_ARENAS})  # noqa: S606
 
 
 def _nft(program: str, rules: str) -> None:
@@ -341,7 +348,7 @@ def _wait(
     """Forward SSH until the VM ends, its helper dies or the keeper is gone. Leaving this is the
     end of all of them."""
     selector = selectors.DefaultSelector()
-    target = ("127.0.0.1", lying.port)
+    target = ("127.0.0.1", SSH_PORT)
     forwarder = Forwarder(selector, listener, target, shut=lying.announced)
     unannounced = time.monotonic() + _UNANNOUNCED
     selector.register(ends.life, selectors.EVENT_READ)

@@ -11,7 +11,16 @@ from typing import Any
 
 from vmrunner.errors import ProviderError
 from vmrunner.model import Finding, Level
-from vmrunner.providers.qemu import accel, host, imagestore, layout, plan
+from vmrunner.providers.qemu import (
+    accel,
+    cgroup,
+    host,
+    imagestore,
+    layout,
+    network,
+    plan,
+    resolver,
+)
 from vmrunner.providers.qemu.layout import State
 from vmrunner.providers.qemu.machine import MiB
 from vmrunner.providers.qemu.options import Options
@@ -26,16 +35,11 @@ def memory(field: str) -> int:
     return 0
 
 
-def growth(disk: int) -> int:
-    """Bytes that an overlay for a disk of `disk` bytes may come to take, with its tables."""
-    return disk + disk // 1000 + 4 * MiB
-
-
 def to_come(home: Path, made: Mapping[str, Any]) -> int:
     """Bytes that a VM's overlay may still take."""
     try:
         used = (home / plan.OVERLAY).stat().st_blocks * 512
-        return max(0, growth(int(made.get("disk", 0))) - used)
+        return max(0, plan.growth(int(made.get("disk", 0))) - used)
     except (OSError, ValueError):
         return 0
 
@@ -57,6 +61,8 @@ def check(options: Options, state: State) -> list[Finding]:
         _state(state),
         *(_program(name) for name in (plan.emulator(), "qemu-img", "pasta", "nft")),
         _namespaces(),
+        _group(),
+        _resolver(options),
         _tun(),
         *_image(options),
         _disk(options, state),
@@ -109,9 +115,23 @@ def _namespaces() -> Finding:
     return _finding("namespaces", Level.ERROR, f"no user namespaces: {why}", fix)
 
 
+def _group() -> Finding:
+    if cgroup.place() is not None:
+        return _finding("cgroup", Level.OK, "each VM has a control group of its own")
+    message = "no control group can be made here: rlimits alone hold a QEMU that was taken over"
+    fix = "systemd-run --user --scope vmrunner …; in a service Delegate=yes and DelegateSubgroup="
+    return _finding("cgroup", Level.WARNING, message, fix)
+
+
+def _resolver(options: Options) -> Finding:
+    address, why = resolver.choose(options.dns, network.host_prefixes())
+    message = f"builds with network open ask {address} for names ({why})"
+    return _finding("resolver", Level.OK, message)
+
+
 def _tun() -> Finding:
     try:
-        plan.needs_tun(plan.user("vm"))
+        plan.needs_tun(host.user("vm"))
     except ProviderError as error:
         return _finding("tun", Level.ERROR, str(error.args[0]), error.hint)
     return _finding("tun", Level.OK, f"{plan.TUN} can be used")
@@ -142,7 +162,7 @@ def _image(options: Options) -> list[Finding]:
 
 def _disk(options: Options, state: State) -> Finding:
     free = shutil.disk_usage(state.path).free
-    message = f"{free // MiB} MiB free, a VM may take {growth(options.disk) // MiB} MiB"
-    if free < growth(options.disk):
+    message = f"{free // MiB} MiB free, a VM may take {plan.growth(options.disk) // MiB} MiB"
+    if free < plan.growth(options.disk):
         return _finding("disk", Level.ERROR, message, "free some space, or set a smaller `disk`")
     return _finding("disk", Level.OK, message)

@@ -1,7 +1,8 @@
-"""SSH into a VM's network namespace: bytes between a loopback address of the host and QEMU's.
+"""SSH into a VM's network namespace: bytes between a socket in the VM's directory and QEMU's port.
 
-The listening socket belongs to the host's network, where it was made; the connections onward are
-made in the namespace that the process entered since. Standard library only; one thread.
+Only who may enter the directory reaches the socket; a port of the host's could be taken up by
+anybody. The connections onward are made in the namespace that the process lies in. Standard library
+only; one thread.
 
 QEMU takes a connection for a guest that has no address yet, and brings each that was given up to
 the guest all the same, many seconds later. So who knows when the guest listens keeps the forwarder
@@ -68,7 +69,7 @@ class Forwarder:
         outer = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         for sock in (inner, outer):
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         outer.connect_ex(self._target)  # in progress; its failure shows as an event
         self._pairs += 1
         left, right = _Side(inner), _Side(outer)

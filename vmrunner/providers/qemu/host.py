@@ -8,14 +8,22 @@ This module is read by the keeper: standard library only.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from vmrunner.providers.qemu import layout
+
 MARK: Final = "vmrunner="  # in the command line of QEMU: `guest=vmrunner=<hash>=<name>`
 KEEPER: Final = "vmrunner.providers.qemu.keeper"  # the module
+
+# Users of our own, above what systemd, containers and people use: one for each VM.
+_FIRST_USER: Final = 0x7000_0000
+_NOBODY: Final = 65534
 
 
 class Identity(NamedTuple):
@@ -88,9 +96,35 @@ def send(who: Identity, number: int) -> bool:
     return True
 
 
+def kernel() -> tuple[int, ...]:
+    """The version of the kernel: major, minor."""
+    return tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
+
+
+def user(instance: str) -> tuple[int, int] | None:
+    """Whom QEMU runs as when we are root: a user that nothing else is. None: as we are."""
+    if os.geteuid() != 0:
+        return None
+    number = _FIRST_USER + int.from_bytes(hashlib.sha256(instance.encode()).digest()[:4]) % 2**27
+    for chosen in (number, _NOBODY):  # a container's root has often only 65536 users, or one
+        if _mapped("uid", chosen) and _mapped("gid", chosen):
+            return (chosen, chosen)
+    return None
+
+
+def _mapped(kind: str, number: int) -> bool:
+    """Whether our own user namespace has this id."""
+    for line in Path(f"/proc/self/{kind}_map").read_text().splitlines():
+        first, _, count = (int(word) for word in line.split())
+        if first <= number < first + count:
+            return True
+    return False
+
+
 def marked(scope_mark: str) -> Iterator[tuple[Identity, str]]:
-    """QEMU's and keepers' processes that carry `scope_mark`, with the instance name that follows
-    it. This needs no directory."""
+    """QEMU's and keepers' processes that carry `scope_mark`, with the name that follows it. This
+    needs no directory. Anybody can write a mark: it counts on a process of ours, or of the user
+    that the VM of that name runs as."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -100,8 +134,24 @@ def marked(scope_mark: str) -> Iterator[tuple[Identity, str]]:
             continue
         name = name_in(cmdline, scope_mark)
         who = None if name is None else Identity.of(int(entry.name))
-        if name is not None and who is not None:
+        if name is not None and who is not None and _users(who.pid) <= _trusted(name):
             yield who, name
+
+
+def _trusted(name: str) -> set[int]:
+    """Whose processes a VM's may be."""
+    parsed = layout.parse(name)
+    return {os.geteuid(), *(user(parsed.instance) or () if parsed else ())}
+
+
+def _users(pid: int) -> set[int]:
+    """The real, effective, saved and file system user of a process; -1 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError:
+        return {-1}
+    (line,) = (line for line in status.splitlines() if line.startswith("Uid:"))
+    return set(map(int, line.split()[1:]))
 
 
 def name_in(cmdline: bytes, scope_mark: str) -> str | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vmrunner.errors import BadOrder
+from vmrunner.providers.qemu import cachedir
 
 MANIFEST: Final = "image.json"
 DISK: Final = "disk.qcow2"
@@ -71,7 +72,8 @@ class LocalImage:
 
 
 def images(cache: Path) -> list[LocalImage]:
-    """All complete images, newest first. What is being built or damaged is not among them."""
+    """All complete images, newest first. What is being built or damaged is not among them. Raises
+    BadOrder when others may write the cache."""
     found = []
     for directory in _directories(cache):
         try:
@@ -160,6 +162,9 @@ def read(directory: Path) -> LocalImage:
     """The image in a directory, after the cheap check: every file has the size that it had.
     Raises BadOrder. (`vmrunner image verify` reads every byte.)"""
     manifest = manifest_of(directory)
+    cache = directory.parent.parent
+    for file in (MANIFEST, *FILES):
+        cachedir.check(cache, "images", directory.name, file)
     try:
         files = {name: int(manifest["files"][name]["size"]) for name in FILES}
         image = LocalImage(
@@ -176,16 +181,16 @@ def read(directory: Path) -> LocalImage:
             packages=tuple(map(str, manifest["packages"])) if "packages" in manifest else None,
         )
     except (KeyError, TypeError, ValueError):
-        raise _damaged(directory, f"{MANIFEST} is incomplete") from None
+        raise damaged(directory, f"{MANIFEST} is incomplete") from None
     if image.hash != directory.name:
-        raise _damaged(directory, f"{MANIFEST} is of another image")
+        raise damaged(directory, f"{MANIFEST} is of another image")
     for name, size in files.items():
         try:
             there = (directory / name).stat().st_size
         except OSError:
-            raise _damaged(directory, f"{name} is missing") from None
+            raise damaged(directory, f"{name} is missing") from None
         if there != size:
-            raise _damaged(directory, f"{name} has {there} bytes, not {size}")
+            raise damaged(directory, f"{name} has {there} bytes, not {size}")
     return image
 
 
@@ -194,9 +199,9 @@ def manifest_of(directory: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((directory / MANIFEST).read_text())
     except (OSError, ValueError):
-        raise _damaged(directory, f"{MANIFEST} cannot be read") from None
+        raise damaged(directory, f"{MANIFEST} cannot be read") from None
     if not isinstance(manifest, dict):
-        raise _damaged(directory, f"{MANIFEST} is not a table")
+        raise damaged(directory, f"{MANIFEST} is not a table")
     return manifest
 
 
@@ -209,6 +214,7 @@ def _glance(directory: Path) -> dict[str, Any] | None:
 
 
 def _directories(cache: Path) -> list[Path]:
+    cachedir.check(cache, "images")
     try:
         entries = sorted((cache / "images").iterdir())
     except OSError:
@@ -216,7 +222,7 @@ def _directories(cache: Path) -> list[Path]:
     return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
 
 
-def _damaged(directory: Path, what: str) -> BadOrder:
+def damaged(directory: Path, what: str) -> BadOrder:
     return BadOrder(
         f"image: {directory.name} is damaged: {what}",
         hint=f"remove {directory} and run `{_BUILD}`",

@@ -24,7 +24,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from vmrunner.providers.qemu import layout, machine, network
+from vmrunner import local
+from vmrunner.providers.qemu import cgroup, layout, machine, network
 from vmrunner.providers.qemu.console import Console
 from vmrunner.providers.qemu.cradle import Cradle, Lying, rock
 from vmrunner.providers.qemu.host import Identity
@@ -86,35 +87,51 @@ class Keeper:
         self.announced = bool(plan.get("announced"))
         if time.time() >= self.deadline:
             return "the deadline passed before it started"
-        layout.write_json(
-            self.home.path / layout.KEEPER,
-            {"keeper": Identity.of(os.getpid()), "address": plan["address"]},
+        try:
+            with self._group() as group:
+                layout.write_json(
+                    self.home.path / layout.KEEPER,
+                    {
+                        "keeper": Identity.of(os.getpid()),
+                        layout.GROUP: str(group) if group else None,
+                    },
+                )
+                cradle = self._rocked(group)
+        except OSError as error:
+            return str(error)
+        return self._lies(cradle)
+
+    def _group(self) -> contextlib.AbstractContextManager[Path | None]:
+        limits = self.plan["group"]
+        name = self.home.path.name
+        return cgroup.made(
+            cgroup.place(), name, memory=limits["memory"], processes=limits["processes"]
         )
+
+    def _rocked(self, group: Path | None) -> Cradle:
+        plan = self.plan
         host = network.host_prefixes()
         self.denied = set(host)
         lying = Lying(
             qemu=plan["qemu"],
             pasta=plan["pasta"],
             nft=plan["nft"],
-            rules=network.rules(internet=plan["pasta"] is not None, host=host),
+            rules=network.rules(resolver=plan["resolver"], host=host),
+            resolver=plan["resolver"],
             tun=plan["tun"],
-            address=plan["address"],
-            port=plan["port"],
             user=tuple(plan["user"]) if plan["user"] else None,
+            images=plan["images"],
             hide=plan["hide"],
+            limits=plan["limits"],
             announced=self.announced,
+            group=group,
         )
-        files: dict[int, int] = {}
-        try:
-            for number, path, write in plan["files"]:
-                files[number] = _open(path, write=write, readable=lying.user is None)
-            cradle = rock(lying, files)
-        except OSError as error:
-            return str(error)
-        finally:
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(local.listen(self.home.path / layout.SSH))
+            files = {number: os.open(path, os.O_RDWR) for number, path in plan["files"]}
             for descriptor in files.values():
-                os.close(descriptor)
-        return self._lies(cradle)
+                stack.callback(os.close, descriptor)
+            return rock(lying, files, listener)
 
     def _lies(self, cradle: Cradle) -> Cradle | str:
         """Wait until QEMU runs in it."""
@@ -201,20 +218,6 @@ class Keeper:
             death = {**death, "detail": f"{death['detail']}: {complaint[-500:]}"}
         with contextlib.suppress(OSError):
             self.state.bury(self.home, death)
-
-
-def _open(path: str, *, write: bool, readable: bool) -> int:
-    """A descriptor that an unprivileged QEMU can use. `/proc/self/fd/N` opens the file anew, with
-    the file's own permissions: one that only we may read is copied into memory first."""
-    descriptor = os.open(path, os.O_RDWR if write else os.O_RDONLY)
-    if write or readable or os.fstat(descriptor).st_mode & 0o004:
-        return descriptor
-    copy = os.memfd_create("vmrunner")
-    size = os.fstat(descriptor).st_size
-    while size > 0 and (sent := os.sendfile(copy, descriptor, None, size)):
-        size -= sent
-    os.close(descriptor)
-    return copy
 
 
 def _detach() -> None:

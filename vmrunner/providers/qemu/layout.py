@@ -12,6 +12,7 @@ no file that could be corrupt. This module is read by the keeper: standard libra
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -23,12 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-ORDER: Final = "order.json"
+from vmrunner.providers.qemu import cgroup
+
 PLAN: Final = "plan.json"
 TAGS: Final = "tags.json"
 KEEPER: Final = "keeper.json"
 LOCK: Final = "lock"
 END: Final = "end"
+SSH: Final = "ssh"  # the socket at which the VM's sshd answers
+GROUP: Final = "group"  # in the keeper's file: its control group
 CONSOLE: Final = "console.log"
 NEW: Final = ".new-"
 
@@ -141,8 +145,10 @@ class State:
         return self.tombstones().get(instance)
 
     def bury(self, home: Home, death: Mapping[str, Any]) -> None:
-        """Remember how a VM ended, then remove all that it had. Again is harmless: the first
-        account stays."""
+        """Remember how a dead VM ended, and remove all that it had. Again is harmless: the first
+        account stays. Its disk goes first, since there may be no room to write before."""
+        console = console_tail(home.path, 4096)
+        _clear(home.path)
         name = home.name
         if name is not None:
             plan = home.read(PLAN) or {}
@@ -153,12 +159,13 @@ class State:
                 **death,
                 "created": plan.get("created"),
                 "order": plan.get("order"),
-                "console": console_tail(home.path, 4096),
+                "console": console,
             }
             with self.locked():
                 if name.instance not in self.tombstones():
-                    with self.ended.open("ab") as file:
-                        file.write(json.dumps(stone).encode() + b"\n")
+                    _append(self.ended, json.dumps(stone).encode() + b"\n")
+        if group := (home.read(KEEPER) or {}).get(GROUP):
+            cgroup.remove(Path(group))
         shutil.rmtree(home.path, ignore_errors=True)
 
     def prune(self, now: float, *, remember: float, half_made: float) -> None:
@@ -177,6 +184,13 @@ class State:
             with contextlib.suppress(OSError):
                 if now > new.stat().st_mtime + half_made:
                     shutil.rmtree(new, ignore_errors=True)
+
+
+def _clear(home: Path) -> None:
+    """Remove what is large in a dead VM's directory: all but what says whose it was."""
+    for entry in home.iterdir() if home.is_dir() else ():
+        if entry.name not in (PLAN, TAGS, KEEPER, LOCK, END) and not entry.is_dir():
+            entry.unlink(missing_ok=True)
 
 
 def console_tail(home: Path, limit: int) -> str:
@@ -209,6 +223,15 @@ def _object(text: bytes) -> dict[str, Any] | None:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Whole or not at all, and on the disk when this returns."""
     _replace(path, json.dumps(value))
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Whole or not at all."""
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        if file.write(line) != len(line):
+            file.truncate(before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def _replace(path: Path, text: str) -> None:

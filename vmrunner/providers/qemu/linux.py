@@ -18,6 +18,7 @@ NEWNET: Final = 0x40000000
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
+_PR_SET_SECCOMP: Final = 22
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -26,6 +27,25 @@ _MS_BIND: Final = 0x1000
 _MS_REC: Final = 0x4000
 _MS_NOSUID_NOEXEC: Final = 2 | 8
 _MS_NODEV: Final = 4
+_SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+_MNT_DETACH: Final = 2
+_SECCOMP_MODE_FILTER: Final = 2
+
+# Numbers that are the same on every architecture.
+_OPEN_TREE: Final = 428
+_MOUNT_SETATTR: Final = 442
+# Of x86-64, the only one that a local VM runs on.
+_PIVOT_ROOT: Final = 155
+_KEYCTL: Final = 250
+
+_KEYCTL_JOIN_SESSION_KEYRING: Final = 1
+_OPEN_TREE_CLONE: Final = 1
+_AT_FDCWD: Final = -100
+_AT_EMPTY_PATH: Final = 0x1000
+_AT_RECURSIVE: Final = 0x8000
+_ATTR_READ_ONLY_NOSUID: Final = 1 | 2
+_ATTR_NODEV: Final = 4
+_ATTR_NOEXEC: Final = 8
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP: Final = 1
@@ -37,6 +57,12 @@ def _checked(result: int, what: str) -> None:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def _call(number: int, *words: int | bytes | None) -> int:
+    """A system call that the C library may have no name for."""
+    given = (ctypes.c_long(word) if isinstance(word, int) else word for word in words)
+    return int(_libc.syscall(ctypes.c_long(number), *given))
 
 
 def unshare(flags: int) -> None:
@@ -76,14 +102,34 @@ def give_up_privileges(keep: int = -1) -> None:
     _checked(_prctl(_PR_SET_NO_NEW_PRIVS, 1), "PR_SET_NO_NEW_PRIVS")
 
 
-def _mount(source: str, target: str, kind: str | None, flags: int) -> None:
+def leave_session_keyring() -> None:
+    """Whatever keys the user's session has are not for our children. Where the kernel or a
+    container has no keyrings, there is none to be left."""
+    _call(_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None)
+
+
+def filter_calls(program: bytes) -> None:
+    """From now on, for good, and for what this process turns into (`seccomp.py`)."""
+    code = ctypes.create_string_buffer(program, len(program))
+    told = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
+    head = ctypes.create_string_buffer(told, len(told))
+    done = _libc.prctl(
+        ctypes.c_int(_PR_SET_SECCOMP), ctypes.c_ulong(_SECCOMP_MODE_FILTER), ctypes.byref(head)
+    )
+    _checked(done, "seccomp")
+
+
+# --- mounts --------------------------------------------------------------------------------------
+
+
+def _mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
     _checked(
         _libc.mount(
             source.encode(),
             target.encode(),
             kind.encode() if kind else None,
             ctypes.c_ulong(flags),
-            None,
+            data.encode() or None,
         ),
         f"mount {target}",
     )
@@ -94,12 +140,60 @@ def keep_mounts_private() -> None:
 
 
 def mount_empty(target: str, *, devices: bool = False) -> None:
-    _mount("tmpfs", target, "tmpfs", _MS_NOSUID_NOEXEC | (0 if devices else _MS_NODEV))
+    """A tmpfs of at most 1 MiB."""
+    flags = _MS_NOSUID_NOEXEC | (0 if devices else _MS_NODEV)
+    _mount("tmpfs", target, "tmpfs", flags, "size=1m,nr_inodes=1k,mode=755")
 
 
 def mount_over(source: str, target: str) -> None:
     """What is mounted below `source` comes along."""
     _mount(source, target, None, _MS_BIND | _MS_REC)
+
+
+def protect(target: str, *, devices: bool = False) -> None:
+    """Make a mount, and all that are mounted below it, read-only, without setuid programs and,
+    unless `devices`, without devices."""
+    _set(target.encode(), 0 if devices else _ATTR_NODEV)
+
+
+def _set(target: bytes, more: int, at: int = _AT_FDCWD) -> None:
+    wish = struct.pack("QQQQ", _ATTR_READ_ONLY_NOSUID | more, 0, 0, 0)
+    flags = _AT_RECURSIVE | (0 if target else _AT_EMPTY_PATH)
+    done = _call(_MOUNT_SETATTR, at, target, flags, wish, len(wish))
+    _checked(done, f"mount_setattr {target.decode()}")
+
+
+def open_protected(path: str) -> int:
+    """A descriptor of a file that cannot be written, nor changed, through it: it lies on a
+    read-only mount of its own. (`/proc/self/fd/N` opens a file anew, with the file's permissions:
+    what the user owns can be written through any other descriptor of it.)"""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
+    tree = _call(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
+    _checked(tree, f"open_tree {path}")
+    try:
+        _set(b"", _ATTR_NODEV | _ATTR_NOEXEC, tree)
+        return os.open(f"/proc/self/fd/{tree}", os.O_RDONLY)
+    finally:
+        os.close(tree)
+
+
+def sealed_copy(descriptor: int) -> int:
+    """Of a file's content, in memory, for good as it is. Closes `descriptor`."""
+    copy = os.memfd_create("vmrunner", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    size = os.fstat(descriptor).st_size
+    while size > 0 and (sent := os.sendfile(copy, descriptor, None, size)):
+        size -= sent
+    os.close(descriptor)
+    fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
+    return copy
+
+
+def change_root(root: str) -> None:
+    """To a mount, with nothing left of the old root."""
+    os.chdir(root)
+    _checked(_call(_PIVOT_ROOT, b".", b"."), "pivot_root")
+    _checked(_libc.umount2(b".", ctypes.c_int(_MNT_DETACH)), "umount the old root")
+    os.chdir("/")
 
 
 def loopback_up() -> None:

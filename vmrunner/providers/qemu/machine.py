@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Final
 
 MiB: Final = 1024**2
-SSH_PORT: Final = 2222  # on the VM's loopback address, and inside its namespace
+SSH_PORT: Final = 2222  # on the loopback of the VM's network namespace
 
 # Denied on top of QEMU's own filter: another program, new privileges, scheduling, dead calls.
 SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -37,6 +37,10 @@ class Fd(IntEnum):
     KERNEL = 103
     INITRD = 104
     KVM = 105
+
+
+#: Those that QEMU opens anew, by its own name of the descriptor; of the others it dups that.
+REOPENED: Final = frozenset({Fd.KERNEL, Fd.INITRD})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

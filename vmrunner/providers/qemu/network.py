@@ -1,14 +1,13 @@
-"""The wall round a VM's network: its address on the host, and what its namespace may reach.
+"""The wall round a VM's network: what its namespace may reach.
 
-QEMU lies in a network namespace of its own. SSH is forwarded into it from a loopback address of
-the host that only this VM has (`forward.py`). With network `open`, `pasta` carries TCP, UDP and
+QEMU lies in a network namespace of its own. SSH is forwarded into it from a socket in the VM's
+directory (`forward.py`). With network `open`, `pasta` carries TCP, UDP and
 pings out. nftables inside the namespace, which neither the guest nor QEMU can change, rejects
 everything that is not the internet.
 """
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import socket
 import struct
@@ -16,8 +15,6 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from vmrunner.providers.qemu.machine import SSH_PORT
-
-RESOLVER: Final = "169.254.1.1"  # inside the namespace: pasta forwards it to the host's resolver
 
 # Everything that is not the internet (IANA's special-purpose registry), metadata included.
 SPECIAL: Final = (
@@ -62,19 +59,12 @@ table inet vmrunner {{
 """
 
 
-def address(instance: str, attempt: int = 0) -> str:
-    """A loopback address for one VM, never in 127.0.0.0/24. The next attempt is another one."""
-    digest = hashlib.sha256(f"{instance}/{attempt}".encode()).digest()
-    # 127.0.1.0 … 127.255.254.255: some stacks treat 127.255.255.255 as a broadcast.
-    number = 256 + int.from_bytes(digest[:8]) % (2**24 - 512)
-    return str(ipaddress.IPv4Address((127 << 24) + number))
-
-
-def rules(*, internet: bool, host: Iterable[str]) -> str:
-    """The namespace's nftables rules. `host`: the prefixes that the host answers for."""
+def rules(*, resolver: str | None, host: Iterable[str]) -> str:
+    """The namespace's nftables rules. `resolver`: whom it asks for names, wherever that is; None:
+    it reaches nothing at all. `host`: the prefixes that the host answers for."""
     text = _SSH_ONLY.format(port=SSH_PORT)
-    if internet:
-        text += _INTERNET.format(resolver=RESOLVER)
+    if resolver is not None:
+        text += _INTERNET.format(resolver=resolver)
     denied = ", ".join(_merged([*SPECIAL, *host]))
     return _RULES.format(denied=denied, rules=text)
 
@@ -91,7 +81,6 @@ def pasta(program: str, *, namespace: str) -> list[str]:
         program,
         *("--quiet", "--ipv4-only", "--config-net", "--no-map-gw", "--netns-only"),
         *("-t", "none", "-u", "none", "-T", "none", "-U", "none"),
-        *("--dns-forward", RESOLVER),
         *("--netns", namespace),
     ]
 

@@ -21,6 +21,7 @@ class Options:
     accel: str = "auto"  # auto, kvm or tcg
     image: str | None = None  # a name or the beginning of a hash; None: "default", else the newest
     current: Callable[[], str] | None = None  # the hash that "default" must have; None: any
+    dns: str = "auto"  # an address whom builds ask for names; auto: as `resolver.choose` has it
     cpus: int = 2
     memory: int = 2 * GiB
     disk: int = 16 * GiB

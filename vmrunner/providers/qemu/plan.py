@@ -16,21 +16,26 @@ from typing import Any, Final
 
 from vmrunner.errors import BadOrder, NoCapacity
 from vmrunner.model import Network, Order, tags_of
-from vmrunner.providers.qemu import layout, machine, seed
+from vmrunner.providers.qemu import host, layout, machine, seed
 from vmrunner.providers.qemu.imagestore import LocalImage
-from vmrunner.providers.qemu.machine import Fd, Machine
+from vmrunner.providers.qemu.machine import Fd, Machine, MiB
 
 OVERLAY: Final = "overlay.qcow2"
 SEED: Final = "seed.iso"
 
 TUN: Final = Path("/dev/net/tun")
 
-_PATH: Final = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/bin"))
+_ALSO: Final = ("/usr/sbin", "/sbin", "/usr/bin")
 _PACKAGES: Final = {"qemu-img": "qemu-utils", "pasta": "passt", "nft": "nftables"}
 
-# Users of our own, above what systemd, containers and people use: one for each VM.
-_FIRST_USER: Final = 0x7000_0000
-_NOBODY: Final = 65534
+#: Bytes beyond the guest's memory that QEMU may take (translated code alone 512 MiB), and what it
+#: may reserve.
+_OVERHEAD: Final = 2048 * MiB
+_RESERVED: Final = 6144 * MiB
+#: Beside a thread for each processor: QEMU has up to 64 for its disks.
+_THREADS: Final = 128
+#: Older kernels count all threads of the user, not those of the VM's namespace.
+_COUNTS_THREADS: Final = (5, 14)
 
 
 def package(program: str) -> str:
@@ -43,8 +48,11 @@ def emulator() -> str:
 
 
 def find(program: str) -> str | None:
-    """Its path; `sbin` counts too, which an ordinary user's PATH leaves out."""
-    return shutil.which(program, path=_PATH)
+    """Its path; `sbin` counts too, which an ordinary user's PATH leaves out. No part of PATH that
+    means the working directory is searched: a checkout may lie there."""
+    said = os.environ.get("PATH", "").split(os.pathsep)
+    places = [place for place in (*said, *_ALSO) if place.startswith("/")]
+    return shutil.which(program, path=os.pathsep.join(places))
 
 
 def need(program: str) -> str:
@@ -55,7 +63,7 @@ def need(program: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Host:
+class Programs:
     """The programs that a VM needs; each is there."""
 
     qemu: str
@@ -64,7 +72,7 @@ class Host:
     pasta: str | None  # only a VM that reaches something needs it
 
     @classmethod
-    def find(cls, *, internet: bool) -> Host:
+    def find(cls, *, internet: bool) -> Programs:
         if platform.machine() != "x86_64":
             raise BadOrder(f"local VMs need an x86-64 host, this one is {platform.machine()}")
         return cls(
@@ -84,17 +92,6 @@ def digest(order: Order) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def user(instance: str) -> tuple[int, int] | None:
-    """Whom QEMU runs as when we are root: a user that nothing else is. None: as we are."""
-    if os.geteuid() != 0:
-        return None
-    number = _FIRST_USER + int.from_bytes(hashlib.sha256(instance.encode()).digest()[:4]) % 2**27
-    for chosen in (number, _NOBODY):  # a container's root has often only 65536 users, or one
-        if _mapped("uid", chosen) and _mapped("gid", chosen):
-            return (chosen, chosen)
-    return None
-
-
 def needs_tun(user: tuple[int, int] | None) -> bool:
     """Whether pasta's device must be made for it, since only root may open it: udev opens it to
     all, some containers and small systems do not. Raises BadOrder when nothing helps."""
@@ -110,26 +107,28 @@ def needs_tun(user: tuple[int, int] | None) -> bool:
     )
 
 
-def _mapped(kind: str, number: int) -> bool:
-    """Whether our own user namespace has this id."""
-    for line in Path(f"/proc/self/{kind}_map").read_text().splitlines():
-        first, _, count = (int(word) for word in line.split())
-        if first <= number < first + count:
-            return True
-    return False
+def hidden(*ours: Path) -> list[str]:
+    """Directories that QEMU must not see, should they lie where its programs and libraries do:
+    `ours`, and people's homes."""
+    places = {*ours, Path.home(), Path("/root"), Path("/home"), Path("/srv")}
+    return sorted(str(place) for place in places if place != Path("/"))
 
 
-def hidden(programs: list[str]) -> list[str]:
-    """Directories that QEMU need not see: people's homes, unless its program lies there."""
-    places = {Path.home(), Path("/root"), Path("/home"), Path("/srv"), Path("/var/tmp")}  # noqa: S108
-    real = [Path(program).resolve() for program in programs]
-    return sorted(
-        str(place)
-        for place in places
-        if place.is_dir()
-        and place != Path("/")
-        and not any(program.is_relative_to(place) for program in real)
-    )
+def growth(disk: int) -> int:
+    """Bytes that an overlay for a disk of `disk` bytes may come to take, with its tables."""
+    return disk + disk // 1000 + 4 * MiB
+
+
+def limits(*, cpus: int, memory: int, disk: int) -> dict[str, int]:
+    """What QEMU may take of each resource, by its name in `resource`."""
+    found = {
+        "RLIMIT_CORE": 0,
+        "RLIMIT_FSIZE": growth(disk),
+        "RLIMIT_AS": memory + _RESERVED,
+    }
+    if host.kernel() >= _COUNTS_THREADS:
+        found["RLIMIT_NPROC"] = cpus + _THREADS
+    return found
 
 
 def make(
@@ -137,55 +136,62 @@ def make(
     *,
     home: Path,
     image: LocalImage,
-    host: Host,
+    programs: Programs,
     accel: str,
-    address: str,
+    resolver: str,
+    hide: list[str],
     mark: str,
     now: float,
 ) -> dict[str, Any]:
     """What `plan.json` holds. `home` is where the directory will be."""
     internet = order.network is Network.OPEN
-    runs_as = user(order.instance)
+    runs_as = host.user(order.instance)
+    offer = order.offer
     words = machine.command(
         Machine(
-            qemu=host.qemu,
+            qemu=programs.qemu,
             guest=mark,
             accel=accel,
-            cpus=order.offer.cpus,
-            memory=order.offer.memory,
+            cpus=offer.cpus,
+            memory=offer.memory,
             cmdline=image.cmdline,
             restrict=not internet,
         )
     )
-    files: list[tuple[int, str, bool]] = [
-        (Fd.OVERLAY, str(home / OVERLAY), True),
-        (Fd.BASE, str(image.disk), False),
-        (Fd.SEED, str(home / SEED), False),
-        (Fd.KERNEL, str(image.kernel), False),
-        (Fd.INITRD, str(image.initrd), False),
-    ]
+    files = [(Fd.OVERLAY, str(home / OVERLAY))]
     if accel == "kvm":
-        files.append((Fd.KVM, "/dev/kvm", True))
+        files.append((Fd.KVM, "/dev/kvm"))
+    images = [
+        (Fd.BASE, str(image.disk)),
+        (Fd.SEED, str(home / SEED)),
+        (Fd.KERNEL, str(image.kernel)),
+        (Fd.INITRD, str(image.initrd)),
+    ]
     return {
         "order": digest(order),
         "created": now,
         "deadline": order.deadline,
-        "disk": order.offer.disk,
-        "memory": order.offer.memory,
-        "address": address,
+        "disk": offer.disk,
+        "memory": offer.memory,
         "announced": image.announces,
-        "port": machine.SSH_PORT,
         "qemu": words,
         "files": files,
-        "pasta": host.pasta if internet else None,
+        "images": images,
+        "pasta": programs.pasta if internet else None,
+        "resolver": resolver if internet else None,
         "tun": internet and needs_tun(runs_as),
-        "nft": host.nft,
+        "nft": programs.nft,
         "user": runs_as,
-        "hide": hidden([host.qemu, host.nft, *filter(None, [host.pasta])]),
+        "hide": hide,
+        "limits": limits(cpus=offer.cpus, memory=offer.memory, disk=offer.disk),
+        "group": {
+            "memory": offer.memory + _OVERHEAD,
+            "processes": offer.cpus + 2 * _THREADS,
+        },
     }
 
 
-def furnish(place: Path, order: Order, image: LocalImage, host: Host) -> None:
+def furnish(place: Path, order: Order, image: LocalImage, programs: Programs) -> None:
     """Fill an instance's directory, still under its temporary name, with all but the plan."""
     meta = f"instance-id: {order.instance}\nlocal-hostname: {order.instance}\n"
     disk = seed.image({"user-data": order.user_data, "meta-data": meta.encode()})
@@ -194,7 +200,7 @@ def furnish(place: Path, order: Order, image: LocalImage, host: Host) -> None:
     layout.write_json(place / layout.TAGS, tags_of(order))
     done = subprocess.run(
         [
-            *(host.qemu_img, "create", "-q", "-f", "qcow2"),
+            *(programs.qemu_img, "create", "-q", "-f", "qcow2"),
             *("-b", str(image.disk), "-F", "qcow2"),
             str(place / OVERLAY),
             str(order.offer.disk),

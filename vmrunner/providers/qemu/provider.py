@@ -30,10 +30,22 @@ from vmrunner.model import (
     Spec,
     Traits,
 )
-from vmrunner.providers.qemu import accel, doctor, imagestore, layout, network, plan, starter, sweep
+from vmrunner.providers.qemu import (
+    accel,
+    doctor,
+    imagestore,
+    integrity,
+    layout,
+    network,
+    plan,
+    resolver,
+    starter,
+    sweep,
+)
 from vmrunner.providers.qemu.imagestore import LocalImage
-from vmrunner.providers.qemu.machine import SSH_PORT, MiB
+from vmrunner.providers.qemu.machine import MiB
 from vmrunner.providers.qemu.options import Options
+from vmrunner.providers.qemu.resolver import Resolver
 
 _log = logging.getLogger(__name__)
 _HALF_MADE: Final = 600.0  # seconds after which a directory under a temporary name is rubbish
@@ -51,6 +63,7 @@ class QemuProvider:
                 hint="letters, digits and -, as in a UUID",
             )
         self.options = options
+        resolver.check(options.dns)
         self.state = layout.State(options.state_dir.expanduser().resolve())
         try:
             self.state.prepare()
@@ -111,6 +124,17 @@ class QemuProvider:
             raise BadOrder(f"disk = {disk // MiB} MiB: image {image} needs {least // MiB} MiB")
         return cpus, memory, disk
 
+    @property
+    def resolver(self) -> Resolver:
+        """Whom builds ask for names."""
+        return resolver.choose(self.options.dns, network.host_prefixes())
+
+    @property
+    def _verified(self) -> Path:
+        """Where it is noted which images were found as they were made."""
+        cache = self.options.cache_dir
+        return (cache if os.access(cache, os.W_OK) else self.state.path) / integrity.NOTES
+
     def _image(self, wanted: str | None) -> LocalImage:
         options = self.options
         return imagestore.resolve(options.cache_dir, wanted or options.image, options.current)
@@ -152,12 +176,13 @@ class QemuProvider:
 
     def _place(self, order: Order) -> layout.Home | str:
         """Make the order's directory: whole, or not at all, and only once."""
-        host = plan.Host.find(internet=order.network is Network.OPEN)
+        programs = plan.Programs.find(internet=order.network is Network.OPEN)
         image = self._image(order.offer.image or None)
+        integrity.check(image, self._verified)
         imagestore.used(image)
         chosen = accel.choose(
             self.options.accel,
-            qemu=host.qemu,
+            qemu=programs.qemu,
             kernel=image.kernel,
             cache_dir=self.options.cache_dir,
         )
@@ -169,7 +194,7 @@ class QemuProvider:
         new = self.state.instances / f"{layout.NEW}{order.instance}.{os.urandom(4).hex()}"
         new.mkdir(mode=0o700)
         try:
-            plan.furnish(new, order, image, host)
+            plan.furnish(new, order, image, programs)
             with self.state.locked():
                 known = self._known(order)
                 if known is not None:
@@ -179,9 +204,10 @@ class QemuProvider:
                     order,
                     home=home.path,
                     image=image,
-                    host=host,
+                    programs=programs,
                     accel=chosen.name,
-                    address=self._address(order.instance),
+                    resolver=self.resolver.address,
+                    hide=plan.hidden(self.state.path.parent, self.options.cache_dir.resolve()),
                     mark=f"{self._mark}{name}",
                     now=time.time(),
                 )
@@ -193,7 +219,7 @@ class QemuProvider:
 
     def _room(self, order: Order) -> None:
         """Refuse what the disk or the memory could not hold if every VM took all it may."""
-        disk = doctor.growth(order.offer.disk) + sum(
+        disk = plan.growth(order.offer.disk) + sum(
             doctor.to_come(home.path, home.read(layout.PLAN) or {}) for home in self.state.homes()
         )
         free = shutil.disk_usage(self.state.path).free
@@ -210,15 +236,6 @@ class QemuProvider:
                 f"memory: {order.offer.memory // MiB} MiB asked, {memory // MiB} MiB not taken",
                 hint="ask for less --memory, or wait until another VM ends",
             )
-
-    def _address(self, instance: str) -> str:
-        """A loopback address that no other VM has and nothing listens on."""
-        taken = {(home.read(layout.PLAN) or {}).get("address") for home in self.state.homes()}
-        for attempt in range(100):
-            address = network.address(instance, attempt)
-            if address not in taken and _free(address):
-                return address
-        raise NoCapacity("no loopback address is free")
 
     # --- life and death ---
 
@@ -255,16 +272,6 @@ class QemuProvider:
 
     def check(self) -> Sequence[Finding]:
         return doctor.check(self.options, self.state)
-
-
-def _free(address: str) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((address, SSH_PORT))
-        except OSError:
-            return False
-    return True
 
 
 def _translated(error: OSError) -> ProviderError:

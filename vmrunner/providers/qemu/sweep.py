@@ -27,7 +27,6 @@ from vmrunner.model import (
 )
 from vmrunner.providers.qemu import host, layout
 from vmrunner.providers.qemu.layout import Home, State
-from vmrunner.providers.qemu.machine import SSH_PORT
 
 _PATIENCE: Final = 5.0  # seconds after which a keeper that was asked to end is killed
 _FORCED: Final = 3.0  # seconds to wait for the kernel after SIGKILL
@@ -80,14 +79,12 @@ def _ref(key: Key) -> Ref:
 
 
 def _seen(ref: Ref, home: Home) -> Seen:
-    plan = home.read(layout.PLAN) or {}
     power, detail = _power(home)
-    address = plan.get("address")
     return Seen(
         ref=ref,
         power=power,
-        address=Address(str(address), SSH_PORT) if address else None,
-        created_at=_number(plan.get("created")),
+        address=Address(str(home.path / layout.SSH)) if power is Power.RUNNING else None,
+        created_at=_number((home.read(layout.PLAN) or {}).get("created")),
         detail=detail,
     )
 

@@ -1,0 +1,82 @@
+"""SSH through a socket in a directory, as into a local VM: our own, and the system's ssh."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+
+import pytest
+
+from tests.sshd import Sshd
+from vmrunner import local, ssh
+from vmrunner.cli import inside
+from vmrunner.model import Address
+from vmrunner.providers.qemu.forward import Forwarder
+
+
+@pytest.fixture
+def address(sshd: Sshd, tmp_path: Path) -> Iterator[Address]:
+    """A socket behind which this sshd answers, too deep for an address."""
+    path = tmp_path / ("d" * 120) / "ssh"
+    path.parent.mkdir()
+    stop = threading.Event()
+    with local.listen(path) as listener, selectors.DefaultSelector() as selector:
+        Forwarder(selector, listener, (sshd.address.host, sshd.address.port))
+
+        def forward() -> None:
+            while not stop.is_set():
+                for key, mask in selector.select(0.05):
+                    key.data(mask)
+
+        thread = threading.Thread(target=forward)
+        thread.start()
+        yield Address(str(path))
+        stop.set()
+        thread.join()
+        for key in list(selector.get_map().values()):
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+
+
+def test_commands_run_and_much_goes_both_ways(sshd: Sshd, address: Address) -> None:
+    connection = ssh.Dialer(sshd.access, user=sshd.user).connect(address, timeout=20)
+    much = b"x" * (3 << 20)
+    assert connection.run("wc -c", stdin=[much]).stdout.strip() == str(len(much)).encode()
+    assert connection.run("exit 7").exit_code == 7
+    connection.close()
+
+
+def test_where_nobody_is_yet_is_tried_again(sshd: Sshd, address: Address, tmp_path: Path) -> None:
+    nowhere = Address(str(tmp_path / "nowhere" / "ssh"))
+    with pytest.raises(ssh.Unreachable, match=f"no SSH to {nowhere.host}: .*No such file"):
+        ssh.Dialer(sshd.access, user=sshd.user).connect(nowhere, timeout=0.3)
+    later = tmp_path / "later"
+
+    def bring() -> None:
+        later.symlink_to(Path(address.host).parent)
+
+    timer = threading.Timer(0.2, bring)
+    timer.start()
+    found = Address(str(later / "ssh"))
+    ssh.Dialer(sshd.access, user=sshd.user).connect(found, timeout=20).close()
+    timer.join()
+
+
+def test_a_peer_that_takes_nothing_more_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As TCP's own time-out does; a socket of the host has none."""
+    monkeypatch.setattr(ssh, "SEND_TIMEOUT", 50)
+    ours, theirs = socket.socketpair()
+    with theirs, ssh._Wire.over(ours) as wire, pytest.raises(ConnectionAbortedError):
+        all(map(wire.send, repeat(b"x" * 65536)))
+
+
+def test_the_systems_ssh_is_connected_to_it(
+    sshd: Sshd, address: Address, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(inside, "_USER", sshd.user)
+    assert inside._ssh(sshd.access, address, ["sh", "-c", "echo $0 here; exit 7", "it's"]) == 7
+    assert capfd.readouterr().out == "it's here\n"

@@ -1,0 +1,121 @@
+"""No VM boots from a file that is not what was built, nor from a cache that others may write."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from vmrunner.errors import BadOrder
+from vmrunner.providers.qemu import cachedir, imagestore, integrity
+from vmrunner.providers.qemu.imagestore import LocalImage
+
+
+def image(cache: Path) -> LocalImage:
+    directory = cachedir.make(cache, "images", "aaaa1")
+    for file in imagestore.FILES:
+        (directory / file).write_bytes(file.encode())
+    manifest = {
+        "hash": "aaaa1",
+        "name": "default",
+        "created": 1.0,
+        "cmdline": "",
+        "containers": [],
+        "virtual_size": 1,
+        "files": {
+            file: {"size": len(file), "sha256": sha256(file.encode()).hexdigest()}
+            for file in imagestore.FILES
+        },
+    }
+    (directory / imagestore.MANIFEST).write_text(json.dumps(manifest))
+    return imagestore.read(directory)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that were read whole."""
+    seen: list[Path] = []
+    digest_of = integrity.digest_of
+    monkeypatch.setattr(integrity, "digest_of", lambda path: seen.append(path) or digest_of(path))
+    return seen
+
+
+def test_every_file_is_read_once_and_then_known_by_what_cannot_be_set(
+    tmp_path: Path, read: list[Path]
+) -> None:
+    made, notes = image(tmp_path), tmp_path / integrity.NOTES
+    for _ in range(2):
+        integrity.check(made, notes)
+    assert read == [made.disk, made.kernel, made.initrd]
+    os.utime(made.kernel)
+    integrity.check(made, notes)
+    assert read[3:] == [made.kernel]
+
+
+@pytest.mark.parametrize("name", imagestore.FILES)
+def test_a_changed_file_is_refused_by_name_with_the_fix(tmp_path: Path, name: str) -> None:
+    made, notes = image(tmp_path), tmp_path / integrity.NOTES
+    integrity.check(made, notes)
+    changed = made.directory / name
+    before = changed.stat()
+    changed.write_bytes(b"x" * before.st_size)
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a poisoner would
+    for _ in range(2):
+        with pytest.raises(BadOrder, match=f"{name} is not what was built") as caught:
+            integrity.check(made, notes)
+        assert str(made.directory) in str(caught.value.hint)
+
+
+def test_without_a_place_for_notes_it_is_checked_all_the_same(
+    tmp_path: Path, read: list[Path]
+) -> None:
+    made = image(tmp_path)
+    for _ in range(2):
+        integrity.check(made, tmp_path / "nowhere" / integrity.NOTES)
+    assert len(read) == 6
+
+
+def test_the_cache_is_ours_alone_whatever_the_umask(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; os.umask(0)\n"
+        "from vmrunner.providers.qemu import cachedir\n"
+        "cachedir.make(Path(sys.argv[1]), 'images')\n"
+    )
+    cache = tmp_path / "home" / ".cache" / "vmrunner"
+    subprocess.run([sys.executable, "-c", program, str(cache)], check=True)
+    for place in (cache / "images", cache, cache.parent, cache.parent.parent):
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700, place
+
+
+@pytest.mark.parametrize("place", ["", "images", "images/aaaa1", "images/aaaa1/disk.qcow2"])
+def test_what_others_may_write_is_refused_with_the_fix(tmp_path: Path, place: str) -> None:
+    made = image(tmp_path)
+    for each in (tmp_path, tmp_path / "images", made.directory):
+        each.chmod(0o755)
+    (tmp_path / place).chmod(0o777)
+    with pytest.raises(BadOrder, match="others may write") as caught:
+        imagestore.resolve(tmp_path, "aaaa1")
+    assert f"chmod go-w {tmp_path / place}" in str(caught.value.hint)
+    tmp_path.chmod(0o700)
+    if place:
+        assert imagestore.resolve(tmp_path, "aaaa1").hash == "aaaa1", "nobody gets at it"
+
+
+def test_what_belongs_to_another_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image(tmp_path)
+    someone = tmp_path.stat().st_uid + 1
+    monkeypatch.setattr(os, "geteuid", lambda: someone)
+    owned = tmp_path.stat()
+    monkeypatch.setattr(
+        Path, "stat", lambda _: os.stat_result([*owned[:4], someone + 1, *owned[5:]])
+    )
+    with pytest.raises(BadOrder, match=f"belongs to the user {someone + 1}"):
+        imagestore.images(tmp_path)

@@ -1,0 +1,65 @@
+"""The filter that QEMU starts under, evaluated as the kernel does."""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+import pytest
+
+from vmrunner.providers.qemu import seccomp
+
+X86_64, I386, AARCH64 = 0xC000003E, 0x40000003, 0xC00000B7
+ALLOWED, REFUSED, KILLED = 0x7FFF_0000, 0x0005_0000 | errno.EPERM, 0x8000_0000
+
+
+def verdict(number: int, *arguments: int, arch: int = X86_64) -> int:
+    words = [*arguments, *[0] * (6 - len(arguments))]
+    data = struct.pack("=iIQ6Q", number, arch, 0, *words)
+    at, loaded = 0, 0
+    program = seccomp.encoded()
+    while True:
+        code, jump, skip, value = struct.unpack_from("=HBBI", program, at * 8)
+        at += 1
+        match code:
+            case 0x20:
+                (loaded,) = struct.unpack_from("=I", data, value)
+            case 0x15:
+                at += jump if loaded == value else skip
+            case 0x35:
+                at += jump if loaded >= value else skip
+            case 0x06:
+                return int(value)
+            case _:
+                raise AssertionError(f"no such code: {code:#x}")
+
+
+@pytest.mark.parametrize("name", sorted(seccomp.DENIED))
+def test_what_a_vm_has_no_use_for_is_refused(name: str) -> None:
+    assert verdict(seccomp.DENIED[name]) == REFUSED
+
+
+def test_everything_else_is_allowed_up_to_the_last_call() -> None:
+    special = {*seccomp.DENIED.values(), 41, 53}
+    for number in set(range(470)) - special:
+        assert verdict(number) == ALLOWED, number
+
+
+@pytest.mark.parametrize("call", [41, 53])  # socket, socketpair
+def test_sockets_are_of_two_families(call: int) -> None:
+    allowed = {family for family in range(50) if verdict(call, family, 1, 0) == ALLOWED}
+    assert allowed == {1, 2}
+    assert verdict(call, 40, 1, 0) == REFUSED, "VSOCK has no namespace"
+    assert verdict(call, (1 << 32) + 40) == REFUSED, "the kernel takes the lower half"
+    assert verdict(call, (1 << 32) + 2) == ALLOWED
+
+
+@pytest.mark.parametrize("arch", [I386, AARCH64])
+def test_another_architectures_calls_end_the_process(arch: int) -> None:
+    assert {verdict(number, arch=arch) for number in (0, 41, 250, 400)} == {KILLED}
+
+
+def test_the_x32_table_is_another_architecture() -> None:
+    assert verdict(0x4000_0000 | 250) == KILLED
+    assert verdict(0x4000_0000) == KILLED
+    assert verdict(-1) == KILLED
