@@ -8,9 +8,10 @@ help:
 	@echo 'make demo   build and test a real project in a fresh VM (a first run makes the VM image)'
 	@echo 'make test   everything a pull request must pass, real VMs included'
 	@echo 'make check  lint, types, import rules and unit tests: the fast part'
-	@echo 'make soak   20 builds in a row, 4 at once, 50 killed at random, an image killed half way'
+	@echo 'make soak   20 builds in a row, 4 at once, 50 killed at random, an image killed half way,'
+	@echo '            all that takes minutes to prove little per change, and every planted bug'
 	@echo 'make faults  100,000 fault-injected builds, and every pair of faults at every crash point'
-	@echo 'make mutations  planted bugs, each of which a test must notice'
+	@echo 'make mutations  planted bugs, each of which a test must notice (make test: six of them)'
 	@echo 'make bench  the measured promises, each beside its reference'
 	@echo 'make setup  install what the above need; make clean removes what they made here'
 	@echo 'make lock   renew requirements.lock from pyproject.toml'
@@ -24,8 +25,8 @@ demo: setup
 test: lint
 	.venv/bin/vmrunner image build
 	$(PYTEST) -q -n 3 -m 'not vm and not long'
-	$(PYTEST) -m "vm and not long and not clouds" -n 2 --dist loadfile --no-loadscope-reorder
-	$(PYTEST) -m clouds
+	$(PYTEST) -m 'vm and not long' -n 2 --dist loadfile --no-loadscope-reorder
+	.venv/bin/python bench/mutations.py --sample 6
 
 check: lint
 	$(PYTEST) -q -n 2 tests/unit
@@ -42,7 +43,8 @@ soak: setup
 	$(PYTEST) -n 3 --dist load -m vm tests/vm/test_soak.py tests/vm/test_survival.py -rA \
 	  --soak-builds 20 --soak-parallel 4 --soak-kills 50 --soak-seed $$(date +%s) --survive-turns 10 \
 	  --survive-cut 60 --timeout 14400
-	$(PYTEST) -m long
+	$(PYTEST) -m long --ignore tests/vm/test_soak.py --ignore tests/vm/test_survival.py
+	.venv/bin/python bench/mutations.py
 
 faults: setup
 	.venv/bin/python bench/faults.py --builds 100000 --seed 1

@@ -1,334 +1,37 @@
 """Planted bugs: each must make the named tests fail, or the tests prove less than they say.
 
-    python bench/mutations.py [WORD…]
+    python bench/mutations.py [--sample N] [WORD…]
 
-Every bug is a replacement of source text, applied alone in a copy of the tree. Prints the table;
-exit 1 when a bug is not noticed, or when its text is no longer there. First the named tests run
-without a bug: what fails anyway notices nothing.
+Every bug (`planted.py`, `planted_edges.py`) is a replacement of source text, applied alone in a
+copy of the tree. Prints the table; exit 1 when a bug is not noticed, or when its text is no longer
+there. First the named tests run without a bug: what fails anyway notices nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench import planted, planted_edges
+from bench.planted import Bug
+
 ROOT = Path(__file__).parents[1]
-RULES, LIVES = "tests/unit/test_reaper.py", "tests/faults/test_lives.py"
-ARMING = "tests/faults/test_arming.py"
-GRACE, LAYERS = "tests/faults/test_grace.py", "tests/faults/test_layers.py"
-
-
-class Bug(NamedTuple):
-    name: str
-    file: str  # under vmrunner/
-    old: str
-    new: str
-    tests: str  # a file, or file::test
-
-
-BUGS = (
-    Bug(
-        "skip the intent row",
-        "ledger/instances.py",
-        "            _INSERT.many(connection, rows)\n",
-        "",
-        f"{LIVES}::test_a_build_lives_and_leaves_nothing",
-    ),
-    Bug(
-        "trust one absence",
-        "reaper.py",
-        "if self.twice(self.memory.get((Sight.ABSENT, row.id)), row.created_at)",
-        "if self.past_newborn(row)",
-        f"{RULES}::test_a_row_closes_after_two_complete_absences",
-    ),
-    Bug(
-        "trust one sighting of an orphan",
-        "reaper.py",
-        "condemned = [r for r in found if self.seen_twice(r)]",
-        "condemned = found",
-        f"{RULES}::test_an_orphan_dies_at_its_second_complete_sighting",
-    ),
-    Bug(
-        "two sightings in one moment",
-        "lifecycle.py",
-        "        and second.begun - first.begun >= limits.sighting_gap\n",
-        "",
-        RULES + " tests/unit/test_lifecycle.py",
-    ),
-    Bug(
-        "a delete that finds nothing means dead",
-        "burying.py",
-        "        again = row.deletes > 0 or outcome.fate is Fate.FAILED\n",
-        "        if outcome.fate is Fate.MISSING and row.death:\n"
-        "            desk.ledger.instances.close(\n"
-        "                row.id, epoch=row.epoch, death=row.death, now=desk.now(row))\n"
-        "        again = row.deletes > 0 or outcome.fate is Fate.FAILED\n",
-        f"{LIVES}::test_a_cancelled_newborn_that_nobody_sees_yet_is_waited_for",
-    ),
-    Bug(
-        "close on an accepted delete",
-        "burying.py",
-        "        again = row.deletes > 0 or outcome.fate is Fate.FAILED\n",
-        "        if outcome.fate is Fate.ACCEPTED and row.death:\n"
-        "            desk.ledger.instances.close(\n"
-        "                row.id, epoch=row.epoch, death=row.death, now=desk.now(row))\n"
-        "        again = row.deletes > 0 or outcome.fate is Fate.FAILED\n",
-        f"{LIVES}::test_a_stubborn_machine_is_forced",
-    ),
-    Bug(
-        "drop the epoch check",
-        "ledger/moves.py",
-        '.where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(to)))\n'
-        "        .values(**moved(to))",
-        '.where(_b.id == arg("id"), _b.state.in_(before(to)))\n        .values(**moved(to))',
-        "tests/integration/test_ledger_builds.py",
-    ),
-    Bug(
-        "drop the epoch check of a doom",
-        "ledger/moves.py",
-        '        _i.epoch == arg("epoch"),\n'
-        "        _i.state.in_(instance_before(InstanceState.DELETING)),\n",
-        "        _i.state.in_(instance_before(InstanceState.DELETING)),\n",
-        "tests/integration/test_ledger_instances.py",
-    ),
-    Bug(
-        "read a failed page as an empty one",
-        "listing.py",
-        "frozenset(self._ended - failed)",
-        "frozenset(self._ended | failed)",
-        f"{RULES}::test_one_absence_or_a_doubtful_one_closes_nothing",
-    ),
-    Bug(
-        "this host's clock instead of the cloud's (owner)",
-        "crew.py",
-        "            now = provider.now()\n            plan = reaper.decide(",
-        "            now = desk.clock()\n            plan = reaper.decide(",
-        f"{LAYERS} -k owner-fast",
-    ),
-    Bug(
-        "this host's clock instead of the cloud's (reaper)",
-        "reaping.py",
-        "        now = provider.now()\n        plan = reaper.conclude(",
-        "        now = desk.clock()\n        plan = reaper.conclude(",
-        f"{LAYERS} -k ledger-slow",
-    ),
-    Bug(
-        "ignore the installation",
-        "listing.py",
-        'mine = bool(installation) and resource.tag("installation") == installation',
-        "mine = True",
-        f"{RULES}::test_what_is_not_ours_by_tag_and_role_lives_whatever_it_says",
-    ),
-    Bug(
-        "ignore the generation",
-        "listing.py",
-        '        and resource.tag("generation") == generation\n',
-        "",
-        f"{RULES}::test_an_orphan_lives_while_anything_is_open",
-    ),
-    Bug(
-        "no newborn window",
-        "lifecycle.py",
-        "        and first.begun > born + limits.newborn\n",
-        "",
-        f"{RULES}::test_one_absence_or_a_doubtful_one_closes_nothing",
-    ),
-    Bug(
-        "no role check",
-        "listing.py",
-        "return mine and resource.role in (Role.BUILD, Role.IMAGE)",
-        "return mine",
-        f"{RULES}::test_what_is_not_ours_by_tag_and_role_lives_whatever_it_says",
-    ),
-    Bug(
-        "let a tag raise the deadline",
-        "listing.py",
-        "else min(said, row.deadline)",
-        "else max(said, row.deadline)",
-        f"{RULES}::test_expired_is_past_the_earliest_that_is_known",
-    ),
-    Bug(
-        "no cap on orphans",
-        "reaper.py",
-        "elif len(free) > self.limits.orphan_cap:",
-        "elif False:",
-        f"{RULES}::test_over_the_cap_no_orphan_dies_until_all_are_gone",
-    ),
-    Bug(
-        "a cap that forgets",
-        "reaper.py",
-        "held = {s for s in latches if s.subject in map(str, there) or self.hole_in(s.subject)}",
-        "held = set[Sighting]()",
-        f"{RULES}::test_over_the_cap_no_orphan_dies_until_all_are_gone",
-    ),
-    Bug(
-        "children while their parent lives",
-        "reaper.py",
-        "        if row.ref in self.listing.alive or resource.parent in self.listing.alive:\n"
-        "            return False\n",
-        "",
-        f"{RULES}::test_leftover_children_wait_for_their_parents",
-    ),
-    Bug(
-        "children before parents",
-        "reaper.py",
-        "return (kill.ref.kind is not Kind.INSTANCE, _RANK",
-        "return (kill.ref.kind is Kind.INSTANCE, _RANK",
-        "tests/unit/test_reaper_properties.py::test_parents_come_before_children",
-    ),
-    Bug(
-        "a copied id keeps a row open",
-        "listing.py",
-        "        if not ours(resource, self.installation):\n            return False\n        row",
-        "        if not ours(resource, self.installation):\n"
-        '            self.shown.add(resource.instance or "")\n'
-        "            return False\n        row",
-        f"{RULES}::test_anothers_vm_with_a_copied_id_keeps_no_row_open",
-    ),
-    Bug(
-        "a pause of everybody counts as silence",
-        "reaper.py",
-        "now > max(row.state_since, since) + limit",
-        "now > row.state_since + limit",
-        f"{RULES}::test_stuck_counts_from_when_somebody_watched",
-    ),
-    Bug(
-        "no kill past E while the ledger is down",
-        "surveying.py",
-        '        log.error("reaping without the ledger: %s", error, exc_info=_odd(error))\n',
-        "        raise error\n",
-        f"{LAYERS} -k sweep-down",
-    ),
-    Bug(
-        "forget between two sweeps what will expire",
-        "pending.py",
-        "        return tuple(k for k in self._kills if k.expires_at is not None "
-        "and now > k.expires_at)",
-        "        return ()",
-        f"{GRACE}::test_a_reaper_without_the_ledgers_memory_keeps_to_g",
-    ),
-    Bug(
-        "forget what a failed sweep could not show",
-        "pending.py",
-        "kept = [k for k in self._kills if listing.unread(k.ref.scope, k.ref.kind)]",
-        "kept = list[Kill]()",
-        "tests/unit/test_pending.py",
-    ),
-    Bug(
-        "back off past E as inside it",
-        "burying.py",
-        "longest = AGAIN if desk.now(row) > row.deadline else LONGEST_WAIT",
-        "longest = LONGEST_WAIT",
-        f"{LAYERS} -k owner-outage",
-    ),
-    Bug(
-        "count attempts past E before a force",
-        "deleting.py",
-        "    return done | _ask(provider, stubborn)\n",
-        "    return done\n",
-        f"{GRACE}::test_a_protected_vm_past_its_deadline_is_forced_within_g",
-    ),
-    Bug(
-        "send again after half the newborn window",
-        "launching.py",
-        "if provider.now() >= row.created_at + desk.limits.limits.newborn / 2:",
-        "if provider.now() >= row.created_at + desk.limits.limits.newborn * 2:",
-        f"{LIVES}::test_no_create_is_sent_after_half_the_newborn_window",
-    ),
-    Bug(
-        "take an uncertain create for a refused one",
-        "launching.py",
-        "            flight.doubtful = True\n            self._again(flight)\n",
-        "            self._close(flight, text)\n",
-        f"{LIVES}::test_an_uncertain_create_makes_one_machine",
-    ),
-    Bug(
-        "create without a look at the row",
-        "launching.py",
-        "        if row.epoch != instance.epoch or row.state is not InstanceState.REQUESTED:\n"
-        '            raise Fenced(f"{instance.id} is {row.state} at epoch {row.epoch}")\n',
-        "",
-        f"{LIVES}::test_the_row_is_looked_at_once_more_before_the_create",
-    ),
-    Bug(
-        "go on with a build whose process is gone",
-        "lifecycle.py",
-        "    if submitter is False:\n        return Death.ABANDONED\n",
-        "",
-        f"{LIVES}::test_a_build_dies_with_its_submitter",
-    ),
-    Bug(
-        "take over from a living owner",
-        "peers.py",
-        "        return self._stale(here.id) if lives is None else not lives\n",
-        "        return True\n",
-        "tests/unit/test_peers.py",
-    ),
-    Bug(
-        "an audit that is never alarmed",
-        "audit.py",
-        "if late is not None and late > grace:",
-        "if late is not None and late > 1e9:",
-        "tests/unit/test_audit.py",
-    ),
-    Bug(
-        "a sweep that read nothing forgets what is due",
-        "reaping.py",
-        "for one in pending.due(now) if",
-        "for one in () if",
-        f"{GRACE}::test_what_a_sweep_showed_dies_also_when_those_at_its_deadline_read_nothing",
-    ),
-    Bug(
-        "ask only for the death of what a look showed",
-        "reaping.py",
-        "{row.id: row.ref for row in rows if row.ref is not None}\n",
-        "{}\n",
-        "tests/faults/test_poison.py"
-        "::test_a_cloud_that_may_not_be_looked_at_saves_no_vm_past_its_deadline",
-    ),
-    Bug(
-        "arm once, whatever came of it",
-        "arming.py",
-        "                wait = min(FIRST_WAIT * 2 ** min(attempt.tries - 1, 16), LONGEST_WAIT)\n",
-        "                wait = 1e9\n",
-        f"{ARMING}::test_an_arming_that_is_refused_is_told_once_tried_again_and_ends_no_build",
-    ),
-    Bug(
-        "disarm a VM that is dying",
-        "arming.py",
-        "        for name in self._armed.keys() - open_rows:\n",
-        "        living = {row.id for row in mine if row.state in _LIVING}\n"
-        "        for name in self._armed.keys() - (open_rows & living):\n",
-        f"{ARMING}::test_a_vm_is_armed_once_and_disarmed_when_it_is_dead",
-    ),
-    Bug(
-        "a schedule ends with its VM's deadline",
-        "listing.py",
-        "return said if resource.ref.kind is Kind.SCHEDULE else",
-        "return",
-        f"{ARMING}::test_a_sweep_leaves_the_schedule_of_a_living_vm_alone_also_past_its_deadline",
-    ),
-    Bug(
-        "steps before the metadata is off",
-        "following.py",
-        "                if desk.monotonic() >= until:\n                    raise\n",
-        "                break\n",
-        f"{ARMING}::test_no_step_runs_before_the_metadata_is_off",
-    ),
-)
+BUGS = planted.BUGS + planted_edges.BUGS
 
 
 def copy_of(root: Path) -> Path:
     """The tree as it is, without what is made from it."""
-    for name in ("vmrunner", "tests", "docs"):
+    for name in ("bench", "deploy", "docs", "tests", "vmrunner"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", root)
@@ -348,7 +51,7 @@ def passes(root: Path, tests: str) -> bool:
 
 
 def verdict(root: Path, bug: Bug, sound: dict[str, bool]) -> str:
-    path = root / "vmrunner" / bug.file
+    path = root / bug.path
     text = path.read_text()
     if text.count(bug.old) != 1:
         return f"its text is there {text.count(bug.old)} times"
@@ -363,10 +66,20 @@ def verdict(root: Path, bug: Bug, sound: dict[str, bool]) -> str:
         path.write_text(text)
 
 
-def main(words: list[str]) -> int:
+def chosen(words: list[str], sample: int) -> list[Bug]:
+    """Those with such a word in their name; of them so many, from all over the list."""
+    bugs = [bug for bug in BUGS if not words or any(word in bug.name for word in words)]
+    return bugs[:: max(1, len(bugs) // sample)][:sample] if sample else bugs
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sample", type=int, default=0, help="so many of them")
+    parser.add_argument("words", nargs="*", help="of their names")
+    asked = parser.parse_args(arguments)
     console = Console(width=150)
     table = Table("planted bug", "in", "tests that must fail", "")
-    bugs = [bug for bug in BUGS if not words or any(word in bug.name for word in words)]
+    bugs = chosen(asked.words, asked.sample)
     sound: dict[str, bool] = {}
     noticed = 0
     fast = Path("/dev/shm")
@@ -385,4 +98,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -165,10 +165,10 @@ def lived(world: World, machine: Machine, fault: str) -> None:
     end = machine.order.deadline
     if fault == "deletes":
         world.fail("delete", Fault.LOST_REQUEST, Fault.SERVER_ERROR)
-    world.run(end - 30 - world.clock())
+    world.run(end - 30 - world.clock(), step=5.0)
     if fault == "outage":
         world.cloud.unreachable.add(SCOPE)
-        world.run(OUTAGE, until=lambda: _out(world))
+        world.run(OUTAGE, until=lambda: _out(world), step=2.0)
         world.cloud.unreachable.clear()
     if fault == "asleep":
         world.clock.advance(3600.0)

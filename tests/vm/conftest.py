@@ -11,8 +11,8 @@ from tests.vm.home import Home
 
 #: A file is one process's: the longest ones first, so that none is waited for alone.
 LONGEST = (
-    *("test_soak", "test_image_build", "test_end_to_end", "test_local_ec2", "test_local_gce"),
-    *("test_scenario", "test_session", "test_survival"),
+    *("test_end_to_end", "test_session", "test_soak", "test_qemu_wall", "test_local_gce"),
+    *("test_local_ec2", "test_scenario", "test_image_build", "test_terminal", "test_take_over"),
 )
 
 

@@ -3,7 +3,6 @@ there of which no vmrunner knows any more."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -16,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
-from tests.vm.home import Home, processes_with, text, wait_until
+from tests.vm.home import Home, processes_with, wait_until
 from tests.vm.qemu_fixture import cache_dir
-from tests.vm.serving import Serving, in_vm, log_of, submitted
+from tests.vm.serving import Serving, in_vm, log_of, row_of, submitted
 
-#: Some VMs boot and begin their builds in that time, also on a host that does more. Nobody waits
-#: for its end: clocks and deadlines are put forward.
+#: A VM boots and begins its build in that time, also on a host that does more. Nobody waits for
+#: its end: clocks and deadlines are put forward.
 TTL: Final = "15m"
 
 TALKS: Final = ("sh", "-c", "echo up; sleep 600")
@@ -88,15 +87,21 @@ def newcomer(root: Path, *clouds: Local) -> Home:
 
 
 @contextmanager
-def talking(home: Home, count: int) -> Iterator[list[str]]:
-    """So many builds whose VMs run; afterwards vmrunner is dead and its ledger gone."""
+def talking(home: Home, booting: int) -> Iterator[list[str]]:
+    """A build that runs, and so many more whose VMs boot: what ends those asks no guest. Afterwards
+    vmrunner is dead and its ledger gone."""
     serving = Serving(home)
+    limits = ("--network", "none", "--timeout", "10m", "--ttl", TTL)
     try:
-        limits = ("--network", "none", "--timeout", "10m", "--ttl", TTL)
-        builds = [submitted(home, *limits, "--", *TALKS) for _ in range(count)]
-        for build in builds:
-            wait_until(lambda b=build: log_of(home, b) == b"up\n", seconds=400, what="a first line")
-        yield builds
+        talks = submitted(home, *limits, "--", *TALKS)
+        wait_until(lambda: log_of(home, talks) == b"up\n", seconds=400, what="a first line")
+        boot = [submitted(home, *limits, "--", *TALKS) for _ in range(booting)]
+        wait_until(
+            lambda: all(row_of(home, build)["state"] == "booting" for build in boot),
+            seconds=60,
+            what=f"{booting} VMs that boot",
+        )
+        yield [talks, *boot]
     finally:
         serving.kill()
     shutil.rmtree(home.data)
@@ -113,34 +118,6 @@ def born_by(home: Home, build: str, cloud: str) -> None:
     )  # fmt: skip
 
 
-def stop_timers(home: Home, build: str) -> None:
-    """Its guest does not end it any more."""
-    in_vm(home, build, "systemctl stop 'vmrunner-deadline*.timer'")
-
-
 def put_forward(home: Home, build: str, when: int) -> None:
     """Soon it is `when`, epoch seconds, in its guest: vmrunner has the time to die before."""
     in_vm(home, build, f"systemd-run --on-active=20 date -s @{when}")
-
-
-def whole_build(home: Home, provider: str) -> str:
-    """One from submit to its artifacts, by the command line; its id."""
-    cwd = home.root / "cwd"
-    (cwd / "tree").mkdir()
-    (cwd / "tree/greeting").write_text("hello\n")
-    job = {
-        "steps": ["cat greeting", "mkdir out && cp greeting out/copy", "exit 7"],
-        "network": "none",
-        "artifacts": [{"path": "out/*", "always": True}],
-    }
-    (cwd / "vmrunner.yml").write_text(json.dumps({"version": 1, "jobs": {"job": job}}))
-    done = home.run(
-        "run", "--provider", provider, "-f", "vmrunner.yml", "job", "--source", "tree",
-        "--artifacts-to", "got", "--timestamps",
-    )  # fmt: skip
-    print(text(done.stderr))
-    assert done.returncode == 7
-    assert done.stdout.endswith(b"hello\n")
-    assert (cwd / "got/out/copy").read_text() == "hello\n"
-    (build,) = home.builds()
-    return str(build["id"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
-from tests.vm.home import Home, text, wait_until
+from tests.vm.home import Home, processes_with, text, wait_until
 
 
 class Serving:
@@ -63,3 +66,23 @@ def log_of(home: Home, build: str) -> bytes:
 def row_of(home: Home, build: str) -> dict[str, Any]:
     (row,) = (row for row in home.builds() if row["id"] == build)
     return row
+
+
+@contextmanager
+def network_cut(home: Home) -> Iterator[None]:
+    """The process that carries SSH into the only VM takes no byte; nobody is told."""
+    (vm,) = home.instances()
+    (qemu,) = (line for line in processes_with([vm["id"]]) if "qemu-system" in line.split()[1])
+    status = Path(f"/proc/{qemu.split()[0]}/status").read_text()
+    cradle = int(status.split("PPid:")[1].split()[0])
+    os.kill(cradle, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(cradle, signal.SIGCONT)
+
+
+def times_lost(home: Home, build: str) -> int:
+    """How often its owner lost the connection."""
+    events = home.items("show", build)[0]["events"]
+    return [event["kind"] for event in events].count("connection_lost")

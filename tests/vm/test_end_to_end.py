@@ -1,5 +1,5 @@
 """The main promise, through the real command line on real VMs. A boot costs a minute under
-emulation, so each test looks at all that one or two builds can show."""
+emulation, so tests share one where they can."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from textwrap import dedent
+from typing import NamedTuple
 
 import pytest
 
@@ -38,6 +40,7 @@ PROBE = dedent(
     echo "ignored=$(ls ignored.txt 2>/dev/null || echo absent)"
     echo "host=$(ls -d /HOST_ONLY 2>/dev/null || echo absent)"
     echo "interfaces=$(ls /sys/class/net | tr '\n' ' ')"
+    echo made > /root/made
     mkdir -p out/deep
     echo wheel > out/deep/a.whl
     printf '\000\377' > out/binary
@@ -69,33 +72,82 @@ def last_line(err: bytes) -> tuple[str, str, str, str]:
     return match[1], match[2], match[3], match[4]
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    source = tmp_path / "source"
+class Done(NamedTuple):
+    """A build that came to its end, by `vmrunner run`; what it left is in `place`."""
+
+    home: Home
+    place: Path
+    out: bytes
+    err: bytes
+    code: int
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forsaken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """Three builds in as many phases, whose processes are killed in one moment. Their VMs idle
+    until their deadlines while the other tests go on."""
+    home = Home.make(tmp_path_factory.mktemp("forsaken") / "home")
+    runs = []
+    try:
+        for phase, ttl in (("collecting", 240), ("running", 240), ("booting", 120)):
+            if phase == "booting":
+                wait_until(lambda: phases(home) == PHASES[:2], seconds=180, what="two phases")
+            runs.append(
+                home.start(
+                    *("run", "--network", "none", "--timeout", f"{ttl - 50}s", "--ttl", f"{ttl}s"),
+                    *("-a", "big", "--name", phase, "--", "sh", "-c", script_for(phase)),
+                )
+            )
+        wait_until(lambda: phases(home) == PHASES, seconds=60, what="three phases")
+    finally:
+        for run in runs:
+            run.send_signal(signal.SIGKILL)
+        for run in runs:
+            run.communicate()
+    yield home
+    home.assert_nothing_left()
+
+
+PHASES = ["collecting", "running", "booting"]  # also the builds' names
+
+
+def phases(home: Home) -> list[str]:
+    """The states of those builds that are where their names say, in that order."""
+    there = {row["name"] for row in home.builds() if row["name"] == row["state"]}
+    return [phase for phase in PHASES if phase in there]
+
+
+def script_for(phase: str) -> str:
+    return "truncate -s 2000000000 big" if phase == "collecting" else "sleep 500"
+
+
+@pytest.fixture(scope="module")
+def done(forsaken: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
+    place = tmp_path_factory.mktemp("done")
+    source = place / "source"
     source.mkdir()
     (source / "hello.txt").write_text("grüße")
     (source / "ignored.txt").write_text("no")
     (source / ".gitignore").write_text("ignored.txt\n")
-    return source
-
-
-def test_a_build_sees_its_own_world_and_brings_back_what_it_made(
-    home: Home, source: Path, tmp_path: Path
-) -> None:
-    came = tmp_path / "came"
-    document = tmp_path / "result.json"
-    (tmp_path / "token").write_text("hunter2-hunter2")
+    (place / "token").write_text("hunter2-hunter2")
+    steps = [PROBE + AWKWARD, "exit 7"]
+    job = {"steps": steps, "network": "none", "artifacts": [{"path": "out/**", "always": True}]}
+    (place / "job.yml").write_text(json.dumps({"version": 1, "jobs": {"job": job}}))
+    home = Home.make(place / "home")
     done = home.run(
-        *("run", "--network", "none", "--source", str(source)),
-        *("-e", "GREETING=a b'c$d", "--secret", f"TOKEN=@{tmp_path / 'token'}"),
-        *("-a", "out/**", "--artifacts-to", str(came), "--result-file", str(document)),
-        *("--", "sh", "-c", PROBE + AWKWARD),
+        *("run", "-f", str(place / "job.yml"), "job", "--source", str(source)),
+        *("-e", "GREETING=a b'c$d", "--secret", f"TOKEN=@{place / 'token'}"),
+        *("--artifacts-to", str(place / "came"), "--result-file", str(place / "result.json")),
+        *("--keep-on-failure", "20m"),
     )
-    assert done.returncode == 0, text(done.stderr)
-    result, reason, code, build = last_line(done.stderr)
-    assert (result, reason, code) == ("success", "exit_code", "0")
+    yield Done(home, place, done.stdout, done.stderr, done.returncode)
+    assert home.run("cancel", last_line(done.stderr)[3], timeout=180).returncode == 0
+    home.assert_nothing_left()
 
-    probe, _, rest = done.stdout.partition(b"out 0\n")
+
+def test_a_build_sees_its_own_world_and_brings_back_what_it_made(done: Done) -> None:
+    build = last_line(done.err)[3]
+    probe, _, rest = done.out.partition(b"out 0\n")
     seen = dict(line.partition("=")[::2] for line in text(probe).splitlines())
     assert seen["uname"] != os.uname().release
     assert seen["uid"] == "0"
@@ -111,45 +163,39 @@ def test_a_build_sees_its_own_world_and_brings_back_what_it_made(
     assert (seen["source"], seen["ignored"], seen["host"]) == ("grüße", "absent", "absent")
 
     assert b"out 0\n" + rest == AWKWARD_OUTPUT
-    assert home.run("logs", build).stdout == done.stdout
+    assert done.home.run("logs", build).stdout == done.out
 
-    assert (came / "out/deep/a.whl").read_text() == "wheel\n"
-    assert (came / "out/binary").read_bytes() == b"\0\xff"
-    item = json.loads(document.read_text())["items"][0]
-    assert (item["id"], item["result"], item["exit_code"]) == (build, "success", 0)
-    shown = text(home.run("show", build).stdout)
+    assert (done.place / "came/out/deep/a.whl").read_text() == "wheel\n"
+    assert (done.place / "came/out/binary").read_bytes() == b"\0\xff"
+    item = json.loads((done.place / "result.json").read_text())["items"][0]
+    assert (item["id"], item["result"], item["exit_code"]) == (build, "failure", 7)
+    shown = text(done.home.run("show", build).stdout)
     for phase in ("queued", "booting", "running", "collecting"):
         assert phase in shown
-    ledger = b"".join(path.read_bytes() for path in home.data.glob("ledger.db*"))
+    ledger = b"".join(path.read_bytes() for path in done.home.data.glob("ledger.db*"))
     assert b"hunter2-hunter2" not in ledger
-    assert b"hunter2-hunter2" not in done.stdout + done.stderr
+    assert b"hunter2-hunter2" not in done.out + done.err
 
 
-def test_the_caller_sees_the_builds_own_exit_code(home: Home, tmp_path: Path) -> None:
-    """And the failed build's container is there to be entered, with all that it had."""
-    (tmp_path / "token").write_text("hunter2-hunter2")
-    script = "echo before; echo made >/root/made; echo more >here; exit 7"
-    done = home.run(
-        *("run", "--network", "none", "--keep-on-failure", "20m", "-e", "GREETING=a b'c$d"),
-        *("--secret", f"TOKEN=@{tmp_path / 'token'}", "--", "sh", "-c", script),
-    )
-    assert done.returncode == 7, text(done.stderr)
-    assert done.stdout == b"before\n"
-    result, reason, code, build = last_line(done.stderr)
-    assert (result, reason, code) == ("failure", "exit_code", "7")
+def test_the_caller_sees_the_builds_own_exit_code(done: Done) -> None:
+    assert done.code == 7, text(done.err)
+    assert last_line(done.err)[:3] == ("failure", "exit_code", "7")
 
-    look = 'cat /root/made here; hostname; pwd; echo "$GREETING" $TOKEN; ls /sys/class/net; exit 5'
+
+def test_a_failed_builds_container_is_there_to_be_entered(done: Done) -> None:
+    build = last_line(done.err)[3]
+    look = 'cat /root/made hello.txt; hostname; pwd; echo "$GREETING" $TOKEN; ls /sys/class/net'
     for _ in range(2):
-        inside = home.run("ssh", build, "--container", "--", "sh", "-c", look, timeout=180)
+        command = ("ssh", build, "--container", "--", "sh", "-c", f"{look}; exit 5")
+        inside = done.home.run(*command, timeout=180)
         assert (inside.returncode, text(inside.stdout).splitlines()) == (
             5,
-            ["made", "more", "build", "/work", "a b'c$d hunter2-hunter2", "lo"],
+            ["made", "grüßebuild", "/work", "a b'c$d hunter2-hunter2", "lo"],
         ), text(inside.stderr)
-    with Terminal(home, "ssh", build, "--container") as shell:
+    with Terminal(done.home, "ssh", build, "--container") as shell:
         shell.type("tty; cat /root/made; exit 4\n")
         shell.wait_for(rb"/dev/pts/\d+\r\nmade\r\n")
         assert shell.end() == 4
-    assert home.run("cancel", build, timeout=180).returncode == 0
 
 
 def test_kill_minus_nine_of_a_foreground_run_then_reap_ends_its_vm_at_once(home: Home) -> None:
@@ -173,32 +219,15 @@ def test_kill_minus_nine_of_a_foreground_run_then_reap_ends_its_vm_at_once(home:
     )
 
 
-@pytest.mark.timeout(1200)
-def test_with_nothing_of_ours_running_each_vm_ends_by_its_deadline(home: Home) -> None:
-    """`kill -9` in three phases; then no vmrunner runs until all VMs are past their deadline."""
-    for phase, ttl in (("booting", 120), ("running", 360), ("collecting", 360)):
-        run = home.start(
-            *("run", "--network", "none", "--timeout", f"{ttl - 50}s", "--ttl", f"{ttl}s"),
-            *("-a", "big", "--name", phase, "--", "sh", "-c", script_for(phase)),
-        )
-        try:
-            wait_until(
-                lambda phase=phase: any(
-                    row["name"] == phase and row["state"] == phase for row in home.builds()
-                ),
-                seconds=ttl - 60,  # beside other tests' VMs on few cores a boot takes minutes
-                what=f"a build to be {phase}",
-            )
-        finally:
-            run.send_signal(signal.SIGKILL)
-            run.communicate()
-    deadlines = [datetime.fromisoformat(r["deadline"]).timestamp() for r in home.instances()]
+def test_with_nothing_of_ours_running_each_vm_ends_by_its_deadline(forsaken: Home) -> None:
+    """No vmrunner of theirs has run since they were killed."""
+    deadlines = [
+        datetime.fromisoformat(row["deadline"]).timestamp() for row in forsaken.instances()
+    ]
     assert len(deadlines) == 3
     wait_until(
-        lambda: not home.processes(), seconds=max(deadlines) - time.time() + 60, what="three ends"
+        lambda: not forsaken.processes(),
+        seconds=max(0.0, max(deadlines) - time.time()) + 60,
+        what="three ends",
     )
-    assert home.run("reap", timeout=180).returncode == 0
-
-
-def script_for(phase: str) -> str:
-    return "truncate -s 1000000000 big" if phase == "collecting" else "sleep 500"
+    assert forsaken.run("reap", timeout=180).returncode == 0

@@ -1,5 +1,5 @@
-"""The whole way through Compute Engine, with real VMs: inserted, booted by cloud-init's own GCE
-datasource, used and ended by nothing but what ends them in Google's."""
+"""Real VMs behind Compute Engine: inserted, booted by cloud-init's own GCE datasource, and ended by
+nothing but what ends them in Google's. The whole way of a build is in `test_scenario`."""
 
 from __future__ import annotations
 
@@ -13,28 +13,21 @@ import pytest
 import requests
 
 from deploy.gcp.guard import main as guard
-from tests.vm.home import Home, text, wait_until
-from tests.vm.local_cloud import (
-    born_by,
-    newcomer,
-    put_forward,
-    stop_timers,
-    talking,
-    whole_build,
-)
+from tests.vm.home import text, wait_until
+from tests.vm.local_cloud import born_by, newcomer, put_forward, talking
 from tests.vm.local_gce import LocalGce
 
-pytestmark = [pytest.mark.vm, pytest.mark.clouds, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 #: Past its deadline the guest leaves the cloud's own so many seconds before it switches itself off.
 AFTER: Final = 300
 
 
 class Abandoned(NamedTuple):
-    """Three instances whose builds run, and of which no vmrunner and no ledger knows any more; each
-    has lost all that would end it, but one."""
+    """Three instances of which no vmrunner and no ledger knows any more. Each has lost all that
+    would end it soon, but one."""
 
-    due: str  # its guest's timer, which comes soon
+    due: str  # its guest's timer; its build runs
     native: str  # the cloud's own deadline
     swept: str
 
@@ -49,32 +42,14 @@ def gce(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalGce]:
 @pytest.fixture(scope="module", autouse=True)
 def abandoned(gce: LocalGce, tmp_path_factory: pytest.TempPathFactory) -> Abandoned:
     home = newcomer(tmp_path_factory.mktemp("abandoned") / "home", gce)
-    with talking(home, 3) as builds:
+    with talking(home, 2) as builds:
         found = Abandoned(*map(gce.of, builds))
         born_by(home, builds[0], "gce")
-        for build in builds[1:]:
-            stop_timers(home, build)
         for instance in (found.due, found.swept):
             gce.disarm(instance)
         put_forward(home, builds[0], gce.deadline(found.due) + AFTER)
     assert [gce.state(instance) for instance in found] == ["RUNNING"] * 3
     return found
-
-
-@pytest.fixture
-def home(gce: LocalGce, tmp_path: Path) -> Iterator[Home]:
-    home = newcomer(tmp_path / "home", gce)
-    yield home
-    home.assert_nothing_left()
-
-
-def test_a_build_goes_from_submit_to_its_artifacts_and_leaves_nothing(
-    gce: LocalGce, home: Home
-) -> None:
-    whole_build(home, "gce")
-    (instance,) = (row["id"] for row in home.instances())
-    gce.wait_for(instance, "gone", seconds=60)
-    assert gce.disks(instance) == []
 
 
 def test_its_native_deadline_alone_ends_it_and_its_disk(

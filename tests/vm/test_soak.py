@@ -22,6 +22,7 @@ LIFE = 100.0  # seconds that a build of these takes, when three boot at once und
 NEWBORN = 15 * 60.0  # seconds in which absence says nothing of a VM that was asked for
 
 
+@pytest.mark.long  # in `make test` each home shows that nothing is left; two at once: test_terminal
 def test_builds_in_a_row_then_at_once_leave_nothing(
     home: Home, request: pytest.FixtureRequest
 ) -> None:

@@ -1,4 +1,4 @@
-"""The engine dies under a running build, and another one goes on with it."""
+"""A build's network is cut, then its engine dies, and another one goes on with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from textwrap import dedent
 import pytest
 
 from tests.vm.home import Home, text, wait_until
-from tests.vm.serving import Serving, in_vm, log_of, row_of, submitted
+from tests.vm.serving import (
+    Serving,
+    in_vm,
+    log_of,
+    network_cut,
+    row_of,
+    submitted,
+    times_lost,
+)
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
@@ -46,6 +54,11 @@ def test_another_engine_goes_on_with_a_running_build_and_drain_lets_it(
     build = submitted(home, "-f", "vmrunner.yml", "job")
     wait_until(lambda: b"line 20\n" in log_of(home, build), seconds=300, what="its 20th line")
     (vm,) = home.instances()
+
+    with network_cut(home):
+        wait_until(lambda: times_lost(home, build), seconds=120, what="the cut to be noticed")
+    had = len(log_of(home, build))
+    wait_until(lambda: len(log_of(home, build)) > had, seconds=120, what="more of its log")
 
     serving.kill()
     in_vm(home, build, "cd /work; touch alone; until [ -e heard ]; do sleep 0.1; done")
