@@ -2,17 +2,16 @@
 
 A Lambda function, invoked every five minutes. It keeps no state and asks no ledger: what is past
 the deadline in its own tags, plus a grace, is ended; instances first, then what else of ours bills.
-What has no tag of ours is never even listed. One kind or region that fails holds no other back; at
-the end the failures are told and raised, so that the invocation counts as failed and its alarm
-rings.
+What has no tag of ours is never even listed. One kind or region that fails holds no other back; the
+failures are raised at the end, so that the invocation counts as failed and its alarm rings.
 
-The deadline is the earlier of `vmrunner:expires-at` and birth + VMRUNNER_MAX_TTL, the last alone
-where the tag cannot be read. What neither tells is reported and lives.
+The deadline is `vmrunner:expires-at`; where that cannot be read, birth + `vmrunner:max-ttl`, or +
+VMRUNNER_MAX_TTL where there is no such tag. What nothing tells is reported and lives.
 
     VMRUNNER_INSTALLATION  whose; `*`: any
     VMRUNNER_REGIONS       where, with commas; empty: all regions that the account has enabled
     VMRUNNER_GRACE         seconds past the deadline, default 480: vmrunner itself comes first
-    VMRUNNER_MAX_TTL       seconds, the longest life of any VM; empty: only the tag tells
+    VMRUNNER_MAX_TTL       seconds, the longest life of any VM; empty: only the tags tell
 
 One file, the standard library and boto3. An event `{"dry_run": true}` only tells what would end.
 """
@@ -47,19 +46,22 @@ BATCH: Final = 100  # instances in one call
 PARALLEL: Final = 8  # regions at once
 
 PROTECTED: Final = "OperationNotPermitted"
-#: One bad item may be to blame for a whole batch.
-POISON: Final = re.compile(
-    r"OperationNotPermitted|UnauthorizedOperation|AccessDenied\w*|Invalid\w+(\.\w+)?"
+#: What protects from termination, each by itself.
+PROTECTIONS: Final = ("DisableApiTermination", "DisableApiStop")
+#: EC2's own trouble: some zones may be well.
+DOWN: Final = r"Internal\w*|\w*Unavailable"
+#: No item is to blame: that, a limit, or credentials that are not accepted; "": no answer.
+GENERAL: Final = re.compile(
+    rf"|{DOWN}|RequestTimeout|\w*Throttl\w*|\w*LimitExceeded|TooMany\w*|SlowDown|AuthFailure"
+    r"|Blocked|OptInRequired|PendingVerification|\w*(Expired|Token|Signature|Client)\w*"
 )
 #: Missing is success.
 MISSING: Final = re.compile(r"Invalid\w+\.NotFound|ResourceNotFoundException")
 #: Somebody uses it: an image its snapshot, a VM that is still going its disk.
 IN_USE: Final = re.compile(r"Invalid\w+\.InUse|VolumeInUse|IncorrectState|DependencyViolation")
-
-#: What a pass tells of.
 TOLD: Final = ("ended", "held", "unreadable", "failures")
-
 Item = Mapping[str, Any]
+Seconds = float | None
 
 
 class GuardFailed(Exception):
@@ -81,23 +83,19 @@ class Settings:
         if not installation:
             raise ValueError("VMRUNNER_INSTALLATION: none; set a ledger's installation, or *")
         regions = environment.get("VMRUNNER_REGIONS", "").replace(",", " ").split()
-        grace = _seconds(environment, "VMRUNNER_GRACE")
         return cls(
             installation=installation,
             regions=tuple(dict.fromkeys(regions)),
-            grace=GRACE if grace is None else grace,
+            grace=_seconds(environment, "VMRUNNER_GRACE", GRACE) or 0.0,
             max_ttl=_seconds(environment, "VMRUNNER_MAX_TTL"),
         )
 
 
-def _seconds(environment: Mapping[str, str], name: str) -> float | None:
+def _seconds(environment: Mapping[str, str], name: str, otherwise: Seconds = None) -> Seconds:
     text = environment.get(name, "").strip()
     if text and not re.fullmatch(r"\d{1,9}", text, re.ASCII):
         raise ValueError(f"{name}: {text!r}; whole seconds, such as 480")
-    return float(text) if text else None
-
-
-# --- whose it is, and until when -----------------------------------------------------------------
+    return float(text) if text else otherwise
 
 
 def ours(tags: Mapping[str, str], installation: str) -> bool:
@@ -107,9 +105,9 @@ def ours(tags: Mapping[str, str], installation: str) -> bool:
     return mine and tags.get(f"{TAG}role") in ROLES
 
 
-def expires_at(tags: Mapping[str, str]) -> float | None:
+def seconds_in(tags: Mapping[str, str], name: str) -> Seconds:
     """What the tag says; None: it cannot be read."""
-    text = tags.get(f"{TAG}expires-at", "")
+    text = tags.get(TAG + name, "")
     return float(text) if re.fullmatch(r"\d{1,12}", text, re.ASCII) else None
 
 
@@ -124,11 +122,10 @@ class Case:
     def past(self, until: float) -> bool:
         return self.now > until + self.settings.grace
 
-    def deadline(self, said: float | None, born: float | None) -> float | None:
-        """When it must be dead; None: nothing tells."""
-        most = self.settings.max_ttl
-        oldest = None if born is None or most is None else born + most
-        return min((t for t in (said, oldest) if t is not None), default=None)
+    def deadline(self, said: Seconds, born: Seconds, most: Seconds = None) -> Seconds:
+        """When it must be dead, as promised at its birth; None: nothing tells."""
+        most = self.settings.max_ttl if most is None else most
+        return said if said is not None or born is None or most is None else born + most
 
 
 class Thing(NamedTuple):
@@ -200,7 +197,9 @@ class Region:
     def pass_over(self) -> None:
         """The dear first. Whatever goes wrong with one kind, the others have their turn."""
         ec2 = self.ec2
-        self._instances()
+        things = self._expired(INSTANCES)
+        for start in range(0, len(things), BATCH):
+            self._terminate(things[start : start + BATCH])
         cancel = ec2.cancel_spot_instance_requests
         self._each(SPOT_REQUESTS, lambda t: cancel(SpotInstanceRequestIds=[t.id]))
         self._each(VOLUMES, lambda t: ec2.delete_volume(VolumeId=t.id))
@@ -212,19 +211,34 @@ class Region:
         except Exception as error:  # noqa: BLE001 - told, and nothing else is held back
             self._tell("failures", "schedule", error=_words(error))
 
-    # --- looking ---
-
     def _expired(self, kind: Kind) -> list[Thing]:
         """As far as it can be read: what is on one page is there, whatever becomes of the next."""
-        found: list[Thing] = []
-        try:
-            for page in self._pages(kind):
-                for item in kind.items(page):
-                    thing = self._judged(kind, item)
-                    found += [] if thing is None else [thing]
-        except Exception as error:  # noqa: BLE001 - told, and what was found is ended
-            self._tell("failures", kind.name, error=_words(error))
-        return found
+        found: dict[str, Thing] = {}
+        for pages in (self._pages, self._apart) if kind is INSTANCES else (self._pages,):
+            try:
+                for page in pages(kind):
+                    things = [self._judged(kind, item) for item in kind.items(page)]
+                    found |= {thing.id: thing for thing in things if thing is not None}
+                break
+            except Exception as error:  # noqa: BLE001 - told, and what was found is ended
+                self._tell("failures", kind.name, error=_words(error))
+                if not re.fullmatch(DOWN, _code(error)):
+                    break
+        return list(found.values())
+
+    def _apart(self, kind: Kind) -> Iterator[Item]:
+        """While a zone is disrupted, EC2 shows instances by ids that are all in other zones, and
+        nothing else. Their interfaces tell both."""
+        zones: dict[str, list[str]] = {}
+        for page in self._pages(INTERFACES):
+            for nic in page["NetworkInterfaces"]:
+                if instance := nic.get("Attachment", {}).get("InstanceId"):
+                    zones.setdefault(nic["AvailabilityZone"], []).append(instance)
+        for zone, ids in zones.items():
+            try:
+                yield self.ec2.describe_instances(InstanceIds=ids)
+            except ClientError as error:
+                self._tell("failures", kind.name, zone=zone, error=_words(error))
 
     def _pages(self, kind: Kind) -> Iterator[Item]:
         whose = self.case.settings.installation
@@ -247,8 +261,8 @@ class Region:
             free = not kind.state or item[kind.state] in kind.states
             if not free or not ours(tags, self.case.settings.installation):
                 return None
-            said = expires_at(tags)
-            until = self.case.deadline(said, kind.birth(item))
+            said = seconds_in(tags, "expires-at")
+            until = self.case.deadline(said, kind.birth(item), seconds_in(tags, "max-ttl"))
             instance = tags.get(f"{TAG}instance", "")
             if said is None:
                 self._tell("unreadable", kind.name, id=name, instance=instance)
@@ -259,8 +273,6 @@ class Region:
             self._tell("failures", kind.name, id=name, error=_words(error))
             return None
 
-    # --- ending ---
-
     def _each(self, kind: Kind, end: Callable[[Thing], object]) -> None:
         for thing in self._expired(kind):
             try:
@@ -270,11 +282,6 @@ class Region:
             except Exception as error:  # noqa: BLE001 - the others are not held back
                 self._failed(kind, thing, error)
 
-    def _instances(self) -> None:
-        things = self._expired(INSTANCES)
-        for start in range(0, len(things), BATCH):
-            self._terminate(things[start : start + BATCH])
-
     def _terminate(self, things: list[Thing]) -> None:
         """EC2 refuses a whole batch for one bad item: halve it until that one is alone."""
         try:
@@ -283,25 +290,25 @@ class Region:
                 self._ended(INSTANCES, thing)
         except Exception as error:  # noqa: BLE001 - the others are not held back
             half = len(things) // 2
-            if half and POISON.fullmatch(_code(error)):
+            if half and not GENERAL.fullmatch(_code(error)):
                 self._terminate(things[:half])
                 self._terminate(things[half:])
             else:
                 for thing in things:
                     self._failed(INSTANCES, thing, error)
 
-    def _kill(self, names: list[str]) -> None:
+    def _kill(self, names: list[str], protections: tuple[str, ...] = PROTECTIONS) -> None:
         if self.case.dry_run:
             return
         try:
             self.ec2.terminate_instances(InstanceIds=names)
         except ClientError as error:
-            if len(names) > 1 or _code(error) != PROTECTED:
+            if len(names) > 1 or _code(error) != PROTECTED or not protections:
                 raise
             # Nobody may keep a machine of ours alive that is to die.
-            off = {"Value": False}
-            self.ec2.modify_instance_attribute(InstanceId=names[0], DisableApiTermination=off)
-            self.ec2.terminate_instances(InstanceIds=names)
+            off = {protections[0]: {"Value": False}}
+            self.ec2.modify_instance_attribute(InstanceId=names[0], **off)
+            self._kill(names, protections[1:])
 
     def _schedules(self) -> None:
         """One-shot deadlines that are past and did not remove themselves. Beside them there is
@@ -329,8 +336,6 @@ class Region:
         except Exception as error:  # noqa: BLE001 - the others are not held back
             if not MISSING.fullmatch(_code(error)):
                 self._tell("failures", "schedule", id=name, error=_words(error))
-
-    # --- telling ---
 
     def _tell(self, what: str, kind: str, **more: Any) -> None:
         self.told[what].append({"region": self.name, "kind": kind, **more})
@@ -375,15 +380,13 @@ def guard(settings: Settings, now: float, *, dry_run: bool = False) -> dict[str,
     retries = {"mode": "standard", "total_max_attempts": 4}
     config = Config(connect_timeout=5, read_timeout=20, retries=retries)
     client = functools.partial(boto3.Session().client, config=config)
-    names = settings.regions
-    if not names:
-        found = client("ec2").describe_regions()["Regions"]
-        names = tuple(sorted(region["RegionName"] for region in found))
+    regions = [] if settings.regions else client("ec2").describe_regions()["Regions"]
+    names = settings.regions or tuple(sorted(region["RegionName"] for region in regions))
     case = Case(settings, now, dry_run)
-    regions = [Region(client, name, case) for name in names]  # making a client is for one thread
+    passes = [Region(client, name, case) for name in names]  # making a client is for one thread
     with ThreadPoolExecutor(PARALLEL) as pool:
-        list(pool.map(Region.pass_over, regions))
-    told = {key: [line for region in regions for line in region.told[key]] for key in TOLD}
+        list(pool.map(Region.pass_over, passes))
+    told = {key: [line for each in passes for line in each.told[key]] for key in TOLD}
     return {"installation": settings.installation, "regions": names, "dry_run": dry_run, **told}
 
 

@@ -15,7 +15,8 @@ import pytest
 from deploy.aws import guard
 from tests.amazon import INSTALLATION, REGION, Amazon, amazon, make_order
 from tests.expired import FOREIGN, GRACE, ec2, everything, launch, left, provider_of, tagged
-from vmrunner.testing.localcloud import INTERNAL, THROTTLED, Trouble
+from vmrunner.model import Spec
+from vmrunner.testing.localcloud import INTERNAL, THROTTLED, Machine, Trouble
 
 FAR: Final = "us-east-2"
 MAX_TTL: Final = 14_400.0
@@ -76,7 +77,8 @@ def test_of_everything_only_what_is_ours_and_expired_ends(aws: Amazon) -> None:
             if installation == INSTALLATION and role in ("build", "image"):
                 plain = isinstance(said, float) or said == "9" * 12
                 unreadable |= set() if plain else {name}
-                expected |= {name} if age == "old" or said == GRACE + 1 else set()
+                past = said == GRACE + 1 if plain else age == "old"
+                expected |= {name} if past else set()
     report = sweep(aws)
     dead = {machine.id for machine in aws.cloud.machines if not machine.alive}
     assert dead == expected
@@ -138,6 +140,25 @@ def test_any_installation_where_that_is_wished(aws: Amazon) -> None:
     assert sweep(aws)["ended"] == []
     assert foreign.id in names(sweep(aws, installation="*"))
     assert [m.alive for m in (foreign, untagged, empty, young)] == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("tags", "dies"),
+    [
+        ({"expires_at": "in time", "max_ttl": "7200"}, 7200),
+        ({"expires_at": "in time", "max_ttl": "an hour"}, 3600),
+        ({"expires_at": "in time"}, 3600),
+        ({"late": -9000, "max_ttl": "100"}, 9000),
+    ],
+)
+def test_what_a_vm_was_promised_holds_against_a_limit_that_was_lowered(
+    aws: Amazon, tags: dict[str, Any], dies: int
+) -> None:
+    machine = launch(aws, tagged(aws, **tags))
+    aws.clock.advance(dies + GRACE)
+    assert sweep(aws, max_ttl=3600.0)["ended"] == []
+    aws.clock.advance(1)
+    assert machine.id in names(sweep(aws, max_ttl=3600.0))
 
 
 def test_without_a_longest_life_a_tag_that_cannot_be_read_is_reported_for_ever(aws: Amazon) -> None:
@@ -273,6 +294,7 @@ def test_one_that_may_not_be_ended_saves_no_other(aws: Amazon) -> None:
     stubborn = machines[4]
     stubborn.protected = True
     machines[7].protected = True
+    machines[2].stop_protected = True
     aws.cloud.faults.on_request = lambda request: (
         Trouble("UnauthorizedOperation", 403, "You are not authorized")
         if request.action == "ModifyInstanceAttribute"
@@ -282,6 +304,18 @@ def test_one_that_may_not_be_ended_saves_no_other(aws: Amazon) -> None:
     report = sweep(aws)
     assert [machine for machine in machines if machine.alive] == [stubborn]
     assert names(report, "failures") == {stubborn.id}
+
+
+def test_whatever_is_wrong_with_one_saves_no_other(aws: Amazon) -> None:
+    machines = [launch(aws, tagged(aws)) for _ in range(5)]
+    stubborn = machines[1]
+    aws.cloud.faults.on_request = lambda request: (
+        Trouble("IncorrectInstanceState", 400, "it cannot be terminated")
+        if request.action == "TerminateInstances" and stubborn.id in request.all("InstanceId")
+        else None
+    )
+    assert names(sweep(aws), "failures") == {stubborn.id}
+    assert [machine for machine in machines if machine.alive] == [stubborn]
 
 
 def test_every_page_is_read_and_one_that_fails_hides_not_the_first(
@@ -303,6 +337,29 @@ def test_every_page_is_read_and_one_that_fails_hides_not_the_first(
     aws.cloud.faults.on_request = None
     sweep(aws)
     assert not any(machine.alive for machine in second)
+
+
+def test_a_disrupted_zone_saves_no_vm_of_another(
+    aws: Amazon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)  # between its retries
+
+    def there(number: int) -> Machine:
+        provider = provider_of(aws)
+        place = aws.site.subnets[number]
+        offer = next(offer for offer in provider.offers(Spec()) if offer.place == place)
+        machine = aws.cloud.by_id[provider.create(make_order(provider, offer=offer)).id]
+        for name in (machine.id, *(nic.id for nic in machine.moto.nics.values())):
+            machine.backend.tags[name] = tagged(aws)
+        return machine
+
+    machines = [there(number) for number in (0, 1, 1, 2)]
+    aws.cloud.outages.add(f"{REGION}a")
+    report = sweep(aws)
+    assert [machine.alive for machine in machines] == [True, False, False, False]
+    assert [line.get("zone") for line in report["failures"]] == [None, f"{REGION}a"]
+    aws.cloud.outages.clear()
+    assert names(sweep(aws)) >= {machines[0].id}
 
 
 def test_a_throttle_and_a_server_error_are_tried_again(aws: Amazon) -> None:

@@ -13,7 +13,7 @@ from deploy.aws import guard
 from tests.amazon import INSTALLATION, REGION, Amazon, amazon, credentials, make_order
 from tests.expired import ec2, everything, launch, tagged
 from vmrunner.model import TAG
-from vmrunner.providers.ec2 import calls
+from vmrunner.providers.ec2 import calls, delete, kinds, sweep
 from vmrunner.providers.ec2 import launch as launching
 from vmrunner.providers.ec2.calls import Api
 from vmrunner.providers.ec2.guard import documents, health, schedule, site
@@ -129,8 +129,6 @@ def _fired(aws: Amazon) -> None:
 
 
 def test_the_handler_and_the_driver_use_the_same_words() -> None:
-    from vmrunner.providers.ec2 import delete, kinds, sweep
-
     assert (guard.TAG, guard.GROUP, guard.GRACE) == (TAG, site.GROUP, site.GRACE)
     assert guard.SCHEDULE != site.SCHEDULE
     assert not site.SCHEDULE.startswith(guard.SCHEDULE)
@@ -172,3 +170,14 @@ def test_the_code_is_the_one_file_packed_the_same_each_time() -> None:
         (entry,) = archive.infolist()
         assert (entry.filename, entry.date_time[0]) == ("guard.py", 1980)
         assert archive.read("guard.py") == (documents.root() / "guard.py").read_bytes()
+
+
+@pytest.mark.parametrize("audience", [Policy.VMRUNNER, Policy.GUARD])
+def test_of_an_instances_attributes_only_its_protection_may_be_changed(audience: Policy) -> None:
+    (lifting,) = (
+        one for one in document(audience)["Statement"] if "ModifyInstanceAttribute" in str(one)
+    )
+    assert lifting["Action"] == "ec2:ModifyInstanceAttribute"
+    assert lifting["Resource"] == "arn:aws:ec2:*:*:instance/*"
+    attributes = lifting["Condition"]["StringEqualsIgnoreCaseIfExists"]["ec2:Attribute"]
+    assert tuple(attributes) == delete.PROTECTIONS == guard.PROTECTIONS

@@ -166,6 +166,36 @@ def test_one_bad_item_and_nothing_is_terminated(cloud: LocalCloud, site: Site, e
     assert cloud.alive == []
 
 
+def test_stop_protection_protects_from_termination_too(
+    cloud: LocalCloud, site: Site, ec2: Any
+) -> None:
+    name = run(ec2, site, DisableApiStop=True)
+    kill = lambda: ec2.terminate_instances(InstanceIds=[name])  # noqa: E731
+    for off in ("DisableApiTermination", "DisableApiStop"):
+        assert refused(kill) == "OperationNotPermitted"
+        ec2.modify_instance_attribute(InstanceId=name, **{off: {"Value": False}})
+    kill()
+    assert cloud.alive == []
+
+
+def test_while_a_zone_is_disrupted_only_ids_of_others_are_answered(
+    cloud: LocalCloud, site: Site, ec2: Any
+) -> None:
+    here, there = (
+        run(ec2, site, NetworkInterfaces=[{"DeviceIndex": 0, "SubnetId": subnet}])
+        for subnet in site.subnets[:2]
+    )
+    cloud.outages.add(f"{REGION}a")
+    assert refused(ec2.describe_instances) == "Unavailable"
+    mine = [{"Name": "instance-id", "Values": [there]}]
+    assert refused(lambda: ec2.describe_instances(Filters=mine)) == "Unavailable"
+    assert refused(lambda: state(ec2, here)) == "Unavailable"
+    assert refused(lambda: run(ec2, site)) == "InsufficientInstanceCapacity"
+    assert state(ec2, there) == "running"
+    cloud.outages.clear()
+    assert state(ec2, here) == "running"
+
+
 def test_a_stuck_machine_needs_force(cloud: LocalCloud, site: Site, ec2: Any) -> None:
     name = run(ec2, site)
     cloud.by_id[name].stuck = True

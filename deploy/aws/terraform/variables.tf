@@ -37,7 +37,7 @@ variable "grace_seconds" {
 }
 
 variable "max_ttl_seconds" {
-  description = "The longest life of any VM: `limits.max_ttl` of vmrunner's configuration, in seconds. What is older ends, whatever its tag says."
+  description = "The longest life of any VM: `limits.max_ttl` of vmrunner's configuration, in seconds. What is older ends where its own tags cannot be read."
   type        = number
   default     = 14400
 

@@ -10,9 +10,9 @@ from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.common.pools import DryPools, Pool
 from vmrunner.providers.ec2 import launch
 from vmrunner.providers.ec2.calls import RUN, Calls
+from vmrunner.providers.ec2.look import look
 from vmrunner.providers.ec2.options import Options
 from vmrunner.providers.ec2.places import Places
-from vmrunner.providers.ec2.sweep import look
 
 #: Its client token was used: with other parameters, or by a machine that is dead now.
 USED: Final = ("IdempotentParameterMismatch", "IdempotentInstanceTerminated")
@@ -49,7 +49,7 @@ class Births:
     def _found(self, order: Order, failed: CallFailed) -> Ref:
         """It exists, or did: whoever asked before, it is the VM of this order."""
         key = Key(order.offer.scope, order.instance)
-        seen = look(self._calls, [key], public=True).get(key)
+        seen = look(self._calls, [key], order.installation, public=True).get(key)
         if seen is None:
             raise failed
         return seen.ref

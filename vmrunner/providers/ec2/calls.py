@@ -4,6 +4,7 @@ fails in one way. Only here is boto3 used."""
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +23,8 @@ from vmrunner.providers.ec2 import codes
 from vmrunner.providers.ec2.options import Options
 
 Answer = dict[str, Any]
+#: Whatever makes calls as `Calls` does.
+Ask = Callable[..., Answer]
 
 #: Per account and region, as EC2 documents them (reference: "request throttling").
 QUOTAS: Final = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from botocore import exceptions as boto
@@ -80,6 +81,8 @@ UNKNOWN_KEY: Final = frozenset(
 EXPIRED: Final = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 )
+#: Of an id that names no instance.
+UNKNOWN_INSTANCE: Final = re.compile(r"InvalidInstanceID\.(NotFound|Malformed)")
 #: 4xx that say nothing of the request.
 UNCERTAIN: Final = frozenset(
     {"IdempotentParameterMismatch", "IdempotentInstanceTerminated", "RequestTimeout"}

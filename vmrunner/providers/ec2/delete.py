@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from vmrunner.errors import CredentialsRefused, Throttled, Uncertain
 from vmrunner.model import Fate, Kind, Outcome, Ref
 from vmrunner.providers.common.batches import in_batches
 from vmrunner.providers.common.failure import CallFailed
@@ -14,7 +16,7 @@ from vmrunner.providers.ec2 import calls as api
 from vmrunner.providers.ec2 import schedules
 from vmrunner.providers.ec2.calls import Answer, Calls
 from vmrunner.providers.ec2.codes import DENIED
-from vmrunner.providers.ec2.sweep import filtered
+from vmrunner.providers.ec2.describe import INSTANCE_ID, filtered
 
 BATCH: Final = 100  # ids; EC2 takes 1,000 and recommends fewer
 
@@ -22,7 +24,8 @@ BATCH: Final = 100  # ids; EC2 takes 1,000 and recommends fewer
 PATIENCE: Final = 600.0
 
 PROTECTED: Final = "OperationNotPermitted"
-_UNKNOWN: Final = re.compile(r"Invalid\w+(ID)?\.(NotFound|Malformed)|InvalidID")
+#: What protects from termination, each by itself; the likelier first.
+PROTECTIONS: Final = ("DisableApiTermination", "DisableApiStop")
 _MISSING: Final = re.compile(r"Invalid\w+(ID)?\.NotFound|ResourceNotFoundException")
 _SINCE: Final = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 
@@ -59,41 +62,37 @@ class Deleter:
             )
 
         def alone(name: str, failed: CallFailed) -> Outcome:
-            if failed.code != PROTECTED:
-                return _outcome(failed)
-            try:
-                self._unprotect(name)
-                call([name])
-            except CallFailed as again:
-                return _outcome(again)
-            return Outcome(fate=Fate.ACCEPTED)
+            # Nobody may keep a machine of ours alive that is to die.
+            for protection in PROTECTIONS:
+                if failed.code != PROTECTED:
+                    break
+                off: Answer = {protection: {"Value": False}}
+                try:
+                    self._calls(self._region, api.UNPROTECT, InstanceId=name, **off)
+                    call([name])
+                except CallFailed as again:
+                    failed = again
+                else:
+                    return Outcome(fate=Fate.ACCEPTED)
+            return _outcome(failed)
 
         return in_batches(
             ids,
             BATCH,
             call,
-            poisoned=lambda f: f.code == PROTECTED or f.code in DENIED or bool(_known(f)),
+            poisoned=_of_one,
             names=lambda f, name: name in str(f),
             alone=alone,
         )
 
-    def _unprotect(self, name: str) -> None:
-        """Nobody may keep a machine of ours alive that is to die."""
-        self._calls(
-            self._region, api.UNPROTECT, InstanceId=name, DisableApiTermination={"Value": False}
-        )
-
     def _overdue(self, ids: Sequence[str]) -> set[str]:
         """Those that have been shutting down for too long. What cannot be told is asked softly."""
-        try:
-            dying = filtered(self._calls, self._region, "instance-id", ids)
-            return {
-                item["InstanceId"]
-                for item in dying
-                if item["State"]["Name"] == "shutting-down" and self._late(item)
-            }
-        except CallFailed:
-            return set()
+        late: set[str] = set()
+        with contextlib.suppress(CallFailed):
+            for item in filtered(self._calls, self._region, INSTANCE_ID, ids):
+                if item["State"]["Name"] == "shutting-down" and self._late(item):
+                    late.add(item["InstanceId"])
+        return late
 
     def _late(self, item: Answer) -> bool:
         found = _SINCE.search(item.get("StateTransitionReason", ""))
@@ -115,8 +114,11 @@ class Deleter:
         return Outcome(fate=Fate.ACCEPTED)
 
 
-def _known(failed: CallFailed) -> re.Match[str] | None:
-    return _UNKNOWN.fullmatch(failed.code)
+def _of_one(failed: CallFailed) -> bool:
+    """Return whether one bad item may be to blame: for whatever EC2 refuses, but not for its own
+    trouble, its limits, or credentials that it does not know."""
+    general = (Throttled, Uncertain, CredentialsRefused)
+    return failed.code in DENIED or not isinstance(failed.error, general)
 
 
 def _outcome(failed: CallFailed) -> Outcome:

@@ -27,9 +27,9 @@ from vmrunner.providers.common.findings import bad, each, of_clock, of_failure, 
 from vmrunner.providers.common.rights import Right
 from vmrunner.providers.ec2 import launch, schedules
 from vmrunner.providers.ec2.calls import QUOTA, RUN
+from vmrunner.providers.ec2.describe import filtered
 from vmrunner.providers.ec2.guard import health
 from vmrunner.providers.ec2.rights import ACTION, WOULD
-from vmrunner.providers.ec2.sweep import filtered
 from vmrunner.providers.ec2.walls import holes
 
 if TYPE_CHECKING:

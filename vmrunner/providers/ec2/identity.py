@@ -2,17 +2,23 @@
 
 A key belongs to one account for ever. So what a profile says today needs no question as long as
 the key is the same, and when it is another, nothing is concluded before that one was asked about.
+STS tells; while it does not, EC2 does, by the owner of what it shows: nothing may keep a VM alive
+that is past its deadline.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
+from vmrunner.errors import Throttled, Uncertain
 from vmrunner.providers.common.clock import boottime
+from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.common.quiet import Quiet
-from vmrunner.providers.ec2.calls import WHO, Calls
+from vmrunner.providers.ec2.calls import INSTANCES, WHO, Calls
+
+_FEW: Final = 5  # instances, the least that a page has
 
 
 class Caller(NamedTuple):
@@ -28,21 +34,52 @@ class Caller(NamedTuple):
 
 
 class Identity:
-    """Who we are, in this account's eyes."""
+    """Who we are, in this account's eyes. `regions`: where there may be instances of it."""
 
-    def __init__(self, calls: Calls, region: str, elapsed: Callable[[], float] = boottime) -> None:
+    def __init__(
+        self, calls: Calls, regions: Sequence[str], elapsed: Callable[[], float] = boottime
+    ) -> None:
         self._calls = calls
-        self._region = region
+        self._regions = regions
         self._lock = threading.Lock()
         self._known: dict[str, Caller] = {}
-        #: The same; None when it cannot be told, which is not tried at every question.
-        self.quietly: Quiet[Caller] = Quiet(self.caller, elapsed)
+        self._owners: dict[str, str] = {}
+        #: The account; None when it cannot be told, which is not tried at every question.
+        self.quietly: Quiet[str] = Quiet(self.account, elapsed)
 
     def caller(self) -> Caller:
         """Who we are right now. Raises `CallFailed`."""
-        key = self._calls.key(self._region)
+        key = self._calls.key(self._regions[0])
         with self._lock:
             if key not in self._known:
-                told = self._calls(self._region, WHO)
+                told = self._calls(self._regions[0], WHO)
                 self._known[key] = Caller(str(told["Account"]), str(told["Arn"]))
             return self._known[key]
+
+    def account(self) -> str:
+        """Whose account this is right now. Raises `CallFailed`."""
+        key = self._calls.key(self._regions[0])
+        if key in self._owners:
+            return self._owners[key]
+        try:
+            return self.caller().account
+        except CallFailed as failed:
+            if not isinstance(failed.error, (Throttled, Uncertain)):
+                raise
+            with self._lock:
+                owner = self._owner()
+                if owner is None:
+                    raise
+                self._owners[key] = owner
+            return owner
+
+    def _owner(self) -> str | None:
+        """Whose the instances are that EC2 shows: it shows no other account's."""
+        for region in self._regions:
+            try:
+                told = self._calls(region, INSTANCES, MaxResults=_FEW)
+            except CallFailed:
+                continue
+            for reservation in told["Reservations"]:
+                return str(reservation["OwnerId"])
+        return None

@@ -23,6 +23,8 @@ POWER: Final[Mapping[str, Power]] = {
 }
 #: All that may bill.
 LIVING: Final = ("pending", "running", "stopping", "stopped")
+#: What a sweep shows: a row is not closed while its VM is still shutting down.
+LISTED: Final = (*LIVING, "shutting-down")
 
 PAGE: Final = 1000  # items, the most that EC2 gives
 
@@ -211,7 +213,7 @@ READERS: Final = (
         calls.INSTANCES,
         "Reservations",
         _instance,
-        _only("instance-state-name", *LIVING),
+        _only("instance-state-name", *LISTED),
     ),
     Reader(Kind.DISK, calls.VOLUMES, "Volumes", _volume),
     Reader(Kind.ADDRESS, calls.ADDRESSES, "Addresses", _address, page=None),

@@ -25,17 +25,19 @@ from vmrunner.providers.common.buckets import Buckets
 from vmrunner.providers.common.clock import CloudClock, boottime
 from vmrunner.providers.common.failure import edge
 from vmrunner.providers.common.pools import DryPools, markets, walk
-from vmrunner.providers.ec2 import doctor, schedules, sweep
+from vmrunner.providers.ec2 import doctor, schedules
 from vmrunner.providers.ec2.birth import Births
 from vmrunner.providers.ec2.calls import CONSOLE, SEAL, Calls
 from vmrunner.providers.ec2.delete import Deleter
 from vmrunner.providers.ec2.guard.account import AccountGuard
-from vmrunner.providers.ec2.identity import Caller, Identity
+from vmrunner.providers.ec2.identity import Identity
 from vmrunner.providers.ec2.imaging import Images
 from vmrunner.providers.ec2.kinds import READERS, Nearness
+from vmrunner.providers.ec2.look import look
 from vmrunner.providers.ec2.options import GiB, Options
 from vmrunner.providers.ec2.places import Image, Places, fitting
 from vmrunner.providers.ec2.rights import Rights
+from vmrunner.providers.ec2.sweep import Sweeping
 
 KIND: Final = "ec2"
 _CONSOLE: Final = 64 * 1024
@@ -56,9 +58,10 @@ class Ec2Provider:
         self.options = options
         self.clock = CloudClock(elapsed=elapsed)
         self.calls = Calls(options, self.clock, buckets=buckets)
-        self.identity = Identity(self.calls, options.region, elapsed)
+        self.identity = Identity(self.calls, options.regions, elapsed)
         self.places = Places(options, self.calls, elapsed)
         self.rights = Rights(options, self.calls, self.identity, elapsed)
+        self._elapsed = elapsed
         self._dry = DryPools(elapsed)
         listed = (schedules.reader(options),) if options.scheduler_role else ()
         self._readers = (*READERS, *listed)
@@ -71,8 +74,8 @@ class Ec2Provider:
     @property
     def scopes(self) -> frozenset[Scope]:
         """Of the account that these credentials are for right now; none while nobody tells."""
-        caller = self.identity.quietly()
-        return frozenset(self._scopes(caller.account) if caller is not None else ())
+        account = self.identity.quietly()
+        return frozenset(self._scopes(account) if account is not None else ())
 
     @property
     def traits(self) -> Traits:
@@ -142,34 +145,41 @@ class Ec2Provider:
         if self.options.scheduler_role is None:
             return None
         with edge():
-            caller = self._in(ref)
-            return schedules.arm(
-                self.calls, self.options, caller.partition, ref, instance, deadline
-            )
+            self._check_reach(ref)
+            partition = self.identity.caller().partition
+            return schedules.arm(self.calls, self.options, partition, ref, instance, deadline)
 
     def seal(self, ref: Ref) -> None:
         with edge():
-            self._in(ref)
+            self._check_reach(ref)
             self.calls(ref.scope.place, SEAL, InstanceId=ref.id, HttpEndpoint="disabled")
 
     # --- life and death ---
 
     def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
         with edge():
-            here = set(self._scopes(self.identity.caller().account))
+            here = set(self._scopes(self.identity.account()))
             mine = [key for key in ids if key.scope in here]
-            found = sweep.look(self.calls, mine, public=self.options.address == "public")
+            public = self.options.address == "public"
+            found = look(self.calls, mine, self.options.installation, public=public)
             self._same(here)
             return found
 
     def sweep(self) -> Iterator[Page]:
         with edge():
-            account = self.identity.caller().account
+            account = self.identity.account()
         scopes = self._scopes(account)
-        for page in sweep.sweep(self.calls, self._readers, scopes, self._near(), self.now):
+        sweeping = Sweeping(
+            calls=self.calls,
+            readers=self._readers,
+            installation=self.options.installation,
+            near=self._near(),
+            now=self.now,
+            elapsed=self._elapsed,
+        )
+        for page in sweeping.sweep(scopes):
             # What another account shows says nothing of this one.
-            caller = self.identity.quietly()
-            if caller is None or caller.account != account:
+            if self.identity.quietly() != account:
                 error = "the credentials are another account's now"
                 yield Page(scope=page.scope, kind=page.kind, error=error, time=self.now())
             else:
@@ -225,15 +235,13 @@ class Ec2Provider:
         return [Scope(KIND, account, region) for region in self.options.regions]
 
     def _same(self, scopes: set[Scope]) -> None:
-        if set(self._scopes(self.identity.caller().account)) != scopes:
+        if set(self._scopes(self.identity.account())) != scopes:
             raise Uncertain("the credentials changed to another account's meanwhile")
 
-    def _in(self, ref: Ref) -> Caller:
-        """Who we are, where this is. Raises `Uncertain` when it is another's account by now."""
-        caller = self.identity.caller()
-        if ref.scope not in self._scopes(caller.account):
+    def _check_reach(self, ref: Ref) -> None:
+        """Raises `Uncertain` when this is another's account by now."""
+        if ref.scope not in self._scopes(self.identity.account()):
             raise Uncertain(f"{ref.scope} is not reached by these credentials")
-        return caller
 
     def _near(self) -> Nearness:
         image = self.options.image

@@ -1,33 +1,46 @@
-"""Looking: at some machines by name, or at all that the account shows."""
+"""Sweeping: all that the account shows, region beside region."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
-from vmrunner.model import TAG, Key, Kind, Page, Power, Ref, Role, Scope, Seen
-from vmrunner.providers.common.batches import batches
+from vmrunner.errors import Uncertain
+from vmrunner.model import TAG, Kind, Page, Ref, Role, Scope
 from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.common.listing import pages
-from vmrunner.providers.ec2.calls import INSTANCES, Answer, Calls
-from vmrunner.providers.ec2.kinds import BESIDE, PAGE, Nearness, Reader, seen, tags
+from vmrunner.providers.common.merging import merged
+from vmrunner.providers.ec2.calls import Answer, Api, Ask
+from vmrunner.providers.ec2.describe import apart, disrupted
+from vmrunner.providers.ec2.kinds import BESIDE, LISTED, PAGE, Nearness, Reader
 
-FILTER: Final = 200  # values, the most that one filter takes
+#: Seconds for one region, and for one call of it: whoever is asked in vain for longer is not asked
+#: for the other kinds, so that a dead region does not hold up what is seen elsewhere.
+BUDGET, SLOW = 120.0, 10.0
 
 
-def sweep(
-    calls: Calls,
-    readers: Sequence[Reader],
-    scopes: Iterable[Scope],
-    near: Nearness,
-    now: Callable[[], float],
-) -> Iterator[Page]:
-    """Every page of every kind in every region; one that fails hinders no other."""
-    for scope in scopes:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweeping:
+    """What every region's part of a sweep needs. `elapsed`: seconds that only go up."""
+
+    calls: Ask
+    readers: Sequence[Reader]
+    installation: str
+    near: Nearness
+    now: Callable[[], float]
+    elapsed: Callable[[], float]
+
+    def sweep(self, scopes: Sequence[Scope]) -> Iterator[Page]:
+        """Every page of every kind in every region; one that fails hinders no other."""
+        return merged([partial(self._region, scope) for scope in scopes])
+
+    def _region(self, scope: Scope) -> Iterator[Page]:
         builders: dict[str, Ref] = {}
-        for reader in readers:
-            for page in _listed(calls, scope, reader, near, now):
+        ask = _Budget(self.calls, self.elapsed)
+        for reader in self.readers:
+            for page in self._listed(ask, scope, reader):
                 if reader.kind is Kind.INSTANCE:
                     builders |= {
                         r.instance: r.ref
@@ -36,70 +49,74 @@ def sweep(
                     }
                 yield _beside(page, builders) if reader.kind in BESIDE else page
 
+    def _listed(self, ask: Ask, scope: Scope, reader: Reader) -> Iterator[Page]:
+        failures: list[CallFailed] = []
+
+        def read(token: str | None) -> tuple[Sequence[Answer], str | None]:
+            more: Answer = {} if reader.page is None else {"MaxResults": min(PAGE, reader.page)}
+            if token is not None:
+                more["NextToken"] = token
+            try:
+                answer = ask(scope.place, reader.api, **reader.params, **more)
+            except CallFailed as failed:
+                if reader.nothing and failed.code == reader.nothing:
+                    return (), None
+                failures.append(failed)
+                raise
+            return reader.items(answer), answer.get("NextToken") or None
+
+        broken = False
+        for page in self._pages(scope, reader, read):
+            broken = page.error is not None and not page.resources
+            yield page
+        if broken and reader.kind is Kind.INSTANCE and disrupted(failures[-1]):
+            yield from self._apart(ask, scope, reader)
+
+    def _apart(self, ask: Ask, scope: Scope, reader: Reader) -> Iterator[Page]:
+        """Ours, as far as the zones can be read; the listing stays incomplete."""
+        mine = {f"tag:{TAG}installation": [self.installation]}
+        try:
+            for part in apart(ask, scope.place, mine):
+                living = [item for item in part.items if item["State"]["Name"] in LISTED]
+                yield from self._pages(scope, reader, lambda _, items=living: (items, None))
+                if part.failed is not None:
+                    error = f"zone {part.zone}: {part.failed}"
+                    yield Page(scope=scope, kind=reader.kind, error=error, time=self.now())
+        except CallFailed as failed:
+            error = f"zone by zone: {failed}"
+            yield Page(scope=scope, kind=reader.kind, error=error, time=self.now())
+
+    def _pages(self, scope: Scope, reader: Reader, read: Any) -> Iterator[Page]:
+        understand = partial(reader.make, scope)
+        return pages(scope, reader.kind, read, lambda i: understand(i, self.near), self.now)
+
+
+class _Budget:
+    """One region's calls, of which none is made once its time is over."""
+
+    def __init__(self, calls: Ask, elapsed: Callable[[], float]) -> None:
+        self._calls = calls
+        self._elapsed = elapsed
+        self._until = elapsed() + BUDGET
+        self._over = ""
+
+    def __call__(self, region: str, api: Api, **params: Any) -> Answer:
+        began = self._elapsed()
+        if began > self._until:
+            self._over = self._over or f"{BUDGET:.0f} s are over"
+        if self._over:
+            text = f"{api.action} in {region}: not asked: {self._over}"
+            raise CallFailed("", Uncertain(text))
+        try:
+            return self._calls(region, api, **params)
+        except CallFailed as failed:
+            unanswered = not failed.code and isinstance(failed.error, Uncertain)
+            if unanswered and self._elapsed() - began >= SLOW:
+                self._over = str(failed)
+            raise
+
 
 def _beside(page: Page, builders: Mapping[str, Ref]) -> Page:
     """With the builder that each thing is for as its parent: it cannot go before that one."""
     found = (replace(r, parent=builders.get(r.instance or "")) for r in page.resources)
     return replace(page, resources=tuple(found))
-
-
-def _listed(
-    calls: Calls, scope: Scope, reader: Reader, near: Nearness, now: Callable[[], float]
-) -> Iterator[Page]:
-    def read(token: str | None) -> tuple[Sequence[Answer], str | None]:
-        more: Answer = {} if reader.page is None else {"MaxResults": min(PAGE, reader.page)}
-        if token is not None:
-            more["NextToken"] = token
-        try:
-            answer = calls(scope.place, reader.api, **reader.params, **more)
-        except CallFailed as failed:
-            if reader.nothing and failed.code == reader.nothing:
-                return (), None
-            raise
-        return reader.items(answer), answer.get("NextToken") or None
-
-    return pages(scope, reader.kind, read, lambda item: reader.make(scope, item, near), now)
-
-
-def look(calls: Calls, keys: Sequence[Key], *, public: bool) -> dict[Key, Seen]:
-    """By EC2's own id where it is known, else by ours in the tag. A filter takes what nobody
-    knows for nothing, where a list of ids would be refused whole."""
-    found: dict[Key, Seen] = {}
-    for scope in dict.fromkeys(key.scope for key in keys):
-        here = [key for key in keys if key.scope == scope]
-        by_ref = {key.ref: key for key in here if key.ref is not None}
-        by_name = {key.instance: key for key in here if key.ref is None}
-        for item in filtered(calls, scope.place, "instance-id", list(by_ref)):
-            found[by_ref[item["InstanceId"]]] = seen(scope, item, public=public)
-        for item in filtered(calls, scope.place, f"tag:{TAG}instance", list(by_name)):
-            key = by_name[tags(item)[f"{TAG}instance"]]
-            sight = seen(scope, item, public=public)
-            # Of several with one name, one that lives tells more than one that is dead.
-            if key not in found or _rank(sight) < _rank(found[key]):
-                found[key] = sight
-    return found
-
-
-def filtered(calls: Calls, region: str, name: str, values: Sequence[str]) -> Iterator[Answer]:
-    """The instances, in whatever state, that one filter lets through."""
-    for part in batches(values, FILTER):
-        token: str | None = None
-        while True:
-            more: Answer = {"NextToken": token} if token else {}
-            answer = calls(
-                region,
-                INSTANCES,
-                Filters=[{"Name": name, "Values": list(part)}],
-                MaxResults=PAGE,
-                **more,
-            )
-            for reservation in answer["Reservations"]:
-                yield from reservation["Instances"]
-            token = answer.get("NextToken") or None
-            if token is None:
-                break
-
-
-def _rank(sight: Seen) -> tuple[bool, float, str]:
-    """Living first, then the oldest."""
-    return (sight.power is Power.DEAD, sight.created_at or 0.0, sight.ref.id)

@@ -45,7 +45,7 @@ def run_instances(
     known = cloud.tokens.get(place) if token else None
     if known is not None and cloud.now() < known.born + cloud.token_seconds:
         return _again(known, asked)
-    _draw(cloud, params)
+    _draw(cloud, backend, params)
     params["BlockDeviceMappings"] = _mappings(backend, params)
     params["MinCount"] = params.get("MaxCount", 1)  # moto makes MinCount of them
     result = original(response)
@@ -97,8 +97,10 @@ def subnet_of(params: Any) -> str | None:
     return found
 
 
-def _draw(cloud: LocalCloud, params: Any) -> None:
+def _draw(cloud: LocalCloud, backend: EC2Backend, params: Any) -> None:
     """Is there room in the pool, and for the account?"""
+    if _zone(backend, params) in cloud.outages:
+        raise Refusal(NO_CAPACITY.code, NO_CAPACITY.message, status=NO_CAPACITY.status)
     market = "spot" if params.get("InstanceMarketOptions") else "on-demand"
     pool = (params.get("InstanceType"), subnet_of(params), market)
     if pool in cloud.dry:
@@ -126,6 +128,7 @@ def _furnished(cloud: LocalCloud, backend: EC2Backend, params: Any, moto: Instan
     """What moto forgot of the request."""
     tags = convert_tag_spec(params.get("TagSpecifications") or [])
     moto.disable_api_termination = bool(params.get("DisableApiTermination"))
+    moto.disable_api_stop = bool(params.get("DisableApiStop"))
     said = {int(n.get("DeviceIndex", 0)): n for n in params.get("NetworkInterfaces") or []}
     for index, nic in moto.nics.items():
         nic.delete_on_termination = said.get(index, {}).get("DeleteOnTermination", True)

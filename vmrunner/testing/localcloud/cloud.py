@@ -41,6 +41,7 @@ class LocalCloud(Timeline):
         self.dry: set[tuple[str, str, str]] = set()  # (type, subnet, market) without capacity
         self.quota: dict[str, int] = {}  # instances at once, by market
         self.quotas: dict[str, float] = {}  # what Service Quotas says, by its code
+        self.outages: set[str] = set()  # zones that are disrupted
         self.disabled: set[str] = set()  # regions that the account has not enabled
         self.refused: dict[str, Trouble] = {}  # access keys that are not accepted
         self.accounts: dict[str, str] = {}  # access key → account; default: this one's

@@ -90,6 +90,19 @@ class Machine:
         self.moto.disable_api_termination = value
 
     @property
+    def stop_protected(self) -> bool:
+        """From a stop, and from termination as well."""
+        return bool(self.moto.disable_api_stop)
+
+    @stop_protected.setter
+    def stop_protected(self, value: bool) -> None:
+        self.moto.disable_api_stop = value
+
+    @property
+    def zone(self) -> str:
+        return str(self.moto.availability_zone)
+
+    @property
     def hidden(self) -> bool:
         """Is it born, and not visible yet?"""
         return self.id in self.world.hidden

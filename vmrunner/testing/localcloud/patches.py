@@ -8,14 +8,18 @@ import contextlib
 import functools
 import importlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from moto.core.responses import ActionResult
 from moto.ec2 import utils as ec2_utils
-from moto.ec2.exceptions import DryRunClientError, OperationNotPermitted4
+from moto.ec2.exceptions import (
+    DryRunClientError,
+    OperationDisableApiStopNotPermitted,
+    OperationNotPermitted4,
+)
 from moto.ec2.models.core import TaggedEC2Resource
 from moto.ec2.models.instances import InstanceBackend, MetadataOptions
 from moto.ec2.responses.elastic_block_store import ElasticBlockStore
@@ -28,10 +32,13 @@ from moto.scheduler.models import EventBridgeSchedulerBackend
 
 from vmrunner.testing.localcloud import schedules
 from vmrunner.testing.localcloud.births import run_instances
+from vmrunner.testing.localcloud.faults import UNAVAILABLE
 from vmrunner.testing.localcloud.pages import cut, paged
 from vmrunner.testing.localcloud.refusal import Refusal
 
 if TYPE_CHECKING:
+    from moto.ec2.models import EC2Backend
+
     from vmrunner.testing.localcloud.cloud import LocalCloud
     from vmrunner.testing.localcloud.machines import Machine
 
@@ -118,7 +125,8 @@ def _utcnow(original: Callable[[], datetime]) -> datetime:
 
 
 def _describe_instances(cloud: LocalCloud, response: Any, _: Handler) -> ActionResult:
-    """Pages of instances, where moto cuts between reservations."""
+    """Pages of instances, where moto cuts between reservations. While a zone is disrupted only a
+    list of instances in other zones is answered."""
     ids, filters = response._get_param("InstanceIds", []), response._filters_from_querystring()
     if ids and response._get_param("MaxResults"):
         raise Refusal(
@@ -126,9 +134,11 @@ def _describe_instances(cloud: LocalCloud, response: Any, _: Handler) -> ActionR
             "The parameter instancesSet cannot be used with the parameter maxResults",
         )
     backend = response.ec2_backend
+    named = _all_named(cloud, response, ids)
+    zones = {one.zone for one in named} if ids else _zones(backend)
+    if zones & cloud.outages:
+        raise Refusal(UNAVAILABLE.code, UNAVAILABLE.message, status=UNAVAILABLE.status)
     if ids:
-        for name in ids:
-            _named(cloud, response, name)
         found = backend.get_reservations_by_instance_ids(ids, filters=filters)
     else:
         found = backend.describe_instances(filters=filters)
@@ -184,11 +194,13 @@ def _terminate_instances(cloud: LocalCloud, response: Any, _: Handler) -> Action
     """All of them or none: one bad id, or one that is protected, and nothing is terminated."""
     ids = response._get_param("InstanceIds", [])
     force = bool(response._get_param("Force") or response._get_param("SkipOsShutdown"))
-    machines = [_named(cloud, response, name) for name in ids]
+    machines = _all_named(cloud, response, ids)
     response.error_on_dryrun()
     for machine in machines:
         if machine.protected and machine.alive:
             raise OperationNotPermitted4(machine.id)
+        if machine.stop_protected and machine.alive:
+            raise OperationDisableApiStopNotPermitted(machine.id)
     told = []
     for machine in machines:
         before = {"Code": machine.moto.state_code, "Name": machine.state}
@@ -247,15 +259,29 @@ def _modify_metadata(cloud: LocalCloud, response: Any, _: Handler) -> ActionResu
     return ActionResult({"InstanceId": machine.id, "InstanceMetadataOptions": options})
 
 
+def _zones(backend: EC2Backend) -> set[str]:
+    return {str(subnet.availability_zone) for subnet in backend.describe_subnets()}
+
+
 def _named(cloud: LocalCloud, response: Any, name: str) -> Machine:
     """The machine of this id, in the region that is asked."""
-    if not re.fullmatch(r"i-[0-9a-f]{8}([0-9a-f]{9})?", name):
-        raise Refusal("InvalidInstanceID.Malformed", f'Invalid id: "{name}"')
-    machine = cloud.by_id.get(name)
-    if machine is None or machine.hidden or machine.backend is not response.ec2_backend:
-        text = f"The instance ID '{name}' does not exist"
-        raise Refusal("InvalidInstanceID.NotFound", text)
+    (machine,) = _all_named(cloud, response, [name])
     return machine
+
+
+def _all_named(cloud: LocalCloud, response: Any, names: Sequence[str]) -> list[Machine]:
+    """The machines of these ids. One that does not exist, and none is told; all such are named."""
+    for name in names:
+        if not re.fullmatch(r"i-[0-9a-f]{8}([0-9a-f]{9})?", name):
+            raise Refusal("InvalidInstanceID.Malformed", f'Invalid id: "{name}"')
+    found = [cloud.by_id.get(name) for name in names]
+    there = [m for m in found if m and not m.hidden and m.backend is response.ec2_backend]
+    if len(there) < len(names):
+        lost = ", ".join(sorted(set(names) - {machine.id for machine in there}))
+        one = ", " not in lost
+        text = f"The instance ID{'' if one else 's'} '{lost}' do{'es' if one else ''} not exist"
+        raise Refusal("InvalidInstanceID.NotFound", text)
+    return there
 
 
 __all__ = ["install", "within"]

@@ -74,10 +74,8 @@ class AccountGuard:
 
     def policy(self, audience: Policy) -> str:
         partition = _partition(self._options.region)
-        account = ANY
         named = audience in (Policy.GUARD, Policy.VMRUNNER)
-        if named and (caller := self._identity.quietly()) is not None:
-            account = caller.account
+        account = (self._identity.quietly() if named else None) or ANY
         names = self._names(account, partition)
         document = documents.policy(
             audience.value,

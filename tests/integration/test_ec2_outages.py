@@ -1,0 +1,207 @@
+"""A part of EC2 that is away, one zone, one region, or STS, hides and saves nothing in the others;
+and nobody's tags make a VM ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.amazon import (
+    GENERATION,
+    INSTALLATION,
+    REGION,
+    Amazon,
+    amazon,
+    credentials,
+    fleet,
+    look,
+    make_order,
+    swept,
+)
+from vmrunner.errors import ProviderError, Uncertain
+from vmrunner.model import TAG, Fate, Key, Kind, Order, Page, Power, Ref, Spec, tags_of
+from vmrunner.providers.ec2.provider import Ec2Provider
+from vmrunner.testing.localcloud import LOST_REQUEST, UNAVAILABLE, Request, Trouble
+
+FAR = "us-east-2"
+ZONE = f"{REGION}a"
+
+
+@pytest.fixture
+def aws() -> Iterator[Amazon]:
+    with amazon() as made:
+        yield made
+
+
+def born(provider: Ec2Provider, place: str) -> tuple[Key, Ref]:
+    """A VM in this subnet, and its row's key."""
+    offer = next(offer for offer in provider.offers(Spec()) if offer.place == place)
+    order = make_order(provider, offer=offer)
+    ref = provider.create(order)
+    return Key(offer.scope, order.instance, ref.id), ref
+
+
+def instances(provider: Ec2Provider) -> list[Page]:
+    return [page for page in provider.sweep() if page.kind is Kind.INSTANCE]
+
+
+# --- a zone --------------------------------------------------------------------------------------
+
+
+def test_a_disrupted_zone_hides_no_vm_of_another(aws: Amazon) -> None:
+    provider = aws.provider()
+    here, there = aws.site.subnets[:2]
+    lost, _ = born(provider, here)
+    seen, ref = born(provider, there)
+    ended, gone = born(provider, there)
+    provider.delete([gone])
+    aws.cloud.outages.add(ZONE)
+    sights = provider.look([lost, seen, ended])
+    assert {key: sight.power for key, sight in sights.items()} == {
+        seen: Power.RUNNING,
+        ended: Power.DEAD,
+    }
+    pages = instances(provider)
+    assert [r.ref for page in pages for r in page.resources] == [ref]
+    whole, zone = [page.error for page in pages if page.error is not None]
+    assert "Unavailable" in whole
+    assert zone.startswith(f"zone {ZONE}: ")
+    with pytest.raises(Uncertain):
+        provider.look([lost])  # of this one nobody knows anything
+    aws.cloud.outages.clear()
+    assert set(provider.look([lost, seen, ended])) == {lost, seen, ended}
+    assert all(page.error is None for page in instances(provider))
+
+
+def test_in_a_zones_outage_a_vm_is_found_by_its_name_and_forced_as_ever(aws: Amazon) -> None:
+    provider = aws.provider()
+    key, ref = born(provider, aws.site.subnets[1])
+    aws.cloud.outages.add(ZONE)
+    assert provider.look([key._replace(ref=None)])[key._replace(ref=None)].ref == ref
+    aws.cloud.by_id[ref.id].stuck = True
+    provider.delete([ref])
+    aws.clock.advance(600)
+    provider.delete([ref], force=True)
+    assert aws.cloud.by_id[ref.id].state == "terminated"
+
+
+# --- a region ------------------------------------------------------------------------------------
+
+
+def test_a_region_that_does_not_answer_is_asked_once_and_hinders_no_other(aws: Amazon) -> None:
+    provider = aws.provider(used=(FAR,))
+    order = make_order(provider)
+    ref = provider.create(order)
+    lost = Key(order.offer.scope._replace(place=FAR), "vm-far", "i-0123456789abcdef0")
+
+    def dead(request: Request) -> Trouble | None:
+        if request.region != FAR:
+            return None
+        aws.clock.advance(30)
+        return LOST_REQUEST
+
+    aws.cloud.faults.on_request = dead
+    pages = list(provider.sweep())
+    kinds = set(provider.traits.kinds)
+    assert {p.kind for p in pages if p.scope.place == REGION and not p.error and not p.more} == (
+        kinds
+    )
+    assert {page.kind for page in pages if page.scope.place == FAR and page.error} == kinds
+    assert ref in {r.ref for page in pages for r in page.resources}
+    assert sum(request.region == FAR for request in aws.cloud.requests) == 1
+    key = Key(order.offer.scope, order.instance, ref.id)
+    assert set(provider.look([lost, key])) == {key}
+    with pytest.raises(ProviderError):
+        provider.look([lost])
+
+
+# --- who we are ----------------------------------------------------------------------------------
+
+
+def test_without_sts_ec2_tells_whose_account_it_is_and_nothing_launches(aws: Amazon) -> None:
+    provider, (ref,) = fleet(aws, 1)
+    aws.cloud.faults.on_request = lambda r: UNAVAILABLE if r.action == "GetCallerIdentity" else None
+    with credentials(AWS_ACCESS_KEY_ID="AKIAROTATED000000000"):
+        fresh = aws.provider()
+        assert fresh.scopes == provider.scopes
+        assert ref in {r.ref for r in swept(fresh)}
+        with pytest.raises(Uncertain):
+            fresh.offers(Spec())
+        assert fresh.delete([ref])[ref].fate is Fate.ACCEPTED
+    assert aws.cloud.alive == []
+    other = "AKIAOTHEROTHEROTHER0"
+    aws.cloud.accounts[other] = "210987654321"
+    with credentials(AWS_ACCESS_KEY_ID=other):
+        assert aws.provider().scopes == frozenset()  # there is nothing that could tell
+
+
+# --- whose VM it is ------------------------------------------------------------------------------
+
+
+def copies(order: Order) -> list[dict[str, str]]:
+    """Tags that carry an id of ours, the last with all that a copy of our VM would have."""
+    named = {f"{TAG}instance": order.instance, "Name": "prod-db"}
+    ours = {f"{TAG}installation": INSTALLATION, f"{TAG}generation": GENERATION}
+    return [
+        named,
+        {**tags_of(order), f"{TAG}installation": "11111111-2222-4333-8444-555555555555"},
+        {**ours, **named},
+        tags_of(order),
+    ]
+
+
+def test_a_copied_id_makes_no_vm_ours(aws: Amazon) -> None:
+    """Each of them is older than ours."""
+    victims = [aws.plant() for _ in range(4)]
+    aws.clock.advance(60)
+    provider = aws.provider()
+    order = make_order(provider)
+    for victim, tags in zip(victims, copies(order), strict=True):
+        victim.backend.tags[victim.id] = tags
+    assert look(provider, order) is None
+    ref = provider.create(order)
+    sight = look(provider, order)
+    assert sight is not None
+    assert sight.ref == ref
+    other = replace(order, user_data=b"#cloud-config\n{a: 1}\n")
+    assert provider.create(other) == ref  # IdempotentParameterMismatch: it exists
+    provider.delete([ref])
+    sight = look(provider, order)
+    assert sight is not None
+    assert (sight.ref, sight.power) == (ref, Power.DEAD)
+    assert all(victim.alive for victim in victims)
+
+
+# --- what does not die at once -------------------------------------------------------------------
+
+
+def test_a_vm_that_is_shutting_down_is_still_there(aws: Amazon) -> None:
+    provider, (ref,) = fleet(aws, 1)
+    aws.cloud.by_id[ref.id].stuck = True
+    provider.delete([ref])
+    (vm,) = swept(provider, lambda page: page.kind is Kind.INSTANCE)
+    assert (vm.ref, vm.power, vm.alive) == (ref, Power.STOPPING, True)
+
+
+@pytest.mark.parametrize("code", ["IncorrectInstanceState", "UnsupportedOperation", "NeverHeardOf"])
+def test_whatever_is_wrong_with_one_saves_no_other(aws: Amazon, code: str) -> None:
+    provider, refs = fleet(aws, 5)
+    aws.cloud.faults.on_request = lambda request: (
+        Trouble(code, 400, "this one cannot be terminated")
+        if request.action == "TerminateInstances" and refs[2].id in request.all("InstanceId")
+        else None
+    )
+    told = provider.delete(refs)
+    assert [ref for ref, outcome in told.items() if outcome.fate is Fate.FAILED] == [refs[2]]
+    assert [machine.id for machine in aws.cloud.alive] == [refs[2].id]
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_stop_protection_is_lifted_too(aws: Amazon, both: bool) -> None:
+    provider, refs = fleet(aws, 3)
+    machine = aws.cloud.by_id[refs[1].id]
+    machine.stop_protected, machine.protected = True, both
+    assert {outcome.fate for outcome in provider.delete(refs).values()} == {Fate.ACCEPTED}
+    assert aws.cloud.alive == []

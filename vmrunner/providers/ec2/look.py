@@ -1,0 +1,55 @@
+"""Looking at some machines: by EC2's own id where it is known, else by who launched them.
+
+An id of ours in a tag proves nothing: tags are copied. By name a VM is that of a row when it has
+the tags of this installation, and the client token that our launch had, which nobody can copy. Only
+Packer's builders have no such token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vmrunner.model import TAG, Key, Power, Role, Seen
+from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.ec2.calls import Answer, Ask
+from vmrunner.providers.ec2.describe import INSTANCE_ID, filtered
+from vmrunner.providers.ec2.kinds import seen, tags
+
+
+def look(calls: Ask, keys: Sequence[Key], installation: str, *, public: bool) -> dict[Key, Seen]:
+    """All that can be seen: what cannot be read hides no other. Raises `CallFailed` when there is
+    nothing else."""
+    found: dict[Key, Seen] = {}
+    failures: list[CallFailed] = []
+    for scope in dict.fromkeys(key.scope for key in keys):
+        here = [key for key in keys if key.scope == scope]
+        by_ref = {key.ref: key for key in here if key.ref is not None}
+        by_name = {key.instance: key for key in here if key.ref is None}
+        try:
+            for item in filtered(calls, scope.place, INSTANCE_ID, list(by_ref)):
+                found[by_ref[item["InstanceId"]]] = seen(scope, item, public=public)
+        except CallFailed as failed:
+            failures.append(failed)
+        mine = {f"tag:{TAG}installation": [installation]}
+        try:
+            for item in filtered(calls, scope.place, f"tag:{TAG}instance", list(by_name), mine):
+                key = by_name[tags(item)[f"{TAG}instance"]]
+                sight = seen(scope, item, public=public)
+                # Of several with one name, one that lives tells more than one that is dead.
+                if _ours(item, key) and (key not in found or _rank(sight) < _rank(found[key])):
+                    found[key] = sight
+        except CallFailed as failed:
+            failures.append(failed)
+    if failures and not found:
+        raise failures[0]
+    return found
+
+
+def _ours(item: Answer, key: Key) -> bool:
+    role = tags(item).get(f"{TAG}role")
+    return role == Role.IMAGE or (role == Role.BUILD and item.get("ClientToken") == key.instance)
+
+
+def _rank(sight: Seen) -> tuple[bool, float, str]:
+    """Living first, then the oldest."""
+    return (sight.power is Power.DEAD, sight.created_at or 0.0, sight.ref.id)
