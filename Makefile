@@ -69,6 +69,9 @@ bench: setup
 lock: setup
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --all-extras --group dev \
 	  --generate-hashes --no-header --no-annotate -o requirements.lock pyproject.toml
+	.venv/bin/uv pip compile -q --python-version 3.13 --python-platform linux \
+	  --generate-hashes --no-header --no-annotate \
+	  -o deploy/gcp/guard/requirements.txt deploy/gcp/guard/requirements.in
 
 clean:
 	rm -rf .venv dist demo-out .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

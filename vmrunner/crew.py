@@ -59,7 +59,8 @@ class View:
         return {row.id for row in self.everybody} - self.closed | self.unread
 
     def update(self, row: Instance) -> None:
-        """Something of it changed in this very tick."""
+        """Something of it changed in this very tick. The provider stays that which acts on it."""
+        row = replace(row, provider=self.rows[row.id].provider)
         self.rows[row.id] = row
         self.mine[row.id] = row
 

@@ -6,13 +6,13 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.lanes import Pool
-from vmrunner.model import Access, Build, Instance, Limits, Offer, Order
+from vmrunner.model import Access, Build, Instance, Limits, Offer, Order, Scope
 from vmrunner.providers import Provider
 from vmrunner.scheduling import Rooms
 
@@ -82,22 +82,32 @@ class Desk:
     monotonic: Callable[[], float] = time.monotonic
 
     def provider_of(self, instance: Instance) -> Provider | None:
-        """The provider that may act on this instance: of its name, and with its very scope
-        verified. Another account behind the same name is none of our business."""
-        provider = self.providers.get(instance.provider)
-        return provider if provider and instance.scope in provider.scopes else None
+        """The provider that may act on this instance, its very scope verified: the one of its
+        name, or any where none has that name, as after a renaming. Another account behind the same
+        name is none of our business."""
+        named = self.providers.get(instance.provider)
+        able = self.providers.values() if named is None else (named,)
+        return next((one for one in able if instance.scope in one.scopes), None)
 
     def reached(self, instances: Iterable[Instance]) -> list[Instance]:
-        """Those that `provider_of` names a provider for, which is asked once about its scopes, and
-        not at all where none is of it: that may be a call to a cloud."""
-        rows = list(instances)
-        names = {row.provider for row in rows} & self.providers.keys()
-        ours = {name: self.providers[name].scopes for name in names}
-        return [row for row in rows if row.scope in ours.get(row.provider, ())]
+        """Those that `provider_of` has a provider for, each under the name of that one here. A
+        provider is asked once about its scopes, and only where one may be of it: that may be a
+        call to a cloud."""
+        scopes: dict[str, frozenset[Scope]] = {}
+        found = []
+        for row in instances:
+            names = (row.provider,) if row.provider in self.providers else self.providers
+            for name in names:
+                if name not in scopes:
+                    scopes[name] = self.providers[name].scopes
+                if row.scope in scopes[name]:
+                    found.append(row if name == row.provider else replace(row, provider=name))
+                    break
+        return found
 
     def now(self, instance: Instance) -> float:
         """The clock that the instance's times are told by."""
-        provider = self.providers.get(instance.provider)
+        provider = self.providers.get(instance.provider) or self.provider_of(instance)
         return provider.now() if provider else self.clock()
 
     @contextlib.contextmanager

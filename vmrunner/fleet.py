@@ -3,8 +3,9 @@ theirs are open."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from vmrunner import config
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from vmrunner.wiring import Wiring
 
 log = logging.getLogger("vmrunner")
+
+#: Kind → options that a scope tells: their names, and the part of it.
+_TOLD: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
+    "ec2": [("region", "place")],
+    "gce": [("project", "account")],
+}
 
 #: What no process can change while it serves a ledger.
 _FIXED: Final[Mapping[str, Callable[[Settings], object]]] = {
@@ -40,11 +47,17 @@ def opened(wiring: Wiring) -> tuple[dict[str, Provider], dict[str, VmrunnerError
 
 
 def former(wiring: Wiring, name: str) -> SweepOnly:
-    """A provider that is not in the configuration any more, opened by what the scopes of its rows
-    tell. That is enough for some kinds, this host's VMs among them; ConfigError for the others."""
+    """A provider that is not in the configuration any more: any that verified the scopes of its
+    rows, as after a renaming; for the others one is opened by what the scopes tell. ConfigError
+    where these credentials do not reach them."""
     scopes = _dropped(wiring).get(name, set())
-    drivers = [wiring.open_kind(kind, name, {}) for kind in sorted({s.kind for s in scopes})]
-    lost = scopes - {scope for driver in drivers for scope in driver.scopes}
+    drivers = [one for one in _configured(wiring, scopes) if one.scopes & scopes]
+    left = scopes - _reached(drivers)
+    for kind, account in sorted({(scope.kind, scope.account) for scope in left}):
+        first = min(scope for scope in left if (scope.kind, scope.account) == (kind, account))
+        options = {option: getattr(first, part) for option, part in _TOLD.get(kind, ())}
+        drivers.append(wiring.open_kind(kind, name, options))
+    lost = scopes - _reached(drivers)
     if lost or not scopes:
         where = f", and VMs of it are open in {', '.join(map(str, sorted(lost)))}" if lost else ""
         raise ConfigError(
@@ -52,6 +65,19 @@ def former(wiring: Wiring, name: str) -> SweepOnly:
             hint="put it back until they are gone" if lost else "",
         )
     return SweepOnly(name, drivers, None)
+
+
+def _configured(wiring: Wiring, scopes: set[Scope]) -> Iterator[Provider]:
+    """Those of the kinds of these scopes that can be opened."""
+    kinds = {scope.kind for scope in scopes}
+    for name, said in wiring.settings.providers.items():
+        if said.kind in kinds:
+            with contextlib.suppress(VmrunnerError):  # it is told where it is asked for itself
+                yield wiring.provider(name)
+
+
+def _reached(drivers: Iterable[Provider]) -> set[Scope]:
+    return {scope for driver in drivers for scope in driver.scopes}
 
 
 def renewed(wiring: Wiring, settings: Settings, old: Mapping[str, Provider]) -> dict[str, Provider]:

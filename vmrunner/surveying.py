@@ -94,7 +94,11 @@ def _read(
 ) -> None:
     rows, builds = desk.ledger.instances.open(), desk.ledger.builds.driven()
     scopes = provider.scopes
-    known.by_id |= {row.id: row for row in rows if row.provider == name and row.scope in scopes}
+    known.by_id |= {
+        row.id: row
+        for row in rows
+        if row.scope in scopes and (row.provider == name or row.provider not in desk.providers)
+    }
     known.builds = {build.id: build for build in builds}
     known.unread = rows.unread | builds.unread
     peers.look(desk.ledger.engines.list(), desk.monotonic())

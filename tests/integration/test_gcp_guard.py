@@ -368,7 +368,9 @@ def test_the_role_of_vmrunner_names_what_the_driver_calls() -> None:
         "compute.images.useReadOnly",
         "compute.instances.setLabels",
         "compute.instances.setMetadata",
+        "compute.instances.setServiceAccount",  # with the option `service_account`
         "compute.instances.setTags",
+        "compute.instances.updateShieldedInstanceConfig",
         "compute.subnetworks.use",
         "compute.subnetworks.useExternalIp",
     }

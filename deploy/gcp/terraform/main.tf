@@ -7,11 +7,15 @@ terraform {
   required_providers {
     google = {
       source  = "hashicorp/google"
-      version = ">= 6, < 8"
+      version = "~> 7.0"
     }
     archive = {
       source  = "hashicorp/archive"
-      version = ">= 2.4"
+      version = "~> 2.4"
+    }
+    time = {
+      source  = "hashicorp/time"
+      version = "~> 0.11"
     }
   }
 }
@@ -22,6 +26,9 @@ locals {
   whose  = var.all_installations ? "*" : var.installation
   source = "${path.module}/../guard"
   role   = yamldecode(file("${path.module}/../guard-role.yaml"))
+
+  # What a build of a function needs, as Google's documents list it for an account of one's own.
+  building = toset(["roles/artifactregistry.writer", "roles/logging.logWriter", "roles/storage.objectViewer"])
 
   labels = merge(var.labels, {
     "vmrunner-installation" = var.installation
@@ -52,12 +59,36 @@ resource "google_project_iam_member" "guard" {
   member  = google_service_account.guard.member
 }
 
+# --- who builds it: the default account of Compute Engine may have no role at all ---
+
+resource "google_service_account" "build" {
+  project      = var.project
+  account_id   = "${local.name}-build"
+  display_name = "builds ${local.name}"
+}
+
+resource "google_project_iam_member" "build" {
+  for_each = local.building
+
+  project = var.project
+  role    = each.value
+  member  = google_service_account.build.member
+}
+
+# A role that was given a moment ago is not everywhere known.
+resource "time_sleep" "granted" {
+  create_duration = "60s"
+  triggers        = { account = google_service_account.build.unique_id }
+
+  depends_on = [google_project_iam_member.build]
+}
+
 # --- the function ---
 
 data "archive_file" "guard" {
   type        = "zip"
   source_dir  = local.source
-  excludes    = ["__pycache__"]
+  excludes    = ["__pycache__", "requirements.in"]
   output_path = "${path.root}/.terraform/vmrunner-guard-gcp.zip"
 }
 
@@ -85,8 +116,9 @@ resource "google_cloudfunctions2_function" "guard" {
   labels      = local.labels
 
   build_config {
-    runtime     = "python313"
-    entry_point = "handler"
+    runtime         = "python313"
+    entry_point     = "handler"
+    service_account = google_service_account.build.id
 
     source {
       storage_source {
@@ -111,6 +143,8 @@ resource "google_cloudfunctions2_function" "guard" {
       VMRUNNER_MAX_TTL      = tostring(var.max_ttl_seconds)
     }
   }
+
+  depends_on = [time_sleep.granted]
 }
 
 # --- what invokes it ---
@@ -158,6 +192,12 @@ resource "google_cloud_scheduler_job" "guard" {
 
 # --- what rings ---
 
+# The metric of a service is there when the service was invoked; before, an alert on it is refused.
+resource "time_sleep" "invoked" {
+  create_duration = "420s"
+  triggers        = { job = google_cloud_scheduler_job.guard.id }
+}
+
 resource "google_monitoring_alert_policy" "guard" {
   project               = var.project
   display_name          = local.name
@@ -196,6 +236,8 @@ resource "google_monitoring_alert_policy" "guard" {
       }
     }
   }
+
+  depends_on = [time_sleep.invoked]
 
   documentation {
     content = "The guard that deletes vmrunner's overdue VMs, disks, addresses and snapshots fails or is silent; its log says what."

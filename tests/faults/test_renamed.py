@@ -1,0 +1,55 @@
+"""A provider has another name when the engines come back: whoever verified the scope of its rows
+ends its VMs, closes its rows and goes on with its builds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.world import World
+from vmrunner.model import BuildState, Reason, Result
+from vmrunner.providers.fake import FakeProvider
+
+OTHER = "aws-prod"
+
+
+def renamed(world: World) -> None:
+    """A new engine, which knows the cloud by another name."""
+    node = world.node()
+    node.engine.desk.providers = {OTHER: FakeProvider(OTHER, world.cloud)}
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    return make_world(max_instances=3)
+
+
+def test_its_builds_are_finished(world: World) -> None:
+    world.build_seconds = 60
+    build = world.submit()
+    first = world.node()
+    world.run(60, until=lambda: len(world.started) == 1)
+    first.kill()
+    renamed(world)
+    world.run(300, until=lambda: world.truth.builds.get(build.id).finished)
+    assert world.truth.builds.get(build.id).result is Result.SUCCESS
+    world.run(300, until=lambda: not world.truth.instances.open())
+    assert not world.truth.instances.open()
+    world.check()
+
+
+def test_its_rows_close_after_their_deadlines_and_make_room(world: World) -> None:
+    world.build_seconds = 1e9
+    builds = [world.submit(ttl=200, timeout=150) for _ in range(3)]
+    first = world.node()
+    world.run(60, until=lambda: len(world.started) == 3)
+    first.kill()
+    renamed(world)
+    world.run(300)
+    assert {world.truth.builds.get(b.id).reason for b in builds} == {Reason.DEADLINE}
+    assert not world.truth.instances.open()
+    world.build_seconds = 5
+    fresh = world.submit(provider=OTHER)
+    world.run(300, until=lambda: world.truth.builds.get(fresh.id).state is BuildState.FINISHED)
+    assert world.truth.builds.get(fresh.id).result is Result.SUCCESS
