@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ulid import ULID
+
+_TIME: Final = 10  # characters of a ULID that tell its time
 
 
 def build_id() -> str:
@@ -28,3 +32,8 @@ def sweep_id() -> str:
 def image_id() -> str:
     """A new image id, `im-<lower-case ULID>`: one image made in a cloud."""
     return f"im-{str(ULID()).lower()}"
+
+
+def instances_since(moment: float) -> str:
+    """What sorts before the ids of all instances that are made from this moment on."""
+    return f"vm-{str(ULID.from_timestamp(max(moment, 0.0)))[:_TIME].lower()}"

@@ -63,7 +63,7 @@ def check(wiring: Wiring, spec: BuildSpec) -> Passed:
 def _unguarded(wiring: Wiring, name: str) -> tuple[str, ...]:
     """At the first launch, what the guarantee is worth in this account; `doctor` says it later."""
     provider = wiring.provider(name)
-    if not isinstance(provider, Watched) or wiring.ledger.instances.places(name):
+    if not isinstance(provider, Watched) or wiring.ledger.instances.launched(name):
         return ()
     try:
         found = provider.unguarded()

@@ -93,10 +93,11 @@ class Wiring:
         return providers.load(kind, name, **options)
 
     def _used(self, kind: str, name: str) -> list[str]:
-        """Where this provider ever launched, as far as the ledger can be asked: it may have been
-        configured otherwise then, and something may be left there."""
+        """Where this provider has VMs or images, or launched so lately that something may be left,
+        as far as the ledger can be asked: it may have been configured otherwise then."""
+        since = time.time() - self.settings.limits.max_ttl - Limits().newborn
         try:
-            scopes = self.ledger.instances.places(name) | self.ledger.images.places(name)
+            scopes = self.ledger.instances.places(name, since) | self.ledger.images.places(name)
         except VmrunnerError:
             return []
         return sorted({scope.place for scope in scopes if scope.kind == kind})

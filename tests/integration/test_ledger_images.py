@@ -89,8 +89,13 @@ def test_an_image_is_found_by_what_is_written_of_it(ledger: Ledger) -> None:
             ledger.images.find(word)
 
 
-def test_where_builders_ever_were_is_swept(ledger: Ledger) -> None:
-    ledger.images.add(image())
+def test_where_images_or_builders_are_is_swept(ledger: Ledger) -> None:
+    ready, gone = image(), image(scope=SCOPE._replace(place="sa-east-1"))
+    for made in (ready, gone):
+        ledger.images.add(made)
+        ledger.images.close(made.id, 9.0)
+    ledger.images.ready(ready.id, "ami-1", ())
+    ledger.images.fail(gone.id, "no disk")
     ledger.images.add(image(scope=SCOPE._replace(place="us-east-2")))
     ledger.images.add(image(provider="other", scope=SCOPE._replace(place="eu-west-3")))
     assert {s.place for s in ledger.images.places("aws")} == {"eu-west-1", "us-east-2"}

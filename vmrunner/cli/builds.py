@@ -12,7 +12,7 @@ import typer
 from vmrunner.cli import exits, output
 from vmrunner.cli.complete import build_ids
 from vmrunner.cli.output import Format
-from vmrunner.cli.shell import Shell, shell_of, stdout_is_data, unicode_out
+from vmrunner.cli.shell import Shell, shell_of, stdout_is_data, time_at, unicode_out
 
 if TYPE_CHECKING:
     from vmrunner.model import Build
@@ -268,7 +268,7 @@ def extend(
     shell = shell_of(context)
     seconds = units.duration(by, "duration")
     before = shell.ledger.builds.find(build)
-    now = shell.time_at(before.spec.provider, ask=True)
+    now = time_at(shell, before.spec.provider, ask=True)
     row = shell.ledger.builds.extend(before.id, seconds, now)
     if form in (Format.JSON, Format.JSONL):
         output.show(build_view(), [row], form)

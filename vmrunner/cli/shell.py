@@ -51,17 +51,6 @@ class Shell:
     def ledger(self) -> Ledger:
         return self.wiring.ledger
 
-    def time_at(self, provider: str, *, ask: bool = False) -> float:
-        """The clock that the VMs of a provider are timed by, as far as it can be had; else ours.
-        `ask`: an answer of the cloud tells its time, so get one first."""
-        try:
-            driver = self.wiring.provider(provider)
-            if ask:
-                _ = driver.scopes
-            return driver.now()
-        except VmrunnerError:
-            return time.time()
-
     def close(self) -> None:
         """Let go of what was opened."""
         if "runner" in self.__dict__:
@@ -78,6 +67,18 @@ def shell_of(context: typer.Context) -> Shell:
     return cast("Shell", context.obj)
 
 
+def time_at(shell: Shell, provider: str, *, ask: bool = False) -> float:
+    """The clock that the VMs of a provider are timed by, as far as it can be had; else ours.
+    `ask`: an answer of the cloud tells its time, so get one first."""
+    try:
+        driver = shell.wiring.provider(provider)
+        if ask:
+            _ = driver.scopes
+        return driver.now()
+    except VmrunnerError:
+        return time.time()
+
+
 def stdout_is_data(form: Format) -> bool:
     """Is stdout a document, so that the build's output must go elsewhere?"""
     return form in (Format.JSON, Format.JSONL)
@@ -88,4 +89,4 @@ def unicode_out() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
-__all__ = ["Joiner", "Shell", "output", "shell_of", "stdout_is_data", "unicode_out"]
+__all__ = ["Joiner", "Shell", "output", "shell_of", "stdout_is_data", "time_at", "unicode_out"]

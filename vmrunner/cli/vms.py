@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +11,7 @@ import typer
 from vmrunner.cli import exits, output
 from vmrunner.cli.complete import instance_ids
 from vmrunner.cli.output import Format
-from vmrunner.cli.shell import Shell, shell_of
+from vmrunner.cli.shell import Shell, shell_of, time_at
 from vmrunner.errors import ConfigError, Conflict, VmrunnerError
 
 if TYPE_CHECKING:
@@ -31,32 +31,41 @@ def ls(
         bool, typer.Option("--cloud", help="What the providers show, beside the ledger.")
     ] = False,
     everything: Annotated[bool, typer.Option("-a", "--all", help="Gone ones too.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 1000,
     form: Output = Format.TABLE,
 ) -> int:
     """The VMs that this ledger answers for."""
     from vmrunner.cli.views import machine_view
 
     shell = shell_of(context)
-    instances = shell.ledger.instances
-    rows = instances.list() if everything else list(reversed(instances.open()))
+    # Beside the cloud all that are open count: what is there would have no row else.
+    most = None if cloud and not everything else limit
+    rows = shell.ledger.instances.list(active=None if everything else True, limit=most)
     unread: list[str] = []
     if cloud:
         shown, unread = _sweep(shell)
         machines = _beside(shell, rows, shown)
     else:
-        machines = [_machine(shell, row) for row in rows]
+        machines = _machines(shell, [(row, None) for row in rows])
     output.show(machine_view(cloud=cloud), machines, form)
     if not machines and form in (Format.TABLE, Format.WIDE):
         output.say("no VM" + ("" if everything else "; vm ls -a shows those that are gone"))
+    if len(rows) == most:
+        output.say(f"these are the newest {most}; --limit shows more")
     for text in unread:
         output.warn(text)
     return exits.PARTLY if unread else exits.OK
 
 
-def _machine(shell: Shell, row: Instance, seen: Resource | None = None) -> Machine:
+def _machines(
+    shell: Shell, found: Sequence[tuple[Instance | None, Resource | None]]
+) -> list[Machine]:
+    """For showing: each at the time of its provider."""
     from vmrunner.cli.views import Machine
 
-    return Machine(row, shell.time_at(row.provider), seen)
+    times = {name: time_at(shell, name) for name in {row.provider for row, _ in found if row}}
+    here = time.time()
+    return [Machine(row, times[row.provider] if row else here, seen) for row, seen in found]
 
 
 def _sweep(shell: Shell) -> tuple[list[Resource], list[str]]:
@@ -79,21 +88,26 @@ def _sweep(shell: Shell) -> tuple[list[Resource], list[str]]:
 
 def _beside(shell: Shell, rows: list[Instance], shown: Iterable[Resource]) -> list[Machine]:
     """Each row with its VM, and what is there without a row that was listed."""
-    from vmrunner.cli.views import Machine
     from vmrunner.model import Kind
 
-    left = list(shown)
-    machines = []
+    left = {resource.ref: resource for resource in shown}
+    vms: dict[str | None, list[Resource]] = {}
+    for resource in left.values():
+        if resource.ref.kind is Kind.INSTANCE:
+            vms.setdefault(resource.instance, []).append(resource)
+    found: list[tuple[Instance | None, Resource | None]] = []
     for row in rows:
-        mine = [r for r in left if r.instance == row.id and r.ref.kind is Kind.INSTANCE]
+        mine = vms.get(row.id, ())
         best = next((r for r in mine if r.ref == row.ref), mine[0] if mine else None)
         if best is not None:
-            left.remove(best)
-        machines.append(_machine(shell, row, best))
-    known = {row.id: row for row in shell.ledger.instances.these({r.instance or "" for r in left})}
-    for resource in left:
-        machines.append(Machine(known.get(resource.instance or ""), time.time(), resource))  # noqa: PERF401
-    return machines
+            del left[best.ref]
+        found.append((row, best))
+    known = {
+        row.id: row
+        for row in shell.ledger.instances.these({r.instance for r in left.values() if r.instance})
+    }
+    found += [(known.get(resource.instance or ""), resource) for resource in left.values()]
+    return _machines(shell, found)
 
 
 @app.command()
@@ -108,7 +122,7 @@ def show(
     shell = shell_of(context)
     row = shell.ledger.instances.find(vm)
     if form in (Format.JSON, Format.JSONL):
-        output.show(machine_view(cloud=False), [_machine(shell, row)], form)
+        output.show(machine_view(cloud=False), _machines(shell, [(row, None)]), form)
     else:
         for key, value in instance_document(row).items():
             if value not in (None, ""):
@@ -135,7 +149,7 @@ def destroy(
     if all_expired:
         try:
             rows += [
-                r for r in shell.ledger.instances.open() if shell.time_at(r.provider) > r.deadline
+                r for r in shell.ledger.instances.open() if time_at(shell, r.provider) > r.deadline
             ]
         except VmrunnerError as error:
             output.warn(f"going by the tags alone: {error}")
@@ -233,7 +247,7 @@ def _doomed(shell: Shell, row: Instance) -> Instance:
 
     instances = shell.ledger.instances
     while row.state not in (InstanceState.DELETING, InstanceState.GONE):
-        now = shell.time_at(row.provider)
+        now = time_at(shell, row.provider)
         instances.doom(row.id, seen_epoch=row.epoch, death=Death.CANCELLED, now=now)
         row = instances.get(row.id)
     return row

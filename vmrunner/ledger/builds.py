@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, or_, select, update
 
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import codec
@@ -91,6 +91,7 @@ class Builds(Moves):
     def __init__(self, database: Database, seal: Seal) -> None:
         super().__init__(database)
         self._seal = seal
+        self._running, self._queue = codec.Memory(codec.build), codec.Memory(codec.build)
 
     def submit(
         self,
@@ -181,9 +182,7 @@ class Builds(Moves):
     def queued(self, limit: int = 1000, *, provider: str | None = None) -> list[Build]:
         """What waits, for anybody or for one provider: higher priority first, then older first."""
         if provider is None:
-            return self._database.read(
-                lambda c: readable(codec.build, _QUEUED(c, limit=limit).all())
-            )
+            return self._database.read(lambda c: self._queue.read(_QUEUED(c, limit=limit).all()))
         return self._database.read(
             lambda c: readable(codec.build, _QUEUED_AT(c, provider=provider, limit=limit).all())
         )
@@ -201,7 +200,7 @@ class Builds(Moves):
     def driven(self) -> Readable[Build]:
         """What an engine has to mind: all that is neither waiting nor over, and what waits with a
         wish to end."""
-        return self._database.read(lambda c: readable(codec.build, _DRIVEN(c).all()))
+        return self._database.read(lambda c: self._running.read(_DRIVEN(c).all()))
 
     def secrets(self, build_id: str) -> dict[str, bytes]:
         """The values of its secrets; empty once it is over."""
@@ -252,7 +251,7 @@ class Builds(Moves):
             done = _b.state == BuildState.FINISHED.value
             conditions.append(~done if active else done)
         conditions += [
-            exists().where(LABELS.c.build == _b.id, LABELS.c.name == k, LABELS.c.value == v)
+            _b.id.in_(select(LABELS.c.build).where(LABELS.c.name == k, LABELS.c.value == v))
             for k, v in (labels or {}).items()
         ]
         query = select(*codec.BUILD).where(*conditions).order_by(_b.id.desc())

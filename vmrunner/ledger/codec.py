@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -151,6 +151,28 @@ def readable(decode: Callable[[Sequence[Any]], T], rows: Iterable[Sequence[Any]]
     return found
 
 
+class Memory(Generic[T]):
+    """Decodes rows that are read again and again, of which few have changed since the last time.
+    What it keeps is what was read last, however much that is."""
+
+    def __init__(self, decode: Callable[[Sequence[Any]], T]) -> None:
+        self._decode = decode
+        self._known: dict[str, tuple[Sequence[Any], T]] = {}
+
+    def read(self, rows: Iterable[Sequence[Any]]) -> Readable[T]:
+        known, fresh = self._known, dict[str, tuple[Sequence[Any], T]]()
+
+        def decode(row: Sequence[Any]) -> T:
+            before = known.get(row[0])
+            found = before if before is not None and before[0] == row else (row, self._decode(row))
+            fresh[row[0]] = found
+            return found[1]
+
+        values = readable(decode, rows)
+        self._known = fresh  # at once: several threads read
+        return values
+
+
 @lru_cache(maxsize=1024)
 def _complain(text: str) -> None:
     """Once, though it is read again and again."""
@@ -160,7 +182,7 @@ def _complain(text: str) -> None:
 def build(row: Sequence[Any]) -> Build:
     """A row that begins with the columns `BUILD`. Raises Unreadable."""
     try:
-        return _build(tuple(row))
+        return _build(row)
     except Exception as error:
         raise Unreadable(f"the row of build {row[0]} cannot be read: {_why(error)}") from error
 
@@ -168,9 +190,17 @@ def build(row: Sequence[Any]) -> Build:
 def instance(row: Sequence[Any]) -> Instance:
     """A row that begins with the columns `INSTANCE`. Raises Unreadable."""
     try:
-        return _instance(tuple(row))
+        return _instance(row)
     except Exception as error:
         raise Unreadable(f"the row of {row[0]} cannot be read: {_why(error)}") from error
+
+
+def scope(row: Sequence[Any]) -> Scope:
+    """Where the offer that a row begins with is. Raises Unreadable."""
+    try:
+        return offer_from(row[0]).scope
+    except Exception as error:
+        raise Unreadable(f"an offer cannot be read: {_why(error)}") from error
 
 
 def image(row: Sequence[Any]) -> MadeImage:
@@ -214,9 +244,7 @@ def _maybe(value: Any) -> Any:
     return None if value is None else _number(value)
 
 
-# Each tick reads every open row, and few of them changed since the last.
-@lru_cache(maxsize=1024)
-def _build(row: tuple[Any, ...]) -> Build:
+def _build(row: Sequence[Any]) -> Build:
     return Build(
         id=row[0],
         spec=spec_from(row[1]),
@@ -243,8 +271,7 @@ def _build(row: tuple[Any, ...]) -> Build:
     )
 
 
-@lru_cache(maxsize=1024)
-def _instance(row: tuple[Any, ...]) -> Instance:
+def _instance(row: Sequence[Any]) -> Instance:
     return Instance(
         id=row[0],
         build=row[1],

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import codec
@@ -27,7 +27,14 @@ _FIND = Prepared(
     .order_by(_m.id)
     .limit(4)
 )
-_SCOPES = Prepared(select(_m.scope).where(_m.provider == arg("provider")).distinct())
+_SCOPES = Prepared(
+    select(_m.scope)
+    .where(
+        _m.provider == arg("provider"),
+        or_(_m.closed_at.is_(None), _m.state == ImageState.READY.value),
+    )
+    .distinct()
+)
 _END = Prepared(
     update(IMAGES)
     .where(_m.id == arg("id"), _m.state == ImageState.BUILDING.value)
@@ -118,7 +125,7 @@ class Images:
         return codec.image((exact or rows)[0])
 
     def places(self, provider: str) -> frozenset[Scope]:
-        """Every scope in which this provider ever had a builder."""
+        """Every scope in which this provider has an image, or may have a builder."""
         rows = self._database.read(lambda c: _SCOPES(c, provider=provider).all())
         return frozenset(Scope.parse(row[0]) for row in rows)
 

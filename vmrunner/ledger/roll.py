@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from vmrunner.errors import Conflict, NotFound
+from vmrunner.ids import instances_since
 from vmrunner.ledger import codec
 from vmrunner.ledger.codec import Readable, readable
 from vmrunner.ledger.database import Database, Prepared, arg
@@ -16,6 +18,7 @@ from vmrunner.model import Access, Instance, InstanceState, Order, Scope
 
 _i = INSTANCES.c
 _END = "~"  # sorts after all that an id is made of
+_IDS = 500  # as many in one question: databases have a limit
 
 _GET = Prepared(select(*codec.INSTANCE).where(_i.id == arg("id")))
 _OPEN = Prepared(
@@ -25,7 +28,10 @@ _BY_PREFIX = Prepared(
     select(*codec.INSTANCE).where(_i.id >= arg("low"), _i.id < arg("high")).order_by(_i.id).limit(4)
 )
 _ORDER = Prepared(select(_i.ordered).where(_i.id == arg("id")))
-_OFFERS = Prepared(select(_i.id, _i.offer).where(_i.provider == arg("provider")).distinct())
+_OFFERS = select(_i.offer).where(_i.provider == arg("provider")).distinct()
+_OFFERED = Prepared(_OFFERS.where(_i.state != InstanceState.GONE.value))
+_OFFERED_SINCE = Prepared(_OFFERS.where(_i.id >= arg("low")))
+_ANY = Prepared(select(_i.id).where(_i.provider == arg("provider")).limit(1))
 _ACCESS = Prepared(select(_i.access).where(_i.id == arg("id")))
 
 
@@ -35,6 +41,7 @@ class Roll:
     def __init__(self, database: Database, seal: Seal) -> None:
         self._database = database
         self._seal = seal
+        self._memory = codec.Memory(codec.instance)
 
     def get(self, instance_id: str) -> Instance:
         """Raises NotFound."""
@@ -61,30 +68,42 @@ class Roll:
 
     def open(self) -> Readable[Instance]:
         """All that are not gone, oldest first."""
-        return self._database.read(lambda c: readable(codec.instance, _OPEN(c).all()))
+        return self._database.read(lambda c: self._memory.read(_OPEN(c).all()))
 
     def these(self, ids: Collection[str]) -> Readable[Instance]:
-        """The rows of these ids, open or gone, as far as there are any."""
-        return self._where(_i.id.in_(ids)) if ids else Readable()
+        """The rows of these ids, open or gone, as far as there are any. Newest first."""
+        found = Readable[Instance]()
+        for some in _parts(ids):
+            part = self._where(_i.id.in_(some))
+            found.extend(part)
+            found.unread |= part.unread
+        return found
 
     def known(self, ids: Collection[str]) -> frozenset[str]:
         """Which of these ids have a row, whether or not it can be read."""
-        query = select(_i.id).where(_i.id.in_(ids))
-        return (
-            frozenset(self._database.read(lambda c: c.execute(query).scalars()))
-            if ids
-            else frozenset()
+        queries = [select(_i.id).where(_i.id.in_(some)) for some in _parts(ids)]
+        return frozenset(
+            self._database.read(lambda c: [name for q in queries for name in c.scalars(q)])
+            if queries
+            else ()
         )
 
-    def places(self, provider: str) -> frozenset[Scope]:
-        """Every scope in which this provider ever asked for an instance."""
-        return frozenset(
-            self._database.read(
-                lambda c: readable(
-                    lambda row: codec.offer_from(row[1]).scope, _OFFERS(c, provider=provider).all()
-                )
-            )
-        )
+    def places(self, provider: str, since: float | None = None) -> frozenset[Scope]:
+        """Every scope in which this provider has an instance that is not gone, or asked for one
+        since that time."""
+
+        def work(connection: Connection) -> list[tuple[Any, ...]]:
+            found = _OFFERED(connection, provider=provider).all()
+            if since is not None:
+                low = instances_since(since)
+                found += _OFFERED_SINCE(connection, provider=provider, low=low).all()
+            return found
+
+        return frozenset(readable(codec.scope, self._database.read(work)))
+
+    def launched(self, provider: str) -> bool:
+        """Did this provider ever ask for an instance?"""
+        return self._database.read(lambda c: _ANY(c, provider=provider).first()) is not None
 
     def order(self, instance_id: str) -> Order:
         """The order as it was frozen. Raises NotFound, also once the row is closed."""
@@ -119,3 +138,9 @@ class Roll:
             gone = _i.state == InstanceState.GONE.value
             conditions.append(~gone if active else gone)
         return self._where(*conditions, limit=limit)
+
+
+def _parts(names: Collection[str]) -> Iterator[list[str]]:
+    """All of them, newest first, as many at a time as a database takes."""
+    ordered = sorted(names, reverse=True)
+    return (ordered[n : n + _IDS] for n in range(0, len(ordered), _IDS))

@@ -1,0 +1,64 @@
+"""No statement of the ledger goes through a table that grows with every build: each that is made
+again and again finds what it wants by an index."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from vmrunner.ledger import (
+    Ledger,
+    builds,
+    deaths,
+    engines,
+    events,
+    images,
+    instances,
+    logs,
+    moves,
+    roll,
+    store,
+)
+from vmrunner.ledger.database import Prepared
+
+MODULES = (builds, deaths, engines, events, images, instances, logs, moves, roll, store)
+#: These have a row for each engine, image or reaper's name.
+SMALL = {"engines", "engines_1", "heartbeats", "images", "ledger", "leases"}
+#: Asked once, at a provider's first launch.
+RARE = {"roll._ANY"}
+SCAN = re.compile(r"^SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?$")
+
+
+def statements() -> Iterator[tuple[str, Prepared]]:
+    for module in MODULES:
+        short = module.__name__.rpartition(".")[2]
+        for name, value in vars(module).items():
+            many = value if isinstance(value, dict) else {"": value}
+            for key, one in many.items():
+                if isinstance(one, Prepared):
+                    yield f"{short}.{name}{f'[{key}]' if key else ''}", one
+
+
+def test_no_statement_scans_what_grows(tmp_path: Path) -> None:
+    """Partial indexes hold only what is open or waits: to go through these is right."""
+    ledger = Ledger.open(f"sqlite:///{tmp_path}/ledger.db", data_dir=tmp_path)
+    found = list(ledger._database.read(lambda c: [(n, s._ready(c)) for n, s in statements()]))
+    ledger.close()
+    scans, seen = [], 0
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as database:
+        for name, (text, constants) in found:
+            values = dict.fromkeys(re.findall(r":(\w+)", text), 1) | constants
+            seen += 1
+            for _, _, _, step in database.execute(f"EXPLAIN QUERY PLAN {text}", values):
+                scan = SCAN.match(step)
+                if scan is None or scan[1] in SMALL or name in RARE:
+                    continue
+                open_only = (scan[2] or "").endswith(("_open", "_queued"))
+                newest = "LIMIT" in text and "INDEX" in step and "WHERE" not in text
+                if not (open_only or newest):
+                    scans.append((name, step))
+    assert scans == []
+    assert seen > 80

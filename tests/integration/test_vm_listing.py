@@ -1,0 +1,96 @@
+"""`vm ls` of many: at most so many, and each VM beside its row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tests.commandline import Cli
+from tests.integration.things import SCOPE, running
+from vmrunner.cli import vms
+from vmrunner.cli.shell import Shell
+from vmrunner.errors import VmrunnerError
+from vmrunner.ledger import Ledger
+from vmrunner.ledger.codec import Memory
+from vmrunner.model import Death, Kind, Power, Ref, Resource
+
+
+@pytest.fixture
+def ledger(home: Path) -> Iterator[Ledger]:
+    data = home / "data/vmrunner"
+    ledger = Ledger.open(f"sqlite:///{data}/ledger.db", data_dir=data)
+    yield ledger
+    ledger.close()
+
+
+def test_it_shows_the_newest_and_says_so(ledger: Ledger, cli: Cli) -> None:
+    for n in range(4):
+        running(ledger, f"b-{n}", f"vm-{n}")
+    ledger.instances.doom("vm-3", seen_epoch=1, death=Death.DONE, now=107.0)
+    ledger.instances.close("vm-3", epoch=2, death=Death.DONE, now=108.0)
+
+    def ids(*more: str) -> tuple[list[str], bytes]:
+        done = cli("vm", "ls", "-o", "json", *more)
+        return [item["id"] for item in done.items], done.err
+
+    assert ids("--limit", "2") == (
+        ["vm-2", "vm-1"],
+        b"vmrunner: these are the newest 2; --limit shows more\n",
+    )
+    assert ids("--limit", "4") == (["vm-2", "vm-1", "vm-0"], b"")
+    assert ids("-a", "--limit", "2")[0] == ["vm-3", "vm-2"]
+    assert ids("-a") == (["vm-3", "vm-2", "vm-1", "vm-0"], b"")
+    assert ids("--cloud", "--limit", "1")[0] == ["vm-2", "vm-1", "vm-0"]
+    assert cli("vm", "ls", "--limit", "0").code == 2
+
+
+def test_each_vm_stands_beside_its_row(ledger: Ledger) -> None:
+    for n in range(3):
+        running(ledger, f"b-{n}", f"vm-{n}")
+    ledger.instances.doom("vm-0", seen_epoch=1, death=Death.DONE, now=107.0)
+    ledger.instances.close("vm-0", epoch=2, death=Death.DONE, now=108.0)
+    rows = ledger.instances.list(active=True)
+
+    def seen(name: str, of: str | None, kind: Kind = Kind.INSTANCE) -> Resource:
+        tags = {"vmrunner:instance": of} if of else {}
+        return Resource(ref=Ref(SCOPE, kind, name), tags=tags, power=Power.RUNNING, created_at=1.0)
+
+    recorded, twin = seen("i-vm-2", "vm-2"), seen("i-twin", "vm-2")
+    disk, closed, stray = seen("d-1", "vm-1", Kind.DISK), seen("i-vm-0", "vm-0"), seen("x", None)
+
+    def no_provider(_: str) -> Any:
+        raise VmrunnerError("none")
+
+    shell = SimpleNamespace(wiring=SimpleNamespace(provider=no_provider), ledger=ledger)
+    found = vms._beside(cast("Shell", shell), rows, [twin, disk, recorded, closed, stray])
+    assert [(m.row.id if m.row else None, m.cloud) for m in found] == [
+        ("vm-2", recorded),
+        ("vm-1", None),
+        ("vm-2", twin),
+        ("vm-1", disk),
+        ("vm-0", closed),
+        (None, stray),
+    ]
+
+
+def test_rows_that_did_not_change_are_decoded_once() -> None:
+    """However many there are."""
+    decoded: list[str] = []
+
+    def decode(row: Any) -> str:
+        decoded.append(row[0])
+        return f"{row[0]}:{row[1]}"
+
+    memory = Memory(decode)
+    rows = [(f"vm-{n}", 0) for n in range(3000)]
+    assert memory.read(rows) == [f"vm-{n}:0" for n in range(3000)]
+    assert memory.read(list(rows))[2999] == "vm-2999:0"
+    assert len(decoded) == 3000
+    assert memory.read([("vm-1", 1), *rows[2:]])[:2] == ["vm-1:1", "vm-2:0"]
+    assert len(decoded) == 3001
+    assert len(memory.read(rows[:1])) == 1
+    assert len(memory._known) == 1  # what is not read any more is forgotten
