@@ -184,9 +184,9 @@ BUGS: Final = (
     ),
     Bug(
         "a pause of everybody counts as silence",
-        "reaper.py",
-        "now > max(row.state_since, since) + limit",
-        "now > row.state_since + limit",
+        "dooming.py",
+        "began = max(row.state_since, since, seen.get(row.scope, since))",
+        "began = row.state_since",
         f"{RULES}::test_stuck_counts_from_when_somebody_watched",
     ),
     Bug(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from vmrunner.dooming import dooms, overlong
 from vmrunner.lifecycle import Sweep, counts_twice
 from vmrunner.listing import SOON, Listing, duplicate, expiry, of_this_ledger, ours
 from vmrunner.model import (
@@ -23,15 +24,10 @@ from vmrunner.model import (
     Ref,
     Resource,
     Role,
+    Scope,
 )
-from vmrunner.verdicts import Close, Doom, Kill, Plan, Sight, Sighting
+from vmrunner.verdicts import Close, Kill, Plan, Sight, Sighting
 
-#: States that end when they last too long. Never `busy`, never `held`: those end at `E`.
-_LIMITED: Final = (
-    InstanceState.REQUESTED,
-    InstanceState.BOOTING,
-    InstanceState.READY,
-)
 _RANK: Final = {reason: rank for rank, reason in enumerate(Death)}
 
 
@@ -46,6 +42,7 @@ def decide(
     *,
     sweep: Sweep | None = None,
     since: float = 0.0,
+    seen: Mapping[Scope, float] | None = None,
     wishes: Mapping[str, Death] | None = None,
     release: bool = False,
 ) -> Plan:
@@ -53,16 +50,17 @@ def decide(
 
     `instances`: the open rows within this provider's scopes, and the rows, open or gone, of every
     instance id that the pages show. `pages` of one sweep, `sweep`; none for a pass over the ledger
-    alone. `since`: when somebody last began to watch without a break: nobody's silence before that
-    counts. `wishes`: authorised ends by instance id, from `lifecycle.wish`. `release`: somebody
-    looked at the orphans and wishes them dead, however many they are."""
+    alone. `since`: when somebody last began to watch without a break, `seen`: the same of single
+    scopes: nobody's silence before that counts. `wishes`: authorised ends by instance id, from
+    `lifecycle.wish`. `release`: somebody looked at the orphans and wishes them dead, however many
+    they are."""
     rows = {row.id: row for row in instances}
     listing = Listing(limits, installation, generation)
     for page in pages:
         listing.take(page, rows, now)
     return conclude(
         now, rows, listing, sightings, limits, installation, generation,
-        sweep=sweep, since=since, wishes=wishes, release=release,
+        sweep=sweep, since=since, seen=seen, wishes=wishes, release=release,
     )  # fmt: skip
 
 
@@ -77,6 +75,7 @@ def conclude(
     *,
     sweep: Sweep | None = None,
     since: float = 0.0,
+    seen: Mapping[Scope, float] | None = None,
     wishes: Mapping[str, Death] | None = None,
     release: bool = False,
 ) -> Plan:
@@ -90,16 +89,16 @@ def conclude(
     kills |= {k.ref: k for k in orphans}
     every, kills = len(kills), _alone(kills, resources)
     later = {k.ref: k for k in map(case.later, resources) if k}
-    dooms = _dooms(now, rows.values(), since, limits, wishes or {})
+    doomed = dooms(now, rows.values(), since, seen or {}, limits, wishes or {})
     closes = case.vanished()
     return Plan(
-        dooms=tuple(sorted(dooms, key=lambda d: (_RANK[d.reason], d.instance))),
+        dooms=tuple(sorted(doomed, key=lambda d: (_RANK[d.reason], d.instance))),
         kills=tuple(sorted(kills.values(), key=_order)),
         closes=tuple(sorted(closes, key=lambda c: c.instance)),
         later=tuple(k for k in _alone(later, resources).values() if k.ref not in kills),
         again=len(kills) < every,
         sightings=case.remembered(kills.values(), resources) | latch,
-        alarms=tuple(sorted(alarms + odd + _late(now, rows.values(), limits))),
+        alarms=tuple(sorted(alarms + odd + overlong(now, rows.values(), limits))),
     )
 
 
@@ -357,40 +356,6 @@ class _Case:
             return (row.scope, Kind.INSTANCE) not in self.listing.whole
         whole = {f"{scope}|{kind.value}|" for scope, kind in self.listing.whole}
         return not any(about.startswith(part) for part in whole)
-
-
-def _dooms(
-    now: float,
-    rows: Iterable[Instance],
-    since: float,
-    limits: Limits,
-    wishes: Mapping[str, Death],
-) -> list[Doom]:
-    """Rows that must go to `deleting`, whether or not their VM is in sight."""
-    dooms = []
-    for row in rows:
-        if row.state in (InstanceState.DELETING, InstanceState.GONE):
-            continue
-        reason: Death | None = None
-        if now > row.deadline:
-            reason = Death.EXPIRED
-        elif row.id in wishes:
-            reason = wishes[row.id]
-        elif row.state in _LIMITED:
-            limit: float = getattr(limits, row.state.value)
-            reason = Death.STUCK if now > max(row.state_since, since) + limit else None
-        if reason is not None:
-            dooms.append(Doom(instance=row.id, seen_epoch=row.epoch, reason=reason))
-    return dooms
-
-
-def _late(now: float, rows: Iterable[Instance], limits: Limits) -> list[str]:
-    """Rows that are dying for too long: deleting is retried for ever, and it alarms."""
-    return [
-        f"{row.id} has been deleting for {int(now - row.state_since)} s ({row.deletes} attempts)"
-        for row in rows
-        if row.state is InstanceState.DELETING and now > row.state_since + limits.deleting
-    ]
 
 
 def _order(kill: Kill) -> tuple[bool, int, Ref]:

@@ -30,6 +30,7 @@ from vmrunner.model import (
     Ref,
     Resource,
     Role,
+    Scope,
     Seen,
 )
 from vmrunner.peers import Peers
@@ -38,6 +39,7 @@ from vmrunner.providers import Provider
 from vmrunner.report import CLOSED, MARKED, Report, lines_of
 from vmrunner.surveying import Known, survey
 from vmrunner.verdicts import Kill, Plan, Sighting
+from vmrunner.visibility import Visibility
 
 FORCE_AFTER: Final = 3
 #: The ends that whoever dooms the VM may write at once: no retry can follow them.
@@ -68,6 +70,7 @@ class Reaping:
         self._endings = Endings(desk)
         self._rounds = Rounds(desk.reaps, desk.monotonic)
         self._pending: dict[str, Pending] = {}  # by provider
+        self._sights: dict[str, Visibility] = {}  # by provider: the places of open rows
         self._again: dict[str, Again] = {}  # providers that are swept before their time
 
     def run(
@@ -137,6 +140,20 @@ class Reaping:
         else:
             self._again.pop(name, None)
 
+    def _take_sight(self, name: str, listing: Listing, known: Known) -> None:
+        """Which places answered."""
+        sight = self._sights.setdefault(name, Visibility())
+        for scope in {row.scope for row in known.by_id.values()}:
+            if (scope, Kind.INSTANCE) in listing.whole:
+                sight.seen(scope, self._desk.monotonic())
+            else:
+                sight.lost(scope)
+
+    def _seen(self, name: str, now: float, known: Known) -> dict[Scope, float]:
+        sight = self._sights.setdefault(name, Visibility())
+        scopes = {row.scope for row in known.by_id.values()}
+        return sight.since(scopes, self._desk.monotonic(), now)
+
     def _pending_at(self, name: str) -> Pending:
         return self._pending.setdefault(name, Pending())
 
@@ -173,6 +190,8 @@ class Reaping:
         except Exception as error:  # noqa: BLE001 - as in `survey`
             known.fail(error)
         broken += [f"the row of {row} cannot be read" for row in sorted(known.unread)]
+        if sweep:
+            self._take_sight(name, listing, known)
         now = provider.now()
         plan = reaper.conclude(
             now,
@@ -185,6 +204,7 @@ class Reaping:
             "" if known.down else desk.ledger.generation,
             sweep=swept if verified and not known.down else None,
             since=now - self._watching(),
+            seen=self._seen(name, now, known),
             wishes=self._wishes(known),
             release=orphans,
         )

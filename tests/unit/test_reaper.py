@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -174,6 +175,11 @@ def test_stuck_counts_from_when_somebody_watched(state, limit) -> None:
     slow = row(state=state, state_since=NOW - limit - 1)
     assert [d.reason for d in reaped([slow], since=0.0).dooms] == [Death.STUCK]
     assert not reaped([slow], since=NOW - 10).dooms
+    # Nor while its place was not seen; another's darkness says nothing of it.
+    for dark in (NOW - 10, math.inf):
+        assert not reaped([slow], seen={SCOPE: dark}).dooms
+        assert reaped([slow], seen={OTHER: dark}).dooms
+    assert reaped([slow], seen={SCOPE: NOW - limit - 1}).dooms
     assert not reaped([row(state=state, state_since=NOW - limit + 1)]).dooms
 
 
