@@ -16,6 +16,23 @@ variable "qemu_output_dir" {
   default     = "output-qemu"
 }
 
+variable "qemu_base_url" {
+  description = "Instead of the vendor's image, one of your own: a path, or a URL. Needs its checksum."
+  type        = string
+  default     = null
+}
+
+variable "qemu_base_checksum" {
+  description = "Of that image, such as sha256:… or none."
+  type        = string
+  default     = null
+}
+
+locals {
+  qemu_url      = var.qemu_base_url == null ? local.base.qemu_url : var.qemu_base_url
+  qemu_checksum = var.qemu_base_url == null ? "file:${local.base.qemu_digests}" : var.qemu_base_checksum
+}
+
 # What Packer logs in with. The seed that a neighbour on this machine could read has its hash alone.
 local "qemu_password" {
   expression = uuidv4()
@@ -23,8 +40,8 @@ local "qemu_password" {
 }
 
 source "qemu" "vmrunner" {
-  iso_url      = local.base.qemu_url
-  iso_checksum = "file:${local.base.qemu_digests}"
+  iso_url      = local.qemu_url
+  iso_checksum = local.qemu_checksum
   disk_image   = true
   format       = "qcow2"
   vm_name      = "disk.qcow2"

@@ -61,7 +61,7 @@ REQUIRED: Final[tuple[tuple[str, str, Any, str], ...]] = (
     ("googlecompute", "temporary_key_pair_type", "ed25519", "as on EC2"),
     ("googlecompute", "ssh_disable_agent_forwarding", True, "the user's keys stay here"),
     ("googlecompute", "source_image_project_id", ["${local.base.gce_project}"], "the vendor's"),
-    ("qemu", "iso_checksum", "file:${local.base.qemu_digests}", "what was fetched is whole"),
+    ("qemu", "iso_checksum", "${local.qemu_checksum}", "what was fetched is whole"),
     ("qemu", "disk_image", True, "a disk, not an installer"),
     ("qemu", "format", "qcow2", "what the provider takes"),
     ("qemu", "accelerator", "${var.qemu_accelerator}", "never guessed"),

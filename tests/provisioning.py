@@ -39,7 +39,7 @@ mkdir -p /etc/netplan
 echo 'network: {{version: 2}}' >/etc/netplan/50-cloud-init.yaml
 echo 'PermitRootLogin yes' >/etc/ssh/sshd_config.d/00-vmrunner-builder.conf
 echo 0123456789abcdef0123456789abcdef >/etc/machine-id
-echo seen >/var/log/cloud-init.log
+echo seen | tee /var/log/cloud-init.log /var/log/btmp /var/log/lastlog >/var/log/wtmp
 echo left >/tmp/script_1.sh
 mv /srv/stage {WORK}/stage
 cp /srv/packer/provision/containers.py {WORK}/

@@ -16,11 +16,15 @@ rm -f /etc/sudoers.d/90-cloud-init-users /etc/sudoers.d/google_sudoers
 # Copies of what was before, with that user in them.
 rm -f /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid-
 rm -rf "$work"
+# Who logged in while the builder lived. Its session is noted again when it ends, after this.
+for file in wtmp btmp lastlog; do
+    [ ! -e "/var/log/$file" ] || : >"/var/log/$file"
+done
 
 left=$(
     find /home /root/.ssh /var/lib/apt/lists /var/lib/cloud /tmp /var/tmp -mindepth 1 \
         -not -name 'mmdebstrap.*' -not -path '*/systemd-private-*' 2>/dev/null
-    find /var/log -type f
+    find /var/log -type f -not -name wtmp -not -name btmp -not -name lastlog
     find /etc/ssh -name 'ssh_host_*' -o -path '*/sshd_config.d/00-*'
     find /etc/sudoers.d -name '*cloud*' -o -name '*google*'
     find /etc/netplan /etc/machine-id -type f -size +0 2>/dev/null

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from vmrunner.images import checks
 from vmrunner.images.checks import CHECKS
+from vmrunner.model import Level
+from vmrunner.ssh import Completed
 
 DIGEST = "5" * 64
 DOCKER = {
@@ -95,3 +98,19 @@ def test_each_takes_what_is_sound_and_refuses_what_is_not(check: Any) -> None:
     assert others
     for other in others:
         assert check.judge(other.replace("NOW", str(time.time())), MANIFEST), other
+
+
+@pytest.mark.parametrize(("boot", "patience"), [(4.0, 60.0), (15.0, 60.0), (150.0, 600.0)])
+def test_a_slow_machine_is_given_the_time_that_its_boot_says(boot: float, patience: float) -> None:
+    """At load 9 cloud-init took longer than a minute, and a sound image was called bad."""
+    given: list[float] = []
+
+    class Slow:
+        def run(self, _: str, *, timeout: float, **__: Any) -> Completed:
+            given.append(timeout)
+            return Completed(0, b"status: done\nnocloud", b"")
+
+    check = next(check for check in CHECKS if check.name == "cloud-init")
+    assert checks._look(check, Slow(), MANIFEST, boot).level is Level.OK  # type: ignore[arg-type]
+    checks._user_data(Slow(), boot)  # type: ignore[arg-type]
+    assert given == [patience, *[2 * patience] * 6]

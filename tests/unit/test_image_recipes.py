@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from vmrunner import images
+from vmrunner.cli import imageviews
 from vmrunner.errors import ConfigError
+from vmrunner.images import LocalImage, stage
 from vmrunner.images import recipe as recipes
 from vmrunner.images.recipe import Docker, Inputs, Recipe, parse
 
@@ -165,3 +168,34 @@ def test_this_installation_is_whole() -> None:
     assert sorted(inputs.scripts)[0].startswith("05-")
     assert "90-clean.sh" in inputs.scripts
     assert "openssh-server" in inputs.base_packages
+
+
+def test_a_container_says_what_it_is_made_of() -> None:
+    """`debian:trixie` is not Docker Hub's: users found git and compilers there, and no `less`."""
+    default, pulled = images.find("default"), parse({"name": "x", "containers": [PULLED]})
+    assert stage.manifest(default, "aaaa", 1.0)["origins"] == {
+        "debian:trixie": "Debian trixie with build-essential, ca-certificates, git, python3, "
+        "python3-pip, python3-venv"
+    }
+    (container,) = pulled.containers
+    assert container.origin == f"pulled from {PULLED['pull']}"
+    bare = replace(default.containers[0], packages=())
+    assert bare.origin == "Debian trixie with nothing more"
+
+
+def test_image_ls_wide_shows_it() -> None:
+    image = LocalImage(
+        hash="aaaa",
+        name="default",
+        directory=Path("/x"),
+        cmdline="",
+        containers=("a", "b"),
+        created=1.0,
+        size=1,
+        virtual_size=1,
+        origins={"a": "Debian trixie with git", "b": "pulled from c"},
+    )
+    shown = imageviews.of_local(image)
+    cells = {column.title: column.text(shown) for column in imageviews.view().columns}
+    assert cells["made of"] == "a: Debian trixie with git; b: pulled from c"
+    assert imageviews.document(shown)["origins"] == image.origins

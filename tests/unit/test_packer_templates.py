@@ -68,10 +68,14 @@ def test_what_is_broken_is_told(file: str, old: str, new: str, expected: str) ->
 
 
 def test_packer_itself_takes_them(tmp_path: Path) -> None:
-    """The one test that wants a real Packer; where there is none, the run's summary says so."""
+    """The one test that wants a real Packer with the templates' plugins; where there is none, the
+    run's summary says so. It reaches nobody: plugins are fetched by hand, and the base of QEMU's
+    source, whose checksums are looked up while it is validated, is a file here."""
     packer = shutil.which("packer")
     if packer is None:
         pytest.skip("no packer on PATH: the templates were parsed and checked, not validated by it")
+    base = tmp_path / "base.qcow2"
+    base.write_bytes(b"")
     stage = tmp_path / "stage"
     stage.mkdir()
     values = {
@@ -80,13 +84,20 @@ def test_packer_itself_takes_them(tmp_path: Path) -> None:
         "aws_region": "eu-west-1",
         "gce_project": "acme-ci",
         "gce_zone": "europe-west1-b",
+        "qemu_base_url": str(base),
+        "qemu_base_checksum": "none",
     }
     file = tmp_path / "values.pkrvars.json"
     file.write_text(json.dumps(values))
     # Names of nobody: to validate, the plugins want credentials and ask nobody for their worth.
     env = {**os.environ, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
-    for argv in (["init"], ["validate", f"-var-file={file}"]):
-        done = subprocess.run(
-            [packer, *argv, str(PACKER)], env=env, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    done = subprocess.run(
+        [packer, "validate", f"-var-file={file}", str(PACKER)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if done.returncode and "packer init" in done.stdout + done.stderr:
+        pytest.skip("this packer lacks the templates' plugins, which `packer init packer` fetches")
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -36,6 +36,30 @@ def test_what_it_says_it_does_is_a_stage_and_the_rest_is_its_message() -> None:
     ]
 
 
+def test_what_takes_no_time_is_no_stage_and_all_scripts_are_one() -> None:
+    told = Told()
+    told.say(
+        "1,,ui,say,==> x.y: Prevalidating any provided VPC information",
+        "1,,ui,say,==> x.y: Waiting for SSH to become available...",
+        "1,,ui,say,==> x.y: Connected to SSH!",
+        "1,,ui,say,==> x.y: Provisioning with shell script: /p/10-deadline.sh",
+        "1,,ui,say,==> x.y: Provisioning with shell script: /p/20-base.sh",
+        "1,,ui,say,==> x.y: Uploading stage => /tmp/x",
+        "1,,ui,say,==> x.y: Deleting temporary keypair...",
+    )
+    told.heard.end()
+    assert [(e.stage, e.fraction, e.message) for e in told.events] == [
+        ("Waiting for SSH to become available...", 0.0, ""),
+        ("Waiting for SSH to become available...", None, "Connected to SSH!"),
+        ("Waiting for SSH to become available...", 1.0, ""),
+        ("Provisioning", 0.0, ""),
+        ("Provisioning", None, "Provisioning with shell script: /p/20-base.sh"),
+        ("Provisioning", None, "Uploading stage => /tmp/x"),
+        ("Provisioning", None, "Deleting temporary keypair..."),
+        ("Provisioning", 1.0, ""),
+    ]
+
+
 def test_an_artifact_is_told_whole() -> None:
     told = Told()
     told.say(

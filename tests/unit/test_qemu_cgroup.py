@@ -14,7 +14,6 @@ def tree(root: Path, path: str, controllers: str = "cpu memory pids") -> Path:
     there = root / path
     there.mkdir(parents=True)
     (there / "cgroup.subtree_control").write_text(controllers)
-    (there / "cgroup.subtree_control").chmod(0o444)
     return there
 
 
@@ -27,10 +26,9 @@ def tree(root: Path, path: str, controllers: str = "cpu memory pids") -> Path:
     ],
 )
 def test_beside_a_scope_and_below_a_service_that_was_given_a_tree(
-    tmp_path: Path, parent: str, own: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, parent: str, own: str
 ) -> None:
     there = tree(tmp_path, parent)
-    monkeypatch.setattr(Path, "write_text", lambda *_: None)  # the kernel's own answer stays
     assert cgroup.place(tmp_path, f"1:name=systemd:/x\n0::/{parent}/{own}\n") == there
 
 
@@ -51,9 +49,16 @@ def test_nowhere_else(tmp_path: Path, own: str) -> None:
     assert cgroup.place(tmp_path, own) is None
 
 
+def test_not_beside_a_scope_that_has_a_limit(tmp_path: Path) -> None:
+    scope = tree(tmp_path, "system.slice") / "run-1.scope"
+    scope.mkdir()
+    for limit, found in (("max\n", tmp_path / "system.slice"), ("8589934592\n", None)):
+        (scope / "memory.max").write_text(limit)
+        assert cgroup.place(tmp_path, "0::/system.slice/run-1.scope\n") == found
+
+
 def test_not_where_a_controller_is_missing(tmp_path: Path) -> None:
     tree(tmp_path, "user.slice/user-0.slice", "cpu pids")
-    (tmp_path / "user.slice/user-0.slice/cgroup.subtree_control").unlink()
     assert cgroup.place(tmp_path, "0::/user.slice/user-0.slice/session-3.scope\n") is None
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import pwd
+import shutil
 import socket
 import subprocess
 import sys
@@ -73,23 +74,23 @@ import socket, tempfile
 from vmrunner import local
 from vmrunner.providers.qemu import host, linux
 from vmrunner.providers.qemu.cradle import Lying, rock
-uid, file, look = int(sys.argv[1]), os.open(sys.argv[2], os.O_RDONLY), sys.argv[3]
-image, *more = sys.argv[4:]
+uid, file, images, hide, *qemu = map(json.loads, sys.argv[1:])
+file = os.open(file, os.O_RDONLY)
 if uid != os.geteuid():
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     linux.be_dumpable()
 lying = Lying(
-    qemu=["/usr/bin/python3", "-c", look, image, *more],
+    qemu=qemu,
     pasta=None,
     tun=False,
     nft="/bin/true",
     rules="",
     resolver=None,
     user=host.user("vm-1"),
-    images=[(101, image), (104, image)],
-    hide=["/usr/share"],
+    images=images,
+    hide=hide,
     limits={"RLIMIT_FSIZE": 1 << 30},
 )
 with tempfile.TemporaryDirectory() as place, local.listen(Path(place) / "ssh") as listener:
@@ -102,6 +103,22 @@ def all_of(end):
 print(json.dumps([all_of(end) for end in (cradle.console, cradle.errors, cradle.news)]))
 cradle.kill()
 """
+
+
+def lain(uid: int, file: Path, images: list[Any], hide: list[str], *qemu: str) -> tuple[str, str]:
+    """What a program in QEMU's place says on stdout and on stderr."""
+    words = [json.dumps(word) for word in (uid, str(file), images, hide, *qemu)]
+    done = subprocess.run(
+        [sys.executable, "-c", ROCK, *words],
+        stdout=subprocess.PIPE,
+        timeout=60,
+        check=True,
+        text=True,
+    )
+    console, errors, news = json.loads(done.stdout)
+    said: list[dict[str, Any]] = [json.loads(line) for line in news.splitlines()]
+    assert [list(word) for word in said] == [["running"], ["exit"]]
+    return console, errors
 
 
 @contextlib.contextmanager
@@ -139,21 +156,14 @@ def test_a_taken_over_qemu_finds_its_files_and_nothing_of_the_host(uid: int, mod
         for path in (image, os.ttyname(terminal)):
             os.chown(path, uid, -1)
         hidden = ("/run", "/usr/share/doc", "/home", "/dev/shm", "/sys", "/tmp")
-        words = [str(uid), str(file), LOOK, str(image), os.ttyname(terminal), *hidden]
-        done = subprocess.run(
-            [sys.executable, "-c", ROCK, *words],
-            stdout=subprocess.PIPE,
-            timeout=60,
-            check=True,
-            text=True,
-        )
+        seen = (str(image), os.ttyname(terminal), *hidden)
+        images = [(101, str(image)), (104, str(image))]
+        words = ("/usr/bin/python3", "-c", LOOK, *seen)
+        console, errors = lain(uid, file, images, ["/usr/share"], *words)
         assert image.read_text() == "its image"
     os.close(master)
     os.close(terminal)
-    console, errors, news = json.loads(done.stdout)
     assert errors == ""
-    said: list[dict[str, Any]] = [json.loads(line) for line in news.splitlines()]
-    assert [list(word) for word in said] == [["running"], ["exit"]]
     read_only, refused = "Read-only file system", "Operation not permitted"
     copied = refused if (uid, mode) == (0, 0o600) else read_only  # sealed, in memory
     assert console.splitlines() == [
@@ -165,10 +175,31 @@ def test_a_taken_over_qemu_finds_its_files_and_nothing_of_the_host(uid: int, mod
         *(f"104 reopen {copied}", f"104 chmod {copied}", "104 read anew b'its image'"),
         *(f"{place} {read_only}" for place in ("/", "/usr", "/dev", "/proc/self", "/etc")),
         "null WROTE",
-        *(f"see {path} No such file or directory" for path in words[3:]),
+        *(f"see {path} No such file or directory" for path in seen),
         *(f"mount {place} RDONLY NOSUID NODEV" for place in ("/", "/usr", "/proc/self/fd")),
         "mount /dev/null RDONLY NOSUID",
         *(f"{call} {refused}" for call in ("keyctl", "userns", "vsock")),
         "inet None",
         f"limit {1 << 30}",
     ]
+
+
+def test_a_qemu_of_ones_own_has_its_libraries_and_firmware_and_no_more() -> None:
+    """As one in /opt/qemu, or in somebody's home."""
+    outside = "/opt" if os.geteuid() == 0 else Path.home()  # /tmp is the cradle's own
+    with tempfile.TemporaryDirectory(prefix="vmrunner-cradle-", dir=outside) as name:
+        home = Path(name)
+        for place in ("bin", "share/qemu", "share/hidden/x", "lib", "data"):
+            (home / place).mkdir(parents=True)
+        shutil.copy("/usr/bin/find", home / "bin/qemu")
+        (home / "data/secret").touch()
+        home.chmod(0o755)
+        program = str(home / "bin/qemu")
+        console, errors = lain(
+            os.geteuid(), Path("/dev/null"), [], [str(home / "share/hidden")], program, name
+        )
+    assert errors == ""
+    found = {Path(line).relative_to(name) for line in console.splitlines()}
+    assert found == {
+        Path(p) for p in (".", "bin", "bin/qemu", "lib", "share", "share/hidden", "share/qemu")
+    }

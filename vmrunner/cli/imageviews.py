@@ -58,6 +58,7 @@ def view() -> View[Shown]:
             Column("ref", lambda i: i.ref),
             Column("size", lambda i: units.amount(i.local.size) if i.local else ""),
             Column("containers", lambda i: ", ".join(i.local.containers) if i.local else ""),
+            Column("made of", lambda i: made_of(i.local) if i.local else "", wide=True),
             Column("scope", lambda i: str(i.cloud.scope) if i.cloud else "", wide=True),
             Column("directory", lambda i: str(i.local.directory) if i.local else "", wide=True),
             Column("message", lambda i: i.cloud.message if i.cloud else "", wide=True),
@@ -68,6 +69,11 @@ def view() -> View[Shown]:
 
 
 _COLOURS = {"promoted": "green", "failed": "red", "building": "yellow", "retired": "dim"}
+
+
+def made_of(image: LocalImage) -> str:
+    """What is in its containers, whose names a registry may have too."""
+    return "; ".join(f"{name}: {origin}" for name, origin in image.origins.items())
 
 
 def document(shown: Shown) -> dict[str, Any]:
@@ -91,5 +97,6 @@ def document(shown: Shown) -> dict[str, Any]:
         "message": (cloud.message or None) if cloud else None,
         "size": local.size if local else None,
         "containers": list(local.containers) if local else None,
+        "origins": dict(local.origins) if local else None,
         "directory": str(local.directory) if local else None,
     }

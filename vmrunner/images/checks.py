@@ -15,7 +15,7 @@ from typing import Any, Final, get_args
 
 from vmrunner import cloudinit, keys
 from vmrunner.errors import ImageError, VmrunnerError
-from vmrunner.images import trial
+from vmrunner.images import pace, trial
 from vmrunner.images.disk import LIBRARY, MANIFEST, SBOM
 from vmrunner.images.tools import Programs, require
 from vmrunner.model import Finding, Level
@@ -58,8 +58,8 @@ def verify(image: LocalImage, *, accel: str = "auto") -> list[Finding]:
             findings.append(_ok("boot", f"SSH with the planted host key after {seconds:.1f} s"))
             manifest = imagestore.manifest_of(image.directory)
             manifest |= _sbom_of(image)
-            findings += [_look(check, connection, manifest) for check in CHECKS]
-            findings.append(_user_data(connection))
+            findings += [_look(check, connection, manifest, seconds) for check in CHECKS]
+            findings.append(_user_data(connection, seconds))
     except VmrunnerError as error:
         findings.append(_bad("boot", str(error)))
     return findings
@@ -109,12 +109,13 @@ class Check:
     command: str
     judge: Callable[[str, dict[str, Any]], str]
     tell: Callable[[str], str] = lambda output: " ".join(output.split())[:100] or "none"
-    timeout: float = 60.0
+    timeout: float = 60.0  # on a quiet machine
 
 
-def _look(check: Check, connection: Connection, manifest: dict[str, Any]) -> Finding:
+def _look(check: Check, connection: Connection, manifest: dict[str, Any], boot: float) -> Finding:
+    """`boot`: seconds that the VM took to boot."""
     command = check.command.replace("CONTAINERS", shlex.join(manifest["containers"]))
-    done = connection.run(command, timeout=check.timeout)
+    done = connection.run(command, timeout=pace.patience(check.timeout, boot))
     output = done.stdout.decode("utf-8", "replace").strip()
     if done.exit_code:
         return _bad(check.name, done.complaint)
@@ -213,7 +214,7 @@ def _clock(output: str, _: dict[str, Any]) -> str:
     return f"{_off(output):+.1f} s off" if abs(_off(output)) > _SKEW else ""
 
 
-def _user_data(connection: Connection) -> Finding:
+def _user_data(connection: Connection, boot: float) -> Finding:
     """What every platform's VM is told, by cloud-init's own schema: ours, and stock images'."""
     user, host = keys.generate(), keys.generate()
     platforms = get_args(cloudinit.Platform)
@@ -230,7 +231,7 @@ def _user_data(connection: Connection) -> Finding:
         )
         text = gzip.decompress(document) if stock else document
         command = "cat >/run/user-data && cloud-init schema --config-file /run/user-data"
-        done = connection.run(command, stdin=[text], timeout=120.0)
+        done = connection.run(command, stdin=[text], timeout=pace.patience(120.0, boot))
         if done.exit_code:
             return _bad("user-data", f"{platform}: {done.complaint}")
     return _ok("user-data", f"cloud-init takes it: {', '.join(platforms)}; of stock images too")

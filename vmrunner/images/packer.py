@@ -48,6 +48,12 @@ wait "$relay"
 exit "$code"
 """
 _STAGE: Final = 60  # characters of what it says it does
+#: How that begins which takes a while; the rest of what it says is a message of the stage before.
+_STAGES: Final = (
+    *("Launching", "Creating instance", "Starting VM", "Retrieving", "Copying", "Waiting for SSH"),
+    *("Provisioning", "Stopping", "Gracefully", "Creating AMI", "Creating the AMI"),
+    *("Creating image", "Converting", "Terminating", "Deleting instance"),
+)
 _COMMA: Final = "%!(PACKER_COMMA)"
 _LAST: Final = 12  # lines of its output that an error shows
 
@@ -154,12 +160,14 @@ class Heard:
         for one in text.splitlines():
             self._words(one)
         head = text.strip().partition("\n")[0]
-        if kind == "say" and head.startswith("==> "):
+        words = _short(head)
+        stage = _stage(words) if kind == "say" and head.startswith("==> ") else ""
+        if stage and stage != self._stage:
             self.end()
-            self._stage, self._began = _short(head), self.clock()
+            self._stage, self._began = stage, self.clock()
             self._tell(0.0, "")
         elif self._stage:
-            self._tell(None, _short(head))
+            self._tell(None, words)
 
     def _words(self, text: str) -> None:
         if text.strip():
@@ -169,6 +177,12 @@ class Heard:
         seconds = self.clock() - self._began
         event = Progress(stage=self._stage, fraction=fraction, seconds=seconds, message=message)
         self.progress(event)
+
+
+def _stage(words: str) -> str:
+    """The stage that begins with these words, or nothing. Scripts are many, and one stage."""
+    begins = next((begin for begin in _STAGES if words.startswith(begin)), "")
+    return begins if begins == "Provisioning" else words if begins else ""
 
 
 def _plain(text: str) -> str:

@@ -73,6 +73,13 @@ class Container:
     command: tuple[str, ...] = ("bash",)
     env: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def origin(self) -> str:
+        """What it is made of, for a person: its name may be known from a registry."""
+        if self.pull is not None:
+            return f"pulled from {self.pull}"
+        return f"Debian {self.suite} with {', '.join(self.packages) or 'nothing more'}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Docker:

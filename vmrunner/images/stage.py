@@ -27,6 +27,7 @@ def manifest(recipe: Recipe, wanted: str, created: float) -> dict[str, Any]:
         "suite": recipe.suite,
         "created": created,
         "containers": [c.name for c in recipe.containers],
+        "origins": {c.name: c.origin for c in recipe.containers},
         "docker": asdict(recipe.docker),
         "announces": True,  # its console says when sshd listens: packer/scripts/10-system.sh
     }

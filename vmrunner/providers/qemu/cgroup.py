@@ -1,8 +1,8 @@
 """A control group for one VM: the only thing that bounds all memory that a QEMU can take.
 
-It is made where systemd has given a part of the tree away, so that no limit of the host's owner is
-passed by: beside a scope (a login, `systemd-run --scope`), or below a service with `Delegate=yes`
-and `DelegateSubgroup=`. Elsewhere there is none, and `doctor` says so. Version 2 only.
+It is made where that passes by no limit of the host's owner: beside a scope without one (a login,
+`systemd-run --scope`), or below a service with `Delegate=yes` and `DelegateSubgroup=`. Elsewhere
+there is none, and `doctor` says so. Version 2 only.
 Read by the keeper: standard library only.
 """
 
@@ -27,16 +27,28 @@ def place(tree: Path = _TREE, own: str | None = None) -> Path | None:
     if not paths or ".." in paths[0]:
         return None
     mine = tree / paths[0].lstrip("/")
-    if mine.suffix != ".scope" and mine.parent.suffix != ".service":
+    scope = mine.suffix == ".scope" and not _limited(mine)
+    if not scope and mine.parent.suffix != ".service":
         return None
     there = mine.parent
+    return there if _given(there) and os.access(there, os.W_OK) else None
+
+
+def _given(there: Path) -> bool:
+    """Whether groups below it can have what we need: switched on, or by us."""
+    control = there / "cgroup.subtree_control"
     with contextlib.suppress(OSError):
-        (there / "cgroup.subtree_control").write_text(" ".join(f"+{c}" for c in sorted(_NEEDED)))
+        if not set(control.read_text().split()) >= _NEEDED:
+            control.write_text(" ".join(f"+{name}" for name in sorted(_NEEDED)))
+        return set(control.read_text().split()) >= _NEEDED
+    return False
+
+
+def _limited(group: Path) -> bool:
     try:
-        given = (there / "cgroup.subtree_control").read_text().split()
+        return (group / "memory.max").read_text().strip() != "max"
     except OSError:
-        return None
-    return there if set(given) >= _NEEDED and os.access(there, os.W_OK) else None
+        return False
 
 
 @contextlib.contextmanager

@@ -26,14 +26,14 @@ def enter(program: Path, hidden: Sequence[str], resolver: str | None) -> None:
     lie where its libraries do; `resolver`: whom it asks for names."""
     Path(_ROOT).mkdir()
     linux.mount_empty(_ROOT)
-    for place in (*_SYSTEM, *_prefix(program, hidden)):
+    for place in (*_SYSTEM, *_own(program)):
         _show(place)
         for inside in hidden:
-            if Path(inside).is_relative_to(place) and os.path.isdir(_ROOT + inside):  # noqa: PTH112
+            if Path(inside).is_relative_to(place) and _is_there(_ROOT + inside):
                 linux.mount_empty(_ROOT + inside)
     for file in (_LINKER, *_DEVICES):
         _touch(file)
-    if os.path.exists(_LINKER):  # noqa: PTH110 - one that may not be looked at is not there
+    if Path(_LINKER).exists():
         linux.mount_over(_LINKER, _ROOT + _LINKER)
     if resolver is not None:
         Path(_ROOT + "/etc/resolv.conf").write_text(f"nameserver {resolver}\n")
@@ -45,24 +45,28 @@ def enter(program: Path, hidden: Sequence[str], resolver: str | None) -> None:
     linux.change_root(_ROOT)
 
 
-def _prefix(program: Path, hidden: Sequence[str]) -> tuple[str, ...]:
-    """Where a QEMU that is not the system's lies, with its firmware; never a whole home."""
+def _own(program: Path) -> tuple[str, ...]:
+    """Where a QEMU that is not the system's lies, with its libraries and firmware."""
     if any(program.is_relative_to(place) for place in _SYSTEM):
         return ()
-    place = program.parent
-    if place.name == "bin" and str(place.parent) not in ("/", *hidden):
-        place = place.parent
-    return (str(place),)
+    beside = program.parent.parent
+    parts = () if beside == Path("/") else ("lib", "lib64", "libexec", "share")
+    return (str(program.parent), *(str(beside / part) for part in parts))
 
 
 def _show(place: str) -> None:
     """The system's own, at the same path: the link, or what is in the directory."""
-    real, shown = Path(place), Path(_ROOT + place)
-    if real.is_symlink():
-        shown.symlink_to(real.readlink())
-    elif real.is_dir():
+    shown = Path(_ROOT + place)
+    if os.path.islink(place):  # noqa: PTH114 - as below
+        shown.symlink_to(Path(place).readlink())
+    elif _is_there(place):
         shown.mkdir(parents=True, exist_ok=True)
         linux.mount_over(place, str(shown))
+
+
+def _is_there(place: str) -> bool:
+    """Whether it is a directory. One that may not be looked at is none, and no error."""
+    return os.path.isdir(place)  # noqa: PTH112
 
 
 def _touch(file: str) -> None:

@@ -110,8 +110,8 @@ def needs_tun(user: tuple[int, int] | None) -> bool:
 def hidden(*ours: Path) -> list[str]:
     """Directories that QEMU must not see, should they lie where its programs and libraries do:
     `ours`, and people's homes."""
-    places = {*ours, Path.home(), Path("/root"), Path("/home"), Path("/srv")}
-    return sorted(str(place) for place in places if place != Path("/"))
+    places = (*ours, Path.home(), Path("/root"), Path("/home"), Path("/srv"))
+    return sorted({str(place.resolve()) for place in places} - {"/"})
 
 
 def growth(disk: int) -> int:

@@ -207,7 +207,7 @@ class QemuProvider:
                     programs=programs,
                     accel=chosen.name,
                     resolver=self.resolver.address,
-                    hide=plan.hidden(self.state.path.parent, self.options.cache_dir.resolve()),
+                    hide=plan.hidden(self.state.path.parent, self.options.cache_dir),
                     mark=f"{self._mark}{name}",
                     now=time.time(),
                 )

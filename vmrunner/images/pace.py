@@ -1,0 +1,14 @@
+"""Limits of time that follow the machine at hand, by a boot that was measured on it just now: an
+emulated VM on a busy host takes many times what one under KVM does. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Seconds of a boot on a quiet machine that emulates.
+USUAL: Final = 15.0
+
+
+def patience(seconds: float, boot: float) -> float:
+    """What `seconds` on a quiet machine may take on one that booted in `boot` seconds."""
+    return seconds * max(1.0, boot / USUAL)
