@@ -265,7 +265,8 @@ class Runner:
         try:
             if checked.source is not None:
                 directories.make(spool.parent)
-                source.spool(checked.source, spool)
+                most = self.wiring.settings.limits.source_bytes
+                source.spool(checked.source, spool, most=most)
             if making is not None and self.wiring.ledger.builds.same(checked.spec) is None:
                 log.info("%s: it is made", making.why)
                 making.make(on_image)

@@ -90,6 +90,7 @@ class Limits(Section):
     max_instances: int = Field(default=20, ge=1, description="VMs at once, over all providers.")
     log_bytes: Bytes = Field(default=64 << 20, description="The most that is kept of a log.")
     artifact_bytes: Bytes = Field(default=2 << 30, description="The most that a build brings back.")
+    source_bytes: Bytes = Field(default=2 << 30, description="The most that a source may be.")
     privileged: bool = Field(
         default=False, description="May a build ask for a privileged container."
     )

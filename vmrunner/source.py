@@ -8,36 +8,18 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import tempfile
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from vmrunner import archive
+from vmrunner import archive, git
 from vmrunner.errors import ConfigError
 
 GIT: Final = "git+"
+BYTES: Final = 2 << 30  # of a source, packed
 
-# Never a prompt, never a helper program named by a URL (`ext::sh -c …`).
-_GIT_ENV: Final = {
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_ALLOW_PROTOCOL": "https:http:ssh:git:file",
-    "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
-    "GIT_ASKPASS": "true",
-    "LC_ALL": "C",
-}
-# What is kept of the user's: how servers are reached. In a hook all else names his repository.
-_KEPT: Final = (
-    "GIT_CONFIG_GLOBAL",
-    "GIT_CONFIG_NOSYSTEM",
-    "GIT_CONFIG_SYSTEM",
-    "GIT_EXEC_PATH",
-    "GIT_HTTP_",
-    "GIT_PROXY_SSL_",
-    "GIT_SSL_",
-)
 # A credential helper: git reads from it what nobody else can read.
 _TELL: Final = """!tell() {
     [ "$1" = get ] || return 0
@@ -166,29 +148,33 @@ def check(source: str) -> None:
         raise ConfigError(f"source: {source!r} is not a directory", hint="name its directory")
 
 
-def look(source: str, *, git_timeout: float = 600) -> None:
+def look(source: str, *, most: int = BYTES, git_timeout: float = 600) -> None:
     """`check`, and of a repository whether it and its revision are there, for who packs nothing:
     that takes a fetch. Raises ConfigError."""
     check(source)
     if source.startswith(GIT):
         try:
-            _archive(GitSource.parse(source), subprocess.DEVNULL, git_timeout)
+            with _fetched(GitSource.parse(source), most, git_timeout):
+                pass
         except OSError as error:
             raise ConfigError(f"source: {shown(source)!r} cannot be fetched: {error}") from error
 
 
-def spool(source: str, path: Path, *, git_timeout: float = 600) -> archive.Total:
-    """Pack it into `path`, readable by this user alone; whole or not at all."""
+def spool(source: str, path: Path, *, most: int = BYTES, git_timeout: float = 600) -> archive.Total:
+    """Pack it into `path`, readable by this user alone; whole or not at all, and at most so many
+    bytes."""
     check(source)
     partial = path.with_name(f"{path.name}.part")
     fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:
             if source.startswith(GIT):
-                _archive(GitSource.parse(source), file.fileno(), git_timeout)
+                wanted = GitSource.parse(source)
+                with _fetched(wanted, most, git_timeout) as repository:
+                    repository.archive(wanted.ref, file.fileno())
                 total = archive.Total(size=file.tell() or os.fstat(file.fileno()).st_size)
             else:
-                total = archive.pack(Path(source), file)
+                total = archive.pack(Path(source), _Limited(file, source, most))
         partial.replace(path)
     except OSError as error:
         raise ConfigError(
@@ -199,55 +185,26 @@ def spool(source: str, path: Path, *, git_timeout: float = 600) -> archive.Total
     return total
 
 
-def _archive(source: GitSource, output: int, timeout: float) -> None:
-    """A tar of one revision. Submodules are left out: they are other repositories."""
-    with tempfile.TemporaryDirectory(prefix="vmrunner-git-") as directory:
-
-        def git(*argv: str, stdout: int = subprocess.DEVNULL) -> str:
-            return _git(directory, argv, stdout, timeout, source)
-
-        git("init", "--quiet", "--bare")
-        wanted = "FETCH_HEAD"
-        if git("fetch", "--quiet", "--depth=1", "--no-tags", "--", source.url, source.ref):
-            # A short commit id is no ref: it takes the whole history to know what it means.
-            everything = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
-            if complaint := git("fetch", "--quiet", "--", source.url, *everything):
-                raise ConfigError(
-                    f"source: {source.url} cannot be fetched: {complaint}",
-                    hint="check the URL, and that git can read it without asking",
-                )
-            wanted = source.ref
-        if complaint := git("archive", "--format=tar", f"{wanted}^{{tree}}", stdout=output):
-            raise ConfigError(
-                f"source: {source.url} has no {source.ref!r}: {complaint}",
-                hint="name a branch, a tag or a commit",
-            )
+def _fetched(
+    source: GitSource, most: int, timeout: float
+) -> AbstractContextManager[git.Repository]:
+    return git.fetched(source.url, source.ref, source.environment(), most=most, timeout=timeout)
 
 
-def _git(
-    directory: str, argv: tuple[str, ...], stdout: int, timeout: float, source: GitSource
-) -> str:
-    """Empty when it succeeded, else the line of its complaint that says what is wrong."""
-    mine = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("GIT_") or name.startswith(_KEPT)
-    }
-    try:
-        done = subprocess.run(
-            ["git", "-C", directory, f"--git-dir={directory}", *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            env={**mine, **_GIT_ENV, **source.environment()},
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"no end after {timeout:.0f} s"
-    if done.returncode == 0:
-        return ""
-    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    # Advice follows the first fatal line: "Please make sure you have the correct access rights …".
-    fatal = [line.removeprefix("fatal: ") for line in lines if line.startswith("fatal: ")]
-    return (fatal or lines[-1:] or [f"exit code {done.returncode}"])[0]
+class _Limited:
+    """A file that may not grow past a limit."""
+
+    def __init__(self, file: BinaryIO, source: str, most: int) -> None:
+        self._file = file
+        self._source = source
+        self._most = most
+        self._size = 0
+
+    def tell(self) -> int:
+        return self._size
+
+    def write(self, data: bytes, /) -> object:
+        self._size += len(data)
+        if self._size > self._most:
+            raise git.too_large(self._source, self._most)
+        return self._file.write(data)

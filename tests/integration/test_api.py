@@ -224,7 +224,7 @@ def test_a_password_in_a_source_is_used_and_not_kept(
 ) -> None:
     packed: list[str] = []
 
-    def spool(source: str, path: Path) -> None:
+    def spool(source: str, path: Path, *, most: int) -> None:
         packed.append(source)
         path.touch()
 

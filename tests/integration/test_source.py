@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import functools
 import http.server
+import os
+import random
 import subprocess
 import tarfile
 import threading
@@ -200,7 +202,7 @@ def test_a_password_reaches_git_and_no_command_line(
         lines.append(" ".join(map(str, argv)))
         return run(argv, **options)
 
-    monkeypatch.setattr("vmrunner.source.subprocess.run", watched)
+    monkeypatch.setattr("vmrunner.git.subprocess.run", watched)
     source.spool(f"git+http://user:hunter2%2F%40@{locked}@main", tmp_path / "out.tar")
     assert content(tmp_path / "out.tar") == "two"
     assert lines
@@ -216,3 +218,95 @@ def test_a_directory_is_packed(tmp_path: Path) -> None:
     (tmp_path / "in" / "file").write_text("text")
     assert source.spool(str(tmp_path / "in"), tmp_path / "out.tar").entries == 1
     assert content(tmp_path / "out.tar") == "text"
+
+
+@pytest.fixture
+def bomb(tmp_path: Path) -> Path:
+    """Trees of trees: a few kilobytes that are 100,000 empty files."""
+    path = tmp_path / "bomb"
+    git = ["git", "-C", str(path), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", "init", "-q", "-b", "main", path], check=True)
+
+    def made(*argv: str, stdin: str = "") -> str:
+        done = subprocess.run(
+            [*git, *argv], input=stdin, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    inner = made("hash-object", "-w", "--stdin")
+    entry = "100644 blob"
+    for _ in range(5):
+        inner = made("mktree", stdin="".join(f"{entry} {inner}\tx{n}\n" for n in range(10)))
+        entry = "040000 tree"
+    made("update-ref", "refs/heads/main", made("commit-tree", inner, stdin="x"))
+    return path
+
+
+def test_a_repository_that_unpacks_to_much_is_cut_off(bomb: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is larger than 1\.0 MiB .*limits.source_bytes"):
+        source.spool(f"git+file://{bomb}@main", tmp_path / "out.tar", most=1 << 20)
+    assert not list(tmp_path.glob("out.tar*"))
+    source.look(f"git+file://{bomb}@main", most=1 << 20)  # packs nothing
+
+
+def test_a_repository_that_is_large_is_cut_off_while_it_is_fetched(
+    repository: Path, tmp_path: Path
+) -> None:
+    (repository / "big").write_bytes(random.Random(1).randbytes(2 << 20))
+    who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for argv in (["add", "."], [*who, "commit", "-qm", "big"]):
+        subprocess.run(["git", "-C", repository, *argv], check=True)
+    for act in (source.look, lambda s, most: source.spool(s, tmp_path / "out.tar", most=most)):
+        with pytest.raises(ConfigError, match=r"is larger than 1\.0 MiB"):
+            act(f"git+file://{repository}@main", most=1 << 20)
+
+
+def test_a_directory_that_is_large_is_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with (tmp_path / "in" / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ConfigError, match=r"is larger than 1\.0 MiB"):
+        source.spool(str(tmp_path / "in"), tmp_path / "out.tar", most=1 << 20)
+    assert not list(tmp_path.glob("out.tar*"))
+
+
+def test_no_program_of_the_users_configuration_runs(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says of servers is heeded all the same."""
+    ran = tmp_path / "ran"
+    script = tmp_path / "script"
+    script.write_text(f"#!/bin/sh\necho x >>{ran}\ncat\n")
+    script.chmod(0o755)
+    (tmp_path / "templates" / "hooks").mkdir(parents=True)
+    for hook in ("reference-transaction", "post-checkout"):
+        (tmp_path / "templates" / "hooks" / hook).symlink_to(script)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".config" / "git").mkdir(parents=True)
+    (tmp_path / ".config" / "git" / "attributes").write_text("* filter=evil\n")
+    (tmp_path / ".gitconfig").write_text(
+        f"""
+[filter "evil"]
+\tclean = {script}
+\tsmudge = {script}
+[init]
+\ttemplateDir = {tmp_path}/templates
+[core]
+\thooksPath = {tmp_path}/templates/hooks
+\tfsmonitor = {script}
+[tar "tar"]
+\tcommand = {script}
+[url "file://{repository}"]
+\tinsteadOf = "https://example.org/a\\"b\\\\c"
+"""
+    )
+    (repository / ".gitattributes").write_text("* filter=evil\n")
+    who = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "core.hooksPath="]
+    for argv in (["add", "."], [*who, "commit", "-qm", "attributes"]):
+        subprocess.run(
+            ["git", "-C", repository, *argv], check=True, env={"PATH": os.environ["PATH"]}
+        )
+    assert not ran.exists()
+    source.spool('git+https://example.org/a"b\\c@main', tmp_path / "out.tar")
+    assert not ran.exists()
+    assert content(tmp_path / "out.tar") == "two"

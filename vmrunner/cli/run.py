@@ -193,7 +193,7 @@ def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
     for text in passed.warnings:
         output.warn(text)
     if manner.dry_run:
-        return _dry_run(checked, manner.form)
+        return _dry_run(checked, manner.form, shell.loaded.settings.limits.source_bytes)
     with ImageProgress(passed.making.why if passed.making else "") as progress:
         packed = shell.runner.pack(checked, passed.making, progress)
     if shell.ledger.paused:
@@ -303,14 +303,14 @@ def _wake(shell: Shell) -> None:
     wake.poke(shell.wiring.paths.wake)
 
 
-def _dry_run(checked: Submission, form: Format) -> int:
+def _dry_run(checked: Submission, form: Format, most: int) -> int:
     """What would be submitted."""
     from dataclasses import asdict
 
     from vmrunner import source
 
     if checked.source is not None:
-        source.look(checked.source)
+        source.look(checked.source, most=most)
     spec = asdict(checked.spec)
     if form in (Format.JSON, Format.JSONL):
         output.write_json(sys.stdout, "spec", [spec])
