@@ -9,6 +9,7 @@ done in time is killed, and what is left has its deadline.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -52,6 +53,11 @@ exit "$code"
 _DIED: Final = "unexpected EOF"
 _DEPRECATE: Final = (
     "packer's plugin died; if its image was made, allow compute.images.deprecate (packer/README.md)"
+)
+#: How the plugins begin to say what takes its time; all else that is said is a message.
+_STEP: Final = re.compile(
+    "(Adding|Cleaning|Connected|Copying|Creating|Deleting|Deregistering|Enabling|Launching"
+    "|Modifying|Provisioning|Stopping|Terminating|Uploading|Waiting)\\b"
 )
 _STAGE: Final = 60  # characters of what it says it does
 _COMMA: Final = "%!(PACKER_COMMA)"
@@ -162,12 +168,14 @@ class Heard:
         for one in text.splitlines():
             self._words(one)
         head = text.strip().partition("\n")[0]
-        if kind == "say" and head.startswith("==> "):
-            self.end()
-            self._stage, self._began = _short(head), self.clock()
-            self._tell(0.0, "")
+        words = _short(head)
+        if kind == "say" and head.startswith("==> ") and _STEP.match(words):
+            if words != self._stage:  # some is said to all and to one
+                self.end()
+                self._stage, self._began = words, self.clock()
+                self._tell(0.0, "")
         elif self._stage:
-            self._tell(None, _short(head))
+            self._tell(None, words)
 
     def _words(self, text: str) -> None:
         if text.strip():
