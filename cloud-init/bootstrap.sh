@@ -38,5 +38,6 @@ if apt-cache show docker-cli >/dev/null 2>&1; then # elsewhere it is in docker.i
     packages="$packages docker-cli"
 fi
 apt install --no-install-recommends $packages
+grep -qs Google /sys/class/dmi/id/product_name && export VMRUNNER_PLATFORM=gce
 sh "$lib/docker.sh"
 systemctl start docker.socket

@@ -16,6 +16,7 @@ locals {
   # Those of vmrunner's own builder, in its order.
   scripts = [
     "05-initramfs.sh",
+    "08-network.sh",
     "10-system.sh",
     "20-ssh.sh",
     "30-cloud-init.sh",
@@ -73,6 +74,7 @@ build {
     }
     scripts = [
       "${path.root}/provision/20-base.sh",
+      "${path.root}/scripts/08-network.sh",
       "${path.root}/provision/30-packages.sh",
     ]
   }

@@ -74,8 +74,23 @@ variable "gce_image_family" {
   default     = null
 }
 
+variable "gce_endpoint" {
+  description = "Another endpoint of Compute Engine's API, such as http://127.0.0.1:5001/compute/v1/; null: Google's."
+  type        = string
+  default     = null
+}
+
+variable "gce_access_token" {
+  description = "What is shown to it instead of the caller's own credentials; null: those."
+  type        = string
+  default     = null
+  sensitive   = true
+}
+
 source "googlecompute" "vmrunner" {
   project_id              = var.gce_project
+  custom_endpoints        = var.gce_endpoint == null ? null : { compute = var.gce_endpoint }
+  access_token            = var.gce_access_token
   zone                    = var.gce_zone
   machine_type            = var.gce_machine_type
   source_image_family     = local.base.gce_family

@@ -23,7 +23,8 @@ PASSED: Final = frozenset(
     address_pool userns
     aws_region aws_subnet_id aws_security_group_id aws_instance_type aws_profile
     gce_project gce_zone gce_machine_type gce_network gce_subnetwork gce_instance_name gce_disk_name
-    gce_image_family max_run_seconds qemu_accelerator qemu_output_dir disk_gib
+    gce_image_family gce_disk_type gce_endpoint gce_access_token max_run_seconds qemu_accelerator
+    qemu_output_dir disk_gib
     """.split()  # noqa: SIM905 - words are read more easily than quotes
 )
 
@@ -57,6 +58,7 @@ REQUIRED: Final[tuple[tuple[str, str, Any, str], ...]] = (
     ("googlecompute", "metadata.block-project-ssh-keys", "TRUE", "the project's keys stay out"),
     ("googlecompute", "use_os_login", False, "nor do its people log in"),
     ("googlecompute", "disk_name", "${var.gce_disk_name}", "it has no labels: found by its name"),
+    ("googlecompute", "disk_type", "${var.gce_disk_type}", "N4 and C4 take Hyperdisk alone"),
     ("googlecompute", "image_labels", "${var.image_tags}", "what `image gc` goes by"),
     ("googlecompute", "temporary_key_pair_type", "ed25519", "as on EC2"),
     ("googlecompute", "ssh_disable_agent_forwarding", True, "the user's keys stay here"),
@@ -85,7 +87,7 @@ FORBIDDEN: Final = (
 PASS: Final = ("SCRIPTS", "provision/40-unchanged.sh")
 RUN: Final = (
     ("provision/10-deadline.sh",),
-    ("provision/20-base.sh", "provision/30-packages.sh"),
+    ("provision/20-base.sh", "scripts/08-network.sh", "provision/30-packages.sh"),
     PASS,
     PASS,
     ("provision/50-containers.sh", "provision/60-supervisor.sh"),

@@ -1,12 +1,11 @@
 """SSH to one instance: the only import of fabric and paramiko, with what they need repaired.
 
-- The host key is the one that we planted; no agent, no keys or config of the user's.
+- The host key is the one that we planted; no agent, keys or config of the user's.
 - Output is handed on as raw bytes as it comes, in bounded memory, by the calling thread: no thread
   and no polling of our own beside the one that paramiko has for each connection.
 - A peer that fell silent is noticed: by questions that SSH must answer while we wait, by TCP's own
   time-out while we send (exchange.py).
-- Readiness is a real handshake. A port that answers proves nothing, and sshd bans who only knocks.
-"""
+- Readiness is a real handshake. An open port proves nothing, and sshd bans who only knocks."""
 
 from __future__ import annotations
 

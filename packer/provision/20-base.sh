@@ -53,8 +53,3 @@ for unit in networking.service NetworkManager.service multipathd.service ModemMa
     apport.service snapd.service; do
     systemctl mask "$unit"
 done
-
-# The network is 80-vmrunner.network's alone. cloud-init needs netplan as a package; without a file
-# it writes nothing.
-rm -f /etc/netplan/*.yaml /etc/network/interfaces.d/* /etc/systemd/network/*cloud-init* \
-    /etc/systemd/network/*google-guest-agent* /etc/udev/rules.d/70-persistent-net.rules

@@ -6,7 +6,11 @@ platform=${VMRUNNER_PLATFORM:-local}
 rm -rf "${VMRUNNER_WORK:?}/stage"
 rm -f /etc/ssh/sshd_config.d/00-vmrunner-builder.conf /etc/ssh/sshd_config.d/50-cloud-init.conf
 rm -f /etc/default/instance_configs.cfg* /etc/boto.cfg /etc/hosts.cloud-init
-rm -f /etc/netplan/*.yaml /etc/.pwd.lock
+rm -f /etc/.pwd.lock
+# From the next boot on the network is 80-vmrunner.network's alone; until then the builder keeps the
+# one that it is reached by. cloud-init needs netplan as a package; without a file it writes nothing.
+rm -f /etc/netplan/*.yaml /etc/network/interfaces.d/* /etc/systemd/network/*cloud-init* \
+    /etc/systemd/network/*google-guest-agent* /etc/udev/rules.d/70-persistent-net.rules
 rm -rf /var/lib/google /var/lib/amazon /var/lib/ubuntu-advantage /var/lib/update-notifier \
     /var/lib/dhcp/* /var/crash/* /root/.cache /root/.docker /root/.config
 usermod -p '*' root # a key alone lets in; "!" would lock it out of that too

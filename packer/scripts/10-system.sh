@@ -1,5 +1,5 @@
 #!/bin/sh
-# What every image has: name, network by DHCP, a small journal in memory, a root that grows.
+# What every image has: a name, a small journal in memory, a root that grows.
 set -eu
 platform=${VMRUNNER_PLATFORM:-local}
 
@@ -16,26 +16,6 @@ if [ "$platform" = local ]; then
 CONF
 fi
 
-mkdir -p /etc/systemd/network
-cat >/etc/systemd/network/80-vmrunner.network <<'CONF'
-[Match]
-Name=en* eth*
-
-[Network]
-DHCP=ipv4
-# Nothing here waits for IPv6 or announces the machine.
-LinkLocalAddressing=no
-IPv6AcceptRA=no
-LLMNR=no
-MulticastDNS=no
-
-[DHCPv4]
-ClientIdentifier=mac
-UseHostname=no
-UseNTP=no
-SendHostname=no
-CONF
-systemctl enable systemd-networkd.service
 # Names are first asked for by a build: the resolver starts when SSH answers, not before.
 rm -f /etc/systemd/system/sysinit.target.wants/systemd-resolved.service
 cat >/etc/systemd/system/vmrunner-late.service <<'CONF'

@@ -9,6 +9,10 @@ case ${VMRUNNER_USERNS:-no} in
 yes) remap=default ;;
 *) remap= ;;
 esac
+case ${VMRUNNER_PLATFORM:-local} in
+gce) mtu=1460 ;;
+*) mtu=1500 ;;
+esac
 
 mkdir -p /etc/docker /etc/containerd
 cat >/etc/docker/daemon.json <<CONF
@@ -17,6 +21,7 @@ cat >/etc/docker/daemon.json <<CONF
   "default-address-pools": [{"base": "$pool", "size": 24}],
   "registry-mirrors": [$mirror],
   "userns-remap": "$remap",
+  "mtu": $mtu,
   "log-driver": "local",
   "log-opts": {"max-size": "8m", "max-file": "2"},
   "live-restore": true,

@@ -47,6 +47,12 @@ code=$?
 wait "$relay"
 exit "$code"
 """
+#: All that Packer says of a plugin that died. Google's does when it may not set the state of the
+#: image that it made.
+_DIED: Final = "unexpected EOF"
+_DEPRECATE: Final = (
+    "packer's plugin died; if its image was made, allow compute.images.deprecate (packer/README.md)"
+)
 _STAGE: Final = 60  # characters of what it says it does
 #: How that begins which takes a while; the rest of what it says is a message of the stage before.
 _STAGES: Final = (
@@ -92,7 +98,9 @@ def run(
             line=heard.line,
         )
     except ImageError as error:
-        raise ImageError(heard.told(str(error).partition("\n")[0])) from None
+        told = heard.told(str(error).partition("\n")[0])
+        died = _DIED in told and source.startswith("googlecompute")
+        raise ImageError(told, hint=_DEPRECATE if died else "") from None
     finally:
         heard.end()
     if heard.artifact is None:

@@ -42,12 +42,14 @@ WAIT: Final = 130.0
 
 class Api(NamedTuple):
     """One call: the SDK's service and method, and whose limit it counts against. `fields`: all that
-    is wanted of the answer, as Google's field masks say it; empty: the whole."""
+    is wanted of the answer, as Google's field masks say it; empty: the whole. `single`: a refusal
+    for its rate may be about this one thing, on which an operation goes on, such as a delete."""
 
     service: str
     method: str
     quota: str
     fields: str = ""
+    single: bool = False
 
     @property
     def action(self) -> str:
@@ -67,7 +69,7 @@ LIST: Final = Api(
     fields="nextPageToken,items(name,status,statusMessage,creationTimestamp,labels,"
     "networkInterfaces(networkIP,accessConfigs(natIP)))",
 )
-DELETE: Final = Api("Instances", "delete_unary", "write")
+DELETE: Final = Api("Instances", "delete_unary", "write", single=True)
 UNPROTECT: Final = Api("Instances", "set_deletion_protection_unary", "write")
 CONSOLE: Final = Api("Instances", "get_serial_port_output", "read")
 MAY: Final = Api("Instances", "test_iam_permissions", "read")
@@ -77,7 +79,7 @@ ADDRESSES: Final = Api("Addresses", "aggregated_list", "list")
 ZONE_INSTANCES: Final = Api("Instances", "list", "list")
 ZONE_DISKS: Final = Api("Disks", "list", "list")
 SNAPSHOTS: Final = Api("Snapshots", "list", "list")
-DELETE_DISK: Final = Api("Disks", "delete_unary", "write")
+DELETE_DISK: Final = Api("Disks", "delete_unary", "write", single=True)
 DELETE_ADDRESS: Final = Api("Addresses", "delete_unary", "write")
 DELETE_GLOBAL_ADDRESS: Final = Api("GlobalAddresses", "delete_unary", "write")
 DELETE_SNAPSHOT: Final = Api("Snapshots", "delete_unary", "write")
@@ -139,8 +141,8 @@ class Calls:
         try:
             answer = self._ask(api, request, timeout, where, masked=self._masks)
         except CallFailed as failed:
-            if isinstance(failed.error, Throttled):
-                self._buckets.told(whose, api.quota, refused=True)
+            if isinstance(failed.error, Throttled) and not api.single:
+                self.slow_down(api)
             if not (api.fields and self._masks and isinstance(failed.error, BadOrder)):
                 raise
             # Less of an answer is a saving, and no condition: whoever refuses it gives all.
@@ -149,6 +151,10 @@ class Calls:
         self._buckets.told(whose, api.quota, refused=False)
         page = getattr(answer, "pages", None)
         return next(iter(page)) if page is not None else answer
+
+    def slow_down(self, api: Api) -> None:
+        """The project's limit is reached: for a while none of its kind is called."""
+        self._buckets.told(str(self._options.project), api.quota, refused=True)
 
     # --- within ---
 
@@ -165,6 +171,8 @@ class Calls:
             requests.RequestException,
             ParseError,
             DecodeError,
+            TypeError,  # an SDK that does not know a field, or cannot make sense of an answer
+            ValueError,
         ) as error:
             raise codes.failed(error, action=api.action, where=where) from error
 

@@ -48,6 +48,9 @@ MISSING: Final = frozenset({"notFound", "RESOURCE_NOT_FOUND"})
 EXISTS: Final = frozenset({"alreadyExists", "RESOURCE_ALREADY_EXISTS"})
 
 ENABLE: Final = "gcloud services enable compute.googleapis.com"
+#: How the SDK refuses a request that it cannot write: nothing was asked.
+_NO_FIELD: Final = "Unknown field for"
+_UPGRADE: Final = "pip install --upgrade 'vmrunner[gcp]'"
 _LOG_IN: Final = "gcloud auth application-default login, or a service account for this machine"
 
 
@@ -113,6 +116,8 @@ def _unanswered(error: Exception, *, action: str, where: str) -> ProviderError:
         return Uncertain(text)
     if isinstance(error, auth.GoogleAuthError):
         return CredentialsRefused(text, hint=_LOG_IN)
+    if isinstance(error, ValueError) and _NO_FIELD in text:
+        return BadOrder(text, hint=_UPGRADE)
     return Uncertain(text)
 
 

@@ -26,6 +26,8 @@ AT_ONCE: Final = 16
 #: How a protected VM is refused; the code is others' too.
 _PROTECTED: Final = "protected against deletion"
 _NOT_READY: Final = "resourceNotReady"
+#: A limit with these words is that of one thing, and not the project's.
+_OF_ONE: Final = "rate exceeded for resource"
 
 
 class Deleter:
@@ -61,18 +63,23 @@ class Deleter:
         except CallFailed as failed:
             if failed.code in codes.MISSING:
                 return Outcome(fate=Fate.MISSING)
-            if failed.code == _NOT_READY and self._dying(ref):
+            throttled = failed.code in codes.THROTTLED
+            if (throttled or failed.code == _NOT_READY) and self._dying(ref):
                 return Outcome(fate=Fate.ACCEPTED)
+            if throttled and _OF_ONE not in str(failed):
+                self._calls.slow_down(DELETE)
             return Outcome(fate=Fate.FAILED, error=str(failed))
         return Outcome(fate=Fate.ACCEPTED)
 
     def _dying(self, ref: Ref) -> bool:
         """Is it refused because somebody's delete is under way?"""
+        if ref.kind is not Kind.INSTANCE:
+            return False
         try:
             found = self._calls(GET, zone=ref.scope.place, instance=ref.id)
-        except CallFailed:
-            return False
-        return ref.kind is Kind.INSTANCE and power(found) is Power.STOPPING
+        except CallFailed as failed:
+            return failed.code in codes.MISSING
+        return power(found) is Power.STOPPING
 
     def _instance(self, ref: Ref) -> None:
         """Its guest gets no time to shut down, which may last minutes that bill."""

@@ -21,6 +21,7 @@ from vmrunner.providers.gce.calls import (
     IMAGE,
     IMAGES,
     PATCH_IMAGE,
+    TYPE,
     WAIT_GLOBAL,
     Answer,
     Api,
@@ -30,6 +31,7 @@ from vmrunner.providers.gce.calls import (
 from vmrunner.providers.gce.identity import Identity
 from vmrunner.providers.gce.kinds import last, when
 from vmrunner.providers.gce.labels import label, labels, labels_of, tags
+from vmrunner.providers.gce.launch import disk_type_of
 from vmrunner.providers.gce.look import PAGE, listed
 from vmrunner.providers.gce.options import FAMILY as OURS
 from vmrunner.providers.gce.options import Options
@@ -58,12 +60,13 @@ class Images:
         with edge():
             scope = Scope("gce", self._identity.project(), options.zones[0])
         machine_type = options.machine_types[0]
+        self._check_type(scope.place, machine_type)
         order = wish.order(scope, machine_type)
         variables: dict[str, Any] = {
             "gce_project": scope.account,
             "gce_zone": scope.place,
             "gce_machine_type": machine_type,
-            "gce_network": options.network,
+            "gce_disk_type": options.disk_type or disk_type_of(machine_type),
             "gce_instance_name": wish.builder,
             "gce_disk_name": wish.builder,
             "gce_image_family": self._family() + CANDIDATES,
@@ -72,9 +75,25 @@ class Images:
             "run_tags": {**options.labels, **labels_of(order)},
             "image_tags": {**options.labels, **labels(wish.tags)},
         }
-        if options.subnetwork:
+        if options.subnetwork:  # which is of one network alone
             variables["gce_subnetwork"] = options.subnetwork
+        else:
+            variables["gce_network"] = options.network
+        if options.api_endpoint is not None:
+            variables["gce_endpoint"] = f"{options.api_endpoint.rstrip('/')}/compute/v1/"
+        if options.plain:  # nobody's credentials go there
+            variables["gce_access_token"] = "none"  # noqa: S105
         return Bench(source=_SOURCE, scope=scope, variables=variables)
+
+    def _check_type(self, zone: str, machine_type: str) -> None:
+        """Raises `ConfigError` for a type that the templates' base does not boot on."""
+        with edge():
+            told = self._calls(TYPE, zone=zone, machine_type=machine_type)
+        if told.architecture == "ARM64":
+            raise ConfigError(
+                f"providers.{self._options.name}.machine_types: {machine_type} is ARM64",
+                hint="images are made on x86_64: name such a type first",
+            )
 
     def find(self, ref: str) -> Made | None:
         """Packer tells the image's name."""

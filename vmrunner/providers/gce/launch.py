@@ -16,6 +16,10 @@ from vmrunner.providers.gce.options import GiB, Options
 #: The least that Compute Engine takes as a life, in seconds.
 SHORTEST: Final = 30.0
 USER_DATA: Final = 256 * 1024  # bytes: what one metadata value holds
+#: Families that take persistent disks; those that came later take Hyperdisk alone.
+_PERSISTENT: Final = frozenset(
+    "a2 c2 c2d c3 c3d custom e2 f1 g1 g2 h3 m1 m2 m3 n1 n2 n2d t2a t2d z3".split()  # noqa: SIM905
+)
 _NAMESPACE: Final = uuid.UUID("b8f1f2a6-6f0e-5c5e-9a38-2f6a8f1f4d10")
 
 
@@ -45,8 +49,8 @@ def instance(order: Order, options: Options, way: Way = USUAL) -> dict[str, Any]
     initial: dict[str, Any] = {"source_image": offer.image, "labels": labels}
     if offer.disk:
         initial["disk_size_gb"] = math.ceil(offer.disk / GiB)
-    if options.disk_type:
-        initial["disk_type"] = f"zones/{offer.place}/diskTypes/{options.disk_type}"
+    disk_type = options.disk_type or disk_type_of(offer.machine_type)
+    initial["disk_type"] = f"zones/{offer.place}/diskTypes/{disk_type}"
     interface: dict[str, Any] = {"network": options.network}
     if options.subnetwork:
         interface = {"subnetwork": options.subnetwork}
@@ -77,6 +81,13 @@ def instance(order: Order, options: Options, way: Way = USUAL) -> dict[str, Any]
         scope = "https://www.googleapis.com/auth/cloud-platform"
         made["service_accounts"] = [{"email": options.service_account, "scopes": [scope]}]
     return made
+
+
+def disk_type_of(machine_type: str) -> str:
+    """What it boots from unless told otherwise: Google's own default is a disk that turns for some
+    types, and none that it can have for others."""
+    family = machine_type.partition("-")[0]
+    return "pd-balanced" if family in _PERSISTENT else "hyperdisk-balanced"
 
 
 def _user_data(data: bytes) -> list[dict[str, str]]:

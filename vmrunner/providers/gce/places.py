@@ -24,6 +24,8 @@ _LINK: Final = re.compile(
     r"(?:https://[^/]+/compute/v1/)?projects/(?P<project>[^/]+)/global/images/"
     r"(?P<family>family/)?(?P<name>[a-z][a-z0-9-]*)"
 )
+#: Projects whose images nothing can be told to.
+_NO_CLOUD_INIT: Final = frozenset({"debian-cloud"})
 _NAME: Final = re.compile(r"(?P<family>family/)?(?P<name>[a-z][a-z0-9-]*)")
 
 
@@ -91,6 +93,11 @@ class Places:
                 hint="projects/PROJECT/global/images/family/NAME, or …/images/NAME",
             )
         project = found.project or self._options.project
+        if project in _NO_CLOUD_INIT:
+            raise BadOrder(
+                f"image {said}: Google's Debian has no cloud-init, and hears nothing of a build",
+                hint="`vmrunner image build`, or one of projects/ubuntu-os-cloud with --bootstrap",
+            )
         try:
             if found.family:
                 told = self._calls(FAMILY, project=project, family=found.name)

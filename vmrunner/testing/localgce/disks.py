@@ -82,7 +82,7 @@ def _new(cloud: LocalGce, zone: str, owner: Json, said: Json, index: int, path: 
         "zone": links.link(f"projects/{cloud.project}/zones/{zone}"),
         "sizeGb": str(size),
         "status": "READY",
-        "type": _type(cloud, zone, asked, path),
+        "type": _type(cloud, zone, owner, asked, path),
         "users": [owner["selfLink"]],
         "labelFingerprint": site.fingerprint(),
         "physicalBlockSizeBytes": "4096",
@@ -126,8 +126,11 @@ def newest(cloud: LocalGce, project: str, family: str) -> Json | None:
     return max(images, key=lambda i: stamps.read(i["creationTimestamp"]), default=None)
 
 
-def _type(cloud: LocalGce, zone: str, asked: Json, path: str) -> str:
-    said = asked.get("diskType", f"zones/{zone}/diskTypes/pd-standard")
+def _type(cloud: LocalGce, zone: str, owner: Json, asked: Json, path: str) -> str:
+    kind = links.last(owner["machineType"])
+    later = kind.startswith("n4-")  # takes Hyperdisk alone, which E2 does not take
+    usual = "hyperdisk-balanced" if later else "pd-standard"
+    said = asked.get("diskType", f"zones/{zone}/diskTypes/{usual}")
     relative = links.relative(said, cloud.project)
     name = links.last(relative)
     if relative != f"projects/{cloud.project}/zones/{zone}/diskTypes/{name}" or (
@@ -135,6 +138,10 @@ def _type(cloud: LocalGce, zone: str, asked: Json, path: str) -> str:
     ):
         text = "The referenced diskType resource cannot be found."
         raise invalid(f"{path}.initializeParams.diskType", said, text)
+    hyper = name.startswith("hyperdisk-")
+    if (later and not hyper) or (hyper and kind.startswith("e2-")):
+        text = f"[{name}] features are not compatible for creating instance with {kind}."
+        raise Refusal(400, "badRequest", text)
     return links.link(relative)
 
 

@@ -58,6 +58,7 @@ KNOWN: Final[dict[str, Handler]] = {
     "globalAddresses.delete": changes.remove,
     "disks.delete": disks.delete,
     "images.delete": pictures.delete,
+    "images.deprecate": pictures.deprecate,
     "images.getFromFamily": reading.from_family,
     "images.insert": pictures.insert,
     "images.patch": pictures.patch,

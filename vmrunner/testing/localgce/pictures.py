@@ -61,6 +61,19 @@ def patch(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
     return operations.run(cloud, request, "patch", shown, effect=effect, broken=broken)
 
 
+def deprecate(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
+    """A state, or with an empty one that of every new image."""
+    if (known := operations.repeated(cloud, request)) is not None:
+        return known
+    shown, said = _named(cloud, request), request.resource
+
+    def effect() -> None:
+        shown.pop("deprecated", None)
+        shown.update({"deprecated": said} if said.get("state") else {})
+
+    return operations.run(cloud, request, "deprecate", shown, effect=effect, broken=broken)
+
+
 def delete(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
     """VMs that were made of it go on."""
     if (known := operations.repeated(cloud, request)) is not None:

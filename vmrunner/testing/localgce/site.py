@@ -28,6 +28,7 @@ MACHINE_TYPES: Final = {
     "n2-standard-4": (4, 16384),
     "n2d-standard-2": (2, 8192),
     "c3-standard-4": (4, 16384),
+    "n4-standard-2": (2, 8192),
 }
 #: What a new project may have in a region, and everywhere.
 QUOTAS: Final = {
@@ -45,7 +46,7 @@ GLOBAL_QUOTAS: Final = {
     "SNAPSHOTS": 5000.0,
     "IMAGES": 2000.0,
 }
-DISK_TYPES: Final = ("pd-standard", "pd-balanced", "pd-ssd")
+DISK_TYPES: Final = ("pd-standard", "pd-balanced", "pd-ssd", "hyperdisk-balanced")
 _EPOCH: Final = 1_500_000_000.0  # all of this is old
 
 

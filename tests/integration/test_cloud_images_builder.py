@@ -1,0 +1,69 @@
+"""How Packer is asked for an image of Compute Engine, and what its plugin needs there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fakepacker import Packer
+from tests.fakepacker import packer as packer  # the fixture
+from tests.gceimages import BUILD, configure
+from tests.gceimages import cli as cli  # the fixture
+from tests.gceimages import config as config  # the fixture
+from tests.gceimages import gce as gce  # the fixture
+from tests.google import Google
+from tests.imageshell import Cli
+
+
+def test_a_right_that_packers_plugin_dies_without_is_named(
+    gce: Google, cli: Cli, packer: Packer
+) -> None:
+    gce.cloud.faults.deny("images.deprecate")
+    done = cli(*BUILD)
+    assert done.code == 1
+    assert b"unexpected EOF" in done.err
+    assert b"compute.images.deprecate" in done.err
+    assert gce.cloud.alive == gce.cloud.disks == []
+
+
+@pytest.mark.parametrize(
+    ("network", "subnetwork"), [(None, "vmrunner"), ("vmrunner", "vmrunner"), ("default", None)]
+)
+def test_a_subnetwork_is_of_its_own_network_whatever_else_is_configured(
+    gce: Google, home: Path, cli: Cli, packer: Packer, network: str | None, subnetwork: str | None
+) -> None:
+    said = {"image": f'"{gce.site.family}"'}
+    if network:
+        said["network"] = f'"global/networks/{network}"'
+    if subnetwork:
+        said["subnetwork"] = f'"regions/{gce.site.region}/subnetworks/{subnetwork}"'
+    configure(home, gce, bare=True, **said)
+    assert cli(*BUILD).code == 0
+    assert ("gce_network" in packer.variables) is (subnetwork is None)
+    (nic,) = gce.machine.shown["networkInterfaces"]
+    assert nic["network"].endswith(f"/{subnetwork or network}")
+
+
+@pytest.mark.parametrize(
+    ("machine_type", "disk_type"),
+    [("e2-standard-2", "pd-balanced"), ("n4-standard-2", "hyperdisk-balanced")],
+)
+def test_a_builder_boots_from_a_disk_that_its_type_takes(
+    gce: Google, home: Path, cli: Cli, packer: Packer, machine_type: str, disk_type: str
+) -> None:
+    configure(home, gce, machine_types=f'["{machine_type}"]')
+    assert cli(*BUILD).code == 0
+    assert packer.variables["gce_disk_type"] == disk_type
+
+
+def test_a_type_that_the_base_does_not_boot_on_is_refused_before_packer_is_asked(
+    gce: Google, cli: Cli, packer: Packer
+) -> None:
+    kind = gce.cloud.find("machineTypes", f"zones/{gce.zone}", "e2-standard-2")
+    assert kind is not None
+    kind["architecture"] = "ARM64"
+    done = cli(*BUILD)
+    assert done.code == 2
+    assert b"machine_types: e2-standard-2 is ARM64" in done.err
+    assert not packer.log.exists()
