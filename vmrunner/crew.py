@@ -360,9 +360,9 @@ class Crew:
             desk.ledger.instances.record([(row.id, row.epoch, seen.ref)], desk.now(row))
             desk.wake()
         elif what in _ENDED:
-            self._ended(view, view.builds[row.build], row, what)
+            self._ended(view, view.builds[row.build], row, what, seen)
 
-    def _ended(self, view: View, build: Build, row: Instance, what: Sign) -> None:
+    def _ended(self, view: View, build: Build, row: Instance, what: Sign, seen: Seen) -> None:
         """The VM ended under its build. Its session may have the exit code already: ask it."""
         if build.state is BuildState.HELD:
             self._doom(view, row, Death.DONE)
@@ -370,7 +370,12 @@ class Crew:
             reason = Reason.PREEMPTED if what is Sign.PREEMPTED else Reason.VM_LOST
             self._followers.stop(build.id, reason, what)
         else:
-            self._verdict(view, build, row, self._end_of_sign(build, row, what))
+            self._verdict(view, build, row, self._end_of_sign(build, row, what, seen))
 
-    def _end_of_sign(self, build: Build, row: Instance, what: Sign) -> End:
-        return end_of_sign(build, what, expired=self._desk.now(row) >= row.deadline)
+    def _end_of_sign(
+        self, build: Build, row: Instance, what: Sign, seen: Seen | None = None
+    ) -> End:
+        expired = self._desk.now(row) >= row.deadline
+        if seen is None or seen.unfit is None:
+            return end_of_sign(build, what, expired=expired)
+        return end_of_sign(build, what, expired=expired, message=seen.detail, unfit=seen.unfit)

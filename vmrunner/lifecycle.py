@@ -198,9 +198,16 @@ def end_of(build: Build, death: Death, message: str = "") -> End:
     )
 
 
-def end_of_sign(build: Build, seen: Sign, *, expired: bool, message: str = "") -> End:
+def end_of_sign(
+    build: Build,
+    seen: Sign,
+    *,
+    expired: bool,
+    message: str = "",
+    unfit: Reason | None = None,
+) -> End:
     """How a build ends whose instance shows PREEMPTED, SELF_ENDED or LOST. `expired`: it ended
-    past its deadline, by whichever layer was first."""
+    past its deadline, by whichever layer was first. `unfit`: as in `Seen`."""
     if build.cancel is not None:
         return cancelled(build.cancel)
     if expired:
@@ -213,6 +220,8 @@ def end_of_sign(build: Build, seen: Sign, *, expired: bool, message: str = "") -
         text = message or "the VM was switched off from inside while the build's steps ran"
         return End(result=Result.FAILURE, reason=Reason.VM_LOST, message=text)
     if not build.steps_started and build.state in (_B.PROVISIONING, _B.BOOTING):
+        if unfit is not None:
+            return End(result=Result.ERROR, reason=unfit, message=message)
         text = message or "the VM ended before it was ready"
         return End(result=Result.ERROR, reason=Reason.BOOT_FAILED, message=text, lost=True)
     return End(

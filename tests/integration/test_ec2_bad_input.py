@@ -151,7 +151,11 @@ def test_no_region(aws: Amazon, config: Callable[..., None], run: Run) -> None:
         ("subnets", [], "providers.aws.subnets: none (name at least one"),
         ("security_groups", ["sg-0123456789abcdef0"], "providers.aws.security_groups: Describe"),
         ("security_groups", [], "providers.aws.security_groups: none (name one that lets in SSH"),
-        ("instance_types", ["m7.enormous"], "providers.aws.instance_types: DescribeInstanceTypes"),
+        (
+            "instance_types",
+            ["m7.enormous"],
+            f"providers.aws.instance_types: m7.enormous: {REGION} has none of these",
+        ),
         ("instance_types", [], "providers.aws.instance_types: [] (name at least one"),
         ("tags", {"aws:cost": "x"}, "providers.aws.tags: 'aws:cost' (keys that begin with aws:"),
         ("tags", {"vmrunner:role": "x"}, "providers.aws.tags: 'vmrunner:role' (vmrunner sets"),
@@ -198,8 +202,8 @@ def test_all_is_well(aws: Amazon, config: object, run: Run) -> None:
     assert levels.pop("guard") == "warning"
     assert set(levels.values()) == {"ok"}
     assert list(levels) == [
-        "identity", "terminate", "image", "subnet", "security group", "launch", "quota", "clock",
-        "metadata",
+        "identity", "terminate", "image", "instance types", "subnet", "security group", "launch",
+        "quota", "clock", "metadata",
     ]  # fmt: skip
     assert aws.cloud.account in found["identity"][1]
     assert aws.cloud.machines == []

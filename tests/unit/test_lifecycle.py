@@ -125,6 +125,17 @@ def test_whoever_switches_the_guest_off_while_steps_run_is_the_build() -> None:
     assert (early.reason, early.lost) == (Reason.BOOT_FAILED, True)
 
 
+def test_a_vm_that_no_other_would_be_better_than_is_not_tried_again() -> None:
+    for state, reason in (
+        (BuildState.BOOTING, Reason.CREDENTIALS),
+        (BuildState.RUNNING, Reason.VM_LOST),
+    ):
+        end = end_of_sign(
+            running(state), Sign.LOST, expired=False, message="why", unfit=Reason.CREDENTIALS
+        )
+        assert (end.reason, end.lost) == (reason, state is BuildState.RUNNING)
+
+
 def test_retries_stop_at_the_first_step_and_at_the_longest_life() -> None:
     limits = Limits()
     ask = {"now": NOW, "limits": limits}

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from vmrunner.nouns.states import Reason
+
 TAG: Final = "vmrunner:"
 
 
@@ -188,6 +190,7 @@ class Seen:
     detail: str = ""  # the provider's own words: preempted, guest shut down, …
     preempted: bool = False
     self_ended: bool = False  # the guest switched itself off
+    unfit: Reason | None = None  # it could not be launched, and no other could: why
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -56,16 +56,23 @@ class DryPools:
         self._now = now
         self._lock = threading.Lock()
         self._dry: dict[Pool, tuple[float, str]] = {}
+        self._shut: dict[Market, tuple[float, str]] = {}
 
     def mark(self, pool: Pool, why: str, seconds: float = DRY) -> None:
         """It had nothing; `why` is the cloud's own word."""
         with self._lock:
             self._dry[pool] = (self._now() + seconds, why)
 
+    def shut(self, market: Market, why: str, seconds: float = DRY) -> None:
+        """The whole market has nothing for this account."""
+        with self._lock:
+            self._shut[market] = (self._now() + seconds, why)
+
     def clear(self, pool: Pool) -> None:
         """It gave a machine."""
         with self._lock:
             self._dry.pop(pool, None)
+            self._shut.pop(pool.market, None)
 
     def left(self, pools: Sequence[Pool]) -> list[Pool]:
         """Those that may have something. Raises `NoCapacity` when none of them may."""
@@ -73,6 +80,8 @@ class DryPools:
         with self._lock:
             dry = {p: (until - now, why) for p, (until, why) in self._dry.items() if until > now}
             self._dry = {pool: told for pool, told in self._dry.items() if pool in dry}
+            shut = {m: (until - now, why) for m, (until, why) in self._shut.items() if until > now}
+        dry |= {pool: shut[pool.market] for pool in pools if pool.market in shut}
         left = [pool for pool in pools if pool not in dry]
         if pools and not left:
             wait, why = min(dry[pool] for pool in pools)

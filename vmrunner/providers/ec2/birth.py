@@ -10,6 +10,7 @@ from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.common.pools import DryPools, Pool
 from vmrunner.providers.ec2 import launch
 from vmrunner.providers.ec2.calls import RUN, Calls
+from vmrunner.providers.ec2.codes import NO_SPOT_ROLE
 from vmrunner.providers.ec2.look import look
 from vmrunner.providers.ec2.options import Options
 from vmrunner.providers.ec2.places import Places
@@ -39,7 +40,9 @@ class Births:
         except CallFailed as failed:
             if failed.code in USED:
                 return self._found(order, failed)
-            if isinstance(failed.error, (NoCapacity, QuotaExceeded)):
+            if failed.code == NO_SPOT_ROLE:
+                self._dry.shut(offer.market, f"{failed.code}: {failed.error.hint}")
+            elif isinstance(failed.error, (NoCapacity, QuotaExceeded)):
                 self._dry.mark(pool_of(offer), failed.code)
             raise
         self._dry.clear(pool_of(offer))

@@ -56,7 +56,8 @@ class Api(NamedTuple):
     @property
     def action(self) -> str:
         """As the cloud writes it: RunInstances."""
-        return "".join(word.capitalize() for word in self.method.split("_"))
+        words = self.method.replace("_aws_", "_AWS_").split("_")
+        return "".join(word if word.isupper() else word.capitalize() for word in words)
 
 
 RUN: Final = Api("ec2", "run_instances", "run")
@@ -93,6 +94,8 @@ CREATE_SCHEDULE: Final = Api("scheduler", "create_schedule", "schedule")
 DELETE_SCHEDULE: Final = Api("scheduler", "delete_schedule", "schedule")
 SCHEDULES: Final = Api("scheduler", "list_schedules", "schedule")
 QUOTA: Final = Api("service-quotas", "get_service_quota", "elsewhere")
+DEFAULT_QUOTA: Final = Api("service-quotas", "get_aws_default_service_quota", "elsewhere")
+ROLE: Final = Api("iam", "get_role", "elsewhere")
 
 
 class Calls:

@@ -22,12 +22,14 @@ CAPACITY: Final = frozenset(
     {
         "InsufficientAddressCapacity",
         "InsufficientCapacity",
+        "InsufficientCapacityOnOutpost",
         "InsufficientCapacityOnHost",
         "InsufficientFreeAddressesInSubnet",
         "InsufficientHostCapacity",
         "InsufficientInstanceCapacity",
         "InsufficientReservedInstanceCapacity",
         "InsufficientVolumeCapacity",
+        "ReservationCapacityExceeded",
         "SpotMaxPriceTooLow",
         "Unsupported",  # this type is not to be had in this zone
         "UnfulfillableCapacity",
@@ -67,6 +69,7 @@ DENIED: Final = frozenset(
 #: The very credentials are not accepted, whatever is asked.
 UNKNOWN_KEY: Final = frozenset(
     {
+        "AccountDisabled",
         "AuthFailure",
         "Blocked",
         "IncompleteSignature",
@@ -81,6 +84,10 @@ UNKNOWN_KEY: Final = frozenset(
 EXPIRED: Final = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 )
+#: The account has no role for spot yet, and these credentials may not make it: no spot VM is had,
+#: others are.
+NO_SPOT_ROLE: Final = "AuthFailure.ServiceLinkedRoleCreationNotPermitted"
+MAKE_SPOT_ROLE: Final = "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com"
 #: Of an id that names no instance.
 UNKNOWN_INSTANCE: Final = re.compile(r"InvalidInstanceID\.(NotFound|Malformed)")
 #: 4xx that say nothing of the request.
@@ -103,6 +110,8 @@ def failed(error: Exception, *, action: str, region: str) -> CallFailed:
 def refusal(code: str, message: str, status: int, *, action: str, region: str) -> ProviderError:
     """An error answer, in the core's words."""
     text = f"{action} in {region}: {code}: {_short(message)}"
+    if code == NO_SPOT_ROLE:
+        return NoCapacity(text, hint=MAKE_SPOT_ROLE)
     if code in CAPACITY:
         return NoCapacity(text)
     if code in QUOTA:

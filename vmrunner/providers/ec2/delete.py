@@ -52,8 +52,10 @@ class Deleter:
     def _instances(self, ids: list[str], force: bool) -> dict[str, Outcome]:
         hard = self._overdue(ids) if force else set()
         soft = [name for name in ids if name not in hard]
-        told = self._terminate(soft, {})
-        return told | self._terminate(sorted(hard), {"Force": True, "SkipOsShutdown": True})
+        # Nobody in the guest answers a power button, and nothing of it is wanted any more.
+        how: Answer = {"SkipOsShutdown": True}
+        told = self._terminate(soft, how)
+        return told | self._terminate(sorted(hard), {**how, "Force": True})
 
     def _terminate(self, ids: Sequence[str], how: Answer) -> dict[str, Outcome]:
         def call(batch: Sequence[str]) -> None:

@@ -26,10 +26,11 @@ from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.common.findings import bad, each, of_clock, of_failure, ok, warning
 from vmrunner.providers.common.rights import Right
 from vmrunner.providers.ec2 import launch, schedules
-from vmrunner.providers.ec2.calls import QUOTA, RUN
+from vmrunner.providers.ec2.calls import DEFAULT_QUOTA, QUOTA, ROLE, RUN
+from vmrunner.providers.ec2.codes import MAKE_SPOT_ROLE
 from vmrunner.providers.ec2.describe import filtered
 from vmrunner.providers.ec2.guard import health
-from vmrunner.providers.ec2.rights import ACTION, WOULD
+from vmrunner.providers.ec2.rights import ACTION, NO_ROLE, WOULD
 from vmrunner.providers.ec2.walls import holes
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ _QUOTAS: Final = {
     "p": ("L-417A185B", "L-7212CCBC"),
 }
 _STANDARD: Final = frozenset("acdhimrtz")
+_NO_QUOTA: Final = "NoSuchResourceException"
+#: Without it EC2 refuses the first spot VM, though it lets a dry run of it through.
+_SPOT_ROLE: Final = "AWSServiceRoleForEC2Spot"
 
 SEAL: Final = "ec2:ModifyInstanceMetadataOptions"
 #: The id of no instance.
@@ -142,6 +146,35 @@ def _dry_run(provider: Ec2Provider) -> Iterator[Finding]:
     raise ConfigError("a dry run of a launch was taken for a real one")
 
 
+def _types(provider: Ec2Provider) -> Iterator[Finding]:
+    options = provider.options
+    found = [one.name for one in provider.places.types()]
+    yield ok("instance types", ", ".join(found))
+    missing = [name for name in options.instance_types if name not in found]
+    if missing:
+        yield warning(
+            "instance types",
+            f"{options.region} has no {', '.join(missing)}",
+            f"take it out of providers.{options.name}.instance_types",
+        )
+
+
+def _spot(provider: Ec2Provider) -> Iterator[Finding]:
+    """Has the account the role that spot needs?"""
+    if provider.options.spot not in ("prefer", "only"):
+        return
+    try:
+        provider.calls(provider.options.region, ROLE, RoleName=_SPOT_ROLE)
+    except CallFailed as failed:
+        if failed.code == NO_ROLE:
+            text = f"the account has no {_SPOT_ROLE}: its first spot VM may be refused"
+            yield warning("spot", text, MAKE_SPOT_ROLE)
+        else:
+            yield warning("spot", str(failed), "allow iam:GetRole to these credentials")
+    else:
+        yield ok("spot", f"the account has {_SPOT_ROLE}")
+
+
 def _order(provider: Ec2Provider, offer: Offer) -> Order:
     return Order(
         instance="doctor",
@@ -171,11 +204,18 @@ def _quotas(provider: Ec2Provider) -> Iterator[Finding]:
 
 
 def _quota(provider: Ec2Provider, code: str, market: Market, family: str, least: int) -> Finding:
-    told = provider.calls(provider.options.region, QUOTA, ServiceCode="ec2", QuotaCode=code)[
-        "Quota"
-    ]
-    value = float(told["Value"])
-    text = f"{value:g} vCPUs at once, {family}, {market.value}"
+    text = f"vCPUs at once, {family}, {market.value}"
+    for api in (QUOTA, DEFAULT_QUOTA):  # a new account has no quotas of its own
+        try:
+            told = provider.calls(provider.options.region, api, ServiceCode="ec2", QuotaCode=code)
+            break
+        except CallFailed as failed:
+            if failed.code != _NO_QUOTA:
+                raise
+    else:
+        return warning("quota", f"{text}: nobody tells", f"see quota {code} in the console")
+    value = float(told["Quota"]["Value"])
+    text = f"{value:g} {text}"
     if value < least:
         return bad("quota", f"{text}: one machine has {least}", f"raise quota {code}")
     return ok("quota", text)
@@ -233,6 +273,8 @@ def _guard(provider: Ec2Provider) -> Iterator[Finding]:
 _CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("terminate", _terminate),
     ("image", _image),
+    ("instance types", _types),
+    ("spot", _spot),
     ("subnet", _subnets),
     ("security group", _groups),
     ("launch", _dry_run),

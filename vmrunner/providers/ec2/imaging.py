@@ -24,6 +24,7 @@ from vmrunner.providers.ec2.options import ImageChoice, Options
 from vmrunner.providers.ec2.places import PROMOTED, NoImage, Places
 from vmrunner.providers.imaging import IMAGE, OWNER, Bench, Made, Wish
 
+ARCHITECTURE: Final = "x86_64"  # of the templates' bases
 _SOURCE: Final = "amazon-ebs.vmrunner"
 _GONE: Final = ("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable", "InvalidSnapshot.NotFound")
 #: An image that is being made has no place for its snapshots yet; so long none is left over.
@@ -42,10 +43,11 @@ class Images:
         options = self._options
         with edge():
             scope = Scope("ec2", self._identity.caller().account, options.region)
-        order = wish.order(scope, options.instance_types[0])
+            machine_type = self._builders_type()
+        order = wish.order(scope, machine_type)
         variables: dict[str, Any] = {
             "aws_region": options.region,
-            "aws_instance_type": options.instance_types[0],
+            "aws_instance_type": machine_type,
             "run_tags": {**options.tags, **tags_of(order)},
             "image_tags": {**options.tags, **wish.tags, "Name": wish.name},
             "aws_public_address": options.address == "public",
@@ -63,6 +65,19 @@ class Images:
             variables=variables,
             environment={"AWS_ENDPOINT_URL": url} if url else {},
         )
+
+    def _builders_type(self) -> str:
+        """The first that runs what the templates build on. Raises `ConfigError`."""
+        types = Places(self._options, self._calls).types()
+        fit = [one.name for one in types if ARCHITECTURE in one.architectures]
+        if not fit:
+            names = ", ".join(one.name for one in types)
+            raise ConfigError(
+                f"providers.{self._options.name}.instance_types: {names}: images are made for "
+                f"{ARCHITECTURE}",
+                hint="name one of that kind too, such as m7i.large",
+            )
+        return fit[0]
 
     def find(self, ref: str) -> Made | None:
         """Packer tells `REGION:AMI` of each region, with commas."""

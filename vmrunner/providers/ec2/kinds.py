@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from vmrunner.model import Address, Kind, Power, Ref, Resource, Role, Scope, Seen
+from vmrunner.model import Address, Kind, Power, Reason, Ref, Resource, Role, Scope, Seen
 from vmrunner.providers.common import packers
 from vmrunner.providers.ec2 import calls
 from vmrunner.providers.ec2.calls import Answer, Api
@@ -31,6 +31,13 @@ PAGE: Final = 1000  # items, the most that EC2 gives
 #: Why a machine ended, by the beginning of EC2's reason.
 _PREEMPTED: Final = ("Server.SpotInstanceTermination", "Server.SpotInstanceShutdown")
 _BY_GUEST: Final = "Client.InstanceInitiatedShutdown"
+#: … and of one that EC2 took, and could not launch.
+_UNFIT: Final = {
+    "Client.InternalError": (Reason.CREDENTIALS, "may the key of its disks be used?"),
+    "Client.InvalidKMSKey": (Reason.CREDENTIALS, "may the key of its disks be used?"),
+    "Client.InvalidSnapshot": (Reason.IMAGE, "is there the image's snapshot?"),
+    "Client.VolumeLimitExceeded": (Reason.QUOTA, "raise the account's quota of volumes"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,7 @@ class Reader:
     make: Callable[[Scope, Answer, Nearness], Resource | None]
     params: Answer = field(default_factory=dict)
     page: int | None = PAGE  # items; None: it is not paged
+    mine: bool = False  # only what has this installation's tag is listed
     nothing: str = ""  # the error that says: there is none at all
 
     def items(self, answer: Answer) -> list[Answer]:
@@ -70,15 +78,18 @@ class Reader:
 def seen(scope: Scope, item: Answer, *, public: bool) -> Seen:
     """What a look at one instance shows. `public`: over which address SSH goes."""
     reason = item.get("StateReason", {}).get("Code", "")
+    detail = item.get("StateReason", {}).get("Message", "")
+    unfit, hint = next((why for code, why in _UNFIT.items() if reason.startswith(code)), (None, ""))
     host = item.get("PublicIpAddress" if public else "PrivateIpAddress")
     return Seen(
         ref=Ref(scope, Kind.INSTANCE, item["InstanceId"]),
         power=POWER[item["State"]["Name"]],
         address=Address(host) if host else None,
         created_at=born(item),
-        detail=item.get("StateReason", {}).get("Message", ""),
+        detail=f"EC2 could not launch it: {detail} ({hint})" if unfit is not None else detail,
         preempted=reason in _PREEMPTED,
         self_ended=reason == _BY_GUEST,
+        unfit=unfit,
     )
 
 
@@ -207,6 +218,9 @@ def _only(name: str, *values: str) -> Answer:
     return {"Filters": [{"Name": name, "Values": list(values)}]}
 
 
+#: Disks and snapshots an account may have a million of, of which those without our tag say nothing.
+#: Of the others some count without it: one that lost its tags is still there, and the audit tells
+#: what is near.
 READERS: Final = (
     Reader(
         Kind.INSTANCE,
@@ -215,16 +229,24 @@ READERS: Final = (
         _instance,
         _only("instance-state-name", *LISTED),
     ),
-    Reader(Kind.DISK, calls.VOLUMES, "Volumes", _volume),
-    Reader(Kind.ADDRESS, calls.ADDRESSES, "Addresses", _address, page=None),
+    Reader(Kind.DISK, calls.VOLUMES, "Volumes", _volume, mine=True),
+    Reader(Kind.ADDRESS, calls.ADDRESSES, "Addresses", _address, page=None, mine=True),
     Reader(Kind.INTERFACE, calls.INTERFACES, "NetworkInterfaces", _interface),
-    Reader(Kind.SNAPSHOT, calls.SNAPSHOTS, "Snapshots", _snapshot, {"OwnerIds": ["self"]}),
+    Reader(
+        Kind.SNAPSHOT,
+        calls.SNAPSHOTS,
+        "Snapshots",
+        _snapshot,
+        {"OwnerIds": ["self"]},
+        mine=True,
+    ),
     Reader(
         Kind.SPOT_REQUEST,
         calls.SPOT_REQUESTS,
         "SpotInstanceRequests",
         _spot_request,
         _only("state", "open", "active"),
+        mine=True,
     ),
     # What a builder of an image needs beside. They bill nothing, and a builder's disk goes with it.
     Reader(Kind.KEY, calls.KEYS, "KeyPairs", _key, page=None),

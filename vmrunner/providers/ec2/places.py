@@ -3,6 +3,7 @@ up before anything is launched, and remembered."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,8 @@ from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.common.memory import Memory
 from vmrunner.providers.ec2.calls import GROUPS, IMAGES, SUBNETS, TYPES, Answer, Api, Calls
 from vmrunner.providers.ec2.options import GiB, ImageChoice, Options
+
+log = logging.getLogger(__name__)
 
 #: Seconds. A new image under an old name is found that late.
 IMAGE, NETWORK, FOR_EVER = 300.0, 600.0, 86_400.0
@@ -106,13 +109,21 @@ class Places:
         return self._memory.get("groups", NETWORK, ask)
 
     def types(self) -> list[MachineType]:
-        """The configured types, in their order."""
-        names = self._options.instance_types
+        """Those of the configured types that the region has, in their order. Asked for by a
+        filter: a list is refused whole for one that it has not."""
+        names, region = self._options.instance_types, self._options.region
 
         def ask() -> list[MachineType]:
-            told = self._named(TYPES, "InstanceTypes", names, "instance_types")["InstanceTypes"]
+            filters = [{"Name": "instance-type", "Values": list(names)}]
+            told = self._calls(region, TYPES, Filters=filters)["InstanceTypes"]
             by_name = {one["InstanceType"]: _type(one) for one in told}
-            return [by_name[name] for name in names]
+            missing = [name for name in names if name not in by_name]
+            text = f"providers.{self._options.name}.instance_types: {', '.join(missing)}: {region}"
+            if not by_name:
+                raise BadOrder(f"{text} has none of these", hint="name types that it has")
+            if missing:
+                log.warning("%s has none of these", text)
+            return [by_name[name] for name in names if name in by_name]
 
         return self._memory.get("types", FOR_EVER, ask)
 

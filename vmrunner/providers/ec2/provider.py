@@ -23,11 +23,11 @@ from vmrunner.model import (
 )
 from vmrunner.providers.common.buckets import Buckets
 from vmrunner.providers.common.clock import CloudClock, boottime
-from vmrunner.providers.common.failure import edge
+from vmrunner.providers.common.failure import CallFailed, edge
 from vmrunner.providers.common.pools import DryPools, markets, walk
 from vmrunner.providers.ec2 import doctor, schedules
 from vmrunner.providers.ec2.birth import Births
-from vmrunner.providers.ec2.calls import CONSOLE, SEAL, Calls
+from vmrunner.providers.ec2.calls import CONSOLE, Calls
 from vmrunner.providers.ec2.delete import Deleter
 from vmrunner.providers.ec2.guard.account import AccountGuard
 from vmrunner.providers.ec2.identity import Identity
@@ -37,10 +37,13 @@ from vmrunner.providers.ec2.look import look
 from vmrunner.providers.ec2.options import GiB, Options
 from vmrunner.providers.ec2.places import Image, Places, fitting
 from vmrunner.providers.ec2.rights import Rights
+from vmrunner.providers.ec2.seal import seal
 from vmrunner.providers.ec2.sweep import Sweeping
 
 KIND: Final = "ec2"
 _CONSOLE: Final = 64 * 1024
+#: Only of Nitro machines is the console read when it is asked for.
+_NOT_NITRO: Final = "UnsupportedOperation"
 
 
 class Ec2Provider:
@@ -152,7 +155,7 @@ class Ec2Provider:
     def seal(self, ref: Ref) -> None:
         with edge():
             self._check_reach(ref)
-            self.calls(ref.scope.place, SEAL, InstanceId=ref.id, HttpEndpoint="disabled")
+            seal(self.calls, ref)
 
     # --- life and death ---
 
@@ -201,7 +204,12 @@ class Ec2Provider:
         if ref.scope not in self.scopes:
             return ""
         with edge():
-            told = self.calls(ref.scope.place, CONSOLE, InstanceId=ref.id)
+            try:  # what is there now, not what was there after the last change of state
+                told = self.calls(ref.scope.place, CONSOLE, InstanceId=ref.id, Latest=True)
+            except CallFailed as failed:
+                if failed.code != _NOT_NITRO:
+                    raise
+                told = self.calls(ref.scope.place, CONSOLE, InstanceId=ref.id)
         return str(told.get("Output", ""))[-_CONSOLE:]
 
     def check(self) -> Sequence[Finding]:

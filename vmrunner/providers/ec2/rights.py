@@ -16,7 +16,7 @@ from vmrunner.model import TAG
 from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.common.rights import GRANTED, REFUSED, Right
-from vmrunner.providers.ec2.calls import SIMULATE, TERMINATE, Calls
+from vmrunner.providers.ec2.calls import ROLE, SIMULATE, TERMINATE, Answer, Calls
 from vmrunner.providers.ec2.codes import DENIED
 from vmrunner.providers.ec2.identity import Caller, Identity
 from vmrunner.providers.ec2.options import Options
@@ -25,6 +25,8 @@ from vmrunner.providers.ec2.options import Options
 UNKNOWN: Final = 600.0
 
 ACTION: Final = "ec2:TerminateInstances"
+#: IAM's word for a role that is not there.
+NO_ROLE: Final = "NoSuchEntity"
 #: What a dry run says of what would have been done.
 WOULD: Final = "DryRunOperation"
 
@@ -78,13 +80,12 @@ class Rights:
             if source is None:
                 return Right(may=True, why="the account's root may do everything")
             region, mine = self._options.region, f"{TAG}installation"
-            told = self._calls(
-                region,
-                SIMULATE,
-                PolicySourceArn=source,
-                ActionNames=[action],
-                ResourceArns=[f"arn:{caller.partition}:ec2:{region}:{caller.account}:instance/*"],
-                ContextEntries=[
+            asked: Answer = {
+                "ActionNames": [action],
+                "ResourceArns": [
+                    f"arn:{caller.partition}:ec2:{region}:{caller.account}:instance/*"
+                ],
+                "ContextEntries": [
                     {
                         "ContextKeyName": key,
                         "ContextKeyValues": [self._options.installation],
@@ -92,7 +93,16 @@ class Rights:
                     }
                     for key in (f"aws:ResourceTag/{mine}", f"ec2:ResourceTag/{mine}")
                 ],
-            )
+            }
+            try:
+                told = self._calls(region, SIMULATE, PolicySourceArn=source, **asked)
+            except CallFailed as failed:
+                if failed.code != NO_ROLE or ":role/" not in source:
+                    raise
+                # A session does not tell its role's path: that of a role of SSO's has one.
+                name = source.rpartition("/")[2]
+                source = str(self._calls(region, ROLE, RoleName=name)["Role"]["Arn"])
+                told = self._calls(region, SIMULATE, PolicySourceArn=source, **asked)
         except CallFailed as failed:
             return Right(may=None, why=str(failed))
         decisions = [str(one["EvalDecision"]) for one in told.get("EvaluationResults", ())]

@@ -51,13 +51,17 @@ class Sweeping:
 
     def _listed(self, ask: Ask, scope: Scope, reader: Reader) -> Iterator[Page]:
         failures: list[CallFailed] = []
+        asked = dict(reader.params)
+        if reader.mine:
+            mine = {"Name": f"tag:{TAG}installation", "Values": [self.installation]}
+            asked["Filters"] = [*asked.get("Filters", ()), mine]
 
         def read(token: str | None) -> tuple[Sequence[Answer], str | None]:
             more: Answer = {} if reader.page is None else {"MaxResults": min(PAGE, reader.page)}
             if token is not None:
                 more["NextToken"] = token
             try:
-                answer = ask(scope.place, reader.api, **reader.params, **more)
+                answer = ask(scope.place, reader.api, **asked, **more)
             except CallFailed as failed:
                 if reader.nothing and failed.code == reader.nothing:
                     return (), None

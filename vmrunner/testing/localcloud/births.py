@@ -101,6 +101,10 @@ def _draw(cloud: LocalCloud, backend: EC2Backend, params: Any) -> None:
     """Is there room in the pool, and for the account?"""
     if _zone(backend, params) in cloud.outages:
         raise Refusal(NO_CAPACITY.code, NO_CAPACITY.message, status=NO_CAPACITY.status)
+    if params.get("InstanceMarketOptions") and not cloud.spot_role:
+        # Only a launch is refused so, no dry run.
+        text = "The provided credentials do not have permission to create the service-linked role"
+        raise Refusal("AuthFailure.ServiceLinkedRoleCreationNotPermitted", text, status=403)
     market = "spot" if params.get("InstanceMarketOptions") else "on-demand"
     pool = (params.get("InstanceType"), subnet_of(params), market)
     if pool in cloud.dry:

@@ -37,11 +37,16 @@ class LocalCloud(Timeline):
         self.delete_seconds = 0.0  # from an accepted termination to the end
         self.tombstone = 3600.0  # so long the terminated are shown
         self.visibility_lag = 0.0  # so long newborns are not visible
+        self.seal_seconds = 0.0  # from a change of metadata options to its effect
         self.token_seconds = 86_400.0  # so long a client token lives
         self.dry: set[tuple[str, str, str]] = set()  # (type, subnet, market) without capacity
         self.quota: dict[str, int] = {}  # instances at once, by market
         self.quotas: dict[str, float] = {}  # what Service Quotas says, by its code
         self.outages: set[str] = set()  # zones that are disrupted
+        self.lacking: set[str] = set()  # instance types that it does not have
+        self.spot_role = True  # has the account the service-linked role that spot needs?
+        self.roles: set[str] = set()  # paths with names: `aws-reserved/sso/name`
+        self.default_quotas: set[str] = set()  # codes of which the account has no value of its own
         self.disabled: set[str] = set()  # regions that the account has not enabled
         self.refused: dict[str, Trouble] = {}  # access keys that are not accepted
         self.accounts: dict[str, str] = {}  # access key → account; default: this one's

@@ -97,11 +97,11 @@ class Endpoint:
         return _error(request, trouble.code, trouble.message, trouble.status)
 
     def _handled(self, request: Request, environ: Environ) -> Answer:
-        own = extras.answer(self._cloud, request)
-        if own is not None:
-            return Answer("200 OK", [("Content-Type", own[0])], own[1].encode())
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = self._cloud.account_of(request.key)
         try:
+            own = extras.answer(self._cloud, request)
+            if own is not None:
+                return Answer("200 OK", [("Content-Type", own[0])], own[1].encode())
             with patches.within(self._cloud):
                 return self._ask_moto(environ)
         except Refusal as refusal:

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape
 
+from vmrunner.testing.localcloud.refusal import Refusal
+
 if TYPE_CHECKING:
     from vmrunner.testing.localcloud.cloud import LocalCloud
     from vmrunner.testing.localcloud.requests import Request
 
 Answer = tuple[str, str]
+
+_SPOT_ROLE: Final = "aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
 
 
 def answer(cloud: LocalCloud, request: Request) -> Answer | None:
@@ -22,6 +26,9 @@ def answer(cloud: LocalCloud, request: Request) -> Answer | None:
 
 def _simulate(cloud: LocalCloud, request: Request) -> Answer:
     """May somebody do these? Everything that the fault plan does not deny."""
+    source = str(request.params.get("PolicySourceArn")).partition(":role/")[2]
+    if any(path.endswith(f"/{source}") for path in cloud.roles):
+        raise Refusal("NoSuchEntity", f"The role with name {source} cannot be found.", status=404)
     members = []
     for name in request.all("ActionNames.member"):
         decision = "explicitDeny" if name.partition(":")[2] in cloud.faults.denied else "allowed"
@@ -38,8 +45,25 @@ def _simulate(cloud: LocalCloud, request: Request) -> Answer:
     return "text/xml", text
 
 
+def _role(cloud: LocalCloud, request: Request) -> Answer | None:
+    """A role that nobody made here, by its name, with the path that only IAM knows."""
+    name = str(request.params.get("RoleName"))
+    known = cloud.roles | ({_SPOT_ROLE} if cloud.spot_role else set())
+    path = next((path for path in known if path.rpartition("/")[2] == name), None)
+    if path is None:
+        return None
+    text = (
+        '<GetRoleResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><GetRoleResult><Role>'
+        f"<Arn>arn:aws:iam::{cloud.account}:role/{escape(path)}</Arn>"
+        f"<RoleName>{escape(name)}</RoleName></Role></GetRoleResult></GetRoleResponse>"
+    )
+    return "text/xml", text
+
+
 def _quota(cloud: LocalCloud, request: Request) -> Answer:
     code = str(request.params.get("QuotaCode"))
+    if request.action == "GetServiceQuota" and code in cloud.default_quotas:
+        raise Refusal("NoSuchResourceException", "The request failed: no such quota")
     quota = {
         "ServiceCode": request.params.get("ServiceCode"),
         "QuotaCode": code,
@@ -50,7 +74,9 @@ def _quota(cloud: LocalCloud, request: Request) -> Answer:
     return "application/x-amz-json-1.1", json.dumps({"Quota": quota})
 
 
-_ANSWERS: Final[dict[tuple[str, str], Callable[[LocalCloud, Request], Answer]]] = {
+_ANSWERS: Final[dict[tuple[str, str], Callable[[LocalCloud, Request], Answer | None]]] = {
     ("iam", "SimulatePrincipalPolicy"): _simulate,
+    ("iam", "GetRole"): _role,
     ("servicequotas", "GetServiceQuota"): _quota,
+    ("servicequotas", "GetAWSDefaultServiceQuota"): _quota,
 }

@@ -109,8 +109,9 @@ class Machine:
 
     @property
     def metadata(self) -> bool:
-        """Does its metadata service answer?"""
-        return str(self.moto.metadata_options.http_endpoint) == "enabled"
+        """Does its metadata service answer? Also while it is being switched off."""
+        options = self.moto.metadata_options
+        return str(options.http_endpoint) == "enabled" or options.state != "applied"
 
     # --- what befalls it ---
 
@@ -152,6 +153,11 @@ class Machine:
         """What it runs on ends."""
         if self.alive:
             self.end(BROKEN)
+
+    def refuse(self, code: str) -> None:
+        """It was accepted, and cannot be launched: `Client.InternalError`, …"""
+        if self.state == "pending":
+            self.end(StateReason(f"{code}: Client error on launch", ""))
 
     def preempt(self) -> None:
         """The cloud takes a spot machine back."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import copy
 import functools
 import importlib
 import re
@@ -80,6 +81,7 @@ def install() -> None:
     _instead(InstanceResponse, "terminate_instances", _terminate_instances)
     _instead(InstanceResponse, "describe_instances", _describe_instances)
     _instead(InstanceResponse, "modify_instance_metadata_options", _modify_metadata)
+    _instead(InstanceResponse, "describe_instance_types", _describe_types)
     _instead(General, "get_console_output", _get_console_output)
     _instead(ElasticBlockStore, "describe_volumes", cut("Volumes"))
     _instead(ElasticBlockStore, "describe_snapshots", cut("Snapshots"))
@@ -178,6 +180,8 @@ def _get_tags(_: LocalCloud, resource: Any, __: Handler) -> list[dict[str, str]]
 def _get_console_output(cloud: LocalCloud, response: Any, original: Handler) -> ActionResult:
     """What the VM said on its serial port, where there is a VM."""
     machine = _named(cloud, response, response._get_param("InstanceId"))
+    if response._get_param("Latest") and re.match(r"[a-z]+[1-4]\.", machine.moto.instance_type):
+        raise Refusal("UnsupportedOperation", "This instance type does not support retrieving it.")
     if machine.body is None:
         result: ActionResult = original(response)
         return result
@@ -193,7 +197,7 @@ def _get_console_output(cloud: LocalCloud, response: Any, original: Handler) -> 
 def _terminate_instances(cloud: LocalCloud, response: Any, _: Handler) -> ActionResult:
     """All of them or none: one bad id, or one that is protected, and nothing is terminated."""
     ids = response._get_param("InstanceIds", [])
-    force = bool(response._get_param("Force") or response._get_param("SkipOsShutdown"))
+    force = bool(response._get_param("Force"))
     machines = _all_named(cloud, response, ids)
     response.error_on_dryrun()
     for machine in machines:
@@ -208,6 +212,17 @@ def _terminate_instances(cloud: LocalCloud, response: Any, _: Handler) -> Action
         after = {"Code": machine.moto.state_code, "Name": machine.state}
         told.append({"InstanceId": machine.id, "PreviousState": before, "CurrentState": after})
     return ActionResult({"TerminatingInstances": told})
+
+
+def _describe_types(cloud: LocalCloud, response: Any, original: Handler) -> ActionResult:
+    """A list of names is refused whole for one that the region has not."""
+    lost = cloud.lacking & set(response._get_param("InstanceTypes", []))
+    if lost:
+        text = f"The following supplied instance types do not exist: {sorted(lost)}"
+        raise Refusal("InvalidInstanceType", text)
+    found: Any = original(response).result
+    types = [one for one in found["InstanceTypes"] if one["InstanceType"] not in cloud.lacking]
+    return ActionResult({"InstanceTypes": types})
 
 
 def _delete_interface(_: LocalCloud, response: Any, original: Handler) -> ActionResult:
@@ -255,8 +270,12 @@ def _modify_metadata(cloud: LocalCloud, response: Any, _: Handler) -> ActionResu
             "HttpEndpoint": response._get_param("HttpEndpoint") or old.http_endpoint,
         }
     )
+    options.state = "pending"
     machine.moto.metadata_options = options
-    return ActionResult({"InstanceId": machine.id, "InstanceMetadataOptions": options})
+    cloud.later(cloud.seal_seconds, lambda: setattr(options, "state", "applied"))
+    told = copy.copy(options)
+    told.state = "pending"  # as EC2 answers, however fast it is
+    return ActionResult({"InstanceId": machine.id, "InstanceMetadataOptions": told})
 
 
 def _zones(backend: EC2Backend) -> set[str]:

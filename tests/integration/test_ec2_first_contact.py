@@ -1,0 +1,192 @@
+"""What a real account answers on the first day, where the local one was kinder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from tests.amazon import INSTALLATION, REGION, Amazon, amazon, fleet, look, make_order, swept
+from vmrunner.errors import ConfigError, CredentialsRefused, NoCapacity, Uncertain
+from vmrunner.model import Kind, Level, Market, Power, Reason, Spec
+from vmrunner.providers.ec2.provider import Ec2Provider
+from vmrunner.testing.localcloud import Trouble
+
+MAKE: Final = "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com"
+
+
+@pytest.fixture
+def aws() -> Iterator[Amazon]:
+    with amazon() as made:
+        yield made
+
+
+def findings(provider: Ec2Provider, check: str) -> list[tuple[Level, str, str]]:
+    return [(f.level, f.message, f.fix) for f in provider.check() if f.check == check]
+
+
+# --- spot ----------------------------------------------------------------------------------------
+
+
+def test_without_the_role_for_spot_the_market_is_refused_and_on_demand_is_next(
+    aws: Amazon,
+) -> None:
+    aws.cloud.spot_role = False
+    provider = aws.provider(spot="prefer")
+    with pytest.raises(NoCapacity) as caught:
+        provider.create(make_order(provider))
+    assert MAKE in caught.value.hint
+    assert {offer.market for offer in provider.offers(Spec())} == {Market.ON_DEMAND}
+    provider.create(make_order(provider))
+    aws.cloud.spot_role = True
+    aws.clock.advance(120)
+    assert provider.offers(Spec())[0].market is Market.SPOT
+    only = aws.provider(spot="only")
+    aws.cloud.spot_role = False
+    with pytest.raises(NoCapacity):
+        only.create(make_order(only))
+    with pytest.raises(NoCapacity, match=MAKE):
+        only.offers(Spec())
+
+
+def test_doctor_sees_that_spot_has_no_role(aws: Amazon) -> None:
+    provider = aws.provider(spot="prefer")
+    assert [level for level, *_ in findings(provider, "spot")] == [Level.OK]
+    aws.cloud.spot_role = False
+    ((level, _, fix),) = findings(provider, "spot")
+    assert (level, fix) == (Level.WARNING, MAKE)
+    aws.cloud.faults.deny("GetRole")
+    ((level, _, fix),) = findings(provider, "spot")
+    assert (level, fix) == (Level.WARNING, "allow iam:GetRole to these credentials")
+    assert findings(aws.provider(), "spot") == []
+
+
+# --- what an account or a region has -------------------------------------------------------------
+
+
+def test_a_type_that_the_region_lacks_is_left_out_with_a_warning(
+    aws: Amazon, caplog: pytest.LogCaptureFixture
+) -> None:
+    aws.cloud.lacking.add("m7i.large")
+    provider = aws.provider()
+    with caplog.at_level(logging.WARNING):
+        assert {offer.machine_type for offer in provider.offers(Spec())} == {"c7i.large"}
+    assert f"instance_types: m7i.large: {REGION} has none of these" in caplog.text
+    ok, missing = findings(provider, "instance types")
+    assert (ok[0], missing[0]) == (Level.OK, Level.WARNING)
+    assert "m7i.large" in missing[1]
+
+
+def test_a_quota_that_the_account_has_not_is_the_default(aws: Amazon) -> None:
+    aws.cloud.default_quotas.add("L-1216C47A")
+    ((level, text, _),) = findings(aws.provider(), "quota")
+    assert (level, text) == (Level.OK, "64 vCPUs at once, standard, on-demand")
+    aws.cloud.faults.on_request = lambda request: (
+        Trouble("NoSuchResourceException", 400, "no such quota")
+        if request.service == "servicequotas"
+        else None
+    )
+    ((level, _, fix),) = findings(aws.provider(), "quota")
+    assert level is Level.WARNING
+    assert "L-1216C47A" in fix
+
+
+def test_an_account_that_is_disabled_is_a_matter_of_credentials(aws: Amazon) -> None:
+    provider = aws.provider()
+    order = make_order(provider)
+    aws.cloud.faults.fail("RunInstances", Trouble("AccountDisabled", 403, "it is disabled"))
+    with pytest.raises(CredentialsRefused):
+        provider.create(order)
+
+
+def test_the_right_to_kill_is_known_of_a_role_with_a_path(
+    aws: Amazon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session of SSO's tells the role's name and not its path."""
+    provider = aws.provider()
+    arn = f"arn:aws:sts::{aws.cloud.account}:assumed-role/AWSReservedSSO_dev_0123/somebody"
+    caller = provider.identity.caller()._replace(arn=arn)
+    monkeypatch.setattr(provider.identity, "caller", lambda: caller)
+    aws.cloud.roles.add("aws-reserved/sso.amazonaws.com/AWSReservedSSO_dev_0123")
+    assert provider.rights.simulate().may is True
+    aws.cloud.faults.deny("GetRole")
+    assert provider.rights.simulate().may is None
+
+
+def test_images_are_built_on_what_runs_them(aws: Amazon) -> None:
+    from tests.integration.test_guard_deny import WISH
+
+    bench = aws.provider(instance_types=("m7g.large", "m7i.large")).imaging().bench(WISH)
+    assert bench.variables["aws_instance_type"] == "m7i.large"
+    with pytest.raises(ConfigError, match=r"m7g.large: images are made for x86_64"):
+        aws.provider(instance_types=("m7g.large",)).imaging().bench(WISH)
+
+
+# --- a VM's life ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("Client.InternalError", Reason.CREDENTIALS),
+        ("Client.InvalidSnapshot.NotFound", Reason.IMAGE),
+        ("Client.VolumeLimitExceeded", Reason.QUOTA),
+        ("Server.InternalError", None),
+    ],
+)
+def test_why_a_vm_could_not_be_launched_is_seen(
+    aws: Amazon, code: str, reason: Reason | None
+) -> None:
+    aws.cloud.boot_seconds = 10
+    provider = aws.provider()
+    order = make_order(provider)
+    provider.create(order)
+    (machine,) = aws.cloud.machines
+    machine.refuse(code)
+    seen = look(provider, order)
+    assert seen is not None
+    assert (seen.power, seen.unfit) == (Power.DEAD, reason)
+    assert code in seen.detail
+
+
+def test_the_console_is_read_now_where_that_can_be(aws: Amazon) -> None:
+    provider, (ref,) = fleet(aws, 1)
+    assert "Linux version" in provider.console(ref)
+    old = aws.provider(instance_types=("m4.large",))
+    assert "Linux version" in old.console(old.create(make_order(old)))
+    asked = [r.params.get("Latest") for r in aws.cloud.requests if r.action == "GetConsoleOutput"]
+    assert asked == ["true", "true", None]
+
+
+def test_no_step_runs_before_the_metadata_service_is_seen_to_be_off(aws: Amazon) -> None:
+    aws.cloud.seal_seconds = 3
+    provider, (ref,) = fleet(aws, 1)
+    machine = aws.cloud.by_id[ref.id]
+    for _ in range(2):
+        with pytest.raises(Uncertain, match="is pending, not off yet"):
+            provider.seal(ref)
+        assert machine.metadata
+    aws.clock.advance(3)
+    provider.seal(ref)
+    assert not machine.metadata
+    assert aws.cloud.count("ModifyInstanceMetadataOptions") == 1
+
+
+def test_a_guest_is_not_asked_to_shut_down(aws: Amazon) -> None:
+    provider, (ref,) = fleet(aws, 1)
+    provider.delete([ref])
+    (asked,) = [r for r in aws.cloud.requests if r.action == "TerminateInstances"]
+    assert (asked.params["SkipOsShutdown"], asked.params.get("Force")) == ("true", None)
+
+
+def test_disks_of_others_are_not_listed(aws: Amazon) -> None:
+    provider, _ = fleet(aws, 1)
+    backend = aws.cloud.backend(REGION)
+    theirs = backend.create_volume(size=1, zone_name=f"{REGION}a")
+    backend.create_snapshot(theirs.id, "theirs")
+    pages = list(provider.sweep())
+    listed = [r for page in pages for r in page.resources if r.ref.kind is not Kind.INSTANCE]
+    assert {r.tag("installation") for r in listed} == {INSTALLATION}
+    assert len(swept(provider)) == 3
