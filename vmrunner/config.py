@@ -318,6 +318,11 @@ def paths(settings: Settings) -> Paths:
     url = settings.database.url
     if url.startswith(SQLITE):
         file = Path(url.removeprefix(SQLITE).partition("?")[0])
+        if not file.name:
+            raise ConfigError(
+                f"database.url: {url} names no file",
+                hint="sqlite:////absolute/path/ledger.db",
+            )
         if file != data / "ledger.db":
             data = file.with_name(file.name + ".d")
     elif url:
