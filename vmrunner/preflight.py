@@ -52,6 +52,7 @@ class Passed:
 
 def check(wiring: Wiring, spec: BuildSpec) -> Passed:
     """Raises `ConfigError`, or the provider's own refusal."""
+    wiring.makes_ledger = True  # a build is wanted
     if wiring.settings.providers[spec.provider].kind == "qemu":
         if not wiring.one_host and wiring.served(spec.provider):
             return Passed()  # the machine that will run it is another one

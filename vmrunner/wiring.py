@@ -40,6 +40,9 @@ class Wiring:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.paths: Paths = config.paths(settings)
+        #: Whether a ledger that was named by hand is made when it is missing. Who only looks does
+        #: not: it may be mistyped.
+        self.makes_ledger = False
         self._lock = threading.RLock()
         self._providers: dict[str, Provider] = {}
 
@@ -57,6 +60,7 @@ class Wiring:
                 data_dir=self.paths.data,
                 secret_key=secret.get_secret_value() if secret else None,
                 installation=self.settings.installation,
+                make=self.makes_ledger,
             )
             # A handle may open it again after `close`: then it closes with the last of them.
             weakref.finalize(self, ledger.close)

@@ -165,6 +165,7 @@ def _cloud(
     from vmrunner.images import cloud
 
     wiring = shell.wiring
+    wiring.makes_ledger = True
     name = wiring.settings.provider(provider)
     with ImageProgress() as progress:
         return cloud.build(

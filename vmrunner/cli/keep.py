@@ -110,6 +110,7 @@ def serve(
     for chatty in ("apscheduler", "paramiko", "fabric", "invoke"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     wiring = shell.wiring
+    wiring.makes_ledger = True
     engine = wiring.engine(BACKGROUND) if until_idle else _patiently(wiring, SERVE)
 
     def renew() -> Renewal:

@@ -261,6 +261,7 @@ def drain(
     from vmrunner import wake
 
     shell = shell_of(context)
+    shell.wiring.makes_ledger = True
     shell.ledger.pause(not off, time.time())
     wake.poke(shell.wiring.paths.wake)
     output.say("launching again" if off else "no build is started until `vmrunner drain --off`")

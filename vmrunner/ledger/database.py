@@ -166,7 +166,7 @@ class Database:
                 with self._engine.begin() as connection:
                     return work(connection)
             except (SQLAlchemyError, self._error) as error:
-                raise translated(error) from error
+                raise translated(error, self.url) from error
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction; it may run more than once, so it has no other effect.
@@ -181,7 +181,7 @@ class Database:
                 if isinstance(_cause(error), self._forbidden):
                     raise Duplicate(str(error)) from error
                 if attempt == RETRIES - 1 or not _aborted(error):
-                    raise translated(error) from error
+                    raise translated(error, self.url) from error
             time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
         raise AssertionError("unreachable")
 
@@ -254,7 +254,7 @@ def connect(url: URL, *, migrating: bool = False) -> Engine:
         engine = create_engine(
             url, paramstyle="named", connect_args={"timeout": BUSY_MS / 1000}, **pool
         )
-        _sqlite_events(engine, foreign_keys=not migrating)
+        _sqlite_events(engine, migrating=migrating)
         return engine
     pool = (
         {"poolclass": NullPool}
@@ -265,15 +265,16 @@ def connect(url: URL, *, migrating: bool = False) -> Engine:
     return create_engine(url, connect_args=arguments, **pool)
 
 
-def _sqlite_events(engine: Engine, *, foreign_keys: bool) -> None:
+def _sqlite_events(engine: Engine, *, migrating: bool) -> None:
     def opened(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None  # the driver begins nothing by itself
-        for pragma in (
+        pragmas = [
             f"busy_timeout = {BUSY_MS}",
-            "journal_mode = WAL",
             "synchronous = FULL",  # NORMAL loses commits when the power fails
-            f"foreign_keys = {int(foreign_keys)}",
-        ):
+        ]
+        if not migrating:  # else the file may be another's, and must stay as it is
+            pragmas += ["journal_mode = WAL", "foreign_keys = 1"]
+        for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}").close()
 
     def begun(connection: Connection) -> None:
@@ -294,9 +295,26 @@ def _aborted(error: BaseException) -> bool:
     return getattr(_cause(error), "sqlstate", "") in _CONFLICTS
 
 
-def translated(error: BaseException) -> LedgerError:
+def translated(error: BaseException, url: URL) -> LedgerError:
     """What a failure of the database is to everybody else."""
     cause = _cause(error)
     words = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-    hint = "free some space" if "full" in words else "see whether the database is up and reachable"
-    return LedgerError(f"the ledger's database failed: {words}", hint=hint)
+    if url.get_backend_name() != "sqlite":
+        where, hint = "", "see whether the database is up and reachable"
+    else:
+        where = f" ({url.database})"
+        hint = next((fix for sign, fix in _FIXES.items() if sign in words), "see who else uses it")
+    return LedgerError(f"the ledger's database failed: {words}{where}", hint=hint)
+
+
+#: What to do about an error of SQLite, by a part of its words.
+_RESTORE: Final = "restore a backup, or move it away: VMs of it end at their own deadlines"
+_FIXES: Final = {
+    "full": "free some space",
+    "not a database": _RESTORE,
+    "malformed": _RESTORE,
+    "locked": "another process has written for half a minute: see which one",
+    "disk I/O": "see whether its disk is well, and whether its files were moved away",
+    "unable to open": "see who owns it and its directory",
+    "readonly": "see who owns it and its directory",
+}

@@ -22,20 +22,18 @@ from vmrunner.errors import ConfigError
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs"})
 
 
-def ready_directory(path: Path, *, field: str) -> None:
-    """Make `path` (0700) if it is missing. Raises ConfigError when it cannot be used."""
+def ready_directory(path: Path, *, field: str, fix: str, make: bool = True) -> None:
+    """Make `path` (0700) if it is missing. Raises ConfigError, whose hint is `fix`, when it cannot
+    be used."""
+    if not (make or path.exists()):
+        raise ConfigError(f"{field}: the directory {path} is not there", hint=f"mkdir -p {path}")
     try:
         directories.make(path)
     except OSError as error:
-        raise ConfigError(
-            f"{field}: the directory {path} cannot be made: {error.strerror}",
-            hint=f"set {field} to a directory that you may write",
-        ) from error
+        why = f"the directory {path} cannot be made: {error.strerror}"
+        raise ConfigError(f"{field}: {why}", hint=fix) from error
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise ConfigError(
-            f"{field}: the directory {path} is not writable",
-            hint=f"set {field} to a directory that you may write",
-        )
+        raise ConfigError(f"{field}: the directory {path} is not writable", hint=fix)
 
 
 def ready_file(path: Path, *, field: str) -> None:

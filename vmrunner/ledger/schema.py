@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from vmrunner.errors import ConfigError
 from vmrunner.ledger.database import connect, translated
+from vmrunner.ledger.tables import METADATA
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -32,6 +33,21 @@ def version(connection: Connection) -> str | None:
     return None if found is None else str(found)
 
 
+def _ours(connection: Connection, url: URL) -> str | None:
+    """The same, in a database that may be ours. Raises ConfigError for another program's."""
+    found = version(connection)
+    tables = set(inspect(connection).get_table_names())
+    # A server's database may be shared, as long as no name is taken twice.
+    strange = tables if url.get_backend_name() == "sqlite" else tables & METADATA.tables.keys()
+    if (found is None and strange) or (found is not None and "ledger" not in tables):
+        some = ", ".join(sorted(tables)[:3])
+        raise ConfigError(
+            f"database.url: {url} is another program's: it has the tables {some}",
+            hint="name another one, with VMRUNNER_DATABASE_URL or [database] url",
+        )
+    return found
+
+
 def behind(found: str | None) -> bool:
     """Does a database of this version need an upgrade? Raises ConfigError when it is newer."""
     versions = known()
@@ -48,9 +64,9 @@ def current(url: URL) -> str | None:
     engine = connect(url, migrating=True)
     try:
         with engine.connect() as connection:
-            return version(connection)
+            return _ours(connection, url)
     except SQLAlchemyError as error:
-        raise translated(error) from error
+        raise translated(error, url) from error
     finally:
         engine.dispose()
 
@@ -66,11 +82,11 @@ def upgrade(url: URL) -> str:
     engine = connect(url, migrating=True).execution_options(vmrunner_write=True)
     try:
         with engine.begin() as connection:
-            if behind(version(connection)):
+            if behind(_ours(connection, url)):
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
     except SQLAlchemyError as error:
-        raise translated(error) from error
+        raise translated(error, url) from error
     finally:
         engine.dispose()
     return known()[-1]

@@ -89,8 +89,11 @@ class Ledger:
         secret_key: str | None = None,
         installation: str | None = None,
         migrate: bool = True,
+        make: bool = True,
     ) -> Ledger:
-        """Open the ledger at `url`, and make it if it is SQLite and missing.
+        """Open the ledger at `url`, and make it if it is SQLite and missing. One that does not lie
+        in `data_dir` was named by somebody, who may have mistyped it: its directory is not made,
+        nor itself without `make`.
 
         `data_dir` keeps the files `installation`, `witness` and `secret.key`; `secret_key` (the
         value of VMRUNNER_SECRET_KEY) is used instead of the last. Raises ConfigError when anything
@@ -99,9 +102,7 @@ class Ledger:
         All that open the same ledger in one process share its connections."""
         parsed = parse_url(url)
         path = _sqlite_path(parsed)
-        files.ready_directory(data_dir, field="the data directory")
-        with _making(path):
-            seal = _seal(data_dir, secret_key)
+        with _making(path, data_dir, make=make):
             if schema.behind(schema.current(parsed)):
                 if path is None or not migrate:
                     raise ConfigError(
@@ -111,6 +112,12 @@ class Ledger:
                 schema.upgrade(parsed)
             database = shared(parsed)
             try:
+                files.ready_directory(
+                    data_dir,
+                    field="the ledger's files",
+                    fix="see who owns it, or set XDG_DATA_HOME",
+                )
+                seal = _seal(data_dir, secret_key)
                 identity = _identity(database, seal, data_dir, installation)
                 witness = Witness(data_dir / "witness", place_of(path))
                 generation = _recognised(database, witness)
@@ -134,7 +141,8 @@ class Ledger:
     def upgrade(url: str) -> str:
         """Bring its tables to this code's version; returns that version."""
         parsed = parse_url(url)
-        with _making(_sqlite_path(parsed)):
+        path = _sqlite_path(parsed)
+        with _making(path, path.parent if path else None):
             return schema.upgrade(parsed)
 
     @staticmethod
@@ -203,13 +211,20 @@ def _sqlite_path(url: URL) -> Path | None:
 
 
 @contextmanager
-def _making(path: Path | None) -> Iterator[None]:
+def _making(path: Path | None, data_dir: Path | None, *, make: bool = True) -> Iterator[None]:
     """Make a place for a SQLite ledger; while inside, it can be made or migrated."""
     with forks.opening:
         if path is None:
             yield
             return
-        files.ready_directory(path.parent, field="database.url")
+        ours = path.parent == data_dir
+        fix = "name another with VMRUNNER_DATABASE_URL, or set XDG_DATA_HOME"
+        files.ready_directory(path.parent, field="database.url", fix=fix, make=ours)
+        if not (make or ours or path.exists()):
+            raise ConfigError(
+                f"database.url: there is no ledger at {path}",
+                hint="`vmrunner db upgrade` or the first build makes it, unless it is mistyped",
+            )
         files.refuse_network_disk(path.parent, Path("/proc/self/mounts").read_text())
         files.ready_file(path, field="database.url")
         with files.alone(path.parent):
