@@ -25,10 +25,10 @@ def address(sshd: Sshd, tmp_path: Path) -> Iterator[Address]:
     path.parent.mkdir()
     stop = threading.Event()
     with local.listen(path) as listener, selectors.DefaultSelector() as selector:
-        Forwarder(selector, listener, (sshd.address.host, sshd.address.port))
+        forwarder = Forwarder(selector, listener, (sshd.address.host, sshd.address.port))
 
         def forward() -> None:
-            while not stop.is_set():
+            while not stop.is_set() or forwarder._pairs:  # each ends with its client
                 for key, mask in selector.select(0.05):
                     key.data(mask)
 
@@ -36,10 +36,8 @@ def address(sshd: Sshd, tmp_path: Path) -> Iterator[Address]:
         thread.start()
         yield Address(str(path))
         stop.set()
-        thread.join()
-        for key in list(selector.get_map().values()):
-            if isinstance(key.fileobj, socket.socket):
-                key.fileobj.close()
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def test_commands_run_and_much_goes_both_ways(sshd: Sshd, address: Address) -> None:

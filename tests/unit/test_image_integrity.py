@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from vmrunner.errors import BadOrder
-from vmrunner.providers.qemu import cachedir, imagestore, integrity
+from vmrunner.model import Network, Offer, Order, Role
+from vmrunner.providers import qemu
+from vmrunner.providers.qemu import cachedir, imagestore, integrity, plan
 from vmrunner.providers.qemu.imagestore import LocalImage
 
 
@@ -119,3 +121,34 @@ def test_what_belongs_to_another_is_refused(
     )
     with pytest.raises(BadOrder, match=f"belongs to the user {someone + 1}"):
         imagestore.images(tmp_path)
+
+
+def test_no_vm_is_made_of_a_changed_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = image(tmp_path / "cache")
+    provider = qemu.open(
+        "local", state_dir=tmp_path / "state", cache_dir=tmp_path / "cache", installation="i"
+    )
+    monkeypatch.setattr(plan.Programs, "find", lambda **_: None)
+    made.kernel.write_bytes(b"x" * made.kernel.stat().st_size)
+    order = Order(
+        instance="vm-1",
+        build="b-1",
+        installation="i",
+        generation="g",
+        role=Role.BUILD,
+        offer=Offer(
+            scope=provider.scope,
+            machine_type="",
+            place="",
+            cpus=1,
+            memory=1,
+            disk=1,
+            image=made.hash,
+        ),
+        deadline=2e9,
+        user_data=b"",
+        network=Network.NONE,
+    )
+    with pytest.raises(BadOrder, match="vmlinuz is not what was built"):
+        provider.create(order)
+    assert list(provider.state.instances.iterdir()) == []
