@@ -4,11 +4,13 @@ The others are over HTTP (`overhttp`): EC2 and Compute Engine."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from vmrunner.model import Kind, Power, Ref, Scope
 from vmrunner.providers import Provider
+from vmrunner.providers.common.clock import CloudClock
 from vmrunner.providers.fake import SCOPE, Call, Clock, Cloud, FakeProvider
 
 
@@ -40,8 +42,9 @@ class Thing(Protocol):
 class CloudSide(Protocol):
     """A cloud and a driver for it. Nothing happens there by itself, only at calls and `settle`."""
 
-    name: str  # of its provider
-    scope: Scope
+    name: str  # of its first provider
+    scope: Scope  # of that, the first
+    scopes: list[Scope]  # of all
     skew: float
     seals: bool
     least_life: float  # a VM may not be ordered for fewer seconds
@@ -52,8 +55,8 @@ class CloudSide(Protocol):
 
     def now(self) -> float: ...
     def settle(self) -> None: ...
-    def provider(self, installation: str) -> Provider:
-        """One process's view, of whose it is."""
+    def providers(self, installation: str, host: Callable[[], float]) -> Mapping[str, Provider]:
+        """One process's view, of whose it is and what its host's clock says; by name."""
 
     def standing(self) -> list[Thing]:
         """Everything that is not dead."""
@@ -75,21 +78,46 @@ class CloudSide(Protocol):
 
 
 class InMemory(Cloud):
-    """`providers.fake`, with all its knobs."""
+    """`providers.fake`, with all its knobs. `layout`: the scopes of each provider, by name."""
 
-    name = "fake"
-    scope = SCOPE
     least_life = 0.0
     leftovers = (Kind.DISK,)
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        layout: Mapping[str, Sequence[Scope]] = MappingProxyType({"fake": [SCOPE]}),
+    ) -> None:
         super().__init__(clock)
         self.boot_seconds = self.delete_seconds = 2.0
+        self.layout = dict(layout)
+        self.hears = False  # do drivers know its time by its answers alone?
         self._alive: list[Any] = []
         self._seen = 0
 
-    def provider(self, _: str) -> FakeProvider:
-        return FakeProvider(self.name, self)
+    @property
+    def name(self) -> str:
+        return next(iter(self.layout))
+
+    @property
+    def scope(self) -> Scope:
+        return self.layout[self.name][0]
+
+    @property
+    def scopes(self) -> list[Scope]:
+        return [scope for scopes in self.layout.values() for scope in scopes]
+
+    def providers(self, installation: str, host: Callable[[], float]) -> Mapping[str, FakeProvider]:
+        return {
+            name: FakeProvider(
+                name,
+                self,
+                scopes=scopes,
+                installation=installation,
+                clock=CloudClock(host=host, elapsed=self.clock) if self.hears else None,
+            )
+            for name, scopes in self.layout.items()
+        }
 
     def standing(self) -> list[Any]:
         self.settle()

@@ -6,12 +6,13 @@ one that the test names. The guest and the session are played. Nothing in produc
 
 from __future__ import annotations
 
-import threading
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.faults.tasks import Aloft, Crash, Task
 from vmrunner import following
 from vmrunner.engine import Engine
 from vmrunner.errors import Fenced, LedgerError, ProviderError
@@ -59,10 +60,6 @@ EFFECTS = {
 CLOUD_EFFECTS = {"create", "arm", "seal", "delete"}
 
 
-class Crash(BaseException):
-    """The process is dead: no handler of ours may catch it."""
-
-
 @dataclass
 class Guest:
     """What runs in one VM: the supervisor and the build."""
@@ -80,47 +77,6 @@ class Guest:
             return False
         self.started[attempt] = now
         return True
-
-
-class Task:
-    """A session's thread, which runs only while it holds the baton."""
-
-    here = threading.local()
-
-    def __init__(self, node: Node, work: Callable[[], None]) -> None:
-        self.node = node
-        self.ended = False
-        self._work = work
-        self._go = threading.Semaphore(0)
-        self._back = threading.Semaphore(0)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def step(self) -> None:
-        """Let it run until it pauses or ends."""
-        if not self.ended:
-            self._go.release()
-            self._back.acquire()
-
-    def pause(self) -> None:
-        """Give the baton back; a process that died meanwhile ends here."""
-        self._back.release()
-        self._go.acquire()
-        self.node.check()
-
-    def _run(self) -> None:
-        Task.here.task = self
-        self._go.acquire()
-        try:
-            self.node.check()
-            self._work()
-        except Crash:
-            self.node.dead = True
-        except BaseException as error:  # noqa: BLE001 - a broken promise belongs to the test
-            self.node.world.broken = error
-        finally:
-            self.ended = True
-            self._back.release()
 
 
 class Session:
@@ -280,25 +236,40 @@ class Node:
         self.ledger_down = False
         self.points: list[str] = []  # every place where it might have crashed
         self.tasks: list[Task] = []
-        self.provider = Seam(self, world.provider(), CLOUD_EFFECTS, "cloud")
+        there = world.cloud.providers(world.truth.installation, self._host)
         self.engine = Engine(
             Door(self, world.truth),  # type: ignore[arg-type]
-            {world.cloud.name: self.provider},  # type: ignore[dict-item]
+            {
+                name: Seam(self, provider, CLOUD_EFFECTS, "cloud")  # type: ignore[misc]
+                for name, provider in there.items()
+            },
             lambda job, reporter: Session(world, job, reporter),
             world.limits,
             process=self.process,
             kind="serve",
             paths=Paths(world.root),
             orders=world.order,
-            clock=lambda: world.clock() + self.skew,
+            clock=self._host,
             monotonic=world.clock,
             peers=self._peers(),
-            pool=lambda _name, _size: Inline(),
+            pool=lambda _name, _size: Aloft(self) if world.airborne else Inline(),
             spawn=lambda _name, work: self.tasks.append(Task(self, work)),
             listen=False,
         )
         self.reaping = Reaping(self.engine.desk, self._peers(), lambda: self.engine.watching)
+        self._passing: dict[bool, Task | None] = {False: None, True: None}
         self._passed = self._swept = float("-inf")  # it begins with both, as `serve` does
+
+    def _host(self) -> float:
+        """Its host's clock."""
+        return self.world.clock() + self.skew
+
+    def begin(self, work: Callable[[], None]) -> Task:
+        """Let something run beside the rest, from now on."""
+        task = Task(self, work)
+        self.tasks.append(task)
+        task.step()
+        return task
 
     def _peers(self) -> Peers:
         def alive(process: Process, *, one_host: bool) -> bool | None:
@@ -351,6 +322,16 @@ class Node:
             self._passed = now
             sweep = self.sweeps and now - self._swept >= world.sweep_seconds
             self._swept = now if sweep else self._swept
+            if not world.airborne:
+                self.reaping.run(sweep=sweep)
+                return
+            # `serve` has a thread for passes and one for sweeps.
+            passing = self._passing[sweep]
+            if passing is None or passing.ended:
+                self._passing[sweep] = self.begin(lambda: self._pass(sweep=sweep))
+
+    def _pass(self, *, sweep: bool) -> None:
+        with contextlib.suppress(LedgerError):  # the next one may have it
             self.reaping.run(sweep=sweep)
 
     def kill(self) -> None:

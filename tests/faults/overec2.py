@@ -37,12 +37,13 @@ class Sdk:
 
     def __init__(self) -> None:
         self.get_credentials = _sdk().get_credentials
-        self._clients: dict[str, Any] = {}
+        self._clients: dict[tuple[str, str | None], Any] = {}
 
     def client(self, service: str, **options: Any) -> Any:
-        if service not in self._clients:
-            self._clients[service] = _sdk().client(service, **options)
-        return self._clients[service]
+        which = service, options.get("region_name")
+        if which not in self._clients:
+            self._clients[which] = _sdk().client(service, **options)
+        return self._clients[which]
 
 
 class Ec2Vm(Vm):

@@ -63,6 +63,13 @@ class OverHttp(abc.ABC):
     @abc.abstractmethod
     def provider(self, installation: str) -> Provider: ...
 
+    @property
+    def scopes(self) -> list[Scope]:
+        return [self.scope]
+
+    def providers(self, installation: str, _host: Callable[[], float]) -> Mapping[str, Provider]:
+        return {self.name: self.provider(installation)}
+
     @abc.abstractmethod
     def call_of(self, request: Any) -> Call:
         """`about` of a listing is its page's token; the rest as `Call` says. `provider`: the

@@ -16,11 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.faults.clouds import CloudSide, InMemory, Thing, Wish, with_order
+from tests.faults.clouds import CloudSide, InMemory, Thing, with_order
 from tests.faults.node import LOG, Guest, Node
+from tests.faults.promises import Broken, Promises
+from tests.faults.tasks import Shared
 from vmrunner import ids
 from vmrunner.desk import EngineLimits
-from vmrunner.errors import NotFound
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.sealing import Seal
@@ -30,17 +31,13 @@ from vmrunner.model import (
     Access,
     Build,
     BuildSpec,
-    BuildState,
-    Instance,
-    InstanceState,
     Limits,
     Offer,
     Order,
-    Power,
     Process,
     Ref,
-    Result,
     Role,
+    Scope,
     Step,
 )
 from vmrunner.providers import Provider
@@ -65,10 +62,6 @@ SWEEP = 20.0
 PASS = 5.0
 
 
-class Broken(AssertionError):
-    """A promise does not hold."""
-
-
 def make_template(root: Path) -> Path:
     """An empty ledger with its files, to be copied for each world."""
     root.mkdir(mode=0o700)
@@ -76,7 +69,7 @@ def make_template(root: Path) -> Path:
     return root
 
 
-class World:
+class World(Promises):
     """The cloud, the time, the ledger's files, the processes; and the promises."""
 
     def __init__(
@@ -90,9 +83,13 @@ class World:
         pass_seconds: float = PASS,
         sweep_seconds: float = SWEEP,
         many_hosts: bool = False,
+        airborne: bool = False,
     ) -> None:
+        """`airborne`: a call that takes long is in the air while all others go on, and so is a
+        reaper's pass; else it takes everybody's time."""
         self.root = root
-        self.clock = Clock()
+        self.airborne = airborne
+        self.clock = Shared()
         self.cloud = cloud(self.clock)
         self.cloud.on_call = self._called
         self.limits = EngineLimits(limits=replace(limits, max_instances=max_instances))
@@ -110,8 +107,10 @@ class World:
         self.nodes: list[Node] = []
         self.living: set[int] = set()  # pids of processes that are not nodes
         self.kills: list[str] = []
-        self.overrun: dict[Ref, float] = {}  # seconds past E, of all that was alive then
-        self.trouble = 0.0  # when the cloud last could not be reached by anybody
+        self.overrun: dict[Ref, float] = {}
+        self.trouble = 0.0
+        self.out: dict[Scope, float] = {}
+        self._freed: dict[Ref, float] = {}
         self.broken: BaseException | None = None
         self._template = template
         self._pids = itertools.count(100)
@@ -150,7 +149,8 @@ class World:
         self._whens.clear()  # what they waited for is forgotten
 
     def provider(self) -> Provider:
-        return self.cloud.provider(self.truth.installation)
+        """A view of the first provider by somebody whose clock is right."""
+        return self.cloud.providers(self.truth.installation, self.clock)[self.cloud.name]
 
     def node(self, **options: Any) -> Node:
         node = Node(self, next(self._pids), **options)
@@ -252,7 +252,7 @@ class World:
             and not self.truth.builds.driven()
         )
 
-    # --- the promises ---
+    # --- what there is ---
 
     def ours(self) -> Iterator[Thing]:
         """All VMs that were ever made through the port."""
@@ -262,47 +262,6 @@ class World:
     def standing(self) -> list[Thing]:
         """Everything that is not dead."""
         return self.cloud.standing()
-
-    def check(self, *, survivors: bool = True) -> None:
-        """Promises 1, 3 and 5, now."""
-        if self.broken is not None:
-            raise self.broken
-        alive = [m for m in with_order(self.standing()) if m.alive]
-        rows = {r.id: r for r in self.truth.instances.these([m.order.instance for m in alive])}
-        lives: Counter[str] = Counter()
-        for machine in alive:
-            if survivors:
-                self._check_survivor(machine)
-            row = rows.get(machine.order.instance)
-            if row is None:
-                continue  # the ledger was lost
-            late = row.gone_at is not None and machine.created_at >= row.gone_at
-            if row.state is InstanceState.GONE and not late:
-                raise Broken(f"5 gone means seen dead: {row.id} is alive, its row is closed")
-            if row.state not in (InstanceState.DELETING, InstanceState.GONE):
-                lives[machine.order.build] += 1
-        for build, count in lives.items():
-            if count > 1:
-                raise Broken(f"3 no double: {count} machines live for {build}")
-        for (build, attempt), count in self.started.items():
-            if count > 1:
-                raise Broken(f"3 no double: attempt {attempt} of {build} was started {count} times")
-
-    def _check_survivor(self, machine: Thing) -> None:
-        """Promise 1. G counts from E, from the machine's birth when a request came later still,
-        from when there was somebody to reap and a cloud to be reached, or from when an accepted
-        delete came to nothing."""
-        order = machine.order
-        assert order is not None
-        now = self.cloud.now()
-        if now <= order.deadline:
-            return
-        reaping = [n.born for n in self.nodes if not n.dead and not n.asleep and n.reaps]
-        since = max(min(reaping, default=self.clock()), self.trouble) + self.cloud.skew
-        begun = max(order.deadline, since, machine.created_at, machine.reverted_at or 0.0)
-        self.overrun[machine.ref] = max(self.overrun.get(machine.ref, 0.0), now - begun)
-        if now > begun + self.limits.limits.grace:
-            raise Broken(f"1 no survivor: {order.instance} is alive past its deadline")
 
     def _called(self, call: Call) -> Any:
         try:
@@ -320,61 +279,6 @@ class World:
         if waiting:
             return waiting.pop(0)
         return self.judge(call) if self.judge is not None else None
-
-    def _check_intent(self, instance: str) -> None:
-        """Promise 4: the row, with its order, is durable before the cloud is asked."""
-        try:
-            row = self.truth.instances.get(instance)
-            if row.state is InstanceState.GONE:
-                return  # it was there; the request is late
-            order = self.truth.instances.order(instance)
-        except NotFound as error:
-            raise Broken(f"4 intent before effect: {error}") from error
-        if order.deadline != row.deadline or order.instance != row.id:
-            raise Broken("4 intent before effect: another order")
-
-    def _check_kill(self, ref: Ref) -> None:
-        """Promise 2: nothing is deleted that should live."""
-        machine = self.cloud.machines.get(ref)
-        if machine is None or machine.power is Power.DEAD:
-            return
-        self.kills.append(ref.id)
-        if machine.tags.get("vmrunner:installation") != self.truth.installation:
-            raise Broken(f"2 no murder: {ref.id} is another's")
-        order = machine.order
-        if order is None or self.cloud.now() > order.deadline:
-            return
-        ended = machine.stopped or machine.hung or machine.preempted
-        if not ended and not self._condemned(machine, order):
-            raise Broken(f"2 no murder: {ref.id} of {order.build} was to live")
-
-    def _condemned(self, machine: Thing, order: Wish) -> bool:
-        """Did somebody with a right to it wish its end, inside its deadline?"""
-        try:
-            row: Instance = self.truth.instances.get(order.instance)
-        except NotFound:
-            return False  # of another generation: it lives until E
-        if row.death is not None and row.death.value == "expired":
-            return False  # somebody thinks so, and it is not
-        build = self.truth.builds.get(order.build)
-        orphaned = build.submitter is not None and not self.alive(build.submitter)
-        slow = row.death is not None and row.death.value == "stuck"
-        held = build.hold_until is not None and self.cloud.now() < build.hold_until
-        return (
-            (build.state is BuildState.HELD and not held)
-            or build.finished
-            or build.cancel is not None
-            or orphaned
-            or slow
-            or build.instance != order.instance
-            or (row.ref is not None and row.ref != machine.ref)
-        )
-
-    def check_log(self, build: Build) -> None:
-        """Promise 6, in part: a build that succeeded has its log, whole and once."""
-        log = b"".join(chunk.data for chunk in self.truth.logs.read(build.id))
-        if self.truth.builds.get(build.id).result is Result.SUCCESS and not log.endswith(LOG):
-            raise Broken(f"6 no forgotten line: {build.id} has {log!r}")
 
     def fail(self, method: str, *faults: Fault, seconds: float = 0.0) -> None:
         """The next calls of this method fare like this."""

@@ -26,7 +26,12 @@ class Serving:
     def _start(self) -> subprocess.Popen[bytes]:
         with (self._home.root / "serve.log").open("ab") as log:
             process = self._home.start("serve", stdout=log, stderr=log)
-        wait_until(lambda: self._joined(process.pid), seconds=60, what="it to serve")
+        try:
+            wait_until(lambda: self._joined(process.pid), seconds=120, what="it to serve")
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         return process
 
     def _joined(self, pid: int) -> bool:

@@ -89,9 +89,9 @@ def forsaken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     home = Home.make(tmp_path_factory.mktemp("forsaken") / "home")
     runs = []
     try:
-        for phase, ttl in (("collecting", 240), ("running", 240), ("booting", 120)):
+        for phase, ttl in (("collecting", LIFE), ("running", LIFE), ("booting", 120)):
             if phase == "booting":
-                wait_until(lambda: phases(home) == PHASES[:2], seconds=180, what="two phases")
+                wait_until(lambda: phases(home) == PHASES[:2], seconds=LIFE - 60, what="two phases")
             runs.append(
                 home.start(
                     *("run", "--network", "none", "--timeout", f"{ttl - 50}s", "--ttl", f"{ttl}s"),
@@ -108,6 +108,7 @@ def forsaken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     home.assert_nothing_left()
 
 
+LIFE = 330  # seconds, in which two VMs that boot at once come to their phases
 PHASES = ["collecting", "running", "booting"]  # also the builds' names
 
 

@@ -4,7 +4,7 @@
     cloud = Cloud(clock)
     provider = FakeProvider("fake", cloud)
     cloud.fail("create", Fault.LOST_RESPONSE)       # the next create happens, its answer is lost
-    cloud.unreachable.add(SCOPE)                    # a zone is down
+    cloud.unreachable.add(SCOPE)                    # a zone is down: after `cloud.timeout` seconds
     clock.advance(60)                               # time passes only when you say so
 
 `Cloud` is what exists; a `FakeProvider` is one process's view of it, through the port like any
@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from email.utils import formatdate
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from vmrunner.errors import BadOrder, ProviderError, Uncertain
@@ -38,6 +40,7 @@ from vmrunner.model import (
     Spec,
     Traits,
 )
+from vmrunner.providers.common.clock import CloudClock
 from vmrunner.providers.fakecloud import Clock, Cloud, Machine
 from vmrunner.providers.fakefaults import Call, Fault, Plan, raised
 
@@ -60,7 +63,9 @@ SCOPE: Final = Scope("fake", "account", "zone-a")
 
 class FakeProvider:
     """One process's view of a `Cloud`. `scopes` may be changed under a running engine, as when
-    somebody points a profile at another account."""
+    somebody points a profile at another account. `installation`: whose VMs a look by name may
+    find; "": whoever's. `clock`: tells the time by the dates of the cloud's answers, as drivers
+    do, and until the first by its host; None: it is the cloud's own."""
 
     def __init__(
         self,
@@ -71,16 +76,22 @@ class FakeProvider:
         machine_types: Sequence[str] = ("small",),
         usd_hour: float = 0.1,
         page_size: int = 100,
+        installation: str = "",
+        clock: CloudClock | None = None,
     ) -> None:
         self.name = name
         self.cloud = cloud
         self.machine_types = tuple(machine_types)
         self.usd_hour = usd_hour
         self.page_size = page_size
+        self.installation = installation
+        self._clock = clock
         self._scopes = tuple(scopes)
 
     @property
     def scopes(self) -> frozenset[Scope]:
+        """Verified, that is by a call."""
+        self._hear()
         return frozenset(self._scopes)
 
     @scopes.setter
@@ -98,7 +109,7 @@ class FakeProvider:
         )
 
     def now(self) -> float:
-        return self.cloud.now()
+        return self.cloud.now() if self._clock is None else self._clock.now()
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
         markets = (Market.SPOT, Market.ON_DEMAND) if spec.spot else (Market.ON_DEMAND,)
@@ -128,31 +139,55 @@ class FakeProvider:
         return self._call("create", birth, order.offer.scope, order.instance)
 
     def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
-        def seen() -> dict[Key, Seen]:
-            found: dict[Key, Seen] = {}
-            for key in ids:
-                if key.scope in self._scopes and key.scope not in self.cloud.unreachable:
-                    machine = self.cloud.find(key)
-                    if machine is not None and self.cloud.shows(machine):
-                        found[key] = machine.seen(self.cloud.now())
-            return found
+        """Scope by scope, as drivers do: one that cannot be read shows none of its own and hides no
+        other. Raises when nothing was read."""
+        found: dict[Key, Seen] = {}
+        failures: list[ProviderError] = []
+        for scope in self._last_the_dead({key.scope for key in ids}):
+            here = [key for key in ids if key.scope == scope]
+            try:
+                found |= self._call("look", partial(self._seen, here), scope, len(here))
+            except ProviderError as error:
+                failures.append(error)
+        if failures and not found:
+            raise failures[0]
+        return found
 
-        return self._call("look", seen, None, len(ids))
+    def _seen(self, keys: Sequence[Key]) -> dict[Key, Seen]:
+        now = self.cloud.now()
+        there = ((key, self.cloud.find(key, self.installation)) for key in keys)
+        return {
+            key: machine.seen(now)
+            for key, machine in there
+            if machine is not None and self.cloud.shows(machine)
+        }
 
     def sweep(self) -> Iterator[Page]:
-        for scope in self._scopes:
+        """Scope beside scope, as drivers do: one that keeps its answers back delays no other, and
+        its time runs out once for all kinds."""
+        for scope in self._last_the_dead(self._scopes):
+            if scope in self.cloud.unreachable:
+                self.cloud.clock.sleep(self.cloud.timeout)
             for kind in self.cloud.kinds:
                 yield from self._pages(scope, kind)
+
+    def _last_the_dead(self, scopes: Collection[Scope]) -> list[Scope]:
+        mine = [scope for scope in self._scopes if scope in scopes]
+        return sorted(mine, key=lambda scope: scope in self.cloud.unreachable)
 
     def _pages(self, scope: Scope, kind: Kind) -> Iterator[Page]:
         start = 0
         shown: list[Resource] | None = None
         while True:
             plan = self.cloud.plan(Call("sweep", self.name, scope, kind.value))
-            now = self.cloud.now()
+            if plan.fault in (Fault.DELAY, Fault.LATE):
+                self.cloud.clock.sleep(plan.seconds)
             if scope in self.cloud.unreachable or raised(plan) is not None:
-                yield Page(scope=scope, kind=kind, error=plan.fault.value, time=now)
+                error = "unreachable" if raised(plan) is None else plan.fault.value
+                yield Page(scope=scope, kind=kind, error=error, time=self.cloud.now())
                 return
+            self._hear(plan)
+            now = self.cloud.now()
             shown = shown if shown is not None else self.cloud.visible(scope, kind)
             part = tuple(shown[start : start + self.page_size])
             start += self.page_size
@@ -166,19 +201,23 @@ class FakeProvider:
                 return
 
     def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
-        def death() -> dict[Ref, Outcome]:
-            return {ref: self._delete(ref, force=force) for ref in refs}
+        """A call that fails as a whole is an outcome for each: nothing is raised for a batch."""
+        done: dict[Ref, Outcome] = {}
+        for scope in self._last_the_dead({ref.scope for ref in refs}):
+            here = tuple(ref for ref in refs if ref.scope == scope)
 
-        # A call that fails as a whole is an outcome for each: nothing is raised for a batch.
-        try:
-            return self._call("delete", death, None, tuple(refs))
-        except ProviderError as error:
-            return {ref: Outcome(fate=Fate.FAILED, error=str(error)) for ref in refs}
+            def death(here: Sequence[Ref] = here) -> dict[Ref, Outcome]:
+                return {ref: self.cloud.delete(ref, force=force) for ref in here}
 
-    def _delete(self, ref: Ref, *, force: bool) -> Outcome:
-        if ref.scope not in self._scopes or ref.scope in self.cloud.unreachable:
-            return Outcome(fate=Fate.FAILED, error=f"{ref.scope} cannot be reached")
-        return self.cloud.delete(ref, force=force)
+            try:
+                done |= self._call("delete", death, scope, here)
+            except ProviderError as error:
+                done |= dict.fromkeys(here, Outcome(fate=Fate.FAILED, error=str(error)))
+        not_mine = (ref for ref in refs if ref not in done)
+        return done | {
+            ref: Outcome(fate=Fate.FAILED, error=f"{ref.scope} cannot be reached")
+            for ref in not_mine
+        }
 
     def arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
         return self._call("arm", lambda: self.cloud.arm(ref, instance, deadline), ref.scope, ref)
@@ -195,22 +234,31 @@ class FakeProvider:
     def check(self) -> Sequence[Finding]:
         return (Finding(check="delete", level=Level.OK, message="the fake cloud obeys"),)
 
-    def _call(self, method: str, effect: Callable[[], T], scope: Scope | None, about: object) -> T:
+    def _call(self, method: str, effect: Callable[[], T], scope: Scope, about: object) -> T:
         plan = self.cloud.plan(Call(method, self.name, scope, about))
-        if scope is not None and scope in self.cloud.unreachable:
+        if scope in self.cloud.unreachable:
+            self.cloud.clock.sleep(self.cloud.timeout)
             raise Uncertain(f"{scope} cannot be reached")
         error = raised(plan)
         if plan.fault is Fault.DELAY:
             self.cloud.clock.sleep(plan.seconds)
+            self.cloud.settle()
         if plan.fault is Fault.LATE:
             self.cloud.later(self.cloud.now() + plan.seconds, effect)
         elif error is None or plan.fault is Fault.LOST_RESPONSE:
             with self.cloud.lock:
                 answer = effect()
             if error is None:
+                self._hear(plan)
                 return answer
         assert error is not None
         raise error
+
+    def _hear(self, plan: Plan | None = None) -> None:
+        """The date of an answer."""
+        if self._clock is not None:
+            wrong = plan.seconds if plan is not None and plan.fault is Fault.WRONG_DATE else 0.0
+            self._clock.heard(formatdate(self.cloud.now() + wrong, usegmt=True))
 
 
 class _Real:

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from vmrunner.errors import ProviderError, Uncertain
 from vmrunner.model import (
+    TAG,
     Address,
     Fate,
     Key,
@@ -26,6 +27,7 @@ from vmrunner.model import (
     Power,
     Ref,
     Resource,
+    Role,
     Scope,
     Seen,
     tags_of,
@@ -161,13 +163,15 @@ class Cloud:
         self.disks = False  # each VM has a disk, a resource of its own …
         self.belongings: Sequence[Kind] = (Kind.DISK,)  # … or these
         self.disks_stay = False  # … which outlives it
-        self.unreachable: set[Scope] = set()
+        self.unreachable: set[Scope] = set()  # these answer nobody …
+        self.timeout = 0.0  # … and whoever asks waits so many seconds for that
         self.on_call: Callable[[Call], Plan | Fault | None] | None = None
         self.machines: dict[Ref, Machine] = {}  # all that ever was
         self.consoles: dict[str, str] = {}
         self.counts: Counter[str] = Counter()  # calls by method
         self._standing: dict[Ref, Machine] = {}
-        self._by_instance: dict[tuple[Scope, str], Machine] = {}
+        self._by_instance: dict[tuple[Scope, str], Machine] = {}  # the token of a create
+        self._named: dict[tuple[Scope, str], list[Machine]] = {}  # VMs, by the tag of their id
         self._schedules: dict[tuple[Ref, str], Machine] = {}
         self._due: list[tuple[float, int, Callable[[], object]]] = []
         self._number = itertools.count(1)
@@ -234,10 +238,14 @@ class Cloud:
         if not (machine.stopped and self.stop_disarms):
             self.die(machine)
 
-    def find(self, key: Key) -> Machine | None:
+    def find(self, key: Key, installation: str = "") -> Machine | None:
+        """By the cloud's own id where it is known, else by ours in the tag: of several with it one
+        that lives, and then the oldest. `installation`: only its builds and images."""
         if key.ref is not None:
             return self.machines.get(Ref(key.scope, Kind.INSTANCE, key.ref))
-        return self._by_instance.get((key.scope, key.instance))
+        named = self._named.get((key.scope, key.instance), ())
+        mine = [one for one in named if not installation or _is_of(one, installation)]
+        return min(mine, key=lambda one: (one.died_at is not None, one.created_at), default=None)
 
     def visible(self, scope: Scope, kind: Kind) -> list[Resource]:
         """What a sweep shows: everybody's, but not the dead."""
@@ -335,6 +343,9 @@ class Cloud:
             self.machines[machine.ref] = self._standing[machine.ref] = machine
             if order is not None:
                 self._by_instance[scope, order.instance] = machine
+            if kind is Kind.INSTANCE:
+                name = machine.tags.get(f"{TAG}instance", "")
+                self._named.setdefault((scope, name), []).append(machine)
             return machine
 
     def die(self, machine: Machine) -> None:
@@ -363,10 +374,15 @@ class Cloud:
 
     def of(self, instance: str) -> list[Machine]:
         """Every VM that carries this instance id, in order of birth."""
-        tag = "vmrunner:instance"
+        tag = f"{TAG}instance"
         return [m for m in self.things(Kind.INSTANCE) if m.tags.get(tag) == instance]
 
     def things(self, kind: Kind | None = None) -> Iterator[Machine]:
         """All that ever was, of one kind or of every, dead or alive, by the time it is now."""
         self.settle()
         yield from [m for m in self.machines.values() if kind is None or m.ref.kind is kind]
+
+
+def _is_of(machine: Machine, installation: str) -> bool:
+    mine = machine.tags.get(f"{TAG}installation") == installation
+    return mine and machine.tags.get(f"{TAG}role") in (Role.BUILD, Role.IMAGE)

@@ -25,13 +25,14 @@ class Fault(StrEnum):
     LOST_REQUEST = "lost_request"  # it never arrived: Uncertain, nothing happened
     LOST_RESPONSE = "lost_response"  # it happened: Uncertain
     SERVER_ERROR = "server_error"  # a 5xx before any effect: Uncertain, nothing happened
-    LATE = "late"  # Uncertain now; it happens `seconds` later
+    LATE = "late"  # Uncertain now; it happens `seconds` later. Of a page: Uncertain only then
     DELAY = "delay"  # all is well, `seconds` later
     THROTTLE = "throttle"
     NO_CAPACITY = "no_capacity"
     QUOTA = "quota"
     CREDENTIALS = "credentials"
     BAD_ORDER = "bad_order"
+    WRONG_DATE = "wrong_date"  # all is well, but by its date the answer is `seconds` off
     PARTIAL_PAGE = "partial_page"  # of a sweep: half of the page, then an error
 
 

@@ -1,0 +1,168 @@
+"""What must be true at every moment of a fault world."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from tests.faults.clouds import CloudSide, Thing, Wish, with_order
+from tests.faults.node import LOG, Node
+from vmrunner.errors import NotFound
+from vmrunner.model import TAG, Build, BuildState, InstanceState, Kind, Power, Ref, Result, Scope
+
+if TYPE_CHECKING:
+    from vmrunner.desk import EngineLimits
+    from vmrunner.ledger import Ledger
+    from vmrunner.model import Instance, Process
+    from vmrunner.providers.fake import Clock
+
+
+class Broken(AssertionError):
+    """A promise does not hold."""
+
+
+class Promises:
+    """Checks of the promises, over what a world is."""
+
+    clock: Clock
+    cloud: CloudSide
+    truth: Ledger
+    limits: EngineLimits
+    nodes: list[Node]
+    kills: list[str]
+    broken: BaseException | None
+    started: Counter[tuple[str, int]]
+    trouble: float  # when the cloud last could not be reached by anybody …
+    out: dict[Scope, float]  # … or one of its scopes
+    overrun: dict[Ref, float]  # seconds past E, of all VMs that were alive then
+    _freed: dict[Ref, float]  # when what a late thing hangs on was last there
+
+    def alive(self, process: Process) -> bool:
+        raise NotImplementedError
+
+    def standing(self) -> list[Thing]:
+        raise NotImplementedError
+
+    def check(self, *, survivors: bool = True) -> None:
+        """Promises 1, 3 and 5, now."""
+        if self.broken is not None:
+            raise self.broken
+        standing = self.standing()
+        alive = [m for m in with_order(standing) if m.alive]
+        if survivors:
+            self._check_belongings(standing)
+        rows = {r.id: r for r in self.truth.instances.these([m.order.instance for m in alive])}
+        lives: Counter[str] = Counter()
+        for machine in alive:
+            if survivors:
+                self._check_survivor(machine)
+            row = rows.get(machine.order.instance)
+            if row is None:
+                continue  # the ledger was lost
+            late = row.gone_at is not None and machine.created_at >= row.gone_at
+            if row.state is InstanceState.GONE and not late:
+                raise Broken(f"5 gone means seen dead: {row.id} is alive, its row is closed")
+            if row.state not in (InstanceState.DELETING, InstanceState.GONE):
+                lives[machine.order.build] += 1
+        for build, count in lives.items():
+            if count > 1:
+                raise Broken(f"3 no double: {count} machines live for {build}")
+        for (build, attempt), count in self.started.items():
+            if count > 1:
+                raise Broken(f"3 no double: attempt {attempt} of {build} was started {count} times")
+
+    def _check_survivor(self, machine: Thing) -> None:
+        """Promise 1, of a VM that was asked for."""
+        order = machine.order
+        assert order is not None
+        if self.cloud.now() > order.deadline:
+            self._in_time(machine, order.deadline, order.instance)
+
+    def _check_belongings(self, standing: list[Thing]) -> None:
+        """Promise 1, of what came with a VM: nothing can end it while that is there."""
+        now = self.cloud.now()
+        late = [
+            (thing, expires)
+            for thing in standing
+            if thing.born_of_us and thing.order is None and thing.alive
+            for expires in [float(thing.tags.get(f"{TAG}expires-at", "inf"))]
+            if now > expires
+        ]
+        if not late:
+            return
+        there = {m.tags.get(f"{TAG}instance") for m in standing if m.ref.kind is Kind.INSTANCE}
+        for thing, expires in late:
+            name = thing.tags.get(f"{TAG}instance")
+            if name in there:
+                self._freed[thing.ref] = now
+            else:
+                self._in_time(thing, max(expires, self._freed.get(thing.ref, 0.0)), str(thing.ref))
+
+    def _in_time(self, thing: Thing, begun: float, name: str) -> None:
+        """G counts from E, from the thing's birth when a request came later still, from when there
+        was somebody to reap and a cloud to be reached, or from when an accepted delete came to
+        nothing."""
+        reaping = [n.born for n in self.nodes if not n.dead and not n.asleep and n.reaps]
+        trouble = max(self.trouble, self.out.get(thing.ref.scope, 0.0))
+        since = max(min(reaping, default=self.clock()), trouble) + self.cloud.skew
+        begun = max(begun, since, thing.created_at, thing.reverted_at or 0.0)
+        late = self.cloud.now() - begun
+        if thing.ref.kind is Kind.INSTANCE:
+            self.overrun[thing.ref] = max(self.overrun.get(thing.ref, 0.0), late)
+        if late > self.limits.limits.grace:
+            raise Broken(f"1 no survivor: {name} is alive past its deadline")
+
+    def _check_intent(self, instance: str) -> None:
+        """Promise 4: the row, with its order, is durable before the cloud is asked."""
+        try:
+            row = self.truth.instances.get(instance)
+            if row.state is InstanceState.GONE:
+                return  # it was there; the request is late
+            order = self.truth.instances.order(instance)
+        except NotFound as error:
+            raise Broken(f"4 intent before effect: {error}") from error
+        if order.deadline != row.deadline or order.instance != row.id:
+            raise Broken("4 intent before effect: another order")
+
+    def _check_kill(self, ref: Ref) -> None:
+        """Promise 2: nothing is deleted that should live."""
+        machine = self.cloud.machines.get(ref)
+        if machine is None or machine.power is Power.DEAD:
+            return
+        self.kills.append(ref.id)
+        if machine.tags.get("vmrunner:installation") != self.truth.installation:
+            raise Broken(f"2 no murder: {ref.id} is another's")
+        order = machine.order
+        if order is None or self.cloud.now() > order.deadline:
+            return
+        ended = machine.stopped or machine.preempted
+        if not ended and not self._condemned(machine, order):
+            raise Broken(f"2 no murder: {ref.id} of {order.build} was to live")
+
+    def _condemned(self, machine: Thing, order: Wish) -> bool:
+        """Did somebody with a right to it wish its end, inside its deadline?"""
+        try:
+            row: Instance = self.truth.instances.get(order.instance)
+        except NotFound:
+            return False  # of another generation: it lives until E
+        if row.death is not None and row.death.value == "expired":
+            return False  # somebody thinks so, and it is not
+        build = self.truth.builds.get(order.build)
+        orphaned = build.submitter is not None and not self.alive(build.submitter)
+        slow = row.death is not None and row.death.value == "stuck"
+        held = build.hold_until is not None and self.cloud.now() < build.hold_until
+        return (
+            (build.state is BuildState.HELD and not held)
+            or build.finished
+            or build.cancel is not None
+            or orphaned
+            or slow
+            or build.instance != order.instance
+            or (row.ref is not None and row.ref != machine.ref)
+        )
+
+    def check_log(self, build: Build) -> None:
+        """Promise 6, in part: a build that succeeded has its log, whole and once."""
+        log = b"".join(chunk.data for chunk in self.truth.logs.read(build.id))
+        if self.truth.builds.get(build.id).result is Result.SUCCESS and not log.endswith(LOG):
+            raise Broken(f"6 no forgotten line: {build.id} has {log!r}")
