@@ -7,6 +7,7 @@ error; aliases cannot blow up.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -81,12 +82,12 @@ class _Reader:
             self._open.discard(id(node))
 
     def _mapping(self, node: pyyaml.MappingNode, at: Where) -> dict[str, Any]:
-        own = [key.value for key, _ in node.value if isinstance(key, pyyaml.ScalarNode)]
+        own = Counter(key.value for key, _ in node.value if isinstance(key, pyyaml.ScalarNode))
         table: dict[str, Any] = {}
         for key, _ in node.value:
             if not isinstance(key, pyyaml.ScalarNode):
                 raise self._error(key, "a key must be text")
-            if own.count(key.value) > 1:
+            if own[key.value] > 1:
                 raise self._error(key, f"{key.value!r} is there twice")
         self._loader.flatten_mapping(node)  # `<<: *defaults`; what is written here wins
         for key, value in node.value:

@@ -45,6 +45,9 @@ AHEAD: Final = 256 * 1024  # bytes
 MOST: Final = PACKET + 16 * 1024  # bytes of a packet with all that is around its data
 GREETING: Final = 16 * 1024  # bytes before the first packet; OpenSSH sends 40
 
+#: Our own sshd has it. Groups of a peer's choice may cost whole seconds of our CPU.
+EXCHANGES: Final = ("curve25519-sha256@libssh.org",)
+
 _HANDSHAKE: Final = (5.0, 8.0, 15.0)  # patience of the first handshakes, and then of all
 _PAUSE: Final = (0.1, 0.2, 0.4, 0.7, 1.0)  # after a handshake that failed
 
@@ -354,6 +357,7 @@ def _transport(sock: Any, disabled_algorithms: Any = None) -> _Transport:
     transport.packetizer.REKEY_BYTES = REKEY
     transport.channel_timeout = PATIENCE  # to open one; it would wait for an hour
     options = transport.get_security_options()
+    options.kex = EXCHANGES
     options.ciphers = sorted(options.ciphers, key=lambda cipher: "gcm" not in cipher)
     return transport
 

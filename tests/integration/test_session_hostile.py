@@ -93,10 +93,26 @@ def test_a_vm_that_hangs_up_each_time_gets_no_busy_loop(
     assert world.proxy.connections == 3
 
 
-def hangs_up(directory: Path, word: str) -> str:
-    """A supervisor that kills its own sshd when it hears the word."""
+def test_a_byte_for_each_connection_is_no_reason_for_the_next(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSE", (0.0, 0.0, 0.0, 3600.0))
+    byte = "shift 3; printf 'L %s 1\\nx' $1; sleep 0.3"  # longer than the relay's patience
+    monkeypatch.setattr(module, "SUPERVISOR", hangs_up(tmp_path, "start", byte))
+    running = Running(world.session("true"))
+    wait_for(lambda: world.record.kinds().count("connection_lost") == 3)
+    running.session.stop(Reason.USER)
+    assert running.wait(10).reason is Reason.USER
+    assert world.proxy.connections == 3
+    assert world.log == b"xxx"
+
+
+def hangs_up(directory: Path, word: str, before: str = "") -> str:
+    """A supervisor that kills its own sshd when it hears the word, and has done something."""
     liar = directory / "liar"
-    liar.write_text(f'#!/bin/sh\n[ $1 = {word} ] || exec {module.SUPERVISOR} "$@"\n{HANG_UP}\n')
+    liar.write_text(
+        f'#!/bin/sh\n[ $1 = {word} ] || exec {module.SUPERVISOR} "$@"\n{before}\n{HANG_UP}\n'
+    )
     liar.chmod(0o755)
     return str(liar)
 

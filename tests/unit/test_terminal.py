@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -145,3 +146,9 @@ def test_what_an_ssh_server_says_of_itself_is_one_plain_line() -> None:
     said = ssh._explain(OSError("Incompatible version (\x1b]52;c;ZXZpbA==\x07\x1b[2J\n instead)"))
     assert said.isprintable()
     assert "Incompatible version" in said
+
+
+def test_our_own_sshd_chooses_no_group_that_costs_seconds() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        assert ssh._transport(here).get_security_options().kex == ("curve25519-sha256@libssh.org",)

@@ -35,6 +35,8 @@ TIMEOUT_PATIENCE: Final = 120.0  # seconds past its timeout until the supervisor
 LAST_ARTIFACTS: Final = 60.0  # seconds for the artifacts of a cancelled build
 OMISSIONS: Final = 20  # artifacts that were left out, told one by one
 MISHAPS: Final = 3  # times that the supervisor may break off on a connection that lives
+WORTH_BYTES: Final = 64 * 1024  # of log, that make the next connection no try in vain
+WORTH_SECONDS: Final = 15.0  # that it lasted, which do too
 PAUSE: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before a connection, after so many in vain
 
 _STALE, _SHRUNK, _DEAD, _OTHER = 3, 4, 5, OTHER  # the supervisor's exit codes
@@ -107,7 +109,7 @@ class Session:
 
     def _run(self) -> Verdict:
         connected = False
-        vain, had = 0, (0, 0)
+        vain = 0
         while True:
             self._check_stop()
             self._stopping.wait(PAUSE[min(vain, len(PAUSE) - 1)])
@@ -124,6 +126,7 @@ class Session:
             if connected:
                 self._reporter.event("reconnected", offset=self._relay.offset)
             connected = True
+            had, seen, since = self._relay.offset, self._frames.seen, time.monotonic()
             try:
                 return self._work(self._connection)
             except ssh.Lost as error:
@@ -132,8 +135,10 @@ class Session:
                 self._relay.resume(self._relay.offset)
                 self._frames.resume(self._relay.offset)
                 # A VM that hangs up each time gets no loop that is as fast as it likes.
-                has = (self._relay.offset, self._frames.seen)
-                vain, had = (0 if has != had else vain + 1), has
+                # Events are few, and each comes once.
+                brought = self._relay.offset - had >= WORTH_BYTES or self._frames.seen != seen
+                lasted = time.monotonic() - since >= WORTH_SECONDS
+                vain = 0 if brought or lasted else vain + 1
             finally:
                 connection, self._connection = self._connection, None
                 connection.close()
