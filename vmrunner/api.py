@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 from vmrunner import (
     configfile,
     directories,
+    fields,
     ids,
     preflight,
     process,
@@ -172,10 +173,16 @@ class Runner:
             return self.wait(build.id, end=end, check=check)
         except BuildError:
             raise
-        except BaseException:
-            if new:
-                self.cancel(build.id)
-                self._settle(build.id, cancelled=True)
+        except BaseException as error:
+            if not new:
+                raise
+            self.cancel(build.id)
+            self._settle(build.id, cancelled=True)
+            if isinstance(error, NotFinished):
+                raise NotFinished(
+                    f"{build.id} did not end within wait_timeout, and is cancelled",
+                    hint="a longer one, or `submit` and `wait`, which cancels nothing",
+                ) from None
             raise
 
     def get(self, build: str) -> Build:
@@ -370,22 +377,30 @@ def wish(command: Command, options: Options) -> Wish:
         hint = units.meant(unknown[0], Options.__annotations__)
         raise TypeError(f"no option {unknown[0]!r} of a build ({hint})")
     said = dict(options)
+    for name in ("secrets", "artifacts"):
+        value = options.get(name)
+        if value is not None and not (name == "secrets" and isinstance(value, Mapping)):
+            fields.several(value, name)
     said["secrets"] = secretvalues.read(options.get("secrets") or (), os.environ)
     said["artifacts"] = tuple(
         rule if isinstance(rule, ArtifactRule) else ArtifactRule(glob=rule)
         for rule in options.get("artifacts") or ()
     )
     place = options.get("source")
-    said["source"] = None if place is None else os.fspath(place)
+    if isinstance(place, os.PathLike):
+        said["source"] = os.fspath(place)
     for name in ("env", "labels"):
-        said[name] = dict(options.get(name) or {})  # type: ignore[call-overload]
+        said[name] = fields.table(options.get(name) or {}, name)
     return Wish(steps=_steps(command), **said)  # type: ignore[arg-type]
 
 
 def _steps(command: Command) -> tuple[Step, ...]:
-    if not isinstance(command, str) and any(isinstance(part, Step) for part in command):
-        return tuple(part if isinstance(part, Step) else Step(run=part) for part in command)
-    return submission.command(command)  # type: ignore[arg-type]
+    if isinstance(command, str):
+        return submission.command(command)
+    parts = fields.several(command, "command")
+    if any(isinstance(part, Step) for part in parts):
+        return tuple(part if isinstance(part, Step) else Step(run=part) for part in parts)
+    return submission.command(parts)
 
 
 def _end(timeout: Duration | None) -> float | None:

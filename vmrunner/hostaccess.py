@@ -75,4 +75,4 @@ class Taking:
         self.taken.append(f"the {'source' if key == 'source' else 'file'} {said}")
 
     def _where(self, key: str) -> str:
-        return f"job {self._chosen.name}: {key}: "
+        return f"{self._chosen.job.place(key)}{key}: "

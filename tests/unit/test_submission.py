@@ -123,7 +123,7 @@ def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
         ({"name": "a b"}, "name: 'a b' cannot be a build's name"),
         ({"name": "b-x"}, "name: 'b-x' cannot be a build's name"),
         ({"cpus": 0}, "cpus: 0 is too few"),
-        ({"memory": "1MiB"}, "memory: 1MiB is too little (at least 256.0 MiB)"),
+        ({"memory": "1MiB"}, "memory: 1.0 MiB is too little (at least 256.0 MiB)"),
         ({"disk": "lots"}, "disk: 'lots' is not a size"),
         ({"queue_timeout": "x"}, "queue-timeout: 'x' is not a duration"),
         ({"keep_on_failure": "0s"}, "keep-on-failure: 0s keeps nothing"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,7 @@ import typer
 
 from vmrunner.cli import exits, output
 from vmrunner.cli.output import Column, Format, View
-from vmrunner.cli.shell import shell_of
+from vmrunner.cli.shell import debugging, shell_of
 from vmrunner.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -102,9 +101,8 @@ def serve(
 
     shell = shell_of(context)
     output.hand_over()
-    verbose = bool(os.environ.get("VMRUNNER_DEBUG"))
     logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
+        level=logging.DEBUG if debugging() else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     for chatty in ("apscheduler", "paramiko", "fabric", "invoke"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -29,6 +30,16 @@ def memory(field: str) -> int:
 def growth(disk: int) -> int:
     """Bytes that an overlay for a disk of `disk` bytes may come to take, with its tables."""
     return disk + disk // 1000 + 4 * MiB
+
+
+def room(state: State) -> int:
+    """Bytes that one VM's overlay could come to take here if there were no other VM."""
+    place = next(path for path in (state.path, *state.path.parents) if path.exists())
+    taken = 0
+    for home in state.homes():
+        with contextlib.suppress(OSError):
+            taken += (home.path / plan.OVERLAY).stat().st_blocks * 512
+    return shutil.disk_usage(place).free + taken
 
 
 def to_come(home: Path, made: Mapping[str, Any]) -> int:
