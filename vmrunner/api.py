@@ -26,7 +26,7 @@ from vmrunner import (
     submission,
     units,
 )
-from vmrunner.errors import BuildError, LedgerError, NotFinished
+from vmrunner.errors import BuildError, ConfigError, LedgerError, NotFinished
 from vmrunner.handle import Build, raise_for
 from vmrunner.help import Help
 from vmrunner.model import (
@@ -187,7 +187,7 @@ class Runner:
 
     def get(self, build: str) -> Build:
         """By id, by the beginning of an id, or by name (the newest). Raises `NotFound`."""
-        return Build(self.wiring.ledger.builds.find(build), self)
+        return Build(self.wiring.ledger.builds.find(fields.text(build, "build")), self)
 
     def list(
         self,
@@ -202,7 +202,7 @@ class Runner:
 
     def cancel(self, build: str) -> Build:
         """Wish that it ends and its VM dies. Returns at once; wait for it if you need to."""
-        row = self.wiring.ledger.builds.find(build)
+        row = self.get(build)._row
         row = self.wiring.ledger.builds.request_cancel(row.id, Reason.USER, time.time())
         self._help.wake()
         return Build(row, self)
@@ -381,7 +381,7 @@ def wish(command: Command, options: Options) -> Wish:
         value = options.get(name)
         if value is not None and not (name == "secrets" and isinstance(value, Mapping)):
             fields.several(value, name)
-    said["secrets"] = secretvalues.read(options.get("secrets") or (), os.environ)
+    said["secrets"] = _secrets(options.get("secrets") or ())
     said["artifacts"] = tuple(
         rule if isinstance(rule, ArtifactRule) else ArtifactRule(glob=rule)
         for rule in options.get("artifacts") or ()
@@ -396,11 +396,22 @@ def wish(command: Command, options: Options) -> Wish:
 
 def _steps(command: Command) -> tuple[Step, ...]:
     if isinstance(command, str):
-        return submission.command(command)
-    parts = fields.several(command, "command")
-    if any(isinstance(part, Step) for part in parts):
-        return tuple(part if isinstance(part, Step) else Step(run=part) for part in parts)
-    return submission.command(parts)
+        steps = submission.command(command)
+    elif any(isinstance(part, Step) for part in fields.several(command, "command")):
+        steps = tuple(part if isinstance(part, Step) else Step(run=part) for part in command)
+    else:
+        steps = submission.command(command)  # type: ignore[arg-type]
+    if not steps:
+        raise ConfigError("command: missing", hint="a shell line, or a list of words or of Step")
+    return steps
+
+
+def _secrets(said: Mapping[str, str | bytes] | Sequence[str]) -> dict[str, bytes]:
+    try:
+        return secretvalues.read(said, os.environ)
+    except ConfigError as error:
+        fix = 'names of variables that are set, ["NAME=@FILE"], or {"NAME": value}'
+        raise ConfigError(str(error.args[0]), hint=fix) from None
 
 
 def _end(timeout: Duration | None) -> float | None:

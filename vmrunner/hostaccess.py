@@ -35,6 +35,7 @@ class Taking:
 
     def source(self, said: str) -> str:
         """The source that a job names, as a path that holds from anywhere."""
+        source.refuse_url(said)
         if said.startswith(source.GIT):
             self._foreign("source", source.shown(said), "git fetches it as you")
             return said

@@ -361,6 +361,7 @@ def _runtime(wish: Wish, default: str) -> str:
 def _source(value: str | None) -> str | None:
     if value is None:
         return None
+    source.refuse_url(value)
     if not value.startswith(source.GIT):
         value = str(Path(value).expanduser().absolute())
     source.check(value)

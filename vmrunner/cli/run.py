@@ -42,21 +42,30 @@ def run(
         list[str] | None, typer.Argument(metavar="JOB", help="Of the job file.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("-f", "--file", help="A job file; JOB is one of its jobs.")
+        Path | None,
+        typer.Option("-f", "--file", metavar="FILE", help="A job file; JOB is one of its jobs."),
     ] = None,
-    provider: Annotated[str | None, typer.Option(help="A provider's name, or its kind.")] = None,
-    image: Annotated[str | None, typer.Option(help="The VM's image.")] = None,
+    provider: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A provider's name, or its kind.")
+    ] = None,
+    image: Annotated[str | None, typer.Option(metavar="IMAGE", help="The VM's image.")] = None,
     bootstrap: Annotated[
         bool | None,
         typer.Option("--bootstrap", help="That image is a plain Debian or Ubuntu."),
     ] = None,
-    container: Annotated[str | None, typer.Option(help="The container's image.")] = None,
-    container_runtime: Annotated[str | None, typer.Option(help="runc, or runsc: gVisor.")] = None,
+    container: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="The container's image.")
+    ] = None,
+    container_runtime: Annotated[
+        str | None, typer.Option(metavar="RUNTIME", help="runc, or runsc: gVisor.")
+    ] = None,
     docker: Annotated[
         bool | None,
         typer.Option("--docker", help="Give it a Docker of its own."),
     ] = None,
-    source: Annotated[str | None, typer.Option(help="DIR or git+URL@REF.")] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="DIR|GIT", help="DIR or git+URL@REF.")
+    ] = None,
     step: Annotated[
         list[str] | None,
         typer.Option(metavar="LINE", help="A shell line; several are steps, one after another."),
@@ -86,25 +95,29 @@ def run(
         list[str] | None,
         typer.Option("-a", "--artifact", metavar="GLOB", help="What to bring back."),
     ] = None,
-    artifacts_to: Annotated[Path | None, typer.Option(help="Copy the artifacts there.")] = None,
+    artifacts_to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Copy the artifacts there.")
+    ] = None,
     label: Annotated[
         list[str] | None, typer.Option("-l", "--label", metavar="NAME=VALUE", help="A label.")
     ] = None,
-    timeout: Annotated[str | None, typer.Option(help="For the steps.")] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="For the steps.")] = None,
     ttl: Annotated[
         str | None,
-        typer.Option(help="For the VM; default: timeout + 15m."),
+        typer.Option(metavar="DURATION", help="For the VM; default: timeout + 15m."),
     ] = None,
-    queue_timeout: Annotated[str | None, typer.Option(help="For the wait for a machine.")] = None,
+    queue_timeout: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="For the wait for a machine.")
+    ] = None,
     keep_on_failure: Annotated[
         str | None,
-        typer.Option(help="Keep the VM that long, for `vmrunner ssh`."),
+        typer.Option(metavar="DURATION", help="Keep the VM that long, for `vmrunner ssh`."),
     ] = None,
-    network: Annotated[str | None, typer.Option(help="open or none.")] = None,
-    name: Annotated[str | None, typer.Option()] = None,
+    network: Annotated[str | None, typer.Option(metavar="POLICY", help="open or none.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME")] = None,
     cpus: Annotated[int | None, typer.Option(metavar="N")] = None,
-    memory: Annotated[str | None, typer.Option(help="Such as 4GiB.")] = None,
-    disk: Annotated[str | None, typer.Option(help="Such as 20GiB.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 4GiB.")] = None,
+    disk: Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 20GiB.")] = None,
     spot: Annotated[bool | None, typer.Option("--spot", help="Prefer spot machines.")] = None,
     retry_on_loss: Annotated[
         bool | None,
@@ -118,7 +131,7 @@ def run(
         typer.Option("--privileged", help="A privileged container, if limits.privileged allows."),
     ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="The same key is the same build.")
+        str | None, typer.Option(metavar="KEY", help="The same key is the same build.")
     ] = None,
     detach: Annotated[
         bool, typer.Option("-d", "--detach", help="Print its id and return.")
@@ -128,7 +141,7 @@ def run(
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
     result_file: Annotated[
         Path | None,
-        typer.Option(help="Write the result there, as JSON."),
+        typer.Option(metavar="FILE", help="Write the result there, as JSON."),
     ] = None,
 ) -> int:
     """Run a command in a container in a fresh VM.
