@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 from vmrunner import (
     configfile,
     directories,
+    fields,
     ids,
     preflight,
     process,
@@ -25,7 +26,7 @@ from vmrunner import (
     submission,
     units,
 )
-from vmrunner.errors import BuildError, LedgerError, NotFinished
+from vmrunner.errors import BuildError, ConfigError, LedgerError, NotFinished
 from vmrunner.handle import Build, raise_for
 from vmrunner.help import Help
 from vmrunner.model import (
@@ -172,15 +173,21 @@ class Runner:
             return self.wait(build.id, end=end, check=check)
         except BuildError:
             raise
-        except BaseException:
-            if new:
-                self.cancel(build.id)
-                self._settle(build.id, cancelled=True)
+        except BaseException as error:
+            if not new:
+                raise
+            self.cancel(build.id)
+            self._settle(build.id, cancelled=True)
+            if isinstance(error, NotFinished):
+                raise NotFinished(
+                    f"{build.id} did not end within wait_timeout, and is cancelled",
+                    hint="a longer one, or `submit` and `wait`, which cancels nothing",
+                ) from None
             raise
 
     def get(self, build: str) -> Build:
         """By id, by the beginning of an id, or by name (the newest). Raises `NotFound`."""
-        return Build(self.wiring.ledger.builds.find(build), self)
+        return Build(self.wiring.ledger.builds.find(fields.text(build, "build")), self)
 
     def list(
         self,
@@ -195,7 +202,7 @@ class Runner:
 
     def cancel(self, build: str) -> Build:
         """Wish that it ends and its VM dies. Returns at once; wait for it if you need to."""
-        row = self.wiring.ledger.builds.find(build)
+        row = self.get(build)._row
         row = self.wiring.ledger.builds.request_cancel(row.id, Reason.USER, time.time())
         self._help.wake()
         return Build(row, self)
@@ -371,22 +378,41 @@ def wish(command: Command, options: Options) -> Wish:
         hint = units.meant(unknown[0], Options.__annotations__)
         raise TypeError(f"no option {unknown[0]!r} of a build ({hint})")
     said = dict(options)
-    said["secrets"] = secretvalues.read(options.get("secrets") or (), os.environ)
+    for name in ("secrets", "artifacts"):
+        value = options.get(name)
+        if value is not None and not (name == "secrets" and isinstance(value, Mapping)):
+            fields.several(value, name)
+    said["secrets"] = _secrets(options.get("secrets") or ())
     said["artifacts"] = tuple(
         rule if isinstance(rule, ArtifactRule) else ArtifactRule(glob=rule)
         for rule in options.get("artifacts") or ()
     )
     place = options.get("source")
-    said["source"] = None if place is None else os.fspath(place)
+    if isinstance(place, os.PathLike):
+        said["source"] = os.fspath(place)
     for name in ("env", "labels"):
-        said[name] = dict(options.get(name) or {})  # type: ignore[call-overload]
+        said[name] = fields.table(options.get(name) or {}, name)
     return Wish(steps=_steps(command), **said)  # type: ignore[arg-type]
 
 
 def _steps(command: Command) -> tuple[Step, ...]:
-    if not isinstance(command, str) and any(isinstance(part, Step) for part in command):
-        return tuple(part if isinstance(part, Step) else Step(run=part) for part in command)
-    return submission.command(command)  # type: ignore[arg-type]
+    if isinstance(command, str):
+        steps = submission.command(command)
+    elif any(isinstance(part, Step) for part in fields.several(command, "command")):
+        steps = tuple(part if isinstance(part, Step) else Step(run=part) for part in command)
+    else:
+        steps = submission.command(command)  # type: ignore[arg-type]
+    if not steps:
+        raise ConfigError("command: missing", hint="a shell line, or a list of words or of Step")
+    return steps
+
+
+def _secrets(said: Mapping[str, str | bytes] | Sequence[str]) -> dict[str, bytes]:
+    try:
+        return secretvalues.read(said, os.environ)
+    except ConfigError as error:
+        fix = 'names of variables that are set, ["NAME=@FILE"], or {"NAME": value}'
+        raise ConfigError(str(error.args[0]), hint=fix) from None
 
 
 def _end(timeout: Duration | None) -> float | None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -16,8 +17,8 @@ from typing import Any, Final, NamedTuple
 import platformdirs
 from pydantic import ValidationError
 
-from vmrunner import databaseurl, trust, units
-from vmrunner.config import Settings, database_url
+from vmrunner import databaseurl, providers, trust, units
+from vmrunner.config import Settings, database_url, paths
 from vmrunner.databaseurl import MASK, SQLITE
 from vmrunner.errors import ConfigError
 from vmrunner.explain import Where, explained
@@ -65,19 +66,35 @@ class Loaded:
     held: Mapping[Path_, Path] = field(default_factory=dict)
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """(key, value, origin) of every value, secrets masked, for `config show`."""
+        """(key, value, origin) of every value that is used, secrets masked, for `config show`."""
         shown = []
+        used = self._used()
         for path, value in _leaves(self.settings.model_dump(mode="json")):
+            origin = self.origins.get(path, "default")
+            if value is None and path in used:
+                value, origin = used[path]
             text = json.dumps(units.exact(value) if isinstance(value, float) else value)
             if value is not None and path == ("secret_key",):
                 text = json.dumps(MASK)
             elif path == ("database", "url"):
                 text = json.dumps(databaseurl.shown(database_url(self.settings)))
-            origin = self.origins.get(path, "default")
             if any(path[:cut] in self.held for cut in range(1, len(path) + 1)):
                 origin += " (not trusted)"
             shown.append((".".join(path), text, origin))
         return shown
+
+    def _used(self) -> dict[Path_, tuple[Any, str]]:
+        """What stands in for values that nobody set: a driver's defaults, and the ledger's own."""
+        used: dict[Path_, tuple[Any, str]] = {}
+        with contextlib.suppress(ConfigError):  # several providers, and none is the default
+            used["default_provider",] = self.settings.provider(), "default"
+        file = paths(self.settings).data / "installation"
+        with contextlib.suppress(OSError):
+            used["installation",] = file.read_text().strip(), str(file)
+        for name, said in self.settings.providers.items():
+            for key, value in providers.defaults(said.kind).items():
+                used["providers", name, key] = value, "default"
+        return used
 
     def trusted(self) -> Loaded:
         """The same. Raises ConfigError when a project says what it may not: to leave that out

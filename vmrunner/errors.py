@@ -28,6 +28,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,7 +48,15 @@ class VmrunnerError(Exception):
 
 
 class ConfigError(VmrunnerError):
-    """A value that cannot be used. The message names the field and the value, the hint the fix."""
+    """A value that cannot be used. The message names the field and the value, the hint the fix.
+    `more` are the others of the same file, which are told with the first."""
+
+    def __init__(self, message: str, *, hint: str = "", more: Sequence[ConfigError] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.more = tuple(more)
+
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), *map(str, self.more)])
 
 
 class NotFound(VmrunnerError):

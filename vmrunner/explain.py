@@ -4,14 +4,42 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from vmrunner import units
 from vmrunner.errors import ConfigError
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 Where = tuple[str | int, ...]
+
+
+class Told(ValueError):
+    """What a check of a single field found, for pydantic to carry."""
+
+    def __init__(self, error: ConfigError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+#: Pydantic's words, in ours.
+_WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "bool_type": ("neither true nor false", "write one of the two"),
+    "dict_type": ("not a table", "write KEY: VALUE, one a line"),
+    "int_from_float": ("not a whole number", ""),
+    "int_parsing": ("not a whole number", ""),
+    "int_parsing_size": ("too large a number", ""),
+    "int_type": ("not a whole number", ""),
+    "list_type": ("not a list", "write - VALUE, one a line, or [VALUE, …]"),
+    "model_attributes_type": ("not a table", "write KEY: VALUE, one a line"),
+    "model_type": ("not a table", "write KEY: VALUE, one a line"),
+    "string_too_short": ("empty", "give it a value, or leave it out"),
+    "string_type": ("not text", "put it in quotes"),
+    "too_short": ("empty", "at least one is needed"),
+}
 
 
 def explained(
@@ -21,28 +49,55 @@ def explained(
     *,
     hide: Callable[[str], bool] = lambda name: "secret" in name,
 ) -> ConfigError:
-    """The first thing that is wrong. `place` says where a path was written ("FILE:LINE: " or
-    "FILE: ", or ""); the values of fields that `hide` picks are not repeated."""
-    first = error.errors(include_url=False)[0]
-    where = _without_tags(first["loc"], model)
+    """All that is wrong: the first, and the others as its `more`. `place` says where a path was
+    written ("FILE:LINE: " or "FILE: ", or ""); the values of fields that `hide` picks are not
+    repeated."""
+    found = error.errors(include_url=False)
+    foreign = [one["loc"] for one in found if one["type"] == "extra_forbidden"]
+    told: dict[str, ConfigError] = {}
+    for one in found:
+        if one["type"] == "missing" and _misspelt(one["loc"], foreign):
+            continue  # the key that stands there instead is told
+        single = _explained(one, model, place, hide)
+        told.setdefault(str(single), single)
+    first, *more = told.values()
+    return ConfigError(str(first.args[0]), hint=first.hint, more=more)
+
+
+def _misspelt(missing: Where, foreign: Sequence[Where]) -> bool:
+    beside = [str(loc[-1]) for loc in foreign if loc[:-1] == missing[:-1]]
+    return bool(units.nearest(str(missing[-1]), beside))
+
+
+def _explained(
+    first: ErrorDetails,
+    model: type[BaseModel],
+    place: Callable[[Where], str],
+    hide: Callable[[str], bool],
+) -> ConfigError:
+    loc = tuple(part for part in first["loc"] if part != "[key]")
+    where = _without_tags(loc, model)
     name = dotted(where)
     prefix = place(where)
     kind = first["type"]
+    context: Mapping[str, Any] = first.get("ctx") or {}
     if kind == "extra_forbidden":
         return ConfigError(
             f"{prefix}{name}: no such key",
-            hint=units.meant(str(where[-1]), keys_at(model, first["loc"][:-1])),
+            hint=units.meant(str(where[-1]), keys_at(model, loc[:-1])),
         )
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        context: Mapping[str, Any] = first.get("ctx") or {}
         field = str(context.get("discriminator", "kind")).strip("'")
-        tags = sorted(tags_at(model, first["loc"]))
+        tags = sorted(tags_at(model, loc))
         said = f"no {field} {context['tag']!r}" if "tag" in context else "missing"
         return ConfigError(f"{prefix}{name}.{field}: {said}", hint=f"one of: {', '.join(tags)}")
     if kind == "missing":
         return ConfigError(f"{prefix}{name}: missing", hint="it is needed")
+    if isinstance(cause := context.get("error"), Told):
+        text = str(cause.error.args[0]).partition(": ")[2]
+        return ConfigError(f"{prefix}{name}: {text}", hint=cause.error.hint)
     message = str(first["msg"]).removeprefix("Value error, ")
-    text, _, fix = message.partition("; ")
+    text, fix = _WORDS.get(kind) or message.partition("; ")[::2]
     value = "" if hide(name) else f" {_short(first['input'])}:"
     return ConfigError(f"{prefix}{name}:{value} {text[:1].lower()}{text[1:]}", hint=fix)
 

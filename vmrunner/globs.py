@@ -26,8 +26,8 @@ _NEVER: Final = (
 )
 
 
-def check(glob: str) -> None:
-    """Raises ConfigError on a glob that can match nothing, or not what it seems to."""
+def check(glob: str) -> str:
+    """The glob. Raises ConfigError on one that can match nothing, or not what it seems to."""
     if not glob or glob.startswith("/") or "\0" in glob or ".." in glob.split("/"):
         raise ConfigError(
             f"artifact: {glob!r} is not below the work directory",
@@ -36,6 +36,7 @@ def check(glob: str) -> None:
     for pattern, why in _NEVER:
         if pattern.search(glob):
             raise ConfigError(f"artifact: {glob!r} would match nothing", hint=why)
+    return glob
 
 
 def _risky(part: str) -> bool:

@@ -124,8 +124,8 @@ class Build:
 
 
 _ENDS: Final[Mapping[Result, tuple[type[BuildError], str]]] = {
-    Result.FAILURE: (BuildFailed, "its log: vmrunner logs {id}"),
-    Result.TIMEOUT: (BuildTimeout, "a longer timeout; where the time went: vmrunner show {id}"),
+    Result.FAILURE: (BuildFailed, "its log: build.logs()"),
+    Result.TIMEOUT: (BuildTimeout, "a longer timeout; where the time went: build.phases"),
     Result.CANCELLED: (BuildCancelled, "when and why: vmrunner show {id}"),
     Result.ERROR: (BuildLost, "run it again; what was lost: vmrunner show {id}"),
 }

@@ -35,6 +35,7 @@ class Taking:
 
     def source(self, said: str) -> str:
         """The source that a job names, as a path that holds from anywhere."""
+        source.refuse_url(said)
         if said.startswith(source.GIT):
             self._foreign("source", source.shown(said), "git fetches it as you")
             return said
@@ -75,4 +76,4 @@ class Taking:
         self.taken.append(f"the {'source' if key == 'source' else 'file'} {said}")
 
     def _where(self, key: str) -> str:
-        return f"job {self._chosen.name}: {key}: "
+        return f"{self._chosen.job.place(key)}{key}: "

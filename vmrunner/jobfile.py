@@ -2,32 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import Field, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PrivateAttr,
+    StrictBool,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from vmrunner import units
+from vmrunner import fields, globs, units
 from vmrunner.config import Bytes, Seconds, Section
 from vmrunner.errors import ConfigError
-from vmrunner.explain import Where, explained
+from vmrunner.explain import Told, Where, explained
 from vmrunner.model import Network
 from vmrunner.plainyaml import parse
 
 NAME: Final = "vmrunner.yml"
 
 
-class JobStep(Section):
+def _checked(check: Callable[[Any], object]) -> AfterValidator:
+    """A check of `fields` or `units` whose complaint pydantic carries."""
+
+    def checked(value: Any) -> Any:
+        try:
+            check(value)
+        except ConfigError as error:
+            raise Told(error) from None
+        return value
+
+    return AfterValidator(checked)
+
+
+def _positive(seconds: float) -> None:
+    if seconds <= 0:
+        raise ConfigError(f"timeout: {seconds:g} leaves no time", hint="more than 0")
+
+
+Line = Annotated[str, Field(min_length=1), _checked(lambda text: fields.text(text, "text"))]
+Plain = Annotated[str, _checked(lambda text: units.env_value("it", text))]
+Env = dict[Annotated[str, _checked(units.env_name)], Plain]
+Labels = dict[
+    Annotated[str, _checked(lambda name: units.check_label(name, ""))],
+    Annotated[str, _checked(lambda text: units.check_label("label", text))],
+]
+Time = Annotated[Seconds, _checked(_positive)]
+
+
+class Given(Section):
+    """A table in which a key without a value is an error: `network: $NET` is never a default."""
+
+    model_config = ConfigDict(validate_default=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_empty(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("empty; give it a value, or leave it out")
+        return value
+
+
+class JobStep(Given):
     """One step: `run` is a shell line, `argv` one command without a shell."""
 
-    run: str | None = Field(default=None, min_length=1)
-    argv: list[str] | None = Field(default=None, min_length=1)
+    run: Line | None = None
+    argv: list[Plain] | None = Field(default=None, min_length=1)
     name: str = ""
-    timeout: Seconds | None = None
-    env: dict[str, str] = Field(default_factory=dict)
+    timeout: Time | None = None
+    env: Env = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -54,11 +106,11 @@ class JobStep(Section):
         }
 
 
-class JobArtifact(Section):
+class JobArtifact(Given):
     """What to bring back: a glob relative to the work directory."""
 
-    path: str = Field(min_length=1)
-    always: bool = Field(default=False, description="Also when the steps failed.")
+    path: Annotated[str, Field(min_length=1), _checked(globs.check)]
+    always: StrictBool = Field(default=False, description="Also when the steps failed.")
 
     @model_validator(mode="before")
     @classmethod
@@ -76,48 +128,95 @@ class JobArtifact(Section):
         }
 
 
-class Job(Section):
-    """What `vmrunner run -f vmrunner.yml NAME` submits. Flags go before it."""
+class Common(Given):
+    """What holds for every job of a file that does not say otherwise."""
 
-    steps: list[JobStep] = Field(min_length=1)
-    container: str | None = None
+    container: Annotated[Line, _checked(fields.container)] | None = None
     container_runtime: Literal["runc", "runsc"] | None = Field(
         default=None, description="runsc is gVisor: a kernel of its own between build and VM."
     )
-    provider: str | None = None
-    image: str | None = Field(default=None, description="The VM's image.")
-    bootstrap: bool | None = Field(
+    provider: Line | None = None
+    image: Line | None = Field(default=None, description="The VM's image.")
+    bootstrap: StrictBool | None = Field(
         default=None, description="The image is a plain Debian or Ubuntu: install what it needs."
     )
-    docker: bool | None = Field(default=None, description="The build gets its own Docker.")
-    privileged: bool | None = None
-    source: str | None = Field(
+    docker: StrictBool | None = Field(default=None, description="The build gets its own Docker.")
+    privileged: StrictBool | None = None
+    source: Line | None = Field(
         default=None, description="A directory, relative to this file, or git+URL@REF."
     )
-    env: dict[str, str] = Field(default_factory=dict)
-    secrets: list[str] = Field(
+    env: Env = Field(default_factory=dict)
+    secrets: list[Annotated[str, _checked(fields.secret)]] = Field(
         default_factory=list, description="Names of environment variables, or NAME=@FILE."
     )
     artifacts: list[JobArtifact] = Field(default_factory=list)
-    labels: dict[str, str] = Field(default_factory=dict)
-    timeout: Seconds | None = None
+    labels: Labels = Field(default_factory=dict)
+    timeout: Time | None = None
     ttl: Seconds | None = None
     queue_timeout: Seconds | None = None
-    keep_on_failure: Seconds | None = None
+    keep_on_failure: Time | None = None
     network: Network | None = None
     cpus: int | None = Field(default=None, ge=1)
-    memory: Bytes | None = None
-    disk: Bytes | None = None
-    spot: bool | None = None
-    retry_on_loss: bool | None = None
-    priority: int | None = None
+    memory: (
+        Annotated[Bytes, _checked(lambda n: fields.at_least(n, "memory", fields.LEAST_MEMORY))]
+        | None
+    ) = None
+    disk: (
+        Annotated[Bytes, _checked(lambda n: fields.at_least(n, "disk", fields.LEAST_DISK))] | None
+    ) = None
+    spot: StrictBool | None = None
+    retry_on_loss: StrictBool | None = None
+    priority: Annotated[int, _checked(lambda n: fields.whole(n, "priority"))] | None = None
+
+    @field_validator("ttl")
+    @classmethod
+    def _longer(cls, ttl: float | None, seen: ValidationInfo) -> float | None:
+        timeout = seen.data.get("timeout")
+        if ttl is not None and timeout is not None and ttl <= timeout:
+            raise ValueError(f"not longer than the timeout {units.exact(timeout)}; give it more")
+        return ttl
+
+
+class Job(Common):
+    """What `vmrunner run -f vmrunner.yml NAME` submits. Flags go before it."""
+
+    steps: list[JobStep] = Field(min_length=1)
+    _places: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
+    def over(self, weaker: Common) -> Job:
+        """This job, with what it leaves unsaid from a weaker one. Tables and lists add up."""
+        update: dict[str, Any] = {}
+        for name in Common.model_fields:
+            mine, theirs = getattr(self, name), getattr(weaker, name)
+            if isinstance(mine, dict):
+                update[name] = {**theirs, **mine}
+            elif isinstance(mine, list):
+                update[name] = [*theirs, *mine]
+            elif mine is None:
+                update[name] = theirs
+        return self.model_copy(update=update)
+
+    def place(self, key: str) -> str:
+        """Where it says this ("FILE:LINE: "); "" where it does not."""
+        return self._places.get(key, "")
 
 
 class JobFile(Section):
-    """The whole file."""
+    """The whole file. Keys that begin with `x-` are for anchors alone."""
+
+    model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}})
 
     version: Literal[1] = 1
+    env: Env = Field(default_factory=dict, description="Of every job.")
+    defaults: Common = Field(default=Common(), description="Of every job that does not say.")
     jobs: dict[str, Job] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_anchors(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: item for key, item in value.items() if not str(key).startswith("x-")}
 
 
 class Chosen(NamedTuple):
@@ -143,14 +242,22 @@ def read(text: bytes, name: str = NAME) -> JobFile:
     """The same, from bytes."""
     table, lines = parse(text, name, raw=_is_text)
     try:
-        return JobFile.model_validate(table)
+        file = JobFile.model_validate(table)
     except ValidationError as error:
         raise explained(error, JobFile, lambda where: _place(name, where, lines)) from None
+    for called, job in file.jobs.items():
+        job._places = {
+            key: _place(name, ("jobs", called, key), lines)
+            for key in Job.model_fields
+            if ("jobs", called, key) in lines
+        } | {"": _place(name, ("jobs", called), lines)}
+    return file
 
 
 def choose(path: Path, wanted: str | None) -> Chosen:
     """The job called `wanted`; None is the only one."""
-    jobs = load(path).jobs
+    file = load(path)
+    jobs = file.jobs
     if wanted is None:
         if len(jobs) > 1:
             raise ConfigError(
@@ -159,7 +266,8 @@ def choose(path: Path, wanted: str | None) -> Chosen:
         wanted = next(iter(jobs))
     if wanted not in jobs:
         raise ConfigError(f"job: no job {wanted!r} in {path}", hint=units.meant(wanted, jobs))
-    return Chosen(wanted, jobs[wanted], path.parent)
+    shared = file.defaults.model_copy(update={"env": {**file.env, **file.defaults.env}})
+    return Chosen(wanted, jobs[wanted].over(shared), path.parent)
 
 
 def schema() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from vmrunner import units
 from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError
 from vmrunner.model import RUNSC, BuildSpec, Level, Network, Spec
 from vmrunner.providers.guarding import Watched
@@ -51,8 +52,10 @@ class Passed:
 
 
 def check(wiring: Wiring, spec: BuildSpec) -> Passed:
-    """Raises `ConfigError`, or the provider's own refusal."""
+    """Raises `ConfigError`, or the provider's own refusal. The ledger must open: its secret may
+    be wrong."""
     wiring.makes_ledger = True  # a build is wanted
+    wiring.ledger  # noqa: B018 - opened
     if wiring.settings.providers[spec.provider].kind == "qemu":
         if not wiring.one_host and wiring.served(spec.provider):
             return Passed()  # the machine that will run it is another one
@@ -90,6 +93,7 @@ def _local(wiring: Wiring, spec: BuildSpec) -> Passed:
         _runtime(spec, recipe.name, recipe.packages)
         _host(wiring, spec)
         _sized(wiring, spec, recipe)
+        _disk(wiring, spec, recipe.name, recipe.disk)
         why = str(error.args[0])
         making = Making(recipe=recipe, cache=cache, accel=settings.accel, why=why)
         return Passed(making=making)
@@ -101,6 +105,7 @@ def _local(wiring: Wiring, spec: BuildSpec) -> Passed:
     _runtime(spec, image.name, image.packages)
     _host(wiring, spec)
     _offered(wiring, spec)
+    _disk(wiring, spec, image.name, image.virtual_size)
     return Passed(warnings=() if spec.bootstrap else _foreign(image))
 
 
@@ -148,6 +153,31 @@ def _sized(wiring: Wiring, spec: BuildSpec, recipe: Recipe) -> None:
             driver.check_size(_wants(spec), least=recipe.disk, image=recipe.name)
         except BadOrder as error:
             raise _usable(error) from error
+
+
+def _disk(wiring: Wiring, spec: BuildSpec, image: str, least: int) -> None:
+    """Can this host ever hold what the build's disk may grow to, and is the configured size of one
+    enough for the image? `_host` looks at the room for that size."""
+    from vmrunner.providers.qemu import doctor, plan
+    from vmrunner.providers.qemu.layout import State
+
+    said = wiring.settings.providers[spec.provider]
+    configured = said.disk if said.kind == "qemu" else None
+    if spec.disk is None and configured is not None and configured < least:
+        raise ConfigError(
+            f"providers.{spec.provider}.disk: {units.amount(configured)}: image {image} needs "
+            f"{units.amount(least)}",
+            hint="at least that, or leave it out",
+        )
+    if spec.disk is not None:
+        state = State(wiring.paths.state("qemu"))
+        room, most = doctor.room(state), plan.growth(spec.disk)
+        if most > room:
+            raise ConfigError(
+                f"disk: {units.amount(spec.disk)} may take {units.amount(most)}, and "
+                f"{state.path} has room for {units.amount(room)}",
+                hint="a smaller one, or free some space",
+            )
 
 
 def _host(wiring: Wiring, spec: BuildSpec) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from vmrunner import units
+from vmrunner import fields, units
 from vmrunner.errors import ConfigError
 
 MAX_BYTES: Final = 64 << 10
@@ -18,9 +18,9 @@ def read(
     """Values by name. A list holds `NAME` (from the environment) or `NAME=@FILE`; the one newline
     at a file's end is not part of the secret."""
     if isinstance(said, Mapping):
-        given = {name: _bytes(value) for name, value in said.items()}
+        given = {name: _bytes(name, value) for name, value in said.items()}
     else:
-        given = dict(_secret(text, environ) for text in said)
+        given = dict(_secret(fields.characters(text, "secret"), environ) for text in said)
     for name, value in given.items():
         units.env_name(name, "secret")
         if not value:
@@ -56,5 +56,9 @@ def _secret(text: str, environ: Mapping[str, str]) -> tuple[str, bytes]:
     return name, value.removesuffix(b"\n")
 
 
-def _bytes(value: str | bytes) -> bytes:
-    return value.encode() if isinstance(value, str) else value
+def _bytes(name: str, value: str | bytes) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):  # it is not shown, whatever it is
+        raise ConfigError(f"secret: the value of {name!r} is not text", hint="give str or bytes")
+    return value.encode(errors="surrogateescape")

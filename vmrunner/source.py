@@ -136,6 +136,15 @@ def shown(source: str) -> str:
     return f"{GIT}{url.plain}"
 
 
+def refuse_url(said: str) -> None:
+    """Raises ConfigError for a directory that looks like a repository's URL."""
+    if not said.startswith(GIT) and re.match(r"[a-z+]+://|[\w.-]+@[\w.-]+:", said):
+        url = shown(f"{GIT}{said}").removeprefix(GIT)
+        raise ConfigError(
+            f"source: {url!r} is not a directory", hint=f"a repository: {GIT}{url}@REF"
+        )
+
+
 def check(source: str) -> None:
     """Raises ConfigError when it can be known to be wrong without packing it."""
     if source.startswith(GIT):

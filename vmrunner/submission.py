@@ -3,14 +3,15 @@ neither ledger nor provider is here; each failure is one line with field, value 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from vmrunner import globs, masking, secretvalues, source, units
+from vmrunner import fields, globs, masking, secretvalues, source, units
 from vmrunner.config import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.hostaccess import Leave, Taking
@@ -20,12 +21,6 @@ from vmrunner.model import RUNSC, RUNTIMES, ArtifactRule, BuildSpec, Network, St
 ROOM: Final = 15 * 60.0  # ttl's default is timeout and this, for boot and collecting
 LITTLE_ROOM: Final = 5 * 60.0  # less than this is allowed, with a warning
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
-_PART: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_IMAGE: Final = re.compile(
-    rf"(?:(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:\d+/))(?::\d+)?/)?"
-    rf"{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?",
-    re.ASCII,
-)
 
 Text = str | None
 
@@ -61,14 +56,17 @@ class Wish:
     priority: int | None = None
     idempotency_key: Text = None
     taken: tuple[str, ...] = ()  # what a job file takes from this machine
+    places: Mapping[str, str] = field(default_factory=dict)  # where it says each key
 
     def over(self, weaker: Wish) -> Wish:
         """This wish, with what it leaves unsaid from a weaker one. Tables and lists add up."""
         merged: dict[str, object] = {}
-        for part in fields(self):
+        for part in dataclasses.fields(self):
             mine, theirs = getattr(self, part.name), getattr(weaker, part.name)
             if part.name in ("env", "secrets", "labels"):
                 merged[part.name] = {**theirs, **mine}
+            elif part.name == "places":
+                merged[part.name] = {k: at for k, at in theirs.items() if not getattr(self, k)}
             elif part.name in ("artifacts", "taken"):
                 merged[part.name] = (*theirs, *mine)
             else:
@@ -87,8 +85,29 @@ class Submission:
     taken: tuple[str, ...] = ()
 
 
+#: What errors call the keys of a job file that have another name there.
+_KEYS: Final = {
+    "artifact": "artifacts",
+    "command": "steps",
+    "label": "labels",
+    "secret": "secrets",
+    "timeout of a step": "steps",
+}
+
+
 def check(wish: Wish, settings: Settings) -> Submission:
-    """Raises `ConfigError` for the first thing that cannot be. The source is not read here."""
+    """Raises `ConfigError` for the first thing that cannot be, with the line of the job file that
+    says it. The source is not read here."""
+    try:
+        return _check(wish, settings)
+    except ConfigError as error:
+        field = str(error.args[0]).partition(":")[0]
+        place = wish.places.get(_KEYS.get(field, field.replace("-", "_")), "")
+        raise ConfigError(f"{place}{error.args[0]}", hint=error.hint) from None
+
+
+def _check(wish: Wish, settings: Settings) -> Submission:
+    _well_formed(wish)
     timeout, ttl, warnings = _times(wish, settings)
     kept = _optional(wish.keep_on_failure, "keep-on-failure")
     if kept is not None and kept <= 0:
@@ -117,10 +136,12 @@ def check(wish: Wish, settings: Settings) -> Submission:
     runtime = _runtime(wish, settings.defaults.container_runtime)
     if wish.cpus is not None and wish.cpus < 1:
         raise ConfigError(f"cpus: {wish.cpus} is too few", hint="at least 1")
+    steps = _steps(wish)
+    fields.environment(wish.env, wish.secrets, steps)
     spec = BuildSpec(
-        steps=_steps(wish),
+        steps=steps,
         provider=settings.provider(wish.provider),
-        container=_container(wish.container or settings.defaults.container),
+        container=fields.container(wish.container or settings.defaults.container),
         timeout=timeout,
         ttl=ttl,
         image=wish.image,
@@ -133,15 +154,15 @@ def check(wish: Wish, settings: Settings) -> Submission:
             units.env_name(name): units.env_value(name, value) for name, value in wish.env.items()
         },
         secrets=tuple(sorted(wish.secrets)),
-        artifacts=_artifacts(wish.artifacts),
+        artifacts=wish.artifacts,
         labels=dict(units.check_label(key, value) for key, value in wish.labels.items()),
         queue_timeout=_optional(wish.queue_timeout, "queue-timeout"),
         keep_on_failure=kept,
         network=network(wish.network or settings.defaults.network),
         name=_name(wish.name),
         cpus=wish.cpus,
-        memory=_size(wish.memory, "memory", 256 << 20),
-        disk=_size(wish.disk, "disk", 1 << 30),
+        memory=_size(wish.memory, "memory", fields.LEAST_MEMORY),
+        disk=_size(wish.disk, "disk", fields.LEAST_DISK),
         spot=wish.spot or False,
         retry_on_loss=wish.retry_on_loss or False,
         priority=wish.priority or 0,
@@ -215,10 +236,41 @@ def from_job(
         retry_on_loss=job.retry_on_loss,
         priority=job.priority,
         taken=tuple(taking.taken),
+        places={key: at for key in type(job).model_fields if (at := job.place(key))},
     )
 
 
 # --- single fields -------------------------------------------------------------------------------
+
+_TEXTS: Final = (
+    "provider",
+    "image",
+    "container",
+    "container_runtime",
+    "network",
+    "name",
+    "source",
+)
+_FLAGS: Final = ("bootstrap", "docker", "privileged", "spot", "retry_on_loss")
+
+
+def _well_formed(wish: Wish) -> None:
+    """Types, and text that can be written down: Python passes whatever it is given."""
+    for name in _TEXTS:
+        if (value := getattr(wish, name)) is not None:
+            fields.text(value, name.replace("_", "-"))
+    for name in _FLAGS:
+        if (value := getattr(wish, name)) is not None:
+            fields.flag(value, name.replace("_", "-"))
+    if wish.cpus is not None:
+        fields.whole(wish.cpus, "cpus")
+    if wish.priority is not None:
+        fields.whole(wish.priority, "priority")
+    fields.table(wish.env, "env")
+    fields.table(wish.labels, "labels")
+    for rule in wish.artifacts:
+        fields.flag(rule.always, "artifacts: always")
+        globs.check(fields.characters(rule.glob, "artifacts"))
 
 
 def network(value: str) -> Network:
@@ -232,22 +284,31 @@ def network(value: str) -> Network:
 def _steps(wish: Wish) -> tuple[Step, ...]:
     if not wish.steps:
         raise ConfigError("command: missing", hint="put it after --, or name a job with -f FILE")
-    steps = []
-    for step in wish.steps:
-        words = [step.run] if step.run is not None else list(step.argv)
-        if not words or not words[0] or any(word is None or "\0" in word for word in words):
-            raise ConfigError(
-                f"command: {step.title!r} is not a command", hint="not empty, and no NUL byte"
-            )
-        for name, value in step.env.items():
-            units.env_value(units.env_name(name), value)
-        if step.timeout is not None:
-            seconds = units.duration(step.timeout, "timeout of a step")
-            if seconds <= 0:
-                raise ConfigError(f"timeout: {seconds:g} of a step", hint="more than 0")
-            step = replace(step, timeout=seconds)
-        steps.append(step)
-    return tuple(steps)
+    return tuple(map(_step, wish.steps))
+
+
+def _step(step: Step) -> Step:
+    if step.run is not None and step.argv:
+        raise ConfigError(
+            f"command: {step.title!r} has `run` and `argv`", hint="give exactly one of the two"
+        )
+    words = [step.run] if step.run is not None else list(fields.several(step.argv, "argv"))
+    words = [fields.characters(word, "command") for word in words]
+    if not words or not words[0] or any("\0" in word for word in words):
+        raise ConfigError(
+            f"command: {step.title!r} is not a command", hint="not empty, and no NUL byte"
+        )
+    if step.run is None and (longest := max(words, key=len)):
+        fields.word(longest)
+    fields.characters(step.name, "name of a step")
+    for name, value in fields.table(step.env, "env").items():
+        units.env_value(units.env_name(name), value)
+    if step.timeout is None:
+        return step
+    seconds = units.duration(step.timeout, "timeout of a step")
+    if seconds <= 0:
+        raise ConfigError(f"timeout: {seconds:g} of a step", hint="more than 0")
+    return replace(step, timeout=seconds)
 
 
 def _times(wish: Wish, settings: Settings) -> tuple[float, float, list[str]]:
@@ -281,15 +342,6 @@ def _times(wish: Wish, settings: Settings) -> tuple[float, float, list[str]]:
     return timeout, ttl, []
 
 
-def _container(value: str) -> str:
-    if not _IMAGE.fullmatch(value) or len(value) > 512:
-        raise ConfigError(
-            f"container: {value!r} is not a container image's name",
-            hint="such as debian:trixie or registry.example.org/team/image:tag",
-        )
-    return value
-
-
 def _runtime(wish: Wish, default: str) -> str:
     """What opens the container to the VM's kernel cannot be had with what keeps it from there."""
     runtime = wish.container_runtime or default
@@ -309,16 +361,11 @@ def _runtime(wish: Wish, default: str) -> str:
 def _source(value: str | None) -> str | None:
     if value is None:
         return None
+    source.refuse_url(value)
     if not value.startswith(source.GIT):
         value = str(Path(value).expanduser().absolute())
     source.check(value)
     return value
-
-
-def _artifacts(rules: tuple[ArtifactRule, ...]) -> tuple[ArtifactRule, ...]:
-    for rule in rules:
-        globs.check(rule.glob)
-    return rules
 
 
 def _optional(value: str | float | timedelta | None, name: str) -> float | None:
@@ -326,12 +373,7 @@ def _optional(value: str | float | timedelta | None, name: str) -> float | None:
 
 
 def _size(value: str | int | None, name: str, least: int) -> int | None:
-    if value is None:
-        return None
-    count = units.size(value, name)
-    if count < least:
-        raise ConfigError(f"{name}: {value} is too little", hint=f"at least {units.amount(least)}")
-    return count
+    return None if value is None else fields.at_least(units.size(value, name), name, least)
 
 
 def _name(value: str | None) -> str:
@@ -346,7 +388,9 @@ def _name(value: str | None) -> str:
 
 
 def _key(value: str | None) -> str | None:
-    if value is not None and not (0 < len(value) <= 255 and value.isprintable()):
+    if value is not None and not (
+        0 < len(fields.characters(value, "idempotency-key")) <= 255 and value.isprintable()
+    ):
         raise ConfigError(
             f"idempotency-key: {value[:40]!r} cannot be one", hint="1 to 255 printable characters"
         )

@@ -22,9 +22,9 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])", re.ASCII)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _DURATION_FIX: Final = "write it like 30m, 1h30m, 90s, or as seconds"
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)", re.ASCII | re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtpe]?)(i?)(b?)", re.ASCII | re.IGNORECASE)
 _SIZE_FIX: Final = "write it like 512MiB, 4GiB, or as bytes"
-_POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?", re.ASCII)
@@ -163,8 +163,8 @@ def exact(seconds: float) -> str:
 def amount(count: int) -> str:
     """A number of bytes for people: 17 B, 4.0 KiB, 1.2 GiB."""
     value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if value < 1024:
             return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
-    return f"{value:.1f} TiB"
+    return f"{value:.1f} PiB"

@@ -37,9 +37,26 @@ def test_the_same_key_is_the_same_build(ledger: Ledger) -> None:
     first, created = ledger.builds.submit(wanted, id="b-1", now=1.0)
     again, created_again = ledger.builds.submit(wanted, id="b-2", now=2.0)
     assert (created, created_again, again) == (True, False, first)
-    with pytest.raises(Conflict, match="other parameters"):
-        ledger.builds.submit(spec(idempotency_key="k", timeout=61.0), id="b-3", now=3.0)
+    with pytest.raises(Conflict, match=r"other parameters: timeout, labels"):
+        ledger.builds.submit(
+            spec(idempotency_key="k", timeout=61.0, labels={"a": "b"}), id="b-3", now=3.0
+        )
     assert [b.id for b in ledger.builds.list()] == ["b-1"]
+
+
+@pytest.mark.parametrize("result", list(Result))
+def test_a_key_whose_build_was_ours_to_lose_may_be_tried_again(
+    ledger: Ledger, result: Result
+) -> None:
+    wanted = spec(idempotency_key="k")
+    first, _ = ledger.builds.submit(wanted, id="b-1", now=1.0)
+    ledger.builds.finish("b-1", epoch=0, result=result, reason=Reason.INTERNAL, now=2.0)
+    lost = result is Result.ERROR
+    assert (ledger.builds.same(wanted) is None) == lost
+    again, created = ledger.builds.submit(wanted, id="b-2", now=3.0)
+    assert (created, again.id) == (lost, "b-2" if lost else "b-1")
+    assert ledger.builds.get("b-1").spec == first.spec
+    assert ledger.builds.submit(wanted, id="b-3", now=4.0) == (again, False)
 
 
 def test_without_a_key_every_submission_is_a_build(ledger: Ledger) -> None:

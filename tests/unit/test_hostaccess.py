@@ -51,6 +51,7 @@ def ask(tmp_path: Path) -> Ask:
         ("secrets: ['K=@sub']", "'K=@sub' is not a file"),
         ("source: ../private", "source: '../private': it is outside"),
         ("source: out", "source: 'out': it is outside"),
+        ("source: 'https://github.com/x/y'", "git+https://github.com/x/y@REF"),
         ("source: /etc", "source: '/etc': it is outside"),
         ("source: 'git+/home/me/private'", "git fetches it as you (--allow-host-files allows it)"),
         ("source: 'git+ssh://git@host/private'", "git fetches it as you"),

@@ -221,3 +221,83 @@ def test_the_schema_accepts_what_we_accept_and_refuses_a_typo() -> None:
     for bad in ({"timeuot": "3m"}, {"steps": [{"rnu": "x"}]}, {"network": "some"}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({"jobs": {"a": {"steps": ["ls"]} | bad}}, schema)
+
+
+def complaints(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        jobfile.read(text.encode())
+    return str(caught.value).splitlines()
+
+
+def test_all_that_is_wrong_is_told_at_once_each_with_its_line() -> None:
+    told = complaints(
+        "jobs:\n  a:\n    steps: [ls]\n    timeuot: 3m\n    memory: lots\n"
+        "    env: {1A: x}\n    labels: {a b: c}\n    artifacts: [../x]\n    ttl: 5m\n"
+        "    timeout: 9m\n    secrets: [A=b, 'B=@f']\n    container: De bian\n    disk: 1MiB\n"
+        "  b:\n    stesp: [ls]"
+    )
+    assert [text.partition(": ")[0] for text in told] == [
+        f"vmrunner.yml:{line}" for line in (12, 6, 11, 8, 7, 9, 5, 13, 4, 15)
+    ]
+    assert "jobs.a.container: 'De bian' is not a container image's name" in told[0]
+    assert "'1A' is not a variable's name" in told[1]
+    assert "secrets[0]: A is given a value here (A, or A=@FILE)" in told[2]
+    assert "'../x' is not below the work directory" in told[3]
+    assert "'a b' is not a label's name" in told[4]
+    assert "jobs.a.ttl: 300.0: not longer" in told[5] or "not longer than the timeout 9m" in told[5]
+    assert "jobs.a.memory: 'lots': not a size" in told[6]
+    assert "1.0 MiB is too little (at least 1.0 GiB)" in told[7]
+    assert told[-1] == "vmrunner.yml:15: jobs.b.stesp: no such key (did you mean 'steps'?)"
+
+
+@pytest.mark.parametrize("key", ["container", "image", "provider", "source", "network", "timeout"])
+@pytest.mark.parametrize("value", ['""', "", "~"])
+def test_an_empty_value_is_an_error_and_never_the_default(key: str, value: str) -> None:
+    (told,) = complaints(f"jobs:\n  a:\n    steps: [ls]\n    {key}: {value}")
+    assert told.startswith(f"vmrunner.yml:4: jobs.a.{key}: ")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("docker: yes", "'yes': neither true nor false (write one of the two)"),
+        ("artifacts: [{path: a, always: yes}]", "always: 'yes': neither true nor false"),
+        ("cpus: 1.5", "cpus: 1.5: not a whole number"),
+        ("cpus: many", "cpus: 'many': not a whole number"),
+        ("priority: 99999999999", "priority: 99999999999 is too much (at most 2147483647)"),
+        ("priority: 99999999999999999999", "priority: 99999999999999999999 is too much"),
+        ("env: [a]", "env: ['a']: not a table (write KEY: VALUE, one a line)"),
+        ("artifacts: {a: b}", "artifacts: {'a': 'b'}: not a list"),
+        ("timeout: 0", "timeout: 0 leaves no time"),
+    ],
+)
+def test_values_are_told_in_plain_words(keys: str, said: str) -> None:
+    (told,) = complaints(f"jobs:\n  a:\n    steps: [ls]\n    {keys}")
+    assert said in told
+
+
+def test_what_all_jobs_share(tmp_path: Path) -> None:
+    path = tmp_path / "vmrunner.yml"
+    path.write_text(
+        "x-common: &c {timeout: 9m}\nenv: {A: 1, B: 1}\n"
+        "defaults: {container: alpine, env: {B: 2, C: 2}, artifacts: [log], network: none}\n"
+        "jobs:\n  a: {<<: *c, steps: [ls], env: {C: 3}, artifacts: [out], network: open}\n"
+        "  b: {steps: [ls]}"
+    )
+    a, b = (jobfile.choose(path, name).job for name in "ab")
+    assert (a.env, b.env) == ({"A": "1", "B": "2", "C": "3"}, {"A": "1", "B": "2", "C": "2"})
+    assert (a.container, b.container, a.timeout) == ("alpine", "alpine", 540)
+    assert ([x.path for x in a.artifacts], [x.path for x in b.artifacts]) == (
+        ["log", "out"],
+        ["log"],
+    )
+    assert (a.network, b.network) == (Network.OPEN, Network.NONE)
+    assert complaints("defaults: {steps: [x]}\njobs: {a: {steps: [x]}}")[0].startswith(
+        "vmrunner.yml:1: defaults.steps: no such key"
+    )
+
+
+def test_a_job_knows_the_line_of_each_key() -> None:
+    job = jobfile.read(b"jobs:\n  a:\n    steps: [ls]\n    timeout: 9m").jobs["a"]
+    assert job.place("timeout") == "vmrunner.yml:4: "
+    assert job.place("ttl") == ""

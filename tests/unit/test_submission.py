@@ -112,6 +112,12 @@ def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
             "container-runtime: no runtime 'crun' (one of: runc, runsc",
         ),
         ({"container_runtime": "runsc", "docker": True}, "docker: runsc (gVisor) cannot give it"),
+        (
+            {"source": "https://me:pw@github.com/x/y"},
+            "source: 'https://github.com/x/y' is not a directory "
+            "(a repository: git+https://github.com/x/y@REF)",
+        ),
+        ({"source": "git@github.com:x/y"}, "source: 'git@github.com:x/y' is not a directory (a"),
         ({"source": "/nonexistent"}, "source: '/nonexistent' does not exist"),
         ({"source": "/etc/hostname"}, "source: '/etc/hostname' is not a directory"),
         ({"source": "git+-x@main"}, "source: 'git+-x@main' is not git+URL@REF"),
@@ -123,7 +129,7 @@ def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
         ({"name": "a b"}, "name: 'a b' cannot be a build's name"),
         ({"name": "b-x"}, "name: 'b-x' cannot be a build's name"),
         ({"cpus": 0}, "cpus: 0 is too few"),
-        ({"memory": "1MiB"}, "memory: 1MiB is too little (at least 256.0 MiB)"),
+        ({"memory": "1MiB"}, "memory: 1.0 MiB is too little (at least 256.0 MiB)"),
         ({"disk": "lots"}, "disk: 'lots' is not a size"),
         ({"queue_timeout": "x"}, "queue-timeout: 'x' is not a duration"),
         ({"keep_on_failure": "0s"}, "keep-on-failure: 0s keeps nothing"),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand
 
 from vmrunner import __version__
 from vmrunner.cli import builds, exits, guard, images, inside, keep, output, run, settings, vms
-from vmrunner.cli.shell import Joiner, Shell
-from vmrunner.errors import VmrunnerError
+from vmrunner.cli.shell import Joiner, Shell, debugging
+from vmrunner.errors import ConfigError, VmrunnerError
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 
 
 class _WithCommand(TyperCommand):
@@ -40,10 +43,24 @@ app = typer.Typer(
 )
 
 
+def version() -> int:
+    """Which vmrunner this is."""
+    output.print_out(f"vmrunner {__version__}")
+    return exits.OK
+
+
 def _version(wanted: bool) -> None:
     if wanted:
-        output.print_out(f"vmrunner {__version__}")
+        version()
         raise typer.Exit
+
+
+def help_(
+    command: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND…]")] = None,
+) -> int:
+    """What a command does: the same as COMMAND --help."""
+    app(args=[*(command or ()), "--help"], prog_name="vmrunner", standalone_mode=False)
+    return exits.OK
 
 
 @app.callback()
@@ -61,7 +78,9 @@ def _add(*commands: Callable[..., int], cls: type[TyperCommand] = TyperCommand) 
 
 
 _add(run.run, cls=_WithCommand)
-_add(builds.ps, builds.show, builds.logs, builds.watch, builds.cancel, builds.extend)
+_add(builds.ps, builds.show, builds.logs, builds.watch, builds.cancel)
+# What looks like an option is a duration that cannot be, and is told as one.
+app.command(context_settings={"ignore_unknown_options": True})(builds.extend)
 _add(inside.ssh, cls=_WithCommand)
 app.add_typer(inside.artifacts, name="artifacts")
 app.add_typer(vms.app, name="vm")
@@ -71,6 +90,8 @@ app.add_typer(images.app, name="image")
 _add(keep.doctor, keep.serve)
 app.add_typer(settings.db, name="db")
 app.add_typer(settings.config, name="config")
+_add(version)
+app.command("help")(help_)
 
 
 def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> int:
@@ -94,6 +115,7 @@ def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> in
 
 def _run(words: list[str], shell: Shell, remote: bool) -> int:
     try:
+        _refuse_empty(words)
         code = app(args=words, prog_name="vmrunner", standalone_mode=False, obj=shell)
         _flush()
         return code if isinstance(code, int) else exits.OK
@@ -109,9 +131,10 @@ def _run(words: list[str], shell: Shell, remote: bool) -> int:
         output.say("interrupted")
         return exits.INTERRUPTED
     except VmrunnerError as error:
-        _trace()
-        output.say(f"error: {error}")
-        return exits.OURS if remote else exits.of_error(error)
+        return _refused(error, remote)
+    except UnicodeEncodeError as error:
+        output.say(f"error: {error.object[:60]!r} is not UTF-8 (write it so)")
+        return exits.OURS if remote else exits.USAGE
     except exits.Leave:
         raise
     except SystemExit as error:
@@ -120,10 +143,27 @@ def _run(words: list[str], shell: Shell, remote: bool) -> int:
             return _unread(remote)
         raise
     except Exception as error:  # noqa: BLE001 - never a raw traceback
-        _trace()
-        hint = "" if _debug() else " (VMRUNNER_DEBUG=1 shows where)"
+        return _unexpected(error, remote)
+
+
+def _refused(error: VmrunnerError, remote: bool) -> int:
+    """One line each, where a file has several faults."""
+    _trace()
+    several = isinstance(error, ConfigError) and error.more
+    for text in str(error).splitlines() if several else [str(error)]:
+        output.say(f"error: {text}")
+    return exits.OURS if remote else exits.of_error(error)
+
+
+def _unexpected(error: Exception, remote: bool) -> int:
+    _trace()
+    if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+        _silence()
+        output.say(f"error: what was to be printed cannot be written: {error.strerror}")
+    else:
+        hint = "" if debugging() else " (VMRUNNER_DEBUG=1 shows where)"
         output.say(f"error: {type(error).__name__}: {error}{hint}")
-        return exits.OURS if remote else exits.FAILED
+    return exits.OURS if remote else exits.FAILED
 
 
 def _help(error: typer.TyperException) -> str:
@@ -131,12 +171,18 @@ def _help(error: typer.TyperException) -> str:
     return f"{context.command_path} --help" if context is not None else "vmrunner --help"
 
 
-def _debug() -> bool:
-    return bool(os.environ.get("VMRUNNER_DEBUG"))
+def _refuse_empty(words: list[str]) -> None:
+    """An unset variable (`--network "$NET"`) is never a default."""
+    own = words[: words.index("--")] if "--" in words else words
+    for at, word in enumerate(own):
+        option, equals, value = word.partition("=")
+        if not word or (option.startswith("--") and equals and not value):
+            where = option or (own[at - 1] if at else "the command")
+            raise ConfigError(f"{where}: empty", hint="give it a value, or leave it out")
 
 
 def _trace() -> None:
-    if _debug():
+    if debugging():
         output.print_trace()
 
 
@@ -160,6 +206,6 @@ def _silence() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError:
             os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -33,9 +33,12 @@ def ps(
     everything: Annotated[bool, typer.Option("-a", "--all", help="Finished ones too.")] = False,
     watching: Annotated[bool, typer.Option("-w", "--watch", help="Again and again.")] = False,
     label: Annotated[
-        list[str] | None, typer.Option("-l", "--label", help="Only with NAME=VALUE.")
+        list[str] | None,
+        typer.Option("-l", "--label", metavar="NAME=VALUE", help="Only with this label."),
     ] = None,
-    limit: Annotated[int, typer.Option(help="At most so many, the newest.")] = 1000,
+    limit: Annotated[
+        int, typer.Option(min=1, metavar="N", help="At most so many, the newest.")
+    ] = 1000,
     form: Output = Format.TABLE,
 ) -> int:
     """The builds of this ledger, newest first."""
@@ -45,10 +48,12 @@ def ps(
     labels = dict(units.label(text) for text in label or ())
     while True:
         active = None if everything else True
-        rows = shell.ledger.builds.list(active=active, labels=labels, limit=limit)
+        rows = shell.ledger.builds.list(active=active, labels=labels, limit=limit + 1)
         if watching and sys.stdout.isatty():
             output.print_out("\x1b[H\x1b[2J\x1b[3J")
-        _table(rows, form)
+        _table(rows[:limit], form)
+        if len(rows) > limit:
+            output.say(f"only the newest {limit}; --limit shows more")
         if not watching:
             return exits.OK
         time.sleep(_REFRESH)
@@ -145,7 +150,9 @@ def logs(
         bool, typer.Option("-f", "--follow", help="To its end; exits with its exit code.")
     ] = False,
     timestamps: Timestamps = False,
-    after: Annotated[int, typer.Option(min=0, help="Only lines after this number.")] = 0,
+    after: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Only lines after this number.")
+    ] = 0,
     form: Output = Format.TABLE,
 ) -> int:
     """The log so far, on stdout, and nothing else."""

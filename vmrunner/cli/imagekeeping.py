@@ -53,7 +53,7 @@ def gc(
     provider: Annotated[
         str | None, typer.Option(help="In this one's cloud; default: the local images.")
     ] = None,
-    keep: Annotated[int, typer.Option(min=0, help="So many of each name stay.")] = 3,
+    keep: Annotated[int, typer.Option(min=0, metavar="N", help="So many of each name stay.")] = 3,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say it, do nothing.")] = False,
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> int:

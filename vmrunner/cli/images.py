@@ -13,7 +13,7 @@ import typer
 from vmrunner.cli import exits, imagekeeping, imageviews, output
 from vmrunner.cli.output import Format
 from vmrunner.cli.shell import Shell, shell_of
-from vmrunner.errors import ConfigError, LedgerError
+from vmrunner.errors import BadOrder, ConfigError, LedgerError, NotFound
 
 if TYPE_CHECKING:
     from vmrunner.images import Progress
@@ -225,7 +225,11 @@ def verify(
     from vmrunner.cli.findings import show_findings
 
     cache = shell_of(context).wiring.paths.cache
-    return show_findings(images.verify(images.resolve(cache, image)), form)
+    try:
+        found = images.resolve(cache, image)
+    except BadOrder as error:
+        raise NotFound(str(error.args[0]), hint=error.hint) from None
+    return show_findings(images.verify(found), form)
 
 
 app.command()(imagekeeping.promote)

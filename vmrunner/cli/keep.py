@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from types import ModuleType
@@ -13,7 +12,7 @@ import typer
 
 from vmrunner.cli import exits, output
 from vmrunner.cli.output import Column, Format, View
-from vmrunner.cli.shell import shell_of
+from vmrunner.cli.shell import debugging, shell_of
 from vmrunner.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -103,8 +102,7 @@ def serve(
 
     shell = shell_of(context)
     output.hand_over()
-    verbose = bool(os.environ.get("VMRUNNER_DEBUG"))
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO)
+    logging.basicConfig(level=logging.DEBUG if debugging() else logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(output.Plainly("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for chatty in ("apscheduler", "paramiko", "fabric", "invoke"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -15,7 +14,7 @@ import typer
 from vmrunner.cli import exits, landing, output
 from vmrunner.cli.output import Format
 from vmrunner.cli.shell import Shell, shell_of, stdout_is_data
-from vmrunner.errors import ConfigError, VmrunnerError
+from vmrunner.errors import VmrunnerError
 
 if TYPE_CHECKING:
     from vmrunner.cli.signals import Signals
@@ -43,25 +42,43 @@ def run(
         list[str] | None, typer.Argument(metavar="JOB", help="Of the job file.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("-f", "--file", help="A job file; JOB is one of its jobs.")
+        Path | None,
+        typer.Option("-f", "--file", metavar="FILE", help="A job file; JOB is one of its jobs."),
     ] = None,
-    provider: Annotated[str | None, typer.Option(help="A provider's name, or its kind.")] = None,
-    image: Annotated[str | None, typer.Option(help="The VM's image.")] = None,
+    provider: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A provider's name, or its kind.")
+    ] = None,
+    image: Annotated[str | None, typer.Option(metavar="IMAGE", help="The VM's image.")] = None,
     bootstrap: Annotated[
         bool | None,
         typer.Option("--bootstrap", help="That image is a plain Debian or Ubuntu."),
     ] = None,
-    container: Annotated[str | None, typer.Option(help="The container's image.")] = None,
-    container_runtime: Annotated[str | None, typer.Option(help="runc, or runsc: gVisor.")] = None,
+    container: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="The container's image.")
+    ] = None,
+    container_runtime: Annotated[
+        str | None, typer.Option(metavar="RUNTIME", help="runc, or runsc: gVisor.")
+    ] = None,
     docker: Annotated[
         bool | None,
         typer.Option("--docker", help="Give it a Docker of its own."),
     ] = None,
-    source: Annotated[str | None, typer.Option(help="DIR or git+URL@REF.")] = None,
-    env: Annotated[list[str] | None, typer.Option("-e", "--env", help="NAME=VALUE.")] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="DIR|GIT", help="DIR or git+URL@REF.")
+    ] = None,
+    step: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LINE", help="A shell line; several are steps, one after another."),
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("-e", "--env", metavar="NAME=VALUE", help="A variable.")
+    ] = None,
+    env_file: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Of lines NAME=VALUE or NAME.")
+    ] = None,
     secret: Annotated[
         list[str] | None,
-        typer.Option(help="NAME (from the environment) or NAME=@FILE."),
+        typer.Option(metavar="NAME[=@FILE]", help="A secret, from this environment or a file."),
     ] = None,
     allow_secret: Annotated[
         list[str] | None,
@@ -76,32 +93,45 @@ def run(
     ] = False,
     artifact: Annotated[
         list[str] | None,
-        typer.Option("-a", "--artifact", help="A glob to bring back."),
+        typer.Option("-a", "--artifact", metavar="GLOB", help="What to bring back."),
     ] = None,
-    artifacts_to: Annotated[Path | None, typer.Option(help="Copy the artifacts there.")] = None,
-    label: Annotated[list[str] | None, typer.Option("-l", "--label", help="NAME=VALUE.")] = None,
-    timeout: Annotated[str | None, typer.Option(help="For the steps.")] = None,
+    artifacts_to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Copy the artifacts there.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("-l", "--label", metavar="NAME=VALUE", help="A label.")
+    ] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="For the steps.")] = None,
     ttl: Annotated[
         str | None,
-        typer.Option(help="For the VM; default: timeout + 15m."),
+        typer.Option(metavar="DURATION", help="For the VM; default: timeout + 15m."),
     ] = None,
-    queue_timeout: Annotated[str | None, typer.Option(help="For the wait for a machine.")] = None,
+    queue_timeout: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="For the wait for a machine.")
+    ] = None,
     keep_on_failure: Annotated[
         str | None,
-        typer.Option(help="Keep the VM that long, for `vmrunner ssh`."),
+        typer.Option(metavar="DURATION", help="Keep the VM that long, for `vmrunner ssh`."),
     ] = None,
-    network: Annotated[str | None, typer.Option(help="open or none.")] = None,
-    name: Annotated[str | None, typer.Option()] = None,
-    cpus: Annotated[int | None, typer.Option()] = None,
-    memory: Annotated[str | None, typer.Option(help="Such as 4GiB.")] = None,
-    disk: Annotated[str | None, typer.Option(help="Such as 20GiB.")] = None,
+    network: Annotated[str | None, typer.Option(metavar="POLICY", help="open or none.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME")] = None,
+    cpus: Annotated[int | None, typer.Option(metavar="N")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 4GiB.")] = None,
+    disk: Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 20GiB.")] = None,
     spot: Annotated[bool | None, typer.Option("--spot", help="Prefer spot machines.")] = None,
     retry_on_loss: Annotated[
         bool | None,
         typer.Option("--retry-on-loss", help="Also when steps had begun."),
     ] = None,
+    priority: Annotated[
+        int | None, typer.Option(metavar="N", help="Higher starts first; default: 0.")
+    ] = None,
+    privileged: Annotated[
+        bool | None,
+        typer.Option("--privileged", help="A privileged container, if limits.privileged allows."),
+    ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="The same key is the same build.")
+        str | None, typer.Option(metavar="KEY", help="The same key is the same build.")
     ] = None,
     detach: Annotated[
         bool, typer.Option("-d", "--detach", help="Print its id and return.")
@@ -111,7 +141,7 @@ def run(
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
     result_file: Annotated[
         Path | None,
-        typer.Option(help="Write the result there, as JSON."),
+        typer.Option(metavar="FILE", help="Write the result there, as JSON."),
     ] = None,
 ) -> int:
     """Run a command in a container in a fresh VM.
@@ -120,20 +150,25 @@ def run(
 
     The exit code is the command's own; 124 is a timeout, 125 is ours, 130 is Ctrl-C."""
     from vmrunner import secretvalues, submission, units
+    from vmrunner.cli import asked
+    from vmrunner.hostaccess import Leave
     from vmrunner.model import ArtifactRule
 
     shell = shell_of(context)
-    job, command = _words(words or [], context.meta.get("command"), file)
+    words = words or []
+    steps = asked.steps(context.meta.get("command") or (), step or ())
+    file = asked.job_file(words, file, steps)
     said = submission.Wish(
-        steps=submission.command(command) or None,
+        steps=steps,
         provider=provider,
         image=image,
         bootstrap=bootstrap,
         container=container,
         container_runtime=container_runtime,
         docker=docker,
+        privileged=privileged,
         source=source,
-        env=dict(units.env(text) for text in env or ()),
+        env=asked.env(env or (), env_file or ()),
         secrets=secretvalues.read(secret or (), os.environ),
         artifacts=tuple(ArtifactRule(glob=glob) for glob in artifact or ()),
         labels=dict(units.label(text) for text in label or ()),
@@ -148,31 +183,14 @@ def run(
         disk=disk,
         spot=spot,
         retry_on_loss=retry_on_loss,
+        priority=priority,
         idempotency_key=idempotency_key,
     )
     if file is not None:
-        from vmrunner import jobfile
-        from vmrunner.hostaccess import Leave
-
         leave = Leave(secrets=frozenset(allow_secret or ()), host_files=allow_host_files)
-        chosen = jobfile.choose(file, job)
-        said = said.over(submission.from_job(chosen, os.environ, said=said, leave=leave))
+        said = asked.with_job(said, file, words[0] if words else None, leave)
     manner = Manner(form, detach, timestamps, dry_run, artifacts_to, result_file)
     return carry_out(shell, said, manner)
-
-
-def _words(
-    words: list[str], command: list[str] | None, file: Path | None
-) -> tuple[str | None, list[str]]:
-    """(JOB, CMD): words before `--` are a job's name, which needs -f."""
-    if words and file is None:
-        raise ConfigError(
-            f"command: {words[0]!r} is not after --",
-            hint=f"vmrunner run -- {words[0]} …, or -f FILE {words[0]} for a job",
-        )
-    if len(words) > 1:
-        raise ConfigError(f"job: {words[1]!r} is one too many", hint="one job, then -- and a CMD")
-    return (words[0] if words else None), list(command or [])
 
 
 def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
@@ -308,16 +326,12 @@ def _dry_run(checked: Submission, form: Format, most: int) -> int:
     from dataclasses import asdict
 
     from vmrunner import source
+    from vmrunner.cli import asked
 
     if checked.source is not None:
         source.look(checked.source, most=most)
-    spec = asdict(checked.spec)
     if form in (Format.JSON, Format.JSONL):
-        output.write_json(sys.stdout, "spec", [spec])
-        return exits.OK
-    width = max(map(len, spec))
-    for key, value in spec.items():
-        if value not in (None, "", (), {}):
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            output.print_out(f"{key:<{width}}  {output.clean(text)}")
+        output.write_json(sys.stdout, "spec", [asdict(checked.spec)])
+    else:
+        asked.show_spec(checked.spec)
     return exits.OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -84,9 +85,23 @@ def stdout_is_data(form: Format) -> bool:
     return form in (Format.JSON, Format.JSONL)
 
 
+def debugging() -> bool:
+    """Does `VMRUNNER_DEBUG` ask for tracebacks?"""
+    return os.environ.get("VMRUNNER_DEBUG", "").lower() not in ("", "0", "false", "no", "off")
+
+
 def unicode_out() -> bool:
     """Can stdout show more than ASCII?"""
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
-__all__ = ["Joiner", "Shell", "output", "shell_of", "stdout_is_data", "time_at", "unicode_out"]
+__all__ = [
+    "Joiner",
+    "Shell",
+    "debugging",
+    "output",
+    "shell_of",
+    "stdout_is_data",
+    "time_at",
+    "unicode_out",
+]

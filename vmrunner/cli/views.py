@@ -130,10 +130,15 @@ def build_view(now: float | None = None) -> View[Build]:
             Column("reason", lambda b: b.reason.value if b.reason else "", wide=True),
             Column("cost", lambda b: f"${b.cost:.4f}" if b.cost else "", wide=True),
             Column("labels", lambda b: _labels(b.spec.labels), wide=True),
-            Column("command", lambda b: short(b.spec.steps[0].title, 40)),
+            Column("command", _command),
         ),
         document=build_document,
     )
+
+
+def _command(build: Build) -> str:
+    first, *more = build.spec.steps
+    return short(first.title, 40) + (f" (+{len(more)})" if more else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,6 +216,8 @@ def _destroy(shell: Shell, row: Instance) -> int:
             f"{row.id} is in {row.scope}, which is no scope of {row.provider} now",
             hint="use the account, host or region that it was started with",
         )
+    if row.state is InstanceState.GONE:
+        output.say(f"{row.id} was gone already")
     ledger.builds.request_cancel(row.build, Reason.USER, time.time())
     row = _doomed(shell, row)
     asked = False

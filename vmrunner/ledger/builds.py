@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from vmrunner.ledger.events import add_event, put_event
 from vmrunner.ledger.moves import EXTEND, Moves, fetch
 from vmrunner.ledger.sealing import Seal
 from vmrunner.ledger.tables import BUILDS, LABELS
-from vmrunner.model import Build, BuildSpec, BuildState, Process, Reason
+from vmrunner.model import Build, BuildSpec, BuildState, Process, Reason, Result
 
 _b = BUILDS.c
 _END = "~"  # sorts after all that an id is made of
@@ -25,6 +26,16 @@ _INSERT = inserts(
     "created_at", "phases", "submitter", "spec", "secrets", "attempt", "owner_until", "epoch",
     "steps_started", "cost", "events", "chunks", "log_lines", "log_bytes", "message",
 )  # fmt: skip
+#: What was ours to lose may be tried again by its key; the build that lost it keeps all else.
+_FREE_KEY = Prepared(
+    update(BUILDS)
+    .where(
+        _b.idempotency_key == arg("key"),
+        _b.state == BuildState.FINISHED.value,
+        _b.result == Result.ERROR.value,
+    )
+    .values(idempotency_key=None)
+)
 _FRESH: Mapping[str, Any] = {
     "state": BuildState.QUEUED.value,
     "attempt": 0,
@@ -103,7 +114,8 @@ class Builds(Moves):
         secrets: Mapping[str, bytes] | None = None,
     ) -> tuple[Build, bool]:
         """Queue it. (build, True) when it is new; (the existing one, False) when its idempotency
-        key was used for the same spec. Raises Conflict when it was used for another."""
+        key was used for the same spec, unless that build ended in an error of ours. Raises
+        Conflict when it was used for another."""
         sealed = self._seal.seal(codec.secrets_bytes(secrets)) if secrets else None
         row = {
             **_FRESH,
@@ -122,6 +134,8 @@ class Builds(Moves):
         labels = [{"build": id, "name": k, "value": v} for k, v in spec.labels.items()]
 
         def work(connection: Connection) -> Build:
+            if spec.idempotency_key is not None:
+                _FREE_KEY(connection, key=spec.idempotency_key)
             _INSERT(connection, **row)
             _INSERT_LABEL.many(connection, labels)
             return fetch(connection, id)
@@ -142,9 +156,14 @@ class Builds(Moves):
             return None
         row = self._database.read(lambda c: _BY_KEY(c, key=key).first())
         build = codec.build(row) if row is not None else None
-        if build is not None and build.spec != spec:
+        if build is None or build.result is Result.ERROR:
+            return None
+        if build.spec != spec:
+            names = (part.name for part in dataclasses.fields(spec))
+            others = [name for name in names if getattr(build.spec, name) != getattr(spec, name)]
             raise Conflict(
-                f"idempotency key {key!r} belongs to build {build.id}, which has other parameters",
+                f"idempotency key {key!r} belongs to build {build.id}, which has other parameters: "
+                f"{', '.join(others)}",
                 hint="use another key for another build",
             )
         return build

@@ -6,6 +6,7 @@ by `look` and `sweep`. Only `lifecycle` and `reaper` draw conclusions from absen
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,6 +124,19 @@ def load(kind: str, name: str, **options: Any) -> Provider:
             hint=f"pip install 'vmrunner[{extra}]'" if extra else "",
         ) from missing
     return cast("Provider", opened)
+
+
+def defaults(kind: str) -> dict[str, Any]:
+    """What a driver of this kind does where its options say nothing; no SDK is imported."""
+    if kind == "fake":
+        return {}
+    options = importlib.import_module(f"{__name__}.{kind}.options").Options
+    given = {part.name: part.default for part in dataclasses.fields(options)}
+    return {
+        name: dataclasses.asdict(value) if hasattr(value, "__dataclass_fields__") else value
+        for name, value in given.items()
+        if value is not None and value is not dataclasses.MISSING
+    }
 
 
 def _kinds() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -33,6 +34,16 @@ def memory(field: str) -> int:
         if name == field:
             return int(rest.split()[0]) * 1024
     return 0
+
+
+def room(state: State) -> int:
+    """Bytes that one VM's overlay could come to take here if there were no other VM."""
+    place = next(path for path in (state.path, *state.path.parents) if path.exists())
+    taken = 0
+    for home in state.homes():
+        with contextlib.suppress(OSError):
+            taken += (home.path / plan.OVERLAY).stat().st_blocks * 512
+    return shutil.disk_usage(place).free + taken
 
 
 def to_come(home: Path, made: Mapping[str, Any]) -> int:
