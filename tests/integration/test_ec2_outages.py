@@ -117,6 +117,20 @@ def test_a_region_that_does_not_answer_is_asked_once_and_hinders_no_other(aws: A
         provider.look([lost])
 
 
+def test_a_region_that_answers_slowly_has_so_much_time_and_no_more(aws: Amazon) -> None:
+    provider = aws.provider(used=(FAR,))
+
+    def slow(request: Request) -> None:
+        if request.region == FAR and request.service == "ec2":
+            aws.clock.advance(35)
+
+    aws.cloud.faults.on_request = slow
+    pages = [page for page in provider.sweep() if page.scope.place == FAR]
+    late = [page.error for page in pages if page.error is not None]
+    assert len(late) == len(provider.traits.kinds) - 4
+    assert all("not asked: 120 s are over" in error for error in late)
+
+
 # --- who we are ----------------------------------------------------------------------------------
 
 
@@ -172,6 +186,16 @@ def test_a_copied_id_makes_no_vm_ours(aws: Amazon) -> None:
     assert sight is not None
     assert (sight.ref, sight.power) == (ref, Power.DEAD)
     assert all(victim.alive for victim in victims)
+
+
+def test_a_spot_vm_is_found_by_its_name_whatever_ec2_made_of_its_token(aws: Amazon) -> None:
+    provider = aws.provider(spot="only")
+    order = make_order(provider)
+    ref = provider.create(order)
+    aws.cloud.by_id[ref.id].moto.client_token = "0c1f-of-ec2"
+    sight = look(provider, order)
+    assert sight is not None
+    assert sight.ref == ref
 
 
 # --- what does not die at once -------------------------------------------------------------------

@@ -51,6 +51,8 @@ def for_ours(statement: dict[str, Any]) -> bool:
 def test_vmrunner_may_do_what_the_driver_does_and_nothing_else() -> None:
     made = [value for value in vars(calls).values() if isinstance(value, Api)]
     made += [schedule.GET_SCHEDULE, health.METRICS]
+    # What a managed policy may have; it does not count blanks.
+    assert len(json.dumps(document(Policy.VMRUNNER), separators=(",", ":"))) < 6144
     expected = {f"{PREFIX.get(api.service, api.service)}:{api.action}" for api in made}
     # What tags and roles in a call ask for as well.
     beside = {"ec2:CreateTags", "scheduler:TagResource", "iam:PassRole"}

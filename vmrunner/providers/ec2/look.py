@@ -1,8 +1,9 @@
 """Looking at some machines: by EC2's own id where it is known, else by who launched them.
 
 An id of ours in a tag proves nothing: tags are copied. By name a VM is that of a row when it has
-the tags of this installation, and the client token that our launch had, which nobody can copy. Only
-Packer's builders have no such token.
+the tags of this installation, and was launched with the id as its client token, which nobody can
+copy. Packer's builders have another token, and a spot VM may have one of EC2's own: there the tags
+must do.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ def look(calls: Ask, keys: Sequence[Key], installation: str, *, public: bool) ->
     """All that can be seen: what cannot be read hides no other. Raises `CallFailed` when there is
     nothing else."""
     found: dict[Key, Seen] = {}
+    ranks: dict[Key, tuple[bool, bool, float, str]] = {}
     failures: list[CallFailed] = []
     for scope in dict.fromkeys(key.scope for key in keys):
         here = [key for key in keys if key.scope == scope]
@@ -35,9 +37,9 @@ def look(calls: Ask, keys: Sequence[Key], installation: str, *, public: bool) ->
             for item in filtered(calls, scope.place, f"tag:{TAG}instance", list(by_name), mine):
                 key = by_name[tags(item)[f"{TAG}instance"]]
                 sight = seen(scope, item, public=public)
-                # Of several with one name, one that lives tells more than one that is dead.
-                if _ours(item, key) and (key not in found or _rank(sight) < _rank(found[key])):
-                    found[key] = sight
+                rank = _rank(item, key, sight)
+                if _ours(item, key) and rank <= ranks.get(key, rank):
+                    found[key], ranks[key] = sight, rank
         except CallFailed as failed:
             failures.append(failed)
     if failures and not found:
@@ -47,9 +49,15 @@ def look(calls: Ask, keys: Sequence[Key], installation: str, *, public: bool) ->
 
 def _ours(item: Answer, key: Key) -> bool:
     role = tags(item).get(f"{TAG}role")
-    return role == Role.IMAGE or (role == Role.BUILD and item.get("ClientToken") == key.instance)
+    tagged = item.get("InstanceLifecycle") == "spot" or not item.get("ClientToken")
+    return role == Role.IMAGE or (role == Role.BUILD and (tagged or _launched(item, key)))
 
 
-def _rank(sight: Seen) -> tuple[bool, float, str]:
-    """Living first, then the oldest."""
-    return (sight.power is Power.DEAD, sight.created_at or 0.0, sight.ref.id)
+def _launched(item: Answer, key: Key) -> bool:
+    return item.get("ClientToken") == key.instance
+
+
+def _rank(item: Answer, key: Key, sight: Seen) -> tuple[bool, bool, float, str]:
+    """Of several with one name: ours for certain first, then the living, then the oldest."""
+    dead = sight.power is Power.DEAD
+    return (not _launched(item, key), dead, sight.created_at or 0.0, sight.ref.id)
