@@ -110,6 +110,20 @@ BUGS: Final = (
         f"{LAYERS} -k ledger-slow",
     ),
     Bug(
+        "kill whatever is ours and tells a deadline",
+        "reaper.py",
+        "expires is not None and self.now > expires",
+        "expires is not None",
+        "tests/unit/test_reaper_properties.py",
+    ),
+    Bug(
+        "kill ten minutes early",
+        "dooming.py",
+        "if now > row.deadline:",
+        "if now > row.deadline - 600:",
+        "tests/unit/test_reaper_properties.py",
+    ),
+    Bug(
         "ignore the installation",
         "listing.py",
         'mine = bool(installation) and resource.tag("installation") == installation',
