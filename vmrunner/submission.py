@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from vmrunner import globs, masking, source, units
+from vmrunner import globs, needles, source, units
 from vmrunner.config import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.jobfile import Chosen
@@ -94,9 +94,9 @@ def check(wish: Wish, settings: Settings) -> Submission:
     if kept is not None and kept > ttl:
         warnings.append(f"keep-on-failure: the VM's ttl of {units.exact(ttl)} ends it before that")
     warnings += [
-        f"secret: {name} is shorter than {masking.SHORTEST} bytes: the log will not mask it"
+        f"secret: {name} is shorter than {needles.SHORTEST} bytes: the log will not mask it"
         for name, value in wish.secrets.items()
-        if len(value.strip()) < masking.SHORTEST
+        if len(value.strip()) < needles.SHORTEST
     ]
     place = _source(wish.source)
     both = sorted(wish.env.keys() & wish.secrets.keys())
