@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -125,4 +124,4 @@ def link(parent: int, name: bytes, target: bytes) -> None:
 
 
 def _beside() -> bytes:
-    return b".vmrunner-" + secrets.token_hex(8).encode()
+    return b".vmrunner-" + os.urandom(8).hex().encode()

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from vmrunner import fields, globs, masking, secretvalues, source, units
+from vmrunner import fields, globs, needles, secretvalues, source, units
 from vmrunner.config import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.hostaccess import Leave, Taking
@@ -115,9 +115,9 @@ def _check(wish: Wish, settings: Settings) -> Submission:
     if kept is not None and kept > ttl:
         warnings.append(f"keep-on-failure: the VM's ttl of {units.exact(ttl)} ends it before that")
     warnings += [
-        f"secret: {name} is shorter than {masking.SHORTEST} bytes: the log will not mask it"
+        f"secret: {name} is shorter than {needles.SHORTEST} bytes: the log will not mask it"
         for name, value in wish.secrets.items()
-        if len(value.strip()) < masking.SHORTEST
+        if len(value.strip()) < needles.SHORTEST
     ]
     place = _source(wish.source)
     both = sorted(wish.env.keys() & wish.secrets.keys())

@@ -159,7 +159,7 @@ def _entry(header: bytes, kind: bytes, size: int, names: dict[str, bytes]) -> En
         path,
         size if real is Kind.FILE else 0,
         _number(header[100:108]) & 0o777,
-        _mtime(names["mtime"]) if "mtime" in names else float(_number(header[136:148])),
+        _mtime(names["mtime"]) if "mtime" in names else _seconds(header[136:148]),
         names.get("linkpath", _text(header[157:257])) if real is Kind.LINK else b"",
         _SPECIAL.get(kind, ""),
     )
@@ -201,6 +201,11 @@ def _mtime(text: bytes) -> float:
     if not 0 <= seconds < 1 << 40:
         raise BadArchive("archive: a broken time in a pax header")
     return seconds
+
+
+def _seconds(field: bytes) -> float:
+    """A time; what was before 1970 is as old as can be told."""
+    return 0.0 if field[0] == 0xFF else float(_number(field))
 
 
 def _number(field: bytes) -> int:

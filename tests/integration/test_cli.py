@@ -221,7 +221,8 @@ def test_vms(cli: Cli) -> None:
     (row,) = cli("vm", "ls", "-a", "-o", "json").items
     assert (row["build"], row["state"], row["death"]) == (build, "gone", "done")
     assert cli("vm", "show", row["id"]).code == 0
-    assert cli("vm", "show", row["id"], "-o", "json").items[0]["id"] == row["id"]
+    for name in (row["id"], row["build"]):
+        assert cli("vm", "show", name, "-o", "json").items[0]["id"] == row["id"]
     assert row["id"] in cli("vm", "ls", "-a", "--cloud").out.decode()
     assert cli("audit").code == 0
     assert cli("reap", "-o", "json").items == []

@@ -238,6 +238,13 @@ def test_a_sparse_map_in_a_pax_header_is_refused(tmp_path: Path) -> None:
         extract(io.BytesIO(forge(info)), tmp_path, Caps())
 
 
+def test_a_file_that_is_older_than_time_is_told_comes_too(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("old")
+    info.mtime = -86400
+    extract(io.BytesIO(forge(info, fmt=tarfile.GNU_FORMAT)), tmp_path, Caps())
+    assert (tmp_path / "old").stat().st_mtime == 0
+
+
 def test_a_link_that_was_there_is_replaced_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("mine")

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import base64
+import random
+import re
+import sys
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmrunner.masking import MASK, Masker, mask, needles
+from vmrunner.masking import MASK, Masker, mask
+from vmrunner.needles import UNBROKEN, Needle, Needles, forms
+from vmrunner.session.relay import LATEST, Relay
 
 # A small alphabet makes overlaps, repetitions and near misses likely.
 LETTERS = st.binary(max_size=80).map(lambda raw: bytes(b"ab\n"[byte % 3] for byte in raw))
@@ -25,11 +32,19 @@ def pieces(text: bytes, cuts: list[int]) -> list[bytes]:
 
 def by_definition(text: bytes, secrets: list[bytes]) -> bytes:
     """Mark every byte of every occurrence; what overlaps is one stretch."""
+    plain, encoded = forms(secrets)
+    found = [
+        *(re.escape(needle) for needle in plain),
+        *(
+            re.escape(needle[:UNBROKEN])
+            + b"".join(
+                b"(?:\r?\n)?" + re.escape(needle[at : at + 1]) for at in range(4, len(needle))
+            )
+            for needle in encoded
+        ),
+    ]
     spans = sorted(
-        (at, at + len(needle))
-        for needle in needles(secrets)
-        for at in range(len(text))
-        if text.startswith(needle, at)
+        match.span(1) for needle in found for match in re.finditer(b"(?=(" + needle + b"))", text)
     )
     merged: list[tuple[int, int]] = []
     for start, end in spans:
@@ -68,6 +83,111 @@ def test_a_new_masker_goes_on_where_the_old_one_decided(
     last = Masker(secrets)
     out += last.feed(text[offset:]) + last.finish()
     assert out == by_definition(text, secrets)
+
+
+HEX = st.sampled_from(
+    [b"\xaa\xaa\xaa\xaa", b"\xab\xcd\xef\x01", b"\x12\x12\x12\x12\x12", b"abcdef"]
+)
+BROKEN = st.sampled_from([b"\n", b"\r\n", b"\r", b" ", b"", b"", b"", b""])
+
+
+@st.composite
+def wrapped(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
+    """Secrets, and pieces of their encodings with breaks anywhere."""
+    secrets = draw(st.lists(HEX, min_size=1, max_size=2))
+    encoded = sorted(forms(secrets)[1])
+    pieces = draw(st.lists(st.sampled_from(encoded), min_size=1, max_size=4))
+    cut = draw(st.integers(0, 3))
+    letters = b"".join(piece[:-cut] if cut and draw(st.booleans()) else piece for piece in pieces)
+    return b"".join(bytes((letter,)) + draw(BROKEN) for letter in letters), secrets
+
+
+@given(made=wrapped(), cuts=CUTS)
+@settings(deadline=None, max_examples=200)
+def test_an_encoding_is_masked_over_the_ends_of_lines(
+    made: tuple[bytes, list[bytes]], cuts: list[int]
+) -> None:
+    text, secrets = made
+    wanted = by_definition(text, secrets)
+    masker = Masker(secrets)
+    assert b"".join(map(masker.feed, pieces(text, cuts))) + masker.finish() == wanted
+    offset, out = 0, b""
+    for cut in sorted(cuts):
+        if offset < cut <= len(text):
+            masker = Masker(secrets)
+            out += masker.feed(text[offset:cut])
+            offset = cut - masker.held
+    last = Masker(secrets)
+    assert out + last.feed(text[offset:]) + last.finish() == wanted
+
+
+@pytest.mark.parametrize("width", [57, 60, 64, 72, 76])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("before", [b"", b"user:", b"x" * 55])
+def test_wrapped_base64_and_hex_of_each_usual_width(width: int, end: bytes, before: bytes) -> None:
+    """Of base64 at most three letters stay, where a line ends right after them."""
+    secret = random.Random(width).randbytes(160)
+    for code in (base64.b64encode(before + secret), (before + secret).hex().encode()):
+        text = b"".join(code[at : at + width] + end for at in range(0, len(code), width))
+        shown = mask(b"log\n" + text + b"log\n", [secret]).replace(MASK, b"")
+        left = shown.removeprefix(b"log\n").removesuffix(b"log\n")
+        known = len(base64.b64encode(before)) if b"=" in code[-2:] or len(code) < 300 else 0
+        known = known or 2 * len(before)
+        assert len(re.sub(rb"\s", b"", left)) <= known + 5, left
+
+
+@pytest.mark.parametrize(
+    "needle", [b"aaaa", b"abab", b"abcab", b"abc", b"a" * 50 + b"b", b"ab" * 20]
+)
+def test_how_a_needle_repeats(needle: bytes) -> None:
+    shifts = range(1, len(needle) + 1)
+    assert Needle(needle).period == next(n for n in shifts if needle.startswith(needle[n:]))
+
+
+@pytest.mark.parametrize("kind", ["random", "repeating", "lines"])
+def test_a_hostile_log_costs_no_more_than_its_length(kind: str) -> None:
+    """Counted in calls, not in seconds: twice the log is at most about twice the work."""
+    rng = random.Random(1)
+    secret = {
+        "random": b"A" + rng.randbytes(4000),
+        "repeating": b"A" * 4000 + b"B",
+        "lines": b"\n".join(b"key%d: %s" % (n, rng.randbytes(8).hex().encode()) for n in range(99)),
+    }[kind]
+    needles = Needles([secret])
+
+    def work(size: int) -> int:
+        masker, calls = Masker(needles), 0
+
+        def count(_frame: Any, event: str, _arg: Any) -> None:
+            nonlocal calls
+            calls += event in ("call", "c_call")
+
+        hostile = (secret[:2000] + b"A") * (size // 2001)
+        was = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            for at in range(0, len(hostile), 997):
+                masker.feed(hostile[at : at + 997])
+            masker.finish()
+        finally:
+            sys.setprofile(was)
+        return calls
+
+    once, twice = work(50_000), work(100_000)
+    assert twice < 3 * once, (once, twice)
+
+
+def test_little_by_little_is_not_looked_at_anew_while_much_is_held() -> None:
+    secret = b"A" + random.Random(2).randbytes(60_000).replace(b"\n", b"-").replace(b"\r", b"-")
+    masker = Masker([secret])
+    assert masker.feed(secret[:50_000]) == b""
+    for at in range(50_000, 50_100):
+        assert masker.feed(secret[at : at + 1]) == b""
+    assert masker.waits
+    assert masker.held == 50_100
+    assert masker.decide() == b""
+    assert masker.feed(b"no, it is not one") == b""
+    assert masker.decide() + masker.finish() == secret[:50_100] + b"no, it is not one"
 
 
 def test_a_line_leaves_at_once_when_nothing_of_it_can_become_a_secret() -> None:
@@ -111,3 +231,19 @@ def test_a_secret_that_repeats_in_itself_takes_no_memory() -> None:
     assert masker.held == 1_000_000
     assert len(masker._text) < 16
     assert masker.finish() == MASK
+
+
+def test_what_waits_is_stored_when_it_is_due() -> None:
+    secret = b"A" + random.Random(3).randbytes(9000).replace(b"\n", b"-").replace(b"\r", b"-")
+    stored: list[tuple[int, bytes]] = []
+    reporter: Any = SimpleNamespace(log=lambda offset, data: stored.append((offset, data)))
+    relay = Relay(reporter, (secret,), 0)
+    relay.feed(secret[:8000])
+    relay.feed(b"no secret ")
+    assert stored == []
+    assert relay.wait() <= LATEST, "it is looked at soon, whatever comes"
+    relay.flush()
+    assert stored == [(8010 - relay._masker.held, secret[:8000] + b"no secret ")]
+    relay.feed(b"text " + secret[:5000])
+    relay.abandon()
+    assert stored[-1] == (8010 + 5005, b"text " + MASK)

@@ -144,8 +144,8 @@ def artifacts_get(
     if str(to) == "-":
         with tempfile.TemporaryDirectory() as directory:
             copied = found.download(directory, *paths) if paths else []
-            if len(copied) != 1:
-                raise ConfigError("to: '-' takes one file", hint="name one PATH")
+            if len(copied) != 1 or copied[0].is_symlink():
+                raise ConfigError("to: '-' takes one file", hint="name one PATH that is no link")
             _show(copied[0])
         return exits.OK
     copied = found.download(to, *(paths or ()))

@@ -12,7 +12,7 @@ from vmrunner.cli import exits, output
 from vmrunner.cli.complete import instance_ids
 from vmrunner.cli.output import Format
 from vmrunner.cli.shell import Shell, shell_of, time_at
-from vmrunner.errors import ConfigError, Conflict, VmrunnerError
+from vmrunner.errors import ConfigError, Conflict, NotFound, VmrunnerError
 
 if TYPE_CHECKING:
     from vmrunner.cli.views import Machine
@@ -116,11 +116,11 @@ def show(
     vm: Annotated[str, typer.Argument(metavar="ID", autocompletion=instance_ids)],
     form: Output = Format.TABLE,
 ) -> int:
-    """One VM, as the ledger has it."""
+    """One VM, as the ledger has it: by its id, or its build's, whose last VM it is."""
     from vmrunner.cli.views import instance_document, machine_view
 
     shell = shell_of(context)
-    row = shell.ledger.instances.find(vm)
+    row = _vm_of(shell, vm)
     if form in (Format.JSON, Format.JSONL):
         output.show(machine_view(cloud=False), _machines(shell, [(row, None)]), form)
     else:
@@ -128,6 +128,19 @@ def show(
             if value not in (None, ""):
                 output.print_out(f"{key:<14}{output.clean(str(value))}")
     return exits.OK
+
+
+def _vm_of(shell: Shell, word: str) -> Instance:
+    try:
+        return shell.ledger.instances.find(word)
+    except NotFound as error:
+        try:
+            build = shell.ledger.builds.find(word)
+        except NotFound:
+            raise error from None
+    if build.instance is None:
+        raise NotFound(f"{build.id} had no VM: it is {build.state.value}")
+    return shell.ledger.instances.get(build.instance)
 
 
 @app.command()

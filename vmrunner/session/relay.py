@@ -6,6 +6,7 @@ import time
 from typing import Final
 
 from vmrunner.masking import MASK, Masker
+from vmrunner.needles import Needles
 from vmrunner.session.job import Reporter
 
 BATCH: Final = 256 * 1024  # bytes
@@ -17,12 +18,12 @@ class Relay:
 
     def __init__(self, reporter: Reporter, secrets: tuple[bytes, ...], offset: int) -> None:
         self._reporter = reporter
-        self._secrets = secrets
+        self._needles = Needles(secrets)
         self.resume(offset)
 
     def resume(self, offset: int) -> None:
         """Forget what was not stored; it comes again from there."""
-        self._masker = Masker(self._secrets)
+        self._masker = Masker(self._needles)
         self._raw = offset  # end of what was fed
         self._ready: list[bytes] = []
         self._size = 0
@@ -41,6 +42,8 @@ class Relay:
     def feed(self, data: bytes) -> None:
         self._raw += len(data)
         self._take(self._masker.feed(data))
+        if self._due is None and self._masker.waits:
+            self._due = time.monotonic() + LATEST
         if self._size >= BATCH:
             self.flush()
 
@@ -55,6 +58,7 @@ class Relay:
         return 3600.0
 
     def flush(self) -> None:
+        self._take(self._masker.decide())
         if self._ready:
             self._reporter.log(self.offset, b"".join(self._ready))
         self._ready.clear()
@@ -68,6 +72,7 @@ class Relay:
 
     def abandon(self) -> None:
         """No more of the log will come, and it may have been cut inside a secret."""
+        self._take(self._masker.decide())
         if self._masker.held:
             self._masker = Masker(())
             self._take(MASK)
