@@ -228,6 +228,25 @@ def test_vms(cli: Cli) -> None:
     assert cli("reap", "--dry-run", "--provider", "fake").code == 0
 
 
+def test_ps_tells_what_it_leaves_out_and_how_many_steps_there_are(cli: Cli, home: Path) -> None:
+    assert b"only the newest" not in cli("run", "--step", "say a", "--step", "say b").err
+    cli("run", "--", "say", "c")
+    done = cli("ps", "-a", "--limit", "1")
+    assert done.err == b"vmrunner: only the newest 1; --limit shows more\n"
+    assert b"say c\n" in done.out
+    assert b"say a (+1)\n" in cli("ps", "-a").out
+    assert cli("ps", "-a", "--limit", "2").err == b""
+    assert cli("ps", "--limit", "0").code == 2
+
+
+def test_a_vm_that_is_gone_is_told_so(cli: Cli) -> None:
+    build = cli("run", "--", "say", "x").last[3]
+    (row,) = [row for row in cli("vm", "ls", "-a", "-o", "json").items if row["build"] == build]
+    done = cli("vm", "destroy", row["id"])
+    assert (done.code, done.out.decode()) == (0, row["id"] + "\n")
+    assert f"vmrunner: {row['id']} was gone already\n".encode() == done.err
+
+
 def test_drain_stops_launching_for_everybody(cli: Cli, ledger: Ledger) -> None:
     assert cli("drain").code == 0
     assert ledger.paused
