@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import secrets
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,6 +206,8 @@ def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
     checked = submission.check(said, shell.loaded.settings)
     if checked.taken:
         output.say(f"the job file takes {', '.join(checked.taken)}")
+    if manner.artifacts_to is not None and not checked.spec.artifacts:
+        output.warn("artifacts-to: no artifact is asked for (-a GLOB)")
     for text in checked.warnings:
         output.warn(text)
     passed = preflight.check(shell.wiring, checked.spec)
@@ -283,7 +287,7 @@ def conclude(shell: Shell, row: Build, interrupted: int | None, manner: Manner) 
     whole = manner.artifacts_to is None or _copied(shell, row, manner.artifacts_to)
     document = views.build_document(row)
     if manner.result_file is not None:
-        _write(manner.result_file, output.envelope("build", [document]))
+        whole &= _written(manner.result_file, output.envelope("build", [document]))
     if manner.form is Format.JSON:
         output.write_json(sys.stdout, "build", [document])
     elif manner.form is Format.JSONL:
@@ -347,12 +351,17 @@ def _dry_run(checked: Submission, form: Format) -> int:
     return exits.OK
 
 
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+def _written(path: Path, text: str) -> bool:
+    """Whole or not at all: its reader must not take an old one for this build's. The directory
+    may be one that others write in, too."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        draft.write_text(text + "\n", encoding="utf-8")
+        with draft.open("x", encoding="utf-8") as file:
+            file.write(text + "\n")
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
-        output.warn(f"result-file: {path} cannot be written: {error.strerror}")
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        output.say(f"error: result-file: {path} cannot be written: {error.strerror}")
+        return False
+    return True
