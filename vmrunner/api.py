@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import builtins
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 from vmrunner import (
     configfile,
@@ -21,25 +19,23 @@ from vmrunner import (
     ids,
     preflight,
     process,
-    secretvalues,
     source,
     submission,
     units,
 )
-from vmrunner.errors import BuildError, ConfigError, LedgerError, NotFinished
+from vmrunner.errors import BuildError, LedgerError, NotFinished
 from vmrunner.handle import Build, raise_for
 from vmrunner.help import Help
+from vmrunner.keywords import Command, Duration, Options, wish
+from vmrunner.model import Build as Row
 from vmrunner.model import (
-    ArtifactRule,
     BuildState,
     Chunk,
     Finding,
     LogLine,
     Process,
     Reason,
-    Step,
 )
-from vmrunner.model import Build as Row
 from vmrunner.reading import PAUSE, Reader, ended, follow, lines
 from vmrunner.submission import Submission, Wish
 from vmrunner.wiring import Wiring
@@ -52,39 +48,6 @@ if TYPE_CHECKING:
     from vmrunner.report import Report
 
 log = logging.getLogger("vmrunner")
-
-Duration = str | float | timedelta
-Command = str | Sequence[str] | Sequence[Step]
-
-
-class Options(TypedDict, total=False):
-    """What a build can be given. Sizes take "4GiB" or bytes."""
-
-    provider: str | None
-    image: str | None  # the VM's
-    bootstrap: bool
-    container: str | None
-    container_runtime: str | None  # runc, or runsc (gVisor)
-    docker: bool
-    privileged: bool
-    source: str | os.PathLike[str] | None
-    env: Mapping[str, str]
-    secrets: Mapping[str, str | bytes] | Sequence[str]
-    artifacts: Sequence[str | ArtifactRule]
-    labels: Mapping[str, str]
-    timeout: Duration | None
-    ttl: Duration | None
-    queue_timeout: Duration | None
-    keep_on_failure: Duration | None
-    network: str | None
-    name: str | None
-    cpus: int | None
-    memory: str | int | None
-    disk: str | int | None
-    spot: bool
-    retry_on_loss: bool
-    priority: int
-    idempotency_key: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -369,50 +332,6 @@ def run(
         return runner.run(command, check=check, on_log=on_log, wait_timeout=wait_timeout, **options)
     finally:
         runner.close()
-
-
-def wish(command: Command, options: Options) -> Wish:
-    """Keywords as a wish. Raises TypeError for a keyword that there is not."""
-    unknown = sorted(options.keys() - Options.__annotations__.keys())
-    if unknown:
-        hint = units.meant(unknown[0], Options.__annotations__)
-        raise TypeError(f"no option {unknown[0]!r} of a build ({hint})")
-    said = dict(options)
-    for name in ("secrets", "artifacts"):
-        value = options.get(name)
-        if value is not None and not (name == "secrets" and isinstance(value, Mapping)):
-            fields.several(value, name)
-    said["secrets"] = _secrets(options.get("secrets") or ())
-    said["artifacts"] = tuple(
-        rule if isinstance(rule, ArtifactRule) else ArtifactRule(glob=rule)
-        for rule in options.get("artifacts") or ()
-    )
-    place = options.get("source")
-    if isinstance(place, os.PathLike):
-        said["source"] = os.fspath(place)
-    for name in ("env", "labels"):
-        said[name] = fields.table(options.get(name) or {}, name)
-    return Wish(steps=_steps(command), **said)  # type: ignore[arg-type]
-
-
-def _steps(command: Command) -> tuple[Step, ...]:
-    if isinstance(command, str):
-        steps = submission.command(command)
-    elif any(isinstance(part, Step) for part in fields.several(command, "command")):
-        steps = tuple(part if isinstance(part, Step) else Step(run=part) for part in command)
-    else:
-        steps = submission.command(command)  # type: ignore[arg-type]
-    if not steps:
-        raise ConfigError("command: missing", hint="a shell line, or a list of words or of Step")
-    return steps
-
-
-def _secrets(said: Mapping[str, str | bytes] | Sequence[str]) -> dict[str, bytes]:
-    try:
-        return secretvalues.read(said, os.environ)
-    except ConfigError as error:
-        fix = 'names of variables that are set, ["NAME=@FILE"], or {"NAME": value}'
-        raise ConfigError(str(error.args[0]), hint=fix) from None
 
 
 def _end(timeout: Duration | None) -> float | None:

@@ -73,6 +73,27 @@ def test_json_has_stdout_to_itself(cli: Cli, home: Path) -> None:
     assert json.loads((home / "r.json").read_text()) == json.loads(done.out)
 
 
+def test_a_success_without_its_result_file_is_none_for_the_caller(
+    cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "r.json").write_text("of an older build")
+
+    replace = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if target == Path("r.json"):
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "replace", full)
+        done = cli("run", "--result-file", "r.json", "--artifacts-to", "to", "--", "say", "x")
+    assert (done.code, done.last[:3]) == (125, ("success", "exit_code", "0"))
+    assert b"error: result-file: r.json cannot be written: No space left on device" in done.err
+    assert b"warning: artifacts-to: no artifact is asked for (-a GLOB)" in done.err
+    assert not list(home.glob(".r.json.*"))
+
+
 def test_artifacts_are_copied_where_they_are_wanted(cli: Cli, home: Path) -> None:
     lines = ("artifact dist/a.whl wheel", "artifact report.xml <x/>")
     done = cli("run", "-a", "dist/*", "--artifacts-to", "came", *script(*lines))
@@ -227,6 +248,25 @@ def test_vms(cli: Cli) -> None:
     assert cli("audit").code == 0
     assert cli("reap", "-o", "json").items == []
     assert cli("reap", "--dry-run", "--provider", "fake").code == 0
+
+
+def test_ps_tells_what_it_leaves_out_and_how_many_steps_there_are(cli: Cli, home: Path) -> None:
+    assert b"only the newest" not in cli("run", "--step", "say a", "--step", "say b").err
+    cli("run", "--", "say", "c")
+    done = cli("ps", "-a", "--limit", "1")
+    assert done.err == b"vmrunner: only the newest 1; --limit shows more\n"
+    assert b"say c\n" in done.out
+    assert b"say a (+1)\n" in cli("ps", "-a").out
+    assert cli("ps", "-a", "--limit", "2").err == b""
+    assert cli("ps", "--limit", "0").code == 2
+
+
+def test_a_vm_that_is_gone_is_told_so(cli: Cli) -> None:
+    build = cli("run", "--", "say", "x").last[3]
+    (row,) = [row for row in cli("vm", "ls", "-a", "-o", "json").items if row["build"] == build]
+    done = cli("vm", "destroy", row["id"])
+    assert (done.code, done.out.decode()) == (0, row["id"] + "\n")
+    assert f"vmrunner: {row['id']} was gone already\n".encode() == done.err
 
 
 def test_drain_stops_launching_for_everybody(cli: Cli, ledger: Ledger) -> None:

@@ -3,6 +3,7 @@ typed, what comes back is one line with field, value and fix."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 
 from tests.integration.test_bad_input import CMD, Run, assert_nothing, home, refused, run
 from vmrunner import images
+from vmrunner.cli.findings import show_findings
+from vmrunner.cli.output import Format
+from vmrunner.model import Finding, Level
 
 __all__ = ["home", "run"]
 
@@ -115,6 +119,9 @@ def test_a_job_file_is_found_by_itself(run: Run, home: Path) -> None:
     ]
     assert any(line.split() == ["timeout", "1h"] for line in table)
     assert b"no job 'b' in vmrunner.yml" in run("run", "b")[2]
+    (home / "odd.yml").write_text("jobs: {'a b/ü': {steps: [make]}}")
+    said = run("run", "--dry-run", "-f", "odd.yml")[2].decode()
+    assert said.startswith("vmrunner: warning: job 'a b/ü' cannot be the build's name: it has none")
     assert run("run", "--dry-run", *CMD)[2] == b"", "a command is no job's"
     file.chmod(0o666)
     assert refused(run, "run").startswith("vmrunner.yml: not taken: others may write")
@@ -129,8 +136,6 @@ def test_steps_and_variables_from_files(
     argv = ("--env-file", "one", "--env-file", "two", "-e", "C=3", "--step", "a", "--step", "b")
     code, out, err = run("run", "--dry-run", "-o", "json", "--priority", "7", *argv)
     assert code == 0, err
-    import json
-
     (spec,) = json.loads(out)["items"]
     assert spec["env"] == {"A": "1 and more ", "B": "2", "MINE": "here", "C": "3"}
     assert [step["run"] for step in spec["steps"]] == ["a", "b"]
@@ -144,6 +149,29 @@ def test_small_things(run: Run, home: Path) -> None:
     assert "'-5m' is not a duration" in refused(run, "extend", "b-x", "-5m", code=2)
     assert "is not UTF-8" in refused(run, "show", "\udcff", code=2)
     assert images.current()
+
+
+def test_what_is_used_is_shown(run: Run, home: Path) -> None:
+    def shown() -> dict[str, tuple[object, str]]:
+        items = json.loads(run("config", "show", "-o", "json")[1])["items"]
+        return {item["key"]: (item["value"], item["origin"]) for item in items}
+
+    assert shown()["installation"] == (None, "default"), "it is made when it is first needed"
+    assert run("ps")[0] == 0
+    file = home / "data/vmrunner/installation"
+    after = shown()
+    assert after["installation"] == (file.read_text().strip(), str(file))
+    assert after["default_provider"] == ("local", "default")
+    assert after["providers.local.cpus"] == (2, "default")
+    assert after["providers.local.disk"] == (16 << 30, "default")
+
+
+def test_one_fix_of_several_findings_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    found = [
+        Finding(check=name, level=Level.WARNING, message=name, fix="mend it") for name in ("a", "b")
+    ]
+    assert show_findings(found, Format.TABLE) == 0
+    assert capsys.readouterr().err == "vmrunner: a, b: mend it\n"
 
 
 def test_a_full_place_for_what_is_printed(home: Path) -> None:

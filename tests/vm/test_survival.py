@@ -56,7 +56,7 @@ def test_cuts_and_kills_cost_no_byte_and_show_no_secret(
         "ttl": "70m",
     }
     (home.root / "cwd/vmrunner.yml").write_text(json.dumps({"version": 1, "jobs": {"job": job}}))
-    build = submitted(home, "-f", "vmrunner.yml", "job", TOKEN=SECRET)
+    build = submitted(home, "-f", "vmrunner.yml", "job", "--secret", "TOKEN", TOKEN=SECRET)
     more_comes(home, build, seconds=300)
     for _ in range(turns):
         with network_cut(home):

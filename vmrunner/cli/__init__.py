@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -15,8 +14,6 @@ from vmrunner import __version__
 from vmrunner.cli import builds, exits, guard, images, inside, keep, output, run, settings, vms
 from vmrunner.cli.shell import Joiner, Shell, debugging
 from vmrunner.errors import ConfigError, VmrunnerError
-
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 
 
 class _WithCommand(TyperCommand):
@@ -157,7 +154,7 @@ def _refused(error: VmrunnerError, remote: bool) -> int:
 
 def _unexpected(error: Exception, remote: bool) -> int:
     _trace()
-    if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+    if isinstance(error, OSError) and _while_printing(error):
         _silence()
         output.say(f"error: what was to be printed cannot be written: {error.strerror}")
     else:
@@ -184,6 +181,15 @@ def _refuse_empty(words: list[str]) -> None:
 def _trace() -> None:
     if debugging():
         output.print_trace()
+
+
+def _while_printing(error: OSError) -> bool:
+    """Was it raised where nothing but stdout and stderr is written to?"""
+    trace = error.__traceback__
+    module = ""
+    while trace is not None:
+        module, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
+    return module in (__name__, output.__name__) or module.startswith("typer.")
 
 
 def _flush() -> None:

@@ -68,7 +68,10 @@ def with_job(said: Wish, file: Path, name: str | None, leave: Leave) -> Wish:
     from vmrunner import jobfile, submission
 
     chosen = jobfile.choose(file, name)
-    return said.over(submission.from_job(chosen, os.environ, said=said, leave=leave))
+    wished = said.over(submission.from_job(chosen, os.environ, said=said, leave=leave))
+    if wished.name is None:
+        output.warn(f"job {chosen.name!r} cannot be the build's name: it has none (--name)")
+    return wished
 
 
 def show_spec(spec: BuildSpec) -> None:

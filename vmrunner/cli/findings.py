@@ -16,9 +16,12 @@ def show_findings(findings: Sequence[Finding], form: Format) -> int:
     """Print them; FAILED when one is an error."""
     output.show(_VIEW, findings, form)
     if form in (Format.TABLE, Format.WIDE):
+        fixes: dict[str, list[str]] = {}
         for finding in findings:
             if finding.fix and finding.level is not Level.OK:
-                output.say(f"{finding.check}: {finding.fix}")
+                fixes.setdefault(finding.fix, []).append(finding.check)
+        for fix, checks in fixes.items():
+            output.say(f"{', '.join(checks)}: {fix}")
     worst = any(finding.level is Level.ERROR for finding in findings)
     return exits.FAILED if worst else exits.OK
 
