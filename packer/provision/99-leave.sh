@@ -20,7 +20,7 @@ rm -rf "$work"
 left=$(
     find /home /root/.ssh /var/lib/apt/lists /var/lib/cloud /tmp /var/tmp -mindepth 1 \
         -not -name 'mmdebstrap.*' -not -path '*/systemd-private-*' 2>/dev/null
-    find /var/log -type f -not -name wtmp -not -name btmp -not -name lastlog
+    find /var/log -type f
     find /etc/ssh -name 'ssh_host_*' -o -path '*/sshd_config.d/00-*'
     find /etc/sudoers.d -name '*cloud*' -o -name '*google*'
     find /etc/netplan /etc/machine-id -type f -size +0 2>/dev/null

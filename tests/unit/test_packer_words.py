@@ -36,22 +36,6 @@ def test_what_it_says_it_does_is_a_stage_and_the_rest_is_its_message() -> None:
     ]
 
 
-def test_a_stage_is_what_takes_its_time_and_is_told_once() -> None:
-    told = Told()
-    told.say(
-        "1,,ui,say,==> x.y: Provisioning with shell script: /p/20-base.sh",
-        "1,x.y,ui,say,==> x.y: Provisioning with shell script: /p/20-base.sh",
-        "1,,ui,say,==> x.y: Reading package lists...",
-        "1,,ui,say,==> x.y: Deleting instance...",
-    )
-    assert [(e.stage, e.fraction, e.message) for e in told.events] == [
-        ("Provisioning with shell script: /p/20-base.sh", 0.0, ""),
-        ("Provisioning with shell script: /p/20-base.sh", None, "Reading package lists..."),
-        ("Provisioning with shell script: /p/20-base.sh", 1.0, ""),
-        ("Deleting instance...", 0.0, ""),
-    ]
-
-
 def test_an_artifact_is_told_whole() -> None:
     told = Told()
     told.say(

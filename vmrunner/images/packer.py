@@ -9,7 +9,6 @@ done in time is killed, and what is left has its deadline.
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -25,6 +24,12 @@ from vmrunner.images.tools import Programs, environment, which
 INSTALL: Final = "install it: https://developer.hashicorp.com/packer/install"
 #: So long it may take to clean up, in seconds: a VM that must stop, a key, a group.
 PATIENCE: Final = 300.0
+#: All that Packer says of a plugin that died. Google's does when it may not set the state of the
+#: image that it made.
+_DIED: Final = "unexpected EOF"
+_DEPRECATE: Final = (
+    "packer's plugin died; if its image was made, allow compute.images.deprecate (packer/README.md)"
+)
 _INIT: Final = 600.0  # seconds to fetch plugins
 #: Its words go through a relay that outlives who reads them: a program that writes to nobody dies,
 #: and Packer must not before it has cleaned up. Dash's own words go nowhere for the same reason.
@@ -48,17 +53,6 @@ code=$?
 wait "$relay"
 exit "$code"
 """
-#: All that Packer says of a plugin that died. Google's does when it may not set the state of the
-#: image that it made.
-_DIED: Final = "unexpected EOF"
-_DEPRECATE: Final = (
-    "packer's plugin died; if its image was made, allow compute.images.deprecate (packer/README.md)"
-)
-#: How the plugins begin to say what takes its time; all else that is said is a message.
-_STEP: Final = re.compile(
-    "(Adding|Cleaning|Connected|Copying|Creating|Deleting|Deregistering|Enabling|Launching"
-    "|Modifying|Provisioning|Stopping|Terminating|Uploading|Waiting)\\b"
-)
 _STAGE: Final = 60  # characters of what it says it does
 _COMMA: Final = "%!(PACKER_COMMA)"
 _LAST: Final = 12  # lines of its output that an error shows
@@ -168,14 +162,12 @@ class Heard:
         for one in text.splitlines():
             self._words(one)
         head = text.strip().partition("\n")[0]
-        words = _short(head)
-        if kind == "say" and head.startswith("==> ") and _STEP.match(words):
-            if words != self._stage:  # some is said to all and to one
-                self.end()
-                self._stage, self._began = words, self.clock()
-                self._tell(0.0, "")
+        if kind == "say" and head.startswith("==> "):
+            self.end()
+            self._stage, self._began = _short(head), self.clock()
+            self._tell(0.0, "")
         elif self._stage:
-            self._tell(None, words)
+            self._tell(None, _short(head))
 
     def _words(self, text: str) -> None:
         if text.strip():
