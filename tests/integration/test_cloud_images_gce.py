@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,7 @@ import pytest
 from tests import imageshell
 from tests.fakepacker import UNTAGGED, Packer
 from tests.fakepacker import packer as packer  # the fixture
-from tests.gceimages import BUILD, configure
-from tests.gceimages import cli as cli  # the fixture
-from tests.gceimages import config as config  # the fixture
-from tests.gceimages import gce as gce  # the fixture
-from tests.google import INSTALLATION, Google, make_order
+from tests.google import INSTALLATION, Google, google, make_order
 from tests.imageshell import Cli, declared, gone, wait_for
 from tests.standins import until
 from vmrunner.images import cloud, stage
@@ -25,7 +23,40 @@ from vmrunner.images import packer as program
 from vmrunner.model import Spec
 from vmrunner.providers.gce.places import Places
 
+BUILD = ("image", "build", "--provider", "google")
 FOREIGN = "00000000-0000-4000-8000-00000000000f"
+
+
+@pytest.fixture
+def gce() -> Iterator[Google]:
+    """One that tells the time of this host, for programs that have no other clock."""
+    with google() as made:
+        made.cloud.skew = time.time() - made.clock()
+        yield made
+
+
+@pytest.fixture
+def config(home: Path, gce: Google, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = configure(home, gce)
+    monkeypatch.setenv("VMRUNNER_CONFIG", str(file))
+    return file
+
+
+def configure(home: Path, gce: Google, **more: str) -> Path:
+    said = {"network": f'"{gce.site.network}"', "subnetwork": f'"{gce.site.subnetwork}"'} | more
+    file = home / "vmrunner.toml"
+    file.write_text(
+        f'installation = "{INSTALLATION}"\ndefault_provider = "google"\n'
+        f'[providers.google]\nkind = "gce"\nproject = "{gce.project}"\n'
+        f'zones = ["{gce.zone}"]\napi_endpoint = "{gce.cloud.url}"\n'
+        + "".join(f"{key} = {value}\n" for key, value in said.items())
+    )
+    return file
+
+
+@pytest.fixture
+def cli(config: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
+    return Cli(capfdbinary)
 
 
 def made(gce: Google, name: str, installation: str = INSTALLATION, **more: Any) -> str:

@@ -24,6 +24,12 @@ from vmrunner.images.tools import Programs, environment, which
 INSTALL: Final = "install it: https://developer.hashicorp.com/packer/install"
 #: So long it may take to clean up, in seconds: a VM that must stop, a key, a group.
 PATIENCE: Final = 300.0
+#: All that Packer says of a plugin that died. Google's does when it may not set the state of the
+#: image that it made.
+_DIED: Final = "unexpected EOF"
+_DEPRECATE: Final = (
+    "packer's plugin died; if its image was made, allow compute.images.deprecate (packer/README.md)"
+)
 _INIT: Final = 600.0  # seconds to fetch plugins
 #: Its words go through a relay that outlives who reads them: a program that writes to nobody dies,
 #: and Packer must not before it has cleaned up. Dash's own words go nowhere for the same reason.
@@ -47,12 +53,6 @@ code=$?
 wait "$relay"
 exit "$code"
 """
-#: All that Packer says of a plugin that died. Google's does when it may not set the state of the
-#: image that it made.
-_DIED: Final = "unexpected EOF"
-_DEPRECATE: Final = (
-    "packer's plugin died; if its image was made, allow compute.images.deprecate (packer/README.md)"
-)
 _STAGE: Final = 60  # characters of what it says it does
 #: How that begins which takes a while; the rest of what it says is a message of the stage before.
 _STAGES: Final = (

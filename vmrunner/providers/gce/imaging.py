@@ -21,7 +21,6 @@ from vmrunner.providers.gce.calls import (
     IMAGE,
     IMAGES,
     PATCH_IMAGE,
-    TYPE,
     WAIT_GLOBAL,
     Answer,
     Api,
@@ -60,7 +59,6 @@ class Images:
         with edge():
             scope = Scope("gce", self._identity.project(), options.zones[0])
         machine_type = options.machine_types[0]
-        self._check_type(scope.place, machine_type)
         order = wish.order(scope, machine_type)
         variables: dict[str, Any] = {
             "gce_project": scope.account,
@@ -84,16 +82,6 @@ class Images:
         if options.plain:  # nobody's credentials go there
             variables["gce_access_token"] = "none"  # noqa: S105
         return Bench(source=_SOURCE, scope=scope, variables=variables)
-
-    def _check_type(self, zone: str, machine_type: str) -> None:
-        """Raises `ConfigError` for a type that the templates' base does not boot on."""
-        with edge():
-            told = self._calls(TYPE, zone=zone, machine_type=machine_type)
-        if told.architecture == "ARM64":
-            raise ConfigError(
-                f"providers.{self._options.name}.machine_types: {machine_type} is ARM64",
-                hint="images are made on x86_64: name such a type first",
-            )
 
     def find(self, ref: str) -> Made | None:
         """Packer tells the image's name."""
