@@ -215,7 +215,8 @@ class Reaping:
         condemned = {kill.ref for kill in plan.kills}
         others = [kill for ref, kill in struck.items() if ref not in condemned]
         plan = replace(plan, kills=(*plan.kills, *others))
-        lines = lines_of(name, now, plan, known.by_id)
+        dying = [row for row in known.by_id.values() if self._dying(row)]
+        lines = lines_of(name, now, plan, known.by_id, dying)
         if not dry_run:
             try:
                 self._apply(provider, plan, known, done, seen=sweep)

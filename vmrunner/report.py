@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,14 +57,20 @@ class Report:
 
 
 def lines_of(
-    name: str, now: float, plan: Plan, rows: Mapping[str, Instance]
+    name: str,
+    now: float,
+    plan: Plan,
+    rows: Mapping[str, Instance],
+    dying: Iterable[Instance] = (),
 ) -> list[tuple[Ref | str, Line]]:
-    """A plan, each line with what its outcome is told of."""
+    """A plan, and the rows that were dying before and are asked to die once more: each line with
+    what its outcome is told of."""
     lines: list[tuple[Ref | str, Line]] = [
         (kill.ref, line_of(name, now, kill, rows.get(kill.instance or ""))) for kill in plan.kills
     ]
     killed = {kill.instance for kill in plan.kills}
-    rest = [(doom.instance, "delete", doom.reason) for doom in plan.dooms]
+    rest = [(row.id, "delete", row.death or Death.DONE) for row in dying]
+    rest += [(doom.instance, "delete", doom.reason) for doom in plan.dooms]
     rest += [(close.instance, "close", close.reason) for close in plan.closes]
     for instance, what, reason in rest:
         if instance not in killed or what == "close":

@@ -147,3 +147,13 @@ def test_an_audit_without_its_ledger_goes_by_the_tags(
     assert done.code == 7
     told = {(line["fault"], line["ref"]) for line in done.items}
     assert told == {("unread", None), ("past_deadline", late)}
+
+
+def test_for_cron_nothing_is_said_when_all_is_well(cli: Cli, cloud: FileCloud, left: str) -> None:
+    del left
+    for words in (("reap", "-q"), ("audit", "--quiet"), ("audit", "-q", "-o", "json")):
+        done = cli(*words)
+        assert (done.code, done.out, done.err) == (0, b"", b"")
+    cloud.advance(TTL + 600)
+    assert cli("audit", "-q").out
+    assert cli("reap", "-q").out

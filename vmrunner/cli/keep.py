@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -21,8 +22,13 @@ if TYPE_CHECKING:
     from vmrunner.report import Line
     from vmrunner.wiring import Wiring
 
+T = TypeVar("T")
+
 Output = Annotated[Format, typer.Option("-o", "--output")]
 Provider = Annotated[str | None, typer.Option(help="Only this one.")]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Say nothing when all is well, as for cron.")
+]
 
 
 def reap(
@@ -35,15 +41,14 @@ def reap(
         ),
     ] = False,
     provider: Provider = None,
+    quiet: Quiet = False,
     form: Output = Format.TABLE,
 ) -> int:
     """Kill what must die: past its deadline, left over, abandoned, not ours to keep. Once."""
     report = _care().reap(
         shell_of(context).wiring, provider=provider, dry_run=dry_run, orphans=orphans
     )
-    output.show(_line_view(), report.lines, form)
-    if not report.lines and form in (Format.TABLE, Format.WIDE):
-        output.say("nothing has to die")
+    _tell(_line_view(), report.lines, form, "nothing has to die", quiet=quiet)
     for text in (*report.alarms, *report.unread):
         output.warn(text)
     return exits.PARTLY if report.unread or any(x.failed for x in report.lines) else exits.OK
@@ -59,6 +64,7 @@ def audit(
     older_than: Annotated[
         str | None, typer.Option(metavar="AGE", help="… that are older than this.")
     ] = None,
+    quiet: Quiet = False,
     form: Output = Format.TABLE,
 ) -> int:
     """The cloud against the ledger. Kills nothing; exits 7 when anything is alive that should
@@ -71,10 +77,16 @@ def audit(
         tag=None if tag is None else units.pair(tag, "--tag"),
         older_than=None if older_than is None else units.duration(older_than, "--older-than"),
     )
-    output.show(_survivor_view(), found, form)
-    if not found and form in (Format.TABLE, Format.WIDE):
-        output.say("no survivor")
+    _tell(_survivor_view(), found, form, "no survivor", quiet=quiet)
     return exits.PARTLY if found else exits.OK
+
+
+def _tell(view: View[T], found: Sequence[T], form: Format, well: str, *, quiet: bool) -> None:
+    """What was found, or that nothing was, unless nobody wants to hear that."""
+    if found or not quiet:
+        output.show(view, found, form)
+        if not found and form in (Format.TABLE, Format.WIDE):
+            output.say(well)
 
 
 def doctor(
