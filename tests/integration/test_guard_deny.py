@@ -24,6 +24,7 @@ WISH: Final = Wish(
     supervisor="1" * 64,
     created=0.0,
     deadline=1.0,
+    max_ttl=3600.0,
 )
 
 
