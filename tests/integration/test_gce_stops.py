@@ -77,6 +77,18 @@ def test_why_it_stops_is_asked_once_and_said_each_time(gce: Google) -> None:
     assert gce.cloud.count("zoneOperations.list") == 2
 
 
+def test_one_that_stopped_is_seen_by_who_may_not_read_operations(gce: Google) -> None:
+    """Or nobody would end its build before the deadline."""
+    provider = gce.provider()
+    order = make_order(provider)
+    ref = provider.create(order)
+    gce.machine.power_off()
+    gce.cloud.faults.deny("zoneOperations.list")
+    seen = look(provider, order, ref)
+    assert seen is not None
+    assert (seen.power, seen.self_ended) == (Power.STOPPED, False)
+
+
 def test_a_vm_moves_when_its_host_is_maintained_where_its_type_can(gce: Google) -> None:
     gce.cloud.quotas["europe-west1"]["PREEMPTIBLE_CPUS"] = 100
     provider = gce.provider(machine_types=("e2-standard-2", "n2-standard-2"))

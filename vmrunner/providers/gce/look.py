@@ -10,11 +10,13 @@ host that fails or is maintained, and an operator who stops a VM, are not.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
+from vmrunner.errors import CredentialsRefused
 from vmrunner.model import TAG, Key, Kind, Power, Ref, Role, Scope, Seen
 from vmrunner.providers.common.batches import batches
 from vmrunner.providers.common.failure import CallFailed
@@ -62,6 +64,7 @@ class Looker:
         self._calls = calls
         self._installation = installation
         self._public = public
+        self._lock = threading.Lock()
         self._known: dict[Ref, _Record] = {}  # why VMs stop that are still there: asked once
 
     def look(self, keys: Sequence[Key]) -> dict[Key, Seen]:
@@ -124,24 +127,28 @@ class Looker:
     def _records(
         self, scope: Scope, stopping: Mapping[str, Seen], lost: Mapping[str, Key]
     ) -> dict[str, _Record]:
-        known = {
-            name: self._known[sight.ref]
-            for name, sight in stopping.items()
-            if sight.ref in self._known
-        }
+        """Raises `CallFailed` where they may be told another time; who may not read them is told
+        of no cause."""
+        before = {name: self._known.get(sight.ref) for name, sight in stopping.items()}
+        known = {name: record for name, record in before.items() if record is not None}
         wanted = [name for name in (*stopping, *lost) if name not in known]
         if not wanted:
             return known
         pattern = f'targetLink eq ".*/instances/{_any(wanted)}"'
         told: dict[str, list[Any]] = {}
-        for operation in self._listed(OPERATIONS, scope, pattern):
-            told.setdefault(last(operation.target_link), []).append(operation)
+        try:
+            for operation in self._listed(OPERATIONS, scope, pattern):
+                told.setdefault(last(operation.target_link), []).append(operation)
+        except CallFailed as failed:
+            if not isinstance(failed.error, CredentialsRefused):
+                raise
         fresh = {name: _record(operations) for name, operations in told.items()}
-        for name in stopping.keys() & fresh.keys():
-            if fresh[name].cause:
-                self._known[stopping[name].ref] = fresh[name]
-        while len(self._known) > _REMEMBERED:
-            self._known.pop(next(iter(self._known)), None)
+        with self._lock:
+            for name in stopping.keys() & fresh.keys():
+                if fresh[name].cause:
+                    self._known[stopping[name].ref] = fresh[name]
+            while len(self._known) > _REMEMBERED:
+                del self._known[next(iter(self._known))]
         return known | fresh
 
     def _listed(self, api: Any, scope: Scope, wanted: str) -> Iterator[Any]:
