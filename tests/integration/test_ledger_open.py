@@ -18,10 +18,10 @@ from cryptography.fernet import Fernet
 from tests.integration.things import USER_DATA, launch, running, spec
 from tests.postgres import Server
 from vmrunner.errors import ConfigError, LedgerError
-from vmrunner.ledger import Ledger, files, schema
+from vmrunner.ledger import Ledger, files, schema, tables
 from vmrunner.ledger.database import connect
+from vmrunner.ledger.models import METADATA
 from vmrunner.ledger.store import parse_url
-from vmrunner.ledger.tables import METADATA
 from vmrunner.model import BuildState, Death, Reason, Result
 
 
@@ -187,6 +187,11 @@ def test_the_migrations_make_exactly_the_tables(ledger: Ledger, url: str) -> Non
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, METADATA) == []
     engine.dispose()
+
+
+def test_statements_are_written_of_the_tables_that_there_are() -> None:
+    defined = {name: list(found.columns.keys()) for name, found in METADATA.tables.items()}
+    assert {found.name: list(found.columns.keys()) for found in tables.ALL} == defined
 
 
 def test_the_newest_version_is_alembics_head() -> None:

@@ -15,6 +15,7 @@ from vmrunner.cli.output import Format
 from vmrunner.cli.shell import Shell, shell_of, stdout_is_data, time_at, unicode_out
 
 if TYPE_CHECKING:
+    from vmrunner.handle import Artifact
     from vmrunner.model import Build
 
 Id = Annotated[
@@ -84,13 +85,17 @@ def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
             {"seq": e.seq, "time": iso(e.time), "kind": e.kind, "data": dict(e.data)}
             for e in events
         ],
-        "artifacts_back": [
-            {"path": a.path, "size": a.size} for a in shell.runner.get(row.id).artifacts.ls()
-        ],
+        "artifacts_back": [{"path": a.path, "size": a.size} for a in _artifacts(shell, row)],
     }
     view = build_view()
     output.show(output.View(view.kind, view.columns, lambda _: document), [row], form)
     return exits.OK
+
+
+def _artifacts(shell: Shell, row: Build) -> list[Artifact]:
+    from vmrunner.handle import Artifacts
+
+    return Artifacts(shell.wiring.paths.artifacts / row.id).ls()
 
 
 def _describe(shell: Shell, row: Build) -> None:
@@ -133,7 +138,7 @@ def _describe(shell: Shell, row: Build) -> None:
         ("steps", views.steps(row, shell.ledger.events.list(row.id))),
         (
             "artifacts",
-            [f"{a.path}  {units.amount(a.size)}" for a in shell.runner.get(row.id).artifacts.ls()],
+            [f"{a.path}  {units.amount(a.size)}" for a in _artifacts(shell, row)],
         ),
     ):
         if lines:

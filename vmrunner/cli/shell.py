@@ -42,11 +42,13 @@ class Shell:
     def runner(self) -> Runner:
         from vmrunner.api import Runner
 
-        return Runner(wiring=self._wiring())
+        return Runner(wiring=self.wiring)
 
-    @property
+    @cached_property
     def wiring(self) -> Wiring:
-        return self.runner.wiring
+        from vmrunner.wiring import Wiring
+
+        return self._join(self.loaded) if self._join else Wiring(self.loaded.settings)
 
     @property
     def ledger(self) -> Ledger:
@@ -56,11 +58,8 @@ class Shell:
         """Let go of what was opened."""
         if "runner" in self.__dict__:
             self.runner.close()
-
-    def _wiring(self) -> Wiring:
-        from vmrunner.wiring import Wiring
-
-        return self._join(self.loaded) if self._join else Wiring(self.loaded.settings)
+        elif "wiring" in self.__dict__:
+            self.wiring.close()
 
 
 def shell_of(context: typer.Context) -> Shell:

@@ -24,7 +24,7 @@ from sqlalchemy import (
     Engine,
     Insert,
     Select,
-    Table,
+    TableClause,
     Update,
     bindparam,
     create_engine,
@@ -120,7 +120,7 @@ def _driver(connection: Connection) -> Any:
     return connection.connection.driver_connection
 
 
-def inserts(table: Table, *columns: str) -> Prepared:
+def inserts(table: TableClause, *columns: str) -> Prepared:
     """An INSERT that takes these columns by name; without names, all of the table's."""
     names = columns or tuple(column.name for column in table.columns)
     return Prepared(insert(table).values({name: arg(name) for name in names}))

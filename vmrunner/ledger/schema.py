@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from vmrunner.errors import ConfigError
 from vmrunner.ledger.database import connect, translated
-from vmrunner.ledger.tables import METADATA
+from vmrunner.ledger.tables import ALL
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -38,7 +38,7 @@ def _ours(connection: Connection, url: URL) -> str | None:
     found = version(connection)
     tables = set(inspect(connection).get_table_names())
     # A server's database may be shared, as long as no name is taken twice.
-    strange = tables if url.get_backend_name() == "sqlite" else tables & METADATA.tables.keys()
+    strange = tables if url.get_backend_name() == "sqlite" else tables & {ours.name for ours in ALL}
     if (found is None and strange) or (found is not None and "ledger" not in tables):
         some = ", ".join(sorted(tables)[:3])
         raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from vmrunner.ledger.tables import METADATA
+from vmrunner.ledger.models import METADATA
 
 context.configure(
     connection=context.config.attributes["connection"],

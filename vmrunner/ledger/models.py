@@ -1,0 +1,281 @@
+"""The tables, as SQLModel defines them: what the migrations make, held against what they made.
+Statements are written of `tables`, which has their names alone and takes no time to load.
+
+Times are epoch seconds (double), so neither database can lose a time zone. Text that only we
+read (specs, offers, processes) is JSON; bytes that nobody else may read are sealed. Wide columns
+come last, so that SQLite reads the narrow ones without touching overflow pages.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+from sqlalchemy import BigInteger, Double, Index, LargeBinary, MetaData, String, Text, text
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+# A registry of our own: who embeds vmrunner in a SQLModel application must not find our tables
+# in the metadata of theirs.
+METADATA: Final = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+# Ids are searched by prefix, as a range: that needs byte order, which PostgreSQL's default
+# collation is not.
+_Id = String().with_variant(String(collation="C"), "postgresql")
+
+
+class Row(SQLModel, registry=registry(metadata=METADATA)):
+    """What all tables share."""
+
+
+def _id(**options: Any) -> Any:
+    return Field(sa_type=cast(Any, _Id), **options)
+
+
+def _time(**options: Any) -> Any:
+    return Field(sa_type=Double, **options)
+
+
+def _big(**options: Any) -> Any:
+    return Field(sa_type=BigInteger, **options)
+
+
+def _json(**options: Any) -> Any:
+    return Field(sa_type=Text, **options)
+
+
+def _sealed() -> Any:
+    return Field(default=None, sa_type=LargeBinary)
+
+
+class LedgerRow(Row, table=True):
+    """One row: which ledger this is."""
+
+    __tablename__ = "ledger"
+
+    id: int = Field(default=1, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    installation: str
+    generation: str
+    canary: bytes = Field(sa_type=LargeBinary)  # sealed: tells a wrong secret at once
+    paused_at: float | None = _time(default=None)
+
+
+class BuildRow(Row, table=True):
+    """What a user submitted and how far it is."""
+
+    __tablename__ = "builds"
+    __table_args__ = (
+        Index(
+            "ix_builds_queued",
+            "created_at",
+            sqlite_where=text("state = 'queued'"),
+            postgresql_where=text("state = 'queued'"),
+        ),
+        Index(
+            "ix_builds_open",
+            "id",
+            sqlite_where=text("state <> 'finished'"),
+            postgresql_where=text("state <> 'finished'"),
+        ),
+        Index(
+            "ix_builds_owner",
+            "owner",
+            sqlite_where=text("owner IS NOT NULL"),
+            postgresql_where=text("owner IS NOT NULL"),
+        ),
+        Index("ix_builds_finished_at", "finished_at"),
+    )
+
+    id: str = _id(primary_key=True)
+    name: str = Field(default="", index=True)
+    idempotency_key: str | None = Field(default=None, unique=True)
+    provider: str
+    priority: int = 0
+    state: str
+    state_since: float = _time()
+    created_at: float = _time()
+    attempt: int = 0
+    instance: str | None = _id(default=None)
+    result: str | None = None
+    reason: str | None = None
+    exit_code: int | None = None
+    finished_at: float | None = _time(default=None)
+    owner: str | None = None
+    owner_until: float = _time(default=0.0)
+    epoch: int = 0
+    cancel: str | None = None
+    cancelled_at: float | None = _time(default=None)
+    hold_until: float | None = _time(default=None)
+    steps_started: bool = False
+    cost: float = _time(default=0.0)
+    events: int = 0  # how many events and chunks there are: their sequence numbers
+    chunks: int = 0
+    log_lines: int = _big(default=0)
+    log_bytes: int = _big(default=0)
+    message: str = _json(default="")
+    submitter: str | None = _json(default=None)
+    phases: str = _json(default="")  # grows by one "state time" line at each move
+    spec: str = _json()
+    secrets: bytes | None = _sealed()
+
+
+class LabelRow(Row, table=True):
+    """A build's labels, to find it by."""
+
+    __tablename__ = "labels"
+    __table_args__ = (Index("ix_labels_name_value", "name", "value", "build"),)
+
+    build: str = _id(primary_key=True, foreign_key="builds.id")
+    name: str = Field(primary_key=True)
+    value: str
+
+
+class InstanceRow(Row, table=True):
+    """One VM, from the intent on. The unique index is promise 3 in the database itself."""
+
+    __tablename__ = "instances"
+    __table_args__ = (
+        Index(
+            "uq_instances_alive",
+            "build",
+            unique=True,
+            sqlite_where=text("state NOT IN ('deleting', 'gone')"),
+            postgresql_where=text("state NOT IN ('deleting', 'gone')"),
+        ),
+        Index(
+            "ix_instances_open",
+            "id",
+            sqlite_where=text("state <> 'gone'"),
+            postgresql_where=text("state <> 'gone'"),
+        ),
+        Index("ix_instances_build", "build"),
+    )
+
+    id: str = _id(primary_key=True)
+    build: str = _id(foreign_key="builds.id")
+    attempt: int
+    provider: str
+    role: str
+    state: str
+    state_since: float = _time()
+    created_at: float = _time()
+    deadline: float = _time()
+    epoch: int
+    owner: str | None = None
+    ref: str | None = _json(default=None)
+    address: str | None = _json(default=None)
+    death: str | None = None
+    message: str = _json(default="")
+    deletes: int = 0
+    delete_at: float = _time(default=0.0)
+    gone_at: float | None = _time(default=None)
+    offer: str = _json()
+    access: bytes | None = _sealed()
+    ordered: bytes | None = _sealed()
+
+
+class EventRow(Row, table=True):
+    """What happened to a build, numbered from 1 without gaps."""
+
+    __tablename__ = "events"
+
+    build: str = _id(primary_key=True, foreign_key="builds.id")
+    seq: int = Field(primary_key=True)
+    time: float = _time()
+    kind: str
+    data: str = _json(default="{}")
+
+
+class ChunkRow(Row, table=True):
+    """Log bytes, masked, numbered from 1 without gaps."""
+
+    __tablename__ = "chunks"
+
+    build: str = _id(primary_key=True, foreign_key="builds.id")
+    seq: int = Field(primary_key=True)
+    attempt: int
+    time: float = _time()
+    offset: int = _big()
+    line: int = _big()
+    data: bytes = Field(sa_type=LargeBinary)
+
+
+class EngineRow(Row, table=True):
+    """A process that drives builds."""
+
+    __tablename__ = "engines"
+
+    id: str = _id(primary_key=True)
+    kind: str
+    joined_at: float = _time()
+    seen_at: float = _time()
+    process: str = _json()
+    providers: str = _json(sa_column_kwargs={"server_default": "[]"})
+
+
+class LeaseRow(Row, table=True):
+    """What only one process may do at a time."""
+
+    __tablename__ = "leases"
+
+    name: str = Field(primary_key=True)
+    holder: str
+    until: float = _time()
+
+
+class HeartbeatRow(Row, table=True):
+    """When a reaper last finished what it does again and again."""
+
+    __tablename__ = "heartbeats"
+
+    name: str = Field(primary_key=True)
+    holder: str
+    at: float = _time()
+
+
+class SightingRow(Row, table=True):
+    """What the reaper remembers of a provider between two sweeps."""
+
+    __tablename__ = "sightings"
+
+    provider: str = Field(primary_key=True)
+    what: str = Field(primary_key=True)
+    subject: str = Field(primary_key=True)
+    sweep: str
+    begun: float = _time()
+
+
+class ImageRow(Row, table=True):
+    """One image in a cloud, from the intent on."""
+
+    __tablename__ = "images"
+    __table_args__ = (
+        Index(
+            "ix_images_open",
+            "id",
+            sqlite_where=text("closed_at IS NULL"),
+            postgresql_where=text("closed_at IS NULL"),
+        ),
+    )
+
+    id: str = _id(primary_key=True)
+    provider: str
+    scope: str
+    name: str
+    recipe: str
+    hash: str
+    builder: str = _id(unique=True)
+    state: str
+    created_at: float = _time()
+    deadline: float = _time()
+    ref: str | None = None
+    promoted_at: float | None = _time(default=None)
+    closed_at: float | None = _time(default=None)
+    snapshots: str = _json(default="[]")
+    message: str = _json(default="")
