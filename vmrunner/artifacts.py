@@ -108,7 +108,7 @@ class Artifacts:
     def _copy(self, path: str, dest: Path) -> None:
         *above, name = map(os.fsencode, path.split("/"))
         place = self.directory / path
-        with beneath.opened(dest) as root:
+        with beneath.opened(dest, make=True) as root:
             parent = beneath.descend(root, above)
         try:
             if place.is_symlink():

@@ -25,13 +25,19 @@ class Blocked(OSError):
         self.path = path
 
 
-def descend(root: int, parts: Sequence[bytes], *, made: Callable[[], object] = lambda: None) -> int:
-    """An open directory below an open one, each made where it was missing. `made` is called for
-    those. Raises Blocked."""
+def descend(
+    root: int,
+    parts: Sequence[bytes],
+    *,
+    make: bool = True,
+    made: Callable[[], object] = lambda: None,
+) -> int:
+    """An open directory below an open one; with `make` each is made where it was missing, and
+    `made` is called for those. Raises Blocked."""
     here = os.dup(root)
     for number, part in enumerate(parts, start=1):
         try:
-            if make(here, part):
+            if make and _make(here, part):
                 made()
             below = _enter(here, part, b"/".join(parts[:number]))
         finally:
@@ -40,7 +46,7 @@ def descend(root: int, parts: Sequence[bytes], *, made: Callable[[], object] = l
     return here
 
 
-def make(parent: int, name: bytes) -> bool:
+def _make(parent: int, name: bytes) -> bool:
     """Make a directory there; whether it was missing."""
     try:
         os.mkdir(name, 0o755, dir_fd=parent)
@@ -62,26 +68,20 @@ def _enter(parent: int, name: bytes, path: bytes) -> int:
 
 
 @contextmanager
-def opened(place: Path) -> Iterator[int]:
-    """A directory, made where it was missing. Who names it from the root means what is there; one
-    that is named from here may lie in a checkout, and is reached without links."""
+def opened(place: Path, *, make: bool) -> Iterator[int]:
+    """A directory; with `make` it is made where it was missing. Who names it from the root means
+    what is there; one that is named from here may lie in a checkout, and is reached without links.
+    """
     if place.is_absolute():
-        place.mkdir(parents=True, exist_ok=True)
-        with opened_as_named(place) as fd:
-            yield fd
-        return
-    with opened_as_named(Path()) as here:
-        fd = descend(here, [os.fsencode(part) for part in place.parts])
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def opened_as_named(place: Path) -> Iterator[int]:
-    """A directory that is there, whatever links its name goes through."""
-    fd = os.open(place, _DIRECTORY)
+        if make:
+            place.mkdir(parents=True, exist_ok=True)
+        fd = os.open(place, _DIRECTORY)
+    else:
+        here = os.open(".", _DIRECTORY)
+        try:
+            fd = descend(here, [os.fsencode(part) for part in place.parts], make=make)
+        finally:
+            os.close(here)
     try:
         yield fd
     finally:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from vmrunner import disarm
 from vmrunner.artifacts import Artifact as Artifact
 from vmrunner.artifacts import Artifacts as Artifacts
 from vmrunner.errors import BuildCancelled, BuildError, BuildFailed, BuildLost, BuildTimeout
 from vmrunner.model import Build as Row
 from vmrunner.model import BuildSpec, BuildState, LogLine, Phase, Reason, Result
+from vmrunner.terminal import clean
 
 if TYPE_CHECKING:
     from vmrunner.api import Runner
@@ -60,8 +63,8 @@ class Build:
 
     @property
     def message(self) -> str:
-        """One line beside the reason."""
-        return self._row.message
+        """One line beside the reason, to be printed: a guest may have written it."""
+        return disarm.text(clean(self._row.message), os.environ)
 
     @property
     def exit_code(self) -> int | None:

@@ -35,6 +35,7 @@ from vmrunner.knock import Aborted as Aborted
 from vmrunner.knock import Knocker
 from vmrunner.knock import Unreachable as Unreachable
 from vmrunner.model import Access, Address
+from vmrunner.terminal import clean
 
 SEND_TIMEOUT: Final = 12_000  # milliseconds in which sent bytes must be acknowledged
 WINDOW: Final = 8 * 1024 * 1024  # bytes a channel may have on its way to us
@@ -400,5 +401,4 @@ def _explain(error: BaseException) -> str:
         return "the host key is not the one that was planted"
     if isinstance(error, paramiko.AuthenticationException):
         return "the instance's key was refused"
-    said = "".join(c if c.isprintable() else " " for c in str(error)[:300])
-    return said or type(error).__name__
+    return clean(str(error)[:300]) or type(error).__name__

@@ -60,6 +60,11 @@ class Plain:
 # --- terminals ----------------------------------------------------------------------------------
 
 
+def clean(text: str) -> str:
+    """One line without anything that a terminal would obey: it may come from a guest."""
+    return "".join(c if c.isprintable() else " " if c in "\r\n\t" else "\ufffd" for c in text)
+
+
 def encoded(text: str, encoding: str) -> bytes:
     """Text for a terminal of that encoding; `?` is what it cannot show, or would obey."""
     if codecs.lookup(encoding).name == "utf-8":

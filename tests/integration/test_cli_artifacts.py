@@ -71,6 +71,8 @@ def test_a_success_whose_artifacts_cannot_be_copied_is_none_for_the_caller(
         (("--result-file", "/proc/x"), "result-file: '/proc/x' cannot be written"),
         (("--result-file", "/dev/fd/nope"), "result-file: '/dev/fd/nope' is no file"),
         (("--result-file", "link"), "result-file: 'link' is no file"),
+        (("--result-file", "link/r.json"), "'link' is a link, and none is followed"),
+        (("--result-file", "nope/r.json"), "'nope/r.json' cannot be written: No such file"),
         (("--result-file", "b" * 300), "cannot be written: File name too long"),
         (("-a", "a{b,c}"), "artifact: 'a{b,c}' would match nothing"),
         (("-a", "[a"), "artifact: '[a' would match nothing"),

@@ -8,8 +8,10 @@ import logging
 import re
 import sys
 import tempfile
+import traceback
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,11 +19,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.unit.test_scheduling import build
 from vmrunner import disarm
 from vmrunner.cli import output
 from vmrunner.cli.sink import LogSink
 from vmrunner.disarm import Disarm
-from vmrunner.model import Chunk
+from vmrunner.errors import BuildLost
+from vmrunner.handle import Build, raise_for
+from vmrunner.model import BuildState, Chunk, Result
 from vmrunner.reading import lines
 
 SYSTEMS = {
@@ -248,6 +253,19 @@ def test_a_name_with_a_line_s_end_is_one_line_in_a_pipe(
     output.print_path("a\n::set-output name=x::1")
     output.print_path("plain ü")
     assert capfdbinary.readouterr().out == "a ::set-output name=x::1\nplain ü\n".encode()
+
+
+@pytest.mark.usefixtures("github")
+def test_a_traceback_that_quotes_a_guest_commands_nobody() -> None:
+    message = "Incompatible version (\x1b]52;c;ZXZpbA==\x07\x1b[2J\n::add-mask::x) ##[add-mask]"
+    runner: Any = None
+    lost = {"state": BuildState.FINISHED, "result": Result.ERROR, "message": message}
+    found = Build(replace(build("b-1"), **lost), runner)
+    with pytest.raises(BuildLost) as caught:
+        raise_for(found)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "\x1b" not in told + found.message
+    assert obeyed(told.encode()) == obeyed(found.message.encode()) == []
 
 
 @pytest.mark.usefixtures("github")

@@ -31,7 +31,7 @@ def _check_file(file: Path) -> None:
         # A rename would take the place of /dev/stdout, of which it is no way to write there.
         if Path("/dev") in file.absolute().parents or (file.exists() and not file.is_file()):
             raise ConfigError(f"result-file: {str(file)!r} is no file", hint="name a file")
-        with beneath.opened_as_named(file.parent) as parent:
+        with beneath.opened(file.parent, make=False) as parent:
             beneath.probe(parent, os.fsencode(file.name))
     except OSError as error:
         raise ConfigError(
@@ -44,7 +44,7 @@ def _check_directory(to: Path) -> None:
     made: list[Path] = []
     try:
         made = [place for place in (to, *to.parents) if not os.path.lexists(place)]
-        with beneath.opened(to) as root:
+        with beneath.opened(to, make=True) as root:
             beneath.probe(root, b"x")
     except OSError as error:
         raise ConfigError(
@@ -61,7 +61,7 @@ def write(file: Path, text: str) -> bool:
     """The result, whole or not at all; whether it was written."""
     try:
         with (
-            beneath.opened_as_named(file.parent) as parent,
+            beneath.opened(file.parent, make=False) as parent,
             beneath.replacing(parent, os.fsencode(file.name), 0o666) as draft,
         ):
             draft.write(text.encode() + b"\n")

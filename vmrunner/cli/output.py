@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import IO, Any, Final, Generic, TextIO, TypeVar
 
 from vmrunner import disarm
+from vmrunner.terminal import clean as clean
 
 T = TypeVar("T")
 SCHEMA_VERSION: Final = 1
@@ -119,11 +120,6 @@ def coloured(stream: IO[Any]) -> bool:
 def paint(text: str, colour: str) -> str:
     """`text` in a colour, for a terminal; no name, no colour."""
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if colour else text
-
-
-def clean(text: str) -> str:
-    """One line without anything that a terminal would obey: it may come from a guest."""
-    return "".join(c if c.isprintable() else " " if c in "\r\n\t" else "\ufffd" for c in text)
 
 
 def ready(stream: IO[Any], seconds: float = 0.1) -> bool:
