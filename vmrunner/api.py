@@ -127,9 +127,10 @@ class Runner:
         `BuildLost` unless it succeeded. An exception on the way (Ctrl-C, in `on_log`) cancels it;
         so does `wait_timeout`, which raises `NotFinished`. One that had this idempotency key
         already is another's: it is waited for, and never cancelled."""
+        seconds = None if wait_timeout is None else units.duration(wait_timeout, "wait_timeout")
         build, new = self.enter(wish(command, options), submitter=process.current())
         try:
-            end = _end(wait_timeout)
+            end = _end(seconds)
             if on_log is not None:
                 for line in self.lines(build.id, follow=True, end=end):
                     on_log(line)

@@ -3,7 +3,6 @@ Python. Each raises `ConfigError` with field, value and fix. Pure."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -113,10 +112,10 @@ def secret(value: str) -> str:
 
 def environment(env: Mapping[str, str], secrets: Mapping[str, bytes], steps: Sequence[Any]) -> None:
     """Can a process be started with it?"""
-    fixed = {name: len(os.fsencode(value)) for name, value in env.items()}
+    fixed = {name: len(value.encode()) for name, value in env.items()}
     fixed |= {name: len(value) for name, value in secrets.items()}
     for step in steps:
-        sizes = fixed | {name: len(os.fsencode(value)) for name, value in step.env.items()}
+        sizes = fixed | {name: len(value.encode()) for name, value in step.env.items()}
         total = 0
         for name, size in sizes.items():
             room = len(name) + size + 2  # `=`, and the NUL at the end
@@ -137,7 +136,7 @@ def environment(env: Mapping[str, str], secrets: Mapping[str, bytes], steps: Seq
 
 def word(value: str) -> None:
     """Can it be one word of a command?"""
-    size = len(os.fsencode(value))
+    size = len(value.encode())
     if size >= VARIABLE_BYTES:
         raise ConfigError(
             f"command: a word of {units.amount(size)}, and no process can be given more than "

@@ -66,7 +66,8 @@ def wish(command: Command, options: Options) -> Wish:
     if isinstance(place, os.PathLike):
         said["source"] = os.fspath(place)
     for name in ("env", "labels"):
-        said[name] = fields.table(options.get(name) or {}, name)
+        value = options.get(name)
+        said[name] = {} if value is None else fields.table(value, name)
     return Wish(steps=_steps(command), **said)  # type: ignore[arg-type]
 
 

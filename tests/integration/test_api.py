@@ -135,6 +135,12 @@ def test_an_exception_on_the_way_cancels_the_build(runner: vmrunner.Runner) -> N
     with pytest.raises(vmrunner.NotFinished, match="did not end within wait_timeout, and is canc"):
         runner.run("sleep 60", wait_timeout=0.3)
     assert runner.list()[0].result is Result.CANCELLED
+    count = len(runner.list())
+    with pytest.raises(vmrunner.ConfigError, match="wait_timeout: '' is not a duration"):
+        runner.run("say a", wait_timeout="")
+    with pytest.raises(vmrunner.ConfigError, match="is not UTF-8"):
+        runner.get("\ud800")
+    assert len(runner.list()) == count, "nothing was queued"
 
 
 def test_artifacts(runner: vmrunner.Runner, tmp_path: Path) -> None:
