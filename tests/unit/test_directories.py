@@ -36,7 +36,7 @@ def test_every_directory_on_the_way_is_made_with_the_mode(tmp_path: Path) -> Non
 def test_data_cache_and_sockets_are_made_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files.ready_directory(tmp_path / "data/vmrunner", field="x")
+    files.ready_directory(tmp_path / "data/vmrunner", field="x", fix="y")
     Listener(tmp_path / "run/wake", "one").close()
     monkeypatch.setattr(accel, "KVM", tmp_path)
     monkeypatch.setattr(accel, "version", lambda _: "1")
