@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -90,6 +91,8 @@ def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> in
     finally:
         shell.close()
         output.hand_over()
+        if argv is None:  # the process ends: to look for garbage in all that it loaded takes long
+            gc.freeze()
 
 
 def _run(words: list[str], shell: Shell, remote: bool) -> int:
