@@ -69,7 +69,7 @@ app.add_typer(vms.app, name="vm")
 _add(vms.drain, keep.reap, keep.audit)
 app.add_typer(guard.app, name="guard")
 app.add_typer(images.app, name="image")
-_add(keep.doctor, keep.serve)
+_add(keep.doctor, keep.gc, keep.serve)
 app.add_typer(settings.db, name="db")
 app.add_typer(settings.config, name="config")
 
