@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,19 +19,58 @@ DAY: Final = 86_400.0
 _BUILD: Final = "b-"
 
 
-def retain(ledger: Ledger, *, sources: Path, artifacts: Path, keep: float, now: float) -> None:
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What went of one kind, or would."""
+
+    what: str
+    count: int
+    size: int  # bytes
+
+
+def retain(
+    ledger: Ledger,
+    *,
+    sources: Path,
+    artifacts: Path,
+    keep: float,
+    now: float,
+    dry_run: bool = False,
+) -> list[Removal]:
     """Remove logs and artifacts of builds that ended `keep` seconds ago or earlier, and packed
     sources that no build will ever read."""
-    gone = ledger.logs.delete_before(now - keep)
-    log.info("retention: %d log chunks", gone)
+    chunks, size = ledger.logs.older(now - keep)
     needed = {f"{build.id}.tar" for build in ledger.builds.list(active=True)}
-    for path in _ours(sources):
+    found = {
         # A young file may belong to a submit that has not written its row yet.
-        if path.name not in needed and _older(path, now - DAY):
+        "sources": [p for p in _ours(sources) if p.name not in needed and _older(p, now - DAY)],
+        "artifacts": [
+            path
+            for path in _ours(artifacts)
+            if _older(path, now - keep) and _over(ledger, path.name, now - keep)
+        ],
+    }
+    removals = [Removal("log chunks", chunks, size)]
+    removals += [
+        Removal(what, len(paths), sum(map(size_of, paths))) for what, paths in found.items()
+    ]
+    if not dry_run:
+        ledger.logs.delete_before(now - keep)
+        for path in (*found["sources"], *found["artifacts"]):
             _remove(path)
-    for path in _ours(artifacts):
-        if _older(path, now - keep) and _over(ledger, path.name, now - keep):
-            _remove(path)
+        for one in removals:
+            log.info("retention: %d %s, %d bytes", one.count, one.what, one.size)
+    return removals
+
+
+def size_of(path: Path) -> int:
+    """How many bytes it holds, as far as that can be seen."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            return sum(map(size_of, path.iterdir()))
+        return path.lstat().st_size
+    except OSError:
+        return 0
 
 
 def _ours(directory: Path) -> Iterator[Path]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vmrunner.help import Help
     from vmrunner.ledger import Ledger
     from vmrunner.providers import Provider
+    from vmrunner.retention import Removal
 
 log = logging.getLogger("vmrunner")
 
@@ -183,11 +184,28 @@ class Wiring:
             listen=listen,
         )
 
-    def tidy(self) -> None:
-        """Nightly: remove local images that a newer one of their name replaced and that nobody
-        uses, or names."""
+    def retain(self, *, dry_run: bool = False) -> list[Removal]:
+        """Remove what has outlived its build for as long as the configuration says, and local
+        images that a newer one of their name replaced and that nobody uses, or names."""
+        from vmrunner.retention import retain
+
+        return [
+            *retain(
+                self.ledger,
+                sources=self.paths.sources,
+                artifacts=self.paths.artifacts,
+                keep=self.settings.reaper.keep_logs,
+                now=time.time(),
+                dry_run=dry_run,
+            ),
+            self.tidy(dry_run=dry_run),
+        ]
+
+    def tidy(self, *, dry_run: bool = False) -> Removal:
+        """The latter alone."""
         from vmrunner.images import keeping
         from vmrunner.providers.qemu import imagestore
+        from vmrunner.retention import Removal, size_of
 
         cache, keep = self.paths.cache, self.settings.reaper.keep_images
         configured = {
@@ -196,8 +214,12 @@ class Wiring:
         words = {word for word in (*configured, *keeping.wanted(self.ledger)) if word}
         found = imagestore.images(cache)
         named = {digest for word in words for digest in keeping.meant(found, word)}
-        for image in imagestore.prune(cache, now=time.time(), keep=keep, named=named):
+        old = imagestore.replaced(cache, now=time.time(), keep=keep, named=named)
+        size = sum(size_of(image.directory) for image in old)
+        for image in () if dry_run else old:
+            imagestore.remove(image)
             log.info("retention: image %s (%s) is removed", image.name, image.hash[:12])
+        return Removal("images", len(old), size)
 
     def close(self) -> None:
         """Close what was opened."""

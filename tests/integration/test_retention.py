@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.commandline import Cli
 from tests.integration.things import running, submitted
 from vmrunner.ledger import Ledger
 from vmrunner.model import Reason, Result
@@ -59,7 +61,17 @@ def test_what_nobody_needs_any_more_is_removed_and_nothing_else(
         made(artifacts / "b-old", KEEP + 20),
         made(artifacts / "b-earlier-ledgers", KEEP + 20),
     ]
-    retain(ledger, sources=sources, artifacts=artifacts, keep=KEEP, now=NOW)
+    once = partial(retain, ledger, sources=sources, artifacts=artifacts, keep=KEEP, now=NOW)
+    would = once(dry_run=True)
+    assert [path for path in gone if not path.exists()] == []
+    assert ledger.logs.read("b-old")
+    assert once() == would
+    assert [(one.what, one.count) for one in would] == [
+        ("log chunks", 1),
+        ("sources", 3),
+        ("artifacts", 2),
+    ]
+    assert would[0].size == 2  # bytes
     assert [path for path in gone if path.exists()] == []
     assert [path for path in kept if not path.exists()] == []
     assert [bool(ledger.logs.read(build)) for build in ("b-old", "b-new")] == [False, True]
@@ -80,3 +92,23 @@ def test_what_cannot_be_removed_does_not_keep_the_rest(
     monkeypatch.setattr(Path, "unlink", stubborn)
     retain(ledger, sources=tmp_path, artifacts=tmp_path / "none", keep=KEEP, now=NOW)
     assert [path.exists() for path in paths] == [False, True, False, False]
+
+
+def test_it_is_removed_without_a_serve_that_lives_over_night(home: Path, cli: Cli) -> None:
+    data = home / "data/vmrunner"
+    ledger = Ledger.open(f"sqlite:///{data}/ledger.db", data_dir=data)
+    finished(ledger, "b-old", KEEP + 10)
+    made(data / "artifacts" / "b-old", NOW)
+    for path in (data / "artifacts" / "b-old", data / "artifacts" / "b-old" / "dist"):
+        os.utime(path, (1.0, 1.0))
+    for _ in range(2):
+        done = cli("gc", "--dry-run", "-o", "json")
+        assert {item["what"]: item["count"] for item in done.items} == {
+            "log chunks": 1, "sources": 0, "artifacts": 1, "images": 0,
+        }  # fmt: skip
+        assert b"dry run" in done.err
+    assert cli("gc").out.splitlines()[1].split()[:3] == [b"log", b"chunks", b"1"]
+    assert ledger.logs.read("b-old") == []
+    assert list((data / "artifacts").iterdir()) == []
+    assert {item["count"] for item in cli("gc", "-o", "json").items} == {0}
+    ledger.close()

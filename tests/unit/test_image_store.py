@@ -135,7 +135,7 @@ def test_a_damaged_image_is_not_passed_over_for_an_older_one(tmp_path: Path, dam
         imagestore.resolve(tmp_path)
 
 
-def test_prune_removes_what_was_replaced_and_is_not_used(tmp_path: Path) -> None:
+def test_what_was_replaced_and_is_not_used_may_go(tmp_path: Path) -> None:
     def aged(digest: str, used: float, **options: Any) -> None:
         os.utime(make(tmp_path, digest, **options), (used, used))
 
@@ -143,11 +143,12 @@ def test_prune_removes_what_was_replaced_and_is_not_used(tmp_path: Path) -> None
     aged("aaaa2", 80.0, created=2)  # replaced, and used a while ago
     aged("aaaa3", 10.0, created=3)  # the newest of its name stays, however old
     aged("bbbb1", 10.0, name="big", created=1)
-    removed = imagestore.prune(tmp_path, now=100.0, keep=50.0)
-    assert [image.hash for image in removed] == ["aaaa1"]
+    (old,) = imagestore.replaced(tmp_path, now=100.0, keep=50.0)
+    assert old.hash == "aaaa1"
+    imagestore.remove(old)
     assert {path.name for path in (tmp_path / "images").iterdir()} == {"aaaa2", "aaaa3", "bbbb1"}
     imagestore.used(imagestore.resolve(tmp_path, "aaaa2"))
-    assert imagestore.prune(tmp_path, now=time.time() + 10, keep=50.0) == []
+    assert imagestore.replaced(tmp_path, now=time.time() + 10, keep=50.0) == []
 
 
 def test_what_a_removal_that_died_left_holds_up_no_other(tmp_path: Path) -> None:

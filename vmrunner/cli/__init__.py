@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -84,7 +85,7 @@ app.add_typer(vms.app, name="vm")
 _add(vms.drain, keep.reap, keep.audit)
 app.add_typer(guard.app, name="guard")
 app.add_typer(images.app, name="image")
-_add(keep.doctor, keep.serve)
+_add(keep.doctor, keep.gc, keep.serve)
 app.add_typer(settings.db, name="db")
 app.add_typer(settings.config, name="config")
 _add(version)
@@ -108,6 +109,8 @@ def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> in
     finally:
         shell.close()
         output.hand_over()
+        if argv is None:  # the process ends: to look for garbage in all that it loaded takes long
+            gc.freeze()
 
 
 def _run(words: list[str], shell: Shell, remote: bool) -> int:

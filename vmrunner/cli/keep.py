@@ -1,4 +1,4 @@
-"""`vmrunner reap`, `audit`, `doctor`, `serve`."""
+"""`vmrunner reap`, `audit`, `doctor`, `gc`, `serve`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vmrunner.audit import Survivor
     from vmrunner.engine import Engine
     from vmrunner.report import Line
+    from vmrunner.retention import Removal
     from vmrunner.wiring import Wiring
 
 T = TypeVar("T")
@@ -98,6 +99,19 @@ def doctor(
     from vmrunner.cli.findings import show_findings
 
     return show_findings(_care().doctor(shell_of(context).wiring, provider=provider), form)
+
+
+def gc(
+    context: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say it, do nothing.")] = False,
+    form: Output = Format.TABLE,
+) -> int:
+    """Remove the logs and artifacts of old builds, sources that no build needs, and local images
+    that were replaced: once, what `serve` does nightly."""
+    output.show(_removal_view(), shell_of(context).wiring.retain(dry_run=dry_run), form)
+    if dry_run:
+        output.say("nothing was removed: that was a dry run")
+    return exits.OK
 
 
 def serve(
@@ -196,6 +210,20 @@ def _line_view() -> View[Line]:
             "cost": round(x.cost, 6),
             "outcome": x.outcome or None,
         },
+    )
+
+
+def _removal_view() -> View[Removal]:
+    from vmrunner import units
+
+    return View(
+        kind="removal",
+        columns=(
+            Column("what", lambda x: x.what),
+            Column("count", lambda x: str(x.count)),
+            Column("size", lambda x: units.amount(x.size)),
+        ),
+        document=lambda x: {"what": x.what, "count": x.count, "bytes": x.size},
     )
 
 

@@ -69,6 +69,11 @@ _PAUSE: Final = 0.02
 _REMOVED: Final = "logs-removed"
 #: Builds that ended so long before that are looked at again: hosts' clocks differ.
 _SLACK: Final = 86_400.0
+_OLDER = Prepared(
+    select(func.count(), func.sum(func.length(_c.data))).where(
+        _c.build.in_(select(_b.id).where(_b.finished_at < arg("before")))
+    )
+)
 _OLD = Prepared(
     select(_b.finished_at, _b.id)
     .where(
@@ -142,6 +147,12 @@ class Logs:
             ]
 
         return _cut(self._database.read(work), after_line)
+
+    def older(self, finished_before: float) -> tuple[int, int]:
+        """How many chunks, and bytes, there are of builds that finished before this time."""
+        row = self._database.read(lambda c: _OLDER(c, before=finished_before).first())
+        assert row is not None
+        return row[0], int(row[1] or 0)
 
     def delete_before(
         self, finished_before: float, *, sleep: Callable[[float], object] = time.sleep

@@ -130,20 +130,19 @@ def used(image: LocalImage) -> None:
         os.utime(image.directory)
 
 
-def prune(cache: Path, *, now: float, keep: float, named: Collection[str] = ()) -> list[LocalImage]:
-    """Remove the images that a newer one of their name replaced and that nobody has used for
-    `keep` seconds. `named`: hashes of those that stay, since somebody will want them. Each is gone
-    at once, or not at all; returns those that are."""
+def replaced(
+    cache: Path, *, now: float, keep: float, named: Collection[str] = ()
+) -> list[LocalImage]:
+    """The images that a newer one of their name replaced and that nobody has used for `keep`
+    seconds. `named`: hashes of those that stay, since somebody will want them."""
     newest: set[str] = set()
-    removed = []
+    old = []
     for image in images(cache):
-        replaced = image.name in newest
+        newer = image.name in newest
         newest.add(image.name)
-        if not replaced or image.hash in named or now - last_used(image) < keep:
-            continue
-        remove(image)
-        removed.append(image)
-    return removed
+        if newer and image.hash not in named and now - last_used(image) >= keep:
+            old.append(image)
+    return old
 
 
 def remove(image: LocalImage) -> None:
