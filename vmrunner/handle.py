@@ -133,6 +133,24 @@ class Build:
         return self._row.message
 
     @property
+    def failed_step(self) -> str | None:
+        """The step in which it ended otherwise than well, by its name or command."""
+        from vmrunner import history
+
+        events = self._runner.wiring.ledger.events.list(self.id)
+        culprit = history.culprit(self._row, events)
+        return None if culprit is None else history.title(self._row, culprit.index or 0)
+
+    @property
+    def waiting(self) -> str:
+        """Why it is queued, asked now; empty when it is not."""
+        from vmrunner import queueing
+
+        if self.state is not BuildState.QUEUED:
+            return ""
+        return queueing.reasons(self._runner.wiring).get(self.id, "")
+
+    @property
     def exit_code(self) -> int | None:
         return self._row.exit_code
 
@@ -206,6 +224,9 @@ def raise_for(build: Build) -> None:
         return
     kind, hint = _ENDS[result]
     said = f"exit code {build.exit_code}" if build.exit_code is not None else build.message
+    step = build.failed_step
+    if step:
+        said = f"step {step!r}" + (f": {said}" if said else "")
     reason = build.reason.value if build.reason else "unknown"
     raise kind(
         f"{build.id}: {result.value}, {reason}: {said or 'no more is known'}",

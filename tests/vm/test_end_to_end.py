@@ -18,7 +18,7 @@ from tests.vm.home import Home, text, wait_until
 
 pytestmark = pytest.mark.vm
 
-LAST = re.compile(r"^vmrunner: result=(\S+) reason=(\S+) exit_code=(\S*) build=(\S+)$")
+LAST = re.compile(r"^vmrunner: result=(\S+) reason=(\S+) exit_code=(\S*) build=(\S+)(?: step=.+)?$")
 
 PROBE = dedent(
     r"""

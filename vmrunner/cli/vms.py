@@ -200,6 +200,7 @@ def _told(error: VmrunnerError) -> int:
 
 def _destroy(shell: Shell, row: Instance) -> int:
     """Doom the row first, so that nobody uses the VM any more; then delete it until it is dead."""
+    from vmrunner import process
     from vmrunner.model import Death, Fate, InstanceState, Power, Reason
 
     ledger, provider = shell.ledger, shell.wiring.provider(row.provider)
@@ -208,7 +209,7 @@ def _destroy(shell: Shell, row: Instance) -> int:
             f"{row.id} is in {row.scope}, which is no scope of {row.provider} now",
             hint="use the account, host or region that it was started with",
         )
-    ledger.builds.request_cancel(row.build, Reason.USER, time.time())
+    ledger.builds.request_cancel(row.build, Reason.USER, time.time(), by=process.user())
     row = _doomed(shell, row)
     asked = False
     end = time.monotonic() + _SEEN_DEAD
