@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+log = logging.getLogger("vmrunner.serve")
+
 Output = Annotated[Format, typer.Option("-o", "--output")]
 Provider = Annotated[str | None, typer.Option(help="Only this one.")]
 Quiet = Annotated[
@@ -119,8 +121,9 @@ def serve(
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S%z",
     )
-    for chatty in ("apscheduler", "paramiko", "fabric", "invoke"):
+    for chatty in ("alembic", "apscheduler", "paramiko", "fabric", "invoke"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     wiring = shell.wiring
     engine = wiring.engine(BACKGROUND) if until_idle else _patiently(wiring, SERVE)
@@ -135,6 +138,7 @@ def serve(
             keep_logs=settings.reaper.keep_logs,
         )
 
+    log.info("serving %s", _served(wiring, engine))
     Daemon(
         engine,
         shell.ledger,
@@ -144,7 +148,19 @@ def serve(
         tidy=wiring.tidy,
         renew=renew,
     ).run()
+    log.info("stopped; what runs goes on in its VM, and the next engine takes it over")
     return exits.OK
+
+
+def _served(wiring: Wiring, engine: Engine) -> str:
+    """The ledger, the providers, and who reaps."""
+    from vmrunner.config import database_url, shown_url
+
+    providers = ", ".join(sorted(engine.desk.providers)) or "none"
+    holder = wiring.ledger.engines.holder("reaper")
+    lives = holder in {member.id for member in wiring.ledger.engines.list()}
+    who = f"engine {holder} reaps" if holder and lives else "this engine reaps"
+    return f"{shown_url(database_url(wiring.settings))}; providers: {providers}; {who}"
 
 
 def _patiently(wiring: Wiring, kind: str) -> Engine:

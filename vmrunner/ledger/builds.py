@@ -226,7 +226,8 @@ class Builds(Moves):
         returned. Raises Conflict when it is not held or its VM dies already, NotFound.
 
         It is added to what the VM's own clock was promised by: `now`, whose clock may be wrong,
-        only dates the event; `by`: who wishes it, for people. Of two wishes at once none is lost."""
+        only dates the event; `by`: who wishes it, for people. Of two wishes at once none is
+        lost."""
 
         def work(connection: Connection) -> Build:
             if not self._database.sqlite:  # before anybody looks whether its VM is to die
