@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -10,12 +11,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from vmrunner import history
 from vmrunner.errors import (
     BuildCancelled,
     BuildError,
     BuildFailed,
     BuildLost,
     BuildTimeout,
+    LedgerError,
     NotFound,
     VmrunnerError,
 )
@@ -24,6 +27,8 @@ from vmrunner.model import BuildSpec, BuildState, LogLine, Phase, Reason, Result
 
 if TYPE_CHECKING:
     from vmrunner.api import Runner
+
+log = logging.getLogger("vmrunner")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +140,18 @@ class Build:
     @property
     def failed_step(self) -> str | None:
         """The step in which it ended otherwise than well, by its name or command."""
-        from vmrunner import history
-
-        events = self._runner.wiring.ledger.events.list(self.id)
-        culprit = history.culprit(self._row, events)
+        culprit = self._culprit()
         return None if culprit is None else history.title(self._row, culprit.index or 0)
+
+    @property
+    def ending(self) -> str:
+        """How it ended in that step, in one line; else its message."""
+        culprit = self._culprit()
+        return self.message if culprit is None else history.said(self._row, culprit)
+
+    def _culprit(self) -> history.Run | None:
+        events = self._runner.wiring.ledger.events.list(self.id)
+        return history.culprit(self._row, events)
 
     @property
     def waiting(self) -> str:
@@ -224,9 +236,10 @@ def raise_for(build: Build) -> None:
         return
     kind, hint = _ENDS[result]
     said = f"exit code {build.exit_code}" if build.exit_code is not None else build.message
-    step = build.failed_step
-    if step:
-        said = f"step {step!r}" + (f": {said}" if said else "")
+    try:
+        said = build.ending or said
+    except LedgerError as error:  # that it ended is known all the same
+        log.warning("%s", error)
     reason = build.reason.value if build.reason else "unknown"
     raise kind(
         f"{build.id}: {result.value}, {reason}: {said or 'no more is known'}",

@@ -13,6 +13,8 @@ from tests.commandline import Cli
 from tests.scripted import ScriptedWiring
 from vmrunner.api import Runner
 from vmrunner.configfile import load
+from vmrunner.errors import BuildFailed
+from vmrunner.handle import raise_for
 
 
 @pytest.fixture
@@ -49,7 +51,9 @@ def test_a_queued_build_says_why(
     cli("cancel", first)
 
 
-def test_the_step_that_failed_is_named_everywhere(cli: Cli, home: Path) -> None:
+def test_the_step_that_failed_is_named_everywhere(
+    cli: Cli, home: Path, wiring: ScriptedWiring
+) -> None:
     steps = [{"name": "fine", "run": "say hello"}, {"name": "broken", "run": "exit 3"}]
     (home / "job.yml").write_text(json.dumps({"jobs": {"j": {"steps": steps}}}))
     done = cli("run", "-f", "job.yml", "--result-file", "r.json", "j")
@@ -64,6 +68,10 @@ def test_the_step_that_failed_is_named_everywhere(cli: Cli, home: Path) -> None:
     assert "step       step 'broken' ended with exit code 3" in text
     assert "ended " in text
     assert "done" in next(line for line in text.splitlines() if line.startswith("VM "))
+    build = Runner(wiring=wiring).get(done.last[3])
+    assert build.failed_step == "broken"
+    with pytest.raises(BuildFailed, match="step 'broken' ended with exit code 3"):
+        raise_for(build)
 
 
 def test_events_are_there_to_be_read(cli: Cli) -> None:

@@ -17,11 +17,11 @@ import typer
 from vmrunner.cli import exits, output
 from vmrunner.cli.output import Format
 from vmrunner.cli.shell import Shell, shell_of, stdout_is_data
-from vmrunner.errors import ConfigError, VmrunnerError
+from vmrunner.errors import ConfigError, LedgerError, VmrunnerError
 
 if TYPE_CHECKING:
     from vmrunner.cli.signals import Signals
-    from vmrunner.model import Build
+    from vmrunner.model import Build, Event
     from vmrunner.submission import Submission, Wish
 
 log = logging.getLogger("vmrunner")
@@ -257,7 +257,7 @@ def conclude(shell: Shell, row: Build, interrupted: int | None, manner: Manner) 
             output.say(f"error: {error}")  # its deadline ends it
         until = views.iso(row.hold_until)
         output.say(f"its VM is kept until {until}: vmrunner ssh {row.id}, vmrunner cancel {row.id}")
-    events = shell.ledger.events.list(row.id)
+    events = _happened(shell, row)
     culprit = history.culprit(row, events)
     if culprit is not None:
         output.say(history.said(row, culprit))
@@ -275,6 +275,15 @@ def conclude(shell: Shell, row: Build, interrupted: int | None, manner: Manner) 
     if interrupted is not None and row.result is Result.CANCELLED:
         return interrupted
     return exits.of_build(row) or (exits.OK if whole else exits.OURS)
+
+
+def _happened(shell: Shell, row: Build) -> list[Event]:
+    """Its events. A ledger that is away now hides nothing of the build's end."""
+    try:
+        return shell.ledger.events.list(row.id)
+    except LedgerError as error:
+        log.warning("%s", error)
+        return []
 
 
 def _copied(shell: Shell, row: Build, to: Path) -> bool:
