@@ -14,7 +14,9 @@ import pytest
 from tests.scripted import join
 from vmrunner.cli import main
 
-LAST = re.compile(rb"vmrunner: result=(\S*) reason=(\S*) exit_code=(\S*) build=(\S+)\n\Z")
+LAST = re.compile(
+    rb"vmrunner: result=(\S*) reason=(\S*) exit_code=(\S*) build=(\S+)(?: step=[^\n]+)?\n\Z"
+)
 CONFIG = """
 default_provider = "fake"
 [limits]

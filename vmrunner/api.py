@@ -167,7 +167,9 @@ class Runner:
     def cancel(self, build: str) -> Build:
         """Wish that it ends and its VM dies. Returns at once; wait for it if you need to."""
         row = self.get(build)._row
-        row = self.wiring.ledger.builds.request_cancel(row.id, Reason.USER, time.time())
+        row = self.wiring.ledger.builds.request_cancel(
+            row.id, Reason.USER, time.time(), by=process.user()
+        )
         self._help.wake()
         return Build(row, self)
 

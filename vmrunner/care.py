@@ -74,7 +74,7 @@ def doctor(wiring: Wiring, *, provider: str | None = None) -> list[Finding]:
     """Is everything there, and allowed?"""
     if provider is not None:
         return list(_provider(wiring, wiring.settings.provider(provider)))
-    findings = [_ledger(wiring), *_reaper(wiring), _space(wiring)]
+    findings = [_ledger(wiring), *_reaper(wiring), *_due(wiring), _space(wiring)]
     opened, broken = fleet.opened(wiring)
     for name in dict.fromkeys((*wiring.settings.providers, *opened, *broken)):
         findings += _provider(wiring, name)
@@ -106,8 +106,16 @@ def _ledger(wiring: Wiring) -> Finding:
             message=f"{url}: launching is stopped",
             fix="vmrunner drain --off",
         )
-    served = "an engine serves it" if wiring.served() else "no engine serves it now"
-    return Finding(check="ledger", level=Level.OK, message=f"{url}: {served}")
+    if wiring.served():
+        return Finding(check="ledger", level=Level.OK, message=f"{url}: an engine serves it")
+    builds = {b.id for b in (*wiring.ledger.builds.driven(), *wiring.ledger.builds.queued())}
+    left = f", and {len(builds)} builds wait for one" if builds else ""
+    return Finding(
+        check="ledger",
+        level=Level.WARNING if builds else Level.OK,
+        message=f"{url}: no engine serves it now{left}",
+        fix="vmrunner serve" if builds else "",
+    )
 
 
 def _reaper(wiring: Wiring) -> Iterator[Finding]:
@@ -133,9 +141,31 @@ def _reaper(wiring: Wiring) -> Iterator[Finding]:
             if at is not None
         ]
         text = ", ".join(told) or "it has never run"
-        if watch.serving is None:
-            text += "; nothing is left for it to do"
         yield Finding(check="reaper", level=Level.OK, message=text)
+
+
+def _due(wiring: Wiring) -> Iterator[Finding]:
+    """What a reap would end by the ledger alone, while nobody serves who will."""
+    from vmrunner.peers import Peers
+    from vmrunner.reaping import Reaping
+
+    try:
+        if wiring.served():
+            return
+        with _engine(wiring) as engine:
+            peers = Peers(one_host=wiring.one_host)
+            reaping = Reaping(engine.desk, peers, lambda: engine.watching)
+            lines = reaping.run(sweep=False, dry_run=True).lines
+    except VmrunnerError:
+        return  # the ledger has its own finding
+    if lines:
+        named = ", ".join(dict.fromkeys(f"{line.id} ({line.reason.value})" for line in lines))
+        yield Finding(
+            check="reaper",
+            level=Level.WARNING,
+            message=f"has to die, and no engine serves that would see to it: {named}",
+            fix="vmrunner reap, or vmrunner serve",
+        )
 
 
 def _space(wiring: Wiring) -> Finding:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from vmrunner import disarm
+from vmrunner import disarm, history
 from vmrunner.artifacts import Artifact as Artifact
 from vmrunner.artifacts import Artifacts as Artifacts
-from vmrunner.errors import BuildCancelled, BuildError, BuildFailed, BuildLost, BuildTimeout
+from vmrunner.errors import (
+    BuildCancelled,
+    BuildError,
+    BuildFailed,
+    BuildLost,
+    BuildTimeout,
+    LedgerError,
+)
 from vmrunner.model import Build as Row
 from vmrunner.model import BuildSpec, BuildState, LogLine, Phase, Reason, Result
 from vmrunner.terminal import clean
 
 if TYPE_CHECKING:
     from vmrunner.api import Runner
+
+log = logging.getLogger("vmrunner")
 
 
 class Build:
@@ -65,6 +75,31 @@ class Build:
     def message(self) -> str:
         """One line beside the reason, to be printed: a guest may have written it."""
         return disarm.text(clean(self._row.message), os.environ)
+
+    @property
+    def failed_step(self) -> str | None:
+        """The step in which it ended otherwise than well, by its name or command."""
+        culprit = self._culprit()
+        return None if culprit is None else history.title(self._row, culprit.index or 0)
+
+    @property
+    def ending(self) -> str:
+        """How it ended in that step, in one line; else its message."""
+        culprit = self._culprit()
+        return self.message if culprit is None else history.said(self._row, culprit)
+
+    def _culprit(self) -> history.Run | None:
+        events = self._runner.wiring.ledger.events.list(self.id)
+        return history.culprit(self._row, events)
+
+    @property
+    def waiting(self) -> str:
+        """Why it is queued, asked now; empty when it is not."""
+        from vmrunner import queueing
+
+        if self.state is not BuildState.QUEUED:
+            return ""
+        return queueing.reasons(self._runner.wiring).get(self.id, "")
 
     @property
     def exit_code(self) -> int | None:
@@ -141,6 +176,10 @@ def raise_for(build: Build) -> None:
         return
     kind, hint = _ENDS[result]
     said = f"exit code {build.exit_code}" if build.exit_code is not None else build.message
+    try:
+        said = build.ending or said
+    except LedgerError as error:  # that it ended is known all the same
+        log.warning("%s", error)
     reason = build.reason.value if build.reason else "unknown"
     raise kind(
         f"{build.id}: {result.value}, {reason}: {said or 'no more is known'}",

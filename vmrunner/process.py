@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import os
+import pwd
+import socket
 from pathlib import Path
 
 from vmrunner.model import Process
@@ -19,6 +21,15 @@ _STATE, _STARTED = 0, 19  # fields of /proc/PID/stat, counted behind the command
 def current() -> Process:
     """This process. Another pid after a fork gives another identity."""
     return of(os.getpid())
+
+
+def user() -> str:
+    """Who runs it, and where, for people: `user@host`."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user, often
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"
 
 
 def alive(process: Process, *, one_host: bool = False) -> bool | None:

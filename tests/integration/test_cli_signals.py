@@ -153,7 +153,22 @@ def test_a_reader_that_goes_away_ends_it_quietly(home: Home) -> None:
     logs.stdout.close()
     assert logs.stderr is not None
     assert logs.stderr.read() == b""
-    assert logs.wait(20) in (1, -signal.SIGPIPE)
+    assert logs.wait(20) == 141
+
+
+def test_a_build_whose_reader_goes_away_says_so(home: Home) -> None:
+    go = home.root / "never"
+    run = home.start("run", *home.job("say begun", f"until {go}", *["hex " + "61" * 8000] * 40))
+    assert run.stdout is not None
+    assert run.stdout.read(6) == b"begun\n"
+    run.stdout.close()
+    go.touch()
+    assert run.stderr is not None
+    told = run.stderr.read()
+    assert run.wait(60) == 141
+    (build,) = home.builds()
+    assert f"vmrunner: the reader of the output went away: {build.id} is cancelled".encode() in told
+    assert b": the reader of its output went away" in home.run("show", build.id)[1]
 
 
 def test_a_terminal_gets_one_live_line_and_only_colours_from_the_build(home: Home) -> None:

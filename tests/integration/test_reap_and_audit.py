@@ -157,3 +157,19 @@ def test_for_cron_nothing_is_said_when_all_is_well(cli: Cli, cloud: FileCloud, l
     cloud.advance(TTL + 600)
     assert cli("audit", "-q").out
     assert cli("reap", "-q").out
+
+
+def test_doctor_tells_what_a_reap_would_end(cli: Cli, cloud: FileCloud, left: str) -> None:
+    """A build runs, and its engine was killed."""
+    del left
+    found = {(f["check"], f["level"]) for f in cli("doctor", "-o", "json").items}
+    assert ("ledger", "warning") in found
+    assert ("reaper", "warning") not in found
+    cloud.advance(TTL + 600)
+    warned = [f for f in cli("doctor", "-o", "json").items if f["level"] == "warning"]
+    (reaper,) = [f for f in warned if f["check"] == "reaper"]
+    assert "(expired)" in reaper["message"]
+    assert cli("reap").code == 0
+    assert ("reaper", "warning") not in {
+        (f["check"], f["level"]) for f in cli("doctor", "-o", "json").items
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -244,3 +245,18 @@ def test_over_the_cap_no_orphan_dies_until_somebody_looked(
         cli("reap")
         cloud.advance(GAP)
     assert ghost not in cloud.alive()  # the latch is off again
+
+
+def test_serve_says_what_it_serves_and_that_it_stopped(
+    home: Path, cli: Cli, cloud: FileCloud
+) -> None:
+    del cloud
+    with serving(home, cli) as serve:
+        said = (home / "serve.log").read_text()
+        serve.send_signal(signal.SIGTERM)
+        serve.wait(60)
+    begun = next(line for line in said.splitlines() if " serving " in line)
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} INFO ", begun)
+    assert "ledger.db; providers: fake; this engine reaps" in begun
+    assert "alembic" not in said
+    assert "stopped;" in (home / "serve.log").read_text().splitlines()[-1]

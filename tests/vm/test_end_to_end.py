@@ -21,7 +21,7 @@ from tests.vm.terminal import Terminal
 
 pytestmark = pytest.mark.vm
 
-LAST = re.compile(r"^vmrunner: result=(\S+) reason=(\S+) exit_code=(\S*) build=(\S+)$")
+LAST = re.compile(r"^vmrunner: result=(\S+) reason=(\S+) exit_code=(\S*) build=(\S+)(?: step=.+)?$")
 
 PROBE = dedent(
     r"""

@@ -76,7 +76,7 @@ def _add(*commands: Callable[..., int], cls: type[TyperCommand] = TyperCommand) 
 
 
 _add(run.run, cls=_WithCommand)
-_add(builds.ps, builds.show, builds.logs, builds.watch, builds.cancel)
+_add(builds.ps, builds.show, builds.events, builds.logs, builds.watch, builds.cancel)
 # What looks like an option is a duration that cannot be, and is told as one.
 app.command(context_settings={"ignore_unknown_options": True})(builds.extend)
 _add(inside.ssh, cls=_WithCommand)
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> in
     try:
         return _run(words, shell, remote)
     except BrokenPipeError:  # while it was told what went wrong
-        return _unread(remote)
+        return _unread()
     except exits.Leave as leave:
         _flush()
         os._exit(leave.code)
@@ -126,7 +126,7 @@ def _run(words: list[str], shell: Shell, remote: bool) -> int:
             output.say(f"error: {error.format_message()} (see: {_help(error)})")
         return exits.OURS if remote else exits.USAGE
     except BrokenPipeError:
-        return _unread(remote)
+        return _unread()
     except KeyboardInterrupt:
         output.say("interrupted")
         return exits.INTERRUPTED
@@ -140,7 +140,7 @@ def _run(words: list[str], shell: Shell, remote: bool) -> int:
     except SystemExit as error:
         # That is how Typer says it; for the shell's completion it is what it seems.
         if isinstance(error.__context__, BrokenPipeError):
-            return _unread(remote)
+            return _unread()
         raise
     except Exception as error:  # noqa: BLE001 - never a raw traceback
         return _unexpected(error, remote)
@@ -203,10 +203,10 @@ def _flush() -> None:
         _silence()
 
 
-def _unread(remote: bool) -> int:
-    """Whoever read our output has gone."""
+def _unread() -> int:
+    """Whoever read our output has gone: no error of anybody's."""
     _silence()
-    return exits.OURS if remote else exits.FAILED
+    return exits.UNREAD
 
 
 def _silence() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from vmrunner import units
+from vmrunner import process, units
 from vmrunner.cli import exits, output
 from vmrunner.cli.groups import Groups
 from vmrunner.cli.signals import Signals
@@ -177,7 +177,10 @@ class Attendant:
         self._try(lambda: self._help.ensure(row.spec.provider))
         self._leave_if_told()
         if self._signals.count and not self._cancelled:
-            self._try(lambda: self._ledger.builds.request_cancel(row.id, Reason.USER, time.time()))
+            by = process.user()
+            self._try(
+                lambda: self._ledger.builds.request_cancel(row.id, Reason.USER, time.time(), by=by)
+            )
             self._cancelled = True
             self._help.wake()
             self._say(f"cancelling {row.id} and destroying its VM; once more leaves at once")

@@ -1,4 +1,4 @@
-"""`vmrunner ps`, `show`, `logs`, `watch`, `cancel`, `extend`."""
+"""`vmrunner ps`, `show`, `events`, `logs`, `watch`, `cancel`, `extend`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from vmrunner.cli.output import Format
 from vmrunner.cli.shell import Shell, shell_of, stdout_is_data, time_at, unicode_out
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from vmrunner.handle import Artifact
-    from vmrunner.model import Build
+    from vmrunner.model import Build, Event, Instance
 
 Id = Annotated[
     str,
@@ -52,7 +54,7 @@ def ps(
         rows = shell.ledger.builds.list(active=active, labels=labels, limit=limit + 1)
         if watching and sys.stdout.isatty():
             output.print_out("\x1b[H\x1b[2J\x1b[3J")
-        _table(rows[:limit], form)
+        _table(shell, rows[:limit], form)
         if len(rows) > limit:
             output.say(f"only the newest {limit}; --limit shows more")
         if not watching:
@@ -60,31 +62,42 @@ def ps(
         time.sleep(_REFRESH)
 
 
-def _table(rows: list[Build], form: Format) -> None:
+def _table(shell: Shell, rows: list[Build], form: Format) -> None:
     from vmrunner.cli.views import build_view
 
-    output.show(build_view(), rows, form)
+    waiting = _waiting(shell, rows)
+    output.show(build_view(waiting=waiting), rows, form)
+    if form is Format.TABLE:
+        for why in sorted(set(waiting.values())) if len(waiting) == 1 else ():
+            output.say(f"it waits: {why}")
     if not rows and form in (Format.TABLE, Format.WIDE):
         output.say("no build; ps -a shows finished ones too")
 
 
+def _waiting(shell: Shell, rows: Iterable[Build]) -> dict[str, str]:
+    """Why those of them that are queued wait."""
+    from vmrunner import queueing
+
+    queued = {row.id for row in rows if row.state.value == "queued"}
+    known = queueing.reasons(shell.wiring) if queued else {}
+    return {name: why for name, why in known.items() if name in queued}
+
+
 def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
     """One build: its end, where the time went, what happened."""
-    from vmrunner.cli.views import build_document, build_view, instance_document, iso
+    from vmrunner.cli.views import build_view, ended_document, event_document, instance_document
 
     shell = shell_of(context)
     row = shell.ledger.builds.find(build)
     rows = shell.ledger.instances.list(build=row.id)
     events = shell.ledger.events.list(row.id)
     if form in (Format.TABLE, Format.WIDE):
-        _describe(shell, row)
+        _describe(shell, row, rows, events)
         return exits.OK
-    document = build_document(row) | {
+    document = ended_document(row, events) | {
+        "waiting": _waiting(shell, [row]).get(row.id),
         "instances": [instance_document(instance) for instance in rows],
-        "events": [
-            {"seq": e.seq, "time": iso(e.time), "kind": e.kind, "data": dict(e.data)}
-            for e in events
-        ],
+        "events": [event_document(event) for event in events],
         "artifacts_back": [{"path": a.path, "size": a.size} for a in _artifacts(shell, row)],
     }
     view = build_view()
@@ -98,11 +111,12 @@ def _artifacts(shell: Shell, row: Build) -> list[Artifact]:
     return Artifacts(shell.wiring.paths.artifacts / row.id).ls()
 
 
-def _describe(shell: Shell, row: Build) -> None:
-    from vmrunner import units
+def _describe(shell: Shell, row: Build, rows: Sequence[Instance], events: Sequence[Event]) -> None:
+    from vmrunner import history, units
     from vmrunner.cli import views
 
     now = time.time()
+    culprit = history.culprit(row, events)
     end = ", ".join(
         word
         for word in (
@@ -116,7 +130,9 @@ def _describe(shell: Shell, row: Build) -> None:
         "build": row.id + (f"  {row.spec.name}" if row.spec.name else ""),
         "state": row.state.value,
         "result": end,
+        "step": history.said(row, culprit) if culprit is not None else "",
         "message": row.message,
+        "waits": _waiting(shell, [row]).get(row.id, ""),
         "command": views.short(" ; ".join(step.title for step in row.spec.steps), 100),
         "container": row.spec.container,
         "runtime": row.spec.runtime,
@@ -124,9 +140,13 @@ def _describe(shell: Shell, row: Build) -> None:
         "network": row.spec.network.value,
         "source": row.spec.source or "",
         "instance": row.instance or "",
+        "VM": views.life(row, rows),
         "attempt": str(row.attempt) if row.attempt > 1 else "",
         "created": views.iso(row.created_at),
-        "held until": views.iso(row.hold_until) or "",
+        "cancelled": history.wished(events, "cancel"),
+        "extended": history.wished(events, "extend"),
+        "ended": views.iso(row.finished_at) or "",
+        "held until": views.iso(row.hold_until) or "" if row.state.value == "held" else "",
         "cost": f"${row.cost:.4f}" if row.cost else "",
         "labels": ", ".join(f"{k}={v}" for k, v in sorted(row.spec.labels.items())),
     }
@@ -135,7 +155,7 @@ def _describe(shell: Shell, row: Build) -> None:
             output.print_out(f"{key:<11}{output.clean(value)}")
     for title, lines in (
         ("phases", views.timeline(row, now, unicode=unicode_out())),
-        ("steps", views.steps(row, shell.ledger.events.list(row.id))),
+        ("steps", views.steps(row, events)),
         (
             "artifacts",
             [f"{a.path}  {units.amount(a.size)}" for a in _artifacts(shell, row)],
@@ -146,6 +166,15 @@ def _describe(shell: Shell, row: Build) -> None:
             output.print_out("\n".join(f"  {output.clean(line)}" for line in lines))
     if row.state.value == "held":
         output.say(f"look inside: vmrunner ssh {row.id}; end it: vmrunner cancel {row.id}")
+
+
+def events(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
+    """What happened to one build, in order."""
+    from vmrunner.cli.views import event_view
+
+    ledger = shell_of(context).ledger
+    output.show(event_view(), ledger.events.list(ledger.builds.find(build).id), form)
+    return exits.OK
 
 
 def logs(
@@ -274,14 +303,14 @@ def extend(
     form: Output = Format.TABLE,
 ) -> int:
     """Keep a held build's VM longer, but never past its deadline."""
-    from vmrunner import units
+    from vmrunner import process, units
     from vmrunner.cli.views import build_view, iso
 
     shell = shell_of(context)
     seconds = units.duration(by, "duration")
     before = shell.ledger.builds.find(build)
     now = time_at(shell, before.spec.provider, ask=True)
-    row = shell.ledger.builds.extend(before.id, seconds, now)
+    row = shell.ledger.builds.extend(before.id, seconds, now, by=process.user())
     if form in (Format.JSON, Format.JSONL):
         output.show(build_view(), [row], form)
     else:

@@ -25,6 +25,7 @@ UNFINISHED: Final = 8
 TIMEOUT: Final = 124
 OURS: Final = 125
 INTERRUPTED: Final = 130
+UNREAD: Final = 141  # as after SIGPIPE
 TERMINATED: Final = 143
 
 

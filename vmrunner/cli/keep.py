@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+log = logging.getLogger("vmrunner.serve")
+
 Output = Annotated[Format, typer.Option("-o", "--output")]
 Provider = Annotated[str | None, typer.Option(help="Only this one.")]
 Quiet = Annotated[
@@ -130,8 +132,12 @@ def serve(
     output.hand_over()
     logging.basicConfig(level=logging.DEBUG if debugging() else logging.INFO)
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(output.Plainly("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for chatty in ("apscheduler", "paramiko", "fabric", "invoke"):
+        handler.setFormatter(
+            output.Plainly(
+                "%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z"
+            )
+        )
+    for chatty in ("alembic", "apscheduler", "paramiko", "fabric", "invoke"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     wiring = shell.wiring
     wiring.makes_ledger = True
@@ -147,6 +153,7 @@ def serve(
             keep_logs=settings.reaper.keep_logs,
         )
 
+    log.info("serving %s", _served(wiring, engine))
     Daemon(
         engine,
         shell.ledger,
@@ -156,7 +163,20 @@ def serve(
         tidy=wiring.tidy,
         renew=renew,
     ).run()
+    log.info("stopped; what runs goes on in its VM, and the next engine takes it over")
     return exits.OK
+
+
+def _served(wiring: Wiring, engine: Engine) -> str:
+    """The ledger, the providers, and who reaps."""
+    from vmrunner import databaseurl
+    from vmrunner.config import database_url
+
+    providers = ", ".join(sorted(engine.desk.providers)) or "none"
+    holder = wiring.ledger.engines.holder("reaper")
+    lives = holder in {member.id for member in wiring.ledger.engines.list()}
+    who = f"engine {holder} reaps" if holder and lives else "this engine reaps"
+    return f"{databaseurl.shown(database_url(wiring.settings))}; providers: {providers}; {who}"
 
 
 def _patiently(wiring: Wiring, kind: str) -> Engine:

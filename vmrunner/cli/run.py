@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,11 +16,11 @@ import typer
 from vmrunner.cli import exits, landing, output
 from vmrunner.cli.output import Format
 from vmrunner.cli.shell import Shell, shell_of, stdout_is_data
-from vmrunner.errors import VmrunnerError
+from vmrunner.errors import LedgerError, VmrunnerError
 
 if TYPE_CHECKING:
     from vmrunner.cli.signals import Signals
-    from vmrunner.model import Build
+    from vmrunner.model import Build, Event
     from vmrunner.submission import Submission, Wish
 
 log = logging.getLogger("vmrunner")
@@ -232,17 +234,25 @@ def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
             row = _attend(shell, row, signals, manner, own=new)
         except exits.Leave:
             raise
-        except Exception:
+        except Exception as error:
             if new:
-                _abandon(shell, row)
+                _abandon(shell, row, unread=isinstance(error, BrokenPipeError))
             raise
     return conclude(shell, row, signals.code if signals.count else None, manner)
 
 
-def _abandon(shell: Shell, row: Build) -> None:
-    """We cannot be there for our build any more: it must end, and something must end its VM."""
+def _abandon(shell: Shell, row: Build, *, unread: bool) -> None:
+    """We cannot be there for our build any more: it must end, and something must end its VM.
+    `unread`: whoever read its output went away."""
+    from vmrunner import process
+    from vmrunner.model import Reason
+
+    by, reason = process.user(), Reason.USER
+    if unread:
+        by, reason = f"{by}: the reader of its output went away", Reason.OWNER_GONE
+        output.say(f"the reader of the output went away: {row.id} is cancelled")
     for last in (
-        lambda: shell.runner.cancel(row.id),
+        lambda: shell.ledger.builds.request_cancel(row.id, reason, time.time(), by=by),
         lambda: shell.wiring.ensure_background(row.spec.provider),
     ):
         try:
@@ -270,6 +280,7 @@ def _attend(shell: Shell, row: Build, signals: Signals, manner: Manner, *, own: 
 
 def conclude(shell: Shell, row: Build, interrupted: int | None, manner: Manner) -> int:
     """Artifacts, result document, and the last line on stderr; the exit code."""
+    from vmrunner import history
     from vmrunner.cli import views
     from vmrunner.model import BuildState, Result
 
@@ -278,30 +289,48 @@ def conclude(shell: Shell, row: Build, interrupted: int | None, manner: Manner) 
             shell.wiring.ensure_background(row.spec.provider)  # it ends the hold when we are gone
         except VmrunnerError as error:
             output.say(f"error: {error}")  # its deadline ends it
-        output.say(f"its VM is kept: vmrunner ssh {row.id}, vmrunner cancel {row.id}")
+        until = views.iso(row.hold_until)
+        output.say(f"its VM is kept until {until}: vmrunner ssh {row.id}, vmrunner cancel {row.id}")
+    events = _happened(shell, row)
+    culprit = history.culprit(row, events)
+    if culprit is not None:
+        output.say(history.said(row, culprit))
     if row.message:
         (output.warn if row.result is Result.SUCCESS else output.say)(row.message)
     to, file = manner.artifacts_to, manner.result_file
     whole = to is None or landing.copy(shell.runner.get(row.id).artifacts, to)
-    document = views.build_document(row)
+    document = views.ended_document(row, events)
     if file is not None:
         whole = landing.write(file, output.envelope("build", [document])) and whole
     if manner.form is Format.JSON:
         output.write_json(sys.stdout, "build", [document])
     elif manner.form is Format.JSONL:
         output.print_out(output.json_text(document))
-    last_line(row)
+    named = culprit is not None and len(row.spec.steps) > 1
+    last_line(row, history.title(row, culprit.index or 0) if culprit and named else "")
     if interrupted is not None and row.result is Result.CANCELLED:
         return interrupted
     return exits.of_build(row) or (exits.OK if whole else exits.OURS)
 
 
-def last_line(row: Build) -> None:
-    """What scripts look for."""
+def _happened(shell: Shell, row: Build) -> list[Event]:
+    """Its events. A ledger that is away now hides nothing of the build's end."""
+    try:
+        return shell.ledger.events.list(row.id)
+    except LedgerError as error:
+        log.warning("%s", error)
+        return []
+
+
+def last_line(row: Build, step: str = "") -> None:
+    """What scripts look for. `step`: the one of several in which it ended otherwise than well."""
+    from vmrunner.cli import views
+
     result = row.result.value if row.result else ""
     reason = row.reason.value if row.reason else ""
     code = "" if row.exit_code is None else str(row.exit_code)
-    output.say(f"result={result} reason={reason} exit_code={code} build={row.id}")
+    named = f" step={shlex.quote(views.short(step, 60))}" if step else ""
+    output.say(f"result={result} reason={reason} exit_code={code} build={row.id}{named}")
 
 
 def _announce(row: Build, manner: Manner) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from vmrunner import units
+from vmrunner import history, units
 from vmrunner.cli.output import Column, View
 from vmrunner.model import Build, BuildState, Event, Instance, Kind, Resource, Result, Step
 
@@ -108,8 +108,11 @@ def instance_document(row: Instance) -> dict[str, Any]:
     }
 
 
-def build_view(now: float | None = None) -> View[Build]:
-    """`ps`."""
+def build_view(
+    now: float | None = None, *, waiting: Mapping[str, str] | None = None
+) -> View[Build]:
+    """`ps`. `waiting`: why builds are queued, by their ids."""
+    why = waiting or {}
     at = time.time() if now is None else now
 
     def phase(build: Build) -> str:
@@ -128,11 +131,12 @@ def build_view(now: float | None = None) -> View[Build]:
             Column("container", lambda b: b.spec.container, wide=True),
             Column("instance", lambda b: b.instance or "", wide=True),
             Column("reason", lambda b: b.reason.value if b.reason else "", wide=True),
+            Column("waiting", lambda b: short(why.get(b.id, ""), 60), wide=True),
             Column("cost", lambda b: f"${b.cost:.4f}" if b.cost else "", wide=True),
             Column("labels", lambda b: _labels(b.spec.labels), wide=True),
             Column("command", _command),
         ),
-        document=build_document,
+        document=lambda b: build_document(b) | {"waiting": why.get(b.id)},
     )
 
 
@@ -222,6 +226,38 @@ def _ref(machine: Machine) -> str:
     return ref.id if ref else ""
 
 
+def life(build: Build, rows: Iterable[Instance]) -> str:
+    """Why the build's VM died, and when."""
+    row = next((row for row in rows if row.id == build.instance), None)
+    if row is None or row.death is None:
+        return ""
+    when = f"gone {iso(row.gone_at)}" if row.gone_at is not None else "dying"
+    return ", ".join(word for word in (when, row.death.value, row.message) if word)
+
+
+def event_document(event: Event) -> dict[str, Any]:
+    return {
+        "seq": event.seq,
+        "time": iso(event.time),
+        "kind": event.kind,
+        "data": dict(event.data),
+    }
+
+
+def event_view() -> View[Event]:
+    """`events`."""
+    return View(
+        kind="event",
+        columns=(
+            Column("seq", lambda e: str(e.seq)),
+            Column("time", lambda e: iso(e.time) or ""),
+            Column("kind", lambda e: e.kind),
+            Column("data", lambda e: short(" ".join(f"{k}={v}" for k, v in e.data.items()), 100)),
+        ),
+        document=event_document,
+    )
+
+
 def result_colour(result: Result | None) -> str:
     return _RESULT_COLOURS.get(result, "") if result else ""
 
@@ -251,27 +287,38 @@ def timeline(build: Build, now: float, *, width: int = 40, unicode: bool = True)
 
 
 def steps(build: Build, events: Iterable[Event]) -> list[str]:
-    """What each step did, and the pull before them, as far as the events say. Who takes a build
-    over is told by the VM what the one before was told too: once is enough, in each attempt."""
-    titles = [step.title for step in build.spec.steps]
-    begun: dict[Any, float] = {}  # by step; None: the pull
-    ended: set[Any] = set()
+    """What each step did, and the pull before them, as far as the events say."""
     lines = []
-    for event in events:
-        step = event.data.get("step")
-        if event.kind == "retry":
-            begun, ended = {}, set()
-        elif event.kind in ("pulling", "step_started"):
-            begun.setdefault(step, event.time)
-        elif event.kind in ("container", "step_ended") and step in begun and step not in ended:
-            ended.add(step)
-            took = units.span(event.time - begun[step])
-            if not isinstance(step, int):
+    for run in history.runs(events):
+        if run.ended is not None:
+            took = units.span(run.ended - run.started)
+            if run.index is None:
                 lines.append(f"{took:>8}  pulled  {build.spec.container}")
             else:
-                title = titles[step] if 0 <= step < len(titles) else str(step)
-                lines.append(f"{took:>8}  exit {event.data.get('exit_code')}  {short(title, 60)}")
+                title = short(history.title(build, run.index), 60)
+                lines.append(f"{took:>8}  exit {run.exit_code}  {title}")
     return lines
+
+
+def ended_document(build: Build, events: Iterable[Event]) -> dict[str, Any]:
+    """A build with what its steps came to, in the last attempt; the one in which it ended
+    otherwise than well is `failed_step`."""
+    listed = list(events)
+    runs = history.runs(listed)
+    last = {run.index: run for run in runs if run.attempt == max(r.attempt for r in runs)}
+    culprit = history.culprit(build, listed)
+    return build_document(build) | {
+        "steps": [
+            step_document(step)
+            | {
+                "started_at": iso(last[n].started) if n in last else None,
+                "ended_at": iso(last[n].ended) if n in last else None,
+                "exit_code": last[n].exit_code if n in last else None,
+            }
+            for n, step in enumerate(build.spec.steps)
+        ],
+        "failed_step": None if culprit is None else history.title(build, culprit.index or 0),
+    }
 
 
 def _result(build: Build) -> str:

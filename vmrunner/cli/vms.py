@@ -221,6 +221,7 @@ def _told(error: VmrunnerError) -> int:
 
 def _destroy(shell: Shell, row: Instance) -> int:
     """Doom the row first, so that nobody uses the VM any more; then delete it until it is dead."""
+    from vmrunner import process
     from vmrunner.model import Death, Fate, InstanceState, Power, Reason
 
     ledger, provider = shell.ledger, shell.wiring.provider(row.provider)
@@ -231,7 +232,7 @@ def _destroy(shell: Shell, row: Instance) -> int:
         )
     if row.state is InstanceState.GONE:
         output.say(f"{row.id} was gone already")
-    ledger.builds.request_cancel(row.build, Reason.USER, time.time())
+    ledger.builds.request_cancel(row.build, Reason.USER, time.time(), by=process.user())
     row = _doomed(shell, row)
     asked = False
     end = time.monotonic() + _SEEN_DEAD

@@ -226,25 +226,26 @@ class Builds(Moves):
         sealed = self._database.read(lambda c: _SECRETS(c, id=build_id).scalar())
         return codec.secrets_from(self._seal.unseal(bytes(sealed))) if sealed else {}
 
-    def request_cancel(self, build_id: str, reason: Reason, now: float) -> Build:
+    def request_cancel(self, build_id: str, reason: Reason, now: float, *, by: str = "") -> Build:
         """Wish it to end; its owner does it. The first wish stands; a finished build is returned
-        as it is. Raises NotFound."""
+        as it is. `by`: who wishes it, for people. Raises NotFound."""
 
         def work(connection: Connection) -> Build:
             row = _CANCEL(connection, id=build_id, reason=reason.value, now=now).first()
             if row is None:
                 return fetch(connection, build_id)
-            put_event(connection, build_id, row[-1], "cancel", now, reason=reason.value)
+            put_event(connection, build_id, row[-1], "cancel", now, reason=reason.value, by=by)
             return codec.build(row)
 
         return self._database.write(work)
 
-    def extend(self, build_id: str, seconds: float, now: float) -> Build:
+    def extend(self, build_id: str, seconds: float, now: float, *, by: str = "") -> Build:
         """Keep a held build's VM so much longer, never past its deadline: see the build that is
         returned. Raises Conflict when it is not held, its VM dies already, or even so its time
         would be over by `now`, the VM's provider's clock; NotFound.
 
-        It is added to the end of the hold, so that of two wishes at once none is lost."""
+        It is added to the end of the hold, so that of two wishes at once none is lost. `by`: who
+        wishes it, for people."""
 
         def work(connection: Connection) -> Build:
             if not self._database.sqlite:  # before anybody looks whether its VM is to die
@@ -253,7 +254,7 @@ class Builds(Moves):
             if row is None:
                 raise _not_extended(fetch(connection, build_id), seconds, now)
             build = codec.build(row)
-            add_event(connection, build_id, "extend", now, hold_until=build.hold_until)
+            add_event(connection, build_id, "extend", now, hold_until=build.hold_until, by=by)
             return build
 
         return self._database.write(work)

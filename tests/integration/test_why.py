@@ -1,0 +1,85 @@
+"""Why a build waits, how it ended, and what happened to it: as each command tells it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.commandline import Cli
+from tests.scripted import ScriptedWiring
+from vmrunner.api import Runner
+from vmrunner.configfile import load
+from vmrunner.errors import BuildFailed
+from vmrunner.handle import raise_for
+
+
+@pytest.fixture
+def wiring(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedWiring]:
+    monkeypatch.setattr(ScriptedWiring, "ensure_background", lambda *_: None)
+    wiring = ScriptedWiring(load(environ={}, start=home).settings)
+    yield wiring
+    wiring.close()
+
+
+def waits(cli: Cli, build: str) -> str:
+    """What `ps` and `show` say alike."""
+    (shown,) = cli("show", build, "-o", "json").items
+    listed = {item["id"]: item for item in cli("ps", "-o", "json").items}
+    assert listed[build]["waiting"] == shown["waiting"]
+    assert shown["waiting"] in " ".join(cli("show", build).out.decode().split())
+    return str(shown["waiting"])
+
+
+def test_a_queued_build_says_why(
+    cli: Cli, wiring: ScriptedWiring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (cli("run", "-d", "--", "say", word).out.decode().strip() for word in "ab")
+    assert waits(cli, first).startswith("no engine serves ")
+    assert waits(cli, second).endswith("; number 2 of 2 in line")
+    monkeypatch.setattr(ScriptedWiring, "served", lambda *_, **__: True)
+    assert waits(cli, first) == "an engine takes it next; number 1 of 2 in line"
+    wiring.ledger.events.add(first, "refused", time.time(), message="no capacity in zone a")
+    assert waits(cli, first) == "no VM yet: no capacity in zone a; number 1 of 2 in line"
+    monkeypatch.setenv("VMRUNNER_LIMITS__MAX_INSTANCES", "1")
+    cli("drain")
+    assert waits(cli, first).startswith("launching is stopped (drain)")
+    assert Runner(wiring=wiring).get(first).waiting.startswith("launching is stopped (drain)")
+    cli("cancel", first)
+
+
+def test_the_step_that_failed_is_named_everywhere(
+    cli: Cli, home: Path, wiring: ScriptedWiring
+) -> None:
+    steps = [{"name": "fine", "run": "say hello"}, {"name": "broken", "run": "exit 3"}]
+    (home / "job.yml").write_text(json.dumps({"jobs": {"j": {"steps": steps}}}))
+    done = cli("run", "-f", "job.yml", "--result-file", "r.json", "j")
+    assert done.code == 3
+    *_, before, last = done.err.decode().splitlines()
+    assert before == "vmrunner: step 'broken' ended with exit code 3"
+    assert last.endswith(f"build={done.last[3]} step=broken")
+    (result,) = json.loads((home / "r.json").read_text())["items"]
+    assert result["failed_step"] == "broken"
+    assert [step["exit_code"] for step in result["steps"]] == [0, 3]
+    text = cli("show", done.last[3]).out.decode()
+    assert "step       step 'broken' ended with exit code 3" in text
+    assert "ended " in text
+    assert "done" in next(line for line in text.splitlines() if line.startswith("VM "))
+    build = Runner(wiring=wiring).get(done.last[3])
+    assert build.failed_step == "broken"
+    with pytest.raises(BuildFailed, match="step 'broken' ended with exit code 3"):
+        raise_for(build)
+
+
+def test_events_are_there_to_be_read(cli: Cli) -> None:
+    build = cli("run", "--", "say", "hello").last[3]
+    told = cli("events", build, "-o", "json").items
+    assert [event["seq"] for event in told] == list(range(1, len(told) + 1))
+    assert {"step_started", "step_ended"} <= {event["kind"] for event in told}
+    assert cli("events", build).out.decode().splitlines()[0].split() == [
+        "SEQ", "TIME", "KIND", "DATA",
+    ]  # fmt: skip
+    assert cli("events", "nope").code == 3
