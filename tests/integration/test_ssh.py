@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.sshd import Proxy, Sshd, free_port, running, wait_for
-from vmrunner import keys, ssh
+from vmrunner import keys, paramiko_patches, ssh
 from vmrunner.model import Access, Address
 
 
@@ -219,8 +219,8 @@ def test_a_sshd_that_freezes_before_it_starts_a_command_is_noticed(
             ice.enter_context(sshd.frozen())
             return channel
 
-        open_session = ssh._Transport.open_session
-        monkeypatch.setattr(ssh._Transport, "open_session", opened)
+        open_session = paramiko_patches.Transport.open_session
+        monkeypatch.setattr(paramiko_patches.Transport, "open_session", opened)
         assert_lost(connection)
     connection.close()
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 import paramiko
 import pytest
 
-from vmrunner import keys, ssh
+from vmrunner import keys, paramiko_patches, ssh
 from vmrunner.model import Access, Address
 
 
@@ -84,7 +84,7 @@ def test_a_peer_that_ignores_the_window_fills_no_memory(extended: bool) -> None:
         channel = transport.accept(20)
         assert server.ordered.wait(20)
         try:
-            while sent < 4 * ssh.WINDOW and transport.is_active():
+            while sent < 4 * paramiko_patches.WINDOW and transport.is_active():
                 message = paramiko.Message()
                 kind = "EXTENDED_" if extended else ""
                 message.add_byte(getattr(paramiko.common, f"cMSG_CHANNEL_{kind}DATA"))
@@ -118,5 +118,5 @@ def test_a_peer_that_ignores_the_window_fills_no_memory(extended: bool) -> None:
                 connection.stream("anything", take, pulse=pulse)
         finally:
             connection.close()
-    assert sent < 4 * ssh.WINDOW, "it could send as much as it liked"
-    assert kept <= ssh.WINDOW + ssh.PACKET
+    assert sent < 4 * paramiko_patches.WINDOW, "it could send as much as it liked"
+    assert kept <= paramiko_patches.WINDOW + paramiko_patches.PACKET

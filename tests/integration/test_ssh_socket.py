@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.sshd import Sshd
-from vmrunner import local, ssh
+from vmrunner import local, paramiko_patches, ssh
 from vmrunner.cli import inside
 from vmrunner.model import Address
 from vmrunner.providers.qemu.forward import Forwarder
@@ -66,9 +66,9 @@ def test_where_nobody_is_yet_is_tried_again(sshd: Sshd, address: Address, tmp_pa
 
 def test_a_peer_that_takes_nothing_more_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """As TCP's own time-out does; a socket of the host has none."""
-    monkeypatch.setattr(ssh, "SEND_TIMEOUT", 50)
+    monkeypatch.setattr(paramiko_patches, "SEND_TIMEOUT", 50)
     ours, theirs = socket.socketpair()
-    with theirs, ssh._Wire.over(ours) as wire, pytest.raises(ConnectionAbortedError):
+    with theirs, paramiko_patches.Wire.over(ours) as wire, pytest.raises(ConnectionAbortedError):
         all(map(wire.send, repeat(b"x" * 65536)))
 
 

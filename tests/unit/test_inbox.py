@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmrunner.inbox import Inbox
-from vmrunner.ssh import _Wire
+from vmrunner.paramiko_patches import Wire
 
 
 @given(st.lists(st.one_of(st.binary(min_size=1, max_size=9), st.integers(1, 12))))
@@ -45,7 +45,7 @@ def test_a_wire_that_reads_ahead_gives_no_more_than_was_asked_for(
     sizes: list[int], data: bytes
 ) -> None:
     near, far = socket.socketpair()
-    with near, far, _Wire(fileno=near.detach()) as wire:
+    with near, far, Wire(fileno=near.detach()) as wire:
         far.sendall(data)
         far.shutdown(socket.SHUT_WR)
         got = b""

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmrunner import ssh
+from vmrunner import paramiko_patches, ssh
 from vmrunner.cli.exits import Leave
 from vmrunner.cli.sink import LogSink
 from vmrunner.cli.views import iso
@@ -151,4 +151,6 @@ def test_what_an_ssh_server_says_of_itself_is_one_plain_line() -> None:
 def test_our_own_sshd_chooses_no_group_that_costs_seconds() -> None:
     here, there = socket.socketpair()
     with here, there:
-        assert ssh._transport(here).get_security_options().kex == ("curve25519-sha256@libssh.org",)
+        assert paramiko_patches.transport(here).get_security_options().kex == (
+            "curve25519-sha256@libssh.org",
+        )
