@@ -248,7 +248,7 @@ class Engine:
                     log.warning("could not say that we leave: %s", error)
 
     def _beat(self) -> None:
-        """Say that we live, and take from the list who is long dead."""
+        """Say that we live, and see who else does."""
         desk, now = self._desk, self._desk.monotonic()
         if self._beaten is not None and now - self._beaten < BEAT:
             return
@@ -258,6 +258,7 @@ class Engine:
             self._joined = True
         desk.ledger.builds.renew(self.id, at + LEASE)
         desk.ledger.recognise()  # who reaps may know less than we of what was started
+        self._peers.look(engines.list(), now)
         for member in self._peers.gone(before=at - FORGET):
             engines.leave(member)
         self._beaten = now
