@@ -1,5 +1,6 @@
-"""One episode of random trouble: builds of all sorts, processes that die and come back, a cloud
-that lies, clocks that are wrong, and others' machines in the same account.
+"""One episode of random trouble: builds of all sorts, processes that die and come back, clouds that
+lie, of one or several providers and scopes, clocks and dates that are wrong, limits that are
+lowered, providers that are renamed, and others' machines with our ids in the same account.
 
 A function of its seed alone. What no layer could survive is not drawn: a cloud that refuses every
 delete for ever. While the cloud cannot be reached at all, G does not run.
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -17,8 +20,8 @@ from tests.faults.clouds import CloudSide, InMemory, Thing
 from tests.faults.node import Node
 from tests.faults.world import Broken, World
 from vmrunner.errors import Conflict
-from vmrunner.model import Build, BuildState, Kind, Limits, Reason
-from vmrunner.providers.fake import Call, Clock, Fault, Plan
+from vmrunner.model import Build, BuildState, Kind, Limits, Reason, Scope
+from vmrunner.providers.fake import SCOPE, Call, Clock, Fault, Plan
 
 EACH: Final = 100  # builds of an episode
 STEP: Final = 5.0  # seconds between ticks; in production they are closer
@@ -42,6 +45,9 @@ _FAULTS: Final = {
     "look": (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.SERVER_ERROR, Fault.THROTTLE),
     "sweep": (Fault.LOST_REQUEST, Fault.THROTTLE, Fault.PARTIAL_PAGE),
 }
+#: The longest that an answer of these is on its way, where calls are in the air. A driver gives a
+#: listing up before long.
+_LONGEST: Final = {"create": 120.0, "delete": 30.0, "look": 60.0, "sweep": 10.0}
 
 
 class Episode:
@@ -60,29 +66,36 @@ class Episode:
         seed: str,
         builds: int,
         *,
-        cloud: Callable[[Clock], CloudSide] = InMemory,
+        cloud: Callable[[Clock], CloudSide] | None = None,
     ) -> None:
+        """`cloud`: which; None: one in memory, with scopes and providers as the seed has it."""
         self.random = Random(seed)
         self.happened: Counter[str] = Counter()
         self.builds: list[Build] = []
         self._wanted = builds
         draw = self.random
+        layout = _layout(draw)
         self.world = World(
             template,
             root,
-            cloud=cloud,
+            cloud=cloud or partial(InMemory, layout=layout),
             limits=Limits(),
             max_instances=40,
             pass_seconds=30.0,
             sweep_seconds=300.0,
             many_hosts=draw.random() < 0.5,
+            airborne=cloud is None and draw.random() < 0.4,
         )
+        self._lowers = cloud is None and draw.random() < 0.2
+        self._renames = cloud is None and draw.random() < 0.1
         self._faulty = draw.choice((0.0, 0.02, 0.1, 0.25))
+        self._lies = draw.random() < 0.3  # some dates of answers are wrong
         self._deadly = draw.choice((0.0, 0.001, 0.005, 0.02))
         self._loses_ledger = draw.random() < 0.1
         self._slots: list[Node | float] = [0.0, 0.0]  # a process, or when it comes back
         self._next_number = 1000
-        self._out_until = 0.0
+        self._out_until: dict[Scope, float] = {}
+        self._down_until = 0.0
         self._theirs: list[Thing] = []
         self._nature()
 
@@ -95,6 +108,8 @@ class Episode:
         span = self.span
         submits = sorted(draw.random() * span for _ in range(self._wanted))
         lost_at = start + draw.uniform(0.3, 1.0) * span if self._loses_ledger else None
+        lowered_at = start + draw.uniform(0.2, 0.8) * span if self._lowers else None
+        renamed_at = start + draw.uniform(0.2, 0.8) * span if self._renames else None
         while world.clock() < start + span + 300:
             while submits and world.clock() >= start + submits[0]:
                 submits.pop(0)
@@ -102,6 +117,12 @@ class Episode:
             if lost_at is not None and world.clock() >= lost_at:
                 self._lose_ledger()
                 lost_at = None
+            if lowered_at is not None and world.clock() >= lowered_at:
+                self._lower_limits()
+                lowered_at = None
+            if renamed_at is not None and world.clock() >= renamed_at:
+                self._rename()
+                renamed_at = None
             self._befall()
             self._staff()
             world.run(STEP, step=STEP)
@@ -135,9 +156,18 @@ class Episode:
         cloud.skew = draw.choice((0.0, 0.0, 3.0, -3.0, DAY, -DAY))
         cloud.arms = draw.choice((None, None, 60.0, 600.0))
         cloud.seals = draw.random() < 0.5
+        cloud.hears = draw.random() < 0.5
+        cloud.timeout = draw.choice((0.0, 30.0)) if self.world.airborne else 0.0
 
     def _judge(self, call: Call) -> Plan | None:
         """What becomes of one call."""
+        longest = _LONGEST.get(call.method) if self.world.airborne else None
+        if longest is not None and self.random.random() < self._faulty / 4:
+            self.happened["late answers"] += 1
+            return Plan(Fault.DELAY, self.random.uniform(1, longest))
+        if self._lies and self.random.random() < 0.002:
+            self.happened["wrong dates"] += 1
+            return Plan(Fault.WRONG_DATE, self.random.uniform(-2 * DAY, 2 * DAY))
         faults = _FAULTS.get(call.method)
         # A driver reads a page that failed once more; this one's pages fail as often as both do.
         often = self._faulty**2 if call.method == "sweep" else self._faulty
@@ -150,16 +180,7 @@ class Episode:
     def _befall(self) -> None:
         """What happens in this moment, to the cloud and to guests."""
         world, draw = self.world, self.random
-        now = world.clock()
-        if now < self._out_until:
-            world.trouble = now + STEP
-        elif world.cloud.unreachable:
-            world.cloud.unreachable.clear()
-        elif draw.random() < 0.002:
-            world.cloud.unreachable.add(world.cloud.scope)
-            self._out_until = now + draw.uniform(10, 400)
-            world.trouble = now + STEP
-            self.happened["outages"] += 1
+        self._outages()
         alive = [m for m in world.standing() if m.order is not None and m.alive]
         if alive and draw.random() < 0.05:
             self._strike(draw.choice(alive))
@@ -170,6 +191,30 @@ class Episode:
             self.happened["dead submitters"] += 1
         if draw.random() < 0.08:
             self._wish()
+
+    def _outages(self) -> None:
+        """Of all scopes at once, or of one of them; and of the ledger, for one process."""
+        world, draw = self.world, self.random
+        now, cloud = world.clock(), world.cloud
+        for scope in list(cloud.unreachable):
+            if now < self._out_until[scope]:
+                world.out[scope] = now + STEP
+            else:
+                cloud.unreachable.discard(scope)
+        if draw.random() < 0.002:
+            scopes = cloud.scopes if draw.random() < 0.5 else [draw.choice(cloud.scopes)]
+            until = now + draw.uniform(10, 400)
+            for scope in scopes:
+                cloud.unreachable.add(scope)
+                self._out_until[scope] = until
+                world.out[scope] = now + STEP
+            self.happened["outages"] += 1
+        if now >= self._down_until:
+            down = draw.random() < 0.001
+            self._down_until = now + draw.uniform(10, 200) if down else 0.0
+            for node in world.nodes:
+                node.ledger_down = down
+            self.happened["ledgers out of reach"] += down
 
     def _strike(self, machine: Thing) -> None:
         cloud = self.world.cloud
@@ -207,7 +252,10 @@ class Episode:
         expired = {**tags, "vmrunner:expires-at": "1"}
         kind = self.random.choice(self.plants)
         cloud = self.world.cloud
-        self._theirs.append(cloud.plant(cloud.scope, expired, kind=kind))
+        # An older one than ours, too: whoever looks by the id alone takes it for ours.
+        born = self.world.cloud.now() - self.random.choice((0.0, HOUR))
+        scope = self.random.choice((ours.ref.scope, *cloud.scopes))
+        self._theirs.append(cloud.plant(scope, expired, kind=kind, created_at=born))
         self.happened["foreign machines"] += 1
 
     def _wish(self) -> None:
@@ -233,6 +281,7 @@ class Episode:
         draw, world = self.random, self.world
         timeout = draw.choice((30, 120, 300))
         build = world.submit(
+            provider=draw.choice(self._names()),
             submitter=self._number() if draw.random() < 0.2 else None,
             timeout=timeout,
             ttl=timeout + draw.choice((300, 600)),
@@ -245,6 +294,10 @@ class Episode:
         world.seconds[build.id] = 1e9 if never else draw.expovariate(1 / 60)
         world.codes[build.id] = draw.choice((0, 0, 0, 3))
         self.builds.append(build)
+
+    def _names(self) -> list[str]:
+        cloud = self.world.cloud
+        return list(cloud.layout) if isinstance(cloud, InMemory) else [cloud.name]
 
     def _number(self) -> int:
         self._next_number += 1
@@ -286,13 +339,39 @@ class Episode:
         self._slots = [world.clock() + self.random.uniform(0, 300), world.clock() + 900]
         self.happened["lost ledgers"] += 1
 
+    def _lower_limits(self) -> None:
+        """From now on VMs may live for less; what was promised more is there. All processes are
+        started anew, as after any change of the configuration."""
+        world = self.world
+        lower = replace(world.limits.limits, max_ttl=400)
+        world.limits = replace(world.limits, limits=lower)
+        self._restart()
+        self.happened["limits lowered"] += 1
+
+    def _rename(self) -> None:
+        """A provider has another name in the configuration: what waits for the old is cancelled."""
+        world = self.world
+        assert isinstance(world.cloud, InMemory)
+        world.cloud.layout = {f"new-{name}": of for name, of in world.cloud.layout.items()}
+        for build in world.truth.builds.queued():
+            world.truth.builds.request_cancel(build.id, Reason.USER, world.clock())
+        self._restart()
+        self.happened["providers renamed"] += 1
+
+    def _restart(self) -> None:
+        for node in self.world.nodes:
+            node.kill()
+        self.world.nodes.clear()
+        self._slots = [self.world.clock() + self.random.uniform(0, 60) for _ in self._slots]
+
     def _heal(self) -> None:
         """No further trouble; one process at least lives."""
         world = self.world
         world.dice = world.judge = None
+        world.out |= dict.fromkeys(world.cloud.unreachable, world.clock())
         world.cloud.unreachable.clear()
-        world.trouble = max(world.trouble, world.clock()) if self._out_until else world.trouble
         for node in world.nodes:
+            node.ledger_down = False
             if node.asleep:
                 node.asleep, node.born = False, world.clock()
         if all(node.dead for node in world.nodes):
@@ -300,3 +379,16 @@ class Episode:
 
     def _quiet(self) -> bool:
         return self.world.quiet()
+
+
+def _layout(draw: Random) -> dict[str, list[Scope]]:
+    """Half of the episodes have one scope; the others several, of one provider or of two."""
+    scopes = [SCOPE._replace(place=f"zone-{letter}") for letter in "abc"]
+    return draw.choice(
+        (
+            {"fake": scopes[:1]},
+            {"fake": scopes[:1]},
+            {"fake": scopes},
+            {"fake": scopes[:2], "other": scopes[2:]},
+        )
+    )

@@ -166,6 +166,7 @@ class Seam:
         def call(*args: Any, **kwargs: Any) -> Any:
             self._node.check()
             if self._node.ledger_down and self._label != "cloud":
+                Task.rest()  # whoever asks again does so when some time has passed
                 raise LedgerError("the test's database is down")
             nothing = bool(args) and args[0] in ([], ())  # nobody is asked to write anything
             if name not in self._effects or nothing:
@@ -175,8 +176,8 @@ class Seam:
             try:
                 answer = value(*args, **kwargs)
             except ProviderError:
-                if name == "seal":  # a session asks again when some time has passed
-                    Task.here.task.pause()
+                if name == "seal":
+                    Task.rest()
                 raise
             self._node.reach(f"after {label}")
             return answer

@@ -46,6 +46,13 @@ class Task:
         self._go.acquire()
         self.node.check()
 
+    @classmethod
+    def rest(cls) -> None:
+        """Pause the task that this is called in, if it is one."""
+        task = getattr(cls.here, "task", None)
+        if task is not None:
+            task.pause()
+
     def _run(self) -> None:
         Task.here.task = self
         self._go.acquire()
