@@ -95,8 +95,8 @@ def _end(
     waited = 0.0
     while dying:
         keys = {Key(ref.scope, vms[ref], ref.id): ref for ref in dying}
-        alive, blind = _alive(provider, keys)
-        done |= dict.fromkeys(dying - alive, DEAD)
+        alive, dead, blind = _seen(provider, keys)
+        done |= dict.fromkeys(dead, DEAD)
         dying = alive
         if not dying or waited >= seconds:
             break
@@ -106,9 +106,11 @@ def _end(
     return done | rest, blind
 
 
-def _alive(provider: Provider, keys: Mapping[Key, Ref]) -> tuple[set[Ref], list[str]]:
-    """Those that are not seen dead; a place that cannot be looked at shows no death, and why."""
+def _seen(provider: Provider, keys: Mapping[Key, Ref]) -> tuple[set[Ref], set[Ref], list[str]]:
+    """Those seen alive or in a place that cannot be looked at, those seen dead, and what was wrong
+    with such places. What is in neither is not visible, which proves nothing."""
     alive: set[Ref] = set()
+    dead: set[Ref] = set()
     blind = []
     for scope in sorted({key.scope for key in keys}):
         here = [key for key in keys if key.scope == scope]
@@ -118,8 +120,9 @@ def _alive(provider: Provider, keys: Mapping[Key, Ref]) -> tuple[set[Ref], list[
             blind.append(f"{provider.name}: {scope}: {type(error).__name__}: {error}")
             alive |= {keys[key] for key in here}
         else:
-            alive |= {keys[key] for key, sight in seen.items() if sight.power is not Power.DEAD}
-    return alive, blind
+            for key, sight in seen.items():
+                (dead if sight.power is Power.DEAD else alive).add(keys[key])
+    return alive, dead, blind
 
 
 def _ask(provider: Provider, refs: Iterable[Ref]) -> dict[Ref, str]:

@@ -345,20 +345,19 @@ class Reaping:
         return now > row.deadline or (now >= row.delete_at and gone)
 
     def _bury(self, provider: Provider, rows: list[Instance], done: Told) -> Told:
-        """Ask for the death of dying rows; close those that are seen dead. A look that fails saves
-        nobody whose reference is known."""
+        """Ask for the death of dying rows; close those that are seen dead. A look that fails, or
+        does not show a VM, saves nobody whose reference is known."""
         seen: dict[str, Ref] = {row.id: row.ref for row in rows if row.ref is not None}
         closed: Told = {}
         with self._desk.guard(f"look at {provider.name}"):
             keys: dict[Key, Instance] = {row.key: row for row in rows}
             sights = provider.look(list(keys)) if keys else {}
-            seen = {}
             for key, sight in sights.items():
                 row = keys[key]
+                seen[row.id] = sight.ref
                 if self._close_dead(provider, row, sight):
                     closed[row.id] = CLOSED
-                else:
-                    seen[row.id] = sight.ref
+                    del seen[row.id]
         asked = [
             Kill(
                 ref=seen[row.id],

@@ -54,7 +54,7 @@ def test_reap_says_what_why_how_old_how_late_and_what_it_cost(
 
 
 @pytest.mark.parametrize(
-    ("shown", "outcome", "states"), [(True, "closed", []), (False, "marked to die", ["deleting"])]
+    ("shown", "outcome", "states"), [(True, "closed", []), (False, "missing", ["deleting"])]
 )
 def test_reap_says_what_became_of_a_row_without_a_vm(
     cli: Cli, cloud: FileCloud, left: str, *, shown: bool, outcome: str, states: list[str]

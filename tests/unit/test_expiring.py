@@ -14,16 +14,16 @@ from vmrunner.errors import Uncertain
 from vmrunner.model import Key, Kind, Scope, Seen
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider
 
-DARK = Scope("fake", "account", "dark")
+DARK, DIM = Scope("fake", "account", "dark"), Scope("fake", "account", "dim")
 
 
 class HalfBlind(FakeProvider):
-    """One of its places cannot be looked at."""
+    """One of its places cannot be looked at, and of another nothing is shown."""
 
     def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
         if DARK in {key.scope for key in ids}:
             raise Uncertain("timeout")
-        return super().look(ids)
+        return super().look([key for key in ids if key.scope != DIM])
 
 
 def test_a_place_that_cannot_be_looked_at_hides_nothing_and_saves_no_disk(
@@ -31,7 +31,7 @@ def test_a_place_that_cannot_be_looked_at_hides_nothing_and_saves_no_disk(
 ) -> None:
     clock = Clock()
     cloud = Cloud(clock)
-    provider = HalfBlind("p", cloud, scopes=(SCOPE, DARK))
+    provider = HalfBlind("p", cloud, scopes=(SCOPE, DARK, DIM))
     tags = {
         "vmrunner:installation": "mine",
         "vmrunner:role": "build",
@@ -40,7 +40,10 @@ def test_a_place_that_cannot_be_looked_at_hides_nothing_and_saves_no_disk(
     things = [
         cloud.plant(scope, {**tags, "vmrunner:instance": f"vm-{n}"}, kind=kind)
         for n, (scope, kind) in enumerate(
-            [(SCOPE, Kind.INSTANCE), (DARK, Kind.INSTANCE), (SCOPE, Kind.DISK), (DARK, Kind.DISK)]
+            [
+                *[(SCOPE, Kind.INSTANCE), (DARK, Kind.INSTANCE), (DIM, Kind.INSTANCE)],
+                *[(SCOPE, Kind.DISK), (DARK, Kind.DISK)],
+            ]
         )
     ]
     monkeypatch.setattr(fleet, "opened", lambda wiring: ({"p": provider}, {}))
@@ -51,7 +54,8 @@ def test_a_place_that_cannot_be_looked_at_hides_nothing_and_saves_no_disk(
     assert told == {
         things[0].ref.id: "dead",
         things[1].ref.id: "accepted",
-        things[2].ref.id: "accepted",
+        things[2].ref.id: "accepted",  # that it is not shown proves no death
         things[3].ref.id: "accepted",
+        things[4].ref.id: "accepted",
     }
     assert report.unread == (f"p: {DARK}: Uncertain: timeout",)
