@@ -60,9 +60,7 @@ def survivors(ledger: Ledger, limits: Limits, name: str, provider: Provider) -> 
     still, driven = ledger.instances.open(), ledger.builds.driven()
     rows |= {row.id: row for row in still if row.provider == name}
     images = ledger.images.open()
-    places = ledger.instances.places(name) | ledger.images.places(name)
-    sighted = {s.subject for s in ledger.sightings.list(name)}
-    idle = audit.idle(pages, places | {page.scope for page in pages if _in(page.scope, sighted)})
+    idle = _idle(ledger, name, pages)
     for scope, why in idle.items():
         log.warning("%s: %s cannot be read, and nothing of ours was there: %s", name, scope, why)
     pages = [page for page in pages if page.scope not in idle]
@@ -72,6 +70,21 @@ def survivors(ledger: Ledger, limits: Limits, name: str, provider: Provider) -> 
     )
     bad = sorted(still.unread | driven.unread | images.unread)
     return found + errors + [audit.unread(name, f"the row of {row} cannot be read") for row in bad]
+
+
+def _idle(ledger: Ledger, name: str, pages: list[Page]) -> dict[Scope, str]:
+    """See `audit.idle`. Where the ledger cannot tell all that was used, no scope is idle."""
+    if not any(page.error for page in pages):
+        return {}
+    try:
+        places = ledger.instances.places(name) | ledger.images.places(name)
+    except LedgerError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a row that makes no sense may be of any place
+        log.warning("where %s launched cannot be told: %s", name, error)
+        return {}
+    sighted = {s.subject for s in ledger.sightings.list(name)}
+    return audit.idle(pages, places | {page.scope for page in pages if _in(page.scope, sighted)})
 
 
 def _in(scope: Scope, sighted: Iterable[str]) -> bool:
