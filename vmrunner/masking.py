@@ -203,7 +203,8 @@ def _runs(
             continue
         start, period = at, needle.period
         more = needle.text[size - period :]
-        goes_on = text.startswith(more, at + size)
+        # Where it does not overlap itself, the next is a stretch of its own.
+        goes_on = period < size and text.startswith(more, at + size)
         while goes_on and (fits is None or fits(at + period)):
             at += period
             goes_on = text.startswith(more, at + size)

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vmrunner.masking import MASK, Masker, mask
@@ -60,6 +60,8 @@ def by_definition(text: bytes, secrets: list[bytes]) -> bytes:
 
 
 @given(text=LETTERS, secrets=SECRETS, cuts=CUTS)
+@example(text=b"bbbbabbbba", secrets=[b"bbbba"], cuts=[])  # one beside the other
+@example(text=b"bbbbabbbba", secrets=[b"bbbba"], cuts=[5])
 def test_any_split_masks_like_the_whole_text(
     text: bytes, secrets: list[bytes], cuts: list[int]
 ) -> None:
@@ -103,6 +105,7 @@ def wrapped(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
 
 
 @given(made=wrapped(), cuts=CUTS)
+@example(made=(b"ABCD\nE\nF\n0\n1\n" * 2, [b"\xab\xcd\xef\x01"]), cuts=[])
 @settings(deadline=None, max_examples=200)
 def test_an_encoding_is_masked_over_the_ends_of_lines(
     made: tuple[bytes, list[bytes]], cuts: list[int]
