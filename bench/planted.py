@@ -110,6 +110,20 @@ BUGS: Final = (
         f"{LAYERS} -k ledger-slow",
     ),
     Bug(
+        "kill whatever is ours and tells a deadline",
+        "reaper.py",
+        "expires is not None and self.now > expires",
+        "expires is not None",
+        "tests/unit/test_reaper_properties.py",
+    ),
+    Bug(
+        "kill ten minutes early",
+        "dooming.py",
+        "if now > row.deadline:",
+        "if now > row.deadline - 600:",
+        "tests/unit/test_reaper_properties.py",
+    ),
+    Bug(
         "ignore the installation",
         "listing.py",
         'mine = bool(installation) and resource.tag("installation") == installation',
@@ -140,22 +154,22 @@ BUGS: Final = (
     Bug(
         "let a tag raise the deadline",
         "listing.py",
-        "return min(known, default=None)",
-        "return max(known, default=None)",
+        "else min(said, row.deadline)",
+        "else max(said, row.deadline)",
         f"{RULES}::test_expired_is_past_the_earliest_that_is_known",
     ),
     Bug(
         "no cap on orphans",
         "reaper.py",
-        "over = len(condemned) > self.limits.orphan_cap or bool(latched and found)",
-        "over = bool(latched and found)",
+        "elif len(free) > self.limits.orphan_cap:",
+        "elif False:",
         f"{RULES}::test_over_the_cap_no_orphan_dies_until_all_are_gone",
     ),
     Bug(
         "a cap that forgets",
         "reaper.py",
-        "over = len(condemned) > self.limits.orphan_cap or bool(latched and found)",
-        "over = len(condemned) > self.limits.orphan_cap",
+        "held = {s for s in latches if s.subject in map(str, there) or self.hole_in(s.subject)}",
+        "held = set[Sighting]()",
         f"{RULES}::test_over_the_cap_no_orphan_dies_until_all_are_gone",
     ),
     Bug(
@@ -184,9 +198,9 @@ BUGS: Final = (
     ),
     Bug(
         "a pause of everybody counts as silence",
-        "reaper.py",
-        "now > max(row.state_since, since) + limit",
-        "now > row.state_since + limit",
+        "dooming.py",
+        "began = max(row.state_since, since, seen.get(row.scope, since))",
+        "began = row.state_since",
         f"{RULES}::test_stuck_counts_from_when_somebody_watched",
     ),
     Bug(
@@ -220,9 +234,9 @@ BUGS: Final = (
     ),
     Bug(
         "count attempts past E before a force",
-        "reaping.py",
-        "        return done | self._ask(provider, stubborn)\n",
-        "        return done\n",
+        "deleting.py",
+        "    return done | _ask(provider, stubborn)\n",
+        "    return done\n",
         f"{GRACE}::test_a_protected_vm_past_its_deadline_is_forced_within_g",
     ),
     Bug(
@@ -271,8 +285,8 @@ BUGS: Final = (
     Bug(
         "a sweep that read nothing forgets what is due",
         "reaping.py",
-        "            plan = replace(plan, kills=(*plan.kills, *unread))\n",
-        "",
+        "for one in pending.due(now) if",
+        "for one in () if",
         f"{GRACE}::test_what_a_sweep_showed_dies_also_when_those_at_its_deadline_read_nothing",
     ),
     Bug(
@@ -301,9 +315,8 @@ BUGS: Final = (
     Bug(
         "a schedule ends with its VM's deadline",
         "listing.py",
-        "    if resource.ref.kind is Kind.SCHEDULE and resource.expires_at is not None:\n"
-        "        return resource.expires_at\n",
-        "",
+        "return said if resource.ref.kind is Kind.SCHEDULE else",
+        "return",
         f"{ARMING}::test_a_sweep_leaves_the_schedule_of_a_living_vm_alone_also_past_its_deadline",
     ),
     Bug(

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import engine as engines
 from vmrunner import ids, process
+from vmrunner.deleting import BATCH
 from vmrunner.desk import EngineLimits
 from vmrunner.engine import Engine
 from vmrunner.lanes import Inline
@@ -38,7 +39,7 @@ from vmrunner.model import Access, Instance, InstanceState, Kind, Limits, Order,
 from vmrunner.peers import Peers
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 from vmrunner.providers.fakelimits import EC2, Throttle
-from vmrunner.reaping import BATCH, Reaping
+from vmrunner.reaping import Reaping
 
 if TYPE_CHECKING:
     from bench.wire import WireProvider

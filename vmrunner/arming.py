@@ -49,7 +49,7 @@ class Armourer:
         self._tries: dict[str, _Try] = {}
         self._armed: dict[str, tuple[str, Ref | None]] = {}  # instance → provider, what is armed
         self._over: dict[str, list[Ref]] = {}  # by provider: to be disarmed
-        self._lanes: Lanes[dict[Ref, Outcome]] = Lanes(desk.deaths, desk.monotonic, desk.wake)
+        self._lanes: Lanes[str, dict[Ref, Outcome]] = Lanes(desk.deaths, desk.monotonic, desk.wake)
 
     @property
     def busy(self) -> bool:

@@ -24,6 +24,7 @@ from vmrunner.model import (
     Ref,
     Resource,
     Role,
+    Scope,
 )
 
 #: Seconds after which a reaper that should be at work is called silent.
@@ -97,6 +98,16 @@ def audit(
                 found.append(_line(Fault.UNTAGGED, text, resource))
     found += _twins(now, listed, known, limits, installation)
     return sorted(found + _rows(now, known.values(), listed, limits, installation), key=str)
+
+
+def idle(pages: Iterable[Page], used: Collection[Scope]) -> dict[Scope, str]:
+    """Scopes of which nothing at all could be read, and why, where nothing of ours can be: a region
+    that is switched off says nothing for ever. `used`: those in which something of ours is, or was
+    within the longest life. Where no scope could be read, none is idle: that is blindness."""
+    pages = list(pages)
+    read = {page.scope for page in pages if page.error is None}
+    dead = {page.scope: page.error or "" for page in pages if page.scope not in {*read, *used}}
+    return dead if read else {}
 
 
 def by_tags(now: float, pages: Iterable[Page], limits: Limits, installation: str) -> list[Survivor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -13,9 +14,12 @@ from vmrunner.errors import LedgerError
 if TYPE_CHECKING:
     from vmrunner.errors import VmrunnerError
     from vmrunner.ledger import Ledger
-    from vmrunner.model import Limits, Page
+    from vmrunner.model import Limits, Page, Scope
     from vmrunner.providers import Provider
     from vmrunner.wiring import Wiring
+
+
+log = logging.getLogger("vmrunner")
 
 
 def check(wiring: Wiring, only: str | None) -> list[Survivor]:
@@ -56,12 +60,23 @@ def survivors(ledger: Ledger, limits: Limits, name: str, provider: Provider) -> 
     still, driven = ledger.instances.open(), ledger.builds.driven()
     rows |= {row.id: row for row in still if row.provider == name}
     images = ledger.images.open()
+    places = ledger.instances.places(name) | ledger.images.places(name)
+    sighted = {s.subject for s in ledger.sightings.list(name)}
+    idle = audit.idle(pages, places | {page.scope for page in pages if _in(page.scope, sighted)})
+    for scope, why in idle.items():
+        log.warning("%s: %s cannot be read, and nothing of ours was there: %s", name, scope, why)
+    pages = [page for page in pages if page.scope not in idle]
     builders = {image.builder for image in images}
     found = audit.audit(
         provider.now(), rows.values(), pages, limits, ledger.installation, builders=builders
     )
     bad = sorted(still.unread | driven.unread | images.unread)
     return found + errors + [audit.unread(name, f"the row of {row} cannot be read") for row in bad]
+
+
+def _in(scope: Scope, sighted: Iterable[str]) -> bool:
+    """Was something seen there that is not settled yet?"""
+    return any(subject.startswith(str(scope)) for subject in sighted)
 
 
 def alone(installation: str, limits: Limits, name: str, provider: Provider) -> list[Survivor]:

@@ -27,7 +27,7 @@ class Undertaker:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._lanes: Lanes[dict[str, Outcome]] = Lanes(desk.deaths, desk.monotonic, desk.wake)
+        self._lanes: Lanes[str, dict[str, Outcome]] = Lanes(desk.deaths, desk.monotonic, desk.wake)
         self._next: dict[str, float] = {}  # instance → monotonic
         self._refs: dict[str, Ref] = {}  # of rows that do not know theirs: seen by its name
 

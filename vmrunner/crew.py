@@ -252,6 +252,7 @@ class Crew:
                 desk.ledger.installation,
                 desk.ledger.generation,
                 since=now - self.watching,
+                seen=self._watcher.since(rows, now),
                 wishes=self._wishes(view, rows),
             )
             for doom in plan.dooms:

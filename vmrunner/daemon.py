@@ -34,6 +34,7 @@ from vmrunner.providers import Provider
 from vmrunner.reaping import Reaping
 from vmrunner.report import Report
 from vmrunner.retention import retain
+from vmrunner.telling import Telling
 
 log = logging.getLogger("vmrunner.serve")
 
@@ -132,6 +133,7 @@ class Daemon:
         self._one_host = ledger.url.startswith("sqlite")
         # Its own view of who lives: the engine's is not made for two threads.
         peers = Peers(one_host=self._one_host)
+        self._tell = Telling(time.monotonic)
         self._reaping = Reaping(engine.desk, peers, lambda: engine.watching)
         self._passes = Bounded("ledger-pass", self._pass)
         self._sweeps = Bounded("sweep", lambda: self._reap(sweep=True))
@@ -249,8 +251,12 @@ class Daemon:
             self._swept = self._passed
         elif not before:
             self._sweeps()  # what the former reaper knew of the clouds went with it
-        tell(self._reaping.run(sweep=sweep))
-        done(self._engine, sweep=sweep)
+        # So that whoever is well is looked at in time, however slow another is.
+        seconds = SWEEP - PASS if sweep else PASS - CHECK
+        report = self._reaping.run(sweep=sweep, seconds=seconds)
+        self._tell(report)
+        if not report.ongoing:
+            done(self._engine, sweep=sweep)
 
     def _takes_lease(self) -> bool:
         engines, me, now = self._ledger.engines, self._engine.id, time.time()
@@ -322,16 +328,6 @@ def done(engine: Engine, *, sweep: bool) -> None:
         log.warning("%s", error)
 
 
-def tell(report: Report) -> None:
-    """Log what a pass did and could not do."""
-    for line in report.lines:
-        log.warning("%s %s %s: %s %s", line.what, line.kind, line.id, line.reason, line.outcome)
-    for alarm in report.alarms:
-        log.error("%s", alarm)
-    for part in report.unread:
-        log.warning("not read: %s", part)
-
-
 def reap(
     engine: Engine,
     *,
@@ -351,7 +347,7 @@ def reap(
     report = reaping.run(dry_run=dry_run, only=provider, orphans=orphans)
     if dry_run:
         return report
-    if provider is None:
+    if provider is None and not report.ongoing:
         done(engine, sweep=True)
     try:
         reaping.end_abandoned()

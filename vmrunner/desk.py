@@ -70,6 +70,7 @@ class Desk:
     orders: Orders
     births: Callable[[str], Pool]  # by provider name, so that one never waits for another
     deaths: Callable[[str], Pool]
+    reaps: Callable[[str], Pool]
     wake: Callable[[], None]
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic

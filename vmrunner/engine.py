@@ -47,6 +47,8 @@ IDLE: Final = 2.0
 BEAT: Final = 5.0
 TROUBLE: Final = 60.0  # the longest pause after ticks that failed for no known reason
 FORGET: Final = 86_400.0  # so long the row of a dead engine is kept, in seconds
+PASSES: Final = 8  # threads a provider for passes: the ledger's and the cloud's, and lost ones
+LOOKS: Final = 32  # threads a provider at most: a place that is dead holds a few for long
 QUEUE: Final = 1000  # builds of the queue that a tick looks at
 
 _SOON: Final = (InstanceState.REQUESTED, InstanceState.BOOTING, InstanceState.DELETING)
@@ -89,7 +91,8 @@ class Engine:
             places=paths,
             orders=orders,
             births=self._births,
-            deaths=lambda name: self._pool(f"look-{name}", 2),
+            deaths=lambda name: self._pool(f"look-{name}", LOOKS),
+            reaps=lambda name: self._pool(f"reap-{name}", PASSES),
             wake=self._listener.set,
             clock=clock,
             monotonic=monotonic,

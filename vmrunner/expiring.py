@@ -7,7 +7,7 @@ reaper. What a ledger knows beside (a row's own deadline) can only be in a VM's 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from vmrunner import fleet, reaper
@@ -51,13 +51,13 @@ def end(
             listing = Listing(wiring.limits().limits, wiring.installation, "")
             rows = take_in(provider, listing, lambda ids: _rows(ledger, ids))
             kills = _expired(wiring, provider, listing, rows)
-            done = {} if dry_run else _end(provider, kills, seconds, sleep)
+            done, blind = ({}, []) if dry_run else _end(provider, kills, seconds, sleep)
         except Exception as error:  # noqa: BLE001 - one provider never spares the others' dead
             report += Report(unread=(f"{name}: {type(error).__name__}: {error}",))
             continue
         now = provider.now()
         lines = [_line(name, now, kill, rows, done) for kill in kills]
-        holes = [f"{name}: {hole}" for hole in listing.holes]
+        holes = [*(f"{name}: {hole}" for hole in listing.holes), *blind]
         report += Report(lines=tuple(lines), unread=tuple(holes))
     return report
 
@@ -85,23 +85,41 @@ def _line(
 
 def _end(
     provider: Provider, kills: list[Kill], seconds: float, sleep: Callable[[float], None]
-) -> dict[Ref, str]:
-    """VMs first, then what was attached to them. What became of each."""
+) -> tuple[dict[Ref, str], list[str]]:
+    """VMs first, then what was attached to them. What became of each, and where nobody could be
+    looked at."""
     vms = {k.ref: k.instance or "" for k in kills if k.ref.kind is Kind.INSTANCE}
     done = _ask(provider, vms)
-    dying = [ref for ref in vms if not done[ref].startswith(Fate.FAILED)]
+    dying = {ref for ref in vms if not done[ref].startswith(Fate.FAILED)}
+    blind: list[str] = []
     waited = 0.0
     while dying:
         keys = {Key(ref.scope, vms[ref], ref.id): ref for ref in dying}
-        seen = provider.look(list(keys))
-        alive = {keys[key] for key, sight in seen.items() if sight.power is not Power.DEAD}
-        done |= {ref: DEAD for ref in dying if ref not in alive}
-        dying = [ref for ref in dying if ref in alive]
+        alive, blind = _alive(provider, keys)
+        done |= dict.fromkeys(dying - alive, DEAD)
+        dying = alive
         if not dying or waited >= seconds:
             break
         sleep(_ROUND)
         waited += _ROUND
-    return done | _ask(provider, [kill.ref for kill in kills if kill.ref not in vms])
+    rest = _ask(provider, [kill.ref for kill in kills if kill.ref not in vms])
+    return done | rest, blind
+
+
+def _alive(provider: Provider, keys: Mapping[Key, Ref]) -> tuple[set[Ref], list[str]]:
+    """Those that are not seen dead; a place that cannot be looked at shows no death, and why."""
+    alive: set[Ref] = set()
+    blind = []
+    for scope in sorted({key.scope for key in keys}):
+        here = [key for key in keys if key.scope == scope]
+        try:
+            seen = provider.look(here)
+        except Exception as error:  # noqa: BLE001 - one place never hides what died in another
+            blind.append(f"{provider.name}: {scope}: {type(error).__name__}: {error}")
+            alive |= {keys[key] for key in here}
+        else:
+            alive |= {keys[key] for key, sight in seen.items() if sight.power is not Power.DEAD}
+    return alive, blind
 
 
 def _ask(provider: Provider, refs: Iterable[Ref]) -> dict[Ref, str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 #: A call that has not come back by then is not waited for: the lane takes the next one.
@@ -83,29 +84,29 @@ class Threads:
                 self._idle += 1
 
 
-class Lanes(Generic[T]):
-    """A lane for each provider. `pool` gives what runs the calls to one."""
+class Lanes(Generic[K, T]):
+    """A lane for each of what is called. `pool` gives what runs the calls to one."""
 
     def __init__(
-        self, pool: Callable[[str], Pool], now: Callable[[], float], done: Callable[[], None]
+        self, pool: Callable[[K], Pool], now: Callable[[], float], done: Callable[[], None]
     ) -> None:
         self._pool = pool
         self._now = now
         self._done = done
-        self._all: dict[str, Lane[T]] = {}
+        self._all: dict[K, Lane[T]] = {}
 
-    def __getitem__(self, provider: str) -> Lane[T]:
+    def __getitem__(self, key: K) -> Lane[T]:
         """Made when it is first asked for."""
-        if provider not in self._all:
-            self._all[provider] = Lane(self._pool(provider), self._now, self._done)
-        return self._all[provider]
+        if key not in self._all:
+            self._all[key] = Lane(self._pool(key), self._now, self._done)
+        return self._all[key]
 
-    def finished(self) -> Iterator[tuple[str, Future[T]]]:
-        """The provider, and the call to it that has come back: each but once."""
-        for provider, lane in self._all.items():
+    def finished(self) -> Iterator[tuple[K, Future[T]]]:
+        """Who was called, and the call that has come back: each but once."""
+        for key, lane in self._all.items():
             call = lane.take()
             if call is not None:
-                yield provider, call
+                yield key, call
 
     @property
     def free(self) -> bool:

@@ -179,6 +179,7 @@ class Launcher:
             owner=desk.id,
         )
         order, access = desk.orders(build, instance.id, offer, deadline)
+        order = replace(order, max_ttl=longest)
         return Launch(
             build_id=build.id, seen_epoch=epoch, instance=instance, order=order, access=access
         )

@@ -42,20 +42,22 @@ def duplicate(resource: Resource, row: Instance) -> bool:
 def expiry(
     resource: Resource, row: Instance | None, limits: Limits, seen: float | None
 ) -> float | None:
-    """When a resource of ours must be dead: the earliest of what its tag, its row and its age say.
+    """When a resource of ours must be dead: the earlier of what its tag and its row say.
 
-    A row's own deadline holds against a lowered `max_ttl`, a raised tag never counts. `seen` is
-    when it was first seen, for a resource whose birth nobody tells. A schedule is what ends a VM
-    past its deadline: its own tag alone counts. None: nothing tells."""
-    if resource.ref.kind is Kind.SCHEDULE and resource.expires_at is not None:
-        return resource.expires_at
-    known = [] if resource.expires_at is None else [resource.expires_at]
-    if row is not None:
-        known.append(row.deadline)
-    else:
+    Only where neither can be read its age counts, against the `max_ttl` of its birth where a tag
+    tells it: a limit that is lowered later shortens no promise. `seen` is when it was first seen,
+    for a resource whose birth nobody tells. A schedule is what ends a VM past its deadline: its
+    own tag alone counts. None: nothing tells."""
+    said = resource.expires_at
+    if row is None:
+        if said is not None:
+            return said
         born = resource.created_at if resource.created_at is not None else seen
-        known += [] if born is None else [born + limits.max_ttl]
-    return min(known, default=None)
+        limit = resource.max_ttl if resource.max_ttl is not None else limits.max_ttl
+        return None if born is None else born + limit
+    if said is None:
+        return row.deadline
+    return said if resource.ref.kind is Kind.SCHEDULE else min(said, row.deadline)
 
 
 @dataclass(slots=True)

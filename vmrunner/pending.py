@@ -7,7 +7,7 @@ memory tells of a resource that has no row.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from vmrunner.listing import Listing
 from vmrunner.model import Death, Fate, Ref
@@ -28,6 +28,12 @@ class Pending:
             kept = [k for k in self._kills if listing.unread(k.ref.scope, k.ref.kind)]
             expired = [kill for kill in plan.kills if kill.reason is Death.EXPIRED]
             known: dict[Ref, Kill] = {kill.ref: kill for kill in (*kept, *plan.later, *expired)}
+            self._kills = tuple(known.values())
+
+    def note(self, kills: Iterable[Kill | None]) -> None:
+        """Take in what a part of a sweep showed, which may be long in coming to its end."""
+        with self._lock:
+            known = {kill.ref: kill for kill in (*self._kills, *filter(None, kills))}
             self._kills = tuple(known.values())
 
     def due(self, now: float) -> tuple[Kill, ...]:

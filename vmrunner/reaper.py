@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from vmrunner.dooming import dooms, overlong
 from vmrunner.lifecycle import Sweep, counts_twice
 from vmrunner.listing import SOON, Listing, duplicate, expiry, of_this_ledger, ours
 from vmrunner.model import (
@@ -23,15 +24,10 @@ from vmrunner.model import (
     Ref,
     Resource,
     Role,
+    Scope,
 )
-from vmrunner.verdicts import Close, Doom, Kill, Plan, Sight, Sighting
+from vmrunner.verdicts import Close, Kill, Plan, Sight, Sighting
 
-#: States that end when they last too long. Never `busy`, never `held`: those end at `E`.
-_LIMITED: Final = (
-    InstanceState.REQUESTED,
-    InstanceState.BOOTING,
-    InstanceState.READY,
-)
 _RANK: Final = {reason: rank for rank, reason in enumerate(Death)}
 
 
@@ -46,6 +42,7 @@ def decide(
     *,
     sweep: Sweep | None = None,
     since: float = 0.0,
+    seen: Mapping[Scope, float] | None = None,
     wishes: Mapping[str, Death] | None = None,
     release: bool = False,
 ) -> Plan:
@@ -53,16 +50,17 @@ def decide(
 
     `instances`: the open rows within this provider's scopes, and the rows, open or gone, of every
     instance id that the pages show. `pages` of one sweep, `sweep`; none for a pass over the ledger
-    alone. `since`: when somebody last began to watch without a break: nobody's silence before that
-    counts. `wishes`: authorised ends by instance id, from `lifecycle.wish`. `release`: somebody
-    looked at the orphans and wishes them dead, however many they are."""
+    alone. `since`: when somebody last began to watch without a break, `seen`: the same of single
+    scopes: nobody's silence before that counts. `wishes`: authorised ends by instance id, from
+    `lifecycle.wish`. `release`: somebody looked at the orphans and wishes them dead, however many
+    they are."""
     rows = {row.id: row for row in instances}
     listing = Listing(limits, installation, generation)
     for page in pages:
         listing.take(page, rows, now)
     return conclude(
         now, rows, listing, sightings, limits, installation, generation,
-        sweep=sweep, since=since, wishes=wishes, release=release,
+        sweep=sweep, since=since, seen=seen, wishes=wishes, release=release,
     )  # fmt: skip
 
 
@@ -77,6 +75,7 @@ def conclude(
     *,
     sweep: Sweep | None = None,
     since: float = 0.0,
+    seen: Mapping[Scope, float] | None = None,
     wishes: Mapping[str, Death] | None = None,
     release: bool = False,
 ) -> Plan:
@@ -85,21 +84,49 @@ def conclude(
     memory = {(s.what, s.subject): s for s in sightings}
     case = _Case(now, rows, listing, memory, limits, installation, generation, sweep, release)
 
-    resources, kills, odd = _judged(case.verdict, listing.resources)
+    resources, kills, odd = _judged(case.examined, listing.resources)
     orphans, latch, alarms = case.orphans([r for r in resources if r.ref not in kills])
     kills |= {k.ref: k for k in orphans}
     every, kills = len(kills), _alone(kills, resources)
     later = {k.ref: k for k in map(case.later, resources) if k}
-    dooms = _dooms(now, rows.values(), since, limits, wishes or {})
+    doomed = dooms(now, rows.values(), since, seen or {}, limits, wishes or {})
     closes = case.vanished()
     return Plan(
-        dooms=tuple(sorted(dooms, key=lambda d: (_RANK[d.reason], d.instance))),
+        dooms=tuple(sorted(doomed, key=lambda d: (_RANK[d.reason], d.instance))),
         kills=tuple(sorted(kills.values(), key=_order)),
         closes=tuple(sorted(closes, key=lambda c: c.instance)),
         later=tuple(k for k in _alone(later, resources).values() if k.ref not in kills),
         again=len(kills) < every,
         sightings=case.remembered(kills.values(), resources) | latch,
-        alarms=tuple(sorted(alarms + odd + _late(now, rows.values(), limits))),
+        alarms=tuple(sorted(alarms + odd + overlong(now, rows.values(), limits))),
+    )
+
+
+def soon(
+    now: float,
+    resource: Resource,
+    row: Instance | None,
+    limits: Limits,
+    installation: str,
+    seen: float | None = None,
+) -> Kill | None:
+    """The kill of a resource that has expired or will before long, whatever else is there."""
+    if not ours(resource, installation) or not resource.alive:
+        return None
+    expires = expiry(resource, row, limits, seen)
+    if expires is None or expires >= now + SOON:
+        return None
+    return _kill(resource, Death.EXPIRED, expires)
+
+
+def _kill(resource: Resource, reason: Death, expires: float | None, *, force: bool = False) -> Kill:
+    return Kill(
+        ref=resource.ref,
+        reason=reason,
+        instance=resource.instance,
+        expires_at=expires,
+        created_at=resource.created_at,
+        force=force,
     )
 
 
@@ -148,6 +175,11 @@ class _Case:
 
     # --- the rules for what is there ---
 
+    def examined(self, resource: Resource) -> Kill | None:
+        """The verdict, once all that is asked of it later makes sense."""
+        self.curious(resource)
+        return self.verdict(resource)
+
     def verdict(self, resource: Resource) -> Kill | None:
         """Why this resource must die, by priority; None: no reason, or not our business."""
         if not ours(resource, self.installation) or not resource.alive:
@@ -165,31 +197,16 @@ class _Case:
             reason = Death.DUPLICATE
         if reason is None:
             return None
-        killed = self.memory.get((Sight.KILLED, subject(resource.ref)))
-        return Kill(
-            ref=resource.ref,
-            reason=reason,
-            instance=resource.instance,
-            expires_at=expires,
-            created_at=resource.created_at,
-            force=killed is not None,
-        )
+        return _kill(resource, reason, expires, force=self.asked(resource))
 
     def later(self, resource: Resource) -> Kill | None:
         """The kill to come of a resource that expires before long."""
-        if not ours(resource, self.installation) or not resource.alive:
-            return None
-        seen = self.first_seen(resource)
-        expires = expiry(resource, self.row_of(resource), self.limits, seen)
-        if expires is None or not self.now <= expires < self.now + SOON:
-            return None
-        return Kill(
-            ref=resource.ref,
-            reason=Death.EXPIRED,
-            instance=resource.instance,
-            expires_at=expires,
-            created_at=resource.created_at,
-        )
+        row, seen = self.row_of(resource), self.first_seen(resource)
+        kill = soon(self.now, resource, row, self.limits, self.installation, seen)
+        return kill if kill and self.now <= (kill.expires_at or 0.0) else None
+
+    def asked(self, resource: Resource) -> bool:
+        return (Sight.KILLED, subject(resource.ref)) in self.memory
 
     def row_of(self, resource: Resource) -> Instance | None:
         return self.rows.get(resource.instance or "")
@@ -217,38 +234,38 @@ class _Case:
 
     def orphans(self, rest: Sequence[Resource]) -> tuple[list[Kill], set[Sighting], list[str]]:
         """ORPHAN: the second complete sighting, past the newborn window, under the cap. Over the
-        cap none dies, until a sweep finds none at all (then it was an error and is over) or
-        somebody releases them."""
+        cap none dies, and its scope is latched until a sweep of all that is there finds none at
+        all (then it was an error and is over), or somebody releases them."""
         if self.sweep is None:
             return [], {s for (what, _), s in self.memory.items() if what is Sight.LATCH}, []
         found = [r for r in rest if self.unknown(r)]
         condemned = [r for r in found if self.seen_twice(r)]
-        latched = self.memory.get((Sight.LATCH, "orphans"))
-        over = len(condemned) > self.limits.orphan_cap or bool(latched and found)
-        if over and not self.release:
-            latch = latched or Sighting(
-                what=Sight.LATCH, subject="orphans", sweep=self.sweep.id, begun=self.sweep.begun
-            )
-            text = (
-                f"{len(found)} resources of this installation have no row "
-                f"(cap {self.limits.orphan_cap}): none is deleted before its deadline, unless by "
-                "`vmrunner reap --orphans`"
-            )
-            return [], {latch}, [text]
-        if latched and self.listing.holes and not self.release:
-            return [], {latched}, []  # none was seen, and not all was read
-        kills = [
-            Kill(
-                ref=r.ref,
-                reason=Death.ORPHAN,
-                instance=r.instance,
-                expires_at=r.expires_at,
-                created_at=r.created_at,
-                force=(Sight.KILLED, subject(r.ref)) in self.memory,
-            )
-            for r in condemned
-        ]
-        return kills, set(), []
+        there = {r.ref.scope for r in found}
+        latches = {s for (what, _), s in self.memory.items() if what is Sight.LATCH}
+        held = {s for s in latches if s.subject in map(str, there) or self.hole_in(s.subject)}
+        free = [r for r in condemned if str(r.ref.scope) not in {s.subject for s in held}]
+        if self.release:
+            held, free = set(), condemned
+        elif len(free) > self.limits.orphan_cap:
+            held |= {self.sighted(Sight.LATCH, str(r.ref.scope)) for r in free}
+            free = []
+        kept = [r for r in found if str(r.ref.scope) in {s.subject for s in held}]
+        text = (
+            f"{len(kept)} resources of this installation have no row "
+            f"(cap {self.limits.orphan_cap}): none is deleted before its deadline, unless by "
+            "`vmrunner reap --orphans`"
+        )
+        kills = [_kill(r, Death.ORPHAN, r.expires_at, force=self.asked(r)) for r in free]
+        return kills, held, [text] if kept else []
+
+    def sighted(self, what: Sight, about: str) -> Sighting:
+        assert self.sweep is not None
+        return Sighting(what=what, subject=about, sweep=self.sweep.id, begun=self.sweep.begun)
+
+    def hole_in(self, scope: str) -> bool:
+        """Was a part of it not read, so that none was seen says nothing?"""
+        read = {str(place) for place, _ in self.listing.whole}
+        return scope not in read or scope in {str(place) for place, _, _ in self.listing.errors}
 
     def seen_twice(self, resource: Resource) -> bool:
         first = self.memory.get((Sight.ORPHAN, subject(resource.ref)))
@@ -311,11 +328,7 @@ class _Case:
             for what, about in self.memory
             if what is not Sight.LATCH and self.undecided(what, about)
         }
-        return frozenset(
-            self.memory.get(key)
-            or Sighting(what=key[0], subject=key[1], sweep=self.sweep.id, begun=self.sweep.begun)
-            for key in kept
-        )
+        return frozenset(self.memory.get(key) or self.sighted(*key) for key in kept)
 
     def past_newborn(self, row: Instance) -> bool:
         return self.sweep is not None and self.sweep.begun > row.created_at + self.limits.newborn
@@ -343,40 +356,6 @@ class _Case:
             return (row.scope, Kind.INSTANCE) not in self.listing.whole
         whole = {f"{scope}|{kind.value}|" for scope, kind in self.listing.whole}
         return not any(about.startswith(part) for part in whole)
-
-
-def _dooms(
-    now: float,
-    rows: Iterable[Instance],
-    since: float,
-    limits: Limits,
-    wishes: Mapping[str, Death],
-) -> list[Doom]:
-    """Rows that must go to `deleting`, whether or not their VM is in sight."""
-    dooms = []
-    for row in rows:
-        if row.state in (InstanceState.DELETING, InstanceState.GONE):
-            continue
-        reason: Death | None = None
-        if now > row.deadline:
-            reason = Death.EXPIRED
-        elif row.id in wishes:
-            reason = wishes[row.id]
-        elif row.state in _LIMITED:
-            limit: float = getattr(limits, row.state.value)
-            reason = Death.STUCK if now > max(row.state_since, since) + limit else None
-        if reason is not None:
-            dooms.append(Doom(instance=row.id, seen_epoch=row.epoch, reason=reason))
-    return dooms
-
-
-def _late(now: float, rows: Iterable[Instance], limits: Limits) -> list[str]:
-    """Rows that are dying for too long: deleting is retried for ever, and it alarms."""
-    return [
-        f"{row.id} has been deleting for {int(now - row.state_since)} s ({row.deletes} attempts)"
-        for row in rows
-        if row.state is InstanceState.DELETING and now > row.state_since + limits.deleting
-    ]
 
 
 def _order(kill: Kill) -> tuple[bool, int, Ref]:

@@ -6,42 +6,57 @@ once more before each effect. Every provider, page, row and resource fails for i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from vmrunner import ids, lifecycle, reaper
-from vmrunner.deleting import delete
+from vmrunner.abreast import LOST, Rounds
+from vmrunner.deleting import Told, kill
 from vmrunner.desk import Desk, log
 from vmrunner.ending import Endings
 from vmrunner.errors import LedgerError
 from vmrunner.lifecycle import Sweep, cancelled, end_of
+from vmrunner.listing import Listing
 from vmrunner.model import (
     Death,
     Instance,
     InstanceState,
     Key,
+    Kind,
     Power,
     Reason,
     Ref,
+    Resource,
     Role,
+    Scope,
     Seen,
 )
 from vmrunner.peers import Peers
 from vmrunner.pending import Pending
 from vmrunner.providers import Provider
-from vmrunner.report import CLOSED, MARKED, Line, Report, failed, line_of, row_line, told
+from vmrunner.report import CLOSED, MARKED, Report, lines_of
 from vmrunner.surveying import Known, survey
 from vmrunner.verdicts import Kill, Plan, Sighting
+from vmrunner.visibility import Visibility
 
-BATCH: Final = 100
 FORCE_AFTER: Final = 3
 #: The ends that whoever dooms the VM may write at once: no retry can follow them.
 _FINAL: Final = (Death.EXPIRED, Death.CANCELLED, Death.ABANDONED)
 
-#: What became of each: of a thing by its reference, since its id alone may be that of a VM and of
-#: its disk; of a row by the row's id.
-Told = dict[Ref | str, str]
+#: What a pass over one provider is.
+PASS, SWEEP = "pass", "sweep"
+HOLE: Final = 30.0  # seconds until a hole is looked at again, doubled each time
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """When a provider is swept before its time, monotonic, and for the how-manieth time in a row
+    there was a hole."""
+
+    when: float
+    tries: int
 
 
 class Reaping:
@@ -53,8 +68,10 @@ class Reaping:
         self._peers = peers
         self._watching = watching
         self._endings = Endings(desk)
+        self._rounds = Rounds(desk.reaps, desk.monotonic)
         self._pending: dict[str, Pending] = {}  # by provider
-        self._again: set[str] = set()  # providers whose next pass sweeps too
+        self._sights: dict[str, Visibility] = {}  # by provider: the places of open rows
+        self._again: dict[str, Again] = {}  # providers that are swept before their time
 
     def run(
         self,
@@ -63,15 +80,20 @@ class Reaping:
         dry_run: bool = False,
         only: str | None = None,
         orphans: bool = False,
+        seconds: float = LOST,
     ) -> Report:
-        """One pass over every provider: the ledger, and the cloud where `sweep` or a hole says.
-        `orphans`: those that the cap holds back too."""
-        chosen = {n: p for n, p in self._desk.providers.items() if only in (None, n)}
-        done = (
-            self._guarded(n, p, sweep=sweep, dry_run=dry_run, orphans=orphans)
-            for n, p in chosen.items()
-        )
-        report = sum(done, Report())
+        """One pass over every provider, side by side: the ledger, and the cloud where `sweep` or a
+        hole says. `orphans`: those that the cap holds back too. What takes longer than `seconds`
+        goes on, and a later pass tells of it."""
+        passes: dict[tuple[str, str], Callable[[], Report]] = {}
+        for name, provider in self._desk.providers.items():
+            if only in (None, name):
+                early = not self._rounds.busy(name, SWEEP) and self._due_again(name)
+                passes[name, SWEEP if sweep or early else PASS] = partial(
+                    self._guarded, name, provider,
+                    sweep=sweep or early, dry_run=dry_run, orphans=orphans,
+                )  # fmt: skip
+        report = self._rounds.run(passes, seconds)
         return replace(report, unread=tuple(dict.fromkeys(report.unread)))
 
     def end_abandoned(self) -> int:
@@ -100,6 +122,38 @@ class Reaping:
 
     # --- one provider ---
 
+    def _due_again(self, name: str) -> bool:
+        again = self._again.get(name)
+        return again is not None and self._desk.monotonic() >= again.when
+
+    def _look_again(self, name: str, plan: Plan, listing: Listing) -> None:
+        """When to sweep before it is time. What goes after its parent: at once. A hole may be the
+        moment's: at once, and then ever more rarely."""
+        now, tries = self._desk.monotonic(), 0
+        if listing.holes:
+            former = self._again.get(name)
+            tries = former.tries + 1 if former else 1
+        if plan.again or tries == 1:
+            self._again[name] = Again(now, tries)
+        elif tries:
+            self._again[name] = Again(now + HOLE * 2 ** min(tries, 10), tries)
+        else:
+            self._again.pop(name, None)
+
+    def _take_sight(self, name: str, listing: Listing, known: Known) -> None:
+        """Which places answered."""
+        sight = self._sights.setdefault(name, Visibility())
+        for scope in {row.scope for row in known.by_id.values()}:
+            if (scope, Kind.INSTANCE) in listing.whole:
+                sight.seen(scope, self._desk.monotonic())
+            else:
+                sight.lost(scope)
+
+    def _seen(self, name: str, now: float, known: Known) -> dict[Scope, float]:
+        sight = self._sights.setdefault(name, Visibility())
+        scopes = {row.scope for row in known.by_id.values()}
+        return sight.since(scopes, self._desk.monotonic(), now)
+
     def _pending_at(self, name: str) -> Pending:
         return self._pending.setdefault(name, Pending())
 
@@ -115,10 +169,19 @@ class Reaping:
     def _reap(
         self, name: str, provider: Provider, *, sweep: bool, dry_run: bool, orphans: bool
     ) -> Report:
-        desk = self._desk
-        sweep = sweep or name in self._again
+        desk, pending = self._desk, self._pending_at(name)
+        done: Told = {}
+        struck = {kill.ref: kill for kill in pending.due(provider.now())}
+        meanwhile = None if dry_run else partial(self._strike, provider, struck, done)
+        if meanwhile is not None:
+            meanwhile((), {})
+        # No time is told before somebody who knows it has answered; the account is asked first.
+        verified = bool(provider.scopes)
         swept = Sweep(id=ids.sweep_id(), begun=provider.now()) if sweep else None
-        listing, known = survey(desk, self._peers, name, provider, sweep=sweep)
+        listing, known = survey(
+            desk, self._peers, name, provider,
+            sweep=sweep, meanwhile=meanwhile,
+        )  # fmt: skip
         broken = [f"{name}: {hole}" for hole in listing.holes]
         memory: frozenset[Sighting] = frozenset()
         try:
@@ -127,6 +190,8 @@ class Reaping:
         except Exception as error:  # noqa: BLE001 - as in `survey`
             known.fail(error)
         broken += [f"the row of {row} cannot be read" for row in sorted(known.unread)]
+        if sweep:
+            self._take_sight(name, listing, known)
         now = provider.now()
         plan = reaper.conclude(
             now,
@@ -137,27 +202,24 @@ class Reaping:
             desk.ledger.installation,
             # Without rows everything would look unknown: then nothing is of this generation.
             "" if known.down else desk.ledger.generation,
-            sweep=None if known.down else swept,
+            sweep=swept if verified and not known.down else None,
             since=now - self._watching(),
+            seen=self._seen(name, now, known),
             wishes=self._wishes(known),
             release=orphans,
         )
-        pending = self._pending_at(name)
         if swept is not None:
-            (self._again.add if listing.holes or plan.again else self._again.discard)(name)
+            self._look_again(name, plan, listing)
             pending.learn(plan, listing)
-            # What could not be read is known from before, and its time does not wait.
-            condemned = {kill.ref for kill in plan.kills}
-            unread = (kill for kill in pending.due(now) if kill.ref not in condemned)
-            plan = replace(plan, kills=(*plan.kills, *unread))
-        else:
-            plan = replace(plan, kills=pending.due(now))
-        lines = self._lines(name, now, plan, known)
+        # What could not be read is known from before: it was killed, and is to be told.
+        condemned = {kill.ref for kill in plan.kills}
+        others = [kill for ref, kill in struck.items() if ref not in condemned]
+        plan = replace(plan, kills=(*plan.kills, *others))
+        lines = lines_of(name, now, plan, known.by_id)
         if not dry_run:
-            done: Told = {}
             try:
                 self._apply(provider, plan, known, done, seen=sweep)
-                if swept is not None and not known.down:
+                if swept is not None and verified and not known.down:
                     desk.ledger.sightings.record(name, plan.sightings)
                     self._settle_images(provider)
             except LedgerError as error:  # what was killed before is told all the same
@@ -199,16 +261,17 @@ class Reaping:
     def _apply(
         self, provider: Provider, plan: Plan, known: Known, done: Told, *, seen: bool
     ) -> None:
-        """`done` takes what became of each. Kills past `E` come first: nothing may delay
+        """`done` has and takes what became of each. Kills past `E` come first: nothing may delay
         them. `seen`: what is killed was just listed, so that another look would tell nothing."""
-        done |= self._kill(provider, [k for k in plan.kills if k.reason is Death.EXPIRED])
+        late = [k for k in plan.kills if k.reason is Death.EXPIRED and k.ref not in done]
+        done |= kill(provider, late)
         self._pending_at(provider.name).answered(done)
         rows = dict(known.by_id)
         for doom in plan.dooms:
             with self._desk.guard("doom", rows[doom.instance].build):
                 self._doom(rows, doom.instance, doom.reason, known)
         others = [k for k in plan.kills if k.reason is not Death.EXPIRED and self._still(k)]
-        done |= self._kill(provider, others)
+        done |= kill(provider, others)
         dying = [row for row in rows.values() if self._dying(row)]
         if seen:
             dying = [row for row in dying if row.ref is None or row.ref not in done]
@@ -251,32 +314,26 @@ class Reaping:
                 return bool(rows) and rows[0].ref not in (None, kill.ref)
         return False
 
-    def _kill(self, provider: Provider, kills: Iterable[Kill]) -> Told:
-        """Delete resources. Past `E` there is no time to count attempts: what refuses to die is
-        forced at once."""
-        wanted, now = list(kills), provider.now()
-        done = self._ask(provider, wanted)
-        stubborn = [
-            replace(kill, force=True)
-            for kill in wanted
-            if not kill.force and now > (kill.expires_at or now) and failed(done.get(kill.ref, ""))
-        ]
-        return done | self._ask(provider, stubborn)
-
-    def _ask(self, provider: Provider, kills: Iterable[Kill]) -> Told:
-        """Delete in batches, parents before children, by what they were asked before."""
-        wanted = list(kills)
-        done: Told = {}
-        while wanted:
-            first = wanted[0]
-            alike = [k for k in wanted if k.force == first.force and k.ref.kind == first.ref.kind][
-                :BATCH
-            ]
-            refs = {kill.ref for kill in alike}
-            wanted = [kill for kill in wanted if kill.ref not in refs]
-            outcomes = delete(provider, [kill.ref for kill in alike], force=first.force)
-            done |= {ref: told(outcome) for ref, outcome in outcomes.items()}
-        return done
+    def _strike(
+        self,
+        provider: Provider,
+        struck: dict[Ref, Kill],
+        done: Told,
+        resources: Iterable[Resource],
+        rows: Mapping[str, Instance],
+    ) -> None:
+        """Kill what is past `E`, of what was known and of the VMs on this page: neither waits for
+        the rest of a listing. `struck` takes what it was, `done` what became of each."""
+        limits, mine, now = self._desk.limits.limits, self._desk.ledger.installation, provider.now()
+        pending = self._pending_at(provider.name)
+        pending.note(
+            reaper.soon(now, resource, rows.get(resource.instance or ""), limits, mine)
+            for resource in resources
+            if resource.ref.kind is Kind.INSTANCE
+        )
+        kills = {one.ref: one for one in pending.due(now) if one.ref not in done}
+        struck |= kills
+        done |= kill(provider, kills.values())
 
     def _dying(self, row: Instance) -> bool:
         """Does this reaper delete it? Past `E` whoever owns it, inside `E` when nobody does."""
@@ -312,11 +369,11 @@ class Reaping:
             for row in rows
             if row.id in seen and seen[row.id] not in done
         ]
-        answers = self._kill(provider, asked)
-        for kill in asked:
+        answers = kill(provider, asked)
+        for one in asked:
             with self._desk.guard("note"):
                 now = provider.now()
-                self._desk.ledger.instances.tried(kill.instance or "", now, now + 30.0)
+                self._desk.ledger.instances.tried(one.instance or "", now, now + 30.0)
         asked_of: Told = {k.instance or "": answers.get(k.ref, "") for k in asked}
         return {**closed, **asked_of, **answers}
 
@@ -327,22 +384,3 @@ class Reaping:
         return self._desk.ledger.instances.close(
             row.id, epoch=row.epoch, death=row.death or Death.DONE, now=provider.now()
         )
-
-    # --- telling ---
-
-    def _lines(
-        self, name: str, now: float, plan: Plan, known: Known
-    ) -> list[tuple[Ref | str, Line]]:
-        """Each by what its outcome is told of."""
-        rows = known.by_id
-        lines: list[tuple[Ref | str, Line]] = [
-            (kill.ref, line_of(name, now, kill, rows.get(kill.instance or "")))
-            for kill in plan.kills
-        ]
-        killed = {kill.instance for kill in plan.kills}
-        rest = [(doom.instance, "delete", doom.reason) for doom in plan.dooms]
-        rest += [(close.instance, "close", close.reason) for close in plan.closes]
-        for instance, what, reason in rest:
-            if instance not in killed or what == "close":
-                lines.append((instance, row_line(name, now, rows[instance], what, reason)))
-        return lines

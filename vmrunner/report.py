@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from vmrunner import pricing
-from vmrunner.model import Death, Fate, Instance, Outcome
-from vmrunner.verdicts import Kill
+from vmrunner.model import Death, Fate, Instance, Outcome, Ref
+from vmrunner.verdicts import Kill, Plan
 
 #: The outcome of a row whose VM was seen dead, or is not there any more.
 CLOSED: Final = "closed"
@@ -38,18 +39,37 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What one pass found and did. `unread`: parts that could not be read or decided."""
+    """What one pass found and did. `unread`: parts that could not be read or decided; `ongoing`:
+    providers at which it is not over yet."""
 
     lines: tuple[Line, ...] = ()
     alarms: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    ongoing: tuple[str, ...] = ()
 
     def __add__(self, other: Report) -> Report:
         return Report(
             lines=self.lines + other.lines,
             alarms=self.alarms + other.alarms,
             unread=self.unread + other.unread,
+            ongoing=self.ongoing + other.ongoing,
         )
+
+
+def lines_of(
+    name: str, now: float, plan: Plan, rows: Mapping[str, Instance]
+) -> list[tuple[Ref | str, Line]]:
+    """A plan, each line with what its outcome is told of."""
+    lines: list[tuple[Ref | str, Line]] = [
+        (kill.ref, line_of(name, now, kill, rows.get(kill.instance or ""))) for kill in plan.kills
+    ]
+    killed = {kill.instance for kill in plan.kills}
+    rest = [(doom.instance, "delete", doom.reason) for doom in plan.dooms]
+    rest += [(close.instance, "close", close.reason) for close in plan.closes]
+    for instance, what, reason in rest:
+        if instance not in killed or what == "close":
+            lines.append((instance, _row_line(name, now, rows[instance], what, reason)))
+    return lines
 
 
 def line_of(name: str, now: float, kill: Kill, row: Instance | None, outcome: str = "") -> Line:
@@ -69,7 +89,7 @@ def line_of(name: str, now: float, kill: Kill, row: Instance | None, outcome: st
     )
 
 
-def row_line(name: str, now: float, row: Instance, what: str, reason: Death) -> Line:
+def _row_line(name: str, now: float, row: Instance, what: str, reason: Death) -> Line:
     """A row that dies, or that is closed."""
     return Line(
         provider=name,

@@ -5,13 +5,14 @@ So whatever is stale can only make the reaper do less. No page is kept (see `lis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from vmrunner.desk import Desk, log
 from vmrunner.errors import VmrunnerError
 from vmrunner.listing import Listing
-from vmrunner.model import Build, Instance
+from vmrunner.model import Build, Instance, Resource
 from vmrunner.peers import Peers
 from vmrunner.providers import Provider
 
@@ -31,8 +32,18 @@ class Known:
         self.by_id, self.builds, self.down = {}, {}, str(error) or type(error).__name__
 
 
+#: Told after each page: its resources, and the rows of those that have one.
+Meanwhile = Callable[[Iterable[Resource], Mapping[str, Instance]], None]
+
+
 def survey(
-    desk: Desk, peers: Peers, name: str, provider: Provider, *, sweep: bool
+    desk: Desk,
+    peers: Peers,
+    name: str,
+    provider: Provider,
+    *,
+    sweep: bool,
+    meanwhile: Meanwhile | None = None,
 ) -> tuple[Listing, Known]:
     """List the cloud, if `sweep`, and read the ledger: the open rows of this provider's scopes,
     and the rows of all that the listing kept; the rows before the builds (see `crew`). Whatever
@@ -45,7 +56,8 @@ def survey(
             known.fail(error)
     listing = Listing(desk.limits.limits, ledger.installation, ledger.generation)
     if sweep:
-        known.by_id |= take_in(provider, listing, lambda ids: _shown(desk, ids, known))
+        rows_of = partial(_shown, desk, known)
+        known.by_id |= take_in(provider, listing, rows_of, meanwhile)
     try:
         if not known.down:
             _read(desk, peers, name, provider, listing, known)
@@ -58,8 +70,10 @@ def take_in(
     provider: Provider,
     listing: Listing,
     rows_of: Callable[[Collection[str]], Mapping[str, Instance]],
+    meanwhile: Meanwhile | None = None,
 ) -> dict[str, Instance]:
-    """Sweep; `rows_of` tells the rows of instance ids. Returns those of all that the listing keeps
+    """Sweep; `rows_of` tells the rows of instance ids, `meanwhile` is called after each page, since
+    the next may be long in coming. Returns the rows of all that the listing keeps
     whole. A driver promises not to raise half way; should it, what came before counts."""
     kept: dict[str, Instance] = {}
     try:
@@ -67,6 +81,8 @@ def take_in(
             rows = rows_of({r.instance for r in page.resources if r.instance})
             names = listing.take(page, rows, provider.now())
             kept |= {name: rows[name] for name in names & rows.keys()}
+            if meanwhile is not None:
+                meanwhile(page.resources, rows)
     except Exception as error:  # noqa: BLE001
         log.error("sweeping %s: %s", provider.name, error, exc_info=_odd(error))
         listing.stopped = f"it ended early: {type(error).__name__}: {error}"
@@ -86,7 +102,7 @@ def _read(
     listing.rowed = desk.ledger.instances.known(strange)
 
 
-def _shown(desk: Desk, ids: Collection[str], known: Known) -> dict[str, Instance]:
+def _shown(desk: Desk, known: Known, ids: Collection[str]) -> dict[str, Instance]:
     """The rows of what a page shows. Once the ledger fails, it is left alone for this pass."""
     try:
         if not known.down:

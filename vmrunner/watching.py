@@ -1,14 +1,16 @@
-"""Looks: many instances in one call a provider, each as often as its state deserves."""
+"""Looks: many instances in one call a place, each as often as its state deserves."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from vmrunner.desk import Desk
 from vmrunner.lanes import Lanes
-from vmrunner.model import Instance, InstanceState, Key, Seen
+from vmrunner.model import Instance, InstanceState, Key, Scope, Seen
 from vmrunner.providers import Provider
+from vmrunner.visibility import Visibility
 
 FAST: Final = 0.25
 SLOW: Final = 10.0  # seconds between looks at what should just go on
@@ -17,40 +19,68 @@ SOON: Final = 2.0
 _CHANGING: Final = (InstanceState.REQUESTED, InstanceState.BOOTING, InstanceState.DELETING)
 FRESH: Final = 60.0  # seconds in such a state that deserve looks at the fastest
 OLD: Final = 600.0
-BATCH: Final = 500
+#: The first lane of a place is for what is urgent, and has small batches; what does not fit into
+#: one of these goes to the others, by the thousand.
+URGENT: Final = 500
+BATCH: Final = 5000
+LANES: Final = 4
+#: Seconds without an answer after which a place counts as not seen.
+DARK: Final = 60.0
+
+#: Of one place, with its number there.
+_Lane = tuple[str, Scope, int]
 
 
 class Watcher:
-    """The looks of one engine. Used by the tick's thread alone."""
+    """The looks of one engine. Used by the tick's thread alone. Each place, a provider's scope, is
+    for itself: one that does not answer hides no other."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._lanes: Lanes[dict[str, Seen]] = Lanes(desk.deaths, desk.monotonic, desk.wake)
+        self._lanes: Lanes[_Lane, dict[str, Seen]] = Lanes(
+            lambda lane: desk.deaths(lane[0]), desk.monotonic, desk.wake
+        )
         self._next: dict[str, tuple[InstanceState, float]] = {}  # instance → when, monotonic
+        self._asked: dict[_Lane, list[str]] = {}  # the instances whose answers are on their way
+        self._sights: dict[str, Visibility] = {}
 
     def look(self, rows: Iterable[Instance]) -> None:
-        """Send looks at all whose turn it is."""
+        """Send looks at all whose turn it is: what changes first, then what waited longest."""
         now = self._desk.monotonic()
-        due: dict[str, list[Instance]] = {}
+        flying = {name for names in self._asked.values() for name in names}
+        due: dict[tuple[str, Scope], list[tuple[bool, float, str, Instance]]] = {}
         for row in rows:
-            state, when = self._next.get(row.id, (None, 0.0))
-            if state is not row.state or now >= when:
-                due.setdefault(row.provider, []).append(row)
-        for name, wanted in due.items():
-            lane = self._lanes[name]
-            if lane.free:
-                batch = wanted[:BATCH]
-                for row in batch:
-                    self._next[row.id] = (row.state, now + self._pause(row))
-                lane.send(self._looking(self._desk.providers[name], batch))
+            state, when = self._next.get(row.id, (None, -math.inf))
+            when = when if state is row.state else -math.inf
+            if now >= when and row.id not in flying:
+                steady = row.state not in _CHANGING
+                due.setdefault((row.provider, row.scope), []).append((steady, when, row.id, row))
+        for place, entries in due.items():
+            wanted = [entry[-1] for entry in sorted(entries, key=lambda entry: entry[:-1])]
+            parts = [wanted[:URGENT]]
+            parts += [wanted[n : n + BATCH] for n in range(URGENT, len(wanted), BATCH)]
+            free = [n for n in range(1, LANES) if self._lanes[(*place, n)].free]
+            for lane, part in zip([0, *free], parts, strict=False):
+                if self._lanes[(*place, lane)].free:
+                    self._send((*place, lane), part, now)
 
     def seen(self) -> dict[str, Seen]:
         """What the looks that ended showed, by instance id. Who is missing was not visible."""
         found: dict[str, Seen] = {}
-        for name, call in self._lanes.finished():
-            with self._desk.guard(f"look at {name}"):
+        for lane, call in self._lanes.finished():
+            del self._asked[lane]
+            name, scope, _ = lane
+            with self._desk.guard(f"look at {name} in {scope.place}"):
                 found |= call.result()
+                self._sight(name).seen(scope, self._desk.monotonic())
         return found
+
+    def since(self, rows: Iterable[Instance], there: float) -> dict[Scope, float]:
+        """Since when the places of these, all of one provider, are seen without a break, on its
+        clock, which says `there` now."""
+        listed = list(rows)
+        sight = self._sight(listed[0].provider)
+        return sight.since({row.scope for row in listed}, self._desk.monotonic(), there)
 
     def forget(self, keep: Mapping[str, Instance]) -> None:
         """Drop what is remembered of closed rows."""
@@ -58,6 +88,15 @@ class Watcher:
             del self._next[name]
 
     # --- within ---
+
+    def _send(self, lane: _Lane, batch: list[Instance], now: float) -> None:
+        for row in batch:
+            self._next[row.id] = (row.state, now + self._pause(row))
+        self._asked[lane] = [row.id for row in batch]
+        self._lanes[lane].send(self._looking(self._desk.providers[lane[0]], batch))
+
+    def _sight(self, provider: str) -> Visibility:
+        return self._sights.setdefault(provider, Visibility(DARK))
 
     def _pause(self, row: Instance) -> float:
         if row.state not in _CHANGING:

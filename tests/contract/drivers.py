@@ -205,6 +205,7 @@ def make_order(provider: Provider, *, ttl: float = 600) -> Order:
         role=Role.BUILD,
         offer=provider.offers(Spec(network=Network.NONE))[0],
         deadline=float(int(provider.now() + ttl)),
+        max_ttl=14400.0,
         user_data=b"#cloud-config\n{}\n",
         network=Network.NONE,  # a test's guest sends nothing from this machine
     )

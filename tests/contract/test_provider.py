@@ -116,6 +116,7 @@ def test_one_vm_from_birth_to_death(driver: Driver, provider: Provider) -> None:
         assert resource.tag("build") == order.build
         assert resource.role is Role.BUILD
         assert resource.expires_at == order.deadline
+        assert resource.max_ttl == order.max_ttl
         assert resource.created_at is not None
         assert resource.ref.kind is Kind.INSTANCE or resource.parent == ref
     pages = list(provider.sweep())

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.reapable import LIMITS, MINE, NOW, SCOPE, I, page, row, vm
-from vmrunner.audit import Fault, Watch, audit, by_tags, older_than, silence
+from tests.reapable import LIMITS, MINE, NOW, OTHER, SCOPE, I, page, row, vm
+from vmrunner.audit import Fault, Watch, audit, by_tags, idle, older_than, silence
 from vmrunner.model import Kind, Offer, Page, Power, Ref, Scope
 
 
@@ -138,3 +138,13 @@ def test_without_a_daemon_silence_matters_only_while_rows_are_open() -> None:
     assert told([old], passed=NOW - 300) == []  # a cron job reaps
     assert told([old], passed=NOW - 901) == [Fault.REAPER_SILENT]
     assert told([old]) == [Fault.REAPER_SILENT]
+
+
+def test_a_place_that_is_off_for_good_is_idle_once_nothing_of_ours_can_be_there() -> None:
+    off = [Page(scope=OTHER, kind=kind, error="off") for kind in (Kind.INSTANCE, Kind.DISK)]
+    assert idle([page(), *off], {SCOPE}) == {OTHER: "off"}
+    assert idle([page(), *off], {SCOPE, OTHER}) == {}
+    # A part of it answers, or nothing answers at all: that is no place that is off.
+    partly = Page(scope=OTHER, kind=Kind.ADDRESS)
+    assert idle([page(), partly, *off], {SCOPE}) == {}
+    assert idle(off, {SCOPE}) == {}

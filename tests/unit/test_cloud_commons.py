@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from email.utils import formatdate
 
 import pytest
 from hypothesis import given
@@ -45,19 +46,19 @@ def time() -> Time:
 
 
 def test_the_hosts_clock_holds_until_the_cloud_has_spoken(time: Time) -> None:
-    clock = CloudClock(host=lambda: 5.0, elapsed=time)
-    assert (clock.now(), clock.skew) == (5.0, None)
+    clock = CloudClock(host=lambda: 3590.0, elapsed=time)
+    assert (clock.now(), clock.skew) == (3590.0, None)
     clock.heard("Thu, 01 Jan 1970 01:00:00 GMT")
     time.now += 10
     assert clock.now() == 3610.0
-    assert clock.skew == 5.0 - 3610.0
+    assert clock.skew == 3590.0 - 3610.0
     for nonsense in (None, "", "yesterday", "Thu, 99 Jan 1970 00:00:00 GMT"):
         clock.heard(nonsense)
         assert clock.now() == 3610.0
 
 
 def test_a_date_that_is_cut_to_its_second_never_sets_the_clock_back(time: Time) -> None:
-    clock = CloudClock(elapsed=time)
+    clock = CloudClock(host=lambda: 0.0, elapsed=time)
     for tenths in range(100):
         time.now = 1000.0 + tenths / 10
         before = clock.now() if tenths else 0.0
@@ -66,11 +67,68 @@ def test_a_date_that_is_cut_to_its_second_never_sets_the_clock_back(time: Time) 
         assert 0 <= time.now - 1000.0 - clock.now() < 1
 
 
-def test_a_cloud_that_jumps_is_followed(time: Time) -> None:
-    clock = CloudClock(elapsed=time)
-    for date, seconds in (("02:00:00", 7200), ("00:30:00", 1800), ("23:00:00", 82800)):
-        clock.heard(f"Thu, 01 Jan 1970 {date} GMT")
-        assert clock.now() == seconds
+def at(seconds: float) -> str:
+    return formatdate(seconds, usegmt=True)
+
+
+DAY = 86_400.0
+NOW = 1_800_000_000.0
+
+
+def test_one_wrong_date_says_nothing(time: Time) -> None:
+    clock = CloudClock(host=lambda: NOW, elapsed=time)
+    clock.heard(at(NOW))
+    for wrong in (NOW + DAY, NOW - DAY, NOW + 3 * DAY):
+        clock.heard(at(wrong))
+        assert clock.now() == NOW
+        clock.heard(at(NOW))  # who contradicts it wins
+    clock.heard(at(NOW + DAY))
+    clock.heard(at(NOW + 2 * DAY))  # two that are wrong, and not alike
+    assert clock.now() == NOW
+
+
+def test_an_error_moves_no_deadline_and_is_told_by_doctor(time: Time) -> None:
+    clock = CloudClock(host=lambda: NOW, elapsed=time)
+    for _ in range(2):
+        clock.overheard(at(NOW - DAY))
+        assert (clock.now(), clock.skew) == (NOW, DAY)
+
+
+def test_a_jump_is_believed_when_a_second_answer_agrees(time: Time) -> None:
+    clock = CloudClock(host=lambda: NOW, elapsed=time)
+    clock.heard(at(NOW))
+    for then in (NOW + DAY, NOW - DAY, NOW + 3600):
+        clock.heard(at(then))
+        time.now += 5
+        clock.heard(at(then + 5))
+        assert clock.now() == then + 5
+    clock.heard(at(clock.now() + 50))  # no jump: at once
+    assert clock.now() == NOW + 3655
+
+
+def test_a_jump_is_believed_when_the_hosts_clock_agrees(time: Time) -> None:
+    """`elapsed` missed the time that a suspended VM slept; the host's clock was set right."""
+    host = [NOW]
+    clock = CloudClock(host=lambda: host[0], elapsed=time)
+    clock.heard(at(NOW))
+    host[0] += DAY
+    clock.heard(at(NOW + DAY - 30))
+    assert clock.now() == NOW + DAY - 30
+
+
+@pytest.mark.parametrize("wrong", [DAY, -DAY])
+@pytest.mark.parametrize("who", ["host", "cloud"])
+def test_of_two_that_disagree_the_earlier_counts_until_a_third(
+    time: Time, wrong: float, who: str
+) -> None:
+    clock = CloudClock(host=lambda: NOW + (wrong if who == "host" else 0), elapsed=time)
+    clock.heard(at(NOW + (wrong if who == "cloud" else 0)))
+    assert clock.now() == min(NOW, NOW + wrong)
+    clock.heard(at(NOW))
+    if who == "cloud":  # the host and an answer agree
+        assert clock.now() == NOW
+    clock.heard(at(NOW))
+    assert clock.now() == NOW
 
 
 # --- buckets -------------------------------------------------------------------------------------

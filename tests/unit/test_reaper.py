@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from tests.reapable import (
     MINE,
     NOW,
     OTHER,
+    SCOPE,
     I,
     before,
     killed,
@@ -25,6 +27,7 @@ from vmrunner.model import (
     Death,
     Kind,
     Offer,
+    Page,
 )
 from vmrunner.reaper import decide
 
@@ -42,9 +45,9 @@ from vmrunner.reaper import decide
         (str(int(NOW)), NOW, NOW - 10, False),  # past means past
         # A row's own deadline holds when max_ttl was lowered under it.
         (str(int(NOW + 1)), NOW + 1, NOW - LIMITS.max_ttl - 10, False),
-        # Without a row: the tag, and never longer than max_ttl.
-        (str(int(NOW + 9999)), None, NOW - LIMITS.max_ttl - 1, True),
-        (str(int(NOW + 9999)), None, NOW - 10, False),
+        # So does the tag without a row; a limit counts only where neither can be read.
+        (str(int(NOW + 1)), None, NOW - LIMITS.max_ttl - 1, False),
+        (str(int(NOW - 1)), None, NOW - 10, True),
         (None, None, NOW - LIMITS.max_ttl - 1, True),
         ("-5", None, NOW - LIMITS.max_ttl - 1, True),
         ("٣", None, NOW - 10, False),  # digits, but not ours
@@ -54,6 +57,23 @@ from vmrunner.reaper import decide
 def test_expired_is_past_the_earliest_that_is_known(tag, deadline, created, dies) -> None:
     rows = [] if deadline is None else [row(deadline=deadline)]
     plan = reaped(rows, [page(vm(tags={"vmrunner:expires-at": tag}, created_at=created))])
+    assert killed(plan) == ([("i-vm-1", Death.EXPIRED)] if dies else [])
+
+
+@pytest.mark.parametrize(
+    ("limit", "age", "dies"),
+    [
+        (str(int(LIMITS.max_ttl + 600)), LIMITS.max_ttl + 599, False),  # it was lowered since
+        (str(int(LIMITS.max_ttl + 600)), LIMITS.max_ttl + 601, True),
+        ("600", 601, True),  # it was raised since
+        ("600", 599, False),
+        ("-600", LIMITS.max_ttl - 1, False),  # nobody can read it: the limit of today
+        ("1e9", LIMITS.max_ttl + 1, True),
+    ],
+)
+def test_without_a_deadline_the_limit_of_its_birth_counts(limit, age, dies) -> None:
+    tags = {"vmrunner:expires-at": None, "vmrunner:max-ttl": limit}
+    plan = reaped([], [page(vm(tags=tags, created_at=NOW - age))])
     assert killed(plan) == ([("i-vm-1", Death.EXPIRED)] if dies else [])
 
 
@@ -155,6 +175,11 @@ def test_stuck_counts_from_when_somebody_watched(state, limit) -> None:
     slow = row(state=state, state_since=NOW - limit - 1)
     assert [d.reason for d in reaped([slow], since=0.0).dooms] == [Death.STUCK]
     assert not reaped([slow], since=NOW - 10).dooms
+    # Nor while its place was not seen; another's darkness says nothing of it.
+    for dark in (NOW - 10, math.inf):
+        assert not reaped([slow], seen={SCOPE: dark}).dooms
+        assert reaped([slow], seen={OTHER: dark}).dooms
+    assert reaped([slow], seen={SCOPE: NOW - limit - 1}).dooms
     assert not reaped([row(state=state, state_since=NOW - limit + 1)]).dooms
 
 
@@ -241,6 +266,42 @@ def test_a_sweep_with_holes_does_not_end_the_latch() -> None:
     few = reaped([], [page(*many[:2])], before(blind))
     assert not few.kills
     assert few.alarms
+
+
+def test_one_place_that_cannot_be_read_latches_no_other() -> None:
+    many = [vm(f"vm-{n}") for n in range(LIMITS.orphan_cap + 1)]
+    over = reaped([], [page(*many)], before(reaped([], [page(*many)])))
+    dead = Page(scope=OTHER, kind=Kind.INSTANCE, error="switched off")
+    # Here it was an error and is over, whatever is elsewhere.
+    clear = reaped([], [page(), dead], before(over))
+    assert not clear.sightings
+    few = reaped([], [page(many[0]), dead], before(reaped([], [page(many[0]), dead])))
+    assert killed(few) == [("i-vm-0", Death.ORPHAN)]
+
+
+def test_what_is_held_back_in_one_place_holds_nothing_back_in_another() -> None:
+    many = [vm(f"vm-{n}") for n in range(LIMITS.orphan_cap + 1)]
+    other = vm("vm-x", scope=OTHER)
+    there = Page(scope=OTHER, kind=Kind.INSTANCE, resources=(other,))
+    over = reaped([], [page(*many)], before(reaped([], [page(*many)])))
+    both = reaped([], [page(*many), there], before(over))
+    plan = reaped([], [page(*many), there], before(both))
+    assert killed(plan) == [("i-vm-x", Death.ORPHAN)]
+    assert f"{len(many)} resources" in plan.alarms[0]
+
+
+def test_the_cap_counts_over_all_places() -> None:
+    spread = [
+        Page(
+            scope=SCOPE._replace(place=f"z{n}"),
+            kind=Kind.INSTANCE,
+            resources=(vm(f"vm-{n}", scope=SCOPE._replace(place=f"z{n}")),),
+        )
+        for n in range(LIMITS.orphan_cap + 1)
+    ]
+    plan = reaped([], spread, before(reaped([], spread)))
+    assert not plan.kills
+    assert plan.alarms
 
 
 def test_who_looked_at_the_orphans_may_release_them() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
@@ -137,12 +138,14 @@ def serve(
 def _patiently(wiring: Wiring, kind: str) -> Engine:
     """An engine, as soon as the ledger's database answers. What needs none is done meanwhile."""
     from vmrunner import daemon
+    from vmrunner.telling import Telling
 
+    tell = Telling(time.monotonic)
     while True:
         try:
             return wiring.engine(kind)
         except LedgerError:
-            daemon.tell(_care().reap(wiring))
+            tell(_care().reap(wiring))
             threading.Event().wait(daemon.PASS)
 
 

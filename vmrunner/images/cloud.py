@@ -68,7 +68,7 @@ def build(
     _check(ttl, max_ttl, base)
     inputs = Inputs.read()
     _ = provider.scopes  # the first answer tells the cloud's time
-    draft = _draft(ledger, recipe_, inputs)
+    draft = _draft(ledger, recipe_, inputs, max_ttl)
     # Twice: what no builder can be made with is said before plugins are fetched.
     bench = imaging.bench(_from_now(draft, provider, ttl))
     with TemporaryDirectory(prefix="vmrunner-image-") as name:
@@ -94,7 +94,7 @@ def build(
     return row
 
 
-def _draft(ledger: Ledger, recipe_: Recipe, inputs: Inputs) -> Wish:
+def _draft(ledger: Ledger, recipe_: Recipe, inputs: Inputs, max_ttl: float) -> Wish:
     """All but its times."""
     return Wish(
         image=ids.image_id(),
@@ -106,6 +106,7 @@ def _draft(ledger: Ledger, recipe_: Recipe, inputs: Inputs) -> Wish:
         supervisor=recipe.supervisor_hash(inputs),
         created=0.0,
         deadline=0.0,
+        max_ttl=max_ttl,
     )
 
 

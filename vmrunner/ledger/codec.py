@@ -291,7 +291,7 @@ def address_text(address: Address) -> str:
 
 def order_bytes(order: Order) -> bytes:
     """The user data as it is, since its exact bytes matter, behind one line for the rest."""
-    head = _ORDER.dump_json(order, exclude={"user_data"})
+    head = _ORDER.dump_json(order, exclude={"user_data"}, exclude_none=True)
     return head + b"\n" + order.user_data
 
 

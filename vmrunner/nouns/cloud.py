@@ -150,10 +150,12 @@ class Order:
     user_data: bytes
     network: Network = Network.OPEN
     tags: Mapping[str, str] = field(default_factory=dict)  # the user's own, beside `tags_of`
+    max_ttl: float | None = None  # the limit when it was made; None: made before this was told
 
 
 def tags_of(order: Order) -> dict[str, str]:
     """The tags that every resource is born with (design §6), for providers that take `:`."""
+    limit = {} if order.max_ttl is None else {f"{TAG}max-ttl": str(int(order.max_ttl))}
     return {
         **order.tags,
         f"{TAG}installation": order.installation,
@@ -162,6 +164,7 @@ def tags_of(order: Order) -> dict[str, str]:
         f"{TAG}instance": order.instance,
         f"{TAG}build": order.build,
         f"{TAG}expires-at": str(int(order.deadline)),
+        **limit,
         "Name": order.instance,
     }
 
@@ -211,8 +214,17 @@ class Resource:
 
     @property
     def expires_at(self) -> float | None:
-        """The deadline in its tag; None when the tag is missing or not a plain decimal number."""
-        text = self.tag("expires-at") or ""
+        """The deadline in its tag."""
+        return self._seconds("expires-at")
+
+    @property
+    def max_ttl(self) -> float | None:
+        """The limit at its birth, in its tag."""
+        return self._seconds("max-ttl")
+
+    def _seconds(self, name: str) -> float | None:
+        """None when the tag is missing or not a plain decimal number."""
+        text = self.tag(name) or ""
         return float(text) if text.isascii() and text.isdigit() and len(text) <= 12 else None
 
 

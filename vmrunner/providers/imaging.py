@@ -37,6 +37,7 @@ class Wish:
     supervisor: str
     created: float  # epoch seconds
     deadline: float  # of its builder
+    max_ttl: float  # the limit of its life
 
     @property
     def name(self) -> str:
@@ -70,6 +71,7 @@ class Wish:
             offer=Offer(scope=scope, machine_type=machine_type, place=scope.place),
             deadline=self.deadline,
             user_data=b"",
+            max_ttl=self.max_ttl,
         )
 
 

@@ -10,6 +10,8 @@ from typing import Final
 
 #: A date has whole seconds, and is a little old when it is read: so much is no contradiction.
 JITTER: Final = 2.0
+#: A jump of more is not believed of one answer alone.
+JUMP: Final = 60.0
 
 
 def boottime() -> float:
@@ -18,7 +20,10 @@ def boottime() -> float:
 
 
 class CloudClock:
-    """The last date that was heard, plus the time since. Until one is heard, the host's clock."""
+    """The last date that was heard, plus the time since. Until one is heard, the host's clock.
+
+    Every deadline is told by it, so that no single answer may move it far: a jump is believed when
+    a second answer agrees, or the host's clock does."""
 
     def __init__(
         self,
@@ -30,28 +35,50 @@ class CloudClock:
         self._elapsed = elapsed
         self._lock = threading.Lock()
         self._offset: float | None = None  # the cloud's time minus `elapsed`
+        self._claim: float | None = None  # the same by one answer, with which nothing agrees yet
+        self._rumour: float | None = None  # the same by the last answer, whoever gave it
 
     def heard(self, date: str | None) -> None:
-        """Take in the `Date` header of an answer; one that is missing or nonsense says nothing."""
-        try:
-            told = parsedate_to_datetime(date or "").timestamp()
-        except ValueError:
-            return
+        """Take in the `Date` header of an answer to a signed request that was a success; one that
+        is missing or nonsense says nothing."""
         with self._lock:
-            offset = told - self._elapsed()
+            offset = self._told(date)
+            if offset is None:
+                return
+            host = self._host() - self._elapsed()
+            known = (self._offset, self._claim, host)
+            if not any(other is not None and abs(offset - other) <= JUMP for other in known):
+                self._claim = offset
+                return
+            self._claim = None
             # A date is cut to its second: the highest of the offsets is the truest.
             if self._offset is None or not 0 <= self._offset - offset < JITTER:
                 self._offset = offset
 
-    def now(self) -> float:
-        """Epoch seconds."""
+    def overheard(self, date: str | None) -> None:
+        """Take in the date of an error, which may be anybody's: it counts for `skew` alone."""
         with self._lock:
-            return self._host() if self._offset is None else self._elapsed() + self._offset
+            self._told(date)
+
+    def now(self) -> float:
+        """Epoch seconds. While one answer contradicts the host and nothing else was heard, the
+        earlier of the two: nothing dies too soon, and no newborn seems old."""
+        with self._lock:
+            if self._offset is not None:
+                return self._elapsed() + self._offset
+            host = self._host()
+            return host if self._claim is None else min(host, self._elapsed() + self._claim)
 
     @property
     def skew(self) -> float | None:
         """How far the host's clock is ahead, in seconds; None: no date was heard."""
         with self._lock:
-            if self._offset is None:
-                return None
-            return self._host() - (self._elapsed() + self._offset)
+            offset = self._offset if self._offset is not None else self._rumour
+            return None if offset is None else self._host() - (self._elapsed() + offset)
+
+    def _told(self, date: str | None) -> float | None:
+        try:
+            self._rumour = parsedate_to_datetime(date or "").timestamp() - self._elapsed()
+        except ValueError:
+            return None
+        return self._rumour

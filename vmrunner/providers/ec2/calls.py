@@ -117,8 +117,8 @@ class Calls:
         try:
             answer: Answer = getattr(self._client(api.service, region), api.method)(**params)
         except (BotoCoreError, ClientError, ResponseParserError) as error:
-            if isinstance(error, ClientError):
-                self._hear(dict(error.response))
+            if isinstance(error, ClientError):  # whoever made it: a proxy on the way, perhaps
+                self._clock.overheard(_date(dict(error.response)))
             failed = codes.failed(error, action=api.action, region=region)
             if isinstance(failed.error, Throttled):
                 self._buckets.told(region, api.quota, refused=True)
@@ -141,8 +141,7 @@ class Calls:
     # --- within ---
 
     def _hear(self, answer: Answer) -> None:
-        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-        self._clock.heard(headers.get("date"))
+        self._clock.heard(_date(answer))
 
     def _client(self, service: str, region: str) -> Any:
         with self._lock:
@@ -171,6 +170,11 @@ class Calls:
             except ProfileNotFound as error:
                 raise CallFailed("", CredentialsRefused(str(error), hint=PROFILES)) from error
         return self._session
+
+
+def _date(answer: Answer) -> str | None:
+    headers: dict[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return headers.get("date")
 
 
 def _quick() -> botocore.session.Session:

@@ -19,7 +19,7 @@ GROUP: Final = "vmrunner-"
 #: What EC2 takes: tags of one resource, characters of a key, of a value.
 TAGS, KEY, VALUE = 50, 128, 256
 #: vmrunner's own tags.
-OURS: Final = 7
+OURS: Final = 8
 _ROLE: Final = re.compile(r"arn:[\w-]+:iam::\d{12}:role/.+")
 _REGION: Final = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+-\d+")
 

@@ -183,8 +183,8 @@ class Calls:
 
 
 class _Ears:
-    """Hears the date of every answer. The SDK calls `pre_X`, `post_X` and `post_X_with_metadata`
-    of its interceptor, for each method X of a service."""
+    """Hears the date of every success: for an error the SDK raises before. It calls `pre_X`,
+    `post_X` and `post_X_with_metadata` of its interceptor, for each method X of a service."""
 
     def __init__(self, heard: Callable[[str | None], None]) -> None:
         self._heard = heard

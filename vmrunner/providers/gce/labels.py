@@ -9,7 +9,7 @@ from vmrunner.model import TAG, Order, tags_of
 
 PREFIX: Final = "vmrunner-"
 #: vmrunner's own labels on one resource.
-OURS: Final = 6
+OURS: Final = 7
 
 
 def labels_of(order: Order) -> dict[str, str]:

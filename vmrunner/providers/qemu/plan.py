@@ -77,7 +77,10 @@ class Host:
 
 def digest(order: Order) -> str:
     """Names an order: the identical one again has the same."""
-    text = json.dumps(dataclasses.asdict(order), sort_keys=True, default=bytes.hex)
+    said = dataclasses.asdict(order)
+    if order.max_ttl is None:  # an order of the time before it could tell has its old name
+        del said["max_ttl"]
+    text = json.dumps(said, sort_keys=True, default=bytes.hex)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

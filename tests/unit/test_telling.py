@@ -1,0 +1,40 @@
+"""What a reaper's passes say into a log."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmrunner.report import Report
+from vmrunner.telling import AGAIN, NEW, Telling
+
+HOLE = "aws: ec2|1|us-east-1 instance: "
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level("INFO", logger="vmrunner.serve")
+    return caplog
+
+
+def test_a_hole_that_lasts_is_told_at_first_and_once_a_day(said: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    tell = Telling(lambda: now[0])
+    while now[0] < 2.5 * AGAIN:
+        tell(Report(unread=(f"{HOLE}request {now[0]}",)))
+        now[0] += 300
+    assert len(said.records) == 3
+
+
+def test_each_hole_is_told_for_itself_and_anew_when_it_was_away(
+    said: pytest.LogCaptureFixture,
+) -> None:
+    now = [0.0]
+    tell = Telling(lambda: now[0])
+    tell(Report(unread=(f"{HOLE}x", "aws: ec2|1|us-east-1 disk: x", f"{HOLE}y")))
+    assert len(said.records) == 2
+    tell(Report())  # a pass over the ledger alone reads no region
+    tell(Report(unread=(f"{HOLE}x",)))
+    assert len(said.records) == 2
+    now[0] += NEW
+    tell(Report(unread=(f"{HOLE}x",)))
+    assert len(said.records) == 3

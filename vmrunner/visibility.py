@@ -1,0 +1,37 @@
+"""Since when each scope is seen without a break: silence in the dark is nobody's fault. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from vmrunner.model import Scope
+
+
+class Visibility:
+    """What one watcher sees; `now` is monotonic. `gap`: so many seconds without a sight are a
+    break."""
+
+    def __init__(self, gap: float = math.inf) -> None:
+        self._gap = gap
+        self._since: dict[Scope, float] = {}
+        self._last: dict[Scope, float] = {}
+
+    def seen(self, scope: Scope, now: float) -> None:
+        """It answered."""
+        if scope not in self._last or now - self._last[scope] > self._gap:
+            self._since[scope] = now
+        self._last[scope] = now
+
+    def lost(self, scope: Scope) -> None:
+        """It did not."""
+        self._last.pop(scope, None)
+
+    def since(self, scopes: Iterable[Scope], now: float, there: float) -> dict[Scope, float]:
+        """By scope, on a clock that says `there` now; infinite: it is not seen."""
+        return {
+            scope: there - (now - self._since[scope])
+            if scope in self._last and now - self._last[scope] <= self._gap
+            else math.inf
+            for scope in set(scopes)
+        }
