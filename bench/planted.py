@@ -117,6 +117,13 @@ BUGS: Final = (
         "tests/unit/test_reaper_properties.py",
     ),
     Bug(
+        "kill ten minutes early",
+        "dooming.py",
+        "if now > row.deadline:",
+        "if now > row.deadline - 600:",
+        "tests/unit/test_reaper_properties.py",
+    ),
+    Bug(
         "ignore the installation",
         "listing.py",
         'mine = bool(installation) and resource.tag("installation") == installation',

@@ -35,6 +35,7 @@ class Promises:
     trouble: float  # when the cloud last could not be reached by anybody …
     out: dict[Scope, float]  # … or one of its scopes
     overrun: dict[Ref, float]  # seconds past E, of all VMs that were alive then
+    sweep_seconds: float
     _freed: dict[Ref, float]  # when what a late thing hangs on was last there
 
     def alive(self, process: Process) -> bool:
@@ -79,7 +80,8 @@ class Promises:
             self._in_time(machine, order.deadline, order.instance)
 
     def _check_belongings(self, standing: list[Thing]) -> None:
-        """Promise 1, of what came with a VM: nothing can end it while that is there."""
+        """Promise 1, of what came with a VM: nothing can end it while that is there, and where it
+        outlives that, only a sweep shows it: G counts from the next one."""
         now = self.cloud.now()
         late = [
             (thing, expires)
@@ -96,7 +98,8 @@ class Promises:
             if name in there:
                 self._freed[thing.ref] = now
             else:
-                self._in_time(thing, max(expires, self._freed.get(thing.ref, 0.0)), str(thing.ref))
+                freed = max(expires, self._freed.get(thing.ref, 0.0))
+                self._in_time(thing, freed + self.sweep_seconds, str(thing.ref))
 
     def _in_time(self, thing: Thing, begun: float, name: str) -> None:
         """G counts from E, from the thing's birth when a request came later still, from when there

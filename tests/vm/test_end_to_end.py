@@ -19,7 +19,7 @@ import pytest
 from tests.vm.home import Home, text, wait_until
 from tests.vm.terminal import Terminal
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200)]
 
 LAST = re.compile(r"^vmrunner: result=(\S+) reason=(\S+) exit_code=(\S*) build=(\S+)(?: step=.+)?$")
 
