@@ -46,7 +46,7 @@ def file(url: str) -> str:
     """The path in a SQLite URL. Raises ValueError when there is none."""
     path = url.removeprefix(SQLITE).partition("?")[0]
     if path.rpartition("/")[2] in ("", ".", ".."):
-        raise ValueError("it names no file; such as sqlite:////var/lib/vmrunner/ledger.db")
+        raise ValueError(f"{url} names no file; such as sqlite:////var/lib/vmrunner/ledger.db")
     return path
 
 

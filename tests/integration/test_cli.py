@@ -73,27 +73,6 @@ def test_json_has_stdout_to_itself(cli: Cli, home: Path) -> None:
     assert json.loads((home / "r.json").read_text()) == json.loads(done.out)
 
 
-def test_a_success_without_its_result_file_is_none_for_the_caller(
-    cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (home / "r.json").write_text("of an older build")
-
-    replace = Path.replace
-
-    def full(self: Path, target: Path) -> Path:
-        if target == Path("r.json"):
-            raise OSError(28, "No space left on device")
-        return replace(self, target)
-
-    with monkeypatch.context() as broken:
-        broken.setattr(Path, "replace", full)
-        done = cli("run", "--result-file", "r.json", "--artifacts-to", "to", "--", "say", "x")
-    assert (done.code, done.last[:3]) == (125, ("success", "exit_code", "0"))
-    assert b"error: result-file: r.json cannot be written: No space left on device" in done.err
-    assert b"warning: artifacts-to: no artifact is asked for (-a GLOB)" in done.err
-    assert not list(home.glob(".r.json.*"))
-
-
 def test_artifacts_are_copied_where_they_are_wanted(cli: Cli, home: Path) -> None:
     lines = ("artifact dist/a.whl wheel", "artifact report.xml <x/>")
     done = cli("run", "-a", "dist/*", "--artifacts-to", "came", *script(*lines))

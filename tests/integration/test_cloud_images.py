@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def left(aws: Amazon) -> list[str]:
 
 
 def test_an_image_is_made_recorded_and_tagged(aws: Amazon, cli: Cli, packer: Packer) -> None:
+    began = time.monotonic()
     done = cli(*BUILD, "-o", "json")
     assert done.code == 0, done.err
     (image,) = done.items
@@ -48,8 +50,9 @@ def test_an_image_is_made_recorded_and_tagged(aws: Amazon, cli: Cli, packer: Pac
     assert (machine.tags["vmrunner:role"], machine.tags["Name"]) == ("image", image["builder"])
     assert machine.tags["vmrunner:instance"] == image["builder"]
     assert machine.tags["vmrunner:build"] == image["id"]
+    # The cloud's clock stands still; ours went on while the program was starting.
     life = int(machine.tags["vmrunner:expires-at"]) - aws.cloud.now()
-    assert 3000 < life <= 3600
+    assert 3000 < life <= 3600 + time.monotonic() - began
     # Nothing that reaps may take the image, or its snapshot, for a VM's.
     for one in (ami, ami.ebs_snapshot):
         tags = {tag["key"]: tag["value"] for tag in one.get_tags()}
@@ -275,7 +278,7 @@ def test_what_somebody_elses_packer_left_is_told_after_an_hour_and_never_ended(
     until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
     aws.clock.advance(3500)
     assert {s["fault"] for s in cli("audit", "-o", "json").items} <= {"not_there"}
-    aws.clock.advance(120)
+    aws.clock.advance(400)  # the host's clock, which Packer names things by, went on beside
     told = cli("audit", "-o", "json").items
     assert {(s["fault"], s["kind"]) for s in told if s["fault"] == "untagged"} == {
         ("untagged", "instance"),

@@ -36,7 +36,10 @@ both = pytest.mark.parametrize("manner", [(), ("--dry-run",)], ids=["run", "dry"
         (("--priority", "99999999999999999999", *CMD), "priority: 99999999999999999999 is too"),
         (("--privileged", *CMD), "privileged: not allowed here (limits.privileged = true"),
         (("--artifacts-to", "a" * 300, *CMD), "artifacts-to: 'aaaa"),
-        (("--artifacts-to", "file/sub", *CMD), "artifacts-to: 'file/sub' cannot be made"),
+        (
+            ("--artifacts-to", "file/sub", *CMD),
+            "artifacts-to: 'file/sub' cannot be written: 'file' is",
+        ),
         (("--result-file", "file/r.json", *CMD), "result-file: 'file/r.json' cannot be written"),
         (("--env-file", "none", *CMD), "env-file: 'none': No such file"),
         (("--env-file", "vars", *CMD), "env-file: vars:3: '1A' is not a variable's name"),

@@ -319,8 +319,8 @@ def test_a_database_url_is_taken_apart_as_sqlalchemy_does() -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("sqlite:///", "it names no file"),
-        ("sqlite:////", "it names no file"),
+        ("sqlite:///", "sqlite:/// names no file"),
+        ("sqlite:////", "sqlite://// names no file"),
         ("postgresql://u:s3cr:et@h:pw/x", "the port is not a number"),
         ("postgresql//h/x", "not a URL"),
         ("sqlite:///a\0b", "it holds a character that no URL has"),
