@@ -112,6 +112,8 @@ class FakeProvider:
         return self.cloud.now() if self._clock is None else self._clock.now()
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
+        for _ in range(2):  # real drivers ask for images, places and types, and so hear the time
+            self._hear()
         markets = (Market.SPOT, Market.ON_DEMAND) if spec.spot else (Market.ON_DEMAND,)
         return tuple(
             Offer(
