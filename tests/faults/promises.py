@@ -32,6 +32,7 @@ class Promises:
     kills: list[str]
     broken: BaseException | None
     started: Counter[tuple[str, int]]
+    unseen: set[Kind]  # what may not be listed now: only a VM's row ends that
     trouble: float  # when the cloud last could not be reached by anybody …
     out: dict[Scope, float]  # … or one of its scopes
     overrun: dict[Ref, float]  # seconds past E, of all VMs that were alive then
@@ -87,6 +88,7 @@ class Promises:
             (thing, expires)
             for thing in standing
             if thing.born_of_us and thing.order is None and thing.alive
+            if thing.ref.kind not in self.unseen
             for expires in [float(thing.tags.get(f"{TAG}expires-at", "inf"))]
             if now > expires
         ]

@@ -62,10 +62,11 @@ def test_a_kind_that_may_not_be_listed_saves_no_other(http: World, listing: str)
     world = http
     begin(world, FLOW["reap"])
     denying(world, listing)
+    world.unseen = UNSEEN.get(listing, set())
     world.run(3 * world.sweep_seconds + LIMITS.newborn)
     left = {thing.ref.kind for thing in world.standing() if thing.born_of_us}
-    assert left <= UNSEEN.get(listing, set())
-    world.judge = None
+    assert left <= world.unseen
+    world.judge, world.unseen, world.trouble = None, set(), world.clock()
     nothing_of_ours(world)
 
 

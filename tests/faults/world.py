@@ -109,6 +109,7 @@ class World(Promises):
         self.kills: list[str] = []
         self.overrun: dict[Ref, float] = {}
         self.trouble = 0.0
+        self.unseen = set()
         self.out: dict[Scope, float] = {}
         self._freed: dict[Ref, float] = {}
         self.broken: BaseException | None = None

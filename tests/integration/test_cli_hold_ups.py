@@ -97,10 +97,10 @@ def test_when_the_reader_goes_away_the_build_ends_and_its_vm_is_seen_to(home: Ho
     assert run.stderr is not None
     run.stdout.close()
     assert b"Traceback" not in run.stderr.read()
-    assert run.wait(40) == 125
+    assert run.wait(40) == 141
     wait_until(lambda: home.builds()[0].finished, seconds=60, what="its end")
     (build,) = home.builds()
-    assert (build.result, build.reason) == (Result.CANCELLED, Reason.USER)
+    assert (build.result, build.reason) == (Result.CANCELLED, Reason.OWNER_GONE)
     (instance,) = home.ledger.instances.list(build=build.id)
     assert instance.death is not None
     assert home.engines(), "something goes on until its VM is seen gone"

@@ -158,7 +158,8 @@ def test_a_reader_that_goes_away_ends_it_quietly(home: Home) -> None:
 
 def test_a_build_whose_reader_goes_away_says_so(home: Home) -> None:
     go = home.root / "never"
-    run = home.start("run", *home.job("say begun", f"until {go}", *["hex " + "61" * 8000] * 40))
+    lines = ["say begun", f"until {go}", *["hex " + "61" * 8000] * 40, f"until {home.root / 'no'}"]
+    run = home.start("run", *home.job(*lines))
     assert run.stdout is not None
     assert run.stdout.read(6) == b"begun\n"
     run.stdout.close()

@@ -160,8 +160,8 @@ def test_a_fork_waits_for_a_transaction(ledger: Ledger, path: Path) -> None:
 
     def write() -> None:
         while not stop.is_set():
-            submitted(ledger, f"b-{len(written):04}")
-            written.append(f"b-{len(written):04}")
+            submitted(ledger, f"b-{len(written):06}")
+            written.append(f"b-{len(written):06}")
 
     writer = threading.Thread(target=write)
     writer.start()

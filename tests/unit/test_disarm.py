@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -258,7 +259,8 @@ def test_a_name_with_a_line_s_end_is_one_line_in_a_pipe(
 @pytest.mark.usefixtures("github")
 def test_a_traceback_that_quotes_a_guest_commands_nobody() -> None:
     message = "Incompatible version (\x1b]52;c;ZXZpbA==\x07\x1b[2J\n::add-mask::x) ##[add-mask]"
-    runner: Any = None
+    events = SimpleNamespace(list=lambda _: [])
+    runner: Any = SimpleNamespace(wiring=SimpleNamespace(ledger=SimpleNamespace(events=events)))
     lost = {"state": BuildState.FINISHED, "result": Result.ERROR, "message": message}
     found = Build(replace(build("b-1"), **lost), runner)
     with pytest.raises(BuildLost) as caught:

@@ -109,7 +109,8 @@ class Machine:
 
     def begin(self) -> None:
         self._become("PROVISIONING")
-        if self.cloud.visibility_lag > 0:
+        # What a failed insert leaves is there by its name when the operation has ended.
+        if self.cloud.visibility_lag > 0 and not self.doomed:
             self.cloud.hidden.add(self.shown["selfLink"])
             self.cloud.later(self.cloud.visibility_lag, self._appear)
         if self.doomed:
