@@ -27,7 +27,7 @@ _EC2_BUGS: Final = (
         f"{EC2}/look.py",
         "list(by_name), mine):",
         "list(by_name)):",
-        f"{EC2_OUTAGES}::test_a_copied_id_makes_no_vm_ours",
+        f"{EC2_OUTAGES}::test_a_spot_vm_of_another_installation_is_not_found_by_our_id",
     ),
     Bug(
         "EC2: lift one of two protections",
@@ -108,7 +108,7 @@ _GCE_BUGS: Final = (
         f"{GCE}/look.py",
         "well = [one for one in operations if not list(one.error.errors)]",
         "well = list(operations)",
-        f"{GCE_STOPS}",
+        f"{GCE_STOPS}::test_a_delete_that_failed_before_is_not_why_a_vm_stops",
     ),
     Bug(
         "GCE: one refused delete ends the others",
