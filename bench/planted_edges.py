@@ -6,4 +6,345 @@ from typing import Final
 
 from bench.planted import Bug
 
-BUGS: Final[tuple[Bug, ...]] = ()
+EC2, GCE, QEMU = "providers/ec2", "providers/gce", "providers/qemu"
+AWS_GUARD, GCP_GUARD = "deploy/aws/guard.py", "deploy/gcp/guard/main.py"
+EC2_OUTAGES = "tests/integration/test_ec2_outages.py"
+EC2_FAULTS = "tests/integration/test_ec2_faults.py"
+GCE_OUTAGES = "tests/integration/test_gce_outages.py"
+GCE_STOPS, GCE_SDK = "tests/integration/test_gce_stops.py", "tests/integration/test_gce_sdk.py"
+LOCAL, SECCOMP = "tests/unit/test_qemu.py", "tests/unit/test_qemu_seccomp.py"
+FILES = "tests/unit/test_image_integrity.py"
+OF_AWS, OF_GCP = "tests/integration/test_guard.py", "tests/integration/test_gcp_guard.py"
+DROPPED = "tests/unit/test_sweeponly.py"
+SERVING = "tests/integration/test_serving.py"
+SET_BACK = "tests/integration/test_ledger_set_back.py"
+COMMONS, PEERS = "tests/unit/test_cloud_commons.py", "tests/unit/test_peers.py"
+TRUST = "tests/unit/test_trust.py"
+
+_EC2_BUGS: Final = (
+    Bug(
+        "EC2: look by name whatever the installation",
+        f"{EC2}/look.py",
+        "list(by_name), mine):",
+        "list(by_name)):",
+        f"{EC2_OUTAGES}::test_a_spot_vm_of_another_installation_is_not_found_by_our_id",
+    ),
+    Bug(
+        "EC2: lift one of two protections",
+        f"{EC2}/delete.py",
+        'PROTECTIONS: Final = ("DisableApiTermination", "DisableApiStop")',
+        'PROTECTIONS: Final = ("DisableApiTermination",)',
+        f"{EC2_OUTAGES}::test_stop_protection_is_lifted_too",
+    ),
+    Bug(
+        "EC2: split a batch for codes that are listed, and no others",
+        f"{EC2}/delete.py",
+        "return failed.code in DENIED or not isinstance(failed.error, general)",
+        "return failed.code in DENIED",
+        f"{EC2_OUTAGES}::test_whatever_is_wrong_with_one_saves_no_other",
+    ),
+    Bug(
+        "EC2: a sweep without what is shutting down",
+        f"{EC2}/kinds.py",
+        'LISTED: Final = (*LIVING, "shutting-down")',
+        "LISTED: Final = LIVING",
+        f"{EC2_OUTAGES}::test_a_vm_that_is_shutting_down_is_still_there",
+    ),
+    Bug(
+        "EC2: ask a dead region for every kind",
+        f"{EC2}/sweep.py",
+        "            if unanswered and self._elapsed() - began >= SLOW:\n"
+        "                self._over = str(failed)\n",
+        "",
+        f"{EC2_OUTAGES}::test_a_region_that_does_not_answer_is_asked_once_and_hinders_no_other",
+    ),
+    Bug(
+        "EC2: a slow region has no end",
+        f"{EC2}/sweep.py",
+        "if began > self._until:",
+        "if False:",
+        f"{EC2_OUTAGES}::test_a_region_that_answers_slowly_has_so_much_time_and_no_more",
+    ),
+    Bug(
+        "EC2: another client token for each call",
+        f"{EC2}/launch.py",
+        '        "ClientToken": order.instance,\n',
+        "",
+        f"{EC2_FAULTS}::test_a_launch_that_goes_wrong_is_sent_again_and_is_one_machine",
+    ),
+    Bug(
+        "EC2: a newborn that is not visible is dead",
+        f"{EC2}/delete.py",
+        "return Outcome(fate=Fate.MISSING)",
+        "return Outcome(fate=Fate.ACCEPTED)",
+        f"{EC2_FAULTS}::test_a_newborn_that_is_not_visible_is_missing_not_dead",
+    ),
+)
+
+_GCE_BUGS: Final = (
+    Bug(
+        "GCE: one list for all zones, or none",
+        f"{GCE}/sweep.py",
+        "if reader.by_zone and isinstance(failed.error, Uncertain):",
+        "if False:",
+        f"{GCE_OUTAGES}::test_a_zone_that_is_away_is_a_hole_and_every_other_is_read_whole",
+    ),
+    Bug(
+        "GCE: whatever stops a VM is its guest",
+        f"{GCE}/look.py",
+        "self_ended=record.cause == _BY_GUEST",
+        "self_ended=record.cause in _STOPS",
+        f"{GCE_STOPS}::test_only_the_guests_own_end_is_the_guests_doing",
+    ),
+    Bug(
+        "GCE: read all operations of a zone",
+        f"{GCE}/look.py",
+        """pattern = f'targetLink eq ".*/instances/{_any(wanted)}"'""",
+        """pattern = 'targetLink eq ".*"'""",
+        f"{GCE_OUTAGES}::test_former_operations_of_a_zone_are_not_read_again",
+    ),
+    Bug(
+        "GCE: an end that failed is an end",
+        f"{GCE}/look.py",
+        "well = [one for one in operations if not list(one.error.errors)]",
+        "well = list(operations)",
+        f"{GCE_STOPS}::test_a_delete_that_failed_before_is_not_why_a_vm_stops",
+    ),
+    Bug(
+        "GCE: one refused delete ends the others",
+        f"{GCE}/delete.py",
+        "            return Outcome(fate=Fate.FAILED, error=str(failed))\n"
+        "        return Outcome(fate=Fate.ACCEPTED)\n",
+        "            raise\n        return Outcome(fate=Fate.ACCEPTED)\n",
+        "tests/integration/test_gce.py::test_one_that_may_not_be_deleted_saves_no_other",
+    ),
+    Bug(
+        "GCE: the limit of one VM slows down all writes",
+        f"{GCE}/delete.py",
+        "if throttled and _OF_ONE not in str(failed):",
+        "if throttled:",
+        f"{GCE_SDK}::test_a_limit_slows_down_all_writes_only_where_it_is_the_projects",
+    ),
+    Bug(
+        "GCE: leave what a failed insert made",
+        f"{GCE}/birth.py",
+        "                self._clean_up(order)\n",
+        "",
+        "tests/integration/test_gce.py::test_what_a_failed_insert_leaves_is_cleaned_up",
+    ),
+)
+
+_QEMU_BUGS: Final = (
+    Bug(
+        "QEMU: anybody's process may be a VM of ours",
+        f"{QEMU}/host.py",
+        "if name is not None and who is not None and _users(who.pid) <= _trusted(name):",
+        "if name is not None and who is not None:",
+        f"{LOCAL}::test_another_users_process_is_no_vm_of_ours_whatever_it_says",
+    ),
+    Bug(
+        "QEMU: write the tombstone before the disk is gone",
+        f"{QEMU}/layout.py",
+        "        _clear(home.path)\n",
+        "",
+        f"{LOCAL}::test_a_full_disk_keeps_no_dead_vm",
+    ),
+    Bug(
+        "QEMU: boot whatever the image's file holds",
+        f"{QEMU}/integrity.py",
+        'if digest != recorded[name].get("sha256"):',
+        "if False:",
+        f"{FILES}::test_a_changed_file_is_refused_by_name_with_the_fix",
+    ),
+    Bug(
+        "QEMU: let it start programs",
+        f"{QEMU}/machine.py",
+        ",spawn=deny",
+        "",
+        f"{LOCAL}::test_qemu_is_sandboxed_opens_no_path_and_starts_nothing",
+    ),
+    Bug(
+        "QEMU: filter the calls of one table",
+        f"{QEMU}/seccomp.py",
+        '    add(_IF_AT_LEAST, _X32, "kill")\n',
+        "",
+        f"{SECCOMP}::test_the_x32_table_is_another_architecture",
+    ),
+    Bug(
+        "QEMU: start it without the filter of calls",
+        f"{QEMU}/cradle.py",
+        "    linux.filter_calls(seccomp.encoded())\n",
+        "",
+        f"{SECCOMP}::test_qemu_starts_once_all_that_holds_it_is_there",
+    ),
+    Bug(
+        "QEMU: start it with the host's files",
+        f"{QEMU}/cradle.py",
+        "    jail.enter(program, lying.hide, lying.resolver)\n",
+        "",
+        f"{SECCOMP}::test_qemu_starts_once_all_that_holds_it_is_there",
+    ),
+)
+
+_GUARD_BUGS: Final = (
+    Bug(
+        "AWS guard: today's limit for what was born under another",
+        AWS_GUARD,
+        "most = self.settings.max_ttl if most is None else most",
+        "most = self.settings.max_ttl",
+        f"{OF_AWS}::test_what_a_vm_was_promised_holds_against_a_limit_that_was_lowered",
+    ),
+    Bug(
+        "AWS guard: no role check",
+        AWS_GUARD,
+        'return mine and tags.get(f"{TAG}role") in ROLES',
+        "return mine",
+        f"{OF_AWS}::test_of_everything_only_what_is_ours_and_expired_ends",
+    ),
+    Bug(
+        "AWS guard: one failure ends the pass",
+        AWS_GUARD,
+        "                self._failed(kind, thing, error)\n",
+        "                raise\n",
+        f"{OF_AWS}::test_a_denial_of_one_kind_holds_back_no_other_and_is_raised",
+    ),
+    Bug(
+        "GCP guard: today's limit for what was born under another",
+        GCP_GUARD,
+        "life = max_ttl if life is None else life",
+        "life = max_ttl",
+        f"{OF_GCP}::test_without_a_deadline_the_limit_of_its_birth_counts_before_todays",
+    ),
+    Bug(
+        "GCP guard: no role check",
+        GCP_GUARD,
+        'return mine and labels.get(f"{LABEL}role") in ROLES',
+        "return mine",
+        f"{OF_GCP}::test_of_everything_only_what_is_ours_and_expired_ends",
+    ),
+    Bug(
+        "GCP guard: one failure ends the pass",
+        GCP_GUARD,
+        '            what = "held" if isinstance(error, Refused) and error.busy else "failures"\n',
+        "            raise\n",
+        f"{OF_GCP}::test_one_that_may_not_be_ended_saves_no_other",
+    ),
+)
+
+_SHELL_BUGS: Final = (
+    Bug(
+        "drop a provider with its open rows",
+        "sweeponly.py",
+        "former = [d for d in drivers if d.scopes & left]",
+        "former: list[Provider] = []",
+        f"{DROPPED}::test_a_provider_without_rows_is_dropped_and_one_with_rows_is_swept_on",
+    ),
+    Bug(
+        "show a scope that two drivers have twice",
+        "sweeponly.py",
+        "                if self._at(page.scope) is driver:\n                    yield page\n",
+        "                yield page\n",
+        f"{DROPPED}::test_a_page_of_a_scope_that_both_have_comes_once",
+    ),
+    Bug(
+        "end --expired: what is not shown is dead",
+        "expiring.py",
+        "            for key, sight in seen.items():\n",
+        "            dead |= {keys[key] for key in here if key not in seen}\n"
+        "            for key, sight in seen.items():\n",
+        "tests/unit/test_expiring.py",
+    ),
+    Bug(
+        "an engine of other providers serves",
+        "serving.py",
+        "return bool(serving) and there.issuperset(providers)",
+        "return bool(serving)",
+        f"{SERVING}::test_an_engine_serves_the_providers_that_it_has",
+    ),
+    Bug(
+        "an engine that is silent serves",
+        "serving.py",
+        "        and abs(time.time() - member.seen_at) < LEASE\n",
+        "",
+        f"{SERVING}::test_a_process_that_lives_and_is_silent_serves_nobody",
+    ),
+    Bug(
+        "adopt a ledger without a note of it",
+        "ledger/store.py",
+        "    witness.note(last)\n",
+        "",
+        f"{SET_BACK}::test_a_file_that_may_be_a_copy_counts_as_one",
+    ),
+    Bug(
+        "take a copy of a ledger for the ledger",
+        "ledger/store.py",
+        "if known and memory is not None and memory.place == witness.place:",
+        "if known and memory is not None:",
+        f"{SET_BACK}::test_a_file_that_may_be_a_copy_counts_as_one",
+    ),
+    Bug(
+        "remove all old logs in one transaction",
+        "ledger/logs.py",
+        "_CHUNKS: Final = 64\n",
+        "_CHUNKS: Final = 10**9\n",
+        "tests/integration/test_ledger_steps.py",
+    ),
+    Bug(
+        "count our own pause as the others' silence",
+        "peers.py",
+        "                self._watched.clear()\n",
+        "",
+        f"{PEERS}::test_our_own_pause_starts_the_counting_anew",
+    ),
+    Bug(
+        "who cannot be seen is gone at once",
+        "peers.py",
+        "return self._stale(here.id) if lives is None else not lives",
+        "return not lives",
+        f"{PEERS}::test_who_cannot_be_seen_is_gone_after_a_lease_that_we_watched",
+    ),
+    Bug(
+        "believe one wrong date",
+        "providers/common/clock.py",
+        "                self._claim = offset\n                return\n",
+        "                self._claim = offset\n",
+        f"{COMMONS}::test_one_wrong_date_says_nothing",
+    ),
+    Bug(
+        "claim without counting who else did",
+        "ledger/instances.py",
+        "fitting = launches if rooms is None else self._fitting(connection, launches, rooms)",
+        "fitting = launches",
+        "tests/faults/test_claims.py::test_two_engines_keep_one_limit",
+    ),
+    Bug(
+        "take from a VM what was not asked for",
+        "archive.py",
+        "if not asked.match(path, directory=entry.kind in (Kind.DIRECTORY, Kind.LINK)):",
+        "if False:",
+        "tests/unit/test_archive.py::test_what_was_not_asked_for_is_refused",
+    ),
+    Bug(
+        "a glob of directories takes files",
+        "globs.py",
+        "return not self._directories and end - 1 in at",
+        "return end - 1 in at",
+        "tests/unit/test_globs.py::test_the_host_matches_what_the_guest_finds",
+    ),
+    Bug(
+        "obey another user's configuration",
+        "trust.py",
+        "if status.st_uid not in (0, me):",
+        "if False:",
+        f"{TRUST}::test_another_users_file_is_not_obeyed",
+    ),
+    Bug(
+        "trust one content wherever it lies",
+        "trust.py",
+        "return Entry(digest(content), str(file.resolve())) in entries()",
+        "return digest(content) in {one.sha256 for one in entries()}",
+        f"{TRUST}::test_trust_is_in_one_content_at_one_place",
+    ),
+)
+
+BUGS: Final = _EC2_BUGS + _GCE_BUGS + _QEMU_BUGS + _GUARD_BUGS + _SHELL_BUGS

@@ -198,6 +198,14 @@ def test_a_spot_vm_is_found_by_its_name_whatever_ec2_made_of_its_token(aws: Amaz
     assert sight.ref == ref
 
 
+def test_a_spot_vm_of_another_installation_is_not_found_by_our_id(aws: Amazon) -> None:
+    """Of a spot VM the token tells nothing: its tags must."""
+    provider = aws.provider(spot="only")
+    order = make_order(provider)
+    provider.create(replace(order, installation="11111111-2222-4333-8444-555555555555"))
+    assert look(provider, order) is None
+
+
 # --- what does not die at once -------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.google import Google, google, look, make_order
 from vmrunner.errors import ProviderError
 from vmrunner.model import Market, Power, Spec
-from vmrunner.testing.localgce import INTERNAL, Machine
+from vmrunner.testing.localgce import INTERNAL, Broken, Machine
 
 STOPS: dict[str, tuple[Callable[[Machine], None], str]] = {
     "guest": (Machine.power_off, "compute.instances.guestTerminate"),
@@ -60,6 +60,19 @@ def test_an_operator_who_stops_a_vm_is_not_its_guest(gce: Google, kind: str) -> 
         assert seen is not None
         assert seen.power in (Power.STOPPING, Power.STOPPED)
         assert not seen.self_ended
+
+
+def test_a_delete_that_failed_before_is_not_why_a_vm_stops(gce: Google) -> None:
+    provider = gce.provider()
+    order = make_order(provider)
+    ref = provider.create(order)
+    gce.cloud.faults.fail("instances.delete", Broken("INTERNAL_ERROR", "It is stuck.", 500))
+    provider.delete([ref])
+    gce.clock.advance(1)
+    gce.machine.power_off()
+    seen = look(provider, order, ref)
+    assert seen is not None
+    assert (seen.power, seen.self_ended) == (Power.STOPPED, True)
 
 
 def test_why_it_stops_is_asked_once_and_said_each_time(gce: Google) -> None:

@@ -1,13 +1,16 @@
-"""The filter that QEMU starts under, evaluated as the kernel does."""
+"""The filter that QEMU starts under, evaluated as the kernel does; and that it starts under it."""
 
 from __future__ import annotations
 
 import errno
+import os
+import resource
 import struct
+from pathlib import Path
 
 import pytest
 
-from vmrunner.providers.qemu import seccomp
+from vmrunner.providers.qemu import cradle, jail, linux, seccomp
 
 X86_64, I386, AARCH64 = 0xC000003E, 0x40000003, 0xC00000B7
 ALLOWED, REFUSED, KILLED = 0x7FFF_0000, 0x0005_0000 | errno.EPERM, 0x8000_0000
@@ -63,3 +66,24 @@ def test_the_x32_table_is_another_architecture() -> None:
     assert verdict(0x4000_0000 | 250) == KILLED
     assert verdict(0x4000_0000) == KILLED
     assert verdict(-1) == KILLED
+
+
+def test_qemu_starts_once_all_that_holds_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its root before its privileges go, since making one needs them; the filter last of all, since
+    it refuses what the others do."""
+    done: list[str] = []
+    for module, name in (
+        *[(linux, "unshare"), (jail, "enter"), (linux, "give_up_privileges")],
+        *[(resource, "setrlimit"), (linux, "filter_calls"), (os, "execve")],
+    ):
+        monkeypatch.setattr(module, name, lambda *_, name=name: done.append(name))
+    monkeypatch.setattr(os, "dup2", lambda *_, **__: None)
+    monkeypatch.setattr(Path, "write_text", lambda *_: None)  # its own score
+    lying = cradle.Lying(
+        qemu=["/usr/bin/qemu"], pasta=None, tun=False, nft="nft", rules="", resolver=None,
+        user=None, images=[], hide=[], limits={"RLIMIT_AS": 1},
+    )  # fmt: skip
+    cradle._become(lying, {}, cradle._Ends(life=0, news=0, console=0, errors=0))
+    assert done == [
+        "unshare", "enter", "give_up_privileges", "setrlimit", "filter_calls", "execve",
+    ]  # fmt: skip
