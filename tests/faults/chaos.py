@@ -58,9 +58,8 @@ class Episode:
     #: What of others' stands beside it.
     plants: Sequence[Kind] = tuple(Kind)
     span = 1200.0  # seconds in which builds are submitted
-    #: The share of episodes whose calls are in the air. Two passes of one reaper wait for each
-    #: other's locks, and a task that waits for a lock keeps the world's time: none, until it can.
-    aloft = 0.0
+    #: The share of episodes whose calls, and passes of a reaper, are in the air.
+    aloft = 0.3
 
     def __init__(
         self,

@@ -6,7 +6,6 @@ one that the test names. The guest and the session are played. Nothing in produc
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.faults.tasks import Aloft, Crash, Task
 from vmrunner import following
+from vmrunner.abreast import LOST
 from vmrunner.engine import Engine
 from vmrunner.errors import Fenced, LedgerError, ProviderError
 from vmrunner.lanes import Inline
@@ -258,7 +258,6 @@ class Node:
             listen=False,
         )
         self.reaping = Reaping(self.engine.desk, self._peers(), lambda: self.engine.watching)
-        self._passing: dict[bool, Task | None] = {False: None, True: None}
         self._passed = self._swept = float("-inf")  # it begins with both, as `serve` does
 
     def _host(self) -> float:
@@ -323,17 +322,9 @@ class Node:
             self._passed = now
             sweep = self.sweeps and now - self._swept >= world.sweep_seconds
             self._swept = now if sweep else self._swept
-            if not world.airborne:
-                self.reaping.run(sweep=sweep)
-                return
-            # `serve` has a thread for passes and one for sweeps.
-            passing = self._passing[sweep]
-            if passing is None or passing.ended:
-                self._passing[sweep] = self.begin(lambda: self._pass(sweep=sweep))
-
-    def _pass(self, *, sweep: bool) -> None:
-        with contextlib.suppress(LedgerError):  # the next one may have it
-            self.reaping.run(sweep=sweep)
+            # In the air a pass goes on as a task of its own, and a later round tells of it: to
+            # wait for it here would keep the baton that it needs.
+            self.reaping.run(sweep=sweep, seconds=0.0 if world.airborne else LOST)
 
     def kill(self) -> None:
         """kill -9."""

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.faults.chaos import Episode
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -15,3 +17,29 @@ def test_two_thousand_builds_in_a_hostile_world() -> None:
     assert played.returncode == 0, played.stdout[-3000:] + played.stderr[-3000:]
     last = played.stdout.splitlines()[-1]
     assert last == "survivors=0 murders=0 doubles=0 forgotten=0"
+    # What is drawn seldom was drawn.
+    for what in ("late answers", "limits lowered", "lost ledgers", "providers renamed"):
+        assert f" {what}" in played.stdout
+
+
+class Aloft(Episode):
+    """Short, and all of its calls and passes are in the air."""
+
+    aloft = 1.0
+    span = 150.0
+
+
+def test_an_episode_in_the_air_is_a_function_of_its_seed(template: Path, tmp_path: Path) -> None:
+    told = []
+    for root in (tmp_path / "first", tmp_path / "again"):
+        root.mkdir()
+        episode = Aloft(template, root, "air:1", 10)
+        try:
+            episode.play()
+            builds = [episode.world.truth.builds.get(build.id) for build in episode.builds]
+            ends = [(build.result, build.reason, build.finished_at) for build in builds]
+            told.append((episode.happened, ends, sorted(episode.world.overrun.values())))
+        finally:
+            episode.world.close()
+    assert told[0] == told[1]
+    assert told[0][0]["late answers"] > 0
