@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from vmrunner import units
+from vmrunner import data, units
 from vmrunner.cli import exits, output
 from vmrunner.cli.output import Column, Format, View
 from vmrunner.cli.shell import Shell, shell_of
@@ -131,7 +131,9 @@ def _guard(shell: Shell, name: str) -> Guard:
         made = "whose guard Terraform makes" if kind == "gce" else "which has none"
         raise ConfigError(
             f"guard: provider {found.name} is of kind {kind}, {made}",
-            hint="deploy/gcp/terraform" if kind == "gce" else "name a provider of kind ec2",
+            hint=f"terraform apply, with the module {data.path('deploy') / 'gcp/terraform'}"
+            if kind == "gce"
+            else "name a provider of kind ec2",
         )
     return found.guard()
 

@@ -28,7 +28,8 @@ PATIENCE: Final = 300.0
 #: image that it made.
 _DIED: Final = "unexpected EOF"
 _DEPRECATE: Final = (
-    "packer's plugin died; if its image was made, allow compute.images.deprecate (packer/README.md)"
+    "packer's plugin died; if its image was made, allow compute.images.deprecate"
+    f" ({data.path('packer')}/README.md)"
 )
 _INIT: Final = 600.0  # seconds to fetch plugins
 #: Its words go through a relay that outlives who reads them: a program that writes to nobody dies,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from vmrunner import data
 from vmrunner.model import Finding, Kind, Level, Market, Ref, Scope, Spec
 from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.common.findings import bad, each, of_clock, of_failure, ok, warning
@@ -63,7 +64,8 @@ def _of_right(right: Right) -> Finding:
     if right.may:
         return ok("delete", right.why)
     if right.may is None:
-        fix = f"see that these credentials have {ACTION}: deploy/gcp/role.yaml"
+        role = data.path("deploy") / "gcp/role.yaml"
+        fix = f"see that these credentials have {ACTION}: {role}"
         return warning("delete", f"it cannot be told: {right.why}", fix)
     return bad("delete", right.why, f"allow {ACTION}; nothing is launched before")
 

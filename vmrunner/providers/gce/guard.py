@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 import google.auth
@@ -12,6 +13,7 @@ import requests
 from google.auth import exceptions as auth_errors
 from google.auth.transport.requests import AuthorizedSession
 
+from vmrunner import data
 from vmrunner.model import Finding
 from vmrunner.providers.common.findings import bad, ok, warning
 from vmrunner.providers.gce.options import Options
@@ -27,6 +29,11 @@ def name_of(installation: str) -> str:
     return f"vmrunner-guard-{installation[:8]}"
 
 
+def module() -> Path:
+    """The Terraform module that makes it."""
+    return data.path("deploy") / "gcp/terraform"
+
+
 def findings(options: Options, project: str, now: float) -> Iterator[Finding]:
     """Is it there, and does it work?"""
     if options.guard is None:
@@ -34,7 +41,7 @@ def findings(options: Options, project: str, now: float) -> Iterator[Finding]:
             "guard",
             "Compute Engine deletes a running VM at its deadline; nothing in the project ends one "
             "that was stopped before, nor a disk, an address or a snapshot, when vmrunner is gone",
-            f"deploy/gcp/terraform, and its region as providers.{options.name}.guard",
+            f"apply {module()}, and name its region as providers.{options.name}.guard",
         )
         return
     job = f"projects/{project}/locations/{options.guard}/jobs/{name_of(options.installation)}"
@@ -45,7 +52,7 @@ def findings(options: Options, project: str, now: float) -> Iterator[Finding]:
         yield warning("guard", f"it cannot be told: {error}", "see docs/gcp.md")
         return
     if answer.status_code == 404:
-        fix = "terraform apply, in deploy/gcp/terraform"
+        fix = f"terraform apply, with the module {module()}"
         yield bad("guard", f"there is no {job}: nothing invokes it", fix)
     elif not answer.ok:
         fix = "allow cloudscheduler.jobs.get to these credentials"
