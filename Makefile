@@ -26,7 +26,6 @@ test: lint
 	.venv/bin/vmrunner image build
 	$(PYTEST) -q -n 3 -m 'not vm and not long'
 	$(PYTEST) -m 'vm and not long' -n 2 --dist loadfile --no-loadscope-reorder
-	.venv/bin/python bench/mutations.py --sample 6
 
 check: lint
 	$(PYTEST) -q -n 2 tests/unit

@@ -306,7 +306,7 @@ def conclude(shell: Shell, row: Build, interrupted: int | None, manner: Manner) 
         output.write_json(sys.stdout, "build", [document])
     elif manner.form is Format.JSONL:
         output.print_out(output.json_text(document))
-    named = culprit is not None and len(row.spec.steps) > 1
+    named = len(row.spec.steps) > 1 and row.result is not Result.CANCELLED
     last_line(row, history.title(row, culprit.index or 0) if culprit and named else "")
     if interrupted is not None and row.result is Result.CANCELLED:
         return interrupted
