@@ -23,6 +23,7 @@ def pytest_configure() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
 # A loaded machine is no failure: no test is held to a time, those that Hypothesis draws neither.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
