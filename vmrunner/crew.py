@@ -115,21 +115,26 @@ class Crew:
     # --- take over ---
 
     def take_over(self, view: View) -> None:
-        """Become the owner of every build whose owner is gone, within our scopes."""
-        desk = self._desk
+        """Become the owner of every build whose owner is gone and whose VM we may act on, or that
+        has none any more."""
         for build in list(view.builds.values()):
-            if build.state is BuildState.QUEUED or build.owner == desk.id:
+            if build.state is BuildState.QUEUED or build.owner == self._desk.id:
                 continue
-            row = view.rows.get(build.instance or "")
-            ours = row is not None or build.spec.provider in desk.providers
-            if not ours or not self._peers.member_gone(build.owner):
+            if not self._peers.member_gone(build.owner):
                 continue
-            if build.instance in view.unread:
-                continue
-            if row is None and build.instance in {r.id for r in view.everybody}:
-                continue  # it has a VM where our provider does not act
-            with desk.guard("take over", build.id):
-                self._take(view, build)
+            with self._desk.guard("take over", build.id):
+                if build.instance in view.rows or self._bare(view, build):
+                    self._take(view, build)
+
+    def _bare(self, view: View, build: Build) -> bool:
+        """Has it no VM any more? Then whoever sees that its owner is gone may end it, or queue it
+        again, whether or not it has the build's provider: that may have another name by now."""
+        if build.instance in view.unread | {row.id for row in view.everybody}:
+            return False
+        if build.spec.provider in self._desk.providers:
+            return True
+        row = self._desk.ledger.instances.get(build.instance or "")
+        return row.state is InstanceState.GONE  # else it was born after the rows were read
 
     def _take(self, view: View, build: Build) -> None:
         desk = self._desk

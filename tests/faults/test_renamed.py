@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.world import World
-from vmrunner.model import BuildState, Reason, Result
+from vmrunner.model import BuildState, Death, Reason, Result
 from vmrunner.providers.fake import FakeProvider
 
 OTHER = "aws-prod"
@@ -53,3 +53,19 @@ def test_its_rows_close_after_their_deadlines_and_make_room(world: World) -> Non
     fresh = world.submit(provider=OTHER)
     world.run(300, until=lambda: world.truth.builds.get(fresh.id).state is BuildState.FINISHED)
     assert world.truth.builds.get(fresh.id).result is Result.SUCCESS
+
+
+def test_a_build_whose_vm_is_gone_ends_although_nobody_has_its_provider(world: World) -> None:
+    """Its engine died after the row was closed: no row leads to the build any more."""
+    world.build_seconds = 1e9
+    build = world.submit()
+    first = world.node()
+    world.run(60, until=lambda: len(world.started) == 1)
+    first.kill()
+    row = world.truth.instances.get(world.truth.builds.get(build.id).instance or "")
+    world.truth.instances.close_all([(row.id, row.epoch, Death.VANISHED)], world.clock())
+    world.cloud.machines.clear()
+    renamed(world)
+    world.run(300, until=lambda: world.truth.builds.get(build.id).finished)
+    ended = world.truth.builds.get(build.id)
+    assert (ended.result, ended.reason) == (Result.ERROR, Reason.VM_LOST)

@@ -21,7 +21,7 @@ from vmrunner.providers.ec2.calls import Answer, Calls
 from vmrunner.providers.ec2.identity import Identity
 from vmrunner.providers.ec2.kinds import LIVING, PAGE, tags
 from vmrunner.providers.ec2.options import ImageChoice, Options
-from vmrunner.providers.ec2.places import PROMOTED, NoImage, Places
+from vmrunner.providers.ec2.places import PROMOTED, NoImage, Places, promoted_at
 from vmrunner.providers.imaging import IMAGE, OWNER, Bench, Made, Wish
 
 ARCHITECTURE: Final = "x86_64"  # of the templates' bases
@@ -141,12 +141,14 @@ class Images:
         breaks off between leaves the later one."""
         choice = self._choice(made)
         others = [i for i in self.images() if i.promoted and i.ref != made.ref and _fits(choice, i)]
+        # Later than all of them, even within their second or by a clock that is behind theirs.
+        moment = max([int(now), *(promoted_at(other.tags) + 1 for other in others)])
         with edge():
             self._calls(
                 self._options.region,
                 api.TAG_IMAGE,
                 Resources=[made.ref],
-                Tags=[{"Key": PROMOTED, "Value": str(int(now))}],
+                Tags=[{"Key": PROMOTED, "Value": str(moment)}],
             )
             if others:
                 self._calls(

@@ -4,7 +4,7 @@ up before anything is launched, and remembered."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,7 @@ from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.failure import CallFailed
 from vmrunner.providers.common.memory import Memory
 from vmrunner.providers.ec2.calls import GROUPS, IMAGES, SUBNETS, TYPES, Answer, Api, Calls
+from vmrunner.providers.ec2.kinds import tags
 from vmrunner.providers.ec2.options import GiB, ImageChoice, Options
 
 log = logging.getLogger(__name__)
@@ -175,11 +176,15 @@ def _question(said: str | ImageChoice) -> Answer:
     }
 
 
-def _rank(image: Answer) -> tuple[float, str, str]:
+def promoted_at(told: Mapping[str, str]) -> int:
+    """The epoch seconds of an image's tag; 0 without one that can be read."""
+    said = told.get(PROMOTED, "")
+    return int(said) if said.isascii() and said.isdigit() and len(said) <= 12 else 0
+
+
+def _rank(image: Answer) -> tuple[int, str, str]:
     """Tags on it are this account's own, whoever's it is."""
-    said = next((t["Value"] for t in image.get("Tags", ()) if t["Key"] == PROMOTED), "")
-    promoted = float(said) if said.isascii() and said.isdigit() and len(said) <= 12 else 0.0
-    return promoted, image.get("CreationDate", ""), image["ImageId"]
+    return promoted_at(tags(image)), image.get("CreationDate", ""), image["ImageId"]
 
 
 def _type(told: Answer) -> MachineType:
