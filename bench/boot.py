@@ -26,9 +26,11 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.vm.stock import from_root
-from vmrunner.images import Inputs, find, resolve, roots, trial
-from vmrunner.images.tools import Programs
-from vmrunner.providers.qemu.imagestore import LocalImage
+from vmrunner.images import Inputs, find, resolve
+from vmrunner.images.local import rootfs
+from vmrunner.images.local.programs import Programs
+from vmrunner.images.verify import trial_vm
+from vmrunner.providers.qemu.local_images import LocalImage
 
 GOAL = 0.6
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vmrunner"
@@ -54,8 +56,10 @@ def untrimmed(cache: Path) -> LocalImage:
     recipe = replace(find("default"), packages=PACKAGES)
     inputs = replace(Inputs.read(), scripts={"05-initramfs.sh": b"", "10-plain.sh": PLAIN})
     root = cache / "root.tar"
-    scratch = roots.scratch(cache)
-    roots.vm_root(recipe, inputs, to=root, tmp=scratch, programs=Programs(), report=lambda *_: None)
+    scratch = rootfs.scratch(cache)
+    rootfs.vm_root(
+        recipe, inputs, to=root, tmp=scratch, programs=Programs(), report=lambda *_: None
+    )
     scratch.rmdir()
     return from_root(cache, root, "untrimmed")
 
@@ -79,7 +83,7 @@ class Boot:
 
 def boot(image: LocalImage, *, trimmed: bool) -> Boot:
     reshape = (lambda data: data) if trimmed else whole
-    with trial.vm(image, "auto", reshape=reshape) as (connection, seconds):
+    with trial_vm.vm(image, "auto", reshape=reshape) as (connection, seconds):
         told = connection.run(
             "systemctl is-system-running --wait >/dev/null; "
             "systemctl show -P ActiveEnterTimestampMonotonic ssh.service; "

@@ -19,14 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import engine as engines
-from vmrunner import ids, process
-from vmrunner.desk import EngineLimits
-from vmrunner.engine import Engine
-from vmrunner.following import Sessions
+from vmrunner.engine.context import EngineLimits
+from vmrunner.engine.engine import Engine
+from vmrunner.engine.sessions import Sessions
 from vmrunner.ledger import Ledger
+from vmrunner.lib import ids, process
 from vmrunner.model import Limits, Order, Result, Role, Spec
 from vmrunner.providers import Provider
-from vmrunner.providers.common.buckets import Buckets, Limit, Quota
+from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
 
 CALLS, CPU = 1.1, 1.5  # against the script
 CAPTION: Final = (

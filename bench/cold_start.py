@@ -23,8 +23,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from vmrunner.providers.qemu import accel, imagestore
-from vmrunner.providers.qemu.imagestore import LocalImage
+from vmrunner.providers.qemu import accel, local_images
+from vmrunner.providers.qemu.local_images import LocalImage
 
 GOAL = 1.25
 QEMU = "qemu-system-x86_64"
@@ -149,7 +149,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=5)
     pairs: int = parser.parse_args().pairs
-    image = imagestore.resolve(CACHE)
+    image = local_images.resolve(CACHE)
     container = image.containers[0]
     accelerator = accel.choose("auto", qemu=QEMU, kernel=image.kernel, cache_dir=CACHE).name
     ours: list[float] = []

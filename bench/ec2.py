@@ -51,8 +51,8 @@ from bench.clouds import (
 from bench.endpoint import BULK, Account, account
 from tests.amazon import INSTALLATION, REGION, credentials
 from vmrunner.model import TAG, Ref
-from vmrunner.providers.ec2 import launch
-from vmrunner.providers.ec2.calls import QUOTAS
+from vmrunner.providers.ec2 import create_request
+from vmrunner.providers.ec2.client import QUOTAS
 from vmrunner.providers.ec2.options import Options
 from vmrunner.providers.ec2.provider import Ec2Provider
 
@@ -127,7 +127,7 @@ def by_script(builds: int) -> Spent:
         aws = Provider(at, {})
         image = aws.places.image()
         orders = [order(aws, INSTALLATION) for _ in range(builds)]
-        requests = [launch.request(one, aws.options, image) for one in orders]
+        requests = [create_request.request(one, aws.options, image) for one in orders]
 
         def work() -> None:
             session = boto3.Session()

@@ -13,7 +13,7 @@ import boto3
 from bench.clouds import Endpoint, answer, endpoint
 from tests.amazon import ENVIRONMENT, INSTALLATION, REGION
 from vmrunner.model import TAG
-from vmrunner.testing.localcloud import LocalCloud
+from vmrunner.testing.localec2 import LocalCloud
 
 BULK: Final = 500  # machines that one call of `fill` makes
 TAGGED: Final = ("instance", "volume", "network-interface")

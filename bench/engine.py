@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from vmrunner import ids, process
-from vmrunner.desk import EngineLimits
-from vmrunner.engine import Engine
+from vmrunner.core.scheduling import Start
+from vmrunner.engine.context import EngineLimits
+from vmrunner.engine.engine import Engine
 from vmrunner.ledger import Ledger
+from vmrunner.lib import ids, process
 from vmrunner.model import (
     Access,
     Build,
@@ -43,7 +44,6 @@ from vmrunner.model import (
     Step,
 )
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
-from vmrunner.scheduling import Start
 from vmrunner.session import Verdict
 
 if TYPE_CHECKING:

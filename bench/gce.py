@@ -37,8 +37,8 @@ from bench.clouds import (
     unlimited,
 )
 from tests.google import INSTALLATION
-from vmrunner.providers.gce import launch
-from vmrunner.providers.gce.calls import QUOTAS
+from vmrunner.providers.gce import create_request
+from vmrunner.providers.gce.client import QUOTAS
 from vmrunner.providers.gce.options import Options
 from vmrunner.providers.gce.provider import CREATES, GceProvider
 from vmrunner.testing.localgce import LocalGce
@@ -74,7 +74,8 @@ def by_script(builds: int) -> Spent:
     with endpoint(Endpoint, serve) as at:
         google = provider(at)
         resources = [
-            launch.instance(order(google, INSTALLATION), google.options) for _ in range(builds)
+            create_request.instance(order(google, INSTALLATION), google.options)
+            for _ in range(builds)
         ]
         where = {"project": at.site.project, "zone": at.site.zones[0]}
 

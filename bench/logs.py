@@ -32,10 +32,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.guest import Guest, booted, job
 from tests.sshd import Sshd, running
-from vmrunner import ssh
 from vmrunner.guest.state import Events, Place
-from vmrunner.session.frames import Frames, Log
-from vmrunner.session.relay import Relay
+from vmrunner.session.log_relay import Relay
+from vmrunner.session.protocol import Frames, Log
+from vmrunner.ssh import client
 
 MIB = 1 << 20
 STOCK = 4 * MIB
@@ -74,7 +74,7 @@ def fill(guest: Guest, size: int) -> None:
     Events(place.events).add("ended", written, reason="exit_code", exit_code=0, message="")
 
 
-def ours(connection: ssh.Connection, guest: Guest, target: Path) -> int:
+def ours(connection: client.Connection, guest: Guest, target: Path) -> int:
     with target.open("wb") as file:
         reporter: Any = ToFile(file)
         relay = Relay(reporter, SECRETS, 0)
@@ -130,7 +130,9 @@ def main() -> None:
         with running(root / "sshd") as sshd, booted(root / "vm") as guest:
             fill(guest, options.mib * MIB)
             spool = guest.run / "spool" / "log"
-            connection = ssh.Dialer(sshd.access, user=sshd.user).connect(sshd.address, timeout=20)
+            connection = client.Dialer(sshd.access, user=sshd.user).connect(
+                sshd.address, timeout=20
+            )
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             rates: dict[str, list[float]] = {"ssh cat": [], "vmrunner": []}
             plain, whole = root / "plain", root / "whole"

@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import GiB, Machine, image, make_provider
-from vmrunner import ssh
 from vmrunner.guest import docker
 from vmrunner.model import Address
+from vmrunner.ssh import client
 
 IMAGE = "gvisor"
 ROOM = 1400 << 20  # bytes that the container may use of the VM's 2 GiB
@@ -110,7 +110,7 @@ RUNTIMES = {
 }
 
 
-def turn(connection: ssh.Connection, flags: tuple[str, ...]) -> dict[str, float]:
+def turn(connection: client.Connection, flags: tuple[str, ...]) -> dict[str, float]:
     """Seconds of each kind of work."""
     words = [
         *("docker", "run", "--rm", "--network=none", "--log-driver=none", *flags),
@@ -124,7 +124,7 @@ def turn(connection: ssh.Connection, flags: tuple[str, ...]) -> dict[str, float]
     return {"start": float(start), **json.loads(found)}
 
 
-def measured(connection: ssh.Connection, rounds: int) -> dict[str, list[dict[str, float]]]:
+def measured(connection: client.Connection, rounds: int) -> dict[str, list[dict[str, float]]]:
     for name, text in (("work", WORK), ("turn", TURN)):
         words = f"mkdir -p {PLACE}/work; cat >{PLACE}/{name}.py"
         connection.stream(words, lambda _: None, stdin=[text.encode()])
@@ -156,7 +156,7 @@ def main() -> None:
 
         try:
             found_at = wait_until(address, seconds=60, what="an address")
-            connection = ssh.Dialer(machine.access).connect(found_at, timeout=300)
+            connection = client.Dialer(machine.access).connect(found_at, timeout=300)
             found = measured(connection, rounds)
             connection.close()
         finally:

@@ -31,7 +31,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.sshd import Sshd, running
-from vmrunner import ssh
+from vmrunner.ssh import client
 
 QUIET = 20.0  # seconds over which the idle ones are watched
 LEFT = 120  # seconds that their commands wait: sshd leaves them behind
@@ -65,8 +65,8 @@ class Plain:
         subprocess.run(argv, check=True, stderr=subprocess.DEVNULL)
 
 
-def connect(sshd: Sshd) -> ssh.Connection:
-    return ssh.Dialer(sshd.access, user=sshd.user).connect(sshd.address, timeout=60)
+def connect(sshd: Sshd) -> client.Connection:
+    return client.Dialer(sshd.access, user=sshd.user).connect(sshd.address, timeout=60)
 
 
 def fresh(sshd: Sshd) -> None:
@@ -120,8 +120,8 @@ def idle(sshd: Sshd, count: int) -> str:
         connections = list(pool.map(lambda _: connect(sshd), range(count)))
     said = threading.Semaphore(0)
 
-    def wait(connection: ssh.Connection) -> None:
-        with suppress(ssh.Lost):  # closed under it, in the end
+    def wait(connection: client.Connection) -> None:
+        with suppress(client.Lost):  # closed under it, in the end
             connection.stream(f"echo; exec sleep {LEFT}", lambda _: said.release())
 
     waiting = [threading.Thread(target=wait, args=(connection,)) for connection in connections]

@@ -28,18 +28,18 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import engine as engines
-from vmrunner import ids, process
-from vmrunner.deleting import BATCH
-from vmrunner.desk import EngineLimits
-from vmrunner.engine import Engine
-from vmrunner.lanes import Inline
+from vmrunner.engine.context import EngineLimits
+from vmrunner.engine.engine import Engine
+from vmrunner.engine.membership import Peers
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.values import Launch
+from vmrunner.lib import ids, process
+from vmrunner.lib.threads import Inline
 from vmrunner.model import Access, Instance, InstanceState, Kind, Limits, Order, Role, Spec
-from vmrunner.peers import Peers
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
-from vmrunner.providers.fakelimits import EC2, Throttle
-from vmrunner.reaping import Reaping
+from vmrunner.providers.fake.limits import EC2, Throttle
+from vmrunner.reaper.kills import BATCH
+from vmrunner.reaper.reaper import Reaping
 
 if TYPE_CHECKING:
     from bench.wire import WireProvider

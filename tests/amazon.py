@@ -12,14 +12,14 @@ from unittest import mock
 
 import pytest
 
-from vmrunner import ids
+from vmrunner.lib import ids
 from vmrunner.model import Key, Network, Order, Page, Ref, Resource, Role, Seen, Spec
-from vmrunner.providers.common.buckets import Buckets
-from vmrunner.providers.ec2.calls import QUOTAS
+from vmrunner.providers.common.rate_limits import Buckets
+from vmrunner.providers.ec2.client import QUOTAS
 from vmrunner.providers.ec2.options import Options
 from vmrunner.providers.ec2.provider import Ec2Provider
 from vmrunner.providers.fake import Clock
-from vmrunner.testing.localcloud import LocalCloud, Machine
+from vmrunner.testing.localec2 import LocalCloud, Machine
 
 KEY: Final = "AKIALOCALLOCALLOCAL0"
 REGION: Final = "eu-west-1"

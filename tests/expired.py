@@ -10,7 +10,7 @@ import boto3
 
 from tests.amazon import INSTALLATION, REGION, Amazon, make_order
 from vmrunner.providers.ec2.provider import Ec2Provider
-from vmrunner.testing.localcloud import Machine
+from vmrunner.testing.localec2 import Machine
 
 FOREIGN: Final = "00000000-0000-4000-8000-00000000000f"
 GRACE: Final = 480.0

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tests.scripted import ScriptedWiring
-from vmrunner import daemon
 from vmrunner.cli import main
-from vmrunner.configfile import Loaded
+from vmrunner.config.sources import Loaded
+from vmrunner.daemon import daemon
 from vmrunner.model import (
     Address,
     Fate,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.scripted import ScriptedWiring, wait_until
-from vmrunner import config, configfile
+from vmrunner.config import settings, sources
 from vmrunner.ledger import Ledger
 from vmrunner.model import Build
 
@@ -60,8 +60,8 @@ class Home:
     def ledger(self) -> Ledger:
         """Read here: a process of its own costs a second."""
         environ = {"VMRUNNER_DATABASE_URL": f"sqlite:///{self.root}/data/vmrunner/ledger.db"}
-        loaded = configfile.load(environ=environ, start=self.root)
-        paths = config.Paths(data=self.root / "data/vmrunner", cache=self.root)
+        loaded = sources.load(environ=environ, start=self.root)
+        paths = settings.Paths(data=self.root / "data/vmrunner", cache=self.root)
         wiring = ScriptedWiring(loaded.settings)
         wiring.paths = paths
         return wiring.ledger

@@ -11,11 +11,11 @@ from google.api_core.exceptions import GoogleAPICallError
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import compute_v1
 
-from vmrunner import ids
+from vmrunner.lib import ids
 from vmrunner.model import Key, Network, Offer, Order, Ref, Resource, Role, Seen, Spec
-from vmrunner.providers.common.buckets import Buckets
+from vmrunner.providers.common.rate_limits import Buckets
 from vmrunner.providers.fake import Clock
-from vmrunner.providers.gce.calls import QUOTAS
+from vmrunner.providers.gce.client import QUOTAS
 from vmrunner.providers.gce.options import Options
 from vmrunner.providers.gce.provider import GceProvider
 from vmrunner.testing.localgce import LocalGce

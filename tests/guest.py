@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from vmrunner.session.frames import Ended, Event, Frames, Log
+from vmrunner.session.protocol import Ended, Event, Frames, Log
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,12 +26,12 @@ SUPERVISOR = """#!{python}
 import os, sys
 sys.path.insert(0, {root!r})
 os.environ["PATH"] = {programs!r} + ":" + os.environ["PATH"]
-from vmrunner.guest import artifacts, build, docker, follow, pulling, supervisor
+from vmrunner.guest import build, docker, follow, pull, supervisor
 from vmrunner.guest.state import Place
 docker.SOCKET = {socket!r}
 build.TERM_GRACE = 1.0
 build.STARTS = {starts}
-pulling.PAUSE = 0.0
+pull.PAUSE = 0.0
 follow.DEAD_AFTER = 3.0
 sys.exit(supervisor.main(sys.argv[1:], Place({run!r}, {lib!r}), {work!r}))
 """

@@ -18,9 +18,10 @@ from tests.amazon import INSTALLATION, REGION, Amazon
 from tests.commandline import Done
 from tests.integration.things import submitted
 from tests.standins import until
-from vmrunner import configfile, data
 from vmrunner.cli import main
-from vmrunner.wiring import Wiring
+from vmrunner.config import sources
+from vmrunner.lib import resources
+from vmrunner.runtime.app import Wiring
 
 
 class Cli:
@@ -63,7 +64,7 @@ def cli(config: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
 @contextlib.contextmanager
 def wiring() -> Iterator[Wiring]:
     """The parts of the configuration that is found from here."""
-    parts = Wiring(configfile.load().settings)
+    parts = Wiring(sources.load().settings)
     try:
         yield parts
     finally:
@@ -110,5 +111,5 @@ def gone(pid: int) -> bool:
 
 def declared() -> set[str]:
     """The variables that the templates know."""
-    text = "".join(file.read_text() for file in data.path("packer").glob("*.pkr.hcl"))
+    text = "".join(file.read_text() for file in resources.path("packer").glob("*.pkr.hcl"))
     return set(re.findall(r'^variable "(\w+)"', text, re.MULTILINE))

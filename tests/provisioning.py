@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.packer import PACKER, RUN
+from vmrunner.images.local.programs import Programs, environment
 from vmrunner.images.recipe import Inputs
-from vmrunner.images.tools import Programs, environment
 
 HASH: Final = "abcdef0123456789abcd"
 WORK: Final = "/opt/vmrunner-build"

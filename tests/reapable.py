@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from vmrunner.lifecycle import Sweep
+from vmrunner.core.lifecycle import Sweep
+from vmrunner.core.reap_plan import Plan, Sighting
+from vmrunner.core.reap_rules import decide
 from vmrunner.model import (
     Death,
     Instance,
@@ -20,8 +22,6 @@ from vmrunner.model import (
     Role,
     Scope,
 )
-from vmrunner.reaper import decide
-from vmrunner.verdicts import Plan, Sighting
 
 SCOPE = Scope("fake", "a", "z")
 OTHER = Scope("fake", "a", "y")

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from vmrunner.cli import main
-from vmrunner.configfile import Loaded
+from vmrunner.config.sources import Loaded
 from vmrunner.model import BuildState, Reason, Result
 from vmrunner.providers.fake import FakeProvider
 from vmrunner.providers.fake import open as open_fake
+from vmrunner.runtime.app import Wiring
 from vmrunner.session import Job, Reporter, Verdict
-from vmrunner.wiring import Wiring
 
 
 class Scripted:

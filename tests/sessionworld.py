@@ -12,9 +12,9 @@ import pytest
 from tests.guest import Guest, booted
 from tests.sessions import Recorder, Running, make_job
 from tests.sshd import Proxy, Sshd, running
-from vmrunner import ssh
 from vmrunner.session import Session, Verdict
 from vmrunner.session import session as module
+from vmrunner.ssh import client
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def world(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         proxy = Proxy(sshd.address)
         monkeypatch.setattr(module, "SUPERVISOR", guest.supervisor)
         monkeypatch.setattr(
-            ssh.Dialer, "__init__", _as(sshd.user, ssh.Dialer.__init__), raising=True
+            client.Dialer, "__init__", _as(sshd.user, client.Dialer.__init__), raising=True
         )
         yield World(sshd, guest, proxy, tmp_path)
         proxy.close()

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vmrunner import keys
 from vmrunner.model import Access, Address
+from vmrunner.ssh import keys
 
 
 class Sshd:

@@ -10,14 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from vmrunner.api import Runner, run
-    from vmrunner.config import Settings
+    from vmrunner.api.build import Build
+    from vmrunner.api.errors import BuildCancelled, BuildError, BuildFailed, BuildLost, BuildTimeout
+    from vmrunner.api.runner import Runner, run
+    from vmrunner.config.settings import Settings
     from vmrunner.errors import (
-        BuildCancelled,
-        BuildError,
-        BuildFailed,
-        BuildLost,
-        BuildTimeout,
         ConfigError,
         Conflict,
         NotFinished,
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
         ProviderError,
         VmrunnerError,
     )
-    from vmrunner.handle import Build
     from vmrunner.model import ArtifactRule, BuildState, LogLine, Network, Reason, Result, Step
 
 __version__: Final = "0.1.0"
@@ -56,12 +52,22 @@ __all__ = [
 ]
 
 _MODEL: Final = ("ArtifactRule", "BuildState", "LogLine", "Network", "Reason", "Result", "Step")
+_BUILD_ERRORS: Final = (
+    "BuildCancelled",
+    "BuildError",
+    "BuildFailed",
+    "BuildLost",
+    "BuildTimeout",
+)
 _HOME: Final = {
-    "run": "api",
-    "Runner": "api",
-    "Build": "handle",
-    "Settings": "config",
+    "run": "api.runner",
+    "Runner": "api.runner",
+    "Build": "api.build",
+    "Settings": "config.settings",
     **dict.fromkeys(_MODEL, "model"),
+    **dict.fromkeys(
+        ("BuildCancelled", "BuildError", "BuildFailed", "BuildLost", "BuildTimeout"), "api.errors"
+    ),
 }
 
 

@@ -29,10 +29,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from vmrunner.handle import Build
 
 
 class VmrunnerError(Exception):
@@ -118,31 +114,3 @@ class BadOrder(Refused):
 
 class Uncertain(ProviderError):
     """It may have happened. Only looking can tell."""
-
-
-class BuildError(VmrunnerError):
-    """A build ended otherwise than in success."""
-
-    def __init__(self, message: str, *, build: Build, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.build = build
-
-
-class BuildFailed(BuildError):
-    """The build's own steps failed; `exit_code` is theirs."""
-
-    @property
-    def exit_code(self) -> int | None:
-        return self.build.exit_code
-
-
-class BuildTimeout(BuildError):
-    """A step, the build or the VM's deadline ran out."""
-
-
-class BuildCancelled(BuildError):
-    """Somebody wished it to end, or its owner is gone."""
-
-
-class BuildLost(BuildError):
-    """What was ours to lose: capacity, image, boot, connection, VM."""

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# As vmrunner/images/roots.py leaves them out.
+# As vmrunner/images/local/rootfs.py leaves them out.
 EXCLUDED = (
     "/usr/share/man/*",
     "/usr/share/info/*",

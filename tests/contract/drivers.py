@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tests.amazon import credentials
-from vmrunner import ids
+from vmrunner.lib import ids
 from vmrunner.model import Network, Order, Role, Scope, Spec
 from vmrunner.providers import Provider, load
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 
 if TYPE_CHECKING:
-    from vmrunner.testing.localcloud import LocalCloud
+    from vmrunner.testing.localec2 import LocalCloud
     from vmrunner.testing.localgce import LocalGce
 
 T = TypeVar("T")
@@ -160,7 +160,7 @@ def _wait(clock: Clock, true: Callable[[], T], seconds: float) -> T:
 @contextlib.contextmanager
 def _driver(kind: str, root: Path) -> Iterator[Driver]:
     if kind == "ec2":
-        from vmrunner.testing.localcloud import LocalCloud
+        from vmrunner.testing.localec2 import LocalCloud
 
         clock = Clock()
         with credentials(), LocalCloud(clock=clock) as cloud:

@@ -8,7 +8,7 @@ from typing import Final
 
 from vmrunner.model import Kind, Ref, Scope
 from vmrunner.providers.fake import Call, Fault
-from vmrunner.testing.localcloud import (
+from vmrunner.testing.localec2 import (
     AFTER_ALL,
     DENIED,
     GARBAGE,

@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.faults.tasks import Aloft, Crash, Task
-from vmrunner import following
-from vmrunner.abreast import LOST
-from vmrunner.engine import Engine
+from vmrunner.engine import sessions
+from vmrunner.engine.engine import Engine
+from vmrunner.engine.membership import Peers
 from vmrunner.errors import Fenced, LedgerError, ProviderError
-from vmrunner.lanes import Inline
+from vmrunner.lib.threads import Inline
 from vmrunner.model import BuildState, Power, Process, Reason, Result
-from vmrunner.peers import Peers
-from vmrunner.reaping import Reaping
+from vmrunner.reaper.reaper import Reaping
+from vmrunner.reaper.side_by_side import LOST
 from vmrunner.session import Job, Verdict
 
 if TYPE_CHECKING:
     from tests.faults.clouds import Thing
     from tests.faults.world import World
 
-following.RETRY = 0.0  # time is played: nobody waits for it
+sessions.RETRY = 0.0  # time is played: nobody waits for it
 
 LOG = b"one\ntwo\nthree\n"
 

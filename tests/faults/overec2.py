@@ -15,11 +15,11 @@ from tests.faults import ec2calls
 from tests.faults.httpthings import Thing, Vm, Wish
 from tests.faults.overhttp import OverHttp
 from vmrunner.model import TAG, Kind, Power, Ref, Role, Scope
-from vmrunner.providers.ec2.kinds import POWER
 from vmrunner.providers.ec2.options import GROUP
 from vmrunner.providers.ec2.provider import KIND, Ec2Provider
+from vmrunner.providers.ec2.resources import POWER
 from vmrunner.providers.fake import Call, Clock
-from vmrunner.testing.localcloud import LocalCloud, Machine, Request
+from vmrunner.testing.localec2 import LocalCloud, Machine, Request
 
 THEIRS: Final = "AKIATHEIRSTHEIRS0000"
 

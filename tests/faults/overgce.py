@@ -16,11 +16,11 @@ from tests.faults.overhttp import OverHttp
 from tests.google import Google
 from vmrunner.model import TAG, Kind, Power, Ref, Scope
 from vmrunner.providers.fake import Call, Clock
-from vmrunner.providers.gce.kinds import POWER
 from vmrunner.providers.gce.labels import PREFIX, tags
 from vmrunner.providers.gce.provider import KIND, GceProvider
+from vmrunner.providers.gce.resources import POWER
 from vmrunner.testing.localgce import LocalGce, Machine, Request, operations
-from vmrunner.testing.localgce.stamps import read, written
+from vmrunner.testing.localgce.timestamps import read, written
 
 THEIRS: Final = "theirs"
 TYPE: Final = "e2-standard-2"
@@ -75,7 +75,7 @@ class OverGce(OverHttp):
         self.local.deadline_late = 1e9
         # Requests go out one by one: an episode is a function of its seed.
         self._within.enter_context(mock.patch("vmrunner.providers.gce.delete.AT_ONCE", 1))
-        for module in ("look", "sweep"):
+        for module in ("describe", "sweep"):
             part = f"vmrunner.providers.gce.{module}.merged"
             self._within.enter_context(mock.patch(part, _in_turn))
         self._within.enter_context(self.local)

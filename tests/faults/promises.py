@@ -11,7 +11,7 @@ from vmrunner.errors import NotFound
 from vmrunner.model import TAG, Build, BuildState, InstanceState, Kind, Power, Ref, Result, Scope
 
 if TYPE_CHECKING:
-    from vmrunner.desk import EngineLimits
+    from vmrunner.engine.context import EngineLimits
     from vmrunner.ledger import Ledger
     from vmrunner.model import Instance, Process
     from vmrunner.providers.fake import Clock

@@ -13,13 +13,13 @@ import pytest
 
 from tests.faults.node import Paths
 from tests.faults.world import LIMITS, World
-from vmrunner.desk import EngineLimits
-from vmrunner.engine import Engine
+from vmrunner.engine.context import EngineLimits
+from vmrunner.engine.engine import Engine
+from vmrunner.engine.membership import Peers
+from vmrunner.lib.process import current
 from vmrunner.model import Kind, Page, Scope
-from vmrunner.peers import Peers
-from vmrunner.process import current
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider
-from vmrunner.reaping import Reaping
+from vmrunner.reaper.reaper import Reaping
 
 DEAD = Scope("fake", "account", "dead")
 TIMEOUT = 30.0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.world import World
-from vmrunner import ids
+from vmrunner.lib import ids
 from vmrunner.model import Kind
 from vmrunner.providers.fake import SCOPE
 

@@ -15,10 +15,10 @@ from typing import Final, NamedTuple
 import pytest
 
 from tests.faults.world import World, make_template
-from vmrunner.audit import Fault as Wrong
-from vmrunner.auditing import alone, survivors
+from vmrunner.core.audit_rules import Fault as Wrong
 from vmrunner.model import BuildState, Limits
 from vmrunner.providers.fake import SCOPE, Fault, Machine
+from vmrunner.services.audit import alone, survivors
 
 Make = Callable[..., World]
 TTL: Final = 600.0

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.node import Node
 from tests.faults.world import World
-from vmrunner.desk import EngineLimits
+from vmrunner.engine.context import EngineLimits
 from vmrunner.model import BuildState
 
 

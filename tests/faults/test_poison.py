@@ -11,10 +11,10 @@ import pytest
 
 from tests.faults.world import World
 from tests.reapable import before, killed, page, reaped, row, vm
-from vmrunner.auditing import survivors
-from vmrunner.deleting import delete
 from vmrunner.model import Build, BuildState, Death, Fate, Outcome, Page, Ref, Result
+from vmrunner.providers.deletion import delete
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider, Fault, Plan
+from vmrunner.services.audit import survivors
 
 Make = Callable[..., World]
 

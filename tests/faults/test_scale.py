@@ -13,7 +13,7 @@ from bench.sweep import PASS, World, backlog, floor
 from tests.faults.world import World as Faulty
 from vmrunner.model import BuildState, Kind, Reason, Resource
 from vmrunner.providers.fake import SCOPE, Call, Clock, Cloud, Plan
-from vmrunner.providers.fakelimits import EC2, Throttle
+from vmrunner.providers.fake.limits import EC2, Throttle
 
 
 def test_builds_behind_a_long_queue_end_when_their_time_is_over(
@@ -21,7 +21,7 @@ def test_builds_behind_a_long_queue_end_when_their_time_is_over(
 ) -> None:
     """A tick looks at the head of the queue, and at a part of the rest by turns: their own wait and
     their submitters' deaths end them, however many never come to their turn before them."""
-    monkeypatch.setattr("vmrunner.engine.QUEUE", 20)
+    monkeypatch.setattr("vmrunner.engine.engine.QUEUE", 20)
     world = make_world(max_instances=1)
     world.build_seconds = 1e9
     for _ in range(100):

@@ -15,7 +15,7 @@ from vmrunner.providers import Provider
 from vmrunner.providers.ec2.provider import KIND
 from vmrunner.providers.fake import Clock
 from vmrunner.testing.common.faults import LOST_REQUEST
-from vmrunner.testing.localcloud import Machine
+from vmrunner.testing.localec2 import Machine
 
 FAR: Final = "us-east-1"
 TIMEOUT: Final = 60.0

@@ -20,13 +20,13 @@ from tests.faults.clouds import CloudSide, InMemory, Thing, with_order
 from tests.faults.node import LOG, Guest, Node
 from tests.faults.promises import Broken, Promises
 from tests.faults.tasks import Shared
-from vmrunner import ids
-from vmrunner.desk import EngineLimits
+from vmrunner.engine.context import EngineLimits
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.database import Database
-from vmrunner.ledger.sealing import Seal
-from vmrunner.ledger.store import parse_url
-from vmrunner.ledger.witness import Witness, place_of
+from vmrunner.ledger.encryption import Seal
+from vmrunner.ledger.ledger import parse_url
+from vmrunner.ledger.restore_detection import Witness, place_of
+from vmrunner.lib import ids
 from vmrunner.model import (
     Access,
     Build,

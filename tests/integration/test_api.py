@@ -12,7 +12,7 @@ import pytest
 
 import vmrunner
 from tests.scripted import Scripted, ScriptedWiring, numbered, wait_until
-from vmrunner.config import Settings
+from vmrunner.config.settings import Settings
 from vmrunner.model import BuildState, Reason, Result, Step
 from vmrunner.session import Job, Reporter
 
@@ -234,7 +234,7 @@ def test_a_password_in_a_source_is_used_and_not_kept(
         packed.append(source)
         path.touch()
 
-    monkeypatch.setattr("vmrunner.source.spool", spool)
+    monkeypatch.setattr("vmrunner.services.sources.spool", spool)
     said = "git+https://user:hunter2@host/a@main"
     build = runner.run("say x", source=said, idempotency_key="k")
     assert packed == [said]
@@ -302,7 +302,7 @@ def test_run_uses_the_configuration_and_lets_go(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "vmrunner.toml").write_text("[providers.mine]\nkind = 'fake'\n")
-    monkeypatch.setattr("vmrunner.api.Wiring", Wiring)
+    monkeypatch.setattr("vmrunner.api.runner.Wiring", Wiring)
     build = vmrunner.run("say a", on_log=print)
     assert build.spec.provider == "mine"
     assert list(build.logs()) == ["a"], "a handle works after its runner was closed"

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from vmrunner import images, wiring
+from vmrunner import images
 from vmrunner.cli import main
-from vmrunner.configfile import load
+from vmrunner.config.sources import load
 from vmrunner.errors import BadOrder
-from vmrunner.providers.qemu import plan
+from vmrunner.providers.qemu import launch_plan
+from vmrunner.runtime import app
 
 Run = Callable[..., tuple[int, bytes, bytes]]
 
@@ -90,7 +91,7 @@ def refused(run: Run, *argv: str, code: int = 125) -> str:
 
 
 def assert_nothing(home: Path) -> None:
-    parts = wiring.Wiring(load(environ={}, start=home / "data").settings)
+    parts = app.Wiring(load(environ={}, start=home / "data").settings)
     try:
         assert parts.ledger.builds.list() == []
         assert parts.ledger.instances.list() == []
@@ -195,7 +196,7 @@ def test_a_full_disk_while_the_source_is_packed(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vmrunner.archive.pack", full)
+    monkeypatch.setattr("vmrunner.lib.archive.files.pack", full)
     said = refused(run, "run", "--source", "source", *CMD)
     assert said.startswith("source: ")
     assert "No space left on device" in said
@@ -249,12 +250,16 @@ def test_a_corrupt_image(run: Run, home: Path) -> None:
 
 
 def test_without_qemu(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = plan.find
+    found = launch_plan.find
     monkeypatch.setattr(
-        plan, "find", lambda program: None if program == plan.emulator() else found(program)
+        launch_plan,
+        "find",
+        lambda program: None if program == launch_plan.emulator() else found(program),
     )
     said = refused(run, "run", *CMD)
-    assert said.startswith(f"provider local: {plan.emulator()} is not installed (apt install ")
+    assert said.startswith(
+        f"provider local: {launch_plan.emulator()} is not installed (apt install "
+    )
     assert_nothing(home)
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.commandline import Cli
 from tests.postgres import Server
 from tests.scripted import ScriptedWiring, numbered
-from vmrunner.configfile import load
+from vmrunner.config.sources import load
 from vmrunner.ledger import Ledger
 
 

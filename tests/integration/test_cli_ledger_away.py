@@ -11,7 +11,7 @@ import pytest
 from tests.commandline import Cli
 from vmrunner.errors import LedgerError
 from vmrunner.ledger.logs import Logs
-from vmrunner.wiring import Wiring
+from vmrunner.runtime.app import Wiring
 
 
 def away(times: float) -> Callable[..., Any]:
@@ -29,7 +29,7 @@ def away(times: float) -> Callable[..., Any]:
 def test_a_ledger_that_is_away_for_a_while_is_waited_for(
     cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmrunner.reading.AGAIN", 0.01)
+    monkeypatch.setattr("vmrunner.services.logs.AGAIN", 0.01)
     monkeypatch.setattr(Logs, "read", away(5))
     done = cli("run", "--", "say", "hello")
     assert (done.code, done.out) == (0, b"hello\n")
@@ -44,8 +44,8 @@ def test_a_ledger_that_stays_away_ends_the_wait_and_something_ends_the_vm(
     def spawn(wiring: Wiring) -> None:
         spawned.append(wiring)
 
-    monkeypatch.setattr("vmrunner.reading.AGAIN", 0.01)
-    monkeypatch.setattr("vmrunner.reading.PATIENCE", 0.2)
+    monkeypatch.setattr("vmrunner.services.logs.AGAIN", 0.01)
+    monkeypatch.setattr("vmrunner.services.logs.PATIENCE", 0.2)
     monkeypatch.setattr(Logs, "read", away(float("inf")))
     monkeypatch.setattr(Wiring, "spawn_engine", spawn)
     (home / "go.yml").write_text('{"jobs": {"j": {"steps": ["say hello\\nsleep 60"]}}}')

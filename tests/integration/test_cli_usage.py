@@ -70,13 +70,13 @@ def test_the_command_line_starts_without_the_heavy_parts() -> None:
 
 
 def test_completion_knows_the_builds(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vmrunner.cli import complete
+    from vmrunner.cli import completion
 
     build = cli("run", "--name", "mine", "--", "say", "x").last[3]
-    assert complete.build_ids("b-") == [(build, "mine")]
-    assert complete.instance_ids("vm-") == []
+    assert completion.build_ids("b-") == [(build, "mine")]
+    assert completion.instance_ids("vm-") == []
     monkeypatch.setenv("VMRUNNER_CONFIG", "/nonexistent")
-    assert complete.build_ids("b-") == []
+    assert completion.build_ids("b-") == []
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])

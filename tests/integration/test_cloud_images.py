@@ -20,7 +20,7 @@ from tests.imageshell import Cli, configure, declared, gone
 from tests.imageshell import cli as cli  # the fixture
 from tests.imageshell import config as config  # the fixture
 from tests.standins import until
-from vmrunner.providers.imaging import OWNER
+from vmrunner.providers.port_images import OWNER
 
 BUILD = ("image", "build", "--provider", "aws")
 
@@ -110,7 +110,7 @@ def test_a_configured_subnet_and_group_are_the_builders_too(
 def test_without_packer_nothing_is_started(
     aws: Amazon, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmrunner.images.packer.which", lambda _: None)
+    monkeypatch.setattr("vmrunner.images.cloud.packer.which", lambda _: None)
     done = cli(*BUILD)
     assert done.code == 2
     assert b"packer: not on PATH" in done.err

@@ -18,10 +18,10 @@ from tests.fakepacker import packer as packer  # the fixture
 from tests.google import INSTALLATION, Google, google, make_order
 from tests.imageshell import Cli, declared, gone, wait_for
 from tests.standins import until
-from vmrunner.images import cloud, stage
-from vmrunner.images import packer as program
+from vmrunner.images.cloud import builder, stage
+from vmrunner.images.cloud import packer as program
 from vmrunner.model import Spec
-from vmrunner.providers.gce.places import Places
+from vmrunner.providers.gce.catalog import Places
 
 BUILD = ("image", "build", "--provider", "google")
 FOREIGN = "00000000-0000-4000-8000-00000000000f"
@@ -206,9 +206,9 @@ def test_one_that_stays_unfinished_goes(
 @pytest.fixture
 def virtual(gce: Google, monkeypatch: pytest.MonkeyPatch) -> None:
     """`image build` has no clock but the cloud's."""
-    build = cloud.build
+    build = builder.build
     given = gce.provider()
-    monkeypatch.setattr(cloud, "build", lambda *a, **k: build(*a, **k | {"provider": given}))
+    monkeypatch.setattr(builder, "build", lambda *a, **k: build(*a, **k | {"provider": given}))
 
 
 @pytest.mark.usefixtures("virtual")

@@ -21,10 +21,10 @@ from tests.imageshell import Cli, gone
 from tests.imageshell import cli as cli  # the fixture
 from tests.imageshell import config as config  # the fixture
 from tests.standins import until
-from vmrunner.images import cloud
-from vmrunner.images import packer as program
-from vmrunner.providers.imaging import IMAGE, OWNER
-from vmrunner.testing.localcloud import INTERNAL, LOST_ANSWER, THROTTLED
+from vmrunner.images.cloud import builder
+from vmrunner.images.cloud import packer as program
+from vmrunner.providers.port_images import IMAGE, OWNER
+from vmrunner.testing.localec2 import INTERNAL, LOST_ANSWER, THROTTLED
 
 BUILD = ("image", "build", "--provider", "aws")
 
@@ -194,8 +194,8 @@ def test_an_ami_of_that_name_that_another_made_stays(
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What `image build` slept for while it looked for its image, in no time."""
     found: list[float] = []
-    build = cloud.build
-    monkeypatch.setattr(cloud, "build", lambda *a, **k: build(*a, **k, sleep=found.append))
+    build = builder.build
+    monkeypatch.setattr(builder, "build", lambda *a, **k: build(*a, **k, sleep=found.append))
     return found
 
 
@@ -239,8 +239,8 @@ def test_ctrl_c_while_the_cloud_is_asked_again_does_not_fail_the_image(
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
 
-    build = cloud.build
-    monkeypatch.setattr(cloud, "build", lambda *a, **k: build(*a, **k, sleep=interrupted))
+    build = builder.build
+    monkeypatch.setattr(builder, "build", lambda *a, **k: build(*a, **k, sleep=interrupted))
     aws.cloud.faults.on_request = late(aws, 2, INTERNAL)
     assert cli(*BUILD).code == 130
     assert the_image(cli)["state"] == "building"

@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from vmrunner import daemon, ids, process, wake
-from vmrunner import engine as engine_module
-from vmrunner.daemon import Bounded, Daemon, reap
-from vmrunner.desk import EngineLimits
-from vmrunner.engine import Engine
+from vmrunner.daemon import daemon
+from vmrunner.daemon.daemon import Bounded, Daemon
+from vmrunner.engine import engine as engine_module
+from vmrunner.engine.context import EngineLimits
+from vmrunner.engine.engine import Engine
 from vmrunner.errors import ConfigError
 from vmrunner.ledger import Ledger
+from vmrunner.lib import ids, process, wakeup
 from vmrunner.model import (
     Access,
     Build,
@@ -36,6 +37,7 @@ from vmrunner.model import (
     Step,
 )
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
+from vmrunner.reaper.once import reap
 from vmrunner.session import Verdict
 
 
@@ -213,10 +215,10 @@ def test_a_submit_wakes_an_engine_of_another_process_at_once(
     with ticking(engine):
         until(lambda: engine.idle, "idle")
         build = shop.submit()
-        wake.poke(shop.root / "wake")
+        wakeup.poke(shop.root / "wake")
         until(lambda: shop.ledger.builds.get(build.id).state is BuildState.RUNNING, "running")
         shop.ledger.builds.request_cancel(build.id, Reason.USER, time.time())
-        wake.poke(shop.root / "wake")
+        wakeup.poke(shop.root / "wake")
         until(lambda: shop.ledger.builds.get(build.id).finished, "the end")
 
 

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import pytest
 from typer.main import get_command
 
-import vmrunner.wiring
+import vmrunner.runtime.app
 from tests.scripted import Scripted, ScriptedWiring
-from vmrunner import cli, configfile, jobfile
-from vmrunner.images import recipe as recipes
+from vmrunner import cli
+from vmrunner.config import jobfile, sources
+from vmrunner.images import recipe
 from vmrunner.model import Reason, Result
 from vmrunner.session import Verdict
 
@@ -85,8 +86,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("block", blocks("python"))
 def test_python(block: Block, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (place / "vmrunner.toml").write_text("[providers.local]\nkind = 'fake'\n")
-    monkeypatch.setattr(vmrunner.wiring, "Wiring", Wiring)
-    monkeypatch.setattr("vmrunner.api.Wiring", Wiring)
+    monkeypatch.setattr(vmrunner.runtime.app, "Wiring", Wiring)
+    monkeypatch.setattr("vmrunner.api.runner.Wiring", Wiring)
     source = "\n" * block.line + block.text
     exec(compile(source, block.page, "exec"), {"__name__": "example"})
 
@@ -99,7 +100,7 @@ def test_programs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (place / "vmrunner.toml").write_text("[providers.local]\nkind = 'fake'\n")
-    monkeypatch.setattr("vmrunner.api.Wiring", Wiring)
+    monkeypatch.setattr("vmrunner.api.runner.Wiring", Wiring)
     with pytest.raises(SystemExit) as left:
         runpy.run_path(str(program), run_name="__main__")
     assert left.value.code == 0
@@ -121,10 +122,10 @@ def written(path: Path, text: str) -> Path:
 @pytest.mark.parametrize("block", blocks("toml"))
 def test_toml(block: Block, place: Path) -> None:
     if tomllib.loads(block.text).keys() >= {"name", "containers"}:
-        recipes.load(written(place / "recipe.toml", block.text))
+        recipe.load(written(place / "recipe.toml", block.text))
         return
     file = written(place / "vmrunner.toml", block.text)
-    loaded = configfile.load(environ={"VMRUNNER_CONFIG": str(file)}, start=place)
+    loaded = sources.load(environ={"VMRUNNER_CONFIG": str(file)}, start=place)
     said = tomllib.loads(block.text)
     assert set(said) <= set(type(loaded.settings).model_fields)
 

@@ -14,7 +14,7 @@ import pytest
 from tests.amazon import REGION, Amazon, credentials
 from tests.amazon import aws as aws  # the fixture
 from vmrunner.cli import main
-from vmrunner.testing.localcloud import DENIED, Mapping, Trouble
+from vmrunner.testing.localec2 import DENIED, Mapping, Trouble
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -226,8 +226,8 @@ def test_the_right_to_kill_is_asked_of_a_machine_of_ours_if_there_is_one(
 
 
 def installation(run: Run) -> str:
-    from vmrunner.configfile import load
-    from vmrunner.wiring import Wiring
+    from vmrunner.config.sources import load
+    from vmrunner.runtime.app import Wiring
 
     wiring = Wiring(load().settings)
     try:

@@ -23,9 +23,9 @@ from tests.amazon import (
 )
 from vmrunner.errors import BadOrder, ConfigError, CredentialsRefused, ProviderError, Uncertain
 from vmrunner.model import Fate, Kind, Level, Order, Power, Ref
+from vmrunner.providers.ec2.deadline_schedules import AFTER, GONE
 from vmrunner.providers.ec2.provider import Ec2Provider
-from vmrunner.providers.ec2.schedules import AFTER, GONE
-from vmrunner.testing.localcloud import (
+from vmrunner.testing.localec2 import (
     DENIED,
     INTERNAL,
     LOST_ANSWER,

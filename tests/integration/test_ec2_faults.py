@@ -20,7 +20,7 @@ from vmrunner.errors import (
     Uncertain,
 )
 from vmrunner.model import Fate, Kind, Power, Spec
-from vmrunner.testing.localcloud import (
+from vmrunner.testing.localec2 import (
     AFTER_ALL,
     DENIED,
     GARBAGE,

@@ -12,7 +12,7 @@ from tests.amazon import INSTALLATION, REGION, Amazon, amazon, fleet, look, make
 from vmrunner.errors import ConfigError, CredentialsRefused, NoCapacity, Uncertain
 from vmrunner.model import Kind, Level, Market, Power, Reason, Spec
 from vmrunner.providers.ec2.provider import Ec2Provider
-from vmrunner.testing.localcloud import Trouble
+from vmrunner.testing.localec2 import Trouble
 
 MAKE: Final = "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com"
 

@@ -23,7 +23,7 @@ from tests.amazon import (
 from vmrunner.errors import ProviderError, Uncertain
 from vmrunner.model import TAG, Fate, Key, Kind, Order, Page, Power, Ref, Spec, tags_of
 from vmrunner.providers.ec2.provider import Ec2Provider
-from vmrunner.testing.localcloud import LOST_REQUEST, UNAVAILABLE, Request, Trouble
+from vmrunner.testing.localec2 import LOST_REQUEST, UNAVAILABLE, Request, Trouble
 
 FAR = "us-east-2"
 ZONE = f"{REGION}a"

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit import test_disarm, test_globs, test_masking, test_terminal
-from vmrunner.terminal import Colours
+from vmrunner.lib.terminal import Colours
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 

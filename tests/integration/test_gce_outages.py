@@ -58,20 +58,20 @@ def test_a_zone_that_cannot_be_looked_at_hides_no_other(gce: Google, trouble: Tr
 def test_only_those_that_are_asked_about_are_listed_however_many_there_are(
     gce: Google, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmrunner.providers.gce.look.PAGE", 2)
+    monkeypatch.setattr("vmrunner.providers.gce.describe.PAGE", 2)
     provider = gce.provider()
     refs = [born(provider, 0) for _ in range(5)]
     gce.cloud.requests.clear()
     assert set(provider.look([key(refs[3])])) == {key(refs[3])}
     assert gce.cloud.count("instances.list") == 1
-    monkeypatch.setattr("vmrunner.providers.gce.look.NAMES", 2)
+    monkeypatch.setattr("vmrunner.providers.gce.describe.NAMES", 2)
     assert len(provider.look([key(ref) for ref in refs])) == 5
 
 
 def test_former_operations_of_a_zone_are_not_read_again(
     gce: Google, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmrunner.providers.gce.look.PAGE", 5)
+    monkeypatch.setattr("vmrunner.providers.gce.describe.PAGE", 5)
     provider = gce.provider()
     former = [born(provider, 0) for _ in range(6)]
     provider.delete(former)

@@ -12,8 +12,8 @@ import pytest
 from tests.google import Google, google, look, make_order
 from vmrunner.errors import BadOrder, Uncertain
 from vmrunner.model import Fate, Kind, Power, Spec
-from vmrunner.providers.gce import waiting
-from vmrunner.providers.gce.calls import Api, Calls
+from vmrunner.providers.gce import operations
+from vmrunner.providers.gce.client import Api, Calls
 from vmrunner.testing.localgce import DELETING, THROTTLED, Request, Trouble
 
 
@@ -75,7 +75,7 @@ def test_a_wait_that_is_answered_at_once_is_not_asked_again_at_once(gce: Google)
     gce.cloud.sleep = lambda _: None  # the server keeps no answer back
     ref = provider.create(order)
     asked = gce.cloud.count("zoneOperations.wait")
-    assert 2 <= asked <= 10 / waiting.TURN + 1
+    assert 2 <= asked <= 10 / operations.TURN + 1
     seen = look(provider, order, ref)
     assert seen is not None
     assert seen.power is Power.RUNNING
@@ -87,7 +87,7 @@ def test_an_operation_that_goes_on_is_not_waited_for_for_ever(gce: Google) -> No
     began = gce.clock()
     with pytest.raises(Uncertain, match="still RUNNING"):
         provider.create(make_order(provider))
-    assert gce.clock() - began < waiting.UNDER_WAY + 150
+    assert gce.clock() - began < operations.UNDER_WAY + 150
 
 
 # --- the SDK -------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_an_sdk_that_knows_too_little_fails_the_call_and_nothing_else(
 
 
 def test_all_that_is_called_is_known_to_the_sdk() -> None:
-    from vmrunner.providers.gce import calls
+    from vmrunner.providers.gce import client as calls
 
     for api in (one for one in vars(calls).values() if isinstance(one, Api)):
         service = getattr(calls.compute_v1, f"{api.service}Client")

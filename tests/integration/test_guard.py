@@ -16,7 +16,7 @@ from deploy.aws import guard
 from tests.amazon import INSTALLATION, REGION, Amazon, amazon, make_order
 from tests.expired import FOREIGN, GRACE, ec2, everything, launch, left, provider_of, tagged
 from vmrunner.model import Spec
-from vmrunner.testing.localcloud import INTERNAL, THROTTLED, Machine, Trouble
+from vmrunner.testing.localec2 import INTERNAL, THROTTLED, Machine, Trouble
 
 FAR: Final = "us-east-2"
 MAX_TTL: Final = 14_400.0

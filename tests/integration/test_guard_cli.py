@@ -17,7 +17,7 @@ from tests.amazon import INSTALLATION, REGION, Amazon, credentials
 from tests.amazon import aws as aws  # the fixture
 from vmrunner.cli import main
 from vmrunner.providers.ec2.guard import documents
-from vmrunner.providers.guarding import EVERY, SILENCE
+from vmrunner.providers.port_guard import EVERY, SILENCE
 
 ALL: Final = {
     "Version": "2012-10-17",
@@ -227,10 +227,10 @@ def test_what_was_wished_once_stays_until_something_else_is_wished(aws: Amazon, 
 def test_a_role_that_is_not_known_everywhere_yet_is_waited_for(
     aws: Amazon, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vmrunner.testing.localcloud import Trouble
+    from vmrunner.testing.localec2 import Trouble
 
     waited: list[float] = []
-    monkeypatch.setattr("vmrunner.providers.ec2.guard.site.pause", waited.append)
+    monkeypatch.setattr("vmrunner.providers.ec2.guard.names.pause", waited.append)
     text = "The role defined for the function cannot be assumed by Lambda."
     refusals = iter([Trouble("InvalidParameterValueException", 400, text)] * 3)
     aws.cloud.faults.on_request = lambda request: (

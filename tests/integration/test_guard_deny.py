@@ -11,8 +11,8 @@ import pytest
 
 from tests.amazon import GENERATION, INSTALLATION, REGION, amazon, make_order
 from vmrunner.model import TAG, Role, tags_of
-from vmrunner.providers.guarding import Policy
-from vmrunner.providers.imaging import OWNER, Wish
+from vmrunner.providers.port_guard import Policy
+from vmrunner.providers.port_images import OWNER, Wish
 
 WISH: Final = Wish(
     image="im-1",

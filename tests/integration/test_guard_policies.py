@@ -13,11 +13,12 @@ from deploy.aws import guard
 from tests.amazon import INSTALLATION, REGION, Amazon, amazon, credentials, make_order
 from tests.expired import ec2, everything, launch, tagged
 from vmrunner.model import TAG
-from vmrunner.providers.ec2 import calls, delete, kinds, sweep
-from vmrunner.providers.ec2 import launch as launching
-from vmrunner.providers.ec2.calls import Api
-from vmrunner.providers.ec2.guard import documents, health, schedule, site
-from vmrunner.providers.guarding import Policy
+from vmrunner.providers.ec2 import client as calls
+from vmrunner.providers.ec2 import create_request, delete, resources, sweep
+from vmrunner.providers.ec2.client import Api
+from vmrunner.providers.ec2.guard import documents, health, schedule
+from vmrunner.providers.ec2.guard import names as site
+from vmrunner.providers.port_guard import Policy
 
 READS: Final = ("Describe", "Get", "List", "Simulate")
 #: The prefix in a policy, where it is not the service's name.
@@ -81,11 +82,13 @@ def test_a_launch_is_allowed_with_the_tags_that_the_driver_gives() -> None:
     (allowed,) = (
         one for one in document(Policy.VMRUNNER)["Statement"] if one["Sid"] == "LaunchWithTags"
     )
-    kinds = {arn.rpartition(":")[2].removesuffix("/*") for arn in allowed["Resource"]}
+    named = {arn.rpartition(":")[2].removesuffix("/*") for arn in allowed["Resource"]}
     with amazon() as aws:
         provider = aws.provider(spot="only")
         order = make_order(provider)
-        asked = launching.request(order, provider.options, provider.places.image(order.offer.image))
+        asked = create_request.request(
+            order, provider.options, provider.places.image(order.offer.image)
+        )
     for spec in asked["TagSpecifications"]:
         tags = {tag["Key"]: tag["Value"] for tag in spec["Tags"]}
         wanted = allowed["Condition"]["StringEquals"]
@@ -95,7 +98,7 @@ def test_a_launch_is_allowed_with_the_tags_that_the_driver_gives() -> None:
         assert all(
             key.removeprefix("aws:RequestTag/") in tags for key in allowed["Condition"]["Null"]
         )
-    assert {spec["ResourceType"] for spec in asked["TagSpecifications"]} == kinds
+    assert {spec["ResourceType"] for spec in asked["TagSpecifications"]} == named
 
 
 def test_the_guard_may_do_what_it_does_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,12 +141,12 @@ def test_the_handler_and_the_driver_use_the_same_words() -> None:
     assert (guard.TAG, guard.GROUP, guard.GRACE) == (TAG, site.GROUP, site.GRACE)
     assert guard.SCHEDULE != site.SCHEDULE
     assert not site.SCHEDULE.startswith(guard.SCHEDULE)
-    assert (guard.BATCH, guard.PAGE) == (delete.BATCH, kinds.PAGE)
+    assert (guard.BATCH, guard.PAGE) == (delete.BATCH, resources.PAGE)
     assert guard.PROTECTED == delete.PROTECTED
-    assert sweep.PAGE == kinds.PAGE
+    assert sweep.PAGE == resources.PAGE
     methods = {kind.method for kind in vars(guard).values() if isinstance(kind, guard.Kind)}
     # Keys and groups of an image's builder bill nothing: the guard leaves them to the reaper.
-    billing = [reader for reader in kinds.READERS if reader.kind not in kinds.BESIDE]
+    billing = [reader for reader in resources.READERS if reader.kind not in resources.BESIDE]
     assert methods == {reader.api.method for reader in billing}
 
 

@@ -11,12 +11,12 @@ import hcl2
 import pytest
 
 from tests.amazon import INSTALLATION, REGION
-from vmrunner.config import Limits
+from vmrunner.config.settings import Limits
 from vmrunner.providers.ec2.guard import documents
 from vmrunner.providers.ec2.guard.account import elements
-from vmrunner.providers.ec2.guard.element import Element
 from vmrunner.providers.ec2.guard.function import Function
-from vmrunner.providers.ec2.guard.site import GRACE, Names, Plan, Site
+from vmrunner.providers.ec2.guard.names import GRACE, Names, Plan, Site
+from vmrunner.providers.ec2.guard.part import Element
 
 MODULE: Final = Path(__file__).parents[2] / "deploy/aws/terraform"
 NAMES: Final = Names(

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.guest import Guest, job, start
-from vmrunner.session.frames import Ended
+from vmrunner.session.protocol import Ended
 
 
 def test_the_container_runs_under_the_runtime_that_the_build_asked_for(guest: Guest) -> None:

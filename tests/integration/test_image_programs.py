@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 CHILD = """
-from vmrunner.images.tools import Programs
+from vmrunner.images.local.programs import Programs
 stubborn = "trap '' TERM; (trap '' TERM; exec sleep 300) & echo $$ $!; wait"
 Programs().run(["sh", "-c", stubborn], what="x", timeout=300, line=lambda t: print(t, flush=True))
 """

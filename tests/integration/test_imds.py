@@ -13,7 +13,7 @@ import boto3
 import pytest
 
 from tests.amazon import REGION, Amazon, amazon
-from vmrunner.testing.localcloud.imds import InstanceMetadata
+from vmrunner.testing.localec2.metadata import InstanceMetadata
 from vmrunner.testing.vms.metadata import MetadataServer
 
 TOKEN: Final = "X-aws-ec2-metadata-token"

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 import pytest
 
 from tests.sshd import free_port, wait_for
-from vmrunner import knock
-from vmrunner.knock import Knocker
 from vmrunner.model import Address
+from vmrunner.ssh import banner_probe
+from vmrunner.ssh.banner_probe import Knocker
 
 WORD = b"SSH-2.0-OpenSSH\r\n"
 
@@ -67,7 +67,7 @@ def closed(connection: socket.socket) -> bool:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody speaks the next connection is begun soon, and sooner than any greeting."""
-    monkeypatch.setattr(knock, "_SILENT", (12, 0.1, 0.2))
+    monkeypatch.setattr(banner_probe, "_SILENT", (12, 0.1, 0.2))
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_connection_that_was_lost_holds_nothing_up(porters: ExitStack, speaks:
         for one in others:
             one.settimeout(10)
             assert not one.recv(1), "the others are hung up on"
-    assert door.most <= knock.MOST
+    assert door.most <= banner_probe.MOST
 
 
 @pytest.mark.usefixtures("hasty")
@@ -112,20 +112,20 @@ def test_an_sshd_that_takes_its_time_is_not_kept_from_it(porters: ExitStack) -> 
         assert found.getpeername() == door.address
         assert found.getsockname() == door.taken[0].getpeername(), "the first of all"
     assert time.monotonic() - begun >= 3
-    assert len(door.taken) > knock.MOST
-    assert door.most <= knock.MOST
+    assert len(door.taken) > banner_probe.MOST
+    assert door.most <= banner_probe.MOST
 
 
 @pytest.mark.usefixtures("hasty")
 def test_the_oldest_makes_room_in_the_end(
     porters: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(knock, "KEPT", 0.5)
+    monkeypatch.setattr(banner_probe, "KEPT", 0.5)
     door = porter(porters, speaks=1000)
-    with pytest.raises(knock.Unreachable):
+    with pytest.raises(banner_probe.Unreachable):
         Knocker(door.address).first_word(until=time.monotonic() + 1.5)
-    assert len(door.taken) > knock.MOST
-    assert door.most <= knock.MOST
+    assert len(door.taken) > banner_probe.MOST
+    assert door.most <= banner_probe.MOST
 
 
 def test_after_those_who_refuse_and_hang_up_it_finds_who_speaks() -> None:
@@ -148,7 +148,7 @@ def test_after_those_who_refuse_and_hang_up_it_finds_who_speaks() -> None:
 def test_nobody_says_anything() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as mute,
-        pytest.raises(knock.Unreachable, match="the port answers, SSH does not"),
+        pytest.raises(banner_probe.Unreachable, match="the port answers, SSH does not"),
     ):
         Knocker(Address(*mute.getsockname()[:2])).first_word(until=time.monotonic() + 0.3)
 
@@ -161,14 +161,14 @@ def dropping(stack: ExitStack) -> Address:
 
 
 def test_what_we_send_is_dropped(porters: ExitStack) -> None:
-    with pytest.raises(knock.Unreachable, match="nothing answers"):
+    with pytest.raises(banner_probe.Unreachable, match="nothing answers"):
         Knocker(dropping(porters)).first_word(until=time.monotonic() + 0.3)
 
 
 def test_nobody_is_there() -> None:
-    with pytest.raises(knock.Unreachable, match="Connection refused"):
+    with pytest.raises(banner_probe.Unreachable, match="Connection refused"):
         Knocker(Address("127.0.0.1", free_port())).first_word(until=time.monotonic() + 0.3)
-    with pytest.raises(knock.Unreachable, match=r"nreachable|refused|assign|support"):
+    with pytest.raises(banner_probe.Unreachable, match=r"nreachable|refused|assign|support"):
         Knocker(Address("::1", 9)).first_word(until=time.monotonic() + 0.3)
 
 
@@ -180,7 +180,7 @@ def test_what_was_refused_first_and_is_silent_now_is_told_as_silent() -> None:
     def knocks() -> None:
         try:
             knocker.first_word(until=time.monotonic() + 3)
-        except knock.Unreachable as error:
+        except banner_probe.Unreachable as error:
             told.append(str(error))
 
     thread = threading.Thread(target=knocks)
@@ -193,7 +193,7 @@ def test_what_was_refused_first_and_is_silent_now_is_told_as_silent() -> None:
 
 @pytest.mark.parametrize("early", [True, False])
 def test_abort_wakes_it(porters: ExitStack, monkeypatch: pytest.MonkeyPatch, early: bool) -> None:
-    monkeypatch.setattr(knock, "_SILENT", (12, 60, 60))
+    monkeypatch.setattr(banner_probe, "_SILENT", (12, 60, 60))
     silent = porter(porters, speaks=1000).address
     for address in (silent, dropping(porters), Address("127.0.0.1", free_port())):
         knocker = Knocker(address)
@@ -202,7 +202,7 @@ def test_abort_wakes_it(porters: ExitStack, monkeypatch: pytest.MonkeyPatch, ear
         else:
             threading.Timer(0.3, knocker.abort).start()
         begun = time.monotonic()
-        with pytest.raises(knock.Aborted):
+        with pytest.raises(banner_probe.Aborted):
             knocker.first_word(until=begun + 100)
         assert time.monotonic() - begun < 30
         knocker.abort()  # too late, and no harm

@@ -7,15 +7,7 @@ import pytest
 from tests.integration.things import PROCESS, launch, ref, running, spec, started, submitted
 from vmrunner.errors import Conflict, Fenced, NotFound
 from vmrunner.ledger import Ledger
-from vmrunner.model import (
-    BuildState,
-    Death,
-    Instance,
-    InstanceState,
-    Phase,
-    Reason,
-    Result,
-)
+from vmrunner.model import BuildState, Death, Instance, InstanceState, Phase, Reason, Result
 
 S = BuildState
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from vmrunner import fleet, ids
 from vmrunner.errors import ConfigError, Conflict, NotFound
 from vmrunner.ledger import Ledger
+from vmrunner.lib import ids
 from vmrunner.model import ImageState, MadeImage, Scope
+from vmrunner.runtime import provider_set
 
 SCOPE = Scope("ec2", "123456789012", "eu-west-1")
 
@@ -109,9 +110,9 @@ def test_a_builder_holds_its_provider_when_the_configuration_drops_it(ledger: Le
     made = image()
     ledger.images.add(made)
     with pytest.raises(ConfigError, match=str(SCOPE)):
-        fleet.former(wiring, "aws")
+        provider_set.former(wiring, "aws")
     ledger.images.fail(made.id, "it ended")
     ledger.images.close(made.id, 2000.0)
     with pytest.raises(ConfigError) as caught:
-        fleet.former(wiring, "aws")
+        provider_set.former(wiring, "aws")
     assert str(SCOPE) not in str(caught.value)

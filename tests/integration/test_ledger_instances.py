@@ -15,10 +15,10 @@ from tests.integration.things import (
     started,
     submitted,
 )
-from vmrunner import ids
 from vmrunner.errors import Conflict, Fenced, NotFound
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.database import Duplicate
+from vmrunner.lib import ids
 from vmrunner.model import Address, BuildState, Death, InstanceState, Reason, Result, Scope
 
 S = InstanceState

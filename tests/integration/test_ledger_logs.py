@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.things import PROCESS, running, started, submitted
+from vmrunner.core.reap_plan import Sight, Sighting
 from vmrunner.errors import Fenced, NotFound
 from vmrunner.ledger import Ledger, Member
 from vmrunner.ledger.logs import _cut
 from vmrunner.model import STARTING, Chunk, Reason, Result
-from vmrunner.verdicts import Sight, Sighting
 
 
 def put(ledger: Ledger, *pieces: bytes, attempt: int = 1) -> None:

@@ -18,10 +18,11 @@ from cryptography.fernet import Fernet
 from tests.integration.things import USER_DATA, launch, running, spec
 from tests.postgres import Server
 from vmrunner.errors import ConfigError, LedgerError
-from vmrunner.ledger import Ledger, files, schema, tables
+from vmrunner.ledger import Ledger, tables, upgrade
 from vmrunner.ledger.database import connect
+from vmrunner.ledger.ledger import parse_url
 from vmrunner.ledger.models import METADATA
-from vmrunner.ledger.store import parse_url
+from vmrunner.lib import local_files
 from vmrunner.model import BuildState, Death, Reason, Result
 
 
@@ -77,11 +78,11 @@ def test_another_installation_is_refused(url: str, data_dir: Path) -> None:
     with pytest.raises(ConfigError, match="installation is 2222") as refused:
         Ledger.open(url, data_dir=data_dir, installation="2222")
     assert "1111" in refused.value.hint
-    files.replace(data_dir / "installation", "3333")
+    local_files.replace(data_dir / "installation", "3333")
     with pytest.raises(ConfigError, match="3333"):
         Ledger.open(url, data_dir=data_dir)
     Ledger.open(url, data_dir=data_dir, installation="1111").close()  # said outright: joined
-    assert files.read(data_dir / "installation") == "1111"
+    assert local_files.read(data_dir / "installation") == "1111"
 
 
 def test_a_second_node_needs_the_secret_of_the_first(postgres: Server, tmp_path: Path) -> None:
@@ -195,9 +196,9 @@ def test_statements_are_written_of_the_tables_that_there_are() -> None:
 
 
 def test_the_newest_version_is_alembics_head() -> None:
-    scripts = ScriptDirectory(str(Path(schema.__file__).parent / "migrations"))
-    assert schema.known()[-1] == scripts.get_current_head()
-    assert {s.revision for s in scripts.walk_revisions()} == set(schema.known())
+    scripts = ScriptDirectory(str(Path(upgrade.__file__).parent / "migrations"))
+    assert upgrade.known()[-1] == scripts.get_current_head()
+    assert {s.revision for s in scripts.walk_revisions()} == set(upgrade.known())
 
 
 def broken(path: Path) -> None:
@@ -249,13 +250,13 @@ def test_network_disks_are_known() -> None:
         "server:/home /home nfs4 rw 0 0\n"
         "/dev/vdb /home/me/local\\040disk xfs rw 0 0\n"
     )
-    assert files.file_system(Path("/var/lib"), mounts) == "ext4"
-    assert files.file_system(Path("/home/me/data"), mounts) == "nfs4"
-    assert files.file_system(Path("/homes"), mounts) == "ext4"
-    assert files.file_system(Path("/home/me/local disk/x"), mounts) == "xfs"
+    assert local_files.file_system(Path("/var/lib"), mounts) == "ext4"
+    assert local_files.file_system(Path("/home/me/data"), mounts) == "nfs4"
+    assert local_files.file_system(Path("/homes"), mounts) == "ext4"
+    assert local_files.file_system(Path("/home/me/local disk/x"), mounts) == "xfs"
     with pytest.raises(ConfigError, match="is on nfs4"):
-        files.refuse_network_disk(Path("/home/me/data"), mounts)
-    files.refuse_network_disk(Path("/var/lib"), mounts)
+        local_files.refuse_network_disk(Path("/home/me/data"), mounts)
+    local_files.refuse_network_disk(Path("/var/lib"), mounts)
 
 
 def test_many_processes_may_open_a_new_ledger_at_once(tmp_path: Path) -> None:

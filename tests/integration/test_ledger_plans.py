@@ -11,20 +11,31 @@ from pathlib import Path
 
 from vmrunner.ledger import (
     Ledger,
+    build_writes,
     builds,
-    deaths,
+    engines,
+    events,
+    images,
+    instance_reads,
+    instance_writes,
+    instances,
+    logs,
+)
+from vmrunner.ledger import ledger as store
+from vmrunner.ledger.database import Prepared
+
+MODULES = (
+    builds,
+    instance_writes,
     engines,
     events,
     images,
     instances,
     logs,
-    moves,
-    roll,
+    build_writes,
+    instance_reads,
     store,
 )
-from vmrunner.ledger.database import Prepared
-
-MODULES = (builds, deaths, engines, events, images, instances, logs, moves, roll, store)
 #: These have a row for each engine, image or reaper's name.
 SMALL = {"engines", "engines_1", "heartbeats", "images", "ledger", "leases"}
 #: Asked once, at a provider's first launch.

@@ -14,7 +14,7 @@ from tests.postgres import Server
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.database import connect
-from vmrunner.ledger.store import parse_url
+from vmrunner.ledger.ledger import parse_url
 
 Open = Callable[[], Ledger]
 

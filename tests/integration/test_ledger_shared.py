@@ -17,7 +17,7 @@ import pytest
 from tests.integration.things import submitted
 from vmrunner import Runner
 from vmrunner.errors import LedgerError
-from vmrunner.ledger import Ledger, forks
+from vmrunner.ledger import Ledger, fork_safety
 
 BESIDE = """
 import sqlite3, sys
@@ -179,7 +179,7 @@ def test_a_child_of_a_transaction_is_told_so(
 ) -> None:
     """A thread that does not come out of its transaction: the child cannot have the ledger, and
     harms nobody who does."""
-    monkeypatch.setattr(forks, "PATIENCE", 0.05)
+    monkeypatch.setattr(fork_safety, "PATIENCE", 0.05)
     inside, out = threading.Event(), threading.Event()
 
     def stay(_: object) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.integration.things import launch, ref, running, spec, started, submitted
+from vmrunner.core.scheduling import Rooms
 from vmrunner.errors import Fenced
 from vmrunner.ledger import Ledger
 from vmrunner.model import BuildState, Death, Reason, Result
-from vmrunner.scheduling import Rooms
 
 BUILDS, PROCESSES = 400, 4
 

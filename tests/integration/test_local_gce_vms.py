@@ -13,7 +13,7 @@ from tests.google import Google
 from tests.standins import StandIn, StandIns, until
 from vmrunner.providers.fake import Clock
 from vmrunner.testing.localgce import LocalGce
-from vmrunner.testing.localgce.guests import mac
+from vmrunner.testing.localgce.guest_vms import mac
 from vmrunner.testing.vms import Asked
 
 DYING: Final = {"instance_termination_action": "DELETE", "provisioning_model": "STANDARD"}

@@ -19,8 +19,8 @@ import pytest
 from tests.amazon import REGION, credentials
 from tests.standins import StandIns, until
 from vmrunner.errors import BadOrder
-from vmrunner.testing.localcloud import LocalCloud
-from vmrunner.testing.vms import Asked, Guest, Reply, Vms, words
+from vmrunner.testing.localec2 import LocalCloud
+from vmrunner.testing.vms import Asked, Guest, Reply, Vms, command_line
 from vmrunner.testing.vms.metadata import MetadataServer
 
 
@@ -147,7 +147,7 @@ def test_time_passes_though_nobody_asks(world: World) -> None:
 
 
 def test_qemus_words_keep_a_guests_network_to_its_metadata() -> None:
-    host = words.Host(
+    host = command_line.Host(
         qemu="/usr/bin/qemu", accel="tcg", cpus=1, memory=1 << 30, kernel=Path("/k"),
         initrd=Path("/i"), cmdline="root=/dev/vda",
     )  # fmt: skip
@@ -155,7 +155,7 @@ def test_qemus_words_keep_a_guests_network_to_its_metadata() -> None:
         name="i-1,evil=yes", address="127.64.0.1", mac="52:54:00:00:00:01", disk=0,
         firmware={"manufacturer": "Amazon EC2", "product": "a,b"},
     )  # fmt: skip
-    command = words.command(host, guest, ["/a path/python", "-I", "forward.py", "1234"])
+    command = command_line.command(host, guest, ["/a path/python", "-I", "forward.py", "1234"])
     netdev = command[command.index("-netdev") + 1]
     assert "restrict=on" in netdev.split(",")
     assert "hostfwd=tcp:127.64.0.1:22-:22" in netdev.split(",")
@@ -169,7 +169,7 @@ def test_a_connection_is_carried_whole_both_ways() -> None:
     body = os.urandom(1 << 20)
     server = MetadataServer(lambda asked: Reply(200, asked.path.encode() + body))
     ours, theirs = socket.socketpair()
-    forward = Path(words.__file__).with_name("forward.py")
+    forward = Path(command_line.__file__).with_name("forward.py")
     command = [sys.executable, "-I", "-S", str(forward), str(server.port)]
     with ours, subprocess.Popen(command, stdin=theirs, stdout=theirs) as carrier:
         theirs.close()
@@ -183,7 +183,7 @@ def test_a_connection_is_carried_whole_both_ways() -> None:
 
 
 def test_what_becomes_qemu_dies_with_the_thread_that_started_it() -> None:
-    start = Path(words.__file__).with_name("start.py")
+    start = Path(command_line.__file__).with_name("start.py")
     parent = f"""
 import os, subprocess, sys
 files = [os.open(os.devnull, os.O_RDWR) for _ in range(2)]

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 from botocore.parsers import ResponseParserError
 
 from vmrunner.providers.fake import Clock
-from vmrunner.testing.localcloud import (
+from vmrunner.testing.localec2 import (
     AFTER_ALL,
     GARBAGE,
     LOST_ANSWER,

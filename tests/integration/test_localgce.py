@@ -9,7 +9,7 @@ from google.cloud import compute_v1
 
 from tests.google import Google, refused
 from tests.google import gce as gce  # the fixture
-from vmrunner.testing.localgce.stamps import read, written
+from vmrunner.testing.localgce.timestamps import read, written
 
 DELETE = {"instance_termination_action": "DELETE"}
 

@@ -14,8 +14,8 @@ from google.cloud import compute_v1
 
 from tests.google import Google, google
 from tests.google import gce as gce  # the fixture
-from vmrunner.testing.localgce import Broken, discovery, handlers, validation
-from vmrunner.testing.localgce.stamps import written
+from vmrunner.testing.localgce import Broken, discovery, routes, validation
+from vmrunner.testing.localgce.timestamps import written
 
 RECORDED: Final = files("libcloud") / "test" / "compute" / "fixtures" / "gce"
 
@@ -283,7 +283,7 @@ def test_the_client_can_say_nothing_that_the_document_lacks(schema: str) -> None
 
 
 def test_all_that_we_answer_is_googles() -> None:
-    assert set(handlers.KNOWN) <= set(discovery.methods())
+    assert set(routes.KNOWN) <= set(discovery.methods())
 
 
 def test_an_answer_of_ours_that_is_wrong_is_loud() -> None:

@@ -12,8 +12,8 @@ from google.cloud import compute_v1
 
 from tests.google import Google, refused
 from tests.google import gce as gce  # the fixture
+from vmrunner.testing.localgce.api_error import Refusal
 from vmrunner.testing.localgce.filters import compiled
-from vmrunner.testing.localgce.refusal import Refusal
 
 
 def aggregated(gce: Google, **query: Any) -> Any:

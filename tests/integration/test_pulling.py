@@ -17,7 +17,7 @@ from tests.sessionworld import World
 from tests.sshd import wait_for
 from vmrunner.model import BuildState, Reason, Result
 from vmrunner.session import session as module
-from vmrunner.session.frames import Ended
+from vmrunner.session.protocol import Ended
 
 DIGEST = "sha256:" + "0" * 64
 

@@ -12,8 +12,8 @@ import pytest
 
 from tests.integration.test_bad_input import CMD, Run, assert_nothing, home, refused, run
 from vmrunner import images
-from vmrunner.cli.findings import show_findings
 from vmrunner.cli.output import Format
+from vmrunner.cli.views.findings import show_findings
 from vmrunner.model import Finding, Level
 
 __all__ = ["home", "run"]

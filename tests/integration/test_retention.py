@@ -12,7 +12,7 @@ from tests.commandline import Cli
 from tests.integration.things import running, submitted
 from vmrunner.ledger import Ledger
 from vmrunner.model import Reason, Result
-from vmrunner.retention import DAY, retain
+from vmrunner.reaper.retention import DAY, retain
 
 NOW = 1_000_000_000.0
 KEEP = 30 * DAY

@@ -15,12 +15,12 @@ import pytest
 
 import vmrunner
 from tests.scripted import ScriptedWiring, wait_until
-from vmrunner import help as helping
-from vmrunner import ids, process, serving
-from vmrunner.config import Settings
-from vmrunner.engine import Engine
+from vmrunner.config.settings import Settings
+from vmrunner.engine.engine import Engine
 from vmrunner.errors import LedgerError, VmrunnerError
+from vmrunner.lib import ids, process
 from vmrunner.model import STARTING, Process
+from vmrunner.runtime import background, engine_host
 
 SETTINGS = {"providers": {name: {"kind": "fake"} for name in ("fake", "other")}}
 
@@ -81,7 +81,7 @@ def engine(wiring: Wiring) -> Iterator[Engine]:
 
 def queued(runner: vmrunner.Runner, **options: object) -> str:
     """A build that nobody looked at yet."""
-    build, _ = runner.enter(vmrunner.api.wish("say a", options))  # type: ignore[arg-type]
+    build, _ = runner.enter(vmrunner.api.runner.wish("say a", options))  # type: ignore[arg-type]
     return build.id
 
 
@@ -143,7 +143,7 @@ def test_a_build_whose_provider_is_nowhere_still_has_its_queue_timeout(
 def test_a_long_queue_of_others_hides_nothing_of_ours(
     wiring: Wiring, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmrunner.engine.QUEUE", 3)
+    monkeypatch.setattr("vmrunner.engine.engine.QUEUE", 3)
     runner = vmrunner.Runner(wiring=wiring)
     for _ in range(4):
         queued(runner, provider="other", priority=9)
@@ -164,7 +164,7 @@ def test_where_nobody_can_help_it_is_said(wiring: Wiring) -> None:
 def test_a_tick_that_fails_ends_no_engine(
     wiring: Wiring, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("vmrunner.engine.BUSY", 0.01)
+    monkeypatch.setattr("vmrunner.engine.engine.BUSY", 0.01)
     troubles = iter([KeyError("a row"), RuntimeError("a bug"), LedgerError("away")] * 3)
     tick = Engine.tick
 
@@ -216,8 +216,8 @@ def test_a_provider_that_could_not_be_opened_is_tried_again_and_told(
         return opened(parts, name)
 
     monkeypatch.setattr(Wiring, "open_provider", open_provider)
-    monkeypatch.setattr("vmrunner.engine.BEAT", 0.0)
-    monkeypatch.setattr(helping, "CHECK", 0.0)
+    monkeypatch.setattr("vmrunner.engine.engine.BEAT", 0.0)
+    monkeypatch.setattr(engine_host, "CHECK", 0.0)
     with wiring.helped("api") as helper:
         helper.ensure("fake")
         with pytest.raises(vmrunner.ConfigError, match="mend it"):
@@ -264,7 +264,7 @@ def test_a_background_engine_that_ends_at_once_is_not_started_for_ever(
             self.count += 1
             super().spawn_engine()
 
-    monkeypatch.setattr(helping, "CHECK", 0.01)
+    monkeypatch.setattr(engine_host, "CHECK", 0.01)
     dying = Dying(wiring.settings)
     end = time.monotonic() + 60
     said = ""
@@ -277,7 +277,7 @@ def test_a_background_engine_that_ends_at_once_is_not_started_for_ever(
             except VmrunnerError as error:
                 said = str(error)
     assert "5 times by now (see the end of " in said
-    assert dying.count == helping.TRIES
+    assert dying.count == engine_host.TRIES
     assert "no such thing" in dying.paths.engine_log.read_text()
     dying.close()
 
@@ -286,13 +286,13 @@ def test_each_background_engine_reads_its_own_settings(wiring: Wiring) -> None:
     """What two configurations of one ledger start at once."""
     data = wiring.paths.data
     data.mkdir(parents=True)
-    one, two = (serving._settings(data, f"default_provider = '{x}'\n") for x in ("a", "b"))
+    one, two = (background._settings(data, f"default_provider = '{x}'\n") for x in ("a", "b"))
     assert one != two
     assert one.read_text() == "default_provider = 'a'\n"
     assert one.stat().st_mode & 0o777 == 0o600
     before = one.stat().st_ino
     with one.open() as reading:
-        assert serving._settings(data, "default_provider = 'a'\n") == one
+        assert background._settings(data, "default_provider = 'a'\n") == one
         assert reading.read() == "default_provider = 'a'\n", "never cut while it is read"
     assert one.stat().st_ino != before
     assert sorted(data.glob("*")) == sorted([one, two])
@@ -311,13 +311,13 @@ def test_an_announced_engine_counts_until_it_speaks_for_itself(wiring: Wiring, j
 
 
 def test_an_announced_engine_that_never_comes_serves_nobody(wiring: Wiring, join: Join) -> None:
-    join("fake", kind=STARTING, ago=serving.LEASE)
+    join("fake", kind=STARTING, ago=background.LEASE)
     assert not wiring.served()
 
 
 def test_a_process_that_lives_and_is_silent_serves_nobody(wiring: Wiring, join: Join) -> None:
     """Its engine was closed when the ledger could not be told so."""
-    name = join("fake", ago=2 * serving.LEASE)
+    name = join("fake", ago=2 * background.LEASE)
     assert not wiring.served()
     wiring.ledger.engines.beat(name, time.time())
     assert wiring.served()

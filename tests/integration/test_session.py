@@ -13,8 +13,8 @@ import pytest
 from tests.sessions import Recorder, Running
 from tests.sessionworld import World
 from tests.sshd import free_port, wait_for
-from vmrunner import archive
 from vmrunner.errors import Fenced
+from vmrunner.lib.archive import files
 from vmrunner.model import Address, ArtifactRule, BuildState, Reason, Result, Step
 from vmrunner.session import Verdict
 
@@ -26,7 +26,7 @@ def test_a_build_from_source_to_artifacts(world: World, tmp_path: Path) -> None:
     source.mkdir()
     (source / "input").write_text("hello")
     with (tmp_path / "source.tar").open("wb") as file:
-        archive.pack(source, file)
+        files.pack(source, file)
     verdict = world.run(
         "cat input; mkdir -p dist; tr a-z A-Z <input >dist/out",
         source=tmp_path / "source.tar",
@@ -280,7 +280,7 @@ def test_a_bootstrap_that_fails_is_a_boot_that_failed(world: World) -> None:
 
 
 def test_a_bootstrap_has_an_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vmrunner.session.preparation.BOOTSTRAP", 0.5)
+    monkeypatch.setattr("vmrunner.session.prepare.BOOTSTRAP", 0.5)
     state = waiting(world)
     verdict = world.run("true", bootstrap=True)
     assert verdict.reason is Reason.BOOT_FAILED

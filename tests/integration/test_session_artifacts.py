@@ -10,7 +10,7 @@ import pytest
 
 from tests.sessionworld import World
 from vmrunner.model import ArtifactRule, Reason, Result
-from vmrunner.session import session as module
+from vmrunner.session import session
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -50,7 +50,7 @@ def test_root_in_the_vm_sends_nothing_that_was_not_asked_for(world: World, tmp_p
     )
     liar.chmod(0o755)
     world.guest.supervisor = str(liar)
-    module.SUPERVISOR = str(liar)  # type: ignore[misc]  # the fixture puts it back
+    session.SUPERVISOR = str(liar)  # type: ignore[misc]  # the fixture puts it back
     verdict = world.run("true", rules=[ArtifactRule(glob="dist/*")])
     assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
     assert verdict.message == "archive: '.envrc' is nothing that was asked for"

@@ -11,9 +11,9 @@ import pytest
 from tests.sessions import Running
 from tests.sessionworld import World
 from tests.sshd import wait_for
-from vmrunner import archive
+from vmrunner.lib.archive import files
 from vmrunner.model import ArtifactRule, Reason, Result
-from vmrunner.session import session as module
+from vmrunner.session import session
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -33,7 +33,7 @@ def test_an_artifact_archive_that_climbs_writes_nothing_and_is_no_success(
     )
     liar.chmod(0o755)
     world.guest.supervisor = str(liar)
-    module.SUPERVISOR = str(liar)  # type: ignore[misc]  # the fixture puts it back
+    session.SUPERVISOR = str(liar)  # type: ignore[misc]  # the fixture puts it back
     verdict = world.run("true", rules=[ArtifactRule(glob="x")])
     assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
     assert "'../../evil' contains '..'" in verdict.message
@@ -74,7 +74,7 @@ def test_a_vm_that_lies_gets_an_error_with_a_reason(
     liar = tmp_path / "liar"
     liar.write_text(f"#!/bin/sh\n{script}\n")
     liar.chmod(0o755)
-    module.SUPERVISOR = str(liar)  # type: ignore[misc]  # the fixture puts it back
+    session.SUPERVISOR = str(liar)  # type: ignore[misc]  # the fixture puts it back
     verdict = world.run("true", log_bytes=1 << 20)
     assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
     assert message in verdict.message
@@ -84,8 +84,8 @@ def test_a_vm_that_hangs_up_each_time_gets_no_busy_loop(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once it was known to us, a VM might have us connect as fast as it can hang up."""
-    monkeypatch.setattr(module, "PAUSE", (0.0, 0.0, 0.0, 3600.0))
-    monkeypatch.setattr(module, "SUPERVISOR", hangs_up(tmp_path, "start"))
+    monkeypatch.setattr(session, "PAUSE", (0.0, 0.0, 0.0, 3600.0))
+    monkeypatch.setattr(session, "SUPERVISOR", hangs_up(tmp_path, "start"))
     running = Running(world.session("true"))
     wait_for(lambda: world.record.kinds().count("connection_lost") == 3)
     running.session.stop(Reason.USER)
@@ -96,9 +96,9 @@ def test_a_vm_that_hangs_up_each_time_gets_no_busy_loop(
 def test_a_byte_for_each_connection_is_no_reason_for_the_next(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PAUSE", (0.0, 0.0, 0.0, 3600.0))
+    monkeypatch.setattr(session, "PAUSE", (0.0, 0.0, 0.0, 3600.0))
     byte = "shift 3; printf 'L %s 1\\nx' $1; sleep 0.3"  # longer than the relay's patience
-    monkeypatch.setattr(module, "SUPERVISOR", hangs_up(tmp_path, "start", byte))
+    monkeypatch.setattr(session, "SUPERVISOR", hangs_up(tmp_path, "start", byte))
     running = Running(world.session("true"))
     wait_for(lambda: world.record.kinds().count("connection_lost") == 3)
     running.session.stop(Reason.USER)
@@ -111,7 +111,7 @@ def hangs_up(directory: Path, word: str, before: str = "") -> str:
     """A supervisor that kills its own sshd when it hears the word, and has done something."""
     liar = directory / "liar"
     liar.write_text(
-        f'#!/bin/sh\n[ $1 = {word} ] || exec {module.SUPERVISOR} "$@"\n{before}\n{HANG_UP}\n'
+        f'#!/bin/sh\n[ $1 = {word} ] || exec {session.SUPERVISOR} "$@"\n{before}\n{HANG_UP}\n'
     )
     liar.chmod(0o755)
     return str(liar)
@@ -130,8 +130,8 @@ def test_a_vm_that_never_begins_the_steps_is_given_up(
     silent = tmp_path / "silent"
     silent.write_text("#!/bin/sh\nsleep 60\n")
     silent.chmod(0o755)
-    monkeypatch.setattr(module, "SUPERVISOR", str(silent))
-    monkeypatch.setattr(module, "START_PATIENCE", 1.0)
+    monkeypatch.setattr(session, "SUPERVISOR", str(silent))
+    monkeypatch.setattr(session, "START_PATIENCE", 1.0)
     verdict = world.run("true")
     assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
     assert "did not begin" in verdict.message
@@ -150,8 +150,8 @@ def test_a_wish_after_the_end_changes_only_what_is_not_there_yet(
     reason: Reason,
 ) -> None:
     """The build has ended well, and then the VM cannot be reached any more."""
-    monkeypatch.setattr(module, "PAUSE", (0.0, 3600.0))
-    monkeypatch.setattr(module, "SUPERVISOR", hangs_up(tmp_path, "collect"))
+    monkeypatch.setattr(session, "PAUSE", (0.0, 3600.0))
+    monkeypatch.setattr(session, "SUPERVISOR", hangs_up(tmp_path, "collect"))
     running = Running(world.session("true", rules=[ArtifactRule(glob=glob) for glob in globs]))
     if globs:
         wait_for(lambda: world.record.kinds().count("connection_lost") == 2)
@@ -166,7 +166,7 @@ def test_an_extraction_that_fails_in_an_unknown_way_is_told(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("nobody thought of it")
 
-    monkeypatch.setattr(archive, "extract", fail)
+    monkeypatch.setattr(files, "extract", fail)
     verdict = world.run("touch a", rules=[ArtifactRule(glob="a")])
     assert (verdict.result, verdict.reason, verdict.lost) == (Result.ERROR, Reason.INTERNAL, False)
     assert verdict.message == "artifacts: RuntimeError: nobody thought of it"

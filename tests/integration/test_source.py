@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from vmrunner import source
 from vmrunner.errors import ConfigError
-from vmrunner.source import GitSource
+from vmrunner.services import sources
+from vmrunner.services.sources import GitSource
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_git_revision_is_packed(repository: Path, tmp_path: Path, ref: str, te
     if ref == "@short":
         log = ["git", "-C", repository, "log", "--format=%h", "v1"]
         ref = "@" + subprocess.run(log, capture_output=True, text=True, check=True).stdout.strip()
-    total = source.spool(f"git+file://{repository}{ref}", tmp_path / "out.tar")
+    total = sources.spool(f"git+file://{repository}{ref}", tmp_path / "out.tar")
     assert content(tmp_path / "out.tar") == text
     assert total.size > 0
     assert (tmp_path / "out.tar").stat().st_mode & 0o777 == 0o600
@@ -80,7 +80,7 @@ def test_what_cannot_be_packed_is_said(
     repository: Path, tmp_path: Path, wish: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        source.spool(wish.format(repository=repository), tmp_path / "out.tar")
+        sources.spool(wish.format(repository=repository), tmp_path / "out.tar")
     assert not (tmp_path / "out.tar").exists()
     assert list(tmp_path.glob("*.part")) == []
     assert not (repository / "evil").exists()
@@ -120,13 +120,13 @@ def test_a_git_url_and_its_ref(text: str, url: str, ref: str) -> None:
     ],
 )
 def test_what_is_told_of_a_source_holds_no_password(text: str, told: str) -> None:
-    assert source.shown(text) == told
+    assert sources.shown(text) == told
 
 
 @pytest.mark.parametrize("place", ["", "/a@--evil", "/a\n@main"])
 def test_no_complaint_tells_a_password(place: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        source.check(f"git+https://user:hunter2@host{place}")
+        sources.check(f"git+https://user:hunter2@host{place}")
     assert "hunter2" not in str(caught.value)
 
 
@@ -155,7 +155,7 @@ def test_the_repository_of_a_hook_stays_as_it_is(
         inside.setenv("GIT_WORK_TREE", str(mine))
         inside.setenv("GIT_INDEX_FILE", str(mine / ".git" / "index"))
         inside.setenv("GIT_OBJECT_DIRECTORY", str(mine / ".git" / "objects"))
-        source.spool(f"git+file://{repository}{ref}", tmp_path / "out.tar")
+        sources.spool(f"git+file://{repository}{ref}", tmp_path / "out.tar")
     assert state(mine) == before
     assert content(tmp_path / "out.tar") in ("one", "two")
 
@@ -202,21 +202,21 @@ def test_a_password_reaches_git_and_no_command_line(
         lines.append(" ".join(map(str, argv)))
         return run(argv, **options)
 
-    monkeypatch.setattr("vmrunner.git.subprocess.run", watched)
-    source.spool(f"git+http://user:hunter2%2F%40@{locked}@main", tmp_path / "out.tar")
+    monkeypatch.setattr("vmrunner.lib.git.subprocess.run", watched)
+    sources.spool(f"git+http://user:hunter2%2F%40@{locked}@main", tmp_path / "out.tar")
     assert content(tmp_path / "out.tar") == "two"
     assert lines
     assert "hunter2" not in "".join(lines)
     assert not (tmp_path / "kept").exists()  # the user's own helper was not told
     with pytest.raises(ConfigError, match="cannot be fetched") as caught:
-        source.spool(f"git+http://user:wrongword@{locked}@main", tmp_path / "out.tar")
+        sources.spool(f"git+http://user:wrongword@{locked}@main", tmp_path / "out.tar")
     assert "wrongword" not in f"{caught.value} {caught.value.hint}"
 
 
 def test_a_directory_is_packed(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "file").write_text("text")
-    assert source.spool(str(tmp_path / "in"), tmp_path / "out.tar").entries == 1
+    assert sources.spool(str(tmp_path / "in"), tmp_path / "out.tar").entries == 1
     assert content(tmp_path / "out.tar") == "text"
 
 
@@ -244,9 +244,9 @@ def bomb(tmp_path: Path) -> Path:
 
 def test_a_repository_that_unpacks_to_much_is_cut_off(bomb: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"is larger than 1\.0 MiB .*limits.source_bytes"):
-        source.spool(f"git+file://{bomb}@main", tmp_path / "out.tar", most=1 << 20)
+        sources.spool(f"git+file://{bomb}@main", tmp_path / "out.tar", most=1 << 20)
     assert not list(tmp_path.glob("out.tar*"))
-    source.look(f"git+file://{bomb}@main", most=1 << 20)  # packs nothing
+    sources.look(f"git+file://{bomb}@main", most=1 << 20)  # packs nothing
 
 
 def test_a_repository_that_is_large_is_cut_off_while_it_is_fetched(
@@ -256,7 +256,7 @@ def test_a_repository_that_is_large_is_cut_off_while_it_is_fetched(
     who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
     for argv in (["add", "."], [*who, "commit", "-qm", "big"]):
         subprocess.run(["git", "-C", repository, *argv], check=True)
-    for act in (source.look, lambda s, most: source.spool(s, tmp_path / "out.tar", most=most)):
+    for act in (sources.look, lambda s, most: sources.spool(s, tmp_path / "out.tar", most=most)):
         with pytest.raises(ConfigError, match=r"is larger than 1\.0 MiB"):
             act(f"git+file://{repository}@main", most=1 << 20)
 
@@ -266,7 +266,7 @@ def test_a_directory_that_is_large_is_cut_off(tmp_path: Path) -> None:
     with (tmp_path / "in" / "sparse").open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(ConfigError, match=r"is larger than 1\.0 MiB"):
-        source.spool(str(tmp_path / "in"), tmp_path / "out.tar", most=1 << 20)
+        sources.spool(str(tmp_path / "in"), tmp_path / "out.tar", most=1 << 20)
     assert not list(tmp_path.glob("out.tar*"))
 
 
@@ -307,6 +307,6 @@ def test_no_program_of_the_users_configuration_runs(
             ["git", "-C", repository, *argv], check=True, env={"PATH": os.environ["PATH"]}
         )
     assert not ran.exists()
-    source.spool('git+https://example.org/a"b\\c@main', tmp_path / "out.tar")
+    sources.spool('git+https://example.org/a"b\\c@main', tmp_path / "out.tar")
     assert not ran.exists()
     assert content(tmp_path / "out.tar") == "two"

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tests.sshd import Proxy, Sshd, free_port, running, wait_for
-from vmrunner import keys, paramiko_patches, ssh
 from vmrunner.model import Access, Address
+from vmrunner.ssh import client, keys, paramiko_patches
 
 
 @pytest.fixture(scope="module")
@@ -33,25 +33,25 @@ def proxy(sshd: Sshd) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def connection(sshd: Sshd) -> Iterator[ssh.Connection]:
+def connection(sshd: Sshd) -> Iterator[client.Connection]:
     connection = dial(sshd)
     yield connection
     connection.close()
 
 
 def dial(sshd: Sshd, address: Address | None = None, access: Access | None = None, timeout=20.0):
-    dialer = ssh.Dialer(access or sshd.access, user=sshd.user)
+    dialer = client.Dialer(access or sshd.access, user=sshd.user)
     return dialer.connect(address or sshd.address, timeout=timeout)
 
 
-def test_a_command_gives_bytes_and_its_exit_code(connection: ssh.Connection) -> None:
+def test_a_command_gives_bytes_and_its_exit_code(connection: client.Connection) -> None:
     done = connection.run("printf '\\377\\0x'; echo complaint >&2; exit 7")
-    assert done == ssh.Completed(7, b"\xff\0x", b"complaint\n")
+    assert done == client.Completed(7, b"\xff\0x", b"complaint\n")
     assert done.complaint == "complaint"
     assert connection.run("cat", stdin=[b"a", b"b" * 100_000]).stdout[:2] == b"ab"
 
 
-def test_much_comes_out_whole_and_is_not_kept(connection: ssh.Connection) -> None:
+def test_much_comes_out_whole_and_is_not_kept(connection: client.Connection) -> None:
     size = 60_000_000
     digest, count = hashlib.sha256(), 0
 
@@ -65,34 +65,34 @@ def test_much_comes_out_whole_and_is_not_kept(connection: ssh.Connection) -> Non
     assert time.monotonic() - begun < 20
     assert (done.exit_code, count) == (0, size)
     assert digest.hexdigest() == hashlib.sha256(bytes(size)).hexdigest()
-    assert len(connection.run(f"head -c {size} /dev/zero").stdout) == ssh.CAPTURE
+    assert len(connection.run(f"head -c {size} /dev/zero").stdout) == client.CAPTURE
 
 
-def test_commands_end_around_what_would_be_new_keys(connection: ssh.Connection) -> None:
+def test_commands_end_around_what_would_be_new_keys(connection: client.Connection) -> None:
     """More than paramiko's limit, in commands of such a length that one ends right at it."""
     for _ in range(17):
         assert connection.stream("head -c 33000000 /dev/zero", len).exit_code == 0
 
 
-def test_much_goes_in_in_pieces(connection: ssh.Connection) -> None:
+def test_much_goes_in_in_pieces(connection: client.Connection) -> None:
     piece = os.urandom(1 << 20)
     done = connection.run("sha256sum", stdin=(piece for _ in range(40)))
     assert done.stdout.split()[0].decode() == hashlib.sha256(piece * 40).hexdigest()
 
 
-def test_a_reader_that_leaves_early_still_says_why(connection: ssh.Connection) -> None:
+def test_a_reader_that_leaves_early_still_says_why(connection: client.Connection) -> None:
     done = connection.run("echo full >&2; exit 3", stdin=(bytes(1 << 20) for _ in range(100)))
     assert (done.exit_code, done.complaint) == (3, "full")
 
 
-def test_a_process_left_behind_does_not_hold_the_command(connection: ssh.Connection) -> None:
+def test_a_process_left_behind_does_not_hold_the_command(connection: client.Connection) -> None:
     """What sshd itself waits for is its pipes: the child must not have them."""
     done = connection.run("sleep 30 >/dev/null 2>&1 </dev/null & echo $!", timeout=10)
     os.kill(int(done.stdout), 9)
 
 
 def test_pulse_is_called_on_time_and_when_woken_and_may_run_commands(
-    connection: ssh.Connection,
+    connection: client.Connection,
 ) -> None:
     beats: list[float] = []
 
@@ -126,8 +126,8 @@ def test_a_packet_that_would_fill_the_memory_is_refused() -> None:
 
         threading.Thread(target=announce, daemon=True).start()
         made = keys.generate()
-        dialer = ssh.Dialer(Access(user_private=made.private, host_public=made.public))
-        with pytest.raises(ssh.Unreachable, match="announced a packet of 21474"):
+        dialer = client.Dialer(Access(user_private=made.private, host_public=made.public))
+        with pytest.raises(client.Unreachable, match="announced a packet of 21474"):
             dialer.connect(Address(*server.getsockname()[:2]), timeout=0.05)
 
 
@@ -140,21 +140,21 @@ def offended(tmp_path: Path) -> Iterator[Sshd]:
 
 def test_a_wrong_host_key_is_refused(offended: Sshd) -> None:
     wrong = Access(user_private=offended.access.user_private, host_public=keys.generate().public)
-    with pytest.raises(ssh.Unreachable, match="not the one that was planted"):
+    with pytest.raises(client.Unreachable, match="not the one that was planted"):
         dial(offended, access=wrong, timeout=0.5)
 
 
 def test_a_wrong_user_key_is_refused(offended: Sshd) -> None:
     wrong = Access(user_private=keys.generate().private, host_public=offended.access.host_public)
-    with pytest.raises(ssh.Unreachable, match="key was refused"):
+    with pytest.raises(client.Unreachable, match="key was refused"):
         dial(offended, access=wrong, timeout=0.5)
 
 
 def test_it_connects_as_soon_as_sshd_is_there(sshd: Sshd) -> None:
     """Before: nobody listens, then somebody who hangs up, as a forwarded port of a booting VM."""
     address = Address("127.0.0.1", free_port())
-    found: list[ssh.Connection] = []
-    dialer = ssh.Dialer(sshd.access, user=sshd.user)
+    found: list[client.Connection] = []
+    dialer = client.Dialer(sshd.access, user=sshd.user)
     thread = threading.Thread(target=lambda: found.append(dialer.connect(address, timeout=60)))
     thread.start()
     with socket.create_server(address) as mute:
@@ -170,16 +170,16 @@ def test_it_connects_as_soon_as_sshd_is_there(sshd: Sshd) -> None:
 
 def test_abort_ends_a_handshake_at_once(sshd: Sshd) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        dialer = ssh.Dialer(sshd.access)
+        dialer = client.Dialer(sshd.access)
         threading.Timer(0.3, dialer.abort).start()
         begun = time.monotonic()
-        with pytest.raises(ssh.Aborted):
+        with pytest.raises(client.Aborted):
             dialer.connect(Address(*mute.getsockname()[:2]), timeout=60)
         assert time.monotonic() - begun < 2
 
 
 def test_nobody_there_is_unreachable(sshd: Sshd) -> None:
-    with pytest.raises(ssh.Unreachable, match="Connection refused"):
+    with pytest.raises(client.Unreachable, match="Connection refused"):
         dial(sshd, Address("127.0.0.1", free_port()), timeout=0.3)
 
 
@@ -194,7 +194,7 @@ def test_a_black_hole_is_noticed_in_15_seconds(sshd: Sshd, proxy: Proxy) -> None
             proxy.stalled.set()
 
     begun = time.monotonic()
-    with pytest.raises(ssh.Lost, match="no answer"):
+    with pytest.raises(client.Lost, match="no answer"):
         connection.stream("for i in 1 2 3; do echo $i; done; sleep 100", take)
     assert 10 < time.monotonic() - begun < 15
     connection.close()
@@ -225,7 +225,7 @@ def test_a_sshd_that_freezes_before_it_starts_a_command_is_noticed(
     connection.close()
 
 
-def assert_lost(connection: ssh.Connection) -> None:
+def assert_lost(connection: client.Connection) -> None:
     """A command ends as lost, in a while; it would have hung for an hour, or for ever."""
     errors: list[BaseException] = []
 
@@ -241,7 +241,7 @@ def assert_lost(connection: ssh.Connection) -> None:
     ended = not thread.is_alive()
     connection.close()
     assert ended, "the command hangs"
-    assert isinstance(errors[0], ssh.Lost), errors
+    assert isinstance(errors[0], client.Lost), errors
 
 
 def test_a_quiet_command_on_a_living_connection_is_left_alone(sshd: Sshd, proxy: Proxy) -> None:
@@ -254,10 +254,10 @@ def test_a_reset_is_noticed_at_once(sshd: Sshd, proxy: Proxy) -> None:
     connection = dial(sshd, proxy.address)
     threading.Timer(0.3, proxy.cut).start()
     begun = time.monotonic()
-    with pytest.raises(ssh.Lost):
+    with pytest.raises(client.Lost):
         connection.run("sleep 100", timeout=30)
     assert time.monotonic() - begun < 2
-    with pytest.raises(ssh.Lost):
+    with pytest.raises(client.Lost):
         connection.run("true")
     connection.close()
 
@@ -275,5 +275,5 @@ def test_no_thread_or_socket_remains(sshd: Sshd) -> None:
 
 
 def test_a_complaint_moves_no_cursor() -> None:
-    done = ssh.Completed(1, b"", b"first\n\x1b]0;title\x07\x9b2Jlast\n")
+    done = client.Completed(1, b"", b"first\n\x1b]0;title\x07\x9b2Jlast\n")
     assert done.complaint == " ]0;title \ufffd2Jlast"

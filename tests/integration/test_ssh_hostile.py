@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 import paramiko
 import pytest
 
-from vmrunner import keys, paramiko_patches, ssh
 from vmrunner.model import Access, Address
+from vmrunner.ssh import client, keys, paramiko_patches
 
 
 @contextmanager
@@ -42,8 +42,8 @@ def test_a_greeting_without_end_is_cut(line: bytes) -> None:
             heard += len(line)
 
     made = keys.generate()
-    dialer = ssh.Dialer(Access(user_private=made.private, host_public=made.public))
-    with serving(greet) as address, pytest.raises(ssh.Unreachable, match="greeting") as caught:
+    dialer = client.Dialer(Access(user_private=made.private, host_public=made.public))
+    with serving(greet) as address, pytest.raises(client.Unreachable, match="greeting") as caught:
         dialer.connect(address, timeout=0.05)
     assert heard < 19_000_000, "it was listened to up to the end"
     assert len(str(caught.value)) < 500
@@ -110,11 +110,11 @@ def test_a_peer_that_ignores_the_window_fills_no_memory(extended: bool) -> None:
         over.wait(20)
         return 5.0
 
-    dialer = ssh.Dialer(Access(user_private=user.private, host_public=host.public))
+    dialer = client.Dialer(Access(user_private=user.private, host_public=host.public))
     with serving(flood) as address:
         connection = dialer.connect(address, timeout=20)
         try:
-            with pytest.raises(ssh.Lost):
+            with pytest.raises(client.Lost):
                 connection.stream("anything", take, pulse=pulse)
         finally:
             connection.close()

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.sshd import Sshd
-from vmrunner import local, paramiko_patches, ssh
-from vmrunner.cli import inside
+from vmrunner.cli.commands import ssh as inside
+from vmrunner.lib import unix_sockets
 from vmrunner.model import Address
 from vmrunner.providers.qemu.forward import Forwarder
+from vmrunner.ssh import client, paramiko_patches
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def address(sshd: Sshd, tmp_path: Path) -> Iterator[Address]:
     path = tmp_path / ("d" * 120) / "ssh"
     path.parent.mkdir()
     stop = threading.Event()
-    with local.listen(path) as listener, selectors.DefaultSelector() as selector:
+    with unix_sockets.listen(path) as listener, selectors.DefaultSelector() as selector:
         forwarder = Forwarder(selector, listener, (sshd.address.host, sshd.address.port))
 
         def forward() -> None:
@@ -41,7 +42,7 @@ def address(sshd: Sshd, tmp_path: Path) -> Iterator[Address]:
 
 
 def test_commands_run_and_much_goes_both_ways(sshd: Sshd, address: Address) -> None:
-    connection = ssh.Dialer(sshd.access, user=sshd.user).connect(address, timeout=20)
+    connection = client.Dialer(sshd.access, user=sshd.user).connect(address, timeout=20)
     much = b"x" * (3 << 20)
     assert connection.run("wc -c", stdin=[much]).stdout.strip() == str(len(much)).encode()
     assert connection.run("exit 7").exit_code == 7
@@ -50,8 +51,8 @@ def test_commands_run_and_much_goes_both_ways(sshd: Sshd, address: Address) -> N
 
 def test_where_nobody_is_yet_is_tried_again(sshd: Sshd, address: Address, tmp_path: Path) -> None:
     nowhere = Address(str(tmp_path / "nowhere" / "ssh"))
-    with pytest.raises(ssh.Unreachable, match=f"no SSH to {nowhere.host}: .*No such file"):
-        ssh.Dialer(sshd.access, user=sshd.user).connect(nowhere, timeout=0.3)
+    with pytest.raises(client.Unreachable, match=f"no SSH to {nowhere.host}: .*No such file"):
+        client.Dialer(sshd.access, user=sshd.user).connect(nowhere, timeout=0.3)
     later = tmp_path / "later"
 
     def bring() -> None:
@@ -60,7 +61,7 @@ def test_where_nobody_is_yet_is_tried_again(sshd: Sshd, address: Address, tmp_pa
     timer = threading.Timer(0.2, bring)
     timer.start()
     found = Address(str(later / "ssh"))
-    ssh.Dialer(sshd.access, user=sshd.user).connect(found, timeout=20).close()
+    client.Dialer(sshd.access, user=sshd.user).connect(found, timeout=20).close()
     timer.join()
 
 

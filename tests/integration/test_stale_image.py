@@ -15,11 +15,11 @@ import vmrunner
 from tests.integration.test_bad_input import assert_nothing, image
 from vmrunner import images
 from vmrunner.cli import main
-from vmrunner.configfile import Loaded, load
+from vmrunner.config.sources import Loaded, load
 from vmrunner.images import LocalImage, Progress, Recipe
 from vmrunner.model import Level, Spec
-from vmrunner.providers.qemu import imagestore
-from vmrunner.wiring import Wiring
+from vmrunner.providers.qemu import local_images
+from vmrunner.runtime.app import Wiring
 
 CMD = ("--network", "none", "--", "true")
 
@@ -52,7 +52,7 @@ class Builder:
             raise self.error
         progress(Progress(stage="root", fraction=0.0, seconds=0.0))
         progress(Progress(stage="root", fraction=1.0, seconds=61.0))
-        return imagestore.read(image(cache, identity=images.current()))
+        return local_images.read(image(cache, identity=images.current()))
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_an_engine_does_not_use_it_and_the_doctor_says_so(builder: Builder) -> N
     parts = Wiring(load(environ={}, start=builder.root).settings)
     try:
         provider = parts.provider("local")
-        with pytest.raises(imagestore.NotMade, match="another version") as refused:
+        with pytest.raises(local_images.NotMade, match="another version") as refused:
             provider.offers(Spec())
         assert "vmrunner image build" in refused.value.hint
         (found,) = [f for f in provider.check() if f.check == "image"]
@@ -219,5 +219,5 @@ def test_an_engine_does_not_use_it_and_the_doctor_says_so(builder: Builder) -> N
 
 def test_the_python_api_makes_it_too(builder: Builder) -> None:
     with vmrunner.Runner(wiring=Alone(load(environ={}, start=builder.root).settings)) as runner:
-        runner.enter(vmrunner.api.wish("true", {"network": "none"}))
+        runner.enter(vmrunner.api.runner.wish("true", {"network": "none"}))
     assert builder.asked == ["default"]

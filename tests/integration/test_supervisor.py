@@ -13,7 +13,7 @@ import pytest
 
 from tests.guest import Followed, Guest, booted, job, start
 from tests.sshd import wait_for
-from vmrunner.session.frames import Ended, Frames, Log
+from vmrunner.session.protocol import Ended, Frames, Log
 
 
 def test_steps_run_in_order_and_each_knows_its_part_of_the_log(guest: Guest) -> None:

@@ -11,11 +11,11 @@ import pytest
 
 from tests.commandline import Cli
 from tests.integration.things import SCOPE, running
-from vmrunner.cli import vms
-from vmrunner.cli.shell import Shell
+from vmrunner.cli.commands import vms
+from vmrunner.cli.context import Shell
 from vmrunner.errors import VmrunnerError
 from vmrunner.ledger import Ledger
-from vmrunner.ledger.codec import Memory
+from vmrunner.ledger.rows import Memory
 from vmrunner.model import Death, Kind, Power, Ref, Resource
 
 

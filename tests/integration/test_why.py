@@ -11,10 +11,10 @@ import pytest
 
 from tests.commandline import Cli
 from tests.scripted import ScriptedWiring
-from vmrunner.api import Runner
-from vmrunner.configfile import load
-from vmrunner.errors import BuildFailed
-from vmrunner.handle import raise_for
+from vmrunner.api.build import raise_for
+from vmrunner.api.errors import BuildFailed
+from vmrunner.api.runner import Runner
+from vmrunner.config.sources import load
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vmrunner.archive import Caps, extract, pack, stays_inside
 from vmrunner.errors import ConfigError
-from vmrunner.tar import BadArchive, Reader
+from vmrunner.lib.archive.files import Caps, extract, pack, stays_inside
+from vmrunner.lib.archive.tar_reader import BadArchive, Reader
 
 
 def fill(root: Path, files: dict[str, str]) -> None:
@@ -274,7 +274,7 @@ def test_a_small_stream_that_unpacks_to_much_is_cut_off(tmp_path: Path) -> None:
 def test_headers_that_belong_to_nothing_come_to_an_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes
 ) -> None:
-    monkeypatch.setattr("vmrunner.tar.EXTENSIONS", 1 << 20)
+    monkeypatch.setattr("vmrunner.lib.archive.tar_reader.EXTENSIONS", 1 << 20)
     header = pax(kind, comment="x" * 1000)
     ordinary = pax(b"g", comment="x" * 1000) * 100 + forge(("f", b""))
     assert extract(io.BytesIO(ordinary), tmp_path / "one", Caps()).entries == 1

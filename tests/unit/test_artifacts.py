@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from vmrunner.artifacts import Artifacts
 from vmrunner.errors import NotFound, VmrunnerError
+from vmrunner.services.artifacts import Artifacts
 
 
 @pytest.fixture

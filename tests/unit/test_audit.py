@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.reapable import LIMITS, MINE, NOW, OTHER, SCOPE, I, page, row, vm
-from vmrunner.audit import Fault, Watch, audit, by_tags, idle, older_than, silence
+from vmrunner.core.audit_rules import Fault, Watch, audit, by_tags, idle, older_than, silence
 from vmrunner.model import Kind, Offer, Page, Power, Ref, Scope
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vmrunner.cli import container
+from vmrunner.cli import container_shell
 
 DOCKER = """#!/bin/sh
 case $1 in
@@ -22,7 +22,7 @@ def entered(tmp_path: Path, *command: str, status: str, terminal: bool = False, 
     docker = tmp_path / "docker"
     docker.write_text(DOCKER)
     docker.chmod(0o755)
-    words = container.words(list(command), held=False, terminal=terminal)
+    words = container_shell.words(list(command), held=False, terminal=terminal)
     done = subprocess.run(
         words,
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "STATUS": status, **env},

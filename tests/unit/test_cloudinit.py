@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from vmrunner import bootstrap, cloudinit, data, keys
-from vmrunner.cloudinit import Platform
+from vmrunner.cloudinit import stock_image, user_data
+from vmrunner.cloudinit.user_data import Platform
 from vmrunner.errors import BadOrder
+from vmrunner.lib import resources
+from vmrunner.ssh import keys
 
 
 def made(**other: Any) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def made(**other: Any) -> dict[str, Any]:
         "platform": "local",
         **other,
     }
-    text = cloudinit.user_data(**values)
+    text = user_data.user_data(**values)
     assert text.startswith(b"#cloud-config\n")
     document: dict[str, Any] = yaml.safe_load(text)
     return document
@@ -68,7 +70,7 @@ def test_only_a_local_disk_has_no_partition_to_grow() -> None:
 def test_each_thing_comes_before_what_needs_it(platform: Platform) -> None:
     """The timer, the host key, no metadata service; then sshd answers. In a cloud whose metadata
     service cannot be reached from outside, this is what keeps a build from it."""
-    cfg = (data.path("packer") / "scripts" / "30-cloud-init.sh").read_text()
+    cfg = (resources.path("packer") / "scripts" / "30-cloud-init.sh").read_text()
     config = yaml.safe_load(cfg.split("95-vmrunner.cfg <<'CONF'\n")[1].split("\nCONF\n")[0])
     order = config["cloud_init_modules"]
     assert order.index("bootcmd") < order.index("ssh") < order.index("runcmd")
@@ -77,7 +79,7 @@ def test_each_thing_comes_before_what_needs_it(platform: Platform) -> None:
     assert document["cloud_config_modules"] == document["cloud_final_modules"] == []
     block = [["nft", "-f", "/usr/lib/vmrunner/guest/metadata.nft"]]
     assert document.get("runcmd") == (None if platform == "local" else block)
-    assert (data.GUEST / "metadata.nft").is_file()
+    assert (resources.GUEST / "metadata.nft").is_file()
 
 
 def test_a_stock_image_blocks_the_metadata_service_once_it_can() -> None:
@@ -88,7 +90,7 @@ def test_a_stock_image_blocks_the_metadata_service_once_it_can() -> None:
 def real(platform: Platform, *, stock: bool = False) -> bytes:
     """As it is sent, with keys as they are."""
     user, host = keys.generate(), keys.generate()
-    return cloudinit.user_data(
+    return user_data.user_data(
         instance="vm-01",
         deadline=1.8e9,
         boot_ttl=60,
@@ -117,15 +119,15 @@ def test_a_stock_image_gets_what_ours_have_after_its_timer() -> None:
     assert document["runcmd"][0] == ["sh", "/usr/lib/vmrunner/bootstrap.sh"]
     for name in ("supervisor", "launcher"):
         assert files[f"/usr/lib/vmrunner/{name}"]["permissions"] == "0755"
-    for path in data.GUEST.glob("[!.]*.py"):
+    for path in resources.GUEST.glob("[!.]*.py"):
         if path.name != "launcher.py":
             assert f"/usr/lib/vmrunner/guest/{path.name}" in files
 
 
 def test_the_lean_supervisor_is_the_same_program() -> None:
-    _, rest = bootstrap.modules()
+    _, rest = stock_image.modules()
     files = {file["path"].rpartition("/")[2]: file["content"] for file in rest["write_files"]}
-    for path in data.GUEST.glob("[!.]*.py"):
+    for path in resources.GUEST.glob("[!.]*.py"):
         lean = files["launcher" if path.name == "launcher.py" else path.name]
         assert _substance(path.read_text()) == _substance(lean), path.name
 
@@ -143,7 +145,7 @@ def _substance(text: str) -> list[str]:
 
 def test_who_asks_a_vm_that_bootstraps_waits_for_its_supervisor(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    script = (data.path("cloud-init") / "waiting.sh").read_text()
+    script = (resources.path("cloud-init") / "waiting.sh").read_text()
     script = script.replace("/run/vmrunner-bootstrap", str(state))
     script = script.replace("/usr/lib/vmrunner/launcher", "echo asked")
     state.mkdir()
@@ -170,7 +172,7 @@ def test_a_bootstrap_says_how_it_ended(tmp_path: Path, *, works: bool) -> None:
     for name in ("apt-get", "apt-cache", "systemctl", "sleep"):
         (programs / name).write_text(f'#!/bin/sh\necho {name} "$@" >>{calls}\n{fails}\n')
         (programs / name).chmod(0o755)
-    script = (data.path("cloud-init") / "bootstrap.sh").read_text()
+    script = (resources.path("cloud-init") / "bootstrap.sh").read_text()
     for old, new in (
         ("/usr/lib/vmrunner", lib),
         ("/run/vmrunner-bootstrap", state),
@@ -193,5 +195,5 @@ def test_a_bootstrap_says_how_it_ended(tmp_path: Path, *, works: bool) -> None:
 
 
 def test_the_timer_script_is_a_shell_script() -> None:
-    script = data.path("cloud-init") / "deadline.sh"
+    script = resources.path("cloud-init") / "deadline.sh"
     assert subprocess.run(["sh", "-n", str(script)], check=False).returncode == 0

@@ -9,9 +9,11 @@ import jsonschema
 import pytest
 from sqlalchemy.engine import make_url
 
-from vmrunner import config, configfile, databaseurl
-from vmrunner.config import Settings
+from vmrunner.config import settings as config
+from vmrunner.config import sources
+from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError
+from vmrunner.lib import database_url
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +23,8 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg-cache"))
 
 
-def load(start: Path, **environ: str) -> configfile.Loaded:
-    return configfile.load(environ=environ, start=start)
+def load(start: Path, **environ: str) -> sources.Loaded:
+    return sources.load(environ=environ, start=start)
 
 
 def user_file(tmp_path: Path, text: str) -> None:
@@ -46,7 +48,7 @@ def test_later_sources_win_and_each_value_knows_its_own(tmp_path: Path) -> None:
     below = project / "deep" / "er"
     below.mkdir(parents=True)
     (project / "vmrunner.toml").write_text("[limits]\nmax_ttl = '2h'\nmax_instances = 5")
-    loaded = configfile.load(
+    loaded = sources.load(
         environ={"VMRUNNER_LIMITS__MAX_TTL": "3h"},
         start=below,
         flags={"defaults": {"timeout": "5m"}},
@@ -119,7 +121,7 @@ def test_secrets_are_masked_wherever_they_are_shown(tmp_path: Path) -> None:
         VMRUNNER_DATABASE_URL="postgresql://user:hunter2@db:5432/v",
         VMRUNNER_SECRET_KEY="s3cret-s3cret",
     )
-    shown = json.dumps(loaded.rows()) + repr(loaded.settings) + configfile.dump(loaded.settings)
+    shown = json.dumps(loaded.rows()) + repr(loaded.settings) + sources.dump(loaded.settings)
     assert "s3cret" not in shown
     values = {key: value for key, value, _ in loaded.rows()}
     assert values["database.url"] == '"postgresql://user:***@db:5432/v"'
@@ -263,14 +265,14 @@ def test_a_dump_reads_back_to_the_same(tmp_path: Path) -> None:
         '\nimage = "ü\\u007f\\"x"'
     )
     settings = load(tmp_path).settings
-    (tmp_path / "dumped.toml").write_text(configfile.dump(settings))
+    (tmp_path / "dumped.toml").write_text(sources.dump(settings))
     again = load(tmp_path, VMRUNNER_CONFIG=str(tmp_path / "dumped.toml")).settings
     explicit = {"database": config.Database(url=config.database_url(settings))}
     assert again == settings.model_copy(update=explicit)
 
 
 def test_the_schema_accepts_what_we_accept() -> None:
-    schema = configfile.schema()
+    schema = sources.schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(
         {"limits": {"max_ttl": "4h"}, "providers": {"local": {"kind": "qemu", "memory": "4GiB"}}},
@@ -295,7 +297,7 @@ def test_the_schema_accepts_what_we_accept() -> None:
     ],
 )
 def test_no_password_of_a_database_url_is_shown(tmp_path: Path, url: str, shown: str) -> None:
-    assert databaseurl.shown(url) == shown
+    assert database_url.shown(url) == shown
     try:
         told = json.dumps(load(tmp_path, VMRUNNER_DATABASE_URL=url).rows())
     except ConfigError as error:
@@ -310,7 +312,7 @@ def test_a_database_url_is_taken_apart_as_sqlalchemy_does() -> None:
         "postgresql://[::1]:77/y",
         "postgresql:///z?host=/run",
     ):
-        theirs, ours = make_url(url), databaseurl.server(url)
+        theirs, ours = make_url(url), database_url.server(url)
         assert (theirs.host or "").lower() == ours.host
         assert theirs.port == ours.port
         assert f"/{theirs.database}" == ours.path

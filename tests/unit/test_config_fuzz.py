@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vmrunner import config, configfile
+from vmrunner.config import settings as config
+from vmrunner.config import sources
 from vmrunner.errors import ConfigError
 
 KEYS = sorted(
@@ -89,12 +90,12 @@ def check(place: Path, content: bytes) -> None:
 def complaint(place: Path, **environ: str) -> str | None:
     """What is said of it; None when it can be used."""
     try:
-        loaded = configfile.load(environ=environ, start=place)
+        loaded = sources.load(environ=environ, start=place)
     except ConfigError as error:
         return str(error)
     config.paths(loaded.settings)
     loaded.rows()
-    configfile.dump(loaded.settings)
+    sources.dump(loaded.settings)
     return None
 
 

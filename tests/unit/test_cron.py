@@ -4,8 +4,8 @@ import datetime
 
 import pytest
 
-from vmrunner.cron import parse
-from vmrunner.daemon import _trigger
+from vmrunner.daemon.daemon import _trigger
+from vmrunner.lib.cron import parse
 
 
 def test_each_field_as_cron_reads_it() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests import rows
-from vmrunner.desk import Desk, EngineLimits
+from vmrunner.engine.context import Desk, EngineLimits
 from vmrunner.model import Scope
 
 HERE, ELSEWHERE = rows.SCOPE, Scope("fake", "b", "z")

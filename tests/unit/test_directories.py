@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from vmrunner import directories
-from vmrunner.ledger import files
+from vmrunner.lib import local_files, private_dirs
+from vmrunner.lib.wakeup import Listener
 from vmrunner.providers.qemu import accel
-from vmrunner.wake import Listener
 
 
 @pytest.fixture(autouse=True)
@@ -27,16 +26,16 @@ def modes(root: Path) -> set[int]:
 
 
 def test_every_directory_on_the_way_is_made_with_the_mode(tmp_path: Path) -> None:
-    assert directories.make(tmp_path / "a/b/c") == tmp_path / "a/b/c"
+    assert private_dirs.make(tmp_path / "a/b/c") == tmp_path / "a/b/c"
     assert modes(tmp_path) == {0o700}
-    directories.make(tmp_path / "a/b/d")
+    private_dirs.make(tmp_path / "a/b/d")
     assert modes(tmp_path) == {0o700}
 
 
 def test_data_cache_and_sockets_are_made_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files.ready_directory(tmp_path / "data/vmrunner", field="x", fix="y")
+    local_files.ready_directory(tmp_path / "data/vmrunner", field="x", fix="y")
     Listener(tmp_path / "run/wake", "one").close()
     monkeypatch.setattr(accel, "KVM", tmp_path)
     monkeypatch.setattr(accel, "version", lambda _: "1")
@@ -46,7 +45,7 @@ def test_data_cache_and_sockets_are_made_so(
 
 
 def test_what_an_image_is_made_of_is_its_owners_alone_to_write(tmp_path: Path) -> None:
-    with directories.guarded():
+    with private_dirs.guarded():
         (tmp_path / "image").mkdir()
         (tmp_path / "image/disk").touch()
     assert stat.S_IMODE((tmp_path / "image").stat().st_mode) == 0o755

@@ -21,14 +21,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.test_scheduling import build
-from vmrunner import disarm
+from vmrunner.api.build import Build, raise_for
+from vmrunner.api.errors import BuildLost
 from vmrunner.cli import output
-from vmrunner.cli.sink import LogSink
-from vmrunner.disarm import Disarm
-from vmrunner.errors import BuildLost
-from vmrunner.handle import Build, raise_for
+from vmrunner.cli.log_sink import LogSink
+from vmrunner.lib import ci_commands
+from vmrunner.lib.ci_commands import Disarm
 from vmrunner.model import BuildState, Chunk, Result
-from vmrunner.reading import lines
+from vmrunner.services.logs import lines
 
 SYSTEMS = {
     "github": {"GITHUB_ACTIONS": "true"},
@@ -103,7 +103,7 @@ def obeyed(data: bytes) -> list[str]:
 
 
 def filter_of(system: str) -> Disarm:
-    there = disarm.words(SYSTEMS[system])
+    there = ci_commands.words(SYSTEMS[system])
     assert there is not None
     return Disarm(there)
 

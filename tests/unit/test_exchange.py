@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from vmrunner.exchange import Alarm, Exchange
+from vmrunner.ssh.channel_io import Alarm, Exchange
 
 
 class Wire:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
-from typing import Any
 
-import pytest
-
-from vmrunner import expiring, fleet
-from vmrunner.desk import EngineLimits
 from vmrunner.errors import Uncertain
-from vmrunner.model import Key, Kind, Scope, Seen
+from vmrunner.model import Key, Kind, Limits, Scope, Seen
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider
+from vmrunner.reaper import expired
 
 DARK, DIM = Scope("fake", "account", "dark"), Scope("fake", "account", "dim")
 
@@ -26,9 +21,7 @@ class HalfBlind(FakeProvider):
         return super().look([key for key in ids if key.scope != DIM])
 
 
-def test_a_place_that_cannot_be_looked_at_hides_nothing_and_saves_no_disk(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_place_that_cannot_be_looked_at_hides_nothing_and_saves_no_disk() -> None:
     clock = Clock()
     cloud = Cloud(clock)
     provider = HalfBlind("p", cloud, scopes=(SCOPE, DARK, DIM))
@@ -46,9 +39,7 @@ def test_a_place_that_cannot_be_looked_at_hides_nothing_and_saves_no_disk(
             ]
         )
     ]
-    monkeypatch.setattr(fleet, "opened", lambda wiring: ({"p": provider}, {}))
-    wiring: Any = SimpleNamespace(ledger=None, limits=EngineLimits, installation="mine")
-    report = expiring.end(wiring, seconds=20, sleep=clock.sleep)
+    report = expired.end(None, {"p": provider}, Limits(), "mine", seconds=20, sleep=clock.sleep)
     assert not [thing for thing in things if thing.alive]
     told = {line.id: line.outcome for line in report.lines}
     assert told == {

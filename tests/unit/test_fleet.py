@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests import rows
-from vmrunner import fleet
 from vmrunner.errors import ConfigError
 from vmrunner.model import Scope
+from vmrunner.runtime import provider_set
 
 ZONES = [Scope("gce", "acme-ci", f"europe-west1-{letter}") for letter in "bc"]
 OTHER = Scope("gce", "acme-old", "us-central1-a")
@@ -48,7 +48,7 @@ class Wiring:
 
 def former(wiring: Wiring) -> Any:
     given: Any = wiring
-    return fleet.former(given, "old")
+    return provider_set.former(given, "old")
 
 
 def test_what_a_kind_needs_is_taken_from_the_scopes() -> None:

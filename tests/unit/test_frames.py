@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmrunner.model import Reason
-from vmrunner.session.frames import SLACK, Ended, Event, Frames, Lie, Log
+from vmrunner.session.protocol import SLACK, Ended, Event, Frames, Lie, Log
 
 
 def log(offset: int, data: bytes) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from google.cloud import compute_v1
 
-from vmrunner.providers.gce.calls import pb
+from vmrunner.providers.gce.client import pb
 from vmrunner.providers.gce.sweep import holes
 
 AWAY = {"code": "UNREACHABLE", "message": "out of reach"}

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from vmrunner.model import Kind, Ref, Scope
-from vmrunner.providers.gce.rights import ACTION, Rights
+from vmrunner.providers.gce.permissions import ACTION, Rights
 
 VM = Ref(Scope("gce", "acme-ci", "europe-west1-b"), Kind.INSTANCE, "vm-1")
 

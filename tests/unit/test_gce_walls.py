@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vmrunner.model import Level
-from vmrunner.providers.gce.walls import holes
+from vmrunner.providers.gce.isolation import holes
 
 HOME = "10.132.0.0/20"
 

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vmrunner.errors import ConfigError
-from vmrunner.globs import Globs, check
-from vmrunner.guest.artifacts import find
+from vmrunner.guest.artifact_globs import find
+from vmrunner.lib.globs import Globs, check
 
 NAMES = st.sampled_from(["a", "b", "ab", ".a", "[", "a]", "*", "é"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.test_scheduling import build
-from vmrunner.cli.groups import Groups
+from vmrunner.cli.ci_groups import Groups
 from vmrunner.model import Event, Step
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from vmrunner import history
-from vmrunner.cli import views
+from vmrunner.cli.views import builds
 from vmrunner.model import Build, BuildSpec, BuildState, Event, Reason, Result, Step
+from vmrunner.services import build_history
 
 STEPS = (Step(name="unpack", run="tar x"), Step(name="slow", run="make", timeout=40.0))
 
@@ -57,24 +57,27 @@ def build(result: Result | None, reason: Reason | None = None) -> Build:
 def test_the_step_in_which_it_ended_is_named(result, reason, code, said) -> None:
     last = () if code is None else (("step_ended", {"step": 1, "exit_code": code}),)
     one, told = build(result, reason), events(*FIRST, *last)
-    culprit = history.culprit(one, told)
-    assert (culprit and history.said(one, culprit)) == said
+    culprit = build_history.culprit(one, told)
+    assert (culprit and build_history.said(one, culprit)) == said
 
 
 def test_before_any_step_there_is_none_to_name() -> None:
-    assert history.culprit(build(Result.ERROR, Reason.BOOT_FAILED), events(("pulling", {}))) is None
+    assert (
+        build_history.culprit(build(Result.ERROR, Reason.BOOT_FAILED), events(("pulling", {})))
+        is None
+    )
     done = events(*FIRST[:4])
-    assert history.culprit(build(Result.ERROR, Reason.CONNECTION_LOST), done) is None
+    assert build_history.culprit(build(Result.ERROR, Reason.CONNECTION_LOST), done) is None
 
 
 def test_each_attempt_tells_each_step_once() -> None:
     twice = (*FIRST, *FIRST, ("retry", {}), *FIRST, ("step_ended", {"step": 1, "exit_code": 7}))
     told = events(*twice)
-    runs = history.runs(told)
+    runs = build_history.runs(told)
     assert [(r.attempt, r.index, r.exit_code) for r in runs] == [
         (1, None, None), (1, 0, 0), (1, 1, None), (2, None, None), (2, 0, 0), (2, 1, 7),
     ]  # fmt: skip
-    document = views.ended_document(build(Result.FAILURE, Reason.EXIT_CODE), told)
+    document = builds.ended_document(build(Result.FAILURE, Reason.EXIT_CODE), told)
     assert [(step["name"], step["exit_code"]) for step in document["steps"]] == [
         ("unpack", 0),
         ("slow", 7),

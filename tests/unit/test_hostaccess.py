@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from vmrunner import jobfile, submission
+from vmrunner.config import jobfile
 from vmrunner.errors import ConfigError
-from vmrunner.hostaccess import Leave
-from vmrunner.submission import Wish
+from vmrunner.services import requests
+from vmrunner.services.host_access import Leave
+from vmrunner.services.requests import Wish
 
 ENVIRON = {"AWS_SECRET_ACCESS_KEY": "HOST-AWS-SECRET", "TOKEN": "hunter2"}
 Ask = Callable[..., Wish]
@@ -30,7 +31,7 @@ def ask(tmp_path: Path) -> Ask:
     def wish(keys: str, said: Wish | None = None, **leave: object) -> Wish:
         file = checkout / "vmrunner.yml"
         file.write_text(f"jobs: {{test: {{steps: [make], {keys}}}}}")
-        return submission.from_job(
+        return requests.from_job(
             jobfile.choose(file, None),
             ENVIRON,
             said=said,

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from vmrunner.images import checks
-from vmrunner.images.checks import CHECKS
+from vmrunner.images.verify import checks
+from vmrunner.images.verify.checks import CHECKS
 from vmrunner.model import Level
-from vmrunner.ssh import Completed
+from vmrunner.ssh.client import Completed
 
 DIGEST = "5" * 64
 DOCKER = {

@@ -15,13 +15,13 @@ import pytest
 from vmrunner.errors import BadOrder
 from vmrunner.model import Network, Offer, Order, Role
 from vmrunner.providers import qemu
-from vmrunner.providers.qemu import cachedir, imagestore, integrity, plan
-from vmrunner.providers.qemu.imagestore import LocalImage
+from vmrunner.providers.qemu import cache_dirs, image_integrity, launch_plan, local_images
+from vmrunner.providers.qemu.local_images import LocalImage
 
 
 def image(cache: Path) -> LocalImage:
-    directory = cachedir.make(cache, "images", "aaaa1")
-    for file in imagestore.FILES:
+    directory = cache_dirs.make(cache, "images", "aaaa1")
+    for file in local_images.FILES:
         (directory / file).write_bytes(file.encode())
     manifest = {
         "hash": "aaaa1",
@@ -32,45 +32,47 @@ def image(cache: Path) -> LocalImage:
         "virtual_size": 1,
         "files": {
             file: {"size": len(file), "sha256": sha256(file.encode()).hexdigest()}
-            for file in imagestore.FILES
+            for file in local_images.FILES
         },
     }
-    (directory / imagestore.MANIFEST).write_text(json.dumps(manifest))
-    return imagestore.read(directory)
+    (directory / local_images.MANIFEST).write_text(json.dumps(manifest))
+    return local_images.read(directory)
 
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were read whole."""
     seen: list[Path] = []
-    digest_of = integrity.digest_of
-    monkeypatch.setattr(integrity, "digest_of", lambda path: seen.append(path) or digest_of(path))
+    digest_of = image_integrity.digest_of
+    monkeypatch.setattr(
+        image_integrity, "digest_of", lambda path: seen.append(path) or digest_of(path)
+    )
     return seen
 
 
 def test_every_file_is_read_once_and_then_known_by_what_cannot_be_set(
     tmp_path: Path, read: list[Path]
 ) -> None:
-    made, notes = image(tmp_path), tmp_path / integrity.NOTES
+    made, notes = image(tmp_path), tmp_path / image_integrity.NOTES
     for _ in range(2):
-        integrity.check(made, notes)
+        image_integrity.check(made, notes)
     assert read == [made.disk, made.kernel, made.initrd]
     os.utime(made.kernel)
-    integrity.check(made, notes)
+    image_integrity.check(made, notes)
     assert read[3:] == [made.kernel]
 
 
-@pytest.mark.parametrize("name", imagestore.FILES)
+@pytest.mark.parametrize("name", local_images.FILES)
 def test_a_changed_file_is_refused_by_name_with_the_fix(tmp_path: Path, name: str) -> None:
-    made, notes = image(tmp_path), tmp_path / integrity.NOTES
-    integrity.check(made, notes)
+    made, notes = image(tmp_path), tmp_path / image_integrity.NOTES
+    image_integrity.check(made, notes)
     changed = made.directory / name
     before = changed.stat()
     changed.write_bytes(b"x" * before.st_size)
     os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a poisoner would
     for _ in range(2):
         with pytest.raises(BadOrder, match=f"{name} is not what was built") as caught:
-            integrity.check(made, notes)
+            image_integrity.check(made, notes)
         assert str(made.directory) in str(caught.value.hint)
 
 
@@ -79,15 +81,15 @@ def test_without_a_place_for_notes_it_is_checked_all_the_same(
 ) -> None:
     made = image(tmp_path)
     for _ in range(2):
-        integrity.check(made, tmp_path / "nowhere" / integrity.NOTES)
+        image_integrity.check(made, tmp_path / "nowhere" / image_integrity.NOTES)
     assert len(read) == 6
 
 
 def test_the_cache_is_ours_alone_whatever_the_umask(tmp_path: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path; os.umask(0)\n"
-        "from vmrunner.providers.qemu import cachedir\n"
-        "cachedir.make(Path(sys.argv[1]), 'images')\n"
+        "from vmrunner.providers.qemu import cache_dirs\n"
+        "cache_dirs.make(Path(sys.argv[1]), 'images')\n"
     )
     cache = tmp_path / "home" / ".cache" / "vmrunner"
     subprocess.run([sys.executable, "-c", program, str(cache)], check=True)
@@ -102,11 +104,11 @@ def test_what_others_may_write_is_refused_with_the_fix(tmp_path: Path, place: st
         each.chmod(0o755)
     (tmp_path / place).chmod(0o777)
     with pytest.raises(BadOrder, match="others may write") as caught:
-        imagestore.resolve(tmp_path, "aaaa1")
+        local_images.resolve(tmp_path, "aaaa1")
     assert f"chmod go-w {tmp_path / place}" in str(caught.value.hint)
     tmp_path.chmod(0o700)
     if place:
-        assert imagestore.resolve(tmp_path, "aaaa1").hash == "aaaa1", "nobody gets at it"
+        assert local_images.resolve(tmp_path, "aaaa1").hash == "aaaa1", "nobody gets at it"
 
 
 def test_what_belongs_to_another_is_refused(
@@ -120,7 +122,7 @@ def test_what_belongs_to_another_is_refused(
         Path, "stat", lambda _: os.stat_result([*owned[:4], someone + 1, *owned[5:]])
     )
     with pytest.raises(BadOrder, match=f"belongs to the user {someone + 1}"):
-        imagestore.images(tmp_path)
+        local_images.images(tmp_path)
 
 
 def test_no_vm_is_made_of_a_changed_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +130,7 @@ def test_no_vm_is_made_of_a_changed_image(tmp_path: Path, monkeypatch: pytest.Mo
     provider = qemu.open(
         "local", state_dir=tmp_path / "state", cache_dir=tmp_path / "cache", installation="i"
     )
-    monkeypatch.setattr(plan.Programs, "find", lambda **_: None)
+    monkeypatch.setattr(launch_plan.Programs, "find", lambda **_: None)
     made.kernel.write_bytes(b"x" * made.kernel.stat().st_size)
     order = Order(
         instance="vm-1",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from vmrunner.errors import ConfigError
-from vmrunner.images import cloud
+from vmrunner.images.cloud import builder
 from vmrunner.model import Scope
-from vmrunner.providers.imaging import Bench
+from vmrunner.providers.port_images import Bench
 
 ARM = ["a1.medium", "t4g.small", "m7g.large", "c7gn.xlarge", "m8gd.large", "im4gn.large"]
 ARM += ["x2gd.medium", "g5g.xlarge", "hpc7g.16xlarge", "t2a-standard-4", "c4a-standard-8", "n4a-x"]
@@ -23,10 +23,10 @@ def bench(variable: str, name: str) -> Bench:
 def test_an_arm64_builder_is_refused_with_the_fix(name: str) -> None:
     variable = "gce_machine_type" if "-" in name else "aws_instance_type"
     with pytest.raises(ConfigError, match=f"machine type {name} is an arm64 one") as caught:
-        cloud._check_machine(bench(variable, name))
+        builder._check_machine(bench(variable, name))
     assert caught.value.hint
 
 
 @pytest.mark.parametrize("name", X86)
 def test_any_other_is_taken(name: str) -> None:
-    cloud._check_machine(bench("aws_instance_type", name))
+    builder._check_machine(bench("aws_instance_type", name))

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from vmrunner.errors import ConfigError, ImageError
-from vmrunner.images import packed
-from vmrunner.providers.qemu import imagestore
+from vmrunner.images.local import from_packer
+from vmrunner.providers.qemu import local_images
 
 MIB = 1 << 20
 HASH = "0123456789abcdef0123"
@@ -42,7 +42,7 @@ def stage(tmp_path: Path) -> Path:
     place = tmp_path / "stage"
     (place / "supervisor" / "guest").mkdir(parents=True)
     (place / "supervisor" / "supervisor").write_text("#!/usr/bin/python3\n")
-    (place / "supervisor" / "guest" / "box.py").write_text("")
+    (place / "supervisor" / "guest" / "container_files.py").write_text("")
     manifest = {"hash": HASH, "name": "default", "created": 1.0, "containers": ["debian:trixie"]}
     (place / "image.json").write_text(json.dumps(manifest))
     (place / "packages.txt").write_text("docker.io\ngit\n")
@@ -74,14 +74,14 @@ def out(tmp_path: Path) -> Path:
 def test_the_root_alone_becomes_the_disk_and_the_newest_kernel_lies_beside_it(
     out: Path, stage: Path, tmp_path: Path
 ) -> None:
-    image = packed.adopt(out, stage, tmp_path / "cache")
-    assert image == imagestore.resolve(tmp_path / "cache", HASH)
+    image = from_packer.adopt(out, stage, tmp_path / "cache")
+    assert image == local_images.resolve(tmp_path / "cache", HASH)
     assert image.virtual_size == ROOT[1]
     assert image.kernel.read_text() == f"kernel {KERNELS[1]}"
     assert image.initrd.read_text() == f"initrd {KERNELS[1]}"
     assert image.packages == ("docker.io", "git")
-    assert (image.directory / imagestore.SBOM).read_text() == SBOM
-    assert sorted(image.supervisor) == ["guest/box.py", "supervisor"]
+    assert (image.directory / local_images.SBOM).read_text() == SBOM
+    assert sorted(image.supervisor) == ["guest/container_files.py", "supervisor"]
     back = tmp_path / "back.raw"
     run("qemu-img", "convert", "-O", "raw", image.disk, back)
     assert back.read_bytes() == (tmp_path / "root.ext4").read_bytes()
@@ -89,9 +89,9 @@ def test_the_root_alone_becomes_the_disk_and_the_newest_kernel_lies_beside_it(
 
 
 def test_one_that_is_there_is_not_replaced(out: Path, stage: Path, tmp_path: Path) -> None:
-    packed.adopt(out, stage, tmp_path / "cache")
+    from_packer.adopt(out, stage, tmp_path / "cache")
     with pytest.raises(ConfigError, match="is there already"):
-        packed.adopt(out, stage, tmp_path / "cache")
+        from_packer.adopt(out, stage, tmp_path / "cache")
 
 
 def test_a_disk_without_a_kernel_is_refused_and_leaves_nothing(
@@ -106,24 +106,24 @@ def test_a_disk_without_a_kernel_is_refused_and_leaves_nothing(
         file.write(empty.read_bytes())
     run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, out / "disk.qcow2")
     with pytest.raises(ImageError, match="no kernel with an initrd"):
-        packed.adopt(out, stage, tmp_path / "cache")
+        from_packer.adopt(out, stage, tmp_path / "cache")
     assert list((tmp_path / "cache" / "images").iterdir()) == []
 
 
 def test_a_disk_without_partitions_is_refused(out: Path, stage: Path, tmp_path: Path) -> None:
     run("qemu-img", "create", "-q", "-f", "qcow2", out / "disk.qcow2", "8M")
     with pytest.raises(ImageError, match="no partition table"):
-        packed.adopt(out, stage, tmp_path / "cache")
+        from_packer.adopt(out, stage, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"hash": "x"}'])
 def test_a_stage_that_is_none_is_refused(out: Path, stage: Path, tmp_path: Path, text: str) -> None:
     (stage / "image.json").write_text(text)
     with pytest.raises(ConfigError) as caught:
-        packed.adopt(out, stage, tmp_path / "cache")
+        from_packer.adopt(out, stage, tmp_path / "cache")
     assert caught.value.hint == "make it: vmrunner image stage DIR"
 
 
 def test_an_output_that_is_none_is_refused(stage: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"disk\.qcow2 is not there"):
-        packed.adopt(tmp_path / "nowhere", stage, tmp_path / "cache")
+        from_packer.adopt(tmp_path / "nowhere", stage, tmp_path / "cache")

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from vmrunner import images
-from vmrunner.cli import imageviews
+from vmrunner.cli.views import images as imageviews
 from vmrunner.errors import ConfigError
-from vmrunner.images import LocalImage, stage
+from vmrunner.images import LocalImage
 from vmrunner.images import recipe as recipes
+from vmrunner.images.cloud import stage
 from vmrunner.images.recipe import Docker, Inputs, Recipe, parse
 
 MADE = {"name": "debian:trixie", "packages": ["git"]}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmrunner.images.retiring import Image, Why, plan
+from vmrunner.core.image_retention import Image, Why, plan
 
 IMAGES = st.lists(
     st.builds(

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from vmrunner.errors import BadOrder
-from vmrunner.providers.qemu import imagestore
+from vmrunner.providers.qemu import local_images
 
 
 def make(cache: Path, digest: str, *, name: str = "default", created: float = 1.0) -> Path:
     directory = cache / "images" / digest
     directory.mkdir(parents=True)
-    for file in imagestore.FILES:
+    for file in local_images.FILES:
         (directory / file).write_bytes(b"12345")
     manifest: dict[str, Any] = {
         "hash": digest,
@@ -26,32 +26,32 @@ def make(cache: Path, digest: str, *, name: str = "default", created: float = 1.
         "cmdline": "root=/dev/vda",
         "containers": ["debian:trixie"],
         "virtual_size": 1 << 30,
-        "files": {file: {"size": 5, "sha256": "…"} for file in imagestore.FILES},
+        "files": {file: {"size": 5, "sha256": "…"} for file in local_images.FILES},
     }
-    (directory / imagestore.MANIFEST).write_text(json.dumps(manifest))
+    (directory / local_images.MANIFEST).write_text(json.dumps(manifest))
     return directory
 
 
 def test_newest_first_and_complete_only(tmp_path: Path) -> None:
     make(tmp_path, "aaaa1", created=1)
     make(tmp_path, "bbbb1", created=2)
-    (make(tmp_path, "cccc1", created=3) / imagestore.KERNEL).unlink()
+    (make(tmp_path, "cccc1", created=3) / local_images.KERNEL).unlink()
     (tmp_path / "images" / ".new-x").mkdir()
-    assert [image.hash for image in imagestore.images(tmp_path)] == ["bbbb1", "aaaa1"]
-    assert imagestore.images(tmp_path / "nowhere") == []
+    assert [image.hash for image in local_images.images(tmp_path)] == ["bbbb1", "aaaa1"]
+    assert local_images.images(tmp_path / "nowhere") == []
 
 
 def test_resolve_by_name_hash_or_start_of_one(tmp_path: Path) -> None:
     make(tmp_path, "aaaa1", created=1)
     make(tmp_path, "aaaa2", created=2)
     make(tmp_path, "bbbb1", name="big", created=3)
-    assert imagestore.resolve(tmp_path).hash == "aaaa2"
-    assert imagestore.resolve(tmp_path, "default").hash == "aaaa2"
-    assert imagestore.resolve(tmp_path, "big").hash == "bbbb1"
-    assert imagestore.resolve(tmp_path, "aaaa1").hash == "aaaa1"
-    assert imagestore.resolve(tmp_path, "bbbb").size == 15
+    assert local_images.resolve(tmp_path).hash == "aaaa2"
+    assert local_images.resolve(tmp_path, "default").hash == "aaaa2"
+    assert local_images.resolve(tmp_path, "big").hash == "bbbb1"
+    assert local_images.resolve(tmp_path, "aaaa1").hash == "aaaa1"
+    assert local_images.resolve(tmp_path, "bbbb").size == 15
     with pytest.raises(BadOrder, match="several"):
-        imagestore.resolve(tmp_path, "aaaa")
+        local_images.resolve(tmp_path, "aaaa")
 
 
 def test_the_default_is_the_one_that_this_version_makes(tmp_path: Path) -> None:
@@ -59,64 +59,64 @@ def test_the_default_is_the_one_that_this_version_makes(tmp_path: Path) -> None:
         return "aaaa1"
 
     for wanted in (None, "default"):
-        with pytest.raises(imagestore.NotMade, match="image"):
-            imagestore.resolve(tmp_path, wanted, current)
+        with pytest.raises(local_images.NotMade, match="image"):
+            local_images.resolve(tmp_path, wanted, current)
     make(tmp_path, "aaaa2", created=2)
     for wanted in (None, "default"):
-        with pytest.raises(imagestore.NotMade, match="another version"):
-            imagestore.resolve(tmp_path, wanted, current)
-    assert imagestore.resolve(tmp_path, "aaaa2", current).hash == "aaaa2"
+        with pytest.raises(local_images.NotMade, match="another version"):
+            local_images.resolve(tmp_path, wanted, current)
+    assert local_images.resolve(tmp_path, "aaaa2", current).hash == "aaaa2"
     there = make(tmp_path, "aaaa1", created=1)
     for wanted in (None, "default"):
-        assert imagestore.resolve(tmp_path, wanted, current).hash == "aaaa1"
-    (there / imagestore.MANIFEST).unlink()
+        assert local_images.resolve(tmp_path, wanted, current).hash == "aaaa1"
+    (there / local_images.MANIFEST).unlink()
     with pytest.raises(BadOrder, match="damaged") as damaged:
-        imagestore.resolve(tmp_path, None, current)
-    assert not isinstance(damaged.value, imagestore.NotMade)
+        local_images.resolve(tmp_path, None, current)
+    assert not isinstance(damaged.value, local_images.NotMade)
 
 
 def test_an_image_may_tell_its_packages(tmp_path: Path) -> None:
     directory = make(tmp_path, "aaaa1")
-    assert imagestore.read(directory).packages is None
-    manifest = json.loads((directory / imagestore.MANIFEST).read_text())
+    assert local_images.read(directory).packages is None
+    manifest = json.loads((directory / local_images.MANIFEST).read_text())
     manifest["packages"] = ["docker.io", "runsc"]
-    (directory / imagestore.MANIFEST).write_text(json.dumps(manifest))
-    assert imagestore.read(directory).packages == ("docker.io", "runsc")
+    (directory / local_images.MANIFEST).write_text(json.dumps(manifest))
+    assert local_images.read(directory).packages == ("docker.io", "runsc")
 
 
 def test_without_a_default_the_newest_is_taken(tmp_path: Path) -> None:
     make(tmp_path, "aaaa1", name="small", created=1)
     make(tmp_path, "bbbb1", name="big", created=2)
-    assert imagestore.resolve(tmp_path).hash == "bbbb1"
+    assert local_images.resolve(tmp_path).hash == "bbbb1"
 
 
 def test_what_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(BadOrder, match=r"no local image yet .*vmrunner image build"):
-        imagestore.resolve(tmp_path)
+        local_images.resolve(tmp_path)
     make(tmp_path, "aaaa1")
     with pytest.raises(BadOrder, match=r"'other' is not in .*there: default"):
-        imagestore.resolve(tmp_path, "other")
+        local_images.resolve(tmp_path, "other")
 
 
 def shorten(directory: Path) -> None:
-    (directory / imagestore.DISK).write_bytes(b"1234")
+    (directory / local_images.DISK).write_bytes(b"1234")
 
 
 def lose_kernel(directory: Path) -> None:
-    (directory / imagestore.KERNEL).unlink()
+    (directory / local_images.KERNEL).unlink()
 
 
 def spoil_manifest(directory: Path) -> None:
-    (directory / imagestore.MANIFEST).write_text("{")
+    (directory / local_images.MANIFEST).write_text("{")
 
 
 def empty_manifest(directory: Path) -> None:
-    (directory / imagestore.MANIFEST).write_text("{}")
+    (directory / local_images.MANIFEST).write_text("{}")
 
 
 def rename(directory: Path) -> None:
-    text = (directory / imagestore.MANIFEST).read_text()
-    (directory / imagestore.MANIFEST).write_text(text.replace("bbbb1", "cccc1"))
+    text = (directory / local_images.MANIFEST).read_text()
+    (directory / local_images.MANIFEST).write_text(text.replace("bbbb1", "cccc1"))
 
 
 @pytest.mark.parametrize("damage", [shorten, lose_kernel, spoil_manifest, empty_manifest, rename])
@@ -124,7 +124,7 @@ def test_a_damaged_image_is_refused_with_the_fix(tmp_path: Path, damage: Any) ->
     make(tmp_path, "aaaa1", created=1)
     damage(make(tmp_path, "bbbb1", created=2))
     with pytest.raises(BadOrder, match=r"bbbb1 is damaged: .*remove .*vmrunner image build"):
-        imagestore.resolve(tmp_path, "bbbb1")
+        local_images.resolve(tmp_path, "bbbb1")
 
 
 @pytest.mark.parametrize("damage", [shorten, lose_kernel])
@@ -132,7 +132,7 @@ def test_a_damaged_image_is_not_passed_over_for_an_older_one(tmp_path: Path, dam
     make(tmp_path, "aaaa1", created=1)
     damage(make(tmp_path, "bbbb1", created=2))
     with pytest.raises(BadOrder, match="bbbb1 is damaged"):
-        imagestore.resolve(tmp_path)
+        local_images.resolve(tmp_path)
 
 
 def test_what_was_replaced_and_is_not_used_may_go(tmp_path: Path) -> None:
@@ -143,19 +143,19 @@ def test_what_was_replaced_and_is_not_used_may_go(tmp_path: Path) -> None:
     aged("aaaa2", 80.0, created=2)  # replaced, and used a while ago
     aged("aaaa3", 10.0, created=3)  # the newest of its name stays, however old
     aged("bbbb1", 10.0, name="big", created=1)
-    (old,) = imagestore.replaced(tmp_path, now=100.0, keep=50.0)
+    (old,) = local_images.replaced(tmp_path, now=100.0, keep=50.0)
     assert old.hash == "aaaa1"
-    imagestore.remove(old)
+    local_images.remove(old)
     assert {path.name for path in (tmp_path / "images").iterdir()} == {"aaaa2", "aaaa3", "bbbb1"}
-    imagestore.used(imagestore.resolve(tmp_path, "aaaa2"))
-    assert imagestore.replaced(tmp_path, now=time.time() + 10, keep=50.0) == []
+    local_images.used(local_images.resolve(tmp_path, "aaaa2"))
+    assert local_images.replaced(tmp_path, now=time.time() + 10, keep=50.0) == []
 
 
 def test_what_a_removal_that_died_left_holds_up_no_other(tmp_path: Path) -> None:
     make(tmp_path, "aaaa1")
-    left = tmp_path / "images" / f"{imagestore.GONE}aaaa1"
+    left = tmp_path / "images" / f"{local_images.GONE}aaaa1"
     left.mkdir()
     (left / "disk.qcow2").touch()
-    (image,) = imagestore.images(tmp_path)
-    imagestore.remove(image)
+    (image,) = local_images.images(tmp_path)
+    local_images.remove(image)
     assert list((tmp_path / "images").iterdir()) == []

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from vmrunner.errors import ConfigError, ImageError
-from vmrunner.images import paxnames, roots, tools
-from vmrunner.images.disk import boot_script
+from vmrunner.images.local import pax_names, rootfs
+from vmrunner.images.local import programs as tools
+from vmrunner.images.local.disk import boot_script
+from vmrunner.images.local.programs import Programs
 from vmrunner.images.recipe import Container, Inputs
-from vmrunner.images.tools import Programs
 
 
 def test_output_comes_line_by_line_and_back() -> None:
@@ -81,7 +82,7 @@ def test_names_above_ascii_are_marked_and_nothing_else_changes(tmp_path: Path) -
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    paxnames.mark(path)
+    pax_names.mark(path)
     with tarfile.open(path, encoding="utf-8") as tar:
         members = tar.getmembers()
         assert {m.name: tar.extractfile(m).read() for m in members} == files  # type: ignore[union-attr]
@@ -95,7 +96,7 @@ def test_an_ascii_tar_is_left_alone(tmp_path: Path) -> None:
     with tarfile.open(path, "w") as tar:
         tar.addfile(tarfile.TarInfo("a"))
     before = path.stat()
-    paxnames.mark(path)
+    pax_names.mark(path)
     assert path.stat() == before
 
 
@@ -137,7 +138,7 @@ def test_cleaning_spares_the_file_without_which_mmdebstrap_would_work_on_the_hos
     ],
 )
 def test_a_registrys_refusal_is_said_in_terms_of_the_recipe(output: str, words: str) -> None:
-    error = roots.pull_error(Container(name="x", pull="r/x:1"), output)
+    error = rootfs.pull_error(Container(name="x", pull="r/x:1"), output)
     assert isinstance(error, ConfigError)
     assert "containers: pull: 'r/x:1'" in str(error)
     assert words in str(error)
@@ -146,16 +147,16 @@ def test_a_registrys_refusal_is_said_in_terms_of_the_recipe(output: str, words: 
 def test_scratch_of_somebody_else_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = roots.scratch(tmp_path)
+    place = rootfs.scratch(tmp_path)
     try:
         assert place.stat().st_mode & 0o7777 == 0o1777
-        assert roots.scratch(tmp_path) == place
+        assert rootfs.scratch(tmp_path) == place
     finally:
         place.rmdir()
     place.symlink_to(tmp_path)
     try:
         with pytest.raises(ConfigError, match="belongs to somebody else"):
-            roots.scratch(tmp_path)
+            rootfs.scratch(tmp_path)
     finally:
         place.unlink()
 

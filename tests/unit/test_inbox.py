@@ -8,8 +8,8 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmrunner.inbox import Inbox
-from vmrunner.paramiko_patches import Wire
+from vmrunner.ssh.paramiko_patches import Wire
+from vmrunner.ssh.receive_buffer import Inbox
 
 
 @given(st.lists(st.one_of(st.binary(min_size=1, max_size=9), st.integers(1, 12))))

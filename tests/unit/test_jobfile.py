@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import yaml as pyyaml
 
-from vmrunner import jobfile, plainyaml
+from vmrunner.config import jobfile, yaml
 from vmrunner.errors import ConfigError
 from vmrunner.model import Network
 
@@ -157,7 +157,7 @@ def test_each_key_is_looked_at_once() -> None:
     node = loader.get_single_node()
     for key, _ in node.value:
         key.value = Key(key.value)
-    table = plainyaml._Reader("x", lambda _: False, loader).value(node, ())
+    table = yaml._Reader("x", lambda _: False, loader).value(node, ())
     assert len(table) == 500
     assert Key.looks < 5000
 
@@ -170,7 +170,7 @@ def test_merges_of_merges_do_not_blow_up() -> None:
     tracemalloc.start()
     try:
         with suppress(ConfigError):
-            plainyaml.parse(f"x: {text}\n".encode(), "x")
+            yaml.parse(f"x: {text}\n".encode(), "x")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -181,12 +181,12 @@ def test_aliases_cannot_blow_up() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
     with pytest.raises(ConfigError, match="endless or too large"):
-        plainyaml.parse("\n".join(lines).encode(), "f")
+        yaml.parse("\n".join(lines).encode(), "f")
 
 
 def test_deep_nesting_is_an_error_and_no_crash() -> None:
     with pytest.raises(ConfigError):
-        plainyaml.parse(b"[" * 100_000, "f")
+        yaml.parse(b"[" * 100_000, "f")
 
 
 def test_jobs_are_chosen_by_name(tmp_path: Path) -> None:
@@ -213,10 +213,10 @@ def test_the_published_schema_is_in_step() -> None:
 def test_the_schema_accepts_what_we_accept_and_refuses_a_typo() -> None:
     schema = jobfile.schema()
     jsonschema.Draft202012Validator.check_schema(schema)
-    table, _ = plainyaml.parse(FULL.encode(), "f", raw=jobfile._is_text)
+    table, _ = yaml.parse(FULL.encode(), "f", raw=jobfile._is_text)
     jsonschema.validate(table, schema)
     demo = (ROOT / "examples" / "demo" / "vmrunner.yml").read_bytes()
-    jsonschema.validate(plainyaml.parse(demo, "demo")[0], schema)
+    jsonschema.validate(yaml.parse(demo, "demo")[0], schema)
     jobfile.read(demo)
     for bad in ({"timeuot": "3m"}, {"steps": [{"rnu": "x"}]}, {"network": "some"}):
         with pytest.raises(jsonschema.ValidationError):

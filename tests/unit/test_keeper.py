@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from vmrunner.providers.qemu import layout
+from vmrunner.providers.qemu import state_dir
 from vmrunner.providers.qemu.console import Console
-from vmrunner.providers.qemu.cradle import Cradle
+from vmrunner.providers.qemu.jail import Cradle
 from vmrunner.providers.qemu.keeper import Keeper
 
 
@@ -22,7 +22,7 @@ def keeper(tmp_path: Path) -> Iterator[Keeper]:
     directory.mkdir(parents=True)
     keeper = Keeper(directory)
     keeper.deadline = time.time() + 60
-    keeper.console = Console(directory / layout.CONSOLE)
+    keeper.console = Console(directory / state_dir.CONSOLE)
     yield keeper
     keeper.console.close()
     for end in keeper._signals:

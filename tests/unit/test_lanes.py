@@ -5,7 +5,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from vmrunner.lanes import GIVE_UP, Inline, Lane, Threads
+from vmrunner.lib.threads import GIVE_UP, Inline, Lane, Threads
 
 
 def test_a_lane_makes_one_call_at_a_time_and_brings_its_answer() -> None:

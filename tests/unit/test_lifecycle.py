@@ -6,8 +6,8 @@ import pytest
 
 from tests.unit.test_reaper import NOW, I, row
 from tests.unit.test_scheduling import build
-from vmrunner import pricing
-from vmrunner.lifecycle import (
+from vmrunner.core import pricing
+from vmrunner.core.lifecycle import (
     BUILD_NEXT,
     INSTANCE_NEXT,
     PATIENCE,

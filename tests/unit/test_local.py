@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vmrunner import local
+from vmrunner.lib import unix_sockets
 from vmrunner.model import Address
 
 
@@ -22,9 +22,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_socket_is_reached_however_long_its_path_is(path: Path) -> None:
-    with local.listen(path) as listener, socket.socket(socket.AF_UNIX) as client:
+    with unix_sockets.listen(path) as listener, socket.socket(socket.AF_UNIX) as client:
         assert stat.S_ISSOCK(path.stat().st_mode)
-        local.connect(client, path)
+        unix_sockets.connect(client, path)
         server, _ = listener.accept()
         with server:
             client.sendall(b"hello")
@@ -34,18 +34,20 @@ def test_a_socket_is_reached_however_long_its_path_is(path: Path) -> None:
 def test_nobody_there_is_told_as_ever(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         with pytest.raises(FileNotFoundError):
-            local.connect(client, path)
-        local.listen(path).close()
+            unix_sockets.connect(client, path)
+        unix_sockets.listen(path).close()
         with pytest.raises(ConnectionRefusedError):
-            local.connect(client, path)
+            unix_sockets.connect(client, path)
 
 
 def test_ssh_is_handed_the_connection_itself(path: Path) -> None:
     """As a ProxyCommand with ProxyUseFdpass: the program is gone, the connection stays."""
     ours, theirs = socket.socketpair()
-    with local.listen(path) as listener, ours, theirs:
+    with unix_sockets.listen(path) as listener, ours, theirs:
         subprocess.run(
-            [sys.executable, "-P", "-m", local.__name__, str(path)], stdout=theirs, check=True
+            [sys.executable, "-P", "-m", unix_sockets.__name__, str(path)],
+            stdout=theirs,
+            check=True,
         )
         _, (descriptor,), _, _ = socket.recv_fds(ours, 1, 1)
         server, _ = listener.accept()

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vmrunner.masking import MASK, Masker, mask
-from vmrunner.needles import UNBROKEN, Needle, Needles, forms
-from vmrunner.session.relay import LATEST, Relay
+from vmrunner.lib.masking import MASK, Masker, mask
+from vmrunner.lib.secret_patterns import UNBROKEN, Needle, Needles, forms
+from vmrunner.session.log_relay import LATEST, Relay
 
 # A small alphabet makes overlaps, repetitions and near misses likely.
 LETTERS = st.binary(max_size=80).map(lambda raw: bytes(b"ab\n"[byte % 3] for byte in raw))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vmrunner.providers.common.merging import merged
+from vmrunner.providers.common.merge_iterators import merged
 
 
 def test_one_that_waits_holds_up_no_other() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vmrunner.ledger import codec
+from vmrunner.ledger import rows
 from vmrunner.model import Kind, Power, Ref, Resource, tags_of
-from vmrunner.providers.qemu import plan
+from vmrunner.providers.qemu import launch_plan
 
 #: Before an order told the limit of its birth.
 STORED = (
@@ -19,16 +19,16 @@ DIGEST = "108530d8b85f1a1c051145c113e1754c04f34a2b9354f49be371d33288127656"
 
 
 def test_an_order_of_before_is_the_same_request() -> None:
-    order = codec.order_from(STORED)
-    assert codec.order_bytes(order) == STORED
-    assert plan.digest(order) == DIGEST
+    order = rows.order_from(STORED)
+    assert rows.order_bytes(order) == STORED
+    assert launch_plan.digest(order) == DIGEST
     assert not any(key.endswith("max-ttl") for key in tags_of(order))
 
 
 def test_an_order_keeps_the_limit_of_its_birth() -> None:
-    order = replace(codec.order_from(STORED), max_ttl=14400.5)
-    assert codec.order_from(codec.order_bytes(order)) == order
-    assert plan.digest(order) != DIGEST
+    order = replace(rows.order_from(STORED), max_ttl=14400.5)
+    assert rows.order_from(rows.order_bytes(order)) == order
+    assert launch_plan.digest(order) != DIGEST
     born = Resource(
         ref=Ref(order.offer.scope, Kind.INSTANCE, "i-1"), power=Power.RUNNING, tags=tags_of(order)
     )

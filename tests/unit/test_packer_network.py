@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from vmrunner import data
+from vmrunner.lib import resources
 
-PACKER = data.path("packer")
+PACKER = resources.path("packer")
 
 
 def run(script: str, root: Path, **environment: str) -> None:

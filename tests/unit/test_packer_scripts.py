@@ -15,7 +15,8 @@ from types import ModuleType
 import pytest
 
 from tests.packer import PACKER
-from vmrunner.images import disk, recipe, roots
+from vmrunner.images import recipe
+from vmrunner.images.local import disk, rootfs
 
 SCRIPTS = sorted(PACKER.rglob("*.sh"))
 
@@ -63,7 +64,7 @@ def test_a_container_is_imported_as_the_local_builder_imports_it(containers: Mod
     root, into = containers.make(MADE)
     assert into == ["docker", "import", *flags, "-", name]
     assert "--include=git,python3" in root
-    assert (containers.EXCLUDED, containers.KEPT) == (roots._EXCLUDED, roots._KEPT)
+    assert (containers.EXCLUDED, containers.KEPT) == (rootfs._EXCLUDED, rootfs._KEPT)
 
 
 def stand_ins(place: Path, **scripts: str) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vmrunner.images.build import Progress
-from vmrunner.images.packer import Heard
+from vmrunner.images.cloud.packer import Heard
+from vmrunner.images.local.builder import Progress
 
 
 class Told:

@@ -4,9 +4,9 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
+from vmrunner.engine.membership import LEASE, Peers
 from vmrunner.ledger.values import Member
 from vmrunner.model import Process
-from vmrunner.peers import LEASE, Peers
 
 HERE = Process(machine="m", boot="b", pid_namespace="n", pid=1, started=1)
 

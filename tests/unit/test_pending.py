@@ -4,10 +4,10 @@ import threading
 from typing import Any
 
 from tests.reapable import GENERATION, LIMITS, MINE, NOW, SCOPE, page
-from vmrunner.listing import Listing
+from vmrunner.core.reap_plan import Kill, Plan
+from vmrunner.core.sweep_view import Listing
 from vmrunner.model import Death, Fate, Kind, Ref
-from vmrunner.pending import Pending
-from vmrunner.verdicts import Kill, Plan
+from vmrunner.reaper.pending_kills import Pending
 
 LISTING = Listing(LIMITS, MINE, GENERATION)
 

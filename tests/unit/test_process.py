@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
-from vmrunner import process
+from vmrunner.lib import process
 
 
 def test_this_process_lives() -> None:
@@ -16,7 +16,9 @@ def test_this_process_lives() -> None:
 
 
 def test_another_process_lives_until_it_is_gone() -> None:
-    code = "from vmrunner import process; p = process.current(); print(p.pid, p.started, flush=1)"
+    code = (
+        "from vmrunner.lib.process import current; p = current(); print(p.pid, p.started, flush=1)"
+    )
     child = subprocess.Popen(
         [sys.executable, "-c", f"{code}; input()"],
         stdin=subprocess.PIPE,

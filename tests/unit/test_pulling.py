@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmrunner.guest import pulling
-from vmrunner.guest.pulling import Answer
+from vmrunner.guest import pull
+from vmrunner.guest.pull import Answer
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -37,7 +37,7 @@ BAD = GOOD + line(errorDetail={"message": "toomany\nrequests:  slow down"}, erro
     ],
 )
 def test_a_name_is_asked_for_as_docker_wants_it(name: str, image: str, tag: str | None) -> None:
-    query = pulling.query(name)
+    query = pull.query(name)
     assert parse_qs(query) == {"fromImage": [image]} | ({"tag": [tag]} if tag else {})
     assert "/" not in query
     assert ":" not in query
@@ -55,7 +55,7 @@ def test_any_split_reads_the_same(cuts: list[int]) -> None:
 def test_no_bytes_break_it(junk: bytes, at: int) -> None:
     answer = Answer()
     answer.feed(BAD[:at] + junk + BAD[at:] + b"\n")
-    assert len(answer.complaint) <= pulling.WORDS
+    assert len(answer.complaint) <= pull.WORDS
 
 
 def test_what_is_refused_at_once_says_so_in_its_body() -> None:
@@ -70,7 +70,7 @@ def test_a_line_without_end_takes_no_memory_and_hides_no_other(piece: bytes) -> 
     answer.feed(HEAD)
     for _ in range(1000):
         answer.feed(piece)
-        assert len(answer._buffer) <= pulling.LINE
+        assert len(answer._buffer) <= pull.LINE
     answer.feed(b'{"error":"part of the line"}\n' + line(error="the next one"))
     assert answer.complaint == "the next one"
 
@@ -78,4 +78,4 @@ def test_a_line_without_end_takes_no_memory_and_hides_no_other(piece: bytes) -> 
 def test_a_complaint_is_bounded() -> None:
     answer = Answer()
     answer.feed(HEAD + line(error="no " * 10_000))
-    assert len(answer.complaint) == pulling.WORDS
+    assert len(answer.complaint) == pull.WORDS

@@ -6,18 +6,19 @@ from typing import Any
 
 import pytest
 
-from vmrunner import Step, submission
-from vmrunner.api import wish
-from vmrunner.config import Settings
+from vmrunner import Step
+from vmrunner.api.runner import wish
+from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.model import ArtifactRule
+from vmrunner.services import requests
 
 SETTINGS = Settings.model_validate({"providers": {"local": {"kind": "qemu"}}})
 
 
 def complaint(command: Any, **options: Any) -> str:
     with pytest.raises(ConfigError) as caught:
-        submission.check(wish(command, options), SETTINGS)  # type: ignore[arg-type]
+        requests.check(wish(command, options), SETTINGS)  # type: ignore[arg-type]
     return str(caught.value)
 
 
@@ -92,6 +93,6 @@ def test_a_command_that_cannot_be(command: Any, said: str) -> None:
 
 def test_ten_thousand_variables_fit_or_are_told() -> None:
     env = {f"VARIABLE_{n}": "x" * 30 for n in range(10_000)}
-    assert len(submission.check(wish("make", {"env": env}), SETTINGS).spec.env) == 10_000
+    assert len(requests.check(wish("make", {"env": env}), SETTINGS).spec.env) == 10_000
     env = {f"VARIABLE_{n}": "x" * 300 for n in range(10_000)}
     assert complaint("make", env=env).startswith("env: 10000 variables take 3.1 MiB")

@@ -20,10 +20,18 @@ from hypothesis import strategies as st
 
 from tests.sshd import wait_for
 from vmrunner.model import Fate, Outcome
-from vmrunner.providers.qemu import host, layout, machine, network, plan, seed, sweep
+from vmrunner.providers.qemu import (
+    command_line,
+    launch_plan,
+    network,
+    processes,
+    seed,
+    state_dir,
+    sweep,
+)
+from vmrunner.providers.qemu.command_line import Machine
 from vmrunner.providers.qemu.console import Console
-from vmrunner.providers.qemu.layout import Home, Name, State
-from vmrunner.providers.qemu.machine import Machine
+from vmrunner.providers.qemu.state_dir import Home, Name, State
 
 INSTALLATION = "6f1c0000-0000-4000-8000-000000000000"
 
@@ -37,14 +45,14 @@ def test_a_name_says_whose_which_and_until_when(
     installation: str, instance: str, deadline: int
 ) -> None:
     name = Name(installation, instance, deadline)
-    assert layout.parse(str(name)) == name
+    assert state_dir.parse(str(name)) == name
 
 
 @pytest.mark.parametrize(
     "text", ["", "x", "a_b_c", "a_b_1.5", "a_b_-1", "../_b_1", "a_b_1_", ".new-a"]
 )
 def test_what_is_not_ours_has_no_name(text: str) -> None:
-    assert layout.parse(text) is None
+    assert state_dir.parse(text) is None
 
 
 # --- the command line ----------------------------------------------------------------------------
@@ -61,7 +69,7 @@ def command(**other: object) -> list[str]:
         "restrict": True,
         **other,
     }
-    return machine.command(Machine(**values))  # type: ignore[arg-type]
+    return command_line.command(Machine(**values))  # type: ignore[arg-type]
 
 
 def test_qemu_is_sandboxed_opens_no_path_and_starts_nothing() -> None:
@@ -133,7 +141,7 @@ def test_the_console_keeps_the_end_in_bounded_space(tmp_path: Path) -> None:
         console.write(f"line {number}\n".encode())
         assert (tmp_path / "console.log").stat().st_size <= 1000
     console.close()
-    assert layout.console_tail(tmp_path, 9) == "line 999\n"
+    assert state_dir.console_tail(tmp_path, 9) == "line 999\n"
 
 
 # --- the state directory -------------------------------------------------------------------------
@@ -149,7 +157,7 @@ def state(tmp_path: Path) -> State:
 def lying(state: State, instance: str, deadline: int = 2_000_000_000) -> Home:
     home = Home(state.instances / str(Name(INSTALLATION, instance, deadline)))
     home.path.mkdir()
-    (home.path / layout.LOCK).touch()
+    (home.path / state_dir.LOCK).touch()
     return home
 
 
@@ -168,7 +176,7 @@ def test_a_dead_vm_is_remembered_once_and_then_forgotten(state: State) -> None:
 
 
 def test_half_made_directories_are_no_vms_and_go_after_a_while(state: State) -> None:
-    half = state.instances / f"{layout.NEW}vm-1.0000"
+    half = state.instances / f"{state_dir.NEW}vm-1.0000"
     half.mkdir()
     assert state.homes() == []
     now = time.time()
@@ -180,7 +188,7 @@ def test_half_made_directories_are_no_vms_and_go_after_a_while(state: State) -> 
 
 def test_a_sweep_needs_no_file_in_the_directory(state: State) -> None:
     home = lying(state, "vm-1", deadline=1234)
-    (home.path / layout.TAGS).write_text("\0 nonsense")
+    (home.path / state_dir.TAGS).write_text("\0 nonsense")
     foreign = state.instances / "something else"
     foreign.mkdir()
     scope = sweep.scope(state)
@@ -198,7 +206,7 @@ def test_a_sweep_needs_no_file_in_the_directory(state: State) -> None:
 def test_what_the_name_says_wins_over_the_file(state: State) -> None:
     home = lying(state, "vm-1", deadline=1234)
     tags = {"vmrunner:expires-at": "9999999999", "vmrunner:role": "image", "team": "core"}
-    (home.path / layout.TAGS).write_text(json.dumps(tags))
+    (home.path / state_dir.TAGS).write_text(json.dumps(tags))
     (found,) = sweep.resources(state, sweep.mark(state), sweep.scope(state))
     assert found.expires_at == 1234
     assert found.role == "image"
@@ -208,18 +216,18 @@ def test_what_the_name_says_wins_over_the_file(state: State) -> None:
 def test_a_full_disk_keeps_no_dead_vm(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """What fills it is the dead VM's own disk, so that goes before anything is written."""
     home = lying(state, "vm-1")
-    layout.write_json(home.path / layout.PLAN, {"order": "x"})
-    (home.path / layout.CONSOLE).write_text("the last words")
+    state_dir.write_json(home.path / state_dir.PLAN, {"order": "x"})
+    (home.path / state_dir.CONSOLE).write_text("the last words")
     disk = home.path / "overlay.qcow2"
     disk.write_bytes(b"x")
-    append = layout._append
+    append = state_dir._append
 
     def appended(path: Path, line: bytes) -> None:
         if disk.exists():
             raise OSError(errno.ENOSPC, "No space left on device")
         append(path, line)
 
-    monkeypatch.setattr(layout, "_append", appended)
+    monkeypatch.setattr(state_dir, "_append", appended)
     assert sweep.end(state, sweep.mark(state), "vm-1", now=5.0, force=False) == Outcome(
         fate=Fate.ACCEPTED
     )
@@ -249,17 +257,17 @@ def test_a_tombstone_is_written_whole_or_not_at_all(state: State) -> None:
 
 
 def test_a_pid_counts_only_with_its_start_time_boot_and_namespace() -> None:
-    me = host.Identity.of(os.getpid())
+    me = processes.Identity.of(os.getpid())
     assert me is not None
     assert me.alive
-    assert host.Identity.parse(json.loads(json.dumps(me))) == me
+    assert processes.Identity.parse(json.loads(json.dumps(me))) == me
     for other in (
         me._replace(started=me.started + 1),
         me._replace(boot="another"),
         me._replace(pids="pid:[1]"),
     ):
         assert not other.alive
-        assert not host.send(other, 9), "else this test would be dead"
+        assert not processes.send(other, 9), "else this test would be dead"
 
 
 MARKED = "vmrunner=5eed="
@@ -286,14 +294,14 @@ def test_a_vms_processes_are_known_by_their_command_line(
     words: tuple[str, ...], name: str | None
 ) -> None:
     cmdline = "".join(f"{word}\0" for word in words).encode()
-    assert host.name_in(cmdline, MARKED) == name
+    assert processes.name_in(cmdline, MARKED) == name
 
 
 def test_who_only_speaks_of_a_vm_is_not_killed_for_it() -> None:
     mark = f"vmrunner={os.getpid()}="
     words = [sys.executable, "-c", "input()", f"guest={mark}a_vm-1_2"]
     with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
-        assert list(host.marked(mark)) == []
+        assert list(processes.marked(mark)) == []
         process.communicate(b"\n")
     assert process.returncode == 0
 
@@ -315,10 +323,10 @@ def test_another_users_process_is_no_vm_of_ours_whatever_it_says(
     mark = sweep.mark(state)
     name = Name(INSTALLATION, "vm-fake", 1_700_000_000)
     with faked(f"guest={mark}{name}") as pid:
-        assert [who.pid for who, _ in host.marked(mark)] == [pid], "ours, so far"
+        assert [who.pid for who, _ in processes.marked(mark)] == [pid], "ours, so far"
         ours = os.geteuid()
         monkeypatch.setattr(os, "geteuid", lambda: ours + 1)
-        assert list(host.marked(mark)) == []
+        assert list(processes.marked(mark)) == []
         assert sweep.resources(state, mark, sweep.scope(state)) == ()
         end = sweep.end(state, mark, "vm-fake", now=time.time(), force=True)
         assert end == Outcome(fate=Fate.MISSING)
@@ -338,10 +346,10 @@ def test_no_program_is_taken_from_the_working_directory(
         monkeypatch.delenv("PATH")
     else:
         monkeypatch.setenv("PATH", said)
-    assert plan.find("qemu-of-a-checkout") is None
-    assert plan.find("ls") is not None
+    assert launch_plan.find("qemu-of-a-checkout") is None
+    assert launch_plan.find("ls") is not None
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert plan.find("qemu-of-a-checkout") == str(tmp_path / "qemu-of-a-checkout")
+    assert launch_plan.find("qemu-of-a-checkout") == str(tmp_path / "qemu-of-a-checkout")
 
 
 def test_the_keeper_starts_with_the_standard_library_alone() -> None:

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from tests.sshd import wait_for
-from vmrunner import data, local
-from vmrunner.providers.qemu import cradle, machine
+from vmrunner.lib import resources, unix_sockets
+from vmrunner.providers.qemu import command_line, jail
 from vmrunner.providers.qemu.console import Console
-from vmrunner.providers.qemu.cradle import Lying
 from vmrunner.providers.qemu.forward import Forwarder
+from vmrunner.providers.qemu.jail import Lying
 from vmrunner.providers.qemu.keeper import Keeper
 
 
@@ -28,7 +28,7 @@ def test_bytes_are_forwarded_whole_and_ends_one_by_one(tmp_path: Path) -> None:
     """As ssh and scp do: a lot one way, an end, then the answer."""
     data = os.urandom(3 << 20)
     with (
-        local.listen(tmp_path / "ssh") as listener,
+        unix_sockets.listen(tmp_path / "ssh") as listener,
         socket.create_server(("127.0.0.1", 0)) as target,
         selectors.DefaultSelector() as selector,
     ):
@@ -53,7 +53,7 @@ def test_bytes_are_forwarded_whole_and_ends_one_by_one(tmp_path: Path) -> None:
             thread.start()
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(20)
-            local.connect(client, tmp_path / "ssh")
+            unix_sockets.connect(client, tmp_path / "ssh")
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)
             back = b""
@@ -159,17 +159,17 @@ LYING = Lying(
 def test_the_keeper_tells_what_to_deny_and_when_to_open(monkeypatch: pytest.MonkeyPatch) -> None:
     rules: list[tuple[str, str]] = []
     opened: list[str] = []
-    monkeypatch.setattr(cradle, "_nft", lambda *words: rules.append(words))
+    monkeypatch.setattr(jail, "_nft", lambda *words: rules.append(words))
     way: Any = SimpleNamespace(open=partial(opened.append, "opened"))
     reader, writer = os.pipe()
-    told = cradle.Cradle(pid=0, life=writer, news=-1, console=-1, errors=-1)
+    told = jail.Cradle(pid=0, life=writer, news=-1, console=-1, errors=-1)
     told.deny(["5.6.7.8/32", "9.0.0.0/8"])
     told.open()
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8") as lines:
         for line in lines:
             assert rules or not opened
-            cradle._heed(line, LYING, way)
+            jail._heed(line, LYING, way)
     ((program, text),) = rules
     assert program == "/usr/sbin/nft"
     assert "denied { 5.6.7.8/32, 9.0.0.0/8 }" in text
@@ -179,19 +179,19 @@ def test_the_keeper_tells_what_to_deny_and_when_to_open(monkeypatch: pytest.Monk
 def test_a_console_that_never_says_so_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     us = os.getpid()  # stands in for QEMU, whose end the cradle waits for
-    monkeypatch.setattr(cradle, "_UNANNOUNCED", 0.2)
+    monkeypatch.setattr(jail, "_UNANNOUNCED", 0.2)
     monkeypatch.setattr(Forwarder, "open", lambda _: opened.append("opened"))
-    monkeypatch.setattr(cradle, "_reaped", lambda: [(us, 0)] if opened else [])
+    monkeypatch.setattr(jail, "_reaped", lambda: [(us, 0)] if opened else [])
     life, end = os.pipe()
     said: list[dict[str, int]] = []
     ends: Any = SimpleNamespace(life=life, say=lambda **word: said.append(word))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        cradle._wait(LYING, ends, listener, us, None)
+        jail._wait(LYING, ends, listener, us, None)
     os.close(life)
     os.close(end)
     assert (opened, said) == (["opened"], [{"exit": 0}])
 
 
 def test_the_image_says_what_the_keeper_waits_for() -> None:
-    script = (data.path("packer") / "scripts/10-system.sh").read_bytes()
-    assert b"echo '" + machine.ANNOUNCED + b"'" in script
+    script = (resources.path("packer") / "scripts/10-system.sh").read_bytes()
+    assert b"echo '" + command_line.ANNOUNCED + b"'" in script

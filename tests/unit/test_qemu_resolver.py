@@ -8,7 +8,7 @@ import pytest
 
 from vmrunner.errors import ConfigError
 from vmrunner.providers import qemu
-from vmrunner.providers.qemu import network, resolver
+from vmrunner.providers.qemu import dns, network
 
 PRIVATE = ("127.0.0.53", "10.0.0.2", "192.168.1.1", "169.254.169.253", "100.64.0.1", "::1")
 
@@ -23,22 +23,22 @@ def file(tmp_path: Path, *addresses: str) -> Path:
 def test_the_first_of_the_internets_that_the_host_asks(tmp_path: Path) -> None:
     first = file(tmp_path, *PRIVATE)
     second = file(tmp_path, "10.0.0.2", "44.44.44.44", "45.45.45.45")
-    chosen = resolver.choose("auto", [], [first, tmp_path / "nowhere", second])
+    chosen = dns.choose("auto", [], [first, tmp_path / "nowhere", second])
     assert chosen == ("44.44.44.44", f"of {second}")
 
 
 def test_one_that_this_host_is_itself_is_not_asked(tmp_path: Path) -> None:
-    chosen = resolver.choose("auto", ["44.44.44.0/24"], [file(tmp_path, "44.44.44.44")])
-    assert chosen.address == resolver.PUBLIC
+    chosen = dns.choose("auto", ["44.44.44.0/24"], [file(tmp_path, "44.44.44.44")])
+    assert chosen.address == dns.PUBLIC
 
 
 def test_a_host_that_knows_private_ones_alone_has_a_public_one_asked(tmp_path: Path) -> None:
-    chosen = resolver.choose("auto", [], [file(tmp_path, *PRIVATE)])
-    assert chosen == (resolver.PUBLIC, "/etc/resolv.conf names none of the internet")
+    chosen = dns.choose("auto", [], [file(tmp_path, *PRIVATE)])
+    assert chosen == (dns.PUBLIC, "/etc/resolv.conf names none of the internet")
 
 
 def test_who_names_one_gets_it(tmp_path: Path) -> None:
-    assert resolver.choose("10.0.0.2", [], [file(tmp_path, "44.44.44.44")]).address == "10.0.0.2"
+    assert dns.choose("10.0.0.2", [], [file(tmp_path, "44.44.44.44")]).address == "10.0.0.2"
 
 
 @pytest.mark.parametrize("wish", ["127.0.0.53", "0.0.0.0", "224.0.0.1", "::1", "dns.example", ""])

@@ -10,10 +10,10 @@ import pytest
 
 from vmrunner.errors import NoCapacity
 from vmrunner.model import Network, Offer, Order, Role
-from vmrunner.providers.qemu import doctor, host, layout, sweep
-from vmrunner.providers.qemu.layout import Name
+from vmrunner.providers.qemu import doctor, processes, state_dir, sweep
 from vmrunner.providers.qemu.options import GiB, Options
 from vmrunner.providers.qemu.provider import QemuProvider
+from vmrunner.providers.qemu.state_dir import Name
 
 INSTALLATION = "6f1c0000-0000-4000-8000-000000000000"
 
@@ -54,7 +54,7 @@ def placed(provider: QemuProvider, instance: str, memory: int) -> str:
     name = Name(INSTALLATION, instance, 2_000_000_000)
     place = provider.state.instances / str(name)
     place.mkdir()
-    layout.write_json(place / layout.PLAN, {"disk": 0, "memory": memory})
+    state_dir.write_json(place / state_dir.PLAN, {"disk": 0, "memory": memory})
     return str(name)
 
 
@@ -75,17 +75,17 @@ def test_what_a_vm_has_touched_is_not_available_and_counts_once(
     provider: QemuProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = placed(provider, "vm-1", 2 * GiB)
-    me = host.Identity.of(os.getpid())
+    me = processes.Identity.of(os.getpid())
     assert me is not None
-    shown = host.resident(me.pid)
+    shown = processes.resident(me.pid)
     assert 4 << 20 < shown < 2 * GiB, "this process holds some memory"
     small = me._replace(pid=1 << 30)  # a helper of that VM that has ended meanwhile
 
-    def marked(mark: str) -> Iterator[tuple[host.Identity, str]]:
+    def marked(mark: str) -> Iterator[tuple[processes.Identity, str]]:
         assert mark == sweep.mark(provider.state)
         yield from [(small, name), (me, name), (me, "another's")]
 
-    monkeypatch.setattr(host, "marked", marked)
+    monkeypatch.setattr(processes, "marked", marked)
     provider._room(order(provider, 4 * GiB + shown // 2))
     placed(provider, "vm-2", 6 * GiB)
     with pytest.raises(NoCapacity, match="memory: 1024 MiB asked, 0 MiB"):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vmrunner.providers.qemu import cradle, jail, linux, seccomp
+from vmrunner.providers.qemu import jail as cradle
+from vmrunner.providers.qemu import jail_root, seccomp, syscalls
 
 X86_64, I386, AARCH64 = 0xC000003E, 0x40000003, 0xC00000B7
 ALLOWED, REFUSED, KILLED = 0x7FFF_0000, 0x0005_0000 | errno.EPERM, 0x8000_0000
@@ -73,8 +74,8 @@ def test_qemu_starts_once_all_that_holds_it_is_there(monkeypatch: pytest.MonkeyP
     it refuses what the others do."""
     done: list[str] = []
     for module, name in (
-        *[(linux, "unshare"), (jail, "enter"), (linux, "give_up_privileges")],
-        *[(resource, "setrlimit"), (linux, "filter_calls"), (os, "execve")],
+        *[(syscalls, "unshare"), (jail_root, "enter"), (syscalls, "give_up_privileges")],
+        *[(resource, "setrlimit"), (syscalls, "filter_calls"), (os, "execve")],
     ):
         monkeypatch.setattr(module, name, lambda *_, name=name: done.append(name))
     monkeypatch.setattr(os, "dup2", lambda *_, **__: None)

@@ -22,14 +22,9 @@ from tests.reapable import (
     row,
     vm,
 )
-from vmrunner.lifecycle import Sweep
-from vmrunner.model import (
-    Death,
-    Kind,
-    Offer,
-    Page,
-)
-from vmrunner.reaper import decide
+from vmrunner.core.lifecycle import Sweep
+from vmrunner.core.reap_rules import decide
+from vmrunner.model import Death, Kind, Offer, Page
 
 # --- EXPIRED ---
 

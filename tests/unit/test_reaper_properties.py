@@ -21,18 +21,9 @@ from tests.reapable import (
     row,
     vm,
 )
-from vmrunner.model import (
-    Death,
-    Instance,
-    Kind,
-    Page,
-    Power,
-    Ref,
-    Resource,
-    Role,
-)
-from vmrunner.reaper import subject
-from vmrunner.verdicts import Kill, Sight, Sighting
+from vmrunner.core.reap_plan import Kill, Sight, Sighting
+from vmrunner.core.reap_rules import subject
+from vmrunner.model import Death, Instance, Kind, Page, Power, Ref, Resource, Role
 
 # --- whatever comes ---
 

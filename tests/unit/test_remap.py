@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vmrunner.guest import docker, remap
+from vmrunner.guest import docker, userns
 
 PLAIN = {"docker": False, "privileged": False}
 
@@ -18,7 +18,7 @@ def root(tmp_path: Path, job: dict[str, Any], *, setting: str | None, ranges: st
     if setting is not None:
         daemon.write_text(json.dumps({"userns-remap": setting}))
     subuid.write_text(ranges)
-    return remap.root(job, str(daemon), str(subuid))
+    return userns.root(job, str(daemon), str(subuid))
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.rows import SCOPE, instance
-from vmrunner.model import (
-    Build,
-    BuildSpec,
-    BuildState,
-    Offer,
-    Reason,
-    Spec,
-    Step,
-)
-from vmrunner.scheduling import Answer, Plan, Rooms, owner, plan
+from vmrunner.core.scheduling import Answer, Plan, Rooms, owner, plan
+from vmrunner.model import Build, BuildSpec, BuildState, Offer, Reason, Spec, Step
 
 OFFER = Offer(scope=SCOPE, machine_type="small", place="z")
 NOW = 1000.0

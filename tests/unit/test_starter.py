@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.descriptors import many_open
-from vmrunner.providers.qemu import starter
+from vmrunner.providers.qemu import spawn
 
 
 def test_a_process_with_many_files_open_hears_its_keeper(tmp_path: Path) -> None:
@@ -13,5 +13,5 @@ def test_a_process_with_many_files_open_hears_its_keeper(tmp_path: Path) -> None
     directory = tmp_path / "vms" / "vm-1"
     directory.mkdir(parents=True)
     with many_open():
-        answer = starter._run(directory, "mark")
+        answer = spawn._run(directory, "mark")
     assert answer == "error plan.json is gone or cut"

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from vmrunner import jobfile, secretvalues, submission
-from vmrunner.config import Defaults, Settings
+from vmrunner.config import jobfile
+from vmrunner.config.settings import Defaults, Settings
 from vmrunner.errors import ConfigError
 from vmrunner.model import ArtifactRule, Network, Step
-from vmrunner.submission import Wish
+from vmrunner.services import requests, secrets
+from vmrunner.services.requests import Wish
 
 SETTINGS = Settings.model_validate(
     {"providers": {"local": {"kind": "qemu"}}, "limits": {"max_ttl": "2h"}}
@@ -20,8 +21,8 @@ SETTINGS = Settings.model_validate(
 MAKE = (Step(argv=("make",)),)
 
 
-def check(**said: Any) -> submission.Submission:
-    return submission.check(Wish(**{"steps": MAKE, **said}), SETTINGS)
+def check(**said: Any) -> requests.Submission:
+    return requests.check(Wish(**{"steps": MAKE, **said}), SETTINGS)
 
 
 def test_defaults() -> None:
@@ -57,9 +58,9 @@ def test_durations_and_sizes_as_people_give_them() -> None:
 
 
 def test_a_command_is_a_shell_line_or_one_command() -> None:
-    assert submission.command("make test") == (Step(run="make test"),)
-    assert submission.command(["make", "test"]) == (Step(argv=("make", "test")),)
-    assert submission.command(" ") == submission.command([]) == ()
+    assert requests.command("make test") == (Step(run="make test"),)
+    assert requests.command(["make", "test"]) == (Step(argv=("make", "test")),)
+    assert requests.command(" ") == requests.command([]) == ()
 
 
 def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
@@ -69,14 +70,14 @@ def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
         "env: {A: job, B: job}, labels: {x: job}, artifacts: [a], source: sub}}"
     )
     (tmp_path / "sub").mkdir()
-    job = submission.from_job(jobfile.choose(path, None), {})
+    job = requests.from_job(jobfile.choose(path, None), {})
     said = Wish(
         container="debian:sid",
         env={"B": "flag"},
         labels={"y": "flag"},
         artifacts=(ArtifactRule(glob="b"),),
     ).over(job)
-    spec = submission.check(said, SETTINGS).spec
+    spec = requests.check(said, SETTINGS).spec
     assert spec.steps == (Step(run="make"),)
     assert (spec.container, spec.timeout, spec.docker) == ("debian:sid", 60, True)
     assert spec.env == {"A": "job", "B": "flag"}
@@ -85,7 +86,7 @@ def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
     assert spec.source == str(tmp_path / "sub"), "relative to the job file"
     assert spec.name == "test"
     command = Wish(steps=(Step(run="other"),)).over(job)
-    assert submission.check(command, SETTINGS).spec.steps == (Step(run="other"),)
+    assert requests.check(command, SETTINGS).spec.steps == (Step(run="other"),)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_secrets_come_from_the_environment_or_a_file_and_never_from_the_command_
     tmp_path: Path,
 ) -> None:
     (tmp_path / "key").write_bytes(b"line one\nline two\n")
-    found = secretvalues.read(["TOKEN", f"KEY=@{tmp_path}/key"], {"TOKEN": "hunter2"})
+    found = secrets.read(["TOKEN", f"KEY=@{tmp_path}/key"], {"TOKEN": "hunter2"})
     assert found == {"TOKEN": b"hunter2", "KEY": b"line one\nline two"}
     spec = check(secrets=found).spec
     assert spec.secrets == ("KEY", "TOKEN")
@@ -192,20 +193,18 @@ def test_secrets_that_cannot_be(
     (tmp_path / "big").write_bytes(b"x" * (65 << 10))
     (tmp_path / "nul").write_bytes(b"a\0b")
     with pytest.raises(ConfigError) as caught:
-        secretvalues.read([said], {"EMPTY": "", "1A": "x"})
+        secrets.read([said], {"EMPTY": "", "1A": "x"})
     assert str(caught.value).startswith(message)
     assert "value" not in str(caught.value) or said == "A=value"
 
 
 def test_the_runtime_is_the_builds_own_word_over_the_installations() -> None:
     gvisor = SETTINGS.model_copy(update={"defaults": Defaults(container_runtime="runsc")})
-    assert submission.check(Wish(steps=MAKE), gvisor).spec.runtime == "runsc"
-    assert (
-        submission.check(Wish(steps=MAKE, container_runtime="runc"), gvisor).spec.runtime == "runc"
-    )
+    assert requests.check(Wish(steps=MAKE), gvisor).spec.runtime == "runsc"
+    assert requests.check(Wish(steps=MAKE, container_runtime="runc"), gvisor).spec.runtime == "runc"
     text = b"jobs: {test: {steps: [make], container_runtime: runsc}}"
     job = jobfile.Chosen("test", jobfile.read(text).jobs["test"], Path())
-    assert submission.check(submission.from_job(job, {}), SETTINGS).spec.runtime == "runsc"
+    assert requests.check(requests.from_job(job, {}), SETTINGS).spec.runtime == "runsc"
 
 
 def test_what_widens_the_container_cannot_be_had_under_gvisor() -> None:
@@ -218,9 +217,9 @@ def test_what_widens_the_container_cannot_be_had_under_gvisor() -> None:
     )
     for said in ({"docker": True}, {"privileged": True}):
         with pytest.raises(ConfigError, match=r"runsc \(gVisor\) .*--container-runtime runc"):
-            submission.check(Wish(steps=MAKE, **said), wide)
+            requests.check(Wish(steps=MAKE, **said), wide)
         wish = Wish(steps=MAKE, container_runtime="runc", **said)
-        assert submission.check(wish, wide).spec.runtime == "runc"
+        assert requests.check(wish, wide).spec.runtime == "runc"
 
 
 def test_a_bootstrap_needs_a_network() -> None:

@@ -8,7 +8,7 @@ from tests.reapable import row
 from vmrunner.errors import Refused
 from vmrunner.model import Fate, InstanceState, Key, Kind, Offer, Ref, Scope, Spec
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider, Machine
-from vmrunner.sweeponly import SweepOnly, kept, present
+from vmrunner.providers.retired import SweepOnly, kept, present
 
 ELSEWHERE = Scope("fake", "account", "zone-b")
 

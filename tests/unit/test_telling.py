@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vmrunner.report import Report
-from vmrunner.telling import AGAIN, NEW, Telling
+from vmrunner.reaper.pass_log import AGAIN, NEW, Telling
+from vmrunner.reaper.report import Report
 
 HOLE = "aws: ec2|1|us-east-1 instance: "
 

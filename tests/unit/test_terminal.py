@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmrunner import paramiko_patches, ssh
-from vmrunner.cli.exits import Leave
-from vmrunner.cli.sink import LogSink
-from vmrunner.cli.views import iso
-from vmrunner.disarm import Disarm
+from vmrunner.cli.exit_codes import Leave
+from vmrunner.cli.log_sink import LogSink
+from vmrunner.cli.views.builds import iso
+from vmrunner.lib.ci_commands import Disarm
+from vmrunner.lib.terminal import Colours, Filter, Plain, for_display
 from vmrunner.model import Chunk
-from vmrunner.reading import lines
-from vmrunner.terminal import Colours, Filter, Plain, for_display
+from vmrunner.services.logs import lines
+from vmrunner.ssh import client, paramiko_patches
 
 
 def show(filter_: Filter, *pieces: bytes) -> bytes:
@@ -143,7 +143,9 @@ def test_whoever_leaves_a_log_leaves_no_colour_on(why: BaseException) -> None:
 
 
 def test_what_an_ssh_server_says_of_itself_is_one_plain_line() -> None:
-    said = ssh._explain(OSError("Incompatible version (\x1b]52;c;ZXZpbA==\x07\x1b[2J\n instead)"))
+    said = client._explain(
+        OSError("Incompatible version (\x1b]52;c;ZXZpbA==\x07\x1b[2J\n instead)")
+    )
     assert said.isprintable()
     assert "Incompatible version" in said
 

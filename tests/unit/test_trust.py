@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vmrunner import config, configfile, trust
+from vmrunner.config import settings, sources, trust
 from vmrunner.errors import ConfigError, NotFound
 
 GCE = """
@@ -33,8 +33,8 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "project" / "vmrunner.toml"
 
 
-def load(file: Path, **environ: str) -> configfile.Loaded:
-    return configfile.load(environ=environ, start=file.parent)
+def load(file: Path, **environ: str) -> sources.Loaded:
+    return sources.load(environ=environ, start=file.parent)
 
 
 def refused(file: Path, **environ: str) -> str:
@@ -90,10 +90,10 @@ def test_sizes_and_limits_of_cost_are_a_projects_to_say(file: Path) -> None:
 @pytest.mark.parametrize("kind", ["qemu", "ec2", "gce", "fake"])
 def test_a_new_key_of_a_provider_needs_trust_until_it_is_known_to_be_harmless(kind: str) -> None:
     kinds = {
-        "qemu": config.QemuProvider,
-        "ec2": config.Ec2Provider,
-        "gce": config.GceProvider,
-        "fake": config.FakeProvider,
+        "qemu": settings.QemuProvider,
+        "ec2": settings.Ec2Provider,
+        "gce": settings.GceProvider,
+        "fake": settings.FakeProvider,
     }
     table = {"providers": {"p": dict.fromkeys([*kinds[kind].model_fields, "next"], 1)}}
     table["providers"]["p"]["kind"] = kind  # type: ignore[assignment]
@@ -107,11 +107,11 @@ def test_a_new_key_of_a_provider_needs_trust_until_it_is_known_to_be_harmless(ki
 def test_the_users_own_files_the_environment_and_flags_need_none(
     file: Path, tmp_path: Path
 ) -> None:
-    configfile.user_file().parent.mkdir(parents=True)
-    configfile.user_file().write_text(GCE)
+    sources.user_file().parent.mkdir(parents=True)
+    sources.user_file().write_text(GCE)
     file.write_text("[providers.google]\nmachine_types = ['n2-standard-4']")
     google = load(file).settings.providers["google"]
-    assert isinstance(google, config.GceProvider)
+    assert isinstance(google, settings.GceProvider)
     assert google.project == "acme-ci"
     named = tmp_path / "mine.toml"
     named.write_text("[limits]\nprivileged = true")
@@ -130,8 +130,8 @@ def test_what_something_stronger_says_is_not_the_projects(file: Path) -> None:
 def test_a_default_that_protects_is_not_undone(file: Path, said: str) -> None:
     file.write_text(f"[defaults]\n{said}")
     load(file)
-    configfile.user_file().parent.mkdir(parents=True)
-    configfile.user_file().write_text("[defaults]\nnetwork = 'none'\ncontainer_runtime = 'runsc'")
+    sources.user_file().parent.mkdir(parents=True)
+    sources.user_file().write_text("[defaults]\nnetwork = 'none'\ncontainer_runtime = 'runsc'")
     assert f"defaults.{said.split()[0]}" in refused(file)
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmrunner import units
 from vmrunner.errors import ConfigError
+from vmrunner.lib import units
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrunner.cli import views
+from vmrunner.cli.views import builds
 from vmrunner.model import Build, BuildSpec, BuildState, Event, Step
 
 Told = tuple[float, str, dict[str, int]]
@@ -25,7 +25,7 @@ def told(*events: Told) -> list[str]:
     made = [
         Event(seq=n, time=at, kind=kind, data=data) for n, (at, kind, data) in enumerate(events)
     ]
-    return [" ".join(line.split()) for line in views.steps(BUILD, made)]
+    return [" ".join(line.split()) for line in builds.steps(BUILD, made)]
 
 
 FIRST: tuple[Told, ...] = (

@@ -7,22 +7,22 @@ import time
 from pathlib import Path
 
 from tests.descriptors import many_open
-from vmrunner import wake
+from vmrunner.lib import wakeup
 
 
 def test_a_poke_reaches_every_listener_at_once(tmp_path: Path) -> None:
-    listeners = [wake.Listener(tmp_path, f"e-{n}") for n in range(3)]
-    assert wake.poke(tmp_path) == 3
+    listeners = [wakeup.Listener(tmp_path, f"e-{n}") for n in range(3)]
+    assert wakeup.poke(tmp_path) == 3
     assert all(listener.wait(5) for listener in listeners)
     assert not any(listener.wait(0) for listener in listeners)  # hints are drained
     for listener in listeners:
         listener.close()
-    assert wake.poke(tmp_path) == 0
+    assert wakeup.poke(tmp_path) == 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_set_wakes_a_waiter_from_another_thread() -> None:
-    listener = wake.Listener(None, "e")
+    listener = wakeup.Listener(None, "e")
     started = time.monotonic()
     threading.Timer(0.05, listener.set).start()
     assert listener.wait(30)
@@ -32,7 +32,7 @@ def test_set_wakes_a_waiter_from_another_thread() -> None:
 
 def test_a_late_set_writes_to_nobody_elses_file() -> None:
     """A closed descriptor's number is soon another file's: a byte there would break a stream."""
-    listener = wake.Listener(None, "e")
+    listener = wakeup.Listener(None, "e")
     listener.close()
     listener.close()
     pipes = [os.pipe2(os.O_NONBLOCK) for _ in range(4)]  # the lowest free numbers: the former two
@@ -44,7 +44,7 @@ def test_a_late_set_writes_to_nobody_elses_file() -> None:
 
 
 def test_closing_wakes_who_waits_and_a_late_wait_reads_nobody_elses_file(tmp_path: Path) -> None:
-    listener = wake.Listener(tmp_path, "e")
+    listener = wakeup.Listener(tmp_path, "e")
     woken: list[bool] = []
     waiter = threading.Thread(target=lambda: woken.append(listener.wait(3600)))
     waiter.start()
@@ -61,11 +61,11 @@ def test_closing_wakes_who_waits_and_a_late_wait_reads_nobody_elses_file(tmp_pat
 
 def test_a_listener_whose_descriptors_have_large_numbers_hears_too(tmp_path: Path) -> None:
     with many_open():
-        listener = wake.Listener(tmp_path, "e")
+        listener = wakeup.Listener(tmp_path, "e")
         assert not listener.wait(0.01)
         listener.set()
         assert listener.wait(30)
-        assert wake.poke(tmp_path) == 1
+        assert wakeup.poke(tmp_path) == 1
         assert listener.wait(30)
         listener.close()
 
@@ -75,24 +75,24 @@ def test_sockets_of_the_dead_are_removed_and_do_no_harm(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(dead))
     (tmp_path / "e-file.wake").write_text("")
-    assert wake.poke(tmp_path) == 0
+    assert wakeup.poke(tmp_path) == 0
     assert not dead.exists()
-    assert wake.poke(tmp_path / "nowhere") == 0
+    assert wakeup.poke(tmp_path / "nowhere") == 0
 
 
 def test_the_length_of_the_directorys_name_does_not_matter(tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 120) / ("y" * 120)
-    listener = wake.Listener(deep, "e")
-    assert wake.poke(deep) == 1
+    listener = wakeup.Listener(deep, "e")
+    assert wakeup.poke(deep) == 1
     assert listener.wait(5)
     listener.close()
     assert list(deep.iterdir()) == []
 
 
 def test_a_full_queue_of_hints_never_blocks(tmp_path: Path) -> None:
-    listener = wake.Listener(tmp_path, "e")
+    listener = wakeup.Listener(tmp_path, "e")
     for _ in range(10_000):
-        wake.poke(tmp_path)
+        wakeup.poke(tmp_path)
         listener.set()
     assert listener.wait(0)
     listener.close()

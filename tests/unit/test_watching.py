@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from tests.reapable import OTHER, SCOPE, I, row
+from vmrunner.core.visibility import Visibility
+from vmrunner.engine.poller import DARK, SLOW, Watcher
 from vmrunner.errors import Uncertain
 from vmrunner.model import Instance, Key, Kind, Offer, Power, Ref, Scope, Seen
-from vmrunner.visibility import Visibility
-from vmrunner.watching import DARK, SLOW, Watcher
 
 
 @dataclass

@@ -11,7 +11,7 @@ import boto3
 
 from tests.vm.home import wait_until
 from tests.vm.local_cloud import Local
-from vmrunner.testing.localcloud.__main__ import ENVIRONMENT
+from vmrunner.testing.localec2.__main__ import ENVIRONMENT
 
 BY_GUEST = "Client.InstanceInitiatedShutdown"
 BY_USER = "Client.UserInitiatedShutdown"
@@ -19,7 +19,7 @@ BY_USER = "Client.UserInitiatedShutdown"
 
 @dataclass(frozen=True)
 class LocalEc2(Local):
-    MODULE: ClassVar[str] = "vmrunner.testing.localcloud"
+    MODULE: ClassVar[str] = "vmrunner.testing.localec2"
     NAME: ClassVar[str] = "aws"
 
     @property

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.vm.home import CACHE, wait_until
-from vmrunner import cloudinit, ids, images, keys, local
+from vmrunner import images
+from vmrunner.cloudinit import user_data as cloudinit
+from vmrunner.lib import ids, unix_sockets
 from vmrunner.model import Access, Key, Network, Order, Power, Ref, Role, Seen, Spec
 from vmrunner.providers import qemu
 from vmrunner.providers.qemu.provider import QemuProvider
+from vmrunner.ssh import keys
 
 INSTALLATION = "00000000-0000-4000-8000-000000000001"
 GENERATION = "00000000-0000-4000-8000-000000000002"
@@ -137,7 +140,9 @@ class Machine:
             "ConnectTimeout": "10",
             "LogLevel": "ERROR",
             "ProxyUseFdpass": "yes",
-            "ProxyCommand": shlex.join([sys.executable, "-m", local.__name__, seen.address.host]),
+            "ProxyCommand": shlex.join(
+                [sys.executable, "-m", unix_sockets.__name__, seen.address.host]
+            ),
         }
         words = [f"-o{name}={value}" for name, value in options.items()]
         return subprocess.run(

@@ -13,10 +13,10 @@ from typing import Final
 
 import pytest
 
-from vmrunner.images import disk, paxnames, roots
-from vmrunner.images.tools import Programs
-from vmrunner.providers.qemu import imagestore
-from vmrunner.providers.qemu.imagestore import LocalImage
+from vmrunner.images.local import disk, pax_names, rootfs
+from vmrunner.images.local.programs import Programs
+from vmrunner.providers.qemu import local_images
+from vmrunner.providers.qemu.local_images import LocalImage
 
 SIZE: Final = 4 << 30
 KEYRING: Final = Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg")
@@ -72,24 +72,24 @@ def build(cache: Path, of: Distribution) -> str:
     work.mkdir(parents=True)
     root, mirror = work / "root.tar", work / "mirror.sh"
     mirror.write_text(_MIRROR.replace("WANTED", of.wanted))
-    roots._mmdebstrap(
+    rootfs._mmdebstrap(
         of.suite,
         list(of.packages),
         to=root,
-        tmp=roots.scratch(cache),
+        tmp=rootfs.scratch(cache),
         what=f"making a plain {of.suite}",
         programs=Programs(),
         report=lambda *_: None,
         hooks=[*of.hooks, f'--customize-hook=sh {mirror} "$1"'],
     )
-    paxnames.mark(root)
-    roots.scratch(cache).rmdir()
+    pax_names.mark(root)
+    rootfs.scratch(cache).rmdir()
     return from_root(cache, root, "stock").name
 
 
 def from_root(cache: Path, root: Path, name: str) -> LocalImage:
     """An image of nothing but this root, a tar, which goes; in this cache, under this name."""
-    paxnames.mark(root)
+    pax_names.mark(root)
     home, raw, programs = (
         cache / "images" / ("57ac4" + "0" * 15),
         root.with_suffix(".raw"),
@@ -98,7 +98,7 @@ def from_root(cache: Path, root: Path, name: str) -> LocalImage:
     home.mkdir(parents=True)
     disk.make(root, raw, SIZE, programs)
     disk.extract_kernel(root, home)
-    disk.convert(raw, home / imagestore.DISK, programs)
+    disk.convert(raw, home / local_images.DISK, programs)
     raw.unlink()
     root.unlink()
     manifest = {
@@ -108,7 +108,7 @@ def from_root(cache: Path, root: Path, name: str) -> LocalImage:
         "containers": [],
         "cmdline": disk.CMDLINE,
         "virtual_size": SIZE,
-        "files": {name: {"size": (home / name).stat().st_size} for name in imagestore.FILES},
+        "files": {name: {"size": (home / name).stat().st_size} for name in local_images.FILES},
     }
-    (home / imagestore.MANIFEST).write_text(json.dumps(manifest))
-    return imagestore.read(home)
+    (home / local_images.MANIFEST).write_text(json.dumps(manifest))
+    return local_images.read(home)

@@ -12,9 +12,9 @@ from tests.vm import stock
 from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import GiB, Machine, make_provider
 from tests.vm.test_session import FORGET
-from vmrunner import ssh
 from vmrunner.model import Address, Network, Reason, Result
 from vmrunner.session import Session, Verdict
+from vmrunner.ssh import client
 
 pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(3000)]
 
@@ -70,7 +70,7 @@ def test_a_stock_image_becomes_a_build_vm(machine: Machine, tmp_path: Path) -> N
     assert "it has: none" in first.message
     assert "bootstrapped" in record.kinds()
 
-    connection = ssh.Dialer(machine.access).connect(seen.address, timeout=60)
+    connection = client.Dialer(machine.access).connect(seen.address, timeout=60)
     done = connection.run(IMPORT, timeout=120)
     assert done.exit_code == 0, done
     connection.run(FORGET, timeout=120)

@@ -71,9 +71,9 @@ ROCK = """
 import json, os, sys
 from pathlib import Path
 import socket, tempfile
-from vmrunner import local
-from vmrunner.providers.qemu import host, linux
-from vmrunner.providers.qemu.cradle import Lying, rock
+from vmrunner.lib import unix_sockets as local
+from vmrunner.providers.qemu import processes as host, syscalls as linux
+from vmrunner.providers.qemu.jail import Lying, rock
 uid, file, images, hide, *qemu = map(json.loads, sys.argv[1:])
 file = os.open(file, os.O_RDONLY)
 if uid != os.geteuid():

@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 
 from vmrunner import images
-from vmrunner.data import GUEST
 from vmrunner.errors import ConfigError
 from vmrunner.images import recipe as recipes
-from vmrunner.images import roots
-from vmrunner.images.build import build
+from vmrunner.images.local import rootfs
+from vmrunner.images.local.builder import build
+from vmrunner.images.local.programs import Programs
 from vmrunner.images.recipe import Container, Inputs, Recipe
-from vmrunner.images.tools import Programs
+from vmrunner.lib.resources import GUEST
 from vmrunner.model import Level
 
 from .home import CACHE, Home, processes_with, text, wait_until
@@ -116,7 +116,7 @@ def cache(tmp_path: Path) -> Iterator[Path]:
     if kept.exists():
         (cache / "stages" / root).symlink_to(kept)
     yield cache
-    scratch = roots.scratch(cache)
+    scratch = rootfs.scratch(cache)
     left = list(scratch.iterdir())
     scratch.rmdir()
     assert left == []
@@ -135,7 +135,7 @@ def small(registry: str) -> Recipe:
 CHILD = """
 import sys
 from pathlib import Path
-from vmrunner.images.build import build
+from vmrunner.images.local.builder import build
 from vmrunner.images.recipe import load
 build(load(Path(sys.argv[1])), cache=Path(sys.argv[2]),
       progress=lambda p: print(p.stage, p.message, flush=True))
@@ -215,7 +215,7 @@ def test_a_small_image(registry: str, cache: Path, tmp_path: Path) -> None:
 
 
 def pull(container: Container, to: Path) -> None:
-    roots.pull(container, to=to, programs=Programs(), report=lambda *_: None)
+    rootfs.pull(container, to=to, programs=Programs(), report=lambda *_: None)
 
 
 def test_what_a_registry_refuses(registry: str, tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import GENERATION, INSTALLATION, Machine, make_provider
 from vmrunner.errors import BadOrder, NoCapacity
 from vmrunner.model import Fate, Power, Resource, Spec
-from vmrunner.providers.qemu import host, layout
+from vmrunner.providers.qemu import processes as host
+from vmrunner.providers.qemu import state_dir
 from vmrunner.providers.qemu.provider import QemuProvider
 
 pytestmark = pytest.mark.vm
@@ -88,7 +89,7 @@ def test_a_vm_boots_is_ours_alone_and_may_switch_itself_off(
     # A sweep needs neither a ledger nor the files.
     (resource,) = swept(provider)
     assert resource.tag("generation") == GENERATION
-    (vm.home / layout.TAGS).write_text('{"vmrunner:insta')
+    (vm.home / state_dir.TAGS).write_text('{"vmrunner:insta')
     (resource,) = swept(provider)
     assert (resource.tag("installation"), resource.instance) == (INSTALLATION, vm.order.instance)
     assert resource.expires_at == int(vm.order.deadline)
@@ -157,7 +158,7 @@ def test_a_killed_keeper_takes_its_vm_along_and_none_starts_again(
 ) -> None:
     vm = Machine.order_one(provider, tmp_path)
     ref = provider.create(vm.order)
-    keeper = host.Identity.parse((layout.read_json(vm.home / layout.KEEPER) or {})["keeper"])
+    keeper = host.Identity.parse((state_dir.read_json(vm.home / state_dir.KEEPER) or {})["keeper"])
     assert keeper is not None
     assert os.getsid(keeper.pid) == keeper.pid, "a session of its own"
     assert host.send(keeper, signal.SIGKILL)
@@ -210,7 +211,7 @@ def test_many_creators_of_one_order_make_one_vm(provider: QemuProvider, tmp_path
     with ThreadPoolExecutor(6) as pool:
         refs = set(pool.map(provider.create, [vm.order] * 6))
     assert refs == {vm.ref}
-    wait_until(lambda: vm.home.joinpath(layout.CONSOLE).exists(), seconds=60, what="the keeper")
+    wait_until(lambda: vm.home.joinpath(state_dir.CONSOLE).exists(), seconds=60, what="the keeper")
     assert sum("qemu-system" in text[:40] for text in processes(provider).values()) == 1
 
 

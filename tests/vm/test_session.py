@@ -18,10 +18,10 @@ import pytest
 from tests.sessions import Recorder, Running, make_job
 from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import GiB, Machine, make_provider
-from vmrunner import ssh
 from vmrunner.model import Address, ArtifactRule, Network, Reason, Result, Step
-from vmrunner.providers.qemu.imagestore import LocalImage
+from vmrunner.providers.qemu.local_images import LocalImage
 from vmrunner.session import Verdict
+from vmrunner.ssh import client
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
@@ -39,7 +39,7 @@ class Vm:
         self.address = address
         self.artifacts = artifacts
         self.record = Recorder()
-        self.connection = ssh.Dialer(machine.access).connect(address, timeout=300)
+        self.connection = client.Dialer(machine.access).connect(address, timeout=300)
 
     def start(self, *scripts: str, **options: Any) -> Running:
         from vmrunner.session import Session

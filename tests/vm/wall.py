@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.vm import stand_in
 from tests.vm.qemu_fixture import Machine, make_provider
 from vmrunner.model import Network
-from vmrunner.providers.qemu import host, sweep
+from vmrunner.providers.qemu import processes, sweep
 
 LATER = "11.8.8.8"  # an address that the host gets while the VM runs
 PROBE = """
@@ -111,7 +111,7 @@ def main(network: Network, cache: Path, directory: Path, uid: int | None) -> Non
         later = probe(vm, (LATER, stand_in.INTERNET))
         uids = {
             Path(f"/proc/{who.pid}").stat().st_uid
-            for who, _ in host.marked(sweep.mark(provider.state))
+            for who, _ in processes.marked(sweep.mark(provider.state))
             if (Path(f"/proc/{who.pid}/cmdline").read_bytes()).startswith(b"/usr/bin/qemu")
         }
         answer = {"token": stand_in.TOKEN, "first": found, "later": later, "uids": sorted(uids)}

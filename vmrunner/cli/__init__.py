@@ -12,8 +12,9 @@ import typer
 from typer.core import TyperCommand
 
 from vmrunner import __version__
-from vmrunner.cli import builds, exits, guard, images, inside, keep, output, run, settings, vms
-from vmrunner.cli.shell import Joiner, Shell, debugging
+from vmrunner.cli import exit_codes, output
+from vmrunner.cli.commands import builds, config, guard, images, operations, run, ssh, vms
+from vmrunner.cli.context import Joiner, Shell, debugging
 from vmrunner.errors import ConfigError, VmrunnerError
 
 
@@ -44,7 +45,7 @@ app = typer.Typer(
 def version() -> int:
     """Which vmrunner this is."""
     output.print_out(f"vmrunner {__version__}")
-    return exits.OK
+    return exit_codes.OK
 
 
 def _version(wanted: bool) -> None:
@@ -58,7 +59,7 @@ def help_(
 ) -> int:
     """What a command does: the same as COMMAND --help."""
     app(args=[*(command or ()), "--help"], prog_name="vmrunner", standalone_mode=False)
-    return exits.OK
+    return exit_codes.OK
 
 
 @app.callback()
@@ -79,15 +80,15 @@ _add(run.run, cls=_WithCommand)
 _add(builds.ps, builds.show, builds.events, builds.logs, builds.watch, builds.cancel)
 # What looks like an option is a duration that cannot be, and is told as one.
 app.command(context_settings={"ignore_unknown_options": True})(builds.extend)
-_add(inside.ssh, cls=_WithCommand)
-app.add_typer(inside.artifacts, name="artifacts")
+_add(ssh.ssh, cls=_WithCommand)
+app.add_typer(ssh.artifacts, name="artifacts")
 app.add_typer(vms.app, name="vm")
-_add(vms.drain, keep.reap, keep.audit)
+_add(vms.drain, operations.reap, operations.audit)
 app.add_typer(guard.app, name="guard")
 app.add_typer(images.app, name="image")
-_add(keep.doctor, keep.gc, keep.serve)
-app.add_typer(settings.db, name="db")
-app.add_typer(settings.config, name="config")
+_add(operations.doctor, operations.gc, operations.serve)
+app.add_typer(config.db, name="db")
+app.add_typer(config.config, name="config")
 _add(version)
 app.command("help")(help_)
 
@@ -97,13 +98,13 @@ def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> in
     output.fill()
     words = list(sys.argv[1:] if argv is None else argv)
     shell = Shell(join)
-    remote = exits.remote(words)
+    remote = exit_codes.remote(words)
     output.listen()
     try:
         return _run(words, shell, remote)
     except BrokenPipeError:  # while it was told what went wrong
         return _unread()
-    except exits.Leave as leave:
+    except exit_codes.Leave as leave:
         _flush()
         os._exit(leave.code)
     finally:
@@ -118,24 +119,24 @@ def _run(words: list[str], shell: Shell, remote: bool) -> int:
         _refuse_empty(words)
         code = app(args=words, prog_name="vmrunner", standalone_mode=False, obj=shell)
         _flush()
-        return code if isinstance(code, int) else exits.OK
+        return code if isinstance(code, int) else exit_codes.OK
     except typer.TyperException as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message(), file=sys.stderr)  # noqa: T201 - many lines, none an error
         else:
             output.say(f"error: {error.format_message()} (see: {_help(error)})")
-        return exits.OURS if remote else exits.USAGE
+        return exit_codes.OURS if remote else exit_codes.USAGE
     except BrokenPipeError:
         return _unread()
     except KeyboardInterrupt:
         output.say("interrupted")
-        return exits.INTERRUPTED
+        return exit_codes.INTERRUPTED
     except VmrunnerError as error:
         return _refused(error, remote)
     except UnicodeEncodeError as error:
         output.say(f"error: {error.object[:60]!r} is not UTF-8 (write it so)")
-        return exits.OURS if remote else exits.USAGE
-    except exits.Leave:
+        return exit_codes.OURS if remote else exit_codes.USAGE
+    except exit_codes.Leave:
         raise
     except SystemExit as error:
         # That is how Typer says it; for the shell's completion it is what it seems.
@@ -152,7 +153,7 @@ def _refused(error: VmrunnerError, remote: bool) -> int:
     several = isinstance(error, ConfigError) and error.more
     for text in str(error).splitlines() if several else [str(error)]:
         output.say(f"error: {text}")
-    return exits.OURS if remote else exits.of_error(error)
+    return exit_codes.OURS if remote else exit_codes.of_error(error)
 
 
 def _unexpected(error: Exception, remote: bool) -> int:
@@ -163,7 +164,7 @@ def _unexpected(error: Exception, remote: bool) -> int:
     else:
         hint = "" if debugging() else " (VMRUNNER_DEBUG=1 shows where)"
         output.say(f"error: {type(error).__name__}: {error}{hint}")
-    return exits.OURS if remote else exits.FAILED
+    return exit_codes.OURS if remote else exit_codes.FAILED
 
 
 def _help(error: typer.TyperException) -> str:
@@ -206,7 +207,7 @@ def _flush() -> None:
 def _unread() -> int:
     """Whoever read our output has gone: no error of anybody's."""
     _silence()
-    return exits.UNREAD
+    return exit_codes.UNREAD
 
 
 def _silence() -> None:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO, Any, Final, Generic, TextIO, TypeVar
 
-from vmrunner import disarm
-from vmrunner.terminal import clean as clean
+from vmrunner.lib import ci_commands
+from vmrunner.lib.terminal import clean as clean
 
 T = TypeVar("T")
 SCHEMA_VERSION: Final = 1
@@ -77,7 +77,7 @@ def json_text(document: Mapping[str, Any], *, indent: int | None = None) -> str:
     """JSON that people can read. What a terminal or a CI system would obey, or no encoding holds,
     is escaped: names and log lines come from guests."""
     text = json.dumps(document, ensure_ascii=False, indent=indent)
-    return disarm.json(_UNUSUAL.sub(_escaped, text))
+    return ci_commands.json(_UNUSUAL.sub(_escaped, text))
 
 
 def _escaped(found: re.Match[str]) -> str:
@@ -150,7 +150,7 @@ def print_path(path: str) -> None:
     """A file's name, whole, so that programs find the file; on a terminal, in a CI system and with
     a control character in it without anything that would be obeyed."""
     plain = not any(unicodedata.category(character) == "Cc" for character in path)
-    if plain and not sys.stdout.isatty() and disarm.words(os.environ) is None:
+    if plain and not sys.stdout.isatty() and ci_commands.words(os.environ) is None:
         sys.stdout.flush()
         sys.stdout.buffer.write(os.fsencode(path) + b"\n")
         sys.stdout.buffer.flush()
@@ -227,7 +227,7 @@ class Plainly(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         lines = super().format(record).splitlines()
-        return disarm.text("\n".join(map(clean, lines)), os.environ)
+        return ci_commands.text("\n".join(map(clean, lines)), os.environ)
 
 
 def print_trace() -> None:
@@ -247,5 +247,5 @@ def _print(text: str, stream: TextIO) -> None:
     global _spoken
     _spoken += 1
     encoding = stream.encoding or "utf-8"
-    text = disarm.text(text, os.environ)
+    text = ci_commands.text(text, os.environ)
     print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)

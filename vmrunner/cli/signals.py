@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from vmrunner.cli import exits
-from vmrunner.wake import Listener
+from vmrunner.cli import exit_codes
+from vmrunner.lib.wakeup import Listener
 
 
 class Signals:
@@ -34,7 +34,7 @@ class Signals:
     @property
     def code(self) -> int:
         """The exit code that the first of them asks for."""
-        return exits.INTERRUPTED if self.first is signal.SIGINT else exits.TERMINATED
+        return exit_codes.INTERRUPTED if self.first is signal.SIGINT else exit_codes.TERMINATED
 
     def sleep(self, seconds: float) -> None:
         """Wait; a signal ends it early."""

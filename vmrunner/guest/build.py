@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from . import docker, pulling
+from . import docker
+from . import pull as pulling
 from .cgroup import Cgroup
 from .state import Events, Place, Spool, clock
 

@@ -12,7 +12,7 @@ import os
 import socket
 from typing import Any
 
-from . import remap
+from . import userns as remap
 
 SOCKET = "/run/docker.sock"
 NAME = "vmrunner-build"

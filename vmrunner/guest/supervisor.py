@@ -100,8 +100,8 @@ def start(ask: Ask) -> int:
 
 def prepare(place: Place, job: dict[str, Any], work: str) -> None:
     """All that a build needs in this VM, before anything of it runs."""
-    from . import remap
-    from .box import fill_box
+    from . import userns as remap
+    from .container_files import fill_box
 
     wake_docker()
     here = os.path.dirname(__file__)
@@ -167,7 +167,7 @@ def status(ask: Ask) -> int:
 
 def collect(ask: Ask) -> int:
     """How many files each glob matches, as one JSON line; then a tar of them."""
-    from .artifacts import TooMuch, find
+    from .artifact_globs import TooMuch, find
 
     try:
         counts, names = find(ask.work, json.loads(sys.stdin.buffer.read(INPUT)))

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
-from vmrunner.images.build import Progress, build
+from vmrunner.images.local.builder import Progress, build
 from vmrunner.images.recipe import Container, Inputs, Recipe, find, image_hash, load
-from vmrunner.providers.qemu.imagestore import DEFAULT, LocalImage, NotMade, images, resolve
+from vmrunner.providers.qemu.local_images import DEFAULT, LocalImage, NotMade, images, resolve
 
 if TYPE_CHECKING:
     from vmrunner.model import Finding
@@ -53,6 +53,8 @@ def _supervisor() -> Mapping[str, str]:
 
 def verify(image: LocalImage, *, accel: str = "auto") -> list[Finding]:
     """One finding a check: every byte is read, then the image is booted and looked at."""
-    from vmrunner.images import checks  # brings the whole SSH library, which `ls` need not wait for
+    from vmrunner.images.verify import (
+        checks,  # brings the whole SSH library, which `ls` need not wait for
+    )
 
     return checks.verify(image, accel=accel)

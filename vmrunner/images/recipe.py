@@ -40,8 +40,8 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final
 
-from vmrunner import data
 from vmrunner.errors import ConfigError
+from vmrunner.lib import resources
 
 #: Raised when the builder itself makes something else from the same inputs.
 VERSION: Final = 2
@@ -121,9 +121,9 @@ class Inputs:
     supervisor: Mapping[str, bytes]  # path under /usr/lib/vmrunner -> content
 
     @classmethod
-    def read(cls, guest: Path = data.GUEST) -> Inputs:
+    def read(cls, guest: Path = resources.GUEST) -> Inputs:
         """Raises ConfigError when a part is missing in this installation."""
-        packer = data.path("packer")
+        packer = resources.path("packer")
         program = {f"guest/{p.name}": p.read_bytes() for p in sorted(guest.glob("[!.]*.*"))}
         launcher = program.pop("guest/launcher.py", None)
         if launcher is None or "guest/supervisor.py" not in program:
@@ -201,7 +201,7 @@ def find(name: str) -> Recipe:
     """A recipe that ships with vmrunner by name, or one of the user's by path (`…toml`)."""
     if name.endswith(".toml"):
         return load(Path(name))
-    shipped = {p.stem: p for p in (data.path("packer") / "recipes").glob("*.toml")}
+    shipped = {p.stem: p for p in (resources.path("packer") / "recipes").glob("*.toml")}
     if name not in shipped:
         raise ConfigError(
             f"recipe: {name!r} is not known",

@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, or_, select, update
 
 from vmrunner.errors import Conflict, NotFound
-from vmrunner.ledger import codec
-from vmrunner.ledger.codec import Readable, readable
+from vmrunner.ledger import rows as codec
+from vmrunner.ledger.build_writes import EXTEND, Moves, fetch
 from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
+from vmrunner.ledger.encryption import Seal
 from vmrunner.ledger.events import add_event, put_event
-from vmrunner.ledger.moves import EXTEND, Moves, fetch
-from vmrunner.ledger.sealing import Seal
+from vmrunner.ledger.rows import Readable, readable
 from vmrunner.ledger.tables import BUILDS, LABELS
 from vmrunner.model import Build, BuildSpec, BuildState, Process, Reason, Result
 

@@ -36,7 +36,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from vmrunner.errors import LedgerError
-from vmrunner.ledger import forks
+from vmrunner.ledger import fork_safety
 
 T = TypeVar("T")
 
@@ -138,13 +138,13 @@ class Database:
         self._error = self._engine.dialect.dbapi.Error
         self._forbidden = self._engine.dialect.dbapi.IntegrityError
         self._users: WeakSet[object] = WeakSet()
-        self._gate = forks.Gate()
+        self._gate = fork_safety.Gate()
         self._quiet = True  # at the moment of a fork: nothing was open
         # Writers of one process queue here, in turn, instead of in SQLite's busy loop, which
         # sleeps and is not fair; then one connection serves them all.
         self._turn = threading.Lock()
         self._kept: Connection | None = None
-        forks.watch(self)
+        fork_safety.watch(self)
 
     def used_by(self, user: object) -> None:
         """Stay open until each user has let go of it."""
@@ -155,7 +155,7 @@ class Database:
         if user is not None:
             self._users.discard(user)
         if not self._users:
-            with forks.opening:
+            with fork_safety.opening:
                 if not self._users:
                     self._disconnect()
 
@@ -207,7 +207,7 @@ class Database:
     # --- forks ---
 
     def before_fork(self) -> None:
-        self._quiet = self._gate.shut(forks.PATIENCE)
+        self._quiet = self._gate.shut(fork_safety.PATIENCE)
         if self._quiet:
             self._disconnect()
 
@@ -216,9 +216,9 @@ class Database:
 
     def after_fork_there(self) -> None:
         self._turn = threading.Lock()
-        self._gate = forks.Gate(refuses=not self._quiet)
+        self._gate = fork_safety.Gate(refuses=not self._quiet)
         if not self._quiet:
-            forks.abandon((self._engine, self._kept))
+            fork_safety.abandon((self._engine, self._kept))
 
 
 #: By what it is on its disk or server.
@@ -228,7 +228,7 @@ _SHARED: Final[WeakValueDictionary[Hashable, Database]] = WeakValueDictionary()
 def shared(url: URL) -> Database:
     """The database of this URL in this process: all who open one ledger share its connections."""
     key = _identity(url)
-    with forks.opening:
+    with fork_safety.opening:
         found = _SHARED.get(key)
         if found is None:
             found = _SHARED[key] = Database(url)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
-from vmrunner.ledger import codec
+from vmrunner.ledger import rows
 from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
 from vmrunner.ledger.tables import ENGINES, HEARTBEATS, LEASES
 from vmrunner.ledger.values import Member
@@ -86,11 +86,11 @@ class Engines:
         for people. To say it again is nothing new: a write that failed may have happened."""
         row = {
             "id": engine_id,
-            "process": codec.process_text(process),
+            "process": rows.process_text(process),
             "kind": kind,
             "joined_at": now,
             "seen_at": now,
-            "providers": codec.names_text(providers),
+            "providers": rows.names_text(providers),
         }
         with contextlib.suppress(Duplicate):
             self._database.write(lambda c: _JOIN(c, **row))
@@ -98,7 +98,7 @@ class Engines:
     def beat(self, engine_id: str, now: float, providers: Iterable[str] | None = None) -> bool:
         """Say that it still does; with `providers`, at which from now on. False: somebody took it
         for dead and removed it."""
-        names = None if providers is None else codec.names_text(providers)
+        names = None if providers is None else rows.names_text(providers)
         return self._database.write(
             lambda c: _BEAT(c, id=engine_id, now=now, providers=names).rowcount == 1
         )
@@ -112,11 +112,11 @@ class Engines:
         return [
             Member(
                 id=row[0],
-                process=codec.process_from(row[1]),
+                process=rows.process_from(row[1]),
                 kind=row[2],
                 joined_at=row[3],
                 seen_at=row[4],
-                providers=codec.names_from(row[5]),
+                providers=rows.names_from(row[5]),
             )
             for row in self._database.read(lambda c: _LIST(c).all())
         ]

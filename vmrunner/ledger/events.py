@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, select, update
 
 from vmrunner.errors import NotFound
-from vmrunner.ledger import codec
+from vmrunner.ledger import rows
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, EVENTS
 from vmrunner.model import Event
@@ -40,7 +40,7 @@ def put_event(
     connection: Connection, build: str, seq: int, kind: str, now: float, **data: Value
 ) -> None:
     """The same under a number that the caller's own UPDATE of the build has counted."""
-    INSERT_EVENT(connection, build=build, seq=seq, time=now, kind=kind, data=codec.event_data(data))
+    INSERT_EVENT(connection, build=build, seq=seq, time=now, kind=kind, data=rows.event_data(data))
 
 
 class Events:
@@ -54,5 +54,5 @@ class Events:
     def list(self, build: str, after: int = 0) -> list[Event]:
         """In order, those with a number above `after`; they count from 1 for each build."""
         return self._database.read(
-            lambda c: [codec.event(row) for row in _LIST(c, build=build, after=after).all()]
+            lambda c: [rows.event(row) for row in _LIST(c, build=build, after=after).all()]
         )

@@ -9,9 +9,9 @@ from typing import Any, Final
 from sqlalchemy import or_, select, update
 
 from vmrunner.errors import Conflict, NotFound
-from vmrunner.ledger import codec
-from vmrunner.ledger.codec import Readable, readable
+from vmrunner.ledger import rows as codec
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.rows import Readable, readable
 from vmrunner.ledger.tables import IMAGES
 from vmrunner.model import ImageState, MadeImage, Scope
 

@@ -10,27 +10,18 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, exists, func, select, update
 
 from vmrunner.errors import Fenced
-from vmrunner.ledger import codec
+from vmrunner.ledger import rows as codec
+from vmrunner.ledger.build_writes import DYING, moved
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
-from vmrunner.ledger.deaths import Deaths
+from vmrunner.ledger.encryption import Seal
 from vmrunner.ledger.events import INSERT_EVENT, add_event
-from vmrunner.ledger.moves import DYING, moved
-from vmrunner.ledger.sealing import Seal
+from vmrunner.ledger.instance_writes import Deaths
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEDGER
 from vmrunner.ledger.values import Launch
-from vmrunner.model import (
-    Address,
-    Build,
-    BuildState,
-    Death,
-    Instance,
-    InstanceState,
-    Order,
-    Ref,
-)
+from vmrunner.model import Address, Build, BuildState, Death, Instance, InstanceState, Order, Ref
 
 if TYPE_CHECKING:
-    from vmrunner.scheduling import Rooms
+    from vmrunner.core.scheduling import Rooms
 
 _b, _i = BUILDS.c, INSTANCES.c
 

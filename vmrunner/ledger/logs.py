@@ -14,10 +14,10 @@ from typing import Final
 from sqlalchemy import Connection, delete, func, select, tuple_, update
 
 from vmrunner.errors import Fenced
-from vmrunner.ledger import codec
+from vmrunner.ledger import rows
+from vmrunner.ledger.build_writes import fetch
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
 from vmrunner.ledger.engines import beat, heartbeat
-from vmrunner.ledger.moves import fetch
 from vmrunner.ledger.tables import BUILDS, CHUNKS
 from vmrunner.model import Chunk
 
@@ -142,7 +142,7 @@ class Logs:
                 ending = _ENDING(connection, build=build, line=after_line).scalar()
                 after = max(after, (ending or 1) - 1)
             return [
-                codec.chunk(row)
+                rows.chunk(row)
                 for row in _READ(connection, build=build, after=after, limit=limit).all()
             ]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, delete, select
 
+from vmrunner.core.reap_plan import Sight, Sighting
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
 from vmrunner.ledger.tables import SIGHTINGS
-from vmrunner.verdicts import Sight, Sighting
 
 _s = SIGHTINGS.c
 

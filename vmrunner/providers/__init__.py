@@ -13,19 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol, cast, runtime_checkable
 
 from vmrunner.errors import ConfigError
-from vmrunner.model import (
-    Finding,
-    Key,
-    Offer,
-    Order,
-    Outcome,
-    Page,
-    Ref,
-    Scope,
-    Seen,
-    Spec,
-    Traits,
-)
+from vmrunner.model import Finding, Key, Offer, Order, Outcome, Page, Ref, Scope, Seen, Spec, Traits
 
 
 @runtime_checkable

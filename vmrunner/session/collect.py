@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from vmrunner import archive
 from vmrunner.errors import VmrunnerError
-from vmrunner.session.frames import Lie
-from vmrunner.ssh import Connection
+from vmrunner.lib.archive import files
+from vmrunner.session.protocol import Lie
+from vmrunner.ssh.client import Connection
 
 COUNTS: Final = 64 * 1024  # bytes of the line that says how many files each glob matched
 DRAIN: Final = 1 << 20  # bytes of padding after a tar's end
@@ -32,7 +32,7 @@ class Uncollected(VmrunnerError):
 class Collected:
     """What was brought, what was left out and why, and how many names each glob matched."""
 
-    total: archive.Total
+    total: files.Total
     omitted: tuple[str, ...]
     counts: tuple[int, ...]
 
@@ -50,7 +50,7 @@ def collect(
     """Bring what the globs match into `target`, which is emptied first. `most` bounds the bytes,
     packed and unpacked. Raises Uncollected, Lie, Lost."""
     shutil.rmtree(target, ignore_errors=True)
-    caps = archive.Caps(packed=most + (most >> 3) + (64 << 20), unpacked=most)
+    caps = files.Caps(packed=most + (most >> 3) + (64 << 20), unpacked=most)
     into = _Extraction(target, caps, globs, gzip=gzip)
     try:
         done = connection.stream(
@@ -99,17 +99,15 @@ class _Extraction:
     """A thread that extracts what `take` is given. Between them is a pipe: bounded memory, and a
     slow disk slows the sender down."""
 
-    def __init__(
-        self, target: Path, caps: archive.Caps, globs: Sequence[str], *, gzip: bool
-    ) -> None:
-        self.total: archive.Total | None = None
+    def __init__(self, target: Path, caps: files.Caps, globs: Sequence[str], *, gzip: bool) -> None:
+        self.total: files.Total | None = None
         self.error: Exception | None = None
         self._line: bytes | None = b""  # the first line, until it is whole
         self._counts = b""
         reading, self._writing = os.pipe()
 
-        def extract(stream: BinaryIO) -> archive.Total:
-            return archive.extract(stream, target, caps, globs=globs, gzip=gzip)
+        def extract(stream: BinaryIO) -> files.Total:
+            return files.extract(stream, target, caps, globs=globs, gzip=gzip)
 
         self._thread = threading.Thread(
             target=self._run, args=(os.fdopen(reading, "rb"), extract), daemon=True
@@ -143,7 +141,7 @@ class _Extraction:
             raise Lie("the VM sent no list of artifacts")
         return tuple(count if type(count) is int else 0 for count in counts)
 
-    def _run(self, stream: BinaryIO, extract: Callable[[BinaryIO], archive.Total]) -> None:
+    def _run(self, stream: BinaryIO, extract: Callable[[BinaryIO], files.Total]) -> None:
         with stream:
             try:
                 self.total = extract(stream)

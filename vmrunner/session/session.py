@@ -14,15 +14,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, NoReturn
 
-from vmrunner import ssh
 from vmrunner.errors import ConfigError
 from vmrunner.model import BuildState, Reason, Result
 from vmrunner.session.collect import Uncollected, collect, shortfall
-from vmrunner.session.ending import Over, verdict_of
-from vmrunner.session.frames import Ended, Event, Frames, Lie, Log
 from vmrunner.session.job import Job, Reporter, Verdict, order
-from vmrunner.session.preparation import OTHER, Preparation, is_remote
-from vmrunner.session.relay import Relay
+from vmrunner.session.log_relay import Relay
+from vmrunner.session.outcome import Over, verdict_of
+from vmrunner.session.prepare import OTHER, Preparation, is_remote
+from vmrunner.session.protocol import Ended, Event, Frames, Lie, Log
+from vmrunner.ssh import client
 
 SUPERVISOR: Final = "/usr/lib/vmrunner/supervisor"
 
@@ -61,8 +61,8 @@ class Session:
         self._job = job
         self._reporter = reporter
         self._now = now
-        self._dialer = ssh.Dialer(job.access)
-        self._connection: ssh.Connection | None = None
+        self._dialer = client.Dialer(job.access)
+        self._connection: client.Connection | None = None
         self._stop: Reason | None = None
         self._stopping = threading.Event()
         self._cancelled_at: float | None = None  # when the build was told, by `time.monotonic`
@@ -118,10 +118,10 @@ class Session:
             timeout = left if connected else min(self._job.boot_seconds, left)
             try:
                 self._connection = self._connect(max(timeout, 1.0))
-            except ssh.Aborted:
+            except client.Aborted:
                 self._check_stop()
                 raise _Stopped(self._stop or Reason.VM_LOST) from None
-            except ssh.Unreachable as error:
+            except client.Unreachable as error:
                 return self._unreachable(error, connected=connected)
             if connected:
                 self._reporter.event("reconnected", offset=self._relay.offset)
@@ -129,7 +129,7 @@ class Session:
             had, seen, since = self._relay.offset, self._frames.seen, time.monotonic()
             try:
                 return self._work(self._connection)
-            except ssh.Lost as error:
+            except client.Lost as error:
                 self._reporter.event("connection_lost", message=str(error)[:200])
                 self._relay.flush()
                 self._relay.resume(self._relay.offset)
@@ -143,7 +143,7 @@ class Session:
                 connection, self._connection = self._connection, None
                 connection.close()
 
-    def _connect(self, timeout: float) -> ssh.Connection:
+    def _connect(self, timeout: float) -> client.Connection:
         address = self._job.instance.address
         if address is None:
             raise ConfigError(f"instance {self._job.instance.id} has no address")
@@ -153,14 +153,14 @@ class Session:
         """Until SSH says its first word, the VM boots."""
         self._reporter.state(BuildState.CONNECTING)
 
-    def _unreachable(self, error: ssh.Unreachable, *, connected: bool) -> Verdict:
+    def _unreachable(self, error: client.Unreachable, *, connected: bool) -> Verdict:
         self._relay.abandon()
         if self._ended is not None:
             return self._cut_off(self._ended, str(error))
         reason = Reason.CONNECTION_LOST if connected else Reason.BOOT_FAILED
         return Verdict(result=Result.ERROR, reason=reason, message=str(error), lost=True)
 
-    def _work(self, connection: ssh.Connection) -> Verdict:
+    def _work(self, connection: client.Connection) -> Verdict:
         """All that is left to do, on this connection. Raises Lost."""
         if self._ended is None:
             self._reporter.state(BuildState.PREPARING)
@@ -176,7 +176,7 @@ class Session:
 
     # --- run ---------------------------------------------------------------------------------
 
-    def _follow(self, connection: ssh.Connection) -> None:
+    def _follow(self, connection: client.Connection) -> None:
         """Start the steps unless they were, and follow them. Raises Lost, Lie."""
         message = order(self._job)
         self._reporter.steps_started()
@@ -223,7 +223,7 @@ class Session:
             raise Lie(f"the VM says that {ended.reason.value} ended the build, and nobody did")
         self._ended = ended
 
-    def _refused(self, done: ssh.Completed, what: str) -> NoReturn:
+    def _refused(self, done: client.Completed, what: str) -> NoReturn:
         """The supervisor did not do what it was told."""
         self._relay.flush()
         if done.exit_code == _STALE:
@@ -243,7 +243,7 @@ class Session:
 
     # --- collect -----------------------------------------------------------------------------
 
-    def _collect(self, connection: ssh.Connection, verdict: Verdict) -> Verdict:
+    def _collect(self, connection: client.Connection, verdict: Verdict) -> Verdict:
         """Bring the artifacts that are wanted after such an end."""
         globs = self._wanted(verdict)
         if not globs:

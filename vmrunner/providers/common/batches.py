@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from vmrunner.model import Fate, Outcome
-from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed
 
 T = TypeVar("T")
 

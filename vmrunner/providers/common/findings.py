@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from vmrunner.errors import ConfigError, ProviderError
 from vmrunner.model import Finding, Level
-from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed
 
 #: So far off a host's clock is worth a warning, in seconds.
 SKEWED = 60.0

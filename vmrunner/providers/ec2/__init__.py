@@ -36,7 +36,7 @@ def open(  # noqa: A001 - the name that the registry of providers calls
     """The provider called `name`. `used`: regions in which it ever launched. `region`: default the
     SDK's own. `image`: an AMI's id or name, or the fields of `ImageChoice`. The other `options`
     are the fields of `options.Options`. Nothing is asked of AWS yet."""
-    from vmrunner.providers.ec2.calls import region_of
+    from vmrunner.providers.ec2.client import region_of
     from vmrunner.providers.ec2.options import ImageChoice, Options
     from vmrunner.providers.ec2.provider import Ec2Provider
 

@@ -11,12 +11,11 @@ from typing import Any, Final
 from vmrunner.errors import CredentialsRefused, Throttled, Uncertain
 from vmrunner.model import Fate, Kind, Outcome, Ref
 from vmrunner.providers.common.batches import in_batches
-from vmrunner.providers.common.failure import CallFailed
-from vmrunner.providers.ec2 import calls as api
-from vmrunner.providers.ec2 import schedules
-from vmrunner.providers.ec2.calls import Answer, Calls
-from vmrunner.providers.ec2.codes import DENIED
-from vmrunner.providers.ec2.describe import INSTANCE_ID, filtered
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.ec2 import client, deadline_schedules
+from vmrunner.providers.ec2.client import Answer, Calls
+from vmrunner.providers.ec2.describe_instances import INSTANCE_ID, filtered
+from vmrunner.providers.ec2.error_codes import DENIED
 
 BATCH: Final = 100  # ids; EC2 takes 1,000 and recommends fewer
 
@@ -60,7 +59,7 @@ class Deleter:
     def _terminate(self, ids: Sequence[str], how: Answer) -> dict[str, Outcome]:
         def call(batch: Sequence[str]) -> None:
             self._calls(
-                self._region, api.TERMINATE, items=len(batch), InstanceIds=list(batch), **how
+                self._region, client.TERMINATE, items=len(batch), InstanceIds=list(batch), **how
             )
 
         def alone(name: str, failed: CallFailed) -> Outcome:
@@ -70,7 +69,7 @@ class Deleter:
                     break
                 off: Answer = {protection: {"Value": False}}
                 try:
-                    self._calls(self._region, api.UNPROTECT, InstanceId=name, **off)
+                    self._calls(self._region, client.UNPROTECT, InstanceId=name, **off)
                     call([name])
                 except CallFailed as again:
                     failed = again
@@ -130,7 +129,7 @@ def _outcome(failed: CallFailed) -> Outcome:
     return Outcome(fate=Fate.FAILED, error=str(failed))
 
 
-def _simply(call: api.Api, field: str) -> Callable[[Calls, str, str], None]:
+def _simply(call: client.Api, field: str) -> Callable[[Calls, str, str], None]:
     def delete(calls: Calls, region: str, name: str) -> None:
         params: Answer = {field: name}
         calls(region, call, **params)
@@ -139,27 +138,27 @@ def _simply(call: api.Api, field: str) -> Callable[[Calls, str, str], None]:
 
 
 def _cancel_spot(calls: Calls, region: str, name: str) -> None:
-    calls(region, api.CANCEL_SPOT, SpotInstanceRequestIds=[name])
+    calls(region, client.CANCEL_SPOT, SpotInstanceRequestIds=[name])
 
 
 def _release(calls: Calls, region: str, name: str) -> None:
     """An address that is in use is taken away first."""
     found: list[Any] = calls(
-        region, api.ADDRESSES, Filters=[{"Name": "allocation-id", "Values": [name]}]
+        region, client.ADDRESSES, Filters=[{"Name": "allocation-id", "Values": [name]}]
     )["Addresses"]
     for address in found:
         if address.get("AssociationId"):
-            calls(region, api.DISASSOCIATE_ADDRESS, AssociationId=address["AssociationId"])
-    calls(region, api.RELEASE_ADDRESS, AllocationId=name)
+            calls(region, client.DISASSOCIATE_ADDRESS, AssociationId=address["AssociationId"])
+    calls(region, client.RELEASE_ADDRESS, AllocationId=name)
 
 
 _BY_KIND: Final = {
-    Kind.DISK: _simply(api.DELETE_VOLUME, "VolumeId"),
-    Kind.INTERFACE: _simply(api.DELETE_INTERFACE, "NetworkInterfaceId"),
-    Kind.SNAPSHOT: _simply(api.DELETE_SNAPSHOT, "SnapshotId"),
-    Kind.KEY: _simply(api.DELETE_KEY, "KeyName"),
-    Kind.GROUP: _simply(api.DELETE_SECURITY_GROUP, "GroupId"),
+    Kind.DISK: _simply(client.DELETE_VOLUME, "VolumeId"),
+    Kind.INTERFACE: _simply(client.DELETE_INTERFACE, "NetworkInterfaceId"),
+    Kind.SNAPSHOT: _simply(client.DELETE_SNAPSHOT, "SnapshotId"),
+    Kind.KEY: _simply(client.DELETE_KEY, "KeyName"),
+    Kind.GROUP: _simply(client.DELETE_SECURITY_GROUP, "GroupId"),
     Kind.ADDRESS: _release,
     Kind.SPOT_REQUEST: _cancel_spot,
-    Kind.SCHEDULE: schedules.disarm,
+    Kind.SCHEDULE: deadline_schedules.disarm,
 }

@@ -1,112 +1,63 @@
-"""DescribeInstances, in whatever state: by a filter, or zone by zone.
+"""Looking at some machines: by EC2's own id where it is known, else by who launched them.
 
-While a zone of the region is disrupted, EC2 answers lists of ids that are all in other zones, and
-nothing else. Which instance is where, the network interfaces tell.
+An id of ours in a tag proves nothing: tags are copied. By name a VM is that of a row when it has
+the tags of this installation, and was launched with the id as its client token, which nobody can
+copy. Packer's builders have another token, and a spot VM may have one of EC2's own: there the tags
+must do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Sequence
 
-from vmrunner.errors import Uncertain
-from vmrunner.providers.common.batches import batches
-from vmrunner.providers.common.failure import CallFailed
-from vmrunner.providers.ec2.calls import INSTANCES, INTERFACES, Answer, Api, Ask
-from vmrunner.providers.ec2.codes import UNKNOWN_INSTANCE
-from vmrunner.providers.ec2.kinds import PAGE
-
-FILTER: Final = 200  # values, the most that one filter takes
-
-INSTANCE_ID: Final = "instance-id"
-#: A filter of instances that is called otherwise for interfaces.
-_OF_INTERFACES: Final = {INSTANCE_ID: "attachment.instance-id"}
-
-Filters = Mapping[str, Sequence[str]]
+from vmrunner.model import TAG, Key, Power, Role, Seen
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.ec2.client import Answer, Ask
+from vmrunner.providers.ec2.describe_instances import INSTANCE_ID, filtered
+from vmrunner.providers.ec2.resources import seen, tags
 
 
-class Part(NamedTuple):
-    """The instances of one zone ("": nobody knows which), or why they cannot be read."""
-
-    zone: str
-    items: Sequence[Answer]
-    failed: CallFailed | None = None
-
-
-def filtered(
-    calls: Ask, region: str, name: str, values: Sequence[str], also: Filters | None = None
-) -> Iterator[Answer]:
-    """The instances for which the filter `name` has one of these values, and `also` holds. Raises
-    `CallFailed` after all that could be read."""
-    for part in batches(values, FILTER):
-        filters = {name: part, **(also or {})}
+def look(calls: Ask, keys: Sequence[Key], installation: str, *, public: bool) -> dict[Key, Seen]:
+    """All that can be seen: what cannot be read hides no other. Raises `CallFailed` when there is
+    nothing else."""
+    found: dict[Key, Seen] = {}
+    ranks: dict[Key, tuple[bool, bool, float, str]] = {}
+    failures: list[CallFailed] = []
+    for scope in dict.fromkeys(key.scope for key in keys):
+        here = [key for key in keys if key.scope == scope]
+        by_ref = {key.ref: key for key in here if key.ref is not None}
+        by_name = {key.instance: key for key in here if key.ref is None}
         try:
-            for answer in _pages(calls, region, INSTANCES, filters):
-                yield from instances(answer)
+            for item in filtered(calls, scope.place, INSTANCE_ID, list(by_ref)):
+                found[by_ref[item["InstanceId"]]] = seen(scope, item, public=public)
         except CallFailed as failed:
-            if not disrupted(failed):
-                raise
-            broken = None
-            for zone in apart(calls, region, filters):
-                yield from zone.items
-                broken = zone.failed or broken
-            if broken is not None:
-                raise broken from failed
+            failures.append(failed)
+        mine = {f"tag:{TAG}installation": [installation]}
+        try:
+            for item in filtered(calls, scope.place, f"tag:{TAG}instance", list(by_name), mine):
+                key = by_name[tags(item)[f"{TAG}instance"]]
+                sight = seen(scope, item, public=public)
+                rank = _rank(item, key, sight)
+                if _ours(item, key) and rank <= ranks.get(key, rank):
+                    found[key], ranks[key] = sight, rank
+        except CallFailed as failed:
+            failures.append(failed)
+    if failures and not found:
+        raise failures[0]
+    return found
 
 
-def disrupted(failed: CallFailed) -> bool:
-    """Return whether EC2 answered that it cannot tell: then it may tell of some zones."""
-    return bool(failed.code) and isinstance(failed.error, Uncertain)
+def _ours(item: Answer, key: Key) -> bool:
+    role = tags(item).get(f"{TAG}role")
+    tagged = item.get("InstanceLifecycle") == "spot" or not item.get("ClientToken")
+    return role == Role.IMAGE or (role == Role.BUILD and (tagged or _launched(item, key)))
 
 
-def apart(calls: Ask, region: str, filters: Filters) -> Iterator[Part]:
-    """The same instances zone by zone. Raises `CallFailed` when no interface can be listed."""
-    zones: dict[str, dict[str, None]] = {}
-    asked = {_OF_INTERFACES.get(name, name): values for name, values in filters.items()}
-    for answer in _pages(calls, region, INTERFACES, asked):
-        for interface in answer["NetworkInterfaces"]:
-            instance = interface.get("Attachment", {}).get("InstanceId")
-            if instance:
-                zones.setdefault(interface["AvailabilityZone"], {})[instance] = None
-    shown = {name for names in zones.values() for name in names}
-    # A VM that has ended has no interface any more.
-    zones[""] = {name: None for name in filters.get(INSTANCE_ID, ()) if name not in shown}
-    for zone, names in zones.items():
-        for part in batches(list(names), FILTER):
-            yield from _named(calls, region, zone, part)
+def _launched(item: Answer, key: Key) -> bool:
+    return item.get("ClientToken") == key.instance
 
 
-def instances(answer: Answer) -> Iterator[Answer]:
-    for reservation in answer["Reservations"]:
-        yield from reservation["Instances"]
-
-
-# --- within --------------------------------------------------------------------------------------
-
-
-def _named(calls: Ask, region: str, zone: str, ids: Sequence[str]) -> Iterator[Part]:
-    """Those that exist. A list is refused whole for one that does not, or is in a zone that is
-    disrupted: halve it until that one is alone."""
-    try:
-        yield Part(zone, list(instances(calls(region, INSTANCES, InstanceIds=list(ids)))))
-    except CallFailed as failed:
-        unknown = UNKNOWN_INSTANCE.fullmatch(failed.code) is not None
-        if len(ids) > 1 and (unknown or (not zone and disrupted(failed))):
-            half = len(ids) // 2
-            yield from _named(calls, region, zone, ids[:half])
-            yield from _named(calls, region, zone, ids[half:])
-        elif not unknown:
-            yield Part(zone, (), failed)
-
-
-def _pages(calls: Ask, region: str, api: Api, filters: Filters) -> Iterator[Answer]:
-    asked: Answer = {
-        "Filters": [{"Name": name, "Values": list(values)} for name, values in filters.items()],
-        "MaxResults": PAGE,
-    }
-    while True:
-        answer = calls(region, api, **asked)
-        yield answer
-        if not answer.get("NextToken"):
-            return
-        asked["NextToken"] = answer["NextToken"]
+def _rank(item: Answer, key: Key, sight: Seen) -> tuple[bool, bool, float, str]:
+    """Of several with one name: ours for certain first, then the living, then the oldest."""
+    dead = sight.power is Power.DEAD
+    return (not _launched(item, key), dead, sight.created_at or 0.0, sight.ref.id)

@@ -22,16 +22,16 @@ from vmrunner.model import (
     Scope,
     Spec,
 )
-from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.findings import bad, each, of_clock, of_failure, ok, warning
-from vmrunner.providers.common.rights import Right
-from vmrunner.providers.ec2 import launch, schedules
-from vmrunner.providers.ec2.calls import DEFAULT_QUOTA, QUOTA, ROLE, RUN
-from vmrunner.providers.ec2.codes import MAKE_SPOT_ROLE
-from vmrunner.providers.ec2.describe import filtered
+from vmrunner.providers.common.permissions import Right
+from vmrunner.providers.ec2 import create_request, deadline_schedules
+from vmrunner.providers.ec2.client import DEFAULT_QUOTA, QUOTA, ROLE, RUN
+from vmrunner.providers.ec2.describe_instances import filtered
+from vmrunner.providers.ec2.error_codes import MAKE_SPOT_ROLE
 from vmrunner.providers.ec2.guard import health
-from vmrunner.providers.ec2.rights import ACTION, NO_ROLE, WOULD
-from vmrunner.providers.ec2.walls import holes
+from vmrunner.providers.ec2.isolation import holes
+from vmrunner.providers.ec2.permissions import ACTION, NO_ROLE, WOULD
 
 if TYPE_CHECKING:
     from vmrunner.providers.ec2.provider import Ec2Provider
@@ -136,7 +136,7 @@ def _dry_run(provider: Ec2Provider) -> Iterator[Finding]:
             offer.scope.place,
             RUN,
             DryRun=True,
-            **launch.request(order, provider.options, image),
+            **create_request.request(order, provider.options, image),
         )
     except CallFailed as failed:
         if failed.code != WOULD:
@@ -240,9 +240,9 @@ def _schedule(provider: Ec2Provider) -> Iterator[Finding]:
     if options.scheduler_role is not None:
         ref = Ref(Scope("ec2", "", options.region), Kind.INSTANCE, NOBODY)
         partition, end = provider.identity.caller().partition, provider.now() + 3600
-        made = schedules.arm(provider.calls, options, partition, ref, "vm-doctor", end)
-        schedules.disarm(provider.calls, options.region, made.id)
-        yield ok("schedule", f"ends a VM {schedules.AFTER // 60} min past its deadline")
+        made = deadline_schedules.arm(provider.calls, options, partition, ref, "vm-doctor", end)
+        deadline_schedules.disarm(provider.calls, options.region, made.id)
+        yield ok("schedule", f"ends a VM {deadline_schedules.AFTER // 60} min past its deadline")
     else:
         yield _unarmed(provider)
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from vmrunner.errors import Throttled, Uncertain
+from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
-from vmrunner.providers.common.failure import CallFailed
-from vmrunner.providers.common.quiet import Quiet
-from vmrunner.providers.ec2.calls import INSTANCES, WHO, Calls
+from vmrunner.providers.common.cooldown import Quiet
+from vmrunner.providers.ec2.client import INSTANCES, WHO, Calls
 
 _FEW: Final = 5  # instances, the least that a page has
 

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from vmrunner.errors import ConfigError
 from vmrunner.model import TAG
-from vmrunner.providers.common.pools import Spot
+from vmrunner.providers.common.capacity_pools import Spot
 
 GiB: Final = 1024**3
 

@@ -21,23 +21,23 @@ from vmrunner.model import (
     Spec,
     Traits,
 )
-from vmrunner.providers.common.buckets import Buckets
+from vmrunner.providers.common.call_failed import CallFailed, edge
+from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
 from vmrunner.providers.common.clock import CloudClock, boottime
-from vmrunner.providers.common.failure import CallFailed, edge
-from vmrunner.providers.common.pools import DryPools, markets, walk
-from vmrunner.providers.ec2 import doctor, schedules
-from vmrunner.providers.ec2.birth import Births
-from vmrunner.providers.ec2.calls import CONSOLE, Calls
+from vmrunner.providers.common.rate_limits import Buckets
+from vmrunner.providers.ec2 import deadline_schedules, doctor
+from vmrunner.providers.ec2.catalog import Image, Places, fitting
+from vmrunner.providers.ec2.client import CONSOLE, Calls
+from vmrunner.providers.ec2.create import Births
 from vmrunner.providers.ec2.delete import Deleter
+from vmrunner.providers.ec2.describe import look
 from vmrunner.providers.ec2.guard.account import AccountGuard
 from vmrunner.providers.ec2.identity import Identity
-from vmrunner.providers.ec2.imaging import Images
-from vmrunner.providers.ec2.kinds import READERS, Nearness
-from vmrunner.providers.ec2.look import look
+from vmrunner.providers.ec2.images import Images
+from vmrunner.providers.ec2.metadata_service import seal
 from vmrunner.providers.ec2.options import GiB, Options
-from vmrunner.providers.ec2.places import Image, Places, fitting
-from vmrunner.providers.ec2.rights import Rights
-from vmrunner.providers.ec2.seal import seal
+from vmrunner.providers.ec2.permissions import Rights
+from vmrunner.providers.ec2.resources import READERS, Nearness
 from vmrunner.providers.ec2.sweep import Sweeping
 
 KIND: Final = "ec2"
@@ -66,7 +66,7 @@ class Ec2Provider:
         self.rights = Rights(options, self.calls, self.identity, elapsed)
         self._elapsed = elapsed
         self._dry = DryPools(elapsed)
-        listed = (schedules.reader(options),) if options.scheduler_role else ()
+        listed = (deadline_schedules.reader(options),) if options.scheduler_role else ()
         self._readers = (*READERS, *listed)
         self._births = Births(options, self.calls, self.places, self._dry)
 
@@ -150,7 +150,9 @@ class Ec2Provider:
         with edge():
             self._check_reach(ref)
             partition = self.identity.caller().partition
-            return schedules.arm(self.calls, self.options, partition, ref, instance, deadline)
+            return deadline_schedules.arm(
+                self.calls, self.options, partition, ref, instance, deadline
+            )
 
     def seal(self, ref: Ref) -> None:
         with edge():

@@ -9,12 +9,12 @@ from typing import Any
 
 from vmrunner.errors import Uncertain
 from vmrunner.model import TAG, Kind, Page, Ref, Role, Scope
-from vmrunner.providers.common.failure import CallFailed
-from vmrunner.providers.common.listing import pages
-from vmrunner.providers.common.merging import merged
-from vmrunner.providers.ec2.calls import Answer, Api, Ask
-from vmrunner.providers.ec2.describe import apart, disrupted
-from vmrunner.providers.ec2.kinds import BESIDE, LISTED, PAGE, Nearness, Reader
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.merge_iterators import merged
+from vmrunner.providers.common.paging import pages
+from vmrunner.providers.ec2.client import Answer, Api, Ask
+from vmrunner.providers.ec2.describe_instances import apart, disrupted
+from vmrunner.providers.ec2.resources import BESIDE, LISTED, PAGE, Nearness, Reader
 
 #: Seconds for one region, and for one call of it: whoever is asked in vain for longer is not asked
 #: for the other kinds, so that a dead region does not hold up what is seen elsewhere.

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from vmrunner.model import Fate, Kind, Outcome, Power, Ref
-from vmrunner.providers.common.failure import CallFailed
-from vmrunner.providers.gce import codes
-from vmrunner.providers.gce.calls import (
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.gce import error_codes
+from vmrunner.providers.gce.client import (
     DELETE,
     DELETE_ADDRESS,
     DELETE_DISK,
@@ -19,7 +19,7 @@ from vmrunner.providers.gce.calls import (
     UNPROTECT,
     Calls,
 )
-from vmrunner.providers.gce.kinds import power
+from vmrunner.providers.gce.resources import power
 
 AT_ONCE: Final = 16
 
@@ -61,9 +61,9 @@ class Deleter:
             else:
                 return Outcome(fate=Fate.FAILED, error=f"nobody deletes a {ref.kind.value} here")
         except CallFailed as failed:
-            if failed.code in codes.MISSING:
+            if failed.code in error_codes.MISSING:
                 return Outcome(fate=Fate.MISSING)
-            throttled = failed.code in codes.THROTTLED
+            throttled = failed.code in error_codes.THROTTLED
             if (throttled or failed.code == _NOT_READY) and self._dying(ref):
                 return Outcome(fate=Fate.ACCEPTED)
             if throttled and _OF_ONE not in str(failed):
@@ -78,7 +78,7 @@ class Deleter:
         try:
             found = self._calls(GET, zone=ref.scope.place, instance=ref.id)
         except CallFailed as failed:
-            return failed.code in codes.MISSING
+            return failed.code in error_codes.MISSING
         return power(found) is Power.STOPPING
 
     def _instance(self, ref: Ref) -> None:

@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from vmrunner import data
+from vmrunner.lib import resources
 from vmrunner.model import Finding, Kind, Level, Market, Ref, Scope, Spec
-from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.findings import bad, each, of_clock, of_failure, ok, warning
-from vmrunner.providers.common.rights import Right
+from vmrunner.providers.common.permissions import Right
 from vmrunner.providers.gce import guard
-from vmrunner.providers.gce.calls import FIREWALLS, INSTANCES, REGION, SUBNETS, pb
-from vmrunner.providers.gce.kinds import last
+from vmrunner.providers.gce.client import FIREWALLS, INSTANCES, REGION, SUBNETS, pb
+from vmrunner.providers.gce.isolation import holes
 from vmrunner.providers.gce.labels import label
-from vmrunner.providers.gce.rights import ACTION
-from vmrunner.providers.gce.walls import holes
+from vmrunner.providers.gce.permissions import ACTION
+from vmrunner.providers.gce.resources import last
 
 if TYPE_CHECKING:
     from vmrunner.providers.gce.provider import GceProvider
@@ -64,7 +64,7 @@ def _of_right(right: Right) -> Finding:
     if right.may:
         return ok("delete", right.why)
     if right.may is None:
-        role = data.path("deploy") / "gcp/role.yaml"
+        role = resources.path("deploy") / "gcp/role.yaml"
         fix = f"see that these credentials have {ACTION}: {role}"
         return warning("delete", f"it cannot be told: {right.why}", fix)
     return bad("delete", right.why, f"allow {ACTION}; nothing is launched before")

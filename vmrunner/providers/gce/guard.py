@@ -13,11 +13,11 @@ import requests
 from google.auth import exceptions as auth_errors
 from google.auth.transport.requests import AuthorizedSession
 
-from vmrunner import data
+from vmrunner.lib import resources
 from vmrunner.model import Finding
 from vmrunner.providers.common.findings import bad, ok, warning
 from vmrunner.providers.gce.options import Options
-from vmrunner.providers.guarding import SILENCE
+from vmrunner.providers.port_guard import SILENCE
 
 SCHEDULER: Final = "https://cloudscheduler.googleapis.com"
 _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
@@ -31,7 +31,7 @@ def name_of(installation: str) -> str:
 
 def module() -> Path:
     """The Terraform module that makes it."""
-    return data.path("deploy") / "gcp/terraform"
+    return resources.path("deploy") / "gcp/terraform"
 
 
 def findings(options: Options, project: str, now: float) -> Iterator[Finding]:

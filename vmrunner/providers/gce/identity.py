@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable
 
 from vmrunner.providers.common.clock import boottime
-from vmrunner.providers.common.quiet import Quiet
-from vmrunner.providers.gce.calls import PROJECT, Calls
+from vmrunner.providers.common.cooldown import Quiet
+from vmrunner.providers.gce.client import PROJECT, Calls
 
 
 class Identity:

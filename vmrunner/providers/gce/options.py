@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from vmrunner.errors import ConfigError
-from vmrunner.providers.common.pools import Spot
+from vmrunner.providers.common.capacity_pools import Spot
 from vmrunner.providers.gce.labels import OURS, PREFIX
 
 GiB: Final = 1024**3

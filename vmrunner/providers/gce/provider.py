@@ -24,23 +24,23 @@ from vmrunner.model import (
     Spec,
     Traits,
 )
-from vmrunner.providers.common.buckets import Buckets
+from vmrunner.providers.common.call_failed import edge
+from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
 from vmrunner.providers.common.clock import CloudClock, boottime
-from vmrunner.providers.common.failure import edge
-from vmrunner.providers.common.pools import DryPools, markets, walk
+from vmrunner.providers.common.rate_limits import Buckets
 from vmrunner.providers.gce import doctor, guard
-from vmrunner.providers.gce.birth import Births
-from vmrunner.providers.gce.calls import CONSOLE, Calls
+from vmrunner.providers.gce.catalog import Image, MachineType, Places, fitting
+from vmrunner.providers.gce.client import CONSOLE, Calls
+from vmrunner.providers.gce.create import Births
 from vmrunner.providers.gce.delete import Deleter
+from vmrunner.providers.gce.describe import Looker
 from vmrunner.providers.gce.identity import Identity
-from vmrunner.providers.gce.imaging import Images
-from vmrunner.providers.gce.kinds import Nearness, last
-from vmrunner.providers.gce.look import Looker
+from vmrunner.providers.gce.images import Images
+from vmrunner.providers.gce.operations import Waiter
 from vmrunner.providers.gce.options import GiB, Options
-from vmrunner.providers.gce.places import Image, MachineType, Places, fitting
-from vmrunner.providers.gce.rights import Rights
+from vmrunner.providers.gce.permissions import Rights
+from vmrunner.providers.gce.resources import Nearness, last
 from vmrunner.providers.gce.sweep import READERS, Sweep
-from vmrunner.providers.gce.waiting import Waiter
 
 KIND: Final = "gce"
 _CONSOLE: Final = 64 * 1024

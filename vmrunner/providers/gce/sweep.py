@@ -14,11 +14,11 @@ from typing import Any, Final
 
 from vmrunner.errors import Uncertain
 from vmrunner.model import Kind, Page, Resource, Scope
-from vmrunner.providers.common.failure import CallFailed
-from vmrunner.providers.common.listing import pages, patiently
-from vmrunner.providers.common.merging import merged
-from vmrunner.providers.gce import kinds
-from vmrunner.providers.gce.calls import (
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.merge_iterators import merged
+from vmrunner.providers.common.paging import pages, patiently
+from vmrunner.providers.gce import resources
+from vmrunner.providers.gce.client import (
     ADDRESSES,
     DISKS,
     INSTANCES,
@@ -29,8 +29,8 @@ from vmrunner.providers.gce.calls import (
     Calls,
     pb,
 )
-from vmrunner.providers.gce.kinds import Nearness
-from vmrunner.providers.gce.look import PAGE
+from vmrunner.providers.gce.describe import PAGE
+from vmrunner.providers.gce.resources import Nearness
 
 #: Seconds that a zone's own list may take, and from which on a failure is silence: then the place
 #: is not asked for the other kinds.
@@ -55,10 +55,10 @@ class Reader:
 
 
 READERS: Final = (
-    Reader(Kind.INSTANCE, INSTANCES, "instances", kinds.instance, ZONE_INSTANCES),
-    Reader(Kind.DISK, DISKS, "disks", kinds.disk, ZONE_DISKS),
-    Reader(Kind.ADDRESS, ADDRESSES, "addresses", kinds.address),
-    Reader(Kind.SNAPSHOT, SNAPSHOTS, None, kinds.snapshot),
+    Reader(Kind.INSTANCE, INSTANCES, "instances", resources.instance, ZONE_INSTANCES),
+    Reader(Kind.DISK, DISKS, "disks", resources.disk, ZONE_DISKS),
+    Reader(Kind.ADDRESS, ADDRESSES, "addresses", resources.address),
+    Reader(Kind.SNAPSHOT, SNAPSHOTS, None, resources.snapshot),
 )
 
 
@@ -151,13 +151,13 @@ class Sweep:
         """By zone; what has none is at home. "" is the answer as a whole."""
         parts: dict[str, _Part] = {}
         for name, why in holes(answer, scoped=reader.key is not None):
-            place = kinds.last(name) if reader.by_zone or not name else home.place
+            place = resources.last(name) if reader.by_zone or not name else home.place
             parts.setdefault(place, _Part()).error = why
         if reader.key is None:
             self._understand(parts, home, answer.items, reader)
             return parts
         for name, scoped in answer.items.items():
-            place = kinds.last(name) if reader.by_zone else home.place
+            place = resources.last(name) if reader.by_zone else home.place
             self._understand(parts, home._replace(place=place), getattr(scoped, reader.key), reader)
         return parts
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from vmrunner.errors import BadOrder
-from vmrunner.providers.qemu import cachedir, layout
+from vmrunner.providers.qemu import cache_dirs, state_dir
 
 KVM: Final = Path("/dev/kvm")
 _FILE: Final = "accel.json"
@@ -54,13 +54,13 @@ def _kvm_fails(qemu: str, kernel: Path, cache_dir: Path) -> str:
     if not os.access(KVM, os.R_OK | os.W_OK):
         return "/dev/kvm may not be opened (usermod -aG kvm USER)"
     host = f"{platform.release()} {platform.version()} / {version(qemu)}"
-    kept = layout.read_json(cache_dir / _FILE) or {}
+    kept = state_dir.read_json(cache_dir / _FILE) or {}
     if kept.get("host") == host:
         return str(kept.get("kvm_fails", ""))
     why = "" if boots(qemu, kernel) else "no kernel boots under this host's KVM"
     with contextlib.suppress(OSError):
-        cachedir.make(cache_dir)
-        layout.write_json(cache_dir / _FILE, {"host": host, "kvm_fails": why})
+        cache_dirs.make(cache_dir)
+        state_dir.write_json(cache_dir / _FILE, {"host": host, "kvm_fails": why})
     return why
 
 

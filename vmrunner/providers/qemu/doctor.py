@@ -15,16 +15,16 @@ from vmrunner.model import Finding, Level
 from vmrunner.providers.qemu import (
     accel,
     cgroup,
-    host,
-    imagestore,
-    layout,
+    dns,
+    launch_plan,
+    local_images,
     network,
-    plan,
-    resolver,
+    processes,
+    state_dir,
 )
-from vmrunner.providers.qemu.layout import State
-from vmrunner.providers.qemu.machine import MiB
+from vmrunner.providers.qemu.command_line import MiB
 from vmrunner.providers.qemu.options import Options
+from vmrunner.providers.qemu.state_dir import State
 
 
 def memory(field: str) -> int:
@@ -42,15 +42,15 @@ def room(state: State) -> int:
     taken = 0
     for home in state.homes():
         with contextlib.suppress(OSError):
-            taken += (home.path / plan.OVERLAY).stat().st_blocks * 512
+            taken += (home.path / launch_plan.OVERLAY).stat().st_blocks * 512
     return shutil.disk_usage(place).free + taken
 
 
 def to_come(home: Path, made: Mapping[str, Any]) -> int:
     """Bytes that a VM's overlay may still take."""
     try:
-        used = (home / plan.OVERLAY).stat().st_blocks * 512
-        return max(0, plan.growth(int(made.get("disk", 0))) - used)
+        used = (home / launch_plan.OVERLAY).stat().st_blocks * 512
+        return max(0, launch_plan.growth(int(made.get("disk", 0))) - used)
     except (OSError, ValueError):
         return 0
 
@@ -58,10 +58,12 @@ def to_come(home: Path, made: Mapping[str, Any]) -> int:
 def untouched(state: State, mark: str) -> int:
     """Bytes of memory that the VMs here were given and have not used yet: all of it, at first."""
     used: dict[str, int] = {}
-    for who, name in host.marked(mark):
-        used[name] = max(used.get(name, 0), host.resident(who.pid))
+    for who, name in processes.marked(mark):
+        used[name] = max(used.get(name, 0), processes.resident(who.pid))
     return sum(
-        max(0, int((home.read(layout.PLAN) or {}).get("memory", 0)) - used.get(home.path.name, 0))
+        max(
+            0, int((home.read(state_dir.PLAN) or {}).get("memory", 0)) - used.get(home.path.name, 0)
+        )
         for home in state.homes()
     )
 
@@ -70,7 +72,7 @@ def check(options: Options, state: State) -> list[Finding]:
     """The right to delete first, then what a launch needs."""
     return [
         _state(state),
-        *(_program(name) for name in (plan.emulator(), "qemu-img", "pasta", "nft")),
+        *(_program(name) for name in (launch_plan.emulator(), "qemu-img", "pasta", "nft")),
         _namespaces(),
         _group(),
         _resolver(options),
@@ -93,11 +95,11 @@ def _state(state: State) -> Finding:
 
 
 def _program(name: str) -> Finding:
-    found = plan.find(name)
+    found = launch_plan.find(name)
     if found is None:
-        fix = f"apt install {plan.package(name)}"
+        fix = f"apt install {launch_plan.package(name)}"
         return _finding(name, Level.ERROR, f"{name} is not installed", fix)
-    if name != plan.emulator():
+    if name != launch_plan.emulator():
         return _finding(name, Level.OK, found)
     version = accel.version(found)
     major = version.split(".")[0]
@@ -135,28 +137,28 @@ def _group() -> Finding:
 
 
 def _resolver(options: Options) -> Finding:
-    address, why = resolver.choose(options.dns, network.host_prefixes())
+    address, why = dns.choose(options.dns, network.host_prefixes())
     message = f"builds with network open ask {address} for names ({why})"
     return _finding("resolver", Level.OK, message)
 
 
 def _tun() -> Finding:
     try:
-        plan.needs_tun(host.user("vm"))
+        launch_plan.needs_tun(processes.user("vm"))
     except ProviderError as error:
         return _finding("tun", Level.ERROR, str(error.args[0]), error.hint)
-    return _finding("tun", Level.OK, f"{plan.TUN} can be used")
+    return _finding("tun", Level.OK, f"{launch_plan.TUN} can be used")
 
 
 def _image(options: Options) -> list[Finding]:
     """The image, and the accelerator that boots it."""
     try:
-        image = imagestore.resolve(options.cache_dir, options.image, options.current)
+        image = local_images.resolve(options.cache_dir, options.image, options.current)
     except ProviderError as error:
         fix = error.hint or "vmrunner image build"
         return [_finding("image", Level.ERROR, str(error.args[0]), fix)]
     found = [_finding("image", Level.OK, f"{image.name} {image.hash[:12]}")]
-    qemu = plan.find(plan.emulator())
+    qemu = launch_plan.find(launch_plan.emulator())
     if qemu is None:
         return found
     try:
@@ -173,7 +175,7 @@ def _image(options: Options) -> list[Finding]:
 
 def _disk(options: Options, state: State) -> Finding:
     free = shutil.disk_usage(state.path).free
-    message = f"{free // MiB} MiB free, a VM may take {plan.growth(options.disk) // MiB} MiB"
-    if free < plan.growth(options.disk):
+    message = f"{free // MiB} MiB free, a VM may take {launch_plan.growth(options.disk) // MiB} MiB"
+    if free < launch_plan.growth(options.disk):
         return _finding("disk", Level.ERROR, message, "free some space, or set a smaller `disk`")
     return _finding("disk", Level.OK, message)

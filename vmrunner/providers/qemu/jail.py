@@ -1,85 +1,397 @@
-"""The root directory of a QEMU that might be taken over: programs, libraries and firmware of the
-system, four devices, its own descriptors. Nothing in it can be written, by anybody.
+"""The namespaces that a VM lies in, and the process that is pid 1 there.
 
-No home, no directory of ours, no socket, no terminal, no shared memory and no process is there,
-whoever QEMU runs as. Called in QEMU's own mount namespace, before it gives up its privileges.
-Read by the keeper: standard library only.
+    keeper ─ cradle (pid 1 of the VM's own user, pid, mount and network namespaces; forwards SSH)
+               ├─ QEMU    (the same network namespace, no capability, seccomp)
+               └─ pasta   (network `open` only: in the host's network, attached to the VM's)
+
+The kernel kills all that is in a pid namespace when its pid 1 dies. So one SIGKILL ends a VM with
+its helper, and the cradle dies with the keeper, by two belts: it holds the reading end of a pipe
+whose only writing end the keeper has, and it asked for SIGKILL at its parent's death.
+
+Started as root, everything below the keeper is an unprivileged user outside and "root" inside,
+where that means: may set up these namespaces. QEMU gives that up before it starts.
+This module is read by the keeper: standard library only.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-from collections.abc import Sequence
+import resource
+import selectors
+import signal
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NoReturn
 
-from vmrunner.providers.qemu import linux
+from vmrunner.providers.qemu import cgroup, jail_root, network, seccomp, syscalls
+from vmrunner.providers.qemu.command_line import REOPENED, SSH_PORT
+from vmrunner.providers.qemu.forward import Forwarder
 
-_ROOT: Final = "/tmp/root"  # noqa: S108 - on the cradle's own tmpfs
-_SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store")
-_LINKER: Final = "/etc/ld.so.cache"
-_DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
-
-
-def enter(program: Path, hidden: Sequence[str], resolver: str | None) -> None:
-    """Make it this process's root. `hidden`: directories that QEMU has no business in, should they
-    lie where its libraries do; `resolver`: whom it asks for names."""
-    Path(_ROOT).mkdir()
-    linux.mount_empty(_ROOT)
-    for place in (*_SYSTEM, *_own(program)):
-        _show(place)
-        for inside in hidden:
-            if Path(inside).is_relative_to(place) and _is_there(_ROOT + inside):
-                linux.mount_empty(_ROOT + inside)
-    for file in (_LINKER, *_DEVICES):
-        _touch(file)
-    if Path(_LINKER).exists():
-        linux.mount_over(_LINKER, _ROOT + _LINKER)
-    if resolver is not None:
-        Path(_ROOT + "/etc/resolv.conf").write_text(f"nameserver {resolver}\n")
-    _own_descriptors()
-    linux.protect(_ROOT)
-    for device in _DEVICES:
-        linux.mount_over(device, _ROOT + device)
-        linux.protect(_ROOT + device, devices=True)
-    linux.change_root(_ROOT)
+_ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"}
+#: Each arena of the C library's allocator reserves 64 MiB of what RLIMIT_AS counts.
+_ARENAS: Final = {"MALLOC_ARENA_MAX": "8"}
+_PASTA_PID: Final = "/tmp/pasta.pid"  # noqa: S108 - on the cradle's own tmpfs
+_UNANNOUNCED: Final = 120.0  # seconds after which nobody waits for the word of a console
 
 
-def _own(program: Path) -> tuple[str, ...]:
-    """Where a QEMU that is not the system's lies, with its libraries and firmware."""
-    if any(program.is_relative_to(place) for place in _SYSTEM):
-        return ()
-    beside = program.parent.parent
-    parts = () if beside == Path("/") else ("lib", "lib64", "libexec", "share")
-    return (str(program.parent), *(str(beside / part) for part in parts))
+@dataclass(frozen=True, kw_only=True)
+class Lying:
+    """What a VM is laid into its cradle with. Plain values: it comes from `plan.json`."""
+
+    qemu: list[str]
+    pasta: str | None  # None: the VM reaches nothing
+    tun: bool  # pasta's device must be made where it may open it
+    nft: str
+    rules: str
+    resolver: str | None  # whom QEMU asks for the names that the guest asks it for
+    user: tuple[int, int] | None  # uid and gid to become; None: stay who we are
+    images: list[tuple[int, str]]  # QEMU's number of each file that nobody may write
+    hide: list[str]  # directories that QEMU has no business in
+    limits: dict[str, int]  # by the name of the resource, as `resource.RLIMIT_…`
+    announced: bool = False  # nobody gets at its sshd until the keeper says `open`
+    group: Path | None = None  # the control group that all of it is in
 
 
-def _show(place: str) -> None:
-    """The system's own, at the same path: the link, or what is in the directory."""
-    shown = Path(_ROOT + place)
-    if os.path.islink(place):  # noqa: PTH114 - as below
-        shown.symlink_to(Path(place).readlink())
-    elif _is_there(place):
-        shown.mkdir(parents=True, exist_ok=True)
-        linux.mount_over(place, str(shown))
+@dataclass(kw_only=True)
+class Cradle:
+    """The keeper's end of a cradle."""
+
+    pid: int
+    life: int  # closed, by us or by our death: the cradle ends
+    news: int  # lines of JSON: running, exit, error
+    console: int
+    errors: int
+
+    def deny(self, prefixes: list[str]) -> None:
+        """To the guest, from now on."""
+        self._tell(f"deny {' '.join(prefixes)}")
+
+    def open(self) -> None:
+        """The way to the guest's sshd, which listens."""
+        self._tell("open")
+
+    def _tell(self, line: str) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self.life, line.encode() + b"\n")
+
+    def kill(self) -> None:
+        """End the VM and its helper. When this returns, none of them is alive."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        os.close(self.life)
 
 
-def _is_there(place: str) -> bool:
-    """Whether it is a directory. One that may not be looked at is none, and no error."""
-    return os.path.isdir(place)  # noqa: PTH112
+@dataclass(kw_only=True)
+class _Ends:
+    """The cradle's ends of the pipes."""
+
+    life: int
+    news: int
+    console: int
+    errors: int
+
+    def say(self, **word: Any) -> None:
+        os.write(self.news, json.dumps(word).encode() + b"\n")
 
 
-def _touch(file: str) -> None:
-    """Something to be mounted over."""
-    place = Path(_ROOT + file)
-    place.parent.mkdir(exist_ok=True)
-    place.touch()
+def rock(lying: Lying, files: dict[int, int], listener: socket.socket) -> Cradle:
+    """Start a cradle. `files`: QEMU's number of each file → our descriptor of it; `listener`: where
+    SSH is asked for. Raises OSError when the namespaces cannot be made; what goes wrong later comes
+    as news."""
+    syscalls.adopt_orphans()
+    life, news, console, errors = (os.pipe() for _ in range(4))
+    ends = _Ends(life=life[0], news=news[1], console=console[1], errors=errors[1])
+    unshared, mapped, born = (os.pipe() for _ in range(3))
+    ours = (life[1], news[0], console[0], errors[0], unshared[0], mapped[1], born[0])
+    helper = os.fork()
+    if helper == 0:
+        # The helper makes the namespaces, forks pid 1 into them and leaves; the keeper adopts it.
+        _guarded(
+            ends,
+            lambda: _make(lying, files, listener, ends, ours, unshared[1], mapped[0], born[1]),
+        )
+    for end in (life[0], news[1], console[1], errors[1], unshared[1], mapped[0], born[1]):
+        os.close(end)
+    try:
+        pid = 0
+        if os.read(unshared[0], 1):
+            _map(helper, lying.user)
+            os.write(mapped[1], b"1")
+            pid = int(os.read(born[0], 32) or b"0")
+    finally:
+        for end in (unshared[0], mapped[1], born[0]):
+            os.close(end)
+        os.waitpid(helper, 0)
+        if not pid:
+            os.close(life[1])
+    if not pid:
+        raise OSError(_error(os.read(news[0], 4096)))
+    os.write(life[1], b"\n")  # from now on the cradle may tie its life to its parent's
+    return Cradle(pid=pid, life=life[1], news=news[0], console=console[0], errors=errors[0])
 
 
-def _own_descriptors() -> None:
-    """Of all /proc QEMU uses its own descriptors; the rest shows the host's processes. Making a
-    /proc of its own is refused in a container, where part of the outer one is covered."""
-    me = Path("/proc/self").readlink().name  # as the host counts, whose /proc it is
-    shown = Path(_ROOT + "/proc/self/fd")
-    shown.mkdir(parents=True)
-    linux.mount_over(f"/proc/{me}/fd", str(shown))
+def _error(line: bytes) -> str:
+    try:
+        return str(json.loads(line.splitlines()[0])["error"])
+    except (ValueError, LookupError):
+        return "the VM's namespaces could not be made"
+
+
+def _guarded(ends: _Ends, run: Callable[[], object]) -> NoReturn:
+    """Run a forked child's whole life: it never returns into its parent's code."""
+    try:
+        run()
+        os._exit(0)
+    except BaseException as error:  # noqa: BLE001 - told to the keeper, which decides
+        with contextlib.suppress(OSError):
+            ends.say(error=f"{error}")
+        os._exit(1)
+
+
+def _map(helper: int, user: tuple[int, int] | None) -> None:
+    """Inside its user namespace the helper is root; outside it is the unprivileged user."""
+    uid, gid = user or (os.geteuid(), os.getegid())
+    proc = Path(f"/proc/{helper}")
+    (proc / "setgroups").write_text("deny")
+    (proc / "uid_map").write_text(f"0 {uid} 1")
+    (proc / "gid_map").write_text(f"0 {gid} 1")
+
+
+def _make(
+    lying: Lying,
+    files: dict[int, int],
+    listener: socket.socket,
+    ends: _Ends,
+    ours: tuple[int, ...],
+    unshared: int,
+    mapped: int,
+    born: int,
+) -> None:
+    for end in ours:
+        os.close(end)
+    syscalls.leave_session_keyring()
+    if lying.group:
+        cgroup.join(lying.group)
+    if lying.user:  # as root, who may enter the directories that they lie in
+        files = files | _opened(lying)
+        os.setgroups([])
+    if lying.tun:
+        _make_tun()
+    syscalls.unshare(syscalls.NEWUSER | syscalls.NEWNS | syscalls.NEWPID | syscalls.NEWIPC)
+    os.write(unshared, b"1")
+    if not os.read(mapped, 1):
+        return
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    syscalls.be_dumpable()
+    if not lying.user:
+        files = files | _opened(lying)
+    pid = os.fork()
+    if pid == 0:
+        for end in (unshared, mapped, born):
+            os.close(end)
+        _guarded(ends, lambda: _init(lying, files, listener, ends))
+    os.write(born, str(pid).encode())
+
+
+def _opened(lying: Lying) -> dict[int, int]:
+    """The files that nobody may write, for reading. One that QEMU opens anew and that its user may
+    not open is copied into memory, where it cannot be written either."""
+    found = {}
+    for number, path in lying.images:
+        descriptor = syscalls.open_protected(path)
+        mode = os.fstat(descriptor).st_mode
+        if lying.user and number in REOPENED and not mode & stat.S_IROTH:
+            descriptor = syscalls.sealed_copy(descriptor)
+        found[number] = descriptor
+    return found
+
+
+def _make_tun() -> None:
+    """Root's own view of /dev/net: where no udev ran, only root may open the device there."""
+    syscalls.unshare(syscalls.NEWNS)
+    syscalls.keep_mounts_private()
+    syscalls.mount_empty("/dev/net", devices=True)
+    os.mknod("/dev/net/tun", stat.S_IFCHR, os.makedev(10, 200))
+    Path("/dev/net/tun").chmod(0o666)
+
+
+def _init(lying: Lying, files: dict[int, int], listener: socket.socket, ends: _Ends) -> None:
+    """Pid 1: lay the VM in, then wait for the keeper's death or the VM's."""
+    if not os.read(ends.life, 1):  # the helper is reaped: the keeper is our parent
+        return
+    syscalls.die_with_parent()
+    _let_go()
+    syscalls.keep_mounts_private()
+    syscalls.mount_empty("/tmp")  # noqa: S108 - our own from here on
+    helper = _network(lying)
+    started_reader, started = os.pipe()  # closed by a successful exec
+    qemu = os.fork()
+    if qemu == 0:
+        os.close(started_reader)
+        _guarded(ends, lambda: _become(lying, files, ends))
+    for end in (started, ends.console, ends.errors, *files.values()):
+        os.close(end)
+    os.read(started_reader, 1)
+    ends.say(running=qemu)
+    _wait(lying, ends, listener, qemu, helper)
+
+
+def _let_go() -> None:
+    """Of whatever the keeper still has open for its creator, and of its signal handlers."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    os.close(null)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _network(lying: Lying) -> int | None:
+    """Move into a network namespace behind its rules. Returns the helper's pid, if there is one.
+
+    The helper joins it from the host's network, so a child makes the namespace and waits in it
+    until both pasta and this process have come."""
+    here, there = os.pipe()
+    done, finish = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(finish)
+        os.close(here)
+        try:
+            syscalls.unshare(syscalls.NEWNET)
+            syscalls.loopback_up()
+            _nft(lying.nft, lying.rules)
+            os.write(there, Path("/proc/self").readlink().name.encode())
+            os.read(done, 1)
+        except OSError as error:
+            os.write(there, f"!{error}".encode())
+        finally:
+            os._exit(0)
+    os.close(there)
+    os.close(done)
+    said = os.read(here, 4096).decode()
+    if not said.isdigit():
+        raise OSError(said.removeprefix("!") or "no network namespace")
+    # Its number outside: /proc is still the host's.
+    space = f"/proc/{said}/ns/net"
+    net = os.open(space, os.O_RDONLY)
+    helper = None
+    if lying.pasta:
+        helper = _attach(lying.pasta, space)
+    syscalls.enter(net, syscalls.NEWNET)
+    for end in (net, here, finish):
+        os.close(end)
+    os.waitpid(child, 0)
+    return helper
+
+
+def _attach(pasta: str, space: str) -> int:
+    """Join the VM's network to the host's. Returns the pid of pasta, which forwards already."""
+    done = subprocess.run(
+        [*network.pasta(pasta, namespace=space), "--no-netns-quit", "--pid", _PASTA_PID],
+        env=_ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=20,
+        check=False,
+    )
+    if done.returncode:
+        raise OSError(f"pasta: {done.stderr.decode(errors='replace').strip()[-500:]}")
+    return int(Path(_PASTA_PID).read_text())
+
+
+def _become(lying: Lying, files: dict[int, int], ends: _Ends) -> None:
+    """Turn into QEMU, without privileges."""
+    os.dup2(ends.console, 1)
+    os.dup2(ends.errors, 2)
+    for number, descriptor in files.items():
+        os.dup2(descriptor, number, inheritable=True)
+    with contextlib.suppress(OSError):  # the first to go when memory is short, before vmrunner
+        Path("/proc/self/oom_score_adj").write_text("500")
+    program = Path(lying.qemu[0]).resolve()  # some systems have their programs' links in /run
+    syscalls.unshare(syscalls.NEWNS)
+    jail_root.enter(program, lying.hide, lying.resolver)
+    syscalls.give_up_privileges()
+    for name, most in lying.limits.items():
+        resource.setrlimit(getattr(resource, name), (most, most))
+    syscalls.filter_calls(seccomp.encoded())
+    os.execve(program, lying.qemu, {**_ENVIRONMENT, **_ARENAS})  # noqa: S606
+
+
+def _nft(program: str, rules: str) -> None:
+    done = subprocess.run(
+        [program, "-f", "-"],
+        input=rules.encode(),
+        env=_ENVIRONMENT,
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    if done.returncode:
+        raise OSError(f"nft: {done.stderr.decode(errors='replace').strip()[:500]}")
+
+
+def _wait(
+    lying: Lying, ends: _Ends, listener: socket.socket, qemu: int, helper: int | None
+) -> None:
+    """Forward SSH until the VM ends, its helper dies or the keeper is gone. Leaving this is the
+    end of all of them."""
+    selector = selectors.DefaultSelector()
+    target = ("127.0.0.1", SSH_PORT)
+    forwarder = Forwarder(selector, listener, target, shut=lying.announced)
+    unannounced = time.monotonic() + _UNANNOUNCED
+    selector.register(ends.life, selectors.EVENT_READ)
+    selector.register(os.pidfd_open(qemu), selectors.EVENT_READ)
+    pending = b""
+    while True:
+        for key, mask in selector.select(1.0):
+            if key.data is not None:
+                key.data(mask)
+            elif key.fd == ends.life:
+                data = os.read(ends.life, 4096)
+                if not data:
+                    return  # the keeper is gone
+                *lines, pending = (pending + data).split(b"\n")
+                for line in lines:
+                    _heed(line.decode(), lying, forwarder)
+        if time.monotonic() >= unannounced:
+            forwarder.open()
+        for pid, status in _reaped():
+            if pid == qemu:
+                ends.say(exit=os.waitstatus_to_exitcode(status))
+                return
+            if pid == helper:
+                raise OSError("the network helper (pasta) died")
+
+
+def _heed(line: str, lying: Lying, forwarder: Forwarder) -> None:
+    """What the keeper tells."""
+    match line.split():
+        case ["deny", *prefixes]:
+            _nft(lying.nft, network.deny(prefixes))
+        case ["open"]:
+            forwarder.open()
+
+
+def _reaped() -> list[tuple[int, int]]:
+    """Children that have ended: as pid 1 we also get those of others."""
+    found: list[tuple[int, int]] = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if pid == 0:
+            return found
+        found.append((pid, status))

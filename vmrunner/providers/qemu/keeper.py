@@ -24,11 +24,11 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from vmrunner import local
-from vmrunner.providers.qemu import cgroup, layout, machine, network
+from vmrunner.lib import unix_sockets
+from vmrunner.providers.qemu import cgroup, command_line, network, state_dir
 from vmrunner.providers.qemu.console import Console
-from vmrunner.providers.qemu.cradle import Cradle, Lying, rock
-from vmrunner.providers.qemu.host import Identity
+from vmrunner.providers.qemu.jail import Cradle, Lying, rock
+from vmrunner.providers.qemu.processes import Identity
 
 _POLL: Final = 0.5  # seconds
 _ADDRESSES: Final = 5.0  # seconds between looks at the host's own addresses
@@ -40,8 +40,8 @@ class Keeper:
     """One VM's life, from the lock to the tombstone."""
 
     def __init__(self, directory: Path) -> None:
-        self.home = layout.Home(directory)
-        self.state = layout.State(directory.parent.parent)
+        self.home = state_dir.Home(directory)
+        self.state = state_dir.State(directory.parent.parent)
         self.plan: dict[str, Any] = {}
         self.deadline = 0.0
         self.errors = b""
@@ -69,7 +69,7 @@ class Keeper:
     def take(self) -> bool:
         """Become the only keeper, for as long as this process lives. A look at the lock by
         others is no lock, so one try is enough."""
-        self._lock = (self.home.path / layout.LOCK).open("ab")
+        self._lock = (self.home.path / state_dir.LOCK).open("ab")
         try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -78,22 +78,22 @@ class Keeper:
 
     def start(self) -> Cradle | str:
         """The running VM, or why there is none."""
-        plan = self.home.read(layout.PLAN)
+        plan = self.home.read(state_dir.PLAN)
         if plan is None:
             return "plan.json is gone or cut"
         self.plan = plan
         self.deadline = float(plan["deadline"])
-        self.console = Console(self.home.path / layout.CONSOLE)
+        self.console = Console(self.home.path / state_dir.CONSOLE)
         self.announced = bool(plan.get("announced"))
         if time.time() >= self.deadline:
             return "the deadline passed before it started"
         try:
             with self._group() as group:
-                layout.write_json(
-                    self.home.path / layout.KEEPER,
+                state_dir.write_json(
+                    self.home.path / state_dir.KEEPER,
                     {
                         "keeper": Identity.of(os.getpid()),
-                        layout.GROUP: str(group) if group else None,
+                        state_dir.GROUP: str(group) if group else None,
                     },
                 )
                 cradle = self._rocked(group)
@@ -127,7 +127,7 @@ class Keeper:
             group=group,
         )
         with contextlib.ExitStack() as stack:
-            listener = stack.enter_context(local.listen(self.home.path / layout.SSH))
+            listener = stack.enter_context(unix_sockets.listen(self.home.path / state_dir.SSH))
             files = {number: os.open(path, os.O_RDWR) for number, path in plan["files"]}
             for descriptor in files.values():
                 stack.callback(os.close, descriptor)
@@ -164,7 +164,7 @@ class Keeper:
                 death = self._heard(cradle, end, data) or death
             if time.time() >= self.deadline:
                 death = death or {"cause": "deadline", "detail": "its deadline passed"}
-            elif self.wished or (self.home.path / layout.END).exists():
+            elif self.wished or (self.home.path / state_dir.END).exists():
                 death = death or {"cause": "deleted", "detail": "deleted"}
             if time.monotonic() >= addresses:
                 addresses = time.monotonic() + _ADDRESSES
@@ -176,7 +176,7 @@ class Keeper:
     def _heard(self, cradle: Cradle, end: int, data: bytes) -> dict[str, Any] | None:
         if end == cradle.console:
             self.console.write(data)
-            if self.announced and self.console.says(machine.ANNOUNCED):
+            if self.announced and self.console.says(command_line.ANNOUNCED):
                 self.announced = False
                 cradle.open()
         elif end == cradle.errors:
@@ -237,7 +237,7 @@ def main(directory: Path) -> None:
     if not keeper.take():
         print("held", flush=True)  # noqa: T201 - the answer to the creator
         return
-    if keeper.home.read(layout.KEEPER) is not None:
+    if keeper.home.read(state_dir.KEEPER) is not None:
         # A keeper was here before and was killed; its VM died with it and is never started again.
         keeper.bury({"cause": "crash", "detail": "its keeper was killed", "ended": time.time()})
         print("dead", flush=True)  # noqa: T201

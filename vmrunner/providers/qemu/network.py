@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from vmrunner.providers.qemu.machine import SSH_PORT
+from vmrunner.providers.qemu.command_line import SSH_PORT
 
 # Everything that is not the internet (IANA's special-purpose registry), metadata included.
 SPECIAL: Final = (

@@ -32,20 +32,20 @@ from vmrunner.model import (
 )
 from vmrunner.providers.qemu import (
     accel,
+    dns,
     doctor,
-    imagestore,
-    integrity,
-    layout,
+    image_integrity,
+    launch_plan,
+    local_images,
     network,
-    plan,
-    resolver,
-    starter,
+    spawn,
+    state_dir,
     sweep,
 )
-from vmrunner.providers.qemu.imagestore import LocalImage
-from vmrunner.providers.qemu.machine import MiB
+from vmrunner.providers.qemu.command_line import MiB
+from vmrunner.providers.qemu.dns import Resolver
+from vmrunner.providers.qemu.local_images import LocalImage
 from vmrunner.providers.qemu.options import Options
-from vmrunner.providers.qemu.resolver import Resolver
 
 _log = logging.getLogger(__name__)
 _HALF_MADE: Final = 600.0  # seconds after which a directory under a temporary name is rubbish
@@ -57,14 +57,14 @@ class QemuProvider:
     """VMs on this host, one directory each under `options.state_dir`."""
 
     def __init__(self, options: Options) -> None:
-        if not layout.is_word(options.installation):
+        if not state_dir.is_word(options.installation):
             raise ConfigError(
                 f"installation: {options.installation!r}",
                 hint="letters, digits and -, as in a UUID",
             )
         self.options = options
-        resolver.check(options.dns)
-        self.state = layout.State(options.state_dir.expanduser().resolve())
+        dns.check(options.dns)
+        self.state = state_dir.State(options.state_dir.expanduser().resolve())
         try:
             self.state.prepare()
         except OSError as error:
@@ -127,17 +127,17 @@ class QemuProvider:
     @property
     def resolver(self) -> Resolver:
         """Whom builds ask for names."""
-        return resolver.choose(self.options.dns, network.host_prefixes())
+        return dns.choose(self.options.dns, network.host_prefixes())
 
     @property
     def _verified(self) -> Path:
         """Where it is noted which images were found as they were made."""
         cache = self.options.cache_dir
-        return (cache if os.access(cache, os.W_OK) else self.state.path) / integrity.NOTES
+        return (cache if os.access(cache, os.W_OK) else self.state.path) / image_integrity.NOTES
 
     def _image(self, wanted: str | None) -> LocalImage:
         options = self.options
-        return imagestore.resolve(options.cache_dir, wanted or options.image, options.current)
+        return local_images.resolve(options.cache_dir, wanted or options.image, options.current)
 
     # --- birth ---
 
@@ -151,35 +151,35 @@ class QemuProvider:
                 home = self._place(order)
             except OSError as error:
                 raise _translated(error) from error
-        if isinstance(home, layout.Home):
-            starter.start(home, f"{self._mark}{home.path.name}")
+        if isinstance(home, state_dir.Home):
+            spawn.start(home, f"{self._mark}{home.path.name}")
         return ref
 
     def _check(self, order: Order) -> None:
         if order.offer.scope != self.scope:
             raise BadOrder(f"the offer is of {order.offer.scope}, this is {self.scope}")
-        if not layout.is_word(order.instance) or not layout.is_word(order.installation):
+        if not state_dir.is_word(order.instance) or not state_dir.is_word(order.installation):
             raise BadOrder(f"{order.instance!r} of {order.installation!r} cannot name a directory")
         if order.deadline <= time.time():
             raise BadOrder("its deadline has passed")
 
-    def _known(self, order: Order) -> layout.Home | str | None:
+    def _known(self, order: Order) -> state_dir.Home | str | None:
         """The order's directory, or how its VM ended. None: this is the first time."""
         stone = self.state.tombstone(order.instance)
         home = self.state.home(order.instance)
-        told = stone if stone is not None else home.read(layout.PLAN) if home else None
+        told = stone if stone is not None else home.read(state_dir.PLAN) if home else None
         if told is None:
             return home
-        if told.get("order") not in (None, plan.digest(order)):
+        if told.get("order") not in (None, launch_plan.digest(order)):
             raise BadOrder(f"{order.instance} exists, made by another order")
         return home if stone is None else str(stone.get("detail"))
 
-    def _place(self, order: Order) -> layout.Home | str:
+    def _place(self, order: Order) -> state_dir.Home | str:
         """Make the order's directory: whole, or not at all, and only once."""
-        programs = plan.Programs.find(internet=order.network is Network.OPEN)
+        programs = launch_plan.Programs.find(internet=order.network is Network.OPEN)
         image = self._image(order.offer.image or None)
-        integrity.check(image, self._verified)
-        imagestore.used(image)
+        image_integrity.check(image, self._verified)
+        local_images.used(image)
         chosen = accel.choose(
             self.options.accel,
             qemu=programs.qemu,
@@ -189,29 +189,29 @@ class QemuProvider:
         if chosen.warning and not self._warned:
             self._warned = True
             _log.warning("%s: %s", self.name, chosen.warning)
-        name = layout.Name(order.installation, order.instance, int(order.deadline))
-        home = layout.Home(self.state.instances / str(name))
-        new = self.state.instances / f"{layout.NEW}{order.instance}.{os.urandom(4).hex()}"
+        name = state_dir.Name(order.installation, order.instance, int(order.deadline))
+        home = state_dir.Home(self.state.instances / str(name))
+        new = self.state.instances / f"{state_dir.NEW}{order.instance}.{os.urandom(4).hex()}"
         new.mkdir(mode=0o700)
         try:
-            plan.furnish(new, order, image, programs)
+            launch_plan.furnish(new, order, image, programs)
             with self.state.locked():
                 known = self._known(order)
                 if known is not None:
                     return known
                 self._room(order)
-                made = plan.make(
+                made = launch_plan.make(
                     order,
                     home=home.path,
                     image=image,
                     programs=programs,
                     accel=chosen.name,
                     resolver=self.resolver.address,
-                    hide=plan.hidden(self.state.path.parent, self.options.cache_dir),
+                    hide=launch_plan.hidden(self.state.path.parent, self.options.cache_dir),
                     mark=f"{self._mark}{name}",
                     now=time.time(),
                 )
-                layout.write_json(new / layout.PLAN, made)
+                state_dir.write_json(new / state_dir.PLAN, made)
                 new.rename(home.path)
         finally:
             shutil.rmtree(new, ignore_errors=True)
@@ -219,8 +219,9 @@ class QemuProvider:
 
     def _room(self, order: Order) -> None:
         """Refuse what the disk or the memory could not hold if every VM took all it may."""
-        disk = plan.growth(order.offer.disk) + sum(
-            doctor.to_come(home.path, home.read(layout.PLAN) or {}) for home in self.state.homes()
+        disk = launch_plan.growth(order.offer.disk) + sum(
+            doctor.to_come(home.path, home.read(state_dir.PLAN) or {})
+            for home in self.state.homes()
         )
         free = shutil.disk_usage(self.state.path).free
         if disk > free:
@@ -265,7 +266,7 @@ class QemuProvider:
 
     def console(self, ref: Ref) -> str:
         home = self.state.home(ref.id)
-        if home is not None and (text := layout.console_tail(home.path, _CONSOLE)):
+        if home is not None and (text := state_dir.console_tail(home.path, _CONSOLE)):
             return text
         stone: Mapping[str, Any] = self.state.tombstone(ref.id) or {}
         return str(stone.get("console", ""))

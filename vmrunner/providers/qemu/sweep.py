@@ -25,8 +25,8 @@ from vmrunner.model import (
     Scope,
     Seen,
 )
-from vmrunner.providers.qemu import host, layout
-from vmrunner.providers.qemu.layout import Home, State
+from vmrunner.providers.qemu import processes, state_dir
+from vmrunner.providers.qemu.state_dir import Home, State
 
 _PATIENCE: Final = 5.0  # seconds after which a keeper that was asked to end is killed
 _FORCED: Final = 3.0  # seconds to wait for the kernel after SIGKILL
@@ -34,12 +34,12 @@ _FORCED: Final = 3.0  # seconds to wait for the kernel after SIGKILL
 
 def scope(state: State) -> Scope:
     """This host, by its machine id, and the state directory, by its real path."""
-    return Scope("qemu", host.machine_id(state.path), str(state.path))
+    return Scope("qemu", processes.machine_id(state.path), str(state.path))
 
 
 def mark(state: State) -> str:
     """What the processes of this state directory's VMs carry in an argument, before the name."""
-    return f"{host.MARK}{hashlib.sha256(str(state.path).encode()).hexdigest()[:12]}="
+    return f"{processes.MARK}{hashlib.sha256(str(state.path).encode()).hexdigest()[:12]}="
 
 
 # --- looking -------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ def look(state: State, mark: str, scope: Scope, ids: Sequence[Key]) -> dict[Key,
             missing.append(key)
     if not missing:  # the common case reads neither the journal nor /proc
         return found
-    lost = {_instance(name) for _, name in host.marked(mark)}
+    lost = {_instance(name) for _, name in processes.marked(mark)}
     stones = state.tombstones()
     for key in missing:
         if key.instance in stones:
@@ -83,8 +83,8 @@ def _seen(ref: Ref, home: Home) -> Seen:
     return Seen(
         ref=ref,
         power=power,
-        address=Address(str(home.path / layout.SSH)) if power is Power.RUNNING else None,
-        created_at=_number((home.read(layout.PLAN) or {}).get("created")),
+        address=Address(str(home.path / state_dir.SSH)) if power is Power.RUNNING else None,
+        created_at=_number((home.read(state_dir.PLAN) or {}).get("created")),
         detail=detail,
     )
 
@@ -101,9 +101,9 @@ def _dead(ref: Ref, stone: Mapping[str, Any]) -> Seen:
 
 def _power(home: Home) -> tuple[Power, str]:
     """What the lock and the files say. Without a keeper no VM runs: it dies with its keeper."""
-    kept = (home.path / layout.KEEPER).exists()
+    kept = (home.path / state_dir.KEEPER).exists()
     if home.held:
-        if (home.path / layout.END).exists():
+        if (home.path / state_dir.END).exists():
             return Power.STOPPING, "its keeper was asked to end it"
         return (Power.RUNNING, "") if kept else (Power.PENDING, "its keeper starts")
     if kept:
@@ -114,11 +114,11 @@ def _power(home: Home) -> tuple[Power, str]:
 def resources(state: State, mark: str, scope: Scope) -> tuple[Resource, ...]:
     """Each directory, and each process whose directory is gone, whoever made it."""
     found = {_id(home): _resource(scope, home) for home in state.homes()}
-    for _, name in host.marked(mark):
+    for _, name in processes.marked(mark):
         instance = _instance(name)
         # With a tombstone its directory is gone because it ended just now: its keeper goes too.
         if instance not in found and state.tombstone(instance) is None:
-            tags = _tags(layout.parse(name), {})
+            tags = _tags(state_dir.parse(name), {})
             ref = Ref(scope, Kind.INSTANCE, instance)
             near = "" if tags else "the processes of our VMs"
             found[instance] = Resource(ref=ref, power=Power.RUNNING, tags=tags, near=near)
@@ -129,13 +129,13 @@ def _resource(scope: Scope, home: Home) -> Resource:
     return Resource(
         ref=Ref(scope, Kind.INSTANCE, _id(home)),
         power=_power(home)[0],
-        created_at=_number((home.read(layout.PLAN) or {}).get("created")),
-        tags=_tags(home.name, home.read(layout.TAGS) or {}),
+        created_at=_number((home.read(state_dir.PLAN) or {}).get("created")),
+        tags=_tags(home.name, home.read(state_dir.TAGS) or {}),
         near="" if home.name else "the directory of our VMs",
     )
 
 
-def _tags(name: layout.Name | None, kept: Mapping[str, Any]) -> dict[str, str]:
+def _tags(name: state_dir.Name | None, kept: Mapping[str, Any]) -> dict[str, str]:
     """What the name says overrides the file; a VM whose file is lost is taken for a build's."""
     if name is None:
         return {}
@@ -152,7 +152,7 @@ def _id(home: Home) -> str:
 
 
 def _instance(text: str) -> str:
-    name = layout.parse(text)
+    name = state_dir.parse(text)
     return name.instance if name else text
 
 
@@ -171,11 +171,11 @@ def end(state: State, mark: str, instance: str, *, now: float, force: bool) -> O
     if home.held:
         asked = _asked(home)
         with contextlib.suppress(FileNotFoundError):  # it ended meanwhile
-            (home.path / layout.END).touch()
-        keeper = host.Identity.parse((home.read(layout.KEEPER) or {}).get("keeper"))
+            (home.path / state_dir.END).touch()
+        keeper = processes.Identity.parse((home.read(state_dir.KEEPER) or {}).get("keeper"))
         force = force or (asked is not None and now - asked > _PATIENCE)
         if keeper is not None:
-            host.send(keeper, signal.SIGKILL if force else signal.SIGTERM)
+            processes.send(keeper, signal.SIGKILL if force else signal.SIGTERM)
         if not force or not _wait_released(home):
             return Outcome(fate=Fate.ACCEPTED)
     _kill_lost(mark, instance)
@@ -186,7 +186,7 @@ def end(state: State, mark: str, instance: str, *, now: float, force: bool) -> O
 def _asked(home: Home) -> float | None:
     """When the keeper was first asked to end."""
     try:
-        return (home.path / layout.END).stat().st_ctime
+        return (home.path / state_dir.END).stat().st_ctime
     except OSError:
         return None
 
@@ -203,9 +203,9 @@ def _wait_released(home: Home) -> bool:
 def _kill_lost(mark: str, instance: str) -> Outcome:
     """SIGKILL every process that carries the instance's name."""
     killed = False
-    for who, name in host.marked(mark):
+    for who, name in processes.marked(mark):
         if _instance(name) == instance:
-            killed = host.send(who, signal.SIGKILL) or killed
+            killed = processes.send(who, signal.SIGKILL) or killed
     return Outcome(fate=Fate.ACCEPTED if killed else Fate.MISSING)
 
 
@@ -213,11 +213,11 @@ def _bury(state: State, home: Home, now: float) -> None:
     """Tidy up a directory that has no keeper, under its lock, so that none starts meanwhile."""
     death = {"cause": "deleted", "detail": "deleted", "ended": now}
     try:
-        with (home.path / layout.LOCK).open("ab") as file:
+        with (home.path / state_dir.LOCK).open("ab") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             state.bury(home, death)
     except FileNotFoundError:
         # No lock file: not one of ours, or half removed already.
         state.bury(home, death)
     except BlockingIOError:
-        (home.path / layout.END).touch()
+        (home.path / state_dir.END).touch()

@@ -24,6 +24,7 @@ Every cloud is a project of its own, so many can be alive in one process.
 
 from __future__ import annotations
 
+from vmrunner.testing.localgce.cloud import LocalGce
 from vmrunner.testing.localgce.faults import (
     AFTER_ALL,
     BAD_GATEWAY,
@@ -46,10 +47,9 @@ from vmrunner.testing.localgce.faults import (
     Faults,
     Trouble,
 )
-from vmrunner.testing.localgce.gce import LocalGce
+from vmrunner.testing.localgce.fixtures import Site
 from vmrunner.testing.localgce.machines import Machine
 from vmrunner.testing.localgce.requests import Request
-from vmrunner.testing.localgce.site import Site
 
 __all__ = [
     "AFTER_ALL",

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from vmrunner.testing.localgce.gce import LocalGce
-from vmrunner.testing.vms import Vms, command
+from vmrunner.testing.localgce.cloud import LocalGce
+from vmrunner.testing.vms import Vms, program
 
 PORT: Final = 5001
 
@@ -30,22 +30,22 @@ max_instances = {most}
 
 def config(cloud: LocalGce) -> str:
     """A whole configuration for this cloud, which asks for no credentials."""
-    site = cloud.furnish(ssh_from=command.LOOPBACK)
+    site = cloud.furnish(ssh_from=program.LOOPBACK)
     return _CONFIG.format(
         url=cloud.url,
         site=site,
         zones=", ".join(f'"{zone}"' for zone in site.zones),
-        most=command.MOST,
+        most=program.MOST,
     )
 
 
 def main() -> int:
-    asked = command.arguments("vmrunner.testing.localgce", "A local GCE", port=PORT).parse_args()
+    asked = program.arguments("vmrunner.testing.localgce", "A local GCE", port=PORT).parse_args()
 
     def make(vms: Vms) -> LocalGce:
         return LocalGce(vms=vms)
 
-    return command.run(asked.port, make, config)
+    return program.run(asked.port, make, config)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from vmrunner.testing.localgce import site
+from vmrunner.testing.localgce import fixtures
+from vmrunner.testing.localgce.api_error import invalid
 from vmrunner.testing.localgce.discovery import Json
-from vmrunner.testing.localgce.refusal import invalid
 
 LABELS: Final = 64
 _VALUE: Final = 256 * 1024  # bytes
@@ -54,4 +54,4 @@ def check_metadata(metadata: Json, path: str) -> None:
 def tagged(said: Json) -> Json:
     """Network tags, as an answer has them."""
     items = said.get("items", [])
-    return {"fingerprint": site.fingerprint(), **({"items": items} if items else {})}
+    return {"fingerprint": fixtures.fingerprint(), **({"items": items} if items else {})}

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from vmrunner.testing.localgce import links, operations, site, stamps
+from vmrunner.testing.localgce import fixtures, links, operations, timestamps
+from vmrunner.testing.localgce.api_error import Refusal, exists, invalid, not_found
 from vmrunner.testing.localgce.attributes import check_labels
 from vmrunner.testing.localgce.discovery import Json
 from vmrunner.testing.localgce.faults import Broken
-from vmrunner.testing.localgce.refusal import Refusal, exists, invalid, not_found
 from vmrunner.testing.localgce.requests import Request
 
 if TYPE_CHECKING:
-    from vmrunner.testing.localgce.gce import LocalGce
+    from vmrunner.testing.localgce.cloud import LocalGce
 
 
 def attach(
@@ -77,16 +77,16 @@ def _new(cloud: LocalGce, zone: str, owner: Json, said: Json, index: int, path: 
             f"Requested disk size cannot be smaller than the image size ({image['diskSizeGb']} GB)"
         )
         raise invalid(f"{path}.initializeParams.diskSizeGb", size, text)
-    made = site.resource(cloud, "disk", f"zones/{zone}/disks", name, cloud.now())
+    made = fixtures.resource(cloud, "disk", f"zones/{zone}/disks", name, cloud.now())
     made |= {
         "zone": links.link(f"projects/{cloud.project}/zones/{zone}"),
         "sizeGb": str(size),
         "status": "READY",
         "type": _type(cloud, zone, owner, asked, path),
         "users": [owner["selfLink"]],
-        "labelFingerprint": site.fingerprint(),
+        "labelFingerprint": fixtures.fingerprint(),
         "physicalBlockSizeBytes": "4096",
-        "lastAttachTimestamp": stamps.written(cloud.now()),
+        "lastAttachTimestamp": timestamps.written(cloud.now()),
         **({"labels": asked["labels"]} if asked.get("labels") else {}),
     }
     if image:
@@ -123,7 +123,7 @@ def newest(cloud: LocalGce, project: str, family: str) -> Json | None:
         if image.get("family") == family
         and image.get("deprecated", {}).get("state", "ACTIVE") == "ACTIVE"
     ]
-    return max(images, key=lambda i: stamps.read(i["creationTimestamp"]), default=None)
+    return max(images, key=lambda i: timestamps.read(i["creationTimestamp"]), default=None)
 
 
 def _type(cloud: LocalGce, zone: str, owner: Json, asked: Json, path: str) -> str:
@@ -134,7 +134,7 @@ def _type(cloud: LocalGce, zone: str, owner: Json, asked: Json, path: str) -> st
     relative = links.relative(said, cloud.project)
     name = links.last(relative)
     if relative != f"projects/{cloud.project}/zones/{zone}/diskTypes/{name}" or (
-        name not in site.DISK_TYPES
+        name not in fixtures.DISK_TYPES
     ):
         text = "The referenced diskType resource cannot be found."
         raise invalid(f"{path}.initializeParams.diskType", said, text)

@@ -11,13 +11,13 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from vmrunner.testing.localgce import fieldmask, handlers, operations, validation
+from vmrunner.testing.localgce import fieldmask, operations, routes, validation
+from vmrunner.testing.localgce.api_error import Refusal, error_document
 from vmrunner.testing.localgce.faults import Broken
-from vmrunner.testing.localgce.refusal import Refusal, error_document
 from vmrunner.testing.localgce.requests import Request, check
 
 if TYPE_CHECKING:
-    from vmrunner.testing.localgce.gce import LocalGce
+    from vmrunner.testing.localgce.cloud import LocalGce
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class Endpoint:
         method = request.method
         if method is None:
             raise Refusal(404, "notFound", f"Google has no such method: {request.action}")
-        handler = handlers.find(method.id)
+        handler = routes.find(method.id)
         if handler is None:
             raise Refusal(501, "notImplemented", f"not in this cloud: {method.id}")
         try:
@@ -113,7 +113,7 @@ class Endpoint:
         except Refusal as refusal:
             self._cloud.rejected.append(f"{method.id}: {refusal.message}")
             raise
-        handlers.admit(self._cloud, request)
+        routes.admit(self._cloud, request)
         said = handler(self._cloud, request, broken)
         if not method.response:
             return b""

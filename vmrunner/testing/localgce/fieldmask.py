@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from vmrunner.testing.localgce import discovery
+from vmrunner.testing.localgce.api_error import Refusal
 from vmrunner.testing.localgce.discovery import Json
-from vmrunner.testing.localgce.refusal import Refusal
 
 _WORD: Final = re.compile(r"\s*([A-Za-z0-9_*]+|[(),./])")
 

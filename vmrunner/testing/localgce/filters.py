@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from vmrunner.testing.localgce.api_error import Refusal
 from vmrunner.testing.localgce.discovery import Json
-from vmrunner.testing.localgce.refusal import Refusal
 
 Matches = Callable[[Json], bool]
 

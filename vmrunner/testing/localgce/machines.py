@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.testing.localgce import networks, operations, scheduling, stamps
+from vmrunner.testing.localgce import networks, operations, scheduling, timestamps
 from vmrunner.testing.localgce.discovery import Json
 from vmrunner.testing.localgce.links import last
 
 if TYPE_CHECKING:
-    from vmrunner.testing.localgce.gce import LocalGce
+    from vmrunner.testing.localgce.cloud import LocalGce
     from vmrunner.testing.vms import Vm
 
 GONE: Final = "gone"
@@ -204,7 +204,7 @@ class Machine:
                 users = [user for user in disk.get("users", []) if user != self.shown["selfLink"]]
                 disk.pop("users", None)
                 disk.update({"users": users} if users else {})
-                disk["lastDetachTimestamp"] = stamps.written(self.cloud.now())
+                disk["lastDetachTimestamp"] = timestamps.written(self.cloud.now())
 
     def give_up(self, remains: bool) -> None:
         """It never ran: there was no capacity."""
@@ -230,7 +230,7 @@ class Machine:
     def _run(self) -> None:
         if self.state == "STAGING":
             self._become("RUNNING")
-            self.shown["lastStartTimestamp"] = stamps.written(self.cloud.now())
+            self.shown["lastStartTimestamp"] = timestamps.written(self.cloud.now())
             if math.isinf(self.deadline):
                 self.arm()
 
@@ -259,7 +259,7 @@ class Machine:
     def _stopped(self, then: Callable[[], None] = lambda: None) -> None:
         if not self.gone and not self.deleting:
             self._become("TERMINATED")
-            self.shown["lastStopTimestamp"] = stamps.written(self.cloud.now())
+            self.shown["lastStopTimestamp"] = timestamps.written(self.cloud.now())
         then()
 
     def _ended(self) -> None:
@@ -279,7 +279,7 @@ class Machine:
     def _show_deadline(self) -> None:
         shown = self.shown.setdefault("resourceStatus", {}).setdefault("scheduling", {})
         if math.isfinite(self.deadline):
-            shown["terminationTimestamp"] = stamps.written(self.deadline)
+            shown["terminationTimestamp"] = timestamps.written(self.deadline)
         else:
             shown.pop("terminationTimestamp", None)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from vmrunner.testing.localgce import links, site
+from vmrunner.testing.localgce import fixtures, links
+from vmrunner.testing.localgce.api_error import invalid
 from vmrunner.testing.localgce.discovery import Json
-from vmrunner.testing.localgce.refusal import invalid
 
 if TYPE_CHECKING:
-    from vmrunner.testing.localgce.gce import LocalGce
+    from vmrunner.testing.localgce.cloud import LocalGce
 
 
 def interfaces(cloud: LocalGce, zone: str, said: list[Json]) -> list[Json]:
@@ -31,7 +31,7 @@ def _interface(cloud: LocalGce, zone: str, said: Json, index: int) -> Json:
         "network": subnetwork["network"],
         "subnetwork": subnetwork["selfLink"],
         "networkIP": own or said.get("networkIP") or cloud.address(subnetwork["ipCidrRange"]),
-        "fingerprint": site.fingerprint(),
+        "fingerprint": fixtures.fingerprint(),
         "stackType": "IPV4_ONLY",
         **({"nicType": said["nicType"]} if "nicType" in said else {}),
     }

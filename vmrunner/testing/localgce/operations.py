@@ -9,14 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.testing.localgce import links, stamps
+from vmrunner.testing.localgce import links, timestamps
+from vmrunner.testing.localgce.api_error import Refusal, invalid, not_found
 from vmrunner.testing.localgce.discovery import Json
 from vmrunner.testing.localgce.faults import Broken
-from vmrunner.testing.localgce.refusal import Refusal, invalid, not_found
 from vmrunner.testing.localgce.requests import Request
 
 if TYPE_CHECKING:
-    from vmrunner.testing.localgce.gce import LocalGce
+    from vmrunner.testing.localgce.cloud import LocalGce
     from vmrunner.testing.localgce.machines import Machine
 
 #: The service itself, where nobody asked.
@@ -35,7 +35,7 @@ class Operation:
         """It is done: well, or in this error."""
         if self.shown["status"] == "DONE":
             return
-        self.shown.update(status="DONE", progress=100, endTime=stamps.written(self.cloud.now()))
+        self.shown.update(status="DONE", progress=100, endTime=timestamps.written(self.cloud.now()))
         if broken is not None:
             self.shown["error"] = {"errors": [{"code": broken.code, "message": broken.message}]}
             self.shown["httpErrorStatusCode"] = broken.status
@@ -53,7 +53,7 @@ def begin(cloud: LocalGce, kind: str, scope: str, target: Json, *, user: str = "
     number = secrets.randbelow(9 * 10**18) + 10**17
     tail = f"{secrets.token_hex(7)[:13]}-{secrets.token_hex(4)}-{secrets.token_hex(4)}"
     name = f"operation-{int(cloud.now() * 1000)}-{tail}"
-    now = stamps.written(cloud.now())
+    now = timestamps.written(cloud.now())
     shown: Json = {
         "kind": "compute#operation",
         "id": str(number),

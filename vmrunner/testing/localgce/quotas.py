@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmrunner.testing.localgce.api_error import Refusal
 from vmrunner.testing.localgce.discovery import Json
 from vmrunner.testing.localgce.faults import Broken
 from vmrunner.testing.localgce.links import last
-from vmrunner.testing.localgce.refusal import Refusal
 
 if TYPE_CHECKING:
-    from vmrunner.testing.localgce.gce import LocalGce
+    from vmrunner.testing.localgce.cloud import LocalGce
 
 
 def check(

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from vmrunner.testing.localgce import discovery, validation
+from vmrunner.testing.localgce.api_error import Refusal
 from vmrunner.testing.localgce.discovery import Json, Method
-from vmrunner.testing.localgce.refusal import Refusal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Collection
 from typing import Final
 
-from vmrunner.testing.localgce import stamps
+from vmrunner.testing.localgce import timestamps
+from vmrunner.testing.localgce.api_error import Refusal, invalid
 from vmrunner.testing.localgce.discovery import Json
-from vmrunner.testing.localgce.refusal import Refusal, invalid
 
 LEAST: Final = 30.0  # seconds
 MOST: Final = 120 * 86_400.0
@@ -46,7 +46,7 @@ def check_type(scheduling: Json, kind: str, immovable: Collection[str]) -> None:
 def deadline(scheduling: Json, running_since: float | None) -> float:
     """Epoch seconds; inf: none, or it counts only once the VM runs."""
     if "terminationTime" in scheduling:
-        return stamps.read(scheduling["terminationTime"])
+        return timestamps.read(scheduling["terminationTime"])
     if "maxRunDuration" in scheduling and running_since is not None:
         return running_since + seconds(scheduling["maxRunDuration"])
     return math.inf
@@ -63,7 +63,7 @@ def _check_times(said: Json, now: float) -> None:
     if "terminationTime" in said:
         at = said["terminationTime"]
         try:
-            left = stamps.read(at) - now
+            left = timestamps.read(at) - now
         except ValueError:
             text = "Must be a valid RFC 3339 timestamp."
             raise invalid("resource.scheduling.terminationTime", at, text) from None

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from vmrunner import config, images
+from vmrunner import images
+from vmrunner.config import settings
 from vmrunner.errors import BadOrder
-from vmrunner.providers.qemu import accel, imagestore, plan
-from vmrunner.providers.qemu.imagestore import LocalImage
-from vmrunner.testing.vms import words
+from vmrunner.providers.qemu import accel, launch_plan, local_images
+from vmrunner.providers.qemu.local_images import LocalImage
+from vmrunner.testing.vms import command_line
+from vmrunner.testing.vms.command_line import Guest
 from vmrunner.testing.vms.metadata import Answer
 from vmrunner.testing.vms.vm import Vm
-from vmrunner.testing.vms.words import Guest
 
 GiB: Final = 1024**3
 
@@ -32,7 +33,7 @@ class Vms:
     """Makes VMs that share an image and a size. `warning`: what a user should be told."""
 
     image: LocalImage
-    host: words.Host
+    host: command_line.Host
     qemu_img: str
     warning: str
 
@@ -48,11 +49,11 @@ class Vms:
         """`cache`: where images lie, by default the user's; it must have the default one, as this
         version of vmrunner makes it. `accelerator`: auto, kvm or tcg. `cpus` of a VM; None: two, or
         one where it is emulated. `memory` of a VM, bytes. Raises BadOrder, with the fix."""
-        cache = cache or config.cache_path()
-        image = imagestore.resolve(cache, imagestore.DEFAULT, images.current)
-        qemu = plan.need(plan.emulator())
+        cache = cache or settings.cache_path()
+        image = local_images.resolve(cache, local_images.DEFAULT, images.current)
+        qemu = launch_plan.need(launch_plan.emulator())
         chosen = accel.choose(accelerator, qemu=qemu, kernel=image.kernel, cache_dir=cache)
-        host = words.Host(
+        host = command_line.Host(
             qemu=qemu,
             accel=chosen.name,
             cpus=cpus or (2 if chosen.name == "kvm" else 1),
@@ -61,7 +62,9 @@ class Vms:
             initrd=image.initrd,
             cmdline=image.cmdline,
         )
-        made = cls(image=image, host=host, qemu_img=plan.need("qemu-img"), warning=chosen.warning)
+        made = cls(
+            image=image, host=host, qemu_img=launch_plan.need("qemu-img"), warning=chosen.warning
+        )
         made.address()  # else it would be said at the first launch, to somebody else
         return made
 
@@ -74,22 +77,22 @@ class Vms:
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
-                    probe.bind((address, words.SSH))
+                    probe.bind((address, command_line.SSH))
                 except OSError as error:
                     if error.errno == errno.EADDRINUSE:
                         continue
                     raise BadOrder(
-                        f"port {words.SSH} of {address}: {error.strerror}",
+                        f"port {command_line.SSH} of {address}: {error.strerror}",
                         hint=f"sysctl net.ipv4.ip_unprivileged_port_start=22 as root, or {_SHELL}",
                     ) from error
             return address
         raise BadOrder(
-            f"port {words.SSH} is in use on every address of this host: by its own sshd?",
+            f"port {command_line.SSH} is in use on every address of this host: by its own sshd?",
             hint=_SHELL,
         )
 
     def make(self, guest: Guest, answer: Answer) -> Vm:
         """A VM that is not started yet. `answer` is its metadata service, and may be called from
         several threads at once."""
-        imagestore.used(self.image)
+        local_images.used(self.image)
         return Vm(self.host, self.image, self.qemu_img, guest, answer)

@@ -10,10 +10,10 @@ import threading
 from pathlib import Path
 from typing import IO, Final
 
-from vmrunner.providers.qemu.imagestore import LocalImage
-from vmrunner.testing.vms import words
+from vmrunner.providers.qemu.local_images import LocalImage
+from vmrunner.testing.vms import command_line
+from vmrunner.testing.vms.command_line import Guest
 from vmrunner.testing.vms.metadata import Answer, MetadataServer
-from vmrunner.testing.vms.words import Guest
 
 CONSOLE: Final = 64 * 1024  # bytes that are kept of what the guest says on its serial port
 _COMPLAINT: Final = 4096
@@ -27,7 +27,12 @@ class Vm:
     After `kill` it never starts."""
 
     def __init__(
-        self, host: words.Host, image: LocalImage, qemu_img: str, guest: Guest, answer: Answer
+        self,
+        host: command_line.Host,
+        image: LocalImage,
+        qemu_img: str,
+        guest: Guest,
+        answer: Answer,
     ) -> None:
         self.guest = guest
         self._host = host
@@ -55,9 +60,9 @@ class Vm:
             try:
                 self._process = subprocess.Popen(
                     [
-                        *(sys.executable, "-P", str(_HERE / "start.py")),
+                        *(sys.executable, "-P", str(_HERE / "spawn.py")),
                         *(str(os.getpid()), str(overlay), str(base)),
-                        *words.command(self._host, self.guest, forwarder),
+                        *command_line.command(self._host, self.guest, forwarder),
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,

@@ -9,17 +9,17 @@ from dataclasses import replace
 from typing import Any, Final
 
 from vmrunner.errors import ConfigError, Conflict
-from vmrunner.providers.common.failure import CallFailed, edge
-from vmrunner.providers.ec2.calls import Calls
+from vmrunner.providers.common.call_failed import CallFailed, edge
+from vmrunner.providers.ec2.client import Calls
 from vmrunner.providers.ec2.guard import alarms, documents, health
-from vmrunner.providers.ec2.guard.basics import Log, Queue, Role
-from vmrunner.providers.ec2.guard.element import Element, differing
 from vmrunner.providers.ec2.guard.function import Function, Retries
+from vmrunner.providers.ec2.guard.names import ANY, GRACE, Names, Plan, Site
+from vmrunner.providers.ec2.guard.part import Element, differing
+from vmrunner.providers.ec2.guard.roles_and_queue import Log, Queue, Role
 from vmrunner.providers.ec2.guard.schedule import DeadlineRole, Group, Schedule
-from vmrunner.providers.ec2.guard.site import ANY, GRACE, Names, Plan, Site
 from vmrunner.providers.ec2.identity import Caller, Identity
 from vmrunner.providers.ec2.options import Options
-from vmrunner.providers.guarding import Part, PartState, Policy, Status, Wish
+from vmrunner.providers.port_guard import Part, PartState, Policy, Status, Wish
 
 _REGION: Final = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+-\d+")
 _TOPIC: Final = re.compile(r"arn:[\w-]+:[\w-]+:[\w-]*:\d*:.+")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from vmrunner.providers.ec2.calls import Answer
-from vmrunner.providers.ec2.guard.element import api
-from vmrunner.providers.ec2.guard.site import Site
-from vmrunner.providers.guarding import EVERY, SILENCE
+from vmrunner.providers.ec2.client import Answer
+from vmrunner.providers.ec2.guard.names import Site
+from vmrunner.providers.ec2.guard.part import api
+from vmrunner.providers.port_guard import EVERY, SILENCE
 
 NAMESPACE: Final = "AWS/Lambda"
 DESCRIBE: Final = api("cloudwatch", "describe_alarms")

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, Final
 
-from vmrunner import data
+from vmrunner.lib import resources
 
 #: The module in the function's archive, and what is called in it.
 MODULE: Final = "guard"
@@ -19,7 +19,7 @@ HANDLER: Final = f"{MODULE}.handler"
 
 
 def root() -> Path:
-    return data.path("deploy") / "aws"
+    return resources.path("deploy") / "aws"
 
 
 def policy(name: str, /, **values: str) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from collections.abc import Collection
 from typing import Final
 
 from vmrunner.errors import Conflict
-from vmrunner.providers.ec2.calls import Answer
+from vmrunner.providers.ec2.client import Answer
 from vmrunner.providers.ec2.guard import documents
-from vmrunner.providers.ec2.guard.element import api
-from vmrunner.providers.ec2.guard.site import Site
-from vmrunner.providers.guarding import EVERY
+from vmrunner.providers.ec2.guard.names import Site
+from vmrunner.providers.ec2.guard.part import api
+from vmrunner.providers.port_guard import EVERY
 
 RUNTIME, ARCHITECTURE, MEMORY, TIMEOUT = "python3.13", "arm64", 256, 240
 

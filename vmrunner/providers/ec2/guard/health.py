@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from vmrunner.model import Finding
-from vmrunner.providers.common.failure import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.findings import bad, ok, warning
-from vmrunner.providers.ec2.codes import DENIED
+from vmrunner.providers.ec2.error_codes import DENIED
 from vmrunner.providers.ec2.guard.alarms import metric
-from vmrunner.providers.ec2.guard.element import api
+from vmrunner.providers.ec2.guard.names import SCHEDULE, Site
+from vmrunner.providers.ec2.guard.part import api
 from vmrunner.providers.ec2.guard.schedule import GET_SCHEDULE
-from vmrunner.providers.ec2.guard.site import SCHEDULE, Site
-from vmrunner.providers.guarding import EVERY, SILENCE
+from vmrunner.providers.port_guard import EVERY, SILENCE
 
 METRICS: Final = api("cloudwatch", "get_metric_data")
 _DAY: Final = 86_400

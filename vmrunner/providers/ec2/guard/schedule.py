@@ -6,12 +6,12 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from vmrunner.errors import Conflict
-from vmrunner.providers.ec2.calls import SCHEDULES, Answer
-from vmrunner.providers.ec2.guard.basics import Role
-from vmrunner.providers.ec2.guard.element import api
-from vmrunner.providers.ec2.guard.site import SCHEDULE, Site
-from vmrunner.providers.ec2.schedules import PREFIX
-from vmrunner.providers.guarding import EVERY
+from vmrunner.providers.ec2.client import SCHEDULES, Answer
+from vmrunner.providers.ec2.deadline_schedules import PREFIX
+from vmrunner.providers.ec2.guard.names import SCHEDULE, Site
+from vmrunner.providers.ec2.guard.part import api
+from vmrunner.providers.ec2.guard.roles_and_queue import Role
+from vmrunner.providers.port_guard import EVERY
 
 RATE: Final = f"rate({EVERY // 60} minutes)"
 GET_SCHEDULE: Final = api("scheduler", "get_schedule")

@@ -1,0 +1,183 @@
+"""What the API returns: a build as it was when it was read, with the things one does to it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.api.errors import BuildCancelled, BuildError, BuildFailed, BuildLost, BuildTimeout
+from vmrunner.errors import LedgerError
+from vmrunner.lib import ci_commands
+from vmrunner.lib.terminal import clean
+from vmrunner.model import Build as Row
+from vmrunner.model import BuildSpec, BuildState, LogLine, Phase, Reason, Result
+from vmrunner.services import build_history
+from vmrunner.services.artifacts import Artifact as Artifact
+from vmrunner.services.artifacts import Artifacts as Artifacts
+
+if TYPE_CHECKING:
+    from vmrunner.api.runner import Runner
+
+log = logging.getLogger("vmrunner")
+
+
+class Build:
+    """A build as it was when it was read; `refresh()` reads it again."""
+
+    def __init__(self, row: Row, runner: Runner) -> None:
+        self._row = row
+        self._runner = runner
+
+    def __repr__(self) -> str:
+        end = f" {self.result.value}" if self.result else ""
+        return f"<Build {self.id} {self.state.value}{end}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Build) and other._row == self._row
+
+    def __hash__(self) -> int:
+        return hash(self._row.id)
+
+    @property
+    def id(self) -> str:
+        return self._row.id
+
+    @property
+    def name(self) -> str:
+        return self._row.spec.name
+
+    @property
+    def spec(self) -> BuildSpec:
+        """What was submitted."""
+        return self._row.spec
+
+    @property
+    def state(self) -> BuildState:
+        return self._row.state
+
+    @property
+    def result(self) -> Result | None:
+        return self._row.result
+
+    @property
+    def reason(self) -> Reason | None:
+        return self._row.reason
+
+    @property
+    def message(self) -> str:
+        """One line beside the reason, to be printed: a guest may have written it."""
+        return ci_commands.text(clean(self._row.message), os.environ)
+
+    @property
+    def failed_step(self) -> str | None:
+        """The step in which it ended otherwise than well, by its name or command."""
+        culprit = self._culprit()
+        return None if culprit is None else build_history.title(self._row, culprit.index or 0)
+
+    @property
+    def ending(self) -> str:
+        """How it ended in that step, in one line; else its message."""
+        culprit = self._culprit()
+        return self.message if culprit is None else build_history.said(self._row, culprit)
+
+    def _culprit(self) -> build_history.Run | None:
+        events = self._runner.wiring.ledger.events.list(self.id)
+        return build_history.culprit(self._row, events)
+
+    @property
+    def waiting(self) -> str:
+        """Why it is queued, asked now; empty when it is not."""
+        from vmrunner.services import queue_reasons
+
+        if self.state is not BuildState.QUEUED:
+            return ""
+        return queue_reasons.reasons(self._runner.wiring).get(self.id, "")
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._row.exit_code
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """What it went through, with times; `phase.seconds(now)` is how long it took."""
+        return self._row.phases
+
+    @property
+    def cost(self) -> float:
+        """USD, estimated; 0 where the machine is your own."""
+        return self._row.cost
+
+    @property
+    def instance(self) -> str | None:
+        """The id of its VM, the current attempt's."""
+        return self._row.instance
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self._row.spec.labels
+
+    @property
+    def created_at(self) -> float:
+        return self._row.created_at
+
+    @property
+    def finished_at(self) -> float | None:
+        return self._row.finished_at
+
+    @property
+    def finished(self) -> bool:
+        return self._row.finished
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """What it brought back; complete once it has ended."""
+        globs = tuple(rule.glob for rule in self.spec.artifacts)
+        return Artifacts(self._runner.wiring.paths.artifacts / self.id, globs)
+
+    def refresh(self) -> Build:
+        """The same build, read again."""
+        return Build(self._runner.wiring.ledger.builds.get(self.id), self._runner)
+
+    def wait(self, *, timeout: str | float | timedelta | None = None, check: bool = False) -> Build:
+        """Until it has ended. `NotFinished` (a TimeoutError) when `timeout` runs out first;
+        `check`: raise a `BuildError` unless it succeeded."""
+        return self._runner.wait(self.id, timeout=timeout, check=check)
+
+    def logs(self, *, follow: bool = False, after: int = 0) -> Iterator[LogLine]:
+        """Its log, line by line from line `after` on: strings with `.seq` (the line's number, from
+        1) and `.time`. `follow`: until it has ended."""
+        return self._runner.lines(self.id, follow=follow, after=after)
+
+    def cancel(self) -> Build:
+        """Wish that it ends and its VM dies; returns at once."""
+        return self._runner.cancel(self.id)
+
+
+_ENDS: Final[Mapping[Result, tuple[type[BuildError], str]]] = {
+    Result.FAILURE: (BuildFailed, "its log: build.logs()"),
+    Result.TIMEOUT: (BuildTimeout, "a longer timeout; where the time went: build.phases"),
+    Result.CANCELLED: (BuildCancelled, "when and why: vmrunner show {id}"),
+    Result.ERROR: (BuildLost, "run it again; what was lost: vmrunner show {id}"),
+}
+
+
+def raise_for(build: Build) -> None:
+    """Raise what a build's end is called, unless it succeeded."""
+    result = build.result
+    if result is None or result is Result.SUCCESS:
+        return
+    kind, hint = _ENDS[result]
+    said = f"exit code {build.exit_code}" if build.exit_code is not None else build.message
+    try:
+        said = build.ending or said
+    except LedgerError as error:  # that it ended is known all the same
+        log.warning("%s", error)
+    reason = build.reason.value if build.reason else "unknown"
+    raise kind(
+        f"{build.id}: {result.value}, {reason}: {said or 'no more is known'}",
+        build=build,
+        hint=hint.format(id=build.id),
+    )

@@ -1,0 +1,91 @@
+"""Where what comes back of a build is put: looked at before it starts, written at its end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vmrunner.cli import output
+from vmrunner.errors import ConfigError, VmrunnerError
+from vmrunner.lib import dirfd
+
+if TYPE_CHECKING:
+    from vmrunner.services.artifacts import Artifacts
+
+
+def check(result_file: Path | None, artifacts_to: Path | None) -> None:
+    """Raises ConfigError for a place where nothing could be written. Leaves none behind."""
+    if result_file is not None:
+        _check_file(result_file)
+    if artifacts_to is not None:
+        _check_directory(artifacts_to)
+
+
+def _check_file(file: Path) -> None:
+    if str(file) == "-":
+        raise ConfigError("result-file: '-' is no file", hint="-o json prints it on stdout")
+    try:
+        # A rename would take the place of /dev/stdout, of which it is no way to write there.
+        if Path("/dev") in file.absolute().parents or (file.exists() and not file.is_file()):
+            raise ConfigError(f"result-file: {str(file)!r} is no file", hint="name a file")
+        with dirfd.opened(file.parent, make=False) as parent:
+            dirfd.probe(parent, os.fsencode(file.name))
+    except OSError as error:
+        raise ConfigError(
+            f"result-file: {str(file)!r} cannot be written: {error.strerror}",
+            hint="name a file in a directory of yours",
+        ) from error
+
+
+def _check_directory(to: Path) -> None:
+    made: list[Path] = []
+    try:
+        made = [place for place in (to, *to.parents) if not os.path.lexists(place)]
+        with dirfd.opened(to, make=True) as root:
+            dirfd.probe(root, b"x")
+    except OSError as error:
+        raise ConfigError(
+            f"artifacts-to: {str(to)!r} cannot be written: {error.strerror}",
+            hint="name a directory of yours",
+        ) from error
+    finally:
+        for place in made:
+            with suppress(OSError):
+                place.rmdir()
+
+
+def write(file: Path, text: str) -> bool:
+    """The result, whole or not at all; whether it was written."""
+    try:
+        with (
+            dirfd.opened(file.parent, make=False) as parent,
+            dirfd.replacing(parent, os.fsencode(file.name), 0o666) as draft,
+        ):
+            draft.write(text.encode() + b"\n")
+    except OSError as error:
+        output.say(f"error: result-file: {file} cannot be written: {error.strerror}")
+        return False
+    return True
+
+
+def copy(artifacts: Artifacts, to: Path) -> bool:
+    """That some cannot be copied is told, and hides nothing of the build's end; but a caller
+    without them may not take it for a success."""
+    try:
+        copied = artifacts.download(to)
+    except VmrunnerError as error:
+        output.say(f"error: {error}")
+        return False
+    output.say(came(copied, to))
+    return True
+
+
+def came(copied: Sequence[Path], to: Path) -> str:
+    """How many came, and where they are, for a person to read."""
+    if not copied:
+        return "no artifact came back"
+    where = to if to.parts else Path.cwd()
+    return f"{len(copied)} artifact{'s' if copied[1:] else ''} in {where}"

@@ -1,0 +1,326 @@
+"""`vmrunner ps`, `show`, `events`, `logs`, `watch`, `cancel`, `extend`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vmrunner.cli import exit_codes, output
+from vmrunner.cli.completion import build_ids
+from vmrunner.cli.context import Shell, shell_of, stdout_is_data, time_at, unicode_out
+from vmrunner.cli.output import Format
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from vmrunner.api.build import Artifact
+    from vmrunner.model import Build, Event, Instance
+
+Id = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="An id, the beginning of one, or a name.", autocompletion=build_ids
+    ),
+]
+Output = Annotated[Format, typer.Option("-o", "--output")]
+Timestamps = Annotated[bool, typer.Option("--timestamps")]
+_REFRESH = 2.0
+
+
+def ps(
+    context: typer.Context,
+    everything: Annotated[bool, typer.Option("-a", "--all", help="Finished ones too.")] = False,
+    watching: Annotated[bool, typer.Option("-w", "--watch", help="Again and again.")] = False,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("-l", "--label", metavar="NAME=VALUE", help="Only with this label."),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, metavar="N", help="At most so many, the newest.")
+    ] = 1000,
+    form: Output = Format.TABLE,
+) -> int:
+    """The builds of this ledger, newest first."""
+    from vmrunner.lib import units
+
+    shell = shell_of(context)
+    labels = dict(units.label(text) for text in label or ())
+    while True:
+        active = None if everything else True
+        rows = shell.ledger.builds.list(active=active, labels=labels, limit=limit + 1)
+        if watching and sys.stdout.isatty():
+            output.print_out("\x1b[H\x1b[2J\x1b[3J")
+        _table(shell, rows[:limit], form)
+        if len(rows) > limit:
+            output.say(f"only the newest {limit}; --limit shows more")
+        if not watching:
+            return exit_codes.OK
+        time.sleep(_REFRESH)
+
+
+def _table(shell: Shell, rows: list[Build], form: Format) -> None:
+    from vmrunner.cli.views.builds import build_view
+
+    waiting = _waiting(shell, rows)
+    output.show(build_view(waiting=waiting), rows, form)
+    if form is Format.TABLE:
+        for why in sorted(set(waiting.values())) if len(waiting) == 1 else ():
+            output.say(f"it waits: {why}")
+    if not rows and form in (Format.TABLE, Format.WIDE):
+        output.say("no build; ps -a shows finished ones too")
+
+
+def _waiting(shell: Shell, rows: Iterable[Build]) -> dict[str, str]:
+    """Why those of them that are queued wait."""
+    from vmrunner.services import queue_reasons
+
+    queued = {row.id for row in rows if row.state.value == "queued"}
+    known = queue_reasons.reasons(shell.wiring) if queued else {}
+    return {name: why for name, why in known.items() if name in queued}
+
+
+def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
+    """One build: its end, where the time went, what happened."""
+    from vmrunner.cli.views.builds import (
+        build_view,
+        ended_document,
+        event_document,
+        instance_document,
+    )
+
+    shell = shell_of(context)
+    row = shell.ledger.builds.find(build)
+    rows = shell.ledger.instances.list(build=row.id)
+    events = shell.ledger.events.list(row.id)
+    if form in (Format.TABLE, Format.WIDE):
+        _describe(shell, row, rows, events)
+        return exit_codes.OK
+    document = ended_document(row, events) | {
+        "waiting": _waiting(shell, [row]).get(row.id),
+        "instances": [instance_document(instance) for instance in rows],
+        "events": [event_document(event) for event in events],
+        "artifacts_back": [{"path": a.path, "size": a.size} for a in _artifacts(shell, row)],
+    }
+    view = build_view()
+    output.show(output.View(view.kind, view.columns, lambda _: document), [row], form)
+    return exit_codes.OK
+
+
+def _artifacts(shell: Shell, row: Build) -> list[Artifact]:
+    from vmrunner.api.build import Artifacts
+
+    return Artifacts(shell.wiring.paths.artifacts / row.id).ls()
+
+
+def _describe(shell: Shell, row: Build, rows: Sequence[Instance], events: Sequence[Event]) -> None:
+    from vmrunner.cli.views import builds as views
+    from vmrunner.lib import units
+    from vmrunner.services import build_history
+
+    now = time.time()
+    culprit = build_history.culprit(row, events)
+    end = ", ".join(
+        word
+        for word in (
+            row.result.value if row.result else None,
+            row.reason.value if row.reason else None,
+            None if row.exit_code is None else f"exit code {row.exit_code}",
+        )
+        if word
+    )
+    facts = {
+        "build": row.id + (f"  {row.spec.name}" if row.spec.name else ""),
+        "state": row.state.value,
+        "result": end,
+        "step": build_history.said(row, culprit) if culprit is not None else "",
+        "message": row.message,
+        "waits": _waiting(shell, [row]).get(row.id, ""),
+        "command": views.short(" ; ".join(step.title for step in row.spec.steps), 100),
+        "container": row.spec.container,
+        "runtime": row.spec.runtime,
+        "provider": row.spec.provider,
+        "network": row.spec.network.value,
+        "source": row.spec.source or "",
+        "instance": row.instance or "",
+        "VM": views.life(row, rows),
+        "attempt": str(row.attempt) if row.attempt > 1 else "",
+        "created": views.iso(row.created_at),
+        "cancelled": build_history.wished(events, "cancel"),
+        "extended": build_history.wished(events, "extend"),
+        "ended": views.iso(row.finished_at) or "",
+        "held until": views.iso(row.hold_until) or "" if row.state.value == "held" else "",
+        "cost": f"${row.cost:.4f}" if row.cost else "",
+        "labels": ", ".join(f"{k}={v}" for k, v in sorted(row.spec.labels.items())),
+    }
+    for key, value in facts.items():
+        if value:
+            output.print_out(f"{key:<11}{output.clean(value)}")
+    for title, lines in (
+        ("phases", views.timeline(row, now, unicode=unicode_out())),
+        ("steps", views.steps(row, events)),
+        (
+            "artifacts",
+            [f"{a.path}  {units.amount(a.size)}" for a in _artifacts(shell, row)],
+        ),
+    ):
+        if lines:
+            output.print_out(f"\n{title}")
+            output.print_out("\n".join(f"  {output.clean(line)}" for line in lines))
+    if row.state.value == "held":
+        output.say(f"look inside: vmrunner ssh {row.id}; end it: vmrunner cancel {row.id}")
+
+
+def events(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
+    """What happened to one build, in order."""
+    from vmrunner.cli.views.builds import event_view
+
+    ledger = shell_of(context).ledger
+    output.show(event_view(), ledger.events.list(ledger.builds.find(build).id), form)
+    return exit_codes.OK
+
+
+def logs(
+    context: typer.Context,
+    build: Id,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="To its end; exits with its exit code.")
+    ] = False,
+    timestamps: Timestamps = False,
+    after: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Only lines after this number.")
+    ] = 0,
+    form: Output = Format.TABLE,
+) -> int:
+    """The log so far, on stdout, and nothing else."""
+    from vmrunner.cli.follow import Attendant
+    from vmrunner.cli.log_sink import LogSink
+    from vmrunner.cli.signals import Signals
+    from vmrunner.services.logs import Reader
+
+    shell = shell_of(context)
+    row = shell.ledger.builds.find(build)
+    if stdout_is_data(form):
+        return _log_lines(shell, row, form, follow=follow, after=after)
+    sink = LogSink.to(sys.stdout, timestamps=timestamps)
+    if not follow:
+        with sink:
+            for chunk in Reader(shell.ledger, row.id, after=after).fresh():
+                sink.write(chunk)
+        return exit_codes.OK
+    signals = Signals()
+    with signals.on(), shell.wiring.helped(None) as helper, sink:
+        attendant = Attendant(shell.ledger, helper, sink, signals, own=False, talk=False)
+        return exit_codes.of_build(attendant.follow(row.id, after=after))
+
+
+def _log_lines(shell: Shell, row: Build, form: Format, *, follow: bool, after: int) -> int:
+    from vmrunner.cli.views.builds import iso
+    from vmrunner.model import LogLine
+
+    view = output.View[LogLine](
+        kind="log_line",
+        columns=(),
+        document=lambda line: {
+            "seq": line.seq,
+            "time": iso(line.time),
+            "text": line.raw.decode(errors="replace"),
+        },
+    )
+    found = shell.runner.lines(row.id, follow=follow, after=after)
+    if form is Format.JSON:
+        output.show(view, list(found), form)
+    else:
+        for line in found:
+            output.show(view, [line], form)
+    return exit_codes.of_build(shell.ledger.builds.get(row.id)) if follow else exit_codes.OK
+
+
+def watch(
+    context: typer.Context,
+    build: Id,
+    timestamps: Timestamps = False,
+    artifacts_to: Annotated[Path | None, typer.Option(help="Copy the artifacts there.")] = None,
+    result_file: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+    form: Output = Format.TABLE,
+) -> int:
+    """Follow a build to its end, as `run` does. Ctrl-C stops watching, and not the build."""
+    from vmrunner.cli import artifact_destination
+    from vmrunner.cli.commands.run import Manner, conclude
+    from vmrunner.cli.follow import Attendant
+    from vmrunner.cli.log_sink import LogSink
+    from vmrunner.cli.signals import Signals
+
+    artifact_destination.check(result_file, artifacts_to)
+    shell = shell_of(context)
+    row = shell.ledger.builds.find(build)
+    stream = sys.stderr if stdout_is_data(form) else sys.stdout
+    sink = LogSink.to(stream, timestamps=timestamps)
+    signals = Signals()
+    with signals.on(), shell.wiring.helped(None) as helper, sink:
+        attendant = Attendant(
+            shell.ledger, helper, sink, signals, own=False, live=sys.stderr.isatty()
+        )
+        row = attendant.follow(row.id)
+    manner = Manner(form, False, timestamps, False, artifacts_to, result_file)
+    return conclude(shell, row, None, manner)
+
+
+def cancel(
+    context: typer.Context,
+    builds: Annotated[list[str], typer.Argument(metavar="ID…", autocompletion=build_ids)],
+) -> int:
+    """End builds and destroy their VMs. Prints the id of each that was asked to end."""
+    from vmrunner.errors import VmrunnerError
+
+    shell = shell_of(context)
+    asked: list[Build] = []
+    troubles: list[VmrunnerError] = []
+    for word in builds:
+        try:
+            row = shell.runner.cancel(word).refresh()
+            asked.append(shell.ledger.builds.get(row.id))
+        except VmrunnerError as error:
+            troubles.append(error)
+            output.say(f"error: {error}")
+    for found in asked:
+        output.print_out(found.id)
+        if found.finished:
+            output.say(f"{found.id} had finished before")
+    unserved = {
+        found.spec.provider
+        for found in asked
+        if not found.finished and not shell.wiring.served(found.spec.provider)
+    }
+    if unserved:
+        shell.wiring.ensure_background(*unserved)
+    if troubles:
+        return exit_codes.PARTLY if asked else exit_codes.of_error(troubles[0])
+    return exit_codes.OK
+
+
+def extend(
+    context: typer.Context,
+    build: Id,
+    by: Annotated[str, typer.Argument(metavar="DURATION", help="Such as 20m.")],
+    form: Output = Format.TABLE,
+) -> int:
+    """Keep a held build's VM longer, but never past its deadline."""
+    from vmrunner.cli.views.builds import build_view, iso
+    from vmrunner.lib import process, units
+
+    shell = shell_of(context)
+    seconds = units.duration(by, "duration")
+    before = shell.ledger.builds.find(build)
+    now = time_at(shell, before.spec.provider, ask=True)
+    row = shell.ledger.builds.extend(before.id, seconds, now, by=process.user())
+    if form in (Format.JSON, Format.JSONL):
+        output.show(build_view(), [row], form)
+    else:
+        output.print_out(iso(row.hold_until) or "")
+    if row.hold_until is not None and row.hold_until < (before.hold_until or 0.0) + seconds - 1:
+        output.warn(f"not past the VM's deadline {iso(row.hold_until)}")
+    return exit_codes.OK

@@ -1,0 +1,125 @@
+"""`vmrunner config show|trust|schema` and `db upgrade|current`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vmrunner.cli import exit_codes, output
+from vmrunner.cli.context import shell_of
+from vmrunner.cli.output import Column, Format, View
+from vmrunner.errors import ConfigError, NotFound
+
+if TYPE_CHECKING:
+    from vmrunner.config.trust import Entry
+
+config = typer.Typer(help="The configuration.", no_args_is_help=True)
+db = typer.Typer(help="The ledger's database.", no_args_is_help=True)
+
+Output = Annotated[Format, typer.Option("-o", "--output")]
+Row = tuple[str, str, str]
+
+
+@config.command("show")
+def config_show(form: Output = Format.TABLE) -> int:
+    """Every value, and where it came from. Secrets are masked."""
+    from vmrunner.config import sources
+
+    loaded = sources.read()
+    view = View[Row](
+        kind="setting",
+        columns=(
+            Column("key", lambda row: row[0]),
+            Column("value", lambda row: row[1]),
+            Column("origin", lambda row: row[2]),
+        ),
+        document=lambda row: {"key": row[0], "value": json.loads(row[1]), "origin": row[2]},
+    )
+    output.show(view, loaded.rows(), form)
+    try:
+        loaded.trusted()
+    except ConfigError as error:
+        output.warn(f"other commands refuse: {error}")
+    return exit_codes.OK
+
+
+@config.command("trust")
+def config_trust(
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="A project's file; default: the one that holds here."),
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="What is trusted.")] = False,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Trust it no more.")] = False,
+    form: Output = Format.TABLE,
+) -> int:
+    """Let a project's file say where data and credentials go. It holds for its present content:
+    read it first."""
+    from vmrunner.config import sources, trust
+
+    if listed:
+        output.show(_trust_view(), trust.entries(), form)
+        return exit_codes.OK
+    file = path or sources.project_file(Path.cwd())
+    if file is None:
+        raise NotFound("no vmrunner.toml or [tool.vmrunner] here or above", hint="name a file")
+    if file.is_dir():
+        file /= sources.PROJECT
+    if revoke:
+        trust.revoke(file)
+        output.say(f"{file} is trusted no more")
+        return exit_codes.OK
+    if not file.is_file():
+        raise NotFound(f"no file {str(file)!r}", hint="name a vmrunner.toml or pyproject.toml")
+    entry = trust.add(file)
+    output.say(f"{entry.path} is trusted as it is now (sha256 {entry.sha256[:12]})")
+    return exit_codes.OK
+
+
+def _trust_view() -> View[Entry]:
+    return View(
+        kind="trusted",
+        columns=(
+            Column("file", lambda entry: entry.path),
+            Column("sha256", lambda entry: entry.sha256[:12]),
+            Column("state", lambda entry: entry.state),
+        ),
+        document=lambda entry: {**entry._asdict(), "state": entry.state},
+        empty="no project's file is trusted",
+    )
+
+
+@config.command("schema")
+def config_schema(
+    job: Annotated[bool, typer.Option("--job", help="Of vmrunner.yml.")] = False,
+) -> int:
+    """The JSON Schema of vmrunner.toml."""
+    from vmrunner.config import jobfile, sources
+
+    schema = jobfile.schema() if job else sources.schema()
+    output.print_out(json.dumps(schema, indent=2))
+    return exit_codes.OK
+
+
+@db.command("upgrade")
+def db_upgrade(context: typer.Context) -> int:
+    """Bring the tables to this version; SQLite does it by itself."""
+    from vmrunner.config.settings import database_url
+    from vmrunner.ledger import Ledger
+
+    output.print_out(Ledger.upgrade(database_url(shell_of(context).loaded.settings)))
+    return exit_codes.OK
+
+
+@db.command("current")
+def db_current(context: typer.Context) -> int:
+    """The version of the tables."""
+    from vmrunner.config.settings import database_url
+    from vmrunner.ledger import Ledger
+
+    version = Ledger.current(database_url(shell_of(context).loaded.settings))
+    output.print_out(version or "none")
+    return exit_codes.OK

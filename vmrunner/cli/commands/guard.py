@@ -1,0 +1,161 @@
+"""`vmrunner guard install|status|remove|policy`: what lives in the cloud account, and ends what is
+past its deadline with nothing of vmrunner's running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Final
+
+import typer
+
+from vmrunner.cli import exit_codes, output
+from vmrunner.cli.context import Shell, shell_of
+from vmrunner.cli.output import Column, Format, View
+from vmrunner.cli.views.builds import iso
+from vmrunner.errors import ConfigError
+from vmrunner.lib import resources, units
+from vmrunner.providers.port_guard import SILENCE, Guard, Guarded, Part, PartState, Policy, Wish
+
+app = typer.Typer(
+    help="The guard in a cloud account: ends what is past its deadline, whatever became of "
+    "vmrunner.",
+    no_args_is_help=True,
+)
+
+Output = Annotated[Format, typer.Option("-o", "--output")]
+Provider = Annotated[str, typer.Argument(help="Whose account.")]
+
+_COLOURS: Final = {PartState.PRESENT: "green", PartState.UNKNOWN: "yellow"}
+
+
+@app.command()
+def install(
+    context: typer.Context,
+    provider: Provider,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REGION", help="Mind this one; again for more; `all`: all enabled."),
+    ] = None,
+    grace: Annotated[
+        str | None, typer.Option(help="How long past its deadline vmrunner has, first: 8m.")
+    ] = None,
+    everyone: Annotated[
+        bool | None,
+        typer.Option(
+            "--all-installations/--this-installation", help="Whose; default: this ledger's."
+        ),
+    ] = None,
+    notify: Annotated[
+        list[str] | None, typer.Option(metavar="ARN", help="Where alarms go: an SNS topic.")
+    ] = None,
+    form: Output = Format.TABLE,
+) -> int:
+    """Make it, or bring it up to date. What is not said stays as it is."""
+    shell = shell_of(context)
+    every = region is not None and "all" in region
+    wish = Wish(
+        max_ttl=_max_ttl(shell),
+        regions=None if region is None else () if every else tuple(region),
+        grace=None if grace is None else units.duration(grace, "--grace"),
+        everyone=everyone,
+        notify=None if notify is None else tuple(notify),
+    )
+    parts = _told(_guard(shell, provider).install(wish), form)
+    if form in (Format.TABLE, Format.WIDE) and not any(part.done for part in parts):
+        output.say("nothing had to be done")
+    return exit_codes.OK
+
+
+@app.command()
+def status(context: typer.Context, provider: Provider, form: Output = Format.TABLE) -> int:
+    """Is every part there, as it should be, and does it work? Exits 7 when not."""
+    shell = shell_of(context)
+    found = _guard(shell, provider).status(Wish(max_ttl=_max_ttl(shell)))
+    at = iso(found.last_success)
+    worked = Part(
+        name="last success",
+        id=at or "none within a day",
+        state=PartState.DIFFERS if found.silent else PartState.PRESENT,
+        detail=f"silent for more than {SILENCE // 60} minutes"
+        if found.silent
+        else ""
+        if at
+        else "it was just installed",
+    )
+    output.show(_VIEW, [*found.parts, worked], form)
+    if not found.well:
+        output.say(f"vmrunner guard install {provider} makes what is missing")
+    return exit_codes.OK if found.well else exit_codes.PARTLY
+
+
+@app.command()
+def remove(context: typer.Context, provider: Provider, form: Output = Format.TABLE) -> int:
+    """Remove every part. VMs keep their own timers, and nothing in the account minds them."""
+    parts = _told(_guard(shell_of(context), provider).remove(), form)
+    left = any(part.state is not PartState.ABSENT for part in parts)
+    return exit_codes.PARTLY if left else exit_codes.OK
+
+
+@app.command()
+def policy(
+    context: typer.Context,
+    provider: Provider,
+    audience: Annotated[
+        Policy,
+        typer.Option(
+            "--for", help="Who: vmrunner, the guard, or everybody in an account for builds."
+        ),
+    ] = Policy.VMRUNNER,
+) -> int:
+    """Print a least-privilege policy of the cloud's."""
+    output.print_out(_guard(shell_of(context), provider).policy(audience))
+    return exit_codes.OK
+
+
+def _told(parts: Iterable[Part], form: Format) -> list[Part]:
+    """All that was done, also where it broke off."""
+    done: list[Part] = []
+    try:
+        done.extend(parts)
+    finally:
+        output.show(_VIEW, done, form)
+    return done
+
+
+def _guard(shell: Shell, name: str) -> Guard:
+    """Raises `ConfigError` where there can be none."""
+    wiring = shell.wiring
+    found = wiring.provider(wiring.settings.provider(name))
+    if not isinstance(found, Guarded):
+        kind = wiring.settings.providers[found.name].kind
+        made = "whose guard Terraform makes" if kind == "gce" else "which has none"
+        raise ConfigError(
+            f"guard: provider {found.name} is of kind {kind}, {made}",
+            hint=f"terraform apply, with the module {resources.path('deploy') / 'gcp/terraform'}"
+            if kind == "gce"
+            else "name a provider of kind ec2",
+        )
+    return found.guard()
+
+
+def _max_ttl(shell: Shell) -> float:
+    return shell.loaded.settings.limits.max_ttl
+
+
+_VIEW: Final[View[Part]] = View(
+    kind="guard_part",
+    columns=(
+        Column("part", lambda p: p.name),
+        Column("state", lambda p: p.state.value, colour=lambda p: _COLOURS.get(p.state, "red")),
+        Column("id", lambda p: p.id),
+        Column("done", lambda p: p.done),
+        Column("detail", lambda p: p.detail),
+    ),
+    document=lambda p: {
+        "part": p.name,
+        "id": p.id,
+        "state": p.state.value,
+        "done": p.done or None,
+        "detail": p.detail or None,
+    },
+)

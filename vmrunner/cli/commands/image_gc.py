@@ -1,0 +1,157 @@
+"""`vmrunner image promote|gc`: which image builds get, and which go."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vmrunner.cli import exit_codes, output
+from vmrunner.cli.context import Shell, shell_of
+from vmrunner.cli.output import Column, Format, View
+from vmrunner.errors import ConfigError, NotFound, ProviderError, VmrunnerError
+
+if TYPE_CHECKING:
+    from vmrunner.images.retention import Cleared, Done
+    from vmrunner.providers import Provider
+    from vmrunner.runtime.app import Wiring
+
+
+def promote(
+    context: typer.Context,
+    image: Annotated[str, typer.Argument(help="Its id, or the cloud's: ami-…, a name, a link.")],
+    provider: Annotated[
+        str | None, typer.Option(help="Whose; default: as the ledger knows it.")
+    ] = None,
+) -> int:
+    """Let builds have this image, when they name none. An older one again is a rollback."""
+    from vmrunner.images import retention
+
+    shell = shell_of(context)
+    settings = shell.wiring.settings
+    word, name = image, None if provider is None else settings.provider(provider)
+    try:
+        row = shell.ledger.images.find(image)
+    except NotFound as error:
+        if name is None:
+            hint = "vmrunner image ls lists them; --provider asks its cloud"
+            raise NotFound(f"image {image!r} is not in this ledger", hint=hint) from error
+    else:
+        if row.ref is None:
+            raise ConfigError(f"image {row.id}: {row.state.value}", hint="build another")
+        word, name = row.ref, name or row.provider
+    made, warning = retention.promote(shell.ledger, shell.wiring.provider(name), word)
+    if warning:
+        output.warn(warning)
+    output.say(f"builds of {name} that name no image get {made.ref} ({made.name})")
+    return exit_codes.OK
+
+
+def gc(
+    context: typer.Context,
+    provider: Annotated[
+        str | None, typer.Option(help="In this one's cloud; default: the local images.")
+    ] = None,
+    keep: Annotated[int, typer.Option(min=0, metavar="N", help="So many of each name stay.")] = 3,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say it, do nothing.")] = False,
+    form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
+) -> int:
+    """Delete old images that this installation made, and their snapshots: never one that is
+    promoted, in use, or among the newest of its name."""
+    shell = shell_of(context)
+    cleared = (
+        _local(shell, keep, dry_run) if provider is None else _cloud(shell, provider, keep, dry_run)
+    )
+    output.show(_view(), cleared.images, form)
+    for text in cleared.troubles:
+        output.warn(text)
+    failed = cleared.troubles or any(done.trouble for done in cleared.images)
+    return exit_codes.PARTLY if failed else exit_codes.OK
+
+
+def _cloud(shell: Shell, provider: str, keep: int, dry_run: bool) -> Cleared:
+    from vmrunner.images import retention
+
+    wiring = shell.wiring
+    name = wiring.settings.provider(provider)
+    kind = wiring.settings.providers[name].kind
+    driver = wiring.provider(name)
+    peers = [
+        _opened(wiring, peer)
+        for peer, said in wiring.settings.providers.items()
+        if said.kind == kind
+    ]
+    return retention.clear(shell.ledger, driver, peers=peers, keep=keep, dry_run=dry_run)
+
+
+def _opened(wiring: Wiring, name: str) -> Provider:
+    """One that may need an image. Raises ProviderError when nobody can tell."""
+    try:
+        return wiring.provider(name)
+    except VmrunnerError as error:
+        raise ProviderError(
+            f"{error}; what providers.{name} gives to builds is not known: no image is deleted"
+        ) from error
+
+
+def _local(shell: Shell, keep: int, dry_run: bool) -> Cleared:
+    """What a build of this ledger names is in use. What a VM was made of within the longest life of
+    any may be, whatever ledger knows that VM: the cache is the user's."""
+    from vmrunner import images
+    from vmrunner.images import retention
+    from vmrunner.providers.qemu import local_images
+
+    wiring = shell.wiring
+    found = images.images(wiring.paths.cache)
+    chosen = {images.current()}
+    for name, said in wiring.settings.providers.items():
+        if said.kind == "qemu" and said.image is not None:
+            hashes = retention.meant(found, said.image)
+            if not hashes:
+                output.warn(f"providers.{name}.image: there is no local image {said.image!r}")
+            chosen |= hashes
+    now, life = time.time(), wiring.settings.limits.max_ttl
+    used = {image.hash for image in found if now - local_images.last_used(image) < life}
+    used.update(*(retention.meant(found, word) for word in retention.wanted(shell.ledger)))
+    return retention.clear_local(found, chosen=chosen, used=used, keep=keep, dry_run=dry_run)
+
+
+def _view() -> View[Done]:
+    from vmrunner.cli.views.builds import iso
+    from vmrunner.lib import units
+
+    now = time.time()
+    return View(
+        kind="image_verdict",
+        columns=(
+            Column("verdict", _verdict, colour=lambda d: "red" if d.verdict.goes else ""),
+            Column("why", lambda d: d.verdict.why.value),
+            Column("name", lambda d: d.verdict.image.name),
+            Column("age", lambda d: units.span(max(0.0, now - d.verdict.image.created))),
+            Column("ref", lambda d: d.verdict.image.ref),
+            Column("title", lambda d: d.title, wide=True),
+            Column("outcome", _outcome),
+        ),
+        document=lambda d: {
+            "verdict": _verdict(d),
+            "why": d.verdict.why.value,
+            "name": d.verdict.image.name,
+            "created_at": iso(d.verdict.image.created),
+            "ref": d.verdict.image.ref,
+            "title": d.title,
+            "removed": d.removed,
+            "trouble": d.trouble or None,
+        },
+        empty="no image of ours is there",
+    )
+
+
+def _verdict(done: Done) -> str:
+    return "retire" if done.verdict.goes else "keep"
+
+
+def _outcome(done: Done) -> str:
+    if done.trouble:
+        return done.trouble
+    return "removed" if done.removed else "nothing done" if done.verdict.goes else ""

@@ -1,0 +1,239 @@
+"""`vmrunner image build|stage|ls|verify`, and the progress of an image that a first build makes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+
+from vmrunner.cli import exit_codes, output
+from vmrunner.cli.commands import image_gc
+from vmrunner.cli.context import Shell, shell_of
+from vmrunner.cli.output import Format
+from vmrunner.cli.views import images as imageviews
+from vmrunner.errors import BadOrder, ConfigError, LedgerError, NotFound
+
+if TYPE_CHECKING:
+    from vmrunner.images import Progress
+    from vmrunner.model import MadeImage
+
+app = typer.Typer(help="VM images: what builds boot from.", no_args_is_help=True)
+
+Recipe = Annotated[str, typer.Argument(help="A recipe that ships with vmrunner, or a .toml file.")]
+
+
+class ImageProgress:
+    """Shows an image build: bars on a terminal, a line a stage elsewhere. Nothing is shown before
+    there is something to tell; then first of all `why` it is made."""
+
+    def __init__(self, why: str = "") -> None:
+        self._why = why
+        self._live = sys.stderr.isatty() and output.coloured(sys.stderr)
+        self._bars: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._told: set[tuple[str, bool]] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        if self._why:
+            output.say(f"{self._why}: it is made now")
+            self._why = ""
+        if self._live:
+            self._bar(progress)
+        else:
+            self._line(progress)
+
+    def _line(self, progress: Progress) -> None:
+        from vmrunner.lib import units
+
+        over = progress.fraction == 1.0
+        if (progress.stage, over) in self._told:
+            return
+        self._told.add((progress.stage, over))
+        took = f" took {units.span(progress.seconds)}" if over else " …"
+        output.say(f"image: {progress.stage}{took}")
+
+    def _bar(self, progress: Progress) -> None:
+        if self._bars is None:
+            self._bars = _bars()
+            self._bars.start()
+        task = self._tasks.get(progress.stage)
+        if task is None:
+            task = self._bars.add_task(progress.stage, total=None, message="")
+            self._tasks[progress.stage] = task
+        total = None if progress.fraction is None else 1.0
+        self._bars.update(
+            task,
+            total=total,
+            completed=progress.fraction or 0.0,
+            message=output.clean(progress.message)[:60],
+        )
+        if progress.fraction == 1.0:
+            self._bars.stop_task(task)
+
+
+def _bars() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description:<12}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[message]}", markup=False),
+        console=Console(stderr=True),
+    )
+
+
+@app.command()
+def build(
+    context: typer.Context,
+    recipe: Recipe = "default",
+    provider: Annotated[
+        str | None,
+        typer.Option(help="In this one's cloud, by Packer; default: here, for local VMs."),
+    ] = None,
+    ttl: Annotated[
+        str | None, typer.Option(help="With --provider: so long its builder may live: 1h.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="With --provider: debian-13 or ubuntu-24.04.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Every stage again: newer packages. Local images.")
+    ] = False,
+    accel: Annotated[
+        str | None, typer.Option(help="auto, kvm or tcg; default: as configured. Local images.")
+    ] = None,
+    form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
+) -> int:
+    """Make an image. A local one that is there is not made again, a broken-off build goes on. In a
+    cloud it is a candidate: `promote` lets builds have it."""
+    from vmrunner import images
+
+    shell = shell_of(context)
+    _check_options({"--ttl": ttl, "--base": base}, provider)
+    if provider is not None:
+        if fresh or accel is not None:
+            option = "--fresh" if fresh else "--accel"
+            raise ConfigError(f"{option}: only for local images", hint="leave it out")
+        made = _cloud(shell, recipe, provider, ttl, base)
+        output.show(imageviews.view(), [imageviews.of_cloud(made)], form)
+        if form in (Format.TABLE, Format.WIDE):
+            output.say(f"a candidate: vmrunner image promote {made.id} lets builds have it")
+        return exit_codes.OK
+    configured = [p.accel for p in shell.loaded.settings.providers.values() if p.kind == "qemu"]
+    with ImageProgress() as progress:
+        image = images.build(
+            images.find(recipe),
+            cache=shell.wiring.paths.cache,
+            progress=progress,
+            accel=accel or (configured[0] if configured else "auto"),
+            fresh=fresh,
+        )
+    output.show(imageviews.view(), [imageviews.of_local(image)], form)
+    return exit_codes.OK
+
+
+def _check_options(options: dict[str, str | None], provider: str | None) -> None:
+    for option, value in options.items():
+        if value is not None and provider is None:
+            raise ConfigError(f"{option}: only for images in a cloud", hint="name a --provider")
+
+
+def _cloud(
+    shell: Shell,
+    recipe: str,
+    provider: str,
+    ttl: str | None,
+    base: str | None,
+) -> MadeImage:
+    from vmrunner import images
+    from vmrunner.images.cloud import builder
+    from vmrunner.lib import units
+
+    wiring = shell.wiring
+    wiring.makes_ledger = True
+    name = wiring.settings.provider(provider)
+    with ImageProgress() as progress:
+        return builder.build(
+            images.find(recipe),
+            provider=wiring.provider(name),
+            ledger=shell.ledger,
+            max_ttl=wiring.settings.limits.max_ttl,
+            ttl=builder.TTL if ttl is None else units.duration(ttl, "--ttl"),
+            base=base or builder.BASES[0],
+            progress=progress,
+        )
+
+
+@app.command()
+def stage(
+    directory: Annotated[Path, typer.Argument(help="To be filled: a new one, or empty.")],
+    recipe: Recipe = "default",
+) -> int:
+    """Fill a directory with what Packer's templates take as `stage_dir`, to run Packer by hand."""
+    from vmrunner import images
+    from vmrunner.images import recipe as recipes
+    from vmrunner.images.cloud import stage as staging
+
+    wanted = staging.fill(directory, images.find(recipe), recipes.Inputs.read(), time.time())
+    output.print_out(wanted)
+    return exit_codes.OK
+
+
+@app.command()
+def ls(
+    context: typer.Context,
+    form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
+) -> int:
+    """The local images and those that this ledger had made in clouds, newest first."""
+    from vmrunner import images
+
+    shell = shell_of(context)
+    found = [imageviews.of_local(image) for image in images.images(shell.wiring.paths.cache)]
+    try:
+        found += [imageviews.of_cloud(image) for image in shell.ledger.images.list()]
+    except LedgerError as error:  # what is in the cache needs none
+        output.warn(str(error))
+    output.show(imageviews.view(), sorted(found, key=lambda i: i.created, reverse=True), form)
+    return exit_codes.OK
+
+
+@app.command()
+def verify(
+    context: typer.Context,
+    image: Annotated[
+        str | None, typer.Argument(help="A name or the beginning of a hash; default: the newest.")
+    ] = None,
+    form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
+) -> int:
+    """Read every byte of a local image and boot it; check what must be in it."""
+    from vmrunner import images
+    from vmrunner.cli.views.findings import show_findings
+
+    cache = shell_of(context).wiring.paths.cache
+    try:
+        found = images.resolve(cache, image)
+    except BadOrder as error:
+        raise NotFound(str(error.args[0]), hint=error.hint) from None
+    return show_findings(images.verify(found), form)
+
+
+app.command()(image_gc.promote)
+app.command()(image_gc.gc)

@@ -1,0 +1,273 @@
+"""`vmrunner reap`, `audit`, `doctor`, `gc`, `serve`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from vmrunner.cli import exit_codes, output
+from vmrunner.cli.context import debugging, shell_of
+from vmrunner.cli.output import Column, Format, View
+from vmrunner.errors import LedgerError
+
+if TYPE_CHECKING:
+    from vmrunner.core.audit_rules import Survivor
+    from vmrunner.engine.engine import Engine
+    from vmrunner.reaper.report import Line
+    from vmrunner.reaper.retention import Removal
+    from vmrunner.runtime.app import Wiring
+
+T = TypeVar("T")
+
+log = logging.getLogger("vmrunner.serve")
+
+Output = Annotated[Format, typer.Option("-o", "--output")]
+Provider = Annotated[str | None, typer.Option(help="Only this one.")]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Say nothing when all is well, as for cron.")
+]
+
+
+def reap(
+    context: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say it, do nothing.")] = False,
+    orphans: Annotated[
+        bool,
+        typer.Option(
+            "--orphans", help="Also the orphans that the cap holds back; look at them first."
+        ),
+    ] = False,
+    provider: Provider = None,
+    quiet: Quiet = False,
+    form: Output = Format.TABLE,
+) -> int:
+    """Kill what must die: past its deadline, left over, abandoned, not ours to keep. Once."""
+    report = _care().reap(
+        shell_of(context).wiring, provider=provider, dry_run=dry_run, orphans=orphans
+    )
+    _tell(_line_view(), report.lines, form, "nothing has to die", quiet=quiet)
+    for text in (*report.alarms, *report.unread):
+        output.warn(text)
+    return (
+        exit_codes.PARTLY if report.unread or any(x.failed for x in report.lines) else exit_codes.OK
+    )
+
+
+def audit(
+    context: typer.Context,
+    provider: Provider = None,
+    tag: Annotated[
+        str | None,
+        typer.Option(metavar="KEY=VALUE", help="Only machines with this tag, whoever made them."),
+    ] = None,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="… that are older than this.")
+    ] = None,
+    quiet: Quiet = False,
+    form: Output = Format.TABLE,
+) -> int:
+    """The cloud against the ledger. Kills nothing; exits 7 when anything is alive that should
+    not be."""
+    from vmrunner.lib import units
+
+    found = _care().audit(
+        shell_of(context).wiring,
+        provider=provider,
+        tag=None if tag is None else units.pair(tag, "--tag"),
+        older_than=None if older_than is None else units.duration(older_than, "--older-than"),
+    )
+    _tell(_survivor_view(), found, form, "no survivor", quiet=quiet)
+    return exit_codes.PARTLY if found else exit_codes.OK
+
+
+def _tell(view: View[T], found: Sequence[T], form: Format, well: str, *, quiet: bool) -> None:
+    """What was found, or that nothing was, unless nobody wants to hear that."""
+    if found or not quiet:
+        output.show(view, found, form)
+        if not found and form in (Format.TABLE, Format.WIDE):
+            output.say(well)
+
+
+def doctor(
+    context: typer.Context,
+    provider: Annotated[str | None, typer.Argument(help="Only this one.")] = None,
+    form: Output = Format.TABLE,
+) -> int:
+    """Is everything there, and allowed? Each finding with its fix."""
+    from vmrunner.cli.views.findings import show_findings
+
+    return show_findings(_care().doctor(shell_of(context).wiring, provider=provider), form)
+
+
+def gc(
+    context: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say it, do nothing.")] = False,
+    form: Output = Format.TABLE,
+) -> int:
+    """Remove the logs and artifacts of old builds, sources that no build needs, and local images
+    that were replaced: once, what `serve` does nightly."""
+    output.show(_removal_view(), shell_of(context).wiring.retain(dry_run=dry_run), form)
+    if dry_run:
+        output.say("nothing was removed: that was a dry run")
+    return exit_codes.OK
+
+
+def serve(
+    context: typer.Context,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="End when nothing is left to do.")
+    ] = False,
+) -> int:
+    """Start and drive builds, and reap, until it is stopped. SIGTERM hands over what runs, SIGHUP
+    reads the configuration again."""
+    from vmrunner.config import sources
+    from vmrunner.daemon.daemon import Daemon, Renewal
+    from vmrunner.runtime.background import BACKGROUND, SERVE
+
+    shell = shell_of(context)
+    output.hand_over()
+    logging.basicConfig(level=logging.DEBUG if debugging() else logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(
+            output.Plainly(
+                "%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z"
+            )
+        )
+    for chatty in ("alembic", "apscheduler", "paramiko", "fabric", "invoke"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    wiring = shell.wiring
+    wiring.makes_ledger = True
+    engine = wiring.engine(BACKGROUND) if until_idle else _patiently(wiring, SERVE)
+
+    def renew() -> Renewal:
+        settings = sources.load().settings
+        providers = wiring.renew(settings, engine.desk.providers)
+        return Renewal(
+            providers=providers,
+            limits=wiring.limits(),
+            cron=settings.reaper.sweep,
+            keep_logs=settings.reaper.keep_logs,
+        )
+
+    log.info("serving %s", _served(wiring, engine))
+    Daemon(
+        engine,
+        shell.ledger,
+        cron=wiring.settings.reaper.sweep,
+        until_idle=until_idle,
+        keep_logs=wiring.settings.reaper.keep_logs,
+        tidy=wiring.tidy,
+        renew=renew,
+    ).run()
+    log.info("stopped; what runs goes on in its VM, and the next engine takes it over")
+    return exit_codes.OK
+
+
+def _served(wiring: Wiring, engine: Engine) -> str:
+    """The ledger, the providers, and who reaps."""
+    from vmrunner.config.settings import database_url
+    from vmrunner.lib import database_url as databaseurl
+
+    providers = ", ".join(sorted(engine.desk.providers)) or "none"
+    holder = wiring.ledger.engines.holder("reaper")
+    lives = holder in {member.id for member in wiring.ledger.engines.list()}
+    who = f"engine {holder} reaps" if holder and lives else "this engine reaps"
+    return f"{databaseurl.shown(database_url(wiring.settings))}; providers: {providers}; {who}"
+
+
+def _patiently(wiring: Wiring, kind: str) -> Engine:
+    """An engine, as soon as the ledger's database answers. What needs none is done meanwhile."""
+    from vmrunner.daemon import daemon
+    from vmrunner.reaper.pass_log import Telling
+
+    tell = Telling(time.monotonic)
+    while True:
+        try:
+            return wiring.engine(kind)
+        except LedgerError:
+            tell(_care().reap(wiring))
+            threading.Event().wait(daemon.PASS)
+
+
+def _care() -> ModuleType:
+    from vmrunner.services import doctor as care
+
+    return care
+
+
+def _line_view() -> View[Line]:
+    from vmrunner.lib import units
+
+    return View(
+        kind="verdict",
+        columns=(
+            Column("what", lambda x: x.what),
+            Column("kind", lambda x: x.kind),
+            Column("id", lambda x: x.id),
+            Column("reason", lambda x: x.reason.value),
+            Column("age", lambda x: "" if x.age is None else units.span(x.age)),
+            Column("late", lambda x: "" if x.late is None else units.span(x.late)),
+            Column("provider", lambda x: x.provider),
+            Column("instance", lambda x: x.instance or "", wide=True),
+            Column("build", lambda x: x.build or "", wide=True),
+            Column("cost", lambda x: f"${x.cost:.4f}" if x.cost else ""),
+            Column("outcome", lambda x: x.outcome or "nothing done"),
+        ),
+        document=lambda x: {
+            "provider": x.provider,
+            "what": x.what,
+            "kind": x.kind,
+            "id": x.id,
+            "reason": x.reason.value,
+            "instance": x.instance,
+            "build": x.build,
+            "age": x.age,
+            "late": x.late,
+            "cost": round(x.cost, 6),
+            "outcome": x.outcome or None,
+        },
+    )
+
+
+def _removal_view() -> View[Removal]:
+    from vmrunner.lib import units
+
+    return View(
+        kind="removal",
+        columns=(
+            Column("what", lambda x: x.what),
+            Column("count", lambda x: str(x.count)),
+            Column("size", lambda x: units.amount(x.size)),
+        ),
+        document=lambda x: {"what": x.what, "count": x.count, "bytes": x.size},
+    )
+
+
+def _survivor_view() -> View[Survivor]:
+    from vmrunner.lib import units
+
+    return View(
+        kind="survivor",
+        columns=(
+            Column("fault", lambda x: x.fault.value, colour=lambda _: "red"),
+            Column("instance", lambda x: x.instance or ""),
+            Column("ref", lambda x: x.ref.id if x.ref else ""),
+            Column("late", lambda x: "" if x.late is None else units.span(x.late)),
+            Column("message", lambda x: x.message),
+        ),
+        document=lambda x: {
+            "fault": x.fault.value,
+            "instance": x.instance,
+            "ref": x.ref.id if x.ref else None,
+            "kind": x.ref.kind.value if x.ref else None,
+            "scope": str(x.ref.scope) if x.ref else None,
+            "late": x.late,
+            "message": x.message,
+        },
+    )

@@ -1,0 +1,368 @@
+"""`vmrunner run`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vmrunner.cli import artifact_destination, exit_codes, output
+from vmrunner.cli.context import Shell, shell_of, stdout_is_data
+from vmrunner.cli.output import Format
+from vmrunner.errors import LedgerError, VmrunnerError
+
+if TYPE_CHECKING:
+    from vmrunner.cli.signals import Signals
+    from vmrunner.model import Build, Event
+    from vmrunner.services.requests import Submission, Wish
+
+log = logging.getLogger("vmrunner")
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a build is followed, as opposed to what it is."""
+
+    form: Format
+    detach: bool
+    timestamps: bool
+    dry_run: bool
+    artifacts_to: Path | None
+    result_file: Path | None
+
+
+def run(
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="JOB", help="Of the job file.")
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("-f", "--file", metavar="FILE", help="A job file; JOB is one of its jobs."),
+    ] = None,
+    provider: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A provider's name, or its kind.")
+    ] = None,
+    image: Annotated[str | None, typer.Option(metavar="IMAGE", help="The VM's image.")] = None,
+    bootstrap: Annotated[
+        bool | None,
+        typer.Option("--bootstrap", help="That image is a plain Debian or Ubuntu."),
+    ] = None,
+    container: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="The container's image.")
+    ] = None,
+    container_runtime: Annotated[
+        str | None, typer.Option(metavar="RUNTIME", help="runc, or runsc: gVisor.")
+    ] = None,
+    docker: Annotated[
+        bool | None,
+        typer.Option("--docker", help="Give it a Docker of its own."),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="DIR|GIT", help="DIR or git+URL@REF.")
+    ] = None,
+    step: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LINE", help="A shell line; several are steps, one after another."),
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("-e", "--env", metavar="NAME=VALUE", help="A variable.")
+    ] = None,
+    env_file: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Of lines NAME=VALUE or NAME.")
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=@FILE]", help="A secret, from this environment or a file."),
+    ] = None,
+    allow_secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A variable that the job file may have as a secret."),
+    ] = None,
+    allow_host_files: Annotated[
+        bool,
+        typer.Option(
+            "--allow-host-files",
+            help="The job file may read outside its directory, and fetch from git as you.",
+        ),
+    ] = False,
+    artifact: Annotated[
+        list[str] | None,
+        typer.Option("-a", "--artifact", metavar="GLOB", help="What to bring back."),
+    ] = None,
+    artifacts_to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Copy the artifacts there.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("-l", "--label", metavar="NAME=VALUE", help="A label.")
+    ] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="For the steps.")] = None,
+    ttl: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="For the VM; default: timeout + 15m."),
+    ] = None,
+    queue_timeout: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="For the wait for a machine.")
+    ] = None,
+    keep_on_failure: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Keep the VM that long, for `vmrunner ssh`."),
+    ] = None,
+    network: Annotated[str | None, typer.Option(metavar="POLICY", help="open or none.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME")] = None,
+    cpus: Annotated[int | None, typer.Option(metavar="N")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 4GiB.")] = None,
+    disk: Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 20GiB.")] = None,
+    spot: Annotated[bool | None, typer.Option("--spot", help="Prefer spot machines.")] = None,
+    retry_on_loss: Annotated[
+        bool | None,
+        typer.Option("--retry-on-loss", help="Also when steps had begun."),
+    ] = None,
+    priority: Annotated[
+        int | None, typer.Option(metavar="N", help="Higher starts first; default: 0.")
+    ] = None,
+    privileged: Annotated[
+        bool | None,
+        typer.Option("--privileged", help="A privileged container, if limits.privileged allows."),
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="The same key is the same build.")
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("-d", "--detach", help="Print its id and return.")
+    ] = False,
+    timestamps: Annotated[bool, typer.Option("--timestamps")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check it, start nothing.")] = False,
+    form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
+    result_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the result there, as JSON."),
+    ] = None,
+) -> int:
+    """Run a command in a container in a fresh VM.
+
+    vmrunner run -- make test
+
+    The exit code is the command's own; 124 is a timeout, 125 is ours, 130 is Ctrl-C."""
+    from vmrunner.cli import run_inputs
+    from vmrunner.lib import units
+    from vmrunner.model import ArtifactRule
+    from vmrunner.services import requests, secrets
+    from vmrunner.services.host_access import Leave
+
+    shell = shell_of(context)
+    words = words or []
+    steps = run_inputs.steps(context.meta.get("command") or (), step or ())
+    file = run_inputs.job_file(words, file, steps)
+    said = requests.Wish(
+        steps=steps,
+        provider=provider,
+        image=image,
+        bootstrap=bootstrap,
+        container=container,
+        container_runtime=container_runtime,
+        docker=docker,
+        privileged=privileged,
+        source=source,
+        env=run_inputs.env(env or (), env_file or ()),
+        secrets=secrets.read(secret or (), os.environ),
+        artifacts=tuple(ArtifactRule(glob=glob) for glob in artifact or ()),
+        labels=dict(units.label(text) for text in label or ()),
+        timeout=timeout,
+        ttl=ttl,
+        queue_timeout=queue_timeout,
+        keep_on_failure=keep_on_failure,
+        network=network,
+        name=name,
+        cpus=cpus,
+        memory=memory,
+        disk=disk,
+        spot=spot,
+        retry_on_loss=retry_on_loss,
+        priority=priority,
+        idempotency_key=idempotency_key,
+    )
+    if file is not None:
+        leave = Leave(secrets=frozenset(allow_secret or ()), host_files=allow_host_files)
+        said = run_inputs.with_job(said, file, words[0] if words else None, leave)
+    manner = Manner(form, detach, timestamps, dry_run, artifacts_to, result_file)
+    return carry_out(shell, said, manner)
+
+
+def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
+    """Check, submit, follow, and give the exit code."""
+    from vmrunner.cli.commands.images import ImageProgress
+    from vmrunner.cli.signals import Signals
+    from vmrunner.lib import process
+    from vmrunner.services import preflight, requests
+
+    artifact_destination.check(manner.result_file, manner.artifacts_to)
+    checked = requests.check(said, shell.loaded.settings)
+    if manner.artifacts_to is not None and not checked.spec.artifacts:
+        output.warn("artifacts-to: no artifact is asked for (name what to bring: -a GLOB)")
+    if checked.taken:
+        output.say(f"the job file takes {', '.join(checked.taken)}")
+    for text in checked.warnings:
+        output.warn(text)
+    passed = preflight.check(shell.wiring, checked.spec)
+    for text in passed.warnings:
+        output.warn(text)
+    if manner.dry_run:
+        return _dry_run(checked, manner.form, shell.loaded.settings.limits.source_bytes)
+    with ImageProgress(passed.making.why if passed.making else "") as progress:
+        packed = shell.runner.pack(checked, passed.making, progress)
+    if shell.ledger.paused:
+        output.warn("launching is stopped: it waits for `vmrunner drain --off`")
+    if manner.detach:
+        row, new = shell.runner.queue(packed)
+        shell.wiring.ensure_background(row.spec.provider)
+        _wake(shell)
+        if not new:
+            output.say(f"the idempotency key belongs to {row.id}")
+        _announce(row, manner)
+        return exit_codes.OK
+    signals = Signals()
+    with signals.on():
+        row, new = shell.runner.queue(packed, submitter=process.current())
+        try:
+            output.say(f"build {row.id}" + ("" if new else " has this idempotency key already"))
+            row = _attend(shell, row, signals, manner, own=new)
+        except exit_codes.Leave:
+            raise
+        except Exception as error:
+            if new:
+                _abandon(shell, row, unread=isinstance(error, BrokenPipeError))
+            raise
+    return conclude(shell, row, signals.code if signals.count else None, manner)
+
+
+def _abandon(shell: Shell, row: Build, *, unread: bool) -> None:
+    """We cannot be there for our build any more: it must end, and something must end its VM.
+    `unread`: whoever read its output went away."""
+    from vmrunner.lib import process
+    from vmrunner.model import Reason
+
+    by, reason = process.user(), Reason.USER
+    if unread:
+        by, reason = f"{by}: the reader of its output went away", Reason.OWNER_GONE
+        output.say(f"the reader of the output went away: {row.id} is cancelled")
+    for last in (
+        lambda: shell.ledger.builds.request_cancel(row.id, reason, time.time(), by=by),
+        lambda: shell.wiring.ensure_background(row.spec.provider),
+    ):
+        try:
+            last()
+        except VmrunnerError as error:
+            log.warning("%s", error)  # whoever serves next sees that we are gone
+
+
+def _attend(shell: Shell, row: Build, signals: Signals, manner: Manner, *, own: bool) -> Build:
+    """`own`: the build is ours; one that had our idempotency key already is only watched."""
+    from vmrunner.cli.follow import Attendant
+    from vmrunner.cli.log_sink import LogSink
+
+    to_stderr = stdout_is_data(manner.form)
+    stream = sys.stderr if to_stderr else sys.stdout
+    sink = LogSink.to(stream, timestamps=manner.timestamps)
+    with shell.wiring.helped("run" if own else None) as helper, sink:
+        helper.ensure(row.spec.provider)
+        helper.wake()
+        attendant = Attendant(
+            shell.ledger, helper, sink, signals, own=own, live=sys.stderr.isatty()
+        )
+        return attendant.follow(row.id)
+
+
+def conclude(shell: Shell, row: Build, interrupted: int | None, manner: Manner) -> int:
+    """Artifacts, result document, and the last line on stderr; the exit code."""
+    from vmrunner.cli.views import builds
+    from vmrunner.model import BuildState, Result
+    from vmrunner.services import build_history
+
+    if row.state is BuildState.HELD:
+        try:
+            shell.wiring.ensure_background(row.spec.provider)  # it ends the hold when we are gone
+        except VmrunnerError as error:
+            output.say(f"error: {error}")  # its deadline ends it
+        until = builds.iso(row.hold_until)
+        output.say(f"its VM is kept until {until}: vmrunner ssh {row.id}, vmrunner cancel {row.id}")
+    events = _happened(shell, row)
+    culprit = build_history.culprit(row, events)
+    if culprit is not None:
+        output.say(build_history.said(row, culprit))
+    if row.message:
+        (output.warn if row.result is Result.SUCCESS else output.say)(row.message)
+    to, file = manner.artifacts_to, manner.result_file
+    whole = to is None or artifact_destination.copy(shell.runner.get(row.id).artifacts, to)
+    document = builds.ended_document(row, events)
+    if file is not None:
+        whole = artifact_destination.write(file, output.envelope("build", [document])) and whole
+    if manner.form is Format.JSON:
+        output.write_json(sys.stdout, "build", [document])
+    elif manner.form is Format.JSONL:
+        output.print_out(output.json_text(document))
+    named = len(row.spec.steps) > 1 and row.result is not Result.CANCELLED
+    last_line(row, build_history.title(row, culprit.index or 0) if culprit and named else "")
+    if interrupted is not None and row.result is Result.CANCELLED:
+        return interrupted
+    return exit_codes.of_build(row) or (exit_codes.OK if whole else exit_codes.OURS)
+
+
+def _happened(shell: Shell, row: Build) -> list[Event]:
+    """Its events. A ledger that is away now hides nothing of the build's end."""
+    try:
+        return shell.ledger.events.list(row.id)
+    except LedgerError as error:
+        log.warning("%s", error)
+        return []
+
+
+def last_line(row: Build, step: str = "") -> None:
+    """What scripts look for. `step`: the one of several in which it ended otherwise than well."""
+    from vmrunner.cli.views import builds
+
+    result = row.result.value if row.result else ""
+    reason = row.reason.value if row.reason else ""
+    code = "" if row.exit_code is None else str(row.exit_code)
+    named = f" step={shlex.quote(builds.short(step, 60))}" if step else ""
+    output.say(f"result={result} reason={reason} exit_code={code} build={row.id}{named}")
+
+
+def _announce(row: Build, manner: Manner) -> None:
+    from vmrunner.cli.views import builds
+
+    if manner.form is Format.JSON:
+        output.write_json(sys.stdout, "build", [builds.build_document(row)])
+    elif manner.form is Format.JSONL:
+        output.print_out(output.json_text(builds.build_document(row)))
+    else:
+        output.print_out(row.id)
+
+
+def _wake(shell: Shell) -> None:
+    from vmrunner.lib import wakeup
+
+    wakeup.poke(shell.wiring.paths.wake)
+
+
+def _dry_run(checked: Submission, form: Format, most: int) -> int:
+    """What would be submitted."""
+    from dataclasses import asdict
+
+    from vmrunner.cli import run_inputs
+    from vmrunner.services import sources
+
+    if checked.source is not None:
+        sources.look(checked.source, most=most)
+    if form in (Format.JSON, Format.JSONL):
+        output.write_json(sys.stdout, "spec", [asdict(checked.spec)])
+    else:
+        run_inputs.show_spec(checked.spec)
+    return exit_codes.OK

@@ -1,0 +1,179 @@
+"""`vmrunner ssh` and `vmrunner artifacts ls|get`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from vmrunner.cli import artifact_destination, container_shell, exit_codes, output
+from vmrunner.cli.commands.builds import Id, Output
+from vmrunner.cli.context import shell_of
+from vmrunner.cli.output import Column, Format, View
+from vmrunner.errors import ConfigError, Conflict, VmrunnerError
+from vmrunner.lib import terminal, unix_sockets
+
+if TYPE_CHECKING:
+    from vmrunner.api.build import Artifact
+    from vmrunner.model import Access, Address
+
+artifacts = typer.Typer(help="What builds brought back.", no_args_is_help=True)
+
+_USER: Final = "root"
+_BROKEN: Final = 255  # ssh's own failures
+
+
+def ssh(
+    context: typer.Context,
+    build: Id,
+    into: Annotated[
+        bool, typer.Option("--container", help="The build's container instead of the VM.")
+    ] = False,
+) -> int:
+    """A shell in a build's VM, or with -- CMD one command; the exit code is its own.
+
+    Each word of CMD arrives there as it was given: a shell line is -- sh -c 'a; b'.
+
+    It is the VM's root that you are, or with --container the build's own: in its file system, in
+    /work, with its environment; also after its end, while --keep-on-failure keeps the VM."""
+    from vmrunner.errors import NotFound
+    from vmrunner.model import BuildState
+
+    shell = shell_of(context)
+    command: list[str] = context.meta.get("command") or []
+    row = shell.ledger.builds.find(build)
+    if row.instance is None or row.finished:
+        raise Conflict(f"{row.id} has no VM: it is {row.state.value}")
+    instance = shell.ledger.instances.get(row.instance)
+    try:
+        access = shell.ledger.instances.access(instance.id)
+    except NotFound:
+        raise Conflict(f"the VM of {row.id} is {instance.state.value}") from None
+    if instance.address is None:
+        raise Conflict(f"the VM of {row.id} has no address yet", hint="wait until it has booted")
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if into:
+        held = row.state is BuildState.HELD
+        command = container_shell.words(command, held=held, terminal=terminal)
+    return _ssh(access, instance.address, command, terminal=into and terminal)
+
+
+def _ssh(access: Access, address: Address, command: list[str], *, terminal: bool = False) -> int:
+    """The system's ssh with this instance's own key and planted host key, and nothing of the
+    user's: no config, no agent, no other key."""
+    program = shutil.which("ssh")
+    if program is None:
+        raise ConfigError("ssh: the program is missing", hint="apt-get install openssh-client")
+    with ExitStack() as stack:
+        key = _memory(stack, access.user_private)
+        hosts = _memory(stack, f"vm {access.host_public}\n")
+        troubles = _memory(stack)
+        options = {
+            "IdentityFile": str(key),
+            "IdentitiesOnly": "yes",
+            "IdentityAgent": "none",
+            "UserKnownHostsFile": str(hosts),
+            "GlobalKnownHostsFile": "/dev/null",
+            "HostKeyAlias": "vm",
+            "StrictHostKeyChecking": "yes",
+            "PreferredAuthentications": "publickey",
+            "ForwardAgent": "no",
+            "ConnectTimeout": "15",
+            "ServerAliveInterval": "15",
+            "LogLevel": "ERROR",
+        }
+        if address.is_socket:
+            options |= {"ProxyUseFdpass": "yes", "ProxyCommand": _proxy(address.host)}
+        words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        argv = [program, "-F", "none", "-E", str(troubles), *words, "-p", str(address.port)]
+        argv += ["-t"] if terminal else []
+        argv += [f"{_USER}@{'vm' if address.is_socket else address.host}"]
+        if command:
+            argv += [shlex.join(command)]
+        done = subprocess.run(argv, check=False)
+        said = troubles.read_text(errors="replace").strip()
+    if done.returncode == _BROKEN and said:
+        raise VmrunnerError(f"ssh: {said.splitlines()[-1]}")
+    return done.returncode if done.returncode >= 0 else 128 - done.returncode
+
+
+def _proxy(path: str) -> str:
+    """What connects ssh to a socket."""
+    words = (sys.executable, "-P", "-m", unix_sockets.__name__, path)
+    return shlex.join(words).replace("%", "%%")
+
+
+def _memory(stack: ExitStack, text: str = "") -> Path:
+    """A file that only this user can open, by this process's name of it, and that no disk holds:
+    whatever kills us leaves no key behind."""
+    fd = os.memfd_create("vmrunner-ssh")
+    stack.callback(os.close, fd)
+    os.fchmod(fd, 0o600)  # ssh takes no key that others might read
+    os.write(fd, text.encode())
+    return Path(f"/proc/{os.getpid()}/fd/{fd}")
+
+
+@artifacts.command("ls")
+def artifacts_ls(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
+    """What a build brought back."""
+    found = shell_of(context).runner.get(build).artifacts.ls()
+    output.show(_view(), found, form)
+    return exit_codes.OK
+
+
+@artifacts.command("get")
+def artifacts_get(
+    context: typer.Context,
+    build: Id,
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATH…]", help="Files, directories or globs. Default: all."),
+    ] = None,
+    to: Annotated[Path, typer.Option("--to", help="Below this directory. Default: here.")] = Path(),
+) -> int:
+    """Copy them, and print where each is. One file with `--to -` goes to stdout, as it is."""
+    found = shell_of(context).runner.get(build).artifacts
+    if str(to) == "-":
+        with tempfile.TemporaryDirectory() as directory:
+            copied = found.download(directory, *paths) if paths else []
+            if len(copied) != 1 or copied[0].is_symlink():
+                raise ConfigError("to: '-' takes one file", hint="name one PATH that is no link")
+            _show(copied[0])
+        return exit_codes.OK
+    copied = found.download(to, *(paths or ()))
+    for path in copied:
+        output.print_path(os.fspath(path))
+    output.say(artifact_destination.came(copied, to))
+    return exit_codes.OK
+
+
+def _show(path: Path) -> None:
+    """A file's bytes on stdout; a terminal gets colours only, as from a log."""
+    tty = sys.stdout.isatty()
+    shown = terminal.Colours(sys.stdout.encoding) if tty else terminal.Plain()
+    with path.open("rb") as file:
+        while data := file.read(1 << 16):
+            sys.stdout.buffer.write(shown.feed(data))
+    sys.stdout.buffer.write(shown.finish())
+
+
+def _view() -> View[Artifact]:
+    from vmrunner.lib import units
+
+    return View(
+        kind="artifact",
+        columns=(
+            Column("path", lambda a: a.path),
+            Column("size", lambda a: units.amount(a.size)),
+        ),
+        document=lambda a: {"path": a.path, "size": a.size},
+        empty="no artifact came back",
+    )

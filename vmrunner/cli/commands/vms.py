@@ -1,0 +1,286 @@
+"""`vmrunner vm ls|show|destroy` and `drain`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vmrunner.cli import exit_codes, output
+from vmrunner.cli.completion import instance_ids
+from vmrunner.cli.context import Shell, shell_of, time_at
+from vmrunner.cli.output import Format
+from vmrunner.errors import ConfigError, Conflict, NotFound, VmrunnerError
+
+if TYPE_CHECKING:
+    from vmrunner.cli.views.builds import Machine
+    from vmrunner.model import Instance, Resource
+
+app = typer.Typer(help="The VMs behind builds.", no_args_is_help=True)
+
+Output = Annotated[Format, typer.Option("-o", "--output")]
+_SEEN_DEAD = 30.0  # seconds to wait for it
+
+
+@app.command()
+def ls(
+    context: typer.Context,
+    cloud: Annotated[
+        bool, typer.Option("--cloud", help="What the providers show, beside the ledger.")
+    ] = False,
+    everything: Annotated[bool, typer.Option("-a", "--all", help="Gone ones too.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 1000,
+    form: Output = Format.TABLE,
+) -> int:
+    """The VMs that this ledger answers for."""
+    from vmrunner.cli.views.builds import machine_view
+
+    shell = shell_of(context)
+    # Beside the cloud all that are open count: what is there would have no row else.
+    most = None if cloud and not everything else limit
+    rows = shell.ledger.instances.list(active=None if everything else True, limit=most)
+    unread: list[str] = []
+    if cloud:
+        shown, unread = _sweep(shell)
+        machines = _beside(shell, rows, shown)
+    else:
+        machines = _machines(shell, [(row, None) for row in rows])
+    output.show(machine_view(cloud=cloud), machines, form)
+    if not machines and form in (Format.TABLE, Format.WIDE):
+        output.say("no VM" + ("" if everything else "; vm ls -a shows those that are gone"))
+    if len(rows) == most:
+        output.say(f"these are the newest {most}; --limit shows more")
+    for text in unread:
+        output.warn(text)
+    return exit_codes.PARTLY if unread else exit_codes.OK
+
+
+def _machines(
+    shell: Shell, found: Sequence[tuple[Instance | None, Resource | None]]
+) -> list[Machine]:
+    """For showing: each at the time of its provider."""
+    from vmrunner.cli.views.builds import Machine
+
+    times = {name: time_at(shell, name) for name in {row.provider for row, _ in found if row}}
+    here = time.time()
+    return [Machine(row, times[row.provider] if row else here, seen) for row, seen in found]
+
+
+def _sweep(shell: Shell) -> tuple[list[Resource], list[str]]:
+    """What is ours by tag in every provider, and what could not be read."""
+    from vmrunner.model import Power
+
+    ours, unread = [], []
+    for name, provider in shell.wiring.providers().items():
+        for page in provider.sweep():
+            if page.error is not None:
+                unread.append(f"{name}: {page.scope}: {page.error}")
+            ours += [
+                resource
+                for resource in page.resources
+                if resource.tag("installation") == shell.ledger.installation
+                and resource.power is not Power.DEAD
+            ]
+    return ours, unread
+
+
+def _beside(shell: Shell, rows: list[Instance], shown: Iterable[Resource]) -> list[Machine]:
+    """Each row with its VM, and what is there without a row that was listed."""
+    from vmrunner.model import Kind
+
+    left = {resource.ref: resource for resource in shown}
+    vms: dict[str | None, list[Resource]] = {}
+    for resource in left.values():
+        if resource.ref.kind is Kind.INSTANCE:
+            vms.setdefault(resource.instance, []).append(resource)
+    found: list[tuple[Instance | None, Resource | None]] = []
+    for row in rows:
+        mine = vms.get(row.id, ())
+        best = next((r for r in mine if r.ref == row.ref), mine[0] if mine else None)
+        if best is not None:
+            del left[best.ref]
+        found.append((row, best))
+    known = {
+        row.id: row
+        for row in shell.ledger.instances.these({r.instance for r in left.values() if r.instance})
+    }
+    found += [(known.get(resource.instance or ""), resource) for resource in left.values()]
+    return _machines(shell, found)
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    vm: Annotated[str, typer.Argument(metavar="ID", autocompletion=instance_ids)],
+    form: Output = Format.TABLE,
+) -> int:
+    """One VM, as the ledger has it: by its id, or its build's, whose last VM it is."""
+    from vmrunner.cli.views.builds import instance_document, machine_view
+
+    shell = shell_of(context)
+    row = _vm_of(shell, vm)
+    if form in (Format.JSON, Format.JSONL):
+        output.show(machine_view(cloud=False), _machines(shell, [(row, None)]), form)
+    else:
+        for key, value in instance_document(row).items():
+            if value not in (None, ""):
+                output.print_out(f"{key:<14}{output.clean(str(value))}")
+    return exit_codes.OK
+
+
+def _vm_of(shell: Shell, word: str) -> Instance:
+    try:
+        return shell.ledger.instances.find(word)
+    except NotFound as error:
+        try:
+            build = shell.ledger.builds.find(word)
+        except NotFound:
+            raise error from None
+    if build.instance is None:
+        raise NotFound(f"{build.id} had no VM: it is {build.state.value}")
+    return shell.ledger.instances.get(build.instance)
+
+
+@app.command()
+def destroy(
+    context: typer.Context,
+    vms: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID…]", autocompletion=instance_ids)
+    ] = None,
+    all_expired: Annotated[
+        bool, typer.Option("--all-expired", help="All that are past their deadline.")
+    ] = False,
+) -> int:
+    """End VMs now, and cancel their builds. Prints the id of each that is seen dead."""
+    shell = shell_of(context)
+    if not vms and not all_expired:
+        raise ConfigError("no VM is named", hint="vmrunner vm destroy ID, or --all-expired")
+    rows: list[Instance] = []
+    codes: list[int] = []
+    if all_expired:
+        try:
+            rows += [
+                r for r in shell.ledger.instances.open() if time_at(shell, r.provider) > r.deadline
+            ]
+        except VmrunnerError as error:
+            output.warn(f"going by the tags alone: {error}")
+            if not vms:
+                return _worst(_expire(shell, ()))
+        codes += _expire(shell, {row.id for row in rows})
+    for word in vms or ():
+        try:
+            rows.append(shell.ledger.instances.find(word))
+        except VmrunnerError as error:
+            codes.append(_told(error))
+    for row in rows:
+        try:
+            codes.append(_destroy(shell, row))
+        except VmrunnerError as error:
+            codes.append(_told(error))
+    if not shell.wiring.served() and shell.ledger.builds.list(active=True, limit=1):
+        shell.wiring.ensure_background()  # it writes the ends of the builds
+    return _worst(codes)
+
+
+def _worst(codes: list[int]) -> int:
+    worst = [code for code in codes if code]
+    return (
+        exit_codes.OK if not worst else worst[0] if len(worst) == len(codes) else exit_codes.PARTLY
+    )
+
+
+def _expire(shell: Shell, rows: Collection[str]) -> list[int]:
+    """Kill what is past its deadline by its own tags, before the ledger can be in the way. What
+    has one of these rows is told when the row is closed."""
+    from vmrunner.reaper import expired
+
+    report = shell.wiring.end_expired(seconds=_SEEN_DEAD)
+    codes = []
+    for line in report.lines:
+        name = line.instance or line.id
+        if line.failed:
+            codes.append(exit_codes.FAILED)
+            output.say(f"error: {line.id}: {line.outcome}")
+        elif line.instance not in rows and line.kind == "instance":
+            dead = line.outcome == expired.DEAD
+            codes.append(exit_codes.OK if dead else exit_codes.UNFINISHED)
+            if dead:
+                output.print_out(output.clean(name))
+            else:
+                output.say(f"{name} was asked to die and is not seen dead yet")
+    for text in report.unread:
+        codes.append(exit_codes.FAILED)
+        output.say(f"error: {text}")
+    return codes
+
+
+def _told(error: VmrunnerError) -> int:
+    output.say(f"error: {error}")
+    return exit_codes.of_error(error)
+
+
+def _destroy(shell: Shell, row: Instance) -> int:
+    """Doom the row first, so that nobody uses the VM any more; then delete it until it is dead."""
+    from vmrunner.lib import process
+    from vmrunner.model import Death, Fate, InstanceState, Power, Reason
+
+    ledger, provider = shell.ledger, shell.wiring.provider(row.provider)
+    if row.scope not in provider.scopes:
+        raise Conflict(
+            f"{row.id} is in {row.scope}, which is no scope of {row.provider} now",
+            hint="use the account, host or region that it was started with",
+        )
+    if row.state is InstanceState.GONE:
+        output.say(f"{row.id} was gone already")
+    ledger.builds.request_cancel(row.build, Reason.USER, time.time(), by=process.user())
+    row = _doomed(shell, row)
+    asked = False
+    end = time.monotonic() + _SEEN_DEAD
+    while row.state is not InstanceState.GONE:
+        seen = provider.look([row.key]).get(row.key)
+        if seen is not None and seen.power is Power.DEAD:
+            ledger.instances.close(
+                row.id, epoch=row.epoch, death=row.death or Death.CANCELLED, now=provider.now()
+            )
+        elif seen is not None and not asked:
+            outcome = provider.delete([seen.ref], force=True)[seen.ref]
+            if outcome.fate is Fate.FAILED:
+                output.say(f"error: {row.id}: {outcome.error}")
+                return exit_codes.FAILED
+            asked = True
+        if time.monotonic() > end:
+            output.say(f"{row.id} was asked to die and is not seen dead yet; that goes on")
+            return exit_codes.UNFINISHED
+        time.sleep(0.1)
+        row = ledger.instances.get(row.id)
+    output.print_out(row.id)
+    return exit_codes.OK
+
+
+def _doomed(shell: Shell, row: Instance) -> Instance:
+    """The row in `deleting`; somebody else may move it meanwhile, so by compare-and-set."""
+    from vmrunner.model import Death, InstanceState
+
+    instances = shell.ledger.instances
+    while row.state not in (InstanceState.DELETING, InstanceState.GONE):
+        now = time_at(shell, row.provider)
+        instances.doom(row.id, seen_epoch=row.epoch, death=Death.CANCELLED, now=now)
+        row = instances.get(row.id)
+    return row
+
+
+def drain(
+    context: typer.Context,
+    off: Annotated[bool, typer.Option("--off", help="Launch again.")] = False,
+) -> int:
+    """Stop launching, in every process that serves this ledger. What runs goes on."""
+    from vmrunner.lib import wakeup
+
+    shell = shell_of(context)
+    shell.wiring.makes_ledger = True
+    shell.ledger.pause(not off, time.time())
+    wakeup.poke(shell.wiring.paths.wake)
+    output.say("launching again" if off else "no build is started until `vmrunner drain --off`")
+    return exit_codes.OK

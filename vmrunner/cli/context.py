@@ -1,0 +1,106 @@
+"""What every command gets: the parts, opened when they are first used."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+import typer
+
+from vmrunner.cli import output
+from vmrunner.cli.output import Format
+from vmrunner.errors import VmrunnerError
+
+if TYPE_CHECKING:
+    from vmrunner.api.runner import Runner
+    from vmrunner.config.sources import Loaded
+    from vmrunner.ledger import Ledger
+    from vmrunner.runtime.app import Wiring
+
+#: Joins the parts of a configuration; tests give one of their own.
+Joiner = Callable[["Loaded"], "Wiring"]
+
+
+class Shell:
+    """One run of the command line."""
+
+    def __init__(self, join: Joiner | None = None) -> None:
+        self._join = join
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The configuration, with origins."""
+        from vmrunner.config import sources
+
+        return sources.load()
+
+    @cached_property
+    def runner(self) -> Runner:
+        from vmrunner.api.runner import Runner
+
+        return Runner(wiring=self.wiring)
+
+    @cached_property
+    def wiring(self) -> Wiring:
+        from vmrunner.runtime.app import Wiring
+
+        return self._join(self.loaded) if self._join else Wiring(self.loaded.settings)
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.wiring.ledger
+
+    def close(self) -> None:
+        """Let go of what was opened."""
+        if "runner" in self.__dict__:
+            self.runner.close()
+        elif "wiring" in self.__dict__:
+            self.wiring.close()
+
+
+def shell_of(context: typer.Context) -> Shell:
+    """The shell of this run."""
+    return cast("Shell", context.obj)
+
+
+def time_at(shell: Shell, provider: str, *, ask: bool = False) -> float:
+    """The clock that the VMs of a provider are timed by, as far as it can be had; else ours.
+    `ask`: an answer of the cloud tells its time, so get one first."""
+    try:
+        driver = shell.wiring.provider(provider)
+        if ask:
+            _ = driver.scopes
+        return driver.now()
+    except VmrunnerError:
+        return time.time()
+
+
+def stdout_is_data(form: Format) -> bool:
+    """Is stdout a document, so that the build's output must go elsewhere?"""
+    return form in (Format.JSON, Format.JSONL)
+
+
+def debugging() -> bool:
+    """Does `VMRUNNER_DEBUG` ask for tracebacks?"""
+    return os.environ.get("VMRUNNER_DEBUG", "").lower() not in ("", "0", "false", "no", "off")
+
+
+def unicode_out() -> bool:
+    """Can stdout show more than ASCII?"""
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+__all__ = [
+    "Joiner",
+    "Shell",
+    "debugging",
+    "output",
+    "shell_of",
+    "stdout_is_data",
+    "time_at",
+    "unicode_out",
+]

@@ -1,0 +1,221 @@
+"""Being there while a build runs: its log on stdout, its phases on stderr, Ctrl-C and SIGTERM."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from vmrunner.cli import exit_codes, output
+from vmrunner.cli.ci_groups import Groups
+from vmrunner.cli.log_sink import LogSink
+from vmrunner.cli.signals import Signals
+from vmrunner.errors import LedgerError
+from vmrunner.lib import process, units
+from vmrunner.model import Build, BuildState, Chunk, Reason
+from vmrunner.services.logs import PAUSE, Reader, ended, patiently
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+    from vmrunner.runtime.engine_host import Help
+
+T = TypeVar("T")
+
+#: So long a foreground run waits for its VM to be seen gone; the reaper has the rest.
+_LINGER: Final = 60.0
+_SPIN: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+
+
+class Status:
+    """The phases on stderr: one live line on a terminal, a line for each in a pipe."""
+
+    def __init__(self, *, live: bool, may_draw: Callable[[], bool], now: Callable[[], float]):
+        self._live = live
+        self._may_draw = may_draw
+        self._now = now
+        self._told = 0  # phases
+        self._ticks = 0
+
+    def update(self, build: Build, deadline: float | None) -> None:
+        if self._live:
+            self._ticks += 1
+            if self._may_draw():
+                output.live(self._line(build, deadline))
+        else:
+            self._plain(build)
+
+    def _plain(self, build: Build) -> None:
+        """A line for each phase since the last call, however short it was."""
+        for phase in build.phases[self._told :]:
+            if phase.state is not BuildState.FINISHED:
+                since = units.span(phase.started - build.created_at)
+                again = phase.state is BuildState.PROVISIONING and build.attempt > 1
+                attempt = f" (attempt {build.attempt})" if again else ""
+                output.say(f"[{since:>6}] {phase.state.value}{attempt}")
+        self._told = len(build.phases)
+
+    def _line(self, build: Build, deadline: float | None) -> str:
+        now = self._now()
+        done = [
+            f"{phase.state.value} {units.span(phase.seconds(now))}"
+            for phase in build.phases
+            if phase.ended is not None and phase.seconds(now) >= 0.05
+        ]
+        spin = _SPIN[self._ticks % len(_SPIN)]
+        current = f"{build.state.value} {spin} {units.span(now - build.state_since)}"
+        left = "" if deadline is None else f"   {units.span(deadline - now)} left"
+        return " ─ ".join([build.id[:10], *done[-4:], current]) + left
+
+
+class Attendant:
+    """Follows one build to its end. `own`: it is this process's, and ends with it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        helper: Help,
+        sink: LogSink,
+        signals: Signals,
+        *,
+        own: bool,
+        talk: bool = True,
+        live: bool = False,
+    ) -> None:
+        self._ledger = ledger
+        self._help = helper
+        self._sink = sink
+        self._signals = signals
+        self._own = own
+        self._talk = talk
+        self._status = Status(live=live and talk, may_draw=lambda: sink.at_start, now=time.time)
+        self._cancelled = False
+        self._why = ""
+        self._heard = 0  # events
+        self._begun = 0  # the attempt whose container is there
+        self._deadline: float | None = None
+        self._build = ""
+
+    def follow(self, build: str, *, after: int = 0) -> Build:
+        """Until it has ended, and with `own` until its VM is gone. Raises `exits.Leave` when the
+        user leaves before that, and LedgerError when the ledger is out of reach for too long."""
+        self._build = build
+        reader = Reader(self._ledger, build, after=after)
+        row = self._try(lambda: self._ledger.builds.get(build))
+        groups = Groups(self._ledger, row)
+        self._sink.held_up = lambda: self._mind(row)
+        while True:
+            row = self._try(lambda: self._ledger.builds.get(build))
+            over = ended(row)
+            self._look(row)
+            while chunks := self._try(reader.some):
+                self._show(chunks, groups)
+            if over:
+                break
+            self._mind(row)
+            self._signals.sleep(PAUSE)
+        self._sink.finish()
+        self._mark(groups, math.inf, math.inf)
+        self._sink.wait()
+        output.clear_live()
+        if self._own:
+            self._linger(build, row.spec.provider)
+        return self._try(lambda: self._ledger.builds.get(build))
+
+    def _show(self, chunks: Sequence[Chunk], groups: Groups) -> None:
+        for chunk in chunks:
+            self._sink.wait()
+            output.clear_live()
+            self._mark(groups, chunk.attempt, chunk.offset)
+            self._sink.write(chunk)
+
+    def _mark(self, groups: Groups, attempt: float, offset: float) -> None:
+        for mark in self._try(lambda: groups.before(attempt, offset)):
+            self._sink.mark(mark)
+
+    def _look(self, row: Build) -> None:
+        if self._deadline is None and row.instance is not None:
+            instance = row.instance
+            self._deadline = self._try(lambda: self._ledger.instances.get(instance)).deadline
+        if self._talk:
+            self._status.update(row, self._deadline)
+            why = self._help.waiting(row.id) if row.state is BuildState.QUEUED else ""
+            if why and why != self._why:
+                output.say(f"it waits: {why}")
+            self._why = why or self._why
+            self._tell_of_pull(row)
+
+    def _tell_of_pull(self, row: Build) -> None:
+        """Say it when the steps wait for the container's image: that may take minutes."""
+        if row.state is not BuildState.RUNNING or self._begun == row.attempt:
+            return
+        events = self._try(lambda: self._ledger.events.list(row.id, after=self._heard))
+        kinds = {event.kind for event in events if event.data.get("attempt") == row.attempt}
+        self._heard = events[-1].seq if events else self._heard
+        if kinds & {"container", "step_started"}:
+            self._begun = row.attempt
+        elif "pulling" in kinds:
+            output.say(f"pulling container image {row.spec.container}: it is not in the VM image")
+
+    def _try(self, work: Callable[[], T]) -> T:
+        """Do what needs the ledger. One that is away is waited for, unless the user leaves."""
+
+        def pause(seconds: float) -> None:
+            self._leave_if_told()
+            self._signals.sleep(seconds)
+
+        def told(error: LedgerError) -> None:
+            if self._talk:
+                output.say(f"waiting for the ledger: {error}")
+
+        return patiently(work, pause=pause, told=told)
+
+    def _mind(self, row: Build) -> None:
+        """In every wait: see to it that it is served, and do what the user wishes."""
+        self._try(lambda: self._help.ensure(row.spec.provider))
+        self._leave_if_told()
+        if self._signals.count and not self._cancelled:
+            by = process.user()
+            self._try(
+                lambda: self._ledger.builds.request_cancel(row.id, Reason.USER, time.time(), by=by)
+            )
+            self._cancelled = True
+            self._help.wake()
+            self._say(f"cancelling {row.id} and destroying its VM; once more leaves at once")
+
+    def _leave_if_told(self) -> None:
+        """The first signal ends a build of our own, and the second leaves it; the first leaves
+        one that is another's."""
+        if self._signals.count > (1 if self._own else 0):
+            if self._own and output.ready(sys.stderr, 0):
+                output.say(f"leaving {self._build}: {self._last_resort()}")
+            raise exit_codes.Leave(self._signals.code)
+
+    def _say(self, text: str) -> None:
+        """Say it, as soon as stderr takes it."""
+        while not output.ready(sys.stderr):
+            self._leave_if_told()
+        output.say(text)
+
+    def _last_resort(self) -> str:
+        if self._deadline is None:
+            return "no VM was asked for yet"
+        at = datetime.fromtimestamp(self._deadline, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return f"its VM ends with the next `vmrunner reap`, at the latest at {at}"
+
+    def _linger(self, build: str, provider: str) -> None:
+        """Our engine ends with us: see the VM gone first."""
+        end = time.monotonic() + _LINGER
+        while time.monotonic() < end:
+            row = self._try(lambda: self._ledger.builds.get(build))
+            alive = self._try(lambda: self._ledger.instances.list(build=build, active=True))
+            if not alive or row.state is BuildState.HELD:
+                return
+            if self._signals.count > (1 if self._cancelled else 0):
+                output.say(f"leaving {build}: {self._last_resort()}")
+                raise exit_codes.Leave(self._signals.code)
+            self._try(lambda: self._help.ensure(provider))
+            self._signals.sleep(PAUSE)
+        output.say(f"the VM of {build} is not seen gone yet: {self._last_resort()}")

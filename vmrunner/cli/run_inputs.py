@@ -1,0 +1,109 @@
+"""What `run` is asked for beside plain options: a job of a file, files of variables, places for
+what comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vmrunner.cli import output
+from vmrunner.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vmrunner.model import BuildSpec, Step
+    from vmrunner.services.host_access import Leave
+    from vmrunner.services.requests import Wish
+
+
+def steps(command: Sequence[str], lines: Sequence[str]) -> tuple[Step, ...] | None:
+    """The command after `--`, or the shell lines of `--step`; None when there is neither."""
+    from vmrunner.model import Step
+    from vmrunner.services import requests
+
+    if command and lines:
+        raise ConfigError(
+            "step: there is a command after -- too", hint="give steps, or one command"
+        )
+    return requests.command(command) or tuple(Step(run=line) for line in lines) or None
+
+
+def env(pairs: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
+    """`-e` is stronger than any `--env-file`, and a later one than an earlier."""
+    from vmrunner.config import env_file
+    from vmrunner.lib import units
+
+    found: dict[str, str] = {}
+    for path in files:
+        found |= env_file.read(path, os.environ)
+    return found | dict(units.env(text) for text in pairs)
+
+
+def job_file(words: Sequence[str], file: Path | None, steps: object) -> Path | None:
+    """The file that words before `--`, or nothing at all, are about: `-f`, else `vmrunner.yml`
+    here."""
+    from vmrunner.config import jobfile, trust
+
+    if len(words) > 1:
+        raise ConfigError(f"job: {words[1]!r} is one too many", hint="one job, then -- and a CMD")
+    if file is not None:
+        return file
+    here = Path(jobfile.NAME)
+    if steps is not None or not here.is_file():
+        if words:
+            raise ConfigError(
+                f"command: {words[0]!r} is not after --",
+                hint=f"vmrunner run -- {words[0]} …, or -f FILE {words[0]} for a job",
+            )
+        return None
+    if found := trust.doubt(here):
+        raise ConfigError(f"{here}: not taken: {found.why}", hint=f"{found.fix}, or name it: -f")
+    output.say(f"job file {here.absolute()}")
+    return here
+
+
+def with_job(said: Wish, file: Path, name: str | None, leave: Leave) -> Wish:
+    """The wish, and what the job of that name adds to it."""
+    from vmrunner.config import jobfile
+    from vmrunner.services import requests
+
+    chosen = jobfile.choose(file, name)
+    wished = said.over(requests.from_job(chosen, os.environ, said=said, leave=leave))
+    if wished.name is None:
+        output.warn(f"job {chosen.name!r} cannot be the build's name: it has none (--name)")
+    return wished
+
+
+def show_spec(spec: BuildSpec) -> None:
+    """What would be submitted, as a table."""
+    from dataclasses import asdict
+
+    from vmrunner.lib import units
+
+    shown = asdict(spec)
+    width = max(map(len, shown))
+    for key, value in shown.items():
+        if key == "steps":
+            for number, step in enumerate(spec.steps, 1):
+                more = [f"timeout {units.exact(float(step.timeout))}"] if step.timeout else []  # type: ignore[arg-type]
+                more += [f"{name}={text}" for name, text in step.env.items()]
+                line = step.run if step.run is not None else json.dumps(list(step.argv))
+                parts = [f"{number}.", step.name and f"{step.name}:", line]
+                text = " ".join(filter(None, parts)) + (f"  ({', '.join(more)})" if more else "")
+                output.print_out(f"{key if number == 1 else '':<{width}}  {output.clean(text)}")
+        elif value not in (None, "", (), {}):
+            output.print_out(f"{key:<{width}}  {output.clean(_text(key, value))}")
+
+
+def _text(key: str, value: object) -> str:
+    from vmrunner.lib import units
+
+    if isinstance(value, str):
+        return value
+    if key in ("timeout", "ttl", "queue_timeout", "keep_on_failure"):
+        return units.exact(float(value))  # type: ignore[arg-type]
+    if key in ("memory", "disk"):
+        return units.amount(int(value))  # type: ignore[call-overload]
+    return json.dumps(value, ensure_ascii=False)

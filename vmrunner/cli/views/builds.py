@@ -1,0 +1,333 @@
+"""How builds, instances and the rest are shown: columns for people, documents for programs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from vmrunner.cli.output import Column, View
+from vmrunner.lib import units
+from vmrunner.model import Build, BuildState, Event, Instance, Kind, Resource, Result, Step
+from vmrunner.services import build_history
+
+_RESULT_COLOURS = {
+    Result.SUCCESS: "green",
+    Result.FAILURE: "red",
+    Result.ERROR: "red",
+    Result.TIMEOUT: "yellow",
+    Result.CANCELLED: "yellow",
+}
+
+
+def iso(at: float | None) -> str | None:
+    """RFC 3339 in UTC, to the millisecond."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def build_document(build: Build) -> dict[str, Any]:
+    """A build for programs. Times are RFC 3339, durations seconds, sizes bytes, cost USD."""
+    spec = build.spec
+    return {
+        "id": build.id,
+        "name": spec.name or None,
+        "state": build.state.value,
+        "result": build.result.value if build.result else None,
+        "reason": build.reason.value if build.reason else None,
+        "exit_code": build.exit_code,
+        "message": build.message or None,
+        "attempt": build.attempt,
+        "instance": build.instance,
+        "created_at": iso(build.created_at),
+        "finished_at": iso(build.finished_at),
+        "hold_until": iso(build.hold_until),
+        "phases": [
+            {
+                "state": phase.state.value,
+                "started_at": iso(phase.started),
+                "ended_at": iso(phase.ended),
+                "seconds": None if phase.ended is None else round(phase.ended - phase.started, 3),
+            }
+            for phase in build.phases
+        ],
+        "cost": round(build.cost, 6),
+        "foreground": build.submitter is not None,
+        "cancel": build.cancel.value if build.cancel else None,
+        "labels": dict(spec.labels),
+        "idempotency_key": spec.idempotency_key,
+        "provider": spec.provider,
+        "image": spec.image,
+        "container": spec.container,
+        "container_runtime": spec.runtime,
+        "network": spec.network.value,
+        "bootstrap": spec.bootstrap,
+        "docker": spec.docker,
+        "timeout": spec.timeout,
+        "ttl": spec.ttl,
+        "steps": [step_document(step) for step in spec.steps],
+        "source": spec.source,
+        "env": dict(spec.env),
+        "secrets": list(spec.secrets),
+        "artifacts": [{"path": rule.glob, "always": rule.always} for rule in spec.artifacts],
+    }
+
+
+def step_document(step: Step) -> dict[str, Any]:
+    document: dict[str, Any] = {"name": step.title}
+    document |= {"run": step.run} if step.run is not None else {"argv": list(step.argv)}
+    if step.timeout is not None:
+        document["timeout"] = step.timeout
+    return document
+
+
+def instance_document(row: Instance) -> dict[str, Any]:
+    """An instance for programs."""
+    return {
+        "id": row.id,
+        "build": row.build,
+        "attempt": row.attempt,
+        "state": row.state.value,
+        "provider": row.provider,
+        "kind": row.scope.kind,
+        "account": row.scope.account,
+        "place": row.scope.place,
+        "machine_type": row.offer.machine_type,
+        "market": row.offer.market.value,
+        "image": row.offer.image or None,
+        "ref": row.ref.id if row.ref else None,
+        "address": str(row.address) if row.address else None,
+        "created_at": iso(row.created_at),
+        "deadline": iso(row.deadline),
+        "gone_at": iso(row.gone_at),
+        "death": row.death.value if row.death else None,
+        "message": row.message or None,
+        "deletes": row.deletes,
+    }
+
+
+def build_view(
+    now: float | None = None, *, waiting: Mapping[str, str] | None = None
+) -> View[Build]:
+    """`ps`. `waiting`: why builds are queued, by their ids."""
+    why = waiting or {}
+    at = time.time() if now is None else now
+
+    def phase(build: Build) -> str:
+        return "" if build.finished else units.span(at - build.state_since)
+
+    return View(
+        kind="build",
+        columns=(
+            Column("id", lambda b: b.id),
+            Column("name", lambda b: b.spec.name),
+            Column("state", lambda b: b.state.value),
+            Column("result", _result, colour=lambda b: result_colour(b.result)),
+            Column("age", lambda b: units.span(at - b.created_at)),
+            Column("phase", phase),
+            Column("provider", lambda b: b.spec.provider, wide=True),
+            Column("container", lambda b: b.spec.container, wide=True),
+            Column("instance", lambda b: b.instance or "", wide=True),
+            Column("reason", lambda b: b.reason.value if b.reason else "", wide=True),
+            Column("waiting", lambda b: short(why.get(b.id, ""), 60), wide=True),
+            Column("cost", lambda b: f"${b.cost:.4f}" if b.cost else "", wide=True),
+            Column("labels", lambda b: _labels(b.spec.labels), wide=True),
+            Column("command", _command),
+        ),
+        document=lambda b: build_document(b) | {"waiting": why.get(b.id)},
+    )
+
+
+def _command(build: Build) -> str:
+    first, *more = build.spec.steps
+    return short(first.title, 40) + (f" (+{len(more)})" if more else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A line of `vm ls`: a row of the ledger, what the cloud shows, or both."""
+
+    row: Instance | None
+    now: float  # by the provider's clock
+    cloud: Resource | None = None
+
+    @property
+    def id(self) -> str:
+        if self.row is not None:
+            return self.row.id
+        assert self.cloud is not None
+        return self.cloud.instance or self.cloud.ref.id
+
+
+def machine_view(*, cloud: bool) -> View[Machine]:
+    """`vm ls`; with `cloud` what the providers show stands beside the ledger."""
+    columns = [
+        Column[Machine]("id", lambda m: m.id),
+        Column[Machine]("build", lambda m: m.row.build if m.row else ""),
+        Column[Machine]("state", lambda m: m.row.state.value if m.row else "no row"),
+    ]
+    if cloud:
+        columns.append(Column("cloud", _cloud))
+    columns += [
+        Column("provider", lambda m: m.row.provider if m.row else ""),
+        Column("type", lambda m: m.row.offer.machine_type if m.row else ""),
+        Column("age", _age),
+        Column("left", _left),
+        Column("death", lambda m: m.row.death.value if m.row and m.row.death else "", wide=True),
+        Column("ref", _ref, wide=True),
+        Column("place", lambda m: m.row.offer.place if m.row else "", wide=True),
+    ]
+    return View(kind="instance", columns=columns, document=lambda m: _machine(m, cloud=cloud))
+
+
+def _machine(machine: Machine, *, cloud: bool) -> dict[str, Any]:
+    document: dict[str, Any] = {"id": machine.id, "state": None}
+    if machine.row is not None:
+        document = instance_document(machine.row)
+    if cloud:
+        seen = machine.cloud
+        document["cloud"] = seen and {
+            "kind": seen.ref.kind.value,
+            "ref": seen.ref.id,
+            "power": seen.power.value,
+            "created_at": iso(seen.created_at),
+            "expires_at": iso(seen.expires_at),
+        }
+    return document
+
+
+def _cloud(machine: Machine) -> str:
+    if machine.cloud is None:
+        return "not seen"
+    kind = machine.cloud.ref.kind
+    return machine.cloud.power.value + ("" if kind is Kind.INSTANCE else f" {kind.value}")
+
+
+def _age(machine: Machine) -> str:
+    row, cloud = machine.row, machine.cloud
+    born = row.created_at if row else cloud.created_at if cloud else None
+    until = row.gone_at if row and row.gone_at is not None else machine.now
+    return "" if born is None else units.span(until - born)
+
+
+def _left(machine: Machine) -> str:
+    row, cloud = machine.row, machine.cloud
+    deadline = row.deadline if row else cloud.expires_at if cloud else None
+    if deadline is None or (row and row.gone_at is not None):
+        return ""
+    rest = deadline - machine.now
+    return units.span(rest) if rest > 0 else f"{units.span(-rest)} over"
+
+
+def _ref(machine: Machine) -> str:
+    ref = machine.row.ref if machine.row else machine.cloud.ref if machine.cloud else None
+    return ref.id if ref else ""
+
+
+def life(build: Build, rows: Iterable[Instance]) -> str:
+    """Why the build's VM died, and when."""
+    row = next((row for row in rows if row.id == build.instance), None)
+    if row is None or row.death is None:
+        return ""
+    when = f"gone {iso(row.gone_at)}" if row.gone_at is not None else "dying"
+    return ", ".join(word for word in (when, row.death.value, row.message) if word)
+
+
+def event_document(event: Event) -> dict[str, Any]:
+    return {
+        "seq": event.seq,
+        "time": iso(event.time),
+        "kind": event.kind,
+        "data": dict(event.data),
+    }
+
+
+def event_view() -> View[Event]:
+    """`events`."""
+    return View(
+        kind="event",
+        columns=(
+            Column("seq", lambda e: str(e.seq)),
+            Column("time", lambda e: iso(e.time) or ""),
+            Column("kind", lambda e: e.kind),
+            Column("data", lambda e: short(" ".join(f"{k}={v}" for k, v in e.data.items()), 100)),
+        ),
+        document=event_document,
+    )
+
+
+def result_colour(result: Result | None) -> str:
+    return _RESULT_COLOURS.get(result, "") if result else ""
+
+
+def short(text: str, width: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def timeline(build: Build, now: float, *, width: int = 40, unicode: bool = True) -> list[str]:
+    """The phases of a build as bars on one scale."""
+    phases = [phase for phase in build.phases if phase.state is not BuildState.FINISHED]
+    if not phases:
+        return []
+    begun = phases[0].started
+    last = phases[-1].ended
+    whole = max((last if last is not None else now) - begun, 0.001)
+    block, edge = ("█", "▏") if unicode else ("#", "|")
+    lines = []
+    for phase in phases:
+        start = min(round((phase.started - begun) / whole * width), width - 1)
+        length = round(phase.seconds(now) / whole * width)
+        bar = " " * start + (block * min(length, width - start) or edge)
+        running = "" if phase.ended is not None else " …" if unicode else " ..."
+        lines.append(f"{phase.state.value:<13}{units.span(phase.seconds(now)):>8}  {bar}{running}")
+    return lines
+
+
+def steps(build: Build, events: Iterable[Event]) -> list[str]:
+    """What each step did, and the pull before them, as far as the events say."""
+    lines = []
+    for run in build_history.runs(events):
+        if run.ended is not None:
+            took = units.span(run.ended - run.started)
+            if run.index is None:
+                lines.append(f"{took:>8}  pulled  {build.spec.container}")
+            else:
+                title = short(build_history.title(build, run.index), 60)
+                lines.append(f"{took:>8}  exit {run.exit_code}  {title}")
+    return lines
+
+
+def ended_document(build: Build, events: Iterable[Event]) -> dict[str, Any]:
+    """A build with what its steps came to, in the last attempt; the one in which it ended
+    otherwise than well is `failed_step`."""
+    listed = list(events)
+    runs = build_history.runs(listed)
+    last = {run.index: run for run in runs if run.attempt == max(r.attempt for r in runs)}
+    culprit = build_history.culprit(build, listed)
+    return build_document(build) | {
+        "steps": [
+            step_document(step)
+            | {
+                "started_at": iso(last[n].started) if n in last else None,
+                "ended_at": iso(last[n].ended) if n in last else None,
+                "exit_code": last[n].exit_code if n in last else None,
+            }
+            for n, step in enumerate(build.spec.steps)
+        ],
+        "failed_step": None if culprit is None else build_history.title(build, culprit.index or 0),
+    }
+
+
+def _result(build: Build) -> str:
+    if build.result is None:
+        return ""
+    failed = build.result is Result.FAILURE and build.exit_code is not None
+    return f"{build.result.value} ({build.exit_code})" if failed else build.result.value
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))

@@ -1,0 +1,1 @@
+"""User-data: what a VM is told at its first boot."""

@@ -1,0 +1,1 @@
+"""`vmrunner.toml`, the environment and job files, as frozen values."""

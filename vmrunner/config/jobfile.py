@@ -1,0 +1,297 @@
+"""`vmrunner.yml`: named jobs with steps. Its JSON Schema is `docs/vmrunner.schema.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PrivateAttr,
+    StrictBool,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from vmrunner.config import field_checks
+from vmrunner.config.settings import Bytes, Seconds, Section
+from vmrunner.config.validation_errors import Told, Where, explained
+from vmrunner.config.yaml import parse
+from vmrunner.errors import ConfigError
+from vmrunner.lib import globs, units
+from vmrunner.model import Network
+
+NAME: Final = "vmrunner.yml"
+
+
+def _checked(check: Callable[[Any], object]) -> AfterValidator:
+    """A check of `fields` or `units` whose complaint pydantic carries."""
+
+    def checked(value: Any) -> Any:
+        try:
+            check(value)
+        except ConfigError as error:
+            raise Told(error) from None
+        return value
+
+    return AfterValidator(checked)
+
+
+def _positive(seconds: float) -> None:
+    if seconds <= 0:
+        raise ConfigError(f"timeout: {seconds:g} leaves no time", hint="more than 0")
+
+
+Line = Annotated[str, Field(min_length=1), _checked(lambda text: field_checks.text(text, "text"))]
+Plain = Annotated[str, _checked(lambda text: units.env_value("it", text))]
+Env = dict[Annotated[str, _checked(units.env_name)], Plain]
+Labels = dict[
+    Annotated[str, _checked(lambda name: units.check_label(name, ""))],
+    Annotated[str, _checked(lambda text: units.check_label("label", text))],
+]
+Time = Annotated[Seconds, _checked(_positive)]
+
+
+class Given(Section):
+    """A table in which a key without a value is an error: `network: $NET` is never a default."""
+
+    model_config = ConfigDict(validate_default=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_empty(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("empty; give it a value, or leave it out")
+        return value
+
+
+class JobStep(Given):
+    """One step: `run` is a shell line, `argv` one command without a shell."""
+
+    run: Line | None = None
+    argv: list[Plain] | None = Field(default=None, min_length=1)
+    name: str = ""
+    timeout: Time | None = None
+    env: Env = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"run": value}
+        return {"argv": value} if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _one_of(self) -> JobStep:
+        if (self.run is None) == (self.argv is None):
+            raise ValueError("a step needs `run` or `argv`; give exactly one of the two")
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        shape = handler.resolve_ref_schema(handler(core))
+        argv = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+        return {
+            "description": "A shell line, one command as a list, or a table with more.",
+            "anyOf": [{"type": "string", "minLength": 1}, argv, dict(shape)],
+        }
+
+
+class JobArtifact(Given):
+    """What to bring back: a glob relative to the work directory."""
+
+    path: Annotated[str, Field(min_length=1), _checked(globs.check)]
+    always: StrictBool = Field(default=False, description="Also when the steps failed.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        shape = handler.resolve_ref_schema(handler(core))
+        return {
+            "description": "A glob, or a table with more.",
+            "anyOf": [{"type": "string", "minLength": 1}, dict(shape)],
+        }
+
+
+class Common(Given):
+    """What holds for every job of a file that does not say otherwise."""
+
+    container: Annotated[Line, _checked(field_checks.container)] | None = None
+    container_runtime: Literal["runc", "runsc"] | None = Field(
+        default=None, description="runsc is gVisor: a kernel of its own between build and VM."
+    )
+    provider: Line | None = None
+    image: Line | None = Field(default=None, description="The VM's image.")
+    bootstrap: StrictBool | None = Field(
+        default=None, description="The image is a plain Debian or Ubuntu: install what it needs."
+    )
+    docker: StrictBool | None = Field(default=None, description="The build gets its own Docker.")
+    privileged: StrictBool | None = None
+    source: Line | None = Field(
+        default=None, description="A directory, relative to this file, or git+URL@REF."
+    )
+    env: Env = Field(default_factory=dict)
+    secrets: list[Annotated[str, _checked(field_checks.secret)]] = Field(
+        default_factory=list, description="Names of environment variables, or NAME=@FILE."
+    )
+    artifacts: list[JobArtifact] = Field(default_factory=list)
+    labels: Labels = Field(default_factory=dict)
+    timeout: Time | None = None
+    ttl: Seconds | None = None
+    queue_timeout: Seconds | None = None
+    keep_on_failure: Time | None = None
+    network: Network | None = None
+    cpus: int | None = Field(default=None, ge=1)
+    memory: (
+        Annotated[
+            Bytes, _checked(lambda n: field_checks.at_least(n, "memory", field_checks.LEAST_MEMORY))
+        ]
+        | None
+    ) = None
+    disk: (
+        Annotated[
+            Bytes, _checked(lambda n: field_checks.at_least(n, "disk", field_checks.LEAST_DISK))
+        ]
+        | None
+    ) = None
+    spot: StrictBool | None = None
+    retry_on_loss: StrictBool | None = None
+    priority: Annotated[int, _checked(lambda n: field_checks.whole(n, "priority"))] | None = None
+
+    @field_validator("ttl")
+    @classmethod
+    def _longer(cls, ttl: float | None, seen: ValidationInfo) -> float | None:
+        timeout = seen.data.get("timeout")
+        if ttl is not None and timeout is not None and ttl <= timeout:
+            raise ValueError(f"not longer than the timeout {units.exact(timeout)}; give it more")
+        return ttl
+
+
+class Job(Common):
+    """What `vmrunner run -f vmrunner.yml NAME` submits. Flags go before it."""
+
+    steps: list[JobStep] = Field(min_length=1)
+    _places: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
+    def over(self, weaker: Common) -> Job:
+        """This job, with what it leaves unsaid from a weaker one. Tables and lists add up."""
+        update: dict[str, Any] = {}
+        for name in Common.model_fields:
+            mine, theirs = getattr(self, name), getattr(weaker, name)
+            if isinstance(mine, dict):
+                update[name] = {**theirs, **mine}
+            elif isinstance(mine, list):
+                update[name] = [*theirs, *mine]
+            elif mine is None:
+                update[name] = theirs
+        return self.model_copy(update=update)
+
+    def place(self, key: str) -> str:
+        """Where it says this ("FILE:LINE: "); "" where it does not."""
+        return self._places.get(key, "")
+
+
+class JobFile(Section):
+    """The whole file. Keys that begin with `x-` are for anchors alone."""
+
+    model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}})
+
+    version: Literal[1] = 1
+    env: Env = Field(default_factory=dict, description="Of every job.")
+    defaults: Common = Field(default=Common(), description="Of every job that does not say.")
+    jobs: dict[str, Job] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_anchors(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: item for key, item in value.items() if not str(key).startswith("x-")}
+
+
+class Chosen(NamedTuple):
+    """One job, and the directory that its paths are relative to."""
+
+    name: str
+    job: Job
+    directory: Path
+
+
+def load(path: Path) -> JobFile:
+    """The file, checked. `ConfigError` says FILE:LINE, key, value and fix."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"file: no file {str(path)!r}", hint="name it with -f") from None
+    except OSError as error:
+        raise ConfigError(f"file: {str(path)!r} cannot be read: {error.strerror}") from None
+    return read(text, str(path))
+
+
+def read(text: bytes, name: str = NAME) -> JobFile:
+    """The same, from bytes."""
+    table, lines = parse(text, name, raw=_is_text)
+    try:
+        file = JobFile.model_validate(table)
+    except ValidationError as error:
+        raise explained(error, JobFile, lambda where: _place(name, where, lines)) from None
+    for called, job in file.jobs.items():
+        job._places = {
+            key: _place(name, ("jobs", called, key), lines)
+            for key in Job.model_fields
+            if ("jobs", called, key) in lines
+        } | {"": _place(name, ("jobs", called), lines)}
+    return file
+
+
+def choose(path: Path, wanted: str | None) -> Chosen:
+    """The job called `wanted`; None is the only one."""
+    file = load(path)
+    jobs = file.jobs
+    if wanted is None:
+        if len(jobs) > 1:
+            raise ConfigError(
+                f"job: {path} has several, and none is named", hint=f"one of: {', '.join(jobs)}"
+            )
+        wanted = next(iter(jobs))
+    if wanted not in jobs:
+        raise ConfigError(f"job: no job {wanted!r} in {path}", hint=units.meant(wanted, jobs))
+    shared = file.defaults.model_copy(update={"env": {**file.env, **file.defaults.env}})
+    return Chosen(wanted, jobs[wanted].over(shared), path.parent)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of `vmrunner.yml`."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **JobFile.model_json_schema(),
+        "title": "vmrunner.yml",
+    }
+
+
+def _is_text(where: Where) -> bool:
+    """Where a plain scalar is text whatever it looks like: 1.10, no and 0755 stay as written."""
+    texts = ("env", "labels", "argv", "secrets", "steps")
+    in_short_argv = len(where) >= 3 and where[-3] == "steps" and isinstance(where[-1], int)
+    return in_short_argv or (len(where) >= 2 and where[-2] in texts)
+
+
+def _place(name: str, where: Where, lines: Mapping[Where, int]) -> str:
+    cuts = (where[:cut] for cut in range(len(where), -1, -1))
+    return f"{name}:{next((lines[cut] for cut in cuts if cut in lines), 1)}: "

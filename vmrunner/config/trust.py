@@ -1,0 +1,221 @@
+"""What a project's file may say. A checkout is code that nobody has read: its configuration is
+obeyed only where no other user could have written it, and what sends credentials or data somewhere,
+or widens rights, only after its user has trusted that very content (`vmrunner config trust`)."""
+
+from __future__ import annotations
+
+import grp
+import hashlib
+import json
+import os
+import pwd
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import platformdirs
+
+from vmrunner.errors import ConfigError, NotFound
+from vmrunner.lib import private_dirs
+
+Key = tuple[str, ...]
+
+_LINKS: Final = 40  # as many as the kernel follows
+_BY_OTHERS: Final = 0o022
+
+#: Tables and keys that decide where data goes, whose machines are ours to end, how long what was
+#: kept is kept, and what a build may.
+_HELD: Final = (
+    ("database",),
+    ("installation",),
+    ("limits", "privileged"),
+    ("reaper",),
+    ("secret_key",),
+)
+#: All that may be said of a provider unasked. The others decide whose account, network and image
+#: get a build's source and secrets, and where credentials are sent.
+_SIZES: Final = frozenset(
+    {
+        "accel",
+        "cpus",
+        "disk",
+        "disk_type",
+        "instance_types",
+        "kind",
+        "machine_types",
+        "max_instances",
+        "memory",
+        "region",
+        "spot",
+        "zones",
+    }
+)
+#: Defaults that protect: one that the user's own configuration sets is not undone.
+_PROTECTING: Final = frozenset({("defaults", "network"), ("defaults", "container_runtime")})
+
+
+class Doubt(NamedTuple):
+    """Why a file may be another user's work, and what mends it."""
+
+    why: str
+    fix: str
+
+
+class Entry(NamedTuple):
+    """One content that is trusted, and the file that it is trusted in."""
+
+    sha256: str
+    path: str
+
+    @property
+    def state(self) -> str:
+        """Does the file still hold it?"""
+        try:
+            return "trusted" if digest(Path(self.path).read_bytes()) == self.sha256 else "changed"
+        except OSError:
+            return "gone"
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+# --- which keys ----------------------------------------------------------------------------------
+
+
+def held(
+    values: Mapping[str, Any], own: Mapping[Key, object], merged: Mapping[str, Any]
+) -> set[Key]:
+    """The keys of a project's table that need trust. `own` are the keys of the user's own
+    configuration; `merged` is the table that all sources give together."""
+    return {key for key in _leaves(values) if _is_held(key, own, merged)}
+
+
+def _is_held(key: Key, own: Mapping[Key, object], merged: Mapping[str, Any]) -> bool:
+    if key[0] == "providers" and len(key) > 2:
+        provider = merged["providers"][key[1]]
+        return key[2] not in _SIZES and (key[2], provider.get("kind")) != ("image", "qemu")
+    return key in _PROTECTING & own.keys() or any(key[: len(at)] == at for at in _HELD)
+
+
+def _leaves(table: Mapping[str, Any], at: Key = ()) -> Iterator[Key]:
+    for name, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, (*at, name))
+        else:
+            yield (*at, name)
+
+
+# --- whose file ----------------------------------------------------------------------------------
+
+
+def doubt(file: Path) -> Doubt | None:
+    """Why what lies at this path may be another user's work; None when only we and root can have
+    written it. Every directory and link on the way counts."""
+    parts = [*reversed(file.absolute().parts[1:])]
+    here, links = Path(file.anchor or "/"), 0
+    while True:
+        status = here.lstat()
+        if found := _doubt(here, status):
+            return found
+        if stat.S_ISLNK(status.st_mode):
+            links += 1
+            if links > _LINKS:
+                return Doubt(f"{here} is one of too many links", "name the file itself")
+            parts += reversed(here.readlink().parts)
+            here = here.parent
+        if not parts:
+            return None
+        here = Path(os.path.normpath(here / parts.pop()))
+
+
+def _doubt(path: Path, status: os.stat_result) -> Doubt | None:
+    me = os.geteuid()
+    if status.st_uid not in (0, me):
+        return Doubt(f"{path} belongs to {_name(status.st_uid)}", f"chown it to {_name(me)}")
+    directory, link = stat.S_ISDIR(status.st_mode), stat.S_ISLNK(status.st_mode)
+    others = status.st_mode & _BY_OTHERS & ~(0o020 if _alone(status.st_gid, me) else 0)
+    # In a sticky directory, as /tmp is, nobody replaces what is ours, and the rest is not ours.
+    if link or not others or (directory and status.st_mode & stat.S_ISVTX):
+        return None
+    mode = stat.S_IMODE(status.st_mode)
+    return Doubt(f"others may write {path} (mode {mode:04o})", f"chmod go-w {path}")
+
+
+def _alone(group: int, user: int) -> bool:
+    """Is it the group that many systems give to each user, with nobody else in it?"""
+    try:
+        who, names = pwd.getpwuid(user), grp.getgrgid(group)
+    except KeyError:
+        return False
+    return names.gr_name == who.pw_name and set(names.gr_mem) <= {who.pw_name}
+
+
+def _name(user: int) -> str:
+    try:
+        return f"{pwd.getpwuid(user).pw_name} (uid {user})"
+    except KeyError:
+        return f"uid {user}"
+
+
+# --- what was trusted ----------------------------------------------------------------------------
+
+
+def store() -> Path:
+    """Where it is written down: beside the user's own configuration, readable by him alone."""
+    return platformdirs.user_config_path("vmrunner") / "trusted.json"
+
+
+def entries() -> list[Entry]:
+    """All that was trusted. Raises ConfigError when that cannot be read."""
+    try:
+        return [
+            Entry(str(one["sha256"]), str(one["path"])) for one in json.loads(store().read_bytes())
+        ]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"{store()}: cannot be read: {error}", hint="remove it, and trust anew"
+        ) from None
+
+
+def trusted(file: Path, content: bytes) -> bool:
+    """Has the user trusted this content in this place? Relative paths mean something else in
+    another."""
+    return Entry(digest(content), str(file.resolve())) in entries()
+
+
+def add(file: Path) -> Entry:
+    """Trust what the file holds now. Raises ConfigError for one that others may change."""
+    if found := doubt(file):
+        raise ConfigError(f"{file}: cannot be trusted: {found.why}", hint=found.fix)
+    entry = Entry(digest(file.read_bytes()), str(file.resolve()))
+    with _writing() as known:
+        known[:] = [*(one for one in known if one != entry), entry]
+    return entry
+
+
+def revoke(file: Path) -> None:
+    """Trust no content of this file any more. Raises NotFound when none was trusted."""
+    path = str(file.resolve())
+    with _writing() as known:
+        kept = [one for one in known if one.path != path]
+        if len(kept) == len(known):
+            raise NotFound(
+                f"{path} is not trusted", hint="vmrunner config trust --list shows what is"
+            )
+        known[:] = kept
+
+
+@contextmanager
+def _writing() -> Iterator[list[Entry]]:
+    """All that is trusted, to be changed: it is written whole, and by one process at a time."""
+    from vmrunner.lib import local_files
+
+    with local_files.alone(private_dirs.make(store().parent)):
+        known = entries()
+        yield known
+        local_files.replace(store(), json.dumps([one._asdict() for one in known], indent=1))

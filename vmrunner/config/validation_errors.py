@@ -1,0 +1,187 @@
+"""What pydantic found, as one line: field, value, place and fix. Shared by every kind of file."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from vmrunner.errors import ConfigError
+from vmrunner.lib import units
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+Where = tuple[str | int, ...]
+
+
+class Told(ValueError):
+    """What a check of a single field found, for pydantic to carry."""
+
+    def __init__(self, error: ConfigError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+#: Pydantic's words, in ours.
+_WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "bool_type": ("neither true nor false", "write one of the two"),
+    "dict_type": ("not a table", "write KEY: VALUE, one a line"),
+    "int_from_float": ("not a whole number", ""),
+    "int_parsing": ("not a whole number", ""),
+    "int_parsing_size": ("too large a number", ""),
+    "int_type": ("not a whole number", ""),
+    "list_type": ("not a list", "write - VALUE, one a line, or [VALUE, …]"),
+    "model_attributes_type": ("not a table", "write KEY: VALUE, one a line"),
+    "model_type": ("not a table", "write KEY: VALUE, one a line"),
+    "string_too_short": ("empty", "give it a value, or leave it out"),
+    "string_type": ("not text", "put it in quotes"),
+    "too_short": ("empty", "at least one is needed"),
+}
+
+
+def explained(
+    error: ValidationError,
+    model: type[BaseModel],
+    place: Callable[[Where], str],
+    *,
+    hide: Callable[[str], bool] = lambda name: "secret" in name,
+) -> ConfigError:
+    """All that is wrong: the first, and the others as its `more`. `place` says where a path was
+    written ("FILE:LINE: " or "FILE: ", or ""); the values of fields that `hide` picks are not
+    repeated."""
+    found = error.errors(include_url=False)
+    foreign = [one["loc"] for one in found if one["type"] == "extra_forbidden"]
+    told: dict[str, ConfigError] = {}
+    for one in found:
+        if one["type"] == "missing" and _misspelt(one["loc"], foreign):
+            continue  # the key that stands there instead is told
+        single = _explained(one, model, place, hide)
+        told.setdefault(str(single), single)
+    first, *more = told.values()
+    return ConfigError(str(first.args[0]), hint=first.hint, more=more)
+
+
+def _misspelt(missing: Where, foreign: Sequence[Where]) -> bool:
+    beside = [str(loc[-1]) for loc in foreign if loc[:-1] == missing[:-1]]
+    return bool(units.nearest(str(missing[-1]), beside))
+
+
+def _explained(
+    first: ErrorDetails,
+    model: type[BaseModel],
+    place: Callable[[Where], str],
+    hide: Callable[[str], bool],
+) -> ConfigError:
+    loc = tuple(part for part in first["loc"] if part != "[key]")
+    where = _without_tags(loc, model)
+    name = dotted(where)
+    prefix = place(where)
+    kind = first["type"]
+    context: Mapping[str, Any] = first.get("ctx") or {}
+    if kind == "extra_forbidden":
+        return ConfigError(
+            f"{prefix}{name}: no such key",
+            hint=units.meant(str(where[-1]), keys_at(model, loc[:-1])),
+        )
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        field = str(context.get("discriminator", "kind")).strip("'")
+        tags = sorted(tags_at(model, loc))
+        said = f"no {field} {context['tag']!r}" if "tag" in context else "missing"
+        return ConfigError(f"{prefix}{name}.{field}: {said}", hint=f"one of: {', '.join(tags)}")
+    if kind == "missing":
+        return ConfigError(f"{prefix}{name}: missing", hint="it is needed")
+    if isinstance(cause := context.get("error"), Told):
+        text = str(cause.error.args[0]).partition(": ")[2]
+        return ConfigError(f"{prefix}{name}: {text}", hint=cause.error.hint)
+    message = str(first["msg"]).removeprefix("Value error, ")
+    text, fix = _WORDS.get(kind) or message.partition("; ")[::2]
+    value = "" if hide(name) else f" {_short(first['input'])}:"
+    return ConfigError(f"{prefix}{name}:{value} {text[:1].lower()}{text[1:]}", hint=fix)
+
+
+def dotted(where: Where) -> str:
+    """jobs.test.steps[2].run"""
+    text = ""
+    for part in where:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            name = part if part.isprintable() else repr(part)
+            text += f".{name}" if text else name
+    return text or "the file"
+
+
+def keys_at(model: Any, loc: Where) -> list[str]:
+    """The valid keys of the table at this place of pydantic's (tags of unions are part of it)."""
+    found = _at(model, loc)
+    members = [m for m in _members(found) if isinstance(m, type) and issubclass(m, BaseModel)]
+    return [field for member in members for field in member.model_fields]
+
+
+def tags_at(model: Any, loc: Where) -> set[str]:
+    """The values that choose between the members of the union at this place."""
+    return {tag for member in _members(_at(model, loc)) for tag in _tags(member)}
+
+
+def _at(model: Any, loc: Where) -> Any:
+    here = model
+    for part in loc:
+        here = _into(here, part)
+    return here
+
+
+def _into(here: Any, part: str | int) -> Any:
+    here = _bare(here)
+    if isinstance(here, type) and issubclass(here, BaseModel):
+        return here.model_fields[str(part)].annotation
+    origin = get_origin(here)
+    if origin in (dict, list, tuple, Sequence, Mapping):
+        arguments = get_args(here)
+        return arguments[1] if origin in (dict, Mapping) else arguments[0]
+    members = _members(here)
+    tagged = [member for member in members if part in _tags(member)]
+    return tagged[0] if tagged else _into(next(m for m in members if m is not type(None)), part)
+
+
+def _bare(here: Any) -> Any:
+    return get_args(here)[0] if get_origin(here) is Annotated else here
+
+
+def _members(here: Any) -> tuple[Any, ...]:
+    here = _bare(here)
+    if get_origin(here) in (Union, types.UnionType):
+        return get_args(here)
+    return (here,)
+
+
+def _tags(member: Any) -> tuple[str, ...]:
+    if not (isinstance(member, type) and issubclass(member, BaseModel)):
+        return ()
+    field = member.model_fields.get("kind")
+    is_tag = field is not None and get_origin(field.annotation) is Literal
+    return get_args(field.annotation) if field is not None and is_tag else ()
+
+
+def _without_tags(loc: Where, model: Any) -> Where:
+    """Pydantic puts the tag of a union into the path; nobody wrote it there."""
+    shown: list[str | int] = []
+    here = model
+    for part in loc:
+        members = _members(here)
+        if len(members) > 1 and any(part in _tags(member) for member in members):
+            here = _into(here, part)
+            continue
+        shown.append(part)
+        try:
+            here = _into(here, part)
+        except (KeyError, IndexError, StopIteration):
+            here = None
+    return tuple(shown)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

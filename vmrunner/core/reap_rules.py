@@ -1,0 +1,363 @@
+"""What must die, and why. Pure: `decide` reads like the list of rules of design §6.
+
+It is asked about one provider at a time, so that one cloud's outage cannot make another's
+machines vanish; `now` is that provider's clock. The caller lists the cloud first and reads the
+ledger after, so that what is stale can only under-delete. Dry run is "do not apply".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from vmrunner.core.lifecycle import Sweep, counts_twice
+from vmrunner.core.reap_plan import Close, Kill, Plan, Sight, Sighting
+from vmrunner.core.row_rules import dooms, overlong
+from vmrunner.core.sweep_view import SOON, Listing, duplicate, expiry, of_this_ledger, ours
+from vmrunner.model import (
+    Death,
+    Instance,
+    InstanceState,
+    Kind,
+    Limits,
+    Page,
+    Ref,
+    Resource,
+    Role,
+    Scope,
+)
+
+_RANK: Final = {reason: rank for rank, reason in enumerate(Death)}
+
+
+def decide(
+    now: float,
+    instances: Iterable[Instance],
+    pages: Iterable[Page],
+    sightings: Iterable[Sighting],
+    limits: Limits,
+    installation: str,
+    generation: str,
+    *,
+    sweep: Sweep | None = None,
+    since: float = 0.0,
+    seen: Mapping[Scope, float] | None = None,
+    wishes: Mapping[str, Death] | None = None,
+    release: bool = False,
+) -> Plan:
+    """What must die, be closed and be remembered.
+
+    `instances`: the open rows within this provider's scopes, and the rows, open or gone, of every
+    instance id that the pages show. `pages` of one sweep, `sweep`; none for a pass over the ledger
+    alone. `since`: when somebody last began to watch without a break, `seen`: the same of single
+    scopes: nobody's silence before that counts. `wishes`: authorised ends by instance id, from
+    `lifecycle.wish`. `release`: somebody looked at the orphans and wishes them dead, however many
+    they are."""
+    rows = {row.id: row for row in instances}
+    listing = Listing(limits, installation, generation)
+    for page in pages:
+        listing.take(page, rows, now)
+    return conclude(
+        now, rows, listing, sightings, limits, installation, generation,
+        sweep=sweep, since=since, seen=seen, wishes=wishes, release=release,
+    )  # fmt: skip
+
+
+def conclude(
+    now: float,
+    rows: Mapping[str, Instance],
+    listing: Listing,
+    sightings: Iterable[Sighting],
+    limits: Limits,
+    installation: str,
+    generation: str,
+    *,
+    sweep: Sweep | None = None,
+    since: float = 0.0,
+    seen: Mapping[Scope, float] | None = None,
+    wishes: Mapping[str, Death] | None = None,
+    release: bool = False,
+) -> Plan:
+    """The same of a listing that was taken in page by page; of the rows, those of all that it
+    kept are enough beside the open ones."""
+    memory = {(s.what, s.subject): s for s in sightings}
+    case = _Case(now, rows, listing, memory, limits, installation, generation, sweep, release)
+
+    resources, kills, odd = _judged(case.examined, listing.resources)
+    orphans, latch, alarms = case.orphans([r for r in resources if r.ref not in kills])
+    kills |= {k.ref: k for k in orphans}
+    every, kills = len(kills), _alone(kills, resources)
+    later = {k.ref: k for k in map(case.later, resources) if k}
+    doomed = dooms(now, rows.values(), since, seen or {}, limits, wishes or {})
+    closes = case.vanished()
+    return Plan(
+        dooms=tuple(sorted(doomed, key=lambda d: (_RANK[d.reason], d.instance))),
+        kills=tuple(sorted(kills.values(), key=_order)),
+        closes=tuple(sorted(closes, key=lambda c: c.instance)),
+        later=tuple(k for k in _alone(later, resources).values() if k.ref not in kills),
+        again=len(kills) < every,
+        sightings=case.remembered(kills.values(), resources) | latch,
+        alarms=tuple(sorted(alarms + odd + overlong(now, rows.values(), limits))),
+    )
+
+
+def soon(
+    now: float,
+    resource: Resource,
+    row: Instance | None,
+    limits: Limits,
+    installation: str,
+    seen: float | None = None,
+) -> Kill | None:
+    """The kill of a resource that has expired or will before long, whatever else is there."""
+    if not ours(resource, installation) or not resource.alive:
+        return None
+    expires = expiry(resource, row, limits, seen)
+    if expires is None or expires >= now + SOON:
+        return None
+    return _kill(resource, Death.EXPIRED, expires)
+
+
+def _kill(resource: Resource, reason: Death, expires: float | None, *, force: bool = False) -> Kill:
+    return Kill(
+        ref=resource.ref,
+        reason=reason,
+        instance=resource.instance,
+        expires_at=expires,
+        created_at=resource.created_at,
+        force=force,
+    )
+
+
+def _judged(
+    verdict: Callable[[Resource], Kill | None], resources: Iterable[Resource]
+) -> tuple[list[Resource], dict[Ref, Kill], list[str]]:
+    """Each by itself; what makes no sense is told, left out, and holds nothing else back."""
+    sound, kills, odd = [], {}, []
+    for resource in resources:
+        try:
+            kill = verdict(resource)
+        except Exception as error:  # noqa: BLE001 - see above
+            odd.append(f"{resource.ref.id} makes no sense: {type(error).__name__}: {error}")
+            continue
+        sound.append(resource)
+        if kill is not None:
+            kills[kill.ref] = kill
+    return sound, kills, odd
+
+
+def _alone(kills: Mapping[Ref, Kill], resources: Iterable[Resource]) -> dict[Ref, Kill]:
+    """Without the children of those that die: most go with their parent, and none can go before
+    it. Another sweep, soon, sees what is left of them."""
+    parents = {resource.ref: resource.parent for resource in resources}
+    return {ref: kill for ref, kill in kills.items() if parents[ref] not in kills}
+
+
+def subject(ref: Ref) -> str:
+    """A resource's name in a sighting."""
+    return f"{ref.scope}|{ref.kind.value}|{ref.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """All that the rules look at."""
+
+    now: float
+    rows: Mapping[str, Instance]
+    listing: Listing
+    memory: Mapping[tuple[Sight, str], Sighting]
+    limits: Limits
+    installation: str
+    generation: str
+    sweep: Sweep | None
+    release: bool
+
+    # --- the rules for what is there ---
+
+    def examined(self, resource: Resource) -> Kill | None:
+        """The verdict, once all that is asked of it later makes sense."""
+        self.curious(resource)
+        return self.verdict(resource)
+
+    def verdict(self, resource: Resource) -> Kill | None:
+        """Why this resource must die, by priority; None: no reason, or not our business."""
+        if not ours(resource, self.installation) or not resource.alive:
+            return None
+        row = self.row_of(resource)
+        expires = expiry(resource, row, self.limits, self.first_seen(resource))
+        reason: Death | None = None
+        if expires is not None and self.now > expires:
+            reason = Death.EXPIRED
+        elif resource.role is not Role.BUILD or row is None:
+            reason = None
+        elif row.state is InstanceState.GONE:
+            reason = Death.LEFTOVER if self.parentless(resource, row) else None
+        elif duplicate(resource, row):
+            reason = Death.DUPLICATE
+        if reason is None:
+            return None
+        return _kill(resource, reason, expires, force=self.asked(resource))
+
+    def later(self, resource: Resource) -> Kill | None:
+        """The kill to come of a resource that expires before long."""
+        row, seen = self.row_of(resource), self.first_seen(resource)
+        kill = soon(self.now, resource, row, self.limits, self.installation, seen)
+        return kill if kill and self.now <= (kill.expires_at or 0.0) else None
+
+    def asked(self, resource: Resource) -> bool:
+        return (Sight.KILLED, subject(resource.ref)) in self.memory
+
+    def row_of(self, resource: Resource) -> Instance | None:
+        return self.rows.get(resource.instance or "")
+
+    def parentless(self, resource: Resource, row: Instance) -> bool:
+        """A child dies only after no parent is alive: neither what it hangs on, nor its VM."""
+        if resource.ref.kind is Kind.INSTANCE:
+            return True
+        if row.ref in self.listing.alive or resource.parent in self.listing.alive:
+            return False
+        # No VM was seen; that says something only where the VMs were read whole.
+        return (resource.ref.scope, Kind.INSTANCE) in self.listing.whole
+
+    def first_seen(self, resource: Resource) -> float | None:
+        sighting = self.memory.get((Sight.ORPHAN, subject(resource.ref)))
+        return sighting.begun if sighting else None
+
+    # --- the rule for what has no row ---
+
+    def unknown(self, resource: Resource) -> bool:
+        """Ours, of this very database, alive, and without a row."""
+        mine = of_this_ledger(resource, self.installation, self.generation)
+        rowed = resource.instance in self.listing.rowed
+        return mine and not rowed and self.row_of(resource) is None
+
+    def orphans(self, rest: Sequence[Resource]) -> tuple[list[Kill], set[Sighting], list[str]]:
+        """ORPHAN: the second complete sighting, past the newborn window, under the cap. Over the
+        cap none dies, and its scope is latched until a sweep of all that is there finds none at
+        all (then it was an error and is over), or somebody releases them."""
+        if self.sweep is None:
+            return [], {s for (what, _), s in self.memory.items() if what is Sight.LATCH}, []
+        found = [r for r in rest if self.unknown(r)]
+        condemned = [r for r in found if self.seen_twice(r)]
+        there = {r.ref.scope for r in found}
+        latches = {s for (what, _), s in self.memory.items() if what is Sight.LATCH}
+        held = {s for s in latches if s.subject in map(str, there) or self.hole_in(s.subject)}
+        free = [r for r in condemned if str(r.ref.scope) not in {s.subject for s in held}]
+        if self.release:
+            held, free = set(), condemned
+        elif len(free) > self.limits.orphan_cap:
+            held |= {self.sighted(Sight.LATCH, str(r.ref.scope)) for r in free}
+            free = []
+        kept = [r for r in found if str(r.ref.scope) in {s.subject for s in held}]
+        text = (
+            f"{len(kept)} resources of this installation have no row "
+            f"(cap {self.limits.orphan_cap}): none is deleted before its deadline, unless by "
+            "`vmrunner reap --orphans`"
+        )
+        kills = [_kill(r, Death.ORPHAN, r.expires_at, force=self.asked(r)) for r in free]
+        return kills, held, [text] if kept else []
+
+    def sighted(self, what: Sight, about: str) -> Sighting:
+        assert self.sweep is not None
+        return Sighting(what=what, subject=about, sweep=self.sweep.id, begun=self.sweep.begun)
+
+    def hole_in(self, scope: str) -> bool:
+        """Was a part of it not read, so that none was seen says nothing?"""
+        read = {str(place) for place, _ in self.listing.whole}
+        return scope not in read or scope in {str(place) for place, _, _ in self.listing.errors}
+
+    def seen_twice(self, resource: Resource) -> bool:
+        first = self.memory.get((Sight.ORPHAN, subject(resource.ref)))
+        if first is None or (resource.ref.scope, resource.ref.kind) not in self.listing.whole:
+            return False
+        if resource.created_at is not None:
+            return self.twice(first, resource.created_at)
+        # Its birth is not told: it was born before its first sighting, which does not count then.
+        assert self.sweep is not None
+        wait = self.limits.newborn + self.limits.sighting_gap
+        return first.sweep != self.sweep.id and self.sweep.begun > first.begun + wait
+
+    # --- the rule for what is not there ---
+
+    def vanished(self) -> list[Close]:
+        """VANISHED: a row without its resource, after two complete sightings of its own scope."""
+        return [
+            Close(instance=row.id, epoch=row.epoch, reason=row.death or Death.VANISHED)
+            for row in self.missing()
+            if self.twice(self.memory.get((Sight.ABSENT, row.id)), row.created_at)
+        ]
+
+    def twice(self, first: Sighting | None, born: float) -> bool:
+        """Is this sweep the second sighting after `first`?"""
+        if first is None or self.sweep is None:
+            return False
+        then = Sweep(id=first.sweep, begun=first.begun)
+        return counts_twice(then, self.sweep, born, self.limits)
+
+    def missing(self) -> list[Instance]:
+        """Open rows that this sweep looked for in full and did not see."""
+        if self.sweep is None:
+            return []
+        # Another's VM may carry a copied id: it is no sign of ours, unless it is the recorded one.
+        whole, there = self.listing.whole, self.listing
+        return [
+            row
+            for row in self.rows.values()
+            if row.state is not InstanceState.GONE
+            and (row.scope, Kind.INSTANCE) in whole
+            and row.id not in there.shown
+            and row.ref not in there.alive
+            and row.ref not in there.dead
+        ]
+
+    # --- what to remember ---
+
+    def remembered(
+        self, kills: Iterable[Kill], resources: Iterable[Resource]
+    ) -> frozenset[Sighting]:
+        """The sightings for the next sweep. A series breaks where a complete sweep contradicts it;
+        a sweep that saw only a part neither breaks nor begins one."""
+        if self.sweep is None:
+            return frozenset(s for s in self.memory.values() if s.what is not Sight.LATCH)
+        fresh = {(Sight.KILLED, subject(kill.ref)) for kill in kills}
+        fresh |= {(Sight.ORPHAN, subject(r.ref)) for r in resources if self.curious(r)}
+        fresh |= {(Sight.ABSENT, row.id) for row in self.missing() if self.past_newborn(row)}
+        kept = fresh | {
+            (what, about)
+            for what, about in self.memory
+            if what is not Sight.LATCH and self.undecided(what, about)
+        }
+        return frozenset(self.memory.get(key) or self.sighted(*key) for key in kept)
+
+    def past_newborn(self, row: Instance) -> bool:
+        return self.sweep is not None and self.sweep.begun > row.created_at + self.limits.newborn
+
+    def curious(self, resource: Resource) -> bool:
+        """Worth remembering: no row, and old enough for a first sighting to count; or a resource
+        that tells neither its deadline nor its age, whose first sighting stands for its birth."""
+        if (
+            self.sweep is None
+            or not ours(resource, self.installation)
+            or self.row_of(resource) is not None
+        ):
+            return False
+        if resource.created_at is None:
+            return True
+        old = self.sweep.begun > resource.created_at + self.limits.newborn
+        return self.unknown(resource) and old
+
+    def undecided(self, what: Sight, about: str) -> bool:
+        """Did this sweep leave open whether the series goes on?"""
+        if what is Sight.ABSENT:
+            row = self.rows.get(about)
+            if row is None or row.state is InstanceState.GONE:
+                return False
+            return (row.scope, Kind.INSTANCE) not in self.listing.whole
+        whole = {f"{scope}|{kind.value}|" for scope, kind in self.listing.whole}
+        return not any(about.startswith(part) for part in whole)
+
+
+def _order(kill: Kill) -> tuple[bool, int, Ref]:
+    """Parents before children, then by priority, then by name."""
+    return (kill.ref.kind is not Kind.INSTANCE, _RANK[kill.reason], kill.ref)

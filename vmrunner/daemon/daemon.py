@@ -1,0 +1,313 @@
+"""`vmrunner serve`: an engine, and a reaper on a timer. The only import of APScheduler.
+
+APScheduler is used for when, never for what: its jobs lie in memory and only start a thread. So a
+run that hangs is seen and replaced, where `max_instances` would silence the reaper for ever; no
+job is missed for being late, and none is lost for being renamed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.memory import MemoryJobStore
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.combining import OrTrigger
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from vmrunner.engine.context import EngineLimits
+from vmrunner.engine.engine import Engine
+from vmrunner.engine.membership import Peers
+from vmrunner.errors import ConfigError, LedgerError, VmrunnerError
+from vmrunner.ledger import Ledger
+from vmrunner.lib import cron as crontab
+from vmrunner.lib import process
+from vmrunner.providers import Provider
+from vmrunner.reaper.once import done
+from vmrunner.reaper.pass_log import Telling
+from vmrunner.reaper.reaper import Reaping
+from vmrunner.reaper.retention import retain
+
+log = logging.getLogger("vmrunner.serve")
+
+PASS: Final = 30.0  # seconds between two passes over the ledger
+SWEEP: Final = 300.0  # … between two sweeps, whatever the cron line adds
+CHECK: Final = 5.0  # … between two looks at who reaps: a dead reaper's heir must be within G
+LEASE: Final = 45.0  # of the one that reaps
+DRAIN: Final = 30.0  # a stop that takes longer ends the process: what it held is taken over
+BOUND: Final = 600.0  # a pass that takes longer is given up, and another is started
+SILENCE: Final = 300.0  # without a finished pass, it is said loudly
+IDLE: Final = 10.0  # so long without work until `until_idle` ends
+KEEP: Final = 30 * 86_400.0
+_NAME: Final = "reaper"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Renewal:
+    """What a new configuration changes in a daemon that runs."""
+
+    providers: Mapping[str, Provider]
+    limits: EngineLimits
+    cron: str
+    keep_logs: float
+
+
+class Bounded:
+    """One thing that runs in a thread of its own, once at a time, and not for ever."""
+
+    def __init__(self, name: str, work: Callable[[], None], bound: float = BOUND) -> None:
+        self._name = name
+        self._work = work
+        self._bound = bound
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._began = 0.0
+        self.finished: float | None = None  # when a run last came to its end, monotonic
+
+    def __call__(self) -> None:
+        """Start a run, unless one is under way that may still end."""
+        with self._lock:
+            now = time.monotonic()
+            if self._thread is not None and self._thread.is_alive():
+                if now - self._began < self._bound:
+                    return
+                log.error("%s hangs since %d s: starting another", self._name, now - self._began)
+            self._began = now
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except LedgerError as error:
+            log.warning("%s: %s", self._name, error)
+        except Exception:
+            log.exception("%s", self._name)
+        else:
+            self.finished = time.monotonic()
+
+
+class Daemon:
+    """An engine with a reaper. `run` blocks until it is stopped, or idle when that was asked."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        ledger: Ledger,
+        *,
+        cron: str = "*/5 * * * *",
+        until_idle: bool = False,
+        keep_logs: float = KEEP,
+        tidy: Callable[[], object] = lambda: None,
+        renew: Callable[[], Renewal] | None = None,
+    ) -> None:
+        """`cron` says when to sweep beside every five minutes; `keep_logs` how long logs and
+        artifacts outlive their build, in seconds; `tidy` is what else is done nightly; `renew`
+        reads the configuration again. Raises ConfigError when `cron` cannot be read."""
+        self._engine = engine
+        self._ledger = ledger
+        self._until_idle = until_idle
+        self._keep_logs = keep_logs
+        self._tidy = tidy
+        self._renew = renew
+        self._renewing = threading.Event()
+        self._stopped = threading.Event()
+        self._watchdog: threading.Timer | None = None
+        self._idle_since: float | None = None
+        self._started = time.monotonic()
+        self._complained = self._started
+        self._mine = False  # is this the process that reaps?
+        self._passed = self._swept = float("-inf")  # when this process last began one, monotonic
+        self._one_host = ledger.url.startswith("sqlite")
+        # Its own view of who lives: the engine's is not made for two threads.
+        peers = Peers(one_host=self._one_host)
+        self._tell = Telling(time.monotonic)
+        self._reaping = Reaping(engine.desk, peers, lambda: engine.watching)
+        self._passes = Bounded("ledger-pass", self._pass)
+        self._sweeps = Bounded("sweep", lambda: self._reap(sweep=True))
+        self._nightly = Bounded("retention", self._retain)
+        self._scheduler = self._schedule(_trigger(cron))
+
+    def run(self, *, signals: bool = True) -> None:
+        """Serve. With `signals`, SIGTERM and SIGINT stop it and SIGHUP lets it read its
+        configuration again; only in the main thread."""
+        if signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: self.stop())
+            signal.signal(signal.SIGHUP, lambda *_: self.reload())
+        self._scheduler.start()
+        self._passes()
+        try:
+            while not self._stopped.is_set():
+                self._engine.run(self._over)
+                if self._stopped.is_set() or self._engine.retire():
+                    break
+                self._idle_since = None  # work came while we left
+        finally:
+            self._scheduler.shutdown(wait=False)
+            self._engine.close()
+            try:
+                self._ledger.engines.release(_NAME, self._engine.id)
+            except LedgerError as error:
+                log.warning("%s", error)
+            if self._watchdog is not None:
+                self._watchdog.cancel()
+
+    def stop(self) -> None:
+        """Hand over what runs, and let `run` return within seconds; from any thread or signal. A
+        call that hangs keeps it no longer than `DRAIN`: the next engine takes over all the same."""
+        self._engine.draining = True
+        self._stopped.set()
+        if self._watchdog is None:
+            self._watchdog = threading.Timer(DRAIN, _give_up)
+            self._watchdog.daemon = True
+            self._watchdog.start()
+        self._engine.wake()
+
+    def reload(self) -> None:
+        """Read the configuration again, soon; from any thread or signal."""
+        self._renewing.set()
+        self._engine.wake()
+
+    # --- within ---
+
+    def _over(self) -> bool:
+        self._listen_for_silence()
+        if self._stopped.is_set():
+            return True
+        if self._renewing.is_set():
+            self._renewing.clear()
+            self._take_configuration()
+        now = time.monotonic()
+        if not (self._until_idle and self._engine.idle):
+            self._idle_since = None
+            return False
+        self._idle_since = self._idle_since if self._idle_since is not None else now
+        return now - self._idle_since >= IDLE
+
+    def _take_configuration(self) -> None:
+        """In the engine's thread, between two ticks."""
+        if self._renew is None:
+            return
+        try:
+            new = self._renew()
+        except VmrunnerError as error:
+            log.warning("the configuration stays as it was: %s", error)
+            return
+        self._engine.desk.providers, self._engine.desk.limits = new.providers, new.limits
+        self._keep_logs = new.keep_logs
+        self._scheduler.add_job(self._sweeps, _trigger(new.cron), id="sweep", replace_existing=True)
+        log.info("the configuration was read again; providers: %s", ", ".join(new.providers))
+
+    def _listen_for_silence(self) -> None:
+        """The engine's thread watches the reaper's: a dead reaper must not be a silent one."""
+        now = time.monotonic()
+        last = max(self._started, self._passes.finished or 0.0, self._complained)
+        if now - last > SILENCE:
+            self._complained = now
+            log.critical("the reaper has not finished a pass for %d s", int(SILENCE))
+
+    def _schedule(self, sweeps: Any) -> Any:
+        scheduler = BackgroundScheduler(
+            jobstores={"default": MemoryJobStore()},
+            executors={"default": ThreadPoolExecutor(4)},
+            job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
+        )
+        scheduler.add_job(self._passes, IntervalTrigger(seconds=CHECK), id="ledger-pass")
+        scheduler.add_job(self._sweep_anyway, IntervalTrigger(seconds=PASS), id="sweep-anyway")
+        scheduler.add_job(self._sweeps, sweeps, id="sweep")
+        scheduler.add_job(self._nightly, CronTrigger(hour=3, minute=7), id="retention")
+        return scheduler
+
+    def _pass(self) -> None:
+        """A pass over the ledger when it is time for one; else see whether there is a reaper."""
+        if not self._mine or time.monotonic() - self._passed >= PASS - CHECK / 2:
+            self._reap(sweep=False)
+
+    def _sweep_anyway(self) -> None:
+        if time.monotonic() - self._swept >= SWEEP - PASS / 2:
+            self._sweeps()
+
+    def _reap(self, *, sweep: bool) -> None:
+        """One pass, if no other process reaps. Without a ledger to ask, everybody does: past the
+        deadline a kill needs none, and two reapers are harmless."""
+        before, self._mine = self._mine, self._takes_lease()
+        if not self._mine:
+            return
+        self._passed = time.monotonic()
+        if sweep:
+            self._swept = self._passed
+        elif not before:
+            self._sweeps()  # what the former reaper knew of the clouds went with it
+        # So that whoever is well is looked at in time, however slow another is.
+        seconds = SWEEP - PASS if sweep else PASS - CHECK
+        report = self._reaping.run(sweep=sweep, seconds=seconds)
+        self._tell(report)
+        if not report.ongoing:
+            done(self._engine, sweep=sweep)
+
+    def _takes_lease(self) -> bool:
+        engines, me, now = self._ledger.engines, self._engine.id, time.time()
+        try:
+            if engines.acquire(_NAME, me, now + LEASE, now):
+                return True
+            holder = engines.holder(_NAME)
+            process_of = {member.id: member.process for member in engines.list()}.get(holder or "")
+            gone = process_of and process.alive(process_of, one_host=self._one_host) is False
+            if not gone or holder is None:
+                return False
+            engines.release(_NAME, holder)
+            return engines.acquire(_NAME, me, now + LEASE, now)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the reaping
+            log.warning("who reaps cannot be told: %s: %s", type(error).__name__, error)
+            return True
+
+    def _retain(self) -> None:
+        """Nightly."""
+        places, now = self._engine.desk.places, time.time()
+        retain(
+            self._ledger,
+            sources=places.sources,
+            artifacts=places.artifacts,
+            keep=self._keep_logs,
+            now=now,
+        )
+        self._tidy()
+
+
+def _trigger(line: str) -> Any:
+    """APScheduler counts weekdays from Monday and wants both days to fit: cron does neither."""
+    try:
+        cron = crontab.parse(line)
+    except ValueError as error:
+        raise ConfigError(
+            f"reaper.sweep: {line!r}: {error}", hint='for instance "*/5 * * * *"'
+        ) from error
+    fields = {
+        "minute": _numbers(cron.minutes),
+        "hour": _numbers(cron.hours),
+        "month": _numbers(cron.months),
+        "second": "0",
+    }
+    days = [] if cron.days is None else [{"day": _numbers(cron.days)}]
+    if cron.weekdays is not None:
+        days.append({"day_of_week": _numbers((day - 1) % 7 for day in cron.weekdays)})
+    return OrTrigger([CronTrigger(**fields, **day) for day in days or [{}]])
+
+
+def _numbers(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, numbers))
+
+
+def _give_up() -> None:
+    log.error("stopping takes more than %d s: what this engine held is left to the next", DRAIN)
+    logging.shutdown()
+    os._exit(1)

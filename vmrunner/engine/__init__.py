@@ -1,0 +1,1 @@
+"""The reconcile loop: schedule, launch, observe, take over, finish, terminate."""

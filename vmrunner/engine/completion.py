@@ -1,0 +1,160 @@
+"""How builds end: finish, hold or queue again; and then their VM must die.
+
+A verdict and the doom of its VM are one transaction, so that no crash loses an exit code or forgets
+a VM. Of a lost attempt the VM is dying before the next one may be asked for (promise 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from vmrunner.core import pricing
+from vmrunner.core.lifecycle import End, end_of, may_retry
+from vmrunner.engine.context import Desk
+from vmrunner.model import Build, BuildState, Death, Instance, InstanceState, Reason, Result
+
+#: After a refusal, so long until a build is tried again.
+REFUSED_WAIT: Final = 15.0
+
+_DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
+_WISHED: Final = (Reason.USER, Reason.OWNER_GONE, Reason.BUDGET, Reason.DEADLINE)
+
+
+class Endings:
+    """The ends of one engine's builds. Each call may raise Fenced: another owns the build then."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self.held_back: dict[str, float] = {}  # build → not to be tried before, this host's clock
+
+    def verdict(self, build: Build, row: Instance, end: End) -> Instance | None:
+        """A session's last word, about a VM that is not dying. Returns its row as it is then."""
+        if end.lost and self._may_retry(build):
+            doomed = self._doom(row, Death.DONE, end.message)
+            if doomed is not None:
+                self._requeue(replace(build, epoch=doomed.epoch), end)
+            return doomed
+        if self._keeps(build, row, end):
+            self._hold(build, row, end)
+            return None
+        self.finish(build, end, doom=Death.DONE)
+        now = self._desk.now(row)
+        return replace(
+            row,
+            state=InstanceState.DELETING,
+            state_since=now,
+            epoch=row.epoch + 1,
+            death=Death.DONE,
+            delete_at=now,
+        )
+
+    def dead(self, build: Build, row: Instance) -> None:
+        """Its VM is dying or gone, and it has no verdict yet, or was held."""
+        death = row.death or Death.VANISHED
+        if build.state is BuildState.HELD:
+            self.finish(build, end_of(build, death))
+        elif death is Death.REFUSED:
+            # Asked for in doubt, or by an engine that died: the other offers were not tried.
+            end = end_of(build, death, row.message)
+            if self._may_retry(build):
+                self._requeue(build, end)
+            else:
+                self.refused(build, end)
+        else:
+            end = end_of(build, death, row.message)
+            if end.lost and self._may_retry(build):
+                self._requeue(build, end)
+            else:
+                self.finish(build, end)
+
+    def refused(self, build: Build, end: End) -> None:
+        """No offer could be had: wait in the queue, if the user says how long or wishes nothing."""
+        if build.cancel is None and build.spec.queue_timeout is not None:
+            self.held_back[build.id] = self._desk.clock() + REFUSED_WAIT
+            self._requeue(build, end)
+        else:
+            self.finish(build, end)
+
+    def finish(self, build: Build, end: End, *, doom: Death | None = None) -> None:
+        """End the build, and with `doom` its VM in the same transaction. Its packed source goes
+        with it."""
+        desk = self._desk
+        desk.ledger.builds.finish(
+            build.id,
+            epoch=build.epoch,
+            result=end.result,
+            reason=end.reason,
+            exit_code=end.exit_code,
+            message=end.message,
+            now=self._now(build),
+            cost=self._cost(build),
+            doom=doom,
+        )
+        self.held_back.pop(build.id, None)
+        (desk.places.sources / f"{build.id}.tar").unlink(missing_ok=True)
+
+    # --- within ---
+
+    def _hold(self, build: Build, row: Instance, end: End) -> None:
+        desk = self._desk
+        now = desk.now(row)
+        desk.ledger.builds.hold(
+            build.id,
+            epoch=build.epoch,
+            result=end.result,
+            reason=end.reason,
+            exit_code=end.exit_code,
+            message=end.message,
+            now=now,
+            cost=self._cost(build),
+            hold_until=min(now + (build.spec.keep_on_failure or 0.0), row.deadline),
+        )
+        (desk.places.sources / f"{build.id}.tar").unlink(missing_ok=True)
+
+    def _keeps(self, build: Build, row: Instance, end: End) -> bool:
+        """Keep the VM for a look inside? Only after a failure of the build's own, on a VM that
+        works, and never against a wish to end it."""
+        return (
+            bool(build.spec.keep_on_failure)
+            and end.result in (Result.FAILURE, Result.TIMEOUT)
+            and end.reason not in _WISHED
+            and not end.lost
+            and build.cancel is None
+            and build.state in (BuildState.RUNNING, BuildState.COLLECTING)
+            and row.state is InstanceState.BUSY
+        )
+
+    def _requeue(self, build: Build, end: End) -> None:
+        desk = self._desk
+        queued = desk.ledger.builds.requeue(build.id, epoch=build.epoch, now=self._now(build))
+        desk.ledger.events.add(
+            build.id, "retry", desk.clock(), reason=end.reason.value, message=end.message[:300]
+        )
+        if queued.cancel is None:
+            desk.wake()
+
+    def _may_retry(self, build: Build) -> bool:
+        if build.cancel is not None:
+            return False
+        rows = self._desk.ledger.instances.list(build=build.id)
+        first = min((row.created_at for row in rows), default=self._now(build))
+        limits = self._desk.limits.limits
+        return may_retry(build, first, now=self._now(build), limits=limits)
+
+    def _doom(self, row: Instance, death: Death, message: str = "") -> Instance | None:
+        if row.state in _DYING:
+            return row
+        return self._desk.ledger.instances.doom(
+            row.id, seen_epoch=row.epoch, death=death, now=self._desk.now(row), message=message
+        )
+
+    def _cost(self, build: Build) -> float:
+        if build.attempt == 0:
+            return build.cost
+        rows = self._desk.ledger.instances.list(build=build.id)
+        return sum(pricing.cost(row, self._desk.now(row)) for row in rows)
+
+    def _now(self, build: Build) -> float:
+        provider = self._desk.providers.get(build.spec.provider)
+        return provider.now() if provider else self._desk.clock()

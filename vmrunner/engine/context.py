@@ -1,0 +1,135 @@
+"""What every part of an engine works with: the ledger, the providers, the clocks, the limits."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from vmrunner.core.scheduling import Rooms
+from vmrunner.errors import LedgerError, VmrunnerError
+from vmrunner.lib.threads import Pool
+from vmrunner.model import Access, Build, Instance, Limits, Offer, Order, Scope
+from vmrunner.providers import Provider
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+
+log = logging.getLogger("vmrunner.engine")
+
+
+class Places(Protocol):
+    """The directories that an engine uses (`config.Paths` is one)."""
+
+    @property
+    def sources(self) -> Path:
+        """Where the packed sources of builds lie, `<build>.tar`."""
+
+    @property
+    def artifacts(self) -> Path:
+        """Where artifacts are brought to, a directory a build."""
+
+    @property
+    def wake(self) -> Path:
+        """Where the sockets of those who want to be woken lie."""
+
+
+class Orders(Protocol):
+    """Makes the frozen order for one instance, and the access that goes with its user-data."""
+
+    def __call__(
+        self, build: Build, instance: str, offer: Offer, deadline: float
+    ) -> tuple[Order, Access]:
+        """Pure but for the keys that it makes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineLimits:
+    """What bounds one engine."""
+
+    limits: Limits = field(default_factory=Limits)
+    each: Mapping[str, int] = field(default_factory=dict)  # instances, by provider
+    log_bytes: int = 64 << 20
+    artifact_bytes: int = 2 << 30
+
+    @property
+    def rooms(self) -> Rooms:
+        """How many VMs may be at once."""
+        return Rooms(overall=self.limits.max_instances, each=self.each)
+
+
+@dataclass(kw_only=True, slots=True)
+class Desk:
+    """One engine's desk. `clock` is this host's, for builds and leases; what concerns an instance
+    is timed by its provider's clock. A new configuration replaces `providers` and `limits`, each
+    at once and whole: other threads see the old or the new one."""
+
+    id: str
+    ledger: Ledger
+    providers: Mapping[str, Provider]
+    limits: EngineLimits
+    places: Places
+    orders: Orders
+    births: Callable[[str], Pool]  # by provider name, so that one never waits for another
+    deaths: Callable[[str], Pool]
+    reaps: Callable[[str], Pool]
+    wake: Callable[[], None]
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+
+    def provider_of(self, instance: Instance) -> Provider | None:
+        """The provider that may act on this instance, its very scope verified: the one of its
+        name, or any where none has that name, as after a renaming. Another account behind the same
+        name is none of our business."""
+        named = self.providers.get(instance.provider)
+        able = self.providers.values() if named is None else (named,)
+        return next((one for one in able if instance.scope in one.scopes), None)
+
+    def reached(self, instances: Iterable[Instance]) -> list[Instance]:
+        """Those that `provider_of` has a provider for, each under the name of that one here. A
+        provider is asked once about its scopes, and only where one may be of it: that may be a
+        call to a cloud."""
+        scopes: dict[str, frozenset[Scope]] = {}
+        found = []
+        for row in instances:
+            names = (row.provider,) if row.provider in self.providers else self.providers
+            for name in names:
+                if name not in scopes:
+                    scopes[name] = self.providers[name].scopes
+                if row.scope in scopes[name]:
+                    found.append(row if name == row.provider else replace(row, provider=name))
+                    break
+        return found
+
+    def now(self, instance: Instance) -> float:
+        """The clock that the instance's times are told by."""
+        provider = self.providers.get(instance.provider) or self.provider_of(instance)
+        return provider.now() if provider else self.clock()
+
+    @contextlib.contextmanager
+    def guard(self, doing: str, build: str | None = None) -> Iterator[None]:
+        """What goes wrong inside concerns one build or provider and never ends the tick: it is
+        logged, and told in the build's events. A ledger that is out of reach ends it, since
+        nothing can be decided without one."""
+        try:
+            yield
+        except LedgerError:
+            raise
+        except Exception as error:
+            told = isinstance(error, VmrunnerError)
+            log.log(
+                logging.WARNING if told else logging.ERROR,
+                "%s%s: %s",
+                doing,
+                f" {build}" if build else "",
+                error,
+                exc_info=not told,
+            )
+            if build is not None:
+                with contextlib.suppress(VmrunnerError):
+                    text = str(error)[:300]
+                    self.ledger.events.add(build, "trouble", self.clock(), doing=doing, error=text)

@@ -1,0 +1,133 @@
+"""Arming: where a provider's cloud can end a VM by itself, every VM of ours is armed once it is
+born, and disarmed once its row is closed (design §6).
+
+An effect of its own: a build neither waits for it nor fails by it. What a crash leaves armed is a
+resource like any other: the sweeps find it, and it ends by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final
+
+from vmrunner.engine.context import Desk, log
+from vmrunner.errors import Fenced
+from vmrunner.lib.threads import Lanes
+from vmrunner.model import Fate, Instance, InstanceState, Outcome, Ref
+from vmrunner.providers import Arms, arms
+from vmrunner.providers.deletion import delete
+
+FIRST_WAIT: Final = 1.0  # seconds after one that failed; doubled each time
+LONGEST_WAIT: Final = 60.0
+BATCH: Final = 50
+
+_LIVING: Final = (
+    InstanceState.BOOTING,
+    InstanceState.READY,
+    InstanceState.BUSY,
+    InstanceState.HELD,
+)
+
+
+@dataclass(slots=True)
+class _Try:
+    """An arming that is on its way, or waits for its next turn."""
+
+    instance: Instance
+    call: Future[Ref | None] | None = None
+    tries: int = 0
+    next: float = 0.0  # monotonic
+
+
+class Armourer:
+    """The armings of one engine. Used by the tick's thread alone, but for `_call`."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._tries: dict[str, _Try] = {}
+        self._armed: dict[str, tuple[str, Ref | None]] = {}  # instance → provider, what is armed
+        self._over: dict[str, list[Ref]] = {}  # by provider: to be disarmed
+        self._lanes: Lanes[str, dict[Ref, Outcome]] = Lanes(desk.deaths, desk.monotonic, desk.wake)
+
+    @property
+    def busy(self) -> bool:
+        """Is anything left to disarm?"""
+        return bool(self._over) or not self._lanes.free
+
+    def mind(self, mine: Iterable[Instance], open_rows: Collection[str]) -> None:
+        """Arm those of our VMs that are born and, as far as this engine knows, are not; disarm
+        those whose rows are not open any more."""
+        self._land()
+        for row in mine:
+            if row.state in _LIVING and row.ref is not None and row.id not in self._armed:
+                self._arm(row)
+        for name in self._tries.keys() - open_rows:
+            del self._tries[name]
+        for name in self._armed.keys() - open_rows:
+            provider, armed = self._armed.pop(name)
+            if armed is not None:
+                self._over.setdefault(provider, []).append(armed)
+        self._disarm()
+
+    # --- within ---
+
+    def _arm(self, row: Instance) -> None:
+        desk = self._desk
+        provider = desk.provider_of(row)
+        able = arms(provider) if provider is not None else None
+        attempt = self._tries.get(row.id)
+        if able is None or (attempt and (attempt.call or desk.monotonic() < attempt.next)):
+            return
+        attempt = attempt or self._tries.setdefault(row.id, _Try(row))
+        attempt.tries += 1
+        attempt.call = desk.births(row.provider).submit(self._call(able, row))
+        attempt.call.add_done_callback(lambda _: desk.wake())
+
+    def _call(self, able: Arms, row: Instance) -> Callable[[], Ref | None]:
+        def call() -> Ref | None:
+            now = self._desk.ledger.instances.get(row.id)
+            if row.ref is None or now.epoch != row.epoch or now.state not in _LIVING:
+                raise Fenced(f"{row.id} is {now.state} at epoch {now.epoch}")
+            return able.arm(row.ref, row.id, row.deadline)
+
+        return call
+
+    def _land(self) -> None:
+        for name, attempt in list(self._tries.items()):
+            call = attempt.call
+            if call is None or not call.done():
+                continue
+            attempt.call = None
+            row, error = attempt.instance, call.exception()
+            if error is None:
+                self._armed[name] = row.provider, call.result()
+                del self._tries[name]
+            elif isinstance(error, Fenced):
+                del self._tries[name]
+            else:
+                wait = min(FIRST_WAIT * 2 ** min(attempt.tries - 1, 16), LONGEST_WAIT)
+                attempt.next = self._desk.monotonic() + wait
+                if attempt.tries == 1:
+                    with self._desk.guard("arm", row.build):
+                        raise error
+
+    def _disarm(self) -> None:
+        for name, call in self._lanes.finished():
+            with self._desk.guard(f"disarm at {name}"):
+                for ref, outcome in call.result().items():
+                    if outcome.fate is Fate.FAILED:
+                        log.warning("%s is left to a sweep: %s", ref.id, outcome.error)
+        for name, over in list(self._over.items()):
+            lane = self._lanes[name]
+            provider = self._desk.providers.get(name)
+            if provider is None:
+                del self._over[name]  # what sweeps there finds them
+            elif lane.free:
+                batch, rest = over[:BATCH], over[BATCH:]
+                if rest:
+                    self._over[name] = rest
+                else:
+                    del self._over[name]
+                lane.send(lambda p=provider, b=batch: delete(p, b))  # type: ignore[misc]

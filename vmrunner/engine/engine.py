@@ -1,0 +1,340 @@
+"""The shell: tick() = gather → take over → decide → apply → record.
+
+One thread ticks. Whatever may take long runs elsewhere and is read at a later tick: creates
+(`launching`), deletes (`burying`), looks (`watching`), sessions (`following`). What a tick decides
+it decides on what it gathered; every effect then carries the epoch that was seen, so that a stale
+view can do no harm.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.core.lifecycle import End, cancelled
+from vmrunner.core.scheduling import Answer, plan
+from vmrunner.engine.completion import Endings
+from vmrunner.engine.context import Desk, EngineLimits, Orders, Places, log
+from vmrunner.engine.deadlines import Armourer
+from vmrunner.engine.launcher import Launcher
+from vmrunner.engine.membership import LEASE, Peers
+from vmrunner.engine.poller import FAST, Watcher
+from vmrunner.engine.reconciler import Crew, View
+from vmrunner.engine.sessions import Followers, Sessions, Spawn, thread
+from vmrunner.engine.terminator import Undertaker
+from vmrunner.errors import BadOrder, CredentialsRefused, LedgerError, NoCapacity, ProviderError
+from vmrunner.lib import ids
+from vmrunner.lib.threads import Pool, Threads
+from vmrunner.lib.wakeup import Listener
+from vmrunner.model import Build, BuildState, InstanceState, Process, Reason, Spec
+from vmrunner.providers import Provider
+from vmrunner.providers.retired import present
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+
+LEAST: Final = 0.05  # seconds from one tick to the next: what came meanwhile is taken in at once
+BUSY: Final = 1.0  # seconds between ticks while builds run: everything urgent wakes us
+IDLE: Final = 2.0
+BEAT: Final = 5.0
+TROUBLE: Final = 60.0  # the longest pause after ticks that failed for no known reason
+FORGET: Final = 86_400.0  # so long the row of a dead engine is kept, in seconds
+PASSES: Final = 8  # threads a provider for passes: the ledger's and the cloud's, and lost ones
+LOOKS: Final = 32  # threads a provider at most: a place that is dead holds a few for long
+QUEUE: Final = 1000  # builds of the queue that a tick looks at
+
+_SOON: Final = (InstanceState.REQUESTED, InstanceState.BOOTING, InstanceState.DELETING)
+
+
+class Engine:
+    """Starts and drives builds, until it is closed."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        providers: Mapping[str, Provider],
+        sessions: Sessions,
+        limits: EngineLimits,
+        *,
+        process: Process,
+        kind: str,
+        paths: Places,
+        orders: Orders,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        peers: Peers | None = None,
+        pool: Callable[[str, int], Pool] = Threads,
+        spawn: Spawn = thread,
+        listen: bool = True,
+    ) -> None:
+        """`kind` says what sort of process this is ("serve", "run", …), for people. `orders` makes
+        each instance's order. The rest is for tests with a virtual clock."""
+        self.id = ids.engine_id()
+        self._process = process
+        self._kind = kind
+        self._pools: dict[str, Pool] = {}
+        self._make_pool = pool
+        self._listener = Listener(paths.wake if listen else None, self.id)
+        self._desk = Desk(
+            id=self.id,
+            ledger=ledger,
+            providers=providers,
+            limits=limits,
+            places=paths,
+            orders=orders,
+            births=self._births,
+            deaths=lambda name: self._pool(f"look-{name}", LOOKS),
+            reaps=lambda name: self._pool(f"reap-{name}", PASSES),
+            wake=self._listener.set,
+            clock=clock,
+            monotonic=monotonic,
+        )
+        self._peers = peers or Peers(one_host=ledger.url.startswith("sqlite"))
+        self._launcher = Launcher(self._desk)
+        self._endings = Endings(self._desk)
+        self._undertaker = Undertaker(self._desk)
+        self._watcher = Watcher(self._desk)
+        self._armourer = Armourer(self._desk)
+        self._followers = Followers(self._desk, sessions, spawn)
+        self._crew = Crew(
+            self._desk,
+            self._peers,
+            self._launcher,
+            self._followers,
+            self._endings,
+            self._undertaker,
+            self._watcher,
+        )
+        self._beaten: float | None = None
+        self._joined = False
+        self._closed = False
+        self._walked = ""  # of a long queue, the last build that was looked at
+        self.draining = False  # start nothing more; what runs goes on
+        self.idle = False  # after a tick: nothing is queued, runs or dies
+        self.waiting: Mapping[str, str] = {}  # build → why it is still queued
+
+    # --- its life ---
+
+    def run(self, until: Callable[[], bool]) -> None:
+        """Tick until `until()` is true, which is asked between ticks. A ledger that is out of
+        reach is waited for: its instances have their deadlines elsewhere too. Nor does anything
+        else that goes wrong end it, since nobody would mind the builds then; it slows down."""
+        troubles = 0
+        while not until():
+            began = self._desk.monotonic()
+            try:
+                pause = self.tick()
+                troubles = 0
+            except LedgerError as error:
+                log.error("the ledger is out of reach: %s", error)
+                pause = BUSY
+            except Exception:  # noqa: BLE001 - whatever it is, the other builds are minded
+                log.exception("a tick failed")
+                pause = min(BUSY * 2**troubles, TROUBLE)
+                troubles = min(troubles + 1, 16)
+            if not until() and self._listener.wait(pause):
+                time.sleep(max(0.0, began + LEAST - self._desk.monotonic()))
+        if self._closed:  # while a tick ran, which may have joined again
+            self._leave()
+
+    def wake(self) -> None:
+        """Tick at once; from any thread."""
+        self._listener.set()
+
+    def close(self) -> None:
+        """Let go of everything. What belongs to the ledger goes on in its VM, and the next engine
+        takes it over at once; nothing is cancelled here."""
+        if self._closed:
+            return
+        self._closed = True
+        for following in self._followers.all():
+            following.reporter.close()
+        self._leave()
+        for pool in self._pools.values():
+            pool.close()
+        self._listener.close()
+
+    def retire(self) -> bool:
+        """Leave for good, unless there is work for us. Who submits looks for engines after that,
+        we look for work after leaving: one of the two sees the other. False: go on ticking."""
+        builds = self._desk.ledger.builds
+        try:
+            if self._joined:
+                self._desk.ledger.engines.leave(self.id)
+                self._joined, self._beaten = False, None
+            waits = not self.launches.isdisjoint(builds.awaited())
+            return not (waits or any(map(self._concerns, builds.driven())))
+        except LedgerError as error:
+            log.error("the ledger is out of reach: %s", error)
+            return False
+
+    @property
+    def launches(self) -> frozenset[str]:
+        """The providers at which it starts builds."""
+        providers = self._desk.providers
+        return frozenset(name for name in providers if present(providers[name]) is not None)
+
+    @property
+    def watching(self) -> float:
+        """Seconds that this engine has watched without a break."""
+        return self._crew.watching
+
+    @property
+    def desk(self) -> Desk:
+        """What it works with, for a reaper in the same process."""
+        return self._desk
+
+    @property
+    def owned(self) -> int:
+        """Builds that this engine drives right now."""
+        return len(self._followers.all())
+
+    # --- a tick ---
+
+    def tick(self) -> float:
+        """One round; returns how many seconds the next one may be away."""
+        self._beat()
+        waiting = self._land()
+        view = self._crew.gather()
+        self._crew.take_over(view)
+        self._crew.hear(view)
+        self._crew.drive(view)
+        self._crew.doom(view)
+        self._undertaker.collect(view.rows)
+        self._undertaker.bury(view.mine.values())
+        looked = [r for r in view.mine.values() if not self._launcher.flying(r.id)]
+        self._watcher.look(looked)
+        self._crew.see(view, self._watcher.seen())
+        self._watcher.forget(view.rows)
+        self._armourer.mind(view.mine.values(), view.open)
+        queued = self._launch(view)
+        self._launcher.pump()
+        waiting |= self._land()
+        minded = any(map(self._concerns, view.builds.values()))
+        self.idle = not (queued or minded or view.mine or waiting or self._armourer.busy)
+        if self._launcher.busy or any(row.state in _SOON for row in view.mine.values()):
+            return FAST
+        return BUSY if view.builds or queued else IDLE
+
+    # --- within ---
+
+    def _births(self, name: str) -> Pool:
+        return self._pool(f"create-{name}", self._desk.providers[name].traits.creates)
+
+    def _pool(self, name: str, size: int) -> Pool:
+        if name not in self._pools:
+            self._pools[name] = self._make_pool(name, size)
+        return self._pools[name]
+
+    def _concerns(self, build: Build) -> bool:
+        """Can we do anything for a build that is driven, or queued with a wish to end?"""
+        return build.state is BuildState.QUEUED or build.spec.provider in self._desk.providers
+
+    def _leave(self) -> None:
+        if self._joined:
+            with self._desk.guard("leave"):
+                try:
+                    self._desk.ledger.engines.leave(self.id)
+                    self._joined = False
+                except LedgerError as error:
+                    log.warning("could not say that we leave: %s", error)
+
+    def _beat(self) -> None:
+        """Say that we live, and see who else does."""
+        desk, now = self._desk, self._desk.monotonic()
+        if self._beaten is not None and now - self._beaten < BEAT:
+            return
+        engines, at, launches = desk.ledger.engines, desk.clock(), self.launches
+        if not self._joined or not engines.beat(self.id, at, launches):
+            engines.join(self.id, self._process, self._kind, at, launches)
+            self._joined = True
+        desk.ledger.builds.renew(self.id, at + LEASE)
+        desk.ledger.recognise()  # who reaps may know less than we of what was started
+        self._peers.look(engines.list(), now)
+        for member in self._peers.gone(before=at - FORGET):
+            engines.leave(member)
+        self._beaten = now
+
+    def _land(self) -> bool:
+        """Take in what came of the creates; True when something did."""
+        landed = self._launcher.land()
+        for build, _, end in landed.ended:
+            with self._desk.guard("end", build.id):
+                self._endings.finish(build, end)
+        for build, _, end in landed.waiting:
+            with self._desk.guard("wait", build.id):
+                self._endings.refused(build, end)
+        return bool(landed.booting or landed.ended or landed.waiting)
+
+    def _launch(self, view: View) -> bool:
+        """Start what may start; True while anything is queued that we can start."""
+        desk = self._desk
+        queued = []
+        for build in self._queue():
+            if self._peers.process_lives(build.submitter) is False:
+                with desk.guard("owner gone", build.id):
+                    self._endings.finish(build, cancelled(Reason.OWNER_GONE))
+            elif build.id not in view.builds:
+                queued.append(build)
+        if not queued:
+            self.waiting = {}
+            return False
+        decided = plan(
+            desk.clock(),
+            queued,
+            [(view.builds.get(row.build), row) for row in view.everybody],
+            self._offers(),
+            desk.limits.rooms,
+            draining=self.draining or desk.ledger.paused,
+            held_back=self._endings.held_back,
+        )
+        self.waiting = decided.waiting
+        for reject in decided.rejects:
+            with desk.guard("reject", reject.build.id):
+                end = End(result=reject.result, reason=reject.reason, message=reject.message)
+                self._endings.finish(reject.build, end)
+        with desk.guard("launch"):
+            self._launcher.start(decided.starts)
+        return any(build.spec.provider in self.launches for build in queued)
+
+    def _queue(self) -> list[Build]:
+        """What waits. Builds of providers that we do not have end here when their time is over,
+        but never stand in the way of ours. Of a long queue its head, and the rest by turns: there
+        too somebody's time may be over."""
+        builds = self._desk.ledger.builds
+        queued = builds.queued(QUEUE)
+        if len(queued) == QUEUE:
+            for name in self.launches:
+                queued += builds.queued(QUEUE, provider=name)
+            rest = builds.queued_after(self._walked, QUEUE)
+            self._walked = rest[-1].id if rest else ""
+            queued = list({build.id: build for build in (*queued, *rest)}.values())
+        return queued
+
+    def _offers(self) -> Callable[[str, Spec], Answer]:
+        """What providers offer, asked once for each spec in a tick."""
+        asked: dict[tuple[str, Spec], Answer] = {}
+
+        def offers(name: str, spec: Spec) -> Answer:
+            if (name, spec) not in asked:
+                asked[name, spec] = self._ask(name, spec)
+            return asked[name, spec]
+
+        return offers
+
+    def _ask(self, name: str, spec: Spec) -> Answer:
+        if name not in self.launches:
+            return Answer(message=f"the engine that is here has no provider {name!r}", later=True)
+        if not self._launcher.trusts(name):
+            return Answer(message=f"{name} refused our credentials a moment ago", later=True)
+        try:
+            return Answer(offers=tuple(self._desk.providers[name].offers(spec)))
+        except CredentialsRefused as error:
+            return Answer(message=str(error), refused=Reason.CREDENTIALS)
+        except BadOrder as error:
+            return Answer(message=str(error), refused=Reason.IMAGE)
+        except NoCapacity as error:
+            return Answer(message=str(error))
+        except ProviderError as error:
+            return Answer(message=str(error), later=True)

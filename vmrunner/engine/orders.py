@@ -1,0 +1,50 @@
+"""Makes the order for one instance: fresh keys, the user-data that plants them, and the access
+that goes with it. Nothing in it is worth anything beyond this VM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from vmrunner.cloudinit import user_data as cloudinit
+from vmrunner.cloudinit.user_data import TIMER_AFTER, Platform
+from vmrunner.model import Access, Build, Offer, Order, Role
+from vmrunner.ssh import keys
+
+_PLATFORM: Final[Mapping[str, Platform]] = {"ec2": "ec2", "gce": "gce"}
+
+
+class Maker:
+    """One ledger's maker of orders."""
+
+    def __init__(self, installation: str, generation: str) -> None:
+        self._installation = installation
+        self._generation = generation
+
+    def __call__(
+        self, build: Build, instance: str, offer: Offer, deadline: float
+    ) -> tuple[Order, Access]:
+        user, host = keys.generate(), keys.generate()
+        after = TIMER_AFTER.get(offer.scope.kind, 0.0)
+        user_data = cloudinit.user_data(
+            instance=instance,
+            deadline=deadline + after,
+            boot_ttl=build.spec.ttl + after,
+            authorized_key=user.public,
+            host_private=host.private,
+            host_public=host.public,
+            platform=_PLATFORM.get(offer.scope.kind, "local"),
+            stock=build.spec.bootstrap,
+        )
+        order = Order(
+            instance=instance,
+            build=build.id,
+            installation=self._installation,
+            generation=self._generation,
+            role=Role.BUILD,
+            offer=offer,
+            deadline=deadline,
+            user_data=user_data,
+            network=build.spec.network,
+        )
+        return order, Access(user_private=user.private, host_public=host.public)

@@ -1,0 +1,116 @@
+"""Looks: many instances in one call a place, each as often as its state deserves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from vmrunner.core.visibility import Visibility
+from vmrunner.engine.context import Desk
+from vmrunner.lib.threads import Lanes
+from vmrunner.model import Instance, InstanceState, Key, Scope, Seen
+from vmrunner.providers import Provider
+
+FAST: Final = 0.25
+SLOW: Final = 10.0  # seconds between looks at what should just go on
+SOON: Final = 2.0
+#: In these something is about to happen: often at first, later less so.
+_CHANGING: Final = (InstanceState.REQUESTED, InstanceState.BOOTING, InstanceState.DELETING)
+FRESH: Final = 60.0  # seconds in such a state that deserve looks at the fastest
+OLD: Final = 600.0
+#: The first lane of a place is for what is urgent, and has small batches; what does not fit into
+#: one of these goes to the others, by the thousand.
+URGENT: Final = 500
+BATCH: Final = 5000
+LANES: Final = 4
+#: Seconds without an answer after which a place counts as not seen.
+DARK: Final = 60.0
+
+#: Of one place, with its number there.
+_Lane = tuple[str, Scope, int]
+
+
+class Watcher:
+    """The looks of one engine. Used by the tick's thread alone. Each place, a provider's scope, is
+    for itself: one that does not answer hides no other."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._lanes: Lanes[_Lane, dict[str, Seen]] = Lanes(
+            lambda lane: desk.deaths(lane[0]), desk.monotonic, desk.wake
+        )
+        self._next: dict[str, tuple[InstanceState, float]] = {}  # instance → when, monotonic
+        self._asked: dict[_Lane, list[str]] = {}  # the instances whose answers are on their way
+        self._sights: dict[str, Visibility] = {}
+
+    def look(self, rows: Iterable[Instance]) -> None:
+        """Send looks at all whose turn it is: what changes first, then what waited longest."""
+        now = self._desk.monotonic()
+        flying = {name for names in self._asked.values() for name in names}
+        due: dict[tuple[str, Scope], list[tuple[bool, float, str, Instance]]] = {}
+        for row in rows:
+            state, when = self._next.get(row.id, (None, -math.inf))
+            when = when if state is row.state else -math.inf
+            if now >= when and row.id not in flying:
+                steady = row.state not in _CHANGING
+                due.setdefault((row.provider, row.scope), []).append((steady, when, row.id, row))
+        for place, entries in due.items():
+            wanted = [entry[-1] for entry in sorted(entries, key=lambda entry: entry[:-1])]
+            parts = [wanted[:URGENT]]
+            parts += [wanted[n : n + BATCH] for n in range(URGENT, len(wanted), BATCH)]
+            free = [n for n in range(1, LANES) if self._lanes[(*place, n)].free]
+            for lane, part in zip([0, *free], parts, strict=False):
+                if self._lanes[(*place, lane)].free:
+                    self._send((*place, lane), part, now)
+
+    def seen(self) -> dict[str, Seen]:
+        """What the looks that ended showed, by instance id. Who is missing was not visible."""
+        found: dict[str, Seen] = {}
+        for lane, call in self._lanes.finished():
+            del self._asked[lane]
+            name, scope, _ = lane
+            with self._desk.guard(f"look at {name} in {scope.place}"):
+                found |= call.result()
+                self._sight(name).seen(scope, self._desk.monotonic())
+        return found
+
+    def since(self, rows: Iterable[Instance], there: float) -> dict[Scope, float]:
+        """Since when the places of these, all of one provider, are seen without a break, on its
+        clock, which says `there` now."""
+        listed = list(rows)
+        sight = self._sight(listed[0].provider)
+        return sight.since({row.scope for row in listed}, self._desk.monotonic(), there)
+
+    def forget(self, keep: Mapping[str, Instance]) -> None:
+        """Drop what is remembered of closed rows."""
+        for name in self._next.keys() - keep.keys():
+            del self._next[name]
+
+    # --- within ---
+
+    def _send(self, lane: _Lane, batch: list[Instance], now: float) -> None:
+        for row in batch:
+            self._next[row.id] = (row.state, now + self._pause(row))
+        self._asked[lane] = [row.id for row in batch]
+        self._lanes[lane].send(self._looking(self._desk.providers[lane[0]], batch))
+
+    def _sight(self, provider: str) -> Visibility:
+        return self._sights.setdefault(provider, Visibility(DARK))
+
+    def _pause(self, row: Instance) -> float:
+        if row.state not in _CHANGING:
+            return SLOW
+        age = self._desk.now(row) - row.state_since
+        if age < FRESH:
+            return FAST
+        return SOON if age < OLD else SLOW
+
+    @staticmethod
+    def _looking(provider: Provider, batch: list[Instance]) -> Callable[[], dict[str, Seen]]:
+        keys: dict[Key, str] = {row.key: row.id for row in batch}
+
+        def call() -> dict[str, Seen]:
+            return {keys[key]: seen for key, seen in provider.look(list(keys)).items()}
+
+        return call

@@ -1,0 +1,386 @@
+"""What an engine does with the builds that run: take over, listen, decide, apply.
+
+The rows are read before the builds. A row that was read then has a build at least as new, so that
+a row without a build that needs it is one that nobody needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from vmrunner.core import lifecycle, reap_rules
+from vmrunner.core.lifecycle import End, Sign, cancelled, end_of_sign, sign
+from vmrunner.engine.completion import Endings
+from vmrunner.engine.context import Desk, log
+from vmrunner.engine.launcher import Launcher
+from vmrunner.engine.membership import LEASE, PAUSE, Peers
+from vmrunner.engine.poller import Watcher
+from vmrunner.engine.sessions import Followers, Following
+from vmrunner.engine.terminator import Undertaker
+from vmrunner.model import (
+    Address,
+    Build,
+    BuildState,
+    Death,
+    Instance,
+    InstanceState,
+    Reason,
+    Role,
+    Seen,
+)
+
+#: A session is told so long before `E`, so that it can hand over the last of its log.
+LAST_WORDS: Final = 5.0
+#: A session whose VM ended is waited for so long: it may have the build's exit code already.
+HEARING: Final = 10.0
+
+_DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
+_ENDED: Final = (Sign.PREEMPTED, Sign.SELF_ENDED, Sign.LOST)
+
+
+@dataclass(slots=True)
+class View:
+    """What one tick knows. `rows` are the open ones within our scopes, `mine` those of them that
+    this engine answers for: its own, and those whose owner is gone. `unread`: ids of rows that
+    cannot be read, of VMs and builds: nothing may be concluded about these."""
+
+    everybody: list[Instance]
+    rows: dict[str, Instance]
+    builds: dict[str, Build]  # neither queued nor finished, or queued with a wish to end
+    mine: dict[str, Instance]
+    unread: frozenset[str]
+    closed: set[str] = field(default_factory=set)  # in this very tick
+
+    @property
+    def open(self) -> set[str]:
+        """The ids of all rows that are not closed, as far as we know, wherever they are."""
+        return {row.id for row in self.everybody} - self.closed | self.unread
+
+    def update(self, row: Instance) -> None:
+        """Something of it changed in this very tick. The provider stays that which acts on it."""
+        row = replace(row, provider=self.rows[row.id].provider)
+        self.rows[row.id] = row
+        self.mine[row.id] = row
+
+
+class Crew:
+    """The part of an engine that minds builds. Used by the tick's thread alone."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        peers: Peers,
+        launcher: Launcher,
+        followers: Followers,
+        endings: Endings,
+        undertaker: Undertaker,
+        watcher: Watcher,
+    ) -> None:
+        self._desk = desk
+        self._peers = peers
+        self._launcher = launcher
+        self._followers = followers
+        self._endings = endings
+        self._undertaker = undertaker
+        self._watcher = watcher
+        self._since = self._last = desk.monotonic()
+
+    @property
+    def watching(self) -> float:
+        """Seconds that we have watched without a break."""
+        return self._desk.monotonic() - self._since
+
+    def gather(self) -> View:
+        """Read the open rows, then the builds, then who is there: who claimed one of them joined
+        before."""
+        desk = self._desk
+        now = desk.monotonic()
+        if now - self._last > PAUSE:
+            self._since = now  # we slept: nobody's silence until now counts
+        self._last = now
+        everybody, driven = desk.ledger.instances.open(), desk.ledger.builds.driven()
+        self._peers.look(desk.ledger.engines.list(), now)
+        builds = {build.id: build for build in driven}
+        rows = {row.id: row for row in desk.reached(everybody)}
+        mine = {
+            name: row
+            for name, row in rows.items()
+            if row.owner == desk.id or self._peers.member_gone(row.owner)
+        }
+        unread = everybody.unread | driven.unread
+        return View(everybody=everybody, rows=rows, builds=builds, mine=mine, unread=unread)
+
+    # --- take over ---
+
+    def take_over(self, view: View) -> None:
+        """Become the owner of every build whose owner is gone and whose VM we may act on, or that
+        has none any more."""
+        for build in list(view.builds.values()):
+            if build.state is BuildState.QUEUED or build.owner == self._desk.id:
+                continue
+            if not self._peers.member_gone(build.owner):
+                continue
+            with self._desk.guard("take over", build.id):
+                if build.instance in view.rows or self._bare(view, build):
+                    self._take(view, build)
+
+    def _bare(self, view: View, build: Build) -> bool:
+        """Has it no VM any more? Then whoever sees that its owner is gone may end it, or queue it
+        again, whether or not it has the build's provider: that may have another name by now."""
+        if build.instance in view.unread | {row.id for row in view.everybody}:
+            return False
+        if build.spec.provider in self._desk.providers:
+            return True
+        row = self._desk.ledger.instances.get(build.instance or "")
+        return row.state is InstanceState.GONE  # else it was born after the rows were read
+
+    def _take(self, view: View, build: Build) -> None:
+        desk = self._desk
+        taken = desk.ledger.builds.take_over(
+            build.id,
+            seen_epoch=build.epoch,
+            owner=desk.id,
+            until=desk.clock() + LEASE,
+            now=desk.clock(),
+        )
+        if taken is None:
+            del view.builds[build.id]
+            view.mine.pop(build.instance or "", None)
+            return
+        log.info("took over %s from %s", build.id, build.owner)
+        view.builds[build.id] = taken
+        if taken.instance in view.rows:
+            view.update(desk.ledger.instances.get(taken.instance))
+
+    # --- listen ---
+
+    def hear(self, view: View) -> None:
+        """The last words of sessions that ended."""
+        for said in self._followers.said():
+            following, end = said.following, said.end
+            build = view.builds.get(following.build.id)
+            row = view.rows.get(following.instance.id)
+            if end is None or build is None or build.epoch != following.epoch:
+                continue  # it is another's by now
+            if row is None or row.state in _DYING:
+                continue  # `drive` ends it by what its VM died of
+            if following.sign is not None and (end.lost or end.reason is Reason.VM_LOST):
+                end = self._end_of_sign(build, row, following.sign)
+            with self._desk.guard("verdict", build.id):
+                self._verdict(view, build, row, end)
+
+    def _verdict(self, view: View, build: Build, row: Instance, end: End) -> None:
+        """End the build; whatever comes of it, this tick has no more to do with it."""
+        view.builds.pop(build.id, None)
+        view.mine.pop(row.id, None)
+        doomed = self._endings.verdict(build, row, end)
+        if doomed is not None:
+            view.update(doomed)
+
+    # --- drive ---
+
+    def drive(self, view: View) -> None:
+        """See to it that each of our builds is where it should be."""
+        for build in list(view.builds.values()):
+            if build.state is BuildState.QUEUED:
+                with self._desk.guard("cancel", build.id):
+                    self._endings.finish(build, cancelled(build.cancel or Reason.USER))
+                    del view.builds[build.id]
+                continue
+            following = self._followers.of(build.id)
+            if following is not None and following.epoch != build.epoch:
+                self._followers.drop(build.id)
+                following = None
+            if build.owner == self._desk.id:
+                with self._desk.guard("drive", build.id):
+                    self._drive(view, build, following)
+        for following in self._followers.all():
+            if following.build.id not in view.builds:
+                self._followers.drop(following.build.id)
+
+    def _drive(self, view: View, build: Build, following: Following | None) -> None:
+        row = view.rows.get(build.instance or "")
+        if row is None or row.state is InstanceState.DELETING:
+            self._bereaved(view, build, row)
+        elif build.cancel is not None and build.state is not BuildState.HELD:
+            if following is not None:
+                self._followers.stop(build.id, build.cancel)
+            else:
+                self._verdict(view, build, row, cancelled(build.cancel))
+        elif following is not None:
+            self._mind(view, build, row, following)
+        elif row.state is InstanceState.REQUESTED:
+            self._ask_again(build, row)
+        elif row.address is not None and build.state is not BuildState.HELD:
+            self._followers.start(build, row)
+
+    def _bereaved(self, view: View, build: Build, row: Instance | None) -> None:
+        """Its VM dies or is gone."""
+        self._followers.drop(build.id)
+        dead = row or self._desk.ledger.instances.get(build.instance or "")
+        if dead.state in _DYING:  # else it was born after the rows were read
+            self._endings.dead(build, dead)
+            del view.builds[build.id]
+
+    def _mind(self, view: View, build: Build, row: Instance, following: Following) -> None:
+        """A session runs: tell it when its time is over; go on without it when it is silent."""
+        if self._desk.now(row) >= row.deadline - LAST_WORDS:
+            self._followers.stop(build.id, Reason.DEADLINE)
+        if following.sign is not None and following.stopped_at is not None:
+            silent = self._desk.monotonic() - following.stopped_at
+            if silent >= HEARING:
+                self._followers.drop(build.id)
+                self._verdict(view, build, row, self._end_of_sign(build, row, following.sign))
+
+    def _ask_again(self, build: Build, row: Instance) -> None:
+        """The former owner wrote the intent; whether it asked, only the cloud knows. The identical
+        order, sent again while its token lives, is the same VM."""
+        young = self._desk.now(row) < row.created_at + self._desk.limits.limits.newborn / 2
+        if young and not self._launcher.flying(row.id):
+            self._launcher.adopt(build, row)
+
+    # --- decide ---
+
+    def doom(self, view: View) -> None:
+        """The reaper's rules over our own rows: deadlines, wishes, and who is stuck."""
+        desk = self._desk
+        for name, provider in desk.providers.items():
+            rows = [row for row in view.mine.values() if row.provider == name]
+            if not rows:
+                continue
+            now = provider.now()
+            plan = reap_rules.decide(
+                now,
+                rows,
+                (),
+                (),
+                desk.limits.limits,
+                desk.ledger.installation,
+                desk.ledger.generation,
+                since=now - self.watching,
+                seen=self._watcher.since(rows, now),
+                wishes=self._wishes(view, rows),
+            )
+            for doom in plan.dooms:
+                row = view.rows[doom.instance]
+                with desk.guard("doom", row.build):
+                    self._doom(view, row, doom.reason)
+
+    def _wishes(self, view: View, rows: list[Instance]) -> dict[str, Death]:
+        wishes = {}
+        for row in rows:
+            build = view.builds.get(row.build)
+            if row.build in view.unread:
+                continue  # whether it ended, nobody can tell
+            if row.role is Role.BUILD and row.state is not InstanceState.DELETING:
+                submitter = build.submitter if build else None
+                lives = self._peers.process_lives(submitter)
+                desk = self._desk
+                wish = lifecycle.wish(
+                    build, row, now=desk.clock(), submitter=lives, there=desk.now(row)
+                )
+                if wish is not None:
+                    wishes[row.id] = wish
+        return wishes
+
+    def _doom(self, view: View, row: Instance, death: Death) -> None:
+        desk = self._desk
+        doomed = desk.ledger.instances.doom(
+            row.id, seen_epoch=row.epoch, death=death, now=desk.now(row)
+        )
+        if doomed is None:
+            view.mine.pop(row.id, None)
+            return
+        self._launcher.drop(row.id)
+        view.update(doomed)
+        build = view.builds.get(row.build)
+        if build is not None and build.instance == row.id and build.owner == desk.id:
+            self._bereaved(view, replace(build, epoch=doomed.epoch), doomed)
+
+    # --- see ---
+
+    def see(self, view: View, seen: Mapping[str, Seen]) -> None:
+        """What the looks mean. What many show at once is written in one transaction."""
+        dead: list[Instance] = []
+        reached: list[tuple[Instance, Address]] = []
+        for name, sight in seen.items():
+            row = view.mine.get(name)
+            if row is None:
+                continue
+            what = sign(row, sight)
+            if what is Sign.DEAD:
+                dead.append(row)
+            elif what is Sign.REACHABLE and sight.address is not None:
+                reached.append((row, sight.address))
+            else:
+                with self._desk.guard("see", row.build):
+                    self._see(view, row, sight, what)
+        with self._desk.guard("close"):
+            self._close(view, dead)
+        with self._desk.guard("reach"):
+            self._reach(view, reached)
+
+    def _close(self, view: View, dead: list[Instance]) -> None:
+        """They were to die, and they are seen dead."""
+        for provider in {row.provider for row in dead}:
+            own = [row for row in dead if row.provider == provider]
+            entries = [(row.id, row.epoch, row.death or Death.DONE) for row in own]
+            self._desk.ledger.instances.close_all(entries, self._desk.now(own[0]))
+        for row in dead:
+            self._undertaker.done(row.id)
+            view.mine.pop(row.id, None)
+            view.closed.add(row.id)
+
+    def _reach(self, view: View, reached: list[tuple[Instance, Address]]) -> None:
+        """They can be connected to: a session each, unless it has one."""
+        desk = self._desk
+        fresh = [
+            (row, address)
+            for row, address in reached
+            if self._driven_here(view, row) and self._followers.of(row.build) is None
+        ]
+        noted = desk.ledger.instances.addresses(
+            [(row.id, row.epoch, address) for row, address in fresh]
+        )
+        for row, address in fresh:
+            if row.id in noted:
+                # The build as it is now: recorded since this tick read it, maybe.
+                build = desk.ledger.builds.get(row.build)
+                if build.epoch == row.epoch:
+                    self._followers.start(build, replace(row, address=address))
+
+    def _driven_here(self, view: View, row: Instance) -> bool:
+        build = view.builds.get(row.build)
+        return build is not None and build.instance == row.id and build.owner == self._desk.id
+
+    def _see(self, view: View, row: Instance, seen: Seen, what: Sign) -> None:
+        desk = self._desk
+        if row.state is InstanceState.DELETING and row.ref is None:
+            self._undertaker.found(row.id, seen.ref)
+        if not self._driven_here(view, row):
+            return
+        if what is Sign.BORN:
+            desk.ledger.instances.record([(row.id, row.epoch, seen.ref)], desk.now(row))
+            desk.wake()
+        elif what in _ENDED:
+            self._ended(view, view.builds[row.build], row, what, seen)
+
+    def _ended(self, view: View, build: Build, row: Instance, what: Sign, seen: Seen) -> None:
+        """The VM ended under its build. Its session may have the exit code already: ask it."""
+        if build.state is BuildState.HELD:
+            self._doom(view, row, Death.DONE)
+        elif self._followers.of(build.id) is not None:
+            reason = Reason.PREEMPTED if what is Sign.PREEMPTED else Reason.VM_LOST
+            self._followers.stop(build.id, reason, what)
+        else:
+            self._verdict(view, build, row, self._end_of_sign(build, row, what, seen))
+
+    def _end_of_sign(
+        self, build: Build, row: Instance, what: Sign, seen: Seen | None = None
+    ) -> End:
+        expired = self._desk.now(row) >= row.deadline
+        if seen is None or seen.unfit is None:
+            return end_of_sign(build, what, expired=expired)
+        return end_of_sign(build, what, expired=expired, message=seen.detail, unfit=seen.unfit)

@@ -1,0 +1,111 @@
+"""Death: what must die is asked to die, again and again, until it is seen dead.
+
+Nothing here gives up and nothing concludes from absence; the sweeps do that (`reaper`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from vmrunner.engine.context import Desk, log
+from vmrunner.lib.threads import Lanes
+from vmrunner.model import Fate, Instance, InstanceState, Outcome, Ref
+from vmrunner.providers import Provider
+from vmrunner.providers.deletion import delete
+
+#: After an accepted delete, so long until it is asked again.
+AGAIN: Final = 30.0
+FIRST_WAIT: Final = 1.0  # seconds after a failed one; doubled each time
+LONGEST_WAIT: Final = 300.0  # … inside its deadline; past it, AGAIN
+FORCE_AFTER: Final = 3  # attempts without force
+BATCH: Final = 50  # a bad item in a batch of a cloud costs little then
+
+
+class Undertaker:
+    """The deletes of one engine. Used by the tick's thread alone."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._lanes: Lanes[str, dict[str, Outcome]] = Lanes(desk.deaths, desk.monotonic, desk.wake)
+        self._next: dict[str, float] = {}  # instance → monotonic
+        self._refs: dict[str, Ref] = {}  # of rows that do not know theirs: seen by its name
+
+    def found(self, instance: str, ref: Ref) -> None:
+        """A look saw the VM of a dying row that has no reference."""
+        self._refs[instance] = ref
+
+    def done(self, instance: str) -> None:
+        """Its row is closed."""
+        self._next.pop(instance, None)
+        self._refs.pop(instance, None)
+
+    def bury(self, rows: Iterable[Instance]) -> None:
+        """Ask for the death of all dying rows whose turn it is, a batch a provider."""
+        due: dict[str, list[Instance]] = {}
+        now = self._desk.monotonic()
+        for row in rows:
+            if row.state is InstanceState.DELETING and self._due(row, now):
+                due.setdefault(row.provider, []).append(row)
+        for name, dying in due.items():
+            lane = self._lanes[name]
+            if lane.free:
+                provider = self._desk.providers[name]
+                first = [row for row in dying if row.deletes < FORCE_AFTER][:BATCH]
+                batch, force = (first, False) if first else (dying[:BATCH], True)
+                lane.send(self._deleting(provider, self._named(batch), force=force))
+
+    def collect(self, rows: Mapping[str, Instance]) -> None:
+        """Take in the answers. What was not accepted is noted in its row, with its next turn."""
+        for _, call in self._lanes.finished():
+            with self._desk.guard("delete"):
+                for name, outcome in call.result().items():
+                    row = rows.get(name)
+                    if row is not None:
+                        self._answered(row, outcome)
+
+    # --- within ---
+
+    def _due(self, row: Instance, now: float) -> bool:
+        if row.ref is None and row.id not in self._refs:
+            return False  # a look must find it first; if it never does, the sweeps close the row
+        if row.id in self._next:
+            return now >= self._next[row.id]
+        return self._desk.now(row) >= row.delete_at
+
+    def _named(self, batch: list[Instance]) -> dict[Ref, str]:
+        now = self._desk.monotonic()
+        named = {}
+        for row in batch:
+            # Should the call never come back, this is when its turn comes again.
+            self._next[row.id] = now + AGAIN
+            named[row.ref or self._refs[row.id]] = row.id
+        return named
+
+    @staticmethod
+    def _deleting(
+        provider: Provider, named: Mapping[Ref, str], *, force: bool
+    ) -> Callable[[], dict[str, Outcome]]:
+        def call() -> dict[str, Outcome]:
+            outcomes = delete(provider, list(named), force=force)
+            return {named[ref]: outcome for ref, outcome in outcomes.items()}
+
+        return call
+
+    def _answered(self, row: Instance, outcome: Outcome) -> None:
+        desk = self._desk
+        again = row.deletes > 0 or outcome.fate is Fate.FAILED
+        if outcome.fate is Fate.FAILED:
+            log.warning("delete of %s failed: %s", row.id, outcome.error)
+            longest = AGAIN if desk.now(row) > row.deadline else LONGEST_WAIT
+            wait = min(FIRST_WAIT * 2 ** min(row.deletes, 16), longest)
+        else:
+            wait = AGAIN
+        self._next[row.id] = desk.monotonic() + wait
+        if again or self._asked_before(row):
+            desk.ledger.instances.tried(row.id, desk.now(row), desk.now(row) + wait)
+
+    def _asked_before(self, row: Instance) -> bool:
+        """It was accepted a while ago and is still there: from now on the attempts are counted,
+        so that they are forced some day."""
+        return self._desk.now(row) >= row.state_since + AGAIN

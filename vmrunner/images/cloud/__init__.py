@@ -1,0 +1,1 @@
+"""Images in clouds, made by Packer."""

@@ -1,0 +1,239 @@
+"""An image in a cloud, made by Packer as a build is made: the row with its deadline first, then the
+builder, and the row stays open until that one is gone.
+
+What a crash leaves ends as a build's VM does: the builder carries our tags with role `image` and
+its deadline, a timer of its own, and the cloud's where there is one; `settling` closes its row.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Final
+
+from vmrunner.cloudinit import user_data as cloudinit
+from vmrunner.cloudinit.user_data import TIMER_AFTER
+from vmrunner.errors import ConfigError, ImageError, ProviderError, Throttled, Uncertain
+from vmrunner.images import recipe
+from vmrunner.images.cloud import cleanup, packer, stage
+from vmrunner.images.local.builder import Callback
+from vmrunner.images.recipe import Inputs, Recipe
+from vmrunner.lib import ids
+from vmrunner.model import ImageState, MadeImage
+from vmrunner.providers.port_images import Bench, Imaging, Keeps, Made, Wish
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+    from vmrunner.providers import Provider
+
+TTL: Final = 3600.0  # seconds that a builder may live
+_LEAST: Final = 300.0
+_DISK: Final = 10 * recipe.GIB  # the least that the bases fit on
+#: So late after its deadline was fixed Packer may begin, in seconds. It takes longer until the
+#: builder is born, and the guest's own timer must not come before the cloud's (`TIMER_AFTER`).
+_LATE: Final = 60.0
+_LOOKS: Final = 7  # for what Packer says it made
+_PAUSE: Final = 10.0  # seconds between them
+#: By the names that Amazon and Google give them: t4g, c7gn, im4gn, a1; t2a, c4a, n4a, a4x.
+_ARM: Final = re.compile(r"(a1|[a-z]+\d+g[a-z]*)\.|(t2a|c4a|n4a|a4x)-")
+BASES: Final = ("debian-13", "ubuntu-24.04")
+
+
+def imaging_of(provider: Provider) -> Imaging:
+    """What can be done about the images of this provider's. Raises ConfigError."""
+    if not isinstance(provider, Keeps):
+        raise ConfigError(
+            f"provider: {provider.name} keeps no images in a cloud",
+            hint="leave --provider out: local images are made here",
+        )
+    return provider.imaging()
+
+
+def build(
+    recipe_: Recipe,
+    *,
+    provider: Provider,
+    ledger: Ledger,
+    max_ttl: float,
+    ttl: float = TTL,
+    base: str = BASES[0],
+    progress: Callback = lambda _: None,
+    sleep: Callable[[float], object] = time.sleep,
+) -> MadeImage:
+    """Make a candidate, on a builder that lives at most `ttl` seconds. Raises ConfigError for what
+    the user can mend, before anything is started; ImageError with Packer's last words."""
+    imaging = imaging_of(provider)
+    packer.require()
+    _check(ttl, max_ttl, base)
+    inputs = Inputs.read()
+    _ = provider.scopes  # the first answer tells the cloud's time
+    draft = _draft(ledger, recipe_, inputs, max_ttl)
+    # Twice: what no builder can be made with is said before plugins are fetched.
+    bench = imaging.bench(_from_now(draft, provider, ttl))
+    _check_machine(bench)
+    with TemporaryDirectory(prefix="vmrunner-image-") as name:
+        work = Path(name)
+        packer.init(work=work, extra=bench.environment, progress=progress)
+        # That took minutes, perhaps; the cloud's own deadline counts from the builder's birth.
+        wish = _from_now(draft, provider, ttl)
+        bench = imaging.bench(wish)
+        row = _row(wish, bench, provider)
+        stage.fill(work / "stage", recipe_, inputs, wish.created)
+        variables = _variables(work, wish, bench, recipe_, base)
+        _check_late(wish, provider.now())
+        ledger.images.add(row)
+        try:
+            artifact = _packed(ledger, row, bench, variables, provider.now(), progress)
+            made = _made(imaging, artifact, sleep)
+            ledger.images.ready(row.id, made.ref, made.snapshots)
+        finally:
+            cleanup.bury(ledger, provider, row, sleep)
+    row = ledger.images.find(row.id)
+    if row.state is ImageState.FAILED:  # by a sweep that saw it past its deadline
+        raise ImageError(f"packer build: {row.name} came too late: {row.message}")
+    return row
+
+
+def _draft(ledger: Ledger, recipe_: Recipe, inputs: Inputs, max_ttl: float) -> Wish:
+    """All but its times."""
+    return Wish(
+        image=ids.image_id(),
+        builder=ids.instance_id(),
+        installation=ledger.installation,
+        generation=ledger.generation,
+        recipe=recipe_.name,
+        hash=recipe.image_hash(recipe_, inputs),
+        supervisor=recipe.supervisor_hash(inputs),
+        created=0.0,
+        deadline=0.0,
+        max_ttl=max_ttl,
+    )
+
+
+def _from_now(wish: Wish, provider: Provider, ttl: float) -> Wish:
+    now = float(int(provider.now()))
+    return replace(wish, created=now, deadline=now + ttl)
+
+
+def _row(wish: Wish, bench: Bench, provider: Provider) -> MadeImage:
+    return MadeImage(
+        id=wish.image,
+        provider=provider.name,
+        scope=bench.scope,
+        name=wish.name,
+        recipe=wish.recipe,
+        hash=wish.hash,
+        builder=wish.builder,
+        state=ImageState.BUILDING,
+        created_at=wish.created,
+        deadline=wish.deadline,
+    )
+
+
+def _check_late(wish: Wish, now: float) -> None:
+    late = now - wish.created
+    if late > _LATE:
+        raise ImageError(
+            f"packer build: {late:.0f} s of the builder's {wish.deadline - wish.created:.0f} s "
+            "were over before it began; nothing was started",
+            hint="try again when this machine is less busy",
+        )
+
+
+def _packed(
+    ledger: Ledger, row: MadeImage, bench: Bench, variables: Path, now: float, progress: Callback
+) -> str:
+    """The artifact that Packer tells. Whatever else it ends with is a failure of the image's."""
+    try:
+        return packer.run(
+            source=bench.source,
+            variables=variables,
+            work=variables.parent,
+            extra=bench.environment,
+            timeout=max(1.0, row.deadline - now),
+            progress=progress,
+        )
+    except BaseException as error:
+        words = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+        ledger.images.fail(row.id, words.partition("\n")[0] or type(error).__name__)
+        raise
+
+
+def _made(imaging: Imaging, artifact: str, sleep: Callable[[float], object]) -> Made:
+    """Packer says that it is there: a cloud that does not is behind, or does not answer. Raises
+    ImageError when it cannot be told in a while, which is no failure: a sweep will tell."""
+    why = "it does not show yet"
+    for look in range(_LOOKS):
+        if look:
+            sleep(_PAUSE)
+        try:
+            found = imaging.find(artifact)
+        except (Throttled, Uncertain) as error:
+            why = str(error)
+        except ProviderError as error:
+            why = str(error)
+            break
+        else:
+            if found is not None:
+                return found
+            why = "it does not show yet"
+    raise ImageError(
+        f"packer made {artifact}, which cannot be recorded now: {why}",
+        hint="once its builder's deadline is over, `vmrunner reap` or an engine records it",
+    )
+
+
+def _check(ttl: float, max_ttl: float, base: str) -> None:
+    if not _LEAST <= ttl <= max_ttl:
+        raise ConfigError(
+            f"--ttl: {ttl:.0f} s",
+            hint=f"from {_LEAST:.0f} s to limits.max_ttl, which is {max_ttl:.0f} s",
+        )
+    if base not in BASES:
+        raise ConfigError(f"--base: {base!r}", hint=f"one of {', '.join(BASES)}")
+
+
+def _check_machine(bench: Bench) -> None:
+    """The bases are made for x86-64: the cloud would say so, minutes later."""
+    for variable in ("aws_instance_type", "gce_machine_type"):
+        name = str(bench.variables.get(variable) or "")
+        if _ARM.match(name):
+            raise ConfigError(
+                f"image build: the machine type {name} is an arm64 one, the images are x86-64",
+                hint="put an x86-64 type first in the provider's list of types",
+            )
+
+
+def _variables(work: Path, wish: Wish, bench: Bench, recipe_: Recipe, base: str) -> Path:
+    """The file of all that the templates are told."""
+    disk = max(_DISK, recipe_.disk)
+    after = TIMER_AFTER.get(bench.scope.kind, 0.0)
+    user_data = work / "user-data"
+    user_data.write_bytes(
+        cloudinit.builder_data(
+            deadline=wish.deadline + after, boot_ttl=wish.deadline - wish.created + after
+        )
+    )
+    variables: dict[str, Any] = {
+        "base": base,
+        "disk_gib": math.ceil(disk / recipe.GIB),
+        "registry_mirror": recipe_.docker.registry_mirror or "",
+        "address_pool": recipe_.docker.address_pool,
+        "userns": recipe_.docker.userns,
+        **bench.variables,
+        "image_name": wish.name,
+        "recipe_hash": wish.hash,
+        "created": str(int(wish.created)),
+        "stage_dir": str(work / "stage"),
+        "user_data_file": str(user_data),
+        "max_run_seconds": int(wish.deadline - wish.created),
+    }
+    path = work / "variables.json"
+    path.write_text(json.dumps(variables, indent=1))
+    return path

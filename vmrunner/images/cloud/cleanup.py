@@ -1,0 +1,140 @@
+"""The end of an image's builder, of what a build that failed left of its image, and of the row.
+
+An AMI that Packer was broken off waiting for has no tags yet: the row's name for it, which no other
+build has, is all that it can be found by. So a row is closed only when nothing is there under it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.errors import ProviderError, VmrunnerError
+from vmrunner.model import ImageState, Key, Kind, MadeImage, Power, Ref
+from vmrunner.providers.deletion import delete
+from vmrunner.providers.port_images import IMAGE, Imaging, Keeps, Made
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+    from vmrunner.providers import Provider
+
+log = logging.getLogger("vmrunner")
+
+_ROUNDS: Final = 30  # looks at a builder that should be gone
+_ROUND: Final = 2.0  # seconds between them
+
+
+def settle(ledger: Ledger, provider: Provider, newborn: float) -> None:
+    """Close the rows of builders that are gone; of those past their deadline, say first what became
+    of the image. A builder that nobody ever saw counts as gone `newborn` seconds past that."""
+    for row in ledger.images.open():
+        if row.provider == provider.name and row.scope in provider.scopes:
+            try:
+                _settle(ledger, provider, row, newborn)
+            except ProviderError as error:  # of one image; the next sweep asks again
+                log.warning("image %s: %s", row.id, error)
+
+
+def _settle(ledger: Ledger, provider: Provider, row: MadeImage, newborn: float) -> None:
+    now = provider.now()
+    if row.state is ImageState.BUILDING:
+        if now <= row.deadline or not isinstance(provider, Keeps):
+            return
+        _learn(ledger, provider.imaging(row.scope), row, now > row.deadline + newborn)
+    trouble = _clear(ledger, provider, row)
+    if trouble:
+        log.warning("image %s, which failed, is still there: %s", row.id, trouble)
+        return
+    seen = provider.look([_key(row)]).get(_key(row))
+    dead = seen is not None and seen.power is Power.DEAD
+    if dead or (seen is None and now > row.deadline + newborn):
+        _close(ledger, provider, row)
+
+
+def _learn(ledger: Ledger, imaging: Imaging, row: MadeImage, late: bool) -> None:
+    """Whoever drove Packer is gone. The image may have come to be all the same: it has our tags
+    then. One with tags that is not ready is still being made, unless it is `late`."""
+    made = imaging.find(row.name)
+    if made is not None and made.tags.get(IMAGE) == row.id:
+        if made.ready:
+            ledger.images.ready(row.id, made.ref, made.snapshots)
+            return
+        if not late:
+            return
+    ledger.images.fail(row.id, "its builder was past its deadline")
+
+
+def bury(
+    ledger: Ledger, provider: Provider, row: MadeImage, sleep: Callable[[float], object]
+) -> None:
+    """Packer has ended, and should have ended its builder. What is still there is deleted, of a
+    build that failed its image too; what is seen dead closes the row, and nothing else does. Raises
+    nothing."""
+    try:
+        for _ in range(_ROUNDS):
+            seen = provider.look([_key(row)]).get(_key(row))
+            trouble = _clear(ledger, provider, row)
+            if not trouble and (seen is None or seen.power is Power.DEAD):
+                if seen is not None:
+                    _close(ledger, provider, row)
+                return
+            if seen is not None and seen.power not in (Power.STOPPING, Power.DEAD):
+                delete(provider, [seen.ref])
+            sleep(_ROUND)
+        why = trouble or f"its builder {row.builder} is still there"
+    except VmrunnerError as error:
+        why = str(error)
+    log.warning("image %s is not cleared up after: %s; the reaper goes on", row.id, why)
+
+
+def _clear(ledger: Ledger, provider: Provider, row: MadeImage) -> str:
+    """Delete what a build that failed left under its image's name; why not, in words. Its reference
+    is written down first: a snapshot whose AMI is gone can be found by nothing else."""
+    row = ledger.images.find(row.id)
+    if row.state is not ImageState.FAILED or not isinstance(provider, Keeps):
+        return ""
+    imaging = provider.imaging(row.scope)
+    try:
+        left = imaging.left(row.name)
+        if left is not None and _its(left, row, ledger.installation):
+            snapshots = tuple(dict.fromkeys((*row.snapshots, *left.snapshots)))
+            ledger.images.left(row.id, left.ref, snapshots)
+        elif row.ref is not None:
+            left = Made(ref=row.ref, name=row.name, created=row.created_at, tags={})
+            snapshots = row.snapshots
+        else:
+            return ""
+        troubles = imaging.remove(replace(left, snapshots=snapshots))
+    except ProviderError as error:
+        return str(error)
+    if not troubles:
+        ledger.images.left(row.id, None, ())
+    return "; ".join(troubles)
+
+
+def _its(made: Made, row: MadeImage, installation: str) -> bool:
+    """Is it this row's? What carries no tags of anybody's is, by its name."""
+    mine = made.installation in ("", installation) and made.tags.get(IMAGE, row.id) == row.id
+    return mine and not made.promoted
+
+
+def _close(ledger: Ledger, provider: Provider, row: MadeImage) -> None:
+    """Not while nobody knows what became of the image. On Compute Engine Packer detaches the
+    builder's disk, to make the image of it: it goes by the builder's name, and may have no
+    labels."""
+    if ledger.images.find(row.id).state is ImageState.BUILDING:
+        return
+    if row.scope.kind == "gce":
+        disk = Ref(row.scope, Kind.DISK, row.builder)
+        outcome = delete(provider, [disk])[disk]
+        if outcome.error:
+            log.warning("the builder's disk %s: %s", row.builder, outcome.error)
+            return
+    ledger.images.close(row.id, provider.now())
+
+
+def _key(row: MadeImage) -> Key:
+    """On Compute Engine a VM's name is ours, so that its end is on record by it."""
+    return Key(row.scope, row.builder, row.builder if row.scope.kind == "gce" else None)

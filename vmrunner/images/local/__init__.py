@@ -1,0 +1,1 @@
+"""Local images: root file systems, disk, qcow2."""

@@ -1,0 +1,362 @@
+"""Build a local image: stages whose results are kept by hash, so that a broken-off build goes on.
+
+    root ─────────┐
+    container(s) ─┴→ disk (one boot) → image (supervisor and manifest, qcow2)
+
+The supervisor goes in last: a change of it costs seconds. One builder at a time in a cache; what a
+dead builder left is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Final
+
+from vmrunner.errors import BadOrder, ConfigError
+from vmrunner.images import recipe as recipes
+from vmrunner.images.cloud import stage as staging
+from vmrunner.images.local import disk, rootfs
+from vmrunner.images.local.programs import Programs, require
+from vmrunner.images.recipe import GIB, Container, Inputs, Recipe
+from vmrunner.lib import private_dirs
+from vmrunner.providers.qemu import accel, cache_dirs, image_integrity, local_images
+from vmrunner.providers.qemu.local_images import LocalImage
+
+_FREE_CACHE: Final = 5 * GIB  # tars, the raw disk and the qcow2, for the default recipe
+_FREE_TMP: Final = 3 * GIB  # unpacked roots
+_KEEP: Final = 7 * 86400.0  # seconds that a stage which no build uses is kept
+_KEPT: Final = 3  # roots and disks: about 2 GiB each pair
+_PART: Final = ".part-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One event of a build. `fraction` is of this stage, None when it cannot be told; the stage
+    is over when it is 1.0. `seconds` since the stage began."""
+
+    stage: str
+    fraction: float | None
+    seconds: float
+    message: str = ""
+
+
+Callback = Callable[[Progress], None]
+
+
+def build(
+    recipe: Recipe,
+    *,
+    cache: Path,
+    progress: Callback = lambda _: None,
+    accel: str = "auto",
+    inputs: Inputs | None = None,
+    fresh: bool = False,
+) -> LocalImage:
+    """Return the image of this recipe, building what of it is not in the cache yet.
+
+    `fresh` makes every stage again (newer Debian packages, a moved registry tag). `accel` is
+    "auto", "kvm" or "tcg". `inputs`: other scripts and programs than ours. Raises ConfigError for
+    what the user can mend, ImageError otherwise.
+    """
+    inputs = inputs or Inputs.read()
+    wanted = recipes.image_hash(recipe, inputs)
+    if not fresh and (there := _complete(cache, wanted)) is not None:
+        return there
+    _require(recipe)
+    cache_dirs.make(cache)
+    with private_dirs.guarded(), _lock(cache, progress):
+        if not fresh and (there := _complete(cache, wanted)) is not None:
+            return there
+        job = _Job(recipe, inputs, cache, progress, accel, fresh)
+        try:
+            return job.run(wanted)
+        finally:
+            job.programs.stop()
+
+
+@dataclass(eq=False)
+class _Job:
+    """One build, under the cache's lock."""
+
+    recipe: Recipe
+    inputs: Inputs
+    cache: Path
+    progress: Callback
+    accel: str
+    fresh: bool
+    programs: Programs = field(default_factory=Programs)
+    _telling: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def stages(self) -> Path:
+        return self.cache / "stages"
+
+    def run(self, wanted: str) -> LocalImage:
+        started = time.time()
+        cache_dirs.make(self.cache, "stages")
+        cache_dirs.make(self.cache, "images")
+        scratch = rootfs.scratch(self.cache)
+        self._sweep(scratch)
+        _check_space(self.cache, _FREE_CACHE)
+        _check_space(scratch, _FREE_TMP)
+        base = self._disk(scratch)
+        image = self._image(base, wanted, started)
+        self._prune(base)
+        with contextlib.suppress(OSError):
+            scratch.rmdir()
+        return image
+
+    # --- stages ---------------------------------------------------------------------------------
+
+    def _disk(self, scratch: Path) -> Path:
+        """The directory with the loaded raw disk, its kernel and its initrd."""
+        done = self.stages / f"disk-{recipes.disk_hash(self.recipe, self.inputs)}"
+        if done.is_dir() and not self.fresh:
+            os.utime(done)
+            return done
+        root, tars = self._roots(scratch)
+        with self._part(done) as part:
+            raw = part / "disk.raw"
+            with self._stage("disk") as report:
+                report(0.0, "making the file system")
+                disk.make(root, raw, self.recipe.disk, self.programs)
+                disk.extract_kernel(root, part)
+            with self._stage("boot") as report:
+                work = part / "work"
+                work.mkdir()
+                chosen = accel.choose(
+                    self.accel,
+                    qemu="qemu-system-x86_64",
+                    kernel=part / local_images.KERNEL,
+                    cache_dir=self.cache,
+                )
+                disk.boot(
+                    raw,
+                    part,
+                    containers=list(zip(self.recipe.containers, tars, strict=True)),
+                    load=self.inputs.load,
+                    clean=self.inputs.scripts["90-clean.sh"],
+                    accel=chosen.name,
+                    work=work,
+                    programs=self.programs,
+                    report=report,
+                )
+                shutil.rmtree(work)
+        return done
+
+    def _roots(self, scratch: Path) -> tuple[Path, list[Path]]:
+        """The tars of the VM's root and of every container image, made side by side."""
+        root = self.stages / f"root-{recipes.root_hash(self.recipe, self.inputs)}.tar"
+        tars = [
+            self.stages / f"container-{recipes.container_hash(c)}.tar"
+            for c in self.recipe.containers
+        ]
+        todo: dict[Path, Callable[[], None]] = {root: lambda: self._vm_root(root, scratch)}
+        for container, tar in zip(self.recipe.containers, tars, strict=True):
+            todo[tar] = lambda c=container, t=tar: self._container(c, t, scratch)  # type: ignore[misc]
+        for path in todo:
+            if path.exists() and not self.fresh:
+                os.utime(path)
+        work = [make for path, make in todo.items() if self.fresh or not path.exists()]
+        with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
+            try:
+                for result in [pool.submit(make) for make in work]:
+                    result.result()
+            except BaseException:
+                self.programs.stop()  # the other roots are for nothing now
+                raise
+        return root, tars
+
+    def _vm_root(self, to: Path, scratch: Path) -> None:
+        with self._stage("root") as report, self._part(to) as part:
+            rootfs.vm_root(
+                self.recipe,
+                self.inputs,
+                to=part,
+                tmp=scratch,
+                programs=self.programs,
+                report=report,
+            )
+
+    def _container(self, container: Container, to: Path, scratch: Path) -> None:
+        with self._stage(container.name) as report, self._part(to) as part:
+            if container.pull is not None:
+                rootfs.pull(container, to=part, programs=self.programs, report=report)
+            else:
+                rootfs.container_root(
+                    container, to=part, tmp=scratch, programs=self.programs, report=report
+                )
+
+    def _image(self, base: Path, wanted: str, started: float) -> LocalImage:
+        final = self.cache / "images" / wanted
+        new = Path(mkdtemp(prefix=".new-", dir=final.parent))
+        with self._stage("image") as report:
+            report(0.0, "copying the disk")
+            work = new / "work"
+            work.mkdir()
+            raw = work / "disk.raw"
+            argv = ["cp", "--sparse=always", "--", str(base / "disk.raw"), str(raw)]
+            self.programs.run(argv, what="copying the disk", timeout=600)
+            report(0.3, "adding the supervisor")
+            manifest = staging.manifest(self.recipe, wanted, time.time())
+            digests = {
+                name: hashlib.sha256(text).hexdigest()
+                for name, text in self.inputs.supervisor.items()
+            }
+            inside = (json.dumps(manifest, indent=1) + "\n").encode()
+            files = [
+                (disk.MANIFEST, inside, 0o644),
+                *(
+                    (f"{disk.LIBRARY}/{name}", text, recipes.mode(text))
+                    for name, text in self.inputs.supervisor.items()
+                ),
+            ]
+            disk.inject(raw, files, work, self.programs)
+            disk.check_clean(raw, work, self.programs)
+            sbom = disk.read(raw, disk.SBOM, work, self.programs)
+            if sbom is not None:
+                (new / local_images.SBOM).write_bytes(sbom)
+            report(0.5, "compacting")
+            disk.convert(raw, new / local_images.DISK, self.programs)
+            for name in (local_images.KERNEL, local_images.INITRD):
+                shutil.copyfile(base / name, new / name)
+            shutil.rmtree(work)
+            report(0.9, "checksums")
+            outside = {
+                **manifest,
+                "supervisor": digests,
+                "packages": recipes.vm_packages(self.recipe, self.inputs),
+                "cmdline": disk.CMDLINE,
+                "virtual_size": self.recipe.disk,
+                "build_seconds": round(time.time() - started, 1),
+                "files": {name: facts(new / name) for name in local_images.FILES},
+            }
+            (new / local_images.MANIFEST).write_text(json.dumps(outside, indent=1) + "\n")
+            new.chmod(0o755)
+            _replace(new, final)
+        return local_images.read(final)
+
+    # --- housekeeping ---------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _stage(self, name: str) -> Iterator[rootfs.Report]:
+        """Report a stage's beginning, steps and end."""
+        began = time.monotonic()
+
+        def report(fraction: float | None, message: str) -> None:
+            event = Progress(
+                stage=name, fraction=fraction, seconds=time.monotonic() - began, message=message
+            )
+            with self._telling:
+                self.progress(event)
+
+        report(0.0, "")
+        yield report
+        report(1.0, "")
+
+    @contextlib.contextmanager
+    def _part(self, done: Path) -> Iterator[Path]:
+        """A place under a temporary name, renamed to `done` when the block is through. A tar is
+        a file, everything else a directory."""
+        part = done.with_name(_PART + done.name)
+        if done.suffix != ".tar":
+            part.mkdir()
+        yield part
+        _replace(part, done)
+
+    def _sweep(self, scratch: Path) -> None:
+        """Remove what dead builders left. We hold the lock: nobody uses any of it."""
+        images = self.cache / "images"
+        rubbish = [*images.glob(".new-*"), *images.glob(f"{local_images.GONE}*")]
+        for left in [*self.stages.glob(f"{_PART}*"), *rubbish]:
+            _remove(left)
+        rootfs.sweep(scratch, self.programs)
+
+    def _prune(self, used: Path) -> None:
+        """Remove stages that no build used for a while, and large ones that others superseded."""
+        old = time.time() - _KEEP
+        newest = sorted(self.stages.iterdir(), key=lambda p: p.stat().st_mtime, reverse=True)
+        for kind in ("root", "disk", "container"):
+            for number, stage in enumerate(p for p in newest if p.name.startswith(f"{kind}-")):
+                many = kind != "container" and number >= _KEPT
+                if stage != used and (many or stage.stat().st_mtime < old):
+                    _remove(stage)
+
+
+def _complete(cache: Path, wanted: str) -> LocalImage | None:
+    """The image, when it is there and whole. A damaged one is built again."""
+    try:
+        return local_images.read(cache / "images" / wanted)
+    except BadOrder:
+        return None
+
+
+def _require(recipe: Recipe) -> None:
+    programs = ["mmdebstrap", "mke2fs", "e2fsck", "debugfs", "qemu-img", "qemu-system-x86_64"]
+    if os.geteuid() != 0:
+        programs.append("newuidmap")
+    if any(c.pull is not None for c in recipe.containers):
+        programs.append("skopeo")
+    require(*programs, "setpriv")
+    rootfs.check_user()
+
+
+def _check_space(place: Path, needed: int) -> None:
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise ConfigError(
+            f"image build: {place}: {free / GIB:.1f} GiB free of the {needed // GIB} GiB needed",
+            hint="free some space, or set XDG_CACHE_HOME to a larger disk",
+        )
+
+
+@contextlib.contextmanager
+def _lock(cache: Path, progress: Callback) -> Iterator[None]:
+    """One builder at a time in a cache: the second one says so and waits."""
+    with (cache / "build.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            message = f"another build is under way (pid {holder})"
+            progress(Progress(stage="waiting", fraction=None, seconds=0.0, message=message))
+            began = time.monotonic()
+            fcntl.flock(file, fcntl.LOCK_EX)
+            waited = time.monotonic() - began
+            progress(Progress(stage="waiting", fraction=1.0, seconds=waited))
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def facts(path: Path) -> dict[str, str | int]:
+    """What a manifest says of a file beside it."""
+    return {"size": path.stat().st_size, "sha256": image_integrity.digest_of(path)}
+
+
+def _replace(new: Path, done: Path) -> None:
+    """Rename; what stands there already (damaged, or older) goes first."""
+    if done.is_dir():
+        shutil.rmtree(done)
+    new.rename(done)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

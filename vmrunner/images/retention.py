@@ -1,0 +1,176 @@
+"""Which image builds get, and which images go: what is known is gathered, `retiring` decides, the
+provider does it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.core import image_retention
+from vmrunner.core.image_retention import Image, Verdict
+from vmrunner.errors import Conflict, NotFound, ProviderError, Unreadable
+from vmrunner.images import recipe
+from vmrunner.images.cloud.builder import imaging_of
+from vmrunner.images.recipe import Inputs
+from vmrunner.providers.port_images import SUPERVISOR, Imaging, Made
+from vmrunner.providers.qemu import local_images
+from vmrunner.providers.qemu.local_images import LocalImage
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+    from vmrunner.providers import Provider
+
+KEEP: Final = 3  # of each name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """A verdict, and what became of it. `trouble`: what could not be deleted, in words."""
+
+    verdict: Verdict
+    title: str  # the image's own name
+    trouble: str = ""
+    removed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cleared:
+    """One round. `troubles`: of what earlier rounds left."""
+
+    images: tuple[Done, ...]
+    troubles: tuple[str, ...] = ()
+
+
+def promote(ledger: Ledger, provider: Provider, word: str) -> tuple[Made, str]:
+    """From now on builds of this provider's that name no image get this one; a warning, or "".
+
+    `word`: the cloud's name of it. Raises NotFound, Conflict for one that is not ours or not ready,
+    and ConfigError when the provider's configuration does not choose it."""
+    imaging = imaging_of(provider)
+    made = imaging.find(word)
+    if made is None:
+        raise NotFound(f"there is no image {word!r}", hint="vmrunner image ls lists ours")
+    if made.installation != ledger.installation:
+        whose = f"made by installation {made.installation}" if made.installation else "not ours"
+        raise Conflict(
+            f"image {made.ref} is {whose}",
+            hint=f"name it in providers.{provider.name}.image instead",
+        )
+    if not made.ready:
+        raise Conflict(f"image {made.ref} is not ready", hint="wait, or promote another")
+    imaging.promote(made, provider.now())
+    ledger.images.promote(provider.name, made.ref, provider.now())
+    ours = recipe.supervisor_hash(Inputs.read())
+    if made.tags.get(SUPERVISOR) == ours:
+        return made, ""
+    return made, f"image {made.ref} has the supervisor of another version of vmrunner"
+
+
+def clear(
+    ledger: Ledger, provider: Provider, *, peers: Sequence[Provider], keep: int, dry_run: bool
+) -> Cleared:
+    """Retire what is old of this installation's images at a provider. `peers`: all that are
+    configured of its kind, itself among them; they may share a cloud, and what one of them gives to
+    builds is in use. Raises ProviderError when not all can be listed or asked, Unreadable as
+    `wanted` does: then nothing is touched."""
+    imaging = imaging_of(provider)
+    images = imaging.images()
+    known = [_image(made, ledger.installation) for made in images]
+    verdicts = image_retention.plan(known, keep=keep, in_use=_used(ledger, imaging, peers, images))
+    by_ref = {made.ref: made for made in images}
+    if dry_run:
+        return Cleared(
+            images=tuple(Done(verdict=v, title=by_ref[v.image.ref].name) for v in verdicts)
+        )
+    done = [_retire(ledger, provider.name, imaging, v, by_ref[v.image.ref]) for v in verdicts]
+    left = [by_ref[one.verdict.image.ref] for one in done if not one.removed]
+    try:
+        troubles = imaging.leftovers(left, provider.now())
+    except ProviderError as error:
+        troubles = [str(error)]
+    return Cleared(images=tuple(done), troubles=tuple(troubles))
+
+
+def clear_local(
+    images: Sequence[LocalImage], *, chosen: Collection[str], used: Collection[str], keep: int,
+    dry_run: bool,
+) -> Cleared:  # fmt: skip
+    """The same of the cache's. `chosen`: hashes that builds get; `used`: that VMs may have."""
+    by_hash = {image.hash: image for image in images}
+    known = [
+        Image(ref=i.hash, name=i.name, created=i.created, promoted=i.hash in chosen) for i in images
+    ]
+    done = []
+    for verdict in image_retention.plan(known, keep=keep, in_use=used):
+        image, trouble, removed = by_hash[verdict.image.ref], "", False
+        if verdict.goes and not dry_run:
+            try:
+                local_images.remove(image)
+                removed = True
+            except OSError as error:
+                trouble = str(error)
+        done.append(Done(verdict=verdict, title=image.name, trouble=trouble, removed=removed))
+    return Cleared(images=tuple(done))
+
+
+def wanted(ledger: Ledger) -> frozenset[str]:
+    """What the open VMs were made from, and the words by which builds that are not over call their
+    images. Raises Unreadable when a row may name any."""
+    rows, builds = ledger.instances.open(), ledger.builds.list(active=True)
+    if unread := sorted(rows.unread | builds.unread):
+        raise Unreadable(
+            f"the rows of {', '.join(unread)} cannot be read, and may name any image: none is "
+            "deleted",
+            hint="use the version of vmrunner that wrote them, or end them first",
+        )
+    return frozenset(filter(None, [r.offer.image for r in rows] + [b.spec.image for b in builds]))
+
+
+def meant(images: Sequence[LocalImage], word: str) -> frozenset[str]:
+    """The hashes of the local images that a build may get which calls its image so. All that begin
+    so: when one went, the word would mean another."""
+    newest = max((i.created for i in images if i.name == word), default=None)
+    return frozenset(
+        i.hash
+        for i in images
+        if (i.name == word and i.created == newest)
+        or (len(word) >= local_images.LEAST and i.hash.startswith(word))
+    )
+
+
+def _image(made: Made, installation: str) -> Image:
+    return Image(
+        ref=made.ref,
+        name=made.recipe,
+        created=made.created,
+        mine=made.installation == installation,
+        ready=made.ready,
+        promoted=made.promoted,
+    )
+
+
+def _used(
+    ledger: Ledger, imaging: Imaging, peers: Sequence[Provider], images: Sequence[Made]
+) -> frozenset[str]:
+    """By the cloud's machines, by the ledger's, by builds that wait, and by the configuration."""
+    words = (None, *sorted(wanted(ledger)))
+    used = set(imaging.in_use())
+    for peer in peers:
+        theirs = imaging_of(peer)
+        try:
+            used.update(*(theirs.chosen(images, word) for word in words))
+        except ProviderError as error:
+            raise type(error)(f"providers.{peer.name}: {error}; no image is deleted") from error
+    return frozenset(used)
+
+
+def _retire(ledger: Ledger, name: str, imaging: Imaging, verdict: Verdict, made: Made) -> Done:
+    if not verdict.goes:
+        return Done(verdict=verdict, title=made.name)
+    try:
+        troubles = imaging.remove(made)
+    except ProviderError as error:
+        return Done(verdict=verdict, title=made.name, trouble=str(error))
+    ledger.images.retire(name, made.ref)
+    return Done(verdict=verdict, title=made.name, trouble="; ".join(troubles), removed=True)

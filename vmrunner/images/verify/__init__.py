@@ -1,0 +1,1 @@
+"""Is an image what it should be?"""

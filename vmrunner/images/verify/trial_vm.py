@@ -1,0 +1,97 @@
+"""A VM of an image, for a look at it from inside: booted by the same provider that builds use."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from vmrunner.cloudinit import user_data
+from vmrunner.errors import ImageError, VmrunnerError
+from vmrunner.lib import ids
+from vmrunner.model import Access, Address, Key, Network, Order, Power, Ref, Role, Spec
+from vmrunner.providers import Provider, qemu
+from vmrunner.providers.qemu.local_images import LocalImage
+from vmrunner.ssh import keys
+from vmrunner.ssh.client import Connection, Dialer
+
+TTL: Final = 1200.0  # seconds after which the VM ends itself
+_BOOT: Final = 300.0
+
+
+@contextlib.contextmanager
+def vm(
+    image: LocalImage, accel: str, *, reshape: Callable[[bytes], bytes] = lambda data: data
+) -> Iterator[tuple[Connection, float]]:
+    """A VM of this image without a network, and the seconds until SSH answered. Gone at the end.
+    `reshape`: for who wants other user-data than a build's."""
+    cache = image.directory.parent.parent
+    user, host = keys.generate(), keys.generate()
+    with TemporaryDirectory(prefix="vmrunner-verify-") as state:
+        provider = qemu.open(
+            "verify", state_dir=Path(state), cache_dir=cache, installation="verify", accel=accel
+        )
+        now = time.time()
+        instance = ids.instance_id()
+        order = Order(
+            instance=instance,
+            build="image-verify",
+            installation="verify",
+            generation="verify",
+            role=Role.IMAGE,
+            offer=provider.offers(Spec(image=image.hash, network=Network.NONE))[0],
+            deadline=now + TTL,
+            user_data=reshape(
+                user_data.user_data(
+                    instance=instance,
+                    deadline=now + TTL,
+                    boot_ttl=TTL,
+                    authorized_key=user.public,
+                    host_private=host.private,
+                    host_public=host.public,
+                    platform="local",
+                )
+            ),
+            network=Network.NONE,
+        )
+        began = time.monotonic()
+        ref = provider.create(order)
+        try:
+            address = _address(provider, Key(ref.scope, instance, ref.id))
+            dialer = Dialer(Access(user_private=user.private, host_public=host.public))
+            try:
+                connection = dialer.connect(address, timeout=_BOOT)
+            except VmrunnerError as error:
+                console = provider.console(ref).splitlines()[-20:]
+                raise ImageError("\n".join([str(error), *console])) from None
+            try:
+                yield connection, time.monotonic() - began
+            finally:
+                connection.close()
+        finally:
+            _bury(provider, ref, Key(ref.scope, instance, ref.id))
+
+
+def _address(provider: Provider, key: Key) -> Address:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        seen = provider.look([key]).get(key)
+        if seen is not None and seen.address is not None:
+            return Address(*seen.address)
+        time.sleep(0.1)
+    raise ImageError("the VM has no address")
+
+
+def _bury(provider: Provider, ref: Ref, key: Key) -> None:
+    """Delete, and wait until it is seen dead: its state directory goes next."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        provider.delete([ref], force=True)
+        seen = provider.look([key]).get(key)
+        if seen is None or seen.power is Power.DEAD:
+            return
+        time.sleep(0.2)
+    raise ImageError(f"the VM {key.instance} does not end")

@@ -1,0 +1,379 @@
+"""What the owner of a build may write: every statement names the epoch that the owner holds.
+
+Within a transaction a build's row is written before its instance's, everywhere, so that two
+transactions wait for each other instead of dying of a deadlock.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import Connection, case, exists, false, select, true, update
+
+from vmrunner.core.lifecycle import BUILD_NEXT, INSTANCE_NEXT
+from vmrunner.errors import Conflict, Fenced, NotFound
+from vmrunner.ledger import rows
+from vmrunner.ledger.database import Database, Prepared, arg
+from vmrunner.ledger.events import put_event
+from vmrunner.ledger.tables import BUILDS, INSTANCES
+from vmrunner.model import Build, BuildState, Death, InstanceState, Reason, Result
+
+_b, _i = BUILDS.c, INSTANCES.c
+DYING: Final = (InstanceState.DELETING.value, InstanceState.GONE.value)
+
+
+def before(to: BuildState) -> list[str]:
+    """The states that a build may come from."""
+    return [state.value for state, following in BUILD_NEXT.items() if to in following]
+
+
+def instance_before(to: InstanceState) -> list[str]:
+    """The states that an instance may come from."""
+    return [state.value for state, following in INSTANCE_NEXT.items() if to in following]
+
+
+def moved(to: BuildState) -> dict[str, Any]:
+    """The columns that every move of a build sets."""
+    return {
+        "state": to.value,
+        "state_since": arg("now"),
+        "phases": _b.phases + arg("phase"),
+        "events": _b.events + 1,
+    }
+
+
+def _held(to: BuildState) -> Prepared:
+    return Prepared(
+        update(BUILDS)
+        .where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(to)))
+        .values(**moved(to))
+        .returning(*rows.BUILD, _b.events)
+    )
+
+
+READ = Prepared(select(*rows.BUILD).where(_b.id == arg("id")))
+_ADVANCE = {to: _held(to) for to in BuildState}
+_INSTANCE = {
+    to: Prepared(
+        update(INSTANCES)
+        .where(
+            _i.id == arg("id"),
+            _i.epoch == arg("epoch"),
+            _i.state.in_(instance_before(to)),
+        )
+        .values(state=to.value, state_since=arg("now"))
+    )
+    for to in InstanceState
+}
+_INSTANCE_STATE = Prepared(select(_i.epoch, _i.state).where(_i.id == arg("id")))
+DOOM = Prepared(
+    update(INSTANCES)
+    .where(
+        _i.id == arg("id"),
+        _i.epoch == arg("epoch"),
+        _i.state.in_(instance_before(InstanceState.DELETING)),
+    )
+    .values(
+        state=InstanceState.DELETING.value,
+        state_since=arg("now"),
+        epoch=_i.epoch + 1,
+        death=arg("death"),
+        message=arg("message"),
+        delete_at=arg("now"),
+    )
+    .returning(*rows.INSTANCE)
+)
+_STEPS = Prepared(
+    update(BUILDS)
+    .where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.steps_started == false())
+    .values(steps_started=true())
+)
+
+
+def _first(column: Any, value: Any) -> Any:
+    """A held build has its verdict already: the first one stands."""
+    return case((_b.state == BuildState.HELD.value, column), else_=value)
+
+
+_FINISH = Prepared(
+    update(BUILDS)
+    .where(
+        _b.id == arg("id"),
+        _b.epoch == arg("epoch"),
+        _b.state.in_(before(BuildState.FINISHED)),
+    )
+    .values(
+        **moved(BuildState.FINISHED),
+        result=_first(_b.result, arg("result")),
+        reason=_first(_b.reason, arg("reason")),
+        exit_code=_first(_b.exit_code, arg("exit_code")),
+        message=_first(_b.message, arg("message")),
+        finished_at=arg("now"),
+        cost=arg("cost"),
+        owner=None,
+        owner_until=0.0,
+        secrets=None,
+    )
+    .returning(*rows.BUILD, _b.events)
+)
+_DEADLINE = select(_i.deadline).where(_i.id == _b.instance).scalar_subquery()
+
+
+def _within(value: Any) -> Any:
+    """A hold never outlasts the instance's deadline."""
+    return case((value > _DEADLINE, _DEADLINE), else_=value)
+
+
+_HOLD = Prepared(
+    update(BUILDS)
+    .where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(BuildState.HELD)))
+    .values(
+        **moved(BuildState.HELD),
+        result=arg("result"),
+        reason=arg("reason"),
+        exit_code=arg("exit_code"),
+        message=arg("message"),
+        cost=arg("cost"),
+        hold_until=_within(arg("hold_until")),
+        submitter=None,  # from here on it belongs to the ledger
+        secrets=None,
+    )
+    .returning(*rows.BUILD, _b.events)
+)
+EXTEND = Prepared(
+    update(BUILDS)
+    .where(
+        _b.id == arg("id"),
+        _b.state == BuildState.HELD.value,
+        _within(_b.hold_until + arg("seconds")) > arg("now"),
+        exists().where(_i.id == _b.instance, _i.state.not_in(DYING)),
+    )
+    .values(hold_until=_within(_b.hold_until + arg("seconds")))
+    .returning(*rows.BUILD)
+)
+_REQUEUE = Prepared(
+    update(BUILDS)
+    .where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(BuildState.QUEUED)))
+    .values(
+        **moved(BuildState.QUEUED),
+        epoch=_b.epoch + 1,
+        instance=None,
+        owner=None,
+        owner_until=0.0,
+        steps_started=False,
+    )
+    .returning(*rows.BUILD, _b.events)
+)
+_TAKE = Prepared(
+    update(BUILDS)
+    .where(
+        _b.id == arg("id"),
+        _b.epoch == arg("epoch"),
+        _b.state.not_in((BuildState.QUEUED.value, BuildState.FINISHED.value)),
+    )
+    .values(epoch=_b.epoch + 1, owner=arg("owner"), owner_until=arg("until"), events=_b.events + 1)
+    .returning(*rows.BUILD, _b.events)
+)
+_TAKE_INSTANCE = Prepared(
+    update(INSTANCES)
+    .where(_i.id == arg("id"), _i.state.not_in(DYING))
+    .values(epoch=arg("epoch"), owner=arg("owner"))
+)
+_CLAIMS = Prepared(
+    select(_b.id)
+    .where(_b.owner == arg("owner"), _b.state != BuildState.FINISHED.value)
+    .order_by(_b.id)
+    .with_for_update()
+)
+_RENEW = Prepared(
+    update(BUILDS)
+    .where(_b.owner == arg("owner"), _b.state != BuildState.FINISHED.value)
+    .values(owner_until=arg("until"))
+)
+
+
+def fetch(connection: Connection, build_id: str) -> Build:
+    """Raises NotFound."""
+    row = READ(connection, id=build_id).first()
+    if row is None:
+        raise NotFound(f"there is no build {build_id}")
+    return rows.build(row)
+
+
+class Moves:
+    """The writes of a build's owner. Each raises Fenced when the epoch is no longer the build's:
+    drop everything, do nothing more; Conflict when the state does not allow the move; NotFound."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def advance(
+        self,
+        build_id: str,
+        *,
+        epoch: int,
+        to: BuildState,
+        now: float,
+        instance_to: InstanceState | None = None,
+    ) -> Build:
+        """Move the build, and its instance with it. A build that is there already stays as it
+        is, and so does an instance, so that a session that re-attaches may say it again."""
+
+        def work(connection: Connection) -> Build:
+            row = _ADVANCE[to](
+                connection, id=build_id, epoch=epoch, now=now, phase=rows.phase_text(to, now)
+            ).first()
+            if row is None:
+                build = self._refused(connection, build_id, epoch, to)
+            else:
+                build = rows.build(row)
+                put_event(connection, build_id, row[-1], "phase", now, state=to.value)
+            if instance_to is not None and build.instance is not None:
+                _move_instance(connection, build.instance, epoch, instance_to, now)
+            return build
+
+        return self._database.write(work)
+
+    def steps_started(self, build_id: str, *, epoch: int) -> bool:
+        """Note that steps may have run. True when this call is the attempt's first to say so."""
+
+        def work(connection: Connection) -> bool:
+            if _STEPS(connection, id=build_id, epoch=epoch).rowcount:
+                return True
+            if fetch(connection, build_id).epoch != epoch:
+                raise _fenced(build_id, epoch)
+            return False
+
+        return self._database.write(work)
+
+    def finish(
+        self,
+        build_id: str,
+        *,
+        epoch: int,
+        result: Result,
+        reason: Reason,
+        now: float,
+        exit_code: int | None = None,
+        message: str = "",
+        cost: float = 0.0,
+        doom: Death | None = None,
+    ) -> Build:
+        """End it, release it, erase its secrets. The verdict of a held build stands; a finished
+        build is returned as it is. `doom`: its instance must die of this from then on, at an
+        epoch one higher, unless it is dying already."""
+        return self._end(
+            _FINISH, build_id, epoch, BuildState.FINISHED, now, doom,
+            result=result.value, reason=reason.value, exit_code=exit_code, message=message,
+            cost=cost,
+        )  # fmt: skip
+
+    def hold(
+        self,
+        build_id: str,
+        *,
+        epoch: int,
+        result: Result,
+        reason: Reason,
+        now: float,
+        hold_until: float,
+        exit_code: int | None = None,
+        message: str = "",
+        cost: float = 0.0,
+    ) -> Build:
+        """Give its verdict but keep its VM, until `hold_until` or the deadline. The build belongs
+        to the ledger from here on, and its secrets are erased."""
+        return self._end(
+            _HOLD, build_id, epoch, BuildState.HELD, now,
+            result=result.value, reason=reason.value, exit_code=exit_code, message=message,
+            cost=cost, hold_until=hold_until,
+        )  # fmt: skip
+
+    def requeue(self, build_id: str, *, epoch: int, now: float) -> Build:
+        """Back to the queue for another attempt, at a new epoch, with no instance."""
+        return self._end(_REQUEUE, build_id, epoch, BuildState.QUEUED, now)
+
+    def take_over(
+        self, build_id: str, *, seen_epoch: int, owner: str, until: float, now: float
+    ) -> Build | None:
+        """Become the owner of a build that runs without one; its epoch and its instance's rise,
+        which fences the former owner. None: somebody was faster, or it is over."""
+
+        def work(connection: Connection) -> Build | None:
+            row = _TAKE(connection, id=build_id, epoch=seen_epoch, owner=owner, until=until).first()
+            if row is None:
+                return None
+            build = rows.build(row)
+            if build.instance is not None:
+                _TAKE_INSTANCE(connection, id=build.instance, epoch=build.epoch, owner=owner)
+            put_event(connection, build_id, row[-1], "take_over", now, owner=owner)
+            return build
+
+        return self._database.write(work)
+
+    def renew(self, owner: str, until: float) -> int:
+        """Extend all claims of this owner; how many there are."""
+
+        def work(connection: Connection) -> int:
+            if not self._database.sqlite:  # lock in the order of batches, or they deadlock
+                _CLAIMS(connection, owner=owner).all()
+            return _RENEW(connection, owner=owner, until=until).rowcount
+
+        return self._database.write(work)
+
+    def _end(
+        self,
+        statement: Prepared,
+        build_id: str,
+        epoch: int,
+        to: BuildState,
+        now: float,
+        doom: Death | None = None,
+        **values: Any,
+    ) -> Build:
+        def work(connection: Connection) -> Build:
+            row = statement(
+                connection, id=build_id, epoch=epoch, now=now,
+                phase=rows.phase_text(to, now), **values,
+            ).first()  # fmt: skip
+            if row is None:
+                return self._refused(connection, build_id, epoch, to)
+            build = rows.build(row)
+            facts = {"result": values["result"], "reason": values["reason"]} if values else {}
+            put_event(connection, build_id, row[-1], "phase", now, state=to.value, **facts)
+            if to is BuildState.HELD and build.instance is not None:
+                _move_instance(connection, build.instance, epoch, InstanceState.HELD, now)
+            if doom is not None and build.instance is not None:
+                DOOM(
+                    connection, id=build.instance, epoch=epoch, death=doom.value, now=now,
+                    message="",
+                )  # fmt: skip
+            return build
+
+        return self._database.write(work)
+
+    @staticmethod
+    def _refused(connection: Connection, build_id: str, epoch: int, to: BuildState) -> Build:
+        """Why a compare-and-set found no row: returns the build when it is there already."""
+        build = fetch(connection, build_id)
+        if build.epoch != epoch:
+            raise _fenced(build_id, epoch)
+        if build.state is to:
+            return build
+        raise Conflict(f"build {build_id} is {build.state}: it cannot become {to}")
+
+
+def _fenced(name: str, epoch: int) -> Fenced:
+    return Fenced(f"{name} has another owner: epoch {epoch} is over")
+
+
+def _move_instance(
+    connection: Connection, name: str, epoch: int, to: InstanceState, now: float
+) -> None:
+    if _INSTANCE[to](connection, id=name, epoch=epoch, now=now).rowcount:
+        return
+    row = _INSTANCE_STATE(connection, id=name).first()
+    if row is None or row[0] != epoch:
+        raise _fenced(name, epoch)
+    if row[1] != to.value:
+        raise Conflict(f"instance {name} is {row[1]}: it cannot become {to}")

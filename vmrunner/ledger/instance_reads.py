@@ -1,0 +1,146 @@
+"""Questions about instances."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, select
+
+from vmrunner.errors import Conflict, NotFound
+from vmrunner.ledger import rows as codec
+from vmrunner.ledger.database import Database, Prepared, arg
+from vmrunner.ledger.encryption import Seal
+from vmrunner.ledger.rows import Readable, readable
+from vmrunner.ledger.tables import INSTANCES
+from vmrunner.lib.ids import instances_since
+from vmrunner.model import Access, Instance, InstanceState, Order, Scope
+
+_i = INSTANCES.c
+_END = "~"  # sorts after all that an id is made of
+_IDS = 500  # as many in one question: databases have a limit
+
+_GET = Prepared(select(*codec.INSTANCE).where(_i.id == arg("id")))
+_OPEN = Prepared(
+    select(*codec.INSTANCE).where(_i.state != InstanceState.GONE.value).order_by(_i.id)
+)
+_BY_PREFIX = Prepared(
+    select(*codec.INSTANCE).where(_i.id >= arg("low"), _i.id < arg("high")).order_by(_i.id).limit(4)
+)
+_ORDER = Prepared(select(_i.ordered).where(_i.id == arg("id")))
+_OFFERS = select(_i.offer).where(_i.provider == arg("provider")).distinct()
+_OFFERED = Prepared(_OFFERS.where(_i.state != InstanceState.GONE.value))
+_OFFERED_SINCE = Prepared(_OFFERS.where(_i.id >= arg("low")))
+_ANY = Prepared(select(_i.id).where(_i.provider == arg("provider")).limit(1))
+_ACCESS = Prepared(select(_i.access).where(_i.id == arg("id")))
+
+
+class Roll:
+    """Who was ever born here."""
+
+    def __init__(self, database: Database, seal: Seal) -> None:
+        self._database = database
+        self._seal = seal
+        self._memory = codec.Memory(codec.instance)
+
+    def get(self, instance_id: str) -> Instance:
+        """Raises NotFound."""
+        row = self._database.read(lambda c: _GET(c, id=instance_id).first())
+        if row is None:
+            raise NotFound(f"there is no instance {instance_id}")
+        return codec.instance(row)
+
+    def find(self, word: str) -> Instance:
+        """By id or the beginning of one, with or without its `vm-`. Raises NotFound, and Conflict
+        when several begin so."""
+        if not word:
+            raise NotFound("an empty word names no instance")
+        low = word if word.startswith("vm-") else f"vm-{word}"
+        rows = self._database.read(lambda c: _BY_PREFIX(c, low=low, high=low + _END).all())
+        if not rows:
+            raise NotFound(f"there is no instance {word!r}", hint="vmrunner vm ls -a lists all")
+        if len(rows) > 1 and rows[0][0] != low:
+            some = ", ".join(row[0] for row in rows[:3])
+            raise Conflict(
+                f"several instances begin with {word!r}: {some}", hint="write more of the id"
+            )
+        return codec.instance(rows[0])
+
+    def open(self) -> Readable[Instance]:
+        """All that are not gone, oldest first."""
+        return self._database.read(lambda c: self._memory.read(_OPEN(c).all()))
+
+    def these(self, ids: Collection[str]) -> Readable[Instance]:
+        """The rows of these ids, open or gone, as far as there are any. Newest first."""
+        found = Readable[Instance]()
+        for some in _parts(ids):
+            part = self._where(_i.id.in_(some))
+            found.extend(part)
+            found.unread |= part.unread
+        return found
+
+    def known(self, ids: Collection[str]) -> frozenset[str]:
+        """Which of these ids have a row, whether or not it can be read."""
+        queries = [select(_i.id).where(_i.id.in_(some)) for some in _parts(ids)]
+        return frozenset(
+            self._database.read(lambda c: [name for q in queries for name in c.scalars(q)])
+            if queries
+            else ()
+        )
+
+    def places(self, provider: str, since: float | None = None) -> frozenset[Scope]:
+        """Every scope in which this provider has an instance that is not gone, or asked for one
+        since that time."""
+
+        def work(connection: Connection) -> list[tuple[Any, ...]]:
+            found = _OFFERED(connection, provider=provider).all()
+            if since is not None:
+                low = instances_since(since)
+                found += _OFFERED_SINCE(connection, provider=provider, low=low).all()
+            return found
+
+        return frozenset(readable(codec.scope, self._database.read(work)))
+
+    def launched(self, provider: str) -> bool:
+        """Did this provider ever ask for an instance?"""
+        return self._database.read(lambda c: _ANY(c, provider=provider).first()) is not None
+
+    def order(self, instance_id: str) -> Order:
+        """The order as it was frozen. Raises NotFound, also once the row is closed."""
+        return codec.order_from(self._unseal(_ORDER, instance_id))
+
+    def access(self, instance_id: str) -> Access:
+        """How to reach it. Raises NotFound, also once the row is closed."""
+        return codec.access_from(self._unseal(_ACCESS, instance_id))
+
+    def _where(
+        self, *conditions: ColumnElement[bool], limit: int | None = None
+    ) -> Readable[Instance]:
+        query = select(*codec.INSTANCE).where(*conditions).order_by(_i.id.desc())
+        if limit is not None:
+            query = query.limit(limit)
+        return self._database.read(lambda c: readable(codec.instance, c.execute(query)))
+
+    def _unseal(self, statement: Prepared, instance_id: str) -> bytes:
+        token = self._database.read(lambda c: statement(c, id=instance_id).scalar())
+        if token is None:
+            raise NotFound(f"there is no instance {instance_id}, or it is closed")
+        return self._seal.unseal(bytes(token))
+
+    def list(
+        self, build: str | None = None, active: bool | None = None, limit: int | None = None
+    ) -> Readable[Instance]:
+        """Newest first. `active`: only those not gone (True) or gone (False)."""
+        conditions: list[ColumnElement[bool]] = []
+        if build is not None:
+            conditions.append(_i.build == build)
+        if active is not None:
+            gone = _i.state == InstanceState.GONE.value
+            conditions.append(~gone if active else gone)
+        return self._where(*conditions, limit=limit)
+
+
+def _parts(names: Collection[str]) -> Iterator[list[str]]:
+    """All of them, newest first, as many at a time as a database takes."""
+    ordered = sorted(names, reverse=True)
+    return (ordered[n : n + _IDS] for n in range(0, len(ordered), _IDS))

@@ -1,0 +1,149 @@
+"""How instances end: from the decision to seen dead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection, func, select, update
+
+from vmrunner.ledger import rows
+from vmrunner.ledger.build_writes import DOOM, instance_before
+from vmrunner.ledger.database import Prepared, arg
+from vmrunner.ledger.events import add_event
+from vmrunner.ledger.instance_reads import Roll
+from vmrunner.ledger.tables import BUILDS, INSTANCES
+from vmrunner.model import BuildState, Death, Instance, InstanceState
+
+_b, _i = BUILDS.c, INSTANCES.c
+
+_CLOSE = Prepared(
+    update(INSTANCES)
+    .where(
+        _i.id == arg("id"),
+        _i.epoch == arg("epoch"),
+        _i.state.in_(instance_before(InstanceState.GONE)),
+    )
+    .values(
+        state=InstanceState.GONE.value,
+        state_since=arg("now"),
+        gone_at=arg("now"),
+        death=func.coalesce(_i.death, arg("death")),
+        message=func.coalesce(func.nullif(arg("message"), ""), _i.message),
+        access=None,
+        ordered=None,
+    )
+    .returning(_i.build)
+)
+_ERASE_SECRETS = Prepared(
+    update(BUILDS)
+    .where(_b.id == arg("id"), _b.state == BuildState.FINISHED.value, _b.secrets.is_not(None))
+    .values(secrets=None)
+)
+_FENCE_BUILD = Prepared(
+    update(BUILDS)
+    .where(
+        _b.id == arg("build"),
+        _b.instance == arg("instance"),
+        _b.state != BuildState.FINISHED.value,
+    )
+    .values(epoch=arg("epoch"))
+)
+_HELD = Prepared(
+    select(_b.id).where(
+        _b.id == select(_i.build).where(_i.id == arg("instance")).scalar_subquery(),
+        _b.instance == arg("instance"),
+        _b.state == BuildState.HELD.value,
+        _b.cancel.is_(None),
+        _b.hold_until > arg("now"),
+    )
+)
+_TRIED = Prepared(
+    update(INSTANCES)
+    .where(_i.id == arg("id"), _i.state == InstanceState.DELETING.value)
+    .values(deletes=_i.deletes + 1, delete_at=arg("delete_at"))
+)
+
+
+class Deaths(Roll):
+    """The writes that end instances."""
+
+    def doom(
+        self, instance_id: str, *, seen_epoch: int, death: Death, now: float, message: str = ""
+    ) -> Instance | None:
+        """Decide that it must die. Its epoch rises, and its unfinished build's to the same
+        number, which fences whoever drove them: go on with the epoch of what is returned.
+        None: the epoch is another by now, it dies already, or a hold that was over by `now`, the
+        provider's clock, has been extended since."""
+
+        def work(connection: Connection) -> Instance | None:
+            self._lock(connection, [instance_id])
+            if death is Death.DONE and _HELD(connection, instance=instance_id, now=now).first():
+                return None
+            row = DOOM(
+                connection, id=instance_id, epoch=seen_epoch, death=death.value, now=now,
+                message=message,
+            ).first()  # fmt: skip
+            if row is None:
+                return None
+            doomed = rows.instance(row)
+            _FENCE_BUILD(connection, build=doomed.build, instance=doomed.id, epoch=doomed.epoch)
+            add_event(connection, doomed.build, "doom", now, instance=doomed.id, death=death.value)
+            return doomed
+
+        return self._database.write(work)
+
+    def tried(self, instance_id: str, now: float, delete_at: float) -> None:  # noqa: ARG002
+        """Count a delete; the next one not before `delete_at`."""
+        self._database.write(lambda c: _TRIED(c, id=instance_id, delete_at=delete_at))
+
+    def close(
+        self, instance_id: str, *, epoch: int, death: Death, now: float, message: str = ""
+    ) -> bool:
+        """It was seen dead: close the row and erase what was sealed in it. An earlier reason to
+        die stands. False: the epoch is another by now, or it is closed already."""
+
+        def work(connection: Connection) -> bool:
+            self._lock(connection, [instance_id])
+            return self._close(connection, instance_id, epoch, death, now, message)
+
+        return self._database.write(work)
+
+    def close_all(self, dead: Sequence[tuple[str, int, Death]], now: float) -> set[str]:
+        """The same for (instance id, epoch, reason) in one transaction; the ids that it closed."""
+
+        def work(connection: Connection) -> set[str]:
+            self._lock(connection, [name for name, _, _ in dead])
+            return {
+                name
+                for name, epoch, death in sorted(dead)
+                if self._close(connection, name, epoch, death, now, "")
+            }
+
+        return self._database.write(work) if dead else set()
+
+    # --- within ---
+
+    def _lock(self, connection: Connection, instances: Iterable[str]) -> None:
+        """Take their builds' rows before their own, in order. SQLite has one writer anyway."""
+        if not self._database.sqlite:
+            wanted = select(_i.build).where(_i.id.in_(list(instances)))
+            connection.execute(
+                select(_b.id).where(_b.id.in_(wanted)).order_by(_b.id).with_for_update()
+            )
+
+    def _close(
+        self,
+        connection: Connection,
+        instance_id: str,
+        epoch: int,
+        death: Death,
+        now: float,
+        message: str,
+    ) -> bool:
+        build = _CLOSE(
+            connection, id=instance_id, epoch=epoch, death=death.value, now=now, message=message
+        ).scalar()
+        if build is None:
+            return False
+        _ERASE_SECRETS(connection, id=build)
+        return True

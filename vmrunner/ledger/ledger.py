@@ -1,0 +1,312 @@
+"""The ledger: one door to all that must survive a crash."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from vmrunner.errors import ConfigError, LedgerError
+from vmrunner.ledger import fork_safety
+from vmrunner.ledger import upgrade as schema
+from vmrunner.ledger.builds import Builds
+from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts, shared
+from vmrunner.ledger.encryption import Seal, make_key
+from vmrunner.ledger.engines import Engines
+from vmrunner.ledger.events import Events
+from vmrunner.ledger.images import Images
+from vmrunner.ledger.instances import Instances
+from vmrunner.ledger.logs import Logs
+from vmrunner.ledger.restore_detection import Witness, place_of
+from vmrunner.ledger.sightings import Sightings
+from vmrunner.ledger.tables import INSTANCES, LEDGER
+from vmrunner.lib import database_url, local_files
+
+log = logging.getLogger("vmrunner")
+
+_l = LEDGER.c
+_WHO = Prepared(select(_l.installation, _l.generation, _l.canary))
+_NEW = inserts(LEDGER)
+_PAUSED = Prepared(select(_l.paused_at))
+_PAUSE = Prepared(update(LEDGER).values(paused_at=arg("at")))
+_RENEW = Prepared(update(LEDGER).values(generation=arg("generation")))
+_LAST = Prepared(select(INSTANCES.c.id).order_by(INSTANCES.c.id.desc()).limit(1))
+_KNOWN = Prepared(select(INSTANCES.c.id).where(INSTANCES.c.id == arg("id")))
+_CANARY = b"vmrunner"
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    installation: str
+    generation: str
+    canary: bytes
+
+
+class Ledger:
+    """One ledger, open. Safe in threads; every method is one transaction, durable when it
+    returns. Raises LedgerError when the database fails.
+
+    `generation` is random for each new database, and anew for one that was set back or copied;
+    `installation` outlives it."""
+
+    def __init__(
+        self,
+        database: Database,
+        seal: Seal,
+        witness: Witness,
+        *,
+        url: str,
+        installation: str,
+        generation: str,
+    ) -> None:
+        self.url = url
+        self.installation = installation
+        self.generation = generation
+        self._database = database
+        database.used_by(self)
+        self._witness = witness
+        self.builds = Builds(database, seal)
+        self.instances = Instances(database, seal, witness.note)
+        self.images = Images(database)
+        self.logs = Logs(database)
+        self.events = Events(database)
+        self.engines = Engines(database)
+        self.sightings = Sightings(database)
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        data_dir: Path,
+        secret_key: str | None = None,
+        installation: str | None = None,
+        migrate: bool = True,
+        make: bool = True,
+    ) -> Ledger:
+        """Open the ledger at `url`, and make it if it is SQLite and missing. One that does not lie
+        in `data_dir` was named by somebody, who may have mistyped it: its directory is not made,
+        nor itself without `make`.
+
+        `data_dir` keeps the files `installation`, `witness` and `secret.key`; `secret_key` (the
+        value of VMRUNNER_SECRET_KEY) is used instead of the last. Raises ConfigError when anything
+        of it cannot be used: the message names the field and the value, the hint the fix.
+
+        All that open the same ledger in one process share its connections."""
+        parsed = parse_url(url)
+        path = _sqlite_path(parsed)
+        with _making(path, data_dir, make=make):
+            if schema.behind(schema.current(parsed)):
+                if path is None or not migrate:
+                    raise ConfigError(
+                        f"database.url: the ledger at {database_url.shown(url)} needs an upgrade",
+                        hint="vmrunner db upgrade",
+                    )
+                schema.upgrade(parsed)
+            database = shared(parsed)
+            try:
+                local_files.ready_directory(
+                    data_dir,
+                    field="the ledger's files",
+                    fix="see who owns it, or set XDG_DATA_HOME",
+                )
+                seal = _seal(data_dir, secret_key)
+                identity = _identity(database, seal, data_dir, installation)
+                witness = Witness(data_dir / "witness", place_of(path))
+                generation = _recognised(database, witness)
+            except BaseException:
+                database.let_go()
+                raise
+            return cls(
+                database,
+                seal,
+                witness,
+                url=url,
+                installation=identity.installation,
+                generation=generation,
+            )
+
+    def recognise(self) -> None:
+        """See again which generation this is: somebody may have set the database back."""
+        self.generation = _recognised(self._database, self._witness)
+
+    @staticmethod
+    def upgrade(url: str) -> str:
+        """Bring its tables to this code's version; returns that version."""
+        parsed = parse_url(url)
+        path = _sqlite_path(parsed)
+        with _making(path, path.parent if path else None):
+            return schema.upgrade(parsed)
+
+    @staticmethod
+    def current(url: str) -> str | None:
+        """The version of its tables; None when it has none."""
+        parsed = parse_url(url)
+        path = _sqlite_path(parsed)
+        if path is not None and not path.exists():
+            return None
+        with fork_safety.opening:
+            return schema.current(parsed)
+
+    @property
+    def paused(self) -> bool:
+        """Is nothing to be launched?"""
+        return self._database.read(lambda c: _PAUSED(c).scalar()) is not None
+
+    def pause(self, on: bool, now: float) -> None:
+        """Stop launching, or go on."""
+        self._database.write(lambda c: _PAUSE(c, at=now if on else None))
+
+    def close(self) -> None:
+        """Let go of it; its connections close with the last that uses them in this process."""
+        self._database.let_go(self)
+
+
+def parse_url(text: str) -> URL:
+    """Raises ConfigError unless it is a URL of a SQLite file or a PostgreSQL database."""
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise _bad_url(database_url.shown(text)) from error
+    if url.drivername in ("postgres", "postgresql"):
+        url = url.set(drivername="postgresql+psycopg")
+    if url.drivername == "sqlite+pysqlite":
+        url = url.set(drivername="sqlite")
+    if url.drivername not in ("sqlite", "postgresql+psycopg"):
+        raise _bad_url(database_url.shown(text))
+    if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ConfigError(
+            f"database.url: {text} is in memory and would not survive a crash",
+            hint="name a file: sqlite:////absolute/path/ledger.db",
+        )
+    if url.drivername != "sqlite":
+        try:
+            import psycopg  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(
+                "database.url: PostgreSQL needs a driver that is not installed",
+                hint="pip install 'vmrunner[postgres]'",
+            ) from error
+    return url
+
+
+def _bad_url(text: str) -> ConfigError:
+    return ConfigError(
+        f"database.url: {text} is not a database that vmrunner can use",
+        hint="sqlite:////absolute/path/ledger.db or postgresql://user@host/name",
+    )
+
+
+def _sqlite_path(url: URL) -> Path | None:
+    if url.get_backend_name() != "sqlite" or url.database is None:
+        return None
+    return Path(url.database).absolute()
+
+
+@contextmanager
+def _making(path: Path | None, data_dir: Path | None, *, make: bool = True) -> Iterator[None]:
+    """Make a place for a SQLite ledger; while inside, it can be made or migrated."""
+    with fork_safety.opening:
+        if path is None:
+            yield
+            return
+        ours = path.parent == data_dir
+        fix = "name another with VMRUNNER_DATABASE_URL, or set XDG_DATA_HOME"
+        local_files.ready_directory(path.parent, field="database.url", fix=fix, make=ours)
+        if not (make or ours or path.exists()):
+            raise ConfigError(
+                f"database.url: there is no ledger at {path}",
+                hint="`vmrunner db upgrade` or the first build makes it, unless it is mistyped",
+            )
+        local_files.refuse_network_disk(path.parent, Path("/proc/self/mounts").read_text())
+        local_files.ready_file(path, field="database.url")
+        with local_files.alone(path.parent):
+            yield
+
+
+def _seal(data_dir: Path, secret_key: str | None) -> Seal:
+    if secret_key is not None:
+        return Seal(secret_key, source="VMRUNNER_SECRET_KEY")
+    path = data_dir / "secret.key"
+    secret = local_files.read_or_make(path, make_key())
+    local_files.refuse_public(path)
+    return Seal(secret, source=str(path))
+
+
+def _identity(database: Database, seal: Seal, data_dir: Path, configured: str | None) -> _Identity:
+    """Read who this ledger is, or decide it for a new database; refuse what does not fit."""
+    path = data_dir / "installation"
+    kept = local_files.read(path)
+    found = database.read(_read_identity)
+    if found is None:
+        name = configured or kept or str(uuid.uuid4())
+        if configured is None and kept is None:
+            name = local_files.read_or_make(path, name)
+        found = _make_identity(database, seal, name)
+    wanted, field = (configured, "installation") if configured else (kept, str(path))
+    if wanted is not None and wanted != found.installation:
+        raise ConfigError(
+            f"{field} is {wanted}, but the ledger belongs to installation {found.installation}",
+            hint=f'use the ledger of {wanted}, or set installation = "{found.installation}"',
+        )
+    if seal.unseal(found.canary) != _CANARY:
+        raise ConfigError(f"{seal.source} is not the secret of this ledger")
+    if kept != found.installation:
+        local_files.replace(path, found.installation)
+    return found
+
+
+def _recognised(database: Database, witness: Witness) -> str:
+    """The database's generation: a new one when it is not what this host remembers of it."""
+    memory = witness.read()  # first: what is noted is committed before
+
+    def look(connection: Connection) -> tuple[str, str, bool]:
+        instance = memory.instance if memory else ""
+        known = not instance or _KNOWN(connection, id=instance).first() is not None
+        found = _read_identity(connection)
+        if found is None:
+            raise LedgerError("the ledger's database has lost its contents", hint="restart")
+        return found.generation, _LAST(connection).scalar() or "", known
+
+    generation, last, known = database.read(look)
+    if known and memory is not None and memory.place == witness.place:
+        return generation
+    new = secrets.token_hex(8)
+    database.write(lambda c: _RENEW(c, generation=new))
+    witness.note(last)
+    if memory is not None and not known:
+        log.warning(
+            "the ledger does not know %s, which was started from it: it was set back. "
+            "VMs that it does not know live until their deadlines",
+            memory.instance,
+        )
+    return new
+
+
+def _read_identity(connection: Connection) -> _Identity | None:
+    row = _WHO(connection).first()
+    return None if row is None else _Identity(row[0], row[1], bytes(row[2]))
+
+
+def _make_identity(database: Database, seal: Seal, installation: str) -> _Identity:
+    new = _Identity(installation, secrets.token_hex(8), seal.seal(_CANARY))
+    try:
+        database.write(
+            lambda c: _NEW(
+                c, id=1, installation=new.installation, generation=new.generation,
+                canary=new.canary, paused_at=None,
+            )
+        )  # fmt: skip
+    except Duplicate:  # another node made it in between
+        made = database.read(_read_identity)
+        assert made is not None
+        return made
+    return new

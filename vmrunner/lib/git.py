@@ -1,0 +1,180 @@
+"""Git on the host, for repositories that nobody has read.
+
+It never asks, runs no hook, no filter and no helper that a URL names, writes no file past a limit,
+and knows of its user's configuration only how servers are reached, and that only to fetch.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.errors import ConfigError
+from vmrunner.lib import units
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Never a prompt, never a helper program named by a URL (`ext::sh -c …`).
+_ENV: Final = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ALLOW_PROTOCOL": "https:http:ssh:git:file",
+    "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
+    "GIT_ASKPASS": "true",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "LC_ALL": "C",
+}
+# What is kept of the user's: how servers are reached. In a hook all else names his repository.
+_KEPT: Final = ("GIT_EXEC_PATH", "GIT_HTTP_", "GIT_PROXY_SSL_", "GIT_SSL_")
+_WHOSE: Final = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_SYSTEM")
+_SECTIONS: Final = ("credential", "http", "safe", "url")
+# Nothing of a large blob in memory, one file for all that is fetched, no work left behind.
+_OPTIONS: Final = (
+    "core.attributesFile=/dev/null",
+    "core.bigFileThreshold=16m",
+    "fetch.unpackLimit=1",
+    "gc.auto=0",
+    "maintenance.auto=false",
+)
+# `ulimit` counts blocks of 512 bytes. By a shell: what runs between fork and exec of a process with
+# threads may not be Python. Without the signal whoever writes too much says so.
+_LIMITED: Final = ("sh", "-c", 'trap "" XFSZ && ulimit -f "$0" && exec "$@"')
+_TOO_LARGE: Final = os.strerror(errno.EFBIG)
+
+
+class Repository:
+    """An empty one, for one revision of another."""
+
+    def __init__(
+        self, directory: Path, url: str, told: Mapping[str, str], *, most: int, timeout: float
+    ) -> None:
+        """`told` are variables that hold what git needs to know of the server."""
+        self._directory = directory
+        self._url = url
+        self._told = told
+        self._most = most
+        self._timeout = timeout
+        self._tree = ""
+
+    def fetch(self, ref: str) -> None:
+        """Raises ConfigError when the repository or the revision is not there."""
+        self._git("init", "--quiet", "--bare", "--template=")
+        config = self._directory / "vmrunner-config"
+        self._reach(config)
+        far = {"GIT_CONFIG_GLOBAL": str(config), **self._told}
+        options = ("--quiet", "--no-recurse-submodules")
+        wanted = "FETCH_HEAD"
+        last = ("--depth=1", "--no-tags", "--", self._url, ref)
+        if self._git("fetch", *options, *last, environ=far):
+            # A short commit id is no ref: it takes the whole history to know what it means.
+            everything = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+            if complaint := self._git("fetch", *options, "--", self._url, *everything, environ=far):
+                raise ConfigError(
+                    f"source: {self._url} cannot be fetched: {complaint}",
+                    hint="check the URL, and that git can read it without asking",
+                )
+            wanted = ref
+        self._tree = f"{wanted}^{{tree}}"
+        self._wanted(self._git("rev-parse", "--quiet", "--verify", self._tree), ref)
+
+    def archive(self, ref: str, output: int) -> None:
+        """Write a tar of it. Submodules are left out: they are other repositories."""
+        self._wanted(self._git("archive", "--format=tar", self._tree, stdout=output), ref)
+
+    def _wanted(self, complaint: str, ref: str) -> None:
+        if complaint:
+            raise ConfigError(
+                f"source: {self._url} has no {ref!r}: {complaint}",
+                hint="name a branch, a tag or a commit",
+            )
+
+    def _reach(self, config: Path) -> None:
+        """Write down what the user's configuration says of servers, and nothing else of it."""
+        done = self._run(("config", "--null", "--list"), subprocess.PIPE, _kept(_WHOSE))
+        lines = []
+        for entry in done.stdout.decode("utf-8", "surrogateescape").split("\0"):
+            key, equals, value = entry.partition("\n")
+            section, *below = key.split(".")
+            if section in _SECTIONS and below:
+                *inner, name = below
+                title = f'{section} "{_quoted(".".join(inner))}"' if inner else section
+                lines += [f"[{title}]", f'{name} = "{_quoted(value)}"' if equals else name]
+        config.touch(0o600)
+        config.write_text("\n".join([*lines, ""]), "utf-8", "surrogateescape")
+
+    def _git(
+        self,
+        *argv: str,
+        stdout: int = subprocess.DEVNULL,
+        environ: Mapping[str, str] = {"GIT_CONFIG_GLOBAL": os.devnull},
+    ) -> str:
+        """Empty when it succeeded, else the line of its complaint that says what is wrong."""
+        try:
+            done = self._run(argv, stdout, {"GIT_CONFIG_NOSYSTEM": "1", **environ})
+        except subprocess.TimeoutExpired:
+            return f"no end after {self._timeout:.0f} s"
+        if done.returncode == 0:
+            return ""
+        said = done.stderr.decode("utf-8", "replace")
+        if _TOO_LARGE in said:
+            raise too_large(self._url, self._most)
+        lines = said.strip().splitlines()
+        # Advice follows the first fatal line: "Please make sure you have the correct access …".
+        fatal = [line.removeprefix("fatal: ") for line in lines if line.startswith("fatal: ")]
+        return (fatal or lines[-1:] or [f"exit code {done.returncode}"])[0]
+
+    def _run(
+        self, argv: tuple[str, ...], stdout: int, environ: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[bytes]:
+        options = [word for option in _OPTIONS for word in ("-c", option)]
+        place = ("-C", str(self._directory), f"--git-dir={self._directory}")
+        return subprocess.run(
+            [*_LIMITED, str(self._most // 512 + 1), "git", *place, *options, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env={**_kept(_KEPT, also=True), **_ENV, **environ},
+            timeout=self._timeout,
+            check=False,
+        )
+
+
+def too_large(source: str, most: int) -> ConfigError:
+    """What is said of a source that is larger than may be."""
+    return ConfigError(
+        f"source: {source} is larger than {units.amount(most)}",
+        hint="leave out what the build does not need, or raise limits.source_bytes",
+    )
+
+
+def _kept(names: tuple[str, ...], *, also: bool = False) -> dict[str, str]:
+    """Of our variables those of git that begin so; `also`: and all that are not git's."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if (also and not name.startswith("GIT_")) or name.startswith(names)
+    }
+
+
+def _quoted(text: str) -> str:
+    """As git's configuration has it between double quotes."""
+    for plain, written in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\t", "\\t")):
+        text = text.replace(plain, written)
+    return text
+
+
+@contextmanager
+def fetched(
+    url: str, ref: str, told: Mapping[str, str], *, most: int, timeout: float
+) -> Iterator[Repository]:
+    """One revision of a repository, here for a while. Raises ConfigError."""
+    with tempfile.TemporaryDirectory(prefix="vmrunner-git-") as directory:
+        repository = Repository(Path(directory), url, told, most=most, timeout=timeout)
+        repository.fetch(ref)
+        yield repository

@@ -1,0 +1,234 @@
+"""What the user submits, what becomes of it, and what bounds it: rows as they were when read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from vmrunner.model.cloud import Address, Key, Network, Offer, Ref, Role, Scope
+from vmrunner.model.states import BuildState, Death, InstanceState, Reason, Result
+
+# --- processes ----------------------------------------------------------------------------------
+
+#: The kind of an engine that its parent announced, before it is up and says so itself.
+STARTING: Final = "starting"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Process:
+    """Who a process is, so that "gone" can be said with certainty on the same machine."""
+
+    machine: str  # machine id
+    boot: str  # boot id
+    pid_namespace: str
+    pid: int
+    started: int  # start time in clock ticks since boot
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Access:
+    """How to reach one instance, and nothing else: its own key pair, the host key we planted.
+
+    Both are OpenSSH text. Kept sealed in the ledger, erased when the row closes."""
+
+    user_private: str
+    host_public: str
+
+
+#: What may run the container; runsc is gVisor, a kernel of its own between the build and the VM's.
+RUNC: Final = "runc"
+RUNSC: Final = "runsc"
+RUNTIMES: Final = (RUNC, RUNSC)
+
+# --- what the user submits ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One step. A `run` string is a shell line; an `argv` is one command. Exactly one is set."""
+
+    run: str | None = None
+    argv: tuple[str, ...] = ()
+    name: str = ""
+    timeout: str | float | timedelta | None = None  # seconds, once it is submitted
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return self.name or (self.run if self.run is not None else " ".join(self.argv))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArtifactRule:
+    """What to bring back: a glob relative to the work directory."""
+
+    glob: str
+    always: bool = False  # also when the steps failed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildSpec:
+    """All that a user submits, except the values of secrets. `ttl` and `timeout` are seconds."""
+
+    steps: tuple[Step, ...]
+    provider: str
+    container: str
+    timeout: float
+    ttl: float
+    image: str | None = None
+    bootstrap: bool = False  # the image is not ours: the VM installs what it needs at boot
+    docker: bool = False  # the build gets its own Docker
+    privileged: bool = False
+    runtime: str = RUNC
+    source: str | None = None  # `source.shown` of what the user named; its bytes lie in the spool
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()  # names only
+    artifacts: tuple[ArtifactRule, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    queue_timeout: float | None = None
+    keep_on_failure: float | None = None
+    network: Network = Network.OPEN
+    name: str = ""
+    cpus: int | None = None
+    memory: int | None = None
+    disk: int | None = None
+    spot: bool = False
+    retry_on_loss: bool = False
+    priority: int = 0  # higher starts first
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Phase:
+    """One stretch of a build's life; `ended` is None while it lasts."""
+
+    state: BuildState
+    started: float
+    ended: float | None = None
+
+    def seconds(self, now: float) -> float:
+        return (self.ended if self.ended is not None else now) - self.started
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Build:
+    """A row of `builds`, as it was when it was read."""
+
+    id: str
+    spec: BuildSpec
+    state: BuildState
+    created_at: float
+    state_since: float
+    attempt: int = 0  # 0 until the first instance; then 1, 2, …
+    instance: str | None = None  # the current attempt's
+    result: Result | None = None
+    reason: Reason | None = None
+    exit_code: int | None = None
+    message: str = ""  # one line for the user, beside the reason
+    finished_at: float | None = None
+    submitter: Process | None = None  # set: foreground, belongs to that process
+    owner: str | None = None  # engine id of the session owner
+    owner_until: float = 0.0
+    epoch: int = 0
+    cancel: Reason | None = None  # an authorised wish: user, owner_gone, …
+    cancelled_at: float | None = None
+    hold_until: float | None = None
+    steps_started: bool = False
+    phases: tuple[Phase, ...] = ()
+    cost: float = 0.0  # USD, estimated
+
+    @property
+    def finished(self) -> bool:
+        return self.state is BuildState.FINISHED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Instance:
+    """A row of `instances`, as it was when it was read."""
+
+    id: str
+    build: str
+    attempt: int
+    provider: str  # the configured name
+    offer: Offer
+    role: Role
+    state: InstanceState
+    created_at: float
+    state_since: float
+    deadline: float  # E: never raised
+    epoch: int
+    owner: str | None = None
+    ref: Ref | None = None
+    address: Address | None = None
+    death: Death | None = None
+    message: str = ""
+    deletes: int = 0  # accepted or failed attempts so far
+    delete_at: float = 0.0  # not before this, the next attempt
+    gone_at: float | None = None
+
+    @property
+    def scope(self) -> Scope:
+        return self.offer.scope
+
+    @property
+    def key(self) -> Key:
+        return Key(self.scope, self.id, self.ref.id if self.ref else None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """Something that happened to a build or an instance; `data` is small and holds no secret."""
+
+    seq: int
+    time: float
+    kind: str
+    data: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """Log bytes as stored, masked. `offset` is where the raw bytes ended in the VM's file,
+    `line` how many newlines of this build's log lie before this chunk."""
+
+    seq: int
+    attempt: int
+    time: float
+    offset: int
+    line: int
+    data: bytes
+
+
+class LogLine(str):
+    """One line of a log, without its newline, as it may be printed: nothing in it but colours
+    would be obeyed. `raw` is its bytes as they are; `seq` counts lines from 1 and never repeats;
+    `time` is when its first byte came."""
+
+    __slots__ = ("raw", "seq", "time")
+    raw: bytes
+    seq: int
+    time: float
+
+    def __new__(cls, text: str, raw: bytes, seq: int, time: float) -> LogLine:
+        line = super().__new__(cls, text)
+        line.raw = raw
+        line.seq = seq
+        line.time = time
+        return line
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Numbers that bound what is started and what is let live, all in seconds or counts."""
+
+    max_ttl: float = 4 * 3600
+    max_instances: int = 20
+    newborn: float = 15 * 60  # absence means nothing so soon after birth
+    sighting_gap: float = 60  # between the two sightings that count
+    grace: float = 60  # G
+    requested: float = 15 * 60  # longest stay in each state
+    booting: float = 15 * 60
+    ready: float = 10 * 60
+    deleting: float = 15 * 60
+    orphan_cap: int = 10

@@ -1,0 +1,298 @@
+"""What a provider is asked for, and what it shows.
+
+An instance id names one VM for ever: it is the VM's name in the cloud, its idempotency token
+and its row. A `Ref` is what a provider calls a resource; a `Key` is what we look it up by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from vmrunner.model.states import Reason
+
+TAG: Final = "vmrunner:"
+
+
+class Kind(StrEnum):
+    """A billable thing in a cloud."""
+
+    INSTANCE = "instance"
+    DISK = "disk"
+    ADDRESS = "address"
+    INTERFACE = "interface"
+    SNAPSHOT = "snapshot"
+    KEY = "key"
+    GROUP = "security_group"  # bills nothing, but is in the way
+    SPOT_REQUEST = "spot_request"
+    SCHEDULE = "schedule"
+
+
+class Role(StrEnum):
+    """What a resource of ours is for."""
+
+    BUILD = "build"
+    IMAGE = "image"
+    GUARD = "guard"
+    POOL = "pool"
+
+
+class Market(StrEnum):
+    """How a machine is paid for."""
+
+    ON_DEMAND = "on-demand"
+    SPOT = "spot"
+
+
+class Network(StrEnum):
+    """What a build may reach."""
+
+    OPEN = "open"  # the internet; never the host, private ranges, link-local or another VM
+    NONE = "none"
+
+
+class Power(StrEnum):
+    """What a provider shows of a resource's life, in our words."""
+
+    PENDING = "pending"  # being made
+    RUNNING = "running"  # on; for a disk or an address: there
+    STOPPING = "stopping"  # a delete or a stop is under way; it may still bill
+    STOPPED = "stopped"  # off, but it exists and its disks bill
+    DEAD = "dead"  # seen terminated: nothing bills
+
+
+# --- where -------------------------------------------------------------------------------------
+
+
+class Scope(NamedTuple):
+    """Where a provider really acts, verified by its driver.
+
+    EC2: (ec2, account, region); GCE: (gce, project, zone); QEMU: (qemu, machine id, state dir).
+    """
+
+    kind: str
+    account: str
+    place: str
+
+    def __str__(self) -> str:
+        return "|".join(self)
+
+    @classmethod
+    def parse(cls, text: str) -> Scope:
+        kind, account, place = text.split("|", 2)
+        return cls(kind, account, place)
+
+
+class Ref(NamedTuple):
+    """What a provider calls a resource."""
+
+    scope: Scope
+    kind: Kind
+    id: str
+
+
+class Key(NamedTuple):
+    """What to look for: our instance id, with the provider's own id once it is known."""
+
+    scope: Scope
+    instance: str
+    ref: str | None = None
+
+
+class Address(NamedTuple):
+    """Where SSH answers: a host and its port, or a Unix socket's absolute path."""
+
+    host: str
+    port: int = 22  # of a socket it says nothing
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether `host` is a Unix socket's path."""
+        return self.host.startswith("/")
+
+    def __str__(self) -> str:
+        return self.host if self.is_socket else f"{self.host}:{self.port}"
+
+
+# --- what a provider is asked for, and what it shows --------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spec:
+    """What a build needs from a machine. None: the provider's own default."""
+
+    cpus: int | None = None
+    memory: int | None = None
+    disk: int | None = None
+    spot: bool = False
+    image: str | None = None
+    network: Network = Network.OPEN
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Offer:
+    """Machine type × place × market that a provider can be asked for."""
+
+    scope: Scope
+    machine_type: str
+    place: str  # subnet, zone or host
+    market: Market = Market.ON_DEMAND
+    cpus: int = 0
+    memory: int = 0
+    disk: int = 0
+    image: str = ""  # resolved: an AMI id, an image link, a recipe hash
+    usd_hour: float = 0.0  # estimated; 0 where the machine is the user's own
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """One create call, frozen before it is sent; the identical order again is the same VM."""
+
+    instance: str
+    build: str
+    installation: str
+    generation: str
+    role: Role
+    offer: Offer
+    deadline: float  # E
+    user_data: bytes
+    network: Network = Network.OPEN
+    tags: Mapping[str, str] = field(default_factory=dict)  # the user's own, beside `tags_of`
+    max_ttl: float | None = None  # the limit when it was made; None: made before this was told
+
+
+def tags_of(order: Order) -> dict[str, str]:
+    """The tags that every resource is born with (design §6), for providers that take `:`."""
+    limit = {} if order.max_ttl is None else {f"{TAG}max-ttl": str(int(order.max_ttl))}
+    return {
+        **order.tags,
+        f"{TAG}installation": order.installation,
+        f"{TAG}generation": order.generation,
+        f"{TAG}role": order.role.value,
+        f"{TAG}instance": order.instance,
+        f"{TAG}build": order.build,
+        f"{TAG}expires-at": str(int(order.deadline)),
+        **limit,
+        "Name": order.instance,
+    }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """What a provider shows of one instance when asked."""
+
+    ref: Ref
+    power: Power
+    address: Address | None = None
+    created_at: float | None = None
+    detail: str = ""  # the provider's own words: preempted, guest shut down, …
+    preempted: bool = False
+    self_ended: bool = False  # the guest switched itself off
+    unfit: Reason | None = None  # it could not be launched, and no other could: why
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resource:
+    """One thing that a sweep shows. Tag values are attacker input until they match a row."""
+
+    ref: Ref
+    power: Power
+    created_at: float | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    parent: Ref | None = None  # what it is attached to
+    near: str = ""  # what makes it look like ours, whatever its tags say: our image, our network
+    near_after: float = 0.0  # seconds of age from which that says anything
+
+    def tag(self, name: str) -> str | None:
+        return self.tags.get(f"{TAG}{name}")
+
+    @property
+    def alive(self) -> bool:
+        return self.power is not Power.DEAD
+
+    @property
+    def instance(self) -> str | None:
+        return self.tag("instance")
+
+    @property
+    def role(self) -> Role | None:
+        try:
+            return Role(self.tag("role") or "")
+        except ValueError:
+            return None
+
+    @property
+    def expires_at(self) -> float | None:
+        """The deadline in its tag."""
+        return self._seconds("expires-at")
+
+    @property
+    def max_ttl(self) -> float | None:
+        """The limit at its birth, in its tag."""
+        return self._seconds("max-ttl")
+
+    def _seconds(self, name: str) -> float | None:
+        """None when the tag is missing or not a plain decimal number."""
+        text = self.tag(name) or ""
+        return float(text) if text.isascii() and text.isdigit() and len(text) <= 12 else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """A part of one sweep of (scope, kind). Presence always counts; absence only when the last
+    page (`more` False) of that (scope, kind) came and none of its pages carries an error."""
+
+    scope: Scope
+    kind: Kind
+    resources: tuple[Resource, ...] = ()
+    error: str | None = None
+    time: float = 0.0  # the cloud's clock
+    more: bool = False
+
+
+class Fate(StrEnum):
+    """What became of one delete."""
+
+    ACCEPTED = "accepted"
+    MISSING = "missing"  # success for the caller, but no proof of death
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of one delete, with the provider's error when it failed."""
+
+    fate: Fate
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Traits:
+    """What a provider's guarantee rests on."""
+
+    tag_on_create: bool = True
+    native_deadline: bool = False  # ends the VM at E with nothing of ours alive
+    idempotent_create: bool = True
+    guard: bool = False  # can have a guard in the account
+    arms: bool = False  # a deadline of the cloud's own is armed after birth: `providers.Arms`
+    seals: bool = False  # its metadata service is switched off from outside: `providers.Seals`
+    creates: int = 8  # how many at once: where each waits long for its answer, more
+    kinds: tuple[Kind, ...] = (Kind.INSTANCE,)  # what a sweep shows
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One line of `doctor`."""
+
+    check: str
+    level: Level
+    message: str
+    fix: str = ""

@@ -1,1 +1,0 @@
-"""The nouns, in three files; everybody imports them from `vmrunner.model`."""

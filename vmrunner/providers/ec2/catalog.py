@@ -1,0 +1,221 @@
+"""What a launch takes for granted: the image, the subnets, the security groups, the types. Looked
+up before anything is launched, and remembered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from vmrunner.errors import BadOrder
+from vmrunner.model import TAG
+from vmrunner.providers.common.cache import Memory
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.clock import boottime
+from vmrunner.providers.ec2.client import GROUPS, IMAGES, SUBNETS, TYPES, Answer, Api, Calls
+from vmrunner.providers.ec2.options import GiB, ImageChoice, Options
+from vmrunner.providers.ec2.resources import tags
+
+log = logging.getLogger(__name__)
+
+#: Seconds. A new image under an old name is found that late.
+IMAGE, NETWORK, FOR_EVER = 300.0, 600.0, 86_400.0
+
+#: On an AMI: when it became the one that builds get. The latest wins, before any that has none.
+PROMOTED: Final = f"{TAG}promoted"
+
+_NO_IMAGE: Final = "build one, or name another in providers.{name}.image"
+
+
+class NoImage(BadOrder):
+    """EC2 answered, and none that can be launched is among it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image:
+    """What a launch needs of an AMI."""
+
+    id: str
+    name: str
+    architecture: str
+    root: str  # the root device's name
+    mappings: tuple[Answer, ...]
+
+    @property
+    def size(self) -> int:
+        """Of its root disk, in bytes; 0 when it does not say."""
+        for mapping in self.mappings:
+            if mapping.get("DeviceName") == self.root:
+                return int(mapping.get("Ebs", {}).get("VolumeSize") or 0) * GiB
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MachineType:
+    """What a type is."""
+
+    name: str
+    cpus: int
+    memory: int  # bytes
+    architectures: tuple[str, ...]
+    family: str  # as its quota counts it: "standard", or the first letters
+
+
+class Places:
+    """Looks things up in the region that launches. Raises `CallFailed` or `BadOrder`."""
+
+    def __init__(
+        self, options: Options, calls: Calls, elapsed: Callable[[], float] = boottime
+    ) -> None:
+        self._options = options
+        self._calls = calls
+        self._memory = Memory(elapsed)
+
+    def image(self, wanted: str | None = None) -> Image:
+        """The AMI of this id or name; None: the configured one. Of several, the one that was
+        promoted last, else the newest."""
+        said: str | ImageChoice = wanted or self._options.image
+        if isinstance(said, str) and not said.startswith("ami-"):
+            said = ImageChoice(name=said)
+        return self._memory.get(("image", str(said)), IMAGE, lambda: self._find(said))
+
+    def subnets(self) -> dict[str, Answer]:
+        """The configured subnets by id, in their order."""
+        ids = self._options.subnets
+
+        def ask() -> dict[str, Answer]:
+            found = self._named(SUBNETS, "SubnetIds", ids, "subnets")["Subnets"]
+            by_id: dict[str, Answer] = {subnet["SubnetId"]: subnet for subnet in found}
+            return {name: by_id[name] for name in ids}
+
+        return self._memory.get("subnets", NETWORK, ask)
+
+    def groups(self) -> list[Answer]:
+        """The configured security groups, which must be of the subnets' network."""
+        ids = self._options.security_groups
+
+        def ask() -> list[Answer]:
+            found = self._named(GROUPS, "GroupIds", ids, "security_groups")["SecurityGroups"]
+            networks = {subnet["VpcId"] for subnet in self.subnets().values()}
+            for group in found:
+                if {group["VpcId"]} != networks:
+                    raise BadOrder(
+                        f"providers.{self._options.name}.security_groups: {group['GroupId']} is "
+                        f"in {group['VpcId']}, the subnets are in {', '.join(sorted(networks))}",
+                        hint="all must be of one VPC",
+                    )
+            return list(found)
+
+        return self._memory.get("groups", NETWORK, ask)
+
+    def types(self) -> list[MachineType]:
+        """Those of the configured types that the region has, in their order. Asked for by a
+        filter: a list is refused whole for one that it has not."""
+        names, region = self._options.instance_types, self._options.region
+
+        def ask() -> list[MachineType]:
+            filters = [{"Name": "instance-type", "Values": list(names)}]
+            told = self._calls(region, TYPES, Filters=filters)["InstanceTypes"]
+            by_name = {one["InstanceType"]: _type(one) for one in told}
+            missing = [name for name in names if name not in by_name]
+            text = f"providers.{self._options.name}.instance_types: {', '.join(missing)}: {region}"
+            if not by_name:
+                raise BadOrder(f"{text} has none of these", hint="name types that it has")
+            if missing:
+                log.warning("%s has none of these", text)
+            return [by_name[name] for name in names if name in by_name]
+
+        return self._memory.get("types", FOR_EVER, ask)
+
+    # --- within ---
+
+    def _named(self, api: Api, field: str, ids: Sequence[str], key: str) -> Answer:
+        """What these ids name; of an id that names nothing, whose fault it is."""
+        params: Answer = {field: list(ids)}
+        try:
+            return self._calls(self._options.region, api, **params)
+        except CallFailed as failed:
+            if not isinstance(failed.error, BadOrder):
+                raise
+            field = f"providers.{self._options.name}.{key}"
+            raise BadOrder(f"{field}: {failed}", hint=f"correct {field}") from failed
+
+    def _find(self, said: str | ImageChoice) -> Image:
+        name, region = self._options.name, self._options.region
+        try:
+            found = self._calls(region, IMAGES, **_question(said))["Images"]
+        except CallFailed as failed:
+            if not isinstance(failed.error, BadOrder):
+                raise
+            raise BadOrder(f"image {said}: {failed}", hint=_NO_IMAGE.format(name=name)) from failed
+        usable = [image for image in found if image.get("State") == "available"]
+        if not usable:
+            state = f" is {found[0].get('State')}" if found else ": there is none"
+            hint = _NO_IMAGE.format(name=name)
+            raise NoImage(f"image {said}{state} in {region}", hint=hint)
+        newest = max(usable, key=_rank)
+        return Image(
+            id=newest["ImageId"],
+            name=newest.get("Name", ""),
+            architecture=newest.get("Architecture", ""),
+            root=newest.get("RootDeviceName", ""),
+            mappings=tuple(newest.get("BlockDeviceMappings", ())),
+        )
+
+
+def _question(said: str | ImageChoice) -> Answer:
+    if isinstance(said, str):
+        return {"ImageIds": [said]}
+    filters = [("state", "available")]
+    filters += [("name", said.name)] if said.name else []
+    filters += [(f"tag:{key}", value) for key, value in said.tags.items()]
+    return {
+        "Owners": [said.owner],
+        "Filters": [{"Name": key, "Values": [value]} for key, value in filters],
+    }
+
+
+def promoted_at(told: Mapping[str, str]) -> int:
+    """The epoch seconds of an image's tag; 0 without one that can be read."""
+    said = told.get(PROMOTED, "")
+    return int(said) if said.isascii() and said.isdigit() and len(said) <= 12 else 0
+
+
+def _rank(image: Answer) -> tuple[int, str, str]:
+    """Tags on it are this account's own, whoever's it is."""
+    return promoted_at(tags(image)), image.get("CreationDate", ""), image["ImageId"]
+
+
+def _type(told: Answer) -> MachineType:
+    name = told["InstanceType"]
+    return MachineType(
+        name=name,
+        cpus=int(told.get("VCpuInfo", {}).get("DefaultVCpus", 0)),
+        memory=int(told.get("MemoryInfo", {}).get("SizeInMiB", 0)) * 1024**2,
+        architectures=tuple(told.get("ProcessorInfo", {}).get("SupportedArchitectures", ())),
+        family=name.rstrip("0123456789").partition(".")[0],
+    )
+
+
+def fitting(
+    types: Iterable[MachineType], image: Image, *, cpus: int | None, memory: int | None
+) -> list[MachineType]:
+    """Those that are large enough and run this image. Raises `BadOrder` when none is."""
+    every = list(types)
+    fit = [
+        one
+        for one in every
+        if one.cpus >= (cpus or 0)
+        and one.memory >= (memory or 0)
+        and (not image.architecture or image.architecture in one.architectures)
+    ]
+    if not fit:
+        sizes = ", ".join(f"{t.name} ({t.cpus} CPUs, {t.memory / GiB:g} GiB)" for t in every)
+        wish = [f"cpus = {cpus}" if cpus else "", f"memory = {memory}" if memory else ""]
+        wish.append(f"an image for {image.architecture}" if image.architecture else "")
+        raise BadOrder(
+            f"no instance type has {', '.join(word for word in wish if word)}",
+            hint=f"instance_types: {sizes}",
+        )
+    return fit

@@ -1,0 +1,215 @@
+"""The calls that this driver makes, and no others: each waits for its token, tells the time, and
+fails in one way. Only here is boto3 used."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ProfileNotFound
+from botocore.parsers import ResponseParserError
+from botocore.utils import parse_timestamp
+
+from vmrunner.errors import ConfigError, CredentialsRefused, Throttled
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.clock import CloudClock
+from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
+from vmrunner.providers.ec2 import error_codes
+from vmrunner.providers.ec2.options import Options
+
+Answer = dict[str, Any]
+#: Whatever makes calls as `Calls` does.
+Ask = Callable[..., Answer]
+
+#: Per account and region, as EC2 documents them (reference: "request throttling").
+QUOTAS: Final = {
+    "describe": Quota(Limit(100, 20)),
+    "run": Quota(Limit(5, 2), Limit(1000, 2)),
+    "terminate": Quota(Limit(100, 5), Limit(1000, 20)),
+    "delete": Quota(Limit(100, 5)),
+    "change": Quota(Limit(50, 5)),
+    "schedule": Quota(Limit(50, 50)),  # the least of all regions: EventBridge Scheduler's quotas
+    "elsewhere": Quota(Limit(50, 10)),  # STS, IAM, Service Quotas
+}
+
+PROFILES: Final = "aws configure list-profiles"
+
+#: Of one client: more at once are made anew each time, with a handshake.
+CONNECTIONS: Final = 64
+
+#: Seconds. An answer to RunInstances takes some; a region that is down takes for ever.
+CONNECT, READ = 5.0, 30.0
+
+
+class Api(NamedTuple):
+    """One call: the SDK's service and method, and whose limit it counts against."""
+
+    service: str
+    method: str
+    quota: str
+
+    @property
+    def action(self) -> str:
+        """As the cloud writes it: RunInstances."""
+        words = self.method.replace("_aws_", "_AWS_").split("_")
+        return "".join(word if word.isupper() else word.capitalize() for word in words)
+
+
+RUN: Final = Api("ec2", "run_instances", "run")
+TERMINATE: Final = Api("ec2", "terminate_instances", "terminate")
+INSTANCES: Final = Api("ec2", "describe_instances", "describe")
+VOLUMES: Final = Api("ec2", "describe_volumes", "describe")
+ADDRESSES: Final = Api("ec2", "describe_addresses", "describe")
+INTERFACES: Final = Api("ec2", "describe_network_interfaces", "describe")
+SNAPSHOTS: Final = Api("ec2", "describe_snapshots", "describe")
+SPOT_REQUESTS: Final = Api("ec2", "describe_spot_instance_requests", "describe")
+IMAGES: Final = Api("ec2", "describe_images", "describe")
+SUBNETS: Final = Api("ec2", "describe_subnets", "describe")
+GROUPS: Final = Api("ec2", "describe_security_groups", "describe")
+TYPES: Final = Api("ec2", "describe_instance_types", "describe")
+KEYS: Final = Api("ec2", "describe_key_pairs", "describe")
+DELETE_KEY: Final = Api("ec2", "delete_key_pair", "delete")
+DELETE_SECURITY_GROUP: Final = Api("ec2", "delete_security_group", "delete")
+DELETE_VOLUME: Final = Api("ec2", "delete_volume", "delete")
+DELETE_INTERFACE: Final = Api("ec2", "delete_network_interface", "delete")
+DELETE_SNAPSHOT: Final = Api("ec2", "delete_snapshot", "delete")
+RELEASE_ADDRESS: Final = Api("ec2", "release_address", "change")
+DISASSOCIATE_ADDRESS: Final = Api("ec2", "disassociate_address", "change")
+DEREGISTER: Final = Api("ec2", "deregister_image", "change")
+TAG_IMAGE: Final = Api("ec2", "create_tags", "change")
+UNTAG_IMAGE: Final = Api("ec2", "delete_tags", "change")
+CANCEL_SPOT: Final = Api("ec2", "cancel_spot_instance_requests", "change")
+UNPROTECT: Final = Api("ec2", "modify_instance_attribute", "change")
+SEAL: Final = Api("ec2", "modify_instance_metadata_options", "change")
+CONSOLE: Final = Api("ec2", "get_console_output", "change")
+WHO: Final = Api("sts", "get_caller_identity", "elsewhere")
+SIMULATE: Final = Api("iam", "simulate_principal_policy", "elsewhere")
+CREATE_GROUP: Final = Api("scheduler", "create_schedule_group", "elsewhere")
+CREATE_SCHEDULE: Final = Api("scheduler", "create_schedule", "schedule")
+DELETE_SCHEDULE: Final = Api("scheduler", "delete_schedule", "schedule")
+SCHEDULES: Final = Api("scheduler", "list_schedules", "schedule")
+QUOTA: Final = Api("service-quotas", "get_service_quota", "elsewhere")
+DEFAULT_QUOTA: Final = Api("service-quotas", "get_aws_default_service_quota", "elsewhere")
+ROLE: Final = Api("iam", "get_role", "elsewhere")
+
+
+class Calls:
+    """The SDK under one configuration. Thread-safe; nothing is retried here."""
+
+    def __init__(
+        self, options: Options, clock: CloudClock, *, buckets: Buckets | None = None
+    ) -> None:
+        self._options = options
+        self._clock = clock
+        self._buckets = buckets or Buckets(QUOTAS)
+        self._lock = threading.RLock()
+        self._clients: dict[tuple[str, str], Any] = {}
+        self._session: boto3.Session | None = None
+
+    def __call__(
+        self, region: str, api: Api, *, items: int = 1, patience: float = 30.0, **params: Any
+    ) -> Answer:
+        """Make one call about so many items; wait at most `patience` seconds for its turn. Raises
+        `CallFailed`."""
+        try:
+            self._buckets.take(region, api.quota, items=items, patience=patience)
+        except Throttled as limit:
+            raise CallFailed("", limit) from limit
+        try:
+            answer: Answer = getattr(self._client(api.service, region), api.method)(**params)
+        except (BotoCoreError, ClientError, ResponseParserError) as error:
+            if isinstance(error, ClientError):  # whoever made it: a proxy on the way, perhaps
+                self._clock.overheard(_date(dict(error.response)))
+            failed = error_codes.failed(error, action=api.action, region=region)
+            if isinstance(failed.error, Throttled):
+                self._buckets.told(region, api.quota, refused=True)
+            raise failed from error
+        self._hear(answer)
+        self._buckets.told(region, api.quota, refused=False)
+        return answer
+
+    def key(self, region: str) -> str:
+        """The access key id that signs right now. Raises `CallFailed` when there is none."""
+        try:
+            with self._lock:
+                credentials = self._open().get_credentials()
+            if credentials is None:
+                raise NoCredentialsError
+            return str(credentials.get_frozen_credentials().access_key)
+        except BotoCoreError as error:
+            raise error_codes.failed(error, action="credentials", region=region) from error
+
+    # --- within ---
+
+    def _hear(self, answer: Answer) -> None:
+        self._clock.heard(_date(answer))
+
+    def _client(self, service: str, region: str) -> Any:
+        with self._lock:
+            if (service, region) not in self._clients:
+                self._clients[service, region] = self._open().client(
+                    service,
+                    region_name=region,
+                    endpoint_url=self._options.endpoint_url,
+                    config=Config(
+                        connect_timeout=CONNECT,
+                        read_timeout=READ,
+                        # The engine knows better what may be sent again, and when.
+                        retries={"total_max_attempts": 1},
+                        max_pool_connections=CONNECTIONS,
+                        user_agent_extra="vmrunner",
+                    ),
+                )
+            return self._clients[service, region]
+
+    def _open(self) -> boto3.Session:
+        if self._session is None:
+            try:
+                self._session = boto3.Session(
+                    profile_name=self._options.profile, botocore_session=_quick()
+                )
+            except ProfileNotFound as error:
+                raise CallFailed("", CredentialsRefused(str(error), hint=PROFILES)) from error
+        return self._session
+
+
+def _date(answer: Answer) -> str | None:
+    headers: dict[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return headers.get("date")
+
+
+def _quick() -> botocore.session.Session:
+    """One that reads times as AWS writes them: what reads any costs half of a listing."""
+    session = botocore.session.get_session()
+    factory = session.get_component("response_parser_factory")
+    factory.set_parser_defaults(timestamp_parser=_time)
+    return session
+
+
+def _time(value: Any) -> datetime:
+    if isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            pass
+    parsed: datetime = parse_timestamp(value)
+    return parsed
+
+
+def moment(text: str | None) -> float:
+    """Epoch seconds of a time that an answer has as text; 0 when it has none."""
+    return _time(text).timestamp() if text else 0.0
+
+
+def region_of(profile: str | None) -> str | None:
+    """The region that the SDK's own configuration names. Raises `ConfigError`."""
+    try:
+        found: str | None = boto3.Session(profile_name=profile).region_name
+    except ProfileNotFound as error:
+        raise ConfigError(str(error), hint=PROFILES) from None
+    return found

@@ -1,0 +1,62 @@
+"""Being born: one call for one order, and what its failures mean for the next."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vmrunner.errors import NoCapacity, QuotaExceeded
+from vmrunner.model import Key, Kind, Offer, Order, Ref
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.capacity_pools import DryPools, Pool
+from vmrunner.providers.ec2 import create_request
+from vmrunner.providers.ec2.catalog import Places
+from vmrunner.providers.ec2.client import RUN, Calls
+from vmrunner.providers.ec2.describe import look
+from vmrunner.providers.ec2.error_codes import NO_SPOT_ROLE
+from vmrunner.providers.ec2.options import Options
+
+#: Its client token was used: with other parameters, or by a machine that is dead now.
+USED: Final = ("IdempotentParameterMismatch", "IdempotentInstanceTerminated")
+
+#: So long a burst waits for its turn, in seconds, before it is the engine's to ask again.
+PATIENCE: Final = 60.0
+
+
+class Births:
+    """Launches in one region."""
+
+    def __init__(self, options: Options, calls: Calls, places: Places, dry: DryPools) -> None:
+        self._options = options
+        self._calls = calls
+        self._places = places
+        self._dry = dry
+
+    def create(self, order: Order) -> Ref:
+        """Raises `CallFailed` or `BadOrder`."""
+        offer = order.offer
+        asked = create_request.request(order, self._options, self._places.image(offer.image))
+        try:
+            answer = self._calls(offer.scope.place, RUN, patience=PATIENCE, **asked)
+        except CallFailed as failed:
+            if failed.code in USED:
+                return self._found(order, failed)
+            if failed.code == NO_SPOT_ROLE:
+                self._dry.shut(offer.market, f"{failed.code}: {failed.error.hint}")
+            elif isinstance(failed.error, (NoCapacity, QuotaExceeded)):
+                self._dry.mark(pool_of(offer), failed.code)
+            raise
+        self._dry.clear(pool_of(offer))
+        (born,) = answer["Instances"]
+        return Ref(offer.scope, Kind.INSTANCE, born["InstanceId"])
+
+    def _found(self, order: Order, failed: CallFailed) -> Ref:
+        """It exists, or did: whoever asked before, it is the VM of this order."""
+        key = Key(order.offer.scope, order.instance)
+        seen = look(self._calls, [key], order.installation, public=True).get(key)
+        if seen is None:
+            raise failed
+        return seen.ref
+
+
+def pool_of(offer: Offer) -> Pool:
+    return Pool(offer.machine_type, offer.place, offer.market)

@@ -1,0 +1,88 @@
+"""One RunInstances request: everything that makes the VM end, and ours, is in this very call."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, Final
+
+from vmrunner.errors import BadOrder
+from vmrunner.model import Market, Order, tags_of
+from vmrunner.providers.ec2.catalog import Image
+from vmrunner.providers.ec2.client import Answer
+from vmrunner.providers.ec2.options import GiB, Options
+
+USER_DATA: Final = 16 * 1024  # bytes, before the SDK encodes them
+
+#: Only of these are CPU credits a thing, and `unlimited` their default: a bill without a limit.
+_BURSTABLE: Final = re.compile(r"t\d")
+
+
+def request(order: Order, options: Options, image: Image) -> Answer:
+    """The call's parameters: the same for the same order, so that its client token holds. Raises
+    `BadOrder`."""
+    if len(order.user_data) > USER_DATA:
+        raise BadOrder(f"user-data: {len(order.user_data)} bytes, EC2 takes {USER_DATA}")
+    offer = order.offer
+    spot = offer.market is Market.SPOT
+    pairs = {**options.tags, **tags_of(order)}
+    tags = [{"Key": key, "Value": value} for key, value in pairs.items()]
+    kinds = ["instance", "volume", "network-interface"] + ["spot-instances-request"] * spot
+    asked: Answer = {
+        "ClientToken": order.instance,
+        "MinCount": 1,
+        "MaxCount": 1,
+        "ImageId": offer.image,
+        "InstanceType": offer.machine_type,
+        "UserData": order.user_data,
+        "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in kinds],
+        "NetworkInterfaces": [
+            {
+                "DeviceIndex": 0,
+                "SubnetId": offer.place,
+                "Groups": list(options.security_groups),
+                "AssociatePublicIpAddress": options.address == "public",
+                "DeleteOnTermination": True,
+            }
+        ],
+        "BlockDeviceMappings": disks(image, offer.disk),
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        "MetadataOptions": {
+            "HttpEndpoint": "enabled",  # cloud-init needs it once
+            "HttpTokens": "required",
+            "HttpPutResponseHopLimit": 1,  # not from within a container
+            "InstanceMetadataTags": "disabled",
+        },
+    }
+    if spot:
+        asked["InstanceMarketOptions"] = {
+            "MarketType": "spot",
+            "SpotOptions": {
+                "SpotInstanceType": "one-time",
+                "InstanceInterruptionBehavior": "terminate",
+            },
+        }
+    if _BURSTABLE.match(offer.machine_type):
+        asked["CreditSpecification"] = {"CpuCredits": "standard"}
+    if options.instance_profile:
+        key = "Arn" if options.instance_profile.startswith("arn:") else "Name"
+        asked["IamInstanceProfile"] = {key: options.instance_profile}
+    return asked
+
+
+def disks(image: Image, size: int) -> list[dict[str, Any]]:
+    """Every disk of the image, so that none outlives the VM, whatever the image says of it; the
+    root disk with at least `size` bytes."""
+    made = []
+    for mapping in image.mappings:
+        if "Ebs" not in mapping:
+            continue  # instance store: it dies with the machine anyway
+        said = mapping["Ebs"]
+        ebs: dict[str, Any] = {"DeleteOnTermination": True, "Encrypted": True}
+        least = int(said.get("VolumeSize") or 0)
+        if mapping.get("DeviceName") == image.root:
+            ebs["VolumeSize"] = max(least, math.ceil(size / GiB))
+        elif "SnapshotId" not in said:
+            ebs["VolumeSize"] = least
+        made.append({"DeviceName": mapping["DeviceName"], "Ebs": ebs})
+    return made

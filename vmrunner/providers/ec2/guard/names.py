@@ -1,0 +1,157 @@
+"""Where a guard is, what its parts are called, and how they should be."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vmrunner.model import TAG, Role
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.ec2.client import Answer, Api, Calls
+from vmrunner.providers.ec2.guard import documents
+from vmrunner.providers.ec2.options import GROUP
+
+#: The guard's own, in the group of the installation's schedules. Those of VMs: `vm-…`.
+SCHEDULE: Final = "guard"
+#: Seconds. With the five minutes between passes it stays below the 15 that are promised.
+GRACE: Final = 480
+ANY: Final = "*"
+
+_MISSING: Final = frozenset(
+    {
+        "AWS.SimpleQueueService.NonExistentQueue",
+        "NoSuchEntity",
+        "QueueDoesNotExist",
+        "ResourceNotFoundException",
+    }
+)
+#: What was made or changed a moment ago is not known everywhere yet.
+_SOON: Final = (
+    "AWS.SimpleQueueService.QueueDeletedRecently",
+    "InvalidParameterValueException",
+    "QueueDeletedRecently",
+    "ResourceConflictException",
+    "ValidationException",
+)
+_PATIENCE, _ROUND = 75.0, 3.0
+pause: Final = time.sleep
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Names:
+    """All names and ARNs follow from these."""
+
+    partition: str
+    account: str
+    region: str
+    installation: str
+
+    @property
+    def name(self) -> str:
+        """Of function, role and queue."""
+        return f"vmrunner-guard-{self.installation}"
+
+    @property
+    def schedule_role(self) -> str:
+        return f"{self.name}-schedule"
+
+    @property
+    def deadline_role(self) -> str:
+        """Of the schedules that end VMs: `scheduler_role` in the configuration."""
+        return f"vmrunner-deadline-{self.installation}"
+
+    @property
+    def group(self) -> str:
+        return GROUP + self.installation
+
+    @property
+    def log_group(self) -> str:
+        return f"/aws/lambda/{self.name}"
+
+    @property
+    def function_arn(self) -> str:
+        return self._arn("lambda", f"function:{self.name}")
+
+    @property
+    def queue_arn(self) -> str:
+        return self._arn("sqs", self.name)
+
+    def role_arn(self, role: str) -> str:
+        return f"arn:{self.partition}:iam::{self.account}:role/{role}"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return {f"{TAG}installation": self.installation, f"{TAG}role": Role.GUARD.value}
+
+    def _arn(self, service: str, rest: str) -> str:
+        return f"arn:{self.partition}:{service}:{self.region}:{self.account}:{rest}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How the function should be."""
+
+    max_ttl: int
+    regions: tuple[str, ...] = ()
+    grace: int = GRACE
+    everyone: bool = False
+    notify: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One guard's place in one account."""
+
+    calls: Calls
+    names: Names
+    plan: Plan
+
+    def call(self, api: Api, **params: Any) -> Answer:
+        return self.calls(self.names.region, api, **params)
+
+    def find(self, api: Api, **params: Any) -> Answer | None:
+        """None: there is no such thing."""
+        try:
+            return self.call(api, **params)
+        except CallFailed as failed:
+            if failed.code in _MISSING:
+                return None
+            raise
+
+    def settle(self, api: Api, **params: Any) -> Answer:
+        """A call about what was just made: asked again while that is not known yet."""
+        waited = 0.0
+        while True:
+            try:
+                return self.call(api, **params)
+            except CallFailed as failed:
+                if failed.code not in _SOON or waited >= _PATIENCE:
+                    raise
+            pause(_ROUND)
+            waited += _ROUND
+
+    @property
+    def whose(self) -> str:
+        return ANY if self.plan.everyone else self.names.installation
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The function's."""
+        return {
+            "VMRUNNER_INSTALLATION": self.whose,
+            "VMRUNNER_REGIONS": ",".join(self.plan.regions),
+            "VMRUNNER_GRACE": str(self.plan.grace),
+            "VMRUNNER_MAX_TTL": str(self.plan.max_ttl),
+        }
+
+    def policy(self, name: str) -> Answer:
+        return documents.policy(
+            name,
+            partition=self.names.partition,
+            account=self.names.account,
+            region=self.names.region,
+            installation=self.whose,
+            name=self.names.name,
+            scheduler_role=self.names.role_arn(self.names.deadline_role),
+        )

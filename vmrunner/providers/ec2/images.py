@@ -1,0 +1,266 @@
+"""AMIs that this installation made: where their builder runs, which one builds get, what goes.
+
+Promoted is a tag with a time on the AMI, and the latest wins over every AMI without one: so a
+candidate is not taken by being new, and an older one by being promoted again.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+from vmrunner.errors import ConfigError, Uncertain
+from vmrunner.model import Scope, tags_of
+from vmrunner.providers.common.call_failed import CallFailed, edge
+from vmrunner.providers.common.paging import patiently
+from vmrunner.providers.ec2 import client
+from vmrunner.providers.ec2.catalog import PROMOTED, NoImage, Places, promoted_at
+from vmrunner.providers.ec2.client import Answer, Calls
+from vmrunner.providers.ec2.identity import Identity
+from vmrunner.providers.ec2.options import ImageChoice, Options
+from vmrunner.providers.ec2.resources import LIVING, PAGE, tags
+from vmrunner.providers.port_images import IMAGE, OWNER, Bench, Made, Wish
+
+ARCHITECTURE: Final = "x86_64"  # of the templates' bases
+_SOURCE: Final = "amazon-ebs.vmrunner"
+_GONE: Final = ("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable", "InvalidSnapshot.NotFound")
+#: An image that is being made has no place for its snapshots yet; so long none is left over.
+_YOUNG: Final = 3600.0
+
+
+class Images:
+    """In the region that launches."""
+
+    def __init__(self, options: Options, calls: Calls, identity: Identity) -> None:
+        self._options = options
+        self._calls = calls
+        self._identity = identity
+
+    def bench(self, wish: Wish) -> Bench:
+        options = self._options
+        with edge():
+            scope = Scope("ec2", self._identity.caller().account, options.region)
+            machine_type = self._builders_type()
+        order = wish.order(scope, machine_type)
+        variables: dict[str, Any] = {
+            "aws_region": options.region,
+            "aws_instance_type": machine_type,
+            "run_tags": {**options.tags, **tags_of(order)},
+            "image_tags": {**options.tags, **wish.tags, "Name": wish.name},
+            "aws_public_address": options.address == "public",
+        }
+        if options.subnets:
+            variables["aws_subnet_id"] = options.subnets[0]
+        if options.security_groups:
+            variables["aws_security_group_id"] = options.security_groups[0]
+        if options.profile:
+            variables["aws_profile"] = options.profile
+        url = options.endpoint_url
+        return Bench(
+            source=_SOURCE,
+            scope=scope,
+            variables=variables,
+            environment={"AWS_ENDPOINT_URL": url} if url else {},
+        )
+
+    def _builders_type(self) -> str:
+        """The first that runs what the templates build on. Raises `ConfigError`."""
+        types = Places(self._options, self._calls).types()
+        fit = [one.name for one in types if ARCHITECTURE in one.architectures]
+        if not fit:
+            names = ", ".join(one.name for one in types)
+            raise ConfigError(
+                f"providers.{self._options.name}.instance_types: {names}: images are made for "
+                f"{ARCHITECTURE}",
+                hint="name one of that kind too, such as m7i.large",
+            )
+        return fit[0]
+
+    def find(self, ref: str) -> Made | None:
+        """Packer tells `REGION:AMI` of each region, with commas."""
+        here = f"{self._options.region}:"
+        told = [part.removeprefix(here) for part in ref.split(",") if part.startswith(here)]
+        name = (told or [ref])[0]
+        what: Answer = {"ImageIds": [name]}
+        if not name.startswith("ami-"):
+            what = _named(name)
+        with edge():
+            try:
+                found = self._listed(what)
+            except CallFailed as failed:
+                if failed.code in _GONE:
+                    return None
+                raise
+        return found[0] if found else None
+
+    def left(self, name: str) -> Made | None:
+        """An AMI that is pending may not tell its snapshots. Their descriptions tell the AMI."""
+        with edge():
+            found = self._asked(_named(name))
+            if not found:
+                return None
+            made = _made(found[0])
+            about = [{"Name": "description", "Values": [f"*{made.ref}*"]}]
+            pages = self._pages(client.SNAPSHOTS, OwnerIds=["self"], Filters=about)
+            shown = [one["SnapshotId"] for page in pages for one in page["Snapshots"]]
+        if not shown and not made.snapshots and found[0].get("State") == "pending":
+            raise Uncertain(f"{made.ref} is pending, and its snapshots do not show yet")
+        return replace(made, snapshots=tuple(dict.fromkeys((*made.snapshots, *shown))))
+
+    def images(self) -> list[Made]:
+        with edge():
+            return self._listed(_mine(self._options))
+
+    def in_use(self) -> frozenset[str]:
+        living = [{"Name": "instance-state-name", "Values": list(LIVING)}]
+        with edge():
+            return frozenset(
+                str(vm["ImageId"])
+                for answer in self._pages(client.INSTANCES, Filters=living)
+                for reservation in answer["Reservations"]
+                for vm in reservation["Instances"]
+                if "ImageId" in vm
+            )
+
+    def chosen(self, images: Collection[Made], word: str | None = None) -> frozenset[str]:
+        """An AMI that is told by its id is one, whatever EC2 says of it now."""
+        said = word or self._options.image
+        try:
+            if not isinstance(said, str) or not said.startswith("ami-"):
+                with edge():
+                    said = Places(self._options, self._calls).image(word).id
+        except NoImage:
+            return frozenset()
+        return frozenset({said} & {image.ref for image in images})
+
+    def promote(self, made: Made, now: float) -> None:
+        """The tag goes to this one first, then away from the others that the same choice sees: what
+        breaks off between leaves the later one."""
+        choice = self._choice(made)
+        others = [i for i in self.images() if i.promoted and i.ref != made.ref and _fits(choice, i)]
+        # Later than all of them, even within their second or by a clock that is behind theirs.
+        moment = max([int(now), *(promoted_at(other.tags) + 1 for other in others)])
+        with edge():
+            self._calls(
+                self._options.region,
+                client.TAG_IMAGE,
+                Resources=[made.ref],
+                Tags=[{"Key": PROMOTED, "Value": str(moment)}],
+            )
+            if others:
+                self._calls(
+                    self._options.region,
+                    client.UNTAG_IMAGE,
+                    Resources=[other.ref for other in others],
+                    Tags=[{"Key": PROMOTED}],
+                )
+
+    def remove(self, made: Made) -> list[str]:
+        with edge():
+            self._delete(client.DEREGISTER, ImageId=made.ref)
+        return [text for name in made.snapshots if (text := self._snapshot(name))]
+
+    def leftovers(self, images: list[Made], now: float) -> list[str]:
+        """By their own tags, so that no ledger is needed to try again."""
+        kept = {name for image in images for name in image.snapshots}
+        building = {image.tags.get(IMAGE) for image in images if not image.ready}
+        troubles = []
+        with edge():
+            mine = {"OwnerIds": ["self"], **_mine(self._options, owners=False)}
+            found = [s for page in self._pages(client.SNAPSHOTS, **mine) for s in page["Snapshots"]]
+        for one in found:
+            young = now - one["StartTime"].timestamp() < _YOUNG
+            if one["SnapshotId"] not in kept and tags(one).get(IMAGE) not in building and not young:
+                troubles.append(self._snapshot(one["SnapshotId"]))
+        return [text for text in troubles if text]
+
+    # --- within ---
+
+    def _choice(self, made: Made) -> ImageChoice:
+        """What builds of this provider's choose from. Raises `ConfigError` when this image is not
+        among it."""
+        said, field = self._options.image, f"providers.{self._options.name}.image"
+        if isinstance(said, str) and said.startswith("ami-"):
+            raise ConfigError(
+                f"{field}: {said} is one image, whatever is promoted",
+                hint=f"set it to {made.ref}, or leave it out",
+            )
+        choice = ImageChoice(name=said) if isinstance(said, str) else said
+        with edge():
+            owners = ("self", self._identity.caller().account)
+        if choice.owner not in owners or not _fits(choice, made):
+            raise ConfigError(
+                f"{field}: {choice} does not choose {made.ref}, whose name is {made.name}",
+                hint="choose by another name or tags",
+            )
+        return choice
+
+    def _snapshot(self, name: str) -> str:
+        """Delete it; why not."""
+        try:
+            self._delete(client.DELETE_SNAPSHOT, SnapshotId=name)
+        except CallFailed as failed:
+            return f"{name}: {failed}"
+        return ""
+
+    def _delete(self, call: client.Api, **what: Any) -> None:
+        try:
+            self._calls(self._options.region, call, **what)
+        except CallFailed as failed:
+            if failed.code not in _GONE:
+                raise
+
+    def _listed(self, what: Answer) -> list[Made]:
+        return [_made(image) for image in self._asked(what)]
+
+    def _asked(self, what: Answer) -> list[Answer]:
+        """Not by pages: those are for accounts with more images than anybody keeps."""
+        answer = patiently(partial(self._calls, self._options.region, client.IMAGES, **what))
+        found: list[Answer] = answer["Images"]
+        return found
+
+    def _pages(self, call: client.Api, **what: Any) -> Iterator[Answer]:
+        more: Answer = {}
+        while True:
+            asked = {"MaxResults": PAGE, **what, **more}
+            answer = patiently(partial(self._calls, self._options.region, call, **asked))
+            yield answer
+            if not answer.get("NextToken"):
+                return
+            more = {"NextToken": answer["NextToken"]}
+
+
+def _named(name: str) -> Answer:
+    return {"Owners": ["self"], "Filters": [{"Name": "name", "Values": [name]}]}
+
+
+def _mine(options: Options, *, owners: bool = True) -> Answer:
+    filters = [{"Name": f"tag:{OWNER}", "Values": [options.installation]}]
+    return {"Filters": filters, **({"Owners": ["self"]} if owners else {})}
+
+
+def _fits(choice: ImageChoice, made: Made) -> bool:
+    named = choice.name is None or fnmatch.fnmatchcase(made.name, choice.name)
+    return named and all(
+        fnmatch.fnmatchcase(made.tags.get(key, ""), value) for key, value in choice.tags.items()
+    )
+
+
+def _made(image: Answer) -> Made:
+    mappings = image.get("BlockDeviceMappings", ())
+    born = client.moment(image.get("CreationDate"))
+    said = tags(image)
+    return Made(
+        ref=image["ImageId"],
+        name=image.get("Name", ""),
+        created=born,
+        tags=said,
+        ready=image.get("State") == "available",
+        promoted=PROMOTED in said,
+        snapshots=tuple(
+            m["Ebs"]["SnapshotId"] for m in mappings if m.get("Ebs", {}).get("SnapshotId")
+        ),
+    )

@@ -1,0 +1,89 @@
+"""Do builds reach each other? A security group cannot deny: whoever it lets in from everywhere, it
+lets in from the builds beside. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from vmrunner.model import Finding, Level
+from vmrunner.providers.ec2.client import Answer
+
+SSH: Final = 22
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def holes(groups: Sequence[Answer], subnets: Sequence[Answer]) -> Iterator[Finding]:
+    """What is wrong with these security groups, for builds in these subnets."""
+    mine = {group["GroupId"] for group in groups}
+    homes = [network for subnet in subnets for network in _networks(subnet)]
+    lets_in = False
+    for group in groups:
+        for rule in group.get("IpPermissions", ()):
+            lets_in = lets_in or _covers(rule, SSH)
+            for source in _sources(rule, mine, homes):
+                yield Finding(
+                    check="security group",
+                    level=Level.ERROR,
+                    message=f"{group['GroupId']} lets builds reach each other: "
+                    f"{_ports(rule)} from {source}",
+                    fix="let in SSH only from where vmrunner runs: from an address outside the "
+                    "builds' subnets, or from a security group that no build has",
+                )
+            for prefix in rule.get("PrefixListIds", ()):
+                yield Finding(
+                    check="security group",
+                    level=Level.WARNING,
+                    message=f"{group['GroupId']} lets in prefix list {prefix['PrefixListId']}, "
+                    "which is not looked into",
+                    fix="see that no subnet of the builds is in it",
+                )
+    if not lets_in:
+        yield Finding(
+            check="security group",
+            level=Level.ERROR,
+            message=f"{', '.join(sorted(mine))}: nobody is let in to port {SSH}",
+            fix="let in SSH from where vmrunner runs, and nothing else",
+        )
+
+
+def _sources(rule: Answer, mine: set[str], homes: Sequence[_Network]) -> Iterator[str]:
+    """Where builds are among those that a rule lets in."""
+    for pair in rule.get("UserIdGroupPairs", ()):
+        if pair.get("GroupId") in mine:
+            yield f"{pair['GroupId']}, which the builds have"
+    for key, field in (("IpRanges", "CidrIp"), ("Ipv6Ranges", "CidrIpv6")):
+        for one in rule.get(key, ()):
+            network = ipaddress.ip_network(one[field], strict=False)
+            if any(_overlap(network, home) for home in homes):
+                yield f"{network}, in which the builds are"
+
+
+def _overlap(one: _Network, other: _Network) -> bool:
+    return one.version == other.version and one.overlaps(other)
+
+
+def _networks(subnet: Answer) -> Iterator[_Network]:
+    if subnet.get("CidrBlock"):
+        yield ipaddress.ip_network(subnet["CidrBlock"])
+    for one in subnet.get("Ipv6CidrBlockAssociationSet", ()):
+        if one.get("Ipv6CidrBlock"):
+            yield ipaddress.ip_network(one["Ipv6CidrBlock"])
+
+
+def _covers(rule: Answer, port: int) -> bool:
+    if rule.get("IpProtocol") == "-1":
+        return True
+    first: Any = rule.get("FromPort", -1)
+    last: Any = rule.get("ToPort", -1)
+    return rule.get("IpProtocol") == "tcp" and int(first) <= port <= int(last)
+
+
+def _ports(rule: Answer) -> str:
+    if rule.get("IpProtocol") == "-1":
+        return "everything"
+    first, last = rule.get("FromPort"), rule.get("ToPort")
+    ports = f"{first}" if first == last else f"{first}-{last}"
+    return f"{rule.get('IpProtocol')} {ports}"

@@ -1,0 +1,135 @@
+"""The right to kill, before anything is born.
+
+Who may launch and not terminate leaves bills behind. So the right is asked for first: by a policy
+simulation; where that cannot be had, by a dry run on the first machine that is born. A denial stops
+launching, never reaping.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from vmrunner.errors import CredentialsRefused
+from vmrunner.model import TAG
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.clock import boottime
+from vmrunner.providers.common.permissions import GRANTED, REFUSED, Right
+from vmrunner.providers.ec2.client import ROLE, SIMULATE, TERMINATE, Answer, Calls
+from vmrunner.providers.ec2.error_codes import DENIED
+from vmrunner.providers.ec2.identity import Caller, Identity
+from vmrunner.providers.ec2.options import Options
+
+#: So long it is not asked again what nobody could tell, in seconds.
+UNKNOWN: Final = 600.0
+
+ACTION: Final = "ec2:TerminateInstances"
+#: IAM's word for a role that is not there.
+NO_ROLE: Final = "NoSuchEntity"
+#: What a dry run says of what would have been done.
+WOULD: Final = "DryRunOperation"
+
+
+class Rights:
+    """What is known of it in the region that launches. Thread-safe."""
+
+    def __init__(
+        self,
+        options: Options,
+        calls: Calls,
+        identity: Identity,
+        elapsed: Callable[[], float] = boottime,
+    ) -> None:
+        self._options = options
+        self._calls = calls
+        self._identity = identity
+        self._elapsed = elapsed
+        self._lock = threading.Lock()
+        self._right: Right | None = None
+        self._until = 0.0
+
+    def demand(self) -> None:
+        """Raises `CredentialsRefused` when it is known that we may not."""
+        right = self.ask()
+        if right.may is False:
+            raise CredentialsRefused(
+                f"{self._options.name} may not terminate what it would launch: {right.why}",
+                hint=f"allow {ACTION} to these credentials; nothing is launched before",
+            )
+
+    def ask(self) -> Right:
+        """What is known, or else what a simulation says. Raises nothing."""
+        with self._lock:
+            if self._right is None or self._elapsed() >= self._until:
+                self._learn(self.simulate())
+            assert self._right is not None
+            return self._right
+
+    def born(self, instance: str) -> None:
+        """A machine of ours exists: where nothing else could tell, this one does."""
+        with self._lock:
+            if self._right is not None and self._right.may is None:
+                self._learn(self.dry_run(instance))
+
+    def simulate(self, action: str = ACTION) -> Right:
+        """By IAM's own reckoning, of instances of ours."""
+        try:
+            caller = self._identity.caller()
+            source = _principal(caller)
+            if source is None:
+                return Right(may=True, why="the account's root may do everything")
+            region, mine = self._options.region, f"{TAG}installation"
+            asked: Answer = {
+                "ActionNames": [action],
+                "ResourceArns": [
+                    f"arn:{caller.partition}:ec2:{region}:{caller.account}:instance/*"
+                ],
+                "ContextEntries": [
+                    {
+                        "ContextKeyName": key,
+                        "ContextKeyValues": [self._options.installation],
+                        "ContextKeyType": "string",
+                    }
+                    for key in (f"aws:ResourceTag/{mine}", f"ec2:ResourceTag/{mine}")
+                ],
+            }
+            try:
+                told = self._calls(region, SIMULATE, PolicySourceArn=source, **asked)
+            except CallFailed as failed:
+                if failed.code != NO_ROLE or ":role/" not in source:
+                    raise
+                # A session does not tell its role's path: that of a role of SSO's has one.
+                name = source.rpartition("/")[2]
+                source = str(self._calls(region, ROLE, RoleName=name)["Role"]["Arn"])
+                told = self._calls(region, SIMULATE, PolicySourceArn=source, **asked)
+        except CallFailed as failed:
+            return Right(may=None, why=str(failed))
+        decisions = [str(one["EvalDecision"]) for one in told.get("EvaluationResults", ())]
+        if not decisions:
+            return Right(may=None, why="the simulation said nothing")
+        may = all(decision == "allowed" for decision in decisions)
+        return Right(may=may, why=f"{action}: {', '.join(decisions)}")
+
+    def dry_run(self, instance: str) -> Right:
+        """By asking for the death of a real machine, without meaning it."""
+        try:
+            self._calls(self._options.region, TERMINATE, InstanceIds=[instance], DryRun=True)
+        except CallFailed as failed:
+            if failed.code == WOULD:
+                return Right(may=True, why="a dry run was let through")
+            return Right(may=False if failed.code in DENIED else None, why=str(failed))
+        return Right(may=None, why="a dry run was taken for a real one")
+
+    def _learn(self, right: Right) -> None:
+        self._right = right
+        lasts = {True: GRANTED, False: REFUSED, None: UNKNOWN}
+        self._until = self._elapsed() + lasts[right.may]
+
+
+def _principal(caller: Caller) -> str | None:
+    """Whose policies are to be simulated: a user, or the role behind a session. None: root."""
+    kind, _, rest = caller.arn.split(":", 5)[5].partition("/")
+    if kind == "assumed-role":
+        return f"arn:{caller.partition}:iam::{caller.account}:role/{rest.partition('/')[0]}"
+    return None if kind == "root" else caller.arn

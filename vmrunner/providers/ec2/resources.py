@@ -1,0 +1,257 @@
+"""What EC2 shows of each kind of resource, in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from vmrunner.model import Address, Kind, Power, Reason, Ref, Resource, Role, Scope, Seen
+from vmrunner.providers.common import packer_names
+from vmrunner.providers.ec2 import client
+from vmrunner.providers.ec2.client import Answer, Api
+
+#: `shutting-down` does not bill any more, but it is not seen dead either.
+POWER: Final[Mapping[str, Power]] = {
+    "pending": Power.PENDING,
+    "running": Power.RUNNING,
+    "stopping": Power.STOPPING,
+    "stopped": Power.STOPPED,
+    "shutting-down": Power.STOPPING,
+    "terminated": Power.DEAD,
+}
+#: All that may bill.
+LIVING: Final = ("pending", "running", "stopping", "stopped")
+#: What a sweep shows: a row is not closed while its VM is still shutting down.
+LISTED: Final = (*LIVING, "shutting-down")
+
+PAGE: Final = 1000  # items, the most that EC2 gives
+
+#: Why a machine ended, by the beginning of EC2's reason.
+_PREEMPTED: Final = ("Server.SpotInstanceTermination", "Server.SpotInstanceShutdown")
+_BY_GUEST: Final = "Client.InstanceInitiatedShutdown"
+#: … and of one that EC2 took, and could not launch.
+_UNFIT: Final = {
+    "Client.InternalError": (Reason.CREDENTIALS, "may the key of its disks be used?"),
+    "Client.InvalidKMSKey": (Reason.CREDENTIALS, "may the key of its disks be used?"),
+    "Client.InvalidSnapshot": (Reason.IMAGE, "is there the image's snapshot?"),
+    "Client.VolumeLimitExceeded": (Reason.QUOTA, "raise the account's quota of volumes"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """What makes a machine look like ours, whatever its tags say."""
+
+    images: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
+
+    def of(self, item: Answer) -> str:
+        groups = {g["GroupId"] for g in _groups(item)} & self.groups
+        if groups:
+            return f"security group {min(groups)}"
+        image = item.get("ImageId", "")
+        return f"image {image}" if image in self.images else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How one kind is listed. `key`: where the answer has the items."""
+
+    kind: Kind
+    api: Api
+    key: str
+    make: Callable[[Scope, Answer, Nearness], Resource | None]
+    params: Answer = field(default_factory=dict)
+    page: int | None = PAGE  # items; None: it is not paged
+    mine: bool = False  # only what has this installation's tag is listed
+    nothing: str = ""  # the error that says: there is none at all
+
+    def items(self, answer: Answer) -> list[Answer]:
+        found: list[Answer] = answer[self.key]
+        if self.kind is Kind.INSTANCE:
+            return [one for reservation in found for one in reservation["Instances"]]
+        return found
+
+
+def seen(scope: Scope, item: Answer, *, public: bool) -> Seen:
+    """What a look at one instance shows. `public`: over which address SSH goes."""
+    reason = item.get("StateReason", {}).get("Code", "")
+    detail = item.get("StateReason", {}).get("Message", "")
+    unfit, hint = next((why for code, why in _UNFIT.items() if reason.startswith(code)), (None, ""))
+    host = item.get("PublicIpAddress" if public else "PrivateIpAddress")
+    return Seen(
+        ref=Ref(scope, Kind.INSTANCE, item["InstanceId"]),
+        power=POWER[item["State"]["Name"]],
+        address=Address(host) if host else None,
+        created_at=born(item),
+        detail=f"EC2 could not launch it: {detail} ({hint})" if unfit is not None else detail,
+        preempted=reason in _PREEMPTED,
+        self_ended=reason == _BY_GUEST,
+        unfit=unfit,
+    )
+
+
+def born(item: Answer) -> float | None:
+    """When an instance was first launched: LaunchTime starts anew with each start, the attachment
+    of its first interface does not."""
+    times = [item.get("LaunchTime")] + [
+        nic.get("Attachment", {}).get("AttachTime")
+        for nic in item.get("NetworkInterfaces", ())
+        if nic.get("Attachment", {}).get("DeviceIndex") == 0
+    ]
+    return min((t.timestamp() for t in times if t is not None), default=None)
+
+
+def tags(item: Answer, key: str = "Tags") -> dict[str, str]:
+    return {tag["Key"]: tag.get("Value", "") for tag in item.get(key, ())}
+
+
+def _groups(item: Answer) -> list[Answer]:
+    """An instance's, and those of its interfaces."""
+    found: list[Answer] = [*item.get("SecurityGroups", ()), *item.get("Groups", ())]
+    for nic in item.get("NetworkInterfaces", ()):
+        found += nic.get("Groups", ())
+    return found
+
+
+def _time(value: Any) -> float | None:
+    return value.timestamp() if isinstance(value, datetime) else None
+
+
+def _parent(scope: Scope, instance: str | None) -> Ref | None:
+    return Ref(scope, Kind.INSTANCE, instance) if instance else None
+
+
+def _instance(scope: Scope, item: Answer, near: Nearness) -> Resource:
+    said, ours = tags(item), near.of(item)
+    return Resource(
+        ref=Ref(scope, Kind.INSTANCE, item["InstanceId"]),
+        power=POWER[item["State"]["Name"]],
+        created_at=born(item),
+        tags=said,
+        near=ours or packer_names.near(said.get("Name", "")),
+        near_after=0.0 if ours else packer_names.OLD,
+    )
+
+
+def _volume(scope: Scope, item: Answer, _: Nearness) -> Resource | None:
+    if item["State"] in ("deleting", "deleted"):
+        return None
+    attached: Answer = next(iter(item.get("Attachments", ())), {})
+    return Resource(
+        ref=Ref(scope, Kind.DISK, item["VolumeId"]),
+        power=Power.PENDING if item["State"] == "creating" else Power.RUNNING,
+        created_at=_time(item.get("CreateTime")),
+        tags=tags(item),
+        parent=_parent(scope, attached.get("InstanceId")),
+    )
+
+
+def _address(scope: Scope, item: Answer, _: Nearness) -> Resource:
+    return Resource(
+        ref=Ref(scope, Kind.ADDRESS, item["AllocationId"]),
+        power=Power.RUNNING,
+        tags=tags(item),
+        parent=_parent(scope, item.get("InstanceId")),
+    )
+
+
+def _interface(scope: Scope, item: Answer, near: Nearness) -> Resource:
+    attached = item.get("Attachment", {})
+    return Resource(
+        ref=Ref(scope, Kind.INTERFACE, item["NetworkInterfaceId"]),
+        power=Power.RUNNING,
+        created_at=_time(attached.get("AttachTime")),
+        tags=tags(item, "TagSet"),
+        parent=_parent(scope, attached.get("InstanceId")),
+        near=near.of(item) if not item.get("RequesterManaged") else "",
+    )
+
+
+def _snapshot(scope: Scope, item: Answer, _: Nearness) -> Resource:
+    return Resource(
+        ref=Ref(scope, Kind.SNAPSHOT, item["SnapshotId"]),
+        power=Power.RUNNING,
+        created_at=_time(item.get("StartTime")),
+        tags=tags(item),
+    )
+
+
+def _key(scope: Scope, item: Answer, _: Nearness) -> Resource | None:
+    born = _time(item.get("CreateTime"))
+    return _of_builder(Ref(scope, Kind.KEY, item["KeyName"]), item, item["KeyName"], born)
+
+
+def _group(scope: Scope, item: Answer, _: Nearness) -> Resource | None:
+    """EC2 does not tell when it was made; its name may."""
+    name = item["GroupName"]
+    return _of_builder(Ref(scope, Kind.GROUP, item["GroupId"]), item, name, packer_names.born(name))
+
+
+def _of_builder(ref: Ref, item: Answer, name: str, born: float | None) -> Resource | None:
+    """What was made for a builder. Other keys and groups are the user's own, whatever their tags:
+    nothing of them ends."""
+    made = Resource(
+        ref=ref,
+        power=Power.RUNNING,
+        created_at=born,
+        tags=tags(item),
+        near=packer_names.near(name),
+        near_after=packer_names.OLD,
+    )
+    return made if made.role is Role.IMAGE or made.near else None
+
+
+def _spot_request(scope: Scope, item: Answer, _: Nearness) -> Resource:
+    return Resource(
+        ref=Ref(scope, Kind.SPOT_REQUEST, item["SpotInstanceRequestId"]),
+        power=Power.RUNNING,
+        created_at=_time(item.get("CreateTime")),
+        tags=tags(item),
+        parent=_parent(scope, item.get("InstanceId")),
+    )
+
+
+def _only(name: str, *values: str) -> Answer:
+    return {"Filters": [{"Name": name, "Values": list(values)}]}
+
+
+#: Disks and snapshots an account may have a million of, of which those without our tag say nothing.
+#: Of the others some count without it: one that lost its tags is still there, and the audit tells
+#: what is near.
+READERS: Final = (
+    Reader(
+        Kind.INSTANCE,
+        client.INSTANCES,
+        "Reservations",
+        _instance,
+        _only("instance-state-name", *LISTED),
+    ),
+    Reader(Kind.DISK, client.VOLUMES, "Volumes", _volume, mine=True),
+    Reader(Kind.ADDRESS, client.ADDRESSES, "Addresses", _address, page=None, mine=True),
+    Reader(Kind.INTERFACE, client.INTERFACES, "NetworkInterfaces", _interface),
+    Reader(
+        Kind.SNAPSHOT,
+        client.SNAPSHOTS,
+        "Snapshots",
+        _snapshot,
+        {"OwnerIds": ["self"]},
+        mine=True,
+    ),
+    Reader(
+        Kind.SPOT_REQUEST,
+        client.SPOT_REQUESTS,
+        "SpotInstanceRequests",
+        _spot_request,
+        _only("state", "open", "active"),
+        mine=True,
+    ),
+    # What a builder of an image needs beside. They bill nothing, and a builder's disk goes with it.
+    Reader(Kind.KEY, client.KEYS, "KeyPairs", _key, page=None),
+    Reader(Kind.GROUP, client.GROUPS, "SecurityGroups", _group),
+)
+
+#: What only goes once its VM is gone, and does not say which that is: our tag does.
+BESIDE: Final = (Kind.KEY, Kind.GROUP)

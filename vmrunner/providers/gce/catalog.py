@@ -1,0 +1,154 @@
+"""What a launch takes for granted: the image, the network, the machine types. Looked up before
+anything is launched, and remembered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from vmrunner.errors import BadOrder
+from vmrunner.providers.common.cache import Memory
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.clock import boottime
+from vmrunner.providers.gce import error_codes
+from vmrunner.providers.gce.client import FAMILY, IMAGE, TYPE, Calls
+from vmrunner.providers.gce.options import FAMILY as OURS
+from vmrunner.providers.gce.options import GiB, Options
+
+#: Seconds. A new image of an old family is found that late.
+IMAGES, FOR_EVER = 300.0, 86_400.0
+
+_LINK: Final = re.compile(
+    r"(?:https://[^/]+/compute/v1/)?projects/(?P<project>[^/]+)/global/images/"
+    r"(?P<family>family/)?(?P<name>[a-z][a-z0-9-]*)"
+)
+#: Projects whose images nothing can be told to.
+_NO_CLOUD_INIT: Final = frozenset({"debian-cloud"})
+_NAME: Final = re.compile(r"(?P<family>family/)?(?P<name>[a-z][a-z0-9-]*)")
+
+
+class Named(NamedTuple):
+    """What a word for an image says. `project`: empty where it is not told."""
+
+    project: str
+    family: bool
+    name: str  # the family's, or the image's
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image:
+    """What a launch needs of an image. `id`: its link, without the host."""
+
+    id: str
+    name: str
+    architecture: str  # X86_64, ARM64; empty: it does not say
+    size: int  # bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MachineType:
+    """What a type is, in one zone."""
+
+    name: str
+    cpus: int
+    memory: int  # bytes
+    architecture: str  # empty: it does not say
+
+
+class Places:
+    """Looks things up. Raises `CallFailed` or `BadOrder`."""
+
+    def __init__(
+        self, options: Options, calls: Calls, elapsed: Callable[[], float] = boottime
+    ) -> None:
+        self._options = options
+        self._calls = calls
+        self._memory = Memory(elapsed)
+
+    def image(self, wanted: str | None = None) -> Image:
+        """The image of this link or name, or the newest of a family; None: the configured one."""
+        said = wanted or self._options.image or f"family/{OURS}"
+        return self._memory.get(("image", said), IMAGES, lambda: self._find(said))
+
+    def types(self, zone: str) -> list[MachineType]:
+        """The configured types that this zone has, in their order."""
+        names = self._options.machine_types
+
+        def ask() -> list[MachineType]:
+            found = (self._type(zone, name) for name in names)
+            return [one for one in found if one is not None]
+
+        return self._memory.get(("types", zone), FOR_EVER, ask)
+
+    # --- within ---
+
+    def _find(self, said: str) -> Image:
+        found = named(said)
+        field = f"providers.{self._options.name}.image"
+        if found is None:
+            raise BadOrder(
+                f"image {said!r}: no name, family or link of an image",
+                hint="projects/PROJECT/global/images/family/NAME, or …/images/NAME",
+            )
+        project = found.project or self._options.project
+        if project in _NO_CLOUD_INIT:
+            raise BadOrder(
+                f"image {said}: Google's Debian has no cloud-init, and hears nothing of a build",
+                hint="`vmrunner image build`, or one of projects/ubuntu-os-cloud with --bootstrap",
+            )
+        try:
+            if found.family:
+                told = self._calls(FAMILY, project=project, family=found.name)
+            else:
+                told = self._calls(IMAGE, project=project, image=found.name)
+        except CallFailed as failed:
+            if failed.code not in error_codes.MISSING:
+                raise
+            hint = f"build one, or name another in {field}"
+            raise BadOrder(f"image {said}: {failed}", hint=hint) from failed
+        if told.status != "READY":
+            raise BadOrder(f"image {said} is {told.status}", hint=f"name another in {field}")
+        return Image(
+            id=f"projects/{project}/global/images/{told.name}",
+            name=told.name,
+            architecture=told.architecture,
+            size=int(told.disk_size_gb) * GiB,
+        )
+
+    def _type(self, zone: str, name: str) -> MachineType | None:
+        try:
+            told = self._calls(TYPE, zone=zone, machine_type=name)
+        except CallFailed as failed:
+            if failed.code in error_codes.MISSING:
+                return None
+            raise
+        return MachineType(
+            name=told.name,
+            cpus=int(told.guest_cpus),
+            memory=int(told.memory_mb) << 20,
+            architecture=told.architecture,
+        )
+
+
+def named(said: str) -> Named | None:
+    """A link, with or without its host, an image's name, or family/NAME; None: it is none."""
+    found = _LINK.fullmatch(said) or _NAME.fullmatch(said)
+    if found is None:
+        return None
+    words = found.groupdict()
+    return Named(words.get("project") or "", bool(words["family"]), words["name"])
+
+
+def fitting(
+    types: Iterable[MachineType], image: Image, *, cpus: int | None, memory: int | None
+) -> list[MachineType]:
+    """Those that are large enough and run this image."""
+    return [
+        one
+        for one in types
+        if one.cpus >= (cpus or 0)
+        and one.memory >= (memory or 0)
+        and (not image.architecture or one.architecture in ("", image.architecture))
+    ]

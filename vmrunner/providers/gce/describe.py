@@ -1,0 +1,193 @@
+"""Looking at some VMs, by name.
+
+What was deleted is not shown as dead: it is not shown at all, and neither is a newborn that is not
+visible yet. And what is off does not say why. Both are on record in the zone's operations, which
+are asked about those VMs alone: an operation that is done, without an error, and was the VM's end,
+is a death that is seen; and only `compute.instances.guestTerminate` is the guest's own doing. A
+host that fails or is maintained, and an operator who stops a VM, are not.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
+
+from vmrunner.errors import CredentialsRefused
+from vmrunner.model import TAG, Key, Kind, Power, Ref, Role, Scope, Seen
+from vmrunner.providers.common.batches import batches
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.merge_iterators import merged
+from vmrunner.providers.gce.client import DONE, LIST, OPERATIONS, Calls, pb
+from vmrunner.providers.gce.labels import tags
+from vmrunner.providers.gce.resources import last, seen, when
+
+PAGE: Final = 500  # items, the most that Compute Engine gives
+NAMES: Final = 100  # in one filter, which is a part of the URL
+#: A zone that keeps its answer back for longer is not waited for: the next look is soon.
+TIMEOUT: Final = 10.0  # seconds
+_REMEMBERED: Final = 4096
+
+#: Operations that are a VM's end, whoever asked for it.
+_ENDS: Final = re.compile(r"delete|compute\.instances\.(preempted|.*[dD]elete.*)")
+_PREEMPTED: Final = "compute.instances.preempted"
+_BY_GUEST: Final = "compute.instances.guestTerminate"
+#: Why a VM stops or ends, besides.
+_STOPS: Final = (
+    "stop",
+    "suspend",
+    _BY_GUEST,
+    "compute.instances.hostError",
+    "compute.instances.terminateOnHostMaintenance",
+)
+#: A build's VM, or the builder of an image.
+_ROLES: Final = (Role.BUILD.value, Role.IMAGE.value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What the operations tell of one VM. `cause`: the first that stopped or ended it; "": none."""
+
+    cause: str = ""
+    preempted: bool = False
+    dead: bool = False
+
+
+class Looker:
+    """Looks in one project. Thread-safe."""
+
+    def __init__(self, calls: Calls, installation: str, *, public: bool) -> None:
+        """`public`: over which address SSH goes."""
+        self._calls = calls
+        self._installation = installation
+        self._public = public
+        self._lock = threading.Lock()
+        self._known: dict[Ref, _Record] = {}  # why VMs stop that are still there: asked once
+
+    def look(self, keys: Sequence[Key]) -> dict[Key, Seen]:
+        """All that can be seen, zone beside zone: one that cannot be read hides no other. Raises
+        `CallFailed` when there is nothing else."""
+        found: dict[Key, Seen] = {}
+        failures: list[CallFailed] = []
+        parts = [
+            partial(self._part, scope, {key.instance: key for key in batch})
+            for scope in dict.fromkeys(key.scope for key in keys)
+            for batch in batches([key for key in keys if key.scope == scope], NAMES)
+        ]
+        for told in merged(parts):
+            if isinstance(told, CallFailed):
+                failures.append(told)
+            else:
+                found[told[0]] = told[1]
+        if failures and not found:
+            raise failures[0]
+        return found
+
+    # --- within ---
+
+    def _part(
+        self, scope: Scope, keys: Mapping[str, Key]
+    ) -> Iterator[tuple[Key, Seen] | CallFailed]:
+        """Some VMs of one zone."""
+        stopping: dict[str, Seen] = {}
+        left = dict(keys)
+        try:
+            for item in self._listed(LIST, scope, f'name eq "{_any(keys)}"'):
+                key = left.get(item.name)
+                if key is None or not (key.ref or self._ours(item)):
+                    continue
+                del left[item.name]
+                sight = seen(scope, item, public=self._public)
+                if sight.power in (Power.STOPPING, Power.STOPPED):
+                    stopping[item.name] = sight
+                else:
+                    yield key, sight
+            lost = {name: key for name, key in left.items() if key.ref is not None}
+            records = self._records(scope, stopping, lost)
+        except CallFailed as failed:
+            yield failed
+            return
+        for name, sight in stopping.items():
+            yield keys[name], _because(sight, records.get(name, _Record()))
+        for name, key in lost.items():
+            record = records.get(name, _Record())
+            if record.dead:
+                gone = Seen(ref=Ref(scope, Kind.INSTANCE, name), power=Power.DEAD)
+                yield key, _because(gone, record)
+
+    def _ours(self, item: Any) -> bool:
+        """Whoever copies an id of ours into a name is none of ours."""
+        said = tags(item.labels)
+        mine = said.get(f"{TAG}installation") == self._installation
+        return mine and said.get(f"{TAG}role") in _ROLES
+
+    def _records(
+        self, scope: Scope, stopping: Mapping[str, Seen], lost: Mapping[str, Key]
+    ) -> dict[str, _Record]:
+        """Raises `CallFailed` where they may be told another time; who may not read them is told
+        of no cause."""
+        before = {name: self._known.get(sight.ref) for name, sight in stopping.items()}
+        known = {name: record for name, record in before.items() if record is not None}
+        wanted = [name for name in (*stopping, *lost) if name not in known]
+        if not wanted:
+            return known
+        pattern = f'targetLink eq ".*/instances/{_any(wanted)}"'
+        told: dict[str, list[Any]] = {}
+        try:
+            for operation in self._listed(OPERATIONS, scope, pattern):
+                told.setdefault(last(operation.target_link), []).append(operation)
+        except CallFailed as failed:
+            if not isinstance(failed.error, CredentialsRefused):
+                raise
+        fresh = {name: _record(operations) for name, operations in told.items()}
+        with self._lock:
+            for name in stopping.keys() & fresh.keys():
+                if fresh[name].cause:
+                    self._known[stopping[name].ref] = fresh[name]
+            while len(self._known) > _REMEMBERED:
+                del self._known[next(iter(self._known))]
+        return known | fresh
+
+    def _listed(self, api: Any, scope: Scope, wanted: str) -> Iterator[Any]:
+        return listed(self._calls, api, zone=scope.place, filter=wanted, timeout=TIMEOUT)
+
+
+def listed(calls: Calls, api: Any, **params: Any) -> Iterator[Any]:
+    """All items of one list, page by page."""
+    asked: dict[str, Any] = {"max_results": PAGE, **params}
+    while True:
+        page = pb(calls(api, **asked))
+        yield from page.items
+        if not page.next_page_token:
+            return
+        asked["page_token"] = page.next_page_token
+
+
+def _any(names: Sequence[str] | Mapping[str, object]) -> str:
+    """A regular expression for these names, which have no signs of one."""
+    return f"({'|'.join(names)})"
+
+
+def _record(operations: Sequence[Any]) -> _Record:
+    """Of all operations on one VM. One that failed was nothing."""
+    well = [one for one in operations if not list(one.error.errors)]
+    ends = [one for one in well if _ENDS.fullmatch(one.operation_type)]
+    causes = [one for one in well if one in ends or one.operation_type in _STOPS]
+    first = min(causes, key=lambda one: when(one.insert_time) or 0.0, default=None)
+    return _Record(
+        cause=first.operation_type if first is not None else "",
+        preempted=any(one.operation_type == _PREEMPTED for one in ends),
+        dead=any(one.status == DONE for one in ends),
+    )
+
+
+def _because(sight: Seen, record: _Record) -> Seen:
+    return replace(
+        sight,
+        detail=record.cause or sight.detail,
+        preempted=record.preempted,
+        self_ended=record.cause == _BY_GUEST,
+    )

@@ -1,0 +1,219 @@
+"""Images that this installation made: where their builder runs, which one builds get, what goes.
+
+The promoted one is in the family that builds choose from, alone among ours; candidates and what was
+promoted before are in another, so that being new promotes nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from functools import partial
+from typing import Any, Final
+
+from vmrunner.errors import ConfigError, Uncertain
+from vmrunner.model import Scope
+from vmrunner.providers.common.call_failed import CallFailed, edge
+from vmrunner.providers.common.paging import patiently
+from vmrunner.providers.gce import error_codes
+from vmrunner.providers.gce.catalog import named
+from vmrunner.providers.gce.client import (
+    DELETE_IMAGE,
+    DISKS,
+    IMAGE,
+    IMAGES,
+    PATCH_IMAGE,
+    WAIT_GLOBAL,
+    Answer,
+    Api,
+    Calls,
+    pb,
+)
+from vmrunner.providers.gce.create_request import disk_type_of
+from vmrunner.providers.gce.describe import PAGE, listed
+from vmrunner.providers.gce.identity import Identity
+from vmrunner.providers.gce.labels import label, labels, labels_of, tags
+from vmrunner.providers.gce.operations import Waiter
+from vmrunner.providers.gce.options import FAMILY as OURS
+from vmrunner.providers.gce.options import Options
+from vmrunner.providers.gce.resources import last, when
+from vmrunner.providers.gce.sweep import holes
+from vmrunner.providers.port_images import OWNER, Bench, Made, Wish
+
+_SOURCE: Final = "googlecompute.vmrunner"
+#: Of those that nobody promoted, after the family that they could be promoted to.
+CANDIDATES: Final = "-candidates"
+
+
+class Images:
+    """In one project. Images have no zone."""
+
+    def __init__(self, options: Options, calls: Calls, identity: Identity, waiter: Waiter) -> None:
+        self._options = options
+        self._calls = calls
+        self._identity = identity
+        self._waiter = waiter
+
+    def bench(self, wish: Wish) -> Bench:
+        options = self._options
+        options.check_launch()
+        with edge():
+            scope = Scope("gce", self._identity.project(), options.zones[0])
+        machine_type = options.machine_types[0]
+        order = wish.order(scope, machine_type)
+        variables: dict[str, Any] = {
+            "gce_project": scope.account,
+            "gce_zone": scope.place,
+            "gce_machine_type": machine_type,
+            "gce_disk_type": options.disk_type or disk_type_of(machine_type),
+            "gce_instance_name": wish.builder,
+            "gce_disk_name": wish.builder,
+            "gce_image_family": self._family() + CANDIDATES,
+            "gce_network_tags": list(options.network_tags),
+            "gce_internal_address": options.address == "private",
+            "run_tags": {**options.labels, **labels_of(order)},
+            "image_tags": {**options.labels, **labels(wish.tags)},
+        }
+        if options.subnetwork:  # which is of one network alone
+            variables["gce_subnetwork"] = options.subnetwork
+        else:
+            variables["gce_network"] = options.network
+        if options.api_endpoint is not None:
+            variables["gce_endpoint"] = f"{options.api_endpoint.rstrip('/')}/compute/v1/"
+        if options.plain:  # nobody's credentials go there
+            variables["gce_access_token"] = "none"  # noqa: S105
+        return Bench(source=_SOURCE, scope=scope, variables=variables)
+
+    def find(self, ref: str) -> Made | None:
+        """Packer tells the image's name."""
+        with edge():
+            try:
+                return self._made(self._calls(IMAGE, image=last(ref)))
+            except CallFailed as failed:
+                if failed.code in error_codes.MISSING:
+                    return None
+                raise
+
+    def left(self, name: str) -> Made | None:
+        """It is all in one piece, and has its labels from birth on."""
+        return self.find(name)
+
+    def images(self) -> list[Made]:
+        mine = f'labels.{label(OWNER.partition(":")[2])}="{self._options.installation}"'
+        with edge():
+            return [self._made(image) for image in listed(self._calls, IMAGES, filter=mine)]
+
+    def in_use(self) -> frozenset[str]:
+        """By the disks: each knows what it was made from. Raises `Uncertain` where some could not
+        be read."""
+        with edge():
+            return frozenset(_relative(disk.source_image) for disk in self._disks())
+
+    def chosen(self, images: Collection[Made], word: str | None = None) -> frozenset[str]:
+        """Of a family all that are in it: any of them was promoted. The cloud is not asked, and the
+        project is not compared, which may be told by its number."""
+        said = named(word or self._options.image or f"family/{OURS}")
+        if said is None:
+            return frozenset()
+        return frozenset(
+            i.ref for i in images if said.name == (i.family if said.family else i.name)
+        )
+
+    def promote(self, made: Made, now: float) -> None:  # noqa: ARG002 - a family has no times
+        """Into the family first, then the others of ours out of it: what breaks off between leaves
+        the newest of them. One that is not ours stays, and must not be newer."""
+        family = self._family()
+        self._check_choice(made, family)
+        others = [i for i in self.images() if i.promoted and i.ref != made.ref]
+        with edge():
+            self._check_foreign(made, family, {other.ref for other in others})
+            self._move(made, family)
+            for other in others:
+                self._move(other, family + CANDIDATES)
+
+    def remove(self, made: Made) -> list[str]:
+        """It has no snapshots."""
+        with edge():
+            try:
+                self._change(DELETE_IMAGE, image=last(made.ref))
+            except CallFailed as failed:
+                if failed.code not in error_codes.MISSING:
+                    raise
+        return []
+
+    def leftovers(self, images: list[Made], now: float) -> list[str]:  # noqa: ARG002
+        """There are none."""
+        return []
+
+    # --- within ---
+
+    def _family(self) -> str:
+        """That builds of this provider's choose from, or would without another image."""
+        said = self._options.image or ""
+        return last(said) if "family/" in said else OURS
+
+    def _check_choice(self, made: Made, family: str) -> None:
+        """Raises `ConfigError` where a build would not take the newest of this family."""
+        said = self._options.image or f"family/{family}"
+        here = (f"projects/{self._options.project}/global/images/family/{family}",)
+        if said == f"family/{family}" or said.endswith(here):
+            return
+        raise ConfigError(
+            f"providers.{self._options.name}.image: {said} is no family of this project, "
+            "whatever is promoted",
+            hint=f"set it to {made.ref}, or leave it out",
+        )
+
+    def _check_foreign(self, made: Made, family: str, mine: set[str]) -> None:
+        """Raises `ConfigError` when somebody else's image would still be taken before this one."""
+        for one in map(self._made, listed(self._calls, IMAGES, filter=f'family="{family}"')):
+            if one.ref not in {made.ref, *mine} and one.created > made.created:
+                field = f"providers.{self._options.name}.image"
+                raise ConfigError(
+                    f"image {one.ref}, which this installation did not make, is newer in the "
+                    f"family {family}",
+                    hint=f"take it out, or name another family in {field}",
+                )
+
+    def _move(self, made: Made, family: str) -> None:
+        self._change(PATCH_IMAGE, image=last(made.ref), image_resource={"family": family})
+
+    def _change(self, api: Api, **what: Any) -> None:
+        """Until it is done. Raises `CallFailed`, or `Uncertain` when it goes on."""
+        operation = self._waiter.done(self._calls(api, **what), WAIT_GLOBAL)
+        failed = error_codes.of_operation(
+            operation, action=api.action, where=str(self._options.project)
+        )
+        if failed is not None:
+            raise failed
+
+    def _disks(self) -> Iterator[Answer]:
+        token = ""
+        while True:
+            asked: dict[str, Any] = {
+                "max_results": PAGE,
+                **({"page_token": token} if token else {}),
+            }
+            answer = pb(patiently(partial(self._calls, DISKS, **asked)))
+            for _, why in holes(answer):
+                raise Uncertain(f"{DISKS.action} in {self._options.project}: {why}")
+            for scoped in answer.items.values():
+                yield from scoped.disks
+            token = answer.next_page_token
+            if not token:
+                return
+
+    def _made(self, image: Answer) -> Made:
+        return Made(
+            ref=_relative(image.self_link),
+            name=image.name,
+            created=when(image.creation_timestamp) or 0.0,
+            tags=tags(image.labels),
+            ready=image.status == "READY",
+            promoted=image.family == self._family(),
+            family=image.family,
+        )
+
+
+def _relative(link: str) -> str:
+    """Without the host."""
+    return link.partition("/compute/v1/")[2] or link

@@ -1,0 +1,44 @@
+"""Waiting for an operation, which alone tells how a change ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from vmrunner.errors import Uncertain
+from vmrunner.providers.common.clock import boottime
+from vmrunner.providers.gce.client import WAIT, Api, Calls
+
+#: So long an operation is waited for, and so long each turn lasts at least, in seconds: the server
+#: keeps its answer back for as long as it likes, which may be not at all.
+UNDER_WAY: Final = 240.0
+TURN: Final = 1.0
+
+
+class Waiter:
+    """Waits in one project. `elapsed`: seconds that only pass."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        elapsed: Callable[[], float] = boottime,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._calls = calls
+        self._elapsed = elapsed
+        self._sleep = sleep
+
+    def done(self, operation: Any, api: Api, **where: Any) -> Any:
+        """The operation when it is done, asked about by `api`. Raises `CallFailed`, or `Uncertain`
+        when it goes on."""
+        until = self._elapsed() + UNDER_WAY
+        while operation.status.name != "DONE":
+            began = self._elapsed()
+            if began >= until:
+                raise Uncertain(f"{operation.name}: still {operation.status.name}")
+            operation = self._calls(api, operation=operation.name, timeout=WAIT, **where)
+            left = began + TURN - self._elapsed()
+            if operation.status.name != "DONE" and left > 0:
+                self._sleep(left)
+        return operation

@@ -1,0 +1,81 @@
+"""The right to kill, before anything is born.
+
+Who may insert and not delete leaves bills behind. Compute Engine tells of rights on a VM that
+exists alone; so where none of ours does, the first newborn is asked about, and a denial stops
+launching, never reaping.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from vmrunner.errors import CredentialsRefused
+from vmrunner.model import Ref
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.clock import boottime
+from vmrunner.providers.common.permissions import GRANTED, REFUSED, Right
+from vmrunner.providers.gce.client import MAY, Calls
+
+ACTION: Final = "compute.instances.delete"
+
+
+class Rights:
+    """What is known of it. Thread-safe."""
+
+    def __init__(self, name: str, calls: Calls, elapsed: Callable[[], float] = boottime) -> None:
+        self._name = name
+        self._calls = calls
+        self._elapsed = elapsed
+        self._lock = threading.Lock()
+        self._right = Right(may=None, why="no VM of ours was there to be asked about")
+        self._until = 0.0
+        self._asking = False  # a burst of newborns has one that is asked
+        self._told_by: Ref | None = None  # the VM that was asked last
+
+    def demand(self) -> None:
+        """Raises `CredentialsRefused` when it is known that we may not. A denial that is old is
+        asked about anew: of whom it was told, which nobody may delete."""
+        with self._lock:
+            old = self._right.may is False and self._elapsed() >= self._until
+            witness = self._told_by
+        if old:
+            self.learn(self.ask(witness) if witness else Right(may=None, why="it is long ago"))
+        if self._right.may is False:
+            raise CredentialsRefused(
+                f"{self._name} may not delete what it would launch: {self._right.why}",
+                hint=f"allow {ACTION} to these credentials; nothing is launched before",
+            )
+
+    def born(self, ref: Ref) -> None:
+        """A VM of ours exists: it tells, unless something did a while ago, or is about to."""
+        with self._lock:
+            known = self._right.may is not None and self._elapsed() < self._until
+            if known or self._asking:
+                return
+            self._asking = True
+        try:
+            self.learn(self.ask(ref))
+            self._told_by = ref
+        finally:
+            self._asking = False
+
+    def ask(self, ref: Ref) -> Right:
+        """By the VM's own policy. Raises nothing."""
+        try:
+            told = self._calls(
+                MAY,
+                zone=ref.scope.place,
+                resource=ref.id,
+                test_permissions_request_resource={"permissions": [ACTION]},
+            )
+        except CallFailed as failed:
+            return Right(may=None, why=str(failed))
+        may = ACTION in list(told.permissions)
+        return Right(may=may, why=f"{ACTION} is {'allowed' if may else 'denied'}")
+
+    def learn(self, right: Right) -> None:
+        with self._lock:
+            self._right = right
+            self._until = self._elapsed() + (REFUSED if right.may is False else GRANTED)

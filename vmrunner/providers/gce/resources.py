@@ -1,0 +1,159 @@
+"""What Compute Engine shows of each kind of resource, in our words.
+
+A resource's id is its path within the project, without what its scope says already: a VM's or a
+disk's name, `regions/R/addresses/NAME`, `global/snapshots/NAME`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from vmrunner.model import Address, Kind, Power, Ref, Resource, Scope, Seen
+from vmrunner.providers.common import packer_names
+from vmrunner.providers.gce.labels import tags
+
+#: All but what is gone bills: of a VM that is off, its disks do.
+POWER: Final[Mapping[str, Power]] = {
+    "PENDING": Power.PENDING,
+    "PROVISIONING": Power.PENDING,
+    "STAGING": Power.PENDING,
+    "RUNNING": Power.RUNNING,
+    "REPAIRING": Power.RUNNING,
+    "PENDING_STOP": Power.STOPPING,
+    "STOPPING": Power.STOPPING,
+    "SUSPENDING": Power.STOPPING,
+    "DEPROVISIONING": Power.STOPPING,
+    "STOPPED": Power.STOPPED,
+    "SUSPENDED": Power.STOPPED,
+    "TERMINATED": Power.STOPPED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """What makes a VM look like ours, whatever its labels say: a network of the builds' own, or a
+    network tag of theirs. The network `default` is everybody's."""
+
+    network: str = ""
+    subnetwork: str = ""
+    tags: frozenset[str] = frozenset()
+
+    def of(self, item: Any) -> str:
+        for nic in item.network_interfaces:
+            subnetwork, network = last(nic.subnetwork), last(nic.network)
+            if self.subnetwork and subnetwork == self.subnetwork:
+                return f"subnetwork {subnetwork}"
+            if self.network not in ("", "default") and network == self.network:
+                return f"network {network}"
+        shared = self.tags & set(item.tags.items)
+        return f"network tag {min(shared)}" if shared else ""
+
+
+def power(item: Any) -> Power:
+    """A state that nobody knew when this was written is no state of the dead."""
+    return POWER.get(item.status, Power.RUNNING)
+
+
+def seen(scope: Scope, item: Any, *, public: bool) -> Seen:
+    """What a look at one VM shows. `public`: over which address SSH goes."""
+    host = _host(item, public=public)
+    now = power(item)
+    return Seen(
+        ref=Ref(scope, Kind.INSTANCE, item.name),
+        power=now,
+        address=Address(host) if host and now is Power.RUNNING else None,
+        created_at=when(item.creation_timestamp),
+        detail=item.status_message or item.status,
+    )
+
+
+def _host(item: Any, *, public: bool) -> str:
+    for nic in item.network_interfaces:
+        if not public:
+            return str(nic.network_i_p)
+        for config in nic.access_configs:
+            if config.nat_i_p:
+                return str(config.nat_i_p)
+    return ""
+
+
+def when(text: str) -> float | None:
+    """RFC 3339, in epoch seconds."""
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else None
+    except ValueError:
+        return None
+
+
+def last(link: str) -> str:
+    """The name at the end of a link."""
+    return link.rpartition("/")[2]
+
+
+def place(link: str, kind: str) -> str:
+    """Of a link, the zone or region: what follows `kind`, such as "zones"."""
+    return link.partition(f"/{kind}/")[2].partition("/")[0] or last(link)
+
+
+#: A VM's name, and of the disk that Packer makes an image of, which has no labels.
+_OURS: Final = re.compile(r"vm-[0-9a-z]{26}")
+#: So long a build of an image may last, by default; then nobody wants such a disk any more.
+_LONGEST: Final = 4 * 3600.0
+
+
+def instance(scope: Scope, item: Any, near: Nearness) -> Resource:
+    ours = near.of(item)
+    return Resource(
+        ref=Ref(scope, Kind.INSTANCE, item.name),
+        power=power(item),
+        created_at=when(item.creation_timestamp),
+        tags=tags(item.labels),
+        near=ours or packer_names.near(item.name),
+        near_after=0.0 if ours else packer_names.OLD,
+    )
+
+
+def disk(scope: Scope, item: Any, _: Nearness) -> Resource | None:
+    if item.status == "DELETING":
+        return None
+    user = next(iter(item.users), "")
+    left = not user and _OURS.fullmatch(item.name)
+    return Resource(
+        ref=Ref(scope, Kind.DISK, item.name),
+        power=Power.PENDING if item.status in ("CREATING", "RESTORING") else Power.RUNNING,
+        created_at=when(item.creation_timestamp),
+        tags=tags(item.labels),
+        near="a build of an image, by its name" if left else packer_names.near(item.name),
+        near_after=_LONGEST if left else packer_names.OLD,
+        parent=Ref(scope._replace(place=place(user, "zones")), Kind.INSTANCE, last(user))
+        if user
+        else None,
+    )
+
+
+def address(scope: Scope, item: Any, _: Nearness) -> Resource:
+    where = f"regions/{last(item.region)}" if item.region else "global"
+    user = next(iter(item.users), "")
+    holder = scope._replace(place=place(user, "zones"))
+    return Resource(
+        ref=Ref(scope, Kind.ADDRESS, f"{where}/addresses/{item.name}"),
+        power=Power.RUNNING,
+        created_at=when(item.creation_timestamp),
+        tags=tags(item.labels),
+        parent=Ref(holder, Kind.INSTANCE, last(user)) if "/instances/" in user else None,
+    )
+
+
+def snapshot(scope: Scope, item: Any, _: Nearness) -> Resource | None:
+    if item.status == "DELETING":
+        return None
+    return Resource(
+        ref=Ref(scope, Kind.SNAPSHOT, f"global/snapshots/{item.name}"),
+        power=Power.PENDING if item.status in ("CREATING", "UPLOADING") else Power.RUNNING,
+        created_at=when(item.creation_timestamp),
+        tags=tags(item.labels),
+    )

@@ -1,0 +1,53 @@
+"""Before a VM boots from an image: is each of its files what was built?
+
+A file's sha256 is computed once and noted with its inode, size and times of change, which nobody
+sets at will; as long as these are the same, so is the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from vmrunner.providers.qemu import local_images, state_dir
+from vmrunner.providers.qemu.local_images import LocalImage
+
+NOTES: Final = "verified.json"
+
+
+def check(image: LocalImage, notes: Path) -> None:
+    """Raises BadOrder with the file and the fix. `notes`: where what was found before is kept."""
+    recorded = local_images.manifest_of(image.directory)["files"]
+    known = state_dir.read_json(notes) or {}
+    found: dict[str, Any] = {}
+    for name in local_images.FILES:
+        path = image.directory / name
+        seen = _seen(path)
+        match known.get(str(path)):
+            case [*before, str(digest)] if before == list(seen):
+                pass
+            case _:
+                digest = digest_of(path)
+        if digest != recorded[name].get("sha256"):
+            raise local_images.damaged(
+                image.directory, f"{name} is not what was built: its sha256 is {digest[:16]}…"
+            )
+        found[str(path)] = [*seen, digest]
+    if any(known.get(path) != fact for path, fact in found.items()):
+        there = {path: fact for path, fact in known.items() if Path(path).exists()}
+        with contextlib.suppress(OSError):  # another time, then
+            state_dir.write_json(notes, {**there, **found})
+
+
+def digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _seen(path: Path) -> Sequence[int]:
+    """What a file cannot be changed without."""
+    stat = path.stat()
+    return (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)

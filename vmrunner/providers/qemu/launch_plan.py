@@ -1,0 +1,217 @@
+"""An order made concrete: the programs, files, user and words of one VM, as the keeper reads
+them from `plan.json`. All questions to the host are asked here, before anything is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from vmrunner.errors import BadOrder, NoCapacity
+from vmrunner.model import Network, Order, tags_of
+from vmrunner.providers.qemu import command_line, processes, seed, state_dir
+from vmrunner.providers.qemu.command_line import Fd, Machine, MiB
+from vmrunner.providers.qemu.local_images import LocalImage
+
+OVERLAY: Final = "overlay.qcow2"
+SEED: Final = "seed.iso"
+
+TUN: Final = Path("/dev/net/tun")
+
+_ALSO: Final = ("/usr/sbin", "/sbin", "/usr/bin")
+_PACKAGES: Final = {"qemu-img": "qemu-utils", "pasta": "passt", "nft": "nftables"}
+
+#: Bytes beyond the guest's memory that QEMU may take (translated code alone 512 MiB), and what it
+#: may reserve.
+_OVERHEAD: Final = 2048 * MiB
+_RESERVED: Final = 6144 * MiB
+#: Beside a thread for each processor: QEMU has up to 64 for its disks.
+_THREADS: Final = 128
+#: Older kernels count all threads of the user, not those of the VM's namespace.
+_COUNTS_THREADS: Final = (5, 14)
+
+
+def package(program: str) -> str:
+    """The Debian package that brings a program."""
+    return _PACKAGES.get(program, "qemu-system-x86")
+
+
+def emulator() -> str:
+    return f"qemu-system-{platform.machine()}"
+
+
+def find(program: str) -> str | None:
+    """Its path; `sbin` counts too, which an ordinary user's PATH leaves out. No part of PATH that
+    means the working directory is searched: a checkout may lie there."""
+    said = os.environ.get("PATH", "").split(os.pathsep)
+    places = [place for place in (*said, *_ALSO) if place.startswith("/")]
+    return shutil.which(program, path=os.pathsep.join(places))
+
+
+def need(program: str) -> str:
+    found = find(program)
+    if found is None:
+        raise BadOrder(f"{program} is not installed", hint=f"apt install {package(program)}")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Programs:
+    """The programs that a VM needs; each is there."""
+
+    qemu: str
+    qemu_img: str
+    nft: str
+    pasta: str | None  # only a VM that reaches something needs it
+
+    @classmethod
+    def find(cls, *, internet: bool) -> Programs:
+        if platform.machine() != "x86_64":
+            raise BadOrder(f"local VMs need an x86-64 host, this one is {platform.machine()}")
+        return cls(
+            qemu=need(emulator()),
+            qemu_img=need("qemu-img"),
+            nft=need("nft"),
+            pasta=need("pasta") if internet else None,
+        )
+
+
+def digest(order: Order) -> str:
+    """Names an order: the identical one again has the same."""
+    said = dataclasses.asdict(order)
+    if order.max_ttl is None:  # an order of the time before it could tell has its old name
+        del said["max_ttl"]
+    text = json.dumps(said, sort_keys=True, default=bytes.hex)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def needs_tun(user: tuple[int, int] | None) -> bool:
+    """Whether pasta's device must be made for it, since only root may open it: udev opens it to
+    all, some containers and small systems do not. Raises BadOrder when nothing helps."""
+    if TUN.exists() and TUN.stat().st_mode & 0o006 == 0o006:
+        return False
+    if user is not None:
+        return True
+    if os.access(TUN, os.R_OK | os.W_OK):
+        return False
+    raise BadOrder(
+        f"network = open: {TUN} may not be opened by this user",
+        hint=f"chmod 0666 {TUN} as root, or --network none",
+    )
+
+
+def hidden(*ours: Path) -> list[str]:
+    """Directories that QEMU must not see, should they lie where its programs and libraries do:
+    `ours`, and people's homes."""
+    places = (*ours, Path.home(), Path("/root"), Path("/home"), Path("/srv"))
+    return sorted({str(place.resolve()) for place in places} - {"/"})
+
+
+def growth(disk: int) -> int:
+    """Bytes that an overlay for a disk of `disk` bytes may come to take, with its tables."""
+    return disk + disk // 1000 + 4 * MiB
+
+
+def limits(*, cpus: int, memory: int, disk: int) -> dict[str, int]:
+    """What QEMU may take of each resource, by its name in `resource`."""
+    found = {
+        "RLIMIT_CORE": 0,
+        "RLIMIT_FSIZE": growth(disk),
+        "RLIMIT_AS": memory + _RESERVED,
+    }
+    if processes.kernel() >= _COUNTS_THREADS:
+        found["RLIMIT_NPROC"] = cpus + _THREADS
+    return found
+
+
+def make(
+    order: Order,
+    *,
+    home: Path,
+    image: LocalImage,
+    programs: Programs,
+    accel: str,
+    resolver: str,
+    hide: list[str],
+    mark: str,
+    now: float,
+) -> dict[str, Any]:
+    """What `plan.json` holds. `home` is where the directory will be."""
+    internet = order.network is Network.OPEN
+    runs_as = processes.user(order.instance)
+    offer = order.offer
+    words = command_line.command(
+        Machine(
+            qemu=programs.qemu,
+            guest=mark,
+            accel=accel,
+            cpus=offer.cpus,
+            memory=offer.memory,
+            cmdline=image.cmdline,
+            restrict=not internet,
+        )
+    )
+    files = [(Fd.OVERLAY, str(home / OVERLAY))]
+    if accel == "kvm":
+        files.append((Fd.KVM, "/dev/kvm"))
+    images = [
+        (Fd.BASE, str(image.disk)),
+        (Fd.SEED, str(home / SEED)),
+        (Fd.KERNEL, str(image.kernel)),
+        (Fd.INITRD, str(image.initrd)),
+    ]
+    return {
+        "order": digest(order),
+        "created": now,
+        "deadline": order.deadline,
+        "disk": offer.disk,
+        "memory": offer.memory,
+        "announced": image.announces,
+        "qemu": words,
+        "files": files,
+        "images": images,
+        "pasta": programs.pasta if internet else None,
+        "resolver": resolver if internet else None,
+        "tun": internet and needs_tun(runs_as),
+        "nft": programs.nft,
+        "user": runs_as,
+        "hide": hide,
+        "limits": limits(cpus=offer.cpus, memory=offer.memory, disk=offer.disk),
+        "group": {
+            "memory": offer.memory + _OVERHEAD,
+            "processes": offer.cpus + 2 * _THREADS,
+        },
+    }
+
+
+def furnish(place: Path, order: Order, image: LocalImage, programs: Programs) -> None:
+    """Fill an instance's directory, still under its temporary name, with all but the plan."""
+    meta = f"instance-id: {order.instance}\nlocal-hostname: {order.instance}\n"
+    disk = seed.image({"user-data": order.user_data, "meta-data": meta.encode()})
+    (place / SEED).write_bytes(disk)
+    (place / state_dir.LOCK).touch()
+    state_dir.write_json(place / state_dir.TAGS, tags_of(order))
+    done = subprocess.run(
+        [
+            *(programs.qemu_img, "create", "-q", "-f", "qcow2"),
+            *("-b", str(image.disk), "-F", "qcow2"),
+            str(place / OVERLAY),
+            str(order.offer.disk),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if done.returncode:
+        message = done.stderr.strip().splitlines()[-1:] or ["qemu-img failed"]
+        if "No space left" in message[0]:
+            raise NoCapacity(f"the disk is full: {message[0]}")
+        raise BadOrder(f"image {image.name}: {message[0]}", hint="vmrunner image verify")

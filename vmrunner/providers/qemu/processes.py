@@ -1,0 +1,195 @@
+"""Processes of this machine, and certainty about who they are before any kill.
+
+A pid alone names nobody: it counts only with its start time, on the same boot, in the same pid
+namespace. Signals go through a pidfd, so that the checked process is the one that is hit.
+This module is read by the keeper: standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from vmrunner.providers.qemu import state_dir as layout
+
+MARK: Final = "vmrunner="  # in the command line of QEMU: `guest=vmrunner=<hash>=<name>`
+KEEPER: Final = "vmrunner.providers.qemu.keeper"  # the module
+
+# Users of our own, above what systemd, containers and people use: one for each VM.
+_FIRST_USER: Final = 0x7000_0000
+_NOBODY: Final = 65534
+
+
+class Identity(NamedTuple):
+    """A process, and no other one that has its number later."""
+
+    pid: int
+    started: int  # clock ticks since boot
+    boot: str
+    pids: str  # the pid namespace in which `pid` counts
+
+    @classmethod
+    def of(cls, pid: int) -> Identity | None:
+        started = start_time(pid)
+        return None if started is None else cls(pid, started, boot_id(), pid_namespace())
+
+    @classmethod
+    def parse(cls, value: Any) -> Identity | None:
+        match value:
+            case [int(pid), int(started), str(boot), str(pids)]:
+                return cls(pid, started, boot, pids)
+            case _:
+                return None
+
+    @property
+    def near(self) -> bool:
+        """Whether the number means anything here: this boot and this pid namespace."""
+        return self.boot == boot_id() and self.pids == pid_namespace()
+
+    @property
+    def alive(self) -> bool:
+        """Certain only when it is near."""
+        return self.near and start_time(self.pid) == self.started
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def pid_namespace() -> str:
+    return str(Path("/proc/self/ns/pid").readlink())
+
+
+def start_time(pid: int) -> int | None:
+    """Ticks since boot at which `pid` started; None when there is none, or only its zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    fields = text[text.rindex(")") + 2 :].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def send(who: Identity, number: int) -> bool:
+    """Signal exactly this process. False: it is gone, or not in reach from here. Raises
+    PermissionError when it is somebody else's."""
+    if not who.near:
+        return False
+    try:
+        handle = os.pidfd_open(who.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if start_time(who.pid) != who.started:
+            return False
+        signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def kernel() -> tuple[int, ...]:
+    """The version of the kernel: major, minor."""
+    return tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
+
+
+def user(instance: str) -> tuple[int, int] | None:
+    """Whom QEMU runs as when we are root: a user that nothing else is. None: as we are."""
+    if os.geteuid() != 0:
+        return None
+    number = _FIRST_USER + int.from_bytes(hashlib.sha256(instance.encode()).digest()[:4]) % 2**27
+    for chosen in (number, _NOBODY):  # a container's root has often only 65536 users, or one
+        if _mapped("uid", chosen) and _mapped("gid", chosen):
+            return (chosen, chosen)
+    return None
+
+
+def _mapped(kind: str, number: int) -> bool:
+    """Whether our own user namespace has this id."""
+    for line in Path(f"/proc/self/{kind}_map").read_text().splitlines():
+        first, _, count = (int(word) for word in line.split())
+        if first <= number < first + count:
+            return True
+    return False
+
+
+def marked(scope_mark: str) -> Iterator[tuple[Identity, str]]:
+    """QEMU's and keepers' processes that carry `scope_mark`, with the name that follows it. This
+    needs no directory. Anybody can write a mark: it counts on a process of ours, or of the user
+    that the VM of that name runs as."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            cmdline = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        name = name_in(cmdline, scope_mark)
+        who = None if name is None else Identity.of(int(entry.name))
+        if name is not None and who is not None and _users(who.pid) <= _trusted(name):
+            yield who, name
+
+
+def _trusted(name: str) -> set[int]:
+    """Whose processes a VM's may be."""
+    parsed = layout.parse(name)
+    return {os.geteuid(), *(user(parsed.instance) or () if parsed else ())}
+
+
+def _users(pid: int) -> set[int]:
+    """The real, effective, saved and file system user of a process; -1 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError:
+        return {-1}
+    (line,) = (line for line in status.splitlines() if line.startswith("Uid:"))
+    return set(map(int, line.split()[1:]))
+
+
+def name_in(cmdline: bytes, scope_mark: str) -> str | None:
+    """The instance name in a command line of ours: where QEMU and the keeper have it and nowhere
+    else, for what carries it may be killed."""
+    match cmdline.decode("utf-8", "replace").split("\0"):
+        case [_, "-name", guest, *_]:
+            said = guest.partition(",")[0].removeprefix("guest=")
+        case [_, _, "-m", module, _, said, ""] if module == KEEPER:
+            pass
+        case _:
+            return None
+    return said.removeprefix(scope_mark) if said.startswith(scope_mark) else None
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process has; 0 when it is gone."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def machine_id(state_dir: Path) -> str:
+    """The machine's id; without one (some containers), an id kept in the state directory."""
+    for place in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
+        try:
+            text = place.read_text().strip()
+        except OSError:
+            continue
+        if text and text != "uninitialized":
+            return text
+    kept = state_dir / "machine-id"
+    if not kept.exists():
+        made = kept.with_name(f".machine-id.{os.getpid()}")
+        made.write_text(os.urandom(16).hex())
+        with contextlib.suppress(FileExistsError):
+            kept.hardlink_to(made)  # the first one wins
+        made.unlink()
+    return kept.read_text().strip()

@@ -1,0 +1,1 @@
+"""List the clouds, compare with the ledger, delete what must die."""

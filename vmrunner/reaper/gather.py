@@ -1,0 +1,121 @@
+"""What a pass looks at: the cloud first, page by page, and then the ledger.
+
+So whatever is stale can only make the reaper do less. No page is kept (see `listing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from vmrunner.core.sweep_view import Listing
+from vmrunner.engine.context import Desk, log
+from vmrunner.engine.membership import Peers
+from vmrunner.errors import VmrunnerError
+from vmrunner.model import Build, Instance, Resource
+from vmrunner.providers import Provider
+
+
+@dataclass(slots=True)
+class Known:
+    """What the ledger said; nothing at all when it was out of reach. `unread`: the rows of it that
+    could not be read, by id: nothing is known of what they are about."""
+
+    by_id: dict[str, Instance] = field(default_factory=dict)
+    builds: dict[str, Build] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
+    down: str = ""
+
+    def fail(self, error: Exception) -> None:
+        log.error("reaping without the ledger: %s", error, exc_info=_odd(error))
+        self.by_id, self.builds, self.down = {}, {}, str(error) or type(error).__name__
+
+
+#: Told after each page: its resources, and the rows of those that have one.
+Meanwhile = Callable[[Iterable[Resource], Mapping[str, Instance]], None]
+
+
+def survey(
+    desk: Desk,
+    peers: Peers,
+    name: str,
+    provider: Provider,
+    *,
+    sweep: bool,
+    meanwhile: Meanwhile | None = None,
+) -> tuple[Listing, Known]:
+    """List the cloud, if `sweep`, and read the ledger: the open rows of this provider's scopes,
+    and the rows of all that the listing kept; the rows before the builds (see `crew`). Whatever
+    goes wrong with the ledger, what is past its deadline is listed."""
+    ledger, known = desk.ledger, Known()
+    if sweep:
+        try:
+            ledger.recognise()
+        except Exception as error:  # noqa: BLE001
+            known.fail(error)
+    listing = Listing(desk.limits.limits, ledger.installation, ledger.generation)
+    if sweep:
+        rows_of = partial(_shown, desk, known)
+        known.by_id |= take_in(provider, listing, rows_of, meanwhile)
+    try:
+        if not known.down:
+            _read(desk, peers, name, provider, listing, known)
+    except Exception as error:  # noqa: BLE001
+        known.fail(error)
+    return listing, known
+
+
+def take_in(
+    provider: Provider,
+    listing: Listing,
+    rows_of: Callable[[Collection[str]], Mapping[str, Instance]],
+    meanwhile: Meanwhile | None = None,
+) -> dict[str, Instance]:
+    """Sweep; `rows_of` tells the rows of instance ids, `meanwhile` is called after each page, since
+    the next may be long in coming. Returns the rows of all that the listing keeps
+    whole. A driver promises not to raise half way; should it, what came before counts."""
+    kept: dict[str, Instance] = {}
+    try:
+        for page in provider.sweep():
+            rows = rows_of({r.instance for r in page.resources if r.instance})
+            names = listing.take(page, rows, provider.now())
+            kept |= {name: rows[name] for name in names & rows.keys()}
+            if meanwhile is not None:
+                meanwhile(page.resources, rows)
+    except Exception as error:  # noqa: BLE001
+        log.error("sweeping %s: %s", provider.name, error, exc_info=_odd(error))
+        listing.stopped = f"it ended early: {type(error).__name__}: {error}"
+    return kept
+
+
+def _read(
+    desk: Desk, peers: Peers, name: str, provider: Provider, listing: Listing, known: Known
+) -> None:
+    rows, builds = desk.ledger.instances.open(), desk.ledger.builds.driven()
+    scopes = provider.scopes
+    known.by_id |= {
+        row.id: row
+        for row in rows
+        if row.scope in scopes and (row.provider == name or row.provider not in desk.providers)
+    }
+    known.builds = {build.id: build for build in builds}
+    known.unread = rows.unread | builds.unread
+    peers.look(desk.ledger.engines.list(), desk.monotonic())
+    strange = {r.instance for r in listing.resources if r.instance} - known.by_id.keys()
+    listing.rowed = desk.ledger.instances.known(strange)
+
+
+def _shown(desk: Desk, known: Known, ids: Collection[str]) -> dict[str, Instance]:
+    """The rows of what a page shows. Once the ledger fails, it is left alone for this pass."""
+    try:
+        if not known.down:
+            return {row.id: row for row in desk.ledger.instances.these(ids)}
+    except Exception as error:  # noqa: BLE001
+        known.fail(error)
+    return {}
+
+
+def _odd(error: Exception) -> bool:
+    """Is it nothing that one has to expect?"""
+    return not isinstance(error, VmrunnerError)

@@ -1,0 +1,47 @@
+"""The deletes of a plan, parents first, forced where their time is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from vmrunner.core.reap_plan import Kill
+from vmrunner.model import Ref
+from vmrunner.providers import Provider
+from vmrunner.providers.deletion import delete
+from vmrunner.reaper.report import failed, told
+
+BATCH: Final = 100
+
+#: What became of each: of a thing by its reference, since its id alone may be that of a VM and of
+#: its disk; of a row by the row's id.
+Told = dict[Ref | str, str]
+
+
+def kill(provider: Provider, kills: Iterable[Kill]) -> Told:
+    """Delete what is condemned. Past `E` there is no time to count attempts: what refuses to die
+    is forced at once."""
+    wanted, now = list(kills), provider.now()
+    done = _ask(provider, wanted)
+    stubborn = [
+        replace(one, force=True)
+        for one in wanted
+        if not one.force and now > (one.expires_at or now) and failed(done.get(one.ref, ""))
+    ]
+    return done | _ask(provider, stubborn)
+
+
+def _ask(provider: Provider, kills: Iterable[Kill]) -> Told:
+    """Delete in batches, parents before children, by what they were asked before."""
+    wanted = list(kills)
+    done: Told = {}
+    while wanted:
+        first = wanted[0]
+        alike = [k for k in wanted if k.force == first.force and k.ref.kind == first.ref.kind]
+        refs = [one.ref for one in alike[:BATCH]]
+        asked = set(refs)
+        wanted = [one for one in wanted if one.ref not in asked]
+        outcomes = delete(provider, refs, force=first.force)
+        done |= {ref: told(outcome) for ref, outcome in outcomes.items()}
+    return done

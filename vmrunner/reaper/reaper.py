@@ -1,0 +1,389 @@
+"""The reaper's shell: list the cloud, read the ledger, decide, apply.
+
+Past `E` a kill needs no ledger, so a sweep goes on without one. Inside `E` the row is compared
+once more before each effect. Every provider, page, row and resource fails for itself alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from vmrunner.core import lifecycle, reap_rules
+from vmrunner.core.lifecycle import Sweep, cancelled, end_of
+from vmrunner.core.reap_plan import Kill, Plan, Sighting
+from vmrunner.core.sweep_view import Listing
+from vmrunner.core.visibility import Visibility
+from vmrunner.engine.completion import Endings
+from vmrunner.engine.context import Desk, log
+from vmrunner.engine.membership import Peers
+from vmrunner.errors import LedgerError
+from vmrunner.lib import ids
+from vmrunner.model import (
+    Death,
+    Instance,
+    InstanceState,
+    Key,
+    Kind,
+    Power,
+    Reason,
+    Ref,
+    Resource,
+    Role,
+    Scope,
+    Seen,
+)
+from vmrunner.providers import Provider
+from vmrunner.reaper.gather import Known, survey
+from vmrunner.reaper.kills import Told, kill
+from vmrunner.reaper.pending_kills import Pending
+from vmrunner.reaper.report import CLOSED, MARKED, Report, lines_of
+from vmrunner.reaper.side_by_side import LOST, Rounds
+
+FORCE_AFTER: Final = 3
+#: The ends that whoever dooms the VM may write at once: no retry can follow them.
+_FINAL: Final = (Death.EXPIRED, Death.CANCELLED, Death.ABANDONED)
+
+#: What a pass over one provider is.
+PASS, SWEEP = "pass", "sweep"
+HOLE: Final = 30.0  # seconds until a hole is looked at again, doubled each time
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """When a provider is swept before its time, monotonic, and for the how-manieth time in a row
+    there was a hole."""
+
+    when: float
+    tries: int
+
+
+class Reaping:
+    """One reaper. `watching` says how long, in seconds, somebody has watched without a break: the
+    engine's rule that nobody's silence before that counts."""
+
+    def __init__(self, desk: Desk, peers: Peers, watching: Callable[[], float]) -> None:
+        self._desk = desk
+        self._peers = peers
+        self._watching = watching
+        self._endings = Endings(desk)
+        self._rounds = Rounds(desk.reaps, desk.monotonic)
+        self._pending: dict[str, Pending] = {}  # by provider
+        self._sights: dict[str, Visibility] = {}  # by provider: the places of open rows
+        self._again: dict[str, Again] = {}  # providers that are swept before their time
+
+    def run(
+        self,
+        *,
+        sweep: bool = True,
+        dry_run: bool = False,
+        only: str | None = None,
+        orphans: bool = False,
+        seconds: float = LOST,
+    ) -> Report:
+        """One pass over every provider, side by side: the ledger, and the cloud where `sweep` or a
+        hole says. `orphans`: those that the cap holds back too. What takes longer than `seconds`
+        goes on, and a later pass tells of it."""
+        passes: dict[tuple[str, str], Callable[[], Report]] = {}
+        for name, provider in self._desk.providers.items():
+            if only in (None, name):
+                early = not self._rounds.busy(name, SWEEP) and self._due_again(name)
+                passes[name, SWEEP if sweep or early else PASS] = partial(
+                    self._guarded, name, provider,
+                    sweep=sweep or early, dry_run=dry_run, orphans=orphans,
+                )  # fmt: skip
+        report = self._rounds.run(passes, seconds)
+        return replace(report, unread=tuple(dict.fromkeys(report.unread)))
+
+    def end_abandoned(self) -> int:
+        """End the queued builds whose submitter is gone: they have no VM, and need no engine.
+        How many there were."""
+        ended = 0
+        for build in self._desk.ledger.builds.queued():
+            if self._peers.process_lives(build.submitter) is False:
+                with self._desk.guard("owner gone", build.id):
+                    self._endings.finish(build, cancelled(Reason.OWNER_GONE))
+                    ended += 1
+        return ended
+
+    def unburied(self, only: str | None = None) -> int:
+        """Look once more at what dies and nobody else minds; close what is seen dead. How many
+        are left."""
+        left = 0
+        for row in self._desk.ledger.instances.open():
+            provider = self._desk.provider_of(row)
+            wanted = only in (None, row.provider) and row.state is InstanceState.DELETING
+            if provider is None or not wanted or not self._peers.member_gone(row.owner):
+                continue
+            with self._desk.guard(f"look at {provider.name}"):
+                left += not self._close_dead(provider, row, provider.look([row.key]).get(row.key))
+        return left
+
+    # --- one provider ---
+
+    def _due_again(self, name: str) -> bool:
+        again = self._again.get(name)
+        return again is not None and self._desk.monotonic() >= again.when
+
+    def _look_again(self, name: str, plan: Plan, listing: Listing) -> None:
+        """When to sweep before it is time. What goes after its parent: at once. A hole may be the
+        moment's: at once, and then ever more rarely."""
+        now, tries = self._desk.monotonic(), 0
+        if listing.holes:
+            former = self._again.get(name)
+            tries = former.tries + 1 if former else 1
+        if plan.again or tries == 1:
+            self._again[name] = Again(now, tries)
+        elif tries:
+            self._again[name] = Again(now + HOLE * 2 ** min(tries, 10), tries)
+        else:
+            self._again.pop(name, None)
+
+    def _take_sight(self, name: str, listing: Listing, known: Known) -> None:
+        """Which places answered."""
+        sight = self._sights.setdefault(name, Visibility())
+        for scope in {row.scope for row in known.by_id.values()}:
+            if (scope, Kind.INSTANCE) in listing.whole:
+                sight.seen(scope, self._desk.monotonic())
+            else:
+                sight.lost(scope)
+
+    def _seen(self, name: str, now: float, known: Known) -> dict[Scope, float]:
+        sight = self._sights.setdefault(name, Visibility())
+        scopes = {row.scope for row in known.by_id.values()}
+        return sight.since(scopes, self._desk.monotonic(), now)
+
+    def _pending_at(self, name: str) -> Pending:
+        return self._pending.setdefault(name, Pending())
+
+    def _guarded(
+        self, name: str, provider: Provider, *, sweep: bool, dry_run: bool, orphans: bool
+    ) -> Report:
+        try:
+            return self._reap(name, provider, sweep=sweep, dry_run=dry_run, orphans=orphans)
+        except Exception as error:  # noqa: BLE001 - one provider never stops the others
+            log.exception("reaping %s", name)
+            return Report(unread=(f"{name}: {type(error).__name__}: {error}",))
+
+    def _reap(
+        self, name: str, provider: Provider, *, sweep: bool, dry_run: bool, orphans: bool
+    ) -> Report:
+        desk, pending = self._desk, self._pending_at(name)
+        done: Told = {}
+        struck = {kill.ref: kill for kill in pending.due(provider.now())}
+        meanwhile = None if dry_run else partial(self._strike, provider, struck, done)
+        if meanwhile is not None:
+            meanwhile((), {})
+        # No time is told before somebody who knows it has answered; the account is asked first.
+        verified = bool(provider.scopes)
+        swept = Sweep(id=ids.sweep_id(), begun=provider.now()) if sweep else None
+        listing, known = survey(
+            desk, self._peers, name, provider,
+            sweep=sweep, meanwhile=meanwhile,
+        )  # fmt: skip
+        broken = [f"{name}: {hole}" for hole in listing.holes]
+        memory: frozenset[Sighting] = frozenset()
+        try:
+            if sweep and not known.down:
+                memory = desk.ledger.sightings.list(name)
+        except Exception as error:  # noqa: BLE001 - as in `survey`
+            known.fail(error)
+        broken += [f"the row of {row} cannot be read" for row in sorted(known.unread)]
+        if sweep:
+            self._take_sight(name, listing, known)
+        now = provider.now()
+        plan = reap_rules.conclude(
+            now,
+            known.by_id,
+            listing,
+            memory,
+            desk.limits.limits,
+            desk.ledger.installation,
+            # Without rows everything would look unknown: then nothing is of this generation.
+            "" if known.down else desk.ledger.generation,
+            sweep=swept if verified and not known.down else None,
+            since=now - self._watching(),
+            seen=self._seen(name, now, known),
+            wishes=self._wishes(known),
+            release=orphans,
+        )
+        if swept is not None:
+            self._look_again(name, plan, listing)
+            pending.learn(plan, listing)
+        # What could not be read is known from before: it was killed, and is to be told.
+        condemned = {kill.ref for kill in plan.kills}
+        others = [kill for ref, kill in struck.items() if ref not in condemned]
+        plan = replace(plan, kills=(*plan.kills, *others))
+        dying = [row for row in known.by_id.values() if self._dying(row)]
+        lines = lines_of(name, now, plan, known.by_id, dying)
+        if not dry_run:
+            try:
+                self._apply(provider, plan, known, done, seen=sweep)
+                if swept is not None and verified and not known.down:
+                    desk.ledger.sightings.record(name, plan.sightings)
+                    self._settle_images(provider)
+            except LedgerError as error:  # what was killed before is told all the same
+                known.fail(error)
+            lines = [(of, replace(line, outcome=done.get(of, ""))) for of, line in lines]
+        if known.down:
+            broken.append(f"the ledger is out of reach: {known.down}")
+        return Report(
+            lines=tuple(line for _, line in lines), alarms=plan.alarms, unread=tuple(broken)
+        )
+
+    def _settle_images(self, provider: Provider) -> None:
+        """Close the rows of images whose builders are gone: those are no instances."""
+        ledger = self._desk.ledger
+        with self._desk.guard("images"):
+            if any(row.provider == provider.name for row in ledger.images.open()):
+                from vmrunner.images.cloud import (
+                    cleanup,  # with all that makes images: seldom needed
+                )
+
+                cleanup.settle(ledger, provider, self._desk.limits.limits.newborn)
+
+    def _wishes(self, known: Known) -> dict[str, Death]:
+        wishes = {}
+        for row in known.by_id.values():
+            if row.build in known.unread:
+                continue  # whether it ended, nobody can tell
+            if row.role is Role.BUILD and row.state is not InstanceState.GONE:
+                build = known.builds.get(row.build)
+                lives = self._peers.process_lives(build.submitter if build else None)
+                desk = self._desk
+                wish = lifecycle.wish(
+                    build, row, now=desk.clock(), submitter=lives, there=desk.now(row)
+                )
+                if wish is not None:
+                    wishes[row.id] = wish
+        return wishes
+
+    # --- applying ---
+
+    def _apply(
+        self, provider: Provider, plan: Plan, known: Known, done: Told, *, seen: bool
+    ) -> None:
+        """`done` has and takes what became of each. Kills past `E` come first: nothing may delay
+        them. `seen`: what is killed was just listed, so that another look would tell nothing."""
+        late = [k for k in plan.kills if k.reason is Death.EXPIRED and k.ref not in done]
+        done |= kill(provider, late)
+        self._pending_at(provider.name).answered(done)
+        rows = dict(known.by_id)
+        for doom in plan.dooms:
+            with self._desk.guard("doom", rows[doom.instance].build):
+                self._doom(rows, doom.instance, doom.reason, known)
+        others = [k for k in plan.kills if k.reason is not Death.EXPIRED and self._still(k)]
+        done |= kill(provider, others)
+        dying = [row for row in rows.values() if self._dying(row)]
+        if seen:
+            dying = [row for row in dying if row.ref is None or row.ref not in done]
+        done |= self._bury(provider, dying, done)
+        for doom in plan.dooms:  # of those nobody could see, or whose turn is not now
+            if rows[doom.instance].state is InstanceState.DELETING and not done.get(doom.instance):
+                done[doom.instance] = MARKED
+        for close in plan.closes:
+            with self._desk.guard("close"):
+                now = provider.now()
+                closed = self._desk.ledger.instances.close(
+                    close.instance, epoch=close.epoch, death=close.reason, now=now
+                )
+                done[close.instance] = CLOSED if closed else ""
+
+    def _doom(self, rows: dict[str, Instance], name: str, death: Death, known: Known) -> None:
+        desk = self._desk
+        row = rows[name]
+        doomed = desk.ledger.instances.doom(
+            name, seen_epoch=row.epoch, death=death, now=desk.now(row)
+        )
+        if doomed is None:
+            return
+        rows[name] = doomed
+        build = known.builds.get(row.build)
+        if build is not None and build.instance == name and death in _FINAL:
+            self._endings.finish(replace(build, epoch=doomed.epoch), end_of(build, death))
+
+    def _still(self, kill: Kill) -> bool:
+        """Is what condemned it, inside `E`, still so? All of it can only become so, never cease:
+        a row that is closed, a reference that is recorded, an id that has no row."""
+        instances = self._desk.ledger.instances
+        with self._desk.guard("check"):
+            rows = instances.these([kill.instance] if kill.instance else [])
+            if kill.reason is Death.ORPHAN:
+                return not instances.known([kill.instance or ""])
+            if kill.reason is Death.LEFTOVER:
+                return bool(rows) and rows[0].state is InstanceState.GONE
+            if kill.reason is Death.DUPLICATE:
+                return bool(rows) and rows[0].ref not in (None, kill.ref)
+        return False
+
+    def _strike(
+        self,
+        provider: Provider,
+        struck: dict[Ref, Kill],
+        done: Told,
+        resources: Iterable[Resource],
+        rows: Mapping[str, Instance],
+    ) -> None:
+        """Kill what is past `E`, of what was known and of the VMs on this page: neither waits for
+        the rest of a listing. `struck` takes what it was, `done` what became of each."""
+        limits, mine, now = self._desk.limits.limits, self._desk.ledger.installation, provider.now()
+        pending = self._pending_at(provider.name)
+        pending.note(
+            reap_rules.soon(now, resource, rows.get(resource.instance or ""), limits, mine)
+            for resource in resources
+            if resource.ref.kind is Kind.INSTANCE
+        )
+        kills = {one.ref: one for one in pending.due(now) if one.ref not in done}
+        struck |= kills
+        done |= kill(provider, kills.values())
+
+    def _dying(self, row: Instance) -> bool:
+        """Does this reaper delete it? Past `E` whoever owns it, inside `E` when nobody does."""
+        if row.state is not InstanceState.DELETING or self._desk.provider_of(row) is None:
+            return False
+        now = self._desk.now(row)
+        gone = self._peers.member_gone(row.owner)
+        return now > row.deadline or (now >= row.delete_at and gone)
+
+    def _bury(self, provider: Provider, rows: list[Instance], done: Told) -> Told:
+        """Ask for the death of dying rows; close those that are seen dead. A look that fails, or
+        does not show a VM, saves nobody whose reference is known."""
+        seen: dict[str, Ref] = {row.id: row.ref for row in rows if row.ref is not None}
+        closed: Told = {}
+        with self._desk.guard(f"look at {provider.name}"):
+            keys: dict[Key, Instance] = {row.key: row for row in rows}
+            sights = provider.look(list(keys)) if keys else {}
+            for key, sight in sights.items():
+                row = keys[key]
+                seen[row.id] = sight.ref
+                if self._close_dead(provider, row, sight):
+                    closed[row.id] = CLOSED
+                    del seen[row.id]
+        asked = [
+            Kill(
+                ref=seen[row.id],
+                reason=row.death or Death.DONE,
+                instance=row.id,
+                force=row.deletes >= FORCE_AFTER,
+                expires_at=row.deadline,
+            )
+            for row in rows
+            if row.id in seen and seen[row.id] not in done
+        ]
+        answers = kill(provider, asked)
+        for one in asked:
+            with self._desk.guard("note"):
+                now = provider.now()
+                self._desk.ledger.instances.tried(one.instance or "", now, now + 30.0)
+        asked_of: Told = {k.instance or "": answers.get(k.ref, "") for k in asked}
+        return {**closed, **asked_of, **answers}
+
+    def _close_dead(self, provider: Provider, row: Instance, seen: Seen | None) -> bool:
+        """Close the row of a dying VM that is seen dead."""
+        if seen is None or seen.power is not Power.DEAD:
+            return False
+        return self._desk.ledger.instances.close(
+            row.id, epoch=row.epoch, death=row.death or Death.DONE, now=provider.now()
+        )

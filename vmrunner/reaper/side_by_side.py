@@ -1,0 +1,70 @@
+"""The passes over several providers, side by side: one that takes long keeps no other waiting.
+
+A pass that takes longer than its round goes on and is not begun twice; a later round tells what it
+found.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from typing import Final
+
+from vmrunner.lib.threads import Pool
+from vmrunner.reaper.report import Report
+
+#: Seconds after which a pass counts as lost, and another is begun beside it.
+LOST: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    report: Future[Report]
+    began: float  # monotonic
+
+
+class Rounds:
+    """The rounds of one reaper. `pool` gives what runs the passes over one provider."""
+
+    def __init__(self, pool: Callable[[str], Pool], now: Callable[[], float]) -> None:
+        self._pool = pool
+        self._now = now
+        self._lock = threading.Lock()
+        self._running: dict[tuple[str, str], _Running] = {}  # by provider, and what it is
+
+    def busy(self, provider: str, what: str) -> bool:
+        """Is such a pass under way, so that it would not be begun?"""
+        running = self._running.get((provider, what))
+        lost = running is not None and self._now() - running.began > LOST
+        return running is not None and not running.report.done() and not lost
+
+    def run(self, passes: Mapping[tuple[str, str], Callable[[], Report]], seconds: float) -> Report:
+        """Begin them all, but for those that go on from before; wait at most so long. What is not
+        over then is told as not read."""
+        with self._lock:
+            told = [self._begin(key, work) for key, work in passes.items()]
+            awaited = [self._running[key].report for key in passes]
+        wait(awaited, timeout=seconds)
+        with self._lock:
+            return sum([*told, *map(self._take, passes)], Report())
+
+    def _begin(self, key: tuple[str, str], work: Callable[[], Report]) -> Report:
+        """What the former one found, where it was not told yet."""
+        if self.busy(*key):
+            return Report()
+        former = self._take(key) if key in self._running else Report()
+        self._running[key] = _Running(self._pool(key[0]).submit(work), self._now())
+        return former
+
+    def _take(self, key: tuple[str, str]) -> Report:
+        running = self._running.get(key)
+        if running is None:  # another round took it
+            return Report()
+        if running.report.done():
+            del self._running[key]
+            return running.report.result()
+        seconds = int(self._now() - running.began)
+        text = f"{key[0]}: its {key[1]} goes on: since {seconds} s"
+        return Report(unread=(text,), ongoing=(key[0],))

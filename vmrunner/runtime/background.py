@@ -1,0 +1,141 @@
+"""Who serves a ledger, and at which providers; and how an engine in the background is started."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.config import sources
+from vmrunner.errors import ConfigError, LedgerError
+from vmrunner.lib import ids, private_dirs, process
+from vmrunner.model import STARTING, Process
+
+if TYPE_CHECKING:
+    from vmrunner.ledger.values import Member
+    from vmrunner.runtime.app import Wiring
+
+log = logging.getLogger("vmrunner")
+
+SERVE: Final = "serve"  # engines that stay, or stay until all is done
+BACKGROUND: Final = "background"
+SUBMITTER: Final = "submitter"  # no engine: a process whose build another host's engine drives
+_STAYING: Final = frozenset({SERVE, BACKGROUND, STARTING})
+LEASE: Final = 60.0  # seconds without a beat after which an engine serves nobody
+_KEPT: Final = 30 * 86_400.0  # so long the settings of background engines are kept, in seconds
+
+
+def served(wiring: Wiring, providers: Collection[str], *, staying: bool) -> bool:
+    """Do engines of other processes serve this ledger, and these providers?
+
+    A process that lives is not enough: its engine may have been closed, or hang. To be wrong here
+    costs one engine too many, which is harmless; the other way a build would wait for ever."""
+    me = process.current()
+    members = wiring.ledger.engines.list()
+    up = {m.process for m in members if m.kind not in (STARTING, SUBMITTER)}
+    serving = [
+        member
+        for member in members
+        if member.process != me
+        and member.kind != SUBMITTER
+        and not (member.kind == STARTING and member.process in up)
+        and (member.kind in _STAYING or not staying)
+        and abs(time.time() - member.seen_at) < LEASE
+        and process.alive(member.process, one_host=wiring.one_host) is not False
+    ]
+    there = frozenset().union(*(member.providers for member in serving))
+    return bool(serving) and there.issuperset(providers)
+
+
+def since(wiring: Wiring) -> float | None:
+    """Since when the oldest engine serves that stays and lives; None: there is none."""
+    staying = [
+        member.joined_at
+        for member in wiring.ledger.engines.list()
+        if member.kind in _STAYING and _lives(wiring, member)
+    ]
+    return min(staying, default=None)
+
+
+def _lives(wiring: Wiring, member: Member) -> bool:
+    lives = process.alive(member.process, one_host=wiring.one_host)
+    return time.time() - member.seen_at < LEASE if lives is None else lives
+
+
+def ensure(wiring: Wiring, providers: Collection[str]) -> None:
+    """See to it that an engine which serves these providers outlives this process. Those that our
+    configuration does not have, an engine that we start would not have either."""
+    try:
+        there = wiring.served(*(set(providers) & wiring.settings.providers.keys()), staying=True)
+    except LedgerError as error:
+        log.warning("%s", error)
+        there = False  # it may be back before the engine is up
+    if not there:
+        wiring.spawn_engine()
+
+
+def spawn(wiring: Wiring) -> None:
+    """Start an engine in a session of its own. Raises ConfigError when it cannot be started."""
+    paths, secret = wiring.paths, wiring.settings.secret_key
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(sources.PREFIX) or name in sources.NOT_SETTINGS
+    }
+    if secret is not None:
+        environ["VMRUNNER_SECRET_KEY"] = secret.get_secret_value()
+    try:
+        private_dirs.make(paths.data)
+        # It runs elsewhere, where a project's file would not be found: it gets the settings whole.
+        settings = _settings(paths.data, sources.dump(wiring.settings))
+        log_file = _private(paths.engine_log, os.O_APPEND)
+        try:
+            child = subprocess.Popen(
+                [*wiring.program, "serve", "--until-idle"],
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                env=environ | {"VMRUNNER_CONFIG": str(settings)},
+                cwd="/",
+                start_new_session=True,
+            )
+        finally:
+            os.close(log_file)
+        who = process.of(child.pid)  # one that ended at once is there until it is waited for
+        # Somebody must hear that it ended: it would stay a zombie as long as we live.
+        threading.Thread(target=child.wait, name="background-engine", daemon=True).start()
+    except OSError as error:
+        raise ConfigError(f"the background engine cannot be started: {error}") from None
+    _announce(wiring, who, wiring.settings.providers)
+
+
+def _announce(wiring: Wiring, who: Process, providers: Iterable[str]) -> None:
+    """In its name, so that whoever asks next does not start another before it is up."""
+    try:
+        wiring.ledger.engines.join(ids.engine_id(), who, STARTING, time.time(), providers)
+    except LedgerError as error:
+        log.warning("%s", error)
+
+
+def _settings(data: Path, text: str) -> Path:
+    """A file with these settings. It is named by what is in it and never changes: engines of other
+    settings may be reading theirs."""
+    path = data / f"engine-{hashlib.sha256(text.encode()).hexdigest()[:12]}.toml"
+    draft = data / f".{path.name}.{os.getpid()}"
+    with os.fdopen(_private(draft, os.O_TRUNC), "w", encoding="utf-8") as file:
+        file.write(text)
+    draft.replace(path)
+    for old in data.glob("engine*.toml"):
+        if old.stat().st_mtime < time.time() - _KEPT:
+            old.unlink(missing_ok=True)
+    return path
+
+
+def _private(path: Path, how: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o600)

@@ -1,0 +1,155 @@
+"""What a process that waits for builds does so that they are served."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.errors import LedgerError, VmrunnerError
+from vmrunner.lib import ids, process
+from vmrunner.runtime.background import SUBMITTER
+
+if TYPE_CHECKING:
+    from vmrunner.engine.engine import Engine
+    from vmrunner.runtime.app import Wiring
+
+log = logging.getLogger("vmrunner")
+
+CHECK: Final = 2.0  # seconds between looks at the others
+BEAT: Final = 10.0  # seconds between signs of life to other hosts
+#: Background engines that ended without serving, until it is given up; each wait is twice the last.
+TRIES: Final = 5
+STEADY: Final = 60.0  # seconds after which one that ended counts as one that served
+
+
+class Help:
+    """Sees to it that an engine serves a provider: one that lives elsewhere, else one in this
+    process, of this `kind`; with None a background one. Call `ensure` in every wait: it is cheap.
+    Safe in threads."""
+
+    def __init__(self, wiring: Wiring, kind: str | None) -> None:
+        self._wiring = wiring
+        self._kind = kind
+        self._lock = threading.RLock()
+        self._engine: Engine | None = None
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._checked: dict[str, float] = {}
+        self._beaten = float("-inf")
+        self._member: str | None = None
+        self._tries = 0
+        self._spawned = float("-inf")
+        self._nobody = ""  # why nobody serves
+
+    @property
+    def own(self) -> bool:
+        """Is it one in this process?"""
+        return self._engine is not None
+
+    def ensure(self, provider: str, *, staying: bool = False) -> None:
+        """Start an engine when none lives that has this provider. `staying`: look at once, and
+        count none that ends with a build of its own, since nobody may wait and look again. Raises
+        VmrunnerError when there is no hope: the provider cannot be opened, or a background engine
+        ends as soon as it was started."""
+        now = time.monotonic()
+        with self._lock:
+            self._bury()
+            if self._engine is not None and provider in self._engine.launches:
+                return
+            if not staying and now - self._checked.get(provider, float("-inf")) < CHECK:
+                return
+            self._checked[provider] = now
+            self._nobody = ""
+            if self._wiring.served(provider, staying=staying):
+                self._show_up(now)
+            elif provider not in self._wiring.settings.providers:
+                self._nobody = f"no engine that lives has provider {provider!r}, nor have we"
+            elif self._kind is None:
+                self._background(provider, now)
+            else:
+                self._here(provider)
+
+    def _here(self, provider: str) -> None:
+        """An engine in this process."""
+        if self._engine is None:
+            engine = self._engine = self._wiring.engine(self._kind or "")
+            self._stop = stop = threading.Event()
+            self._thread = threading.Thread(
+                target=engine.run, args=(stop.is_set,), name="engine", daemon=True
+            )
+            self._thread.start()
+        if provider not in self._engine.launches:
+            self._wiring.provider(provider)  # or it says why not
+            self._engine.desk.providers = self._wiring.providers()
+            self._engine.wake()
+
+    def _bury(self) -> None:
+        """Whatever ended our engine's thread: without one nothing moves."""
+        if self._thread is not None and not self._thread.is_alive() and not self._stop.is_set():
+            log.error("the engine in this process has ended: starting another")
+            self._let_go()
+            self._checked.clear()
+
+    def _background(self, provider: str, now: float) -> None:
+        """An engine that outlives us. One that ends at once is started again a few times only."""
+        if now - self._spawned >= STEADY:
+            self._tries = 0
+        if self._tries and now - self._spawned < CHECK * 2 ** (self._tries - 1):
+            return
+        if self._tries:
+            self._wiring.provider(provider)  # or it says why not
+        if self._tries >= TRIES:
+            raise VmrunnerError(
+                f"the background engine ends as soon as it was started, {TRIES} times by now",
+                hint=f"see the end of {self._wiring.paths.engine_log}",
+            )
+        self._tries += 1
+        self._spawned = now
+        self._wiring.spawn_engine()
+
+    def waiting(self, build: str) -> str:
+        """Why a build is still queued, as far as we know."""
+        engine = self._engine
+        return (engine.waiting.get(build, "") if engine is not None else "") or self._nobody
+
+    def _show_up(self, now: float) -> None:
+        """Where engines on other hosts cannot see that this process lives, tell them."""
+        if self._kind is None or self._wiring.one_host or now - self._beaten < BEAT:
+            return
+        self._beaten = now
+        engines, at = self._wiring.ledger.engines, time.time()
+        if self._member is None or not engines.beat(self._member, at):
+            self._member = self._member or ids.engine_id()
+            engines.join(self._member, process.current(), SUBMITTER, at)
+
+    def wake(self) -> None:
+        """Something was submitted or wished: whoever serves should look at once."""
+        from vmrunner.lib import wakeup
+
+        engine = self._engine
+        if engine is not None:
+            engine.wake()
+        else:
+            wakeup.poke(self._wiring.paths.wake)
+
+    def close(self) -> None:
+        """Let the own engine go; what belongs to the ledger goes on in its VM."""
+        with self._lock:
+            self._let_go()
+            if self._member is not None:
+                try:
+                    self._wiring.ledger.engines.leave(self._member)
+                except LedgerError as error:
+                    log.warning("%s", error)  # its silence says the same, a minute later
+                self._member = None
+
+    def _let_go(self) -> None:
+        if self._engine is None or self._thread is None:
+            return
+        self._stop.set()
+        self._engine.wake()
+        self._thread.join(timeout=5)
+        self._engine.close()
+        self._engine = self._thread = None

@@ -1,0 +1,1 @@
+"""The use cases, each once: submit, follow, cancel, reap, audit, doctor."""

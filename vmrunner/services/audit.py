@@ -1,0 +1,137 @@
+"""The audit's shell: list the clouds, read the ledger, compare. No engine, no reaper."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from vmrunner.core import audit_rules
+from vmrunner.core.audit_rules import Survivor, Watch
+from vmrunner.errors import LedgerError
+from vmrunner.runtime import provider_set
+
+if TYPE_CHECKING:
+    from vmrunner.errors import VmrunnerError
+    from vmrunner.ledger import Ledger
+    from vmrunner.model import Limits, Page, Scope
+    from vmrunner.providers import Provider
+    from vmrunner.runtime.app import Wiring
+
+
+log = logging.getLogger("vmrunner")
+
+
+def check(wiring: Wiring, only: str | None) -> list[Survivor]:
+    """All that is wrong: with every provider or one, and with those who reap."""
+    providers, broken = provider_set.opened(wiring)
+    limits = wiring.limits().limits
+    found: list[Survivor] = []
+    chosen = {n: driver for n, driver in providers.items() if only in (None, n)}
+    try:
+        for name, driver in chosen.items():
+            found += survivors(wiring.ledger, limits, name, driver)
+        found += silence(wiring)
+    except LedgerError as error:
+        found = [audit_rules.unread("the ledger", str(error))]
+        for name, driver in chosen.items():
+            found += alone(wiring.installation, limits, name, driver)
+    return found + _unopened(broken, only)
+
+
+def foreign(wiring: Wiring, only: str | None, tag: tuple[str, str], age: float) -> list[Survivor]:
+    """The machines with this tag that are older than this, whoever made them."""
+    providers, broken = provider_set.opened(wiring)
+    found = []
+    for name, driver in providers.items():
+        if only in (None, name):
+            pages, errors = _list(name, driver)
+            found += audit_rules.older_than(driver.now(), pages, *tag, age) + errors
+            found += [audit_rules.unread(name, f"{p.scope}: {p.error}") for p in pages if p.error]
+    return found + _unopened(broken, only)
+
+
+def survivors(ledger: Ledger, limits: Limits, name: str, provider: Provider) -> list[Survivor]:
+    """The audit of one provider. The cloud is listed first, so that what is stale is the ledger's
+    silence and not the cloud's."""
+    pages, errors = _list(name, provider)
+    shown = {r.instance for page in pages for r in page.resources if r.instance}
+    rows = {row.id: row for row in ledger.instances.these(shown)}
+    still, driven = ledger.instances.open(), ledger.builds.driven()
+    rows |= {row.id: row for row in still if row.provider == name}
+    images = ledger.images.open()
+    idle = _idle(ledger, name, pages)
+    for scope, why in idle.items():
+        log.warning("%s: %s cannot be read, and nothing of ours was there: %s", name, scope, why)
+    pages = [page for page in pages if page.scope not in idle]
+    builders = {image.builder for image in images}
+    found = audit_rules.audit(
+        provider.now(), rows.values(), pages, limits, ledger.installation, builders=builders
+    )
+    bad = sorted(still.unread | driven.unread | images.unread)
+    return (
+        found
+        + errors
+        + [audit_rules.unread(name, f"the row of {row} cannot be read") for row in bad]
+    )
+
+
+def _idle(ledger: Ledger, name: str, pages: list[Page]) -> dict[Scope, str]:
+    """See `audit.idle`. Where the ledger cannot tell all that was used, no scope is idle."""
+    if not any(page.error for page in pages):
+        return {}
+    try:
+        places = ledger.instances.places(name) | ledger.images.places(name)
+    except LedgerError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a row that makes no sense may be of any place
+        log.warning("where %s launched cannot be told: %s", name, error)
+        return {}
+    sighted = {s.subject for s in ledger.sightings.list(name)}
+    return audit_rules.idle(
+        pages, places | {page.scope for page in pages if _in(page.scope, sighted)}
+    )
+
+
+def _in(scope: Scope, sighted: Iterable[str]) -> bool:
+    """Was something seen there that is not settled yet?"""
+    return any(subject.startswith(str(scope)) for subject in sighted)
+
+
+def alone(installation: str, limits: Limits, name: str, provider: Provider) -> list[Survivor]:
+    """The audit of one provider without a ledger, by the tags."""
+    pages, errors = _list(name, provider)
+    return audit_rules.by_tags(provider.now(), pages, limits, installation) + errors
+
+
+def silence(wiring: Wiring) -> list[Survivor]:
+    """Has nobody reaped for too long?"""
+    return audit_rules.silence(time.time(), wiring.ledger.instances.open(), watch(wiring))
+
+
+def watch(wiring: Wiring) -> Watch:
+    """What the ledger knows of those who reap."""
+    engines = wiring.ledger.engines
+    done = engines.done()
+    return Watch(
+        passed=done.get("pass"),
+        swept=done.get("sweep"),
+        seen=max((member.seen_at for member in engines.list()), default=None),
+        serving=wiring.serving_since(),
+    )
+
+
+def _list(name: str, provider: Provider) -> tuple[list[Page], list[Survivor]]:
+    """All pages that came, and what kept the others from coming."""
+    pages: list[Page] = []
+    try:
+        pages.extend(provider.sweep())
+    except Exception as error:  # noqa: BLE001 - one provider never hides the others
+        return pages, [audit_rules.unread(name, f"{type(error).__name__}: {error}")]
+    return pages, []
+
+
+def _unopened(broken: Mapping[str, VmrunnerError], only: str | None) -> list[Survivor]:
+    names: Iterable[str] = broken if only is None else broken.keys() & {only}
+    return [audit_rules.unread(name, str(broken[name])) for name in names]

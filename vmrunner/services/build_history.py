@@ -1,0 +1,86 @@
+"""What a build's events say about its steps. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from vmrunner.lib.units import exact
+from vmrunner.model import Build, Event, Reason, Result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One step in one attempt; `index` None: the pull of the container's image before them."""
+
+    index: int | None
+    attempt: int
+    started: float
+    ended: float | None = None
+    exit_code: int | None = None
+
+
+def runs(events: Iterable[Event]) -> list[Run]:
+    """In the order of their beginnings. Who takes a build over is told by the VM what the one
+    before was told too: once is enough, in each attempt."""
+    found: dict[tuple[int, int | None], Run] = {}
+    attempt = 1
+    for event in events:
+        step = event.data.get("step")
+        index = step if isinstance(step, int) else None
+        key = attempt, index
+        if event.kind == "retry":
+            attempt += 1
+        elif event.kind in ("pulling", "step_started"):
+            found.setdefault(key, Run(index=index, attempt=attempt, started=event.time))
+        elif event.kind in ("container", "step_ended"):
+            run, code = found.get(key), event.data.get("exit_code")
+            if run is not None and run.ended is None:
+                found[key] = replace(
+                    run, ended=event.time, exit_code=code if isinstance(code, int) else None
+                )
+    return list(found.values())
+
+
+def title(build: Build, index: int) -> str:
+    """What a step is called."""
+    steps = build.spec.steps
+    return steps[index].title if 0 <= index < len(steps) else str(index)
+
+
+def culprit(build: Build, events: Iterable[Event]) -> Run | None:
+    """The step in which a build ended otherwise than well: the one that failed, or ran when the
+    time was over."""
+    if build.result in (None, Result.SUCCESS):
+        return None
+    steps = [run for run in runs(events) if run.index is not None]
+    last = steps[-1] if steps else None
+    if last is None or (last.exit_code == 0 and last.ended is not None):
+        return None
+    return last
+
+
+def said(build: Build, run: Run) -> str:
+    """How it ended there, for people."""
+    assert run.index is not None
+    name = f"step {title(build, run.index)!r}"
+    if build.reason is Reason.STEP_TIMEOUT:
+        limit = build.spec.steps[run.index].timeout
+        return (
+            f"{name} ran past its {exact(limit) if isinstance(limit, float | int) else 'timeout'}"
+        )
+    if build.reason is Reason.BUILD_TIMEOUT:
+        return f"{name} ran when the build's {exact(build.spec.timeout)} were over"
+    if build.reason is Reason.DEADLINE:
+        return f"{name} ran when its VM's time was over"
+    if run.exit_code is not None:
+        return f"{name} ended with exit code {run.exit_code}"
+    return f"{name} did not come to its end"
+
+
+def wished(events: Iterable[Event], kind: str) -> str:
+    """Who last wished that something be done to a build, as far as that was noted."""
+    told = [
+        str(event.data["by"]) for event in events if event.kind == kind and event.data.get("by")
+    ]
+    return told[-1] if told else ""

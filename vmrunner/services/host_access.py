@@ -1,0 +1,79 @@
+"""What a job file may take from this machine. It is code that nobody has read, as the checkout is
+that it lies in: the files beside it are its own; a variable, another file and what only this user
+can fetch need leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from vmrunner.config.jobfile import Chosen
+from vmrunner.errors import ConfigError
+from vmrunner.services import sources
+
+FILES: Final = "--allow-host-files"
+SECRET: Final = "--allow-secret"  # noqa: S105 - an option's name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Leave:
+    """What the user allows: variables by name, and files or git repositories of his."""
+
+    secrets: frozenset[str] = frozenset()
+    host_files: bool = False
+
+
+class Taking:
+    """One job's wishes for things of this machine, each held against the leave."""
+
+    def __init__(self, chosen: Chosen, leave: Leave) -> None:
+        self._chosen = chosen
+        self._leave = leave
+        self._root = chosen.directory.resolve()
+        self.taken: list[str] = []
+
+    def source(self, said: str) -> str:
+        """The source that a job names, as a path that holds from anywhere."""
+        sources.refuse_url(said)
+        if said.startswith(sources.GIT):
+            self._foreign("source", sources.shown(said), "git fetches it as you")
+            return said
+        place = self._chosen.directory / Path(said).expanduser()
+        if not self._below(place):
+            self._foreign("source", said, "it is outside the job file's directory")
+        return str(place)
+
+    def secret(self, said: str) -> str:
+        """A secret that a job names: `NAME`, or `NAME=@FILE` with a path that holds from
+        anywhere."""
+        name, equals, rest = said.partition("=")
+        if not equals:
+            if name not in self._leave.secrets:
+                raise ConfigError(
+                    f"{self._where('secrets')}{name!r} is a variable of yours that a job file asks"
+                    " for",
+                    hint=f"--secret {name} or {SECRET} {name} gives it",
+                )
+            self.taken.append(f"the variable {name}")
+            return said
+        if not rest.startswith("@"):
+            return said
+        path = self._chosen.directory / Path(rest[1:]).expanduser()
+        if not self._below(path):
+            self._foreign("secrets", said, "it is outside the job file's directory")
+        elif path.exists() and not path.is_file():
+            raise ConfigError(f"{self._where('secrets')}{said!r} is not a file", hint="name one")
+        return f"{name}=@{path}"
+
+    def _below(self, path: Path) -> bool:
+        """Is it, with every link followed?"""
+        return path.resolve().is_relative_to(self._root)
+
+    def _foreign(self, key: str, said: str, why: str) -> None:
+        if not self._leave.host_files:
+            raise ConfigError(f"{self._where(key)}{said!r}: {why}", hint=f"{FILES} allows it")
+        self.taken.append(f"the {'source' if key == 'source' else 'file'} {said}")
+
+    def _where(self, key: str) -> str:
+        return f"{self._chosen.job.place(key)}{key}: "

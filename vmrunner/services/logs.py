@@ -1,0 +1,118 @@
+"""A build's log as it is read: chunk by chunk while it grows, or line by line with numbers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from vmrunner.errors import LedgerError
+from vmrunner.lib import terminal
+from vmrunner.model import Build, BuildState, Chunk, LogLine
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+
+T = TypeVar("T")
+
+PAUSE: Final = 0.1  # seconds between two looks for more
+AGAIN: Final = 1.0  # seconds before a ledger that is out of reach is asked again
+PATIENCE: Final = 120.0  # seconds that it is waited for: a server's failover takes less
+_ENDED: Final = (BuildState.HELD, BuildState.FINISHED)
+
+
+def ended(build: Build) -> bool:
+    """Is its result known? A held build has ended; only its VM is still there."""
+    return build.state in _ENDED
+
+
+def patiently(
+    work: Callable[[], T],
+    *,
+    pause: Callable[[float], object] = time.sleep,
+    told: Callable[[LedgerError], object] = lambda _: None,
+) -> T:
+    """Do it; while the ledger is out of reach, wait and do it again, for at most `PATIENCE`. `told`
+    hears of it once. `pause` is called between tries and may raise."""
+    until: float | None = None
+    while True:
+        try:
+            return work()
+        except LedgerError as error:
+            now = time.monotonic()
+            if until is None:
+                until = now + PATIENCE
+                told(error)
+            if now >= until:
+                raise
+            pause(AGAIN)
+
+
+class Reader:
+    """What is new in one build's log since the last call, from line `after` on."""
+
+    def __init__(self, ledger: Ledger, build: str, *, after: int = 0) -> None:
+        self._ledger = ledger
+        self._build = build
+        self._after = after
+        self._seq = 0
+
+    def fresh(self) -> Iterator[Chunk]:
+        """All that is stored and was not given yet."""
+        while chunks := self.some():
+            yield from chunks
+
+    def some(self) -> Sequence[Chunk]:
+        """The first of them; none when there are none."""
+        chunks = self._ledger.logs.read(
+            self._build, after_line=self._after, after_seq=self._seq, limit=100
+        )
+        if chunks:
+            self._after = 0  # only where to begin
+            self._seq = chunks[-1].seq
+        return chunks
+
+
+def follow(
+    ledger: Ledger,
+    build: str,
+    *,
+    after: int = 0,
+    pause: Callable[[float], object] = time.sleep,
+) -> Iterator[Chunk]:
+    """Every chunk until the build has ended. `pause` is called between looks and may raise."""
+    reader = Reader(ledger, build, after=after)
+    while True:
+        # First, so that the last look is after the end.
+        over = ended(patiently(lambda: ledger.builds.get(build), pause=pause))
+        while chunks := patiently(reader.some, pause=pause):
+            yield from chunks
+        if over:
+            return
+        pause(PAUSE)
+
+
+def lines(chunks: Iterable[Chunk]) -> Iterator[LogLine]:
+    """Whole lines, decoded; bytes that are no UTF-8 become U+FFFD. A last line without its newline
+    comes when the chunks end. A line's time is that of its first byte, as where it is shown while
+    the rest of it is still to come."""
+    parts: list[bytes] = []
+    number, time_ = 0, 0.0
+    for chunk in chunks:
+        if not parts:
+            number, time_ = chunk.line, chunk.time
+        *whole, rest = chunk.data.split(b"\n")
+        for piece in whole:
+            number += 1
+            yield _line(b"".join([*parts, piece]), number, time_)
+            parts, time_ = [], chunk.time
+        if rest:
+            parts.append(rest)
+    if parts:
+        yield _line(b"".join(parts), number + 1, time_)
+
+
+def _line(data: bytes, number: int, time_: float) -> LogLine:
+    raw = data.removesuffix(b"\r")
+    return LogLine(terminal.line(raw, os.environ), raw, number, time_)

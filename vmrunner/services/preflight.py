@@ -1,0 +1,220 @@
+"""What can be known of a build before it is submitted, and needs its provider: that the machine
+can be had, that the image is there or can be made, that the container can be got.
+
+Nothing is made here. What has to be made is given back, for the time when all else is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError
+from vmrunner.lib import units
+from vmrunner.model import RUNSC, BuildSpec, Level, Network, Spec
+from vmrunner.providers.port_guard import Watched
+
+if TYPE_CHECKING:
+    from vmrunner.images import LocalImage, Progress, Recipe
+    from vmrunner.runtime.app import Wiring
+
+OnImage = Callable[["Progress"], None]
+
+#: Findings of a QEMU host that only matter to a build that reaches the internet.
+_OPEN_ONLY: Final = frozenset({"pasta", "nft", "tun"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Making:
+    """An image that must be made before the build can start."""
+
+    recipe: Recipe
+    cache: Path
+    accel: str
+    why: str
+
+    def make(self, progress: OnImage) -> None:
+        """Minutes the first time, less when only some of it changed; nothing if another process
+        made it meanwhile."""
+        from vmrunner import images
+
+        images.build(self.recipe, cache=self.cache, progress=progress, accel=self.accel)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passed:
+    """A build that may be submitted, once `making` is made. `warnings` are for the user."""
+
+    making: Making | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def check(wiring: Wiring, spec: BuildSpec) -> Passed:
+    """Raises `ConfigError`, or the provider's own refusal. The ledger must open: its secret may
+    be wrong."""
+    wiring.makes_ledger = True  # a build is wanted
+    wiring.ledger  # noqa: B018 - opened
+    if wiring.settings.providers[spec.provider].kind == "qemu":
+        if not wiring.one_host and wiring.served(spec.provider):
+            return Passed()  # the machine that will run it is another one
+        return _local(wiring, spec)
+    _offered(wiring, spec)
+    return Passed(warnings=_unguarded(wiring, spec.provider))
+
+
+def _unguarded(wiring: Wiring, name: str) -> tuple[str, ...]:
+    """At the first launch, what the guarantee is worth in this account; `doctor` says it later."""
+    provider = wiring.provider(name)
+    if not isinstance(provider, Watched) or wiring.ledger.instances.launched(name):
+        return ()
+    try:
+        found = provider.unguarded()
+    except ProviderError as error:
+        return (f"{name}: whether a guard is in the account cannot be told: {error}",)
+    return tuple(f"{name}: {one.message} ({one.fix})" for one in found)
+
+
+def _local(wiring: Wiring, spec: BuildSpec) -> Passed:
+    """The image first, since what it holds decides on the container."""
+    from vmrunner import images
+
+    if spec.bootstrap and spec.image is None:
+        raise ConfigError("bootstrap: the default image needs none", hint="leave it out")
+    settings, cache = wiring.settings.providers[spec.provider], wiring.paths.cache
+    assert settings.kind == "qemu"
+    wanted = spec.image or settings.image
+    try:
+        image = images.resolve(cache, wanted, images.current)
+    except images.NotMade as error:
+        recipe = images.find(images.DEFAULT)
+        _container(spec, recipe.name, [container.name for container in recipe.containers])
+        _runtime(spec, recipe.name, recipe.packages)
+        _host(wiring, spec)
+        _sized(wiring, spec, recipe)
+        _disk(wiring, spec, recipe.name, recipe.disk)
+        why = str(error.args[0])
+        making = Making(recipe=recipe, cache=cache, accel=settings.accel, why=why)
+        return Passed(making=making)
+    except BadOrder as error:
+        raise _usable(error) from error
+    if spec.bootstrap and image.supervisor:
+        raise ConfigError(f"bootstrap: image {image.name!r} needs none", hint="leave it out")
+    _container(spec, image.name, image.containers)
+    _runtime(spec, image.name, image.packages)
+    _host(wiring, spec)
+    _offered(wiring, spec)
+    _disk(wiring, spec, image.name, image.virtual_size)
+    return Passed(warnings=() if spec.bootstrap else _foreign(image))
+
+
+def _foreign(image: LocalImage) -> tuple[str, ...]:
+    """An image that was named is used as it is; but say so when its supervisor is not ours."""
+    from vmrunner import images
+
+    if images.speaks_ours(image):
+        return ()
+    fix = "vmrunner image build" + ("" if image.name == images.DEFAULT else " RECIPE.toml")
+    return (
+        f"image: {image.name!r} ({image.hash[:12]}) is of another version of vmrunner ({fix} "
+        "makes it anew)",
+    )
+
+
+def _wants(spec: BuildSpec) -> Spec:
+    return Spec(
+        cpus=spec.cpus,
+        memory=spec.memory,
+        disk=spec.disk,
+        spot=spec.spot,
+        image=spec.image,
+        network=spec.network,
+    )
+
+
+def _offered(wiring: Wiring, spec: BuildSpec) -> None:
+    """Does its provider have such a machine?"""
+    try:
+        wiring.provider(spec.provider).offers(_wants(spec))
+    except NoCapacity:
+        return  # for now; the queue waits for it as long as the user says
+    except BadOrder as error:
+        raise _usable(error) from error
+
+
+def _sized(wiring: Wiring, spec: BuildSpec, recipe: Recipe) -> None:
+    """The same of this host, for an image that is not there yet."""
+    from vmrunner.providers.qemu.provider import QemuProvider
+
+    driver = wiring.provider(spec.provider)
+    if isinstance(driver, QemuProvider):
+        try:
+            driver.check_size(_wants(spec), least=recipe.disk, image=recipe.name)
+        except BadOrder as error:
+            raise _usable(error) from error
+
+
+def _disk(wiring: Wiring, spec: BuildSpec, image: str, least: int) -> None:
+    """Can this host ever hold what the build's disk may grow to, and is the configured size of one
+    enough for the image? `_host` looks at the room for that size."""
+    from vmrunner.providers.qemu import doctor, launch_plan
+    from vmrunner.providers.qemu.state_dir import State
+
+    said = wiring.settings.providers[spec.provider]
+    configured = said.disk if said.kind == "qemu" else None
+    if spec.disk is None and configured is not None and configured < least:
+        raise ConfigError(
+            f"providers.{spec.provider}.disk: {units.amount(configured)}: image {image} needs "
+            f"{units.amount(least)}",
+            hint="at least that, or leave it out",
+        )
+    if spec.disk is not None:
+        state = State(wiring.paths.state("qemu"))
+        room, most = doctor.room(state), launch_plan.growth(spec.disk)
+        if most > room:
+            raise ConfigError(
+                f"disk: {units.amount(spec.disk)} may take {units.amount(most)}, and "
+                f"{state.path} has room for {units.amount(room)}",
+                hint="a smaller one, or free some space",
+            )
+
+
+def _host(wiring: Wiring, spec: BuildSpec) -> None:
+    """Is all there that a VM on this host needs?"""
+    ignored = frozenset({"image"})  # this build's may be another than the configured one
+    if spec.network is Network.NONE:
+        ignored |= _OPEN_ONLY
+    if spec.disk is not None:
+        ignored |= {"disk"}  # it speaks of the default size
+    for found in wiring.provider(spec.provider).check():
+        if found.level is Level.ERROR and found.check not in ignored:
+            raise ConfigError(f"provider {spec.provider}: {found.message}", hint=found.fix)
+
+
+def _container(spec: BuildSpec, image: str, containers: Collection[str]) -> None:
+    if spec.network is not Network.NONE:
+        return  # the supervisor pulls it
+    tagged = spec.container.rpartition("/")[2]
+    name = spec.container if ":" in tagged or "@" in tagged else f"{spec.container}:latest"
+    if name not in containers:
+        baked = ", ".join(containers) or "none"
+        raise ConfigError(
+            f"container: {spec.container!r} is not in VM image {image!r}, and network is none",
+            hint=f"in it: {baked}",
+        )
+
+
+def _runtime(spec: BuildSpec, image: str, packages: Collection[str] | None) -> None:
+    """What the image does not tell of itself, the supervisor will."""
+    if spec.runtime == RUNSC and packages is not None and RUNSC not in packages:
+        raise ConfigError(
+            f"container-runtime: VM image {image!r} has no runsc (gVisor)",
+            hint='one with it: a recipe with packages = ["runsc"], such as `vmrunner image build '
+            "gvisor` and --image gvisor",
+        )
+
+
+def _usable(error: BadOrder) -> ConfigError:
+    """Before anything is submitted, an order that can never be met is the user's to mend."""
+    return ConfigError(str(error.args[0]), hint=error.hint)

@@ -1,0 +1,54 @@
+"""Why queued builds wait: one answer for `ps`, `show`, JSON and the API."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.core.scheduling import Answer, Rooms, plan
+from vmrunner.model import Offer, Scope
+
+if TYPE_CHECKING:
+    from vmrunner.runtime.app import Wiring
+
+#: No cloud is asked here: whoever has room is taken for one that could start.
+_ANY: Final = Answer(offers=(Offer(scope=Scope("", "", ""), machine_type="", place=""),))
+
+
+def reasons(wiring: Wiring) -> dict[str, str]:
+    """By build id, for every build that is queued."""
+    ledger = wiring.ledger
+    queued = ledger.builds.queued()
+    if not queued:
+        return {}
+    driven = {build.id: build for build in ledger.builds.driven()}
+    limits = wiring.limits()
+    decided = plan(
+        time.time(),
+        queued,
+        [(driven.get(row.build), row) for row in ledger.instances.open()],
+        lambda _name, _spec: _ANY,
+        Rooms(overall=limits.limits.max_instances, each=limits.each),
+        draining=ledger.paused,
+    )
+    served = {name: wiring.served(name) for name in {b.spec.provider for b in queued}}
+    line = {build.id: n for n, build in enumerate(queued, 1)}
+    said = dict(decided.waiting)
+    said |= {reject.build.id: reject.message for reject in decided.rejects}
+    found = {}
+    for build in queued:
+        why = said.get(build.id, "")
+        if not served[build.spec.provider] and not ledger.paused:
+            why = f"no engine serves {build.spec.provider} (start one: vmrunner serve)"
+        elif not why:
+            why = _refused(wiring, build.id) or "an engine takes it next"
+        place = f"; number {line[build.id]} of {len(queued)} in line" if len(queued) > 1 else ""
+        found[build.id] = why + place
+    return found
+
+
+def _refused(wiring: Wiring, build: str) -> str:
+    """What the provider said when it was last asked for a VM."""
+    refused = [e for e in wiring.ledger.events.list(build) if e.kind in ("refused", "retry")]
+    message = refused[-1].data.get("message") if refused else None
+    return f"no VM yet: {message}" if message else ""

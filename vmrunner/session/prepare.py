@@ -1,0 +1,110 @@
+"""Before the steps: what the VM's image lacks, and the source."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Final, NoReturn, Protocol
+
+from vmrunner.model import Instance, Reason, Result
+from vmrunner.session.job import Job, Reporter, Verdict
+from vmrunner.session.outcome import Over
+from vmrunner.ssh import client
+from vmrunner.ssh.channel_io import PIECE
+
+BOOTSTRAP: Final = 1200.0  # seconds that a VM may take to install what its image lacks
+PROGRESS: Final = 2.0  # seconds between events while the source goes in
+
+OTHER: Final = 6  # the supervisor's exit code where it has started another attempt
+_FAILED: Final = 1
+
+
+class Command(Protocol):
+    """Words for the supervisor, as a shell line."""
+
+    def __call__(self, *words: str) -> str: ...
+
+
+class Preparation:
+    """What is done before the steps may start. What a connection did not live to see done is done
+    again on the next."""
+
+    def __init__(self, job: Job, reporter: Reporter) -> None:
+        self._job = job
+        self._reporter = reporter
+        self._bootstrapped = not job.build.spec.bootstrap
+        self._unpacked = job.source is None
+
+    def run(
+        self,
+        connection: client.Connection,
+        command: Command,
+        pulse: Callable[[], float],
+        refused: Callable[[client.Completed, str], NoReturn],
+    ) -> None:
+        """`refused` tells of a supervisor that did not do what it was told. Raises Lost, Over."""
+        if not (self._bootstrapped and self._unpacked):
+            self._reporter.busy()
+        if not self._bootstrapped:
+            done = connection.stream(command("status"), lambda _: None, pulse=self._patient(pulse))
+            if done.exit_code == _FAILED:
+                raise _not_booted(done.complaint)
+            if done.exit_code:
+                refused(done, "bootstrap")
+            self._reporter.event("bootstrapped")
+            self._bootstrapped = True
+        if not self._unpacked:
+            gzip = ["--gzip"] if is_remote(self._job.instance) else []
+            done = connection.stream(
+                command("unpack", *gzip),
+                lambda _: None,
+                stdin=self._source(pack=bool(gzip)),
+                pulse=pulse,
+            )
+            if done.exit_code not in (0, OTHER):  # other: the steps have started there already
+                refused(done, "source")
+            self._unpacked = True
+
+    def _patient(self, pulse: Callable[[], float]) -> Callable[[], float]:
+        """The same, until the VM should long have been bootstrapped."""
+        until = time.monotonic() + BOOTSTRAP
+
+        def patient() -> float:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise _not_booted(f"the VM was not bootstrapped within {BOOTSTRAP:.0f} s")
+            return min(pulse(), left)
+
+        return patient
+
+    def _source(self, *, pack: bool) -> Iterator[bytes]:
+        """The tar in pieces, packed where the way is longer than the packing takes."""
+        assert self._job.source is not None
+        total = self._job.source.stat().st_size
+        packer = zlib.compressobj(1, wbits=31) if pack else None
+        sent, told = 0, time.monotonic()
+        with self._job.source.open("rb") as file:
+            while data := file.read(PIECE):
+                sent += len(data)
+                yield packer.compress(data) if packer else data
+                if time.monotonic() - told >= PROGRESS:
+                    told = time.monotonic()
+                    self._reporter.event("source", sent=sent, total=total)
+        if packer:
+            yield packer.flush()
+        self._reporter.event("source", sent=sent, total=total)
+
+
+def is_remote(instance: Instance) -> bool:
+    """Is the VM on another host than ours?"""
+    address = instance.address
+    try:
+        return address is not None and not ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return True  # a host name
+
+
+def _not_booted(message: str) -> Over:
+    return Over(Verdict(result=Result.ERROR, reason=Reason.BOOT_FAILED, message=message, lost=True))

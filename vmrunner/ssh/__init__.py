@@ -1,0 +1,1 @@
+"""SSH to one VM. The only package that imports Fabric and paramiko."""

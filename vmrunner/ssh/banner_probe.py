@@ -1,0 +1,172 @@
+"""A connection on which SSH has spoken, to a machine that may still boot.
+
+Who listens for a machine that boots may take a connection and lose its first packet, which is sent
+again after one second, three and seven by Linux, after six and eighteen by QEMU's network. So a
+silent connection is not waited for alone: another is begun beside it, and the first that speaks is
+taken. The oldest is left alone for long all the same, and the others take turns: an sshd that is
+there and takes its time must not be kept from it by our own knocking.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import select
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from vmrunner.errors import VmrunnerError
+from vmrunner.lib import unix_sockets
+from vmrunner.model import Address
+
+MOST: Final = 3  # connections at once: sshd starts a process for each that reaches it
+KEPT: Final = 30.0  # seconds for which the oldest is
+
+_SILENT: Final = (12, 2.0, 4.0)  # the next beside one that is silent: age divided by, least, most
+_REFUSED: Final = (60, 0.1, 1.0)  # the next after one that was refused, the same
+_SILENCE: Final = "the port answers, SSH does not"
+
+
+class Unreachable(VmrunnerError):
+    """No handshake in the time that was given; the message says what there was instead."""
+
+
+class Aborted(VmrunnerError):
+    """Somebody called `abort`."""
+
+
+class _Try(socket.socket):
+    """One connection, with when it was begun."""
+
+    since = 0.0
+
+
+class Knocker:
+    """For one use, in one thread; `abort` comes from any. Its sockets are all the descriptors that
+    it takes: hundreds may boot at once."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._poll = select.poll()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._open: dict[int, _Try] = {}  # by descriptor, oldest first
+        self._why = ""
+
+    def abort(self) -> None:
+        with self._lock:
+            self._stop.set()
+            for sock in self._open.values():
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)  # wakes who waits for it
+
+    def first_word(self, *, until: float) -> socket.socket:
+        """The first connection that speaks; what it said stays to be read. Blocking, no time-out.
+
+        `until`: of the monotonic clock. Raises Unreachable then, Aborted after `abort`."""
+        try:
+            return self._first_word(until)
+        finally:
+            for sock in list(self._open.values()):
+                self._end(sock)
+
+    def _first_word(self, until: float) -> socket.socket:
+        began = due = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if now >= due:
+                self._make_room(now)
+                self._begin(now)
+                due = now + _pause(_SILENT if self._open else _REFUSED, now - began)
+            if now >= until:
+                raise Unreachable(self._complaint())
+            for sock in self._wait(max(min(due, until) - now, 0)):
+                if self._spoke(sock):
+                    return self._take(sock)
+                due = min(due, now + _pause(_REFUSED, now - began))
+
+    def _wait(self, seconds: float) -> list[_Try]:
+        """Those on which something happened."""
+        happened: list[tuple[int, int]] = []
+        if not self._open:
+            self._stop.wait(seconds)
+        elif not self._stop.is_set():
+            happened = self._poll.poll(seconds * 1000)
+        if self._stop.is_set():
+            raise Aborted("told to stop")
+        return [self._open[number] for number, _ in happened]
+
+    def _make_room(self, now: float) -> None:
+        if len(self._open) >= MOST:
+            oldest, second, *_ = self._open.values()
+            self._end(oldest if now - oldest.since >= KEPT else second)
+
+    def _begin(self, now: float) -> None:
+        try:
+            sock = _Try(_family(self._address), socket.SOCK_STREAM)
+        except OSError as error:
+            self._why = str(error)
+            return
+        sock.since = now
+        sock.setblocking(False)
+        try:
+            if self._address.is_socket:
+                unix_sockets.connect(sock, Path(self._address.host))
+            else:
+                sock.connect(self._address)
+        except BlockingIOError:
+            """It will be told when it is there."""
+        except OSError as error:
+            self._why = str(error)
+            sock.close()
+            return
+        with self._lock:
+            self._open[sock.fileno()] = sock
+        self._poll.register(sock, select.POLLIN)
+
+    def _spoke(self, sock: _Try) -> bool:
+        """Whether it said something. If it did not, it is over: refused, or hung up on."""
+        try:
+            if sock.recv(1, socket.MSG_PEEK):
+                return True
+            self._why = _SILENCE
+        except OSError as error:
+            self._why = str(error)
+        self._end(sock)
+        return False
+
+    def _complaint(self) -> str:
+        """What it means that nobody said anything."""
+        for sock in self._open.values():
+            with contextlib.suppress(OSError):
+                sock.getpeername()
+                return _SILENCE
+        return self._why or "nothing answers: no network yet, or a firewall that drops what we send"
+
+    def _end(self, sock: _Try) -> None:
+        self._let_go(sock)
+        sock.close()
+
+    def _take(self, sock: _Try) -> _Try:
+        self._let_go(sock)
+        sock.setblocking(True)
+        return sock
+
+    def _let_go(self, sock: _Try) -> None:
+        self._poll.unregister(sock)
+        with self._lock:
+            del self._open[sock.fileno()]
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    if address.is_socket:
+        return socket.AF_UNIX
+    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
+
+
+def _pause(rule: tuple[float, float, float], age: float) -> float:
+    part, least, most = rule
+    return min(max(age / part, least), most) * random.uniform(0.8, 1.2)  # noqa: S311

@@ -1,0 +1,258 @@
+"""SSH to one instance: the only import of fabric and paramiko, with what they need repaired.
+
+- The host key is the one that we planted; no agent, keys or config of the user's.
+- Output is handed on as raw bytes as it comes, in bounded memory, by the calling thread: no thread
+  and no polling of our own beside the one that paramiko has for each connection.
+- A peer that fell silent is noticed: by questions that SSH must answer while we wait, by TCP's own
+  time-out while we send (ssh/channel_io.py).
+- Readiness is a real handshake. An open port proves nothing, and sshd bans who only knocks."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import fabric
+import paramiko
+from invoke.runners import Runner
+
+from vmrunner.lib.terminal import clean
+from vmrunner.model import Access, Address
+from vmrunner.ssh.banner_probe import Aborted as Aborted
+from vmrunner.ssh.banner_probe import Knocker
+from vmrunner.ssh.banner_probe import Unreachable as Unreachable
+from vmrunner.ssh.channel_io import CAPTURE, Alarm, Exchange
+from vmrunner.ssh.channel_io import Lost as Lost
+from vmrunner.ssh.paramiko_patches import Wire, transport
+
+_HANDSHAKE: Final = (5.0, 8.0, 15.0)  # patience of the first handshakes, and then of all
+_PAUSE: Final = (0.1, 0.2, 0.4, 0.7, 1.0)  # after a handshake that failed
+
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = False  # its tracebacks are our retries
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A command that ended. Both streams are cut at `CAPTURE`."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def complaint(self) -> str:
+        """The last line of stderr, for a person to read; whoever wrote it moves no cursor."""
+        lines = self.stderr.decode("utf-8", "replace").strip().splitlines()
+        line = lines[-1][:500] if lines else f"exit code {self.exit_code}"
+        return "".join(c if c.isprintable() else " " for c in line)
+
+
+class Dialer:
+    """Connects, trying again until it works. One object for one instance."""
+
+    def __init__(self, access: Access, *, user: str = "root") -> None:
+        self._user = user
+        self._key = paramiko.Ed25519Key.from_private_key(io.StringIO(access.user_private))
+        kind, text = access.host_public.split()[:2]
+        self._host_key_name = kind
+        self._host_key = paramiko.PKey.from_type_string(kind, base64.b64decode(text))
+        self._aborted = threading.Event()
+        self._knocker: Knocker | None = None
+        self._wire: Wire | None = None
+
+    def connect(
+        self, address: Address, *, timeout: float, on_greeting: Callable[[], object] = lambda: None
+    ) -> Connection:
+        """Raises Unreachable after `timeout` seconds, Aborted at once after `abort`. `on_greeting`
+        is called, here, whenever the peer says its first word; what it raises is raised."""
+        until = time.monotonic() + timeout
+        tries, why = 0, ""
+        while True:
+            try:
+                wire = self._knock(address, max(until, time.monotonic() + 0.5))
+            except Unreachable as error:
+                before = f" (a handshake before: {why})" if why else ""
+                raise Unreachable(_nowhere(address, f"{error}{before}")) from None
+            try:
+                on_greeting()
+            except BaseException:
+                wire.close()
+                raise
+            left = until - time.monotonic()
+            patience = _HANDSHAKE[min(tries, len(_HANDSHAKE) - 1)]
+            try:
+                return self._shake_hands(address, wire, max(min(patience, left), 0.5))
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                why = _explain(error)
+            pause = _PAUSE[min(tries, len(_PAUSE) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311
+            if time.monotonic() + pause >= until:
+                raise Unreachable(_nowhere(address, why))
+            if self._aborted.wait(pause):
+                raise Aborted("told to stop")
+            tries += 1
+
+    def abort(self) -> None:
+        """From any thread, for good."""
+        self._aborted.set()
+        knocker, wire = self._knocker, self._wire
+        if knocker is not None:
+            knocker.abort()
+        if wire is not None:
+            wire.hang_up()
+
+    def _knock(self, address: Address, until: float) -> Wire:
+        self._knocker = Knocker(address)
+        if self._aborted.is_set():
+            self._knocker.abort()
+        try:
+            wire = self._wire = Wire.over(self._knocker.first_word(until=until))
+        finally:
+            self._knocker = None
+        if self._aborted.is_set():
+            wire.close()
+            raise Aborted("told to stop")
+        return wire
+
+    def _shake_hands(self, address: Address, wire: Wire, patience: float) -> Connection:
+        wire.settimeout(patience)
+        host, port = ("vm", 22) if address.is_socket else address
+        connection = fabric.Connection(
+            host,
+            user=self._user,
+            port=port,
+            config=_config(),
+            connect_kwargs={
+                "sock": wire,
+                "pkey": self._key,
+                "allow_agent": False,
+                "look_for_keys": False,
+                "timeout": patience,
+                "banner_timeout": patience,
+                "auth_timeout": patience,
+                "transport_factory": transport,
+            },
+        )
+        client = connection.client
+        client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        name = host if port == 22 else f"[{host}]:{port}"
+        client.get_host_keys().add(name, self._host_key_name, self._host_key)
+        try:
+            connection.open()
+        except BaseException:
+            client.close()
+            wire.close()
+            raise
+        # paramiko looks ten times a second whether it was closed. `hang_up` wakes it.
+        wire.settimeout(None)
+        return Connection(connection, wire)
+
+
+class Connection:
+    """An open connection. One thread runs commands on it, one at a time or, from within `pulse`,
+    one inside the other; `wake` and `close` may be called from any."""
+
+    def __init__(self, connection: Any, wire: Wire) -> None:
+        self._connection = connection
+        self._wire = wire
+        self._alarm = Alarm()
+
+    def run(self, command: str, *, stdin: Iterable[bytes] = (), timeout: float = 60.0) -> Completed:
+        """A short command. Raises Lost when the connection breaks or it takes too long."""
+        until = time.monotonic() + timeout
+        stdout = bytearray()
+
+        def pulse() -> float:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise Lost(f"no end of {command.split()[0]!r} within {timeout:.0f} s")
+            return left
+
+        def keep(data: bytes) -> None:
+            stdout.extend(data[: CAPTURE - len(stdout)])
+
+        done = self.stream(command, keep, stdin=stdin, pulse=pulse)
+        return Completed(done.exit_code, bytes(stdout), done.stderr)
+
+    def stream(
+        self,
+        command: str,
+        on_bytes: Callable[[bytes], object],
+        *,
+        stdin: Iterable[bytes] = (),
+        pulse: Callable[[], float] = lambda: 3600.0,
+    ) -> Completed:
+        """Run a command, handing on its stdout as it comes. `pulse` is called between pieces, when
+        `wake` was, and after as many seconds as it last returned; what it raises ends the command's
+        channel, not what it started. Raises Lost."""
+        exchange = Exchange(self._wire, self._alarm, on_bytes, stdin, pulse)
+        try:
+            self._connection.run(
+                command, hide=True, warn=True, in_stream=False, out_stream=exchange
+            )
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            if error is exchange.foreign:
+                raise
+            raise Lost(f"connection lost: {_explain(error)}") from error
+        if exchange.exit_code == -1:
+            raise Lost("connection lost")
+        return Completed(exchange.exit_code, b"", bytes(exchange.stderr))
+
+    def wake(self) -> None:
+        """Have `pulse` called now."""
+        self._alarm.wakes += 1
+        self._alarm.bell.set()
+
+    def close(self) -> None:
+        """At once; what waits on it raises Lost."""
+        self._wire.hang_up()
+        self._connection.close()
+
+
+class _Remote(fabric.runners.Remote):  # type: ignore[misc]  # fabric has no types
+    """Fabric's runner with our reading in the place of its threads."""
+
+    def send_start_message(self, command: str) -> None:
+        self.channel.get_transport().begin(self.channel, command)
+
+    def create_io_threads(self) -> Any:
+        return {}, [], []
+
+    def wait(self) -> None:
+        self.streams["out"].run(self.channel)
+
+    def stop(self) -> None:
+        Runner.stop(self)  # fabric's resets the process's SIGWINCH handler too
+        if hasattr(self, "channel"):
+            with suppress(OSError, EOFError, paramiko.SSHException):
+                self.channel.close()
+
+
+def _config() -> Any:
+    """Nothing of the user's is read."""
+    return fabric.Config(
+        overrides={"runners": {"remote": _Remote}, "load_ssh_configs": False},
+        ssh_config=paramiko.SSHConfig(),
+        lazy=True,
+    )
+
+
+def _nowhere(address: Address, why: str) -> str:
+    where = address.host if address.is_socket else f"{address.host} port {address.port}"
+    return f"no SSH to {where}: {why}"
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, paramiko.BadHostKeyException):
+        return "the host key is not the one that was planted"
+    if isinstance(error, paramiko.AuthenticationException):
+        return "the instance's key was refused"
+    return clean(str(error)[:300]) or type(error).__name__

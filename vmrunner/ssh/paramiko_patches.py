@@ -1,0 +1,160 @@
+"""Repairs of paramiko: bounds on what a hostile peer may send, patience that ends, one thread less.
+
+Each is here because the library waits, keeps or computes without end where we cannot afford it.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
+
+import paramiko
+from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
+from paramiko.packet import Packetizer
+
+from vmrunner.ssh.channel_io import ASK_AFTER, DEAD_AFTER
+from vmrunner.ssh.receive_buffer import Inbox
+
+SEND_TIMEOUT: Final = 12_000  # milliseconds in which sent bytes must be acknowledged
+WINDOW: Final = 8 * 1024 * 1024  # bytes a channel may have on its way to us
+PACKET: Final = 128 * 1024
+REKEY: Final = 1 << 35  # bytes
+PATIENCE: Final = ASK_AFTER + DEAD_AFTER  # seconds until a command must have begun
+AHEAD: Final = 256 * 1024  # bytes
+MOST: Final = PACKET + 16 * 1024  # bytes of a packet with all that is around its data
+GREETING: Final = 16 * 1024  # bytes before the first packet; OpenSSH sends 40
+
+#: Our own sshd has it. Groups of a peer's choice may cost whole seconds of our CPU.
+EXCHANGES: Final = ("curve25519-sha256@libssh.org",)
+
+
+class Wire(socket.socket):
+    """Our own socket under paramiko. Knows when the peer was last heard.
+
+    Reads ahead: paramiko asks for sixteen bytes and then for the rest of each packet, and at every
+    call to the system another thread may take the interpreter."""
+
+    heard = 0.0
+    _ahead = b""
+    _at = 0  # so much of it was handed on
+
+    @classmethod
+    def over(cls, plain: socket.socket) -> Wire:
+        """In place of this one."""
+        wire = cls(fileno=plain.detach())
+        if wire.family == socket.AF_UNIX:
+            seconds, rest = divmod(SEND_TIMEOUT, 1000)
+            patience = struct.pack("ll", seconds, rest * 1000)
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+        else:
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT)
+        wire.heard = time.monotonic()
+        return wire
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        if self._at == len(self._ahead):
+            self._ahead, self._at = super().recv(max(size, AHEAD), flags), 0
+            self.heard = time.monotonic()
+        data = self._ahead[self._at : self._at + size]
+        self._at += len(data)
+        return data
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        try:
+            return super().send(data, flags)
+        except BlockingIOError:  # SO_SNDTIMEO: paramiko would try again, for ever
+            raise ConnectionAbortedError("what was sent was not taken") from None
+
+    def hang_up(self) -> None:
+        """Both ways, also under a thread that waits for it."""
+        try:
+            self.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            self.close()
+
+
+class _Packetizer(Packetizer):
+    _greeting = 0  # bytes
+
+    def _read_timeout(self, timeout: float) -> bytes:
+        """What the greeting's lines are read with. A line may have no end."""
+        data: bytes = super()._read_timeout(timeout)  # type: ignore[misc]  # not in its stubs
+        self._greeting += len(data)
+        if self._greeting > GREETING:
+            raise paramiko.SSHException(f": the greeting is over {GREETING} bytes")
+        return data
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        """A peer may announce 4 GiB, and paramiko would gather them in memory."""
+        if n > MOST:
+            raise paramiko.SSHException(f"the peer announced a packet of {n} bytes")
+        return super().read_all(n, check_rekey)
+
+
+def _bounded(feed: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """paramiko keeps what comes, also from a peer that heeds no window while we are busy."""
+
+    def fed(channel: Any, message: Any) -> None:
+        feed(channel, message)
+        if len(channel.in_buffer) + len(channel.in_stderr_buffer) > WINDOW:
+            raise paramiko.SSHException(f"the peer sent more than its window of {WINDOW} bytes")
+
+    return fed
+
+
+class Transport(paramiko.Transport):
+    """paramiko's, that waits for nobody for ever and keeps no more than a window."""
+
+    _channel_handler_table: ClassVar[dict[int, Callable[[Any, Any], None]]] = {
+        number: _bounded(call) if number in (MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA) else call
+        for number, call in paramiko.Transport._channel_handler_table.items()  # type: ignore[attr-defined]
+    }
+
+    def ask(self) -> None:
+        """A question that every SSH server answers, if only by "no". Does not wait for it:
+        `global_request` would, for ever."""
+        message = paramiko.Message()
+        message.add_byte(paramiko.common.cMSG_GLOBAL_REQUEST)
+        message.add_string("keepalive@openssh.com")
+        message.add_boolean(True)
+        self._send_user_message(message)  # type: ignore[attr-defined]  # not in its stubs
+
+    def begin(self, channel: Any, command: str) -> None:
+        """Have a command run. `channel.exec_command` would wait for the answer for ever: from a
+        frozen VM none comes, while a proxy on its host answers for it in TCP."""
+        message = paramiko.Message()
+        message.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+        message.add_int(channel.remote_chanid)
+        message.add_string("exec")
+        message.add_boolean(True)
+        message.add_string(command)
+        channel.in_buffer, channel.in_stderr_buffer = Inbox(), Inbox()
+        channel._event_pending()
+        self._send_user_message(message)  # type: ignore[attr-defined]
+        if not channel.event.wait(PATIENCE):
+            raise paramiko.SSHException(f"no command began within {PATIENCE:.0f} s")
+        channel._wait_for_event()  # over: raises what it was if not a "yes"
+
+
+def transport(sock: Any, disabled_algorithms: Any = None) -> Transport:
+    """Large windows and packets, and the ciphers that cost one pass, first."""
+    transport = Transport(
+        sock,
+        default_window_size=WINDOW,
+        default_max_packet_size=PACKET,
+        disabled_algorithms=disabled_algorithms,
+        packetizer_class=_Packetizer,
+    )
+    # paramiko waits for itself, for ever, when a channel closes while it negotiates new keys, which
+    # it does every 512 MiB. OpenSSH's own limit for AES is 64 GiB.
+    transport.packetizer.REKEY_BYTES = REKEY
+    transport.channel_timeout = PATIENCE  # to open one; it would wait for an hour
+    options = transport.get_security_options()
+    options.kex = EXCHANGES
+    options.ciphers = sorted(options.ciphers, key=lambda cipher: "gcm" not in cipher)
+    return transport

@@ -1,0 +1,166 @@
+"""The local EC2: what exists, the knobs, and the endpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Self
+
+from vmrunner.testing.common.virtual_clock import Timeline
+from vmrunner.testing.localec2 import fixtures, guest_vms, moto_patches
+from vmrunner.testing.localec2.endpoint import Endpoint
+from vmrunner.testing.localec2.faults import Faults, Trouble
+from vmrunner.testing.localec2.fixtures import Site
+from vmrunner.testing.localec2.machines import Machine
+from vmrunner.testing.localec2.requests import Request
+from vmrunner.testing.localec2.run_instances import Token
+from vmrunner.testing.vms import Bodies
+
+if TYPE_CHECKING:
+    from moto.ec2.models import EC2Backend
+
+    from vmrunner.testing.vms import Vms
+
+#: An image has one disk, unless somebody says otherwise.
+ROOT: Final = (fixtures.Mapping(device="/dev/xvda"),)
+
+
+class LocalCloud(Timeline):
+    """One account. All plain attributes may be changed at any time. With `vms` a real VM is behind
+    every instance; then the clock must be the real one."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time, vms: Vms | None = None) -> None:
+        super().__init__(clock)
+        self.boot_seconds = 0.0
+        self.delete_seconds = 0.0  # from an accepted termination to the end
+        self.tombstone = 3600.0  # so long the terminated are shown
+        self.visibility_lag = 0.0  # so long newborns are not visible
+        self.seal_seconds = 0.0  # from a change of metadata options to its effect
+        self.token_seconds = 86_400.0  # so long a client token lives
+        self.dry: set[tuple[str, str, str]] = set()  # (type, subnet, market) without capacity
+        self.quota: dict[str, int] = {}  # instances at once, by market
+        self.quotas: dict[str, float] = {}  # what Service Quotas says, by its code
+        self.outages: set[str] = set()  # zones that are disrupted
+        self.lacking: set[str] = set()  # instance types that it does not have
+        self.spot_role = True  # has the account the service-linked role that spot needs?
+        self.roles: set[str] = set()  # paths with names: `aws-reserved/sso/name`
+        self.default_quotas: set[str] = set()  # codes of which the account has no value of its own
+        self.disabled: set[str] = set()  # regions that the account has not enabled
+        self.refused: dict[str, Trouble] = {}  # access keys that are not accepted
+        self.accounts: dict[str, str] = {}  # access key → account; default: this one's
+        self.faults = Faults()
+        self.requests: list[Request] = []  # all that came
+        self.machines: list[Machine] = []  # all that ever was
+        self.by_id: dict[str, Machine] = {}
+        self.hidden: set[str] = set()  # ids of machines that nobody sees yet
+        self.tokens: dict[tuple[str, str, str], Token] = {}
+        self.account = f"{secrets.randbelow(9 * 10**11) + 10**11}"
+        moto_patches.install()
+        self._endpoint = Endpoint(self)
+        self.bodies = Bodies(self, vms) if vms is not None else None
+
+    # --- its life ---
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, port: int = 0) -> None:
+        """Listen on 127.0.0.1; port 0 takes a free one."""
+        self._endpoint.start(port)
+        if self.bodies is not None:
+            self.bodies.start()
+
+    def stop(self) -> None:
+        """No request is answered any more, and no VM is left."""
+        self._endpoint.stop()
+        if self.bodies is not None:
+            self.bodies.stop()
+
+    @property
+    def url(self) -> str:
+        return self._endpoint.url
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        with super().held(), moto_patches.within(self):
+            yield
+
+    # --- what is there ---
+
+    def furnish(
+        self,
+        region: str,
+        *,
+        name: str = "vmrunner-test",
+        mappings: Sequence[fixtures.Mapping] = ROOT,
+        ssh_from: str = "192.0.2.0/24",
+    ) -> Site:
+        """What a launch in this region needs."""
+        image = self.image(region, name, mappings=mappings)
+        with self.held():
+            return fixtures.furnish(self.backend(region), image, ssh_from=ssh_from)
+
+    def image(
+        self,
+        region: str,
+        name: str,
+        *,
+        mappings: Sequence[fixtures.Mapping] = ROOT,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """The id of a new image."""
+        with self.held():
+            return fixtures.add_image(
+                self.backend(region), name, self.now(), mappings, dict(tags or {})
+            )
+
+    def backend(self, region: str, account: str | None = None) -> EC2Backend:
+        """What moto holds of a region."""
+        from moto.ec2.models import ec2_backends
+
+        return ec2_backends[account or self.account][region]
+
+    def add(self, machine: Machine) -> None:
+        """A machine was launched."""
+        self.machines.append(machine)
+        self.by_id[machine.id] = machine
+        if self.bodies is not None:
+            guest_vms.embody(machine, self.bodies)
+        machine.begin()
+
+    def of(self, instance: str) -> list[Machine]:
+        """All machines that carry this id of vmrunner's, in order of birth."""
+        self.settle()
+        return [machine for machine in self.machines if machine.instance == instance]
+
+    @property
+    def alive(self) -> list[Machine]:
+        """All that bill."""
+        self.settle()
+        return [machine for machine in self.machines if machine.alive]
+
+    def count(self, action: str) -> int:
+        """So many requests came for it."""
+        return sum(request.action == action for request in self.requests)
+
+    # --- who asks ---
+
+    def account_of(self, key: str) -> str:
+        return self.accounts.get(key, self.account)
+
+    def plan(self, request: Request) -> Trouble | None:
+        """What becomes of a request before it is looked at."""
+        if request.key in self.refused:
+            return self.refused[request.key]
+        if request.region in self.disabled:
+            if request.service == "ec2":
+                text = "AWS was not able to validate the provided access credentials"
+                return Trouble("AuthFailure", 401, text)
+            return Trouble("InvalidClientTokenId", 403, "The security token is invalid")
+        return self.faults.plan(request)

@@ -1,0 +1,148 @@
+"""HTTP: what stands between a client and moto's own application."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterable
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from vmrunner.testing.localec2 import moto_patches, scheduler_api
+from vmrunner.testing.localec2.api_error import Refusal
+from vmrunner.testing.localec2.requests import Environ, Request, error_document
+
+if TYPE_CHECKING:
+    from vmrunner.testing.localec2.cloud import LocalCloud
+
+log = logging.getLogger(__name__)
+
+HOST: Final = "127.0.0.1"
+
+
+class Answer(NamedTuple):
+    """`status` is a whole status line."""
+
+    status: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+class Endpoint:
+    """The server of one cloud; every request is handled alone."""
+
+    def __init__(self, cloud: LocalCloud) -> None:
+        self._cloud = cloud
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._server: BaseWSGIServer | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None, "it is not started"
+        return f"http://{HOST}:{self._server.server_port}"
+
+    def start(self, port: int = 0) -> None:
+        # Else moto makes hundreds of images in every region that is touched.
+        os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
+        self._server = make_server(HOST, port, self, threaded=True, request_handler=_Handler)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        request = Request.of(environ)
+        cloud = self._cloud
+        with cloud.lock:
+            cloud.settle()
+            cloud.requests.append(request)
+            answer = self._answer(request, environ)
+        if answer is None:
+            _hang_up(environ)
+        headers = [(k, v) for k, v in answer.headers if k.lower() != "content-length"]
+        start_response(answer.status, [*headers, ("Content-Length", str(len(answer.body)))])
+        return [answer.body]
+
+    def date(self) -> str:
+        """For the header of every answer."""
+        return formatdate(self._cloud.now(), usegmt=True)
+
+    def _answer(self, request: Request, environ: Environ) -> Answer | None:
+        """None: the client hears nothing."""
+        trouble = self._cloud.plan(request)
+        if trouble is None:
+            return self._handled(request, environ)
+        if trouble.happens:
+            self._handled(request, environ)
+        if trouble.garbage:
+            return Answer(f"{trouble.status} OK", [("Content-Type", "text/html")], trouble.garbage)
+        if not trouble.code:
+            return None
+        return _error(request, trouble.code, trouble.message, trouble.status)
+
+    def _handled(self, request: Request, environ: Environ) -> Answer:
+        environ["HTTP_X_MOTO_ACCOUNT_ID"] = self._cloud.account_of(request.key)
+        try:
+            own = scheduler_api.answer(self._cloud, request)
+            if own is not None:
+                return Answer("200 OK", [("Content-Type", own[0])], own[1].encode())
+            with moto_patches.within(self._cloud):
+                return self._ask_moto(environ)
+        except Refusal as refusal:
+            return _error(request, refusal.code, refusal.message, refusal.status)
+        except NotImplementedError as missing:
+            return _error(request, "InvalidParameterValue", f"not in this cloud: {missing}", 400)
+        except Exception as error:
+            log.exception("%s", request.action)
+            return _error(request, "InternalError", f"{type(error).__name__}: {error}", 500)
+
+    def _ask_moto(self, environ: Environ) -> Answer:
+        got: list[Any] = []
+
+        def start(status: str, headers: list[tuple[str, str]], *_: object) -> None:
+            got[:] = [status, headers]
+
+        parts = self._moto(environ, start)
+        body = b"".join(parts)
+        return Answer(got[0], got[1], body)
+
+
+def _error(request: Request, code: str, message: str, status: int) -> Answer:
+    content, body = error_document(request.service, code, message)
+    headers = [("Content-Type", content), ("x-amzn-ErrorType", code)]
+    return Answer(f"{status} Refused", headers, body)
+
+
+def _hang_up(environ: Environ) -> NoReturn:
+    connection: socket.socket = environ["werkzeug.socket"]
+    connection.shutdown(socket.SHUT_RDWR)
+    raise ConnectionAbortedError  # for the server, which lets go of it
+
+
+class _Handler(MotoRequestHandler):
+    disable_nagle_algorithm = True
+    wbufsize = -1
+
+    def date_time_string(self, _: float | None = None) -> str:
+        endpoint = self.server.app
+        assert isinstance(endpoint, Endpoint)
+        return endpoint.date()
+
+    def log_request(self, *_: object) -> None:
+        """Nobody reads it."""

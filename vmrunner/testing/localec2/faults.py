@@ -1,0 +1,49 @@
+"""What goes wrong with requests, on demand.
+
+cloud.faults.fail("RunInstances", LOST_ANSWER)          # the next one happens, unheard
+cloud.faults.deny("DescribeVolumes")                    # from now on
+cloud.faults.on_request = lambda request: …             # whatever a test thinks up
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vmrunner.testing.common.faults import GARBAGE, LOST_ANSWER, LOST_REQUEST, FaultPlan, Trouble
+from vmrunner.testing.localec2.requests import Request
+
+__all__ = [
+    "AFTER_ALL",
+    "DENIED",
+    "GARBAGE",
+    "INTERNAL",
+    "LOST_ANSWER",
+    "LOST_REQUEST",
+    "NO_CAPACITY",
+    "THROTTLED",
+    "UNAVAILABLE",
+    "Faults",
+    "Trouble",
+]
+
+INTERNAL: Final = Trouble("InternalError", 500, "An internal error has occurred")
+AFTER_ALL: Final = INTERNAL._replace(happens=True)
+UNAVAILABLE: Final = Trouble("Unavailable", 503, "The service is unavailable")
+THROTTLED: Final = Trouble("RequestLimitExceeded", 503, "Request limit exceeded.")
+NO_CAPACITY: Final = Trouble(
+    "InsufficientInstanceCapacity", 500, "There is no capacity for what was asked"
+)
+DENIED: Final = Trouble(
+    "UnauthorizedOperation", 403, "You are not authorized to perform this operation."
+)
+
+#: Services that do not say UnauthorizedOperation.
+_DENIED_ELSEWHERE: Final = DENIED._replace(code="AccessDenied")
+
+
+class Faults(FaultPlan[Request, Trouble]):
+    """The plan of one cloud."""
+
+    def denial(self, request: Request) -> Trouble:
+        denied = DENIED if request.service == "ec2" else _DENIED_ELSEWHERE
+        return denied._replace(message=f"{DENIED.message} {request.action}")

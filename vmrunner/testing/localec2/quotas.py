@@ -1,0 +1,77 @@
+"""What EC2 checks of a launch before it does anything, and moto lets pass."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from vmrunner.testing.localec2.api_error import Refusal
+
+if TYPE_CHECKING:
+    from moto.ec2.models import EC2Backend
+
+USER_DATA: Final = 16384  # bytes, before they are encoded
+TAGGABLE: Final = ("instance", "volume", "network-interface", "spot-instances-request")
+_KEY, _VALUE, _TAGS = 128, 256, 50
+_BURSTABLE: Final = re.compile(r"t\d")
+
+
+def check_launch(backend: EC2Backend, params: Any) -> None:
+    """Raises `Refusal` with the code that EC2 has for it."""
+    _image(backend, str(params.get("ImageId", "")))
+    data = params.get("UserData")
+    if data is not None and len(_decoded(data)) > USER_DATA:
+        raise _bad("InvalidParameterValue", f"User data is limited to {USER_DATA} bytes")
+    token = str(params.get("ClientToken", ""))
+    if len(token) > 64:
+        raise _bad("InvalidParameterValue", "ClientToken is limited to 64 characters")
+    known = backend.describe_instance_types()
+    kind = params.get("InstanceType", "")
+    if kind not in {t["InstanceType"] for t in known}:
+        raise _bad("InvalidParameterValue", f"Invalid value '{kind}' for InstanceType.")
+    if params.get("CreditSpecification") and not _BURSTABLE.match(kind):
+        text = f"The {kind} instance type does not support the credit specification."
+        raise _bad("InvalidParameterCombination", text)
+    spot = bool(params.get("InstanceMarketOptions"))
+    if spot and params.get("DisableApiTermination"):
+        text = "Termination protection is not supported on Spot Instances."
+        raise _bad("InvalidParameterCombination", text)
+    for spec in params.get("TagSpecifications") or []:
+        _tags(spec, spot=spot)
+
+
+def _decoded(data: Any) -> bytes:
+    import base64
+
+    return base64.b64decode(str(data))
+
+
+def _image(backend: EC2Backend, image: str) -> None:
+    if not re.fullmatch(r"ami-[0-9a-f]{8,17}", image):
+        raise _bad("InvalidAMIID.Malformed", f'Invalid id: "{image}"')
+    if image not in backend.amis:
+        raise _bad("InvalidAMIID.NotFound", f"The image id '[{image}]' does not exist")
+
+
+def _tags(spec: Any, *, spot: bool) -> None:
+    kind = spec.get("ResourceType", "")
+    if kind not in TAGGABLE or (kind == "spot-instances-request" and not spot):
+        text = f"'{kind}' is not a valid taggable resource type for this operation."
+        raise _bad("InvalidParameterValue", text)
+    tags = spec.get("Tags") or []
+    if len(tags) > _TAGS:
+        raise _bad("TagLimitExceeded", f"More than {_TAGS} tags specified.")
+    for tag in tags:
+        key, value = tag.get("Key", ""), tag.get("Value", "")
+        if key.lower().startswith("aws:"):
+            raise _bad(
+                "InvalidParameterValue", f"Tag keys starting with 'aws:' are reserved: {key}"
+            )
+        if not 0 < len(key) <= _KEY:
+            raise _bad("InvalidParameterValue", f"Tag key exceeds the maximum length of {_KEY}")
+        if len(value) > _VALUE:
+            raise _bad("InvalidParameterValue", f"Tag value exceeds the maximum length of {_VALUE}")
+
+
+def _bad(code: str, message: str) -> Refusal:
+    return Refusal(code, message)

@@ -1,0 +1,199 @@
+"""The local GCE: what exists, the knobs, and the endpoint."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final, Self
+
+from vmrunner.testing.common.virtual_clock import Timeline
+from vmrunner.testing.localgce import fixtures, guest_vms, leftovers
+from vmrunner.testing.localgce.discovery import Json
+from vmrunner.testing.localgce.endpoint import Endpoint
+from vmrunner.testing.localgce.faults import Broken, Faults, Trouble
+from vmrunner.testing.localgce.fixtures import Site
+from vmrunner.testing.localgce.machines import Machine
+from vmrunner.testing.localgce.networks import nth
+from vmrunner.testing.localgce.operations import Operation
+from vmrunner.testing.localgce.requests import Request
+from vmrunner.testing.vms import Bodies, Vms
+
+PROJECT: Final = "vmrunner-test"
+
+
+class LocalGce(Timeline):
+    """One project. All plain attributes may be changed at any time. With a virtual `clock`, `sleep`
+    makes it go on while a client waits for an operation; without, such a wait ends at once. With
+    `vms` a real VM is behind every instance; then the clock must be the real one."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], object] | None = None,
+        project: str = PROJECT,
+        vms: Vms | None = None,
+    ) -> None:
+        super().__init__(clock)
+        real = clock is time.time
+        self.sleep = sleep or (time.sleep if real else lambda _: None)
+        self.project = project
+        self.number = f"{secrets.randbelow(9 * 10**11) + 10**11}"  # of the project
+        self.operation_seconds = 0.0  # from the first sight of an operation to its end
+        self.boot_seconds = 0.0  # from an insert to RUNNING
+        self.stop_seconds = 0.0  # from STOPPING to TERMINATED
+        self.delete_seconds = 0.0  # from STOPPING to nothing
+        self.deadline_late = 0.0  # so long past its time a deadline strikes; the real one: 30
+        self.visibility_lag = 0.0  # so long newborns are not visible
+        self.answer_seconds: dict[str, float] = {}  # method → so long its answers take
+        self.token_seconds = 3600.0  # so long a `requestId` is remembered
+        self.dry: set[tuple[str, str, str]] = set()  # (type, zone, market) without capacity
+        self.immovable: set[str] = set()  # machine types that cannot migrate
+        self.stockout_remains = False  # a newborn without capacity stays, TERMINATED
+        self.quota_in_operation = False  # a quota is looked at after the request is accepted
+        self.sparse_pages = False  # a filter empties pages instead of filling them
+        self.unreachable: set[str] = set()  # scopes: `zones/z`, `regions/r`
+        self.partial_lists = True  # else a list over all zones fails when one is out of reach
+        self.refused: dict[str, Trouble] = {}  # bearer tokens that are not accepted
+        self.faults = Faults()
+        self.requests: list[Request] = []  # all that came
+        self.rejected: list[str] = []  # what Google's document does not allow, and somebody sent
+        self.complaints: list[str] = []  # where this cloud itself was wrong
+        self.machines: list[Machine] = []  # all that ever was
+        self.by_link: dict[str, Machine] = {}
+        self.hidden: set[str] = set()  # links of machines that nobody sees yet
+        self.operations: dict[str, Operation] = {}  # by link
+        self.tokens: dict[tuple[str, str], tuple[float, Operation]] = {}
+        self.quotas: dict[str, dict[str, float]] = {}  # region, or "" → metric → limit
+        self.common_metadata: dict[str, str] = {}  # of the project
+        self._shelves: dict[str, dict[str, dict[str, Json]]] = {}
+        self._addresses = 0
+        self._endpoint = Endpoint(self)
+        self.bodies = Bodies(self, vms) if vms is not None else None
+        fixtures.build(self)
+
+    # --- its life ---
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.stop()
+        if kind is None and self.complaints:
+            raise AssertionError("the local GCE was wrong:\n" + "\n".join(self.complaints))
+
+    def start(self, port: int = 0) -> None:
+        """Listen on 127.0.0.1; port 0 takes a free one."""
+        self._endpoint.start(port)
+        if self.bodies is not None:
+            self.bodies.start()
+
+    def stop(self) -> None:
+        """No request is answered any more, and no VM is left."""
+        self._endpoint.stop()
+        if self.bodies is not None:
+            self.bodies.stop()
+
+    @property
+    def url(self) -> str:
+        return self._endpoint.url
+
+    # --- what is there ---
+
+    def furnish(
+        self, *, family: str = "vmrunner", ssh_from: str = "192.0.2.0/24", disk_gb: int = 10
+    ) -> Site:
+        """What a launch needs: an image in a family, and a network in which builds do not reach
+        each other."""
+        with self.lock:
+            return fixtures.furnish(self, family=family, ssh_from=ssh_from, disk_gb=disk_gb)
+
+    def image(
+        self, name: str, *, family: str = "", disk_gb: int = 10, project: str = "", **more: object
+    ) -> Json:
+        """A new image, of this project unless another one is named; `more` are fields of it."""
+        with self.lock:
+            owner = project or self.project
+            return fixtures.add_image(self, owner, name, family=family, disk_gb=disk_gb, **more)
+
+    def disk(self, zone: str, name: str, *, size_gb: int = 10, **more: object) -> Json:
+        """A disk that no VM has; `more` are fields of it, such as `labels`."""
+        with self.lock:
+            return leftovers.add_disk(self, zone, name, size_gb, more)
+
+    def reserve(self, region: str, name: str, **more: object) -> Json:
+        """A static external address that nobody uses; a global one with the region ""."""
+        with self.lock:
+            return leftovers.add_address(self, region, name, more)
+
+    def snapshot(self, name: str, *, disk: str = "", **more: object) -> Json:
+        """Of a disk that there was, by its link."""
+        with self.lock:
+            return leftovers.add_snapshot(self, name, disk, more)
+
+    def shelf(self, collection: str, scope: str) -> dict[str, Json]:
+        """All resources of a kind in `zones/z`, `regions/r` or `global`, by name."""
+        return self._shelves.setdefault(collection, {}).setdefault(scope, {})
+
+    def shelves(self, collection: str) -> dict[str, dict[str, Json]]:
+        """The same by scope."""
+        return self._shelves.setdefault(collection, {})
+
+    def find(self, collection: str, scope: str, name: str) -> Json | None:
+        """By name or by number, as the API does."""
+        shelf = self.shelf(collection, scope)
+        if name in shelf or not name.isdigit():
+            return shelf.get(name)
+        return next((found for found in shelf.values() if found["id"] == name), None)
+
+    def images(self, project: str) -> dict[str, Json]:
+        """Those of this project, or of somebody else's that everybody may use."""
+        return self.shelf("images", "global" if project == self.project else project)
+
+    def address(self, cidr: str) -> str:
+        """A new address in a network."""
+        self._addresses += 1
+        return nth(cidr, self._addresses)
+
+    def add(self, machine: Machine) -> None:
+        """A machine is born."""
+        self.machines.append(machine)
+        self.by_link[machine.shown["selfLink"]] = machine
+        if self.bodies is not None and not machine.doomed:
+            guest_vms.embody(machine, self.bodies)
+        machine.begin()
+
+    def machine(self, link: str) -> Machine:
+        """The one behind a resource, or the last that was."""
+        return self.by_link[link]
+
+    def of(self, instance: str) -> list[Machine]:
+        """All machines that carry this id of vmrunner's, in order of birth."""
+        self.settle()
+        return [machine for machine in self.machines if machine.instance == instance]
+
+    @property
+    def alive(self) -> list[Machine]:
+        """All that bill."""
+        self.settle()
+        return [machine for machine in self.machines if machine.alive]
+
+    @property
+    def disks(self) -> list[Json]:
+        """All that bill, attached or not."""
+        self.settle()
+        return [disk for shelf in self.shelves("disks").values() for disk in shelf.values()]
+
+    def count(self, action: str) -> int:
+        """So many requests came for it."""
+        return sum(request.action == action for request in self.requests)
+
+    # --- who asks ---
+
+    def plan(self, request: Request) -> Trouble | Broken | None:
+        """What becomes of a request before it is looked at."""
+        if request.key in self.refused:
+            return self.refused[request.key]
+        return self.faults.plan(request)

@@ -1,0 +1,87 @@
+"""QEMU's command line for one guest. Pure: values in, words out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from vmrunner.providers.qemu import command_line
+from vmrunner.providers.qemu.command_line import MiB
+
+SSH: Final = 22
+
+# Every connection to the metadata service starts a program, in a session of its own, which counts
+# as a privilege here. (It has none: `start.py` took all from it.)
+SANDBOX: Final = "on,obsolete=deny,elevateprivileges=allow,spawn=allow,resourcecontrol=deny"
+
+#: Where every cloud's metadata service is, and a network round it.
+METADATA: Final = "169.254.169.254"
+_NETWORK: Final = (
+    "restrict=on,ipv6=off,net=169.254.169.0/24,host=169.254.169.2,dns=169.254.169.3,"
+    "dhcpstart=169.254.169.15"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guest:
+    """What a cloud decides of a VM. `firmware` is what the guest reads of its hardware's maker
+    (SMBIOS type 1: manufacturer, product, serial, uuid), by which cloud-init tells where it is."""
+
+    name: str
+    address: str  # of the host's loopback: its port 22 is the guest's
+    mac: str
+    disk: int  # bytes, at least; the image may need more
+    firmware: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Host:
+    """What is the same for all guests. `cpus` and `memory` (bytes) are a VM's."""
+
+    qemu: str
+    accel: str  # kvm or tcg
+    cpus: int
+    memory: int
+    kernel: Path
+    initrd: Path
+    cmdline: str
+
+
+def command(host: Host, guest: Guest, forwarder: Sequence[str]) -> list[str]:
+    """The argument vector. `forwarder` is started for every connection to the metadata service,
+    and talks on its stdin and stdout. The disk's files come as `machine.Fd` says."""
+    return [
+        host.qemu,
+        *("-name", f"guest={_safe(guest.name)}"),
+        *command_line.BARE,
+        *("-sandbox", SANDBOX),
+        *(
+            ("-accel", "kvm", "-cpu", "host")
+            if host.accel == "kvm"
+            else command_line.accelerator("tcg")
+        ),
+        *("-smp", str(host.cpus), "-m", f"{host.memory // MiB}M"),
+        *("-rtc", "base=utc"),
+        *("-smbios", "type=1," + ",".join(f"{k}={_safe(v)}" for k, v in guest.firmware.items())),
+        *("-kernel", str(host.kernel), "-initrd", str(host.initrd), "-append", host.cmdline),
+        *command_line.disk(),
+        *_network(guest, forwarder),
+        *command_line.CONSOLE,
+        *("-device", "virtio-rng-pci"),
+    ]
+
+
+def _network(guest: Guest, forwarder: Sequence[str]) -> tuple[str, ...]:
+    user = (
+        f"user,id=net,{_NETWORK},hostfwd=tcp:{guest.address}:{SSH}-:{SSH},"
+        f"guestfwd=tcp:{METADATA}:80-cmd:{_safe(shlex.join(forwarder))}"
+    )
+    return ("-netdev", user, "-device", f"virtio-net-pci,netdev=net,romfile=,mac={guest.mac}")
+
+
+def _safe(value: str) -> str:
+    """A comma ends a value of QEMU's, two of them are one."""
+    return value.replace(",", ",,")

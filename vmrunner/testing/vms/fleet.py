@@ -1,0 +1,121 @@
+"""Real VMs behind a local cloud's machines: one thread that starts them, hears when they end, and
+lets time pass while nobody asks anything."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Final, Protocol
+
+from vmrunner.testing.common.virtual_clock import Timeline
+from vmrunner.testing.vms.command_line import Guest
+from vmrunner.testing.vms.host import Vms
+from vmrunner.testing.vms.metadata import Answer
+from vmrunner.testing.vms.vm import Vm
+
+log = logging.getLogger(__name__)
+
+_TICK: Final = 0.2  # seconds
+
+
+class Machine(Protocol):
+    """What a cloud says of a VM. Its methods are called with the cloud held."""
+
+    body: Vm | None
+
+    @property
+    def off(self) -> bool:
+        """Has it, in this cloud, no VM any more?"""
+
+    def run(self) -> None:
+        """Its VM runs now."""
+
+    def power_off(self) -> None:
+        """Its guest has switched itself off. Nothing, where it is dying anyway."""
+
+    def break_down(self) -> None:
+        """Its VM ended, or never began, and nobody wished so. Likewise."""
+
+
+class Bodies:
+    """All VMs of one cloud."""
+
+    def __init__(self, cloud: Timeline, vms: Vms) -> None:
+        self._cloud = cloud
+        self._vms = vms
+        self._waiting: list[Machine] = []  # they have a VM that is not started
+        self._running: list[Machine] = []
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._live, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """When this returns no VM is left."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        for machine in (*self._waiting, *self._running):
+            _body(machine).kill()
+
+    def address(self) -> str:
+        """For a newborn, which is reached there."""
+        return self._vms.address()
+
+    def give(self, machine: Machine, guest: Guest, answer: Answer) -> None:
+        """A newborn gets a VM, which is started soon."""
+        machine.body = self._vms.make(guest, answer)
+        self._waiting.append(machine)
+
+    # --- within ---
+
+    def _live(self) -> None:
+        """QEMU dies with the thread that started it: this one lives as long as the cloud."""
+        while not self._stopped.wait(_TICK):
+            try:
+                self._tick()
+            except Exception:
+                log.exception("a tick of the local cloud")
+
+    def _tick(self) -> None:
+        self._cloud.settle()
+        while self._waiting:
+            self._begin(self._waiting[0])
+        for machine in list(self._running):
+            self._look(machine)
+
+    def _begin(self, machine: Machine) -> None:
+        body = _body(machine)
+        try:
+            body.start()
+        except OSError as error:
+            log.warning("%s: %s", body.guest.name, error)
+            with self._cloud.held():
+                machine.break_down()
+        else:
+            self._running.append(machine)
+            with self._cloud.held():
+                machine.run()
+        self._waiting.remove(machine)
+
+    def _look(self, machine: Machine) -> None:
+        body = _body(machine)
+        code = body.poll()
+        with self._cloud.held():
+            if machine.off:
+                pass
+            elif code is None:
+                return
+            elif code == 0:
+                machine.power_off()
+            else:
+                log.warning("%s: QEMU ended with %d: %s", body.guest.name, code, body.complaint)
+                machine.break_down()
+        body.kill()
+        self._running.remove(machine)
+
+
+def _body(machine: Machine) -> Vm:
+    assert machine.body is not None
+    return machine.body

@@ -1,0 +1,30 @@
+"""What becomes QEMU: `python -P start.py PARENT OVERLAY BASE QEMU WORDS…`
+
+QEMU then has the two files, given as descriptors, where its words look for them, no capability but
+to listen on port 22, and dies with the thread that started this."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+from vmrunner.providers.qemu import syscalls
+from vmrunner.providers.qemu.command_line import Fd
+
+_BIND: Final = 10  # CAP_NET_BIND_SERVICE
+
+
+def main(command: list[str], parent: int, overlay: int, base: int) -> None:
+    syscalls.die_with_parent()
+    if os.getppid() != parent:
+        return  # it died before it could be told
+    for given, number in ((overlay, Fd.OVERLAY), (base, Fd.BASE)):
+        os.dup2(given, number, inheritable=True)
+        os.close(given)
+    syscalls.give_up_privileges(keep=_BIND)
+    os.execv(command[0], command)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main(sys.argv[4:], *map(int, sys.argv[1:4]))
