@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.vm.stock import from_root
 from vmrunner.images import Inputs, find, resolve
 from vmrunner.images.local import rootfs
-from vmrunner.images.local.programs import Programs
+from vmrunner.images.local.programs import ChildPrograms
 from vmrunner.images.verify import trial_vm
 from vmrunner.providers.qemu.local_images import LocalImage
 
@@ -58,7 +58,7 @@ def untrimmed(cache: Path) -> LocalImage:
     root = cache / "root.tar"
     scratch = rootfs.scratch(cache)
     rootfs.vm_root(
-        recipe, inputs, to=root, tmp=scratch, programs=Programs(), report=lambda *_: None
+        recipe, inputs, to=root, tmp=scratch, programs=ChildPrograms(), report=lambda *_: None
     )
     scratch.rmdir()
     return from_root(cache, root, "untrimmed")

@@ -53,11 +53,11 @@ from tests.amazon import INSTALLATION, REGION, credentials
 from vmrunner.model import TAG, Ref
 from vmrunner.providers.ec2 import create_request
 from vmrunner.providers.ec2.client import QUOTAS
-from vmrunner.providers.ec2.options import Options
+from vmrunner.providers.ec2.options import Ec2Options
 from vmrunner.providers.ec2.provider import Ec2Provider
 
 if TYPE_CHECKING:
-    from vmrunner.session import Job, Reporter, Verdict
+    from vmrunner.session import Reporter, SessionJob, Verdict
 
 WALL = 1.1  # against the script
 THREADS = 8  # that make an engine's creates
@@ -77,7 +77,7 @@ class Provider(Ec2Provider):
     """One without limits of its own, that tells when a machine is armed."""
 
     def __init__(self, at: Account, armed: Mapping[str, Event]) -> None:
-        options = Options(
+        options = Ec2Options(
             name="aws",
             installation=INSTALLATION,
             region=REGION,
@@ -100,7 +100,7 @@ class Provider(Ec2Provider):
 class Session(engines.Session):
     """A build that ends once its machine is armed. A real one lasts that long anyway."""
 
-    def __init__(self, job: Job, reporter: Reporter, armed: Event) -> None:
+    def __init__(self, job: SessionJob, reporter: Reporter, armed: Event) -> None:
         super().__init__(job, reporter)
         self._armed = armed
 
@@ -115,7 +115,7 @@ def ours(builds: int, directory: Path | None) -> Spent:
         armed: defaultdict[str, Event] = defaultdict(Event)
         aws = Provider(at, armed)
 
-        def sessions(job: Job, reporter: Reporter) -> Session:
+        def sessions(job: SessionJob, reporter: Reporter) -> Session:
             return Session(job, reporter, armed[job.instance.id])
 
         return through_vmrunner(at, aws, INSTALLATION, builds, directory, sessions)

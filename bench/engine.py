@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from vmrunner.core.scheduling import Start
+from vmrunner.core.scheduling import PlannedStart
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
 from vmrunner.ledger import Ledger
 from vmrunner.lib import ids, process
 from vmrunner.model import (
     Access,
-    Build,
+    BuildRecord,
     BuildSpec,
     BuildState,
     Limits,
@@ -47,7 +47,7 @@ from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 from vmrunner.session import Verdict
 
 if TYPE_CHECKING:
-    from vmrunner.session import Job, Reporter
+    from vmrunner.session import Reporter, SessionJob
 
 GOALS = {"starts": 500, "lives": 150}
 
@@ -61,7 +61,7 @@ class Paths(NamedTuple):
 class Session:
     """A build that prints one line and succeeds at once."""
 
-    def __init__(self, _job: Job, reporter: Reporter) -> None:
+    def __init__(self, _job: SessionJob, reporter: Reporter) -> None:
         self.reporter = reporter
 
     def run(self) -> Verdict:
@@ -97,7 +97,9 @@ class _Wall(Clock):
 def orders(ledger: Ledger) -> Callable[..., tuple[Order, Access]]:
     access = Access(user_private="k" * 400, host_public="ssh-ed25519 " + "A" * 68)
 
-    def order(build: Build, instance: str, offer: Offer, deadline: float) -> tuple[Order, Access]:
+    def order(
+        build: BuildRecord, instance: str, offer: Offer, deadline: float
+    ) -> tuple[Order, Access]:
         made = Order(
             instance=instance,
             build=build.id,
@@ -188,7 +190,7 @@ def starts(root: Path, builds: int, profile: cProfile.Profile | None) -> Figure:
         while recorded < builds:
             queued = at.ledger.builds.queued(64)
             if queued:
-                launcher.start([Start(build=build, offers=offers) for build in queued])
+                launcher.start([PlannedStart(build=build, offers=offers) for build in queued])
             landed = launcher.land()
             recorded += len(landed.booting)
             if not landed.booting:

@@ -39,7 +39,7 @@ from bench.clouds import (
 from tests.google import INSTALLATION
 from vmrunner.providers.gce import create_request
 from vmrunner.providers.gce.client import QUOTAS
-from vmrunner.providers.gce.options import Options
+from vmrunner.providers.gce.options import GceOptions
 from vmrunner.providers.gce.provider import CREATES, GceProvider
 from vmrunner.testing.localgce import LocalGce
 
@@ -56,7 +56,7 @@ def serve(pipe: Connection) -> None:
 
 
 def provider(at: Endpoint) -> GceProvider:
-    options = Options(
+    options = GceOptions(
         name="google",
         installation=INSTALLATION,
         project=at.site.project,

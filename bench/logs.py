@@ -32,9 +32,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.guest import Guest, booted, job
 from tests.sshd import Sshd, running
-from vmrunner.guest.state import Events, Place
-from vmrunner.session.log_relay import Relay
-from vmrunner.session.protocol import Frames, Log
+from vmrunner.guest.state import EventLog, Place
+from vmrunner.session.log_relay import LogRelay
+from vmrunner.session.protocol import FrameDecoder, LogFrame
 from vmrunner.ssh import client
 
 MIB = 1 << 20
@@ -71,18 +71,18 @@ def fill(guest: Guest, size: int) -> None:
                 for n in range(written, written + 20_000)
             )
             written += log.write(lines)
-    Events(place.events).add("ended", written, reason="exit_code", exit_code=0, message="")
+    EventLog(place.events).add("ended", written, reason="exit_code", exit_code=0, message="")
 
 
 def ours(connection: client.Connection, guest: Guest, target: Path) -> int:
     with target.open("wb") as file:
         reporter: Any = ToFile(file)
-        relay = Relay(reporter, SECRETS, 0)
-        frames = Frames(offset=0, steps=1, log_bytes=1 << 40)
+        relay = LogRelay(reporter, SECRETS, 0)
+        frames = FrameDecoder(offset=0, steps=1, log_bytes=1 << 40)
 
         def hear(data: bytes) -> None:
             for frame in frames.feed(data):
-                if isinstance(frame, Log):
+                if isinstance(frame, LogFrame):
                     relay.feed(frame.data)
 
         done = connection.stream(f"{guest.supervisor} follow --epoch 1 0 0", hear, pulse=relay.wait)

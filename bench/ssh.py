@@ -121,7 +121,7 @@ def idle(sshd: Sshd, count: int) -> str:
     said = threading.Semaphore(0)
 
     def wait(connection: client.Connection) -> None:
-        with suppress(client.Lost):  # closed under it, in the end
+        with suppress(client.ConnectionLost):  # closed under it, in the end
             connection.stream(f"echo; exec sleep {LEFT}", lambda _: said.release())
 
     waiting = [threading.Thread(target=wait, args=(connection,)) for connection in connections]

@@ -30,16 +30,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench import engine as engines
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
-from vmrunner.engine.membership import Peers
+from vmrunner.engine.membership import Membership
 from vmrunner.ledger import Ledger
-from vmrunner.ledger.values import Launch
+from vmrunner.ledger.values import LaunchRequest
 from vmrunner.lib import ids, process
 from vmrunner.lib.threads import Inline
 from vmrunner.model import Access, Instance, InstanceState, Kind, Limits, Order, Role, Spec
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 from vmrunner.providers.fake.limits import EC2, Throttle
-from vmrunner.reaper.kills import BATCH
-from vmrunner.reaper.reaper import Reaping
+from vmrunner.reaper.kills import DELETE_BATCH
+from vmrunner.reaper.reaper import Reaper
 
 if TYPE_CHECKING:
     from bench.wire import WireProvider
@@ -79,7 +79,7 @@ class World:
             spawn=lambda _name, work: work(),
             listen=False,
         )
-        self.reaping = Reaping(self.engine.desk, Peers(one_host=True), lambda: 0.0)
+        self.reaping = Reaper(self.engine.desk, Membership(one_host=True), lambda: 0.0)
 
     def fill(self, machines: int, expired: int, *, rows: bool) -> None:
         """So many VMs, each with a disk if the cloud makes any; the first `expired` are past their
@@ -115,7 +115,7 @@ class World:
                 epoch=0,
                 owner="e-bench",
             )
-            launch = Launch(
+            launch = LaunchRequest(
                 build_id=build.id, seen_epoch=build.epoch, instance=row, order=order, access=access
             )
             ((_, row),) = self.ledger.instances.start([launch], until=now + 3600)
@@ -190,7 +190,7 @@ def costs(root: Path, things: int, expired: int, pairs: int) -> list[Row]:
                 sweep(root, things, expired, rows=rows, wire=wire, page=page) for _ in range(pairs)
             ]
             calls = max(run.calls for run in runs)
-            most = math.ceil(things / page) + math.ceil(expired / BATCH)
+            most = math.ceil(things / page) + math.ceil(expired / DELETE_BATCH)
             title = f"{where}, {what}"
             found.append(Row(f"calls: {title}", str(calls), f"{most}", calls <= most))
             listing = statistics.median(run.listing for run in runs)

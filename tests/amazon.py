@@ -16,10 +16,10 @@ from vmrunner.lib import ids
 from vmrunner.model import Key, Network, Order, Page, Ref, Resource, Role, Seen, Spec
 from vmrunner.providers.common.rate_limits import Buckets
 from vmrunner.providers.ec2.client import QUOTAS
-from vmrunner.providers.ec2.options import Options
+from vmrunner.providers.ec2.options import Ec2Options
 from vmrunner.providers.ec2.provider import Ec2Provider
 from vmrunner.providers.fake import Clock
-from vmrunner.testing.localec2 import LocalCloud, Machine
+from vmrunner.testing.localec2 import Ec2Machine, LocalCloud
 
 KEY: Final = "AKIALOCALLOCALLOCAL0"
 REGION: Final = "eu-west-1"
@@ -67,13 +67,13 @@ class Amazon:
             "endpoint_url": self.cloud.url,
         }
         buckets = Buckets(QUOTAS, now=self.clock, sleep=self._wait)
-        return Ec2Provider(Options(**(said | more)), buckets=buckets, elapsed=self.clock)
+        return Ec2Provider(Ec2Options(**(said | more)), buckets=buckets, elapsed=self.clock)
 
     def _wait(self, seconds: float) -> None:
         self.waited.append(seconds)
         self.clock.advance(seconds)
 
-    def plant(self, **tags: str) -> Machine:
+    def plant(self, **tags: str) -> Ec2Machine:
         """A machine that somebody launched without a provider."""
         order = make_order(self.provider())
         self.provider().create(order)

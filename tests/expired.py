@@ -10,7 +10,7 @@ import boto3
 
 from tests.amazon import INSTALLATION, REGION, Amazon, make_order
 from vmrunner.providers.ec2.provider import Ec2Provider
-from vmrunner.testing.localec2 import Machine
+from vmrunner.testing.localec2 import Ec2Machine
 
 FOREIGN: Final = "00000000-0000-4000-8000-00000000000f"
 GRACE: Final = 480.0
@@ -35,7 +35,7 @@ def provider_of(aws: Amazon, region: str = REGION, spot: str | None = None) -> E
     )
 
 
-def launch(aws: Amazon, tags: Mapping[str, str], *place: str) -> Machine:
+def launch(aws: Amazon, tags: Mapping[str, str], *place: str) -> Ec2Machine:
     provider = provider_of(aws, *place)
     ref = provider.create(make_order(provider))
     machine = aws.cloud.by_id[ref.id]

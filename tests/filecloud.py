@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from tests.scripted import ScriptedWiring
 from vmrunner.cli import main
-from vmrunner.config.sources import Loaded
+from vmrunner.config.sources import LoadedSettings
 from vmrunner.daemon import daemon
 from vmrunner.model import (
     Address,
@@ -207,7 +207,7 @@ class FileWiring(ScriptedWiring):
         return FileProvider(name, FileCloud(Path(os.environ["CLOUD_FILE"])))
 
 
-def join(loaded: Loaded) -> FileWiring:
+def join(loaded: LoadedSettings) -> FileWiring:
     return FileWiring(loaded.settings)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from tests.scripted import ScriptedWiring, wait_until
 from vmrunner.config import settings, sources
 from vmrunner.ledger import Ledger
-from vmrunner.model import Build
+from vmrunner.model import BuildRecord
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "default_provider = 'fake'\n[providers.fake]\nkind = 'fake'\n"
@@ -66,7 +66,7 @@ class Home:
         wiring.paths = paths
         return wiring.ledger
 
-    def builds(self) -> list[Build]:
+    def builds(self) -> list[BuildRecord]:
         return self.ledger.builds.list()
 
     def engines(self) -> list[int]:

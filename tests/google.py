@@ -16,10 +16,10 @@ from vmrunner.model import Key, Network, Offer, Order, Ref, Resource, Role, Seen
 from vmrunner.providers.common.rate_limits import Buckets
 from vmrunner.providers.fake import Clock
 from vmrunner.providers.gce.client import QUOTAS
-from vmrunner.providers.gce.options import Options
+from vmrunner.providers.gce.options import GceOptions
 from vmrunner.providers.gce.provider import GceProvider
 from vmrunner.testing.localgce import LocalGce
-from vmrunner.testing.localgce.machines import Machine
+from vmrunner.testing.localgce.machines import GceMachine
 
 FAMILY: Final = "vmrunner"
 INSTALLATION: Final = "00000000-0000-4000-8000-000000000001"
@@ -63,7 +63,7 @@ class Google:
         return self.instances.delete_unary(request=where | more, retry=None)
 
     @property
-    def machine(self) -> Machine:
+    def machine(self) -> GceMachine:
         """The only one that ever was."""
         (machine,) = self.cloud.machines
         return machine
@@ -125,7 +125,7 @@ class Google:
         }
         buckets = Buckets(QUOTAS, now=self.clock, sleep=self.clock.sleep)
         return GceProvider(
-            Options(**(said | more)), buckets=buckets, elapsed=self.clock, sleep=self.clock.sleep
+            GceOptions(**(said | more)), buckets=buckets, elapsed=self.clock, sleep=self.clock.sleep
         )
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from vmrunner.session.protocol import Ended, Event, Frames, Log
+from vmrunner.session.protocol import EndFrame, EventFrame, FrameDecoder, LogFrame
 
 ROOT = Path(__file__).parent.parent
 
@@ -163,11 +163,11 @@ class Followed:
     """All that came out of one `start` or `follow`."""
 
     def __init__(self, output: bytes, *, offset: int = 0, steps: int = 9) -> None:
-        frames = Frames(offset=offset, steps=steps, log_bytes=256 << 20)
+        frames = FrameDecoder(offset=offset, steps=steps, log_bytes=256 << 20)
         self.frames = list(frames.feed(output))
-        self.log = b"".join(frame.data for frame in self.frames if isinstance(frame, Log))
-        self.events = [frame for frame in self.frames if isinstance(frame, Event)]
-        self.ended = next((frame for frame in self.frames if isinstance(frame, Ended)), None)
+        self.log = b"".join(frame.data for frame in self.frames if isinstance(frame, LogFrame))
+        self.events = [frame for frame in self.frames if isinstance(frame, EventFrame)]
+        self.ended = next((frame for frame in self.frames if isinstance(frame, EndFrame)), None)
 
     def at(self, kind: str) -> list[int]:
         return [event.offset for event in self.events if event.kind == kind]

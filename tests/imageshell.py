@@ -21,7 +21,7 @@ from tests.standins import until
 from vmrunner.cli import main
 from vmrunner.config import sources
 from vmrunner.lib import resources
-from vmrunner.runtime.app import Wiring
+from vmrunner.runtime.app import App
 
 
 class Cli:
@@ -62,9 +62,9 @@ def cli(config: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
 
 
 @contextlib.contextmanager
-def wiring() -> Iterator[Wiring]:
+def wiring() -> Iterator[App]:
     """The parts of the configuration that is found from here."""
-    parts = Wiring(sources.load().settings)
+    parts = App(sources.load().settings)
     try:
         yield parts
     finally:

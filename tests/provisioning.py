@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.packer import PACKER, RUN
-from vmrunner.images.local.programs import Programs, environment
+from vmrunner.images.local.programs import ChildPrograms, environment
 from vmrunner.images.recipe import Inputs
 
 HASH: Final = "abcdef0123456789abcd"
@@ -129,7 +129,7 @@ def provision(
         suite,
         "-",
     ]
-    log = Programs().run(
+    log = ChildPrograms().run(
         argv, what="provisioning", timeout=900, env=environment(DEBIAN_FRONTEND="noninteractive")
     )
     rows = [line.split("\t") for line in (out / "files").read_text().splitlines()]

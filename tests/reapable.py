@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from vmrunner.core.lifecycle import Sweep
-from vmrunner.core.reap_plan import Plan, Sighting
+from vmrunner.core.lifecycle import SweepId
+from vmrunner.core.reap_plan import ReapPlan, Sighting
 from vmrunner.core.reap_rules import decide
 from vmrunner.model import (
     Death,
@@ -74,18 +74,18 @@ def reaped(
     pages: list[Page] | None = None,
     sightings: frozenset[Sighting] = frozenset(),
     **options: Any,
-) -> Plan:
-    defaults = {"sweep": Sweep(id="s-2", begun=NOW)}
+) -> ReapPlan:
+    defaults = {"sweep": SweepId(id="s-2", begun=NOW)}
     return decide(
         NOW, rows or [], pages or [], sightings, LIMITS, MINE, GENERATION,
         **(defaults | options),
     )  # fmt: skip
 
 
-def killed(plan: Plan) -> list[tuple[str, Death]]:
+def killed(plan: ReapPlan) -> list[tuple[str, Death]]:
     return [(kill.ref.id, kill.reason) for kill in plan.kills]
 
 
-def before(plan: Plan, seconds: float = 300) -> frozenset[Sighting]:
+def before(plan: ReapPlan, seconds: float = 300) -> frozenset[Sighting]:
     """The sightings of an earlier sweep, as a later one finds them."""
     return frozenset(replace(s, sweep="s-1", begun=NOW - seconds) for s in plan.sightings)

@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import ClassVar
 
 from vmrunner.cli import main
-from vmrunner.config.sources import Loaded
+from vmrunner.config.sources import LoadedSettings
 from vmrunner.model import BuildState, Reason, Result
 from vmrunner.providers.fake import FakeProvider
 from vmrunner.providers.fake import open as open_fake
-from vmrunner.runtime.app import Wiring
-from vmrunner.session import Job, Reporter, Verdict
+from vmrunner.runtime.app import App
+from vmrunner.session import Reporter, SessionJob, Verdict
 
 
 class Scripted:
     """A session that needs no VM."""
 
-    def __init__(self, job: Job, reporter: Reporter) -> None:
+    def __init__(self, job: SessionJob, reporter: Reporter) -> None:
         self._job = job
         self._reporter = reporter
         self._stopped = threading.Event()
@@ -118,7 +118,7 @@ class Scripted:
         self._reporter.log(self._offset, data)
 
 
-class ScriptedWiring(Wiring):
+class ScriptedWiring(App):
     """Every provider is a fake one in this process's memory."""
 
     program: ClassVar = (sys.executable, "-m", "tests.scripted")
@@ -130,7 +130,7 @@ class ScriptedWiring(Wiring):
         return Scripted
 
 
-def join(loaded: Loaded) -> Wiring:
+def join(loaded: LoadedSettings) -> App:
     return ScriptedWiring(loaded.settings)
 
 

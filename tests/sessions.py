@@ -15,7 +15,7 @@ from vmrunner.model import (
     Access,
     Address,
     ArtifactRule,
-    Build,
+    BuildRecord,
     BuildSpec,
     BuildState,
     Instance,
@@ -25,7 +25,7 @@ from vmrunner.model import (
     Scope,
     Step,
 )
-from vmrunner.session import Job, Session, Verdict
+from vmrunner.session import Session, SessionJob, Verdict
 
 
 def make_job(
@@ -44,7 +44,7 @@ def make_job(
     artifact_bytes: int = 64 << 20,
     build: Mapping[str, Any] | None = None,
     **spec: Any,
-) -> Job:
+) -> SessionJob:
     """A build of shell lines on an instance at an address; `spec` goes to its BuildSpec."""
     now = time.time()
     wish = BuildSpec(
@@ -59,7 +59,7 @@ def make_job(
             **spec,
         }
     )
-    row = Build(
+    row = BuildRecord(
         **{
             "id": "b-1",
             "spec": wish,
@@ -85,7 +85,7 @@ def make_job(
         epoch=epoch,
         address=address,
     )
-    return Job(
+    return SessionJob(
         build=row,
         instance=instance,
         access=access,

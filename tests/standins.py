@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from vmrunner.testing.vms import Asked, Guest, Reply
+from vmrunner.testing.vms import GuestSpec, MetadataRequest, Reply
 
 
 def until(true: Callable[[], bool], *, seconds: float = 10.0) -> None:
@@ -19,7 +19,7 @@ def until(true: Callable[[], bool], *, seconds: float = 10.0) -> None:
 class StandIn:
     """A VM that does what a test says."""
 
-    def __init__(self, guest: Guest, answer: Callable[[Asked], Reply]) -> None:
+    def __init__(self, guest: GuestSpec, answer: Callable[[MetadataRequest], Reply]) -> None:
         self.guest = guest
         self.answer = answer
         self.started = self.killed = False
@@ -50,7 +50,7 @@ class StandIns:
     def address(self) -> str:
         return f"127.64.0.{len(self.made) + 1}"
 
-    def make(self, guest: Guest, answer: Callable[[Asked], Reply]) -> StandIn:
+    def make(self, guest: GuestSpec, answer: Callable[[MetadataRequest], Reply]) -> StandIn:
         self.made.append(made := StandIn(guest, answer))
         made.trouble = self.trouble
         return made

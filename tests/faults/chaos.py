@@ -20,7 +20,7 @@ from tests.faults.clouds import CloudSide, InMemory, Thing
 from tests.faults.node import Node
 from tests.faults.world import Broken, World
 from vmrunner.errors import Conflict
-from vmrunner.model import Build, BuildState, Kind, Limits, Reason, Scope
+from vmrunner.model import BuildRecord, BuildState, Kind, Limits, Reason, Scope
 from vmrunner.providers.fake import SCOPE, Call, Clock, Fault, Plan
 
 EACH: Final = 100  # builds of an episode
@@ -73,7 +73,7 @@ class Episode:
         """`cloud`: which; None: one in memory, with scopes and providers as the seed has it."""
         self.random = Random(seed)
         self.happened: Counter[str] = Counter()
-        self.builds: list[Build] = []
+        self.builds: list[BuildRecord] = []
         self._wanted = builds
         draw = self.random
         layout = _layout(draw)

@@ -18,8 +18,8 @@ from vmrunner.testing.localec2 import (
     NO_CAPACITY,
     THROTTLED,
     UNAVAILABLE,
-    Request,
-    Trouble,
+    Ec2Request,
+    RequestFate,
 )
 
 #: What a request is through the port. Others go by their own names.
@@ -58,8 +58,8 @@ LISTINGS: Final = (
     "DescribeKeyPairs",
     "ListSchedules",
 )
-UNAUTHORIZED: Final = Trouble("UnauthorizedOperation", 403, "You are not authorized")
-_QUOTA: Final = Trouble("VcpuLimitExceeded", 400, "more than your limit")
+UNAUTHORIZED: Final = RequestFate("UnauthorizedOperation", 403, "You are not authorized")
+_QUOTA: Final = RequestFate("VcpuLimitExceeded", 400, "more than your limit")
 FATES: Final = MappingProxyType(
     {
         Fault.OK: None,
@@ -89,7 +89,7 @@ def asks(action: str) -> bool:
     return action.startswith(("Describe", "Get", "List"))
 
 
-def call_of(request: Request, scope: Scope) -> Call:
+def call_of(request: Ec2Request, scope: Scope) -> Call:
     """As `OverHttp.call_of`."""
     action = request.action
     method, about = METHODS.get(action, action), None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tests.faults.clouds import Thing
 from tests.faults.node import Node
 from tests.faults.world import World
-from vmrunner.model import Build, BuildState, InstanceState, Reason, Result, Role
+from vmrunner.model import BuildRecord, BuildState, InstanceState, Reason, Result, Role
 from vmrunner.providers.fake import Fault
 
 _OK = frozenset({Result.SUCCESS})
@@ -20,12 +20,12 @@ class Flow(NamedTuple):
     `ends` is what the build may come to when another process goes on at once."""
 
     name: str
-    arrange: Callable[[World], Build]
+    arrange: Callable[[World], BuildRecord]
     ends: frozenset[Result] = _OK
     drives: bool = True  # else the process only reaps
 
 
-def _state(world: World, build: Build, *states: BuildState) -> Callable[[], bool]:
+def _state(world: World, build: BuildRecord, *states: BuildState) -> Callable[[], bool]:
     return lambda: world.truth.builds.get(build.id).state in states
 
 
@@ -33,11 +33,11 @@ def _machines(world: World) -> list[Thing]:
     return [m for m in world.ours() if m.alive]
 
 
-def run(world: World) -> Build:
+def run(world: World) -> BuildRecord:
     return world.submit()
 
 
-def armed(world: World) -> Build:
+def armed(world: World) -> BuildRecord:
     """The cloud arms and seals; the answer of each is lost once."""
     world.cloud.arms, world.cloud.seals = 30.0, True
     world.fail("arm", Fault.LOST_RESPONSE)
@@ -45,22 +45,22 @@ def armed(world: World) -> Build:
     return world.submit()
 
 
-def lost_response(world: World) -> Build:
+def lost_response(world: World) -> BuildRecord:
     world.fail("create", Fault.LOST_RESPONSE)
     return world.submit()
 
 
-def next_offer(world: World) -> Build:
+def next_offer(world: World) -> BuildRecord:
     world.fail("create", Fault.NO_CAPACITY)
     return world.submit(spot=True)
 
 
-def failed_delete(world: World) -> Build:
+def failed_delete(world: World) -> BuildRecord:
     world.fail("delete", Fault.LOST_RESPONSE, Fault.LOST_REQUEST)
     return world.submit()
 
 
-def _cancel(world: World, build: Build, *states: BuildState) -> Build:
+def _cancel(world: World, build: BuildRecord, *states: BuildState) -> BuildRecord:
     world.when(
         _state(world, build, *states),
         lambda: world.truth.builds.request_cancel(build.id, Reason.USER, world.clock()),
@@ -68,21 +68,21 @@ def _cancel(world: World, build: Build, *states: BuildState) -> Build:
     return build
 
 
-def cancel_early(world: World) -> Build:
+def cancel_early(world: World) -> BuildRecord:
     return _cancel(world, world.submit(), BuildState.PROVISIONING, BuildState.BOOTING)
 
 
-def cancel(world: World) -> Build:
+def cancel(world: World) -> BuildRecord:
     world.build_seconds = 8.0  # long enough to be seen running by whoever takes over
     return _cancel(world, world.submit(), BuildState.RUNNING)
 
 
-def hold(world: World) -> Build:
+def hold(world: World) -> BuildRecord:
     world.exit_code = 3
     return world.submit(keep_on_failure=4)
 
 
-def extend_then_cancel(world: World) -> Build:
+def extend_then_cancel(world: World) -> BuildRecord:
     world.exit_code = 3
     build = world.submit(keep_on_failure=4)
     born: list[float] = []
@@ -99,7 +99,7 @@ def extend_then_cancel(world: World) -> Build:
     return build
 
 
-def retry(world: World) -> Build:
+def retry(world: World) -> BuildRecord:
     """The first VM dies while it boots."""
     world.when(
         lambda: bool(_machines(world)),
@@ -108,7 +108,7 @@ def retry(world: World) -> Build:
     return world.submit()
 
 
-def retry_on_loss(world: World) -> Build:
+def retry_on_loss(world: World) -> BuildRecord:
     """The first VM dies while its steps run."""
     world.when(
         lambda: bool(world.started),
@@ -117,19 +117,19 @@ def retry_on_loss(world: World) -> Build:
     return world.submit(retry_on_loss=True)
 
 
-def deadline(world: World) -> Build:
+def deadline(world: World) -> BuildRecord:
     world.build_seconds = 1e9
     return world.submit(ttl=world.cloud.least_life + 12, timeout=10)
 
 
-def owner_gone(world: World) -> Build:
+def owner_gone(world: World) -> BuildRecord:
     world.build_seconds = 8.0
     build = world.submit(submitter=7)
     world.when(_state(world, build, BuildState.RUNNING), world.living.clear)
     return build
 
 
-def _left_by(world: World, build: Build, *states: BuildState) -> Build:
+def _left_by(world: World, build: BuildRecord, *states: BuildState) -> BuildRecord:
     """A process drove it until then, and was killed."""
     first = world.node(reaps=False)
     world.run(60, until=_state(world, build, *states))
@@ -138,7 +138,7 @@ def _left_by(world: World, build: Build, *states: BuildState) -> Build:
     return build
 
 
-def take_over_asked(world: World) -> Build:
+def take_over_asked(world: World) -> BuildRecord:
     """The former owner's create was heard, and it died before the answer came."""
     build = world.submit()
     place = [p for p in _points(world) if p == "after cloud.create"]
@@ -154,16 +154,16 @@ def _points(world: World) -> list[str]:
     return first.points
 
 
-def take_over_running(world: World) -> Build:
+def take_over_running(world: World) -> BuildRecord:
     return _left_by(world, world.submit(), BuildState.RUNNING)
 
 
-def take_over_held(world: World) -> Build:
+def take_over_held(world: World) -> BuildRecord:
     world.exit_code = 3
     return _left_by(world, world.submit(keep_on_failure=8), BuildState.HELD)
 
 
-def take_over_dying(world: World) -> Build:
+def take_over_dying(world: World) -> BuildRecord:
     """Its verdict is written, its VM is to die."""
     build = world.submit()
     first = world.node(reaps=False)
@@ -177,7 +177,7 @@ def take_over_dying(world: World) -> Build:
     return build
 
 
-def reap(world: World) -> Build:
+def reap(world: World) -> BuildRecord:
     """All that a reaper may find: a dead process's build, a VM past its deadline, one whose row is
     closed, a double, one without a row, disks and such; and others', which it must leave alone."""
     cloud = world.cloud
@@ -237,7 +237,7 @@ def others(world: World) -> None:
         plant(scope, theirs, kind=kind)
 
 
-def begin(world: World, flow: Flow, **options: object) -> tuple[Build, Node]:
+def begin(world: World, flow: Flow, **options: object) -> tuple[BuildRecord, Node]:
     """Arrange the flow, and start the process that is enumerated. Builds are short: beats of the
     same state are places too, and there need not be many."""
     world.build_seconds = min(world.build_seconds, 3.0)

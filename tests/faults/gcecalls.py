@@ -21,7 +21,7 @@ from vmrunner.testing.localgce import (
     STOCKOUT,
     THROTTLED,
     UNAVAILABLE,
-    Request,
+    GceRequest,
 )
 
 LISTINGS: Final = (
@@ -82,7 +82,7 @@ def asks(action: str) -> bool:
     return action.rpartition(".")[2] in _QUESTIONS
 
 
-def call_of(request: Request, home: Scope) -> Call:
+def call_of(request: GceRequest, home: Scope) -> Call:
     """As `OverHttp.call_of`. `home`: where what has no zone is told of."""
     action = request.action
     scope = home._replace(place=request.path.get("zone", home.place))
@@ -97,7 +97,7 @@ def call_of(request: Request, home: Scope) -> Call:
     return Call(method, action, scope, about)
 
 
-def name_of(kind: Kind, request: Request, parameter: str) -> str:
+def name_of(kind: Kind, request: GceRequest, parameter: str) -> str:
     name = request.path[parameter]
     if kind is Kind.ADDRESS:
         return f"{request.scope}/addresses/{name}"

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from tests.faults.tasks import Aloft, Crash, Task
 from vmrunner.engine import sessions
 from vmrunner.engine.engine import Engine
-from vmrunner.engine.membership import Peers
+from vmrunner.engine.membership import Membership
 from vmrunner.errors import Fenced, LedgerError, ProviderError
 from vmrunner.lib.threads import Inline
 from vmrunner.model import BuildState, Power, Process, Reason, Result
-from vmrunner.reaper.reaper import Reaping
+from vmrunner.reaper.reaper import Reaper
 from vmrunner.reaper.side_by_side import LOST
-from vmrunner.session import Job, Verdict
+from vmrunner.session import SessionJob, Verdict
 
 if TYPE_CHECKING:
     from tests.faults.clouds import Thing
@@ -82,7 +82,7 @@ class Guest:
 class Session:
     """A played session: the calls of a real one, against a played guest."""
 
-    def __init__(self, world: World, job: Job, reporter: Any) -> None:
+    def __init__(self, world: World, job: SessionJob, reporter: Any) -> None:
         self.world = world
         self.job = job
         self.reporter = reporter
@@ -257,7 +257,7 @@ class Node:
             spawn=lambda _name, work: self.tasks.append(Task(self, work)),
             listen=False,
         )
-        self.reaping = Reaping(self.engine.desk, self._peers(), lambda: self.engine.watching)
+        self.reaping = Reaper(self.engine.desk, self._peers(), lambda: self.engine.watching)
         self._passed = self._swept = float("-inf")  # it begins with both, as `serve` does
 
     def _host(self) -> float:
@@ -271,12 +271,12 @@ class Node:
         task.step()
         return task
 
-    def _peers(self) -> Peers:
+    def _peers(self) -> Membership:
         def alive(process: Process, *, one_host: bool) -> bool | None:
             far = process.machine != self.process.machine
             return None if far else self.world.alive(process)
 
-        return Peers(one_host=not self.world.many_hosts, alive=alive)
+        return Membership(one_host=not self.world.many_hosts, alive=alive)
 
     def check(self) -> None:
         if self.dead:

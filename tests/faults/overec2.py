@@ -19,7 +19,7 @@ from vmrunner.providers.ec2.options import GROUP
 from vmrunner.providers.ec2.provider import KIND, Ec2Provider
 from vmrunner.providers.ec2.resources import POWER
 from vmrunner.providers.fake import Call, Clock
-from vmrunner.testing.localec2 import LocalCloud, Machine, Request
+from vmrunner.testing.localec2 import Ec2Machine, Ec2Request, LocalCloud
 
 THEIRS: Final = "AKIATHEIRSTHEIRS0000"
 
@@ -111,7 +111,7 @@ class OverEc2(OverHttp):
             **self.options,
         )
 
-    def call_of(self, request: Request) -> Call:
+    def call_of(self, request: Ec2Request) -> Call:
         return ec2calls.call_of(request, self.scope)
 
     def dry_up(self) -> None:
@@ -153,7 +153,7 @@ class OverEc2(OverHttp):
             tags = self.local.backend(REGION).tags.get(name, {})
             self._add(ref, tags, lambda: name in shelf)
 
-    def _add_vm(self, machine: Machine) -> None:
+    def _add_vm(self, machine: Ec2Machine) -> None:
         tags = machine.tags
         if not self._planting:
             for disk in machine.moto.block_device_mapping.values():

@@ -19,7 +19,7 @@ from vmrunner.providers.fake import Call, Clock
 from vmrunner.providers.gce.labels import PREFIX, tags
 from vmrunner.providers.gce.provider import KIND, GceProvider
 from vmrunner.providers.gce.resources import POWER
-from vmrunner.testing.localgce import LocalGce, Machine, Request, operations
+from vmrunner.testing.localgce import GceMachine, GceRequest, LocalGce, operations
 from vmrunner.testing.localgce.timestamps import read, written
 
 THEIRS: Final = "theirs"
@@ -88,7 +88,7 @@ class OverGce(OverHttp):
     def provider(self, installation: str) -> GceProvider:
         return self.google.provider(name=self.name, installation=installation, **self.options)
 
-    def call_of(self, request: Request) -> Call:
+    def call_of(self, request: GceRequest) -> Call:
         return gcecalls.call_of(request, self.scope)
 
     def dry_up(self) -> None:
@@ -125,7 +125,7 @@ class OverGce(OverHttp):
                 there = lambda name=name, one=one: shelf.get(name) is one  # noqa: E731
                 self._add(ref, tags(one.get("labels", {})), there, local=one)
 
-    def _add_vm(self, ref: Ref, machine: Machine) -> None:
+    def _add_vm(self, ref: Ref, machine: GceMachine) -> None:
         said = tags(machine.labels)
         for attached in machine.shown["disks"]:
             attached["autoDelete"] = not self.disks_stay

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tests.faults.flows import Flow, begin
 from tests.faults.world import TTL, World
-from vmrunner.model import Build, Role
+from vmrunner.model import BuildRecord, Role
 
 Make = Callable[..., World]
 HOUR = 3600.0
@@ -25,7 +25,7 @@ def places(make_world: Make, flow: Flow) -> list[str]:
     return node.points
 
 
-def crashed(make_world: Make, flow: Flow, at: int) -> tuple[World, Build]:
+def crashed(make_world: Make, flow: Flow, at: int) -> tuple[World, BuildRecord]:
     """A world whose process died at this place."""
     world = make_world()
     build, node = begin(world, flow, crash_at=at)
@@ -34,7 +34,7 @@ def crashed(make_world: Make, flow: Flow, at: int) -> tuple[World, Build]:
     return world, build
 
 
-def over(world: World, flow: Flow, build: Build, *, strict: bool = True) -> None:
+def over(world: World, flow: Flow, build: BuildRecord, *, strict: bool = True) -> None:
     """Another process goes on; nothing may be left, lost or done twice."""
     world.node(drives=True)
     world.settle()

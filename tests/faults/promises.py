@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 from tests.faults.clouds import CloudSide, Thing, Wish, with_order
 from tests.faults.node import LOG, Node
 from vmrunner.errors import NotFound
-from vmrunner.model import TAG, Build, BuildState, InstanceState, Kind, Power, Ref, Result, Scope
+from vmrunner.model import (
+    TAG,
+    BuildRecord,
+    BuildState,
+    InstanceState,
+    Kind,
+    Power,
+    Ref,
+    Result,
+    Scope,
+)
 
 if TYPE_CHECKING:
     from vmrunner.engine.context import EngineLimits
@@ -166,7 +176,7 @@ class Promises:
             or (row.ref is not None and row.ref != machine.ref)
         )
 
-    def check_log(self, build: Build) -> None:
+    def check_log(self, build: BuildRecord) -> None:
         """Promise 6, in part: a build that succeeded has its log, whole and once."""
         log = b"".join(chunk.data for chunk in self.truth.logs.read(build.id))
         if self.truth.builds.get(build.id).result is Result.SUCCESS and not log.endswith(LOG):

@@ -9,21 +9,21 @@ import pytest
 
 from tests.faults.node import Node
 from tests.faults.world import World
-from vmrunner.model import Build, BuildState, Kind, Reason, Result
-from vmrunner.providers.fake import Fault, Machine
+from vmrunner.model import BuildRecord, BuildState, Kind, Reason, Result
+from vmrunner.providers.fake import FakeMachine, Fault
 
 Make = Callable[..., World]
 
 
-def armed(world: World) -> list[Machine]:
+def armed(world: World) -> list[FakeMachine]:
     return list(world.cloud.things(Kind.SCHEDULE))
 
 
-def in_state(world: World, build: Build, state: BuildState) -> Callable[[], bool]:
+def in_state(world: World, build: BuildRecord, state: BuildState) -> Callable[[], bool]:
     return lambda: world.truth.builds.get(build.id).state is state
 
 
-def troubles(world: World, build: Build) -> list[str]:
+def troubles(world: World, build: BuildRecord) -> list[str]:
     told = world.truth.events.list(build.id)
     return [str(event.data["error"]) for event in told if event.kind == "trouble"]
 

@@ -15,11 +15,11 @@ from tests.faults.node import Paths
 from tests.faults.world import LIMITS, World
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
-from vmrunner.engine.membership import Peers
+from vmrunner.engine.membership import Membership
 from vmrunner.lib.process import current
 from vmrunner.model import Kind, Page, Scope
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider
-from vmrunner.reaper.reaper import Reaping
+from vmrunner.reaper.reaper import Reaper
 
 DEAD = Scope("fake", "account", "dead")
 TIMEOUT = 30.0
@@ -131,7 +131,7 @@ class Hanging(FakeProvider):
         yield from super().sweep()
 
 
-def reaping(world: World, tmp_path: Path, providers: Sequence[FakeProvider]) -> Reaping:
+def reaping(world: World, tmp_path: Path, providers: Sequence[FakeProvider]) -> Reaper:
     engine = Engine(
         world.truth,
         {provider.name: provider for provider in providers},
@@ -143,7 +143,7 @@ def reaping(world: World, tmp_path: Path, providers: Sequence[FakeProvider]) -> 
         orders=world.order,
         listen=False,
     )
-    return Reaping(engine.desk, Peers(one_host=True), lambda: 0.0)
+    return Reaper(engine.desk, Membership(one_host=True), lambda: 0.0)
 
 
 def test_a_provider_that_hangs_keeps_no_other_waiting(world: World, tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ import pytest
 
 from tests.faults.world import World
 from vmrunner.model import BuildState, Reason, Result
-from vmrunner.testing.localgce import Machine
+from vmrunner.testing.localgce import GceMachine
 
-STOPS: dict[str, Callable[[Machine], object]] = {
-    "host error": Machine.break_down,
-    "maintenance": Machine.maintain,
-    "operator": Machine.stop,
-    "guest": Machine.power_off,
+STOPS: dict[str, Callable[[GceMachine], object]] = {
+    "host error": GceMachine.break_down,
+    "maintenance": GceMachine.maintain,
+    "operator": GceMachine.stop,
+    "guest": GceMachine.power_off,
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.world import World
-from vmrunner.model import Build, BuildState, Limits
+from vmrunner.model import BuildRecord, BuildState, Limits
 from vmrunner.providers.fake import Fault, Plan
 
 Make = Callable[..., World]
@@ -18,7 +18,7 @@ def world(make_world: Make) -> World:
     return make_world(limits=Limits(), pass_seconds=30.0, sweep_seconds=300.0)
 
 
-def left_alone(world: World) -> Build:
+def left_alone(world: World) -> BuildRecord:
     """A build that never ends, whose engine is killed while it runs."""
     world.build_seconds = 1e9
     build = world.submit(timeout=300, ttl=570)

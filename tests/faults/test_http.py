@@ -24,9 +24,9 @@ from tests.faults.overgce import OverGce
 from tests.faults.overhttp import OverHttp
 from tests.faults.places import crashed, nothing_of_ours, over, places, telling
 from tests.faults.world import TTL, Broken, World
-from vmrunner.model import Build
+from vmrunner.model import BuildRecord
 from vmrunner.providers.fake import Call
-from vmrunner.testing.common.faults import LOST_ANSWER, LOST_REQUEST, Trouble
+from vmrunner.testing.common.faults import LOST_ANSWER, LOST_REQUEST, RequestFate
 
 Make = Callable[..., World]
 
@@ -91,18 +91,18 @@ def requests(make_http: Make, flow: Flow) -> list[str]:
     return asked
 
 
-def begin_late(world: World, flow: Flow, judge: Callable[[Call], Any]) -> Build:
+def begin_late(world: World, flow: Flow, judge: Callable[[Call], Any]) -> BuildRecord:
     """Begin the flow; what the process that is enumerated asks is judged, and nothing before."""
     build, _ = begin(world, flow)
     world.judge = judge
     return build
 
 
-def at_request(number: int, trouble: Trouble) -> Callable[[Call], Trouble | None]:
+def at_request(number: int, trouble: RequestFate) -> Callable[[Call], RequestFate | None]:
     """This request fares like that, and all others well."""
     asked = 0
 
-    def judge(_: Call) -> Trouble | None:
+    def judge(_: Call) -> RequestFate | None:
         nonlocal asked
         asked += 1
         return trouble if asked == number + 1 else None
@@ -123,10 +123,10 @@ def test_a_process_dies_while_a_request_is_on_its_way(
             build, node = begin(world, RUN)
             asked = at_request(at, LOST_ANSWER if heard else LOST_REQUEST)
 
-            def judge(call: Call, node: Any = node, asked: Any = asked) -> Trouble | None:
+            def judge(call: Call, node: Any = node, asked: Any = asked) -> RequestFate | None:
                 if node.dead:
                     return LOST_REQUEST
-                fate: Trouble | None = asked(call)
+                fate: RequestFate | None = asked(call)
                 node.dead = fate is not None
                 return fate
 

@@ -15,7 +15,7 @@ from tests.faults.places import nothing_of_ours
 from tests.faults.world import TTL, World
 from vmrunner.model import BuildState, InstanceState, Kind, Market, Power, Reason, Result
 from vmrunner.providers.fake import Call
-from vmrunner.testing.localgce import FORBIDDEN, INTERNAL, QUOTA_LATER, Trouble
+from vmrunner.testing.localgce import FORBIDDEN, INTERNAL, QUOTA_LATER, RequestFate
 
 FLOW = {flow.name: flow for flow in FLOWS}
 Make = Callable[..., World]
@@ -36,7 +36,7 @@ def once(world: World, action: str, *fates: Any) -> None:
     world.judge = judge
 
 
-def always(world: World, action: str, trouble: Trouble) -> None:
+def always(world: World, action: str, trouble: RequestFate) -> None:
     world.judge = lambda call: trouble if call.provider == action else None
 
 
@@ -124,7 +124,7 @@ def test_an_order_that_is_sent_again_is_the_same_vm(world: World, forgotten: boo
 @pytest.mark.parametrize("action", ["zoneOperations.wait", "zoneOperations.list"])
 @pytest.mark.parametrize("trouble", [FORBIDDEN, INTERNAL], ids=["denied", "5xx"])
 def test_operations_that_cannot_be_read_cost_no_build(
-    world: World, action: str, trouble: Trouble
+    world: World, action: str, trouble: RequestFate
 ) -> None:
     """A birth's is then asked for by the same order again; a death's is proved by sweeps."""
     always(world, action, trouble)

@@ -15,9 +15,9 @@ from typing import Final, NamedTuple
 import pytest
 
 from tests.faults.world import World, make_template
-from vmrunner.core.audit_rules import Fault as Wrong
+from vmrunner.core.audit_rules import AuditFault as Wrong
 from vmrunner.model import BuildState, Limits
-from vmrunner.providers.fake import SCOPE, Fault, Machine
+from vmrunner.providers.fake import SCOPE, FakeMachine, Fault
 from vmrunner.services.audit import alone, survivors
 
 Make = Callable[..., World]
@@ -117,7 +117,7 @@ class Guard:
         """There is nothing to let go of."""
 
 
-def launched(world: World, layer: str, fault: str) -> Machine:
+def launched(world: World, layer: str, fault: str) -> FakeMachine:
     """A VM whose build never ends; its engine lives on only where that is the layer."""
     world.build_seconds = 1e9
     world.cloud.guest_timer = 0.0 if layer == "guest" else None
@@ -159,7 +159,7 @@ def staffed(world: World, layer: str, fault: str) -> None:
         world.nodes.append(Guard(world))  # type: ignore[arg-type]
 
 
-def lived(world: World, machine: Machine, fault: str) -> None:
+def lived(world: World, machine: FakeMachine, fault: str) -> None:
     """Until E, and past it for as long as G allows."""
     assert machine.order is not None
     end = machine.order.deadline

@@ -18,7 +18,7 @@ from tests.faults.flows import FLOWS, Flow, begin
 from tests.faults.node import Node
 from tests.faults.places import crashed, nothing_of_ours, over, places, telling
 from tests.faults.world import TTL, World, make_template
-from vmrunner.model import Build
+from vmrunner.model import BuildRecord
 from vmrunner.providers.fake import Fault, Plan
 
 Make = Callable[..., World]
@@ -122,7 +122,7 @@ def test_everything_sleeps_for_an_hour(make_world: Make, flow: Flow) -> None:
             over(world, flow, build, strict=False)
 
 
-def _for(made: tuple[World, Build], flow: Flow) -> tuple[World, Flow, Build]:
+def _for(made: tuple[World, BuildRecord], flow: Flow) -> tuple[World, Flow, BuildRecord]:
     return made[0], flow, made[1]
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from tests.faults.world import World
 from tests.reapable import before, killed, page, reaped, row, vm
-from vmrunner.model import Build, BuildState, Death, Fate, Outcome, Page, Ref, Result
-from vmrunner.providers.deletion import delete
+from vmrunner.model import BuildRecord, BuildState, Death, Fate, Outcome, Page, Ref, Result
+from vmrunner.providers.deletion import delete_each
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider, Fault, Plan
 from vmrunner.services.audit import survivors
 
@@ -46,14 +46,14 @@ each_row = pytest.mark.parametrize(
 )
 
 
-def spoil(world: World, build: Build, table: str, column: str, value: str) -> None:
+def spoil(world: World, build: BuildRecord, table: str, column: str, value: str) -> None:
     name = "build" if table == "instances" else "id"
     with sqlite3.connect(world.root / "ledger.db") as raw:
         raw.execute(f"UPDATE {table} SET {column} = ? WHERE {name} = ?", (value, build.id))
     raw.close()
 
 
-def three(world: World) -> list[Build]:
+def three(world: World) -> list[BuildRecord]:
     """Builds that run."""
     builds = [world.submit() for _ in range(3)]
     world.node()
@@ -172,7 +172,7 @@ class Broken(FakeProvider):
             if self.breaks:
                 raise RuntimeError("a bug")
 
-    def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
+    def delete_each(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
         self.asked += 1
         if any(ref.id in self.unbearable for ref in refs):
             raise RuntimeError("a bug")
@@ -201,7 +201,7 @@ def test_a_driver_that_cannot_bear_one_thing_deletes_the_others() -> None:
     refs = [cloud.plant(SCOPE, {}).ref for _ in range(20)]
     broken = Broken("fake", cloud)
     broken.unbearable = frozenset({refs[7].id})
-    told = delete(broken, refs)
+    told = delete_each(broken, refs)
     assert [ref for ref, outcome in told.items() if outcome.fate is not Fate.ACCEPTED] == [refs[7]]
     assert told[refs[7]].error == "RuntimeError: a bug"
     assert broken.asked <= 2 * 5 + 1

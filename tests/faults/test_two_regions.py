@@ -15,7 +15,7 @@ from vmrunner.providers import Provider
 from vmrunner.providers.ec2.provider import KIND
 from vmrunner.providers.fake import Clock
 from vmrunner.testing.common.faults import LOST_REQUEST
-from vmrunner.testing.localec2 import Machine
+from vmrunner.testing.localec2 import Ec2Machine
 
 FAR: Final = "us-east-1"
 TIMEOUT: Final = 60.0
@@ -55,7 +55,7 @@ class TwoRegions(OverEc2):
         )
         return {**super().providers(installation, host), "far": Patient(far, self)}  # type: ignore[dict-item]
 
-    def _add_vm(self, machine: Machine) -> None:
+    def _add_vm(self, machine: Ec2Machine) -> None:
         self.scope = self.near if machine.backend.region_name == REGION else self.far
         if Ref(self.scope, Kind.INSTANCE, machine.id) not in self._all:
             super()._add_vm(machine)

@@ -23,13 +23,13 @@ from tests.faults.tasks import Shared
 from vmrunner.engine.context import EngineLimits
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.database import Database
-from vmrunner.ledger.encryption import Seal
+from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.ledger import parse_url
-from vmrunner.ledger.restore_detection import Witness, place_of
+from vmrunner.ledger.restore_detection import RestoreDetector, place_of
 from vmrunner.lib import ids
 from vmrunner.model import (
     Access,
-    Build,
+    BuildRecord,
     BuildSpec,
     Limits,
     Offer,
@@ -133,9 +133,9 @@ class World(Promises):
             ).fetchall()
         raw.close()
         url = f"sqlite:///{path}"
-        seal = Seal((self.root / "secret.key").read_text().strip(), source="test")
+        seal = Encryption((self.root / "secret.key").read_text().strip(), source="test")
         database = Database(parse_url(url))
-        witness = Witness(self.root / "witness", place_of(path))
+        witness = RestoreDetector(self.root / "witness", place_of(path))
         return Ledger(
             database, seal, witness, url=url, installation=installation, generation=generation
         )
@@ -165,14 +165,14 @@ class World(Promises):
     def guest(self, machine: Thing) -> Guest:
         return self._guests.setdefault(machine.ref, Guest(machine))
 
-    def seconds_of(self, build: Build) -> float:
+    def seconds_of(self, build: BuildRecord) -> float:
         return self.seconds.get(build.id, self.build_seconds)
 
-    def code_of(self, build: Build) -> int:
+    def code_of(self, build: BuildRecord) -> int:
         return self.codes.get(build.id, self.exit_code)
 
     def order(
-        self, build: Build, instance: str, offer: Offer, deadline: float
+        self, build: BuildRecord, instance: str, offer: Offer, deadline: float
     ) -> tuple[Order, Access]:
         order = Order(
             instance=instance,
@@ -186,7 +186,7 @@ class World(Promises):
         )
         return order, Access(user_private="user", host_public="host")
 
-    def submit(self, *, submitter: int | None = None, **options: Any) -> Build:
+    def submit(self, *, submitter: int | None = None, **options: Any) -> BuildRecord:
         spec = BuildSpec(
             **{
                 "steps": (Step(run="make"),),

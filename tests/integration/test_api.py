@@ -14,7 +14,7 @@ import vmrunner
 from tests.scripted import Scripted, ScriptedWiring, numbered, wait_until
 from vmrunner.config.settings import Settings
 from vmrunner.model import BuildState, Reason, Result, Step
-from vmrunner.session import Job, Reporter
+from vmrunner.session import Reporter, SessionJob
 
 
 class Wiring(ScriptedWiring):
@@ -186,7 +186,7 @@ def test_what_attempts_say_counts_together(
     caps: list[int] = []
 
     class Noted(Scripted):
-        def __init__(self, job: Job, reporter: Reporter) -> None:
+        def __init__(self, job: SessionJob, reporter: Reporter) -> None:
             super().__init__(job, reporter)
             caps.append(job.log_bytes)
 

@@ -91,7 +91,7 @@ def refused(run: Run, *argv: str, code: int = 125) -> str:
 
 
 def assert_nothing(home: Path) -> None:
-    parts = app.Wiring(load(environ={}, start=home / "data").settings)
+    parts = app.App(load(environ={}, start=home / "data").settings)
     try:
         assert parts.ledger.builds.list() == []
         assert parts.ledger.instances.list() == []

@@ -11,7 +11,7 @@ import pytest
 from tests.commandline import Cli
 from vmrunner.errors import LedgerError
 from vmrunner.ledger.logs import Logs
-from vmrunner.runtime.app import Wiring
+from vmrunner.runtime.app import App
 
 
 def away(times: float) -> Callable[..., Any]:
@@ -39,15 +39,15 @@ def test_a_ledger_that_is_away_for_a_while_is_waited_for(
 def test_a_ledger_that_stays_away_ends_the_wait_and_something_ends_the_vm(
     cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spawned: list[Wiring] = []
+    spawned: list[App] = []
 
-    def spawn(wiring: Wiring) -> None:
+    def spawn(wiring: App) -> None:
         spawned.append(wiring)
 
     monkeypatch.setattr("vmrunner.services.logs.AGAIN", 0.01)
     monkeypatch.setattr("vmrunner.services.logs.PATIENCE", 0.2)
     monkeypatch.setattr(Logs, "read", away(float("inf")))
-    monkeypatch.setattr(Wiring, "spawn_engine", spawn)
+    monkeypatch.setattr(App, "spawn_engine", spawn)
     (home / "go.yml").write_text('{"jobs": {"j": {"steps": ["say hello\\nsleep 60"]}}}')
     done = cli("run", "-f", "go.yml", "j")
     assert done.code == 125

@@ -21,7 +21,7 @@ from tests.standins import until
 from vmrunner.images.cloud import builder, stage
 from vmrunner.images.cloud import packer as program
 from vmrunner.model import Spec
-from vmrunner.providers.gce.catalog import Places
+from vmrunner.providers.gce.catalog import GceCatalog
 
 BUILD = ("image", "build", "--provider", "google")
 FOREIGN = "00000000-0000-4000-8000-00000000000f"
@@ -71,7 +71,7 @@ def made(gce: Google, name: str, installation: str = INSTALLATION, **more: Any) 
 def chosen(gce: Google) -> str:
     """What a build gets that names none."""
     provider = gce.provider(image=None)
-    return Places(provider.options, provider.calls).image().id
+    return GceCatalog(provider.options, provider.calls).image().id
 
 
 def promote(cli: Cli, ref: str) -> tuple[int, str]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from vmrunner.daemon import daemon
-from vmrunner.daemon.daemon import Bounded, Daemon
+from vmrunner.daemon.daemon import BoundedTask, Daemon
 from vmrunner.engine import engine as engine_module
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
@@ -25,7 +25,7 @@ from vmrunner.ledger import Ledger
 from vmrunner.lib import ids, process, wakeup
 from vmrunner.model import (
     Access,
-    Build,
+    BuildRecord,
     BuildSpec,
     BuildState,
     Death,
@@ -87,7 +87,7 @@ class Shop:
     cloud: Cloud
 
     def engine(self, **options: Any) -> Engine:
-        def order(build: Build, instance: str, offer: Any, deadline: float) -> Any:
+        def order(build: BuildRecord, instance: str, offer: Any, deadline: float) -> Any:
             made = Order(
                 instance=instance,
                 build=build.id,
@@ -112,7 +112,7 @@ class Shop:
             **options,
         )
 
-    def submit(self, **options: Any) -> Build:
+    def submit(self, **options: Any) -> BuildRecord:
         spec = BuildSpec(
             steps=(Step(run="x"),), provider="fake", container="c", timeout=60, ttl=1000
         )
@@ -269,7 +269,7 @@ def test_a_run_that_hangs_is_replaced_and_one_that_fails_is_survived() -> None:
         if len(ran) == 3:
             raise RuntimeError("boom")
 
-    bounded = Bounded("test", work, bound=0.2)
+    bounded = BoundedTask("test", work, bound=0.2)
     bounded()
     until(lambda: len(ran) == 1, "the first run")
     bounded()

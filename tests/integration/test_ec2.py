@@ -13,7 +13,7 @@ from tests.amazon import REGION, Amazon, amazon, fleet, look, make_order, swept
 from vmrunner.errors import BadOrder, NoCapacity, QuotaExceeded
 from vmrunner.model import Fate, Key, Kind, Market, Power, Role, Scope, Spec, tags_of
 from vmrunner.providers.ec2.options import GiB, ImageChoice
-from vmrunner.testing.localec2 import Mapping, Request
+from vmrunner.testing.localec2 import Ec2Request, Mapping
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def aws() -> Iterator[Amazon]:
         yield made
 
 
-def asked(aws: Amazon, action: str = "RunInstances") -> list[Request]:
+def asked(aws: Amazon, action: str = "RunInstances") -> list[Ec2Request]:
     return [request for request in aws.cloud.requests if request.action == action]
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.amazon import REGION, Amazon, credentials
 from tests.amazon import aws as aws  # the fixture
 from vmrunner.cli import main
-from vmrunner.testing.localec2 import DENIED, Mapping, Trouble
+from vmrunner.testing.localec2 import DENIED, Mapping, RequestFate
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -107,16 +107,16 @@ def test_no_such_profile(aws: Amazon, config: Callable[..., None], run: Run) -> 
 @pytest.mark.parametrize(
     ("trouble", "fix"),
     [
-        (Trouble("ExpiredToken", 403, "The security token included is expired"), "renew the"),
-        (Trouble("InvalidClientTokenId", 403, "The security token is invalid"), "check the"),
+        (RequestFate("ExpiredToken", 403, "The security token included is expired"), "renew the"),
+        (RequestFate("InvalidClientTokenId", 403, "The security token is invalid"), "check the"),
         (
-            Trouble("SignatureDoesNotMatch", 403, "The signature does not match"),
+            RequestFate("SignatureDoesNotMatch", 403, "The signature does not match"),
             "this host's",
         ),
     ],
 )
 def test_credentials_that_are_not_accepted(
-    aws: Amazon, config: object, run: Run, trouble: Trouble, fix: str
+    aws: Amazon, config: object, run: Run, trouble: RequestFate, fix: str
 ) -> None:
     aws.cloud.refused["AKIALOCALLOCALLOCAL0"] = trouble
     text = refused(aws, run)
@@ -227,9 +227,9 @@ def test_the_right_to_kill_is_asked_of_a_machine_of_ours_if_there_is_one(
 
 def installation(run: Run) -> str:
     from vmrunner.config.sources import load
-    from vmrunner.runtime.app import Wiring
+    from vmrunner.runtime.app import App
 
-    wiring = Wiring(load().settings)
+    wiring = App(load().settings)
     try:
         return wiring.installation
     finally:

@@ -31,7 +31,7 @@ from vmrunner.testing.localec2 import (
     LOST_ANSWER,
     LOST_REQUEST,
     THROTTLED,
-    Trouble,
+    RequestFate,
 )
 
 ROLE: Final = "arn:aws:iam::123456789012:role/vmrunner-deadline"
@@ -132,7 +132,7 @@ def test_without_a_role_nothing_is_armed_and_scheduler_is_never_asked(aws: Amazo
 def test_the_group_is_made_by_whoever_comes_first(aws: Amazon) -> None:
     provider, order, ref = born(aws)
     assert [page.error for page in provider.sweep() if page.kind is Kind.SCHEDULE] == [None]
-    aws.cloud.faults.fail("CreateScheduleGroup", Trouble("ConflictException", 409, "exists"))
+    aws.cloud.faults.fail("CreateScheduleGroup", RequestFate("ConflictException", 409, "exists"))
     with pytest.raises(BadOrder):  # the fault lies: it is not there
         provider.arm(ref, order.instance, order.deadline)
     assert provider.arm(ref, order.instance, order.deadline) is not None
@@ -143,7 +143,7 @@ def test_the_group_is_made_by_whoever_comes_first(aws: Amazon) -> None:
 
 @pytest.mark.parametrize("trouble", [LOST_REQUEST, LOST_ANSWER, INTERNAL, THROTTLED, DENIED])
 def test_an_arming_that_goes_wrong_is_said_and_comes_to_one_schedule(
-    aws: Amazon, trouble: Trouble
+    aws: Amazon, trouble: RequestFate
 ) -> None:
     provider, order, ref, _ = armed(aws)
     another = order.deadline + 60
@@ -240,7 +240,7 @@ def test_the_metadata_service_is_switched_off_and_again_is_no_error(aws: Amazon)
 
 
 @pytest.mark.parametrize("trouble", [LOST_REQUEST, INTERNAL, THROTTLED, DENIED])
-def test_a_seal_that_is_refused_is_said(aws: Amazon, trouble: Trouble) -> None:
+def test_a_seal_that_is_refused_is_said(aws: Amazon, trouble: RequestFate) -> None:
     provider, _, ref = born(aws)
     aws.cloud.faults.fail("ModifyInstanceMetadataOptions", trouble)
     with pytest.raises(CredentialsRefused if trouble is DENIED else ProviderError):

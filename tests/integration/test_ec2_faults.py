@@ -30,7 +30,7 @@ from vmrunner.testing.localec2 import (
     NO_CAPACITY,
     THROTTLED,
     UNAVAILABLE,
-    Trouble,
+    RequestFate,
 )
 
 
@@ -53,26 +53,28 @@ def aws() -> Iterator[Amazon]:
         (UNAVAILABLE, Uncertain, 0),
         (GARBAGE, Uncertain, 0),
         (GARBAGE._replace(happens=True), Uncertain, 1),
-        (Trouble("RequestTimeout", 400, "the socket was idle"), Uncertain, 0),
+        (RequestFate("RequestTimeout", 400, "the socket was idle"), Uncertain, 0),
         (THROTTLED, Throttled, 0),
-        (Trouble("Throttling", 400, "Rate exceeded"), Throttled, 0),
+        (RequestFate("Throttling", 400, "Rate exceeded"), Throttled, 0),
         (NO_CAPACITY, NoCapacity, 0),
-        (Trouble("InsufficientFreeAddressesInSubnet", 400, "none left"), NoCapacity, 0),
-        (Trouble("SpotMaxPriceTooLow", 400, "it is dearer"), NoCapacity, 0),
-        (Trouble("Unsupported", 400, "not in this zone"), NoCapacity, 0),
-        (Trouble("VcpuLimitExceeded", 400, "more than your limit"), QuotaExceeded, 0),
-        (Trouble("MaxSpotInstanceCountExceeded", 400, "too many"), QuotaExceeded, 0),
+        (RequestFate("InsufficientFreeAddressesInSubnet", 400, "none left"), NoCapacity, 0),
+        (RequestFate("SpotMaxPriceTooLow", 400, "it is dearer"), NoCapacity, 0),
+        (RequestFate("Unsupported", 400, "not in this zone"), NoCapacity, 0),
+        (RequestFate("VcpuLimitExceeded", 400, "more than your limit"), QuotaExceeded, 0),
+        (RequestFate("MaxSpotInstanceCountExceeded", 400, "too many"), QuotaExceeded, 0),
         (DENIED, CredentialsRefused, 0),
-        (Trouble("ExpiredToken", 400, "it is expired"), CredentialsRefused, 0),
-        (Trouble("RequestExpired", 400, "the clock"), CredentialsRefused, 0),
-        (Trouble("AuthFailure", 401, "not validated"), CredentialsRefused, 0),
-        (Trouble("InvalidParameterValue", 400, "what is this"), BadOrder, 0),
-        (Trouble("InvalidAMIID.NotFound", 400, "it was deregistered"), BadOrder, 0),
+        (RequestFate("ExpiredToken", 400, "it is expired"), CredentialsRefused, 0),
+        (RequestFate("RequestExpired", 400, "the clock"), CredentialsRefused, 0),
+        (RequestFate("AuthFailure", 401, "not validated"), CredentialsRefused, 0),
+        (RequestFate("InvalidParameterValue", 400, "what is this"), BadOrder, 0),
+        (RequestFate("InvalidAMIID.NotFound", 400, "it was deregistered"), BadOrder, 0),
     ],
-    ids=lambda value: value.code + ".happens" * value.happens if isinstance(value, Trouble) else "",
+    ids=lambda value: (
+        value.code + ".happens" * value.happens if isinstance(value, RequestFate) else ""
+    ),
 )
 def test_a_launch_that_goes_wrong_is_sent_again_and_is_one_machine(
-    aws: Amazon, trouble: Trouble, error: type[ProviderError], born: int
+    aws: Amazon, trouble: RequestFate, error: type[ProviderError], born: int
 ) -> None:
     provider = aws.provider()
     order = make_order(provider)
@@ -160,7 +162,7 @@ def test_without_the_right_to_simulate_the_first_newborn_tells(aws: Amazon) -> N
 
 
 def test_a_simulation_that_says_nothing_is_no_answer(aws: Amazon) -> None:
-    for trouble in (LOST_REQUEST, INTERNAL, Trouble("NoSuchEntity", 404, "no such role")):
+    for trouble in (LOST_REQUEST, INTERNAL, RequestFate("NoSuchEntity", 404, "no such role")):
         aws.cloud.faults.fail("SimulatePrincipalPolicy", trouble)
         provider = aws.provider()
         provider.create(make_order(provider))
@@ -186,7 +188,9 @@ def test_a_newborn_that_is_not_visible_is_missing_not_dead(aws: Amazon) -> None:
 
 
 @pytest.mark.parametrize("trouble", [LOST_REQUEST, INTERNAL, THROTTLED, DENIED, GARBAGE])
-def test_a_look_that_fails_says_nothing_of_whom_it_was_about(aws: Amazon, trouble: Trouble) -> None:
+def test_a_look_that_fails_says_nothing_of_whom_it_was_about(
+    aws: Amazon, trouble: RequestFate
+) -> None:
     """And everything of the others: `test_ec2_outages.py`."""
     provider = aws.provider()
     order = make_order(provider)
@@ -214,7 +218,7 @@ def test_a_kind_that_may_not_be_read_hinders_no_other(aws: Amazon) -> None:
 
 @pytest.mark.parametrize("trouble", [LOST_REQUEST, LOST_ANSWER, INTERNAL, THROTTLED, GARBAGE])
 def test_a_page_that_fails_is_read_again_and_then_the_listing_is_incomplete(
-    aws: Amazon, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+    aws: Amazon, trouble: RequestFate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vmrunner.providers.ec2.sweep.PAGE", 5)
     provider = aws.provider()
@@ -268,7 +272,7 @@ def test_who_we_are_cannot_be_told(aws: Amazon) -> None:
     "trouble", [LOST_REQUEST, LOST_ANSWER, INTERNAL, AFTER_ALL, THROTTLED, GARBAGE, DENIED]
 )
 def test_a_delete_that_goes_wrong_is_told_for_each_and_asked_again(
-    aws: Amazon, trouble: Trouble
+    aws: Amazon, trouble: RequestFate
 ) -> None:
     provider, refs = fleet(aws, 3)
     aws.cloud.faults.on_request = lambda r: trouble if r.action == "TerminateInstances" else None
@@ -286,7 +290,7 @@ def test_one_that_may_not_be_terminated_saves_no_other(aws: Amazon) -> None:
     provider, refs = fleet(aws, 9)
     poison = refs[4].id
 
-    def deny(request: Any) -> Trouble | None:
+    def deny(request: Any) -> RequestFate | None:
         mine = request.action == "TerminateInstances" and poison in request.all("InstanceId")
         return DENIED if mine else None
 

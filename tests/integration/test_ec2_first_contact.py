@@ -12,7 +12,7 @@ from tests.amazon import INSTALLATION, REGION, Amazon, amazon, fleet, look, make
 from vmrunner.errors import ConfigError, CredentialsRefused, NoCapacity, Uncertain
 from vmrunner.model import Kind, Level, Market, Power, Reason, Spec
 from vmrunner.providers.ec2.provider import Ec2Provider
-from vmrunner.testing.localec2 import Trouble
+from vmrunner.testing.localec2 import RequestFate
 
 MAKE: Final = "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com"
 
@@ -84,7 +84,7 @@ def test_a_quota_that_the_account_has_not_is_the_default(aws: Amazon) -> None:
     ((level, text, _),) = findings(aws.provider(), "quota")
     assert (level, text) == (Level.OK, "64 vCPUs at once, standard, on-demand")
     aws.cloud.faults.on_request = lambda request: (
-        Trouble("NoSuchResourceException", 400, "no such quota")
+        RequestFate("NoSuchResourceException", 400, "no such quota")
         if request.service == "servicequotas"
         else None
     )
@@ -96,7 +96,7 @@ def test_a_quota_that_the_account_has_not_is_the_default(aws: Amazon) -> None:
 def test_an_account_that_is_disabled_is_a_matter_of_credentials(aws: Amazon) -> None:
     provider = aws.provider()
     order = make_order(provider)
-    aws.cloud.faults.fail("RunInstances", Trouble("AccountDisabled", 403, "it is disabled"))
+    aws.cloud.faults.fail("RunInstances", RequestFate("AccountDisabled", 403, "it is disabled"))
     with pytest.raises(CredentialsRefused):
         provider.create(order)
 

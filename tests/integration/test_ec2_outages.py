@@ -23,7 +23,7 @@ from tests.amazon import (
 from vmrunner.errors import ProviderError, Uncertain
 from vmrunner.model import TAG, Fate, Key, Kind, Order, Page, Power, Ref, Spec, tags_of
 from vmrunner.providers.ec2.provider import Ec2Provider
-from vmrunner.testing.localec2 import LOST_REQUEST, UNAVAILABLE, Request, Trouble
+from vmrunner.testing.localec2 import LOST_REQUEST, UNAVAILABLE, Ec2Request, RequestFate
 
 FAR = "us-east-2"
 ZONE = f"{REGION}a"
@@ -96,7 +96,7 @@ def test_a_region_that_does_not_answer_is_asked_once_and_hinders_no_other(aws: A
     ref = provider.create(order)
     lost = Key(order.offer.scope._replace(place=FAR), "vm-far", "i-0123456789abcdef0")
 
-    def dead(request: Request) -> Trouble | None:
+    def dead(request: Ec2Request) -> RequestFate | None:
         if request.region != FAR:
             return None
         aws.clock.advance(30)
@@ -120,7 +120,7 @@ def test_a_region_that_does_not_answer_is_asked_once_and_hinders_no_other(aws: A
 def test_a_region_that_answers_slowly_has_so_much_time_and_no_more(aws: Amazon) -> None:
     provider = aws.provider(used=(FAR,))
 
-    def slow(request: Request) -> None:
+    def slow(request: Ec2Request) -> None:
         if request.region == FAR and request.service == "ec2":
             aws.clock.advance(35)
 
@@ -221,7 +221,7 @@ def test_a_vm_that_is_shutting_down_is_still_there(aws: Amazon) -> None:
 def test_whatever_is_wrong_with_one_saves_no_other(aws: Amazon, code: str) -> None:
     provider, refs = fleet(aws, 5)
     aws.cloud.faults.on_request = lambda request: (
-        Trouble(code, 400, "this one cannot be terminated")
+        RequestFate(code, 400, "this one cannot be terminated")
         if request.action == "TerminateInstances" and refs[2].id in request.all("InstanceId")
         else None
     )

@@ -24,7 +24,7 @@ from vmrunner.testing.localgce import (
     QUOTA_LATER,
     STOCKOUT,
     THROTTLED,
-    Trouble,
+    RequestFate,
 )
 
 INSERT = "instances.insert"
@@ -89,12 +89,12 @@ def test_where_an_absolute_deadline_is_refused_one_that_counts_from_now_is_as_go
     gce: Google,
 ) -> None:
     text = "Invalid value for field 'resource.scheduling.terminationTime': not supported"
-    gce.cloud.faults.fail(INSERT, Trouble("invalid", 400, text))
+    gce.cloud.faults.fail(INSERT, RequestFate("invalid", 400, text))
     provider = gce.provider()
     order = make_order(provider)
     ref = provider.create(order)
     assert bodies(gce)[-1]["scheduling"]["maxRunDuration"] == {"seconds": "3600"}
-    gce.cloud.faults.fail(INSERT, Trouble("invalid", 400, text))
+    gce.cloud.faults.fail(INSERT, RequestFate("invalid", 400, text))
     assert provider.create(order) == ref
     gce.clock.advance(order.deadline - 1 - gce.clock())
     assert len(gce.cloud.alive) == 1
@@ -183,7 +183,7 @@ def test_offers_are_large_enough_and_a_size_that_nobody_has_is_said(gce: Google)
 
 @pytest.mark.parametrize("trouble", [STOCKOUT, QUOTA, QUOTA_LATER])
 def test_a_pool_without_room_is_closed_before_the_next_and_left_out(
-    gce: Google, trouble: Trouble
+    gce: Google, trouble: RequestFate
 ) -> None:
     provider = gce.provider()
     order = make_order(provider)
@@ -246,7 +246,7 @@ def test_a_delete_that_is_accepted_is_not_a_death_that_is_seen(gce: Google) -> N
 
 def test_who_gives_no_part_of_an_answer_is_asked_for_the_whole(gce: Google) -> None:
     provider, (ref,) = fleet(gce, 1)
-    gce.cloud.faults.fail("instances.list", Trouble("invalid", 400, "fields: what is that?"))
+    gce.cloud.faults.fail("instances.list", RequestFate("invalid", 400, "fields: what is that?"))
     key = Key(ref.scope, ref.id, ref.id)
     gce.cloud.requests.clear()
     assert key in provider.look([key])
@@ -255,7 +255,7 @@ def test_who_gives_no_part_of_an_answer_is_asked_for_the_whole(gce: Google) -> N
 
 
 @pytest.mark.parametrize("trouble", [LOST_REQUEST, INTERNAL, THROTTLED, FORBIDDEN, GARBAGE])
-def test_a_look_that_fails_says_nothing_of_anybody(gce: Google, trouble: Trouble) -> None:
+def test_a_look_that_fails_says_nothing_of_anybody(gce: Google, trouble: RequestFate) -> None:
     provider, (ref,) = fleet(gce, 1)
     gce.cloud.faults.fail("instances.list", trouble)
     with pytest.raises(ProviderError):

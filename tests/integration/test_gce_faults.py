@@ -19,7 +19,7 @@ from vmrunner.testing.localgce import (
     THROTTLED,
     UNAUTHENTICATED,
     UNAVAILABLE,
-    Trouble,
+    RequestFate,
 )
 
 INSERT = "instances.insert"
@@ -33,7 +33,7 @@ def gce() -> Iterator[Google]:
 
 @pytest.mark.parametrize("trouble", [LOST_REQUEST, LOST_ANSWER, INTERNAL, UNAVAILABLE, GARBAGE])
 def test_a_create_that_may_have_happened_is_one_vm_when_it_is_sent_again(
-    gce: Google, trouble: Trouble
+    gce: Google, trouble: RequestFate
 ) -> None:
     provider = gce.provider()
     order = make_order(provider)
@@ -47,7 +47,7 @@ def test_a_create_that_may_have_happened_is_one_vm_when_it_is_sent_again(
 
 @pytest.mark.parametrize("trouble", [FORBIDDEN, INTERNAL, LOST_ANSWER, THROTTLED])
 def test_an_operation_that_cannot_be_asked_about_may_have_come_to_something(
-    gce: Google, trouble: Trouble
+    gce: Google, trouble: RequestFate
 ) -> None:
     gce.cloud.operation_seconds = 5
     provider = gce.provider()
@@ -68,7 +68,7 @@ def test_an_operation_that_cannot_be_asked_about_may_have_come_to_something(
         (UNAUTHENTICATED, CredentialsRefused),
     ],
 )
-def test_a_refusal_is_one(gce: Google, trouble: Trouble, error: type[ProviderError]) -> None:
+def test_a_refusal_is_one(gce: Google, trouble: RequestFate, error: type[ProviderError]) -> None:
     provider = gce.provider()
     order = make_order(provider)
     gce.cloud.faults.fail(INSERT, trouble)

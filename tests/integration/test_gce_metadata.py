@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from tests.google import Google, google
-from vmrunner.testing.localgce.metadata import InstanceMetadata
+from vmrunner.testing.localgce.metadata import GceMetadata
 from vmrunner.testing.vms.metadata import MetadataServer
 
 V1: Final = "/computeMetadata/v1/"
@@ -33,7 +33,7 @@ class Guest:
         items = [{"key": key, "value": value} for key, value in ITEMS.items()]
         gce.insert("vm-1", metadata={"items": items})
         self.machine = gce.machine
-        self.server = MetadataServer(InstanceMetadata(self.machine))
+        self.server = MetadataServer(GceMetadata(self.machine))
 
     def answer(
         self, path: str, method: str = "GET", headers: dict[str, str] | None = None

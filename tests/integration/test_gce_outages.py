@@ -19,8 +19,8 @@ from vmrunner.testing.localgce import (
     INTERNAL,
     LOST_REQUEST,
     THROTTLED,
-    Request,
-    Trouble,
+    GceRequest,
+    RequestFate,
 )
 
 
@@ -44,7 +44,7 @@ def key(ref: Ref) -> Key:
 
 
 @pytest.mark.parametrize("trouble", [LOST_REQUEST, INTERNAL, THROTTLED, FORBIDDEN, GARBAGE])
-def test_a_zone_that_cannot_be_looked_at_hides_no_other(gce: Google, trouble: Trouble) -> None:
+def test_a_zone_that_cannot_be_looked_at_hides_no_other(gce: Google, trouble: RequestFate) -> None:
     provider = gce.provider()
     away, near = born(provider, 0), born(provider, 1)
     gce.cloud.faults.on_request = lambda r: (
@@ -146,7 +146,7 @@ def test_a_place_that_keeps_silent_is_not_asked_for_the_other_kinds(gce: Google)
     near, away = born(provider, 0), gce.site.zones[1]
     asked: Counter[str] = Counter()
 
-    def silent(request: Request) -> Trouble | None:
+    def silent(request: GceRequest) -> RequestFate | None:
         place = request.path.get("zone", "")
         if not (request.action.endswith("aggregatedList") or place == away):
             return None
@@ -170,7 +170,7 @@ def test_a_place_that_keeps_silent_is_not_asked_for_the_other_kinds(gce: Google)
 
 @pytest.mark.parametrize("trouble", [INTERNAL, LOST_REQUEST, FORBIDDEN])
 def test_a_project_that_cannot_be_asked_about_saves_nothing_that_is_to_die(
-    gce: Google, trouble: Trouble
+    gce: Google, trouble: RequestFate
 ) -> None:
     ref = born(gce.provider(), 0)
     gce.cloud.faults.on_request = lambda r: trouble if r.action == "projects.get" else None

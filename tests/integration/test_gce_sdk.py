@@ -13,8 +13,8 @@ from tests.google import Google, google, look, make_order
 from vmrunner.errors import BadOrder, Uncertain
 from vmrunner.model import Fate, Kind, Power, Spec
 from vmrunner.providers.gce import operations
-from vmrunner.providers.gce.client import Api, Calls
-from vmrunner.testing.localgce import DELETING, THROTTLED, Request, Trouble
+from vmrunner.providers.gce.client import GceApi, GceClient
+from vmrunner.testing.localgce import DELETING, THROTTLED, GceRequest, RequestFate
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def gce() -> Iterator[Google]:
 
 @pytest.mark.parametrize("trouble", [DELETING, THROTTLED], ids=["of one", "in any words"])
 def test_what_is_being_deleted_is_no_failure_and_stops_no_other_write(
-    gce: Google, trouble: Trouble
+    gce: Google, trouble: RequestFate
 ) -> None:
     gce.cloud.delete_seconds = 20
     provider = gce.provider()
@@ -43,7 +43,7 @@ def test_what_is_being_deleted_is_no_failure_and_stops_no_other_write(
 
 @pytest.mark.parametrize(("trouble", "waits"), [(DELETING, False), (THROTTLED, True)])
 def test_a_limit_slows_down_all_writes_only_where_it_is_the_projects(
-    gce: Google, trouble: Trouble, *, waits: bool
+    gce: Google, trouble: RequestFate, *, waits: bool
 ) -> None:
     provider = gce.provider()
     refs = [provider.create(make_order(provider)) for _ in range(2)]
@@ -105,9 +105,9 @@ def test_an_sdk_that_knows_too_little_fails_the_call_and_nothing_else(
 ) -> None:
     provider = gce.provider()
     refs = [provider.create(make_order(provider)) for _ in range(2)]
-    client = Calls._client
+    client = GceClient._client
 
-    def broken(self: Calls, service: str) -> Any:
+    def broken(self: GceClient, service: str) -> Any:
         if service != "Instances":
             return client(self, service)
 
@@ -120,7 +120,7 @@ def test_an_sdk_that_knows_too_little_fails_the_call_and_nothing_else(
 
         return Old()
 
-    monkeypatch.setattr(Calls, "_client", broken)
+    monkeypatch.setattr(GceClient, "_client", broken)
     for outcome in provider.delete(refs).values():
         assert outcome.fate is Fate.FAILED
         assert said in outcome.error
@@ -130,7 +130,7 @@ def test_an_sdk_that_knows_too_little_fails_the_call_and_nothing_else(
 def test_all_that_is_called_is_known_to_the_sdk() -> None:
     from vmrunner.providers.gce import client as calls
 
-    for api in (one for one in vars(calls).values() if isinstance(one, Api)):
+    for api in (one for one in vars(calls).values() if isinstance(one, GceApi)):
         service = getattr(calls.compute_v1, f"{api.service}Client")
         assert callable(getattr(service, api.method)), api
     fields = calls.compute_v1.DeleteInstanceRequest.meta.fields
@@ -179,7 +179,7 @@ def test_filters_quote_what_they_compare(gce: Google) -> None:
     look(provider, make_order(provider), ref)
     list(provider.check())
     provider.imaging().images()
-    asked: list[Request] = [r for r in gce.cloud.requests if "filter" in r.query]
+    asked: list[GceRequest] = [r for r in gce.cloud.requests if "filter" in r.query]
     assert len(asked) >= 3
     assert all('"' in json.dumps(r.query["filter"])[1:-1] for r in asked)
     assert gce.cloud.rejected == []

@@ -10,12 +10,12 @@ import pytest
 from tests.google import Google, google, look, make_order
 from vmrunner.errors import ProviderError
 from vmrunner.model import Market, Power, Spec
-from vmrunner.testing.localgce import INTERNAL, Broken, Machine
+from vmrunner.testing.localgce import INTERNAL, BrokenOperation, GceMachine
 
-STOPS: dict[str, tuple[Callable[[Machine], None], str]] = {
-    "guest": (Machine.power_off, "compute.instances.guestTerminate"),
-    "host error": (Machine.break_down, "compute.instances.hostError"),
-    "maintenance": (Machine.maintain, "compute.instances.terminateOnHostMaintenance"),
+STOPS: dict[str, tuple[Callable[[GceMachine], None], str]] = {
+    "guest": (GceMachine.power_off, "compute.instances.guestTerminate"),
+    "host error": (GceMachine.break_down, "compute.instances.hostError"),
+    "maintenance": (GceMachine.maintain, "compute.instances.terminateOnHostMaintenance"),
 }
 
 
@@ -66,7 +66,9 @@ def test_a_delete_that_failed_before_is_not_why_a_vm_stops(gce: Google) -> None:
     provider = gce.provider()
     order = make_order(provider)
     ref = provider.create(order)
-    gce.cloud.faults.fail("instances.delete", Broken("INTERNAL_ERROR", "It is stuck.", 500))
+    gce.cloud.faults.fail(
+        "instances.delete", BrokenOperation("INTERNAL_ERROR", "It is stuck.", 500)
+    )
     provider.delete([ref])
     gce.clock.advance(1)
     gce.machine.power_off()

@@ -18,7 +18,7 @@ from deploy.gcp.guard import main as guard
 from tests.google import INSTALLATION, Google, google, make_order
 from vmrunner.model import Level
 from vmrunner.providers.gce import client
-from vmrunner.providers.gce.client import Api
+from vmrunner.providers.gce.client import GceApi
 from vmrunner.providers.gce.guard import name_of
 from vmrunner.providers.gce.labels import PREFIX
 from vmrunner.testing.localgce import DELETING, INTERNAL, THROTTLED, UNAVAILABLE
@@ -358,7 +358,7 @@ def permission(method: str) -> str:
 
 
 def test_the_role_of_vmrunner_names_what_the_driver_calls() -> None:
-    made = {permission(v.action) for v in vars(client).values() if isinstance(v, Api)}
+    made = {permission(v.action) for v in vars(client).values() if isinstance(v, GceApi)}
     free = {"compute.instances.testIamPermissions"}  # needs none
     # What an insert asks for beside: its disk, its image, its network, its labels and metadata.
     beside = {

@@ -16,7 +16,7 @@ from deploy.aws import guard
 from tests.amazon import INSTALLATION, REGION, Amazon, amazon, make_order
 from tests.expired import FOREIGN, GRACE, ec2, everything, launch, left, provider_of, tagged
 from vmrunner.model import Spec
-from vmrunner.testing.localec2 import INTERNAL, THROTTLED, Machine, Trouble
+from vmrunner.testing.localec2 import INTERNAL, THROTTLED, Ec2Machine, RequestFate
 
 FAR: Final = "us-east-2"
 MAX_TTL: Final = 14_400.0
@@ -296,7 +296,7 @@ def test_one_that_may_not_be_ended_saves_no_other(aws: Amazon) -> None:
     machines[7].protected = True
     machines[2].stop_protected = True
     aws.cloud.faults.on_request = lambda request: (
-        Trouble("UnauthorizedOperation", 403, "You are not authorized")
+        RequestFate("UnauthorizedOperation", 403, "You are not authorized")
         if request.action == "ModifyInstanceAttribute"
         and request.params["InstanceId"] == stubborn.id
         else None
@@ -310,7 +310,7 @@ def test_whatever_is_wrong_with_one_saves_no_other(aws: Amazon) -> None:
     machines = [launch(aws, tagged(aws)) for _ in range(5)]
     stubborn = machines[1]
     aws.cloud.faults.on_request = lambda request: (
-        Trouble("IncorrectInstanceState", 400, "it cannot be terminated")
+        RequestFate("IncorrectInstanceState", 400, "it cannot be terminated")
         if request.action == "TerminateInstances" and stubborn.id in request.all("InstanceId")
         else None
     )
@@ -327,7 +327,7 @@ def test_every_page_is_read_and_one_that_fails_hides_not_the_first(
     assert not any(machine.alive for machine in first)
     second = [launch(aws, tagged(aws)) for _ in range(8)]
     aws.cloud.faults.on_request = lambda request: (
-        Trouble("InvalidNextToken", 400, "no")
+        RequestFate("InvalidNextToken", 400, "no")
         if request.action == "DescribeInstances" and "NextToken" in request.params
         else None
     )
@@ -344,7 +344,7 @@ def test_a_disrupted_zone_saves_no_vm_of_another(
 ) -> None:
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)  # between its retries
 
-    def there(number: int) -> Machine:
+    def there(number: int) -> Ec2Machine:
         provider = provider_of(aws)
         place = aws.site.subnets[number]
         offer = next(offer for offer in provider.offers(Spec()) if offer.place == place)

@@ -227,12 +227,12 @@ def test_what_was_wished_once_stays_until_something_else_is_wished(aws: Amazon, 
 def test_a_role_that_is_not_known_everywhere_yet_is_waited_for(
     aws: Amazon, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vmrunner.testing.localec2 import Trouble
+    from vmrunner.testing.localec2 import RequestFate
 
     waited: list[float] = []
     monkeypatch.setattr("vmrunner.providers.ec2.guard.names.pause", waited.append)
     text = "The role defined for the function cannot be assumed by Lambda."
-    refusals = iter([Trouble("InvalidParameterValueException", 400, text)] * 3)
+    refusals = iter([RequestFate("InvalidParameterValueException", 400, text)] * 3)
     aws.cloud.faults.on_request = lambda request: (
         next(refusals, None) if request.action.endswith("/functions") else None
     )

@@ -12,9 +12,9 @@ import pytest
 from tests.amazon import GENERATION, INSTALLATION, REGION, amazon, make_order
 from vmrunner.model import TAG, Role, tags_of
 from vmrunner.providers.port_guard import Policy
-from vmrunner.providers.port_images import OWNER, Wish
+from vmrunner.providers.port_images import OWNER, ImageRequest
 
-WISH: Final = Wish(
+WISH: Final = ImageRequest(
     image="im-1",
     builder="vm-1",
     installation=INSTALLATION,

@@ -15,7 +15,7 @@ from tests.expired import ec2, everything, launch, tagged
 from vmrunner.model import TAG
 from vmrunner.providers.ec2 import client as calls
 from vmrunner.providers.ec2 import create_request, delete, resources, sweep
-from vmrunner.providers.ec2.client import Api
+from vmrunner.providers.ec2.client import Ec2Api
 from vmrunner.providers.ec2.guard import documents, health, schedule
 from vmrunner.providers.ec2.guard import names as site
 from vmrunner.providers.port_guard import Policy
@@ -50,7 +50,7 @@ def for_ours(statement: dict[str, Any]) -> bool:
 
 
 def test_vmrunner_may_do_what_the_driver_does_and_nothing_else() -> None:
-    made = [value for value in vars(calls).values() if isinstance(value, Api)]
+    made = [value for value in vars(calls).values() if isinstance(value, Ec2Api)]
     made += [schedule.GET_SCHEDULE, health.METRICS]
     # What a managed policy may have; it does not count blanks.
     assert len(json.dumps(document(Policy.VMRUNNER), separators=(",", ":"))) < 6144
@@ -141,7 +141,7 @@ def test_the_handler_and_the_driver_use_the_same_words() -> None:
     assert (guard.TAG, guard.GROUP, guard.GRACE) == (TAG, site.GROUP, site.GRACE)
     assert guard.SCHEDULE != site.SCHEDULE
     assert not site.SCHEDULE.startswith(guard.SCHEDULE)
-    assert (guard.BATCH, guard.PAGE) == (delete.BATCH, resources.PAGE)
+    assert (guard.BATCH, guard.PAGE) == (delete.DELETE_BATCH, resources.PAGE)
     assert guard.PROTECTED == delete.PROTECTED
     assert sweep.PAGE == resources.PAGE
     methods = {kind.method for kind in vars(guard).values() if isinstance(kind, guard.Kind)}

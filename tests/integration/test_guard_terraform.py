@@ -11,19 +11,19 @@ import hcl2
 import pytest
 
 from tests.amazon import INSTALLATION, REGION
-from vmrunner.config.settings import Limits
+from vmrunner.config.settings import LimitSettings
 from vmrunner.providers.ec2.guard import documents
 from vmrunner.providers.ec2.guard.account import elements
-from vmrunner.providers.ec2.guard.function import Function
-from vmrunner.providers.ec2.guard.names import GRACE, Names, Plan, Site
-from vmrunner.providers.ec2.guard.part import Element
+from vmrunner.providers.ec2.guard.function import LambdaFunction
+from vmrunner.providers.ec2.guard.names import GRACE, FunctionSpec, GuardSite, Names
+from vmrunner.providers.ec2.guard.part import GuardElement
 
 MODULE: Final = Path(__file__).parents[2] / "deploy/aws/terraform"
 NAMES: Final = Names(
     partition="aws", account="123456789012", region=REGION, installation=INSTALLATION
 )
-PLAN: Final = Plan(max_ttl=14_400)
-SITE: Final = Site(None, NAMES, PLAN)  # type: ignore[arg-type]
+PLAN: Final = FunctionSpec(max_ttl=14_400)
+SITE: Final = GuardSite(None, NAMES, PLAN)  # type: ignore[arg-type]
 
 #: What Terraform's expressions come to. An ARN of what it made is as the names say.
 VALUES: Final[dict[str, Any]] = {
@@ -79,7 +79,7 @@ def made() -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def parts() -> dict[str, Element]:
+def parts() -> dict[str, GuardElement]:
     return {element.name: element for element in elements(SITE)}
 
 
@@ -103,7 +103,7 @@ def test_each_part_is_a_resource_and_each_resource_a_part(made: dict[str, Any]) 
     assert len(list(elements(SITE))) == len(made) - 3  # a role and its policy are one part
 
 
-def test_queue_log_and_group(made: dict[str, Any], parts: dict[str, Element]) -> None:
+def test_queue_log_and_group(made: dict[str, Any], parts: dict[str, GuardElement]) -> None:
     queue = made["aws_sqs_queue.dead_letters"]
     assert queue["name"] == parts["queue"].id
     assert parts["queue"].wanted() == {
@@ -142,7 +142,7 @@ def test_roles_have_the_policies_of_the_files(made: dict[str, Any]) -> None:
         SITE.policy(file.stem)
 
 
-def test_the_function(made: dict[str, Any], parts: dict[str, Element]) -> None:
+def test_the_function(made: dict[str, Any], parts: dict[str, GuardElement]) -> None:
     body = made["aws_lambda_function.guard"]
     wanted = parts["function"].wanted()
     assert body["function_name"] == parts["function"].id
@@ -156,7 +156,7 @@ def test_the_function(made: dict[str, Any], parts: dict[str, Element]) -> None:
         "Timeout": body["timeout"],
         "Environment": variables,
     } == {key: value for key, value in wanted.items() if key != "code"}
-    marked = Function._TERRAFORM.search(body["description"])
+    marked = LambdaFunction._TERRAFORM.search(body["description"])
     assert marked is not None
     assert marked[1] == documents.fingerprint()
     (archive,) = (
@@ -177,7 +177,7 @@ def test_the_function(made: dict[str, Any], parts: dict[str, Element]) -> None:
     }
 
 
-def test_the_schedule(made: dict[str, Any], parts: dict[str, Element]) -> None:
+def test_the_schedule(made: dict[str, Any], parts: dict[str, GuardElement]) -> None:
     body = made["aws_scheduler_schedule.guard"]
     (target,) = body["target"]
     (retry,) = target["retry_policy"]
@@ -219,7 +219,7 @@ def _rule(body: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_the_alarms(made: dict[str, Any], parts: dict[str, Element]) -> None:
+def test_the_alarms(made: dict[str, Any], parts: dict[str, GuardElement]) -> None:
     failing = made["aws_cloudwatch_metric_alarm.failing"]
     assert failing["alarm_name"] == parts["alarm failing"].id
     assert parts["alarm failing"].wanted() == {
@@ -253,7 +253,7 @@ def test_variables_are_described_checked_and_have_the_same_defaults() -> None:
     defaults = {name: body.get("default") for name, body in variables.items()}
     assert defaults["installation"] is None
     assert defaults["grace_seconds"] == GRACE
-    assert defaults["max_ttl_seconds"] == Limits().max_ttl
+    assert defaults["max_ttl_seconds"] == LimitSettings().max_ttl
     assert defaults["regions"] == defaults["alarm_actions"] == []
     assert defaults["all_installations"] is False
     text = (MODULE / "README.md").read_text()

@@ -13,7 +13,7 @@ import boto3
 import pytest
 
 from tests.amazon import REGION, Amazon, amazon
-from vmrunner.testing.localec2.metadata import InstanceMetadata
+from vmrunner.testing.localec2.metadata import Ec2Metadata
 from vmrunner.testing.vms.metadata import MetadataServer
 
 TOKEN: Final = "X-aws-ec2-metadata-token"
@@ -44,7 +44,7 @@ class Guest:
         self.client = boto3.client("ec2", endpoint_url=aws.cloud.url, region_name=REGION)
         (self.item,) = self.client.run_instances(**(said | more))["Instances"]
         self.machine = aws.cloud.by_id[self.item["InstanceId"]]
-        self.server = MetadataServer(InstanceMetadata(self.machine))
+        self.server = MetadataServer(Ec2Metadata(self.machine))
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
         with closing(http.client.HTTPConnection("127.0.0.1", self.server.port)) as connection:

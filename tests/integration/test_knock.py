@@ -14,7 +14,7 @@ import pytest
 from tests.sshd import free_port, wait_for
 from vmrunner.model import Address
 from vmrunner.ssh import banner_probe
-from vmrunner.ssh.banner_probe import Knocker
+from vmrunner.ssh.banner_probe import BannerProbe
 
 WORD = b"SSH-2.0-OpenSSH\r\n"
 
@@ -91,7 +91,7 @@ def soon() -> float:
 @pytest.mark.parametrize("speaks", [1, 3, 9])
 def test_a_connection_that_was_lost_holds_nothing_up(porters: ExitStack, speaks: int) -> None:
     door = porter(porters, speaks=speaks)
-    with Knocker(door.address).first_word(until=soon()) as found:
+    with BannerProbe(door.address).first_word(until=soon()) as found:
         assert found.gettimeout() is None
         assert found.recv(100) == WORD, "what it said stays to be read"
         assert found.getpeername() == door.address
@@ -100,7 +100,7 @@ def test_a_connection_that_was_lost_holds_nothing_up(porters: ExitStack, speaks:
         for one in others:
             one.settimeout(10)
             assert not one.recv(1), "the others are hung up on"
-    assert door.most <= banner_probe.MOST
+    assert door.most <= banner_probe.CONNECTIONS
 
 
 @pytest.mark.usefixtures("hasty")
@@ -108,12 +108,12 @@ def test_an_sshd_that_takes_its_time_is_not_kept_from_it(porters: ExitStack) -> 
     """It would greet none, if each were given up before it can."""
     door = porter(porters, speaks=1, after=3.0)
     begun = time.monotonic()
-    with Knocker(door.address).first_word(until=soon()) as found:
+    with BannerProbe(door.address).first_word(until=soon()) as found:
         assert found.getpeername() == door.address
         assert found.getsockname() == door.taken[0].getpeername(), "the first of all"
     assert time.monotonic() - begun >= 3
-    assert len(door.taken) > banner_probe.MOST
-    assert door.most <= banner_probe.MOST
+    assert len(door.taken) > banner_probe.CONNECTIONS
+    assert door.most <= banner_probe.CONNECTIONS
 
 
 @pytest.mark.usefixtures("hasty")
@@ -123,16 +123,16 @@ def test_the_oldest_makes_room_in_the_end(
     monkeypatch.setattr(banner_probe, "KEPT", 0.5)
     door = porter(porters, speaks=1000)
     with pytest.raises(banner_probe.Unreachable):
-        Knocker(door.address).first_word(until=time.monotonic() + 1.5)
-    assert len(door.taken) > banner_probe.MOST
-    assert door.most <= banner_probe.MOST
+        BannerProbe(door.address).first_word(until=time.monotonic() + 1.5)
+    assert len(door.taken) > banner_probe.CONNECTIONS
+    assert door.most <= banner_probe.CONNECTIONS
 
 
 def test_after_those_who_refuse_and_hang_up_it_finds_who_speaks() -> None:
     address = Address("127.0.0.1", free_port())
     found: list[socket.socket] = []
     thread = threading.Thread(
-        target=lambda: found.append(Knocker(address).first_word(until=soon()))
+        target=lambda: found.append(BannerProbe(address).first_word(until=soon()))
     )
     thread.start()
     with socket.create_server(address) as listener:
@@ -150,7 +150,7 @@ def test_nobody_says_anything() -> None:
         socket.create_server(("127.0.0.1", 0)) as mute,
         pytest.raises(banner_probe.Unreachable, match="the port answers, SSH does not"),
     ):
-        Knocker(Address(*mute.getsockname()[:2])).first_word(until=time.monotonic() + 0.3)
+        BannerProbe(Address(*mute.getsockname()[:2])).first_word(until=time.monotonic() + 0.3)
 
 
 def dropping(stack: ExitStack) -> Address:
@@ -162,19 +162,19 @@ def dropping(stack: ExitStack) -> Address:
 
 def test_what_we_send_is_dropped(porters: ExitStack) -> None:
     with pytest.raises(banner_probe.Unreachable, match="nothing answers"):
-        Knocker(dropping(porters)).first_word(until=time.monotonic() + 0.3)
+        BannerProbe(dropping(porters)).first_word(until=time.monotonic() + 0.3)
 
 
 def test_nobody_is_there() -> None:
     with pytest.raises(banner_probe.Unreachable, match="Connection refused"):
-        Knocker(Address("127.0.0.1", free_port())).first_word(until=time.monotonic() + 0.3)
+        BannerProbe(Address("127.0.0.1", free_port())).first_word(until=time.monotonic() + 0.3)
     with pytest.raises(banner_probe.Unreachable, match=r"nreachable|refused|assign|support"):
-        Knocker(Address("::1", 9)).first_word(until=time.monotonic() + 0.3)
+        BannerProbe(Address("::1", 9)).first_word(until=time.monotonic() + 0.3)
 
 
 def test_what_was_refused_first_and_is_silent_now_is_told_as_silent() -> None:
     address = Address("127.0.0.1", free_port())
-    knocker = Knocker(address)
+    knocker = BannerProbe(address)
     told: list[str] = []
 
     def knocks() -> None:
@@ -196,7 +196,7 @@ def test_abort_wakes_it(porters: ExitStack, monkeypatch: pytest.MonkeyPatch, ear
     monkeypatch.setattr(banner_probe, "_SILENT", (12, 60, 60))
     silent = porter(porters, speaks=1000).address
     for address in (silent, dropping(porters), Address("127.0.0.1", free_port())):
-        knocker = Knocker(address)
+        knocker = BannerProbe(address)
         if early:
             knocker.abort()
         else:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.things import PROCESS, running, started, submitted
-from vmrunner.core.reap_plan import Sight, Sighting
+from vmrunner.core.reap_plan import Sighting, SightingKind
 from vmrunner.errors import Fenced, NotFound
 from vmrunner.ledger import Ledger, Member
 from vmrunner.ledger.logs import _cut
@@ -175,8 +175,8 @@ def test_heartbeats_say_when_a_thing_was_last_done(ledger: Ledger) -> None:
 
 
 def test_sightings_are_kept_for_each_provider(ledger: Ledger) -> None:
-    one = Sighting(what=Sight.ORPHAN, subject="fake|a|b disk d-1", sweep="s-1", begun=1.5)
-    two = Sighting(what=Sight.ABSENT, subject="vm-1", sweep="s-2", begun=2.5)
+    one = Sighting(what=SightingKind.ORPHAN, subject="fake|a|b disk d-1", sweep="s-1", begun=1.5)
+    two = Sighting(what=SightingKind.ABSENT, subject="vm-1", sweep="s-2", begun=2.5)
     ledger.sightings.record("local", {one, two})
     ledger.sightings.record("aws", {one})
     assert ledger.sightings.list("local") == {one, two}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.things import launch, ref, running, spec, started, submitted
-from vmrunner.core.scheduling import Rooms
+from vmrunner.core.scheduling import Capacity
 from vmrunner.errors import Fenced
 from vmrunner.ledger import Ledger
 from vmrunner.model import BuildState, Death, Reason, Result
@@ -86,16 +86,16 @@ def test_who_claims_at_once_keeps_one_limit(ledger: Ledger) -> None:
 
     def claim(n: int) -> int:
         wishes = [launch(ledger, f"b-{i:02}", f"vm-{n}-{i:02}") for i in range(n, 32, 4)]
-        return len(ledger.instances.start(wishes, until=1.0, rooms=Rooms(overall=10)))
+        return len(ledger.instances.start(wishes, until=1.0, rooms=Capacity(overall=10)))
 
     with ThreadPoolExecutor(4) as threads:
         assert sum(threads.map(claim, range(4))) == 10
     assert len(ledger.instances.open()) == 10
     last = [launch(ledger, f"b-{n:02}", f"vm-9-{n:02}") for n in reversed(range(32))]
-    rooms = Rooms(overall=99, each={"local": 12})
+    rooms = Capacity(overall=99, each={"local": 12})
     won = ledger.instances.start(last, until=1.0, rooms=rooms)
     assert len(won) <= 2  # of the first that found room, some had been claimed
-    assert not ledger.instances.start(last, until=1.0, rooms=Rooms(overall=10))
+    assert not ledger.instances.start(last, until=1.0, rooms=Capacity(overall=10))
 
 
 def test_many_threads_write_at_once(ledger: Ledger) -> None:

@@ -14,7 +14,7 @@ from tests.standins import StandIn, StandIns, until
 from vmrunner.providers.fake import Clock
 from vmrunner.testing.localgce import LocalGce
 from vmrunner.testing.localgce.guest_vms import mac
-from vmrunner.testing.vms import Asked
+from vmrunner.testing.vms import MetadataRequest
 
 DYING: Final = {"instance_termination_action": "DELETE", "provisioning_model": "STANDARD"}
 
@@ -59,7 +59,7 @@ def test_it_runs_when_its_vm_does_and_has_its_address(world: World) -> None:
         assert vm.guest.firmware["product"] == "Google Compute Engine"
         assert vm.guest.firmware["serial"].startswith("GoogleCloud-")
         path, ask = "/computeMetadata/v1/instance/name", {"metadata-flavor": "Google"}
-        said = vm.answer(Asked(method="GET", path=path, headers=ask))
+        said = vm.answer(MetadataRequest(method="GET", path=path, headers=ask))
         assert said.body.decode() == name
     assert [vm.guest.disk for vm in (both, private)] == [12 << 30, 10 << 30]
 

@@ -20,7 +20,7 @@ from tests.amazon import REGION, credentials
 from tests.standins import StandIns, until
 from vmrunner.errors import BadOrder
 from vmrunner.testing.localec2 import LocalCloud
-from vmrunner.testing.vms import Asked, Guest, Reply, Vms, command_line
+from vmrunner.testing.vms import GuestSpec, MetadataRequest, Reply, Vms, command_line
 from vmrunner.testing.vms.metadata import MetadataServer
 
 
@@ -81,7 +81,7 @@ def test_it_runs_when_its_vm_does_and_has_its_address(world: World) -> None:
         assert uuid.startswith("ec2")  # by this and the serial cloud-init knows EC2
         assert vm.guest.firmware["serial"] == uuid
     assert [vm.guest.disk for vm in world.vms.made] == [12 << 30, 8 << 30]
-    asked = Asked(method="GET", path="/latest/meta-data/instance-id", headers={})
+    asked = MetadataRequest(method="GET", path="/latest/meta-data/instance-id", headers={})
     assert [vm.answer(asked).body.decode() for vm in world.vms.made] == [both, private]
 
 
@@ -147,11 +147,11 @@ def test_time_passes_though_nobody_asks(world: World) -> None:
 
 
 def test_qemus_words_keep_a_guests_network_to_its_metadata() -> None:
-    host = command_line.Host(
+    host = command_line.HostSpec(
         qemu="/usr/bin/qemu", accel="tcg", cpus=1, memory=1 << 30, kernel=Path("/k"),
         initrd=Path("/i"), cmdline="root=/dev/vda",
     )  # fmt: skip
-    guest = Guest(
+    guest = GuestSpec(
         name="i-1,evil=yes", address="127.64.0.1", mac="52:54:00:00:00:01", disk=0,
         firmware={"manufacturer": "Amazon EC2", "product": "a,b"},
     )  # fmt: skip

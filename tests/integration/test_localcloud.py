@@ -17,9 +17,9 @@ from vmrunner.testing.localec2 import (
     GARBAGE,
     LOST_ANSWER,
     LOST_REQUEST,
+    Ec2Site,
     LocalCloud,
     Mapping,
-    Site,
 )
 
 REGION = "eu-west-1"
@@ -38,7 +38,7 @@ def cloud(clock: Clock) -> Iterator[LocalCloud]:
 
 
 @pytest.fixture
-def site(cloud: LocalCloud) -> Site:
+def site(cloud: LocalCloud) -> Ec2Site:
     disks = [Mapping(device="/dev/xvda"), Mapping(device="/dev/xvdb", delete_on_termination=False)]
     return cloud.furnish(REGION, mappings=disks)
 
@@ -59,7 +59,7 @@ def ec2(cloud: LocalCloud) -> Any:
     return client(cloud)
 
 
-def run(ec2: Any, site: Site, **more: Any) -> str:
+def run(ec2: Any, site: Ec2Site, **more: Any) -> str:
     kinds = ["instance", "volume", "network-interface"]
     if "InstanceMarketOptions" in more:
         kinds.append("spot-instances-request")
@@ -92,7 +92,7 @@ def refused(call: Callable[[], object]) -> str:
     return str(caught.value.response["Error"]["Code"])
 
 
-def test_a_client_token_is_one_machine(cloud: LocalCloud, site: Site, ec2: Any) -> None:
+def test_a_client_token_is_one_machine(cloud: LocalCloud, site: Ec2Site, ec2: Any) -> None:
     first = run(ec2, site, ClientToken="t")
     assert run(ec2, site, ClientToken="t") == first
     other = {"UserData": "other", "ClientToken": "t"}
@@ -107,7 +107,7 @@ def test_a_client_token_is_one_machine(cloud: LocalCloud, site: Site, ec2: Any) 
     assert run(ec2, site, ClientToken="t") != first
 
 
-def test_a_life(cloud: LocalCloud, clock: Clock, site: Site, ec2: Any) -> None:
+def test_a_life(cloud: LocalCloud, clock: Clock, site: Ec2Site, ec2: Any) -> None:
     cloud.boot_seconds, cloud.delete_seconds = 5, 7
     name = run(ec2, site, UserData="hello")
     assert state(ec2, name) == "pending"
@@ -128,7 +128,7 @@ def test_a_life(cloud: LocalCloud, clock: Clock, site: Site, ec2: Any) -> None:
 
 
 def test_tags_and_disks_are_as_asked_for_and_as_the_image_says(
-    clock: Clock, site: Site, ec2: Any
+    clock: Clock, site: Ec2Site, ec2: Any
 ) -> None:
     spot = {"MarketType": "spot", "SpotOptions": {"SpotInstanceType": "one-time"}}
     name = run(ec2, site, InstanceMarketOptions=spot)
@@ -152,7 +152,7 @@ def test_tags_and_disks_are_as_asked_for_and_as_the_image_says(
     assert request["State"] == "closed"
 
 
-def test_one_bad_item_and_nothing_is_terminated(cloud: LocalCloud, site: Site, ec2: Any) -> None:
+def test_one_bad_item_and_nothing_is_terminated(cloud: LocalCloud, site: Ec2Site, ec2: Any) -> None:
     names = [run(ec2, site) for _ in range(3)]
     cloud.by_id[names[1]].protected = True
     kill = lambda ids, **more: lambda: ec2.terminate_instances(InstanceIds=ids, **more)  # noqa: E731
@@ -167,7 +167,7 @@ def test_one_bad_item_and_nothing_is_terminated(cloud: LocalCloud, site: Site, e
 
 
 def test_stop_protection_protects_from_termination_too(
-    cloud: LocalCloud, site: Site, ec2: Any
+    cloud: LocalCloud, site: Ec2Site, ec2: Any
 ) -> None:
     name = run(ec2, site, DisableApiStop=True)
     kill = lambda: ec2.terminate_instances(InstanceIds=[name])  # noqa: E731
@@ -179,7 +179,7 @@ def test_stop_protection_protects_from_termination_too(
 
 
 def test_while_a_zone_is_disrupted_only_ids_of_others_are_answered(
-    cloud: LocalCloud, site: Site, ec2: Any
+    cloud: LocalCloud, site: Ec2Site, ec2: Any
 ) -> None:
     here, there = (
         run(ec2, site, NetworkInterfaces=[{"DeviceIndex": 0, "SubnetId": subnet}])
@@ -196,7 +196,7 @@ def test_while_a_zone_is_disrupted_only_ids_of_others_are_answered(
     assert state(ec2, here) == "running"
 
 
-def test_a_stuck_machine_needs_force(cloud: LocalCloud, site: Site, ec2: Any) -> None:
+def test_a_stuck_machine_needs_force(cloud: LocalCloud, site: Ec2Site, ec2: Any) -> None:
     name = run(ec2, site)
     cloud.by_id[name].stuck = True
     ec2.terminate_instances(InstanceIds=[name])
@@ -206,7 +206,9 @@ def test_a_stuck_machine_needs_force(cloud: LocalCloud, site: Site, ec2: Any) ->
     assert state(ec2, name) == "terminated"
 
 
-def test_a_guest_and_the_cloud_end_a_machine_too(cloud: LocalCloud, site: Site, ec2: Any) -> None:
+def test_a_guest_and_the_cloud_end_a_machine_too(
+    cloud: LocalCloud, site: Ec2Site, ec2: Any
+) -> None:
     stays, goes, spot = (
         run(ec2, site),
         run(ec2, site, InstanceInitiatedShutdownBehavior="terminate"),
@@ -225,7 +227,7 @@ def test_a_guest_and_the_cloud_end_a_machine_too(cloud: LocalCloud, site: Site, 
 
 
 def test_a_newborn_is_not_visible_for_a_while(
-    cloud: LocalCloud, clock: Clock, site: Site, ec2: Any
+    cloud: LocalCloud, clock: Clock, site: Ec2Site, ec2: Any
 ) -> None:
     cloud.visibility_lag = 3
     name = run(ec2, site)
@@ -237,7 +239,7 @@ def test_a_newborn_is_not_visible_for_a_while(
     assert state(ec2, name) == "running"
 
 
-def test_pages_are_cut_by_item(site: Site, ec2: Any) -> None:
+def test_pages_are_cut_by_item(site: Ec2Site, ec2: Any) -> None:
     run(ec2, site, MaxCount=12)
     pages = [
         [i["InstanceId"] for r in page["Reservations"] for i in r["Instances"]]
@@ -267,7 +269,7 @@ def test_pages_are_cut_by_item(site: Site, ec2: Any) -> None:
     ],
 )
 def test_a_bad_launch_is_refused(
-    cloud: LocalCloud, site: Site, ec2: Any, more: dict[str, Any], code: str
+    cloud: LocalCloud, site: Ec2Site, ec2: Any, more: dict[str, Any], code: str
 ) -> None:
     assert refused(lambda: run(ec2, site, **more)) == code
     assert cloud.machines == []
@@ -284,7 +286,7 @@ def test_a_bad_launch_is_refused(
     ],
 )
 def test_tags_have_limits(
-    cloud: LocalCloud, site: Site, ec2: Any, kind: str, tags: dict[str, str], code: str
+    cloud: LocalCloud, site: Ec2Site, ec2: Any, kind: str, tags: dict[str, str], code: str
 ) -> None:
     pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
     spec = [{"ResourceType": kind, "Tags": pairs}]
@@ -292,7 +294,7 @@ def test_tags_have_limits(
     assert cloud.machines == []
 
 
-def test_pools_run_dry_and_quotas_end(cloud: LocalCloud, site: Site, ec2: Any) -> None:
+def test_pools_run_dry_and_quotas_end(cloud: LocalCloud, site: Ec2Site, ec2: Any) -> None:
     cloud.dry.add(("m7i.large", site.subnets[0], "on-demand"))
     assert refused(lambda: run(ec2, site)) == "InsufficientInstanceCapacity"
     run(ec2, site, InstanceMarketOptions={"MarketType": "spot"})
@@ -302,7 +304,7 @@ def test_pools_run_dry_and_quotas_end(cloud: LocalCloud, site: Site, ec2: Any) -
     assert refused(lambda: run(ec2, site, **spot)) == "MaxSpotInstanceCountExceeded"
 
 
-def test_what_goes_wrong_happens_or_does_not(cloud: LocalCloud, site: Site, ec2: Any) -> None:
+def test_what_goes_wrong_happens_or_does_not(cloud: LocalCloud, site: Ec2Site, ec2: Any) -> None:
     for trouble, error, born in (
         (LOST_REQUEST, ConnectionClosedError, 0),
         (LOST_ANSWER, ConnectionClosedError, 1),
@@ -321,7 +323,7 @@ def test_what_goes_wrong_happens_or_does_not(cloud: LocalCloud, site: Site, ec2:
 
 
 def test_every_answer_tells_the_clouds_own_time(
-    cloud: LocalCloud, clock: Clock, site: Site, ec2: Any
+    cloud: LocalCloud, clock: Clock, site: Ec2Site, ec2: Any
 ) -> None:
     cloud.skew = 3600
     answer = ec2.describe_instances()

@@ -14,7 +14,7 @@ from google.cloud import compute_v1
 
 from tests.google import Google, google
 from tests.google import gce as gce  # the fixture
-from vmrunner.testing.localgce import Broken, discovery, routes, validation
+from vmrunner.testing.localgce import BrokenOperation, discovery, routes, validation
 from vmrunner.testing.localgce.timestamps import written
 
 RECORDED: Final = files("libcloud") / "test" / "compute" / "fixtures" / "gce"
@@ -130,7 +130,7 @@ def everything(gce: Google) -> Iterator[Any]:
     items = {"items": [{"key": "user-data", "value": "#cloud-config"}]}
     more = {"tags": {"items": ["a"]}, "service_accounts": [{"email": "default", "scopes": ["s"]}]}
     gce.wait(gce.insert("vm-1", scheduling=timed, metadata=items, **more))
-    gce.cloud.faults.fail("instances.insert", Broken("QUOTA_EXCEEDED", "No.", 403))
+    gce.cloud.faults.fail("instances.insert", BrokenOperation("QUOTA_EXCEEDED", "No.", 403))
     failed = gce.wait(gce.insert("vm-2"))
     gce.cloud.disk(gce.zone, "d")
     gce.cloud.reserve(gce.site.region, "a")

@@ -29,8 +29,8 @@ from vmrunner.testing.localgce import (
     THROTTLED,
     UNAUTHENTICATED,
     UNAVAILABLE,
-    Broken,
-    Trouble,
+    BrokenOperation,
+    RequestFate,
 )
 
 HOST = "https://www.googleapis.com"
@@ -94,7 +94,9 @@ def test_an_operation_fails_on_demand(gce: Google) -> None:
     codes = [gce.wait(gce.insert("vm-1")).error.errors[0].code for _ in range(2)]
     assert codes == ["ZONE_RESOURCE_POOL_EXHAUSTED", "QUOTA_EXCEEDED"]
     gce.wait(gce.insert("vm-1"))
-    gce.cloud.faults.fail("instances.delete", Broken("INTERNAL_ERROR", "It is stuck.", 500))
+    gce.cloud.faults.fail(
+        "instances.delete", BrokenOperation("INTERNAL_ERROR", "It is stuck.", 500)
+    )
     done = gce.wait(gce.delete("vm-1"))
     assert done.error.errors[0].code == "INTERNAL_ERROR"
     assert gce.get("vm-1").status == "RUNNING"
@@ -144,7 +146,7 @@ def test_spot_has_a_quota_of_its_own_where_there_is_one(gce: Google) -> None:
         UNAVAILABLE,
     ],
 )
-def test_a_request_fails_on_demand(gce: Google, trouble: Trouble) -> None:
+def test_a_request_fails_on_demand(gce: Google, trouble: RequestFate) -> None:
     gce.cloud.faults.fail("instances.insert", trouble)
     assert refused(lambda: gce.insert("vm-1"))[:2] == (trouble.status, trouble.code)
     assert gce.cloud.machines == []

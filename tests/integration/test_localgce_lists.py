@@ -12,7 +12,7 @@ from google.cloud import compute_v1
 
 from tests.google import Google, refused
 from tests.google import gce as gce  # the fixture
-from vmrunner.testing.localgce.api_error import Refusal
+from vmrunner.testing.localgce.api_error import GceRefusal
 from vmrunner.testing.localgce.filters import compiled
 
 
@@ -151,7 +151,7 @@ def test_a_filter(text: str, fits: bool) -> None:
     ],
 )
 def test_no_filter(gce: Google, text: str, status: int) -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(GceRefusal) as caught:
         compiled(text)
     assert caught.value.status == status
     assert aggregated(gce, filter=text)["error"]["code"] == status

@@ -17,7 +17,7 @@ from tests.sessionworld import World
 from tests.sshd import wait_for
 from vmrunner.model import BuildState, Reason, Result
 from vmrunner.session import session as module
-from vmrunner.session.protocol import Ended
+from vmrunner.session.protocol import EndFrame
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -59,7 +59,7 @@ def test_an_image_that_is_not_there_is_pulled(
 ) -> None:
     guest.docker.registry = [":".join(pulled.values())]
     got = start(guest, order("echo ran", container=container))
-    assert (got.log, got.ended) == (b"ran\n", Ended(Reason.EXIT_CODE, 0, ""))
+    assert (got.log, got.ended) == (b"ran\n", EndFrame(Reason.EXIT_CODE, 0, ""))
     assert [event.kind for event in got.events][:3] == ["pulling", "container", "step_started"]
     assert guest.docker.pulls == [pulled]
 
@@ -72,7 +72,7 @@ def test_an_image_that_is_there_is_not_pulled(guest: Guest) -> None:
 def test_without_network_nothing_is_pulled(guest: Guest) -> None:
     guest.docker.registry = ["python:3"]
     got = start(guest, job("true", container="python:3", network="none"))
-    assert got.ended == Ended(
+    assert got.ended == EndFrame(
         Reason.IMAGE,
         None,
         "container image python:3 is not in this VM image; it has: debian:trixie",
@@ -82,7 +82,7 @@ def test_without_network_nothing_is_pulled(guest: Guest) -> None:
 
 def test_a_registry_that_says_no_is_asked_once_and_quoted(guest: Guest) -> None:
     got = start(guest, order("true"))
-    assert got.ended == Ended(
+    assert got.ended == EndFrame(
         Reason.IMAGE,
         None,
         "container image python:3 is not in this VM image (it has: debian:trixie) and cannot be "
@@ -97,7 +97,7 @@ def test_a_network_that_fails_for_a_moment_is_tried_again(guest: Guest, status: 
     guest.docker.registry = ["python:3"]
     guest.docker.pull_errors = [(status, "connection reset by peer")] * 2
     got = start(guest, order("echo ran"))
-    assert (got.log, got.ended) == (b"ran\n", Ended(Reason.EXIT_CODE, 0, ""))
+    assert (got.log, got.ended) == (b"ran\n", EndFrame(Reason.EXIT_CODE, 0, ""))
     assert (len(got.at("pulling")), len(guest.docker.pulls)) == (1, 3)
 
 
@@ -117,7 +117,7 @@ def test_cancel_ends_a_pull_at_once(guest: Guest) -> None:
         wait_for(lambda: guest.docker.pulls)
         assert guest.call("cancel", "user").returncode == 0
         wait_for(guest.docker.hung_up.is_set, 15)
-    assert got[0].ended == Ended(Reason.USER, None, "container image python:3 was being pulled")
+    assert got[0].ended == EndFrame(Reason.USER, None, "container image python:3 was being pulled")
     assert (got[0].log, guest.docker.created) == (b"", [])
 
 
@@ -125,7 +125,7 @@ def test_a_pull_counts_for_the_builds_timeout(guest: Guest) -> None:
     hold_pulls(guest)
     with starting(guest, order("echo never", timeout=0.5)) as got:
         wait_for(guest.docker.hung_up.is_set, 15)
-    assert got[0].ended == Ended(
+    assert got[0].ended == EndFrame(
         Reason.BUILD_TIMEOUT, None, "container image python:3 was being pulled"
     )
     assert guest.docker.created == []
@@ -138,7 +138,7 @@ def test_the_steps_have_what_a_pull_left_of_the_timeout(guest: Guest) -> None:
         begun = time.monotonic()
         wait_for(lambda: time.monotonic() > begun + 3)
         guest.docker.may_pull.set()
-    assert (got[0].log, got[0].ended) == (b"begun\n", Ended(Reason.BUILD_TIMEOUT, None, ""))
+    assert (got[0].log, got[0].ended) == (b"begun\n", EndFrame(Reason.BUILD_TIMEOUT, None, ""))
     lines = (guest.run / "spool" / "events").read_text().splitlines()
     at = {event["kind"]: event["clock"] for event in map(json.loads, lines)}
     assert at["ended"] - at["container"] < 6 < at["ended"] - at["pulling"]
@@ -155,7 +155,7 @@ def test_a_supervisor_that_dies_in_a_pull_pulls_again(guest: Guest) -> None:
             guest.restart_run()
         wait_for(lambda: len(guest.docker.pulls) == 4)
         guest.docker.may_pull.set()
-    assert (got[0].log, got[0].ended) == (b"ran\n", Ended(Reason.EXIT_CODE, 0, ""))
+    assert (got[0].log, got[0].ended) == (b"ran\n", EndFrame(Reason.EXIT_CODE, 0, ""))
     assert (len(got[0].at("pulling")), len(guest.docker.created)) == (1, 1)
 
 
@@ -169,7 +169,7 @@ def test_a_supervisor_that_dies_while_docker_makes_the_container_runs_it_once(
         wait_for(lambda: not guest.docker.mute)
         guest.kill_run()
         guest.restart_run()
-    assert (got[0].log, got[0].ended) == (b"ran\n", Ended(Reason.EXIT_CODE, 0, ""))
+    assert (got[0].log, got[0].ended) == (b"ran\n", EndFrame(Reason.EXIT_CODE, 0, ""))
     assert len(guest.docker.created) == 1
 
 
@@ -180,7 +180,7 @@ def test_a_container_that_may_have_started_is_not_started_again(guest: Guest) ->
         wait_for(lambda: not guest.docker.deaf)
         guest.kill_run()
         guest.restart_run()
-    assert got[0].ended == Ended(
+    assert got[0].ended == EndFrame(
         Reason.INTERNAL, None, "the supervisor died while it started the container"
     )
     assert guest.docker.process is None

@@ -311,13 +311,13 @@ def test_an_announced_engine_counts_until_it_speaks_for_itself(wiring: Wiring, j
 
 
 def test_an_announced_engine_that_never_comes_serves_nobody(wiring: Wiring, join: Join) -> None:
-    join("fake", kind=STARTING, ago=background.LEASE)
+    join("fake", kind=STARTING, ago=background.ENGINE_LEASE)
     assert not wiring.served()
 
 
 def test_a_process_that_lives_and_is_silent_serves_nobody(wiring: Wiring, join: Join) -> None:
     """Its engine was closed when the ledger could not be told so."""
-    name = join("fake", ago=2 * background.LEASE)
+    name = join("fake", ago=2 * background.ENGINE_LEASE)
     assert not wiring.served()
     wiring.ledger.engines.beat(name, time.time())
     assert wiring.served()

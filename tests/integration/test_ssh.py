@@ -194,7 +194,7 @@ def test_a_black_hole_is_noticed_in_15_seconds(sshd: Sshd, proxy: Proxy) -> None
             proxy.stalled.set()
 
     begun = time.monotonic()
-    with pytest.raises(client.Lost, match="no answer"):
+    with pytest.raises(client.ConnectionLost, match="no answer"):
         connection.stream("for i in 1 2 3; do echo $i; done; sleep 100", take)
     assert 10 < time.monotonic() - begun < 15
     connection.close()
@@ -241,7 +241,7 @@ def assert_lost(connection: client.Connection) -> None:
     ended = not thread.is_alive()
     connection.close()
     assert ended, "the command hangs"
-    assert isinstance(errors[0], client.Lost), errors
+    assert isinstance(errors[0], client.ConnectionLost), errors
 
 
 def test_a_quiet_command_on_a_living_connection_is_left_alone(sshd: Sshd, proxy: Proxy) -> None:
@@ -254,10 +254,10 @@ def test_a_reset_is_noticed_at_once(sshd: Sshd, proxy: Proxy) -> None:
     connection = dial(sshd, proxy.address)
     threading.Timer(0.3, proxy.cut).start()
     begun = time.monotonic()
-    with pytest.raises(client.Lost):
+    with pytest.raises(client.ConnectionLost):
         connection.run("sleep 100", timeout=30)
     assert time.monotonic() - begun < 2
-    with pytest.raises(client.Lost):
+    with pytest.raises(client.ConnectionLost):
         connection.run("true")
     connection.close()
 

@@ -114,7 +114,7 @@ def test_a_peer_that_ignores_the_window_fills_no_memory(extended: bool) -> None:
     with serving(flood) as address:
         connection = dialer.connect(address, timeout=20)
         try:
-            with pytest.raises(client.Lost):
+            with pytest.raises(client.ConnectionLost):
                 connection.stream("anything", take, pulse=pulse)
         finally:
             connection.close()

@@ -69,7 +69,11 @@ def test_a_peer_that_takes_nothing_more_is_lost(monkeypatch: pytest.MonkeyPatch)
     """As TCP's own time-out does; a socket of the host has none."""
     monkeypatch.setattr(paramiko_patches, "SEND_TIMEOUT", 50)
     ours, theirs = socket.socketpair()
-    with theirs, paramiko_patches.Wire.over(ours) as wire, pytest.raises(ConnectionAbortedError):
+    with (
+        theirs,
+        paramiko_patches.PatchedSocket.over(ours) as wire,
+        pytest.raises(ConnectionAbortedError),
+    ):
         all(map(wire.send, repeat(b"x" * 65536)))
 
 

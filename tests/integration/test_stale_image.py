@@ -15,16 +15,16 @@ import vmrunner
 from tests.integration.test_bad_input import assert_nothing, image
 from vmrunner import images
 from vmrunner.cli import main
-from vmrunner.config.sources import Loaded, load
+from vmrunner.config.sources import LoadedSettings, load
 from vmrunner.images import LocalImage, Progress, Recipe
 from vmrunner.model import Level, Spec
 from vmrunner.providers.qemu import local_images
-from vmrunner.runtime.app import Wiring
+from vmrunner.runtime.app import App
 
 CMD = ("--network", "none", "--", "true")
 
 
-class Alone(Wiring):
+class Alone(App):
     """No engine is started: what is submitted stays queued."""
 
     def ensure_background(self, *providers: str) -> None:
@@ -78,12 +78,12 @@ def run(builder: Builder, capfdbinary: pytest.CaptureFixture[bytes]) -> Any:
     return run
 
 
-def join(loaded: Loaded) -> Wiring:
+def join(loaded: LoadedSettings) -> App:
     return Alone(loaded.settings)
 
 
 def queued(root: Path) -> list[str]:
-    parts = Wiring(load(environ={}, start=root).settings)
+    parts = App(load(environ={}, start=root).settings)
     try:
         return [build.id for build in parts.ledger.builds.list()]
     finally:
@@ -204,7 +204,7 @@ def test_a_named_old_image_is_used_with_a_warning(run: Any, builder: Builder) ->
 
 
 def test_an_engine_does_not_use_it_and_the_doctor_says_so(builder: Builder) -> None:
-    parts = Wiring(load(environ={}, start=builder.root).settings)
+    parts = App(load(environ={}, start=builder.root).settings)
     try:
         provider = parts.provider("local")
         with pytest.raises(local_images.NotMade, match="another version") as refused:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.guest import Followed, Guest, booted, job, start
 from tests.sshd import wait_for
-from vmrunner.session.protocol import Ended, Frames, Log
+from vmrunner.session.protocol import EndFrame, FrameDecoder, LogFrame
 
 
 def test_steps_run_in_order_and_each_knows_its_part_of_the_log(guest: Guest) -> None:
@@ -22,17 +22,17 @@ def test_steps_run_in_order_and_each_knows_its_part_of_the_log(guest: Guest) -> 
     assert got.log.startswith(one + two)
     assert got.at("step_started") == [0, len(one), len(one + two)]
     assert got.at("step_ended") == [len(one), len(one + two), len(got.log)]
-    assert got.ended == Ended("exit_code", 0, "")
+    assert got.ended == EndFrame("exit_code", 0, "")
 
 
 def test_the_first_failing_step_ends_the_build_with_its_code(guest: Guest) -> None:
     got = start(guest, job("true", "echo x; exit 7", "echo never"))
-    assert (got.log, got.ended) == (b"x\n", Ended("exit_code", 7, ""))
+    assert (got.log, got.ended) == (b"x\n", EndFrame("exit_code", 7, ""))
     assert [event.data["exit_code"] for event in got.events if event.kind == "step_ended"] == [0, 7]
 
 
 def test_a_shell_line_stops_at_its_first_failing_command(guest: Guest) -> None:
-    assert start(guest, job("false\necho never")).ended == Ended("exit_code", 1, "")
+    assert start(guest, job("false\necho never")).ended == EndFrame("exit_code", 1, "")
 
 
 def test_a_signal_is_named(guest: Guest) -> None:
@@ -80,7 +80,7 @@ def test_a_process_left_behind_does_not_hold_the_step(guest: Guest) -> None:
     begun = time.monotonic()
     got = start(guest, job("sleep 30 & echo forked", "(sleep 0.1; echo late) & sleep 0.5; echo b"))
     assert time.monotonic() - begun < 15
-    assert (got.log, got.ended) == (b"forked\nlate\nb\n", Ended("exit_code", 0, ""))
+    assert (got.log, got.ended) == (b"forked\nlate\nb\n", EndFrame("exit_code", 0, ""))
 
 
 def test_a_log_over_its_cap_keeps_both_ends_and_says_what_is_missing(guest: Guest) -> None:
@@ -94,7 +94,7 @@ def test_a_log_over_its_cap_keeps_both_ends_and_says_what_is_missing(guest: Gues
     assert len(head) + len(tail) + int(count) == size
     assert len(got.log) <= 1 << 20
     assert got.at("log_full") == [len(head)]
-    assert got.ended == Ended("exit_code", 3, "")
+    assert got.ended == EndFrame("exit_code", 3, "")
 
 
 def test_a_log_just_over_the_head_is_whole(guest: Guest) -> None:
@@ -116,12 +116,12 @@ def test_a_step_that_takes_too_long_is_ended(guest: Guest) -> None:
     begun = time.monotonic()
     got = start(guest, json.dumps(order).encode())
     assert time.monotonic() - begun < 15
-    assert (got.log, got.ended) == (b"begun\n", Ended("step_timeout", None, ""))
+    assert (got.log, got.ended) == (b"begun\n", EndFrame("step_timeout", None, ""))
 
 
 def test_a_build_that_takes_too_long_is_ended(guest: Guest) -> None:
     got = start(guest, job("sleep 60", timeout=0.5))
-    assert got.ended == Ended("build_timeout", None, "")
+    assert got.ended == EndFrame("build_timeout", None, "")
 
 
 def test_cancel_ends_it_in_seconds(guest: Guest) -> None:
@@ -135,7 +135,7 @@ def test_cancel_ends_it_in_seconds(guest: Guest) -> None:
     got = start(guest, job("touch begun; sleep 60", "echo never"))
     thread.join()
     assert time.monotonic() - begun < 15
-    assert got.ended == Ended("user", None, "")
+    assert got.ended == EndFrame("user", None, "")
 
 
 def test_steps_start_once_whoever_asks_however_often(guest: Guest) -> None:
@@ -182,11 +182,13 @@ def test_following_goes_on_from_any_byte(guest: Guest) -> None:
     for offset in (0, 1, 500, len(whole.log)):
         done = guest.call("follow", str(offset), "3")
         part = Followed.__new__(Followed)
-        frames = Frames(offset=offset, steps=2, log_bytes=1 << 20)
+        frames = FrameDecoder(offset=offset, steps=2, log_bytes=1 << 20)
         frames.seen = 3
         part.frames = list(frames.feed(done.stdout))
-        assert b"".join(f.data for f in part.frames if isinstance(f, Log)) == whole.log[offset:]
-        assert isinstance(part.frames[-1], Ended)
+        assert (
+            b"".join(f.data for f in part.frames if isinstance(f, LogFrame)) == whole.log[offset:]
+        )
+        assert isinstance(part.frames[-1], EndFrame)
     assert guest.call("follow", str(len(whole.log) + 1), "0").returncode == 4
 
 
@@ -211,7 +213,7 @@ def test_it_survives_its_own_death(guest: Guest) -> None:
         stop.set()
         thread.join()
     assert got.log == b"".join(b"%d\n" % i for i in range(1, 400_001))
-    assert got.ended == Ended("exit_code", 9, "")
+    assert got.ended == EndFrame("exit_code", 9, "")
     assert len(guest.docker.created) == 1
 
 
@@ -254,20 +256,20 @@ def test_a_container_that_is_slow_to_die_is_killed_again(guest: Guest) -> None:
     """Docker waits ten seconds for the end, and then says that there was none."""
     guest.docker.slow_kills = 2
     got = start(guest, job("trap '' TERM; echo begun; while :; do sleep 1; done", timeout=0.5))
-    assert (got.log, got.ended) == (b"begun\n", Ended("build_timeout", None, ""))
+    assert (got.log, got.ended) == (b"begun\n", EndFrame("build_timeout", None, ""))
     assert guest.docker.slow_kills == 0
 
 
 def test_a_dockerd_that_dies_while_it_is_waited_for_is_asked_again(guest: Guest) -> None:
     guest.docker.wait_bodies = [b"", b"{}", b'{"Stat']
     got = start(guest, job("echo one; sleep 1; exit 4"))
-    assert (got.log, got.ended) == (b"one\n", Ended("exit_code", 4, ""))
+    assert (got.log, got.ended) == (b"one\n", EndFrame("exit_code", 4, ""))
 
 
 def test_a_dockerd_that_dies_while_it_is_asked_how_it_ended_costs_only_that(guest: Guest) -> None:
     guest.docker.dies_at_inspect = True
     got = start(guest, job("exit 137"))
-    assert got.ended == Ended("signal", 137, "ended by signal 9")
+    assert got.ended == EndFrame("signal", 137, "ended by signal 9")
 
 
 def test_a_missing_container_image_is_named_with_those_there_are(guest: Guest) -> None:
@@ -295,4 +297,4 @@ def test_a_build_that_plays_with_the_control_channel_hurts_only_itself(guest: Gu
         guest,
         job(f"echo 'end 0 0' >{box}/control; echo 'start 1' >{box}/control; sleep 0.3; exit 7"),
     )
-    assert got.ended == Ended("exit_code", 7, "")
+    assert got.ended == EndFrame("exit_code", 7, "")

@@ -12,10 +12,9 @@ import pytest
 from tests.commandline import Cli
 from tests.integration.things import SCOPE, running
 from vmrunner.cli.commands import vms
-from vmrunner.cli.context import Shell
 from vmrunner.errors import VmrunnerError
 from vmrunner.ledger import Ledger
-from vmrunner.ledger.rows import Memory
+from vmrunner.ledger.rows import RowCache
 from vmrunner.model import Death, Kind, Power, Ref, Resource
 
 
@@ -66,7 +65,7 @@ def test_each_vm_stands_beside_its_row(ledger: Ledger) -> None:
         raise VmrunnerError("none")
 
     shell = SimpleNamespace(wiring=SimpleNamespace(provider=no_provider), ledger=ledger)
-    found = vms._beside(cast("Shell", shell), rows, [twin, disk, recorded, closed, stray])
+    found = vms._beside(cast("Any", shell), rows, [twin, disk, recorded, closed, stray])
     assert [(m.row.id if m.row else None, m.cloud) for m in found] == [
         ("vm-2", recorded),
         ("vm-1", None),
@@ -85,7 +84,7 @@ def test_rows_that_did_not_change_are_decoded_once() -> None:
         decoded.append(row[0])
         return f"{row[0]}:{row[1]}"
 
-    memory = Memory(decode)
+    memory = RowCache(decode)
     rows = [(f"vm-{n}", 0) for n in range(3000)]
     assert memory.read(rows) == [f"vm-{n}:0" for n in range(3000)]
     assert memory.read(list(rows))[2999] == "vm-2999:0"

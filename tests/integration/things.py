@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vmrunner.ledger import Launch, Ledger
+from vmrunner.ledger import LaunchRequest, Ledger
 from vmrunner.model import (
     Access,
-    Build,
+    BuildRecord,
     BuildSpec,
     BuildState,
     Instance,
@@ -54,7 +54,7 @@ def launch(
     seen_epoch: int = 0,
     owner: str = "e-1",
     now: float = 100.0,
-) -> Launch:
+) -> LaunchRequest:
     new = Instance(
         id=instance, build=build, attempt=0, provider="local", offer=OFFER, role=Role.BUILD,
         state=InstanceState.REQUESTED, created_at=now, state_since=now, deadline=now + 100,
@@ -65,14 +65,18 @@ def launch(
         generation=ledger.generation, role=Role.BUILD, offer=OFFER, deadline=now + 100,
         user_data=USER_DATA, tags={"team": "core"},
     )  # fmt: skip
-    return Launch(build_id=build, seen_epoch=seen_epoch, instance=new, order=order, access=ACCESS)
+    return LaunchRequest(
+        build_id=build, seen_epoch=seen_epoch, instance=new, order=order, access=ACCESS
+    )
 
 
-def submitted(ledger: Ledger, build: str = "b-1", **changes: object) -> Build:
+def submitted(ledger: Ledger, build: str = "b-1", **changes: object) -> BuildRecord:
     return ledger.builds.submit(spec(**changes), id=build, now=10.0)[0]
 
 
-def started(ledger: Ledger, build: str = "b-1", instance: str = "vm-1") -> tuple[Build, Instance]:
+def started(
+    ledger: Ledger, build: str = "b-1", instance: str = "vm-1"
+) -> tuple[BuildRecord, Instance]:
     """A build that is provisioning on an instance, both at epoch 1."""
     submitted(ledger, build)
     won = ledger.instances.start([launch(ledger, build, instance)], until=200.0)
@@ -80,7 +84,7 @@ def started(ledger: Ledger, build: str = "b-1", instance: str = "vm-1") -> tuple
     return won[0]
 
 
-def running(ledger: Ledger, build: str = "b-1", instance: str = "vm-1") -> Build:
+def running(ledger: Ledger, build: str = "b-1", instance: str = "vm-1") -> BuildRecord:
     """A build whose steps run, at epoch 1."""
     started(ledger, build, instance)
     assert ledger.instances.record([(instance, 1, ref("i-" + instance))], 101.0) == {instance}

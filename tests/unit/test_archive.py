@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vmrunner.errors import ConfigError
-from vmrunner.lib.archive.files import Caps, extract, pack, stays_inside
-from vmrunner.lib.archive.tar_reader import BadArchive, Reader
+from vmrunner.lib.archive.files import ArchiveCaps, extract, pack, stays_inside
+from vmrunner.lib.archive.tar_reader import BadArchive, TarReader
 
 
 def fill(root: Path, files: dict[str, str]) -> None:
@@ -118,7 +118,7 @@ def test_a_packed_tree_comes_out_the_same(tmp_path: Path) -> None:
     (source / "link").symlink_to("run.sh")
     (source / deep / "up").symlink_to("../../empty")
     data, _ = packed(source)
-    total = extract(io.BytesIO(data), target, Caps())
+    total = extract(io.BytesIO(data), target, ArchiveCaps())
     assert total.size == len("deep") + len("text") + len("#!/bin/sh\n")
     assert (target / deep / "file").read_text() == "deep"
     assert (target / "ünï").read_text() == "text"
@@ -178,7 +178,7 @@ def test_a_hostile_archive_writes_nothing_outside(tmp_path: Path, name: str) -> 
     data, message = HOSTILE[name]
     target = tmp_path / "in" / "target"
     with pytest.raises(BadArchive, match=message):
-        extract(io.BytesIO(data), target, Caps(unpacked=1 << 20, entries=20))
+        extract(io.BytesIO(data), target, ArchiveCaps(unpacked=1 << 20, entries=20))
     assert [path.name for path in tmp_path.rglob("evil")] == []
     assert [path.name for path in (tmp_path / "in").iterdir()] == ["target"]
     assert not Path("/tmp/evil").exists()
@@ -207,7 +207,7 @@ OMITTED = {
 @pytest.mark.parametrize("name", OMITTED)
 def test_what_nobody_takes_is_left_out_and_the_rest_comes(tmp_path: Path, name: str) -> None:
     data, why = OMITTED[name]
-    total = extract(io.BytesIO(data), tmp_path, Caps())
+    total = extract(io.BytesIO(data), tmp_path, ArchiveCaps())
     assert total.omitted == (why,)
     files = [p for p in tmp_path.rglob("*") if not p.is_dir() or p.is_symlink()]
     assert {"x"} <= {p.name for p in files} <= {"x", "up"}
@@ -218,7 +218,7 @@ def test_what_nobody_takes_is_left_out_and_the_rest_comes(tmp_path: Path, name: 
 
 def test_git_s_own_comes_when_a_glob_names_it(tmp_path: Path) -> None:
     data = forge((".git/hooks/x", b"mine"), link("l", ".git/hooks"))
-    total = extract(io.BytesIO(data), tmp_path, Caps(), globs=[".git/hooks/*", "l"])
+    total = extract(io.BytesIO(data), tmp_path, ArchiveCaps(), globs=[".git/hooks/*", "l"])
     assert total.omitted == ()
     assert (tmp_path / "l" / "x").read_bytes() == b"mine"
 
@@ -226,22 +226,24 @@ def test_git_s_own_comes_when_a_glob_names_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", [".envrc", "dist", "dist2/x", "a/dist/x"])
 def test_what_was_not_asked_for_is_refused(tmp_path: Path, path: str) -> None:
     with pytest.raises(BadArchive, match=f"'{path}' is nothing that was asked for"):
-        extract(io.BytesIO(forge((path, b"evil"))), tmp_path / "to", Caps(), globs=["dist/*"])
+        extract(
+            io.BytesIO(forge((path, b"evil"))), tmp_path / "to", ArchiveCaps(), globs=["dist/*"]
+        )
     assert list((tmp_path / "to").iterdir()) == []
-    assert extract(io.BytesIO(forge(("dist/x/y", b""))), tmp_path, Caps(), globs=["dist/*"])
+    assert extract(io.BytesIO(forge(("dist/x/y", b""))), tmp_path, ArchiveCaps(), globs=["dist/*"])
 
 
 def test_a_sparse_map_in_a_pax_header_is_refused(tmp_path: Path) -> None:
     info = tarfile.TarInfo("s")
     info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.realsize": str(1 << 50)}
     with pytest.raises(BadArchive, match="'s' is a sparse file"):
-        extract(io.BytesIO(forge(info)), tmp_path, Caps())
+        extract(io.BytesIO(forge(info)), tmp_path, ArchiveCaps())
 
 
 def test_a_file_that_is_older_than_time_is_told_comes_too(tmp_path: Path) -> None:
     info = tarfile.TarInfo("old")
     info.mtime = -86400
-    extract(io.BytesIO(forge(info, fmt=tarfile.GNU_FORMAT)), tmp_path, Caps())
+    extract(io.BytesIO(forge(info, fmt=tarfile.GNU_FORMAT)), tmp_path, ArchiveCaps())
     assert (tmp_path / "old").stat().st_mtime == 0
 
 
@@ -252,7 +254,7 @@ def test_a_link_that_was_there_is_replaced_not_followed(tmp_path: Path) -> None:
     data = forge(link("f", "elsewhere"), ("f", b"new"))
     target.mkdir()
     (target / "f").symlink_to(outside)
-    extract(io.BytesIO(data), target, Caps())
+    extract(io.BytesIO(data), target, ArchiveCaps())
     assert outside.read_text() == "mine"
     assert not (target / "f").is_symlink()
     assert (target / "f").read_text() == "new"
@@ -262,12 +264,12 @@ def test_a_small_stream_that_unpacks_to_much_is_cut_off(tmp_path: Path) -> None:
     bomb = gzip.compress(forge(("zeros", bytes(8 << 20))))
     assert len(bomb) < 20_000
     with pytest.raises(BadArchive, match="'zeros' brings it to"):
-        extract(io.BytesIO(bomb), tmp_path, Caps(unpacked=1 << 20), gzip=True)
+        extract(io.BytesIO(bomb), tmp_path, ArchiveCaps(unpacked=1 << 20), gzip=True)
     with pytest.raises(BadArchive, match="more bytes than"):
-        extract(io.BytesIO(bomb), tmp_path, Caps(packed=1000, unpacked=1 << 30), gzip=True)
-    assert extract(io.BytesIO(bomb), tmp_path, Caps(), gzip=True).size == 8 << 20
+        extract(io.BytesIO(bomb), tmp_path, ArchiveCaps(packed=1000, unpacked=1 << 30), gzip=True)
+    assert extract(io.BytesIO(bomb), tmp_path, ArchiveCaps(), gzip=True).size == 8 << 20
     with pytest.raises(BadArchive):
-        extract(io.BytesIO(b"no gzip at all"), tmp_path, Caps(), gzip=True)
+        extract(io.BytesIO(b"no gzip at all"), tmp_path, ArchiveCaps(), gzip=True)
 
 
 @pytest.mark.parametrize("kind", [b"g", b"x", b"L", b"K"])
@@ -277,10 +279,10 @@ def test_headers_that_belong_to_nothing_come_to_an_end(
     monkeypatch.setattr("vmrunner.lib.archive.tar_reader.EXTENSIONS", 1 << 20)
     header = pax(kind, comment="x" * 1000)
     ordinary = pax(b"g", comment="x" * 1000) * 100 + forge(("f", b""))
-    assert extract(io.BytesIO(ordinary), tmp_path / "one", Caps()).entries == 1
+    assert extract(io.BytesIO(ordinary), tmp_path / "one", ArchiveCaps()).entries == 1
     bomb = gzip.compress(header * 2000 + forge(("f", b"")))
     with pytest.raises(BadArchive, match="1048576 bytes of headers"):
-        extract(io.BytesIO(bomb), tmp_path / "two", Caps(), gzip=True)
+        extract(io.BytesIO(bomb), tmp_path / "two", ArchiveCaps(), gzip=True)
 
 
 def test_of_a_header_only_what_is_used_is_kept() -> None:
@@ -291,7 +293,7 @@ def test_of_a_header_only_what_is_used_is_kept() -> None:
     data.seek(0)
     tracemalloc.start()
     try:
-        entries = [(entry.path, entry.mtime) for entry in Reader(data).entries()]
+        entries = [(entry.path, entry.mtime) for entry in TarReader(data).entries()]
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -305,7 +307,9 @@ def test_no_bytes_crash_the_reader(tmp_path: Path, data: bytes, at: int) -> None
     good = forge(("a", b"x" * 700), link("l", "a"), ("b" * 200, b"y"))
     at %= len(good)
     with suppress(BadArchive):
-        extract(io.BytesIO(good[:at] + data + good[at + len(data) :]), tmp_path / "t", Caps())
+        extract(
+            io.BytesIO(good[:at] + data + good[at + len(data) :]), tmp_path / "t", ArchiveCaps()
+        )
 
 
 @given(
@@ -319,7 +323,7 @@ def test_no_bytes_crash_the_reader(tmp_path: Path, data: bytes, at: int) -> None
 )
 def test_all_formats_of_names_are_read(names: list[str], fmt: int) -> None:
     data = forge(*((name, name.encode()) for name in names), fmt=fmt)
-    reader = Reader(io.BytesIO(data))
+    reader = TarReader(io.BytesIO(data))
     seen = []
     for entry in reader.entries():
         content = io.BytesIO()

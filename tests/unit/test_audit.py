@@ -3,11 +3,19 @@ from __future__ import annotations
 import pytest
 
 from tests.reapable import LIMITS, MINE, NOW, OTHER, SCOPE, I, page, row, vm
-from vmrunner.core.audit_rules import Fault, Watch, audit, by_tags, idle, older_than, silence
+from vmrunner.core.audit_rules import (
+    AuditFault,
+    ReaperActivity,
+    audit,
+    by_tags,
+    idle,
+    older_than,
+    silence,
+)
 from vmrunner.model import Kind, Offer, Page, Power, Ref, Scope
 
 
-def faults(rows, pages) -> list[Fault]:
+def faults(rows, pages) -> list[AuditFault]:
     return [survivor.fault for survivor in audit(NOW, rows, pages, LIMITS, MINE)]
 
 
@@ -20,23 +28,23 @@ def test_all_is_well() -> None:
 @pytest.mark.parametrize(
     ("rows", "pages", "fault"),
     [
-        ([row(deadline=NOW - 61)], [page(vm())], Fault.PAST_DEADLINE),
+        ([row(deadline=NOW - 61)], [page(vm())], AuditFault.PAST_DEADLINE),
         (
             [row()],
             [page(vm(tags={"vmrunner:expires-at": str(int(NOW - 61))}))],
-            Fault.PAST_DEADLINE,
+            AuditFault.PAST_DEADLINE,
         ),
-        ([], [page(vm())], Fault.UNKNOWN),
-        ([row(state=I.GONE)], [page(vm())], Fault.CLOSED),
-        ([row(ref=Ref(SCOPE, Kind.INSTANCE, "i-x"))], [page(vm())], Fault.DOUBLE),
-        ([row()], [page(vm(tags={"vmrunner:role": None}))], Fault.BADLY_TAGGED),
-        ([row()], [page()], Fault.NOT_THERE),
+        ([], [page(vm())], AuditFault.UNKNOWN),
+        ([row(state=I.GONE)], [page(vm())], AuditFault.CLOSED),
+        ([row(ref=Ref(SCOPE, Kind.INSTANCE, "i-x"))], [page(vm())], AuditFault.DOUBLE),
+        ([row()], [page(vm(tags={"vmrunner:role": None}))], AuditFault.BADLY_TAGGED),
+        ([row()], [page()], AuditFault.NOT_THERE),
         (
             [row()],
             [page(vm(id="i-copy", tags={"vmrunner:installation": "another"}))],
-            Fault.NOT_THERE,
+            AuditFault.NOT_THERE,
         ),
-        ([row()], [page(vm()), page(kind=Kind.DISK, error="denied")], Fault.UNREAD),
+        ([row()], [page(vm()), page(kind=Kind.DISK, error="denied")], AuditFault.UNREAD),
     ],
 )
 def test_each_fault_is_found(rows, pages, fault) -> None:
@@ -50,20 +58,20 @@ def test_within_grace_and_while_it_stops_nothing_is_late() -> None:
     assert faults([row(deadline=NOW - 99, state=I.DELETING)], [page(stopping)]) == []
     # But what stops for ever bills for ever.
     ever = row(deadline=NOW - 901, state=I.DELETING)
-    assert faults([ever], [page(stopping)]) == [Fault.PAST_DEADLINE]
+    assert faults([ever], [page(stopping)]) == [AuditFault.PAST_DEADLINE]
 
 
 def test_two_vms_of_a_row_that_knows_neither_are_told() -> None:
     unborn = row(ref=None, state=I.REQUESTED)
     assert faults([unborn], [page(vm())]) == []
-    assert faults([unborn], [page(vm(), vm(id="i-2"))]) == [Fault.DOUBLE] * 2
+    assert faults([unborn], [page(vm(), vm(id="i-2"))]) == [AuditFault.DOUBLE] * 2
 
 
 def test_without_a_ledger_the_tags_tell_what_is_late_and_no_more() -> None:
     late = vm(id="i-late", tags={"vmrunner:expires-at": str(int(NOW - 61))})
     pages = [page(late, vm(id="i-2")), page(kind=Kind.DISK, error="denied")]
     told = by_tags(NOW, pages, LIMITS, MINE)
-    assert [line.fault for line in told] == [Fault.PAST_DEADLINE, Fault.UNREAD]
+    assert [line.fault for line in told] == [AuditFault.PAST_DEADLINE, AuditFault.UNREAD]
 
 
 def test_newborns_do_not_count() -> None:
@@ -74,14 +82,14 @@ def test_newborns_do_not_count() -> None:
 
 def test_a_row_in_a_scope_that_nobody_read_is_told() -> None:
     elsewhere = Offer(scope=Scope("fake", "b", "z"), machine_type="small", place="z")
-    assert faults([row(offer=elsewhere)], [page()]) == [Fault.UNREAD]
+    assert faults([row(offer=elsewhere)], [page()]) == [AuditFault.UNREAD]
 
 
 def test_an_expired_row_is_told_even_when_its_tag_lies() -> None:
     lying = vm(tags={"vmrunner:expires-at": str(int(NOW + 9999))})
     found = faults([row(deadline=NOW - 100)], [page(lying)])
-    assert Fault.PAST_DEADLINE in found
-    assert Fault.ROW_PAST_DEADLINE in found
+    assert AuditFault.PAST_DEADLINE in found
+    assert AuditFault.ROW_PAST_DEADLINE in found
 
 
 def test_machines_of_other_runners_by_tag_and_age() -> None:
@@ -104,7 +112,7 @@ def test_machines_of_other_runners_by_tag_and_age() -> None:
 def test_what_is_of_our_image_or_network_and_has_no_tags_is_told() -> None:
     bare = {f"vmrunner:{name}": None for name in ("installation", "role", "instance", "expires-at")}
     near = vm(near="image vmrunner-7", tags=bare)
-    assert faults([], [page(near)]) == [Fault.UNTAGGED]
+    assert faults([], [page(near)]) == [AuditFault.UNTAGGED]
     assert faults([], [page(vm(tags=bare))]) == []
     young = NOW - LIMITS.newborn + 10
     assert faults([], [page(vm(near="image", tags=bare, created_at=young))]) == []
@@ -115,7 +123,7 @@ def test_what_is_of_our_image_or_network_and_has_no_tags_is_told() -> None:
 
 def test_a_living_daemon_that_does_not_reap_is_told_even_with_nothing_alive() -> None:
     def said(**known: float) -> list[str]:
-        return [line.message for line in silence(NOW, [], Watch(**known))]
+        return [line.message for line in silence(NOW, [], ReaperActivity(**known))]
 
     assert said(serving=NOW - 10) == []
     assert said(serving=NOW - 9999, passed=NOW - 20, swept=NOW - 200) == []
@@ -127,8 +135,8 @@ def test_a_living_daemon_that_does_not_reap_is_told_even_with_nothing_alive() ->
 
 
 def test_without_a_daemon_silence_matters_only_while_rows_are_open() -> None:
-    def told(rows, **known: float) -> list[Fault]:
-        return [line.fault for line in silence(NOW, rows, Watch(**known))]
+    def told(rows, **known: float) -> list[AuditFault]:
+        return [line.fault for line in silence(NOW, rows, ReaperActivity(**known))]
 
     old = row(created_at=NOW - 5000)
     assert told([], passed=NOW - 99999, swept=NOW - 99999) == []
@@ -136,8 +144,8 @@ def test_without_a_daemon_silence_matters_only_while_rows_are_open() -> None:
     assert told([row(created_at=NOW - 60)]) == []  # it was just made: somebody lives
     assert told([old], seen=NOW - 5) == []  # a foreground build drives it
     assert told([old], passed=NOW - 300) == []  # a cron job reaps
-    assert told([old], passed=NOW - 901) == [Fault.REAPER_SILENT]
-    assert told([old]) == [Fault.REAPER_SILENT]
+    assert told([old], passed=NOW - 901) == [AuditFault.REAPER_SILENT]
+    assert told([old]) == [AuditFault.REAPER_SILENT]
 
 
 def test_a_place_that_is_off_for_good_is_idle_once_nothing_of_ours_can_be_there() -> None:

@@ -14,7 +14,7 @@ from vmrunner.errors import BadOrder, CredentialsRefused, NoCapacity, Throttled,
 from vmrunner.model import Fate, Kind, Market, Outcome, Page, Power, Ref, Resource, Scope
 from vmrunner.providers.common.batches import in_batches
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.common.capacity_pools import DryPools, Pool, markets, walk
+from vmrunner.providers.common.capacity_pools import CapacityPool, DryPools, markets, walk
 from vmrunner.providers.common.clock import CloudClock
 from vmrunner.providers.common.paging import pages
 from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
@@ -236,7 +236,7 @@ def test_a_wish_that_the_configuration_forbids() -> None:
 
 def test_a_dry_pool_is_left_out_for_a_while(time: Time) -> None:
     dry = DryPools(time)
-    pools = [Pool(kind, "x", Market.ON_DEMAND) for kind in ("a", "b")]
+    pools = [CapacityPool(kind, "x", Market.ON_DEMAND) for kind in ("a", "b")]
     dry.mark(pools[0], "InsufficientInstanceCapacity", 120)
     assert dry.left(pools) == pools[1:]
     dry.mark(pools[1], "VcpuLimitExceeded", 60)

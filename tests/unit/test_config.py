@@ -23,7 +23,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg-cache"))
 
 
-def load(start: Path, **environ: str) -> sources.Loaded:
+def load(start: Path, **environ: str) -> sources.LoadedSettings:
     return sources.load(environ=environ, start=start)
 
 
@@ -267,7 +267,7 @@ def test_a_dump_reads_back_to_the_same(tmp_path: Path) -> None:
     settings = load(tmp_path).settings
     (tmp_path / "dumped.toml").write_text(sources.dump(settings))
     again = load(tmp_path, VMRUNNER_CONFIG=str(tmp_path / "dumped.toml")).settings
-    explicit = {"database": config.Database(url=config.database_url(settings))}
+    explicit = {"database": config.DatabaseSettings(url=config.database_url(settings))}
     assert again == settings.model_copy(update=explicit)
 
 

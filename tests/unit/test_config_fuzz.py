@@ -20,14 +20,14 @@ KEYS = sorted(
     | {
         key
         for model in (
-            config.Database,
-            config.Limits,
-            config.Defaults,
-            config.Reaper,
-            config.QemuProvider,
-            config.Ec2Provider,
-            config.GceProvider,
-            config.Image,
+            config.DatabaseSettings,
+            config.LimitSettings,
+            config.DefaultSettings,
+            config.ReaperSettings,
+            config.QemuSettings,
+            config.Ec2Settings,
+            config.GceSettings,
+            config.ImageSettings,
         )
         for key in model.model_fields
     }
@@ -52,9 +52,15 @@ SECTIONS = st.fixed_dictionaries(
     {},
     optional={
         "database": st.dictionaries(st.just("url") | names, tables, max_size=2) | tables,
-        "limits": st.dictionaries(st.sampled_from(sorted(config.Limits.model_fields)), tables),
-        "defaults": st.dictionaries(st.sampled_from(sorted(config.Defaults.model_fields)), tables),
-        "reaper": st.dictionaries(st.sampled_from(sorted(config.Reaper.model_fields)), tables),
+        "limits": st.dictionaries(
+            st.sampled_from(sorted(config.LimitSettings.model_fields)), tables
+        ),
+        "defaults": st.dictionaries(
+            st.sampled_from(sorted(config.DefaultSettings.model_fields)), tables
+        ),
+        "reaper": st.dictionaries(
+            st.sampled_from(sorted(config.ReaperSettings.model_fields)), tables
+        ),
         "providers": st.dictionaries(names, st.dictionaries(names, tables, max_size=4), max_size=2),
         "default_provider": tables,
         "installation": tables,

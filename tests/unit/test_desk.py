@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests import rows
-from vmrunner.engine.context import Desk, EngineLimits
+from vmrunner.engine.context import EngineContext, EngineLimits
 from vmrunner.model import Scope
 
 HERE, ELSEWHERE = rows.SCOPE, Scope("fake", "b", "z")
@@ -26,7 +26,7 @@ def test_each_provider_with_rows_is_asked_once_and_no_other() -> None:
     """A row whose provider has another name now is whoever's verified its scope."""
     providers: Any = {"local": Counting(), "cloud": Counting()}
     unused: Any = None
-    desk = Desk(
+    desk = EngineContext(
         id="e-1",
         ledger=unused,
         providers=providers,

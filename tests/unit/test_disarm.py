@@ -26,7 +26,7 @@ from vmrunner.api.errors import BuildLost
 from vmrunner.cli import output
 from vmrunner.cli.log_sink import LogSink
 from vmrunner.lib import ci_commands
-from vmrunner.lib.ci_commands import Disarm
+from vmrunner.lib.ci_commands import CiCommandFilter
 from vmrunner.model import BuildState, Chunk, Result
 from vmrunner.services.logs import lines
 
@@ -102,13 +102,13 @@ def obeyed(data: bytes) -> list[str]:
 # --- filters -------------------------------------------------------------------------------------
 
 
-def filter_of(system: str) -> Disarm:
+def filter_of(system: str) -> CiCommandFilter:
     there = ci_commands.words(SYSTEMS[system])
     assert there is not None
-    return Disarm(there)
+    return CiCommandFilter(there)
 
 
-def show(filter_: Disarm, *pieces: bytes) -> bytes:
+def show(filter_: CiCommandFilter, *pieces: bytes) -> bytes:
     return b"".join(filter_.feed(piece) for piece in pieces) + filter_.finish()
 
 
@@ -231,11 +231,11 @@ def test_our_own_words_are_no_commands(told: Any, name: str) -> None:
     output.print_out(name.replace("\n", " "))
     output.print_path(name)
     column = output.Column[str]("name", lambda text: text)
-    view = output.View[str](kind="n", columns=[column], document=lambda text: {"name": text})
+    view = output.ListView[str](kind="n", columns=[column], document=lambda text: {"name": text})
     for form in output.Format:
         output.show(view, [name], form)
     record = logging.LogRecord("vmrunner", logging.WARNING, "", 0, f"x\n{name}", (), None)
-    print(output.Plainly().format(record))
+    print(output.PlainFormatter().format(record))
     out, err = told.readouterr()
     assert obeyed(out.encode()) == obeyed(err.encode()) == []
 

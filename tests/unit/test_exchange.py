@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from vmrunner.ssh.channel_io import Alarm, Exchange
+from vmrunner.ssh.channel_io import CommandIO, WakeupPipe
 
 
 class Wire:
@@ -53,9 +53,9 @@ class Channel:
 def test_what_comes_just_before_the_end_is_not_lost() -> None:
     for looks in range(12):
         got = bytearray()
-        alarm = Alarm()
+        alarm = WakeupPipe()
         alarm.wakes = 1  # never asleep
-        exchange = Exchange(Wire(), alarm, got.extend, [], lambda: -1.0)
+        exchange = CommandIO(Wire(), alarm, got.extend, [], lambda: -1.0)
         exchange.run(Channel(quiet_looks=looks))
         assert bytes(got) == b"the last", f"after {looks} looks"
         assert exchange.exit_code == 0

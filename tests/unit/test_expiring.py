@@ -39,7 +39,9 @@ def test_a_place_that_cannot_be_looked_at_hides_nothing_and_saves_no_disk() -> N
             ]
         )
     ]
-    report = expired.end(None, {"p": provider}, Limits(), "mine", seconds=20, sleep=clock.sleep)
+    report = expired.delete_expired(
+        None, {"p": provider}, Limits(), "mine", seconds=20, sleep=clock.sleep
+    )
     assert not [thing for thing in things if thing.alive]
     told = {line.id: line.outcome for line in report.lines}
     assert told == {

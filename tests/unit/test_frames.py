@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmrunner.model import Reason
-from vmrunner.session.protocol import SLACK, Ended, Event, Frames, Lie, Log
+from vmrunner.session.protocol import (
+    SLACK,
+    EndFrame,
+    EventFrame,
+    FrameDecoder,
+    LogFrame,
+    ProtocolViolation,
+)
 
 
 def log(offset: int, data: bytes) -> bytes:
@@ -23,8 +30,8 @@ def event(seq: int, kind: str, offset: int, **data: object) -> bytes:
     return b"E %d\n" % len(body) + body
 
 
-def frames(**options: int) -> Frames:
-    return Frames(**{"offset": 0, "steps": 2, "log_bytes": 1000, **options})
+def frames(**options: int) -> FrameDecoder:
+    return FrameDecoder(**{"offset": 0, "steps": 2, "log_bytes": 1000, **options})
 
 
 GOOD = (
@@ -36,12 +43,12 @@ GOOD = (
     + event(3, "ended", 18, reason="exit_code", exit_code=3, message="a\x1b[31m")
 )
 READ = [
-    Event("container", 0, {}),
-    Event("step_started", 0, {"step": 0}),
-    Log(0, b"hello\n"),
-    Log(6, b"L 5 5\nE 2\n{}"),
-    Event("step_ended", 18, {"step": 0, "exit_code": 3, "seconds": 1.5}),
-    Ended(Reason.EXIT_CODE, 3, "a [31m"),
+    EventFrame("container", 0, {}),
+    EventFrame("step_started", 0, {"step": 0}),
+    LogFrame(0, b"hello\n"),
+    LogFrame(6, b"L 5 5\nE 2\n{}"),
+    EventFrame("step_ended", 18, {"step": 0, "exit_code": 3, "seconds": 1.5}),
+    EndFrame(Reason.EXIT_CODE, 3, "a [31m"),
 ]
 
 
@@ -55,7 +62,7 @@ def test_any_split_reads_the_same(cuts: list[int]) -> None:
 
 @given(junk=st.binary(max_size=300), at=st.integers(0, len(GOOD)))
 def test_no_bytes_do_more_than_lie(junk: bytes, at: int) -> None:
-    with suppress(Lie):
+    with suppress(ProtocolViolation):
         list(frames().feed(GOOD[:at] + junk + GOOD[at:]))
 
 
@@ -88,22 +95,22 @@ def test_no_bytes_do_more_than_lie(junk: bytes, at: int) -> None:
     ],
 )
 def test_a_lie_is_found(bad: bytes) -> None:
-    with pytest.raises(Lie, match=r"^the VM"):
+    with pytest.raises(ProtocolViolation, match=r"^the VM"):
         list(frames().feed(bad))
 
 
 def test_events_and_log_are_bounded() -> None:
     many = b"".join(event(seq, "log_full", 0) for seq in range(100))
-    with pytest.raises(Lie, match="after"):
+    with pytest.raises(ProtocolViolation, match="after"):
         list(frames().feed(many))
     much = b"".join(log(at, b"x" * 1000) for at in range(0, SLACK + 2000, 1000))
-    with pytest.raises(Lie, match="more log"):
+    with pytest.raises(ProtocolViolation, match="more log"):
         list(frames().feed(much))
 
 
 def test_a_pull_is_told_without_anything_that_the_vm_says_of_it() -> None:
     assert list(frames().feed(event(0, "pulling", 0, image="x", step=7))) == [
-        Event("pulling", 0, {})
+        EventFrame("pulling", 0, {})
     ]
 
 
@@ -112,6 +119,6 @@ def test_another_connection_goes_on_in_the_middle() -> None:
     list(parser.feed(event(0, "container", 0) + log(0, b"hello") + b"L 5 1000\nha"))
     parser.resume(2)
     assert list(parser.feed(log(2, b"llo") + event(1, "step_started", 5, step=0))) == [
-        Log(2, b"llo"),
-        Event("step_started", 5, {"step": 0}),
+        LogFrame(2, b"llo"),
+        EventFrame("step_started", 5, {"step": 0}),
     ]

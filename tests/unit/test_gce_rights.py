@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from vmrunner.model import Kind, Ref, Scope
-from vmrunner.providers.gce.permissions import ACTION, Rights
+from vmrunner.providers.gce.permissions import ACTION, GcePermissions
 
 VM = Ref(Scope("gce", "acme-ci", "europe-west1-b"), Kind.INSTANCE, "vm-1")
 
@@ -19,7 +19,7 @@ def test_of_a_burst_of_newborns_one_is_asked() -> None:
         rights.born(VM._replace(id="vm-2"))  # while the first is being asked
         return SimpleNamespace(permissions=[ACTION])
 
-    rights = Rights("google", calls)  # type: ignore[arg-type]
+    rights = GcePermissions("google", calls)  # type: ignore[arg-type]
     rights.born(VM)
     rights.born(VM._replace(id="vm-3"))
     assert asked == ["vm-1"]

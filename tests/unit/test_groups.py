@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.unit.test_scheduling import build
-from vmrunner.cli.ci_groups import Groups
-from vmrunner.model import Event, Step
+from vmrunner.cli.ci_groups import CiGroups
+from vmrunner.model import BuildEvent, Step
 
 
 @pytest.fixture(autouse=True)
@@ -20,19 +20,19 @@ def github(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
 
 
-def groups(events: list[tuple[str, int, int, int]], *titles: str) -> Groups:
+def groups(events: list[tuple[str, int, int, int]], *titles: str) -> CiGroups:
     """Of events (kind, attempt, step, offset) that are all known."""
 
-    def listed(_build: str, after: int) -> Iterator[Event]:
+    def listed(_build: str, after: int) -> Iterator[BuildEvent]:
         for seq, (kind, attempt, step, offset) in enumerate(events, start=1):
             data = {"attempt": attempt, "step": step, "offset": offset}
             if seq > after:
-                yield Event(seq=seq, time=seq, kind=kind, data=data)
+                yield BuildEvent(seq=seq, time=seq, kind=kind, data=data)
 
     ledger: Any = SimpleNamespace(events=SimpleNamespace(list=listed))
     row = build("b-1")
     steps = tuple(Step(run=title) for title in titles)
-    return Groups(ledger, replace(row, spec=replace(row.spec, steps=steps)))
+    return CiGroups(ledger, replace(row, spec=replace(row.spec, steps=steps)))
 
 
 def marks(found: list[str]) -> list[str]:

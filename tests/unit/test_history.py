@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 
 from vmrunner.cli.views import builds
-from vmrunner.model import Build, BuildSpec, BuildState, Event, Reason, Result, Step
+from vmrunner.model import BuildEvent, BuildRecord, BuildSpec, BuildState, Reason, Result, Step
 from vmrunner.services import build_history
 
 STEPS = (Step(name="unpack", run="tar x"), Step(name="slow", run="make", timeout=40.0))
 
 
-def events(*told: tuple[str, dict[str, Any]]) -> list[Event]:
+def events(*told: tuple[str, dict[str, Any]]) -> list[BuildEvent]:
     return [
-        Event(seq=n, time=100.0 + n, kind=kind, data=data) for n, (kind, data) in enumerate(told)
+        BuildEvent(seq=n, time=100.0 + n, kind=kind, data=data)
+        for n, (kind, data) in enumerate(told)
     ]
 
 
@@ -28,10 +29,10 @@ FIRST = (
 )
 
 
-def build(result: Result | None, reason: Reason | None = None) -> Build:
+def build(result: Result | None, reason: Reason | None = None) -> BuildRecord:
     state = BuildState.FINISHED if result else BuildState.RUNNING
     spec = BuildSpec(steps=STEPS, provider="p", container="debian:trixie", timeout=60, ttl=600)
-    return Build(
+    return BuildRecord(
         id="b-1", spec=spec, state=state, created_at=0, state_since=0, result=result, reason=reason
     )
 

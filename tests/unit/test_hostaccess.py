@@ -10,11 +10,11 @@ import pytest
 from vmrunner.config import jobfile
 from vmrunner.errors import ConfigError
 from vmrunner.services import requests
-from vmrunner.services.host_access import Leave
-from vmrunner.services.requests import Wish
+from vmrunner.services.host_access import HostAccess
+from vmrunner.services.requests import BuildRequest
 
 ENVIRON = {"AWS_SECRET_ACCESS_KEY": "HOST-AWS-SECRET", "TOKEN": "hunter2"}
-Ask = Callable[..., Wish]
+Ask = Callable[..., BuildRequest]
 
 
 @pytest.fixture
@@ -28,14 +28,14 @@ def ask(tmp_path: Path) -> Ask:
     (tmp_path / "private").mkdir()
     (tmp_path / "private/id_rsa").write_text("HOST KEY\n")
 
-    def wish(keys: str, said: Wish | None = None, **leave: object) -> Wish:
+    def wish(keys: str, said: BuildRequest | None = None, **leave: object) -> BuildRequest:
         file = checkout / "vmrunner.yml"
         file.write_text(f"jobs: {{test: {{steps: [make], {keys}}}}}")
         return requests.from_job(
             jobfile.choose(file, None),
             ENVIRON,
             said=said,
-            leave=Leave(**leave),  # type: ignore[arg-type]
+            leave=HostAccess(**leave),  # type: ignore[arg-type]
         )
 
     return wish
@@ -89,6 +89,6 @@ def test_what_is_allowed_is_taken_and_told(ask: Ask) -> None:
 
 
 def test_what_the_command_line_gives_itself_is_not_the_jobs(ask: Ask) -> None:
-    said = Wish(secrets={"TOKEN": b"given", "K": b"given"}, source="/given")
+    said = BuildRequest(secrets={"TOKEN": b"given", "K": b"given"}, source="/given")
     wish = ask("source: /etc, secrets: [TOKEN, 'K=@/etc/shadow']", said)
     assert (wish.secrets, wish.source, wish.taken) == ({}, None, ())

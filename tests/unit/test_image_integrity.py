@@ -130,7 +130,7 @@ def test_no_vm_is_made_of_a_changed_image(tmp_path: Path, monkeypatch: pytest.Mo
     provider = qemu.open(
         "local", state_dir=tmp_path / "state", cache_dir=tmp_path / "cache", installation="i"
     )
-    monkeypatch.setattr(launch_plan.Programs, "find", lambda **_: None)
+    monkeypatch.setattr(launch_plan.HostPrograms, "find", lambda **_: None)
     made.kernel.write_bytes(b"x" * made.kernel.stat().st_size)
     order = Order(
         instance="vm-1",

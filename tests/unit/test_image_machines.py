@@ -7,7 +7,7 @@ import pytest
 from vmrunner.errors import ConfigError
 from vmrunner.images.cloud import builder
 from vmrunner.model import Scope
-from vmrunner.providers.port_images import Bench
+from vmrunner.providers.port_images import BuilderSpec
 
 ARM = ["a1.medium", "t4g.small", "m7g.large", "c7gn.xlarge", "m8gd.large", "im4gn.large"]
 ARM += ["x2gd.medium", "g5g.xlarge", "hpc7g.16xlarge", "t2a-standard-4", "c4a-standard-8", "n4a-x"]
@@ -15,8 +15,10 @@ X86 = ["m7i.large", "m7i-flex.large", "c5.large", "g5.xlarge", "g4dn.xlarge", "g
 X86 += ["t3a.medium", "u-6tb1.metal", "x2iedn.large", "e2-standard-4", "n4-standard-2", "a2-x", ""]
 
 
-def bench(variable: str, name: str) -> Bench:
-    return Bench(source="x", scope=Scope("x", "y", "z"), variables={variable: name}, environment={})
+def bench(variable: str, name: str) -> BuilderSpec:
+    return BuilderSpec(
+        source="x", scope=Scope("x", "y", "z"), variables={variable: name}, environment={}
+    )
 
 
 @pytest.mark.parametrize("name", ARM)

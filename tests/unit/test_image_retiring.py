@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmrunner.core.image_retention import Image, Why, plan
+from vmrunner.core.image_retention import RetainedImage, RetentionReason, plan
 
 IMAGES = st.lists(
     st.builds(
-        Image,
+        RetainedImage,
         ref=st.uuids().map(str),
         name=st.sampled_from(["default", "python"]),
         created=st.integers(0, 5).map(float),
@@ -26,7 +26,7 @@ IMAGES = st.lists(
 @settings(deadline=None)
 @given(IMAGES, st.integers(0, 4), st.data())
 def test_what_goes_is_ours_old_finished_unpromoted_and_unused(
-    images: list[Image], keep: int, data: st.DataObject
+    images: list[RetainedImage], keep: int, data: st.DataObject
 ) -> None:
     used = data.draw(st.sets(st.sampled_from([i.ref for i in images]))) if images else set()
     verdicts = plan(images, keep=keep, in_use=used)
@@ -48,15 +48,15 @@ def test_what_goes_is_ours_old_finished_unpromoted_and_unused(
 
 
 @given(IMAGES, st.integers(0, 4))
-def test_whatever_has_no_reason_to_stay_goes(images: list[Image], keep: int) -> None:
-    stays = [v.image for v in plan(images, keep=keep, in_use=()) if v.why is Why.NEWEST]
+def test_whatever_has_no_reason_to_stay_goes(images: list[RetainedImage], keep: int) -> None:
+    stays = [v.image for v in plan(images, keep=keep, in_use=()) if v.why is RetentionReason.NEWEST]
     for name in ("default", "python"):
         assert len([image for image in stays if image.name == name]) <= keep
 
 
 @given(IMAGES, st.integers(0, 4), st.randoms())
 def test_the_plan_does_not_depend_on_the_order(
-    images: list[Image], keep: int, random: object
+    images: list[RetainedImage], keep: int, random: object
 ) -> None:
     mixed = list(images)
     random.shuffle(mixed)  # type: ignore[attr-defined]
@@ -66,14 +66,14 @@ def test_the_plan_does_not_depend_on_the_order(
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        ({"mine": False}, Why.FOREIGN),
-        ({"ready": False}, Why.UNFINISHED),
-        ({"promoted": True}, Why.PROMOTED),
-        ({"ref": "used"}, Why.IN_USE),
-        ({}, Why.OLD),
+        ({"mine": False}, RetentionReason.FOREIGN),
+        ({"ready": False}, RetentionReason.UNFINISHED),
+        ({"promoted": True}, RetentionReason.PROMOTED),
+        ({"ref": "used"}, RetentionReason.IN_USE),
+        ({}, RetentionReason.OLD),
     ],
 )
-def test_each_reason(more: dict[str, object], why: Why) -> None:
-    image = Image(**({"ref": "a", "name": "default", "created": 1.0} | more))  # type: ignore[arg-type]
+def test_each_reason(more: dict[str, object], why: RetentionReason) -> None:
+    image = RetainedImage(**({"ref": "a", "name": "default", "created": 1.0} | more))  # type: ignore[arg-type]
     (verdict,) = plan([image], keep=0, in_use={"used"})
     assert verdict.why is why

@@ -15,13 +15,13 @@ from vmrunner.errors import ConfigError, ImageError
 from vmrunner.images.local import pax_names, rootfs
 from vmrunner.images.local import programs as tools
 from vmrunner.images.local.disk import boot_script
-from vmrunner.images.local.programs import Programs
+from vmrunner.images.local.programs import ChildPrograms
 from vmrunner.images.recipe import Container, Inputs
 
 
 def test_output_comes_line_by_line_and_back() -> None:
     lines: list[str] = []
-    text = Programs().run(
+    text = ChildPrograms().run(
         ["sh", "-c", "echo one; echo two >&2; printf three"],
         what="x",
         timeout=20,
@@ -33,12 +33,12 @@ def test_output_comes_line_by_line_and_back() -> None:
 
 def test_a_failure_shows_the_last_lines() -> None:
     with pytest.raises(ImageError, match=r"making it: sh failed with 3\n(.*\n)*99$") as caught:
-        Programs().run(["sh", "-c", "seq 99; exit 3"], what="making it", timeout=20)
+        ChildPrograms().run(["sh", "-c", "seq 99; exit 3"], what="making it", timeout=20)
     assert str(caught.value).count("\n") == 20
 
 
 def test_a_program_that_does_not_end_is_ended_with_its_children() -> None:
-    programs, began = Programs(), time.monotonic()
+    programs, began = ChildPrograms(), time.monotonic()
     with pytest.raises(ImageError, match="not done after 1 s"):
         programs.run(["sh", "-c", "sleep 50 & sleep 50"], what="x", timeout=1)
     assert time.monotonic() - began < 15
@@ -46,7 +46,7 @@ def test_a_program_that_does_not_end_is_ended_with_its_children() -> None:
 
 
 def test_stop_ends_what_runs_in_another_thread_and_starts_no_more() -> None:
-    programs, errors = Programs(), []
+    programs, errors = ChildPrograms(), []
 
     def work() -> None:
         try:

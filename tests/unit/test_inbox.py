@@ -8,13 +8,13 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmrunner.ssh.paramiko_patches import Wire
-from vmrunner.ssh.receive_buffer import Inbox
+from vmrunner.ssh.paramiko_patches import PatchedSocket
+from vmrunner.ssh.receive_buffer import ReceiveBuffer
 
 
 @given(st.lists(st.one_of(st.binary(min_size=1, max_size=9), st.integers(1, 12))))
 def test_what_was_fed_comes_out_once_and_in_order(moves: list[bytes | int]) -> None:
-    inbox, fed, read = Inbox(), b"", b""
+    inbox, fed, read = ReceiveBuffer(), b"", b""
     for move in moves:
         if isinstance(move, bytes):
             inbox.feed(move)
@@ -30,7 +30,7 @@ def test_what_was_fed_comes_out_once_and_in_order(moves: list[bytes | int]) -> N
 
 def test_one_bell_rings_for_what_comes_and_for_the_end() -> None:
     bell = threading.Event()
-    inboxes = Inbox(), Inbox()
+    inboxes = ReceiveBuffer(), ReceiveBuffer()
     for inbox in inboxes:
         inbox.set_event(bell)
     assert bell.is_set(), "what came before would be waited for"
@@ -45,7 +45,7 @@ def test_a_wire_that_reads_ahead_gives_no_more_than_was_asked_for(
     sizes: list[int], data: bytes
 ) -> None:
     near, far = socket.socketpair()
-    with near, far, Wire(fileno=near.detach()) as wire:
+    with near, far, PatchedSocket(fileno=near.detach()) as wire:
         far.sendall(data)
         far.shutdown(socket.SHUT_WR)
         got = b""

@@ -12,7 +12,7 @@ import pytest
 
 from vmrunner.providers.qemu import state_dir
 from vmrunner.providers.qemu.console import Console
-from vmrunner.providers.qemu.jail import Cradle
+from vmrunner.providers.qemu.jail import Jail
 from vmrunner.providers.qemu.keeper import Keeper
 
 
@@ -30,12 +30,12 @@ def keeper(tmp_path: Path) -> Iterator[Keeper]:
 
 
 @pytest.fixture
-def cradle() -> Iterator[tuple[Cradle, int]]:
+def cradle() -> Iterator[tuple[Jail, int]]:
     """A cradle, and the end on which it says its news."""
     pipes = [os.pipe() for _ in range(4)]
     (life, life_end), (news, say), (console, said), (errors, complained) = pipes
     with subprocess.Popen(["sleep", "60"]) as process:
-        yield Cradle(pid=process.pid, life=life_end, news=news, console=console, errors=errors), say
+        yield Jail(pid=process.pid, life=life_end, news=news, console=console, errors=errors), say
         process.kill()
     for end in (life, news, console, said, errors, complained):
         os.close(end)
@@ -53,7 +53,7 @@ WORDS = [
 @pytest.mark.parametrize("at_once", [True, False])
 def test_how_qemu_ended_is_told_however_soon_it_was(
     keeper: Keeper,
-    cradle: tuple[Cradle, int],
+    cradle: tuple[Jail, int],
     word: bytes,
     death: tuple[str, str],
     at_once: bool,
@@ -67,7 +67,7 @@ def test_how_qemu_ended_is_told_however_soon_it_was(
     assert (got["cause"], got["detail"]) == death
 
 
-def test_a_vm_that_never_ran_is_none(keeper: Keeper, cradle: tuple[Cradle, int]) -> None:
+def test_a_vm_that_never_ran_is_none(keeper: Keeper, cradle: tuple[Jail, int]) -> None:
     lying, say = cradle
     os.write(say, b'{"error": "no namespaces"}\n')
     os.close(say)

@@ -5,12 +5,12 @@ from concurrent.futures import Future
 
 import pytest
 
-from vmrunner.lib.threads import GIVE_UP, Inline, Lane, Threads
+from vmrunner.lib.threads import GIVE_UP, CallSlot, DaemonThreadPool, Inline
 
 
 def test_a_lane_makes_one_call_at_a_time_and_brings_its_answer() -> None:
     done: list[int] = []
-    lane: Lane[int] = Lane(Inline(), lambda: 0.0, lambda: done.append(1))
+    lane: CallSlot[int] = CallSlot(Inline(), lambda: 0.0, lambda: done.append(1))
     assert lane.take() is None
     lane.send(lambda: 7)
     assert not lane.free
@@ -22,7 +22,7 @@ def test_a_lane_makes_one_call_at_a_time_and_brings_its_answer() -> None:
 
 
 def test_an_error_belongs_to_the_reader() -> None:
-    lane: Lane[int] = Lane(Inline(), lambda: 0.0, lambda: None)
+    lane: CallSlot[int] = CallSlot(Inline(), lambda: 0.0, lambda: None)
     lane.send(lambda: 1 // 0)
     call = lane.take()
     assert call is not None
@@ -37,7 +37,7 @@ def test_a_call_that_never_comes_back_is_given_up() -> None:
         def submit(self, work: object) -> Future[int]:
             return Future()
 
-    lane: Lane[int] = Lane(Never(), lambda: now[0], lambda: None)
+    lane: CallSlot[int] = CallSlot(Never(), lambda: now[0], lambda: None)
     lane.send(lambda: 1)
     assert lane.take() is None
     now[0] = GIVE_UP
@@ -49,7 +49,7 @@ def test_a_call_that_never_comes_back_is_given_up() -> None:
 
 
 def test_threads_work_side_by_side_and_end() -> None:
-    pool = Threads("test", 2)
+    pool = DaemonThreadPool("test", 2)
     both = threading.Barrier(2, timeout=30)
     calls = [pool.submit(both.wait) for _ in range(2)]
     assert sorted(call.result(30) for call in calls) == [0, 1]

@@ -9,9 +9,9 @@ from tests.unit.test_scheduling import build
 from vmrunner.core import pricing
 from vmrunner.core.lifecycle import (
     BUILD_NEXT,
+    CANCEL_GRACE,
     INSTANCE_NEXT,
-    PATIENCE,
-    Sign,
+    InstanceSign,
     cancelled,
     end_of,
     end_of_sign,
@@ -22,7 +22,7 @@ from vmrunner.core.lifecycle import (
 )
 from vmrunner.model import (
     Address,
-    Build,
+    BuildRecord,
     BuildState,
     Death,
     Instance,
@@ -39,7 +39,7 @@ from vmrunner.model import (
 REF = Ref(row().scope, row().ref.kind, "i-1")  # type: ignore[union-attr]
 
 
-def running(state: BuildState = BuildState.RUNNING, **options) -> Build:
+def running(state: BuildState = BuildState.RUNNING, **options) -> BuildRecord:
     made = replace(build("b-1"), state=state, instance="vm-1", attempt=1)
     return replace(made, **options)
 
@@ -64,23 +64,23 @@ def test_every_build_can_finish() -> None:
 @pytest.mark.parametrize(
     ("instance", "what", "means"),
     [
-        (row(), None, Sign.NOTHING),
-        (row(state=I.DELETING), None, Sign.NOTHING),
-        (row(state=I.DELETING), seen(Power.DEAD), Sign.DEAD),
-        (row(state=I.DELETING), seen(Power.STOPPING), Sign.NOTHING),
-        (row(state=I.DELETING), seen(Power.STOPPED, self_ended=True), Sign.NOTHING),
-        (row(state=I.REQUESTED, ref=None), seen(Power.PENDING), Sign.BORN),
-        (row(state=I.REQUESTED, ref=None), seen(Power.DEAD), Sign.LOST),
-        (row(state=I.BOOTING), seen(Power.RUNNING), Sign.NOTHING),
-        (row(state=I.BOOTING), seen(Power.RUNNING, address=Address("h")), Sign.REACHABLE),
-        (row(state=I.BUSY), seen(Power.RUNNING, address=Address("h")), Sign.NOTHING),
-        (row(state=I.BUSY), seen(Power.DEAD, preempted=True), Sign.PREEMPTED),
-        (row(state=I.BUSY), seen(Power.DEAD, self_ended=True), Sign.SELF_ENDED),
-        (row(state=I.BUSY), seen(Power.STOPPED), Sign.LOST),
-        (row(state=I.BUSY), seen(Power.STOPPING), Sign.LOST),
+        (row(), None, InstanceSign.NOTHING),
+        (row(state=I.DELETING), None, InstanceSign.NOTHING),
+        (row(state=I.DELETING), seen(Power.DEAD), InstanceSign.DEAD),
+        (row(state=I.DELETING), seen(Power.STOPPING), InstanceSign.NOTHING),
+        (row(state=I.DELETING), seen(Power.STOPPED, self_ended=True), InstanceSign.NOTHING),
+        (row(state=I.REQUESTED, ref=None), seen(Power.PENDING), InstanceSign.BORN),
+        (row(state=I.REQUESTED, ref=None), seen(Power.DEAD), InstanceSign.LOST),
+        (row(state=I.BOOTING), seen(Power.RUNNING), InstanceSign.NOTHING),
+        (row(state=I.BOOTING), seen(Power.RUNNING, address=Address("h")), InstanceSign.REACHABLE),
+        (row(state=I.BUSY), seen(Power.RUNNING, address=Address("h")), InstanceSign.NOTHING),
+        (row(state=I.BUSY), seen(Power.DEAD, preempted=True), InstanceSign.PREEMPTED),
+        (row(state=I.BUSY), seen(Power.DEAD, self_ended=True), InstanceSign.SELF_ENDED),
+        (row(state=I.BUSY), seen(Power.STOPPED), InstanceSign.LOST),
+        (row(state=I.BUSY), seen(Power.STOPPING), InstanceSign.LOST),
     ],
 )
-def test_what_a_look_means(instance: Instance, what: Seen | None, means: Sign) -> None:
+def test_what_a_look_means(instance: Instance, what: Seen | None, means: InstanceSign) -> None:
     assert sign(instance, what) is means
 
 
@@ -94,14 +94,14 @@ def test_what_a_look_means(instance: Instance, what: Seen | None, means: Sign) -
         (running(), True, None),
         (running(), False, Death.ABANDONED),
         (running(cancel=Reason.USER, cancelled_at=NOW - 1), None, None),
-        (running(cancel=Reason.USER, cancelled_at=NOW - PATIENCE), None, Death.CANCELLED),
+        (running(cancel=Reason.USER, cancelled_at=NOW - CANCEL_GRACE), None, Death.CANCELLED),
         (running(BuildState.HELD, hold_until=NOW + 1), None, None),
         (running(BuildState.HELD, hold_until=NOW), None, Death.DONE),
         (running(BuildState.HELD, hold_until=NOW + 1, cancel=Reason.USER), None, Death.DONE),
     ],
 )
 def test_who_wishes_it_to_end(
-    of: Build | None, submitter: bool | None, death: Death | None
+    of: BuildRecord | None, submitter: bool | None, death: Death | None
 ) -> None:
     assert wish(of, row(), now=NOW, submitter=submitter) is death
 
@@ -118,10 +118,10 @@ def test_how_a_build_ends_with_its_vm() -> None:
 
 def test_whoever_switches_the_guest_off_while_steps_run_is_the_build() -> None:
     busy = running(steps_started=True)
-    assert end_of_sign(busy, Sign.SELF_ENDED, expired=False).result is Result.FAILURE
-    assert end_of_sign(busy, Sign.SELF_ENDED, expired=True).reason is Reason.DEADLINE
-    assert end_of_sign(busy, Sign.PREEMPTED, expired=False).lost
-    early = end_of_sign(running(BuildState.BOOTING), Sign.SELF_ENDED, expired=False)
+    assert end_of_sign(busy, InstanceSign.SELF_ENDED, expired=False).result is Result.FAILURE
+    assert end_of_sign(busy, InstanceSign.SELF_ENDED, expired=True).reason is Reason.DEADLINE
+    assert end_of_sign(busy, InstanceSign.PREEMPTED, expired=False).lost
+    early = end_of_sign(running(BuildState.BOOTING), InstanceSign.SELF_ENDED, expired=False)
     assert (early.reason, early.lost) == (Reason.BOOT_FAILED, True)
 
 
@@ -131,7 +131,11 @@ def test_a_vm_that_no_other_would_be_better_than_is_not_tried_again() -> None:
         (BuildState.RUNNING, Reason.VM_LOST),
     ):
         end = end_of_sign(
-            running(state), Sign.LOST, expired=False, message="why", unfit=Reason.CREDENTIALS
+            running(state),
+            InstanceSign.LOST,
+            expired=False,
+            message="why",
+            unfit=Reason.CREDENTIALS,
         )
         assert (end.reason, end.lost) == (reason, state is BuildState.RUNNING)
 

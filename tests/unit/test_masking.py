@@ -16,8 +16,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vmrunner.lib.masking import MASK, Masker, mask
-from vmrunner.lib.secret_patterns import UNBROKEN, Needle, Needles, forms
-from vmrunner.session.log_relay import LATEST, Relay
+from vmrunner.lib.secret_patterns import UNBROKEN, SecretPattern, SecretPatterns, forms
+from vmrunner.session.log_relay import LATEST, LogRelay
 
 # A small alphabet makes overlaps, repetitions and near misses likely.
 LETTERS = st.binary(max_size=80).map(lambda raw: bytes(b"ab\n"[byte % 3] for byte in raw))
@@ -144,7 +144,7 @@ def test_wrapped_base64_and_hex_of_each_usual_width(width: int, end: bytes, befo
 )
 def test_how_a_needle_repeats(needle: bytes) -> None:
     shifts = range(1, len(needle) + 1)
-    assert Needle(needle).period == next(n for n in shifts if needle.startswith(needle[n:]))
+    assert SecretPattern(needle).period == next(n for n in shifts if needle.startswith(needle[n:]))
 
 
 @pytest.mark.parametrize("kind", ["random", "repeating", "lines"])
@@ -156,7 +156,7 @@ def test_a_hostile_log_costs_no_more_than_its_length(kind: str) -> None:
         "repeating": b"A" * 4000 + b"B",
         "lines": b"\n".join(b"key%d: %s" % (n, rng.randbytes(8).hex().encode()) for n in range(99)),
     }[kind]
-    needles = Needles([secret])
+    needles = SecretPatterns([secret])
 
     def work(size: int) -> int:
         masker, calls = Masker(needles), 0
@@ -240,7 +240,7 @@ def test_what_waits_is_stored_when_it_is_due() -> None:
     secret = b"A" + random.Random(3).randbytes(9000).replace(b"\n", b"-").replace(b"\r", b"-")
     stored: list[tuple[int, bytes]] = []
     reporter: Any = SimpleNamespace(log=lambda offset, data: stored.append((offset, data)))
-    relay = Relay(reporter, (secret,), 0)
+    relay = LogRelay(reporter, (secret,), 0)
     relay.feed(secret[:8000])
     relay.feed(b"no secret ")
     assert stored == []

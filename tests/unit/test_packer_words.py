@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrunner.images.cloud.packer import Heard
+from vmrunner.images.cloud.packer import PackerOutput
 from vmrunner.images.local.builder import Progress
 
 
@@ -10,7 +10,7 @@ class Told:
     def __init__(self) -> None:
         self.events: list[Progress] = []
         self.now = 0.0
-        self.heard = Heard(self.events.append, clock=lambda: self.now)
+        self.heard = PackerOutput(self.events.append, clock=lambda: self.now)
 
     def say(self, *lines: str) -> None:
         for line in lines:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
-from vmrunner.engine.membership import LEASE, Peers
+from vmrunner.engine.membership import MEMBER_LEASE, Membership
 from vmrunner.ledger.values import Member
 from vmrunner.model import Process
 
@@ -16,11 +16,11 @@ def member(name: str, seen_at: float = 0.0, pid: int = 1) -> Member:
     return Member(id=name, process=who, kind="serve", joined_at=0, seen_at=seen_at)
 
 
-def peers(lives: bool | None) -> Peers:
-    return Peers(one_host=True, alive=lambda _p, one_host: lives)
+def peers(lives: bool | None) -> Membership:
+    return Membership(one_host=True, alive=lambda _p, one_host: lives)
 
 
-def watch(them: Peers, members: list[Member], start: float, seconds: float) -> None:
+def watch(them: Membership, members: list[Member], start: float, seconds: float) -> None:
     at = start
     while at <= start + seconds:
         them.look(members, at)
@@ -33,7 +33,7 @@ def test_who_can_be_seen_is_believed_at_once() -> None:
         them.look([member("e")], 0)
     assert not alive.member_gone("e")
     assert dead.member_gone("e")
-    watch(alive, [member("e")], 0, 10 * LEASE)
+    watch(alive, [member("e")], 0, 10 * MEMBER_LEASE)
     assert not alive.member_gone("e")  # it lives, however silent
     assert alive.member_gone("never-there")
     assert alive.member_gone(None)
@@ -41,11 +41,11 @@ def test_who_can_be_seen_is_believed_at_once() -> None:
 
 def test_who_cannot_be_seen_is_gone_after_a_lease_that_we_watched() -> None:
     them = peers(None)
-    watch(them, [member("e", seen_at=-1e9)], 0, LEASE - 10)
+    watch(them, [member("e", seen_at=-1e9)], 0, MEMBER_LEASE - 10)
     assert not them.member_gone("e")  # its beat is old, but we did not watch so long
-    watch(them, [member("e", seen_at=-1e9)], LEASE - 5, 10)
+    watch(them, [member("e", seen_at=-1e9)], MEMBER_LEASE - 5, 10)
     assert them.member_gone("e")
-    them.look([member("e", seen_at=5)], LEASE + 10)
+    them.look([member("e", seen_at=5)], MEMBER_LEASE + 10)
     assert not them.member_gone("e")
 
 
@@ -58,10 +58,10 @@ def test_a_beat_from_a_wrong_clock_is_a_beat() -> None:
 
 def test_our_own_pause_starts_the_counting_anew() -> None:
     them = peers(None)
-    watch(them, [member("e")], 0, LEASE - 10)
+    watch(them, [member("e")], 0, MEMBER_LEASE - 10)
     them.look([member("e")], 10_000)
     assert not them.member_gone("e")
-    watch(them, [member("e")], 10_005, LEASE)
+    watch(them, [member("e")], 10_005, MEMBER_LEASE)
     assert them.member_gone("e")
 
 
@@ -70,7 +70,7 @@ def test_a_submitter_elsewhere_lives_while_it_beats() -> None:
     assert them.process_lives(None) is None
     watch(them, [], 0, 0)
     assert them.process_lives(HERE) is None
-    watch(them, [], 5, LEASE)
+    watch(them, [], 5, MEMBER_LEASE)
     assert them.process_lives(HERE) is False
     beating = peers(None)
     for n in range(50):

@@ -4,23 +4,23 @@ import threading
 from typing import Any
 
 from tests.reapable import GENERATION, LIMITS, MINE, NOW, SCOPE, page
-from vmrunner.core.reap_plan import Kill, Plan
-from vmrunner.core.sweep_view import Listing
+from vmrunner.core.reap_plan import Deletion, ReapPlan
+from vmrunner.core.sweep_view import SweepView
 from vmrunner.model import Death, Fate, Kind, Ref
-from vmrunner.reaper.pending_kills import Pending
+from vmrunner.reaper.pending_kills import PendingKills
 
-LISTING = Listing(LIMITS, MINE, GENERATION)
+LISTING = SweepView(LIMITS, MINE, GENERATION)
 
 
-def late(name: str) -> Kill:
-    return Kill(ref=Ref(SCOPE, Kind.INSTANCE, name), reason=Death.EXPIRED, expires_at=NOW - 1)
+def late(name: str) -> Deletion:
+    return Deletion(ref=Ref(SCOPE, Kind.INSTANCE, name), reason=Death.EXPIRED, expires_at=NOW - 1)
 
 
 def test_what_a_sweep_learns_while_a_pass_takes_in_its_answers_is_kept() -> None:
     """They go on side by side."""
-    pending = Pending()
-    pending.learn(Plan(kills=(late("i-1"),)), LISTING)
-    sweep = threading.Thread(target=pending.learn, args=(Plan(kills=(late("i-2"),)), LISTING))
+    pending = PendingKills()
+    pending.learn(ReapPlan(kills=(late("i-1"),)), LISTING)
+    sweep = threading.Thread(target=pending.learn, args=(ReapPlan(kills=(late("i-2"),)), LISTING))
 
     class Slow(dict[Ref | str, str]):
         def get(self, key: Ref | str, default: Any = None) -> Any:
@@ -36,22 +36,22 @@ def test_what_a_sweep_learns_while_a_pass_takes_in_its_answers_is_kept() -> None
 
 def test_what_is_told_of_a_disk_is_not_told_of_the_vm_that_has_its_name() -> None:
     """On Compute Engine a VM's first disk is called as the VM is."""
-    pending = Pending()
-    pending.learn(Plan(kills=(late("vm-1"),)), LISTING)
+    pending = PendingKills()
+    pending.learn(ReapPlan(kills=(late("vm-1"),)), LISTING)
     pending.answered({Ref(SCOPE, Kind.DISK, "vm-1"): Fate.MISSING.value})
     assert [kill.ref.kind for kill in pending.due(NOW)] == [Kind.INSTANCE]
 
 
 def test_what_a_sweep_could_not_read_stays_as_it_was_known() -> None:
-    pending = Pending()
-    pending.learn(Plan(kills=(late("i-1"),)), LISTING)
-    failed = Listing(LIMITS, MINE, GENERATION)
+    pending = PendingKills()
+    pending.learn(ReapPlan(kills=(late("i-1"),)), LISTING)
+    failed = SweepView(LIMITS, MINE, GENERATION)
     failed.take(page(error="down"), {}, NOW)
-    pending.learn(Plan(), failed)
+    pending.learn(ReapPlan(), failed)
     assert [kill.ref.id for kill in pending.due(NOW)] == ["i-1"]
     # Of another kind, nothing could be said; this one was read, and it is not there.
-    other = Listing(LIMITS, MINE, GENERATION)
+    other = SweepView(LIMITS, MINE, GENERATION)
     other.take(page(kind=Kind.DISK, error="down"), {}, NOW)
     other.take(page(), {}, NOW)
-    pending.learn(Plan(), other)
+    pending.learn(ReapPlan(), other)
     assert pending.due(NOW) == ()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmrunner.guest import pull
-from vmrunner.guest.pull import Answer
+from vmrunner.guest.pull import PullAnswer
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -45,7 +45,7 @@ def test_a_name_is_asked_for_as_docker_wants_it(name: str, image: str, tag: str 
 
 @given(cuts=st.lists(st.integers(0, len(BAD)), max_size=20))
 def test_any_split_reads_the_same(cuts: list[int]) -> None:
-    answer = Answer()
+    answer = PullAnswer()
     for a, b in pairwise(sorted({0, len(BAD), *cuts})):
         answer.feed(BAD[a:b])
     assert (answer.status, answer.complaint) == (200, "toomany requests: slow down")
@@ -53,20 +53,20 @@ def test_any_split_reads_the_same(cuts: list[int]) -> None:
 
 @given(junk=st.binary(max_size=300), at=st.integers(0, len(BAD)))
 def test_no_bytes_break_it(junk: bytes, at: int) -> None:
-    answer = Answer()
+    answer = PullAnswer()
     answer.feed(BAD[:at] + junk + BAD[at:] + b"\n")
     assert len(answer.complaint) <= pull.WORDS
 
 
 def test_what_is_refused_at_once_says_so_in_its_body() -> None:
-    answer = Answer()
+    answer = PullAnswer()
     answer.feed(b"HTTP/1.0 404 Not Found\r\n\r\n" + line(message="pull access denied"))
     assert (answer.status, answer.complaint) == (404, "pull access denied")
 
 
 @pytest.mark.parametrize("piece", [b"x" * 4096, b'{"status":"' + b"x" * 4096])
 def test_a_line_without_end_takes_no_memory_and_hides_no_other(piece: bytes) -> None:
-    answer = Answer()
+    answer = PullAnswer()
     answer.feed(HEAD)
     for _ in range(1000):
         answer.feed(piece)
@@ -76,6 +76,6 @@ def test_a_line_without_end_takes_no_memory_and_hides_no_other(piece: bytes) -> 
 
 
 def test_a_complaint_is_bounded() -> None:
-    answer = Answer()
+    answer = PullAnswer()
     answer.feed(HEAD + line(error="no " * 10_000))
     assert len(answer.complaint) == pull.WORDS

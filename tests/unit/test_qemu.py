@@ -29,9 +29,9 @@ from vmrunner.providers.qemu import (
     state_dir,
     sweep,
 )
-from vmrunner.providers.qemu.command_line import Machine
+from vmrunner.providers.qemu.command_line import QemuMachine
 from vmrunner.providers.qemu.console import Console
-from vmrunner.providers.qemu.state_dir import Home, Name, State
+from vmrunner.providers.qemu.state_dir import DirName, InstanceDir, StateDir
 
 INSTALLATION = "6f1c0000-0000-4000-8000-000000000000"
 
@@ -44,7 +44,7 @@ word = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", fullmatch=True)
 def test_a_name_says_whose_which_and_until_when(
     installation: str, instance: str, deadline: int
 ) -> None:
-    name = Name(installation, instance, deadline)
+    name = DirName(installation, instance, deadline)
     assert state_dir.parse(str(name)) == name
 
 
@@ -69,7 +69,7 @@ def command(**other: object) -> list[str]:
         "restrict": True,
         **other,
     }
-    return command_line.command(Machine(**values))  # type: ignore[arg-type]
+    return command_line.command(QemuMachine(**values))  # type: ignore[arg-type]
 
 
 def test_qemu_is_sandboxed_opens_no_path_and_starts_nothing() -> None:
@@ -148,20 +148,20 @@ def test_the_console_keeps_the_end_in_bounded_space(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> State:
-    state = State(tmp_path)
+def state(tmp_path: Path) -> StateDir:
+    state = StateDir(tmp_path)
     state.prepare()
     return state
 
 
-def lying(state: State, instance: str, deadline: int = 2_000_000_000) -> Home:
-    home = Home(state.instances / str(Name(INSTALLATION, instance, deadline)))
+def lying(state: StateDir, instance: str, deadline: int = 2_000_000_000) -> InstanceDir:
+    home = InstanceDir(state.instances / str(DirName(INSTALLATION, instance, deadline)))
     home.path.mkdir()
     (home.path / state_dir.LOCK).touch()
     return home
 
 
-def test_a_dead_vm_is_remembered_once_and_then_forgotten(state: State) -> None:
+def test_a_dead_vm_is_remembered_once_and_then_forgotten(state: StateDir) -> None:
     home = lying(state, "vm-1", deadline=1000)
     state.bury(home, {"detail": "first", "ended": 900.0})
     assert not home.path.exists()
@@ -175,7 +175,7 @@ def test_a_dead_vm_is_remembered_once_and_then_forgotten(state: State) -> None:
     assert state.tombstone("vm-1") is None
 
 
-def test_half_made_directories_are_no_vms_and_go_after_a_while(state: State) -> None:
+def test_half_made_directories_are_no_vms_and_go_after_a_while(state: StateDir) -> None:
     half = state.instances / f"{state_dir.NEW}vm-1.0000"
     half.mkdir()
     assert state.homes() == []
@@ -186,7 +186,7 @@ def test_half_made_directories_are_no_vms_and_go_after_a_while(state: State) -> 
     assert not half.exists()
 
 
-def test_a_sweep_needs_no_file_in_the_directory(state: State) -> None:
+def test_a_sweep_needs_no_file_in_the_directory(state: StateDir) -> None:
     home = lying(state, "vm-1", deadline=1234)
     (home.path / state_dir.TAGS).write_text("\0 nonsense")
     foreign = state.instances / "something else"
@@ -203,7 +203,7 @@ def test_a_sweep_needs_no_file_in_the_directory(state: State) -> None:
     assert found["something else"].tags == {}, "shown, and nobody's"
 
 
-def test_what_the_name_says_wins_over_the_file(state: State) -> None:
+def test_what_the_name_says_wins_over_the_file(state: StateDir) -> None:
     home = lying(state, "vm-1", deadline=1234)
     tags = {"vmrunner:expires-at": "9999999999", "vmrunner:role": "image", "team": "core"}
     (home.path / state_dir.TAGS).write_text(json.dumps(tags))
@@ -213,7 +213,7 @@ def test_what_the_name_says_wins_over_the_file(state: State) -> None:
     assert found.tags["team"] == "core"
 
 
-def test_a_full_disk_keeps_no_dead_vm(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_no_dead_vm(state: StateDir, monkeypatch: pytest.MonkeyPatch) -> None:
     """What fills it is the dead VM's own disk, so that goes before anything is written."""
     home = lying(state, "vm-1")
     state_dir.write_json(home.path / state_dir.PLAN, {"order": "x"})
@@ -237,7 +237,7 @@ def test_a_full_disk_keeps_no_dead_vm(state: State, monkeypatch: pytest.MonkeyPa
     assert (stone["order"], stone["console"]) == ("x", "the last words")
 
 
-def test_a_tombstone_is_written_whole_or_not_at_all(state: State) -> None:
+def test_a_tombstone_is_written_whole_or_not_at_all(state: StateDir) -> None:
     first, second = lying(state, "vm-1"), lying(state, "vm-2")
     state.bury(first, {"detail": "first"})
     written = state.ended.stat().st_size
@@ -257,10 +257,10 @@ def test_a_tombstone_is_written_whole_or_not_at_all(state: State) -> None:
 
 
 def test_a_pid_counts_only_with_its_start_time_boot_and_namespace() -> None:
-    me = processes.Identity.of(os.getpid())
+    me = processes.ProcessIdentity.of(os.getpid())
     assert me is not None
     assert me.alive
-    assert processes.Identity.parse(json.loads(json.dumps(me))) == me
+    assert processes.ProcessIdentity.parse(json.loads(json.dumps(me))) == me
     for other in (
         me._replace(started=me.started + 1),
         me._replace(boot="another"),
@@ -317,11 +317,11 @@ def faked(guest: str) -> Iterator[int]:
 
 
 def test_another_users_process_is_no_vm_of_ours_whatever_it_says(
-    state: State, monkeypatch: pytest.MonkeyPatch
+    state: StateDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else any local user could fake a survivor, or have a process of his killed."""
     mark = sweep.mark(state)
-    name = Name(INSTALLATION, "vm-fake", 1_700_000_000)
+    name = DirName(INSTALLATION, "vm-fake", 1_700_000_000)
     with faked(f"guest={mark}{name}") as pid:
         assert [who.pid for who, _ in processes.marked(mark)] == [pid], "ours, so far"
         ours = os.geteuid()

@@ -20,7 +20,7 @@ from vmrunner.lib import resources, unix_sockets
 from vmrunner.providers.qemu import command_line, jail
 from vmrunner.providers.qemu.console import Console
 from vmrunner.providers.qemu.forward import Forwarder
-from vmrunner.providers.qemu.jail import Lying
+from vmrunner.providers.qemu.jail import JailSpec
 from vmrunner.providers.qemu.keeper import Keeper
 
 
@@ -141,7 +141,7 @@ def test_the_way_is_opened_once_when_the_console_says_so(tmp_path: Path) -> None
     assert opened == [b"p\r\n"]
 
 
-LYING = Lying(
+LYING = JailSpec(
     qemu=["/bin/true"],
     pasta=None,
     tun=False,
@@ -162,7 +162,7 @@ def test_the_keeper_tells_what_to_deny_and_when_to_open(monkeypatch: pytest.Monk
     monkeypatch.setattr(jail, "_nft", lambda *words: rules.append(words))
     way: Any = SimpleNamespace(open=partial(opened.append, "opened"))
     reader, writer = os.pipe()
-    told = jail.Cradle(pid=0, life=writer, news=-1, console=-1, errors=-1)
+    told = jail.Jail(pid=0, life=writer, news=-1, console=-1, errors=-1)
     told.deny(["5.6.7.8/32", "9.0.0.0/8"])
     told.open()
     os.close(writer)

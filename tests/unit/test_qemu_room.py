@@ -11,9 +11,9 @@ import pytest
 from vmrunner.errors import NoCapacity
 from vmrunner.model import Network, Offer, Order, Role
 from vmrunner.providers.qemu import doctor, processes, state_dir, sweep
-from vmrunner.providers.qemu.options import GiB, Options
+from vmrunner.providers.qemu.options import GiB, QemuOptions
 from vmrunner.providers.qemu.provider import QemuProvider
-from vmrunner.providers.qemu.state_dir import Name
+from vmrunner.providers.qemu.state_dir import DirName
 
 INSTALLATION = "6f1c0000-0000-4000-8000-000000000000"
 
@@ -23,7 +23,7 @@ def provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QemuProvider:
     """On a host with 6 GiB to give."""
     monkeypatch.setattr(doctor, "memory", {"MemAvailable": 5 * GiB, "SwapFree": GiB}.__getitem__)
     return QemuProvider(
-        Options(
+        QemuOptions(
             name="local",
             state_dir=tmp_path / "state",
             cache_dir=tmp_path / "cache",
@@ -51,7 +51,7 @@ def order(provider: QemuProvider, memory: int) -> Order:
 
 def placed(provider: QemuProvider, instance: str, memory: int) -> str:
     """A VM that has its directory; returns the name in its processes' command lines."""
-    name = Name(INSTALLATION, instance, 2_000_000_000)
+    name = DirName(INSTALLATION, instance, 2_000_000_000)
     place = provider.state.instances / str(name)
     place.mkdir()
     state_dir.write_json(place / state_dir.PLAN, {"disk": 0, "memory": memory})
@@ -75,13 +75,13 @@ def test_what_a_vm_has_touched_is_not_available_and_counts_once(
     provider: QemuProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = placed(provider, "vm-1", 2 * GiB)
-    me = processes.Identity.of(os.getpid())
+    me = processes.ProcessIdentity.of(os.getpid())
     assert me is not None
     shown = processes.resident(me.pid)
     assert 4 << 20 < shown < 2 * GiB, "this process holds some memory"
     small = me._replace(pid=1 << 30)  # a helper of that VM that has ended meanwhile
 
-    def marked(mark: str) -> Iterator[tuple[processes.Identity, str]]:
+    def marked(mark: str) -> Iterator[tuple[processes.ProcessIdentity, str]]:
         assert mark == sweep.mark(provider.state)
         yield from [(small, name), (me, name), (me, "another's")]
 

@@ -80,7 +80,7 @@ def test_qemu_starts_once_all_that_holds_it_is_there(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(module, name, lambda *_, name=name: done.append(name))
     monkeypatch.setattr(os, "dup2", lambda *_, **__: None)
     monkeypatch.setattr(Path, "write_text", lambda *_: None)  # its own score
-    lying = cradle.Lying(
+    lying = cradle.JailSpec(
         qemu=["/usr/bin/qemu"], pasta=None, tun=False, nft="nft", rules="", resolver=None,
         user=None, images=[], hide=[], limits={"RLIMIT_AS": 1},
     )  # fmt: skip

@@ -22,7 +22,7 @@ from tests.reapable import (
     row,
     vm,
 )
-from vmrunner.core.lifecycle import Sweep
+from vmrunner.core.lifecycle import SweepId
 from vmrunner.core.reap_rules import decide
 from vmrunner.model import Death, Kind, Offer, Page
 
@@ -371,7 +371,7 @@ def test_anothers_vm_with_a_copied_id_keeps_no_row_open(tags) -> None:
 def test_a_sweep_of_a_part_neither_breaks_nor_makes_a_series() -> None:
     mine = row()
     memory = before(reaped([mine], [page()]), 600)
-    partly = reaped([mine], [page(error="down")], memory, sweep=Sweep(id="s-x", begun=NOW - 300))
+    partly = reaped([mine], [page(error="down")], memory, sweep=SweepId(id="s-x", begun=NOW - 300))
     assert partly.sightings == memory
     assert reaped([mine], [page()], partly.sightings).closes
     assert reaped([mine], [], memory, sweep=None).sightings == memory

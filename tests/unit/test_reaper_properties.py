@@ -21,7 +21,7 @@ from tests.reapable import (
     row,
     vm,
 )
-from vmrunner.core.reap_plan import Kill, Sight, Sighting
+from vmrunner.core.reap_plan import Deletion, Sighting, SightingKind
 from vmrunner.core.reap_rules import subject
 from vmrunner.model import Death, Instance, Kind, Page, Power, Ref, Resource, Role
 
@@ -120,7 +120,7 @@ def deadline(resource: Resource, mine: Instance | None, memory: frozenset[Sighti
 
 
 def condemned(
-    kill: Kill, resource: Resource, mine: Instance | None, memory: frozenset[Sighting]
+    kill: Deletion, resource: Resource, mine: Instance | None, memory: frozenset[Sighting]
 ) -> bool:
     """May it die for this reason?"""
     if kill.reason is Death.EXPIRED:
@@ -133,7 +133,9 @@ def condemned(
         other = mine is not None and mine.ref not in (None, kill.ref)
         return other and kill.ref.kind is Kind.INSTANCE and mine.state is not I.GONE
     if kill.reason is Death.ORPHAN:
-        (first,) = [s for s in memory if s.what is Sight.ORPHAN and s.subject == subject(kill.ref)]
+        (first,) = [
+            s for s in memory if s.what is SightingKind.ORPHAN and s.subject == subject(kill.ref)
+        ]
         born = resource.created_at
         ours = resource.tag("generation") == GENERATION and mine is None
         early = first.begun if born is None else born
@@ -164,7 +166,7 @@ def test_no_murder_and_no_forgetting(rows, resources, broken, wishes) -> None:
         assert not broken
         mine = by_id[close.instance]
         assert mine.state is not I.GONE
-        (first,) = [s for s in memory if s.what is Sight.ABSENT and s.subject == mine.id]
+        (first,) = [s for s in memory if s.what is SightingKind.ABSENT and s.subject == mine.id]
         assert first.begun > mine.created_at + LIMITS.newborn
         vms = [r for r in resources if r.ref.kind is Kind.INSTANCE]
         ours = [r for r in vms if r.tag("installation") == MINE and r.role in (Role.BUILD, "image")]

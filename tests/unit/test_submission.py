@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from vmrunner.config import jobfile
-from vmrunner.config.settings import Defaults, Settings
+from vmrunner.config.settings import DefaultSettings, Settings
 from vmrunner.errors import ConfigError
 from vmrunner.model import ArtifactRule, Network, Step
 from vmrunner.services import requests, secrets
-from vmrunner.services.requests import Wish
+from vmrunner.services.requests import BuildRequest
 
 SETTINGS = Settings.model_validate(
     {"providers": {"local": {"kind": "qemu"}}, "limits": {"max_ttl": "2h"}}
@@ -21,8 +21,8 @@ SETTINGS = Settings.model_validate(
 MAKE = (Step(argv=("make",)),)
 
 
-def check(**said: Any) -> requests.Submission:
-    return requests.check(Wish(**{"steps": MAKE, **said}), SETTINGS)
+def check(**said: Any) -> requests.CheckedRequest:
+    return requests.check(BuildRequest(**{"steps": MAKE, **said}), SETTINGS)
 
 
 def test_defaults() -> None:
@@ -71,7 +71,7 @@ def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
     )
     (tmp_path / "sub").mkdir()
     job = requests.from_job(jobfile.choose(path, None), {})
-    said = Wish(
+    said = BuildRequest(
         container="debian:sid",
         env={"B": "flag"},
         labels={"y": "flag"},
@@ -85,7 +85,7 @@ def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
     assert [rule.glob for rule in spec.artifacts] == ["a", "b"]
     assert spec.source == str(tmp_path / "sub"), "relative to the job file"
     assert spec.name == "test"
-    command = Wish(steps=(Step(run="other"),)).over(job)
+    command = BuildRequest(steps=(Step(run="other"),)).over(job)
     assert requests.check(command, SETTINGS).spec.steps == (Step(run="other"),)
 
 
@@ -199,11 +199,14 @@ def test_secrets_that_cannot_be(
 
 
 def test_the_runtime_is_the_builds_own_word_over_the_installations() -> None:
-    gvisor = SETTINGS.model_copy(update={"defaults": Defaults(container_runtime="runsc")})
-    assert requests.check(Wish(steps=MAKE), gvisor).spec.runtime == "runsc"
-    assert requests.check(Wish(steps=MAKE, container_runtime="runc"), gvisor).spec.runtime == "runc"
+    gvisor = SETTINGS.model_copy(update={"defaults": DefaultSettings(container_runtime="runsc")})
+    assert requests.check(BuildRequest(steps=MAKE), gvisor).spec.runtime == "runsc"
+    assert (
+        requests.check(BuildRequest(steps=MAKE, container_runtime="runc"), gvisor).spec.runtime
+        == "runc"
+    )
     text = b"jobs: {test: {steps: [make], container_runtime: runsc}}"
-    job = jobfile.Chosen("test", jobfile.read(text).jobs["test"], Path())
+    job = jobfile.SelectedJob("test", jobfile.read(text).jobs["test"], Path())
     assert requests.check(requests.from_job(job, {}), SETTINGS).spec.runtime == "runsc"
 
 
@@ -217,8 +220,8 @@ def test_what_widens_the_container_cannot_be_had_under_gvisor() -> None:
     )
     for said in ({"docker": True}, {"privileged": True}):
         with pytest.raises(ConfigError, match=r"runsc \(gVisor\) .*--container-runtime runc"):
-            requests.check(Wish(steps=MAKE, **said), wide)
-        wish = Wish(steps=MAKE, container_runtime="runc", **said)
+            requests.check(BuildRequest(steps=MAKE, **said), wide)
+        wish = BuildRequest(steps=MAKE, container_runtime="runc", **said)
         assert requests.check(wish, wide).spec.runtime == "runc"
 
 

@@ -7,8 +7,8 @@ import pytest
 from tests.reapable import row
 from vmrunner.errors import Refused
 from vmrunner.model import Fate, InstanceState, Key, Kind, Offer, Ref, Scope, Spec
-from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider, Machine
-from vmrunner.providers.retired import SweepOnly, kept, present
+from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeMachine, FakeProvider
+from vmrunner.providers.retired import RetiredProvider, kept, present
 
 ELSEWHERE = Scope("fake", "account", "zone-b")
 
@@ -17,7 +17,7 @@ def driver(cloud: Cloud, *scopes: Scope) -> FakeProvider:
     return FakeProvider("fake", cloud, scopes=scopes)
 
 
-def planted(cloud: Cloud, scope: Scope) -> Machine:
+def planted(cloud: Cloud, scope: Scope) -> FakeMachine:
     return cloud.plant(scope, {"vmrunner:instance": f"vm-{scope.place}"})
 
 
@@ -47,7 +47,7 @@ def test_of_a_changed_provider_the_scope_with_rows_stays_and_nothing_starts_ther
     cloud = Cloud(Clock())
     old, new = driver(cloud, SCOPE), driver(cloud, ELSEWHERE)
     both = kept({"fake": old}, {"fake": new}, [in_scope(SCOPE)])["fake"]
-    assert isinstance(both, SweepOnly)
+    assert isinstance(both, RetiredProvider)
     assert both.scopes == {SCOPE, ELSEWHERE}
     assert {offer.scope for offer in both.offers(Spec())} == {ELSEWHERE}
     machines = [planted(cloud, scope) for scope in (SCOPE, ELSEWHERE)]
@@ -66,7 +66,7 @@ def test_of_a_changed_provider_the_scope_with_rows_stays_and_nothing_starts_ther
 def test_a_page_of_a_scope_that_both_have_comes_once() -> None:
     cloud = Cloud(Clock())
     planted(cloud, SCOPE)
-    both = SweepOnly("fake", [driver(cloud, SCOPE, ELSEWHERE)], driver(cloud, SCOPE))
+    both = RetiredProvider("fake", [driver(cloud, SCOPE, ELSEWHERE)], driver(cloud, SCOPE))
     assert [page.scope for page in both.sweep() if page.kind is Kind.INSTANCE] == [SCOPE, ELSEWHERE]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmrunner.reaper.pass_log import AGAIN, NEW, Telling
+from vmrunner.reaper.pass_log import NEW, REPEAT_EVERY, PassLog
 from vmrunner.reaper.report import Report
 
 HOLE = "aws: ec2|1|us-east-1 instance: "
@@ -18,8 +18,8 @@ def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def test_a_hole_that_lasts_is_told_at_first_and_once_a_day(said: pytest.LogCaptureFixture) -> None:
     now = [0.0]
-    tell = Telling(lambda: now[0])
-    while now[0] < 2.5 * AGAIN:
+    tell = PassLog(lambda: now[0])
+    while now[0] < 2.5 * REPEAT_EVERY:
         tell(Report(unread=(f"{HOLE}request {now[0]}",)))
         now[0] += 300
     assert len(said.records) == 3
@@ -29,7 +29,7 @@ def test_each_hole_is_told_for_itself_and_anew_when_it_was_away(
     said: pytest.LogCaptureFixture,
 ) -> None:
     now = [0.0]
-    tell = Telling(lambda: now[0])
+    tell = PassLog(lambda: now[0])
     tell(Report(unread=(f"{HOLE}x", "aws: ec2|1|us-east-1 disk: x", f"{HOLE}y")))
     assert len(said.records) == 2
     tell(Report())  # a pass over the ledger alone reads no region

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmrunner.cli.exit_codes import Leave
+from vmrunner.cli.exit_codes import ExitNow
 from vmrunner.cli.log_sink import LogSink
 from vmrunner.cli.views.builds import iso
-from vmrunner.lib.ci_commands import Disarm
+from vmrunner.lib.ci_commands import CiCommandFilter
 from vmrunner.lib.terminal import Colours, Filter, Plain, for_display
 from vmrunner.model import Chunk
 from vmrunner.services.logs import lines
@@ -129,13 +129,16 @@ def test_the_place_decides() -> None:
             ("TF_BUILD", "True"),
             ("TEAMCITY_VERSION", "2026"),
         ):
-            assert isinstance(for_display(tty=tty, environ={name: value}), Disarm)
+            assert isinstance(for_display(tty=tty, environ={name: value}), CiCommandFilter)
 
 
-@pytest.mark.parametrize("why", [KeyboardInterrupt(), Leave(130)])
+@pytest.mark.parametrize("why", [KeyboardInterrupt(), ExitNow(130)])
 def test_whoever_leaves_a_log_leaves_no_colour_on(why: BaseException) -> None:
     with tempfile.TemporaryFile() as file:
-        with suppress(KeyboardInterrupt, Leave), LogSink(file, tty=True, timestamps=False) as sink:
+        with (
+            suppress(KeyboardInterrupt, ExitNow),
+            LogSink(file, tty=True, timestamps=False) as sink,
+        ):
             sink.write(Chunk(seq=1, attempt=1, time=0, offset=0, line=0, data=b"\x1b[8mhid"))
             raise why
         file.seek(0)

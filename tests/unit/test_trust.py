@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "project" / "vmrunner.toml"
 
 
-def load(file: Path, **environ: str) -> sources.Loaded:
+def load(file: Path, **environ: str) -> sources.LoadedSettings:
     return sources.load(environ=environ, start=file.parent)
 
 
@@ -90,10 +90,10 @@ def test_sizes_and_limits_of_cost_are_a_projects_to_say(file: Path) -> None:
 @pytest.mark.parametrize("kind", ["qemu", "ec2", "gce", "fake"])
 def test_a_new_key_of_a_provider_needs_trust_until_it_is_known_to_be_harmless(kind: str) -> None:
     kinds = {
-        "qemu": settings.QemuProvider,
-        "ec2": settings.Ec2Provider,
-        "gce": settings.GceProvider,
-        "fake": settings.FakeProvider,
+        "qemu": settings.QemuSettings,
+        "ec2": settings.Ec2Settings,
+        "gce": settings.GceSettings,
+        "fake": settings.FakeSettings,
     }
     table = {"providers": {"p": dict.fromkeys([*kinds[kind].model_fields, "next"], 1)}}
     table["providers"]["p"]["kind"] = kind  # type: ignore[assignment]
@@ -111,7 +111,7 @@ def test_the_users_own_files_the_environment_and_flags_need_none(
     sources.user_file().write_text(GCE)
     file.write_text("[providers.google]\nmachine_types = ['n2-standard-4']")
     google = load(file).settings.providers["google"]
-    assert isinstance(google, settings.GceProvider)
+    assert isinstance(google, settings.GceSettings)
     assert google.project == "acme-ci"
     named = tmp_path / "mine.toml"
     named.write_text("[limits]\nprivileged = true")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from vmrunner.cli.views import builds
-from vmrunner.model import Build, BuildSpec, BuildState, Event, Step
+from vmrunner.model import BuildEvent, BuildRecord, BuildSpec, BuildState, Step
 
 Told = tuple[float, str, dict[str, int]]
-BUILD = Build(
+BUILD = BuildRecord(
     id="b-1",
     state=BuildState.RUNNING,
     spec=BuildSpec(
@@ -23,7 +23,8 @@ BUILD = Build(
 
 def told(*events: Told) -> list[str]:
     made = [
-        Event(seq=n, time=at, kind=kind, data=data) for n, (at, kind, data) in enumerate(events)
+        BuildEvent(seq=n, time=at, kind=kind, data=data)
+        for n, (at, kind, data) in enumerate(events)
     ]
     return [" ".join(line.split()) for line in builds.steps(BUILD, made)]
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.reapable import OTHER, SCOPE, I, row
 from vmrunner.core.visibility import Visibility
-from vmrunner.engine.poller import DARK, SLOW, Watcher
+from vmrunner.engine.poller import DARK, SLOW, InstancePoller
 from vmrunner.errors import Uncertain
 from vmrunner.model import Instance, Key, Kind, Offer, Power, Ref, Scope, Seen
 
@@ -40,7 +40,7 @@ class Bench:
             now=lambda row: self.now,
             guard=self._guard,
         )
-        self.watcher = Watcher(desk)
+        self.watcher = InstancePoller(desk)
 
     @contextlib.contextmanager
     def _guard(self, doing: str) -> Iterator[None]:

@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from vmrunner.images.local import disk, pax_names, rootfs
-from vmrunner.images.local.programs import Programs
+from vmrunner.images.local.programs import ChildPrograms
 from vmrunner.providers.qemu import local_images
 from vmrunner.providers.qemu.local_images import LocalImage
 
@@ -78,7 +78,7 @@ def build(cache: Path, of: Distribution) -> str:
         to=root,
         tmp=rootfs.scratch(cache),
         what=f"making a plain {of.suite}",
-        programs=Programs(),
+        programs=ChildPrograms(),
         report=lambda *_: None,
         hooks=[*of.hooks, f'--customize-hook=sh {mirror} "$1"'],
     )
@@ -93,7 +93,7 @@ def from_root(cache: Path, root: Path, name: str) -> LocalImage:
     home, raw, programs = (
         cache / "images" / ("57ac4" + "0" * 15),
         root.with_suffix(".raw"),
-        Programs(),
+        ChildPrograms(),
     )
     home.mkdir(parents=True)
     disk.make(root, raw, SIZE, programs)

@@ -22,7 +22,7 @@ from vmrunner.errors import ConfigError
 from vmrunner.images import recipe as recipes
 from vmrunner.images.local import rootfs
 from vmrunner.images.local.builder import build
-from vmrunner.images.local.programs import Programs
+from vmrunner.images.local.programs import ChildPrograms
 from vmrunner.images.recipe import Container, Inputs, Recipe
 from vmrunner.lib.resources import GUEST
 from vmrunner.model import Level
@@ -215,7 +215,7 @@ def test_a_small_image(registry: str, cache: Path, tmp_path: Path) -> None:
 
 
 def pull(container: Container, to: Path) -> None:
-    rootfs.pull(container, to=to, programs=Programs(), report=lambda *_: None)
+    rootfs.pull(container, to=to, programs=ChildPrograms(), report=lambda *_: None)
 
 
 def test_what_a_registry_refuses(registry: str, tmp_path: Path) -> None:

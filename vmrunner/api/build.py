@@ -12,7 +12,7 @@ from vmrunner.api.errors import BuildCancelled, BuildError, BuildFailed, BuildLo
 from vmrunner.errors import LedgerError
 from vmrunner.lib import ci_commands
 from vmrunner.lib.terminal import clean
-from vmrunner.model import Build as Row
+from vmrunner.model import BuildRecord as Row
 from vmrunner.model import BuildSpec, BuildState, LogLine, Phase, Reason, Result
 from vmrunner.services import build_history
 from vmrunner.services.artifacts import Artifact as Artifact
@@ -83,7 +83,7 @@ class Build:
         culprit = self._culprit()
         return self.message if culprit is None else build_history.said(self._row, culprit)
 
-    def _culprit(self) -> build_history.Run | None:
+    def _culprit(self) -> build_history.StepRun | None:
         events = self._runner.wiring.ledger.events.list(self.id)
         return build_history.culprit(self._row, events)
 

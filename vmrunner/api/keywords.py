@@ -13,13 +13,13 @@ from vmrunner.lib import units
 from vmrunner.model import ArtifactRule, Step
 from vmrunner.services import requests
 from vmrunner.services import secrets as secretvalues
-from vmrunner.services.requests import Wish
+from vmrunner.services.requests import BuildRequest
 
 Duration = str | float | timedelta
 Command = str | Sequence[str] | Sequence[Step]
 
 
-class Options(TypedDict, total=False):
+class BuildOptions(TypedDict, total=False):
     """What a build can be given. Sizes take "4GiB" or bytes."""
 
     provider: str | None
@@ -49,11 +49,11 @@ class Options(TypedDict, total=False):
     idempotency_key: str | None
 
 
-def wish(command: Command, options: Options) -> Wish:
+def wish(command: Command, options: BuildOptions) -> BuildRequest:
     """Keywords as a wish. Raises TypeError for a keyword that there is not."""
-    unknown = sorted(options.keys() - Options.__annotations__.keys())
+    unknown = sorted(options.keys() - BuildOptions.__annotations__.keys())
     if unknown:
-        hint = units.meant(unknown[0], Options.__annotations__)
+        hint = units.meant(unknown[0], BuildOptions.__annotations__)
         raise TypeError(f"no option {unknown[0]!r} of a build ({hint})")
     said = dict(options)
     for name in ("secrets", "artifacts"):
@@ -71,7 +71,7 @@ def wish(command: Command, options: Options) -> Wish:
     for name in ("env", "labels"):
         value = options.get(name)
         said[name] = {} if value is None else field_checks.table(value, name)
-    return Wish(steps=_steps(command), **said)  # type: ignore[arg-type]
+    return BuildRequest(steps=_steps(command), **said)  # type: ignore[arg-type]
 
 
 def _steps(command: Command) -> tuple[Step, ...]:

@@ -14,36 +14,36 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from vmrunner.api.build import Build, raise_for
 from vmrunner.api.errors import BuildError
-from vmrunner.api.keywords import Command, Duration, Options, wish
+from vmrunner.api.keywords import BuildOptions, Command, Duration, wish
 from vmrunner.config import field_checks
 from vmrunner.config import sources as configfile
 from vmrunner.errors import LedgerError, NotFinished
 from vmrunner.lib import ids, private_dirs, process, units
-from vmrunner.model import Build as Row
+from vmrunner.model import BuildRecord as Row
 from vmrunner.model import BuildState, Chunk, Finding, LogLine, Process, Reason
-from vmrunner.runtime.app import Wiring
-from vmrunner.runtime.engine_host import Help
+from vmrunner.runtime.app import App
+from vmrunner.runtime.engine_host import EngineHost
 from vmrunner.services import preflight, requests
 from vmrunner.services import sources as source
-from vmrunner.services.logs import PAUSE, Reader, ended, follow, lines
-from vmrunner.services.requests import Submission, Wish
+from vmrunner.services.logs import FOLLOW_INTERVAL, LogReader, ended, follow, lines
+from vmrunner.services.requests import BuildRequest, CheckedRequest
 
 if TYPE_CHECKING:
     from vmrunner.config.settings import Settings
     from vmrunner.core.audit_rules import Survivor
     from vmrunner.images import Progress
     from vmrunner.reaper.report import Report
-    from vmrunner.services.preflight import Making
+    from vmrunner.services.preflight import ImageToBuild
 
 log = logging.getLogger("vmrunner")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Packed:
+class PackedBuild:
     """A build that only has to be queued. Its source lies in the spool."""
 
     build: str
-    checked: Submission
+    checked: CheckedRequest
     spool: Path
 
 
@@ -52,9 +52,9 @@ class Runner:
     here. `settings`: default, what the configuration files and the environment say. Close it when
     done, or use it in a `with`."""
 
-    def __init__(self, *, settings: Settings | None = None, wiring: Wiring | None = None) -> None:
-        self.wiring = wiring or Wiring(settings or configfile.load().settings)
-        self._help = Help(self.wiring, "api")
+    def __init__(self, *, settings: Settings | None = None, wiring: App | None = None) -> None:
+        self.wiring = wiring or App(settings or configfile.load().settings)
+        self._help = EngineHost(self.wiring, "api")
         self._submitted = False
 
     def __enter__(self) -> Self:
@@ -91,7 +91,7 @@ class Runner:
 
     # --- builds ---
 
-    def submit(self, command: Command, /, **options: Unpack[Options]) -> Build:
+    def submit(self, command: Command, /, **options: Unpack[BuildOptions]) -> Build:
         """Queue a build and return at once. It belongs to the ledger: it outlives this process."""
         build, _ = self.enter(wish(command, options))
         self._submitted = True
@@ -107,7 +107,7 @@ class Runner:
         check: bool = True,
         on_log: Callable[[LogLine], object] | None = None,
         wait_timeout: Duration | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[BuildOptions],
     ) -> Build:
         """Submit, follow and wait. The build belongs to this process and ends with it.
 
@@ -200,7 +200,7 @@ class Runner:
 
     def enter(
         self,
-        wished: Wish,
+        wished: BuildRequest,
         *,
         submitter: Process | None = None,
         on_image: Callable[[Progress], None] | None = None,
@@ -217,8 +217,11 @@ class Runner:
         return self.queue(packed, submitter=submitter)
 
     def pack(
-        self, checked: Submission, making: Making | None, on_image: Callable[[Progress], None]
-    ) -> Packed:
+        self,
+        checked: CheckedRequest,
+        making: ImageToBuild | None,
+        on_image: Callable[[Progress], None],
+    ) -> PackedBuild:
         """All of `enter` that takes time: the source into the spool and, when nothing can be wrong
         with the build any more, its VM's image. When it breaks off it leaves no source."""
         build = ids.build_id()
@@ -234,9 +237,9 @@ class Runner:
         except BaseException:
             spool.unlink(missing_ok=True)
             raise
-        return Packed(build=build, checked=checked, spool=spool)
+        return PackedBuild(build=build, checked=checked, spool=spool)
 
-    def queue(self, packed: Packed, *, submitter: Process | None = None) -> tuple[Row, bool]:
+    def queue(self, packed: PackedBuild, *, submitter: Process | None = None) -> tuple[Row, bool]:
         """The last part of `enter`."""
         new = False
         try:
@@ -257,7 +260,7 @@ class Runner:
     ) -> Iterator[LogLine]:
         """The log from line `after` on; with `follow` until the build has ended."""
         if not follow:
-            return lines(Reader(self.wiring.ledger, build, after=after).fresh())
+            return lines(LogReader(self.wiring.ledger, build, after=after).fresh())
         return lines(self._chunks(build, after, end))
 
     def wait(
@@ -274,7 +277,7 @@ class Runner:
             row = self.wiring.ledger.builds.get(build)
             if ended(row):
                 break
-            self._pause(PAUSE, row, end)
+            self._pause(FOLLOW_INTERVAL, row, end)
         self._settle(build)
         done = Build(self.wiring.ledger.builds.get(build), self)
         if check:
@@ -305,7 +308,7 @@ class Runner:
                 return
             if row.finished and not self.wiring.ledger.instances.list(build=build, active=True):
                 return
-            time.sleep(PAUSE)
+            time.sleep(FOLLOW_INTERVAL)
 
 
 def run(
@@ -315,7 +318,7 @@ def run(
     check: bool = True,
     on_log: Callable[[LogLine], object] | None = None,
     wait_timeout: Duration | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[BuildOptions],
 ) -> Build:
     """One build in one fresh VM, from here to its end. See `Runner.run`."""
     runner = Runner()

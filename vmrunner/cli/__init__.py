@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from vmrunner import __version__
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.commands import builds, config, guard, images, operations, run, ssh, vms
-from vmrunner.cli.context import Joiner, Shell, debugging
+from vmrunner.cli.context import CliContext, Joiner, debugging
 from vmrunner.errors import ConfigError, VmrunnerError
 
 
@@ -97,14 +97,14 @@ def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> in
     """Run one command line; the exit code. `join` makes the parts of a configuration."""
     output.fill()
     words = list(sys.argv[1:] if argv is None else argv)
-    shell = Shell(join)
+    shell = CliContext(join)
     remote = exit_codes.remote(words)
     output.listen()
     try:
         return _run(words, shell, remote)
     except BrokenPipeError:  # while it was told what went wrong
         return _unread()
-    except exit_codes.Leave as leave:
+    except exit_codes.ExitNow as leave:
         _flush()
         os._exit(leave.code)
     finally:
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> in
             gc.freeze()
 
 
-def _run(words: list[str], shell: Shell, remote: bool) -> int:
+def _run(words: list[str], shell: CliContext, remote: bool) -> int:
     try:
         _refuse_empty(words)
         code = app(args=words, prog_name="vmrunner", standalone_mode=False, obj=shell)
@@ -136,7 +136,7 @@ def _run(words: list[str], shell: Shell, remote: bool) -> int:
     except UnicodeEncodeError as error:
         output.say(f"error: {error.object[:60]!r} is not UTF-8 (write it so)")
         return exit_codes.OURS if remote else exit_codes.USAGE
-    except exit_codes.Leave:
+    except exit_codes.ExitNow:
         raise
     except SystemExit as error:
         # That is how Typer says it; for the shell's completion it is what it seems.

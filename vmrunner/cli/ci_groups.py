@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vmrunner.cli.output import clean
-from vmrunner.model import Build, Event
+from vmrunner.model import BuildEvent, BuildRecord
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 Mark = Callable[[int, float, str], str]
 
 
-class Groups:
+class CiGroups:
     """The marks that belong before each piece of a build's log. None where no CI system reads."""
 
-    def __init__(self, ledger: Ledger, build: Build) -> None:
+    def __init__(self, ledger: Ledger, build: BuildRecord) -> None:
         self._ledger = ledger
         self._build = build
         self._seen = 0
-        self._waiting: list[Event] = []
+        self._waiting: list[BuildEvent] = []
         self._told: set[tuple[int, int, str]] = set()  # after a take-over they come again
         self._open: int | None = None  # the step whose group is open
         self._marks = _marks()
@@ -62,11 +62,11 @@ class Groups:
         return " ".join(clean(self._build.spec.steps[step].title).split())[:80]
 
 
-def _place(event: Event) -> tuple[int, int]:
+def _place(event: BuildEvent) -> tuple[int, int]:
     return _number(event, "attempt", 1), _number(event, "offset")
 
 
-def _number(event: Event, key: str, unknown: int = 0) -> int:
+def _number(event: BuildEvent, key: str, unknown: int = 0) -> int:
     value = event.data.get(key)
     return value if isinstance(value, int) else unknown
 

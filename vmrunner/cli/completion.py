@@ -30,9 +30,9 @@ def _builds() -> Iterator[tuple[str, str]]:
 @contextlib.contextmanager
 def _ledger():  # type: ignore[no-untyped-def]
     from vmrunner.config import sources
-    from vmrunner.runtime.app import Wiring
+    from vmrunner.runtime.app import App
 
-    wiring = Wiring(sources.load().settings)
+    wiring = App(sources.load().settings)
     try:
         yield wiring.ledger
     finally:

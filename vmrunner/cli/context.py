@@ -17,22 +17,22 @@ from vmrunner.errors import VmrunnerError
 
 if TYPE_CHECKING:
     from vmrunner.api.runner import Runner
-    from vmrunner.config.sources import Loaded
+    from vmrunner.config.sources import LoadedSettings
     from vmrunner.ledger import Ledger
-    from vmrunner.runtime.app import Wiring
+    from vmrunner.runtime.app import App
 
 #: Joins the parts of a configuration; tests give one of their own.
-Joiner = Callable[["Loaded"], "Wiring"]
+Joiner = Callable[["LoadedSettings"], "App"]
 
 
-class Shell:
+class CliContext:
     """One run of the command line."""
 
     def __init__(self, join: Joiner | None = None) -> None:
         self._join = join
 
     @cached_property
-    def loaded(self) -> Loaded:
+    def loaded(self) -> LoadedSettings:
         """The configuration, with origins."""
         from vmrunner.config import sources
 
@@ -45,10 +45,10 @@ class Shell:
         return Runner(wiring=self.wiring)
 
     @cached_property
-    def wiring(self) -> Wiring:
-        from vmrunner.runtime.app import Wiring
+    def wiring(self) -> App:
+        from vmrunner.runtime.app import App
 
-        return self._join(self.loaded) if self._join else Wiring(self.loaded.settings)
+        return self._join(self.loaded) if self._join else App(self.loaded.settings)
 
     @property
     def ledger(self) -> Ledger:
@@ -62,12 +62,12 @@ class Shell:
             self.wiring.close()
 
 
-def shell_of(context: typer.Context) -> Shell:
+def shell_of(context: typer.Context) -> CliContext:
     """The shell of this run."""
-    return cast("Shell", context.obj)
+    return cast("CliContext", context.obj)
 
 
-def time_at(shell: Shell, provider: str, *, ask: bool = False) -> float:
+def time_at(shell: CliContext, provider: str, *, ask: bool = False) -> float:
     """The clock that the VMs of a provider are timed by, as far as it can be had; else ours.
     `ask`: an answer of the cloud tells its time, so get one first."""
     try:
@@ -95,8 +95,8 @@ def unicode_out() -> bool:
 
 
 __all__ = [
+    "CliContext",
     "Joiner",
-    "Shell",
     "debugging",
     "output",
     "shell_of",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from vmrunner import errors
 
 if TYPE_CHECKING:
-    from vmrunner.model import Build
+    from vmrunner.model import BuildRecord
 
 OK: Final = 0
 FAILED: Final = 1
@@ -29,7 +29,7 @@ UNREAD: Final = 141  # as after SIGPIPE
 TERMINATED: Final = 143
 
 
-class Leave(Exception):
+class ExitNow(Exception):
     """Leave at once, whatever threads still do."""
 
     def __init__(self, code: int) -> None:
@@ -63,7 +63,7 @@ def of_error(error: BaseException) -> int:
     return next((code for kind, code in known if isinstance(error, kind)), FAILED)
 
 
-def of_build(build: Build) -> int:
+def of_build(build: BuildRecord) -> int:
     """The code of a command that speaks for this build, once it has ended."""
     from vmrunner.model import Result
 

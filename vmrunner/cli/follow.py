@@ -10,17 +10,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from vmrunner.cli import exit_codes, output
-from vmrunner.cli.ci_groups import Groups
+from vmrunner.cli.ci_groups import CiGroups
 from vmrunner.cli.log_sink import LogSink
 from vmrunner.cli.signals import Signals
 from vmrunner.errors import LedgerError
 from vmrunner.lib import process, units
-from vmrunner.model import Build, BuildState, Chunk, Reason
-from vmrunner.services.logs import PAUSE, Reader, ended, patiently
+from vmrunner.model import BuildRecord, BuildState, Chunk, Reason
+from vmrunner.services.logs import FOLLOW_INTERVAL, LogReader, ended, patiently
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
-    from vmrunner.runtime.engine_host import Help
+    from vmrunner.runtime.engine_host import EngineHost
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ _LINGER: Final = 60.0
 _SPIN: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
-class Status:
+class StatusLine:
     """The phases on stderr: one live line on a terminal, a line for each in a pipe."""
 
     def __init__(self, *, live: bool, may_draw: Callable[[], bool], now: Callable[[], float]):
@@ -39,7 +39,7 @@ class Status:
         self._told = 0  # phases
         self._ticks = 0
 
-    def update(self, build: Build, deadline: float | None) -> None:
+    def update(self, build: BuildRecord, deadline: float | None) -> None:
         if self._live:
             self._ticks += 1
             if self._may_draw():
@@ -47,7 +47,7 @@ class Status:
         else:
             self._plain(build)
 
-    def _plain(self, build: Build) -> None:
+    def _plain(self, build: BuildRecord) -> None:
         """A line for each phase since the last call, however short it was."""
         for phase in build.phases[self._told :]:
             if phase.state is not BuildState.FINISHED:
@@ -57,7 +57,7 @@ class Status:
                 output.say(f"[{since:>6}] {phase.state.value}{attempt}")
         self._told = len(build.phases)
 
-    def _line(self, build: Build, deadline: float | None) -> str:
+    def _line(self, build: BuildRecord, deadline: float | None) -> str:
         now = self._now()
         done = [
             f"{phase.state.value} {units.span(phase.seconds(now))}"
@@ -70,13 +70,13 @@ class Status:
         return " ─ ".join([build.id[:10], *done[-4:], current]) + left
 
 
-class Attendant:
+class BuildFollower:
     """Follows one build to its end. `own`: it is this process's, and ends with it."""
 
     def __init__(
         self,
         ledger: Ledger,
-        helper: Help,
+        helper: EngineHost,
         sink: LogSink,
         signals: Signals,
         *,
@@ -90,7 +90,7 @@ class Attendant:
         self._signals = signals
         self._own = own
         self._talk = talk
-        self._status = Status(live=live and talk, may_draw=lambda: sink.at_start, now=time.time)
+        self._status = StatusLine(live=live and talk, may_draw=lambda: sink.at_start, now=time.time)
         self._cancelled = False
         self._why = ""
         self._heard = 0  # events
@@ -98,13 +98,13 @@ class Attendant:
         self._deadline: float | None = None
         self._build = ""
 
-    def follow(self, build: str, *, after: int = 0) -> Build:
+    def follow(self, build: str, *, after: int = 0) -> BuildRecord:
         """Until it has ended, and with `own` until its VM is gone. Raises `exits.Leave` when the
         user leaves before that, and LedgerError when the ledger is out of reach for too long."""
         self._build = build
-        reader = Reader(self._ledger, build, after=after)
+        reader = LogReader(self._ledger, build, after=after)
         row = self._try(lambda: self._ledger.builds.get(build))
-        groups = Groups(self._ledger, row)
+        groups = CiGroups(self._ledger, row)
         self._sink.held_up = lambda: self._mind(row)
         while True:
             row = self._try(lambda: self._ledger.builds.get(build))
@@ -115,7 +115,7 @@ class Attendant:
             if over:
                 break
             self._mind(row)
-            self._signals.sleep(PAUSE)
+            self._signals.sleep(FOLLOW_INTERVAL)
         self._sink.finish()
         self._mark(groups, math.inf, math.inf)
         self._sink.wait()
@@ -124,18 +124,18 @@ class Attendant:
             self._linger(build, row.spec.provider)
         return self._try(lambda: self._ledger.builds.get(build))
 
-    def _show(self, chunks: Sequence[Chunk], groups: Groups) -> None:
+    def _show(self, chunks: Sequence[Chunk], groups: CiGroups) -> None:
         for chunk in chunks:
             self._sink.wait()
             output.clear_live()
             self._mark(groups, chunk.attempt, chunk.offset)
             self._sink.write(chunk)
 
-    def _mark(self, groups: Groups, attempt: float, offset: float) -> None:
+    def _mark(self, groups: CiGroups, attempt: float, offset: float) -> None:
         for mark in self._try(lambda: groups.before(attempt, offset)):
             self._sink.mark(mark)
 
-    def _look(self, row: Build) -> None:
+    def _look(self, row: BuildRecord) -> None:
         if self._deadline is None and row.instance is not None:
             instance = row.instance
             self._deadline = self._try(lambda: self._ledger.instances.get(instance)).deadline
@@ -147,7 +147,7 @@ class Attendant:
             self._why = why or self._why
             self._tell_of_pull(row)
 
-    def _tell_of_pull(self, row: Build) -> None:
+    def _tell_of_pull(self, row: BuildRecord) -> None:
         """Say it when the steps wait for the container's image: that may take minutes."""
         if row.state is not BuildState.RUNNING or self._begun == row.attempt:
             return
@@ -172,7 +172,7 @@ class Attendant:
 
         return patiently(work, pause=pause, told=told)
 
-    def _mind(self, row: Build) -> None:
+    def _mind(self, row: BuildRecord) -> None:
         """In every wait: see to it that it is served, and do what the user wishes."""
         self._try(lambda: self._help.ensure(row.spec.provider))
         self._leave_if_told()
@@ -191,7 +191,7 @@ class Attendant:
         if self._signals.count > (1 if self._own else 0):
             if self._own and output.ready(sys.stderr, 0):
                 output.say(f"leaving {self._build}: {self._last_resort()}")
-            raise exit_codes.Leave(self._signals.code)
+            raise exit_codes.ExitNow(self._signals.code)
 
     def _say(self, text: str) -> None:
         """Say it, as soon as stderr takes it."""
@@ -215,7 +215,7 @@ class Attendant:
                 return
             if self._signals.count > (1 if self._cancelled else 0):
                 output.say(f"leaving {build}: {self._last_resort()}")
-                raise exit_codes.Leave(self._signals.code)
+                raise exit_codes.ExitNow(self._signals.code)
             self._try(lambda: self._help.ensure(provider))
-            self._signals.sleep(PAUSE)
+            self._signals.sleep(FOLLOW_INTERVAL)
         output.say(f"the VM of {build} is not seen gone yet: {self._last_resort()}")

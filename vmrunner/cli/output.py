@@ -44,7 +44,7 @@ class Column(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class View(Generic[T]):
+class ListView(Generic[T]):
     """How one kind of thing is shown."""
 
     kind: str
@@ -53,7 +53,7 @@ class View(Generic[T]):
     empty: str = ""  # said on stderr when there is nothing
 
 
-def show(view: View[T], items: Sequence[T], form: Format) -> None:
+def show(view: ListView[T], items: Sequence[T], form: Format) -> None:
     """Print `items` on stdout."""
     if form is Format.JSON:
         write_json(sys.stdout, view.kind, [view.document(item) for item in items])
@@ -195,7 +195,7 @@ def clear_live() -> None:
         _live = False
 
 
-class Talk(logging.Handler):
+class LibraryLogHandler(logging.Handler):
     """Warnings of the library, said as everything else is."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -209,20 +209,22 @@ class Talk(logging.Handler):
 def listen() -> None:
     """Say what the library warns of."""
     logger = logging.getLogger("vmrunner")
-    if not any(isinstance(handler, Talk) for handler in logger.handlers):
-        logger.addHandler(Talk(logging.WARNING))
+    if not any(isinstance(handler, LibraryLogHandler) for handler in logger.handlers):
+        logger.addHandler(LibraryLogHandler(logging.WARNING))
     logger.propagate = False
 
 
 def hand_over() -> None:
     """Leave the library's log to the usual handlers."""
     logger = logging.getLogger("vmrunner")
-    for handler in [handler for handler in logger.handlers if isinstance(handler, Talk)]:
+    for handler in [
+        handler for handler in logger.handlers if isinstance(handler, LibraryLogHandler)
+    ]:
         logger.removeHandler(handler)
     logger.propagate = True
 
 
-class Plainly(logging.Formatter):
+class PlainFormatter(logging.Formatter):
     """Records as lines that neither a terminal nor a CI system obeys."""
 
     def format(self, record: logging.LogRecord) -> str:

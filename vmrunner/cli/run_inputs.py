@@ -14,8 +14,8 @@ from vmrunner.errors import ConfigError
 
 if TYPE_CHECKING:
     from vmrunner.model import BuildSpec, Step
-    from vmrunner.services.host_access import Leave
-    from vmrunner.services.requests import Wish
+    from vmrunner.services.host_access import HostAccess
+    from vmrunner.services.requests import BuildRequest
 
 
 def steps(command: Sequence[str], lines: Sequence[str]) -> tuple[Step, ...] | None:
@@ -64,7 +64,7 @@ def job_file(words: Sequence[str], file: Path | None, steps: object) -> Path | N
     return here
 
 
-def with_job(said: Wish, file: Path, name: str | None, leave: Leave) -> Wish:
+def with_job(said: BuildRequest, file: Path, name: str | None, leave: HostAccess) -> BuildRequest:
     """The wish, and what the job of that name adds to it."""
     from vmrunner.config import jobfile
     from vmrunner.services import requests

@@ -23,7 +23,7 @@ from pydantic_core import CoreSchema
 
 from vmrunner.config import field_checks
 from vmrunner.config.settings import Bytes, Seconds, Section
-from vmrunner.config.validation_errors import Told, Where, explained
+from vmrunner.config.validation_errors import FieldError, Where, explained
 from vmrunner.config.yaml import parse
 from vmrunner.errors import ConfigError
 from vmrunner.lib import globs, units
@@ -39,7 +39,7 @@ def _checked(check: Callable[[Any], object]) -> AfterValidator:
         try:
             check(value)
         except ConfigError as error:
-            raise Told(error) from None
+            raise FieldError(error) from None
         return value
 
     return AfterValidator(checked)
@@ -60,7 +60,7 @@ Labels = dict[
 Time = Annotated[Seconds, _checked(_positive)]
 
 
-class Given(Section):
+class NoNullValues(Section):
     """A table in which a key without a value is an error: `network: $NET` is never a default."""
 
     model_config = ConfigDict(validate_default=False)
@@ -73,7 +73,7 @@ class Given(Section):
         return value
 
 
-class JobStep(Given):
+class JobStep(NoNullValues):
     """One step: `run` is a shell line, `argv` one command without a shell."""
 
     run: Line | None = None
@@ -107,7 +107,7 @@ class JobStep(Given):
         }
 
 
-class JobArtifact(Given):
+class JobArtifact(NoNullValues):
     """What to bring back: a glob relative to the work directory."""
 
     path: Annotated[str, Field(min_length=1), _checked(globs.check)]
@@ -129,7 +129,7 @@ class JobArtifact(Given):
         }
 
 
-class Common(Given):
+class JobDefaults(NoNullValues):
     """What holds for every job of a file that does not say otherwise."""
 
     container: Annotated[Line, _checked(field_checks.container)] | None = None
@@ -183,16 +183,16 @@ class Common(Given):
         return ttl
 
 
-class Job(Common):
+class Job(JobDefaults):
     """What `vmrunner run -f vmrunner.yml NAME` submits. Flags go before it."""
 
     steps: list[JobStep] = Field(min_length=1)
     _places: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
-    def over(self, weaker: Common) -> Job:
+    def over(self, weaker: JobDefaults) -> Job:
         """This job, with what it leaves unsaid from a weaker one. Tables and lists add up."""
         update: dict[str, Any] = {}
-        for name in Common.model_fields:
+        for name in JobDefaults.model_fields:
             mine, theirs = getattr(self, name), getattr(weaker, name)
             if isinstance(mine, dict):
                 update[name] = {**theirs, **mine}
@@ -214,7 +214,9 @@ class JobFile(Section):
 
     version: Literal[1] = 1
     env: Env = Field(default_factory=dict, description="Of every job.")
-    defaults: Common = Field(default=Common(), description="Of every job that does not say.")
+    defaults: JobDefaults = Field(
+        default=JobDefaults(), description="Of every job that does not say."
+    )
     jobs: dict[str, Job] = Field(min_length=1)
 
     @model_validator(mode="before")
@@ -225,7 +227,7 @@ class JobFile(Section):
         return {key: item for key, item in value.items() if not str(key).startswith("x-")}
 
 
-class Chosen(NamedTuple):
+class SelectedJob(NamedTuple):
     """One job, and the directory that its paths are relative to."""
 
     name: str
@@ -260,7 +262,7 @@ def read(text: bytes, name: str = NAME) -> JobFile:
     return file
 
 
-def choose(path: Path, wanted: str | None) -> Chosen:
+def choose(path: Path, wanted: str | None) -> SelectedJob:
     """The job called `wanted`; None is the only one."""
     file = load(path)
     jobs = file.jobs
@@ -273,7 +275,7 @@ def choose(path: Path, wanted: str | None) -> Chosen:
     if wanted not in jobs:
         raise ConfigError(f"job: no job {wanted!r} in {path}", hint=units.meant(wanted, jobs))
     shared = file.defaults.model_copy(update={"env": {**file.env, **file.defaults.env}})
-    return Chosen(wanted, jobs[wanted].over(shared), path.parent)
+    return SelectedJob(wanted, jobs[wanted].over(shared), path.parent)
 
 
 def schema() -> dict[str, Any]:

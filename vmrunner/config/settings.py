@@ -71,7 +71,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
-class Database(Section):
+class DatabaseSettings(Section):
     url: str = Field(default="", description="Default: SQLite under the XDG data directory.")
 
     @field_validator("url")
@@ -86,7 +86,7 @@ class Database(Section):
         return value
 
 
-class Limits(Section):
+class LimitSettings(Section):
     max_ttl: Seconds = Field(default=4 * 3600.0, description="The longest life of any VM.")
     max_instances: int = Field(default=20, ge=1, description="VMs at once, over all providers.")
     log_bytes: Bytes = Field(default=64 << 20, description="The most that is kept of a log.")
@@ -97,7 +97,7 @@ class Limits(Section):
     )
 
 
-class Defaults(Section):
+class DefaultSettings(Section):
     container: str = Field(default="debian:trixie", min_length=1)
     container_runtime: Literal["runc", "runsc"] = Field(
         default="runc", description="runsc is gVisor, which the VM's image must have."
@@ -106,7 +106,7 @@ class Defaults(Section):
     network: Network = Network.OPEN
 
 
-class Reaper(Section):
+class ReaperSettings(Section):
     sweep: str = Field(
         default="*/5 * * * *",
         description="When to sweep beside every five minutes, as a cron line.",
@@ -125,7 +125,7 @@ class Reaper(Section):
         return value
 
 
-class QemuProvider(Section):
+class QemuSettings(Section):
     """VMs on this machine."""
 
     kind: Literal["qemu"]
@@ -141,7 +141,7 @@ class QemuProvider(Section):
     max_instances: int | None = Field(default=None, ge=1)
 
 
-class Image(Section):
+class ImageSettings(Section):
     """The AMI that fits and was promoted last, else the newest."""
 
     owner: str = Field(default="self", description="An account, `self` or `amazon`.")
@@ -149,13 +149,13 @@ class Image(Section):
     tags: dict[str, str] = Field(default_factory=dict)
 
 
-class Ec2Provider(Section):
+class Ec2Settings(Section):
     """VMs in Amazon's EC2. Credentials come from the SDK's own chain alone."""
 
     kind: Literal["ec2"]
     region: str | None = Field(default=None, description="Default: the SDK's own.")
     profile: str | None = Field(default=None, description="A profile of the SDK's configuration.")
-    image: str | Image | None = Field(
+    image: str | ImageSettings | None = Field(
         default=None, description="An AMI's id or name; default: `vmrunner-*` of yours."
     )
     subnets: tuple[str, ...] = Field(default=(), description="In the order in which to try them.")
@@ -182,7 +182,7 @@ class Ec2Provider(Section):
     max_instances: int | None = Field(default=None, ge=1)
 
 
-class GceProvider(Section):
+class GceSettings(Section):
     """VMs in Google's Compute Engine. Credentials come from the SDK's own chain alone."""
 
     kind: Literal["gce"]
@@ -219,7 +219,7 @@ class GceProvider(Section):
     max_instances: int | None = Field(default=None, ge=1)
 
 
-class FakeProvider(Section):
+class FakeSettings(Section):
     """A cloud in memory, for tests."""
 
     kind: Literal["fake"]
@@ -227,7 +227,7 @@ class FakeProvider(Section):
 
 
 ProviderSettings = Annotated[
-    QemuProvider | Ec2Provider | GceProvider | FakeProvider, Field(discriminator="kind")
+    QemuSettings | Ec2Settings | GceSettings | FakeSettings, Field(discriminator="kind")
 ]
 
 _OURS: Final = frozenset({"kind", "max_instances"})  # the rest are the driver's own options
@@ -243,10 +243,10 @@ class Settings(Section):
         default=None, description="Seals what the ledger keeps secret; on many nodes the same."
     )
     default_provider: str | None = None
-    database: Database = Database()
-    limits: Limits = Limits()
-    defaults: Defaults = Defaults()
-    reaper: Reaper = Reaper()
+    database: DatabaseSettings = DatabaseSettings()
+    limits: LimitSettings = LimitSettings()
+    defaults: DefaultSettings = DefaultSettings()
+    reaper: ReaperSettings = ReaperSettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
 
     def provider(self, wanted: str | None = None) -> str:

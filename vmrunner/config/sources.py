@@ -50,7 +50,7 @@ _DEEPEST: Final = 8
 Path_ = tuple[str, ...]
 
 
-class Layer(NamedTuple):
+class ConfigLayer(NamedTuple):
     """One source of values: a nested table, and what to call it. `file`: a project's, which its
     user has not trusted."""
 
@@ -60,7 +60,7 @@ class Layer(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Loaded:
+class LoadedSettings:
     """Settings, with where each value that is not a default came from. `held` are the keys that
     a project's file may not say before it is trusted."""
 
@@ -99,7 +99,7 @@ class Loaded:
                 used["providers", name, key] = value, "default"
         return used
 
-    def trusted(self) -> Loaded:
+    def trusted(self) -> LoadedSettings:
         """The same. Raises ConfigError when a project says what it may not: to leave that out
         would run the build elsewhere than it says."""
         if not self.held:
@@ -117,7 +117,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     start: Path | None = None,
     flags: Mapping[str, Any] | None = None,
-) -> Loaded:
+) -> LoadedSettings:
     """The configuration as it holds in directory `start` (default: here). `flags` is a nested
     table of what the command line said. Raises `ConfigError` with file, key and fix."""
     return read(environ=environ, start=start, flags=flags).trusted()
@@ -128,15 +128,15 @@ def read(
     environ: Mapping[str, str] | None = None,
     start: Path | None = None,
     flags: Mapping[str, Any] | None = None,
-) -> Loaded:
+) -> LoadedSettings:
     """The same, to be looked at: also with what a project may not say (`Loaded.held`)."""
     environ = os.environ if environ is None else environ
     layers = _files(environ, start or Path.cwd())
     if not any(layer.values.get("providers") for layer in layers):
-        layers.insert(0, Layer("default", {"providers": DEFAULT_PROVIDERS}))
+        layers.insert(0, ConfigLayer("default", {"providers": DEFAULT_PROVIDERS}))
     layers += _environment(environ)
     if flags:
-        layers.append(Layer("flag", flags))
+        layers.append(ConfigLayer("flag", flags))
     merged: dict[str, Any] = {}
     origins: dict[Path_, str] = {}
     own: dict[Path_, str] = {}
@@ -163,7 +163,7 @@ def read(
         for key in trust.held(layer.values, own, merged)
         if origins.get(key) == layer.origin  # nothing stronger says it
     }
-    return Loaded(settings=settings, origins=origins, held=held)
+    return LoadedSettings(settings=settings, origins=origins, held=held)
 
 
 def dump(settings: Settings) -> str:
@@ -207,7 +207,7 @@ def project_file(start: Path) -> Path | None:
     return None
 
 
-def _files(environ: Mapping[str, str], start: Path) -> list[Layer]:
+def _files(environ: Mapping[str, str], start: Path) -> list[ConfigLayer]:
     named = environ.get("VMRUNNER_CONFIG")
     if named is not None:
         if not named:
@@ -227,7 +227,7 @@ def _files(environ: Mapping[str, str], start: Path) -> list[Layer]:
     return layers
 
 
-def _obeyed(project: Path) -> list[Layer]:
+def _obeyed(project: Path) -> list[ConfigLayer]:
     """A project's file, unless others may have written it."""
     found = trust.doubt(project)
     if found is not None:
@@ -248,14 +248,14 @@ def _has_table(pyproject: Path) -> bool:
         return True
 
 
-def _layer(file: Path, content: bytes | None = None) -> Layer:
+def _layer(file: Path, content: bytes | None = None) -> ConfigLayer:
     table = _parsed(file, _content(file) if content is None else content)
     if file.name != "pyproject.toml":
-        return _anchored(Layer(str(file), table), file.parent)
+        return _anchored(ConfigLayer(str(file), table), file.parent)
     mine = _tool(table)
     if not isinstance(mine, dict):
         raise ConfigError(f"{file}: tool.vmrunner: not a table", hint="write [tool.vmrunner]")
-    return _anchored(Layer(f"{file} [tool.vmrunner]", mine), file.parent)
+    return _anchored(ConfigLayer(f"{file} [tool.vmrunner]", mine), file.parent)
 
 
 def _tool(table: Mapping[str, Any]) -> Any:
@@ -288,7 +288,7 @@ def _parsed(file: Path, content: bytes) -> dict[str, Any]:
         ) from None
 
 
-def _environment(environ: Mapping[str, str]) -> Iterator[Layer]:
+def _environment(environ: Mapping[str, str]) -> Iterator[ConfigLayer]:
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name in NOT_SETTINGS:
             continue
@@ -307,7 +307,7 @@ def _environment(environ: Mapping[str, str]) -> Iterator[Layer]:
                 ) from None
         for key in reversed(path):
             value = {key: value}
-        yield _anchored(Layer(shown, value), Path.cwd())
+        yield _anchored(ConfigLayer(shown, value), Path.cwd())
 
 
 def _empty(name: str) -> ConfigError:
@@ -315,7 +315,7 @@ def _empty(name: str) -> ConfigError:
     return ConfigError(f"{name}: empty", hint="give it a value, or unset it")
 
 
-def _anchored(layer: Layer, directory: Path) -> Layer:
+def _anchored(layer: ConfigLayer, directory: Path) -> ConfigLayer:
     """A relative path in a SQLite URL means: beside the file that says so."""
     database = layer.values.get("database")
     if not isinstance(database, dict):
@@ -325,7 +325,7 @@ def _anchored(layer: Layer, directory: Path) -> Layer:
         return layer
     file = directory / Path(url.removeprefix(SQLITE)).expanduser()
     absolute = f"{SQLITE}{Path(os.path.normpath(file))}"
-    return Layer(layer.origin, {**layer.values, "database": {**database, "url": absolute}})
+    return ConfigLayer(layer.origin, {**layer.values, "database": {**database, "url": absolute}})
 
 
 def _merge(

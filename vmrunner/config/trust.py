@@ -56,14 +56,14 @@ _SIZES: Final = frozenset(
 _PROTECTING: Final = frozenset({("defaults", "network"), ("defaults", "container_runtime")})
 
 
-class Doubt(NamedTuple):
+class TrustProblem(NamedTuple):
     """Why a file may be another user's work, and what mends it."""
 
     why: str
     fix: str
 
 
-class Entry(NamedTuple):
+class TrustedFile(NamedTuple):
     """One content that is trusted, and the file that it is trusted in."""
 
     sha256: str
@@ -111,7 +111,7 @@ def _leaves(table: Mapping[str, Any], at: Key = ()) -> Iterator[Key]:
 # --- whose file ----------------------------------------------------------------------------------
 
 
-def doubt(file: Path) -> Doubt | None:
+def doubt(file: Path) -> TrustProblem | None:
     """Why what lies at this path may be another user's work; None when only we and root can have
     written it. Every directory and link on the way counts."""
     parts = [*reversed(file.absolute().parts[1:])]
@@ -123,7 +123,7 @@ def doubt(file: Path) -> Doubt | None:
         if stat.S_ISLNK(status.st_mode):
             links += 1
             if links > _LINKS:
-                return Doubt(f"{here} is one of too many links", "name the file itself")
+                return TrustProblem(f"{here} is one of too many links", "name the file itself")
             parts += reversed(here.readlink().parts)
             here = here.parent
         if not parts:
@@ -131,17 +131,17 @@ def doubt(file: Path) -> Doubt | None:
         here = Path(os.path.normpath(here / parts.pop()))
 
 
-def _doubt(path: Path, status: os.stat_result) -> Doubt | None:
+def _doubt(path: Path, status: os.stat_result) -> TrustProblem | None:
     me = os.geteuid()
     if status.st_uid not in (0, me):
-        return Doubt(f"{path} belongs to {_name(status.st_uid)}", f"chown it to {_name(me)}")
+        return TrustProblem(f"{path} belongs to {_name(status.st_uid)}", f"chown it to {_name(me)}")
     directory, link = stat.S_ISDIR(status.st_mode), stat.S_ISLNK(status.st_mode)
     others = status.st_mode & _BY_OTHERS & ~(0o020 if _alone(status.st_gid, me) else 0)
     # In a sticky directory, as /tmp is, nobody replaces what is ours, and the rest is not ours.
     if link or not others or (directory and status.st_mode & stat.S_ISVTX):
         return None
     mode = stat.S_IMODE(status.st_mode)
-    return Doubt(f"others may write {path} (mode {mode:04o})", f"chmod go-w {path}")
+    return TrustProblem(f"others may write {path} (mode {mode:04o})", f"chmod go-w {path}")
 
 
 def _alone(group: int, user: int) -> bool:
@@ -168,11 +168,12 @@ def store() -> Path:
     return platformdirs.user_config_path("vmrunner") / "trusted.json"
 
 
-def entries() -> list[Entry]:
+def entries() -> list[TrustedFile]:
     """All that was trusted. Raises ConfigError when that cannot be read."""
     try:
         return [
-            Entry(str(one["sha256"]), str(one["path"])) for one in json.loads(store().read_bytes())
+            TrustedFile(str(one["sha256"]), str(one["path"]))
+            for one in json.loads(store().read_bytes())
         ]
     except FileNotFoundError:
         return []
@@ -185,14 +186,14 @@ def entries() -> list[Entry]:
 def trusted(file: Path, content: bytes) -> bool:
     """Has the user trusted this content in this place? Relative paths mean something else in
     another."""
-    return Entry(digest(content), str(file.resolve())) in entries()
+    return TrustedFile(digest(content), str(file.resolve())) in entries()
 
 
-def add(file: Path) -> Entry:
+def add(file: Path) -> TrustedFile:
     """Trust what the file holds now. Raises ConfigError for one that others may change."""
     if found := doubt(file):
         raise ConfigError(f"{file}: cannot be trusted: {found.why}", hint=found.fix)
-    entry = Entry(digest(file.read_bytes()), str(file.resolve()))
+    entry = TrustedFile(digest(file.read_bytes()), str(file.resolve()))
     with _writing() as known:
         known[:] = [*(one for one in known if one != entry), entry]
     return entry
@@ -211,7 +212,7 @@ def revoke(file: Path) -> None:
 
 
 @contextmanager
-def _writing() -> Iterator[list[Entry]]:
+def _writing() -> Iterator[list[TrustedFile]]:
     """All that is trusted, to be changed: it is written whole, and by one process at a time."""
     from vmrunner.lib import local_files
 

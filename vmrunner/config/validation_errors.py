@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Where = tuple[str | int, ...]
 
 
-class Told(ValueError):
+class FieldError(ValueError):
     """What a check of a single field found, for pydantic to carry."""
 
     def __init__(self, error: ConfigError) -> None:
@@ -93,7 +93,7 @@ def _explained(
         return ConfigError(f"{prefix}{name}.{field}: {said}", hint=f"one of: {', '.join(tags)}")
     if kind == "missing":
         return ConfigError(f"{prefix}{name}: missing", hint="it is needed")
-    if isinstance(cause := context.get("error"), Told):
+    if isinstance(cause := context.get("error"), FieldError):
         text = str(cause.error.args[0]).partition(": ")[2]
         return ConfigError(f"{prefix}{name}: {text}", hint=cause.error.hint)
     message = str(first["msg"]).removeprefix("Value error, ")

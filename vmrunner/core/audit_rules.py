@@ -34,7 +34,7 @@ SWEEP_SILENCE: Final = 900.0
 STOPPING: Final = 900.0
 
 
-class Fault(StrEnum):
+class AuditFault(StrEnum):
     """What is wrong."""
 
     PAST_DEADLINE = "past_deadline"  # alive past E + G
@@ -53,7 +53,7 @@ class Fault(StrEnum):
 class Survivor:
     """One line of the audit. `late` is seconds past the deadline, where there is one."""
 
-    fault: Fault
+    fault: AuditFault
     instance: str | None
     ref: Ref | None
     late: float | None
@@ -81,7 +81,7 @@ def audit(
     for page in listed:
         if page.error is not None:
             text = f"{page.scope} {page.kind.value}: {page.error}"
-            found.append(_line(Fault.UNREAD, text))
+            found.append(_line(AuditFault.UNREAD, text))
         for resource in page.resources:
             if resource.power is Power.DEAD:
                 continue
@@ -95,7 +95,7 @@ def audit(
                 and (resource.created_at or 0.0) + resource.near_after < now
             ):
                 text = f"{resource.ref.id} has no tags of ours, and is in {resource.near}"
-                found.append(_line(Fault.UNTAGGED, text, resource))
+                found.append(_line(AuditFault.UNTAGGED, text, resource))
     found += _twins(now, listed, known, limits, installation)
     return sorted(found + _rows(now, known.values(), listed, limits, installation), key=str)
 
@@ -113,17 +113,17 @@ def idle(pages: Iterable[Page], used: Collection[Scope]) -> dict[Scope, str]:
 def by_tags(now: float, pages: Iterable[Page], limits: Limits, installation: str) -> list[Survivor]:
     """What can be said without a ledger: what is alive past its own deadline, and what could not
     be read."""
-    told = (Fault.PAST_DEADLINE, Fault.UNREAD)
+    told = (AuditFault.PAST_DEADLINE, AuditFault.UNREAD)
     return [line for line in audit(now, (), pages, limits, installation) if line.fault in told]
 
 
 def unread(provider: str, why: str) -> Survivor:
     """A provider of which nothing can be said."""
-    return _line(Fault.UNREAD, f"{provider}: {why}")
+    return _line(AuditFault.UNREAD, f"{provider}: {why}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Watch:
+class ReaperActivity:
     """What is known of those who reap, all in epoch seconds; None: nothing is."""
 
     passed: float | None = None  # when anybody last finished a pass over the ledger
@@ -132,7 +132,7 @@ class Watch:
     serving: float | None = None  # since when a daemon serves that is alive now
 
 
-def silence(now: float, rows: Iterable[Instance], watch: Watch) -> list[Survivor]:
+def silence(now: float, rows: Iterable[Instance], watch: ReaperActivity) -> list[Survivor]:
     """Is there nobody who reaps? Where a daemon serves, it must pass and sweep. Where none does,
     somebody must have lived lately for as long as rows are open: with nothing alive, and nothing
     expected, silence is as it should be."""
@@ -152,7 +152,7 @@ def silence(now: float, rows: Iterable[Instance], watch: Watch) -> list[Survivor
         silent = now - max((sign for sign in signs if sign is not None), default=now)
         if left and silent > SWEEP_SILENCE:
             texts.append(f"{len(left)} VMs are open, and nobody has reaped for {int(silent)} s")
-    return [_line(Fault.REAPER_SILENT, text) for text in texts]
+    return [_line(AuditFault.REAPER_SILENT, text) for text in texts]
 
 
 def older_than(
@@ -169,7 +169,7 @@ def older_than(
             if age is None or age > seconds:
                 late = None if age is None else age - seconds
                 text = "of unknown age" if age is None else f"{int(age)} s old"
-                found.append(_line(Fault.PAST_DEADLINE, f"{r.ref.id} is {text}", r, late))
+                found.append(_line(AuditFault.PAST_DEADLINE, f"{r.ref.id} is {text}", r, late))
     return found
 
 
@@ -186,7 +186,9 @@ def _thing(
     # What is stopping may bill for ever, and only a delete that was accepted ends that.
     grace = max(STOPPING, limits.grace) if r.power is Power.STOPPING else limits.grace
     if late is not None and late > grace:
-        found.append(_line(Fault.PAST_DEADLINE, f"{r.ref.id} is alive past its deadline", r, late))
+        found.append(
+            _line(AuditFault.PAST_DEADLINE, f"{r.ref.id} is alive past its deadline", r, late)
+        )
     if schedule or _new(r, now, limits):
         return found
     missing = [
@@ -201,18 +203,18 @@ def _thing(
     ]
     if missing:
         names = ", ".join(f"{TAG}{name}" for name in missing)
-        found.append(_line(Fault.BADLY_TAGGED, f"{r.ref.id} has no usable {names}", r, late))
+        found.append(_line(AuditFault.BADLY_TAGGED, f"{r.ref.id} has no usable {names}", r, late))
     elif row is None:
         builder = r.role is Role.IMAGE and r.instance in builders
         if r.role is not Role.GUARD and not builder:
-            found.append(_line(Fault.UNKNOWN, f"{r.ref.id} has no row in the ledger", r, late))
+            found.append(_line(AuditFault.UNKNOWN, f"{r.ref.id} has no row in the ledger", r, late))
     elif row.state is InstanceState.GONE:
         text = f"{r.ref.id} is alive, and its row is closed"
-        found.append(_line(Fault.CLOSED, text, r, late))
+        found.append(_line(AuditFault.CLOSED, text, r, late))
     elif r.ref.kind is Kind.INSTANCE and row.ref not in (None, r.ref):
         assert row.ref is not None
         text = f"{r.ref.id} is not {row.ref.id}, which its row records"
-        found.append(_line(Fault.DOUBLE, text, r, late))
+        found.append(_line(AuditFault.DOUBLE, text, r, late))
     return found
 
 
@@ -232,7 +234,7 @@ def _twins(
             if of_one and row is not None and row.ref is None and r.alive:
                 alive.setdefault(row.id, []).append(r)
     return [
-        _line(Fault.DOUBLE, f"{r.ref.id} is one of {len(vms)} VMs of {name}", r)
+        _line(AuditFault.DOUBLE, f"{r.ref.id} is one of {len(vms)} VMs of {name}", r)
         for name, vms in alive.items()
         for r in vms
         if len(vms) > 1 and not _new(r, now, limits)
@@ -260,18 +262,21 @@ def _rows(
         if row.id not in there:
             if (row.scope, Kind.INSTANCE) not in read:
                 text = f"{row.id} is in {row.scope}, which was not read"
-                found.append(_line(Fault.UNREAD, text, row, late))
+                found.append(_line(AuditFault.UNREAD, text, row, late))
             elif row.state is not InstanceState.DELETING or late > limits.newborn:
                 text = f"{row.id} is {row.state.value} in the ledger, and not to be seen"
-                found.append(_line(Fault.NOT_THERE, text, row, late))
+                found.append(_line(AuditFault.NOT_THERE, text, row, late))
         elif late > limits.grace and row.state is not InstanceState.DELETING:
             text = f"{row.id} is {row.state.value} past its deadline"
-            found.append(_line(Fault.ROW_PAST_DEADLINE, text, row, late))
+            found.append(_line(AuditFault.ROW_PAST_DEADLINE, text, row, late))
     return found
 
 
 def _line(
-    fault: Fault, message: str, of: Resource | Instance | None = None, late: float | None = None
+    fault: AuditFault,
+    message: str,
+    of: Resource | Instance | None = None,
+    late: float | None = None,
 ) -> Survivor:
     instance = of.instance if isinstance(of, Resource) else of.id if of else None
     return Survivor(

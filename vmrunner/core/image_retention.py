@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Why(StrEnum):
+class RetentionReason(StrEnum):
     """Why an image stays, or goes."""
 
     FOREIGN = "foreign"  # another installation's, or nobody's
@@ -19,7 +19,7 @@ class Why(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Image:
+class RetainedImage:
     """What is known of one. `name`: of its recipe; `mine`: this installation made it."""
 
     ref: str
@@ -31,18 +31,20 @@ class Image:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class RetentionVerdict:
     """On one image."""
 
-    image: Image
-    why: Why
+    image: RetainedImage
+    why: RetentionReason
 
     @property
     def goes(self) -> bool:
-        return self.why is Why.OLD
+        return self.why is RetentionReason.OLD
 
 
-def plan(images: Iterable[Image], *, keep: int, in_use: Collection[str]) -> tuple[Verdict, ...]:
+def plan(
+    images: Iterable[RetainedImage], *, keep: int, in_use: Collection[str]
+) -> tuple[RetentionVerdict, ...]:
     """A verdict on each, newest first. Of each name the `keep` newest that are ready and ours stay,
     whatever else keeps them."""
     order = sorted(images, key=lambda image: (image.created, image.ref), reverse=True)
@@ -52,17 +54,17 @@ def plan(images: Iterable[Image], *, keep: int, in_use: Collection[str]) -> tupl
         rank = counted.get(image.name, 0)
         if image.mine and image.ready:
             counted[image.name] = rank + 1
-        verdicts.append(Verdict(image=image, why=_why(image, rank < keep, in_use)))
+        verdicts.append(RetentionVerdict(image=image, why=_why(image, rank < keep, in_use)))
     return tuple(verdicts)
 
 
-def _why(image: Image, newest: bool, in_use: Collection[str]) -> Why:
+def _why(image: RetainedImage, newest: bool, in_use: Collection[str]) -> RetentionReason:
     if not image.mine:
-        return Why.FOREIGN
+        return RetentionReason.FOREIGN
     if not image.ready:
-        return Why.UNFINISHED
+        return RetentionReason.UNFINISHED
     if image.promoted:
-        return Why.PROMOTED
+        return RetentionReason.PROMOTED
     if image.ref in in_use:
-        return Why.IN_USE
-    return Why.NEWEST if newest else Why.OLD
+        return RetentionReason.IN_USE
+    return RetentionReason.NEWEST if newest else RetentionReason.OLD

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from vmrunner.model import (
-    Build,
+    BuildRecord,
     BuildState,
     Death,
     Instance,
@@ -51,7 +51,7 @@ BUILD_NEXT: Final[Mapping[BuildState, frozenset[BuildState]]] = {
 }
 
 #: So long a wish to cancel is left to the build's owner, which ends it gracefully.
-PATIENCE: Final = 120.0
+CANCEL_GRACE: Final = 120.0
 
 
 def may_follow(now: InstanceState, then: InstanceState) -> bool:
@@ -67,7 +67,7 @@ def build_may_follow(now: BuildState, then: BuildState) -> bool:
 # --- what one look means -------------------------------------------------------------------------
 
 
-class Sign(StrEnum):
+class InstanceSign(StrEnum):
     """What a look at an instance tells."""
 
     NOTHING = "nothing"  # nothing new, or not visible: absence from a look proves nothing
@@ -79,37 +79,37 @@ class Sign(StrEnum):
     DEAD = "dead"  # it was to die, and it is seen dead
 
 
-def sign(instance: Instance, seen: Seen | None) -> Sign:
+def sign(instance: Instance, seen: Seen | None) -> InstanceSign:
     """What `seen` means for an instance; the first that fits, from death to birth."""
     if seen is None:
-        return Sign.NOTHING
+        return InstanceSign.NOTHING
     if instance.state is _I.DELETING:
-        return Sign.DEAD if seen.power is Power.DEAD else Sign.NOTHING
+        return InstanceSign.DEAD if seen.power is Power.DEAD else InstanceSign.NOTHING
     if seen.preempted:
-        return Sign.PREEMPTED
+        return InstanceSign.PREEMPTED
     if seen.self_ended:
-        return Sign.SELF_ENDED
+        return InstanceSign.SELF_ENDED
     if seen.power in (Power.DEAD, Power.STOPPED, Power.STOPPING):
-        return Sign.LOST
+        return InstanceSign.LOST
     if instance.ref is None:
-        return Sign.BORN
+        return InstanceSign.BORN
     if instance.state is _I.BOOTING and seen.power is Power.RUNNING and seen.address is not None:
-        return Sign.REACHABLE
-    return Sign.NOTHING
+        return InstanceSign.REACHABLE
+    return InstanceSign.NOTHING
 
 
 # --- what a series of sweeps means ---------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sweep:
+class SweepId:
     """One sweep of one (scope, kind): its id and when it began, on the provider's clock."""
 
     id: str
     begun: float
 
 
-def counts_twice(first: Sweep, second: Sweep, born: float, limits: Limits) -> bool:
+def counts_twice(first: SweepId, second: SweepId, born: float, limits: Limits) -> bool:
     """Are these the two sightings that let a conclusion stand? Two sweeps with different ids, far
     enough apart, both begun after the newborn window of a thing born (or written) at `born`."""
     return (
@@ -123,7 +123,7 @@ def counts_twice(first: Sweep, second: Sweep, born: float, limits: Limits) -> bo
 
 
 def wish(
-    build: Build | None,
+    build: BuildRecord | None,
     instance: Instance,
     *,
     now: float,
@@ -144,7 +144,7 @@ def wish(
         return Death.DONE if over or wished else None
     if submitter is False:
         return Death.ABANDONED
-    if build.cancel is not None and now >= (build.cancelled_at or 0.0) + PATIENCE:
+    if build.cancel is not None and now >= (build.cancelled_at or 0.0) + CANCEL_GRACE:
         return Death.CANCELLED
     return None
 
@@ -163,7 +163,7 @@ class End:
     lost: bool = False
 
 
-def end_of(build: Build, death: Death, message: str = "") -> End:
+def end_of(build: BuildRecord, death: Death, message: str = "") -> End:
     """How a build ends whose instance must die, or died, under it."""
     if build.cancel is not None:
         return cancelled(build.cancel)
@@ -199,8 +199,8 @@ def end_of(build: Build, death: Death, message: str = "") -> End:
 
 
 def end_of_sign(
-    build: Build,
-    seen: Sign,
+    build: BuildRecord,
+    seen: InstanceSign,
     *,
     expired: bool,
     message: str = "",
@@ -212,10 +212,10 @@ def end_of_sign(
         return cancelled(build.cancel)
     if expired:
         return end_of(build, Death.EXPIRED)
-    if seen is Sign.PREEMPTED:
+    if seen is InstanceSign.PREEMPTED:
         text = message or "the cloud took the machine back"
         return End(result=Result.ERROR, reason=Reason.PREEMPTED, message=text, lost=True)
-    if seen is Sign.SELF_ENDED and build.steps_started:
+    if seen is InstanceSign.SELF_ENDED and build.steps_started:
         # Whoever can switch the guest off is the build itself: it failed, nothing of ours did.
         text = message or "the VM was switched off from inside while the build's steps ran"
         return End(result=Result.FAILURE, reason=Reason.VM_LOST, message=text)
@@ -240,7 +240,7 @@ def cancelled(reason: Reason) -> End:
     return End(result=result, reason=reason, message=texts.get(reason, reason.value))
 
 
-def may_retry(build: Build, first_created: float, *, now: float, limits: Limits) -> bool:
+def may_retry(build: BuildRecord, first_created: float, *, now: float, limits: Limits) -> bool:
     """May a lost attempt be followed by another? Only while no step has started, unless the
     submitter said so; and all attempts together stay within the longest life of a VM."""
     if build.steps_started and not build.spec.retry_on_loss:

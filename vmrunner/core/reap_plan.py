@@ -8,7 +8,7 @@ from enum import StrEnum
 from vmrunner.model import Death, Ref
 
 
-class Sight(StrEnum):
+class SightingKind(StrEnum):
     """What a sighting is about."""
 
     ORPHAN = "orphan"  # a resource that has no row
@@ -21,14 +21,14 @@ class Sight(StrEnum):
 class Sighting:
     """The first sweep of an unbroken series that saw the same thing; kept between sweeps."""
 
-    what: Sight
+    what: SightingKind
     subject: str  # a resource as `subject` writes it, an instance id, or a scope
     sweep: str
     begun: float  # when that sweep began, on the provider's clock
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kill:
+class Deletion:
     """A resource that must be deleted. Inside `E` its row is checked once more first."""
 
     ref: Ref
@@ -40,7 +40,7 @@ class Kill:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Doom:
+class MarkDeleting:
     """A row that must go to `deleting`, if its epoch is still the one that was read."""
 
     instance: str
@@ -49,7 +49,7 @@ class Doom:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Close:
+class CloseRow:
     """A row to be closed: twice looked for in full, and not there."""
 
     instance: str
@@ -58,13 +58,13 @@ class Close:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class ReapPlan:
     """What is to be done, in this order; and what to remember until the next sweep."""
 
-    dooms: tuple[Doom, ...] = ()
-    kills: tuple[Kill, ...] = ()  # parents before children, by priority
-    closes: tuple[Close, ...] = ()
-    later: tuple[Kill, ...] = ()  # not yet past their deadline, but before long
+    dooms: tuple[MarkDeleting, ...] = ()
+    kills: tuple[Deletion, ...] = ()  # parents before children, by priority
+    closes: tuple[CloseRow, ...] = ()
+    later: tuple[Deletion, ...] = ()  # not yet past their deadline, but before long
     again: bool = False  # something goes only after its parent: look soon whether it did
     sightings: frozenset[Sighting] = frozenset()
     alarms: tuple[str, ...] = ()

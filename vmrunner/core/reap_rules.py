@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from vmrunner.core.lifecycle import Sweep, counts_twice
-from vmrunner.core.reap_plan import Close, Kill, Plan, Sight, Sighting
+from vmrunner.core.lifecycle import SweepId, counts_twice
+from vmrunner.core.reap_plan import CloseRow, Deletion, ReapPlan, Sighting, SightingKind
 from vmrunner.core.row_rules import dooms, overlong
-from vmrunner.core.sweep_view import SOON, Listing, duplicate, expiry, of_this_ledger, ours
+from vmrunner.core.sweep_view import CLOCK_SKEW, SweepView, duplicate, expiry, of_this_ledger, ours
 from vmrunner.model import (
     Death,
     Instance,
@@ -40,12 +40,12 @@ def decide(
     installation: str,
     generation: str,
     *,
-    sweep: Sweep | None = None,
+    sweep: SweepId | None = None,
     since: float = 0.0,
     seen: Mapping[Scope, float] | None = None,
     wishes: Mapping[str, Death] | None = None,
     release: bool = False,
-) -> Plan:
+) -> ReapPlan:
     """What must die, be closed and be remembered.
 
     `instances`: the open rows within this provider's scopes, and the rows, open or gone, of every
@@ -55,7 +55,7 @@ def decide(
     `lifecycle.wish`. `release`: somebody looked at the orphans and wishes them dead, however many
     they are."""
     rows = {row.id: row for row in instances}
-    listing = Listing(limits, installation, generation)
+    listing = SweepView(limits, installation, generation)
     for page in pages:
         listing.take(page, rows, now)
     return conclude(
@@ -67,18 +67,18 @@ def decide(
 def conclude(
     now: float,
     rows: Mapping[str, Instance],
-    listing: Listing,
+    listing: SweepView,
     sightings: Iterable[Sighting],
     limits: Limits,
     installation: str,
     generation: str,
     *,
-    sweep: Sweep | None = None,
+    sweep: SweepId | None = None,
     since: float = 0.0,
     seen: Mapping[Scope, float] | None = None,
     wishes: Mapping[str, Death] | None = None,
     release: bool = False,
-) -> Plan:
+) -> ReapPlan:
     """The same of a listing that was taken in page by page; of the rows, those of all that it
     kept are enough beside the open ones."""
     memory = {(s.what, s.subject): s for s in sightings}
@@ -91,7 +91,7 @@ def conclude(
     later = {k.ref: k for k in map(case.later, resources) if k}
     doomed = dooms(now, rows.values(), since, seen or {}, limits, wishes or {})
     closes = case.vanished()
-    return Plan(
+    return ReapPlan(
         dooms=tuple(sorted(doomed, key=lambda d: (_RANK[d.reason], d.instance))),
         kills=tuple(sorted(kills.values(), key=_order)),
         closes=tuple(sorted(closes, key=lambda c: c.instance)),
@@ -109,18 +109,20 @@ def soon(
     limits: Limits,
     installation: str,
     seen: float | None = None,
-) -> Kill | None:
+) -> Deletion | None:
     """The kill of a resource that has expired or will before long, whatever else is there."""
     if not ours(resource, installation) or not resource.alive:
         return None
     expires = expiry(resource, row, limits, seen)
-    if expires is None or expires >= now + SOON:
+    if expires is None or expires >= now + CLOCK_SKEW:
         return None
     return _kill(resource, Death.EXPIRED, expires)
 
 
-def _kill(resource: Resource, reason: Death, expires: float | None, *, force: bool = False) -> Kill:
-    return Kill(
+def _kill(
+    resource: Resource, reason: Death, expires: float | None, *, force: bool = False
+) -> Deletion:
+    return Deletion(
         ref=resource.ref,
         reason=reason,
         instance=resource.instance,
@@ -131,8 +133,8 @@ def _kill(resource: Resource, reason: Death, expires: float | None, *, force: bo
 
 
 def _judged(
-    verdict: Callable[[Resource], Kill | None], resources: Iterable[Resource]
-) -> tuple[list[Resource], dict[Ref, Kill], list[str]]:
+    verdict: Callable[[Resource], Deletion | None], resources: Iterable[Resource]
+) -> tuple[list[Resource], dict[Ref, Deletion], list[str]]:
     """Each by itself; what makes no sense is told, left out, and holds nothing else back."""
     sound, kills, odd = [], {}, []
     for resource in resources:
@@ -147,7 +149,7 @@ def _judged(
     return sound, kills, odd
 
 
-def _alone(kills: Mapping[Ref, Kill], resources: Iterable[Resource]) -> dict[Ref, Kill]:
+def _alone(kills: Mapping[Ref, Deletion], resources: Iterable[Resource]) -> dict[Ref, Deletion]:
     """Without the children of those that die: most go with their parent, and none can go before
     it. Another sweep, soon, sees what is left of them."""
     parents = {resource.ref: resource.parent for resource in resources}
@@ -165,22 +167,22 @@ class _Case:
 
     now: float
     rows: Mapping[str, Instance]
-    listing: Listing
-    memory: Mapping[tuple[Sight, str], Sighting]
+    listing: SweepView
+    memory: Mapping[tuple[SightingKind, str], Sighting]
     limits: Limits
     installation: str
     generation: str
-    sweep: Sweep | None
+    sweep: SweepId | None
     release: bool
 
     # --- the rules for what is there ---
 
-    def examined(self, resource: Resource) -> Kill | None:
+    def examined(self, resource: Resource) -> Deletion | None:
         """The verdict, once all that is asked of it later makes sense."""
         self.curious(resource)
         return self.verdict(resource)
 
-    def verdict(self, resource: Resource) -> Kill | None:
+    def verdict(self, resource: Resource) -> Deletion | None:
         """Why this resource must die, by priority; None: no reason, or not our business."""
         if not ours(resource, self.installation) or not resource.alive:
             return None
@@ -199,14 +201,14 @@ class _Case:
             return None
         return _kill(resource, reason, expires, force=self.asked(resource))
 
-    def later(self, resource: Resource) -> Kill | None:
+    def later(self, resource: Resource) -> Deletion | None:
         """The kill to come of a resource that expires before long."""
         row, seen = self.row_of(resource), self.first_seen(resource)
         kill = soon(self.now, resource, row, self.limits, self.installation, seen)
         return kill if kill and self.now <= (kill.expires_at or 0.0) else None
 
     def asked(self, resource: Resource) -> bool:
-        return (Sight.KILLED, subject(resource.ref)) in self.memory
+        return (SightingKind.KILLED, subject(resource.ref)) in self.memory
 
     def row_of(self, resource: Resource) -> Instance | None:
         return self.rows.get(resource.instance or "")
@@ -221,7 +223,7 @@ class _Case:
         return (resource.ref.scope, Kind.INSTANCE) in self.listing.whole
 
     def first_seen(self, resource: Resource) -> float | None:
-        sighting = self.memory.get((Sight.ORPHAN, subject(resource.ref)))
+        sighting = self.memory.get((SightingKind.ORPHAN, subject(resource.ref)))
         return sighting.begun if sighting else None
 
     # --- the rule for what has no row ---
@@ -232,22 +234,22 @@ class _Case:
         rowed = resource.instance in self.listing.rowed
         return mine and not rowed and self.row_of(resource) is None
 
-    def orphans(self, rest: Sequence[Resource]) -> tuple[list[Kill], set[Sighting], list[str]]:
+    def orphans(self, rest: Sequence[Resource]) -> tuple[list[Deletion], set[Sighting], list[str]]:
         """ORPHAN: the second complete sighting, past the newborn window, under the cap. Over the
         cap none dies, and its scope is latched until a sweep of all that is there finds none at
         all (then it was an error and is over), or somebody releases them."""
         if self.sweep is None:
-            return [], {s for (what, _), s in self.memory.items() if what is Sight.LATCH}, []
+            return [], {s for (what, _), s in self.memory.items() if what is SightingKind.LATCH}, []
         found = [r for r in rest if self.unknown(r)]
         condemned = [r for r in found if self.seen_twice(r)]
         there = {r.ref.scope for r in found}
-        latches = {s for (what, _), s in self.memory.items() if what is Sight.LATCH}
+        latches = {s for (what, _), s in self.memory.items() if what is SightingKind.LATCH}
         held = {s for s in latches if s.subject in map(str, there) or self.hole_in(s.subject)}
         free = [r for r in condemned if str(r.ref.scope) not in {s.subject for s in held}]
         if self.release:
             held, free = set(), condemned
         elif len(free) > self.limits.orphan_cap:
-            held |= {self.sighted(Sight.LATCH, str(r.ref.scope)) for r in free}
+            held |= {self.sighted(SightingKind.LATCH, str(r.ref.scope)) for r in free}
             free = []
         kept = [r for r in found if str(r.ref.scope) in {s.subject for s in held}]
         text = (
@@ -258,7 +260,7 @@ class _Case:
         kills = [_kill(r, Death.ORPHAN, r.expires_at, force=self.asked(r)) for r in free]
         return kills, held, [text] if kept else []
 
-    def sighted(self, what: Sight, about: str) -> Sighting:
+    def sighted(self, what: SightingKind, about: str) -> Sighting:
         assert self.sweep is not None
         return Sighting(what=what, subject=about, sweep=self.sweep.id, begun=self.sweep.begun)
 
@@ -268,7 +270,7 @@ class _Case:
         return scope not in read or scope in {str(place) for place, _, _ in self.listing.errors}
 
     def seen_twice(self, resource: Resource) -> bool:
-        first = self.memory.get((Sight.ORPHAN, subject(resource.ref)))
+        first = self.memory.get((SightingKind.ORPHAN, subject(resource.ref)))
         if first is None or (resource.ref.scope, resource.ref.kind) not in self.listing.whole:
             return False
         if resource.created_at is not None:
@@ -280,19 +282,19 @@ class _Case:
 
     # --- the rule for what is not there ---
 
-    def vanished(self) -> list[Close]:
+    def vanished(self) -> list[CloseRow]:
         """VANISHED: a row without its resource, after two complete sightings of its own scope."""
         return [
-            Close(instance=row.id, epoch=row.epoch, reason=row.death or Death.VANISHED)
+            CloseRow(instance=row.id, epoch=row.epoch, reason=row.death or Death.VANISHED)
             for row in self.missing()
-            if self.twice(self.memory.get((Sight.ABSENT, row.id)), row.created_at)
+            if self.twice(self.memory.get((SightingKind.ABSENT, row.id)), row.created_at)
         ]
 
     def twice(self, first: Sighting | None, born: float) -> bool:
         """Is this sweep the second sighting after `first`?"""
         if first is None or self.sweep is None:
             return False
-        then = Sweep(id=first.sweep, begun=first.begun)
+        then = SweepId(id=first.sweep, begun=first.begun)
         return counts_twice(then, self.sweep, born, self.limits)
 
     def missing(self) -> list[Instance]:
@@ -314,19 +316,19 @@ class _Case:
     # --- what to remember ---
 
     def remembered(
-        self, kills: Iterable[Kill], resources: Iterable[Resource]
+        self, kills: Iterable[Deletion], resources: Iterable[Resource]
     ) -> frozenset[Sighting]:
         """The sightings for the next sweep. A series breaks where a complete sweep contradicts it;
         a sweep that saw only a part neither breaks nor begins one."""
         if self.sweep is None:
-            return frozenset(s for s in self.memory.values() if s.what is not Sight.LATCH)
-        fresh = {(Sight.KILLED, subject(kill.ref)) for kill in kills}
-        fresh |= {(Sight.ORPHAN, subject(r.ref)) for r in resources if self.curious(r)}
-        fresh |= {(Sight.ABSENT, row.id) for row in self.missing() if self.past_newborn(row)}
+            return frozenset(s for s in self.memory.values() if s.what is not SightingKind.LATCH)
+        fresh = {(SightingKind.KILLED, subject(kill.ref)) for kill in kills}
+        fresh |= {(SightingKind.ORPHAN, subject(r.ref)) for r in resources if self.curious(r)}
+        fresh |= {(SightingKind.ABSENT, row.id) for row in self.missing() if self.past_newborn(row)}
         kept = fresh | {
             (what, about)
             for what, about in self.memory
-            if what is not Sight.LATCH and self.undecided(what, about)
+            if what is not SightingKind.LATCH and self.undecided(what, about)
         }
         return frozenset(self.memory.get(key) or self.sighted(*key) for key in kept)
 
@@ -347,9 +349,9 @@ class _Case:
         old = self.sweep.begun > resource.created_at + self.limits.newborn
         return self.unknown(resource) and old
 
-    def undecided(self, what: Sight, about: str) -> bool:
+    def undecided(self, what: SightingKind, about: str) -> bool:
         """Did this sweep leave open whether the series goes on?"""
-        if what is Sight.ABSENT:
+        if what is SightingKind.ABSENT:
             row = self.rows.get(about)
             if row is None or row.state is InstanceState.GONE:
                 return False
@@ -358,6 +360,6 @@ class _Case:
         return not any(about.startswith(part) for part in whole)
 
 
-def _order(kill: Kill) -> tuple[bool, int, Ref]:
+def _order(kill: Deletion) -> tuple[bool, int, Ref]:
     """Parents before children, then by priority, then by name."""
     return (kill.ref.kind is not Kind.INSTANCE, _RANK[kill.reason], kill.ref)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from vmrunner.core.reap_plan import Doom
+from vmrunner.core.reap_plan import MarkDeleting
 from vmrunner.model import Death, Instance, InstanceState, Limits, Scope
 
 #: States that end when they last too long. Never `busy`, never `held`: those end at `E`.
@@ -23,7 +23,7 @@ def dooms(
     seen: Mapping[Scope, float],
     limits: Limits,
     wishes: Mapping[str, Death],
-) -> list[Doom]:
+) -> list[MarkDeleting]:
     """Rows that must go to `deleting`, whether or not their VM is in sight."""
     found = []
     for row in rows:
@@ -39,7 +39,7 @@ def dooms(
             began = max(row.state_since, since, seen.get(row.scope, since))
             reason = Death.STUCK if now > began + limit else None
         if reason is not None:
-            found.append(Doom(instance=row.id, seen_epoch=row.epoch, reason=reason))
+            found.append(MarkDeleting(instance=row.id, seen_epoch=row.epoch, reason=reason))
     return found
 
 

@@ -10,11 +10,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vmrunner.model import Build, BuildState, Instance, InstanceState, Offer, Reason, Result, Spec
+from vmrunner.model import (
+    BuildRecord,
+    BuildState,
+    Instance,
+    InstanceState,
+    Offer,
+    Reason,
+    Result,
+    Spec,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rooms:
+class Capacity:
     """How many VMs may be at once: over all, and by provider (None: only the overall limit)."""
 
     overall: int
@@ -22,34 +31,34 @@ class Rooms:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Start:
+class PlannedStart:
     """Start this build on this offer; the rest of the list is for when it is refused."""
 
-    build: Build
+    build: BuildRecord
     offers: tuple[Offer, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reject:
+class Rejection:
     """End this build without a VM."""
 
-    build: Build
+    build: BuildRecord
     result: Result
     reason: Reason
     message: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class SchedulingPlan:
     """What to start, in this order, and what to end. `waiting` says why a build stays queued."""
 
-    starts: tuple[Start, ...] = ()
-    rejects: tuple[Reject, ...] = ()
+    starts: tuple[PlannedStart, ...] = ()
+    rejects: tuple[Rejection, ...] = ()
     waiting: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class OffersAnswer:
     """What a provider says about one spec: offers, best first; or why there are none.
 
     `refused`: it can never be had. `later`: we could not even ask. Neither: there is no room
@@ -62,16 +71,16 @@ class Answer:
 
 
 #: (provider, spec) → what it offers; asked only for builds that have room.
-Offers = Callable[[str, Spec], Answer]
+Offers = Callable[[str, Spec], OffersAnswer]
 
 
-def owner(build: Build) -> str:
+def owner(build: BuildRecord) -> str:
     """For whom a build runs, as far as fairness goes."""
     labels = build.spec.labels
     return labels.get("owner") or labels.get("team") or ""
 
 
-def spec_of(build: Build) -> Spec:
+def spec_of(build: BuildRecord) -> Spec:
     """What a build needs from a machine."""
     spec = build.spec
     return Spec(
@@ -86,14 +95,14 @@ def spec_of(build: Build) -> Spec:
 
 def plan(
     now: float,
-    queued: Iterable[Build],
-    running: Iterable[tuple[Build | None, Instance]],
+    queued: Iterable[BuildRecord],
+    running: Iterable[tuple[BuildRecord | None, Instance]],
     offers: Offers,
-    rooms: Rooms,
+    rooms: Capacity,
     *,
     draining: bool = False,
     held_back: Mapping[str, float] | None = None,
-) -> Plan:
+) -> SchedulingPlan:
     """Decide about the queued builds. `running`: the open rows with their builds; each takes a
     place until it is seen gone. `held_back`: builds that must wait until a time, after a refusal.
     `now` is the clock that queued them."""
@@ -106,7 +115,7 @@ def plan(
                 busy[owner(build)] += 1
 
     hopeful, rejects, waiting = _sift(now, queued, held_back or {}, draining=draining)
-    starts: list[Start] = []
+    starts: list[PlannedStart] = []
     for build in _in_turn(hopeful, busy, started := []):
         name = build.spec.provider
         if sum(taken.values()) >= rooms.overall:
@@ -124,10 +133,10 @@ def plan(
         elif not answer.offers:
             waiting[build.id] = answer.message or f"{name} has no room now"
         else:
-            starts.append(Start(build=build, offers=answer.offers))
+            starts.append(PlannedStart(build=build, offers=answer.offers))
             started.append(build)
             taken[name] += 1
-    return Plan(
+    return SchedulingPlan(
         starts=tuple(starts),
         rejects=tuple(sorted(rejects, key=lambda r: (r.build.created_at, r.build.id))),
         waiting=waiting,
@@ -135,11 +144,11 @@ def plan(
 
 
 def _sift(
-    now: float, queued: Iterable[Build], held_back: Mapping[str, float], *, draining: bool
-) -> tuple[list[Build], list[Reject], dict[str, str]]:
+    now: float, queued: Iterable[BuildRecord], held_back: Mapping[str, float], *, draining: bool
+) -> tuple[list[BuildRecord], list[Rejection], dict[str, str]]:
     """Those that may start now, those whose time is over, and why the others wait."""
-    hopeful: list[Build] = []
-    rejects: list[Reject] = []
+    hopeful: list[BuildRecord] = []
+    rejects: list[Rejection] = []
     waiting: dict[str, str] = {}
     for build in queued:
         late = _late(build, now)
@@ -154,7 +163,7 @@ def _sift(
     return hopeful, rejects, waiting
 
 
-def _late(build: Build, now: float) -> Reject | None:
+def _late(build: BuildRecord, now: float) -> Rejection | None:
     """Its time in the queue is over; or it was cancelled before it ever started."""
     limit = build.spec.queue_timeout
     if build.cancel is not None or limit is None or waited(build, now) < limit:
@@ -163,26 +172,28 @@ def _late(build: Build, now: float) -> Reject | None:
     return _reject(build, Reason.QUEUE_TIMEOUT, text)
 
 
-def _hopeless(build: Build, answer: Answer, running: int) -> bool:
+def _hopeless(build: BuildRecord, answer: OffersAnswer, running: int) -> bool:
     """No room, nothing of ours that could make some, and nobody said how long to hope."""
     nothing = not answer.offers and not answer.later
     return nothing and running == 0 and build.spec.queue_timeout is None
 
 
-def waited(build: Build, now: float) -> float:
+def waited(build: BuildRecord, now: float) -> float:
     """Seconds in the queue, over all its stays there: a refusal does not start them anew."""
     queued = [p.seconds(now) for p in build.phases if p.state is BuildState.QUEUED]
     return sum(queued) if queued else now - build.state_since
 
 
-def _reject(build: Build, reason: Reason, message: str) -> Reject:
-    return Reject(build=build, result=Result.ERROR, reason=reason, message=message)
+def _reject(build: BuildRecord, reason: Reason, message: str) -> Rejection:
+    return Rejection(build=build, result=Result.ERROR, reason=reason, message=message)
 
 
-def _in_turn(builds: Sequence[Build], busy: Counter[str], started: list[Build]) -> Iterable[Build]:
+def _in_turn(
+    builds: Sequence[BuildRecord], busy: Counter[str], started: list[BuildRecord]
+) -> Iterable[BuildRecord]:
     """Builds by priority, then by turn, then by age. The consumer appends what it starts to
     `started`, which counts against its owner from then on."""
-    queues: dict[tuple[int, str], list[Build]] = {}
+    queues: dict[tuple[int, str], list[BuildRecord]] = {}
     for build in sorted(builds, key=lambda b: (b.created_at, b.id), reverse=True):
         queues.setdefault((-build.spec.priority, owner(build)), []).append(build)
     counted = 0

@@ -14,7 +14,7 @@ from typing import Final
 from vmrunner.model import Instance, InstanceState, Kind, Limits, Page, Ref, Resource, Role, Scope
 
 #: What expires within so many seconds is told with a sweep, to be killed without another one.
-SOON: Final = 3600.0
+CLOCK_SKEW: Final = 3600.0
 
 
 def ours(resource: Resource, installation: str) -> bool:
@@ -61,7 +61,7 @@ def expiry(
 
 
 @dataclass(slots=True)
-class Listing:
+class SweepView:
     """One sweep, as far as it came. `resources`: those of ours, alive, that a rule may name."""
 
     limits: Limits
@@ -143,4 +143,4 @@ class Listing:
         elif row.state is InstanceState.GONE or duplicate(resource, row):
             return False
         expires = expiry(resource, row, self.limits, None)
-        return expires is not None and expires >= now + SOON
+        return expires is not None and expires >= now + CLOCK_SKEW

@@ -25,15 +25,15 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
-from vmrunner.engine.membership import Peers
+from vmrunner.engine.membership import Membership
 from vmrunner.errors import ConfigError, LedgerError, VmrunnerError
 from vmrunner.ledger import Ledger
 from vmrunner.lib import cron as crontab
 from vmrunner.lib import process
 from vmrunner.providers import Provider
 from vmrunner.reaper.once import done
-from vmrunner.reaper.pass_log import Telling
-from vmrunner.reaper.reaper import Reaping
+from vmrunner.reaper.pass_log import PassLog
+from vmrunner.reaper.reaper import Reaper
 from vmrunner.reaper.retention import retain
 
 log = logging.getLogger("vmrunner.serve")
@@ -41,17 +41,17 @@ log = logging.getLogger("vmrunner.serve")
 PASS: Final = 30.0  # seconds between two passes over the ledger
 SWEEP: Final = 300.0  # … between two sweeps, whatever the cron line adds
 CHECK: Final = 5.0  # … between two looks at who reaps: a dead reaper's heir must be within G
-LEASE: Final = 45.0  # of the one that reaps
+REAPER_LEASE: Final = 45.0  # of the one that reaps
 DRAIN: Final = 30.0  # a stop that takes longer ends the process: what it held is taken over
 BOUND: Final = 600.0  # a pass that takes longer is given up, and another is started
 SILENCE: Final = 300.0  # without a finished pass, it is said loudly
-IDLE: Final = 10.0  # so long without work until `until_idle` ends
+IDLE_EXIT: Final = 10.0  # so long without work until `until_idle` ends
 KEEP: Final = 30 * 86_400.0
 _NAME: Final = "reaper"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Renewal:
+class DaemonUpdate:
     """What a new configuration changes in a daemon that runs."""
 
     providers: Mapping[str, Provider]
@@ -60,7 +60,7 @@ class Renewal:
     keep_logs: float
 
 
-class Bounded:
+class BoundedTask:
     """One thing that runs in a thread of its own, once at a time, and not for ever."""
 
     def __init__(self, name: str, work: Callable[[], None], bound: float = BOUND) -> None:
@@ -107,7 +107,7 @@ class Daemon:
         until_idle: bool = False,
         keep_logs: float = KEEP,
         tidy: Callable[[], object] = lambda: None,
-        renew: Callable[[], Renewal] | None = None,
+        renew: Callable[[], DaemonUpdate] | None = None,
     ) -> None:
         """`cron` says when to sweep beside every five minutes; `keep_logs` how long logs and
         artifacts outlive their build, in seconds; `tidy` is what else is done nightly; `renew`
@@ -128,12 +128,12 @@ class Daemon:
         self._passed = self._swept = float("-inf")  # when this process last began one, monotonic
         self._one_host = ledger.url.startswith("sqlite")
         # Its own view of who lives: the engine's is not made for two threads.
-        peers = Peers(one_host=self._one_host)
-        self._tell = Telling(time.monotonic)
-        self._reaping = Reaping(engine.desk, peers, lambda: engine.watching)
-        self._passes = Bounded("ledger-pass", self._pass)
-        self._sweeps = Bounded("sweep", lambda: self._reap(sweep=True))
-        self._nightly = Bounded("retention", self._retain)
+        peers = Membership(one_host=self._one_host)
+        self._tell = PassLog(time.monotonic)
+        self._reaping = Reaper(engine.desk, peers, lambda: engine.watching)
+        self._passes = BoundedTask("ledger-pass", self._pass)
+        self._sweeps = BoundedTask("sweep", lambda: self._reap(sweep=True))
+        self._nightly = BoundedTask("retention", self._retain)
         self._scheduler = self._schedule(_trigger(cron))
 
     def run(self, *, signals: bool = True) -> None:
@@ -191,7 +191,7 @@ class Daemon:
             self._idle_since = None
             return False
         self._idle_since = self._idle_since if self._idle_since is not None else now
-        return now - self._idle_since >= IDLE
+        return now - self._idle_since >= IDLE_EXIT
 
     def _take_configuration(self) -> None:
         """In the engine's thread, between two ticks."""
@@ -257,7 +257,7 @@ class Daemon:
     def _takes_lease(self) -> bool:
         engines, me, now = self._ledger.engines, self._engine.id, time.time()
         try:
-            if engines.acquire(_NAME, me, now + LEASE, now):
+            if engines.acquire(_NAME, me, now + REAPER_LEASE, now):
                 return True
             holder = engines.holder(_NAME)
             process_of = {member.id: member.process for member in engines.list()}.get(holder or "")
@@ -265,7 +265,7 @@ class Daemon:
             if not gone or holder is None:
                 return False
             engines.release(_NAME, holder)
-            return engines.acquire(_NAME, me, now + LEASE, now)
+            return engines.acquire(_NAME, me, now + REAPER_LEASE, now)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the reaping
             log.warning("who reaps cannot be told: %s: %s", type(error).__name__, error)
             return True

@@ -11,8 +11,8 @@ from typing import Final
 
 from vmrunner.core import pricing
 from vmrunner.core.lifecycle import End, end_of, may_retry
-from vmrunner.engine.context import Desk
-from vmrunner.model import Build, BuildState, Death, Instance, InstanceState, Reason, Result
+from vmrunner.engine.context import EngineContext
+from vmrunner.model import BuildRecord, BuildState, Death, Instance, InstanceState, Reason, Result
 
 #: After a refusal, so long until a build is tried again.
 REFUSED_WAIT: Final = 15.0
@@ -21,14 +21,14 @@ _DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
 _WISHED: Final = (Reason.USER, Reason.OWNER_GONE, Reason.BUDGET, Reason.DEADLINE)
 
 
-class Endings:
+class BuildCompletion:
     """The ends of one engine's builds. Each call may raise Fenced: another owns the build then."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: EngineContext) -> None:
         self._desk = desk
         self.held_back: dict[str, float] = {}  # build → not to be tried before, this host's clock
 
-    def verdict(self, build: Build, row: Instance, end: End) -> Instance | None:
+    def verdict(self, build: BuildRecord, row: Instance, end: End) -> Instance | None:
         """A session's last word, about a VM that is not dying. Returns its row as it is then."""
         if end.lost and self._may_retry(build):
             doomed = self._doom(row, Death.DONE, end.message)
@@ -49,7 +49,7 @@ class Endings:
             delete_at=now,
         )
 
-    def dead(self, build: Build, row: Instance) -> None:
+    def dead(self, build: BuildRecord, row: Instance) -> None:
         """Its VM is dying or gone, and it has no verdict yet, or was held."""
         death = row.death or Death.VANISHED
         if build.state is BuildState.HELD:
@@ -68,7 +68,7 @@ class Endings:
             else:
                 self.finish(build, end)
 
-    def refused(self, build: Build, end: End) -> None:
+    def refused(self, build: BuildRecord, end: End) -> None:
         """No offer could be had: wait in the queue, if the user says how long or wishes nothing."""
         if build.cancel is None and build.spec.queue_timeout is not None:
             self.held_back[build.id] = self._desk.clock() + REFUSED_WAIT
@@ -76,7 +76,7 @@ class Endings:
         else:
             self.finish(build, end)
 
-    def finish(self, build: Build, end: End, *, doom: Death | None = None) -> None:
+    def finish(self, build: BuildRecord, end: End, *, doom: Death | None = None) -> None:
         """End the build, and with `doom` its VM in the same transaction. Its packed source goes
         with it."""
         desk = self._desk
@@ -96,7 +96,7 @@ class Endings:
 
     # --- within ---
 
-    def _hold(self, build: Build, row: Instance, end: End) -> None:
+    def _hold(self, build: BuildRecord, row: Instance, end: End) -> None:
         desk = self._desk
         now = desk.now(row)
         desk.ledger.builds.hold(
@@ -112,7 +112,7 @@ class Endings:
         )
         (desk.places.sources / f"{build.id}.tar").unlink(missing_ok=True)
 
-    def _keeps(self, build: Build, row: Instance, end: End) -> bool:
+    def _keeps(self, build: BuildRecord, row: Instance, end: End) -> bool:
         """Keep the VM for a look inside? Only after a failure of the build's own, on a VM that
         works, and never against a wish to end it."""
         return (
@@ -125,7 +125,7 @@ class Endings:
             and row.state is InstanceState.BUSY
         )
 
-    def _requeue(self, build: Build, end: End) -> None:
+    def _requeue(self, build: BuildRecord, end: End) -> None:
         desk = self._desk
         queued = desk.ledger.builds.requeue(build.id, epoch=build.epoch, now=self._now(build))
         desk.ledger.events.add(
@@ -134,7 +134,7 @@ class Endings:
         if queued.cancel is None:
             desk.wake()
 
-    def _may_retry(self, build: Build) -> bool:
+    def _may_retry(self, build: BuildRecord) -> bool:
         if build.cancel is not None:
             return False
         rows = self._desk.ledger.instances.list(build=build.id)
@@ -149,12 +149,12 @@ class Endings:
             row.id, seen_epoch=row.epoch, death=death, now=self._desk.now(row), message=message
         )
 
-    def _cost(self, build: Build) -> float:
+    def _cost(self, build: BuildRecord) -> float:
         if build.attempt == 0:
             return build.cost
         rows = self._desk.ledger.instances.list(build=build.id)
         return sum(pricing.cost(row, self._desk.now(row)) for row in rows)
 
-    def _now(self, build: Build) -> float:
+    def _now(self, build: BuildRecord) -> float:
         provider = self._desk.providers.get(build.spec.provider)
         return provider.now() if provider else self._desk.clock()

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from vmrunner.core.scheduling import Rooms
+from vmrunner.core.scheduling import Capacity
 from vmrunner.errors import LedgerError, VmrunnerError
-from vmrunner.lib.threads import Pool
-from vmrunner.model import Access, Build, Instance, Limits, Offer, Order, Scope
+from vmrunner.lib.threads import WorkerPool
+from vmrunner.model import Access, BuildRecord, Instance, Limits, Offer, Order, Scope
 from vmrunner.providers import Provider
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("vmrunner.engine")
 
 
-class Places(Protocol):
+class EnginePaths(Protocol):
     """The directories that an engine uses (`config.Paths` is one)."""
 
     @property
@@ -38,11 +38,11 @@ class Places(Protocol):
         """Where the sockets of those who want to be woken lie."""
 
 
-class Orders(Protocol):
+class MakesOrders(Protocol):
     """Makes the frozen order for one instance, and the access that goes with its user-data."""
 
     def __call__(
-        self, build: Build, instance: str, offer: Offer, deadline: float
+        self, build: BuildRecord, instance: str, offer: Offer, deadline: float
     ) -> tuple[Order, Access]:
         """Pure but for the keys that it makes."""
 
@@ -57,13 +57,13 @@ class EngineLimits:
     artifact_bytes: int = 2 << 30
 
     @property
-    def rooms(self) -> Rooms:
+    def rooms(self) -> Capacity:
         """How many VMs may be at once."""
-        return Rooms(overall=self.limits.max_instances, each=self.each)
+        return Capacity(overall=self.limits.max_instances, each=self.each)
 
 
 @dataclass(kw_only=True, slots=True)
-class Desk:
+class EngineContext:
     """One engine's desk. `clock` is this host's, for builds and leases; what concerns an instance
     is timed by its provider's clock. A new configuration replaces `providers` and `limits`, each
     at once and whole: other threads see the old or the new one."""
@@ -72,11 +72,11 @@ class Desk:
     ledger: Ledger
     providers: Mapping[str, Provider]
     limits: EngineLimits
-    places: Places
-    orders: Orders
-    births: Callable[[str], Pool]  # by provider name, so that one never waits for another
-    deaths: Callable[[str], Pool]
-    reaps: Callable[[str], Pool]
+    places: EnginePaths
+    orders: MakesOrders
+    births: Callable[[str], WorkerPool]  # by provider name, so that one never waits for another
+    deaths: Callable[[str], WorkerPool]
+    reaps: Callable[[str], WorkerPool]
     wake: Callable[[], None]
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic

@@ -12,16 +12,16 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
-from vmrunner.engine.context import Desk, log
+from vmrunner.engine.context import EngineContext, log
 from vmrunner.errors import Fenced
-from vmrunner.lib.threads import Lanes
+from vmrunner.lib.threads import CallSlots
 from vmrunner.model import Fate, Instance, InstanceState, Outcome, Ref
 from vmrunner.providers import Arms, arms
-from vmrunner.providers.deletion import delete
+from vmrunner.providers.deletion import delete_each
 
 FIRST_WAIT: Final = 1.0  # seconds after one that failed; doubled each time
 LONGEST_WAIT: Final = 60.0
-BATCH: Final = 50
+FORGET_BATCH: Final = 50
 
 _LIVING: Final = (
     InstanceState.BOOTING,
@@ -41,15 +41,17 @@ class _Try:
     next: float = 0.0  # monotonic
 
 
-class Armourer:
+class DeadlineArmer:
     """The armings of one engine. Used by the tick's thread alone, but for `_call`."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: EngineContext) -> None:
         self._desk = desk
         self._tries: dict[str, _Try] = {}
         self._armed: dict[str, tuple[str, Ref | None]] = {}  # instance → provider, what is armed
         self._over: dict[str, list[Ref]] = {}  # by provider: to be disarmed
-        self._lanes: Lanes[str, dict[Ref, Outcome]] = Lanes(desk.deaths, desk.monotonic, desk.wake)
+        self._lanes: CallSlots[str, dict[Ref, Outcome]] = CallSlots(
+            desk.deaths, desk.monotonic, desk.wake
+        )
 
     @property
     def busy(self) -> bool:
@@ -125,9 +127,9 @@ class Armourer:
             if provider is None:
                 del self._over[name]  # what sweeps there finds them
             elif lane.free:
-                batch, rest = over[:BATCH], over[BATCH:]
+                batch, rest = over[:FORGET_BATCH], over[FORGET_BATCH:]
                 if rest:
                     self._over[name] = rest
                 else:
                     del self._over[name]
-                lane.send(lambda p=provider, b=batch: delete(p, b))  # type: ignore[misc]
+                lane.send(lambda p=provider, b=batch: delete_each(p, b))  # type: ignore[misc]

@@ -13,31 +13,31 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.core.lifecycle import End, cancelled
-from vmrunner.core.scheduling import Answer, plan
-from vmrunner.engine.completion import Endings
-from vmrunner.engine.context import Desk, EngineLimits, Orders, Places, log
-from vmrunner.engine.deadlines import Armourer
+from vmrunner.core.scheduling import OffersAnswer, plan
+from vmrunner.engine.completion import BuildCompletion
+from vmrunner.engine.context import EngineContext, EngineLimits, EnginePaths, MakesOrders, log
+from vmrunner.engine.deadlines import DeadlineArmer
 from vmrunner.engine.launcher import Launcher
-from vmrunner.engine.membership import LEASE, Peers
-from vmrunner.engine.poller import FAST, Watcher
-from vmrunner.engine.reconciler import Crew, View
-from vmrunner.engine.sessions import Followers, Sessions, Spawn, thread
-from vmrunner.engine.terminator import Undertaker
+from vmrunner.engine.membership import MEMBER_LEASE, Membership
+from vmrunner.engine.poller import FAST_LOOK, InstancePoller
+from vmrunner.engine.reconciler import Reconciler, Snapshot
+from vmrunner.engine.sessions import SessionManager, Sessions, Spawn, thread
+from vmrunner.engine.terminator import Terminator
 from vmrunner.errors import BadOrder, CredentialsRefused, LedgerError, NoCapacity, ProviderError
 from vmrunner.lib import ids
-from vmrunner.lib.threads import Pool, Threads
+from vmrunner.lib.threads import DaemonThreadPool, WorkerPool
 from vmrunner.lib.wakeup import Listener
-from vmrunner.model import Build, BuildState, InstanceState, Process, Reason, Spec
+from vmrunner.model import BuildRecord, BuildState, InstanceState, Process, Reason, Spec
 from vmrunner.providers import Provider
 from vmrunner.providers.retired import present
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
 
-LEAST: Final = 0.05  # seconds from one tick to the next: what came meanwhile is taken in at once
-BUSY: Final = 1.0  # seconds between ticks while builds run: everything urgent wakes us
-IDLE: Final = 2.0
-BEAT: Final = 5.0
+MIN_TICK: Final = 0.05  # seconds from one tick to the next: what came meanwhile is taken in at once
+BUSY_TICK: Final = 1.0  # seconds between ticks while builds run: everything urgent wakes us
+IDLE_TICK: Final = 2.0
+HEARTBEAT: Final = 5.0
 TROUBLE: Final = 60.0  # the longest pause after ticks that failed for no known reason
 FORGET: Final = 86_400.0  # so long the row of a dead engine is kept, in seconds
 PASSES: Final = 8  # threads a provider for passes: the ledger's and the cloud's, and lost ones
@@ -59,12 +59,12 @@ class Engine:
         *,
         process: Process,
         kind: str,
-        paths: Places,
-        orders: Orders,
+        paths: EnginePaths,
+        orders: MakesOrders,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
-        peers: Peers | None = None,
-        pool: Callable[[str, int], Pool] = Threads,
+        peers: Membership | None = None,
+        pool: Callable[[str, int], WorkerPool] = DaemonThreadPool,
         spawn: Spawn = thread,
         listen: bool = True,
     ) -> None:
@@ -73,10 +73,10 @@ class Engine:
         self.id = ids.engine_id()
         self._process = process
         self._kind = kind
-        self._pools: dict[str, Pool] = {}
+        self._pools: dict[str, WorkerPool] = {}
         self._make_pool = pool
         self._listener = Listener(paths.wake if listen else None, self.id)
-        self._desk = Desk(
+        self._desk = EngineContext(
             id=self.id,
             ledger=ledger,
             providers=providers,
@@ -90,14 +90,14 @@ class Engine:
             clock=clock,
             monotonic=monotonic,
         )
-        self._peers = peers or Peers(one_host=ledger.url.startswith("sqlite"))
+        self._peers = peers or Membership(one_host=ledger.url.startswith("sqlite"))
         self._launcher = Launcher(self._desk)
-        self._endings = Endings(self._desk)
-        self._undertaker = Undertaker(self._desk)
-        self._watcher = Watcher(self._desk)
-        self._armourer = Armourer(self._desk)
-        self._followers = Followers(self._desk, sessions, spawn)
-        self._crew = Crew(
+        self._endings = BuildCompletion(self._desk)
+        self._undertaker = Terminator(self._desk)
+        self._watcher = InstancePoller(self._desk)
+        self._armourer = DeadlineArmer(self._desk)
+        self._followers = SessionManager(self._desk, sessions, spawn)
+        self._crew = Reconciler(
             self._desk,
             self._peers,
             self._launcher,
@@ -128,13 +128,13 @@ class Engine:
                 troubles = 0
             except LedgerError as error:
                 log.error("the ledger is out of reach: %s", error)
-                pause = BUSY
+                pause = BUSY_TICK
             except Exception:  # noqa: BLE001 - whatever it is, the other builds are minded
                 log.exception("a tick failed")
-                pause = min(BUSY * 2**troubles, TROUBLE)
+                pause = min(BUSY_TICK * 2**troubles, TROUBLE)
                 troubles = min(troubles + 1, 16)
             if not until() and self._listener.wait(pause):
-                time.sleep(max(0.0, began + LEAST - self._desk.monotonic()))
+                time.sleep(max(0.0, began + MIN_TICK - self._desk.monotonic()))
         if self._closed:  # while a tick ran, which may have joined again
             self._leave()
 
@@ -181,7 +181,7 @@ class Engine:
         return self._crew.watching
 
     @property
-    def desk(self) -> Desk:
+    def desk(self) -> EngineContext:
         """What it works with, for a reaper in the same process."""
         return self._desk
 
@@ -214,20 +214,20 @@ class Engine:
         minded = any(map(self._concerns, view.builds.values()))
         self.idle = not (queued or minded or view.mine or waiting or self._armourer.busy)
         if self._launcher.busy or any(row.state in _SOON for row in view.mine.values()):
-            return FAST
-        return BUSY if view.builds or queued else IDLE
+            return FAST_LOOK
+        return BUSY_TICK if view.builds or queued else IDLE_TICK
 
     # --- within ---
 
-    def _births(self, name: str) -> Pool:
+    def _births(self, name: str) -> WorkerPool:
         return self._pool(f"create-{name}", self._desk.providers[name].traits.creates)
 
-    def _pool(self, name: str, size: int) -> Pool:
+    def _pool(self, name: str, size: int) -> WorkerPool:
         if name not in self._pools:
             self._pools[name] = self._make_pool(name, size)
         return self._pools[name]
 
-    def _concerns(self, build: Build) -> bool:
+    def _concerns(self, build: BuildRecord) -> bool:
         """Can we do anything for a build that is driven, or queued with a wish to end?"""
         return build.state is BuildState.QUEUED or build.spec.provider in self._desk.providers
 
@@ -243,13 +243,13 @@ class Engine:
     def _beat(self) -> None:
         """Say that we live, and see who else does."""
         desk, now = self._desk, self._desk.monotonic()
-        if self._beaten is not None and now - self._beaten < BEAT:
+        if self._beaten is not None and now - self._beaten < HEARTBEAT:
             return
         engines, at, launches = desk.ledger.engines, desk.clock(), self.launches
         if not self._joined or not engines.beat(self.id, at, launches):
             engines.join(self.id, self._process, self._kind, at, launches)
             self._joined = True
-        desk.ledger.builds.renew(self.id, at + LEASE)
+        desk.ledger.builds.renew(self.id, at + MEMBER_LEASE)
         desk.ledger.recognise()  # who reaps may know less than we of what was started
         self._peers.look(engines.list(), now)
         for member in self._peers.gone(before=at - FORGET):
@@ -267,7 +267,7 @@ class Engine:
                 self._endings.refused(build, end)
         return bool(landed.booting or landed.ended or landed.waiting)
 
-    def _launch(self, view: View) -> bool:
+    def _launch(self, view: Snapshot) -> bool:
         """Start what may start; True while anything is queued that we can start."""
         desk = self._desk
         queued = []
@@ -298,7 +298,7 @@ class Engine:
             self._launcher.start(decided.starts)
         return any(build.spec.provider in self.launches for build in queued)
 
-    def _queue(self) -> list[Build]:
+    def _queue(self) -> list[BuildRecord]:
         """What waits. Builds of providers that we do not have end here when their time is over,
         but never stand in the way of ours. Of a long queue its head, and the rest by turns: there
         too somebody's time may be over."""
@@ -312,29 +312,31 @@ class Engine:
             queued = list({build.id: build for build in (*queued, *rest)}.values())
         return queued
 
-    def _offers(self) -> Callable[[str, Spec], Answer]:
+    def _offers(self) -> Callable[[str, Spec], OffersAnswer]:
         """What providers offer, asked once for each spec in a tick."""
-        asked: dict[tuple[str, Spec], Answer] = {}
+        asked: dict[tuple[str, Spec], OffersAnswer] = {}
 
-        def offers(name: str, spec: Spec) -> Answer:
+        def offers(name: str, spec: Spec) -> OffersAnswer:
             if (name, spec) not in asked:
                 asked[name, spec] = self._ask(name, spec)
             return asked[name, spec]
 
         return offers
 
-    def _ask(self, name: str, spec: Spec) -> Answer:
+    def _ask(self, name: str, spec: Spec) -> OffersAnswer:
         if name not in self.launches:
-            return Answer(message=f"the engine that is here has no provider {name!r}", later=True)
+            return OffersAnswer(
+                message=f"the engine that is here has no provider {name!r}", later=True
+            )
         if not self._launcher.trusts(name):
-            return Answer(message=f"{name} refused our credentials a moment ago", later=True)
+            return OffersAnswer(message=f"{name} refused our credentials a moment ago", later=True)
         try:
-            return Answer(offers=tuple(self._desk.providers[name].offers(spec)))
+            return OffersAnswer(offers=tuple(self._desk.providers[name].offers(spec)))
         except CredentialsRefused as error:
-            return Answer(message=str(error), refused=Reason.CREDENTIALS)
+            return OffersAnswer(message=str(error), refused=Reason.CREDENTIALS)
         except BadOrder as error:
-            return Answer(message=str(error), refused=Reason.IMAGE)
+            return OffersAnswer(message=str(error), refused=Reason.IMAGE)
         except NoCapacity as error:
-            return Answer(message=str(error))
+            return OffersAnswer(message=str(error))
         except ProviderError as error:
-            return Answer(message=str(error), later=True)
+            return OffersAnswer(message=str(error), later=True)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from vmrunner.core.lifecycle import End
-from vmrunner.core.scheduling import Start
-from vmrunner.engine.context import Desk, log
-from vmrunner.engine.membership import LEASE
+from vmrunner.core.scheduling import PlannedStart
+from vmrunner.engine.context import EngineContext, log
+from vmrunner.engine.membership import MEMBER_LEASE
 from vmrunner.errors import (
     BadOrder,
     CredentialsRefused,
@@ -27,10 +27,10 @@ from vmrunner.errors import (
     Throttled,
     VmrunnerError,
 )
-from vmrunner.ledger.values import Launch
+from vmrunner.ledger.values import LaunchRequest
 from vmrunner.lib import ids
 from vmrunner.model import (
-    Build,
+    BuildRecord,
     Death,
     Instance,
     InstanceState,
@@ -49,10 +49,10 @@ DISTRUST: Final = 60.0
 
 
 @dataclass(slots=True)
-class Flight:
+class PendingCreate:
     """A create that is in the air, or waits to be sent again."""
 
-    build: Build
+    build: BuildRecord
     instance: Instance
     order: Order
     rest: tuple[Offer, ...]  # to be tried when this offer is refused
@@ -63,27 +63,27 @@ class Flight:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Landed:
+class CreateResults:
     """What came of the flights that ended in one tick."""
 
     booting: tuple[str, ...] = ()  # instances whose reference is recorded
-    ended: tuple[tuple[Build, Instance, End], ...] = ()  # nothing more is tried for these
-    waiting: tuple[tuple[Build, Instance, End], ...] = ()  # refused for now; a wait may help
+    ended: tuple[tuple[BuildRecord, Instance, End], ...] = ()  # nothing more is tried for these
+    waiting: tuple[tuple[BuildRecord, Instance, End], ...] = ()  # refused for now; a wait may help
 
 
 @dataclass(slots=True)
 class _Sorted:
-    refs: list[tuple[Flight, Ref]] = field(default_factory=list)
-    ended: list[tuple[Build, Instance, End]] = field(default_factory=list)
-    waiting: list[tuple[Build, Instance, End]] = field(default_factory=list)
+    refs: list[tuple[PendingCreate, Ref]] = field(default_factory=list)
+    ended: list[tuple[BuildRecord, Instance, End]] = field(default_factory=list)
+    waiting: list[tuple[BuildRecord, Instance, End]] = field(default_factory=list)
 
 
 class Launcher:
     """All creates of one engine. Used by the tick's thread alone, but for `_create`."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: EngineContext) -> None:
         self._desk = desk
-        self._flights: dict[str, Flight] = {}
+        self._flights: dict[str, PendingCreate] = {}
         self._distrusted: dict[str, float] = {}  # provider → monotonic
         self._adopts_at = float("-inf")  # monotonic
 
@@ -99,7 +99,7 @@ class Launcher:
         """May this provider be asked for machines?"""
         return self._desk.monotonic() >= self._distrusted.get(provider, 0.0)
 
-    def start(self, starts: Sequence[Start]) -> None:
+    def start(self, starts: Sequence[PlannedStart]) -> None:
         """Write the intent rows of all of them in one transaction, then ask for the machines."""
         launches = []
         rest = {}
@@ -111,12 +111,12 @@ class Launcher:
         if not launches:
             return
         desk = self._desk
-        until, rooms = desk.clock() + LEASE, desk.limits.rooms
+        until, rooms = desk.clock() + MEMBER_LEASE, desk.limits.rooms
         for build, instance in desk.ledger.instances.start(launches, until=until, rooms=rooms):
             launch, offers = rest[instance.id]
-            self._fly(Flight(build, instance, launch.order, offers))
+            self._fly(PendingCreate(build, instance, launch.order, offers))
 
-    def adopt(self, build: Build, instance: Instance) -> None:
+    def adopt(self, build: BuildRecord, instance: Instance) -> None:
         """Send again what its former owner may or may not have sent. Nothing is sent that could
         not be remembered; then the rest of the tick goes on all the same."""
         now = self._desk.monotonic()
@@ -128,7 +128,7 @@ class Launcher:
             log.warning("%s is not asked for: %s", instance.id, error)
             self._adopts_at = now + FIRST_WAIT
             return
-        self._fly(Flight(build, instance, order, (), doubtful=True))
+        self._fly(PendingCreate(build, instance, order, (), doubtful=True))
 
     def drop(self, instance: str) -> None:
         """Its row is dying or another's: what is in the air answers for itself (see `_create`)."""
@@ -143,7 +143,7 @@ class Launcher:
             if flight.call is None and now >= flight.send_at:
                 self._fly(flight)
 
-    def land(self) -> Landed:
+    def land(self) -> CreateResults:
         """Take in all answers: record the references in one transaction, and sort the errors."""
         answers = _Sorted()
         for name, flight in list(self._flights.items()):
@@ -159,13 +159,13 @@ class Launcher:
                 with self._desk.guard("launch", flight.build.id):
                     self._failed(flight, error, answers)
         booting = self._record(answers.refs)
-        return Landed(
+        return CreateResults(
             booting=tuple(booting), ended=tuple(answers.ended), waiting=tuple(answers.waiting)
         )
 
     # --- within ---
 
-    def _launch(self, build: Build, offer: Offer, epoch: int) -> Launch:
+    def _launch(self, build: BuildRecord, offer: Offer, epoch: int) -> LaunchRequest:
         desk = self._desk
         provider = desk.providers[build.spec.provider]
         now = provider.now()
@@ -192,11 +192,11 @@ class Launcher:
         )
         order, access = desk.orders(build, instance.id, offer, deadline)
         order = replace(order, max_ttl=longest)
-        return Launch(
+        return LaunchRequest(
             build_id=build.id, seen_epoch=epoch, instance=instance, order=order, access=access
         )
 
-    def _fly(self, flight: Flight) -> None:
+    def _fly(self, flight: PendingCreate) -> None:
         self._flights[flight.instance.id] = flight
         pool = self._desk.births(flight.instance.provider)
         flight.tries += 1
@@ -217,7 +217,7 @@ class Launcher:
             raise Fenced(f"{instance.id} is too old to be asked for again")
         return provider.create(order)
 
-    def _record(self, answers: list[tuple[Flight, Ref]]) -> set[str]:
+    def _record(self, answers: list[tuple[PendingCreate, Ref]]) -> set[str]:
         desk = self._desk
         recorded: set[str] = set()
         for name in {flight.instance.provider for flight, _ in answers}:
@@ -239,7 +239,7 @@ class Launcher:
             outcome = provider.delete([ref])[ref]
             log.warning("%s answered when it was to die: delete %s", instance.id, outcome.fate)
 
-    def _failed(self, flight: Flight, error: BaseException, answers: _Sorted) -> None:
+    def _failed(self, flight: PendingCreate, error: BaseException, answers: _Sorted) -> None:
         desk, build, instance = self._desk, flight.build, flight.instance
         text = str(error)
         del self._flights[instance.id]
@@ -270,12 +270,12 @@ class Launcher:
             flight.doubtful = True
             self._again(flight)
 
-    def _again(self, flight: Flight) -> None:
+    def _again(self, flight: PendingCreate) -> None:
         wait = min(FIRST_WAIT * 2 ** (flight.tries - 1), LONGEST_WAIT)
         flight.send_at = self._desk.monotonic() + wait
         self._flights[flight.instance.id] = flight
 
-    def _next(self, flight: Flight, message: str) -> None:
+    def _next(self, flight: PendingCreate, message: str) -> None:
         """The next offer is another row with another id; the refused one is closed with it."""
         old = flight.instance
         launch = self._launch(flight.build, flight.rest[0], old.epoch)
@@ -283,9 +283,9 @@ class Launcher:
         build, instance = self._desk.ledger.instances.next_offer(
             old.id, launch, now=self._desk.now(old), message=message
         )
-        self._fly(Flight(build, instance, launch.order, flight.rest[1:]))
+        self._fly(PendingCreate(build, instance, launch.order, flight.rest[1:]))
 
-    def _close(self, flight: Flight, message: str) -> bool:
+    def _close(self, flight: PendingCreate, message: str) -> bool:
         """Nothing was born, says the provider: the row is closed. But an earlier send may have
         been heard; then False, and the row dies the long way, and its build ends with it."""
         desk, row = self._desk, flight.instance

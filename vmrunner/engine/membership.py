@@ -17,8 +17,10 @@ from vmrunner.ledger.values import Member
 from vmrunner.lib import process as processes
 from vmrunner.model import Process
 
-LEASE: Final = 60.0  # seconds without a beat
-PAUSE: Final = 30.0  # between two of our own looks: we slept ourselves, so all counting restarts
+MEMBER_LEASE: Final = 60.0  # seconds without a beat
+SLEEP_GAP: Final = (
+    30.0  # between two of our own looks: we slept ourselves, so all counting restarts
+)
 
 
 @dataclass(slots=True)
@@ -27,7 +29,7 @@ class _Watch:
     since: float
 
 
-class Peers:
+class Membership:
     """What this process knows of the others. `now` is a monotonic clock, in seconds."""
 
     def __init__(
@@ -35,7 +37,7 @@ class Peers:
         *,
         one_host: bool,
         alive: Callable[..., bool | None] = processes.alive,
-        lease: float = LEASE,
+        lease: float = MEMBER_LEASE,
     ) -> None:
         self._lock = threading.Lock()
         self._one_host = one_host
@@ -51,7 +53,7 @@ class Peers:
         """Take in the ledger's list of members. One at a time, from whichever thread; all others
         only read."""
         with self._lock:
-            if self._looked is not None and now - self._looked > PAUSE:
+            if self._looked is not None and now - self._looked > SLEEP_GAP:
                 self._watched.clear()
                 self._strangers.clear()
             self._looked = self._now = now

@@ -8,13 +8,13 @@ from typing import Final
 
 from vmrunner.cloudinit import user_data as cloudinit
 from vmrunner.cloudinit.user_data import TIMER_AFTER, Platform
-from vmrunner.model import Access, Build, Offer, Order, Role
+from vmrunner.model import Access, BuildRecord, Offer, Order, Role
 from vmrunner.ssh import keys
 
 _PLATFORM: Final[Mapping[str, Platform]] = {"ec2": "ec2", "gce": "gce"}
 
 
-class Maker:
+class OrderFactory:
     """One ledger's maker of orders."""
 
     def __init__(self, installation: str, generation: str) -> None:
@@ -22,7 +22,7 @@ class Maker:
         self._generation = generation
 
     def __call__(
-        self, build: Build, instance: str, offer: Offer, deadline: float
+        self, build: BuildRecord, instance: str, offer: Offer, deadline: float
     ) -> tuple[Order, Access]:
         user, host = keys.generate(), keys.generate()
         after = TIMER_AFTER.get(offer.scope.kind, 0.0)

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from vmrunner.core.visibility import Visibility
-from vmrunner.engine.context import Desk
-from vmrunner.lib.threads import Lanes
+from vmrunner.engine.context import EngineContext
+from vmrunner.lib.threads import CallSlots
 from vmrunner.model import Instance, InstanceState, Key, Scope, Seen
 from vmrunner.providers import Provider
 
-FAST: Final = 0.25
+FAST_LOOK: Final = 0.25
 SLOW: Final = 10.0  # seconds between looks at what should just go on
-SOON: Final = 2.0
+SOON_LOOK: Final = 2.0
 #: In these something is about to happen: often at first, later less so.
 _CHANGING: Final = (InstanceState.REQUESTED, InstanceState.BOOTING, InstanceState.DELETING)
 FRESH: Final = 60.0  # seconds in such a state that deserve looks at the fastest
@@ -22,7 +22,7 @@ OLD: Final = 600.0
 #: The first lane of a place is for what is urgent, and has small batches; what does not fit into
 #: one of these goes to the others, by the thousand.
 URGENT: Final = 500
-BATCH: Final = 5000
+LOOK_BATCH: Final = 5000
 LANES: Final = 4
 #: Seconds without an answer after which a place counts as not seen.
 DARK: Final = 60.0
@@ -31,13 +31,13 @@ DARK: Final = 60.0
 _Lane = tuple[str, Scope, int]
 
 
-class Watcher:
+class InstancePoller:
     """The looks of one engine. Used by the tick's thread alone. Each place, a provider's scope, is
     for itself: one that does not answer hides no other."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: EngineContext) -> None:
         self._desk = desk
-        self._lanes: Lanes[_Lane, dict[str, Seen]] = Lanes(
+        self._lanes: CallSlots[_Lane, dict[str, Seen]] = CallSlots(
             lambda lane: desk.deaths(lane[0]), desk.monotonic, desk.wake
         )
         self._next: dict[str, tuple[InstanceState, float]] = {}  # instance → when, monotonic
@@ -58,7 +58,7 @@ class Watcher:
         for place, entries in due.items():
             wanted = [entry[-1] for entry in sorted(entries, key=lambda entry: entry[:-1])]
             parts = [wanted[:URGENT]]
-            parts += [wanted[n : n + BATCH] for n in range(URGENT, len(wanted), BATCH)]
+            parts += [wanted[n : n + LOOK_BATCH] for n in range(URGENT, len(wanted), LOOK_BATCH)]
             free = [n for n in range(1, LANES) if self._lanes[(*place, n)].free]
             for lane, part in zip([0, *free], parts, strict=False):
                 if self._lanes[(*place, lane)].free:
@@ -103,8 +103,8 @@ class Watcher:
             return SLOW
         age = self._desk.now(row) - row.state_since
         if age < FRESH:
-            return FAST
-        return SOON if age < OLD else SLOW
+            return FAST_LOOK
+        return SOON_LOOK if age < OLD else SLOW
 
     @staticmethod
     def _looking(provider: Provider, batch: list[Instance]) -> Callable[[], dict[str, Seen]]:

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from vmrunner.core import lifecycle, reap_rules
-from vmrunner.core.lifecycle import End, Sign, cancelled, end_of_sign, sign
-from vmrunner.engine.completion import Endings
-from vmrunner.engine.context import Desk, log
+from vmrunner.core.lifecycle import End, InstanceSign, cancelled, end_of_sign, sign
+from vmrunner.engine.completion import BuildCompletion
+from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.launcher import Launcher
-from vmrunner.engine.membership import LEASE, PAUSE, Peers
-from vmrunner.engine.poller import Watcher
-from vmrunner.engine.sessions import Followers, Following
-from vmrunner.engine.terminator import Undertaker
+from vmrunner.engine.membership import MEMBER_LEASE, SLEEP_GAP, Membership
+from vmrunner.engine.poller import InstancePoller
+from vmrunner.engine.sessions import ActiveSession, SessionManager
+from vmrunner.engine.terminator import Terminator
 from vmrunner.model import (
     Address,
-    Build,
+    BuildRecord,
     BuildState,
     Death,
     Instance,
@@ -37,18 +37,18 @@ LAST_WORDS: Final = 5.0
 HEARING: Final = 10.0
 
 _DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
-_ENDED: Final = (Sign.PREEMPTED, Sign.SELF_ENDED, Sign.LOST)
+_ENDED: Final = (InstanceSign.PREEMPTED, InstanceSign.SELF_ENDED, InstanceSign.LOST)
 
 
 @dataclass(slots=True)
-class View:
+class Snapshot:
     """What one tick knows. `rows` are the open ones within our scopes, `mine` those of them that
     this engine answers for: its own, and those whose owner is gone. `unread`: ids of rows that
     cannot be read, of VMs and builds: nothing may be concluded about these."""
 
     everybody: list[Instance]
     rows: dict[str, Instance]
-    builds: dict[str, Build]  # neither queued nor finished, or queued with a wish to end
+    builds: dict[str, BuildRecord]  # neither queued nor finished, or queued with a wish to end
     mine: dict[str, Instance]
     unread: frozenset[str]
     closed: set[str] = field(default_factory=set)  # in this very tick
@@ -65,18 +65,18 @@ class View:
         self.mine[row.id] = row
 
 
-class Crew:
+class Reconciler:
     """The part of an engine that minds builds. Used by the tick's thread alone."""
 
     def __init__(
         self,
-        desk: Desk,
-        peers: Peers,
+        desk: EngineContext,
+        peers: Membership,
         launcher: Launcher,
-        followers: Followers,
-        endings: Endings,
-        undertaker: Undertaker,
-        watcher: Watcher,
+        followers: SessionManager,
+        endings: BuildCompletion,
+        undertaker: Terminator,
+        watcher: InstancePoller,
     ) -> None:
         self._desk = desk
         self._peers = peers
@@ -92,12 +92,12 @@ class Crew:
         """Seconds that we have watched without a break."""
         return self._desk.monotonic() - self._since
 
-    def gather(self) -> View:
+    def gather(self) -> Snapshot:
         """Read the open rows, then the builds, then who is there: who claimed one of them joined
         before."""
         desk = self._desk
         now = desk.monotonic()
-        if now - self._last > PAUSE:
+        if now - self._last > SLEEP_GAP:
             self._since = now  # we slept: nobody's silence until now counts
         self._last = now
         everybody, driven = desk.ledger.instances.open(), desk.ledger.builds.driven()
@@ -110,11 +110,11 @@ class Crew:
             if row.owner == desk.id or self._peers.member_gone(row.owner)
         }
         unread = everybody.unread | driven.unread
-        return View(everybody=everybody, rows=rows, builds=builds, mine=mine, unread=unread)
+        return Snapshot(everybody=everybody, rows=rows, builds=builds, mine=mine, unread=unread)
 
     # --- take over ---
 
-    def take_over(self, view: View) -> None:
+    def take_over(self, view: Snapshot) -> None:
         """Become the owner of every build whose owner is gone and whose VM we may act on, or that
         has none any more."""
         for build in list(view.builds.values()):
@@ -126,7 +126,7 @@ class Crew:
                 if build.instance in view.rows or self._bare(view, build):
                     self._take(view, build)
 
-    def _bare(self, view: View, build: Build) -> bool:
+    def _bare(self, view: Snapshot, build: BuildRecord) -> bool:
         """Has it no VM any more? Then whoever sees that its owner is gone may end it, or queue it
         again, whether or not it has the build's provider: that may have another name by now."""
         if build.instance in view.unread | {row.id for row in view.everybody}:
@@ -136,13 +136,13 @@ class Crew:
         row = self._desk.ledger.instances.get(build.instance or "")
         return row.state is InstanceState.GONE  # else it was born after the rows were read
 
-    def _take(self, view: View, build: Build) -> None:
+    def _take(self, view: Snapshot, build: BuildRecord) -> None:
         desk = self._desk
         taken = desk.ledger.builds.take_over(
             build.id,
             seen_epoch=build.epoch,
             owner=desk.id,
-            until=desk.clock() + LEASE,
+            until=desk.clock() + MEMBER_LEASE,
             now=desk.clock(),
         )
         if taken is None:
@@ -156,7 +156,7 @@ class Crew:
 
     # --- listen ---
 
-    def hear(self, view: View) -> None:
+    def hear(self, view: Snapshot) -> None:
         """The last words of sessions that ended."""
         for said in self._followers.said():
             following, end = said.following, said.end
@@ -171,7 +171,7 @@ class Crew:
             with self._desk.guard("verdict", build.id):
                 self._verdict(view, build, row, end)
 
-    def _verdict(self, view: View, build: Build, row: Instance, end: End) -> None:
+    def _verdict(self, view: Snapshot, build: BuildRecord, row: Instance, end: End) -> None:
         """End the build; whatever comes of it, this tick has no more to do with it."""
         view.builds.pop(build.id, None)
         view.mine.pop(row.id, None)
@@ -181,7 +181,7 @@ class Crew:
 
     # --- drive ---
 
-    def drive(self, view: View) -> None:
+    def drive(self, view: Snapshot) -> None:
         """See to it that each of our builds is where it should be."""
         for build in list(view.builds.values()):
             if build.state is BuildState.QUEUED:
@@ -200,7 +200,7 @@ class Crew:
             if following.build.id not in view.builds:
                 self._followers.drop(following.build.id)
 
-    def _drive(self, view: View, build: Build, following: Following | None) -> None:
+    def _drive(self, view: Snapshot, build: BuildRecord, following: ActiveSession | None) -> None:
         row = view.rows.get(build.instance or "")
         if row is None or row.state is InstanceState.DELETING:
             self._bereaved(view, build, row)
@@ -216,7 +216,7 @@ class Crew:
         elif row.address is not None and build.state is not BuildState.HELD:
             self._followers.start(build, row)
 
-    def _bereaved(self, view: View, build: Build, row: Instance | None) -> None:
+    def _bereaved(self, view: Snapshot, build: BuildRecord, row: Instance | None) -> None:
         """Its VM dies or is gone."""
         self._followers.drop(build.id)
         dead = row or self._desk.ledger.instances.get(build.instance or "")
@@ -224,7 +224,9 @@ class Crew:
             self._endings.dead(build, dead)
             del view.builds[build.id]
 
-    def _mind(self, view: View, build: Build, row: Instance, following: Following) -> None:
+    def _mind(
+        self, view: Snapshot, build: BuildRecord, row: Instance, following: ActiveSession
+    ) -> None:
         """A session runs: tell it when its time is over; go on without it when it is silent."""
         if self._desk.now(row) >= row.deadline - LAST_WORDS:
             self._followers.stop(build.id, Reason.DEADLINE)
@@ -234,7 +236,7 @@ class Crew:
                 self._followers.drop(build.id)
                 self._verdict(view, build, row, self._end_of_sign(build, row, following.sign))
 
-    def _ask_again(self, build: Build, row: Instance) -> None:
+    def _ask_again(self, build: BuildRecord, row: Instance) -> None:
         """The former owner wrote the intent; whether it asked, only the cloud knows. The identical
         order, sent again while its token lives, is the same VM."""
         young = self._desk.now(row) < row.created_at + self._desk.limits.limits.newborn / 2
@@ -243,7 +245,7 @@ class Crew:
 
     # --- decide ---
 
-    def doom(self, view: View) -> None:
+    def doom(self, view: Snapshot) -> None:
         """The reaper's rules over our own rows: deadlines, wishes, and who is stuck."""
         desk = self._desk
         for name, provider in desk.providers.items():
@@ -268,7 +270,7 @@ class Crew:
                 with desk.guard("doom", row.build):
                     self._doom(view, row, doom.reason)
 
-    def _wishes(self, view: View, rows: list[Instance]) -> dict[str, Death]:
+    def _wishes(self, view: Snapshot, rows: list[Instance]) -> dict[str, Death]:
         wishes = {}
         for row in rows:
             build = view.builds.get(row.build)
@@ -285,7 +287,7 @@ class Crew:
                     wishes[row.id] = wish
         return wishes
 
-    def _doom(self, view: View, row: Instance, death: Death) -> None:
+    def _doom(self, view: Snapshot, row: Instance, death: Death) -> None:
         desk = self._desk
         doomed = desk.ledger.instances.doom(
             row.id, seen_epoch=row.epoch, death=death, now=desk.now(row)
@@ -301,7 +303,7 @@ class Crew:
 
     # --- see ---
 
-    def see(self, view: View, seen: Mapping[str, Seen]) -> None:
+    def see(self, view: Snapshot, seen: Mapping[str, Seen]) -> None:
         """What the looks mean. What many show at once is written in one transaction."""
         dead: list[Instance] = []
         reached: list[tuple[Instance, Address]] = []
@@ -310,9 +312,9 @@ class Crew:
             if row is None:
                 continue
             what = sign(row, sight)
-            if what is Sign.DEAD:
+            if what is InstanceSign.DEAD:
                 dead.append(row)
-            elif what is Sign.REACHABLE and sight.address is not None:
+            elif what is InstanceSign.REACHABLE and sight.address is not None:
                 reached.append((row, sight.address))
             else:
                 with self._desk.guard("see", row.build):
@@ -322,7 +324,7 @@ class Crew:
         with self._desk.guard("reach"):
             self._reach(view, reached)
 
-    def _close(self, view: View, dead: list[Instance]) -> None:
+    def _close(self, view: Snapshot, dead: list[Instance]) -> None:
         """They were to die, and they are seen dead."""
         for provider in {row.provider for row in dead}:
             own = [row for row in dead if row.provider == provider]
@@ -333,7 +335,7 @@ class Crew:
             view.mine.pop(row.id, None)
             view.closed.add(row.id)
 
-    def _reach(self, view: View, reached: list[tuple[Instance, Address]]) -> None:
+    def _reach(self, view: Snapshot, reached: list[tuple[Instance, Address]]) -> None:
         """They can be connected to: a session each, unless it has one."""
         desk = self._desk
         fresh = [
@@ -351,34 +353,36 @@ class Crew:
                 if build.epoch == row.epoch:
                     self._followers.start(build, replace(row, address=address))
 
-    def _driven_here(self, view: View, row: Instance) -> bool:
+    def _driven_here(self, view: Snapshot, row: Instance) -> bool:
         build = view.builds.get(row.build)
         return build is not None and build.instance == row.id and build.owner == self._desk.id
 
-    def _see(self, view: View, row: Instance, seen: Seen, what: Sign) -> None:
+    def _see(self, view: Snapshot, row: Instance, seen: Seen, what: InstanceSign) -> None:
         desk = self._desk
         if row.state is InstanceState.DELETING and row.ref is None:
             self._undertaker.found(row.id, seen.ref)
         if not self._driven_here(view, row):
             return
-        if what is Sign.BORN:
+        if what is InstanceSign.BORN:
             desk.ledger.instances.record([(row.id, row.epoch, seen.ref)], desk.now(row))
             desk.wake()
         elif what in _ENDED:
             self._ended(view, view.builds[row.build], row, what, seen)
 
-    def _ended(self, view: View, build: Build, row: Instance, what: Sign, seen: Seen) -> None:
+    def _ended(
+        self, view: Snapshot, build: BuildRecord, row: Instance, what: InstanceSign, seen: Seen
+    ) -> None:
         """The VM ended under its build. Its session may have the exit code already: ask it."""
         if build.state is BuildState.HELD:
             self._doom(view, row, Death.DONE)
         elif self._followers.of(build.id) is not None:
-            reason = Reason.PREEMPTED if what is Sign.PREEMPTED else Reason.VM_LOST
+            reason = Reason.PREEMPTED if what is InstanceSign.PREEMPTED else Reason.VM_LOST
             self._followers.stop(build.id, reason, what)
         else:
             self._verdict(view, build, row, self._end_of_sign(build, row, what, seen))
 
     def _end_of_sign(
-        self, build: Build, row: Instance, what: Sign, seen: Seen | None = None
+        self, build: BuildRecord, row: Instance, what: InstanceSign, seen: Seen | None = None
     ) -> End:
         expired = self._desk.now(row) >= row.deadline
         if seen is None or seen.unfit is None:

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from vmrunner.core.lifecycle import End, Sign
-from vmrunner.engine.context import Desk, log
+from vmrunner.core.lifecycle import End, InstanceSign
+from vmrunner.engine.context import EngineContext, log
 from vmrunner.errors import CredentialsRefused, Fenced, LedgerError, Throttled, Uncertain
-from vmrunner.model import Build, BuildState, Instance, InstanceState, Reason, Result
+from vmrunner.model import BuildRecord, BuildState, Instance, InstanceState, Reason, Result
 from vmrunner.providers import seals
 
 if TYPE_CHECKING:
-    from vmrunner.session import Job, Reporter, Verdict
+    from vmrunner.session import Reporter, SessionJob, Verdict
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ RETRY: Final = 1.0  # seconds between tries while the ledger, or the cloud, is o
 SEALING: Final = 60.0  # seconds that a VM waits for its metadata service to be switched off
 
 
-class Session(Protocol):
+class RunsSession(Protocol):
     """What `vmrunner.session.Session` is to an engine."""
 
     def run(self) -> Verdict:
@@ -46,7 +46,7 @@ class Session(Protocol):
         """End it, from any thread."""
 
 
-Sessions = Callable[["Job", "Reporter"], Session]
+Sessions = Callable[["SessionJob", "Reporter"], RunsSession]
 Spawn = Callable[[str, Callable[[], None]], None]
 
 
@@ -56,16 +56,16 @@ def thread(name: str, work: Callable[[], None]) -> None:
 
 
 @dataclass(slots=True)
-class Following:
+class ActiveSession:
     """One session and what was said to it."""
 
-    build: Build
+    build: BuildRecord
     instance: Instance
-    reporter: Pen
-    session: Session | None = None
+    reporter: LedgerReporter
+    session: RunsSession | None = None
     stopped: Reason | None = None
     stopped_at: float | None = None  # monotonic
-    sign: Sign | None = None  # what was seen of its VM, when that is why it was stopped
+    sign: InstanceSign | None = None  # what was seen of its VM, when that is why it was stopped
 
     @property
     def epoch(self) -> int:
@@ -73,17 +73,17 @@ class Following:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Said:
+class SessionEnd:
     """A session's last word. `end` is None when it lost its build to another owner."""
 
-    following: Following
+    following: ActiveSession
     end: End | None
 
 
-class Pen:
+class LedgerReporter:
     """The reporter of one session: all that it writes, at its own epoch."""
 
-    def __init__(self, desk: Desk, build: Build, instance: Instance) -> None:
+    def __init__(self, desk: EngineContext, build: BuildRecord, instance: Instance) -> None:
         self._desk = desk
         self._build = build
         self._instance = instance
@@ -191,31 +191,31 @@ class Pen:
                 self._closed.wait(RETRY)
 
 
-class Followers:
+class SessionManager:
     """All sessions of one engine."""
 
-    def __init__(self, desk: Desk, sessions: Sessions, spawn: Spawn = thread) -> None:
+    def __init__(self, desk: EngineContext, sessions: Sessions, spawn: Spawn = thread) -> None:
         self._desk = desk
         self._sessions = sessions
         self._spawn = spawn
         self._lock = threading.Lock()
-        self._all: dict[str, Following] = {}
-        self._words: queue.SimpleQueue[Said] = queue.SimpleQueue()
+        self._all: dict[str, ActiveSession] = {}
+        self._words: queue.SimpleQueue[SessionEnd] = queue.SimpleQueue()
 
-    def of(self, build: str) -> Following | None:
+    def of(self, build: str) -> ActiveSession | None:
         """The session that drives this build here."""
         return self._all.get(build)
 
-    def all(self) -> list[Following]:
+    def all(self) -> list[ActiveSession]:
         return list(self._all.values())
 
-    def start(self, build: Build, instance: Instance) -> None:
+    def start(self, build: BuildRecord, instance: Instance) -> None:
         """Drive this build; one session a build."""
-        following = Following(build, instance, Pen(self._desk, build, instance))
+        following = ActiveSession(build, instance, LedgerReporter(self._desk, build, instance))
         self._all[build.id] = following
         self._spawn(f"session {build.id}", lambda: self._run(following))
 
-    def stop(self, build: str, reason: Reason, sign: Sign | None = None) -> None:
+    def stop(self, build: str, reason: Reason, sign: InstanceSign | None = None) -> None:
         """Tell its session to end; only the first reason counts, and a later DEADLINE."""
         following = self._all.get(build)
         if following is None:
@@ -239,9 +239,9 @@ class Followers:
                 if following.session is not None:
                     following.session.stop(Reason.VM_LOST)
 
-    def said(self) -> list[Said]:
+    def said(self) -> list[SessionEnd]:
         """The last words since the last call, of sessions that were not dropped."""
-        words: list[Said] = []
+        words: list[SessionEnd] = []
         while True:
             try:
                 word = self._words.get_nowait()
@@ -251,7 +251,7 @@ class Followers:
                 del self._all[word.following.build.id]
                 words.append(word)
 
-    def _run(self, following: Following) -> None:
+    def _run(self, following: ActiveSession) -> None:
         end: End | None
         started = time.monotonic()
         try:
@@ -270,16 +270,16 @@ class Followers:
                 lost=True,
             )
         log.debug("session of %s: %.1f s", following.build.id, time.monotonic() - started)
-        self._words.put(Said(following=following, end=end))
+        self._words.put(SessionEnd(following=following, end=end))
         self._desk.wake()
 
-    def _drive(self, following: Following) -> End:
+    def _drive(self, following: ActiveSession) -> End:
         # Only now: whoever brings sessions of their own needs no SSH library.
-        from vmrunner.session import Job
+        from vmrunner.session import SessionJob
 
         desk, build, instance = self._desk, following.build, following.instance
         former = desk.ledger.logs.size(build.id, before=build.attempt) if build.attempt > 1 else 0
-        job = Job(
+        job = SessionJob(
             build=build,
             instance=instance,
             access=desk.ledger.instances.access(instance.id),
@@ -305,7 +305,7 @@ class Followers:
         )
 
 
-def source_of(desk: Desk, build: Build) -> Path | None:
+def source_of(desk: EngineContext, build: BuildRecord) -> Path | None:
     """The packed source of a build, where there is one."""
     path = desk.places.sources / f"{build.id}.tar"
     return path if path.exists() else None

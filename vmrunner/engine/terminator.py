@@ -8,26 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from vmrunner.engine.context import Desk, log
-from vmrunner.lib.threads import Lanes
+from vmrunner.engine.context import EngineContext, log
+from vmrunner.lib.threads import CallSlots
 from vmrunner.model import Fate, Instance, InstanceState, Outcome, Ref
 from vmrunner.providers import Provider
-from vmrunner.providers.deletion import delete
+from vmrunner.providers.deletion import delete_each
 
 #: After an accepted delete, so long until it is asked again.
-AGAIN: Final = 30.0
+DELETE_RETRY: Final = 30.0
 FIRST_WAIT: Final = 1.0  # seconds after a failed one; doubled each time
 LONGEST_WAIT: Final = 300.0  # … inside its deadline; past it, AGAIN
 FORCE_AFTER: Final = 3  # attempts without force
-BATCH: Final = 50  # a bad item in a batch of a cloud costs little then
+DELETE_BATCH: Final = 50  # a bad item in a batch of a cloud costs little then
 
 
-class Undertaker:
+class Terminator:
     """The deletes of one engine. Used by the tick's thread alone."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: EngineContext) -> None:
         self._desk = desk
-        self._lanes: Lanes[str, dict[str, Outcome]] = Lanes(desk.deaths, desk.monotonic, desk.wake)
+        self._lanes: CallSlots[str, dict[str, Outcome]] = CallSlots(
+            desk.deaths, desk.monotonic, desk.wake
+        )
         self._next: dict[str, float] = {}  # instance → monotonic
         self._refs: dict[str, Ref] = {}  # of rows that do not know theirs: seen by its name
 
@@ -51,8 +53,8 @@ class Undertaker:
             lane = self._lanes[name]
             if lane.free:
                 provider = self._desk.providers[name]
-                first = [row for row in dying if row.deletes < FORCE_AFTER][:BATCH]
-                batch, force = (first, False) if first else (dying[:BATCH], True)
+                first = [row for row in dying if row.deletes < FORCE_AFTER][:DELETE_BATCH]
+                batch, force = (first, False) if first else (dying[:DELETE_BATCH], True)
                 lane.send(self._deleting(provider, self._named(batch), force=force))
 
     def collect(self, rows: Mapping[str, Instance]) -> None:
@@ -78,7 +80,7 @@ class Undertaker:
         named = {}
         for row in batch:
             # Should the call never come back, this is when its turn comes again.
-            self._next[row.id] = now + AGAIN
+            self._next[row.id] = now + DELETE_RETRY
             named[row.ref or self._refs[row.id]] = row.id
         return named
 
@@ -87,7 +89,7 @@ class Undertaker:
         provider: Provider, named: Mapping[Ref, str], *, force: bool
     ) -> Callable[[], dict[str, Outcome]]:
         def call() -> dict[str, Outcome]:
-            outcomes = delete(provider, list(named), force=force)
+            outcomes = delete_each(provider, list(named), force=force)
             return {named[ref]: outcome for ref, outcome in outcomes.items()}
 
         return call
@@ -97,10 +99,10 @@ class Undertaker:
         again = row.deletes > 0 or outcome.fate is Fate.FAILED
         if outcome.fate is Fate.FAILED:
             log.warning("delete of %s failed: %s", row.id, outcome.error)
-            longest = AGAIN if desk.now(row) > row.deadline else LONGEST_WAIT
+            longest = DELETE_RETRY if desk.now(row) > row.deadline else LONGEST_WAIT
             wait = min(FIRST_WAIT * 2 ** min(row.deletes, 16), longest)
         else:
-            wait = AGAIN
+            wait = DELETE_RETRY
         self._next[row.id] = desk.monotonic() + wait
         if again or self._asked_before(row):
             desk.ledger.instances.tried(row.id, desk.now(row), desk.now(row) + wait)
@@ -108,4 +110,4 @@ class Undertaker:
     def _asked_before(self, row: Instance) -> bool:
         """It was accepted a while ago and is still there: from now on the attempts are counted,
         so that they are forced some day."""
-        return self._desk.now(row) >= row.state_since + AGAIN
+        return self._desk.now(row) >= row.state_since + DELETE_RETRY

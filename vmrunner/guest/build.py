@@ -21,7 +21,7 @@ from typing import Any
 from . import docker
 from . import pull as pulling
 from .cgroup import Cgroup
-from .state import Events, Place, Spool, clock
+from .state import EventLog, Place, Spool, clock
 
 READ = 1 << 20
 TICK = 1.0  # seconds between looks at timeouts and the disk
@@ -48,14 +48,14 @@ def _exit_code(response: bytes) -> int:
     return int(answer["StatusCode"])
 
 
-class Build:
+class GuestBuild:
     """The loop over the build's FIFOs and Docker's answer."""
 
     def __init__(self, place: Place, *, work: str) -> None:
         self._place = place
         self._work = work
         self._job = place.job()
-        self._events = Events(place.events)
+        self._events = EventLog(place.events)
         full = self._events.last("log_full") is not None
         self._spool = Spool(place.log, int(self._job["log_bytes"]), full=full)
         self._log = self._fifo("log")
@@ -389,6 +389,6 @@ def run(place: Place, *, work: str) -> int:
     starts = int(place.read("starts") or 0) + 1
     if starts <= STARTS:
         place.write("starts", str(starts))
-        Build(place, work=work).run()
+        GuestBuild(place, work=work).run()
     os.close(lock)
     return 0

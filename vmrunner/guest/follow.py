@@ -12,7 +12,7 @@ import json
 import os
 import select
 
-from .state import Events, Place, Stale, clock
+from .state import EventLog, Place, Stale, clock
 
 PIECE = 256 * 1024
 FAST, SLOW = 0.02, 0.2  # seconds between looks: just after output, and when it is quiet
@@ -32,7 +32,7 @@ class Follower:
         self._offset = offset
         self._seen = seen
         self._out = out
-        self._events = Events(place.events)
+        self._events = EventLog(place.events)
         self._fd = os.open(place.log, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._dead_since: float | None = None
 

@@ -32,13 +32,13 @@ class Pull:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._answer = Answer()
+        self._answer = PullAnswer()
         self.tried = 0
 
     def ask(self) -> socket.socket:
         """The connection of one more try. Docker ends a pull whose asker hangs up."""
         self.tried += 1
-        self._answer = Answer()
+        self._answer = PullAnswer()
         return docker.send("POST", f"/images/create?{query(self._name)}")
 
     def hear(self, part: bytes) -> None:
@@ -52,7 +52,7 @@ class Pull:
             raise NotPulled(self._answer.status, self._answer.complaint)
 
 
-class Answer:
+class PullAnswer:
     """Docker's, as far as it came."""
 
     def __init__(self) -> None:

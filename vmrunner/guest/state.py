@@ -129,7 +129,7 @@ def clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class Events:
+class EventLog:
     """Numbered JSON lines. Each says at which offset of the log it happened."""
 
     def __init__(self, path: str) -> None:

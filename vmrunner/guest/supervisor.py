@@ -20,7 +20,7 @@ import os
 import sys
 from typing import Any
 
-from .state import Events, Place, Stale
+from .state import EventLog, Place, Stale
 
 WORK = "/work"
 STALE = 3
@@ -160,7 +160,7 @@ def cancel(ask: Ask) -> int:
 
 def status(ask: Ask) -> int:
     """What was started here, and whether it ended, as one JSON line."""
-    ended = bool(ask.place.job()) and Events(ask.place.events).last("ended") is not None
+    ended = bool(ask.place.job()) and EventLog(ask.place.events).last("ended") is not None
     print(json.dumps({"started": ask.place.was_started(), "ended": ended}))
     return 0
 

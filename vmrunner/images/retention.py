@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.core import image_retention
-from vmrunner.core.image_retention import Image, Verdict
+from vmrunner.core.image_retention import RetainedImage, RetentionVerdict
 from vmrunner.errors import Conflict, NotFound, ProviderError, Unreadable
 from vmrunner.images import recipe
 from vmrunner.images.cloud.builder import imaging_of
 from vmrunner.images.recipe import Inputs
-from vmrunner.providers.port_images import SUPERVISOR, Imaging, Made
+from vmrunner.providers.port_images import SUPERVISOR, CloudImage, ImageStore
 from vmrunner.providers.qemu import local_images
 from vmrunner.providers.qemu.local_images import LocalImage
 
@@ -25,24 +25,24 @@ KEEP: Final = 3  # of each name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Done:
+class ImageOutcome:
     """A verdict, and what became of it. `trouble`: what could not be deleted, in words."""
 
-    verdict: Verdict
+    verdict: RetentionVerdict
     title: str  # the image's own name
     trouble: str = ""
     removed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cleared:
+class ImageGcResult:
     """One round. `troubles`: of what earlier rounds left."""
 
-    images: tuple[Done, ...]
+    images: tuple[ImageOutcome, ...]
     troubles: tuple[str, ...] = ()
 
 
-def promote(ledger: Ledger, provider: Provider, word: str) -> tuple[Made, str]:
+def promote(ledger: Ledger, provider: Provider, word: str) -> tuple[CloudImage, str]:
     """From now on builds of this provider's that name no image get this one; a warning, or "".
 
     `word`: the cloud's name of it. Raises NotFound, Conflict for one that is not ours or not ready,
@@ -69,7 +69,7 @@ def promote(ledger: Ledger, provider: Provider, word: str) -> tuple[Made, str]:
 
 def clear(
     ledger: Ledger, provider: Provider, *, peers: Sequence[Provider], keep: int, dry_run: bool
-) -> Cleared:
+) -> ImageGcResult:
     """Retire what is old of this installation's images at a provider. `peers`: all that are
     configured of its kind, itself among them; they may share a cloud, and what one of them gives to
     builds is in use. Raises ProviderError when not all can be listed or asked, Unreadable as
@@ -80,8 +80,8 @@ def clear(
     verdicts = image_retention.plan(known, keep=keep, in_use=_used(ledger, imaging, peers, images))
     by_ref = {made.ref: made for made in images}
     if dry_run:
-        return Cleared(
-            images=tuple(Done(verdict=v, title=by_ref[v.image.ref].name) for v in verdicts)
+        return ImageGcResult(
+            images=tuple(ImageOutcome(verdict=v, title=by_ref[v.image.ref].name) for v in verdicts)
         )
     done = [_retire(ledger, provider.name, imaging, v, by_ref[v.image.ref]) for v in verdicts]
     left = [by_ref[one.verdict.image.ref] for one in done if not one.removed]
@@ -89,17 +89,18 @@ def clear(
         troubles = imaging.leftovers(left, provider.now())
     except ProviderError as error:
         troubles = [str(error)]
-    return Cleared(images=tuple(done), troubles=tuple(troubles))
+    return ImageGcResult(images=tuple(done), troubles=tuple(troubles))
 
 
 def clear_local(
     images: Sequence[LocalImage], *, chosen: Collection[str], used: Collection[str], keep: int,
     dry_run: bool,
-) -> Cleared:  # fmt: skip
+) -> ImageGcResult:  # fmt: skip
     """The same of the cache's. `chosen`: hashes that builds get; `used`: that VMs may have."""
     by_hash = {image.hash: image for image in images}
     known = [
-        Image(ref=i.hash, name=i.name, created=i.created, promoted=i.hash in chosen) for i in images
+        RetainedImage(ref=i.hash, name=i.name, created=i.created, promoted=i.hash in chosen)
+        for i in images
     ]
     done = []
     for verdict in image_retention.plan(known, keep=keep, in_use=used):
@@ -110,8 +111,10 @@ def clear_local(
                 removed = True
             except OSError as error:
                 trouble = str(error)
-        done.append(Done(verdict=verdict, title=image.name, trouble=trouble, removed=removed))
-    return Cleared(images=tuple(done))
+        done.append(
+            ImageOutcome(verdict=verdict, title=image.name, trouble=trouble, removed=removed)
+        )
+    return ImageGcResult(images=tuple(done))
 
 
 def wanted(ledger: Ledger) -> frozenset[str]:
@@ -139,8 +142,8 @@ def meant(images: Sequence[LocalImage], word: str) -> frozenset[str]:
     )
 
 
-def _image(made: Made, installation: str) -> Image:
-    return Image(
+def _image(made: CloudImage, installation: str) -> RetainedImage:
+    return RetainedImage(
         ref=made.ref,
         name=made.recipe,
         created=made.created,
@@ -151,7 +154,7 @@ def _image(made: Made, installation: str) -> Image:
 
 
 def _used(
-    ledger: Ledger, imaging: Imaging, peers: Sequence[Provider], images: Sequence[Made]
+    ledger: Ledger, imaging: ImageStore, peers: Sequence[Provider], images: Sequence[CloudImage]
 ) -> frozenset[str]:
     """By the cloud's machines, by the ledger's, by builds that wait, and by the configuration."""
     words = (None, *sorted(wanted(ledger)))
@@ -165,12 +168,14 @@ def _used(
     return frozenset(used)
 
 
-def _retire(ledger: Ledger, name: str, imaging: Imaging, verdict: Verdict, made: Made) -> Done:
+def _retire(
+    ledger: Ledger, name: str, imaging: ImageStore, verdict: RetentionVerdict, made: CloudImage
+) -> ImageOutcome:
     if not verdict.goes:
-        return Done(verdict=verdict, title=made.name)
+        return ImageOutcome(verdict=verdict, title=made.name)
     try:
         troubles = imaging.remove(made)
     except ProviderError as error:
-        return Done(verdict=verdict, title=made.name, trouble=str(error))
+        return ImageOutcome(verdict=verdict, title=made.name, trouble=str(error))
     ledger.images.retire(name, made.ref)
-    return Done(verdict=verdict, title=made.name, trouble="; ".join(troubles), removed=True)
+    return ImageOutcome(verdict=verdict, title=made.name, trouble="; ".join(troubles), removed=True)

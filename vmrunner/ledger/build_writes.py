@@ -16,7 +16,7 @@ from vmrunner.ledger import rows
 from vmrunner.ledger.database import Database, Prepared, arg
 from vmrunner.ledger.events import put_event
 from vmrunner.ledger.tables import BUILDS, INSTANCES
-from vmrunner.model import Build, BuildState, Death, InstanceState, Reason, Result
+from vmrunner.model import BuildRecord, BuildState, Death, InstanceState, Reason, Result
 
 _b, _i = BUILDS.c, INSTANCES.c
 DYING: Final = (InstanceState.DELETING.value, InstanceState.GONE.value)
@@ -192,7 +192,7 @@ _RENEW = Prepared(
 )
 
 
-def fetch(connection: Connection, build_id: str) -> Build:
+def fetch(connection: Connection, build_id: str) -> BuildRecord:
     """Raises NotFound."""
     row = READ(connection, id=build_id).first()
     if row is None:
@@ -200,7 +200,7 @@ def fetch(connection: Connection, build_id: str) -> Build:
     return rows.build(row)
 
 
-class Moves:
+class BuildWrites:
     """The writes of a build's owner. Each raises Fenced when the epoch is no longer the build's:
     drop everything, do nothing more; Conflict when the state does not allow the move; NotFound."""
 
@@ -215,11 +215,11 @@ class Moves:
         to: BuildState,
         now: float,
         instance_to: InstanceState | None = None,
-    ) -> Build:
+    ) -> BuildRecord:
         """Move the build, and its instance with it. A build that is there already stays as it
         is, and so does an instance, so that a session that re-attaches may say it again."""
 
-        def work(connection: Connection) -> Build:
+        def work(connection: Connection) -> BuildRecord:
             row = _ADVANCE[to](
                 connection, id=build_id, epoch=epoch, now=now, phase=rows.phase_text(to, now)
             ).first()
@@ -258,7 +258,7 @@ class Moves:
         message: str = "",
         cost: float = 0.0,
         doom: Death | None = None,
-    ) -> Build:
+    ) -> BuildRecord:
         """End it, release it, erase its secrets. The verdict of a held build stands; a finished
         build is returned as it is. `doom`: its instance must die of this from then on, at an
         epoch one higher, unless it is dying already."""
@@ -280,7 +280,7 @@ class Moves:
         exit_code: int | None = None,
         message: str = "",
         cost: float = 0.0,
-    ) -> Build:
+    ) -> BuildRecord:
         """Give its verdict but keep its VM, until `hold_until` or the deadline. The build belongs
         to the ledger from here on, and its secrets are erased."""
         return self._end(
@@ -289,17 +289,17 @@ class Moves:
             cost=cost, hold_until=hold_until,
         )  # fmt: skip
 
-    def requeue(self, build_id: str, *, epoch: int, now: float) -> Build:
+    def requeue(self, build_id: str, *, epoch: int, now: float) -> BuildRecord:
         """Back to the queue for another attempt, at a new epoch, with no instance."""
         return self._end(_REQUEUE, build_id, epoch, BuildState.QUEUED, now)
 
     def take_over(
         self, build_id: str, *, seen_epoch: int, owner: str, until: float, now: float
-    ) -> Build | None:
+    ) -> BuildRecord | None:
         """Become the owner of a build that runs without one; its epoch and its instance's rise,
         which fences the former owner. None: somebody was faster, or it is over."""
 
-        def work(connection: Connection) -> Build | None:
+        def work(connection: Connection) -> BuildRecord | None:
             row = _TAKE(connection, id=build_id, epoch=seen_epoch, owner=owner, until=until).first()
             if row is None:
                 return None
@@ -330,8 +330,8 @@ class Moves:
         now: float,
         doom: Death | None = None,
         **values: Any,
-    ) -> Build:
-        def work(connection: Connection) -> Build:
+    ) -> BuildRecord:
+        def work(connection: Connection) -> BuildRecord:
             row = statement(
                 connection, id=build_id, epoch=epoch, now=now,
                 phase=rows.phase_text(to, now), **values,
@@ -353,7 +353,7 @@ class Moves:
         return self._database.write(work)
 
     @staticmethod
-    def _refused(connection: Connection, build_id: str, epoch: int, to: BuildState) -> Build:
+    def _refused(connection: Connection, build_id: str, epoch: int, to: BuildState) -> BuildRecord:
         """Why a compare-and-set found no row: returns the build when it is there already."""
         build = fetch(connection, build_id)
         if build.epoch != epoch:

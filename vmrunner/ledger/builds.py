@@ -10,13 +10,13 @@ from sqlalchemy import ColumnElement, Connection, or_, select, update
 
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import rows as codec
-from vmrunner.ledger.build_writes import EXTEND, Moves, fetch
+from vmrunner.ledger.build_writes import EXTEND, BuildWrites, fetch
 from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
-from vmrunner.ledger.encryption import Seal
+from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import add_event, put_event
 from vmrunner.ledger.rows import Readable, readable
 from vmrunner.ledger.tables import BUILDS, LABELS
-from vmrunner.model import Build, BuildSpec, BuildState, Process, Reason, Result
+from vmrunner.model import BuildRecord, BuildSpec, BuildState, Process, Reason, Result
 
 _b = BUILDS.c
 _END = "~"  # sorts after all that an id is made of
@@ -96,13 +96,13 @@ _CANCEL = Prepared(
 )
 
 
-class Builds(Moves):
+class Builds(BuildWrites):
     """All builds of this ledger."""
 
-    def __init__(self, database: Database, seal: Seal) -> None:
+    def __init__(self, database: Database, seal: Encryption) -> None:
         super().__init__(database)
         self._seal = seal
-        self._running, self._queue = codec.Memory(codec.build), codec.Memory(codec.build)
+        self._running, self._queue = codec.RowCache(codec.build), codec.RowCache(codec.build)
 
     def submit(
         self,
@@ -112,7 +112,7 @@ class Builds(Moves):
         now: float,
         submitter: Process | None = None,
         secrets: Mapping[str, bytes] | None = None,
-    ) -> tuple[Build, bool]:
+    ) -> tuple[BuildRecord, bool]:
         """Queue it. (build, True) when it is new; (the existing one, False) when its idempotency
         key was used for the same spec, unless that build ended in an error of ours. Raises
         Conflict when it was used for another."""
@@ -133,7 +133,7 @@ class Builds(Moves):
         }
         labels = [{"build": id, "name": k, "value": v} for k, v in spec.labels.items()]
 
-        def work(connection: Connection) -> Build:
+        def work(connection: Connection) -> BuildRecord:
             if spec.idempotency_key is not None:
                 _FREE_KEY(connection, key=spec.idempotency_key)
             _INSERT(connection, **row)
@@ -148,7 +148,7 @@ class Builds(Moves):
                 raise Conflict(f"there is a build {id} already") from None
             return existing, False
 
-    def same(self, spec: BuildSpec) -> Build | None:
+    def same(self, spec: BuildSpec) -> BuildRecord | None:
         """The build that has this one's idempotency key already. Raises Conflict when that one has
         other parameters."""
         key = spec.idempotency_key
@@ -168,15 +168,15 @@ class Builds(Moves):
             )
         return build
 
-    def get(self, build_id: str) -> Build:
+    def get(self, build_id: str) -> BuildRecord:
         """Raises NotFound."""
         return self._database.read(lambda c: fetch(c, build_id))
 
-    def find(self, word: str) -> Build:
+    def find(self, word: str) -> BuildRecord:
         """By id, by name (the newest of that name), or by the beginning of an id, with or without
         its `b-`. Raises NotFound, and Conflict when several ids begin so."""
 
-        def work(connection: Connection) -> Build:
+        def work(connection: Connection) -> BuildRecord:
             for low in (word, f"b-{word}"):
                 rows = _BY_PREFIX(connection, low=low, high=low + _END).all()
                 if rows and rows[0][0] == low:
@@ -198,7 +198,7 @@ class Builds(Moves):
             raise NotFound("an empty word names no build")
         return self._database.read(work)
 
-    def queued(self, limit: int = 1000, *, provider: str | None = None) -> list[Build]:
+    def queued(self, limit: int = 1000, *, provider: str | None = None) -> list[BuildRecord]:
         """What waits, for anybody or for one provider: higher priority first, then older first."""
         if provider is None:
             return self._database.read(lambda c: self._queue.read(_QUEUED(c, limit=limit).all()))
@@ -206,7 +206,7 @@ class Builds(Moves):
             lambda c: readable(codec.build, _QUEUED_AT(c, provider=provider, limit=limit).all())
         )
 
-    def queued_after(self, build_id: str, limit: int) -> list[Build]:
+    def queued_after(self, build_id: str, limit: int) -> list[BuildRecord]:
         """What waits, in the order of the ids, after this one: for a walk through all of it."""
         return self._database.read(
             lambda c: readable(codec.build, _QUEUED_AFTER(c, after=build_id, limit=limit).all())
@@ -216,7 +216,7 @@ class Builds(Moves):
         """The providers that queued builds wait for."""
         return self._database.read(lambda c: {row[0] for row in _AWAITED(c).all()})
 
-    def driven(self) -> Readable[Build]:
+    def driven(self) -> Readable[BuildRecord]:
         """What an engine has to mind: all that is neither waiting nor over, and what waits with a
         wish to end."""
         return self._database.read(lambda c: self._running.read(_DRIVEN(c).all()))
@@ -226,11 +226,13 @@ class Builds(Moves):
         sealed = self._database.read(lambda c: _SECRETS(c, id=build_id).scalar())
         return codec.secrets_from(self._seal.unseal(bytes(sealed))) if sealed else {}
 
-    def request_cancel(self, build_id: str, reason: Reason, now: float, *, by: str = "") -> Build:
+    def request_cancel(
+        self, build_id: str, reason: Reason, now: float, *, by: str = ""
+    ) -> BuildRecord:
         """Wish it to end; its owner does it. The first wish stands; a finished build is returned
         as it is. `by`: who wishes it, for people. Raises NotFound."""
 
-        def work(connection: Connection) -> Build:
+        def work(connection: Connection) -> BuildRecord:
             row = _CANCEL(connection, id=build_id, reason=reason.value, now=now).first()
             if row is None:
                 return fetch(connection, build_id)
@@ -239,7 +241,7 @@ class Builds(Moves):
 
         return self._database.write(work)
 
-    def extend(self, build_id: str, seconds: float, now: float, *, by: str = "") -> Build:
+    def extend(self, build_id: str, seconds: float, now: float, *, by: str = "") -> BuildRecord:
         """Keep a held build's VM so much longer, never past its deadline: see the build that is
         returned. Raises Conflict when it is not held, its VM dies already, or even so its time
         would be over by `now`, the VM's provider's clock; NotFound.
@@ -247,7 +249,7 @@ class Builds(Moves):
         It is added to the end of the hold, so that of two wishes at once none is lost. `by`: who
         wishes it, for people."""
 
-        def work(connection: Connection) -> Build:
+        def work(connection: Connection) -> BuildRecord:
             if not self._database.sqlite:  # before anybody looks whether its VM is to die
                 connection.execute(select(_b.id).where(_b.id == build_id).with_for_update())
             row = EXTEND(connection, id=build_id, seconds=seconds, now=now).first()
@@ -264,7 +266,7 @@ class Builds(Moves):
         active: bool | None = None,
         labels: Mapping[str, str] | None = None,
         limit: int | None = None,
-    ) -> Readable[Build]:
+    ) -> Readable[BuildRecord]:
         """Newest first. `active`: only those not finished (True) or finished (False)."""
         conditions: list[ColumnElement[bool]] = []
         if active is not None:
@@ -280,7 +282,7 @@ class Builds(Moves):
         return self._database.read(lambda c: readable(codec.build, c.execute(query)))
 
 
-def _not_extended(build: Build, seconds: float, now: float) -> Conflict:
+def _not_extended(build: BuildRecord, seconds: float, now: float) -> Conflict:
     """Why the hold of a build was not extended."""
     if build.state is not BuildState.HELD:
         return Conflict(

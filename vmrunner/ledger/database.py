@@ -138,7 +138,7 @@ class Database:
         self._error = self._engine.dialect.dbapi.Error
         self._forbidden = self._engine.dialect.dbapi.IntegrityError
         self._users: WeakSet[object] = WeakSet()
-        self._gate = fork_safety.Gate()
+        self._gate = fork_safety.TransactionGate()
         self._quiet = True  # at the moment of a fork: nothing was open
         # Writers of one process queue here, in turn, instead of in SQLite's busy loop, which
         # sleeps and is not fair; then one connection serves them all.
@@ -207,7 +207,7 @@ class Database:
     # --- forks ---
 
     def before_fork(self) -> None:
-        self._quiet = self._gate.shut(fork_safety.PATIENCE)
+        self._quiet = self._gate.shut(fork_safety.FORK_TIMEOUT)
         if self._quiet:
             self._disconnect()
 
@@ -216,7 +216,7 @@ class Database:
 
     def after_fork_there(self) -> None:
         self._turn = threading.Lock()
-        self._gate = fork_safety.Gate(refuses=not self._quiet)
+        self._gate = fork_safety.TransactionGate(refuses=not self._quiet)
         if not self._quiet:
             fork_safety.abandon((self._engine, self._kept))
 

@@ -18,7 +18,7 @@ def make_key() -> str:
     return Fernet.generate_key().decode()
 
 
-class Seal:
+class Encryption:
     """Seals and unseals under one secret. `source` names where it came from, for messages."""
 
     def __init__(self, secret: str, *, source: str) -> None:

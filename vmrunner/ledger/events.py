@@ -8,7 +8,7 @@ from vmrunner.errors import NotFound
 from vmrunner.ledger import rows
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, EVENTS
-from vmrunner.model import Event
+from vmrunner.model import BuildEvent
 
 INSERT_EVENT = inserts(EVENTS)
 
@@ -51,7 +51,7 @@ class Events:
         """Raises NotFound."""
         self._database.write(lambda c: add_event(c, build, kind, now, **data))
 
-    def list(self, build: str, after: int = 0) -> list[Event]:
+    def list(self, build: str, after: int = 0) -> list[BuildEvent]:
         """In order, those with a number above `after`; they count from 1 for each build."""
         return self._database.read(
             lambda c: [rows.event(row) for row in _LIST(c, build=build, after=after).all()]

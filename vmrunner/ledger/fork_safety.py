@@ -19,14 +19,14 @@ from weakref import WeakSet
 from vmrunner.errors import LedgerError
 
 #: So many seconds a fork waits for transactions that are under way.
-PATIENCE: Final = 10.0
+FORK_TIMEOUT: Final = 10.0
 
 #: Held while a database is opened or closed, so that no fork falls in between. Taken by the name
 #: of this module: a child has a new one.
 opening = threading.RLock()
 
 
-class Forked(Protocol):
+class ForkAware(Protocol):
     """What has connections."""
 
     def before_fork(self) -> None:
@@ -39,16 +39,16 @@ class Forked(Protocol):
         """Begin anew, in the child: no other thread lives there, and no lock is free for sure."""
 
 
-_watched: Final[WeakSet[Forked]] = WeakSet()
+_watched: Final[WeakSet[ForkAware]] = WeakSet()
 
 
-def watch(one: Forked) -> None:
+def watch(one: ForkAware) -> None:
     """Tell it of each fork from now on."""
     with opening:
         _watched.add(one)
 
 
-class Gate:
+class TransactionGate:
     """Lets transactions in, until it is shut. `refuses`: it lets nobody in, ever."""
 
     def __init__(self, *, refuses: bool = False) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, select
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.database import Database, Prepared, arg
-from vmrunner.ledger.encryption import Seal
+from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.rows import Readable, readable
 from vmrunner.ledger.tables import INSTANCES
 from vmrunner.lib.ids import instances_since
@@ -35,13 +35,13 @@ _ANY = Prepared(select(_i.id).where(_i.provider == arg("provider")).limit(1))
 _ACCESS = Prepared(select(_i.access).where(_i.id == arg("id")))
 
 
-class Roll:
+class InstanceReads:
     """Who was ever born here."""
 
-    def __init__(self, database: Database, seal: Seal) -> None:
+    def __init__(self, database: Database, seal: Encryption) -> None:
         self._database = database
         self._seal = seal
-        self._memory = codec.Memory(codec.instance)
+        self._memory = codec.RowCache(codec.instance)
 
     def get(self, instance_id: str) -> Instance:
         """Raises NotFound."""

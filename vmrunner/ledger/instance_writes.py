@@ -10,7 +10,7 @@ from vmrunner.ledger import rows
 from vmrunner.ledger.build_writes import DOOM, instance_before
 from vmrunner.ledger.database import Prepared, arg
 from vmrunner.ledger.events import add_event
-from vmrunner.ledger.instance_reads import Roll
+from vmrunner.ledger.instance_reads import InstanceReads
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.model import BuildState, Death, Instance, InstanceState
 
@@ -64,7 +64,7 @@ _TRIED = Prepared(
 )
 
 
-class Deaths(Roll):
+class InstanceWrites(InstanceReads):
     """The writes that end instances."""
 
     def doom(

@@ -13,15 +13,24 @@ from vmrunner.errors import Fenced
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.build_writes import DYING, moved
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
-from vmrunner.ledger.encryption import Seal
+from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import INSERT_EVENT, add_event
-from vmrunner.ledger.instance_writes import Deaths
+from vmrunner.ledger.instance_writes import InstanceWrites
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEDGER
-from vmrunner.ledger.values import Launch
-from vmrunner.model import Address, Build, BuildState, Death, Instance, InstanceState, Order, Ref
+from vmrunner.ledger.values import LaunchRequest
+from vmrunner.model import (
+    Address,
+    BuildRecord,
+    BuildState,
+    Death,
+    Instance,
+    InstanceState,
+    Order,
+    Ref,
+)
 
 if TYPE_CHECKING:
-    from vmrunner.core.scheduling import Rooms
+    from vmrunner.core.scheduling import Capacity
 
 _b, _i = BUILDS.c, INSTANCES.c
 
@@ -89,17 +98,19 @@ _ADDRESS = Prepared(
 )
 
 
-class Instances(Deaths):
+class Instances(InstanceWrites):
     """All instances of this ledger: how they are born and how they end. `started` is told an
     instance whose intent is durable, before anybody asks for it."""
 
-    def __init__(self, database: Database, seal: Seal, started: Callable[[str], None]) -> None:
+    def __init__(
+        self, database: Database, seal: Encryption, started: Callable[[str], None]
+    ) -> None:
         super().__init__(database, seal)
         self._started = started
 
     def start(
-        self, launches: Sequence[Launch], *, until: float, rooms: Rooms | None = None
-    ) -> list[tuple[Build, Instance]]:
+        self, launches: Sequence[LaunchRequest], *, until: float, rooms: Capacity | None = None
+    ) -> list[tuple[BuildRecord, Instance]]:
         """Claim builds and write the intents, in one transaction: durable when it returns, so
         the provider may be asked. Only those that were won: still queued, at the seen epoch, with
         no wish to end, and the first ones as far as `rooms` goes, whoever claims at the same time.
@@ -108,8 +119,8 @@ class Instances(Deaths):
         if len(prepared) != len(launches):
             raise ValueError("two launches for one build")
 
-        def work(connection: Connection) -> list[tuple[Build, Instance]]:
-            won: list[tuple[Build, Instance]] = []
+        def work(connection: Connection) -> list[tuple[BuildRecord, Instance]]:
+            won: list[tuple[BuildRecord, Instance]] = []
             rows: list[dict[str, Any]] = []
             events: list[dict[str, Any]] = []
             fitting = launches if rooms is None else self._fitting(connection, launches, rooms)
@@ -169,14 +180,14 @@ class Instances(Deaths):
         return self._database.write(work) if texts else set()
 
     def next_offer(
-        self, refused: str, launch: Launch, *, now: float, message: str = ""
-    ) -> tuple[Build, Instance]:
+        self, refused: str, launch: LaunchRequest, *, now: float, message: str = ""
+    ) -> tuple[BuildRecord, Instance]:
         """The provider refused: close that row, and write the intent for the next offer of the
         same attempt, at the same epoch (`launch.seen_epoch`). Raises Fenced."""
         row = self._row(launch)
         epoch = launch.seen_epoch
 
-        def work(connection: Connection) -> tuple[Build, Instance]:
+        def work(connection: Connection) -> tuple[BuildRecord, Instance]:
             swapped = _SWAP_BUILD(
                 connection, id=launch.build_id, epoch=epoch, refused=refused,
                 instance=launch.instance.id,
@@ -211,8 +222,8 @@ class Instances(Deaths):
     # --- within ---
 
     def _fitting(
-        self, connection: Connection, launches: Sequence[Launch], rooms: Rooms
-    ) -> list[Launch]:
+        self, connection: Connection, launches: Sequence[LaunchRequest], rooms: Capacity
+    ) -> list[LaunchRequest]:
         """Those that have room, in their order. Nobody else claims until the transaction ends."""
         if not self._database.sqlite:  # which has one writer anyway
             connection.execute(select(LEDGER.c.id).with_for_update())
@@ -225,7 +236,7 @@ class Instances(Deaths):
                 fitting.append(launch)
         return fitting
 
-    def _row(self, launch: Launch) -> dict[str, Any]:
+    def _row(self, launch: LaunchRequest) -> dict[str, Any]:
         new, order = launch.instance, launch.order
         if (new.id, new.deadline) != (order.instance, order.deadline) or new.owner is None:
             raise ValueError(f"{new.id}: the order is not this instance's, or it has no owner")
@@ -252,7 +263,7 @@ class Instances(Deaths):
         }
 
 
-def _as_claimed(launch: Launch, build: Build) -> Instance:
+def _as_claimed(launch: LaunchRequest, build: BuildRecord) -> Instance:
     return replace(
         launch.instance,
         build=build.id,

@@ -19,13 +19,13 @@ from vmrunner.ledger import fork_safety
 from vmrunner.ledger import upgrade as schema
 from vmrunner.ledger.builds import Builds
 from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts, shared
-from vmrunner.ledger.encryption import Seal, make_key
+from vmrunner.ledger.encryption import Encryption, make_key
 from vmrunner.ledger.engines import Engines
 from vmrunner.ledger.events import Events
 from vmrunner.ledger.images import Images
 from vmrunner.ledger.instances import Instances
 from vmrunner.ledger.logs import Logs
-from vmrunner.ledger.restore_detection import Witness, place_of
+from vmrunner.ledger.restore_detection import RestoreDetector, place_of
 from vmrunner.ledger.sightings import Sightings
 from vmrunner.ledger.tables import INSTANCES, LEDGER
 from vmrunner.lib import database_url, local_files
@@ -60,8 +60,8 @@ class Ledger:
     def __init__(
         self,
         database: Database,
-        seal: Seal,
-        witness: Witness,
+        seal: Encryption,
+        witness: RestoreDetector,
         *,
         url: str,
         installation: str,
@@ -120,7 +120,7 @@ class Ledger:
                 )
                 seal = _seal(data_dir, secret_key)
                 identity = _identity(database, seal, data_dir, installation)
-                witness = Witness(data_dir / "witness", place_of(path))
+                witness = RestoreDetector(data_dir / "witness", place_of(path))
                 generation = _recognised(database, witness)
             except BaseException:
                 database.let_go()
@@ -232,16 +232,18 @@ def _making(path: Path | None, data_dir: Path | None, *, make: bool = True) -> I
             yield
 
 
-def _seal(data_dir: Path, secret_key: str | None) -> Seal:
+def _seal(data_dir: Path, secret_key: str | None) -> Encryption:
     if secret_key is not None:
-        return Seal(secret_key, source="VMRUNNER_SECRET_KEY")
+        return Encryption(secret_key, source="VMRUNNER_SECRET_KEY")
     path = data_dir / "secret.key"
     secret = local_files.read_or_make(path, make_key())
     local_files.refuse_public(path)
-    return Seal(secret, source=str(path))
+    return Encryption(secret, source=str(path))
 
 
-def _identity(database: Database, seal: Seal, data_dir: Path, configured: str | None) -> _Identity:
+def _identity(
+    database: Database, seal: Encryption, data_dir: Path, configured: str | None
+) -> _Identity:
     """Read who this ledger is, or decide it for a new database; refuse what does not fit."""
     path = data_dir / "installation"
     kept = local_files.read(path)
@@ -264,7 +266,7 @@ def _identity(database: Database, seal: Seal, data_dir: Path, configured: str | 
     return found
 
 
-def _recognised(database: Database, witness: Witness) -> str:
+def _recognised(database: Database, witness: RestoreDetector) -> str:
     """The database's generation: a new one when it is not what this host remembers of it."""
     memory = witness.read()  # first: what is noted is committed before
 
@@ -296,7 +298,7 @@ def _read_identity(connection: Connection) -> _Identity | None:
     return None if row is None else _Identity(row[0], row[1], bytes(row[2]))
 
 
-def _make_identity(database: Database, seal: Seal, installation: str) -> _Identity:
+def _make_identity(database: Database, seal: Encryption, installation: str) -> _Identity:
     new = _Identity(installation, secrets.token_hex(8), seal.seal(_CANARY))
     try:
         database.write(

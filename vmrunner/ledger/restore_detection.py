@@ -18,7 +18,7 @@ from vmrunner.errors import LedgerError
 from vmrunner.lib import local_files, process
 
 
-class Memory(NamedTuple):
+class RememberedState(NamedTuple):
     """The database as it was used last, and an instance that was started from it."""
 
     place: str
@@ -34,17 +34,17 @@ def place_of(database: Path | None) -> str:
     return f"{process.current().boot} {found.st_dev}:{found.st_ino}"
 
 
-class Witness:
+class RestoreDetector:
     """The file, of one ledger on one host. All processes of the host write it."""
 
     def __init__(self, path: Path, place: str) -> None:
         self._path = path
         self.place = place
 
-    def read(self) -> Memory | None:
+    def read(self) -> RememberedState | None:
         """What is remembered; None: nothing is."""
         place, _, instance = (local_files.read(self._path) or "").partition("\n")
-        return Memory(place, instance) if place else None
+        return RememberedState(place, instance) if place else None
 
     def note(self, instance: str) -> None:
         """Remember the instance that was started last, before it is asked for. It need not outlive

@@ -18,12 +18,12 @@ from vmrunner.ledger.tables import BUILDS, IMAGES, INSTANCES
 from vmrunner.model import (
     Access,
     Address,
-    Build,
+    BuildEvent,
+    BuildRecord,
     BuildSpec,
     BuildState,
     Chunk,
     Death,
-    Event,
     ImageState,
     Instance,
     InstanceState,
@@ -151,7 +151,7 @@ def readable(decode: Callable[[Sequence[Any]], T], rows: Iterable[Sequence[Any]]
     return found
 
 
-class Memory(Generic[T]):
+class RowCache(Generic[T]):
     """Decodes rows that are read again and again, of which few have changed since the last time.
     What it keeps is what was read last, however much that is."""
 
@@ -179,7 +179,7 @@ def _complain(text: str) -> None:
     log.error("%s", text)
 
 
-def build(row: Sequence[Any]) -> Build:
+def build(row: Sequence[Any]) -> BuildRecord:
     """A row that begins with the columns `BUILD`. Raises Unreadable."""
     try:
         return _build(row)
@@ -244,8 +244,8 @@ def _maybe(value: Any) -> Any:
     return None if value is None else _number(value)
 
 
-def _build(row: Sequence[Any]) -> Build:
-    return Build(
+def _build(row: Sequence[Any]) -> BuildRecord:
+    return BuildRecord(
         id=row[0],
         spec=spec_from(row[1]),
         state=_BUILD_STATES[row[2]],
@@ -350,9 +350,9 @@ def event_data(data: Mapping[str, str | int | float | bool | None]) -> str:
     return json.dumps(data) if data else "{}"
 
 
-def event(row: Sequence[Any]) -> Event:
+def event(row: Sequence[Any]) -> BuildEvent:
     """From seq, time, kind, data."""
-    return Event(seq=row[0], time=row[1], kind=row[2], data=json.loads(row[3]))
+    return BuildEvent(seq=row[0], time=row[1], kind=row[2], data=json.loads(row[3]))
 
 
 def chunk(row: Sequence[Any]) -> Chunk:

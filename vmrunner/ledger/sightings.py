@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, delete, select
 
-from vmrunner.core.reap_plan import Sight, Sighting
+from vmrunner.core.reap_plan import Sighting, SightingKind
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
 from vmrunner.ledger.tables import SIGHTINGS
 
@@ -46,5 +46,6 @@ class Sightings:
         """What was remembered last."""
         rows = self._database.read(lambda c: _LIST(c, provider=provider).all())
         return frozenset(
-            Sighting(what=Sight(row[0]), subject=row[1], sweep=row[2], begun=row[3]) for row in rows
+            Sighting(what=SightingKind(row[0]), subject=row[1], sweep=row[2], begun=row[3])
+            for row in rows
         )

@@ -8,7 +8,7 @@ from vmrunner.model import Access, Instance, Order, Process
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Launch:
+class LaunchRequest:
     """A wish to start one build on one new instance, made from what was seen of the build.
 
     `instance` needs an owner; its epoch and attempt are set by the ledger. Its `created_at` is

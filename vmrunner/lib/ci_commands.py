@@ -28,27 +28,27 @@ _BLANK: Final = re.compile(rf"{_SPACE}\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class CiSyntax:
     """What one CI system obeys. `marks` count anywhere in a line and in either case; with
     `commands` so does a line that begins with `::`."""
 
     marks: tuple[str, ...] = ()
     commands: bool = False
 
-    def __or__(self, other: Words) -> Words:
-        return Words(self.marks + other.marks, self.commands or other.commands)
+    def __or__(self, other: CiSyntax) -> CiSyntax:
+        return CiSyntax(self.marks + other.marks, self.commands or other.commands)
 
 
-_GITHUB: Final = Words(("##[",), commands=True)
-_GITLAB: Final = Words(("section_start:", "section_end:"))
-_AZURE: Final = Words(("##vso[", "##["))
-_TEAMCITY: Final = Words(("##teamcity[",))
+_GITHUB: Final = CiSyntax(("##[",), commands=True)
+_GITLAB: Final = CiSyntax(("section_start:", "section_end:"))
+_AZURE: Final = CiSyntax(("##vso[", "##["))
+_TEAMCITY: Final = CiSyntax(("##teamcity[",))
 _ANY: Final = re.compile(
     "|".join(map(re.escape, (_GITHUB | _GITLAB | _AZURE | _TEAMCITY).marks)), re.IGNORECASE
 )
 
 
-def words(environ: Mapping[str, str]) -> Words | None:
+def words(environ: Mapping[str, str]) -> CiSyntax | None:
     """What is obeyed by whoever reads the output of this process."""
     found = [
         system
@@ -72,7 +72,7 @@ def words(environ: Mapping[str, str]) -> Words | None:
 def text(whole: str, environ: Mapping[str, str]) -> str:
     """Text of ours that quotes somebody else's, whole lines of it."""
     there = words(environ)
-    return whole if there is None else Disarm(there).whole(whole)
+    return whole if there is None else CiCommandFilter(there).whole(whole)
 
 
 def json(document: str) -> str:
@@ -81,11 +81,11 @@ def json(document: str) -> str:
     return _ANY.sub(lambda mark: f"\\u{ord(mark[0][0]):04x}{mark[0][1:]}", document)
 
 
-class Disarm:
+class CiCommandFilter:
     """Bytes in, bytes out: UTF-8, since the runner's guess of another encoding would make other
     text of them."""
 
-    def __init__(self, obeyed: Words) -> None:
+    def __init__(self, obeyed: CiSyntax) -> None:
         self._marks = tuple(mark.lower() for mark in obeyed.marks)
         self._commands = obeyed.commands
         self._found = re.compile("|".join(map(re.escape, self._marks)), re.IGNORECASE)

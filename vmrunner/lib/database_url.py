@@ -21,7 +21,7 @@ _PASSWORD: Final = re.compile(r"([\w+]+://[^:/?@]*):[^@]*(?:@[^@/?]*(?=@))*@", r
 _PARAMETER: Final = re.compile(r"(passw\w*\s*=\s*)[^&\s]*", re.IGNORECASE)
 
 
-class Server(NamedTuple):
+class DatabaseServer(NamedTuple):
     """Which database of which server it is."""
 
     host: str
@@ -30,7 +30,7 @@ class Server(NamedTuple):
     query: str
 
 
-def server(url: str) -> Server:
+def server(url: str) -> DatabaseServer:
     """Raises ValueError for a URL that cannot be taken apart."""
     found = _URL.match(url)
     if found is None:
@@ -39,7 +39,9 @@ def server(url: str) -> Server:
     if port and not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
         raise ValueError("the port is not a number; a password's `/`, `:` and `@` are written %2F…")
     host = (found["v6"] or found["host"] or "").lower()
-    return Server(host, int(port) if port else None, found["path"] or "", found["query"] or "")
+    return DatabaseServer(
+        host, int(port) if port else None, found["path"] or "", found["query"] or ""
+    )
 
 
 def file(url: str) -> str:

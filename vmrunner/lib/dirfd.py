@@ -16,7 +16,7 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Blocked(OSError):
+class UnsafePath(OSError):
     """Something on the way is a link, or no directory at all. `path` is where it stands."""
 
     def __init__(self, path: str, *, link: bool) -> None:
@@ -64,7 +64,7 @@ def _enter(parent: int, name: bytes, path: bytes) -> int:
         link = False
         with suppress(OSError):
             link = bool(os.readlink(name, dir_fd=parent))
-        raise Blocked(os.fsdecode(path), link=link) from None
+        raise UnsafePath(os.fsdecode(path), link=link) from None
 
 
 @contextmanager

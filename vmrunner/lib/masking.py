@@ -16,7 +16,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
-from vmrunner.lib.secret_patterns import UNBROKEN, Needle, Needles
+from vmrunner.lib.secret_patterns import UNBROKEN, SecretPattern, SecretPatterns
 
 MASK: Final = b"***"
 
@@ -32,9 +32,9 @@ _TRIES: Final = 16  # such places that are looked at whole, before one counts un
 class Masker:
     """Replaces each stretch that secrets cover by `***`."""
 
-    def __init__(self, secrets: Iterable[bytes] | Needles) -> None:
+    def __init__(self, secrets: Iterable[bytes] | SecretPatterns) -> None:
         """Needles can be shared: they take a while to make."""
-        self._needles = secrets if isinstance(secrets, Needles) else Needles(secrets)
+        self._needles = secrets if isinstance(secrets, SecretPatterns) else SecretPatterns(secrets)
         self._new: list[bytes] = []  # fed, and not looked at yet
         self._size = 0  # of that
         self._text = b""
@@ -109,7 +109,7 @@ class _Sight:
     """What of the needles is to be seen in a text: as it is, and with its lines joined where an
     encoding may go on from one to the next."""
 
-    def __init__(self, text: bytes, needles: Needles) -> None:
+    def __init__(self, text: bytes, needles: SecretPatterns) -> None:
         self._text = text
         self._needles = needles
         self._joined, self._breaks, self._gone = _join(text) if needles.encoded else (text, [], [0])
@@ -157,7 +157,7 @@ class _Sight:
     def _spans(
         self,
         text: bytes,
-        needles: Mapping[bytes, tuple[Needle, ...]],
+        needles: Mapping[bytes, tuple[SecretPattern, ...]],
         fits: Callable[[int], bool] | None,
     ) -> Iterator[tuple[int, int]]:
         """Each stretch that one needle covers. Where its rarest byte is not, it is not."""
@@ -192,7 +192,7 @@ def _join(text: bytes) -> tuple[bytes, list[int], list[int]]:
 
 
 def _runs(
-    text: bytes, needle: Needle, fits: Callable[[int], bool] | None
+    text: bytes, needle: SecretPattern, fits: Callable[[int], bool] | None
 ) -> Iterator[tuple[int, int]]:
     """What a needle covers. One that repeats in itself is compared only where it goes on."""
     size = len(needle.text)

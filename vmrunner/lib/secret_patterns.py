@@ -19,7 +19,7 @@ _SHORTEST_ENCODED: Final = 8  # bytes of a form that may go on in another line
 _MOST_LINES: Final = 4096  # bytes of a secret whose single lines of base64 are looked for
 
 
-class Needle:
+class SecretPattern:
     """One form of a secret."""
 
     def __init__(self, text: bytes) -> None:
@@ -38,7 +38,7 @@ class Needle:
         return next((at for at in tail if text.startswith(text[at:])), size)
 
 
-class Needles:
+class SecretPatterns:
     """All forms of some secrets, by their rarest byte: one byte is found much faster. `encoded`
     ones may be broken into lines."""
 
@@ -46,8 +46,8 @@ class Needles:
         secrets = tuple(secrets)
         self.ignored = sum(1 for secret in secrets if len(secret.strip()) < SHORTEST)
         plain, encoded = forms(secrets)
-        self.all_plain = tuple(map(Needle, sorted(plain)))
-        self.all_encoded = tuple(map(Needle, sorted(encoded)))
+        self.all_plain = tuple(map(SecretPattern, sorted(plain)))
+        self.all_encoded = tuple(map(SecretPattern, sorted(encoded)))
         self.plain = _by_rarest(self.all_plain)
         self.encoded = _by_rarest(self.all_encoded)
 
@@ -55,8 +55,8 @@ class Needles:
         return bool(self.plain or self.encoded)
 
 
-def _by_rarest(needles: Iterable[Needle]) -> Mapping[bytes, tuple[Needle, ...]]:
-    groups: dict[bytes, tuple[Needle, ...]] = {}
+def _by_rarest(needles: Iterable[SecretPattern]) -> Mapping[bytes, tuple[SecretPattern, ...]]:
+    groups: dict[bytes, tuple[SecretPattern, ...]] = {}
     for needle in needles:
         rarest = min(set(needle.text), key=_COMMON.rfind)  # those that are not in it first
         groups[bytes((rarest,))] = (*groups.get(bytes((rarest,)), ()), needle)

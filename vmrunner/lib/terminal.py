@@ -31,7 +31,7 @@ def for_display(*, tty: bool, environ: Mapping[str, str], encoding: str = "utf-8
     """The filter for a stream that somebody or something looks at."""
     obeyed = ci_commands.words(environ)
     if obeyed is not None:
-        return ci_commands.Disarm(obeyed)
+        return ci_commands.CiCommandFilter(obeyed)
     return Colours(encoding) if tty else Plain()
 
 

@@ -16,7 +16,7 @@ T = TypeVar("T")
 GIVE_UP: Final = 300.0
 
 
-class Pool(Protocol):
+class WorkerPool(Protocol):
     """What runs a call elsewhere."""
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
@@ -41,7 +41,7 @@ class Inline:
         """There is nothing to let go of."""
 
 
-class Threads:
+class DaemonThreadPool:
     """A few daemon threads, made when they are needed: one that hangs in a driver never keeps the
     process from ending, as the standard executor's would."""
 
@@ -84,21 +84,21 @@ class Threads:
                 self._idle += 1
 
 
-class Lanes(Generic[K, T]):
+class CallSlots(Generic[K, T]):
     """A lane for each of what is called. `pool` gives what runs the calls to one."""
 
     def __init__(
-        self, pool: Callable[[K], Pool], now: Callable[[], float], done: Callable[[], None]
+        self, pool: Callable[[K], WorkerPool], now: Callable[[], float], done: Callable[[], None]
     ) -> None:
         self._pool = pool
         self._now = now
         self._done = done
-        self._all: dict[K, Lane[T]] = {}
+        self._all: dict[K, CallSlot[T]] = {}
 
-    def __getitem__(self, key: K) -> Lane[T]:
+    def __getitem__(self, key: K) -> CallSlot[T]:
         """Made when it is first asked for."""
         if key not in self._all:
-            self._all[key] = Lane(self._pool(key), self._now, self._done)
+            self._all[key] = CallSlot(self._pool(key), self._now, self._done)
         return self._all[key]
 
     def finished(self) -> Iterator[tuple[K, Future[T]]]:
@@ -114,10 +114,12 @@ class Lanes(Generic[K, T]):
         return all(lane.free for lane in self._all.values())
 
 
-class Lane(Generic[T]):
+class CallSlot(Generic[T]):
     """One call at a time. `now` is a monotonic clock, in seconds."""
 
-    def __init__(self, pool: Pool, now: Callable[[], float], done: Callable[[], None]) -> None:
+    def __init__(
+        self, pool: WorkerPool, now: Callable[[], float], done: Callable[[], None]
+    ) -> None:
         self._pool = pool
         self._now = now
         self._done = done

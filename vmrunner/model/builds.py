@@ -113,7 +113,7 @@ class Phase:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Build:
+class BuildRecord:
     """A row of `builds`, as it was when it was read."""
 
     id: str
@@ -178,7 +178,7 @@ class Instance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Event:
+class BuildEvent:
     """Something that happened to a build or an instance; `data` is small and holds no secret."""
 
     seq: int

@@ -12,7 +12,9 @@ from vmrunner.providers import Provider
 log = logging.getLogger("vmrunner")
 
 
-def delete(provider: Provider, refs: Sequence[Ref], *, force: bool = False) -> dict[Ref, Outcome]:
+def delete_each(
+    provider: Provider, refs: Sequence[Ref], *, force: bool = False
+) -> dict[Ref, Outcome]:
     """An outcome for each. When the driver itself fails over a batch, it is halved until only the
     one that it cannot bear is left out; a cloud that does not answer is asked once."""
     if not refs:
@@ -24,8 +26,8 @@ def delete(provider: Provider, refs: Sequence[Ref], *, force: bool = False) -> d
     except Exception as error:  # a driver's bug
         if len(refs) > 1:
             half = len(refs) // 2
-            first = delete(provider, refs[:half], force=force)
-            return first | delete(provider, refs[half:], force=force)
+            first = delete_each(provider, refs[:half], force=force)
+            return first | delete_each(provider, refs[half:], force=force)
         log.exception("delete of %s", refs[0].id)
         outcomes = {refs[0]: Outcome(fate=Fate.FAILED, error=f"{type(error).__name__}: {error}")}
     silent = Outcome(fate=Fate.FAILED, error="the driver told no outcome")

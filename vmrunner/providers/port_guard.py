@@ -33,7 +33,7 @@ class Policy(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class GuardPart:
     """One thing that the guard consists of. `done`: what was done about it just now."""
 
     name: str
@@ -44,7 +44,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
+class GuardSpec:
     """How it should be. None: as it is, or the default. No regions: all that are enabled."""
 
     max_ttl: float  # seconds
@@ -55,11 +55,11 @@ class Wish:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Status:
+class GuardStatus:
     """`last_success`: when it was last invoked without an error, to five minutes; None: not within
     a day. `silent`: that was too long ago."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[GuardPart, ...]
     last_success: float | None
     silent: bool
 
@@ -71,13 +71,13 @@ class Status:
 class Guard(Protocol):
     """All may be done again at any time. Raise `ProviderError`, or `ConfigError` for a wish."""
 
-    def install(self, wish: Wish) -> Iterator[Part]:
+    def install(self, wish: GuardSpec) -> Iterator[GuardPart]:
         """Make or mend part by part; each is told when it is as wished."""
 
-    def status(self, wish: Wish) -> Status:
+    def status(self, wish: GuardSpec) -> GuardStatus:
         """A part that cannot be looked at is UNKNOWN."""
 
-    def remove(self) -> Iterator[Part]:
+    def remove(self) -> Iterator[GuardPart]:
         """Part by part; one that cannot be removed is PRESENT, with the reason, and stops none."""
 
     def policy(self, audience: Policy) -> str:
@@ -85,7 +85,7 @@ class Guard(Protocol):
 
 
 @runtime_checkable
-class Watched(Protocol):
+class CanHaveGuard(Protocol):
     """A provider whose account can hold layers that end a VM past its deadline."""
 
     def unguarded(self) -> Sequence[Finding]:
@@ -94,7 +94,7 @@ class Watched(Protocol):
 
 
 @runtime_checkable
-class Guarded(Watched, Protocol):
+class CanInstallGuard(CanHaveGuard, Protocol):
     """One whose guard we can make."""
 
     def guard(self) -> Guard:

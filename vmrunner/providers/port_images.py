@@ -25,7 +25,7 @@ _NAME: Final = 63
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
+class ImageRequest:
     """An image to be made. `supervisor`: a digest of the program that runs builds in it."""
 
     image: str  # its row's id
@@ -76,7 +76,7 @@ class Wish:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bench:
+class BuilderSpec:
     """Where and how Packer makes one: the source of its templates, their variables, and what its
     environment must say."""
 
@@ -87,7 +87,7 @@ class Bench:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Made:
+class CloudImage:
     """One image in the cloud. `ref`: an AMI's id, or a link without the host."""
 
     ref: str
@@ -108,46 +108,46 @@ class Made:
         return self.tags.get(RECIPE, "")
 
 
-class Imaging(Protocol):
+class ImageStore(Protocol):
     """What can be done about images. All raise `ProviderError`, or `ConfigError` for what the
     configuration does not allow."""
 
-    def bench(self, wish: Wish) -> Bench:
+    def bench(self, wish: ImageRequest) -> BuilderSpec:
         """Where its builder runs. Nothing is made."""
 
-    def find(self, ref: str) -> Made | None:
+    def find(self, ref: str) -> CloudImage | None:
         """By an artifact's id as Packer tells it, or an image's id, name or link."""
 
-    def left(self, name: str) -> Made | None:
+    def left(self, name: str) -> CloudImage | None:
         """What is there under this name, whosever it is, with all that it consists of: what
         deleting it leaves, nothing finds any more. Raises `Uncertain` while the cloud does not tell
         that yet."""
 
-    def images(self) -> list[Made]:
+    def images(self) -> list[CloudImage]:
         """All that this installation made, where it launches."""
 
     def in_use(self) -> frozenset[str]:
         """What the machines that the cloud shows were made from, whosever they are."""
 
-    def chosen(self, images: Collection[Made], word: str | None = None) -> frozenset[str]:
+    def chosen(self, images: Collection[CloudImage], word: str | None = None) -> frozenset[str]:
         """The references of those that a build may get which names its image so; None: it names
         none, and gets what the configuration says. More rather than fewer. A cloud that does not
         answer is an error, and no empty set."""
 
-    def promote(self, made: Made, now: float) -> None:
+    def promote(self, made: CloudImage, now: float) -> None:
         """From now on builds that name no image get this one."""
 
-    def remove(self, made: Made) -> list[str]:
+    def remove(self, made: CloudImage) -> list[str]:
         """Delete it and its snapshots; what could not be, in words. Missing is success. When the
         image itself is still there, it raises."""
 
-    def leftovers(self, images: list[Made], now: float) -> list[str]:
+    def leftovers(self, images: list[CloudImage], now: float) -> list[str]:
         """Snapshots of images that are gone, deleted when `images` no longer name them."""
 
 
 @runtime_checkable
-class Keeps(Protocol):
+class KeepsImages(Protocol):
     """A provider whose cloud keeps images of ours."""
 
-    def imaging(self, scope: Scope | None = None) -> Imaging:
+    def imaging(self, scope: Scope | None = None) -> ImageStore:
         """What can be done about them where it launches, or in another of its scopes."""

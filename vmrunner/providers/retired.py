@@ -30,7 +30,7 @@ from vmrunner.model import (
 from vmrunner.providers import Provider, arms, seals
 
 
-class SweepOnly:
+class RetiredProvider:
     """Former drivers under one name, and the present one where the name still has one. A scope
     that the present one has is its own; the others are the former ones'."""
 
@@ -123,7 +123,7 @@ class SweepOnly:
 
 def present(provider: Provider) -> Provider | None:
     """The driver that may launch."""
-    return provider.present if isinstance(provider, SweepOnly) else provider
+    return provider.present if isinstance(provider, RetiredProvider) else provider
 
 
 def kept(
@@ -138,11 +138,11 @@ def kept(
     for name, driver in old.items():
         successor = new.get(name)
         left = places.get(name, set()) - (successor.scopes if successor else frozenset())
-        drivers = driver.former if isinstance(driver, SweepOnly) else ()
+        drivers = driver.former if isinstance(driver, RetiredProvider) else ()
         was = present(driver)
         if was is not None and was is not successor:
             drivers = (was, *drivers)
         former = [d for d in drivers if d.scopes & left]
         if former:
-            providers[name] = SweepOnly(name, former, successor)
+            providers[name] = RetiredProvider(name, former, successor)
     return providers

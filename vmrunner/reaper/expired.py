@@ -12,24 +12,24 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.core import reap_rules
-from vmrunner.core.reap_plan import Kill
-from vmrunner.core.sweep_view import Listing
+from vmrunner.core.reap_plan import Deletion
+from vmrunner.core.sweep_view import SweepView
 from vmrunner.errors import VmrunnerError
 from vmrunner.model import Death, Fate, Instance, Key, Kind, Power, Ref
-from vmrunner.providers.deletion import delete
-from vmrunner.reaper.gather import take_in
-from vmrunner.reaper.report import Line, Report, line_of, told
+from vmrunner.providers.deletion import delete_each
+from vmrunner.reaper.gather import read_sweep
+from vmrunner.reaper.report import Report, ReportLine, line_of, told
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.model import Limits
     from vmrunner.providers import Provider
 
-DEAD: Final = "dead"  # the outcome of a VM that is seen dead, or not to be seen any more
+SEEN_DEAD: Final = "dead"  # the outcome of a VM that is seen dead, or not to be seen any more
 _ROUND: Final = 0.5  # seconds between two looks
 
 
-def end(
+def delete_expired(
     ledger: Ledger | None,
     providers: Mapping[str, Provider],
     limits: Limits,
@@ -48,8 +48,8 @@ def end(
         if only not in (None, name):
             continue
         try:
-            listing = Listing(limits, installation, "")
-            rows = take_in(provider, listing, lambda ids: _rows(ledger, ids))
+            listing = SweepView(limits, installation, "")
+            rows = read_sweep(provider, listing, lambda ids: _rows(ledger, ids))
             kills = _expired(limits, installation, provider, listing, rows)
             done, blind = ({}, []) if dry_run else _end(provider, kills, seconds, sleep)
         except Exception as error:  # noqa: BLE001 - one provider never spares the others' dead
@@ -73,21 +73,21 @@ def _expired(
     limits: Limits,
     installation: str,
     provider: Provider,
-    listing: Listing,
+    listing: SweepView,
     rows: dict[str, Instance],
-) -> list[Kill]:
+) -> list[Deletion]:
     plan = reap_rules.conclude(provider.now(), rows, listing, (), limits, installation, "")
     return [kill for kill in plan.kills if kill.reason is Death.EXPIRED]
 
 
 def _line(
-    name: str, now: float, kill: Kill, rows: dict[str, Instance], done: dict[Ref, str]
-) -> Line:
+    name: str, now: float, kill: Deletion, rows: dict[str, Instance], done: dict[Ref, str]
+) -> ReportLine:
     return line_of(name, now, kill, rows.get(kill.instance or ""), done.get(kill.ref, ""))
 
 
 def _end(
-    provider: Provider, kills: list[Kill], seconds: float, sleep: Callable[[float], None]
+    provider: Provider, kills: list[Deletion], seconds: float, sleep: Callable[[float], None]
 ) -> tuple[dict[Ref, str], list[str]]:
     """VMs first, then what was attached to them. What became of each, and where nobody could be
     looked at."""
@@ -99,7 +99,7 @@ def _end(
     while dying:
         keys = {Key(ref.scope, vms[ref], ref.id): ref for ref in dying}
         alive, dead, blind = _seen(provider, keys)
-        done |= dict.fromkeys(dead, DEAD)
+        done |= dict.fromkeys(dead, SEEN_DEAD)
         dying = alive
         if not dying or waited >= seconds:
             break
@@ -130,7 +130,7 @@ def _seen(provider: Provider, keys: Mapping[Key, Ref]) -> tuple[set[Ref], set[Re
 
 def _ask(provider: Provider, refs: Iterable[Ref]) -> dict[Ref, str]:
     """Twice at most, the second time by force."""
-    outcomes = delete(provider, list(refs))
+    outcomes = delete_each(provider, list(refs))
     stubborn = [ref for ref, outcome in outcomes.items() if outcome.fate is Fate.FAILED]
-    outcomes |= delete(provider, stubborn, force=True)
+    outcomes |= delete_each(provider, stubborn, force=True)
     return {ref: told(outcome) for ref, outcome in outcomes.items()}

@@ -9,21 +9,21 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from vmrunner.core.sweep_view import Listing
-from vmrunner.engine.context import Desk, log
-from vmrunner.engine.membership import Peers
+from vmrunner.core.sweep_view import SweepView
+from vmrunner.engine.context import EngineContext, log
+from vmrunner.engine.membership import Membership
 from vmrunner.errors import VmrunnerError
-from vmrunner.model import Build, Instance, Resource
+from vmrunner.model import BuildRecord, Instance, Resource
 from vmrunner.providers import Provider
 
 
 @dataclass(slots=True)
-class Known:
+class LedgerView:
     """What the ledger said; nothing at all when it was out of reach. `unread`: the rows of it that
     could not be read, by id: nothing is known of what they are about."""
 
     by_id: dict[str, Instance] = field(default_factory=dict)
-    builds: dict[str, Build] = field(default_factory=dict)
+    builds: dict[str, BuildRecord] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
     down: str = ""
 
@@ -36,28 +36,28 @@ class Known:
 Meanwhile = Callable[[Iterable[Resource], Mapping[str, Instance]], None]
 
 
-def survey(
-    desk: Desk,
-    peers: Peers,
+def gather(
+    desk: EngineContext,
+    peers: Membership,
     name: str,
     provider: Provider,
     *,
     sweep: bool,
     meanwhile: Meanwhile | None = None,
-) -> tuple[Listing, Known]:
+) -> tuple[SweepView, LedgerView]:
     """List the cloud, if `sweep`, and read the ledger: the open rows of this provider's scopes,
     and the rows of all that the listing kept; the rows before the builds (see `crew`). Whatever
     goes wrong with the ledger, what is past its deadline is listed."""
-    ledger, known = desk.ledger, Known()
+    ledger, known = desk.ledger, LedgerView()
     if sweep:
         try:
             ledger.recognise()
         except Exception as error:  # noqa: BLE001
             known.fail(error)
-    listing = Listing(desk.limits.limits, ledger.installation, ledger.generation)
+    listing = SweepView(desk.limits.limits, ledger.installation, ledger.generation)
     if sweep:
         rows_of = partial(_shown, desk, known)
-        known.by_id |= take_in(provider, listing, rows_of, meanwhile)
+        known.by_id |= read_sweep(provider, listing, rows_of, meanwhile)
     try:
         if not known.down:
             _read(desk, peers, name, provider, listing, known)
@@ -66,9 +66,9 @@ def survey(
     return listing, known
 
 
-def take_in(
+def read_sweep(
     provider: Provider,
-    listing: Listing,
+    listing: SweepView,
     rows_of: Callable[[Collection[str]], Mapping[str, Instance]],
     meanwhile: Meanwhile | None = None,
 ) -> dict[str, Instance]:
@@ -90,7 +90,12 @@ def take_in(
 
 
 def _read(
-    desk: Desk, peers: Peers, name: str, provider: Provider, listing: Listing, known: Known
+    desk: EngineContext,
+    peers: Membership,
+    name: str,
+    provider: Provider,
+    listing: SweepView,
+    known: LedgerView,
 ) -> None:
     rows, builds = desk.ledger.instances.open(), desk.ledger.builds.driven()
     scopes = provider.scopes
@@ -106,7 +111,7 @@ def _read(
     listing.rowed = desk.ledger.instances.known(strange)
 
 
-def _shown(desk: Desk, known: Known, ids: Collection[str]) -> dict[str, Instance]:
+def _shown(desk: EngineContext, known: LedgerView, ids: Collection[str]) -> dict[str, Instance]:
     """The rows of what a page shows. Once the ledger fails, it is left alone for this pass."""
     try:
         if not known.down:

@@ -6,20 +6,20 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from vmrunner.core.reap_plan import Kill
+from vmrunner.core.reap_plan import Deletion
 from vmrunner.model import Ref
 from vmrunner.providers import Provider
-from vmrunner.providers.deletion import delete
+from vmrunner.providers.deletion import delete_each
 from vmrunner.reaper.report import failed, told
 
-BATCH: Final = 100
+DELETE_BATCH: Final = 100
 
 #: What became of each: of a thing by its reference, since its id alone may be that of a VM and of
 #: its disk; of a row by the row's id.
 Told = dict[Ref | str, str]
 
 
-def kill(provider: Provider, kills: Iterable[Kill]) -> Told:
+def kill(provider: Provider, kills: Iterable[Deletion]) -> Told:
     """Delete what is condemned. Past `E` there is no time to count attempts: what refuses to die
     is forced at once."""
     wanted, now = list(kills), provider.now()
@@ -32,16 +32,16 @@ def kill(provider: Provider, kills: Iterable[Kill]) -> Told:
     return done | _ask(provider, stubborn)
 
 
-def _ask(provider: Provider, kills: Iterable[Kill]) -> Told:
+def _ask(provider: Provider, kills: Iterable[Deletion]) -> Told:
     """Delete in batches, parents before children, by what they were asked before."""
     wanted = list(kills)
     done: Told = {}
     while wanted:
         first = wanted[0]
         alike = [k for k in wanted if k.force == first.force and k.ref.kind == first.ref.kind]
-        refs = [one.ref for one in alike[:BATCH]]
+        refs = [one.ref for one in alike[:DELETE_BATCH]]
         asked = set(refs)
         wanted = [one for one in wanted if one.ref not in asked]
-        outcomes = delete(provider, refs, force=first.force)
+        outcomes = delete_each(provider, refs, force=first.force)
         done |= {ref: told(outcome) for ref, outcome in outcomes.items()}
     return done

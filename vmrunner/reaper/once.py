@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from vmrunner.engine.engine import Engine
-from vmrunner.engine.membership import Peers
+from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError
-from vmrunner.reaper.reaper import Reaping
+from vmrunner.reaper.reaper import Reaper
 from vmrunner.reaper.report import Report
 
 log = logging.getLogger("vmrunner.serve")
@@ -46,8 +46,8 @@ def reap(
 
     `engine` brings ledger, providers and limits; it need not run. Waits at most `settle` seconds
     until what it killed is seen dead, so that the rows of a local host are closed when it ends."""
-    peers = Peers(one_host=engine.desk.ledger.url.startswith("sqlite"))
-    reaping = Reaping(engine.desk, peers, lambda: engine.watching)
+    peers = Membership(one_host=engine.desk.ledger.url.startswith("sqlite"))
+    reaping = Reaper(engine.desk, peers, lambda: engine.watching)
     report = reaping.run(dry_run=dry_run, only=provider, orphans=orphans)
     if dry_run:
         return report

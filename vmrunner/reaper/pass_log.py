@@ -12,7 +12,7 @@ from vmrunner.reaper.report import Report
 log = logging.getLogger("vmrunner.serve")
 
 #: Seconds after which what lasts is said again; without it for so long, it is new.
-AGAIN: Final = 86_400.0
+REPEAT_EVERY: Final = 86_400.0
 NEW: Final = 3600.0
 
 
@@ -22,7 +22,7 @@ class _Hole:
     seen: float
 
 
-class Telling:
+class PassLog:
     """The log of one reaper. A part that cannot be read is told at first and once a day: a region
     that is switched off for good would fill the log."""
 
@@ -41,7 +41,7 @@ class Telling:
         for part in report.unread:
             what = ": ".join(part.split(": ")[:2])  # the rest may be another each time
             hole = self._holes.get(what)
-            if hole is None or now - hole.told >= AGAIN:
+            if hole is None or now - hole.told >= REPEAT_EVERY:
                 log.warning("not read: %s", part)
                 self._holes[what] = hole = _Hole(now, now)
             hole.seen = now

@@ -9,34 +9,34 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 
-from vmrunner.core.reap_plan import Kill, Plan
-from vmrunner.core.sweep_view import Listing
+from vmrunner.core.reap_plan import Deletion, ReapPlan
+from vmrunner.core.sweep_view import SweepView
 from vmrunner.model import Death, Fate, Ref
 
 
-class Pending:
+class PendingKills:
     """The kills to come at one provider. Nothing of it must survive this process: the next one
     begins with a sweep."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # a sweep and a pass over the ledger go on side by side
-        self._kills: tuple[Kill, ...] = ()
+        self._kills: tuple[Deletion, ...] = ()
 
-    def learn(self, plan: Plan, listing: Listing) -> None:
+    def learn(self, plan: ReapPlan, listing: SweepView) -> None:
         """Take in a sweep. What it could not read stays as it was known."""
         with self._lock:
             kept = [k for k in self._kills if listing.unread(k.ref.scope, k.ref.kind)]
             expired = [kill for kill in plan.kills if kill.reason is Death.EXPIRED]
-            known: dict[Ref, Kill] = {kill.ref: kill for kill in (*kept, *plan.later, *expired)}
+            known: dict[Ref, Deletion] = {kill.ref: kill for kill in (*kept, *plan.later, *expired)}
             self._kills = tuple(known.values())
 
-    def note(self, kills: Iterable[Kill | None]) -> None:
+    def note(self, kills: Iterable[Deletion | None]) -> None:
         """Take in what a part of a sweep showed, which may be long in coming to its end."""
         with self._lock:
             known = {kill.ref: kill for kill in (*self._kills, *filter(None, kills))}
             self._kills = tuple(known.values())
 
-    def due(self, now: float) -> tuple[Kill, ...]:
+    def due(self, now: float) -> tuple[Deletion, ...]:
         """What is past its deadline, on the provider's clock."""
         return tuple(k for k in self._kills if k.expires_at is not None and now > k.expires_at)
 

@@ -12,13 +12,13 @@ from functools import partial
 from typing import Final
 
 from vmrunner.core import lifecycle, reap_rules
-from vmrunner.core.lifecycle import Sweep, cancelled, end_of
-from vmrunner.core.reap_plan import Kill, Plan, Sighting
-from vmrunner.core.sweep_view import Listing
+from vmrunner.core.lifecycle import SweepId, cancelled, end_of
+from vmrunner.core.reap_plan import Deletion, ReapPlan, Sighting
+from vmrunner.core.sweep_view import SweepView
 from vmrunner.core.visibility import Visibility
-from vmrunner.engine.completion import Endings
-from vmrunner.engine.context import Desk, log
-from vmrunner.engine.membership import Peers
+from vmrunner.engine.completion import BuildCompletion
+from vmrunner.engine.context import EngineContext, log
+from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError
 from vmrunner.lib import ids
 from vmrunner.model import (
@@ -36,11 +36,11 @@ from vmrunner.model import (
     Seen,
 )
 from vmrunner.providers import Provider
-from vmrunner.reaper.gather import Known, survey
+from vmrunner.reaper.gather import LedgerView, gather
 from vmrunner.reaper.kills import Told, kill
-from vmrunner.reaper.pending_kills import Pending
+from vmrunner.reaper.pending_kills import PendingKills
 from vmrunner.reaper.report import CLOSED, MARKED, Report, lines_of
-from vmrunner.reaper.side_by_side import LOST, Rounds
+from vmrunner.reaper.side_by_side import LOST, ConcurrentPasses
 
 FORCE_AFTER: Final = 3
 #: The ends that whoever dooms the VM may write at once: no retry can follow them.
@@ -52,7 +52,7 @@ HOLE: Final = 30.0  # seconds until a hole is looked at again, doubled each time
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class SweepRetry:
     """When a provider is swept before its time, monotonic, and for the how-manieth time in a row
     there was a hole."""
 
@@ -60,19 +60,21 @@ class Again:
     tries: int
 
 
-class Reaping:
+class Reaper:
     """One reaper. `watching` says how long, in seconds, somebody has watched without a break: the
     engine's rule that nobody's silence before that counts."""
 
-    def __init__(self, desk: Desk, peers: Peers, watching: Callable[[], float]) -> None:
+    def __init__(
+        self, desk: EngineContext, peers: Membership, watching: Callable[[], float]
+    ) -> None:
         self._desk = desk
         self._peers = peers
         self._watching = watching
-        self._endings = Endings(desk)
-        self._rounds = Rounds(desk.reaps, desk.monotonic)
-        self._pending: dict[str, Pending] = {}  # by provider
+        self._endings = BuildCompletion(desk)
+        self._rounds = ConcurrentPasses(desk.reaps, desk.monotonic)
+        self._pending: dict[str, PendingKills] = {}  # by provider
         self._sights: dict[str, Visibility] = {}  # by provider: the places of open rows
-        self._again: dict[str, Again] = {}  # providers that are swept before their time
+        self._again: dict[str, SweepRetry] = {}  # providers that are swept before their time
 
     def run(
         self,
@@ -127,7 +129,7 @@ class Reaping:
         again = self._again.get(name)
         return again is not None and self._desk.monotonic() >= again.when
 
-    def _look_again(self, name: str, plan: Plan, listing: Listing) -> None:
+    def _look_again(self, name: str, plan: ReapPlan, listing: SweepView) -> None:
         """When to sweep before it is time. What goes after its parent: at once. A hole may be the
         moment's: at once, and then ever more rarely."""
         now, tries = self._desk.monotonic(), 0
@@ -135,13 +137,13 @@ class Reaping:
             former = self._again.get(name)
             tries = former.tries + 1 if former else 1
         if plan.again or tries == 1:
-            self._again[name] = Again(now, tries)
+            self._again[name] = SweepRetry(now, tries)
         elif tries:
-            self._again[name] = Again(now + HOLE * 2 ** min(tries, 10), tries)
+            self._again[name] = SweepRetry(now + HOLE * 2 ** min(tries, 10), tries)
         else:
             self._again.pop(name, None)
 
-    def _take_sight(self, name: str, listing: Listing, known: Known) -> None:
+    def _take_sight(self, name: str, listing: SweepView, known: LedgerView) -> None:
         """Which places answered."""
         sight = self._sights.setdefault(name, Visibility())
         for scope in {row.scope for row in known.by_id.values()}:
@@ -150,13 +152,13 @@ class Reaping:
             else:
                 sight.lost(scope)
 
-    def _seen(self, name: str, now: float, known: Known) -> dict[Scope, float]:
+    def _seen(self, name: str, now: float, known: LedgerView) -> dict[Scope, float]:
         sight = self._sights.setdefault(name, Visibility())
         scopes = {row.scope for row in known.by_id.values()}
         return sight.since(scopes, self._desk.monotonic(), now)
 
-    def _pending_at(self, name: str) -> Pending:
-        return self._pending.setdefault(name, Pending())
+    def _pending_at(self, name: str) -> PendingKills:
+        return self._pending.setdefault(name, PendingKills())
 
     def _guarded(
         self, name: str, provider: Provider, *, sweep: bool, dry_run: bool, orphans: bool
@@ -178,8 +180,8 @@ class Reaping:
             meanwhile((), {})
         # No time is told before somebody who knows it has answered; the account is asked first.
         verified = bool(provider.scopes)
-        swept = Sweep(id=ids.sweep_id(), begun=provider.now()) if sweep else None
-        listing, known = survey(
+        swept = SweepId(id=ids.sweep_id(), begun=provider.now()) if sweep else None
+        listing, known = gather(
             desk, self._peers, name, provider,
             sweep=sweep, meanwhile=meanwhile,
         )  # fmt: skip
@@ -244,7 +246,7 @@ class Reaping:
 
                 cleanup.settle(ledger, provider, self._desk.limits.limits.newborn)
 
-    def _wishes(self, known: Known) -> dict[str, Death]:
+    def _wishes(self, known: LedgerView) -> dict[str, Death]:
         wishes = {}
         for row in known.by_id.values():
             if row.build in known.unread:
@@ -263,7 +265,7 @@ class Reaping:
     # --- applying ---
 
     def _apply(
-        self, provider: Provider, plan: Plan, known: Known, done: Told, *, seen: bool
+        self, provider: Provider, plan: ReapPlan, known: LedgerView, done: Told, *, seen: bool
     ) -> None:
         """`done` has and takes what became of each. Kills past `E` come first: nothing may delay
         them. `seen`: what is killed was just listed, so that another look would tell nothing."""
@@ -291,7 +293,7 @@ class Reaping:
                 )
                 done[close.instance] = CLOSED if closed else ""
 
-    def _doom(self, rows: dict[str, Instance], name: str, death: Death, known: Known) -> None:
+    def _doom(self, rows: dict[str, Instance], name: str, death: Death, known: LedgerView) -> None:
         desk = self._desk
         row = rows[name]
         doomed = desk.ledger.instances.doom(
@@ -304,7 +306,7 @@ class Reaping:
         if build is not None and build.instance == name and death in _FINAL:
             self._endings.finish(replace(build, epoch=doomed.epoch), end_of(build, death))
 
-    def _still(self, kill: Kill) -> bool:
+    def _still(self, kill: Deletion) -> bool:
         """Is what condemned it, inside `E`, still so? All of it can only become so, never cease:
         a row that is closed, a reference that is recorded, an id that has no row."""
         instances = self._desk.ledger.instances
@@ -321,7 +323,7 @@ class Reaping:
     def _strike(
         self,
         provider: Provider,
-        struck: dict[Ref, Kill],
+        struck: dict[Ref, Deletion],
         done: Told,
         resources: Iterable[Resource],
         rows: Mapping[str, Instance],
@@ -362,7 +364,7 @@ class Reaping:
                     closed[row.id] = CLOSED
                     del seen[row.id]
         asked = [
-            Kill(
+            Deletion(
                 ref=seen[row.id],
                 reason=row.death or Death.DONE,
                 instance=row.id,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vmrunner.core import pricing
-from vmrunner.core.reap_plan import Kill, Plan
+from vmrunner.core.reap_plan import Deletion, ReapPlan
 from vmrunner.model import Death, Fate, Instance, Outcome, Ref
 
 #: The outcome of a row whose VM was seen dead, or is not there any more.
@@ -17,7 +17,7 @@ MARKED: Final = "marked to die"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
+class ReportLine:
     """One thing that must die, or a row that was closed. Times in seconds, cost in USD."""
 
     provider: str
@@ -42,7 +42,7 @@ class Report:
     """What one pass found and did. `unread`: parts that could not be read or decided; `ongoing`:
     providers at which it is not over yet."""
 
-    lines: tuple[Line, ...] = ()
+    lines: tuple[ReportLine, ...] = ()
     alarms: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     ongoing: tuple[str, ...] = ()
@@ -59,13 +59,13 @@ class Report:
 def lines_of(
     name: str,
     now: float,
-    plan: Plan,
+    plan: ReapPlan,
     rows: Mapping[str, Instance],
     dying: Iterable[Instance] = (),
-) -> list[tuple[Ref | str, Line]]:
+) -> list[tuple[Ref | str, ReportLine]]:
     """A plan, and the rows that were dying before and are asked to die once more: each line with
     what its outcome is told of."""
-    lines: list[tuple[Ref | str, Line]] = [
+    lines: list[tuple[Ref | str, ReportLine]] = [
         (kill.ref, line_of(name, now, kill, rows.get(kill.instance or ""))) for kill in plan.kills
     ]
     killed = {kill.instance for kill in plan.kills}
@@ -78,9 +78,11 @@ def lines_of(
     return lines
 
 
-def line_of(name: str, now: float, kill: Kill, row: Instance | None, outcome: str = "") -> Line:
+def line_of(
+    name: str, now: float, kill: Deletion, row: Instance | None, outcome: str = ""
+) -> ReportLine:
     """A kill at this provider, with what its row adds."""
-    return Line(
+    return ReportLine(
         provider=name,
         what="delete",
         kind=kill.ref.kind.value,
@@ -95,9 +97,9 @@ def line_of(name: str, now: float, kill: Kill, row: Instance | None, outcome: st
     )
 
 
-def _row_line(name: str, now: float, row: Instance, what: str, reason: Death) -> Line:
+def _row_line(name: str, now: float, row: Instance, what: str, reason: Death) -> ReportLine:
     """A row that dies, or that is closed."""
-    return Line(
+    return ReportLine(
         provider=name,
         what=what,
         kind="instance",

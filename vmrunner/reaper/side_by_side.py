@@ -12,7 +12,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Final
 
-from vmrunner.lib.threads import Pool
+from vmrunner.lib.threads import WorkerPool
 from vmrunner.reaper.report import Report
 
 #: Seconds after which a pass counts as lost, and another is begun beside it.
@@ -25,10 +25,10 @@ class _Running:
     began: float  # monotonic
 
 
-class Rounds:
+class ConcurrentPasses:
     """The rounds of one reaper. `pool` gives what runs the passes over one provider."""
 
-    def __init__(self, pool: Callable[[str], Pool], now: Callable[[], float]) -> None:
+    def __init__(self, pool: Callable[[str], WorkerPool], now: Callable[[], float]) -> None:
         self._pool = pool
         self._now = now
         self._lock = threading.Lock()

@@ -23,19 +23,19 @@ from vmrunner.model import Limits
 from vmrunner.runtime import background, provider_set
 
 if TYPE_CHECKING:
-    from vmrunner.engine.context import EngineLimits, Orders
+    from vmrunner.engine.context import EngineLimits, MakesOrders
     from vmrunner.engine.engine import Engine
     from vmrunner.engine.sessions import Sessions
     from vmrunner.ledger import Ledger
     from vmrunner.providers import Provider
     from vmrunner.reaper.report import Report
     from vmrunner.reaper.retention import Removal
-    from vmrunner.runtime.engine_host import Help
+    from vmrunner.runtime.engine_host import EngineHost
 
 log = logging.getLogger("vmrunner")
 
 
-class Wiring:
+class App:
     """The parts of one configuration. Close it when done."""
 
     #: How this program is started again, for an engine in the background.
@@ -149,11 +149,11 @@ class Wiring:
 
         return Session
 
-    def orders(self) -> Orders:
+    def orders(self) -> MakesOrders:
         """What makes the order for an instance."""
-        from vmrunner.engine.orders import Maker
+        from vmrunner.engine.orders import OrderFactory
 
-        return Maker(self.ledger.installation, self.ledger.generation)
+        return OrderFactory(self.ledger.installation, self.ledger.generation)
 
     def limits(self) -> EngineLimits:
         from vmrunner.engine.context import EngineLimits
@@ -234,7 +234,7 @@ class Wiring:
         except VmrunnerError:
             ledger = None
         providers, broken = provider_set.opened(self)
-        return expired.end(
+        return expired.delete_expired(
             ledger, providers, self.limits().limits, self.installation, broken=broken, **how
         )
 
@@ -271,11 +271,11 @@ class Wiring:
         background.spawn(self)
 
     @contextmanager
-    def helped(self, kind: str | None) -> Iterator[Help]:
+    def helped(self, kind: str | None) -> Iterator[EngineHost]:
         """While inside, `ensure` and `wake` see to it that builds are served. See `Help`."""
-        from vmrunner.runtime.engine_host import Help
+        from vmrunner.runtime.engine_host import EngineHost
 
-        helper = Help(self, kind)
+        helper = EngineHost(self, kind)
         try:
             yield helper
         finally:

@@ -19,7 +19,7 @@ from vmrunner.model import STARTING, Process
 
 if TYPE_CHECKING:
     from vmrunner.ledger.values import Member
-    from vmrunner.runtime.app import Wiring
+    from vmrunner.runtime.app import App
 
 log = logging.getLogger("vmrunner")
 
@@ -27,11 +27,11 @@ SERVE: Final = "serve"  # engines that stay, or stay until all is done
 BACKGROUND: Final = "background"
 SUBMITTER: Final = "submitter"  # no engine: a process whose build another host's engine drives
 _STAYING: Final = frozenset({SERVE, BACKGROUND, STARTING})
-LEASE: Final = 60.0  # seconds without a beat after which an engine serves nobody
+ENGINE_LEASE: Final = 60.0  # seconds without a beat after which an engine serves nobody
 _KEPT: Final = 30 * 86_400.0  # so long the settings of background engines are kept, in seconds
 
 
-def served(wiring: Wiring, providers: Collection[str], *, staying: bool) -> bool:
+def served(wiring: App, providers: Collection[str], *, staying: bool) -> bool:
     """Do engines of other processes serve this ledger, and these providers?
 
     A process that lives is not enough: its engine may have been closed, or hang. To be wrong here
@@ -46,14 +46,14 @@ def served(wiring: Wiring, providers: Collection[str], *, staying: bool) -> bool
         and member.kind != SUBMITTER
         and not (member.kind == STARTING and member.process in up)
         and (member.kind in _STAYING or not staying)
-        and abs(time.time() - member.seen_at) < LEASE
+        and abs(time.time() - member.seen_at) < ENGINE_LEASE
         and process.alive(member.process, one_host=wiring.one_host) is not False
     ]
     there = frozenset().union(*(member.providers for member in serving))
     return bool(serving) and there.issuperset(providers)
 
 
-def since(wiring: Wiring) -> float | None:
+def since(wiring: App) -> float | None:
     """Since when the oldest engine serves that stays and lives; None: there is none."""
     staying = [
         member.joined_at
@@ -63,12 +63,12 @@ def since(wiring: Wiring) -> float | None:
     return min(staying, default=None)
 
 
-def _lives(wiring: Wiring, member: Member) -> bool:
+def _lives(wiring: App, member: Member) -> bool:
     lives = process.alive(member.process, one_host=wiring.one_host)
-    return time.time() - member.seen_at < LEASE if lives is None else lives
+    return time.time() - member.seen_at < ENGINE_LEASE if lives is None else lives
 
 
-def ensure(wiring: Wiring, providers: Collection[str]) -> None:
+def ensure(wiring: App, providers: Collection[str]) -> None:
     """See to it that an engine which serves these providers outlives this process. Those that our
     configuration does not have, an engine that we start would not have either."""
     try:
@@ -80,7 +80,7 @@ def ensure(wiring: Wiring, providers: Collection[str]) -> None:
         wiring.spawn_engine()
 
 
-def spawn(wiring: Wiring) -> None:
+def spawn(wiring: App) -> None:
     """Start an engine in a session of its own. Raises ConfigError when it cannot be started."""
     paths, secret = wiring.paths, wiring.settings.secret_key
     environ = {
@@ -115,7 +115,7 @@ def spawn(wiring: Wiring) -> None:
     _announce(wiring, who, wiring.settings.providers)
 
 
-def _announce(wiring: Wiring, who: Process, providers: Iterable[str]) -> None:
+def _announce(wiring: App, who: Process, providers: Iterable[str]) -> None:
     """In its name, so that whoever asks next does not start another before it is up."""
     try:
         wiring.ledger.engines.join(ids.engine_id(), who, STARTING, time.time(), providers)

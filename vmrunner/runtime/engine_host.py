@@ -13,23 +13,23 @@ from vmrunner.runtime.background import SUBMITTER
 
 if TYPE_CHECKING:
     from vmrunner.engine.engine import Engine
-    from vmrunner.runtime.app import Wiring
+    from vmrunner.runtime.app import App
 
 log = logging.getLogger("vmrunner")
 
 CHECK: Final = 2.0  # seconds between looks at the others
-BEAT: Final = 10.0  # seconds between signs of life to other hosts
+OWNER_HEARTBEAT: Final = 10.0  # seconds between signs of life to other hosts
 #: Background engines that ended without serving, until it is given up; each wait is twice the last.
 TRIES: Final = 5
 STEADY: Final = 60.0  # seconds after which one that ended counts as one that served
 
 
-class Help:
+class EngineHost:
     """Sees to it that an engine serves a provider: one that lives elsewhere, else one in this
     process, of this `kind`; with None a background one. Call `ensure` in every wait: it is cheap.
     Safe in threads."""
 
-    def __init__(self, wiring: Wiring, kind: str | None) -> None:
+    def __init__(self, wiring: App, kind: str | None) -> None:
         self._wiring = wiring
         self._kind = kind
         self._lock = threading.RLock()
@@ -116,7 +116,7 @@ class Help:
 
     def _show_up(self, now: float) -> None:
         """Where engines on other hosts cannot see that this process lives, tell them."""
-        if self._kind is None or self._wiring.one_host or now - self._beaten < BEAT:
+        if self._kind is None or self._wiring.one_host or now - self._beaten < OWNER_HEARTBEAT:
             return
         self._beaten = now
         engines, at = self._wiring.ledger.engines, time.time()

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.config import settings as config
 from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError, VmrunnerError
-from vmrunner.providers.retired import SweepOnly, kept, present
+from vmrunner.providers.retired import RetiredProvider, kept, present
 
 if TYPE_CHECKING:
     from vmrunner.model import Scope
     from vmrunner.providers import Provider
-    from vmrunner.runtime.app import Wiring
+    from vmrunner.runtime.app import App
 
 log = logging.getLogger("vmrunner")
 
@@ -34,7 +34,7 @@ _FIXED: Final[Mapping[str, Callable[[Settings], object]]] = {
 }
 
 
-def opened(wiring: Wiring) -> tuple[dict[str, Provider], dict[str, VmrunnerError]]:
+def opened(wiring: App) -> tuple[dict[str, Provider], dict[str, VmrunnerError]]:
     """All that can be opened, and why the others cannot."""
     found: dict[str, Provider] = {}
     broken: dict[str, VmrunnerError] = {}
@@ -46,7 +46,7 @@ def opened(wiring: Wiring) -> tuple[dict[str, Provider], dict[str, VmrunnerError
     return found, broken
 
 
-def former(wiring: Wiring, name: str) -> SweepOnly:
+def former(wiring: App, name: str) -> RetiredProvider:
     """A provider that is not in the configuration any more: any that verified the scopes of its
     rows, as after a renaming; for the others one is opened by what the scopes tell. ConfigError
     where these credentials do not reach them."""
@@ -64,10 +64,10 @@ def former(wiring: Wiring, name: str) -> SweepOnly:
             f"providers.{name}: it is not in the configuration{where}",
             hint="put it back until they are gone" if lost else "",
         )
-    return SweepOnly(name, drivers, None)
+    return RetiredProvider(name, drivers, None)
 
 
-def _configured(wiring: Wiring, scopes: set[Scope]) -> Iterator[Provider]:
+def _configured(wiring: App, scopes: set[Scope]) -> Iterator[Provider]:
     """Those of the kinds of these scopes that can be opened."""
     kinds = {scope.kind for scope in scopes}
     for name, said in wiring.settings.providers.items():
@@ -80,7 +80,7 @@ def _reached(drivers: Iterable[Provider]) -> set[Scope]:
     return {scope for driver in drivers for scope in driver.scopes}
 
 
-def renewed(wiring: Wiring, settings: Settings, old: Mapping[str, Provider]) -> dict[str, Provider]:
+def renewed(wiring: App, settings: Settings, old: Mapping[str, Provider]) -> dict[str, Provider]:
     """Let `wiring` take other settings, while `old` are in use; returns what is to be used from
     now on. Raises ConfigError, and then nothing has changed."""
     before = wiring.settings
@@ -106,7 +106,7 @@ def renewed(wiring: Wiring, settings: Settings, old: Mapping[str, Provider]) -> 
     return providers
 
 
-def _dropped(wiring: Wiring) -> dict[str, set[Scope]]:
+def _dropped(wiring: App) -> dict[str, set[Scope]]:
     """The scopes of open rows, of VMs and of images' builders, whose provider is not in the
     configuration any more."""
     found: dict[str, set[Scope]] = {}

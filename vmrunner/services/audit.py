@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from vmrunner.core import audit_rules
-from vmrunner.core.audit_rules import Survivor, Watch
+from vmrunner.core.audit_rules import ReaperActivity, Survivor
 from vmrunner.errors import LedgerError
 from vmrunner.runtime import provider_set
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.model import Limits, Page, Scope
     from vmrunner.providers import Provider
-    from vmrunner.runtime.app import Wiring
+    from vmrunner.runtime.app import App
 
 
 log = logging.getLogger("vmrunner")
 
 
-def check(wiring: Wiring, only: str | None) -> list[Survivor]:
+def check(wiring: App, only: str | None) -> list[Survivor]:
     """All that is wrong: with every provider or one, and with those who reap."""
     providers, broken = provider_set.opened(wiring)
     limits = wiring.limits().limits
@@ -40,7 +40,7 @@ def check(wiring: Wiring, only: str | None) -> list[Survivor]:
     return found + _unopened(broken, only)
 
 
-def foreign(wiring: Wiring, only: str | None, tag: tuple[str, str], age: float) -> list[Survivor]:
+def foreign(wiring: App, only: str | None, tag: tuple[str, str], age: float) -> list[Survivor]:
     """The machines with this tag that are older than this, whoever made them."""
     providers, broken = provider_set.opened(wiring)
     found = []
@@ -105,16 +105,16 @@ def alone(installation: str, limits: Limits, name: str, provider: Provider) -> l
     return audit_rules.by_tags(provider.now(), pages, limits, installation) + errors
 
 
-def silence(wiring: Wiring) -> list[Survivor]:
+def silence(wiring: App) -> list[Survivor]:
     """Has nobody reaped for too long?"""
     return audit_rules.silence(time.time(), wiring.ledger.instances.open(), watch(wiring))
 
 
-def watch(wiring: Wiring) -> Watch:
+def watch(wiring: App) -> ReaperActivity:
     """What the ledger knows of those who reap."""
     engines = wiring.ledger.engines
     done = engines.done()
-    return Watch(
+    return ReaperActivity(
         passed=done.get("pass"),
         swept=done.get("sweep"),
         seen=max((member.seen_at for member in engines.list()), default=None),

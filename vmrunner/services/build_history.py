@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from vmrunner.lib.units import exact
-from vmrunner.model import Build, Event, Reason, Result
+from vmrunner.model import BuildEvent, BuildRecord, Reason, Result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
+class StepRun:
     """One step in one attempt; `index` None: the pull of the container's image before them."""
 
     index: int | None
@@ -20,10 +20,10 @@ class Run:
     exit_code: int | None = None
 
 
-def runs(events: Iterable[Event]) -> list[Run]:
+def runs(events: Iterable[BuildEvent]) -> list[StepRun]:
     """In the order of their beginnings. Who takes a build over is told by the VM what the one
     before was told too: once is enough, in each attempt."""
-    found: dict[tuple[int, int | None], Run] = {}
+    found: dict[tuple[int, int | None], StepRun] = {}
     attempt = 1
     for event in events:
         step = event.data.get("step")
@@ -32,7 +32,7 @@ def runs(events: Iterable[Event]) -> list[Run]:
         if event.kind == "retry":
             attempt += 1
         elif event.kind in ("pulling", "step_started"):
-            found.setdefault(key, Run(index=index, attempt=attempt, started=event.time))
+            found.setdefault(key, StepRun(index=index, attempt=attempt, started=event.time))
         elif event.kind in ("container", "step_ended"):
             run, code = found.get(key), event.data.get("exit_code")
             if run is not None and run.ended is None:
@@ -42,13 +42,13 @@ def runs(events: Iterable[Event]) -> list[Run]:
     return list(found.values())
 
 
-def title(build: Build, index: int) -> str:
+def title(build: BuildRecord, index: int) -> str:
     """What a step is called."""
     steps = build.spec.steps
     return steps[index].title if 0 <= index < len(steps) else str(index)
 
 
-def culprit(build: Build, events: Iterable[Event]) -> Run | None:
+def culprit(build: BuildRecord, events: Iterable[BuildEvent]) -> StepRun | None:
     """The step in which a build ended otherwise than well: the one that failed, or ran when the
     time was over."""
     if build.result in (None, Result.SUCCESS):
@@ -60,7 +60,7 @@ def culprit(build: Build, events: Iterable[Event]) -> Run | None:
     return last
 
 
-def said(build: Build, run: Run) -> str:
+def said(build: BuildRecord, run: StepRun) -> str:
     """How it ended there, for people."""
     assert run.index is not None
     name = f"step {title(build, run.index)!r}"
@@ -78,7 +78,7 @@ def said(build: Build, run: Run) -> str:
     return f"{name} did not come to its end"
 
 
-def wished(events: Iterable[Event], kind: str) -> str:
+def wished(events: Iterable[BuildEvent], kind: str) -> str:
     """Who last wished that something be done to a build, as far as that was noted."""
     told = [
         str(event.data["by"]) for event in events if event.kind == kind and event.data.get("by")

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from vmrunner.core.audit_rules import Survivor
     from vmrunner.engine.engine import Engine
     from vmrunner.reaper.report import Report
-    from vmrunner.runtime.app import Wiring
+    from vmrunner.runtime.app import App
 
 _LITTLE_SPACE: Final = 5 << 30
 
 
 def reap(
-    wiring: Wiring,
+    wiring: App,
     *,
     provider: str | None = None,
     dry_run: bool = False,
@@ -49,7 +49,7 @@ def reap(
 
 
 def audit(
-    wiring: Wiring,
+    wiring: App,
     *,
     provider: str | None = None,
     tag: tuple[str, str] | None = None,
@@ -72,7 +72,7 @@ def audit(
     return auditing.check(wiring, only)
 
 
-def doctor(wiring: Wiring, *, provider: str | None = None) -> list[Finding]:
+def doctor(wiring: App, *, provider: str | None = None) -> list[Finding]:
     """Is everything there, and allowed?"""
     if provider is not None:
         return list(_provider(wiring, wiring.settings.provider(provider)))
@@ -84,7 +84,7 @@ def doctor(wiring: Wiring, *, provider: str | None = None) -> list[Finding]:
 
 
 @contextmanager
-def _engine(wiring: Wiring) -> Iterator[Engine]:
+def _engine(wiring: App) -> Iterator[Engine]:
     """An engine that does not run: it only brings the parts together."""
     engine = wiring.engine("once", listen=False)
     try:
@@ -93,7 +93,7 @@ def _engine(wiring: Wiring) -> Iterator[Engine]:
         engine.close()
 
 
-def _ledger(wiring: Wiring) -> Finding:
+def _ledger(wiring: App) -> Finding:
     url = databaseurl.shown(database_url(wiring.settings))
     try:
         paused = wiring.ledger.paused
@@ -120,7 +120,7 @@ def _ledger(wiring: Wiring) -> Finding:
     )
 
 
-def _reaper(wiring: Wiring) -> Iterator[Finding]:
+def _reaper(wiring: App) -> Iterator[Finding]:
     """Does somebody reap, as far as somebody should?"""
     from vmrunner.services import audit as auditing
 
@@ -146,17 +146,17 @@ def _reaper(wiring: Wiring) -> Iterator[Finding]:
         yield Finding(check="reaper", level=Level.OK, message=text)
 
 
-def _due(wiring: Wiring) -> Iterator[Finding]:
+def _due(wiring: App) -> Iterator[Finding]:
     """What a reap would end by the ledger alone, while nobody serves who will."""
-    from vmrunner.engine.membership import Peers
-    from vmrunner.reaper.reaper import Reaping
+    from vmrunner.engine.membership import Membership
+    from vmrunner.reaper.reaper import Reaper
 
     try:
         if wiring.served():
             return
         with _engine(wiring) as engine:
-            peers = Peers(one_host=wiring.one_host)
-            reaping = Reaping(engine.desk, peers, lambda: engine.watching)
+            peers = Membership(one_host=wiring.one_host)
+            reaping = Reaper(engine.desk, peers, lambda: engine.watching)
             lines = reaping.run(sweep=False, dry_run=True).lines
     except VmrunnerError:
         return  # the ledger has its own finding
@@ -170,7 +170,7 @@ def _due(wiring: Wiring) -> Iterator[Finding]:
         )
 
 
-def _space(wiring: Wiring) -> Finding:
+def _space(wiring: App) -> Finding:
     place = wiring.paths.data
     while not place.exists():
         place = place.parent
@@ -184,7 +184,7 @@ def _space(wiring: Wiring) -> Finding:
     )
 
 
-def _provider(wiring: Wiring, name: str) -> Iterator[Finding]:
+def _provider(wiring: App, name: str) -> Iterator[Finding]:
     try:
         checks = wiring.provider(name).check()
     except VmrunnerError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from vmrunner.config.jobfile import Chosen
+from vmrunner.config.jobfile import SelectedJob
 from vmrunner.errors import ConfigError
 from vmrunner.services import sources
 
@@ -17,17 +17,17 @@ SECRET: Final = "--allow-secret"  # noqa: S105 - an option's name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Leave:
+class HostAccess:
     """What the user allows: variables by name, and files or git repositories of his."""
 
     secrets: frozenset[str] = frozenset()
     host_files: bool = False
 
 
-class Taking:
+class HostAccessCheck:
     """One job's wishes for things of this machine, each held against the leave."""
 
-    def __init__(self, chosen: Chosen, leave: Leave) -> None:
+    def __init__(self, chosen: SelectedJob, leave: HostAccess) -> None:
         self._chosen = chosen
         self._leave = leave
         self._root = chosen.directory.resolve()

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from vmrunner.errors import LedgerError
 from vmrunner.lib import terminal
-from vmrunner.model import Build, BuildState, Chunk, LogLine
+from vmrunner.model import BuildRecord, BuildState, Chunk, LogLine
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
 
 T = TypeVar("T")
 
-PAUSE: Final = 0.1  # seconds between two looks for more
-AGAIN: Final = 1.0  # seconds before a ledger that is out of reach is asked again
-PATIENCE: Final = 120.0  # seconds that it is waited for: a server's failover takes less
+FOLLOW_INTERVAL: Final = 0.1  # seconds between two looks for more
+LEDGER_RETRY: Final = 1.0  # seconds before a ledger that is out of reach is asked again
+LEDGER_TIMEOUT: Final = 120.0  # seconds that it is waited for: a server's failover takes less
 _ENDED: Final = (BuildState.HELD, BuildState.FINISHED)
 
 
-def ended(build: Build) -> bool:
+def ended(build: BuildRecord) -> bool:
     """Is its result known? A held build has ended; only its VM is still there."""
     return build.state in _ENDED
 
@@ -42,14 +42,14 @@ def patiently(
         except LedgerError as error:
             now = time.monotonic()
             if until is None:
-                until = now + PATIENCE
+                until = now + LEDGER_TIMEOUT
                 told(error)
             if now >= until:
                 raise
-            pause(AGAIN)
+            pause(LEDGER_RETRY)
 
 
-class Reader:
+class LogReader:
     """What is new in one build's log since the last call, from line `after` on."""
 
     def __init__(self, ledger: Ledger, build: str, *, after: int = 0) -> None:
@@ -82,7 +82,7 @@ def follow(
     pause: Callable[[float], object] = time.sleep,
 ) -> Iterator[Chunk]:
     """Every chunk until the build has ended. `pause` is called between looks and may raise."""
-    reader = Reader(ledger, build, after=after)
+    reader = LogReader(ledger, build, after=after)
     while True:
         # First, so that the last look is after the end.
         over = ended(patiently(lambda: ledger.builds.get(build), pause=pause))
@@ -90,7 +90,7 @@ def follow(
             yield from chunks
         if over:
             return
-        pause(PAUSE)
+        pause(FOLLOW_INTERVAL)
 
 
 def lines(chunks: Iterable[Chunk]) -> Iterator[LogLine]:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError
 from vmrunner.lib import units
 from vmrunner.model import RUNSC, BuildSpec, Level, Network, Spec
-from vmrunner.providers.port_guard import Watched
+from vmrunner.providers.port_guard import CanHaveGuard
 
 if TYPE_CHECKING:
     from vmrunner.images import LocalImage, Progress, Recipe
-    from vmrunner.runtime.app import Wiring
+    from vmrunner.runtime.app import App
 
 OnImage = Callable[["Progress"], None]
 
@@ -27,7 +27,7 @@ _OPEN_ONLY: Final = frozenset({"pasta", "nft", "tun"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Making:
+class ImageToBuild:
     """An image that must be made before the build can start."""
 
     recipe: Recipe
@@ -44,30 +44,30 @@ class Making:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Passed:
+class PreflightResult:
     """A build that may be submitted, once `making` is made. `warnings` are for the user."""
 
-    making: Making | None = None
+    making: ImageToBuild | None = None
     warnings: tuple[str, ...] = ()
 
 
-def check(wiring: Wiring, spec: BuildSpec) -> Passed:
+def check(wiring: App, spec: BuildSpec) -> PreflightResult:
     """Raises `ConfigError`, or the provider's own refusal. The ledger must open: its secret may
     be wrong."""
     wiring.makes_ledger = True  # a build is wanted
     wiring.ledger  # noqa: B018 - opened
     if wiring.settings.providers[spec.provider].kind == "qemu":
         if not wiring.one_host and wiring.served(spec.provider):
-            return Passed()  # the machine that will run it is another one
+            return PreflightResult()  # the machine that will run it is another one
         return _local(wiring, spec)
     _offered(wiring, spec)
-    return Passed(warnings=_unguarded(wiring, spec.provider))
+    return PreflightResult(warnings=_unguarded(wiring, spec.provider))
 
 
-def _unguarded(wiring: Wiring, name: str) -> tuple[str, ...]:
+def _unguarded(wiring: App, name: str) -> tuple[str, ...]:
     """At the first launch, what the guarantee is worth in this account; `doctor` says it later."""
     provider = wiring.provider(name)
-    if not isinstance(provider, Watched) or wiring.ledger.instances.launched(name):
+    if not isinstance(provider, CanHaveGuard) or wiring.ledger.instances.launched(name):
         return ()
     try:
         found = provider.unguarded()
@@ -76,7 +76,7 @@ def _unguarded(wiring: Wiring, name: str) -> tuple[str, ...]:
     return tuple(f"{name}: {one.message} ({one.fix})" for one in found)
 
 
-def _local(wiring: Wiring, spec: BuildSpec) -> Passed:
+def _local(wiring: App, spec: BuildSpec) -> PreflightResult:
     """The image first, since what it holds decides on the container."""
     from vmrunner import images
 
@@ -95,8 +95,8 @@ def _local(wiring: Wiring, spec: BuildSpec) -> Passed:
         _sized(wiring, spec, recipe)
         _disk(wiring, spec, recipe.name, recipe.disk)
         why = str(error.args[0])
-        making = Making(recipe=recipe, cache=cache, accel=settings.accel, why=why)
-        return Passed(making=making)
+        making = ImageToBuild(recipe=recipe, cache=cache, accel=settings.accel, why=why)
+        return PreflightResult(making=making)
     except BadOrder as error:
         raise _usable(error) from error
     if spec.bootstrap and image.supervisor:
@@ -106,7 +106,7 @@ def _local(wiring: Wiring, spec: BuildSpec) -> Passed:
     _host(wiring, spec)
     _offered(wiring, spec)
     _disk(wiring, spec, image.name, image.virtual_size)
-    return Passed(warnings=() if spec.bootstrap else _foreign(image))
+    return PreflightResult(warnings=() if spec.bootstrap else _foreign(image))
 
 
 def _foreign(image: LocalImage) -> tuple[str, ...]:
@@ -133,7 +133,7 @@ def _wants(spec: BuildSpec) -> Spec:
     )
 
 
-def _offered(wiring: Wiring, spec: BuildSpec) -> None:
+def _offered(wiring: App, spec: BuildSpec) -> None:
     """Does its provider have such a machine?"""
     try:
         wiring.provider(spec.provider).offers(_wants(spec))
@@ -143,7 +143,7 @@ def _offered(wiring: Wiring, spec: BuildSpec) -> None:
         raise _usable(error) from error
 
 
-def _sized(wiring: Wiring, spec: BuildSpec, recipe: Recipe) -> None:
+def _sized(wiring: App, spec: BuildSpec, recipe: Recipe) -> None:
     """The same of this host, for an image that is not there yet."""
     from vmrunner.providers.qemu.provider import QemuProvider
 
@@ -155,11 +155,11 @@ def _sized(wiring: Wiring, spec: BuildSpec, recipe: Recipe) -> None:
             raise _usable(error) from error
 
 
-def _disk(wiring: Wiring, spec: BuildSpec, image: str, least: int) -> None:
+def _disk(wiring: App, spec: BuildSpec, image: str, least: int) -> None:
     """Can this host ever hold what the build's disk may grow to, and is the configured size of one
     enough for the image? `_host` looks at the room for that size."""
     from vmrunner.providers.qemu import doctor, launch_plan
-    from vmrunner.providers.qemu.state_dir import State
+    from vmrunner.providers.qemu.state_dir import StateDir
 
     said = wiring.settings.providers[spec.provider]
     configured = said.disk if said.kind == "qemu" else None
@@ -170,7 +170,7 @@ def _disk(wiring: Wiring, spec: BuildSpec, image: str, least: int) -> None:
             hint="at least that, or leave it out",
         )
     if spec.disk is not None:
-        state = State(wiring.paths.state("qemu"))
+        state = StateDir(wiring.paths.state("qemu"))
         room, most = doctor.room(state), launch_plan.growth(spec.disk)
         if most > room:
             raise ConfigError(
@@ -180,7 +180,7 @@ def _disk(wiring: Wiring, spec: BuildSpec, image: str, least: int) -> None:
             )
 
 
-def _host(wiring: Wiring, spec: BuildSpec) -> None:
+def _host(wiring: App, spec: BuildSpec) -> None:
     """Is all there that a VM on this host needs?"""
     ignored = frozenset({"image"})  # this build's may be another than the configured one
     if spec.network is Network.NONE:

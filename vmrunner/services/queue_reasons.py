@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.core.scheduling import Answer, Rooms, plan
+from vmrunner.core.scheduling import Capacity, OffersAnswer, plan
 from vmrunner.model import Offer, Scope
 
 if TYPE_CHECKING:
-    from vmrunner.runtime.app import Wiring
+    from vmrunner.runtime.app import App
 
 #: No cloud is asked here: whoever has room is taken for one that could start.
-_ANY: Final = Answer(offers=(Offer(scope=Scope("", "", ""), machine_type="", place=""),))
+_ANY: Final = OffersAnswer(offers=(Offer(scope=Scope("", "", ""), machine_type="", place=""),))
 
 
-def reasons(wiring: Wiring) -> dict[str, str]:
+def reasons(wiring: App) -> dict[str, str]:
     """By build id, for every build that is queued."""
     ledger = wiring.ledger
     queued = ledger.builds.queued()
@@ -28,7 +28,7 @@ def reasons(wiring: Wiring) -> dict[str, str]:
         queued,
         [(driven.get(row.build), row) for row in ledger.instances.open()],
         lambda _name, _spec: _ANY,
-        Rooms(overall=limits.limits.max_instances, each=limits.each),
+        Capacity(overall=limits.limits.max_instances, each=limits.each),
         draining=ledger.paused,
     )
     served = {name: wiring.served(name) for name in {b.spec.provider for b in queued}}
@@ -47,7 +47,7 @@ def reasons(wiring: Wiring) -> dict[str, str]:
     return found
 
 
-def _refused(wiring: Wiring, build: str) -> str:
+def _refused(wiring: App, build: str) -> str:
     """What the provider said when it was last asked for a VM."""
     refused = [e for e in wiring.ledger.events.list(build) if e.kind in ("refused", "retry")]
     message = refused[-1].data.get("message") if refused else None

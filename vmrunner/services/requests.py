@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from vmrunner.config import field_checks
-from vmrunner.config.jobfile import Chosen
+from vmrunner.config.jobfile import SelectedJob
 from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.lib import globs, secret_patterns, units
 from vmrunner.model import RUNSC, RUNTIMES, ArtifactRule, BuildSpec, Network, Step
 from vmrunner.services import secrets as secretvalues
 from vmrunner.services import sources
-from vmrunner.services.host_access import Leave, Taking
+from vmrunner.services.host_access import HostAccess, HostAccessCheck
 
 ROOM: Final = 15 * 60.0  # ttl's default is timeout and this, for boot and collecting
 LITTLE_ROOM: Final = 5 * 60.0  # less than this is allowed, with a warning
@@ -29,7 +29,7 @@ Text = str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
+class BuildRequest:
     """What was said, as it was said; None is "not said". `secrets` are values by name."""
 
     steps: tuple[Step, ...] | None = None
@@ -61,7 +61,7 @@ class Wish:
     taken: tuple[str, ...] = ()  # what a job file takes from this machine
     places: Mapping[str, str] = field(default_factory=dict)  # where it says each key
 
-    def over(self, weaker: Wish) -> Wish:
+    def over(self, weaker: BuildRequest) -> BuildRequest:
         """This wish, with what it leaves unsaid from a weaker one. Tables and lists add up."""
         merged: dict[str, object] = {}
         for part in dataclasses.fields(self):
@@ -78,7 +78,7 @@ class Wish:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Submission:
+class CheckedRequest:
     """A build that may be submitted. `warnings` are for the user, one line each."""
 
     spec: BuildSpec
@@ -98,7 +98,7 @@ _KEYS: Final = {
 }
 
 
-def check(wish: Wish, settings: Settings) -> Submission:
+def check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
     """Raises `ConfigError` for the first thing that cannot be, with the line of the job file that
     says it. The source is not read here."""
     try:
@@ -109,7 +109,7 @@ def check(wish: Wish, settings: Settings) -> Submission:
         raise ConfigError(f"{place}{error.args[0]}", hint=error.hint) from None
 
 
-def _check(wish: Wish, settings: Settings) -> Submission:
+def _check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
     _well_formed(wish)
     timeout, ttl, warnings = _times(wish, settings)
     kept = _optional(wish.keep_on_failure, "keep-on-failure")
@@ -171,7 +171,7 @@ def _check(wish: Wish, settings: Settings) -> Submission:
         priority=wish.priority or 0,
         idempotency_key=_key(wish.idempotency_key),
     )
-    return Submission(
+    return CheckedRequest(
         spec=spec,
         secrets=dict(wish.secrets),
         source=place,
@@ -191,19 +191,19 @@ def command(said: str | Sequence[str]) -> tuple[Step, ...]:
 
 
 def from_job(
-    chosen: Chosen,
+    chosen: SelectedJob,
     environ: Mapping[str, str],
     *,
-    said: Wish | None = None,
-    leave: Leave = Leave(),  # noqa: B008 - frozen
-) -> Wish:
+    said: BuildRequest | None = None,
+    leave: HostAccess = HostAccess(),  # noqa: B008 - frozen
+) -> BuildRequest:
     """The wish of one job; its paths are relative to its file. What `said` says is stronger: that
     of the job is not even looked at. Raises ConfigError for what it may not take (`hostaccess`)."""
-    job, said = chosen.job, said or Wish()
-    taking = Taking(chosen, leave)
+    job, said = chosen.job, said or BuildRequest()
+    taking = HostAccessCheck(chosen, leave)
     place = taking.source(job.source) if job.source is not None and said.source is None else None
     asked = [text for text in job.secrets if text.partition("=")[0] not in said.secrets]
-    return Wish(
+    return BuildRequest(
         steps=tuple(
             Step(
                 run=step.run,
@@ -257,7 +257,7 @@ _TEXTS: Final = (
 _FLAGS: Final = ("bootstrap", "docker", "privileged", "spot", "retry_on_loss")
 
 
-def _well_formed(wish: Wish) -> None:
+def _well_formed(wish: BuildRequest) -> None:
     """Types, and text that can be written down: Python passes whatever it is given."""
     for name in _TEXTS:
         if (value := getattr(wish, name)) is not None:
@@ -284,7 +284,7 @@ def network(value: str) -> Network:
         raise ConfigError(f"network: no policy {value!r}", hint=f"one of: {known}") from None
 
 
-def _steps(wish: Wish) -> tuple[Step, ...]:
+def _steps(wish: BuildRequest) -> tuple[Step, ...]:
     if not wish.steps:
         raise ConfigError("command: missing", hint="put it after --, or name a job with -f FILE")
     return tuple(map(_step, wish.steps))
@@ -314,7 +314,7 @@ def _step(step: Step) -> Step:
     return replace(step, timeout=seconds)
 
 
-def _times(wish: Wish, settings: Settings) -> tuple[float, float, list[str]]:
+def _times(wish: BuildRequest, settings: Settings) -> tuple[float, float, list[str]]:
     longest = settings.limits.max_ttl
     said = wish.timeout if wish.timeout is not None else settings.defaults.timeout
     timeout = units.duration(said, "timeout")
@@ -345,7 +345,7 @@ def _times(wish: Wish, settings: Settings) -> tuple[float, float, list[str]]:
     return timeout, ttl, []
 
 
-def _runtime(wish: Wish, default: str) -> str:
+def _runtime(wish: BuildRequest, default: str) -> str:
     """What opens the container to the VM's kernel cannot be had with what keeps it from there."""
     runtime = wish.container_runtime or default
     if runtime not in RUNTIMES:

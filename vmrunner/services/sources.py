@@ -170,7 +170,9 @@ def look(source: str, *, most: int = BYTES, git_timeout: float = 600) -> None:
             raise ConfigError(f"source: {shown(source)!r} cannot be fetched: {error}") from error
 
 
-def spool(source: str, path: Path, *, most: int = BYTES, git_timeout: float = 600) -> files.Total:
+def spool(
+    source: str, path: Path, *, most: int = BYTES, git_timeout: float = 600
+) -> files.ArchiveTotal:
     """Pack it into `path`, readable by this user alone; whole or not at all, and at most so many
     bytes."""
     check(source)
@@ -182,7 +184,7 @@ def spool(source: str, path: Path, *, most: int = BYTES, git_timeout: float = 60
                 wanted = GitSource.parse(source)
                 with _fetched(wanted, most, git_timeout) as repository:
                     repository.archive(wanted.ref, file.fileno())
-                total = files.Total(size=file.tell() or os.fstat(file.fileno()).st_size)
+                total = files.ArchiveTotal(size=file.tell() or os.fstat(file.fileno()).st_size)
             else:
                 total = files.pack(Path(source), _Limited(file, source, most))
         partial.replace(path)

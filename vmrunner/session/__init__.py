@@ -3,7 +3,7 @@
 `Session` joins the parts; the engine makes one for each build and runs it in a thread of its own.
 """
 
-from vmrunner.session.job import Job, Reporter, Verdict
+from vmrunner.session.job import Reporter, SessionJob, Verdict
 from vmrunner.session.session import Session
 
-__all__ = ["Job", "Reporter", "Session", "Verdict"]
+__all__ = ["Reporter", "Session", "SessionJob", "Verdict"]

@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 
 from vmrunner.errors import VmrunnerError
 from vmrunner.lib.archive import files
-from vmrunner.session.protocol import Lie
+from vmrunner.session.protocol import ProtocolViolation
 from vmrunner.ssh.client import Connection
 
 COUNTS: Final = 64 * 1024  # bytes of the line that says how many files each glob matched
@@ -32,7 +32,7 @@ class Uncollected(VmrunnerError):
 class Collected:
     """What was brought, what was left out and why, and how many names each glob matched."""
 
-    total: files.Total
+    total: files.ArchiveTotal
     omitted: tuple[str, ...]
     counts: tuple[int, ...]
 
@@ -50,7 +50,7 @@ def collect(
     """Bring what the globs match into `target`, which is emptied first. `most` bounds the bytes,
     packed and unpacked. Raises Uncollected, Lie, Lost."""
     shutil.rmtree(target, ignore_errors=True)
-    caps = files.Caps(packed=most + (most >> 3) + (64 << 20), unpacked=most)
+    caps = files.ArchiveCaps(packed=most + (most >> 3) + (64 << 20), unpacked=most)
     into = _Extraction(target, caps, globs, gzip=gzip)
     try:
         done = connection.stream(
@@ -99,14 +99,16 @@ class _Extraction:
     """A thread that extracts what `take` is given. Between them is a pipe: bounded memory, and a
     slow disk slows the sender down."""
 
-    def __init__(self, target: Path, caps: files.Caps, globs: Sequence[str], *, gzip: bool) -> None:
-        self.total: files.Total | None = None
+    def __init__(
+        self, target: Path, caps: files.ArchiveCaps, globs: Sequence[str], *, gzip: bool
+    ) -> None:
+        self.total: files.ArchiveTotal | None = None
         self.error: Exception | None = None
         self._line: bytes | None = b""  # the first line, until it is whole
         self._counts = b""
         reading, self._writing = os.pipe()
 
-        def extract(stream: BinaryIO) -> files.Total:
+        def extract(stream: BinaryIO) -> files.ArchiveTotal:
             return files.extract(stream, target, caps, globs=globs, gzip=gzip)
 
         self._thread = threading.Thread(
@@ -121,7 +123,7 @@ class _Extraction:
             self._counts, newline, data = self._line.partition(b"\n")
             if not newline:
                 if len(self._line) > COUNTS:
-                    raise Lie("the VM sent no list of artifacts")
+                    raise ProtocolViolation("the VM sent no list of artifacts")
                 return
             self._line = None
         view = memoryview(data)
@@ -138,10 +140,10 @@ class _Extraction:
         except (ValueError, RecursionError):
             counts = None
         if not isinstance(counts, list) or len(counts) != globs:
-            raise Lie("the VM sent no list of artifacts")
+            raise ProtocolViolation("the VM sent no list of artifacts")
         return tuple(count if type(count) is int else 0 for count in counts)
 
-    def _run(self, stream: BinaryIO, extract: Callable[[BinaryIO], files.Total]) -> None:
+    def _run(self, stream: BinaryIO, extract: Callable[[BinaryIO], files.ArchiveTotal]) -> None:
         with stream:
             try:
                 self.total = extract(stream)

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from vmrunner.errors import ConfigError
-from vmrunner.model import Access, Build, BuildState, Instance, Reason, Result, Step
+from vmrunner.model import Access, BuildRecord, BuildState, Instance, Reason, Result, Step
 
 _NAME: Final = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
+class SessionJob:
     """One attempt of a build on one instance that has an address. Its epoch is the build's."""
 
-    build: Build
+    build: BuildRecord
     instance: Instance
     access: Access
     secrets: Mapping[str, bytes]
@@ -66,7 +66,7 @@ class Verdict:
     lost: bool = False
 
 
-def order(job: Job) -> bytes:
+def order(job: SessionJob) -> bytes:
     """What the supervisor is told, secrets included: it goes over stdin of a verified
     connection. Raises ConfigError on what no shell could take."""
     spec = job.build.spec

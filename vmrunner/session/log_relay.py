@@ -6,19 +6,19 @@ import time
 from typing import Final
 
 from vmrunner.lib.masking import MASK, Masker
-from vmrunner.lib.secret_patterns import Needles
+from vmrunner.lib.secret_patterns import SecretPatterns
 from vmrunner.session.job import Reporter
 
-BATCH: Final = 256 * 1024  # bytes
+RELAY_BATCH: Final = 256 * 1024  # bytes
 LATEST: Final = 0.2  # seconds that output waits for more of it
 
 
-class Relay:
+class LogRelay:
     """What is held back for masking is not counted as stored: whoever resumes fetches it again."""
 
     def __init__(self, reporter: Reporter, secrets: tuple[bytes, ...], offset: int) -> None:
         self._reporter = reporter
-        self._needles = Needles(secrets)
+        self._needles = SecretPatterns(secrets)
         self.resume(offset)
 
     def resume(self, offset: int) -> None:
@@ -44,7 +44,7 @@ class Relay:
         self._take(self._masker.feed(data))
         if self._due is None and self._masker.waits:
             self._due = time.monotonic() + LATEST
-        if self._size >= BATCH:
+        if self._size >= RELAY_BATCH:
             self.flush()
 
     def wait(self) -> float:

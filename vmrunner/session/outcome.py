@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from vmrunner.model import Reason, Result
 from vmrunner.session.job import Verdict
-from vmrunner.session.protocol import Ended
+from vmrunner.session.protocol import EndFrame
 
 
-def verdict_of(ended: Ended) -> Verdict:
+def verdict_of(ended: EndFrame) -> Verdict:
     """The verdict before artifacts are brought."""
     match ended.reason:
         case Reason.EXIT_CODE:
@@ -25,7 +25,7 @@ def verdict_of(ended: Ended) -> Verdict:
     )
 
 
-class Over(Exception):
+class AttemptOver(Exception):
     """It ended in another way than by the supervisor's last event."""
 
     def __init__(self, verdict: Verdict) -> None:

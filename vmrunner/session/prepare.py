@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Final, NoReturn, Protocol
 
 from vmrunner.model import Instance, Reason, Result
-from vmrunner.session.job import Job, Reporter, Verdict
-from vmrunner.session.outcome import Over
+from vmrunner.session.job import Reporter, SessionJob, Verdict
+from vmrunner.session.outcome import AttemptOver
 from vmrunner.ssh import client
 from vmrunner.ssh.channel_io import PIECE
 
@@ -31,7 +31,7 @@ class Preparation:
     """What is done before the steps may start. What a connection did not live to see done is done
     again on the next."""
 
-    def __init__(self, job: Job, reporter: Reporter) -> None:
+    def __init__(self, job: SessionJob, reporter: Reporter) -> None:
         self._job = job
         self._reporter = reporter
         self._bootstrapped = not job.build.spec.bootstrap
@@ -106,5 +106,7 @@ def is_remote(instance: Instance) -> bool:
         return True  # a host name
 
 
-def _not_booted(message: str) -> Over:
-    return Over(Verdict(result=Result.ERROR, reason=Reason.BOOT_FAILED, message=message, lost=True))
+def _not_booted(message: str) -> AttemptOver:
+    return AttemptOver(
+        Verdict(result=Result.ERROR, reason=Reason.BOOT_FAILED, message=message, lost=True)
+    )

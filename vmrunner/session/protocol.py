@@ -39,12 +39,12 @@ REASONS: Final = frozenset(
 )
 
 
-class Lie(VmrunnerError):
+class ProtocolViolation(VmrunnerError):
     """The VM said what cannot be."""
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class LogFrame:
     """Bytes that stand at `offset` in the VM's log."""
 
     offset: int
@@ -52,7 +52,7 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class EventFrame:
     """`data` holds what this kind of event has, checked; all of the log before `offset` came."""
 
     kind: str
@@ -61,7 +61,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndFrame:
     """The last event."""
 
     reason: Reason
@@ -69,7 +69,7 @@ class Ended:
     message: str
 
 
-class Frames:
+class FrameDecoder:
     """One build's frames, over as many connections as it takes."""
 
     def __init__(self, *, offset: int, steps: int, log_bytes: int) -> None:
@@ -85,22 +85,22 @@ class Frames:
         self.offset = offset
         self._buffer.clear()
 
-    def feed(self, data: bytes) -> Iterator[Log | Event | Ended]:
+    def feed(self, data: bytes) -> Iterator[LogFrame | EventFrame | EndFrame]:
         """Raises Lie."""
         self._buffer += data
         while True:
             end = self._buffer.find(b"\n", 0, HEADER)
             if end < 0:
                 if len(self._buffer) >= HEADER:
-                    raise Lie("the VM sent a frame without a header")
+                    raise ProtocolViolation("the VM sent a frame without a header")
                 return
             words = bytes(self._buffer[:end]).split(b" ")
             is_log = words[0] == b"L" and len(words) == 3
             if not is_log and not (words[0] == b"E" and len(words) == 2):
-                raise Lie("the VM sent a frame of an unknown kind")
+                raise ProtocolViolation("the VM sent a frame of an unknown kind")
             size = _number(words[-1], LOG_PIECE if is_log else EVENT)
             if not size:
-                raise Lie("the VM sent an empty frame")
+                raise ProtocolViolation("the VM sent an empty frame")
             if len(self._buffer) < end + 1 + size:
                 return
             with memoryview(self._buffer) as view:
@@ -108,29 +108,35 @@ class Frames:
             del self._buffer[: end + 1 + size]
             yield self._log(_number(words[1], 1 << 60), body) if is_log else self._event(body)
 
-    def _log(self, offset: int, body: bytes) -> Log:
+    def _log(self, offset: int, body: bytes) -> LogFrame:
         if offset != self.offset:
-            raise Lie(f"the VM's log is at byte {self.offset}, and it sent byte {offset}")
+            raise ProtocolViolation(
+                f"the VM's log is at byte {self.offset}, and it sent byte {offset}"
+            )
         self.offset += len(body)
         if self.offset > self._log_most:
-            raise Lie(f"the VM sent more log than the {self._log_most} bytes that it may have")
-        return Log(offset, body)
+            raise ProtocolViolation(
+                f"the VM sent more log than the {self._log_most} bytes that it may have"
+            )
+        return LogFrame(offset, body)
 
-    def _event(self, body: bytes) -> Event | Ended:
+    def _event(self, body: bytes) -> EventFrame | EndFrame:
         try:
             event = json.loads(body)
         except (ValueError, RecursionError):
             event = None
         if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
-            raise Lie("the VM sent an event that is none")
+            raise ProtocolViolation("the VM sent an event that is none")
         kind = event["kind"]
         if event.get("seq") != self.seen or self.seen >= self._events_most:
-            raise Lie(f"the VM sent event {str(event.get('seq'))[:20]} after {self.seen} events")
+            raise ProtocolViolation(
+                f"the VM sent event {str(event.get('seq'))[:20]} after {self.seen} events"
+            )
         self.seen += 1
         offset = _integer(event, "offset", 0, self.offset)
         if kind == "ended":
             if offset != self.offset:
-                raise Lie("the VM's build ended before its log did")
+                raise ProtocolViolation("the VM's build ended before its log did")
             return self._ended(event)
         data: dict[str, int | float | bool | None] = {}
         if kind in ("step_started", "step_ended"):
@@ -139,37 +145,39 @@ class Frames:
             data["exit_code"] = _integer(event, "exit_code", 0, 255)
             data["seconds"] = _seconds(event.get("seconds"))
         elif kind not in ("pulling", "container", "log_full", "step_started"):
-            raise Lie(f"the VM sent an event of unknown kind {kind[:40]!r}")
-        return Event(kind, offset, data)
+            raise ProtocolViolation(f"the VM sent an event of unknown kind {kind[:40]!r}")
+        return EventFrame(kind, offset, data)
 
-    def _ended(self, event: dict[str, Any]) -> Ended:
+    def _ended(self, event: dict[str, Any]) -> EndFrame:
         reason = event.get("reason")
         if not isinstance(reason, str) or reason not in REASONS:
-            raise Lie(f"the VM ended the build for an unknown reason {str(reason)[:40]!r}")
+            raise ProtocolViolation(
+                f"the VM ended the build for an unknown reason {str(reason)[:40]!r}"
+            )
         code = event.get("exit_code")
         if code is not None:
             code = _integer(event, "exit_code", 0, 255)
         if reason == Reason.EXIT_CODE and code is None:
-            raise Lie("the VM ended the build without an exit code")
+            raise ProtocolViolation("the VM ended the build without an exit code")
         message = event.get("message")
         text = message[:TEXT] if isinstance(message, str) else ""
-        return Ended(Reason(reason), code, "".join(c if c.isprintable() else " " for c in text))
+        return EndFrame(Reason(reason), code, "".join(c if c.isprintable() else " " for c in text))
 
 
 def _number(word: bytes, most: int) -> int:
     if not word.isdigit() or len(word) > 20 or int(word) > most:
-        raise Lie("the VM sent a frame with a number out of range")
+        raise ProtocolViolation("the VM sent a frame with a number out of range")
     return int(word)
 
 
 def _integer(event: dict[str, Any], key: str, least: int, most: int) -> int:
     value = event.get(key)
     if type(value) is not int or not least <= value <= most:
-        raise Lie(f"the VM sent an event with {key} out of range")
+        raise ProtocolViolation(f"the VM sent an event with {key} out of range")
     return value
 
 
 def _seconds(value: object) -> float:
     if not isinstance(value, int | float) or not 0 <= value < 1e9 or math.isnan(value):
-        raise Lie("the VM sent an event with seconds out of range")
+        raise ProtocolViolation("the VM sent an event with seconds out of range")
     return float(value)

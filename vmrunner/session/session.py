@@ -17,11 +17,17 @@ from typing import Final, NoReturn
 from vmrunner.errors import ConfigError
 from vmrunner.model import BuildState, Reason, Result
 from vmrunner.session.collect import Uncollected, collect, shortfall
-from vmrunner.session.job import Job, Reporter, Verdict, order
-from vmrunner.session.log_relay import Relay
-from vmrunner.session.outcome import Over, verdict_of
+from vmrunner.session.job import Reporter, SessionJob, Verdict, order
+from vmrunner.session.log_relay import LogRelay
+from vmrunner.session.outcome import AttemptOver, verdict_of
 from vmrunner.session.prepare import OTHER, Preparation, is_remote
-from vmrunner.session.protocol import Ended, Event, Frames, Lie, Log
+from vmrunner.session.protocol import (
+    EndFrame,
+    EventFrame,
+    FrameDecoder,
+    LogFrame,
+    ProtocolViolation,
+)
 from vmrunner.ssh import client
 
 SUPERVISOR: Final = "/usr/lib/vmrunner/supervisor"
@@ -37,7 +43,14 @@ OMISSIONS: Final = 20  # artifacts that were left out, told one by one
 MISHAPS: Final = 3  # times that the supervisor may break off on a connection that lives
 WORTH_BYTES: Final = 64 * 1024  # of log, that make the next connection no try in vain
 WORTH_SECONDS: Final = 15.0  # that it lasted, which do too
-PAUSE: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before a connection, after so many in vain
+RECONNECT_PAUSES: Final = (
+    0.0,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+)  # seconds before a connection, after so many in vain
 
 _STALE, _SHRUNK, _DEAD, _OTHER = 3, 4, 5, OTHER  # the supervisor's exit codes
 _MISSING = 127
@@ -55,7 +68,7 @@ class Session:
     """`run` blocks, in a thread of its own; `stop` may come from any."""
 
     def __init__(
-        self, job: Job, reporter: Reporter, *, now: Callable[[], float] = time.time
+        self, job: SessionJob, reporter: Reporter, *, now: Callable[[], float] = time.time
     ) -> None:
         """`now` is the clock of the deadline."""
         self._job = job
@@ -70,10 +83,10 @@ class Session:
         self._is_running = False
         self._preparation = Preparation(job, reporter)
         self._mishaps = 0
-        self._ended: Ended | None = None
+        self._ended: EndFrame | None = None
         offset = reporter.stored()
-        self._relay = Relay(reporter, tuple(job.secrets.values()), offset)
-        self._frames = Frames(
+        self._relay = LogRelay(reporter, tuple(job.secrets.values()), offset)
+        self._frames = FrameDecoder(
             offset=offset, steps=len(job.build.spec.steps), log_bytes=job.log_bytes
         )
 
@@ -94,12 +107,12 @@ class Session:
             self._reporter.event("secrets_too_short_to_mask", count=ignored)
         try:
             return self._run()
-        except Over as over:
+        except AttemptOver as over:
             return over.verdict
         except _Stopped as stopped:
             self._relay.abandon()
             return self._verdict_of_stop(stopped.reason)
-        except Lie as lie:
+        except ProtocolViolation as lie:
             self._relay.abandon()
             return Verdict(result=Result.ERROR, reason=Reason.INTERNAL, message=str(lie))
         except ConfigError as error:
@@ -112,7 +125,7 @@ class Session:
         vain = 0
         while True:
             self._check_stop()
-            self._stopping.wait(PAUSE[min(vain, len(PAUSE) - 1)])
+            self._stopping.wait(RECONNECT_PAUSES[min(vain, len(RECONNECT_PAUSES) - 1)])
             self._check_stop()
             left = self._job.instance.deadline - self._now()
             timeout = left if connected else min(self._job.boot_seconds, left)
@@ -129,7 +142,7 @@ class Session:
             had, seen, since = self._relay.offset, self._frames.seen, time.monotonic()
             try:
                 return self._work(self._connection)
-            except client.Lost as error:
+            except client.ConnectionLost as error:
                 self._reporter.event("connection_lost", message=str(error)[:200])
                 self._relay.flush()
                 self._relay.resume(self._relay.offset)
@@ -198,14 +211,14 @@ class Session:
     def _hear(self, data: bytes) -> None:
         for frame in self._frames.feed(data):
             match frame:
-                case Log(data=log):
+                case LogFrame(data=log):
                     self._relay.feed(log)
-                case Event():
+                case EventFrame():
                     self._tell(frame)
-                case Ended():
+                case EndFrame():
                     self._believe(frame)
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: EventFrame) -> None:
         """An event of the build. What was written before it is stored before it."""
         self._running()
         self._relay.flush()
@@ -217,10 +230,12 @@ class Session:
             self._until = time.monotonic() + self._job.build.spec.timeout + TIMEOUT_PATIENCE
             self._reporter.state(BuildState.RUNNING)
 
-    def _believe(self, ended: Ended) -> None:
+    def _believe(self, ended: EndFrame) -> None:
         wished = self._stop or self._job.build.cancel
         if ended.reason in GENTLE and wished is None:
-            raise Lie(f"the VM says that {ended.reason.value} ended the build, and nobody did")
+            raise ProtocolViolation(
+                f"the VM says that {ended.reason.value} ended the build, and nobody did"
+            )
         self._ended = ended
 
     def _refused(self, done: client.Completed, what: str) -> NoReturn:
@@ -229,7 +244,7 @@ class Session:
         if done.exit_code == _STALE:
             # True only if the ledger says so too: then this raises Fenced.
             self._reporter.event("stale_epoch")
-            raise Lie("the VM says that another owner spoke to it, and there is none")
+            raise ProtocolViolation("the VM says that another owner spoke to it, and there is none")
         words = {
             _SHRUNK: "the log in the VM is shorter than what came from it before",
             _DEAD: "the supervisor in the VM died",
@@ -239,7 +254,7 @@ class Session:
         message = words.get(done.exit_code, f"{what}: {done.complaint}")
         full = b"No space left on device" in done.stderr
         reason = Reason.DISK_FULL if full else Reason.INTERNAL
-        raise Over(Verdict(result=Result.ERROR, reason=reason, message=message))
+        raise AttemptOver(Verdict(result=Result.ERROR, reason=reason, message=message))
 
     # --- collect -----------------------------------------------------------------------------
 
@@ -269,7 +284,7 @@ class Session:
                 gzip=gzip,
                 pulse=pulse,
             )
-        except (Uncollected, Lie) as error:
+        except (Uncollected, ProtocolViolation) as error:
             return self._without_artifacts(verdict, str(error))
         except _Stopped as stopped:
             return self._without_artifacts(verdict, f"artifacts: cut off by {stopped.reason}")
@@ -288,7 +303,7 @@ class Session:
         succeeded = verdict.result is Result.SUCCESS
         return [rule.glob for rule in self._job.build.spec.artifacts if rule.always or succeeded]
 
-    def _cut_off(self, ended: Ended, why: str) -> Verdict:
+    def _cut_off(self, ended: EndFrame, why: str) -> Verdict:
         """It had ended, and nothing more can come."""
         verdict = verdict_of(ended)
         return self._without_artifacts(verdict, why) if self._wanted(verdict) else verdict
@@ -322,7 +337,7 @@ class Session:
             wait = min(wait, 1.0)
         if self._until is not None:
             if now >= self._until:
-                raise Over(self._overdue())
+                raise AttemptOver(self._overdue())
             wait = min(wait, self._until - now)
         return wait
 

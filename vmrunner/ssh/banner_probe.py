@@ -22,7 +22,7 @@ from vmrunner.errors import VmrunnerError
 from vmrunner.lib import unix_sockets
 from vmrunner.model import Address
 
-MOST: Final = 3  # connections at once: sshd starts a process for each that reaches it
+CONNECTIONS: Final = 3  # connections at once: sshd starts a process for each that reaches it
 KEPT: Final = 30.0  # seconds for which the oldest is
 
 _SILENT: Final = (12, 2.0, 4.0)  # the next beside one that is silent: age divided by, least, most
@@ -44,7 +44,7 @@ class _Try(socket.socket):
     since = 0.0
 
 
-class Knocker:
+class BannerProbe:
     """For one use, in one thread; `abort` comes from any. Its sockets are all the descriptors that
     it takes: hundreds may boot at once."""
 
@@ -100,7 +100,7 @@ class Knocker:
         return [self._open[number] for number, _ in happened]
 
     def _make_room(self, now: float) -> None:
-        if len(self._open) >= MOST:
+        if len(self._open) >= CONNECTIONS:
             oldest, second, *_ = self._open.values()
             self._end(oldest if now - oldest.since >= KEPT else second)
 

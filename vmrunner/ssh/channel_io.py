@@ -21,11 +21,11 @@ PIECE: Final = 256 * 1024
 CAPTURE: Final = 64 * 1024  # bytes of stderr that are kept
 
 
-class Lost(VmrunnerError):
+class ConnectionLost(VmrunnerError):
     """The connection is gone. What ran at the other end may run on."""
 
 
-class Wire(Protocol):
+class SocketWire(Protocol):
     """The socket under the connection."""
 
     heard: float  # when the peer was last heard, by `time.monotonic`
@@ -34,7 +34,7 @@ class Wire(Protocol):
         """End it, also under a thread that waits for it."""
 
 
-class Alarm:
+class WakeupPipe:
     """What a waiting exchange wakes up to: bytes that came, or a wish."""
 
     def __init__(self) -> None:
@@ -42,13 +42,13 @@ class Alarm:
         self.wakes = 0
 
 
-class Exchange:
+class CommandIO:
     """All bytes of one command, both ways. Fabric carries it to its runner as `out_stream`."""
 
     def __init__(
         self,
-        wire: Wire,
-        alarm: Alarm,
+        wire: SocketWire,
+        alarm: WakeupPipe,
         on_bytes: Callable[[bytes], object],
         stdin: Iterable[bytes],
         pulse: Callable[[], float],
@@ -135,5 +135,5 @@ class Exchange:
             self._asked = now
         elif now - self._asked >= DEAD_AFTER:
             self._wire.hang_up()
-            raise Lost(f"no answer for {silent:.0f} s")
+            raise ConnectionLost(f"no answer for {silent:.0f} s")
         return self._asked + DEAD_AFTER - now

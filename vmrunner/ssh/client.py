@@ -27,14 +27,14 @@ from invoke.runners import Runner
 from vmrunner.lib.terminal import clean
 from vmrunner.model import Access, Address
 from vmrunner.ssh.banner_probe import Aborted as Aborted
-from vmrunner.ssh.banner_probe import Knocker
+from vmrunner.ssh.banner_probe import BannerProbe
 from vmrunner.ssh.banner_probe import Unreachable as Unreachable
-from vmrunner.ssh.channel_io import CAPTURE, Alarm, Exchange
-from vmrunner.ssh.channel_io import Lost as Lost
-from vmrunner.ssh.paramiko_patches import Wire, transport
+from vmrunner.ssh.channel_io import CAPTURE, CommandIO, WakeupPipe
+from vmrunner.ssh.channel_io import ConnectionLost as ConnectionLost
+from vmrunner.ssh.paramiko_patches import PatchedSocket, transport
 
 _HANDSHAKE: Final = (5.0, 8.0, 15.0)  # patience of the first handshakes, and then of all
-_PAUSE: Final = (0.1, 0.2, 0.4, 0.7, 1.0)  # after a handshake that failed
+_HANDSHAKE_RETRIES: Final = (0.1, 0.2, 0.4, 0.7, 1.0)  # after a handshake that failed
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False  # its tracebacks are our retries
@@ -66,8 +66,8 @@ class Dialer:
         self._host_key_name = kind
         self._host_key = paramiko.PKey.from_type_string(kind, base64.b64decode(text))
         self._aborted = threading.Event()
-        self._knocker: Knocker | None = None
-        self._wire: Wire | None = None
+        self._knocker: BannerProbe | None = None
+        self._wire: PatchedSocket | None = None
 
     def connect(
         self, address: Address, *, timeout: float, on_greeting: Callable[[], object] = lambda: None
@@ -93,7 +93,8 @@ class Dialer:
                 return self._shake_hands(address, wire, max(min(patience, left), 0.5))
             except (OSError, EOFError, paramiko.SSHException) as error:
                 why = _explain(error)
-            pause = _PAUSE[min(tries, len(_PAUSE) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311
+            pause = _HANDSHAKE_RETRIES[min(tries, len(_HANDSHAKE_RETRIES) - 1)]
+            pause *= random.uniform(0.8, 1.2)  # noqa: S311 - no secret
             if time.monotonic() + pause >= until:
                 raise Unreachable(_nowhere(address, why))
             if self._aborted.wait(pause):
@@ -109,12 +110,12 @@ class Dialer:
         if wire is not None:
             wire.hang_up()
 
-    def _knock(self, address: Address, until: float) -> Wire:
-        self._knocker = Knocker(address)
+    def _knock(self, address: Address, until: float) -> PatchedSocket:
+        self._knocker = BannerProbe(address)
         if self._aborted.is_set():
             self._knocker.abort()
         try:
-            wire = self._wire = Wire.over(self._knocker.first_word(until=until))
+            wire = self._wire = PatchedSocket.over(self._knocker.first_word(until=until))
         finally:
             self._knocker = None
         if self._aborted.is_set():
@@ -122,7 +123,7 @@ class Dialer:
             raise Aborted("told to stop")
         return wire
 
-    def _shake_hands(self, address: Address, wire: Wire, patience: float) -> Connection:
+    def _shake_hands(self, address: Address, wire: PatchedSocket, patience: float) -> Connection:
         wire.settimeout(patience)
         host, port = ("vm", 22) if address.is_socket else address
         connection = fabric.Connection(
@@ -160,10 +161,10 @@ class Connection:
     """An open connection. One thread runs commands on it, one at a time or, from within `pulse`,
     one inside the other; `wake` and `close` may be called from any."""
 
-    def __init__(self, connection: Any, wire: Wire) -> None:
+    def __init__(self, connection: Any, wire: PatchedSocket) -> None:
         self._connection = connection
         self._wire = wire
-        self._alarm = Alarm()
+        self._alarm = WakeupPipe()
 
     def run(self, command: str, *, stdin: Iterable[bytes] = (), timeout: float = 60.0) -> Completed:
         """A short command. Raises Lost when the connection breaks or it takes too long."""
@@ -173,7 +174,7 @@ class Connection:
         def pulse() -> float:
             left = until - time.monotonic()
             if left <= 0:
-                raise Lost(f"no end of {command.split()[0]!r} within {timeout:.0f} s")
+                raise ConnectionLost(f"no end of {command.split()[0]!r} within {timeout:.0f} s")
             return left
 
         def keep(data: bytes) -> None:
@@ -193,7 +194,7 @@ class Connection:
         """Run a command, handing on its stdout as it comes. `pulse` is called between pieces, when
         `wake` was, and after as many seconds as it last returned; what it raises ends the command's
         channel, not what it started. Raises Lost."""
-        exchange = Exchange(self._wire, self._alarm, on_bytes, stdin, pulse)
+        exchange = CommandIO(self._wire, self._alarm, on_bytes, stdin, pulse)
         try:
             self._connection.run(
                 command, hide=True, warn=True, in_stream=False, out_stream=exchange
@@ -201,9 +202,9 @@ class Connection:
         except (OSError, EOFError, paramiko.SSHException) as error:
             if error is exchange.foreign:
                 raise
-            raise Lost(f"connection lost: {_explain(error)}") from error
+            raise ConnectionLost(f"connection lost: {_explain(error)}") from error
         if exchange.exit_code == -1:
-            raise Lost("connection lost")
+            raise ConnectionLost("connection lost")
         return Completed(exchange.exit_code, b"", bytes(exchange.stderr))
 
     def wake(self) -> None:

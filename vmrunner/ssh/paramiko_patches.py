@@ -16,22 +16,22 @@ from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
 from paramiko.packet import Packetizer
 
 from vmrunner.ssh.channel_io import ASK_AFTER, DEAD_AFTER
-from vmrunner.ssh.receive_buffer import Inbox
+from vmrunner.ssh.receive_buffer import ReceiveBuffer
 
 SEND_TIMEOUT: Final = 12_000  # milliseconds in which sent bytes must be acknowledged
 WINDOW: Final = 8 * 1024 * 1024  # bytes a channel may have on its way to us
 PACKET: Final = 128 * 1024
 REKEY: Final = 1 << 35  # bytes
-PATIENCE: Final = ASK_AFTER + DEAD_AFTER  # seconds until a command must have begun
+COMMAND_START_TIMEOUT: Final = ASK_AFTER + DEAD_AFTER  # seconds until a command must have begun
 AHEAD: Final = 256 * 1024  # bytes
-MOST: Final = PACKET + 16 * 1024  # bytes of a packet with all that is around its data
+PACKET_LIMIT: Final = PACKET + 16 * 1024  # bytes of a packet with all that is around its data
 GREETING: Final = 16 * 1024  # bytes before the first packet; OpenSSH sends 40
 
 #: Our own sshd has it. Groups of a peer's choice may cost whole seconds of our CPU.
 EXCHANGES: Final = ("curve25519-sha256@libssh.org",)
 
 
-class Wire(socket.socket):
+class PatchedSocket(socket.socket):
     """Our own socket under paramiko. Knows when the peer was last heard.
 
     Reads ahead: paramiko asks for sixteen bytes and then for the rest of each packet, and at every
@@ -42,7 +42,7 @@ class Wire(socket.socket):
     _at = 0  # so much of it was handed on
 
     @classmethod
-    def over(cls, plain: socket.socket) -> Wire:
+    def over(cls, plain: socket.socket) -> PatchedSocket:
         """In place of this one."""
         wire = cls(fileno=plain.detach())
         if wire.family == socket.AF_UNIX:
@@ -91,7 +91,7 @@ class _Packetizer(Packetizer):
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
         """A peer may announce 4 GiB, and paramiko would gather them in memory."""
-        if n > MOST:
+        if n > PACKET_LIMIT:
             raise paramiko.SSHException(f"the peer announced a packet of {n} bytes")
         return super().read_all(n, check_rekey)
 
@@ -133,11 +133,11 @@ class Transport(paramiko.Transport):
         message.add_string("exec")
         message.add_boolean(True)
         message.add_string(command)
-        channel.in_buffer, channel.in_stderr_buffer = Inbox(), Inbox()
+        channel.in_buffer, channel.in_stderr_buffer = ReceiveBuffer(), ReceiveBuffer()
         channel._event_pending()
         self._send_user_message(message)  # type: ignore[attr-defined]
-        if not channel.event.wait(PATIENCE):
-            raise paramiko.SSHException(f"no command began within {PATIENCE:.0f} s")
+        if not channel.event.wait(COMMAND_START_TIMEOUT):
+            raise paramiko.SSHException(f"no command began within {COMMAND_START_TIMEOUT:.0f} s")
         channel._wait_for_event()  # over: raises what it was if not a "yes"
 
 
@@ -153,7 +153,7 @@ def transport(sock: Any, disabled_algorithms: Any = None) -> Transport:
     # paramiko waits for itself, for ever, when a channel closes while it negotiates new keys, which
     # it does every 512 MiB. OpenSSH's own limit for AES is 64 GiB.
     transport.packetizer.REKEY_BYTES = REKEY
-    transport.channel_timeout = PATIENCE  # to open one; it would wait for an hour
+    transport.channel_timeout = COMMAND_START_TIMEOUT  # to open one; it would wait for an hour
     options = transport.get_security_options()
     options.kex = EXCHANGES
     options.ciphers = sorted(options.ciphers, key=lambda cipher: "gcm" not in cipher)

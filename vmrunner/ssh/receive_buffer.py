@@ -10,7 +10,7 @@ import threading
 from collections import deque
 
 
-class Inbox:
+class ReceiveBuffer:
     """Fed by paramiko's thread, read by ours. One bell may serve several."""
 
     def __init__(self) -> None:

@@ -11,14 +11,14 @@ import typer
 
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.completion import build_ids
-from vmrunner.cli.context import Shell, shell_of, stdout_is_data, time_at, unicode_out
+from vmrunner.cli.context import CliContext, shell_of, stdout_is_data, time_at, unicode_out
 from vmrunner.cli.output import Format
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from vmrunner.api.build import Artifact
-    from vmrunner.model import Build, Event, Instance
+    from vmrunner.model import BuildEvent, BuildRecord, Instance
 
 Id = Annotated[
     str,
@@ -62,7 +62,7 @@ def ps(
         time.sleep(_REFRESH)
 
 
-def _table(shell: Shell, rows: list[Build], form: Format) -> None:
+def _table(shell: CliContext, rows: list[BuildRecord], form: Format) -> None:
     from vmrunner.cli.views.builds import build_view
 
     waiting = _waiting(shell, rows)
@@ -74,7 +74,7 @@ def _table(shell: Shell, rows: list[Build], form: Format) -> None:
         output.say("no build; ps -a shows finished ones too")
 
 
-def _waiting(shell: Shell, rows: Iterable[Build]) -> dict[str, str]:
+def _waiting(shell: CliContext, rows: Iterable[BuildRecord]) -> dict[str, str]:
     """Why those of them that are queued wait."""
     from vmrunner.services import queue_reasons
 
@@ -106,17 +106,19 @@ def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
         "artifacts_back": [{"path": a.path, "size": a.size} for a in _artifacts(shell, row)],
     }
     view = build_view()
-    output.show(output.View(view.kind, view.columns, lambda _: document), [row], form)
+    output.show(output.ListView(view.kind, view.columns, lambda _: document), [row], form)
     return exit_codes.OK
 
 
-def _artifacts(shell: Shell, row: Build) -> list[Artifact]:
+def _artifacts(shell: CliContext, row: BuildRecord) -> list[Artifact]:
     from vmrunner.api.build import Artifacts
 
     return Artifacts(shell.wiring.paths.artifacts / row.id).ls()
 
 
-def _describe(shell: Shell, row: Build, rows: Sequence[Instance], events: Sequence[Event]) -> None:
+def _describe(
+    shell: CliContext, row: BuildRecord, rows: Sequence[Instance], events: Sequence[BuildEvent]
+) -> None:
     from vmrunner.cli.views import builds as views
     from vmrunner.lib import units
     from vmrunner.services import build_history
@@ -196,10 +198,10 @@ def logs(
     form: Output = Format.TABLE,
 ) -> int:
     """The log so far, on stdout, and nothing else."""
-    from vmrunner.cli.follow import Attendant
+    from vmrunner.cli.follow import BuildFollower
     from vmrunner.cli.log_sink import LogSink
     from vmrunner.cli.signals import Signals
-    from vmrunner.services.logs import Reader
+    from vmrunner.services.logs import LogReader
 
     shell = shell_of(context)
     row = shell.ledger.builds.find(build)
@@ -208,20 +210,22 @@ def logs(
     sink = LogSink.to(sys.stdout, timestamps=timestamps)
     if not follow:
         with sink:
-            for chunk in Reader(shell.ledger, row.id, after=after).fresh():
+            for chunk in LogReader(shell.ledger, row.id, after=after).fresh():
                 sink.write(chunk)
         return exit_codes.OK
     signals = Signals()
     with signals.on(), shell.wiring.helped(None) as helper, sink:
-        attendant = Attendant(shell.ledger, helper, sink, signals, own=False, talk=False)
+        attendant = BuildFollower(shell.ledger, helper, sink, signals, own=False, talk=False)
         return exit_codes.of_build(attendant.follow(row.id, after=after))
 
 
-def _log_lines(shell: Shell, row: Build, form: Format, *, follow: bool, after: int) -> int:
+def _log_lines(
+    shell: CliContext, row: BuildRecord, form: Format, *, follow: bool, after: int
+) -> int:
     from vmrunner.cli.views.builds import iso
     from vmrunner.model import LogLine
 
-    view = output.View[LogLine](
+    view = output.ListView[LogLine](
         kind="log_line",
         columns=(),
         document=lambda line: {
@@ -249,8 +253,8 @@ def watch(
 ) -> int:
     """Follow a build to its end, as `run` does. Ctrl-C stops watching, and not the build."""
     from vmrunner.cli import artifact_destination
-    from vmrunner.cli.commands.run import Manner, conclude
-    from vmrunner.cli.follow import Attendant
+    from vmrunner.cli.commands.run import FollowOptions, conclude
+    from vmrunner.cli.follow import BuildFollower
     from vmrunner.cli.log_sink import LogSink
     from vmrunner.cli.signals import Signals
 
@@ -261,11 +265,11 @@ def watch(
     sink = LogSink.to(stream, timestamps=timestamps)
     signals = Signals()
     with signals.on(), shell.wiring.helped(None) as helper, sink:
-        attendant = Attendant(
+        attendant = BuildFollower(
             shell.ledger, helper, sink, signals, own=False, live=sys.stderr.isatty()
         )
         row = attendant.follow(row.id)
-    manner = Manner(form, False, timestamps, False, artifacts_to, result_file)
+    manner = FollowOptions(form, False, timestamps, False, artifacts_to, result_file)
     return conclude(shell, row, None, manner)
 
 
@@ -277,7 +281,7 @@ def cancel(
     from vmrunner.errors import VmrunnerError
 
     shell = shell_of(context)
-    asked: list[Build] = []
+    asked: list[BuildRecord] = []
     troubles: list[VmrunnerError] = []
     for word in builds:
         try:

@@ -10,11 +10,11 @@ import typer
 
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.context import shell_of
-from vmrunner.cli.output import Column, Format, View
+from vmrunner.cli.output import Column, Format, ListView
 from vmrunner.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
-    from vmrunner.config.trust import Entry
+    from vmrunner.config.trust import TrustedFile
 
 config = typer.Typer(help="The configuration.", no_args_is_help=True)
 db = typer.Typer(help="The ledger's database.", no_args_is_help=True)
@@ -29,7 +29,7 @@ def config_show(form: Output = Format.TABLE) -> int:
     from vmrunner.config import sources
 
     loaded = sources.read()
-    view = View[Row](
+    view = ListView[Row](
         kind="setting",
         columns=(
             Column("key", lambda row: row[0]),
@@ -79,8 +79,8 @@ def config_trust(
     return exit_codes.OK
 
 
-def _trust_view() -> View[Entry]:
-    return View(
+def _trust_view() -> ListView[TrustedFile]:
+    return ListView(
         kind="trusted",
         columns=(
             Column("file", lambda entry: entry.path),

@@ -9,12 +9,20 @@ from typing import Annotated, Final
 import typer
 
 from vmrunner.cli import exit_codes, output
-from vmrunner.cli.context import Shell, shell_of
-from vmrunner.cli.output import Column, Format, View
+from vmrunner.cli.context import CliContext, shell_of
+from vmrunner.cli.output import Column, Format, ListView
 from vmrunner.cli.views.builds import iso
 from vmrunner.errors import ConfigError
 from vmrunner.lib import resources, units
-from vmrunner.providers.port_guard import SILENCE, Guard, Guarded, Part, PartState, Policy, Wish
+from vmrunner.providers.port_guard import (
+    SILENCE,
+    CanInstallGuard,
+    Guard,
+    GuardPart,
+    GuardSpec,
+    PartState,
+    Policy,
+)
 
 app = typer.Typer(
     help="The guard in a cloud account: ends what is past its deadline, whatever became of "
@@ -53,7 +61,7 @@ def install(
     """Make it, or bring it up to date. What is not said stays as it is."""
     shell = shell_of(context)
     every = region is not None and "all" in region
-    wish = Wish(
+    wish = GuardSpec(
         max_ttl=_max_ttl(shell),
         regions=None if region is None else () if every else tuple(region),
         grace=None if grace is None else units.duration(grace, "--grace"),
@@ -70,9 +78,9 @@ def install(
 def status(context: typer.Context, provider: Provider, form: Output = Format.TABLE) -> int:
     """Is every part there, as it should be, and does it work? Exits 7 when not."""
     shell = shell_of(context)
-    found = _guard(shell, provider).status(Wish(max_ttl=_max_ttl(shell)))
+    found = _guard(shell, provider).status(GuardSpec(max_ttl=_max_ttl(shell)))
     at = iso(found.last_success)
-    worked = Part(
+    worked = GuardPart(
         name="last success",
         id=at or "none within a day",
         state=PartState.DIFFERS if found.silent else PartState.PRESENT,
@@ -112,9 +120,9 @@ def policy(
     return exit_codes.OK
 
 
-def _told(parts: Iterable[Part], form: Format) -> list[Part]:
+def _told(parts: Iterable[GuardPart], form: Format) -> list[GuardPart]:
     """All that was done, also where it broke off."""
-    done: list[Part] = []
+    done: list[GuardPart] = []
     try:
         done.extend(parts)
     finally:
@@ -122,11 +130,11 @@ def _told(parts: Iterable[Part], form: Format) -> list[Part]:
     return done
 
 
-def _guard(shell: Shell, name: str) -> Guard:
+def _guard(shell: CliContext, name: str) -> Guard:
     """Raises `ConfigError` where there can be none."""
     wiring = shell.wiring
     found = wiring.provider(wiring.settings.provider(name))
-    if not isinstance(found, Guarded):
+    if not isinstance(found, CanInstallGuard):
         kind = wiring.settings.providers[found.name].kind
         made = "whose guard Terraform makes" if kind == "gce" else "which has none"
         raise ConfigError(
@@ -138,11 +146,11 @@ def _guard(shell: Shell, name: str) -> Guard:
     return found.guard()
 
 
-def _max_ttl(shell: Shell) -> float:
+def _max_ttl(shell: CliContext) -> float:
     return shell.loaded.settings.limits.max_ttl
 
 
-_VIEW: Final[View[Part]] = View(
+_VIEW: Final[ListView[GuardPart]] = ListView(
     kind="guard_part",
     columns=(
         Column("part", lambda p: p.name),

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmrunner.cli import exit_codes, output
-from vmrunner.cli.context import Shell, shell_of
-from vmrunner.cli.output import Column, Format, View
+from vmrunner.cli.context import CliContext, shell_of
+from vmrunner.cli.output import Column, Format, ListView
 from vmrunner.errors import ConfigError, NotFound, ProviderError, VmrunnerError
 
 if TYPE_CHECKING:
-    from vmrunner.images.retention import Cleared, Done
+    from vmrunner.images.retention import ImageGcResult, ImageOutcome
     from vmrunner.providers import Provider
-    from vmrunner.runtime.app import Wiring
+    from vmrunner.runtime.app import App
 
 
 def promote(
@@ -70,7 +70,7 @@ def gc(
     return exit_codes.PARTLY if failed else exit_codes.OK
 
 
-def _cloud(shell: Shell, provider: str, keep: int, dry_run: bool) -> Cleared:
+def _cloud(shell: CliContext, provider: str, keep: int, dry_run: bool) -> ImageGcResult:
     from vmrunner.images import retention
 
     wiring = shell.wiring
@@ -85,7 +85,7 @@ def _cloud(shell: Shell, provider: str, keep: int, dry_run: bool) -> Cleared:
     return retention.clear(shell.ledger, driver, peers=peers, keep=keep, dry_run=dry_run)
 
 
-def _opened(wiring: Wiring, name: str) -> Provider:
+def _opened(wiring: App, name: str) -> Provider:
     """One that may need an image. Raises ProviderError when nobody can tell."""
     try:
         return wiring.provider(name)
@@ -95,7 +95,7 @@ def _opened(wiring: Wiring, name: str) -> Provider:
         ) from error
 
 
-def _local(shell: Shell, keep: int, dry_run: bool) -> Cleared:
+def _local(shell: CliContext, keep: int, dry_run: bool) -> ImageGcResult:
     """What a build of this ledger names is in use. What a VM was made of within the longest life of
     any may be, whatever ledger knows that VM: the cache is the user's."""
     from vmrunner import images
@@ -117,12 +117,12 @@ def _local(shell: Shell, keep: int, dry_run: bool) -> Cleared:
     return retention.clear_local(found, chosen=chosen, used=used, keep=keep, dry_run=dry_run)
 
 
-def _view() -> View[Done]:
+def _view() -> ListView[ImageOutcome]:
     from vmrunner.cli.views.builds import iso
     from vmrunner.lib import units
 
     now = time.time()
-    return View(
+    return ListView(
         kind="image_verdict",
         columns=(
             Column("verdict", _verdict, colour=lambda d: "red" if d.verdict.goes else ""),
@@ -147,11 +147,11 @@ def _view() -> View[Done]:
     )
 
 
-def _verdict(done: Done) -> str:
+def _verdict(done: ImageOutcome) -> str:
     return "retire" if done.verdict.goes else "keep"
 
 
-def _outcome(done: Done) -> str:
+def _outcome(done: ImageOutcome) -> str:
     if done.trouble:
         return done.trouble
     return "removed" if done.removed else "nothing done" if done.verdict.goes else ""

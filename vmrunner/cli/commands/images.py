@@ -12,7 +12,7 @@ import typer
 
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.commands import image_gc
-from vmrunner.cli.context import Shell, shell_of
+from vmrunner.cli.context import CliContext, shell_of
 from vmrunner.cli.output import Format
 from vmrunner.cli.views import images as imageviews
 from vmrunner.errors import BadOrder, ConfigError, LedgerError, NotFound
@@ -157,7 +157,7 @@ def _check_options(options: dict[str, str | None], provider: str | None) -> None
 
 
 def _cloud(
-    shell: Shell,
+    shell: CliContext,
     recipe: str,
     provider: str,
     ttl: str | None,

@@ -13,15 +13,15 @@ import typer
 
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.context import debugging, shell_of
-from vmrunner.cli.output import Column, Format, View
+from vmrunner.cli.output import Column, Format, ListView
 from vmrunner.errors import LedgerError
 
 if TYPE_CHECKING:
     from vmrunner.core.audit_rules import Survivor
     from vmrunner.engine.engine import Engine
-    from vmrunner.reaper.report import Line
+    from vmrunner.reaper.report import ReportLine
     from vmrunner.reaper.retention import Removal
-    from vmrunner.runtime.app import Wiring
+    from vmrunner.runtime.app import App
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ def audit(
     return exit_codes.PARTLY if found else exit_codes.OK
 
 
-def _tell(view: View[T], found: Sequence[T], form: Format, well: str, *, quiet: bool) -> None:
+def _tell(view: ListView[T], found: Sequence[T], form: Format, well: str, *, quiet: bool) -> None:
     """What was found, or that nothing was, unless nobody wants to hear that."""
     if found or not quiet:
         output.show(view, found, form)
@@ -127,7 +127,7 @@ def serve(
     """Start and drive builds, and reap, until it is stopped. SIGTERM hands over what runs, SIGHUP
     reads the configuration again."""
     from vmrunner.config import sources
-    from vmrunner.daemon.daemon import Daemon, Renewal
+    from vmrunner.daemon.daemon import Daemon, DaemonUpdate
     from vmrunner.runtime.background import BACKGROUND, SERVE
 
     shell = shell_of(context)
@@ -135,7 +135,7 @@ def serve(
     logging.basicConfig(level=logging.DEBUG if debugging() else logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(
-            output.Plainly(
+            output.PlainFormatter(
                 "%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z"
             )
         )
@@ -145,10 +145,10 @@ def serve(
     wiring.makes_ledger = True
     engine = wiring.engine(BACKGROUND) if until_idle else _patiently(wiring, SERVE)
 
-    def renew() -> Renewal:
+    def renew() -> DaemonUpdate:
         settings = sources.load().settings
         providers = wiring.renew(settings, engine.desk.providers)
-        return Renewal(
+        return DaemonUpdate(
             providers=providers,
             limits=wiring.limits(),
             cron=settings.reaper.sweep,
@@ -169,7 +169,7 @@ def serve(
     return exit_codes.OK
 
 
-def _served(wiring: Wiring, engine: Engine) -> str:
+def _served(wiring: App, engine: Engine) -> str:
     """The ledger, the providers, and who reaps."""
     from vmrunner.config.settings import database_url
     from vmrunner.lib import database_url as databaseurl
@@ -181,12 +181,12 @@ def _served(wiring: Wiring, engine: Engine) -> str:
     return f"{databaseurl.shown(database_url(wiring.settings))}; providers: {providers}; {who}"
 
 
-def _patiently(wiring: Wiring, kind: str) -> Engine:
+def _patiently(wiring: App, kind: str) -> Engine:
     """An engine, as soon as the ledger's database answers. What needs none is done meanwhile."""
     from vmrunner.daemon import daemon
-    from vmrunner.reaper.pass_log import Telling
+    from vmrunner.reaper.pass_log import PassLog
 
-    tell = Telling(time.monotonic)
+    tell = PassLog(time.monotonic)
     while True:
         try:
             return wiring.engine(kind)
@@ -201,10 +201,10 @@ def _care() -> ModuleType:
     return care
 
 
-def _line_view() -> View[Line]:
+def _line_view() -> ListView[ReportLine]:
     from vmrunner.lib import units
 
-    return View(
+    return ListView(
         kind="verdict",
         columns=(
             Column("what", lambda x: x.what),
@@ -235,10 +235,10 @@ def _line_view() -> View[Line]:
     )
 
 
-def _removal_view() -> View[Removal]:
+def _removal_view() -> ListView[Removal]:
     from vmrunner.lib import units
 
-    return View(
+    return ListView(
         kind="removal",
         columns=(
             Column("what", lambda x: x.what),
@@ -249,10 +249,10 @@ def _removal_view() -> View[Removal]:
     )
 
 
-def _survivor_view() -> View[Survivor]:
+def _survivor_view() -> ListView[Survivor]:
     from vmrunner.lib import units
 
-    return View(
+    return ListView(
         kind="survivor",
         columns=(
             Column("fault", lambda x: x.fault.value, colour=lambda _: "red"),

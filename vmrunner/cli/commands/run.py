@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmrunner.cli import artifact_destination, exit_codes, output
-from vmrunner.cli.context import Shell, shell_of, stdout_is_data
+from vmrunner.cli.context import CliContext, shell_of, stdout_is_data
 from vmrunner.cli.output import Format
 from vmrunner.errors import LedgerError, VmrunnerError
 
 if TYPE_CHECKING:
     from vmrunner.cli.signals import Signals
-    from vmrunner.model import Build, Event
-    from vmrunner.services.requests import Submission, Wish
+    from vmrunner.model import BuildEvent, BuildRecord
+    from vmrunner.services.requests import BuildRequest, CheckedRequest
 
 log = logging.getLogger("vmrunner")
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class FollowOptions:
     """How a build is followed, as opposed to what it is."""
 
     form: Format
@@ -155,13 +155,13 @@ def run(
     from vmrunner.lib import units
     from vmrunner.model import ArtifactRule
     from vmrunner.services import requests, secrets
-    from vmrunner.services.host_access import Leave
+    from vmrunner.services.host_access import HostAccess
 
     shell = shell_of(context)
     words = words or []
     steps = run_inputs.steps(context.meta.get("command") or (), step or ())
     file = run_inputs.job_file(words, file, steps)
-    said = requests.Wish(
+    said = requests.BuildRequest(
         steps=steps,
         provider=provider,
         image=image,
@@ -190,13 +190,13 @@ def run(
         idempotency_key=idempotency_key,
     )
     if file is not None:
-        leave = Leave(secrets=frozenset(allow_secret or ()), host_files=allow_host_files)
+        leave = HostAccess(secrets=frozenset(allow_secret or ()), host_files=allow_host_files)
         said = run_inputs.with_job(said, file, words[0] if words else None, leave)
-    manner = Manner(form, detach, timestamps, dry_run, artifacts_to, result_file)
+    manner = FollowOptions(form, detach, timestamps, dry_run, artifacts_to, result_file)
     return carry_out(shell, said, manner)
 
 
-def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
+def carry_out(shell: CliContext, said: BuildRequest, manner: FollowOptions) -> int:
     """Check, submit, follow, and give the exit code."""
     from vmrunner.cli.commands.images import ImageProgress
     from vmrunner.cli.signals import Signals
@@ -234,7 +234,7 @@ def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
         try:
             output.say(f"build {row.id}" + ("" if new else " has this idempotency key already"))
             row = _attend(shell, row, signals, manner, own=new)
-        except exit_codes.Leave:
+        except exit_codes.ExitNow:
             raise
         except Exception as error:
             if new:
@@ -243,7 +243,7 @@ def carry_out(shell: Shell, said: Wish, manner: Manner) -> int:
     return conclude(shell, row, signals.code if signals.count else None, manner)
 
 
-def _abandon(shell: Shell, row: Build, *, unread: bool) -> None:
+def _abandon(shell: CliContext, row: BuildRecord, *, unread: bool) -> None:
     """We cannot be there for our build any more: it must end, and something must end its VM.
     `unread`: whoever read its output went away."""
     from vmrunner.lib import process
@@ -263,9 +263,11 @@ def _abandon(shell: Shell, row: Build, *, unread: bool) -> None:
             log.warning("%s", error)  # whoever serves next sees that we are gone
 
 
-def _attend(shell: Shell, row: Build, signals: Signals, manner: Manner, *, own: bool) -> Build:
+def _attend(
+    shell: CliContext, row: BuildRecord, signals: Signals, manner: FollowOptions, *, own: bool
+) -> BuildRecord:
     """`own`: the build is ours; one that had our idempotency key already is only watched."""
-    from vmrunner.cli.follow import Attendant
+    from vmrunner.cli.follow import BuildFollower
     from vmrunner.cli.log_sink import LogSink
 
     to_stderr = stdout_is_data(manner.form)
@@ -274,13 +276,15 @@ def _attend(shell: Shell, row: Build, signals: Signals, manner: Manner, *, own: 
     with shell.wiring.helped("run" if own else None) as helper, sink:
         helper.ensure(row.spec.provider)
         helper.wake()
-        attendant = Attendant(
+        attendant = BuildFollower(
             shell.ledger, helper, sink, signals, own=own, live=sys.stderr.isatty()
         )
         return attendant.follow(row.id)
 
 
-def conclude(shell: Shell, row: Build, interrupted: int | None, manner: Manner) -> int:
+def conclude(
+    shell: CliContext, row: BuildRecord, interrupted: int | None, manner: FollowOptions
+) -> int:
     """Artifacts, result document, and the last line on stderr; the exit code."""
     from vmrunner.cli.views import builds
     from vmrunner.model import BuildState, Result
@@ -315,7 +319,7 @@ def conclude(shell: Shell, row: Build, interrupted: int | None, manner: Manner) 
     return exit_codes.of_build(row) or (exit_codes.OK if whole else exit_codes.OURS)
 
 
-def _happened(shell: Shell, row: Build) -> list[Event]:
+def _happened(shell: CliContext, row: BuildRecord) -> list[BuildEvent]:
     """Its events. A ledger that is away now hides nothing of the build's end."""
     try:
         return shell.ledger.events.list(row.id)
@@ -324,7 +328,7 @@ def _happened(shell: Shell, row: Build) -> list[Event]:
         return []
 
 
-def last_line(row: Build, step: str = "") -> None:
+def last_line(row: BuildRecord, step: str = "") -> None:
     """What scripts look for. `step`: the one of several in which it ended otherwise than well."""
     from vmrunner.cli.views import builds
 
@@ -335,7 +339,7 @@ def last_line(row: Build, step: str = "") -> None:
     output.say(f"result={result} reason={reason} exit_code={code} build={row.id}{named}")
 
 
-def _announce(row: Build, manner: Manner) -> None:
+def _announce(row: BuildRecord, manner: FollowOptions) -> None:
     from vmrunner.cli.views import builds
 
     if manner.form is Format.JSON:
@@ -346,13 +350,13 @@ def _announce(row: Build, manner: Manner) -> None:
         output.print_out(row.id)
 
 
-def _wake(shell: Shell) -> None:
+def _wake(shell: CliContext) -> None:
     from vmrunner.lib import wakeup
 
     wakeup.poke(shell.wiring.paths.wake)
 
 
-def _dry_run(checked: Submission, form: Format, most: int) -> int:
+def _dry_run(checked: CheckedRequest, form: Format, most: int) -> int:
     """What would be submitted."""
     from dataclasses import asdict
 

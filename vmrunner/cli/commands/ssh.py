@@ -17,7 +17,7 @@ import typer
 from vmrunner.cli import artifact_destination, container_shell, exit_codes, output
 from vmrunner.cli.commands.builds import Id, Output
 from vmrunner.cli.context import shell_of
-from vmrunner.cli.output import Column, Format, View
+from vmrunner.cli.output import Column, Format, ListView
 from vmrunner.errors import ConfigError, Conflict, VmrunnerError
 from vmrunner.lib import terminal, unix_sockets
 
@@ -165,10 +165,10 @@ def _show(path: Path) -> None:
     sys.stdout.buffer.write(shown.finish())
 
 
-def _view() -> View[Artifact]:
+def _view() -> ListView[Artifact]:
     from vmrunner.lib import units
 
-    return View(
+    return ListView(
         kind="artifact",
         columns=(
             Column("path", lambda a: a.path),

@@ -10,12 +10,12 @@ import typer
 
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.completion import instance_ids
-from vmrunner.cli.context import Shell, shell_of, time_at
+from vmrunner.cli.context import CliContext, shell_of, time_at
 from vmrunner.cli.output import Format
 from vmrunner.errors import ConfigError, Conflict, NotFound, VmrunnerError
 
 if TYPE_CHECKING:
-    from vmrunner.cli.views.builds import Machine
+    from vmrunner.cli.views.builds import VmRow
     from vmrunner.model import Instance, Resource
 
 app = typer.Typer(help="The VMs behind builds.", no_args_is_help=True)
@@ -58,17 +58,17 @@ def ls(
 
 
 def _machines(
-    shell: Shell, found: Sequence[tuple[Instance | None, Resource | None]]
-) -> list[Machine]:
+    shell: CliContext, found: Sequence[tuple[Instance | None, Resource | None]]
+) -> list[VmRow]:
     """For showing: each at the time of its provider."""
-    from vmrunner.cli.views.builds import Machine
+    from vmrunner.cli.views.builds import VmRow
 
     times = {name: time_at(shell, name) for name in {row.provider for row, _ in found if row}}
     here = time.time()
-    return [Machine(row, times[row.provider] if row else here, seen) for row, seen in found]
+    return [VmRow(row, times[row.provider] if row else here, seen) for row, seen in found]
 
 
-def _sweep(shell: Shell) -> tuple[list[Resource], list[str]]:
+def _sweep(shell: CliContext) -> tuple[list[Resource], list[str]]:
     """What is ours by tag in every provider, and what could not be read."""
     from vmrunner.model import Power
 
@@ -86,7 +86,7 @@ def _sweep(shell: Shell) -> tuple[list[Resource], list[str]]:
     return ours, unread
 
 
-def _beside(shell: Shell, rows: list[Instance], shown: Iterable[Resource]) -> list[Machine]:
+def _beside(shell: CliContext, rows: list[Instance], shown: Iterable[Resource]) -> list[VmRow]:
     """Each row with its VM, and what is there without a row that was listed."""
     from vmrunner.model import Kind
 
@@ -130,7 +130,7 @@ def show(
     return exit_codes.OK
 
 
-def _vm_of(shell: Shell, word: str) -> Instance:
+def _vm_of(shell: CliContext, word: str) -> Instance:
     try:
         return shell.ledger.instances.find(word)
     except NotFound as error:
@@ -191,7 +191,7 @@ def _worst(codes: list[int]) -> int:
     )
 
 
-def _expire(shell: Shell, rows: Collection[str]) -> list[int]:
+def _expire(shell: CliContext, rows: Collection[str]) -> list[int]:
     """Kill what is past its deadline by its own tags, before the ledger can be in the way. What
     has one of these rows is told when the row is closed."""
     from vmrunner.reaper import expired
@@ -204,7 +204,7 @@ def _expire(shell: Shell, rows: Collection[str]) -> list[int]:
             codes.append(exit_codes.FAILED)
             output.say(f"error: {line.id}: {line.outcome}")
         elif line.instance not in rows and line.kind == "instance":
-            dead = line.outcome == expired.DEAD
+            dead = line.outcome == expired.SEEN_DEAD
             codes.append(exit_codes.OK if dead else exit_codes.UNFINISHED)
             if dead:
                 output.print_out(output.clean(name))
@@ -221,7 +221,7 @@ def _told(error: VmrunnerError) -> int:
     return exit_codes.of_error(error)
 
 
-def _destroy(shell: Shell, row: Instance) -> int:
+def _destroy(shell: CliContext, row: Instance) -> int:
     """Doom the row first, so that nobody uses the VM any more; then delete it until it is dead."""
     from vmrunner.lib import process
     from vmrunner.model import Death, Fate, InstanceState, Power, Reason
@@ -259,7 +259,7 @@ def _destroy(shell: Shell, row: Instance) -> int:
     return exit_codes.OK
 
 
-def _doomed(shell: Shell, row: Instance) -> Instance:
+def _doomed(shell: CliContext, row: Instance) -> Instance:
     """The row in `deleting`; somebody else may move it meanwhile, so by compare-and-set."""
     from vmrunner.model import Death, InstanceState
 

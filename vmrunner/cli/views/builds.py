@@ -8,9 +8,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from vmrunner.cli.output import Column, View
+from vmrunner.cli.output import Column, ListView
 from vmrunner.lib import units
-from vmrunner.model import Build, BuildState, Event, Instance, Kind, Resource, Result, Step
+from vmrunner.model import (
+    BuildEvent,
+    BuildRecord,
+    BuildState,
+    Instance,
+    Kind,
+    Resource,
+    Result,
+    Step,
+)
 from vmrunner.services import build_history
 
 _RESULT_COLOURS = {
@@ -29,7 +38,7 @@ def iso(at: float | None) -> str | None:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def build_document(build: Build) -> dict[str, Any]:
+def build_document(build: BuildRecord) -> dict[str, Any]:
     """A build for programs. Times are RFC 3339, durations seconds, sizes bytes, cost USD."""
     spec = build.spec
     return {
@@ -111,15 +120,15 @@ def instance_document(row: Instance) -> dict[str, Any]:
 
 def build_view(
     now: float | None = None, *, waiting: Mapping[str, str] | None = None
-) -> View[Build]:
+) -> ListView[BuildRecord]:
     """`ps`. `waiting`: why builds are queued, by their ids."""
     why = waiting or {}
     at = time.time() if now is None else now
 
-    def phase(build: Build) -> str:
+    def phase(build: BuildRecord) -> str:
         return "" if build.finished else units.span(at - build.state_since)
 
-    return View(
+    return ListView(
         kind="build",
         columns=(
             Column("id", lambda b: b.id),
@@ -141,13 +150,13 @@ def build_view(
     )
 
 
-def _command(build: Build) -> str:
+def _command(build: BuildRecord) -> str:
     first, *more = build.spec.steps
     return short(first.title, 40) + (f" (+{len(more)})" if more else "")
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class VmRow:
     """A line of `vm ls`: a row of the ledger, what the cloud shows, or both."""
 
     row: Instance | None
@@ -162,12 +171,12 @@ class Machine:
         return self.cloud.instance or self.cloud.ref.id
 
 
-def machine_view(*, cloud: bool) -> View[Machine]:
+def machine_view(*, cloud: bool) -> ListView[VmRow]:
     """`vm ls`; with `cloud` what the providers show stands beside the ledger."""
     columns = [
-        Column[Machine]("id", lambda m: m.id),
-        Column[Machine]("build", lambda m: m.row.build if m.row else ""),
-        Column[Machine]("state", lambda m: m.row.state.value if m.row else "no row"),
+        Column[VmRow]("id", lambda m: m.id),
+        Column[VmRow]("build", lambda m: m.row.build if m.row else ""),
+        Column[VmRow]("state", lambda m: m.row.state.value if m.row else "no row"),
     ]
     if cloud:
         columns.append(Column("cloud", _cloud))
@@ -180,10 +189,10 @@ def machine_view(*, cloud: bool) -> View[Machine]:
         Column("ref", _ref, wide=True),
         Column("place", lambda m: m.row.offer.place if m.row else "", wide=True),
     ]
-    return View(kind="instance", columns=columns, document=lambda m: _machine(m, cloud=cloud))
+    return ListView(kind="instance", columns=columns, document=lambda m: _machine(m, cloud=cloud))
 
 
-def _machine(machine: Machine, *, cloud: bool) -> dict[str, Any]:
+def _machine(machine: VmRow, *, cloud: bool) -> dict[str, Any]:
     document: dict[str, Any] = {"id": machine.id, "state": None}
     if machine.row is not None:
         document = instance_document(machine.row)
@@ -199,21 +208,21 @@ def _machine(machine: Machine, *, cloud: bool) -> dict[str, Any]:
     return document
 
 
-def _cloud(machine: Machine) -> str:
+def _cloud(machine: VmRow) -> str:
     if machine.cloud is None:
         return "not seen"
     kind = machine.cloud.ref.kind
     return machine.cloud.power.value + ("" if kind is Kind.INSTANCE else f" {kind.value}")
 
 
-def _age(machine: Machine) -> str:
+def _age(machine: VmRow) -> str:
     row, cloud = machine.row, machine.cloud
     born = row.created_at if row else cloud.created_at if cloud else None
     until = row.gone_at if row and row.gone_at is not None else machine.now
     return "" if born is None else units.span(until - born)
 
 
-def _left(machine: Machine) -> str:
+def _left(machine: VmRow) -> str:
     row, cloud = machine.row, machine.cloud
     deadline = row.deadline if row else cloud.expires_at if cloud else None
     if deadline is None or (row and row.gone_at is not None):
@@ -222,12 +231,12 @@ def _left(machine: Machine) -> str:
     return units.span(rest) if rest > 0 else f"{units.span(-rest)} over"
 
 
-def _ref(machine: Machine) -> str:
+def _ref(machine: VmRow) -> str:
     ref = machine.row.ref if machine.row else machine.cloud.ref if machine.cloud else None
     return ref.id if ref else ""
 
 
-def life(build: Build, rows: Iterable[Instance]) -> str:
+def life(build: BuildRecord, rows: Iterable[Instance]) -> str:
     """Why the build's VM died, and when."""
     row = next((row for row in rows if row.id == build.instance), None)
     if row is None or row.death is None:
@@ -236,7 +245,7 @@ def life(build: Build, rows: Iterable[Instance]) -> str:
     return ", ".join(word for word in (when, row.death.value, row.message) if word)
 
 
-def event_document(event: Event) -> dict[str, Any]:
+def event_document(event: BuildEvent) -> dict[str, Any]:
     return {
         "seq": event.seq,
         "time": iso(event.time),
@@ -245,9 +254,9 @@ def event_document(event: Event) -> dict[str, Any]:
     }
 
 
-def event_view() -> View[Event]:
+def event_view() -> ListView[BuildEvent]:
     """`events`."""
-    return View(
+    return ListView(
         kind="event",
         columns=(
             Column("seq", lambda e: str(e.seq)),
@@ -268,7 +277,7 @@ def short(text: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def timeline(build: Build, now: float, *, width: int = 40, unicode: bool = True) -> list[str]:
+def timeline(build: BuildRecord, now: float, *, width: int = 40, unicode: bool = True) -> list[str]:
     """The phases of a build as bars on one scale."""
     phases = [phase for phase in build.phases if phase.state is not BuildState.FINISHED]
     if not phases:
@@ -287,7 +296,7 @@ def timeline(build: Build, now: float, *, width: int = 40, unicode: bool = True)
     return lines
 
 
-def steps(build: Build, events: Iterable[Event]) -> list[str]:
+def steps(build: BuildRecord, events: Iterable[BuildEvent]) -> list[str]:
     """What each step did, and the pull before them, as far as the events say."""
     lines = []
     for run in build_history.runs(events):
@@ -301,7 +310,7 @@ def steps(build: Build, events: Iterable[Event]) -> list[str]:
     return lines
 
 
-def ended_document(build: Build, events: Iterable[Event]) -> dict[str, Any]:
+def ended_document(build: BuildRecord, events: Iterable[BuildEvent]) -> dict[str, Any]:
     """A build with what its steps came to, in the last attempt; the one in which it ended
     otherwise than well is `failed_step`."""
     listed = list(events)
@@ -322,7 +331,7 @@ def ended_document(build: Build, events: Iterable[Event]) -> dict[str, Any]:
     }
 
 
-def _result(build: Build) -> str:
+def _result(build: BuildRecord) -> str:
     if build.result is None:
         return ""
     failed = build.result is Result.FAILURE and build.exit_code is not None

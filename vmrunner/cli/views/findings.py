@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from vmrunner.cli import exit_codes, output
-from vmrunner.cli.output import Column, Format, View
+from vmrunner.cli.output import Column, Format, ListView
 from vmrunner.model import Finding, Level
 
 _COLOURS: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
@@ -26,7 +26,7 @@ def show_findings(findings: Sequence[Finding], form: Format) -> int:
     return exit_codes.FAILED if worst else exit_codes.OK
 
 
-_VIEW: Final[View[Finding]] = View(
+_VIEW: Final[ListView[Finding]] = ListView(
     kind="finding",
     columns=(
         Column("level", lambda f: f.level.value, colour=lambda f: _COLOURS[f.level]),

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vmrunner.cli.output import Column, View
+from vmrunner.cli.output import Column, ListView
 from vmrunner.cli.views.builds import iso
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ImageListRow:
     """One image. `state`: of one in a cloud, `promoted` where builds get it."""
 
     id: str
@@ -29,25 +29,25 @@ class Shown:
     local: LocalImage | None = None
 
 
-def of_local(image: LocalImage) -> Shown:
-    return Shown(
+def of_local(image: LocalImage) -> ImageListRow:
+    return ImageListRow(
         image.hash[:12], image.hash, image.name, image.created, "ready", "", "", local=image
     )
 
 
-def of_cloud(image: MadeImage) -> Shown:
+def of_cloud(image: MadeImage) -> ImageListRow:
     state = "promoted" if image.promoted_at is not None else image.state.value
-    return Shown(
+    return ImageListRow(
         image.id, image.hash, image.recipe, image.created_at, state, image.ref or "",
         image.provider, cloud=image,
     )  # fmt: skip
 
 
-def view() -> View[Shown]:
+def view() -> ListView[ImageListRow]:
     from vmrunner.lib import units
 
     now = time.time()
-    return View(
+    return ListView(
         kind="image",
         columns=(
             Column("id", lambda i: i.id),
@@ -76,7 +76,7 @@ def made_of(image: LocalImage) -> str:
     return "; ".join(f"{name}: {origin}" for name, origin in image.origins.items())
 
 
-def document(shown: Shown) -> dict[str, Any]:
+def document(shown: ImageListRow) -> dict[str, Any]:
     """For programs: the same keys for both, null where there is no such thing."""
     local, cloud = shown.local, shown.cloud
     return {

@@ -26,7 +26,13 @@ from vmrunner.images.local.builder import Callback
 from vmrunner.images.recipe import Inputs, Recipe
 from vmrunner.lib import ids
 from vmrunner.model import ImageState, MadeImage
-from vmrunner.providers.port_images import Bench, Imaging, Keeps, Made, Wish
+from vmrunner.providers.port_images import (
+    BuilderSpec,
+    CloudImage,
+    ImageRequest,
+    ImageStore,
+    KeepsImages,
+)
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -45,9 +51,9 @@ _ARM: Final = re.compile(r"(a1|[a-z]+\d+g[a-z]*)\.|(t2a|c4a|n4a|a4x)-")
 BASES: Final = ("debian-13", "ubuntu-24.04")
 
 
-def imaging_of(provider: Provider) -> Imaging:
+def imaging_of(provider: Provider) -> ImageStore:
     """What can be done about the images of this provider's. Raises ConfigError."""
-    if not isinstance(provider, Keeps):
+    if not isinstance(provider, KeepsImages):
         raise ConfigError(
             f"provider: {provider.name} keeps no images in a cloud",
             hint="leave --provider out: local images are made here",
@@ -100,9 +106,9 @@ def build(
     return row
 
 
-def _draft(ledger: Ledger, recipe_: Recipe, inputs: Inputs, max_ttl: float) -> Wish:
+def _draft(ledger: Ledger, recipe_: Recipe, inputs: Inputs, max_ttl: float) -> ImageRequest:
     """All but its times."""
-    return Wish(
+    return ImageRequest(
         image=ids.image_id(),
         builder=ids.instance_id(),
         installation=ledger.installation,
@@ -116,12 +122,12 @@ def _draft(ledger: Ledger, recipe_: Recipe, inputs: Inputs, max_ttl: float) -> W
     )
 
 
-def _from_now(wish: Wish, provider: Provider, ttl: float) -> Wish:
+def _from_now(wish: ImageRequest, provider: Provider, ttl: float) -> ImageRequest:
     now = float(int(provider.now()))
     return replace(wish, created=now, deadline=now + ttl)
 
 
-def _row(wish: Wish, bench: Bench, provider: Provider) -> MadeImage:
+def _row(wish: ImageRequest, bench: BuilderSpec, provider: Provider) -> MadeImage:
     return MadeImage(
         id=wish.image,
         provider=provider.name,
@@ -136,7 +142,7 @@ def _row(wish: Wish, bench: Bench, provider: Provider) -> MadeImage:
     )
 
 
-def _check_late(wish: Wish, now: float) -> None:
+def _check_late(wish: ImageRequest, now: float) -> None:
     late = now - wish.created
     if late > _LATE:
         raise ImageError(
@@ -147,7 +153,12 @@ def _check_late(wish: Wish, now: float) -> None:
 
 
 def _packed(
-    ledger: Ledger, row: MadeImage, bench: Bench, variables: Path, now: float, progress: Callback
+    ledger: Ledger,
+    row: MadeImage,
+    bench: BuilderSpec,
+    variables: Path,
+    now: float,
+    progress: Callback,
 ) -> str:
     """The artifact that Packer tells. Whatever else it ends with is a failure of the image's."""
     try:
@@ -165,7 +176,7 @@ def _packed(
         raise
 
 
-def _made(imaging: Imaging, artifact: str, sleep: Callable[[float], object]) -> Made:
+def _made(imaging: ImageStore, artifact: str, sleep: Callable[[float], object]) -> CloudImage:
     """Packer says that it is there: a cloud that does not is behind, or does not answer. Raises
     ImageError when it cannot be told in a while, which is no failure: a sweep will tell."""
     why = "it does not show yet"
@@ -199,7 +210,7 @@ def _check(ttl: float, max_ttl: float, base: str) -> None:
         raise ConfigError(f"--base: {base!r}", hint=f"one of {', '.join(BASES)}")
 
 
-def _check_machine(bench: Bench) -> None:
+def _check_machine(bench: BuilderSpec) -> None:
     """The bases are made for x86-64: the cloud would say so, minutes later."""
     for variable in ("aws_instance_type", "gce_machine_type"):
         name = str(bench.variables.get(variable) or "")
@@ -210,7 +221,9 @@ def _check_machine(bench: Bench) -> None:
             )
 
 
-def _variables(work: Path, wish: Wish, bench: Bench, recipe_: Recipe, base: str) -> Path:
+def _variables(
+    work: Path, wish: ImageRequest, bench: BuilderSpec, recipe_: Recipe, base: str
+) -> Path:
     """The file of all that the templates are told."""
     disk = max(_DISK, recipe_.disk)
     after = TIMER_AFTER.get(bench.scope.kind, 0.0)

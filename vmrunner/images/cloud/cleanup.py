@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import ProviderError, VmrunnerError
 from vmrunner.model import ImageState, Key, Kind, MadeImage, Power, Ref
-from vmrunner.providers.deletion import delete
-from vmrunner.providers.port_images import IMAGE, Imaging, Keeps, Made
+from vmrunner.providers.deletion import delete_each
+from vmrunner.providers.port_images import IMAGE, CloudImage, ImageStore, KeepsImages
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -40,7 +40,7 @@ def settle(ledger: Ledger, provider: Provider, newborn: float) -> None:
 def _settle(ledger: Ledger, provider: Provider, row: MadeImage, newborn: float) -> None:
     now = provider.now()
     if row.state is ImageState.BUILDING:
-        if now <= row.deadline or not isinstance(provider, Keeps):
+        if now <= row.deadline or not isinstance(provider, KeepsImages):
             return
         _learn(ledger, provider.imaging(row.scope), row, now > row.deadline + newborn)
     trouble = _clear(ledger, provider, row)
@@ -53,7 +53,7 @@ def _settle(ledger: Ledger, provider: Provider, row: MadeImage, newborn: float) 
         _close(ledger, provider, row)
 
 
-def _learn(ledger: Ledger, imaging: Imaging, row: MadeImage, late: bool) -> None:
+def _learn(ledger: Ledger, imaging: ImageStore, row: MadeImage, late: bool) -> None:
     """Whoever drove Packer is gone. The image may have come to be all the same: it has our tags
     then. One with tags that is not ready is still being made, unless it is `late`."""
     made = imaging.find(row.name)
@@ -81,7 +81,7 @@ def bury(
                     _close(ledger, provider, row)
                 return
             if seen is not None and seen.power not in (Power.STOPPING, Power.DEAD):
-                delete(provider, [seen.ref])
+                delete_each(provider, [seen.ref])
             sleep(_ROUND)
         why = trouble or f"its builder {row.builder} is still there"
     except VmrunnerError as error:
@@ -93,7 +93,7 @@ def _clear(ledger: Ledger, provider: Provider, row: MadeImage) -> str:
     """Delete what a build that failed left under its image's name; why not, in words. Its reference
     is written down first: a snapshot whose AMI is gone can be found by nothing else."""
     row = ledger.images.find(row.id)
-    if row.state is not ImageState.FAILED or not isinstance(provider, Keeps):
+    if row.state is not ImageState.FAILED or not isinstance(provider, KeepsImages):
         return ""
     imaging = provider.imaging(row.scope)
     try:
@@ -102,7 +102,7 @@ def _clear(ledger: Ledger, provider: Provider, row: MadeImage) -> str:
             snapshots = tuple(dict.fromkeys((*row.snapshots, *left.snapshots)))
             ledger.images.left(row.id, left.ref, snapshots)
         elif row.ref is not None:
-            left = Made(ref=row.ref, name=row.name, created=row.created_at, tags={})
+            left = CloudImage(ref=row.ref, name=row.name, created=row.created_at, tags={})
             snapshots = row.snapshots
         else:
             return ""
@@ -114,7 +114,7 @@ def _clear(ledger: Ledger, provider: Provider, row: MadeImage) -> str:
     return "; ".join(troubles)
 
 
-def _its(made: Made, row: MadeImage, installation: str) -> bool:
+def _its(made: CloudImage, row: MadeImage, installation: str) -> bool:
     """Is it this row's? What carries no tags of anybody's is, by its name."""
     mine = made.installation in ("", installation) and made.tags.get(IMAGE, row.id) == row.id
     return mine and not made.promoted
@@ -128,7 +128,7 @@ def _close(ledger: Ledger, provider: Provider, row: MadeImage) -> None:
         return
     if row.scope.kind == "gce":
         disk = Ref(row.scope, Kind.DISK, row.builder)
-        outcome = delete(provider, [disk])[disk]
+        outcome = delete_each(provider, [disk])[disk]
         if outcome.error:
             log.warning("the builder's disk %s: %s", row.builder, outcome.error)
             return

@@ -18,12 +18,12 @@ from typing import Final
 
 from vmrunner.errors import ConfigError, ImageError
 from vmrunner.images.local.builder import Callback, Progress
-from vmrunner.images.local.programs import Programs, environment, which
+from vmrunner.images.local.programs import ChildPrograms, environment, which
 from vmrunner.lib import resources
 
 INSTALL: Final = "install it: https://developer.hashicorp.com/packer/install"
 #: So long it may take to clean up, in seconds: a VM that must stop, a key, a group.
-PATIENCE: Final = 300.0
+PACKER_STOP_TIMEOUT: Final = 300.0
 #: All that Packer says of a plugin that died. Google's does when it may not set the state of the
 #: image that it made.
 _DIED: Final = "unexpected EOF"
@@ -84,8 +84,8 @@ def run(
 ) -> str:
     """Make one image; returns the artifact's id, as its plugin writes it. `source`: which of the
     templates' sources; `extra`: more of the environment. Raises ImageError with its last words."""
-    programs = Programs(guard=_GUARD % PATIENCE, patience=PATIENCE + 15)
-    heard = Heard(progress)
+    programs = ChildPrograms(guard=_GUARD % PACKER_STOP_TIMEOUT, patience=PACKER_STOP_TIMEOUT + 15)
+    heard = PackerOutput(progress)
     try:
         programs.run(
             [
@@ -113,7 +113,7 @@ def init(*, work: Path, extra: Mapping[str, str], progress: Callback) -> None:
     """Fetch the plugins that the templates pin. Raises ImageError."""
     began = time.monotonic()
     progress(Progress(stage="packer init", fraction=0.0, seconds=0.0))
-    Programs(guard=_GUARD % 10, patience=15).run(
+    ChildPrograms(guard=_GUARD % 10, patience=15).run(
         [require(), "init", str(resources.path("packer"))],
         what="packer init",
         timeout=_INIT,
@@ -129,7 +129,7 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 @dataclass(eq=False)
-class Heard:
+class PackerOutput:
     """What was heard of its machine-readable output: `time,target,type,data…`."""
 
     progress: Callback

@@ -28,7 +28,7 @@ from vmrunner.errors import BadOrder, ConfigError
 from vmrunner.images import recipe as recipes
 from vmrunner.images.cloud import stage as staging
 from vmrunner.images.local import disk, rootfs
-from vmrunner.images.local.programs import Programs, require
+from vmrunner.images.local.programs import ChildPrograms, require
 from vmrunner.images.recipe import GIB, Container, Inputs, Recipe
 from vmrunner.lib import private_dirs
 from vmrunner.providers.qemu import accel, cache_dirs, image_integrity, local_images
@@ -96,7 +96,7 @@ class _Job:
     progress: Callback
     accel: str
     fresh: bool
-    programs: Programs = field(default_factory=Programs)
+    programs: ChildPrograms = field(default_factory=ChildPrograms)
     _telling: threading.Lock = field(default_factory=threading.Lock)
 
     @property

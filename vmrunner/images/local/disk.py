@@ -13,7 +13,7 @@ from secrets import token_hex
 from typing import Final
 
 from vmrunner.errors import ImageError
-from vmrunner.images.local.programs import Programs
+from vmrunner.images.local.programs import ChildPrograms
 from vmrunner.images.local.rootfs import Report
 from vmrunner.images.recipe import Container
 
@@ -43,7 +43,7 @@ _BOOT: Final = 300.0  # seconds until Docker answers
 _LOAD: Final = 1200.0  # and then for one container image
 
 
-def make(root: Path, disk: Path, size: int, programs: Programs) -> None:
+def make(root: Path, disk: Path, size: int, programs: ChildPrograms) -> None:
     """An ext4 file system of `size` bytes with the tar's content; the file is sparse."""
     disk.unlink(missing_ok=True)
     options = "assume_storage_prezeroed=1,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0"
@@ -97,7 +97,7 @@ def boot(
     clean: bytes,
     accel: str,
     work: Path,
-    programs: Programs,
+    programs: ChildPrograms,
     report: Report,
 ) -> None:
     """Boot `disk` once, without a network, and load the containers' tars into it."""
@@ -175,7 +175,7 @@ def _follow(
 
 
 def inject(
-    disk: Path, files: Sequence[tuple[str, bytes, int]], work: Path, programs: Programs
+    disk: Path, files: Sequence[tuple[str, bytes, int]], work: Path, programs: ChildPrograms
 ) -> None:
     """Write files (path, content, mode) into the unmounted file system, then check all of it."""
     commands = []
@@ -193,7 +193,7 @@ def inject(
     programs.run(["e2fsck", "-f", "-n", str(disk)], what="checking the disk", timeout=600)
 
 
-def read(disk: Path, path: str, work: Path, programs: Programs) -> bytes | None:
+def read(disk: Path, path: str, work: Path, programs: ChildPrograms) -> bytes | None:
     """A file of the unmounted file system; None: there is no such file."""
     back = work / "back"
     back.unlink(missing_ok=True)
@@ -202,14 +202,14 @@ def read(disk: Path, path: str, work: Path, programs: Programs) -> bytes | None:
     return back.read_bytes() if back.exists() else None
 
 
-def check_clean(disk: Path, work: Path, programs: Programs) -> None:
+def check_clean(disk: Path, work: Path, programs: ChildPrograms) -> None:
     """Raises ImageError when the disk holds what would make two VMs of it look like one."""
     for path in TRACES:
         if read(disk, path, work, programs):
             raise ImageError(f"{path} was left in the image")
 
 
-def convert(disk: Path, to: Path, programs: Programs) -> None:
+def convert(disk: Path, to: Path, programs: ChildPrograms) -> None:
     """The sparse raw disk as qcow2."""
     argv = ["qemu-img", "convert", "-O", "qcow2", "-m", "4", "-W", str(disk), str(to)]
     programs.run(argv, what="converting the disk", timeout=900)

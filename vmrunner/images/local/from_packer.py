@@ -21,7 +21,7 @@ from vmrunner.config.settings import cache_path
 from vmrunner.errors import ConfigError, ImageError, VmrunnerError
 from vmrunner.images.local import disk
 from vmrunner.images.local.builder import facts
-from vmrunner.images.local.programs import Programs, require
+from vmrunner.images.local.programs import ChildPrograms, require
 from vmrunner.lib import private_dirs
 from vmrunner.providers.qemu import cache_dirs, local_images
 from vmrunner.providers.qemu.local_images import LocalImage
@@ -46,7 +46,7 @@ def adopt(out: Path, stage: Path, cache: Path) -> LocalImage:
     if not source.is_file():
         raise ConfigError(f"packer: {source} is not there", hint="give Packer's qemu_output_dir")
     cache_dirs.make(cache, "images")
-    programs = Programs()
+    programs = ChildPrograms()
     try:
         with (
             private_dirs.guarded(),
@@ -114,7 +114,7 @@ def _supervisor(stage: Path) -> Mapping[str, str]:
     return {str(p.relative_to(base)): sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def _root(source: Path, work: Path, programs: Programs) -> tuple[int, int]:
+def _root(source: Path, work: Path, programs: ChildPrograms) -> tuple[int, int]:
     """The largest partition is the root's: the others boot a vendor's own way."""
     head = work / "head"
     _cut(source, head, 0, _HEAD, programs)
@@ -124,7 +124,7 @@ def _root(source: Path, work: Path, programs: Programs) -> tuple[int, int]:
     return max(found, key=lambda one: one[1])
 
 
-def _cut(source: Path, to: Path, start: int, size: int, programs: Programs) -> None:
+def _cut(source: Path, to: Path, start: int, size: int, programs: ChildPrograms) -> None:
     """A part of a qcow2's content as a raw, sparse file."""
     name = str(source).replace(",", ",,")
     options = (
@@ -135,7 +135,7 @@ def _cut(source: Path, to: Path, start: int, size: int, programs: Programs) -> N
     programs.run(argv, what="cutting out the root", timeout=_TIMEOUT)
 
 
-def _kernel(raw: Path, to: Path, programs: Programs) -> None:
+def _kernel(raw: Path, to: Path, programs: ChildPrograms) -> None:
     """The newest kernel of the root's /boot, with its initrd."""
     argv = ["debugfs", "-R", "ls -p /boot", str(raw)]
     listed = programs.run(argv, what="reading the root", timeout=120)

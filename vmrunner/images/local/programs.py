@@ -75,7 +75,7 @@ def require(*programs: str) -> None:
 
 
 @dataclass(eq=False)
-class Programs:
+class ChildPrograms:
     """The programs of one build, so that all of them can be ended when one fails. Thread-safe.
     `guard`: the shell's script between, which ends them on SIGTERM within `patience` seconds."""
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from vmrunner.errors import ConfigError, ImageError
 from vmrunner.images.local import pax_names
-from vmrunner.images.local.programs import Programs, environment
+from vmrunner.images.local.programs import ChildPrograms, environment
 from vmrunner.images.recipe import Container, Inputs, Recipe, vm_packages
 
 Report = Callable[[float | None, str], None]  # fraction of the stage, what it does
@@ -61,7 +61,7 @@ def scratch(cache: Path) -> Path:
     return place
 
 
-def sweep(place: Path, programs: Programs) -> None:
+def sweep(place: Path, programs: ChildPrograms) -> None:
     """Remove what dead builds left in `place` (the caller holds the cache's lock)."""
     for left in sorted(place.iterdir()):
         argv = ["rm", "-rf", "--one-file-system", "--", str(left)]
@@ -95,7 +95,7 @@ def check_user() -> None:
 
 
 def vm_root(
-    recipe: Recipe, inputs: Inputs, *, to: Path, tmp: Path, programs: Programs, report: Report
+    recipe: Recipe, inputs: Inputs, *, to: Path, tmp: Path, programs: ChildPrograms, report: Report
 ) -> None:
     """The VM's root with every provisioning script run inside it, as a tar in `to`."""
     bundle = to.with_suffix(".scripts")
@@ -125,7 +125,7 @@ def vm_root(
 
 
 def container_root(
-    container: Container, *, to: Path, tmp: Path, programs: Programs, report: Report
+    container: Container, *, to: Path, tmp: Path, programs: ChildPrograms, report: Report
 ) -> None:
     """A container image's root from Debian packages, as a tar in `to`."""
     _mmdebstrap(
@@ -140,7 +140,7 @@ def container_root(
     )
 
 
-def pull(container: Container, *, to: Path, programs: Programs, report: Report) -> None:
+def pull(container: Container, *, to: Path, programs: ChildPrograms, report: Report) -> None:
     """A container image from its registry, as an archive that `docker load` takes, in `to`.
 
     Registry credentials are skopeo's own business (`skopeo login`)."""
@@ -194,7 +194,7 @@ def _mmdebstrap(
     to: Path,
     tmp: Path,
     what: str,
-    programs: Programs,
+    programs: ChildPrograms,
     report: Report,
     hooks: list[str],
 ) -> None:

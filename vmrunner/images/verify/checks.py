@@ -17,7 +17,7 @@ from vmrunner.cloudinit import user_data
 from vmrunner.errors import ImageError, VmrunnerError
 from vmrunner.images import time_limits
 from vmrunner.images.local.disk import LIBRARY, MANIFEST, SBOM
-from vmrunner.images.local.programs import Programs, require
+from vmrunner.images.local.programs import ChildPrograms, require
 from vmrunner.images.verify import trial_vm
 from vmrunner.model import Finding, Level
 from vmrunner.providers.qemu import image_integrity, local_images
@@ -81,7 +81,9 @@ def _files(image: LocalImage) -> list[Finding]:
             _ok(name, f"sha256 {digest[:16]}") if same else _bad(name, "sha256 differs")
         )
     try:
-        Programs().run(["qemu-img", "check", str(image.disk)], what="qemu-img check", timeout=300)
+        ChildPrograms().run(
+            ["qemu-img", "check", str(image.disk)], what="qemu-img check", timeout=300
+        )
     except ImageError as error:
         findings.append(_bad("qcow2", str(error).splitlines()[-1]))
     else:
@@ -103,7 +105,7 @@ def _sbom_of(image: LocalImage) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Check:
+class ImageCheck:
     """A shell command in the VM, and what its output must be: `judge` returns what is wrong,
     `tell` what was seen when nothing is."""
 
@@ -114,7 +116,9 @@ class Check:
     timeout: float = 60.0  # on a quiet machine
 
 
-def _look(check: Check, connection: Connection, manifest: dict[str, Any], boot: float) -> Finding:
+def _look(
+    check: ImageCheck, connection: Connection, manifest: dict[str, Any], boot: float
+) -> Finding:
     """`boot`: seconds that the VM took to boot."""
     command = check.command.replace("CONTAINERS", shlex.join(manifest["containers"]))
     done = connection.run(command, timeout=time_limits.patience(check.timeout, boot))
@@ -240,101 +244,103 @@ def _user_data(connection: Connection, boot: float) -> Finding:
 
 
 CHECKS: Final = (
-    Check("manifest", f"cat {MANIFEST}", _manifest, _made),
-    Check(
+    ImageCheck("manifest", f"cat {MANIFEST}", _manifest, _made),
+    ImageCheck(
         "supervisor",
         f"cd {LIBRARY} && test -x supervisor && find . -type f -not -name '*.pyc' -printf '%P\\0' "
         "| xargs -0 sha256sum",
         _supervisor,
         lambda output: f"{len(output.splitlines())} files, byte by byte",
     ),
-    Check(
+    ImageCheck(
         "sshd",
         # One that knows no penalties, before 9.8, has none.
         "{ sshd -T | grep ^persourcepenalties || echo persourcepenalties no; sshd -T; } "
         f"| grep -xE {shlex.quote('|'.join(_SSHD))}",
         _lacks(*_SSHD),
     ),
-    Check("host keys", "cd /etc/ssh && echo ssh_host_*_key", _exactly("ssh_host_ed25519_key")),
-    Check(
+    ImageCheck("host keys", "cd /etc/ssh && echo ssh_host_*_key", _exactly("ssh_host_ed25519_key")),
+    ImageCheck(
         "nobody has a password",
         "awk -F: '$2 !~ /^[*!]/ { print $1 }' /etc/shadow",
         _exactly(""),
     ),
-    Check(
+    ImageCheck(
         "ports",
         "ss -Hltn | awk '{print $4}' | grep -v ^127 | sort -u",
         _exactly("0.0.0.0:22\n[::]:22"),
     ),
-    Check("units", "systemctl --failed --no-legend --plain", _exactly("")),
-    Check(
+    ImageCheck("units", "systemctl --failed --no-legend --plain", _exactly("")),
+    ImageCheck(
         "timers",
         "systemctl list-timers --no-legend --plain | grep -o '[^ ]*\\.timer' "
         "| grep -v ^vmrunner- || true",
         _exactly(""),
     ),
-    Check(
+    ImageCheck(
         "cloud-init",
         "cloud-init status --wait | head -1; cloud-id; cloud-init schema --system >&2",
         _exactly("status: done\nnocloud"),
     ),
-    Check(
+    ImageCheck(
         "leftovers",
         "find /var/lib/apt/lists /var/cache/apt/archives /root /home /tmp /var/tmp -type f "
         "-not -name lock -not -path '/root/.bashrc' -not -path '/root/.profile' "
         "-not -path '/root/.ssh/*'; ls /var/lib/cloud/instances | sed 1d",
         _exactly(""),
     ),
-    Check(
+    ImageCheck(
         "secrets",
         "grep -rlE 'PRIVATE KEY-----|aws_secret_access_key' /etc /root /home /opt /srv /usr/local "
         "| grep -v '^/etc/ssh/ssh_host_ed25519_key$' || true",
         _exactly(""),
     ),
-    Check(
+    ImageCheck(
         "sbom",
         "dpkg-query -W -f '${Package} ${Version}\n'",
         _sbom,
         lambda output: f"{len(output.splitlines())} packages, as dpkg has them",
     ),
-    Check(
+    ImageCheck(
         "sbom in the image",
         f"sha256sum <{SBOM}",
         _same_sbom,
         lambda output: f"sha256 {output[:16]}, as beside the image",
     ),
-    Check("clock", "date +%s.%N", _clock, lambda output: f"{_off(output):+.1f} s off"),
-    Check(
+    ImageCheck("clock", "date +%s.%N", _clock, lambda output: f"{_off(output):+.1f} s off"),
+    ImageCheck(
         "trimmed",
         "systemctl list-unit-files --no-legend --plain --state=enabled,enabled-runtime "
         f"| awk '{{print $1}}' | grep -xE '{_UNWANTED}' || true",
         _exactly(""),
     ),
-    Check(
+    ImageCheck(
         "kvm",
         "systemctl is-system-running --wait >/dev/null; "
         "if grep -Eqw 'svm|vmx' /proc/cpuinfo; then ls /dev/kvm; else echo none; fi",
         lambda output, _: "" if output in ("/dev/kvm", "none") else f"{output!r}",
     ),
-    Check(
+    ImageCheck(
         "docker is started on demand",
         "systemctl is-enabled docker.socket docker.service; "
         "systemctl is-active docker.service || true",
         _exactly("enabled\ndisabled\ninactive"),
     ),
-    Check(
+    ImageCheck(
         "docker",
         "docker info --format '{{json .}}'",
         _docker,
         lambda output: ", ".join(f"{k} {v}" for k, v in _settings(output).items() if v != ""),
         timeout=180.0,
     ),
-    Check(
+    ImageCheck(
         "containers",
         "docker image inspect --format '{{index .RepoTags 0}}' CONTAINERS",
         lambda output, manifest: _lacks(*manifest["containers"])(output, manifest),
     ),
-    Check("boot time", "systemd-analyze time | head -1", lambda output, _: "" if output else "?"),
+    ImageCheck(
+        "boot time", "systemd-analyze time | head -1", lambda output, _: "" if output else "?"
+    ),
 )
 
 

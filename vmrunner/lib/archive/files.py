@@ -20,21 +20,21 @@ import pathspec
 
 from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.lib import dirfd
-from vmrunner.lib.archive.tar_reader import BadArchive, Entry, Kind, Reader, Source
+from vmrunner.lib.archive.tar_reader import BadArchive, ByteSource, EntryKind, TarEntry, TarReader
 from vmrunner.lib.globs import Globs
 
 DEPTH: Final = 64  # directories below one another
 OMISSIONS: Final = 1000  # that are told
 
 
-class Sink(Protocol):
+class ByteSink(Protocol):
     """Where a stream goes."""
 
     def write(self, data: bytes, /) -> object: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Caps:
+class ArchiveCaps:
     """What an archive may amount to."""
 
     packed: int = 1 << 40  # bytes as they arrive, compressed or not
@@ -43,7 +43,7 @@ class Caps:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Total:
+class ArchiveTotal:
     """What was packed or extracted: files and links, and bytes of files."""
 
     entries: int = 0
@@ -65,7 +65,7 @@ def stays_inside(path: str, target: str) -> bool:
 # --- packing ------------------------------------------------------------------------------------
 
 
-def pack(directory: Path, sink: Sink) -> Total:
+def pack(directory: Path, sink: ByteSink) -> ArchiveTotal:
     """Write a tar of what git would not ignore. `.git` is left out: it holds the past, and often
     a token in its config. Raises ConfigError on what a build could not have anyway: sockets,
     devices, links that lead outside."""
@@ -91,7 +91,7 @@ def pack(directory: Path, sink: Sink) -> Total:
                 why = error.strerror or "it changed while it was read"
                 raise ConfigError(f"source: {relative!r} cannot be packed: {why}") from error
             size += member.size
-    return Total(entries=entries, size=size)
+    return ArchiveTotal(entries=entries, size=size)
 
 
 def _walk(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -166,24 +166,24 @@ def _member(directory: Path, relative: str, info: os.stat_result) -> tarfile.Tar
 
 
 def extract(
-    source: Source,
+    source: ByteSource,
     target: Path,
-    caps: Caps,
+    caps: ArchiveCaps,
     *,
     globs: Sequence[str] = ("**",),
     gzip: bool = False,
-) -> Total:
+) -> ArchiveTotal:
     """Write an archive's files below `target`, which is made if it is missing. Raises BadArchive
     at the first entry that no honest archive of what `globs` name could have; what was written
     before it stays. What a build may have and nobody can take is left out: FIFOs, devices, links
     that lead outside, git's own files and names with control characters that no glob names. Bits
     beyond rwx are dropped."""
     target.mkdir(parents=True, exist_ok=True)
-    stream: Source = _Counted(source, caps.packed)
+    stream: ByteSource = _Counted(source, caps.packed)
     if gzip:
         stream = _Gunzip(stream)
     tally = _Tally(caps)
-    reader = Reader(stream)
+    reader = TarReader(stream)
     asked = Globs(globs)
     root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -194,20 +194,20 @@ def extract(
         raise VmrunnerError(f"artifacts: {target} cannot be written: {error.strerror}") from error
     finally:
         os.close(root)
-    return Total(entries=tally.entries, size=tally.size, omitted=tuple(tally.omitted))
+    return ArchiveTotal(entries=tally.entries, size=tally.size, omitted=tuple(tally.omitted))
 
 
 class _Tally:
     """What came so far, against the caps."""
 
-    def __init__(self, caps: Caps) -> None:
+    def __init__(self, caps: ArchiveCaps) -> None:
         self.entries = 0
         self.size = 0
         self.omitted: dict[str, None] = {}
         self._caps = caps
         self._made = 0
 
-    def entry(self, entry: Entry) -> None:
+    def entry(self, entry: TarEntry) -> None:
         self.entries += 1
         self.size += entry.size
         self.made()
@@ -230,12 +230,12 @@ class _Tally:
             raise BadArchive(f"archive: more than {most} entries: pack them in the build")
 
 
-def _extract(reader: Reader, entry: Entry, root: int, tally: _Tally, asked: Globs) -> None:
+def _extract(reader: TarReader, entry: TarEntry, root: int, tally: _Tally, asked: Globs) -> None:
     parts = _parts(entry)
     if not parts:  # the root itself
         return
     path = os.fsdecode(b"/".join(parts))
-    if not asked.match(path, directory=entry.kind in (Kind.DIRECTORY, Kind.LINK)):
+    if not asked.match(path, directory=entry.kind in (EntryKind.DIRECTORY, EntryKind.LINK)):
         raise BadArchive(f"archive: {_shown(entry)} is nothing that was asked for")
     if why := _unwanted(entry, path, asked):
         tally.omit(why)
@@ -246,30 +246,30 @@ def _extract(reader: Reader, entry: Entry, root: int, tally: _Tally, asked: Glob
             _write(reader, entry, parent, parts[-1])
         finally:
             os.close(parent)
-    except dirfd.Blocked:
+    except dirfd.UnsafePath:
         raise BadArchive(
             f"archive: {_shown(entry)} goes through something that is no directory"
         ) from None
 
 
-def _unwanted(entry: Entry, path: str, asked: Globs) -> str:
+def _unwanted(entry: TarEntry, path: str, asked: Globs) -> str:
     """Why a build may have it and nobody gets it; mostly nothing."""
-    if entry.kind is Kind.SPECIAL:
+    if entry.kind is EntryKind.SPECIAL:
         return f"{_shown(entry)} is {entry.what}"
     to = os.fsdecode(entry.target)
-    if entry.kind is Kind.LINK and (not to or "\0" in to or not stays_inside(path, to)):
+    if entry.kind is EntryKind.LINK and (not to or "\0" in to or not stays_inside(path, to)):
         return f"the link {_shown(entry)} leads outside"
     return asked.risk(path) or asked.risk(to)
 
 
-def _write(reader: Reader, entry: Entry, parent: int, name: bytes) -> None:
+def _write(reader: TarReader, entry: TarEntry, parent: int, name: bytes) -> None:
     try:
-        if entry.kind is Kind.DIRECTORY:
+        if entry.kind is EntryKind.DIRECTORY:
             os.close(dirfd.descend(parent, [name]))
             return
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=parent)
-        if entry.kind is Kind.LINK:
+        if entry.kind is EntryKind.LINK:
             os.symlink(entry.target, name, dir_fd=parent)
             return
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -282,7 +282,7 @@ def _write(reader: Reader, entry: Entry, parent: int, name: bytes) -> None:
         raise BadArchive(f"archive: {_shown(entry)} is a directory already") from None
 
 
-def _parts(entry: Entry) -> list[bytes]:
+def _parts(entry: TarEntry) -> list[bytes]:
     parts = [part for part in entry.path.split(b"/") if part not in (b"", b".")]
     if entry.path.startswith(b"/"):
         raise BadArchive(f"archive: {_shown(entry)} is an absolute path")
@@ -293,14 +293,14 @@ def _parts(entry: Entry) -> list[bytes]:
     return parts
 
 
-def _shown(entry: Entry) -> str:
+def _shown(entry: TarEntry) -> str:
     return repr(entry.path[:200].decode("utf-8", "backslashreplace").removeprefix("./"))
 
 
 class _Counted:
     """A source that may not give more than so many bytes."""
 
-    def __init__(self, source: Source, most: int) -> None:
+    def __init__(self, source: ByteSource, most: int) -> None:
         self._source = source
         self._left = most
 
@@ -315,7 +315,7 @@ class _Counted:
 class _Gunzip:
     """A gzip stream unpacked, never more of it in memory than is asked for."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ByteSource) -> None:
         self._source = source
         self._unpack = zlib.decompressobj(wbits=31)
 

@@ -34,7 +34,7 @@ class BadArchive(VmrunnerError):
     """An archive that is not taken. The message names the entry."""
 
 
-class Kind(Enum):
+class EntryKind(Enum):
     FILE = "file"
     DIRECTORY = "directory"
     LINK = "symbolic link"
@@ -42,10 +42,10 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TarEntry:
     """One header. `path` is as it was written: nothing about it is safe yet."""
 
-    kind: Kind
+    kind: EntryKind
     path: bytes
     size: int
     mode: int  # permission bits alone
@@ -55,29 +55,29 @@ class Entry:
 
 
 _KINDS: Final = {
-    **dict.fromkeys((b"0", b"\0", b"7"), Kind.FILE),
-    **dict.fromkeys(_SPECIAL, Kind.SPECIAL),
-    b"2": Kind.LINK,
-    b"5": Kind.DIRECTORY,
+    **dict.fromkeys((b"0", b"\0", b"7"), EntryKind.FILE),
+    **dict.fromkeys(_SPECIAL, EntryKind.SPECIAL),
+    b"2": EntryKind.LINK,
+    b"5": EntryKind.DIRECTORY,
 }
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Bytes to read; an empty answer is the end."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
-class Reader:
+class TarReader:
     """Entries in order. The content of each must be taken before the next."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ByteSource) -> None:
         self._source = source
         self._left = 0  # bytes of the current entry's content
         self._padding = 0
         self._extensions = 0  # bytes, heads included
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[TarEntry]:
         """Raises BadArchive on anything that is not plain."""
         names: dict[str, bytes] = {}
         while True:
@@ -136,7 +136,7 @@ class Reader:
         return data
 
 
-def _entry(header: bytes, kind: bytes, size: int, names: dict[str, bytes]) -> Entry:
+def _entry(header: bytes, kind: bytes, size: int, names: dict[str, bytes]) -> TarEntry:
     path = names.get("path")
     if path is None:
         path = _text(header[0:100])
@@ -150,17 +150,17 @@ def _entry(header: bytes, kind: bytes, size: int, names: dict[str, bytes]) -> En
         raise BadArchive(f"archive: {shown!r} is {_REFUSED.get(kind, 'of an unknown kind')}")
     if "size" in names:
         size = _decimal(names["size"])
-    if real is Kind.FILE and path.endswith(b"/"):
+    if real is EntryKind.FILE and path.endswith(b"/"):
         if size:
             raise BadArchive(f"archive: {shown!r} is a file with a directory's name")
-        real = Kind.DIRECTORY
-    return Entry(
+        real = EntryKind.DIRECTORY
+    return TarEntry(
         real,
         path,
-        size if real is Kind.FILE else 0,
+        size if real is EntryKind.FILE else 0,
         _number(header[100:108]) & 0o777,
         _mtime(names["mtime"]) if "mtime" in names else _seconds(header[136:148]),
-        names.get("linkpath", _text(header[157:257])) if real is Kind.LINK else b"",
+        names.get("linkpath", _text(header[157:257])) if real is EntryKind.LINK else b"",
         _SPECIAL.get(kind, ""),
     )
 

@@ -11,7 +11,7 @@ from vmrunner.providers.common.clock import boottime
 T = TypeVar("T")
 
 
-class Memory:
+class TtlCache:
     """What was found is kept; what failed is asked again. One question at a time, but that one
     question may ask another."""
 

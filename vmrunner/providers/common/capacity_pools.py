@@ -16,7 +16,7 @@ Spot = Literal["never", "prefer", "only"]
 DRY: Final = 120.0
 
 
-class Pool(NamedTuple):
+class CapacityPool(NamedTuple):
     """What runs dry as one."""
 
     machine_type: str
@@ -40,13 +40,13 @@ def markets(said: Spot | None, *, wanted: bool, name: str) -> tuple[Market, ...]
 
 def walk(
     markets: Sequence[Market], machine_types: Sequence[str], places: Sequence[str]
-) -> Iterator[Pool]:
+) -> Iterator[CapacityPool]:
     """All pools, best first: every pool of the better market before any of the worse, and within
     a market the types in order, each in every place."""
     for market in markets:
         for machine_type in machine_types:
             for place in places:
-                yield Pool(machine_type, place, market)
+                yield CapacityPool(machine_type, place, market)
 
 
 class DryPools:
@@ -55,10 +55,10 @@ class DryPools:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._lock = threading.Lock()
-        self._dry: dict[Pool, tuple[float, str]] = {}
+        self._dry: dict[CapacityPool, tuple[float, str]] = {}
         self._shut: dict[Market, tuple[float, str]] = {}
 
-    def mark(self, pool: Pool, why: str, seconds: float = DRY) -> None:
+    def mark(self, pool: CapacityPool, why: str, seconds: float = DRY) -> None:
         """It had nothing; `why` is the cloud's own word."""
         with self._lock:
             self._dry[pool] = (self._now() + seconds, why)
@@ -68,13 +68,13 @@ class DryPools:
         with self._lock:
             self._shut[market] = (self._now() + seconds, why)
 
-    def clear(self, pool: Pool) -> None:
+    def clear(self, pool: CapacityPool) -> None:
         """It gave a machine."""
         with self._lock:
             self._dry.pop(pool, None)
             self._shut.pop(pool.market, None)
 
-    def left(self, pools: Sequence[Pool]) -> list[Pool]:
+    def left(self, pools: Sequence[CapacityPool]) -> list[CapacityPool]:
         """Those that may have something. Raises `NoCapacity` when none of them may."""
         now = self._now()
         with self._lock:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 COOL: Final = 15.0
 
 
-class Quiet(Generic[T]):
+class CallCooldown(Generic[T]):
     """`ask` raises `CallFailed`, this never."""
 
     def __init__(self, ask: Callable[[], T], elapsed: Callable[[], float]) -> None:

@@ -37,7 +37,7 @@ def open(  # noqa: A001 - the name that the registry of providers calls
     SDK's own. `image`: an AMI's id or name, or the fields of `ImageChoice`. The other `options`
     are the fields of `options.Options`. Nothing is asked of AWS yet."""
     from vmrunner.providers.ec2.client import region_of
-    from vmrunner.providers.ec2.options import ImageChoice, Options
+    from vmrunner.providers.ec2.options import Ec2Options, ImageChoice
     from vmrunner.providers.ec2.provider import Ec2Provider
 
     said = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
@@ -52,5 +52,5 @@ def open(  # noqa: A001 - the name that the registry of providers calls
         if field in options:
             options[field] = tuple(options[field])
     return Ec2Provider(
-        Options(name=name, installation=installation, region=said, used=tuple(used), **options)
+        Ec2Options(name=name, installation=installation, region=said, used=tuple(used), **options)
     )

@@ -10,11 +10,11 @@ from typing import Final
 
 from vmrunner.errors import BadOrder
 from vmrunner.model import TAG
-from vmrunner.providers.common.cache import Memory
+from vmrunner.providers.common.cache import TtlCache
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
-from vmrunner.providers.ec2.client import GROUPS, IMAGES, SUBNETS, TYPES, Answer, Api, Calls
-from vmrunner.providers.ec2.options import GiB, ImageChoice, Options
+from vmrunner.providers.ec2.client import GROUPS, IMAGES, SUBNETS, TYPES, Answer, Ec2Api, Ec2Client
+from vmrunner.providers.ec2.options import Ec2Options, GiB, ImageChoice
 from vmrunner.providers.ec2.resources import tags
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class NoImage(BadOrder):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Image:
+class Ami:
     """What a launch needs of an AMI."""
 
     id: str
@@ -52,7 +52,7 @@ class Image:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MachineType:
+class Ec2InstanceType:
     """What a type is."""
 
     name: str
@@ -62,17 +62,17 @@ class MachineType:
     family: str  # as its quota counts it: "standard", or the first letters
 
 
-class Places:
+class Ec2Catalog:
     """Looks things up in the region that launches. Raises `CallFailed` or `BadOrder`."""
 
     def __init__(
-        self, options: Options, calls: Calls, elapsed: Callable[[], float] = boottime
+        self, options: Ec2Options, calls: Ec2Client, elapsed: Callable[[], float] = boottime
     ) -> None:
         self._options = options
         self._calls = calls
-        self._memory = Memory(elapsed)
+        self._memory = TtlCache(elapsed)
 
-    def image(self, wanted: str | None = None) -> Image:
+    def image(self, wanted: str | None = None) -> Ami:
         """The AMI of this id or name; None: the configured one. Of several, the one that was
         promoted last, else the newest."""
         said: str | ImageChoice = wanted or self._options.image
@@ -109,12 +109,12 @@ class Places:
 
         return self._memory.get("groups", NETWORK, ask)
 
-    def types(self) -> list[MachineType]:
+    def types(self) -> list[Ec2InstanceType]:
         """Those of the configured types that the region has, in their order. Asked for by a
         filter: a list is refused whole for one that it has not."""
         names, region = self._options.instance_types, self._options.region
 
-        def ask() -> list[MachineType]:
+        def ask() -> list[Ec2InstanceType]:
             filters = [{"Name": "instance-type", "Values": list(names)}]
             told = self._calls(region, TYPES, Filters=filters)["InstanceTypes"]
             by_name = {one["InstanceType"]: _type(one) for one in told}
@@ -130,7 +130,7 @@ class Places:
 
     # --- within ---
 
-    def _named(self, api: Api, field: str, ids: Sequence[str], key: str) -> Answer:
+    def _named(self, api: Ec2Api, field: str, ids: Sequence[str], key: str) -> Answer:
         """What these ids name; of an id that names nothing, whose fault it is."""
         params: Answer = {field: list(ids)}
         try:
@@ -141,7 +141,7 @@ class Places:
             field = f"providers.{self._options.name}.{key}"
             raise BadOrder(f"{field}: {failed}", hint=f"correct {field}") from failed
 
-    def _find(self, said: str | ImageChoice) -> Image:
+    def _find(self, said: str | ImageChoice) -> Ami:
         name, region = self._options.name, self._options.region
         try:
             found = self._calls(region, IMAGES, **_question(said))["Images"]
@@ -155,7 +155,7 @@ class Places:
             hint = _NO_IMAGE.format(name=name)
             raise NoImage(f"image {said}{state} in {region}", hint=hint)
         newest = max(usable, key=_rank)
-        return Image(
+        return Ami(
             id=newest["ImageId"],
             name=newest.get("Name", ""),
             architecture=newest.get("Architecture", ""),
@@ -187,9 +187,9 @@ def _rank(image: Answer) -> tuple[int, str, str]:
     return promoted_at(tags(image)), image.get("CreationDate", ""), image["ImageId"]
 
 
-def _type(told: Answer) -> MachineType:
+def _type(told: Answer) -> Ec2InstanceType:
     name = told["InstanceType"]
-    return MachineType(
+    return Ec2InstanceType(
         name=name,
         cpus=int(told.get("VCpuInfo", {}).get("DefaultVCpus", 0)),
         memory=int(told.get("MemoryInfo", {}).get("SizeInMiB", 0)) * 1024**2,
@@ -199,8 +199,8 @@ def _type(told: Answer) -> MachineType:
 
 
 def fitting(
-    types: Iterable[MachineType], image: Image, *, cpus: int | None, memory: int | None
-) -> list[MachineType]:
+    types: Iterable[Ec2InstanceType], image: Ami, *, cpus: int | None, memory: int | None
+) -> list[Ec2InstanceType]:
     """Those that are large enough and run this image. Raises `BadOrder` when none is."""
     every = list(types)
     fit = [

@@ -20,7 +20,7 @@ from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import CloudClock
 from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
 from vmrunner.providers.ec2 import error_codes
-from vmrunner.providers.ec2.options import Options
+from vmrunner.providers.ec2.options import Ec2Options
 
 Answer = dict[str, Any]
 #: Whatever makes calls as `Calls` does.
@@ -46,7 +46,7 @@ CONNECTIONS: Final = 64
 CONNECT, READ = 5.0, 30.0
 
 
-class Api(NamedTuple):
+class Ec2Api(NamedTuple):
     """One call: the SDK's service and method, and whose limit it counts against."""
 
     service: str
@@ -60,49 +60,49 @@ class Api(NamedTuple):
         return "".join(word if word.isupper() else word.capitalize() for word in words)
 
 
-RUN: Final = Api("ec2", "run_instances", "run")
-TERMINATE: Final = Api("ec2", "terminate_instances", "terminate")
-INSTANCES: Final = Api("ec2", "describe_instances", "describe")
-VOLUMES: Final = Api("ec2", "describe_volumes", "describe")
-ADDRESSES: Final = Api("ec2", "describe_addresses", "describe")
-INTERFACES: Final = Api("ec2", "describe_network_interfaces", "describe")
-SNAPSHOTS: Final = Api("ec2", "describe_snapshots", "describe")
-SPOT_REQUESTS: Final = Api("ec2", "describe_spot_instance_requests", "describe")
-IMAGES: Final = Api("ec2", "describe_images", "describe")
-SUBNETS: Final = Api("ec2", "describe_subnets", "describe")
-GROUPS: Final = Api("ec2", "describe_security_groups", "describe")
-TYPES: Final = Api("ec2", "describe_instance_types", "describe")
-KEYS: Final = Api("ec2", "describe_key_pairs", "describe")
-DELETE_KEY: Final = Api("ec2", "delete_key_pair", "delete")
-DELETE_SECURITY_GROUP: Final = Api("ec2", "delete_security_group", "delete")
-DELETE_VOLUME: Final = Api("ec2", "delete_volume", "delete")
-DELETE_INTERFACE: Final = Api("ec2", "delete_network_interface", "delete")
-DELETE_SNAPSHOT: Final = Api("ec2", "delete_snapshot", "delete")
-RELEASE_ADDRESS: Final = Api("ec2", "release_address", "change")
-DISASSOCIATE_ADDRESS: Final = Api("ec2", "disassociate_address", "change")
-DEREGISTER: Final = Api("ec2", "deregister_image", "change")
-TAG_IMAGE: Final = Api("ec2", "create_tags", "change")
-UNTAG_IMAGE: Final = Api("ec2", "delete_tags", "change")
-CANCEL_SPOT: Final = Api("ec2", "cancel_spot_instance_requests", "change")
-UNPROTECT: Final = Api("ec2", "modify_instance_attribute", "change")
-SEAL: Final = Api("ec2", "modify_instance_metadata_options", "change")
-CONSOLE: Final = Api("ec2", "get_console_output", "change")
-WHO: Final = Api("sts", "get_caller_identity", "elsewhere")
-SIMULATE: Final = Api("iam", "simulate_principal_policy", "elsewhere")
-CREATE_GROUP: Final = Api("scheduler", "create_schedule_group", "elsewhere")
-CREATE_SCHEDULE: Final = Api("scheduler", "create_schedule", "schedule")
-DELETE_SCHEDULE: Final = Api("scheduler", "delete_schedule", "schedule")
-SCHEDULES: Final = Api("scheduler", "list_schedules", "schedule")
-QUOTA: Final = Api("service-quotas", "get_service_quota", "elsewhere")
-DEFAULT_QUOTA: Final = Api("service-quotas", "get_aws_default_service_quota", "elsewhere")
-ROLE: Final = Api("iam", "get_role", "elsewhere")
+RUN: Final = Ec2Api("ec2", "run_instances", "run")
+TERMINATE: Final = Ec2Api("ec2", "terminate_instances", "terminate")
+INSTANCES: Final = Ec2Api("ec2", "describe_instances", "describe")
+VOLUMES: Final = Ec2Api("ec2", "describe_volumes", "describe")
+ADDRESSES: Final = Ec2Api("ec2", "describe_addresses", "describe")
+INTERFACES: Final = Ec2Api("ec2", "describe_network_interfaces", "describe")
+SNAPSHOTS: Final = Ec2Api("ec2", "describe_snapshots", "describe")
+SPOT_REQUESTS: Final = Ec2Api("ec2", "describe_spot_instance_requests", "describe")
+IMAGES: Final = Ec2Api("ec2", "describe_images", "describe")
+SUBNETS: Final = Ec2Api("ec2", "describe_subnets", "describe")
+GROUPS: Final = Ec2Api("ec2", "describe_security_groups", "describe")
+TYPES: Final = Ec2Api("ec2", "describe_instance_types", "describe")
+KEYS: Final = Ec2Api("ec2", "describe_key_pairs", "describe")
+DELETE_KEY: Final = Ec2Api("ec2", "delete_key_pair", "delete")
+DELETE_SECURITY_GROUP: Final = Ec2Api("ec2", "delete_security_group", "delete")
+DELETE_VOLUME: Final = Ec2Api("ec2", "delete_volume", "delete")
+DELETE_INTERFACE: Final = Ec2Api("ec2", "delete_network_interface", "delete")
+DELETE_SNAPSHOT: Final = Ec2Api("ec2", "delete_snapshot", "delete")
+RELEASE_ADDRESS: Final = Ec2Api("ec2", "release_address", "change")
+DISASSOCIATE_ADDRESS: Final = Ec2Api("ec2", "disassociate_address", "change")
+DEREGISTER: Final = Ec2Api("ec2", "deregister_image", "change")
+TAG_IMAGE: Final = Ec2Api("ec2", "create_tags", "change")
+UNTAG_IMAGE: Final = Ec2Api("ec2", "delete_tags", "change")
+CANCEL_SPOT: Final = Ec2Api("ec2", "cancel_spot_instance_requests", "change")
+UNPROTECT: Final = Ec2Api("ec2", "modify_instance_attribute", "change")
+SEAL: Final = Ec2Api("ec2", "modify_instance_metadata_options", "change")
+CONSOLE: Final = Ec2Api("ec2", "get_console_output", "change")
+WHO: Final = Ec2Api("sts", "get_caller_identity", "elsewhere")
+SIMULATE: Final = Ec2Api("iam", "simulate_principal_policy", "elsewhere")
+CREATE_GROUP: Final = Ec2Api("scheduler", "create_schedule_group", "elsewhere")
+CREATE_SCHEDULE: Final = Ec2Api("scheduler", "create_schedule", "schedule")
+DELETE_SCHEDULE: Final = Ec2Api("scheduler", "delete_schedule", "schedule")
+SCHEDULES: Final = Ec2Api("scheduler", "list_schedules", "schedule")
+QUOTA: Final = Ec2Api("service-quotas", "get_service_quota", "elsewhere")
+DEFAULT_QUOTA: Final = Ec2Api("service-quotas", "get_aws_default_service_quota", "elsewhere")
+ROLE: Final = Ec2Api("iam", "get_role", "elsewhere")
 
 
-class Calls:
+class Ec2Client:
     """The SDK under one configuration. Thread-safe; nothing is retried here."""
 
     def __init__(
-        self, options: Options, clock: CloudClock, *, buckets: Buckets | None = None
+        self, options: Ec2Options, clock: CloudClock, *, buckets: Buckets | None = None
     ) -> None:
         self._options = options
         self._clock = clock
@@ -112,7 +112,7 @@ class Calls:
         self._session: boto3.Session | None = None
 
     def __call__(
-        self, region: str, api: Api, *, items: int = 1, patience: float = 30.0, **params: Any
+        self, region: str, api: Ec2Api, *, items: int = 1, patience: float = 30.0, **params: Any
     ) -> Answer:
         """Make one call about so many items; wait at most `patience` seconds for its turn. Raises
         `CallFailed`."""

@@ -7,25 +7,27 @@ from typing import Final
 from vmrunner.errors import NoCapacity, QuotaExceeded
 from vmrunner.model import Key, Kind, Offer, Order, Ref
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.common.capacity_pools import DryPools, Pool
+from vmrunner.providers.common.capacity_pools import CapacityPool, DryPools
 from vmrunner.providers.ec2 import create_request
-from vmrunner.providers.ec2.catalog import Places
-from vmrunner.providers.ec2.client import RUN, Calls
+from vmrunner.providers.ec2.catalog import Ec2Catalog
+from vmrunner.providers.ec2.client import RUN, Ec2Client
 from vmrunner.providers.ec2.describe import look
 from vmrunner.providers.ec2.error_codes import NO_SPOT_ROLE
-from vmrunner.providers.ec2.options import Options
+from vmrunner.providers.ec2.options import Ec2Options
 
 #: Its client token was used: with other parameters, or by a machine that is dead now.
 USED: Final = ("IdempotentParameterMismatch", "IdempotentInstanceTerminated")
 
 #: So long a burst waits for its turn, in seconds, before it is the engine's to ask again.
-PATIENCE: Final = 60.0
+CREATE_TIMEOUT: Final = 60.0
 
 
-class Births:
+class Ec2Creator:
     """Launches in one region."""
 
-    def __init__(self, options: Options, calls: Calls, places: Places, dry: DryPools) -> None:
+    def __init__(
+        self, options: Ec2Options, calls: Ec2Client, places: Ec2Catalog, dry: DryPools
+    ) -> None:
         self._options = options
         self._calls = calls
         self._places = places
@@ -36,7 +38,7 @@ class Births:
         offer = order.offer
         asked = create_request.request(order, self._options, self._places.image(offer.image))
         try:
-            answer = self._calls(offer.scope.place, RUN, patience=PATIENCE, **asked)
+            answer = self._calls(offer.scope.place, RUN, patience=CREATE_TIMEOUT, **asked)
         except CallFailed as failed:
             if failed.code in USED:
                 return self._found(order, failed)
@@ -58,5 +60,5 @@ class Births:
         return seen.ref
 
 
-def pool_of(offer: Offer) -> Pool:
-    return Pool(offer.machine_type, offer.place, offer.market)
+def pool_of(offer: Offer) -> CapacityPool:
+    return CapacityPool(offer.machine_type, offer.place, offer.market)

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from vmrunner.errors import BadOrder
 from vmrunner.model import Market, Order, tags_of
-from vmrunner.providers.ec2.catalog import Image
+from vmrunner.providers.ec2.catalog import Ami
 from vmrunner.providers.ec2.client import Answer
-from vmrunner.providers.ec2.options import GiB, Options
+from vmrunner.providers.ec2.options import Ec2Options, GiB
 
 USER_DATA: Final = 16 * 1024  # bytes, before the SDK encodes them
 
@@ -18,7 +18,7 @@ USER_DATA: Final = 16 * 1024  # bytes, before the SDK encodes them
 _BURSTABLE: Final = re.compile(r"t\d")
 
 
-def request(order: Order, options: Options, image: Image) -> Answer:
+def request(order: Order, options: Ec2Options, image: Ami) -> Answer:
     """The call's parameters: the same for the same order, so that its client token holds. Raises
     `BadOrder`."""
     if len(order.user_data) > USER_DATA:
@@ -70,7 +70,7 @@ def request(order: Order, options: Options, image: Image) -> Answer:
     return asked
 
 
-def disks(image: Image, size: int) -> list[dict[str, Any]]:
+def disks(image: Ami, size: int) -> list[dict[str, Any]]:
     """Every disk of the image, so that none outlives the VM, whatever the image says of it; the
     root disk with at least `size` bytes."""
     made = []

@@ -19,10 +19,10 @@ from vmrunner.providers.ec2.client import (
     DELETE_SCHEDULE,
     SCHEDULES,
     Answer,
-    Calls,
+    Ec2Client,
 )
-from vmrunner.providers.ec2.options import Options
-from vmrunner.providers.ec2.resources import Nearness, Reader
+from vmrunner.providers.ec2.options import Ec2Options
+from vmrunner.providers.ec2.resources import Ec2KindReader, Ec2Nearness
 
 #: So long past E it ends the VM, in seconds: the guest's own timer and the reaper come first.
 AFTER: Final = 600
@@ -37,7 +37,7 @@ _NAME: Final = re.compile(r"(?P<instance>vm-[0-9a-z]+)\.(?P<deadline>\d{1,12})")
 
 
 def arm(
-    calls: Calls, options: Options, partition: str, ref: Ref, instance: str, deadline: float
+    calls: Ec2Client, options: Ec2Options, partition: str, ref: Ref, instance: str, deadline: float
 ) -> Ref:
     """Let this VM be ended `AFTER` its deadline. What was armed before is the same. Raises
     `CallFailed`."""
@@ -71,7 +71,7 @@ def arm(
     return Ref(ref.scope, Kind.SCHEDULE, f"{group}/{name}")
 
 
-def _make_group(calls: Calls, region: str, options: Options) -> None:
+def _make_group(calls: Ec2Client, region: str, options: Ec2Options) -> None:
     tags = [{"Key": f"{TAG}installation", "Value": options.installation}]
     try:
         calls(region, CREATE_GROUP, Name=options.schedule_group, Tags=tags)
@@ -80,16 +80,16 @@ def _make_group(calls: Calls, region: str, options: Options) -> None:
             raise
 
 
-def disarm(calls: Calls, region: str, name: str) -> None:
+def disarm(calls: Ec2Client, region: str, name: str) -> None:
     """`name`: with its group. Raises `CallFailed`."""
     group, _, name = name.partition("/")
     calls(region, DELETE_SCHEDULE, GroupName=group, Name=name)
 
 
-def reader(options: Options) -> Reader:
+def reader(options: Ec2Options) -> Ec2KindReader:
     """How they are listed: this installation's."""
 
-    def make(scope: Scope, item: Answer, _: Nearness) -> Resource | None:
+    def make(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource | None:
         found = _NAME.fullmatch(item["Name"])
         if found is None:
             return None
@@ -108,4 +108,6 @@ def reader(options: Options) -> Reader:
         )
 
     params = {"GroupName": options.schedule_group, "NamePrefix": PREFIX}
-    return Reader(Kind.SCHEDULE, SCHEDULES, "Schedules", make, params, page=PAGE, nothing=NO_GROUP)
+    return Ec2KindReader(
+        Kind.SCHEDULE, SCHEDULES, "Schedules", make, params, page=PAGE, nothing=NO_GROUP
+    )

@@ -13,14 +13,14 @@ from vmrunner.model import Fate, Kind, Outcome, Ref
 from vmrunner.providers.common.batches import in_batches
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.ec2 import client, deadline_schedules
-from vmrunner.providers.ec2.client import Answer, Calls
+from vmrunner.providers.ec2.client import Answer, Ec2Client
 from vmrunner.providers.ec2.describe_instances import INSTANCE_ID, filtered
 from vmrunner.providers.ec2.error_codes import DENIED
 
-BATCH: Final = 100  # ids; EC2 takes 1,000 and recommends fewer
+DELETE_BATCH: Final = 100  # ids; EC2 takes 1,000 and recommends fewer
 
 #: A machine that shuts down for so long gets no more grace, in seconds.
-PATIENCE: Final = 600.0
+DELETE_TIMEOUT: Final = 600.0
 
 PROTECTED: Final = "OperationNotPermitted"
 #: What protects from termination, each by itself; the likelier first.
@@ -29,10 +29,10 @@ _MISSING: Final = re.compile(r"Invalid\w+(ID)?\.NotFound|ResourceNotFoundExcepti
 _SINCE: Final = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 
 
-class Deleter:
+class Ec2Deleter:
     """Deletes in one region."""
 
-    def __init__(self, calls: Calls, region: str, now: Callable[[], float]) -> None:
+    def __init__(self, calls: Ec2Client, region: str, now: Callable[[], float]) -> None:
         self._calls = calls
         self._region = region
         self._now = now
@@ -79,7 +79,7 @@ class Deleter:
 
         return in_batches(
             ids,
-            BATCH,
+            DELETE_BATCH,
             call,
             poisoned=_of_one,
             names=lambda f, name: name in str(f),
@@ -100,7 +100,7 @@ class Deleter:
         if found is None:
             return True  # force was asked for, and nothing speaks against it
         since = datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
-        return self._now() - since >= PATIENCE
+        return self._now() - since >= DELETE_TIMEOUT
 
     # --- everything else ---
 
@@ -129,19 +129,19 @@ def _outcome(failed: CallFailed) -> Outcome:
     return Outcome(fate=Fate.FAILED, error=str(failed))
 
 
-def _simply(call: client.Api, field: str) -> Callable[[Calls, str, str], None]:
-    def delete(calls: Calls, region: str, name: str) -> None:
+def _simply(call: client.Ec2Api, field: str) -> Callable[[Ec2Client, str, str], None]:
+    def delete(calls: Ec2Client, region: str, name: str) -> None:
         params: Answer = {field: name}
         calls(region, call, **params)
 
     return delete
 
 
-def _cancel_spot(calls: Calls, region: str, name: str) -> None:
+def _cancel_spot(calls: Ec2Client, region: str, name: str) -> None:
     calls(region, client.CANCEL_SPOT, SpotInstanceRequestIds=[name])
 
 
-def _release(calls: Calls, region: str, name: str) -> None:
+def _release(calls: Ec2Client, region: str, name: str) -> None:
     """An address that is in use is taken away first."""
     found: list[Any] = calls(
         region, client.ADDRESSES, Filters=[{"Name": "allocation-id", "Values": [name]}]

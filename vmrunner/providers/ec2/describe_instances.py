@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from vmrunner.errors import Uncertain
 from vmrunner.providers.common.batches import batches
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.ec2.client import INSTANCES, INTERFACES, Answer, Api, Ask
+from vmrunner.providers.ec2.client import INSTANCES, INTERFACES, Answer, Ask, Ec2Api
 from vmrunner.providers.ec2.error_codes import UNKNOWN_INSTANCE
 from vmrunner.providers.ec2.resources import PAGE
 
@@ -25,7 +25,7 @@ _OF_INTERFACES: Final = {INSTANCE_ID: "attachment.instance-id"}
 Filters = Mapping[str, Sequence[str]]
 
 
-class Part(NamedTuple):
+class ZonePart(NamedTuple):
     """The instances of one zone ("": nobody knows which), or why they cannot be read."""
 
     zone: str
@@ -59,7 +59,7 @@ def disrupted(failed: CallFailed) -> bool:
     return bool(failed.code) and isinstance(failed.error, Uncertain)
 
 
-def apart(calls: Ask, region: str, filters: Filters) -> Iterator[Part]:
+def apart(calls: Ask, region: str, filters: Filters) -> Iterator[ZonePart]:
     """The same instances zone by zone. Raises `CallFailed` when no interface can be listed."""
     zones: dict[str, dict[str, None]] = {}
     asked = {_OF_INTERFACES.get(name, name): values for name, values in filters.items()}
@@ -84,11 +84,11 @@ def instances(answer: Answer) -> Iterator[Answer]:
 # --- within --------------------------------------------------------------------------------------
 
 
-def _named(calls: Ask, region: str, zone: str, ids: Sequence[str]) -> Iterator[Part]:
+def _named(calls: Ask, region: str, zone: str, ids: Sequence[str]) -> Iterator[ZonePart]:
     """Those that exist. A list is refused whole for one that does not, or is in a zone that is
     disrupted: halve it until that one is alone."""
     try:
-        yield Part(zone, list(instances(calls(region, INSTANCES, InstanceIds=list(ids)))))
+        yield ZonePart(zone, list(instances(calls(region, INSTANCES, InstanceIds=list(ids)))))
     except CallFailed as failed:
         unknown = UNKNOWN_INSTANCE.fullmatch(failed.code) is not None
         if len(ids) > 1 and (unknown or (not zone and disrupted(failed))):
@@ -96,10 +96,10 @@ def _named(calls: Ask, region: str, zone: str, ids: Sequence[str]) -> Iterator[P
             yield from _named(calls, region, zone, ids[:half])
             yield from _named(calls, region, zone, ids[half:])
         elif not unknown:
-            yield Part(zone, (), failed)
+            yield ZonePart(zone, (), failed)
 
 
-def _pages(calls: Ask, region: str, api: Api, filters: Filters) -> Iterator[Answer]:
+def _pages(calls: Ask, region: str, api: Ec2Api, filters: Filters) -> Iterator[Answer]:
     asked: Answer = {
         "Filters": [{"Name": name, "Values": list(values)} for name, values in filters.items()],
         "MaxResults": PAGE,

@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 from vmrunner.errors import Throttled, Uncertain
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
-from vmrunner.providers.common.cooldown import Quiet
-from vmrunner.providers.ec2.client import INSTANCES, WHO, Calls
+from vmrunner.providers.common.cooldown import CallCooldown
+from vmrunner.providers.ec2.client import INSTANCES, WHO, Ec2Client
 
 _FEW: Final = 5  # instances, the least that a page has
 
@@ -33,11 +33,11 @@ class Caller(NamedTuple):
         return self.arn.split(":")[1]
 
 
-class Identity:
+class Ec2Identity:
     """Who we are, in this account's eyes. `regions`: where there may be instances of it."""
 
     def __init__(
-        self, calls: Calls, regions: Sequence[str], elapsed: Callable[[], float] = boottime
+        self, calls: Ec2Client, regions: Sequence[str], elapsed: Callable[[], float] = boottime
     ) -> None:
         self._calls = calls
         self._regions = regions
@@ -45,7 +45,7 @@ class Identity:
         self._known: dict[str, Caller] = {}
         self._owners: dict[str, str] = {}
         #: The account; None when it cannot be told, which is not tried at every question.
-        self.quietly: Quiet[str] = Quiet(self.account, elapsed)
+        self.quietly: CallCooldown[str] = CallCooldown(self.account, elapsed)
 
     def caller(self) -> Caller:
         """Who we are right now. Raises `CallFailed`."""

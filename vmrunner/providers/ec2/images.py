@@ -17,12 +17,12 @@ from vmrunner.model import Scope, tags_of
 from vmrunner.providers.common.call_failed import CallFailed, edge
 from vmrunner.providers.common.paging import patiently
 from vmrunner.providers.ec2 import client
-from vmrunner.providers.ec2.catalog import PROMOTED, NoImage, Places, promoted_at
-from vmrunner.providers.ec2.client import Answer, Calls
-from vmrunner.providers.ec2.identity import Identity
-from vmrunner.providers.ec2.options import ImageChoice, Options
+from vmrunner.providers.ec2.catalog import PROMOTED, Ec2Catalog, NoImage, promoted_at
+from vmrunner.providers.ec2.client import Answer, Ec2Client
+from vmrunner.providers.ec2.identity import Ec2Identity
+from vmrunner.providers.ec2.options import Ec2Options, ImageChoice
 from vmrunner.providers.ec2.resources import LIVING, PAGE, tags
-from vmrunner.providers.port_images import IMAGE, OWNER, Bench, Made, Wish
+from vmrunner.providers.port_images import IMAGE, OWNER, BuilderSpec, CloudImage, ImageRequest
 
 ARCHITECTURE: Final = "x86_64"  # of the templates' bases
 _SOURCE: Final = "amazon-ebs.vmrunner"
@@ -31,15 +31,15 @@ _GONE: Final = ("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable", "InvalidSna
 _YOUNG: Final = 3600.0
 
 
-class Images:
+class Ec2Images:
     """In the region that launches."""
 
-    def __init__(self, options: Options, calls: Calls, identity: Identity) -> None:
+    def __init__(self, options: Ec2Options, calls: Ec2Client, identity: Ec2Identity) -> None:
         self._options = options
         self._calls = calls
         self._identity = identity
 
-    def bench(self, wish: Wish) -> Bench:
+    def bench(self, wish: ImageRequest) -> BuilderSpec:
         options = self._options
         with edge():
             scope = Scope("ec2", self._identity.caller().account, options.region)
@@ -59,7 +59,7 @@ class Images:
         if options.profile:
             variables["aws_profile"] = options.profile
         url = options.endpoint_url
-        return Bench(
+        return BuilderSpec(
             source=_SOURCE,
             scope=scope,
             variables=variables,
@@ -68,7 +68,7 @@ class Images:
 
     def _builders_type(self) -> str:
         """The first that runs what the templates build on. Raises `ConfigError`."""
-        types = Places(self._options, self._calls).types()
+        types = Ec2Catalog(self._options, self._calls).types()
         fit = [one.name for one in types if ARCHITECTURE in one.architectures]
         if not fit:
             names = ", ".join(one.name for one in types)
@@ -79,7 +79,7 @@ class Images:
             )
         return fit[0]
 
-    def find(self, ref: str) -> Made | None:
+    def find(self, ref: str) -> CloudImage | None:
         """Packer tells `REGION:AMI` of each region, with commas."""
         here = f"{self._options.region}:"
         told = [part.removeprefix(here) for part in ref.split(",") if part.startswith(here)]
@@ -96,7 +96,7 @@ class Images:
                 raise
         return found[0] if found else None
 
-    def left(self, name: str) -> Made | None:
+    def left(self, name: str) -> CloudImage | None:
         """An AMI that is pending may not tell its snapshots. Their descriptions tell the AMI."""
         with edge():
             found = self._asked(_named(name))
@@ -110,7 +110,7 @@ class Images:
             raise Uncertain(f"{made.ref} is pending, and its snapshots do not show yet")
         return replace(made, snapshots=tuple(dict.fromkeys((*made.snapshots, *shown))))
 
-    def images(self) -> list[Made]:
+    def images(self) -> list[CloudImage]:
         with edge():
             return self._listed(_mine(self._options))
 
@@ -125,18 +125,18 @@ class Images:
                 if "ImageId" in vm
             )
 
-    def chosen(self, images: Collection[Made], word: str | None = None) -> frozenset[str]:
+    def chosen(self, images: Collection[CloudImage], word: str | None = None) -> frozenset[str]:
         """An AMI that is told by its id is one, whatever EC2 says of it now."""
         said = word or self._options.image
         try:
             if not isinstance(said, str) or not said.startswith("ami-"):
                 with edge():
-                    said = Places(self._options, self._calls).image(word).id
+                    said = Ec2Catalog(self._options, self._calls).image(word).id
         except NoImage:
             return frozenset()
         return frozenset({said} & {image.ref for image in images})
 
-    def promote(self, made: Made, now: float) -> None:
+    def promote(self, made: CloudImage, now: float) -> None:
         """The tag goes to this one first, then away from the others that the same choice sees: what
         breaks off between leaves the later one."""
         choice = self._choice(made)
@@ -158,12 +158,12 @@ class Images:
                     Tags=[{"Key": PROMOTED}],
                 )
 
-    def remove(self, made: Made) -> list[str]:
+    def remove(self, made: CloudImage) -> list[str]:
         with edge():
             self._delete(client.DEREGISTER, ImageId=made.ref)
         return [text for name in made.snapshots if (text := self._snapshot(name))]
 
-    def leftovers(self, images: list[Made], now: float) -> list[str]:
+    def leftovers(self, images: list[CloudImage], now: float) -> list[str]:
         """By their own tags, so that no ledger is needed to try again."""
         kept = {name for image in images for name in image.snapshots}
         building = {image.tags.get(IMAGE) for image in images if not image.ready}
@@ -179,7 +179,7 @@ class Images:
 
     # --- within ---
 
-    def _choice(self, made: Made) -> ImageChoice:
+    def _choice(self, made: CloudImage) -> ImageChoice:
         """What builds of this provider's choose from. Raises `ConfigError` when this image is not
         among it."""
         said, field = self._options.image, f"providers.{self._options.name}.image"
@@ -206,23 +206,23 @@ class Images:
             return f"{name}: {failed}"
         return ""
 
-    def _delete(self, call: client.Api, **what: Any) -> None:
+    def _delete(self, call: client.Ec2Api, **what: Any) -> None:
         try:
             self._calls(self._options.region, call, **what)
         except CallFailed as failed:
             if failed.code not in _GONE:
                 raise
 
-    def _listed(self, what: Answer) -> list[Made]:
+    def _listed(self, what: Answer) -> list[CloudImage]:
         return [_made(image) for image in self._asked(what)]
 
     def _asked(self, what: Answer) -> list[Answer]:
         """Not by pages: those are for accounts with more images than anybody keeps."""
         answer = patiently(partial(self._calls, self._options.region, client.IMAGES, **what))
-        found: list[Answer] = answer["Images"]
+        found: list[Answer] = answer["Ec2Images"]
         return found
 
-    def _pages(self, call: client.Api, **what: Any) -> Iterator[Answer]:
+    def _pages(self, call: client.Ec2Api, **what: Any) -> Iterator[Answer]:
         more: Answer = {}
         while True:
             asked = {"MaxResults": PAGE, **what, **more}
@@ -237,23 +237,23 @@ def _named(name: str) -> Answer:
     return {"Owners": ["self"], "Filters": [{"Name": "name", "Values": [name]}]}
 
 
-def _mine(options: Options, *, owners: bool = True) -> Answer:
+def _mine(options: Ec2Options, *, owners: bool = True) -> Answer:
     filters = [{"Name": f"tag:{OWNER}", "Values": [options.installation]}]
     return {"Filters": filters, **({"Owners": ["self"]} if owners else {})}
 
 
-def _fits(choice: ImageChoice, made: Made) -> bool:
+def _fits(choice: ImageChoice, made: CloudImage) -> bool:
     named = choice.name is None or fnmatch.fnmatchcase(made.name, choice.name)
     return named and all(
         fnmatch.fnmatchcase(made.tags.get(key, ""), value) for key, value in choice.tags.items()
     )
 
 
-def _made(image: Answer) -> Made:
+def _made(image: Answer) -> CloudImage:
     mappings = image.get("BlockDeviceMappings", ())
     born = client.moment(image.get("CreationDate"))
     said = tags(image)
-    return Made(
+    return CloudImage(
         ref=image["ImageId"],
         name=image.get("Name", ""),
         created=born,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from vmrunner.errors import Uncertain
 from vmrunner.model import Ref
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.ec2.client import INSTANCES, SEAL, Answer, Calls
+from vmrunner.providers.ec2.client import INSTANCES, SEAL, Answer, Ec2Client
 from vmrunner.providers.ec2.describe_instances import instances
 
 
-def seal(calls: Calls, ref: Ref) -> None:
+def seal(calls: Ec2Client, ref: Ref) -> None:
     """Switch it off, and see that it is. Raises `CallFailed`, uncertain while EC2 is at it."""
     options = _options(calls, ref)
     if options.get("HttpEndpoint") != "disabled":
@@ -20,7 +20,7 @@ def seal(calls: Calls, ref: Ref) -> None:
         raise CallFailed("", Uncertain(text))
 
 
-def _options(calls: Calls, ref: Ref) -> Answer:
+def _options(calls: Ec2Client, ref: Ref) -> Answer:
     (item,) = instances(calls(ref.scope.place, INSTANCES, InstanceIds=[ref.id]))
     found: Answer = item.get("MetadataOptions", {})
     return found

@@ -44,7 +44,7 @@ DEFAULT_IMAGE: Final = ImageChoice(name="vmrunner-*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+class Ec2Options:
     """Without subnets and security groups it looks, sweeps and deletes, and launches nothing."""
 
     name: str

@@ -16,10 +16,10 @@ from vmrunner.model import TAG
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.permissions import GRANTED, REFUSED, Right
-from vmrunner.providers.ec2.client import ROLE, SIMULATE, TERMINATE, Answer, Calls
+from vmrunner.providers.ec2.client import ROLE, SIMULATE, TERMINATE, Answer, Ec2Client
 from vmrunner.providers.ec2.error_codes import DENIED
-from vmrunner.providers.ec2.identity import Caller, Identity
-from vmrunner.providers.ec2.options import Options
+from vmrunner.providers.ec2.identity import Caller, Ec2Identity
+from vmrunner.providers.ec2.options import Ec2Options
 
 #: So long it is not asked again what nobody could tell, in seconds.
 UNKNOWN: Final = 600.0
@@ -31,14 +31,14 @@ NO_ROLE: Final = "NoSuchEntity"
 WOULD: Final = "DryRunOperation"
 
 
-class Rights:
+class Ec2Permissions:
     """What is known of it in the region that launches. Thread-safe."""
 
     def __init__(
         self,
-        options: Options,
-        calls: Calls,
-        identity: Identity,
+        options: Ec2Options,
+        calls: Ec2Client,
+        identity: Ec2Identity,
         elapsed: Callable[[], float] = boottime,
     ) -> None:
         self._options = options

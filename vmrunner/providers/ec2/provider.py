@@ -26,19 +26,19 @@ from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
 from vmrunner.providers.common.clock import CloudClock, boottime
 from vmrunner.providers.common.rate_limits import Buckets
 from vmrunner.providers.ec2 import deadline_schedules, doctor
-from vmrunner.providers.ec2.catalog import Image, Places, fitting
-from vmrunner.providers.ec2.client import CONSOLE, Calls
-from vmrunner.providers.ec2.create import Births
-from vmrunner.providers.ec2.delete import Deleter
+from vmrunner.providers.ec2.catalog import Ami, Ec2Catalog, fitting
+from vmrunner.providers.ec2.client import CONSOLE, Ec2Client
+from vmrunner.providers.ec2.create import Ec2Creator
+from vmrunner.providers.ec2.delete import Ec2Deleter
 from vmrunner.providers.ec2.describe import look
 from vmrunner.providers.ec2.guard.account import AccountGuard
-from vmrunner.providers.ec2.identity import Identity
-from vmrunner.providers.ec2.images import Images
+from vmrunner.providers.ec2.identity import Ec2Identity
+from vmrunner.providers.ec2.images import Ec2Images
 from vmrunner.providers.ec2.metadata_service import seal
-from vmrunner.providers.ec2.options import GiB, Options
-from vmrunner.providers.ec2.permissions import Rights
-from vmrunner.providers.ec2.resources import READERS, Nearness
-from vmrunner.providers.ec2.sweep import Sweeping
+from vmrunner.providers.ec2.options import Ec2Options, GiB
+from vmrunner.providers.ec2.permissions import Ec2Permissions
+from vmrunner.providers.ec2.resources import READERS, Ec2Nearness
+from vmrunner.providers.ec2.sweep import Ec2SweepContext
 
 KIND: Final = "ec2"
 _CONSOLE: Final = 64 * 1024
@@ -51,7 +51,7 @@ class Ec2Provider:
 
     def __init__(
         self,
-        options: Options,
+        options: Ec2Options,
         *,
         buckets: Buckets | None = None,
         elapsed: Callable[[], float] = boottime,
@@ -60,15 +60,15 @@ class Ec2Provider:
         options.check()
         self.options = options
         self.clock = CloudClock(elapsed=elapsed)
-        self.calls = Calls(options, self.clock, buckets=buckets)
-        self.identity = Identity(self.calls, options.regions, elapsed)
-        self.places = Places(options, self.calls, elapsed)
-        self.rights = Rights(options, self.calls, self.identity, elapsed)
+        self.calls = Ec2Client(options, self.clock, buckets=buckets)
+        self.identity = Ec2Identity(self.calls, options.regions, elapsed)
+        self.places = Ec2Catalog(options, self.calls, elapsed)
+        self.rights = Ec2Permissions(options, self.calls, self.identity, elapsed)
         self._elapsed = elapsed
         self._dry = DryPools(elapsed)
         listed = (deadline_schedules.reader(options),) if options.scheduler_role else ()
         self._readers = (*READERS, *listed)
-        self._births = Births(options, self.calls, self.places, self._dry)
+        self._births = Ec2Creator(options, self.calls, self.places, self._dry)
 
     @property
     def name(self) -> str:
@@ -123,7 +123,7 @@ class Ec2Provider:
             for pool in self._dry.left(list(walk(wanted, list(types), subnets)))
         )
 
-    def _disk(self, spec: Spec, image: Image) -> int:
+    def _disk(self, spec: Spec, image: Ami) -> int:
         wanted = spec.disk or self.options.disk or image.size
         if wanted < image.size:
             raise BadOrder(
@@ -174,7 +174,7 @@ class Ec2Provider:
         with edge():
             account = self.identity.account()
         scopes = self._scopes(account)
-        sweeping = Sweeping(
+        sweeping = Ec2SweepContext(
             calls=self.calls,
             readers=self._readers,
             installation=self.options.installation,
@@ -196,7 +196,7 @@ class Ec2Provider:
         for scope in dict.fromkeys(ref.scope for ref in refs):
             own = [ref for ref in refs if ref.scope == scope]
             if scope in scopes:
-                told |= Deleter(self.calls, scope.place, self.now).delete(own, force=force)
+                told |= Ec2Deleter(self.calls, scope.place, self.now).delete(own, force=force)
             else:
                 error = f"{scope} is not reached by these credentials"
                 told |= dict.fromkeys(own, Outcome(fate=Fate.FAILED, error=error))
@@ -221,10 +221,10 @@ class Ec2Provider:
         """What lives in the account, and needs nothing of vmrunner's."""
         return AccountGuard(self.options, self.calls, self.identity, self.now)
 
-    def imaging(self, scope: Scope | None = None) -> Images:
+    def imaging(self, scope: Scope | None = None) -> Ec2Images:
         """The images that this installation made, where it launches or in another region."""
         options = self.options if scope is None else replace(self.options, region=scope.place)
-        return Images(options, self.calls, self.identity)
+        return Ec2Images(options, self.calls, self.identity)
 
     def unguarded(self) -> Sequence[Finding]:
         with edge():
@@ -253,7 +253,7 @@ class Ec2Provider:
         if ref.scope not in self._scopes(self.identity.account()):
             raise Uncertain(f"{ref.scope} is not reached by these credentials")
 
-    def _near(self) -> Nearness:
+    def _near(self) -> Ec2Nearness:
         image = self.options.image
         images = frozenset({image} if isinstance(image, str) else ())
-        return Nearness(images, frozenset(self.options.security_groups))
+        return Ec2Nearness(images, frozenset(self.options.security_groups))

@@ -10,7 +10,7 @@ from typing import Any, Final
 from vmrunner.model import Address, Kind, Power, Reason, Ref, Resource, Role, Scope, Seen
 from vmrunner.providers.common import packer_names
 from vmrunner.providers.ec2 import client
-from vmrunner.providers.ec2.client import Answer, Api
+from vmrunner.providers.ec2.client import Answer, Ec2Api
 
 #: `shutting-down` does not bill any more, but it is not seen dead either.
 POWER: Final[Mapping[str, Power]] = {
@@ -41,7 +41,7 @@ _UNFIT: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Nearness:
+class Ec2Nearness:
     """What makes a machine look like ours, whatever its tags say."""
 
     images: frozenset[str] = frozenset()
@@ -56,13 +56,13 @@ class Nearness:
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class Ec2KindReader:
     """How one kind is listed. `key`: where the answer has the items."""
 
     kind: Kind
-    api: Api
+    api: Ec2Api
     key: str
-    make: Callable[[Scope, Answer, Nearness], Resource | None]
+    make: Callable[[Scope, Answer, Ec2Nearness], Resource | None]
     params: Answer = field(default_factory=dict)
     page: int | None = PAGE  # items; None: it is not paged
     mine: bool = False  # only what has this installation's tag is listed
@@ -124,7 +124,7 @@ def _parent(scope: Scope, instance: str | None) -> Ref | None:
     return Ref(scope, Kind.INSTANCE, instance) if instance else None
 
 
-def _instance(scope: Scope, item: Answer, near: Nearness) -> Resource:
+def _instance(scope: Scope, item: Answer, near: Ec2Nearness) -> Resource:
     said, ours = tags(item), near.of(item)
     return Resource(
         ref=Ref(scope, Kind.INSTANCE, item["InstanceId"]),
@@ -136,7 +136,7 @@ def _instance(scope: Scope, item: Answer, near: Nearness) -> Resource:
     )
 
 
-def _volume(scope: Scope, item: Answer, _: Nearness) -> Resource | None:
+def _volume(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource | None:
     if item["State"] in ("deleting", "deleted"):
         return None
     attached: Answer = next(iter(item.get("Attachments", ())), {})
@@ -149,7 +149,7 @@ def _volume(scope: Scope, item: Answer, _: Nearness) -> Resource | None:
     )
 
 
-def _address(scope: Scope, item: Answer, _: Nearness) -> Resource:
+def _address(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource:
     return Resource(
         ref=Ref(scope, Kind.ADDRESS, item["AllocationId"]),
         power=Power.RUNNING,
@@ -158,7 +158,7 @@ def _address(scope: Scope, item: Answer, _: Nearness) -> Resource:
     )
 
 
-def _interface(scope: Scope, item: Answer, near: Nearness) -> Resource:
+def _interface(scope: Scope, item: Answer, near: Ec2Nearness) -> Resource:
     attached = item.get("Attachment", {})
     return Resource(
         ref=Ref(scope, Kind.INTERFACE, item["NetworkInterfaceId"]),
@@ -170,7 +170,7 @@ def _interface(scope: Scope, item: Answer, near: Nearness) -> Resource:
     )
 
 
-def _snapshot(scope: Scope, item: Answer, _: Nearness) -> Resource:
+def _snapshot(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource:
     return Resource(
         ref=Ref(scope, Kind.SNAPSHOT, item["SnapshotId"]),
         power=Power.RUNNING,
@@ -179,12 +179,12 @@ def _snapshot(scope: Scope, item: Answer, _: Nearness) -> Resource:
     )
 
 
-def _key(scope: Scope, item: Answer, _: Nearness) -> Resource | None:
+def _key(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource | None:
     born = _time(item.get("CreateTime"))
     return _of_builder(Ref(scope, Kind.KEY, item["KeyName"]), item, item["KeyName"], born)
 
 
-def _group(scope: Scope, item: Answer, _: Nearness) -> Resource | None:
+def _group(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource | None:
     """EC2 does not tell when it was made; its name may."""
     name = item["GroupName"]
     return _of_builder(Ref(scope, Kind.GROUP, item["GroupId"]), item, name, packer_names.born(name))
@@ -204,7 +204,7 @@ def _of_builder(ref: Ref, item: Answer, name: str, born: float | None) -> Resour
     return made if made.role is Role.IMAGE or made.near else None
 
 
-def _spot_request(scope: Scope, item: Answer, _: Nearness) -> Resource:
+def _spot_request(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource:
     return Resource(
         ref=Ref(scope, Kind.SPOT_REQUEST, item["SpotInstanceRequestId"]),
         power=Power.RUNNING,
@@ -222,17 +222,17 @@ def _only(name: str, *values: str) -> Answer:
 #: Of the others some count without it: one that lost its tags is still there, and the audit tells
 #: what is near.
 READERS: Final = (
-    Reader(
+    Ec2KindReader(
         Kind.INSTANCE,
         client.INSTANCES,
         "Reservations",
         _instance,
         _only("instance-state-name", *LISTED),
     ),
-    Reader(Kind.DISK, client.VOLUMES, "Volumes", _volume, mine=True),
-    Reader(Kind.ADDRESS, client.ADDRESSES, "Addresses", _address, page=None, mine=True),
-    Reader(Kind.INTERFACE, client.INTERFACES, "NetworkInterfaces", _interface),
-    Reader(
+    Ec2KindReader(Kind.DISK, client.VOLUMES, "Volumes", _volume, mine=True),
+    Ec2KindReader(Kind.ADDRESS, client.ADDRESSES, "Addresses", _address, page=None, mine=True),
+    Ec2KindReader(Kind.INTERFACE, client.INTERFACES, "NetworkInterfaces", _interface),
+    Ec2KindReader(
         Kind.SNAPSHOT,
         client.SNAPSHOTS,
         "Snapshots",
@@ -240,7 +240,7 @@ READERS: Final = (
         {"OwnerIds": ["self"]},
         mine=True,
     ),
-    Reader(
+    Ec2KindReader(
         Kind.SPOT_REQUEST,
         client.SPOT_REQUESTS,
         "SpotInstanceRequests",
@@ -249,8 +249,8 @@ READERS: Final = (
         mine=True,
     ),
     # What a builder of an image needs beside. They bill nothing, and a builder's disk goes with it.
-    Reader(Kind.KEY, client.KEYS, "KeyPairs", _key, page=None),
-    Reader(Kind.GROUP, client.GROUPS, "SecurityGroups", _group),
+    Ec2KindReader(Kind.KEY, client.KEYS, "KeyPairs", _key, page=None),
+    Ec2KindReader(Kind.GROUP, client.GROUPS, "SecurityGroups", _group),
 )
 
 #: What only goes once its VM is gone, and does not say which that is: our tag does.

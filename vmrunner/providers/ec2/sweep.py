@@ -12,9 +12,9 @@ from vmrunner.model import TAG, Kind, Page, Ref, Role, Scope
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.merge_iterators import merged
 from vmrunner.providers.common.paging import pages
-from vmrunner.providers.ec2.client import Answer, Api, Ask
+from vmrunner.providers.ec2.client import Answer, Ask, Ec2Api
 from vmrunner.providers.ec2.describe_instances import apart, disrupted
-from vmrunner.providers.ec2.resources import BESIDE, LISTED, PAGE, Nearness, Reader
+from vmrunner.providers.ec2.resources import BESIDE, LISTED, PAGE, Ec2KindReader, Ec2Nearness
 
 #: Seconds for one region, and for one call of it: whoever is asked in vain for longer is not asked
 #: for the other kinds, so that a dead region does not hold up what is seen elsewhere.
@@ -22,13 +22,13 @@ BUDGET, SLOW = 120.0, 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sweeping:
+class Ec2SweepContext:
     """What every region's part of a sweep needs. `elapsed`: seconds that only go up."""
 
     calls: Ask
-    readers: Sequence[Reader]
+    readers: Sequence[Ec2KindReader]
     installation: str
-    near: Nearness
+    near: Ec2Nearness
     now: Callable[[], float]
     elapsed: Callable[[], float]
 
@@ -49,7 +49,7 @@ class Sweeping:
                     }
                 yield _beside(page, builders) if reader.kind in BESIDE else page
 
-    def _listed(self, ask: Ask, scope: Scope, reader: Reader) -> Iterator[Page]:
+    def _listed(self, ask: Ask, scope: Scope, reader: Ec2KindReader) -> Iterator[Page]:
         failures: list[CallFailed] = []
         asked = dict(reader.params)
         if reader.mine:
@@ -76,7 +76,7 @@ class Sweeping:
         if broken and reader.kind is Kind.INSTANCE and disrupted(failures[-1]):
             yield from self._apart(ask, scope, reader)
 
-    def _apart(self, ask: Ask, scope: Scope, reader: Reader) -> Iterator[Page]:
+    def _apart(self, ask: Ask, scope: Scope, reader: Ec2KindReader) -> Iterator[Page]:
         """Ours, as far as the zones can be read; the listing stays incomplete."""
         mine = {f"tag:{TAG}installation": [self.installation]}
         try:
@@ -90,7 +90,7 @@ class Sweeping:
             error = f"zone by zone: {failed}"
             yield Page(scope=scope, kind=reader.kind, error=error, time=self.now())
 
-    def _pages(self, scope: Scope, reader: Reader, read: Any) -> Iterator[Page]:
+    def _pages(self, scope: Scope, reader: Ec2KindReader, read: Any) -> Iterator[Page]:
         understand = partial(reader.make, scope)
         return pages(scope, reader.kind, read, lambda i: understand(i, self.near), self.now)
 
@@ -104,7 +104,7 @@ class _Budget:
         self._until = elapsed() + BUDGET
         self._over = ""
 
-    def __call__(self, region: str, api: Api, **params: Any) -> Answer:
+    def __call__(self, region: str, api: Ec2Api, **params: Any) -> Answer:
         began = self._elapsed()
         if began > self._until:
             self._over = self._over or f"{BUDGET:.0f} s are over"

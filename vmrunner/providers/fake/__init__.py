@@ -41,7 +41,7 @@ from vmrunner.model import (
     Traits,
 )
 from vmrunner.providers.common.clock import CloudClock
-from vmrunner.providers.fake.cloud import Clock, Cloud, Machine
+from vmrunner.providers.fake.cloud import Clock, Cloud, FakeMachine
 from vmrunner.providers.fake.faults import Call, Fault, Plan, raised
 
 __all__ = [
@@ -49,9 +49,9 @@ __all__ = [
     "Call",
     "Clock",
     "Cloud",
+    "FakeMachine",
     "FakeProvider",
     "Fault",
-    "Machine",
     "Plan",
     "open",
 ]

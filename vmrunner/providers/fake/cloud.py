@@ -63,7 +63,7 @@ class Clock:
 
 
 @dataclass(slots=True, eq=False)
-class Machine:
+class FakeMachine:
     """One thing that exists or existed: a VM, or with another `ref.kind` a disk and so on."""
 
     ref: Ref
@@ -72,9 +72,9 @@ class Machine:
     visible_at: float
     boots_at: float
     order: Order | None = None  # None: not made through the port
-    parent: Machine | None = None
-    armed: Machine | None = None  # of a schedule: the VM that it ends
-    children: list[Machine] = field(default_factory=list)
+    parent: FakeMachine | None = None
+    armed: FakeMachine | None = None  # of a schedule: the VM that it ends
+    children: list[FakeMachine] = field(default_factory=list)
     stopped: bool = False
     self_ended: bool = False
     preempted: bool = False
@@ -166,13 +166,13 @@ class Cloud:
         self.unreachable: set[Scope] = set()  # these answer nobody …
         self.timeout = 0.0  # … and whoever asks waits so many seconds for that
         self.on_call: Callable[[Call], Plan | Fault | None] | None = None
-        self.machines: dict[Ref, Machine] = {}  # all that ever was
+        self.machines: dict[Ref, FakeMachine] = {}  # all that ever was
         self.consoles: dict[str, str] = {}
         self.counts: Counter[str] = Counter()  # calls by method
-        self._standing: dict[Ref, Machine] = {}
-        self._by_instance: dict[tuple[Scope, str], Machine] = {}  # the token of a create
-        self._named: dict[tuple[Scope, str], list[Machine]] = {}  # VMs, by the tag of their id
-        self._schedules: dict[tuple[Ref, str], Machine] = {}
+        self._standing: dict[Ref, FakeMachine] = {}
+        self._by_instance: dict[tuple[Scope, str], FakeMachine] = {}  # the token of a create
+        self._named: dict[tuple[Scope, str], list[FakeMachine]] = {}  # VMs, by the tag of their id
+        self._schedules: dict[tuple[Ref, str], FakeMachine] = {}
         self._due: list[tuple[float, int, Callable[[], object]]] = []
         self._number = itertools.count(1)
         self._faults: dict[str, deque[Plan]] = {}
@@ -212,7 +212,7 @@ class Cloud:
 
     # --- what the port does ---
 
-    def create(self, order: Order) -> Machine:
+    def create(self, order: Order) -> FakeMachine:
         now = self.now()
         token = (order.offer.scope, order.instance)
         born = self._by_instance.get(token)
@@ -234,11 +234,11 @@ class Cloud:
             self.later(at, lambda: None if machine.hung else self.power_off(machine))
         return machine
 
-    def _deadline(self, machine: Machine) -> None:
+    def _deadline(self, machine: FakeMachine) -> None:
         if not (machine.stopped and self.stop_disarms):
             self.die(machine)
 
-    def find(self, key: Key, installation: str = "") -> Machine | None:
+    def find(self, key: Key, installation: str = "") -> FakeMachine | None:
         """By the cloud's own id where it is known, else by ours in the tag: of several with it one
         that lives, and then the oldest. `installation`: only its builds and images."""
         if key.ref is not None:
@@ -257,7 +257,7 @@ class Cloud:
                 if (machine.ref.scope, machine.ref.kind) == (scope, kind) and self.shows(machine)
             ]
 
-    def shows(self, machine: Machine) -> bool:
+    def shows(self, machine: FakeMachine) -> bool:
         """Does this read show it?"""
         now = self.now()
         unsteady = now < machine.visible_at + self.unsteady
@@ -287,7 +287,7 @@ class Cloud:
                 self.later(now + self.delete_seconds, lambda: self._deleted(machine))
         return Outcome(fate=Fate.ACCEPTED)
 
-    def _deleted(self, machine: Machine) -> None:
+    def _deleted(self, machine: FakeMachine) -> None:
         if machine.reverts > 0:
             machine.reverts -= 1
             machine.delete_accepted, machine.reverted_at = None, self.now()
@@ -310,7 +310,7 @@ class Cloud:
         self.later(at, lambda: self._fire(made, vm))
         return made.ref
 
-    def _fire(self, schedule: Machine, vm: Machine) -> None:
+    def _fire(self, schedule: FakeMachine, vm: FakeMachine) -> None:
         if schedule.died_at is None and not vm.protected:
             self.die(vm)
         self.die(schedule)
@@ -326,11 +326,11 @@ class Cloud:
         order: Order | None = None,
         created_at: float | None = None,
         near: str = "",
-    ) -> Machine:
+    ) -> FakeMachine:
         """Make something behind vmrunner's back: another installation's, or a forgotten one."""
         with self.lock:
             now = self.now()
-            machine = Machine(
+            machine = FakeMachine(
                 ref=Ref(scope, kind, f"{kind.value}-{next(self._number)}"),
                 tags=dict(tags),
                 created_at=now if created_at is None else created_at,
@@ -348,7 +348,7 @@ class Cloud:
                 self._named.setdefault((scope, name), []).append(machine)
             return machine
 
-    def die(self, machine: Machine) -> None:
+    def die(self, machine: FakeMachine) -> None:
         """It is gone: deleted, its host burnt, its process killed."""
         if machine.died_at is None:
             machine.died_at = self.now()
@@ -357,7 +357,7 @@ class Cloud:
                 if not self.disks_stay:
                     self.die(child)
 
-    def power_off(self, machine: Machine) -> None:
+    def power_off(self, machine: FakeMachine) -> None:
         """The guest switches itself off."""
         if machine.died_at is None:
             machine.self_ended = True
@@ -365,24 +365,24 @@ class Cloud:
             if self.poweroff_kills:
                 self.die(machine)
 
-    def preempt(self, machine: Machine) -> None:
+    def preempt(self, machine: FakeMachine) -> None:
         """The cloud takes a spot machine back."""
         machine.preempted = True
         self.die(machine)
 
     # --- what a test asks ---
 
-    def of(self, instance: str) -> list[Machine]:
+    def of(self, instance: str) -> list[FakeMachine]:
         """Every VM that carries this instance id, in order of birth."""
         tag = f"{TAG}instance"
         return [m for m in self.things(Kind.INSTANCE) if m.tags.get(tag) == instance]
 
-    def things(self, kind: Kind | None = None) -> Iterator[Machine]:
+    def things(self, kind: Kind | None = None) -> Iterator[FakeMachine]:
         """All that ever was, of one kind or of every, dead or alive, by the time it is now."""
         self.settle()
         yield from [m for m in self.machines.values() if kind is None or m.ref.kind is kind]
 
 
-def _is_of(machine: Machine, installation: str) -> bool:
+def _is_of(machine: FakeMachine, installation: str) -> bool:
     mine = machine.tags.get(f"{TAG}installation") == installation
     return mine and machine.tags.get(f"{TAG}role") in (Role.BUILD, Role.IMAGE)

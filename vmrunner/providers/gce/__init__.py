@@ -24,10 +24,12 @@ def open(  # noqa: A001 - the name that the registry of providers calls
 ) -> GceProvider:
     """The provider called `name`. `used`: zones in which it ever launched. The other `options` are
     the fields of `options.Options`. Nothing is asked of Google yet."""
-    from vmrunner.providers.gce.options import Options
+    from vmrunner.providers.gce.options import GceOptions
     from vmrunner.providers.gce.provider import GceProvider
 
     for field in ("zones", "machine_types", "network_tags"):
         if field in options:
             options[field] = tuple(options[field])
-    return GceProvider(Options(name=name, installation=installation, used=tuple(used), **options))
+    return GceProvider(
+        GceOptions(name=name, installation=installation, used=tuple(used), **options)
+    )

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from vmrunner.errors import BadOrder
-from vmrunner.providers.common.cache import Memory
+from vmrunner.providers.common.cache import TtlCache
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.gce import error_codes
-from vmrunner.providers.gce.client import FAMILY, IMAGE, TYPE, Calls
+from vmrunner.providers.gce.client import FAMILY, IMAGE, TYPE, GceClient
 from vmrunner.providers.gce.options import FAMILY as OURS
-from vmrunner.providers.gce.options import GiB, Options
+from vmrunner.providers.gce.options import GceOptions, GiB
 
 #: Seconds. A new image of an old family is found that late.
 IMAGES, FOR_EVER = 300.0, 86_400.0
@@ -29,7 +29,7 @@ _NO_CLOUD_INIT: Final = frozenset({"debian-cloud"})
 _NAME: Final = re.compile(r"(?P<family>family/)?(?P<name>[a-z][a-z0-9-]*)")
 
 
-class Named(NamedTuple):
+class ImageName(NamedTuple):
     """What a word for an image says. `project`: empty where it is not told."""
 
     project: str
@@ -38,7 +38,7 @@ class Named(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Image:
+class GceImage:
     """What a launch needs of an image. `id`: its link, without the host."""
 
     id: str
@@ -48,7 +48,7 @@ class Image:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MachineType:
+class GceMachineType:
     """What a type is, in one zone."""
 
     name: str
@@ -57,26 +57,26 @@ class MachineType:
     architecture: str  # empty: it does not say
 
 
-class Places:
+class GceCatalog:
     """Looks things up. Raises `CallFailed` or `BadOrder`."""
 
     def __init__(
-        self, options: Options, calls: Calls, elapsed: Callable[[], float] = boottime
+        self, options: GceOptions, calls: GceClient, elapsed: Callable[[], float] = boottime
     ) -> None:
         self._options = options
         self._calls = calls
-        self._memory = Memory(elapsed)
+        self._memory = TtlCache(elapsed)
 
-    def image(self, wanted: str | None = None) -> Image:
+    def image(self, wanted: str | None = None) -> GceImage:
         """The image of this link or name, or the newest of a family; None: the configured one."""
         said = wanted or self._options.image or f"family/{OURS}"
         return self._memory.get(("image", said), IMAGES, lambda: self._find(said))
 
-    def types(self, zone: str) -> list[MachineType]:
+    def types(self, zone: str) -> list[GceMachineType]:
         """The configured types that this zone has, in their order."""
         names = self._options.machine_types
 
-        def ask() -> list[MachineType]:
+        def ask() -> list[GceMachineType]:
             found = (self._type(zone, name) for name in names)
             return [one for one in found if one is not None]
 
@@ -84,7 +84,7 @@ class Places:
 
     # --- within ---
 
-    def _find(self, said: str) -> Image:
+    def _find(self, said: str) -> GceImage:
         found = named(said)
         field = f"providers.{self._options.name}.image"
         if found is None:
@@ -110,21 +110,21 @@ class Places:
             raise BadOrder(f"image {said}: {failed}", hint=hint) from failed
         if told.status != "READY":
             raise BadOrder(f"image {said} is {told.status}", hint=f"name another in {field}")
-        return Image(
+        return GceImage(
             id=f"projects/{project}/global/images/{told.name}",
             name=told.name,
             architecture=told.architecture,
             size=int(told.disk_size_gb) * GiB,
         )
 
-    def _type(self, zone: str, name: str) -> MachineType | None:
+    def _type(self, zone: str, name: str) -> GceMachineType | None:
         try:
             told = self._calls(TYPE, zone=zone, machine_type=name)
         except CallFailed as failed:
             if failed.code in error_codes.MISSING:
                 return None
             raise
-        return MachineType(
+        return GceMachineType(
             name=told.name,
             cpus=int(told.guest_cpus),
             memory=int(told.memory_mb) << 20,
@@ -132,18 +132,18 @@ class Places:
         )
 
 
-def named(said: str) -> Named | None:
+def named(said: str) -> ImageName | None:
     """A link, with or without its host, an image's name, or family/NAME; None: it is none."""
     found = _LINK.fullmatch(said) or _NAME.fullmatch(said)
     if found is None:
         return None
     words = found.groupdict()
-    return Named(words.get("project") or "", bool(words["family"]), words["name"])
+    return ImageName(words.get("project") or "", bool(words["family"]), words["name"])
 
 
 def fitting(
-    types: Iterable[MachineType], image: Image, *, cpus: int | None, memory: int | None
-) -> list[MachineType]:
+    types: Iterable[GceMachineType], image: GceImage, *, cpus: int | None, memory: int | None
+) -> list[GceMachineType]:
     """Those that are large enough and run this image."""
     return [
         one

@@ -20,7 +20,7 @@ from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import CloudClock
 from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
 from vmrunner.providers.gce import error_codes
-from vmrunner.providers.gce.options import Options
+from vmrunner.providers.gce.options import GceOptions
 
 Answer = Any  # a protocol buffer, or a message of the SDK's
 
@@ -40,7 +40,7 @@ _FIELDS: Final = "x-goog-fieldmask"
 WAIT: Final = 130.0
 
 
-class Api(NamedTuple):
+class GceApi(NamedTuple):
     """One call: the SDK's service and method, and whose limit it counts against. `fields`: all that
     is wanted of the answer, as Google's field masks say it; empty: the whole. `single`: a refusal
     for its rate may be about this one thing, on which an operation goes on, such as a delete."""
@@ -59,57 +59,57 @@ class Api(NamedTuple):
         return f"{service}.{words[0]}{''.join(word.capitalize() for word in words[1:])}"
 
 
-INSERT: Final = Api("Instances", "insert_unary", "write")
-GET: Final = Api("Instances", "get", "read")
+INSERT: Final = GceApi("Instances", "insert_unary", "write")
+GET: Final = GceApi("Instances", "get", "read")
 #: Asked four times a second, and a whole VM has its user-data with it.
-LIST: Final = Api(
+LIST: Final = GceApi(
     "Instances",
     "list",
     "list",
     fields="nextPageToken,items(name,status,statusMessage,creationTimestamp,labels,"
     "networkInterfaces(networkIP,accessConfigs(natIP)))",
 )
-DELETE: Final = Api("Instances", "delete_unary", "write", single=True)
-UNPROTECT: Final = Api("Instances", "set_deletion_protection_unary", "write")
-CONSOLE: Final = Api("Instances", "get_serial_port_output", "read")
-MAY: Final = Api("Instances", "test_iam_permissions", "read")
-INSTANCES: Final = Api("Instances", "aggregated_list", "list")
-DISKS: Final = Api("Disks", "aggregated_list", "list")
-ADDRESSES: Final = Api("Addresses", "aggregated_list", "list")
-ZONE_INSTANCES: Final = Api("Instances", "list", "list")
-ZONE_DISKS: Final = Api("Disks", "list", "list")
-SNAPSHOTS: Final = Api("Snapshots", "list", "list")
-DELETE_DISK: Final = Api("Disks", "delete_unary", "write", single=True)
-DELETE_ADDRESS: Final = Api("Addresses", "delete_unary", "write")
-DELETE_GLOBAL_ADDRESS: Final = Api("GlobalAddresses", "delete_unary", "write")
-DELETE_SNAPSHOT: Final = Api("Snapshots", "delete_unary", "write")
+DELETE: Final = GceApi("Instances", "delete_unary", "write", single=True)
+UNPROTECT: Final = GceApi("Instances", "set_deletion_protection_unary", "write")
+CONSOLE: Final = GceApi("Instances", "get_serial_port_output", "read")
+MAY: Final = GceApi("Instances", "test_iam_permissions", "read")
+INSTANCES: Final = GceApi("Instances", "aggregated_list", "list")
+DISKS: Final = GceApi("Disks", "aggregated_list", "list")
+ADDRESSES: Final = GceApi("Addresses", "aggregated_list", "list")
+ZONE_INSTANCES: Final = GceApi("Instances", "list", "list")
+ZONE_DISKS: Final = GceApi("Disks", "list", "list")
+SNAPSHOTS: Final = GceApi("Snapshots", "list", "list")
+DELETE_DISK: Final = GceApi("Disks", "delete_unary", "write", single=True)
+DELETE_ADDRESS: Final = GceApi("Addresses", "delete_unary", "write")
+DELETE_GLOBAL_ADDRESS: Final = GceApi("GlobalAddresses", "delete_unary", "write")
+DELETE_SNAPSHOT: Final = GceApi("Snapshots", "delete_unary", "write")
 #: The state of an operation, in what `pb` gives.
 DONE: Final = compute_v1.Operation.Status.DONE
-WAIT_FOR: Final = Api("ZoneOperations", "wait", "read")
-OPERATIONS: Final = Api(
+WAIT_FOR: Final = GceApi("ZoneOperations", "wait", "read")
+OPERATIONS: Final = GceApi(
     "ZoneOperations",
     "list",
     "list",
     fields="nextPageToken,items(operationType,targetLink,status,insertTime,error)",
 )
-PROJECT: Final = Api("Projects", "get", "read")
-REGION: Final = Api("Regions", "get", "read")
-IMAGE: Final = Api("Images", "get", "read")
-FAMILY: Final = Api("Images", "get_from_family", "read")
-IMAGES: Final = Api("Images", "list", "list")
-PATCH_IMAGE: Final = Api("Images", "patch_unary", "write")
-DELETE_IMAGE: Final = Api("Images", "delete_unary", "write")
-WAIT_GLOBAL: Final = Api("GlobalOperations", "wait", "read")
-TYPE: Final = Api("MachineTypes", "get", "read")
-SUBNETS: Final = Api("Subnetworks", "list", "list")
-FIREWALLS: Final = Api("Firewalls", "list", "list")
+PROJECT: Final = GceApi("Projects", "get", "read")
+REGION: Final = GceApi("Regions", "get", "read")
+IMAGE: Final = GceApi("Images", "get", "read")
+FAMILY: Final = GceApi("Images", "get_from_family", "read")
+IMAGES: Final = GceApi("Images", "list", "list")
+PATCH_IMAGE: Final = GceApi("Images", "patch_unary", "write")
+DELETE_IMAGE: Final = GceApi("Images", "delete_unary", "write")
+WAIT_GLOBAL: Final = GceApi("GlobalOperations", "wait", "read")
+TYPE: Final = GceApi("MachineTypes", "get", "read")
+SUBNETS: Final = GceApi("Subnetworks", "list", "list")
+FIREWALLS: Final = GceApi("Firewalls", "list", "list")
 
 
-class Calls:
+class GceClient:
     """The SDK under one configuration. Thread-safe; nothing is retried here."""
 
     def __init__(
-        self, options: Options, clock: CloudClock, *, buckets: Buckets | None = None
+        self, options: GceOptions, clock: CloudClock, *, buckets: Buckets | None = None
     ) -> None:
         self._options = options
         self._clock = clock
@@ -120,7 +120,7 @@ class Calls:
 
     def __call__(
         self,
-        api: Api,
+        api: GceApi,
         *,
         where: str = "",
         items: int = 1,
@@ -152,14 +152,14 @@ class Calls:
         page = getattr(answer, "pages", None)
         return next(iter(page)) if page is not None else answer
 
-    def slow_down(self, api: Api) -> None:
+    def slow_down(self, api: GceApi) -> None:
         """The project's limit is reached: for a while none of its kind is called."""
         self._buckets.told(str(self._options.project), api.quota, refused=True)
 
     # --- within ---
 
     def _ask(
-        self, api: Api, request: dict[str, Any], timeout: float, where: str, *, masked: bool
+        self, api: GceApi, request: dict[str, Any], timeout: float, where: str, *, masked: bool
     ) -> Answer:
         mask = [(_FIELDS, api.fields)] if api.fields and masked else []
         try:

@@ -14,31 +14,31 @@ from typing import Any, Final
 from vmrunner.errors import BadOrder, NoCapacity, ProviderError, QuotaExceeded, Uncertain
 from vmrunner.model import Kind, Offer, Order, Ref
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.common.capacity_pools import DryPools, Pool
+from vmrunner.providers.common.capacity_pools import CapacityPool, DryPools
 from vmrunner.providers.gce import create_request, error_codes
-from vmrunner.providers.gce.client import DELETE, GET, INSERT, WAIT_FOR, Calls
+from vmrunner.providers.gce.client import DELETE, GET, INSERT, WAIT_FOR, GceClient
 from vmrunner.providers.gce.labels import label
-from vmrunner.providers.gce.operations import Waiter
-from vmrunner.providers.gce.options import Options
+from vmrunner.providers.gce.operations import OperationWaiter
+from vmrunner.providers.gce.options import GceOptions
 
 #: So long a burst waits for its turn, in seconds, before it is the engine's to ask again.
-PATIENCE: Final = 60.0
+CREATE_TIMEOUT: Final = 60.0
 #: The field that a refusal of an absolute deadline names.
 _ABSOLUTE: Final = "terminationTime"
 #: And how a type that stays where it is refuses to move.
 _MIGRATION: Final = re.compile(r"onHostMaintenance|live.migrat", re.IGNORECASE)
 
 
-class Births:
+class GceCreator:
     """Launches in one project."""
 
     def __init__(
         self,
-        options: Options,
-        calls: Calls,
+        options: GceOptions,
+        calls: GceClient,
         dry: DryPools,
         now: Callable[[], float],
-        waiter: Waiter,
+        waiter: OperationWaiter,
     ) -> None:
         """`now` is the cloud's time."""
         self._options = options
@@ -78,8 +78,8 @@ class Births:
                 way = other
 
     def _otherwise(
-        self, order: Order, way: create_request.Way, failed: CallFailed
-    ) -> create_request.Way:
+        self, order: Order, way: create_request.RequestVariant, failed: CallFailed
+    ) -> create_request.RequestVariant:
         left, said = order.deadline - self._now(), str(failed)
         if way.left is None and _ABSOLUTE in said and left >= create_request.SHORTEST:
             return way._replace(left=left)
@@ -87,11 +87,11 @@ class Births:
             return way._replace(migrates=False)
         return way
 
-    def _insert(self, order: Order, way: create_request.Way) -> Any:
+    def _insert(self, order: Order, way: create_request.RequestVariant) -> Any:
         return self._calls(
             INSERT,
             zone=order.offer.scope.place,
-            patience=PATIENCE,
+            patience=CREATE_TIMEOUT,
             instance_resource=create_request.instance(order, self._options, way),
             request_id=create_request.request_id(order.instance, way),
         )
@@ -147,5 +147,5 @@ def ref_of(order: Order) -> Ref:
     return Ref(order.offer.scope, Kind.INSTANCE, order.instance)
 
 
-def pool_of(offer: Offer) -> Pool:
-    return Pool(offer.machine_type, offer.place, offer.market)
+def pool_of(offer: Offer) -> CapacityPool:
+    return CapacityPool(offer.machine_type, offer.place, offer.market)

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from vmrunner.errors import BadOrder
 from vmrunner.model import Market, Order
 from vmrunner.providers.gce.labels import labels_of
-from vmrunner.providers.gce.options import GiB, Options
+from vmrunner.providers.gce.options import GceOptions, GiB
 
 #: The least that Compute Engine takes as a life, in seconds.
 SHORTEST: Final = 30.0
@@ -23,7 +23,7 @@ _PERSISTENT: Final = frozenset(
 _NAMESPACE: Final = uuid.UUID("b8f1f2a6-6f0e-5c5e-9a38-2f6a8f1f4d10")
 
 
-class Way(NamedTuple):
+class RequestVariant(NamedTuple):
     """How the same VM is asked for. `left`: seconds to its deadline, where that may not be given as
     a time. `migrates`: it moves when its host is maintained, which not every type can, and E2 must;
     a spot VM never does."""
@@ -33,16 +33,16 @@ class Way(NamedTuple):
 
 
 #: As almost all are asked for.
-USUAL: Final = Way()
+USUAL: Final = RequestVariant()
 
 
-def request_id(instance: str, way: Way = USUAL) -> str:
+def request_id(instance: str, way: RequestVariant = USUAL) -> str:
     """The idempotency key of this VM's insert: the same for ever."""
     suffix = "/relative" * (way.left is not None) + "/stays" * (not way.migrates)
     return str(uuid.uuid5(_NAMESPACE, instance + suffix))
 
 
-def instance(order: Order, options: Options, way: Way = USUAL) -> dict[str, Any]:
+def instance(order: Order, options: GceOptions, way: RequestVariant = USUAL) -> dict[str, Any]:
     """The `Instance` to insert: the same for the same order. Raises `BadOrder`."""
     offer = order.offer
     labels = {**options.labels, **labels_of(order)}
@@ -106,7 +106,7 @@ def _user_data(data: bytes) -> list[dict[str, str]]:
     return items
 
 
-def _scheduling(order: Order, way: Way) -> dict[str, Any]:
+def _scheduling(order: Order, way: RequestVariant) -> dict[str, Any]:
     """The cloud's own deadline, that deletes; nothing starts the VM again."""
     spot = order.offer.market is Market.SPOT
     when = datetime.fromtimestamp(int(order.deadline), UTC)

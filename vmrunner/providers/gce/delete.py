@@ -17,7 +17,7 @@ from vmrunner.providers.gce.client import (
     DELETE_SNAPSHOT,
     GET,
     UNPROTECT,
-    Calls,
+    GceClient,
 )
 from vmrunner.providers.gce.resources import power
 
@@ -30,10 +30,10 @@ _NOT_READY: Final = "resourceNotReady"
 _OF_ONE: Final = "rate exceeded for resource"
 
 
-class Deleter:
+class GceDeleter:
     """Deletes in one project."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: GceClient) -> None:
         self._calls = calls
 
     def delete(self, refs: Sequence[Ref]) -> dict[Ref, Outcome]:

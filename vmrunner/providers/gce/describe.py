@@ -21,7 +21,7 @@ from vmrunner.model import TAG, Key, Kind, Power, Ref, Role, Scope, Seen
 from vmrunner.providers.common.batches import batches
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.merge_iterators import merged
-from vmrunner.providers.gce.client import DONE, LIST, OPERATIONS, Calls, pb
+from vmrunner.providers.gce.client import DONE, LIST, OPERATIONS, GceClient, pb
 from vmrunner.providers.gce.labels import tags
 from vmrunner.providers.gce.resources import last, seen, when
 
@@ -56,10 +56,10 @@ class _Record:
     dead: bool = False
 
 
-class Looker:
+class InstanceDescriber:
     """Looks in one project. Thread-safe."""
 
-    def __init__(self, calls: Calls, installation: str, *, public: bool) -> None:
+    def __init__(self, calls: GceClient, installation: str, *, public: bool) -> None:
         """`public`: over which address SSH goes."""
         self._calls = calls
         self._installation = installation
@@ -155,7 +155,7 @@ class Looker:
         return listed(self._calls, api, zone=scope.place, filter=wanted, timeout=TIMEOUT)
 
 
-def listed(calls: Calls, api: Any, **params: Any) -> Iterator[Any]:
+def listed(calls: GceClient, api: Any, **params: Any) -> Iterator[Any]:
     """All items of one list, page by page."""
     asked: dict[str, Any] = {"max_results": PAGE, **params}
     while True:

@@ -16,7 +16,7 @@ from google.auth.transport.requests import AuthorizedSession
 from vmrunner.lib import resources
 from vmrunner.model import Finding
 from vmrunner.providers.common.findings import bad, ok, warning
-from vmrunner.providers.gce.options import Options
+from vmrunner.providers.gce.options import GceOptions
 from vmrunner.providers.port_guard import SILENCE
 
 SCHEDULER: Final = "https://cloudscheduler.googleapis.com"
@@ -34,7 +34,7 @@ def module() -> Path:
     return resources.path("deploy") / "gcp/terraform"
 
 
-def findings(options: Options, project: str, now: float) -> Iterator[Finding]:
+def findings(options: GceOptions, project: str, now: float) -> Iterator[Finding]:
     """Is it there, and does it work?"""
     if options.guard is None:
         yield warning(
@@ -74,12 +74,12 @@ def _of(job: Any, now: float) -> Finding:
     return ok("guard", f"{job.get('name')} works")
 
 
-def _base(options: Options) -> str:
+def _base(options: GceOptions) -> str:
     """A plain endpoint is a test's or a try-out's, and answers for all of Google's."""
     return str(options.api_endpoint).rstrip("/") if options.plain else SCHEDULER
 
 
-def _session(options: Options) -> requests.Session:
+def _session(options: GceOptions) -> requests.Session:
     if options.plain:
         return requests.Session()
     credentials, _ = google.auth.default(scopes=[_SCOPE])

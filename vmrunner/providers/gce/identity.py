@@ -10,19 +10,19 @@ import threading
 from collections.abc import Callable
 
 from vmrunner.providers.common.clock import boottime
-from vmrunner.providers.common.cooldown import Quiet
-from vmrunner.providers.gce.client import PROJECT, Calls
+from vmrunner.providers.common.cooldown import CallCooldown
+from vmrunner.providers.gce.client import PROJECT, GceClient
 
 
-class Identity:
+class GceIdentity:
     """The project, in Google's eyes."""
 
-    def __init__(self, calls: Calls, elapsed: Callable[[], float] = boottime) -> None:
+    def __init__(self, calls: GceClient, elapsed: Callable[[], float] = boottime) -> None:
         self._calls = calls
         self._lock = threading.Lock()
         self._project: str | None = None
         #: The same; None when it cannot be told, which is not tried at every question.
-        self.quietly: Quiet[str] = Quiet(self.project, elapsed)
+        self.quietly: CallCooldown[str] = CallCooldown(self.project, elapsed)
 
     def project(self) -> str:
         """Its id. Raises `CallFailed`."""

@@ -24,36 +24,38 @@ from vmrunner.providers.gce.client import (
     PATCH_IMAGE,
     WAIT_GLOBAL,
     Answer,
-    Api,
-    Calls,
+    GceApi,
+    GceClient,
     pb,
 )
 from vmrunner.providers.gce.create_request import disk_type_of
 from vmrunner.providers.gce.describe import PAGE, listed
-from vmrunner.providers.gce.identity import Identity
+from vmrunner.providers.gce.identity import GceIdentity
 from vmrunner.providers.gce.labels import label, labels, labels_of, tags
-from vmrunner.providers.gce.operations import Waiter
+from vmrunner.providers.gce.operations import OperationWaiter
 from vmrunner.providers.gce.options import FAMILY as OURS
-from vmrunner.providers.gce.options import Options
+from vmrunner.providers.gce.options import GceOptions
 from vmrunner.providers.gce.resources import last, when
 from vmrunner.providers.gce.sweep import holes
-from vmrunner.providers.port_images import OWNER, Bench, Made, Wish
+from vmrunner.providers.port_images import OWNER, BuilderSpec, CloudImage, ImageRequest
 
 _SOURCE: Final = "googlecompute.vmrunner"
 #: Of those that nobody promoted, after the family that they could be promoted to.
 CANDIDATES: Final = "-candidates"
 
 
-class Images:
+class GceImages:
     """In one project. Images have no zone."""
 
-    def __init__(self, options: Options, calls: Calls, identity: Identity, waiter: Waiter) -> None:
+    def __init__(
+        self, options: GceOptions, calls: GceClient, identity: GceIdentity, waiter: OperationWaiter
+    ) -> None:
         self._options = options
         self._calls = calls
         self._identity = identity
         self._waiter = waiter
 
-    def bench(self, wish: Wish) -> Bench:
+    def bench(self, wish: ImageRequest) -> BuilderSpec:
         options = self._options
         options.check_launch()
         with edge():
@@ -81,9 +83,9 @@ class Images:
             variables["gce_endpoint"] = f"{options.api_endpoint.rstrip('/')}/compute/v1/"
         if options.plain:  # nobody's credentials go there
             variables["gce_access_token"] = "none"  # noqa: S105
-        return Bench(source=_SOURCE, scope=scope, variables=variables)
+        return BuilderSpec(source=_SOURCE, scope=scope, variables=variables)
 
-    def find(self, ref: str) -> Made | None:
+    def find(self, ref: str) -> CloudImage | None:
         """Packer tells the image's name."""
         with edge():
             try:
@@ -93,11 +95,11 @@ class Images:
                     return None
                 raise
 
-    def left(self, name: str) -> Made | None:
+    def left(self, name: str) -> CloudImage | None:
         """It is all in one piece, and has its labels from birth on."""
         return self.find(name)
 
-    def images(self) -> list[Made]:
+    def images(self) -> list[CloudImage]:
         mine = f'labels.{label(OWNER.partition(":")[2])}="{self._options.installation}"'
         with edge():
             return [self._made(image) for image in listed(self._calls, IMAGES, filter=mine)]
@@ -108,7 +110,7 @@ class Images:
         with edge():
             return frozenset(_relative(disk.source_image) for disk in self._disks())
 
-    def chosen(self, images: Collection[Made], word: str | None = None) -> frozenset[str]:
+    def chosen(self, images: Collection[CloudImage], word: str | None = None) -> frozenset[str]:
         """Of a family all that are in it: any of them was promoted. The cloud is not asked, and the
         project is not compared, which may be told by its number."""
         said = named(word or self._options.image or f"family/{OURS}")
@@ -118,7 +120,7 @@ class Images:
             i.ref for i in images if said.name == (i.family if said.family else i.name)
         )
 
-    def promote(self, made: Made, now: float) -> None:  # noqa: ARG002 - a family has no times
+    def promote(self, made: CloudImage, now: float) -> None:  # noqa: ARG002 - a family has no times
         """Into the family first, then the others of ours out of it: what breaks off between leaves
         the newest of them. One that is not ours stays, and must not be newer."""
         family = self._family()
@@ -130,7 +132,7 @@ class Images:
             for other in others:
                 self._move(other, family + CANDIDATES)
 
-    def remove(self, made: Made) -> list[str]:
+    def remove(self, made: CloudImage) -> list[str]:
         """It has no snapshots."""
         with edge():
             try:
@@ -140,7 +142,7 @@ class Images:
                     raise
         return []
 
-    def leftovers(self, images: list[Made], now: float) -> list[str]:  # noqa: ARG002
+    def leftovers(self, images: list[CloudImage], now: float) -> list[str]:  # noqa: ARG002
         """There are none."""
         return []
 
@@ -151,7 +153,7 @@ class Images:
         said = self._options.image or ""
         return last(said) if "family/" in said else OURS
 
-    def _check_choice(self, made: Made, family: str) -> None:
+    def _check_choice(self, made: CloudImage, family: str) -> None:
         """Raises `ConfigError` where a build would not take the newest of this family."""
         said = self._options.image or f"family/{family}"
         here = (f"projects/{self._options.project}/global/images/family/{family}",)
@@ -163,7 +165,7 @@ class Images:
             hint=f"set it to {made.ref}, or leave it out",
         )
 
-    def _check_foreign(self, made: Made, family: str, mine: set[str]) -> None:
+    def _check_foreign(self, made: CloudImage, family: str, mine: set[str]) -> None:
         """Raises `ConfigError` when somebody else's image would still be taken before this one."""
         for one in map(self._made, listed(self._calls, IMAGES, filter=f'family="{family}"')):
             if one.ref not in {made.ref, *mine} and one.created > made.created:
@@ -174,10 +176,10 @@ class Images:
                     hint=f"take it out, or name another family in {field}",
                 )
 
-    def _move(self, made: Made, family: str) -> None:
+    def _move(self, made: CloudImage, family: str) -> None:
         self._change(PATCH_IMAGE, image=last(made.ref), image_resource={"family": family})
 
-    def _change(self, api: Api, **what: Any) -> None:
+    def _change(self, api: GceApi, **what: Any) -> None:
         """Until it is done. Raises `CallFailed`, or `Uncertain` when it goes on."""
         operation = self._waiter.done(self._calls(api, **what), WAIT_GLOBAL)
         failed = error_codes.of_operation(
@@ -202,8 +204,8 @@ class Images:
             if not token:
                 return
 
-    def _made(self, image: Answer) -> Made:
-        return Made(
+    def _made(self, image: Answer) -> CloudImage:
+        return CloudImage(
             ref=_relative(image.self_link),
             name=image.name,
             created=when(image.creation_timestamp) or 0.0,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from vmrunner.errors import Uncertain
 from vmrunner.providers.common.clock import boottime
-from vmrunner.providers.gce.client import WAIT, Api, Calls
+from vmrunner.providers.gce.client import WAIT, GceApi, GceClient
 
 #: So long an operation is waited for, and so long each turn lasts at least, in seconds: the server
 #: keeps its answer back for as long as it likes, which may be not at all.
@@ -16,12 +16,12 @@ UNDER_WAY: Final = 240.0
 TURN: Final = 1.0
 
 
-class Waiter:
+class OperationWaiter:
     """Waits in one project. `elapsed`: seconds that only pass."""
 
     def __init__(
         self,
-        calls: Calls,
+        calls: GceClient,
         elapsed: Callable[[], float] = boottime,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -29,7 +29,7 @@ class Waiter:
         self._elapsed = elapsed
         self._sleep = sleep
 
-    def done(self, operation: Any, api: Api, **where: Any) -> Any:
+    def done(self, operation: Any, api: GceApi, **where: Any) -> Any:
         """The operation when it is done, asked about by `api`. Raises `CallFailed`, or `Uncertain`
         when it goes on."""
         until = self._elapsed() + UNDER_WAY

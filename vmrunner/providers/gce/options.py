@@ -27,7 +27,7 @@ FAMILY: Final = "vmrunner"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+class GceOptions:
     """Without a project nothing can be asked; without zones nothing is launched."""
 
     name: str

@@ -16,15 +16,17 @@ from vmrunner.model import Ref
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.permissions import GRANTED, REFUSED, Right
-from vmrunner.providers.gce.client import MAY, Calls
+from vmrunner.providers.gce.client import MAY, GceClient
 
 ACTION: Final = "compute.instances.delete"
 
 
-class Rights:
+class GcePermissions:
     """What is known of it. Thread-safe."""
 
-    def __init__(self, name: str, calls: Calls, elapsed: Callable[[], float] = boottime) -> None:
+    def __init__(
+        self, name: str, calls: GceClient, elapsed: Callable[[], float] = boottime
+    ) -> None:
         self._name = name
         self._calls = calls
         self._elapsed = elapsed

@@ -29,18 +29,18 @@ from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
 from vmrunner.providers.common.clock import CloudClock, boottime
 from vmrunner.providers.common.rate_limits import Buckets
 from vmrunner.providers.gce import doctor, guard
-from vmrunner.providers.gce.catalog import Image, MachineType, Places, fitting
-from vmrunner.providers.gce.client import CONSOLE, Calls
-from vmrunner.providers.gce.create import Births
-from vmrunner.providers.gce.delete import Deleter
-from vmrunner.providers.gce.describe import Looker
-from vmrunner.providers.gce.identity import Identity
-from vmrunner.providers.gce.images import Images
-from vmrunner.providers.gce.operations import Waiter
-from vmrunner.providers.gce.options import GiB, Options
-from vmrunner.providers.gce.permissions import Rights
-from vmrunner.providers.gce.resources import Nearness, last
-from vmrunner.providers.gce.sweep import READERS, Sweep
+from vmrunner.providers.gce.catalog import GceCatalog, GceImage, GceMachineType, fitting
+from vmrunner.providers.gce.client import CONSOLE, GceClient
+from vmrunner.providers.gce.create import GceCreator
+from vmrunner.providers.gce.delete import GceDeleter
+from vmrunner.providers.gce.describe import InstanceDescriber
+from vmrunner.providers.gce.identity import GceIdentity
+from vmrunner.providers.gce.images import GceImages
+from vmrunner.providers.gce.operations import OperationWaiter
+from vmrunner.providers.gce.options import GceOptions, GiB
+from vmrunner.providers.gce.permissions import GcePermissions
+from vmrunner.providers.gce.resources import GceNearness, last
+from vmrunner.providers.gce.sweep import READERS, GceSweep
 
 KIND: Final = "gce"
 _CONSOLE: Final = 64 * 1024
@@ -53,7 +53,7 @@ class GceProvider:
 
     def __init__(
         self,
-        options: Options,
+        options: GceOptions,
         *,
         buckets: Buckets | None = None,
         elapsed: Callable[[], float] = boottime,
@@ -63,16 +63,16 @@ class GceProvider:
         options.check()
         self.options = options
         self.clock = CloudClock(elapsed=elapsed)
-        self.calls = Calls(options, self.clock, buckets=buckets)
-        self.identity = Identity(self.calls, elapsed)
-        self.places = Places(options, self.calls, elapsed)
-        self.rights = Rights(options.name, self.calls, elapsed)
+        self.calls = GceClient(options, self.clock, buckets=buckets)
+        self.identity = GceIdentity(self.calls, elapsed)
+        self.places = GceCatalog(options, self.calls, elapsed)
+        self.rights = GcePermissions(options.name, self.calls, elapsed)
         self._dry = DryPools(elapsed)
         self._elapsed = elapsed
-        self._waiter = Waiter(self.calls, elapsed, sleep)
-        self._births = Births(options, self.calls, self._dry, self.now, self._waiter)
+        self._waiter = OperationWaiter(self.calls, elapsed, sleep)
+        self._births = GceCreator(options, self.calls, self._dry, self.now, self._waiter)
         public = options.address == "public"
-        self._looker = Looker(self.calls, options.installation, public=public)
+        self._looker = InstanceDescriber(self.calls, options.installation, public=public)
 
     @property
     def name(self) -> str:
@@ -128,7 +128,7 @@ class GceProvider:
             for pool in left
         )
 
-    def _disk(self, spec: Spec, image: Image) -> int:
+    def _disk(self, spec: Spec, image: GceImage) -> int:
         wanted = spec.disk or self.options.disk or image.size
         if wanted < image.size:
             raise BadOrder(
@@ -136,7 +136,7 @@ class GceProvider:
             )
         return wanted
 
-    def _check_any(self, had: Mapping[str, Mapping[str, MachineType]], spec: Spec) -> None:
+    def _check_any(self, had: Mapping[str, Mapping[str, GceMachineType]], spec: Spec) -> None:
         if any(had.values()):
             return
         wish = [f"cpus = {spec.cpus}" if spec.cpus else "", f"memory = {spec.memory or ''}"]
@@ -167,7 +167,7 @@ class GceProvider:
             return self._looker.look([key for key in ids if key.scope in self._zones])
 
     def sweep(self) -> Iterator[Page]:
-        sweep = Sweep(
+        sweep = GceSweep(
             calls=self.calls,
             scopes=self._zones,
             near=self._near(),
@@ -184,7 +184,7 @@ class GceProvider:
     ) -> Mapping[Ref, Outcome]:
         project = self.options.project
         own = [ref for ref in refs if (ref.scope.kind, ref.scope.account) == (KIND, project)]
-        told = Deleter(self.calls).delete(own)
+        told = GceDeleter(self.calls).delete(own)
         for ref in refs:
             error = f"{ref.scope} is not reached by these credentials"
             told.setdefault(ref, Outcome(fate=Fate.FAILED, error=error))
@@ -200,9 +200,9 @@ class GceProvider:
     def check(self) -> Sequence[Finding]:
         return doctor.check(self)
 
-    def imaging(self, scope: Scope | None = None) -> Images:  # noqa: ARG002
+    def imaging(self, scope: Scope | None = None) -> GceImages:  # noqa: ARG002
         """The images that this installation made. They have no zone."""
-        return Images(self.options, self.calls, self.identity, self._waiter)
+        return GceImages(self.options, self.calls, self.identity, self._waiter)
 
     def unguarded(self) -> Sequence[Finding]:
         with edge():
@@ -217,13 +217,13 @@ class GceProvider:
         except ConfigError as error:
             raise BadOrder(str(error.args[0]), hint=error.hint) from error
 
-    def _near(self) -> Nearness:
+    def _near(self) -> GceNearness:
         options = self.options
         if options.subnetwork:
-            return Nearness(
+            return GceNearness(
                 subnetwork=last(options.subnetwork), tags=frozenset(options.network_tags)
             )
-        return Nearness(network=last(options.network), tags=frozenset(options.network_tags))
+        return GceNearness(network=last(options.network), tags=frozenset(options.network_tags))
 
     @property
     def _zones(self) -> list[Scope]:

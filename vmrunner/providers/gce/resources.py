@@ -34,7 +34,7 @@ POWER: Final[Mapping[str, Power]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Nearness:
+class GceNearness:
     """What makes a VM look like ours, whatever its labels say: a network of the builds' own, or a
     network tag of theirs. The network `default` is everybody's."""
 
@@ -105,7 +105,7 @@ _OURS: Final = re.compile(r"vm-[0-9a-z]{26}")
 _LONGEST: Final = 4 * 3600.0
 
 
-def instance(scope: Scope, item: Any, near: Nearness) -> Resource:
+def instance(scope: Scope, item: Any, near: GceNearness) -> Resource:
     ours = near.of(item)
     return Resource(
         ref=Ref(scope, Kind.INSTANCE, item.name),
@@ -117,7 +117,7 @@ def instance(scope: Scope, item: Any, near: Nearness) -> Resource:
     )
 
 
-def disk(scope: Scope, item: Any, _: Nearness) -> Resource | None:
+def disk(scope: Scope, item: Any, _: GceNearness) -> Resource | None:
     if item.status == "DELETING":
         return None
     user = next(iter(item.users), "")
@@ -135,7 +135,7 @@ def disk(scope: Scope, item: Any, _: Nearness) -> Resource | None:
     )
 
 
-def address(scope: Scope, item: Any, _: Nearness) -> Resource:
+def address(scope: Scope, item: Any, _: GceNearness) -> Resource:
     where = f"regions/{last(item.region)}" if item.region else "global"
     user = next(iter(item.users), "")
     holder = scope._replace(place=place(user, "zones"))
@@ -148,7 +148,7 @@ def address(scope: Scope, item: Any, _: Nearness) -> Resource:
     )
 
 
-def snapshot(scope: Scope, item: Any, _: Nearness) -> Resource | None:
+def snapshot(scope: Scope, item: Any, _: GceNearness) -> Resource | None:
     if item.status == "DELETING":
         return None
     return Resource(

@@ -25,12 +25,12 @@ from vmrunner.providers.gce.client import (
     SNAPSHOTS,
     ZONE_DISKS,
     ZONE_INSTANCES,
-    Api,
-    Calls,
+    GceApi,
+    GceClient,
     pb,
 )
 from vmrunner.providers.gce.describe import PAGE
-from vmrunner.providers.gce.resources import Nearness
+from vmrunner.providers.gce.resources import GceNearness
 
 #: Seconds that a zone's own list may take, and from which on a failure is silence: then the place
 #: is not asked for the other kinds.
@@ -38,15 +38,15 @@ ZONE, SLOW = 15.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class GceKindReader:
     """How one kind is listed. `key`: where a scope's part of the answer has the items; None: it
     is one list, without scopes. `by_zone`: how one zone is; None: it has no zones."""
 
     kind: Kind
-    api: Api
+    api: GceApi
     key: str | None
-    make: Callable[[Scope, Any, Nearness], Resource | None]
-    by_zone: Api | None = None
+    make: Callable[[Scope, Any, GceNearness], Resource | None]
+    by_zone: GceApi | None = None
 
     @property
     def place(self) -> str:
@@ -55,10 +55,10 @@ class Reader:
 
 
 READERS: Final = (
-    Reader(Kind.INSTANCE, INSTANCES, "instances", resources.instance, ZONE_INSTANCES),
-    Reader(Kind.DISK, DISKS, "disks", resources.disk, ZONE_DISKS),
-    Reader(Kind.ADDRESS, ADDRESSES, "addresses", resources.address),
-    Reader(Kind.SNAPSHOT, SNAPSHOTS, None, resources.snapshot),
+    GceKindReader(Kind.INSTANCE, INSTANCES, "instances", resources.instance, ZONE_INSTANCES),
+    GceKindReader(Kind.DISK, DISKS, "disks", resources.disk, ZONE_DISKS),
+    GceKindReader(Kind.ADDRESS, ADDRESSES, "addresses", resources.address),
+    GceKindReader(Kind.SNAPSHOT, SNAPSHOTS, None, resources.snapshot),
 )
 
 
@@ -71,12 +71,12 @@ class _Part:
 
 
 @dataclass(kw_only=True, slots=True)
-class Sweep:
+class GceSweep:
     """One sweep. `now` is the cloud's time, `elapsed` seconds that only pass."""
 
-    calls: Calls
+    calls: GceClient
     scopes: Sequence[Scope]
-    near: Nearness
+    near: GceNearness
     now: Callable[[], float]
     elapsed: Callable[[], float]
     _silent: dict[str, str] = field(default_factory=dict)  # place → what was not answered
@@ -88,7 +88,7 @@ class Sweep:
 
     # --- within ---
 
-    def _listed(self, reader: Reader) -> Iterator[Page]:
+    def _listed(self, reader: GceKindReader) -> Iterator[Page]:
         """What was found, scope by scope; then a last page for each of ours, and for each other in
         which something was, which says whether the whole of it was read."""
         home = self.scopes[0]
@@ -117,11 +117,11 @@ class Sweep:
             error = wrong.get(scope.place) or wrong.get("") or some
             yield self._told(reader, scope, error=error)
 
-    def _zone_by_zone(self, reader: Reader, api: Api) -> Iterator[Page]:
+    def _zone_by_zone(self, reader: GceKindReader, api: GceApi) -> Iterator[Page]:
         """Each of ours, as far as it answers."""
         return merged([partial(self._zone, reader, api, scope) for scope in self.scopes])
 
-    def _zone(self, reader: Reader, api: Api, scope: Scope) -> Iterator[Page]:
+    def _zone(self, reader: GceKindReader, api: GceApi, scope: Scope) -> Iterator[Page]:
         def read(token: str | None) -> tuple[Sequence[Any], str | None]:
             where = {"zone": scope.place, "timeout": ZONE}
             answer = self._page(scope.place, api, token, **where)
@@ -130,10 +130,10 @@ class Sweep:
         make = partial(reader.make, scope)
         return pages(scope, reader.kind, read, lambda item: make(item, self.near), self.now)
 
-    def _told(self, reader: Reader, scope: Scope, **more: Any) -> Page:
+    def _told(self, reader: GceKindReader, scope: Scope, **more: Any) -> Page:
         return Page(scope=scope, kind=reader.kind, time=self.now(), **more)
 
-    def _page(self, place: str, api: Api, token: str | None, **where: Any) -> Any:
+    def _page(self, place: str, api: GceApi, token: str | None, **where: Any) -> Any:
         """Raises `CallFailed`, and at once where that place kept silent before."""
         if place in self._silent:
             raise CallFailed("", Uncertain(f"{place}: not asked again: {self._silent[place]}"))
@@ -147,7 +147,7 @@ class Sweep:
                 self._silent[place] = str(failed)
             raise
 
-    def _parts(self, answer: Any, reader: Reader, home: Scope) -> dict[str, _Part]:
+    def _parts(self, answer: Any, reader: GceKindReader, home: Scope) -> dict[str, _Part]:
         """By zone; what has none is at home. "" is the answer as a whole."""
         parts: dict[str, _Part] = {}
         for name, why in holes(answer, scoped=reader.key is not None):
@@ -162,7 +162,7 @@ class Sweep:
         return parts
 
     def _understand(
-        self, parts: dict[str, _Part], scope: Scope, items: Iterable[Any], reader: Reader
+        self, parts: dict[str, _Part], scope: Scope, items: Iterable[Any], reader: GceKindReader
     ) -> None:
         """One item that cannot be understood takes nothing away but completeness."""
         part = parts.setdefault(scope.place, _Part())

@@ -23,11 +23,11 @@ def open(  # noqa: A001 - the name that the registry of providers calls
 ) -> QemuProvider:
     """The provider called `name`, with its VMs under `state_dir` and its images under
     `cache_dir`. `options` are the fields of `options.Options`."""
-    from vmrunner.providers.qemu.options import Options
+    from vmrunner.providers.qemu.options import QemuOptions
     from vmrunner.providers.qemu.provider import QemuProvider
 
     return QemuProvider(
-        Options(
+        QemuOptions(
             name=name,
             state_dir=Path(state_dir),
             cache_dir=Path(cache_dir),

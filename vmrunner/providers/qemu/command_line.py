@@ -28,7 +28,7 @@ ANNOUNCED: Final = b"vmrunner: ssh is up"
 CONSOLE: Final = ("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
 
 
-class Fd(IntEnum):
+class QemuFd(IntEnum):
     """The number under which QEMU finds each file. High, so that none is in use already."""
 
     OVERLAY = 100
@@ -40,11 +40,11 @@ class Fd(IntEnum):
 
 
 #: Those that QEMU opens anew, by its own name of the descriptor; of the others it dups that.
-REOPENED: Final = frozenset({Fd.KERNEL, Fd.INITRD})
+REOPENED: Final = frozenset({QemuFd.KERNEL, QemuFd.INITRD})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Machine:
+class QemuMachine:
     """What the command line depends on."""
 
     qemu: str
@@ -56,7 +56,7 @@ class Machine:
     restrict: bool  # the guest may reach nothing at all
 
 
-def command(machine: Machine) -> list[str]:
+def command(machine: QemuMachine) -> list[str]:
     """The argument vector."""
     return [
         machine.qemu,
@@ -68,7 +68,12 @@ def command(machine: Machine) -> list[str]:
         *accelerator(machine.accel),
         *("-smp", str(machine.cpus), "-m", f"{machine.memory // MiB}M"),
         *("-rtc", "base=utc"),
-        *("-kernel", f"/proc/self/fd/{Fd.KERNEL:d}", "-initrd", f"/proc/self/fd/{Fd.INITRD:d}"),
+        *(
+            "-kernel",
+            f"/proc/self/fd/{QemuFd.KERNEL:d}",
+            "-initrd",
+            f"/proc/self/fd/{QemuFd.INITRD:d}",
+        ),
         *("-append", f"{machine.cmdline} ds=nocloud panic=-1".strip()),
         *disk(),
         *_seed(),
@@ -81,8 +86,8 @@ def command(machine: Machine) -> list[str]:
 def accelerator(accel: str) -> tuple[str, ...]:
     if accel == "kvm":
         return (
-            *("-add-fd", f"fd={Fd.KVM:d},set={Fd.KVM:d}"),
-            *("-accel", f"kvm,device=/dev/fdset/{Fd.KVM:d}", "-cpu", "host"),
+            *("-add-fd", f"fd={QemuFd.KVM:d},set={QemuFd.KVM:d}"),
+            *("-accel", f"kvm,device=/dev/fdset/{QemuFd.KVM:d}", "-cpu", "host"),
         )
     return ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max")
 
@@ -91,12 +96,12 @@ def disk() -> tuple[str, ...]:
     """An overlay on the read-only image. It dies with the VM, so nothing waits for it to be on the
     disk (`no-flush`)."""
     return (
-        *_file(Fd.OVERLAY),
-        *_file(Fd.BASE),
-        *("-blockdev", f"{_at(Fd.BASE)},node-name=base-file,read-only=on"),
+        *_file(QemuFd.OVERLAY),
+        *_file(QemuFd.BASE),
+        *("-blockdev", f"{_at(QemuFd.BASE)},node-name=base-file,read-only=on"),
         *("-blockdev", "driver=qcow2,node-name=base,file=base-file,read-only=on"),
         "-blockdev",
-        f"{_at(Fd.OVERLAY)},node-name=disk-file,discard=unmap,cache.no-flush=on",
+        f"{_at(QemuFd.OVERLAY)},node-name=disk-file,discard=unmap,cache.no-flush=on",
         "-blockdev",
         "driver=qcow2,node-name=disk,file=disk-file,backing=base,discard=unmap,cache.no-flush=on",
         *("-device", "virtio-blk-pci,drive=disk"),
@@ -105,18 +110,18 @@ def disk() -> tuple[str, ...]:
 
 def _seed() -> tuple[str, ...]:
     return (
-        *_file(Fd.SEED),
-        *("-blockdev", f"{_at(Fd.SEED)},node-name=seed-file,read-only=on"),
+        *_file(QemuFd.SEED),
+        *("-blockdev", f"{_at(QemuFd.SEED)},node-name=seed-file,read-only=on"),
         *("-blockdev", "driver=raw,node-name=seed,file=seed-file,read-only=on"),
         *("-device", "virtio-blk-pci,drive=seed"),
     )
 
 
-def _file(fd: Fd) -> tuple[str, str]:
+def _file(fd: QemuFd) -> tuple[str, str]:
     return ("-add-fd", f"fd={fd:d},set={fd:d}")
 
 
-def _at(fd: Fd) -> str:
+def _at(fd: QemuFd) -> str:
     return f"driver=file,filename=/dev/fdset/{fd:d}"
 
 

@@ -23,8 +23,8 @@ from vmrunner.providers.qemu import (
     state_dir,
 )
 from vmrunner.providers.qemu.command_line import MiB
-from vmrunner.providers.qemu.options import Options
-from vmrunner.providers.qemu.state_dir import State
+from vmrunner.providers.qemu.options import QemuOptions
+from vmrunner.providers.qemu.state_dir import StateDir
 
 
 def memory(field: str) -> int:
@@ -36,7 +36,7 @@ def memory(field: str) -> int:
     return 0
 
 
-def room(state: State) -> int:
+def room(state: StateDir) -> int:
     """Bytes that one VM's overlay could come to take here if there were no other VM."""
     place = next(path for path in (state.path, *state.path.parents) if path.exists())
     taken = 0
@@ -55,7 +55,7 @@ def to_come(home: Path, made: Mapping[str, Any]) -> int:
         return 0
 
 
-def untouched(state: State, mark: str) -> int:
+def untouched(state: StateDir, mark: str) -> int:
     """Bytes of memory that the VMs here were given and have not used yet: all of it, at first."""
     used: dict[str, int] = {}
     for who, name in processes.marked(mark):
@@ -68,7 +68,7 @@ def untouched(state: State, mark: str) -> int:
     )
 
 
-def check(options: Options, state: State) -> list[Finding]:
+def check(options: QemuOptions, state: StateDir) -> list[Finding]:
     """The right to delete first, then what a launch needs."""
     return [
         _state(state),
@@ -86,7 +86,7 @@ def _finding(check: str, level: Level, message: str, fix: str = "") -> Finding:
     return Finding(check=check, level=level, message=message, fix=fix)
 
 
-def _state(state: State) -> Finding:
+def _state(state: StateDir) -> Finding:
     if os.access(state.instances, os.R_OK | os.W_OK | os.X_OK):
         return _finding("state", Level.OK, f"{state.path} can be written")
     return _finding(
@@ -136,7 +136,7 @@ def _group() -> Finding:
     return _finding("cgroup", Level.WARNING, message, fix)
 
 
-def _resolver(options: Options) -> Finding:
+def _resolver(options: QemuOptions) -> Finding:
     address, why = dns.choose(options.dns, network.host_prefixes())
     message = f"builds with network open ask {address} for names ({why})"
     return _finding("resolver", Level.OK, message)
@@ -150,7 +150,7 @@ def _tun() -> Finding:
     return _finding("tun", Level.OK, f"{launch_plan.TUN} can be used")
 
 
-def _image(options: Options) -> list[Finding]:
+def _image(options: QemuOptions) -> list[Finding]:
     """The image, and the accelerator that boots it."""
     try:
         image = local_images.resolve(options.cache_dir, options.image, options.current)
@@ -173,7 +173,7 @@ def _image(options: Options) -> list[Finding]:
     return [*found, _finding("accel", Level.OK, chosen.name)]
 
 
-def _disk(options: Options, state: State) -> Finding:
+def _disk(options: QemuOptions, state: StateDir) -> Finding:
     free = shutil.disk_usage(state.path).free
     message = f"{free // MiB} MiB free, a VM may take {launch_plan.growth(options.disk) // MiB} MiB"
     if free < launch_plan.growth(options.disk):

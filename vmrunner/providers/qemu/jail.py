@@ -42,7 +42,7 @@ _UNANNOUNCED: Final = 120.0  # seconds after which nobody waits for the word of 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lying:
+class JailSpec:
     """What a VM is laid into its cradle with. Plain values: it comes from `plan.json`."""
 
     qemu: list[str]
@@ -60,7 +60,7 @@ class Lying:
 
 
 @dataclass(kw_only=True)
-class Cradle:
+class Jail:
     """The keeper's end of a cradle."""
 
     pid: int
@@ -103,7 +103,7 @@ class _Ends:
         os.write(self.news, json.dumps(word).encode() + b"\n")
 
 
-def rock(lying: Lying, files: dict[int, int], listener: socket.socket) -> Cradle:
+def start_jail(lying: JailSpec, files: dict[int, int], listener: socket.socket) -> Jail:
     """Start a cradle. `files`: QEMU's number of each file → our descriptor of it; `listener`: where
     SSH is asked for. Raises OSError when the namespaces cannot be made; what goes wrong later comes
     as news."""
@@ -136,7 +136,7 @@ def rock(lying: Lying, files: dict[int, int], listener: socket.socket) -> Cradle
     if not pid:
         raise OSError(_error(os.read(news[0], 4096)))
     os.write(life[1], b"\n")  # from now on the cradle may tie its life to its parent's
-    return Cradle(pid=pid, life=life[1], news=news[0], console=console[0], errors=errors[0])
+    return Jail(pid=pid, life=life[1], news=news[0], console=console[0], errors=errors[0])
 
 
 def _error(line: bytes) -> str:
@@ -167,7 +167,7 @@ def _map(helper: int, user: tuple[int, int] | None) -> None:
 
 
 def _make(
-    lying: Lying,
+    lying: JailSpec,
     files: dict[int, int],
     listener: socket.socket,
     ends: _Ends,
@@ -203,7 +203,7 @@ def _make(
     os.write(born, str(pid).encode())
 
 
-def _opened(lying: Lying) -> dict[int, int]:
+def _opened(lying: JailSpec) -> dict[int, int]:
     """The files that nobody may write, for reading. One that QEMU opens anew and that its user may
     not open is copied into memory, where it cannot be written either."""
     found = {}
@@ -225,7 +225,7 @@ def _make_tun() -> None:
     Path("/dev/net/tun").chmod(0o666)
 
 
-def _init(lying: Lying, files: dict[int, int], listener: socket.socket, ends: _Ends) -> None:
+def _init(lying: JailSpec, files: dict[int, int], listener: socket.socket, ends: _Ends) -> None:
     """Pid 1: lay the VM in, then wait for the keeper's death or the VM's."""
     if not os.read(ends.life, 1):  # the helper is reaped: the keeper is our parent
         return
@@ -256,7 +256,7 @@ def _let_go() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _network(lying: Lying) -> int | None:
+def _network(lying: JailSpec) -> int | None:
     """Move into a network namespace behind its rules. Returns the helper's pid, if there is one.
 
     The helper joins it from the host's network, so a child makes the namespace and waits in it
@@ -311,7 +311,7 @@ def _attach(pasta: str, space: str) -> int:
     return int(Path(_PASTA_PID).read_text())
 
 
-def _become(lying: Lying, files: dict[int, int], ends: _Ends) -> None:
+def _become(lying: JailSpec, files: dict[int, int], ends: _Ends) -> None:
     """Turn into QEMU, without privileges."""
     os.dup2(ends.console, 1)
     os.dup2(ends.errors, 2)
@@ -343,7 +343,7 @@ def _nft(program: str, rules: str) -> None:
 
 
 def _wait(
-    lying: Lying, ends: _Ends, listener: socket.socket, qemu: int, helper: int | None
+    lying: JailSpec, ends: _Ends, listener: socket.socket, qemu: int, helper: int | None
 ) -> None:
     """Forward SSH until the VM ends, its helper dies or the keeper is gone. Leaving this is the
     end of all of them."""
@@ -375,7 +375,7 @@ def _wait(
                 raise OSError("the network helper (pasta) died")
 
 
-def _heed(line: str, lying: Lying, forwarder: Forwarder) -> None:
+def _heed(line: str, lying: JailSpec, forwarder: Forwarder) -> None:
     """What the keeper tells."""
     match line.split():
         case ["deny", *prefixes]:

@@ -27,8 +27,8 @@ from typing import Any, Final
 from vmrunner.lib import unix_sockets
 from vmrunner.providers.qemu import cgroup, command_line, network, state_dir
 from vmrunner.providers.qemu.console import Console
-from vmrunner.providers.qemu.jail import Cradle, Lying, rock
-from vmrunner.providers.qemu.processes import Identity
+from vmrunner.providers.qemu.jail import Jail, JailSpec, start_jail
+from vmrunner.providers.qemu.processes import ProcessIdentity
 
 _POLL: Final = 0.5  # seconds
 _ADDRESSES: Final = 5.0  # seconds between looks at the host's own addresses
@@ -40,8 +40,8 @@ class Keeper:
     """One VM's life, from the lock to the tombstone."""
 
     def __init__(self, directory: Path) -> None:
-        self.home = state_dir.Home(directory)
-        self.state = state_dir.State(directory.parent.parent)
+        self.home = state_dir.InstanceDir(directory)
+        self.state = state_dir.StateDir(directory.parent.parent)
         self.plan: dict[str, Any] = {}
         self.deadline = 0.0
         self.errors = b""
@@ -76,7 +76,7 @@ class Keeper:
             return False
         return True
 
-    def start(self) -> Cradle | str:
+    def start(self) -> Jail | str:
         """The running VM, or why there is none."""
         plan = self.home.read(state_dir.PLAN)
         if plan is None:
@@ -92,7 +92,7 @@ class Keeper:
                 state_dir.write_json(
                     self.home.path / state_dir.KEEPER,
                     {
-                        "keeper": Identity.of(os.getpid()),
+                        "keeper": ProcessIdentity.of(os.getpid()),
                         state_dir.GROUP: str(group) if group else None,
                     },
                 )
@@ -108,11 +108,11 @@ class Keeper:
             cgroup.place(), name, memory=limits["memory"], processes=limits["processes"]
         )
 
-    def _rocked(self, group: Path | None) -> Cradle:
+    def _rocked(self, group: Path | None) -> Jail:
         plan = self.plan
         host = network.host_prefixes()
         self.denied = set(host)
-        lying = Lying(
+        lying = JailSpec(
             qemu=plan["qemu"],
             pasta=plan["pasta"],
             nft=plan["nft"],
@@ -131,9 +131,9 @@ class Keeper:
             files = {number: os.open(path, os.O_RDWR) for number, path in plan["files"]}
             for descriptor in files.values():
                 stack.callback(os.close, descriptor)
-            return rock(lying, files, listener)
+            return start_jail(lying, files, listener)
 
-    def _lies(self, cradle: Cradle) -> Cradle | str:
+    def _lies(self, cradle: Jail) -> Jail | str:
         """Wait until QEMU runs in it."""
         poll = select.poll()
         poll.register(cradle.news, select.POLLIN)
@@ -147,7 +147,7 @@ class Keeper:
 
     # --- life ---
 
-    def keep(self, cradle: Cradle) -> dict[str, Any]:
+    def keep(self, cradle: Jail) -> dict[str, Any]:
         """Until the VM must die or has died. Returns how; the VM is dead then."""
         poll = select.poll()
         for end in (cradle.news, cradle.console, cradle.errors, self._signals[0]):
@@ -173,7 +173,7 @@ class Keeper:
         self._drain(cradle)
         return {**death, "ended": time.time()}
 
-    def _heard(self, cradle: Cradle, end: int, data: bytes) -> dict[str, Any] | None:
+    def _heard(self, cradle: Jail, end: int, data: bytes) -> dict[str, Any] | None:
         if end == cradle.console:
             self.console.write(data)
             if self.announced and self.console.says(command_line.ANNOUNCED):
@@ -194,7 +194,7 @@ class Keeper:
             return {"cause": "crash", "detail": f"QEMU ended with {word['exit']}"}
         return {"cause": "crash", "detail": str(word.get("error"))}
 
-    def _deny_new(self, cradle: Cradle) -> None:
+    def _deny_new(self, cradle: Jail) -> None:
         """An address that the host got meanwhile is the host's too."""
         with contextlib.suppress(OSError):
             new = set(network.host_prefixes()) - self.denied
@@ -202,7 +202,7 @@ class Keeper:
                 self.denied |= new
                 cradle.deny(sorted(new))
 
-    def _drain(self, cradle: Cradle) -> None:
+    def _drain(self, cradle: Jail) -> None:
         """What was said before the end, and is still in the pipes."""
         self.announced = False  # there is no cradle any more that could be told
         for end in (cradle.console, cradle.errors):

@@ -17,7 +17,7 @@ from typing import Any, Final
 from vmrunner.errors import BadOrder, NoCapacity
 from vmrunner.model import Network, Order, tags_of
 from vmrunner.providers.qemu import command_line, processes, seed, state_dir
-from vmrunner.providers.qemu.command_line import Fd, Machine, MiB
+from vmrunner.providers.qemu.command_line import MiB, QemuFd, QemuMachine
 from vmrunner.providers.qemu.local_images import LocalImage
 
 OVERLAY: Final = "overlay.qcow2"
@@ -63,7 +63,7 @@ def need(program: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Programs:
+class HostPrograms:
     """The programs that a VM needs; each is there."""
 
     qemu: str
@@ -72,7 +72,7 @@ class Programs:
     pasta: str | None  # only a VM that reaches something needs it
 
     @classmethod
-    def find(cls, *, internet: bool) -> Programs:
+    def find(cls, *, internet: bool) -> HostPrograms:
         if platform.machine() != "x86_64":
             raise BadOrder(f"local VMs need an x86-64 host, this one is {platform.machine()}")
         return cls(
@@ -136,7 +136,7 @@ def make(
     *,
     home: Path,
     image: LocalImage,
-    programs: Programs,
+    programs: HostPrograms,
     accel: str,
     resolver: str,
     hide: list[str],
@@ -148,7 +148,7 @@ def make(
     runs_as = processes.user(order.instance)
     offer = order.offer
     words = command_line.command(
-        Machine(
+        QemuMachine(
             qemu=programs.qemu,
             guest=mark,
             accel=accel,
@@ -158,14 +158,14 @@ def make(
             restrict=not internet,
         )
     )
-    files = [(Fd.OVERLAY, str(home / OVERLAY))]
+    files = [(QemuFd.OVERLAY, str(home / OVERLAY))]
     if accel == "kvm":
-        files.append((Fd.KVM, "/dev/kvm"))
+        files.append((QemuFd.KVM, "/dev/kvm"))
     images = [
-        (Fd.BASE, str(image.disk)),
-        (Fd.SEED, str(home / SEED)),
-        (Fd.KERNEL, str(image.kernel)),
-        (Fd.INITRD, str(image.initrd)),
+        (QemuFd.BASE, str(image.disk)),
+        (QemuFd.SEED, str(home / SEED)),
+        (QemuFd.KERNEL, str(image.kernel)),
+        (QemuFd.INITRD, str(image.initrd)),
     ]
     return {
         "order": digest(order),
@@ -191,7 +191,7 @@ def make(
     }
 
 
-def furnish(place: Path, order: Order, image: LocalImage, programs: Programs) -> None:
+def furnish(place: Path, order: Order, image: LocalImage, programs: HostPrograms) -> None:
     """Fill an instance's directory, still under its temporary name, with all but the plan."""
     meta = f"instance-id: {order.instance}\nlocal-hostname: {order.instance}\n"
     disk = seed.image({"user-data": order.user_data, "meta-data": meta.encode()})

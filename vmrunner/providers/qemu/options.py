@@ -11,7 +11,7 @@ GiB: Final = 1024**3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+class QemuOptions:
     """The defaults are a machine that most builds fit into. Sizes are bytes."""
 
     name: str

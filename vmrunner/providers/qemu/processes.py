@@ -26,7 +26,7 @@ _FIRST_USER: Final = 0x7000_0000
 _NOBODY: Final = 65534
 
 
-class Identity(NamedTuple):
+class ProcessIdentity(NamedTuple):
     """A process, and no other one that has its number later."""
 
     pid: int
@@ -35,12 +35,12 @@ class Identity(NamedTuple):
     pids: str  # the pid namespace in which `pid` counts
 
     @classmethod
-    def of(cls, pid: int) -> Identity | None:
+    def of(cls, pid: int) -> ProcessIdentity | None:
         started = start_time(pid)
         return None if started is None else cls(pid, started, boot_id(), pid_namespace())
 
     @classmethod
-    def parse(cls, value: Any) -> Identity | None:
+    def parse(cls, value: Any) -> ProcessIdentity | None:
         match value:
             case [int(pid), int(started), str(boot), str(pids)]:
                 return cls(pid, started, boot, pids)
@@ -76,7 +76,7 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def send(who: Identity, number: int) -> bool:
+def send(who: ProcessIdentity, number: int) -> bool:
     """Signal exactly this process. False: it is gone, or not in reach from here. Raises
     PermissionError when it is somebody else's."""
     if not who.near:
@@ -121,7 +121,7 @@ def _mapped(kind: str, number: int) -> bool:
     return False
 
 
-def marked(scope_mark: str) -> Iterator[tuple[Identity, str]]:
+def marked(scope_mark: str) -> Iterator[tuple[ProcessIdentity, str]]:
     """QEMU's and keepers' processes that carry `scope_mark`, with the name that follows it. This
     needs no directory. Anybody can write a mark: it counts on a process of ours, or of the user
     that the VM of that name runs as."""
@@ -133,7 +133,7 @@ def marked(scope_mark: str) -> Iterator[tuple[Identity, str]]:
         except OSError:
             continue
         name = name_in(cmdline, scope_mark)
-        who = None if name is None else Identity.of(int(entry.name))
+        who = None if name is None else ProcessIdentity.of(int(entry.name))
         if name is not None and who is not None and _users(who.pid) <= _trusted(name):
             yield who, name
 

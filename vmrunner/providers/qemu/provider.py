@@ -45,7 +45,7 @@ from vmrunner.providers.qemu import (
 from vmrunner.providers.qemu.command_line import MiB
 from vmrunner.providers.qemu.dns import Resolver
 from vmrunner.providers.qemu.local_images import LocalImage
-from vmrunner.providers.qemu.options import Options
+from vmrunner.providers.qemu.options import QemuOptions
 
 _log = logging.getLogger(__name__)
 _HALF_MADE: Final = 600.0  # seconds after which a directory under a temporary name is rubbish
@@ -56,7 +56,7 @@ _CONSOLE: Final = 64 * 1024
 class QemuProvider:
     """VMs on this host, one directory each under `options.state_dir`."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: QemuOptions) -> None:
         if not state_dir.is_word(options.installation):
             raise ConfigError(
                 f"installation: {options.installation!r}",
@@ -64,7 +64,7 @@ class QemuProvider:
             )
         self.options = options
         dns.check(options.dns)
-        self.state = state_dir.State(options.state_dir.expanduser().resolve())
+        self.state = state_dir.StateDir(options.state_dir.expanduser().resolve())
         try:
             self.state.prepare()
         except OSError as error:
@@ -151,7 +151,7 @@ class QemuProvider:
                 home = self._place(order)
             except OSError as error:
                 raise _translated(error) from error
-        if isinstance(home, state_dir.Home):
+        if isinstance(home, state_dir.InstanceDir):
             spawn.start(home, f"{self._mark}{home.path.name}")
         return ref
 
@@ -163,7 +163,7 @@ class QemuProvider:
         if order.deadline <= time.time():
             raise BadOrder("its deadline has passed")
 
-    def _known(self, order: Order) -> state_dir.Home | str | None:
+    def _known(self, order: Order) -> state_dir.InstanceDir | str | None:
         """The order's directory, or how its VM ended. None: this is the first time."""
         stone = self.state.tombstone(order.instance)
         home = self.state.home(order.instance)
@@ -174,9 +174,9 @@ class QemuProvider:
             raise BadOrder(f"{order.instance} exists, made by another order")
         return home if stone is None else str(stone.get("detail"))
 
-    def _place(self, order: Order) -> state_dir.Home | str:
+    def _place(self, order: Order) -> state_dir.InstanceDir | str:
         """Make the order's directory: whole, or not at all, and only once."""
-        programs = launch_plan.Programs.find(internet=order.network is Network.OPEN)
+        programs = launch_plan.HostPrograms.find(internet=order.network is Network.OPEN)
         image = self._image(order.offer.image or None)
         image_integrity.check(image, self._verified)
         local_images.used(image)
@@ -189,8 +189,8 @@ class QemuProvider:
         if chosen.warning and not self._warned:
             self._warned = True
             _log.warning("%s: %s", self.name, chosen.warning)
-        name = state_dir.Name(order.installation, order.instance, int(order.deadline))
-        home = state_dir.Home(self.state.instances / str(name))
+        name = state_dir.DirName(order.installation, order.instance, int(order.deadline))
+        home = state_dir.InstanceDir(self.state.instances / str(name))
         new = self.state.instances / f"{state_dir.NEW}{order.instance}.{os.urandom(4).hex()}"
         new.mkdir(mode=0o700)
         try:

@@ -14,11 +14,11 @@ from vmrunner.errors import BadOrder, Uncertain
 from vmrunner.providers.qemu import state_dir
 from vmrunner.providers.qemu.processes import KEEPER
 
-_PATIENCE: Final = 45.0  # seconds; more than the keeper gives its parts
+_START_TIMEOUT: Final = 45.0  # seconds; more than the keeper gives its parts
 _KEPT: Final = ("PATH", "HOME", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
 
 
-def start(home: state_dir.Home, mark: str) -> bool:
+def start(home: state_dir.InstanceDir, mark: str) -> bool:
     """Start the VM that lies in `home`, unless somebody did. Returns whether we were the ones.
 
     Raises BadOrder when it could not start (its directory is gone then, a tombstone says why),
@@ -54,7 +54,7 @@ def _run(directory: Path, mark: str) -> str:
     ) as process:
         assert process.stdout is not None
         answer = b""
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + _START_TIMEOUT
         poll = select.poll()
         poll.register(process.stdout, select.POLLIN)
         while not answer.endswith(b"\n"):

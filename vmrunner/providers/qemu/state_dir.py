@@ -44,7 +44,7 @@ _NAME: Final = re.compile(
 )
 
 
-class Name(NamedTuple):
+class DirName(NamedTuple):
     """What a directory's name says."""
 
     installation: str
@@ -55,10 +55,10 @@ class Name(NamedTuple):
         return f"{self.installation}_{self.instance}_{self.deadline}"
 
 
-def parse(text: str) -> Name | None:
+def parse(text: str) -> DirName | None:
     """The name, or None when it is not one of ours."""
     match = _NAME.fullmatch(text)
-    return Name(match[1], match[2], int(match[3])) if match else None
+    return DirName(match[1], match[2], int(match[3])) if match else None
 
 
 def is_word(text: str) -> bool:
@@ -67,13 +67,13 @@ def is_word(text: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Home:
+class InstanceDir:
     """One VM's directory. It may vanish at any moment: reading what is not there gives None."""
 
     path: Path
 
     @property
-    def name(self) -> Name | None:
+    def name(self) -> DirName | None:
         return parse(self.path.name)
 
     def read(self, file: str) -> dict[str, Any] | None:
@@ -92,7 +92,7 @@ class Home:
 
 
 @dataclass(frozen=True)
-class State:
+class StateDir:
     """A provider's state directory."""
 
     path: Path
@@ -116,15 +116,15 @@ class State:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def homes(self) -> list[Home]:
+    def homes(self) -> list[InstanceDir]:
         """Every directory that is not a half-made one, ours by its name or not."""
         try:
             entries = sorted(self.instances.iterdir())
         except FileNotFoundError:
             return []
-        return [Home(entry) for entry in entries if not entry.name.startswith(NEW)]
+        return [InstanceDir(entry) for entry in entries if not entry.name.startswith(NEW)]
 
-    def home(self, instance: str) -> Home | None:
+    def home(self, instance: str) -> InstanceDir | None:
         """The instance's directory; with a name that is not ours, the one called exactly so."""
         for home in self.homes():
             name = home.name
@@ -144,7 +144,7 @@ class State:
     def tombstone(self, instance: str) -> dict[str, Any] | None:
         return self.tombstones().get(instance)
 
-    def bury(self, home: Home, death: Mapping[str, Any]) -> None:
+    def bury(self, home: InstanceDir, death: Mapping[str, Any]) -> None:
         """Remember how a dead VM ended, and remove all that it had. Again is harmless: the first
         account stays. Its disk goes first, since there may be no room to write before."""
         console = console_tail(home.path, 4096)

@@ -26,18 +26,18 @@ from vmrunner.model import (
     Seen,
 )
 from vmrunner.providers.qemu import processes, state_dir
-from vmrunner.providers.qemu.state_dir import Home, State
+from vmrunner.providers.qemu.state_dir import InstanceDir, StateDir
 
-_PATIENCE: Final = 5.0  # seconds after which a keeper that was asked to end is killed
+_KEEPER_TIMEOUT: Final = 5.0  # seconds after which a keeper that was asked to end is killed
 _FORCED: Final = 3.0  # seconds to wait for the kernel after SIGKILL
 
 
-def scope(state: State) -> Scope:
+def scope(state: StateDir) -> Scope:
     """This host, by its machine id, and the state directory, by its real path."""
     return Scope("qemu", processes.machine_id(state.path), str(state.path))
 
 
-def mark(state: State) -> str:
+def mark(state: StateDir) -> str:
     """What the processes of this state directory's VMs carry in an argument, before the name."""
     return f"{processes.MARK}{hashlib.sha256(str(state.path).encode()).hexdigest()[:12]}="
 
@@ -45,7 +45,7 @@ def mark(state: State) -> str:
 # --- looking -------------------------------------------------------------------------------------
 
 
-def look(state: State, mark: str, scope: Scope, ids: Sequence[Key]) -> dict[Key, Seen]:
+def look(state: StateDir, mark: str, scope: Scope, ids: Sequence[Key]) -> dict[Key, Seen]:
     """Tombstones are shown as dead; what has neither directory, process nor tombstone is not
     shown."""
     homes = {_id(home): home for home in state.homes()}
@@ -78,7 +78,7 @@ def _ref(key: Key) -> Ref:
     return Ref(key.scope, Kind.INSTANCE, key.instance)
 
 
-def _seen(ref: Ref, home: Home) -> Seen:
+def _seen(ref: Ref, home: InstanceDir) -> Seen:
     power, detail = _power(home)
     return Seen(
         ref=ref,
@@ -99,7 +99,7 @@ def _dead(ref: Ref, stone: Mapping[str, Any]) -> Seen:
     )
 
 
-def _power(home: Home) -> tuple[Power, str]:
+def _power(home: InstanceDir) -> tuple[Power, str]:
     """What the lock and the files say. Without a keeper no VM runs: it dies with its keeper."""
     kept = (home.path / state_dir.KEEPER).exists()
     if home.held:
@@ -111,7 +111,7 @@ def _power(home: Home) -> tuple[Power, str]:
     return Power.PENDING, "no keeper yet"
 
 
-def resources(state: State, mark: str, scope: Scope) -> tuple[Resource, ...]:
+def resources(state: StateDir, mark: str, scope: Scope) -> tuple[Resource, ...]:
     """Each directory, and each process whose directory is gone, whoever made it."""
     found = {_id(home): _resource(scope, home) for home in state.homes()}
     for _, name in processes.marked(mark):
@@ -125,7 +125,7 @@ def resources(state: State, mark: str, scope: Scope) -> tuple[Resource, ...]:
     return tuple(found.values())
 
 
-def _resource(scope: Scope, home: Home) -> Resource:
+def _resource(scope: Scope, home: InstanceDir) -> Resource:
     return Resource(
         ref=Ref(scope, Kind.INSTANCE, _id(home)),
         power=_power(home)[0],
@@ -135,7 +135,7 @@ def _resource(scope: Scope, home: Home) -> Resource:
     )
 
 
-def _tags(name: state_dir.Name | None, kept: Mapping[str, Any]) -> dict[str, str]:
+def _tags(name: state_dir.DirName | None, kept: Mapping[str, Any]) -> dict[str, str]:
     """What the name says overrides the file; a VM whose file is lost is taken for a build's."""
     if name is None:
         return {}
@@ -147,7 +147,7 @@ def _tags(name: state_dir.Name | None, kept: Mapping[str, Any]) -> dict[str, str
     return tags
 
 
-def _id(home: Home) -> str:
+def _id(home: InstanceDir) -> str:
     return _instance(home.path.name)
 
 
@@ -163,7 +163,7 @@ def _number(value: Any) -> float | None:
 # --- ending --------------------------------------------------------------------------------------
 
 
-def end(state: State, mark: str, instance: str, *, now: float, force: bool) -> Outcome:
+def end(state: StateDir, mark: str, instance: str, *, now: float, force: bool) -> Outcome:
     """Ask the keeper; kill it when it does not listen or `force`; tidy up after a dead one."""
     home = state.home(instance)
     if home is None:
@@ -172,8 +172,8 @@ def end(state: State, mark: str, instance: str, *, now: float, force: bool) -> O
         asked = _asked(home)
         with contextlib.suppress(FileNotFoundError):  # it ended meanwhile
             (home.path / state_dir.END).touch()
-        keeper = processes.Identity.parse((home.read(state_dir.KEEPER) or {}).get("keeper"))
-        force = force or (asked is not None and now - asked > _PATIENCE)
+        keeper = processes.ProcessIdentity.parse((home.read(state_dir.KEEPER) or {}).get("keeper"))
+        force = force or (asked is not None and now - asked > _KEEPER_TIMEOUT)
         if keeper is not None:
             processes.send(keeper, signal.SIGKILL if force else signal.SIGTERM)
         if not force or not _wait_released(home):
@@ -183,7 +183,7 @@ def end(state: State, mark: str, instance: str, *, now: float, force: bool) -> O
     return Outcome(fate=Fate.ACCEPTED)
 
 
-def _asked(home: Home) -> float | None:
+def _asked(home: InstanceDir) -> float | None:
     """When the keeper was first asked to end."""
     try:
         return (home.path / state_dir.END).stat().st_ctime
@@ -191,7 +191,7 @@ def _asked(home: Home) -> float | None:
         return None
 
 
-def _wait_released(home: Home) -> bool:
+def _wait_released(home: InstanceDir) -> bool:
     until = time.monotonic() + _FORCED
     while home.held:
         if time.monotonic() > until:
@@ -209,7 +209,7 @@ def _kill_lost(mark: str, instance: str) -> Outcome:
     return Outcome(fate=Fate.ACCEPTED if killed else Fate.MISSING)
 
 
-def _bury(state: State, home: Home, now: float) -> None:
+def _bury(state: StateDir, home: InstanceDir, now: float) -> None:
     """Tidy up a directory that has no keeper, under its lock, so that none starts meanwhile."""
     death = {"cause": "deleted", "detail": "deleted", "ended": now}
     try:

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 
-class Asked(Protocol):
+class FaultSubject(Protocol):
     """What a plan goes by."""
 
     @property
     def action(self) -> str: ...
 
 
-class Trouble(NamedTuple):
+class RequestFate(NamedTuple):
     """One request's fate. `happens`: its effect comes first. Without a code there is no answer: the
     connection breaks. `garbage` is sent instead of an error document."""
 
@@ -25,11 +25,11 @@ class Trouble(NamedTuple):
     garbage: bytes = b""
 
 
-LOST_REQUEST: Final = Trouble()
-LOST_ANSWER: Final = Trouble(happens=True)
-GARBAGE: Final = Trouble("Garbage", 200, garbage=b"<html>a proxy says hello")
+LOST_REQUEST: Final = RequestFate()
+LOST_ANSWER: Final = RequestFate(happens=True)
+GARBAGE: Final = RequestFate("Garbage", 200, garbage=b"<html>a proxy says hello")
 
-R = TypeVar("R", bound=Asked)
+R = TypeVar("R", bound=FaultSubject)
 T = TypeVar("T")
 
 

@@ -37,12 +37,12 @@ from vmrunner.testing.localec2.faults import (
     NO_CAPACITY,
     THROTTLED,
     UNAVAILABLE,
-    Faults,
-    Trouble,
+    Ec2Faults,
+    RequestFate,
 )
-from vmrunner.testing.localec2.fixtures import Mapping, Site
-from vmrunner.testing.localec2.machines import Machine
-from vmrunner.testing.localec2.requests import Request
+from vmrunner.testing.localec2.fixtures import Ec2Site, Mapping
+from vmrunner.testing.localec2.machines import Ec2Machine
+from vmrunner.testing.localec2.requests import Ec2Request
 
 __all__ = [
     "AFTER_ALL",
@@ -54,11 +54,11 @@ __all__ = [
     "NO_CAPACITY",
     "THROTTLED",
     "UNAVAILABLE",
-    "Faults",
+    "Ec2Faults",
+    "Ec2Machine",
+    "Ec2Request",
+    "Ec2Site",
     "LocalCloud",
-    "Machine",
     "Mapping",
-    "Request",
-    "Site",
-    "Trouble",
+    "RequestFate",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Refusal(Exception):
+class Ec2Refusal(Exception):
     """Raised within moto's handlers; it passes through them, and the endpoint writes it."""
 
     def __init__(self, code: str, message: str, *, status: int = 400) -> None:

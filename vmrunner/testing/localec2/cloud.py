@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final, Self
 
 from vmrunner.testing.common.virtual_clock import Timeline
 from vmrunner.testing.localec2 import fixtures, guest_vms, moto_patches
-from vmrunner.testing.localec2.endpoint import Endpoint
-from vmrunner.testing.localec2.faults import Faults, Trouble
-from vmrunner.testing.localec2.fixtures import Site
-from vmrunner.testing.localec2.machines import Machine
-from vmrunner.testing.localec2.requests import Request
+from vmrunner.testing.localec2.endpoint import Ec2Endpoint
+from vmrunner.testing.localec2.faults import Ec2Faults, RequestFate
+from vmrunner.testing.localec2.fixtures import Ec2Site
+from vmrunner.testing.localec2.machines import Ec2Machine
+from vmrunner.testing.localec2.requests import Ec2Request
 from vmrunner.testing.localec2.run_instances import Token
-from vmrunner.testing.vms import Bodies
+from vmrunner.testing.vms import VmFleet
 
 if TYPE_CHECKING:
     from moto.ec2.models import EC2Backend
@@ -48,18 +48,18 @@ class LocalCloud(Timeline):
         self.roles: set[str] = set()  # paths with names: `aws-reserved/sso/name`
         self.default_quotas: set[str] = set()  # codes of which the account has no value of its own
         self.disabled: set[str] = set()  # regions that the account has not enabled
-        self.refused: dict[str, Trouble] = {}  # access keys that are not accepted
+        self.refused: dict[str, RequestFate] = {}  # access keys that are not accepted
         self.accounts: dict[str, str] = {}  # access key → account; default: this one's
-        self.faults = Faults()
-        self.requests: list[Request] = []  # all that came
-        self.machines: list[Machine] = []  # all that ever was
-        self.by_id: dict[str, Machine] = {}
+        self.faults = Ec2Faults()
+        self.requests: list[Ec2Request] = []  # all that came
+        self.machines: list[Ec2Machine] = []  # all that ever was
+        self.by_id: dict[str, Ec2Machine] = {}
         self.hidden: set[str] = set()  # ids of machines that nobody sees yet
         self.tokens: dict[tuple[str, str, str], Token] = {}
         self.account = f"{secrets.randbelow(9 * 10**11) + 10**11}"
         moto_patches.install()
-        self._endpoint = Endpoint(self)
-        self.bodies = Bodies(self, vms) if vms is not None else None
+        self._endpoint = Ec2Endpoint(self)
+        self.bodies = VmFleet(self, vms) if vms is not None else None
 
     # --- its life ---
 
@@ -100,7 +100,7 @@ class LocalCloud(Timeline):
         name: str = "vmrunner-test",
         mappings: Sequence[fixtures.Mapping] = ROOT,
         ssh_from: str = "192.0.2.0/24",
-    ) -> Site:
+    ) -> Ec2Site:
         """What a launch in this region needs."""
         image = self.image(region, name, mappings=mappings)
         with self.held():
@@ -126,7 +126,7 @@ class LocalCloud(Timeline):
 
         return ec2_backends[account or self.account][region]
 
-    def add(self, machine: Machine) -> None:
+    def add(self, machine: Ec2Machine) -> None:
         """A machine was launched."""
         self.machines.append(machine)
         self.by_id[machine.id] = machine
@@ -134,13 +134,13 @@ class LocalCloud(Timeline):
             guest_vms.embody(machine, self.bodies)
         machine.begin()
 
-    def of(self, instance: str) -> list[Machine]:
+    def of(self, instance: str) -> list[Ec2Machine]:
         """All machines that carry this id of vmrunner's, in order of birth."""
         self.settle()
         return [machine for machine in self.machines if machine.instance == instance]
 
     @property
-    def alive(self) -> list[Machine]:
+    def alive(self) -> list[Ec2Machine]:
         """All that bill."""
         self.settle()
         return [machine for machine in self.machines if machine.alive]
@@ -154,13 +154,13 @@ class LocalCloud(Timeline):
     def account_of(self, key: str) -> str:
         return self.accounts.get(key, self.account)
 
-    def plan(self, request: Request) -> Trouble | None:
+    def plan(self, request: Ec2Request) -> RequestFate | None:
         """What becomes of a request before it is looked at."""
         if request.key in self.refused:
             return self.refused[request.key]
         if request.region in self.disabled:
             if request.service == "ec2":
                 text = "AWS was not able to validate the provided access credentials"
-                return Trouble("AuthFailure", 401, text)
-            return Trouble("InvalidClientTokenId", 403, "The security token is invalid")
+                return RequestFate("AuthFailure", 401, text)
+            return RequestFate("InvalidClientTokenId", 403, "The security token is invalid")
         return self.faults.plan(request)

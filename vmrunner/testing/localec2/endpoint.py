@@ -18,8 +18,8 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from vmrunner.testing.localec2 import moto_patches, scheduler_api
-from vmrunner.testing.localec2.api_error import Refusal
-from vmrunner.testing.localec2.requests import Environ, Request, error_document
+from vmrunner.testing.localec2.api_error import Ec2Refusal
+from vmrunner.testing.localec2.requests import Ec2Request, Environ, error_document
 
 if TYPE_CHECKING:
     from vmrunner.testing.localec2.cloud import LocalCloud
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 HOST: Final = "127.0.0.1"
 
 
-class Answer(NamedTuple):
+class Ec2Answer(NamedTuple):
     """`status` is a whole status line."""
 
     status: str
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Endpoint:
+class Ec2Endpoint:
     """The server of one cloud; every request is handled alone."""
 
     def __init__(self, cloud: LocalCloud) -> None:
@@ -67,7 +67,7 @@ class Endpoint:
             self._thread.join()
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        request = Request.of(environ)
+        request = Ec2Request.of(environ)
         cloud = self._cloud
         with cloud.lock:
             cloud.settle()
@@ -83,7 +83,7 @@ class Endpoint:
         """For the header of every answer."""
         return formatdate(self._cloud.now(), usegmt=True)
 
-    def _answer(self, request: Request, environ: Environ) -> Answer | None:
+    def _answer(self, request: Ec2Request, environ: Environ) -> Ec2Answer | None:
         """None: the client hears nothing."""
         trouble = self._cloud.plan(request)
         if trouble is None:
@@ -91,20 +91,22 @@ class Endpoint:
         if trouble.happens:
             self._handled(request, environ)
         if trouble.garbage:
-            return Answer(f"{trouble.status} OK", [("Content-Type", "text/html")], trouble.garbage)
+            return Ec2Answer(
+                f"{trouble.status} OK", [("Content-Type", "text/html")], trouble.garbage
+            )
         if not trouble.code:
             return None
         return _error(request, trouble.code, trouble.message, trouble.status)
 
-    def _handled(self, request: Request, environ: Environ) -> Answer:
+    def _handled(self, request: Ec2Request, environ: Environ) -> Ec2Answer:
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = self._cloud.account_of(request.key)
         try:
             own = scheduler_api.answer(self._cloud, request)
             if own is not None:
-                return Answer("200 OK", [("Content-Type", own[0])], own[1].encode())
+                return Ec2Answer("200 OK", [("Content-Type", own[0])], own[1].encode())
             with moto_patches.within(self._cloud):
                 return self._ask_moto(environ)
-        except Refusal as refusal:
+        except Ec2Refusal as refusal:
             return _error(request, refusal.code, refusal.message, refusal.status)
         except NotImplementedError as missing:
             return _error(request, "InvalidParameterValue", f"not in this cloud: {missing}", 400)
@@ -112,7 +114,7 @@ class Endpoint:
             log.exception("%s", request.action)
             return _error(request, "InternalError", f"{type(error).__name__}: {error}", 500)
 
-    def _ask_moto(self, environ: Environ) -> Answer:
+    def _ask_moto(self, environ: Environ) -> Ec2Answer:
         got: list[Any] = []
 
         def start(status: str, headers: list[tuple[str, str]], *_: object) -> None:
@@ -120,13 +122,13 @@ class Endpoint:
 
         parts = self._moto(environ, start)
         body = b"".join(parts)
-        return Answer(got[0], got[1], body)
+        return Ec2Answer(got[0], got[1], body)
 
 
-def _error(request: Request, code: str, message: str, status: int) -> Answer:
+def _error(request: Ec2Request, code: str, message: str, status: int) -> Ec2Answer:
     content, body = error_document(request.service, code, message)
     headers = [("Content-Type", content), ("x-amzn-ErrorType", code)]
-    return Answer(f"{status} Refused", headers, body)
+    return Ec2Answer(f"{status} Refused", headers, body)
 
 
 def _hang_up(environ: Environ) -> NoReturn:
@@ -141,7 +143,7 @@ class _Handler(MotoRequestHandler):
 
     def date_time_string(self, _: float | None = None) -> str:
         endpoint = self.server.app
-        assert isinstance(endpoint, Endpoint)
+        assert isinstance(endpoint, Ec2Endpoint)
         return endpoint.date()
 
     def log_request(self, *_: object) -> None:

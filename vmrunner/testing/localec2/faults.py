@@ -9,8 +9,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from vmrunner.testing.common.faults import GARBAGE, LOST_ANSWER, LOST_REQUEST, FaultPlan, Trouble
-from vmrunner.testing.localec2.requests import Request
+from vmrunner.testing.common.faults import (
+    GARBAGE,
+    LOST_ANSWER,
+    LOST_REQUEST,
+    FaultPlan,
+    RequestFate,
+)
+from vmrunner.testing.localec2.requests import Ec2Request
 
 __all__ = [
     "AFTER_ALL",
@@ -22,18 +28,18 @@ __all__ = [
     "NO_CAPACITY",
     "THROTTLED",
     "UNAVAILABLE",
-    "Faults",
-    "Trouble",
+    "Ec2Faults",
+    "RequestFate",
 ]
 
-INTERNAL: Final = Trouble("InternalError", 500, "An internal error has occurred")
+INTERNAL: Final = RequestFate("InternalError", 500, "An internal error has occurred")
 AFTER_ALL: Final = INTERNAL._replace(happens=True)
-UNAVAILABLE: Final = Trouble("Unavailable", 503, "The service is unavailable")
-THROTTLED: Final = Trouble("RequestLimitExceeded", 503, "Request limit exceeded.")
-NO_CAPACITY: Final = Trouble(
+UNAVAILABLE: Final = RequestFate("Unavailable", 503, "The service is unavailable")
+THROTTLED: Final = RequestFate("RequestLimitExceeded", 503, "Request limit exceeded.")
+NO_CAPACITY: Final = RequestFate(
     "InsufficientInstanceCapacity", 500, "There is no capacity for what was asked"
 )
-DENIED: Final = Trouble(
+DENIED: Final = RequestFate(
     "UnauthorizedOperation", 403, "You are not authorized to perform this operation."
 )
 
@@ -41,9 +47,9 @@ DENIED: Final = Trouble(
 _DENIED_ELSEWHERE: Final = DENIED._replace(code="AccessDenied")
 
 
-class Faults(FaultPlan[Request, Trouble]):
+class Ec2Faults(FaultPlan[Ec2Request, RequestFate]):
     """The plan of one cloud."""
 
-    def denial(self, request: Request) -> Trouble:
+    def denial(self, request: Ec2Request) -> RequestFate:
         denied = DENIED if request.service == "ec2" else _DENIED_ELSEWHERE
         return denied._replace(message=f"{DENIED.message} {request.action}")

@@ -24,7 +24,7 @@ class Mapping:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Site:
+class Ec2Site:
     """One region's furniture, by id."""
 
     region: str
@@ -34,7 +34,7 @@ class Site:
     vpc: str
 
 
-class Image(Ami):
+class FixtureAmi(Ami):
     """An image with the mappings that it was given."""
 
     mappings: Sequence[Mapping] = ()
@@ -61,7 +61,7 @@ def add_image(
     backend: EC2Backend, name: str, now: float, mappings: Sequence[Mapping], tags: dict[str, str]
 ) -> str:
     """The id of a new image of our own."""
-    image = Image(
+    image = FixtureAmi(
         backend,
         f"ami-{secrets.token_hex(8)}0",
         name=name,
@@ -80,7 +80,7 @@ def add_image(
     return image.id
 
 
-def furnish(backend: EC2Backend, image: str, *, ssh_from: str) -> Site:
+def furnish(backend: EC2Backend, image: str, *, ssh_from: str) -> Ec2Site:
     """A region's default network, and a security group through which builds do not reach each
     other: SSH from `ssh_from` alone."""
     vpc = backend.default_vpc.id
@@ -89,7 +89,7 @@ def furnish(backend: EC2Backend, image: str, *, ssh_from: str) -> Site:
         group.id, "tcp", "22", "22", [{"CidrIp": ssh_from}], vpc_id=vpc
     )
     subnets = sorted(backend.describe_subnets(), key=lambda s: str(s.availability_zone))
-    return Site(
+    return Ec2Site(
         region=backend.region_name,
         image=image,
         subnets=tuple(subnet.id for subnet in subnets),

@@ -6,17 +6,17 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.testing.localec2.metadata import InstanceMetadata
-from vmrunner.testing.vms import Guest
+from vmrunner.testing.localec2.metadata import Ec2Metadata
+from vmrunner.testing.vms import GuestSpec
 
 if TYPE_CHECKING:
-    from vmrunner.testing.localec2.machines import Machine
-    from vmrunner.testing.vms import Bodies
+    from vmrunner.testing.localec2.machines import Ec2Machine
+    from vmrunner.testing.vms import VmFleet
 
 GiB: Final = 1024**3
 
 
-def embody(machine: Machine, bodies: Bodies) -> None:
+def embody(machine: Ec2Machine, bodies: VmFleet) -> None:
     """A newborn gets a VM, and the VM's address for its own."""
     address = bodies.address()
     nic = machine.moto.nics[0]
@@ -27,7 +27,7 @@ def embody(machine: Machine, bodies: Bodies) -> None:
     root = machine.moto.block_device_mapping[machine.moto.root_device_name]
     uuid = f"ec2{secrets.token_hex(16)[3:]}"
     uuid = "-".join((uuid[:8], uuid[8:12], uuid[12:16], uuid[16:20], uuid[20:]))
-    guest = Guest(
+    guest = GuestSpec(
         name=machine.id,
         address=address,
         mac=nic.mac_address,
@@ -39,4 +39,4 @@ def embody(machine: Machine, bodies: Bodies) -> None:
             "uuid": uuid,
         },
     )
-    bodies.give(machine, guest, InstanceMetadata(machine))
+    bodies.give(machine, guest, Ec2Metadata(machine))

@@ -41,7 +41,7 @@ class World(Protocol):
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Machine:
+class Ec2Machine:
     """What a test may know and do. Changes of state go through the methods."""
 
     world: World

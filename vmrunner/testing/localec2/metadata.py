@@ -10,10 +10,10 @@ import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from vmrunner.testing.vms import Asked, Reply
+from vmrunner.testing.vms import MetadataRequest, Reply
 
 if TYPE_CHECKING:
-    from vmrunner.testing.localec2.machines import Machine
+    from vmrunner.testing.localec2.machines import Ec2Machine
 
 #: One of each: the first and the last that cloud-init asks for. All versions say the same here.
 _VERSIONS: Final = ("1.0", "2009-04-04", "2018-09-24", "2021-03-23", "latest")
@@ -26,18 +26,18 @@ _LONGEST: Final = 21_600  # seconds
 Tree = Mapping[str, Any]
 
 
-class InstanceMetadata:
+class Ec2Metadata:
     """Called with each request; what is true of the machine now is what it answers."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Ec2Machine) -> None:
         self._machine = machine
         self._tokens: dict[str, float] = {}  # → when it ends
 
-    def __call__(self, asked: Asked) -> Reply:
+    def __call__(self, asked: MetadataRequest) -> Reply:
         with self._machine.world.lock:
             return self._answer(asked)
 
-    def _answer(self, asked: Asked) -> Reply:
+    def _answer(self, asked: MetadataRequest) -> Reply:
         if not self._machine.metadata:
             return _error(403, "Forbidden")
         if asked.path == "/latest/api/token":
@@ -51,7 +51,7 @@ class InstanceMetadata:
 
     # --- who may ask ---
 
-    def _token(self, asked: Asked) -> Reply:
+    def _token(self, asked: MetadataRequest) -> Reply:
         if asked.method != "PUT":
             return _error(405, "Method Not Allowed")
         if "x-forwarded-for" in asked.headers:  # through somebody's proxy

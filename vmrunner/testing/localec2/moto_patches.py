@@ -32,7 +32,7 @@ from moto.ec2.responses.spot_instances import SpotInstances
 from moto.scheduler.models import EventBridgeSchedulerBackend
 
 from vmrunner.testing.localec2 import schedules
-from vmrunner.testing.localec2.api_error import Refusal
+from vmrunner.testing.localec2.api_error import Ec2Refusal
 from vmrunner.testing.localec2.faults import UNAVAILABLE
 from vmrunner.testing.localec2.paging import cut, paged
 from vmrunner.testing.localec2.run_instances import run_instances
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from moto.ec2.models import EC2Backend
 
     from vmrunner.testing.localec2.cloud import LocalCloud
-    from vmrunner.testing.localec2.machines import Machine
+    from vmrunner.testing.localec2.machines import Ec2Machine
 
 _CURRENT: ContextVar[LocalCloud | None] = ContextVar("localcloud", default=None)
 
@@ -131,7 +131,7 @@ def _describe_instances(cloud: LocalCloud, response: Any, _: Handler) -> ActionR
     list of instances in other zones is answered."""
     ids, filters = response._get_param("InstanceIds", []), response._filters_from_querystring()
     if ids and response._get_param("MaxResults"):
-        raise Refusal(
+        raise Ec2Refusal(
             "InvalidParameterCombination",
             "The parameter instancesSet cannot be used with the parameter maxResults",
         )
@@ -139,7 +139,7 @@ def _describe_instances(cloud: LocalCloud, response: Any, _: Handler) -> ActionR
     named = _all_named(cloud, response, ids)
     zones = {one.zone for one in named} if ids else _zones(backend)
     if zones & cloud.outages:
-        raise Refusal(UNAVAILABLE.code, UNAVAILABLE.message, status=UNAVAILABLE.status)
+        raise Ec2Refusal(UNAVAILABLE.code, UNAVAILABLE.message, status=UNAVAILABLE.status)
     if ids:
         found = backend.get_reservations_by_instance_ids(ids, filters=filters)
     else:
@@ -181,7 +181,9 @@ def _get_console_output(cloud: LocalCloud, response: Any, original: Handler) -> 
     """What the VM said on its serial port, where there is a VM."""
     machine = _named(cloud, response, response._get_param("InstanceId"))
     if response._get_param("Latest") and re.match(r"[a-z]+[1-4]\.", machine.moto.instance_type):
-        raise Refusal("UnsupportedOperation", "This instance type does not support retrieving it.")
+        raise Ec2Refusal(
+            "UnsupportedOperation", "This instance type does not support retrieving it."
+        )
     if machine.body is None:
         result: ActionResult = original(response)
         return result
@@ -219,7 +221,7 @@ def _describe_types(cloud: LocalCloud, response: Any, original: Handler) -> Acti
     lost = cloud.lacking & set(response._get_param("InstanceTypes", []))
     if lost:
         text = f"The following supplied instance types do not exist: {sorted(lost)}"
-        raise Refusal("InvalidInstanceType", text)
+        raise Ec2Refusal("InvalidInstanceType", text)
     found: Any = original(response).result
     types = [one for one in found["InstanceTypes"] if one["InstanceType"] not in cloud.lacking]
     return ActionResult({"InstanceTypes": types})
@@ -231,7 +233,7 @@ def _delete_interface(_: LocalCloud, response: Any, original: Handler) -> Action
     interface = response.ec2_backend.enis.get(name)
     if interface is not None and interface.attachment_id is not None:
         text = f"Network interface '{name}' is currently in use."
-        raise Refusal("InvalidParameterValue", text)
+        raise Ec2Refusal("InvalidParameterValue", text)
     result: ActionResult = original(response)
     return result
 
@@ -242,7 +244,7 @@ def _delete_group(cloud: LocalCloud, response: Any, original: Handler) -> Action
     for machine in cloud.machines:
         here = machine.backend is response.ec2_backend and machine.state != "terminated"
         if here and name in {group.id for group in machine.moto.security_groups}:
-            raise Refusal("DependencyViolation", f"resource {name} has a dependent object")
+            raise Ec2Refusal("DependencyViolation", f"resource {name} has a dependent object")
     result: ActionResult = original(response)
     return result
 
@@ -251,7 +253,7 @@ def _cancel_spot_requests(_: LocalCloud, response: Any, original: Handler) -> Ac
     for name in response._get_param("SpotInstanceRequestIds", []):
         if name not in response.ec2_backend.spot_instance_requests:
             text = f"The spot instance request ID '{name}' does not exist"
-            raise Refusal("InvalidSpotInstanceRequestID.NotFound", text)
+            raise Ec2Refusal("InvalidSpotInstanceRequestID.NotFound", text)
     result: ActionResult = original(response)
     return result
 
@@ -282,24 +284,24 @@ def _zones(backend: EC2Backend) -> set[str]:
     return {str(subnet.availability_zone) for subnet in backend.describe_subnets()}
 
 
-def _named(cloud: LocalCloud, response: Any, name: str) -> Machine:
+def _named(cloud: LocalCloud, response: Any, name: str) -> Ec2Machine:
     """The machine of this id, in the region that is asked."""
     (machine,) = _all_named(cloud, response, [name])
     return machine
 
 
-def _all_named(cloud: LocalCloud, response: Any, names: Sequence[str]) -> list[Machine]:
+def _all_named(cloud: LocalCloud, response: Any, names: Sequence[str]) -> list[Ec2Machine]:
     """The machines of these ids. One that does not exist, and none is told; all such are named."""
     for name in names:
         if not re.fullmatch(r"i-[0-9a-f]{8}([0-9a-f]{9})?", name):
-            raise Refusal("InvalidInstanceID.Malformed", f'Invalid id: "{name}"')
+            raise Ec2Refusal("InvalidInstanceID.Malformed", f'Invalid id: "{name}"')
     found = [cloud.by_id.get(name) for name in names]
     there = [m for m in found if m and not m.hidden and m.backend is response.ec2_backend]
     if len(there) < len(names):
         lost = ", ".join(sorted(set(names) - {machine.id for machine in there}))
         one = ", " not in lost
         text = f"The instance ID{'' if one else 's'} '{lost}' do{'es' if one else ''} not exist"
-        raise Refusal("InvalidInstanceID.NotFound", text)
+        raise Ec2Refusal("InvalidInstanceID.NotFound", text)
     return there
 
 

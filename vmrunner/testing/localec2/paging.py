@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from moto.core.responses import ActionResult
 
-from vmrunner.testing.localec2.api_error import Refusal
+from vmrunner.testing.localec2.api_error import Ec2Refusal
 
 if TYPE_CHECKING:
     from vmrunner.testing.localec2.cloud import LocalCloud
@@ -28,7 +28,7 @@ def paged(response: Any, found: Sequence[T]) -> tuple[list[T], str | None]:
         return list(found[start:]), None
     if not _LEAST <= int(most) <= _MOST:
         text = f"Value ( {most} ) for parameter maxResults is invalid. Expecting {_LEAST}-{_MOST}."
-        raise Refusal("InvalidParameterValue", text)
+        raise Ec2Refusal("InvalidParameterValue", text)
     end = start + int(most)
     return list(found[start:end]), _write(end) if end < len(found) else None
 
@@ -52,4 +52,4 @@ def _read(token: str) -> int:
     try:
         return int(base64.urlsafe_b64decode(token).decode().removeprefix("at:"))
     except (binascii.Error, ValueError):
-        raise Refusal("InvalidNextToken", "The token is not valid.") from None
+        raise Ec2Refusal("InvalidNextToken", "The token is not valid.") from None

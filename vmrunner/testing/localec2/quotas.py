@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from vmrunner.testing.localec2.api_error import Refusal
+from vmrunner.testing.localec2.api_error import Ec2Refusal
 
 if TYPE_CHECKING:
     from moto.ec2.models import EC2Backend
@@ -73,5 +73,5 @@ def _tags(spec: Any, *, spot: bool) -> None:
             raise _bad("InvalidParameterValue", f"Tag value exceeds the maximum length of {_VALUE}")
 
 
-def _bad(code: str, message: str) -> Refusal:
-    return Refusal(code, message)
+def _bad(code: str, message: str) -> Ec2Refusal:
+    return Ec2Refusal(code, message)

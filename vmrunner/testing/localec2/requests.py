@@ -31,7 +31,7 @@ _PATHS: Final = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
+class Ec2Request:
     """`params` is a query as it was sent (`InstanceId.1`, …), or a JSON body's top level."""
 
     service: str
@@ -41,7 +41,7 @@ class Request:
     params: Mapping[str, Any]
 
     @classmethod
-    def of(cls, environ: Environ) -> Request:
+    def of(cls, environ: Environ) -> Ec2Request:
         """Read the body, and put it back for whoever comes next."""
         length = int(environ.get("CONTENT_LENGTH") or 0)
         body: bytes = environ["wsgi.input"].read(length)

@@ -12,9 +12,9 @@ from moto.ec2.exceptions import DryRunClientError
 from moto.ec2.models.spot_requests import SpotInstanceRequest
 from moto.ec2.utils import convert_tag_spec, random_spot_request_id
 
-from vmrunner.testing.localec2.api_error import Refusal
+from vmrunner.testing.localec2.api_error import Ec2Refusal
 from vmrunner.testing.localec2.faults import NO_CAPACITY
-from vmrunner.testing.localec2.machines import Machine
+from vmrunner.testing.localec2.machines import Ec2Machine
 from vmrunner.testing.localec2.quotas import check_launch
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Token:
     """What a client token stands for."""
 
     def __init__(
-        self, asked: str, born: float, reservation: Reservation, machines: list[Machine]
+        self, asked: str, born: float, reservation: Reservation, machines: list[Ec2Machine]
     ) -> None:
         self.asked = asked
         self.born = born
@@ -69,13 +69,13 @@ class Token:
 
 def _again(known: Token, asked: str) -> ActionResult:
     if known.asked != asked:
-        raise Refusal(
+        raise Ec2Refusal(
             "IdempotentParameterMismatch",
             "Arguments on this idempotent request are inconsistent with arguments used in "
             "previous request(s).",
         )
     if all(machine.state == "terminated" for machine in known.machines):
-        raise Refusal(
+        raise Ec2Refusal(
             "IdempotentInstanceTerminated", "The instance of this client token was terminated."
         )
     return ActionResult(known.reservation)
@@ -100,22 +100,22 @@ def subnet_of(params: Any) -> str | None:
 def _draw(cloud: LocalCloud, backend: EC2Backend, params: Any) -> None:
     """Is there room in the pool, and for the account?"""
     if _zone(backend, params) in cloud.outages:
-        raise Refusal(NO_CAPACITY.code, NO_CAPACITY.message, status=NO_CAPACITY.status)
+        raise Ec2Refusal(NO_CAPACITY.code, NO_CAPACITY.message, status=NO_CAPACITY.status)
     if params.get("InstanceMarketOptions") and not cloud.spot_role:
         # Only a launch is refused so, no dry run.
         text = "The provided credentials do not have permission to create the service-linked role"
-        raise Refusal("AuthFailure.ServiceLinkedRoleCreationNotPermitted", text, status=403)
+        raise Ec2Refusal("AuthFailure.ServiceLinkedRoleCreationNotPermitted", text, status=403)
     market = "spot" if params.get("InstanceMarketOptions") else "on-demand"
     pool = (params.get("InstanceType"), subnet_of(params), market)
     if pool in cloud.dry:
-        raise Refusal(NO_CAPACITY.code, NO_CAPACITY.message, status=NO_CAPACITY.status)
+        raise Ec2Refusal(NO_CAPACITY.code, NO_CAPACITY.message, status=NO_CAPACITY.status)
     most = cloud.quota.get(market)
     if most is not None:
         spot = market == "spot"
         living = [m for m in cloud.machines if m.alive and (m.moto.lifecycle == "spot") is spot]
         if len(living) + int(params.get("MaxCount", 1)) > most:
             code = "MaxSpotInstanceCountExceeded" if spot else "VcpuLimitExceeded"
-            raise Refusal(code, f"You have requested more than your limit of {most} allows.")
+            raise Ec2Refusal(code, f"You have requested more than your limit of {most} allows.")
 
 
 def _mappings(backend: EC2Backend, params: Any) -> list[dict[str, Any]]:
@@ -128,7 +128,7 @@ def _mappings(backend: EC2Backend, params: Any) -> list[dict[str, Any]]:
     return [{"DeviceName": name, "Ebs": ebs} for name, ebs in merged.items()]
 
 
-def _furnished(cloud: LocalCloud, backend: EC2Backend, params: Any, moto: Instance) -> Machine:
+def _furnished(cloud: LocalCloud, backend: EC2Backend, params: Any, moto: Instance) -> Ec2Machine:
     """What moto forgot of the request."""
     tags = convert_tag_spec(params.get("TagSpecifications") or [])
     moto.disable_api_termination = bool(params.get("DisableApiTermination"))
@@ -140,7 +140,7 @@ def _furnished(cloud: LocalCloud, backend: EC2Backend, params: Any, moto: Instan
     if params.get("InstanceMarketOptions"):
         _spot_request(backend, params, moto, tags)
     token = str(params.get("ClientToken", ""))
-    machine = Machine(world=cloud, backend=backend, moto=moto, token=token)
+    machine = Ec2Machine(world=cloud, backend=backend, moto=moto, token=token)
     cloud.add(machine)
     return machine
 

@@ -7,28 +7,30 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape
 
-from vmrunner.testing.localec2.api_error import Refusal
+from vmrunner.testing.localec2.api_error import Ec2Refusal
 
 if TYPE_CHECKING:
     from vmrunner.testing.localec2.cloud import LocalCloud
-    from vmrunner.testing.localec2.requests import Request
+    from vmrunner.testing.localec2.requests import Ec2Request
 
 Answer = tuple[str, str]
 
 _SPOT_ROLE: Final = "aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
 
 
-def answer(cloud: LocalCloud, request: Request) -> Answer | None:
+def answer(cloud: LocalCloud, request: Ec2Request) -> Answer | None:
     """Content type and body; None: moto knows it."""
     make = _ANSWERS.get((request.service, request.action))
     return make(cloud, request) if make else None
 
 
-def _simulate(cloud: LocalCloud, request: Request) -> Answer:
+def _simulate(cloud: LocalCloud, request: Ec2Request) -> Answer:
     """May somebody do these? Everything that the fault plan does not deny."""
     source = str(request.params.get("PolicySourceArn")).partition(":role/")[2]
     if any(path.endswith(f"/{source}") for path in cloud.roles):
-        raise Refusal("NoSuchEntity", f"The role with name {source} cannot be found.", status=404)
+        raise Ec2Refusal(
+            "NoSuchEntity", f"The role with name {source} cannot be found.", status=404
+        )
     members = []
     for name in request.all("ActionNames.member"):
         decision = "explicitDeny" if name.partition(":")[2] in cloud.faults.denied else "allowed"
@@ -45,7 +47,7 @@ def _simulate(cloud: LocalCloud, request: Request) -> Answer:
     return "text/xml", text
 
 
-def _role(cloud: LocalCloud, request: Request) -> Answer | None:
+def _role(cloud: LocalCloud, request: Ec2Request) -> Answer | None:
     """A role that nobody made here, by its name, with the path that only IAM knows."""
     name = str(request.params.get("RoleName"))
     known = cloud.roles | ({_SPOT_ROLE} if cloud.spot_role else set())
@@ -60,10 +62,10 @@ def _role(cloud: LocalCloud, request: Request) -> Answer | None:
     return "text/xml", text
 
 
-def _quota(cloud: LocalCloud, request: Request) -> Answer:
+def _quota(cloud: LocalCloud, request: Ec2Request) -> Answer:
     code = str(request.params.get("QuotaCode"))
     if request.action == "GetServiceQuota" and code in cloud.default_quotas:
-        raise Refusal("NoSuchResourceException", "The request failed: no such quota")
+        raise Ec2Refusal("NoSuchResourceException", "The request failed: no such quota")
     quota = {
         "ServiceCode": request.params.get("ServiceCode"),
         "QuotaCode": code,
@@ -74,7 +76,7 @@ def _quota(cloud: LocalCloud, request: Request) -> Answer:
     return "application/x-amz-json-1.1", json.dumps({"Quota": quota})
 
 
-_ANSWERS: Final[dict[tuple[str, str], Callable[[LocalCloud, Request], Answer | None]]] = {
+_ANSWERS: Final[dict[tuple[str, str], Callable[[LocalCloud, Ec2Request], Answer | None]]] = {
     ("iam", "SimulatePrincipalPolicy"): _simulate,
     ("iam", "GetRole"): _role,
     ("servicequotas", "GetServiceQuota"): _quota,

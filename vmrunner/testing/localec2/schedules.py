@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from moto.scheduler.exceptions import ScheduleGroupNotFound
 from moto.scheduler.models import EventBridgeSchedulerBackend, Schedule
 
-from vmrunner.testing.localec2.api_error import Refusal
+from vmrunner.testing.localec2.api_error import Ec2Refusal
 
 if TYPE_CHECKING:
     from vmrunner.testing.localec2.cloud import LocalCloud
@@ -30,7 +30,7 @@ def create_schedule(
     _check_group(backend, asked["group_name"])
     expression = str(asked["schedule_expression"])
     if not (_AT.fullmatch(expression) or expression.startswith(("rate(", "cron("))):
-        raise Refusal("ValidationException", f"Invalid Schedule Expression {expression}.")
+        raise Ec2Refusal("ValidationException", f"Invalid Schedule Expression {expression}.")
     made = original(backend, **asked)
     _wind(cloud, backend, made)
     return made
@@ -50,7 +50,7 @@ def create_group(
 ) -> Any:
     """moto makes the same one again, and forgets what was in it."""
     if name in backend.schedule_groups:
-        raise Refusal("ConflictException", f"Schedule group {name} already exists.", status=409)
+        raise Ec2Refusal("ConflictException", f"Schedule group {name} already exists.", status=409)
     return original(backend, name=name, tags=tags or [])
 
 

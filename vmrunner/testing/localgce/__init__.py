@@ -43,13 +43,13 @@ from vmrunner.testing.localgce.faults import (
     THROTTLED,
     UNAUTHENTICATED,
     UNAVAILABLE,
-    Broken,
-    Faults,
-    Trouble,
+    BrokenOperation,
+    GceFaults,
+    RequestFate,
 )
-from vmrunner.testing.localgce.fixtures import Site
-from vmrunner.testing.localgce.machines import Machine
-from vmrunner.testing.localgce.requests import Request
+from vmrunner.testing.localgce.fixtures import GceSite
+from vmrunner.testing.localgce.machines import GceMachine
+from vmrunner.testing.localgce.requests import GceRequest
 
 __all__ = [
     "AFTER_ALL",
@@ -69,11 +69,11 @@ __all__ = [
     "THROTTLED",
     "UNAUTHENTICATED",
     "UNAVAILABLE",
-    "Broken",
-    "Faults",
+    "BrokenOperation",
+    "GceFaults",
+    "GceMachine",
+    "GceRequest",
+    "GceSite",
     "LocalGce",
-    "Machine",
-    "Request",
-    "Site",
-    "Trouble",
+    "RequestFate",
 ]

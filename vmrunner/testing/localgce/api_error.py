@@ -11,7 +11,7 @@ _USAGE: Final = frozenset(
 )
 
 
-class Refusal(Exception):
+class GceRefusal(Exception):
     """Raised by whatever handles a request; the endpoint writes it."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
@@ -21,22 +21,22 @@ class Refusal(Exception):
         self.message = message
 
 
-def invalid(field: str, value: object, message: str) -> Refusal:
+def invalid(field: str, value: object, message: str) -> GceRefusal:
     text = f"Invalid value for field '{field}': '{value}'. {message}"
-    return Refusal(400, "invalid", text)
+    return GceRefusal(400, "invalid", text)
 
 
-def not_found(what: str) -> Refusal:
+def not_found(what: str) -> GceRefusal:
     """`what` is relative: `projects/p/zones/z/instances/i`."""
-    return Refusal(404, "notFound", f"The resource '{what}' was not found")
+    return GceRefusal(404, "notFound", f"The resource '{what}' was not found")
 
 
-def exists(what: str) -> Refusal:
-    return Refusal(409, "alreadyExists", f"The resource '{what}' already exists")
+def exists(what: str) -> GceRefusal:
+    return GceRefusal(409, "alreadyExists", f"The resource '{what}' already exists")
 
 
-def not_ready(what: str) -> Refusal:
-    return Refusal(400, "resourceNotReady", f"The resource '{what}' is not ready")
+def not_ready(what: str) -> GceRefusal:
+    return GceRefusal(400, "resourceNotReady", f"The resource '{what}' is not ready")
 
 
 def error_document(status: int, reason: str, message: str) -> bytes:

@@ -10,14 +10,14 @@ from typing import Final, Self
 from vmrunner.testing.common.virtual_clock import Timeline
 from vmrunner.testing.localgce import fixtures, guest_vms, leftovers
 from vmrunner.testing.localgce.discovery import Json
-from vmrunner.testing.localgce.endpoint import Endpoint
-from vmrunner.testing.localgce.faults import Broken, Faults, Trouble
-from vmrunner.testing.localgce.fixtures import Site
-from vmrunner.testing.localgce.machines import Machine
+from vmrunner.testing.localgce.endpoint import GceEndpoint
+from vmrunner.testing.localgce.faults import BrokenOperation, GceFaults, RequestFate
+from vmrunner.testing.localgce.fixtures import GceSite
+from vmrunner.testing.localgce.machines import GceMachine
 from vmrunner.testing.localgce.networks import nth
 from vmrunner.testing.localgce.operations import Operation
-from vmrunner.testing.localgce.requests import Request
-from vmrunner.testing.vms import Bodies, Vms
+from vmrunner.testing.localgce.requests import GceRequest
+from vmrunner.testing.vms import VmFleet, Vms
 
 PROJECT: Final = "vmrunner-test"
 
@@ -55,13 +55,13 @@ class LocalGce(Timeline):
         self.sparse_pages = False  # a filter empties pages instead of filling them
         self.unreachable: set[str] = set()  # scopes: `zones/z`, `regions/r`
         self.partial_lists = True  # else a list over all zones fails when one is out of reach
-        self.refused: dict[str, Trouble] = {}  # bearer tokens that are not accepted
-        self.faults = Faults()
-        self.requests: list[Request] = []  # all that came
+        self.refused: dict[str, RequestFate] = {}  # bearer tokens that are not accepted
+        self.faults = GceFaults()
+        self.requests: list[GceRequest] = []  # all that came
         self.rejected: list[str] = []  # what Google's document does not allow, and somebody sent
         self.complaints: list[str] = []  # where this cloud itself was wrong
-        self.machines: list[Machine] = []  # all that ever was
-        self.by_link: dict[str, Machine] = {}
+        self.machines: list[GceMachine] = []  # all that ever was
+        self.by_link: dict[str, GceMachine] = {}
         self.hidden: set[str] = set()  # links of machines that nobody sees yet
         self.operations: dict[str, Operation] = {}  # by link
         self.tokens: dict[tuple[str, str], tuple[float, Operation]] = {}
@@ -69,8 +69,8 @@ class LocalGce(Timeline):
         self.common_metadata: dict[str, str] = {}  # of the project
         self._shelves: dict[str, dict[str, dict[str, Json]]] = {}
         self._addresses = 0
-        self._endpoint = Endpoint(self)
-        self.bodies = Bodies(self, vms) if vms is not None else None
+        self._endpoint = GceEndpoint(self)
+        self.bodies = VmFleet(self, vms) if vms is not None else None
         fixtures.build(self)
 
     # --- its life ---
@@ -104,7 +104,7 @@ class LocalGce(Timeline):
 
     def furnish(
         self, *, family: str = "vmrunner", ssh_from: str = "192.0.2.0/24", disk_gb: int = 10
-    ) -> Site:
+    ) -> GceSite:
         """What a launch needs: an image in a family, and a network in which builds do not reach
         each other."""
         with self.lock:
@@ -157,7 +157,7 @@ class LocalGce(Timeline):
         self._addresses += 1
         return nth(cidr, self._addresses)
 
-    def add(self, machine: Machine) -> None:
+    def add(self, machine: GceMachine) -> None:
         """A machine is born."""
         self.machines.append(machine)
         self.by_link[machine.shown["selfLink"]] = machine
@@ -165,17 +165,17 @@ class LocalGce(Timeline):
             guest_vms.embody(machine, self.bodies)
         machine.begin()
 
-    def machine(self, link: str) -> Machine:
+    def machine(self, link: str) -> GceMachine:
         """The one behind a resource, or the last that was."""
         return self.by_link[link]
 
-    def of(self, instance: str) -> list[Machine]:
+    def of(self, instance: str) -> list[GceMachine]:
         """All machines that carry this id of vmrunner's, in order of birth."""
         self.settle()
         return [machine for machine in self.machines if machine.instance == instance]
 
     @property
-    def alive(self) -> list[Machine]:
+    def alive(self) -> list[GceMachine]:
         """All that bill."""
         self.settle()
         return [machine for machine in self.machines if machine.alive]
@@ -192,7 +192,7 @@ class LocalGce(Timeline):
 
     # --- who asks ---
 
-    def plan(self, request: Request) -> Trouble | Broken | None:
+    def plan(self, request: GceRequest) -> RequestFate | BrokenOperation | None:
         """What becomes of a request before it is looked at."""
         if request.key in self.refused:
             return self.refused[request.key]

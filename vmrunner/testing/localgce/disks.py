@@ -6,11 +6,11 @@ import re
 from typing import TYPE_CHECKING
 
 from vmrunner.testing.localgce import fixtures, links, operations, timestamps
-from vmrunner.testing.localgce.api_error import Refusal, exists, invalid, not_found
+from vmrunner.testing.localgce.api_error import GceRefusal, exists, invalid, not_found
 from vmrunner.testing.localgce.attributes import check_labels
 from vmrunner.testing.localgce.discovery import Json
-from vmrunner.testing.localgce.faults import Broken
-from vmrunner.testing.localgce.requests import Request
+from vmrunner.testing.localgce.faults import BrokenOperation
+from vmrunner.testing.localgce.requests import GceRequest
 
 if TYPE_CHECKING:
     from vmrunner.testing.localgce.cloud import LocalGce
@@ -60,7 +60,7 @@ def _existing(cloud: LocalGce, zone: str, said: Json) -> Json:
         raise not_found(relative)
     if disk.get("users"):
         text = f"The disk resource '{relative}' is already being used by '{disk['users'][0]}'"
-        raise Refusal(400, "resourceInUseByAnotherResource", text)
+        raise GceRefusal(400, "resourceInUseByAnotherResource", text)
     return disk
 
 
@@ -111,7 +111,7 @@ def _image(cloud: LocalGce, asked: Json, path: str) -> Json:
         text = "The referenced image resource cannot be found."
         raise invalid(f"{path}.initializeParams.sourceImage", said, text)
     if found["status"] != "READY":
-        raise Refusal(400, "resourceNotReady", f"The resource '{relative}' is not ready")
+        raise GceRefusal(400, "resourceNotReady", f"The resource '{relative}' is not ready")
     return found
 
 
@@ -141,11 +141,11 @@ def _type(cloud: LocalGce, zone: str, owner: Json, asked: Json, path: str) -> st
     hyper = name.startswith("hyperdisk-")
     if (later and not hyper) or (hyper and kind.startswith("e2-")):
         text = f"[{name}] features are not compatible for creating instance with {kind}."
-        raise Refusal(400, "badRequest", text)
+        raise GceRefusal(400, "badRequest", text)
     return links.link(relative)
 
 
-def delete(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
+def delete(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """A disk that no VM uses."""
     if (known := operations.repeated(cloud, request)) is not None:
         return known
@@ -156,7 +156,7 @@ def delete(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
     if disk.get("users"):
         user = links.relative(disk["users"][0], cloud.project)
         text = f"The disk resource '{relative}' is already being used by '{user}'"
-        raise Refusal(400, "resourceInUseByAnotherResource", text)
+        raise GceRefusal(400, "resourceInUseByAnotherResource", text)
     shelf = cloud.shelf("disks", request.scope)
 
     def gone() -> None:

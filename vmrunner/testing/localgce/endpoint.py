@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vmrunner.testing.localgce import fieldmask, operations, routes, validation
-from vmrunner.testing.localgce.api_error import Refusal, error_document
-from vmrunner.testing.localgce.faults import Broken
-from vmrunner.testing.localgce.requests import Request, check
+from vmrunner.testing.localgce.api_error import GceRefusal, error_document
+from vmrunner.testing.localgce.faults import BrokenOperation
+from vmrunner.testing.localgce.requests import GceRequest, check
 
 if TYPE_CHECKING:
     from vmrunner.testing.localgce.cloud import LocalGce
@@ -25,13 +25,13 @@ HOST: Final = "127.0.0.1"
 _JSON: Final = "application/json; charset=UTF-8"
 
 
-class Answer(NamedTuple):
+class GceAnswer(NamedTuple):
     status: int
     body: bytes
     content: str = _JSON
 
 
-class Endpoint:
+class GceEndpoint:
     """Starts and stops the server; decides what each request is told."""
 
     def __init__(self, cloud: LocalGce) -> None:
@@ -63,7 +63,7 @@ class Endpoint:
         """For the header of every answer."""
         return formatdate(self._cloud.now(), usegmt=True)
 
-    def answer(self, request: Request) -> Answer | None:
+    def answer(self, request: GceRequest) -> GceAnswer | None:
         """None: the client hears nothing."""
         cloud = self._cloud
         if request.action.endswith("Operations.wait"):
@@ -73,44 +73,44 @@ class Endpoint:
             cloud.sleep(seconds)
         return answer
 
-    def _decided(self, request: Request) -> Answer | None:
+    def _decided(self, request: GceRequest) -> GceAnswer | None:
         cloud = self._cloud
         with cloud.lock:
             cloud.settle()
             cloud.requests.append(request)
             fate = cloud.plan(request)
-            if fate is None or isinstance(fate, Broken):
+            if fate is None or isinstance(fate, BrokenOperation):
                 return self._handled(request, fate)
             if fate.happens:
                 self._handled(request, None)
         if fate.garbage:
-            return Answer(fate.status, fate.garbage, "text/html")
+            return GceAnswer(fate.status, fate.garbage, "text/html")
         if not fate.code:
             return None
-        return Answer(fate.status, error_document(fate.status, fate.code, fate.message))
+        return GceAnswer(fate.status, error_document(fate.status, fate.code, fate.message))
 
-    def _handled(self, request: Request, broken: Broken | None) -> Answer:
+    def _handled(self, request: GceRequest, broken: BrokenOperation | None) -> GceAnswer:
         try:
-            return Answer(200, self._ask(request, broken))
-        except Refusal as refusal:
+            return GceAnswer(200, self._ask(request, broken))
+        except GceRefusal as refusal:
             text = error_document(refusal.status, refusal.reason, refusal.message)
-            return Answer(refusal.status, text)
+            return GceAnswer(refusal.status, text)
         except Exception as error:
             # Ours to mend, and no test may pass over it.
             log.exception("%s", request.action)
             self._cloud.complaints.append(f"{request.action}: {type(error).__name__}: {error}")
-            return Answer(500, error_document(500, "localGce", str(error)))
+            return GceAnswer(500, error_document(500, "localGce", str(error)))
 
-    def _ask(self, request: Request, broken: Broken | None) -> bytes:
+    def _ask(self, request: GceRequest, broken: BrokenOperation | None) -> bytes:
         method = request.method
         if method is None:
-            raise Refusal(404, "notFound", f"Google has no such method: {request.action}")
+            raise GceRefusal(404, "notFound", f"Google has no such method: {request.action}")
         handler = routes.find(method.id)
         if handler is None:
-            raise Refusal(501, "notImplemented", f"not in this cloud: {method.id}")
+            raise GceRefusal(501, "notImplemented", f"not in this cloud: {method.id}")
         try:
             check(request, method)
-        except Refusal as refusal:
+        except GceRefusal as refusal:
             self._cloud.rejected.append(f"{method.id}: {refusal.message}")
             raise
         routes.admit(self._cloud, request)
@@ -127,7 +127,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
-    endpoint: Endpoint
+    endpoint: GceEndpoint
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
@@ -165,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length)
-        request = Request.of(self.command, self.path, dict(self.headers.items()), body)
+        request = GceRequest.of(self.command, self.path, dict(self.headers.items()), body)
         answer = self.server.endpoint.answer(request)
         if answer is None:
             self.close_connection = True

@@ -10,8 +10,14 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from vmrunner.testing.common.faults import GARBAGE, LOST_ANSWER, LOST_REQUEST, FaultPlan, Trouble
-from vmrunner.testing.localgce.requests import Request
+from vmrunner.testing.common.faults import (
+    GARBAGE,
+    LOST_ANSWER,
+    LOST_REQUEST,
+    FaultPlan,
+    RequestFate,
+)
+from vmrunner.testing.localgce.requests import GceRequest
 
 __all__ = [
     "AFTER_ALL",
@@ -31,13 +37,13 @@ __all__ = [
     "THROTTLED",
     "UNAUTHENTICATED",
     "UNAVAILABLE",
-    "Broken",
-    "Faults",
-    "Trouble",
+    "BrokenOperation",
+    "GceFaults",
+    "RequestFate",
 ]
 
 
-class Broken(NamedTuple):
+class BrokenOperation(NamedTuple):
     """The request is accepted, and its operation ends in this error. `remains`: what an insert made
     stays, stopped; else nothing is left of it."""
 
@@ -47,50 +53,52 @@ class Broken(NamedTuple):
     remains: bool = False
 
 
-INTERNAL: Final = Trouble("backendError", 500, "Backend Error")
+INTERNAL: Final = RequestFate("backendError", 500, "Backend Error")
 AFTER_ALL: Final = INTERNAL._replace(happens=True)
-BAD_GATEWAY: Final = Trouble("backendError", 502, "Bad Gateway")
-UNAVAILABLE: Final = Trouble("backendError", 503, "The service is currently unavailable.")
-THROTTLED: Final = Trouble(
+BAD_GATEWAY: Final = RequestFate("backendError", 502, "Bad Gateway")
+UNAVAILABLE: Final = RequestFate("backendError", 503, "The service is currently unavailable.")
+THROTTLED: Final = RequestFate(
     "rateLimitExceeded",
     403,
     "Quota exceeded for quota group 'default' and limit 'Queries per 100 seconds'.",
 )
 #: A delete of what somebody deletes already, at times.
-DELETING: Final = Trouble(
+DELETING: Final = RequestFate(
     "rateLimitExceeded",
     403,
     "Operation rate exceeded for resource 'projects/p/zones/z/instances/i'. Too frequent "
     "operations from the source resource.",
 )
-FORBIDDEN: Final = Trouble("forbidden", 403, "Required permission is missing")
-NOT_CONFIGURED: Final = Trouble(
+FORBIDDEN: Final = RequestFate("forbidden", 403, "Required permission is missing")
+NOT_CONFIGURED: Final = RequestFate(
     "accessNotConfigured",
     403,
     "Compute Engine API has not been used in this project before or it is disabled.",
 )
-UNAUTHENTICATED: Final = Trouble(
+UNAUTHENTICATED: Final = RequestFate(
     "authError",
     401,
     "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie "
     "or other valid authentication credential.",
 )
-NOT_FOUND: Final = Trouble("notFound", 404, "The resource was not found")
-INVALID: Final = Trouble("invalid", 400, "Invalid value for field 'resource'")
-QUOTA: Final = Trouble("quotaExceeded", 403, "Quota 'CPUS' exceeded. Limit: 24.0 in region.")
+NOT_FOUND: Final = RequestFate("notFound", 404, "The resource was not found")
+INVALID: Final = RequestFate("invalid", 400, "Invalid value for field 'resource'")
+QUOTA: Final = RequestFate("quotaExceeded", 403, "Quota 'CPUS' exceeded. Limit: 24.0 in region.")
 
-STOCKOUT: Final = Broken(
+STOCKOUT: Final = BrokenOperation(
     "ZONE_RESOURCE_POOL_EXHAUSTED",
     "The zone does not have enough resources available to fulfill the request. Try a different "
     "zone, or try again later.",
 )
-QUOTA_LATER: Final = Broken("QUOTA_EXCEEDED", "Quota 'CPUS' exceeded. Limit: 24.0 in region.", 403)
+QUOTA_LATER: Final = BrokenOperation(
+    "QUOTA_EXCEEDED", "Quota 'CPUS' exceeded. Limit: 24.0 in region.", 403
+)
 
 
-class Faults(FaultPlan[Request, Trouble | Broken]):
+class GceFaults(FaultPlan[GceRequest, RequestFate | BrokenOperation]):
     """The plan of one cloud, by method: `instances.insert`."""
 
-    def denial(self, request: Request) -> Trouble:
+    def denial(self, request: GceRequest) -> RequestFate:
         verb = request.action.rpartition(".")[2].replace("insert", "create")
         verb = "list" if verb == "aggregatedList" else verb
         permission = f"compute.{request.action.partition('.')[0]}.{verb}"

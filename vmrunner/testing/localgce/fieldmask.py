@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from vmrunner.testing.localgce import discovery
-from vmrunner.testing.localgce.api_error import Refusal
+from vmrunner.testing.localgce.api_error import GceRefusal
 from vmrunner.testing.localgce.discovery import Json
 
 _WORD: Final = re.compile(r"\s*([A-Za-z0-9_*]+|[(),./])")
@@ -73,5 +73,5 @@ def _kept(value: Any, mask: Mask) -> Any:
     return {name: _kept(value[name], one) for name, one in chosen.items() if one is not None}
 
 
-def _wrong(text: str) -> Refusal:
-    return Refusal(400, "invalidParameter", f"Invalid field selection {text}")
+def _wrong(text: str) -> GceRefusal:
+    return GceRefusal(400, "invalidParameter", f"Invalid field selection {text}")

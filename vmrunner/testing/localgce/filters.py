@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from vmrunner.testing.localgce.api_error import Refusal
+from vmrunner.testing.localgce.api_error import GceRefusal
 from vmrunner.testing.localgce.discovery import Json
 
 Matches = Callable[[Json], bool]
@@ -160,11 +160,11 @@ def _text(value: Any) -> str | None:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _bad(text: str) -> Refusal:
-    return Refusal(
+def _bad(text: str) -> GceRefusal:
+    return GceRefusal(
         400, "invalid", f"Invalid value for field 'filter': '{text}'. Invalid list filter"
     )
 
 
-def _unknown(text: str) -> Refusal:
-    return Refusal(501, "notImplemented", f"not in this cloud: the filter {text}")
+def _unknown(text: str) -> GceRefusal:
+    return GceRefusal(501, "notImplemented", f"not in this cloud: the filter {text}")

@@ -51,7 +51,7 @@ _EPOCH: Final = 1_500_000_000.0  # all of this is old
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Site:
+class GceSite:
     """One project's furniture, by what a request says of it."""
 
     project: str
@@ -98,7 +98,7 @@ def build(cloud: LocalGce) -> None:
     add_firewall(cloud, "default-allow-ssh", "default", ["0.0.0.0/0"], [_port("tcp", "22")])
 
 
-def furnish(cloud: LocalGce, *, family: str, ssh_from: str, disk_gb: int) -> Site:
+def furnish(cloud: LocalGce, *, family: str, ssh_from: str, disk_gb: int) -> GceSite:
     """An image, and a network with SSH from `ssh_from` and nothing else."""
     image = add_image(cloud, cloud.project, f"{family}-1", family=family, disk_gb=disk_gb)
     add_network(cloud, "vmrunner", automatic=False)
@@ -106,7 +106,7 @@ def furnish(cloud: LocalGce, *, family: str, ssh_from: str, disk_gb: int) -> Sit
         add_subnetwork(cloud, region, "vmrunner", "vmrunner", f"10.{8 + index}.0.0/20")
     add_firewall(cloud, "vmrunner-allow-ssh", "vmrunner", [ssh_from], [_port("tcp", "22")])
     region = next(iter(REGIONS))
-    return Site(
+    return GceSite(
         project=cloud.project,
         region=region,
         zones=tuple(f"{region}-{letter}" for letter in REGIONS[region][0]),

@@ -8,19 +8,19 @@ import uuid
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.testing.localgce.metadata import InstanceMetadata
-from vmrunner.testing.vms import Guest
+from vmrunner.testing.localgce.metadata import GceMetadata
+from vmrunner.testing.vms import GuestSpec
 
 if TYPE_CHECKING:
-    from vmrunner.testing.localgce.machines import Machine
-    from vmrunner.testing.vms import Bodies
+    from vmrunner.testing.localgce.machines import GceMachine
+    from vmrunner.testing.vms import VmFleet
 
 GiB: Final = 1024**3
 
 
-def embody(machine: Machine, bodies: Bodies) -> None:
+def embody(machine: GceMachine, bodies: VmFleet) -> None:
     """A newborn gets a VM."""
-    guest = Guest(
+    guest = GuestSpec(
         name=machine.name,
         address=machine.address,
         mac=mac(machine.address),
@@ -32,7 +32,7 @@ def embody(machine: Machine, bodies: Bodies) -> None:
             "uuid": str(uuid.uuid4()),
         },
     )
-    bodies.give(machine, guest, InstanceMetadata(machine))
+    bodies.give(machine, guest, GceMetadata(machine))
 
 
 def mac(address: str) -> str:

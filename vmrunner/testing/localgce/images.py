@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmrunner.testing.localgce import fixtures, links, operations
-from vmrunner.testing.localgce.api_error import Refusal, exists, invalid, not_found
+from vmrunner.testing.localgce.api_error import GceRefusal, exists, invalid, not_found
 from vmrunner.testing.localgce.attributes import check_labels
 from vmrunner.testing.localgce.discovery import Json
-from vmrunner.testing.localgce.faults import Broken
-from vmrunner.testing.localgce.requests import Request
+from vmrunner.testing.localgce.faults import BrokenOperation
+from vmrunner.testing.localgce.requests import GceRequest
 
 if TYPE_CHECKING:
     from vmrunner.testing.localgce.cloud import LocalGce
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _PATCHABLE = {"deprecated", "description", "family"}
 
 
-def insert(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
+def insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Of a disk, whose VM must be gone or off."""
     if (known := operations.repeated(cloud, request)) is not None:
         return known
@@ -47,7 +47,7 @@ def insert(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
     return operations.run(cloud, request, "insert", shown, effect=effect, broken=broken)
 
 
-def patch(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
+def patch(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     if (known := operations.repeated(cloud, request)) is not None:
         return known
     shown, said = _named(cloud, request), request.resource
@@ -61,7 +61,7 @@ def patch(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
     return operations.run(cloud, request, "patch", shown, effect=effect, broken=broken)
 
 
-def deprecate(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
+def deprecate(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """A state, or with an empty one that of every new image."""
     if (known := operations.repeated(cloud, request)) is not None:
         return known
@@ -74,7 +74,7 @@ def deprecate(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
     return operations.run(cloud, request, "deprecate", shown, effect=effect, broken=broken)
 
 
-def delete(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
+def delete(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """VMs that were made of it go on."""
     if (known := operations.repeated(cloud, request)) is not None:
         return known
@@ -86,15 +86,15 @@ def delete(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
     return operations.run(cloud, request, "delete", shown, effect=effect, broken=broken)
 
 
-def _own(cloud: LocalGce, request: Request) -> str:
+def _own(cloud: LocalGce, request: GceRequest) -> str:
     project = request.path["project"]
     if project != cloud.project:
         text = f"Required 'compute.images.create' permission for 'projects/{project}'"
-        raise Refusal(403, "forbidden", text)
+        raise GceRefusal(403, "forbidden", text)
     return project
 
 
-def _named(cloud: LocalGce, request: Request) -> Json:
+def _named(cloud: LocalGce, request: GceRequest) -> Json:
     project, name = _own(cloud, request), request.path["image"]
     shown = cloud.images(project).get(name)
     if shown is None:
@@ -118,5 +118,5 @@ def _source(cloud: LocalGce, said: Json) -> Json:
         raise invalid("resource.sourceDisk", link, "The referenced disk cannot be found.")
     if any(cloud.machine(user).state == "RUNNING" for user in disk.get("users", ())):
         text = f"The disk resource '{relative}' is already being used by '{disk['users'][0]}'"
-        raise Refusal(400, "resourceInUseByAnotherResource", text)
+        raise GceRefusal(400, "resourceInUseByAnotherResource", text)
     return disk

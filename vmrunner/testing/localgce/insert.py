@@ -7,14 +7,14 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.testing.localgce import discovery, fixtures, links, operations, quotas, scheduling
-from vmrunner.testing.localgce.api_error import Refusal, exists, invalid
+from vmrunner.testing.localgce.api_error import GceRefusal, exists, invalid
 from vmrunner.testing.localgce.attributes import check_labels, check_metadata, tagged
 from vmrunner.testing.localgce.discovery import Json
 from vmrunner.testing.localgce.disks import attach
-from vmrunner.testing.localgce.faults import STOCKOUT, Broken
-from vmrunner.testing.localgce.machines import Machine
+from vmrunner.testing.localgce.faults import STOCKOUT, BrokenOperation
+from vmrunner.testing.localgce.machines import GceMachine
 from vmrunner.testing.localgce.networks import hold, interfaces
-from vmrunner.testing.localgce.requests import Request
+from vmrunner.testing.localgce.requests import GceRequest
 
 if TYPE_CHECKING:
     from vmrunner.testing.localgce.cloud import LocalGce
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 _BULK_MOST: Final = 5000
 
 
-def insert(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
+def insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """One VM. Everything that can be refused is looked at before anything is made."""
     if templates := {"sourceInstanceTemplate", "sourceMachineImage"} & set(request.query):
-        raise Refusal(501, "notImplemented", f"not in this cloud: {', '.join(templates)}")
+        raise GceRefusal(501, "notImplemented", f"not in this cloud: {', '.join(templates)}")
     if (known := operations.repeated(cloud, request)) is not None:
         return known
     machine, broken = _born(cloud, request.path["zone"], request.resource, broken)
@@ -39,7 +39,7 @@ def insert(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
     )
 
 
-def bulk_insert(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
+def bulk_insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """So many at once, all alike; each with an operation of its own inside the group's."""
     if (known := operations.repeated(cloud, request)) is not None:
         return known
@@ -94,8 +94,8 @@ def _names(cloud: LocalGce, zone: str, said: Json) -> list[str]:
 
 
 def _born(
-    cloud: LocalGce, zone: str, said: Json, broken: Broken | None
-) -> tuple[Machine, Broken | None]:
+    cloud: LocalGce, zone: str, said: Json, broken: BrokenOperation | None
+) -> tuple[GceMachine, BrokenOperation | None]:
     """The VM, and what its operation will end in."""
     scope = f"zones/{zone}"
     ignored = discovery.outputs("Instance") | {"params"}  # which a birth takes and nobody is shown
@@ -124,7 +124,7 @@ def _born(
         shelf[links.last(attached["source"])]["users"] = [shown["selfLink"]]
     hold(cloud, zone, shown)
     cloud.shelf("instances", scope)[name] = shown
-    machine = Machine(cloud=cloud, shown=shown, doomed=broken is not None)
+    machine = GceMachine(cloud=cloud, shown=shown, doomed=broken is not None)
     cloud.add(machine)
     return machine, broken
 
@@ -179,7 +179,7 @@ def _account(cloud: LocalGce, said: Json) -> Json:
     if email == "default":
         email = f"{cloud.number}-compute@developer.gserviceaccount.com"
     if not re.fullmatch(r"[^@\s]+@[^@\s]+\.gserviceaccount\.com", email):
-        raise Refusal(
+        raise GceRefusal(
             400,
             "serviceAccountNotFound",
             f"The resource '{email}' of type 'serviceAccount' was not found.",

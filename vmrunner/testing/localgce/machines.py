@@ -22,7 +22,7 @@ _TAKEN_BACK: Final = "Instance was preempted."
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Machine:
+class GceMachine:
     """What a test may know and do. Changes of state go through the methods."""
 
     cloud: LocalGce

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.testing.localgce import links
 from vmrunner.testing.localgce.discovery import Json
-from vmrunner.testing.vms import Asked, Reply
+from vmrunner.testing.vms import MetadataRequest, Reply
 
 if TYPE_CHECKING:
-    from vmrunner.testing.localgce.machines import Machine
+    from vmrunner.testing.localgce.machines import GceMachine
 
 _ROOT: Final = "computeMetadata"
 _VERSION: Final = "v1"
@@ -24,25 +24,25 @@ _FLAVOR: Final = {"Metadata-Flavor": "Google", "Server": "Metadata Server for VM
 Tree = Mapping[str, Any]
 
 
-class Given(dict[str, Any]):
+class NamedDirectory(dict[str, Any]):
     """A directory whose names are somebody's own: they are not written in another case."""
 
 
-class Numbered(dict[str, Any]):
+class ListDirectory(dict[str, Any]):
     """A directory that is a list, as JSON has it."""
 
 
-class InstanceMetadata:
+class GceMetadata:
     """Called with each request; what is true of the machine now is what it answers."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: GceMachine) -> None:
         self._machine = machine
 
-    def __call__(self, asked: Asked) -> Reply:
+    def __call__(self, asked: MetadataRequest) -> Reply:
         with self._machine.cloud.lock:
             return self._answer(asked)
 
-    def _answer(self, asked: Asked) -> Reply:
+    def _answer(self, asked: MetadataRequest) -> Reply:
         if asked.method not in ("GET", "HEAD"):
             return _error(405, "Method Not Allowed")
         tree: Tree = {_ROOT: {_VERSION: self._tree()}}
@@ -67,7 +67,7 @@ class InstanceMetadata:
         return {
             "instance": self._instance(),
             "project": {
-                "attributes": Given(cloud.common_metadata),
+                "attributes": NamedDirectory(cloud.common_metadata),
                 "numeric-project-id": int(cloud.number),
                 "project-id": cloud.project,
             },
@@ -78,7 +78,7 @@ class InstanceMetadata:
         shown, project = machine.shown, f"projects/{machine.cloud.number}"
         scheduling = shown["scheduling"]
         return {
-            "attributes": Given(machine.metadata),
+            "attributes": NamedDirectory(machine.metadata),
             "cpu-platform": shown["cpuPlatform"],
             "description": shown.get("description", ""),
             "disks": _numbered([_disk(disk) for disk in shown["disks"]]),
@@ -97,7 +97,7 @@ class InstanceMetadata:
                 "on-host-maintenance": scheduling["onHostMaintenance"],
                 "preemptible": str(scheduling["preemptible"]).upper(),
             },
-            "service-accounts": Given(
+            "service-accounts": NamedDirectory(
                 {
                     account["email"]: {"email": account["email"], "scopes": account["scopes"]}
                     for account in shown.get("serviceAccounts", [])
@@ -144,8 +144,8 @@ def _interface(nic: Json, project: str) -> Tree:
     }
 
 
-def _numbered(items: list[Tree]) -> Numbered:
-    return Numbered({str(index): item for index, item in enumerate(items)})
+def _numbered(items: list[Tree]) -> ListDirectory:
+    return ListDirectory({str(index): item for index, item in enumerate(items)})
 
 
 # --- how it is told ------------------------------------------------------------------------------
@@ -176,9 +176,9 @@ def _text(leaf: Any) -> str:
 
 def _plain(found: Any) -> Any:
     """As JSON: the server's own names in camel case."""
-    if isinstance(found, Numbered):
+    if isinstance(found, ListDirectory):
         return [_plain(value) for value in found.values()]
-    if isinstance(found, Mapping) and not isinstance(found, Given):
+    if isinstance(found, Mapping) and not isinstance(found, NamedDirectory):
         return {_camel(name): _plain(value) for name, value in found.items()}
     return found
 

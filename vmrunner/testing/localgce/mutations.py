@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.testing.localgce import fixtures, links, operations, scheduling
-from vmrunner.testing.localgce.api_error import Refusal, invalid, not_found, not_ready
+from vmrunner.testing.localgce.api_error import GceRefusal, invalid, not_found, not_ready
 from vmrunner.testing.localgce.attributes import check_labels, check_metadata
 from vmrunner.testing.localgce.discovery import Json
-from vmrunner.testing.localgce.faults import Broken
-from vmrunner.testing.localgce.machines import Machine
+from vmrunner.testing.localgce.faults import BrokenOperation
+from vmrunner.testing.localgce.machines import GceMachine
 from vmrunner.testing.localgce.reads import collection_of
-from vmrunner.testing.localgce.requests import Request
+from vmrunner.testing.localgce.requests import GceRequest
 
 if TYPE_CHECKING:
     from vmrunner.testing.localgce.cloud import LocalGce
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 _SERIAL: Final = 1024 * 1024  # bytes of a serial port's output that are kept
 
 
-def delete(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
+def delete(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Its operation ends when it is gone, or `broken` at once, and then it lives on."""
     if (known := operations.repeated(cloud, request)) is not None:
         return known
     machine = _machine(cloud, request)
     if machine.shown["deletionProtection"]:
         text = "Invalid resource usage: 'Resource cannot be deleted if it's protected against "
-        raise Refusal(400, "invalidResourceUsage", text + "deletion.'.")
+        raise GceRefusal(400, "invalidResourceUsage", text + "deletion.'.")
     forced = request.query.get("noGracefulShutdown") == "true"
     if machine.deleting and not forced:
         raise not_ready(_relative(cloud, machine))
@@ -38,7 +38,7 @@ def delete(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
     return operations.follow(cloud, request, "delete", machine.shown, machine.end)
 
 
-def stop(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
+def stop(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     if (known := operations.repeated(cloud, request)) is not None:
         return known
     machine = _machine(cloud, request)
@@ -49,7 +49,7 @@ def stop(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
     return operations.follow(cloud, request, "stop", machine.shown, machine.stop)
 
 
-def set_labels(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
+def set_labels(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     if (known := operations.repeated(cloud, request)) is not None:
         return known
     machine, said = _machine(cloud, request), request.resource
@@ -64,7 +64,7 @@ def set_labels(cloud: LocalGce, request: Request, broken: Broken | None) -> Json
     return _at_once(cloud, request, "setLabels", machine, effect, broken)
 
 
-def set_metadata(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
+def set_metadata(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     if (known := operations.repeated(cloud, request)) is not None:
         return known
     machine, said = _machine(cloud, request), request.resource
@@ -81,7 +81,7 @@ def set_metadata(cloud: LocalGce, request: Request, broken: Broken | None) -> Js
     return _at_once(cloud, request, "setMetadata", machine, effect, broken)
 
 
-def set_scheduling(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
+def set_scheduling(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """The whole of it; a new deadline counts from now on."""
     if (known := operations.repeated(cloud, request)) is not None:
         return known
@@ -97,7 +97,7 @@ def set_scheduling(cloud: LocalGce, request: Request, broken: Broken | None) -> 
     return _at_once(cloud, request, "setScheduling", machine, effect, broken)
 
 
-def protect(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
+def protect(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Against deletion, or no longer."""
     if (known := operations.repeated(cloud, request)) is not None:
         return known
@@ -110,7 +110,7 @@ def protect(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
     return _at_once(cloud, request, "setDeletionProtection", machine, effect, broken)
 
 
-def serial(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
+def serial(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -> Json:
     """The first port says what the guest said; the others are silent."""
     machine = _machine(cloud, request)
     port, start = int(request.query.get("port", "1")), int(request.query.get("start", "0"))
@@ -128,7 +128,7 @@ def serial(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
     }
 
 
-def permitted(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
+def permitted(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -> Json:
     """Those of the asked that the fault plan does not deny; the resource must be there."""
     collection = request.action.partition(".")[0]
     if cloud.find(collection, request.scope, request.path["resource"]) is None:
@@ -139,7 +139,7 @@ def permitted(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
     return {"permissions": granted} if granted else {}
 
 
-def remove(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
+def remove(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """An address or a snapshot goes."""
     if (known := operations.repeated(cloud, request)) is not None:
         return known
@@ -152,7 +152,7 @@ def remove(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
         relative = links.relative(found["selfLink"], cloud.project)
         user = links.relative(found["users"][0], cloud.project)
         text = f"The {collection[:-2]} resource '{relative}' is already being used by '{user}'"
-        raise Refusal(400, "resourceInUseByAnotherResource", text)
+        raise GceRefusal(400, "resourceInUseByAnotherResource", text)
     shelf = cloud.shelf(collection, request.scope)
 
     def effect() -> None:
@@ -166,18 +166,18 @@ def remove(cloud: LocalGce, request: Request, broken: Broken | None) -> Json:
 
 def _at_once(
     cloud: LocalGce,
-    request: Request,
+    request: GceRequest,
     kind: str,
-    machine: Machine,
+    machine: GceMachine,
     effect: Callable[[], None],
-    broken: Broken | None,
+    broken: BrokenOperation | None,
 ) -> Json:
     if machine.deleting:
         raise not_ready(_relative(cloud, machine))
     return operations.run(cloud, request, kind, machine.shown, effect=effect, broken=broken)
 
 
-def _machine(cloud: LocalGce, request: Request, parameter: str = "instance") -> Machine:
+def _machine(cloud: LocalGce, request: GceRequest, parameter: str = "instance") -> GceMachine:
     name = request.path[parameter]
     shown = cloud.find("instances", request.scope, name)
     if shown is None or shown["selfLink"] in cloud.hidden:
@@ -185,7 +185,7 @@ def _machine(cloud: LocalGce, request: Request, parameter: str = "instance") -> 
     return cloud.machine(shown["selfLink"])
 
 
-def _relative(cloud: LocalGce, machine: Machine) -> str:
+def _relative(cloud: LocalGce, machine: GceMachine) -> str:
     return links.relative(machine.shown["selfLink"], cloud.project)
 
 
@@ -193,7 +193,7 @@ def _same(said: str | None, known: str, what: str) -> None:
     """Two that change at once: the second must look again."""
     if said is None or _bytes(said) != _bytes(known):
         text = f"Supplied fingerprint does not match current {what} fingerprint."
-        raise Refusal(412, "conditionNotMet", text)
+        raise GceRefusal(412, "conditionNotMet", text)
 
 
 def _bytes(text: str) -> bytes:

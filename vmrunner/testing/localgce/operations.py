@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.testing.localgce import links, timestamps
-from vmrunner.testing.localgce.api_error import Refusal, invalid, not_found
+from vmrunner.testing.localgce.api_error import GceRefusal, invalid, not_found
 from vmrunner.testing.localgce.discovery import Json
-from vmrunner.testing.localgce.faults import Broken
-from vmrunner.testing.localgce.requests import Request
+from vmrunner.testing.localgce.faults import BrokenOperation
+from vmrunner.testing.localgce.requests import GceRequest
 
 if TYPE_CHECKING:
     from vmrunner.testing.localgce.cloud import LocalGce
-    from vmrunner.testing.localgce.machines import Machine
+    from vmrunner.testing.localgce.machines import GceMachine
 
 #: The service itself, where nobody asked.
 SYSTEM: Final = "system"
@@ -31,7 +31,7 @@ class Operation:
     cloud: LocalGce
     shown: Json
 
-    def finish(self, broken: Broken | None = None) -> None:
+    def finish(self, broken: BrokenOperation | None = None) -> None:
         """It is done: well, or in this error."""
         if self.shown["status"] == "DONE":
             return
@@ -78,12 +78,12 @@ def begin(cloud: LocalGce, kind: str, scope: str, target: Json, *, user: str = "
 
 def run(
     cloud: LocalGce,
-    request: Request,
+    request: GceRequest,
     kind: str,
     target: Json,
     *,
     effect: Callable[[], object] = lambda: None,
-    broken: Broken | None = None,
+    broken: BrokenOperation | None = None,
     failed: Callable[[], object] = lambda: None,
 ) -> Json:
     """Start one that ends `operation_seconds` later, in `effect` or, `broken`, in `failed`; its
@@ -102,7 +102,7 @@ def run(
 
 def follow(
     cloud: LocalGce,
-    request: Request,
+    request: GceRequest,
     kind: str,
     target: Json,
     work: Callable[[Callable[[], None]], object],
@@ -122,7 +122,7 @@ def _first(operation: Operation) -> Json:
     return first
 
 
-def by_itself(cloud: LocalGce, kind: str, machine: Machine, message: str = "") -> None:
+def by_itself(cloud: LocalGce, kind: str, machine: GceMachine, message: str = "") -> None:
     """What the service or the guest did, and nobody asked for: it is done."""
     operation = begin(cloud, kind, machine.scope, machine.shown, user=SYSTEM)
     if message:
@@ -133,7 +133,7 @@ def by_itself(cloud: LocalGce, kind: str, machine: Machine, message: str = "") -
 # --- the same request again ----------------------------------------------------------------------
 
 
-def repeated(cloud: LocalGce, request: Request) -> Json | None:
+def repeated(cloud: LocalGce, request: GceRequest) -> Json | None:
     """What the same `requestId` began before, as it is now. Raises `Refusal` for an id that is no
     UUID, or the zero one."""
     said = request.query.get("requestId")
@@ -148,7 +148,7 @@ def repeated(cloud: LocalGce, request: Request) -> Json | None:
     return known[1].shown
 
 
-def remember(cloud: LocalGce, request: Request, operation: Operation) -> None:
+def remember(cloud: LocalGce, request: GceRequest, operation: Operation) -> None:
     if said := request.query.get("requestId"):
         cloud.tokens[request.action, said] = (cloud.now(), operation)
 
@@ -156,7 +156,7 @@ def remember(cloud: LocalGce, request: Request, operation: Operation) -> None:
 # --- what is asked of them -----------------------------------------------------------------------
 
 
-def pause(cloud: LocalGce, request: Request) -> None:
+def pause(cloud: LocalGce, request: GceRequest) -> None:
     """Time passes until it is done, or two minutes: before `wait` is answered, without the lock."""
     end = cloud.now() + _WAIT
     while (now := cloud.now()) < end:
@@ -169,16 +169,16 @@ def pause(cloud: LocalGce, request: Request) -> None:
             return  # on this clock it does not
 
 
-def delete(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
+def delete(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -> Json:
     shown = _find(cloud, request)
     if shown["status"] != "DONE":
-        raise Refusal(400, "resourceNotReady", f"{shown['name']} is not done")
+        raise GceRefusal(400, "resourceNotReady", f"{shown['name']} is not done")
     del cloud.shelf("operations", request.scope)[shown["name"]]
     del cloud.operations[shown["selfLink"]]
     return {}
 
 
-def _find(cloud: LocalGce, request: Request) -> Json:
+def _find(cloud: LocalGce, request: GceRequest) -> Json:
     name = request.path["operation"]
     shown = cloud.find("operations", request.scope, name)
     if shown is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmrunner.testing.localgce.api_error import Refusal
+from vmrunner.testing.localgce.api_error import GceRefusal
 from vmrunner.testing.localgce.discovery import Json
-from vmrunner.testing.localgce.faults import Broken
+from vmrunner.testing.localgce.faults import BrokenOperation
 from vmrunner.testing.localgce.links import last
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def check(
     cloud: LocalGce, zone: str, shown: Json, kind: Json, nics: list[Json], disks: list[Json]
-) -> Broken | None:
+) -> BrokenOperation | None:
     """Raises `Refusal` when a newborn does not fit, or says how its operation ends."""
     region = zone.rpartition("-")[0]
     limits = cloud.quotas.get(region)
@@ -34,8 +34,8 @@ def check(
         if limit is not None and used.get(metric, 0.0) + need > limit:
             text = f"Quota '{metric}' exceeded.  Limit: {limit} in region {region}."
             if cloud.quota_in_operation:
-                return Broken("QUOTA_EXCEEDED", text, 403)
-            raise Refusal(403, "quotaExceeded", text)
+                return BrokenOperation("QUOTA_EXCEEDED", text, 403)
+            raise GceRefusal(403, "quotaExceeded", text)
     return None
 
 

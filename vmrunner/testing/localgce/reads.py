@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.testing.localgce import filters, links, quotas
-from vmrunner.testing.localgce.api_error import Refusal, invalid, not_found
+from vmrunner.testing.localgce.api_error import GceRefusal, invalid, not_found
 from vmrunner.testing.localgce.discovery import Json
 from vmrunner.testing.localgce.disks import newest
-from vmrunner.testing.localgce.faults import Broken
-from vmrunner.testing.localgce.requests import Request
+from vmrunner.testing.localgce.faults import BrokenOperation
+from vmrunner.testing.localgce.requests import GceRequest
 
 if TYPE_CHECKING:
     from vmrunner.testing.localgce.cloud import LocalGce
@@ -44,7 +44,7 @@ _MOST: Final = 500
 Place = tuple[str, str]  # scope, name
 
 
-def get(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
+def get(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -> Json:
     collection = collection_of(request.action)
     name = request.path[KINDS[collection]]
     scope = "global" if collection in ("zones", "regions") else request.scope
@@ -57,7 +57,7 @@ def get(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
     return _dressed(cloud, collection, found)
 
 
-def from_family(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
+def from_family(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -> Json:
     project, family = request.path["project"], request.path["family"]
     found = newest(cloud, project, family)
     if found is None:
@@ -86,7 +86,7 @@ def project(cloud: LocalGce, *_: object) -> Json:
     }
 
 
-def listed(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
+def listed(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -> Json:
     collection = collection_of(request.action)
     if collection == "images":
         shelf = cloud.images(request.path["project"])
@@ -103,13 +103,13 @@ def listed(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
     }
 
 
-def aggregated(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
+def aggregated(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -> Json:
     """A section for every scope, on every page; those out of reach are told of, and the answer is
     a success all the same, unless there are no `partial_lists`."""
     collection = collection_of(request.action)
     away = [scope for scope in _scopes(cloud, collection) if scope in cloud.unreachable]
     if away and not cloud.partial_lists:
-        raise Refusal(503, "backendError", f"Cannot reach '{away[0]}'.")
+        raise GceRefusal(503, "backendError", f"Cannot reach '{away[0]}'.")
     shelves = cloud.shelves(collection)
     items, token = _page(
         cloud, request, {s: shelf for s, shelf in shelves.items() if s not in cloud.unreachable}
@@ -142,12 +142,12 @@ def aggregated(cloud: LocalGce, request: Request, _: Broken | None) -> Json:
 
 
 def _page(
-    cloud: LocalGce, request: Request, shelves: dict[str, dict[str, Json]]
+    cloud: LocalGce, request: GceRequest, shelves: dict[str, dict[str, Json]]
 ) -> tuple[list[tuple[str, Json]], str]:
     """Scope and resource of each, and the token of the next page."""
     query = request.query
     if query.get("orderBy", "name") != "name":
-        raise Refusal(501, "notImplemented", f"not in this cloud: orderBy {query['orderBy']}")
+        raise GceRefusal(501, "notImplemented", f"not in this cloud: orderBy {query['orderBy']}")
     most = int(query.get("maxResults", _MOST)) or _MOST
     if most > _MOST:
         text = f"Must be less than or equal to {_MOST}."
@@ -204,13 +204,13 @@ def collection_of(action: str) -> str:
     return "addresses" if name == "globalAddresses" else name
 
 
-def _where(request: Request, collection: str) -> str:
+def _where(request: GceRequest, collection: str) -> str:
     if collection in ("zones", "regions"):
         return collection
     return f"{request.scope}/{collection}"
 
 
-def _relative(request: Request, collection: str, name: str) -> str:
+def _relative(request: GceRequest, collection: str, name: str) -> str:
     return f"projects/{request.path['project']}/{_where(request, collection)}/{name}"
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from vmrunner.testing.localgce import discovery, validation
-from vmrunner.testing.localgce.api_error import Refusal
+from vmrunner.testing.localgce.api_error import GceRefusal
 from vmrunner.testing.localgce.discovery import Json, Method
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
+class GceRequest:
     """`action` is a method's id, or `GET /a/path` where Google has no method."""
 
     action: str
@@ -26,7 +26,7 @@ class Request:
     fields: str  # of the answer, those that are wanted; empty: all
 
     @classmethod
-    def of(cls, verb: str, target: str, headers: Mapping[str, str], body: bytes) -> Request:
+    def of(cls, verb: str, target: str, headers: Mapping[str, str], body: bytes) -> GceRequest:
         split = urlsplit(target)
         found = None
         if split.path.startswith(discovery.BASE):
@@ -58,7 +58,7 @@ class Request:
         return "global"
 
 
-def check(request: Request, method: Method) -> None:
+def check(request: GceRequest, method: Method) -> None:
     """Raises `Refusal` with what Google's document does not allow in it."""
     try:
         _parameters(request, method)
@@ -67,12 +67,12 @@ def check(request: Request, method: Method) -> None:
     except validation.Invalid as bad:
         if bad.unknown:
             text = f"Invalid JSON payload received. Unknown name \"{bad.unknown}\" at '{bad.path}'"
-            raise Refusal(400, "badRequest", f"{text}: Cannot find field.") from None
+            raise GceRefusal(400, "badRequest", f"{text}: Cannot find field.") from None
         text = f"Invalid value for field '{bad.path}'. {bad.message}"
-        raise Refusal(400, "invalid", text) from None
+        raise GceRefusal(400, "invalid", text) from None
 
 
-def _parameters(request: Request, method: Method) -> None:
+def _parameters(request: GceRequest, method: Method) -> None:
     for name, value in request.path.items():
         validation.parameter(value, method.parameters[name], name)
     common = discovery.common_parameters()
@@ -80,19 +80,19 @@ def _parameters(request: Request, method: Method) -> None:
         said = method.parameters.get(name) or common.get(name.removeprefix("$"))
         if said is None or said.get("location") == "path":
             text = f'Invalid JSON payload received. Unknown name "{name}": Cannot bind query'
-            raise Refusal(400, "badRequest", f"{text} parameter.")
+            raise GceRefusal(400, "badRequest", f"{text} parameter.")
         validation.parameter(value, said, name)
     for name, said in method.parameters.items():
         if said.get("required") and name not in request.path and name not in request.query:
-            raise Refusal(400, "required", f"Required parameter: {name}")
+            raise GceRefusal(400, "required", f"Required parameter: {name}")
 
 
-def _body(request: Request, method: Method) -> None:
+def _body(request: GceRequest, method: Method) -> None:
     if not request.body:
-        raise Refusal(400, "required", "Required field 'resource' not specified")
+        raise GceRefusal(400, "required", "Required field 'resource' not specified")
     try:
         value: Any = json.loads(request.body)
     except ValueError as error:
-        raise Refusal(400, "parseError", f"Invalid JSON payload received. {error}") from None
+        raise GceRefusal(400, "parseError", f"Invalid JSON payload received. {error}") from None
     validation.check(value, method.request, "resource")
     validation.required(value, method.request, method.id, "resource")

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.testing.localgce import disks, images, insert, mutations, operations, reads
-from vmrunner.testing.localgce.api_error import Refusal, invalid
+from vmrunner.testing.localgce.api_error import GceRefusal, invalid
 from vmrunner.testing.localgce.discovery import Json
-from vmrunner.testing.localgce.faults import Broken
-from vmrunner.testing.localgce.requests import Request
+from vmrunner.testing.localgce.faults import BrokenOperation
+from vmrunner.testing.localgce.requests import GceRequest
 
 if TYPE_CHECKING:
     from vmrunner.testing.localgce.cloud import LocalGce
 
-Handler = Callable[["LocalGce", Request, Broken | None], Json]
+Handler = Callable[["LocalGce", GceRequest, BrokenOperation | None], Json]
 
 
 def find(method: str) -> Handler | None:
@@ -22,19 +22,19 @@ def find(method: str) -> Handler | None:
     return KNOWN.get(method)
 
 
-def admit(cloud: LocalGce, request: Request) -> None:
+def admit(cloud: LocalGce, request: GceRequest) -> None:
     """Raises `Refusal` where the project or the place is not there, or out of reach."""
     project = request.path.get("project")
     collection = request.action.partition(".")[0]
     if collection == "images":
         return  # other projects share theirs
     if project not in (cloud.project, cloud.number):
-        raise Refusal(404, "notFound", f"Failed to find project {project}")
+        raise GceRefusal(404, "notFound", f"Failed to find project {project}")
     kind, _, place = request.scope.partition("/")
     if kind in ("global", collection):
         return
     if request.scope in cloud.unreachable:
-        raise Refusal(503, "backendError", f"Cannot reach '{request.scope}'.")
+        raise GceRefusal(503, "backendError", f"Cannot reach '{request.scope}'.")
     if place not in cloud.shelf(kind, "global"):
         raise invalid(kind[:-1], place, f"Unknown {kind[:-1]}.")
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Final
 
 from vmrunner.testing.localgce import timestamps
-from vmrunner.testing.localgce.api_error import Refusal, invalid
+from vmrunner.testing.localgce.api_error import GceRefusal, invalid
 from vmrunner.testing.localgce.discovery import Json
 
 LEAST: Final = 30.0  # seconds
@@ -37,10 +37,10 @@ def check_type(scheduling: Json, kind: str, immovable: Collection[str]) -> None:
         text = (
             "e2 instances do not support onHostMaintenance=TERMINATE unless they are preemptible."
         )
-        raise Refusal(400, "badRequest", text)
+        raise GceRefusal(400, "badRequest", text)
     if not stays and kind in immovable:
         text = f"{kind} instances do not support live migration."
-        raise Refusal(400, "badRequest", text)
+        raise GceRefusal(400, "badRequest", text)
 
 
 def deadline(scheduling: Json, running_since: float | None) -> float:

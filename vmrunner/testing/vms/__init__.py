@@ -17,10 +17,10 @@ carries it there · `command.py` a local cloud as a program
 
 from __future__ import annotations
 
-from vmrunner.testing.vms.command_line import Guest
-from vmrunner.testing.vms.fleet import Bodies
+from vmrunner.testing.vms.command_line import GuestSpec
+from vmrunner.testing.vms.fleet import VmFleet
 from vmrunner.testing.vms.host import Vms
-from vmrunner.testing.vms.metadata import Asked, Reply
+from vmrunner.testing.vms.metadata import MetadataRequest, Reply
 from vmrunner.testing.vms.vm import Vm
 
-__all__ = ["Asked", "Bodies", "Guest", "Reply", "Vm", "Vms"]
+__all__ = ["GuestSpec", "MetadataRequest", "Reply", "Vm", "VmFleet", "Vms"]

@@ -26,7 +26,7 @@ _NETWORK: Final = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Guest:
+class GuestSpec:
     """What a cloud decides of a VM. `firmware` is what the guest reads of its hardware's maker
     (SMBIOS type 1: manufacturer, product, serial, uuid), by which cloud-init tells where it is."""
 
@@ -38,7 +38,7 @@ class Guest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Host:
+class HostSpec:
     """What is the same for all guests. `cpus` and `memory` (bytes) are a VM's."""
 
     qemu: str
@@ -50,7 +50,7 @@ class Host:
     cmdline: str
 
 
-def command(host: Host, guest: Guest, forwarder: Sequence[str]) -> list[str]:
+def command(host: HostSpec, guest: GuestSpec, forwarder: Sequence[str]) -> list[str]:
     """The argument vector. `forwarder` is started for every connection to the metadata service,
     and talks on its stdin and stdout. The disk's files come as `machine.Fd` says."""
     return [
@@ -74,7 +74,7 @@ def command(host: Host, guest: Guest, forwarder: Sequence[str]) -> list[str]:
     ]
 
 
-def _network(guest: Guest, forwarder: Sequence[str]) -> tuple[str, ...]:
+def _network(guest: GuestSpec, forwarder: Sequence[str]) -> tuple[str, ...]:
     user = (
         f"user,id=net,{_NETWORK},hostfwd=tcp:{guest.address}:{SSH}-:{SSH},"
         f"guestfwd=tcp:{METADATA}:80-cmd:{_safe(shlex.join(forwarder))}"

@@ -8,7 +8,7 @@ import threading
 from typing import Final, Protocol
 
 from vmrunner.testing.common.virtual_clock import Timeline
-from vmrunner.testing.vms.command_line import Guest
+from vmrunner.testing.vms.command_line import GuestSpec
 from vmrunner.testing.vms.host import Vms
 from vmrunner.testing.vms.metadata import Answer
 from vmrunner.testing.vms.vm import Vm
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 _TICK: Final = 0.2  # seconds
 
 
-class Machine(Protocol):
+class CloudVm(Protocol):
     """What a cloud says of a VM. Its methods are called with the cloud held."""
 
     body: Vm | None
@@ -37,14 +37,14 @@ class Machine(Protocol):
         """Its VM ended, or never began, and nobody wished so. Likewise."""
 
 
-class Bodies:
+class VmFleet:
     """All VMs of one cloud."""
 
     def __init__(self, cloud: Timeline, vms: Vms) -> None:
         self._cloud = cloud
         self._vms = vms
-        self._waiting: list[Machine] = []  # they have a VM that is not started
-        self._running: list[Machine] = []
+        self._waiting: list[CloudVm] = []  # they have a VM that is not started
+        self._running: list[CloudVm] = []
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._live, daemon=True)
 
@@ -63,7 +63,7 @@ class Bodies:
         """For a newborn, which is reached there."""
         return self._vms.address()
 
-    def give(self, machine: Machine, guest: Guest, answer: Answer) -> None:
+    def give(self, machine: CloudVm, guest: GuestSpec, answer: Answer) -> None:
         """A newborn gets a VM, which is started soon."""
         machine.body = self._vms.make(guest, answer)
         self._waiting.append(machine)
@@ -85,7 +85,7 @@ class Bodies:
         for machine in list(self._running):
             self._look(machine)
 
-    def _begin(self, machine: Machine) -> None:
+    def _begin(self, machine: CloudVm) -> None:
         body = _body(machine)
         try:
             body.start()
@@ -99,7 +99,7 @@ class Bodies:
                 machine.run()
         self._waiting.remove(machine)
 
-    def _look(self, machine: Machine) -> None:
+    def _look(self, machine: CloudVm) -> None:
         body = _body(machine)
         code = body.poll()
         with self._cloud.held():
@@ -116,6 +116,6 @@ class Bodies:
         self._running.remove(machine)
 
 
-def _body(machine: Machine) -> Vm:
+def _body(machine: CloudVm) -> Vm:
     assert machine.body is not None
     return machine.body

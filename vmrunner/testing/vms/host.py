@@ -15,7 +15,7 @@ from vmrunner.errors import BadOrder
 from vmrunner.providers.qemu import accel, launch_plan, local_images
 from vmrunner.providers.qemu.local_images import LocalImage
 from vmrunner.testing.vms import command_line
-from vmrunner.testing.vms.command_line import Guest
+from vmrunner.testing.vms.command_line import GuestSpec
 from vmrunner.testing.vms.metadata import Answer
 from vmrunner.testing.vms.vm import Vm
 
@@ -33,7 +33,7 @@ class Vms:
     """Makes VMs that share an image and a size. `warning`: what a user should be told."""
 
     image: LocalImage
-    host: command_line.Host
+    host: command_line.HostSpec
     qemu_img: str
     warning: str
 
@@ -53,7 +53,7 @@ class Vms:
         image = local_images.resolve(cache, local_images.DEFAULT, images.current)
         qemu = launch_plan.need(launch_plan.emulator())
         chosen = accel.choose(accelerator, qemu=qemu, kernel=image.kernel, cache_dir=cache)
-        host = command_line.Host(
+        host = command_line.HostSpec(
             qemu=qemu,
             accel=chosen.name,
             cpus=cpus or (2 if chosen.name == "kvm" else 1),
@@ -91,7 +91,7 @@ class Vms:
             hint=_SHELL,
         )
 
-    def make(self, guest: Guest, answer: Answer) -> Vm:
+    def make(self, guest: GuestSpec, answer: Answer) -> Vm:
         """A VM that is not started yet. `answer` is its metadata service, and may be called from
         several threads at once."""
         local_images.used(self.image)

@@ -16,7 +16,7 @@ _SILENCE: Final = 30.0  # seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
+class MetadataRequest:
     """One request. The names of headers are in lower case; the path is without its query, of which
     only the last value of a name counts."""
 
@@ -33,7 +33,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Answer = Callable[[Asked], Reply]
+Answer = Callable[[MetadataRequest], Reply]
 
 
 class MetadataServer:
@@ -76,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
         assert isinstance(self.server, _Server)
         path, _, query = self.path.partition("?")
         reply = self.server.answer(
-            Asked(
+            MetadataRequest(
                 method=self.command,
                 path=path,
                 headers={name.lower(): value for name, value in self.headers.items()},

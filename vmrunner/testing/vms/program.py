@@ -19,12 +19,12 @@ MOST: Final = 4
 LOOPBACK: Final = "127.0.0.0/8"
 
 
-class Cloud(Protocol):
+class VmProgram(Protocol):
     def start(self, port: int = 0) -> None: ...
     def stop(self) -> None: ...
 
 
-C = TypeVar("C", bound=Cloud)
+C = TypeVar("C", bound=VmProgram)
 
 
 def arguments(module: str, what: str, *, port: int) -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ import sys
 from typing import Final
 
 from vmrunner.providers.qemu import syscalls
-from vmrunner.providers.qemu.command_line import Fd
+from vmrunner.providers.qemu.command_line import QemuFd
 
 _BIND: Final = 10  # CAP_NET_BIND_SERVICE
 
@@ -19,7 +19,7 @@ def main(command: list[str], parent: int, overlay: int, base: int) -> None:
     syscalls.die_with_parent()
     if os.getppid() != parent:
         return  # it died before it could be told
-    for given, number in ((overlay, Fd.OVERLAY), (base, Fd.BASE)):
+    for given, number in ((overlay, QemuFd.OVERLAY), (base, QemuFd.BASE)):
         os.dup2(given, number, inheritable=True)
         os.close(given)
     syscalls.give_up_privileges(keep=_BIND)

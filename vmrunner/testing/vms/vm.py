@@ -12,7 +12,7 @@ from typing import IO, Final
 
 from vmrunner.providers.qemu.local_images import LocalImage
 from vmrunner.testing.vms import command_line
-from vmrunner.testing.vms.command_line import Guest
+from vmrunner.testing.vms.command_line import GuestSpec
 from vmrunner.testing.vms.metadata import Answer, MetadataServer
 
 CONSOLE: Final = 64 * 1024  # bytes that are kept of what the guest says on its serial port
@@ -28,10 +28,10 @@ class Vm:
 
     def __init__(
         self,
-        host: command_line.Host,
+        host: command_line.HostSpec,
         image: LocalImage,
         qemu_img: str,
-        guest: Guest,
+        guest: GuestSpec,
         answer: Answer,
     ) -> None:
         self.guest = guest

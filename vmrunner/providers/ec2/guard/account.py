@@ -10,16 +10,16 @@ from typing import Any, Final
 
 from vmrunner.errors import ConfigError, Conflict
 from vmrunner.providers.common.call_failed import CallFailed, edge
-from vmrunner.providers.ec2.client import Calls
+from vmrunner.providers.ec2.client import Ec2Client
 from vmrunner.providers.ec2.guard import alarms, documents, health
-from vmrunner.providers.ec2.guard.function import Function, Retries
-from vmrunner.providers.ec2.guard.names import ANY, GRACE, Names, Plan, Site
-from vmrunner.providers.ec2.guard.part import Element, differing
-from vmrunner.providers.ec2.guard.roles_and_queue import Log, Queue, Role
-from vmrunner.providers.ec2.guard.schedule import DeadlineRole, Group, Schedule
-from vmrunner.providers.ec2.identity import Caller, Identity
-from vmrunner.providers.ec2.options import Options
-from vmrunner.providers.port_guard import Part, PartState, Policy, Status, Wish
+from vmrunner.providers.ec2.guard.function import InvokeConfig, LambdaFunction
+from vmrunner.providers.ec2.guard.names import ANY, GRACE, FunctionSpec, GuardSite, Names
+from vmrunner.providers.ec2.guard.part import GuardElement, differing
+from vmrunner.providers.ec2.guard.roles_and_queue import DeadLetterQueue, IamRole, LogGroup
+from vmrunner.providers.ec2.guard.schedule import DeadlineRole, Schedule, ScheduleGroup
+from vmrunner.providers.ec2.identity import Caller, Ec2Identity
+from vmrunner.providers.ec2.options import Ec2Options
+from vmrunner.providers.port_guard import GuardPart, GuardSpec, GuardStatus, PartState, Policy
 
 _REGION: Final = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+-\d+")
 _TOPIC: Final = re.compile(r"arn:[\w-]+:[\w-]+:[\w-]*:\d*:.+")
@@ -32,9 +32,9 @@ class AccountGuard:
 
     def __init__(
         self,
-        options: Options,
-        calls: Calls,
-        identity: Identity,
+        options: Ec2Options,
+        calls: Ec2Client,
+        identity: Ec2Identity,
         now: Callable[[], float],
     ) -> None:
         self._options = options
@@ -42,15 +42,15 @@ class AccountGuard:
         self._identity = identity
         self._now = now
 
-    def install(self, wish: Wish) -> Iterator[Part]:
+    def install(self, wish: GuardSpec) -> Iterator[GuardPart]:
         with edge():
             check(wish)
             site = self._site(wish)
-            Function(site).own()
+            LambdaFunction(site).own()
             for element in elements(site):
                 yield _noted(site, _brought(element))
 
-    def status(self, wish: Wish) -> Status:
+    def status(self, wish: GuardSpec) -> GuardStatus:
         with edge():
             site = self._site(wish, patient=False)
             parts = tuple(_noted(site, _seen(element)) for element in elements(site))
@@ -59,16 +59,16 @@ class AccountGuard:
                 success = health.last_success(site, now)
                 silent = health.silent(site, now, success)
             except CallFailed as failed:
-                lost = Part(
+                lost = GuardPart(
                     name="last success", id="", state=PartState.UNKNOWN, detail=str(failed.error)
                 )
-                return Status(parts=(*parts, lost), last_success=None, silent=True)
-            return Status(parts=parts, last_success=success, silent=silent)
+                return GuardStatus(parts=(*parts, lost), last_success=None, silent=True)
+            return GuardStatus(parts=parts, last_success=success, silent=silent)
 
-    def remove(self) -> Iterator[Part]:
+    def remove(self) -> Iterator[GuardPart]:
         with edge():
             site = self.site()
-            Function(site).own()
+            LambdaFunction(site).own()
             for element in reversed(list(elements(site))):
                 yield _removed(element)
 
@@ -88,11 +88,11 @@ class AccountGuard:
         )
         return json.dumps(document, indent=2)
 
-    def site(self, plan: Plan | None = None) -> Site:
+    def site(self, plan: FunctionSpec | None = None) -> GuardSite:
         """Raises `CallFailed` when nobody says whose account it is."""
         caller: Caller = self._identity.caller()
         names = self._names(caller.account, caller.partition)
-        return Site(self._calls, names, plan or Plan(max_ttl=0))
+        return GuardSite(self._calls, names, plan or FunctionSpec(max_ttl=0))
 
     # --- within ---
 
@@ -104,11 +104,11 @@ class AccountGuard:
             installation=self._options.installation,
         )
 
-    def _site(self, wish: Wish, *, patient: bool = True) -> Site:
+    def _site(self, wish: GuardSpec, *, patient: bool = True) -> GuardSite:
         """What nobody wishes otherwise stays as it is."""
         bare = self.site()
         try:
-            found: Any = Function(bare).raw() or {}
+            found: Any = LambdaFunction(bare).raw() or {}
             notified = self._notified(bare)
         except CallFailed:
             if patient:
@@ -118,7 +118,7 @@ class AccountGuard:
         regions = tuple(name for name in said.get("VMRUNNER_REGIONS", "").split(",") if name)
         grace = said.get("VMRUNNER_GRACE", "")
         return self.site(
-            Plan(
+            FunctionSpec(
                 max_ttl=int(wish.max_ttl),
                 regions=regions if wish.regions is None else wish.regions,
                 grace=int(grace) if grace.isdecimal() and wish.grace is None else _grace(wish),
@@ -129,28 +129,28 @@ class AccountGuard:
             )
         )
 
-    def _notified(self, site: Site) -> tuple[str, ...]:
+    def _notified(self, site: GuardSite) -> tuple[str, ...]:
         told = site.call(alarms.DESCRIBE, AlarmNames=[alarm.id for alarm in alarms.alarms(site)])
         found = told.get("MetricAlarms", ())
         return tuple(dict.fromkeys(arn for alarm in found for arn in alarm.get("AlarmActions", ())))
 
 
-def elements(site: Site) -> Iterator[Element]:
+def elements(site: GuardSite) -> Iterator[GuardElement]:
     """In the order in which they are made: each needs only those before it."""
     names = site.names
-    yield Queue(site)
-    yield Log(site)
-    yield Role(site, "role", names.name, "guard", trust="guard")
-    yield Role(site, "schedule role", names.schedule_role, "schedule", trust="schedule")
-    yield Function(site)
-    yield Retries(site)
-    yield Group(site)
+    yield DeadLetterQueue(site)
+    yield LogGroup(site)
+    yield IamRole(site, "role", names.name, "guard", trust="guard")
+    yield IamRole(site, "schedule role", names.schedule_role, "schedule", trust="schedule")
+    yield LambdaFunction(site)
+    yield InvokeConfig(site)
+    yield ScheduleGroup(site)
     yield Schedule(site)
     yield from alarms.alarms(site)
     yield DeadlineRole(site)
 
 
-def check(wish: Wish) -> None:
+def check(wish: GuardSpec) -> None:
     """Raises `ConfigError` with the option, its value and the fix."""
     for region in wish.regions or ():
         if not _REGION.fullmatch(region):
@@ -162,7 +162,7 @@ def check(wish: Wish) -> None:
             raise ConfigError(f"--notify: {arn!r}", hint="the ARN of an SNS topic")
 
 
-def _grace(wish: Wish) -> int:
+def _grace(wish: GuardSpec) -> int:
     return GRACE if wish.grace is None else int(wish.grace)
 
 
@@ -171,7 +171,7 @@ def _partition(region: str) -> str:
     return next((name for start, name in known.items() if region.startswith(start)), "aws")
 
 
-def _brought(element: Element) -> Part:
+def _brought(element: GuardElement) -> GuardPart:
     """Make it, or mend it, or leave it as it is."""
     found = element.look()
     if found is None:
@@ -182,10 +182,10 @@ def _brought(element: Element) -> Part:
         done = f"changed: {', '.join(keys)}"
     else:
         done = ""
-    return Part(name=element.name, id=element.id, state=PartState.PRESENT, done=done)
+    return GuardPart(name=element.name, id=element.id, state=PartState.PRESENT, done=done)
 
 
-def _seen(element: Element) -> Part:
+def _seen(element: GuardElement) -> GuardPart:
     try:
         found = element.look()
     except CallFailed as failed:
@@ -194,10 +194,10 @@ def _seen(element: Element) -> Part:
         keys = [] if found is None else differing(element, found)
         state = PartState.ABSENT if found is None else PartState.PRESENT
         state, detail = (PartState.DIFFERS if keys else state), ", ".join(keys)
-    return Part(name=element.name, id=element.id, state=state, detail=detail)
+    return GuardPart(name=element.name, id=element.id, state=state, detail=detail)
 
 
-def _noted(site: Site, part: Part) -> Part:
+def _noted(site: GuardSite, part: GuardPart) -> GuardPart:
     """An alarm that nobody hears is there, and of little use."""
     unheard = part.name.startswith("alarm") and not site.plan.notify
     if not unheard or part.detail or part.state is not PartState.PRESENT:
@@ -205,13 +205,15 @@ def _noted(site: Site, part: Part) -> Part:
     return replace(part, detail="notifies nobody: --notify ARN")
 
 
-def _removed(element: Element) -> Part:
+def _removed(element: GuardElement) -> GuardPart:
     try:
         there = element.look() is not None
         if there:
             element.remove()
     except (CallFailed, Conflict) as failed:
         error = failed.error if isinstance(failed, CallFailed) else failed
-        return Part(name=element.name, id=element.id, state=PartState.PRESENT, detail=str(error))
+        return GuardPart(
+            name=element.name, id=element.id, state=PartState.PRESENT, detail=str(error)
+        )
     done = "removed" if there else ""
-    return Part(name=element.name, id=element.id, state=PartState.ABSENT, done=done)
+    return GuardPart(name=element.name, id=element.id, state=PartState.ABSENT, done=done)

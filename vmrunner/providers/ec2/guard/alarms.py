@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from vmrunner.providers.ec2.client import Answer
-from vmrunner.providers.ec2.guard.names import Site
+from vmrunner.providers.ec2.guard.names import GuardSite
 from vmrunner.providers.ec2.guard.part import api
 from vmrunner.providers.port_guard import EVERY, SILENCE
 
@@ -16,10 +16,10 @@ DESCRIBE: Final = api("cloudwatch", "describe_alarms")
 FAILING, OF = 2, 3
 
 
-class Alarm:
+class CloudWatchAlarm:
     """One alarm. What is notified is only compared where somebody said what."""
 
-    def __init__(self, site: Site, name: str, rule: Answer) -> None:
+    def __init__(self, site: GuardSite, name: str, rule: Answer) -> None:
         self._site = site
         self.name = f"alarm {name}"
         self.id = f"{site.names.name}-{name}"
@@ -51,12 +51,12 @@ class Alarm:
         self._site.call(api("cloudwatch", "delete_alarms"), AlarmNames=[self.id])
 
 
-def alarms(site: Site) -> Iterator[Alarm]:
-    yield Alarm(site, "silent", _silent(site))
-    yield Alarm(site, "failing", _failing(site))
+def alarms(site: GuardSite) -> Iterator[CloudWatchAlarm]:
+    yield CloudWatchAlarm(site, "silent", _silent(site))
+    yield CloudWatchAlarm(site, "failing", _failing(site))
 
 
-def _silent(site: Site) -> Answer:
+def _silent(site: GuardSite) -> Answer:
     """No invocation succeeded for so long; also where there is nothing that could."""
     succeeded = {"Id": "succeeded", "Expression": "invocations - errors", "ReturnData": True}
     counts = [_count(site, "Invocations"), _count(site, "Errors")]
@@ -71,7 +71,7 @@ def _silent(site: Site) -> Answer:
     }
 
 
-def _failing(site: Site) -> Answer:
+def _failing(site: GuardSite) -> Answer:
     """Something cannot be read or ended."""
     return {
         **metric(site, "Errors"),
@@ -86,12 +86,12 @@ def _failing(site: Site) -> Answer:
     }
 
 
-def _count(site: Site, name: str) -> Answer:
+def _count(site: GuardSite, name: str) -> Answer:
     stat = {"Metric": metric(site, name), "Period": EVERY, "Stat": "Sum"}
     return {"Id": name.lower(), "MetricStat": stat, "ReturnData": False}
 
 
-def metric(site: Site, name: str) -> Answer:
+def metric(site: GuardSite, name: str) -> Answer:
     """One of the function's own."""
     dimensions = [{"Name": "FunctionName", "Value": site.names.name}]
     return {"Namespace": NAMESPACE, "MetricName": name, "Dimensions": dimensions}

@@ -9,20 +9,20 @@ from typing import Final
 from vmrunner.errors import Conflict
 from vmrunner.providers.ec2.client import Answer
 from vmrunner.providers.ec2.guard import documents
-from vmrunner.providers.ec2.guard.names import Site
+from vmrunner.providers.ec2.guard.names import GuardSite
 from vmrunner.providers.ec2.guard.part import api
 from vmrunner.providers.port_guard import EVERY
 
 RUNTIME, ARCHITECTURE, MEMORY, TIMEOUT = "python3.13", "arm64", 256, 240
 
 
-class Function:
+class LambdaFunction:
     """The handler."""
 
     name = "function"
     _TERRAFORM: Final = re.compile(r"\(Terraform\), source sha256 ([0-9a-f]{64})")
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: GuardSite) -> None:
         self._site = site
         self.id = site.names.name
 
@@ -98,12 +98,12 @@ class Function:
         return {**made, "Environment": {"Variables": wanted["Environment"]}}
 
 
-class Retries:
+class InvokeConfig:
     """None: the next invocation is due anyway. What came to nothing goes to the queue."""
 
     name = "retries"
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: GuardSite) -> None:
         self._site = site
         self.id = site.names.name
 

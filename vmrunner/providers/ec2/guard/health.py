@@ -11,7 +11,7 @@ from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.findings import bad, ok, warning
 from vmrunner.providers.ec2.error_codes import DENIED
 from vmrunner.providers.ec2.guard.alarms import metric
-from vmrunner.providers.ec2.guard.names import SCHEDULE, Site
+from vmrunner.providers.ec2.guard.names import SCHEDULE, GuardSite
 from vmrunner.providers.ec2.guard.part import api
 from vmrunner.providers.ec2.guard.schedule import GET_SCHEDULE
 from vmrunner.providers.port_guard import EVERY, SILENCE
@@ -20,7 +20,7 @@ METRICS: Final = api("cloudwatch", "get_metric_data")
 _DAY: Final = 86_400
 
 
-def last_success(site: Site, now: float) -> float | None:
+def last_success(site: GuardSite, now: float) -> float | None:
     """The end of the last five minutes in which more was invoked than failed; None: not within a
     day. Raises `CallFailed`."""
     counts: dict[str, dict[float, float]] = {}
@@ -38,7 +38,7 @@ def last_success(site: Site, now: float) -> float | None:
     return min(max(well) + EVERY, now) if well else None
 
 
-def silent(site: Site, now: float, success: float | None) -> bool:
+def silent(site: GuardSite, now: float, success: float | None) -> bool:
     """Was it too long ago? Not where it was installed a moment ago. Raises `CallFailed`."""
     if success is not None:
         return now - success > SILENCE
@@ -58,7 +58,7 @@ _BARE: Final = (
 )
 
 
-def findings(site: Site, provider: str, now: float, *, armed: bool) -> Iterator[Finding]:
+def findings(site: GuardSite, provider: str, now: float, *, armed: bool) -> Iterator[Finding]:
     """For `doctor`. `armed`: each VM has a schedule."""
     fix = f"vmrunner guard install {provider}"
     try:
@@ -81,6 +81,6 @@ def findings(site: Site, provider: str, now: float, *, armed: bool) -> Iterator[
         yield warning("guard", f"it cannot be told: {failed.error.args[0]}", failed.error.hint)
 
 
-def _count(site: Site, name: str) -> dict[str, Any]:
+def _count(site: GuardSite, name: str) -> dict[str, Any]:
     stat = {"Metric": metric(site, name), "Period": EVERY, "Stat": "Sum"}
     return {"Id": name.lower(), "MetricStat": stat, "ReturnData": True}

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from vmrunner.model import TAG, Role
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.ec2.client import Answer, Api, Calls
+from vmrunner.providers.ec2.client import Answer, Ec2Api, Ec2Client
 from vmrunner.providers.ec2.guard import documents
 from vmrunner.providers.ec2.options import GROUP
 
@@ -34,7 +34,7 @@ _SOON: Final = (
     "ResourceConflictException",
     "ValidationException",
 )
-_PATIENCE, _ROUND = 75.0, 3.0
+_SETTLE_TIMEOUT, _ROUND = 75.0, 3.0
 pause: Final = time.sleep
 
 
@@ -89,7 +89,7 @@ class Names:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class FunctionSpec:
     """How the function should be."""
 
     max_ttl: int
@@ -100,17 +100,17 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class GuardSite:
     """One guard's place in one account."""
 
-    calls: Calls
+    calls: Ec2Client
     names: Names
-    plan: Plan
+    plan: FunctionSpec
 
-    def call(self, api: Api, **params: Any) -> Answer:
+    def call(self, api: Ec2Api, **params: Any) -> Answer:
         return self.calls(self.names.region, api, **params)
 
-    def find(self, api: Api, **params: Any) -> Answer | None:
+    def find(self, api: Ec2Api, **params: Any) -> Answer | None:
         """None: there is no such thing."""
         try:
             return self.call(api, **params)
@@ -119,14 +119,14 @@ class Site:
                 return None
             raise
 
-    def settle(self, api: Api, **params: Any) -> Answer:
+    def settle(self, api: Ec2Api, **params: Any) -> Answer:
         """A call about what was just made: asked again while that is not known yet."""
         waited = 0.0
         while True:
             try:
                 return self.call(api, **params)
             except CallFailed as failed:
-                if failed.code not in _SOON or waited >= _PATIENCE:
+                if failed.code not in _SOON or waited >= _SETTLE_TIMEOUT:
                     raise
             pause(_ROUND)
             waited += _ROUND

@@ -6,15 +6,15 @@ import json
 from collections.abc import Collection
 from typing import Protocol
 
-from vmrunner.providers.ec2.client import Answer, Api
+from vmrunner.providers.ec2.client import Answer, Ec2Api
 
 
-def api(service: str, method: str) -> Api:
+def api(service: str, method: str) -> Ec2Api:
     """A call that counts against no limit of EC2's."""
-    return Api(service, method, "elsewhere")
+    return Ec2Api(service, method, "elsewhere")
 
 
-class Element(Protocol):
+class GuardElement(Protocol):
     """One part. `wanted` and `look` give the same keys; None: it is not there."""
 
     name: str
@@ -28,7 +28,7 @@ class Element(Protocol):
     def remove(self) -> None: ...
 
 
-def differing(element: Element, found: Answer) -> list[str]:
+def differing(element: GuardElement, found: Answer) -> list[str]:
     """The keys in which it is not as it should be."""
     return [key for key, value in element.wanted().items() if found.get(key) != value]
 

@@ -6,19 +6,19 @@ from collections.abc import Collection
 from typing import Final
 
 from vmrunner.providers.ec2.client import Answer
-from vmrunner.providers.ec2.guard.names import Site
+from vmrunner.providers.ec2.guard.names import GuardSite
 from vmrunner.providers.ec2.guard.part import api, text
 
 RETENTION: Final = 14 * 86_400  # seconds, of a dead letter
 LOG_DAYS: Final = 30
 
 
-class Queue:
+class DeadLetterQueue:
     """Where an invocation goes that came to nothing."""
 
     name = "queue"
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: GuardSite) -> None:
         self._site = site
         self.id = site.names.name
 
@@ -55,12 +55,12 @@ class Queue:
         return None if found is None else str(found["QueueUrl"])
 
 
-class Log:
+class LogGroup:
     """What the function says, for a while."""
 
     name = "log"
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: GuardSite) -> None:
         self._site = site
         self.id = site.names.log_group
 
@@ -89,10 +89,10 @@ class Log:
         self._site.call(api("logs", "delete_log_group"), logGroupName=self.id)
 
 
-class Role:
+class IamRole:
     """What a service may do for the guard: one policy, written into the role itself."""
 
-    def __init__(self, site: Site, name: str, role: str, document: str, *, trust: str) -> None:
+    def __init__(self, site: GuardSite, name: str, role: str, document: str, *, trust: str) -> None:
         self._site = site
         self.name = name
         self.id = role
@@ -111,7 +111,7 @@ class Role:
             api("iam", "get_role_policy"), RoleName=self.id, PolicyName=self._inline
         )
         return {
-            "trust": role["Role"]["AssumeRolePolicyDocument"],
+            "trust": role["IamRole"]["AssumeRolePolicyDocument"],
             "policy": policy and policy["PolicyDocument"],
         }
 

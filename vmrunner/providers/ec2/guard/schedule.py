@@ -8,21 +8,21 @@ from typing import Any, Final
 from vmrunner.errors import Conflict
 from vmrunner.providers.ec2.client import SCHEDULES, Answer
 from vmrunner.providers.ec2.deadline_schedules import PREFIX
-from vmrunner.providers.ec2.guard.names import SCHEDULE, Site
+from vmrunner.providers.ec2.guard.names import SCHEDULE, GuardSite
 from vmrunner.providers.ec2.guard.part import api
-from vmrunner.providers.ec2.guard.roles_and_queue import Role
+from vmrunner.providers.ec2.guard.roles_and_queue import IamRole
 from vmrunner.providers.port_guard import EVERY
 
 RATE: Final = f"rate({EVERY // 60} minutes)"
 GET_SCHEDULE: Final = api("scheduler", "get_schedule")
 
 
-class Group:
+class ScheduleGroup:
     """The installation's schedules: the guard's, and the one-shot deadlines of VMs."""
 
     name = "group"
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: GuardSite) -> None:
         self._site = site
         self.id = site.names.group
 
@@ -46,10 +46,10 @@ class Group:
         self._site.call(api("scheduler", "delete_schedule_group"), Name=self.id)
 
 
-class DeadlineRole(Role):
+class DeadlineRole(IamRole):
     """What the one-shot deadlines of VMs may do: `scheduler_role` in the configuration."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: GuardSite) -> None:
         role = site.names.deadline_role
         super().__init__(site, "deadline role", role, "deadline", trust="schedule")
 
@@ -59,7 +59,7 @@ class DeadlineRole(Role):
         super().remove()
 
 
-def check_unused(site: Site) -> None:
+def check_unused(site: GuardSite) -> None:
     """Raises `Conflict` while deadlines of VMs are armed."""
     group = site.names.group
     told = site.find(SCHEDULES, GroupName=group, NamePrefix=PREFIX) or {}
@@ -73,7 +73,7 @@ class Schedule:
 
     name = "schedule"
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: GuardSite) -> None:
         self._site = site
         self.id = f"{site.names.group}/{SCHEDULE}"
         self._where = {"GroupName": site.names.group, "Name": SCHEDULE}
