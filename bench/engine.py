@@ -185,13 +185,13 @@ def starts(root: Path, builds: int, profile: cProfile.Profile | None) -> Figure:
     launcher = at.engine._launcher
 
     def work() -> None:
-        offers = tuple(at.engine._desk.providers["fake"].offers(Spec()))
+        offers = tuple(at.engine._context.providers["fake"].offers(Spec()))
         recorded = 0
         while recorded < builds:
             queued = at.ledger.builds.queued(64)
             if queued:
                 launcher.start([PlannedStart(build=build, offers=offers) for build in queued])
-            landed = launcher.land()
+            landed = launcher.collect()
             recorded += len(landed.booting)
             if not landed.booting:
                 at.engine._listener.wait(0.01)

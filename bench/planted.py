@@ -34,7 +34,7 @@ BUGS: Final = (
     Bug(
         "trust one absence",
         "core/reap_rules.py",
-        "if self.twice(self.memory.get((Sight.ABSENT, row.id)), row.created_at)",
+        "if self.twice(self.memory.get((SightingKind.ABSENT, row.id)), row.created_at)",
         "if self.past_newborn(row)",
         f"{RULES}::test_a_row_closes_after_two_complete_absences",
     ),
@@ -57,8 +57,8 @@ BUGS: Final = (
         "engine/terminator.py",
         "        again = row.deletes > 0 or outcome.fate is Fate.FAILED\n",
         "        if outcome.fate is Fate.MISSING and row.death:\n"
-        "            desk.ledger.instances.close(\n"
-        "                row.id, epoch=row.epoch, death=row.death, now=desk.now(row))\n"
+        "            context.ledger.instances.close(\n"
+        "                row.id, epoch=row.epoch, death=row.death, now=context.now(row))\n"
         "        again = row.deletes > 0 or outcome.fate is Fate.FAILED\n",
         f"{LIVES}::test_a_cancelled_newborn_that_nobody_sees_yet_is_waited_for",
     ),
@@ -67,8 +67,8 @@ BUGS: Final = (
         "engine/terminator.py",
         "        again = row.deletes > 0 or outcome.fate is Fate.FAILED\n",
         "        if outcome.fate is Fate.ACCEPTED and row.death:\n"
-        "            desk.ledger.instances.close(\n"
-        "                row.id, epoch=row.epoch, death=row.death, now=desk.now(row))\n"
+        "            context.ledger.instances.close(\n"
+        "                row.id, epoch=row.epoch, death=row.death, now=context.now(row))\n"
         "        again = row.deletes > 0 or outcome.fate is Fate.FAILED\n",
         f"{LIVES}::test_a_stubborn_machine_is_forced",
     ),
@@ -99,14 +99,14 @@ BUGS: Final = (
         "this host's clock instead of the cloud's (owner)",
         "engine/reconciler.py",
         "            now = provider.now()\n            plan = reap_rules.decide(",
-        "            now = desk.clock()\n            plan = reap_rules.decide(",
+        "            now = context.clock()\n            plan = reap_rules.decide(",
         f"{LAYERS} -k owner-fast",
     ),
     Bug(
         "this host's clock instead of the cloud's (reaper)",
         "reaper/reaper.py",
         "        now = provider.now()\n        plan = reap_rules.conclude(",
-        "        now = desk.clock()\n        plan = reap_rules.conclude(",
+        "        now = context.clock()\n        plan = reap_rules.conclude(",
         f"{LAYERS} -k ledger-slow",
     ),
     Bug(
@@ -228,7 +228,7 @@ BUGS: Final = (
     Bug(
         "back off past E as inside it",
         "engine/terminator.py",
-        "longest = AGAIN if desk.now(row) > row.deadline else LONGEST_WAIT",
+        "longest = DELETE_RETRY if context.now(row) > row.deadline else LONGEST_WAIT",
         "longest = LONGEST_WAIT",
         f"{LAYERS} -k owner-outage",
     ),
@@ -242,15 +242,15 @@ BUGS: Final = (
     Bug(
         "send again after half the newborn window",
         "engine/launcher.py",
-        "if provider.now() >= row.created_at + desk.limits.limits.newborn / 2:",
-        "if provider.now() >= row.created_at + desk.limits.limits.newborn * 2:",
+        "if provider.now() >= row.created_at + context.limits.limits.newborn / 2:",
+        "if provider.now() >= row.created_at + context.limits.limits.newborn * 2:",
         f"{LIVES}::test_no_create_is_sent_after_half_the_newborn_window",
     ),
     Bug(
         "take an uncertain create for a refused one",
         "engine/launcher.py",
-        "            flight.doubtful = True\n            self._again(flight)\n",
-        "            self._close(flight, text)\n",
+        "            pending.doubtful = True\n            self._again(pending)\n",
+        "            self._close(pending, text)\n",
         f"{LIVES}::test_an_uncertain_create_makes_one_machine",
     ),
     Bug(
@@ -322,7 +322,7 @@ BUGS: Final = (
     Bug(
         "steps before the metadata is off",
         "engine/sessions.py",
-        "                if desk.monotonic() >= until:\n                    raise\n",
+        "                if context.monotonic() >= until:\n                    raise\n",
         "                break\n",
         f"{ARMING}::test_no_step_runs_before_the_metadata_is_off",
     ),

@@ -264,7 +264,7 @@ _SHELL_BUGS: Final = (
     Bug(
         "an engine that is silent serves",
         "runtime/background.py",
-        "        and abs(time.time() - member.seen_at) < LEASE\n",
+        "        and abs(time.time() - member.seen_at) < ENGINE_LEASE\n",
         "",
         f"{SERVING}::test_a_process_that_lives_and_is_silent_serves_nobody",
     ),
@@ -320,7 +320,7 @@ _SHELL_BUGS: Final = (
     Bug(
         "take from a VM what was not asked for",
         "lib/archive/files.py",
-        "if not asked.match(path, directory=entry.kind in (Kind.DIRECTORY, Kind.LINK)):",
+        "if not asked.match(path, directory=entry.kind in (EntryKind.DIRECTORY, EntryKind.LINK)):",
         "if False:",
         "tests/unit/test_archive.py::test_what_was_not_asked_for_is_refused",
     ),
@@ -341,7 +341,7 @@ _SHELL_BUGS: Final = (
     Bug(
         "trust one content wherever it lies",
         "config/trust.py",
-        "return Entry(digest(content), str(file.resolve())) in entries()",
+        "return TrustedFile(digest(content), str(file.resolve())) in entries()",
         "return digest(content) in {one.sha256 for one in entries()}",
         f"{TRUST}::test_trust_is_in_one_content_at_one_place",
     ),

@@ -79,7 +79,7 @@ class World:
             spawn=lambda _name, work: work(),
             listen=False,
         )
-        self.reaping = Reaper(self.engine.desk, Membership(one_host=True), lambda: 0.0)
+        self.reaping = Reaper(self.engine.context, Membership(one_host=True), lambda: 0.0)
 
     def fill(self, machines: int, expired: int, *, rows: bool) -> None:
         """So many VMs, each with a disk if the cloud makes any; the first `expired` are past their

@@ -62,9 +62,9 @@ class Home:
         environ = {"VMRUNNER_DATABASE_URL": f"sqlite:///{self.root}/data/vmrunner/ledger.db"}
         loaded = sources.load(environ=environ, start=self.root)
         paths = settings.Paths(data=self.root / "data/vmrunner", cache=self.root)
-        wiring = ScriptedWiring(loaded.settings)
-        wiring.paths = paths
-        return wiring.ledger
+        app = ScriptedWiring(loaded.settings)
+        app.paths = paths
+        return app.ledger
 
     def builds(self) -> list[BuildRecord]:
         return self.ledger.builds.list()

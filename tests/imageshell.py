@@ -62,7 +62,7 @@ def cli(config: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
 
 
 @contextlib.contextmanager
-def wiring() -> Iterator[App]:
+def app() -> Iterator[App]:
     """The parts of the configuration that is found from here."""
     parts = App(sources.load().settings)
     try:
@@ -73,13 +73,13 @@ def wiring() -> Iterator[App]:
 
 def wait_for(image: str, build: str = "b-1") -> None:
     """A build that names an image is queued."""
-    with wiring() as parts:
+    with app() as parts:
         submitted(parts.ledger, build, image=image)
 
 
 def spoil_builds() -> None:
     """What each build asks for cannot be read any more."""
-    with wiring() as parts:
+    with app() as parts:
         path = parts.paths.ledger
     with contextlib.closing(sqlite3.connect(path)) as raw, raw:
         raw.execute("UPDATE builds SET spec = '{'")

@@ -47,7 +47,7 @@ EFFECTS = {
         "record",
         "next_offer",
         "addresses",
-        "doom",
+        "mark_deleting",
         "tried",
         "close",
         "close_all",
@@ -252,12 +252,12 @@ class Node:
             orders=world.order,
             clock=self._host,
             monotonic=world.clock,
-            peers=self._peers(),
+            membership=self._membership(),
             pool=lambda _name, _size: Aloft(self) if world.airborne else Inline(),
             spawn=lambda _name, work: self.tasks.append(Task(self, work)),
             listen=False,
         )
-        self.reaping = Reaper(self.engine.desk, self._peers(), lambda: self.engine.watching)
+        self.reaping = Reaper(self.engine.context, self._membership(), lambda: self.engine.watching)
         self._passed = self._swept = float("-inf")  # it begins with both, as `serve` does
 
     def _host(self) -> float:
@@ -271,7 +271,7 @@ class Node:
         task.step()
         return task
 
-    def _peers(self) -> Membership:
+    def _membership(self) -> Membership:
         def alive(process: Process, *, one_host: bool) -> bool | None:
             far = process.machine != self.process.machine
             return None if far else self.world.alive(process)

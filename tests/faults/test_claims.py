@@ -16,15 +16,15 @@ from vmrunner.model import Reason, Result
 
 def between_look_and_launch(node: Node, what: Callable[[], object]) -> None:
     """Once, right after its engine has read the ledger."""
-    gather = node.engine._crew.gather
+    gather = node.engine._reconciler.gather
 
     def slow() -> object:
         view = gather()
-        node.engine._crew.gather = gather  # type: ignore[method-assign]
+        node.engine._reconciler.gather = gather  # type: ignore[method-assign]
         what()
         return view
 
-    node.engine._crew.gather = slow  # type: ignore[assignment,method-assign]
+    node.engine._reconciler.gather = slow  # type: ignore[assignment,method-assign]
 
 
 @pytest.mark.parametrize("each", [False, True])

@@ -57,7 +57,7 @@ def test_kills_elsewhere_keep_to_g(world: World) -> None:
     node = world.node(drives=False)
     provider = HalfDead("fake", world.cloud)
     provider.scopes = (SCOPE, DEAD)
-    node.engine.desk.providers = {"fake": provider}
+    node.engine.context.providers = {"fake": provider}
     ghosts = {
         ghost(world, world.cloud, f"vm-{n}", at).ref: at
         for n, at in enumerate(world.clock() + 400 + 67 * i for i in range(20))
@@ -79,7 +79,7 @@ def test_what_a_page_shows_past_its_deadline_dies_before_the_next_page(world: Wo
     """A process of its own, as from cron, has nothing in mind."""
     node = world.node(drives=False)
     provider = HalfDead("fake", world.cloud)
-    node.engine.desk.providers = {"fake": provider}
+    node.engine.context.providers = {"fake": provider}
     began = world.clock()
     vm = ghost(world, world.cloud, "vm-1", began - 1)
     report = node.reaping.run(sweep=True)
@@ -104,7 +104,7 @@ def test_a_hole_that_stays_is_looked_at_ever_more_rarely(world: World) -> None:
             sweeps.append(world.clock())
             yield Page(scope=DEAD, kind=Kind.INSTANCE, error="gone for good", time=self.now())
 
-    node.engine.desk.providers = {"fake": Counting("fake", world.cloud)}
+    node.engine.context.providers = {"fake": Counting("fake", world.cloud)}
     node.sweeps = False
     node.reaping.run(sweep=True)
     world.run(86_400, step=60.0)
@@ -143,7 +143,7 @@ def reaping(world: World, tmp_path: Path, providers: Sequence[FakeProvider]) -> 
         orders=world.order,
         listen=False,
     )
-    return Reaper(engine.desk, Membership(one_host=True), lambda: 0.0)
+    return Reaper(engine.context, Membership(one_host=True), lambda: 0.0)
 
 
 def test_a_provider_that_hangs_keeps_no_other_waiting(world: World, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ WINDOWS = replace(
 
 def part(node: Node) -> Any:
     """The driver of Compute Engine in it."""
-    return node.engine.desk.providers["google"]._part  # type: ignore[attr-defined]
+    return node.engine.context.providers["google"]._part  # type: ignore[attr-defined]
 
 
 def host_clock(world: World, node: Node, wrong: float) -> None:

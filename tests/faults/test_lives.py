@@ -355,7 +355,7 @@ def test_the_row_is_looked_at_once_more_before_the_create(make_world: Make) -> N
 
     def meanwhile(_node: Node) -> None:
         (row,) = world.truth.instances.open()
-        world.truth.instances.doom(
+        world.truth.instances.mark_deleting(
             row.id, seen_epoch=row.epoch, death=Death.CANCELLED, now=world.clock()
         )
 

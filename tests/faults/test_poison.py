@@ -187,7 +187,7 @@ def test_a_sweep_that_breaks_off_kills_what_it_saw_and_concludes_nothing(make_wo
     broken = Broken("fake", world.cloud, page_size=1)
     broken.breaks = True
     node = world.node(drives=False)
-    node.engine.desk.providers = {"fake": broken}
+    node.engine.context.providers = {"fake": broken}
     world.run(200)
     report = node.reaping.run()
     assert report.unread == ("fake: it ended early: RuntimeError: a bug",)

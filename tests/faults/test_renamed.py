@@ -17,7 +17,7 @@ OTHER = "aws-prod"
 def renamed(world: World) -> None:
     """A new engine, which knows the cloud by another name."""
     node = world.node()
-    node.engine.desk.providers = {OTHER: FakeProvider(OTHER, world.cloud)}
+    node.engine.context.providers = {OTHER: FakeProvider(OTHER, world.cloud)}
 
 
 @pytest.fixture

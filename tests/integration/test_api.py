@@ -30,9 +30,9 @@ class Wiring(ScriptedWiring):
 def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[vmrunner.Runner]:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
-    wiring = Wiring(Settings.model_validate({"providers": {"fake": {"kind": "fake"}}}))
+    app = Wiring(Settings.model_validate({"providers": {"fake": {"kind": "fake"}}}))
     before = set(threading.enumerate())
-    with vmrunner.Runner(wiring=wiring) as runner:
+    with vmrunner.Runner(app=app) as runner:
         yield runner
     lanes = [
         t for t in set(threading.enumerate()) - before if t.name.startswith(("look", "create"))
@@ -62,7 +62,7 @@ def test_run_follows_and_waits(runner: vmrunner.Runner) -> None:
     assert build.instance.startswith("vm-")
     assert build.labels == {"team": "core"}
     assert build.cost > 0
-    assert runner.wiring.ledger.instances.open() == [], "its VM is gone before run returns"
+    assert runner.app.ledger.instances.open() == [], "its VM is gone before run returns"
 
 
 def test_a_list_is_one_command_and_steps_are_several(runner: vmrunner.Runner) -> None:
@@ -131,7 +131,7 @@ def test_an_exception_on_the_way_cancels_the_build(runner: vmrunner.Runner) -> N
         runner.run(lines("say a", "sleep 60"), on_log=break_off)
     (build,) = runner.list()
     assert (build.result, build.reason) == (Result.CANCELLED, Reason.USER)
-    assert runner.wiring.ledger.instances.open() == []
+    assert runner.app.ledger.instances.open() == []
     with pytest.raises(vmrunner.NotFinished, match="did not end within wait_timeout, and is canc"):
         runner.run("sleep 60", wait_timeout=0.3)
     assert runner.list()[0].result is Result.CANCELLED
@@ -190,11 +190,11 @@ def test_what_attempts_say_counts_together(
             super().__init__(job, reporter)
             caps.append(job.log_bytes)
 
-    monkeypatch.setattr(runner.wiring, "sessions", lambda: Noted)
+    monkeypatch.setattr(runner.app, "sessions", lambda: Noted)
     build = runner.run(lines("say 123456789", "lose"), retry_on_loss=True, check=False)
     assert (build.result, len(caps)) == (Result.ERROR, 3)
     assert [caps[0] - cap for cap in caps] == [0, 10, 20]
-    events = runner.wiring.ledger.events.list(build.id)
+    events = runner.app.ledger.events.list(build.id)
     assert [e.data["attempt"] for e in events if e.kind == "step_started"] == [1, 2, 3]
 
 
@@ -252,7 +252,7 @@ def test_source_is_packed_at_submit_and_gone_at_the_end(
     (source / "f").write_text("x")
     go = tmp_path / "go"
     build = runner.submit(f"until {go}", source=source)
-    spool = runner.wiring.paths.sources / f"{build.id}.tar"
+    spool = runner.app.paths.sources / f"{build.id}.tar"
     assert spool.stat().st_mode & 0o777 == 0o600
     go.touch()
     build.wait(timeout=20)
@@ -270,13 +270,13 @@ def test_what_submit_queued_is_left_to_a_background_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    wiring = Wiring(Settings.model_validate({"providers": {"fake": {"kind": "fake"}}}))
-    with vmrunner.Runner(wiring=wiring) as runner:
+    app = Wiring(Settings.model_validate({"providers": {"fake": {"kind": "fake"}}}))
+    with vmrunner.Runner(app=app) as runner:
         runner.submit(lines("say a", "sleep 60"))
-    assert wiring.spawned == 1
-    with vmrunner.Runner(wiring=wiring) as runner:
+    assert app.spawned == 1
+    with vmrunner.Runner(app=app) as runner:
         runner.list()[0].cancel()
-    assert wiring.spawned == 1, "only who served hands over"
+    assert app.spawned == 1, "only who served hands over"
 
 
 def test_many_threads_may_use_one_runner(runner: vmrunner.Runner) -> None:

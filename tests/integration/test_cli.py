@@ -18,9 +18,9 @@ from vmrunner.ledger import Ledger
 
 @pytest.fixture
 def ledger(home: Path) -> Iterator[Ledger]:
-    wiring = ScriptedWiring(load(environ={}, start=home).settings)
-    yield wiring.ledger
-    wiring.close()
+    app = ScriptedWiring(load(environ={}, start=home).settings)
+    yield app.ledger
+    app.close()
 
 
 def script(*lines: str) -> Sequence[str]:

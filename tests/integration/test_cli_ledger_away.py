@@ -41,8 +41,8 @@ def test_a_ledger_that_stays_away_ends_the_wait_and_something_ends_the_vm(
 ) -> None:
     spawned: list[App] = []
 
-    def spawn(wiring: App) -> None:
-        spawned.append(wiring)
+    def spawn(app: App) -> None:
+        spawned.append(app)
 
     monkeypatch.setattr("vmrunner.services.logs.AGAIN", 0.01)
     monkeypatch.setattr("vmrunner.services.logs.PATIENCE", 0.2)

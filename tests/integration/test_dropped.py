@@ -66,10 +66,10 @@ def test_a_dropped_provider_that_cannot_be_opened_again_is_named(
 ) -> None:
     open_kind = filecloud.FileWiring.open_kind
 
-    def refused(wiring: Any, kind: str, name: str, options: Any) -> Any:
+    def refused(app: Any, kind: str, name: str, options: Any) -> Any:
         if name == "fake":
             raise ConfigError("providers.fake.region: it is missing", hint="say where")
-        return open_kind(wiring, kind, name, options)
+        return open_kind(app, kind, name, options)
 
     monkeypatch.setattr(filecloud.FileWiring, "open_kind", refused)
     text = b"providers.fake.region: it is missing"
@@ -93,10 +93,10 @@ def test_a_provider_that_cannot_be_opened_is_told_and_the_others_are_reaped(
     """Also when the ledger cannot be read."""
     open_provider = filecloud.FileWiring.open_provider
 
-    def refused(wiring: Any, name: str) -> Any:
+    def refused(app: Any, name: str) -> Any:
         if name == "broken":
             raise ConfigError("providers.broken: no credentials", hint="log in")
-        return open_provider(wiring, name)
+        return open_provider(app, name)
 
     monkeypatch.setattr(filecloud.FileWiring, "open_provider", refused)
     config = f'default_provider = "fake"\n{CONFIG}[providers.broken]\nkind = "fake"\n'

@@ -229,11 +229,11 @@ def installation(run: Run) -> str:
     from vmrunner.config.sources import load
     from vmrunner.runtime.app import App
 
-    wiring = App(load().settings)
+    app = App(load().settings)
     try:
-        return wiring.installation
+        return app.installation
     finally:
-        wiring.close()
+        app.close()
 
 
 def test_a_check_that_cannot_be_made_warns(aws: Amazon, config: object, run: Run) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.commandline import Cli
-from tests.imageshell import spoil_builds, wait_for, wiring
+from tests.imageshell import app, spoil_builds, wait_for
 from tests.unit.test_image_store import make
 from vmrunner import images
 
@@ -73,7 +73,7 @@ def test_what_somebody_will_want_outlives_the_night(home: Path) -> None:
     with (home / "vmrunner.toml").open("a") as file:
         file.write('image = "cccc1"\n')
     wait_for("bbbb1")
-    with wiring() as parts:
+    with app() as parts:
         parts.tidy()
     assert [path.exists() for path in (newest, asked, named, gone)] == [True, True, True, False]
 

@@ -258,7 +258,7 @@ def test_a_hold_that_is_extended_and_one_whose_end_was_decided_exclude_each_othe
     ledger.builds.extend("b-1", 10.0, 111.0)
 
     def over(now: float) -> Instance | None:
-        return ledger.instances.doom("vm-1", seen_epoch=1, death=Death.DONE, now=now)
+        return ledger.instances.mark_deleting("vm-1", seen_epoch=1, death=Death.DONE, now=now)
 
     assert over(111.0) is None
     assert ledger.instances.get("vm-1").state is InstanceState.HELD
@@ -270,7 +270,7 @@ def test_a_hold_that_is_extended_and_one_whose_end_was_decided_exclude_each_othe
 
 def test_a_retry_is_another_attempt_on_another_instance(ledger: Ledger) -> None:
     running(ledger)
-    doomed = ledger.instances.doom("vm-1", seen_epoch=1, death=Death.DONE, now=105.0)
+    doomed = ledger.instances.mark_deleting("vm-1", seen_epoch=1, death=Death.DONE, now=105.0)
     assert doomed is not None
     build = ledger.builds.requeue("b-1", epoch=doomed.epoch, now=106.0)
     assert (build.state, build.instance, build.owner) == (S.QUEUED, None, None)
@@ -291,7 +291,7 @@ def test_a_build_with_a_live_instance_is_not_started_again(ledger: Ledger) -> No
     build = ledger.builds.requeue("b-1", epoch=1, now=106.0)
     new = launch(ledger, "b-1", "vm-2", seen_epoch=build.epoch)
     assert ledger.instances.start([new], until=300.0) == []
-    ledger.instances.doom("vm-1", seen_epoch=1, death=Death.DONE, now=107.0)
+    ledger.instances.mark_deleting("vm-1", seen_epoch=1, death=Death.DONE, now=107.0)
     assert ledger.builds.get("b-1").epoch == build.epoch  # no longer the build's instance
     assert len(ledger.instances.start([new], until=300.0)) == 1
     assert ledger.instances.record([("vm-2", build.epoch + 1, ref("i-2"))], 108.0) == {"vm-2"}

@@ -106,13 +106,13 @@ def test_a_builder_holds_its_provider_when_the_configuration_drops_it(ledger: Le
     """As an open VM does: else nobody would sweep where it is."""
     driver = SimpleNamespace(scopes=frozenset[Scope]())
     settings = SimpleNamespace(providers={})
-    wiring: Any = SimpleNamespace(ledger=ledger, settings=settings, open_kind=lambda *_: driver)
+    app: Any = SimpleNamespace(ledger=ledger, settings=settings, open_kind=lambda *_: driver)
     made = image()
     ledger.images.add(made)
     with pytest.raises(ConfigError, match=str(SCOPE)):
-        provider_set.former(wiring, "aws")
+        provider_set.former(app, "aws")
     ledger.images.fail(made.id, "it ended")
     ledger.images.close(made.id, 2000.0)
     with pytest.raises(ConfigError) as caught:
-        provider_set.former(wiring, "aws")
+        provider_set.former(app, "aws")
     assert str(SCOPE) not in str(caught.value)

@@ -66,7 +66,7 @@ def test_an_order_must_be_the_instances_own(ledger: Ledger) -> None:
 def test_references_are_recorded_in_one_go(ledger: Ledger) -> None:
     for n in (1, 2, 3):
         started(ledger, f"b-{n}", f"vm-{n}")
-    ledger.instances.doom("vm-2", seen_epoch=1, death=Death.CANCELLED, now=101.0)
+    ledger.instances.mark_deleting("vm-2", seen_epoch=1, death=Death.CANCELLED, now=101.0)
     refs = [(f"vm-{n}", 1, ref(f"i-{n}")) for n in (3, 2, 1, 4)]
     assert ledger.instances.record(refs, 102.0) == {"vm-1", "vm-3"}
     assert ledger.instances.record(refs, 103.0) == set()
@@ -99,7 +99,7 @@ def test_the_next_offer_is_another_row_of_the_same_attempt(ledger: Ledger) -> No
 
 def test_doom_fences_whoever_drove_it(ledger: Ledger) -> None:
     running(ledger)
-    doomed = ledger.instances.doom(
+    doomed = ledger.instances.mark_deleting(
         "vm-1", seen_epoch=1, death=Death.EXPIRED, now=205.0, message="past E"
     )
     assert doomed == ledger.instances.get("vm-1")
@@ -110,7 +110,10 @@ def test_doom_fences_whoever_drove_it(ledger: Ledger) -> None:
         ledger.logs.append("b-1", 1, 1, offset=1, data=b"x", now=206.0)
     assert ledger.instances.addresses([("vm-1", 1, Address("127.0.0.1"))]) == set()
     for epoch in (1, 2):
-        assert ledger.instances.doom("vm-1", seen_epoch=epoch, death=Death.STUCK, now=207.0) is None
+        assert (
+            ledger.instances.mark_deleting("vm-1", seen_epoch=epoch, death=Death.STUCK, now=207.0)
+            is None
+        )
     end = ledger.builds.finish(
         "b-1", epoch=2, result=Result.TIMEOUT, reason=Reason.DEADLINE, now=208.0
     )
@@ -124,7 +127,9 @@ def test_a_doom_at_another_epoch_changes_nothing(ledger: Ledger) -> None:
     assert taken is not None
     row = ledger.instances.get("vm-1")
     for epoch in (0, 1, 3):
-        stale = ledger.instances.doom("vm-1", seen_epoch=epoch, death=Death.STUCK, now=107.0)
+        stale = ledger.instances.mark_deleting(
+            "vm-1", seen_epoch=epoch, death=Death.STUCK, now=107.0
+        )
         assert stale is None
     assert ledger.instances.get("vm-1") == row
 
@@ -134,7 +139,10 @@ def test_dooming_what_a_finished_build_left_keeps_the_build_as_it_is(ledger: Led
     end = ledger.builds.finish(
         "b-1", epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, exit_code=0, now=105.0
     )
-    assert ledger.instances.doom("vm-1", seen_epoch=1, death=Death.DONE, now=106.0) is not None
+    assert (
+        ledger.instances.mark_deleting("vm-1", seen_epoch=1, death=Death.DONE, now=106.0)
+        is not None
+    )
     assert ledger.builds.get("b-1") == end
 
 
@@ -142,7 +150,7 @@ def test_deletes_are_counted_until_it_is_gone(ledger: Ledger) -> None:
     running(ledger)
     ledger.instances.tried("vm-1", 105.0, 110.0)
     assert ledger.instances.get("vm-1").deletes == 0  # nobody decided that it must die
-    ledger.instances.doom("vm-1", seen_epoch=1, death=Death.DONE, now=105.0)
+    ledger.instances.mark_deleting("vm-1", seen_epoch=1, death=Death.DONE, now=105.0)
     ledger.instances.tried("vm-1", 105.0, 110.0)
     ledger.instances.tried("vm-1", 110.0, 120.0)
     instance = ledger.instances.get("vm-1")
@@ -151,7 +159,7 @@ def test_deletes_are_counted_until_it_is_gone(ledger: Ledger) -> None:
 
 def test_closing_is_final_and_erases_what_was_sealed(ledger: Ledger) -> None:
     running(ledger)
-    doomed = ledger.instances.doom("vm-1", seen_epoch=1, death=Death.STUCK, now=105.0)
+    doomed = ledger.instances.mark_deleting("vm-1", seen_epoch=1, death=Death.STUCK, now=105.0)
     assert doomed is not None
     close = ledger.instances.close
     assert close("vm-1", epoch=1, death=Death.VANISHED, now=106.0) is False
@@ -214,7 +222,7 @@ def test_instances_are_found(ledger: Ledger) -> None:
     started(ledger, "b-3", "vm-12")
     with pytest.raises(Conflict):
         find("vm-")
-    ledger.instances.doom("vm-2", seen_epoch=1, death=Death.DONE, now=105.0)
+    ledger.instances.mark_deleting("vm-2", seen_epoch=1, death=Death.DONE, now=105.0)
     ledger.instances.close("vm-2", epoch=2, death=Death.DONE, now=106.0)
     names = lambda some: [i.id for i in some]  # noqa: E731
     assert names(ledger.instances.open()) == ["vm-1", "vm-11", "vm-12"]

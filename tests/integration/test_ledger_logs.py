@@ -167,11 +167,11 @@ def test_a_lease_by_a_wrong_clock_holds_nobody_back(ledger: Ledger) -> None:
 
 
 def test_heartbeats_say_when_a_thing_was_last_done(ledger: Ledger) -> None:
-    assert ledger.engines.done() == {}
-    ledger.engines.did("pass", "e-1", 5.0)
-    ledger.engines.did("sweep", "e-1", 6.0)
-    ledger.engines.did("pass", "e-2", 7.0)
-    assert ledger.engines.done() == {"pass": 7.0, "sweep": 6.0}
+    assert ledger.engines.heartbeats() == {}
+    ledger.engines.record_heartbeat("pass", "e-1", 5.0)
+    ledger.engines.record_heartbeat("sweep", "e-1", 6.0)
+    ledger.engines.record_heartbeat("pass", "e-2", 7.0)
+    assert ledger.engines.heartbeats() == {"pass": 7.0, "sweep": 6.0}
 
 
 def test_sightings_are_kept_for_each_provider(ledger: Ledger) -> None:

@@ -156,7 +156,7 @@ def test_what_was_sealed_is_erased_at_the_end(ledger: Ledger) -> None:
     assert None not in sealed()
     ledger.builds.finish("b-1", epoch=1, result=Result.ERROR, reason=Reason.INTERNAL, now=105.0)
     assert ledger.builds.secrets("b-1") == {}
-    ledger.instances.doom("vm-1", seen_epoch=1, death=Death.DONE, now=106.0)
+    ledger.instances.mark_deleting("vm-1", seen_epoch=1, death=Death.DONE, now=106.0)
     ledger.instances.close("vm-1", epoch=2, death=Death.DONE, now=107.0)
     assert sealed() == [None, None, None]
 

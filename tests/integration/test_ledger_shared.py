@@ -82,16 +82,16 @@ def again(path: Path) -> Ledger:
 def test_a_second_runner_and_a_command_beside_lose_no_build(home: Path) -> None:
     path = home / "data/vmrunner/ledger.db"
     first, second = Runner(), Runner()
-    submitted(first.wiring.ledger, "b-1")
+    submitted(first.app.ledger, "b-1")
     assert [build.id for build in second.list()] == ["b-1"]
     ps = [sys.executable, "-m", "vmrunner", "ps"]
     assert "b-1" in subprocess.run(ps, capture_output=True, text=True, check=True).stdout
-    submitted(first.wiring.ledger, "b-2")
+    submitted(first.app.ledger, "b-2")
     assert not [name for name in opened(path) if name.endswith("(deleted)")]
     assert beside(path) == ["b-1", "b-2"]
-    first.wiring.close()
-    submitted(second.wiring.ledger, "b-3")  # which the first must not close
-    second.wiring.close()
+    first.app.close()
+    submitted(second.app.ledger, "b-3")  # which the first must not close
+    second.app.close()
     assert beside(path) == ["b-1", "b-2", "b-3"]
     assert opened(path) == []
 

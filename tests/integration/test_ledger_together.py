@@ -113,7 +113,7 @@ def test_many_threads_write_at_once(ledger: Ledger) -> None:
         ledger.builds.finish(
             build, epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, now=107.0
         )
-        ledger.instances.doom(vm, seen_epoch=1, death=Death.DONE, now=107.0)
+        ledger.instances.mark_deleting(vm, seen_epoch=1, death=Death.DONE, now=107.0)
         assert ledger.instances.close(vm, epoch=2, death=Death.DONE, now=108.0)
 
     with ThreadPoolExecutor(12) as threads:
@@ -194,7 +194,9 @@ def test_batches_and_dooms_that_cross_do_not_deadlock(ledger: Ledger) -> None:
         return ledger.instances.record([(f"vm-{n}", 1, ref(n)) for n in reversed(names)], 102.0)
 
     def doom(name: str) -> bool:
-        doomed = ledger.instances.doom(f"vm-{name}", seen_epoch=1, death=Death.CANCELLED, now=102.0)
+        doomed = ledger.instances.mark_deleting(
+            f"vm-{name}", seen_epoch=1, death=Death.CANCELLED, now=102.0
+        )
         ledger.builds.renew("e-1", 300.0)
         return doomed is not None
 

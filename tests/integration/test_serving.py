@@ -37,12 +37,12 @@ class Wiring(ScriptedWiring):
 
 
 @pytest.fixture
-def wiring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wiring]:
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wiring]:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
-    wiring = Wiring(Settings.model_validate(SETTINGS | {"default_provider": "fake"}))
-    yield wiring
-    wiring.close()
+    app = Wiring(Settings.model_validate(SETTINGS | {"default_provider": "fake"}))
+    yield app
+    app.close()
 
 
 @pytest.fixture
@@ -57,24 +57,24 @@ Join = Callable[..., str]
 
 
 @pytest.fixture
-def join(wiring: Wiring, elsewhere: Process) -> Join:
+def join(app: Wiring, elsewhere: Process) -> Join:
     """Note an engine of another process, as that process would."""
 
     def join(
         *providers: str, kind: str = "serve", ago: float = 0.0, of: Process | None = None
     ) -> str:
         name, process = ids.engine_id(), of or elsewhere
-        wiring.ledger.engines.join(name, process, kind, time.time() - ago, providers)
+        app.ledger.engines.join(name, process, kind, time.time() - ago, providers)
         return name
 
     return join
 
 
 @pytest.fixture
-def engine(wiring: Wiring) -> Iterator[Engine]:
+def engine(app: Wiring) -> Iterator[Engine]:
     """One that only ticks when it is told to, with one of the two providers."""
-    engine = wiring.engine("serve", listen=False)
-    engine.desk.providers = {"fake": wiring.provider("fake")}
+    engine = app.engine("serve", listen=False)
+    engine.context.providers = {"fake": app.provider("fake")}
     yield engine
     engine.close()
 
@@ -88,34 +88,32 @@ def queued(runner: vmrunner.Runner, **options: object) -> str:
 # --- at which providers --------------------------------------------------------------------------
 
 
-def test_an_engine_serves_the_providers_that_it_has(wiring: Wiring, join: Join) -> None:
-    assert not wiring.served()
+def test_an_engine_serves_the_providers_that_it_has(app: Wiring, join: Join) -> None:
+    assert not app.served()
     join("fake")
-    assert wiring.served()
-    assert wiring.served("fake", staying=True)
-    assert not wiring.served("other")
-    assert not wiring.served("fake", "other")
+    assert app.served()
+    assert app.served("fake", staying=True)
+    assert not app.served("other")
+    assert not app.served("fake", "other")
     join("other", kind="run")
-    assert wiring.served("fake", "other")
-    assert not wiring.served("fake", "other", staying=True)
-    wiring.ensure_background("fake")
-    assert wiring.spawned == 0
-    wiring.ensure_background("other", "fake")
-    assert wiring.spawned == 1
-    wiring.ensure_background("one that we could not start either")
-    assert wiring.spawned == 1
+    assert app.served("fake", "other")
+    assert not app.served("fake", "other", staying=True)
+    app.ensure_background("fake")
+    assert app.spawned == 0
+    app.ensure_background("other", "fake")
+    assert app.spawned == 1
+    app.ensure_background("one that we could not start either")
+    assert app.spawned == 1
 
 
-def test_a_build_does_not_wait_for_an_engine_without_its_provider(
-    wiring: Wiring, join: Join
-) -> None:
+def test_a_build_does_not_wait_for_an_engine_without_its_provider(app: Wiring, join: Join) -> None:
     join("other")
-    with vmrunner.Runner(wiring=wiring) as runner:
+    with vmrunner.Runner(app=app) as runner:
         assert runner.run("say a", provider="fake", wait_timeout="60s").exit_code == 0
 
 
-def test_an_engine_retires_from_builds_that_it_cannot_run(wiring: Wiring, engine: Engine) -> None:
-    runner = vmrunner.Runner(wiring=wiring)
+def test_an_engine_retires_from_builds_that_it_cannot_run(app: Wiring, engine: Engine) -> None:
+    runner = vmrunner.Runner(app=app)
     queued(runner, provider="other")
     engine.tick()
     assert engine.idle
@@ -123,16 +121,16 @@ def test_an_engine_retires_from_builds_that_it_cannot_run(wiring: Wiring, engine
     build = queued(runner, provider="fake")
     assert not engine.retire()
     wait_until(lambda: engine.tick() and runner.get(build).finished)
-    runner.wiring.ledger.builds.request_cancel(
+    runner.app.ledger.builds.request_cancel(
         queued(runner, provider="other"), vmrunner.Reason.USER, time.time()
     )
     assert not engine.retire(), "a wish to end is for anybody"
 
 
 def test_a_build_whose_provider_is_nowhere_still_has_its_queue_timeout(
-    wiring: Wiring, engine: Engine
+    app: Wiring, engine: Engine
 ) -> None:
-    runner = vmrunner.Runner(wiring=wiring)
+    runner = vmrunner.Runner(app=app)
     build = queued(runner, provider="other", queue_timeout=0)
     waits = queued(runner, provider="other")
     engine.tick()
@@ -141,20 +139,20 @@ def test_a_build_whose_provider_is_nowhere_still_has_its_queue_timeout(
 
 
 def test_a_long_queue_of_others_hides_nothing_of_ours(
-    wiring: Wiring, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    app: Wiring, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vmrunner.engine.engine.QUEUE", 3)
-    runner = vmrunner.Runner(wiring=wiring)
+    runner = vmrunner.Runner(app=app)
     for _ in range(4):
         queued(runner, provider="other", priority=9)
     ours = queued(runner, provider="fake")
     wait_until(lambda: engine.tick() and runner.get(ours).finished)
 
 
-def test_where_nobody_can_help_it_is_said(wiring: Wiring) -> None:
-    with wiring.helped(None) as helper:
+def test_where_nobody_can_help_it_is_said(app: Wiring) -> None:
+    with app.helped(None) as helper:
         helper.ensure("nowhere")
-    assert wiring.spawned == 0
+    assert app.spawned == 0
     assert helper.waiting("b") == "no engine that lives has provider 'nowhere', nor have we"
 
 
@@ -162,7 +160,7 @@ def test_where_nobody_can_help_it_is_said(wiring: Wiring) -> None:
 
 
 def test_a_tick_that_fails_ends_no_engine(
-    wiring: Wiring, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app: Wiring, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("vmrunner.engine.engine.BUSY", 0.01)
     troubles = iter([KeyError("a row"), RuntimeError("a bug"), LedgerError("away")] * 3)
@@ -174,7 +172,7 @@ def test_a_tick_that_fails_ends_no_engine(
         return tick(engine)
 
     monkeypatch.setattr(Engine, "tick", broken)
-    with vmrunner.Runner(wiring=wiring) as runner:
+    with vmrunner.Runner(app=app) as runner:
         assert runner.run("say a", wait_timeout="60s").exit_code == 0
     said = [record for record in caplog.records if record.message == "a tick failed"]
     assert len(said) == 6
@@ -183,7 +181,7 @@ def test_a_tick_that_fails_ends_no_engine(
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_engine_whose_thread_died_is_replaced(
-    wiring: Wiring, monkeypatch: pytest.MonkeyPatch
+    app: Wiring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Worse(BaseException):
         """What nothing catches."""
@@ -199,13 +197,13 @@ def test_an_engine_whose_thread_died_is_replaced(
         return tick(engine)
 
     monkeypatch.setattr(Engine, "tick", deadly)
-    with vmrunner.Runner(wiring=wiring) as runner:
+    with vmrunner.Runner(app=app) as runner:
         assert runner.run("say a", wait_timeout="60s").exit_code == 0
-        assert len(runner.wiring.ledger.engines.list()) == 1
+        assert len(runner.app.ledger.engines.list()) == 1
 
 
 def test_a_provider_that_could_not_be_opened_is_tried_again_and_told(
-    wiring: Wiring, monkeypatch: pytest.MonkeyPatch
+    app: Wiring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = Wiring.open_provider
     broken = ["other"]
@@ -218,43 +216,43 @@ def test_a_provider_that_could_not_be_opened_is_tried_again_and_told(
     monkeypatch.setattr(Wiring, "open_provider", open_provider)
     monkeypatch.setattr("vmrunner.engine.engine.BEAT", 0.0)
     monkeypatch.setattr(engine_host, "CHECK", 0.0)
-    with wiring.helped("api") as helper:
+    with app.helped("api") as helper:
         helper.ensure("fake")
         with pytest.raises(vmrunner.ConfigError, match="mend it"):
             helper.ensure("other")
         broken.clear()
         helper.ensure("other")
-        list_ = wiring.ledger.engines.list
+        list_ = app.ledger.engines.list
         wait_until(lambda: [m.providers for m in list_()] == [{"fake", "other"}])
 
 
 # --- one in the background -----------------------------------------------------------------------
 
 
-def test_what_submit_queued_has_an_engine_that_stays(wiring: Wiring, join: Join) -> None:
+def test_what_submit_queued_has_an_engine_that_stays(app: Wiring, join: Join) -> None:
     join("fake", kind="run")
-    runner = vmrunner.Runner(wiring=wiring)
+    runner = vmrunner.Runner(app=app)
     build = runner.submit("sleep 60")
     wait_until(lambda: build.refresh().state == "running", what="an engine of our own")
     runner.close()
-    assert wiring.spawned == 1, "the other one ends with a build of its own"
+    assert app.spawned == 1, "the other one ends with a build of its own"
 
 
-def test_submit_looks_for_an_engine_each_time(wiring: Wiring, join: Join) -> None:
+def test_submit_looks_for_an_engine_each_time(app: Wiring, join: Join) -> None:
     there = join("fake")
-    with vmrunner.Runner(wiring=wiring) as runner:
+    with vmrunner.Runner(app=app) as runner:
         builds = [runner.submit("say a")]
-        wiring.ledger.engines.leave(there)  # it retires, and finds nothing of ours yet
+        app.ledger.engines.leave(there)  # it retires, and finds nothing of ours yet
         builds.append(runner.submit("say b"))
         wait_until(lambda: all(build.refresh().finished for build in builds))
-    with vmrunner.Runner(wiring=wiring) as runner:
+    with vmrunner.Runner(app=app) as runner:
         join("fake")
         runner.submit("sleep 60")
-    assert wiring.spawned == 0, "one that stays has it"
+    assert app.spawned == 0, "one that stays has it"
 
 
 def test_a_background_engine_that_ends_at_once_is_not_started_for_ever(
-    wiring: Wiring, monkeypatch: pytest.MonkeyPatch
+    app: Wiring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Dying(ScriptedWiring):
         program: ClassVar = (sys.executable, "-c", "raise SystemExit('no such thing')")
@@ -265,7 +263,7 @@ def test_a_background_engine_that_ends_at_once_is_not_started_for_ever(
             super().spawn_engine()
 
     monkeypatch.setattr(engine_host, "CHECK", 0.01)
-    dying = Dying(wiring.settings)
+    dying = Dying(app.settings)
     end = time.monotonic() + 60
     said = ""
     with dying.helped(None) as helper:
@@ -282,9 +280,9 @@ def test_a_background_engine_that_ends_at_once_is_not_started_for_ever(
     dying.close()
 
 
-def test_each_background_engine_reads_its_own_settings(wiring: Wiring) -> None:
+def test_each_background_engine_reads_its_own_settings(app: Wiring) -> None:
     """What two configurations of one ledger start at once."""
-    data = wiring.paths.data
+    data = app.paths.data
     data.mkdir(parents=True)
     one, two = (background._settings(data, f"default_provider = '{x}'\n") for x in ("a", "b"))
     assert one != two
@@ -301,41 +299,39 @@ def test_each_background_engine_reads_its_own_settings(wiring: Wiring) -> None:
 # --- rows that nobody is behind ------------------------------------------------------------------
 
 
-def test_an_announced_engine_counts_until_it_speaks_for_itself(wiring: Wiring, join: Join) -> None:
+def test_an_announced_engine_counts_until_it_speaks_for_itself(app: Wiring, join: Join) -> None:
     join("fake", "other", kind=STARTING)
-    assert wiring.served("fake", "other", staying=True)
+    assert app.served("fake", "other", staying=True)
     itself = join("fake", kind="background")
-    assert not wiring.served("other"), "it could not open it"
-    wiring.ledger.engines.leave(itself)
-    assert not wiring.served(), "its process still lives, and serves nobody"
+    assert not app.served("other"), "it could not open it"
+    app.ledger.engines.leave(itself)
+    assert not app.served(), "its process still lives, and serves nobody"
 
 
-def test_an_announced_engine_that_never_comes_serves_nobody(wiring: Wiring, join: Join) -> None:
+def test_an_announced_engine_that_never_comes_serves_nobody(app: Wiring, join: Join) -> None:
     join("fake", kind=STARTING, ago=background.ENGINE_LEASE)
-    assert not wiring.served()
+    assert not app.served()
 
 
-def test_a_process_that_lives_and_is_silent_serves_nobody(wiring: Wiring, join: Join) -> None:
+def test_a_process_that_lives_and_is_silent_serves_nobody(app: Wiring, join: Join) -> None:
     """Its engine was closed when the ledger could not be told so."""
     name = join("fake", ago=2 * background.ENGINE_LEASE)
-    assert not wiring.served()
-    wiring.ledger.engines.beat(name, time.time())
-    assert wiring.served()
+    assert not app.served()
+    app.ledger.engines.beat(name, time.time())
+    assert app.served()
 
 
 def test_rows_of_the_dead_are_taken_away_after_a_day(
-    wiring: Wiring, join: Join, elsewhere: Process, engine: Engine
+    app: Wiring, join: Join, elsewhere: Process, engine: Engine
 ) -> None:
     dead = replace(elsewhere, started=1)
     fresh, _ = join("fake", of=dead, ago=3600), join("fake", of=dead, ago=100_000)
     silent = join("fake", ago=100_000)
     engine.tick()
-    assert {m.id for m in wiring.ledger.engines.list()} == {fresh, silent, engine.id}
+    assert {m.id for m in app.ledger.engines.list()} == {fresh, silent, engine.id}
 
 
-def test_an_engine_that_is_closed_while_it_joins_leaves_no_row(
-    wiring: Wiring, engine: Engine
-) -> None:
+def test_an_engine_that_is_closed_while_it_joins_leaves_no_row(app: Wiring, engine: Engine) -> None:
     tick = engine.tick
     closed = threading.Event()
 
@@ -346,4 +342,4 @@ def test_an_engine_that_is_closed_while_it_joins_leaves_no_row(
 
     engine.tick = slow  # type: ignore[method-assign]
     engine.run(closed.is_set)
-    assert wiring.ledger.engines.list() == []
+    assert app.ledger.engines.list() == []

@@ -218,6 +218,6 @@ def test_an_engine_does_not_use_it_and_the_doctor_says_so(builder: Builder) -> N
 
 
 def test_the_python_api_makes_it_too(builder: Builder) -> None:
-    with vmrunner.Runner(wiring=Alone(load(environ={}, start=builder.root).settings)) as runner:
+    with vmrunner.Runner(app=Alone(load(environ={}, start=builder.root).settings)) as runner:
         runner.enter(vmrunner.api.runner.wish("true", {"network": "none"}))
     assert builder.asked == ["default"]

@@ -29,7 +29,7 @@ def ledger(home: Path) -> Iterator[Ledger]:
 def test_it_shows_the_newest_and_says_so(ledger: Ledger, cli: Cli) -> None:
     for n in range(4):
         running(ledger, f"b-{n}", f"vm-{n}")
-    ledger.instances.doom("vm-3", seen_epoch=1, death=Death.DONE, now=107.0)
+    ledger.instances.mark_deleting("vm-3", seen_epoch=1, death=Death.DONE, now=107.0)
     ledger.instances.close("vm-3", epoch=2, death=Death.DONE, now=108.0)
 
     def ids(*more: str) -> tuple[list[str], bytes]:
@@ -50,7 +50,7 @@ def test_it_shows_the_newest_and_says_so(ledger: Ledger, cli: Cli) -> None:
 def test_each_vm_stands_beside_its_row(ledger: Ledger) -> None:
     for n in range(3):
         running(ledger, f"b-{n}", f"vm-{n}")
-    ledger.instances.doom("vm-0", seen_epoch=1, death=Death.DONE, now=107.0)
+    ledger.instances.mark_deleting("vm-0", seen_epoch=1, death=Death.DONE, now=107.0)
     ledger.instances.close("vm-0", epoch=2, death=Death.DONE, now=108.0)
     rows = ledger.instances.list(active=True)
 
@@ -64,7 +64,7 @@ def test_each_vm_stands_beside_its_row(ledger: Ledger) -> None:
     def no_provider(_: str) -> Any:
         raise VmrunnerError("none")
 
-    shell = SimpleNamespace(wiring=SimpleNamespace(provider=no_provider), ledger=ledger)
+    shell = SimpleNamespace(app=SimpleNamespace(provider=no_provider), ledger=ledger)
     found = vms._beside(cast("Any", shell), rows, [twin, disk, recorded, closed, stray])
     assert [(m.row.id if m.row else None, m.cloud) for m in found] == [
         ("vm-2", recorded),

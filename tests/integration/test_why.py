@@ -18,11 +18,11 @@ from vmrunner.config.sources import load
 
 
 @pytest.fixture
-def wiring(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedWiring]:
+def app(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedWiring]:
     monkeypatch.setattr(ScriptedWiring, "ensure_background", lambda *_: None)
-    wiring = ScriptedWiring(load(environ={}, start=home).settings)
-    yield wiring
-    wiring.close()
+    app = ScriptedWiring(load(environ={}, start=home).settings)
+    yield app
+    app.close()
 
 
 def waits(cli: Cli, build: str) -> str:
@@ -35,24 +35,24 @@ def waits(cli: Cli, build: str) -> str:
 
 
 def test_a_queued_build_says_why(
-    cli: Cli, wiring: ScriptedWiring, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, app: ScriptedWiring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (cli("run", "-d", "--", "say", word).out.decode().strip() for word in "ab")
     assert waits(cli, first).startswith("no engine serves ")
     assert waits(cli, second).endswith("; number 2 of 2 in line")
     monkeypatch.setattr(ScriptedWiring, "served", lambda *_, **__: True)
     assert waits(cli, first) == "an engine takes it next; number 1 of 2 in line"
-    wiring.ledger.events.add(first, "refused", time.time(), message="no capacity in zone a")
+    app.ledger.events.add(first, "refused", time.time(), message="no capacity in zone a")
     assert waits(cli, first) == "no VM yet: no capacity in zone a; number 1 of 2 in line"
     monkeypatch.setenv("VMRUNNER_LIMITS__MAX_INSTANCES", "1")
     cli("drain")
     assert waits(cli, first).startswith("launching is stopped (drain)")
-    assert Runner(wiring=wiring).get(first).waiting.startswith("launching is stopped (drain)")
+    assert Runner(app=app).get(first).waiting.startswith("launching is stopped (drain)")
     cli("cancel", first)
 
 
 def test_the_step_that_failed_is_named_everywhere(
-    cli: Cli, home: Path, wiring: ScriptedWiring
+    cli: Cli, home: Path, app: ScriptedWiring
 ) -> None:
     steps = [{"name": "fine", "run": "say hello"}, {"name": "broken", "run": "exit 3"}]
     (home / "job.yml").write_text(json.dumps({"jobs": {"j": {"steps": steps}}}))
@@ -68,7 +68,7 @@ def test_the_step_that_failed_is_named_everywhere(
     assert "step       step 'broken' ended with exit code 3" in text
     assert "ended " in text
     assert "done" in next(line for line in text.splitlines() if line.startswith("VM "))
-    build = Runner(wiring=wiring).get(done.last[3])
+    build = Runner(app=app).get(done.last[3])
     assert build.failed_step == "broken"
     with pytest.raises(BuildFailed, match="step 'broken' ended with exit code 3"):
         raise_for(build)

@@ -48,12 +48,12 @@ def time() -> Time:
 def test_the_hosts_clock_holds_until_the_cloud_has_spoken(time: Time) -> None:
     clock = CloudClock(host=lambda: 3590.0, elapsed=time)
     assert (clock.now(), clock.skew) == (3590.0, None)
-    clock.heard("Thu, 01 Jan 1970 01:00:00 GMT")
+    clock.observe("Thu, 01 Jan 1970 01:00:00 GMT")
     time.now += 10
     assert clock.now() == 3610.0
     assert clock.skew == 3590.0 - 3610.0
     for nonsense in (None, "", "yesterday", "Thu, 99 Jan 1970 00:00:00 GMT"):
-        clock.heard(nonsense)
+        clock.observe(nonsense)
         assert clock.now() == 3610.0
 
 
@@ -62,7 +62,7 @@ def test_a_date_that_is_cut_to_its_second_never_sets_the_clock_back(time: Time) 
     for tenths in range(100):
         time.now = 1000.0 + tenths / 10
         before = clock.now() if tenths else 0.0
-        clock.heard(f"Thu, 01 Jan 1970 00:00:{int(time.now) - 1000:02d} GMT")
+        clock.observe(f"Thu, 01 Jan 1970 00:00:{int(time.now) - 1000:02d} GMT")
         assert clock.now() >= before
         assert 0 <= time.now - 1000.0 - clock.now() < 1
 
@@ -77,13 +77,13 @@ NOW = 1_800_000_000.0
 
 def test_one_wrong_date_says_nothing(time: Time) -> None:
     clock = CloudClock(host=lambda: NOW, elapsed=time)
-    clock.heard(at(NOW))
+    clock.observe(at(NOW))
     for wrong in (NOW + DAY, NOW - DAY, NOW + 3 * DAY):
-        clock.heard(at(wrong))
+        clock.observe(at(wrong))
         assert clock.now() == NOW
-        clock.heard(at(NOW))  # who contradicts it wins
-    clock.heard(at(NOW + DAY))
-    clock.heard(at(NOW + 2 * DAY))  # two that are wrong, and not alike
+        clock.observe(at(NOW))  # who contradicts it wins
+    clock.observe(at(NOW + DAY))
+    clock.observe(at(NOW + 2 * DAY))  # two that are wrong, and not alike
     assert clock.now() == NOW
 
 
@@ -96,13 +96,13 @@ def test_an_error_moves_no_deadline_and_is_told_by_doctor(time: Time) -> None:
 
 def test_a_jump_is_believed_when_a_second_answer_agrees(time: Time) -> None:
     clock = CloudClock(host=lambda: NOW, elapsed=time)
-    clock.heard(at(NOW))
+    clock.observe(at(NOW))
     for then in (NOW + DAY, NOW - DAY, NOW + 3600):
-        clock.heard(at(then))
+        clock.observe(at(then))
         time.now += 5
-        clock.heard(at(then + 5))
+        clock.observe(at(then + 5))
         assert clock.now() == then + 5
-    clock.heard(at(clock.now() + 50))  # no jump: at once
+    clock.observe(at(clock.now() + 50))  # no jump: at once
     assert clock.now() == NOW + 3655
 
 
@@ -110,9 +110,9 @@ def test_a_jump_is_believed_when_the_hosts_clock_agrees(time: Time) -> None:
     """`elapsed` missed the time that a suspended VM slept; the host's clock was set right."""
     host = [NOW]
     clock = CloudClock(host=lambda: host[0], elapsed=time)
-    clock.heard(at(NOW))
+    clock.observe(at(NOW))
     host[0] += DAY
-    clock.heard(at(NOW + DAY - 30))
+    clock.observe(at(NOW + DAY - 30))
     assert clock.now() == NOW + DAY - 30
 
 
@@ -122,12 +122,12 @@ def test_of_two_that_disagree_the_earlier_counts_until_a_third(
     time: Time, wrong: float, who: str
 ) -> None:
     clock = CloudClock(host=lambda: NOW + (wrong if who == "host" else 0), elapsed=time)
-    clock.heard(at(NOW + (wrong if who == "cloud" else 0)))
+    clock.observe(at(NOW + (wrong if who == "cloud" else 0)))
     assert clock.now() == min(NOW, NOW + wrong)
-    clock.heard(at(NOW))
+    clock.observe(at(NOW))
     if who == "cloud":  # the host and an answer agree
         assert clock.now() == NOW
-    clock.heard(at(NOW))
+    clock.observe(at(NOW))
     assert clock.now() == NOW
 
 
@@ -174,13 +174,13 @@ def test_a_refusal_empties_the_bucket_and_a_row_of_them_doubles_the_pause(time: 
     pauses = []
     for _ in range(6):
         limits.take("here", "run")
-        limits.told("here", "run", refused=True)
+        limits.record("here", "run", refused=True)
         before = len(time.slept)
         limits.take("here", "run")
         pauses.append(sum(time.slept[before:]))
     assert pauses == [pytest.approx(seconds) for seconds in (1, 2, 4, 8, 16, 16)]
-    limits.told("here", "run", refused=False)
-    limits.told("here", "run", refused=True)
+    limits.record("here", "run", refused=False)
+    limits.record("here", "run", refused=True)
     limits.take("here", "run")
     assert time.slept[-1] == pytest.approx(1.0, abs=0.2)
 
@@ -238,15 +238,15 @@ def test_a_dry_pool_is_left_out_for_a_while(time: Time) -> None:
     dry = DryPools(time)
     pools = [CapacityPool(kind, "x", Market.ON_DEMAND) for kind in ("a", "b")]
     dry.mark(pools[0], "InsufficientInstanceCapacity", 120)
-    assert dry.left(pools) == pools[1:]
+    assert dry.without_dry(pools) == pools[1:]
     dry.mark(pools[1], "VcpuLimitExceeded", 60)
     with pytest.raises(NoCapacity, match=r"all 2 pools .* VcpuLimitExceeded .*in 60 s"):
-        dry.left(pools)
+        dry.without_dry(pools)
     time.now += 60
-    assert dry.left(pools) == pools[1:]
+    assert dry.without_dry(pools) == pools[1:]
     dry.clear(pools[0])
-    assert dry.left(pools) == pools
-    assert dry.left([]) == []
+    assert dry.without_dry(pools) == pools
+    assert dry.without_dry([]) == []
 
 
 # --- batches -------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def test_each_provider_with_rows_is_asked_once_and_no_other() -> None:
     """A row whose provider has another name now is whoever's verified its scope."""
     providers: Any = {"local": Counting(), "cloud": Counting()}
     unused: Any = None
-    desk = EngineContext(
+    context = EngineContext(
         id="e-1",
         ledger=unused,
         providers=providers,
@@ -44,8 +44,8 @@ def test_each_provider_with_rows_is_asked_once_and_no_other() -> None:
         rows.instance("3", "gone"),
         rows.instance("4", "local"),
     ]
-    found = [(one.id, one.provider) for one in desk.reached(iter(here))]
+    found = [(one.id, one.provider) for one in context.reached(iter(here))]
     assert found == [("1", "local"), ("3", "local"), ("4", "local")]
     assert (providers["local"].asked, providers["cloud"].asked) == (1, 0)
-    told = {one.id: desk.provider_of(one) for one in here}
+    told = {one.id: context.provider_of(one) for one in here}
     assert told == {**dict.fromkeys("134", providers["local"]), "2": None}, "the same answer"

@@ -46,15 +46,15 @@ class Wiring:
         return SimpleNamespace(name=name, scopes=frozenset(ours))
 
 
-def former(wiring: Wiring) -> Any:
-    given: Any = wiring
+def former(app: Wiring) -> Any:
+    given: Any = app
     return provider_set.former(given, "old")
 
 
 def test_what_a_kind_needs_is_taken_from_the_scopes() -> None:
-    wiring = Wiring([*ZONES, OTHER, *REGIONS])
-    assert former(wiring).scopes == {*ZONES, OTHER, *REGIONS}
-    assert wiring.opened == [
+    app = Wiring([*ZONES, OTHER, *REGIONS])
+    assert former(app).scopes == {*ZONES, OTHER, *REGIONS}
+    assert app.opened == [
         ("ec2", {"region": "eu-west-1"}),
         ("gce", {"project": "acme-ci"}),
         ("gce", {"project": "acme-old"}),
@@ -62,15 +62,15 @@ def test_what_a_kind_needs_is_taken_from_the_scopes() -> None:
 
 
 def test_one_that_verified_a_scope_under_another_name_is_taken_first() -> None:
-    wiring = Wiring([*ZONES, OTHER], broken=ZONES, new=ZONES)
-    found = former(wiring)
+    app = Wiring([*ZONES, OTHER], broken=ZONES, new=ZONES)
+    found = former(app)
     assert [driver.name for driver in found.former] == ["new", "old"]
-    assert wiring.opened == [("gce", {"project": "acme-old"})]
+    assert app.opened == [("gce", {"project": "acme-old"})]
 
 
 def test_scopes_that_nobody_reaches_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    wiring = Wiring(ZONES)
+    app = Wiring(ZONES)
     nobody = SimpleNamespace(scopes=frozenset())
-    monkeypatch.setattr(wiring, "open_kind", lambda *_: nobody)
+    monkeypatch.setattr(app, "open_kind", lambda *_: nobody)
     with pytest.raises(ConfigError, match=r"VMs of it are open in gce\|acme-ci\|europe-west1-b"):
-        former(wiring)
+        former(app)

@@ -59,7 +59,7 @@ def test_the_step_in_which_it_ended_is_named(result, reason, code, said) -> None
     last = () if code is None else (("step_ended", {"step": 1, "exit_code": code}),)
     one, told = build(result, reason), events(*FIRST, *last)
     culprit = build_history.culprit(one, told)
-    assert (culprit and build_history.said(one, culprit)) == said
+    assert (culprit and build_history.describe(one, culprit)) == said
 
 
 def test_before_any_step_there_is_none_to_name() -> None:

@@ -74,12 +74,12 @@ def test_an_artifact_is_told_whole() -> None:
 def test_an_error_is_packers_own_or_else_its_last_words() -> None:
     told = Told()
     told.say(*(f"1,,ui,message,    x.y: line {number}" for number in range(20)))
-    said = told.heard.told("packer build failed").splitlines()
+    said = told.heard.message("packer build failed").splitlines()
     assert (said[0], said[-1], len(said)) == ("packer build failed", "    x.y: line 19", 13)
     told.say("Error: Unsupported argument")  # before it speaks for machines
-    assert told.heard.told("x").endswith("Error: Unsupported argument")
+    assert told.heard.message("x").endswith("Error: Unsupported argument")
     told.say("1,x.y,error,Script exited with status: 1.\\nAllowed: [0%!(PACKER_COMMA) 2]")
-    assert told.heard.told("x") == "x\nScript exited with status: 1.\nAllowed: [0, 2]"
+    assert told.heard.message("x") == "x\nScript exited with status: 1.\nAllowed: [0, 2]"
 
 
 def test_lines_of_another_form_are_no_events() -> None:

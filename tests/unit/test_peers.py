@@ -16,7 +16,7 @@ def member(name: str, seen_at: float = 0.0, pid: int = 1) -> Member:
     return Member(id=name, process=who, kind="serve", joined_at=0, seen_at=seen_at)
 
 
-def peers(lives: bool | None) -> Membership:
+def membership(lives: bool | None) -> Membership:
     return Membership(one_host=True, alive=lambda _p, one_host: lives)
 
 
@@ -28,7 +28,7 @@ def watch(them: Membership, members: list[Member], start: float, seconds: float)
 
 
 def test_who_can_be_seen_is_believed_at_once() -> None:
-    alive, dead = peers(True), peers(False)
+    alive, dead = membership(True), membership(False)
     for them in (alive, dead):
         them.look([member("e")], 0)
     assert not alive.member_gone("e")
@@ -40,7 +40,7 @@ def test_who_can_be_seen_is_believed_at_once() -> None:
 
 
 def test_who_cannot_be_seen_is_gone_after_a_lease_that_we_watched() -> None:
-    them = peers(None)
+    them = membership(None)
     watch(them, [member("e", seen_at=-1e9)], 0, MEMBER_LEASE - 10)
     assert not them.member_gone("e")  # its beat is old, but we did not watch so long
     watch(them, [member("e", seen_at=-1e9)], MEMBER_LEASE - 5, 10)
@@ -50,14 +50,14 @@ def test_who_cannot_be_seen_is_gone_after_a_lease_that_we_watched() -> None:
 
 
 def test_a_beat_from_a_wrong_clock_is_a_beat() -> None:
-    them = peers(None)
+    them = membership(None)
     for n in range(100):
         them.look([member("e", seen_at=1e6 - n)], n * 5.0)
         assert not them.member_gone("e")
 
 
 def test_our_own_pause_starts_the_counting_anew() -> None:
-    them = peers(None)
+    them = membership(None)
     watch(them, [member("e")], 0, MEMBER_LEASE - 10)
     them.look([member("e")], 10_000)
     assert not them.member_gone("e")
@@ -66,13 +66,13 @@ def test_our_own_pause_starts_the_counting_anew() -> None:
 
 
 def test_a_submitter_elsewhere_lives_while_it_beats() -> None:
-    them = peers(None)
+    them = membership(None)
     assert them.process_lives(None) is None
     watch(them, [], 0, 0)
     assert them.process_lives(HERE) is None
     watch(them, [], 5, MEMBER_LEASE)
     assert them.process_lives(HERE) is False
-    beating = peers(None)
+    beating = membership(None)
     for n in range(50):
         beating.look([member("e", seen_at=n)], n * 5.0)
     assert beating.process_lives(HERE) is True
@@ -80,7 +80,7 @@ def test_a_submitter_elsewhere_lives_while_it_beats() -> None:
 
 def test_two_threads_look_one_after_the_other() -> None:
     """A sweep and a pass over the ledger share it."""
-    them = peers(True)
+    them = membership(True)
     them.look([member("e")], 0)
     other = threading.Thread(target=them.look, args=([], 1))
     waited: list[bool] = []

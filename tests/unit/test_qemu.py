@@ -163,9 +163,9 @@ def lying(state: StateDir, instance: str, deadline: int = 2_000_000_000) -> Inst
 
 def test_a_dead_vm_is_remembered_once_and_then_forgotten(state: StateDir) -> None:
     home = lying(state, "vm-1", deadline=1000)
-    state.bury(home, {"detail": "first", "ended": 900.0})
+    state.record_death(home, {"detail": "first", "ended": 900.0})
     assert not home.path.exists()
-    state.bury(home, {"detail": "second", "ended": 950.0})
+    state.record_death(home, {"detail": "second", "ended": 950.0})
     stone = state.tombstone("vm-1")
     assert stone is not None
     assert stone["detail"] == "first"
@@ -239,17 +239,17 @@ def test_a_full_disk_keeps_no_dead_vm(state: StateDir, monkeypatch: pytest.Monke
 
 def test_a_tombstone_is_written_whole_or_not_at_all(state: StateDir) -> None:
     first, second = lying(state, "vm-1"), lying(state, "vm-2")
-    state.bury(first, {"detail": "first"})
+    state.record_death(first, {"detail": "first"})
     written = state.ended.stat().st_size
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (written + 10, hard))
     try:
         with pytest.raises(OSError, match="No space left"):
-            state.bury(second, {"detail": "second"})
+            state.record_death(second, {"detail": "second"})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert state.ended.stat().st_size == written
-    state.bury(second, {"detail": "second"})
+    state.record_death(second, {"detail": "second"})
     assert set(state.tombstones()) == {"vm-1", "vm-2"}
 
 

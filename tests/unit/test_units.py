@@ -110,5 +110,5 @@ def test_amounts_for_people() -> None:
 
 
 def test_the_nearest_word_is_named() -> None:
-    assert units.meant("timeuot", ["timeout", "ttl"]) == "did you mean 'timeout'?"
-    assert units.meant("zzz", ["b", "a"]) == "one of: a, b"
+    assert units.did_you_mean("timeuot", ["timeout", "ttl"]) == "did you mean 'timeout'?"
+    assert units.did_you_mean("zzz", ["b", "a"]) == "one of: a, b"

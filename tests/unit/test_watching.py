@@ -32,7 +32,7 @@ class Bench:
     _open: list[tuple[float, Future[Any], Callable[[], Any]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        desk: Any = SimpleNamespace(
+        context: Any = SimpleNamespace(
             monotonic=lambda: self.now,
             deaths=lambda name: self,
             wake=lambda: None,
@@ -40,7 +40,7 @@ class Bench:
             now=lambda row: self.now,
             guard=self._guard,
         )
-        self.watcher = InstancePoller(desk)
+        self.watcher = InstancePoller(context)
 
     @contextlib.contextmanager
     def _guard(self, doing: str) -> Iterator[None]:
@@ -74,9 +74,9 @@ class Bench:
         seen: set[str] = set()
         until = self.now + seconds
         while self.now < until:
-            self.watcher.look(rows)
+            self.watcher.poll(rows)
             self.settle()
-            seen |= self.watcher.seen().keys()
+            seen |= self.watcher.observations().keys()
             self.now += tick
         return seen
 
@@ -147,10 +147,10 @@ def test_a_new_state_is_a_new_turn() -> None:
 
 def test_what_was_lost_is_seen_anew() -> None:
     sight = Visibility()
-    sight.seen(SCOPE, 10.0)
-    sight.seen(SCOPE, 500.0)
+    sight.record(SCOPE, 10.0)
+    sight.record(SCOPE, 500.0)
     assert sight.since([SCOPE], 600.0, 600.0) == {SCOPE: 10.0}
     sight.lost(SCOPE)
     assert sight.since([SCOPE], 600.0, 600.0) == {SCOPE: math.inf}
-    sight.seen(SCOPE, 700.0)
+    sight.record(SCOPE, 700.0)
     assert sight.since([SCOPE], 800.0, 1800.0) == {SCOPE: 1700.0}

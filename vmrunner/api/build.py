@@ -81,10 +81,10 @@ class Build:
     def ending(self) -> str:
         """How it ended in that step, in one line; else its message."""
         culprit = self._culprit()
-        return self.message if culprit is None else build_history.said(self._row, culprit)
+        return self.message if culprit is None else build_history.describe(self._row, culprit)
 
     def _culprit(self) -> build_history.StepRun | None:
-        events = self._runner.wiring.ledger.events.list(self.id)
+        events = self._runner.app.ledger.events.list(self.id)
         return build_history.culprit(self._row, events)
 
     @property
@@ -94,7 +94,7 @@ class Build:
 
         if self.state is not BuildState.QUEUED:
             return ""
-        return queue_reasons.reasons(self._runner.wiring).get(self.id, "")
+        return queue_reasons.reasons(self._runner.app).get(self.id, "")
 
     @property
     def exit_code(self) -> int | None:
@@ -135,11 +135,11 @@ class Build:
     def artifacts(self) -> Artifacts:
         """What it brought back; complete once it has ended."""
         globs = tuple(rule.glob for rule in self.spec.artifacts)
-        return Artifacts(self._runner.wiring.paths.artifacts / self.id, globs)
+        return Artifacts(self._runner.app.paths.artifacts / self.id, globs)
 
     def refresh(self) -> Build:
         """The same build, read again."""
-        return Build(self._runner.wiring.ledger.builds.get(self.id), self._runner)
+        return Build(self._runner.app.ledger.builds.get(self.id), self._runner)
 
     def wait(self, *, timeout: str | float | timedelta | None = None, check: bool = False) -> Build:
         """Until it has ended. `NotFinished` (a TimeoutError) when `timeout` runs out first;

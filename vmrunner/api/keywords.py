@@ -53,7 +53,7 @@ def wish(command: Command, options: BuildOptions) -> BuildRequest:
     """Keywords as a wish. Raises TypeError for a keyword that there is not."""
     unknown = sorted(options.keys() - BuildOptions.__annotations__.keys())
     if unknown:
-        hint = units.meant(unknown[0], BuildOptions.__annotations__)
+        hint = units.did_you_mean(unknown[0], BuildOptions.__annotations__)
         raise TypeError(f"no option {unknown[0]!r} of a build ({hint})")
     said = dict(options)
     for name in ("secrets", "artifacts"):

@@ -52,9 +52,9 @@ class Runner:
     here. `settings`: default, what the configuration files and the environment say. Close it when
     done, or use it in a `with`."""
 
-    def __init__(self, *, settings: Settings | None = None, wiring: App | None = None) -> None:
-        self.wiring = wiring or App(settings or configfile.load().settings)
-        self._help = EngineHost(self.wiring, "api")
+    def __init__(self, *, settings: Settings | None = None, app: App | None = None) -> None:
+        self.app = app or App(settings or configfile.load().settings)
+        self._help = EngineHost(self.app, "api")
         self._submitted = False
 
     def __enter__(self) -> Self:
@@ -76,18 +76,18 @@ class Runner:
         try:
             self._help.close()
             if leaves and (providers := self._unended()):
-                self.wiring.ensure_background(*providers)
+                self.app.ensure_background(*providers)
         finally:
-            self.wiring.close()
+            self.app.close()
 
     def _unended(self) -> set[str]:
         """The providers of all that has not ended."""
-        builds = self.wiring.ledger.builds
+        builds = self.app.ledger.builds
         try:
             return builds.awaited() | {build.spec.provider for build in builds.driven()}
         except LedgerError as error:
             log.warning("%s", error)
-            return set(self.wiring.settings.providers)
+            return set(self.app.settings.providers)
 
     # --- builds ---
 
@@ -139,7 +139,7 @@ class Runner:
 
     def get(self, build: str) -> Build:
         """By id, by the beginning of an id, or by name (the newest). Raises `NotFound`."""
-        return Build(self.wiring.ledger.builds.find(field_checks.text(build, "build")), self)
+        return Build(self.app.ledger.builds.find(field_checks.text(build, "build")), self)
 
     def list(
         self,
@@ -149,13 +149,13 @@ class Runner:
         limit: int | None = 100,
     ) -> builtins.list[Build]:
         """Newest first. `active`: only those that have not finished (True) or have (False)."""
-        rows = self.wiring.ledger.builds.list(active=active, labels=labels, limit=limit)
+        rows = self.app.ledger.builds.list(active=active, labels=labels, limit=limit)
         return [Build(row, self) for row in rows]
 
     def cancel(self, build: str) -> Build:
         """Wish that it ends and its VM dies. Returns at once; wait for it if you need to."""
         row = self.get(build)._row
-        row = self.wiring.ledger.builds.request_cancel(
+        row = self.app.ledger.builds.request_cancel(
             row.id, Reason.USER, time.time(), by=process.user()
         )
         self._help.wake()
@@ -170,7 +170,7 @@ class Runner:
         also those that the cap on orphans holds back; look at them first."""
         from vmrunner.services import doctor as care
 
-        return care.reap(self.wiring, provider=provider, dry_run=dry_run, orphans=orphans)
+        return care.reap(self.app, provider=provider, dry_run=dry_run, orphans=orphans)
 
     def audit(
         self,
@@ -184,7 +184,7 @@ class Runner:
         from vmrunner.services import doctor as care
 
         return care.audit(
-            self.wiring,
+            self.app,
             provider=provider,
             tag=None if tag is None else units.pair(tag, "tag"),
             older_than=None if older_than is None else units.duration(older_than, "older_than"),
@@ -194,7 +194,7 @@ class Runner:
         """Is everything there, and allowed? Each finding with its fix."""
         from vmrunner.services import doctor as care
 
-        return care.doctor(self.wiring, provider=provider)
+        return care.doctor(self.app, provider=provider)
 
     # --- what handles and the command line stand on ---
 
@@ -207,10 +207,10 @@ class Runner:
     ) -> tuple[Row, bool]:
         """Check a wish, pack its source and queue it: the build, and whether it is a new one (not
         one that had its idempotency key already)."""
-        checked = requests.check(wished, self.wiring.settings)
+        checked = requests.check(wished, self.app.settings)
         for text in checked.warnings:
             log.warning("%s", text)
-        passed = preflight.check(self.wiring, checked.spec)
+        passed = preflight.check(self.app, checked.spec)
         for text in passed.warnings:
             log.warning("%s", text)
         packed = self.pack(checked, passed.making, on_image or _log_image)
@@ -225,13 +225,13 @@ class Runner:
         """All of `enter` that takes time: the source into the spool and, when nothing can be wrong
         with the build any more, its VM's image. When it breaks off it leaves no source."""
         build = ids.build_id()
-        spool = self.wiring.paths.sources / f"{build}.tar"
+        spool = self.app.paths.sources / f"{build}.tar"
         try:
             if checked.source is not None:
                 private_dirs.make(spool.parent)
-                most = self.wiring.settings.limits.source_bytes
+                most = self.app.settings.limits.source_bytes
                 source.spool(checked.source, spool, most=most)
-            if making is not None and self.wiring.ledger.builds.same(checked.spec) is None:
+            if making is not None and self.app.ledger.builds.same(checked.spec) is None:
                 log.info("%s: it is made", making.why)
                 making.make(on_image)
         except BaseException:
@@ -243,7 +243,7 @@ class Runner:
         """The last part of `enter`."""
         new = False
         try:
-            row, new = self.wiring.ledger.builds.submit(
+            row, new = self.app.ledger.builds.submit(
                 packed.checked.spec,
                 id=packed.build,
                 now=time.time(),
@@ -260,7 +260,7 @@ class Runner:
     ) -> Iterator[LogLine]:
         """The log from line `after` on; with `follow` until the build has ended."""
         if not follow:
-            return lines(LogReader(self.wiring.ledger, build, after=after).fresh())
+            return lines(LogReader(self.app.ledger, build, after=after).new_chunks())
         return lines(self._chunks(build, after, end))
 
     def wait(
@@ -274,23 +274,23 @@ class Runner:
         """Until it has ended (or is held). `NotFinished` when the wait's own time runs out."""
         end = _end(timeout) if end is None else end
         while True:
-            row = self.wiring.ledger.builds.get(build)
+            row = self.app.ledger.builds.get(build)
             if ended(row):
                 break
             self._pause(FOLLOW_INTERVAL, row, end)
         self._settle(build)
-        done = Build(self.wiring.ledger.builds.get(build), self)
+        done = Build(self.app.ledger.builds.get(build), self)
         if check:
             raise_for(done)
         return done
 
     def _chunks(self, build: str, after: int, end: float | None) -> Iterator[Chunk]:
-        row = self.wiring.ledger.builds.get(build)
+        row = self.app.ledger.builds.get(build)
 
         def pause(seconds: float) -> None:
             self._pause(seconds, row, end)
 
-        return follow(self.wiring.ledger, build, after=after, pause=pause)
+        return follow(self.app.ledger, build, after=after, pause=pause)
 
     def _pause(self, seconds: float, row: Row, end: float | None) -> None:
         if end is not None and time.monotonic() >= end:
@@ -303,10 +303,10 @@ class Runner:
         A held VM stays, and so does one whose build goes on, unless it was `cancelled`."""
         end = time.monotonic() + seconds
         while self._help.own and time.monotonic() < end:
-            row = self.wiring.ledger.builds.get(build)
+            row = self.app.ledger.builds.get(build)
             if row.state is BuildState.HELD or not (cancelled or row.finished):
                 return
-            if row.finished and not self.wiring.ledger.instances.list(build=build, active=True):
+            if row.finished and not self.app.ledger.instances.list(build=build, active=True):
                 return
             time.sleep(FOLLOW_INTERVAL)
 

@@ -32,8 +32,8 @@ def _ledger():  # type: ignore[no-untyped-def]
     from vmrunner.config import sources
     from vmrunner.runtime.app import App
 
-    wiring = App(sources.load().settings)
+    app = App(sources.load().settings)
     try:
-        yield wiring.ledger
+        yield app.ledger
     finally:
-        wiring.close()
+        app.close()

@@ -42,24 +42,24 @@ class CliContext:
     def runner(self) -> Runner:
         from vmrunner.api.runner import Runner
 
-        return Runner(wiring=self.wiring)
+        return Runner(app=self.app)
 
     @cached_property
-    def wiring(self) -> App:
+    def app(self) -> App:
         from vmrunner.runtime.app import App
 
         return self._join(self.loaded) if self._join else App(self.loaded.settings)
 
     @property
     def ledger(self) -> Ledger:
-        return self.wiring.ledger
+        return self.app.ledger
 
     def close(self) -> None:
         """Let go of what was opened."""
         if "runner" in self.__dict__:
             self.runner.close()
         elif "wiring" in self.__dict__:
-            self.wiring.close()
+            self.app.close()
 
 
 def shell_of(context: typer.Context) -> CliContext:
@@ -71,7 +71,7 @@ def time_at(shell: CliContext, provider: str, *, ask: bool = False) -> float:
     """The clock that the VMs of a provider are timed by, as far as it can be had; else ours.
     `ask`: an answer of the cloud tells its time, so get one first."""
     try:
-        driver = shell.wiring.provider(provider)
+        driver = shell.app.provider(provider)
         if ask:
             _ = driver.scopes
         return driver.now()

@@ -110,7 +110,7 @@ class BuildFollower:
             row = self._try(lambda: self._ledger.builds.get(build))
             over = ended(row)
             self._look(row)
-            while chunks := self._try(reader.some):
+            while chunks := self._try(reader.next_chunks):
                 self._show(chunks, groups)
             if over:
                 break

@@ -273,7 +273,9 @@ def choose(path: Path, wanted: str | None) -> SelectedJob:
             )
         wanted = next(iter(jobs))
     if wanted not in jobs:
-        raise ConfigError(f"job: no job {wanted!r} in {path}", hint=units.meant(wanted, jobs))
+        raise ConfigError(
+            f"job: no job {wanted!r} in {path}", hint=units.did_you_mean(wanted, jobs)
+        )
     shared = file.defaults.model_copy(update={"env": {**file.env, **file.defaults.env}})
     return SelectedJob(wanted, jobs[wanted].over(shared), path.parent)
 

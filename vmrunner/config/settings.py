@@ -275,7 +275,7 @@ class Settings(Section):
             )
         raise ConfigError(
             f"{field}: no provider {wanted!r} is configured",
-            hint=units.meant(wanted, self.providers),
+            hint=units.did_you_mean(wanted, self.providers),
         )
 
     def provider_options(self, name: str) -> dict[str, Any]:

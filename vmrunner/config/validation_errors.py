@@ -84,7 +84,7 @@ def _explained(
     if kind == "extra_forbidden":
         return ConfigError(
             f"{prefix}{name}: no such key",
-            hint=units.meant(str(where[-1]), keys_at(model, loc[:-1])),
+            hint=units.did_you_mean(str(where[-1]), keys_at(model, loc[:-1])),
         )
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         field = str(context.get("discriminator", "kind")).strip("'")

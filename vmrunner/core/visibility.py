@@ -17,7 +17,7 @@ class Visibility:
         self._since: dict[Scope, float] = {}
         self._last: dict[Scope, float] = {}
 
-    def seen(self, scope: Scope, now: float) -> None:
+    def record(self, scope: Scope, now: float) -> None:
         """It answered."""
         if scope not in self._last or now - self._last[scope] > self._gap:
             self._since[scope] = now

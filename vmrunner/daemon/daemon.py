@@ -31,7 +31,7 @@ from vmrunner.ledger import Ledger
 from vmrunner.lib import cron as crontab
 from vmrunner.lib import process
 from vmrunner.providers import Provider
-from vmrunner.reaper.once import done
+from vmrunner.reaper.once import record_pass
 from vmrunner.reaper.pass_log import PassLog
 from vmrunner.reaper.reaper import Reaper
 from vmrunner.reaper.retention import retain
@@ -128,9 +128,9 @@ class Daemon:
         self._passed = self._swept = float("-inf")  # when this process last began one, monotonic
         self._one_host = ledger.url.startswith("sqlite")
         # Its own view of who lives: the engine's is not made for two threads.
-        peers = Membership(one_host=self._one_host)
+        membership = Membership(one_host=self._one_host)
         self._tell = PassLog(time.monotonic)
-        self._reaping = Reaper(engine.desk, peers, lambda: engine.watching)
+        self._reaping = Reaper(engine.context, membership, lambda: engine.watching)
         self._passes = BoundedTask("ledger-pass", self._pass)
         self._sweeps = BoundedTask("sweep", lambda: self._reap(sweep=True))
         self._nightly = BoundedTask("retention", self._retain)
@@ -202,7 +202,7 @@ class Daemon:
         except VmrunnerError as error:
             log.warning("the configuration stays as it was: %s", error)
             return
-        self._engine.desk.providers, self._engine.desk.limits = new.providers, new.limits
+        self._engine.context.providers, self._engine.context.limits = new.providers, new.limits
         self._keep_logs = new.keep_logs
         self._scheduler.add_job(self._sweeps, _trigger(new.cron), id="sweep", replace_existing=True)
         log.info("the configuration was read again; providers: %s", ", ".join(new.providers))
@@ -252,7 +252,7 @@ class Daemon:
         report = self._reaping.run(sweep=sweep, seconds=seconds)
         self._tell(report)
         if not report.ongoing:
-            done(self._engine, sweep=sweep)
+            record_pass(self._engine, sweep=sweep)
 
     def _takes_lease(self) -> bool:
         engines, me, now = self._ledger.engines, self._engine.id, time.time()
@@ -272,7 +272,7 @@ class Daemon:
 
     def _retain(self) -> None:
         """Nightly."""
-        places, now = self._engine.desk.places, time.time()
+        places, now = self._engine.context.places, time.time()
         retain(
             self._ledger,
             sources=places.sources,

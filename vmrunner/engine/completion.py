@@ -24,8 +24,8 @@ _WISHED: Final = (Reason.USER, Reason.OWNER_GONE, Reason.BUDGET, Reason.DEADLINE
 class BuildCompletion:
     """The ends of one engine's builds. Each call may raise Fenced: another owns the build then."""
 
-    def __init__(self, desk: EngineContext) -> None:
-        self._desk = desk
+    def __init__(self, context: EngineContext) -> None:
+        self._context = context
         self.held_back: dict[str, float] = {}  # build → not to be tried before, this host's clock
 
     def verdict(self, build: BuildRecord, row: Instance, end: End) -> Instance | None:
@@ -39,7 +39,7 @@ class BuildCompletion:
             self._hold(build, row, end)
             return None
         self.finish(build, end, doom=Death.DONE)
-        now = self._desk.now(row)
+        now = self._context.now(row)
         return replace(
             row,
             state=InstanceState.DELETING,
@@ -71,7 +71,7 @@ class BuildCompletion:
     def refused(self, build: BuildRecord, end: End) -> None:
         """No offer could be had: wait in the queue, if the user says how long or wishes nothing."""
         if build.cancel is None and build.spec.queue_timeout is not None:
-            self.held_back[build.id] = self._desk.clock() + REFUSED_WAIT
+            self.held_back[build.id] = self._context.clock() + REFUSED_WAIT
             self._requeue(build, end)
         else:
             self.finish(build, end)
@@ -79,8 +79,8 @@ class BuildCompletion:
     def finish(self, build: BuildRecord, end: End, *, doom: Death | None = None) -> None:
         """End the build, and with `doom` its VM in the same transaction. Its packed source goes
         with it."""
-        desk = self._desk
-        desk.ledger.builds.finish(
+        context = self._context
+        context.ledger.builds.finish(
             build.id,
             epoch=build.epoch,
             result=end.result,
@@ -92,14 +92,14 @@ class BuildCompletion:
             doom=doom,
         )
         self.held_back.pop(build.id, None)
-        (desk.places.sources / f"{build.id}.tar").unlink(missing_ok=True)
+        (context.places.sources / f"{build.id}.tar").unlink(missing_ok=True)
 
     # --- within ---
 
     def _hold(self, build: BuildRecord, row: Instance, end: End) -> None:
-        desk = self._desk
-        now = desk.now(row)
-        desk.ledger.builds.hold(
+        context = self._context
+        now = context.now(row)
+        context.ledger.builds.hold(
             build.id,
             epoch=build.epoch,
             result=end.result,
@@ -110,7 +110,7 @@ class BuildCompletion:
             cost=self._cost(build),
             hold_until=min(now + (build.spec.keep_on_failure or 0.0), row.deadline),
         )
-        (desk.places.sources / f"{build.id}.tar").unlink(missing_ok=True)
+        (context.places.sources / f"{build.id}.tar").unlink(missing_ok=True)
 
     def _keeps(self, build: BuildRecord, row: Instance, end: End) -> bool:
         """Keep the VM for a look inside? Only after a failure of the build's own, on a VM that
@@ -126,35 +126,35 @@ class BuildCompletion:
         )
 
     def _requeue(self, build: BuildRecord, end: End) -> None:
-        desk = self._desk
-        queued = desk.ledger.builds.requeue(build.id, epoch=build.epoch, now=self._now(build))
-        desk.ledger.events.add(
-            build.id, "retry", desk.clock(), reason=end.reason.value, message=end.message[:300]
+        context = self._context
+        queued = context.ledger.builds.requeue(build.id, epoch=build.epoch, now=self._now(build))
+        context.ledger.events.add(
+            build.id, "retry", context.clock(), reason=end.reason.value, message=end.message[:300]
         )
         if queued.cancel is None:
-            desk.wake()
+            context.wake()
 
     def _may_retry(self, build: BuildRecord) -> bool:
         if build.cancel is not None:
             return False
-        rows = self._desk.ledger.instances.list(build=build.id)
+        rows = self._context.ledger.instances.list(build=build.id)
         first = min((row.created_at for row in rows), default=self._now(build))
-        limits = self._desk.limits.limits
+        limits = self._context.limits.limits
         return may_retry(build, first, now=self._now(build), limits=limits)
 
     def _doom(self, row: Instance, death: Death, message: str = "") -> Instance | None:
         if row.state in _DYING:
             return row
-        return self._desk.ledger.instances.doom(
-            row.id, seen_epoch=row.epoch, death=death, now=self._desk.now(row), message=message
+        return self._context.ledger.instances.mark_deleting(
+            row.id, seen_epoch=row.epoch, death=death, now=self._context.now(row), message=message
         )
 
     def _cost(self, build: BuildRecord) -> float:
         if build.attempt == 0:
             return build.cost
-        rows = self._desk.ledger.instances.list(build=build.id)
-        return sum(pricing.cost(row, self._desk.now(row)) for row in rows)
+        rows = self._context.ledger.instances.list(build=build.id)
+        return sum(pricing.cost(row, self._context.now(row)) for row in rows)
 
     def _now(self, build: BuildRecord) -> float:
-        provider = self._desk.providers.get(build.spec.provider)
-        return provider.now() if provider else self._desk.clock()
+        provider = self._context.providers.get(build.spec.provider)
+        return provider.now() if provider else self._context.clock()

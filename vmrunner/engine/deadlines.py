@@ -44,13 +44,13 @@ class _Try:
 class DeadlineArmer:
     """The armings of one engine. Used by the tick's thread alone, but for `_call`."""
 
-    def __init__(self, desk: EngineContext) -> None:
-        self._desk = desk
+    def __init__(self, context: EngineContext) -> None:
+        self._context = context
         self._tries: dict[str, _Try] = {}
         self._armed: dict[str, tuple[str, Ref | None]] = {}  # instance → provider, what is armed
         self._over: dict[str, list[Ref]] = {}  # by provider: to be disarmed
         self._lanes: CallSlots[str, dict[Ref, Outcome]] = CallSlots(
-            desk.deaths, desk.monotonic, desk.wake
+            context.deaths, context.monotonic, context.wake
         )
 
     @property
@@ -58,7 +58,7 @@ class DeadlineArmer:
         """Is anything left to disarm?"""
         return bool(self._over) or not self._lanes.free
 
-    def mind(self, mine: Iterable[Instance], open_rows: Collection[str]) -> None:
+    def update(self, mine: Iterable[Instance], open_rows: Collection[str]) -> None:
         """Arm those of our VMs that are born and, as far as this engine knows, are not; disarm
         those whose rows are not open any more."""
         self._land()
@@ -76,20 +76,20 @@ class DeadlineArmer:
     # --- within ---
 
     def _arm(self, row: Instance) -> None:
-        desk = self._desk
-        provider = desk.provider_of(row)
+        context = self._context
+        provider = context.provider_of(row)
         able = arms(provider) if provider is not None else None
         attempt = self._tries.get(row.id)
-        if able is None or (attempt and (attempt.call or desk.monotonic() < attempt.next)):
+        if able is None or (attempt and (attempt.call or context.monotonic() < attempt.next)):
             return
         attempt = attempt or self._tries.setdefault(row.id, _Try(row))
         attempt.tries += 1
-        attempt.call = desk.births(row.provider).submit(self._call(able, row))
-        attempt.call.add_done_callback(lambda _: desk.wake())
+        attempt.call = context.births(row.provider).submit(self._call(able, row))
+        attempt.call.add_done_callback(lambda _: context.wake())
 
     def _call(self, able: Arms, row: Instance) -> Callable[[], Ref | None]:
         def call() -> Ref | None:
-            now = self._desk.ledger.instances.get(row.id)
+            now = self._context.ledger.instances.get(row.id)
             if row.ref is None or now.epoch != row.epoch or now.state not in _LIVING:
                 raise Fenced(f"{row.id} is {now.state} at epoch {now.epoch}")
             return able.arm(row.ref, row.id, row.deadline)
@@ -110,20 +110,20 @@ class DeadlineArmer:
                 del self._tries[name]
             else:
                 wait = min(FIRST_WAIT * 2 ** min(attempt.tries - 1, 16), LONGEST_WAIT)
-                attempt.next = self._desk.monotonic() + wait
+                attempt.next = self._context.monotonic() + wait
                 if attempt.tries == 1:
-                    with self._desk.guard("arm", row.build):
+                    with self._context.guard("arm", row.build):
                         raise error
 
     def _disarm(self) -> None:
         for name, call in self._lanes.finished():
-            with self._desk.guard(f"disarm at {name}"):
+            with self._context.guard(f"disarm at {name}"):
                 for ref, outcome in call.result().items():
                     if outcome.fate is Fate.FAILED:
                         log.warning("%s is left to a sweep: %s", ref.id, outcome.error)
         for name, over in list(self._over.items()):
             lane = self._lanes[name]
-            provider = self._desk.providers.get(name)
+            provider = self._context.providers.get(name)
             if provider is None:
                 del self._over[name]  # what sweeps there finds them
             elif lane.free:

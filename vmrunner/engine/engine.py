@@ -63,7 +63,7 @@ class Engine:
         orders: MakesOrders,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
-        peers: Membership | None = None,
+        membership: Membership | None = None,
         pool: Callable[[str, int], WorkerPool] = DaemonThreadPool,
         spawn: Spawn = thread,
         listen: bool = True,
@@ -76,7 +76,7 @@ class Engine:
         self._pools: dict[str, WorkerPool] = {}
         self._make_pool = pool
         self._listener = Listener(paths.wake if listen else None, self.id)
-        self._desk = EngineContext(
+        self._context = EngineContext(
             id=self.id,
             ledger=ledger,
             providers=providers,
@@ -90,21 +90,21 @@ class Engine:
             clock=clock,
             monotonic=monotonic,
         )
-        self._peers = peers or Membership(one_host=ledger.url.startswith("sqlite"))
-        self._launcher = Launcher(self._desk)
-        self._endings = BuildCompletion(self._desk)
-        self._undertaker = Terminator(self._desk)
-        self._watcher = InstancePoller(self._desk)
-        self._armourer = DeadlineArmer(self._desk)
-        self._followers = SessionManager(self._desk, sessions, spawn)
-        self._crew = Reconciler(
-            self._desk,
-            self._peers,
+        self._membership = membership or Membership(one_host=ledger.url.startswith("sqlite"))
+        self._launcher = Launcher(self._context)
+        self._completion = BuildCompletion(self._context)
+        self._terminator = Terminator(self._context)
+        self._poller = InstancePoller(self._context)
+        self._deadlines = DeadlineArmer(self._context)
+        self._sessions = SessionManager(self._context, sessions, spawn)
+        self._reconciler = Reconciler(
+            self._context,
+            self._membership,
             self._launcher,
-            self._followers,
-            self._endings,
-            self._undertaker,
-            self._watcher,
+            self._sessions,
+            self._completion,
+            self._terminator,
+            self._poller,
         )
         self._beaten: float | None = None
         self._joined = False
@@ -122,7 +122,7 @@ class Engine:
         else that goes wrong end it, since nobody would mind the builds then; it slows down."""
         troubles = 0
         while not until():
-            began = self._desk.monotonic()
+            began = self._context.monotonic()
             try:
                 pause = self.tick()
                 troubles = 0
@@ -134,7 +134,7 @@ class Engine:
                 pause = min(BUSY_TICK * 2**troubles, TROUBLE)
                 troubles = min(troubles + 1, 16)
             if not until() and self._listener.wait(pause):
-                time.sleep(max(0.0, began + MIN_TICK - self._desk.monotonic()))
+                time.sleep(max(0.0, began + MIN_TICK - self._context.monotonic()))
         if self._closed:  # while a tick ran, which may have joined again
             self._leave()
 
@@ -148,7 +148,7 @@ class Engine:
         if self._closed:
             return
         self._closed = True
-        for following in self._followers.all():
+        for following in self._sessions.all():
             following.reporter.close()
         self._leave()
         for pool in self._pools.values():
@@ -158,10 +158,10 @@ class Engine:
     def retire(self) -> bool:
         """Leave for good, unless there is work for us. Who submits looks for engines after that,
         we look for work after leaving: one of the two sees the other. False: go on ticking."""
-        builds = self._desk.ledger.builds
+        builds = self._context.ledger.builds
         try:
             if self._joined:
-                self._desk.ledger.engines.leave(self.id)
+                self._context.ledger.engines.leave(self.id)
                 self._joined, self._beaten = False, None
             waits = not self.launches.isdisjoint(builds.awaited())
             return not (waits or any(map(self._concerns, builds.driven())))
@@ -172,23 +172,23 @@ class Engine:
     @property
     def launches(self) -> frozenset[str]:
         """The providers at which it starts builds."""
-        providers = self._desk.providers
+        providers = self._context.providers
         return frozenset(name for name in providers if present(providers[name]) is not None)
 
     @property
     def watching(self) -> float:
         """Seconds that this engine has watched without a break."""
-        return self._crew.watching
+        return self._reconciler.watching
 
     @property
-    def desk(self) -> EngineContext:
+    def context(self) -> EngineContext:
         """What it works with, for a reaper in the same process."""
-        return self._desk
+        return self._context
 
     @property
     def owned(self) -> int:
         """Builds that this engine drives right now."""
-        return len(self._followers.all())
+        return len(self._sessions.all())
 
     # --- a tick ---
 
@@ -196,23 +196,23 @@ class Engine:
         """One round; returns how many seconds the next one may be away."""
         self._beat()
         waiting = self._land()
-        view = self._crew.gather()
-        self._crew.take_over(view)
-        self._crew.hear(view)
-        self._crew.drive(view)
-        self._crew.doom(view)
-        self._undertaker.collect(view.rows)
-        self._undertaker.bury(view.mine.values())
-        looked = [r for r in view.mine.values() if not self._launcher.flying(r.id)]
-        self._watcher.look(looked)
-        self._crew.see(view, self._watcher.seen())
-        self._watcher.forget(view.rows)
-        self._armourer.mind(view.mine.values(), view.open)
+        view = self._reconciler.gather()
+        self._reconciler.take_over(view)
+        self._reconciler.collect_session_ends(view)
+        self._reconciler.advance(view)
+        self._reconciler.mark_deleting(view)
+        self._terminator.collect(view.rows)
+        self._terminator.send_deletes(view.mine.values())
+        looked = [r for r in view.mine.values() if not self._launcher.is_pending(r.id)]
+        self._poller.poll(looked)
+        self._reconciler.apply_observations(view, self._poller.observations())
+        self._poller.forget(view.rows)
+        self._deadlines.update(view.mine.values(), view.open)
         queued = self._launch(view)
-        self._launcher.pump()
+        self._launcher.resend()
         waiting |= self._land()
         minded = any(map(self._concerns, view.builds.values()))
-        self.idle = not (queued or minded or view.mine or waiting or self._armourer.busy)
+        self.idle = not (queued or minded or view.mine or waiting or self._deadlines.busy)
         if self._launcher.busy or any(row.state in _SOON for row in view.mine.values()):
             return FAST_LOOK
         return BUSY_TICK if view.builds or queued else IDLE_TICK
@@ -220,7 +220,7 @@ class Engine:
     # --- within ---
 
     def _births(self, name: str) -> WorkerPool:
-        return self._pool(f"create-{name}", self._desk.providers[name].traits.creates)
+        return self._pool(f"create-{name}", self._context.providers[name].traits.creates)
 
     def _pool(self, name: str, size: int) -> WorkerPool:
         if name not in self._pools:
@@ -229,72 +229,72 @@ class Engine:
 
     def _concerns(self, build: BuildRecord) -> bool:
         """Can we do anything for a build that is driven, or queued with a wish to end?"""
-        return build.state is BuildState.QUEUED or build.spec.provider in self._desk.providers
+        return build.state is BuildState.QUEUED or build.spec.provider in self._context.providers
 
     def _leave(self) -> None:
         if self._joined:
-            with self._desk.guard("leave"):
+            with self._context.guard("leave"):
                 try:
-                    self._desk.ledger.engines.leave(self.id)
+                    self._context.ledger.engines.leave(self.id)
                     self._joined = False
                 except LedgerError as error:
                     log.warning("could not say that we leave: %s", error)
 
     def _beat(self) -> None:
         """Say that we live, and see who else does."""
-        desk, now = self._desk, self._desk.monotonic()
+        context, now = self._context, self._context.monotonic()
         if self._beaten is not None and now - self._beaten < HEARTBEAT:
             return
-        engines, at, launches = desk.ledger.engines, desk.clock(), self.launches
+        engines, at, launches = context.ledger.engines, context.clock(), self.launches
         if not self._joined or not engines.beat(self.id, at, launches):
             engines.join(self.id, self._process, self._kind, at, launches)
             self._joined = True
-        desk.ledger.builds.renew(self.id, at + MEMBER_LEASE)
-        desk.ledger.recognise()  # who reaps may know less than we of what was started
-        self._peers.look(engines.list(), now)
-        for member in self._peers.gone(before=at - FORGET):
+        context.ledger.builds.renew(self.id, at + MEMBER_LEASE)
+        context.ledger.recognise()  # who reaps may know less than we of what was started
+        self._membership.update(engines.list(), now)
+        for member in self._membership.gone(before=at - FORGET):
             engines.leave(member)
         self._beaten = now
 
     def _land(self) -> bool:
         """Take in what came of the creates; True when something did."""
-        landed = self._launcher.land()
+        landed = self._launcher.collect()
         for build, _, end in landed.ended:
-            with self._desk.guard("end", build.id):
-                self._endings.finish(build, end)
+            with self._context.guard("end", build.id):
+                self._completion.finish(build, end)
         for build, _, end in landed.waiting:
-            with self._desk.guard("wait", build.id):
-                self._endings.refused(build, end)
+            with self._context.guard("wait", build.id):
+                self._completion.refused(build, end)
         return bool(landed.booting or landed.ended or landed.waiting)
 
     def _launch(self, view: Snapshot) -> bool:
         """Start what may start; True while anything is queued that we can start."""
-        desk = self._desk
+        context = self._context
         queued = []
         for build in self._queue():
-            if self._peers.process_lives(build.submitter) is False:
-                with desk.guard("owner gone", build.id):
-                    self._endings.finish(build, cancelled(Reason.OWNER_GONE))
+            if self._membership.process_lives(build.submitter) is False:
+                with context.guard("owner gone", build.id):
+                    self._completion.finish(build, cancelled(Reason.OWNER_GONE))
             elif build.id not in view.builds:
                 queued.append(build)
         if not queued:
             self.waiting = {}
             return False
         decided = plan(
-            desk.clock(),
+            context.clock(),
             queued,
             [(view.builds.get(row.build), row) for row in view.everybody],
             self._offers(),
-            desk.limits.rooms,
-            draining=self.draining or desk.ledger.paused,
-            held_back=self._endings.held_back,
+            context.limits.rooms,
+            draining=self.draining or context.ledger.paused,
+            held_back=self._completion.held_back,
         )
         self.waiting = decided.waiting
         for reject in decided.rejects:
-            with desk.guard("reject", reject.build.id):
+            with context.guard("reject", reject.build.id):
                 end = End(result=reject.result, reason=reject.reason, message=reject.message)
-                self._endings.finish(reject.build, end)
-        with desk.guard("launch"):
+                self._completion.finish(reject.build, end)
+        with context.guard("launch"):
             self._launcher.start(decided.starts)
         return any(build.spec.provider in self.launches for build in queued)
 
@@ -302,7 +302,7 @@ class Engine:
         """What waits. Builds of providers that we do not have end here when their time is over,
         but never stand in the way of ours. Of a long queue its head, and the rest by turns: there
         too somebody's time may be over."""
-        builds = self._desk.ledger.builds
+        builds = self._context.ledger.builds
         queued = builds.queued(QUEUE)
         if len(queued) == QUEUE:
             for name in self.launches:
@@ -331,7 +331,7 @@ class Engine:
         if not self._launcher.trusts(name):
             return OffersAnswer(message=f"{name} refused our credentials a moment ago", later=True)
         try:
-            return OffersAnswer(offers=tuple(self._desk.providers[name].offers(spec)))
+            return OffersAnswer(offers=tuple(self._context.providers[name].offers(spec)))
         except CredentialsRefused as error:
             return OffersAnswer(message=str(error), refused=Reason.CREDENTIALS)
         except BadOrder as error:

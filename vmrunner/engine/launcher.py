@@ -81,49 +81,49 @@ class _Sorted:
 class Launcher:
     """All creates of one engine. Used by the tick's thread alone, but for `_create`."""
 
-    def __init__(self, desk: EngineContext) -> None:
-        self._desk = desk
-        self._flights: dict[str, PendingCreate] = {}
+    def __init__(self, context: EngineContext) -> None:
+        self._context = context
+        self._pending: dict[str, PendingCreate] = {}
         self._distrusted: dict[str, float] = {}  # provider → monotonic
         self._adopts_at = float("-inf")  # monotonic
 
-    def flying(self, instance: str) -> bool:
+    def is_pending(self, instance: str) -> bool:
         """Is a create of this instance in the air, or waiting to be sent again?"""
-        return instance in self._flights
+        return instance in self._pending
 
     @property
     def busy(self) -> bool:
-        return bool(self._flights)
+        return bool(self._pending)
 
     def trusts(self, provider: str) -> bool:
         """May this provider be asked for machines?"""
-        return self._desk.monotonic() >= self._distrusted.get(provider, 0.0)
+        return self._context.monotonic() >= self._distrusted.get(provider, 0.0)
 
     def start(self, starts: Sequence[PlannedStart]) -> None:
         """Write the intent rows of all of them in one transaction, then ask for the machines."""
         launches = []
         rest = {}
         for start in starts:
-            with self._desk.guard("start", start.build.id):
+            with self._context.guard("start", start.build.id):
                 launch = self._launch(start.build, start.offers[0], start.build.epoch)
                 launches.append(launch)
                 rest[launch.instance.id] = (launch, start.offers[1:])
         if not launches:
             return
-        desk = self._desk
-        until, rooms = desk.clock() + MEMBER_LEASE, desk.limits.rooms
-        for build, instance in desk.ledger.instances.start(launches, until=until, rooms=rooms):
+        context = self._context
+        until, rooms = context.clock() + MEMBER_LEASE, context.limits.rooms
+        for build, instance in context.ledger.instances.start(launches, until=until, rooms=rooms):
             launch, offers = rest[instance.id]
             self._fly(PendingCreate(build, instance, launch.order, offers))
 
     def adopt(self, build: BuildRecord, instance: Instance) -> None:
         """Send again what its former owner may or may not have sent. Nothing is sent that could
         not be remembered; then the rest of the tick goes on all the same."""
-        now = self._desk.monotonic()
+        now = self._context.monotonic()
         if now < self._adopts_at:
             return
         try:
-            order = self._desk.ledger.instances.adopt(instance.id)
+            order = self._context.ledger.instances.adopt(instance.id)
         except LedgerError as error:
             log.warning("%s is not asked for: %s", instance.id, error)
             self._adopts_at = now + FIRST_WAIT
@@ -132,32 +132,32 @@ class Launcher:
 
     def drop(self, instance: str) -> None:
         """Its row is dying or another's: what is in the air answers for itself (see `_create`)."""
-        flight = self._flights.get(instance)
-        if flight is not None and flight.call is None:
-            del self._flights[instance]
+        pending = self._pending.get(instance)
+        if pending is not None and pending.call is None:
+            del self._pending[instance]
 
-    def pump(self) -> None:
+    def resend(self) -> None:
         """Send again what waited long enough."""
-        now = self._desk.monotonic()
-        for flight in list(self._flights.values()):
-            if flight.call is None and now >= flight.send_at:
-                self._fly(flight)
+        now = self._context.monotonic()
+        for pending in list(self._pending.values()):
+            if pending.call is None and now >= pending.send_at:
+                self._fly(pending)
 
-    def land(self) -> CreateResults:
+    def collect(self) -> CreateResults:
         """Take in all answers: record the references in one transaction, and sort the errors."""
         answers = _Sorted()
-        for name, flight in list(self._flights.items()):
-            call = flight.call
+        for name, pending in list(self._pending.items()):
+            call = pending.call
             if call is None or not call.done():
                 continue
-            flight.call = None
+            pending.call = None
             error = call.exception()
             if error is None:
-                answers.refs.append((flight, call.result()))
-                del self._flights[name]
+                answers.refs.append((pending, call.result()))
+                del self._pending[name]
             else:
-                with self._desk.guard("launch", flight.build.id):
-                    self._failed(flight, error, answers)
+                with self._context.guard("launch", pending.build.id):
+                    self._failed(pending, error, answers)
         booting = self._record(answers.refs)
         return CreateResults(
             booting=tuple(booting), ended=tuple(answers.ended), waiting=tuple(answers.waiting)
@@ -166,13 +166,13 @@ class Launcher:
     # --- within ---
 
     def _launch(self, build: BuildRecord, offer: Offer, epoch: int) -> LaunchRequest:
-        desk = self._desk
-        provider = desk.providers[build.spec.provider]
+        context = self._context
+        provider = context.providers[build.spec.provider]
         now = provider.now()
-        longest = desk.limits.limits.max_ttl
+        longest = context.limits.limits.max_ttl
         ends = now + min(build.spec.ttl, longest)
         if build.attempt:  # all attempts together, however long this one had to wait
-            former = [vm.created_at for vm in desk.ledger.instances.list(build=build.id)]
+            former = [vm.created_at for vm in context.ledger.instances.list(build=build.id)]
             ends = min(ends, min(former, default=now) + longest)
         # Whole seconds, as in the tag: the deadline is one number, wherever it is written.
         deadline = float(int(ends))
@@ -188,114 +188,114 @@ class Launcher:
             state_since=now,
             deadline=deadline,
             epoch=epoch,
-            owner=desk.id,
+            owner=context.id,
         )
-        order, access = desk.orders(build, instance.id, offer, deadline)
+        order, access = context.orders(build, instance.id, offer, deadline)
         order = replace(order, max_ttl=longest)
         return LaunchRequest(
             build_id=build.id, seen_epoch=epoch, instance=instance, order=order, access=access
         )
 
-    def _fly(self, flight: PendingCreate) -> None:
-        self._flights[flight.instance.id] = flight
-        pool = self._desk.births(flight.instance.provider)
-        flight.tries += 1
-        flight.call = pool.submit(lambda: self._create(flight.instance, flight.order))
-        flight.call.add_done_callback(lambda _: self._desk.wake())
+    def _fly(self, pending: PendingCreate) -> None:
+        self._pending[pending.instance.id] = pending
+        pool = self._context.births(pending.instance.provider)
+        pending.tries += 1
+        pending.call = pool.submit(lambda: self._create(pending.instance, pending.order))
+        pending.call.add_done_callback(lambda _: self._context.wake())
 
     def _create(self, instance: Instance, order: Order) -> Ref:
         """Re-check, then ask. Raises Fenced when the row is another's or dying, or too old: then
         nobody asks any more."""
-        desk = self._desk
-        row = desk.ledger.instances.get(instance.id)
-        provider = desk.provider_of(instance)
+        context = self._context
+        row = context.ledger.instances.get(instance.id)
+        provider = context.provider_of(instance)
         if provider is None:
             raise Fenced(f"{instance.scope} is no scope of {instance.provider} any more")
         if row.epoch != instance.epoch or row.state is not InstanceState.REQUESTED:
             raise Fenced(f"{instance.id} is {row.state} at epoch {row.epoch}")
-        if provider.now() >= row.created_at + desk.limits.limits.newborn / 2:
+        if provider.now() >= row.created_at + context.limits.limits.newborn / 2:
             raise Fenced(f"{instance.id} is too old to be asked for again")
         return provider.create(order)
 
     def _record(self, answers: list[tuple[PendingCreate, Ref]]) -> set[str]:
-        desk = self._desk
+        context = self._context
         recorded: set[str] = set()
-        for name in {flight.instance.provider for flight, _ in answers}:
+        for name in {pending.instance.provider for pending, _ in answers}:
             own = [(f.instance, ref) for f, ref in answers if f.instance.provider == name]
             rows = [(instance.id, instance.epoch, ref) for instance, ref in own]
-            recorded |= desk.ledger.instances.record(rows, desk.now(own[0][0]))
-        for flight, ref in answers:
-            if flight.instance.id not in recorded:
-                with desk.guard("late answer", flight.build.id):
-                    self._too_late(flight.instance, ref)
+            recorded |= context.ledger.instances.record(rows, context.now(own[0][0]))
+        for pending, ref in answers:
+            if pending.instance.id not in recorded:
+                with context.guard("late answer", pending.build.id):
+                    self._too_late(pending.instance, ref)
         return recorded
 
     def _too_late(self, instance: Instance, ref: Ref) -> None:
         """The row is dying or gone by the time the cloud answers: kill what was made. A row that
         another engine took over is left to it: the identical order finds this very machine."""
-        row = self._desk.ledger.instances.get(instance.id)
-        provider = self._desk.provider_of(instance)
+        row = self._context.ledger.instances.get(instance.id)
+        provider = self._context.provider_of(instance)
         if row.state in (InstanceState.DELETING, InstanceState.GONE) and provider is not None:
             outcome = provider.delete([ref])[ref]
             log.warning("%s answered when it was to die: delete %s", instance.id, outcome.fate)
 
-    def _failed(self, flight: PendingCreate, error: BaseException, answers: _Sorted) -> None:
-        desk, build, instance = self._desk, flight.build, flight.instance
+    def _failed(self, pending: PendingCreate, error: BaseException, answers: _Sorted) -> None:
+        context, build, instance = self._context, pending.build, pending.instance
         text = str(error)
-        del self._flights[instance.id]
+        del self._pending[instance.id]
         if isinstance(error, (Fenced, NotFound)):
             log.info("%s is not ours to launch any more: %s", instance.id, text)
         elif isinstance(error, Throttled):
-            self._again(flight)
+            self._again(pending)
         elif isinstance(error, (NoCapacity, QuotaExceeded)):
             scarce = isinstance(error, NoCapacity)
             # A quota counts one market, and one family of types: another pool may have room.
-            if flight.rest and not flight.doubtful:
-                self._next(flight, text)
+            if pending.rest and not pending.doubtful:
+                self._next(pending, text)
             else:
                 reason = Reason.NO_CAPACITY if scarce else Reason.QUOTA
-                if self._close(flight, text):
+                if self._close(pending, text):
                     answers.waiting.append((build, instance, _error(reason, text)))
         elif isinstance(error, CredentialsRefused):
-            self._distrusted[instance.provider] = desk.monotonic() + DISTRUST
-            if self._close(flight, text):
+            self._distrusted[instance.provider] = context.monotonic() + DISTRUST
+            if self._close(pending, text):
                 answers.ended.append((build, instance, _error(Reason.CREDENTIALS, text)))
         elif isinstance(error, BadOrder):
-            if self._close(flight, text):
+            if self._close(pending, text):
                 answers.ended.append((build, instance, _error(Reason.IMAGE, text)))
         else:
             # Uncertain, or nothing that a driver should raise: either way it may have happened.
             if not isinstance(error, VmrunnerError):
                 log.error("create of %s: %s", instance.id, text, exc_info=error)
-            flight.doubtful = True
-            self._again(flight)
+            pending.doubtful = True
+            self._again(pending)
 
-    def _again(self, flight: PendingCreate) -> None:
-        wait = min(FIRST_WAIT * 2 ** (flight.tries - 1), LONGEST_WAIT)
-        flight.send_at = self._desk.monotonic() + wait
-        self._flights[flight.instance.id] = flight
+    def _again(self, pending: PendingCreate) -> None:
+        wait = min(FIRST_WAIT * 2 ** (pending.tries - 1), LONGEST_WAIT)
+        pending.send_at = self._context.monotonic() + wait
+        self._pending[pending.instance.id] = pending
 
-    def _next(self, flight: PendingCreate, message: str) -> None:
+    def _next(self, pending: PendingCreate, message: str) -> None:
         """The next offer is another row with another id; the refused one is closed with it."""
-        old = flight.instance
-        launch = self._launch(flight.build, flight.rest[0], old.epoch)
+        old = pending.instance
+        launch = self._launch(pending.build, pending.rest[0], old.epoch)
         launch = replace(launch, instance=replace(launch.instance, attempt=old.attempt))
-        build, instance = self._desk.ledger.instances.next_offer(
-            old.id, launch, now=self._desk.now(old), message=message
+        build, instance = self._context.ledger.instances.next_offer(
+            old.id, launch, now=self._context.now(old), message=message
         )
-        self._fly(PendingCreate(build, instance, launch.order, flight.rest[1:]))
+        self._fly(PendingCreate(build, instance, launch.order, pending.rest[1:]))
 
-    def _close(self, flight: PendingCreate, message: str) -> bool:
+    def _close(self, pending: PendingCreate, message: str) -> bool:
         """Nothing was born, says the provider: the row is closed. But an earlier send may have
         been heard; then False, and the row dies the long way, and its build ends with it."""
-        desk, row = self._desk, flight.instance
-        now = desk.now(row)
-        if flight.doubtful:
-            desk.ledger.instances.doom(
+        context, row = self._context, pending.instance
+        now = context.now(row)
+        if pending.doubtful:
+            context.ledger.instances.mark_deleting(
                 row.id, seen_epoch=row.epoch, death=Death.REFUSED, now=now, message=message
             )
             return False
-        return desk.ledger.instances.close(
+        return context.ledger.instances.close(
             row.id, epoch=row.epoch, death=Death.REFUSED, now=now, message=message
         )
 

@@ -49,7 +49,7 @@ class Membership:
         self._now = 0.0
         self._looked: float | None = None
 
-    def look(self, members: Iterable[Member], now: float) -> None:
+    def update(self, members: Iterable[Member], now: float) -> None:
         """Take in the ledger's list of members. One at a time, from whichever thread; all others
         only read."""
         with self._lock:

@@ -35,18 +35,18 @@ class InstancePoller:
     """The looks of one engine. Used by the tick's thread alone. Each place, a provider's scope, is
     for itself: one that does not answer hides no other."""
 
-    def __init__(self, desk: EngineContext) -> None:
-        self._desk = desk
+    def __init__(self, context: EngineContext) -> None:
+        self._context = context
         self._lanes: CallSlots[_Lane, dict[str, Seen]] = CallSlots(
-            lambda lane: desk.deaths(lane[0]), desk.monotonic, desk.wake
+            lambda lane: context.deaths(lane[0]), context.monotonic, context.wake
         )
         self._next: dict[str, tuple[InstanceState, float]] = {}  # instance → when, monotonic
         self._asked: dict[_Lane, list[str]] = {}  # the instances whose answers are on their way
         self._sights: dict[str, Visibility] = {}
 
-    def look(self, rows: Iterable[Instance]) -> None:
+    def poll(self, rows: Iterable[Instance]) -> None:
         """Send looks at all whose turn it is: what changes first, then what waited longest."""
-        now = self._desk.monotonic()
+        now = self._context.monotonic()
         flying = {name for names in self._asked.values() for name in names}
         due: dict[tuple[str, Scope], list[tuple[bool, float, str, Instance]]] = {}
         for row in rows:
@@ -64,15 +64,15 @@ class InstancePoller:
                 if self._lanes[(*place, lane)].free:
                     self._send((*place, lane), part, now)
 
-    def seen(self) -> dict[str, Seen]:
+    def observations(self) -> dict[str, Seen]:
         """What the looks that ended showed, by instance id. Who is missing was not visible."""
         found: dict[str, Seen] = {}
         for lane, call in self._lanes.finished():
             del self._asked[lane]
             name, scope, _ = lane
-            with self._desk.guard(f"look at {name} in {scope.place}"):
+            with self._context.guard(f"look at {name} in {scope.place}"):
                 found |= call.result()
-                self._sight(name).seen(scope, self._desk.monotonic())
+                self._sight(name).record(scope, self._context.monotonic())
         return found
 
     def since(self, rows: Iterable[Instance], there: float) -> dict[Scope, float]:
@@ -80,7 +80,7 @@ class InstancePoller:
         clock, which says `there` now."""
         listed = list(rows)
         sight = self._sight(listed[0].provider)
-        return sight.since({row.scope for row in listed}, self._desk.monotonic(), there)
+        return sight.since({row.scope for row in listed}, self._context.monotonic(), there)
 
     def forget(self, keep: Mapping[str, Instance]) -> None:
         """Drop what is remembered of closed rows."""
@@ -93,7 +93,7 @@ class InstancePoller:
         for row in batch:
             self._next[row.id] = (row.state, now + self._pause(row))
         self._asked[lane] = [row.id for row in batch]
-        self._lanes[lane].send(self._looking(self._desk.providers[lane[0]], batch))
+        self._lanes[lane].send(self._looking(self._context.providers[lane[0]], batch))
 
     def _sight(self, provider: str) -> Visibility:
         return self._sights.setdefault(provider, Visibility(DARK))
@@ -101,7 +101,7 @@ class InstancePoller:
     def _pause(self, row: Instance) -> float:
         if row.state not in _CHANGING:
             return SLOW
-        age = self._desk.now(row) - row.state_since
+        age = self._context.now(row) - row.state_since
         if age < FRESH:
             return FAST_LOOK
         return SOON_LOOK if age < OLD else SLOW

@@ -70,44 +70,44 @@ class Reconciler:
 
     def __init__(
         self,
-        desk: EngineContext,
-        peers: Membership,
+        context: EngineContext,
+        membership: Membership,
         launcher: Launcher,
-        followers: SessionManager,
-        endings: BuildCompletion,
-        undertaker: Terminator,
-        watcher: InstancePoller,
+        sessions: SessionManager,
+        completion: BuildCompletion,
+        terminator: Terminator,
+        poller: InstancePoller,
     ) -> None:
-        self._desk = desk
-        self._peers = peers
+        self._context = context
+        self._membership = membership
         self._launcher = launcher
-        self._followers = followers
-        self._endings = endings
-        self._undertaker = undertaker
-        self._watcher = watcher
-        self._since = self._last = desk.monotonic()
+        self._sessions = sessions
+        self._completion = completion
+        self._terminator = terminator
+        self._poller = poller
+        self._since = self._last = context.monotonic()
 
     @property
     def watching(self) -> float:
         """Seconds that we have watched without a break."""
-        return self._desk.monotonic() - self._since
+        return self._context.monotonic() - self._since
 
     def gather(self) -> Snapshot:
         """Read the open rows, then the builds, then who is there: who claimed one of them joined
         before."""
-        desk = self._desk
-        now = desk.monotonic()
+        context = self._context
+        now = context.monotonic()
         if now - self._last > SLEEP_GAP:
             self._since = now  # we slept: nobody's silence until now counts
         self._last = now
-        everybody, driven = desk.ledger.instances.open(), desk.ledger.builds.driven()
-        self._peers.look(desk.ledger.engines.list(), now)
+        everybody, driven = context.ledger.instances.open(), context.ledger.builds.driven()
+        self._membership.update(context.ledger.engines.list(), now)
         builds = {build.id: build for build in driven}
-        rows = {row.id: row for row in desk.reached(everybody)}
+        rows = {row.id: row for row in context.reached(everybody)}
         mine = {
             name: row
             for name, row in rows.items()
-            if row.owner == desk.id or self._peers.member_gone(row.owner)
+            if row.owner == context.id or self._membership.member_gone(row.owner)
         }
         unread = everybody.unread | driven.unread
         return Snapshot(everybody=everybody, rows=rows, builds=builds, mine=mine, unread=unread)
@@ -118,11 +118,11 @@ class Reconciler:
         """Become the owner of every build whose owner is gone and whose VM we may act on, or that
         has none any more."""
         for build in list(view.builds.values()):
-            if build.state is BuildState.QUEUED or build.owner == self._desk.id:
+            if build.state is BuildState.QUEUED or build.owner == self._context.id:
                 continue
-            if not self._peers.member_gone(build.owner):
+            if not self._membership.member_gone(build.owner):
                 continue
-            with self._desk.guard("take over", build.id):
+            with self._context.guard("take over", build.id):
                 if build.instance in view.rows or self._bare(view, build):
                     self._take(view, build)
 
@@ -131,19 +131,19 @@ class Reconciler:
         again, whether or not it has the build's provider: that may have another name by now."""
         if build.instance in view.unread | {row.id for row in view.everybody}:
             return False
-        if build.spec.provider in self._desk.providers:
+        if build.spec.provider in self._context.providers:
             return True
-        row = self._desk.ledger.instances.get(build.instance or "")
+        row = self._context.ledger.instances.get(build.instance or "")
         return row.state is InstanceState.GONE  # else it was born after the rows were read
 
     def _take(self, view: Snapshot, build: BuildRecord) -> None:
-        desk = self._desk
-        taken = desk.ledger.builds.take_over(
+        context = self._context
+        taken = context.ledger.builds.take_over(
             build.id,
             seen_epoch=build.epoch,
-            owner=desk.id,
-            until=desk.clock() + MEMBER_LEASE,
-            now=desk.clock(),
+            owner=context.id,
+            until=context.clock() + MEMBER_LEASE,
+            now=context.clock(),
         )
         if taken is None:
             del view.builds[build.id]
@@ -152,13 +152,13 @@ class Reconciler:
         log.info("took over %s from %s", build.id, build.owner)
         view.builds[build.id] = taken
         if taken.instance in view.rows:
-            view.update(desk.ledger.instances.get(taken.instance))
+            view.update(context.ledger.instances.get(taken.instance))
 
     # --- listen ---
 
-    def hear(self, view: Snapshot) -> None:
+    def collect_session_ends(self, view: Snapshot) -> None:
         """The last words of sessions that ended."""
-        for said in self._followers.said():
+        for said in self._sessions.ends():
             following, end = said.following, said.end
             build = view.builds.get(following.build.id)
             row = view.rows.get(following.instance.id)
@@ -168,37 +168,37 @@ class Reconciler:
                 continue  # `drive` ends it by what its VM died of
             if following.sign is not None and (end.lost or end.reason is Reason.VM_LOST):
                 end = self._end_of_sign(build, row, following.sign)
-            with self._desk.guard("verdict", build.id):
+            with self._context.guard("verdict", build.id):
                 self._verdict(view, build, row, end)
 
     def _verdict(self, view: Snapshot, build: BuildRecord, row: Instance, end: End) -> None:
         """End the build; whatever comes of it, this tick has no more to do with it."""
         view.builds.pop(build.id, None)
         view.mine.pop(row.id, None)
-        doomed = self._endings.verdict(build, row, end)
+        doomed = self._completion.verdict(build, row, end)
         if doomed is not None:
             view.update(doomed)
 
     # --- drive ---
 
-    def drive(self, view: Snapshot) -> None:
+    def advance(self, view: Snapshot) -> None:
         """See to it that each of our builds is where it should be."""
         for build in list(view.builds.values()):
             if build.state is BuildState.QUEUED:
-                with self._desk.guard("cancel", build.id):
-                    self._endings.finish(build, cancelled(build.cancel or Reason.USER))
+                with self._context.guard("cancel", build.id):
+                    self._completion.finish(build, cancelled(build.cancel or Reason.USER))
                     del view.builds[build.id]
                 continue
-            following = self._followers.of(build.id)
+            following = self._sessions.of(build.id)
             if following is not None and following.epoch != build.epoch:
-                self._followers.drop(build.id)
+                self._sessions.drop(build.id)
                 following = None
-            if build.owner == self._desk.id:
-                with self._desk.guard("drive", build.id):
+            if build.owner == self._context.id:
+                with self._context.guard("drive", build.id):
                     self._drive(view, build, following)
-        for following in self._followers.all():
+        for following in self._sessions.all():
             if following.build.id not in view.builds:
-                self._followers.drop(following.build.id)
+                self._sessions.drop(following.build.id)
 
     def _drive(self, view: Snapshot, build: BuildRecord, following: ActiveSession | None) -> None:
         row = view.rows.get(build.instance or "")
@@ -206,7 +206,7 @@ class Reconciler:
             self._bereaved(view, build, row)
         elif build.cancel is not None and build.state is not BuildState.HELD:
             if following is not None:
-                self._followers.stop(build.id, build.cancel)
+                self._sessions.stop(build.id, build.cancel)
             else:
                 self._verdict(view, build, row, cancelled(build.cancel))
         elif following is not None:
@@ -214,41 +214,41 @@ class Reconciler:
         elif row.state is InstanceState.REQUESTED:
             self._ask_again(build, row)
         elif row.address is not None and build.state is not BuildState.HELD:
-            self._followers.start(build, row)
+            self._sessions.start(build, row)
 
     def _bereaved(self, view: Snapshot, build: BuildRecord, row: Instance | None) -> None:
         """Its VM dies or is gone."""
-        self._followers.drop(build.id)
-        dead = row or self._desk.ledger.instances.get(build.instance or "")
+        self._sessions.drop(build.id)
+        dead = row or self._context.ledger.instances.get(build.instance or "")
         if dead.state in _DYING:  # else it was born after the rows were read
-            self._endings.dead(build, dead)
+            self._completion.dead(build, dead)
             del view.builds[build.id]
 
     def _mind(
         self, view: Snapshot, build: BuildRecord, row: Instance, following: ActiveSession
     ) -> None:
         """A session runs: tell it when its time is over; go on without it when it is silent."""
-        if self._desk.now(row) >= row.deadline - LAST_WORDS:
-            self._followers.stop(build.id, Reason.DEADLINE)
+        if self._context.now(row) >= row.deadline - LAST_WORDS:
+            self._sessions.stop(build.id, Reason.DEADLINE)
         if following.sign is not None and following.stopped_at is not None:
-            silent = self._desk.monotonic() - following.stopped_at
+            silent = self._context.monotonic() - following.stopped_at
             if silent >= HEARING:
-                self._followers.drop(build.id)
+                self._sessions.drop(build.id)
                 self._verdict(view, build, row, self._end_of_sign(build, row, following.sign))
 
     def _ask_again(self, build: BuildRecord, row: Instance) -> None:
         """The former owner wrote the intent; whether it asked, only the cloud knows. The identical
         order, sent again while its token lives, is the same VM."""
-        young = self._desk.now(row) < row.created_at + self._desk.limits.limits.newborn / 2
-        if young and not self._launcher.flying(row.id):
+        young = self._context.now(row) < row.created_at + self._context.limits.limits.newborn / 2
+        if young and not self._launcher.is_pending(row.id):
             self._launcher.adopt(build, row)
 
     # --- decide ---
 
-    def doom(self, view: Snapshot) -> None:
+    def mark_deleting(self, view: Snapshot) -> None:
         """The reaper's rules over our own rows: deadlines, wishes, and who is stuck."""
-        desk = self._desk
-        for name, provider in desk.providers.items():
+        context = self._context
+        for name, provider in context.providers.items():
             rows = [row for row in view.mine.values() if row.provider == name]
             if not rows:
                 continue
@@ -258,16 +258,16 @@ class Reconciler:
                 rows,
                 (),
                 (),
-                desk.limits.limits,
-                desk.ledger.installation,
-                desk.ledger.generation,
+                context.limits.limits,
+                context.ledger.installation,
+                context.ledger.generation,
                 since=now - self.watching,
-                seen=self._watcher.since(rows, now),
+                seen=self._poller.since(rows, now),
                 wishes=self._wishes(view, rows),
             )
             for doom in plan.dooms:
                 row = view.rows[doom.instance]
-                with desk.guard("doom", row.build):
+                with context.guard("doom", row.build):
                     self._doom(view, row, doom.reason)
 
     def _wishes(self, view: Snapshot, rows: list[Instance]) -> dict[str, Death]:
@@ -278,19 +278,19 @@ class Reconciler:
                 continue  # whether it ended, nobody can tell
             if row.role is Role.BUILD and row.state is not InstanceState.DELETING:
                 submitter = build.submitter if build else None
-                lives = self._peers.process_lives(submitter)
-                desk = self._desk
+                lives = self._membership.process_lives(submitter)
+                context = self._context
                 wish = lifecycle.wish(
-                    build, row, now=desk.clock(), submitter=lives, there=desk.now(row)
+                    build, row, now=context.clock(), submitter=lives, there=context.now(row)
                 )
                 if wish is not None:
                     wishes[row.id] = wish
         return wishes
 
     def _doom(self, view: Snapshot, row: Instance, death: Death) -> None:
-        desk = self._desk
-        doomed = desk.ledger.instances.doom(
-            row.id, seen_epoch=row.epoch, death=death, now=desk.now(row)
+        context = self._context
+        doomed = context.ledger.instances.mark_deleting(
+            row.id, seen_epoch=row.epoch, death=death, now=context.now(row)
         )
         if doomed is None:
             view.mine.pop(row.id, None)
@@ -298,12 +298,12 @@ class Reconciler:
         self._launcher.drop(row.id)
         view.update(doomed)
         build = view.builds.get(row.build)
-        if build is not None and build.instance == row.id and build.owner == desk.id:
+        if build is not None and build.instance == row.id and build.owner == context.id:
             self._bereaved(view, replace(build, epoch=doomed.epoch), doomed)
 
     # --- see ---
 
-    def see(self, view: Snapshot, seen: Mapping[str, Seen]) -> None:
+    def apply_observations(self, view: Snapshot, seen: Mapping[str, Seen]) -> None:
         """What the looks mean. What many show at once is written in one transaction."""
         dead: list[Instance] = []
         reached: list[tuple[Instance, Address]] = []
@@ -317,11 +317,11 @@ class Reconciler:
             elif what is InstanceSign.REACHABLE and sight.address is not None:
                 reached.append((row, sight.address))
             else:
-                with self._desk.guard("see", row.build):
+                with self._context.guard("see", row.build):
                     self._see(view, row, sight, what)
-        with self._desk.guard("close"):
+        with self._context.guard("close"):
             self._close(view, dead)
-        with self._desk.guard("reach"):
+        with self._context.guard("reach"):
             self._reach(view, reached)
 
     def _close(self, view: Snapshot, dead: list[Instance]) -> None:
@@ -329,43 +329,43 @@ class Reconciler:
         for provider in {row.provider for row in dead}:
             own = [row for row in dead if row.provider == provider]
             entries = [(row.id, row.epoch, row.death or Death.DONE) for row in own]
-            self._desk.ledger.instances.close_all(entries, self._desk.now(own[0]))
+            self._context.ledger.instances.close_all(entries, self._context.now(own[0]))
         for row in dead:
-            self._undertaker.done(row.id)
+            self._terminator.done(row.id)
             view.mine.pop(row.id, None)
             view.closed.add(row.id)
 
     def _reach(self, view: Snapshot, reached: list[tuple[Instance, Address]]) -> None:
         """They can be connected to: a session each, unless it has one."""
-        desk = self._desk
+        context = self._context
         fresh = [
             (row, address)
             for row, address in reached
-            if self._driven_here(view, row) and self._followers.of(row.build) is None
+            if self._driven_here(view, row) and self._sessions.of(row.build) is None
         ]
-        noted = desk.ledger.instances.addresses(
+        noted = context.ledger.instances.addresses(
             [(row.id, row.epoch, address) for row, address in fresh]
         )
         for row, address in fresh:
             if row.id in noted:
                 # The build as it is now: recorded since this tick read it, maybe.
-                build = desk.ledger.builds.get(row.build)
+                build = context.ledger.builds.get(row.build)
                 if build.epoch == row.epoch:
-                    self._followers.start(build, replace(row, address=address))
+                    self._sessions.start(build, replace(row, address=address))
 
     def _driven_here(self, view: Snapshot, row: Instance) -> bool:
         build = view.builds.get(row.build)
-        return build is not None and build.instance == row.id and build.owner == self._desk.id
+        return build is not None and build.instance == row.id and build.owner == self._context.id
 
     def _see(self, view: Snapshot, row: Instance, seen: Seen, what: InstanceSign) -> None:
-        desk = self._desk
+        context = self._context
         if row.state is InstanceState.DELETING and row.ref is None:
-            self._undertaker.found(row.id, seen.ref)
+            self._terminator.found(row.id, seen.ref)
         if not self._driven_here(view, row):
             return
         if what is InstanceSign.BORN:
-            desk.ledger.instances.record([(row.id, row.epoch, seen.ref)], desk.now(row))
-            desk.wake()
+            context.ledger.instances.record([(row.id, row.epoch, seen.ref)], context.now(row))
+            context.wake()
         elif what in _ENDED:
             self._ended(view, view.builds[row.build], row, what, seen)
 
@@ -375,16 +375,16 @@ class Reconciler:
         """The VM ended under its build. Its session may have the exit code already: ask it."""
         if build.state is BuildState.HELD:
             self._doom(view, row, Death.DONE)
-        elif self._followers.of(build.id) is not None:
+        elif self._sessions.of(build.id) is not None:
             reason = Reason.PREEMPTED if what is InstanceSign.PREEMPTED else Reason.VM_LOST
-            self._followers.stop(build.id, reason, what)
+            self._sessions.stop(build.id, reason, what)
         else:
             self._verdict(view, build, row, self._end_of_sign(build, row, what, seen))
 
     def _end_of_sign(
         self, build: BuildRecord, row: Instance, what: InstanceSign, seen: Seen | None = None
     ) -> End:
-        expired = self._desk.now(row) >= row.deadline
+        expired = self._context.now(row) >= row.deadline
         if seen is None or seen.unfit is None:
             return end_of_sign(build, what, expired=expired)
         return end_of_sign(build, what, expired=expired, message=seen.detail, unfit=seen.unfit)

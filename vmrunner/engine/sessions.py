@@ -83,8 +83,8 @@ class SessionEnd:
 class LedgerReporter:
     """The reporter of one session: all that it writes, at its own epoch."""
 
-    def __init__(self, desk: EngineContext, build: BuildRecord, instance: Instance) -> None:
-        self._desk = desk
+    def __init__(self, context: EngineContext, build: BuildRecord, instance: Instance) -> None:
+        self._context = context
         self._build = build
         self._instance = instance
         self._state = build.state
@@ -101,15 +101,15 @@ class LedgerReporter:
             return
         self._move(to, INSTANCE_IN.get(to))
         self._state = to
-        self._desk.wake()
+        self._context.wake()
 
     def _move(self, to: BuildState, instance_to: InstanceState | None) -> None:
         self._patiently(
-            lambda: self._desk.ledger.builds.advance(
+            lambda: self._context.ledger.builds.advance(
                 self._build.id,
                 epoch=self._build.epoch,
                 to=to,
-                now=self._desk.now(self._instance),
+                now=self._context.now(self._instance),
                 instance_to=instance_to,
             )
         )
@@ -121,7 +121,7 @@ class LedgerReporter:
 
     def log(self, offset: int, data: bytes) -> None:
         """Store log bytes; `offset` is where their raw bytes end. Never stores them twice."""
-        logs, build = self._desk.ledger.logs, self._build
+        logs, build = self._context.ledger.logs, self._build
 
         def append() -> None:
             logs.append(
@@ -130,7 +130,7 @@ class LedgerReporter:
                 build.epoch,
                 offset=offset,
                 data=data,
-                now=self._desk.now(self._instance),
+                now=self._context.now(self._instance),
             )
 
         # When the database failed, it may have been stored all the same.
@@ -138,14 +138,14 @@ class LedgerReporter:
 
     def event(self, kind: str, **data: str | int | float | bool | None) -> None:
         """Tell what happened."""
-        now, build = self._desk.now(self._instance), self._build
+        now, build = self._context.now(self._instance), self._build
         data["attempt"] = build.attempt
-        self._patiently(lambda: self._desk.ledger.events.add(build.id, kind, now, **data))
+        self._patiently(lambda: self._context.ledger.events.add(build.id, kind, now, **data))
 
     def stored(self) -> int:
         """The raw offset up to which this attempt's log is stored."""
         build = self._build
-        return self._patiently(lambda: self._desk.ledger.logs.offset(build.id, build.attempt))
+        return self._patiently(lambda: self._context.ledger.logs.offset(build.id, build.attempt))
 
     def steps_started(self) -> None:
         """The attempt's steps may have run from here on: no retry without a wish for it. Before
@@ -153,20 +153,22 @@ class LedgerReporter:
         build = self._build
         if not (build.steps_started or self._sealed):
             self._seal()
-        self._patiently(lambda: self._desk.ledger.builds.steps_started(build.id, epoch=build.epoch))
+        self._patiently(
+            lambda: self._context.ledger.builds.steps_started(build.id, epoch=build.epoch)
+        )
 
     def _seal(self) -> None:
         """Switch the VM's metadata service off; no step runs where that is refused."""
-        desk, instance = self._desk, self._instance
-        provider = desk.provider_of(instance)
+        context, instance = self._context, self._instance
+        provider = context.provider_of(instance)
         able = seals(provider) if provider is not None else None
-        until = desk.monotonic() + SEALING
+        until = context.monotonic() + SEALING
         while able is not None and instance.ref is not None:
             try:
                 able.seal(instance.ref)
                 break
             except (Throttled, Uncertain) as error:
-                if desk.monotonic() >= until:
+                if context.monotonic() >= until:
                     raise
                 log.warning("%s: its metadata service is not off yet: %s", instance.id, error)
             if self._closed.wait(RETRY):
@@ -184,7 +186,7 @@ class LedgerReporter:
                     return None  # type: ignore[return-value]  # only `log` asks, and takes nothing
                 return work()
             except LedgerError as error:
-                if self._desk.now(self._instance) >= self._instance.deadline:
+                if self._context.now(self._instance) >= self._instance.deadline:
                     raise
                 log.warning("%s waits for the ledger: %s", self._build.id, error)
                 failed = True
@@ -194,8 +196,8 @@ class LedgerReporter:
 class SessionManager:
     """All sessions of one engine."""
 
-    def __init__(self, desk: EngineContext, sessions: Sessions, spawn: Spawn = thread) -> None:
-        self._desk = desk
+    def __init__(self, context: EngineContext, sessions: Sessions, spawn: Spawn = thread) -> None:
+        self._context = context
         self._sessions = sessions
         self._spawn = spawn
         self._lock = threading.Lock()
@@ -211,7 +213,7 @@ class SessionManager:
 
     def start(self, build: BuildRecord, instance: Instance) -> None:
         """Drive this build; one session a build."""
-        following = ActiveSession(build, instance, LedgerReporter(self._desk, build, instance))
+        following = ActiveSession(build, instance, LedgerReporter(self._context, build, instance))
         self._all[build.id] = following
         self._spawn(f"session {build.id}", lambda: self._run(following))
 
@@ -225,7 +227,7 @@ class SessionManager:
                 reason is Reason.DEADLINE and following.stopped is not reason
             ):
                 following.stopped = reason
-                following.stopped_at = following.stopped_at or self._desk.monotonic()
+                following.stopped_at = following.stopped_at or self._context.monotonic()
                 following.sign = following.sign or sign
                 if following.session is not None:
                     following.session.stop(reason)
@@ -239,7 +241,7 @@ class SessionManager:
                 if following.session is not None:
                     following.session.stop(Reason.VM_LOST)
 
-    def said(self) -> list[SessionEnd]:
+    def ends(self) -> list[SessionEnd]:
         """The last words since the last call, of sessions that were not dropped."""
         words: list[SessionEnd] = []
         while True:
@@ -271,23 +273,25 @@ class SessionManager:
             )
         log.debug("session of %s: %.1f s", following.build.id, time.monotonic() - started)
         self._words.put(SessionEnd(following=following, end=end))
-        self._desk.wake()
+        self._context.wake()
 
     def _drive(self, following: ActiveSession) -> End:
         # Only now: whoever brings sessions of their own needs no SSH library.
         from vmrunner.session import SessionJob
 
-        desk, build, instance = self._desk, following.build, following.instance
-        former = desk.ledger.logs.size(build.id, before=build.attempt) if build.attempt > 1 else 0
+        context, build, instance = self._context, following.build, following.instance
+        former = (
+            context.ledger.logs.size(build.id, before=build.attempt) if build.attempt > 1 else 0
+        )
         job = SessionJob(
             build=build,
             instance=instance,
-            access=desk.ledger.instances.access(instance.id),
-            secrets=desk.ledger.builds.secrets(build.id),
-            source=source_of(desk, build),
-            artifacts=desk.places.artifacts / build.id,
-            log_bytes=max(LEAST_LOG, desk.limits.log_bytes - former),
-            artifact_bytes=desk.limits.artifact_bytes,
+            access=context.ledger.instances.access(instance.id),
+            secrets=context.ledger.builds.secrets(build.id),
+            source=source_of(context, build),
+            artifacts=context.places.artifacts / build.id,
+            log_bytes=max(LEAST_LOG, context.limits.log_bytes - former),
+            artifact_bytes=context.limits.artifact_bytes,
         )
         session = self._sessions(job, following.reporter)
         with self._lock:
@@ -305,7 +309,7 @@ class SessionManager:
         )
 
 
-def source_of(desk: EngineContext, build: BuildRecord) -> Path | None:
+def source_of(context: EngineContext, build: BuildRecord) -> Path | None:
     """The packed source of a build, where there is one."""
-    path = desk.places.sources / f"{build.id}.tar"
+    path = context.places.sources / f"{build.id}.tar"
     return path if path.exists() else None

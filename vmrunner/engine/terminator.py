@@ -25,10 +25,10 @@ DELETE_BATCH: Final = 50  # a bad item in a batch of a cloud costs little then
 class Terminator:
     """The deletes of one engine. Used by the tick's thread alone."""
 
-    def __init__(self, desk: EngineContext) -> None:
-        self._desk = desk
+    def __init__(self, context: EngineContext) -> None:
+        self._context = context
         self._lanes: CallSlots[str, dict[str, Outcome]] = CallSlots(
-            desk.deaths, desk.monotonic, desk.wake
+            context.deaths, context.monotonic, context.wake
         )
         self._next: dict[str, float] = {}  # instance → monotonic
         self._refs: dict[str, Ref] = {}  # of rows that do not know theirs: seen by its name
@@ -42,17 +42,17 @@ class Terminator:
         self._next.pop(instance, None)
         self._refs.pop(instance, None)
 
-    def bury(self, rows: Iterable[Instance]) -> None:
+    def send_deletes(self, rows: Iterable[Instance]) -> None:
         """Ask for the death of all dying rows whose turn it is, a batch a provider."""
         due: dict[str, list[Instance]] = {}
-        now = self._desk.monotonic()
+        now = self._context.monotonic()
         for row in rows:
             if row.state is InstanceState.DELETING and self._due(row, now):
                 due.setdefault(row.provider, []).append(row)
         for name, dying in due.items():
             lane = self._lanes[name]
             if lane.free:
-                provider = self._desk.providers[name]
+                provider = self._context.providers[name]
                 first = [row for row in dying if row.deletes < FORCE_AFTER][:DELETE_BATCH]
                 batch, force = (first, False) if first else (dying[:DELETE_BATCH], True)
                 lane.send(self._deleting(provider, self._named(batch), force=force))
@@ -60,7 +60,7 @@ class Terminator:
     def collect(self, rows: Mapping[str, Instance]) -> None:
         """Take in the answers. What was not accepted is noted in its row, with its next turn."""
         for _, call in self._lanes.finished():
-            with self._desk.guard("delete"):
+            with self._context.guard("delete"):
                 for name, outcome in call.result().items():
                     row = rows.get(name)
                     if row is not None:
@@ -73,10 +73,10 @@ class Terminator:
             return False  # a look must find it first; if it never does, the sweeps close the row
         if row.id in self._next:
             return now >= self._next[row.id]
-        return self._desk.now(row) >= row.delete_at
+        return self._context.now(row) >= row.delete_at
 
     def _named(self, batch: list[Instance]) -> dict[Ref, str]:
-        now = self._desk.monotonic()
+        now = self._context.monotonic()
         named = {}
         for row in batch:
             # Should the call never come back, this is when its turn comes again.
@@ -95,19 +95,19 @@ class Terminator:
         return call
 
     def _answered(self, row: Instance, outcome: Outcome) -> None:
-        desk = self._desk
+        context = self._context
         again = row.deletes > 0 or outcome.fate is Fate.FAILED
         if outcome.fate is Fate.FAILED:
             log.warning("delete of %s failed: %s", row.id, outcome.error)
-            longest = DELETE_RETRY if desk.now(row) > row.deadline else LONGEST_WAIT
+            longest = DELETE_RETRY if context.now(row) > row.deadline else LONGEST_WAIT
             wait = min(FIRST_WAIT * 2 ** min(row.deletes, 16), longest)
         else:
             wait = DELETE_RETRY
-        self._next[row.id] = desk.monotonic() + wait
+        self._next[row.id] = context.monotonic() + wait
         if again or self._asked_before(row):
-            desk.ledger.instances.tried(row.id, desk.now(row), desk.now(row) + wait)
+            context.ledger.instances.tried(row.id, context.now(row), context.now(row) + wait)
 
     def _asked_before(self, row: Instance) -> bool:
         """It was accepted a while ago and is still there: from now on the attempts are counted,
         so that they are forced some day."""
-        return self._desk.now(row) >= row.state_since + DELETE_RETRY
+        return self._context.now(row) >= row.state_since + DELETE_RETRY

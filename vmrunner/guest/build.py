@@ -150,7 +150,7 @@ class GuestBuild:
                 break
         with suppress(docker.DockerError), pull.ask() as connection:  # `check` has its words
             for part in self._attend(connection):
-                pull.hear(part)
+                pull.feed(part)
                 if not part and self._must_end():
                     return False
         return True

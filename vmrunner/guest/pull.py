@@ -41,7 +41,7 @@ class Pull:
         self._answer = PullAnswer()
         return docker.send("POST", f"/images/create?{query(self._name)}")
 
-    def hear(self, part: bytes) -> None:
+    def feed(self, part: bytes) -> None:
         self._answer.feed(part)
 
     def check(self) -> None:

@@ -130,7 +130,7 @@ def wanted(ledger: Ledger) -> frozenset[str]:
     return frozenset(filter(None, [r.offer.image for r in rows] + [b.spec.image for b in builds]))
 
 
-def meant(images: Sequence[LocalImage], word: str) -> frozenset[str]:
+def matching(images: Sequence[LocalImage], word: str) -> frozenset[str]:
     """The hashes of the local images that a build may get which calls its image so. All that begin
     so: when one went, the word would mean another."""
     newest = max((i.created for i in images if i.name == word), default=None)

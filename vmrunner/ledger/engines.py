@@ -141,12 +141,12 @@ class Engines:
         except Duplicate:  # another process made the row in between
             return False
 
-    def did(self, name: str, holder: str, now: float) -> None:
+    def record_heartbeat(self, name: str, holder: str, now: float) -> None:
         """Say that something which is done again and again was done."""
         with contextlib.suppress(Duplicate):  # another process said so in between
             self._database.write(lambda c: beat(c, name, holder, now))
 
-    def done(self) -> dict[str, float]:
+    def heartbeats(self) -> dict[str, float]:
         """When each was done last, by whomever."""
         return {row[0]: row[1] for row in self._database.read(lambda c: _HEARTBEATS(c).all())}
 

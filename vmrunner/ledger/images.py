@@ -78,7 +78,7 @@ class Images:
         """It never came to be; nothing when that, or the contrary, was said before."""
         self._end(image_id, ImageState.FAILED, message=message)
 
-    def left(self, image_id: str, ref: str | None, snapshots: Sequence[str]) -> None:
+    def record_leftovers(self, image_id: str, ref: str | None, snapshots: Sequence[str]) -> None:
         """What one that failed left in the cloud, before that is deleted; None: nothing any more.
         Nothing when it did not fail."""
         names = codec.list_text(snapshots)

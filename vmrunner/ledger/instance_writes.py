@@ -67,7 +67,7 @@ _TRIED = Prepared(
 class InstanceWrites(InstanceReads):
     """The writes that end instances."""
 
-    def doom(
+    def mark_deleting(
         self, instance_id: str, *, seen_epoch: int, death: Death, now: float, message: str = ""
     ) -> Instance | None:
         """Decide that it must die. Its epoch rises, and its unfinished build's to the same

@@ -126,7 +126,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return found[0] if found else ""
 
 
-def meant(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint for a word that is not one of `known`: the nearest, else all of them."""
     names = sorted(known)
     near = nearest(word, names)

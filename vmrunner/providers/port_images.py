@@ -118,7 +118,7 @@ class ImageStore(Protocol):
     def find(self, ref: str) -> CloudImage | None:
         """By an artifact's id as Packer tells it, or an image's id, name or link."""
 
-    def left(self, name: str) -> CloudImage | None:
+    def find_by_name(self, name: str) -> CloudImage | None:
         """What is there under this name, whosever it is, with all that it consists of: what
         deleting it leaves, nothing finds any more. Raises `Uncertain` while the cloud does not tell
         that yet."""

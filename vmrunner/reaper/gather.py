@@ -37,8 +37,8 @@ Meanwhile = Callable[[Iterable[Resource], Mapping[str, Instance]], None]
 
 
 def gather(
-    desk: EngineContext,
-    peers: Membership,
+    context: EngineContext,
+    membership: Membership,
     name: str,
     provider: Provider,
     *,
@@ -48,19 +48,19 @@ def gather(
     """List the cloud, if `sweep`, and read the ledger: the open rows of this provider's scopes,
     and the rows of all that the listing kept; the rows before the builds (see `crew`). Whatever
     goes wrong with the ledger, what is past its deadline is listed."""
-    ledger, known = desk.ledger, LedgerView()
+    ledger, known = context.ledger, LedgerView()
     if sweep:
         try:
             ledger.recognise()
         except Exception as error:  # noqa: BLE001
             known.fail(error)
-    listing = SweepView(desk.limits.limits, ledger.installation, ledger.generation)
+    listing = SweepView(context.limits.limits, ledger.installation, ledger.generation)
     if sweep:
-        rows_of = partial(_shown, desk, known)
+        rows_of = partial(_shown, context, known)
         known.by_id |= read_sweep(provider, listing, rows_of, meanwhile)
     try:
         if not known.down:
-            _read(desk, peers, name, provider, listing, known)
+            _read(context, membership, name, provider, listing, known)
     except Exception as error:  # noqa: BLE001
         known.fail(error)
     return listing, known
@@ -90,32 +90,32 @@ def read_sweep(
 
 
 def _read(
-    desk: EngineContext,
-    peers: Membership,
+    context: EngineContext,
+    membership: Membership,
     name: str,
     provider: Provider,
     listing: SweepView,
     known: LedgerView,
 ) -> None:
-    rows, builds = desk.ledger.instances.open(), desk.ledger.builds.driven()
+    rows, builds = context.ledger.instances.open(), context.ledger.builds.driven()
     scopes = provider.scopes
     known.by_id |= {
         row.id: row
         for row in rows
-        if row.scope in scopes and (row.provider == name or row.provider not in desk.providers)
+        if row.scope in scopes and (row.provider == name or row.provider not in context.providers)
     }
     known.builds = {build.id: build for build in builds}
     known.unread = rows.unread | builds.unread
-    peers.look(desk.ledger.engines.list(), desk.monotonic())
+    membership.update(context.ledger.engines.list(), context.monotonic())
     strange = {r.instance for r in listing.resources if r.instance} - known.by_id.keys()
-    listing.rowed = desk.ledger.instances.known(strange)
+    listing.rowed = context.ledger.instances.known(strange)
 
 
-def _shown(desk: EngineContext, known: LedgerView, ids: Collection[str]) -> dict[str, Instance]:
+def _shown(context: EngineContext, known: LedgerView, ids: Collection[str]) -> dict[str, Instance]:
     """The rows of what a page shows. Once the ledger fails, it is left alone for this pass."""
     try:
         if not known.down:
-            return {row.id: row for row in desk.ledger.instances.these(ids)}
+            return {row.id: row for row in context.ledger.instances.these(ids)}
     except Exception as error:  # noqa: BLE001
         known.fail(error)
     return {}

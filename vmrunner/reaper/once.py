@@ -21,13 +21,13 @@ PASSED: Final = "pass"
 SWEPT: Final = "sweep"
 
 
-def done(engine: Engine, *, sweep: bool) -> None:
+def record_pass(engine: Engine, *, sweep: bool) -> None:
     """Note that a pass was finished, for those who watch the reaper."""
-    engines, now = engine.desk.ledger.engines, time.time()
+    engines, now = engine.context.ledger.engines, time.time()
     try:
-        engines.did(PASSED, engine.id, now)
+        engines.record_heartbeat(PASSED, engine.id, now)
         if sweep:
-            engines.did(SWEPT, engine.id, now)
+            engines.record_heartbeat(SWEPT, engine.id, now)
     except LedgerError as error:
         log.warning("%s", error)
 
@@ -46,13 +46,13 @@ def reap(
 
     `engine` brings ledger, providers and limits; it need not run. Waits at most `settle` seconds
     until what it killed is seen dead, so that the rows of a local host are closed when it ends."""
-    peers = Membership(one_host=engine.desk.ledger.url.startswith("sqlite"))
-    reaping = Reaper(engine.desk, peers, lambda: engine.watching)
+    membership = Membership(one_host=engine.context.ledger.url.startswith("sqlite"))
+    reaping = Reaper(engine.context, membership, lambda: engine.watching)
     report = reaping.run(dry_run=dry_run, only=provider, orphans=orphans)
     if dry_run:
         return report
     if provider is None and not report.ongoing:
-        done(engine, sweep=True)
+        record_pass(engine, sweep=True)
     try:
         reaping.end_abandoned()
         waited = 0.0

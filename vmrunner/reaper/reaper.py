@@ -65,13 +65,13 @@ class Reaper:
     engine's rule that nobody's silence before that counts."""
 
     def __init__(
-        self, desk: EngineContext, peers: Membership, watching: Callable[[], float]
+        self, context: EngineContext, membership: Membership, watching: Callable[[], float]
     ) -> None:
-        self._desk = desk
-        self._peers = peers
+        self._context = context
+        self._membership = membership
         self._watching = watching
-        self._endings = BuildCompletion(desk)
-        self._rounds = ConcurrentPasses(desk.reaps, desk.monotonic)
+        self._completion = BuildCompletion(context)
+        self._rounds = ConcurrentPasses(context.reaps, context.monotonic)
         self._pending: dict[str, PendingKills] = {}  # by provider
         self._sights: dict[str, Visibility] = {}  # by provider: the places of open rows
         self._again: dict[str, SweepRetry] = {}  # providers that are swept before their time
@@ -89,7 +89,7 @@ class Reaper:
         hole says. `orphans`: those that the cap holds back too. What takes longer than `seconds`
         goes on, and a later pass tells of it."""
         passes: dict[tuple[str, str], Callable[[], Report]] = {}
-        for name, provider in self._desk.providers.items():
+        for name, provider in self._context.providers.items():
             if only in (None, name):
                 early = not self._rounds.busy(name, SWEEP) and self._due_again(name)
                 passes[name, SWEEP if sweep or early else PASS] = partial(
@@ -103,10 +103,10 @@ class Reaper:
         """End the queued builds whose submitter is gone: they have no VM, and need no engine.
         How many there were."""
         ended = 0
-        for build in self._desk.ledger.builds.queued():
-            if self._peers.process_lives(build.submitter) is False:
-                with self._desk.guard("owner gone", build.id):
-                    self._endings.finish(build, cancelled(Reason.OWNER_GONE))
+        for build in self._context.ledger.builds.queued():
+            if self._membership.process_lives(build.submitter) is False:
+                with self._context.guard("owner gone", build.id):
+                    self._completion.finish(build, cancelled(Reason.OWNER_GONE))
                     ended += 1
         return ended
 
@@ -114,12 +114,12 @@ class Reaper:
         """Look once more at what dies and nobody else minds; close what is seen dead. How many
         are left."""
         left = 0
-        for row in self._desk.ledger.instances.open():
-            provider = self._desk.provider_of(row)
+        for row in self._context.ledger.instances.open():
+            provider = self._context.provider_of(row)
             wanted = only in (None, row.provider) and row.state is InstanceState.DELETING
-            if provider is None or not wanted or not self._peers.member_gone(row.owner):
+            if provider is None or not wanted or not self._membership.member_gone(row.owner):
                 continue
-            with self._desk.guard(f"look at {provider.name}"):
+            with self._context.guard(f"look at {provider.name}"):
                 left += not self._close_dead(provider, row, provider.look([row.key]).get(row.key))
         return left
 
@@ -127,12 +127,12 @@ class Reaper:
 
     def _due_again(self, name: str) -> bool:
         again = self._again.get(name)
-        return again is not None and self._desk.monotonic() >= again.when
+        return again is not None and self._context.monotonic() >= again.when
 
     def _look_again(self, name: str, plan: ReapPlan, listing: SweepView) -> None:
         """When to sweep before it is time. What goes after its parent: at once. A hole may be the
         moment's: at once, and then ever more rarely."""
-        now, tries = self._desk.monotonic(), 0
+        now, tries = self._context.monotonic(), 0
         if listing.holes:
             former = self._again.get(name)
             tries = former.tries + 1 if former else 1
@@ -148,14 +148,14 @@ class Reaper:
         sight = self._sights.setdefault(name, Visibility())
         for scope in {row.scope for row in known.by_id.values()}:
             if (scope, Kind.INSTANCE) in listing.whole:
-                sight.seen(scope, self._desk.monotonic())
+                sight.record(scope, self._context.monotonic())
             else:
                 sight.lost(scope)
 
     def _seen(self, name: str, now: float, known: LedgerView) -> dict[Scope, float]:
         sight = self._sights.setdefault(name, Visibility())
         scopes = {row.scope for row in known.by_id.values()}
-        return sight.since(scopes, self._desk.monotonic(), now)
+        return sight.since(scopes, self._context.monotonic(), now)
 
     def _pending_at(self, name: str) -> PendingKills:
         return self._pending.setdefault(name, PendingKills())
@@ -172,7 +172,7 @@ class Reaper:
     def _reap(
         self, name: str, provider: Provider, *, sweep: bool, dry_run: bool, orphans: bool
     ) -> Report:
-        desk, pending = self._desk, self._pending_at(name)
+        context, pending = self._context, self._pending_at(name)
         done: Told = {}
         struck = {kill.ref: kill for kill in pending.due(provider.now())}
         meanwhile = None if dry_run else partial(self._strike, provider, struck, done)
@@ -182,14 +182,14 @@ class Reaper:
         verified = bool(provider.scopes)
         swept = SweepId(id=ids.sweep_id(), begun=provider.now()) if sweep else None
         listing, known = gather(
-            desk, self._peers, name, provider,
+            context, self._membership, name, provider,
             sweep=sweep, meanwhile=meanwhile,
         )  # fmt: skip
         broken = [f"{name}: {hole}" for hole in listing.holes]
         memory: frozenset[Sighting] = frozenset()
         try:
             if sweep and not known.down:
-                memory = desk.ledger.sightings.list(name)
+                memory = context.ledger.sightings.list(name)
         except Exception as error:  # noqa: BLE001 - as in `survey`
             known.fail(error)
         broken += [f"the row of {row} cannot be read" for row in sorted(known.unread)]
@@ -201,10 +201,10 @@ class Reaper:
             known.by_id,
             listing,
             memory,
-            desk.limits.limits,
-            desk.ledger.installation,
+            context.limits.limits,
+            context.ledger.installation,
             # Without rows everything would look unknown: then nothing is of this generation.
-            "" if known.down else desk.ledger.generation,
+            "" if known.down else context.ledger.generation,
             sweep=swept if verified and not known.down else None,
             since=now - self._watching(),
             seen=self._seen(name, now, known),
@@ -224,7 +224,7 @@ class Reaper:
             try:
                 self._apply(provider, plan, known, done, seen=sweep)
                 if swept is not None and verified and not known.down:
-                    desk.ledger.sightings.record(name, plan.sightings)
+                    context.ledger.sightings.record(name, plan.sightings)
                     self._settle_images(provider)
             except LedgerError as error:  # what was killed before is told all the same
                 known.fail(error)
@@ -237,14 +237,14 @@ class Reaper:
 
     def _settle_images(self, provider: Provider) -> None:
         """Close the rows of images whose builders are gone: those are no instances."""
-        ledger = self._desk.ledger
-        with self._desk.guard("images"):
+        ledger = self._context.ledger
+        with self._context.guard("images"):
             if any(row.provider == provider.name for row in ledger.images.open()):
                 from vmrunner.images.cloud import (
                     cleanup,  # with all that makes images: seldom needed
                 )
 
-                cleanup.settle(ledger, provider, self._desk.limits.limits.newborn)
+                cleanup.settle(ledger, provider, self._context.limits.limits.newborn)
 
     def _wishes(self, known: LedgerView) -> dict[str, Death]:
         wishes = {}
@@ -253,10 +253,10 @@ class Reaper:
                 continue  # whether it ended, nobody can tell
             if row.role is Role.BUILD and row.state is not InstanceState.GONE:
                 build = known.builds.get(row.build)
-                lives = self._peers.process_lives(build.submitter if build else None)
-                desk = self._desk
+                lives = self._membership.process_lives(build.submitter if build else None)
+                context = self._context
                 wish = lifecycle.wish(
-                    build, row, now=desk.clock(), submitter=lives, there=desk.now(row)
+                    build, row, now=context.clock(), submitter=lives, there=context.now(row)
                 )
                 if wish is not None:
                     wishes[row.id] = wish
@@ -274,7 +274,7 @@ class Reaper:
         self._pending_at(provider.name).answered(done)
         rows = dict(known.by_id)
         for doom in plan.dooms:
-            with self._desk.guard("doom", rows[doom.instance].build):
+            with self._context.guard("doom", rows[doom.instance].build):
                 self._doom(rows, doom.instance, doom.reason, known)
         others = [k for k in plan.kills if k.reason is not Death.EXPIRED and self._still(k)]
         done |= kill(provider, others)
@@ -286,31 +286,31 @@ class Reaper:
             if rows[doom.instance].state is InstanceState.DELETING and not done.get(doom.instance):
                 done[doom.instance] = MARKED
         for close in plan.closes:
-            with self._desk.guard("close"):
+            with self._context.guard("close"):
                 now = provider.now()
-                closed = self._desk.ledger.instances.close(
+                closed = self._context.ledger.instances.close(
                     close.instance, epoch=close.epoch, death=close.reason, now=now
                 )
                 done[close.instance] = CLOSED if closed else ""
 
     def _doom(self, rows: dict[str, Instance], name: str, death: Death, known: LedgerView) -> None:
-        desk = self._desk
+        context = self._context
         row = rows[name]
-        doomed = desk.ledger.instances.doom(
-            name, seen_epoch=row.epoch, death=death, now=desk.now(row)
+        doomed = context.ledger.instances.mark_deleting(
+            name, seen_epoch=row.epoch, death=death, now=context.now(row)
         )
         if doomed is None:
             return
         rows[name] = doomed
         build = known.builds.get(row.build)
         if build is not None and build.instance == name and death in _FINAL:
-            self._endings.finish(replace(build, epoch=doomed.epoch), end_of(build, death))
+            self._completion.finish(replace(build, epoch=doomed.epoch), end_of(build, death))
 
     def _still(self, kill: Deletion) -> bool:
         """Is what condemned it, inside `E`, still so? All of it can only become so, never cease:
         a row that is closed, a reference that is recorded, an id that has no row."""
-        instances = self._desk.ledger.instances
-        with self._desk.guard("check"):
+        instances = self._context.ledger.instances
+        with self._context.guard("check"):
             rows = instances.these([kill.instance] if kill.instance else [])
             if kill.reason is Death.ORPHAN:
                 return not instances.known([kill.instance or ""])
@@ -330,7 +330,11 @@ class Reaper:
     ) -> None:
         """Kill what is past `E`, of what was known and of the VMs on this page: neither waits for
         the rest of a listing. `struck` takes what it was, `done` what became of each."""
-        limits, mine, now = self._desk.limits.limits, self._desk.ledger.installation, provider.now()
+        limits, mine, now = (
+            self._context.limits.limits,
+            self._context.ledger.installation,
+            provider.now(),
+        )
         pending = self._pending_at(provider.name)
         pending.note(
             reap_rules.soon(now, resource, rows.get(resource.instance or ""), limits, mine)
@@ -343,10 +347,10 @@ class Reaper:
 
     def _dying(self, row: Instance) -> bool:
         """Does this reaper delete it? Past `E` whoever owns it, inside `E` when nobody does."""
-        if row.state is not InstanceState.DELETING or self._desk.provider_of(row) is None:
+        if row.state is not InstanceState.DELETING or self._context.provider_of(row) is None:
             return False
-        now = self._desk.now(row)
-        gone = self._peers.member_gone(row.owner)
+        now = self._context.now(row)
+        gone = self._membership.member_gone(row.owner)
         return now > row.deadline or (now >= row.delete_at and gone)
 
     def _bury(self, provider: Provider, rows: list[Instance], done: Told) -> Told:
@@ -354,7 +358,7 @@ class Reaper:
         does not show a VM, saves nobody whose reference is known."""
         seen: dict[str, Ref] = {row.id: row.ref for row in rows if row.ref is not None}
         closed: Told = {}
-        with self._desk.guard(f"look at {provider.name}"):
+        with self._context.guard(f"look at {provider.name}"):
             keys: dict[Key, Instance] = {row.key: row for row in rows}
             sights = provider.look(list(keys)) if keys else {}
             for key, sight in sights.items():
@@ -376,9 +380,9 @@ class Reaper:
         ]
         answers = kill(provider, asked)
         for one in asked:
-            with self._desk.guard("note"):
+            with self._context.guard("note"):
                 now = provider.now()
-                self._desk.ledger.instances.tried(one.instance or "", now, now + 30.0)
+                self._context.ledger.instances.tried(one.instance or "", now, now + 30.0)
         asked_of: Told = {k.instance or "": answers.get(k.ref, "") for k in asked}
         return {**closed, **asked_of, **answers}
 
@@ -386,6 +390,6 @@ class Reaper:
         """Close the row of a dying VM that is seen dead."""
         if seen is None or seen.power is not Power.DEAD:
             return False
-        return self._desk.ledger.instances.close(
+        return self._context.ledger.instances.close(
             row.id, epoch=row.epoch, death=row.death or Death.DONE, now=provider.now()
         )

@@ -216,7 +216,7 @@ class App:
         }
         words = {word for word in (*configured, *retention.wanted(self.ledger)) if word}
         found = local_images.images(cache)
-        named = {digest for word in words for digest in retention.meant(found, word)}
+        named = {digest for word in words for digest in retention.matching(found, word)}
         old = local_images.replaced(cache, now=time.time(), keep=keep, named=named)
         size = sum(size_of(image.directory) for image in old)
         for image in () if dry_run else old:

@@ -31,13 +31,13 @@ ENGINE_LEASE: Final = 60.0  # seconds without a beat after which an engine serve
 _KEPT: Final = 30 * 86_400.0  # so long the settings of background engines are kept, in seconds
 
 
-def served(wiring: App, providers: Collection[str], *, staying: bool) -> bool:
+def served(app: App, providers: Collection[str], *, staying: bool) -> bool:
     """Do engines of other processes serve this ledger, and these providers?
 
     A process that lives is not enough: its engine may have been closed, or hang. To be wrong here
     costs one engine too many, which is harmless; the other way a build would wait for ever."""
     me = process.current()
-    members = wiring.ledger.engines.list()
+    members = app.ledger.engines.list()
     up = {m.process for m in members if m.kind not in (STARTING, SUBMITTER)}
     serving = [
         member
@@ -47,42 +47,42 @@ def served(wiring: App, providers: Collection[str], *, staying: bool) -> bool:
         and not (member.kind == STARTING and member.process in up)
         and (member.kind in _STAYING or not staying)
         and abs(time.time() - member.seen_at) < ENGINE_LEASE
-        and process.alive(member.process, one_host=wiring.one_host) is not False
+        and process.alive(member.process, one_host=app.one_host) is not False
     ]
     there = frozenset().union(*(member.providers for member in serving))
     return bool(serving) and there.issuperset(providers)
 
 
-def since(wiring: App) -> float | None:
+def since(app: App) -> float | None:
     """Since when the oldest engine serves that stays and lives; None: there is none."""
     staying = [
         member.joined_at
-        for member in wiring.ledger.engines.list()
-        if member.kind in _STAYING and _lives(wiring, member)
+        for member in app.ledger.engines.list()
+        if member.kind in _STAYING and _lives(app, member)
     ]
     return min(staying, default=None)
 
 
-def _lives(wiring: App, member: Member) -> bool:
-    lives = process.alive(member.process, one_host=wiring.one_host)
+def _lives(app: App, member: Member) -> bool:
+    lives = process.alive(member.process, one_host=app.one_host)
     return time.time() - member.seen_at < ENGINE_LEASE if lives is None else lives
 
 
-def ensure(wiring: App, providers: Collection[str]) -> None:
+def ensure(app: App, providers: Collection[str]) -> None:
     """See to it that an engine which serves these providers outlives this process. Those that our
     configuration does not have, an engine that we start would not have either."""
     try:
-        there = wiring.served(*(set(providers) & wiring.settings.providers.keys()), staying=True)
+        there = app.served(*(set(providers) & app.settings.providers.keys()), staying=True)
     except LedgerError as error:
         log.warning("%s", error)
         there = False  # it may be back before the engine is up
     if not there:
-        wiring.spawn_engine()
+        app.spawn_engine()
 
 
-def spawn(wiring: App) -> None:
+def spawn(app: App) -> None:
     """Start an engine in a session of its own. Raises ConfigError when it cannot be started."""
-    paths, secret = wiring.paths, wiring.settings.secret_key
+    paths, secret = app.paths, app.settings.secret_key
     environ = {
         name: value
         for name, value in os.environ.items()
@@ -93,11 +93,11 @@ def spawn(wiring: App) -> None:
     try:
         private_dirs.make(paths.data)
         # It runs elsewhere, where a project's file would not be found: it gets the settings whole.
-        settings = _settings(paths.data, sources.dump(wiring.settings))
+        settings = _settings(paths.data, sources.dump(app.settings))
         log_file = _private(paths.engine_log, os.O_APPEND)
         try:
             child = subprocess.Popen(
-                [*wiring.program, "serve", "--until-idle"],
+                [*app.program, "serve", "--until-idle"],
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,
@@ -112,13 +112,13 @@ def spawn(wiring: App) -> None:
         threading.Thread(target=child.wait, name="background-engine", daemon=True).start()
     except OSError as error:
         raise ConfigError(f"the background engine cannot be started: {error}") from None
-    _announce(wiring, who, wiring.settings.providers)
+    _announce(app, who, app.settings.providers)
 
 
-def _announce(wiring: App, who: Process, providers: Iterable[str]) -> None:
+def _announce(app: App, who: Process, providers: Iterable[str]) -> None:
     """In its name, so that whoever asks next does not start another before it is up."""
     try:
-        wiring.ledger.engines.join(ids.engine_id(), who, STARTING, time.time(), providers)
+        app.ledger.engines.join(ids.engine_id(), who, STARTING, time.time(), providers)
     except LedgerError as error:
         log.warning("%s", error)
 

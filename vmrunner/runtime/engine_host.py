@@ -29,8 +29,8 @@ class EngineHost:
     process, of this `kind`; with None a background one. Call `ensure` in every wait: it is cheap.
     Safe in threads."""
 
-    def __init__(self, wiring: App, kind: str | None) -> None:
-        self._wiring = wiring
+    def __init__(self, app: App, kind: str | None) -> None:
+        self._app = app
         self._kind = kind
         self._lock = threading.RLock()
         self._engine: Engine | None = None
@@ -62,9 +62,9 @@ class EngineHost:
                 return
             self._checked[provider] = now
             self._nobody = ""
-            if self._wiring.served(provider, staying=staying):
+            if self._app.served(provider, staying=staying):
                 self._show_up(now)
-            elif provider not in self._wiring.settings.providers:
+            elif provider not in self._app.settings.providers:
                 self._nobody = f"no engine that lives has provider {provider!r}, nor have we"
             elif self._kind is None:
                 self._background(provider, now)
@@ -74,15 +74,15 @@ class EngineHost:
     def _here(self, provider: str) -> None:
         """An engine in this process."""
         if self._engine is None:
-            engine = self._engine = self._wiring.engine(self._kind or "")
+            engine = self._engine = self._app.engine(self._kind or "")
             self._stop = stop = threading.Event()
             self._thread = threading.Thread(
                 target=engine.run, args=(stop.is_set,), name="engine", daemon=True
             )
             self._thread.start()
         if provider not in self._engine.launches:
-            self._wiring.provider(provider)  # or it says why not
-            self._engine.desk.providers = self._wiring.providers()
+            self._app.provider(provider)  # or it says why not
+            self._engine.context.providers = self._app.providers()
             self._engine.wake()
 
     def _bury(self) -> None:
@@ -99,15 +99,15 @@ class EngineHost:
         if self._tries and now - self._spawned < CHECK * 2 ** (self._tries - 1):
             return
         if self._tries:
-            self._wiring.provider(provider)  # or it says why not
+            self._app.provider(provider)  # or it says why not
         if self._tries >= TRIES:
             raise VmrunnerError(
                 f"the background engine ends as soon as it was started, {TRIES} times by now",
-                hint=f"see the end of {self._wiring.paths.engine_log}",
+                hint=f"see the end of {self._app.paths.engine_log}",
             )
         self._tries += 1
         self._spawned = now
-        self._wiring.spawn_engine()
+        self._app.spawn_engine()
 
     def waiting(self, build: str) -> str:
         """Why a build is still queued, as far as we know."""
@@ -116,10 +116,10 @@ class EngineHost:
 
     def _show_up(self, now: float) -> None:
         """Where engines on other hosts cannot see that this process lives, tell them."""
-        if self._kind is None or self._wiring.one_host or now - self._beaten < OWNER_HEARTBEAT:
+        if self._kind is None or self._app.one_host or now - self._beaten < OWNER_HEARTBEAT:
             return
         self._beaten = now
-        engines, at = self._wiring.ledger.engines, time.time()
+        engines, at = self._app.ledger.engines, time.time()
         if self._member is None or not engines.beat(self._member, at):
             self._member = self._member or ids.engine_id()
             engines.join(self._member, process.current(), SUBMITTER, at)
@@ -132,7 +132,7 @@ class EngineHost:
         if engine is not None:
             engine.wake()
         else:
-            wakeup.poke(self._wiring.paths.wake)
+            wakeup.poke(self._app.paths.wake)
 
     def close(self) -> None:
         """Let the own engine go; what belongs to the ledger goes on in its VM."""
@@ -140,7 +140,7 @@ class EngineHost:
             self._let_go()
             if self._member is not None:
                 try:
-                    self._wiring.ledger.engines.leave(self._member)
+                    self._app.ledger.engines.leave(self._member)
                 except LedgerError as error:
                     log.warning("%s", error)  # its silence says the same, a minute later
                 self._member = None

@@ -34,29 +34,29 @@ _FIXED: Final[Mapping[str, Callable[[Settings], object]]] = {
 }
 
 
-def opened(wiring: App) -> tuple[dict[str, Provider], dict[str, VmrunnerError]]:
+def opened(app: App) -> tuple[dict[str, Provider], dict[str, VmrunnerError]]:
     """All that can be opened, and why the others cannot."""
     found: dict[str, Provider] = {}
     broken: dict[str, VmrunnerError] = {}
-    for name in (*wiring.settings.providers, *_dropped(wiring)):
+    for name in (*app.settings.providers, *_dropped(app)):
         try:
-            found[name] = wiring.provider(name)
+            found[name] = app.provider(name)
         except VmrunnerError as error:
             broken[name] = error
     return found, broken
 
 
-def former(wiring: App, name: str) -> RetiredProvider:
+def former(app: App, name: str) -> RetiredProvider:
     """A provider that is not in the configuration any more: any that verified the scopes of its
     rows, as after a renaming; for the others one is opened by what the scopes tell. ConfigError
     where these credentials do not reach them."""
-    scopes = _dropped(wiring).get(name, set())
-    drivers = [one for one in _configured(wiring, scopes) if one.scopes & scopes]
+    scopes = _dropped(app).get(name, set())
+    drivers = [one for one in _configured(app, scopes) if one.scopes & scopes]
     left = scopes - _reached(drivers)
     for kind, account in sorted({(scope.kind, scope.account) for scope in left}):
         first = min(scope for scope in left if (scope.kind, scope.account) == (kind, account))
         options = {option: getattr(first, part) for option, part in _TOLD.get(kind, ())}
-        drivers.append(wiring.open_kind(kind, name, options))
+        drivers.append(app.open_kind(kind, name, options))
     lost = scopes - _reached(drivers)
     if lost or not scopes:
         where = f", and VMs of it are open in {', '.join(map(str, sorted(lost)))}" if lost else ""
@@ -67,23 +67,23 @@ def former(wiring: App, name: str) -> RetiredProvider:
     return RetiredProvider(name, drivers, None)
 
 
-def _configured(wiring: App, scopes: set[Scope]) -> Iterator[Provider]:
+def _configured(app: App, scopes: set[Scope]) -> Iterator[Provider]:
     """Those of the kinds of these scopes that can be opened."""
     kinds = {scope.kind for scope in scopes}
-    for name, said in wiring.settings.providers.items():
+    for name, said in app.settings.providers.items():
         if said.kind in kinds:
             with contextlib.suppress(VmrunnerError):  # it is told where it is asked for itself
-                yield wiring.provider(name)
+                yield app.provider(name)
 
 
 def _reached(drivers: Iterable[Provider]) -> set[Scope]:
     return {scope for driver in drivers for scope in driver.scopes}
 
 
-def renewed(wiring: App, settings: Settings, old: Mapping[str, Provider]) -> dict[str, Provider]:
+def renewed(app: App, settings: Settings, old: Mapping[str, Provider]) -> dict[str, Provider]:
     """Let `wiring` take other settings, while `old` are in use; returns what is to be used from
     now on. Raises ConfigError, and then nothing has changed."""
-    before = wiring.settings
+    before = app.settings
     for field, fixed in _FIXED.items():
         if fixed(settings) != fixed(before):
             raise ConfigError(
@@ -96,25 +96,25 @@ def renewed(wiring: App, settings: Settings, old: Mapping[str, Provider]) -> dic
         driver = present(old[name])
         if driver is not None:
             new[name] = driver
-    wiring.use(settings, new)
+    app.use(settings, new)
     try:
-        new |= {name: wiring.provider(name) for name in settings.providers if name not in same}
-        providers = kept(old, new, wiring.ledger.instances.open())
+        new |= {name: app.provider(name) for name in settings.providers if name not in same}
+        providers = kept(old, new, app.ledger.instances.open())
     except BaseException:
-        wiring.use(before, old)
+        app.use(before, old)
         raise
     return providers
 
 
-def _dropped(wiring: App) -> dict[str, set[Scope]]:
+def _dropped(app: App) -> dict[str, set[Scope]]:
     """The scopes of open rows, of VMs and of images' builders, whose provider is not in the
     configuration any more."""
     found: dict[str, set[Scope]] = {}
     try:
-        vms = [(row.provider, row.scope) for row in wiring.ledger.instances.open()]
-        builders = [(row.provider, row.scope) for row in wiring.ledger.images.open()]
+        vms = [(row.provider, row.scope) for row in app.ledger.instances.open()]
+        builders = [(row.provider, row.scope) for row in app.ledger.images.open()]
         for provider, scope in (*vms, *builders):
-            if provider not in wiring.settings.providers:
+            if provider not in app.settings.providers:
                 found.setdefault(provider, set()).add(scope)
     except VmrunnerError as error:
         log.warning("%s", error)

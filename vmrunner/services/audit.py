@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 log = logging.getLogger("vmrunner")
 
 
-def check(wiring: App, only: str | None) -> list[Survivor]:
+def check(app: App, only: str | None) -> list[Survivor]:
     """All that is wrong: with every provider or one, and with those who reap."""
-    providers, broken = provider_set.opened(wiring)
-    limits = wiring.limits().limits
+    providers, broken = provider_set.opened(app)
+    limits = app.limits().limits
     found: list[Survivor] = []
     chosen = {n: driver for n, driver in providers.items() if only in (None, n)}
     try:
         for name, driver in chosen.items():
-            found += survivors(wiring.ledger, limits, name, driver)
-        found += silence(wiring)
+            found += survivors(app.ledger, limits, name, driver)
+        found += silence(app)
     except LedgerError as error:
         found = [audit_rules.unread("the ledger", str(error))]
         for name, driver in chosen.items():
-            found += alone(wiring.installation, limits, name, driver)
+            found += alone(app.installation, limits, name, driver)
     return found + _unopened(broken, only)
 
 
-def foreign(wiring: App, only: str | None, tag: tuple[str, str], age: float) -> list[Survivor]:
+def foreign(app: App, only: str | None, tag: tuple[str, str], age: float) -> list[Survivor]:
     """The machines with this tag that are older than this, whoever made them."""
-    providers, broken = provider_set.opened(wiring)
+    providers, broken = provider_set.opened(app)
     found = []
     for name, driver in providers.items():
         if only in (None, name):
@@ -105,20 +105,20 @@ def alone(installation: str, limits: Limits, name: str, provider: Provider) -> l
     return audit_rules.by_tags(provider.now(), pages, limits, installation) + errors
 
 
-def silence(wiring: App) -> list[Survivor]:
+def silence(app: App) -> list[Survivor]:
     """Has nobody reaped for too long?"""
-    return audit_rules.silence(time.time(), wiring.ledger.instances.open(), watch(wiring))
+    return audit_rules.silence(time.time(), app.ledger.instances.open(), watch(app))
 
 
-def watch(wiring: App) -> ReaperActivity:
+def watch(app: App) -> ReaperActivity:
     """What the ledger knows of those who reap."""
-    engines = wiring.ledger.engines
-    done = engines.done()
+    engines = app.ledger.engines
+    done = engines.heartbeats()
     return ReaperActivity(
         passed=done.get("pass"),
         swept=done.get("sweep"),
         seen=max((member.seen_at for member in engines.list()), default=None),
-        serving=wiring.serving_since(),
+        serving=app.serving_since(),
     )
 
 

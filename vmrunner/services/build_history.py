@@ -60,7 +60,7 @@ def culprit(build: BuildRecord, events: Iterable[BuildEvent]) -> StepRun | None:
     return last
 
 
-def said(build: BuildRecord, run: StepRun) -> str:
+def describe(build: BuildRecord, run: StepRun) -> str:
     """How it ended there, for people."""
     assert run.index is not None
     name = f"step {title(build, run.index)!r}"

@@ -25,7 +25,7 @@ _LITTLE_SPACE: Final = 5 << 30
 
 
 def reap(
-    wiring: App,
+    app: App,
     *,
     provider: str | None = None,
     dry_run: bool = False,
@@ -36,20 +36,20 @@ def reap(
     from vmrunner.reaper import once
     from vmrunner.reaper.report import Report
 
-    only = None if provider is None else wiring.settings.provider(provider)
+    only = None if provider is None else app.settings.provider(provider)
     try:
-        wiring.ledger  # noqa: B018 - to open it
+        app.ledger  # noqa: B018 - to open it
     except VmrunnerError as error:
         lost = Report(unread=(f"the ledger is out of reach: {error}",))
-        return wiring.end_expired(only=only, dry_run=dry_run, seconds=once.SETTLE) + lost
-    with _engine(wiring) as engine:
+        return app.end_expired(only=only, dry_run=dry_run, seconds=once.SETTLE) + lost
+    with _engine(app) as engine:
         report = once.reap(engine, dry_run=dry_run, provider=only, orphans=orphans)
-    _, broken = provider_set.opened(wiring)
+    _, broken = provider_set.opened(app)
     return report + Report(unread=tuple(str(e) for n, e in broken.items() if only in (None, n)))
 
 
 def audit(
-    wiring: App,
+    app: App,
     *,
     provider: str | None = None,
     tag: tuple[str, str] | None = None,
@@ -61,42 +61,42 @@ def audit(
     whoever made them."""
     from vmrunner.services import audit as auditing
 
-    only = None if provider is None else wiring.settings.provider(provider)
+    only = None if provider is None else app.settings.provider(provider)
     if (tag is None) != (older_than is None):
         raise ConfigError(
             "audit: --tag and --older-than belong together",
             hint="--tag team=ci --older-than 6h",
         )
     if tag is not None and older_than is not None:
-        return auditing.foreign(wiring, only, tag, older_than)
-    return auditing.check(wiring, only)
+        return auditing.foreign(app, only, tag, older_than)
+    return auditing.check(app, only)
 
 
-def doctor(wiring: App, *, provider: str | None = None) -> list[Finding]:
+def doctor(app: App, *, provider: str | None = None) -> list[Finding]:
     """Is everything there, and allowed?"""
     if provider is not None:
-        return list(_provider(wiring, wiring.settings.provider(provider)))
-    findings = [_ledger(wiring), *_reaper(wiring), *_due(wiring), _space(wiring)]
-    opened, broken = provider_set.opened(wiring)
-    for name in dict.fromkeys((*wiring.settings.providers, *opened, *broken)):
-        findings += _provider(wiring, name)
+        return list(_provider(app, app.settings.provider(provider)))
+    findings = [_ledger(app), *_reaper(app), *_due(app), _space(app)]
+    opened, broken = provider_set.opened(app)
+    for name in dict.fromkeys((*app.settings.providers, *opened, *broken)):
+        findings += _provider(app, name)
     return findings
 
 
 @contextmanager
-def _engine(wiring: App) -> Iterator[Engine]:
+def _engine(app: App) -> Iterator[Engine]:
     """An engine that does not run: it only brings the parts together."""
-    engine = wiring.engine("once", listen=False)
+    engine = app.engine("once", listen=False)
     try:
         yield engine
     finally:
         engine.close()
 
 
-def _ledger(wiring: App) -> Finding:
-    url = databaseurl.shown(database_url(wiring.settings))
+def _ledger(app: App) -> Finding:
+    url = databaseurl.shown(database_url(app.settings))
     try:
-        paused = wiring.ledger.paused
+        paused = app.ledger.paused
     except VmrunnerError as error:
         return Finding(
             check="ledger", level=Level.ERROR, message=str(error.args[0]), fix=error.hint
@@ -108,9 +108,9 @@ def _ledger(wiring: App) -> Finding:
             message=f"{url}: launching is stopped",
             fix="vmrunner drain --off",
         )
-    if wiring.served():
+    if app.served():
         return Finding(check="ledger", level=Level.OK, message=f"{url}: an engine serves it")
-    builds = {b.id for b in (*wiring.ledger.builds.driven(), *wiring.ledger.builds.queued())}
+    builds = {b.id for b in (*app.ledger.builds.driven(), *app.ledger.builds.queued())}
     left = f", and {len(builds)} builds wait for one" if builds else ""
     return Finding(
         check="ledger",
@@ -120,12 +120,12 @@ def _ledger(wiring: App) -> Finding:
     )
 
 
-def _reaper(wiring: App) -> Iterator[Finding]:
+def _reaper(app: App) -> Iterator[Finding]:
     """Does somebody reap, as far as somebody should?"""
     from vmrunner.services import audit as auditing
 
     try:
-        watch, silent = auditing.watch(wiring), auditing.silence(wiring)
+        watch, silent = auditing.watch(app), auditing.silence(app)
     except VmrunnerError:
         return  # the ledger has its own finding
     for line in silent:
@@ -146,17 +146,17 @@ def _reaper(wiring: App) -> Iterator[Finding]:
         yield Finding(check="reaper", level=Level.OK, message=text)
 
 
-def _due(wiring: App) -> Iterator[Finding]:
+def _due(app: App) -> Iterator[Finding]:
     """What a reap would end by the ledger alone, while nobody serves who will."""
     from vmrunner.engine.membership import Membership
     from vmrunner.reaper.reaper import Reaper
 
     try:
-        if wiring.served():
+        if app.served():
             return
-        with _engine(wiring) as engine:
-            peers = Membership(one_host=wiring.one_host)
-            reaping = Reaper(engine.desk, peers, lambda: engine.watching)
+        with _engine(app) as engine:
+            membership = Membership(one_host=app.one_host)
+            reaping = Reaper(engine.context, membership, lambda: engine.watching)
             lines = reaping.run(sweep=False, dry_run=True).lines
     except VmrunnerError:
         return  # the ledger has its own finding
@@ -170,8 +170,8 @@ def _due(wiring: App) -> Iterator[Finding]:
         )
 
 
-def _space(wiring: App) -> Finding:
-    place = wiring.paths.data
+def _space(app: App) -> Finding:
+    place = app.paths.data
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
@@ -179,14 +179,14 @@ def _space(wiring: App) -> Finding:
     return Finding(
         check="disk",
         level=level,
-        message=f"{free / (1 << 30):.1f} GiB free for {wiring.paths.data}",
+        message=f"{free / (1 << 30):.1f} GiB free for {app.paths.data}",
         fix="" if level is Level.OK else "make room: logs, sources and artifacts lie there",
     )
 
 
-def _provider(wiring: App, name: str) -> Iterator[Finding]:
+def _provider(app: App, name: str) -> Iterator[Finding]:
     try:
-        checks = wiring.provider(name).check()
+        checks = app.provider(name).check()
     except VmrunnerError as error:
         checks = [
             Finding(check="open", level=Level.ERROR, message=str(error.args[0]), fix=error.hint)

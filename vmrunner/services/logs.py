@@ -58,12 +58,12 @@ class LogReader:
         self._after = after
         self._seq = 0
 
-    def fresh(self) -> Iterator[Chunk]:
+    def new_chunks(self) -> Iterator[Chunk]:
         """All that is stored and was not given yet."""
-        while chunks := self.some():
+        while chunks := self.next_chunks():
             yield from chunks
 
-    def some(self) -> Sequence[Chunk]:
+    def next_chunks(self) -> Sequence[Chunk]:
         """The first of them; none when there are none."""
         chunks = self._ledger.logs.read(
             self._build, after_line=self._after, after_seq=self._seq, limit=100
@@ -86,7 +86,7 @@ def follow(
     while True:
         # First, so that the last look is after the end.
         over = ended(patiently(lambda: ledger.builds.get(build), pause=pause))
-        while chunks := patiently(reader.some, pause=pause):
+        while chunks := patiently(reader.next_chunks, pause=pause):
             yield from chunks
         if over:
             return

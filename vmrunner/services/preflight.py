@@ -51,23 +51,23 @@ class PreflightResult:
     warnings: tuple[str, ...] = ()
 
 
-def check(wiring: App, spec: BuildSpec) -> PreflightResult:
+def check(app: App, spec: BuildSpec) -> PreflightResult:
     """Raises `ConfigError`, or the provider's own refusal. The ledger must open: its secret may
     be wrong."""
-    wiring.makes_ledger = True  # a build is wanted
-    wiring.ledger  # noqa: B018 - opened
-    if wiring.settings.providers[spec.provider].kind == "qemu":
-        if not wiring.one_host and wiring.served(spec.provider):
+    app.makes_ledger = True  # a build is wanted
+    app.ledger  # noqa: B018 - opened
+    if app.settings.providers[spec.provider].kind == "qemu":
+        if not app.one_host and app.served(spec.provider):
             return PreflightResult()  # the machine that will run it is another one
-        return _local(wiring, spec)
-    _offered(wiring, spec)
-    return PreflightResult(warnings=_unguarded(wiring, spec.provider))
+        return _local(app, spec)
+    _offered(app, spec)
+    return PreflightResult(warnings=_unguarded(app, spec.provider))
 
 
-def _unguarded(wiring: App, name: str) -> tuple[str, ...]:
+def _unguarded(app: App, name: str) -> tuple[str, ...]:
     """At the first launch, what the guarantee is worth in this account; `doctor` says it later."""
-    provider = wiring.provider(name)
-    if not isinstance(provider, CanHaveGuard) or wiring.ledger.instances.launched(name):
+    provider = app.provider(name)
+    if not isinstance(provider, CanHaveGuard) or app.ledger.instances.launched(name):
         return ()
     try:
         found = provider.unguarded()
@@ -76,13 +76,13 @@ def _unguarded(wiring: App, name: str) -> tuple[str, ...]:
     return tuple(f"{name}: {one.message} ({one.fix})" for one in found)
 
 
-def _local(wiring: App, spec: BuildSpec) -> PreflightResult:
+def _local(app: App, spec: BuildSpec) -> PreflightResult:
     """The image first, since what it holds decides on the container."""
     from vmrunner import images
 
     if spec.bootstrap and spec.image is None:
         raise ConfigError("bootstrap: the default image needs none", hint="leave it out")
-    settings, cache = wiring.settings.providers[spec.provider], wiring.paths.cache
+    settings, cache = app.settings.providers[spec.provider], app.paths.cache
     assert settings.kind == "qemu"
     wanted = spec.image or settings.image
     try:
@@ -91,9 +91,9 @@ def _local(wiring: App, spec: BuildSpec) -> PreflightResult:
         recipe = images.find(images.DEFAULT)
         _container(spec, recipe.name, [container.name for container in recipe.containers])
         _runtime(spec, recipe.name, recipe.packages)
-        _host(wiring, spec)
-        _sized(wiring, spec, recipe)
-        _disk(wiring, spec, recipe.name, recipe.disk)
+        _host(app, spec)
+        _sized(app, spec, recipe)
+        _disk(app, spec, recipe.name, recipe.disk)
         why = str(error.args[0])
         making = ImageToBuild(recipe=recipe, cache=cache, accel=settings.accel, why=why)
         return PreflightResult(making=making)
@@ -103,9 +103,9 @@ def _local(wiring: App, spec: BuildSpec) -> PreflightResult:
         raise ConfigError(f"bootstrap: image {image.name!r} needs none", hint="leave it out")
     _container(spec, image.name, image.containers)
     _runtime(spec, image.name, image.packages)
-    _host(wiring, spec)
-    _offered(wiring, spec)
-    _disk(wiring, spec, image.name, image.virtual_size)
+    _host(app, spec)
+    _offered(app, spec)
+    _disk(app, spec, image.name, image.virtual_size)
     return PreflightResult(warnings=() if spec.bootstrap else _foreign(image))
 
 
@@ -133,21 +133,21 @@ def _wants(spec: BuildSpec) -> Spec:
     )
 
 
-def _offered(wiring: App, spec: BuildSpec) -> None:
+def _offered(app: App, spec: BuildSpec) -> None:
     """Does its provider have such a machine?"""
     try:
-        wiring.provider(spec.provider).offers(_wants(spec))
+        app.provider(spec.provider).offers(_wants(spec))
     except NoCapacity:
         return  # for now; the queue waits for it as long as the user says
     except BadOrder as error:
         raise _usable(error) from error
 
 
-def _sized(wiring: App, spec: BuildSpec, recipe: Recipe) -> None:
+def _sized(app: App, spec: BuildSpec, recipe: Recipe) -> None:
     """The same of this host, for an image that is not there yet."""
     from vmrunner.providers.qemu.provider import QemuProvider
 
-    driver = wiring.provider(spec.provider)
+    driver = app.provider(spec.provider)
     if isinstance(driver, QemuProvider):
         try:
             driver.check_size(_wants(spec), least=recipe.disk, image=recipe.name)
@@ -155,13 +155,13 @@ def _sized(wiring: App, spec: BuildSpec, recipe: Recipe) -> None:
             raise _usable(error) from error
 
 
-def _disk(wiring: App, spec: BuildSpec, image: str, least: int) -> None:
+def _disk(app: App, spec: BuildSpec, image: str, least: int) -> None:
     """Can this host ever hold what the build's disk may grow to, and is the configured size of one
     enough for the image? `_host` looks at the room for that size."""
     from vmrunner.providers.qemu import doctor, launch_plan
     from vmrunner.providers.qemu.state_dir import StateDir
 
-    said = wiring.settings.providers[spec.provider]
+    said = app.settings.providers[spec.provider]
     configured = said.disk if said.kind == "qemu" else None
     if spec.disk is None and configured is not None and configured < least:
         raise ConfigError(
@@ -170,7 +170,7 @@ def _disk(wiring: App, spec: BuildSpec, image: str, least: int) -> None:
             hint="at least that, or leave it out",
         )
     if spec.disk is not None:
-        state = StateDir(wiring.paths.state("qemu"))
+        state = StateDir(app.paths.state("qemu"))
         room, most = doctor.room(state), launch_plan.growth(spec.disk)
         if most > room:
             raise ConfigError(
@@ -180,14 +180,14 @@ def _disk(wiring: App, spec: BuildSpec, image: str, least: int) -> None:
             )
 
 
-def _host(wiring: App, spec: BuildSpec) -> None:
+def _host(app: App, spec: BuildSpec) -> None:
     """Is all there that a VM on this host needs?"""
     ignored = frozenset({"image"})  # this build's may be another than the configured one
     if spec.network is Network.NONE:
         ignored |= _OPEN_ONLY
     if spec.disk is not None:
         ignored |= {"disk"}  # it speaks of the default size
-    for found in wiring.provider(spec.provider).check():
+    for found in app.provider(spec.provider).check():
         if found.level is Level.ERROR and found.check not in ignored:
             raise ConfigError(f"provider {spec.provider}: {found.message}", hint=found.fix)
 

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 _ANY: Final = OffersAnswer(offers=(Offer(scope=Scope("", "", ""), machine_type="", place=""),))
 
 
-def reasons(wiring: App) -> dict[str, str]:
+def reasons(app: App) -> dict[str, str]:
     """By build id, for every build that is queued."""
-    ledger = wiring.ledger
+    ledger = app.ledger
     queued = ledger.builds.queued()
     if not queued:
         return {}
     driven = {build.id: build for build in ledger.builds.driven()}
-    limits = wiring.limits()
+    limits = app.limits()
     decided = plan(
         time.time(),
         queued,
@@ -31,7 +31,7 @@ def reasons(wiring: App) -> dict[str, str]:
         Capacity(overall=limits.limits.max_instances, each=limits.each),
         draining=ledger.paused,
     )
-    served = {name: wiring.served(name) for name in {b.spec.provider for b in queued}}
+    served = {name: app.served(name) for name in {b.spec.provider for b in queued}}
     line = {build.id: n for n, build in enumerate(queued, 1)}
     said = dict(decided.waiting)
     said |= {reject.build.id: reject.message for reject in decided.rejects}
@@ -41,14 +41,14 @@ def reasons(wiring: App) -> dict[str, str]:
         if not served[build.spec.provider] and not ledger.paused:
             why = f"no engine serves {build.spec.provider} (start one: vmrunner serve)"
         elif not why:
-            why = _refused(wiring, build.id) or "an engine takes it next"
+            why = _refused(app, build.id) or "an engine takes it next"
         place = f"; number {line[build.id]} of {len(queued)} in line" if len(queued) > 1 else ""
         found[build.id] = why + place
     return found
 
 
-def _refused(wiring: App, build: str) -> str:
+def _refused(app: App, build: str) -> str:
     """What the provider said when it was last asked for a VM."""
-    refused = [e for e in wiring.ledger.events.list(build) if e.kind in ("refused", "retry")]
+    refused = [e for e in app.ledger.events.list(build) if e.kind in ("refused", "retry")]
     message = refused[-1].data.get("message") if refused else None
     return f"no VM yet: {message}" if message else ""

@@ -79,7 +79,7 @@ def _waiting(shell: CliContext, rows: Iterable[BuildRecord]) -> dict[str, str]:
     from vmrunner.services import queue_reasons
 
     queued = {row.id for row in rows if row.state.value == "queued"}
-    known = queue_reasons.reasons(shell.wiring) if queued else {}
+    known = queue_reasons.reasons(shell.app) if queued else {}
     return {name: why for name, why in known.items() if name in queued}
 
 
@@ -113,7 +113,7 @@ def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
 def _artifacts(shell: CliContext, row: BuildRecord) -> list[Artifact]:
     from vmrunner.api.build import Artifacts
 
-    return Artifacts(shell.wiring.paths.artifacts / row.id).ls()
+    return Artifacts(shell.app.paths.artifacts / row.id).ls()
 
 
 def _describe(
@@ -138,7 +138,7 @@ def _describe(
         "build": row.id + (f"  {row.spec.name}" if row.spec.name else ""),
         "state": row.state.value,
         "result": end,
-        "step": build_history.said(row, culprit) if culprit is not None else "",
+        "step": build_history.describe(row, culprit) if culprit is not None else "",
         "message": row.message,
         "waits": _waiting(shell, [row]).get(row.id, ""),
         "command": views.short(" ; ".join(step.title for step in row.spec.steps), 100),
@@ -210,11 +210,11 @@ def logs(
     sink = LogSink.to(sys.stdout, timestamps=timestamps)
     if not follow:
         with sink:
-            for chunk in LogReader(shell.ledger, row.id, after=after).fresh():
+            for chunk in LogReader(shell.ledger, row.id, after=after).new_chunks():
                 sink.write(chunk)
         return exit_codes.OK
     signals = Signals()
-    with signals.on(), shell.wiring.helped(None) as helper, sink:
+    with signals.on(), shell.app.helped(None) as helper, sink:
         attendant = BuildFollower(shell.ledger, helper, sink, signals, own=False, talk=False)
         return exit_codes.of_build(attendant.follow(row.id, after=after))
 
@@ -264,7 +264,7 @@ def watch(
     stream = sys.stderr if stdout_is_data(form) else sys.stdout
     sink = LogSink.to(stream, timestamps=timestamps)
     signals = Signals()
-    with signals.on(), shell.wiring.helped(None) as helper, sink:
+    with signals.on(), shell.app.helped(None) as helper, sink:
         attendant = BuildFollower(
             shell.ledger, helper, sink, signals, own=False, live=sys.stderr.isatty()
         )
@@ -297,10 +297,10 @@ def cancel(
     unserved = {
         found.spec.provider
         for found in asked
-        if not found.finished and not shell.wiring.served(found.spec.provider)
+        if not found.finished and not shell.app.served(found.spec.provider)
     }
     if unserved:
-        shell.wiring.ensure_background(*unserved)
+        shell.app.ensure_background(*unserved)
     if troubles:
         return exit_codes.PARTLY if asked else exit_codes.of_error(troubles[0])
     return exit_codes.OK

@@ -132,10 +132,10 @@ def _told(parts: Iterable[GuardPart], form: Format) -> list[GuardPart]:
 
 def _guard(shell: CliContext, name: str) -> Guard:
     """Raises `ConfigError` where there can be none."""
-    wiring = shell.wiring
-    found = wiring.provider(wiring.settings.provider(name))
+    app = shell.app
+    found = app.provider(app.settings.provider(name))
     if not isinstance(found, CanInstallGuard):
-        kind = wiring.settings.providers[found.name].kind
+        kind = app.settings.providers[found.name].kind
         made = "whose guard Terraform makes" if kind == "gce" else "which has none"
         raise ConfigError(
             f"guard: provider {found.name} is of kind {kind}, {made}",

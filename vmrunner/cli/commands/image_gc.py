@@ -29,7 +29,7 @@ def promote(
     from vmrunner.images import retention
 
     shell = shell_of(context)
-    settings = shell.wiring.settings
+    settings = shell.app.settings
     word, name = image, None if provider is None else settings.provider(provider)
     try:
         row = shell.ledger.images.find(image)
@@ -41,7 +41,7 @@ def promote(
         if row.ref is None:
             raise ConfigError(f"image {row.id}: {row.state.value}", hint="build another")
         word, name = row.ref, name or row.provider
-    made, warning = retention.promote(shell.ledger, shell.wiring.provider(name), word)
+    made, warning = retention.promote(shell.ledger, shell.app.provider(name), word)
     if warning:
         output.warn(warning)
     output.say(f"builds of {name} that name no image get {made.ref} ({made.name})")
@@ -73,22 +73,20 @@ def gc(
 def _cloud(shell: CliContext, provider: str, keep: int, dry_run: bool) -> ImageGcResult:
     from vmrunner.images import retention
 
-    wiring = shell.wiring
-    name = wiring.settings.provider(provider)
-    kind = wiring.settings.providers[name].kind
-    driver = wiring.provider(name)
+    app = shell.app
+    name = app.settings.provider(provider)
+    kind = app.settings.providers[name].kind
+    driver = app.provider(name)
     peers = [
-        _opened(wiring, peer)
-        for peer, said in wiring.settings.providers.items()
-        if said.kind == kind
+        _opened(app, peer) for peer, said in app.settings.providers.items() if said.kind == kind
     ]
     return retention.clear(shell.ledger, driver, peers=peers, keep=keep, dry_run=dry_run)
 
 
-def _opened(wiring: App, name: str) -> Provider:
+def _opened(app: App, name: str) -> Provider:
     """One that may need an image. Raises ProviderError when nobody can tell."""
     try:
-        return wiring.provider(name)
+        return app.provider(name)
     except VmrunnerError as error:
         raise ProviderError(
             f"{error}; what providers.{name} gives to builds is not known: no image is deleted"
@@ -102,18 +100,18 @@ def _local(shell: CliContext, keep: int, dry_run: bool) -> ImageGcResult:
     from vmrunner.images import retention
     from vmrunner.providers.qemu import local_images
 
-    wiring = shell.wiring
-    found = images.images(wiring.paths.cache)
+    app = shell.app
+    found = images.images(app.paths.cache)
     chosen = {images.current()}
-    for name, said in wiring.settings.providers.items():
+    for name, said in app.settings.providers.items():
         if said.kind == "qemu" and said.image is not None:
-            hashes = retention.meant(found, said.image)
+            hashes = retention.matching(found, said.image)
             if not hashes:
                 output.warn(f"providers.{name}.image: there is no local image {said.image!r}")
             chosen |= hashes
-    now, life = time.time(), wiring.settings.limits.max_ttl
+    now, life = time.time(), app.settings.limits.max_ttl
     used = {image.hash for image in found if now - local_images.last_used(image) < life}
-    used.update(*(retention.meant(found, word) for word in retention.wanted(shell.ledger)))
+    used.update(*(retention.matching(found, word) for word in retention.wanted(shell.ledger)))
     return retention.clear_local(found, chosen=chosen, used=used, keep=keep, dry_run=dry_run)
 
 

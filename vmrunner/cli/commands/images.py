@@ -141,7 +141,7 @@ def build(
     with ImageProgress() as progress:
         image = images.build(
             images.find(recipe),
-            cache=shell.wiring.paths.cache,
+            cache=shell.app.paths.cache,
             progress=progress,
             accel=accel or (configured[0] if configured else "auto"),
             fresh=fresh,
@@ -167,15 +167,15 @@ def _cloud(
     from vmrunner.images.cloud import builder
     from vmrunner.lib import units
 
-    wiring = shell.wiring
-    wiring.makes_ledger = True
-    name = wiring.settings.provider(provider)
+    app = shell.app
+    app.makes_ledger = True
+    name = app.settings.provider(provider)
     with ImageProgress() as progress:
         return builder.build(
             images.find(recipe),
-            provider=wiring.provider(name),
+            provider=app.provider(name),
             ledger=shell.ledger,
-            max_ttl=wiring.settings.limits.max_ttl,
+            max_ttl=app.settings.limits.max_ttl,
             ttl=builder.TTL if ttl is None else units.duration(ttl, "--ttl"),
             base=base or builder.BASES[0],
             progress=progress,
@@ -206,7 +206,7 @@ def ls(
     from vmrunner import images
 
     shell = shell_of(context)
-    found = [imageviews.of_local(image) for image in images.images(shell.wiring.paths.cache)]
+    found = [imageviews.of_local(image) for image in images.images(shell.app.paths.cache)]
     try:
         found += [imageviews.of_cloud(image) for image in shell.ledger.images.list()]
     except LedgerError as error:  # what is in the cache needs none
@@ -227,7 +227,7 @@ def verify(
     from vmrunner import images
     from vmrunner.cli.views.findings import show_findings
 
-    cache = shell_of(context).wiring.paths.cache
+    cache = shell_of(context).app.paths.cache
     try:
         found = images.resolve(cache, image)
     except BadOrder as error:

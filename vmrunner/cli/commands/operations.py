@@ -49,7 +49,7 @@ def reap(
 ) -> int:
     """Kill what must die: past its deadline, left over, abandoned, not ours to keep. Once."""
     report = _care().reap(
-        shell_of(context).wiring, provider=provider, dry_run=dry_run, orphans=orphans
+        shell_of(context).app, provider=provider, dry_run=dry_run, orphans=orphans
     )
     _tell(_line_view(), report.lines, form, "nothing has to die", quiet=quiet)
     for text in (*report.alarms, *report.unread):
@@ -77,7 +77,7 @@ def audit(
     from vmrunner.lib import units
 
     found = _care().audit(
-        shell_of(context).wiring,
+        shell_of(context).app,
         provider=provider,
         tag=None if tag is None else units.pair(tag, "--tag"),
         older_than=None if older_than is None else units.duration(older_than, "--older-than"),
@@ -102,7 +102,7 @@ def doctor(
     """Is everything there, and allowed? Each finding with its fix."""
     from vmrunner.cli.views.findings import show_findings
 
-    return show_findings(_care().doctor(shell_of(context).wiring, provider=provider), form)
+    return show_findings(_care().doctor(shell_of(context).app, provider=provider), form)
 
 
 def gc(
@@ -112,7 +112,7 @@ def gc(
 ) -> int:
     """Remove the logs and artifacts of old builds, sources that no build needs, and local images
     that were replaced: once, what `serve` does nightly."""
-    output.show(_removal_view(), shell_of(context).wiring.retain(dry_run=dry_run), form)
+    output.show(_removal_view(), shell_of(context).app.retain(dry_run=dry_run), form)
     if dry_run:
         output.say("nothing was removed: that was a dry run")
     return exit_codes.OK
@@ -141,47 +141,47 @@ def serve(
         )
     for chatty in ("alembic", "apscheduler", "paramiko", "fabric", "invoke"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    wiring = shell.wiring
-    wiring.makes_ledger = True
-    engine = wiring.engine(BACKGROUND) if until_idle else _patiently(wiring, SERVE)
+    app = shell.app
+    app.makes_ledger = True
+    engine = app.engine(BACKGROUND) if until_idle else _patiently(app, SERVE)
 
     def renew() -> DaemonUpdate:
         settings = sources.load().settings
-        providers = wiring.renew(settings, engine.desk.providers)
+        providers = app.renew(settings, engine.context.providers)
         return DaemonUpdate(
             providers=providers,
-            limits=wiring.limits(),
+            limits=app.limits(),
             cron=settings.reaper.sweep,
             keep_logs=settings.reaper.keep_logs,
         )
 
-    log.info("serving %s", _served(wiring, engine))
+    log.info("serving %s", _served(app, engine))
     Daemon(
         engine,
         shell.ledger,
-        cron=wiring.settings.reaper.sweep,
+        cron=app.settings.reaper.sweep,
         until_idle=until_idle,
-        keep_logs=wiring.settings.reaper.keep_logs,
-        tidy=wiring.tidy,
+        keep_logs=app.settings.reaper.keep_logs,
+        tidy=app.tidy,
         renew=renew,
     ).run()
     log.info("stopped; what runs goes on in its VM, and the next engine takes it over")
     return exit_codes.OK
 
 
-def _served(wiring: App, engine: Engine) -> str:
+def _served(app: App, engine: Engine) -> str:
     """The ledger, the providers, and who reaps."""
     from vmrunner.config.settings import database_url
     from vmrunner.lib import database_url as databaseurl
 
-    providers = ", ".join(sorted(engine.desk.providers)) or "none"
-    holder = wiring.ledger.engines.holder("reaper")
-    lives = holder in {member.id for member in wiring.ledger.engines.list()}
+    providers = ", ".join(sorted(engine.context.providers)) or "none"
+    holder = app.ledger.engines.holder("reaper")
+    lives = holder in {member.id for member in app.ledger.engines.list()}
     who = f"engine {holder} reaps" if holder and lives else "this engine reaps"
-    return f"{databaseurl.shown(database_url(wiring.settings))}; providers: {providers}; {who}"
+    return f"{databaseurl.shown(database_url(app.settings))}; providers: {providers}; {who}"
 
 
-def _patiently(wiring: App, kind: str) -> Engine:
+def _patiently(app: App, kind: str) -> Engine:
     """An engine, as soon as the ledger's database answers. What needs none is done meanwhile."""
     from vmrunner.daemon import daemon
     from vmrunner.reaper.pass_log import PassLog
@@ -189,9 +189,9 @@ def _patiently(wiring: App, kind: str) -> Engine:
     tell = PassLog(time.monotonic)
     while True:
         try:
-            return wiring.engine(kind)
+            return app.engine(kind)
         except LedgerError:
-            tell(_care().reap(wiring))
+            tell(_care().reap(app))
             threading.Event().wait(daemon.PASS)
 
 

@@ -211,7 +211,7 @@ def carry_out(shell: CliContext, said: BuildRequest, manner: FollowOptions) -> i
         output.say(f"the job file takes {', '.join(checked.taken)}")
     for text in checked.warnings:
         output.warn(text)
-    passed = preflight.check(shell.wiring, checked.spec)
+    passed = preflight.check(shell.app, checked.spec)
     for text in passed.warnings:
         output.warn(text)
     if manner.dry_run:
@@ -222,7 +222,7 @@ def carry_out(shell: CliContext, said: BuildRequest, manner: FollowOptions) -> i
         output.warn("launching is stopped: it waits for `vmrunner drain --off`")
     if manner.detach:
         row, new = shell.runner.queue(packed)
-        shell.wiring.ensure_background(row.spec.provider)
+        shell.app.ensure_background(row.spec.provider)
         _wake(shell)
         if not new:
             output.say(f"the idempotency key belongs to {row.id}")
@@ -255,7 +255,7 @@ def _abandon(shell: CliContext, row: BuildRecord, *, unread: bool) -> None:
         output.say(f"the reader of the output went away: {row.id} is cancelled")
     for last in (
         lambda: shell.ledger.builds.request_cancel(row.id, reason, time.time(), by=by),
-        lambda: shell.wiring.ensure_background(row.spec.provider),
+        lambda: shell.app.ensure_background(row.spec.provider),
     ):
         try:
             last()
@@ -273,7 +273,7 @@ def _attend(
     to_stderr = stdout_is_data(manner.form)
     stream = sys.stderr if to_stderr else sys.stdout
     sink = LogSink.to(stream, timestamps=manner.timestamps)
-    with shell.wiring.helped("run" if own else None) as helper, sink:
+    with shell.app.helped("run" if own else None) as helper, sink:
         helper.ensure(row.spec.provider)
         helper.wake()
         attendant = BuildFollower(
@@ -292,7 +292,7 @@ def conclude(
 
     if row.state is BuildState.HELD:
         try:
-            shell.wiring.ensure_background(row.spec.provider)  # it ends the hold when we are gone
+            shell.app.ensure_background(row.spec.provider)  # it ends the hold when we are gone
         except VmrunnerError as error:
             output.say(f"error: {error}")  # its deadline ends it
         until = builds.iso(row.hold_until)
@@ -300,7 +300,7 @@ def conclude(
     events = _happened(shell, row)
     culprit = build_history.culprit(row, events)
     if culprit is not None:
-        output.say(build_history.said(row, culprit))
+        output.say(build_history.describe(row, culprit))
     if row.message:
         (output.warn if row.result is Result.SUCCESS else output.say)(row.message)
     to, file = manner.artifacts_to, manner.result_file
@@ -353,7 +353,7 @@ def _announce(row: BuildRecord, manner: FollowOptions) -> None:
 def _wake(shell: CliContext) -> None:
     from vmrunner.lib import wakeup
 
-    wakeup.poke(shell.wiring.paths.wake)
+    wakeup.poke(shell.app.paths.wake)
 
 
 def _dry_run(checked: CheckedRequest, form: Format, most: int) -> int:

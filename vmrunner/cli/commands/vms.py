@@ -73,7 +73,7 @@ def _sweep(shell: CliContext) -> tuple[list[Resource], list[str]]:
     from vmrunner.model import Power
 
     ours, unread = [], []
-    for name, provider in shell.wiring.providers().items():
+    for name, provider in shell.app.providers().items():
         for page in provider.sweep():
             if page.error is not None:
                 unread.append(f"{name}: {page.scope}: {page.error}")
@@ -179,8 +179,8 @@ def destroy(
             codes.append(_destroy(shell, row))
         except VmrunnerError as error:
             codes.append(_told(error))
-    if not shell.wiring.served() and shell.ledger.builds.list(active=True, limit=1):
-        shell.wiring.ensure_background()  # it writes the ends of the builds
+    if not shell.app.served() and shell.ledger.builds.list(active=True, limit=1):
+        shell.app.ensure_background()  # it writes the ends of the builds
     return _worst(codes)
 
 
@@ -196,7 +196,7 @@ def _expire(shell: CliContext, rows: Collection[str]) -> list[int]:
     has one of these rows is told when the row is closed."""
     from vmrunner.reaper import expired
 
-    report = shell.wiring.end_expired(seconds=_SEEN_DEAD)
+    report = shell.app.end_expired(seconds=_SEEN_DEAD)
     codes = []
     for line in report.lines:
         name = line.instance or line.id
@@ -226,7 +226,7 @@ def _destroy(shell: CliContext, row: Instance) -> int:
     from vmrunner.lib import process
     from vmrunner.model import Death, Fate, InstanceState, Power, Reason
 
-    ledger, provider = shell.ledger, shell.wiring.provider(row.provider)
+    ledger, provider = shell.ledger, shell.app.provider(row.provider)
     if row.scope not in provider.scopes:
         raise Conflict(
             f"{row.id} is in {row.scope}, which is no scope of {row.provider} now",
@@ -266,7 +266,7 @@ def _doomed(shell: CliContext, row: Instance) -> Instance:
     instances = shell.ledger.instances
     while row.state not in (InstanceState.DELETING, InstanceState.GONE):
         now = time_at(shell, row.provider)
-        instances.doom(row.id, seen_epoch=row.epoch, death=Death.CANCELLED, now=now)
+        instances.mark_deleting(row.id, seen_epoch=row.epoch, death=Death.CANCELLED, now=now)
         row = instances.get(row.id)
     return row
 
@@ -279,8 +279,8 @@ def drain(
     from vmrunner.lib import wakeup
 
     shell = shell_of(context)
-    shell.wiring.makes_ledger = True
+    shell.app.makes_ledger = True
     shell.ledger.pause(not off, time.time())
-    wakeup.poke(shell.wiring.paths.wake)
+    wakeup.poke(shell.app.paths.wake)
     output.say("launching again" if off else "no build is started until `vmrunner drain --off`")
     return exit_codes.OK

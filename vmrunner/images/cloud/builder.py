@@ -99,7 +99,7 @@ def build(
             made = _made(imaging, artifact, sleep)
             ledger.images.ready(row.id, made.ref, made.snapshots)
         finally:
-            cleanup.bury(ledger, provider, row, sleep)
+            cleanup.delete_leftovers(ledger, provider, row, sleep)
     row = ledger.images.find(row.id)
     if row.state is ImageState.FAILED:  # by a sweep that saw it past its deadline
         raise ImageError(f"packer build: {row.name} came too late: {row.message}")

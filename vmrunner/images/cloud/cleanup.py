@@ -66,7 +66,7 @@ def _learn(ledger: Ledger, imaging: ImageStore, row: MadeImage, late: bool) -> N
     ledger.images.fail(row.id, "its builder was past its deadline")
 
 
-def bury(
+def delete_leftovers(
     ledger: Ledger, provider: Provider, row: MadeImage, sleep: Callable[[float], object]
 ) -> None:
     """Packer has ended, and should have ended its builder. What is still there is deleted, of a
@@ -97,10 +97,10 @@ def _clear(ledger: Ledger, provider: Provider, row: MadeImage) -> str:
         return ""
     imaging = provider.imaging(row.scope)
     try:
-        left = imaging.left(row.name)
+        left = imaging.find_by_name(row.name)
         if left is not None and _its(left, row, ledger.installation):
             snapshots = tuple(dict.fromkeys((*row.snapshots, *left.snapshots)))
-            ledger.images.left(row.id, left.ref, snapshots)
+            ledger.images.record_leftovers(row.id, left.ref, snapshots)
         elif row.ref is not None:
             left = CloudImage(ref=row.ref, name=row.name, created=row.created_at, tags={})
             snapshots = row.snapshots
@@ -110,7 +110,7 @@ def _clear(ledger: Ledger, provider: Provider, row: MadeImage) -> str:
     except ProviderError as error:
         return str(error)
     if not troubles:
-        ledger.images.left(row.id, None, ())
+        ledger.images.record_leftovers(row.id, None, ())
     return "; ".join(troubles)
 
 

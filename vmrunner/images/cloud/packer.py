@@ -99,13 +99,13 @@ def run(
             line=heard.line,
         )
     except ImageError as error:
-        told = heard.told(str(error).partition("\n")[0])
+        told = heard.message(str(error).partition("\n")[0])
         died = _DIED in told and source.startswith("googlecompute")
         raise ImageError(told, hint=_DEPRECATE if died else "") from None
     finally:
         heard.end()
     if heard.artifact is None:
-        raise ImageError(heard.told("packer build: it ended well, and told of no image"))
+        raise ImageError(heard.message("packer build: it ended well, and told of no image"))
     return heard.artifact
 
 
@@ -160,7 +160,7 @@ class PackerOutput:
             self._tell(1.0, "")
             self._stage = ""
 
-    def told(self, what: str) -> str:
+    def message(self, what: str) -> str:
         """A failure: its errors, or else the last that it said."""
         words = self._errors or list(self._last)
         return "\n".join([what, *words])

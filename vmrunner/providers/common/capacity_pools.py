@@ -74,7 +74,7 @@ class DryPools:
             self._dry.pop(pool, None)
             self._shut.pop(pool.market, None)
 
-    def left(self, pools: Sequence[CapacityPool]) -> list[CapacityPool]:
+    def without_dry(self, pools: Sequence[CapacityPool]) -> list[CapacityPool]:
         """Those that may have something. Raises `NoCapacity` when none of them may."""
         now = self._now()
         with self._lock:

@@ -38,7 +38,7 @@ class CloudClock:
         self._claim: float | None = None  # the same by one answer, with which nothing agrees yet
         self._rumour: float | None = None  # the same by the last answer, whoever gave it
 
-    def heard(self, date: str | None) -> None:
+    def observe(self, date: str | None) -> None:
         """Take in the `Date` header of an answer to a signed request that was a success; one that
         is missing or nonsense says nothing."""
         with self._lock:

@@ -101,7 +101,7 @@ class Buckets:
         if wait > 0:
             self._sleep(wait)
 
-    def told(self, place: str, quota: str, *, refused: bool) -> None:
+    def record(self, place: str, quota: str, *, refused: bool) -> None:
         """What the cloud said to a call: too many, or anything else."""
         with self._lock:
             for bucket, _ in self._of(place, quota):

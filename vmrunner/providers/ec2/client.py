@@ -127,10 +127,10 @@ class Ec2Client:
                 self._clock.overheard(_date(dict(error.response)))
             failed = error_codes.failed(error, action=api.action, region=region)
             if isinstance(failed.error, Throttled):
-                self._buckets.told(region, api.quota, refused=True)
+                self._buckets.record(region, api.quota, refused=True)
             raise failed from error
         self._hear(answer)
-        self._buckets.told(region, api.quota, refused=False)
+        self._buckets.record(region, api.quota, refused=False)
         return answer
 
     def key(self, region: str) -> str:
@@ -147,7 +147,7 @@ class Ec2Client:
     # --- within ---
 
     def _hear(self, answer: Answer) -> None:
-        self._clock.heard(_date(answer))
+        self._clock.observe(_date(answer))
 
     def _client(self, service: str, region: str) -> Any:
         with self._lock:

@@ -96,7 +96,7 @@ class Ec2Images:
                 raise
         return found[0] if found else None
 
-    def left(self, name: str) -> CloudImage | None:
+    def find_by_name(self, name: str) -> CloudImage | None:
         """An AMI that is pending may not tell its snapshots. Their descriptions tell the AMI."""
         with edge():
             found = self._asked(_named(name))

@@ -120,7 +120,7 @@ class Ec2Provider:
                 disk=disk,
                 image=image.id,
             )
-            for pool in self._dry.left(list(walk(wanted, list(types), subnets)))
+            for pool in self._dry.without_dry(list(walk(wanted, list(types), subnets)))
         )
 
     def _disk(self, spec: Spec, image: Ami) -> int:

@@ -260,7 +260,7 @@ class FakeProvider:
         """The date of an answer."""
         if self._clock is not None:
             wrong = plan.seconds if plan is not None and plan.fault is Fault.WRONG_DATE else 0.0
-            self._clock.heard(formatdate(self.cloud.now() + wrong, usegmt=True))
+            self._clock.observe(formatdate(self.cloud.now() + wrong, usegmt=True))
 
 
 class _Real:

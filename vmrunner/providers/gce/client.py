@@ -148,13 +148,13 @@ class GceClient:
             # Less of an answer is a saving, and no condition: whoever refuses it gives all.
             answer = self._ask(api, request, timeout, where, masked=False)
             self._masks = False
-        self._buckets.told(whose, api.quota, refused=False)
+        self._buckets.record(whose, api.quota, refused=False)
         page = getattr(answer, "pages", None)
         return next(iter(page)) if page is not None else answer
 
     def slow_down(self, api: GceApi) -> None:
         """The project's limit is reached: for a while none of its kind is called."""
-        self._buckets.told(str(self._options.project), api.quota, refused=True)
+        self._buckets.record(str(self._options.project), api.quota, refused=True)
 
     # --- within ---
 
@@ -189,7 +189,7 @@ class GceClient:
             host=endpoint.partition("://")[2].rstrip("/") if endpoint else client.DEFAULT_ENDPOINT,
             url_scheme="http" if plain else "https",
             credentials=AnonymousCredentials() if plain else None,  # type: ignore[no-untyped-call]
-            interceptor=_Ears(self._clock.heard),
+            interceptor=_Ears(self._clock.observe),
         )
         return client(transport=transport)
 

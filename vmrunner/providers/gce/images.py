@@ -95,7 +95,7 @@ class GceImages:
                     return None
                 raise
 
-    def left(self, name: str) -> CloudImage | None:
+    def find_by_name(self, name: str) -> CloudImage | None:
         """It is all in one piece, and has its labels from birth on."""
         return self.find(name)
 

@@ -113,7 +113,9 @@ class GceProvider:
             }
         self._check_any(had, spec)
         pools = walk(wanted, options.machine_types, options.zones)
-        left = self._dry.left([pool for pool in pools if pool.machine_type in had[pool.place]])
+        left = self._dry.without_dry(
+            [pool for pool in pools if pool.machine_type in had[pool.place]]
+        )
         return tuple(
             Offer(
                 scope=Scope(KIND, project, pool.place),

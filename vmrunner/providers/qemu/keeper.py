@@ -212,12 +212,12 @@ class Keeper:
                     self._heard(cradle, end, data)
         self.console.close()
 
-    def bury(self, death: dict[str, Any]) -> None:
+    def record_death(self, death: dict[str, Any]) -> None:
         complaint = self.errors.decode("utf-8", "replace").strip()
         if complaint and death["cause"] == "crash":
             death = {**death, "detail": f"{death['detail']}: {complaint[-500:]}"}
         with contextlib.suppress(OSError):
-            self.state.bury(self.home, death)
+            self.state.record_death(self.home, death)
 
 
 def _detach() -> None:
@@ -239,17 +239,19 @@ def main(directory: Path) -> None:
         return
     if keeper.home.read(state_dir.KEEPER) is not None:
         # A keeper was here before and was killed; its VM died with it and is never started again.
-        keeper.bury({"cause": "crash", "detail": "its keeper was killed", "ended": time.time()})
+        keeper.record_death(
+            {"cause": "crash", "detail": "its keeper was killed", "ended": time.time()}
+        )
         print("dead", flush=True)  # noqa: T201
         return
     cradle = keeper.start()
     if isinstance(cradle, str):
-        keeper.bury({"cause": "start", "detail": cradle, "ended": time.time()})
+        keeper.record_death({"cause": "start", "detail": cradle, "ended": time.time()})
         print("error", " ".join(cradle.split()), flush=True)  # noqa: T201
         return
     print("running", flush=True)  # noqa: T201
     _detach()
-    keeper.bury(keeper.keep(cradle))
+    keeper.record_death(keeper.keep(cradle))
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ class StateDir:
     def tombstone(self, instance: str) -> dict[str, Any] | None:
         return self.tombstones().get(instance)
 
-    def bury(self, home: InstanceDir, death: Mapping[str, Any]) -> None:
+    def record_death(self, home: InstanceDir, death: Mapping[str, Any]) -> None:
         """Remember how a dead VM ended, and remove all that it had. Again is harmless: the first
         account stays. Its disk goes first, since there may be no room to write before."""
         console = console_tail(home.path, 4096)

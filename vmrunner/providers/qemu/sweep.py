@@ -215,9 +215,9 @@ def _bury(state: StateDir, home: InstanceDir, now: float) -> None:
     try:
         with (home.path / state_dir.LOCK).open("ab") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            state.bury(home, death)
+            state.record_death(home, death)
     except FileNotFoundError:
         # No lock file: not one of ours, or half removed already.
-        state.bury(home, death)
+        state.record_death(home, death)
     except BlockingIOError:
         (home.path / state_dir.END).touch()
