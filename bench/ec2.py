@@ -49,7 +49,7 @@ from bench.clouds import (
     unlimited,
 )
 from bench.endpoint import BULK, Account, account
-from tests.amazon import INSTALLATION, REGION, credentials
+from tests.support.ec2 import INSTALLATION, REGION, credentials
 from vmrunner.model import TAG, Ref
 from vmrunner.providers.ec2 import create_request
 from vmrunner.providers.ec2.client import QUOTAS

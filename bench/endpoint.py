@@ -11,7 +11,7 @@ from typing import Final
 import boto3
 
 from bench.clouds import Endpoint, answer, endpoint
-from tests.amazon import ENVIRONMENT, INSTALLATION, REGION
+from tests.support.ec2 import ENVIRONMENT, INSTALLATION, REGION
 from vmrunner.model import TAG
 from vmrunner.testing.localec2 import LocalCloud
 

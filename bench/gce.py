@@ -36,7 +36,7 @@ from bench.clouds import (
     through_vmrunner,
     unlimited,
 )
-from tests.google import INSTALLATION
+from tests.support.gce import INSTALLATION
 from vmrunner.providers.gce import create_request
 from vmrunner.providers.gce.client import QUOTAS
 from vmrunner.providers.gce.options import GceOptions

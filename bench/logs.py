@@ -30,8 +30,8 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.guest import Guest, booted, job
-from tests.sshd import Sshd, running
+from tests.support.guest import Guest, booted, job
+from tests.support.sshd import Sshd, running
 from vmrunner.guest.state import EventLog, Place
 from vmrunner.session.log_relay import LogRelay
 from vmrunner.session.protocol import FrameDecoder, LogFrame

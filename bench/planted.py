@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-RULES, LIVES = "tests/unit/test_reaper.py", "tests/faults/test_lives.py"
+RULES, LIVES = "tests/unit/core/test_reap_rules.py", "tests/faults/test_lives.py"
 ARMING = "tests/faults/test_arming.py"
 GRACE, LAYERS = "tests/faults/test_grace.py", "tests/faults/test_layers.py"
 
@@ -50,7 +50,7 @@ BUGS: Final = (
         "core/lifecycle.py",
         "        and second.begun - first.begun >= limits.sighting_gap\n",
         "",
-        RULES + " tests/unit/test_lifecycle.py",
+        RULES + " tests/unit/core/test_lifecycle.py",
     ),
     Bug(
         "a delete that finds nothing means dead",
@@ -114,14 +114,14 @@ BUGS: Final = (
         "core/reap_rules.py",
         "expires is not None and self.now > expires",
         "expires is not None",
-        "tests/unit/test_reaper_properties.py",
+        "tests/unit/core/test_reap_rules_properties.py",
     ),
     Bug(
         "kill ten minutes early",
         "core/row_rules.py",
         "if now > row.deadline:",
         "if now > row.deadline - 600:",
-        "tests/unit/test_reaper_properties.py",
+        "tests/unit/core/test_reap_rules_properties.py",
     ),
     Bug(
         "ignore the installation",
@@ -185,7 +185,7 @@ BUGS: Final = (
         "core/reap_rules.py",
         "return (kill.ref.kind is not Kind.INSTANCE, _RANK",
         "return (kill.ref.kind is Kind.INSTANCE, _RANK",
-        "tests/unit/test_reaper_properties.py::test_parents_come_before_children",
+        "tests/unit/core/test_reap_rules_properties.py::test_parents_come_before_children",
     ),
     Bug(
         "a copied id keeps a row open",
@@ -223,7 +223,7 @@ BUGS: Final = (
         "reaper/pending_kills.py",
         "kept = [k for k in self._kills if listing.unread(k.ref.scope, k.ref.kind)]",
         "kept = list[Kill]()",
-        "tests/unit/test_pending.py",
+        "tests/unit/reaper/test_pending_kills.py",
     ),
     Bug(
         "back off past E as inside it",
@@ -273,14 +273,14 @@ BUGS: Final = (
         "engine/membership.py",
         "        return self._stale(here.id) if lives is None else not lives\n",
         "        return True\n",
-        "tests/unit/test_peers.py",
+        "tests/unit/engine/test_membership.py",
     ),
     Bug(
         "an audit that is never alarmed",
         "core/audit_rules.py",
         "if late is not None and late > grace:",
         "if late is not None and late > 1e9:",
-        "tests/unit/test_audit.py",
+        "tests/unit/core/test_audit_rules.py",
     ),
     Bug(
         "a sweep that read nothing forgets what is due",

@@ -12,14 +12,20 @@ EC2_OUTAGES = "tests/integration/test_ec2_outages.py"
 EC2_FAULTS = "tests/integration/test_ec2_faults.py"
 GCE_OUTAGES = "tests/integration/test_gce_outages.py"
 GCE_STOPS, GCE_SDK = "tests/integration/test_gce_stops.py", "tests/integration/test_gce_sdk.py"
-LOCAL, SECCOMP = "tests/unit/test_qemu.py", "tests/unit/test_qemu_seccomp.py"
-FILES = "tests/unit/test_image_integrity.py"
+LOCAL, SECCOMP = (
+    "tests/unit/providers/qemu/test_qemu.py",
+    "tests/unit/providers/qemu/test_seccomp.py",
+)
+FILES = "tests/unit/providers/qemu/test_image_integrity.py"
 OF_AWS, OF_GCP = "tests/integration/test_guard.py", "tests/integration/test_gcp_guard.py"
-DROPPED = "tests/unit/test_sweeponly.py"
+DROPPED = "tests/unit/providers/test_retired.py"
 SERVING = "tests/integration/test_serving.py"
 SET_BACK = "tests/integration/test_ledger_set_back.py"
-COMMONS, PEERS = "tests/unit/test_cloud_commons.py", "tests/unit/test_peers.py"
-TRUST = "tests/unit/test_trust.py"
+COMMONS, PEERS = (
+    "tests/unit/providers/common/test_common.py",
+    "tests/unit/engine/test_membership.py",
+)
+TRUST = "tests/unit/config/test_trust.py"
 
 _EC2_BUGS: Final = (
     Bug(
@@ -252,7 +258,7 @@ _SHELL_BUGS: Final = (
         "            for key, sight in seen.items():\n",
         "            dead |= {keys[key] for key in here if key not in seen}\n"
         "            for key, sight in seen.items():\n",
-        "tests/unit/test_expiring.py",
+        "tests/unit/reaper/test_expired.py",
     ),
     Bug(
         "an engine of other providers serves",
@@ -322,14 +328,14 @@ _SHELL_BUGS: Final = (
         "lib/archive/files.py",
         "if not asked.match(path, directory=entry.kind in (EntryKind.DIRECTORY, EntryKind.LINK)):",
         "if False:",
-        "tests/unit/test_archive.py::test_what_was_not_asked_for_is_refused",
+        "tests/unit/lib/test_archive.py::test_what_was_not_asked_for_is_refused",
     ),
     Bug(
         "a glob of directories takes files",
         "lib/globs.py",
         "return not self._directories and end - 1 in at",
         "return end - 1 in at",
-        "tests/unit/test_globs.py::test_the_host_matches_what_the_guest_finds",
+        "tests/unit/lib/test_globs.py::test_the_host_matches_what_the_guest_finds",
     ),
     Bug(
         "obey another user's configuration",

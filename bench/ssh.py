@@ -30,7 +30,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.sshd import Sshd, running
+from tests.support.sshd import Sshd, running
 from vmrunner.ssh import client
 
 QUIET = 20.0  # seconds over which the idle ones are watched

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from tests.amazon import credentials
+from tests.support.ec2 import credentials
 from vmrunner.lib import ids
 from vmrunner.model import Network, Order, Role, Scope, Spec
 from vmrunner.providers import Provider, load

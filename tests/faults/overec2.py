@@ -10,10 +10,10 @@ from unittest import mock
 
 import boto3
 
-from tests.amazon import REGION, Amazon, credentials
 from tests.faults import ec2calls
 from tests.faults.httpthings import Thing, Vm, Wish
 from tests.faults.overhttp import OverHttp
+from tests.support.ec2 import REGION, Amazon, credentials
 from vmrunner.model import TAG, Kind, Power, Ref, Role, Scope
 from vmrunner.providers.ec2.options import GROUP
 from vmrunner.providers.ec2.provider import KIND, Ec2Provider

@@ -13,7 +13,7 @@ from google.oauth2.credentials import Credentials
 from tests.faults import gcecalls
 from tests.faults.httpthings import Thing, Vm, Wish
 from tests.faults.overhttp import OverHttp
-from tests.google import Google
+from tests.support.gce import Google
 from vmrunner.model import TAG, Kind, Power, Ref, Scope
 from vmrunner.providers.fake import Call, Clock
 from vmrunner.providers.gce.labels import PREFIX, tags

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.faults.world import World
-from tests.reapable import before, killed, page, reaped, row, vm
+from tests.support.reaper_inputs import before, killed, page, reaped, row, vm
 from vmrunner.model import BuildRecord, BuildState, Death, Fate, Outcome, Page, Ref, Result
 from vmrunner.providers.deletion import delete_each
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider, Fault, Plan

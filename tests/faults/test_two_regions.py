@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from tests.amazon import REGION
 from tests.faults.overec2 import OverEc2
 from tests.faults.world import TTL, World
+from tests.support.ec2 import REGION
 from vmrunner.model import Kind, Page, Ref, Scope
 from vmrunner.providers import Provider
 from vmrunner.providers.ec2.provider import KIND

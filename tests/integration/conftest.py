@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.commandline import cli as cli  # the fixture
-from tests.commandline import home as home  # the fixture
-from tests.guest import guest as guest  # the fixture
-from tests.postgres import postgres as postgres  # the fixture
-from tests.sessionworld import sshd as sshd  # the fixture
-from tests.sessionworld import world as world  # the fixture
+from tests.support.command_line import cli as cli  # the fixture
+from tests.support.command_line import home as home  # the fixture
+from tests.support.guest import guest as guest  # the fixture
+from tests.support.postgres import postgres as postgres  # the fixture
+from tests.support.session_world import sshd as sshd  # the fixture
+from tests.support.session_world import world as world  # the fixture
 from vmrunner.ledger import Ledger
 
 

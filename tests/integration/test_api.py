@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import vmrunner
-from tests.scripted import Scripted, ScriptedWiring, numbered, wait_until
+from tests.support.scripted_app import Scripted, ScriptedWiring, numbered, wait_until
 from vmrunner.config.settings import Settings
 from vmrunner.model import BuildState, Reason, Result, Step
 from vmrunner.session import Reporter, SessionJob

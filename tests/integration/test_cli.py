@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commandline import Cli
-from tests.postgres import Server
-from tests.scripted import ScriptedWiring, numbered
+from tests.support.command_line import Cli
+from tests.support.postgres import Server
+from tests.support.scripted_app import ScriptedWiring, numbered
 from vmrunner.config.sources import load
 from vmrunner.ledger import Ledger
 

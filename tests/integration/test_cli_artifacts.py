@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commandline import Cli
+from tests.support.command_line import Cli
 
 
 def script(*lines: str) -> Sequence[str]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.foreground import ROOT, Home, finish, own, read_until
-from tests.scripted import wait_until
+from tests.support.foreground import ROOT, Home, finish, own, read_until
+from tests.support.scripted_app import wait_until
 from vmrunner.model import Reason, Result
 
 MUCH = ["hex " + "61" * 8000 + "0a"] * 40  # more than a pipe holds

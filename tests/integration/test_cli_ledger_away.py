@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.commandline import Cli
+from tests.support.command_line import Cli
 from vmrunner.errors import LedgerError
 from vmrunner.ledger.logs import Logs
 from vmrunner.runtime.app import App

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.commandline import Cli
+from tests.support.command_line import Cli
 from vmrunner.cli import output
 
 EVIL = "\x1b]0;owned\x07\x9b2J\x7f\u202etxt.exe\u2028\udcff\U000e0041"

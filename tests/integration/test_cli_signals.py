@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.foreground import Home, finish, own, read_until
-from tests.scripted import wait_until
+from tests.support.foreground import Home, finish, own, read_until
+from tests.support.scripted_app import wait_until
 from vmrunner.model import Reason
 
 

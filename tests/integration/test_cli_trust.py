@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commandline import CONFIG, Cli, cli, home
+from tests.support.command_line import CONFIG, Cli, cli, home
 
 __all__ = ["cli", "home"]
 

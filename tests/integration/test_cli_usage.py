@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commandline import Cli
-from tests.foreground import ROOT
+from tests.support.command_line import Cli
+from tests.support.foreground import ROOT
 
 
 @pytest.mark.parametrize(

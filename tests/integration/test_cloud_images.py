@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests import imageshell
-from tests.amazon import INSTALLATION, REGION, Amazon
-from tests.amazon import aws as aws  # the fixture
-from tests.fakepacker import UNTAGGED, Packer
-from tests.fakepacker import packer as packer  # the fixture
-from tests.imageshell import Cli, configure, declared, gone
-from tests.imageshell import cli as cli  # the fixture
-from tests.imageshell import config as config  # the fixture
-from tests.standins import until
+from tests.support import image_cli as imageshell
+from tests.support.ec2 import INSTALLATION, REGION, Amazon
+from tests.support.ec2 import aws as aws  # the fixture
+from tests.support.fake_packer import UNTAGGED, Packer
+from tests.support.fake_packer import packer as packer  # the fixture
+from tests.support.image_cli import Cli, configure, declared, gone
+from tests.support.image_cli import cli as cli  # the fixture
+from tests.support.image_cli import config as config  # the fixture
+from tests.support.stand_ins import until
 from vmrunner.providers.port_images import OWNER
 
 BUILD = ("image", "build", "--provider", "aws")

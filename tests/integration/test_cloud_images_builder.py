@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakepacker import Packer
-from tests.fakepacker import packer as packer  # the fixture
-from tests.google import INSTALLATION, Google
-from tests.imageshell import Cli
 from tests.integration.test_cloud_images_gce import BUILD
 from tests.integration.test_cloud_images_gce import cli as cli  # the fixture
 from tests.integration.test_cloud_images_gce import config as config  # the fixture
 from tests.integration.test_cloud_images_gce import gce as gce  # the fixture
+from tests.support.fake_packer import Packer
+from tests.support.fake_packer import packer as packer  # the fixture
+from tests.support.gce import INSTALLATION, Google
+from tests.support.image_cli import Cli
 
 
 def configure(config: Path, gce: Google, **said: str) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests import imageshell
-from tests.fakepacker import UNTAGGED, Packer
-from tests.fakepacker import packer as packer  # the fixture
-from tests.google import INSTALLATION, Google, google, make_order
-from tests.imageshell import Cli, declared, gone, wait_for
-from tests.standins import until
+from tests.support import image_cli as imageshell
+from tests.support.fake_packer import UNTAGGED, Packer
+from tests.support.fake_packer import packer as packer  # the fixture
+from tests.support.gce import INSTALLATION, Google, google, make_order
+from tests.support.image_cli import Cli, declared, gone, wait_for
+from tests.support.stand_ins import until
 from vmrunner.images.cloud import builder, stage
 from vmrunner.images.cloud import packer as program
 from vmrunner.model import Spec

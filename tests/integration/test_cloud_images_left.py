@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from moto.ec2.models.amis import Ami
 
-from tests import imageshell
-from tests.amazon import INSTALLATION, REGION, Amazon
-from tests.amazon import aws as aws  # the fixture
-from tests.fakepacker import Packer
-from tests.fakepacker import packer as packer  # the fixture
-from tests.imageshell import Cli, gone
-from tests.imageshell import cli as cli  # the fixture
-from tests.imageshell import config as config  # the fixture
-from tests.standins import until
+from tests.support import image_cli as imageshell
+from tests.support.ec2 import INSTALLATION, REGION, Amazon
+from tests.support.ec2 import aws as aws  # the fixture
+from tests.support.fake_packer import Packer
+from tests.support.fake_packer import packer as packer  # the fixture
+from tests.support.image_cli import Cli, gone
+from tests.support.image_cli import cli as cli  # the fixture
+from tests.support.image_cli import config as config  # the fixture
+from tests.support.stand_ins import until
 from vmrunner.images.cloud import builder
 from vmrunner.images.cloud import packer as program
 from vmrunner.providers.port_images import IMAGE, OWNER

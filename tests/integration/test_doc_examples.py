@@ -15,7 +15,7 @@ import pytest
 from typer.main import get_command
 
 import vmrunner.runtime.app
-from tests.scripted import Scripted, ScriptedWiring
+from tests.support.scripted_app import Scripted, ScriptedWiring
 from vmrunner import cli
 from vmrunner.config import jobfile, sources
 from vmrunner.images import recipe

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests import filecloud
-from tests.blackbox import CONFIG, TTL, Cli, serving, started, tags_of
-from tests.blackbox import cli as cli  # the fixture
-from tests.blackbox import cloud as cloud  # the fixture
-from tests.filecloud import FileCloud
+from tests.support import file_cloud as filecloud
+from tests.support.blackbox import CONFIG, TTL, Cli, serving, started, tags_of
+from tests.support.blackbox import cli as cli  # the fixture
+from tests.support.blackbox import cloud as cloud  # the fixture
+from tests.support.file_cloud import FileCloud
 from vmrunner.errors import ConfigError
 
 

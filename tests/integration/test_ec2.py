@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.amazon import REGION, Amazon, amazon, fleet, look, make_order, swept
+from tests.support.ec2 import REGION, Amazon, amazon, fleet, look, make_order, swept
 from vmrunner.errors import BadOrder, NoCapacity, QuotaExceeded
 from vmrunner.model import Fate, Key, Kind, Market, Power, Role, Scope, Spec, tags_of
 from vmrunner.providers.ec2.options import GiB, ImageChoice

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.amazon import REGION, Amazon, credentials
-from tests.amazon import aws as aws  # the fixture
+from tests.support.ec2 import REGION, Amazon, credentials
+from tests.support.ec2 import aws as aws  # the fixture
 from vmrunner.cli import main
 from vmrunner.testing.localec2 import DENIED, Mapping, RequestFate
 
@@ -212,7 +212,7 @@ def test_all_is_well(aws: Amazon, config: object, run: Run) -> None:
 def test_the_right_to_kill_is_asked_of_a_machine_of_ours_if_there_is_one(
     aws: Amazon, config: object, run: Run
 ) -> None:
-    from tests.amazon import make_order
+    from tests.support.ec2 import make_order
 
     provider = aws.provider(installation=installation(run))
     order = make_order(provider, installation=provider.options.installation)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import boto3
 import pytest
 
-from tests.amazon import (
+from tests.support.ec2 import (
     INSTALLATION,
     REGION,
     Amazon,

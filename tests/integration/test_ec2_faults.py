@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.amazon import REGION, Amazon, amazon, fleet, look, make_order, swept
+from tests.support.ec2 import REGION, Amazon, amazon, fleet, look, make_order, swept
 from vmrunner.errors import (
     BadOrder,
     CredentialsRefused,

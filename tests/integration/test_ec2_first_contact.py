@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from tests.amazon import INSTALLATION, REGION, Amazon, amazon, fleet, look, make_order, swept
+from tests.support.ec2 import INSTALLATION, REGION, Amazon, amazon, fleet, look, make_order, swept
 from vmrunner.errors import ConfigError, CredentialsRefused, NoCapacity, Uncertain
 from vmrunner.model import Kind, Level, Market, Power, Reason, Spec
 from vmrunner.providers.ec2.provider import Ec2Provider

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.amazon import Amazon, amazon, fleet, make_order, swept
+from tests.support.ec2 import Amazon, amazon, fleet, make_order, swept
 from vmrunner.model import Fate, Key, Kind
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.amazon import (
+from tests.support.ec2 import (
     GENERATION,
     INSTALLATION,
     REGION,

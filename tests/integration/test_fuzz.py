@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit import test_disarm, test_globs, test_masking, test_terminal
+from tests.unit.lib import test_ci_commands as test_disarm
+from tests.unit.lib import test_globs, test_masking, test_terminal
 from vmrunner.lib.terminal import Colours
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]

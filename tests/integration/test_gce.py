@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.google import Google, google, look, make_order, swept
+from tests.support.gce import Google, google, look, make_order, swept
 from vmrunner.errors import BadOrder, NoCapacity, ProviderError, QuotaExceeded, Uncertain
 from vmrunner.model import Fate, Key, Kind, Market, Power, Spec
 from vmrunner.providers.gce.labels import labels_of

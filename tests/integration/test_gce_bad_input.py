@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.google import Google, google, make_order
+from tests.support.gce import Google, google, make_order
 from vmrunner.errors import BadOrder, ConfigError, CredentialsRefused
 from vmrunner.model import Spec
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.google import Google, google, make_order
+from tests.support.gce import Google, google, make_order
 from vmrunner.errors import CredentialsRefused, ProviderError, Throttled, Uncertain
 from vmrunner.model import Spec
 from vmrunner.testing.localgce import (

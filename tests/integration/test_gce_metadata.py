@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.google import Google, google
+from tests.support.gce import Google, google
 from vmrunner.testing.localgce.metadata import GceMetadata
 from vmrunner.testing.vms.metadata import MetadataServer
 

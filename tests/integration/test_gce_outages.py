@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.google import Google, google, make_order
+from tests.support.gce import Google, google, make_order
 from vmrunner.errors import ProviderError
 from vmrunner.model import Fate, Key, Kind, Power, Ref, Spec
 from vmrunner.providers.gce.provider import GceProvider

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.google import Google, google, look, make_order
+from tests.support.gce import Google, google, look, make_order
 from vmrunner.errors import BadOrder, Uncertain
 from vmrunner.model import Fate, Kind, Power, Spec
 from vmrunner.providers.gce import operations

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.google import Google, google, look, make_order
+from tests.support.gce import Google, google, look, make_order
 from vmrunner.errors import ProviderError
 from vmrunner.model import Market, Power, Spec
 from vmrunner.testing.localgce import INTERNAL, BrokenOperation, GceMachine

@@ -15,7 +15,7 @@ import requests
 import yaml
 
 from deploy.gcp.guard import main as guard
-from tests.google import INSTALLATION, Google, google, make_order
+from tests.support.gce import INSTALLATION, Google, google, make_order
 from vmrunner.model import Level
 from vmrunner.providers.gce import client
 from vmrunner.providers.gce.client import GceApi

@@ -13,8 +13,8 @@ import boto3
 import pytest
 
 from deploy.aws import guard
-from tests.amazon import INSTALLATION, REGION, Amazon, amazon, make_order
-from tests.expired import FOREIGN, GRACE, ec2, everything, launch, left, provider_of, tagged
+from tests.support.ec2 import INSTALLATION, REGION, Amazon, amazon, make_order
+from tests.support.expired import FOREIGN, GRACE, ec2, everything, launch, left, provider_of, tagged
 from vmrunner.model import Spec
 from vmrunner.testing.localec2 import INTERNAL, THROTTLED, Ec2Machine, RequestFate
 

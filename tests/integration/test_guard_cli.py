@@ -13,8 +13,8 @@ from typing import Any, Final
 import boto3
 import pytest
 
-from tests.amazon import INSTALLATION, REGION, Amazon, credentials
-from tests.amazon import aws as aws  # the fixture
+from tests.support.ec2 import INSTALLATION, REGION, Amazon, credentials
+from tests.support.ec2 import aws as aws  # the fixture
 from vmrunner.cli import main
 from vmrunner.providers.ec2.guard import documents
 from vmrunner.providers.port_guard import EVERY, SILENCE

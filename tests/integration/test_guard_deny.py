@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.amazon import GENERATION, INSTALLATION, REGION, amazon, make_order
+from tests.support.ec2 import GENERATION, INSTALLATION, REGION, amazon, make_order
 from vmrunner.model import TAG, Role, tags_of
 from vmrunner.providers.port_guard import Policy
 from vmrunner.providers.port_images import OWNER, ImageRequest

@@ -10,8 +10,8 @@ from typing import Any, Final
 import pytest
 
 from deploy.aws import guard
-from tests.amazon import INSTALLATION, REGION, Amazon, amazon, credentials, make_order
-from tests.expired import ec2, everything, launch, tagged
+from tests.support.ec2 import INSTALLATION, REGION, Amazon, amazon, credentials, make_order
+from tests.support.expired import ec2, everything, launch, tagged
 from vmrunner.model import TAG
 from vmrunner.providers.ec2 import client as calls
 from vmrunner.providers.ec2 import create_request, delete, resources, sweep

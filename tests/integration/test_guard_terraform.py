@@ -10,7 +10,7 @@ from typing import Any, Final
 import hcl2
 import pytest
 
-from tests.amazon import INSTALLATION, REGION
+from tests.support.ec2 import INSTALLATION, REGION
 from vmrunner.config.settings import LimitSettings
 from vmrunner.providers.ec2.guard import documents
 from vmrunner.providers.ec2.guard.account import elements

@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 
-from tests.guest import Guest
+from tests.support.guest import Guest
 
 
 def test_unpack_replaces_and_collect_brings(guest: Guest) -> None:

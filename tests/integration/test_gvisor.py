@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.guest import Guest, job, start
+from tests.support.guest import Guest, job, start
 from vmrunner.session.protocol import EndFrame
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commandline import Cli
-from tests.imageshell import app, spoil_builds, wait_for
-from tests.unit.test_image_store import make
+from tests.support.command_line import Cli
+from tests.support.image_cli import app, spoil_builds, wait_for
+from tests.unit.providers.qemu.test_local_images import make
 from vmrunner import images
 
 DAY = 86_400.0

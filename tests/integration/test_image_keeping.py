@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.amazon import INSTALLATION, REGION, Amazon, make_order
-from tests.amazon import aws as aws  # the fixture
-from tests.imageshell import Cli, configure, spoil_builds, wait_for
-from tests.imageshell import cli as cli  # the fixture
-from tests.imageshell import config as config  # the fixture
+from tests.support.ec2 import INSTALLATION, REGION, Amazon, make_order
+from tests.support.ec2 import aws as aws  # the fixture
+from tests.support.image_cli import Cli, configure, spoil_builds, wait_for
+from tests.support.image_cli import cli as cli  # the fixture
+from tests.support.image_cli import config as config  # the fixture
 from vmrunner.images.recipe import Inputs, supervisor_hash
 from vmrunner.model import Spec
 from vmrunner.providers.ec2.options import ImageChoice

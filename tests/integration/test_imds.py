@@ -12,7 +12,7 @@ from typing import Any, Final
 import boto3
 import pytest
 
-from tests.amazon import REGION, Amazon, amazon
+from tests.support.ec2 import REGION, Amazon, amazon
 from vmrunner.testing.localec2.metadata import Ec2Metadata
 from vmrunner.testing.vms.metadata import MetadataServer
 

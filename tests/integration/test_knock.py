@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.sshd import free_port, wait_for
+from tests.support.sshd import free_port, wait_for
 from vmrunner.model import Address
 from vmrunner.ssh import banner_probe
 from vmrunner.ssh.banner_probe import BannerProbe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.things import PROCESS, launch, ref, running, spec, started, submitted
+from tests.support.ledger_builds import PROCESS, launch, ref, running, spec, started, submitted
 from vmrunner.errors import Conflict, Fenced, NotFound
 from vmrunner.ledger import Ledger
 from vmrunner.model import BuildState, Death, Instance, InstanceState, Phase, Reason, Result

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
-from tests.integration.things import (
+from tests.support.ledger_builds import (
     ACCESS,
     launch,
     ref,

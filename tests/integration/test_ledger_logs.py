@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.things import PROCESS, running, started, submitted
+from tests.support.ledger_builds import PROCESS, running, started, submitted
 from vmrunner.core.reap_plan import Sighting, SightingKind
 from vmrunner.errors import Fenced, NotFound
 from vmrunner.ledger import Ledger, Member

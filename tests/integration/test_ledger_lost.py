@@ -12,12 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from tests import filecloud
-from tests.blackbox import TTL, Cli, data_of, program, serving, started, swept, tags_of, until
-from tests.blackbox import cli as cli  # the fixture
-from tests.blackbox import cloud as cloud  # the fixture
-from tests.filecloud import FileCloud
-from tests.postgres import Server
+from tests.support import file_cloud as filecloud
+from tests.support.blackbox import (
+    TTL,
+    Cli,
+    data_of,
+    program,
+    serving,
+    started,
+    swept,
+    tags_of,
+    until,
+)
+from tests.support.blackbox import cli as cli  # the fixture
+from tests.support.blackbox import cloud as cloud  # the fixture
+from tests.support.file_cloud import FileCloud
+from tests.support.postgres import Server
 
 
 def copy(what: Path, where: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commandline import Cli
+from tests.support.command_line import Cli
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from cryptography.fernet import Fernet
 
-from tests.integration.things import USER_DATA, launch, running, spec
-from tests.postgres import Server
+from tests.support.ledger_builds import USER_DATA, launch, running, spec
+from tests.support.postgres import Server
 from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.ledger import Ledger, tables, upgrade
 from vmrunner.ledger.database import connect

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from tests.integration.things import launch, running, started, submitted
-from tests.postgres import Server
+from tests.support.ledger_builds import launch, running, started, submitted
+from tests.support.postgres import Server
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.database import connect

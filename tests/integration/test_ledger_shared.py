@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.things import submitted
+from tests.support.ledger_builds import submitted
 from vmrunner import Runner
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger, fork_safety

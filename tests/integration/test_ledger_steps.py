@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Connection, Select
 
-from tests.integration.things import finished
+from tests.support.ledger_builds import finished
 from vmrunner.ledger import Ledger, logs
 from vmrunner.ledger.database import Prepared, Rows
 

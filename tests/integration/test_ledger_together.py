@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.things import launch, ref, running, spec, started, submitted
+from tests.support.ledger_builds import launch, ref, running, spec, started, submitted
 from vmrunner.core.scheduling import Capacity
 from vmrunner.errors import Fenced
 from vmrunner.ledger import Ledger
@@ -21,7 +21,7 @@ BUILDS, PROCESSES = 400, 4
 
 CLAIMER = """
 import json, pathlib, sys
-from tests.integration.things import launch, ref
+from tests.support.ledger_builds import launch, ref
 from vmrunner.ledger import Ledger
 
 url, data_dir, me, batch = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])

@@ -9,8 +9,8 @@ from typing import Any, Final
 import pytest
 from google.api_core.exceptions import NotFound
 
-from tests.google import Google
-from tests.standins import StandIn, StandIns, until
+from tests.support.gce import Google
+from tests.support.stand_ins import StandIn, StandIns, until
 from vmrunner.providers.fake import Clock
 from vmrunner.testing.localgce import LocalGce
 from vmrunner.testing.localgce.guest_vms import mac

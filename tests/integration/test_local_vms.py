@@ -16,8 +16,8 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.amazon import REGION, credentials
-from tests.standins import StandIns, until
+from tests.support.ec2 import REGION, credentials
+from tests.support.stand_ins import StandIns, until
 from vmrunner.errors import BadOrder
 from vmrunner.testing.localec2 import LocalCloud
 from vmrunner.testing.vms import GuestSpec, MetadataRequest, Reply, Vms, command_line
@@ -183,7 +183,7 @@ def test_a_connection_is_carried_whole_both_ways() -> None:
 
 
 def test_what_becomes_qemu_dies_with_the_thread_that_started_it() -> None:
-    start = Path(command_line.__file__).with_name("start.py")
+    start = Path(command_line.__file__).with_name("spawn.py")
     parent = f"""
 import os, subprocess, sys
 files = [os.open(os.devnull, os.O_RDWR) for _ in range(2)]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from google.cloud import compute_v1
 
-from tests.google import Google, refused
-from tests.google import gce as gce  # the fixture
+from tests.support.gce import Google, refused
+from tests.support.gce import gce as gce  # the fixture
 from vmrunner.testing.localgce.timestamps import read, written
 
 DELETE = {"instance_termination_action": "DELETE"}

@@ -12,8 +12,8 @@ import pytest
 import requests
 from google.cloud import compute_v1
 
-from tests.google import Google, google
-from tests.google import gce as gce  # the fixture
+from tests.support.gce import Google, google
+from tests.support.gce import gce as gce  # the fixture
 from vmrunner.testing.localgce import BrokenOperation, discovery, routes, validation
 from vmrunner.testing.localgce.timestamps import written
 

@@ -10,8 +10,8 @@ from google.api_core import exceptions
 from google.auth.exceptions import InvalidOperation
 from google.cloud import compute_v1
 
-from tests.google import Google, google, refused
-from tests.google import gce as gce  # the fixture
+from tests.support.gce import Google, google, refused
+from tests.support.gce import gce as gce  # the fixture
 from vmrunner.testing.localgce import (
     AFTER_ALL,
     BAD_GATEWAY,

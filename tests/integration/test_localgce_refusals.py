@@ -7,8 +7,8 @@ import pytest
 import requests
 from google.cloud import compute_v1
 
-from tests.google import Google, refused
-from tests.google import gce as gce  # the fixture
+from tests.support.gce import Google, refused
+from tests.support.gce import gce as gce  # the fixture
 
 
 def aggregated(gce: Google, **query: str) -> requests.Response:

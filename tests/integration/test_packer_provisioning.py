@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from tests.provisioning import HASH, Provisioned, provision, stage
+from tests.support.provisioning import HASH, Provisioned, provision, stage
 
 UBUNTU: Final = Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg")
 DATASOURCES: Final = "etc/cloud/cloud.cfg.d/95-vmrunner-datasource.cfg"

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.guest import Followed, Guest, job, start
-from tests.sessions import Running
-from tests.sessionworld import World
-from tests.sshd import wait_for
+from tests.support.fake_sessions import Running
+from tests.support.guest import Followed, Guest, job, start
+from tests.support.session_world import World
+from tests.support.sshd import wait_for
 from vmrunner.model import BuildState, Reason, Result
 from vmrunner.session import session as module
 from vmrunner.session.protocol import EndFrame

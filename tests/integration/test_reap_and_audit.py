@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import filecloud
-from tests.blackbox import NEWBORN, TTL, Cli, data_of, serving, started, tags_of
-from tests.blackbox import cli as cli  # the fixture
-from tests.blackbox import cloud as cloud  # the fixture
-from tests.filecloud import FileCloud
+from tests.support import file_cloud as filecloud
+from tests.support.blackbox import NEWBORN, TTL, Cli, data_of, serving, started, tags_of
+from tests.support.blackbox import cli as cli  # the fixture
+from tests.support.blackbox import cloud as cloud  # the fixture
+from tests.support.file_cloud import FileCloud
 
 
 @pytest.fixture

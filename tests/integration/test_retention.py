@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commandline import Cli
-from tests.integration.things import running, submitted
+from tests.support.command_line import Cli
+from tests.support.ledger_builds import running, submitted
 from vmrunner.ledger import Ledger
 from vmrunner.model import Reason, Result
 from vmrunner.reaper.retention import DAY, retain

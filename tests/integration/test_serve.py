@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.blackbox import (
+from tests.support.blackbox import (
     CONFIG,
     GAP,
     NEWBORN,
@@ -27,9 +27,9 @@ from tests.blackbox import (
     tags_of,
     until,
 )
-from tests.blackbox import cli as cli  # the fixture
-from tests.blackbox import cloud as cloud  # the fixture
-from tests.filecloud import FileCloud
+from tests.support.blackbox import cli as cli  # the fixture
+from tests.support.blackbox import cloud as cloud  # the fixture
+from tests.support.file_cloud import FileCloud
 
 Serve = subprocess.Popen[bytes]
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 import pytest
 
 import vmrunner
-from tests.scripted import ScriptedWiring, wait_until
+from tests.support.scripted_app import ScriptedWiring, wait_until
 from vmrunner.config.settings import Settings
 from vmrunner.engine.engine import Engine
 from vmrunner.errors import LedgerError, VmrunnerError

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.sessions import Recorder, Running
-from tests.sessionworld import World
-from tests.sshd import free_port, wait_for
+from tests.support.fake_sessions import Recorder, Running
+from tests.support.session_world import World
+from tests.support.sshd import free_port, wait_for
 from vmrunner.errors import Fenced
 from vmrunner.lib.archive import files
 from vmrunner.model import Address, ArtifactRule, BuildState, Reason, Result, Step

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sessionworld import World
+from tests.support.session_world import World
 from vmrunner.model import ArtifactRule, Reason, Result
 from vmrunner.session import session
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.sessions import Running
-from tests.sessionworld import World
-from tests.sshd import wait_for
+from tests.support.fake_sessions import Running
+from tests.support.session_world import World
+from tests.support.sshd import wait_for
 from vmrunner.lib.archive import files
 from vmrunner.model import ArtifactRule, Reason, Result
 from vmrunner.session import session

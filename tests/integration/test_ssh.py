@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.sshd import Proxy, Sshd, free_port, running, wait_for
+from tests.support.sshd import Proxy, Sshd, free_port, running, wait_for
 from vmrunner.model import Access, Address
 from vmrunner.ssh import client, keys, paramiko_patches
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sshd import Sshd
+from tests.support.sshd import Sshd
 from vmrunner.cli.commands import ssh as inside
 from vmrunner.lib import unix_sockets
 from vmrunner.model import Address

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.things import submitted
+from tests.support.ledger_builds import submitted
 from vmrunner.ledger import Ledger
 
 #: Each takes longer to load than the command takes to run.

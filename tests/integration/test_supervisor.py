@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest import Followed, Guest, booted, job, start
-from tests.sshd import wait_for
+from tests.support.guest import Followed, Guest, booted, job, start
+from tests.support.sshd import wait_for
 from vmrunner.session.protocol import EndFrame, FrameDecoder, LogFrame
 
 

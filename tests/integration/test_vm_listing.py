@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from tests.commandline import Cli
-from tests.integration.things import SCOPE, running
+from tests.support.command_line import Cli
+from tests.support.ledger_builds import SCOPE, running
 from vmrunner.cli.commands import vms
 from vmrunner.errors import VmrunnerError
 from vmrunner.ledger import Ledger

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commandline import Cli
-from tests.scripted import ScriptedWiring
+from tests.support.command_line import Cli
+from tests.support.scripted_app import ScriptedWiring
 from vmrunner.api.build import raise_for
 from vmrunner.api.errors import BuildFailed
 from vmrunner.api.runner import Runner

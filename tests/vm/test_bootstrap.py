@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sessions import Recorder, Running, make_job
+from tests.support.fake_sessions import Recorder, Running, make_job
 from tests.vm import stock
 from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import GiB, Machine, make_provider

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from deploy.aws import guard
-from tests.amazon import credentials
+from tests.support.ec2 import credentials
 from tests.vm.home import wait_until
 from tests.vm.local_cloud import born_by, newcomer, put_forward, talking
 from tests.vm.local_ec2 import BY_GUEST, BY_USER, LocalEc2

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from tests.amazon import credentials
+from tests.support.ec2 import credentials
 from tests.vm.home import Home, text, wait_until
 from tests.vm.local_cloud import newcomer
 from tests.vm.local_ec2 import BY_USER, LocalEc2

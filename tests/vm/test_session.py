@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.sessions import Recorder, Running, make_job
+from tests.support.fake_sessions import Recorder, Running, make_job
 from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import GiB, Machine, make_provider
 from vmrunner.model import Address, ArtifactRule, Network, Reason, Result, Step

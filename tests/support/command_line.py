@@ -1,0 +1,74 @@
+"""The command line in this process, over a fake cloud, in a home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.support.scripted_app import join
+from vmrunner.cli import main
+
+LAST = re.compile(
+    rb"vmrunner: result=(\S*) reason=(\S*) exit_code=(\S*) build=(\S+)(?: step=[^\n]+)?\n\Z"
+)
+CONFIG = """
+default_provider = "fake"
+[limits]
+max_ttl = "2h"
+[providers.fake]
+kind = "fake"
+[providers.other]
+kind = "qemu"
+"""
+
+
+class Done(NamedTuple):
+    code: int
+    out: bytes
+    err: bytes
+
+    @property
+    def last(self) -> tuple[str, ...]:
+        """result, reason, exit code and build of the last line on stderr."""
+        match = LAST.search(self.err)
+        assert match, self.err.decode()
+        return tuple(part.decode() for part in match.groups())
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        document = json.loads(self.out)
+        assert document["schema_version"] == 1
+        items: list[dict[str, Any]] = document["items"]
+        return items
+
+
+Cli = Callable[..., Done]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a configuration of its own; nothing of the developer's counts."""
+    for name in list(os.environ):
+        if name.startswith(("VMRUNNER_", "GITHUB_", "GITLAB_")):
+            monkeypatch.delenv(name)
+    for name in ("DATA", "CONFIG", "CACHE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vmrunner.toml").write_text(CONFIG)
+    return tmp_path
+
+
+@pytest.fixture
+def cli(home: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
+    def run(*argv: str) -> Done:
+        code = main(argv, join=join)
+        out, err = capfdbinary.readouterr()
+        return Done(code, out, err)
+
+    return run

@@ -1,0 +1,153 @@
+"""A vmrunner whose clouds are fake and whose builds do what their steps spell, for tests of the
+command line and the API: the parts are joined through `Wiring`, as in production.
+
+A step's lines: `say TEXT` · `hex BYTES` · `sleep SECONDS` · `deaf SECONDS` (to any wish)
+· `until FILE` (exists) · `pull FILE` (first, the container's image, until FILE exists)
+· `exit CODE` · `artifact PATH TEXT` · `lose` (the VM).
+`python -m tests.support.scripted_app ARGS` is its command line.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from vmrunner.cli import main
+from vmrunner.config.sources import LoadedSettings
+from vmrunner.model import BuildState, Reason, Result
+from vmrunner.providers.fake import FakeProvider
+from vmrunner.providers.fake import open as open_fake
+from vmrunner.runtime.app import App
+from vmrunner.session import Reporter, SessionJob, Verdict
+
+
+class Scripted:
+    """A session that needs no VM."""
+
+    def __init__(self, job: SessionJob, reporter: Reporter) -> None:
+        self._job = job
+        self._reporter = reporter
+        self._stopped = threading.Event()
+        self._reason: Reason | None = None
+        self._offset = reporter.stored()
+
+    def stop(self, reason: Reason) -> None:
+        self._reason = reason
+        self._stopped.set()
+
+    def run(self) -> Verdict:
+        say = self._reporter
+        say.state(BuildState.CONNECTING)
+        say.state(BuildState.PREPARING)
+        first = self._job.build.spec.steps[0].argv
+        if first[:1] == ("source",):
+            say.busy()
+            self._line("until", first[1])
+        say.steps_started()
+        say.state(BuildState.RUNNING)
+        verdict = self._steps()
+        globs = [
+            rule
+            for rule in self._job.build.spec.artifacts
+            if rule.always or verdict.result is Result.SUCCESS
+        ]
+        if verdict.lost or verdict.result is Result.CANCELLED or not globs:
+            return verdict
+        say.state(BuildState.COLLECTING)
+        return verdict
+
+    def _steps(self) -> Verdict:
+        for number, step in enumerate(self._job.build.spec.steps):
+            lines = step.run.splitlines() if step.run is not None else [" ".join(step.argv)]
+            while lines and lines[0].startswith("pull "):
+                self._reporter.event("pulling", offset=self._offset)
+                self._line("until", lines.pop(0).partition(" ")[2])
+                self._reporter.event("container", offset=self._offset)
+            self._reporter.event("step_started", step=number, offset=self._offset)
+            for line in lines:
+                verdict = self._line(*line.partition(" ")[::2])
+                if self._stopped.is_set():
+                    assert self._reason is not None
+                    return Verdict(result=Result.CANCELLED, reason=self._reason)
+                if verdict is not None:
+                    code = verdict.exit_code or 0
+                    self._ended(number, code)
+                    return verdict
+            self._ended(number, 0)
+        return Verdict(result=Result.SUCCESS, reason=Reason.EXIT_CODE, exit_code=0)
+
+    def _ended(self, number: int, code: int) -> None:
+        data = {"step": number, "exit_code": code, "seconds": 0.1, "offset": self._offset}
+        self._reporter.event("step_ended", **data)
+
+    def _line(self, word: str, rest: str) -> Verdict | None:
+        if word == "say":
+            self._log(rest.encode() + b"\n")
+        elif word == "hex":
+            self._log(bytes.fromhex(rest))
+        elif word == "sleep":
+            self._stopped.wait(float(rest))
+        elif word == "deaf":
+            threading.Event().wait(float(rest))
+        elif word == "source":
+            pass  # it went in before the steps
+        elif word == "until":
+            while not Path(rest).exists() and not self._stopped.wait(0.02):
+                pass
+        elif word == "artifact":
+            path, _, text = rest.partition(" ")
+            target = self._job.artifacts / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        elif word == "lose":
+            return Verdict(result=Result.ERROR, reason=Reason.VM_LOST, lost=True)
+        elif word == "exit":
+            code = int(rest)
+            result = Result.FAILURE if code else Result.SUCCESS
+            return Verdict(result=result, reason=Reason.EXIT_CODE, exit_code=code)
+        else:
+            raise AssertionError(f"no such word: {word!r}")
+        return None
+
+    def _log(self, data: bytes) -> None:
+        self._offset += len(data)
+        self._reporter.log(self._offset, data)
+
+
+class ScriptedWiring(App):
+    """Every provider is a fake one in this process's memory."""
+
+    program: ClassVar = (sys.executable, "-m", "tests.support.scripted_app")
+
+    def open_provider(self, name: str) -> FakeProvider:
+        return open_fake(name)
+
+    def sessions(self) -> type[Scripted]:
+        return Scripted
+
+
+def join(loaded: LoadedSettings) -> App:
+    return ScriptedWiring(loaded.settings)
+
+
+def wait_until(true: object, *, seconds: float = 20, what: str = "it") -> None:
+    """Poll until `true()` holds."""
+    assert callable(true)
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        threading.Event().wait(0.02)
+
+
+def numbered(count: int) -> Iterator[str]:
+    """A script that says `count` lines."""
+    for number in range(1, count + 1):
+        yield f"say line {number}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(join=join))

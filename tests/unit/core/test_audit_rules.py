@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.support.reaper_inputs import LIMITS, MINE, NOW, OTHER, SCOPE, I, page, row, vm
+from vmrunner.core.audit_rules import (
+    AuditFault,
+    ReaperActivity,
+    audit,
+    by_tags,
+    idle,
+    older_than,
+    silence,
+)
+from vmrunner.model import Kind, Offer, Page, Power, Ref, Scope
+
+
+def faults(rows, pages) -> list[AuditFault]:
+    return [survivor.fault for survivor in audit(NOW, rows, pages, LIMITS, MINE)]
+
+
+def test_all_is_well() -> None:
+    assert faults([row()], [page(vm())]) == []
+    assert faults([], [page(vm(tags={"vmrunner:installation": "another"}))]) == []
+    assert faults([row(state=I.GONE)], [page(vm(power=Power.DEAD))]) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "pages", "fault"),
+    [
+        ([row(deadline=NOW - 61)], [page(vm())], AuditFault.PAST_DEADLINE),
+        (
+            [row()],
+            [page(vm(tags={"vmrunner:expires-at": str(int(NOW - 61))}))],
+            AuditFault.PAST_DEADLINE,
+        ),
+        ([], [page(vm())], AuditFault.UNKNOWN),
+        ([row(state=I.GONE)], [page(vm())], AuditFault.CLOSED),
+        ([row(ref=Ref(SCOPE, Kind.INSTANCE, "i-x"))], [page(vm())], AuditFault.DOUBLE),
+        ([row()], [page(vm(tags={"vmrunner:role": None}))], AuditFault.BADLY_TAGGED),
+        ([row()], [page()], AuditFault.NOT_THERE),
+        (
+            [row()],
+            [page(vm(id="i-copy", tags={"vmrunner:installation": "another"}))],
+            AuditFault.NOT_THERE,
+        ),
+        ([row()], [page(vm()), page(kind=Kind.DISK, error="denied")], AuditFault.UNREAD),
+    ],
+)
+def test_each_fault_is_found(rows, pages, fault) -> None:
+    assert fault in faults(rows, pages)
+
+
+def test_within_grace_and_while_it_stops_nothing_is_late() -> None:
+    late = row(deadline=NOW - 59)
+    assert faults([late], [page(vm())]) == []
+    stopping = vm(power=Power.STOPPING)
+    assert faults([row(deadline=NOW - 99, state=I.DELETING)], [page(stopping)]) == []
+    # But what stops for ever bills for ever.
+    ever = row(deadline=NOW - 901, state=I.DELETING)
+    assert faults([ever], [page(stopping)]) == [AuditFault.PAST_DEADLINE]
+
+
+def test_two_vms_of_a_row_that_knows_neither_are_told() -> None:
+    unborn = row(ref=None, state=I.REQUESTED)
+    assert faults([unborn], [page(vm())]) == []
+    assert faults([unborn], [page(vm(), vm(id="i-2"))]) == [AuditFault.DOUBLE] * 2
+
+
+def test_without_a_ledger_the_tags_tell_what_is_late_and_no_more() -> None:
+    late = vm(id="i-late", tags={"vmrunner:expires-at": str(int(NOW - 61))})
+    pages = [page(late, vm(id="i-2")), page(kind=Kind.DISK, error="denied")]
+    told = by_tags(NOW, pages, LIMITS, MINE)
+    assert [line.fault for line in told] == [AuditFault.PAST_DEADLINE, AuditFault.UNREAD]
+
+
+def test_newborns_do_not_count() -> None:
+    young = NOW - LIMITS.newborn + 10
+    assert faults([], [page(vm(created_at=young))]) == []
+    assert faults([row(created_at=young)], [page()]) == []
+
+
+def test_a_row_in_a_scope_that_nobody_read_is_told() -> None:
+    elsewhere = Offer(scope=Scope("fake", "b", "z"), machine_type="small", place="z")
+    assert faults([row(offer=elsewhere)], [page()]) == [AuditFault.UNREAD]
+
+
+def test_an_expired_row_is_told_even_when_its_tag_lies() -> None:
+    lying = vm(tags={"vmrunner:expires-at": str(int(NOW + 9999))})
+    found = faults([row(deadline=NOW - 100)], [page(lying)])
+    assert AuditFault.PAST_DEADLINE in found
+    assert AuditFault.ROW_PAST_DEADLINE in found
+
+
+def test_machines_of_other_runners_by_tag_and_age() -> None:
+    def other(age: float | None, **tags: str):
+        born = None if age is None else NOW - age
+        return vm(id=f"i-{age}", created_at=born, tags=tags)
+
+    pages: list[Page] = [
+        page(
+            other(100, team="ci"),
+            other(10, team="ci"),
+            other(100, team="x"),
+            other(None, team="ci"),
+        )
+    ]
+    found = older_than(NOW, pages, "team", "ci", 60)
+    assert sorted(s.ref.id for s in found if s.ref) == ["i-100", "i-None"]
+
+
+def test_what_is_of_our_image_or_network_and_has_no_tags_is_told() -> None:
+    bare = {f"vmrunner:{name}": None for name in ("installation", "role", "instance", "expires-at")}
+    near = vm(near="image vmrunner-7", tags=bare)
+    assert faults([], [page(near)]) == [AuditFault.UNTAGGED]
+    assert faults([], [page(vm(tags=bare))]) == []
+    young = NOW - LIMITS.newborn + 10
+    assert faults([], [page(vm(near="image", tags=bare, created_at=young))]) == []
+    another = vm(near="image", tags={"vmrunner:installation": "another"})
+    assert faults([], [page(another)]) == []
+    assert faults([], [page(vm(near="image", tags=bare, power=Power.DEAD))]) == []
+
+
+def test_a_living_daemon_that_does_not_reap_is_told_even_with_nothing_alive() -> None:
+    def said(**known: float) -> list[str]:
+        return [line.message for line in silence(NOW, [], ReaperActivity(**known))]
+
+    assert said(serving=NOW - 10) == []
+    assert said(serving=NOW - 9999, passed=NOW - 20, swept=NOW - 200) == []
+    (text,) = said(serving=NOW - 9999, passed=NOW - 301, swept=NOW - 200)
+    assert "has not finished a pass for 301 s" in text
+    (text,) = said(serving=NOW - 9999, passed=NOW - 20)
+    assert "has not finished a sweep for 9999 s" in text
+    assert len(said(serving=NOW - 9999)) == 2
+
+
+def test_without_a_daemon_silence_matters_only_while_rows_are_open() -> None:
+    def told(rows, **known: float) -> list[AuditFault]:
+        return [line.fault for line in silence(NOW, rows, ReaperActivity(**known))]
+
+    old = row(created_at=NOW - 5000)
+    assert told([], passed=NOW - 99999, swept=NOW - 99999) == []
+    assert told([row(state=I.GONE)]) == []
+    assert told([row(created_at=NOW - 60)]) == []  # it was just made: somebody lives
+    assert told([old], seen=NOW - 5) == []  # a foreground build drives it
+    assert told([old], passed=NOW - 300) == []  # a cron job reaps
+    assert told([old], passed=NOW - 901) == [AuditFault.REAPER_SILENT]
+    assert told([old]) == [AuditFault.REAPER_SILENT]
+
+
+def test_a_place_that_is_off_for_good_is_idle_once_nothing_of_ours_can_be_there() -> None:
+    off = [Page(scope=OTHER, kind=kind, error="off") for kind in (Kind.INSTANCE, Kind.DISK)]
+    assert idle([page(), *off], {SCOPE}) == {OTHER: "off"}
+    assert idle([page(), *off], {SCOPE, OTHER}) == {}
+    # A part of it answers, or nothing answers at all: that is no place that is off.
+    partly = Page(scope=OTHER, kind=Kind.ADDRESS)
+    assert idle([page(), partly, *off], {SCOPE}) == {}
+    assert idle(off, {SCOPE}) == {}

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.core.test_reap_rules import NOW, I, row
+from tests.unit.core.test_scheduling import build
+from vmrunner.core import pricing
+from vmrunner.core.lifecycle import (
+    BUILD_NEXT,
+    CANCEL_GRACE,
+    INSTANCE_NEXT,
+    InstanceSign,
+    cancelled,
+    end_of,
+    end_of_sign,
+    may_follow,
+    may_retry,
+    sign,
+    wish,
+)
+from vmrunner.model import (
+    Address,
+    BuildRecord,
+    BuildState,
+    Death,
+    Instance,
+    InstanceState,
+    Limits,
+    Market,
+    Power,
+    Reason,
+    Ref,
+    Result,
+    Seen,
+)
+
+REF = Ref(row().scope, row().ref.kind, "i-1")  # type: ignore[union-attr]
+
+
+def running(state: BuildState = BuildState.RUNNING, **options) -> BuildRecord:
+    made = replace(build("b-1"), state=state, instance="vm-1", attempt=1)
+    return replace(made, **options)
+
+
+def seen(power: Power, **options) -> Seen:
+    return Seen(ref=REF, power=power, **options)
+
+
+def test_every_instance_ends_gone_and_none_goes_back() -> None:
+    order = list(InstanceState)
+    for state, following in INSTANCE_NEXT.items():
+        assert all(order.index(to) > order.index(state) for to in following)
+        assert state is I.GONE or I.GONE in following
+        assert not may_follow(state, state)
+
+
+def test_every_build_can_finish() -> None:
+    for state, following in BUILD_NEXT.items():
+        assert state is BuildState.FINISHED or BuildState.FINISHED in following
+
+
+@pytest.mark.parametrize(
+    ("instance", "what", "means"),
+    [
+        (row(), None, InstanceSign.NOTHING),
+        (row(state=I.DELETING), None, InstanceSign.NOTHING),
+        (row(state=I.DELETING), seen(Power.DEAD), InstanceSign.DEAD),
+        (row(state=I.DELETING), seen(Power.STOPPING), InstanceSign.NOTHING),
+        (row(state=I.DELETING), seen(Power.STOPPED, self_ended=True), InstanceSign.NOTHING),
+        (row(state=I.REQUESTED, ref=None), seen(Power.PENDING), InstanceSign.BORN),
+        (row(state=I.REQUESTED, ref=None), seen(Power.DEAD), InstanceSign.LOST),
+        (row(state=I.BOOTING), seen(Power.RUNNING), InstanceSign.NOTHING),
+        (row(state=I.BOOTING), seen(Power.RUNNING, address=Address("h")), InstanceSign.REACHABLE),
+        (row(state=I.BUSY), seen(Power.RUNNING, address=Address("h")), InstanceSign.NOTHING),
+        (row(state=I.BUSY), seen(Power.DEAD, preempted=True), InstanceSign.PREEMPTED),
+        (row(state=I.BUSY), seen(Power.DEAD, self_ended=True), InstanceSign.SELF_ENDED),
+        (row(state=I.BUSY), seen(Power.STOPPED), InstanceSign.LOST),
+        (row(state=I.BUSY), seen(Power.STOPPING), InstanceSign.LOST),
+    ],
+)
+def test_what_a_look_means(instance: Instance, what: Seen | None, means: InstanceSign) -> None:
+    assert sign(instance, what) is means
+
+
+@pytest.mark.parametrize(
+    ("of", "submitter", "death"),
+    [
+        (None, None, Death.DONE),
+        (running(BuildState.FINISHED), None, Death.DONE),
+        (running(instance="vm-2"), None, Death.DONE),
+        (running(), None, None),
+        (running(), True, None),
+        (running(), False, Death.ABANDONED),
+        (running(cancel=Reason.USER, cancelled_at=NOW - 1), None, None),
+        (running(cancel=Reason.USER, cancelled_at=NOW - CANCEL_GRACE), None, Death.CANCELLED),
+        (running(BuildState.HELD, hold_until=NOW + 1), None, None),
+        (running(BuildState.HELD, hold_until=NOW), None, Death.DONE),
+        (running(BuildState.HELD, hold_until=NOW + 1, cancel=Reason.USER), None, Death.DONE),
+    ],
+)
+def test_who_wishes_it_to_end(
+    of: BuildRecord | None, submitter: bool | None, death: Death | None
+) -> None:
+    assert wish(of, row(), now=NOW, submitter=submitter) is death
+
+
+def test_how_a_build_ends_with_its_vm() -> None:
+    assert end_of(running(), Death.EXPIRED).reason is Reason.DEADLINE
+    assert end_of(running(), Death.ABANDONED).reason is Reason.OWNER_GONE
+    assert end_of(running(), Death.VANISHED).lost
+    assert end_of(running(BuildState.BOOTING), Death.STUCK).reason is Reason.BOOT_FAILED
+    wished = running(cancel=Reason.USER)
+    assert all(end_of(wished, death).result is Result.CANCELLED for death in Death)
+    assert cancelled(Reason.DEADLINE).result is Result.TIMEOUT
+
+
+def test_whoever_switches_the_guest_off_while_steps_run_is_the_build() -> None:
+    busy = running(steps_started=True)
+    assert end_of_sign(busy, InstanceSign.SELF_ENDED, expired=False).result is Result.FAILURE
+    assert end_of_sign(busy, InstanceSign.SELF_ENDED, expired=True).reason is Reason.DEADLINE
+    assert end_of_sign(busy, InstanceSign.PREEMPTED, expired=False).lost
+    early = end_of_sign(running(BuildState.BOOTING), InstanceSign.SELF_ENDED, expired=False)
+    assert (early.reason, early.lost) == (Reason.BOOT_FAILED, True)
+
+
+def test_a_vm_that_no_other_would_be_better_than_is_not_tried_again() -> None:
+    for state, reason in (
+        (BuildState.BOOTING, Reason.CREDENTIALS),
+        (BuildState.RUNNING, Reason.VM_LOST),
+    ):
+        end = end_of_sign(
+            running(state),
+            InstanceSign.LOST,
+            expired=False,
+            message="why",
+            unfit=Reason.CREDENTIALS,
+        )
+        assert (end.reason, end.lost) == (reason, state is BuildState.RUNNING)
+
+
+def test_retries_stop_at_the_first_step_and_at_the_longest_life() -> None:
+    limits = Limits()
+    ask = {"now": NOW, "limits": limits}
+    assert may_retry(running(), NOW, **ask)
+    assert not may_retry(running(steps_started=True), NOW, **ask)
+    brave = replace(running().spec, retry_on_loss=True)
+    assert may_retry(running(steps_started=True, spec=brave), NOW, **ask)
+    assert not may_retry(running(), NOW - limits.max_ttl, **ask)
+    assert not may_retry(running(attempt=3), NOW, **ask)
+
+
+def test_what_it_costs() -> None:
+    offer = replace(row().offer, usd_hour=3.6)
+    assert pricing.cost(row(offer=offer, created_at=NOW - 100), NOW) == pytest.approx(0.1)
+    assert pricing.cost(row(offer=offer, created_at=NOW - 1), NOW) == pytest.approx(0.06)
+    assert pricing.cost(row(offer=offer, ref=None), NOW) == 0.0
+    assert pricing.cost(row(), NOW) == 0.0  # nobody asks money for it
+    spot = pricing.usd_hour("ec2", "m7i.large", Market.SPOT)
+    assert 0 < spot < pricing.usd_hour("ec2", "m7i.large")

@@ -1,0 +1,215 @@
+"""What must hold of the reaper whatever comes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.reaper_inputs import (
+    GENERATION,
+    LIMITS,
+    MINE,
+    NOW,
+    SCOPE,
+    I,
+    before,
+    page,
+    reaped,
+    row,
+    vm,
+)
+from vmrunner.core.reap_plan import Deletion, Sighting, SightingKind
+from vmrunner.core.reap_rules import subject
+from vmrunner.model import Death, Instance, Kind, Page, Power, Ref, Resource, Role
+
+# --- whatever comes ---
+
+NAMES = st.sampled_from([f"vm-{n}" for n in range(4)])
+#: Anywhere, and often where a limit makes the difference.
+TIMES = (
+    st.sampled_from([-15_000, -14_000, -1000, -700, 700, 15_000]) | st.integers(-20_000, 20_000)
+).map(lambda n: NOW + n)
+ROWS = st.lists(
+    st.builds(
+        row,
+        NAMES,
+        state=st.sampled_from(list(I)),
+        created_at=TIMES,
+        state_since=TIMES,
+        deadline=TIMES,
+        ref=st.sampled_from([None, *(Ref(SCOPE, Kind.INSTANCE, f"i-{n}") for n in range(3))]),
+    ),
+    unique_by=lambda r: r.id,
+    max_size=6,
+)
+RESOURCES = st.lists(
+    st.builds(
+        vm,
+        NAMES,
+        id=st.sampled_from([f"i-{n}" for n in range(9)]),
+        kind=st.sampled_from([Kind.INSTANCE, Kind.DISK]),
+        power=st.sampled_from(list(Power)),
+        created_at=st.none() | TIMES,
+        tags=st.fixed_dictionaries(
+            {},
+            optional={
+                "vmrunner:installation": st.sampled_from([MINE, MINE, MINE + "x", "", None]),
+                "vmrunner:role": st.sampled_from(["build", "image", "image", "guard", "x"]),
+                "vmrunner:generation": st.sampled_from([GENERATION, "other"]),
+                "vmrunner:expires-at": st.sampled_from(
+                    [
+                        None,
+                        None,
+                        None,
+                        "x",
+                        *(str(int(NOW + n)) for n in (-9999, -5, 5, 300, 10**5)),
+                    ]
+                ),
+                "vmrunner:max-ttl": st.sampled_from(
+                    ["x", "600", "600", str(int(LIMITS.max_ttl * 2))]
+                ),
+            },
+        ),
+    ),
+    unique_by=lambda r: r.ref,
+    min_size=4,
+    max_size=9,
+)
+
+
+def paged(resources: list[Resource], broken: bool) -> list[Page]:
+    pages = [
+        page(*[r for r in resources if r.ref.kind is kind], kind=kind)
+        for kind in (Kind.INSTANCE, Kind.DISK)
+    ]
+    return [*pages, page(error="x")] if broken else pages
+
+
+@given(ROWS, RESOURCES, st.booleans(), st.randoms())
+def test_the_order_of_a_listing_means_nothing(rows, resources, broken, random) -> None:
+    memory = before(reaped(rows, paged(resources, broken)))
+    pages = paged(resources, broken)
+    plan = reaped(rows, pages, memory)
+    mixed = list(resources)
+    random.shuffle(mixed)
+    shuffled = [part for r in mixed for part in [page(r, kind=r.ref.kind, more=True)]]
+    shuffled += [page(kind=k) for k in (Kind.INSTANCE, Kind.DISK)]
+    shuffled += [page(error="x")] if broken else []
+    other = list(rows)
+    random.shuffle(other)
+    assert reaped(other, shuffled, memory) == plan
+
+
+WISHES = st.dictionaries(NAMES, st.sampled_from([Death.CANCELLED, Death.ABANDONED, Death.DONE]))
+
+
+def deadline(resource: Resource, mine: Instance | None, memory: frozenset[Sighting]) -> float:
+    """Design §6, written once more: what was promised to this resource."""
+    tag = resource.tags.get("vmrunner:expires-at", "")
+    known = [float(tag)] if re.fullmatch("[0-9]{1,12}", tag) else []
+    known += [mine.deadline] if mine else []
+    if known:
+        return min(known)
+    seen = [s.begun for s in memory if resource.ref.id == s.subject.split("|")[-1]]
+    born = resource.created_at if resource.created_at is not None else min(seen, default=NOW)
+    limit = resource.tags.get("vmrunner:max-ttl", "")
+    return born + (float(limit) if limit.isdigit() else LIMITS.max_ttl)
+
+
+def condemned(
+    kill: Deletion, resource: Resource, mine: Instance | None, memory: frozenset[Sighting]
+) -> bool:
+    """May it die for this reason?"""
+    if kill.reason is Death.EXPIRED:
+        return deadline(resource, mine, memory) < NOW
+    if resource.role is not Role.BUILD:
+        return False
+    if kill.reason is Death.LEFTOVER:
+        return mine is not None and mine.state is I.GONE
+    if kill.reason is Death.DUPLICATE:
+        other = mine is not None and mine.ref not in (None, kill.ref)
+        return other and kill.ref.kind is Kind.INSTANCE and mine.state is not I.GONE
+    if kill.reason is Death.ORPHAN:
+        (first,) = [
+            s for s in memory if s.what is SightingKind.ORPHAN and s.subject == subject(kill.ref)
+        ]
+        born = resource.created_at
+        ours = resource.tag("generation") == GENERATION and mine is None
+        early = first.begun if born is None else born
+        return ours and (born is None or first.begun > early + LIMITS.newborn)
+    return False
+
+
+@settings(max_examples=300)
+@given(ROWS, RESOURCES, st.booleans(), WISHES)
+def test_no_murder_and_no_forgetting(rows, resources, broken, wishes) -> None:
+    memory = before(reaped(rows, paged(resources, broken)))
+    plan = reaped(rows, paged(resources, broken), memory, wishes=wishes)
+    by_id = {r.id: r for r in rows}
+    by_ref = {r.ref: r for r in resources}
+    for kill in plan.kills:
+        resource = by_ref[kill.ref]
+        mine = by_id.get(resource.instance or "")
+        assert resource.tag("installation") == MINE
+        assert resource.role in (Role.BUILD, Role.IMAGE)
+        assert condemned(kill, resource, mine, memory), kill
+    for kill in plan.later:  # killed by time alone, before anybody looks again
+        resource = by_ref[kill.ref]
+        assert resource.tag("installation") == MINE
+        due = deadline(resource, by_id.get(resource.instance or ""), memory)
+        assert kill.expires_at == due >= NOW
+    assert len([k for k in plan.kills if k.reason is Death.ORPHAN]) <= LIMITS.orphan_cap
+    for close in plan.closes:
+        assert not broken
+        mine = by_id[close.instance]
+        assert mine.state is not I.GONE
+        (first,) = [s for s in memory if s.what is SightingKind.ABSENT and s.subject == mine.id]
+        assert first.begun > mine.created_at + LIMITS.newborn
+        vms = [r for r in resources if r.ref.kind is Kind.INSTANCE]
+        ours = [r for r in vms if r.tag("installation") == MINE and r.role in (Role.BUILD, "image")]
+        assert close.instance not in {r.instance for r in ours}
+        assert mine.ref not in by_ref
+    for doom in plan.dooms:
+        mine = by_id[doom.instance]
+        assert mine.state not in (I.DELETING, I.GONE)
+        if doom.reason is Death.EXPIRED:
+            assert mine.deadline < NOW
+        elif doom.reason is Death.STUCK:
+            limits = {I.REQUESTED: 900, I.BOOTING: 900, I.READY: 600}
+            assert mine.state_since + limits[mine.state] < NOW
+        else:
+            assert wishes[mine.id] is doom.reason
+    # Whatever is past its row's deadline is doomed or dying, or closed; so is what was wished dead.
+    doomed = {d.instance for d in plan.dooms}
+    for mine in rows:
+        if (mine.deadline < NOW or mine.id in wishes) and mine.state not in (I.DELETING, I.GONE):
+            assert mine.id in doomed
+    # And whatever is past its own dies now.
+    dying = {kill.ref for kill in plan.kills}
+    for resource in resources:
+        ours = resource.tag("installation") == MINE and resource.role in (Role.BUILD, Role.IMAGE)
+        mine = by_id.get(resource.instance or "")
+        if ours and resource.alive and deadline(resource, mine, memory) < NOW:
+            assert resource.ref in dying
+
+
+@given(ROWS, RESOURCES, RESOURCES)
+def test_a_poison_item_changes_no_other_deletion(rows, resources, more) -> None:
+    """Below the cap on orphans; every kind of item is for itself."""
+    memory = before(reaped(rows, paged(resources, broken=False)))
+    poison = [
+        replace(r, ref=r.ref._replace(id=f"x-{r.ref.id}", kind=Kind.KEY), tags={"a": "b"})
+        for r in more
+    ]
+    plain = reaped(rows, paged(resources, broken=False), memory)
+    pages = [*paged(resources, broken=False), page(*poison, kind=Kind.KEY, error="AccessDenied")]
+    assert reaped(rows, pages, memory) == plain
+
+
+@given(ROWS, RESOURCES)
+def test_parents_come_before_children(rows, resources) -> None:
+    kinds = [kill.ref.kind is Kind.INSTANCE for kill in reaped(rows, paged(resources, False)).kills]
+    assert kinds == sorted(kinds, reverse=True)

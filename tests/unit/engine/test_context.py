@@ -1,0 +1,51 @@
+"""What an engine's desk answers for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support import ledger_rows as rows
+from vmrunner.engine.context import EngineContext, EngineLimits
+from vmrunner.model import Scope
+
+HERE, ELSEWHERE = rows.SCOPE, Scope("fake", "b", "z")
+
+
+class Counting:
+    """A provider that counts how often it is asked where it acts: in a cloud that may be a call."""
+
+    asked = 0
+
+    @property
+    def scopes(self) -> frozenset[Scope]:
+        self.asked += 1
+        return frozenset((HERE,))
+
+
+def test_each_provider_with_rows_is_asked_once_and_no_other() -> None:
+    """A row whose provider has another name now is whoever's verified its scope."""
+    providers: Any = {"local": Counting(), "cloud": Counting()}
+    unused: Any = None
+    context = EngineContext(
+        id="e-1",
+        ledger=unused,
+        providers=providers,
+        limits=EngineLimits(),
+        places=unused,
+        orders=unused,
+        births=unused,
+        reaps=unused,
+        deaths=unused,
+        wake=unused,
+    )
+    here = [
+        rows.instance("1", "local"),
+        rows.instance("2", "local", ELSEWHERE),
+        rows.instance("3", "gone"),
+        rows.instance("4", "local"),
+    ]
+    found = [(one.id, one.provider) for one in context.reached(iter(here))]
+    assert found == [("1", "local"), ("3", "local"), ("4", "local")]
+    assert (providers["local"].asked, providers["cloud"].asked) == (1, 0)
+    told = {one.id: context.provider_of(one) for one in here}
+    assert told == {**dict.fromkeys("134", providers["local"]), "2": None}, "the same answer"

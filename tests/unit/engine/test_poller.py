@@ -1,0 +1,156 @@
+"""Looks: whose turn it is, and what a place that does not answer means for the others."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.support.reaper_inputs import OTHER, SCOPE, I, row
+from vmrunner.core.visibility import Visibility
+from vmrunner.engine.poller import DARK, SLOW, InstancePoller
+from vmrunner.errors import Uncertain
+from vmrunner.model import Instance, Key, Kind, Offer, Power, Ref, Scope, Seen
+
+
+@dataclass
+class Bench:
+    """A watcher at a cloud in which each look takes `seconds`."""
+
+    seconds: float = 0.0
+    dead: set[Scope] = field(default_factory=set)
+    now: float = 1000.0
+    calls: list[tuple[float, list[str]]] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    _open: list[tuple[float, Future[Any], Callable[[], Any]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        context: Any = SimpleNamespace(
+            monotonic=lambda: self.now,
+            deaths=lambda name: self,
+            wake=lambda: None,
+            providers={"p": self},
+            now=lambda row: self.now,
+            guard=self._guard,
+        )
+        self.watcher = InstancePoller(context)
+
+    @contextlib.contextmanager
+    def _guard(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except Uncertain:
+            self.troubles.append(doing)
+
+    def submit(self, work: Callable[[], Any]) -> Future[Any]:
+        call: Future[Any] = Future()
+        self._open.append((self.now + self.seconds, call, work))
+        self.settle()
+        return call
+
+    def settle(self) -> None:
+        for entry in [entry for entry in self._open if entry[0] <= self.now]:
+            self._open.remove(entry)
+            try:
+                entry[1].set_result(entry[2]())
+            except Uncertain as error:
+                entry[1].set_exception(error)
+
+    def look(self, keys: Sequence[Key]) -> dict[Key, Seen]:
+        self.calls.append((self.now, [key.instance for key in keys]))
+        if {key.scope for key in keys} & self.dead:
+            raise Uncertain("timeout")
+        ref = lambda key: Ref(key.scope, Kind.INSTANCE, key.instance)  # noqa: E731
+        return {key: Seen(ref=ref(key), power=Power.RUNNING) for key in keys}
+
+    def run(self, rows: list[Instance], seconds: float, tick: float = 0.25) -> set[str]:
+        seen: set[str] = set()
+        until = self.now + seconds
+        while self.now < until:
+            self.watcher.poll(rows)
+            self.settle()
+            seen |= self.watcher.observations().keys()
+            self.now += tick
+        return seen
+
+
+def at(scope: Scope, name: str, **options: Any) -> Instance:
+    return row(name, offer=Offer(scope=scope, machine_type="m", place="z"), **options)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.0, 2.0])
+def test_a_newborn_is_looked_at_within_seconds_among_ten_thousand(seconds: float) -> None:
+    bench = Bench(seconds)
+    rows = [row(f"vm-{n:06}") for n in range(10_000)]
+    bench.run(rows, 12, tick=1.0)
+    newborn = row("vm-999999", state=I.BOOTING, state_since=bench.now)
+    assert "vm-999999" in bench.run([*rows, newborn], 2 * seconds + 2, tick=1.0)
+
+
+def test_each_has_its_turn_when_there_is_too_much_to_see() -> None:
+    bench = Bench(seconds=10.0)
+    rows = [row(f"vm-{n:06}") for n in range(20_000)]
+    assert len(bench.run(rows, 40, tick=5.0)) == len(rows)
+
+
+def test_few_are_looked_at_in_one_call_and_none_twice_at_once() -> None:
+    bench = Bench(seconds=1.0)
+    rows = [row(f"vm-{n}", state=I.BOOTING, state_since=bench.now) for n in range(3)]
+    bench.run(rows, 10)
+    starts = [when for when, _ in bench.calls]
+    assert all(later - sooner >= 1.0 for sooner, later in pairwise(starts))
+    assert all(sorted(names) == ["vm-0", "vm-1", "vm-2"] for _, names in bench.calls)
+
+
+def test_a_place_that_does_not_answer_hides_no_other() -> None:
+    bench = Bench(dead={OTHER})
+    assert bench.run([at(SCOPE, "vm-1"), at(OTHER, "vm-2")], 1) == {"vm-1"}
+    assert bench.troubles == ["look at p in y"]
+
+
+def test_a_place_counts_as_seen_while_it_answers() -> None:
+    bench = Bench()
+    rows = [at(SCOPE, "vm-1"), at(OTHER, "vm-2")]
+    began = bench.now
+    assert bench.watcher.since(rows, 5000.0) == {SCOPE: math.inf, OTHER: math.inf}
+    bench.run(rows, 3 * SLOW, tick=1.0)
+    there = 5000.0 + bench.now - began  # its own clock
+    assert bench.watcher.since(rows, there) == {SCOPE: 5000.0, OTHER: 5000.0}
+    bench.dead = {OTHER}
+    bench.run(rows, DARK + SLOW, tick=1.0)
+    there = 5000.0 + bench.now - began
+    assert bench.watcher.since(rows, there) == {SCOPE: 5000.0, OTHER: math.inf}
+    bench.dead = set()
+    back = bench.now
+    bench.run(rows, 2 * SLOW, tick=1.0)
+    there = 5000.0 + bench.now - began
+    since = bench.watcher.since(rows, there)
+    assert since[SCOPE] == 5000.0
+    assert 0 <= since[OTHER] - (5000.0 + back - began) <= SLOW
+
+
+def test_a_new_state_is_a_new_turn() -> None:
+    bench = Bench()
+    one = row("vm-1")
+    bench.run([one], 1)
+    assert len(bench.calls) == 1
+    bench.run([replace(one, state=I.DELETING, state_since=bench.now)], 0.25)
+    assert len(bench.calls) == 2
+
+
+def test_what_was_lost_is_seen_anew() -> None:
+    sight = Visibility()
+    sight.record(SCOPE, 10.0)
+    sight.record(SCOPE, 500.0)
+    assert sight.since([SCOPE], 600.0, 600.0) == {SCOPE: 10.0}
+    sight.lost(SCOPE)
+    assert sight.since([SCOPE], 600.0, 600.0) == {SCOPE: math.inf}
+    sight.record(SCOPE, 700.0)
+    assert sight.since([SCOPE], 800.0, 1800.0) == {SCOPE: 1700.0}

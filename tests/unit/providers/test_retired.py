@@ -1,0 +1,78 @@
+"""What the configuration dropped while rows are open goes on dying, and nothing is born there."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.reaper_inputs import row
+from vmrunner.errors import Refused
+from vmrunner.model import Fate, InstanceState, Key, Kind, Offer, Ref, Scope, Spec
+from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeMachine, FakeProvider
+from vmrunner.providers.retired import RetiredProvider, kept, present
+
+ELSEWHERE = Scope("fake", "account", "zone-b")
+
+
+def driver(cloud: Cloud, *scopes: Scope) -> FakeProvider:
+    return FakeProvider("fake", cloud, scopes=scopes)
+
+
+def planted(cloud: Cloud, scope: Scope) -> FakeMachine:
+    return cloud.plant(scope, {"vmrunner:instance": f"vm-{scope.place}"})
+
+
+def in_scope(scope: Scope, **options: object):
+    offer = Offer(scope=scope, machine_type="small", place=scope.place)
+    return row(offer=offer, provider="fake", **options)
+
+
+def test_a_provider_without_rows_is_dropped_and_one_with_rows_is_swept_on() -> None:
+    cloud = Cloud(Clock())
+    old = {"fake": driver(cloud, SCOPE)}
+    assert kept(old, {}, []) == {}
+    assert kept(old, {}, [in_scope(SCOPE, state=InstanceState.GONE)]) == {}
+    dropped = kept(old, {}, [in_scope(SCOPE)])["fake"]
+    assert dropped.scopes == {SCOPE}
+    assert present(dropped) is None
+    with pytest.raises(Refused, match="fake is not in the configuration any more"):
+        dropped.offers(Spec())
+    machine = planted(cloud, SCOPE)
+    assert [r.ref for page in dropped.sweep() for r in page.resources] == [machine.ref]
+    assert dropped.delete([machine.ref])[machine.ref].fate is Fate.ACCEPTED
+    # At the next look nothing is left of it.
+    assert kept({"fake": dropped}, {}, []) == {}
+
+
+def test_of_a_changed_provider_the_scope_with_rows_stays_and_nothing_starts_there() -> None:
+    cloud = Cloud(Clock())
+    old, new = driver(cloud, SCOPE), driver(cloud, ELSEWHERE)
+    both = kept({"fake": old}, {"fake": new}, [in_scope(SCOPE)])["fake"]
+    assert isinstance(both, RetiredProvider)
+    assert both.scopes == {SCOPE, ELSEWHERE}
+    assert {offer.scope for offer in both.offers(Spec())} == {ELSEWHERE}
+    machines = [planted(cloud, scope) for scope in (SCOPE, ELSEWHERE)]
+    shown = sorted(r.ref for page in both.sweep() for r in page.resources)
+    assert shown == sorted(machine.ref for machine in machines)
+    keys = [Key(m.ref.scope, m.tags["vmrunner:instance"], m.ref.id) for m in machines]
+    assert both.look(keys).keys() == set(keys)
+    foreign = Ref(Scope("fake", "other", "z"), Kind.INSTANCE, "i-1")
+    told = both.delete([m.ref for m in machines] + [foreign])
+    assert [told[m.ref].fate for m in machines] == [Fate.ACCEPTED] * 2
+    assert told[foreign].fate is Fate.FAILED
+    # Its rows are closed: the changed provider is all there is.
+    assert kept({"fake": both}, {"fake": new}, []) == {"fake": new}
+
+
+def test_a_page_of_a_scope_that_both_have_comes_once() -> None:
+    cloud = Cloud(Clock())
+    planted(cloud, SCOPE)
+    both = RetiredProvider("fake", [driver(cloud, SCOPE, ELSEWHERE)], driver(cloud, SCOPE))
+    assert [page.scope for page in both.sweep() if page.kind is Kind.INSTANCE] == [SCOPE, ELSEWHERE]
+
+
+def test_a_provider_that_comes_back_launches_again() -> None:
+    cloud = Cloud(Clock())
+    first = driver(cloud, SCOPE)
+    dropped = kept({"fake": first}, {}, [in_scope(SCOPE)])
+    again = driver(cloud, SCOPE)
+    assert kept(dropped, {"fake": again}, [in_scope(SCOPE)]) == {"fake": again}
