@@ -118,7 +118,9 @@ def defaults(kind: str) -> dict[str, Any]:
     """What a driver of this kind does where its options say nothing; no SDK is imported."""
     if kind == "fake":
         return {}
-    options = importlib.import_module(f"{__name__}.{kind}.options").Options
+    options = getattr(
+        importlib.import_module(f"{__name__}.{kind}.options"), f"{kind.capitalize()}Options"
+    )
     given = {part.name: part.default for part in dataclasses.fields(options)}
     return {
         name: dataclasses.asdict(value) if hasattr(value, "__dataclass_fields__") else value
