@@ -105,7 +105,7 @@ class Throttled(Refused):
 
 
 class CredentialsRefused(Refused):
-    """Who we are is not allowed to. Launching stops, reaping does not."""
+    """Our identity is refused. Launching stops, reaping does not."""
 
 
 class BadOrder(Refused):

@@ -1,5 +1,5 @@
-"""What makes a build VM out of a plain Debian or Ubuntu: the same scripts that make our images, and
-the supervisor, as parts of user-data."""
+"""User-data that makes a build VM of a plain Debian or Ubuntu: the same scripts that make our
+images, and the supervisor."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def arg(name: str) -> BindParameter[Any]:
 
 
 class Rows:
-    """What a statement answered: plain tuples."""
+    """Answer of a statement: plain tuples."""
 
     __slots__ = ("_cursor", "rowcount")
 
@@ -127,7 +127,8 @@ def inserts(table: TableClause, *columns: str) -> Prepared:
 
 
 class Database:
-    """Where the ledger's transactions run. Safe in threads, and in a process that forks."""
+    """A database that runs the ledger's transactions. Safe in threads, and in a process that
+    forks."""
 
     def __init__(self, url: URL) -> None:
         self.url = url
@@ -236,7 +237,8 @@ def shared(url: URL) -> Database:
 
 
 def _identity(url: URL) -> Hashable:
-    """What two URLs of one database have in common. A SQLite file that was replaced is another."""
+    """Return what all URLs of one database have in common. A SQLite file that was replaced is
+    another."""
     if url.get_backend_name() == "sqlite" and url.database is not None:
         path = Path(url.database).resolve()
         found = path.stat()
@@ -291,12 +293,12 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _aborted(error: BaseException) -> bool:
-    """Did the server undo the transaction because of another one?"""
+    """True if the server undid the transaction because of another one."""
     return getattr(_cause(error), "sqlstate", "") in _CONFLICTS
 
 
 def translated(error: BaseException, url: URL) -> LedgerError:
-    """What a failure of the database is to everybody else."""
+    """Translate a failure of the database for everybody else."""
     cause = _cause(error)
     words = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     if url.get_backend_name() != "sqlite":

@@ -1,4 +1,4 @@
-"""What happened to a build, in order: small facts, never a secret."""
+"""Events of a build, in order: small facts, never a secret."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ opening = threading.RLock()
 
 
 class ForkAware(Protocol):
-    """What has connections."""
+    """An owner of connections that must not be used after a fork."""
 
     def before_fork(self) -> None:
         """Close them, and let nobody open another."""

@@ -79,8 +79,8 @@ class Images:
         self._end(image_id, ImageState.FAILED, message=message)
 
     def record_leftovers(self, image_id: str, ref: str | None, snapshots: Sequence[str]) -> None:
-        """What one that failed left in the cloud, before that is deleted; None: nothing any more.
-        Nothing when it did not fail."""
+        """Record what a failed image left in the cloud, before that is deleted. `ref` None: nothing
+        is left any more. Does nothing when the image did not fail."""
         names = codec.list_text(snapshots)
         self._database.write(lambda c: _LEFT(c, id=image_id, ref=ref, snapshots=names))
 
@@ -93,7 +93,7 @@ class Images:
         self._database.write(lambda c: _RETIRE(c, provider=provider, ref=ref))
 
     def promote(self, provider: str, ref: str, now: float) -> None:
-        """Of this provider's, this is the one that builds use."""
+        """Mark this image of the provider as the one that builds use."""
 
         def work(connection: Any) -> None:
             _DEMOTE(connection, provider=provider)
@@ -106,7 +106,7 @@ class Images:
         return self._database.read(lambda c: readable(codec.image, _LIST(c).all()))
 
     def open(self) -> Readable[MadeImage]:
-        """Those whose builder may be alive, oldest first."""
+        """Return the images whose builder may be alive, oldest first."""
         return self._database.read(lambda c: readable(codec.image, _OPEN(c).all()))
 
     def find(self, word: str) -> MadeImage:

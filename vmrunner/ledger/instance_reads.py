@@ -36,7 +36,7 @@ _ACCESS = Prepared(select(_i.access).where(_i.id == arg("id")))
 
 
 class InstanceReads:
-    """Who was ever born here."""
+    """Every instance that was ever born here."""
 
     def __init__(self, database: Database, seal: Encryption) -> None:
         self._database = database
@@ -80,7 +80,7 @@ class InstanceReads:
         return found
 
     def known(self, ids: Collection[str]) -> frozenset[str]:
-        """Which of these ids have a row, whether or not it can be read."""
+        """Return those of these ids that have a row, whether or not it can be read."""
         queries = [select(_i.id).where(_i.id.in_(some)) for some in _parts(ids)]
         return frozenset(
             self._database.read(lambda c: [name for q in queries for name in c.scalars(q)])
@@ -102,7 +102,7 @@ class InstanceReads:
         return frozenset(readable(codec.scope, self._database.read(work)))
 
     def launched(self, provider: str) -> bool:
-        """Did this provider ever ask for an instance?"""
+        """True if this provider ever asked for an instance."""
         return self._database.read(lambda c: _ANY(c, provider=provider).first()) is not None
 
     def order(self, instance_id: str) -> Order:
@@ -110,7 +110,7 @@ class InstanceReads:
         return codec.order_from(self._unseal(_ORDER, instance_id))
 
     def access(self, instance_id: str) -> Access:
-        """How to reach it. Raises NotFound, also once the row is closed."""
+        """Return the access to an instance. Raises NotFound, also once the row is closed."""
         return codec.access_from(self._unseal(_ACCESS, instance_id))
 
     def _where(

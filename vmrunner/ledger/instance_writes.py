@@ -1,4 +1,4 @@
-"""How instances end: from the decision to seen dead."""
+"""The end of instances: from the decision to seen dead."""
 
 from __future__ import annotations
 

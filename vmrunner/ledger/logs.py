@@ -116,13 +116,13 @@ class Logs:
         return self._database.write(work)
 
     def offset(self, build: str, attempt: int) -> int:
-        """Where the raw bytes that are stored of this attempt end; 0 when there are none."""
+        """Return where the stored raw bytes of this attempt end; 0 when there are none."""
         found = self._database.read(lambda c: _OFFSET(c, build=build, attempt=attempt).scalar())
         return int(found or 0)
 
     def size(self, build: str, *, before: int | None = None) -> int:
-        """How many bytes were ever stored, all attempts together; or how many are, of those
-        `before` an attempt."""
+        """Return how many bytes were ever stored, all attempts together; with `before`, those of
+        the attempts before that one."""
         if before is None:
             return int(self._database.read(lambda c: _SIZE(c, build=build).scalar()) or 0)
         return int(
@@ -149,7 +149,8 @@ class Logs:
         return _cut(self._database.read(work), after_line)
 
     def older(self, finished_before: float) -> tuple[int, int]:
-        """How many chunks, and bytes, there are of builds that finished before this time."""
+        """Return the number of chunks, and their bytes, of builds that finished before this
+        time."""
         row = self._database.read(lambda c: _OLDER(c, before=finished_before).first())
         assert row is not None
         return row[0], int(row[1] or 0)

@@ -196,7 +196,7 @@ def instance(row: Sequence[Any]) -> Instance:
 
 
 def scope(row: Sequence[Any]) -> Scope:
-    """Where the offer that a row begins with is. Raises Unreadable."""
+    """Return the scope of the offer that a row begins with. Raises Unreadable."""
     try:
         return offer_from(row[0]).scope
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Which version of the tables a database has, and how it gets the newest.
+"""The version of a database's tables, and the upgrade to the newest.
 
 A database is read far more often than it is migrated, and Alembic takes a tenth of a second to
 import: it is loaded only when there is something to do.
@@ -49,7 +49,7 @@ def _ours(connection: Connection, url: URL) -> str | None:
 
 
 def behind(found: str | None) -> bool:
-    """Does a database of this version need an upgrade? Raises ConfigError when it is newer."""
+    """True if a database of this version needs an upgrade. Raises ConfigError when it is newer."""
     versions = known()
     if found is not None and found not in versions:
         raise ConfigError(

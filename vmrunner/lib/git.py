@@ -146,7 +146,7 @@ class Repository:
 
 
 def too_large(source: str, most: int) -> ConfigError:
-    """What is said of a source that is larger than may be."""
+    """Return the error for a source that is larger than `most` bytes."""
     return ConfigError(
         f"source: {source} is larger than {units.amount(most)}",
         hint="leave out what the build does not need, or raise limits.source_bytes",
@@ -154,7 +154,8 @@ def too_large(source: str, most: int) -> ConfigError:
 
 
 def _kept(names: tuple[str, ...], *, also: bool = False) -> dict[str, str]:
-    """Of our variables those of git that begin so; `also`: and all that are not git's."""
+    """Return git's own variables of this environment that begin with one of `names`. With `also`,
+    add all variables that are not git's."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -1,4 +1,4 @@
-"""What a build's log may do to the place that shows it.
+"""Filters for a build's log, before a terminal shows it.
 
 A log is attacker input: bytes in it can move a terminal's cursor over what was printed before, set
 its title, fill its clipboard, or command the CI system that vmrunner runs under (`ci_commands`).

@@ -35,7 +35,7 @@ class SocketWire(Protocol):
 
 
 class WakeupPipe:
-    """What a waiting exchange wakes up to: bytes that came, or a wish."""
+    """A pipe that wakes a waiting exchange: bytes came, or a wish."""
 
     def __init__(self) -> None:
         self.bell = threading.Event()

@@ -82,7 +82,7 @@ class _Packetizer(Packetizer):
     _greeting = 0  # bytes
 
     def _read_timeout(self, timeout: float) -> bytes:
-        """What the greeting's lines are read with. A line may have no end."""
+        """Read the lines of the greeting with a time limit. A line may have no end."""
         data: bytes = super()._read_timeout(timeout)  # type: ignore[misc]  # not in its stubs
         self._greeting += len(data)
         if self._greeting > GREETING:

@@ -1,4 +1,4 @@
-"""What came on a channel and was not taken yet, in place of paramiko's BufferedPipe.
+"""Bytes received on a channel and not taken yet, in place of paramiko's BufferedPipe.
 
 That one keeps a single array: to take a piece from its front moves all that lies behind it, up to a
 whole window. This one keeps the pieces as they came.
