@@ -40,8 +40,8 @@ def current() -> str:
 
 
 def speaks_ours(image: LocalImage) -> bool:
-    """Is the supervisor in this image ours, byte by byte? Of an image by another recipe, more
-    cannot be known."""
+    """True if the supervisor in this image is ours, byte by byte. Of an image by another recipe,
+    more cannot be known."""
     return image.hash == current() or dict(image.supervisor) == _supervisor()
 
 

@@ -1,4 +1,4 @@
-"""What an image is made of, and the hashes that say whether it is there already.
+"""Recipes: the contents of an image, and the hashes that say whether it is there already.
 
 A recipe is TOML:
 
@@ -75,7 +75,8 @@ class Container:
 
     @property
     def origin(self) -> str:
-        """What it is made of, for a person: its name may be known from a registry."""
+        """Return what the container is made of, for a person: its name may be known from a
+        registry."""
         if self.pull is not None:
             return f"pulled from {self.pull}"
         return f"Debian {self.suite} with {', '.join(self.packages) or 'nothing more'}"
@@ -83,7 +84,7 @@ class Container:
 
 @dataclass(frozen=True, kw_only=True)
 class Docker:
-    """How Docker is configured, beside what every image has."""
+    """Docker's configuration, beside what every image has."""
 
     registry_mirror: str | None = None
     address_pool: str = "172.18.0.0/16"
@@ -178,7 +179,7 @@ def supervisor_hash(inputs: Inputs) -> str:
 
 
 def mode(content: bytes) -> int:
-    """Of a file of the supervisor's in the image."""
+    """Return the mode that a file of the supervisor's has in the image."""
     return 0o755 if content[:2] == b"#!" else 0o644
 
 

@@ -1,5 +1,5 @@
-"""Which image builds get, and which images go: what is known is gathered, `retiring` decides, the
-provider does it."""
+"""Promotion and removal of images: facts are gathered, `core/image_retention.py` decides, the
+provider deletes."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ def clear_local(
 
 
 def wanted(ledger: Ledger) -> frozenset[str]:
-    """What the open VMs were made from, and the words by which builds that are not over call their
-    images. Raises Unreadable when a row may name any."""
+    """Return what the open VMs were made from, and the words by which builds that are not over call
+    their images. Raises Unreadable when a row may name any."""
     rows, builds = ledger.instances.open(), ledger.builds.list(active=True)
     if unread := sorted(rows.unread | builds.unread):
         raise Unreadable(

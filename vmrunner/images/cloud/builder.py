@@ -52,7 +52,7 @@ BASES: Final = ("debian-13", "ubuntu-24.04")
 
 
 def imaging_of(provider: Provider) -> ImageStore:
-    """What can be done about the images of this provider's. Raises ConfigError."""
+    """Return the image store of this provider. Raises ConfigError."""
     if not isinstance(provider, KeepsImages):
         raise ConfigError(
             f"provider: {provider.name} keeps no images in a cloud",

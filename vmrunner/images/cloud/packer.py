@@ -66,7 +66,7 @@ _LAST: Final = 12  # lines of its output that an error shows
 
 
 def require() -> str:
-    """Where it is. Raises ConfigError when it is not on PATH."""
+    """Return the path of Packer. Raises ConfigError when it is not on PATH."""
     found = which("packer")
     if found is None:
         raise ConfigError("packer: not on PATH; images in a cloud are made by it", hint=INSTALL)
@@ -130,7 +130,7 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(eq=False)
 class PackerOutput:
-    """What was heard of its machine-readable output: `time,target,type,data…`."""
+    """Packer's machine-readable output (`time,target,type,data…`), as far as it was heard."""
 
     progress: Callback
     clock: Callable[[], float] = time.monotonic

@@ -344,7 +344,7 @@ def _lock(cache: Path, progress: Callback) -> Iterator[None]:
 
 
 def facts(path: Path) -> dict[str, str | int]:
-    """What a manifest says of a file beside it."""
+    """Return what a manifest says of a file beside it."""
     return {"size": path.stat().st_size, "sha256": image_integrity.digest_of(path)}
 
 

@@ -216,7 +216,7 @@ def convert(disk: Path, to: Path, programs: ChildPrograms) -> None:
 
 
 def _devices() -> list[str]:
-    """Where container tars appear: vda is the root, vdb the script."""
+    """Return the devices at which container tars appear: vda is the root, vdb the script."""
     return [f"/dev/vd{letter}" for letter in "cdefghijklmnopqrstuvwxyz"]
 
 

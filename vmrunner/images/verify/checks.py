@@ -1,5 +1,8 @@
-"""Is an image what it should be? Every byte is read, then a VM is booted from it, by the same
-provider that builds use, and each promise is looked at from inside."""
+"""Checks of an image against its promises.
+
+Every byte is read, then a VM is booted from it, by the same provider that builds use, and each
+promise is looked at from inside.
+"""
 
 from __future__ import annotations
 
@@ -168,7 +171,7 @@ def _supervisor(output: str, manifest: dict[str, Any]) -> str:
 
 
 def _sbom(output: str, manifest: dict[str, Any]) -> str:
-    """What dpkg knows in the VM is what the SBOM tells."""
+    """Check that the SBOM lists what dpkg knows in the VM."""
     there = {(name, version) for name, _, version in (x.partition(" ") for x in output.split("\n"))}
     differs = sorted(there ^ manifest["installed"])
     return f"{len(differs)} packages differ, such as {differs[0][0]}" if differs else ""
@@ -180,7 +183,7 @@ def _same_sbom(output: str, manifest: dict[str, Any]) -> str:
 
 
 def _settings(output: str) -> dict[str, Any]:
-    """Of what `docker info` says, what somebody decided."""
+    """Return those settings of `docker info` that somebody decided."""
     said = json.loads(output)
     pools, mirrors = said["DefaultAddressPools"] or (), said["RegistryConfig"]["Mirrors"] or ()
     return {
@@ -221,7 +224,7 @@ def _clock(output: str, _: dict[str, Any]) -> str:
 
 
 def _user_data(connection: Connection, boot: float) -> Finding:
-    """What every platform's VM is told, by cloud-init's own schema: ours, and stock images'."""
+    """Check the user-data of every platform, ours and stock images', by cloud-init's own schema."""
     user, host = keys.generate(), keys.generate()
     platforms = get_args(user_data.Platform)
     for platform, stock in product(platforms, (False, True)):

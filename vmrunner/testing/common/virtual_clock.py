@@ -22,7 +22,7 @@ class Timeline:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Whoever changes what there is does it in here, alone."""
+        """Hold the clock: whoever changes what there is does it in here, alone."""
         with self.lock:
             yield
 
@@ -39,7 +39,7 @@ class Timeline:
                 heapq.heappush(self._due, (self.now() + seconds, next(self._number), effect))
 
     def next_due(self) -> float:
-        """When something happens next, epoch seconds; inf: nothing does."""
+        """Return when something happens next, epoch seconds; inf when nothing does."""
         with self.lock:
             return self._due[0][0] if self._due else math.inf
 

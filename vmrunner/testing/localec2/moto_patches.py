@@ -1,4 +1,4 @@
-"""Where moto's own handlers are not as EC2 is: other ones, in effect for the requests of a
+"""Handlers in place of moto's own where these are not as EC2 is, in effect for the requests of a
 `LocalCloud` alone. Whatever else uses moto in this process finds it unchanged."""
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ Handler = Callable[..., Any]
 
 @contextlib.contextmanager
 def within(cloud: LocalCloud) -> Iterator[None]:
-    """What moto does inside, it does for this cloud."""
+    """Let moto work for this cloud inside of the block."""
     token = _CURRENT.set(cloud)
     try:
         yield
@@ -178,7 +178,7 @@ def _get_tags(_: LocalCloud, resource: Any, __: Handler) -> list[dict[str, str]]
 
 
 def _get_console_output(cloud: LocalCloud, response: Any, original: Handler) -> ActionResult:
-    """What the VM said on its serial port, where there is a VM."""
+    """Answer with what the VM said on its serial port, where there is a VM."""
     machine = _named(cloud, response, response._get_param("InstanceId"))
     if response._get_param("Latest") and re.match(r"[a-z]+[1-4]\.", machine.moto.instance_type):
         raise Ec2Refusal(
@@ -259,7 +259,7 @@ def _cancel_spot_requests(_: LocalCloud, response: Any, original: Handler) -> Ac
 
 
 def _modify_metadata(cloud: LocalCloud, response: Any, _: Handler) -> ActionResult:
-    """What is not said stays as it was."""
+    """Change the metadata options; one that is not given stays as it was."""
     machine = _named(cloud, response, response._get_param("InstanceId"))
     if response._get_param("DryRun"):
         raise DryRunClientError

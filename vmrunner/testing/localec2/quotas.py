@@ -1,4 +1,4 @@
-"""What EC2 checks of a launch before it does anything, and moto lets pass."""
+"""Checks of a launch that EC2 makes before it does anything, and moto lets pass."""
 
 from __future__ import annotations
 

@@ -105,8 +105,8 @@ class LocalGce(Timeline):
     def furnish(
         self, *, family: str = "vmrunner", ssh_from: str = "192.0.2.0/24", disk_gb: int = 10
     ) -> GceSite:
-        """What a launch needs: an image in a family, and a network in which builds do not reach
-        each other."""
+        """Make what a launch needs: an image in a family, and a network in which builds do not
+        reach each other."""
         with self.lock:
             return fixtures.furnish(self, family=family, ssh_from=ssh_from, disk_gb=disk_gb)
 
@@ -129,7 +129,7 @@ class LocalGce(Timeline):
             return leftovers.add_address(self, region, name, more)
 
     def snapshot(self, name: str, *, disk: str = "", **more: object) -> Json:
-        """Of a disk that there was, by its link."""
+        """Add a snapshot of a disk that there was, by its link."""
         with self.lock:
             return leftovers.add_snapshot(self, name, disk, more)
 
@@ -149,7 +149,7 @@ class LocalGce(Timeline):
         return next((found for found in shelf.values() if found["id"] == name), None)
 
     def images(self, project: str) -> dict[str, Json]:
-        """Those of this project, or of somebody else's that everybody may use."""
+        """Return the images of this project, or of somebody else's that everybody may use."""
         return self.shelf("images", "global" if project == self.project else project)
 
     def address(self, cidr: str) -> str:
@@ -193,7 +193,7 @@ class LocalGce(Timeline):
     # --- who asks ---
 
     def plan(self, request: GceRequest) -> RequestFate | BrokenOperation | None:
-        """What becomes of a request before it is looked at."""
+        """Return the fate of a request before it is looked at."""
         if request.key in self.refused:
             return self.refused[request.key]
         return self.faults.plan(request)

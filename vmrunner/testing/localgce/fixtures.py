@@ -1,4 +1,4 @@
-"""What is there before anybody launches: zones, machine types, networks, an image."""
+"""Fixtures that are there before anybody launches: zones, machine types, networks, an image."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def fingerprint() -> str:
 
 
 def resource(cloud: LocalGce, kind: str, where: str, name: str, created: float) -> Json:
-    """What all have. `where`: `zones/z/disks`, `zones`, …"""
+    """Return the fields that all resources have. `where`: `zones/z/disks`, `zones`, …"""
     return {
         "kind": f"compute#{kind}",
         "id": str(number()),

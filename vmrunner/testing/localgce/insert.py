@@ -145,7 +145,7 @@ def _machine_type(cloud: LocalGce, zone: str, said: Json) -> Json:
 
 
 def _filled(cloud: LocalGce, zone: str, shown: Json, kind: Json) -> Json:
-    """What an answer has whether it was said or not."""
+    """Add what an answer has whether the request said it or not."""
     made: Json = {
         "machineType": kind["selfLink"],
         "zone": links.link(f"projects/{cloud.project}/zones/{zone}"),

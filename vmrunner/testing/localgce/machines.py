@@ -23,7 +23,8 @@ _TAKEN_BACK: Final = "Instance was preempted."
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class GceMachine:
-    """What a test may know and do. Changes of state go through the methods."""
+    """One machine, as far as a test may know and change it. Changes of state go through the
+    methods."""
 
     cloud: LocalGce
     shown: Json  # what the API says of it
@@ -65,7 +66,7 @@ class GceMachine:
 
     @property
     def alive(self) -> bool:
-        """Does it bill, stopped or not, with no delete accepted?"""
+        """True if it bills, stopped or not, with no delete accepted."""
         return not (self.gone or self.deleting or self.doomed)
 
     @property
@@ -83,12 +84,12 @@ class GceMachine:
 
     @property
     def address(self) -> str:
-        """Of its first interface, within its network."""
+        """Return the address of its first interface, within its network."""
         return str(self.shown["networkInterfaces"][0]["networkIP"])
 
     @property
     def output(self) -> bytes:
-        """What it said on its first serial port."""
+        """Return what it said on its first serial port."""
         return self.serial if self.body is None else self.body.console
 
     @property
@@ -98,7 +99,7 @@ class GceMachine:
 
     @property
     def hidden(self) -> bool:
-        """Is it born, and not visible yet?"""
+        """True if it is born and not visible yet."""
         return self.shown["selfLink"] in self.cloud.hidden
 
     @property
@@ -121,7 +122,7 @@ class GceMachine:
         self.arm()
 
     def run(self) -> None:
-        """What there is of it runs now."""
+        """Mark what there is of it as running."""
         self._stage()
         self._run()
 
@@ -148,7 +149,7 @@ class GceMachine:
             self.cloud.later(self.cloud.delete_seconds, self._ended)
 
     def release(self) -> None:
-        """What was stuck goes."""
+        """Let go what was stuck."""
         self.stuck = False
         if self.deleting:
             self._ended()

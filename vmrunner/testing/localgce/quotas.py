@@ -1,4 +1,4 @@
-"""What a project uses, and may use."""
+"""Quotas of a project, and their use."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def usage(cloud: LocalGce, region: str) -> dict[str, float]:
 
 
 def _split(cloud: LocalGce, region: str) -> bool:
-    """Have spot VMs a quota of their own?"""
+    """True if spot VMs have a quota of their own."""
     return bool(cloud.quotas.get(region, {}).get("PREEMPTIBLE_CPUS"))
 
 

@@ -51,7 +51,7 @@ class GceRequest:
 
     @property
     def scope(self) -> str:
-        """Where it acts: `zones/z`, `regions/r` or `global`."""
+        """Return where it acts: `zones/z`, `regions/r` or `global`."""
         for kind in ("zone", "region"):
             if kind in self.path:
                 return f"{kind}s/{self.path[kind]}"

@@ -1,4 +1,4 @@
-"""Which function answers which method."""
+"""The function that answers each method."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ MOST: Final = 120 * 86_400.0
 
 
 def filled(said: Json, now: float) -> Json:
-    """What a resource shows. Raises `Refusal`."""
+    """Return the scheduling that a resource shows. Raises `Refusal`."""
     spot = said.get("provisioningModel") == "SPOT" or bool(said.get("preemptible"))
     _check_times(said, now)
     _check_action(said, spot=spot)

@@ -1,4 +1,4 @@
-"""Is this JSON what Google's document says of it? Each schema is made into a function once, when it
+"""Validation of JSON against Google's document. Each schema is made into a function once, when it
 is first needed."""
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ thread, that started it, and leaves nothing on the disk. It is confined less tha
 provider's: this is for trying things out, not a wall.
 
 `bodies.py` all VMs of a cloud · `host.py` what they share · `vm.py` one VM · `words.py` QEMU's
-command line · `start.py` what becomes QEMU · `metadata.py` HTTP for one guest · `forward.py` what
+command line · `spawn.py` what becomes QEMU · `metadata.py` HTTP for one guest · `forward.py` what
 carries it there · `command.py` a local cloud as a program
 """
 

@@ -19,13 +19,13 @@ _TICK: Final = 0.2  # seconds
 
 
 class CloudVm(Protocol):
-    """What a cloud says of a VM. Its methods are called with the cloud held."""
+    """A cloud's own view of a VM. Its methods are called with the cloud held."""
 
     body: Vm | None
 
     @property
     def off(self) -> bool:
-        """Has it, in this cloud, no VM any more?"""
+        """True if it has no VM any more in this cloud."""
 
     def run(self) -> None:
         """Its VM runs now."""
@@ -52,7 +52,7 @@ class VmFleet:
         self._thread.start()
 
     def stop(self) -> None:
-        """When this returns no VM is left."""
+        """Stop, and return when no VM is left."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
