@@ -27,17 +27,19 @@ class Provider(Protocol):
 
     @property
     def scopes(self) -> frozenset[Scope]:
-        """Where it acts, verified: whose account, which host; never from the config alone."""
+        """Return the scopes in which it acts, verified: whose account, which host; never from the
+        configuration alone."""
 
     @property
     def traits(self) -> Traits:
-        """What its guarantee rests on."""
+        """Return the traits that its guarantee rests on."""
 
     def now(self) -> float:
         """The provider's clock, epoch seconds: its last answer's date plus monotonic time since."""
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
-        """What may be asked for, best first. Raises `BadOrder` when the spec can never be met."""
+        """Return what may be asked for, best first. Raises `BadOrder` when the spec can never be
+        met."""
 
     def create(self, order: Order) -> Ref:
         """Ask for one VM. Returns when it is accepted, not booted. The identical order again
@@ -59,7 +61,8 @@ class Provider(Protocol):
         """The last boot output, at most 64 KiB, for the build's log when boot fails."""
 
     def check(self) -> Sequence[Finding]:
-        """Can it be used: the right to delete first, then image, quota, network, clock."""
+        """Check whether it can be used: the right to delete first, then image, quota, network,
+        clock."""
 
 
 class Arms(Protocol):
@@ -115,7 +118,7 @@ def load(kind: str, name: str, **options: Any) -> Provider:
 
 
 def defaults(kind: str) -> dict[str, Any]:
-    """What a driver of this kind does where its options say nothing; no SDK is imported."""
+    """Return the defaults of a driver of this kind. No SDK is imported."""
     if kind == "fake":
         return {}
     options = getattr(

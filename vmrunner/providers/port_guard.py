@@ -45,7 +45,8 @@ class GuardPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GuardSpec:
-    """How it should be. None: as it is, or the default. No regions: all that are enabled."""
+    """The guard as it should be. None: as it is, or the default. No regions: all that are
+    enabled."""
 
     max_ttl: float  # seconds
     regions: tuple[str, ...] | None = None
@@ -89,8 +90,8 @@ class CanHaveGuard(Protocol):
     """A provider whose account can hold layers that end a VM past its deadline."""
 
     def unguarded(self) -> Sequence[Finding]:
-        """What is missing of them, each with what the guarantee is worth without it. Empty: nothing
-        is. Raises `ProviderError`."""
+        """Return what is missing, each with what the guarantee is worth without it; empty when
+        nothing is. Raises `ProviderError`."""
 
 
 @runtime_checkable

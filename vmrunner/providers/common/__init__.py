@@ -1,4 +1,4 @@
-"""What drivers of clouds share.
+"""Parts that drivers of clouds share.
 
 `clock.py` a cloud's own time · `rate_limits.py` its limits on calls, kept before it must refuse
 `capacity_pools.py` which offers there are, and which ran dry · `batches.py` many deletes in one

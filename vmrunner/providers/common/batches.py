@@ -24,9 +24,10 @@ def in_batches(
     names: Callable[[CallFailed, T], bool],
     alone: Callable[[T, CallFailed], Outcome],
 ) -> dict[T, Outcome]:
-    """What became of each item. `call` raises `CallFailed` when none of its items was accepted;
-    `poisoned`: one bad item may be to blame; `names`: it names this one; `alone` decides about an
-    item that was refused in a batch of its own."""
+    """Make calls for batches of at most `size` items and return each item's outcome. `call` raises
+    `CallFailed` when none of its items was accepted; `poisoned`: one bad item may be to blame;
+    `names`: it names this one; `alone` decides about an item that was refused in a batch of its
+    own."""
 
     def send(batch: Sequence[T]) -> dict[T, Outcome]:
         try:

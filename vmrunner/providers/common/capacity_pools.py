@@ -1,4 +1,4 @@
-"""Which machines can be asked for, in order, and which pools of them were dry a moment ago."""
+"""Machines that can be asked for, in order, and the pools of them that were dry a moment ago."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DRY: Final = 120.0
 
 
 class CapacityPool(NamedTuple):
-    """What runs dry as one."""
+    """A pool of machines that runs dry as one."""
 
     machine_type: str
     place: str  # a subnet, or a zone
@@ -75,7 +75,7 @@ class DryPools:
             self._shut.pop(pool.market, None)
 
     def without_dry(self, pools: Sequence[CapacityPool]) -> list[CapacityPool]:
-        """Those that may have something. Raises `NoCapacity` when none of them may."""
+        """Return the pools that may have something. Raises `NoCapacity` when none of them may."""
         now = self._now()
         with self._lock:
             dry = {p: (until - now, why) for p, (until, why) in self._dry.items() if until > now}

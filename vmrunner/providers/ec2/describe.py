@@ -58,6 +58,7 @@ def _launched(item: Answer, key: Key) -> bool:
 
 
 def _rank(item: Answer, key: Key, sight: Seen) -> tuple[bool, bool, float, str]:
-    """Of several with one name: ours for certain first, then the living, then the oldest."""
+    """Rank one of several with one name: ours for certain first, then the living, then the
+    oldest."""
     dead = sight.power is Power.DEAD
     return (not _launched(item, key), dead, sight.created_at or 0.0, sight.ref.id)

@@ -85,8 +85,8 @@ def instances(answer: Answer) -> Iterator[Answer]:
 
 
 def _named(calls: Ask, region: str, zone: str, ids: Sequence[str]) -> Iterator[ZonePart]:
-    """Those that exist. A list is refused whole for one that does not, or is in a zone that is
-    disrupted: halve it until that one is alone."""
+    """Yield those of these instances that exist. A list is refused whole for one that does not, or
+    is in a zone that is disrupted: halve it until that one is alone."""
     try:
         yield ZonePart(zone, list(instances(calls(region, INSTANCES, InstanceIds=list(ids)))))
     except CallFailed as failed:

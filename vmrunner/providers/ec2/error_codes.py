@@ -1,4 +1,4 @@
-"""What EC2's error codes mean for the core: translated once, here."""
+"""EC2's error codes in the core's terms: translated once, here."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ UNCERTAIN: Final = frozenset(
 
 
 def failed(error: Exception, *, action: str, region: str) -> CallFailed:
-    """What botocore raised, for `action` in `region`."""
+    """Translate what botocore raised for `action` in `region`."""
     if isinstance(error, boto.ClientError):
         told: Any = error.response
         code = str(told.get("Error", {}).get("Code", ""))

@@ -180,8 +180,8 @@ class Ec2Images:
     # --- within ---
 
     def _choice(self, made: CloudImage) -> ImageChoice:
-        """What builds of this provider's choose from. Raises `ConfigError` when this image is not
-        among it."""
+        """Return the images that builds of this provider choose from. Raises `ConfigError` when
+        this image is not among it."""
         said, field = self._options.image, f"providers.{self._options.name}.image"
         if isinstance(said, str) and said.startswith("ami-"):
             raise ConfigError(

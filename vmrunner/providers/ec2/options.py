@@ -1,4 +1,4 @@
-"""What can be configured about EC2, checked as far as that needs no network."""
+"""Options of EC2, checked as far as that needs no network."""
 
 from __future__ import annotations
 

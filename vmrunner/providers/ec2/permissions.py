@@ -32,7 +32,7 @@ WOULD: Final = "DryRunOperation"
 
 
 class Ec2Permissions:
-    """What is known of it in the region that launches. Thread-safe."""
+    """The knowledge of the right to terminate, in the region that launches. Thread-safe."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Ec2Permissions:
             )
 
     def ask(self) -> Right:
-        """What is known, or else what a simulation says. Raises nothing."""
+        """Return what is known, or else what a simulation says. Raises nothing."""
         with self._lock:
             if self._right is None or self._elapsed() >= self._until:
                 self._learn(self.simulate())
@@ -128,7 +128,8 @@ class Ec2Permissions:
 
 
 def _principal(caller: Caller) -> str | None:
-    """Whose policies are to be simulated: a user, or the role behind a session. None: root."""
+    """Return whose policies are to be simulated: a user, or the role behind a session. None:
+    root."""
     kind, _, rest = caller.arn.split(":", 5)[5].partition("/")
     if kind == "assumed-role":
         return f"arn:{caller.partition}:iam::{caller.account}:role/{rest.partition('/')[0]}"

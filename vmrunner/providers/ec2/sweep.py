@@ -23,7 +23,7 @@ BUDGET, SLOW = 120.0, 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ec2SweepContext:
-    """What every region's part of a sweep needs. `elapsed`: seconds that only go up."""
+    """Inputs that every region's part of a sweep needs. `elapsed`: seconds that only go up."""
 
     calls: Ask
     readers: Sequence[Ec2KindReader]

@@ -141,7 +141,7 @@ class FakeMachine:
 
 
 class Cloud:
-    """What exists, and the knobs. All attributes may be changed at any time."""
+    """Everything that exists, and the knobs. All attributes may be changed at any time."""
 
     def __init__(self, clock: Ticking) -> None:
         self.clock = clock
@@ -248,7 +248,7 @@ class Cloud:
         return min(mine, key=lambda one: (one.died_at is not None, one.created_at), default=None)
 
     def visible(self, scope: Scope, kind: Kind) -> list[Resource]:
-        """What a sweep shows: everybody's, but not the dead."""
+        """Return what a sweep shows: everybody's, but not the dead."""
         with self.lock:
             now = self.now()
             return [
@@ -258,14 +258,14 @@ class Cloud:
             ]
 
     def shows(self, machine: FakeMachine) -> bool:
-        """Does this read show it?"""
+        """True if this read shows the machine."""
         now = self.now()
         unsteady = now < machine.visible_at + self.unsteady
         return machine.visible(now) and not (unsteady and self.chance.random() < 0.5)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """What a sweep must list: VMs, disks, and whatever else was ever made."""
+        """Return the kinds that a sweep must list: VMs, disks, and whatever else was ever made."""
         with self.lock:  # births go on meanwhile
             made = {ref.kind for ref in self.machines} | {Kind.INSTANCE, Kind.DISK}
         return tuple(kind for kind in Kind if kind in made)

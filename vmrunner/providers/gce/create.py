@@ -106,7 +106,7 @@ class GceCreator:
         return error_codes.of_operation(operation, action=INSERT.action, where=offer.scope.place)
 
     def _clean_up(self, order: Order) -> None:
-        """What an insert that failed leaves behind dies before another is tried. Raises
+        """Delete what an insert that failed left behind, before another is tried. Raises
         `Uncertain` when that cannot be told."""
         try:
             if self._there(order) is not None:

@@ -1,4 +1,4 @@
-"""Whether these credentials reach the project, verified: by asking, once, and its one true name.
+"""Reach of these credentials to the project, verified: by asking, once, and its one true name.
 
 A project's id is its own for ever and everywhere, so that no other account can stand behind it;
 what can change is whether we are let in.

@@ -111,8 +111,9 @@ class GceImages:
             return frozenset(_relative(disk.source_image) for disk in self._disks())
 
     def chosen(self, images: Collection[CloudImage], word: str | None = None) -> frozenset[str]:
-        """Of a family all that are in it: any of them was promoted. The cloud is not asked, and the
-        project is not compared, which may be told by its number."""
+        """Return the images that builds choose from: of a family all that are in it, since any of
+        them was promoted. The cloud is not asked, and the project is not compared, which may be
+        told by its number."""
         said = named(word or self._options.image or f"family/{OURS}")
         if said is None:
             return frozenset()
@@ -149,7 +150,8 @@ class GceImages:
     # --- within ---
 
     def _family(self) -> str:
-        """That builds of this provider's choose from, or would without another image."""
+        """Return the family that builds of this provider choose from, or would without another
+        image."""
         said = self._options.image or ""
         return last(said) if "family/" in said else OURS
 

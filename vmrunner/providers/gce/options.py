@@ -1,4 +1,4 @@
-"""What can be configured about Compute Engine, checked as far as that needs no network."""
+"""Options of Compute Engine, checked as far as that needs no network."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class GceOptions:
 
     @property
     def plain(self) -> bool:
-        """Is it an endpoint without TLS? Nobody's credentials go there."""
+        """True if the endpoint is without TLS. Nobody's credentials go there."""
         return bool(self.api_endpoint) and str(self.api_endpoint).startswith("http://")
 
     def check(self) -> None:

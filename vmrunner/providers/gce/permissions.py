@@ -22,7 +22,7 @@ ACTION: Final = "compute.instances.delete"
 
 
 class GcePermissions:
-    """What is known of it. Thread-safe."""
+    """The knowledge of the right to delete. Thread-safe."""
 
     def __init__(
         self, name: str, calls: GceClient, elapsed: Callable[[], float] = boottime

@@ -39,7 +39,7 @@ ZONE, SLOW = 15.0, 10.0
 
 @dataclass(frozen=True, slots=True)
 class GceKindReader:
-    """How one kind is listed. `key`: where a scope's part of the answer has the items; None: it
+    """The way to list one kind. `key`: where a scope's part of the answer has the items; None: it
     is one list, without scopes. `by_zone`: how one zone is; None: it has no zones."""
 
     kind: Kind
@@ -50,7 +50,7 @@ class GceKindReader:
 
     @property
     def place(self) -> str:
-        """What a silence of the one list is about."""
+        """Name what a silence of the one list is about."""
         return "all zones" if self.by_zone else "the project"
 
 
@@ -64,7 +64,7 @@ READERS: Final = (
 
 @dataclass(slots=True)
 class _Part:
-    """What one answer says of one scope."""
+    """One answer's part about one scope."""
 
     found: list[Resource] = field(default_factory=list)
     error: str | None = None
@@ -89,8 +89,8 @@ class GceSweep:
     # --- within ---
 
     def _listed(self, reader: GceKindReader) -> Iterator[Page]:
-        """What was found, scope by scope; then a last page for each of ours, and for each other in
-        which something was, which says whether the whole of it was read."""
+        """Yield what was found, scope by scope; then a last page for each scope of ours, and for
+        each other in which something was, which says whether the whole of it was read."""
         home = self.scopes[0]
         scopes = {scope.place: scope for scope in self.scopes}
         wrong: dict[str, str] = {}
@@ -176,8 +176,8 @@ class GceSweep:
 
 
 def holes(answer: Any, *, scoped: bool = True) -> Iterator[tuple[str, str]]:
-    """What one page of a list over all zones does not show, though it is a success: the zone or
-    region (empty: any), and why. `scoped`: its items are by zone or region."""
+    """Yield what one page of a list over all zones does not show, though it is a success: the zone
+    or region (empty: any), and why. `scoped`: its items are by zone or region."""
     if _unread(answer.warning):
         yield "", answer.warning.message or answer.warning.code
     for name in getattr(answer, "unreachables", ()):

@@ -35,7 +35,7 @@ def place(tree: Path = _TREE, own: str | None = None) -> Path | None:
 
 
 def _given(there: Path) -> bool:
-    """Whether groups below it can have what we need: switched on, or by us."""
+    """True if groups below it can have what we need: switched on already, or by us."""
     control = there / "cgroup.subtree_control"
     with contextlib.suppress(OSError):
         if not set(control.read_text().split()) >= _NEEDED:

@@ -45,7 +45,7 @@ REOPENED: Final = frozenset({QemuFd.KERNEL, QemuFd.INITRD})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QemuMachine:
-    """What the command line depends on."""
+    """The values that the command line depends on."""
 
     qemu: str
     guest: str  # the mark by which a sweep finds the process: no comma

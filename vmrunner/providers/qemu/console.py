@@ -31,7 +31,7 @@ class Console:
             self._file.truncate()
 
     def says(self, words: bytes) -> bool:
-        """Whether they are in what is kept."""
+        """True if these words are in what is kept."""
         return words in self._kept
 
     def close(self) -> None:

@@ -186,7 +186,7 @@ class Keeper:
         return None
 
     def _verdict(self, data: bytes) -> dict[str, Any]:
-        """What the cradle's last word, or its silence, means."""
+        """Return what the jail's last word, or its silence, means."""
         word = json.loads(data.splitlines()[-1]) if data else {"error": "its cradle was killed"}
         if word.get("exit") == 0:
             return {"cause": "guest", "detail": "the guest switched itself off", "self_ended": True}
@@ -203,7 +203,7 @@ class Keeper:
                 cradle.deny(sorted(new))
 
     def _drain(self, cradle: Jail) -> None:
-        """What was said before the end, and is still in the pipes."""
+        """Read what was said before the end, and is still in the pipes."""
         self.announced = False  # there is no cradle any more that could be told
         for end in (cradle.console, cradle.errors):
             os.set_blocking(end, False)

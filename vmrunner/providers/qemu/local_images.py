@@ -154,7 +154,8 @@ def remove(image: LocalImage) -> None:
 
 
 def last_used(image: LocalImage) -> float:
-    """When a VM was last made of it, or else it itself was; epoch seconds. Raises OSError."""
+    """Return when a VM was last made of it, or else it itself was; epoch seconds. Raises
+    OSError."""
     return max(image.created, image.directory.stat().st_mtime)
 
 

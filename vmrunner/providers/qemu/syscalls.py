@@ -103,8 +103,8 @@ def give_up_privileges(keep: int = -1) -> None:
 
 
 def leave_session_keyring() -> None:
-    """Whatever keys the user's session has are not for our children. Where the kernel or a
-    container has no keyrings, there is none to be left."""
+    """Leave the session keyring: whatever keys the user's session has are not for our children.
+    Where the kernel or a container has no keyrings, there is none to be left."""
     _call(_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None)
 
 
@@ -146,7 +146,7 @@ def mount_empty(target: str, *, devices: bool = False) -> None:
 
 
 def mount_over(source: str, target: str) -> None:
-    """What is mounted below `source` comes along."""
+    """Mount `source` over `target`, with what is mounted below `source`."""
     _mount(source, target, None, _MS_BIND | _MS_REC)
 
 
@@ -178,7 +178,7 @@ def open_protected(path: str) -> int:
 
 
 def sealed_copy(descriptor: int) -> int:
-    """Of a file's content, in memory, for good as it is. Closes `descriptor`."""
+    """Copy a file's content into memory and seal it. Closes `descriptor`."""
     copy = os.memfd_create("vmrunner", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     size = os.fstat(descriptor).st_size
     while size > 0 and (sent := os.sendfile(copy, descriptor, None, size)):

@@ -105,7 +105,7 @@ class AccountGuard:
         )
 
     def _site(self, wish: GuardSpec, *, patient: bool = True) -> GuardSite:
-        """What nobody wishes otherwise stays as it is."""
+        """Return the wished-for guard; what nobody wishes otherwise stays as it is."""
         bare = self.site()
         try:
             found: Any = LambdaFunction(bare).raw() or {}

@@ -1,4 +1,4 @@
-"""What rings: nothing of the guard is heard, or it fails."""
+"""Alarms: nothing of the guard is heard, or it fails."""
 
 from __future__ import annotations
 

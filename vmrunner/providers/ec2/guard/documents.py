@@ -1,4 +1,4 @@
-"""What ships under `deploy/aws`, filled in: policies, and the function's code."""
+"""Documents that ship under `deploy/aws`, filled in: policies, and the function's code."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ def digest(archive: bytes) -> str:
 
 
 def fingerprint() -> str:
-    """Of the source, however it was packed."""
+    """Return a fingerprint of the source, however it was packed."""
     return hashlib.sha256(source()).hexdigest()

@@ -1,4 +1,4 @@
-"""Where a guard is, what its parts are called, and how they should be."""
+"""A guard's place, the names of its parts, and how they should be."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Names:
 
     @property
     def name(self) -> str:
-        """Of function, role and queue."""
+        """Return the name of function, role and queue."""
         return f"vmrunner-guard-{self.installation}"
 
     @property
@@ -58,7 +58,8 @@ class Names:
 
     @property
     def deadline_role(self) -> str:
-        """Of the schedules that end VMs: `scheduler_role` in the configuration."""
+        """Return the name of the role for the schedules that end VMs: `scheduler_role` in the
+        configuration."""
         return f"vmrunner-deadline-{self.installation}"
 
     @property
@@ -90,7 +91,7 @@ class Names:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FunctionSpec:
-    """How the function should be."""
+    """The function as it should be."""
 
     max_ttl: int
     regions: tuple[str, ...] = ()

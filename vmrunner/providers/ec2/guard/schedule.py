@@ -1,4 +1,4 @@
-"""What invokes the function: a schedule in the installation's group."""
+"""The schedule that invokes the function, in the installation's group."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ScheduleGroup:
 
 
 class DeadlineRole(IamRole):
-    """What the one-shot deadlines of VMs may do: `scheduler_role` in the configuration."""
+    """The role of the one-shot deadlines of VMs: `scheduler_role` in the configuration."""
 
     def __init__(self, site: GuardSite) -> None:
         role = site.names.deadline_role
@@ -69,7 +69,7 @@ def check_unused(site: GuardSite) -> None:
 
 
 class Schedule:
-    """What invokes the function."""
+    """The schedule that invokes the function."""
 
     name = "schedule"
 
