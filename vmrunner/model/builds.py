@@ -83,7 +83,7 @@ class BuildSpec:
     docker: bool = False  # the build gets its own Docker
     privileged: bool = False
     runtime: str = RUNC
-    source: str | None = None  # `source.shown` of what the user named; its bytes lie in the spool
+    source: str | None = None  # `sources.shown` of what the user named; its bytes lie in the spool
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()  # names only
     artifacts: tuple[ArtifactRule, ...] = ()

@@ -2,7 +2,7 @@
 builder, and the row stays open until that one is gone.
 
 What a crash leaves ends as a build's VM does: the builder carries our tags with role `image` and
-its deadline, a timer of its own, and the cloud's where there is one; `settling` closes its row.
+its deadline, a timer of its own, and the cloud's where there is one; `cleanup` closes its row.
 """
 
 from __future__ import annotations

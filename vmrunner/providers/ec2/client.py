@@ -23,7 +23,7 @@ from vmrunner.providers.ec2 import error_codes
 from vmrunner.providers.ec2.options import Ec2Options
 
 Answer = dict[str, Any]
-#: Whatever makes calls as `Calls` does.
+#: Whatever makes calls as `Ec2Client` does.
 Ask = Callable[..., Answer]
 
 #: Per account and region, as EC2 documents them (reference: "request throttling").

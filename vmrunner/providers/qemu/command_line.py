@@ -1,7 +1,7 @@
 """QEMU's command line for one VM. Pure: values in, words out.
 
-QEMU gets every file as an inherited descriptor (`Fd`), since it runs as a user who may not enter
-the directories they lie in. Block devices take `/dev/fdset/N`, which dups and opens nothing.
+QEMU gets every file as an inherited descriptor (`QemuFd`), since it runs as a user who may not
+enter the directories they lie in. Block devices take `/dev/fdset/N`, which dups and opens nothing.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ _BURSTABLE: Final = re.compile(r"t\d")
 
 
 def check_launch(backend: EC2Backend, params: Any) -> None:
-    """Raises `Refusal` with the code that EC2 has for it."""
+    """Raises `Ec2Refusal` with the code that EC2 has for it."""
     _image(backend, str(params.get("ImageId", "")))
     data = params.get("UserData")
     if data is not None and len(_decoded(data)) > USER_DATA:

@@ -134,8 +134,8 @@ def by_itself(cloud: LocalGce, kind: str, machine: GceMachine, message: str = ""
 
 
 def repeated(cloud: LocalGce, request: GceRequest) -> Json | None:
-    """Return the operation that the same `requestId` began before, as it is now. Raises `Refusal`
-    for an id that is no UUID, or the zero one."""
+    """Return the operation that the same `requestId` began before, as it is now. Raises
+    `GceRefusal` for an id that is no UUID, or the zero one."""
     said = request.query.get("requestId")
     if said is None:
         return None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def check(
     cloud: LocalGce, zone: str, shown: Json, kind: Json, nics: list[Json], disks: list[Json]
 ) -> BrokenOperation | None:
-    """Raises `Refusal` when a newborn does not fit, or says how its operation ends."""
+    """Raises `GceRefusal` when a newborn does not fit, or says how its operation ends."""
     region = zone.rpartition("-")[0]
     limits = cloud.quotas.get(region)
     if not limits:

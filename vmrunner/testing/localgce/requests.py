@@ -59,7 +59,7 @@ class GceRequest:
 
 
 def check(request: GceRequest, method: Method) -> None:
-    """Raises `Refusal` with what Google's document does not allow in it."""
+    """Raises `GceRefusal` with what Google's document does not allow in it."""
     try:
         _parameters(request, method)
         if method.request:

@@ -23,7 +23,7 @@ def find(method: str) -> Handler | None:
 
 
 def admit(cloud: LocalGce, request: GceRequest) -> None:
-    """Raises `Refusal` where the project or the place is not there, or out of reach."""
+    """Raises `GceRefusal` where the project or the place is not there, or out of reach."""
     project = request.path.get("project")
     collection = request.action.partition(".")[0]
     if collection == "images":

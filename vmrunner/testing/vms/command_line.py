@@ -52,7 +52,7 @@ class HostSpec:
 
 def command(host: HostSpec, guest: GuestSpec, forwarder: Sequence[str]) -> list[str]:
     """The argument vector. `forwarder` is started for every connection to the metadata service,
-    and talks on its stdin and stdout. The disk's files come as `machine.Fd` says."""
+    and talks on its stdin and stdout. The disk's files come as `QemuFd` says."""
     return [
         host.qemu,
         *("-name", f"guest={_safe(guest.name)}"),
