@@ -1,4 +1,4 @@
-"""Which state may follow which, and what presence and absence mean. Pure.
+"""The order of states, and the meaning of presence and absence. Pure.
 
 Every `now` about an instance is its provider's clock, which is also what its row's times are.
 """
@@ -55,12 +55,12 @@ CANCEL_GRACE: Final = 120.0
 
 
 def may_follow(now: InstanceState, then: InstanceState) -> bool:
-    """Is `then` a legal next state of an instance?"""
+    """True if `then` is a legal next state of an instance."""
     return then in INSTANCE_NEXT[now]
 
 
 def build_may_follow(now: BuildState, then: BuildState) -> bool:
-    """Is `then` a legal next state of a build?"""
+    """True if `then` is a legal next state of a build."""
     return then in BUILD_NEXT[now]
 
 
@@ -68,7 +68,7 @@ def build_may_follow(now: BuildState, then: BuildState) -> bool:
 
 
 class InstanceSign(StrEnum):
-    """What a look at an instance tells."""
+    """The meaning of one look at an instance."""
 
     NOTHING = "nothing"  # nothing new, or not visible: absence from a look proves nothing
     BORN = "born"  # it exists; its row does not know its reference yet
@@ -80,7 +80,7 @@ class InstanceSign(StrEnum):
 
 
 def sign(instance: Instance, seen: Seen | None) -> InstanceSign:
-    """What `seen` means for an instance; the first that fits, from death to birth."""
+    """Return what `seen` means for an instance: the first sign that fits, from death to birth."""
     if seen is None:
         return InstanceSign.NOTHING
     if instance.state is _I.DELETING:
@@ -110,8 +110,9 @@ class SweepId:
 
 
 def counts_twice(first: SweepId, second: SweepId, born: float, limits: Limits) -> bool:
-    """Are these the two sightings that let a conclusion stand? Two sweeps with different ids, far
-    enough apart, both begun after the newborn window of a thing born (or written) at `born`."""
+    """True if these are the two sightings that let a conclusion stand. Two sweeps with different
+    ids, far enough apart, both begun after the newborn window of a thing born (or written) at
+    `born`."""
     return (
         first.id != second.id
         and second.begun - first.begun >= limits.sighting_gap
@@ -154,7 +155,7 @@ def wish(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class End:
-    """How a build ends. `lost`: it was ours to lose, so that a retry is fair."""
+    """The end of a build. `lost`: it was ours to lose, so that a retry is fair."""
 
     result: Result
     reason: Reason
@@ -164,7 +165,7 @@ class End:
 
 
 def end_of(build: BuildRecord, death: Death, message: str = "") -> End:
-    """How a build ends whose instance must die, or died, under it."""
+    """Return the end of a build whose instance must die, or died, under it."""
     if build.cancel is not None:
         return cancelled(build.cancel)
     if death is Death.EXPIRED:
@@ -206,8 +207,8 @@ def end_of_sign(
     message: str = "",
     unfit: Reason | None = None,
 ) -> End:
-    """How a build ends whose instance shows PREEMPTED, SELF_ENDED or LOST. `expired`: it ended
-    past its deadline, by whichever layer was first. `unfit`: as in `Seen`."""
+    """Return the end of a build whose instance shows PREEMPTED, SELF_ENDED or LOST. `expired`: it
+    ended past its deadline, by whichever layer was first. `unfit`: as in `Seen`."""
     if build.cancel is not None:
         return cancelled(build.cancel)
     if expired:
@@ -230,7 +231,7 @@ def end_of_sign(
 
 
 def cancelled(reason: Reason) -> End:
-    """How a build ends by a wish."""
+    """Return the end of a build by a wish."""
     texts = {
         Reason.USER: "cancelled",
         Reason.OWNER_GONE: "the process that submitted it is gone",
@@ -241,12 +242,12 @@ def cancelled(reason: Reason) -> End:
 
 
 def may_retry(build: BuildRecord, first_created: float, *, now: float, limits: Limits) -> bool:
-    """May a lost attempt be followed by another? Only while no step has started, unless the
+    """True if a lost attempt may be followed by another. Only while no step has started, unless the
     submitter said so; and all attempts together stay within the longest life of a VM."""
     if build.steps_started and not build.spec.retry_on_loss:
         return False
     return now + build.spec.ttl <= first_created + limits.max_ttl and build.attempt < ATTEMPTS
 
 
-#: A machine that three VMs did not survive does not deserve a fourth.
+#: A build that lost three VMs is not retried.
 ATTEMPTS: Final = 3

@@ -1,4 +1,4 @@
-"""What must die, and why. Pure: `decide` reads like the list of rules of design §6.
+"""The rules of what must die, and why. Pure: `decide` reads like the list of rules of design §6.
 
 It is asked about one provider at a time, so that one cloud's outage cannot make another's
 machines vanish; `now` is that provider's clock. The caller lists the cloud first and reads the
@@ -46,14 +46,15 @@ def decide(
     wishes: Mapping[str, Death] | None = None,
     release: bool = False,
 ) -> ReapPlan:
-    """What must die, be closed and be remembered.
+    """Decide what must die, be closed and be remembered.
 
     `instances`: the open rows within this provider's scopes, and the rows, open or gone, of every
     instance id that the pages show. `pages` of one sweep, `sweep`; none for a pass over the ledger
     alone. `since`: when somebody last began to watch without a break, `seen`: the same of single
     scopes: nobody's silence before that counts. `wishes`: authorised ends by instance id, from
     `lifecycle.wish`. `release`: somebody looked at the orphans and wishes them dead, however many
-    they are."""
+    they are.
+    """
     rows = {row.id: row for row in instances}
     listing = SweepView(limits, installation, generation)
     for page in pages:
@@ -183,7 +184,8 @@ class _Case:
         return self.verdict(resource)
 
     def verdict(self, resource: Resource) -> Deletion | None:
-        """Why this resource must die, by priority; None: no reason, or not our business."""
+        """Return the deletion of a resource that must die, for the first reason by priority. None:
+        no reason, or not our business."""
         if not ours(resource, self.installation) or not resource.alive:
             return None
         row = self.row_of(resource)
@@ -265,7 +267,7 @@ class _Case:
         return Sighting(what=what, subject=about, sweep=self.sweep.id, begun=self.sweep.begun)
 
     def hole_in(self, scope: str) -> bool:
-        """Was a part of it not read, so that none was seen says nothing?"""
+        """True if a part of the scope was not read, so that none was seen says nothing."""
         read = {str(place) for place, _ in self.listing.whole}
         return scope not in read or scope in {str(place) for place, _, _ in self.listing.errors}
 
@@ -291,7 +293,7 @@ class _Case:
         ]
 
     def twice(self, first: Sighting | None, born: float) -> bool:
-        """Is this sweep the second sighting after `first`?"""
+        """True if this sweep is the second sighting after `first`."""
         if first is None or self.sweep is None:
             return False
         then = SweepId(id=first.sweep, begun=first.begun)
@@ -350,7 +352,8 @@ class _Case:
         return self.unknown(resource) and old
 
     def undecided(self, what: SightingKind, about: str) -> bool:
-        """Did this sweep leave open whether the series goes on?"""
+        """True if this sweep did not read the part of the cloud that could confirm or refute the
+        sighting."""
         if what is SightingKind.ABSENT:
             row = self.rows.get(about)
             if row is None or row.state is InstanceState.GONE:

@@ -9,7 +9,7 @@ from vmrunner.model import Scope
 
 
 class Visibility:
-    """What one watcher sees; `now` is monotonic. `gap`: so many seconds without a sight are a
+    """The sight of one watcher; `now` is monotonic. `gap`: so many seconds without a sight are a
     break."""
 
     def __init__(self, gap: float = math.inf) -> None:

@@ -52,7 +52,7 @@ _NAME: Final = "reaper"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DaemonUpdate:
-    """What a new configuration changes in a daemon that runs."""
+    """The part of a new configuration that a running daemon takes over."""
 
     providers: Mapping[str, Provider]
     limits: EngineLimits

@@ -198,8 +198,7 @@ def from_job(
     leave: HostAccess = HostAccess(),  # noqa: B008 - frozen
 ) -> BuildRequest:
     """The wish of one job; its paths are relative to its file. What `said` says is stronger: that
-    of the job is not even looked at. Raises ConfigError for what it may not take
-    (`host_access`)."""
+    of the job is not even looked at. Raises ConfigError for what `host_access` does not allow."""
     job, said = chosen.job, said or BuildRequest()
     taking = HostAccessCheck(chosen, leave)
     place = taking.source(job.source) if job.source is not None and said.source is None else None

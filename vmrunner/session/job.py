@@ -1,4 +1,4 @@
-"""What a session is given, whom it reports to, what it gives back; and what it tells the VM."""
+"""The session's inputs, its reporter and its result; and the job as the VM gets it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class SessionJob:
 
 
 class Reporter(Protocol):
-    """Where a session's words go. Each call may raise Fenced: the session ends there and then."""
+    """The receiver of a session's words. Each call may raise Fenced: the session ends there and
+    then."""
 
     def state(self, to: BuildState) -> None:
         """The build moved on. A state where it is or was already is nothing new."""
@@ -56,8 +57,8 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """How the attempt ended. `lost`: it did not; what was ours to lose is lost, and only the
-    engine knows whether there will be another."""
+    """The end of an attempt. `lost`: it did not; what was ours to lose is lost, and only the engine
+    knows whether there will be another."""
 
     result: Result
     reason: Reason
@@ -67,7 +68,7 @@ class Verdict:
 
 
 def order(job: SessionJob) -> bytes:
-    """What the supervisor is told, secrets included: it goes over stdin of a verified
+    """Return the job for the supervisor, secrets included: it goes over stdin of a verified
     connection. Raises ConfigError on what no shell could take."""
     spec = job.build.spec
     env = {

@@ -14,7 +14,8 @@ LATEST: Final = 0.2  # seconds that output waits for more of it
 
 
 class LogRelay:
-    """What is held back for masking is not counted as stored: whoever resumes fetches it again."""
+    """A relay of the log. What is held back for masking is not counted as stored: whoever resumes
+    fetches it again."""
 
     def __init__(self, reporter: Reporter, secrets: tuple[bytes, ...], offset: int) -> None:
         self._reporter = reporter

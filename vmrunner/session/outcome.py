@@ -1,4 +1,4 @@
-"""What the supervisor's last event means. Pure."""
+"""The meaning of the supervisor's last event. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the supervisor's `follow` writes, read as attacker input. Pure.
+r"""The output of the supervisor's `follow`, read as attacker input. Pure.
 
 L <offset> <length>\n<bytes>
 E <length>\n<json>
