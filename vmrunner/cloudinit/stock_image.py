@@ -44,7 +44,7 @@ def modules() -> tuple[Sequence[list[str]], dict[str, Any]]:
 
 
 def _lean(text: str, *, program: bool) -> str:
-    """The same program without a word for people or type checkers: clouds take 16 KiB of
+    """Return the same program without a word for people or type checkers: clouds take 16 KiB of
     user-data."""
     tree = ast.parse(text)
     for node in ast.walk(tree):

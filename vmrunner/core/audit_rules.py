@@ -69,12 +69,13 @@ def audit(
     *,
     builders: Collection[str] = (),
 ) -> list[Survivor]:
-    """All that is wrong with one provider; empty when nothing is.
+    """Return all that is wrong with one provider; empty when nothing is.
 
     `rows`: the open rows within the provider's scopes, and the row of every instance id that the
     pages show; `builders`: the instance ids of images' builders whose rows are open. `now` is the
     provider's clock. Rows and machines inside the newborn window do not
-    count."""
+    count.
+    """
     known = {row.id: row for row in rows}
     listed = list(pages)
     found: list[Survivor] = []
@@ -158,8 +159,8 @@ def silence(now: float, rows: Iterable[Instance], watch: ReaperActivity) -> list
 def older_than(
     now: float, pages: Iterable[Page], tag: str, value: str, seconds: float
 ) -> list[Survivor]:
-    """For users of other runners: every resource with this tag that is older than this. One whose
-    age nobody tells counts as old."""
+    """Return, for users of other runners, every resource with this tag that is older than this. One
+    whose age nobody tells counts as old."""
     found = []
     for page in pages:
         for r in page.resources:

@@ -34,7 +34,7 @@ class RetainedImage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetentionVerdict:
-    """On one image."""
+    """The verdict on one image."""
 
     image: RetainedImage
     why: RetentionReason

@@ -80,8 +80,8 @@ def conclude(
     wishes: Mapping[str, Death] | None = None,
     release: bool = False,
 ) -> ReapPlan:
-    """The same of a listing that was taken in page by page; of the rows, those of all that it
-    kept are enough beside the open ones."""
+    """Decide on a listing that was taken in page by page; of the rows, those of all that it kept
+    are enough beside the open ones."""
     memory = {(s.what, s.subject): s for s in sightings}
     case = _Case(now, rows, listing, memory, limits, installation, generation, sweep, release)
 
@@ -136,7 +136,7 @@ def _kill(
 def _judged(
     verdict: Callable[[Resource], Deletion | None], resources: Iterable[Resource]
 ) -> tuple[list[Resource], dict[Ref, Deletion], list[str]]:
-    """Each by itself; what makes no sense is told, left out, and holds nothing else back."""
+    """Judge each by itself; what makes no sense is told, left out, and holds nothing else back."""
     sound, kills, odd = [], {}, []
     for resource in resources:
         try:
@@ -151,8 +151,8 @@ def _judged(
 
 
 def _alone(kills: Mapping[Ref, Deletion], resources: Iterable[Resource]) -> dict[Ref, Deletion]:
-    """Without the children of those that die: most go with their parent, and none can go before
-    it. Another sweep, soon, sees what is left of them."""
+    """Return the deletions without the children of those that die: most go with their parent, and
+    none can go before it. Another sweep, soon, sees what is left of them."""
     parents = {resource.ref: resource.parent for resource in resources}
     return {ref: kill for ref, kill in kills.items() if parents[ref] not in kills}
 
@@ -164,7 +164,7 @@ def subject(ref: Ref) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """All that the rules look at."""
+    """Everything that the rules look at."""
 
     now: float
     rows: Mapping[str, Instance]
@@ -231,7 +231,7 @@ class _Case:
     # --- the rule for what has no row ---
 
     def unknown(self, resource: Resource) -> bool:
-        """Ours, of this very database, alive, and without a row."""
+        """True if a resource is ours, of this very database, alive, and without a row."""
         mine = of_this_ledger(resource, self.installation, self.generation)
         rowed = resource.instance in self.listing.rowed
         return mine and not rowed and self.row_of(resource) is None

@@ -79,7 +79,7 @@ Offers = Callable[[str, Spec], OffersAnswer]
 
 
 def owner(build: BuildRecord) -> str:
-    """For whom a build runs, as far as fairness goes."""
+    """Return for whom a build runs, as far as fairness goes."""
     labels = build.spec.labels
     return labels.get("owner") or labels.get("team") or ""
 
@@ -168,7 +168,8 @@ def _sift(
 
 
 def _late(build: BuildRecord, now: float) -> Rejection | None:
-    """Its time in the queue is over; or it was cancelled before it ever started."""
+    """Return a rejection when a build's time in the queue is over. A wish to cancel it comes
+    first."""
     limit = build.spec.queue_timeout
     if build.cancel is not None or limit is None or waited(build, now) < limit:
         return None
@@ -177,7 +178,8 @@ def _late(build: BuildRecord, now: float) -> Rejection | None:
 
 
 def _hopeless(build: BuildRecord, answer: OffersAnswer, running: int) -> bool:
-    """No room, nothing of ours that could make some, and nobody said how long to hope."""
+    """True if there is no room, nothing of ours could make some, and nobody said how long to
+    hope."""
     nothing = not answer.offers and not answer.later
     return nothing and running == 0 and build.spec.queue_timeout is None
 

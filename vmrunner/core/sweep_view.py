@@ -18,7 +18,8 @@ CLOCK_SKEW: Final = 3600.0
 
 
 def ours(resource: Resource, installation: str) -> bool:
-    """By tag and role: this very installation's, made for a build or an image."""
+    """True if a resource is, by tag and role, this very installation's, made for a build or an
+    image."""
     mine = bool(installation) and resource.tag("installation") == installation
     return mine and resource.role in (Role.BUILD, Role.IMAGE)
 
@@ -116,7 +117,7 @@ class SweepView:
 
     @property
     def resources(self) -> list[Resource]:
-        """In an order that does not depend on the listing's."""
+        """Return the resources in an order that does not depend on the listing's."""
         return sorted(self._kept.values(), key=lambda r: r.ref)
 
     @property

@@ -91,7 +91,7 @@ class Docker:
     userns: bool = False
 
     def environment(self) -> dict[str, str]:
-        """As the provisioning scripts read it."""
+        """Return the settings as the provisioning scripts read them."""
         return {
             "VMRUNNER_REGISTRY_MIRROR": self.registry_mirror or "",
             "VMRUNNER_ADDRESS_POOL": self.address_pool,

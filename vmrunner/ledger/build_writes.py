@@ -290,7 +290,7 @@ class BuildWrites:
         )  # fmt: skip
 
     def requeue(self, build_id: str, *, epoch: int, now: float) -> BuildRecord:
-        """Back to the queue for another attempt, at a new epoch, with no instance."""
+        """Put a build back into the queue for another attempt, at a new epoch, with no instance."""
         return self._end(_REQUEUE, build_id, epoch, BuildState.QUEUED, now)
 
     def take_over(

@@ -173,8 +173,8 @@ class Builds(BuildWrites):
         return self._database.read(lambda c: fetch(c, build_id))
 
     def find(self, word: str) -> BuildRecord:
-        """By id, by name (the newest of that name), or by the beginning of an id, with or without
-        its `b-`. Raises NotFound, and Conflict when several ids begin so."""
+        """Find a build by id, by name (the newest of that name), or by the beginning of an id, with
+        or without its `b-`. Raises NotFound, and Conflict when several ids begin so."""
 
         def work(connection: Connection) -> BuildRecord:
             for low in (word, f"b-{word}"):

@@ -107,7 +107,8 @@ class Prepared:
         return Rows(_driver(connection).execute(text, parameters))
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The same once for each row, in one call of the driver; nothing is returned."""
+        """Execute the statement once for each row, in one call of the driver; nothing is
+        returned."""
         if rows:
             text, constants = self._ready(connection)
             connection.exec_driver_sql(

@@ -59,7 +59,7 @@ _RELEASE = Prepared(delete(LEASES).where(_l.name == arg("name"), _l.holder == ar
 
 
 def beat(connection: Connection, name: str, holder: str, now: float) -> None:
-    """Within a transaction: note when, or up to when, something was done."""
+    """Note, within a transaction, when, or up to when, something was done."""
     if not _DONE(connection, name=name, holder=holder, now=now).rowcount:
         _FIRST(connection, name=name, holder=holder, at=now)
 
@@ -108,7 +108,7 @@ class Engines:
         self._database.write(lambda c: _LEAVE(c, id=engine_id))
 
     def list(self) -> list[Member]:
-        """All that joined and did not leave; whether they live is for the caller to see."""
+        """Return all that joined and did not leave; whether they live is for the caller to see."""
         return [
             Member(
                 id=row[0],

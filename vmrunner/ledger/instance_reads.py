@@ -51,8 +51,8 @@ class InstanceReads:
         return codec.instance(row)
 
     def find(self, word: str) -> Instance:
-        """By id or the beginning of one, with or without its `vm-`. Raises NotFound, and Conflict
-        when several begin so."""
+        """Find an instance by id or the beginning of one, with or without its `vm-`. Raises
+        NotFound, and Conflict when several begin so."""
         if not word:
             raise NotFound("an empty word names no instance")
         low = word if word.startswith("vm-") else f"vm-{word}"
@@ -67,7 +67,7 @@ class InstanceReads:
         return codec.instance(rows[0])
 
     def open(self) -> Readable[Instance]:
-        """All that are not gone, oldest first."""
+        """Return all that are not gone, oldest first."""
         return self._database.read(lambda c: self._memory.read(_OPEN(c).all()))
 
     def these(self, ids: Collection[str]) -> Readable[Instance]:
@@ -89,8 +89,8 @@ class InstanceReads:
         )
 
     def places(self, provider: str, since: float | None = None) -> frozenset[Scope]:
-        """Every scope in which this provider has an instance that is not gone, or asked for one
-        since that time."""
+        """Return every scope in which this provider has an instance that is not gone, or asked for
+        one since that time."""
 
         def work(connection: Connection) -> list[tuple[Any, ...]]:
             found = _OFFERED(connection, provider=provider).all()
@@ -141,6 +141,6 @@ class InstanceReads:
 
 
 def _parts(names: Collection[str]) -> Iterator[list[str]]:
-    """All of them, newest first, as many at a time as a database takes."""
+    """Yield all of them, newest first, as many at a time as a database takes."""
     ordered = sorted(names, reverse=True)
     return (ordered[n : n + _IDS] for n in range(0, len(ordered), _IDS))

@@ -132,9 +132,9 @@ class Logs:
     def read(
         self, build: str, after_line: int = 0, after_seq: int = 0, limit: int = 1000
     ) -> list[Chunk]:
-        """In order, at most `limit`. With `after_line` the first chunk is cut so that it begins
-        where that line ends; nothing while that line has not ended. To go on, ask for what comes
-        after the last `seq`."""
+        """Return chunks in order, at most `limit`. With `after_line` the first chunk is cut so that
+        it begins where that line ends; nothing while that line has not ended. To go on, ask for
+        what comes after the last `seq`."""
 
         def work(connection: Connection) -> list[Chunk]:
             after = after_seq
@@ -177,8 +177,8 @@ class Logs:
 def _remove(
     connection: Connection, place: tuple[float, str], before: float
 ) -> tuple[int, tuple[float, str], bool]:
-    """One step from this place on: how many chunks went, the last build that is done, and whether
-    it was the last of all."""
+    """Remove one step from this place on. Return how many chunks went, the last build that is done,
+    and whether it was the last of all."""
     gone = 0
     old = _OLD(connection, at=place[0], id=place[1], before=before).all()
     for at, build in old:
@@ -193,7 +193,7 @@ def _remove(
 
 
 def _cut(chunks: list[Chunk], after_line: int) -> list[Chunk]:
-    """Without what lies before the end of line `after_line`."""
+    """Return the chunks without what lies before the end of line `after_line`."""
     if not chunks or chunks[0].line >= after_line:
         return chunks
     first, start = chunks[0], 0

@@ -55,7 +55,7 @@ def _sealed() -> Any:
 
 
 class LedgerRow(Row, table=True):
-    """One row: which ledger this is."""
+    """The single row that says which ledger this is."""
 
     __tablename__ = "ledger"
 

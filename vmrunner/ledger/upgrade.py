@@ -20,7 +20,8 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def known() -> list[str]:
-    """All versions that this code knows, oldest first: the numbers that their files begin with."""
+    """Return all versions that this code knows, oldest first: the numbers that their files begin
+    with."""
     files = (_MIGRATIONS / "versions").glob("[0-9]*_*.py")
     return sorted(path.name.partition("_")[0] for path in files)
 
@@ -34,7 +35,8 @@ def version(connection: Connection) -> str | None:
 
 
 def _ours(connection: Connection, url: URL) -> str | None:
-    """The same, in a database that may be ours. Raises ConfigError for another program's."""
+    """Return the version of a database that may be ours. Raises ConfigError for another
+    program's."""
     found = version(connection)
     tables = set(inspect(connection).get_table_names())
     # A server's database may be shared, as long as no name is taken twice.

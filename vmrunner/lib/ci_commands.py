@@ -109,7 +109,7 @@ class CiCommandFilter:
         return rest
 
     def interrupted(self) -> None:
-        """Something else was written where this goes: a line may begin here."""
+        """Note that something else was written where this goes: a line may begin here."""
         self._blank = True
 
     def whole(self, read: str) -> str:
@@ -117,7 +117,7 @@ class CiCommandFilter:
         return self._broken(read)
 
     def _open(self, read: str) -> int:
-        """So many characters at the end may become a mark."""
+        """Return how many characters at the end may still become a mark."""
         if self._commands and (
             _LATER_OPEN.search(read) or (self._blank and _FIRST_OPEN.match(read))
         ):

@@ -164,7 +164,7 @@ def _kept(names: tuple[str, ...], *, also: bool = False) -> dict[str, str]:
 
 
 def _quoted(text: str) -> str:
-    """As git's configuration has it between double quotes."""
+    """Quote a text as git's configuration has it between double quotes."""
     for plain, written in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\t", "\\t")):
         text = text.replace(plain, written)
     return text
@@ -174,7 +174,7 @@ def _quoted(text: str) -> str:
 def fetched(
     url: str, ref: str, told: Mapping[str, str], *, most: int, timeout: float
 ) -> Iterator[Repository]:
-    """One revision of a repository, here for a while. Raises ConfigError."""
+    """Fetch one revision of a repository and keep it while inside. Raises ConfigError."""
     with tempfile.TemporaryDirectory(prefix="vmrunner-git-") as directory:
         repository = Repository(Path(directory), url, told, most=most, timeout=timeout)
         repository.fetch(ref)

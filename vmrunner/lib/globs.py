@@ -102,7 +102,7 @@ class _Glob:
         return self._parts[place] == "**" or self._tests[place](component) is not None
 
     def _skipping(self, at: set[int]) -> set[int]:
-        """With the places behind each `**` there, which may stand for nothing."""
+        """Add the places behind each `**` there, which may stand for nothing."""
         found = set(at)
         for place in at:
             while place < len(self._parts) and self._parts[place] == "**":

@@ -160,7 +160,7 @@ class _Sight:
         needles: Mapping[bytes, tuple[SecretPattern, ...]],
         fits: Callable[[int], bool] | None,
     ) -> Iterator[tuple[int, int]]:
-        """Each stretch that one needle covers. Where its rarest byte is not, it is not."""
+        """Yield each stretch that one needle covers. Where its rarest byte is not, it is not."""
         for byte, some in needles.items():
             if byte in text:
                 for needle in some:

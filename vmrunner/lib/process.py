@@ -19,7 +19,7 @@ _STATE, _STARTED = 0, 19  # fields of /proc/PID/stat, counted behind the command
 
 
 def current() -> Process:
-    """This process. Another pid after a fork gives another identity."""
+    """Return the identity of this process. Another pid after a fork gives another identity."""
     return of(os.getpid())
 
 

@@ -23,7 +23,7 @@ class WorkerPool(Protocol):
         """Run it some time."""
 
     def close(self) -> None:
-        """Nothing more will come. What runs goes on."""
+        """End the pool: nothing more will come. What runs goes on."""
 
 
 class Inline:
@@ -38,7 +38,7 @@ class Inline:
         return future
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing: there is nothing to let go of."""
 
 
 class DaemonThreadPool:
@@ -115,7 +115,7 @@ class CallSlots(Generic[K, T]):
 
 
 class CallSlot(Generic[T]):
-    """One call at a time. `now` is a monotonic clock, in seconds."""
+    """A slot for one call at a time. `now` is a monotonic clock, in seconds."""
 
     def __init__(
         self, pool: WorkerPool, now: Callable[[], float], done: Callable[[], None]

@@ -234,7 +234,7 @@ class Resource:
         return self._seconds("max-ttl")
 
     def _seconds(self, name: str) -> float | None:
-        """None when the tag is missing or not a plain decimal number."""
+        """Return a tag's number; None when the tag is missing or not a plain decimal number."""
         text = self.tag(name) or ""
         return float(text) if text.isascii() and text.isdigit() and len(text) <= 12 else None
 

@@ -46,13 +46,13 @@ class Reporter(Protocol):
         """Masked bytes to be stored; `offset` is where the raw bytes ended in the VM's file."""
 
     def event(self, kind: str, **data: str | int | float | bool | None) -> None:
-        """Something happened. After a take-over the VM's own events come again."""
+        """Report that something happened. After a take-over the VM's own events come again."""
 
     def stored(self) -> int:
         """The raw offset up to which this attempt's log is stored."""
 
     def steps_started(self) -> None:
-        """From now on steps may have run."""
+        """Report that from now on steps may have run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

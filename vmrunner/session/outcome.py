@@ -26,7 +26,7 @@ def verdict_of(ended: EndFrame) -> Verdict:
 
 
 class AttemptOver(Exception):
-    """It ended in another way than by the supervisor's last event."""
+    """The attempt ended in another way than by the supervisor's last event."""
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(verdict.message)

@@ -1,4 +1,4 @@
-"""Before the steps: what the VM's image lacks, and the source."""
+"""Preparations before the steps: what the VM's image lacks, and the source."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Preparation:
             self._unpacked = True
 
     def _patient(self, pulse: Callable[[], float]) -> Callable[[], float]:
-        """The same, until the VM should long have been bootstrapped."""
+        """Return a pulse that raises once the VM should long have been bootstrapped."""
         until = time.monotonic() + BOOTSTRAP
 
         def patient() -> float:

@@ -45,8 +45,8 @@ class _Try(socket.socket):
 
 
 class BannerProbe:
-    """For one use, in one thread; `abort` comes from any. Its sockets are all the descriptors that
-    it takes: hundreds may boot at once."""
+    """A probe for one use, in one thread; `abort` comes from any. Its sockets are all the
+    descriptors that it takes: hundreds may boot at once."""
 
     def __init__(self, address: Address) -> None:
         self._address = address

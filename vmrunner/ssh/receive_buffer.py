@@ -31,7 +31,7 @@ class ReceiveBuffer:
         self._bell.set()
 
     def close(self) -> None:
-        """Nothing will come any more; what came stays."""
+        """Note that nothing will come any more; what came stays."""
         self._bell.set()
 
     def __len__(self) -> int:
@@ -41,7 +41,7 @@ class ReceiveBuffer:
         return self._size > 0
 
     def read(self, most: int, _timeout: float | None = None) -> bytes:
-        """Up to `most` bytes, none where none are there: it never waits."""
+        """Return up to `most` bytes, none where none are there: it never waits."""
         taken = []
         with self._lock:
             while most and self._pieces:

@@ -107,7 +107,7 @@ def build(
 
 
 def _draft(ledger: Ledger, recipe_: Recipe, inputs: Inputs, max_ttl: float) -> ImageRequest:
-    """All but its times."""
+    """Return the request for an image, without its times."""
     return ImageRequest(
         image=ids.image_id(),
         builder=ids.instance_id(),

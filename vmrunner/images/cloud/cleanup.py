@@ -122,9 +122,9 @@ def _its(made: CloudImage, row: MadeImage, installation: str) -> bool:
 
 
 def _close(ledger: Ledger, provider: Provider, row: MadeImage) -> None:
-    """Not while nobody knows what became of the image. On Compute Engine Packer detaches the
-    builder's disk, to make the image of it: it goes by the builder's name, and may have no
-    labels."""
+    """Close the row, unless nobody knows what became of the image. On Compute Engine Packer
+    detaches the builder's disk, to make the image of it: it goes by the builder's name, and may
+    have no labels."""
     if ledger.images.find(row.id).state is ImageState.BUILDING:
         return
     if row.scope.kind == "gce":
@@ -137,5 +137,6 @@ def _close(ledger: Ledger, provider: Provider, row: MadeImage) -> None:
 
 
 def _key(row: MadeImage) -> Key:
-    """On Compute Engine a VM's name is ours, so that its end is on record by it."""
+    """Return the key of the builder. On Compute Engine a VM's name is ours, so that its end is on
+    record by it."""
     return Key(row.scope, row.builder, row.builder if row.scope.kind == "gce" else None)

@@ -155,7 +155,7 @@ class PackerOutput:
             self.artifact = said[2]
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """End the stage that runs: nothing more comes."""
         if self._stage:
             self._tell(1.0, "")
             self._stage = ""
@@ -199,7 +199,7 @@ def _plain(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    """Without which source says it: there is one."""
+    """Return the text without which source says it: there is one."""
     words = text.removeprefix("==> ").strip()
     with contextlib.suppress(ValueError):
         name, rest = words.split(": ", 1)

@@ -1,4 +1,5 @@
-"""From tars to a bootable disk: ext4 without root, one boot to fill Docker's store, qcow2."""
+"""The way from tars to a bootable disk: ext4 without root, one boot to fill Docker's store,
+qcow2."""
 
 from __future__ import annotations
 

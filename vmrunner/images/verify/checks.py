@@ -53,7 +53,8 @@ _SSHD: Final = (
 
 
 def verify(image: LocalImage, *, accel: str = "auto") -> list[Finding]:
-    """One finding a check. Raises only when the checks themselves cannot be run."""
+    """Verify an image and return one finding a check. Raises only when the checks themselves cannot
+    be run."""
     require("qemu-img", "qemu-system-x86_64")
     findings = _files(image)
     if any(f.level is Level.ERROR for f in findings):
@@ -135,7 +136,7 @@ def _look(
 
 
 def _lacks(*lines: str) -> Callable[[str, dict[str, Any]], str]:
-    """Every one of `lines` must be in the output."""
+    """Return a check that every one of `lines` is in the output."""
 
     def judge(output: str, _: dict[str, Any]) -> str:
         missing = [line for line in lines if line not in output.splitlines()]
@@ -199,7 +200,7 @@ def _settings(output: str) -> dict[str, Any]:
 
 
 def _docker(output: str, manifest: dict[str, Any]) -> str:
-    """As the recipe has it, and what every image has."""
+    """Check that Docker is set up as the recipe has it, and has what every image has."""
     found, wish = _settings(output), manifest.get("docker", {})
     expected = {
         "storage": "overlay2",

@@ -223,7 +223,7 @@ class _Tally:
             self.omitted[why] = None
 
     def made(self) -> None:
-        """One more on the disk: an entry, or a directory that an entry only names."""
+        """Count one more on the disk: an entry, or a directory that an entry only names."""
         self._made += 1
         if self._made > self._caps.entries:
             most = self._caps.entries
