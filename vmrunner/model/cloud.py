@@ -47,7 +47,7 @@ class Market(StrEnum):
 
 
 class Network(StrEnum):
-    """Network policy of a build."""
+    """What a build may reach."""
 
     OPEN = "open"  # the internet; never the host, private ranges, link-local or another VM
     NONE = "none"

@@ -50,8 +50,8 @@ class Provider(Protocol):
         """Many in one call. A key that is missing in the answer is *not visible*, not dead."""
 
     def sweep(self) -> Iterator[Page]:
-        """All that the provider shows in its scopes, whoever made it, page by page, every state
-        but the dead. A failed part is a page with `error`; it never raises half way."""
+        """Yield all that the provider shows in its scopes, whoever made it, page by page, every
+        state but the dead. A failed part is a page with `error`; it never raises half way."""
 
     def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
         """Ask for death, of any kind of resource. Missing is success; accepted is not finished.

@@ -25,7 +25,7 @@ class PartState(StrEnum):
 
 
 class Policy(StrEnum):
-    """For whom a policy is."""
+    """The subject of a policy."""
 
     VMRUNNER = "vmrunner"
     GUARD = "guard"
@@ -70,7 +70,8 @@ class GuardStatus:
 
 
 class Guard(Protocol):
-    """All may be done again at any time. Raise `ProviderError`, or `ConfigError` for a wish."""
+    """A guard, whose calls may all be made again at any time. They raise `ProviderError`, or
+    `ConfigError` for a wish."""
 
     def install(self, wish: GuardSpec) -> Iterator[GuardPart]:
         """Make or mend part by part; each is told when it is as wished."""
@@ -99,4 +100,4 @@ class CanInstallGuard(CanHaveGuard, Protocol):
     """One whose guard we can make."""
 
     def guard(self) -> Guard:
-        """It, there or not."""
+        """Return the guard, there or not."""

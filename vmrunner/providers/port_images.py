@@ -41,8 +41,9 @@ class ImageRequest:
 
     @property
     def name(self) -> str:
-        """In the cloud: `vmrunner-RECIPE-HASH-TIME-ID`, with the end of the row's id. Whatever
-        carries it is of this build: two that begin in the same second have two names."""
+        """Return the image's name in the cloud: `vmrunner-RECIPE-HASH-TIME-ID`, with the end of the
+        row's id. Whatever carries it is of this build: two that begin in the same second have two
+        names."""
         when = f"{datetime.fromtimestamp(self.created, UTC):%Y%m%d%H%M%S}"
         tail = f"-{self.hash[:8]}-{when}-{self.image[-6:]}"
         words = self.recipe.replace(".", "-").replace("_", "-")
@@ -116,7 +117,7 @@ class ImageStore(Protocol):
         """Return where its builder runs. Nothing is made."""
 
     def find(self, ref: str) -> CloudImage | None:
-        """By an artifact's id as Packer tells it, or an image's id, name or link."""
+        """Find an image by an artifact's id as Packer tells it, or an image's id, name or link."""
 
     def find_by_name(self, name: str) -> CloudImage | None:
         """Return the image with this name, whoever owns it, with all that it consists of: once the
@@ -124,7 +125,7 @@ class ImageStore(Protocol):
         cloud does not tell that yet."""
 
     def images(self) -> list[CloudImage]:
-        """All that this installation made, where it launches."""
+        """Return all that this installation made, where it launches."""
 
     def in_use(self) -> frozenset[str]:
         """Return what the machines that the cloud shows were made from, whoever owns them."""
@@ -135,7 +136,7 @@ class ImageStore(Protocol):
         answer is an error, and no empty set."""
 
     def promote(self, made: CloudImage, now: float) -> None:
-        """From now on builds that name no image get this one."""
+        """Give this image to builds that name none, from now on."""
 
     def remove(self, made: CloudImage) -> list[str]:
         """Delete it and its snapshots; what could not be, in words. Missing is success. When the

@@ -50,7 +50,7 @@ def in_batches(
 
 
 def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """In order, at most `size` each."""
+    """Yield the items in order, at most `size` each."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 

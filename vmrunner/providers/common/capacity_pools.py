@@ -41,8 +41,8 @@ def markets(said: Spot | None, *, wanted: bool, name: str) -> tuple[Market, ...]
 def walk(
     markets: Sequence[Market], machine_types: Sequence[str], places: Sequence[str]
 ) -> Iterator[CapacityPool]:
-    """All pools, best first: every pool of the better market before any of the worse, and within
-    a market the types in order, each in every place."""
+    """Yield all pools, best first: every pool of the better market before any of the worse, and
+    within a market the types in order, each in every place."""
     for market in markets:
         for machine_type in machine_types:
             for place in places:
@@ -59,7 +59,7 @@ class DryPools:
         self._shut: dict[Market, tuple[float, str]] = {}
 
     def mark(self, pool: CapacityPool, why: str, seconds: float = DRY) -> None:
-        """It had nothing; `why` is the cloud's own word."""
+        """Note that a pool had nothing; `why` is the cloud's own word."""
         with self._lock:
             self._dry[pool] = (self._now() + seconds, why)
 
@@ -69,7 +69,7 @@ class DryPools:
             self._shut[market] = (self._now() + seconds, why)
 
     def clear(self, pool: CapacityPool) -> None:
-        """It gave a machine."""
+        """Note that a pool gave a machine."""
         with self._lock:
             self._dry.pop(pool, None)
             self._shut.pop(pool.market, None)

@@ -41,7 +41,7 @@ def of_clock(skew: float, *, refused: float, whose: str) -> Finding:
 def each(
     checks: Mapping[str, Callable[[], Iterable[Finding]]], otherwise: str
 ) -> Iterator[Finding]:
-    """All that these checks find; one that fails hinders no other."""
+    """Yield all that these checks find; one that fails hinders no other."""
     for name, check in checks.items():
         try:
             yield from check()

@@ -50,7 +50,7 @@ class Bucket:
         return max(0.0, missing / self._limit.rate)
 
     def take(self, count: float) -> None:
-        """They are in use from now on, also those that must still come."""
+        """Take tokens: they are in use from now on, also those that must still come."""
         self._refill()
         self._tokens -= count
 

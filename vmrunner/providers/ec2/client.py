@@ -55,7 +55,7 @@ class Ec2Api(NamedTuple):
 
     @property
     def action(self) -> str:
-        """As the cloud writes it: RunInstances."""
+        """Return the action as the cloud writes it: RunInstances."""
         words = self.method.replace("_aws_", "_AWS_").split("_")
         return "".join(word if word.isupper() else word.capitalize() for word in words)
 

@@ -18,8 +18,8 @@ from vmrunner.providers.ec2.resources import seen, tags
 
 
 def look(calls: Ask, keys: Sequence[Key], installation: str, *, public: bool) -> dict[Key, Seen]:
-    """All that can be seen: what cannot be read hides no other. Raises `CallFailed` when there is
-    nothing else."""
+    """Return all that can be seen: what cannot be read hides no other. Raises `CallFailed` when
+    there is nothing else."""
     found: dict[Key, Seen] = {}
     ranks: dict[Key, tuple[bool, bool, float, str]] = {}
     failures: list[CallFailed] = []

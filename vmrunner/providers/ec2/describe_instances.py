@@ -60,7 +60,8 @@ def disrupted(failed: CallFailed) -> bool:
 
 
 def apart(calls: Ask, region: str, filters: Filters) -> Iterator[ZonePart]:
-    """The same instances zone by zone. Raises `CallFailed` when no interface can be listed."""
+    """Yield the same instances zone by zone. Raises `CallFailed` when no interface can be
+    listed."""
     zones: dict[str, dict[str, None]] = {}
     asked = {_OF_INTERFACES.get(name, name): values for name, values in filters.items()}
     for answer in _pages(calls, region, INTERFACES, asked):

@@ -59,7 +59,7 @@ Check = Callable[["Ec2Provider"], Iterator[Finding]]
 
 
 def check(provider: Ec2Provider) -> list[Finding]:
-    """All of it. Who we are comes first: without that nothing else can be told."""
+    """Run all checks. Who we are comes first: without that nothing else can be told."""
     try:
         caller = provider.identity.caller()
     except CallFailed as failed:
@@ -226,7 +226,7 @@ def _clock(provider: Ec2Provider) -> Iterator[Finding]:
 
 
 def _metadata(provider: Ec2Provider) -> Iterator[Finding]:
-    """No step runs before a VM's metadata service is off."""
+    """Check that a VM's metadata service can be switched off: no step runs before it is."""
     right = provider.rights.simulate(SEAL)
     if right.may is False:
         yield bad("metadata", right.why, f"allow {SEAL}; no step runs before it is off")

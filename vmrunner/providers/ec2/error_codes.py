@@ -134,7 +134,8 @@ def refusal(code: str, message: str, status: int, *, action: str, region: str) -
 
 
 def _unanswered(error: Exception, *, action: str, region: str) -> ProviderError:
-    """No answer, or none that can be read; or nothing was asked at all."""
+    """Translate a failure without an answer, or with none that can be read, or in which nothing was
+    asked at all."""
     text = f"{action} in {region}: {_short(str(error))}"
     if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError)):
         return CredentialsRefused(

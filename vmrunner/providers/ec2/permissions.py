@@ -73,7 +73,7 @@ class Ec2Permissions:
                 self._learn(self.dry_run(instance))
 
     def simulate(self, action: str = ACTION) -> Right:
-        """By IAM's own reckoning, of instances of ours."""
+        """Ask for the right by IAM's own reckoning, of instances of ours."""
         try:
             caller = self._identity.caller()
             source = _principal(caller)
@@ -112,7 +112,7 @@ class Ec2Permissions:
         return Right(may=may, why=f"{action}: {', '.join(decisions)}")
 
     def dry_run(self, instance: str) -> Right:
-        """By asking for the death of a real machine, without meaning it."""
+        """Ask for the right by asking for the death of a real machine, without meaning it."""
         try:
             self._calls(self._options.region, TERMINATE, InstanceIds=[instance], DryRun=True)
         except CallFailed as failed:

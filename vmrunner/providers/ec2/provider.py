@@ -47,7 +47,8 @@ _NOT_NITRO: Final = "UnsupportedOperation"
 
 
 class Ec2Provider:
-    """Every method may be called from any thread. Nothing is asked before the first call."""
+    """The port for EC2. Every method may be called from any thread. Nothing is asked before the
+    first call."""
 
     def __init__(
         self,

@@ -239,8 +239,9 @@ class Cloud:
             self.die(machine)
 
     def find(self, key: Key, installation: str = "") -> FakeMachine | None:
-        """By the cloud's own id where it is known, else by ours in the tag: of several with it one
-        that lives, and then the oldest. `installation`: only its builds and images."""
+        """Find a machine by the cloud's own id where it is known, else by ours in the tag: of
+        several with it one that lives, and then the oldest. `installation`: only its builds and
+        images."""
         if key.ref is not None:
             return self.machines.get(Ref(key.scope, Kind.INSTANCE, key.ref))
         named = self._named.get((key.scope, key.instance), ())
@@ -349,7 +350,7 @@ class Cloud:
             return machine
 
     def die(self, machine: FakeMachine) -> None:
-        """It is gone: deleted, its host burnt, its process killed."""
+        """End a machine: deleted, its host burnt, its process killed."""
         if machine.died_at is None:
             machine.died_at = self.now()
             self._standing.pop(machine.ref, None)
@@ -373,12 +374,13 @@ class Cloud:
     # --- what a test asks ---
 
     def of(self, instance: str) -> list[FakeMachine]:
-        """Every VM that carries this instance id, in order of birth."""
+        """Return every VM that carries this instance id, in order of birth."""
         tag = f"{TAG}instance"
         return [m for m in self.things(Kind.INSTANCE) if m.tags.get(tag) == instance]
 
     def things(self, kind: Kind | None = None) -> Iterator[FakeMachine]:
-        """All that ever was, of one kind or of every, dead or alive, by the time it is now."""
+        """Yield all that ever was, of one kind or of every, dead or alive, by the time it is
+        now."""
         self.settle()
         yield from [m for m in self.machines.values() if kind is None or m.ref.kind is kind]
 

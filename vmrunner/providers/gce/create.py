@@ -121,7 +121,8 @@ class GceCreator:
                 raise Uncertain(f"what a failed insert left is not seen dead: {failed}") from failed
 
     def _found(self, order: Order, failed: CallFailed) -> Ref:
-        """It exists: whoever asked before, it is the VM of this order, if it is tagged so."""
+        """Return the VM that exists: whoever asked before, it is the VM of this order, if it is
+        tagged so."""
         there = self._there(order)
         if there is None:
             raise Uncertain(f"{failed}; and it is not there") from failed

@@ -82,7 +82,7 @@ class GceDeleter:
         return power(found) is Power.STOPPING
 
     def _instance(self, ref: Ref) -> None:
-        """Its guest gets no time to shut down, which may last minutes that bill."""
+        """Delete a VM. Its guest gets no time to shut down, which may last minutes that bill."""
         where: dict[str, Any] = {"zone": ref.scope.place}
         quick = {**where, "instance": ref.id, "no_graceful_shutdown": True}
         try:

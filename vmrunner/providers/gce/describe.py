@@ -68,8 +68,8 @@ class InstanceDescriber:
         self._known: dict[Ref, _Record] = {}  # why VMs stop that are still there: asked once
 
     def look(self, keys: Sequence[Key]) -> dict[Key, Seen]:
-        """All that can be seen, zone beside zone: one that cannot be read hides no other. Raises
-        `CallFailed` when there is nothing else."""
+        """Return all that can be seen, zone beside zone: one that cannot be read hides no other.
+        Raises `CallFailed` when there is nothing else."""
         found: dict[Key, Seen] = {}
         failures: list[CallFailed] = []
         parts = [
@@ -156,7 +156,7 @@ class InstanceDescriber:
 
 
 def listed(calls: GceClient, api: Any, **params: Any) -> Iterator[Any]:
-    """All items of one list, page by page."""
+    """Yield all items of one list, page by page."""
     asked: dict[str, Any] = {"max_results": PAGE, **params}
     while True:
         page = pb(calls(api, **asked))

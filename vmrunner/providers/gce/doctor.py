@@ -32,7 +32,7 @@ Check = Callable[["GceProvider"], Iterator[Finding]]
 
 
 def check(provider: GceProvider) -> list[Finding]:
-    """All of it. Whether we are let in comes first: without that nothing else can be told."""
+    """Run all checks. Whether we are let in comes first: without that nothing else can be told."""
     try:
         project = provider.identity.project()
     except CallFailed as failed:

@@ -108,7 +108,8 @@ def _by_status(status: int) -> str:
 
 
 def _unanswered(error: Exception, *, action: str, where: str) -> ProviderError:
-    """No answer, or none that can be read; or nothing was asked at all."""
+    """Translate a failure without an answer, or with none that can be read, or in which nothing was
+    asked at all."""
     text = f"{action} in {where}: {_short(str(error)) or type(error).__name__}"
     if isinstance(error, auth.DefaultCredentialsError):
         return CredentialsRefused(f"{action} in {where}: no Google credentials", hint=_LOG_IN)

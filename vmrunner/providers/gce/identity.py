@@ -25,7 +25,7 @@ class GceIdentity:
         self.quietly: CallCooldown[str] = CallCooldown(self.project, elapsed)
 
     def project(self) -> str:
-        """Its id. Raises `CallFailed`."""
+        """Return the project's id. Raises `CallFailed`."""
         with self._lock:
             if self._project is None:
                 self._project = str(self._calls(PROJECT).name)

@@ -51,7 +51,7 @@ class GceOptions:
 
     @property
     def every_zone(self) -> tuple[str, ...]:
-        """All that is looked at, those that launch first."""
+        """Return all zones that are looked at, those that launch first."""
         return tuple(dict.fromkeys((*self.zones, *self.used)))
 
     @property
@@ -77,7 +77,7 @@ class GceOptions:
         self._check_labels()
 
     def check_launch(self) -> None:
-        """The same of what only a launch needs."""
+        """Check what only a launch needs. Raises ConfigError."""
         if not self.zones:
             raise self._wrong("zones", "none", "name at least one; their order is the fallback's")
 

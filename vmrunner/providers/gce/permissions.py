@@ -64,7 +64,7 @@ class GcePermissions:
             self._asking = False
 
     def ask(self, ref: Ref) -> Right:
-        """By the VM's own policy. Raises nothing."""
+        """Ask for the right by the VM's own policy. Raises nothing."""
         try:
             told = self._calls(
                 MAY,

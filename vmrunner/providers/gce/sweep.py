@@ -82,7 +82,7 @@ class GceSweep:
     _silent: dict[str, str] = field(default_factory=dict)  # place → what was not answered
 
     def pages(self) -> Iterator[Page]:
-        """Every page of every kind; one that fails hinders no other."""
+        """Yield every page of every kind; one that fails hinders no other."""
         for reader in READERS if self.scopes else ():
             yield from self._listed(reader)
 
@@ -118,7 +118,7 @@ class GceSweep:
             yield self._told(reader, scope, error=error)
 
     def _zone_by_zone(self, reader: GceKindReader, api: GceApi) -> Iterator[Page]:
-        """Each of ours, as far as it answers."""
+        """Yield each of ours, as far as it answers."""
         return merged([partial(self._zone, reader, api, scope) for scope in self.scopes])
 
     def _zone(self, reader: GceKindReader, api: GceApi, scope: Scope) -> Iterator[Page]:
@@ -148,7 +148,8 @@ class GceSweep:
             raise
 
     def _parts(self, answer: Any, reader: GceKindReader, home: Scope) -> dict[str, _Part]:
-        """By zone; what has none is at home. "" is the answer as a whole."""
+        """Return the parts of an answer by zone; what has none is at home. "" is the answer as a
+        whole."""
         parts: dict[str, _Part] = {}
         for name, why in holes(answer, scoped=reader.key is not None):
             place = resources.last(name) if reader.by_zone or not name else home.place

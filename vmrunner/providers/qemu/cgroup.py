@@ -72,7 +72,7 @@ def made(where: Path | None, name: str, *, memory: int, processes: int) -> Itera
 
 
 def join(group: Path) -> None:
-    """This process, and whatever it starts from now on."""
+    """Move this process, and whatever it starts from now on, into the group."""
     (group / "cgroup.procs").write_text("0")
 
 

@@ -70,7 +70,7 @@ class Jail:
     errors: int
 
     def deny(self, prefixes: list[str]) -> None:
-        """To the guest, from now on."""
+        """Deny these prefixes to the guest, from now on."""
         self._tell(f"deny {' '.join(prefixes)}")
 
     def open(self) -> None:

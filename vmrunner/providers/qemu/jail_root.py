@@ -70,7 +70,7 @@ def _is_there(place: str) -> bool:
 
 
 def _touch(file: str) -> None:
-    """Something to be mounted over."""
+    """Make a file to be mounted over."""
     place = Path(_ROOT + file)
     place.parent.mkdir(exist_ok=True)
     place.touch()

@@ -148,7 +148,7 @@ class Keeper:
     # --- life ---
 
     def keep(self, cradle: Jail) -> dict[str, Any]:
-        """Until the VM must die or has died. Returns how; the VM is dead then."""
+        """Keep the VM until it must die or has died. Returns how; the VM is dead then."""
         poll = select.poll()
         for end in (cradle.news, cradle.console, cradle.errors, self._signals[0]):
             poll.register(end, select.POLLIN)

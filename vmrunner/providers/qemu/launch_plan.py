@@ -48,8 +48,8 @@ def emulator() -> str:
 
 
 def find(program: str) -> str | None:
-    """Its path; `sbin` counts too, which an ordinary user's PATH leaves out. No part of PATH that
-    means the working directory is searched: a checkout may lie there."""
+    """Return a program's path; `sbin` counts too, which an ordinary user's PATH leaves out. No part
+    of PATH that means the working directory is searched: a checkout may lie there."""
     said = os.environ.get("PATH", "").split(os.pathsep)
     places = [place for place in (*said, *_ALSO) if place.startswith("/")]
     return shutil.which(program, path=os.pathsep.join(places))

@@ -73,8 +73,8 @@ class LocalImage:
 
 
 def images(cache: Path) -> list[LocalImage]:
-    """All complete images, newest first. What is being built or damaged is not among them. Raises
-    BadOrder when others may write the cache."""
+    """Return all complete images, newest first. What is being built or damaged is not among them.
+    Raises BadOrder when others may write the cache."""
     found = []
     for directory in _directories(cache):
         try:

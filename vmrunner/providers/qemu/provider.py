@@ -276,7 +276,8 @@ class QemuProvider:
 
 
 def _translated(error: OSError) -> ProviderError:
-    """Nothing was born: the directory was not yet under its name."""
+    """Translate an error of a launch. Nothing was born: the directory was not yet under its
+    name."""
     where = Path(str(error.filename)).name if error.filename else "state directory"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoCapacity(f"the disk is full: {error}", hint="free some space")

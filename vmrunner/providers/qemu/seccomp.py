@@ -97,5 +97,5 @@ def program() -> list[Instruction]:
 
 
 def encoded() -> bytes:
-    """As the kernel takes it."""
+    """Return the program as the kernel takes it."""
     return b"".join(struct.pack("=HBBI", *one) for one in program())

@@ -117,7 +117,7 @@ class StateDir:
             yield
 
     def homes(self) -> list[InstanceDir]:
-        """Every directory that is not a half-made one, ours by its name or not."""
+        """Return every directory that is not a half-made one, ours by its name or not."""
         try:
             entries = sorted(self.instances.iterdir())
         except FileNotFoundError:

@@ -33,7 +33,7 @@ _FORCED: Final = 3.0  # seconds to wait for the kernel after SIGKILL
 
 
 def scope(state: StateDir) -> Scope:
-    """This host, by its machine id, and the state directory, by its real path."""
+    """Return the scope: this host, by its machine id, and the state directory, by its real path."""
     return Scope("qemu", processes.machine_id(state.path), str(state.path))
 
 
@@ -114,7 +114,7 @@ def _power(home: InstanceDir) -> tuple[Power, str]:
 
 
 def resources(state: StateDir, mark: str, scope: Scope) -> tuple[Resource, ...]:
-    """Each directory, and each process whose directory is gone, whoever made it."""
+    """Return each directory, and each process whose directory is gone, whoever made it."""
     found = {_id(home): _resource(scope, home) for home in state.homes()}
     for _, name in processes.marked(mark):
         instance = _instance(name)

@@ -94,8 +94,8 @@ def be_dumpable() -> None:
 
 
 def give_up_privileges(keep: int = -1) -> None:
-    """No capability (but `keep`, if we have it) survives the next exec, whatever the uid, and none
-    comes back."""
+    """Give up capabilities: none (but `keep`, if we have it) survives the next exec, whatever the
+    uid, and none comes back."""
     for capability in range(64):
         if capability != keep:
             _prctl(_PR_CAPBSET_DROP, capability)
@@ -109,7 +109,8 @@ def leave_session_keyring() -> None:
 
 
 def filter_calls(program: bytes) -> None:
-    """From now on, for good, and for what this process turns into (`seccomp.py`)."""
+    """Filter system calls from now on, for good, and for what this process turns into
+    (`seccomp.py`)."""
     code = ctypes.create_string_buffer(program, len(program))
     told = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
     head = ctypes.create_string_buffer(told, len(told))
@@ -189,7 +190,7 @@ def sealed_copy(descriptor: int) -> int:
 
 
 def change_root(root: str) -> None:
-    """To a mount, with nothing left of the old root."""
+    """Change the root to a mount, with nothing left of the old root."""
     os.chdir(root)
     _checked(_call(_PIVOT_ROOT, b".", b"."), "pivot_root")
     _checked(_libc.umount2(b".", ctypes.c_int(_MNT_DETACH)), "umount the old root")

@@ -46,7 +46,7 @@ class FaultPlan(Generic[R, T]):
         self._next.setdefault(action, deque()).extend(troubles)
 
     def deny(self, *actions: str) -> None:
-        """Nobody may do these, until `allow`."""
+        """Deny these to everybody, until `allow`."""
         self.denied.update(actions)
 
     def allow(self, *actions: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 
 class Timeline:
-    """Nothing runs in the background: what is due happens when somebody looks."""
+    """A timeline without a background: what is due happens when somebody looks."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
@@ -27,7 +27,7 @@ class Timeline:
             yield
 
     def now(self) -> float:
-        """Its clock, epoch seconds."""
+        """Return its clock, epoch seconds."""
         return self.clock() + self.skew
 
     def later(self, seconds: float, effect: Callable[[], object]) -> None:

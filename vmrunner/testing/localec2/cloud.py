@@ -77,7 +77,7 @@ class LocalCloud(Timeline):
             self.bodies.start()
 
     def stop(self) -> None:
-        """No request is answered any more, and no VM is left."""
+        """Stop: no request is answered any more, and no VM is left."""
         self._endpoint.stop()
         if self.bodies is not None:
             self.bodies.stop()
@@ -135,18 +135,18 @@ class LocalCloud(Timeline):
         machine.begin()
 
     def of(self, instance: str) -> list[Ec2Machine]:
-        """All machines that carry this id of vmrunner's, in order of birth."""
+        """Return all machines that carry this id of vmrunner's, in order of birth."""
         self.settle()
         return [machine for machine in self.machines if machine.instance == instance]
 
     @property
     def alive(self) -> list[Ec2Machine]:
-        """All that bill."""
+        """Return all that bill."""
         self.settle()
         return [machine for machine in self.machines if machine.alive]
 
     def count(self, action: str) -> int:
-        """So many requests came for it."""
+        """Return how many requests came for it."""
         return sum(request.action == action for request in self.requests)
 
     # --- who asks ---

@@ -92,7 +92,7 @@ class Ec2Machine:
 
     @property
     def stop_protected(self) -> bool:
-        """From a stop, and from termination as well."""
+        """True if it is protected from a stop, and from termination as well."""
         return bool(self.moto.disable_api_stop)
 
     @stop_protected.setter
@@ -130,7 +130,7 @@ class Ec2Machine:
             self._become("running")
 
     def end(self, reason: StateReason = USER, *, force: bool = False) -> None:
-        """Its death is accepted; it comes `delete_seconds` later, unless it is stuck."""
+        """Accept its death; it comes `delete_seconds` later, unless it is stuck."""
         if self.state == "terminated":
             return
         if self.state != "shutting-down":
@@ -156,7 +156,7 @@ class Ec2Machine:
             self.end(BROKEN)
 
     def refuse(self, code: str) -> None:
-        """It was accepted, and cannot be launched: `Client.InternalError`, …"""
+        """End a machine that was accepted, and cannot be launched: `Client.InternalError`, …"""
         if self.state == "pending":
             self.end(StateReason(f"{code}: Client error on launch", ""))
 
@@ -165,7 +165,7 @@ class Ec2Machine:
         self.end(TAKEN_BACK)
 
     def die(self) -> None:
-        """It is terminated: its volumes and interfaces go, those that should."""
+        """Terminate it: its volumes and interfaces go, those that should."""
         if self.state == "terminated":
             return
         if self.body is not None:

@@ -76,7 +76,7 @@ def within(cloud: LocalCloud) -> Iterator[None]:
 
 @functools.cache
 def install() -> None:
-    """Once in a process."""
+    """Install the patches, once in a process."""
     _instead(InstanceResponse, "run_instances", run_instances)
     _instead(InstanceResponse, "terminate_instances", _terminate_instances)
     _instead(InstanceResponse, "describe_instances", _describe_instances)
@@ -169,7 +169,7 @@ def _all_reservations(
 
 
 def _get_tags(_: LocalCloud, resource: Any, __: Handler) -> list[dict[str, str]]:
-    """By a look-up, where moto scans every tag of everything."""
+    """Return tags by a look-up, where moto scans every tag of everything."""
     kind = ec2_utils.EC2_PREFIX_TO_RESOURCE.get(ec2_utils.get_prefix(resource.id), "")
     return [
         {"resource_id": resource.id, "key": key, "value": value, "resource_type": kind}
@@ -197,7 +197,8 @@ def _get_console_output(cloud: LocalCloud, response: Any, original: Handler) -> 
 
 
 def _terminate_instances(cloud: LocalCloud, response: Any, _: Handler) -> ActionResult:
-    """All of them or none: one bad id, or one that is protected, and nothing is terminated."""
+    """Terminate all of them or none: one bad id, or one that is protected, and nothing is
+    terminated."""
     ids = response._get_param("InstanceIds", [])
     force = bool(response._get_param("Force"))
     machines = _all_named(cloud, response, ids)
@@ -228,7 +229,7 @@ def _describe_types(cloud: LocalCloud, response: Any, original: Handler) -> Acti
 
 
 def _delete_interface(_: LocalCloud, response: Any, original: Handler) -> ActionResult:
-    """Not while it is in use, also by a machine that is shutting down."""
+    """Delete an interface, unless it is in use, also by a machine that is shutting down."""
     name = response._get_param("NetworkInterfaceId")
     interface = response.ec2_backend.enis.get(name)
     if interface is not None and interface.attachment_id is not None:
@@ -239,7 +240,7 @@ def _delete_interface(_: LocalCloud, response: Any, original: Handler) -> Action
 
 
 def _delete_group(cloud: LocalCloud, response: Any, original: Handler) -> ActionResult:
-    """Not while a machine is in it, also one that is shutting down."""
+    """Delete a group, unless a machine is in it, also one that is shutting down."""
     name = response._get_param("GroupId")
     for machine in cloud.machines:
         here = machine.backend is response.ec2_backend and machine.state != "terminated"

@@ -82,7 +82,7 @@ def _again(known: Token, asked: str) -> ActionResult:
 
 
 def _zone(backend: EC2Backend, params: Any) -> str:
-    """It is idempotent in a zone where one is given, else in the region."""
+    """Return the zone: a launch is idempotent in a zone where one is given, else in the region."""
     subnet = subnet_of(params)
     if subnet:
         return str(backend.get_subnet(subnet).availability_zone)

@@ -39,7 +39,7 @@ def create_schedule(
 def update_schedule(
     cloud: LocalCloud, backend: Backend, original: Callable[..., Schedule], **asked: Any
 ) -> Schedule:
-    """It fires at its new time."""
+    """Update a schedule, which then fires at its new time."""
     changed = original(backend, **asked)
     _wind(cloud, backend, changed)
     return changed

@@ -43,7 +43,7 @@ def document() -> Json:
 
 @cache
 def methods() -> Mapping[str, Method]:
-    """All that Google has, by id."""
+    """Return all methods that Google has, by id."""
     return {method.id: method for method in _methods(document()["resources"])}
 
 

@@ -97,7 +97,7 @@ def _new(cloud: LocalGce, zone: str, owner: Json, said: Json, index: int, path: 
 
 
 def _image(cloud: LocalGce, asked: Json, path: str) -> Json:
-    """By link or by family; empty: a blank disk."""
+    """Find the image of a disk by link or by family; empty: a blank disk."""
     said = asked.get("sourceImage")
     if said is None:
         return {}

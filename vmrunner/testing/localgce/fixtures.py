@@ -70,7 +70,7 @@ def number() -> int:
 
 
 def fingerprint() -> str:
-    """It changes with what it stands for."""
+    """Return a fingerprint, which changes with what it stands for."""
     return base64.b64encode(secrets.token_bytes(8)).decode()
 
 

@@ -136,12 +136,12 @@ class GceMachine:
             self.cloud.later(max(late, 0.0), lambda: self._strike(wanted))
 
     def stop(self, then: Callable[[], None] = lambda: None) -> None:
-        """By the API, or by the service: its disks stay, its deadline does not."""
+        """Stop it, by the API, or by the service: its disks stay, its deadline does not."""
         self._wind_down()
         self.cloud.later(self.cloud.stop_seconds, lambda: self._stopped(then))
 
     def end(self, then: Callable[[], None] = lambda: None) -> None:
-        """Its delete is accepted; it goes `delete_seconds` later, unless it is stuck."""
+        """Accept its delete; it goes `delete_seconds` later, unless it is stuck."""
         self.deleting = True
         self._wind_down()
         self._ends.append(then)
@@ -159,11 +159,11 @@ class GceMachine:
         self._fail("compute.instances.guestTerminate")
 
     def break_down(self) -> None:
-        """Its host fails, and nobody starts it again."""
+        """Let its host fail, and nobody start it again."""
         self._fail("compute.instances.hostError")
 
     def maintain(self) -> None:
-        """Its host is maintained: it moves, unseen, or is stopped."""
+        """Maintain its host: it moves, unseen, or is stopped."""
         if self.shown["scheduling"]["onHostMaintenance"] == "MIGRATE":
             operations.by_itself(self.cloud, "compute.instances.migrateOnHostMaintenance", self)
         else:
@@ -177,16 +177,16 @@ class GceMachine:
         self._fall(_TAKEN_BACK)
 
     def suspend(self) -> None:
-        """Somebody suspends it: the deadline is cleared."""
+        """Suspend it: the deadline is cleared."""
         self._disarm()
         self._become("SUSPENDED")
 
     def repair(self) -> None:
-        """Its host fails."""
+        """Let its host fail."""
         self._become("REPAIRING")
 
     def vanish(self) -> None:
-        """It is gone, and with it what is deleted with it."""
+        """Remove it, and what is deleted with it."""
         if self.gone:
             return
         if self.body is not None:
@@ -208,7 +208,7 @@ class GceMachine:
                 disk["lastDetachTimestamp"] = timestamps.written(self.cloud.now())
 
     def give_up(self, remains: bool) -> None:
-        """It never ran: there was no capacity."""
+        """Give up a VM that never ran: there was no capacity."""
         if remains:
             self.doomed = False
             self._stopped()
@@ -218,7 +218,7 @@ class GceMachine:
     # --- within ---
 
     def _fail(self, operation: str) -> None:
-        """It stops, and stays. The operations alone tell why."""
+        """Stop it for good. The operations alone tell why."""
         if self.state in _UP:
             operations.by_itself(self.cloud, operation, self)
             self._wind_down()

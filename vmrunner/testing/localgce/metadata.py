@@ -175,7 +175,7 @@ def _text(leaf: Any) -> str:
 
 
 def _plain(found: Any) -> Any:
-    """As JSON: the server's own names in camel case."""
+    """Return a value as JSON: the server's own names in camel case."""
     if isinstance(found, ListDirectory):
         return [_plain(value) for value in found.values()]
     if isinstance(found, Mapping) and not isinstance(found, NamedDirectory):

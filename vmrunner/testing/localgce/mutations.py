@@ -22,7 +22,8 @@ _SERIAL: Final = 1024 * 1024  # bytes of a serial port's output that are kept
 
 
 def delete(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    """Its operation ends when it is gone, or `broken` at once, and then it lives on."""
+    """Delete a VM. The operation ends when it is gone, or `broken` at once, and then it lives
+    on."""
     if (known := operations.repeated(cloud, request)) is not None:
         return known
     machine = _machine(cloud, request)

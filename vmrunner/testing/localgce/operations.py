@@ -32,7 +32,7 @@ class Operation:
     shown: Json
 
     def finish(self, broken: BrokenOperation | None = None) -> None:
-        """It is done: well, or in this error."""
+        """Finish: well, or in this error."""
         if self.shown["status"] == "DONE":
             return
         self.shown.update(status="DONE", progress=100, endTime=timestamps.written(self.cloud.now()))

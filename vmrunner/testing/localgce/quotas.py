@@ -40,7 +40,7 @@ def check(
 
 
 def shown(cloud: LocalGce, region: str) -> list[Json]:
-    """As a region (or, for "", the project) shows them."""
+    """Return the quotas as a region (or, for "", the project) shows them."""
     used = usage(cloud, region)
     return [
         {"metric": metric, "limit": limit, "usage": used.get(metric, 0.0)}

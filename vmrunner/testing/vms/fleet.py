@@ -28,13 +28,14 @@ class CloudVm(Protocol):
         """True if it has no VM any more in this cloud."""
 
     def run(self) -> None:
-        """Its VM runs now."""
+        """Note that its VM runs now."""
 
     def power_off(self) -> None:
-        """Its guest has switched itself off. Nothing, where it is dying anyway."""
+        """Note that its guest has switched itself off. Does nothing where it is dying anyway."""
 
     def break_down(self) -> None:
-        """Its VM ended, or never began, and nobody wished so. Likewise."""
+        """Note that its VM ended, or never began, and nobody wished so. Does nothing where it is
+        dying anyway."""
 
 
 class VmFleet:
@@ -60,7 +61,7 @@ class VmFleet:
             _body(machine).kill()
 
     def address(self) -> str:
-        """For a newborn, which is reached there."""
+        """Return an address for a newborn, which is reached there."""
         return self._vms.address()
 
     def give(self, machine: CloudVm, guest: GuestSpec, answer: Answer) -> None:

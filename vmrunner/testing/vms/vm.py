@@ -23,8 +23,8 @@ _HERE: Final = Path(__file__).resolve().parent
 
 
 class Vm:
-    """Its methods may be called from any thread; but QEMU dies with the thread that calls `start`.
-    After `kill` it never starts."""
+    """A VM, whose methods may be called from any thread; but QEMU dies with the thread that calls
+    `start`. After `kill` it never starts."""
 
     def __init__(
         self,
@@ -165,5 +165,6 @@ def _more(pipe: int, had: bytes, limit: int) -> bytes:
 
 
 def _scratch() -> str:
-    """On a disk: /tmp is memory on many systems, and an overlay may grow to gigabytes."""
+    """Return a directory on a disk: /tmp is memory on many systems, and an overlay may grow to
+    gigabytes."""
     return os.environ.get("TMPDIR") or "/var/tmp"  # noqa: S108 - a directory of our own in there

@@ -136,7 +136,7 @@ class AccountGuard:
 
 
 def elements(site: GuardSite) -> Iterator[GuardElement]:
-    """In the order in which they are made: each needs only those before it."""
+    """Yield the parts in the order in which they are made: each needs only those before it."""
     names = site.names
     yield DeadLetterQueue(site)
     yield LogGroup(site)

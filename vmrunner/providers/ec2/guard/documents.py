@@ -45,7 +45,7 @@ def archive() -> bytes:
 
 
 def digest(archive: bytes) -> str:
-    """As Lambda tells it."""
+    """Return the digest of an archive as Lambda tells it."""
     return base64.b64encode(hashlib.sha256(archive).digest()).decode()
 
 

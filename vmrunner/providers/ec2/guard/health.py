@@ -60,7 +60,7 @@ _BARE: Final = (
 
 
 def findings(site: GuardSite, provider: str, now: float, *, armed: bool) -> Iterator[Finding]:
-    """For `doctor`. `armed`: each VM has a schedule."""
+    """Yield the guard's findings for `doctor`. `armed`: each VM has a schedule."""
     fix = f"vmrunner guard install {provider}"
     try:
         found = site.find(GET_SCHEDULE, GroupName=site.names.group, Name=SCHEDULE)

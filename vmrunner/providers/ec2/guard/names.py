@@ -40,7 +40,7 @@ pause: Final = time.sleep
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Names:
-    """All names and ARNs follow from these."""
+    """The values from which all names and ARNs follow."""
 
     partition: str
     account: str
@@ -112,7 +112,7 @@ class GuardSite:
         return self.calls(self.names.region, api, **params)
 
     def find(self, api: Ec2Api, **params: Any) -> Answer | None:
-        """None: there is no such thing."""
+        """Make a call that finds one thing; None when there is no such thing."""
         try:
             return self.call(api, **params)
         except CallFailed as failed:

@@ -38,10 +38,10 @@ class ScheduleGroup:
         self._site.call(api("scheduler", "create_schedule_group"), Name=self.id, Tags=tags)
 
     def mend(self, _: Collection[str]) -> None:
-        """There is nothing to mend."""
+        """Do nothing: there is nothing to mend."""
 
     def remove(self) -> None:
-        """Not while a VM's deadline is in it: it would go with the group."""
+        """Remove the group, unless a VM's deadline is in it: it would go with the group."""
         check_unused(self._site)
         self._site.call(api("scheduler", "delete_schedule_group"), Name=self.id)
 
@@ -54,7 +54,7 @@ class DeadlineRole(IamRole):
         super().__init__(site, "deadline role", role, "deadline", trust="schedule")
 
     def remove(self) -> None:
-        """Not while a deadline needs it."""
+        """Remove the role, unless a deadline needs it."""
         check_unused(self._site)
         super().remove()
 
