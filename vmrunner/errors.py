@@ -64,7 +64,7 @@ class NotFinished(VmrunnerError, TimeoutError):
 
 
 class Conflict(VmrunnerError):
-    """It exists already with other parameters, or the state does not allow it."""
+    """Something exists already with other parameters, or its state does not allow the request."""
 
 
 class ImageError(VmrunnerError):
@@ -113,4 +113,4 @@ class BadOrder(Refused):
 
 
 class Uncertain(ProviderError):
-    """It may have happened. Only looking can tell."""
+    """The call may have happened. Only looking can tell."""
