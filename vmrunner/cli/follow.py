@@ -99,9 +99,8 @@ class BuildFollower:
         self._build = ""
 
     def follow(self, build: str, *, after: int = 0) -> BuildRecord:
-        """Until it has ended, and with `own` until its VM is gone. Raises `exit_codes.ExitNow` when
-        the user leaves before that, and LedgerError when the ledger is out of reach for too
-        long."""
+        """Until it has ended, and with `own` until its VM is gone. Raises `exits.Leave` when the
+        user leaves before that, and LedgerError when the ledger is out of reach for too long."""
         self._build = build
         reader = LogReader(self._ledger, build, after=after)
         row = self._try(lambda: self._ledger.builds.get(build))

@@ -1,4 +1,4 @@
-"""The order of states, and the meaning of presence and absence. Pure.
+"""Which state may follow which, and what presence and absence mean. Pure.
 
 Every `now` about an instance is its provider's clock, which is also what its row's times are.
 """
@@ -55,12 +55,12 @@ CANCEL_GRACE: Final = 120.0
 
 
 def may_follow(now: InstanceState, then: InstanceState) -> bool:
-    """True if `then` is a legal next state of an instance."""
+    """Is `then` a legal next state of an instance?"""
     return then in INSTANCE_NEXT[now]
 
 
 def build_may_follow(now: BuildState, then: BuildState) -> bool:
-    """True if `then` is a legal next state of a build."""
+    """Is `then` a legal next state of a build?"""
     return then in BUILD_NEXT[now]
 
 
@@ -68,7 +68,7 @@ def build_may_follow(now: BuildState, then: BuildState) -> bool:
 
 
 class InstanceSign(StrEnum):
-    """The meaning of one look at an instance."""
+    """What a look at an instance tells."""
 
     NOTHING = "nothing"  # nothing new, or not visible: absence from a look proves nothing
     BORN = "born"  # it exists; its row does not know its reference yet
@@ -80,7 +80,7 @@ class InstanceSign(StrEnum):
 
 
 def sign(instance: Instance, seen: Seen | None) -> InstanceSign:
-    """Return what `seen` means for an instance: the first sign that fits, from death to birth."""
+    """What `seen` means for an instance; the first that fits, from death to birth."""
     if seen is None:
         return InstanceSign.NOTHING
     if instance.state is _I.DELETING:
@@ -110,9 +110,8 @@ class SweepId:
 
 
 def counts_twice(first: SweepId, second: SweepId, born: float, limits: Limits) -> bool:
-    """True if these are the two sightings that let a conclusion stand. Two sweeps with different
-    ids, far enough apart, both begun after the newborn window of a thing born (or written) at
-    `born`."""
+    """Are these the two sightings that let a conclusion stand? Two sweeps with different ids, far
+    enough apart, both begun after the newborn window of a thing born (or written) at `born`."""
     return (
         first.id != second.id
         and second.begun - first.begun >= limits.sighting_gap
@@ -155,7 +154,7 @@ def wish(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class End:
-    """The end of a build. `lost`: it was ours to lose, so that a retry is fair."""
+    """How a build ends. `lost`: it was ours to lose, so that a retry is fair."""
 
     result: Result
     reason: Reason
@@ -165,7 +164,7 @@ class End:
 
 
 def end_of(build: BuildRecord, death: Death, message: str = "") -> End:
-    """Return the end of a build whose instance must die, or died, under it."""
+    """How a build ends whose instance must die, or died, under it."""
     if build.cancel is not None:
         return cancelled(build.cancel)
     if death is Death.EXPIRED:
@@ -207,8 +206,8 @@ def end_of_sign(
     message: str = "",
     unfit: Reason | None = None,
 ) -> End:
-    """Return the end of a build whose instance shows PREEMPTED, SELF_ENDED or LOST. `expired`: it
-    ended past its deadline, by whichever layer was first. `unfit`: as in `Seen`."""
+    """How a build ends whose instance shows PREEMPTED, SELF_ENDED or LOST. `expired`: it ended
+    past its deadline, by whichever layer was first. `unfit`: as in `Seen`."""
     if build.cancel is not None:
         return cancelled(build.cancel)
     if expired:
@@ -231,7 +230,7 @@ def end_of_sign(
 
 
 def cancelled(reason: Reason) -> End:
-    """Return the end of a build by a wish."""
+    """How a build ends by a wish."""
     texts = {
         Reason.USER: "cancelled",
         Reason.OWNER_GONE: "the process that submitted it is gone",
@@ -242,12 +241,12 @@ def cancelled(reason: Reason) -> End:
 
 
 def may_retry(build: BuildRecord, first_created: float, *, now: float, limits: Limits) -> bool:
-    """True if a lost attempt may be followed by another. Only while no step has started, unless the
+    """May a lost attempt be followed by another? Only while no step has started, unless the
     submitter said so; and all attempts together stay within the longest life of a VM."""
     if build.steps_started and not build.spec.retry_on_loss:
         return False
     return now + build.spec.ttl <= first_created + limits.max_ttl and build.attempt < ATTEMPTS
 
 
-#: A build that lost three VMs is not retried.
+#: A machine that three VMs did not survive does not deserve a fourth.
 ATTEMPTS: Final = 3

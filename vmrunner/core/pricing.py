@@ -1,4 +1,4 @@
-"""The cost of an instance, estimated over a dated table. Pure.
+"""What an instance costs, estimated over a dated table. Pure.
 
 Prices are on-demand, Linux, USD an hour, the cheapest large region of each cloud; they are for
 "what does this roughly cost", never for an invoice. QEMU machines are the user's own: 0.

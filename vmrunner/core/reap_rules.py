@@ -1,4 +1,4 @@
-"""The rules of what must die, and why. Pure: `decide` reads like the list of rules of design §6.
+"""What must die, and why. Pure: `decide` reads like the list of rules of design §6.
 
 It is asked about one provider at a time, so that one cloud's outage cannot make another's
 machines vanish; `now` is that provider's clock. The caller lists the cloud first and reads the
@@ -46,15 +46,14 @@ def decide(
     wishes: Mapping[str, Death] | None = None,
     release: bool = False,
 ) -> ReapPlan:
-    """Decide what must die, be closed and be remembered.
+    """What must die, be closed and be remembered.
 
     `instances`: the open rows within this provider's scopes, and the rows, open or gone, of every
     instance id that the pages show. `pages` of one sweep, `sweep`; none for a pass over the ledger
     alone. `since`: when somebody last began to watch without a break, `seen`: the same of single
     scopes: nobody's silence before that counts. `wishes`: authorised ends by instance id, from
     `lifecycle.wish`. `release`: somebody looked at the orphans and wishes them dead, however many
-    they are.
-    """
+    they are."""
     rows = {row.id: row for row in instances}
     listing = SweepView(limits, installation, generation)
     for page in pages:
@@ -80,8 +79,8 @@ def conclude(
     wishes: Mapping[str, Death] | None = None,
     release: bool = False,
 ) -> ReapPlan:
-    """Decide on a listing that was taken in page by page; of the rows, those of all that it kept
-    are enough beside the open ones."""
+    """The same of a listing that was taken in page by page; of the rows, those of all that it
+    kept are enough beside the open ones."""
     memory = {(s.what, s.subject): s for s in sightings}
     case = _Case(now, rows, listing, memory, limits, installation, generation, sweep, release)
 
@@ -136,7 +135,7 @@ def _kill(
 def _judged(
     verdict: Callable[[Resource], Deletion | None], resources: Iterable[Resource]
 ) -> tuple[list[Resource], dict[Ref, Deletion], list[str]]:
-    """Judge each by itself; what makes no sense is told, left out, and holds nothing else back."""
+    """Each by itself; what makes no sense is told, left out, and holds nothing else back."""
     sound, kills, odd = [], {}, []
     for resource in resources:
         try:
@@ -151,8 +150,8 @@ def _judged(
 
 
 def _alone(kills: Mapping[Ref, Deletion], resources: Iterable[Resource]) -> dict[Ref, Deletion]:
-    """Return the deletions without the children of those that die: most go with their parent, and
-    none can go before it. Another sweep, soon, sees what is left of them."""
+    """Without the children of those that die: most go with their parent, and none can go before
+    it. Another sweep, soon, sees what is left of them."""
     parents = {resource.ref: resource.parent for resource in resources}
     return {ref: kill for ref, kill in kills.items() if parents[ref] not in kills}
 
@@ -164,7 +163,7 @@ def subject(ref: Ref) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """Everything that the rules look at."""
+    """All that the rules look at."""
 
     now: float
     rows: Mapping[str, Instance]
@@ -184,8 +183,7 @@ class _Case:
         return self.verdict(resource)
 
     def verdict(self, resource: Resource) -> Deletion | None:
-        """Return the deletion of a resource that must die, for the first reason by priority. None:
-        no reason, or not our business."""
+        """Why this resource must die, by priority; None: no reason, or not our business."""
         if not ours(resource, self.installation) or not resource.alive:
             return None
         row = self.row_of(resource)
@@ -231,7 +229,7 @@ class _Case:
     # --- the rule for what has no row ---
 
     def unknown(self, resource: Resource) -> bool:
-        """True if a resource is ours, of this very database, alive, and without a row."""
+        """Ours, of this very database, alive, and without a row."""
         mine = of_this_ledger(resource, self.installation, self.generation)
         rowed = resource.instance in self.listing.rowed
         return mine and not rowed and self.row_of(resource) is None
@@ -267,7 +265,7 @@ class _Case:
         return Sighting(what=what, subject=about, sweep=self.sweep.id, begun=self.sweep.begun)
 
     def hole_in(self, scope: str) -> bool:
-        """True if a part of the scope was not read, so that none was seen says nothing."""
+        """Was a part of it not read, so that none was seen says nothing?"""
         read = {str(place) for place, _ in self.listing.whole}
         return scope not in read or scope in {str(place) for place, _, _ in self.listing.errors}
 
@@ -293,7 +291,7 @@ class _Case:
         ]
 
     def twice(self, first: Sighting | None, born: float) -> bool:
-        """True if this sweep is the second sighting after `first`."""
+        """Is this sweep the second sighting after `first`?"""
         if first is None or self.sweep is None:
             return False
         then = SweepId(id=first.sweep, begun=first.begun)
@@ -352,8 +350,7 @@ class _Case:
         return self.unknown(resource) and old
 
     def undecided(self, what: SightingKind, about: str) -> bool:
-        """True if this sweep did not read the part of the cloud that could confirm or refute the
-        sighting."""
+        """Did this sweep leave open whether the series goes on?"""
         if what is SightingKind.ABSENT:
             row = self.rows.get(about)
             if row is None or row.state is InstanceState.GONE:

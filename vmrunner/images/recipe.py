@@ -1,4 +1,4 @@
-"""Recipes: the contents of an image, and the hashes that say whether it is there already.
+"""What an image is made of, and the hashes that say whether it is there already.
 
 A recipe is TOML:
 
@@ -75,8 +75,7 @@ class Container:
 
     @property
     def origin(self) -> str:
-        """Return what the container is made of, for a person: its name may be known from a
-        registry."""
+        """What it is made of, for a person: its name may be known from a registry."""
         if self.pull is not None:
             return f"pulled from {self.pull}"
         return f"Debian {self.suite} with {', '.join(self.packages) or 'nothing more'}"
@@ -84,14 +83,14 @@ class Container:
 
 @dataclass(frozen=True, kw_only=True)
 class Docker:
-    """Docker's configuration, beside what every image has."""
+    """How Docker is configured, beside what every image has."""
 
     registry_mirror: str | None = None
     address_pool: str = "172.18.0.0/16"
     userns: bool = False
 
     def environment(self) -> dict[str, str]:
-        """Return the settings as the provisioning scripts read them."""
+        """As the provisioning scripts read it."""
         return {
             "VMRUNNER_REGISTRY_MIRROR": self.registry_mirror or "",
             "VMRUNNER_ADDRESS_POOL": self.address_pool,
@@ -179,7 +178,7 @@ def supervisor_hash(inputs: Inputs) -> str:
 
 
 def mode(content: bytes) -> int:
-    """Return the mode that a file of the supervisor's has in the image."""
+    """Of a file of the supervisor's in the image."""
     return 0o755 if content[:2] == b"#!" else 0o644
 
 

@@ -1,4 +1,4 @@
-"""Events of a build, in order: small facts, never a secret."""
+"""What happened to a build, in order: small facts, never a secret."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Value = str | int | float | bool | None
 
 
 def add_event(connection: Connection, build: str, kind: str, now: float, **data: Value) -> None:
-    """Add an event, within a transaction. The build's row is locked by counting, so that numbers
-    appear in order and none is skipped. Raises NotFound."""
+    """Within a transaction. The build's row is locked by counting, so that numbers appear in
+    order and none is skipped. Raises NotFound."""
     seq = _NEXT(connection, id=build).scalar()
     if seq is None:
         raise NotFound(f"there is no build {build}")
@@ -39,7 +39,7 @@ def add_event(connection: Connection, build: str, kind: str, now: float, **data:
 def put_event(
     connection: Connection, build: str, seq: int, kind: str, now: float, **data: Value
 ) -> None:
-    """Add an event under a number that the caller's own UPDATE of the build has counted."""
+    """The same under a number that the caller's own UPDATE of the build has counted."""
     INSERT_EVENT(connection, build=build, seq=seq, time=now, kind=kind, data=rows.event_data(data))
 
 
@@ -52,8 +52,7 @@ class Events:
         self._database.write(lambda c: add_event(c, build, kind, now, **data))
 
     def list(self, build: str, after: int = 0) -> list[BuildEvent]:
-        """Return the events with a number above `after`, in order; they count from 1 for each
-        build."""
+        """In order, those with a number above `after`; they count from 1 for each build."""
         return self._database.read(
             lambda c: [rows.event(row) for row in _LIST(c, build=build, after=after).all()]
         )

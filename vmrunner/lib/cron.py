@@ -29,8 +29,7 @@ _FIELDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """The numbers that each field of a cron line allows. `days` None: any; `weekdays` are from
-    Sunday, 0."""
+    """When: the numbers that each field allows. `days` None: any; `weekdays` are from Sunday, 0."""
 
     minutes: tuple[int, ...]
     hours: tuple[int, ...]

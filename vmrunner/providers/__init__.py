@@ -27,19 +27,17 @@ class Provider(Protocol):
 
     @property
     def scopes(self) -> frozenset[Scope]:
-        """Return the scopes in which it acts, verified: whose account, which host; never from the
-        configuration alone."""
+        """Where it acts, verified: whose account, which host; never from the config alone."""
 
     @property
     def traits(self) -> Traits:
-        """Return the traits that its guarantee rests on."""
+        """What its guarantee rests on."""
 
     def now(self) -> float:
         """The provider's clock, epoch seconds: its last answer's date plus monotonic time since."""
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
-        """Return what may be asked for, best first. Raises `BadOrder` when the spec can never be
-        met."""
+        """What may be asked for, best first. Raises `BadOrder` when the spec can never be met."""
 
     def create(self, order: Order) -> Ref:
         """Ask for one VM. Returns when it is accepted, not booted. The identical order again
@@ -50,8 +48,8 @@ class Provider(Protocol):
         """Many in one call. A key that is missing in the answer is *not visible*, not dead."""
 
     def sweep(self) -> Iterator[Page]:
-        """Yield all that the provider shows in its scopes, whoever made it, page by page, every
-        state but the dead. A failed part is a page with `error`; it never raises half way."""
+        """All that the provider shows in its scopes, whoever made it, page by page, every state
+        but the dead. A failed part is a page with `error`; it never raises half way."""
 
     def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
         """Ask for death, of any kind of resource. Missing is success; accepted is not finished.
@@ -61,8 +59,7 @@ class Provider(Protocol):
         """The last boot output, at most 64 KiB, for the build's log when boot fails."""
 
     def check(self) -> Sequence[Finding]:
-        """Check whether it can be used: the right to delete first, then image, quota, network,
-        clock."""
+        """Can it be used: the right to delete first, then image, quota, network, clock."""
 
 
 class Arms(Protocol):
@@ -118,7 +115,7 @@ def load(kind: str, name: str, **options: Any) -> Provider:
 
 
 def defaults(kind: str) -> dict[str, Any]:
-    """Return the defaults of a driver of this kind. No SDK is imported."""
+    """What a driver of this kind does where its options say nothing; no SDK is imported."""
     if kind == "fake":
         return {}
     options = getattr(

@@ -272,7 +272,7 @@ class App:
 
     @contextmanager
     def helped(self, kind: str | None) -> Iterator[EngineHost]:
-        """While inside, `ensure` and `wake` see to it that builds are served. See `EngineHost`."""
+        """While inside, `ensure` and `wake` see to it that builds are served. See `Help`."""
         from vmrunner.runtime.engine_host import EngineHost
 
         helper = EngineHost(self, kind)

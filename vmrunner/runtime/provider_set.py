@@ -81,7 +81,7 @@ def _reached(drivers: Iterable[Provider]) -> set[Scope]:
 
 
 def renewed(app: App, settings: Settings, old: Mapping[str, Provider]) -> dict[str, Provider]:
-    """Let `app` take other settings, while `old` are in use; returns what is to be used from
+    """Let `wiring` take other settings, while `old` are in use; returns what is to be used from
     now on. Raises ConfigError, and then nothing has changed."""
     before = app.settings
     for field, fixed in _FIXED.items():

@@ -33,8 +33,8 @@ def patiently(
     pause: Callable[[float], object] = time.sleep,
     told: Callable[[LedgerError], object] = lambda _: None,
 ) -> T:
-    """Do it; while the ledger is out of reach, wait and do it again, for at most `LEDGER_TIMEOUT`.
-    `told` hears of it once. `pause` is called between tries and may raise."""
+    """Do it; while the ledger is out of reach, wait and do it again, for at most `PATIENCE`. `told`
+    hears of it once. `pause` is called between tries and may raise."""
     until: float | None = None
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The session's inputs, its reporter and its result; and the job as the VM gets it."""
+"""What a session is given, whom it reports to, what it gives back; and what it tells the VM."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ class SessionJob:
 
 
 class Reporter(Protocol):
-    """The receiver of a session's words. Each call may raise Fenced: the session ends there and
-    then."""
+    """Where a session's words go. Each call may raise Fenced: the session ends there and then."""
 
     def state(self, to: BuildState) -> None:
         """The build moved on. A state where it is or was already is nothing new."""
@@ -46,19 +45,19 @@ class Reporter(Protocol):
         """Masked bytes to be stored; `offset` is where the raw bytes ended in the VM's file."""
 
     def event(self, kind: str, **data: str | int | float | bool | None) -> None:
-        """Report that something happened. After a take-over the VM's own events come again."""
+        """Something happened. After a take-over the VM's own events come again."""
 
     def stored(self) -> int:
         """The raw offset up to which this attempt's log is stored."""
 
     def steps_started(self) -> None:
-        """Report that from now on steps may have run."""
+        """From now on steps may have run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """The end of an attempt. `lost`: it did not; what was ours to lose is lost, and only the engine
-    knows whether there will be another."""
+    """How the attempt ended. `lost`: it did not; what was ours to lose is lost, and only the
+    engine knows whether there will be another."""
 
     result: Result
     reason: Reason
@@ -68,7 +67,7 @@ class Verdict:
 
 
 def order(job: SessionJob) -> bytes:
-    """Return the job for the supervisor, secrets included: it goes over stdin of a verified
+    """What the supervisor is told, secrets included: it goes over stdin of a verified
     connection. Raises ConfigError on what no shell could take."""
     spec = job.build.spec
     env = {

@@ -1,4 +1,4 @@
-"""The meaning of the supervisor's last event. Pure."""
+"""What the supervisor's last event means. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def verdict_of(ended: EndFrame) -> Verdict:
 
 
 class AttemptOver(Exception):
-    """The attempt ended in another way than by the supervisor's last event."""
+    """It ended in another way than by the supervisor's last event."""
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(verdict.message)

@@ -163,7 +163,7 @@ class Session:
         return self._dialer.connect(address, timeout=timeout, on_greeting=self._greeted)
 
     def _greeted(self) -> None:
-        """Report SSH's first word: until then the VM boots."""
+        """Until SSH says its first word, the VM boots."""
         self._reporter.state(BuildState.CONNECTING)
 
     def _unreachable(self, error: client.Unreachable, *, connected: bool) -> Verdict:
@@ -174,7 +174,7 @@ class Session:
         return Verdict(result=Result.ERROR, reason=reason, message=str(error), lost=True)
 
     def _work(self, connection: client.Connection) -> Verdict:
-        """Do all that is left to do, on this connection. Raises Lost."""
+        """All that is left to do, on this connection. Raises Lost."""
         if self._ended is None:
             self._reporter.state(BuildState.PREPARING)
             self._preparation.run(connection, self._command, self._pulse, self._refused)
@@ -304,7 +304,7 @@ class Session:
         return [rule.glob for rule in self._job.build.spec.artifacts if rule.always or succeeded]
 
     def _cut_off(self, ended: EndFrame, why: str) -> Verdict:
-        """Conclude that the build had ended, and nothing more can come."""
+        """It had ended, and nothing more can come."""
         verdict = verdict_of(ended)
         return self._without_artifacts(verdict, why) if self._wanted(verdict) else verdict
 
@@ -329,7 +329,7 @@ class Session:
             raise _Stopped(self._stop)
 
     def _pulse(self) -> float:
-        """Do what is due, between pieces of output. Return the seconds until the next time."""
+        """Between pieces of output, and when something is due. Seconds until the next time."""
         wait = self._relay.wait()
         now = time.monotonic()
         if self._stop is not None:

@@ -54,9 +54,8 @@ def _settle(ledger: Ledger, provider: Provider, row: MadeImage, newborn: float) 
 
 
 def _learn(ledger: Ledger, imaging: ImageStore, row: MadeImage, late: bool) -> None:
-    """Look for the image of a row whose Packer nobody drives any more. The image may have come to
-    be all the same: it has our tags then. One with tags that is not ready is still being made,
-    unless it is `late`."""
+    """Whoever drove Packer is gone. The image may have come to be all the same: it has our tags
+    then. One with tags that is not ready is still being made, unless it is `late`."""
     made = imaging.find(row.name)
     if made is not None and made.tags.get(IMAGE) == row.id:
         if made.ready:
@@ -116,15 +115,15 @@ def _clear(ledger: Ledger, provider: Provider, row: MadeImage) -> str:
 
 
 def _its(made: CloudImage, row: MadeImage, installation: str) -> bool:
-    """True if this image is the row's. What carries no tags of anybody's is, by its name."""
+    """Is it this row's? What carries no tags of anybody's is, by its name."""
     mine = made.installation in ("", installation) and made.tags.get(IMAGE, row.id) == row.id
     return mine and not made.promoted
 
 
 def _close(ledger: Ledger, provider: Provider, row: MadeImage) -> None:
-    """Close the row, unless nobody knows what became of the image. On Compute Engine Packer
-    detaches the builder's disk, to make the image of it: it goes by the builder's name, and may
-    have no labels."""
+    """Not while nobody knows what became of the image. On Compute Engine Packer detaches the
+    builder's disk, to make the image of it: it goes by the builder's name, and may have no
+    labels."""
     if ledger.images.find(row.id).state is ImageState.BUILDING:
         return
     if row.scope.kind == "gce":
@@ -137,6 +136,5 @@ def _close(ledger: Ledger, provider: Provider, row: MadeImage) -> None:
 
 
 def _key(row: MadeImage) -> Key:
-    """Return the key of the builder. On Compute Engine a VM's name is ours, so that its end is on
-    record by it."""
+    """On Compute Engine a VM's name is ours, so that its end is on record by it."""
     return Key(row.scope, row.builder, row.builder if row.scope.kind == "gce" else None)

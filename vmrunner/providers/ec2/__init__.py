@@ -1,14 +1,13 @@
 """Amazon's EC2.
 
-- port and configuration: `provider.py`, `options.py`, `doctor.py`
-- the SDK, narrowed to what is called: `client.py`; its errors in our words: `error_codes.py`
-- a launch: `catalog.py` (image, subnets, groups, types), `create_request.py`, `create.py`
-- what is shown: `describe.py`, `describe_instances.py` (zone by zone in an outage), `sweep.py`,
-  `resources.py` (in our words)
-- the end: `delete.py`, `deadline_schedules.py`, and `guard/`, which needs nothing of ours
-- safety: `identity.py` (whose account), `permissions.py` (the right to delete), `isolation.py`
-  (builds do not reach each other), `metadata_service.py`
-- AMIs of ours: `images.py`
+`options.py` what can be configured · `provider.py` the port · `calls.py` the SDK, narrowed to what
+is called · `codes.py` its errors in our words · `identity.py` whose account it is
+`places.py` image, subnets, groups, types · `launch.py` one RunInstances · `birth.py` its outcome
+`kinds.py` what is shown, in our words · `describe.py` instances, zone by zone in an outage
+`look.py` at some by name · `sweep.py` at all, region beside region · `delete.py` deleting
+`seal.py` the metadata service · `schedules.py` deadlines that the account keeps
+`rights.py` the right to kill · `walls.py` whether builds reach each other · `doctor.py`
+`guard/` what lives in the account and needs nothing of ours
 
 boto3 is imported only when a provider is opened.
 """

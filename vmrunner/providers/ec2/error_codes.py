@@ -1,4 +1,4 @@
-"""EC2's error codes in the core's terms: translated once, here."""
+"""What EC2's error codes mean for the core: translated once, here."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ UNCERTAIN: Final = frozenset(
 
 
 def failed(error: Exception, *, action: str, region: str) -> CallFailed:
-    """Translate what botocore raised for `action` in `region`."""
+    """What botocore raised, for `action` in `region`."""
     if isinstance(error, boto.ClientError):
         told: Any = error.response
         code = str(told.get("Error", {}).get("Code", ""))
@@ -134,8 +134,7 @@ def refusal(code: str, message: str, status: int, *, action: str, region: str) -
 
 
 def _unanswered(error: Exception, *, action: str, region: str) -> ProviderError:
-    """Translate a failure without an answer, or with none that can be read, or in which nothing was
-    asked at all."""
+    """No answer, or none that can be read; or nothing was asked at all."""
     text = f"{action} in {region}: {_short(str(error))}"
     if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError)):
         return CredentialsRefused(

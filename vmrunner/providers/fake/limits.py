@@ -24,7 +24,7 @@ class Limit(NamedTuple):
 
 
 class Quota(NamedTuple):
-    """A limit that some methods share: so many calls, and with them so many things."""
+    """What some methods share: so many calls, and with them so many things."""
 
     methods: frozenset[str]
     calls: Limit

@@ -1,14 +1,11 @@
 """Google's Compute Engine.
 
-- port and configuration: `provider.py`, `options.py`, `doctor.py`
-- the SDK, narrowed to what is called: `client.py`; its errors in our words: `error_codes.py`
-- a launch: `catalog.py` (image, network, machine types), `create_request.py`, `create.py`,
-  `operations.py`
-- what is shown: `describe.py`, `sweep.py`, `resources.py` (in our words), `labels.py`
-- the end: `delete.py`, `guard.py` (whether one is in the project)
-- safety: `identity.py` (which project), `permissions.py` (the right to delete), `isolation.py`
-  (builds do not reach each other)
-- images of ours: `images.py`
+`options.py` what can be configured · `provider.py` the port · `calls.py` the SDK, narrowed to what
+is called · `codes.py` its errors in our words · `labels.py` our tags as labels
+`places.py` image, network, machine types · `launch.py` one insert · `birth.py` its outcome
+`kinds.py` what is shown, in our words · `look.py`, `sweep.py` looking · `delete.py` deleting
+`rights.py` the right to kill · `walls.py` whether builds reach each other · `guard.py` whether one
+is in the project · `doctor.py`
 
 google-cloud-compute is imported only when a provider is opened.
 """

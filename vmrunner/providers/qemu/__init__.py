@@ -1,12 +1,10 @@
 """Local VMs under QEMU.
 
-- port and configuration: `provider.py`, `options.py`, `doctor.py`, `accel.py` (what really boots)
-- a launch: `launch_plan.py` (an order made concrete), `command_line.py`, `seed.py` (NoCloud),
-  `spawn.py`, `keeper.py` (the VM's parent process)
-- what holds QEMU: `jail.py` (namespaces), `jail_root.py`, `seccomp.py`, `syscalls.py`, `cgroup.py`
-- its network: `network.py` (the wall round it), `dns.py`, `forward.py` (SSH by a socket)
-- what lives here: `state_dir.py`, `processes.py`, `sweep.py`, `console.py`
-- images: `local_images.py`, `image_integrity.py`, `cache_dirs.py`
+`options.py` what can be configured · `provider.py` the port · `plan.py` an order made concrete
+`keeper.py` the VM's parent process · `cradle.py` the namespaces it lies in
+`layout.py` what is where on disk · `host.py` processes and who they are
+`machine.py` the command line · `network.py` the wall round it · `seed.py` the NoCloud disk
+`accel.py` which accelerator really boots · `doctor.py` what is missing, and its fix
 
 Nothing is imported here: the keeper starts in milliseconds because it loads only what it needs.
 """

@@ -49,7 +49,7 @@ class ProcessIdentity(NamedTuple):
 
     @property
     def near(self) -> bool:
-        """True if the number means anything here: this boot and this pid namespace."""
+        """Whether the number means anything here: this boot and this pid namespace."""
         return self.boot == boot_id() and self.pids == pid_namespace()
 
     @property
@@ -102,8 +102,7 @@ def kernel() -> tuple[int, ...]:
 
 
 def user(instance: str) -> tuple[int, int] | None:
-    """Return the user that QEMU runs as when we are root, which nothing else is. None: as we
-    are."""
+    """Whom QEMU runs as when we are root: a user that nothing else is. None: as we are."""
     if os.geteuid() != 0:
         return None
     number = _FIRST_USER + int.from_bytes(hashlib.sha256(instance.encode()).digest()[:4]) % 2**27
@@ -114,7 +113,7 @@ def user(instance: str) -> tuple[int, int] | None:
 
 
 def _mapped(kind: str, number: int) -> bool:
-    """True if our own user namespace has this id."""
+    """Whether our own user namespace has this id."""
     for line in Path(f"/proc/self/{kind}_map").read_text().splitlines():
         first, _, count = (int(word) for word in line.split())
         if first <= number < first + count:
@@ -140,7 +139,7 @@ def marked(scope_mark: str) -> Iterator[tuple[ProcessIdentity, str]]:
 
 
 def _trusted(name: str) -> set[int]:
-    """Return the users whose processes a VM's may be."""
+    """Whose processes a VM's may be."""
     parsed = layout.parse(name)
     return {os.geteuid(), *(user(parsed.instance) or () if parsed else ())}
 
