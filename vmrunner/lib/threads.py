@@ -17,13 +17,13 @@ GIVE_UP: Final = 300.0
 
 
 class WorkerPool(Protocol):
-    """A pool that runs a call elsewhere."""
+    """What runs a call elsewhere."""
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Run it some time."""
 
     def close(self) -> None:
-        """End the pool: nothing more will come. What runs goes on."""
+        """Nothing more will come. What runs goes on."""
 
 
 class Inline:
@@ -38,7 +38,7 @@ class Inline:
         return future
 
     def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        """There is nothing to let go of."""
 
 
 class DaemonThreadPool:
@@ -102,7 +102,7 @@ class CallSlots(Generic[K, T]):
         return self._all[key]
 
     def finished(self) -> Iterator[tuple[K, Future[T]]]:
-        """Yield each call that has come back, once, with the key that it was made for."""
+        """Who was called, and the call that has come back: each but once."""
         for key, lane in self._all.items():
             call = lane.take()
             if call is not None:
@@ -110,12 +110,12 @@ class CallSlots(Generic[K, T]):
 
     @property
     def free(self) -> bool:
-        """True if no call is on its way."""
+        """Is no call on its way?"""
         return all(lane.free for lane in self._all.values())
 
 
 class CallSlot(Generic[T]):
-    """A slot for one call at a time. `now` is a monotonic clock, in seconds."""
+    """One call at a time. `now` is a monotonic clock, in seconds."""
 
     def __init__(
         self, pool: WorkerPool, now: Callable[[], float], done: Callable[[], None]
@@ -128,7 +128,7 @@ class CallSlot(Generic[T]):
 
     @property
     def free(self) -> bool:
-        """True if a call may be sent."""
+        """May a call be sent?"""
         return self._call is None
 
     def send(self, work: Callable[[], T]) -> None:

@@ -79,7 +79,7 @@ def vm(
 
 
 def _accelerator(wish: str, image: LocalImage, cache: Path) -> str:
-    """Return the accelerator that the provider took, which remembers its choice in the cache."""
+    """What the provider took, which remembers its choice in the cache."""
     programs = launch_plan.HostPrograms.find(internet=False)
     chosen = accelerator.choose(wish, qemu=programs.qemu, kernel=image.kernel, cache_dir=cache)
     return chosen.name

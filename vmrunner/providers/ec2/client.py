@@ -23,7 +23,7 @@ from vmrunner.providers.ec2 import error_codes
 from vmrunner.providers.ec2.options import Ec2Options
 
 Answer = dict[str, Any]
-#: Whatever makes calls as `Ec2Client` does.
+#: Whatever makes calls as `Calls` does.
 Ask = Callable[..., Answer]
 
 #: Per account and region, as EC2 documents them (reference: "request throttling").
@@ -55,7 +55,7 @@ class Ec2Api(NamedTuple):
 
     @property
     def action(self) -> str:
-        """Return the action as the cloud writes it: RunInstances."""
+        """As the cloud writes it: RunInstances."""
         words = self.method.replace("_aws_", "_AWS_").split("_")
         return "".join(word if word.isupper() else word.capitalize() for word in words)
 

@@ -18,8 +18,8 @@ from vmrunner.providers.ec2.resources import seen, tags
 
 
 def look(calls: Ask, keys: Sequence[Key], installation: str, *, public: bool) -> dict[Key, Seen]:
-    """Return all that can be seen: what cannot be read hides no other. Raises `CallFailed` when
-    there is nothing else."""
+    """All that can be seen: what cannot be read hides no other. Raises `CallFailed` when there is
+    nothing else."""
     found: dict[Key, Seen] = {}
     ranks: dict[Key, tuple[bool, bool, float, str]] = {}
     failures: list[CallFailed] = []
@@ -58,7 +58,6 @@ def _launched(item: Answer, key: Key) -> bool:
 
 
 def _rank(item: Answer, key: Key, sight: Seen) -> tuple[bool, bool, float, str]:
-    """Rank one of several with one name: ours for certain first, then the living, then the
-    oldest."""
+    """Of several with one name: ours for certain first, then the living, then the oldest."""
     dead = sight.power is Power.DEAD
     return (not _launched(item, key), dead, sight.created_at or 0.0, sight.ref.id)

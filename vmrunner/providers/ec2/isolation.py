@@ -1,5 +1,5 @@
-"""Isolation of builds from each other, by security groups. A security group cannot deny: whoever it
-lets in from everywhere, it lets in from the builds beside. Pure."""
+"""Do builds reach each other? A security group cannot deny: whoever it lets in from everywhere, it
+lets in from the builds beside. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def holes(groups: Sequence[Answer], subnets: Sequence[Answer]) -> Iterator[Finding]:
-    """Yield what is wrong with these security groups, for builds in these subnets."""
+    """What is wrong with these security groups, for builds in these subnets."""
     mine = {group["GroupId"] for group in groups}
     homes = [network for subnet in subnets for network in _networks(subnet)]
     lets_in = False
@@ -50,7 +50,7 @@ def holes(groups: Sequence[Answer], subnets: Sequence[Answer]) -> Iterator[Findi
 
 
 def _sources(rule: Answer, mine: set[str], homes: Sequence[_Network]) -> Iterator[str]:
-    """Yield where builds are among those that a rule lets in."""
+    """Where builds are among those that a rule lets in."""
     for pair in rule.get("UserIdGroupPairs", ()):
         if pair.get("GroupId") in mine:
             yield f"{pair['GroupId']}, which the builds have"

@@ -1,4 +1,4 @@
-"""Readers of each kind of resource that EC2 shows."""
+"""What EC2 shows of each kind of resource, in our words."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _UNFIT: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Ec2Nearness:
-    """Marks by which a machine looks like ours, whatever its tags say."""
+    """What makes a machine look like ours, whatever its tags say."""
 
     images: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
@@ -57,7 +57,7 @@ class Ec2Nearness:
 
 @dataclass(frozen=True, slots=True)
 class Ec2KindReader:
-    """The way to list one kind. `key`: where the answer has the items."""
+    """How one kind is listed. `key`: where the answer has the items."""
 
     kind: Kind
     api: Ec2Api
@@ -76,7 +76,7 @@ class Ec2KindReader:
 
 
 def seen(scope: Scope, item: Answer, *, public: bool) -> Seen:
-    """Return what a look at one instance shows. `public`: over which address SSH goes."""
+    """What a look at one instance shows. `public`: over which address SSH goes."""
     reason = item.get("StateReason", {}).get("Code", "")
     detail = item.get("StateReason", {}).get("Message", "")
     unfit, hint = next((why for code, why in _UNFIT.items() if reason.startswith(code)), (None, ""))
@@ -94,8 +94,8 @@ def seen(scope: Scope, item: Answer, *, public: bool) -> Seen:
 
 
 def born(item: Answer) -> float | None:
-    """Return when an instance was first launched. LaunchTime starts anew with each start; the
-    attachment of its first interface does not."""
+    """When an instance was first launched: LaunchTime starts anew with each start, the attachment
+    of its first interface does not."""
     times = [item.get("LaunchTime")] + [
         nic.get("Attachment", {}).get("AttachTime")
         for nic in item.get("NetworkInterfaces", ())
@@ -191,8 +191,8 @@ def _group(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource | None:
 
 
 def _of_builder(ref: Ref, item: Answer, name: str, born: float | None) -> Resource | None:
-    """Return what was made for a builder. Other keys and groups are the user's own, whatever their
-    tags: nothing of them ends."""
+    """What was made for a builder. Other keys and groups are the user's own, whatever their tags:
+    nothing of them ends."""
     made = Resource(
         ref=ref,
         power=Power.RUNNING,
