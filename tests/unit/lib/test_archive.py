@@ -78,7 +78,7 @@ def pax(kind: bytes, **records: str) -> bytes:
 
 def test_an_ignore_file_that_is_a_link_is_not_read(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").symlink_to("/dev/zero")
-    with pytest.raises(ConfigError, match="the link '.gitignore' leads outside"):
+    with pytest.raises(ConfigError, match=r"the link '\.gitignore' leads outside"):
         packed(tmp_path)
 
 
