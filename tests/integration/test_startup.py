@@ -45,3 +45,9 @@ def test_a_command_loads_what_it_needs(home: Path, argv: tuple[str, ...]) -> Non
     assert "vmrunner.cli.commands.builds" in modules
     assert modules & HEAVY == set()
     assert ("sqlalchemy" in modules) is (argv[0] != "config")
+
+
+@pytest.mark.parametrize("argv", [("--help",), ("version",)], ids=" ".join)
+def test_what_tells_no_build_loads_no_models(home: Path, argv: tuple[str, ...]) -> None:
+    """The options of `run` are written out for that: the fields are pydantic's."""
+    assert loaded(*argv) & {"pydantic", "vmrunner.config.build_request"} == set()

@@ -6,7 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, StrictBool, ValidationError
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StrictBool,
+    ValidationError,
+    ValidationInfo,
+)
 
 from vmrunner.config import field_checks
 from vmrunner.config.settings import Bytes, Seconds, Section
@@ -18,7 +26,7 @@ from vmrunner.model import RUNTIMES, ArtifactRule, Network, Step
 def _one_of(noun: str, known: Sequence[str]) -> BeforeValidator:
     listed = " or ".join([", ".join(map(repr, known[:-1])), repr(known[-1])])
 
-    def validate(value: Any, info: Any) -> str:
+    def validate(value: Any, info: ValidationInfo) -> str:
         try:
             return field_checks.choice(value, option_name(info), noun, known)
         except ConfigError as error:

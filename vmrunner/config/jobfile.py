@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import (
+    AfterValidator,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
@@ -31,9 +32,10 @@ from vmrunner.lib import globs, units
 NAME: Final = "vmrunner.yml"
 
 
-def _positive(seconds: float, _: str) -> None:
-    if seconds <= 0:
-        raise ConfigError(f"timeout: {seconds:g} leaves no time", hint="more than 0")
+def _positive(seconds: float | None) -> float | None:
+    if seconds is not None and seconds <= 0:
+        raise FieldError(ConfigError(f"timeout: {seconds:g} leaves no time", hint="more than 0"))
+    return seconds
 
 
 Plain = Annotated[str, checked(lambda text, _: units.env_value("it", text))]
@@ -42,7 +44,7 @@ Labels = dict[
     Annotated[str, checked(lambda name, _: units.check_label(name, ""))],
     Annotated[str, checked(lambda text, _: units.check_label("label", text))],
 ]
-Time = Annotated[Seconds, checked(_positive)]
+Time = Annotated[Seconds, AfterValidator(_positive)]
 
 
 class NoNullValues(Section):
@@ -128,14 +130,7 @@ class JobDefaults(BuildFields, NoNullValues):
     artifacts: list[JobArtifact] = Field(default_factory=list)
     labels: Labels = Field(default_factory=dict)
 
-    @field_validator("timeout", "keep_on_failure")
-    @classmethod
-    def _some(cls, seconds: float | None) -> float | None:
-        try:
-            _positive(1 if seconds is None else seconds, "")
-        except ConfigError as error:
-            raise FieldError(error) from None
-        return seconds
+    _some = field_validator("timeout", "keep_on_failure")(_positive)
 
     @field_validator("ttl")
     @classmethod
