@@ -1,6 +1,6 @@
 """What a pass looks at: the cloud first, page by page, and then the ledger.
 
-So whatever is stale can only make the reaper do less. No page is kept (see `sweep_view`).
+So whatever is stale can only make the reaper do less. No page is kept (see `listing`).
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def gather(
     sweep: bool,
     meanwhile: Meanwhile | None = None,
 ) -> tuple[SweepView, LedgerView]:
-    """List the cloud, if `sweep`, and read the ledger: the open rows of this provider's scopes, and
-    the rows of all that the listing kept; the rows before the builds (see `reconciler`). Whatever
+    """List the cloud, if `sweep`, and read the ledger: the open rows of this provider's scopes,
+    and the rows of all that the listing kept; the rows before the builds (see `crew`). Whatever
     goes wrong with the ledger, what is past its deadline is listed."""
     ledger, known = context.ledger, LedgerView()
     if sweep:

@@ -60,8 +60,7 @@ def disrupted(failed: CallFailed) -> bool:
 
 
 def apart(calls: Ask, region: str, filters: Filters) -> Iterator[ZonePart]:
-    """Yield the same instances zone by zone. Raises `CallFailed` when no interface can be
-    listed."""
+    """The same instances zone by zone. Raises `CallFailed` when no interface can be listed."""
     zones: dict[str, dict[str, None]] = {}
     asked = {_OF_INTERFACES.get(name, name): values for name, values in filters.items()}
     for answer in _pages(calls, region, INTERFACES, asked):
@@ -86,8 +85,8 @@ def instances(answer: Answer) -> Iterator[Answer]:
 
 
 def _named(calls: Ask, region: str, zone: str, ids: Sequence[str]) -> Iterator[ZonePart]:
-    """Yield those of these instances that exist. A list is refused whole for one that does not, or
-    is in a zone that is disrupted: halve it until that one is alone."""
+    """Those that exist. A list is refused whole for one that does not, or is in a zone that is
+    disrupted: halve it until that one is alone."""
     try:
         yield ZonePart(zone, list(instances(calls(region, INSTANCES, InstanceIds=list(ids)))))
     except CallFailed as failed:
