@@ -22,11 +22,11 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from vmrunner.config import field_checks
-from vmrunner.config.settings import Bytes, Seconds, Section
 from vmrunner.config.validation_errors import FieldError, Where, explained
 from vmrunner.config.yaml import parse
 from vmrunner.errors import ConfigError
 from vmrunner.lib import globs, units
+from vmrunner.lib.section import Bytes, Seconds, Section
 from vmrunner.model import Network
 
 NAME: Final = "vmrunner.yml"

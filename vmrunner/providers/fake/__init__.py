@@ -38,11 +38,11 @@ from vmrunner.model import (
     Scope,
     Seen,
     Spec,
-    Traits,
 )
 from vmrunner.providers.common.clock import CloudClock
 from vmrunner.providers.fake.cloud import Clock, Cloud, FakeMachine
 from vmrunner.providers.fake.faults import Call, Fault, Plan, raised
+from vmrunner.providers.port import Driver
 
 __all__ = [
     "SCOPE",
@@ -65,7 +65,10 @@ class FakeProvider:
     """One process's view of a `Cloud`. `scopes` may be changed under a running engine, as when
     somebody points a profile at another account. `installation`: whose VMs a look by name may
     find; "": whoever's. `clock`: tells the time by the dates of the cloud's answers, as drivers
-    do, and until the first by its host; None: it is the cloud's own."""
+    do, and until the first by its host; None: it is the cloud's own. It arms, and seals, where the
+    cloud does when it is made."""
+
+    creates = 8
 
     def __init__(
         self,
@@ -87,6 +90,10 @@ class FakeProvider:
         self.installation = installation
         self._clock = clock
         self._scopes = tuple(scopes)
+        if cloud.arms is not None:
+            self.arm = self._arm
+        if cloud.seals:
+            self.seal = self._seal
 
     @property
     def scopes(self) -> frozenset[Scope]:
@@ -97,16 +104,6 @@ class FakeProvider:
     @scopes.setter
     def scopes(self, scopes: Sequence[Scope]) -> None:
         self._scopes = tuple(scopes)
-
-    @property
-    def traits(self) -> Traits:
-        cloud = self.cloud
-        return Traits(
-            native_deadline=cloud.native_deadline,
-            kinds=cloud.kinds,
-            arms=cloud.arms is not None,
-            seals=cloud.seals,
-        )
 
     def now(self) -> float:
         return self.cloud.now() if self._clock is None else self._clock.now()
@@ -221,10 +218,10 @@ class FakeProvider:
             for ref in not_mine
         }
 
-    def arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
+    def _arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
         return self._call("arm", lambda: self.cloud.arm(ref, instance, deadline), ref.scope, ref)
 
-    def seal(self, ref: Ref) -> None:
+    def _seal(self, ref: Ref) -> None:
         def off() -> None:
             self.cloud.machines[ref].sealed = True
 
@@ -277,3 +274,6 @@ def open(name: str, **options: Any) -> FakeProvider:  # noqa: A001
     """A provider of kind `fake` in real time with a cloud of its own, which is gone when the
     process is: for a try-out of the command line, not for builds."""
     return FakeProvider(name, Cloud(_Real()), **options)
+
+
+DRIVER = Driver(kind="fake", settings="vmrunner.providers.fake.settings:FakeSettings", open=open)
