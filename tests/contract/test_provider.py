@@ -24,7 +24,7 @@ from vmrunner.model import (
     Seen,
     Spec,
 )
-from vmrunner.providers import Provider, load
+from vmrunner.providers import Provider, load, registry
 
 DRIVERS = [
     pytest.param("fake"),
@@ -67,6 +67,7 @@ def test_it_says_who_and_where_it_is(provider: Provider) -> None:
     assert provider.name
     assert provider.scopes
     assert provider.creates > 0
+    assert {scope.kind for scope in provider.scopes} <= registry.drivers().keys()
     offers = provider.offers(Spec())
     assert offers
     assert all(isinstance(offer, Offer) and offer.scope in provider.scopes for offer in offers)

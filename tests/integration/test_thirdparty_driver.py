@@ -84,4 +84,4 @@ def test_a_build_runs_on_it_at_its_price(far: Path) -> None:
     (build,) = json.loads(ran("ps", "-a", "-o", "json"))["items"]
     assert (build["provider"], build["state"]) == ("there", "finished")
     (document,) = json.loads(ran("show", build["id"], "-o", "json"))["items"]
-    assert document["cost_usd"] >= 60.0  # a minute of it at least
+    assert document["cost"] >= 60.0  # a minute of it at least

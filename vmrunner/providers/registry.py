@@ -1,12 +1,12 @@
 """The drivers there are: the packages beside this file, and those of other distributions, by their
-entry point. Nothing else looks for one."""
+entry point. Nothing else looks for one.
+
+The keeper of a local VM imports this package too: what it does not need is imported late."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-import logging
-import pkgutil
 import re
 from collections.abc import Collection, Mapping
 from functools import cache
@@ -19,8 +19,6 @@ from vmrunner.providers.port import Driver, Provider
 if TYPE_CHECKING:
     from vmrunner.providers.settings import ProviderSettings
 
-log = logging.getLogger("vmrunner")
-
 #: An entry point of this group is named after a kind, and is its `Driver`.
 GROUP: Final = "vmrunner.providers"
 _KIND: Final = re.compile(r"[a-z][a-z0-9]*")
@@ -30,8 +28,10 @@ _KIND: Final = re.compile(r"[a-z][a-z0-9]*")
 def drivers() -> Mapping[str, Driver]:
     """All, by kind: ours first, which nobody else's replaces. One of another distribution that
     cannot be used is left out with a warning: it must keep nobody from reaping elsewhere."""
-    found = {driver.kind: driver for driver in _ours()}
+    import logging
     from importlib.metadata import entry_points
+
+    found = {driver.kind: driver for driver in _ours()}
 
     for point in entry_points(group=GROUP):
         if point.value.startswith(f"{providers.__name__}."):
@@ -39,6 +39,7 @@ def drivers() -> Mapping[str, Driver]:
         try:
             driver = _checked(point.load(), point.name, found)
         except Exception as error:  # noqa: BLE001 - it is somebody else's code
+            log = logging.getLogger("vmrunner")
             log.warning("driver %s (%s) is left out: %r", point.name, point.value, error)
         else:
             found[driver.kind] = driver
@@ -74,7 +75,7 @@ def settings_of(driver: Driver) -> type[ProviderSettings]:
     """The table of such a provider in the configuration."""
     from vmrunner.providers.settings import ProviderSettings
 
-    found: type[ProviderSettings] = pkgutil.resolve_name(driver.settings)
+    found: type[ProviderSettings] = _named(driver.settings)
     if not issubclass(found, ProviderSettings) or "max_instances" not in found.model_fields:
         raise TypeError(f"{driver.settings} is no ProviderSettings with max_instances")
     return found
@@ -85,7 +86,7 @@ def defaults(kind: str) -> dict[str, Any]:
     options = drivers()[kind].options
     if not options:
         return {}
-    given = {part.name: part.default for part in dataclasses.fields(pkgutil.resolve_name(options))}
+    given = {part.name: part.default for part in dataclasses.fields(_named(options))}
     return {
         name: dataclasses.asdict(value) if hasattr(value, "__dataclass_fields__") else value
         for name, value in given.items()
@@ -98,11 +99,19 @@ def prices(kind: str) -> Mapping[str, float]:
     driver = find(kind)
     table: Mapping[str, float] = {}
     if driver is not None and driver.prices:
-        table = pkgutil.resolve_name(driver.prices)
+        table = _named(driver.prices)
     return table
 
 
+def _named(what: str) -> Any:
+    """What "module:name" says."""
+    module, _, name = what.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def _ours() -> list[Driver]:
+    import pkgutil
+
     names = (module.name for module in pkgutil.iter_modules(providers.__path__) if module.ispkg)
     packages = (importlib.import_module(f"{providers.__name__}.{name}") for name in names)
     return [package.DRIVER for package in packages if hasattr(package, "DRIVER")]

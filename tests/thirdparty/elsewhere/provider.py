@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,6 +9,7 @@ from typing import Any, Final
 from vmrunner.errors import ConfigError
 from vmrunner.model import Finding, Level, Scope
 from vmrunner.providers.fake import Cloud, FakeProvider
+from vmrunner.providers.fake.provider import WallClock
 
 USD_HOUR: Final[Mapping[str, float]] = {"big": 3600.0}
 
@@ -24,16 +23,6 @@ class ElsewhereOptions:
     endpoint: str | None = None
 
 
-class Wall:
-    """The wall clock."""
-
-    def __call__(self) -> float:
-        return time.time()
-
-    def sleep(self, seconds: float) -> None:
-        threading.Event().wait(seconds)
-
-
 class ElsewhereProvider(FakeProvider):
     """The fake cloud's, in scopes of its own."""
 
@@ -45,7 +34,7 @@ class ElsewhereProvider(FakeProvider):
             raise ConfigError(f"providers.{name}.endpoint: empty", hint="leave it out")
         super().__init__(
             name,
-            cloud or Cloud(Wall()),
+            cloud or Cloud(WallClock()),
             scopes=[Scope("elsewhere", "account", self.options.region)],
             machine_types=["big"],
             usd_hour=0.0,
