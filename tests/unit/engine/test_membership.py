@@ -23,14 +23,14 @@ def membership(lives: bool | None) -> Membership:
 def watch(them: Membership, members: list[Member], start: float, seconds: float) -> None:
     at = start
     while at <= start + seconds:
-        them.look(members, at)
+        them.update(members, at)
         at += 5
 
 
 def test_who_can_be_seen_is_believed_at_once() -> None:
     alive, dead = membership(True), membership(False)
     for them in (alive, dead):
-        them.look([member("e")], 0)
+        them.update([member("e")], 0)
     assert not alive.member_gone("e")
     assert dead.member_gone("e")
     watch(alive, [member("e")], 0, 10 * MEMBER_LEASE)
@@ -45,21 +45,21 @@ def test_who_cannot_be_seen_is_gone_after_a_lease_that_we_watched() -> None:
     assert not them.member_gone("e")  # its beat is old, but we did not watch so long
     watch(them, [member("e", seen_at=-1e9)], MEMBER_LEASE - 5, 10)
     assert them.member_gone("e")
-    them.look([member("e", seen_at=5)], MEMBER_LEASE + 10)
+    them.update([member("e", seen_at=5)], MEMBER_LEASE + 10)
     assert not them.member_gone("e")
 
 
 def test_a_beat_from_a_wrong_clock_is_a_beat() -> None:
     them = membership(None)
     for n in range(100):
-        them.look([member("e", seen_at=1e6 - n)], n * 5.0)
+        them.update([member("e", seen_at=1e6 - n)], n * 5.0)
         assert not them.member_gone("e")
 
 
 def test_our_own_pause_starts_the_counting_anew() -> None:
     them = membership(None)
     watch(them, [member("e")], 0, MEMBER_LEASE - 10)
-    them.look([member("e")], 10_000)
+    them.update([member("e")], 10_000)
     assert not them.member_gone("e")
     watch(them, [member("e")], 10_005, MEMBER_LEASE)
     assert them.member_gone("e")
@@ -74,15 +74,15 @@ def test_a_submitter_elsewhere_lives_while_it_beats() -> None:
     assert them.process_lives(HERE) is False
     beating = membership(None)
     for n in range(50):
-        beating.look([member("e", seen_at=n)], n * 5.0)
+        beating.update([member("e", seen_at=n)], n * 5.0)
     assert beating.process_lives(HERE) is True
 
 
 def test_two_threads_look_one_after_the_other() -> None:
     """A sweep and a pass over the ledger share it."""
     them = membership(True)
-    them.look([member("e")], 0)
-    other = threading.Thread(target=them.look, args=([], 1))
+    them.update([member("e")], 0)
+    other = threading.Thread(target=them.update, args=([], 1))
     waited: list[bool] = []
 
     def slowly() -> Iterator[Member]:
@@ -91,7 +91,7 @@ def test_two_threads_look_one_after_the_other() -> None:
         waited.append(other.is_alive())
         yield member("e")
 
-    them.look(slowly(), 1)
+    them.update(slowly(), 1)
     other.join()
     assert waited == [True]
     assert them.member_gone("e")
