@@ -18,4 +18,4 @@ class ElsewhereSettings(ProviderSettings):
     memory: Bytes | None = None
     max_instances: int | None = Field(default=None, ge=1)
 
-    harmless: ClassVar = ProviderSettings.harmless | {"memory", "region"}
+    harmless: ClassVar[frozenset[str]] = ProviderSettings.harmless | {"memory", "region"}
