@@ -19,7 +19,6 @@ from vmrunner.model import (
     Scope,
     Seen,
     Spec,
-    Traits,
 )
 from vmrunner.providers.common.call_failed import CallFailed, edge
 from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
@@ -50,6 +49,8 @@ class Ec2Provider:
     """The port for EC2. Every method may be called from any thread. Nothing is asked before the
     first call."""
 
+    creates = 8
+
     def __init__(
         self,
         options: Ec2Options,
@@ -70,6 +71,8 @@ class Ec2Provider:
         listed = (deadline_schedules.reader(options),) if options.scheduler_role else ()
         self._readers = (*READERS, *listed)
         self._births = Ec2Creator(options, self.calls, self.places, self._dry)
+        if options.scheduler_role:  # only then it is a provider that arms
+            self.arm = self._arm
 
     @property
     def name(self) -> str:
@@ -81,15 +84,6 @@ class Ec2Provider:
         nobody tells."""
         account = self.identity.quietly()
         return frozenset(self._scopes(account) if account is not None else ())
-
-    @property
-    def traits(self) -> Traits:
-        return Traits(
-            guard=True,
-            arms=self.options.scheduler_role is not None,
-            seals=True,
-            kinds=tuple(reader.kind for reader in self._readers),
-        )
 
     def now(self) -> float:
         return self.clock.now()
@@ -146,9 +140,7 @@ class Ec2Provider:
             self.rights.born(ref.id)
             return ref
 
-    def arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
-        if self.options.scheduler_role is None:
-            return None
+    def _arm(self, ref: Ref, instance: str, deadline: float) -> Ref:
         with edge():
             self._check_reach(ref)
             partition = self.identity.caller().partition
