@@ -15,11 +15,12 @@ from vmrunner.api.build import raise_for
 from vmrunner.api.errors import BuildFailed
 from vmrunner.api.runner import Runner
 from vmrunner.config.sources import load
+from vmrunner.runtime.background import BackgroundEngines
 
 
 @pytest.fixture
 def app(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedWiring]:
-    monkeypatch.setattr(ScriptedWiring, "ensure_background", lambda *_: None)
+    monkeypatch.setattr(BackgroundEngines, "ensure", lambda *_: None)
     app = ScriptedWiring(load(environ={}, start=home).settings)
     yield app
     app.close()
