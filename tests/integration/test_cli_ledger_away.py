@@ -43,7 +43,7 @@ def test_a_ledger_that_stays_away_ends_the_wait_and_something_ends_the_vm(
     monkeypatch.setattr("vmrunner.services.follow.LEDGER_RETRY", 0.01)
     monkeypatch.setattr("vmrunner.services.follow.LEDGER_TIMEOUT", 0.2)
     monkeypatch.setattr(Logs, "read", away(float("inf")))
-    monkeypatch.setattr(BackgroundEngines, "spawn", spawned.append)
+    monkeypatch.setattr(BackgroundEngines, "spawn", lambda self: spawned.append(self))
     (home / "go.yml").write_text('{"jobs": {"j": {"steps": ["say hello\\nsleep 60"]}}}')
     done = cli("run", "-f", "go.yml", "j")
     assert done.code == 125

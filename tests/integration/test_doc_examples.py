@@ -105,7 +105,7 @@ def test_programs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (place / "vmrunner.toml").write_text("[providers.local]\nkind = 'fake'\n")
-    monkeypatch.setattr("vmrunner.api.runner.Wiring", Wiring)
+    monkeypatch.setattr("vmrunner.api.runner.App", Wiring)
     with pytest.raises(SystemExit) as left:
         runpy.run_path(str(program), run_name="__main__")
     assert left.value.code == 0

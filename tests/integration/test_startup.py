@@ -45,3 +45,9 @@ def test_a_command_loads_what_it_needs(home: Path, argv: tuple[str, ...]) -> Non
     assert "vmrunner.cli.commands.builds" in modules
     assert modules & HEAVY == set()
     assert ("sqlalchemy" in modules) is (argv[0] != "config")
+
+
+def test_a_reap_needs_no_engine(home: Path) -> None:
+    modules = loaded("reap", "--dry-run")
+    assert "vmrunner.reaper.reaper" in modules
+    assert modules & {"apscheduler", "vmrunner.engine.engine", "vmrunner.daemon.daemon"} == set()

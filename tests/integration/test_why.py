@@ -41,7 +41,7 @@ def test_a_queued_build_says_why(
     first, second = (cli("run", "-d", "--", "say", word).out.decode().strip() for word in "ab")
     assert waits(cli, first).startswith("no engine serves ")
     assert waits(cli, second).endswith("; number 2 of 2 in line")
-    monkeypatch.setattr(ScriptedWiring, "served", lambda *_, **__: True)
+    monkeypatch.setattr("vmrunner.runtime.background.served", lambda *_, **__: True)
     assert waits(cli, first) == "an engine takes it next; number 1 of 2 in line"
     app.ledger.events.add(first, "refused", time.time(), message="no capacity in zone a")
     assert waits(cli, first) == "no VM yet: no capacity in zone a; number 1 of 2 in line"
