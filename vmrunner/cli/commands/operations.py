@@ -148,7 +148,7 @@ def serve(
     from vmrunner.config import sources
     from vmrunner.daemon.daemon import Daemon, DaemonUpdate
     from vmrunner.runtime.background import BACKGROUND, SERVE
-    from vmrunner.services import gc, reap
+    from vmrunner.services import reap
 
     app = shell_of(context).app
     output.hand_over()
@@ -182,6 +182,11 @@ def serve(
             keep_logs=settings.reaper.keep_logs,
         )
 
+    def tidy() -> None:
+        from vmrunner.services.gc import gc_images
+
+        gc_images(ledger, app.settings, app.paths)
+
     providers = ", ".join(sorted(engine.context.providers)) or "none"
     log.info("serving %s; providers: %s; %s", app.ledgers.shown, providers, _who_reaps(ledger))
     Daemon(
@@ -190,7 +195,7 @@ def serve(
         cron=app.settings.reaper.sweep,
         until_idle=until_idle,
         keep_logs=app.settings.reaper.keep_logs,
-        tidy=lambda: gc.gc_images(ledger, app.settings, app.paths),
+        tidy=tidy,
         renew=renew,
     ).run()
     log.info("stopped; what runs goes on in its VM, and the next engine takes it over")
