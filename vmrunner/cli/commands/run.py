@@ -202,11 +202,11 @@ def carry_out(shell: CliContext, said: BuildRequest, manner: FollowOptions) -> i
     from vmrunner.lib import process
     from vmrunner.services.submit import Submission
 
+    artifact_destination.check(manner.result_file, manner.artifacts_to)
     app = shell.app
     submission = Submission(
         settings=app.settings, paths=app.paths, ledgers=app.ledgers, providers=app.providers
     )
-    artifact_destination.check(manner.result_file, manner.artifacts_to)
     checked = submission.check(said)
     if manner.artifacts_to is not None and not checked.spec.artifacts:
         output.warn("artifacts-to: no artifact is asked for (name what to bring: -a GLOB)")
