@@ -17,7 +17,7 @@ HEAVY = {
     "sqlalchemy.orm", "sqlmodel", "sqlalchemy.dialects.postgresql", "psycopg", "alembic", "boto3",
     "botocore", "google", "fabric", "invoke", "paramiko", "apscheduler", "rich", "yaml",
     "pathspec", "tarfile", "vmrunner.api.runner", "vmrunner.engine.engine",
-    "vmrunner.core.reap_rules",
+    "vmrunner.core.reap_rules", "vmrunner.config.build_request",
 }  # fmt: skip
 LOADED = """
 import json, sys
@@ -51,3 +51,8 @@ def test_a_reap_needs_no_engine(home: Path) -> None:
     modules = loaded("reap", "--dry-run")
     assert "vmrunner.reaper.reaper" in modules
     assert modules & {"apscheduler", "vmrunner.engine.engine", "vmrunner.daemon.daemon"} == set()
+
+
+def test_help_loads_no_models(home: Path) -> None:
+    """The options of `run` are written out for that: the fields of a request are pydantic's."""
+    assert "pydantic" not in loaded("--help")
