@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -200,6 +201,25 @@ def test_an_engine_whose_thread_died_is_replaced(
     with vmrunner.Runner(app=app) as runner:
         assert runner.run("say a", wait_timeout="60s").exit_code == 0
         assert len(runner.app.ledger.engines.list()) == 1
+
+
+def test_a_forked_child_leaves_its_parents_engine_alone(app: Wiring) -> None:
+    with app.host("api") as host:
+        host.ensure("fake")
+        wait_until(lambda: app.ledger.engines.list())
+        (mine,) = app.ledger.engines.list()
+        sockets = sorted(app.paths.wake.iterdir())
+        pid = os.fork()
+        if pid == 0:
+            try:
+                with host:  # and leaves it
+                    host.ensure("fake")
+                    host.ensure("fake")
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        assert mine.id in [member.id for member in app.ledger.engines.list()]
+        assert set(sockets) <= set(app.paths.wake.iterdir())
 
 
 def test_a_provider_that_could_not_be_opened_is_tried_again_and_told(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -48,6 +49,10 @@ class EngineHost:
         self._others = background
         self._new_engine = engine
         self._wake = wake
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._thread: threading.Thread | None = None
@@ -58,6 +63,11 @@ class EngineHost:
         self._tries = 0
         self._spawned = float("-inf")
         self._nobody = ""  # why nobody serves
+
+    def _leave_to_parent(self) -> None:
+        """After a fork the engine goes on in the parent: to close its copy would throw it out."""
+        if self._pid != os.getpid():
+            self._begin()
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +86,7 @@ class EngineHost:
         VmrunnerError when there is no hope: the provider cannot be opened, or a background engine
         ends as soon as it was started."""
         now = time.monotonic()
+        self._leave_to_parent()
         with self._lock:
             self._bury()
             if self._engine is not None and provider in self._engine.launches:
@@ -158,6 +169,7 @@ class EngineHost:
 
     def close(self) -> None:
         """Let the own engine go; what belongs to the ledger goes on in its VM."""
+        self._leave_to_parent()
         with self._lock:
             self._let_go()
             if self._member is not None:
