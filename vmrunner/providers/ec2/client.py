@@ -152,7 +152,8 @@ class Ec2Client:
     def _client(self, service: str, region: str) -> Any:
         with self._lock:
             if (service, region) not in self._clients:
-                self._clients[service, region] = self._open().client(
+                open_client: Any = self._open().client  # typed by name of service: ours is drawn
+                self._clients[service, region] = open_client(
                     service,
                     region_name=region,
                     endpoint_url=self._options.endpoint_url,
