@@ -13,8 +13,9 @@ from vmrunner.model import TAG
 from vmrunner.providers.common.cache import TtlCache
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
+from vmrunner.providers.common.cloud_options import GiB
 from vmrunner.providers.ec2.client import GROUPS, IMAGES, SUBNETS, TYPES, Answer, Ec2Api, Ec2Client
-from vmrunner.providers.ec2.options import Ec2Options, GiB, ImageChoice
+from vmrunner.providers.ec2.options import Ec2Options, ImageChoice
 from vmrunner.providers.ec2.resources import tags
 
 log = logging.getLogger(__name__)

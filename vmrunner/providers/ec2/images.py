@@ -24,7 +24,6 @@ from vmrunner.providers.ec2.options import Ec2Options, ImageChoice
 from vmrunner.providers.ec2.resources import LIVING, PAGE, tags
 from vmrunner.providers.port_images import IMAGE, OWNER, BuilderSpec, CloudImage, ImageRequest
 
-ARCHITECTURE: Final = "x86_64"  # of the templates' bases
 _SOURCE: Final = "amazon-ebs.vmrunner"
 _GONE: Final = ("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable", "InvalidSnapshot.NotFound")
 #: An image that is being made has no place for its snapshots yet; so long none is left over.
@@ -43,7 +42,10 @@ class Ec2Images:
         options = self._options
         with edge():
             scope = Scope("ec2", self._identity.caller().account, options.region)
-            machine_type = self._builders_type()
+            machine_type = options.builders_type(
+                "instance_types",
+                {one.name: one.architectures for one in Ec2Catalog(options, self._calls).types()},
+            )
         order = wish.order(scope, machine_type)
         variables: dict[str, Any] = {
             "aws_region": options.region,
@@ -65,19 +67,6 @@ class Ec2Images:
             variables=variables,
             environment={"AWS_ENDPOINT_URL": url} if url else {},
         )
-
-    def _builders_type(self) -> str:
-        """The first that runs what the templates build on. Raises `ConfigError`."""
-        types = Ec2Catalog(self._options, self._calls).types()
-        fit = [one.name for one in types if ARCHITECTURE in one.architectures]
-        if not fit:
-            names = ", ".join(one.name for one in types)
-            raise ConfigError(
-                f"providers.{self._options.name}.instance_types: {names}: images are made for "
-                f"{ARCHITECTURE}",
-                hint="name one of that kind too, such as m7i.large",
-            )
-        return fit[0]
 
     def find(self, ref: str) -> CloudImage | None:
         """Packer tells `REGION:AMI` of each region, with commas."""
