@@ -10,7 +10,7 @@ import fnmatch
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.errors import ConfigError, Uncertain
 from vmrunner.model import Scope, tags_of
@@ -23,6 +23,9 @@ from vmrunner.providers.ec2.identity import Ec2Identity
 from vmrunner.providers.ec2.options import Ec2Options, ImageChoice
 from vmrunner.providers.ec2.resources import LIVING, PAGE, tags
 from vmrunner.providers.port_images import IMAGE, OWNER, BuilderSpec, CloudImage, ImageRequest
+
+if TYPE_CHECKING:
+    from types_boto3_ec2 import type_defs as ec2
 
 _SOURCE: Final = "amazon-ebs.vmrunner"
 _GONE: Final = ("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable", "InvalidSnapshot.NotFound")
@@ -195,7 +198,7 @@ class Ec2Images:
             return f"{name}: {failed}"
         return ""
 
-    def _delete(self, call: client.Ec2Api, **what: Any) -> None:
+    def _delete(self, call: client.Ec2Api[Any], **what: Any) -> None:
         try:
             self._calls(self._options.region, call, **what)
         except CallFailed as failed:
@@ -205,13 +208,12 @@ class Ec2Images:
     def _listed(self, what: Answer) -> list[CloudImage]:
         return [_made(image) for image in self._asked(what)]
 
-    def _asked(self, what: Answer) -> list[Answer]:
+    def _asked(self, what: Answer) -> list[ec2.ImageTypeDef]:
         """Not by pages: those are for accounts with more images than anybody keeps."""
         answer = patiently(partial(self._calls, self._options.region, client.IMAGES, **what))
-        found: list[Answer] = answer["Images"]
-        return found
+        return answer["Images"]
 
-    def _pages(self, call: client.Ec2Api, **what: Any) -> Iterator[Answer]:
+    def _pages(self, call: client.Ec2Api[Any], **what: Any) -> Iterator[Answer]:
         more: Answer = {}
         while True:
             asked = {"MaxResults": PAGE, **what, **more}
@@ -238,7 +240,7 @@ def _fits(choice: ImageChoice, made: CloudImage) -> bool:
     )
 
 
-def _made(image: Answer) -> CloudImage:
+def _made(image: ec2.ImageTypeDef) -> CloudImage:
     mappings = image.get("BlockDeviceMappings", ())
     born = client.moment(image.get("CreationDate"))
     said = tags(image)
