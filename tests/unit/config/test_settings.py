@@ -163,6 +163,7 @@ def test_secrets_are_masked_wherever_they_are_shown(tmp_path: Path) -> None:
         ("[reaper]\nsweep = 'hourly'", "reaper.sweep: 'hourly': not a cron line"),
         ("default_provider = 'lokal'", "default_provider: no provider 'lokal' is configured"),
         ("[defaults]\ntimeout = true", "defaults.timeout: True: not a duration"),
+        ("'[key]' = 1", "[key]: no such key"),
         ("[limits\n", "not valid TOML"),
     ],
 )
