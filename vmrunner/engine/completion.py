@@ -13,6 +13,7 @@ from vmrunner.core import pricing
 from vmrunner.core.lifecycle import End, end_of, may_retry
 from vmrunner.engine.context import EngineContext
 from vmrunner.model import BuildRecord, BuildState, Death, Instance, InstanceState, Reason, Result
+from vmrunner.providers import registry
 
 #: After a refusal, so long until a build is tried again.
 REFUSED_WAIT: Final = 15.0
@@ -153,7 +154,10 @@ class BuildCompletion:
         if build.attempt == 0:
             return build.cost
         rows = self._context.ledger.instances.list(build=build.id)
-        return sum(pricing.cost(row, self._context.now(row)) for row in rows)
+        return sum(
+            pricing.cost(row, self._context.now(row), registry.prices(row.scope.kind))
+            for row in rows
+        )
 
     def _now(self, build: BuildRecord) -> float:
         provider = self._context.providers.get(build.spec.provider)
