@@ -51,10 +51,10 @@ from pydantic import (
     model_validator,
 )
 
-from vmrunner.config.settings import Section
 from vmrunner.config.validation_errors import FieldError, explained
 from vmrunner.errors import ConfigError
 from vmrunner.lib import resources
+from vmrunner.lib.section import Section
 
 #: Raised when the builder itself makes something else from the same inputs.
 VERSION: Final = 2
