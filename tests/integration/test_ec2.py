@@ -12,7 +12,8 @@ import pytest
 from tests.support.ec2 import KINDS, REGION, Amazon, amazon, fleet, look, make_order, swept
 from vmrunner.errors import BadOrder, NoCapacity, QuotaExceeded
 from vmrunner.model import Fate, Key, Kind, Market, Power, Role, Scope, Spec, tags_of
-from vmrunner.providers.ec2.options import GiB, ImageChoice
+from vmrunner.providers.common.cloud_options import GiB
+from vmrunner.providers.ec2.options import ImageChoice
 from vmrunner.testing.localec2 import Ec2Request, Mapping
 
 

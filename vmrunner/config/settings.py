@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import platformdirs
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
+from vmrunner.config import cron_line
+from vmrunner.config.validation_errors import FieldError
 from vmrunner.errors import ConfigError
-from vmrunner.lib import cron, units
 from vmrunner.lib import database_url as databaseurl
+from vmrunner.lib import units
 from vmrunner.lib.database_url import SQLITE
 from vmrunner.lib.section import Bytes, Seconds, Section
 from vmrunner.model import Network
@@ -82,8 +84,10 @@ class ReaperSettings(Section):
     @field_validator("sweep")
     @classmethod
     def _readable(cls, value: str) -> str:
-        cron.parse(value)
-        return value
+        try:
+            return cron_line.check(value, "sweep")
+        except ConfigError as error:
+            raise FieldError(error) from None
 
 
 if TYPE_CHECKING:

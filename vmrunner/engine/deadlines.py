@@ -14,6 +14,7 @@ from typing import Final
 
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.errors import Fenced
+from vmrunner.lib.backoff import backoff
 from vmrunner.lib.threads import CallSlots
 from vmrunner.model import Fate, Instance, InstanceState, Outcome, Ref
 from vmrunner.providers import Arms
@@ -110,7 +111,7 @@ class DeadlineArmer:
             elif isinstance(error, Fenced):
                 del self._tries[name]
             else:
-                wait = min(FIRST_WAIT * 2 ** min(attempt.tries - 1, 16), LONGEST_WAIT)
+                wait = backoff(FIRST_WAIT, attempt.tries - 1, LONGEST_WAIT)
                 attempt.next = self._context.monotonic() + wait
                 if attempt.tries == 1:
                     with self._context.guard("arm", row.build):

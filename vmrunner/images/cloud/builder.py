@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -47,8 +46,6 @@ _DISK: Final = 10 * recipe.GIB  # the least that the bases fit on
 _LATE: Final = 60.0
 _LOOKS: Final = 7  # for what Packer says it made
 _PAUSE: Final = 10.0  # seconds between them
-#: By the names that Amazon and Google give them: t4g, c7gn, im4gn, a1; t2a, c4a, n4a, a4x.
-_ARM: Final = re.compile(r"(a1|[a-z]+\d+g[a-z]*)\.|(t2a|c4a|n4a|a4x)-")
 BASES: Final = ("debian-13", "ubuntu-24.04")
 
 
@@ -83,7 +80,6 @@ def build(
     draft = _draft(ledger, recipe_, inputs, max_ttl)
     # Twice: what no builder can be made with is said before plugins are fetched.
     bench = imaging.bench(_from_now(draft, provider, ttl))
-    _check_machine(bench)
     with TemporaryDirectory(prefix="vmrunner-image-") as name:
         work = Path(name)
         packer.init(work=work, extra=bench.environment, progress=progress)
@@ -209,17 +205,6 @@ def _check(ttl: float, max_ttl: float, base: str) -> None:
         )
     if base not in BASES:
         raise ConfigError(f"--base: {base!r}", hint=f"one of {', '.join(BASES)}")
-
-
-def _check_machine(bench: BuilderSpec) -> None:
-    """The bases are made for x86-64: the cloud would say so, minutes later."""
-    for variable in ("aws_instance_type", "gce_machine_type"):
-        name = str(bench.variables.get(variable) or "")
-        if _ARM.match(name):
-            raise ConfigError(
-                f"image build: the machine type {name} is an arm64 one, the images are x86-64",
-                hint="put an x86-64 type first in the provider's list of types",
-            )
 
 
 def _variables(

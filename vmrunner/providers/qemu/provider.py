@@ -30,6 +30,7 @@ from vmrunner.model import (
     Seen,
     Spec,
 )
+from vmrunner.providers.common.console import CONSOLE_BYTES
 from vmrunner.providers.qemu import (
     accel,
     dns,
@@ -50,7 +51,6 @@ from vmrunner.providers.qemu.options import QemuOptions
 _log = logging.getLogger(__name__)
 _HALF_MADE: Final = 600.0  # seconds after which a directory under a temporary name is rubbish
 _REMEMBER: Final = 3600.0  # seconds a tombstone outlives its VM and its deadline
-_CONSOLE: Final = 64 * 1024
 
 
 class QemuProvider:
@@ -274,7 +274,7 @@ class QemuProvider:
 
     def console(self, ref: Ref) -> str:
         home = self.state.home(ref.id)
-        if home is not None and (text := state_dir.console_tail(home.path, _CONSOLE)):
+        if home is not None and (text := state_dir.console_tail(home.path, CONSOLE_BYTES)):
             return text
         stone: Mapping[str, Any] = self.state.tombstone(ref.id) or {}
         return str(stone.get("console", ""))
