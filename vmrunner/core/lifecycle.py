@@ -154,7 +154,8 @@ def wish(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class End:
-    """How a build ends. `lost`: it was ours to lose, so that a retry is fair."""
+    """How a build, or one attempt of it, ends. `lost`: it was ours to lose, so that a retry is
+    fair; only the engine knows whether there will be one."""
 
     result: Result
     reason: Reason

@@ -21,7 +21,7 @@ from vmrunner.model import BuildRecord, BuildState, Instance, InstanceState, Rea
 from vmrunner.providers import seals
 
 if TYPE_CHECKING:
-    from vmrunner.session import Reporter, SessionJob, Verdict
+    from vmrunner.session import Reporter, SessionJob
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ SEALING: Final = 60.0  # seconds that a VM waits for its metadata service to be 
 class RunsSession(Protocol):
     """What `vmrunner.session.Session` is to an engine."""
 
-    def run(self) -> Verdict:
+    def run(self) -> End:
         """Drive the build on its instance; blocks until it is over."""
 
     def stop(self, reason: Reason) -> None:
@@ -299,14 +299,7 @@ class SessionManager:
             stopped = following.stopped
         if stopped is not None:
             session.stop(stopped)
-        verdict = session.run()
-        return End(
-            result=verdict.result,
-            reason=verdict.reason,
-            exit_code=verdict.exit_code,
-            message=verdict.message,
-            lost=verdict.lost,
-        )
+        return session.run()
 
 
 def source_of(context: EngineContext, build: BuildRecord) -> Path | None:

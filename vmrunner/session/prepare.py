@@ -8,9 +8,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Final, NoReturn, Protocol
 
+from vmrunner.core.lifecycle import End
 from vmrunner.model import Instance, Reason, Result
-from vmrunner.session.job import Reporter, SessionJob, Verdict
-from vmrunner.session.outcome import AttemptOver
+from vmrunner.session.job import AttemptOver, Reporter, SessionJob
 from vmrunner.ssh import client
 from vmrunner.ssh.channel_io import PIECE
 
@@ -108,5 +108,5 @@ def is_remote(instance: Instance) -> bool:
 
 def _not_booted(message: str) -> AttemptOver:
     return AttemptOver(
-        Verdict(result=Result.ERROR, reason=Reason.BOOT_FAILED, message=message, lost=True)
+        End(result=Result.ERROR, reason=Reason.BOOT_FAILED, message=message, lost=True)
     )

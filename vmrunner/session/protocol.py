@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from vmrunner.core.lifecycle import End
 from vmrunner.errors import VmrunnerError
-from vmrunner.model import Reason
+from vmrunner.model import Reason, Result
 
 HEADER: Final = 64  # bytes
 LOG_PIECE: Final = 256 * 1024
@@ -67,6 +68,24 @@ class EndFrame:
     reason: Reason
     exit_code: int | None
     message: str
+
+    @property
+    def end(self) -> End:
+        """What it means for the attempt, before artifacts are brought."""
+        match self.reason:
+            case Reason.EXIT_CODE:
+                result = Result.FAILURE if self.exit_code else Result.SUCCESS
+            case Reason.SIGNAL | Reason.OUT_OF_MEMORY | Reason.DISK_FULL:
+                result = Result.FAILURE
+            case Reason.STEP_TIMEOUT | Reason.BUILD_TIMEOUT:
+                result = Result.TIMEOUT
+            case Reason.USER | Reason.OWNER_GONE | Reason.BUDGET:
+                result = Result.CANCELLED
+            case _:
+                result = Result.ERROR
+        return End(
+            result=result, reason=self.reason, exit_code=self.exit_code, message=self.message
+        )
 
 
 class FrameDecoder:
