@@ -98,15 +98,15 @@ BUGS: Final = (
     Bug(
         "this host's clock instead of the cloud's (owner)",
         "engine/reconciler.py",
-        "            now = provider.now()\n            plan = reap_rules.decide(",
-        "            now = context.clock()\n            plan = reap_rules.decide(",
+        "            now = provider.now()\n            doomed = dooms(",
+        "            now = context.clock()\n            doomed = dooms(",
         f"{LAYERS} -k owner-fast",
     ),
     Bug(
         "this host's clock instead of the cloud's (reaper)",
         "reaper/reaper.py",
-        "        now = provider.now()\n        plan = reap_rules.conclude(",
-        "        now = context.clock()\n        plan = reap_rules.conclude(",
+        "        now = provider.now()\n        plan = reap_rules.decide(",
+        "        now = context.clock()\n        plan = reap_rules.decide(",
         f"{LAYERS} -k ledger-slow",
     ),
     Bug(
@@ -183,8 +183,8 @@ BUGS: Final = (
     Bug(
         "children before parents",
         "core/reap_rules.py",
-        "return (kill.ref.kind is not Kind.INSTANCE, _RANK",
-        "return (kill.ref.kind is Kind.INSTANCE, _RANK",
+        "return (kill.ref.kind is not Kind.INSTANCE, URGENCY",
+        "return (kill.ref.kind is Kind.INSTANCE, URGENCY",
         "tests/unit/core/test_reap_rules_properties.py::test_parents_come_before_children",
     ),
     Bug(

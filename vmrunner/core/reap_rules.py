@@ -8,12 +8,11 @@ ledger after, so that what is stale can only under-delete. Dry run is "do not ap
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
 
 from vmrunner.core.lifecycle import SweepId, counts_twice
 from vmrunner.core.reap_plan import CloseRow, Deletion, ReapPlan, Sighting, SightingKind
-from vmrunner.core.row_rules import dooms, overlong
+from vmrunner.core.row_rules import URGENCY, dooms, overlong
 from vmrunner.core.sweep_view import CLOCK_SKEW, SweepView, duplicate, expiry, of_this_ledger, ours
 from vmrunner.model import (
     Death,
@@ -21,80 +20,47 @@ from vmrunner.model import (
     InstanceState,
     Kind,
     Limits,
-    Page,
     Ref,
     Resource,
     Role,
     Scope,
 )
 
-_RANK: Final = {reason: rank for rank, reason in enumerate(Death)}
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReapInput:
+    """All that one decision looks at, of one provider.
+
+    `rows`: the open ones within its scopes, and those, open or gone, of every instance id that
+    `listing` kept. `sweep` is the sweep that was listed; without one nothing is concluded from
+    what is not there. `since`: when somebody last began to watch without a break, `seen`: the same
+    of single scopes: nobody's silence before that counts. `wishes`: authorised ends by instance
+    id, from `lifecycle.wish`. `release`: somebody looked at the orphans and wishes them dead,
+    however many they are."""
+
+    now: float
+    rows: Mapping[str, Instance]
+    listing: SweepView
+    sightings: Iterable[Sighting] = ()
+    sweep: SweepId | None = None
+    since: float = 0.0
+    seen: Mapping[Scope, float] = field(default_factory=dict)
+    wishes: Mapping[str, Death] = field(default_factory=dict)
+    release: bool = False
 
 
-def decide(
-    now: float,
-    instances: Iterable[Instance],
-    pages: Iterable[Page],
-    sightings: Iterable[Sighting],
-    limits: Limits,
-    installation: str,
-    generation: str,
-    *,
-    sweep: SweepId | None = None,
-    since: float = 0.0,
-    seen: Mapping[Scope, float] | None = None,
-    wishes: Mapping[str, Death] | None = None,
-    release: bool = False,
-) -> ReapPlan:
-    """What must die, be closed and be remembered.
-
-    `instances`: the open rows within this provider's scopes, and the rows, open or gone, of every
-    instance id that the pages show. `pages` of one sweep, `sweep`; none for a pass over the ledger
-    alone. `since`: when somebody last began to watch without a break, `seen`: the same of single
-    scopes: nobody's silence before that counts. `wishes`: authorised ends by instance id, from
-    `lifecycle.wish`. `release`: somebody looked at the orphans and wishes them dead, however many
-    they are."""
-    rows = {row.id: row for row in instances}
-    listing = SweepView(limits, installation, generation)
-    for page in pages:
-        listing.take(page, rows, now)
-    return conclude(
-        now, rows, listing, sightings, limits, installation, generation,
-        sweep=sweep, since=since, seen=seen, wishes=wishes, release=release,
-    )  # fmt: skip
-
-
-def conclude(
-    now: float,
-    rows: Mapping[str, Instance],
-    listing: SweepView,
-    sightings: Iterable[Sighting],
-    limits: Limits,
-    installation: str,
-    generation: str,
-    *,
-    sweep: SweepId | None = None,
-    since: float = 0.0,
-    seen: Mapping[Scope, float] | None = None,
-    wishes: Mapping[str, Death] | None = None,
-    release: bool = False,
-) -> ReapPlan:
-    """The same of a listing that was taken in page by page; of the rows, those of all that it
-    kept are enough beside the open ones."""
-    memory = {(s.what, s.subject): s for s in sightings}
-    case = _Case(now, rows, listing, memory, limits, installation, generation, sweep, release)
-
-    resources, kills, odd = _judged(case.examined, listing.resources)
+def decide(given: ReapInput) -> ReapPlan:
+    """What must die, be closed and be remembered."""
+    case, now, rows, limits = _Case(given), given.now, given.rows, given.listing.limits
+    resources, kills, odd = _judged(case.examined, given.listing.resources)
     orphans, latch, alarms = case.orphans([r for r in resources if r.ref not in kills])
     kills |= {k.ref: k for k in orphans}
     every, kills = len(kills), _alone(kills, resources)
     later = {k.ref: k for k in map(case.later, resources) if k}
-    doomed = dooms(now, rows.values(), since, seen or {}, limits, wishes or {})
-    closes = case.vanished()
     return ReapPlan(
-        dooms=tuple(sorted(doomed, key=lambda d: (_RANK[d.reason], d.instance))),
+        dooms=dooms(now, rows.values(), given.since, given.seen, limits, given.wishes),
         kills=tuple(sorted(kills.values(), key=_order)),
-        closes=tuple(sorted(closes, key=lambda c: c.instance)),
+        closes=tuple(sorted(case.vanished(), key=lambda c: c.instance)),
         later=tuple(k for k in _alone(later, resources).values() if k.ref not in kills),
         again=len(kills) < every,
         sightings=case.remembered(kills.values(), resources) | latch,
@@ -161,19 +127,15 @@ def subject(ref: Ref) -> str:
     return f"{ref.scope}|{ref.kind.value}|{ref.id}"
 
 
-@dataclass(frozen=True, slots=True)
 class _Case:
-    """All that the rules look at."""
+    """The rules over one input."""
 
-    now: float
-    rows: Mapping[str, Instance]
-    listing: SweepView
-    memory: Mapping[tuple[SightingKind, str], Sighting]
-    limits: Limits
-    installation: str
-    generation: str
-    sweep: SweepId | None
-    release: bool
+    def __init__(self, given: ReapInput) -> None:
+        self.now, self.rows, self.listing = given.now, given.rows, given.listing
+        self.sweep, self.release = given.sweep, given.release
+        self.limits = given.listing.limits
+        self.installation, self.generation = given.listing.installation, given.listing.generation
+        self.memory = {(s.what, s.subject): s for s in given.sightings}
 
     # --- the rules for what is there ---
 
@@ -362,4 +324,4 @@ class _Case:
 
 def _order(kill: Deletion) -> tuple[bool, int, Ref]:
     """Parents before children, then by priority, then by name."""
-    return (kill.ref.kind is not Kind.INSTANCE, _RANK[kill.reason], kill.ref)
+    return (kill.ref.kind is not Kind.INSTANCE, URGENCY[kill.reason], kill.ref)

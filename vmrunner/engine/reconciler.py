@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from vmrunner.core import lifecycle, reap_rules
+from vmrunner.core import lifecycle
 from vmrunner.core.lifecycle import End, InstanceSign, cancelled, end_of_sign, sign
+from vmrunner.core.row_rules import dooms
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.launcher import Launcher
@@ -246,26 +247,22 @@ class Reconciler:
     # --- decide ---
 
     def mark_deleting(self, view: Snapshot) -> None:
-        """The reaper's rules over our own rows: deadlines, wishes, and who is stuck."""
+        """The reaper's rules for rows, over our own: deadlines, wishes, and who is stuck."""
         context = self._context
         for name, provider in context.providers.items():
             rows = [row for row in view.mine.values() if row.provider == name]
             if not rows:
                 continue
             now = provider.now()
-            plan = reap_rules.decide(
+            doomed = dooms(
                 now,
                 rows,
-                (),
-                (),
+                now - self.watching,
+                self._poller.since(rows, now),
                 context.limits.limits,
-                context.ledger.installation,
-                context.ledger.generation,
-                since=now - self.watching,
-                seen=self._poller.since(rows, now),
-                wishes=self._wishes(view, rows),
+                self._wishes(view, rows),
             )
-            for doom in plan.dooms:
+            for doom in doomed:
                 row = view.rows[doom.instance]
                 with context.guard("doom", row.build):
                     self._doom(view, row, doom.reason)

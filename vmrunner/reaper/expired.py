@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.core import reap_rules
 from vmrunner.core.reap_plan import Deletion
+from vmrunner.core.reap_rules import ReapInput, decide
 from vmrunner.core.sweep_view import SweepView
 from vmrunner.errors import VmrunnerError
 from vmrunner.model import Death, Fate, Instance, Key, Kind, Power, Ref
@@ -50,7 +50,8 @@ def delete_expired(
         try:
             listing = SweepView(limits, installation, "")
             rows = read_sweep(provider, listing, lambda ids: _rows(ledger, ids))
-            kills = _expired(limits, installation, provider, listing, rows)
+            plan = decide(ReapInput(now=provider.now(), rows=rows, listing=listing))
+            kills = [kill for kill in plan.kills if kill.reason is Death.EXPIRED]
             done, blind = ({}, []) if dry_run else _end(provider, kills, seconds, sleep)
         except Exception as error:  # noqa: BLE001 - one provider never spares the others' dead
             report += Report(unread=(f"{name}: {type(error).__name__}: {error}",))
@@ -67,17 +68,6 @@ def _rows(ledger: Ledger | None, instances: Collection[str]) -> dict[str, Instan
         return {row.id: row for row in ledger.instances.these(instances)} if ledger else {}
     except VmrunnerError:  # what it would add can only be in their favour
         return {}
-
-
-def _expired(
-    limits: Limits,
-    installation: str,
-    provider: Provider,
-    listing: SweepView,
-    rows: dict[str, Instance],
-) -> list[Deletion]:
-    plan = reap_rules.conclude(provider.now(), rows, listing, (), limits, installation, "")
-    return [kill for kill in plan.kills if kill.reason is Death.EXPIRED]
 
 
 def _line(

@@ -14,6 +14,7 @@ from typing import Final
 from vmrunner.core import lifecycle, reap_rules
 from vmrunner.core.lifecycle import SweepId, cancelled, end_of
 from vmrunner.core.reap_plan import Deletion, ReapPlan, Sighting
+from vmrunner.core.reap_rules import ReapInput
 from vmrunner.core.sweep_view import SweepView
 from vmrunner.core.visibility import Visibility
 from vmrunner.engine.completion import BuildCompletion
@@ -196,20 +197,19 @@ class Reaper:
         if sweep:
             self._take_sight(name, listing, known)
         now = provider.now()
-        plan = reap_rules.conclude(
-            now,
-            known.by_id,
-            listing,
-            memory,
-            context.limits.limits,
-            context.ledger.installation,
-            # Without rows everything would look unknown: then nothing is of this generation.
-            "" if known.down else context.ledger.generation,
-            sweep=swept if verified and not known.down else None,
-            since=now - self._watching(),
-            seen=self._seen(name, now, known),
-            wishes=self._wishes(known),
-            release=orphans,
+        plan = reap_rules.decide(
+            ReapInput(
+                now=now,
+                rows=known.by_id,
+                listing=listing,
+                sightings=memory,
+                # Without rows everything would look unknown: then nothing is concluded from it.
+                sweep=swept if verified and not known.down else None,
+                since=now - self._watching(),
+                seen=self._seen(name, now, known),
+                wishes=self._wishes(known),
+                release=orphans,
+            )
         )
         if swept is not None:
             self._look_again(name, plan, listing)
