@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from vmrunner.core import lifecycle
 from vmrunner.core.lifecycle import End, InstanceSign, cancelled, end_of_sign, sign
 from vmrunner.core.row_rules import dooms
 from vmrunner.engine.completion import BuildCompletion
@@ -20,6 +19,7 @@ from vmrunner.engine.membership import MEMBER_LEASE, SLEEP_GAP, Membership
 from vmrunner.engine.poller import InstancePoller
 from vmrunner.engine.sessions import ActiveSession, SessionManager
 from vmrunner.engine.terminator import Terminator
+from vmrunner.engine.wishes import wishes
 from vmrunner.model import (
     Address,
     BuildRecord,
@@ -28,7 +28,6 @@ from vmrunner.model import (
     Instance,
     InstanceState,
     Reason,
-    Role,
     Seen,
 )
 
@@ -260,29 +259,12 @@ class Reconciler:
                 now - self.watching,
                 self._poller.since(rows, now),
                 context.limits.limits,
-                self._wishes(view, rows),
+                wishes(context, self._membership, rows, view.builds, view.unread),
             )
             for doom in doomed:
                 row = view.rows[doom.instance]
                 with context.guard("doom", row.build):
                     self._doom(view, row, doom.reason)
-
-    def _wishes(self, view: Snapshot, rows: list[Instance]) -> dict[str, Death]:
-        wishes = {}
-        for row in rows:
-            build = view.builds.get(row.build)
-            if row.build in view.unread:
-                continue  # whether it ended, nobody can tell
-            if row.role is Role.BUILD and row.state is not InstanceState.DELETING:
-                submitter = build.submitter if build else None
-                lives = self._membership.process_lives(submitter)
-                context = self._context
-                wish = lifecycle.wish(
-                    build, row, now=context.clock(), submitter=lives, there=context.now(row)
-                )
-                if wish is not None:
-                    wishes[row.id] = wish
-        return wishes
 
     def _doom(self, view: Snapshot, row: Instance, death: Death) -> None:
         context = self._context

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from vmrunner.core import lifecycle, reap_rules
+from vmrunner.core import reap_rules
 from vmrunner.core.lifecycle import SweepId, cancelled, end_of
 from vmrunner.core.reap_plan import Deletion, ReapPlan, Sighting
 from vmrunner.core.reap_rules import ReapInput
@@ -20,6 +20,7 @@ from vmrunner.core.visibility import Visibility
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.membership import Membership
+from vmrunner.engine.wishes import wishes
 from vmrunner.errors import LedgerError
 from vmrunner.lib import ids
 from vmrunner.model import (
@@ -32,7 +33,6 @@ from vmrunner.model import (
     Reason,
     Ref,
     Resource,
-    Role,
     Scope,
     Seen,
 )
@@ -207,7 +207,9 @@ class Reaper:
                 sweep=swept if verified and not known.down else None,
                 since=now - self._watching(),
                 seen=self._seen(name, now, known),
-                wishes=self._wishes(known),
+                wishes=wishes(
+                    context, self._membership, known.by_id.values(), known.builds, known.unread
+                ),
                 release=orphans,
             )
         )
@@ -245,22 +247,6 @@ class Reaper:
                 )
 
                 cleanup.settle(ledger, provider, self._context.limits.limits.newborn)
-
-    def _wishes(self, known: LedgerView) -> dict[str, Death]:
-        wishes = {}
-        for row in known.by_id.values():
-            if row.build in known.unread:
-                continue  # whether it ended, nobody can tell
-            if row.role is Role.BUILD and row.state is not InstanceState.GONE:
-                build = known.builds.get(row.build)
-                lives = self._membership.process_lives(build.submitter if build else None)
-                context = self._context
-                wish = lifecycle.wish(
-                    build, row, now=context.clock(), submitter=lives, there=context.now(row)
-                )
-                if wish is not None:
-                    wishes[row.id] = wish
-        return wishes
 
     # --- applying ---
 
