@@ -270,7 +270,7 @@ _SHELL_BUGS: Final = (
     Bug(
         "an engine that is silent serves",
         "runtime/background.py",
-        "        and abs(time.time() - member.seen_at) < ENGINE_LEASE\n",
+        "        and beats(member, now)\n",
         "",
         f"{SERVING}::test_a_process_that_lives_and_is_silent_serves_nobody",
     ),
