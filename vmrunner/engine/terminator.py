@@ -12,13 +12,10 @@ from vmrunner.engine.context import EngineContext, log
 from vmrunner.lib.threads import CallSlots
 from vmrunner.model import Fate, Instance, InstanceState, Outcome, Ref
 from vmrunner.providers import Provider
-from vmrunner.providers.deletion import delete_each
+from vmrunner.providers.deletion import DELETE_RETRY, FORCE_AFTER, delete_each
 
-#: After an accepted delete, so long until it is asked again.
-DELETE_RETRY: Final = 30.0
 FIRST_WAIT: Final = 1.0  # seconds after a failed one; doubled each time
-LONGEST_WAIT: Final = 300.0  # … inside its deadline; past it, AGAIN
-FORCE_AFTER: Final = 3  # attempts without force
+LONGEST_WAIT: Final = 300.0  # … inside its deadline; past it, DELETE_RETRY
 DELETE_BATCH: Final = 50  # a bad item in a batch of a cloud costs little then
 
 

@@ -37,13 +37,13 @@ from vmrunner.model import (
     Seen,
 )
 from vmrunner.providers import Provider
+from vmrunner.providers.deletion import DELETE_RETRY, FORCE_AFTER
 from vmrunner.reaper.gather import LedgerView, gather
 from vmrunner.reaper.kills import Told, kill
 from vmrunner.reaper.pending_kills import PendingKills
 from vmrunner.reaper.report import CLOSED, MARKED, Report, lines_of
 from vmrunner.reaper.side_by_side import LOST, ConcurrentPasses
 
-FORCE_AFTER: Final = 3
 #: The ends that whoever dooms the VM may write at once: no retry can follow them.
 _FINAL: Final = (Death.EXPIRED, Death.CANCELLED, Death.ABANDONED)
 
@@ -368,7 +368,7 @@ class Reaper:
         for one in asked:
             with self._context.guard("note"):
                 now = provider.now()
-                self._context.ledger.instances.tried(one.instance or "", now, now + 30.0)
+                self._context.ledger.instances.tried(one.instance or "", now, now + DELETE_RETRY)
         asked_of: Told = {k.instance or "": answers.get(k.ref, "") for k in asked}
         return {**closed, **asked_of, **answers}
 
