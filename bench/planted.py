@@ -222,7 +222,7 @@ BUGS: Final = (
         "forget what a failed sweep could not show",
         "reaper/pending_kills.py",
         "kept = [k for k in self._kills if listing.unread(k.ref.scope, k.ref.kind)]",
-        "kept = list[Kill]()",
+        "kept = list[Deletion]()",
         "tests/unit/reaper/test_pending_kills.py",
     ),
     Bug(

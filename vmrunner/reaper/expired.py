@@ -18,15 +18,15 @@ from vmrunner.errors import VmrunnerError
 from vmrunner.model import Death, Instance, Key, Kind
 from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.reaper.gather import read_sweep
-from vmrunner.reaper.kills import Told, kill
-from vmrunner.reaper.report import Report, ReportLine, line_of, told
+from vmrunner.reaper.kills import kill
+from vmrunner.reaper.report import DEAD, NOTHING, LineOutcome, Outcomes, Report, ReportLine, line_of
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.model import Limits
     from vmrunner.providers import Provider
 
-SEEN_DEAD: Final = "dead"  # the outcome of a VM that is seen dead, or not to be seen any more
+SEEN_DEAD: Final = str(DEAD)  # the outcome of a VM that is seen dead
 _ROUND: Final = 0.5  # seconds between two looks
 
 
@@ -72,14 +72,14 @@ def _rows(ledger: Ledger | None, instances: Collection[str]) -> dict[str, Instan
 
 
 def _line(
-    name: str, now: float, kill: Deletion, rows: dict[str, Instance], done: Told
+    name: str, now: float, kill: Deletion, rows: dict[str, Instance], done: Outcomes
 ) -> ReportLine:
-    return line_of(name, now, kill, rows.get(kill.instance or ""), done.get(kill.ref, ""))
+    return line_of(name, now, kill, rows.get(kill.instance or ""), done.get(kill.ref, NOTHING))
 
 
 def _end(
     provider: Provider, kills: list[Deletion], seconds: float, sleep: Callable[[float], None]
-) -> tuple[Told, list[str]]:
+) -> tuple[Outcomes, list[str]]:
     """VMs first, then what was attached to them. What became of each, and where nobody could be
     looked at."""
     vms = {
@@ -88,7 +88,7 @@ def _end(
         if k.ref.kind is Kind.INSTANCE
     }
     deaths = delete_until_dead(provider, vms, seconds=seconds, pause=_ROUND, sleep=sleep)
-    done: Told = {ref: told(outcome) for ref, outcome in deaths.outcomes.items()}
-    done |= {vms[key]: SEEN_DEAD for key in deaths.dead}
+    done: Outcomes = {ref: LineOutcome.of(outcome) for ref, outcome in deaths.outcomes.items()}
+    done |= {vms[key]: DEAD for key in deaths.dead}
     rest = kill(provider, [one for one in kills if one.ref.kind is not Kind.INSTANCE])
     return done | rest, [f"{provider.name}: {hole}" for hole in deaths.blind]

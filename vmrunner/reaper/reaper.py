@@ -39,9 +39,9 @@ from vmrunner.model import (
 from vmrunner.providers import Provider
 from vmrunner.providers.deletion import DELETE_RETRY, FORCE_AFTER
 from vmrunner.reaper.gather import LedgerView, gather
-from vmrunner.reaper.kills import Told, kill
+from vmrunner.reaper.kills import kill
 from vmrunner.reaper.pending_kills import PendingKills
-from vmrunner.reaper.report import CLOSED, MARKED, Report, lines_of
+from vmrunner.reaper.report import CLOSED, MARKED, NOTHING, Outcomes, Report, lines_of
 from vmrunner.reaper.side_by_side import LOST, ConcurrentPasses
 
 #: The ends that whoever dooms the VM may write at once: no retry can follow them.
@@ -174,7 +174,7 @@ class Reaper:
         self, name: str, provider: Provider, *, sweep: bool, dry_run: bool, orphans: bool
     ) -> Report:
         context, pending = self._context, self._pending_at(name)
-        done: Told = {}
+        done: Outcomes = {}
         struck = {kill.ref: kill for kill in pending.due(provider.now())}
         meanwhile = None if dry_run else partial(self._strike, provider, struck, done)
         if meanwhile is not None:
@@ -230,7 +230,7 @@ class Reaper:
                     self._settle_images(provider)
             except LedgerError as error:  # what was killed before is told all the same
                 known.fail(error)
-            lines = [(of, replace(line, outcome=done.get(of, ""))) for of, line in lines]
+            lines = [(of, replace(line, result=done.get(of, NOTHING))) for of, line in lines]
         if known.down:
             broken.append(f"the ledger is out of reach: {known.down}")
         return Report(
@@ -251,7 +251,7 @@ class Reaper:
     # --- applying ---
 
     def _apply(
-        self, provider: Provider, plan: ReapPlan, known: LedgerView, done: Told, *, seen: bool
+        self, provider: Provider, plan: ReapPlan, known: LedgerView, done: Outcomes, *, seen: bool
     ) -> None:
         """`done` has and takes what became of each. Kills past `E` come first: nothing may delay
         them. `seen`: what is killed was just listed, so that another look would tell nothing."""
@@ -269,7 +269,10 @@ class Reaper:
             dying = [row for row in dying if row.ref is None or row.ref not in done]
         done |= self._bury(provider, dying, done)
         for doom in plan.dooms:  # of those nobody could see, or whose turn is not now
-            if rows[doom.instance].state is InstanceState.DELETING and not done.get(doom.instance):
+            if (
+                rows[doom.instance].state is InstanceState.DELETING
+                and done.get(doom.instance, NOTHING) == NOTHING
+            ):
                 done[doom.instance] = MARKED
         for close in plan.closes:
             with self._context.guard("close"):
@@ -277,7 +280,7 @@ class Reaper:
                 closed = self._context.ledger.instances.close(
                     close.instance, epoch=close.epoch, death=close.reason, now=now
                 )
-                done[close.instance] = CLOSED if closed else ""
+                done[close.instance] = CLOSED if closed else NOTHING
 
     def _doom(self, rows: dict[str, Instance], name: str, death: Death, known: LedgerView) -> None:
         context = self._context
@@ -310,7 +313,7 @@ class Reaper:
         self,
         provider: Provider,
         struck: dict[Ref, Deletion],
-        done: Told,
+        done: Outcomes,
         resources: Iterable[Resource],
         rows: Mapping[str, Instance],
     ) -> None:
@@ -339,11 +342,11 @@ class Reaper:
         gone = self._membership.member_gone(row.owner)
         return now > row.deadline or (now >= row.delete_at and gone)
 
-    def _bury(self, provider: Provider, rows: list[Instance], done: Told) -> Told:
+    def _bury(self, provider: Provider, rows: list[Instance], done: Outcomes) -> Outcomes:
         """Ask for the death of dying rows; close those that are seen dead. A look that fails, or
         does not show a VM, saves nobody whose reference is known."""
         seen: dict[str, Ref] = {row.id: row.ref for row in rows if row.ref is not None}
-        closed: Told = {}
+        closed: Outcomes = {}
         with self._context.guard(f"look at {provider.name}"):
             keys: dict[Key, Instance] = {row.key: row for row in rows}
             sights = provider.look(list(keys)) if keys else {}
@@ -369,7 +372,7 @@ class Reaper:
             with self._context.guard("note"):
                 now = provider.now()
                 self._context.ledger.instances.tried(one.instance or "", now, now + DELETE_RETRY)
-        asked_of: Told = {k.instance or "": answers.get(k.ref, "") for k in asked}
+        asked_of: Outcomes = {k.instance or "": answers.get(k.ref, NOTHING) for k in asked}
         return {**closed, **asked_of, **answers}
 
     def _close_dead(self, provider: Provider, row: Instance, seen: Seen | None) -> bool:
