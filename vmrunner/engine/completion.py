@@ -12,7 +12,16 @@ from typing import Final
 from vmrunner.core import pricing
 from vmrunner.core.lifecycle import End, end_of, may_retry
 from vmrunner.engine.context import EngineContext
-from vmrunner.model import BuildRecord, BuildState, Death, Instance, InstanceState, Reason, Result
+from vmrunner.model import (
+    BuildRecord,
+    BuildState,
+    Death,
+    EventKind,
+    Instance,
+    InstanceState,
+    Reason,
+    Result,
+)
 
 #: After a refusal, so long until a build is tried again.
 REFUSED_WAIT: Final = 15.0
@@ -129,7 +138,11 @@ class BuildCompletion:
         context = self._context
         queued = context.ledger.builds.requeue(build.id, epoch=build.epoch, now=self._now(build))
         context.ledger.events.add(
-            build.id, "retry", context.clock(), reason=end.reason.value, message=end.message[:300]
+            build.id,
+            EventKind.RETRY,
+            context.clock(),
+            reason=end.reason.value,
+            message=end.message[:300],
         )
         if queued.cancel is None:
             context.wake()

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from vmrunner.core.lifecycle import End, InstanceSign
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.errors import CredentialsRefused, Fenced, LedgerError, Throttled, Uncertain
-from vmrunner.model import BuildRecord, BuildState, Instance, InstanceState, Reason, Result
+from vmrunner.model import (
+    BuildRecord,
+    BuildState,
+    EventKind,
+    Instance,
+    InstanceState,
+    Reason,
+    Result,
+)
 from vmrunner.providers import seals
 
 if TYPE_CHECKING:
@@ -136,7 +144,7 @@ class LedgerReporter:
         # When the database failed, it may have been stored all the same.
         self._patiently(append, unless=lambda: self.stored() >= offset)
 
-    def event(self, kind: str, **data: str | int | float | bool | None) -> None:
+    def event(self, kind: EventKind, **data: str | int | float | bool | None) -> None:
         """Tell what happened."""
         now, build = self._context.now(self._instance), self._build
         data["attempt"] = build.attempt

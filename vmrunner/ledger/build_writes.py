@@ -16,7 +16,7 @@ from vmrunner.ledger import rows
 from vmrunner.ledger.database import Database, Prepared, arg
 from vmrunner.ledger.events import put_event
 from vmrunner.ledger.tables import BUILDS, INSTANCES
-from vmrunner.model import BuildRecord, BuildState, Death, InstanceState, Reason, Result
+from vmrunner.model import BuildRecord, BuildState, Death, EventKind, InstanceState, Reason, Result
 
 _b, _i = BUILDS.c, INSTANCES.c
 DYING: Final = (InstanceState.DELETING.value, InstanceState.GONE.value)
@@ -227,7 +227,7 @@ class BuildWrites:
                 build = self._refused(connection, build_id, epoch, to)
             else:
                 build = rows.build(row)
-                put_event(connection, build_id, row[-1], "phase", now, state=to.value)
+                put_event(connection, build_id, row[-1], EventKind.PHASE, now, state=to.value)
             if instance_to is not None and build.instance is not None:
                 _move_instance(connection, build.instance, epoch, instance_to, now)
             return build
@@ -306,7 +306,7 @@ class BuildWrites:
             build = rows.build(row)
             if build.instance is not None:
                 _TAKE_INSTANCE(connection, id=build.instance, epoch=build.epoch, owner=owner)
-            put_event(connection, build_id, row[-1], "take_over", now, owner=owner)
+            put_event(connection, build_id, row[-1], EventKind.TAKE_OVER, now, owner=owner)
             return build
 
         return self._database.write(work)
@@ -340,7 +340,7 @@ class BuildWrites:
                 return self._refused(connection, build_id, epoch, to)
             build = rows.build(row)
             facts = {"result": values["result"], "reason": values["reason"]} if values else {}
-            put_event(connection, build_id, row[-1], "phase", now, state=to.value, **facts)
+            put_event(connection, build_id, row[-1], EventKind.PHASE, now, state=to.value, **facts)
             if to is BuildState.HELD and build.instance is not None:
                 _move_instance(connection, build.instance, epoch, InstanceState.HELD, now)
             if doom is not None and build.instance is not None:

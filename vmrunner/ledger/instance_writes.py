@@ -12,7 +12,7 @@ from vmrunner.ledger.database import Prepared, arg
 from vmrunner.ledger.events import add_event
 from vmrunner.ledger.instance_reads import InstanceReads
 from vmrunner.ledger.tables import BUILDS, INSTANCES
-from vmrunner.model import BuildState, Death, Instance, InstanceState
+from vmrunner.model import BuildState, Death, EventKind, Instance, InstanceState
 
 _b, _i = BUILDS.c, INSTANCES.c
 
@@ -87,7 +87,9 @@ class InstanceWrites(InstanceReads):
                 return None
             doomed = rows.instance(row)
             _FENCE_BUILD(connection, build=doomed.build, instance=doomed.id, epoch=doomed.epoch)
-            add_event(connection, doomed.build, "doom", now, instance=doomed.id, death=death.value)
+            add_event(
+                connection, doomed.build, EventKind.DOOM, now, instance=doomed.id, death=death.value
+            )
             return doomed
 
         return self._database.write(work)

@@ -48,7 +48,7 @@ from vmrunner.model.cloud import (
     tags_of,
 )
 from vmrunner.model.images import ImageState, MadeImage
-from vmrunner.model.states import BuildState, Death, InstanceState, Reason, Result
+from vmrunner.model.states import BuildState, Death, EventKind, InstanceState, Reason, Result
 
 __all__ = [
     "RUNC",
@@ -65,6 +65,7 @@ __all__ = [
     "BuildState",
     "Chunk",
     "Death",
+    "EventKind",
     "Fate",
     "Finding",
     "ImageState",

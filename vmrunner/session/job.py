@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from vmrunner.core.lifecycle import End
 from vmrunner.errors import ConfigError
-from vmrunner.model import Access, BuildRecord, BuildState, Instance, Step
+from vmrunner.model import Access, BuildRecord, BuildState, EventKind, Instance, Step
 
 _NAME: Final = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
@@ -45,7 +45,7 @@ class Reporter(Protocol):
     def log(self, offset: int, data: bytes) -> None:
         """Masked bytes to be stored; `offset` is where the raw bytes ended in the VM's file."""
 
-    def event(self, kind: str, **data: str | int | float | bool | None) -> None:
+    def event(self, kind: EventKind, **data: str | int | float | bool | None) -> None:
         """Something happened. After a take-over the VM's own events come again."""
 
     def stored(self) -> int:

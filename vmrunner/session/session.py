@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 
 from vmrunner.core.lifecycle import End
 from vmrunner.errors import ConfigError
-from vmrunner.model import BuildState, Reason, Result
+from vmrunner.model import BuildState, EventKind, Reason, Result
 from vmrunner.session.collect import Uncollected, collect, shortfall
 from vmrunner.session.job import AttemptOver, Reporter, SessionJob, order
 from vmrunner.session.log_relay import LogRelay
@@ -104,7 +104,7 @@ class Session:
     def run(self) -> End:
         """Drive the attempt to its end. Raises Fenced when the build belongs to somebody else."""
         if ignored := self._relay.ignored:
-            self._reporter.event("secrets_too_short_to_mask", count=ignored)
+            self._reporter.event(EventKind.SECRETS_TOO_SHORT, count=ignored)
         try:
             return self._run()
         except AttemptOver as over:
@@ -137,13 +137,13 @@ class Session:
             except client.Unreachable as error:
                 return self._unreachable(error, connected=connected)
             if connected:
-                self._reporter.event("reconnected", offset=self._relay.offset)
+                self._reporter.event(EventKind.RECONNECTED, offset=self._relay.offset)
             connected = True
             had, seen, since = self._relay.offset, self._frames.seen, time.monotonic()
             try:
                 return self._work(self._connection)
             except client.ConnectionLost as error:
-                self._reporter.event("connection_lost", message=str(error)[:200])
+                self._reporter.event(EventKind.CONNECTION_LOST, message=str(error)[:200])
                 self._relay.flush()
                 self._relay.resume(self._relay.offset)
                 self._frames.resume(self._relay.offset)
@@ -243,7 +243,7 @@ class Session:
         self._relay.flush()
         if done.exit_code == _STALE:
             # True only if the ledger says so too: then this raises Fenced.
-            self._reporter.event("stale_epoch")
+            self._reporter.event(EventKind.STALE_EPOCH)
             raise ProtocolViolation("the VM says that another owner spoke to it, and there is none")
         words = {
             _SHRUNK: "the log in the VM is shorter than what came from it before",
@@ -288,12 +288,12 @@ class Session:
             return self._without_artifacts(end, str(error))
         except _Stopped as stopped:
             return self._without_artifacts(end, f"artifacts: cut off by {stopped.reason}")
-        self._reporter.event("artifacts", count=done.total.entries, bytes=done.total.size)
+        self._reporter.event(EventKind.ARTIFACTS, count=done.total.entries, bytes=done.total.size)
         missing = [glob for glob, count in zip(globs, done.counts, strict=True) if not count]
         for glob in missing:
-            self._reporter.event("artifact_missing", glob=glob)
+            self._reporter.event(EventKind.ARTIFACT_MISSING, glob=glob)
         for why in done.omitted[:OMISSIONS]:
-            self._reporter.event("artifact_omitted", message=why)
+            self._reporter.event(EventKind.ARTIFACT_OMITTED, message=why)
         return end if end.message else replace(end, message=shortfall(done, missing))
 
     def _wanted(self, end: End) -> list[str]:
