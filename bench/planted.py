@@ -321,7 +321,7 @@ BUGS: Final = (
     ),
     Bug(
         "steps before the metadata is off",
-        "engine/sessions.py",
+        "engine/reporter.py",
         "                if context.monotonic() >= until:\n                    raise\n",
         "                break\n",
         f"{ARMING}::test_no_step_runs_before_the_metadata_is_off",

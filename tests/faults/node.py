@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.faults.tasks import Aloft, Crash, Task
-from vmrunner.engine import sessions
+from tests.support.inline_pool import Inline
+from vmrunner.engine import reporter
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import Fenced, LedgerError, ProviderError
-from vmrunner.lib.threads import Inline
 from vmrunner.model import BuildState, Power, Process, Reason, Result
 from vmrunner.reaper.reaper import Reaper
 from vmrunner.reaper.side_by_side import LOST
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.faults.clouds import Thing
     from tests.faults.world import World
 
-sessions.RETRY = 0.0  # time is played: nobody waits for it
+reporter.RETRY = 0.0  # time is played: nobody waits for it
 
 LOG = b"one\ntwo\nthree\n"
 

@@ -47,16 +47,7 @@ class BuildCompletion:
         if self._keeps(build, row, end):
             self._hold(build, row, end)
             return None
-        self.finish(build, end, doom=Death.DONE)
-        now = self._context.now(row)
-        return replace(
-            row,
-            state=InstanceState.DELETING,
-            state_since=now,
-            epoch=row.epoch + 1,
-            death=Death.DONE,
-            delete_at=now,
-        )
+        return self.finish(build, end, doom=Death.DONE)
 
     def dead(self, build: BuildRecord, row: Instance) -> None:
         """Its VM is dying or gone, and it has no verdict yet, or was held."""
@@ -85,11 +76,11 @@ class BuildCompletion:
         else:
             self.finish(build, end)
 
-    def finish(self, build: BuildRecord, end: End, *, doom: Death | None = None) -> None:
-        """End the build, and with `doom` its VM in the same transaction. Its packed source goes
-        with it."""
+    def finish(self, build: BuildRecord, end: End, *, doom: Death | None = None) -> Instance | None:
+        """End the build, and with `doom` its VM in the same transaction; the row of that as it is
+        then. Its packed source goes with it."""
         context = self._context
-        context.ledger.builds.finish(
+        _, doomed = context.ledger.builds.finish(
             build.id,
             epoch=build.epoch,
             result=end.result,
@@ -102,6 +93,7 @@ class BuildCompletion:
         )
         self.held_back.pop(build.id, None)
         (context.places.sources / f"{build.id}.tar").unlink(missing_ok=True)
+        return doomed
 
     # --- within ---
 

@@ -185,11 +185,6 @@ class Engine:
         """What it works with, for a reaper in the same process."""
         return self._context
 
-    @property
-    def owned(self) -> int:
-        """Builds that this engine drives right now."""
-        return len(self._sessions.all())
-
     # --- a tick ---
 
     def tick(self) -> float:

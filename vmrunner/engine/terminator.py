@@ -102,7 +102,7 @@ class Terminator:
             wait = DELETE_RETRY
         self._next[row.id] = context.monotonic() + wait
         if again or self._asked_before(row):
-            context.ledger.instances.tried(row.id, context.now(row), context.now(row) + wait)
+            context.ledger.instances.tried(row.id, context.now(row) + wait)
 
     def _asked_before(self, row: Instance) -> bool:
         """It was accepted a while ago and is still there: from now on the attempts are counted,

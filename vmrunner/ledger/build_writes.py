@@ -16,7 +16,16 @@ from vmrunner.ledger import rows
 from vmrunner.ledger.database import Database, Prepared, arg
 from vmrunner.ledger.events import put_event
 from vmrunner.ledger.tables import BUILDS, INSTANCES
-from vmrunner.model import BuildRecord, BuildState, Death, EventKind, InstanceState, Reason, Result
+from vmrunner.model import (
+    BuildRecord,
+    BuildState,
+    Death,
+    EventKind,
+    Instance,
+    InstanceState,
+    Reason,
+    Result,
+)
 
 _b, _i = BUILDS.c, INSTANCES.c
 DYING: Final = (InstanceState.DELETING.value, InstanceState.GONE.value)
@@ -258,10 +267,10 @@ class BuildWrites:
         message: str = "",
         cost: float = 0.0,
         doom: Death | None = None,
-    ) -> BuildRecord:
+    ) -> tuple[BuildRecord, Instance | None]:
         """End it, release it, erase its secrets. The verdict of a held build stands; a finished
         build is returned as it is. `doom`: its instance must die of this from then on, at an
-        epoch one higher, unless it is dying already."""
+        epoch one higher, and is returned too, unless it is dying already."""
         return self._end(
             _FINISH, build_id, epoch, BuildState.FINISHED, now, doom,
             result=result.value, reason=reason.value, exit_code=exit_code, message=message,
@@ -287,11 +296,11 @@ class BuildWrites:
             _HOLD, build_id, epoch, BuildState.HELD, now,
             result=result.value, reason=reason.value, exit_code=exit_code, message=message,
             cost=cost, hold_until=hold_until,
-        )  # fmt: skip
+        )[0]  # fmt: skip
 
     def requeue(self, build_id: str, *, epoch: int, now: float) -> BuildRecord:
         """Back to the queue for another attempt, at a new epoch, with no instance."""
-        return self._end(_REQUEUE, build_id, epoch, BuildState.QUEUED, now)
+        return self._end(_REQUEUE, build_id, epoch, BuildState.QUEUED, now)[0]
 
     def take_over(
         self, build_id: str, *, seen_epoch: int, owner: str, until: float, now: float
@@ -330,25 +339,25 @@ class BuildWrites:
         now: float,
         doom: Death | None = None,
         **values: Any,
-    ) -> BuildRecord:
-        def work(connection: Connection) -> BuildRecord:
+    ) -> tuple[BuildRecord, Instance | None]:
+        def work(connection: Connection) -> tuple[BuildRecord, Instance | None]:
             row = statement(
                 connection, id=build_id, epoch=epoch, now=now,
                 phase=rows.phase_text(to, now), **values,
             ).first()  # fmt: skip
             if row is None:
-                return self._refused(connection, build_id, epoch, to)
-            build = rows.build(row)
+                return self._refused(connection, build_id, epoch, to), None
+            build, doomed = rows.build(row), None
             facts = {"result": values["result"], "reason": values["reason"]} if values else {}
             put_event(connection, build_id, row[-1], EventKind.PHASE, now, state=to.value, **facts)
             if to is BuildState.HELD and build.instance is not None:
                 _move_instance(connection, build.instance, epoch, InstanceState.HELD, now)
             if doom is not None and build.instance is not None:
-                DOOM(
+                doomed = DOOM(
                     connection, id=build.instance, epoch=epoch, death=doom.value, now=now,
                     message="",
-                )  # fmt: skip
-            return build
+                ).first()  # fmt: skip
+            return build, rows.instance(doomed) if doomed is not None else None
 
         return self._database.write(work)
 

@@ -94,7 +94,7 @@ class InstanceWrites(InstanceReads):
 
         return self._database.write(work)
 
-    def tried(self, instance_id: str, now: float, delete_at: float) -> None:  # noqa: ARG002
+    def tried(self, instance_id: str, delete_at: float) -> None:
         """Count a delete; the next one not before `delete_at`."""
         self._database.write(lambda c: _TRIED(c, id=instance_id, delete_at=delete_at))
 

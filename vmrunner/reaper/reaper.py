@@ -370,8 +370,8 @@ class Reaper:
         answers = kill(provider, asked)
         for one in asked:
             with self._context.guard("note"):
-                now = provider.now()
-                self._context.ledger.instances.tried(one.instance or "", now, now + DELETE_RETRY)
+                again = provider.now() + DELETE_RETRY
+                self._context.ledger.instances.tried(one.instance or "", again)
         asked_of: Outcomes = {k.instance or "": answers.get(k.ref, NOTHING) for k in asked}
         return {**closed, **asked_of, **answers}
 
