@@ -1,7 +1,7 @@
 """The shell: tick() = gather → take over → decide → apply → record.
 
 One thread ticks. Whatever may take long runs elsewhere and is read at a later tick: creates
-(`launching`), deletes (`burying`), looks (`watching`), sessions (`following`). What a tick decides
+(`launcher`), deletes (`terminator`), looks (`poller`), sessions (`sessions`). What a tick decides
 it decides on what it gathered; every effect then carries the epoch that was seen, so that a stale
 view can do no harm.
 """
@@ -20,8 +20,10 @@ from vmrunner.engine.deadlines import DeadlineArmer
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import MEMBER_LEASE, Membership
 from vmrunner.engine.poller import FAST_LOOK, InstancePoller
-from vmrunner.engine.reconciler import Reconciler, Snapshot
+from vmrunner.engine.reconciler import Reconciler
 from vmrunner.engine.sessions import SessionManager, Sessions, Spawn, thread
+from vmrunner.engine.snapshot import Snapshot
+from vmrunner.engine.takeover import take_over
 from vmrunner.engine.terminator import Terminator
 from vmrunner.errors import BadOrder, CredentialsRefused, LedgerError, NoCapacity, ProviderError
 from vmrunner.lib import ids
@@ -192,7 +194,7 @@ class Engine:
         self._beat()
         waiting = self._land()
         view = self._reconciler.gather()
-        self._reconciler.take_over(view)
+        take_over(self._context, self._membership, view)
         self._reconciler.collect_session_ends(view)
         self._reconciler.advance(view)
         self._reconciler.mark_deleting(view)
