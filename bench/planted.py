@@ -75,17 +75,15 @@ BUGS: Final = (
     Bug(
         "drop the epoch check",
         "ledger/build_writes.py",
-        '.where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(to)))\n'
-        "        .values(**moved(to))",
-        '.where(_b.id == arg("id"), _b.state.in_(before(to)))\n        .values(**moved(to))',
+        '.where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(to)))\n',
+        '.where(_b.id == arg("id"), _b.state.in_(before(to)))\n',
         "tests/integration/test_ledger_builds.py",
     ),
     Bug(
         "drop the epoch check of a doom",
         "ledger/build_writes.py",
-        '        _i.epoch == arg("epoch"),\n'
-        "        _i.state.in_(instance_before(InstanceState.DELETING)),\n",
-        "        _i.state.in_(instance_before(InstanceState.DELETING)),\n",
+        '.where(_i.id == arg("id"), _i.epoch == arg("epoch"), _i.state.in_(instance_before(to)))\n',
+        '.where(_i.id == arg("id"), _i.state.in_(instance_before(to)))\n',
         "tests/integration/test_ledger_instances.py",
     ),
     Bug(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Connection, case, exists, false, select, true, update
+from sqlalchemy import Connection, Update, case, exists, false, select, true, update
 
 from vmrunner.core.lifecycle import BUILD_NEXT, INSTANCE_NEXT
 from vmrunner.errors import Conflict, Fenced, NotFound
@@ -51,46 +51,37 @@ def moved(to: BuildState) -> dict[str, Any]:
     }
 
 
-def _held(to: BuildState) -> Prepared:
+def _owners_move(to: BuildState, **values: Any) -> Prepared:
+    """A move of a build by whoever holds its epoch, with what else it sets."""
     return Prepared(
         update(BUILDS)
         .where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(to)))
-        .values(**moved(to))
+        .values(**moved(to), **values)
         .returning(*rows.BUILD, _b.events)
     )
 
 
-READ = Prepared(select(*rows.BUILD).where(_b.id == arg("id")))
-_ADVANCE = {to: _held(to) for to in BuildState}
-_INSTANCE = {
-    to: Prepared(
+def instance_move(to: InstanceState, **values: Any) -> Update:
+    """The same of an instance."""
+    return (
         update(INSTANCES)
-        .where(
-            _i.id == arg("id"),
-            _i.epoch == arg("epoch"),
-            _i.state.in_(instance_before(to)),
-        )
-        .values(state=to.value, state_since=arg("now"))
+        .where(_i.id == arg("id"), _i.epoch == arg("epoch"), _i.state.in_(instance_before(to)))
+        .values(state=to.value, state_since=arg("now"), **values)
     )
-    for to in InstanceState
-}
+
+
+READ = Prepared(select(*rows.BUILD).where(_b.id == arg("id")))
+_ADVANCE = {to: _owners_move(to) for to in BuildState}
+_INSTANCE = {to: Prepared(instance_move(to)) for to in InstanceState}
 _INSTANCE_STATE = Prepared(select(_i.epoch, _i.state).where(_i.id == arg("id")))
 DOOM = Prepared(
-    update(INSTANCES)
-    .where(
-        _i.id == arg("id"),
-        _i.epoch == arg("epoch"),
-        _i.state.in_(instance_before(InstanceState.DELETING)),
-    )
-    .values(
-        state=InstanceState.DELETING.value,
-        state_since=arg("now"),
+    instance_move(
+        InstanceState.DELETING,
         epoch=_i.epoch + 1,
         death=arg("death"),
         message=arg("message"),
         delete_at=arg("now"),
-    )
-    .returning(*rows.INSTANCE)
+    ).returning(*rows.INSTANCE)
 )
 _STEPS = Prepared(
     update(BUILDS)
@@ -104,26 +95,17 @@ def _first(column: Any, value: Any) -> Any:
     return case((_b.state == BuildState.HELD.value, column), else_=value)
 
 
-_FINISH = Prepared(
-    update(BUILDS)
-    .where(
-        _b.id == arg("id"),
-        _b.epoch == arg("epoch"),
-        _b.state.in_(before(BuildState.FINISHED)),
-    )
-    .values(
-        **moved(BuildState.FINISHED),
-        result=_first(_b.result, arg("result")),
-        reason=_first(_b.reason, arg("reason")),
-        exit_code=_first(_b.exit_code, arg("exit_code")),
-        message=_first(_b.message, arg("message")),
-        finished_at=arg("now"),
-        cost=arg("cost"),
-        owner=None,
-        owner_until=0.0,
-        secrets=None,
-    )
-    .returning(*rows.BUILD, _b.events)
+_FINISH = _owners_move(
+    BuildState.FINISHED,
+    result=_first(_b.result, arg("result")),
+    reason=_first(_b.reason, arg("reason")),
+    exit_code=_first(_b.exit_code, arg("exit_code")),
+    message=_first(_b.message, arg("message")),
+    finished_at=arg("now"),
+    cost=arg("cost"),
+    owner=None,
+    owner_until=0.0,
+    secrets=None,
 )
 _DEADLINE = select(_i.deadline).where(_i.id == _b.instance).scalar_subquery()
 
@@ -133,21 +115,16 @@ def _within(value: Any) -> Any:
     return case((value > _DEADLINE, _DEADLINE), else_=value)
 
 
-_HOLD = Prepared(
-    update(BUILDS)
-    .where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(BuildState.HELD)))
-    .values(
-        **moved(BuildState.HELD),
-        result=arg("result"),
-        reason=arg("reason"),
-        exit_code=arg("exit_code"),
-        message=arg("message"),
-        cost=arg("cost"),
-        hold_until=_within(arg("hold_until")),
-        submitter=None,  # from here on it belongs to the ledger
-        secrets=None,
-    )
-    .returning(*rows.BUILD, _b.events)
+_HOLD = _owners_move(
+    BuildState.HELD,
+    result=arg("result"),
+    reason=arg("reason"),
+    exit_code=arg("exit_code"),
+    message=arg("message"),
+    cost=arg("cost"),
+    hold_until=_within(arg("hold_until")),
+    submitter=None,  # from here on it belongs to the ledger
+    secrets=None,
 )
 EXTEND = Prepared(
     update(BUILDS)
@@ -160,18 +137,13 @@ EXTEND = Prepared(
     .values(hold_until=_within(_b.hold_until + arg("seconds")))
     .returning(*rows.BUILD)
 )
-_REQUEUE = Prepared(
-    update(BUILDS)
-    .where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(BuildState.QUEUED)))
-    .values(
-        **moved(BuildState.QUEUED),
-        epoch=_b.epoch + 1,
-        instance=None,
-        owner=None,
-        owner_until=0.0,
-        steps_started=False,
-    )
-    .returning(*rows.BUILD, _b.events)
+_REQUEUE = _owners_move(
+    BuildState.QUEUED,
+    epoch=_b.epoch + 1,
+    instance=None,
+    owner=None,
+    owner_until=0.0,
+    steps_started=False,
 )
 _TAKE = Prepared(
     update(BUILDS)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Connection, func, select, update
 
 from vmrunner.ledger import rows
-from vmrunner.ledger.build_writes import DOOM, instance_before
+from vmrunner.ledger.build_writes import DOOM, instance_move
 from vmrunner.ledger.database import Prepared, arg
 from vmrunner.ledger.events import add_event
 from vmrunner.ledger.instance_reads import InstanceReads
@@ -17,22 +17,14 @@ from vmrunner.model import BuildState, Death, EventKind, Instance, InstanceState
 _b, _i = BUILDS.c, INSTANCES.c
 
 _CLOSE = Prepared(
-    update(INSTANCES)
-    .where(
-        _i.id == arg("id"),
-        _i.epoch == arg("epoch"),
-        _i.state.in_(instance_before(InstanceState.GONE)),
-    )
-    .values(
-        state=InstanceState.GONE.value,
-        state_since=arg("now"),
+    instance_move(
+        InstanceState.GONE,
         gone_at=arg("now"),
         death=func.coalesce(_i.death, arg("death")),
         message=func.coalesce(func.nullif(arg("message"), ""), _i.message),
         access=None,
         ordered=None,
-    )
-    .returning(_i.build)
+    ).returning(_i.build)
 )
 _ERASE_SECRETS = Prepared(
     update(BUILDS)
