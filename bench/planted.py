@@ -34,7 +34,7 @@ BUGS: Final = (
     Bug(
         "trust one absence",
         "core/reap_rules.py",
-        "if self.twice(self.memory.get((SightingKind.ABSENT, row.id)), row.created_at)",
+        "if self.seen_again(self.memory.get((SightingKind.ABSENT, row.id)), row.created_at)",
         "if self.past_newborn(row)",
         f"{RULES}::test_a_row_closes_after_two_complete_absences",
     ),
@@ -204,7 +204,7 @@ BUGS: Final = (
     Bug(
         "no kill past E while the ledger is down",
         "reaper/gather.py",
-        '        log.error("reaping without the ledger: %s", error, exc_info=_odd(error))\n',
+        '        log.error("reaping without the ledger: %s", error, exc_info=_unexpected(error))\n',
         "        raise error\n",
         f"{LAYERS} -k sweep-down",
     ),

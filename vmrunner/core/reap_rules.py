@@ -51,19 +51,19 @@ class ReapInput:
 
 def decide(given: ReapInput) -> ReapPlan:
     """What must die, be closed and be remembered."""
-    case, now, rows, limits = _Case(given), given.now, given.rows, given.listing.limits
-    resources, kills, odd = _judged(case.examined, given.listing.resources)
-    orphans, latch, alarms = case.orphans([r for r in resources if r.ref not in kills])
+    rules, now, rows, limits = _Rules(given), given.now, given.rows, given.listing.limits
+    resources, kills, odd = _judged(rules.checked_kill_of, given.listing.resources)
+    orphans, latch, alarms = rules.orphans([r for r in resources if r.ref not in kills])
     kills |= {k.ref: k for k in orphans}
     every, kills = len(kills), _alone(kills, resources)
-    later = {k.ref: k for k in map(case.later, resources) if k}
+    later = {k.ref: k for k in map(rules.kill_to_come, resources) if k}
     return ReapPlan(
         dooms=dooms(now, rows.values(), given.since, given.seen, limits, given.wishes),
         kills=tuple(sorted(kills.values(), key=_order)),
-        closes=tuple(sorted(case.vanished(), key=lambda c: c.instance)),
+        closes=tuple(sorted(rules.vanished(), key=lambda c: c.instance)),
         later=tuple(k for k in _alone(later, resources).values() if k.ref not in kills),
         again=len(kills) < every,
-        sightings=case.remembered(kills.values(), resources) | latch,
+        sightings=rules.remembered(kills.values(), resources) | latch,
         alarms=tuple(sorted(alarms + odd + overlong(now, rows.values(), limits))),
     )
 
@@ -127,7 +127,7 @@ def subject(ref: Ref) -> str:
     return f"{ref.scope}|{ref.kind.value}|{ref.id}"
 
 
-class _Case:
+class _Rules:
     """The rules over one input."""
 
     def __init__(self, given: ReapInput) -> None:
@@ -139,12 +139,12 @@ class _Case:
 
     # --- the rules for what is there ---
 
-    def examined(self, resource: Resource) -> Deletion | None:
+    def checked_kill_of(self, resource: Resource) -> Deletion | None:
         """The verdict, once all that is asked of it later makes sense."""
-        self.curious(resource)
-        return self.verdict(resource)
+        self.worth_remembering(resource)
+        return self.kill_of(resource)
 
-    def verdict(self, resource: Resource) -> Deletion | None:
+    def kill_of(self, resource: Resource) -> Deletion | None:
         """Why this resource must die, by priority; None: no reason, or not our business."""
         if not ours(resource, self.installation) or not resource.alive:
             return None
@@ -161,15 +161,15 @@ class _Case:
             reason = Death.DUPLICATE
         if reason is None:
             return None
-        return _kill(resource, reason, expires, force=self.asked(resource))
+        return _kill(resource, reason, expires, force=self.asked_before(resource))
 
-    def later(self, resource: Resource) -> Deletion | None:
+    def kill_to_come(self, resource: Resource) -> Deletion | None:
         """The kill to come of a resource that expires before long."""
         row, seen = self.row_of(resource), self.first_seen(resource)
         kill = soon(self.now, resource, row, self.limits, self.installation, seen)
         return kill if kill and self.now <= (kill.expires_at or 0.0) else None
 
-    def asked(self, resource: Resource) -> bool:
+    def asked_before(self, resource: Resource) -> bool:
         return (SightingKind.KILLED, subject(resource.ref)) in self.memory
 
     def row_of(self, resource: Resource) -> Instance | None:
@@ -219,7 +219,7 @@ class _Case:
             f"(cap {self.limits.orphan_cap}): none is deleted before its deadline, unless by "
             "`vmrunner reap --orphans`"
         )
-        kills = [_kill(r, Death.ORPHAN, r.expires_at, force=self.asked(r)) for r in free]
+        kills = [_kill(r, Death.ORPHAN, r.expires_at, force=self.asked_before(r)) for r in free]
         return kills, held, [text] if kept else []
 
     def sighted(self, what: SightingKind, about: str) -> Sighting:
@@ -236,7 +236,7 @@ class _Case:
         if first is None or (resource.ref.scope, resource.ref.kind) not in self.listing.whole:
             return False
         if resource.created_at is not None:
-            return self.twice(first, resource.created_at)
+            return self.seen_again(first, resource.created_at)
         # Its birth is not told: it was born before its first sighting, which does not count then.
         assert self.sweep is not None
         wait = self.limits.newborn + self.limits.sighting_gap
@@ -249,10 +249,10 @@ class _Case:
         return [
             CloseRow(instance=row.id, epoch=row.epoch, reason=row.death or Death.VANISHED)
             for row in self.missing()
-            if self.twice(self.memory.get((SightingKind.ABSENT, row.id)), row.created_at)
+            if self.seen_again(self.memory.get((SightingKind.ABSENT, row.id)), row.created_at)
         ]
 
-    def twice(self, first: Sighting | None, born: float) -> bool:
+    def seen_again(self, first: Sighting | None, born: float) -> bool:
         """Is this sweep the second sighting after `first`?"""
         if first is None or self.sweep is None:
             return False
@@ -285,19 +285,21 @@ class _Case:
         if self.sweep is None:
             return frozenset(s for s in self.memory.values() if s.what is not SightingKind.LATCH)
         fresh = {(SightingKind.KILLED, subject(kill.ref)) for kill in kills}
-        fresh |= {(SightingKind.ORPHAN, subject(r.ref)) for r in resources if self.curious(r)}
+        fresh |= {
+            (SightingKind.ORPHAN, subject(r.ref)) for r in resources if self.worth_remembering(r)
+        }
         fresh |= {(SightingKind.ABSENT, row.id) for row in self.missing() if self.past_newborn(row)}
         kept = fresh | {
             (what, about)
             for what, about in self.memory
-            if what is not SightingKind.LATCH and self.undecided(what, about)
+            if what is not SightingKind.LATCH and self.left_open(what, about)
         }
         return frozenset(self.memory.get(key) or self.sighted(*key) for key in kept)
 
     def past_newborn(self, row: Instance) -> bool:
         return self.sweep is not None and self.sweep.begun > row.created_at + self.limits.newborn
 
-    def curious(self, resource: Resource) -> bool:
+    def worth_remembering(self, resource: Resource) -> bool:
         """Worth remembering: no row, and old enough for a first sighting to count; or a resource
         that tells neither its deadline nor its age, whose first sighting stands for its birth."""
         if (
@@ -311,8 +313,9 @@ class _Case:
         old = self.sweep.begun > resource.created_at + self.limits.newborn
         return self.unknown(resource) and old
 
-    def undecided(self, what: SightingKind, about: str) -> bool:
-        """Did this sweep leave open whether the series goes on?"""
+    def left_open(self, what: SightingKind, about: str) -> bool:
+        """True if this sweep did not read the part of the cloud that could confirm or refute the
+        sighting."""
         if what is SightingKind.ABSENT:
             row = self.rows.get(about)
             if row is None or row.state is InstanceState.GONE:

@@ -144,7 +144,7 @@ class Reaper:
         else:
             self._again.pop(name, None)
 
-    def _take_sight(self, name: str, listing: SweepView, known: LedgerView) -> None:
+    def _note_visible(self, name: str, listing: SweepView, known: LedgerView) -> None:
         """Which places answered."""
         sight = self._sights.setdefault(name, Visibility())
         for scope in {row.scope for row in known.by_id.values()}:
@@ -153,7 +153,7 @@ class Reaper:
             else:
                 sight.lost(scope)
 
-    def _seen(self, name: str, now: float, known: LedgerView) -> dict[Scope, float]:
+    def _visible_since(self, name: str, now: float, known: LedgerView) -> dict[Scope, float]:
         sight = self._sights.setdefault(name, Visibility())
         scopes = {row.scope for row in known.by_id.values()}
         return sight.since(scopes, self._context.monotonic(), now)
@@ -176,7 +176,7 @@ class Reaper:
         context, pending = self._context, self._pending_at(name)
         done: Outcomes = {}
         struck = {kill.ref: kill for kill in pending.due(provider.now())}
-        meanwhile = None if dry_run else partial(self._strike, provider, struck, done)
+        meanwhile = None if dry_run else partial(self._kill_overdue, provider, struck, done)
         if meanwhile is not None:
             meanwhile((), {})
         # No time is told before somebody who knows it has answered; the account is asked first.
@@ -195,7 +195,7 @@ class Reaper:
             known.fail(error)
         broken += [f"the row of {row} cannot be read" for row in sorted(known.unread)]
         if sweep:
-            self._take_sight(name, listing, known)
+            self._note_visible(name, listing, known)
         now = provider.now()
         plan = reap_rules.decide(
             ReapInput(
@@ -206,7 +206,7 @@ class Reaper:
                 # Without rows everything would look unknown: then nothing is concluded from it.
                 sweep=swept if verified and not known.down else None,
                 since=now - self._watching(),
-                seen=self._seen(name, now, known),
+                seen=self._visible_since(name, now, known),
                 wishes=wishes(
                     context, self._membership, known.by_id.values(), known.builds, known.unread
                 ),
@@ -220,7 +220,7 @@ class Reaper:
         condemned = {kill.ref for kill in plan.kills}
         others = [kill for ref, kill in struck.items() if ref not in condemned]
         plan = replace(plan, kills=(*plan.kills, *others))
-        dying = [row for row in known.by_id.values() if self._dying(row)]
+        dying = [row for row in known.by_id.values() if self._ours_to_delete(row)]
         lines = lines_of(name, now, plan, known.by_id, dying)
         if not dry_run:
             try:
@@ -261,13 +261,15 @@ class Reaper:
         rows = dict(known.by_id)
         for doom in plan.dooms:
             with self._context.guard("doom", rows[doom.instance].build):
-                self._doom(rows, doom.instance, doom.reason, known)
-        others = [k for k in plan.kills if k.reason is not Death.EXPIRED and self._still(k)]
+                self._mark(rows, doom.instance, doom.reason, known)
+        others = [
+            k for k in plan.kills if k.reason is not Death.EXPIRED and self._still_condemned(k)
+        ]
         done |= kill(provider, others)
-        dying = [row for row in rows.values() if self._dying(row)]
+        dying = [row for row in rows.values() if self._ours_to_delete(row)]
         if seen:
             dying = [row for row in dying if row.ref is None or row.ref not in done]
-        done |= self._bury(provider, dying, done)
+        done |= self._send_deletes(provider, dying, done)
         for doom in plan.dooms:  # of those nobody could see, or whose turn is not now
             if (
                 rows[doom.instance].state is InstanceState.DELETING
@@ -282,7 +284,7 @@ class Reaper:
                 )
                 done[close.instance] = CLOSED if closed else NOTHING
 
-    def _doom(self, rows: dict[str, Instance], name: str, death: Death, known: LedgerView) -> None:
+    def _mark(self, rows: dict[str, Instance], name: str, death: Death, known: LedgerView) -> None:
         context = self._context
         row = rows[name]
         doomed = context.ledger.instances.mark_deleting(
@@ -295,7 +297,7 @@ class Reaper:
         if build is not None and build.instance == name and death in _FINAL:
             self._completion.finish(replace(build, epoch=doomed.epoch), end_of(build, death))
 
-    def _still(self, kill: Deletion) -> bool:
+    def _still_condemned(self, kill: Deletion) -> bool:
         """Is what condemned it, inside `E`, still so? All of it can only become so, never cease:
         a row that is closed, a reference that is recorded, an id that has no row."""
         instances = self._context.ledger.instances
@@ -309,7 +311,7 @@ class Reaper:
                 return bool(rows) and rows[0].ref not in (None, kill.ref)
         return False
 
-    def _strike(
+    def _kill_overdue(
         self,
         provider: Provider,
         struck: dict[Ref, Deletion],
@@ -334,7 +336,7 @@ class Reaper:
         struck |= kills
         done |= kill(provider, kills.values())
 
-    def _dying(self, row: Instance) -> bool:
+    def _ours_to_delete(self, row: Instance) -> bool:
         """Does this reaper delete it? Past `E` whoever owns it, inside `E` when nobody does."""
         if row.state is not InstanceState.DELETING or self._context.provider_of(row) is None:
             return False
@@ -342,7 +344,7 @@ class Reaper:
         gone = self._membership.member_gone(row.owner)
         return now > row.deadline or (now >= row.delete_at and gone)
 
-    def _bury(self, provider: Provider, rows: list[Instance], done: Outcomes) -> Outcomes:
+    def _send_deletes(self, provider: Provider, rows: list[Instance], done: Outcomes) -> Outcomes:
         """Ask for the death of dying rows; close those that are seen dead. A look that fails, or
         does not show a VM, saves nobody whose reference is known."""
         seen: dict[str, Ref] = {row.id: row.ref for row in rows if row.ref is not None}
