@@ -73,7 +73,7 @@ class Reconciler:
         self._last = now
         return read_snapshot(self._context, self._membership)
 
-    # --- listen ---
+    # --- what sessions said ---
 
     def collect_session_ends(self, view: Snapshot) -> None:
         """The last words of sessions that ended."""
@@ -84,7 +84,7 @@ class Reconciler:
             if end is None or build is None or build.epoch != following.epoch:
                 continue  # it is another's by now
             if row is None or row.state in _DYING:
-                continue  # `drive` ends it by what its VM died of
+                continue  # `advance` ends it by what its VM died of
             if following.sign is not None and (end.lost or end.reason is Reason.VM_LOST):
                 end = self._end_of_sign(build, row, following.sign)
             with self._context.guard("verdict", build.id):
@@ -98,7 +98,7 @@ class Reconciler:
         if doomed is not None:
             view.update(doomed)
 
-    # --- drive ---
+    # --- where builds should be ---
 
     def advance(self, view: Snapshot) -> None:
         """See to it that each of our builds is where it should be."""
@@ -162,7 +162,7 @@ class Reconciler:
         if young and not self._launcher.is_pending(row.id):
             self._launcher.adopt(build, row)
 
-    # --- decide ---
+    # --- what must die ---
 
     def mark_deleting(self, view: Snapshot) -> None:
         """The reaper's rules for rows, over our own: deadlines, wishes, and who is stuck."""
@@ -199,7 +199,7 @@ class Reconciler:
         if build is not None and build.instance == row.id and build.owner == context.id:
             self._end_without_vm(view, replace(build, epoch=doomed.epoch), doomed)
 
-    # --- see ---
+    # --- what looks showed ---
 
     def apply_observations(self, view: Snapshot, seen: Mapping[str, Seen]) -> None:
         """What the looks mean. What many show at once is written in one transaction."""

@@ -1,4 +1,4 @@
-"""Builds: submitted, found, wished to end. What their owner writes is in `moves`."""
+"""Builds: submitted, found, wished to end. What their owner writes is in `build_writes`."""
 
 from __future__ import annotations
 
