@@ -39,7 +39,6 @@ from vmrunner.model import (
     Scope,
     Seen,
     Spec,
-    Traits,
     tags_of,
 )
 
@@ -129,7 +128,7 @@ class FileProvider:
     def scopes(self) -> frozenset[Scope]:
         return frozenset((self.scope,))
 
-    traits: ClassVar = Traits()
+    creates = 8
 
     def now(self) -> float:
         return self.cloud.now()

@@ -17,7 +17,6 @@ from typing import Any, Final, NamedTuple
 import platformdirs
 from pydantic import ValidationError
 
-from vmrunner import providers
 from vmrunner.config import trust
 from vmrunner.config.settings import Settings, database_url, paths
 from vmrunner.config.validation_errors import Where, explained
@@ -25,6 +24,7 @@ from vmrunner.errors import ConfigError
 from vmrunner.lib import database_url as databaseurl
 from vmrunner.lib import units
 from vmrunner.lib.database_url import MASK, SQLITE
+from vmrunner.providers import registry
 
 log = logging.getLogger("vmrunner")
 
@@ -95,7 +95,7 @@ class LoadedSettings:
         with contextlib.suppress(OSError):
             used["installation",] = file.read_text().strip(), str(file)
         for name, said in self.settings.providers.items():
-            for key, value in providers.defaults(said.kind).items():
+            for key, value in registry.defaults(said.kind).items():
                 used["providers", name, key] = value, "default"
         return used
 
@@ -129,7 +129,7 @@ def read(
     start: Path | None = None,
     flags: Mapping[str, Any] | None = None,
 ) -> LoadedSettings:
-    """The same, to be looked at: also with what a project may not say (`Loaded.held`)."""
+    """The same, to be looked at: also with what a project may not say (`LoadedSettings.held`)."""
     environ = os.environ if environ is None else environ
     layers = _files(environ, start or Path.cwd())
     if not any(layer.values.get("providers") for layer in layers):

@@ -22,6 +22,7 @@ from vmrunner.model import (
     Reason,
     Result,
 )
+from vmrunner.providers import registry
 
 #: After a refusal, so long until a build is tried again.
 REFUSED_WAIT: Final = 15.0
@@ -158,7 +159,10 @@ class BuildCompletion:
         if build.attempt == 0:
             return build.cost
         rows = self._context.ledger.instances.list(build=build.id)
-        return sum(pricing.cost(row, self._context.now(row)) for row in rows)
+        return sum(
+            pricing.cost(row, self._context.now(row), registry.prices(row.scope.kind))
+            for row in rows
+        )
 
     def _now(self, build: BuildRecord) -> float:
         provider = self._context.providers.get(build.spec.provider)

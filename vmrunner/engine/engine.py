@@ -217,7 +217,7 @@ class Engine:
     # --- within ---
 
     def _births(self, name: str) -> WorkerPool:
-        return self._pool(f"create-{name}", self._context.providers[name].traits.creates)
+        return self._pool(f"create-{name}", self._context.providers[name].creates)
 
     def _pool(self, name: str, size: int) -> WorkerPool:
         if name not in self._pools:

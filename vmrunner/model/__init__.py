@@ -1,6 +1,6 @@
 """The nouns. Frozen values, no I/O; every time is epoch seconds as a float, every size is bytes.
 
-This is where everybody imports them from; `nouns` holds them, in four files.
+Everybody imports them from here; four files hold them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ from vmrunner.model.cloud import (
     Scope,
     Seen,
     Spec,
-    Traits,
     tags_of,
 )
 from vmrunner.model.images import ImageState, MadeImage
@@ -95,6 +94,5 @@ __all__ = [
     "Seen",
     "Spec",
     "Step",
-    "Traits",
     "tags_of",
 ]

@@ -10,6 +10,7 @@ from typing import Final
 from vmrunner.core import pricing
 from vmrunner.core.reap_plan import Deletion, ReapPlan
 from vmrunner.model import Death, Instance, Outcome, Ref
+from vmrunner.providers import registry
 
 
 class LineFate(StrEnum):
@@ -132,7 +133,7 @@ def line_of(
         build=row.build if row else None,
         age=None if kill.created_at is None else now - kill.created_at,
         late=_late(now, kill.expires_at),
-        cost=pricing.cost(row, now) if row else 0.0,
+        cost=pricing.cost(row, now, registry.prices(row.scope.kind)) if row else 0.0,
         result=result,
     )
 
@@ -149,7 +150,7 @@ def _row_line(name: str, now: float, row: Instance, what: str, reason: Death) ->
         build=row.build,
         age=now - row.created_at,
         late=_late(now, row.deadline),
-        cost=pricing.cost(row, now),
+        cost=pricing.cost(row, now, registry.prices(row.scope.kind)),
     )
 
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vmrunner.engine.sessions import Sessions
     from vmrunner.ledger import Ledger
     from vmrunner.providers import Provider
+    from vmrunner.providers.port import Need
     from vmrunner.reaper.report import Report
     from vmrunner.reaper.retention import Removal
     from vmrunner.runtime.engine_host import EngineHost
@@ -86,19 +87,18 @@ class App:
 
     def open_kind(self, kind: str, name: str, options: Mapping[str, Any]) -> Provider:
         """The same of any kind and options."""
-        from vmrunner import providers
+        from vmrunner.providers import registry
 
-        if kind == "qemu":
-            options = {
-                **options,
-                "state_dir": self.paths.state(kind),
-                "cache_dir": self.paths.cache,
-                "installation": self.installation,
-                "current": _current_image,
-            }
-        elif kind in ("ec2", "gce"):
-            options = {**options, "installation": self.installation, "used": self._used(kind, name)}
-        return providers.load(kind, name, **options)
+        given: Mapping[Need, Callable[[], Any]] = {
+            "installation": lambda: self.installation,
+            "used": lambda: self._used(kind, name),
+            "state_dir": lambda: self.paths.state(kind),
+            "cache_dir": lambda: self.paths.cache,
+            "current": lambda: _current_image,
+        }
+        driver = registry.find(kind)
+        needs = {need: given[need]() for need in driver.needs} if driver is not None else {}
+        return registry.load(kind, name, **options, **needs)
 
     def _used(self, kind: str, name: str) -> list[str]:
         """Where this provider has VMs or images, or launched so lately that something may be left,
@@ -208,11 +208,14 @@ class App:
         """The latter alone."""
         from vmrunner.images import retention
         from vmrunner.providers.qemu import local_images
+        from vmrunner.providers.settings import LocalSettings
         from vmrunner.reaper.retention import Removal, size_of
 
         cache, keep = self.paths.cache, self.settings.reaper.keep_images
         configured = {
-            said.image for said in self.settings.providers.values() if said.kind == "qemu"
+            said.image
+            for said in self.settings.providers.values()
+            if isinstance(said, LocalSettings)
         }
         words = {word for word in (*configured, *retention.wanted(self.ledger)) if word}
         found = local_images.images(cache)

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.config import settings as config
 from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError, VmrunnerError
+from vmrunner.providers import registry
 from vmrunner.providers.retired import RetiredProvider, kept, present
 
 if TYPE_CHECKING:
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
     from vmrunner.runtime.app import App
 
 log = logging.getLogger("vmrunner")
-
-#: Kind → options that a scope tells: their names, and the part of it.
-_TOLD: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
-    "ec2": [("region", "place")],
-    "gce": [("project", "account")],
-}
 
 #: What no process can change while it serves a ledger.
 _FIXED: Final[Mapping[str, Callable[[Settings], object]]] = {
@@ -55,7 +50,9 @@ def former(app: App, name: str) -> RetiredProvider:
     left = scopes - _reached(drivers)
     for kind, account in sorted({(scope.kind, scope.account) for scope in left}):
         first = min(scope for scope in left if (scope.kind, scope.account) == (kind, account))
-        options = {option: getattr(first, part) for option, part in _TOLD.get(kind, ())}
+        driver = registry.find(kind)
+        told = driver.told if driver is not None else {}
+        options = {option: getattr(first, part) for option, part in told.items()}
         drivers.append(app.open_kind(kind, name, options))
     lost = scopes - _reached(drivers)
     if lost or not scopes:

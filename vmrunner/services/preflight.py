@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError
 from vmrunner.lib import units
 from vmrunner.model import RUNSC, BuildSpec, Level, Network, Spec
+from vmrunner.providers.port import BootsLocalImages
 from vmrunner.providers.port_guard import CanHaveGuard
+from vmrunner.providers.settings import LocalSettings
 
 if TYPE_CHECKING:
     from vmrunner.images import LocalImage, Progress, Recipe
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 OnImage = Callable[["Progress"], None]
 
-#: Findings of a QEMU host that only matter to a build that reaches the internet.
+#: Findings of this host that only matter to a build that reaches the internet.
 _OPEN_ONLY: Final = frozenset({"pasta", "nft", "tun"})
 
 
@@ -56,7 +58,7 @@ def check(app: App, spec: BuildSpec) -> PreflightResult:
     be wrong."""
     app.makes_ledger = True  # a build is wanted
     app.ledger  # noqa: B018 - opened
-    if app.settings.providers[spec.provider].kind == "qemu":
+    if isinstance(app.settings.providers[spec.provider], LocalSettings):
         if not app.one_host and app.served(spec.provider):
             return PreflightResult()  # the machine that will run it is another one
         return _local(app, spec)
@@ -83,7 +85,7 @@ def _local(app: App, spec: BuildSpec) -> PreflightResult:
     if spec.bootstrap and spec.image is None:
         raise ConfigError("bootstrap: the default image needs none", hint="leave it out")
     settings, cache = app.settings.providers[spec.provider], app.paths.cache
-    assert settings.kind == "qemu"
+    assert isinstance(settings, LocalSettings)
     wanted = spec.image or settings.image
     try:
         image = images.resolve(cache, wanted, images.current)
@@ -145,10 +147,8 @@ def _offered(app: App, spec: BuildSpec) -> None:
 
 def _sized(app: App, spec: BuildSpec, recipe: Recipe) -> None:
     """The same of this host, for an image that is not there yet."""
-    from vmrunner.providers.qemu.provider import QemuProvider
-
     driver = app.provider(spec.provider)
-    if isinstance(driver, QemuProvider):
+    if isinstance(driver, BootsLocalImages):
         try:
             driver.check_size(_wants(spec), least=recipe.disk, image=recipe.name)
         except BadOrder as error:
@@ -158,26 +158,19 @@ def _sized(app: App, spec: BuildSpec, recipe: Recipe) -> None:
 def _disk(app: App, spec: BuildSpec, image: str, least: int) -> None:
     """Can this host ever hold what the build's disk may grow to, and is the configured size of one
     enough for the image? `_host` looks at the room for that size."""
-    from vmrunner.providers.qemu import doctor, launch_plan
-    from vmrunner.providers.qemu.state_dir import StateDir
-
-    said = app.settings.providers[spec.provider]
-    configured = said.disk if said.kind == "qemu" else None
+    said, driver = app.settings.providers[spec.provider], app.provider(spec.provider)
+    configured = said.disk if isinstance(said, LocalSettings) else None
     if spec.disk is None and configured is not None and configured < least:
         raise ConfigError(
             f"providers.{spec.provider}.disk: {units.amount(configured)}: image {image} needs "
             f"{units.amount(least)}",
             hint="at least that, or leave it out",
         )
-    if spec.disk is not None:
-        state = StateDir(app.paths.state("qemu"))
-        room, most = doctor.room(state), launch_plan.growth(spec.disk)
-        if most > room:
-            raise ConfigError(
-                f"disk: {units.amount(spec.disk)} may take {units.amount(most)}, and "
-                f"{state.path} has room for {units.amount(room)}",
-                hint="a smaller one, or free some space",
-            )
+    if spec.disk is not None and isinstance(driver, BootsLocalImages):
+        try:
+            driver.check_room(spec.disk)
+        except BadOrder as error:
+            raise _usable(error) from error
 
 
 def _host(app: App, spec: BuildSpec) -> None:

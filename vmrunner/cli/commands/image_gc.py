@@ -99,12 +99,13 @@ def _local(shell: CliContext, keep: int, dry_run: bool) -> ImageGcResult:
     from vmrunner import images
     from vmrunner.images import retention
     from vmrunner.providers.qemu import local_images
+    from vmrunner.providers.settings import LocalSettings
 
     app = shell.app
     found = images.images(app.paths.cache)
     chosen = {images.current()}
     for name, said in app.settings.providers.items():
-        if said.kind == "qemu" and said.image is not None:
+        if isinstance(said, LocalSettings) and said.image is not None:
             hashes = retention.matching(found, said.image)
             if not hashes:
                 output.warn(f"providers.{name}.image: there is no local image {said.image!r}")

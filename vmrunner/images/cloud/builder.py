@@ -2,7 +2,7 @@
 builder, and the row stays open until that one is gone.
 
 What a crash leaves ends as a build's VM does: the builder carries our tags with role `image` and
-its deadline, a timer of its own, and the cloud's where there is one; `settling` closes its row.
+its deadline, a timer of its own, and the cloud's where there is one; `cleanup` closes its row.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.cloudinit import user_data as cloudinit
-from vmrunner.cloudinit.user_data import TIMER_AFTER
 from vmrunner.errors import ConfigError, ImageError, ProviderError, Throttled, Uncertain
 from vmrunner.images import recipe
 from vmrunner.images.cloud import cleanup, packer, stage
@@ -26,6 +25,7 @@ from vmrunner.images.local.builder import Callback
 from vmrunner.images.recipe import Inputs, Recipe
 from vmrunner.lib import ids
 from vmrunner.model import ImageState, MadeImage
+from vmrunner.providers import registry
 from vmrunner.providers.port_images import (
     BuilderSpec,
     CloudImage,
@@ -42,7 +42,8 @@ TTL: Final = 3600.0  # seconds that a builder may live
 _LEAST: Final = 300.0
 _DISK: Final = 10 * recipe.GIB  # the least that the bases fit on
 #: So late after its deadline was fixed Packer may begin, in seconds. It takes longer until the
-#: builder is born, and the guest's own timer must not come before the cloud's (`TIMER_AFTER`).
+#: builder is born, and the guest's own timer must not come before the cloud's
+#: (`Driver.guest_timer_delay`).
 _LATE: Final = 60.0
 _LOOKS: Final = 7  # for what Packer says it made
 _PAUSE: Final = 10.0  # seconds between them
@@ -52,7 +53,7 @@ BASES: Final = ("debian-13", "ubuntu-24.04")
 
 
 def imaging_of(provider: Provider) -> ImageStore:
-    """What can be done about the images of this provider's. Raises ConfigError."""
+    """Return the image store of this provider. Raises ConfigError."""
     if not isinstance(provider, KeepsImages):
         raise ConfigError(
             f"provider: {provider.name} keeps no images in a cloud",
@@ -107,7 +108,7 @@ def build(
 
 
 def _draft(ledger: Ledger, recipe_: Recipe, inputs: Inputs, max_ttl: float) -> ImageRequest:
-    """All but its times."""
+    """Return the request for an image, without its times."""
     return ImageRequest(
         image=ids.image_id(),
         builder=ids.instance_id(),
@@ -226,7 +227,7 @@ def _variables(
 ) -> Path:
     """The file of all that the templates are told."""
     disk = max(_DISK, recipe_.disk)
-    after = TIMER_AFTER.get(bench.scope.kind, 0.0)
+    after = registry.drivers()[bench.scope.kind].guest_timer_delay
     user_data = work / "user-data"
     user_data.write_bytes(
         cloudinit.builder_data(

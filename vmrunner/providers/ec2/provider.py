@@ -19,7 +19,6 @@ from vmrunner.model import (
     Scope,
     Seen,
     Spec,
-    Traits,
 )
 from vmrunner.providers.common.call_failed import CallFailed, edge
 from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
@@ -47,7 +46,10 @@ _NOT_NITRO: Final = "UnsupportedOperation"
 
 
 class Ec2Provider:
-    """Every method may be called from any thread. Nothing is asked before the first call."""
+    """The port for EC2. Every method may be called from any thread. Nothing is asked before the
+    first call."""
+
+    creates = 8
 
     def __init__(
         self,
@@ -69,6 +71,8 @@ class Ec2Provider:
         listed = (deadline_schedules.reader(options),) if options.scheduler_role else ()
         self._readers = (*READERS, *listed)
         self._births = Ec2Creator(options, self.calls, self.places, self._dry)
+        if options.scheduler_role:  # only then it is a provider that arms
+            self.arm = self._arm
 
     @property
     def name(self) -> str:
@@ -76,18 +80,10 @@ class Ec2Provider:
 
     @property
     def scopes(self) -> frozenset[Scope]:
-        """Of the account that these credentials are for right now; none while nobody tells."""
+        """Return the scopes of the account that these credentials are for right now; none while
+        nobody tells."""
         account = self.identity.quietly()
         return frozenset(self._scopes(account) if account is not None else ())
-
-    @property
-    def traits(self) -> Traits:
-        return Traits(
-            guard=True,
-            arms=self.options.scheduler_role is not None,
-            seals=True,
-            kinds=tuple(reader.kind for reader in self._readers),
-        )
 
     def now(self) -> float:
         return self.clock.now()
@@ -144,9 +140,7 @@ class Ec2Provider:
             self.rights.born(ref.id)
             return ref
 
-    def arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
-        if self.options.scheduler_role is None:
-            return None
+    def _arm(self, ref: Ref, instance: str, deadline: float) -> Ref:
         with edge():
             self._check_reach(ref)
             partition = self.identity.caller().partition
@@ -218,7 +212,7 @@ class Ec2Provider:
         return doctor.check(self)
 
     def guard(self) -> AccountGuard:
-        """What lives in the account, and needs nothing of vmrunner's."""
+        """Return the guard that lives in the account, and needs nothing of vmrunner's."""
         return AccountGuard(self.options, self.calls, self.identity, self.now)
 
     def imaging(self, scope: Scope | None = None) -> Ec2Images:

@@ -22,7 +22,6 @@ from vmrunner.model import (
     Scope,
     Seen,
     Spec,
-    Traits,
 )
 from vmrunner.providers.common.call_failed import edge
 from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
@@ -40,7 +39,7 @@ from vmrunner.providers.gce.operations import OperationWaiter
 from vmrunner.providers.gce.options import GceOptions, GiB
 from vmrunner.providers.gce.permissions import GcePermissions
 from vmrunner.providers.gce.resources import GceNearness, last
-from vmrunner.providers.gce.sweep import READERS, GceSweep
+from vmrunner.providers.gce.sweep import GceSweep
 
 KIND: Final = "gce"
 _CONSOLE: Final = 64 * 1024
@@ -49,7 +48,10 @@ CREATES: Final = 64
 
 
 class GceProvider:
-    """Every method may be called from any thread. Nothing is asked before the first call."""
+    """The port for Compute Engine. Every method may be called from any thread. Nothing is asked
+    before the first call."""
+
+    creates = CREATES
 
     def __init__(
         self,
@@ -82,11 +84,6 @@ class GceProvider:
     def scopes(self) -> frozenset[Scope]:
         """The zones of the project, once it is known that we are let in."""
         return frozenset(self._zones if self.identity.quietly() is not None else ())
-
-    @property
-    def traits(self) -> Traits:
-        kinds = tuple(reader.kind for reader in READERS)
-        return Traits(native_deadline=True, kinds=kinds, creates=CREATES)
 
     def now(self) -> float:
         return self.clock.now()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError
+from vmrunner.lib import units
 from vmrunner.model import (
     Fate,
     Finding,
@@ -28,7 +29,6 @@ from vmrunner.model import (
     Scope,
     Seen,
     Spec,
-    Traits,
 )
 from vmrunner.providers.qemu import (
     accel,
@@ -56,6 +56,8 @@ _CONSOLE: Final = 64 * 1024
 class QemuProvider:
     """VMs on this host, one directory each under `options.state_dir`."""
 
+    creates = 8
+
     def __init__(self, options: QemuOptions) -> None:
         if not state_dir.is_word(options.installation):
             raise ConfigError(
@@ -80,10 +82,6 @@ class QemuProvider:
     @property
     def scopes(self) -> frozenset[Scope]:
         return frozenset((self.scope,))
-
-    @property
-    def traits(self) -> Traits:
-        return Traits(native_deadline=True)
 
     def now(self) -> float:
         return time.time()
@@ -124,14 +122,24 @@ class QemuProvider:
             raise BadOrder(f"disk = {disk // MiB} MiB: image {image} needs {least // MiB} MiB")
         return cpus, memory, disk
 
+    def check_room(self, disk: int) -> None:
+        """Raises `BadOrder` where this host can never hold what such a disk may grow to."""
+        room, most = doctor.room(self.state), launch_plan.growth(disk)
+        if most > room:
+            raise BadOrder(
+                f"disk: {units.amount(disk)} may take {units.amount(most)}, and "
+                f"{self.state.path} has room for {units.amount(room)}",
+                hint="a smaller one, or free some space",
+            )
+
     @property
     def resolver(self) -> Resolver:
-        """Whom builds ask for names."""
+        """Return the resolver that builds ask for names."""
         return dns.choose(self.options.dns, network.host_prefixes())
 
     @property
     def _verified(self) -> Path:
-        """Where it is noted which images were found as they were made."""
+        """Return the file that notes which images were found as they were made."""
         cache = self.options.cache_dir
         return (cache if os.access(cache, os.W_OK) else self.state.path) / image_integrity.NOTES
 
@@ -276,7 +284,8 @@ class QemuProvider:
 
 
 def _translated(error: OSError) -> ProviderError:
-    """Nothing was born: the directory was not yet under its name."""
+    """Translate an error of a launch. Nothing was born: the directory was not yet under its
+    name."""
     where = Path(str(error.filename)).name if error.filename else "state directory"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoCapacity(f"the disk is full: {error}", hint="free some space")
