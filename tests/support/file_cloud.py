@@ -202,7 +202,7 @@ class FileWiring(ScriptedWiring):
         return self.open_kind("fake", name, {})
 
     def open_kind(self, kind: str, name: str, options: Mapping[str, Any]) -> FileProvider:
-        assert self.installation  # every driver that tags asks for it
+        assert self.ledgers.installation  # every driver that tags asks for it
         return FileProvider(name, FileCloud(Path(os.environ["CLOUD_FILE"])))
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from vmrunner.core import pricing
 from vmrunner.core.lifecycle import End, end_of, may_retry
-from vmrunner.engine.context import EngineContext
+from vmrunner.engine.context import ReaperContext
 from vmrunner.model import (
     BuildRecord,
     BuildState,
@@ -34,7 +34,7 @@ _WISHED: Final = (Reason.USER, Reason.OWNER_GONE, Reason.BUDGET, Reason.DEADLINE
 class BuildCompletion:
     """The ends of one engine's builds. Each call may raise Fenced: another owns the build then."""
 
-    def __init__(self, context: EngineContext) -> None:
+    def __init__(self, context: ReaperContext) -> None:
         self._context = context
         self.held_back: dict[str, float] = {}  # build → not to be tried before, this host's clock
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from vmrunner.core import lifecycle
-from vmrunner.engine.context import EngineContext
+from vmrunner.engine.context import ReaperContext
 from vmrunner.engine.membership import Membership
 from vmrunner.model import BuildRecord, Death, Instance, InstanceState, Role
 
@@ -14,7 +14,7 @@ _DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
 
 
 def wishes(
-    context: EngineContext,
+    context: ReaperContext,
     membership: Membership,
     rows: Iterable[Instance],
     builds: Mapping[str, BuildRecord],

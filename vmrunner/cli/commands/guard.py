@@ -134,7 +134,7 @@ def _told(parts: Iterable[GuardPart], form: Format) -> list[GuardPart]:
 def _guard(shell: CliContext, name: str) -> Guard:
     """Raises `ConfigError` where there can be none."""
     app = shell.app
-    found = app.provider(app.settings.provider(name))
+    found = app.providers.get(app.settings.provider(name))
     if not isinstance(found, CanInstallGuard):
         drivers = registry.drivers()
         kind = app.settings.providers[found.name].kind

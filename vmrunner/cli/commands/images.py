@@ -170,13 +170,13 @@ def _cloud(
     from vmrunner.lib import units
 
     app = shell.app
-    app.makes_ledger = True
+    ledger = app.ledgers.open(make=True)
     name = app.settings.provider(provider)
     with ImageProgress() as progress:
         return builder.build(
             images.find(recipe),
-            provider=app.provider(name),
-            ledger=shell.ledger,
+            provider=app.providers.get(name),
+            ledger=ledger,
             max_ttl=app.settings.limits.max_ttl,
             ttl=builder.TTL if ttl is None else units.duration(ttl, "--ttl"),
             base=base or builder.BASES[0],
