@@ -57,7 +57,7 @@ from vmrunner.providers.ec2.options import Ec2Options
 from vmrunner.providers.ec2.provider import Ec2Provider
 
 if TYPE_CHECKING:
-    from vmrunner.session import Reporter, SessionJob, Verdict
+    from vmrunner.session import End, Reporter, SessionJob
 
 WALL = 1.1  # against the script
 THREADS = 8  # that make an engine's creates
@@ -104,7 +104,7 @@ class Session(engines.Session):
         super().__init__(job, reporter)
         self._armed = armed
 
-    def run(self) -> Verdict:
+    def run(self) -> End:
         verdict = super().run()
         self._armed.wait()
         return verdict

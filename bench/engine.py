@@ -44,7 +44,7 @@ from vmrunner.model import (
     Step,
 )
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
-from vmrunner.session import Verdict
+from vmrunner.session import End
 
 if TYPE_CHECKING:
     from vmrunner.session import Reporter, SessionJob
@@ -64,7 +64,7 @@ class Session:
     def __init__(self, _job: SessionJob, reporter: Reporter) -> None:
         self.reporter = reporter
 
-    def run(self) -> Verdict:
+    def run(self) -> End:
         say = self.reporter
         say.state(BuildState.CONNECTING)
         say.state(BuildState.PREPARING)
@@ -72,7 +72,7 @@ class Session:
         say.state(BuildState.RUNNING)
         say.log(6, b"hello\n")
         say.state(BuildState.COLLECTING)
-        return Verdict(
+        return End(
             result=Result.SUCCESS, reason=Reason.EXIT_CODE, exit_code=0, message="", lost=False
         )
 

@@ -34,7 +34,7 @@ BUGS: Final = (
     Bug(
         "trust one absence",
         "core/reap_rules.py",
-        "if self.twice(self.memory.get((SightingKind.ABSENT, row.id)), row.created_at)",
+        "if self.seen_again(self.memory.get((SightingKind.ABSENT, row.id)), row.created_at)",
         "if self.past_newborn(row)",
         f"{RULES}::test_a_row_closes_after_two_complete_absences",
     ),
@@ -75,17 +75,15 @@ BUGS: Final = (
     Bug(
         "drop the epoch check",
         "ledger/build_writes.py",
-        '.where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(to)))\n'
-        "        .values(**moved(to))",
-        '.where(_b.id == arg("id"), _b.state.in_(before(to)))\n        .values(**moved(to))',
+        '.where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(to)))\n',
+        '.where(_b.id == arg("id"), _b.state.in_(before(to)))\n',
         "tests/integration/test_ledger_builds.py",
     ),
     Bug(
         "drop the epoch check of a doom",
         "ledger/build_writes.py",
-        '        _i.epoch == arg("epoch"),\n'
-        "        _i.state.in_(instance_before(InstanceState.DELETING)),\n",
-        "        _i.state.in_(instance_before(InstanceState.DELETING)),\n",
+        '.where(_i.id == arg("id"), _i.epoch == arg("epoch"), _i.state.in_(instance_before(to)))\n',
+        '.where(_i.id == arg("id"), _i.state.in_(instance_before(to)))\n',
         "tests/integration/test_ledger_instances.py",
     ),
     Bug(
@@ -98,15 +96,15 @@ BUGS: Final = (
     Bug(
         "this host's clock instead of the cloud's (owner)",
         "engine/reconciler.py",
-        "            now = provider.now()\n            plan = reap_rules.decide(",
-        "            now = context.clock()\n            plan = reap_rules.decide(",
+        "            now = provider.now()\n            doomed = dooms(",
+        "            now = context.clock()\n            doomed = dooms(",
         f"{LAYERS} -k owner-fast",
     ),
     Bug(
         "this host's clock instead of the cloud's (reaper)",
         "reaper/reaper.py",
-        "        now = provider.now()\n        plan = reap_rules.conclude(",
-        "        now = context.clock()\n        plan = reap_rules.conclude(",
+        "        now = provider.now()\n        plan = reap_rules.decide(",
+        "        now = context.clock()\n        plan = reap_rules.decide(",
         f"{LAYERS} -k ledger-slow",
     ),
     Bug(
@@ -183,8 +181,8 @@ BUGS: Final = (
     Bug(
         "children before parents",
         "core/reap_rules.py",
-        "return (kill.ref.kind is not Kind.INSTANCE, _RANK",
-        "return (kill.ref.kind is Kind.INSTANCE, _RANK",
+        "return (kill.ref.kind is not Kind.INSTANCE, URGENCY",
+        "return (kill.ref.kind is Kind.INSTANCE, URGENCY",
         "tests/unit/core/test_reap_rules_properties.py::test_parents_come_before_children",
     ),
     Bug(
@@ -206,7 +204,7 @@ BUGS: Final = (
     Bug(
         "no kill past E while the ledger is down",
         "reaper/gather.py",
-        '        log.error("reaping without the ledger: %s", error, exc_info=_odd(error))\n',
+        '        log.error("reaping without the ledger: %s", error, exc_info=_unexpected(error))\n',
         "        raise error\n",
         f"{LAYERS} -k sweep-down",
     ),
@@ -222,7 +220,7 @@ BUGS: Final = (
         "forget what a failed sweep could not show",
         "reaper/pending_kills.py",
         "kept = [k for k in self._kills if listing.unread(k.ref.scope, k.ref.kind)]",
-        "kept = list[Kill]()",
+        "kept = list[Deletion]()",
         "tests/unit/reaper/test_pending_kills.py",
     ),
     Bug(
@@ -321,7 +319,7 @@ BUGS: Final = (
     ),
     Bug(
         "steps before the metadata is off",
-        "engine/sessions.py",
+        "engine/reporter.py",
         "                if context.monotonic() >= until:\n                    raise\n",
         "                break\n",
         f"{ARMING}::test_no_step_runs_before_the_metadata_is_off",

@@ -254,9 +254,9 @@ _SHELL_BUGS: Final = (
     ),
     Bug(
         "end --expired: what is not shown is dead",
-        "reaper/expired.py",
+        "providers/deletion.py",
         "            for key, sight in seen.items():\n",
-        "            dead |= {keys[key] for key in here if key not in seen}\n"
+        "            deaths.dead |= {key for key in here if key not in seen}\n"
         "            for key, sight in seen.items():\n",
         "tests/unit/reaper/test_expired.py",
     ),
@@ -270,7 +270,7 @@ _SHELL_BUGS: Final = (
     Bug(
         "an engine that is silent serves",
         "runtime/background.py",
-        "        and abs(time.time() - member.seen_at) < ENGINE_LEASE\n",
+        "        and beats(member, now)\n",
         "",
         f"{SERVING}::test_a_process_that_lives_and_is_silent_serves_nobody",
     ),

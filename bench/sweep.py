@@ -28,13 +28,13 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import engine as engines
+from tests.support.inline_pool import Inline
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.values import LaunchRequest
 from vmrunner.lib import ids, process
-from vmrunner.lib.threads import Inline
 from vmrunner.model import Access, Instance, InstanceState, Kind, Limits, Order, Role, Spec
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 from vmrunner.providers.fake.limits import EC2, Throttle

@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.faults.tasks import Aloft, Crash, Task
-from vmrunner.engine import sessions
+from tests.support.inline_pool import Inline
+from vmrunner.engine import reporter
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import Fenced, LedgerError, ProviderError
-from vmrunner.lib.threads import Inline
 from vmrunner.model import BuildState, Power, Process, Reason, Result
 from vmrunner.reaper.reaper import Reaper
 from vmrunner.reaper.side_by_side import LOST
-from vmrunner.session import SessionJob, Verdict
+from vmrunner.session import End, SessionJob
 
 if TYPE_CHECKING:
     from tests.faults.clouds import Thing
     from tests.faults.world import World
 
-sessions.RETRY = 0.0  # time is played: nobody waits for it
+reporter.RETRY = 0.0  # time is played: nobody waits for it
 
 LOG = b"one\ntwo\nthree\n"
 
@@ -91,7 +91,7 @@ class Session:
     def stop(self, reason: Reason) -> None:
         self.stopped = reason
 
-    def run(self) -> Verdict:
+    def run(self) -> End:
         world, say, job = self.world, self.reporter, self.job
         machine = world.cloud.machines[job.instance.ref]
         say.state(BuildState.CONNECTING)
@@ -123,7 +123,7 @@ class Session:
             return self._lost(self.stopped)
         if self.stopped is not None:
             late = self.stopped is Reason.DEADLINE
-            return Verdict(
+            return End(
                 result=Result.TIMEOUT if late else Result.CANCELLED,
                 reason=self.stopped,
                 exit_code=None,
@@ -132,7 +132,7 @@ class Session:
             )
         say.state(BuildState.COLLECTING)
         code = world.code_of(job.build)
-        return Verdict(
+        return End(
             result=Result.SUCCESS if code == 0 else Result.FAILURE,
             reason=Reason.EXIT_CODE,
             exit_code=code,
@@ -145,10 +145,8 @@ class Session:
         return machine.power is not Power.DEAD and not machine.stopped and not machine.hung
 
     @staticmethod
-    def _lost(reason: Reason) -> Verdict:
-        return Verdict(
-            result=Result.ERROR, reason=reason, exit_code=None, message="lost", lost=True
-        )
+    def _lost(reason: Reason) -> End:
+        return End(result=Result.ERROR, reason=reason, exit_code=None, message="lost", lost=True)
 
 
 class Seam:

@@ -172,7 +172,7 @@ class Broken(FakeProvider):
             if self.breaks:
                 raise RuntimeError("a bug")
 
-    def delete_each(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
+    def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
         self.asked += 1
         if any(ref.id in self.unbearable for ref in refs):
             raise RuntimeError("a bug")

@@ -38,7 +38,7 @@ from vmrunner.model import (
 )
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 from vmrunner.reaper.once import reap
-from vmrunner.session import Verdict
+from vmrunner.session import End
 
 
 class Wall(Clock):
@@ -66,16 +66,16 @@ class Session:
         self.reason = reason
         type(self).go.set()
 
-    def run(self) -> Verdict:
+    def run(self) -> End:
         for state in (BuildState.CONNECTING, BuildState.PREPARING, BuildState.RUNNING):
             self.reporter.state(state)
         self.go.wait(60)
         if self.reason:
-            return Verdict(
+            return End(
                 result=Result.CANCELLED, reason=self.reason, exit_code=None, message="", lost=False
             )
         self.reporter.state(BuildState.COLLECTING)
-        return Verdict(
+        return End(
             result=Result.SUCCESS, reason=Reason.EXIT_CODE, exit_code=0, message="", lost=False
         )
 

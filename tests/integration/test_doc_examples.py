@@ -21,7 +21,7 @@ from vmrunner.config import jobfile, sources
 from vmrunner.images import recipe
 from vmrunner.model import Reason, Result
 from vmrunner.runtime.background import BackgroundEngines
-from vmrunner.session import Verdict
+from vmrunner.session import End
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "packer/README.md"]
@@ -53,14 +53,14 @@ def blocks(*kinds: str) -> list[Any]:
 class Obliging(Scripted):
     """A build that does whatever the documentation says: `exit N` ends so, the rest succeeds."""
 
-    def _line(self, word: str, rest: str) -> Verdict | None:
+    def _line(self, word: str, rest: str) -> End | None:
         code = re.search(r"\bexit (\d+)", f"{word} {rest}")
         self._log(f"{word} {rest}\n".encode())
         for rule in self._job.build.spec.artifacts:
             super()._line("artifact", rule.glob.replace("*", "made") + " text")
         if code is None:
             return None
-        return Verdict(result=Result.FAILURE, reason=Reason.EXIT_CODE, exit_code=int(code[1]))
+        return End(result=Result.FAILURE, reason=Reason.EXIT_CODE, exit_code=int(code[1]))
 
 
 class NoEngines(BackgroundEngines):

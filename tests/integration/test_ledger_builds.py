@@ -107,7 +107,7 @@ def test_the_queue_is_by_priority_then_age(ledger: Ledger) -> None:
 def test_phases_are_contiguous_and_events_have_no_gap(ledger: Ledger) -> None:
     running(ledger)
     ledger.builds.advance("b-1", epoch=1, to=S.COLLECTING, now=105.0)
-    build = ledger.builds.finish(
+    build, _ = ledger.builds.finish(
         "b-1", epoch=1, result=Result.FAILURE, reason=Reason.EXIT_CODE, exit_code=7, now=106.0,
         message="no", cost=0.25,
     )  # fmt: skip
@@ -208,7 +208,7 @@ def test_a_wish_to_end_needs_no_epoch_and_the_first_one_stands(ledger: Ledger) -
     assert ledger.builds.request_cancel("b-1", Reason.OWNER_GONE, 106.0) == build
     ledger.builds.finish("b-1", epoch=1, result=Result.CANCELLED, reason=Reason.USER, now=107.0)
     submitted(ledger, "b-2")
-    done = ledger.builds.finish(
+    done, _ = ledger.builds.finish(
         "b-2", epoch=0, result=Result.CANCELLED, reason=Reason.USER, now=107.0
     )
     assert ledger.builds.request_cancel("b-2", Reason.USER, 108.0) == done
@@ -237,7 +237,7 @@ def test_a_hold_ends_at_the_deadline_at_the_latest(ledger: Ledger) -> None:
     with pytest.raises(Conflict, match="past its deadline"):
         ledger.builds.extend("b-1", 900.0, 200.0)
     assert ledger.instances.get("vm-1").deadline == 200.0
-    end = ledger.builds.finish(
+    end, _ = ledger.builds.finish(
         "b-1", epoch=1, result=Result.ERROR, reason=Reason.INTERNAL, now=201.0
     )
     assert (end.result, end.reason, end.exit_code) == (Result.FAILURE, Reason.EXIT_CODE, 3)

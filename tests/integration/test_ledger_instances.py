@@ -114,7 +114,7 @@ def test_doom_fences_whoever_drove_it(ledger: Ledger) -> None:
             ledger.instances.mark_deleting("vm-1", seen_epoch=epoch, death=Death.STUCK, now=207.0)
             is None
         )
-    end = ledger.builds.finish(
+    end, _ = ledger.builds.finish(
         "b-1", epoch=2, result=Result.TIMEOUT, reason=Reason.DEADLINE, now=208.0
     )
     assert end.finished
@@ -136,7 +136,7 @@ def test_a_doom_at_another_epoch_changes_nothing(ledger: Ledger) -> None:
 
 def test_dooming_what_a_finished_build_left_keeps_the_build_as_it_is(ledger: Ledger) -> None:
     running(ledger)
-    end = ledger.builds.finish(
+    end, _ = ledger.builds.finish(
         "b-1", epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, exit_code=0, now=105.0
     )
     assert (
@@ -148,11 +148,11 @@ def test_dooming_what_a_finished_build_left_keeps_the_build_as_it_is(ledger: Led
 
 def test_deletes_are_counted_until_it_is_gone(ledger: Ledger) -> None:
     running(ledger)
-    ledger.instances.tried("vm-1", 105.0, 110.0)
+    ledger.instances.tried("vm-1", 110.0)
     assert ledger.instances.get("vm-1").deletes == 0  # nobody decided that it must die
     ledger.instances.mark_deleting("vm-1", seen_epoch=1, death=Death.DONE, now=105.0)
-    ledger.instances.tried("vm-1", 105.0, 110.0)
-    ledger.instances.tried("vm-1", 110.0, 120.0)
+    ledger.instances.tried("vm-1", 110.0)
+    ledger.instances.tried("vm-1", 120.0)
     instance = ledger.instances.get("vm-1")
     assert (instance.deletes, instance.delete_at) == (2, 120.0)
 

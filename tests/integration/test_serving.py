@@ -18,6 +18,7 @@ import vmrunner
 from tests.support.scripted_app import CountedEngines, ScriptedWiring, wait_until
 from vmrunner.config.settings import Settings
 from vmrunner.engine.engine import Engine
+from vmrunner.engine.membership import MEMBER_LEASE
 from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.lib import ids, process
 from vmrunner.model import STARTING, Process
@@ -334,13 +335,13 @@ def test_an_announced_engine_counts_until_it_speaks_for_itself(app: Wiring, join
 
 
 def test_an_announced_engine_that_never_comes_serves_nobody(app: Wiring, join: Join) -> None:
-    join("fake", kind=STARTING, ago=background.ENGINE_LEASE)
+    join("fake", kind=STARTING, ago=MEMBER_LEASE)
     assert not app.served()
 
 
 def test_a_process_that_lives_and_is_silent_serves_nobody(app: Wiring, join: Join) -> None:
     """Its engine was closed when the ledger could not be told so."""
-    name = join("fake", ago=2 * background.ENGINE_LEASE)
+    name = join("fake", ago=2 * MEMBER_LEASE)
     assert not app.served()
     app.ledger.engines.beat(name, time.time())
     assert app.served()

@@ -16,7 +16,7 @@ from tests.support.sshd import free_port, wait_for
 from vmrunner.errors import Fenced
 from vmrunner.lib.archive import files
 from vmrunner.model import Address, ArtifactRule, BuildState, Reason, Result, Step
-from vmrunner.session import Verdict
+from vmrunner.session import End
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -32,7 +32,7 @@ def test_a_build_from_source_to_artifacts(world: World, tmp_path: Path) -> None:
         source=tmp_path / "source.tar",
         rules=[ArtifactRule(glob="dist/*"), ArtifactRule(glob="*.xml")],
     )
-    assert verdict == Verdict(
+    assert verdict == End(
         result=Result.SUCCESS,
         reason=Reason.EXIT_CODE,
         exit_code=0,
@@ -152,7 +152,7 @@ def test_cancel_reaches_the_build_and_brings_what_is_always_wanted(
     wait_for(lambda: world.log == b"begun\n")
     begun = time.monotonic()
     running.session.stop(reason)
-    assert running.wait() == Verdict(result=Result.CANCELLED, reason=reason)
+    assert running.wait() == End(result=Result.CANCELLED, reason=reason)
     assert time.monotonic() - begun < 10
     assert (world.artifacts / "a").exists()
 
@@ -160,12 +160,12 @@ def test_cancel_reaches_the_build_and_brings_what_is_always_wanted(
 @pytest.mark.parametrize(
     ("reason", "verdict"),
     [
-        (Reason.DEADLINE, Verdict(result=Result.TIMEOUT, reason=Reason.DEADLINE)),
-        (Reason.VM_LOST, Verdict(result=Result.ERROR, reason=Reason.VM_LOST, lost=True)),
-        (Reason.PREEMPTED, Verdict(result=Result.ERROR, reason=Reason.PREEMPTED, lost=True)),
+        (Reason.DEADLINE, End(result=Result.TIMEOUT, reason=Reason.DEADLINE)),
+        (Reason.VM_LOST, End(result=Result.ERROR, reason=Reason.VM_LOST, lost=True)),
+        (Reason.PREEMPTED, End(result=Result.ERROR, reason=Reason.PREEMPTED, lost=True)),
     ],
 )
-def test_other_reasons_do_not_wait(world: World, reason: Reason, verdict: Verdict) -> None:
+def test_other_reasons_do_not_wait(world: World, reason: Reason, verdict: End) -> None:
     running = Running(world.session("echo begun; sleep 100"))
     wait_for(lambda: world.log == b"begun\n")
     begun = time.monotonic()

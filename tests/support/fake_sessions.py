@@ -25,7 +25,7 @@ from vmrunner.model import (
     Scope,
     Step,
 )
-from vmrunner.session import Session, SessionJob, Verdict
+from vmrunner.session import End, Session, SessionJob
 
 
 def make_job(
@@ -169,7 +169,7 @@ class Running:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.verdict: Verdict | None = None
+        self.verdict: End | None = None
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -180,7 +180,7 @@ class Running:
         except Exception as error:  # noqa: BLE001  the test looks at it
             self.error = error
 
-    def wait(self, seconds: float = 60) -> Verdict:
+    def wait(self, seconds: float = 60) -> End:
         self._thread.join(seconds)
         assert not self._thread.is_alive(), f"the session goes on\n{stacks()}"
         if self.error is not None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from vmrunner.core.lifecycle import SweepId
 from vmrunner.core.reap_plan import ReapPlan, Sighting
-from vmrunner.core.reap_rules import decide
+from vmrunner.core.reap_rules import ReapInput, decide
+from vmrunner.core.sweep_view import SweepView
 from vmrunner.model import (
     Death,
     Instance,
@@ -73,13 +74,16 @@ def reaped(
     rows: list[Instance] | None = None,
     pages: list[Page] | None = None,
     sightings: frozenset[Sighting] = frozenset(),
+    installation: str = MINE,
     **options: Any,
 ) -> ReapPlan:
-    defaults = {"sweep": SweepId(id="s-2", begun=NOW)}
-    return decide(
-        NOW, rows or [], pages or [], sightings, LIMITS, MINE, GENERATION,
-        **(defaults | options),
-    )  # fmt: skip
+    listing = SweepView(LIMITS, installation, GENERATION)
+    known = {one.id: one for one in rows or []}
+    for part in pages or []:
+        listing.take(part, known, NOW)
+    defaults: dict[str, Any] = {"sweep": SweepId(id="s-2", begun=NOW)}
+    given = {"now": NOW, "rows": known, "listing": listing, "sightings": sightings}
+    return decide(ReapInput(**(given | defaults | options)))
 
 
 def killed(plan: ReapPlan) -> list[tuple[str, Death]]:

@@ -23,7 +23,7 @@ from vmrunner.providers.fake import FakeProvider
 from vmrunner.providers.fake import open as open_fake
 from vmrunner.runtime.app import App
 from vmrunner.runtime.background import BackgroundEngines
-from vmrunner.session import Reporter, SessionJob, Verdict
+from vmrunner.session import End, Reporter, SessionJob
 
 
 class Scripted:
@@ -40,7 +40,7 @@ class Scripted:
         self._reason = reason
         self._stopped.set()
 
-    def run(self) -> Verdict:
+    def run(self) -> End:
         say = self._reporter
         say.state(BuildState.CONNECTING)
         say.state(BuildState.PREPARING)
@@ -61,7 +61,7 @@ class Scripted:
         say.state(BuildState.COLLECTING)
         return verdict
 
-    def _steps(self) -> Verdict:
+    def _steps(self) -> End:
         for number, step in enumerate(self._job.build.spec.steps):
             lines = step.run.splitlines() if step.run is not None else [" ".join(step.argv)]
             while lines and lines[0].startswith("pull "):
@@ -73,19 +73,19 @@ class Scripted:
                 verdict = self._line(*line.partition(" ")[::2])
                 if self._stopped.is_set():
                     assert self._reason is not None
-                    return Verdict(result=Result.CANCELLED, reason=self._reason)
+                    return End(result=Result.CANCELLED, reason=self._reason)
                 if verdict is not None:
                     code = verdict.exit_code or 0
                     self._ended(number, code)
                     return verdict
             self._ended(number, 0)
-        return Verdict(result=Result.SUCCESS, reason=Reason.EXIT_CODE, exit_code=0)
+        return End(result=Result.SUCCESS, reason=Reason.EXIT_CODE, exit_code=0)
 
     def _ended(self, number: int, code: int) -> None:
         data = {"step": number, "exit_code": code, "seconds": 0.1, "offset": self._offset}
         self._reporter.event("step_ended", **data)
 
-    def _line(self, word: str, rest: str) -> Verdict | None:
+    def _line(self, word: str, rest: str) -> End | None:
         if word == "say":
             self._log(rest.encode() + b"\n")
         elif word == "hex":
@@ -105,11 +105,11 @@ class Scripted:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
         elif word == "lose":
-            return Verdict(result=Result.ERROR, reason=Reason.VM_LOST, lost=True)
+            return End(result=Result.ERROR, reason=Reason.VM_LOST, lost=True)
         elif word == "exit":
             code = int(rest)
             result = Result.FAILURE if code else Result.SUCCESS
-            return Verdict(result=result, reason=Reason.EXIT_CODE, exit_code=code)
+            return End(result=result, reason=Reason.EXIT_CODE, exit_code=code)
         else:
             raise AssertionError(f"no such word: {word!r}")
         return None

@@ -12,7 +12,7 @@ import pytest
 from tests.support.fake_sessions import Recorder, Running, make_job
 from tests.support.guest import Guest, booted
 from tests.support.sshd import Proxy, Sshd, running
-from vmrunner.session import Session, Verdict
+from vmrunner.session import End, Session
 from vmrunner.session import session as module
 from vmrunner.ssh import client
 
@@ -36,7 +36,7 @@ class World:
         job = make_job(address, self.sshd.access, self.artifacts, *scripts, **options)
         return Session(job, self.record.at())
 
-    def run(self, *scripts: str, **options: Any) -> Verdict:
+    def run(self, *scripts: str, **options: Any) -> End:
         return Running(self.session(*scripts, **options)).wait()
 
     @property

@@ -13,7 +13,7 @@ from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import GiB, Machine, make_provider
 from tests.vm.test_session import FORGET
 from vmrunner.model import Address, Network, Reason, Result
-from vmrunner.session import Session, Verdict
+from vmrunner.session import End, Session
 from vmrunner.ssh import client
 
 pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(3000)]
@@ -51,7 +51,7 @@ def test_a_stock_image_becomes_a_build_vm(machine: Machine, tmp_path: Path) -> N
     seen = wait_until(machine.look, seconds=60, what="an address")
     record = Recorder()
 
-    def run(*scripts: str) -> Verdict:
+    def run(*scripts: str) -> End:
         job = make_job(
             seen.address or Address("", 0),
             machine.access,

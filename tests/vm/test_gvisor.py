@@ -11,7 +11,7 @@ from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import image
 from tests.vm.test_session import Vm, booted
 from vmrunner.model import ArtifactRule, Network, Reason, Result, Step
-from vmrunner.session import Verdict
+from vmrunner.session import End
 
 pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(3000)]
 
@@ -30,7 +30,7 @@ def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
         yield vm
 
 
-def run(vm: Vm, *scripts: str, **options: Any) -> Verdict:
+def run(vm: Vm, *scripts: str, **options: Any) -> End:
     return vm.run(*scripts, runtime="runsc", network=Network.NONE, **options)
 
 
@@ -91,7 +91,7 @@ def test_cancel_gives_it_time_to_end_and_brings_artifacts(vm: Vm) -> None:
     )
     wait_until(lambda: vm.log, seconds=120, what="its first line")
     running.session.stop(Reason.USER)
-    assert running.wait(90) == Verdict(result=Result.CANCELLED, reason=Reason.USER)
+    assert running.wait(90) == End(result=Result.CANCELLED, reason=Reason.USER)
     assert b"caught" in vm.log
     assert (vm.artifacts / "mark").exists()
 

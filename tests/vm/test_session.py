@@ -20,7 +20,7 @@ from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import GiB, Machine, make_provider
 from vmrunner.model import Address, ArtifactRule, Network, Reason, Result, Step
 from vmrunner.providers.qemu.local_images import LocalImage
-from vmrunner.session import Verdict
+from vmrunner.session import End
 from vmrunner.ssh import client
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
@@ -50,7 +50,7 @@ class Vm:
         job = make_job(self.address, self.machine.access, self.artifacts, *scripts, **options)
         return Running(Session(job, self.record.at()))
 
-    def run(self, *scripts: str, **options: Any) -> Verdict:
+    def run(self, *scripts: str, **options: Any) -> End:
         return self.start(*scripts, **options).wait(300)
 
     @property
@@ -155,7 +155,7 @@ def test_cancel_gives_it_time_to_end_and_brings_artifacts(vm: Vm) -> None:
     )
     wait_until(lambda: vm.log, seconds=120, what="its first line")
     running.session.stop(Reason.USER)
-    assert running.wait(60) == Verdict(result=Result.CANCELLED, reason=Reason.USER)
+    assert running.wait(60) == End(result=Result.CANCELLED, reason=Reason.USER)
     assert b"caught" in vm.log
     assert (vm.artifacts / "mark").exists()
 

@@ -13,7 +13,7 @@ import pytest
 from tests.vm.qemu_fixture import image
 from tests.vm.test_session import Vm, booted
 from vmrunner.model import ArtifactRule, Network, Result
-from vmrunner.session import Verdict
+from vmrunner.session import End
 
 pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(3000)]
 
@@ -40,7 +40,7 @@ def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
         yield vm
 
 
-def run(vm: Vm, *scripts: str, **options: Any) -> Verdict:
+def run(vm: Vm, *scripts: str, **options: Any) -> End:
     return vm.run(*scripts, network=Network.NONE, **options)
 
 

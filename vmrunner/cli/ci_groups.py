@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vmrunner.cli.output import clean
-from vmrunner.model import BuildEvent, BuildRecord
+from vmrunner.model import BuildEvent, BuildRecord, EventKind
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -35,7 +35,7 @@ class CiGroups:
             return []
         for event in self._ledger.events.list(self._build.id, after=self._seen):
             self._seen = event.seq
-            if event.kind in ("step_started", "step_ended"):
+            if event.kind in (EventKind.STEP_STARTED, EventKind.STEP_ENDED):
                 self._waiting.append(event)
         lines: list[str] = []
         time = self._build.created_at
@@ -46,7 +46,7 @@ class CiGroups:
             if named not in self._told:
                 self._told.add(named)
                 lines += self._close(time)
-                if event.kind == "step_started":
+                if event.kind == EventKind.STEP_STARTED:
                     lines.append(self._marks[0](step, time, self._title(step)))
                     self._open = step
         return lines + (self._close(time) if math.isinf(offset) else [])

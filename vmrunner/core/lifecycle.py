@@ -54,16 +54,6 @@ BUILD_NEXT: Final[Mapping[BuildState, frozenset[BuildState]]] = {
 CANCEL_GRACE: Final = 120.0
 
 
-def may_follow(now: InstanceState, then: InstanceState) -> bool:
-    """Is `then` a legal next state of an instance?"""
-    return then in INSTANCE_NEXT[now]
-
-
-def build_may_follow(now: BuildState, then: BuildState) -> bool:
-    """Is `then` a legal next state of a build?"""
-    return then in BUILD_NEXT[now]
-
-
 # --- what one look means -------------------------------------------------------------------------
 
 
@@ -154,7 +144,8 @@ def wish(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class End:
-    """How a build ends. `lost`: it was ours to lose, so that a retry is fair."""
+    """How a build, or one attempt of it, ends. `lost`: it was ours to lose, so that a retry is
+    fair; only the engine knows whether there will be one."""
 
     result: Result
     reason: Reason
@@ -248,5 +239,5 @@ def may_retry(build: BuildRecord, first_created: float, *, now: float, limits: L
     return now + build.spec.ttl <= first_created + limits.max_ttl and build.attempt < ATTEMPTS
 
 
-#: A machine that three VMs did not survive does not deserve a fourth.
+#: A build that lost three VMs is not retried.
 ATTEMPTS: Final = 3

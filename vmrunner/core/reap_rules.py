@@ -8,12 +8,11 @@ ledger after, so that what is stale can only under-delete. Dry run is "do not ap
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
 
 from vmrunner.core.lifecycle import SweepId, counts_twice
 from vmrunner.core.reap_plan import CloseRow, Deletion, ReapPlan, Sighting, SightingKind
-from vmrunner.core.row_rules import dooms, overlong
+from vmrunner.core.row_rules import URGENCY, dooms, overlong
 from vmrunner.core.sweep_view import CLOCK_SKEW, SweepView, duplicate, expiry, of_this_ledger, ours
 from vmrunner.model import (
     Death,
@@ -21,83 +20,50 @@ from vmrunner.model import (
     InstanceState,
     Kind,
     Limits,
-    Page,
     Ref,
     Resource,
     Role,
     Scope,
 )
 
-_RANK: Final = {reason: rank for rank, reason in enumerate(Death)}
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReapInput:
+    """All that one decision looks at, of one provider.
+
+    `rows`: the open ones within its scopes, and those, open or gone, of every instance id that
+    `listing` kept. `sweep` is the sweep that was listed; without one nothing is concluded from
+    what is not there. `since`: when somebody last began to watch without a break, `seen`: the same
+    of single scopes: nobody's silence before that counts. `wishes`: authorised ends by instance
+    id, from `lifecycle.wish`. `release`: somebody looked at the orphans and wishes them dead,
+    however many they are."""
+
+    now: float
+    rows: Mapping[str, Instance]
+    listing: SweepView
+    sightings: Iterable[Sighting] = ()
+    sweep: SweepId | None = None
+    since: float = 0.0
+    seen: Mapping[Scope, float] = field(default_factory=dict)
+    wishes: Mapping[str, Death] = field(default_factory=dict)
+    release: bool = False
 
 
-def decide(
-    now: float,
-    instances: Iterable[Instance],
-    pages: Iterable[Page],
-    sightings: Iterable[Sighting],
-    limits: Limits,
-    installation: str,
-    generation: str,
-    *,
-    sweep: SweepId | None = None,
-    since: float = 0.0,
-    seen: Mapping[Scope, float] | None = None,
-    wishes: Mapping[str, Death] | None = None,
-    release: bool = False,
-) -> ReapPlan:
-    """What must die, be closed and be remembered.
-
-    `instances`: the open rows within this provider's scopes, and the rows, open or gone, of every
-    instance id that the pages show. `pages` of one sweep, `sweep`; none for a pass over the ledger
-    alone. `since`: when somebody last began to watch without a break, `seen`: the same of single
-    scopes: nobody's silence before that counts. `wishes`: authorised ends by instance id, from
-    `lifecycle.wish`. `release`: somebody looked at the orphans and wishes them dead, however many
-    they are."""
-    rows = {row.id: row for row in instances}
-    listing = SweepView(limits, installation, generation)
-    for page in pages:
-        listing.take(page, rows, now)
-    return conclude(
-        now, rows, listing, sightings, limits, installation, generation,
-        sweep=sweep, since=since, seen=seen, wishes=wishes, release=release,
-    )  # fmt: skip
-
-
-def conclude(
-    now: float,
-    rows: Mapping[str, Instance],
-    listing: SweepView,
-    sightings: Iterable[Sighting],
-    limits: Limits,
-    installation: str,
-    generation: str,
-    *,
-    sweep: SweepId | None = None,
-    since: float = 0.0,
-    seen: Mapping[Scope, float] | None = None,
-    wishes: Mapping[str, Death] | None = None,
-    release: bool = False,
-) -> ReapPlan:
-    """The same of a listing that was taken in page by page; of the rows, those of all that it
-    kept are enough beside the open ones."""
-    memory = {(s.what, s.subject): s for s in sightings}
-    case = _Case(now, rows, listing, memory, limits, installation, generation, sweep, release)
-
-    resources, kills, odd = _judged(case.examined, listing.resources)
-    orphans, latch, alarms = case.orphans([r for r in resources if r.ref not in kills])
+def decide(given: ReapInput) -> ReapPlan:
+    """What must die, be closed and be remembered."""
+    rules, now, rows, limits = _Rules(given), given.now, given.rows, given.listing.limits
+    resources, kills, odd = _judged(rules.checked_kill_of, given.listing.resources)
+    orphans, latch, alarms = rules.orphans([r for r in resources if r.ref not in kills])
     kills |= {k.ref: k for k in orphans}
     every, kills = len(kills), _alone(kills, resources)
-    later = {k.ref: k for k in map(case.later, resources) if k}
-    doomed = dooms(now, rows.values(), since, seen or {}, limits, wishes or {})
-    closes = case.vanished()
+    later = {k.ref: k for k in map(rules.kill_to_come, resources) if k}
     return ReapPlan(
-        dooms=tuple(sorted(doomed, key=lambda d: (_RANK[d.reason], d.instance))),
+        dooms=dooms(now, rows.values(), given.since, given.seen, limits, given.wishes),
         kills=tuple(sorted(kills.values(), key=_order)),
-        closes=tuple(sorted(closes, key=lambda c: c.instance)),
+        closes=tuple(sorted(rules.vanished(), key=lambda c: c.instance)),
         later=tuple(k for k in _alone(later, resources).values() if k.ref not in kills),
         again=len(kills) < every,
-        sightings=case.remembered(kills.values(), resources) | latch,
+        sightings=rules.remembered(kills.values(), resources) | latch,
         alarms=tuple(sorted(alarms + odd + overlong(now, rows.values(), limits))),
     )
 
@@ -161,28 +127,24 @@ def subject(ref: Ref) -> str:
     return f"{ref.scope}|{ref.kind.value}|{ref.id}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """All that the rules look at."""
+class _Rules:
+    """The rules over one input."""
 
-    now: float
-    rows: Mapping[str, Instance]
-    listing: SweepView
-    memory: Mapping[tuple[SightingKind, str], Sighting]
-    limits: Limits
-    installation: str
-    generation: str
-    sweep: SweepId | None
-    release: bool
+    def __init__(self, given: ReapInput) -> None:
+        self.now, self.rows, self.listing = given.now, given.rows, given.listing
+        self.sweep, self.release = given.sweep, given.release
+        self.limits = given.listing.limits
+        self.installation, self.generation = given.listing.installation, given.listing.generation
+        self.memory = {(s.what, s.subject): s for s in given.sightings}
 
     # --- the rules for what is there ---
 
-    def examined(self, resource: Resource) -> Deletion | None:
+    def checked_kill_of(self, resource: Resource) -> Deletion | None:
         """The verdict, once all that is asked of it later makes sense."""
-        self.curious(resource)
-        return self.verdict(resource)
+        self.worth_remembering(resource)
+        return self.kill_of(resource)
 
-    def verdict(self, resource: Resource) -> Deletion | None:
+    def kill_of(self, resource: Resource) -> Deletion | None:
         """Why this resource must die, by priority; None: no reason, or not our business."""
         if not ours(resource, self.installation) or not resource.alive:
             return None
@@ -199,15 +161,15 @@ class _Case:
             reason = Death.DUPLICATE
         if reason is None:
             return None
-        return _kill(resource, reason, expires, force=self.asked(resource))
+        return _kill(resource, reason, expires, force=self.asked_before(resource))
 
-    def later(self, resource: Resource) -> Deletion | None:
+    def kill_to_come(self, resource: Resource) -> Deletion | None:
         """The kill to come of a resource that expires before long."""
         row, seen = self.row_of(resource), self.first_seen(resource)
         kill = soon(self.now, resource, row, self.limits, self.installation, seen)
         return kill if kill and self.now <= (kill.expires_at or 0.0) else None
 
-    def asked(self, resource: Resource) -> bool:
+    def asked_before(self, resource: Resource) -> bool:
         return (SightingKind.KILLED, subject(resource.ref)) in self.memory
 
     def row_of(self, resource: Resource) -> Instance | None:
@@ -257,7 +219,7 @@ class _Case:
             f"(cap {self.limits.orphan_cap}): none is deleted before its deadline, unless by "
             "`vmrunner reap --orphans`"
         )
-        kills = [_kill(r, Death.ORPHAN, r.expires_at, force=self.asked(r)) for r in free]
+        kills = [_kill(r, Death.ORPHAN, r.expires_at, force=self.asked_before(r)) for r in free]
         return kills, held, [text] if kept else []
 
     def sighted(self, what: SightingKind, about: str) -> Sighting:
@@ -274,7 +236,7 @@ class _Case:
         if first is None or (resource.ref.scope, resource.ref.kind) not in self.listing.whole:
             return False
         if resource.created_at is not None:
-            return self.twice(first, resource.created_at)
+            return self.seen_again(first, resource.created_at)
         # Its birth is not told: it was born before its first sighting, which does not count then.
         assert self.sweep is not None
         wait = self.limits.newborn + self.limits.sighting_gap
@@ -287,10 +249,10 @@ class _Case:
         return [
             CloseRow(instance=row.id, epoch=row.epoch, reason=row.death or Death.VANISHED)
             for row in self.missing()
-            if self.twice(self.memory.get((SightingKind.ABSENT, row.id)), row.created_at)
+            if self.seen_again(self.memory.get((SightingKind.ABSENT, row.id)), row.created_at)
         ]
 
-    def twice(self, first: Sighting | None, born: float) -> bool:
+    def seen_again(self, first: Sighting | None, born: float) -> bool:
         """Is this sweep the second sighting after `first`?"""
         if first is None or self.sweep is None:
             return False
@@ -323,19 +285,21 @@ class _Case:
         if self.sweep is None:
             return frozenset(s for s in self.memory.values() if s.what is not SightingKind.LATCH)
         fresh = {(SightingKind.KILLED, subject(kill.ref)) for kill in kills}
-        fresh |= {(SightingKind.ORPHAN, subject(r.ref)) for r in resources if self.curious(r)}
+        fresh |= {
+            (SightingKind.ORPHAN, subject(r.ref)) for r in resources if self.worth_remembering(r)
+        }
         fresh |= {(SightingKind.ABSENT, row.id) for row in self.missing() if self.past_newborn(row)}
         kept = fresh | {
             (what, about)
             for what, about in self.memory
-            if what is not SightingKind.LATCH and self.undecided(what, about)
+            if what is not SightingKind.LATCH and self.left_open(what, about)
         }
         return frozenset(self.memory.get(key) or self.sighted(*key) for key in kept)
 
     def past_newborn(self, row: Instance) -> bool:
         return self.sweep is not None and self.sweep.begun > row.created_at + self.limits.newborn
 
-    def curious(self, resource: Resource) -> bool:
+    def worth_remembering(self, resource: Resource) -> bool:
         """Worth remembering: no row, and old enough for a first sighting to count; or a resource
         that tells neither its deadline nor its age, whose first sighting stands for its birth."""
         if (
@@ -349,8 +313,9 @@ class _Case:
         old = self.sweep.begun > resource.created_at + self.limits.newborn
         return self.unknown(resource) and old
 
-    def undecided(self, what: SightingKind, about: str) -> bool:
-        """Did this sweep leave open whether the series goes on?"""
+    def left_open(self, what: SightingKind, about: str) -> bool:
+        """True if this sweep did not read the part of the cloud that could confirm or refute the
+        sighting."""
         if what is SightingKind.ABSENT:
             row = self.rows.get(about)
             if row is None or row.state is InstanceState.GONE:
@@ -362,4 +327,4 @@ class _Case:
 
 def _order(kill: Deletion) -> tuple[bool, int, Ref]:
     """Parents before children, then by priority, then by name."""
-    return (kill.ref.kind is not Kind.INSTANCE, _RANK[kill.reason], kill.ref)
+    return (kill.ref.kind is not Kind.INSTANCE, URGENCY[kill.reason], kill.ref)

@@ -8,6 +8,9 @@ from typing import Final
 from vmrunner.core.reap_plan import MarkDeleting
 from vmrunner.model import Death, Instance, InstanceState, Limits, Scope
 
+#: The order in which reasons are acted on.
+URGENCY: Final = {reason: rank for rank, reason in enumerate(Death)}
+
 #: States that end when they last too long. Never `busy`, never `held`: those end at `E`.
 _LIMITED: Final = (
     InstanceState.REQUESTED,
@@ -23,8 +26,9 @@ def dooms(
     seen: Mapping[Scope, float],
     limits: Limits,
     wishes: Mapping[str, Death],
-) -> list[MarkDeleting]:
-    """Rows that must go to `deleting`, whether or not their VM is in sight."""
+) -> tuple[MarkDeleting, ...]:
+    """Rows that must go to `deleting`, whether or not their VM is in sight; the most urgent first.
+    The arguments are those of `reap_rules.ReapInput`."""
     found = []
     for row in rows:
         if row.state in (InstanceState.DELETING, InstanceState.GONE):
@@ -40,7 +44,7 @@ def dooms(
             reason = Death.STUCK if now > began + limit else None
         if reason is not None:
             found.append(MarkDeleting(instance=row.id, seen_epoch=row.epoch, reason=reason))
-    return found
+    return tuple(sorted(found, key=lambda one: (URGENCY[one.reason], one.instance)))
 
 
 def overlong(now: float, rows: Iterable[Instance], limits: Limits) -> list[str]:

@@ -28,7 +28,6 @@ from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.ledger import Ledger
-from vmrunner.lib import process
 from vmrunner.providers import Provider
 from vmrunner.reaper.once import record_pass
 from vmrunner.reaper.pass_log import PassLog
@@ -126,11 +125,10 @@ class Daemon:
         self._complained = self._started
         self._mine = False  # is this the process that reaps?
         self._passed = self._swept = float("-inf")  # when this process last began one, monotonic
-        self._one_host = ledger.url.startswith("sqlite")
         # Its own view of who lives: the engine's is not made for two threads.
-        membership = Membership(one_host=self._one_host)
+        self._membership = Membership(one_host=ledger.url.startswith("sqlite"))
         self._tell = PassLog(time.monotonic)
-        self._reaping = Reaper(engine.context, membership, lambda: engine.watching)
+        self._reaping = Reaper(engine.context, self._membership, lambda: engine.watching)
         self._passes = BoundedTask("ledger-pass", self._pass)
         self._sweeps = BoundedTask("sweep", lambda: self._reap(sweep=True))
         self._nightly = BoundedTask("retention", self._retain)
@@ -261,9 +259,10 @@ class Daemon:
             if engines.acquire(_NAME, me, now + REAPER_LEASE, now):
                 return True
             holder = engines.holder(_NAME)
-            process_of = {member.id: member.process for member in engines.list()}.get(holder or "")
-            gone = process_of and process.alive(process_of, one_host=self._one_host) is False
-            if not gone or holder is None:
+            members = engines.list()
+            self._membership.update(members, time.monotonic())
+            process = {member.id: member.process for member in members}.get(holder or "")
+            if holder is None or self._membership.process_lives(process) is not False:
                 return False
             engines.release(_NAME, holder)
             return engines.acquire(_NAME, me, now + REAPER_LEASE, now)

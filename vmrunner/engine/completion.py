@@ -12,7 +12,16 @@ from typing import Final
 from vmrunner.core import pricing
 from vmrunner.core.lifecycle import End, end_of, may_retry
 from vmrunner.engine.context import ReaperContext
-from vmrunner.model import BuildRecord, BuildState, Death, Instance, InstanceState, Reason, Result
+from vmrunner.model import (
+    BuildRecord,
+    BuildState,
+    Death,
+    EventKind,
+    Instance,
+    InstanceState,
+    Reason,
+    Result,
+)
 from vmrunner.providers import registry
 
 #: After a refusal, so long until a build is tried again.
@@ -39,16 +48,7 @@ class BuildCompletion:
         if self._keeps(build, row, end):
             self._hold(build, row, end)
             return None
-        self.finish(build, end, doom=Death.DONE)
-        now = self._context.now(row)
-        return replace(
-            row,
-            state=InstanceState.DELETING,
-            state_since=now,
-            epoch=row.epoch + 1,
-            death=Death.DONE,
-            delete_at=now,
-        )
+        return self.finish(build, end, doom=Death.DONE)
 
     def dead(self, build: BuildRecord, row: Instance) -> None:
         """Its VM is dying or gone, and it has no verdict yet, or was held."""
@@ -77,11 +77,11 @@ class BuildCompletion:
         else:
             self.finish(build, end)
 
-    def finish(self, build: BuildRecord, end: End, *, doom: Death | None = None) -> None:
-        """End the build, and with `doom` its VM in the same transaction. Its packed source goes
-        with it."""
+    def finish(self, build: BuildRecord, end: End, *, doom: Death | None = None) -> Instance | None:
+        """End the build, and with `doom` its VM in the same transaction; the row of that as it is
+        then. Its packed source goes with it."""
         context = self._context
-        context.ledger.builds.finish(
+        _, doomed = context.ledger.builds.finish(
             build.id,
             epoch=build.epoch,
             result=end.result,
@@ -94,6 +94,7 @@ class BuildCompletion:
         )
         self.held_back.pop(build.id, None)
         (context.places.sources / f"{build.id}.tar").unlink(missing_ok=True)
+        return doomed
 
     # --- within ---
 
@@ -130,7 +131,11 @@ class BuildCompletion:
         context = self._context
         queued = context.ledger.builds.requeue(build.id, epoch=build.epoch, now=self._now(build))
         context.ledger.events.add(
-            build.id, "retry", context.clock(), reason=end.reason.value, message=end.message[:300]
+            build.id,
+            EventKind.RETRY,
+            context.clock(),
+            reason=end.reason.value,
+            message=end.message[:300],
         )
         if queued.cancel is None:
             context.wake()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from vmrunner.core.scheduling import Capacity
 from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.lib.threads import WorkerPool
-from vmrunner.model import Access, BuildRecord, Instance, Limits, Offer, Order, Scope
+from vmrunner.model import Access, BuildRecord, EventKind, Instance, Limits, Offer, Order, Scope
 from vmrunner.providers import Provider
 
 if TYPE_CHECKING:
@@ -128,7 +128,9 @@ class ReaperContext:
             if build is not None:
                 with contextlib.suppress(VmrunnerError):
                     text = str(error)[:300]
-                    self.ledger.events.add(build, "trouble", self.clock(), doing=doing, error=text)
+                    self.ledger.events.add(
+                        build, EventKind.TROUBLE, self.clock(), doing=doing, error=text
+                    )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -20,8 +20,10 @@ from vmrunner.engine.deadlines import DeadlineArmer
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import MEMBER_LEASE, Membership
 from vmrunner.engine.poller import FAST_LOOK, InstancePoller
-from vmrunner.engine.reconciler import Reconciler, Snapshot
+from vmrunner.engine.reconciler import Reconciler
 from vmrunner.engine.sessions import SessionManager, Sessions, Spawn, thread
+from vmrunner.engine.snapshot import Snapshot
+from vmrunner.engine.takeover import take_over
 from vmrunner.engine.terminator import Terminator
 from vmrunner.errors import BadOrder, CredentialsRefused, LedgerError, NoCapacity, ProviderError
 from vmrunner.lib import ids
@@ -186,11 +188,6 @@ class Engine:
         """What it works with, for a reaper in the same process."""
         return self._context
 
-    @property
-    def owned(self) -> int:
-        """Builds that this engine drives right now."""
-        return len(self._sessions.all())
-
     # --- a tick ---
 
     def tick(self) -> float:
@@ -198,7 +195,7 @@ class Engine:
         self._beat()
         waiting = self._land()
         view = self._reconciler.gather()
-        self._reconciler.take_over(view)
+        take_over(self._context, self._membership, view)
         self._reconciler.collect_session_ends(view)
         self._reconciler.advance(view)
         self._reconciler.mark_deleting(view)

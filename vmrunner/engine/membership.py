@@ -1,9 +1,10 @@
-"""Who else is there. "Gone" is said at once only of a process that we can see to be gone; of the
-others, by a lease that we watched run out ourselves.
+"""Liveness of other engines. A process on this host is dead when the kernel says so; any other,
+when its heartbeat has not changed for a full lease while we were watching.
 
-Their clock does not matter: a heartbeat is a value that changes. One that has not changed for a
-whole lease *while we watched* is stale; so neither a clock that is wrong nor a pause of everybody,
-ourselves included, makes anybody look dead.
+Their clock does not matter then: a heartbeat is a value that changes. So neither a clock that is
+wrong nor a pause of everybody, ourselves included, makes anybody look dead. Only a process that
+was just started has watched nobody: it goes by the wall clock (`beats`, `seems_alive`), and must
+decide nothing by that in which being wrong does harm.
 """
 
 from __future__ import annotations
@@ -11,16 +12,29 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from vmrunner.ledger.values import Member
 from vmrunner.lib import process as processes
 from vmrunner.model import Process
 
+if TYPE_CHECKING:
+    from vmrunner.ledger.values import Member
+
 MEMBER_LEASE: Final = 60.0  # seconds without a beat
-SLEEP_GAP: Final = (
-    30.0  # between two of our own looks: we slept ourselves, so all counting restarts
-)
+#: Between two of our own looks: we slept ourselves, so all counting restarts.
+SLEEP_GAP: Final = 30.0
+
+
+def beats(member: Member, now: float) -> bool:
+    """Was there a beat within the last lease, by the wall clock `now`?"""
+    return abs(now - member.seen_at) < MEMBER_LEASE
+
+
+def seems_alive(member: Member, now: float, *, one_host: bool) -> bool:
+    """Does its process live, as far as can be told without watching it? Where the kernel cannot
+    tell, its last beat does."""
+    lives = processes.alive(member.process, one_host=one_host)
+    return beats(member, now) if lives is None else lives
 
 
 @dataclass(slots=True)

@@ -9,37 +9,32 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol
 
 from vmrunner.core.lifecycle import End, InstanceSign
 from vmrunner.engine.context import EngineContext, log
-from vmrunner.errors import CredentialsRefused, Fenced, LedgerError, Throttled, Uncertain
-from vmrunner.model import BuildRecord, BuildState, Instance, InstanceState, Reason, Result
-from vmrunner.providers import Seals
+from vmrunner.engine.reporter import LedgerReporter
+from vmrunner.errors import CredentialsRefused, Fenced
+from vmrunner.model import (
+    BuildRecord,
+    Instance,
+    Reason,
+    Result,
+)
 
 if TYPE_CHECKING:
-    from vmrunner.session import Reporter, SessionJob, Verdict
+    from vmrunner.session import Reporter, SessionJob
 
-T = TypeVar("T")
-
-#: What an instance is while its build is there.
-INSTANCE_IN: Final[Mapping[BuildState, InstanceState]] = {
-    BuildState.PREPARING: InstanceState.READY,
-    BuildState.RUNNING: InstanceState.BUSY,
-}
-_ORDER: Final = {state: place for place, state in enumerate(BuildState)}
 LEAST_LOG: Final = 64 * 1024  # bytes that an attempt may say, whatever those before it said
-RETRY: Final = 1.0  # seconds between tries while the ledger, or the cloud, is out of reach
-SEALING: Final = 60.0  # seconds that a VM waits for its metadata service to be switched off
 
 
 class RunsSession(Protocol):
     """What `vmrunner.session.Session` is to an engine."""
 
-    def run(self) -> Verdict:
+    def run(self) -> End:
         """Drive the build on its instance; blocks until it is over."""
 
     def stop(self, reason: Reason) -> None:
@@ -78,118 +73,6 @@ class SessionEnd:
 
     following: ActiveSession
     end: End | None
-
-
-class LedgerReporter:
-    """The reporter of one session: all that it writes, at its own epoch."""
-
-    def __init__(self, context: EngineContext, build: BuildRecord, instance: Instance) -> None:
-        self._context = context
-        self._build = build
-        self._instance = instance
-        self._state = build.state
-        self._closed = threading.Event()
-        self._sealed = False
-
-    def close(self) -> None:
-        """From now on every report raises Fenced: the engine lets go of the build."""
-        self._closed.set()
-
-    def state(self, to: BuildState) -> None:
-        """Move on. Where the build is already, or was before a take-over, is not said again."""
-        if _ORDER[to] <= _ORDER[self._state]:
-            return
-        self._move(to, INSTANCE_IN.get(to))
-        self._state = to
-        self._context.wake()
-
-    def _move(self, to: BuildState, instance_to: InstanceState | None) -> None:
-        self._patiently(
-            lambda: self._context.ledger.builds.advance(
-                self._build.id,
-                epoch=self._build.epoch,
-                to=to,
-                now=self._context.now(self._instance),
-                instance_to=instance_to,
-            )
-        )
-
-    def busy(self) -> None:
-        """A large source may be longer on its way than a VM may be ready and unused."""
-        if self._state is BuildState.PREPARING:
-            self._move(self._state, InstanceState.BUSY)
-
-    def log(self, offset: int, data: bytes) -> None:
-        """Store log bytes; `offset` is where their raw bytes end. Never stores them twice."""
-        logs, build = self._context.ledger.logs, self._build
-
-        def append() -> None:
-            logs.append(
-                build.id,
-                build.attempt,
-                build.epoch,
-                offset=offset,
-                data=data,
-                now=self._context.now(self._instance),
-            )
-
-        # When the database failed, it may have been stored all the same.
-        self._patiently(append, unless=lambda: self.stored() >= offset)
-
-    def event(self, kind: str, **data: str | int | float | bool | None) -> None:
-        """Tell what happened."""
-        now, build = self._context.now(self._instance), self._build
-        data["attempt"] = build.attempt
-        self._patiently(lambda: self._context.ledger.events.add(build.id, kind, now, **data))
-
-    def stored(self) -> int:
-        """The raw offset up to which this attempt's log is stored."""
-        build = self._build
-        return self._patiently(lambda: self._context.ledger.logs.offset(build.id, build.attempt))
-
-    def steps_started(self) -> None:
-        """The attempt's steps may have run from here on: no retry without a wish for it. Before
-        that, what they must not reach is switched off."""
-        build = self._build
-        if not (build.steps_started or self._sealed):
-            self._seal()
-        self._patiently(
-            lambda: self._context.ledger.builds.steps_started(build.id, epoch=build.epoch)
-        )
-
-    def _seal(self) -> None:
-        """Switch the VM's metadata service off; no step runs where that is refused."""
-        context, instance = self._context, self._instance
-        provider = context.provider_of(instance)
-        until = context.monotonic() + SEALING
-        while isinstance(provider, Seals) and instance.ref is not None:
-            try:
-                provider.seal(instance.ref)
-                break
-            except (Throttled, Uncertain) as error:
-                if context.monotonic() >= until:
-                    raise
-                log.warning("%s: its metadata service is not off yet: %s", instance.id, error)
-            if self._closed.wait(RETRY):
-                raise Fenced(f"this engine let go of {self._build.id}")
-        self._sealed = True
-
-    def _patiently(self, work: Callable[[], T], unless: Callable[[], bool] | None = None) -> T:
-        """Do it; while the ledger is out of reach, wait and do it again, until the deadline."""
-        failed = False
-        while True:
-            if self._closed.is_set():
-                raise Fenced(f"this engine let go of {self._build.id}")
-            try:
-                if failed and unless is not None and unless():
-                    return None  # type: ignore[return-value]  # only `log` asks, and takes nothing
-                return work()
-            except LedgerError as error:
-                if self._context.now(self._instance) >= self._instance.deadline:
-                    raise
-                log.warning("%s waits for the ledger: %s", self._build.id, error)
-                failed = True
-                self._closed.wait(RETRY)
 
 
 class SessionManager:
@@ -298,14 +181,7 @@ class SessionManager:
             stopped = following.stopped
         if stopped is not None:
             session.stop(stopped)
-        verdict = session.run()
-        return End(
-            result=verdict.result,
-            reason=verdict.reason,
-            exit_code=verdict.exit_code,
-            message=verdict.message,
-            lost=verdict.lost,
-        )
+        return session.run()
 
 
 def source_of(context: EngineContext, build: BuildRecord) -> Path | None:

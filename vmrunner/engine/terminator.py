@@ -13,13 +13,10 @@ from vmrunner.lib.backoff import backoff
 from vmrunner.lib.threads import CallSlots
 from vmrunner.model import Fate, Instance, InstanceState, Outcome, Ref
 from vmrunner.providers import Provider
-from vmrunner.providers.deletion import delete_each
+from vmrunner.providers.deletion import DELETE_RETRY, FORCE_AFTER, delete_each
 
-#: After an accepted delete, so long until it is asked again.
-DELETE_RETRY: Final = 30.0
 FIRST_WAIT: Final = 1.0  # seconds after a failed one; doubled each time
-LONGEST_WAIT: Final = 300.0  # … inside its deadline; past it, AGAIN
-FORCE_AFTER: Final = 3  # attempts without force
+LONGEST_WAIT: Final = 300.0  # … inside its deadline; past it, DELETE_RETRY
 DELETE_BATCH: Final = 50  # a bad item in a batch of a cloud costs little then
 
 
@@ -106,7 +103,7 @@ class Terminator:
             wait = DELETE_RETRY
         self._next[row.id] = context.monotonic() + wait
         if again or self._asked_before(row):
-            context.ledger.instances.tried(row.id, context.now(row), context.now(row) + wait)
+            context.ledger.instances.tried(row.id, context.now(row) + wait)
 
     def _asked_before(self, row: Instance) -> bool:
         """It was accepted a while ago and is still there: from now on the attempts are counted,

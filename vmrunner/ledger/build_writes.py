@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Connection, case, exists, false, select, true, update
+from sqlalchemy import Connection, Update, case, exists, false, select, true, update
 
 from vmrunner.core.lifecycle import BUILD_NEXT, INSTANCE_NEXT
 from vmrunner.errors import Conflict, Fenced, NotFound
@@ -16,7 +16,16 @@ from vmrunner.ledger import rows
 from vmrunner.ledger.database import Database, Prepared, arg
 from vmrunner.ledger.events import put_event
 from vmrunner.ledger.tables import BUILDS, INSTANCES
-from vmrunner.model import BuildRecord, BuildState, Death, InstanceState, Reason, Result
+from vmrunner.model import (
+    BuildRecord,
+    BuildState,
+    Death,
+    EventKind,
+    Instance,
+    InstanceState,
+    Reason,
+    Result,
+)
 
 _b, _i = BUILDS.c, INSTANCES.c
 DYING: Final = (InstanceState.DELETING.value, InstanceState.GONE.value)
@@ -42,46 +51,37 @@ def moved(to: BuildState) -> dict[str, Any]:
     }
 
 
-def _held(to: BuildState) -> Prepared:
+def _owners_move(to: BuildState, **values: Any) -> Prepared:
+    """A move of a build by whoever holds its epoch, with what else it sets."""
     return Prepared(
         update(BUILDS)
         .where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(to)))
-        .values(**moved(to))
+        .values(**moved(to), **values)
         .returning(*rows.BUILD, _b.events)
     )
 
 
-READ = Prepared(select(*rows.BUILD).where(_b.id == arg("id")))
-_ADVANCE = {to: _held(to) for to in BuildState}
-_INSTANCE = {
-    to: Prepared(
+def instance_move(to: InstanceState, **values: Any) -> Update:
+    """The same of an instance."""
+    return (
         update(INSTANCES)
-        .where(
-            _i.id == arg("id"),
-            _i.epoch == arg("epoch"),
-            _i.state.in_(instance_before(to)),
-        )
-        .values(state=to.value, state_since=arg("now"))
+        .where(_i.id == arg("id"), _i.epoch == arg("epoch"), _i.state.in_(instance_before(to)))
+        .values(state=to.value, state_since=arg("now"), **values)
     )
-    for to in InstanceState
-}
+
+
+READ = Prepared(select(*rows.BUILD).where(_b.id == arg("id")))
+_ADVANCE = {to: _owners_move(to) for to in BuildState}
+_INSTANCE = {to: Prepared(instance_move(to)) for to in InstanceState}
 _INSTANCE_STATE = Prepared(select(_i.epoch, _i.state).where(_i.id == arg("id")))
 DOOM = Prepared(
-    update(INSTANCES)
-    .where(
-        _i.id == arg("id"),
-        _i.epoch == arg("epoch"),
-        _i.state.in_(instance_before(InstanceState.DELETING)),
-    )
-    .values(
-        state=InstanceState.DELETING.value,
-        state_since=arg("now"),
+    instance_move(
+        InstanceState.DELETING,
         epoch=_i.epoch + 1,
         death=arg("death"),
         message=arg("message"),
         delete_at=arg("now"),
-    )
-    .returning(*rows.INSTANCE)
+    ).returning(*rows.INSTANCE)
 )
 _STEPS = Prepared(
     update(BUILDS)
@@ -95,26 +95,17 @@ def _first(column: Any, value: Any) -> Any:
     return case((_b.state == BuildState.HELD.value, column), else_=value)
 
 
-_FINISH = Prepared(
-    update(BUILDS)
-    .where(
-        _b.id == arg("id"),
-        _b.epoch == arg("epoch"),
-        _b.state.in_(before(BuildState.FINISHED)),
-    )
-    .values(
-        **moved(BuildState.FINISHED),
-        result=_first(_b.result, arg("result")),
-        reason=_first(_b.reason, arg("reason")),
-        exit_code=_first(_b.exit_code, arg("exit_code")),
-        message=_first(_b.message, arg("message")),
-        finished_at=arg("now"),
-        cost=arg("cost"),
-        owner=None,
-        owner_until=0.0,
-        secrets=None,
-    )
-    .returning(*rows.BUILD, _b.events)
+_FINISH = _owners_move(
+    BuildState.FINISHED,
+    result=_first(_b.result, arg("result")),
+    reason=_first(_b.reason, arg("reason")),
+    exit_code=_first(_b.exit_code, arg("exit_code")),
+    message=_first(_b.message, arg("message")),
+    finished_at=arg("now"),
+    cost=arg("cost"),
+    owner=None,
+    owner_until=0.0,
+    secrets=None,
 )
 _DEADLINE = select(_i.deadline).where(_i.id == _b.instance).scalar_subquery()
 
@@ -124,21 +115,16 @@ def _within(value: Any) -> Any:
     return case((value > _DEADLINE, _DEADLINE), else_=value)
 
 
-_HOLD = Prepared(
-    update(BUILDS)
-    .where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(BuildState.HELD)))
-    .values(
-        **moved(BuildState.HELD),
-        result=arg("result"),
-        reason=arg("reason"),
-        exit_code=arg("exit_code"),
-        message=arg("message"),
-        cost=arg("cost"),
-        hold_until=_within(arg("hold_until")),
-        submitter=None,  # from here on it belongs to the ledger
-        secrets=None,
-    )
-    .returning(*rows.BUILD, _b.events)
+_HOLD = _owners_move(
+    BuildState.HELD,
+    result=arg("result"),
+    reason=arg("reason"),
+    exit_code=arg("exit_code"),
+    message=arg("message"),
+    cost=arg("cost"),
+    hold_until=_within(arg("hold_until")),
+    submitter=None,  # from here on it belongs to the ledger
+    secrets=None,
 )
 EXTEND = Prepared(
     update(BUILDS)
@@ -151,18 +137,13 @@ EXTEND = Prepared(
     .values(hold_until=_within(_b.hold_until + arg("seconds")))
     .returning(*rows.BUILD)
 )
-_REQUEUE = Prepared(
-    update(BUILDS)
-    .where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(BuildState.QUEUED)))
-    .values(
-        **moved(BuildState.QUEUED),
-        epoch=_b.epoch + 1,
-        instance=None,
-        owner=None,
-        owner_until=0.0,
-        steps_started=False,
-    )
-    .returning(*rows.BUILD, _b.events)
+_REQUEUE = _owners_move(
+    BuildState.QUEUED,
+    epoch=_b.epoch + 1,
+    instance=None,
+    owner=None,
+    owner_until=0.0,
+    steps_started=False,
 )
 _TAKE = Prepared(
     update(BUILDS)
@@ -227,7 +208,7 @@ class BuildWrites:
                 build = self._refused(connection, build_id, epoch, to)
             else:
                 build = rows.build(row)
-                put_event(connection, build_id, row[-1], "phase", now, state=to.value)
+                put_event(connection, build_id, row[-1], EventKind.PHASE, now, state=to.value)
             if instance_to is not None and build.instance is not None:
                 _move_instance(connection, build.instance, epoch, instance_to, now)
             return build
@@ -258,10 +239,10 @@ class BuildWrites:
         message: str = "",
         cost: float = 0.0,
         doom: Death | None = None,
-    ) -> BuildRecord:
+    ) -> tuple[BuildRecord, Instance | None]:
         """End it, release it, erase its secrets. The verdict of a held build stands; a finished
         build is returned as it is. `doom`: its instance must die of this from then on, at an
-        epoch one higher, unless it is dying already."""
+        epoch one higher, and is returned too, unless it is dying already."""
         return self._end(
             _FINISH, build_id, epoch, BuildState.FINISHED, now, doom,
             result=result.value, reason=reason.value, exit_code=exit_code, message=message,
@@ -287,11 +268,11 @@ class BuildWrites:
             _HOLD, build_id, epoch, BuildState.HELD, now,
             result=result.value, reason=reason.value, exit_code=exit_code, message=message,
             cost=cost, hold_until=hold_until,
-        )  # fmt: skip
+        )[0]  # fmt: skip
 
     def requeue(self, build_id: str, *, epoch: int, now: float) -> BuildRecord:
         """Back to the queue for another attempt, at a new epoch, with no instance."""
-        return self._end(_REQUEUE, build_id, epoch, BuildState.QUEUED, now)
+        return self._end(_REQUEUE, build_id, epoch, BuildState.QUEUED, now)[0]
 
     def take_over(
         self, build_id: str, *, seen_epoch: int, owner: str, until: float, now: float
@@ -306,7 +287,7 @@ class BuildWrites:
             build = rows.build(row)
             if build.instance is not None:
                 _TAKE_INSTANCE(connection, id=build.instance, epoch=build.epoch, owner=owner)
-            put_event(connection, build_id, row[-1], "take_over", now, owner=owner)
+            put_event(connection, build_id, row[-1], EventKind.TAKE_OVER, now, owner=owner)
             return build
 
         return self._database.write(work)
@@ -330,25 +311,25 @@ class BuildWrites:
         now: float,
         doom: Death | None = None,
         **values: Any,
-    ) -> BuildRecord:
-        def work(connection: Connection) -> BuildRecord:
+    ) -> tuple[BuildRecord, Instance | None]:
+        def work(connection: Connection) -> tuple[BuildRecord, Instance | None]:
             row = statement(
                 connection, id=build_id, epoch=epoch, now=now,
                 phase=rows.phase_text(to, now), **values,
             ).first()  # fmt: skip
             if row is None:
-                return self._refused(connection, build_id, epoch, to)
-            build = rows.build(row)
+                return self._refused(connection, build_id, epoch, to), None
+            build, doomed = rows.build(row), None
             facts = {"result": values["result"], "reason": values["reason"]} if values else {}
-            put_event(connection, build_id, row[-1], "phase", now, state=to.value, **facts)
+            put_event(connection, build_id, row[-1], EventKind.PHASE, now, state=to.value, **facts)
             if to is BuildState.HELD and build.instance is not None:
                 _move_instance(connection, build.instance, epoch, InstanceState.HELD, now)
             if doom is not None and build.instance is not None:
-                DOOM(
+                doomed = DOOM(
                     connection, id=build.instance, epoch=epoch, death=doom.value, now=now,
                     message="",
-                )  # fmt: skip
-            return build
+                ).first()  # fmt: skip
+            return build, rows.instance(doomed) if doomed is not None else None
 
         return self._database.write(work)
 

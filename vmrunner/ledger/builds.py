@@ -16,7 +16,7 @@ from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import add_event, put_event
 from vmrunner.ledger.rows import Readable, readable
 from vmrunner.ledger.tables import BUILDS, LABELS
-from vmrunner.model import BuildRecord, BuildSpec, BuildState, Process, Reason, Result
+from vmrunner.model import BuildRecord, BuildSpec, BuildState, EventKind, Process, Reason, Result
 
 _b = BUILDS.c
 _END = "~"  # sorts after all that an id is made of
@@ -238,7 +238,9 @@ class Builds(BuildWrites):
             row = _CANCEL(connection, id=build_id, reason=reason.value, now=now).first()
             if row is None:
                 return fetch(connection, build_id)
-            put_event(connection, build_id, row[-1], "cancel", now, reason=reason.value, by=by)
+            put_event(
+                connection, build_id, row[-1], EventKind.CANCEL, now, reason=reason.value, by=by
+            )
             return codec.build(row)
 
         return self._database.write(work)
@@ -258,7 +260,9 @@ class Builds(BuildWrites):
             if row is None:
                 raise _not_extended(fetch(connection, build_id), seconds, now)
             build = codec.build(row)
-            add_event(connection, build_id, "extend", now, hold_until=build.hold_until, by=by)
+            add_event(
+                connection, build_id, EventKind.EXTEND, now, hold_until=build.hold_until, by=by
+            )
             return build
 
         return self._database.write(work)

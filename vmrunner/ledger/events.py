@@ -8,7 +8,7 @@ from vmrunner.errors import NotFound
 from vmrunner.ledger import rows
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, EVENTS
-from vmrunner.model import BuildEvent
+from vmrunner.model import BuildEvent, EventKind
 
 INSERT_EVENT = inserts(EVENTS)
 
@@ -27,7 +27,9 @@ _LIST = Prepared(
 Value = str | int | float | bool | None
 
 
-def add_event(connection: Connection, build: str, kind: str, now: float, **data: Value) -> None:
+def add_event(
+    connection: Connection, build: str, kind: EventKind, now: float, **data: Value
+) -> None:
     """Within a transaction. The build's row is locked by counting, so that numbers appear in
     order and none is skipped. Raises NotFound."""
     seq = _NEXT(connection, id=build).scalar()
@@ -37,17 +39,18 @@ def add_event(connection: Connection, build: str, kind: str, now: float, **data:
 
 
 def put_event(
-    connection: Connection, build: str, seq: int, kind: str, now: float, **data: Value
+    connection: Connection, build: str, seq: int, kind: EventKind, now: float, **data: Value
 ) -> None:
     """The same under a number that the caller's own UPDATE of the build has counted."""
-    INSERT_EVENT(connection, build=build, seq=seq, time=now, kind=kind, data=rows.event_data(data))
+    text = rows.event_data(data)
+    INSERT_EVENT(connection, build=build, seq=seq, time=now, kind=str(kind), data=text)
 
 
 class Events:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, build: str, kind: str, now: float, **data: Value) -> None:
+    def add(self, build: str, kind: EventKind, now: float, **data: Value) -> None:
         """Raises NotFound."""
         self._database.write(lambda c: add_event(c, build, kind, now, **data))
 

@@ -7,32 +7,24 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Connection, func, select, update
 
 from vmrunner.ledger import rows
-from vmrunner.ledger.build_writes import DOOM, instance_before
+from vmrunner.ledger.build_writes import DOOM, instance_move
 from vmrunner.ledger.database import Prepared, arg
 from vmrunner.ledger.events import add_event
 from vmrunner.ledger.instance_reads import InstanceReads
 from vmrunner.ledger.tables import BUILDS, INSTANCES
-from vmrunner.model import BuildState, Death, Instance, InstanceState
+from vmrunner.model import BuildState, Death, EventKind, Instance, InstanceState
 
 _b, _i = BUILDS.c, INSTANCES.c
 
 _CLOSE = Prepared(
-    update(INSTANCES)
-    .where(
-        _i.id == arg("id"),
-        _i.epoch == arg("epoch"),
-        _i.state.in_(instance_before(InstanceState.GONE)),
-    )
-    .values(
-        state=InstanceState.GONE.value,
-        state_since=arg("now"),
+    instance_move(
+        InstanceState.GONE,
         gone_at=arg("now"),
         death=func.coalesce(_i.death, arg("death")),
         message=func.coalesce(func.nullif(arg("message"), ""), _i.message),
         access=None,
         ordered=None,
-    )
-    .returning(_i.build)
+    ).returning(_i.build)
 )
 _ERASE_SECRETS = Prepared(
     update(BUILDS)
@@ -87,12 +79,14 @@ class InstanceWrites(InstanceReads):
                 return None
             doomed = rows.instance(row)
             _FENCE_BUILD(connection, build=doomed.build, instance=doomed.id, epoch=doomed.epoch)
-            add_event(connection, doomed.build, "doom", now, instance=doomed.id, death=death.value)
+            add_event(
+                connection, doomed.build, EventKind.DOOM, now, instance=doomed.id, death=death.value
+            )
             return doomed
 
         return self._database.write(work)
 
-    def tried(self, instance_id: str, now: float, delete_at: float) -> None:  # noqa: ARG002
+    def tried(self, instance_id: str, delete_at: float) -> None:
         """Count a delete; the next one not before `delete_at`."""
         self._database.write(lambda c: _TRIED(c, id=instance_id, delete_at=delete_at))
 

@@ -23,6 +23,7 @@ from vmrunner.model import (
     BuildRecord,
     BuildState,
     Death,
+    EventKind,
     Instance,
     InstanceState,
     Order,
@@ -198,7 +199,9 @@ class Instances(InstanceWrites):
                 raise Fenced(f"{refused} is no longer ours to replace: epoch {epoch} is over")
             build = codec.build(swapped)
             _INSERT(connection, **(row | {"epoch": build.epoch, "attempt": build.attempt}))
-            add_event(connection, build.id, "refused", now, instance=refused, message=message)
+            add_event(
+                connection, build.id, EventKind.REFUSED, now, instance=refused, message=message
+            )
             return build, _as_claimed(launch, build)
 
         placed = self._database.write(work)
@@ -277,4 +280,4 @@ def _as_claimed(launch: LaunchRequest, build: BuildRecord) -> Instance:
 
 def _phase(build: str, seq: int, now: float, state: BuildState) -> dict[str, Any]:
     data = codec.event_data({"state": state.value})
-    return {"build": build, "seq": seq, "time": now, "kind": "phase", "data": data}
+    return {"build": build, "seq": seq, "time": now, "kind": EventKind.PHASE.value, "data": data}

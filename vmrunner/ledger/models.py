@@ -54,6 +54,13 @@ def _sealed() -> Any:
     return Field(default=None, sa_type=LargeBinary)
 
 
+def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    """An index over some rows only."""
+    return Index(
+        name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where)
+    )
+
+
 class LedgerRow(Row, table=True):
     """The single row that says which ledger this is."""
 
@@ -71,24 +78,9 @@ class BuildRow(Row, table=True):
 
     __tablename__ = "builds"
     __table_args__ = (
-        Index(
-            "ix_builds_queued",
-            "created_at",
-            sqlite_where=text("state = 'queued'"),
-            postgresql_where=text("state = 'queued'"),
-        ),
-        Index(
-            "ix_builds_open",
-            "id",
-            sqlite_where=text("state <> 'finished'"),
-            postgresql_where=text("state <> 'finished'"),
-        ),
-        Index(
-            "ix_builds_owner",
-            "owner",
-            sqlite_where=text("owner IS NOT NULL"),
-            postgresql_where=text("owner IS NOT NULL"),
-        ),
+        _partial("ix_builds_queued", "created_at", where="state = 'queued'"),
+        _partial("ix_builds_open", "id", where="state <> 'finished'"),
+        _partial("ix_builds_owner", "owner", where="owner IS NOT NULL"),
         Index("ix_builds_finished_at", "finished_at"),
     )
 
@@ -141,19 +133,10 @@ class InstanceRow(Row, table=True):
 
     __tablename__ = "instances"
     __table_args__ = (
-        Index(
-            "uq_instances_alive",
-            "build",
-            unique=True,
-            sqlite_where=text("state NOT IN ('deleting', 'gone')"),
-            postgresql_where=text("state NOT IN ('deleting', 'gone')"),
+        _partial(
+            "uq_instances_alive", "build", where="state NOT IN ('deleting', 'gone')", unique=True
         ),
-        Index(
-            "ix_instances_open",
-            "id",
-            sqlite_where=text("state <> 'gone'"),
-            postgresql_where=text("state <> 'gone'"),
-        ),
+        _partial("ix_instances_open", "id", where="state <> 'gone'"),
         Index("ix_instances_build", "build"),
     )
 
@@ -255,14 +238,7 @@ class ImageRow(Row, table=True):
     """One image in a cloud, from the intent on."""
 
     __tablename__ = "images"
-    __table_args__ = (
-        Index(
-            "ix_images_open",
-            "id",
-            sqlite_where=text("closed_at IS NULL"),
-            postgresql_where=text("closed_at IS NULL"),
-        ),
-    )
+    __table_args__ = (_partial("ix_images_open", "id", where="closed_at IS NULL"),)
 
     id: str = _id(primary_key=True)
     provider: str

@@ -26,21 +26,6 @@ class WorkerPool(Protocol):
         """Nothing more will come. What runs goes on."""
 
 
-class Inline:
-    """Runs everything at once, in the caller's thread: for tests with a virtual clock."""
-
-    def submit(self, work: Callable[[], T]) -> Future[T]:
-        future: Future[T] = Future()
-        try:
-            future.set_result(work())
-        except Exception as error:  # noqa: BLE001 - it belongs to whoever reads the future
-            future.set_exception(error)
-        return future
-
-    def close(self) -> None:
-        """There is nothing to let go of."""
-
-
 class DaemonThreadPool:
     """A few daemon threads, made when they are needed: one that hangs in a driver never keeps the
     process from ending, as the standard executor's would."""

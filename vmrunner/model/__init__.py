@@ -47,7 +47,7 @@ from vmrunner.model.cloud import (
     tags_of,
 )
 from vmrunner.model.images import ImageState, MadeImage
-from vmrunner.model.states import BuildState, Death, InstanceState, Reason, Result
+from vmrunner.model.states import BuildState, Death, EventKind, InstanceState, Reason, Result
 
 __all__ = [
     "RUNC",
@@ -64,6 +64,7 @@ __all__ = [
     "BuildState",
     "Chunk",
     "Death",
+    "EventKind",
     "Fate",
     "Finding",
     "ImageState",

@@ -54,6 +54,33 @@ class Reason(StrEnum):
     INTERNAL = "internal"
 
 
+class EventKind(StrEnum):
+    """What happened to a build, as it is stored. A ledger may hold kinds of another version."""
+
+    PHASE = "phase"
+    CANCEL = "cancel"  # somebody wished that it end
+    EXTEND = "extend"  # … that its VM be held for longer
+    RETRY = "retry"
+    REFUSED = "refused"  # an offer, by the provider
+    DOOM = "doom"  # its VM must die
+    TAKE_OVER = "take_over"  # another engine drives it
+    TROUBLE = "trouble"  # something went wrong with it in an engine
+    CONNECTION_LOST = "connection_lost"
+    RECONNECTED = "reconnected"
+    STALE_EPOCH = "stale_epoch"  # the VM says that it is another's
+    SECRETS_TOO_SHORT = "secrets_too_short_to_mask"
+    BOOTSTRAPPED = "bootstrapped"
+    SOURCE = "source"  # so much of it is in the VM
+    PULLING = "pulling"  # the container's image
+    CONTAINER = "container"  # it is there
+    STEP_STARTED = "step_started"
+    STEP_ENDED = "step_ended"
+    LOG_FULL = "log_full"
+    ARTIFACTS = "artifacts"  # so many were brought
+    ARTIFACT_MISSING = "artifact_missing"
+    ARTIFACT_OMITTED = "artifact_omitted"
+
+
 class InstanceState(StrEnum):
     """State of an instance. One way only; there is no "failed": the death reason says why."""
 

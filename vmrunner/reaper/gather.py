@@ -1,6 +1,6 @@
 """What a pass looks at: the cloud first, page by page, and then the ledger.
 
-So whatever is stale can only make the reaper do less. No page is kept (see `listing`).
+So whatever is stale can only make the reaper do less. No page is kept (see `core.sweep_view`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LedgerView:
     down: str = ""
 
     def fail(self, error: Exception) -> None:
-        log.error("reaping without the ledger: %s", error, exc_info=_odd(error))
+        log.error("reaping without the ledger: %s", error, exc_info=_unexpected(error))
         self.by_id, self.builds, self.down = {}, {}, str(error) or type(error).__name__
 
 
@@ -46,8 +46,8 @@ def gather(
     meanwhile: Meanwhile | None = None,
 ) -> tuple[SweepView, LedgerView]:
     """List the cloud, if `sweep`, and read the ledger: the open rows of this provider's scopes,
-    and the rows of all that the listing kept; the rows before the builds (see `crew`). Whatever
-    goes wrong with the ledger, what is past its deadline is listed."""
+    and the rows of all that the listing kept; the rows before the builds (see
+    `engine.snapshot`). Whatever goes wrong with the ledger, what is past its deadline is listed."""
     ledger, known = context.ledger, LedgerView()
     if sweep:
         try:
@@ -56,7 +56,7 @@ def gather(
             known.fail(error)
     listing = SweepView(context.limits.limits, ledger.installation, ledger.generation)
     if sweep:
-        rows_of = partial(_shown, context, known)
+        rows_of = partial(_page_rows, context, known)
         known.by_id |= read_sweep(provider, listing, rows_of, meanwhile)
     try:
         if not known.down:
@@ -84,7 +84,7 @@ def read_sweep(
             if meanwhile is not None:
                 meanwhile(page.resources, rows)
     except Exception as error:  # noqa: BLE001
-        log.error("sweeping %s: %s", provider.name, error, exc_info=_odd(error))
+        log.error("sweeping %s: %s", provider.name, error, exc_info=_unexpected(error))
         listing.stopped = f"it ended early: {type(error).__name__}: {error}"
     return kept
 
@@ -111,7 +111,9 @@ def _read(
     listing.rowed = context.ledger.instances.known(strange)
 
 
-def _shown(context: ReaperContext, known: LedgerView, ids: Collection[str]) -> dict[str, Instance]:
+def _page_rows(
+    context: ReaperContext, known: LedgerView, ids: Collection[str]
+) -> dict[str, Instance]:
     """The rows of what a page shows. Once the ledger fails, it is left alone for this pass."""
     try:
         if not known.down:
@@ -121,6 +123,6 @@ def _shown(context: ReaperContext, known: LedgerView, ids: Collection[str]) -> d
     return {}
 
 
-def _odd(error: Exception) -> bool:
-    """Is it nothing that one has to expect?"""
+def _unexpected(error: Exception) -> bool:
+    """True for an unexpected exception, which is logged with its traceback."""
     return not isinstance(error, VmrunnerError)

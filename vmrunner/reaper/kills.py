@@ -7,35 +7,31 @@ from dataclasses import replace
 from typing import Final
 
 from vmrunner.core.reap_plan import Deletion
-from vmrunner.model import Ref
 from vmrunner.providers import Provider
 from vmrunner.providers.deletion import delete_each
-from vmrunner.reaper.report import failed, told
+from vmrunner.reaper.report import LineFate, LineOutcome, Outcomes
 
 DELETE_BATCH: Final = 100
 
-#: What became of each: of a thing by its reference, since its id alone may be that of a VM and of
-#: its disk; of a row by the row's id.
-Told = dict[Ref | str, str]
 
-
-def kill(provider: Provider, kills: Iterable[Deletion]) -> Told:
+def kill(provider: Provider, kills: Iterable[Deletion]) -> Outcomes:
     """Delete what is condemned. Past `E` there is no time to count attempts: what refuses to die
     is forced at once."""
     wanted, now = list(kills), provider.now()
     done = _ask(provider, wanted)
+    refused = {ref for ref, outcome in done.items() if outcome.fate is LineFate.FAILED}
     stubborn = [
         replace(one, force=True)
         for one in wanted
-        if not one.force and now > (one.expires_at or now) and failed(done.get(one.ref, ""))
+        if not one.force and now > (one.expires_at or now) and one.ref in refused
     ]
     return done | _ask(provider, stubborn)
 
 
-def _ask(provider: Provider, kills: Iterable[Deletion]) -> Told:
+def _ask(provider: Provider, kills: Iterable[Deletion]) -> Outcomes:
     """Delete in batches, parents before children, by what they were asked before."""
     wanted = list(kills)
-    done: Told = {}
+    done: Outcomes = {}
     while wanted:
         first = wanted[0]
         alike = [k for k in wanted if k.force == first.force and k.ref.kind == first.ref.kind]
@@ -43,5 +39,5 @@ def _ask(provider: Provider, kills: Iterable[Deletion]) -> Told:
         asked = set(refs)
         wanted = [one for one in wanted if one.ref not in asked]
         outcomes = delete_each(provider, refs, force=first.force)
-        done |= {ref: told(outcome) for ref, outcome in outcomes.items()}
+        done |= {ref: LineOutcome.of(outcome) for ref, outcome in outcomes.items()}
     return done

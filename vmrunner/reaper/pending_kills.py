@@ -7,11 +7,12 @@ memory tells of a resource that has no row.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from vmrunner.core.reap_plan import Deletion, ReapPlan
 from vmrunner.core.sweep_view import SweepView
-from vmrunner.model import Death, Fate, Ref
+from vmrunner.model import Death, Ref
+from vmrunner.reaper.report import NOTHING, LineFate, Outcomes
 
 
 class PendingKills:
@@ -40,8 +41,9 @@ class PendingKills:
         """What is past its deadline, on the provider's clock."""
         return tuple(k for k in self._kills if k.expires_at is not None and now > k.expires_at)
 
-    def answered(self, told: Mapping[Ref | str, str]) -> None:
+    def answered(self, outcomes: Outcomes) -> None:
         """Ask again until the next sweep: an accepted delete may come to nothing. Refused first."""
         with self._lock:
-            kept = [k for k in self._kills if told.get(k.ref) != Fate.MISSING]
-            self._kills = tuple(sorted(kept, key=lambda k: told.get(k.ref) == Fate.ACCEPTED))
+            fates = {k.ref: outcomes.get(k.ref, NOTHING).fate for k in self._kills}
+            kept = [k for k in self._kills if fates[k.ref] is not LineFate.MISSING]
+            self._kills = tuple(sorted(kept, key=lambda k: fates[k.ref] is LineFate.ACCEPTED))

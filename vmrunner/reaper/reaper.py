@@ -11,14 +11,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from vmrunner.core import lifecycle, reap_rules
+from vmrunner.core import reap_rules
 from vmrunner.core.lifecycle import SweepId, cancelled, end_of
 from vmrunner.core.reap_plan import Deletion, ReapPlan, Sighting
+from vmrunner.core.reap_rules import ReapInput
 from vmrunner.core.sweep_view import SweepView
 from vmrunner.core.visibility import Visibility
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import ReaperContext, log
 from vmrunner.engine.membership import Membership
+from vmrunner.engine.wishes import wishes
 from vmrunner.errors import LedgerError
 from vmrunner.lib import ids
 from vmrunner.model import (
@@ -31,18 +33,17 @@ from vmrunner.model import (
     Reason,
     Ref,
     Resource,
-    Role,
     Scope,
     Seen,
 )
 from vmrunner.providers import Provider
+from vmrunner.providers.deletion import DELETE_RETRY, FORCE_AFTER
 from vmrunner.reaper.gather import LedgerView, gather
-from vmrunner.reaper.kills import Told, kill
+from vmrunner.reaper.kills import kill
 from vmrunner.reaper.pending_kills import PendingKills
-from vmrunner.reaper.report import CLOSED, MARKED, Report, lines_of
+from vmrunner.reaper.report import CLOSED, MARKED, NOTHING, Outcomes, Report, lines_of
 from vmrunner.reaper.side_by_side import LOST, ConcurrentPasses
 
-FORCE_AFTER: Final = 3
 #: The ends that whoever dooms the VM may write at once: no retry can follow them.
 _FINAL: Final = (Death.EXPIRED, Death.CANCELLED, Death.ABANDONED)
 
@@ -143,7 +144,7 @@ class Reaper:
         else:
             self._again.pop(name, None)
 
-    def _take_sight(self, name: str, listing: SweepView, known: LedgerView) -> None:
+    def _note_visible(self, name: str, listing: SweepView, known: LedgerView) -> None:
         """Which places answered."""
         sight = self._sights.setdefault(name, Visibility())
         for scope in {row.scope for row in known.by_id.values()}:
@@ -152,7 +153,7 @@ class Reaper:
             else:
                 sight.lost(scope)
 
-    def _seen(self, name: str, now: float, known: LedgerView) -> dict[Scope, float]:
+    def _visible_since(self, name: str, now: float, known: LedgerView) -> dict[Scope, float]:
         sight = self._sights.setdefault(name, Visibility())
         scopes = {row.scope for row in known.by_id.values()}
         return sight.since(scopes, self._context.monotonic(), now)
@@ -173,9 +174,9 @@ class Reaper:
         self, name: str, provider: Provider, *, sweep: bool, dry_run: bool, orphans: bool
     ) -> Report:
         context, pending = self._context, self._pending_at(name)
-        done: Told = {}
+        done: Outcomes = {}
         struck = {kill.ref: kill for kill in pending.due(provider.now())}
-        meanwhile = None if dry_run else partial(self._strike, provider, struck, done)
+        meanwhile = None if dry_run else partial(self._kill_overdue, provider, struck, done)
         if meanwhile is not None:
             meanwhile((), {})
         # No time is told before somebody who knows it has answered; the account is asked first.
@@ -194,22 +195,23 @@ class Reaper:
             known.fail(error)
         broken += [f"the row of {row} cannot be read" for row in sorted(known.unread)]
         if sweep:
-            self._take_sight(name, listing, known)
+            self._note_visible(name, listing, known)
         now = provider.now()
-        plan = reap_rules.conclude(
-            now,
-            known.by_id,
-            listing,
-            memory,
-            context.limits.limits,
-            context.ledger.installation,
-            # Without rows everything would look unknown: then nothing is of this generation.
-            "" if known.down else context.ledger.generation,
-            sweep=swept if verified and not known.down else None,
-            since=now - self._watching(),
-            seen=self._seen(name, now, known),
-            wishes=self._wishes(known),
-            release=orphans,
+        plan = reap_rules.decide(
+            ReapInput(
+                now=now,
+                rows=known.by_id,
+                listing=listing,
+                sightings=memory,
+                # Without rows everything would look unknown: then nothing is concluded from it.
+                sweep=swept if verified and not known.down else None,
+                since=now - self._watching(),
+                seen=self._visible_since(name, now, known),
+                wishes=wishes(
+                    context, self._membership, known.by_id.values(), known.builds, known.unread
+                ),
+                release=orphans,
+            )
         )
         if swept is not None:
             self._look_again(name, plan, listing)
@@ -218,7 +220,7 @@ class Reaper:
         condemned = {kill.ref for kill in plan.kills}
         others = [kill for ref, kill in struck.items() if ref not in condemned]
         plan = replace(plan, kills=(*plan.kills, *others))
-        dying = [row for row in known.by_id.values() if self._dying(row)]
+        dying = [row for row in known.by_id.values() if self._ours_to_delete(row)]
         lines = lines_of(name, now, plan, known.by_id, dying)
         if not dry_run:
             try:
@@ -228,7 +230,7 @@ class Reaper:
                     self._settle_images(provider)
             except LedgerError as error:  # what was killed before is told all the same
                 known.fail(error)
-            lines = [(of, replace(line, outcome=done.get(of, ""))) for of, line in lines]
+            lines = [(of, replace(line, result=done.get(of, NOTHING))) for of, line in lines]
         if known.down:
             broken.append(f"the ledger is out of reach: {known.down}")
         return Report(
@@ -246,26 +248,10 @@ class Reaper:
 
                 cleanup.settle(ledger, provider, self._context.limits.limits.newborn)
 
-    def _wishes(self, known: LedgerView) -> dict[str, Death]:
-        wishes = {}
-        for row in known.by_id.values():
-            if row.build in known.unread:
-                continue  # whether it ended, nobody can tell
-            if row.role is Role.BUILD and row.state is not InstanceState.GONE:
-                build = known.builds.get(row.build)
-                lives = self._membership.process_lives(build.submitter if build else None)
-                context = self._context
-                wish = lifecycle.wish(
-                    build, row, now=context.clock(), submitter=lives, there=context.now(row)
-                )
-                if wish is not None:
-                    wishes[row.id] = wish
-        return wishes
-
     # --- applying ---
 
     def _apply(
-        self, provider: Provider, plan: ReapPlan, known: LedgerView, done: Told, *, seen: bool
+        self, provider: Provider, plan: ReapPlan, known: LedgerView, done: Outcomes, *, seen: bool
     ) -> None:
         """`done` has and takes what became of each. Kills past `E` come first: nothing may delay
         them. `seen`: what is killed was just listed, so that another look would tell nothing."""
@@ -275,15 +261,20 @@ class Reaper:
         rows = dict(known.by_id)
         for doom in plan.dooms:
             with self._context.guard("doom", rows[doom.instance].build):
-                self._doom(rows, doom.instance, doom.reason, known)
-        others = [k for k in plan.kills if k.reason is not Death.EXPIRED and self._still(k)]
+                self._mark(rows, doom.instance, doom.reason, known)
+        others = [
+            k for k in plan.kills if k.reason is not Death.EXPIRED and self._still_condemned(k)
+        ]
         done |= kill(provider, others)
-        dying = [row for row in rows.values() if self._dying(row)]
+        dying = [row for row in rows.values() if self._ours_to_delete(row)]
         if seen:
             dying = [row for row in dying if row.ref is None or row.ref not in done]
-        done |= self._bury(provider, dying, done)
+        done |= self._send_deletes(provider, dying, done)
         for doom in plan.dooms:  # of those nobody could see, or whose turn is not now
-            if rows[doom.instance].state is InstanceState.DELETING and not done.get(doom.instance):
+            if (
+                rows[doom.instance].state is InstanceState.DELETING
+                and done.get(doom.instance, NOTHING) == NOTHING
+            ):
                 done[doom.instance] = MARKED
         for close in plan.closes:
             with self._context.guard("close"):
@@ -291,9 +282,9 @@ class Reaper:
                 closed = self._context.ledger.instances.close(
                     close.instance, epoch=close.epoch, death=close.reason, now=now
                 )
-                done[close.instance] = CLOSED if closed else ""
+                done[close.instance] = CLOSED if closed else NOTHING
 
-    def _doom(self, rows: dict[str, Instance], name: str, death: Death, known: LedgerView) -> None:
+    def _mark(self, rows: dict[str, Instance], name: str, death: Death, known: LedgerView) -> None:
         context = self._context
         row = rows[name]
         doomed = context.ledger.instances.mark_deleting(
@@ -306,7 +297,7 @@ class Reaper:
         if build is not None and build.instance == name and death in _FINAL:
             self._completion.finish(replace(build, epoch=doomed.epoch), end_of(build, death))
 
-    def _still(self, kill: Deletion) -> bool:
+    def _still_condemned(self, kill: Deletion) -> bool:
         """Is what condemned it, inside `E`, still so? All of it can only become so, never cease:
         a row that is closed, a reference that is recorded, an id that has no row."""
         instances = self._context.ledger.instances
@@ -320,11 +311,11 @@ class Reaper:
                 return bool(rows) and rows[0].ref not in (None, kill.ref)
         return False
 
-    def _strike(
+    def _kill_overdue(
         self,
         provider: Provider,
         struck: dict[Ref, Deletion],
-        done: Told,
+        done: Outcomes,
         resources: Iterable[Resource],
         rows: Mapping[str, Instance],
     ) -> None:
@@ -345,7 +336,7 @@ class Reaper:
         struck |= kills
         done |= kill(provider, kills.values())
 
-    def _dying(self, row: Instance) -> bool:
+    def _ours_to_delete(self, row: Instance) -> bool:
         """Does this reaper delete it? Past `E` whoever owns it, inside `E` when nobody does."""
         if row.state is not InstanceState.DELETING or self._context.provider_of(row) is None:
             return False
@@ -353,11 +344,11 @@ class Reaper:
         gone = self._membership.member_gone(row.owner)
         return now > row.deadline or (now >= row.delete_at and gone)
 
-    def _bury(self, provider: Provider, rows: list[Instance], done: Told) -> Told:
+    def _send_deletes(self, provider: Provider, rows: list[Instance], done: Outcomes) -> Outcomes:
         """Ask for the death of dying rows; close those that are seen dead. A look that fails, or
         does not show a VM, saves nobody whose reference is known."""
         seen: dict[str, Ref] = {row.id: row.ref for row in rows if row.ref is not None}
-        closed: Told = {}
+        closed: Outcomes = {}
         with self._context.guard(f"look at {provider.name}"):
             keys: dict[Key, Instance] = {row.key: row for row in rows}
             sights = provider.look(list(keys)) if keys else {}
@@ -381,9 +372,9 @@ class Reaper:
         answers = kill(provider, asked)
         for one in asked:
             with self._context.guard("note"):
-                now = provider.now()
-                self._context.ledger.instances.tried(one.instance or "", now, now + 30.0)
-        asked_of: Told = {k.instance or "": answers.get(k.ref, "") for k in asked}
+                again = provider.now() + DELETE_RETRY
+                self._context.ledger.instances.tried(one.instance or "", again)
+        asked_of: Outcomes = {k.instance or "": answers.get(k.ref, NOTHING) for k in asked}
         return {**closed, **asked_of, **answers}
 
     def _close_dead(self, provider: Provider, row: Instance, seen: Seen | None) -> bool:

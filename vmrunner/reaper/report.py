@@ -4,17 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from vmrunner.core import pricing
 from vmrunner.core.reap_plan import Deletion, ReapPlan
-from vmrunner.model import Death, Fate, Instance, Outcome, Ref
+from vmrunner.model import Death, Instance, Outcome, Ref
 from vmrunner.providers import registry
 
-#: The outcome of a row whose VM was seen dead, or is not there any more.
-CLOSED: Final = "closed"
-#: The outcome of a row that was marked to die, and whose VM was not there to be asked.
-MARKED: Final = "marked to die"
+
+class LineFate(StrEnum):
+    """What became of one thing in a pass."""
+
+    NOTHING = ""  # nothing was done: a dry run, or somebody was faster
+    ACCEPTED = "accepted"  # the provider was asked to delete it, and will
+    MISSING = "missing"  # … and has no such thing
+    FAILED = "failed"  # … and refused
+    CLOSED = "closed"  # a row whose VM was seen dead, or is not there any more
+    MARKED = "marked to die"  # a row whose VM was not there to be asked
+    DEAD = "dead"  # a VM that is seen dead
+
+
+@dataclass(frozen=True, slots=True)
+class LineOutcome:
+    """What became of one thing, and why not; `str` is for people and scripts."""
+
+    fate: LineFate
+    error: str = ""
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> LineOutcome:
+        """A provider's answer."""
+        return cls(LineFate(outcome.fate.value), outcome.error)
+
+    def __str__(self) -> str:
+        return f"{self.fate.value}: {self.error}" if self.error else self.fate.value
+
+
+NOTHING: Final = LineOutcome(LineFate.NOTHING)
+CLOSED: Final = LineOutcome(LineFate.CLOSED)
+MARKED: Final = LineOutcome(LineFate.MARKED)
+DEAD: Final = LineOutcome(LineFate.DEAD)
+
+#: What became of each: of a thing by its reference, since its id alone may be that of a VM and of
+#: its disk; of a row by the row's id.
+Outcomes = dict[Ref | str, LineOutcome]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,11 +65,17 @@ class ReportLine:
     age: float | None = None
     late: float | None = None  # past its deadline
     cost: float = 0.0
-    outcome: str = ""  # empty: nothing was done (a dry run, or somebody was faster)
+    result: LineOutcome = NOTHING
+
+    @property
+    def outcome(self) -> str:
+        """In words; empty when nothing was done."""
+        return str(self.result)
 
     @property
     def failed(self) -> bool:
-        return failed(self.outcome)
+        """Did the provider refuse?"""
+        return self.result.fate is LineFate.FAILED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +120,7 @@ def lines_of(
 
 
 def line_of(
-    name: str, now: float, kill: Deletion, row: Instance | None, outcome: str = ""
+    name: str, now: float, kill: Deletion, row: Instance | None, result: LineOutcome = NOTHING
 ) -> ReportLine:
     """A kill at this provider, with what its row adds."""
     return ReportLine(
@@ -94,7 +134,7 @@ def line_of(
         age=None if kill.created_at is None else now - kill.created_at,
         late=_late(now, kill.expires_at),
         cost=pricing.cost(row, now, registry.prices(row.scope.kind)) if row else 0.0,
-        outcome=outcome,
+        result=result,
     )
 
 
@@ -116,13 +156,3 @@ def _row_line(name: str, now: float, row: Instance, what: str, reason: Death) ->
 
 def _late(now: float, deadline: float | None) -> float | None:
     return now - deadline if deadline is not None and now > deadline else None
-
-
-def failed(outcome: str) -> bool:
-    """Did the provider refuse?"""
-    return outcome.startswith(Fate.FAILED.value)
-
-
-def told(outcome: Outcome) -> str:
-    """An outcome in words."""
-    return f"{outcome.fate.value}: {outcome.error}" if outcome.error else outcome.fate.value

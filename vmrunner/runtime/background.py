@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.config import sources
+from vmrunner.engine.membership import beats, seems_alive
 from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.lib import database_url, ids, private_dirs, process
 from vmrunner.model import STARTING, Process
 
 if TYPE_CHECKING:
     from vmrunner.config.settings import Paths, Settings
-    from vmrunner.ledger import Ledger, Member
+    from vmrunner.ledger import Ledger
 
 log = logging.getLogger("vmrunner")
 
@@ -27,7 +28,6 @@ SERVE: Final = "serve"  # engines that stay, or stay until all is done
 BACKGROUND: Final = "background"
 SUBMITTER: Final = "submitter"  # no engine: a process whose build another host's engine drives
 _STAYING: Final = frozenset({SERVE, BACKGROUND, STARTING})
-ENGINE_LEASE: Final = 60.0  # seconds without a beat after which an engine serves nobody
 _KEPT: Final = 30 * 86_400.0  # so long the settings of background engines are kept, in seconds
 
 
@@ -42,7 +42,7 @@ def served(ledger: Ledger, providers: Collection[str] = (), *, staying: bool = F
 
     A process that lives is not enough: its engine may have been closed, or hang. To be wrong here
     costs one engine too many, which is harmless; the other way a build would wait for ever."""
-    me = process.current()
+    me, now = process.current(), time.time()
     members = ledger.engines.list()
     up = {m.process for m in members if m.kind not in (STARTING, SUBMITTER)}
     serving = [
@@ -52,8 +52,8 @@ def served(ledger: Ledger, providers: Collection[str] = (), *, staying: bool = F
         and member.kind != SUBMITTER
         and not (member.kind == STARTING and member.process in up)
         and (member.kind in _STAYING or not staying)
-        and abs(time.time() - member.seen_at) < ENGINE_LEASE
-        and process.alive(member.process, one_host=one_host(ledger)) is not False
+        and beats(member, now)
+        and seems_alive(member, now, one_host=one_host(ledger))
     ]
     there = frozenset().union(*(member.providers for member in serving))
     return bool(serving) and there.issuperset(providers)
@@ -61,17 +61,13 @@ def served(ledger: Ledger, providers: Collection[str] = (), *, staying: bool = F
 
 def since(ledger: Ledger) -> float | None:
     """Since when the oldest engine serves that stays and lives; None: there is none."""
+    now = time.time()
     staying = [
         member.joined_at
         for member in ledger.engines.list()
-        if member.kind in _STAYING and _lives(ledger, member)
+        if member.kind in _STAYING and seems_alive(member, now, one_host=one_host(ledger))
     ]
     return min(staying, default=None)
-
-
-def _lives(ledger: Ledger, member: Member) -> bool:
-    lives = process.alive(member.process, one_host=one_host(ledger))
-    return time.time() - member.seen_at < ENGINE_LEASE if lives is None else lives
 
 
 class BackgroundEngines:

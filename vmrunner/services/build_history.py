@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from vmrunner.lib.units import exact
-from vmrunner.model import BuildEvent, BuildRecord, Reason, Result
+from vmrunner.model import BuildEvent, BuildRecord, EventKind, Reason, Result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,11 +29,11 @@ def runs(events: Iterable[BuildEvent]) -> list[StepRun]:
         step = event.data.get("step")
         index = step if isinstance(step, int) else None
         key = attempt, index
-        if event.kind == "retry":
+        if event.kind == EventKind.RETRY:
             attempt += 1
-        elif event.kind in ("pulling", "step_started"):
+        elif event.kind in (EventKind.PULLING, EventKind.STEP_STARTED):
             found.setdefault(key, StepRun(index=index, attempt=attempt, started=event.time))
-        elif event.kind in ("container", "step_ended"):
+        elif event.kind in (EventKind.CONTAINER, EventKind.STEP_ENDED):
             run, code = found.get(key), event.data.get("exit_code")
             if run is not None and run.ended is None:
                 found[key] = replace(

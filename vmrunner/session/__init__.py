@@ -3,7 +3,8 @@
 `Session` joins the parts; the engine makes one for each build and runs it in a thread of its own.
 """
 
-from vmrunner.session.job import Reporter, SessionJob, Verdict
+from vmrunner.core.lifecycle import End
+from vmrunner.session.job import Reporter, SessionJob
 from vmrunner.session.session import Session
 
-__all__ = ["Reporter", "Session", "SessionJob", "Verdict"]
+__all__ = ["End", "Reporter", "Session", "SessionJob"]

@@ -1,4 +1,4 @@
-"""What a session is given, whom it reports to, what it gives back; and what it tells the VM."""
+"""What a session is given, whom it reports to; and what it tells the VM."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from vmrunner.core.lifecycle import End
 from vmrunner.errors import ConfigError
-from vmrunner.model import Access, BuildRecord, BuildState, Instance, Reason, Result, Step
+from vmrunner.model import Access, BuildRecord, BuildState, EventKind, Instance, Step
 
 _NAME: Final = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
@@ -44,7 +45,7 @@ class Reporter(Protocol):
     def log(self, offset: int, data: bytes) -> None:
         """Masked bytes to be stored; `offset` is where the raw bytes ended in the VM's file."""
 
-    def event(self, kind: str, **data: str | int | float | bool | None) -> None:
+    def event(self, kind: EventKind, **data: str | int | float | bool | None) -> None:
         """Something happened. After a take-over the VM's own events come again."""
 
     def stored(self) -> int:
@@ -54,16 +55,12 @@ class Reporter(Protocol):
         """From now on steps may have run."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
-    """How the attempt ended. `lost`: it did not; what was ours to lose is lost, and only the
-    engine knows whether there will be another."""
+class AttemptOver(Exception):
+    """The attempt ended in another way than by the supervisor's last event."""
 
-    result: Result
-    reason: Reason
-    exit_code: int | None = None
-    message: str = ""
-    lost: bool = False
+    def __init__(self, end: End) -> None:
+        super().__init__(end.message)
+        self.end = end
 
 
 def order(job: SessionJob) -> bytes:

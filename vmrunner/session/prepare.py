@@ -8,9 +8,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Final, NoReturn, Protocol
 
-from vmrunner.model import Instance, Reason, Result
-from vmrunner.session.job import Reporter, SessionJob, Verdict
-from vmrunner.session.outcome import AttemptOver
+from vmrunner.core.lifecycle import End
+from vmrunner.model import EventKind, Instance, Reason, Result
+from vmrunner.session.job import AttemptOver, Reporter, SessionJob
 from vmrunner.ssh import client
 from vmrunner.ssh.channel_io import PIECE
 
@@ -53,7 +53,7 @@ class Preparation:
                 raise _not_booted(done.complaint)
             if done.exit_code:
                 refused(done, "bootstrap")
-            self._reporter.event("bootstrapped")
+            self._reporter.event(EventKind.BOOTSTRAPPED)
             self._bootstrapped = True
         if not self._unpacked:
             gzip = ["--gzip"] if is_remote(self._job.instance) else []
@@ -91,10 +91,10 @@ class Preparation:
                 yield packer.compress(data) if packer else data
                 if time.monotonic() - told >= PROGRESS:
                     told = time.monotonic()
-                    self._reporter.event("source", sent=sent, total=total)
+                    self._reporter.event(EventKind.SOURCE, sent=sent, total=total)
         if packer:
             yield packer.flush()
-        self._reporter.event("source", sent=sent, total=total)
+        self._reporter.event(EventKind.SOURCE, sent=sent, total=total)
 
 
 def is_remote(instance: Instance) -> bool:
@@ -108,5 +108,5 @@ def is_remote(instance: Instance) -> bool:
 
 def _not_booted(message: str) -> AttemptOver:
     return AttemptOver(
-        Verdict(result=Result.ERROR, reason=Reason.BOOT_FAILED, message=message, lost=True)
+        End(result=Result.ERROR, reason=Reason.BOOT_FAILED, message=message, lost=True)
     )

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from vmrunner.core.lifecycle import End
 from vmrunner.errors import VmrunnerError
-from vmrunner.model import Reason
+from vmrunner.model import EventKind, Reason, Result
 
 HEADER: Final = 64  # bytes
 LOG_PIECE: Final = 256 * 1024
@@ -39,6 +40,18 @@ REASONS: Final = frozenset(
 )
 
 
+#: What it may tell beside its end.
+VM_EVENTS: Final = frozenset(
+    {
+        EventKind.PULLING,
+        EventKind.CONTAINER,
+        EventKind.STEP_STARTED,
+        EventKind.STEP_ENDED,
+        EventKind.LOG_FULL,
+    }
+)
+
+
 class ProtocolViolation(VmrunnerError):
     """The VM said what cannot be."""
 
@@ -55,7 +68,7 @@ class LogFrame:
 class EventFrame:
     """`data` holds what this kind of event has, checked; all of the log before `offset` came."""
 
-    kind: str
+    kind: EventKind
     offset: int
     data: Mapping[str, int | float | bool | None]
 
@@ -67,6 +80,24 @@ class EndFrame:
     reason: Reason
     exit_code: int | None
     message: str
+
+    @property
+    def end(self) -> End:
+        """What it means for the attempt, before artifacts are brought."""
+        match self.reason:
+            case Reason.EXIT_CODE:
+                result = Result.FAILURE if self.exit_code else Result.SUCCESS
+            case Reason.SIGNAL | Reason.OUT_OF_MEMORY | Reason.DISK_FULL:
+                result = Result.FAILURE
+            case Reason.STEP_TIMEOUT | Reason.BUILD_TIMEOUT:
+                result = Result.TIMEOUT
+            case Reason.USER | Reason.OWNER_GONE | Reason.BUDGET:
+                result = Result.CANCELLED
+            case _:
+                result = Result.ERROR
+        return End(
+            result=result, reason=self.reason, exit_code=self.exit_code, message=self.message
+        )
 
 
 class FrameDecoder:
@@ -139,14 +170,14 @@ class FrameDecoder:
                 raise ProtocolViolation("the VM's build ended before its log did")
             return self._ended(event)
         data: dict[str, int | float | bool | None] = {}
-        if kind in ("step_started", "step_ended"):
+        if kind not in VM_EVENTS:
+            raise ProtocolViolation(f"the VM sent an event of unknown kind {kind[:40]!r}")
+        if kind in (EventKind.STEP_STARTED, EventKind.STEP_ENDED):
             data["step"] = _integer(event, "step", 0, self._steps - 1)
-        if kind == "step_ended":
+        if kind == EventKind.STEP_ENDED:
             data["exit_code"] = _integer(event, "exit_code", 0, 255)
             data["seconds"] = _seconds(event.get("seconds"))
-        elif kind not in ("pulling", "container", "log_full", "step_started"):
-            raise ProtocolViolation(f"the VM sent an event of unknown kind {kind[:40]!r}")
-        return EventFrame(kind, offset, data)
+        return EventFrame(EventKind(kind), offset, data)
 
     def _ended(self, event: dict[str, Any]) -> EndFrame:
         reason = event.get("reason")

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, NoReturn
 
+from vmrunner.core.lifecycle import End
 from vmrunner.errors import ConfigError
-from vmrunner.model import BuildState, Reason, Result
+from vmrunner.model import BuildState, EventKind, Reason, Result
 from vmrunner.session.collect import Uncollected, collect, shortfall
-from vmrunner.session.job import Reporter, SessionJob, Verdict, order
+from vmrunner.session.job import AttemptOver, Reporter, SessionJob, order
 from vmrunner.session.log_relay import LogRelay
-from vmrunner.session.outcome import AttemptOver, verdict_of
 from vmrunner.session.prepare import OTHER, Preparation, is_remote
 from vmrunner.session.protocol import (
     EndFrame,
@@ -101,26 +101,26 @@ class Session:
         else:
             self._dialer.abort()
 
-    def run(self) -> Verdict:
+    def run(self) -> End:
         """Drive the attempt to its end. Raises Fenced when the build belongs to somebody else."""
         if ignored := self._relay.ignored:
-            self._reporter.event("secrets_too_short_to_mask", count=ignored)
+            self._reporter.event(EventKind.SECRETS_TOO_SHORT, count=ignored)
         try:
             return self._run()
         except AttemptOver as over:
-            return over.verdict
+            return over.end
         except _Stopped as stopped:
             self._relay.abandon()
-            return self._verdict_of_stop(stopped.reason)
+            return self._end_of_stop(stopped.reason)
         except ProtocolViolation as lie:
             self._relay.abandon()
-            return Verdict(result=Result.ERROR, reason=Reason.INTERNAL, message=str(lie))
+            return End(result=Result.ERROR, reason=Reason.INTERNAL, message=str(lie))
         except ConfigError as error:
-            return Verdict(result=Result.ERROR, reason=Reason.INTERNAL, message=str(error))
+            return End(result=Result.ERROR, reason=Reason.INTERNAL, message=str(error))
 
     # --- connections -------------------------------------------------------------------------
 
-    def _run(self) -> Verdict:
+    def _run(self) -> End:
         connected = False
         vain = 0
         while True:
@@ -137,13 +137,13 @@ class Session:
             except client.Unreachable as error:
                 return self._unreachable(error, connected=connected)
             if connected:
-                self._reporter.event("reconnected", offset=self._relay.offset)
+                self._reporter.event(EventKind.RECONNECTED, offset=self._relay.offset)
             connected = True
             had, seen, since = self._relay.offset, self._frames.seen, time.monotonic()
             try:
                 return self._work(self._connection)
             except client.ConnectionLost as error:
-                self._reporter.event("connection_lost", message=str(error)[:200])
+                self._reporter.event(EventKind.CONNECTION_LOST, message=str(error)[:200])
                 self._relay.flush()
                 self._relay.resume(self._relay.offset)
                 self._frames.resume(self._relay.offset)
@@ -166,14 +166,14 @@ class Session:
         """Until SSH says its first word, the VM boots."""
         self._reporter.state(BuildState.CONNECTING)
 
-    def _unreachable(self, error: client.Unreachable, *, connected: bool) -> Verdict:
+    def _unreachable(self, error: client.Unreachable, *, connected: bool) -> End:
         self._relay.abandon()
         if self._ended is not None:
             return self._cut_off(self._ended, str(error))
         reason = Reason.CONNECTION_LOST if connected else Reason.BOOT_FAILED
-        return Verdict(result=Result.ERROR, reason=reason, message=str(error), lost=True)
+        return End(result=Result.ERROR, reason=reason, message=str(error), lost=True)
 
-    def _work(self, connection: client.Connection) -> Verdict:
+    def _work(self, connection: client.Connection) -> End:
         """All that is left to do, on this connection. Raises Lost."""
         if self._ended is None:
             self._reporter.state(BuildState.PREPARING)
@@ -181,7 +181,7 @@ class Session:
             while self._ended is None:
                 self._follow(connection)
             self._relay.finish()
-        return self._collect(connection, verdict_of(self._ended))
+        return self._collect(connection, self._ended.end)
 
     def _command(self, *words: str) -> str:
         epoch = str(self._job.build.epoch)
@@ -243,7 +243,7 @@ class Session:
         self._relay.flush()
         if done.exit_code == _STALE:
             # True only if the ledger says so too: then this raises Fenced.
-            self._reporter.event("stale_epoch")
+            self._reporter.event(EventKind.STALE_EPOCH)
             raise ProtocolViolation("the VM says that another owner spoke to it, and there is none")
         words = {
             _SHRUNK: "the log in the VM is shorter than what came from it before",
@@ -254,17 +254,17 @@ class Session:
         message = words.get(done.exit_code, f"{what}: {done.complaint}")
         full = b"No space left on device" in done.stderr
         reason = Reason.DISK_FULL if full else Reason.INTERNAL
-        raise AttemptOver(Verdict(result=Result.ERROR, reason=reason, message=message))
+        raise AttemptOver(End(result=Result.ERROR, reason=reason, message=message))
 
     # --- collect -----------------------------------------------------------------------------
 
-    def _collect(self, connection: client.Connection, verdict: Verdict) -> Verdict:
+    def _collect(self, connection: client.Connection, end: End) -> End:
         """Bring the artifacts that are wanted after such an end."""
-        globs = self._wanted(verdict)
+        globs = self._wanted(end)
         if not globs:
-            return verdict
+            return end
         self._reporter.state(BuildState.COLLECTING)
-        until = time.monotonic() + LAST_ARTIFACTS if verdict.result is Result.CANCELLED else None
+        until = time.monotonic() + LAST_ARTIFACTS if end.result is Result.CANCELLED else None
 
         def pulse() -> float:
             if self._stop is not None and self._stop not in GENTLE:
@@ -285,39 +285,39 @@ class Session:
                 pulse=pulse,
             )
         except (Uncollected, ProtocolViolation) as error:
-            return self._without_artifacts(verdict, str(error))
+            return self._without_artifacts(end, str(error))
         except _Stopped as stopped:
-            return self._without_artifacts(verdict, f"artifacts: cut off by {stopped.reason}")
-        self._reporter.event("artifacts", count=done.total.entries, bytes=done.total.size)
+            return self._without_artifacts(end, f"artifacts: cut off by {stopped.reason}")
+        self._reporter.event(EventKind.ARTIFACTS, count=done.total.entries, bytes=done.total.size)
         missing = [glob for glob, count in zip(globs, done.counts, strict=True) if not count]
         for glob in missing:
-            self._reporter.event("artifact_missing", glob=glob)
+            self._reporter.event(EventKind.ARTIFACT_MISSING, glob=glob)
         for why in done.omitted[:OMISSIONS]:
-            self._reporter.event("artifact_omitted", message=why)
-        return verdict if verdict.message else replace(verdict, message=shortfall(done, missing))
+            self._reporter.event(EventKind.ARTIFACT_OMITTED, message=why)
+        return end if end.message else replace(end, message=shortfall(done, missing))
 
-    def _wanted(self, verdict: Verdict) -> list[str]:
+    def _wanted(self, end: End) -> list[str]:
         """The globs of what is to be brought after such an end."""
-        if verdict.reason is Reason.IMAGE:
+        if end.reason is Reason.IMAGE:
             return []
-        succeeded = verdict.result is Result.SUCCESS
+        succeeded = end.result is Result.SUCCESS
         return [rule.glob for rule in self._job.build.spec.artifacts if rule.always or succeeded]
 
-    def _cut_off(self, ended: EndFrame, why: str) -> Verdict:
+    def _cut_off(self, ended: EndFrame, why: str) -> End:
         """It had ended, and nothing more can come."""
-        verdict = verdict_of(ended)
-        return self._without_artifacts(verdict, why) if self._wanted(verdict) else verdict
+        end = ended.end
+        return self._without_artifacts(end, why) if self._wanted(end) else end
 
-    def _without_artifacts(self, verdict: Verdict, why: str) -> Verdict:
+    def _without_artifacts(self, end: End, why: str) -> End:
         """A build that asked for artifacts and got none has not succeeded; another end stays."""
-        if verdict.result is not Result.SUCCESS:
-            return replace(verdict, message="; ".join(filter(None, [verdict.message, why])))
+        if end.result is not Result.SUCCESS:
+            return replace(end, message="; ".join(filter(None, [end.message, why])))
         if self._stop in GENTLE:
-            return replace(verdict, result=Result.CANCELLED, reason=self._stop, message=why)
-        return Verdict(
+            return replace(end, result=Result.CANCELLED, reason=self._stop, message=why)
+        return End(
             result=Result.ERROR,
             reason=self._stop or Reason.INTERNAL,
-            exit_code=verdict.exit_code,
+            exit_code=end.exit_code,
             message=why,
             lost=self._stop is not None and self._stop is not Reason.DEADLINE,
         )
@@ -341,13 +341,13 @@ class Session:
             wait = min(wait, self._until - now)
         return wait
 
-    def _overdue(self) -> Verdict:
+    def _overdue(self) -> End:
         self._relay.abandon()
         if self._is_running:
             message = "the VM did not end the build at its timeout"
-            return Verdict(result=Result.TIMEOUT, reason=Reason.BUILD_TIMEOUT, message=message)
+            return End(result=Result.TIMEOUT, reason=Reason.BUILD_TIMEOUT, message=message)
         message = f"the VM did not begin the steps in {START_PATIENCE:.0f} s"
-        return Verdict(result=Result.ERROR, reason=Reason.INTERNAL, message=message)
+        return End(result=Result.ERROR, reason=Reason.INTERNAL, message=message)
 
     def _cancel(self, reason: Reason, now: float) -> None:
         """Tell the build once; stop waiting for it after a while."""
@@ -359,11 +359,11 @@ class Session:
         elif now >= self._cancelled_at + CANCEL_PATIENCE:
             raise _Stopped(reason)
 
-    def _verdict_of_stop(self, reason: Reason) -> Verdict:
+    def _end_of_stop(self, reason: Reason) -> End:
         if self._ended is not None:
             return self._cut_off(self._ended, f"cut off by {reason}")
         if reason in GENTLE:
-            return Verdict(result=Result.CANCELLED, reason=reason)
+            return End(result=Result.CANCELLED, reason=reason)
         if reason is Reason.DEADLINE:
-            return Verdict(result=Result.TIMEOUT, reason=reason)
-        return Verdict(result=Result.ERROR, reason=reason, lost=True)
+            return End(result=Result.TIMEOUT, reason=reason)
+        return End(result=Result.ERROR, reason=reason, lost=True)

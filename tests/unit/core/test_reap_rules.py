@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from tests.support.reaper_inputs import (
-    GENERATION,
     LIMITS,
     MINE,
     NOW,
@@ -23,7 +22,6 @@ from tests.support.reaper_inputs import (
     vm,
 )
 from vmrunner.core.lifecycle import SweepId
-from vmrunner.core.reap_rules import decide
 from vmrunner.model import Death, Kind, Offer, Page
 
 # --- EXPIRED ---
@@ -105,7 +103,7 @@ def test_what_is_not_ours_by_tag_and_role_lives_whatever_it_says(tags) -> None:
 
 def test_an_empty_installation_owns_nothing() -> None:
     nobody = vm(tags={"vmrunner:installation": "", "vmrunner:expires-at": "1"})
-    plan = decide(NOW, [], [page(nobody)], [], LIMITS, "", GENERATION)
+    plan = reaped([], [page(nobody)], installation="")
     assert not plan.kills
 
 

@@ -5,7 +5,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from vmrunner.lib.threads import GIVE_UP, CallSlot, DaemonThreadPool, Inline
+from tests.support.inline_pool import Inline
+from vmrunner.lib.threads import GIVE_UP, CallSlot, DaemonThreadPool
 
 
 def test_a_lane_makes_one_call_at_a_time_and_brings_its_answer() -> None:

@@ -6,8 +6,9 @@ from typing import Any
 from tests.support.reaper_inputs import GENERATION, LIMITS, MINE, NOW, SCOPE, page
 from vmrunner.core.reap_plan import Deletion, ReapPlan
 from vmrunner.core.sweep_view import SweepView
-from vmrunner.model import Death, Fate, Kind, Ref
+from vmrunner.model import Death, Kind, Ref
 from vmrunner.reaper.pending_kills import PendingKills
+from vmrunner.reaper.report import LineFate, LineOutcome
 
 LISTING = SweepView(LIMITS, MINE, GENERATION)
 
@@ -22,14 +23,14 @@ def test_what_a_sweep_learns_while_a_pass_takes_in_its_answers_is_kept() -> None
     pending.learn(ReapPlan(kills=(late("i-1"),)), LISTING)
     sweep = threading.Thread(target=pending.learn, args=(ReapPlan(kills=(late("i-2"),)), LISTING))
 
-    class Slow(dict[Ref | str, str]):
+    class Slow(dict[Ref | str, LineOutcome]):
         def get(self, key: Ref | str, default: Any = None) -> Any:
             if sweep.ident is None:
                 sweep.start()
                 sweep.join(0.3)
             return super().get(key, default)
 
-    pending.answered(Slow({late("i-1").ref: Fate.ACCEPTED.value}))
+    pending.answered(Slow({late("i-1").ref: LineOutcome(LineFate.ACCEPTED)}))
     sweep.join()
     assert [kill.ref.id for kill in pending.due(NOW)] == ["i-2"]
 
@@ -38,7 +39,7 @@ def test_what_is_told_of_a_disk_is_not_told_of_the_vm_that_has_its_name() -> Non
     """On Compute Engine a VM's first disk is called as the VM is."""
     pending = PendingKills()
     pending.learn(ReapPlan(kills=(late("vm-1"),)), LISTING)
-    pending.answered({Ref(SCOPE, Kind.DISK, "vm-1"): Fate.MISSING.value})
+    pending.answered({Ref(SCOPE, Kind.DISK, "vm-1"): LineOutcome(LineFate.MISSING)})
     assert [kill.ref.kind for kill in pending.due(NOW)] == [Kind.INSTANCE]
 
 

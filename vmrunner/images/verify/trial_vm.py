@@ -13,8 +13,9 @@ from vmrunner.cloudinit import user_data
 from vmrunner.errors import ImageError, VmrunnerError
 from vmrunner.images import time_limits
 from vmrunner.lib import ids
-from vmrunner.model import Access, Address, Key, Network, Order, Power, Ref, Role, Spec
+from vmrunner.model import Access, Address, Fate, Key, Network, Order, Ref, Role, Spec
 from vmrunner.providers import Provider, qemu
+from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.providers.qemu import accel as accelerator
 from vmrunner.providers.qemu import launch_plan
 from vmrunner.providers.qemu.local_images import LocalImage
@@ -75,7 +76,7 @@ def vm(
             finally:
                 connection.close()
         finally:
-            _bury(provider, ref, Key(ref.scope, instance, ref.id))
+            _delete(provider, ref, Key(ref.scope, instance, ref.id))
 
 
 def _accelerator(wish: str, image: LocalImage, cache: Path) -> str:
@@ -95,13 +96,8 @@ def _address(provider: Provider, key: Key) -> Address:
     raise ImageError("the VM has no address")
 
 
-def _bury(provider: Provider, ref: Ref, key: Key) -> None:
-    """Delete, and wait until it is seen dead: its state directory goes next."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        provider.delete([ref], force=True)
-        seen = provider.look([key]).get(key)
-        if seen is None or seen.power is Power.DEAD:
-            return
-        time.sleep(0.2)
-    raise ImageError(f"the VM {key.instance} does not end")
+def _delete(provider: Provider, ref: Ref, key: Key) -> None:
+    """Delete, and wait until it is not seen alive: its state directory goes next."""
+    deaths = delete_until_dead(provider, {key: ref}, seconds=60, pause=0.2, force=True)
+    if deaths.waiting or deaths.outcomes[ref].fate is Fate.FAILED:
+        raise ImageError(f"the VM {key.instance} does not end")

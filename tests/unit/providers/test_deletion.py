@@ -1,0 +1,75 @@
+"""Deleting until it is seen dead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vmrunner.model import Fate, Key, Kind, Outcome, Power, Ref, Seen
+from vmrunner.providers.deletion import DELETE_RETRY, Deaths, delete_until_dead
+from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider
+
+REF = Ref(SCOPE, Kind.INSTANCE, "i-1")
+KEY = Key(SCOPE, "vm-1", "i-1")
+
+
+@dataclass
+class Tough:
+    """One VM that dies by force alone, or never."""
+
+    clock: Clock = field(default_factory=Clock)
+    refuses: tuple[bool, ...] = ()  # asked by force or not: is it refused?
+    dies: bool = True
+    asked: list[bool] = field(default_factory=list)
+
+    def provider(self) -> FakeProvider:
+        tough = self
+
+        class Provider(FakeProvider):
+            def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
+                tough.asked.append(force)
+                failed = force in tough.refuses
+                return {ref: Outcome(fate=Fate.FAILED if failed else Fate.ACCEPTED) for ref in refs}
+
+            def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
+                dead = tough.dies and True in tough.asked
+                return {
+                    key: Seen(ref=REF, power=Power.DEAD if dead else Power.STOPPING) for key in ids
+                }
+
+        return Provider("p", Cloud(self.clock))
+
+    def deleted(self, seconds: float = 100.0, *, force: bool = False) -> Deaths:
+        return delete_until_dead(
+            self.provider(), {KEY: REF}, seconds=seconds, force=force, sleep=self.clock.sleep
+        )
+
+
+def test_what_is_refused_is_asked_again_by_force_at_once() -> None:
+    tough = Tough(refuses=(False,))
+    assert tough.deleted(0).dead == {KEY}
+    assert tough.asked == [False, True]
+
+
+def test_what_lives_on_is_forced() -> None:
+    tough, began = Tough(), Clock()()
+    assert tough.deleted().dead == {KEY}
+    assert tough.asked == [False, True]
+    assert tough.clock() - began >= DELETE_RETRY
+
+
+def test_what_is_refused_by_force_too_is_not_waited_for() -> None:
+    tough = Tough(refuses=(False, True))
+    deaths = tough.deleted()
+    assert not deaths.waiting
+    assert not deaths.dead
+    assert deaths.outcomes[REF].fate is Fate.FAILED
+    assert tough.asked == [False, True]
+
+
+def test_what_never_dies_is_waited_for_until_the_time_is_over() -> None:
+    tough = Tough(dies=False)
+    deaths = tough.deleted(70.0, force=True)
+    assert deaths.waiting == {KEY}
+    assert not deaths.dead
+    assert tough.asked == [True, True, True]

@@ -1,0 +1,55 @@
+"""Taking over the builds of engines that are gone.
+
+The new owner may say everything again that the former one said: states, events and log bytes that
+are stored already are not stored twice, the VM's supervisor starts an attempt once, and the
+identical order makes no second VM.
+"""
+
+from __future__ import annotations
+
+from vmrunner.engine.context import EngineContext, log
+from vmrunner.engine.membership import MEMBER_LEASE, Membership
+from vmrunner.engine.snapshot import Snapshot
+from vmrunner.model import BuildRecord, BuildState, InstanceState
+
+
+def take_over(context: EngineContext, membership: Membership, view: Snapshot) -> None:
+    """Become the owner of every build whose owner is gone and whose VM we may act on, or that has
+    none any more."""
+    for build in list(view.builds.values()):
+        if build.state is BuildState.QUEUED or build.owner == context.id:
+            continue
+        if not membership.member_gone(build.owner):
+            continue
+        with context.guard("take over", build.id):
+            if build.instance in view.rows or _has_no_vm(context, view, build):
+                _take(context, view, build)
+
+
+def _has_no_vm(context: EngineContext, view: Snapshot, build: BuildRecord) -> bool:
+    """Has it no VM any more? Then whoever sees that its owner is gone may end it, or queue it
+    again, whether or not it has the build's provider: that may have another name by now."""
+    if build.instance in view.unread | {row.id for row in view.everybody}:
+        return False
+    if build.spec.provider in context.providers:
+        return True
+    row = context.ledger.instances.get(build.instance or "")
+    return row.state is InstanceState.GONE  # else it was born after the rows were read
+
+
+def _take(context: EngineContext, view: Snapshot, build: BuildRecord) -> None:
+    taken = context.ledger.builds.take_over(
+        build.id,
+        seen_epoch=build.epoch,
+        owner=context.id,
+        until=context.clock() + MEMBER_LEASE,
+        now=context.clock(),
+    )
+    if taken is None:
+        del view.builds[build.id]
+        view.mine.pop(build.instance or "", None)
+        return
+    log.info("took over %s from %s", build.id, build.owner)
+    view.builds[build.id] = taken
+    if taken.instance in view.rows:
+        view.update(context.ledger.instances.get(taken.instance))

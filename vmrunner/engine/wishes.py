@@ -1,0 +1,39 @@
+"""Who wishes an instance to end: the rule of `lifecycle`, asked for many rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
+
+from vmrunner.core import lifecycle
+from vmrunner.engine.context import ReaperContext
+from vmrunner.engine.membership import Membership
+from vmrunner.model import BuildRecord, Death, Instance, InstanceState, Role
+
+_DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
+
+
+def wishes(
+    context: ReaperContext,
+    membership: Membership,
+    rows: Iterable[Instance],
+    builds: Mapping[str, BuildRecord],
+    unread: Collection[str],
+) -> dict[str, Death]:
+    """Authorised ends by instance id. `unread`: builds that cannot be read: whether one of those
+    ended, nobody can tell."""
+    found = {}
+    for row in rows:
+        if row.build in unread or row.role is not Role.BUILD or row.state in _DYING:
+            continue
+        build = builds.get(row.build)
+        wish = lifecycle.wish(
+            build,
+            row,
+            now=context.clock(),
+            submitter=membership.process_lives(build.submitter if build else None),
+            there=context.now(row),
+        )
+        if wish is not None:
+            found[row.id] = wish
+    return found
