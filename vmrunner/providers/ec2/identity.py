@@ -44,34 +44,56 @@ class Ec2Identity:
         self._lock = threading.Lock()
         self._known: dict[str, Caller] = {}
         self._owners: dict[str, str] = {}
+        self._elapsed = elapsed
+        self._silent: dict[str, tuple[float, CallFailed]] = {}  # when STS did not tell, by key
         #: The account; None when it cannot be told, which is not tried at every question.
-        self.quietly: CallCooldown[str] = CallCooldown(self.account, elapsed)
+        self.quietly: CallCooldown[str] = CallCooldown(self.account, self._told, elapsed)
 
     def caller(self) -> Caller:
         """Return who we are right now. Raises `CallFailed`."""
-        key = self._calls.key(self._regions[0])
+        key, arrived = self._calls.key(self._regions[0]), self._elapsed()
         with self._lock:
-            if key not in self._known:
-                told = self._calls(self._regions[0], WHO)
-                self._known[key] = Caller(str(told["Account"]), str(told["Arn"]))
-            return self._known[key]
+            return self._caller(key, arrived)
 
     def account(self) -> str:
         """Return whose account this is right now. Raises `CallFailed`."""
-        key = self._calls.key(self._regions[0])
-        if key in self._owners:
-            return self._owners[key]
-        try:
-            return self.caller().account
-        except CallFailed as failed:
-            if not isinstance(failed.error, (Throttled, Uncertain)):
-                raise
-            with self._lock:
+        key, arrived = self._calls.key(self._regions[0]), self._elapsed()
+        with self._lock:
+            if key in self._owners:
+                return self._owners[key]
+            try:
+                return self._caller(key, arrived).account
+            except CallFailed as failed:
+                if not isinstance(failed.error, (Throttled, Uncertain)):
+                    raise
                 owner = self._owner()
                 if owner is None:
                     raise
                 self._owners[key] = owner
-            return owner
+                return owner
+
+    def _told(self) -> str | None:
+        """Return the account where it was told already."""
+        try:
+            key = self._calls.key(self._regions[0])
+        except CallFailed:
+            return None
+        known = self._known.get(key)
+        return known.account if known is not None else self._owners.get(key)
+
+    def _caller(self, key: str, arrived: float) -> Caller:
+        """One asks for all who arrived meanwhile: they share its failure."""
+        if key not in self._known:
+            at, failed = self._silent.get(key, (None, None))
+            if failed is not None and at is not None and at > arrived:
+                raise failed
+            try:
+                told = self._calls(self._regions[0], WHO)
+            except CallFailed as failed:
+                self._silent = {key: (self._elapsed(), failed)}
+                raise
+            self._known[key] = Caller(str(told["Account"]), str(told["Arn"]))
+        return self._known[key]
 
     def _owner(self) -> str | None:
         """Return the owner of the instances that EC2 shows: it shows no other account's."""

@@ -22,7 +22,7 @@ class GceIdentity:
         self._lock = threading.Lock()
         self._project: str | None = None
         #: The same; None when it cannot be told, which is not tried at every question.
-        self.quietly: CallCooldown[str] = CallCooldown(self.project, elapsed)
+        self.quietly: CallCooldown[str] = CallCooldown(self.project, lambda: self._project, elapsed)
 
     def project(self) -> str:
         """Return the project's id. Raises `CallFailed`."""
