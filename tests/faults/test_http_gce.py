@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from tests.faults.flows import FLOWS, begin
-from tests.faults.overgce import TYPE
-from tests.faults.places import nothing_of_ours
+from tests.faults.crash_points import nothing_of_ours
+from tests.faults.gce_side import TYPE
+from tests.faults.scenarios import SCENARIOS, begin
 from tests.faults.world import TTL, World
 from vmrunner.model import BuildState, InstanceState, Kind, Market, Power, Reason, Result
 from vmrunner.providers.fake import Call
 from vmrunner.testing.localgce import FORBIDDEN, INTERNAL, QUOTA_LATER, RequestFate
 
-FLOW = {flow.name: flow for flow in FLOWS}
+FLOW = {scenario.name: scenario for scenario in SCENARIOS}
 Make = Callable[..., World]
 
 
