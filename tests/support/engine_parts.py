@@ -6,7 +6,6 @@ puts `pool` in its place. Each part is made by the test that is about it.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -219,18 +218,9 @@ class EngineParts:
         return sum(event.kind == kind for event in self.ledger.events.list(build))
 
 
-@pytest.fixture(scope="session")
-def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a ledger with nothing in it, to be copied: its tables are made once."""
-    root = tmp_path_factory.mktemp("empty") / "data"
-    root.mkdir(mode=0o700)
-    Ledger.open(f"sqlite:///{root}/ledger.db", data_dir=root).close()
-    return root
-
-
 @pytest.fixture
-def parts(empty_ledger: Path, tmp_path: Path) -> Iterator[EngineParts]:
-    root = shutil.copytree(empty_ledger, tmp_path / "data")
+def parts(tmp_path: Path) -> Iterator[EngineParts]:
+    root = tmp_path / "data"
     ledger = Ledger.open(f"sqlite:///{root}/ledger.db", data_dir=root)
     yield EngineParts(root, ledger)
     ledger.close()

@@ -2,5 +2,4 @@
 
 from __future__ import annotations
 
-from tests.support.engine_parts import empty_ledger as empty_ledger  # the fixture
 from tests.support.engine_parts import parts as parts  # the fixture

@@ -42,7 +42,7 @@ def arming(parts: EngineParts) -> Arming:
 
 def test_a_vm_is_armed_once_it_is_born(arming: Arming) -> None:
     for _ in range(3):
-        arming.turn()
+        arming.turn(FIRST_WAIT)
     assert (arming.asked, arming.schedules) == (1, 1)
 
 
