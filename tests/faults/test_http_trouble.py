@@ -161,9 +161,7 @@ def test_where_all_pools_are_dry_the_build_says_so(http: World) -> None:
 
 
 @pytest.mark.parametrize("lag", [0.0, 8.0])
-def test_an_order_sent_again_under_another_configuration_is_the_same_vm(
-    make_http: Make, lag: float
-) -> None:
+def test_an_order_resent_under_another_configuration_is_one_vm(make_http: Make, lag: float) -> None:
     """Its owner was killed before the answer; whoever goes on would tag it otherwise. EC2 says
     IdempotentParameterMismatch, and the VM is found by its name; Compute Engine knows the request
     by its id."""

@@ -88,7 +88,7 @@ def test_sizes_and_limits_of_cost_are_a_projects_to_say(file: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["qemu", "ec2", "gce", "fake"])
-def test_a_new_key_of_a_provider_needs_trust_until_it_is_known_to_be_harmless(kind: str) -> None:
+def test_new_provider_keys_need_trust_until_known_harmless(kind: str) -> None:
     kinds = {
         "qemu": settings.QemuSettings,
         "ec2": settings.Ec2Settings,

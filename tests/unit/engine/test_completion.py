@@ -79,7 +79,7 @@ def test_only_a_failure_of_its_own_keeps_a_vm(
     assert parts.build().state is BuildState.FINISHED
 
 
-def test_a_lost_attempt_is_queued_again_when_its_vm_is_doomed(
+def test_a_lost_attempt_dooms_its_vm_and_is_queued_again(
     parts: EngineParts, completion: BuildCompletion
 ) -> None:
     completion.verdict(*parts.booting(), LOST)

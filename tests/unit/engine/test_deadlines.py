@@ -97,9 +97,7 @@ def test_a_provider_that_cannot_arm_is_not_asked(parts: EngineParts, arming: Arm
     assert (arming.asked, arming.armer.busy) == (0, False)
 
 
-def test_what_was_armed_elsewhere_is_armed_again_as_the_same_one(
-    parts: EngineParts, arming: Arming
-) -> None:
+def test_arming_again_elsewhere_gives_the_same_schedule(parts: EngineParts, arming: Arming) -> None:
     """An engine that takes over does not know what was armed before."""
     arming.turn()
     Arming(parts, arming.row).turn()

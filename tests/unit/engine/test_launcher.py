@@ -33,7 +33,7 @@ def test_the_answer_is_recorded_and_the_vm_boots(parts: EngineParts) -> None:
     assert not launcher.busy
 
 
-def test_a_lost_answer_is_asked_for_again_and_finds_its_vm(parts: EngineParts) -> None:
+def test_after_a_lost_answer_the_resend_finds_its_vm(parts: EngineParts) -> None:
     launcher, results = launched(parts, Fault.LOST_RESPONSE)
     launcher.resend()
     assert results == launcher.collect() == CreateResults(), "its turn has not come"

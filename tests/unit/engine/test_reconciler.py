@@ -126,9 +126,7 @@ def test_a_session_is_told_when_its_time_is_over(parts: EngineParts, bench: Benc
     assert following.stopped is Reason.DEADLINE
 
 
-def test_past_its_deadline_a_vm_dies_and_its_build_times_out(
-    parts: EngineParts, bench: Bench
-) -> None:
+def test_past_the_deadline_vm_dies_and_build_times_out(parts: EngineParts, bench: Bench) -> None:
     _, row = parts.booting()
     bench.tick()
     bench.tick(row.deadline + 1 - parts.clock())
@@ -168,7 +166,7 @@ def test_a_create_that_a_dead_engine_left_is_sent_again(parts: EngineParts) -> N
     assert len(list(parts.cloud.things())) == 1, "the identical order is the same VM"
 
 
-def test_a_vm_that_is_seen_by_its_name_gets_its_reference(parts: EngineParts, bench: Bench) -> None:
+def test_a_vm_found_by_name_gets_its_reference(parts: EngineParts, bench: Bench) -> None:
     parts.cloud.fail("create", Fault.LOST_RESPONSE)
     _, row = parts.booting()
     bench.tick()

@@ -53,7 +53,7 @@ def test_the_cloud_is_read_before_the_ledger(parts: EngineParts) -> None:
     assert set(known.by_id) == {late[0].id}
 
 
-def test_a_row_that_is_closed_is_told_with_what_is_still_there(parts: EngineParts) -> None:
+def test_a_closed_row_is_told_with_its_leftover_resource(parts: EngineParts) -> None:
     row = parts.dying()
     parts.ledger.instances.close(row.id, epoch=row.epoch, death=row.death, now=parts.clock())  # type: ignore[arg-type]
     listing, known = gathered(parts)
@@ -124,7 +124,7 @@ def test_rows_of_another_account_are_nobody_s_business(parts: EngineParts) -> No
     assert known.by_id == {}
 
 
-def test_rows_of_a_provider_with_a_new_name_belong_to_their_scope(parts: EngineParts) -> None:
+def test_rows_of_a_renamed_provider_belong_to_their_scope(parts: EngineParts) -> None:
     _, row = parts.booting()
     parts.context.providers = {"renamed": parts.provider}
     _, known = gather(
