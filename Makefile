@@ -54,6 +54,7 @@ mutations: setup
 
 bench: setup
 	.venv/bin/vmrunner image build
+	.venv/bin/python bench/startup.py
 	.venv/bin/python bench/engine.py
 	.venv/bin/python bench/cold_start.py
 	.venv/bin/python bench/sweep.py

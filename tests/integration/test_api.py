@@ -302,7 +302,7 @@ def test_run_uses_the_configuration_and_lets_go(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "vmrunner.toml").write_text("[providers.mine]\nkind = 'fake'\n")
-    monkeypatch.setattr("vmrunner.api.runner.Wiring", Wiring)
+    monkeypatch.setattr("vmrunner.api.runner.App", Wiring)
     build = vmrunner.run("say a", on_log=print)
     assert build.spec.provider == "mine"
     assert list(build.logs()) == ["a"], "a handle works after its runner was closed"

@@ -29,7 +29,7 @@ def away(times: float) -> Callable[..., Any]:
 def test_a_ledger_that_is_away_for_a_while_is_waited_for(
     cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmrunner.services.logs.AGAIN", 0.01)
+    monkeypatch.setattr("vmrunner.services.logs.LEDGER_RETRY", 0.01)
     monkeypatch.setattr(Logs, "read", away(5))
     done = cli("run", "--", "say", "hello")
     assert (done.code, done.out) == (0, b"hello\n")
@@ -44,8 +44,8 @@ def test_a_lasting_ledger_outage_ends_the_wait_and_the_vm(
     def spawn(app: App) -> None:
         spawned.append(app)
 
-    monkeypatch.setattr("vmrunner.services.logs.AGAIN", 0.01)
-    monkeypatch.setattr("vmrunner.services.logs.PATIENCE", 0.2)
+    monkeypatch.setattr("vmrunner.services.logs.LEDGER_RETRY", 0.01)
+    monkeypatch.setattr("vmrunner.services.logs.LEDGER_TIMEOUT", 0.2)
     monkeypatch.setattr(Logs, "read", away(float("inf")))
     monkeypatch.setattr(App, "spawn_engine", spawn)
     (home / "go.yml").write_text('{"jobs": {"j": {"steps": ["say hello\\nsleep 60"]}}}')

@@ -158,7 +158,7 @@ def until(true: Callable[[], Any], what: str, seconds: float = 60) -> None:
 def test_serve_until_idle_does_the_work_and_goes(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon, "IDLE", 0.2)
+    monkeypatch.setattr(daemon, "IDLE_EXIT", 0.2)
     source = shop.root / "x.tar"
     build = shop.submit()
     source = shop.root / f"{build.id}.tar"
@@ -209,8 +209,8 @@ def test_a_submit_wakes_an_engine_of_another_process_at_once(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between ticks there would be minutes here: without the hint it would never be in time."""
-    monkeypatch.setattr(engine_module, "IDLE", 300.0)
-    monkeypatch.setattr(engine_module, "BUSY", 300.0)
+    monkeypatch.setattr(engine_module, "IDLE_TICK", 300.0)
+    monkeypatch.setattr(engine_module, "BUSY_TICK", 300.0)
     engine = shop.engine()
     with ticking(engine):
         until(lambda: engine.idle, "idle")

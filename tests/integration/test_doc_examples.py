@@ -86,8 +86,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("block", blocks("python"))
 def test_python(block: Block, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (place / "vmrunner.toml").write_text("[providers.local]\nkind = 'fake'\n")
-    monkeypatch.setattr(vmrunner.runtime.app, "Wiring", Wiring)
-    monkeypatch.setattr("vmrunner.api.runner.Wiring", Wiring)
+    monkeypatch.setattr(vmrunner.runtime.app, "App", Wiring)
+    monkeypatch.setattr("vmrunner.api.runner.App", Wiring)
     source = "\n" * block.line + block.text
     exec(compile(source, block.page, "exec"), {"__name__": "example"})
 
@@ -100,7 +100,7 @@ def test_programs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (place / "vmrunner.toml").write_text("[providers.local]\nkind = 'fake'\n")
-    monkeypatch.setattr("vmrunner.api.runner.Wiring", Wiring)
+    monkeypatch.setattr("vmrunner.api.runner.App", Wiring)
     with pytest.raises(SystemExit) as left:
         runpy.run_path(str(program), run_name="__main__")
     assert left.value.code == 0

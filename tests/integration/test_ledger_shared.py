@@ -179,7 +179,7 @@ def test_a_child_of_a_transaction_is_told_so(
 ) -> None:
     """A thread that does not come out of its transaction: the child cannot have the ledger, and
     harms nobody who does."""
-    monkeypatch.setattr(fork_safety, "PATIENCE", 0.05)
+    monkeypatch.setattr(fork_safety, "FORK_TIMEOUT", 0.05)
     inside, out = threading.Event(), threading.Event()
 
     def stay(_: object) -> None:

@@ -160,7 +160,7 @@ def test_where_nobody_can_help_it_is_said(app: Wiring) -> None:
 def test_a_tick_that_fails_ends_no_engine(
     app: Wiring, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("vmrunner.engine.engine.BUSY", 0.01)
+    monkeypatch.setattr("vmrunner.engine.engine.BUSY_TICK", 0.01)
     troubles = iter([KeyError("a row"), RuntimeError("a bug"), LedgerError("away")] * 3)
     tick = Engine.tick
 
@@ -212,7 +212,7 @@ def test_a_provider_that_could_not_be_opened_is_tried_again_and_told(
         return opened(parts, name)
 
     monkeypatch.setattr(Wiring, "open_provider", open_provider)
-    monkeypatch.setattr("vmrunner.engine.engine.BEAT", 0.0)
+    monkeypatch.setattr("vmrunner.engine.engine.HEARTBEAT", 0.0)
     monkeypatch.setattr(engine_host, "CHECK", 0.0)
     with app.helped("api") as helper:
         helper.ensure("fake")

@@ -84,7 +84,7 @@ def test_a_vm_that_hangs_up_each_time_gets_no_busy_loop(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once it was known to us, a VM might have us connect as fast as it can hang up."""
-    monkeypatch.setattr(session, "PAUSE", (0.0, 0.0, 0.0, 3600.0))
+    monkeypatch.setattr(session, "RECONNECT_PAUSES", (0.0, 0.0, 0.0, 3600.0))
     monkeypatch.setattr(session, "SUPERVISOR", hangs_up(tmp_path, "start"))
     running = Running(world.session("true"))
     wait_for(lambda: world.record.kinds().count("connection_lost") == 3)
@@ -96,7 +96,7 @@ def test_a_vm_that_hangs_up_each_time_gets_no_busy_loop(
 def test_a_byte_for_each_connection_is_no_reason_for_the_next(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "PAUSE", (0.0, 0.0, 0.0, 3600.0))
+    monkeypatch.setattr(session, "RECONNECT_PAUSES", (0.0, 0.0, 0.0, 3600.0))
     byte = "shift 3; printf 'L %s 1\\nx' $1; sleep 0.3"  # longer than the relay's patience
     monkeypatch.setattr(session, "SUPERVISOR", hangs_up(tmp_path, "start", byte))
     running = Running(world.session("true"))
@@ -150,7 +150,7 @@ def test_a_wish_after_the_end_changes_only_what_is_not_there_yet(
     reason: Reason,
 ) -> None:
     """The build has ended well, and then the VM cannot be reached any more."""
-    monkeypatch.setattr(session, "PAUSE", (0.0, 3600.0))
+    monkeypatch.setattr(session, "RECONNECT_PAUSES", (0.0, 3600.0))
     monkeypatch.setattr(session, "SUPERVISOR", hangs_up(tmp_path, "collect"))
     running = Running(world.session("true", rules=[ArtifactRule(glob=glob) for glob in globs]))
     if globs:

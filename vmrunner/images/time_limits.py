@@ -7,6 +7,9 @@ from typing import Final
 
 #: Seconds of a boot on a quiet machine that emulates.
 USUAL: Final = 15.0
+#: Seconds that a first boot may take, before which nothing was measured: an emulated one took
+#: 205 s at a load of 15.
+FIRST_BOOT: Final = {"kvm": 300.0, "tcg": 1200.0}
 
 
 def patience(seconds: float, boot: float) -> float:

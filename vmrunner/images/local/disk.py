@@ -13,6 +13,7 @@ from secrets import token_hex
 from typing import Final
 
 from vmrunner.errors import ImageError
+from vmrunner.images import time_limits
 from vmrunner.images.local.programs import ChildPrograms
 from vmrunner.images.local.rootfs import Report
 from vmrunner.images.recipe import Container
@@ -39,7 +40,6 @@ TRACES: Final = (
 )
 
 _SCRIPT_BLOCK: Final = 4096
-_BOOT: Final = 300.0  # seconds until Docker answers
 _LOAD: Final = 1200.0  # and then for one container image
 
 
@@ -126,7 +126,8 @@ def boot(
         log.write_bytes(b"")
     child = programs.start(argv)
     try:
-        _follow(child.poll, events, nonce, [c.name for c, _ in containers], report)
+        names = [c.name for c, _ in containers]
+        _follow(child.poll, events, nonce, names, report, time_limits.FIRST_BOOT[accel])
     except ImageError as error:
         output = ""
         if child.poll() is not None and child.stdout is not None:
@@ -145,10 +146,11 @@ def _follow(
     nonce: str,
     names: list[str],
     report: Report,
+    boot: float,
 ) -> None:
-    """Read the guest's words until the machine is off. Raises ImageError when they do not end
-    with the nonce, or in time."""
-    deadline = time.monotonic() + _BOOT
+    """Read the guest's words until the machine is off, the first within `boot` seconds. Raises
+    ImageError when they do not end with the nonce, or in time."""
+    deadline = time.monotonic() + boot
     seen = 0
     report(0.0, "booting")
     while True:

@@ -11,15 +11,17 @@ from typing import Final
 
 from vmrunner.cloudinit import user_data
 from vmrunner.errors import ImageError, VmrunnerError
+from vmrunner.images import time_limits
 from vmrunner.lib import ids
 from vmrunner.model import Access, Address, Key, Network, Order, Power, Ref, Role, Spec
 from vmrunner.providers import Provider, qemu
+from vmrunner.providers.qemu import accel as accelerator
+from vmrunner.providers.qemu import launch_plan
 from vmrunner.providers.qemu.local_images import LocalImage
 from vmrunner.ssh import keys
 from vmrunner.ssh.client import Connection, Dialer
 
-TTL: Final = 1200.0  # seconds after which the VM ends itself
-_BOOT: Final = 300.0
+TTL: Final = 2400.0  # seconds after which the VM ends itself
 
 
 @contextlib.contextmanager
@@ -63,7 +65,8 @@ def vm(
             address = _address(provider, Key(ref.scope, instance, ref.id))
             dialer = Dialer(Access(user_private=user.private, host_public=host.public))
             try:
-                connection = dialer.connect(address, timeout=_BOOT)
+                limit = time_limits.FIRST_BOOT[_accelerator(accel, image, cache)]
+                connection = dialer.connect(address, timeout=limit)
             except VmrunnerError as error:
                 console = provider.console(ref).splitlines()[-20:]
                 raise ImageError("\n".join([str(error), *console])) from None
@@ -73,6 +76,13 @@ def vm(
                 connection.close()
         finally:
             _bury(provider, ref, Key(ref.scope, instance, ref.id))
+
+
+def _accelerator(wish: str, image: LocalImage, cache: Path) -> str:
+    """What the provider took, which remembers its choice in the cache."""
+    programs = launch_plan.HostPrograms.find(internet=False)
+    chosen = accelerator.choose(wish, qemu=programs.qemu, kernel=image.kernel, cache_dir=cache)
+    return chosen.name
 
 
 def _address(provider: Provider, key: Key) -> Address:

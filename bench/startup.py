@@ -1,0 +1,87 @@
+"""CPU time of the commands that people type all day, beside the libraries that every one loads.
+
+    python bench/startup.py [--rounds 15]
+
+Each command runs once a round, in turns; the median of user and system time of its process. The
+floor is `python -c "import typer, rich"`. The ledger has one finished build.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.support.ledger_builds import started
+from vmrunner.ledger import Ledger
+from vmrunner.model import Reason, Result
+
+VMRUNNER = Path(sys.executable).with_name("vmrunner")
+FLOOR = "python -c 'import typer, rich'"
+#: What is measured, and the goal in seconds of CPU.
+COMMANDS: dict[str, tuple[list[str], float | None]] = {
+    FLOOR: ([sys.executable, "-c", "import typer, rich"], None),
+    "vmrunner --help": ([str(VMRUNNER), "--help"], None),
+    "vmrunner ps -a": ([str(VMRUNNER), "ps", "-a"], 0.3),
+    "vmrunner show b-1": ([str(VMRUNNER), "show", "b-1"], 0.3),
+    "vmrunner config show": ([str(VMRUNNER), "config", "show"], 0.2),
+    "vmrunner run --dry-run": ([str(VMRUNNER), "run", "--dry-run", "--", "true"], 0.4),
+}
+
+
+def cpu(command: list[str], environment: dict[str, str]) -> float:
+    """User and system time of one run, in seconds."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory(prefix="vmrunner-startup-") as home:
+        environment = {**os.environ, "HOME": home, "NO_COLOR": "1"}
+        environment |= {f"XDG_{name}_HOME": f"{home}/{name}" for name in ("CONFIG", "DATA")}
+        # The cache with the VM image stays the user's: a dry run looks for it.
+        data = Path(home) / "DATA/vmrunner"
+        ledger = Ledger.open(f"sqlite:///{data}/ledger.db", data_dir=data)
+        started(ledger)
+        ledger.builds.finish(
+            "b-1", epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, exit_code=0, now=105.0
+        )
+        ledger.close()
+        times: defaultdict[str, list[float]] = defaultdict(list)
+        for number in range(rounds + 1):
+            for name, (command, _) in COMMANDS.items():
+                seconds = cpu(command, environment)
+                if number:  # the first run of each fills caches
+                    times[name].append(seconds)
+    table = Table("command", "CPU, median", "best", "of the floor", "goal")
+    floor = statistics.median(times[FLOOR])
+    for name, (_, goal) in COMMANDS.items():
+        median = statistics.median(times[name])
+        table.add_row(
+            name,
+            f"{median:.3f} s",
+            f"{min(times[name]):.3f} s",
+            f"{median / floor:.1f}×",
+            "" if goal is None else f"{goal} s",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
