@@ -9,8 +9,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, make_url, text
 
 from tests.support.command_line import Cli
+from vmrunner.errors import ConfigError
+from vmrunner.ledger import upgrade
 
 
 @pytest.fixture
@@ -102,3 +105,15 @@ def test_a_server_that_is_away_leaves_nothing(
     assert code == 1
     assert "see whether the database is up and reachable" in err
     assert not (home / "data").exists()
+
+
+def test_the_url_of_another_programs_database_is_shown_without_its_password() -> None:
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
+        connection.execute(text("CREATE TABLE alembic_version (version_num TEXT)"))
+        connection.execute(text("INSERT INTO alembic_version VALUES ('abc')"))
+        url = make_url("postgresql+psycopg://db/app?user=vm&password=s3cret")
+        with pytest.raises(ConfigError, match="is another program's") as raised:
+            upgrade._ours(connection, url)
+    assert "s3cret" not in str(raised.value)
+    engine.dispose()

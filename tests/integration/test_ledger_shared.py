@@ -3,7 +3,9 @@ was committed stays. SQLite loses it when its locks are dropped behind its back.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,11 +15,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from tests.support.ledger_builds import submitted
 from vmrunner import Runner
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger, fork_safety
+from vmrunner.lib import local_files
 
 BESIDE = """
 import sqlite3, sys
@@ -229,3 +233,44 @@ def test_no_command_opens_it_but_through_sqlite(home: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (home / "data/vmrunner/ledger.db").is_file()
+
+
+def test_ctrl_c_in_the_middle_of_a_write_leaves_no_lock(ledger: Ledger, path: Path) -> None:
+    """It comes when SQLite has begun, and SQLAlchemy does not know of it yet."""
+    submitted(ledger, "b-1")
+
+    def interrupt(_: object) -> None:
+        event.remove(ledger._database._writer, "begin", interrupt)
+        raise KeyboardInterrupt
+
+    event.listen(ledger._database._writer, "begin", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        submitted(ledger, "b-2")
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE").close()
+        other.execute("ROLLBACK").close()
+    submitted(ledger, "b-3")
+    assert beside(path) == ["b-1", "b-3"]
+
+
+def test_no_fork_waits_for_another_process_that_opens_the_ledger(
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, flock = threading.Event(), fcntl.flock
+
+    def waits(descriptor: int, how: int) -> None:
+        asked.set()
+        flock(descriptor, how)
+
+    held = os.open(path.parent, os.O_RDONLY)
+    flock(held, fcntl.LOCK_EX)
+    monkeypatch.setattr(local_files.fcntl, "flock", waits)
+    opening = threading.Thread(target=lambda: again(path).close())
+    opening.start()
+    try:
+        assert asked.wait(10)
+        assert fork_safety.opening.acquire(timeout=10), "whoever forks takes this"
+        fork_safety.opening.release()
+    finally:
+        os.close(held)
+        opening.join()

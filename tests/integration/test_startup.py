@@ -17,7 +17,7 @@ HEAVY = {
     "sqlalchemy.orm", "sqlmodel", "sqlalchemy.dialects.postgresql", "psycopg", "alembic", "boto3",
     "botocore", "google", "fabric", "invoke", "paramiko", "apscheduler", "rich", "yaml",
     "pathspec", "tarfile", "vmrunner.api.runner", "vmrunner.engine.engine",
-    "vmrunner.core.reap_rules",
+    "vmrunner.core.reap_rules", "vmrunner.config.build_request",
 }  # fmt: skip
 LOADED = """
 import json, sys
@@ -45,3 +45,8 @@ def test_a_command_loads_what_it_needs(home: Path, argv: tuple[str, ...]) -> Non
     assert "vmrunner.cli.commands.builds" in modules
     assert modules & HEAVY == set()
     assert ("sqlalchemy" in modules) is (argv[0] != "config")
+
+
+def test_help_loads_no_models(home: Path) -> None:
+    """The options of `run` are written out for that: the fields of a request are pydantic's."""
+    assert "pydantic" not in loaded("--help")

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from vmrunner.config import field_checks
+from vmrunner.config.build_request import BuildRequest
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
 from vmrunner.model import ArtifactRule, Step
 from vmrunner.services import requests
 from vmrunner.services import secrets as secretvalues
-from vmrunner.services.requests import BuildRequest
 
-Duration = str | float | timedelta
+Duration = units.Duration
 Command = str | Sequence[str] | Sequence[Step]
 
 
 class BuildOptions(TypedDict, total=False):
-    """What a build can be given. Sizes take "4GiB" or bytes."""
+    """What a build can be given: the fields of `BuildRequest`, for type checkers. Sizes take "4GiB"
+    or bytes."""
 
     provider: str | None
     image: str | None  # the VM's
-    bootstrap: bool
+    bootstrap: bool | None
     container: str | None
     container_runtime: str | None  # runc, or runsc (gVisor)
-    docker: bool
-    privileged: bool
+    docker: bool | None
+    privileged: bool | None
     source: str | os.PathLike[str] | None
     env: Mapping[str, str]
     secrets: Mapping[str, str | bytes] | Sequence[str]
@@ -43,35 +43,24 @@ class BuildOptions(TypedDict, total=False):
     cpus: int | None
     memory: str | int | None
     disk: str | int | None
-    spot: bool
-    retry_on_loss: bool
-    priority: int
+    spot: bool | None
+    retry_on_loss: bool | None
+    priority: int | None
     idempotency_key: str | None
 
 
 def wish(command: Command, options: BuildOptions) -> BuildRequest:
-    """Keywords as a wish. Raises TypeError for a keyword that there is not."""
-    unknown = sorted(options.keys() - BuildOptions.__annotations__.keys())
-    if unknown:
-        hint = units.did_you_mean(unknown[0], BuildOptions.__annotations__)
+    """Keywords as a request. Raises TypeError for a keyword that there is not."""
+    known = BuildRequest.model_fields.keys() - {"steps"}
+    if unknown := sorted(options.keys() - known):
+        hint = units.did_you_mean(unknown[0], known)
         raise TypeError(f"no option {unknown[0]!r} of a build ({hint})")
-    said = dict(options)
-    for name in ("secrets", "artifacts"):
-        value = options.get(name)
-        if value is not None and not (name == "secrets" and isinstance(value, Mapping)):
-            field_checks.several(value, name)
-    said["secrets"] = _secrets(options.get("secrets") or ())
-    said["artifacts"] = tuple(
-        rule if isinstance(rule, ArtifactRule) else ArtifactRule(glob=rule)
-        for rule in options.get("artifacts") or ()
-    )
-    place = options.get("source")
-    if isinstance(place, os.PathLike):
+    said = {name: value for name, value in options.items() if value is not None}
+    if "secrets" in said:
+        said["secrets"] = _secrets(said["secrets"])
+    if isinstance(place := said.get("source"), os.PathLike):
         said["source"] = os.fspath(place)
-    for name in ("env", "labels"):
-        value = options.get(name)
-        said[name] = {} if value is None else field_checks.table(value, name)
-    return BuildRequest(steps=_steps(command), **said)  # type: ignore[arg-type]
+    return BuildRequest(steps=_steps(command), **said)
 
 
 def _steps(command: Command) -> tuple[Step, ...]:
@@ -86,7 +75,9 @@ def _steps(command: Command) -> tuple[Step, ...]:
     return steps
 
 
-def _secrets(said: Mapping[str, str | bytes] | Sequence[str]) -> dict[str, bytes]:
+def _secrets(said: Any) -> dict[str, bytes]:
+    if not isinstance(said, Mapping):
+        field_checks.several(said, "secrets")
     try:
         return secretvalues.read(said, os.environ)
     except ConfigError as error:

@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vmrunner.cli import output
 from vmrunner.errors import ConfigError
 
 if TYPE_CHECKING:
+    from vmrunner.config.build_request import BuildRequest
     from vmrunner.model import BuildSpec, Step
     from vmrunner.services.host_access import HostAccess
-    from vmrunner.services.requests import BuildRequest
 
 
 def steps(command: Sequence[str], lines: Sequence[str]) -> tuple[Step, ...] | None:
@@ -39,6 +39,24 @@ def env(pairs: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
     for path in files:
         found |= env_file.read(path, os.environ)
     return found | dict(units.env(text) for text in pairs)
+
+
+def request(options: Mapping[str, Any], steps: tuple[Step, ...] | None) -> BuildRequest:
+    """The request that the options of `run` make. It holds values: variables and files are read
+    here."""
+    from vmrunner.config.build_request import BuildRequest
+    from vmrunner.lib import units
+    from vmrunner.services import secrets
+
+    said = {name: options[name] for name in BuildRequest.model_fields if name in options}
+    said |= {
+        "steps": steps,
+        "env": env(options["env"] or (), options["env_file"] or ()),
+        "secrets": secrets.read(options["secret"] or (), os.environ),
+        "artifacts": options["artifact"] or (),
+        "labels": dict(units.label(text) for text in options["label"] or ()),
+    }
+    return BuildRequest(**said)
 
 
 def job_file(words: Sequence[str], file: Path | None, steps: object) -> Path | None:
@@ -98,12 +116,11 @@ def show_spec(spec: BuildSpec) -> None:
 
 
 def _text(key: str, value: object) -> str:
+    from vmrunner.config import build_request
     from vmrunner.lib import units
 
     if isinstance(value, str):
         return value
-    if key in ("timeout", "ttl", "queue_timeout", "keep_on_failure"):
-        return units.exact(float(value))  # type: ignore[arg-type]
-    if key in ("memory", "disk"):
-        return units.amount(int(value))  # type: ignore[call-overload]
+    if isinstance(value, float | int) and (unit := build_request.unit(key)):
+        return units.exact(value) if unit == "seconds" else units.amount(int(value))
     return json.dumps(value, ensure_ascii=False)

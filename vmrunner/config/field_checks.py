@@ -4,11 +4,13 @@ Python. Each raises `ConfigError` with field, value and fix. Pure."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from vmrunner.errors import ConfigError
-from vmrunner.lib import units
+from vmrunner.lib import globs, units
+from vmrunner.model import ArtifactRule, Step
 
 #: What Linux gives a new process: 128 KiB for each variable, 2 MiB for all that it starts with, of
 #: which the image and a step's own words need some.
@@ -21,6 +23,8 @@ _IMAGE: Final = re.compile(
     rf"{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?",
     re.ASCII,
 )
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)  # of a build
+SECRET_BYTES: Final = 64 << 10
 LEAST_MEMORY: Final = 256 << 20
 LEAST_DISK: Final = 1 << 30
 _INT: Final = (1 << 31) - 1  # what every database holds
@@ -45,6 +49,14 @@ def characters(value: object, field: str) -> str:
             f"{field}: {_short(value)} is not UTF-8", hint="pass it as a file"
         ) from None
     return value
+
+
+def choice(value: object, field: str, noun: str, known: Iterable[str]) -> str:
+    """One of a few words."""
+    said = text(value, field)
+    if said not in known:
+        raise ConfigError(f"{field}: no {noun} {said!r}", hint=f"one of: {', '.join(known)}")
+    return said
 
 
 def whole(value: object, field: str, least: int = -_INT, most: int = _INT) -> int:
@@ -83,10 +95,97 @@ def table(value: object, field: str) -> Mapping[str, str]:
     }
 
 
-def container(value: str) -> str:
+def environment_table(value: object, field: str) -> Mapping[str, str]:
+    return {
+        units.env_name(name): units.env_value(name, item)
+        for name, item in table(value, field).items()
+    }
+
+
+def label_table(value: object, field: str) -> Mapping[str, str]:
+    return dict(units.check_label(key, item) for key, item in table(value, field).items())
+
+
+def artifact_rules(value: object, field: str) -> tuple[ArtifactRule, ...]:
+    """Rules from a list, in which a glob alone is one."""
+    rules = tuple(
+        rule if isinstance(rule, ArtifactRule) else ArtifactRule(glob=rule)
+        for rule in several(value, field)
+    )
+    for rule in rules:
+        flag(rule.always, f"{field}: always")
+        globs.check(characters(rule.glob, field))
+    return rules
+
+
+def steps(value: object, field: str) -> tuple[Step, ...]:
+    return tuple(map(_step, several(value, field)))
+
+
+def _step(step: Step) -> Step:
+    if step.run is not None and step.argv:
+        raise ConfigError(
+            f"command: {step.title!r} has `run` and `argv`", hint="give exactly one of the two"
+        )
+    words = [step.run] if step.run is not None else list(several(step.argv, "argv"))
+    words = [characters(word, "command") for word in words]
+    if not words or not words[0] or any("\0" in word for word in words):
+        raise ConfigError(
+            f"command: {step.title!r} is not a command", hint="not empty, and no NUL byte"
+        )
+    if step.run is None and (longest := max(words, key=len)):
+        word(longest)
+    characters(step.name, "name of a step")
+    environment_table(step.env, "env")
+    if step.timeout is None:
+        return step
+    seconds = units.duration(step.timeout, "timeout of a step")
+    if seconds <= 0:
+        raise ConfigError(f"timeout: {seconds:g} of a step", hint="more than 0")
+    return replace(step, timeout=seconds)
+
+
+def secret_values(value: object, field: str) -> Mapping[str, bytes]:
+    """Values by name. No error repeats one."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{field}: not a mapping", hint=f"{field}={{'NAME': b'VALUE'}}")
+    for name, item in value.items():
+        units.env_name(characters(name, "secret"), "secret")
+        if not isinstance(item, bytes):
+            raise ConfigError(f"secret: the value of {name!r} is not bytes", hint="encode it")
+        if not item:
+            raise ConfigError(f"secret: {name} is empty", hint="set it, or leave it out")
+        if len(item) > SECRET_BYTES or b"\0" in item:
+            raise ConfigError(
+                f"secret: {name} is larger than {SECRET_BYTES >> 10} KiB or holds a NUL byte",
+                hint="an environment variable cannot hold it; put a key to it there",
+            )
+    return dict(value)
+
+
+def build_name(value: object, field: str) -> str:
+    said = text(value, field)
+    if not NAME.fullmatch(said) or said.startswith(("b-", "vm-")):
+        raise ConfigError(
+            f"{field}: {said!r} cannot be a build's name",
+            hint="at most 63 letters, digits, . _ -, and not beginning like an id",
+        )
+    return said
+
+
+def idempotency_key(value: object, field: str) -> str:
+    said = characters(value, field)
+    if not (0 < len(said) <= 255 and said.isprintable()):
+        raise ConfigError(
+            f"{field}: {said[:40]!r} cannot be one", hint="1 to 255 printable characters"
+        )
+    return said
+
+
+def container(value: str, field: str = "container") -> str:
     if not _IMAGE.fullmatch(value) or len(value) > 512:
         raise ConfigError(
-            f"container: {value!r} is not a container image's name",
+            f"{field}: {value!r} is not a container image's name",
             hint="such as debian:trixie or registry.example.org/team/image:tag",
         )
     return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -22,42 +22,29 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from vmrunner.config import field_checks
-from vmrunner.config.settings import Bytes, Seconds, Section
-from vmrunner.config.validation_errors import FieldError, Where, explained
+from vmrunner.config.build_request import BuildFields, Text
+from vmrunner.config.settings import Seconds, Section
+from vmrunner.config.validation_errors import FieldError, Where, checked, explained
 from vmrunner.config.yaml import parse
 from vmrunner.errors import ConfigError
 from vmrunner.lib import globs, units
-from vmrunner.model import Network
 
 NAME: Final = "vmrunner.yml"
 
 
-def _checked(check: Callable[[Any], object]) -> AfterValidator:
-    """A check of `fields` or `units` whose complaint pydantic carries."""
-
-    def checked(value: Any) -> Any:
-        try:
-            check(value)
-        except ConfigError as error:
-            raise FieldError(error) from None
-        return value
-
-    return AfterValidator(checked)
+def _positive(seconds: float | None) -> float | None:
+    if seconds is not None and seconds <= 0:
+        raise FieldError(ConfigError(f"timeout: {seconds:g} leaves no time", hint="more than 0"))
+    return seconds
 
 
-def _positive(seconds: float) -> None:
-    if seconds <= 0:
-        raise ConfigError(f"timeout: {seconds:g} leaves no time", hint="more than 0")
-
-
-Line = Annotated[str, Field(min_length=1), _checked(lambda text: field_checks.text(text, "text"))]
-Plain = Annotated[str, _checked(lambda text: units.env_value("it", text))]
-Env = dict[Annotated[str, _checked(units.env_name)], Plain]
+Plain = Annotated[str, checked(lambda text, _: units.env_value("it", text))]
+Env = dict[Annotated[str, checked(units.env_name)], Plain]
 Labels = dict[
-    Annotated[str, _checked(lambda name: units.check_label(name, ""))],
-    Annotated[str, _checked(lambda text: units.check_label("label", text))],
+    Annotated[str, checked(lambda name, _: units.check_label(name, ""))],
+    Annotated[str, checked(lambda text, _: units.check_label("label", text))],
 ]
-Time = Annotated[Seconds, _checked(_positive)]
+Time = Annotated[Seconds, AfterValidator(_positive)]
 
 
 class NoNullValues(Section):
@@ -76,7 +63,7 @@ class NoNullValues(Section):
 class JobStep(NoNullValues):
     """One step: `run` is a shell line, `argv` one command without a shell."""
 
-    run: Line | None = None
+    run: Text | None = None
     argv: list[Plain] | None = Field(default=None, min_length=1)
     name: str = ""
     timeout: Time | None = None
@@ -110,7 +97,7 @@ class JobStep(NoNullValues):
 class JobArtifact(NoNullValues):
     """What to bring back: a glob relative to the work directory."""
 
-    path: Annotated[str, Field(min_length=1), _checked(globs.check)]
+    path: Annotated[str, Field(min_length=1), checked(lambda glob, _: globs.check(glob))]
     always: StrictBool = Field(default=False, description="Also when the steps failed.")
 
     @model_validator(mode="before")
@@ -129,50 +116,21 @@ class JobArtifact(NoNullValues):
         }
 
 
-class JobDefaults(NoNullValues):
+class JobDefaults(BuildFields, NoNullValues):
     """What holds for every job of a file that does not say otherwise."""
 
-    container: Annotated[Line, _checked(field_checks.container)] | None = None
-    container_runtime: Literal["runc", "runsc"] | None = Field(
-        default=None, description="runsc is gVisor: a kernel of its own between build and VM."
-    )
-    provider: Line | None = None
-    image: Line | None = Field(default=None, description="The VM's image.")
-    bootstrap: StrictBool | None = Field(
-        default=None, description="The image is a plain Debian or Ubuntu: install what it needs."
-    )
-    docker: StrictBool | None = Field(default=None, description="The build gets its own Docker.")
-    privileged: StrictBool | None = None
-    source: Line | None = Field(
+    # Of its own are the tables and lists, whose items have a line each, and what a path means.
+    source: Text | None = Field(
         default=None, description="A directory, relative to this file, or git+URL@REF."
     )
     env: Env = Field(default_factory=dict)
-    secrets: list[Annotated[str, _checked(field_checks.secret)]] = Field(
+    secrets: list[Annotated[str, checked(lambda text, _: field_checks.secret(text))]] = Field(
         default_factory=list, description="Names of environment variables, or NAME=@FILE."
     )
     artifacts: list[JobArtifact] = Field(default_factory=list)
     labels: Labels = Field(default_factory=dict)
-    timeout: Time | None = None
-    ttl: Seconds | None = None
-    queue_timeout: Seconds | None = None
-    keep_on_failure: Time | None = None
-    network: Network | None = None
-    cpus: int | None = Field(default=None, ge=1)
-    memory: (
-        Annotated[
-            Bytes, _checked(lambda n: field_checks.at_least(n, "memory", field_checks.LEAST_MEMORY))
-        ]
-        | None
-    ) = None
-    disk: (
-        Annotated[
-            Bytes, _checked(lambda n: field_checks.at_least(n, "disk", field_checks.LEAST_DISK))
-        ]
-        | None
-    ) = None
-    spot: StrictBool | None = None
-    retry_on_loss: StrictBool | None = None
-    priority: Annotated[int, _checked(lambda n: field_checks.whole(n, "priority"))] | None = None
+
+    _some = field_validator("timeout", "keep_on_failure")(_positive)
 
     @field_validator("ttl")
     @classmethod
@@ -188,19 +146,6 @@ class Job(JobDefaults):
 
     steps: list[JobStep] = Field(min_length=1)
     _places: Mapping[str, str] = PrivateAttr(default_factory=dict)
-
-    def over(self, weaker: JobDefaults) -> Job:
-        """This job, with what it leaves unsaid from a weaker one. Tables and lists add up."""
-        update: dict[str, Any] = {}
-        for name in JobDefaults.model_fields:
-            mine, theirs = getattr(self, name), getattr(weaker, name)
-            if isinstance(mine, dict):
-                update[name] = {**theirs, **mine}
-            elif isinstance(mine, list):
-                update[name] = [*theirs, *mine]
-            elif mine is None:
-                update[name] = theirs
-        return self.model_copy(update=update)
 
     def place(self, key: str) -> str:
         """Where it says this ("FILE:LINE: "); "" where it does not."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError, ValidationInfo
 
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
@@ -18,11 +18,48 @@ Where = tuple[str | int, ...]
 
 
 class FieldError(ValueError):
-    """What a check of a single field found, for pydantic to carry."""
+    """What a check of a single field found, for pydantic to carry. `in_file`: how a file says it,
+    "WHAT; FIX" after the value; default: as the error does."""
 
-    def __init__(self, error: ConfigError) -> None:
-        super().__init__(str(error))
+    def __init__(self, error: ConfigError, *, in_file: str = "") -> None:
+        super().__init__(in_file or str(error))
         self.error = error
+        self.in_file = in_file
+
+
+def option_name(info: ValidationInfo) -> str:
+    """What errors call the field that is looked at."""
+    return (info.field_name or "value").replace("_", "-")
+
+
+#: A check of `field_checks` or `units`: it gets a value and what errors call its field.
+Check = Callable[[Any, str], Any]
+
+
+def checked(check: Check) -> AfterValidator:
+    """A check whose complaint pydantic carries; the value stays."""
+
+    def validate(value: Any, info: ValidationInfo) -> Any:
+        _called(check, value, info)
+        return value
+
+    return AfterValidator(validate)
+
+
+def converted(check: Check, *, said: Any = Any) -> BeforeValidator:
+    """The same for a check whose answer is the value. `said`: the type that it is given in."""
+
+    def validate(value: Any, info: ValidationInfo) -> Any:
+        return _called(check, value, info)
+
+    return BeforeValidator(validate, json_schema_input_type=said)
+
+
+def _called(check: Check, value: Any, info: ValidationInfo) -> Any:
+    try:
+        return check(value, option_name(info))
+    except ConfigError as error:
+        raise FieldError(error) from None
 
 
 #: Pydantic's words, in ours.
@@ -40,6 +77,36 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "string_type": ("not text", "put it in quotes"),
     "too_short": ("empty", "at least one is needed"),
 }
+
+
+#: The same, for what no file says.
+_SPOKEN: Final[Mapping[str, tuple[str, str]]] = {
+    "bool_type": ("is neither true nor false", "give one"),
+    "greater_than_equal": ("is too few", "at least {ge}"),
+    "int_type": ("is not a whole number", "such as 1"),
+    "string_type": ("is not text", "put it in quotes"),
+    "string_unicode": ("is not UTF-8", "pass it as a file"),
+}
+
+
+def spoken(error: ValidationError, known: Collection[str]) -> ConfigError:
+    """The first thing that is wrong with what Python or the command line passed. `known`: the
+    fields that there are."""
+    first = error.errors(include_url=False)[0]
+    kind, context = first["type"], first.get("ctx") or {}
+    if isinstance(cause := context.get("error"), FieldError):
+        return cause.error
+    name = str(first["loc"][0])
+    if kind == "extra_forbidden":
+        return ConfigError(f"{name}: no such option", hint=units.did_you_mean(name, known))
+    name = name.replace("_", "-")
+    if kind == "string_too_short":
+        return ConfigError(f"{name}: empty", hint="give it a value, or leave it out")
+    if kind == "value_error":  # "not a duration; FIX"
+        text, _, fix = str(cause).partition("; ")
+        return ConfigError(f"{name}: {first['input']!r} is {text}", hint=fix)
+    text, fix = _SPOKEN.get(kind, (f"cannot be: {first['msg']}", ""))
+    return ConfigError(f"{name}: {_short(first['input'])} {text}", hint=fix.format(**context))
 
 
 def explained(
@@ -93,7 +160,7 @@ def _explained(
         return ConfigError(f"{prefix}{name}.{field}: {said}", hint=f"one of: {', '.join(tags)}")
     if kind == "missing":
         return ConfigError(f"{prefix}{name}: missing", hint="it is needed")
-    if isinstance(cause := context.get("error"), FieldError):
+    if isinstance(cause := context.get("error"), FieldError) and not cause.in_file:
         text = str(cause.error.args[0]).partition(": ")[2]
         return ConfigError(f"{prefix}{name}: {text}", hint=cause.error.hint)
     message = str(first["msg"]).removeprefix("Value error, ")

@@ -192,10 +192,15 @@ class Database:
                 yield connection
             return
         with self._turn:
-            if self._kept is None:
-                self._kept = self._writer.connect()
-            with self._kept.begin():
-                yield self._kept
+            kept = self._kept = self._kept or self._writer.connect()
+            try:
+                with kept.begin():
+                    yield kept
+            finally:
+                if _driver(kept).in_transaction:  # Ctrl-C came between: nobody could write again
+                    kept.invalidate()
+                    kept.close()
+                    self._kept = None
 
     def _disconnect(self) -> None:
         with self._turn:

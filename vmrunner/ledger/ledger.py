@@ -214,22 +214,23 @@ def _sqlite_path(url: URL) -> Path | None:
 @contextmanager
 def _making(path: Path | None, data_dir: Path | None, *, make: bool = True) -> Iterator[None]:
     """Make a place for a SQLite ledger; while inside, it can be made or migrated."""
-    with fork_safety.opening:
-        if path is None:
+    if path is None:
+        with fork_safety.opening:
             yield
-            return
-        ours = path.parent == data_dir
-        fix = "name another with VMRUNNER_DATABASE_URL, or set XDG_DATA_HOME"
-        local_files.ready_directory(path.parent, field="database.url", fix=fix, make=ours)
-        if not (make or ours or path.exists()):
-            raise ConfigError(
-                f"database.url: there is no ledger at {path}",
-                hint="`vmrunner db upgrade` or the first build makes it, unless it is mistyped",
-            )
-        local_files.refuse_network_disk(path.parent, Path("/proc/self/mounts").read_text())
-        local_files.ready_file(path, field="database.url")
-        with local_files.alone(path.parent):
-            yield
+        return
+    ours = path.parent == data_dir
+    fix = "name another with VMRUNNER_DATABASE_URL, or set XDG_DATA_HOME"
+    local_files.ready_directory(path.parent, field="database.url", fix=fix, make=ours)
+    if not (make or ours or path.exists()):
+        raise ConfigError(
+            f"database.url: there is no ledger at {path}",
+            hint="`vmrunner db upgrade` or the first build makes it, unless it is mistyped",
+        )
+    local_files.refuse_network_disk(path.parent, Path("/proc/self/mounts").read_text())
+    local_files.ready_file(path, field="database.url")
+    # Other processes are waited for first: a fork waits for whoever holds `opening`.
+    with local_files.alone(path.parent), fork_safety.opening:
+        yield
 
 
 def _seal(data_dir: Path, secret_key: str | None) -> Encryption:

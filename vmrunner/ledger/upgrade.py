@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from vmrunner.errors import ConfigError
 from vmrunner.ledger.database import connect, translated
 from vmrunner.ledger.tables import ALL
+from vmrunner.lib import database_url
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -41,8 +42,9 @@ def _ours(connection: Connection, url: URL) -> str | None:
     strange = tables if url.get_backend_name() == "sqlite" else tables & {ours.name for ours in ALL}
     if (found is None and strange) or (found is not None and "ledger" not in tables):
         some = ", ".join(sorted(tables)[:3])
+        shown = database_url.shown(url.render_as_string(hide_password=False))
         raise ConfigError(
-            f"database.url: {url} is another program's: it has the tables {some}",
+            f"database.url: {shown} is another program's: it has the tables {some}",
             hint="name another one, with VMRUNNER_DATABASE_URL or [database] url",
         )
     return found

@@ -142,4 +142,5 @@ def alone(directory: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a fork's copy of it would hold it on
         os.close(descriptor)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 from vmrunner.config import field_checks
 from vmrunner.errors import ConfigError
-from vmrunner.lib import units
-
-MAX_BYTES: Final = 64 << 10
 
 
 def read(
@@ -22,16 +18,7 @@ def read(
         given = {name: _bytes(name, value) for name, value in said.items()}
     else:
         given = dict(_secret(field_checks.characters(text, "secret"), environ) for text in said)
-    for name, value in given.items():
-        units.env_name(name, "secret")
-        if not value:
-            raise ConfigError(f"secret: {name} is empty", hint="set it, or leave it out")
-        if len(value) > MAX_BYTES or b"\0" in value:
-            raise ConfigError(
-                f"secret: {name} is larger than {MAX_BYTES >> 10} KiB or holds a NUL byte",
-                hint="an environment variable cannot hold it; put a key to it there",
-            )
-    return given
+    return dict(field_checks.secret_values(given, "secrets"))
 
 
 def _secret(text: str, environ: Mapping[str, str]) -> tuple[str, bytes]:
@@ -51,7 +38,7 @@ def _secret(text: str, environ: Mapping[str, str]) -> tuple[str, bytes]:
     path = Path(rest[1:]).expanduser()
     try:
         with path.open("rb") as file:
-            value = file.read(MAX_BYTES + 2)
+            value = file.read(field_checks.SECRET_BYTES + 2)
     except OSError as error:
         raise ConfigError(f"secret: {name}=@{rest[1:]}: {error.strerror}") from None
     return name, value.removesuffix(b"\n")

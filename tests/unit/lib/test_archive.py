@@ -76,6 +76,18 @@ def pax(kind: bytes, **records: str) -> bytes:
 # --- packing ------------------------------------------------------------------------------------
 
 
+def test_an_ignore_file_that_is_a_link_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match=r"the link '\.gitignore' leads outside"):
+        packed(tmp_path)
+
+
+def test_an_endless_ignore_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_bytes(b"x" * ((1 << 20) + 1))
+    with pytest.raises(ConfigError, match="gitignore is larger than 1048576 bytes"):
+        packed(tmp_path)
+
+
 def test_what_git_would_ignore_stays_out(tmp_path: Path) -> None:
     fill(
         tmp_path,

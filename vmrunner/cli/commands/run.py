@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 import sys
 import time
@@ -116,8 +115,10 @@ def run(
         typer.Option(metavar="DURATION", help="Keep the VM that long, for `vmrunner ssh`."),
     ] = None,
     network: Annotated[str | None, typer.Option(metavar="POLICY", help="open or none.")] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME")] = None,
-    cpus: Annotated[int | None, typer.Option(metavar="N")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Usable instead of its id.")
+    ] = None,
+    cpus: Annotated[int | None, typer.Option(metavar="N", help="At least so many.")] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 4GiB.")] = None,
     disk: Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 20GiB.")] = None,
     spot: Annotated[bool | None, typer.Option("--spot", help="Prefer spot machines.")] = None,
@@ -151,44 +152,15 @@ def run(
     vmrunner run -- make test
 
     The exit code is the command's own; 124 is a timeout, 125 is ours, 130 is Ctrl-C."""
+    options = locals()  # each field of `BuildRequest` has its parameter: tests hold it
     from vmrunner.cli import run_inputs
-    from vmrunner.lib import units
-    from vmrunner.model import ArtifactRule
-    from vmrunner.services import requests, secrets
     from vmrunner.services.host_access import HostAccess
 
     shell = shell_of(context)
     words = words or []
     steps = run_inputs.steps(context.meta.get("command") or (), step or ())
     file = run_inputs.job_file(words, file, steps)
-    said = requests.BuildRequest(
-        steps=steps,
-        provider=provider,
-        image=image,
-        bootstrap=bootstrap,
-        container=container,
-        container_runtime=container_runtime,
-        docker=docker,
-        privileged=privileged,
-        source=source,
-        env=run_inputs.env(env or (), env_file or ()),
-        secrets=secrets.read(secret or (), os.environ),
-        artifacts=tuple(ArtifactRule(glob=glob) for glob in artifact or ()),
-        labels=dict(units.label(text) for text in label or ()),
-        timeout=timeout,
-        ttl=ttl,
-        queue_timeout=queue_timeout,
-        keep_on_failure=keep_on_failure,
-        network=network,
-        name=name,
-        cpus=cpus,
-        memory=memory,
-        disk=disk,
-        spot=spot,
-        retry_on_loss=retry_on_loss,
-        priority=priority,
-        idempotency_key=idempotency_key,
-    )
+    said = run_inputs.request(options, steps)
     if file is not None:
         leave = HostAccess(secrets=frozenset(allow_secret or ()), host_files=allow_host_files)
         said = run_inputs.with_job(said, file, words[0] if words else None, leave)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any
 
 from vmrunner.cli.output import Column, ListView
 from vmrunner.lib import units
 from vmrunner.model import (
+    ArtifactRule,
     BuildEvent,
     BuildRecord,
+    BuildSpec,
     BuildState,
     Instance,
     Kind,
@@ -40,10 +43,9 @@ def iso(at: float | None) -> str | None:
 
 def build_document(build: BuildRecord) -> dict[str, Any]:
     """A build for programs. Times are RFC 3339, durations seconds, sizes bytes, cost USD."""
-    spec = build.spec
     return {
         "id": build.id,
-        "name": spec.name or None,
+        "name": build.spec.name or None,
         "state": build.state.value,
         "result": build.result.value if build.result else None,
         "reason": build.reason.value if build.reason else None,
@@ -66,23 +68,27 @@ def build_document(build: BuildRecord) -> dict[str, Any]:
         "cost": round(build.cost, 6),
         "foreground": build.submitter is not None,
         "cancel": build.cancel.value if build.cancel else None,
-        "labels": dict(spec.labels),
-        "idempotency_key": spec.idempotency_key,
-        "provider": spec.provider,
-        "image": spec.image,
-        "container": spec.container,
-        "container_runtime": spec.runtime,
-        "network": spec.network.value,
-        "bootstrap": spec.bootstrap,
-        "docker": spec.docker,
-        "timeout": spec.timeout,
-        "ttl": spec.ttl,
-        "steps": [step_document(step) for step in spec.steps],
-        "source": spec.source,
-        "env": dict(spec.env),
-        "secrets": list(spec.secrets),
-        "artifacts": [{"path": rule.glob, "always": rule.always} for rule in spec.artifacts],
-    }
+    } | spec_document(build.spec)
+
+
+def spec_document(spec: BuildSpec) -> dict[str, Any]:
+    """All that a build was asked for, by the names that it is asked for with."""
+    document = {one.name: _plain(getattr(spec, one.name)) for one in fields(spec)}
+    return document | {"name": spec.name or None, "container_runtime": document.pop("runtime")}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Step):
+        return step_document(value)
+    if isinstance(value, ArtifactRule):
+        return {"path": value.glob, "always": value.always}
+    return value
 
 
 def step_document(step: Step) -> dict[str, Any]:

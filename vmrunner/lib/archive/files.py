@@ -24,6 +24,7 @@ from vmrunner.lib.archive.tar_reader import BadArchive, ByteSource, EntryKind, T
 from vmrunner.lib.globs import Globs
 
 DEPTH: Final = 64  # directories below one another
+IGNORE_BYTES: Final = 1 << 20  # of one .gitignore
 OMISSIONS: Final = 1000  # that are told
 
 
@@ -122,10 +123,18 @@ _Ignore = tuple[str, pathspec.GitIgnoreSpec]  # the directory of a .gitignore, a
 
 
 def _ignores(directory: Path, here: str) -> list[_Ignore]:
-    try:
-        lines = (directory / here / ".gitignore").read_text(errors="surrogateescape").splitlines()
+    file = directory / here / ".gitignore"
+    try:  # no link: git follows none here either, and it could lead to a device without end
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return []
+    with os.fdopen(descriptor, errors="surrogateescape") as text:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            return []
+        if info.st_size > IGNORE_BYTES:
+            raise ConfigError(f"source: {here}.gitignore is larger than {IGNORE_BYTES} bytes")
+        lines = text.read(IGNORE_BYTES).splitlines()
     return [(here, pathspec.GitIgnoreSpec.from_lines(lines))]
 
 

@@ -219,7 +219,7 @@ class Ec2Images:
     def _asked(self, what: Answer) -> list[Answer]:
         """Not by pages: those are for accounts with more images than anybody keeps."""
         answer = patiently(partial(self._calls, self._options.region, client.IMAGES, **what))
-        found: list[Answer] = answer["Ec2Images"]
+        found: list[Answer] = answer["Images"]
         return found
 
     def _pages(self, call: client.Ec2Api, **what: Any) -> Iterator[Answer]:

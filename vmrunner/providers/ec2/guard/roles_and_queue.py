@@ -111,7 +111,7 @@ class IamRole:
             api("iam", "get_role_policy"), RoleName=self.id, PolicyName=self._inline
         )
         return {
-            "trust": role["IamRole"]["AssumeRolePolicyDocument"],
+            "trust": role["Role"]["AssumeRolePolicyDocument"],
             "policy": policy and policy["PolicyDocument"],
         }
 

@@ -1,0 +1,225 @@
+"""An option of a build is one field: each is accepted by Python, job file and command line, lands
+in the spec and is in the document. What lacks a field is found by the field's name alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from enum import Enum
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import pytest
+import typer
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from vmrunner import cli
+from vmrunner.api.keywords import BuildOptions, wish
+from vmrunner.cli import run_inputs
+from vmrunner.cli.views.builds import build_document
+from vmrunner.config import jobfile
+from vmrunner.config.build_request import BuildFields, BuildRequest, unit
+from vmrunner.config.settings import Bytes, Seconds, Settings
+from vmrunner.errors import ConfigError
+from vmrunner.lib import units
+from vmrunner.model import BuildRecord, BuildSpec, BuildState
+from vmrunner.services import requests
+from vmrunner.services.host_access import HostAccess
+
+SETTINGS = Settings.model_validate(
+    {"providers": {"x1": {"kind": "fake"}, "x2": {"kind": "fake"}}, "limits": {"privileged": True}}
+)
+RUN = typer.main.get_command(cli.app).commands["run"]  # type: ignore[attr-defined]
+STORED = {"container_runtime": "runtime"}  # the one name that a spec has for itself
+OPTIONS = [name for name in BuildRequest.model_fields if name != "steps"]
+IN_JOBS = [name for name in OPTIONS if name in BuildFields.model_fields]
+Model = type[BuildRequest]
+
+
+class Planted(BuildRequest):
+    """One field more, which nothing else knows."""
+
+    planted: int | None = None
+
+
+def bare(annotation: Any) -> Any:
+    """The type without None and without what is noted beside it."""
+    if get_origin(annotation) is Annotated:
+        return bare(get_args(annotation)[0])
+    members = [one for one in get_args(annotation) if one is not type(None)]
+    return bare(members[0]) if type(None) in get_args(annotation) else annotation
+
+
+def sample(name: str, model: Model = BuildRequest) -> Any:
+    """A value that is not the default, by the type of the field and nothing else."""
+    kind = bare(model.model_fields[name].annotation)
+    if get_origin(kind) is Literal:
+        return get_args(kind)[-1]
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return list(kind)[-1].value
+    if kind is int:
+        return 5 << 30 if unit(name) == "bytes" else 3
+    if get_origin(kind) is Mapping:
+        return ["X1"] if bytes in get_args(kind) else {"X1": "long"}
+    return {bool: True, float: 3000.0, str: "x2"}.get(kind, ["x2"])
+
+
+def words(name: str, model: Model = BuildRequest) -> list[str]:
+    """The same on the command line: a table or list is an option in the singular, once an item."""
+    value = sample(name, model)
+    if value is True:
+        return [option(name, model)]
+    items = value if isinstance(value, list) else [value]
+    if isinstance(value, dict):
+        items = [f"{key}={item}" for key, item in value.items()]
+    return [word for item in items for word in (option(name, model), str(item))]
+
+
+def option(name: str, model: Model = BuildRequest) -> str:
+    many = isinstance(sample(name, model), list | dict)
+    return "--" + (name.removesuffix("s") if many else name).replace("_", "-")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where "x2" is a directory and X1 a variable."""
+    (tmp_path / "x2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("X1", "hunter2")
+    return tmp_path
+
+
+def by_python(said: Mapping[str, Any]) -> BuildSpec:
+    return spec(wish("make", said))  # type: ignore[arg-type]
+
+
+def by_job(said: Mapping[str, Any]) -> BuildSpec:
+    """A file that says it, without what only a flag can say."""
+    Path("j.yml").write_text(json.dumps({"jobs": {"a b": {**said, "steps": ["make"]}}}))
+    leave = HostAccess(secrets=frozenset({"X1"}))
+    return spec(
+        requests.from_job(jobfile.choose(Path("j.yml"), None), {"X1": "hunter2"}, leave=leave)
+    )
+
+
+def by_command_line(argv: Sequence[str]) -> BuildSpec:
+    context = RUN.make_context("run", list(argv))
+    return spec(run_inputs.request(context.params, run_inputs.steps((), ["make"])))
+
+
+def spec(wished: BuildRequest) -> BuildSpec:
+    return requests.check(wished, SETTINGS).spec
+
+
+def document(one: BuildSpec) -> dict[str, Any]:
+    state = BuildState.QUEUED
+    return build_document(BuildRecord(id="b-1", spec=one, state=state, created_at=0, state_since=0))
+
+
+DEFAULT: Mapping[str, Any] = {"provider": "x1"}
+
+
+def lands(name: str, model: Model = BuildRequest) -> None:
+    """Python takes it, the spec holds it and nothing else is new; the document shows it."""
+    usual, given = by_python(DEFAULT), by_python({**DEFAULT, name: sample(name, model)})
+    stored = STORED.get(name, name)
+    changed = {
+        one.name for one in fields(usual) if getattr(usual, one.name) != getattr(given, one.name)
+    }
+    assert changed - {"ttl"} == {stored} - {"ttl"}, "ttl follows the timeout"
+    assert getattr(given, stored) != getattr(usual, stored)
+    shown, otherwise = document(given), document(usual)
+    assert shown[name] != otherwise[name]
+    json.dumps(shown)
+
+
+def job_says_it(name: str, model: Model = BuildRequest) -> None:
+    said = {**DEFAULT, name: sample(name, model)}
+    assert by_job(said) == by_python(said)
+
+
+def command_line_says_it(name: str, model: Model = BuildRequest) -> None:
+    """With the field's own help text."""
+    argv = [] if name == "provider" else ["--provider", "x1"]
+    said = {**DEFAULT, name: sample(name, model)}
+    assert by_command_line([*argv, *words(name, model)]) == by_python(said)
+    (shown,) = [one for one in RUN.params if option(name, model) in one.opts]
+    assert shown.help
+    assert shown.help == model.model_fields[name].description
+
+
+def type_checkers_see_it(name: str, model: Model = BuildRequest) -> None:
+    typed = get_type_hints(BuildOptions)[name]
+    members = get_args(typed) if isinstance(typed, UnionType) else (typed,)
+    assert set(members) == given_as(model.model_fields[name]) | READ.get(name, set())
+
+
+#: What whoever calls reads: a path, and names of variables beside their values.
+READ: Mapping[str, set[Any]] = {
+    "source": {os.PathLike[str]},
+    "secrets": {Sequence[str], Mapping[str, str | bytes]},
+}
+
+
+def given_as(field: FieldInfo) -> set[Any]:
+    """The types that a field may be given in, by its annotation."""
+    annotation = field.annotation
+    members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else [annotation]
+    found: set[Any] = set()
+    for member in members:
+        kind = bare(member)
+        marks = [*getattr(member, "__metadata__", ()), *field.metadata]
+        said = [getattr(mark, "json_schema_input_type", Any) for mark in marks]
+        if kind == Mapping[str, bytes]:
+            continue
+        if get_args(Seconds)[1] in marks:
+            found |= set(get_args(units.Duration))
+        elif get_args(Bytes)[1] in marks:
+            found |= {str, int}
+        elif get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, Enum)):
+            found.add(str)
+        else:
+            found.add(next((one for one in said if one not in (Any, PydanticUndefined)), kind))
+    return found
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("holds", [lands, command_line_says_it, type_checkers_see_it])
+def test_each_field_is_an_option(name: str, holds: Callable[[str], None]) -> None:
+    holds(name)
+
+
+@pytest.mark.parametrize("name", IN_JOBS)
+def test_each_field_that_a_job_may_have_is_a_key(name: str) -> None:
+    job_says_it(name)
+
+
+def test_no_front_has_an_option_that_is_no_field() -> None:
+    assert list(BuildOptions.__annotations__.keys() - OPTIONS) == []
+    assert jobfile.JobDefaults.model_fields.keys() == set(IN_JOBS)
+    assert set(IN_JOBS) == set(OPTIONS) - {"name", "idempotency_key"}, "a job has its key as name"
+    stored = {one.name for one in fields(BuildSpec)} - {"steps"}
+    assert stored == {STORED.get(name, name) for name in OPTIONS}
+
+
+@pytest.mark.parametrize("holds", [lands, command_line_says_it, type_checkers_see_it, job_says_it])
+def test_a_field_that_one_of_them_lacks_is_found(
+    holds: Callable[[str, Model], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmrunner.api.keywords.BuildRequest", Planted)
+    errors = (KeyError, TypeError, ConfigError, typer.TyperException)
+    with pytest.raises(errors, match="planted"):
+        holds("planted", Planted)
+
+
+def test_a_field_that_the_document_lacks_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def but_spot(spec: BuildSpec) -> list[Any]:
+        return [one for one in fields(spec) if one.name != "spot"]
+
+    monkeypatch.setattr("vmrunner.cli.views.builds.fields", but_spot)
+    with pytest.raises(KeyError, match="spot"):
+        lands("spot")

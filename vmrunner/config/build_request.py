@@ -1,0 +1,169 @@
+"""What a build can be asked for. Each option is one field, with its check, its unit and its help
+text: job files, Python and the command line take it from here, and `BuildSpec` stores it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, Self, get_args
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StrictBool,
+    ValidationError,
+    ValidationInfo,
+)
+
+from vmrunner.config import field_checks
+from vmrunner.config.settings import Bytes, Seconds, Section
+from vmrunner.config.validation_errors import FieldError, checked, converted, option_name, spoken
+from vmrunner.errors import ConfigError
+from vmrunner.model import RUNTIMES, ArtifactRule, Network, Step
+
+
+def _one_of(noun: str, known: Sequence[str]) -> BeforeValidator:
+    listed = " or ".join([", ".join(map(repr, known[:-1])), repr(known[-1])])
+
+    def validate(value: Any, info: ValidationInfo) -> str:
+        try:
+            return field_checks.choice(value, option_name(info), noun, known)
+        except ConfigError as error:
+            raise FieldError(error, in_file=f"input should be {listed}") from None
+
+    return BeforeValidator(validate)
+
+
+def _at_least(least: int) -> Any:
+    return checked(lambda count, field: field_checks.at_least(count, field, least))
+
+
+Text = Annotated[str, Field(min_length=1), checked(field_checks.text)]
+Count = Annotated[int, Field(ge=1), checked(field_checks.whole)]
+Policy = Annotated[Network, Field(strict=False), _one_of("policy", [one.value for one in Network])]
+Runtime = Annotated[Literal["runc", "runsc"], _one_of("runtime", RUNTIMES)]
+
+
+class BuildFields(Section):
+    """The options that a job file has too; None is "not said". What an item of a list is differs:
+    a job file names secrets, a request holds their values."""
+
+    container: Annotated[Text, checked(field_checks.container)] | None = Field(
+        default=None, description="The container's image."
+    )
+    container_runtime: Runtime | None = Field(default=None, description="runc, or runsc: gVisor.")
+    provider: Text | None = Field(default=None, description="A provider's name, or its kind.")
+    image: Text | None = Field(default=None, description="The VM's image.")
+    bootstrap: StrictBool | None = Field(
+        default=None, description="That image is a plain Debian or Ubuntu."
+    )
+    docker: StrictBool | None = Field(default=None, description="Give it a Docker of its own.")
+    privileged: StrictBool | None = Field(
+        default=None, description="A privileged container, if limits.privileged allows."
+    )
+    source: Text | None = Field(default=None, description="DIR or git+URL@REF.", repr=False)
+    env: Annotated[Mapping[str, str], converted(field_checks.environment_table)] = Field(
+        default_factory=dict, description="A variable."
+    )
+    secrets: Iterable[str] = ()
+    artifacts: Sequence[object] = ()
+    labels: Annotated[Mapping[str, str], converted(field_checks.label_table)] = Field(
+        default_factory=dict, description="A label."
+    )
+    timeout: Seconds | None = Field(default=None, description="For the steps.")
+    ttl: Seconds | None = Field(default=None, description="For the VM; default: timeout + 15m.")
+    queue_timeout: Seconds | None = Field(default=None, description="For the wait for a machine.")
+    keep_on_failure: Seconds | None = Field(
+        default=None, description="Keep the VM that long, for `vmrunner ssh`."
+    )
+    network: Policy | None = Field(default=None, description="open or none.")
+    cpus: Count | None = Field(default=None, description="At least so many.")
+    memory: Annotated[Bytes, _at_least(field_checks.LEAST_MEMORY)] | None = Field(
+        default=None, description="Such as 4GiB."
+    )
+    disk: Annotated[Bytes, _at_least(field_checks.LEAST_DISK)] | None = Field(
+        default=None, description="Such as 20GiB."
+    )
+    spot: StrictBool | None = Field(default=None, description="Prefer spot machines.")
+    retry_on_loss: StrictBool | None = Field(default=None, description="Also when steps had begun.")
+    priority: Annotated[int, checked(field_checks.whole)] | None = Field(
+        default=None, description="Higher starts first; default: 0."
+    )
+
+    def over(self, weaker: BuildFields) -> Self:
+        """This, with what it leaves unsaid from a weaker one. Tables and lists add up."""
+        update: dict[str, Any] = {}
+        for name in type(weaker).model_fields:
+            mine, theirs = getattr(self, name), getattr(weaker, name)
+            if mine is None:
+                update[name] = theirs
+            elif isinstance(mine, Mapping):
+                update[name] = {**theirs, **mine}
+            elif isinstance(mine, list | tuple) and name != "steps":
+                update[name] = type(mine)([*theirs, *mine])
+        return self.model_copy(update=update)
+
+
+class BuildRequest(BuildFields):
+    """One build, as it is asked for. All are values: names of variables and files were read by
+    whoever made it. Raises ConfigError with field, value and fix."""
+
+    model_config = ConfigDict(strict=True)
+
+    steps: Annotated[tuple[Step, ...], converted(field_checks.steps)] | None = None
+    secrets: Annotated[Mapping[str, bytes], converted(field_checks.secret_values)] = Field(
+        default_factory=dict, description="A secret, from this environment or a file.", repr=False
+    )
+    artifacts: Annotated[
+        tuple[ArtifactRule, ...],
+        converted(field_checks.artifact_rules, said=Sequence[str | ArtifactRule]),
+    ] = Field(default=(), description="What to bring back.")
+    name: Annotated[str, converted(field_checks.build_name, said=str)] | None = Field(
+        default=None, description="Usable instead of its id."
+    )
+    idempotency_key: Annotated[str, converted(field_checks.idempotency_key, said=str)] | None = (
+        Field(default=None, description="The same key is the same build.")
+    )
+    _places: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _taken: tuple[str, ...] = PrivateAttr(default=())
+
+    def __init__(self, **said: Any) -> None:
+        try:
+            super().__init__(**said)
+        except ValidationError as error:
+            raise spoken(error, type(self).model_fields) from None
+
+    @property
+    def places(self) -> Mapping[str, str]:
+        """Where a job file says each field ("FILE:LINE: ")."""
+        return self._places
+
+    @property
+    def taken(self) -> tuple[str, ...]:
+        """What a job file takes from this machine."""
+        return self._taken
+
+    def of_file(self, places: Mapping[str, str], taken: Sequence[str]) -> BuildRequest:
+        """The same, said by a job file."""
+        copy = self.model_copy()
+        copy._places, copy._taken = places, tuple(taken)
+        return copy
+
+    def over(self, weaker: BuildFields) -> Self:
+        merged = super().over(weaker)
+        if isinstance(weaker, BuildRequest):
+            merged._taken = (*weaker.taken, *self.taken)
+            merged._places = {k: at for k, at in weaker.places.items() if not getattr(self, k)}
+        return merged
+
+
+_UNITS: Final = {get_args(Seconds)[1]: "seconds", get_args(Bytes)[1]: "bytes"}
+
+
+def unit(name: str) -> str:
+    """What the number in this field counts: "seconds", "bytes" or nothing."""
+    field = BuildRequest.model_fields.get(name)
+    parts = get_args(field.annotation) if field is not None else ()
+    marks = [mark for part in parts for mark in getattr(part, "__metadata__", ())]
+    return next((_UNITS[mark] for mark in marks if mark in _UNITS), "")
