@@ -64,7 +64,7 @@ class NotFinished(VmrunnerError, TimeoutError):
 
 
 class Conflict(VmrunnerError):
-    """It exists already with other parameters, or the state does not allow it."""
+    """Something exists already with other parameters, or its state does not allow the request."""
 
 
 class ImageError(VmrunnerError):
@@ -105,7 +105,7 @@ class Throttled(Refused):
 
 
 class CredentialsRefused(Refused):
-    """Who we are is not allowed to. Launching stops, reaping does not."""
+    """Our identity is refused. Launching stops, reaping does not."""
 
 
 class BadOrder(Refused):
@@ -113,4 +113,4 @@ class BadOrder(Refused):
 
 
 class Uncertain(ProviderError):
-    """It may have happened. Only looking can tell."""
+    """The call may have happened. Only looking can tell."""

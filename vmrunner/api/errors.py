@@ -1,4 +1,4 @@
-"""How a build can end otherwise than in success: what `check=True` raises."""
+"""Ends of a build other than success: what `check=True` raises."""
 
 from __future__ import annotations
 
@@ -35,4 +35,4 @@ class BuildCancelled(BuildError):
 
 
 class BuildLost(BuildError):
-    """What was ours to lose: capacity, image, boot, connection, VM."""
+    """An end that was ours to lose: capacity, image, boot, connection, VM."""

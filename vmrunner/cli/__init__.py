@@ -19,7 +19,8 @@ from vmrunner.errors import ConfigError, VmrunnerError
 
 
 class _WithCommand(TyperCommand):
-    """What stands after `--` is the user's, word by word, and never an option of ours."""
+    """A command group for which all that stands after `--` is the user's, word by word, and never
+    an option of ours."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if "--" in args:
@@ -188,7 +189,7 @@ def _trace() -> None:
 
 
 def _while_printing(error: OSError) -> bool:
-    """Was it raised where nothing but stdout and stderr is written to?"""
+    """True if the error was raised where nothing but stdout and stderr is written to."""
     trace = error.__traceback__
     module = ""
     while trace is not None:
@@ -205,7 +206,7 @@ def _flush() -> None:
 
 
 def _unread() -> int:
-    """Whoever read our output has gone: no error of anybody's."""
+    """Return the code for a reader of our output that has gone: no error of anybody's."""
     _silence()
     return exit_codes.UNREAD
 

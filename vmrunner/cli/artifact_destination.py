@@ -1,4 +1,4 @@
-"""Where what comes back of a build is put: looked at before it starts, written at its end."""
+"""The destination of artifacts: looked at before a build starts, written at its end."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def write(file: Path, text: str) -> bool:
 
 
 def copy(artifacts: Artifacts, to: Path) -> bool:
-    """That some cannot be copied is told, and hides nothing of the build's end; but a caller
-    without them may not take it for a success."""
+    """Copy artifacts; true if all came. That some cannot be copied is told, and hides nothing of
+    the build's end; but a caller without them may not take it for a success."""
     try:
         copied = artifacts.download(to)
     except VmrunnerError as error:
@@ -84,7 +84,7 @@ def copy(artifacts: Artifacts, to: Path) -> bool:
 
 
 def came(copied: Sequence[Path], to: Path) -> str:
-    """How many came, and where they are, for a person to read."""
+    """Return how many came, and where they are, for a person to read."""
     if not copied:
         return "no artifact came back"
     where = to if to.parts else Path.cwd()

@@ -38,7 +38,7 @@ class ExitNow(Exception):
 
 
 def remote(argv: Sequence[str]) -> bool:
-    """Does this command line speak for a build, so that its own troubles are 125?"""
+    """True if this command line speaks for a build, so that its own troubles are 125."""
     own = list(argv[: argv.index("--")]) if "--" in argv else list(argv)
     words = [word for word in own if not word.startswith("-")]
     command = words[0] if words else ""

@@ -1,4 +1,4 @@
-"""Where a build's log goes: stdout, or stderr where stdout is data."""
+"""The sink of a build's log: stdout, or stderr where stdout is data."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PIECE: Final = 4096
 
 
 class LogSink:
-    """Where the build's output goes: its own bytes into a pipe or file; what a terminal or a CI
+    """The sink of the build's output: its own bytes into a pipe or file; what a terminal or a CI
     system would obey is taken out first. While whoever reads it takes nothing, `held_up` is called
-    again and again: a write that blocked would hear of no signal. As a context it leaves no
-    colour on, however it is left."""
+    again and again: a write that blocked would hear of no signal. As a context it leaves no colour
+    on, however it is left."""
 
     def __init__(
         self, stream: BinaryIO, *, tty: bool, timestamps: bool, encoding: str = "utf-8"
@@ -35,7 +35,7 @@ class LogSink:
 
     @classmethod
     def to(cls, stream: TextIO, *, timestamps: bool) -> LogSink:
-        """On stdout or stderr."""
+        """Return a sink on stdout or stderr."""
         tty = stream.isatty()
         return cls(stream.buffer, tty=tty, timestamps=timestamps, encoding=stream.encoding)
 
@@ -62,7 +62,7 @@ class LogSink:
         self._put(self._filter.finish())
 
     def wait(self) -> None:
-        """Until it takes more."""
+        """Wait until the reader takes more."""
         while not output.ready(self._stream):
             self.held_up()
 

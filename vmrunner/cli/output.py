@@ -1,4 +1,4 @@
-"""What goes to stdout and stderr: data on the one, talk on the other. Tables are plain columns, so
+"""Output to stdout and stderr: data on the one, talk on the other. Tables are plain columns, so
 that they read the same on a terminal and in a pipe; JSON comes in an envelope."""
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Column(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class ListView(Generic[T]):
-    """How one kind of thing is shown."""
+    """The way to show one kind of thing."""
 
     kind: str
     columns: Sequence[Column[T]]
@@ -111,7 +111,7 @@ def table(columns: Sequence[Column[T]], items: Iterable[T], *, colour: bool) -> 
 
 
 def coloured(stream: IO[Any]) -> bool:
-    """May this stream be given colours?"""
+    """True if this stream may be given colours."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
     return stream.isatty()
@@ -123,7 +123,8 @@ def paint(text: str, colour: str) -> str:
 
 
 def ready(stream: IO[Any], seconds: float = 0.1) -> bool:
-    """Does it take more, at once or within so many seconds? Also when whoever read it has gone."""
+    """True if the stream takes more, at once or within so many seconds. Also when whoever read it
+    has gone."""
     poll = select.poll()
     poll.register(stream.fileno(), select.POLLOUT)
     return bool(poll.poll(seconds * 1000))
@@ -241,7 +242,7 @@ _spoken = 0
 
 
 def spoken() -> int:
-    """How often something was written beside the log."""
+    """Return how often something was written beside the log."""
     return _spoken
 
 

@@ -1,5 +1,5 @@
-"""What makes a build VM out of a plain Debian or Ubuntu: the same scripts that make our images, and
-the supervisor, as parts of user-data."""
+"""User-data that makes a build VM of a plain Debian or Ubuntu: the same scripts that make our
+images, and the supervisor."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def modules() -> tuple[Sequence[list[str]], dict[str, Any]]:
 
 
 def _lean(text: str, *, program: bool) -> str:
-    """The same program without a word for people or type checkers: clouds take 16 KiB of
+    """Return the same program without a word for people or type checkers: clouds take 16 KiB of
     user-data."""
     tree = ast.parse(text)
     for node in ast.walk(tree):

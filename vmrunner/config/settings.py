@@ -1,5 +1,5 @@
 """One frozen `Settings`, and the `Paths` that follow from it. Where values come from, and in which
-order, is `configfile`."""
+order, is `sources`."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def read(
     start: Path | None = None,
     flags: Mapping[str, Any] | None = None,
 ) -> LoadedSettings:
-    """The same, to be looked at: also with what a project may not say (`Loaded.held`)."""
+    """The same, to be looked at: also with what a project may not say (`LoadedSettings.held`)."""
     environ = os.environ if environ is None else environ
     layers = _files(environ, start or Path.cwd())
     if not any(layer.values.get("providers") for layer in layers):

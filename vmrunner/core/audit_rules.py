@@ -35,7 +35,7 @@ STOPPING: Final = 900.0
 
 
 class AuditFault(StrEnum):
-    """What is wrong."""
+    """A fault that the audit finds."""
 
     PAST_DEADLINE = "past_deadline"  # alive past E + G
     UNKNOWN = "unknown"  # ours by tag, and no row knows it
@@ -69,12 +69,13 @@ def audit(
     *,
     builders: Collection[str] = (),
 ) -> list[Survivor]:
-    """All that is wrong with one provider; empty when nothing is.
+    """Return all that is wrong with one provider; empty when nothing is.
 
     `rows`: the open rows within the provider's scopes, and the row of every instance id that the
     pages show; `builders`: the instance ids of images' builders whose rows are open. `now` is the
     provider's clock. Rows and machines inside the newborn window do not
-    count."""
+    count.
+    """
     known = {row.id: row for row in rows}
     listed = list(pages)
     found: list[Survivor] = []
@@ -111,8 +112,8 @@ def idle(pages: Iterable[Page], used: Collection[Scope]) -> dict[Scope, str]:
 
 
 def by_tags(now: float, pages: Iterable[Page], limits: Limits, installation: str) -> list[Survivor]:
-    """What can be said without a ledger: what is alive past its own deadline, and what could not
-    be read."""
+    """Return what can be said without a ledger: what is alive past its own deadline, and what could
+    not be read."""
     told = (AuditFault.PAST_DEADLINE, AuditFault.UNREAD)
     return [line for line in audit(now, (), pages, limits, installation) if line.fault in told]
 
@@ -124,7 +125,7 @@ def unread(provider: str, why: str) -> Survivor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReaperActivity:
-    """What is known of those who reap, all in epoch seconds; None: nothing is."""
+    """Activity of those who reap, as far as it is known, all in epoch seconds; None: nothing is."""
 
     passed: float | None = None  # when anybody last finished a pass over the ledger
     swept: float | None = None  # … and over all that the clouds show
@@ -133,9 +134,9 @@ class ReaperActivity:
 
 
 def silence(now: float, rows: Iterable[Instance], watch: ReaperActivity) -> list[Survivor]:
-    """Is there nobody who reaps? Where a daemon serves, it must pass and sweep. Where none does,
-    somebody must have lived lately for as long as rows are open: with nothing alive, and nothing
-    expected, silence is as it should be."""
+    """Return the faults of a reaper that is silent. Where a daemon serves, it must pass and sweep.
+    Where none does, somebody must have lived lately for as long as rows are open: with nothing
+    alive, and nothing expected, silence is as it should be."""
     texts = []
     if watch.serving is not None:
         for what, last, limit in (
@@ -158,8 +159,8 @@ def silence(now: float, rows: Iterable[Instance], watch: ReaperActivity) -> list
 def older_than(
     now: float, pages: Iterable[Page], tag: str, value: str, seconds: float
 ) -> list[Survivor]:
-    """For users of other runners: every resource with this tag that is older than this. One whose
-    age nobody tells counts as old."""
+    """Return, for users of other runners, every resource with this tag that is older than this. One
+    whose age nobody tells counts as old."""
     found = []
     for page in pages:
         for r in page.resources:
@@ -176,8 +177,8 @@ def older_than(
 def _thing(
     now: float, r: Resource, row: Instance | None, limits: Limits, builders: Collection[str]
 ) -> list[Survivor]:
-    """What is wrong with one living resource of this installation. A schedule bills nothing and
-    has a deadline of its own, past that of the VM that it ends."""
+    """Return what is wrong with one living resource of this installation. A schedule bills nothing
+    and has a deadline of its own, past that of the VM that it ends."""
     schedule = r.ref.kind is Kind.SCHEDULE
     of_row = row.deadline if row and not schedule else None
     deadlines = [d for d in (r.expires_at, of_row) if d is not None]
@@ -248,7 +249,7 @@ def _new(r: Resource, now: float, limits: Limits) -> bool:
 def _rows(
     now: float, rows: Iterable[Instance], pages: list[Page], limits: Limits, installation: str
 ) -> list[Survivor]:
-    """What is wrong with the ledger's open rows."""
+    """Return what is wrong with the ledger's open rows."""
     broken = {(p.scope, p.kind) for p in pages if p.error is not None}
     read = {(p.scope, p.kind) for p in pages if p.error is None and not p.more} - broken
     vms = [r for p in pages for r in p.resources if r.ref.kind is Kind.INSTANCE]

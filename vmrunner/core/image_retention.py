@@ -1,4 +1,5 @@
-"""Which images go. Pure: images in, a verdict on each out; a dry run is "do not apply"."""
+"""The choice of images to delete. Pure: images in, a verdict on each out; a dry run is "do not
+apply"."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from enum import StrEnum
 
 
 class RetentionReason(StrEnum):
-    """Why an image stays, or goes."""
+    """Reason why an image stays, or goes."""
 
     FOREIGN = "foreign"  # another installation's, or nobody's
     UNFINISHED = "unfinished"  # it is being made
@@ -20,7 +21,8 @@ class RetentionReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetainedImage:
-    """What is known of one. `name`: of its recipe; `mine`: this installation made it."""
+    """One image, as far as it is known. `name`: of its recipe; `mine`: this installation made
+    it."""
 
     ref: str
     name: str
@@ -32,7 +34,7 @@ class RetainedImage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetentionVerdict:
-    """On one image."""
+    """The verdict on one image."""
 
     image: RetainedImage
     why: RetentionReason

@@ -1,4 +1,4 @@
-"""What the reaper decides and remembers, as values. Pure."""
+"""The reaper's decisions and memory, as values. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vmrunner.model import Death, Ref
 
 
 class SightingKind(StrEnum):
-    """What a sighting is about."""
+    """Subject of a sighting."""
 
     ORPHAN = "orphan"  # a resource that has no row
     ABSENT = "absent"  # a row that has no resource
@@ -59,7 +59,7 @@ class CloseRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReapPlan:
-    """What is to be done, in this order; and what to remember until the next sweep."""
+    """A plan: the steps in this order, and what to remember until the next sweep."""
 
     dooms: tuple[MarkDeleting, ...] = ()
     kills: tuple[Deletion, ...] = ()  # parents before children, by priority

@@ -1,4 +1,4 @@
-"""Which open rows must die, whether or not their VM is in sight. Pure."""
+"""The open rows that must die, whether or not their VM is in sight. Pure."""
 
 from __future__ import annotations
 

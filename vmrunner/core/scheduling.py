@@ -1,4 +1,5 @@
-"""Which queued build starts where. Pure and deterministic: the order of the input means nothing.
+"""The choice of queued builds to start, and of their places. Pure and deterministic: the order of
+the input means nothing.
 
 Priority first; among equals the owner (label `owner`, else `team`) with the fewest running builds;
 among an owner's, the oldest. A build that cannot start now never blocks one that can.
@@ -24,7 +25,8 @@ from vmrunner.model import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capacity:
-    """How many VMs may be at once: over all, and by provider (None: only the overall limit)."""
+    """The number of VMs that may be at once: over all, and by provider (None: only the overall
+    limit)."""
 
     overall: int
     each: Mapping[str, int] = field(default_factory=dict)
@@ -50,7 +52,8 @@ class Rejection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SchedulingPlan:
-    """What to start, in this order, and what to end. `waiting` says why a build stays queued."""
+    """A plan: the launches, in this order, and the builds to end. `waiting` says why a build stays
+    queued."""
 
     starts: tuple[PlannedStart, ...] = ()
     rejects: tuple[Rejection, ...] = ()
@@ -59,10 +62,11 @@ class SchedulingPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OffersAnswer:
-    """What a provider says about one spec: offers, best first; or why there are none.
+    """A provider's answer about one spec: offers, best first; or why there are none.
 
     `refused`: it can never be had. `later`: we could not even ask. Neither: there is no room
-    now, for the reason in `message`."""
+    now, for the reason in `message`.
+    """
 
     offers: tuple[Offer, ...] = ()
     message: str = ""
@@ -75,13 +79,13 @@ Offers = Callable[[str, Spec], OffersAnswer]
 
 
 def owner(build: BuildRecord) -> str:
-    """For whom a build runs, as far as fairness goes."""
+    """Return for whom a build runs, as far as fairness goes."""
     labels = build.spec.labels
     return labels.get("owner") or labels.get("team") or ""
 
 
 def spec_of(build: BuildRecord) -> Spec:
-    """What a build needs from a machine."""
+    """Return a build's demands on a machine."""
     spec = build.spec
     return Spec(
         cpus=spec.cpus,
@@ -146,7 +150,7 @@ def plan(
 def _sift(
     now: float, queued: Iterable[BuildRecord], held_back: Mapping[str, float], *, draining: bool
 ) -> tuple[list[BuildRecord], list[Rejection], dict[str, str]]:
-    """Those that may start now, those whose time is over, and why the others wait."""
+    """Return the builds that may start now, those whose time is over, and why the others wait."""
     hopeful: list[BuildRecord] = []
     rejects: list[Rejection] = []
     waiting: dict[str, str] = {}
@@ -164,7 +168,8 @@ def _sift(
 
 
 def _late(build: BuildRecord, now: float) -> Rejection | None:
-    """Its time in the queue is over; or it was cancelled before it ever started."""
+    """Return a rejection when a build's time in the queue is over. A wish to cancel it comes
+    first."""
     limit = build.spec.queue_timeout
     if build.cancel is not None or limit is None or waited(build, now) < limit:
         return None
@@ -173,7 +178,8 @@ def _late(build: BuildRecord, now: float) -> Rejection | None:
 
 
 def _hopeless(build: BuildRecord, answer: OffersAnswer, running: int) -> bool:
-    """No room, nothing of ours that could make some, and nobody said how long to hope."""
+    """True if there is no room, nothing of ours could make some, and nobody said how long to
+    hope."""
     nothing = not answer.offers and not answer.later
     return nothing and running == 0 and build.spec.queue_timeout is None
 

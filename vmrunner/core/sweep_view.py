@@ -1,4 +1,4 @@
-"""What a sweep shows, taken in page by page: what no rule can name is let go at once. Pure.
+"""A sweep, taken in page by page: what no rule can name is let go at once. Pure.
 
 So a listing of any length is never held. What stays is a name for each thing that is there, and
 whole only the few of ours that expire before long, or whose row says anything but "as it should
@@ -18,7 +18,8 @@ CLOCK_SKEW: Final = 3600.0
 
 
 def ours(resource: Resource, installation: str) -> bool:
-    """By tag and role: this very installation's, made for a build or an image."""
+    """True if a resource is, by tag and role, this very installation's, made for a build or an
+    image."""
     mine = bool(installation) and resource.tag("installation") == installation
     return mine and resource.role in (Role.BUILD, Role.IMAGE)
 
@@ -42,12 +43,13 @@ def duplicate(resource: Resource, row: Instance) -> bool:
 def expiry(
     resource: Resource, row: Instance | None, limits: Limits, seen: float | None
 ) -> float | None:
-    """When a resource of ours must be dead: the earlier of what its tag and its row say.
+    """Return when a resource of ours must be dead: the earlier of what its tag and its row say.
 
     Only where neither can be read its age counts, against the `max_ttl` of its birth where a tag
     tells it: a limit that is lowered later shortens no promise. `seen` is when it was first seen,
     for a resource whose birth nobody tells. A schedule is what ends a VM past its deadline: its
-    own tag alone counts. None: nothing tells."""
+    own tag alone counts. None: nothing tells.
+    """
     said = resource.expires_at
     if row is None:
         if said is not None:
@@ -97,7 +99,7 @@ class SweepView:
         self.errors.append((page.scope, page.kind, why))
 
     def _take(self, resource: Resource, rows: Mapping[str, Instance], now: float) -> bool:
-        """Is it kept whole?"""
+        """Take a resource in; true if it is kept whole."""
         ref = resource.ref
         alive = resource.alive
         (self.alive if alive else self.dead).add(ref)
@@ -115,27 +117,27 @@ class SweepView:
 
     @property
     def resources(self) -> list[Resource]:
-        """In an order that does not depend on the listing's."""
+        """Return the resources in an order that does not depend on the listing's."""
         return sorted(self._kept.values(), key=lambda r: r.ref)
 
     @property
     def holes(self) -> list[str]:
-        """What could not be read, in words."""
+        """Return what could not be read, in words."""
         parts = [f"{scope} {kind.value}: {error}" for scope, kind, error in self.errors]
         return [*parts, self.stopped] if self.stopped else parts
 
     def unread(self, scope: Scope, kind: Kind) -> bool:
-        """Could it be read in part at most?"""
+        """True if it could be read in part at most."""
         return bool(self.stopped) or any((s, k) == (scope, kind) for s, k, _ in self.errors)
 
     @property
     def whole(self) -> frozenset[tuple[Scope, Kind]]:
-        """What was read to its end without an error: only there absence says something."""
+        """Return what was read to its end without an error: only there absence says something."""
         failed = {(scope, kind) for scope, kind, _ in self.errors}
         return frozenset() if self.stopped else frozenset(self._ended - failed)
 
     def _settled(self, resource: Resource, row: Instance | None, now: float) -> bool:
-        """Is it as it should be, for longer than until the next sweeps?"""
+        """True if the resource is as it should be, for longer than until the next sweeps."""
         if row is None:
             unknown = of_this_ledger(resource, self.installation, self.generation)
             if unknown or resource.created_at is None:

@@ -1,4 +1,5 @@
-"""Since when each scope is seen without a break: silence in the dark is nobody's fault. Pure."""
+"""The time since when each scope is seen without a break: silence in the dark is nobody's fault.
+Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from vmrunner.model import Scope
 
 
 class Visibility:
-    """What one watcher sees; `now` is monotonic. `gap`: so many seconds without a sight are a
+    """The sight of one watcher; `now` is monotonic. `gap`: so many seconds without a sight are a
     break."""
 
     def __init__(self, gap: float = math.inf) -> None:
@@ -18,17 +19,18 @@ class Visibility:
         self._last: dict[Scope, float] = {}
 
     def record(self, scope: Scope, now: float) -> None:
-        """It answered."""
+        """Note that a scope answered."""
         if scope not in self._last or now - self._last[scope] > self._gap:
             self._since[scope] = now
         self._last[scope] = now
 
     def lost(self, scope: Scope) -> None:
-        """It did not."""
+        """Note that a scope did not answer."""
         self._last.pop(scope, None)
 
     def since(self, scopes: Iterable[Scope], now: float, there: float) -> dict[Scope, float]:
-        """By scope, on a clock that says `there` now; infinite: it is not seen."""
+        """Return the times by scope, on a clock that says `there` now; infinite when it is not
+        seen."""
         return {
             scope: there - (now - self._since[scope])
             if scope in self._last and now - self._last[scope] <= self._gap

@@ -52,7 +52,7 @@ _NAME: Final = "reaper"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DaemonUpdate:
-    """What a new configuration changes in a daemon that runs."""
+    """The part of a new configuration that a running daemon takes over."""
 
     providers: Mapping[str, Provider]
     limits: EngineLimits
@@ -61,7 +61,7 @@ class DaemonUpdate:
 
 
 class BoundedTask:
-    """One thing that runs in a thread of its own, once at a time, and not for ever."""
+    """A task that runs in a thread of its own, once at a time, and not for ever."""
 
     def __init__(self, name: str, work: Callable[[], None], bound: float = BOUND) -> None:
         self._name = name
@@ -194,7 +194,7 @@ class Daemon:
         return now - self._idle_since >= IDLE_EXIT
 
     def _take_configuration(self) -> None:
-        """In the engine's thread, between two ticks."""
+        """Take over a new configuration, in the engine's thread, between two ticks."""
         if self._renew is None:
             return
         try:
@@ -237,7 +237,7 @@ class Daemon:
             self._sweeps()
 
     def _reap(self, *, sweep: bool) -> None:
-        """One pass, if no other process reaps. Without a ledger to ask, everybody does: past the
+        """Reap once, if no other process reaps. Without a ledger to ask, everybody does: past the
         deadline a kill needs none, and two reapers are harmless."""
         before, self._mine = self._mine, self._takes_lease()
         if not self._mine:

@@ -1,7 +1,7 @@
 """The shell: tick() = gather → take over → decide → apply → record.
 
 One thread ticks. Whatever may take long runs elsewhere and is read at a later tick: creates
-(`launching`), deletes (`burying`), looks (`watching`), sessions (`following`). What a tick decides
+(`launcher`), deletes (`terminator`), looks (`poller`), sessions (`sessions`). What a tick decides
 it decides on what it gathered; every effect then carries the epoch that was seen, so that a stale
 view can do no harm.
 """

@@ -64,7 +64,7 @@ class PendingCreate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CreateResults:
-    """What came of the flights that ended in one tick."""
+    """The results of the creates that ended in one tick."""
 
     booting: tuple[str, ...] = ()  # instances whose reference is recorded
     ended: tuple[tuple[BuildRecord, Instance, End], ...] = ()  # nothing more is tried for these
@@ -88,7 +88,7 @@ class Launcher:
         self._adopts_at = float("-inf")  # monotonic
 
     def is_pending(self, instance: str) -> bool:
-        """Is a create of this instance in the air, or waiting to be sent again?"""
+        """True if a create of this instance is under way, or waits to be sent again."""
         return instance in self._pending
 
     @property
@@ -96,7 +96,7 @@ class Launcher:
         return bool(self._pending)
 
     def trusts(self, provider: str) -> bool:
-        """May this provider be asked for machines?"""
+        """True if this provider may be asked for machines."""
         return self._context.monotonic() >= self._distrusted.get(provider, 0.0)
 
     def start(self, starts: Sequence[PlannedStart]) -> None:
@@ -131,7 +131,8 @@ class Launcher:
         self._fly(PendingCreate(build, instance, order, (), doubtful=True))
 
     def drop(self, instance: str) -> None:
-        """Its row is dying or another's: what is in the air answers for itself (see `_create`)."""
+        """Forget an instance whose row is being deleted or has another owner. A create already in
+        flight re-checks the row itself (see `_create`)."""
         pending = self._pending.get(instance)
         if pending is not None and pending.call is None:
             del self._pending[instance]

@@ -65,7 +65,8 @@ class InstancePoller:
                     self._send((*place, lane), part, now)
 
     def observations(self) -> dict[str, Seen]:
-        """What the looks that ended showed, by instance id. Who is missing was not visible."""
+        """Return what the looks that ended showed, by instance id. Who is missing was not
+        visible."""
         found: dict[str, Seen] = {}
         for lane, call in self._lanes.finished():
             del self._asked[lane]

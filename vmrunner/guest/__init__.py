@@ -1,4 +1,4 @@
-"""What runs inside the VM: the supervisor of one build.
+"""Code that runs inside the VM: the supervisor of one build.
 
 Debian's own python3 runs these files, so they import the standard library and each other, nothing
 else, and they import little: under emulation every import costs. An image holds this directory

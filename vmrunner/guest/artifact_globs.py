@@ -1,4 +1,4 @@
-"""What the globs of `collect` name: a walk of our own over the work directory.
+"""Files that the globs of `collect` name, by a walk of our own over the work directory.
 
 Python's `glob` lets `**` go through links, and two links to `.` then keep it busy for ever. Here
 `**` goes through none; a link that a pattern names, or that `*` meets, is followed as by a shell.
@@ -21,8 +21,8 @@ class TooMuch(Exception):
 
 
 def find(root: str, globs: Sequence[str]) -> tuple[list[int], list[str]]:
-    """How many names each glob matches, and what tar must be told to bring each of them once.
-    Raises TooMuch."""
+    """Return how many names each glob matches, and what tar must be told to bring each of them
+    once. Raises TooMuch."""
     until = time.monotonic() + SECONDS
     counts = []
     found: set[str] = set()
@@ -58,7 +58,8 @@ def _matches(root: str, glob: str, until: float) -> Iterator[str]:
 def _step(
     root: str, here: str, parts: Sequence[str], number: int, until: float
 ) -> Iterator[tuple[str, int]]:
-    """Where one part of a glob leads to from a directory, and the part that comes next there."""
+    """Yield where one part of a glob leads to from a directory, and the part that comes next
+    there."""
     if parts[number] != "**":
         for name in _named(root, here, parts[number], until):
             yield name, number + 1
@@ -72,7 +73,7 @@ def _step(
 
 
 def _named(root: str, here: str, part: str, until: float) -> Iterator[str]:
-    """What one part of a glob means in a directory."""
+    """Yield the names that one part of a glob means in a directory."""
     if not any(letter in part for letter in "*?["):
         name = f"{here}/{part}" if here else part
         if os.path.lexists(f"{root}/{name}"):
@@ -99,8 +100,9 @@ def _entries(root: str, here: str, until: float) -> Iterator[tuple[str, bool]]:
 
 
 def _fewest(root: str, names: set[str]) -> list[str]:
-    """Without those that a listed directory brings along, since tar would pack them twice; and
-    without links below whose name something else is listed, which would be in its way."""
+    """Return the names without those that a listed directory brings along, since tar would pack
+    them twice, and without links below whose name something else is listed, which would be in its
+    way."""
     known: dict[str, bool] = {}
 
     def brings(above: str) -> bool:

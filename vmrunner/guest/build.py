@@ -33,7 +33,7 @@ DISK_LOW = 32 << 20  # bytes free on the work directory's disk that count as ful
 
 
 def _received(connection: socket.socket) -> bytes:
-    """What has come on it; nothing once its end has."""
+    """Return what has come on the connection; nothing once its end has."""
     try:
         return connection.recv(65536)
     except OSError as error:
@@ -41,7 +41,8 @@ def _received(connection: socket.socket) -> bytes:
 
 
 def _exit_code(response: bytes) -> int:
-    """What Docker answered to a wait. Its head comes first: a dockerd that dies leaves it alone."""
+    """Return the exit code from Docker's answer to a wait. Its head comes first: a dockerd that
+    dies leaves it alone."""
     answer = docker.decoded(response)
     if not isinstance(answer, dict) or "StatusCode" not in answer:
         raise docker.DockerError(0, "dockerd ended in the middle of an answer")
@@ -75,7 +76,7 @@ class GuestBuild:
             self._recall(event)
 
     def _recall(self, event: dict[str, Any]) -> None:
-        """Where we are, after one more event: ours just now or an earlier process's."""
+        """Update our place by one more event: ours just now, or an earlier process's."""
         pulled = self._events.last("pulling") is not None
         if event["kind"] == "pulling" or (event["kind"] == "container" and not pulled):
             self._began = event["clock"]
@@ -93,7 +94,7 @@ class GuestBuild:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, READ)
         return fd
 
-    # --- birth -----------------------------------------------------------------------------
+    # --- start -----------------------------------------------------------------------------
 
     def run(self) -> None:
         """Start the container, or find it again; follow it to its end."""
@@ -115,8 +116,8 @@ class GuestBuild:
             self._end(*self._verdict(code))
 
     def _create(self) -> bool:
-        """Have Docker make the container, of an image that may have to be pulled first. False:
-        the build had to end before. Nothing of it runs yet, so whoever comes after a process
+        """Let Docker make the container, of an image that may have to be pulled first. Return False
+        when the build had to end before. Nothing of it runs yet, so a process that comes after one
         that died here begins again."""
         body = docker.container(
             self._job,
@@ -139,7 +140,7 @@ class GuestBuild:
                 return False
 
     def _pull(self, pull: pulling.Pull) -> bool:
-        """One try of it. False: the build must end."""
+        """Try to pull the image once. Return False when the build must end."""
         if self._events.last("pulling") is None:
             self._add("pulling")
         again = clock() + pulling.PAUSE
@@ -183,7 +184,7 @@ class GuestBuild:
         what = "did not start" if self._events.last("container") is None else "was lost"
         return "internal", None, f"container {name} {what}: {text[:500]}"
 
-    # --- life ------------------------------------------------------------------------------
+    # --- run -------------------------------------------------------------------------------
 
     def _watch(self) -> int | None:
         """The container's exit code; None when it cannot be killed. A dockerd that restarts
@@ -259,8 +260,8 @@ class GuestBuild:
             self._note(line.decode("ascii", "replace"))
 
     def _note(self, line: str) -> None:
-        """One control line. The build can write there too: what does not fit is not noted, but
-        it is answered, since somebody may wait."""
+        """Take note of one control line. The build can write there too: what does not fit is not
+        noted, but it is answered, since somebody may wait."""
         words = line.split()
         if not words:
             return
@@ -310,8 +311,8 @@ class GuestBuild:
             docker.terminate()
 
     def _kill(self) -> None:
-        """All at once. Docker refuses when it is gone already, and when so much had to die that no
-        end was seen in time: either is found out by whoever waits for the end."""
+        """Kill all of the container at once. Docker refuses when it is gone already, and when so
+        much had to die that no end was seen in time: whoever waits for the end finds out either."""
         self._cgroup.kill()
         try:
             docker.call("POST", f"/containers/{docker.NAME}/kill?signal=KILL")
@@ -320,7 +321,7 @@ class GuestBuild:
                 raise
 
     def _must_end(self) -> bool:
-        """Before the container is there: whether it is not wanted any more."""
+        """True if the build is not wanted any more, before its container is there."""
         self._why = self._reason_to_stop(clock())
         return bool(self._why)
 
@@ -342,7 +343,7 @@ class GuestBuild:
         disk = os.statvfs(self._work)
         return disk.f_bfree * disk.f_frsize
 
-    # --- death -----------------------------------------------------------------------------
+    # --- end -------------------------------------------------------------------------------
 
     def _verdict(self, code: int | None) -> tuple[str, int | None, str]:
         """Reason, exit code and message of a container that exited."""

@@ -29,7 +29,7 @@ class Cgroup:
                     os.kill(pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """All at once."""
+        """Kill all processes at once."""
         with suppress(OSError), open(f"{self._path()}/cgroup.kill", "w", encoding="utf-8") as file:
             file.write("1")
 

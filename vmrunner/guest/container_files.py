@@ -1,4 +1,4 @@
-"""What the container sees of us at /vmrunner and /run/secrets."""
+"""Files of ours that the container sees, at /vmrunner and /run/secrets."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class DockerError(Exception):
 
 
 def call(method: str, path: str, body: object = None, *, timeout: float = 60) -> Any:
-    """One request; the decoded answer, None when it is empty."""
+    """Send one request and return the decoded answer, None when it is empty."""
     connection = send(method, path, body, timeout=timeout)
     with connection:
         return answer(connection)
@@ -59,7 +59,7 @@ def send(method: str, path: str, body: object = None, *, timeout: float = 60) ->
 
 
 def answer(connection: socket.socket) -> Any:
-    """What came back on it."""
+    """Return the answer that came back on the connection."""
     parts = []
     try:
         while part := connection.recv(65536):
@@ -93,7 +93,7 @@ def create(body: dict[str, Any]) -> None:
 
 
 def inspect() -> dict[str, Any]:
-    """What Docker knows of the container."""
+    """Return what Docker knows of the container."""
     found = call("GET", f"/containers/{NAME}/json")
     if not isinstance(found, dict):
         raise DockerError(0, "dockerd ended in the middle of an answer")

@@ -94,7 +94,7 @@ class Follower:
         return bool(poll.poll(seconds * 1000))
 
     def _run_is_dead(self) -> bool:
-        """Whether `run` has not lived for a while; systemd starts it again if it can."""
+        """True if `run` has not lived for a while; systemd starts it again if it can."""
         lock = self._place.alive()
         if lock is None:
             self._dead_since = None

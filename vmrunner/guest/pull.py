@@ -23,7 +23,7 @@ class NotPulled(docker.DockerError):
 
 
 def missing(error: docker.DockerError) -> bool:
-    """Does it say that there is no such image?"""
+    """True if the error says that there is no such image."""
     return error.status == 404 and "image" in str(error)
 
 

@@ -1,4 +1,4 @@
-"""What the supervisor keeps, and where: epoch, job, events, the log's spool.
+"""Files that the supervisor keeps: epoch, job, events, the log's spool.
 
 RUN/epoch, job.json, cancel    0600; the job holds the build's secrets, so RUN is a tmpfs
 RUN/lock                       held while one of them is read and written

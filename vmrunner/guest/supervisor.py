@@ -99,7 +99,7 @@ def start(ask: Ask) -> int:
 
 
 def prepare(place: Place, job: dict[str, Any], work: str) -> None:
-    """All that a build needs in this VM, before anything of it runs."""
+    """Prepare all that a build needs in this VM, before anything of it runs."""
     from . import userns as remap
     from .container_files import fill_box
 
@@ -159,14 +159,14 @@ def cancel(ask: Ask) -> int:
 
 
 def status(ask: Ask) -> int:
-    """What was started here, and whether it ended, as one JSON line."""
+    """Print what was started here, and whether it ended, as one JSON line."""
     ended = bool(ask.place.job()) and EventLog(ask.place.events).last("ended") is not None
     print(json.dumps({"started": ask.place.was_started(), "ended": ended}))
     return 0
 
 
 def collect(ask: Ask) -> int:
-    """How many files each glob matches, as one JSON line; then a tar of them."""
+    """Print how many files each glob matches, as one JSON line; then write a tar of them."""
     from .artifact_globs import TooMuch, find
 
     try:

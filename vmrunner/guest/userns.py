@@ -32,5 +32,5 @@ def root(job: dict[str, Any], daemon: str = DAEMON, ranges: str = RANGES) -> int
 
 
 def shared(job: dict[str, Any]) -> bool:
-    """Must its container be in the VM's own user namespace?"""
+    """True if the build's container must be in the VM's own user namespace."""
     return bool(job["docker"] or job["privileged"])

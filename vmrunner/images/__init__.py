@@ -40,8 +40,8 @@ def current() -> str:
 
 
 def speaks_ours(image: LocalImage) -> bool:
-    """Is the supervisor in this image ours, byte by byte? Of an image by another recipe, more
-    cannot be known."""
+    """True if the supervisor in this image is ours, byte by byte. Of an image by another recipe,
+    more cannot be known."""
     return image.hash == current() or dict(image.supervisor) == _supervisor()
 
 
@@ -52,7 +52,8 @@ def _supervisor() -> Mapping[str, str]:
 
 
 def verify(image: LocalImage, *, accel: str = "auto") -> list[Finding]:
-    """One finding a check: every byte is read, then the image is booted and looked at."""
+    """Verify an image and return one finding a check: every byte is read, then the image is booted
+    and looked at."""
     from vmrunner.images.verify import (
         checks,  # brings the whole SSH library, which `ls` need not wait for
     )

@@ -1,5 +1,5 @@
-"""Which image builds get, and which images go: what is known is gathered, `retiring` decides, the
-provider does it."""
+"""Promotion and removal of images: facts are gathered, `core/image_retention.py` decides, the
+provider deletes."""
 
 from __future__ import annotations
 
@@ -36,17 +36,16 @@ class ImageOutcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageGcResult:
-    """One round. `troubles`: of what earlier rounds left."""
+    """The result of one round. `troubles`: of what earlier rounds left."""
 
     images: tuple[ImageOutcome, ...]
     troubles: tuple[str, ...] = ()
 
 
 def promote(ledger: Ledger, provider: Provider, word: str) -> tuple[CloudImage, str]:
-    """From now on builds of this provider's that name no image get this one; a warning, or "".
-
-    `word`: the cloud's name of it. Raises NotFound, Conflict for one that is not ours or not ready,
-    and ConfigError when the provider's configuration does not choose it."""
+    """Give builds of this provider that name no image this one, from now on. Return a warning, or
+    "". `word`: the cloud's name of it. Raises NotFound, Conflict for one that is not ours or not
+    ready, and ConfigError when the provider's configuration does not choose it."""
     imaging = imaging_of(provider)
     made = imaging.find(word)
     if made is None:
@@ -96,7 +95,8 @@ def clear_local(
     images: Sequence[LocalImage], *, chosen: Collection[str], used: Collection[str], keep: int,
     dry_run: bool,
 ) -> ImageGcResult:  # fmt: skip
-    """The same of the cache's. `chosen`: hashes that builds get; `used`: that VMs may have."""
+    """Delete old images of the cache. `chosen`: hashes that builds get; `used`: that VMs may
+    have."""
     by_hash = {image.hash: image for image in images}
     known = [
         RetainedImage(ref=i.hash, name=i.name, created=i.created, promoted=i.hash in chosen)
@@ -118,8 +118,8 @@ def clear_local(
 
 
 def wanted(ledger: Ledger) -> frozenset[str]:
-    """What the open VMs were made from, and the words by which builds that are not over call their
-    images. Raises Unreadable when a row may name any."""
+    """Return what the open VMs were made from, and the words by which builds that are not over call
+    their images. Raises Unreadable when a row may name any."""
     rows, builds = ledger.instances.open(), ledger.builds.list(active=True)
     if unread := sorted(rows.unread | builds.unread):
         raise Unreadable(
@@ -156,7 +156,8 @@ def _image(made: CloudImage, installation: str) -> RetainedImage:
 def _used(
     ledger: Ledger, imaging: ImageStore, peers: Sequence[Provider], images: Sequence[CloudImage]
 ) -> frozenset[str]:
-    """By the cloud's machines, by the ledger's, by builds that wait, and by the configuration."""
+    """Return the images in use: by the cloud's machines, the ledger's, builds that wait, and the
+    configuration."""
     words = (None, *sorted(wanted(ledger)))
     used = set(imaging.in_use())
     for peer in peers:

@@ -13,5 +13,6 @@ FIRST_BOOT: Final = {"kvm": 300.0, "tcg": 1200.0}
 
 
 def patience(seconds: float, boot: float) -> float:
-    """What `seconds` on a quiet machine may take on one that booted in `boot` seconds."""
+    """Return the seconds to allow, on a machine that booted in `boot` seconds, for what takes
+    `seconds` on a quiet one."""
     return seconds * max(1.0, boot / USUAL)

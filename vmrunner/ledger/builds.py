@@ -1,4 +1,4 @@
-"""Builds: submitted, found, wished to end. What their owner writes is in `moves`."""
+"""Builds: submitted, found, wished to end. What their owner writes is in `build_writes`."""
 
 from __future__ import annotations
 
@@ -173,8 +173,8 @@ class Builds(BuildWrites):
         return self._database.read(lambda c: fetch(c, build_id))
 
     def find(self, word: str) -> BuildRecord:
-        """By id, by name (the newest of that name), or by the beginning of an id, with or without
-        its `b-`. Raises NotFound, and Conflict when several ids begin so."""
+        """Find a build by id, by name (the newest of that name), or by the beginning of an id, with
+        or without its `b-`. Raises NotFound, and Conflict when several ids begin so."""
 
         def work(connection: Connection) -> BuildRecord:
             for low in (word, f"b-{word}"):
@@ -199,7 +199,8 @@ class Builds(BuildWrites):
         return self._database.read(work)
 
     def queued(self, limit: int = 1000, *, provider: str | None = None) -> list[BuildRecord]:
-        """What waits, for anybody or for one provider: higher priority first, then older first."""
+        """Return waiting builds, of anybody or of one provider: higher priority first, then older
+        first."""
         if provider is None:
             return self._database.read(lambda c: self._queue.read(_QUEUED(c, limit=limit).all()))
         return self._database.read(
@@ -207,7 +208,8 @@ class Builds(BuildWrites):
         )
 
     def queued_after(self, build_id: str, limit: int) -> list[BuildRecord]:
-        """What waits, in the order of the ids, after this one: for a walk through all of it."""
+        """Return waiting builds after this id, in the order of ids: for a walk through all of
+        them."""
         return self._database.read(
             lambda c: readable(codec.build, _QUEUED_AFTER(c, after=build_id, limit=limit).all())
         )
@@ -217,8 +219,8 @@ class Builds(BuildWrites):
         return self._database.read(lambda c: {row[0] for row in _AWAITED(c).all()})
 
     def driven(self) -> Readable[BuildRecord]:
-        """What an engine has to mind: all that is neither waiting nor over, and what waits with a
-        wish to end."""
+        """Return what an engine has to mind: all that is neither waiting nor over, and what waits
+        with a wish to end."""
         return self._database.read(lambda c: self._running.read(_DRIVEN(c).all()))
 
     def secrets(self, build_id: str) -> dict[str, bytes]:
@@ -283,7 +285,7 @@ class Builds(BuildWrites):
 
 
 def _not_extended(build: BuildRecord, seconds: float, now: float) -> Conflict:
-    """Why the hold of a build was not extended."""
+    """Return why the hold of a build was not extended."""
     if build.state is not BuildState.HELD:
         return Conflict(
             f"build {build.id} is {build.state}, not held",

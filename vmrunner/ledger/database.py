@@ -56,7 +56,7 @@ def arg(name: str) -> BindParameter[Any]:
 
 
 class Rows:
-    """What a statement answered: plain tuples."""
+    """Answer of a statement: plain tuples."""
 
     __slots__ = ("_cursor", "rowcount")
 
@@ -107,7 +107,8 @@ class Prepared:
         return Rows(_driver(connection).execute(text, parameters))
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The same once for each row, in one call of the driver; nothing is returned."""
+        """Execute the statement once for each row, in one call of the driver; nothing is
+        returned."""
         if rows:
             text, constants = self._ready(connection)
             connection.exec_driver_sql(
@@ -127,7 +128,8 @@ def inserts(table: TableClause, *columns: str) -> Prepared:
 
 
 class Database:
-    """Where the ledger's transactions run. Safe in threads, and in a process that forks."""
+    """A database that runs the ledger's transactions. Safe in threads, and in a process that
+    forks."""
 
     def __init__(self, url: URL) -> None:
         self.url = url
@@ -241,7 +243,8 @@ def shared(url: URL) -> Database:
 
 
 def _identity(url: URL) -> Hashable:
-    """What two URLs of one database have in common. A SQLite file that was replaced is another."""
+    """Return what all URLs of one database have in common. A SQLite file that was replaced is
+    another."""
     if url.get_backend_name() == "sqlite" and url.database is not None:
         path = Path(url.database).resolve()
         found = path.stat()
@@ -296,12 +299,12 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _aborted(error: BaseException) -> bool:
-    """Did the server undo the transaction because of another one?"""
+    """True if the server undid the transaction because of another one."""
     return getattr(_cause(error), "sqlstate", "") in _CONFLICTS
 
 
 def translated(error: BaseException, url: URL) -> LedgerError:
-    """What a failure of the database is to everybody else."""
+    """Translate a failure of the database for everybody else."""
     cause = _cause(error)
     words = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     if url.get_backend_name() != "sqlite":

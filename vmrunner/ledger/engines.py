@@ -1,4 +1,4 @@
-"""Who drives builds from this ledger, and the leases that only one of them holds."""
+"""Engines that drive builds from this ledger, and the leases that only one of them holds."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ _RELEASE = Prepared(delete(LEASES).where(_l.name == arg("name"), _l.holder == ar
 
 
 def beat(connection: Connection, name: str, holder: str, now: float) -> None:
-    """Within a transaction: note when, or up to when, something was done."""
+    """Note, within a transaction, when, or up to when, something was done."""
     if not _DONE(connection, name=name, holder=holder, now=now).rowcount:
         _FIRST(connection, name=name, holder=holder, at=now)
 
 
 def heartbeat(connection: Connection, name: str) -> float | None:
-    """What was noted last."""
+    """Return the time that was noted last."""
     at: float | None = _HEARTBEAT(connection, name=name).scalar()
     return at
 
@@ -108,7 +108,7 @@ class Engines:
         self._database.write(lambda c: _LEAVE(c, id=engine_id))
 
     def list(self) -> list[Member]:
-        """All that joined and did not leave; whether they live is for the caller to see."""
+        """Return all that joined and did not leave; whether they live is for the caller to see."""
         return [
             Member(
                 id=row[0],
@@ -147,11 +147,11 @@ class Engines:
             self._database.write(lambda c: beat(c, name, holder, now))
 
     def heartbeats(self) -> dict[str, float]:
-        """When each was done last, by whomever."""
+        """Return when each periodic task was done last, by whomever."""
         return {row[0]: row[1] for row in self._database.read(lambda c: _HEARTBEATS(c).all())}
 
     def holder(self, name: str) -> str | None:
-        """Who has the lease."""
+        """Return the holder of a lease; None when nobody has it."""
         row = self._database.read(lambda c: _HOLDER(c, name=name).first())
         return None if row is None else row[0]
 

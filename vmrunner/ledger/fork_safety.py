@@ -1,4 +1,4 @@
-"""No connection to a database is carried over a fork.
+"""Fork safety: no connection to a database is carried over a fork.
 
 SQLite's locks belong to the process, and which of them it holds it remembers in memory that a
 fork copies: a child would go without the locks that it believes in, and lose what it commits. So
@@ -27,7 +27,7 @@ opening = threading.RLock()
 
 
 class ForkAware(Protocol):
-    """What has connections."""
+    """An owner of connections that must not be used after a fork."""
 
     def before_fork(self) -> None:
         """Close them, and let nobody open another."""
@@ -93,7 +93,7 @@ class TransactionGate:
 
 
 def abandon(thing: object) -> None:
-    """Never free it: it would end what its other process goes on with."""
+    """Keep a thing for ever, unfreed: to free it would end what its other process goes on with."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 

@@ -71,29 +71,31 @@ class Images:
         self._database.write(lambda c: _INSERT(c, **row))
 
     def ready(self, image_id: str, ref: str, snapshots: Sequence[str]) -> None:
-        """It is there; nothing when that, or the contrary, was said before."""
+        """Record that the image is there. Does nothing when that, or the contrary, was said
+        before."""
         self._end(image_id, ImageState.READY, ref=ref, snapshots=snapshots)
 
     def fail(self, image_id: str, message: str) -> None:
-        """It never came to be; nothing when that, or the contrary, was said before."""
+        """Record that the image never came to be. Does nothing when that, or the contrary, was said
+        before."""
         self._end(image_id, ImageState.FAILED, message=message)
 
     def record_leftovers(self, image_id: str, ref: str | None, snapshots: Sequence[str]) -> None:
-        """What one that failed left in the cloud, before that is deleted; None: nothing any more.
-        Nothing when it did not fail."""
+        """Record what a failed image left in the cloud, before that is deleted. `ref` None: nothing
+        is left any more. Does nothing when the image did not fail."""
         names = codec.list_text(snapshots)
         self._database.write(lambda c: _LEFT(c, id=image_id, ref=ref, snapshots=names))
 
     def close(self, image_id: str, now: float) -> None:
-        """Its builder is gone, and nothing is left of it that failed."""
+        """Close the row: its builder is gone, and nothing is left of an image that failed."""
         self._database.write(lambda c: _CLOSE(c, id=image_id, now=now))
 
     def retire(self, provider: str, ref: str) -> None:
-        """It was deleted; nothing when the ledger never knew it."""
+        """Record that an image was deleted. Does nothing when the ledger never knew it."""
         self._database.write(lambda c: _RETIRE(c, provider=provider, ref=ref))
 
     def promote(self, provider: str, ref: str, now: float) -> None:
-        """Of this provider's, this is the one that builds use."""
+        """Mark this image of the provider as the one that builds use."""
 
         def work(connection: Any) -> None:
             _DEMOTE(connection, provider=provider)
@@ -106,12 +108,12 @@ class Images:
         return self._database.read(lambda c: readable(codec.image, _LIST(c).all()))
 
     def open(self) -> Readable[MadeImage]:
-        """Those whose builder may be alive, oldest first."""
+        """Return the images whose builder may be alive, oldest first."""
         return self._database.read(lambda c: readable(codec.image, _OPEN(c).all()))
 
     def find(self, word: str) -> MadeImage:
-        """By id or the beginning of one, with or without its `im-`, or by the cloud's name.
-        Raises NotFound, and Conflict when several begin so."""
+        """Find an image by id or the beginning of one, with or without its `im-`, or by the cloud's
+        name. Raises NotFound, and Conflict when several begin so."""
         if not word:
             raise NotFound("an empty word names no image")
         low = word if word.startswith("im-") else f"im-{word}"
@@ -125,7 +127,7 @@ class Images:
         return codec.image((exact or rows)[0])
 
     def places(self, provider: str) -> frozenset[Scope]:
-        """Every scope in which this provider has an image, or may have a builder."""
+        """Return every scope in which this provider has an image, or may have a builder."""
         rows = self._database.read(lambda c: _SCOPES(c, provider=provider).all())
         return frozenset(Scope.parse(row[0]) for row in rows)
 

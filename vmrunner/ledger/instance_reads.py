@@ -36,7 +36,7 @@ _ACCESS = Prepared(select(_i.access).where(_i.id == arg("id")))
 
 
 class InstanceReads:
-    """Who was ever born here."""
+    """Every instance that was ever born here."""
 
     def __init__(self, database: Database, seal: Encryption) -> None:
         self._database = database
@@ -51,8 +51,8 @@ class InstanceReads:
         return codec.instance(row)
 
     def find(self, word: str) -> Instance:
-        """By id or the beginning of one, with or without its `vm-`. Raises NotFound, and Conflict
-        when several begin so."""
+        """Find an instance by id or the beginning of one, with or without its `vm-`. Raises
+        NotFound, and Conflict when several begin so."""
         if not word:
             raise NotFound("an empty word names no instance")
         low = word if word.startswith("vm-") else f"vm-{word}"
@@ -67,7 +67,7 @@ class InstanceReads:
         return codec.instance(rows[0])
 
     def open(self) -> Readable[Instance]:
-        """All that are not gone, oldest first."""
+        """Return all that are not gone, oldest first."""
         return self._database.read(lambda c: self._memory.read(_OPEN(c).all()))
 
     def these(self, ids: Collection[str]) -> Readable[Instance]:
@@ -80,7 +80,7 @@ class InstanceReads:
         return found
 
     def known(self, ids: Collection[str]) -> frozenset[str]:
-        """Which of these ids have a row, whether or not it can be read."""
+        """Return those of these ids that have a row, whether or not it can be read."""
         queries = [select(_i.id).where(_i.id.in_(some)) for some in _parts(ids)]
         return frozenset(
             self._database.read(lambda c: [name for q in queries for name in c.scalars(q)])
@@ -89,8 +89,8 @@ class InstanceReads:
         )
 
     def places(self, provider: str, since: float | None = None) -> frozenset[Scope]:
-        """Every scope in which this provider has an instance that is not gone, or asked for one
-        since that time."""
+        """Return every scope in which this provider has an instance that is not gone, or asked for
+        one since that time."""
 
         def work(connection: Connection) -> list[tuple[Any, ...]]:
             found = _OFFERED(connection, provider=provider).all()
@@ -102,7 +102,7 @@ class InstanceReads:
         return frozenset(readable(codec.scope, self._database.read(work)))
 
     def launched(self, provider: str) -> bool:
-        """Did this provider ever ask for an instance?"""
+        """True if this provider ever asked for an instance."""
         return self._database.read(lambda c: _ANY(c, provider=provider).first()) is not None
 
     def order(self, instance_id: str) -> Order:
@@ -110,7 +110,7 @@ class InstanceReads:
         return codec.order_from(self._unseal(_ORDER, instance_id))
 
     def access(self, instance_id: str) -> Access:
-        """How to reach it. Raises NotFound, also once the row is closed."""
+        """Return the access to an instance. Raises NotFound, also once the row is closed."""
         return codec.access_from(self._unseal(_ACCESS, instance_id))
 
     def _where(
@@ -141,6 +141,6 @@ class InstanceReads:
 
 
 def _parts(names: Collection[str]) -> Iterator[list[str]]:
-    """All of them, newest first, as many at a time as a database takes."""
+    """Yield all of them, newest first, as many at a time as a database takes."""
     ordered = sorted(names, reverse=True)
     return (ordered[n : n + _IDS] for n in range(0, len(ordered), _IDS))

@@ -1,4 +1,4 @@
-"""How instances end: from the decision to seen dead."""
+"""The end of instances: from the decision to seen dead."""
 
 from __future__ import annotations
 
@@ -99,8 +99,9 @@ class InstanceWrites(InstanceReads):
     def close(
         self, instance_id: str, *, epoch: int, death: Death, now: float, message: str = ""
     ) -> bool:
-        """It was seen dead: close the row and erase what was sealed in it. An earlier reason to
-        die stands. False: the epoch is another by now, or it is closed already."""
+        """Close the row of an instance that was seen dead, and erase what was sealed in it. An
+        earlier reason to die stands. Return False when the epoch is another by now, or the row is
+        closed already."""
 
         def work(connection: Connection) -> bool:
             self._lock(connection, [instance_id])
@@ -109,7 +110,8 @@ class InstanceWrites(InstanceReads):
         return self._database.write(work)
 
     def close_all(self, dead: Sequence[tuple[str, int, Death]], now: float) -> set[str]:
-        """The same for (instance id, epoch, reason) in one transaction; the ids that it closed."""
+        """Close rows for (instance id, epoch, reason) in one transaction, and return the ids that
+        it closed."""
 
         def work(connection: Connection) -> set[str]:
             self._lock(connection, [name for name, _, _ in dead])

@@ -224,7 +224,8 @@ class Instances(InstanceWrites):
     def _fitting(
         self, connection: Connection, launches: Sequence[LaunchRequest], rooms: Capacity
     ) -> list[LaunchRequest]:
-        """Those that have room, in their order. Nobody else claims until the transaction ends."""
+        """Return the launches that have room, in their order. Nobody else claims until the
+        transaction ends."""
         if not self._database.sqlite:  # which has one writer anyway
             connection.execute(select(LEDGER.c.id).with_for_update())
         taken = Counter(dict(_TAKEN(connection).all()))

@@ -158,7 +158,7 @@ class Ledger:
 
     @property
     def paused(self) -> bool:
-        """Is nothing to be launched?"""
+        """True if nothing is to be launched."""
         return self._database.read(lambda c: _PAUSED(c).scalar()) is not None
 
     def pause(self, on: bool, now: float) -> None:

@@ -116,13 +116,13 @@ class Logs:
         return self._database.write(work)
 
     def offset(self, build: str, attempt: int) -> int:
-        """Where the raw bytes that are stored of this attempt end; 0 when there are none."""
+        """Return where the stored raw bytes of this attempt end; 0 when there are none."""
         found = self._database.read(lambda c: _OFFSET(c, build=build, attempt=attempt).scalar())
         return int(found or 0)
 
     def size(self, build: str, *, before: int | None = None) -> int:
-        """How many bytes were ever stored, all attempts together; or how many are, of those
-        `before` an attempt."""
+        """Return how many bytes were ever stored, all attempts together; with `before`, those of
+        the attempts before that one."""
         if before is None:
             return int(self._database.read(lambda c: _SIZE(c, build=build).scalar()) or 0)
         return int(
@@ -132,9 +132,9 @@ class Logs:
     def read(
         self, build: str, after_line: int = 0, after_seq: int = 0, limit: int = 1000
     ) -> list[Chunk]:
-        """In order, at most `limit`. With `after_line` the first chunk is cut so that it begins
-        where that line ends; nothing while that line has not ended. To go on, ask for what comes
-        after the last `seq`."""
+        """Return chunks in order, at most `limit`. With `after_line` the first chunk is cut so that
+        it begins where that line ends; nothing while that line has not ended. To go on, ask for
+        what comes after the last `seq`."""
 
         def work(connection: Connection) -> list[Chunk]:
             after = after_seq
@@ -149,7 +149,8 @@ class Logs:
         return _cut(self._database.read(work), after_line)
 
     def older(self, finished_before: float) -> tuple[int, int]:
-        """How many chunks, and bytes, there are of builds that finished before this time."""
+        """Return the number of chunks, and their bytes, of builds that finished before this
+        time."""
         row = self._database.read(lambda c: _OLDER(c, before=finished_before).first())
         assert row is not None
         return row[0], int(row[1] or 0)
@@ -176,8 +177,8 @@ class Logs:
 def _remove(
     connection: Connection, place: tuple[float, str], before: float
 ) -> tuple[int, tuple[float, str], bool]:
-    """One step from this place on: how many chunks went, the last build that is done, and whether
-    it was the last of all."""
+    """Remove one step from this place on. Return how many chunks went, the last build that is done,
+    and whether it was the last of all."""
     gone = 0
     old = _OLD(connection, at=place[0], id=place[1], before=before).all()
     for at, build in old:
@@ -192,7 +193,7 @@ def _remove(
 
 
 def _cut(chunks: list[Chunk], after_line: int) -> list[Chunk]:
-    """Without what lies before the end of line `after_line`."""
+    """Return the chunks without what lies before the end of line `after_line`."""
     if not chunks or chunks[0].line >= after_line:
         return chunks
     first, start = chunks[0], 0

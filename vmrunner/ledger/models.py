@@ -31,7 +31,7 @@ _Id = String().with_variant(String(collation="C"), "postgresql")
 
 
 class Row(SQLModel, registry=registry(metadata=METADATA)):
-    """What all tables share."""
+    """Columns that all tables share."""
 
 
 def _id(**options: Any) -> Any:
@@ -55,7 +55,7 @@ def _sealed() -> Any:
 
 
 class LedgerRow(Row, table=True):
-    """One row: which ledger this is."""
+    """The single row that says which ledger this is."""
 
     __tablename__ = "ledger"
 
@@ -67,7 +67,7 @@ class LedgerRow(Row, table=True):
 
 
 class BuildRow(Row, table=True):
-    """What a user submitted and how far it is."""
+    """A build as it was submitted, and how far it is."""
 
     __tablename__ = "builds"
     __table_args__ = (
@@ -181,7 +181,7 @@ class InstanceRow(Row, table=True):
 
 
 class EventRow(Row, table=True):
-    """What happened to a build, numbered from 1 without gaps."""
+    """An event of a build, numbered from 1 without gaps."""
 
     __tablename__ = "events"
 
@@ -220,7 +220,7 @@ class EngineRow(Row, table=True):
 
 
 class LeaseRow(Row, table=True):
-    """What only one process may do at a time."""
+    """A task that only one process may do at a time."""
 
     __tablename__ = "leases"
 
@@ -230,7 +230,7 @@ class LeaseRow(Row, table=True):
 
 
 class HeartbeatRow(Row, table=True):
-    """When a reaper last finished what it does again and again."""
+    """The time at which a periodic task of the reaper last finished."""
 
     __tablename__ = "heartbeats"
 
@@ -240,7 +240,7 @@ class HeartbeatRow(Row, table=True):
 
 
 class SightingRow(Row, table=True):
-    """What the reaper remembers of a provider between two sweeps."""
+    """A memory of the reaper's about a provider, between two sweeps."""
 
     __tablename__ = "sightings"
 

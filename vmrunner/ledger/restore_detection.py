@@ -1,5 +1,5 @@
-"""What a host remembers of its ledger, beside it: so a database that was set back to an older
-state, or copied, is noticed.
+"""A host's memory of its ledger, kept beside it: so a database that was set back to an older state,
+or copied, is noticed.
 
 A restored backup does not know the VMs that were started after it was made, and a copy does not
 know those that the original starts. Both carry the generation by which the reaper would take these
@@ -26,8 +26,8 @@ class RememberedState(NamedTuple):
 
 
 def place_of(database: Path | None) -> str:
-    """What a copy of a database has not in common with it: the file on its disk, in this boot of
-    this machine. None: one on a server, which is the same from everywhere."""
+    """Return what a copy of a database does not have in common with it: the file on its disk, in
+    this boot of this machine. None: one on a server, which is the same from everywhere."""
     if database is None:
         return "server"
     found = database.stat()
@@ -42,7 +42,7 @@ class RestoreDetector:
         self.place = place
 
     def read(self) -> RememberedState | None:
-        """What is remembered; None: nothing is."""
+        """Return what is remembered; None when nothing is."""
         place, _, instance = (local_files.read(self._path) or "").partition("\n")
         return RememberedState(place, instance) if place else None
 

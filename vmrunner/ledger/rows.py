@@ -113,7 +113,7 @@ def names_from(text: str) -> frozenset[str]:
 
 
 def phase_text(state: str, now: float) -> str:
-    """One move of a build, as it is appended to its phases."""
+    """Return one move of a build, as it is appended to its phases."""
     return f"{state} {now!r}\n"
 
 
@@ -139,7 +139,7 @@ class Readable(list[T]):
 
 
 def readable(decode: Callable[[Sequence[Any]], T], rows: Iterable[Sequence[Any]]) -> Readable[T]:
-    """Each row by itself: one that cannot be read hides no other."""
+    """Decode each row by itself: one that cannot be read hides no other."""
     found, unread = Readable[T](), set()
     for row in rows:
         try:
@@ -175,7 +175,7 @@ class RowCache(Generic[T]):
 
 @lru_cache(maxsize=1024)
 def _complain(text: str) -> None:
-    """Once, though it is read again and again."""
+    """Complain once, though it is read again and again."""
     log.error("%s", text)
 
 
@@ -196,7 +196,7 @@ def instance(row: Sequence[Any]) -> Instance:
 
 
 def scope(row: Sequence[Any]) -> Scope:
-    """Where the offer that a row begins with is. Raises Unreadable."""
+    """Return the scope of the offer that a row begins with. Raises Unreadable."""
     try:
         return offer_from(row[0]).scope
     except Exception as error:
@@ -216,7 +216,7 @@ def image(row: Sequence[Any]) -> MadeImage:
 
 
 def image_values(image: MadeImage) -> dict[str, Any]:
-    """By column."""
+    """Return an image's values by column."""
     said = {column.name: getattr(image, column.name) for column in IMAGE}
     return said | {
         "scope": str(image.scope),
@@ -351,12 +351,12 @@ def event_data(data: Mapping[str, str | int | float | bool | None]) -> str:
 
 
 def event(row: Sequence[Any]) -> BuildEvent:
-    """From seq, time, kind, data."""
+    """Decode an event from seq, time, kind, data."""
     return BuildEvent(seq=row[0], time=row[1], kind=row[2], data=json.loads(row[3]))
 
 
 def chunk(row: Sequence[Any]) -> Chunk:
-    """From seq, attempt, time, offset, line, data."""
+    """Decode a chunk from seq, attempt, time, offset, line, data."""
     return Chunk(
         seq=row[0], attempt=row[1], time=row[2], offset=row[3], line=row[4], data=bytes(row[5])
     )

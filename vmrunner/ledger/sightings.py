@@ -1,4 +1,4 @@
-"""What the reaper remembers of each provider between two sweeps."""
+"""The reaper's memory of each provider between two sweeps."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Sightings:
         self._database.write(work)
 
     def list(self, provider: str) -> frozenset[Sighting]:
-        """What was remembered last."""
+        """Return what was remembered last."""
         rows = self._database.read(lambda c: _LIST(c, provider=provider).all())
         return frozenset(
             Sighting(what=SightingKind(row[0]), subject=row[1], sweep=row[2], begun=row[3])

@@ -1,4 +1,4 @@
-"""Which version of the tables a database has, and how it gets the newest.
+"""The version of a database's tables, and the upgrade to the newest.
 
 A database is read far more often than it is migrated, and Alembic takes a tenth of a second to
 import: it is loaded only when there is something to do.
@@ -21,7 +21,8 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def known() -> list[str]:
-    """All versions that this code knows, oldest first: the numbers that their files begin with."""
+    """Return all versions that this code knows, oldest first: the numbers that their files begin
+    with."""
     files = (_MIGRATIONS / "versions").glob("[0-9]*_*.py")
     return sorted(path.name.partition("_")[0] for path in files)
 
@@ -35,7 +36,8 @@ def version(connection: Connection) -> str | None:
 
 
 def _ours(connection: Connection, url: URL) -> str | None:
-    """The same, in a database that may be ours. Raises ConfigError for another program's."""
+    """Return the version of a database that may be ours. Raises ConfigError for another
+    program's."""
     found = version(connection)
     tables = set(inspect(connection).get_table_names())
     # A server's database may be shared, as long as no name is taken twice.
@@ -51,7 +53,7 @@ def _ours(connection: Connection, url: URL) -> str | None:
 
 
 def behind(found: str | None) -> bool:
-    """Does a database of this version need an upgrade? Raises ConfigError when it is newer."""
+    """True if a database of this version needs an upgrade. Raises ConfigError when it is newer."""
     versions = known()
     if found is not None and found not in versions:
         raise ConfigError(

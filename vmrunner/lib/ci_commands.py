@@ -29,8 +29,8 @@ _BLANK: Final = re.compile(rf"{_SPACE}\Z")
 
 @dataclass(frozen=True, slots=True)
 class CiSyntax:
-    """What one CI system obeys. `marks` count anywhere in a line and in either case; with
-    `commands` so does a line that begins with `::`."""
+    """The commands that one CI system obeys. `marks` count anywhere in a line and in either case;
+    with `commands` so does a line that begins with `::`."""
 
     marks: tuple[str, ...] = ()
     commands: bool = False
@@ -49,7 +49,7 @@ _ANY: Final = re.compile(
 
 
 def words(environ: Mapping[str, str]) -> CiSyntax | None:
-    """What is obeyed by whoever reads the output of this process."""
+    """Return the syntax obeyed by whoever reads this process's output; None outside of CI."""
     found = [
         system
         for variable, value, system in (
@@ -100,7 +100,7 @@ class CiCommandFilter:
         return self._broken(read[:cut]).encode()
 
     def finish(self) -> bytes:
-        """What was held back. Whatever comes next begins a line: ours comes between."""
+        """Return what was held back. Whatever comes next begins a line: ours comes between."""
         read = self._held + self._decoder.decode(b"", final=True)
         self._held = ""
         self._decoder.reset()
@@ -109,7 +109,7 @@ class CiCommandFilter:
         return rest
 
     def interrupted(self) -> None:
-        """Something else was written where this goes: a line may begin here."""
+        """Note that something else was written where this goes: a line may begin here."""
         self._blank = True
 
     def whole(self, read: str) -> str:
@@ -117,7 +117,7 @@ class CiCommandFilter:
         return self._broken(read)
 
     def _open(self, read: str) -> int:
-        """So many characters at the end may become a mark."""
+        """Return how many characters at the end may still become a mark."""
         if self._commands and (
             _LATER_OPEN.search(read) or (self._blank and _FIRST_OPEN.match(read))
         ):

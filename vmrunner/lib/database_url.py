@@ -22,7 +22,7 @@ _PARAMETER: Final = re.compile(r"(passw\w*\s*=\s*)[^&\s]*", re.IGNORECASE)
 
 
 class DatabaseServer(NamedTuple):
-    """Which database of which server it is."""
+    """One database of one server."""
 
     host: str
     port: int | None

@@ -146,7 +146,7 @@ class Repository:
 
 
 def too_large(source: str, most: int) -> ConfigError:
-    """What is said of a source that is larger than may be."""
+    """Return the error for a source that is larger than `most` bytes."""
     return ConfigError(
         f"source: {source} is larger than {units.amount(most)}",
         hint="leave out what the build does not need, or raise limits.source_bytes",
@@ -154,7 +154,8 @@ def too_large(source: str, most: int) -> ConfigError:
 
 
 def _kept(names: tuple[str, ...], *, also: bool = False) -> dict[str, str]:
-    """Of our variables those of git that begin so; `also`: and all that are not git's."""
+    """Return git's own variables of this environment that begin with one of `names`. With `also`,
+    add all variables that are not git's."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -163,7 +164,7 @@ def _kept(names: tuple[str, ...], *, also: bool = False) -> dict[str, str]:
 
 
 def _quoted(text: str) -> str:
-    """As git's configuration has it between double quotes."""
+    """Quote a text as git's configuration has it between double quotes."""
     for plain, written in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\t", "\\t")):
         text = text.replace(plain, written)
     return text
@@ -173,7 +174,7 @@ def _quoted(text: str) -> str:
 def fetched(
     url: str, ref: str, told: Mapping[str, str], *, most: int, timeout: float
 ) -> Iterator[Repository]:
-    """One revision of a repository, here for a while. Raises ConfigError."""
+    """Fetch one revision of a repository and keep it while inside. Raises ConfigError."""
     with tempfile.TemporaryDirectory(prefix="vmrunner-git-") as directory:
         repository = Repository(Path(directory), url, told, most=most, timeout=timeout)
         repository.fetch(ref)

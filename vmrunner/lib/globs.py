@@ -51,13 +51,13 @@ class Globs:
         self._all = [_Glob(glob) for glob in globs]
 
     def match(self, path: str, *, directory: bool) -> bool:
-        """Does one match this path, or a directory that it lies below? `directory`: it is one
-        itself, or a link that may lead to one."""
+        """True if a glob matches this path, or a directory that it lies below. `directory` says
+        that the path is one itself, or a link that may lead to one."""
         return any(glob.match(path, directory=directory) for glob in self._all)
 
     def risk(self, path: str) -> str:
-        """What in this path no one gets who did not name it letter by letter, and why; mostly
-        nothing."""
+        """Return the part of this path that nobody gets who did not name it letter by letter, and
+        why; mostly an empty text."""
         parts = path.split("/")
         for number, part in enumerate(parts, start=1):
             if _risky(part) and not any(part in glob.names for glob in self._all):
@@ -102,7 +102,7 @@ class _Glob:
         return self._parts[place] == "**" or self._tests[place](component) is not None
 
     def _skipping(self, at: set[int]) -> set[int]:
-        """With the places behind each `**` there, which may stand for nothing."""
+        """Add the places behind each `**` there, which may stand for nothing."""
         found = set(at)
         for place in at:
             while place < len(self._parts) and self._parts[place] == "**":

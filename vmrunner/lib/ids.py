@@ -35,5 +35,5 @@ def image_id() -> str:
 
 
 def instances_since(moment: float) -> str:
-    """What sorts before the ids of all instances that are made from this moment on."""
+    """Return a text that sorts before the ids of all instances made from this moment on."""
     return f"vm-{str(ULID.from_timestamp(max(moment, 0.0)))[:_TIME].lower()}"

@@ -1,4 +1,4 @@
-"""What lies beside the ledger: its directory, its secret, the installation's name.
+"""Files beside the ledger: its directory, its secret, the installation's name.
 
 Everything is made readable by its owner alone.
 """
@@ -107,7 +107,7 @@ def replace(path: Path, text: str) -> None:
 
 
 def read(path: Path) -> str | None:
-    """What it holds; None when there is no such file."""
+    """Return the file's text; None when there is no such file."""
     try:
         return path.read_text().strip()
     except FileNotFoundError:

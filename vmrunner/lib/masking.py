@@ -53,7 +53,7 @@ class Masker:
 
     @property
     def waits(self) -> bool:
-        """Were bytes fed that only `decide` looks at?"""
+        """True if bytes were fed that only `decide` looks at."""
         return bool(self._new)
 
     def feed(self, data: bytes) -> bytes:
@@ -68,7 +68,7 @@ class Masker:
         return self.decide()
 
     def decide(self) -> bytes:
-        """What can be decided of all that was fed."""
+        """Return what can be decided of all that was fed, masked."""
         if not self._new:
             return b""
         self._text = b"".join([self._text, *self._new])
@@ -77,7 +77,7 @@ class Masker:
         return self._leave(sight, sight.undecided())
 
     def finish(self) -> bytes:
-        """What was held back: nothing follows."""
+        """Return what was held back, masked: nothing follows."""
         decided = self.decide()
         return decided + self._leave(_Sight(self._text, self._needles), len(self._text))
 
@@ -106,8 +106,8 @@ class Masker:
 
 
 class _Sight:
-    """What of the needles is to be seen in a text: as it is, and with its lines joined where an
-    encoding may go on from one to the next."""
+    """Matches of the needles in a text: as it is, and with its lines joined where an encoding may
+    go on from one to the next."""
 
     def __init__(self, text: bytes, needles: SecretPatterns) -> None:
         self._text = text
@@ -115,7 +115,7 @@ class _Sight:
         self._joined, self._breaks, self._gone = _join(text) if needles.encoded else (text, [], [0])
 
     def stretches(self, covered: int) -> Iterator[tuple[int, int]]:
-        """Where secrets lie, in order; those that overlap are one, and `covered` bytes at the
+        """Yield where secrets lie, in order. Those that overlap are one, and `covered` bytes at the
         start belong to one."""
         spans = [(0, covered)] if covered else []
         spans += self._spans(self._text, self._needles.plain, None)
@@ -134,7 +134,7 @@ class _Sight:
             yield open_start, open_end
 
     def undecided(self) -> int:
-        """Where the first needle could begin whose end is not here yet."""
+        """Return where the first needle could begin whose end is not here yet."""
         first = len(self._text)
         for needle in self._needles.all_plain:
             first = min(first, _opens(self._text, needle.text, lambda _: True))
@@ -160,14 +160,14 @@ class _Sight:
         needles: Mapping[bytes, tuple[SecretPattern, ...]],
         fits: Callable[[int], bool] | None,
     ) -> Iterator[tuple[int, int]]:
-        """Each stretch that one needle covers. Where its rarest byte is not, it is not."""
+        """Yield each stretch that one needle covers. Where its rarest byte is not, it is not."""
         for byte, some in needles.items():
             if byte in text:
                 for needle in some:
                     yield from _runs(text, needle, fits)
 
     def _place(self, at: int) -> int:
-        """Where a byte of the joined lines stands in the text."""
+        """Return the place in the text of a byte of the joined lines."""
         return at + self._gone[bisect_right(self._breaks, at)]
 
     def _unbroken(self, at: int) -> bool:
@@ -194,7 +194,8 @@ def _join(text: bytes) -> tuple[bytes, list[int], list[int]]:
 def _runs(
     text: bytes, needle: SecretPattern, fits: Callable[[int], bool] | None
 ) -> Iterator[tuple[int, int]]:
-    """What a needle covers. One that repeats in itself is compared only where it goes on."""
+    """Yield the stretches that a needle covers. One that repeats in itself is compared only where
+    it goes on."""
     size = len(needle.text)
     at = text.find(needle.text)
     while at >= 0:
@@ -215,8 +216,9 @@ def _runs(
 
 
 def _opens(text: bytes, needle: bytes, may_begin: Callable[[int], bool]) -> int:
-    """Where a needle may begin that the text ends in the middle of; its end if nowhere. Too early
-    does no harm: after some places that were looked at in vain the next counts as it is."""
+    """Return the first place where a needle may begin that the text ends in the middle of; the
+    text's end if there is none. Too early does no harm: after some places that were looked at in
+    vain the next counts as it is."""
     end = len(text)
     at = max(end - len(needle) + 1, 0)
     near = max(end - _HEAD + 1, at)  # from here on less is left than by which places are found

@@ -21,7 +21,8 @@ def make(path: Path) -> Path:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """While inside, what this process and its programs make is for its owner alone to write."""
+    """Set the umask so that what this process and its programs make inside is for its owner alone
+    to write."""
     before = os.umask(0o022)
     os.umask(before | 0o022)
     try:

@@ -1,4 +1,4 @@
-"""Who a process is, and whether it is certainly gone.
+"""Identity of a process, and whether it is certainly gone.
 
 A pid alone says nothing: it is used again, and it means another process in another pid namespace
 or on another machine. So an identity is machine, boot, pid namespace, pid and start time.
@@ -19,12 +19,12 @@ _STATE, _STARTED = 0, 19  # fields of /proc/PID/stat, counted behind the command
 
 
 def current() -> Process:
-    """This process. Another pid after a fork gives another identity."""
+    """Return the identity of this process. Another pid after a fork gives another identity."""
     return of(os.getpid())
 
 
 def user() -> str:
-    """Who runs it, and where, for people: `user@host`."""
+    """Return the user and host that run this process, for people: `user@host`."""
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # a container's user, often

@@ -1,4 +1,4 @@
-"""Where the files that ship beside the code are: in the wheel under `_data`, else in the tree."""
+"""Files that ship beside the code: in the wheel under `_data`, else in the tree."""
 
 from __future__ import annotations
 

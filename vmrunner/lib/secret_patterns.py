@@ -1,4 +1,4 @@
-"""What is looked for of secrets: as they are, and as programs print them."""
+"""Patterns that secrets are looked for by: as they are, and as programs print them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _by_rarest(needles: Iterable[SecretPattern]) -> Mapping[bytes, tuple[SecretP
 
 
 def forms(secrets: Iterable[bytes]) -> tuple[set[bytes], set[bytes]]:
-    """Those that are looked for as they are, and those that may be broken into lines."""
+    """Return the forms that are looked for as they are, and those that may be broken into lines."""
     plain: set[bytes] = set()
     encoded: set[bytes] = set()
     for secret in secrets:

@@ -1,4 +1,4 @@
-"""What a build's log may do to the place that shows it.
+"""Filters for a build's log, before a terminal shows it.
 
 A log is attacker input: bytes in it can move a terminal's cursor over what was printed before, set
 its title, fill its clipboard, or command the CI system that vmrunner runs under (`ci_commands`).
@@ -36,7 +36,7 @@ def for_display(*, tty: bool, environ: Mapping[str, str], encoding: str = "utf-8
 
 
 def line(data: bytes, environ: Mapping[str, str]) -> str:
-    """One line of a log as whoever prints it may have it."""
+    """Return one line of a log as whoever prints it may have it."""
     text = data.decode(errors="replace")
     if _SPECIAL.search(text):
         colours = Colours()
@@ -61,7 +61,7 @@ class Plain:
 
 
 def clean(text: str) -> str:
-    """One line without anything that a terminal would obey: it may come from a guest."""
+    """Return a line without anything that a terminal would obey: it may come from a guest."""
     return "".join(c if c.isprintable() else " " if c in "\r\n\t" else "\ufffd" for c in text)
 
 
@@ -92,11 +92,13 @@ _RESET: Final = b"\x1b[0m"
 
 
 class Colours:
-    """For a terminal: text, newline, carriage return, tab, and SGR sequences (colours).
+    """A filter for a terminal: it passes text, newline, carriage return, tab, and SGR sequences
+    (colours).
 
     Everything else that begins a control sequence goes, in the 7-bit forms and as C1 characters.
     A sequence that never ends swallows at most the rest of its line. Colours end with the log. In
-    another encoding than UTF-8 a letter's byte may be a C1 character: then it goes too."""
+    another encoding than UTF-8 a letter's byte may be a C1 character: then it goes too.
+    """
 
     def __init__(self, encoding: str = "utf-8") -> None:
         self._encoding = encoding

@@ -87,7 +87,7 @@ def env_name(name: str, field: str = "env") -> str:
 
 
 def env(text: str, field: str = "env") -> tuple[str, str]:
-    """One `-e K=V`."""
+    """Parse one `-e K=V`."""
     name, value = pair(text, field)
     return env_name(name, field), env_value(name, value, field)
 
@@ -100,7 +100,7 @@ def env_value(name: str, value: str, field: str = "env") -> str:
 
 
 def label(text: str, field: str = "label") -> tuple[str, str]:
-    """One `-l K=V`."""
+    """Parse one `-l K=V`."""
     key, value = pair(text, field)
     return check_label(key, value, field)
 

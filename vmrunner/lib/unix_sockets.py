@@ -28,7 +28,7 @@ def listen(path: Path) -> socket.socket:
 
 
 def connect(sock: socket.socket, path: Path) -> None:
-    """As `sock.connect`."""
+    """Connect to a path of any length, as `sock.connect` does to a short one."""
     with _short(path) as address:
         sock.connect(address)
 

@@ -1,6 +1,6 @@
 """The nouns. Frozen values, no I/O; every time is epoch seconds as a float, every size is bytes.
 
-This is where everybody imports them from; `nouns` holds them, in four files.
+Everybody imports them from here; four files hold them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the user submits, what becomes of it, and what bounds it: rows as they were when read."""
+"""Builds: the user's request, its record, and its limits; rows as they were when read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STARTING: Final = "starting"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Process:
-    """Who a process is, so that "gone" can be said with certainty on the same machine."""
+    """Identity of a process, so that "gone" can be said with certainty on the same machine."""
 
     machine: str  # machine id
     boot: str  # boot id
@@ -29,9 +29,10 @@ class Process:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Access:
-    """How to reach one instance, and nothing else: its own key pair, the host key we planted.
+    """Access to one instance, and to nothing else: its own key pair, and the host key we planted.
 
-    Both are OpenSSH text. Kept sealed in the ledger, erased when the row closes."""
+    Both are OpenSSH text. Kept sealed in the ledger, erased when the row closes.
+    """
 
     user_private: str
     host_public: str
@@ -62,7 +63,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArtifactRule:
-    """What to bring back: a glob relative to the work directory."""
+    """A rule for artifacts to bring back: a glob relative to the work directory."""
 
     glob: str
     always: bool = False  # also when the steps failed
@@ -82,7 +83,7 @@ class BuildSpec:
     docker: bool = False  # the build gets its own Docker
     privileged: bool = False
     runtime: str = RUNC
-    source: str | None = None  # `source.shown` of what the user named; its bytes lie in the spool
+    source: str | None = None  # `sources.shown` of what the user named; its bytes lie in the spool
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()  # names only
     artifacts: tuple[ArtifactRule, ...] = ()

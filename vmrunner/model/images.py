@@ -9,7 +9,7 @@ from vmrunner.model.cloud import Scope
 
 
 class ImageState(StrEnum):
-    """Where an image is. One way only."""
+    """State of an image. One way only."""
 
     BUILDING = "building"  # the row is written; its builder may be alive
     READY = "ready"  # it is there, as a candidate or promoted

@@ -1,4 +1,4 @@
-"""Where builds and instances are, and why they end."""
+"""States of builds and instances, and the reasons for their end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class BuildState(StrEnum):
-    """Where a build is; the order of members is the order of life."""
+    """State of a build; the order of members is the order of life."""
 
     QUEUED = "queued"
     PROVISIONING = "provisioning"
@@ -20,7 +20,7 @@ class BuildState(StrEnum):
 
 
 class Result(StrEnum):
-    """How a build ended."""
+    """Result of a build."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -30,7 +30,7 @@ class Result(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a build ended so. Stable words: scripts branch on them."""
+    """Reason for a build's end. Stable words: scripts branch on them."""
 
     EXIT_CODE = "exit_code"
     SIGNAL = "signal"
@@ -55,7 +55,7 @@ class Reason(StrEnum):
 
 
 class InstanceState(StrEnum):
-    """Where an instance is. One way only; there is no "failed": the death reason says why."""
+    """State of an instance. One way only; there is no "failed": the death reason says why."""
 
     REQUESTED = "requested"  # the row is written; the provider has not answered
     BOOTING = "booting"  # accepted; we hold its reference
@@ -67,7 +67,7 @@ class InstanceState(StrEnum):
 
 
 class Death(StrEnum):
-    """Why an instance or resource must die, in the reaper's order of priority."""
+    """Reason why an instance or resource must die, in the reaper's order of priority."""
 
     EXPIRED = "expired"
     LEFTOVER = "leftover"

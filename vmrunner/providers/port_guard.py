@@ -25,7 +25,7 @@ class PartState(StrEnum):
 
 
 class Policy(StrEnum):
-    """For whom a policy is."""
+    """The subject of a policy."""
 
     VMRUNNER = "vmrunner"
     GUARD = "guard"
@@ -45,7 +45,8 @@ class GuardPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GuardSpec:
-    """How it should be. None: as it is, or the default. No regions: all that are enabled."""
+    """The guard as it should be. None: as it is, or the default. No regions: all that are
+    enabled."""
 
     max_ttl: float  # seconds
     regions: tuple[str, ...] | None = None
@@ -69,7 +70,8 @@ class GuardStatus:
 
 
 class Guard(Protocol):
-    """All may be done again at any time. Raise `ProviderError`, or `ConfigError` for a wish."""
+    """A guard, whose calls may all be made again at any time. They raise `ProviderError`, or
+    `ConfigError` for a wish."""
 
     def install(self, wish: GuardSpec) -> Iterator[GuardPart]:
         """Make or mend part by part; each is told when it is as wished."""
@@ -89,8 +91,8 @@ class CanHaveGuard(Protocol):
     """A provider whose account can hold layers that end a VM past its deadline."""
 
     def unguarded(self) -> Sequence[Finding]:
-        """What is missing of them, each with what the guarantee is worth without it. Empty: nothing
-        is. Raises `ProviderError`."""
+        """Return what is missing, each with what the guarantee is worth without it; empty when
+        nothing is. Raises `ProviderError`."""
 
 
 @runtime_checkable
@@ -98,4 +100,4 @@ class CanInstallGuard(CanHaveGuard, Protocol):
     """One whose guard we can make."""
 
     def guard(self) -> Guard:
-        """It, there or not."""
+        """Return the guard, there or not."""

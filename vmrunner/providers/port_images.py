@@ -41,8 +41,9 @@ class ImageRequest:
 
     @property
     def name(self) -> str:
-        """In the cloud: `vmrunner-RECIPE-HASH-TIME-ID`, with the end of the row's id. Whatever
-        carries it is of this build: two that begin in the same second have two names."""
+        """Return the image's name in the cloud: `vmrunner-RECIPE-HASH-TIME-ID`, with the end of the
+        row's id. Whatever carries it is of this build: two that begin in the same second have two
+        names."""
         when = f"{datetime.fromtimestamp(self.created, UTC):%Y%m%d%H%M%S}"
         tail = f"-{self.hash[:8]}-{when}-{self.image[-6:]}"
         words = self.recipe.replace(".", "-").replace("_", "-")
@@ -61,7 +62,7 @@ class ImageRequest:
         }
 
     def order(self, scope: Scope, machine_type: str) -> Order:
-        """What the builder's tags say: they are made by whatever makes those of builds."""
+        """Return the order from which the builder's tags are made, as those of builds are."""
         return Order(
             instance=self.builder,
             build=self.image,
@@ -77,8 +78,8 @@ class ImageRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuilderSpec:
-    """Where and how Packer makes one: the source of its templates, their variables, and what its
-    environment must say."""
+    """The place and way in which Packer makes an image: the source of its templates, their
+    variables, and what its environment must say."""
 
     source: str
     scope: Scope
@@ -109,25 +110,25 @@ class CloudImage:
 
 
 class ImageStore(Protocol):
-    """What can be done about images. All raise `ProviderError`, or `ConfigError` for what the
-    configuration does not allow."""
+    """A provider's images. All raise `ProviderError`, or `ConfigError` for what the configuration
+    does not allow."""
 
     def bench(self, wish: ImageRequest) -> BuilderSpec:
-        """Where its builder runs. Nothing is made."""
+        """Return where its builder runs. Nothing is made."""
 
     def find(self, ref: str) -> CloudImage | None:
-        """By an artifact's id as Packer tells it, or an image's id, name or link."""
+        """Find an image by an artifact's id as Packer tells it, or an image's id, name or link."""
 
     def find_by_name(self, name: str) -> CloudImage | None:
-        """What is there under this name, whosever it is, with all that it consists of: what
-        deleting it leaves, nothing finds any more. Raises `Uncertain` while the cloud does not tell
-        that yet."""
+        """Return the image with this name, whoever owns it, with all that it consists of: once the
+        image is deleted, its snapshots cannot be found by name again. Raises `Uncertain` while the
+        cloud does not tell that yet."""
 
     def images(self) -> list[CloudImage]:
-        """All that this installation made, where it launches."""
+        """Return all that this installation made, where it launches."""
 
     def in_use(self) -> frozenset[str]:
-        """What the machines that the cloud shows were made from, whosever they are."""
+        """Return what the machines that the cloud shows were made from, whoever owns them."""
 
     def chosen(self, images: Collection[CloudImage], word: str | None = None) -> frozenset[str]:
         """The references of those that a build may get which names its image so; None: it names
@@ -135,7 +136,7 @@ class ImageStore(Protocol):
         answer is an error, and no empty set."""
 
     def promote(self, made: CloudImage, now: float) -> None:
-        """From now on builds that name no image get this one."""
+        """Give this image to builds that name none, from now on."""
 
     def remove(self, made: CloudImage) -> list[str]:
         """Delete it and its snapshots; what could not be, in words. Missing is success. When the
@@ -150,4 +151,4 @@ class KeepsImages(Protocol):
     """A provider whose cloud keeps images of ours."""
 
     def imaging(self, scope: Scope | None = None) -> ImageStore:
-        """What can be done about them where it launches, or in another of its scopes."""
+        """Return the image store of the scope where it launches, or of another of its scopes."""

@@ -58,8 +58,8 @@ class RetiredProvider:
         return self.present.offers(spec)
 
     def create(self, order: Order) -> Ref:
-        """Its row was written before the drop, and the machine may be there already: then only
-        the identical order finds it."""
+        """Create a VM whose row was written before the drop. The machine may be there already: then
+        only the identical order finds it."""
         driver = self._at(order.offer.scope)
         if driver is None:
             raise Refused(f"{order.offer.scope} is no scope of {self.name}")

@@ -1,4 +1,4 @@
-"""What passes say into a log."""
+"""Log lines of passes."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ class Reaper:
         try:
             if sweep and not known.down:
                 memory = context.ledger.sightings.list(name)
-        except Exception as error:  # noqa: BLE001 - as in `survey`
+        except Exception as error:  # noqa: BLE001 - as in `gather`
             known.fail(error)
         broken += [f"the row of {row} cannot be read" for row in sorted(known.unread)]
         if sweep:

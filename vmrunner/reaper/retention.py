@@ -1,5 +1,5 @@
-"""What outlives its build, and for how long: logs and artifacts for a time, packed sources not at
-all. What a crash left behind goes with them."""
+"""Removal of what outlives its build, after a time: logs and artifacts for a while, packed sources
+not at all. What a crash left behind goes with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BUILD: Final = "b-"
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What went of one kind, or would."""
+    """The part of one kind that went, or would."""
 
     what: str
     count: int
@@ -64,7 +64,7 @@ def retain(
 
 
 def size_of(path: Path) -> int:
-    """How many bytes it holds, as far as that can be seen."""
+    """Return how many bytes it holds, as far as that can be seen."""
     try:
         if path.is_dir() and not path.is_symlink():
             return sum(map(size_of, path.iterdir()))
@@ -85,7 +85,8 @@ def _older(path: Path, then: float) -> bool:
 
 
 def _over(ledger: Ledger, build: str, then: float) -> bool:
-    """Did it end before then? One that the ledger does not know, an earlier ledger's, did."""
+    """True if the build ended before then. One that the ledger does not know, an earlier ledger's,
+    did."""
     try:
         finished = ledger.builds.get(build).finished_at
     except NotFound:

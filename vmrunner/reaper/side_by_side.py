@@ -35,7 +35,7 @@ class ConcurrentPasses:
         self._running: dict[tuple[str, str], _Running] = {}  # by provider, and what it is
 
     def busy(self, provider: str, what: str) -> bool:
-        """Is such a pass under way, so that it would not be begun?"""
+        """True if such a pass is under way, so that it would not be begun."""
         running = self._running.get((provider, what))
         lost = running is not None and self._now() - running.began > LOST
         return running is not None and not running.report.done() and not lost
@@ -51,7 +51,7 @@ class ConcurrentPasses:
             return sum([*told, *map(self._take, passes)], Report())
 
     def _begin(self, key: tuple[str, str], work: Callable[[], Report]) -> Report:
-        """What the former one found, where it was not told yet."""
+        """Begin a pass, and return what the former one found, where it was not told yet."""
         if self.busy(*key):
             return Report()
         former = self._take(key) if key in self._running else Report()

@@ -1,6 +1,6 @@
-"""What a job file may take from this machine. It is code that nobody has read, as the checkout is
-that it lies in: the files beside it are its own; a variable, another file and what only this user
-can fetch need leave."""
+"""Access of a job file to this machine. It is code that nobody has read, as the checkout is that it
+lies in: the files beside it are its own; a variable, another file and what only this user can fetch
+need leave."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECRET: Final = "--allow-secret"  # noqa: S105 - an option's name
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HostAccess:
-    """What the user allows: variables by name, and files or git repositories of his."""
+    """The user's permissions: variables by name, and files or git repositories of his."""
 
     secrets: frozenset[str] = frozenset()
     host_files: bool = False
@@ -67,7 +67,7 @@ class HostAccessCheck:
         return f"{name}=@{path}"
 
     def _below(self, path: Path) -> bool:
-        """Is it, with every link followed?"""
+        """True if the path is below the job file's directory, with every link followed."""
         return path.resolve().is_relative_to(self._root)
 
     def _foreign(self, key: str, said: str, why: str) -> None:

@@ -127,7 +127,7 @@ def from_job(
     leave: HostAccess = HostAccess(),  # noqa: B008 - frozen
 ) -> BuildRequest:
     """The wish of one job; its paths are relative to its file. What `said` says is stronger: that
-    of the job is not even looked at. Raises ConfigError for what it may not take (`hostaccess`)."""
+    of the job is not even looked at. Raises ConfigError for what `host_access` does not allow."""
     job, said = chosen.job, said or BuildRequest()
     taking = HostAccessCheck(chosen, leave)
     values = {

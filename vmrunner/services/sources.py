@@ -1,4 +1,4 @@
-"""What a build works on: a directory or a git revision, packed once, when it is submitted.
+"""Sources of builds: a directory or a git revision, packed once, when it is submitted.
 
 The spool file is the same bytes for every attempt and every take-over.
 """
@@ -53,7 +53,8 @@ class _Url(NamedTuple):
 
     @property
     def plain(self) -> str:
-        """Without what may be a password. For SSH, which takes none from here, the user stays."""
+        """Return the URL without what may be a password. For SSH, which takes none from here, the
+        user stays."""
         if not self.scheme:
             return self.rest
         who = f"{self.user}@" if self.user and self.scheme in _SSH else ""
@@ -102,7 +103,7 @@ class GitSource:
         return cls(url, ref, server, _decoded(whole.user), _decoded(whole.password))
 
     def environment(self) -> dict[str, str]:
-        """What git is told beside its command line, which others can read."""
+        """Return what git is told beside its command line, which others can read."""
         config: list[tuple[str, str]] = []
         told: dict[str, str] = {}
         if self.password is not None and self.user is not None:

@@ -30,7 +30,7 @@ class Uncollected(VmrunnerError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Collected:
-    """What was brought, what was left out and why, and how many names each glob matched."""
+    """Artifacts that were brought, those left out and why, and how many names each glob matched."""
 
     total: files.ArchiveTotal
     omitted: tuple[str, ...]
@@ -78,7 +78,7 @@ def collect(
 
 
 def shortfall(done: Collected, missing: Sequence[str]) -> str:
-    """What was asked for and did not come, in one line; mostly nothing."""
+    """Return what was asked for and did not come, in one line; mostly an empty text."""
     said = []
     if missing:
         said.append(f"{', '.join(map(repr, missing))} matched nothing in /work")
@@ -89,7 +89,7 @@ def shortfall(done: Collected, missing: Sequence[str]) -> str:
 
 
 def _sockets(said: bytes) -> Iterator[str]:
-    """What tar leaves out by itself, and says so."""
+    """Yield what tar left out by itself, as it says."""
     for line in said.decode("utf-8", "replace").splitlines():
         if found := _SOCKET.fullmatch(line):
             yield f"{found[1][:200]!r} is a socket"

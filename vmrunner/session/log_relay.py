@@ -14,7 +14,8 @@ LATEST: Final = 0.2  # seconds that output waits for more of it
 
 
 class LogRelay:
-    """What is held back for masking is not counted as stored: whoever resumes fetches it again."""
+    """A relay of the log. What is held back for masking is not counted as stored: whoever resumes
+    fetches it again."""
 
     def __init__(self, reporter: Reporter, secrets: tuple[bytes, ...], offset: int) -> None:
         self._reporter = reporter
@@ -36,7 +37,7 @@ class LogRelay:
 
     @property
     def offset(self) -> int:
-        """Up to where the log is decided; with `flush`, stored."""
+        """Return the offset up to which the log is decided; with `flush`, stored."""
         return self._raw - self._masker.held
 
     def feed(self, data: bytes) -> None:
@@ -71,7 +72,8 @@ class LogRelay:
         self.flush()
 
     def abandon(self) -> None:
-        """No more of the log will come, and it may have been cut inside a secret."""
+        """Give up the rest: no more of the log will come, and it may have been cut inside a
+        secret."""
         self._take(self._masker.decide())
         if self._masker.held:
             self._masker = Masker(())

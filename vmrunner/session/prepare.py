@@ -1,4 +1,4 @@
-"""Before the steps: what the VM's image lacks, and the source."""
+"""Preparations before the steps: what the VM's image lacks, and the source."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Command(Protocol):
 
 
 class Preparation:
-    """What is done before the steps may start. What a connection did not live to see done is done
-    again on the next."""
+    """The work before the steps may start. What a connection did not live to see done is done again
+    on the next."""
 
     def __init__(self, job: SessionJob, reporter: Reporter) -> None:
         self._job = job
@@ -68,7 +68,7 @@ class Preparation:
             self._unpacked = True
 
     def _patient(self, pulse: Callable[[], float]) -> Callable[[], float]:
-        """The same, until the VM should long have been bootstrapped."""
+        """Return a pulse that raises once the VM should long have been bootstrapped."""
         until = time.monotonic() + BOOTSTRAP
 
         def patient() -> float:
@@ -98,7 +98,7 @@ class Preparation:
 
 
 def is_remote(instance: Instance) -> bool:
-    """Is the VM on another host than ours?"""
+    """True if the VM is on another host than ours."""
     address = instance.address
     try:
         return address is not None and not ipaddress.ip_address(address.host).is_loopback

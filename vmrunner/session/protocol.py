@@ -1,4 +1,4 @@
-"""What the supervisor's `follow` writes, read as attacker input. Pure.
+r"""The output of the supervisor's `follow`, read as attacker input. Pure.
 
 L <offset> <length>\n<bytes>
 E <length>\n<json>
@@ -70,7 +70,7 @@ class EndFrame:
 
 
 class FrameDecoder:
-    """One build's frames, over as many connections as it takes."""
+    """A decoder of one build's frames, over as many connections as it takes."""
 
     def __init__(self, *, offset: int, steps: int, log_bytes: int) -> None:
         self.offset = offset  # of the log, up to which we have it
@@ -81,7 +81,7 @@ class FrameDecoder:
         self._buffer = bytearray()
 
     def resume(self, offset: int) -> None:
-        """Another connection follows from there."""
+        """Go on at `offset`: another connection follows from there."""
         self.offset = offset
         self._buffer.clear()
 

@@ -45,8 +45,8 @@ class _Try(socket.socket):
 
 
 class BannerProbe:
-    """For one use, in one thread; `abort` comes from any. Its sockets are all the descriptors that
-    it takes: hundreds may boot at once."""
+    """A probe for one use, in one thread; `abort` comes from any. Its sockets are all the
+    descriptors that it takes: hundreds may boot at once."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -89,7 +89,7 @@ class BannerProbe:
                 due = min(due, now + _pause(_REFUSED, now - began))
 
     def _wait(self, seconds: float) -> list[_Try]:
-        """Those on which something happened."""
+        """Return the attempts on which something happened."""
         happened: list[tuple[int, int]] = []
         if not self._open:
             self._stop.wait(seconds)
@@ -128,7 +128,8 @@ class BannerProbe:
         self._poll.register(sock, select.POLLIN)
 
     def _spoke(self, sock: _Try) -> bool:
-        """Whether it said something. If it did not, it is over: refused, or hung up on."""
+        """True if the other side said something. If it did not, it is over: refused, or hung up
+        on."""
         try:
             if sock.recv(1, socket.MSG_PEEK):
                 return True
@@ -139,7 +140,7 @@ class BannerProbe:
         return False
 
     def _complaint(self) -> str:
-        """What it means that nobody said anything."""
+        """Return what it means that nobody said anything."""
         for sock in self._open.values():
             with contextlib.suppress(OSError):
                 sock.getpeername()

@@ -35,7 +35,7 @@ class SocketWire(Protocol):
 
 
 class WakeupPipe:
-    """What a waiting exchange wakes up to: bytes that came, or a wish."""
+    """A pipe that wakes a waiting exchange: bytes came, or a wish."""
 
     def __init__(self) -> None:
         self.bell = threading.Event()
@@ -64,7 +64,7 @@ class CommandIO:
         self._asked = 0.0  # when the question went out that is not answered yet
 
     def run(self, channel: Any) -> None:
-        """Until the command has ended or the connection has."""
+        """Carry bytes until the command has ended or the connection has."""
         for buffer in (channel.in_buffer, channel.in_stderr_buffer):
             buffer.set_event(self._alarm.bell)
         channel.settimeout(ASK_AFTER)
@@ -93,7 +93,7 @@ class CommandIO:
         self.exit_code = channel.exit_status
 
     def _callback(self, call: Callable[P, T]) -> Callable[P, T]:
-        """So that what it raises is told from what the connection raises."""
+        """Wrap a callback, so that what it raises is told from what the connection raises."""
 
         def called(*args: P.args, **kwargs: P.kwargs) -> T:
             try:

@@ -102,7 +102,7 @@ class Dialer:
             tries += 1
 
     def abort(self) -> None:
-        """From any thread, for good."""
+        """Abort, from any thread, for good."""
         self._aborted.set()
         knocker, wire = self._knocker, self._wire
         if knocker is not None:
@@ -208,12 +208,12 @@ class Connection:
         return Completed(exchange.exit_code, b"", bytes(exchange.stderr))
 
     def wake(self) -> None:
-        """Have `pulse` called now."""
+        """Let `pulse` be called now."""
         self._alarm.wakes += 1
         self._alarm.bell.set()
 
     def close(self) -> None:
-        """At once; what waits on it raises Lost."""
+        """Close at once; what waits on it raises Lost."""
         self._wire.hang_up()
         self._connection.close()
 
@@ -238,7 +238,7 @@ class _Remote(fabric.runners.Remote):  # type: ignore[misc]  # fabric has no typ
 
 
 def _config() -> Any:
-    """Nothing of the user's is read."""
+    """Return a configuration in which nothing of the user's is read."""
     return fabric.Config(
         overrides={"runners": {"remote": _Remote}, "load_ssh_configs": False},
         ssh_config=paramiko.SSHConfig(),

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 
 class KeyPair(NamedTuple):
-    """Both as OpenSSH text: a private key file, and one `ssh-ed25519 …` line without newline."""
+    """A key pair as OpenSSH text: a private key file, and one `ssh-ed25519 …` line without
+    newline."""
 
     private: str
     public: str

@@ -43,7 +43,7 @@ class PatchedSocket(socket.socket):
 
     @classmethod
     def over(cls, plain: socket.socket) -> PatchedSocket:
-        """In place of this one."""
+        """Return a patched socket in place of this one."""
         wire = cls(fileno=plain.detach())
         if wire.family == socket.AF_UNIX:
             seconds, rest = divmod(SEND_TIMEOUT, 1000)
@@ -71,7 +71,7 @@ class PatchedSocket(socket.socket):
             raise ConnectionAbortedError("what was sent was not taken") from None
 
     def hang_up(self) -> None:
-        """Both ways, also under a thread that waits for it."""
+        """Hang up both ways, also under a thread that waits for it."""
         try:
             self.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -82,7 +82,7 @@ class _Packetizer(Packetizer):
     _greeting = 0  # bytes
 
     def _read_timeout(self, timeout: float) -> bytes:
-        """What the greeting's lines are read with. A line may have no end."""
+        """Read the lines of the greeting with a time limit. A line may have no end."""
         data: bytes = super()._read_timeout(timeout)  # type: ignore[misc]  # not in its stubs
         self._greeting += len(data)
         if self._greeting > GREETING:

@@ -1,4 +1,4 @@
-"""What came on a channel and was not taken yet, in place of paramiko's BufferedPipe.
+"""Bytes received on a channel and not taken yet, in place of paramiko's BufferedPipe.
 
 That one keeps a single array: to take a piece from its front moves all that lies behind it, up to a
 whole window. This one keeps the pieces as they came.
@@ -31,7 +31,7 @@ class ReceiveBuffer:
         self._bell.set()
 
     def close(self) -> None:
-        """Nothing will come any more; what came stays."""
+        """Note that nothing will come any more; what came stays."""
         self._bell.set()
 
     def __len__(self) -> int:
@@ -41,7 +41,7 @@ class ReceiveBuffer:
         return self._size > 0
 
     def read(self, most: int, _timeout: float | None = None) -> bytes:
-        """Up to `most` bytes, none where none are there: it never waits."""
+        """Return up to `most` bytes, none where none are there: it never waits."""
         taken = []
         with self._lock:
             while most and self._pieces:

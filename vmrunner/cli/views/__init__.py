@@ -1,1 +1,1 @@
-"""How things are shown."""
+"""Views of builds, VMs and images."""

@@ -1,4 +1,4 @@
-"""How images are shown: those of the cache and those in clouds, in one table."""
+"""Views of images: those of the cache and those in clouds, in one table."""
 
 from __future__ import annotations
 
@@ -72,12 +72,13 @@ _COLOURS = {"promoted": "green", "failed": "red", "building": "yellow", "retired
 
 
 def made_of(image: LocalImage) -> str:
-    """What is in its containers, whose names a registry may have too."""
+    """Return what its containers are made of, whose names a registry may have too."""
     return "; ".join(f"{name}: {origin}" for name, origin in image.origins.items())
 
 
 def document(shown: ImageListRow) -> dict[str, Any]:
-    """For programs: the same keys for both, null where there is no such thing."""
+    """Return the document for programs: the same keys for both, null where there is no such
+    thing."""
     local, cloud = shown.local, shown.cloud
     return {
         "id": cloud.id if cloud else None,

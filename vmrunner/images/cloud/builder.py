@@ -2,7 +2,7 @@
 builder, and the row stays open until that one is gone.
 
 What a crash leaves ends as a build's VM does: the builder carries our tags with role `image` and
-its deadline, a timer of its own, and the cloud's where there is one; `settling` closes its row.
+its deadline, a timer of its own, and the cloud's where there is one; `cleanup` closes its row.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ BASES: Final = ("debian-13", "ubuntu-24.04")
 
 
 def imaging_of(provider: Provider) -> ImageStore:
-    """What can be done about the images of this provider's. Raises ConfigError."""
+    """Return the image store of this provider. Raises ConfigError."""
     if not isinstance(provider, KeepsImages):
         raise ConfigError(
             f"provider: {provider.name} keeps no images in a cloud",
@@ -107,7 +107,7 @@ def build(
 
 
 def _draft(ledger: Ledger, recipe_: Recipe, inputs: Inputs, max_ttl: float) -> ImageRequest:
-    """All but its times."""
+    """Return the request for an image, without its times."""
     return ImageRequest(
         image=ids.image_id(),
         builder=ids.instance_id(),

@@ -66,7 +66,7 @@ _LAST: Final = 12  # lines of its output that an error shows
 
 
 def require() -> str:
-    """Where it is. Raises ConfigError when it is not on PATH."""
+    """Return the path of Packer. Raises ConfigError when it is not on PATH."""
     found = which("packer")
     if found is None:
         raise ConfigError("packer: not on PATH; images in a cloud are made by it", hint=INSTALL)
@@ -130,7 +130,7 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(eq=False)
 class PackerOutput:
-    """What was heard of its machine-readable output: `time,target,type,data…`."""
+    """Packer's machine-readable output (`time,target,type,data…`), as far as it was heard."""
 
     progress: Callback
     clock: Callable[[], float] = time.monotonic
@@ -155,7 +155,7 @@ class PackerOutput:
             self.artifact = said[2]
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """End the stage that runs: nothing more comes."""
         if self._stage:
             self._tell(1.0, "")
             self._stage = ""
@@ -199,7 +199,7 @@ def _plain(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    """Without which source says it: there is one."""
+    """Return the text without which source says it: there is one."""
     words = text.removeprefix("==> ").strip()
     with contextlib.suppress(ValueError):
         name, rest = words.split(": ", 1)

@@ -1,4 +1,4 @@
-"""What Packer's templates take from here: a directory with all of a recipe that a builder needs.
+"""The stage that Packer's templates take: a directory with all of a recipe that a builder needs.
 
 supervisor/…      as it lies under /usr/lib/vmrunner in the image
 image.json        the image's manifest
@@ -19,7 +19,7 @@ from vmrunner.images.recipe import Container, Inputs, Recipe
 
 
 def manifest(recipe: Recipe, wanted: str, created: float) -> dict[str, Any]:
-    """What an image says of itself, inside and beside it. `wanted`: its hash."""
+    """Return what an image says of itself, inside and beside it. `wanted`: its hash."""
     return {
         "schema_version": 1,
         "name": recipe.name,

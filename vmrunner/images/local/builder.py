@@ -324,7 +324,7 @@ def _check_space(place: Path, needed: int) -> None:
 
 @contextlib.contextmanager
 def _lock(cache: Path, progress: Callback) -> Iterator[None]:
-    """One builder at a time in a cache: the second one says so and waits."""
+    """Hold the cache for one builder at a time: the second one says so and waits."""
     with (cache / "build.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -344,7 +344,7 @@ def _lock(cache: Path, progress: Callback) -> Iterator[None]:
 
 
 def facts(path: Path) -> dict[str, str | int]:
-    """What a manifest says of a file beside it."""
+    """Return what a manifest says of a file beside it."""
     return {"size": path.stat().st_size, "sha256": image_integrity.digest_of(path)}
 
 

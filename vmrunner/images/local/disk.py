@@ -1,4 +1,5 @@
-"""From tars to a bootable disk: ext4 without root, one boot to fill Docker's store, qcow2."""
+"""The way from tars to a bootable disk: ext4 without root, one boot to fill Docker's store,
+qcow2."""
 
 from __future__ import annotations
 
@@ -218,7 +219,7 @@ def convert(disk: Path, to: Path, programs: ChildPrograms) -> None:
 
 
 def _devices() -> list[str]:
-    """Where container tars appear: vda is the root, vdb the script."""
+    """Return the devices at which container tars appear: vda is the root, vdb the script."""
     return [f"/dev/vd{letter}" for letter in "cdefghijklmnopqrstuvwxyz"]
 
 

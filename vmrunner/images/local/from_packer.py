@@ -1,4 +1,4 @@
-"""What Packer's qemu source made, brought into the cache as a local image.
+"""An image that Packer's qemu source made, brought into the cache as a local one.
 
     python -m vmrunner.images.local.from_packer OUT STAGE
 

@@ -46,8 +46,8 @@ _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def environment(**more: str) -> dict[str, str]:
-    """What the programs see: ours, with system directories on PATH and a UTF-8 locale (mke2fs
-    reads names in a tar by it)."""
+    """Return the environment of the programs: ours, with system directories on PATH and a UTF-8
+    locale (mke2fs reads names in a tar by it)."""
     path = os.environ.get("PATH", "")
     return {**os.environ, "PATH": f"{path}:{_PATH}" if path else _PATH, "LC_ALL": "C.UTF-8", **more}
 
@@ -161,7 +161,7 @@ class ChildPrograms:
             self._ask(child)
 
     def _ask(self, child: subprocess.Popen[bytes]) -> None:
-        """Of the guard alone: it knows how what it guards wants to be told."""
+        """Ask the guard alone to end: it knows how what it guards wants to be told."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(child.pid, signal.SIGTERM)
 

@@ -164,7 +164,7 @@ def pull(container: Container, *, to: Path, programs: ChildPrograms, report: Rep
 
 
 def pull_error(container: Container, output: str) -> ConfigError | ImageError:
-    """What the registry's answer means for who wrote the recipe."""
+    """Translate the registry's answer for whoever wrote the recipe."""
     low = output.lower()
     field = f"containers: pull: {container.pull!r}"
     if "manifest unknown" in low or "name unknown" in low or "not found" in low:

@@ -1,1 +1,1 @@
-"""Is an image what it should be?"""
+"""Verification of an image."""

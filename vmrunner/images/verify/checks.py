@@ -1,5 +1,8 @@
-"""Is an image what it should be? Every byte is read, then a VM is booted from it, by the same
-provider that builds use, and each promise is looked at from inside."""
+"""Checks of an image against its promises.
+
+Every byte is read, then a VM is booted from it, by the same provider that builds use, and each
+promise is looked at from inside.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,8 @@ _SSHD: Final = (
 
 
 def verify(image: LocalImage, *, accel: str = "auto") -> list[Finding]:
-    """One finding a check. Raises only when the checks themselves cannot be run."""
+    """Verify an image and return one finding a check. Raises only when the checks themselves cannot
+    be run."""
     require("qemu-img", "qemu-system-x86_64")
     findings = _files(image)
     if any(f.level is Level.ERROR for f in findings):
@@ -132,7 +136,7 @@ def _look(
 
 
 def _lacks(*lines: str) -> Callable[[str, dict[str, Any]], str]:
-    """Every one of `lines` must be in the output."""
+    """Return a check that every one of `lines` is in the output."""
 
     def judge(output: str, _: dict[str, Any]) -> str:
         missing = [line for line in lines if line not in output.splitlines()]
@@ -168,7 +172,7 @@ def _supervisor(output: str, manifest: dict[str, Any]) -> str:
 
 
 def _sbom(output: str, manifest: dict[str, Any]) -> str:
-    """What dpkg knows in the VM is what the SBOM tells."""
+    """Check that the SBOM lists what dpkg knows in the VM."""
     there = {(name, version) for name, _, version in (x.partition(" ") for x in output.split("\n"))}
     differs = sorted(there ^ manifest["installed"])
     return f"{len(differs)} packages differ, such as {differs[0][0]}" if differs else ""
@@ -180,7 +184,7 @@ def _same_sbom(output: str, manifest: dict[str, Any]) -> str:
 
 
 def _settings(output: str) -> dict[str, Any]:
-    """Of what `docker info` says, what somebody decided."""
+    """Return those settings of `docker info` that somebody decided."""
     said = json.loads(output)
     pools, mirrors = said["DefaultAddressPools"] or (), said["RegistryConfig"]["Mirrors"] or ()
     return {
@@ -196,7 +200,7 @@ def _settings(output: str) -> dict[str, Any]:
 
 
 def _docker(output: str, manifest: dict[str, Any]) -> str:
-    """As the recipe has it, and what every image has."""
+    """Check that Docker is set up as the recipe has it, and has what every image has."""
     found, wish = _settings(output), manifest.get("docker", {})
     expected = {
         "storage": "overlay2",
@@ -221,7 +225,7 @@ def _clock(output: str, _: dict[str, Any]) -> str:
 
 
 def _user_data(connection: Connection, boot: float) -> Finding:
-    """What every platform's VM is told, by cloud-init's own schema: ours, and stock images'."""
+    """Check the user-data of every platform, ours and stock images', by cloud-init's own schema."""
     user, host = keys.generate(), keys.generate()
     platforms = get_args(user_data.Platform)
     for platform, stock in product(platforms, (False, True)):

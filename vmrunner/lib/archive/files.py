@@ -29,14 +29,14 @@ OMISSIONS: Final = 1000  # that are told
 
 
 class ByteSink(Protocol):
-    """Where a stream goes."""
+    """Destination of a stream of bytes."""
 
     def write(self, data: bytes, /) -> object: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchiveCaps:
-    """What an archive may amount to."""
+    """Limits on the size and number of an archive's entries."""
 
     packed: int = 1 << 40  # bytes as they arrive, compressed or not
     unpacked: int = 2 << 30  # bytes of all files together
@@ -45,7 +45,7 @@ class ArchiveCaps:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchiveTotal:
-    """What was packed or extracted: files and links, and bytes of files."""
+    """Totals of what was packed or extracted: files and links, and bytes of files."""
 
     entries: int = 0
     size: int = 0
@@ -53,8 +53,8 @@ class ArchiveTotal:
 
 
 def stays_inside(path: str, target: str) -> bool:
-    """Whether a link at `path` leads to a place under the same root, whatever other links that
-    also do lie on the way: it climbs only at its beginning, and no higher than the root."""
+    """True if a link at `path` leads to a place under the same root, whatever other links that also
+    do lie on the way: it climbs only at its beginning, and no higher than the root."""
     if target.startswith("/"):
         return False
     parts = [part for part in target.split("/") if part not in ("", ".")]
@@ -96,7 +96,7 @@ def pack(directory: Path, sink: ByteSink) -> ArchiveTotal:
 
 
 def _walk(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """What belongs to the source, parents first, in the order of names."""
+    """Yield what belongs to the source, parents first, in the order of names."""
     todo: list[tuple[str, list[_Ignore]]] = [("", [])]
     while todo:
         here, ignores = todo.pop()
@@ -207,7 +207,7 @@ def extract(
 
 
 class _Tally:
-    """What came so far, against the caps."""
+    """A running total, held against the caps."""
 
     def __init__(self, caps: ArchiveCaps) -> None:
         self.entries = 0
@@ -232,7 +232,7 @@ class _Tally:
             self.omitted[why] = None
 
     def made(self) -> None:
-        """One more on the disk: an entry, or a directory that an entry only names."""
+        """Count one more on the disk: an entry, or a directory that an entry only names."""
         self._made += 1
         if self._made > self._caps.entries:
             most = self._caps.entries
@@ -262,7 +262,7 @@ def _extract(reader: TarReader, entry: TarEntry, root: int, tally: _Tally, asked
 
 
 def _unwanted(entry: TarEntry, path: str, asked: Globs) -> str:
-    """Why a build may have it and nobody gets it; mostly nothing."""
+    """Return why an entry is left out although a build may have it; mostly an empty text."""
     if entry.kind is EntryKind.SPECIAL:
         return f"{_shown(entry)} is {entry.what}"
     to = os.fsdecode(entry.target)

@@ -166,7 +166,7 @@ def _entry(header: bytes, kind: bytes, size: int, names: dict[str, bytes]) -> Ta
 
 
 def _pax(data: bytes) -> dict[str, bytes]:
-    """What of `<length> <key>=<value>\\n`, again and again, is of use."""
+    """Parse the records of a pax header (length, key, value) and keep the keys that are of use."""
     found: dict[str, bytes] = {}
     at = 0
     while at < len(data):

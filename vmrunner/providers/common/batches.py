@@ -24,9 +24,10 @@ def in_batches(
     names: Callable[[CallFailed, T], bool],
     alone: Callable[[T, CallFailed], Outcome],
 ) -> dict[T, Outcome]:
-    """What became of each item. `call` raises `CallFailed` when none of its items was accepted;
-    `poisoned`: one bad item may be to blame; `names`: it names this one; `alone` decides about an
-    item that was refused in a batch of its own."""
+    """Make calls for batches of at most `size` items and return each item's outcome. `call` raises
+    `CallFailed` when none of its items was accepted; `poisoned`: one bad item may be to blame;
+    `names`: it names this one; `alone` decides about an item that was refused in a batch of its
+    own."""
 
     def send(batch: Sequence[T]) -> dict[T, Outcome]:
         try:
@@ -49,7 +50,7 @@ def in_batches(
 
 
 def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """In order, at most `size` each."""
+    """Yield the items in order, at most `size` each."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 

@@ -12,8 +12,8 @@ T = TypeVar("T")
 
 
 class TtlCache:
-    """What was found is kept; what failed is asked again. One question at a time, but that one
-    question may ask another."""
+    """A cache of answers for a while: what was found is kept; what failed is asked again. One
+    question at a time, but that one question may ask another."""
 
     def __init__(self, now: Callable[[], float] = boottime) -> None:
         self._now = now

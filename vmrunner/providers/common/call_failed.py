@@ -9,8 +9,8 @@ from vmrunner.errors import ProviderError
 
 
 class CallFailed(Exception):
-    """Never leaves a driver. `code` is the cloud's own, or "" when there was no answer; `error` is
-    what the core is told."""
+    """A failed call, which never leaves a driver. `code` is the cloud's own, or "" when there was
+    no answer; `error` is what the core is told."""
 
     def __init__(self, code: str, error: ProviderError) -> None:
         super().__init__(str(error))

@@ -1,4 +1,4 @@
-"""Which machines can be asked for, in order, and which pools of them were dry a moment ago."""
+"""Machines that can be asked for, in order, and the pools of them that were dry a moment ago."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DRY: Final = 120.0
 
 
 class CapacityPool(NamedTuple):
-    """What runs dry as one."""
+    """A pool of machines that runs dry as one."""
 
     machine_type: str
     place: str  # a subnet, or a zone
@@ -41,8 +41,8 @@ def markets(said: Spot | None, *, wanted: bool, name: str) -> tuple[Market, ...]
 def walk(
     markets: Sequence[Market], machine_types: Sequence[str], places: Sequence[str]
 ) -> Iterator[CapacityPool]:
-    """All pools, best first: every pool of the better market before any of the worse, and within
-    a market the types in order, each in every place."""
+    """Yield all pools, best first: every pool of the better market before any of the worse, and
+    within a market the types in order, each in every place."""
     for market in markets:
         for machine_type in machine_types:
             for place in places:
@@ -59,7 +59,7 @@ class DryPools:
         self._shut: dict[Market, tuple[float, str]] = {}
 
     def mark(self, pool: CapacityPool, why: str, seconds: float = DRY) -> None:
-        """It had nothing; `why` is the cloud's own word."""
+        """Note that a pool had nothing; `why` is the cloud's own word."""
         with self._lock:
             self._dry[pool] = (self._now() + seconds, why)
 
@@ -69,13 +69,13 @@ class DryPools:
             self._shut[market] = (self._now() + seconds, why)
 
     def clear(self, pool: CapacityPool) -> None:
-        """It gave a machine."""
+        """Note that a pool gave a machine."""
         with self._lock:
             self._dry.pop(pool, None)
             self._shut.pop(pool.market, None)
 
     def without_dry(self, pools: Sequence[CapacityPool]) -> list[CapacityPool]:
-        """Those that may have something. Raises `NoCapacity` when none of them may."""
+        """Return the pools that may have something. Raises `NoCapacity` when none of them may."""
         now = self._now()
         with self._lock:
             dry = {p: (until - now, why) for p, (until, why) in self._dry.items() if until > now}

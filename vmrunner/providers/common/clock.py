@@ -71,7 +71,7 @@ class CloudClock:
 
     @property
     def skew(self) -> float | None:
-        """How far the host's clock is ahead, in seconds; None: no date was heard."""
+        """Return how far the host's clock is ahead, in seconds; None when no date was heard."""
         with self._lock:
             offset = self._offset if self._offset is not None else self._rumour
             return None if offset is None else self._host() - (self._elapsed() + offset)

@@ -1,4 +1,4 @@
-"""What `doctor` finds, for every cloud: each check by itself, each finding with its fix."""
+"""Findings of `doctor`, for every cloud: each check by itself, each finding with its fix."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def of_failure(check: str, error: ProviderError | ConfigError, otherwise: str) -
 
 
 def of_clock(skew: float, *, refused: float, whose: str) -> Finding:
-    """Of a host's clock that is `skew` seconds ahead. `refused`: from so far off `whose` cloud
-    takes nothing that it signs."""
+    """Return the finding about a host's clock that is `skew` seconds ahead. `refused`: from so far
+    off `whose` cloud takes nothing that it signs."""
     text = f"this host's is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}"
     if abs(skew) > refused:
         return bad("clock", f"{text}: {whose} refuses what it signs", "set it: NTP")
@@ -41,7 +41,7 @@ def of_clock(skew: float, *, refused: float, whose: str) -> Finding:
 def each(
     checks: Mapping[str, Callable[[], Iterable[Finding]]], otherwise: str
 ) -> Iterator[Finding]:
-    """All that these checks find; one that fails hinders no other."""
+    """Yield all that these checks find; one that fails hinders no other."""
     for name, check in checks.items():
         try:
             yield from check()

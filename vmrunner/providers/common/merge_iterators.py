@@ -23,8 +23,8 @@ class _Told(NamedTuple, Generic[T]):
 
 
 def merged(sources: Sequence[Callable[[], Iterator[T]]]) -> Iterator[T]:
-    """All items of all sources, as they come; each source is read in a thread of its own. Raises
-    what a source raises."""
+    """Yield all items of all sources, as they come; each source is read in a thread of its own.
+    Raises what a source raises."""
     if len(sources) == 1:
         yield from sources[0]()
         return

@@ -1,4 +1,5 @@
-"""What Packer names its builders and what they need for a while, where nobody tells it names."""
+"""Names that Packer gives its builders and what they need for a while, where nobody tells it
+names."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ _TEMPORARY: Final = re.compile(r"packer[_-]([0-9a-f]{8})-[0-9a-f-]{27}")
 
 
 def near(name: str) -> str:
-    """What an audit says of a thing with such a name; empty: it is not Packer's."""
+    """Return what an audit says of a thing with such a name; empty when it is not Packer's."""
     return f"a Packer build ({name})" if name == BUILDER or _TEMPORARY.fullmatch(name) else ""
 
 

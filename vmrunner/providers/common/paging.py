@@ -23,7 +23,7 @@ def pages(
     understand: Callable[[Any], Resource | None],
     now: Callable[[], float],
 ) -> Iterator[Page]:
-    """All that `read` shows. `understand` makes a resource of an item; None: it is none that
+    """Yield all that `read` shows. `understand` makes a resource of an item; None: it is none that
     counts. One item that cannot be understood takes nothing away but completeness."""
     token: str | None = None
     while True:

@@ -1,4 +1,4 @@
-"""What is known of a right, and for how long."""
+"""The knowledge of a right, and for how long it holds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REFUSED: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """May we? None: it cannot be told, for the reason in `why`."""
+    """A right, as far as it is known. `may` None: it cannot be told, for the reason in `why`."""
 
     may: bool | None
     why: str = ""

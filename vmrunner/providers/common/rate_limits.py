@@ -26,7 +26,7 @@ class Limit(NamedTuple):
 
 
 class Quota(NamedTuple):
-    """What limits one kind of call: how many, and how many things in all of them."""
+    """The limit on one kind of call: how many, and how many things in all of them."""
 
     calls: Limit
     items: Limit | None = None
@@ -50,7 +50,7 @@ class Bucket:
         return max(0.0, missing / self._limit.rate)
 
     def take(self, count: float) -> None:
-        """They are in use from now on, also those that must still come."""
+        """Take tokens: they are in use from now on, also those that must still come."""
         self._refill()
         self._tokens -= count
 
@@ -102,13 +102,13 @@ class Buckets:
             self._sleep(wait)
 
     def record(self, place: str, quota: str, *, refused: bool) -> None:
-        """What the cloud said to a call: too many, or anything else."""
+        """Record what the cloud said to a call: too many, or anything else."""
         with self._lock:
             for bucket, _ in self._of(place, quota):
                 bucket.refused() if refused else bucket.granted()
 
     def _of(self, place: str, quota: str) -> list[tuple[Bucket, bool]]:
-        """With each: does it count things, or calls?"""
+        """Return the buckets, each with True where it counts things instead of calls."""
         if (place, quota) not in self._buckets:
             calls, items = self._quotas[quota]
             self._buckets[place, quota] = [(Bucket(calls, self._now), False)]

@@ -52,7 +52,7 @@ class Ec2Creator:
         return Ref(offer.scope, Kind.INSTANCE, born["InstanceId"])
 
     def _found(self, order: Order, failed: CallFailed) -> Ref:
-        """It exists, or did: whoever asked before, it is the VM of this order."""
+        """Return the VM that exists, or did: whoever asked before, it is the VM of this order."""
         key = Key(order.offer.scope, order.instance)
         seen = look(self._calls, [key], order.installation, public=True).get(key)
         if seen is None:

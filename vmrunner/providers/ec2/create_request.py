@@ -71,8 +71,8 @@ def request(order: Order, options: Ec2Options, image: Ami) -> Answer:
 
 
 def disks(image: Ami, size: int) -> list[dict[str, Any]]:
-    """Every disk of the image, so that none outlives the VM, whatever the image says of it; the
-    root disk with at least `size` bytes."""
+    """Return every disk of the image, so that none outlives the VM, whatever the image says of it;
+    the root disk with at least `size` bytes."""
     made = []
     for mapping in image.mappings:
         if "Ebs" not in mapping:

@@ -87,7 +87,7 @@ def disarm(calls: Ec2Client, region: str, name: str) -> None:
 
 
 def reader(options: Ec2Options) -> Ec2KindReader:
-    """How they are listed: this installation's."""
+    """Return how this installation's schedules are listed."""
 
     def make(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource | None:
         found = _NAME.fullmatch(item["Name"])

@@ -38,7 +38,7 @@ class Ec2Deleter:
         self._now = now
 
     def delete(self, refs: Sequence[Ref], *, force: bool) -> dict[Ref, Outcome]:
-        """What became of each; instances first."""
+        """Delete these, instances first, and return each one's outcome."""
         named = {ref.id: ref for ref in refs if ref.kind is Kind.INSTANCE}
         told = {named[i]: outcome for i, outcome in self._instances(list(named), force).items()}
         for ref in refs:
@@ -87,7 +87,8 @@ class Ec2Deleter:
         )
 
     def _overdue(self, ids: Sequence[str]) -> set[str]:
-        """Those that have been shutting down for too long. What cannot be told is asked softly."""
+        """Return those that have been shutting down for too long. What cannot be told is asked
+        softly."""
         late: set[str] = set()
         with contextlib.suppress(CallFailed):
             for item in filtered(self._calls, self._region, INSTANCE_ID, ids):

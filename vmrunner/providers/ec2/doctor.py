@@ -59,7 +59,7 @@ Check = Callable[["Ec2Provider"], Iterator[Finding]]
 
 
 def check(provider: Ec2Provider) -> list[Finding]:
-    """All of it. Who we are comes first: without that nothing else can be told."""
+    """Run all checks. Who we are comes first: without that nothing else can be told."""
     try:
         caller = provider.identity.caller()
     except CallFailed as failed:
@@ -127,7 +127,7 @@ def _groups(provider: Ec2Provider) -> Iterator[Finding]:
 
 
 def _dry_run(provider: Ec2Provider) -> Iterator[Finding]:
-    """Would the best offer be launched?"""
+    """Check by a dry run that the best offer would be launched."""
     offer = provider.offers(Spec())[0]
     order = _order(provider, offer)
     image = provider.places.image(offer.image)
@@ -160,7 +160,7 @@ def _types(provider: Ec2Provider) -> Iterator[Finding]:
 
 
 def _spot(provider: Ec2Provider) -> Iterator[Finding]:
-    """Has the account the role that spot needs?"""
+    """Check that the account has the role that spot needs."""
     if provider.options.spot not in ("prefer", "only"):
         return
     try:
@@ -190,7 +190,7 @@ def _order(provider: Ec2Provider, offer: Offer) -> Order:
 
 
 def _quotas(provider: Ec2Provider) -> Iterator[Finding]:
-    """Does the account's limit let the smallest machine of each family run?"""
+    """Check that the account's limit lets the smallest machine of each family run."""
     markets = {Market.ON_DEMAND: 0, Market.SPOT: 1}
     wanted = {offer.market for offer in provider.offers(Spec())}
     families: dict[str, int] = {}
@@ -226,7 +226,7 @@ def _clock(provider: Ec2Provider) -> Iterator[Finding]:
 
 
 def _metadata(provider: Ec2Provider) -> Iterator[Finding]:
-    """No step runs before a VM's metadata service is off."""
+    """Check that a VM's metadata service can be switched off: no step runs before it is."""
     right = provider.rights.simulate(SEAL)
     if right.may is False:
         yield bad("metadata", right.why, f"allow {SEAL}; no step runs before it is off")

@@ -1,4 +1,4 @@
-"""Whose account it is, verified: by asking, once for each access key.
+"""Identity of the account, verified: by asking, once for each access key.
 
 A key belongs to one account for ever. So what a profile says today needs no question as long as
 the key is the same, and when it is another, nothing is concluded before that one was asked about.
@@ -22,7 +22,7 @@ _FEW: Final = 5  # instances, the least that a page has
 
 
 class Caller(NamedTuple):
-    """Who the credentials are."""
+    """The owner of the credentials."""
 
     account: str
     arn: str
@@ -34,7 +34,7 @@ class Caller(NamedTuple):
 
 
 class Ec2Identity:
-    """Who we are, in this account's eyes. `regions`: where there may be instances of it."""
+    """Our identity in this account. `regions`: where there may be instances of it."""
 
     def __init__(
         self, calls: Ec2Client, regions: Sequence[str], elapsed: Callable[[], float] = boottime
@@ -48,7 +48,7 @@ class Ec2Identity:
         self.quietly: CallCooldown[str] = CallCooldown(self.account, elapsed)
 
     def caller(self) -> Caller:
-        """Who we are right now. Raises `CallFailed`."""
+        """Return who we are right now. Raises `CallFailed`."""
         key = self._calls.key(self._regions[0])
         with self._lock:
             if key not in self._known:
@@ -57,7 +57,7 @@ class Ec2Identity:
             return self._known[key]
 
     def account(self) -> str:
-        """Whose account this is right now. Raises `CallFailed`."""
+        """Return whose account this is right now. Raises `CallFailed`."""
         key = self._calls.key(self._regions[0])
         if key in self._owners:
             return self._owners[key]
@@ -74,7 +74,7 @@ class Ec2Identity:
             return owner
 
     def _owner(self) -> str | None:
-        """Whose the instances are that EC2 shows: it shows no other account's."""
+        """Return the owner of the instances that EC2 shows: it shows no other account's."""
         for region in self._regions:
             try:
                 told = self._calls(region, INSTANCES, MaxResults=_FEW)

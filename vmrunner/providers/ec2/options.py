@@ -1,4 +1,4 @@
-"""What can be configured about EC2, checked as far as that needs no network."""
+"""Options of EC2, checked as far as that needs no network."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Ec2Options:
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """All that is swept, the one that launches first."""
+        """Return all regions that are swept, the one that launches first."""
         return tuple(dict.fromkeys((self.region, *self.used)))
 
     def check(self) -> None:
@@ -87,7 +87,7 @@ class Ec2Options:
         self._check_tags()
 
     def check_launch(self) -> None:
-        """The same of what only a launch needs."""
+        """Check what only a launch needs. Raises ConfigError."""
         if not self.subnets:
             raise self._wrong("subnets", "none", "name at least one; their order is the fallback's")
         if not self.security_groups:

@@ -32,7 +32,7 @@ WOULD: Final = "DryRunOperation"
 
 
 class Ec2Permissions:
-    """What is known of it in the region that launches. Thread-safe."""
+    """The knowledge of the right to terminate, in the region that launches. Thread-safe."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Ec2Permissions:
             )
 
     def ask(self) -> Right:
-        """What is known, or else what a simulation says. Raises nothing."""
+        """Return what is known, or else what a simulation says. Raises nothing."""
         with self._lock:
             if self._right is None or self._elapsed() >= self._until:
                 self._learn(self.simulate())
@@ -73,7 +73,7 @@ class Ec2Permissions:
                 self._learn(self.dry_run(instance))
 
     def simulate(self, action: str = ACTION) -> Right:
-        """By IAM's own reckoning, of instances of ours."""
+        """Ask for the right by IAM's own reckoning, of instances of ours."""
         try:
             caller = self._identity.caller()
             source = _principal(caller)
@@ -112,7 +112,7 @@ class Ec2Permissions:
         return Right(may=may, why=f"{action}: {', '.join(decisions)}")
 
     def dry_run(self, instance: str) -> Right:
-        """By asking for the death of a real machine, without meaning it."""
+        """Ask for the right by asking for the death of a real machine, without meaning it."""
         try:
             self._calls(self._options.region, TERMINATE, InstanceIds=[instance], DryRun=True)
         except CallFailed as failed:
@@ -128,7 +128,8 @@ class Ec2Permissions:
 
 
 def _principal(caller: Caller) -> str | None:
-    """Whose policies are to be simulated: a user, or the role behind a session. None: root."""
+    """Return whose policies are to be simulated: a user, or the role behind a session. None:
+    root."""
     kind, _, rest = caller.arn.split(":", 5)[5].partition("/")
     if kind == "assumed-role":
         return f"arn:{caller.partition}:iam::{caller.account}:role/{rest.partition('/')[0]}"

@@ -47,7 +47,8 @@ _NOT_NITRO: Final = "UnsupportedOperation"
 
 
 class Ec2Provider:
-    """Every method may be called from any thread. Nothing is asked before the first call."""
+    """The port for EC2. Every method may be called from any thread. Nothing is asked before the
+    first call."""
 
     def __init__(
         self,
@@ -76,7 +77,8 @@ class Ec2Provider:
 
     @property
     def scopes(self) -> frozenset[Scope]:
-        """Of the account that these credentials are for right now; none while nobody tells."""
+        """Return the scopes of the account that these credentials are for right now; none while
+        nobody tells."""
         account = self.identity.quietly()
         return frozenset(self._scopes(account) if account is not None else ())
 
@@ -218,7 +220,7 @@ class Ec2Provider:
         return doctor.check(self)
 
     def guard(self) -> AccountGuard:
-        """What lives in the account, and needs nothing of vmrunner's."""
+        """Return the guard that lives in the account, and needs nothing of vmrunner's."""
         return AccountGuard(self.options, self.calls, self.identity, self.now)
 
     def imaging(self, scope: Scope | None = None) -> Ec2Images:

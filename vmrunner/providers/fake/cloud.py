@@ -141,7 +141,7 @@ class FakeMachine:
 
 
 class Cloud:
-    """What exists, and the knobs. All attributes may be changed at any time."""
+    """Everything that exists, and the knobs. All attributes may be changed at any time."""
 
     def __init__(self, clock: Ticking) -> None:
         self.clock = clock
@@ -239,8 +239,9 @@ class Cloud:
             self.die(machine)
 
     def find(self, key: Key, installation: str = "") -> FakeMachine | None:
-        """By the cloud's own id where it is known, else by ours in the tag: of several with it one
-        that lives, and then the oldest. `installation`: only its builds and images."""
+        """Find a machine by the cloud's own id where it is known, else by ours in the tag: of
+        several with it one that lives, and then the oldest. `installation`: only its builds and
+        images."""
         if key.ref is not None:
             return self.machines.get(Ref(key.scope, Kind.INSTANCE, key.ref))
         named = self._named.get((key.scope, key.instance), ())
@@ -248,7 +249,7 @@ class Cloud:
         return min(mine, key=lambda one: (one.died_at is not None, one.created_at), default=None)
 
     def visible(self, scope: Scope, kind: Kind) -> list[Resource]:
-        """What a sweep shows: everybody's, but not the dead."""
+        """Return what a sweep shows: everybody's, but not the dead."""
         with self.lock:
             now = self.now()
             return [
@@ -258,14 +259,14 @@ class Cloud:
             ]
 
     def shows(self, machine: FakeMachine) -> bool:
-        """Does this read show it?"""
+        """True if this read shows the machine."""
         now = self.now()
         unsteady = now < machine.visible_at + self.unsteady
         return machine.visible(now) and not (unsteady and self.chance.random() < 0.5)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """What a sweep must list: VMs, disks, and whatever else was ever made."""
+        """Return the kinds that a sweep must list: VMs, disks, and whatever else was ever made."""
         with self.lock:  # births go on meanwhile
             made = {ref.kind for ref in self.machines} | {Kind.INSTANCE, Kind.DISK}
         return tuple(kind for kind in Kind if kind in made)
@@ -349,7 +350,7 @@ class Cloud:
             return machine
 
     def die(self, machine: FakeMachine) -> None:
-        """It is gone: deleted, its host burnt, its process killed."""
+        """End a machine: deleted, its host burnt, its process killed."""
         if machine.died_at is None:
             machine.died_at = self.now()
             self._standing.pop(machine.ref, None)
@@ -373,12 +374,13 @@ class Cloud:
     # --- what a test asks ---
 
     def of(self, instance: str) -> list[FakeMachine]:
-        """Every VM that carries this instance id, in order of birth."""
+        """Return every VM that carries this instance id, in order of birth."""
         tag = f"{TAG}instance"
         return [m for m in self.things(Kind.INSTANCE) if m.tags.get(tag) == instance]
 
     def things(self, kind: Kind | None = None) -> Iterator[FakeMachine]:
-        """All that ever was, of one kind or of every, dead or alive, by the time it is now."""
+        """Yield all that ever was, of one kind or of every, dead or alive, by the time it is
+        now."""
         self.settle()
         yield from [m for m in self.machines.values() if kind is None or m.ref.kind is kind]
 

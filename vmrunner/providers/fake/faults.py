@@ -1,4 +1,4 @@
-"""What goes wrong with one call to the fake cloud, and what the caller is told then."""
+"""Faults of one call to the fake cloud, and what the caller is told then."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vmrunner.model import Scope
 
 
 class Fault(StrEnum):
-    """What goes wrong with one call."""
+    """A fault of one call."""
 
     OK = "ok"
     LOST_REQUEST = "lost_request"  # it never arrived: Uncertain, nothing happened
@@ -50,7 +50,7 @@ _ERRORS: Final[Mapping[Fault, Callable[[str], ProviderError]]] = {
 
 
 class Plan(NamedTuple):
-    """What becomes of one call."""
+    """The fate of one call."""
 
     fault: Fault = Fault.OK
     seconds: float = 0.0

@@ -1,5 +1,5 @@
-"""What a launch takes for granted: the image, the network, the machine types. Looked up before
-anything is launched, and remembered."""
+"""Preconditions of a launch: the image, the network, the machine types. Looked up before anything
+is launched, and remembered."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NAME: Final = re.compile(r"(?P<family>family/)?(?P<name>[a-z][a-z0-9-]*)")
 
 
 class ImageName(NamedTuple):
-    """What a word for an image says. `project`: empty where it is not told."""
+    """The parts of a word for an image. `project`: empty where it is not told."""
 
     project: str
     family: bool
@@ -39,7 +39,7 @@ class ImageName(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GceImage:
-    """What a launch needs of an image. `id`: its link, without the host."""
+    """An image, as far as a launch needs it. `id`: its link, without the host."""
 
     id: str
     name: str
@@ -49,7 +49,7 @@ class GceImage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GceMachineType:
-    """What a type is, in one zone."""
+    """A machine type in one zone."""
 
     name: str
     cpus: int
@@ -144,7 +144,7 @@ def named(said: str) -> ImageName | None:
 def fitting(
     types: Iterable[GceMachineType], image: GceImage, *, cpus: int | None, memory: int | None
 ) -> list[GceMachineType]:
-    """Those that are large enough and run this image."""
+    """Return the types that are large enough and run this image."""
     return [
         one
         for one in types

@@ -53,7 +53,8 @@ class GceApi(NamedTuple):
 
     @property
     def action(self) -> str:
-        """As IAM calls what it needs, without its first word: instances.insert."""
+        """Return the action as IAM calls what it needs, without its first word:
+        instances.insert."""
         words = self.method.removesuffix("_unary").split("_")
         service = self.service[0].lower() + self.service[1:]
         return f"{service}.{words[0]}{''.join(word.capitalize() for word in words[1:])}"

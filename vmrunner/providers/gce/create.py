@@ -106,7 +106,7 @@ class GceCreator:
         return error_codes.of_operation(operation, action=INSERT.action, where=offer.scope.place)
 
     def _clean_up(self, order: Order) -> None:
-        """What an insert that failed leaves behind dies before another is tried. Raises
+        """Delete what an insert that failed left behind, before another is tried. Raises
         `Uncertain` when that cannot be told."""
         try:
             if self._there(order) is not None:
@@ -121,7 +121,8 @@ class GceCreator:
                 raise Uncertain(f"what a failed insert left is not seen dead: {failed}") from failed
 
     def _found(self, order: Order, failed: CallFailed) -> Ref:
-        """It exists: whoever asked before, it is the VM of this order, if it is tagged so."""
+        """Return the VM that exists: whoever asked before, it is the VM of this order, if it is
+        tagged so."""
         there = self._there(order)
         if there is None:
             raise Uncertain(f"{failed}; and it is not there") from failed

@@ -24,7 +24,7 @@ _NAMESPACE: Final = uuid.UUID("b8f1f2a6-6f0e-5c5e-9a38-2f6a8f1f4d10")
 
 
 class RequestVariant(NamedTuple):
-    """How the same VM is asked for. `left`: seconds to its deadline, where that may not be given as
+    """A way to ask for the same VM. `left`: seconds to its deadline, where that may not be given as
     a time. `migrates`: it moves when its host is maintained, which not every type can, and E2 must;
     a spot VM never does."""
 
@@ -84,8 +84,8 @@ def instance(order: Order, options: GceOptions, way: RequestVariant = USUAL) -> 
 
 
 def disk_type_of(machine_type: str) -> str:
-    """What it boots from unless told otherwise: Google's own default is a disk that turns for some
-    types, and none that it can have for others."""
+    """Return the type of the boot disk where nothing else is said. Google's own default is a disk
+    that turns for some types, and none that it can have for others."""
     family = machine_type.partition("-")[0]
     return "pd-balanced" if family in _PERSISTENT else "hyperdisk-balanced"
 

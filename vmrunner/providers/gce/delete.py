@@ -37,7 +37,7 @@ class GceDeleter:
         self._calls = calls
 
     def delete(self, refs: Sequence[Ref]) -> dict[Ref, Outcome]:
-        """What became of each; VMs first."""
+        """Delete these, VMs first, and return each one's outcome."""
         vms = [ref for ref in refs if ref.kind is Kind.INSTANCE]
         others = [ref for ref in refs if ref.kind is not Kind.INSTANCE]
         told: dict[Ref, Outcome] = {}
@@ -72,7 +72,7 @@ class GceDeleter:
         return Outcome(fate=Fate.ACCEPTED)
 
     def _dying(self, ref: Ref) -> bool:
-        """Is it refused because somebody's delete is under way?"""
+        """True if it is refused because somebody's delete is under way."""
         if ref.kind is not Kind.INSTANCE:
             return False
         try:
@@ -82,7 +82,7 @@ class GceDeleter:
         return power(found) is Power.STOPPING
 
     def _instance(self, ref: Ref) -> None:
-        """Its guest gets no time to shut down, which may last minutes that bill."""
+        """Delete a VM. Its guest gets no time to shut down, which may last minutes that bill."""
         where: dict[str, Any] = {"zone": ref.scope.place}
         quick = {**where, "instance": ref.id, "no_graceful_shutdown": True}
         try:

@@ -49,7 +49,7 @@ _ROLES: Final = (Role.BUILD.value, Role.IMAGE.value)
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What the operations tell of one VM. `cause`: the first that stopped or ended it; "": none."""
+    """The operations' record of one VM. `cause`: the first that stopped or ended it; "": none."""
 
     cause: str = ""
     preempted: bool = False
@@ -68,8 +68,8 @@ class InstanceDescriber:
         self._known: dict[Ref, _Record] = {}  # why VMs stop that are still there: asked once
 
     def look(self, keys: Sequence[Key]) -> dict[Key, Seen]:
-        """All that can be seen, zone beside zone: one that cannot be read hides no other. Raises
-        `CallFailed` when there is nothing else."""
+        """Return all that can be seen, zone beside zone: one that cannot be read hides no other.
+        Raises `CallFailed` when there is nothing else."""
         found: dict[Key, Seen] = {}
         failures: list[CallFailed] = []
         parts = [
@@ -119,7 +119,7 @@ class InstanceDescriber:
                 yield key, _because(gone, record)
 
     def _ours(self, item: Any) -> bool:
-        """Whoever copies an id of ours into a name is none of ours."""
+        """True if the VM is ours: whoever copies an id of ours into a name is none of ours."""
         said = tags(item.labels)
         mine = said.get(f"{TAG}installation") == self._installation
         return mine and said.get(f"{TAG}role") in _ROLES
@@ -156,7 +156,7 @@ class InstanceDescriber:
 
 
 def listed(calls: GceClient, api: Any, **params: Any) -> Iterator[Any]:
-    """All items of one list, page by page."""
+    """Yield all items of one list, page by page."""
     asked: dict[str, Any] = {"max_results": PAGE, **params}
     while True:
         page = pb(calls(api, **asked))
@@ -172,7 +172,7 @@ def _any(names: Sequence[str] | Mapping[str, object]) -> str:
 
 
 def _record(operations: Sequence[Any]) -> _Record:
-    """Of all operations on one VM. One that failed was nothing."""
+    """Sum up all operations on one VM. One that failed was nothing."""
     well = [one for one in operations if not list(one.error.errors)]
     ends = [one for one in well if _ENDS.fullmatch(one.operation_type)]
     causes = [one for one in well if one in ends or one.operation_type in _STOPS]

@@ -32,7 +32,7 @@ Check = Callable[["GceProvider"], Iterator[Finding]]
 
 
 def check(provider: GceProvider) -> list[Finding]:
-    """All of it. Whether we are let in comes first: without that nothing else can be told."""
+    """Run all checks. Whether we are let in comes first: without that nothing else can be told."""
     try:
         project = provider.identity.project()
     except CallFailed as failed:
@@ -47,7 +47,8 @@ _LOOK: Final = "see docs/configuration.md, kind gce"
 
 
 def _delete(provider: GceProvider) -> Iterator[Finding]:
-    """Of a VM of ours, if there is one; Compute Engine tells of no other."""
+    """Check the right to delete on a VM of ours, if there is one; Compute Engine tells of no
+    other."""
     mine = f'labels.{label("installation")}="{provider.options.installation}"'
     answer = pb(provider.calls(INSTANCES, filter=mine, max_results=1))
     for zone, part in answer.items.items():
@@ -125,7 +126,7 @@ def _offers(provider: GceProvider) -> Iterator[Finding]:
 
 
 def _quotas(provider: GceProvider) -> Iterator[Finding]:
-    """Does each region's limit let the best offer run?"""
+    """Check that each region's limit lets the best offer run."""
     offers = provider.offers(Spec())
     for region in dict.fromkeys(offer.place.rpartition("-")[0] for offer in offers):
         quotas = {q.metric: q for q in pb(provider.calls(REGION, region=region)).quotas}

@@ -25,7 +25,7 @@ _TIMEOUT: Final = 20.0  # seconds
 
 
 def name_of(installation: str) -> str:
-    """Of its job, its function and its account."""
+    """Return the name of its job, its function and its account."""
     return f"vmrunner-guard-{installation[:8]}"
 
 
@@ -35,7 +35,7 @@ def module() -> Path:
 
 
 def findings(options: GceOptions, project: str, now: float) -> Iterator[Finding]:
-    """Is it there, and does it work?"""
+    """Check that the guard is there, and works."""
     if options.guard is None:
         yield warning(
             "guard",

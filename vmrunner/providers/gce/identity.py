@@ -1,4 +1,4 @@
-"""Whether these credentials reach the project, verified: by asking, once, and its one true name.
+"""Reach of these credentials to the project, verified: by asking, once, and its one true name.
 
 A project's id is its own for ever and everywhere, so that no other account can stand behind it;
 what can change is whether we are let in.
@@ -25,7 +25,7 @@ class GceIdentity:
         self.quietly: CallCooldown[str] = CallCooldown(self.project, elapsed)
 
     def project(self) -> str:
-        """Its id. Raises `CallFailed`."""
+        """Return the project's id. Raises `CallFailed`."""
         with self._lock:
             if self._project is None:
                 self._project = str(self._calls(PROJECT).name)

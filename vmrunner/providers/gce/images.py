@@ -45,7 +45,7 @@ CANDIDATES: Final = "-candidates"
 
 
 class GceImages:
-    """In one project. Images have no zone."""
+    """Images in one project; they have no zone."""
 
     def __init__(
         self, options: GceOptions, calls: GceClient, identity: GceIdentity, waiter: OperationWaiter
@@ -96,7 +96,7 @@ class GceImages:
                 raise
 
     def find_by_name(self, name: str) -> CloudImage | None:
-        """It is all in one piece, and has its labels from birth on."""
+        """Find an image by its name. It is all in one piece, and has its labels from birth on."""
         return self.find(name)
 
     def images(self) -> list[CloudImage]:
@@ -105,14 +105,15 @@ class GceImages:
             return [self._made(image) for image in listed(self._calls, IMAGES, filter=mine)]
 
     def in_use(self) -> frozenset[str]:
-        """By the disks: each knows what it was made from. Raises `Uncertain` where some could not
-        be read."""
+        """Return the images in use by the disks: each knows what it was made from. Raises
+        `Uncertain` where some could not be read."""
         with edge():
             return frozenset(_relative(disk.source_image) for disk in self._disks())
 
     def chosen(self, images: Collection[CloudImage], word: str | None = None) -> frozenset[str]:
-        """Of a family all that are in it: any of them was promoted. The cloud is not asked, and the
-        project is not compared, which may be told by its number."""
+        """Return the images that builds choose from: of a family all that are in it, since any of
+        them was promoted. The cloud is not asked, and the project is not compared, which may be
+        told by its number."""
         said = named(word or self._options.image or f"family/{OURS}")
         if said is None:
             return frozenset()
@@ -133,7 +134,7 @@ class GceImages:
                 self._move(other, family + CANDIDATES)
 
     def remove(self, made: CloudImage) -> list[str]:
-        """It has no snapshots."""
+        """Delete an image. It has no snapshots."""
         with edge():
             try:
                 self._change(DELETE_IMAGE, image=last(made.ref))
@@ -143,13 +144,14 @@ class GceImages:
         return []
 
     def leftovers(self, images: list[CloudImage], now: float) -> list[str]:  # noqa: ARG002
-        """There are none."""
+        """Return no leftovers: there are none."""
         return []
 
     # --- within ---
 
     def _family(self) -> str:
-        """That builds of this provider's choose from, or would without another image."""
+        """Return the family that builds of this provider choose from, or would without another
+        image."""
         said = self._options.image or ""
         return last(said) if "family/" in said else OURS
 
@@ -180,7 +182,8 @@ class GceImages:
         self._change(PATCH_IMAGE, image=last(made.ref), image_resource={"family": family})
 
     def _change(self, api: GceApi, **what: Any) -> None:
-        """Until it is done. Raises `CallFailed`, or `Uncertain` when it goes on."""
+        """Change something and wait until it is done. Raises `CallFailed`, or `Uncertain` when it
+        goes on."""
         operation = self._waiter.done(self._calls(api, **what), WAIT_GLOBAL)
         failed = error_codes.of_operation(
             operation, action=api.action, where=str(self._options.project)
@@ -217,5 +220,5 @@ class GceImages:
 
 
 def _relative(link: str) -> str:
-    """Without the host."""
+    """Return a link without the host."""
     return link.partition("/compute/v1/")[2] or link

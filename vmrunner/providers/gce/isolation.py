@@ -1,5 +1,6 @@
-"""Do builds reach each other? Firewall rules go by priority; a rule that lets in an address which a
-build has lets builds in, unless one that denies it comes first. Pure."""
+"""Isolation of builds from each other, by firewall rules. Firewall rules go by priority; a rule
+that lets in an address which a build has lets builds in, unless one that denies it comes first.
+Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 def holes(
     rules: Sequence[Any], homes: Sequence[str], tags: Sequence[str], account: str | None
 ) -> Iterator[Finding]:
-    """What is wrong with these ingress rules of the builds' network. `homes`: the ranges that
+    """Yield what is wrong with these ingress rules of the builds' network. `homes`: the ranges that
     builds have addresses in; `tags`, `account`: what rules may know builds by."""
     nets = [ipaddress.ip_network(home) for home in homes]
     ours = sorted(
@@ -51,7 +52,7 @@ def holes(
 
 
 def _concerns(rule: Any, tags: Sequence[str], account: str | None) -> bool:
-    """Does it hold for builds as targets?"""
+    """True if the rule holds for builds as targets."""
     if rule.disabled or rule.direction != "INGRESS":
         return False
     accounts = list(rule.target_service_accounts)
@@ -62,7 +63,7 @@ def _concerns(rule: Any, tags: Sequence[str], account: str | None) -> bool:
 
 
 def _source(rule: Any, homes: Sequence[_Network], tags: Sequence[str], account: str | None) -> str:
-    """Where builds are among those that it lets in; empty: nowhere."""
+    """Return where builds are among those that the rule lets in; empty when nowhere."""
     named = set(rule.source_tags) & set(tags)
     if named:
         return f"tag {min(named)}, which builds have"
@@ -76,7 +77,7 @@ def _source(rule: Any, homes: Sequence[_Network], tags: Sequence[str], account: 
 
 
 def _shadows(rule: Any, homes: Sequence[_Network], tags: Sequence[str]) -> bool:
-    """Does it deny everything to all that builds may come from?"""
+    """True if the rule denies everything to all that builds may come from."""
     if not any(entry.I_p_protocol == "all" for entry in rule.denied):
         return False
     if tags and set(tags) & set(rule.source_tags):

@@ -13,7 +13,7 @@ OURS: Final = 7
 
 
 def labels_of(order: Order) -> dict[str, str]:
-    """What every resource of this order is born with. A name it has anyway."""
+    """Return the labels that every resource of this order is born with. A name it has anyway."""
     return labels(tags_of(order))
 
 

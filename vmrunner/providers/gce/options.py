@@ -1,4 +1,4 @@
-"""What can be configured about Compute Engine, checked as far as that needs no network."""
+"""Options of Compute Engine, checked as far as that needs no network."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class GceOptions:
 
     @property
     def every_zone(self) -> tuple[str, ...]:
-        """All that is looked at, those that launch first."""
+        """Return all zones that are looked at, those that launch first."""
         return tuple(dict.fromkeys((*self.zones, *self.used)))
 
     @property
     def plain(self) -> bool:
-        """Is it an endpoint without TLS? Nobody's credentials go there."""
+        """True if the endpoint is without TLS. Nobody's credentials go there."""
         return bool(self.api_endpoint) and str(self.api_endpoint).startswith("http://")
 
     def check(self) -> None:
@@ -77,7 +77,7 @@ class GceOptions:
         self._check_labels()
 
     def check_launch(self) -> None:
-        """The same of what only a launch needs."""
+        """Check what only a launch needs. Raises ConfigError."""
         if not self.zones:
             raise self._wrong("zones", "none", "name at least one; their order is the fallback's")
 

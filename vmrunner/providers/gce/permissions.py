@@ -22,7 +22,7 @@ ACTION: Final = "compute.instances.delete"
 
 
 class GcePermissions:
-    """What is known of it. Thread-safe."""
+    """The knowledge of the right to delete. Thread-safe."""
 
     def __init__(
         self, name: str, calls: GceClient, elapsed: Callable[[], float] = boottime
@@ -64,7 +64,7 @@ class GcePermissions:
             self._asking = False
 
     def ask(self, ref: Ref) -> Right:
-        """By the VM's own policy. Raises nothing."""
+        """Ask for the right by the VM's own policy. Raises nothing."""
         try:
             told = self._calls(
                 MAY,

@@ -49,7 +49,8 @@ CREATES: Final = 64
 
 
 class GceProvider:
-    """Every method may be called from any thread. Nothing is asked before the first call."""
+    """The port for Compute Engine. Every method may be called from any thread. Nothing is asked
+    before the first call."""
 
     def __init__(
         self,

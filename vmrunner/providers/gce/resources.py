@@ -1,4 +1,4 @@
-"""What Compute Engine shows of each kind of resource, in our words.
+"""Readers of each kind of resource that Compute Engine shows.
 
 A resource's id is its path within the project, without what its scope says already: a VM's or a
 disk's name, `regions/R/addresses/NAME`, `global/snapshots/NAME`.
@@ -35,8 +35,8 @@ POWER: Final[Mapping[str, Power]] = {
 
 @dataclass(frozen=True, slots=True)
 class GceNearness:
-    """What makes a VM look like ours, whatever its labels say: a network of the builds' own, or a
-    network tag of theirs. The network `default` is everybody's."""
+    """Marks by which a VM looks like ours, whatever its labels say: a network of the builds' own,
+    or a network tag of theirs. The network `default` is everybody's."""
 
     network: str = ""
     subnetwork: str = ""
@@ -59,7 +59,7 @@ def power(item: Any) -> Power:
 
 
 def seen(scope: Scope, item: Any, *, public: bool) -> Seen:
-    """What a look at one VM shows. `public`: over which address SSH goes."""
+    """Return what a look at one VM shows. `public`: over which address SSH goes."""
     host = _host(item, public=public)
     now = power(item)
     return Seen(
@@ -95,7 +95,7 @@ def last(link: str) -> str:
 
 
 def place(link: str, kind: str) -> str:
-    """Of a link, the zone or region: what follows `kind`, such as "zones"."""
+    """Return the zone or region in a link: what follows `kind`, such as "zones"."""
     return link.partition(f"/{kind}/")[2].partition("/")[0] or last(link)
 
 

@@ -39,7 +39,7 @@ ZONE, SLOW = 15.0, 10.0
 
 @dataclass(frozen=True, slots=True)
 class GceKindReader:
-    """How one kind is listed. `key`: where a scope's part of the answer has the items; None: it
+    """The way to list one kind. `key`: where a scope's part of the answer has the items; None: it
     is one list, without scopes. `by_zone`: how one zone is; None: it has no zones."""
 
     kind: Kind
@@ -50,7 +50,7 @@ class GceKindReader:
 
     @property
     def place(self) -> str:
-        """What a silence of the one list is about."""
+        """Name what a silence of the one list is about."""
         return "all zones" if self.by_zone else "the project"
 
 
@@ -64,7 +64,7 @@ READERS: Final = (
 
 @dataclass(slots=True)
 class _Part:
-    """What one answer says of one scope."""
+    """One answer's part about one scope."""
 
     found: list[Resource] = field(default_factory=list)
     error: str | None = None
@@ -82,15 +82,15 @@ class GceSweep:
     _silent: dict[str, str] = field(default_factory=dict)  # place → what was not answered
 
     def pages(self) -> Iterator[Page]:
-        """Every page of every kind; one that fails hinders no other."""
+        """Yield every page of every kind; one that fails hinders no other."""
         for reader in READERS if self.scopes else ():
             yield from self._listed(reader)
 
     # --- within ---
 
     def _listed(self, reader: GceKindReader) -> Iterator[Page]:
-        """What was found, scope by scope; then a last page for each of ours, and for each other in
-        which something was, which says whether the whole of it was read."""
+        """Yield what was found, scope by scope; then a last page for each scope of ours, and for
+        each other in which something was, which says whether the whole of it was read."""
         home = self.scopes[0]
         scopes = {scope.place: scope for scope in self.scopes}
         wrong: dict[str, str] = {}
@@ -118,7 +118,7 @@ class GceSweep:
             yield self._told(reader, scope, error=error)
 
     def _zone_by_zone(self, reader: GceKindReader, api: GceApi) -> Iterator[Page]:
-        """Each of ours, as far as it answers."""
+        """Yield each of ours, as far as it answers."""
         return merged([partial(self._zone, reader, api, scope) for scope in self.scopes])
 
     def _zone(self, reader: GceKindReader, api: GceApi, scope: Scope) -> Iterator[Page]:
@@ -148,7 +148,8 @@ class GceSweep:
             raise
 
     def _parts(self, answer: Any, reader: GceKindReader, home: Scope) -> dict[str, _Part]:
-        """By zone; what has none is at home. "" is the answer as a whole."""
+        """Return the parts of an answer by zone; what has none is at home. "" is the answer as a
+        whole."""
         parts: dict[str, _Part] = {}
         for name, why in holes(answer, scoped=reader.key is not None):
             place = resources.last(name) if reader.by_zone or not name else home.place
@@ -176,8 +177,8 @@ class GceSweep:
 
 
 def holes(answer: Any, *, scoped: bool = True) -> Iterator[tuple[str, str]]:
-    """What one page of a list over all zones does not show, though it is a success: the zone or
-    region (empty: any), and why. `scoped`: its items are by zone or region."""
+    """Yield what one page of a list over all zones does not show, though it is a success: the zone
+    or region (empty: any), and why. `scoped`: its items are by zone or region."""
     if _unread(answer.warning):
         yield "", answer.warning.message or answer.warning.code
     for name in getattr(answer, "unreachables", ()):

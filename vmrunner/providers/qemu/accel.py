@@ -1,4 +1,4 @@
-"""Which accelerator really boots a kernel here.
+"""Choice of the accelerator: one that really boots a kernel here.
 
 That /dev/kvm opens proves nothing: under nested or paravirtual KVM a guest may never come up. So
 `auto` boots the image's own kernel once, with no disk, and looks for the kernel's last words. The
@@ -48,7 +48,7 @@ def choose(wish: str, *, qemu: str, kernel: Path, cache_dir: Path) -> Accel:
 
 
 def _kvm_fails(qemu: str, kernel: Path, cache_dir: Path) -> str:
-    """Why KVM cannot be used; empty when a kernel booted under it."""
+    """Return why KVM cannot be used; empty when a kernel booted under it."""
     if not KVM.exists():
         return "there is no /dev/kvm"
     if not os.access(KVM, os.R_OK | os.W_OK):
@@ -65,7 +65,7 @@ def _kvm_fails(qemu: str, kernel: Path, cache_dir: Path) -> str:
 
 
 def boots(qemu: str, kernel: Path, accel: str = "kvm", timeout: float = _PROBE) -> bool:
-    """Whether a kernel without any disk gets as far as missing it."""
+    """True if a kernel without any disk gets as far as missing it."""
     words = [
         qemu,
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none"),

@@ -35,7 +35,7 @@ def place(tree: Path = _TREE, own: str | None = None) -> Path | None:
 
 
 def _given(there: Path) -> bool:
-    """Whether groups below it can have what we need: switched on, or by us."""
+    """True if groups below it can have what we need: switched on already, or by us."""
     control = there / "cgroup.subtree_control"
     with contextlib.suppress(OSError):
         if not set(control.read_text().split()) >= _NEEDED:
@@ -72,7 +72,7 @@ def made(where: Path | None, name: str, *, memory: int, processes: int) -> Itera
 
 
 def join(group: Path) -> None:
-    """This process, and whatever it starts from now on."""
+    """Move this process, and whatever it starts from now on, into the group."""
     (group / "cgroup.procs").write_text("0")
 
 

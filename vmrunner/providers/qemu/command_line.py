@@ -1,7 +1,7 @@
 """QEMU's command line for one VM. Pure: values in, words out.
 
-QEMU gets every file as an inherited descriptor (`Fd`), since it runs as a user who may not enter
-the directories they lie in. Block devices take `/dev/fdset/N`, which dups and opens nothing.
+QEMU gets every file as an inherited descriptor (`QemuFd`), since it runs as a user who may not
+enter the directories they lie in. Block devices take `/dev/fdset/N`, which dups and opens nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ REOPENED: Final = frozenset({QemuFd.KERNEL, QemuFd.INITRD})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QemuMachine:
-    """What the command line depends on."""
+    """The values that the command line depends on."""
 
     qemu: str
     guest: str  # the mark by which a sweep finds the process: no comma

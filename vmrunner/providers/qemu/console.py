@@ -19,7 +19,8 @@ class Console:
         self._file = path.open("wb", buffering=0)
 
     def write(self, data: bytes) -> None:
-        """Never raises: a full disk or a lost directory must not end the VM."""
+        """Write to the console's file. Never raises: a full disk or a lost directory must not end
+        the VM."""
         self._kept += data
         with contextlib.suppress(OSError):
             if len(self._kept) <= self._limit:
@@ -31,7 +32,7 @@ class Console:
             self._file.truncate()
 
     def says(self, words: bytes) -> bool:
-        """Whether they are in what is kept."""
+        """True if these words are in what is kept."""
         return words in self._kept
 
     def close(self) -> None:

@@ -1,5 +1,5 @@
-"""Whom a build with `--network open` asks for names: a resolver of the internet, never the host's
-own, which is a service of the host's and knows the names of its network."""
+"""The resolver of a build with `--network open`: one of the internet, never the host's own, which
+is a service of the host's and knows the names of its network."""
 
 from __future__ import annotations
 

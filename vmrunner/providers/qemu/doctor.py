@@ -1,4 +1,4 @@
-"""What a host lacks to run VMs, each with its fix; and how much its disk and memory hold."""
+"""Checks of a host that is to run VMs, each with its fix; and how much its disk and memory hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Before a VM boots from an image: is each of its files what was built?
+"""Integrity of an image: each of its files is what was built, before a VM boots from it.
 
 A file's sha256 is computed once and noted with its inode, size and times of change, which nobody
 sets at will; as long as these are the same, so is the file.
@@ -48,6 +48,6 @@ def digest_of(path: Path) -> str:
 
 
 def _seen(path: Path) -> Sequence[int]:
-    """What a file cannot be changed without."""
+    """Return the facts without which a file cannot be changed."""
     stat = path.stat()
     return (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)

@@ -43,7 +43,7 @@ _UNANNOUNCED: Final = 120.0  # seconds after which nobody waits for the word of 
 
 @dataclass(frozen=True, kw_only=True)
 class JailSpec:
-    """What a VM is laid into its cradle with. Plain values: it comes from `plan.json`."""
+    """The values that a jail is made with. Plain values: it comes from `plan.json`."""
 
     qemu: list[str]
     pasta: str | None  # None: the VM reaches nothing
@@ -70,7 +70,7 @@ class Jail:
     errors: int
 
     def deny(self, prefixes: list[str]) -> None:
-        """To the guest, from now on."""
+        """Deny these prefixes to the guest, from now on."""
         self._tell(f"deny {' '.join(prefixes)}")
 
     def open(self) -> None:
@@ -247,7 +247,7 @@ def _init(lying: JailSpec, files: dict[int, int], listener: socket.socket, ends:
 
 
 def _let_go() -> None:
-    """Of whatever the keeper still has open for its creator, and of its signal handlers."""
+    """Close whatever the keeper still has open for its creator, and drop its signal handlers."""
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
@@ -376,7 +376,7 @@ def _wait(
 
 
 def _heed(line: str, lying: JailSpec, forwarder: Forwarder) -> None:
-    """What the keeper tells."""
+    """Do what the keeper tells."""
     match line.split():
         case ["deny", *prefixes]:
             _nft(lying.nft, network.deny(prefixes))

@@ -46,7 +46,7 @@ def enter(program: Path, hidden: Sequence[str], resolver: str | None) -> None:
 
 
 def _own(program: Path) -> tuple[str, ...]:
-    """Where a QEMU that is not the system's lies, with its libraries and firmware."""
+    """Return where a QEMU that is not the system's lies, with its libraries and firmware."""
     if any(program.is_relative_to(place) for place in _SYSTEM):
         return ()
     beside = program.parent.parent
@@ -65,20 +65,20 @@ def _show(place: str) -> None:
 
 
 def _is_there(place: str) -> bool:
-    """Whether it is a directory. One that may not be looked at is none, and no error."""
+    """True if it is a directory. One that may not be looked at is none, and no error."""
     return os.path.isdir(place)  # noqa: PTH112
 
 
 def _touch(file: str) -> None:
-    """Something to be mounted over."""
+    """Make a file to be mounted over."""
     place = Path(_ROOT + file)
     place.parent.mkdir(exist_ok=True)
     place.touch()
 
 
 def _own_descriptors() -> None:
-    """Of all /proc QEMU uses its own descriptors; the rest shows the host's processes. Making a
-    /proc of its own is refused in a container, where part of the outer one is covered."""
+    """Give QEMU of all /proc its own descriptors alone; the rest shows the host's processes. Making
+    a /proc of its own is refused in a container, where part of the outer one is covered."""
     me = Path("/proc/self").readlink().name  # as the host counts, whose /proc it is
     shown = Path(_ROOT + "/proc/self/fd")
     shown.mkdir(parents=True)

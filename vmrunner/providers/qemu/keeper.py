@@ -148,7 +148,7 @@ class Keeper:
     # --- life ---
 
     def keep(self, cradle: Jail) -> dict[str, Any]:
-        """Until the VM must die or has died. Returns how; the VM is dead then."""
+        """Keep the VM until it must die or has died. Returns how; the VM is dead then."""
         poll = select.poll()
         for end in (cradle.news, cradle.console, cradle.errors, self._signals[0]):
             poll.register(end, select.POLLIN)
@@ -186,7 +186,7 @@ class Keeper:
         return None
 
     def _verdict(self, data: bytes) -> dict[str, Any]:
-        """What the cradle's last word, or its silence, means."""
+        """Return what the jail's last word, or its silence, means."""
         word = json.loads(data.splitlines()[-1]) if data else {"error": "its cradle was killed"}
         if word.get("exit") == 0:
             return {"cause": "guest", "detail": "the guest switched itself off", "self_ended": True}
@@ -203,7 +203,7 @@ class Keeper:
                 cradle.deny(sorted(new))
 
     def _drain(self, cradle: Jail) -> None:
-        """What was said before the end, and is still in the pipes."""
+        """Read what was said before the end, and is still in the pipes."""
         self.announced = False  # there is no cradle any more that could be told
         for end in (cradle.console, cradle.errors):
             os.set_blocking(end, False)

@@ -48,8 +48,8 @@ def emulator() -> str:
 
 
 def find(program: str) -> str | None:
-    """Its path; `sbin` counts too, which an ordinary user's PATH leaves out. No part of PATH that
-    means the working directory is searched: a checkout may lie there."""
+    """Return a program's path; `sbin` counts too, which an ordinary user's PATH leaves out. No part
+    of PATH that means the working directory is searched: a checkout may lie there."""
     said = os.environ.get("PATH", "").split(os.pathsep)
     places = [place for place in (*said, *_ALSO) if place.startswith("/")]
     return shutil.which(program, path=os.pathsep.join(places))
@@ -93,7 +93,7 @@ def digest(order: Order) -> str:
 
 
 def needs_tun(user: tuple[int, int] | None) -> bool:
-    """Whether pasta's device must be made for it, since only root may open it: udev opens it to
+    """True if pasta's device must be made for it, since only root may open it: udev opens it to
     all, some containers and small systems do not. Raises BadOrder when nothing helps."""
     if TUN.exists() and TUN.stat().st_mode & 0o006 == 0o006:
         return False
@@ -120,7 +120,7 @@ def growth(disk: int) -> int:
 
 
 def limits(*, cpus: int, memory: int, disk: int) -> dict[str, int]:
-    """What QEMU may take of each resource, by its name in `resource`."""
+    """Return how much QEMU may take of each resource, by its name in `resource`."""
     found = {
         "RLIMIT_CORE": 0,
         "RLIMIT_FSIZE": growth(disk),
@@ -143,7 +143,7 @@ def make(
     mark: str,
     now: float,
 ) -> dict[str, Any]:
-    """What `plan.json` holds. `home` is where the directory will be."""
+    """Return the content of `plan.json`. `home` is where the directory will be."""
     internet = order.network is Network.OPEN
     runs_as = processes.user(order.instance)
     offer = order.offer

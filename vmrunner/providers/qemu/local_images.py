@@ -73,8 +73,8 @@ class LocalImage:
 
 
 def images(cache: Path) -> list[LocalImage]:
-    """All complete images, newest first. What is being built or damaged is not among them. Raises
-    BadOrder when others may write the cache."""
+    """Return all complete images, newest first. What is being built or damaged is not among them.
+    Raises BadOrder when others may write the cache."""
     found = []
     for directory in _directories(cache):
         try:
@@ -154,7 +154,8 @@ def remove(image: LocalImage) -> None:
 
 
 def last_used(image: LocalImage) -> float:
-    """When a VM was last made of it, or else it itself was; epoch seconds. Raises OSError."""
+    """Return when a VM was last made of it, or else it itself was; epoch seconds. Raises
+    OSError."""
     return max(image.created, image.directory.stat().st_mtime)
 
 

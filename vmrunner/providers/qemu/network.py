@@ -86,7 +86,7 @@ def pasta(program: str, *, namespace: str) -> list[str]:
 
 
 def host_prefixes() -> tuple[str, ...]:
-    """Every IPv4 prefix that this network namespace answers for itself, loopback left out:
+    """Return every IPv4 prefix that this network namespace answers for itself, loopback left out:
     its local routing table, so that addresses without an interface count too."""
     found: set[str] = set()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as link:
@@ -133,5 +133,6 @@ def _local_prefix(message: bytes) -> str | None:
 
 
 def _merged(prefixes: Sequence[str]) -> list[str]:
-    """Without the parts that others cover: nftables refuses overlapping elements."""
+    """Return the prefixes without the parts that others cover: nftables refuses overlapping
+    elements."""
     return [str(n) for n in ipaddress.collapse_addresses(map(ipaddress.IPv4Network, prefixes))]

@@ -1,4 +1,4 @@
-"""What can be configured about a QEMU provider."""
+"""Options of a QEMU provider."""
 
 from __future__ import annotations
 

@@ -126,12 +126,12 @@ class QemuProvider:
 
     @property
     def resolver(self) -> Resolver:
-        """Whom builds ask for names."""
+        """Return the resolver that builds ask for names."""
         return dns.choose(self.options.dns, network.host_prefixes())
 
     @property
     def _verified(self) -> Path:
-        """Where it is noted which images were found as they were made."""
+        """Return the file that notes which images were found as they were made."""
         cache = self.options.cache_dir
         return (cache if os.access(cache, os.W_OK) else self.state.path) / image_integrity.NOTES
 
@@ -276,7 +276,8 @@ class QemuProvider:
 
 
 def _translated(error: OSError) -> ProviderError:
-    """Nothing was born: the directory was not yet under its name."""
+    """Translate an error of a launch. Nothing was born: the directory was not yet under its
+    name."""
     where = Path(str(error.filename)).name if error.filename else "state directory"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoCapacity(f"the disk is full: {error}", hint="free some space")

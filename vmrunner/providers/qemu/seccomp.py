@@ -1,4 +1,4 @@
-"""What a QEMU that was taken over may not ask the kernel for, as a BPF program. Pure.
+"""System calls that are refused to a QEMU that was taken over, as a BPF program. Pure.
 
 QEMU's own filter (`-sandbox`) ends a process that starts programs or wants privileges, and allows
 the rest, of which it needs little. This one goes before it: what opens another part of the kernel,
@@ -97,5 +97,5 @@ def program() -> list[Instruction]:
 
 
 def encoded() -> bytes:
-    """As the kernel takes it."""
+    """Return the program as the kernel takes it."""
     return b"".join(struct.pack("=HBBI", *one) for one in program())

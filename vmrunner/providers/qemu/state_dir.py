@@ -1,4 +1,4 @@
-"""What is where under a provider's state directory.
+"""Layout of a provider's state directory.
 
     instances/<installation>_<instance>_<deadline>/   one VM: all that it has
     instances/.new-*/                                 being filled; renamed when whole
@@ -45,7 +45,7 @@ _NAME: Final = re.compile(
 
 
 class DirName(NamedTuple):
-    """What a directory's name says."""
+    """The parts of a directory's name."""
 
     installation: str
     instance: str
@@ -62,7 +62,7 @@ def parse(text: str) -> DirName | None:
 
 
 def is_word(text: str) -> bool:
-    """Whether `text` can be an installation or an instance in a name."""
+    """True if `text` can be an installation or an instance in a name."""
     return _WORD.fullmatch(text) is not None
 
 
@@ -81,7 +81,7 @@ class InstanceDir:
 
     @property
     def held(self) -> bool:
-        """Whether a keeper lives that holds this VM. The kernel drops its lock with it."""
+        """True if a keeper lives that holds this VM. The kernel drops its lock with it."""
         try:
             with (self.path / LOCK).open("rb") as file:
                 ask = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -117,7 +117,7 @@ class StateDir:
             yield
 
     def homes(self) -> list[InstanceDir]:
-        """Every directory that is not a half-made one, ours by its name or not."""
+        """Return every directory that is not a half-made one, ours by its name or not."""
         try:
             entries = sorted(self.instances.iterdir())
         except FileNotFoundError:
@@ -133,7 +133,7 @@ class StateDir:
         return None
 
     def tombstones(self) -> dict[str, dict[str, Any]]:
-        """How each instance ended, by its id, while that is remembered."""
+        """Return how each instance ended, by its id, while that is remembered."""
         try:
             lines = self.ended.read_bytes().splitlines()
         except FileNotFoundError:

@@ -1,5 +1,5 @@
-"""What lives here, and its end. A VM is seen by its directory, by its processes, or by both: a
-lost directory hides no process, a corrupt file hides no directory."""
+"""Sweep of what lives here, and its end. A VM is seen by its directory, by its processes, or by
+both: a lost directory hides no process, a corrupt file hides no directory."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ _FORCED: Final = 3.0  # seconds to wait for the kernel after SIGKILL
 
 
 def scope(state: StateDir) -> Scope:
-    """This host, by its machine id, and the state directory, by its real path."""
+    """Return the scope: this host, by its machine id, and the state directory, by its real path."""
     return Scope("qemu", processes.machine_id(state.path), str(state.path))
 
 
 def mark(state: StateDir) -> str:
-    """What the processes of this state directory's VMs carry in an argument, before the name."""
+    """Return the argument by which processes of this state directory's VMs are known; the name
+    follows it."""
     return f"{processes.MARK}{hashlib.sha256(str(state.path).encode()).hexdigest()[:12]}="
 
 
@@ -100,7 +101,8 @@ def _dead(ref: Ref, stone: Mapping[str, Any]) -> Seen:
 
 
 def _power(home: InstanceDir) -> tuple[Power, str]:
-    """What the lock and the files say. Without a keeper no VM runs: it dies with its keeper."""
+    """Return the power state that the lock and the files say, and why. Without a keeper no VM runs:
+    it dies with its keeper."""
     kept = (home.path / state_dir.KEEPER).exists()
     if home.held:
         if (home.path / state_dir.END).exists():
@@ -112,7 +114,7 @@ def _power(home: InstanceDir) -> tuple[Power, str]:
 
 
 def resources(state: StateDir, mark: str, scope: Scope) -> tuple[Resource, ...]:
-    """Each directory, and each process whose directory is gone, whoever made it."""
+    """Return each directory, and each process whose directory is gone, whoever made it."""
     found = {_id(home): _resource(scope, home) for home in state.homes()}
     for _, name in processes.marked(mark):
         instance = _instance(name)
@@ -136,7 +138,8 @@ def _resource(scope: Scope, home: InstanceDir) -> Resource:
 
 
 def _tags(name: state_dir.DirName | None, kept: Mapping[str, Any]) -> dict[str, str]:
-    """What the name says overrides the file; a VM whose file is lost is taken for a build's."""
+    """Return the tags. What the name says overrides the file; a VM whose file is lost is taken for
+    a build's."""
     if name is None:
         return {}
     tags = {str(key): value for key, value in kept.items() if isinstance(value, str)}
@@ -184,7 +187,7 @@ def end(state: StateDir, mark: str, instance: str, *, now: float, force: bool) -
 
 
 def _asked(home: InstanceDir) -> float | None:
-    """When the keeper was first asked to end."""
+    """Return when the keeper was first asked to end."""
     try:
         return (home.path / state_dir.END).stat().st_ctime
     except OSError:

@@ -94,8 +94,8 @@ def be_dumpable() -> None:
 
 
 def give_up_privileges(keep: int = -1) -> None:
-    """No capability (but `keep`, if we have it) survives the next exec, whatever the uid, and none
-    comes back."""
+    """Give up capabilities: none (but `keep`, if we have it) survives the next exec, whatever the
+    uid, and none comes back."""
     for capability in range(64):
         if capability != keep:
             _prctl(_PR_CAPBSET_DROP, capability)
@@ -103,13 +103,14 @@ def give_up_privileges(keep: int = -1) -> None:
 
 
 def leave_session_keyring() -> None:
-    """Whatever keys the user's session has are not for our children. Where the kernel or a
-    container has no keyrings, there is none to be left."""
+    """Leave the session keyring: whatever keys the user's session has are not for our children.
+    Where the kernel or a container has no keyrings, there is none to be left."""
     _call(_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None)
 
 
 def filter_calls(program: bytes) -> None:
-    """From now on, for good, and for what this process turns into (`seccomp.py`)."""
+    """Filter system calls from now on, for good, and for what this process turns into
+    (`seccomp.py`)."""
     code = ctypes.create_string_buffer(program, len(program))
     told = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
     head = ctypes.create_string_buffer(told, len(told))
@@ -146,7 +147,7 @@ def mount_empty(target: str, *, devices: bool = False) -> None:
 
 
 def mount_over(source: str, target: str) -> None:
-    """What is mounted below `source` comes along."""
+    """Mount `source` over `target`, with what is mounted below `source`."""
     _mount(source, target, None, _MS_BIND | _MS_REC)
 
 
@@ -178,7 +179,7 @@ def open_protected(path: str) -> int:
 
 
 def sealed_copy(descriptor: int) -> int:
-    """Of a file's content, in memory, for good as it is. Closes `descriptor`."""
+    """Copy a file's content into memory and seal it. Closes `descriptor`."""
     copy = os.memfd_create("vmrunner", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     size = os.fstat(descriptor).st_size
     while size > 0 and (sent := os.sendfile(copy, descriptor, None, size)):
@@ -189,7 +190,7 @@ def sealed_copy(descriptor: int) -> int:
 
 
 def change_root(root: str) -> None:
-    """To a mount, with nothing left of the old root."""
+    """Change the root to a mount, with nothing left of the old root."""
     os.chdir(root)
     _checked(_call(_PIVOT_ROOT, b".", b"."), "pivot_root")
     _checked(_libc.umount2(b".", ctypes.c_int(_MNT_DETACH)), "umount the old root")

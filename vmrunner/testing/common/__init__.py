@@ -1,1 +1,1 @@
-"""What every local cloud is made of: a clock that obeys, and what goes wrong on demand."""
+"""Parts of every local cloud: a clock that obeys, and faults on demand."""

@@ -1,4 +1,4 @@
-"""What goes wrong with requests, on demand."""
+"""Faults of requests, on demand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 
 class FaultSubject(Protocol):
-    """What a plan goes by."""
+    """The part of a request that a plan goes by."""
 
     @property
     def action(self) -> str: ...
@@ -46,14 +46,14 @@ class FaultPlan(Generic[R, T]):
         self._next.setdefault(action, deque()).extend(troubles)
 
     def deny(self, *actions: str) -> None:
-        """Nobody may do these, until `allow`."""
+        """Deny these to everybody, until `allow`."""
         self.denied.update(actions)
 
     def allow(self, *actions: str) -> None:
         self.denied.difference_update(actions)
 
     def plan(self, request: R) -> T | None:
-        """What becomes of this request; None: nothing special."""
+        """Return the fate of this request; None when nothing special happens."""
         if self.on_request is not None and (found := self.on_request(request)) is not None:
             return found
         if request.action in self.denied:
@@ -62,5 +62,5 @@ class FaultPlan(Generic[R, T]):
         return queue.popleft() if queue else None
 
     def denial(self, request: R) -> T:
-        """How this cloud says that somebody may not."""
+        """Return this cloud's words for a denial."""
         raise NotImplementedError

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 
 class Timeline:
-    """Nothing runs in the background: what is due happens when somebody looks."""
+    """A timeline without a background: what is due happens when somebody looks."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
@@ -22,12 +22,12 @@ class Timeline:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Whoever changes what there is does it in here, alone."""
+        """Hold the clock: whoever changes what there is does it in here, alone."""
         with self.lock:
             yield
 
     def now(self) -> float:
-        """Its clock, epoch seconds."""
+        """Return its clock, epoch seconds."""
         return self.clock() + self.skew
 
     def later(self, seconds: float, effect: Callable[[], object]) -> None:
@@ -39,7 +39,7 @@ class Timeline:
                 heapq.heappush(self._due, (self.now() + seconds, next(self._number), effect))
 
     def next_due(self) -> float:
-        """When something happens next, epoch seconds; inf: nothing does."""
+        """Return when something happens next, epoch seconds; inf when nothing does."""
         with self.lock:
             return self._due[0][0] if self._due else math.inf
 

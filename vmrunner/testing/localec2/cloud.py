@@ -77,7 +77,7 @@ class LocalCloud(Timeline):
             self.bodies.start()
 
     def stop(self) -> None:
-        """No request is answered any more, and no VM is left."""
+        """Stop: no request is answered any more, and no VM is left."""
         self._endpoint.stop()
         if self.bodies is not None:
             self.bodies.stop()
@@ -101,7 +101,7 @@ class LocalCloud(Timeline):
         mappings: Sequence[fixtures.Mapping] = ROOT,
         ssh_from: str = "192.0.2.0/24",
     ) -> Ec2Site:
-        """What a launch in this region needs."""
+        """Make what a launch in this region needs."""
         image = self.image(region, name, mappings=mappings)
         with self.held():
             return fixtures.furnish(self.backend(region), image, ssh_from=ssh_from)
@@ -121,7 +121,7 @@ class LocalCloud(Timeline):
             )
 
     def backend(self, region: str, account: str | None = None) -> EC2Backend:
-        """What moto holds of a region."""
+        """Return moto's backend of a region."""
         from moto.ec2.models import ec2_backends
 
         return ec2_backends[account or self.account][region]
@@ -135,18 +135,18 @@ class LocalCloud(Timeline):
         machine.begin()
 
     def of(self, instance: str) -> list[Ec2Machine]:
-        """All machines that carry this id of vmrunner's, in order of birth."""
+        """Return all machines that carry this id of vmrunner's, in order of birth."""
         self.settle()
         return [machine for machine in self.machines if machine.instance == instance]
 
     @property
     def alive(self) -> list[Ec2Machine]:
-        """All that bill."""
+        """Return all that bill."""
         self.settle()
         return [machine for machine in self.machines if machine.alive]
 
     def count(self, action: str) -> int:
-        """So many requests came for it."""
+        """Return how many requests came for it."""
         return sum(request.action == action for request in self.requests)
 
     # --- who asks ---
@@ -155,7 +155,7 @@ class LocalCloud(Timeline):
         return self.accounts.get(key, self.account)
 
     def plan(self, request: Ec2Request) -> RequestFate | None:
-        """What becomes of a request before it is looked at."""
+        """Return the fate of a request before it is looked at."""
         if request.key in self.refused:
             return self.refused[request.key]
         if request.region in self.disabled:

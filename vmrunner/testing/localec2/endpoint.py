@@ -80,11 +80,11 @@ class Ec2Endpoint:
         return [answer.body]
 
     def date(self) -> str:
-        """For the header of every answer."""
+        """Return the date for the header of every answer."""
         return formatdate(self._cloud.now(), usegmt=True)
 
     def _answer(self, request: Ec2Request, environ: Environ) -> Ec2Answer | None:
-        """None: the client hears nothing."""
+        """Answer a request; None when the client hears nothing."""
         trouble = self._cloud.plan(request)
         if trouble is None:
             return self._handled(request, environ)
@@ -147,4 +147,4 @@ class _Handler(MotoRequestHandler):
         return endpoint.date()
 
     def log_request(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Log nothing: nobody reads it."""

@@ -1,4 +1,4 @@
-"""What goes wrong with requests, on demand.
+"""Faults of requests, on demand.
 
 cloud.faults.fail("RunInstances", LOST_ANSWER)          # the next one happens, unheard
 cloud.faults.deny("DescribeVolumes")                    # from now on

@@ -1,4 +1,4 @@
-"""What a launch needs to be there: an image, subnets, a security group."""
+"""Fixtures that a launch needs: an image, subnets, a security group."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What a real VM behind an instance is given: an address, a disk, and firmware by which cloud-init
-knows EC2."""
+"""Real VMs behind instances: an address, a disk, and firmware by which cloud-init knows EC2."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _CODES: Final = {"pending": 0, "running": 16, "shutting-down": 32, "terminated":
 
 
 class World(Protocol):
-    """What a machine needs of its cloud."""
+    """The parts of its cloud that a machine needs."""
 
     boot_seconds: float
     delete_seconds: float
@@ -42,7 +42,8 @@ class World(Protocol):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Ec2Machine:
-    """What a test may know and do. Changes of state go through the methods."""
+    """One machine, as far as a test may know and change it. Changes of state go through the
+    methods."""
 
     world: World
     backend: EC2Backend
@@ -65,7 +66,7 @@ class Ec2Machine:
 
     @property
     def alive(self) -> bool:
-        """Does it bill?"""
+        """True if it bills."""
         return self.state in ("pending", "running", "stopped")
 
     @property
@@ -91,7 +92,7 @@ class Ec2Machine:
 
     @property
     def stop_protected(self) -> bool:
-        """From a stop, and from termination as well."""
+        """True if it is protected from a stop, and from termination as well."""
         return bool(self.moto.disable_api_stop)
 
     @stop_protected.setter
@@ -104,12 +105,12 @@ class Ec2Machine:
 
     @property
     def hidden(self) -> bool:
-        """Is it born, and not visible yet?"""
+        """True if it is born and not visible yet."""
         return self.id in self.world.hidden
 
     @property
     def metadata(self) -> bool:
-        """Does its metadata service answer? Also while it is being switched off."""
+        """True if its metadata service answers. Also while it is being switched off."""
         options = self.moto.metadata_options
         return str(options.http_endpoint) == "enabled" or options.state != "applied"
 
@@ -124,12 +125,12 @@ class Ec2Machine:
             self.world.later(self.world.visibility_lag, self._appear)
 
     def run(self) -> None:
-        """What there is of it runs now."""
+        """Mark what there is of it as running."""
         if self.state == "pending":
             self._become("running")
 
     def end(self, reason: StateReason = USER, *, force: bool = False) -> None:
-        """Its death is accepted; it comes `delete_seconds` later, unless it is stuck."""
+        """Accept its death; it comes `delete_seconds` later, unless it is stuck."""
         if self.state == "terminated":
             return
         if self.state != "shutting-down":
@@ -150,12 +151,12 @@ class Ec2Machine:
             self._become("stopped", GUEST)
 
     def break_down(self) -> None:
-        """What it runs on ends."""
+        """End what it runs on."""
         if self.alive:
             self.end(BROKEN)
 
     def refuse(self, code: str) -> None:
-        """It was accepted, and cannot be launched: `Client.InternalError`, …"""
+        """End a machine that was accepted, and cannot be launched: `Client.InternalError`, …"""
         if self.state == "pending":
             self.end(StateReason(f"{code}: Client error on launch", ""))
 
@@ -164,7 +165,7 @@ class Ec2Machine:
         self.end(TAKEN_BACK)
 
     def die(self) -> None:
-        """It is terminated: its volumes and interfaces go, those that should."""
+        """Terminate it: its volumes and interfaces go, those that should."""
         if self.state == "terminated":
             return
         if self.body is not None:

@@ -1,4 +1,4 @@
-"""Where moto's own handlers are not as EC2 is: other ones, in effect for the requests of a
+"""Handlers in place of moto's own where these are not as EC2 is, in effect for the requests of a
 `LocalCloud` alone. Whatever else uses moto in this process finds it unchanged."""
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ Handler = Callable[..., Any]
 
 @contextlib.contextmanager
 def within(cloud: LocalCloud) -> Iterator[None]:
-    """What moto does inside, it does for this cloud."""
+    """Let moto work for this cloud inside of the block."""
     token = _CURRENT.set(cloud)
     try:
         yield
@@ -76,7 +76,7 @@ def within(cloud: LocalCloud) -> Iterator[None]:
 
 @functools.cache
 def install() -> None:
-    """Once in a process."""
+    """Install the patches, once in a process."""
     _instead(InstanceResponse, "run_instances", run_instances)
     _instead(InstanceResponse, "terminate_instances", _terminate_instances)
     _instead(InstanceResponse, "describe_instances", _describe_instances)
@@ -169,7 +169,7 @@ def _all_reservations(
 
 
 def _get_tags(_: LocalCloud, resource: Any, __: Handler) -> list[dict[str, str]]:
-    """By a look-up, where moto scans every tag of everything."""
+    """Return tags by a look-up, where moto scans every tag of everything."""
     kind = ec2_utils.EC2_PREFIX_TO_RESOURCE.get(ec2_utils.get_prefix(resource.id), "")
     return [
         {"resource_id": resource.id, "key": key, "value": value, "resource_type": kind}
@@ -178,7 +178,7 @@ def _get_tags(_: LocalCloud, resource: Any, __: Handler) -> list[dict[str, str]]
 
 
 def _get_console_output(cloud: LocalCloud, response: Any, original: Handler) -> ActionResult:
-    """What the VM said on its serial port, where there is a VM."""
+    """Answer with what the VM said on its serial port, where there is a VM."""
     machine = _named(cloud, response, response._get_param("InstanceId"))
     if response._get_param("Latest") and re.match(r"[a-z]+[1-4]\.", machine.moto.instance_type):
         raise Ec2Refusal(
@@ -197,7 +197,8 @@ def _get_console_output(cloud: LocalCloud, response: Any, original: Handler) -> 
 
 
 def _terminate_instances(cloud: LocalCloud, response: Any, _: Handler) -> ActionResult:
-    """All of them or none: one bad id, or one that is protected, and nothing is terminated."""
+    """Terminate all of them or none: one bad id, or one that is protected, and nothing is
+    terminated."""
     ids = response._get_param("InstanceIds", [])
     force = bool(response._get_param("Force"))
     machines = _all_named(cloud, response, ids)
@@ -228,7 +229,7 @@ def _describe_types(cloud: LocalCloud, response: Any, original: Handler) -> Acti
 
 
 def _delete_interface(_: LocalCloud, response: Any, original: Handler) -> ActionResult:
-    """Not while it is in use, also by a machine that is shutting down."""
+    """Delete an interface, unless it is in use, also by a machine that is shutting down."""
     name = response._get_param("NetworkInterfaceId")
     interface = response.ec2_backend.enis.get(name)
     if interface is not None and interface.attachment_id is not None:
@@ -239,7 +240,7 @@ def _delete_interface(_: LocalCloud, response: Any, original: Handler) -> Action
 
 
 def _delete_group(cloud: LocalCloud, response: Any, original: Handler) -> ActionResult:
-    """Not while a machine is in it, also one that is shutting down."""
+    """Delete a group, unless a machine is in it, also one that is shutting down."""
     name = response._get_param("GroupId")
     for machine in cloud.machines:
         here = machine.backend is response.ec2_backend and machine.state != "terminated"
@@ -259,7 +260,7 @@ def _cancel_spot_requests(_: LocalCloud, response: Any, original: Handler) -> Ac
 
 
 def _modify_metadata(cloud: LocalCloud, response: Any, _: Handler) -> ActionResult:
-    """What is not said stays as it was."""
+    """Change the metadata options; one that is not given stays as it was."""
     machine = _named(cloud, response, response._get_param("InstanceId"))
     if response._get_param("DryRun"):
         raise DryRunClientError

@@ -1,4 +1,4 @@
-"""What EC2 checks of a launch before it does anything, and moto lets pass."""
+"""Checks of a launch that EC2 makes before it does anything, and moto lets pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BURSTABLE: Final = re.compile(r"t\d")
 
 
 def check_launch(backend: EC2Backend, params: Any) -> None:
-    """Raises `Refusal` with the code that EC2 has for it."""
+    """Raises `Ec2Refusal` with the code that EC2 has for it."""
     _image(backend, str(params.get("ImageId", "")))
     data = params.get("UserData")
     if data is not None and len(_decoded(data)) > USER_DATA:

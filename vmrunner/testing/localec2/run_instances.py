@@ -56,7 +56,7 @@ def run_instances(
 
 
 class Token:
-    """What a client token stands for."""
+    """The launch that a client token stands for."""
 
     def __init__(
         self, asked: str, born: float, reservation: Reservation, machines: list[Ec2Machine]
@@ -82,7 +82,7 @@ def _again(known: Token, asked: str) -> ActionResult:
 
 
 def _zone(backend: EC2Backend, params: Any) -> str:
-    """It is idempotent in a zone where one is given, else in the region."""
+    """Return the zone: a launch is idempotent in a zone where one is given, else in the region."""
     subnet = subnet_of(params)
     if subnet:
         return str(backend.get_subnet(subnet).availability_zone)
@@ -98,7 +98,7 @@ def subnet_of(params: Any) -> str | None:
 
 
 def _draw(cloud: LocalCloud, backend: EC2Backend, params: Any) -> None:
-    """Is there room in the pool, and for the account?"""
+    """Take room from the pool and the account's quota, or refuse."""
     if _zone(backend, params) in cloud.outages:
         raise Ec2Refusal(NO_CAPACITY.code, NO_CAPACITY.message, status=NO_CAPACITY.status)
     if params.get("InstanceMarketOptions") and not cloud.spot_role:
@@ -129,7 +129,7 @@ def _mappings(backend: EC2Backend, params: Any) -> list[dict[str, Any]]:
 
 
 def _furnished(cloud: LocalCloud, backend: EC2Backend, params: Any, moto: Instance) -> Ec2Machine:
-    """What moto forgot of the request."""
+    """Add what moto forgot of the request."""
     tags = convert_tag_spec(params.get("TagSpecifications") or [])
     moto.disable_api_termination = bool(params.get("DisableApiTermination"))
     moto.disable_api_stop = bool(params.get("DisableApiStop"))

@@ -1,4 +1,4 @@
-"""What moto does not answer at all, and a check of one's own rights and quotas asks."""
+"""Calls that moto does not answer at all, and a check of one's own rights and quotas makes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def answer(cloud: LocalCloud, request: Ec2Request) -> Answer | None:
 
 
 def _simulate(cloud: LocalCloud, request: Ec2Request) -> Answer:
-    """May somebody do these? Everything that the fault plan does not deny."""
+    """Simulate policies: everything is allowed that the fault plan does not deny."""
     source = str(request.params.get("PolicySourceArn")).partition(":role/")[2]
     if any(path.endswith(f"/{source}") for path in cloud.roles):
         raise Ec2Refusal(

@@ -39,7 +39,7 @@ def create_schedule(
 def update_schedule(
     cloud: LocalCloud, backend: Backend, original: Callable[..., Schedule], **asked: Any
 ) -> Schedule:
-    """It fires at its new time."""
+    """Update a schedule, which then fires at its new time."""
     changed = original(backend, **asked)
     _wind(cloud, backend, changed)
     return changed
@@ -75,13 +75,14 @@ def _wind(cloud: LocalCloud, backend: Backend, schedule: Schedule) -> None:
 
 
 def _time(schedule: Schedule) -> float | None:
-    """When a one-shot fires."""
+    """Return when a one-shot fires."""
     found = _AT.fullmatch(schedule.schedule_expression)
     return datetime.fromisoformat(found[1]).replace(tzinfo=UTC).timestamp() if found else None
 
 
 def _fire(cloud: LocalCloud, backend: Backend, schedule: Schedule) -> None:
-    """Whatever becomes of it, a one-shot is over then, and deletes itself if it said so."""
+    """Fire a one-shot. Whatever becomes of it, it is over then, and deletes itself if it said
+    so."""
     group = backend.schedule_groups.get(schedule.group_name)
     there = group is not None and group.schedules.get(schedule.name) is schedule
     at = _time(schedule)

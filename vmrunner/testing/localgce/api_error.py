@@ -1,4 +1,4 @@
-"""What the service says when it does not do what was asked."""
+"""Errors that the service answers with."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class LocalGce(Timeline):
             self.bodies.start()
 
     def stop(self) -> None:
-        """No request is answered any more, and no VM is left."""
+        """Stop: no request is answered any more, and no VM is left."""
         self._endpoint.stop()
         if self.bodies is not None:
             self.bodies.stop()
@@ -105,8 +105,8 @@ class LocalGce(Timeline):
     def furnish(
         self, *, family: str = "vmrunner", ssh_from: str = "192.0.2.0/24", disk_gb: int = 10
     ) -> GceSite:
-        """What a launch needs: an image in a family, and a network in which builds do not reach
-        each other."""
+        """Make what a launch needs: an image in a family, and a network in which builds do not
+        reach each other."""
         with self.lock:
             return fixtures.furnish(self, family=family, ssh_from=ssh_from, disk_gb=disk_gb)
 
@@ -129,27 +129,27 @@ class LocalGce(Timeline):
             return leftovers.add_address(self, region, name, more)
 
     def snapshot(self, name: str, *, disk: str = "", **more: object) -> Json:
-        """Of a disk that there was, by its link."""
+        """Add a snapshot of a disk that there was, by its link."""
         with self.lock:
             return leftovers.add_snapshot(self, name, disk, more)
 
     def shelf(self, collection: str, scope: str) -> dict[str, Json]:
-        """All resources of a kind in `zones/z`, `regions/r` or `global`, by name."""
+        """Return all resources of a kind in `zones/z`, `regions/r` or `global`, by name."""
         return self._shelves.setdefault(collection, {}).setdefault(scope, {})
 
     def shelves(self, collection: str) -> dict[str, dict[str, Json]]:
-        """The same by scope."""
+        """Return all resources of a kind by scope and name."""
         return self._shelves.setdefault(collection, {})
 
     def find(self, collection: str, scope: str, name: str) -> Json | None:
-        """By name or by number, as the API does."""
+        """Find a resource by name or by number, as the API does."""
         shelf = self.shelf(collection, scope)
         if name in shelf or not name.isdigit():
             return shelf.get(name)
         return next((found for found in shelf.values() if found["id"] == name), None)
 
     def images(self, project: str) -> dict[str, Json]:
-        """Those of this project, or of somebody else's that everybody may use."""
+        """Return the images of this project, or of somebody else's that everybody may use."""
         return self.shelf("images", "global" if project == self.project else project)
 
     def address(self, cidr: str) -> str:
@@ -170,30 +170,30 @@ class LocalGce(Timeline):
         return self.by_link[link]
 
     def of(self, instance: str) -> list[GceMachine]:
-        """All machines that carry this id of vmrunner's, in order of birth."""
+        """Return all machines that carry this id of vmrunner's, in order of birth."""
         self.settle()
         return [machine for machine in self.machines if machine.instance == instance]
 
     @property
     def alive(self) -> list[GceMachine]:
-        """All that bill."""
+        """Return all that bill."""
         self.settle()
         return [machine for machine in self.machines if machine.alive]
 
     @property
     def disks(self) -> list[Json]:
-        """All that bill, attached or not."""
+        """Return all disks that bill, attached or not."""
         self.settle()
         return [disk for shelf in self.shelves("disks").values() for disk in shelf.values()]
 
     def count(self, action: str) -> int:
-        """So many requests came for it."""
+        """Return how many requests came for it."""
         return sum(request.action == action for request in self.requests)
 
     # --- who asks ---
 
     def plan(self, request: GceRequest) -> RequestFate | BrokenOperation | None:
-        """What becomes of a request before it is looked at."""
+        """Return the fate of a request before it is looked at."""
         if request.key in self.refused:
             return self.refused[request.key]
         return self.faults.plan(request)

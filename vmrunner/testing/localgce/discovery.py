@@ -43,7 +43,7 @@ def document() -> Json:
 
 @cache
 def methods() -> Mapping[str, Method]:
-    """All that Google has, by id."""
+    """Return all methods that Google has, by id."""
     return {method.id: method for method in _methods(document()["resources"])}
 
 
@@ -59,7 +59,7 @@ def find(verb: str, path: str) -> Found | None:
 
 
 def common_parameters() -> Mapping[str, Json]:
-    """What every method takes in its query."""
+    """Return the parameters that every method takes in its query."""
     known: dict[str, Json] = document()["parameters"]
     return known
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def attach(
     cloud: LocalGce, zone: str, owner: Json, said: list[Json]
 ) -> tuple[list[Json], list[Json]]:
-    """How the VM shows its disks, and the new ones among them, which are not yet on the shelf."""
+    """Return the disks as the VM shows them, and the new ones among them, which are not yet on the
+    shelf."""
     boots = [disk for disk in said if disk.get("boot")]
     if len(boots) != 1 or not said[0].get("boot"):
         text = "Boot disk must be specified, as the first disk."
@@ -96,7 +97,7 @@ def _new(cloud: LocalGce, zone: str, owner: Json, said: Json, index: int, path: 
 
 
 def _image(cloud: LocalGce, asked: Json, path: str) -> Json:
-    """By link or by family; empty: a blank disk."""
+    """Find the image of a disk by link or by family; empty: a blank disk."""
     said = asked.get("sourceImage")
     if said is None:
         return {}

@@ -60,11 +60,11 @@ class GceEndpoint:
             self._thread.join()
 
     def date(self) -> str:
-        """For the header of every answer."""
+        """Return the date for the header of every answer."""
         return formatdate(self._cloud.now(), usegmt=True)
 
     def answer(self, request: GceRequest) -> GceAnswer | None:
-        """None: the client hears nothing."""
+        """Answer a request; None when the client hears nothing."""
         cloud = self._cloud
         if request.action.endswith("Operations.wait"):
             operations.pause(cloud, request)
@@ -183,4 +183,4 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server.endpoint.date()
 
     def log_request(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Log nothing: nobody reads it."""

@@ -1,4 +1,4 @@
-"""What goes wrong with requests, on demand.
+"""Faults of requests, on demand.
 
 cloud.faults.fail("instances.insert", LOST_ANSWER)      # the next one happens, unheard
 cloud.faults.fail("instances.insert", STOCKOUT)         # accepted; its operation ends in an error

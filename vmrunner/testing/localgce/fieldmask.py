@@ -17,8 +17,8 @@ Mask = dict[str, Any]
 
 
 def only(answer: Json, text: str, schema: str) -> Json:
-    """What this mask leaves of an answer of this schema. Raises `Refusal` for a field that it has
-    not, and for what is no mask."""
+    """Return what this mask leaves of an answer of this schema. Raises `GceRefusal` for a field
+    that it has not, and for what is no mask."""
     words = _WORD.findall(text)
     if "".join(words) != re.sub(r"\s", "", text):
         raise _wrong(text)

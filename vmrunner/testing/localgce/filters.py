@@ -21,7 +21,7 @@ _WORDS: Final = ("AND", "OR", "NOT")
 
 
 def compiled(text: str) -> Matches:
-    """Raises `Refusal` for what is no filter."""
+    """Raises `GceRefusal` for what is no filter."""
     tokens = list(_tokens(text))
     if {"eq", "ne"} & {value for kind, value in tokens if kind == "word"} and any(
         kind == "op" for kind, _ in tokens

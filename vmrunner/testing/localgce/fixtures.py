@@ -1,4 +1,4 @@
-"""What is there before anybody launches: zones, machine types, networks, an image."""
+"""Fixtures that are there before anybody launches: zones, machine types, networks, an image."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def number() -> int:
 
 
 def fingerprint() -> str:
-    """It changes with what it stands for."""
+    """Return a fingerprint, which changes with what it stands for."""
     return base64.b64encode(secrets.token_bytes(8)).decode()
 
 
 def resource(cloud: LocalGce, kind: str, where: str, name: str, created: float) -> Json:
-    """What all have. `where`: `zones/z/disks`, `zones`, …"""
+    """Return the fields that all resources have. `where`: `zones/z/disks`, `zones`, …"""
     return {
         "kind": f"compute#{kind}",
         "id": str(number()),

@@ -1,5 +1,5 @@
-"""What a real VM behind an instance is given: a disk, and firmware by which cloud-init knows GCE.
-Its address is that of its first interface, which had it from the VMs."""
+"""Real VMs behind instances: a disk, and firmware by which cloud-init knows GCE. Its address is
+that of its first interface, which had it from the VMs."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def embody(machine: GceMachine, bodies: VmFleet) -> None:
 
 
 def mac(address: str) -> str:
-    """Of an interface with this address: Google makes it of the address."""
+    """Return the MAC address of an interface: Google makes it of the IP address."""
     return "42:01:" + IPv4Address(address).packed.hex(":")

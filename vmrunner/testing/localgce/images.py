@@ -19,7 +19,7 @@ _PATCHABLE = {"deprecated", "description", "family"}
 
 
 def insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    """Of a disk, whose VM must be gone or off."""
+    """Make an image of a disk, whose VM must be gone or off."""
     if (known := operations.repeated(cloud, request)) is not None:
         return known
     said = request.resource

@@ -23,7 +23,7 @@ _BULK_MOST: Final = 5000
 
 
 def insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    """One VM. Everything that can be refused is looked at before anything is made."""
+    """Insert one VM. Everything that can be refused is looked at before anything is made."""
     if templates := {"sourceInstanceTemplate", "sourceMachineImage"} & set(request.query):
         raise GceRefusal(501, "notImplemented", f"not in this cloud: {', '.join(templates)}")
     if (known := operations.repeated(cloud, request)) is not None:
@@ -40,7 +40,7 @@ def insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None)
 
 
 def bulk_insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    """So many at once, all alike; each with an operation of its own inside the group's."""
+    """Insert many at once, all alike; each with an operation of its own inside the group's."""
     if (known := operations.repeated(cloud, request)) is not None:
         return known
     zone, said = request.path["zone"], request.resource
@@ -145,7 +145,7 @@ def _machine_type(cloud: LocalGce, zone: str, said: Json) -> Json:
 
 
 def _filled(cloud: LocalGce, zone: str, shown: Json, kind: Json) -> Json:
-    """What an answer has whether it was said or not."""
+    """Add what an answer has whether the request said it or not."""
     made: Json = {
         "machineType": kind["selfLink"],
         "zone": links.link(f"projects/{cloud.project}/zones/{zone}"),

@@ -1,4 +1,4 @@
-"""What somebody left behind: resources that no VM of this cloud made."""
+"""Leftovers of somebody: resources that no VM of this cloud made."""
 
 from __future__ import annotations
 

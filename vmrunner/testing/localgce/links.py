@@ -13,7 +13,7 @@ def link(relative: str) -> str:
 
 
 def relative(said: str, project: str) -> str:
-    """What a request says, in full or in part → `projects/…`."""
+    """Return a link, given in full or in part, as `projects/…`."""
     if "/projects/" in said:
         return "projects/" + said.partition("/projects/")[2]
     if said.startswith("projects/"):

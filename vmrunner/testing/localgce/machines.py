@@ -23,7 +23,8 @@ _TAKEN_BACK: Final = "Instance was preempted."
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class GceMachine:
-    """What a test may know and do. Changes of state go through the methods."""
+    """One machine, as far as a test may know and change it. Changes of state go through the
+    methods."""
 
     cloud: LocalGce
     shown: Json  # what the API says of it
@@ -65,7 +66,7 @@ class GceMachine:
 
     @property
     def alive(self) -> bool:
-        """Does it bill, stopped or not, with no delete accepted?"""
+        """True if it bills, stopped or not, with no delete accepted."""
         return not (self.gone or self.deleting or self.doomed)
 
     @property
@@ -83,12 +84,12 @@ class GceMachine:
 
     @property
     def address(self) -> str:
-        """Of its first interface, within its network."""
+        """Return the address of its first interface, within its network."""
         return str(self.shown["networkInterfaces"][0]["networkIP"])
 
     @property
     def output(self) -> bytes:
-        """What it said on its first serial port."""
+        """Return what it said on its first serial port."""
         return self.serial if self.body is None else self.body.console
 
     @property
@@ -98,7 +99,7 @@ class GceMachine:
 
     @property
     def hidden(self) -> bool:
-        """Is it born, and not visible yet?"""
+        """True if it is born and not visible yet."""
         return self.shown["selfLink"] in self.cloud.hidden
 
     @property
@@ -121,7 +122,7 @@ class GceMachine:
         self.arm()
 
     def run(self) -> None:
-        """What there is of it runs now."""
+        """Mark what there is of it as running."""
         self._stage()
         self._run()
 
@@ -135,12 +136,12 @@ class GceMachine:
             self.cloud.later(max(late, 0.0), lambda: self._strike(wanted))
 
     def stop(self, then: Callable[[], None] = lambda: None) -> None:
-        """By the API, or by the service: its disks stay, its deadline does not."""
+        """Stop it, by the API, or by the service: its disks stay, its deadline does not."""
         self._wind_down()
         self.cloud.later(self.cloud.stop_seconds, lambda: self._stopped(then))
 
     def end(self, then: Callable[[], None] = lambda: None) -> None:
-        """Its delete is accepted; it goes `delete_seconds` later, unless it is stuck."""
+        """Accept its delete; it goes `delete_seconds` later, unless it is stuck."""
         self.deleting = True
         self._wind_down()
         self._ends.append(then)
@@ -148,7 +149,7 @@ class GceMachine:
             self.cloud.later(self.cloud.delete_seconds, self._ended)
 
     def release(self) -> None:
-        """What was stuck goes."""
+        """Let go what was stuck."""
         self.stuck = False
         if self.deleting:
             self._ended()
@@ -158,11 +159,11 @@ class GceMachine:
         self._fail("compute.instances.guestTerminate")
 
     def break_down(self) -> None:
-        """Its host fails, and nobody starts it again."""
+        """Let its host fail, and nobody start it again."""
         self._fail("compute.instances.hostError")
 
     def maintain(self) -> None:
-        """Its host is maintained: it moves, unseen, or is stopped."""
+        """Maintain its host: it moves, unseen, or is stopped."""
         if self.shown["scheduling"]["onHostMaintenance"] == "MIGRATE":
             operations.by_itself(self.cloud, "compute.instances.migrateOnHostMaintenance", self)
         else:
@@ -176,16 +177,16 @@ class GceMachine:
         self._fall(_TAKEN_BACK)
 
     def suspend(self) -> None:
-        """Somebody suspends it: the deadline is cleared."""
+        """Suspend it: the deadline is cleared."""
         self._disarm()
         self._become("SUSPENDED")
 
     def repair(self) -> None:
-        """Its host fails."""
+        """Let its host fail."""
         self._become("REPAIRING")
 
     def vanish(self) -> None:
-        """It is gone, and with it what is deleted with it."""
+        """Remove it, and what is deleted with it."""
         if self.gone:
             return
         if self.body is not None:
@@ -207,7 +208,7 @@ class GceMachine:
                 disk["lastDetachTimestamp"] = timestamps.written(self.cloud.now())
 
     def give_up(self, remains: bool) -> None:
-        """It never ran: there was no capacity."""
+        """Give up a VM that never ran: there was no capacity."""
         if remains:
             self.doomed = False
             self._stopped()
@@ -217,7 +218,7 @@ class GceMachine:
     # --- within ---
 
     def _fail(self, operation: str) -> None:
-        """It stops, and stays. The operations alone tell why."""
+        """Stop it for good. The operations alone tell why."""
         if self.state in _UP:
             operations.by_itself(self.cloud, operation, self)
             self._wind_down()

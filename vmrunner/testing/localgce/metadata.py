@@ -108,7 +108,7 @@ class GceMetadata:
         }
 
     def _image(self) -> str:
-        """What its boot disk was made from; empty: from nothing."""
+        """Return the image that its boot disk was made from; empty: none."""
         machine = self._machine
         name = links.last(machine.shown["disks"][0]["source"])
         disk = machine.cloud.shelf("disks", machine.scope).get(name, {})
@@ -117,7 +117,7 @@ class GceMetadata:
 
 
 def _allowed(headers: Mapping[str, str]) -> bool:
-    """Is it meant for this server, and through nobody's proxy?"""
+    """True if the request is meant for this server, and came through nobody's proxy."""
     return headers.get("metadata-flavor") == "Google" and "x-forwarded-for" not in headers
 
 
@@ -175,7 +175,7 @@ def _text(leaf: Any) -> str:
 
 
 def _plain(found: Any) -> Any:
-    """As JSON: the server's own names in camel case."""
+    """Return a value as JSON: the server's own names in camel case."""
     if isinstance(found, ListDirectory):
         return [_plain(value) for value in found.values()]
     if isinstance(found, Mapping) and not isinstance(found, NamedDirectory):

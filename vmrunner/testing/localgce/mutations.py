@@ -1,4 +1,4 @@
-"""What is done to a VM, and to the resources that only go: delete, stop, labels, metadata, …"""
+"""Changes of a VM, and of the resources that only go: delete, stop, labels, metadata, …"""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _SERIAL: Final = 1024 * 1024  # bytes of a serial port's output that are kept
 
 
 def delete(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    """Its operation ends when it is gone, or `broken` at once, and then it lives on."""
+    """Delete a VM. The operation ends when it is gone, or `broken` at once, and then it lives
+    on."""
     if (known := operations.repeated(cloud, request)) is not None:
         return known
     machine = _machine(cloud, request)
@@ -129,7 +130,8 @@ def serial(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -> J
 
 
 def permitted(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -> Json:
-    """Those of the asked that the fault plan does not deny; the resource must be there."""
+    """Answer with those of the asked permissions that the fault plan does not deny; the resource
+    must be there."""
     collection = request.action.partition(".")[0]
     if cloud.find(collection, request.scope, request.path["resource"]) is None:
         name = request.path["resource"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def interfaces(cloud: LocalGce, zone: str, said: list[Json]) -> list[Json]:
-    """As an answer has them. Raises `Refusal`."""
+    """Return the interfaces as an answer has them. Raises `GceRefusal`."""
     if not said:
         raise invalid("resource.networkInterfaces", "", "At least one is required.")
     return [_interface(cloud, zone, one, index) for index, one in enumerate(said)]

@@ -32,7 +32,7 @@ class Operation:
     shown: Json
 
     def finish(self, broken: BrokenOperation | None = None) -> None:
-        """It is done: well, or in this error."""
+        """Finish: well, or in this error."""
         if self.shown["status"] == "DONE":
             return
         self.shown.update(status="DONE", progress=100, endTime=timestamps.written(self.cloud.now()))
@@ -123,7 +123,7 @@ def _first(operation: Operation) -> Json:
 
 
 def by_itself(cloud: LocalGce, kind: str, machine: GceMachine, message: str = "") -> None:
-    """What the service or the guest did, and nobody asked for: it is done."""
+    """Record a finished operation of the service's or the guest's own, which nobody asked for."""
     operation = begin(cloud, kind, machine.scope, machine.shown, user=SYSTEM)
     if message:
         operation.shown["statusMessage"] = message
@@ -134,8 +134,8 @@ def by_itself(cloud: LocalGce, kind: str, machine: GceMachine, message: str = ""
 
 
 def repeated(cloud: LocalGce, request: GceRequest) -> Json | None:
-    """What the same `requestId` began before, as it is now. Raises `Refusal` for an id that is no
-    UUID, or the zero one."""
+    """Return the operation that the same `requestId` began before, as it is now. Raises
+    `GceRefusal` for an id that is no UUID, or the zero one."""
     said = request.query.get("requestId")
     if said is None:
         return None

@@ -1,4 +1,4 @@
-"""What a project uses, and may use."""
+"""Quotas of a project, and their use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def check(
     cloud: LocalGce, zone: str, shown: Json, kind: Json, nics: list[Json], disks: list[Json]
 ) -> BrokenOperation | None:
-    """Raises `Refusal` when a newborn does not fit, or says how its operation ends."""
+    """Raises `GceRefusal` when a newborn does not fit, or says how its operation ends."""
     region = zone.rpartition("-")[0]
     limits = cloud.quotas.get(region)
     if not limits:
@@ -40,7 +40,7 @@ def check(
 
 
 def shown(cloud: LocalGce, region: str) -> list[Json]:
-    """As a region (or, for "", the project) shows them."""
+    """Return the quotas as a region (or, for "", the project) shows them."""
     used = usage(cloud, region)
     return [
         {"metric": metric, "limit": limit, "usage": used.get(metric, 0.0)}
@@ -77,7 +77,7 @@ def usage(cloud: LocalGce, region: str) -> dict[str, float]:
 
 
 def _split(cloud: LocalGce, region: str) -> bool:
-    """Have spot VMs a quota of their own?"""
+    """True if spot VMs have a quota of their own."""
     return bool(cloud.quotas.get(region, {}).get("PREEMPTIBLE_CPUS"))
 
 

@@ -1,4 +1,4 @@
-"""What only reads: get, list and aggregatedList of every kind of resource, page by page."""
+"""Calls that only read: get, list and aggregatedList of every kind of resource, page by page."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def _warning(code: str, scope: str, text: str) -> Json:
 
 
 def _dressed(cloud: LocalGce, collection: str, found: Json) -> Json:
-    """What is reckoned when somebody looks."""
+    """Add the fields that are reckoned when somebody looks."""
     if collection == "regions":
         return found | {"quotas": quotas.shown(cloud, found["name"])}
     if collection == "zones" and f"zones/{found['name']}" in cloud.unreachable:

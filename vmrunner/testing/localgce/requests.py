@@ -51,7 +51,7 @@ class GceRequest:
 
     @property
     def scope(self) -> str:
-        """Where it acts: `zones/z`, `regions/r` or `global`."""
+        """Return where it acts: `zones/z`, `regions/r` or `global`."""
         for kind in ("zone", "region"):
             if kind in self.path:
                 return f"{kind}s/{self.path[kind]}"
@@ -59,7 +59,7 @@ class GceRequest:
 
 
 def check(request: GceRequest, method: Method) -> None:
-    """Raises `Refusal` with what Google's document does not allow in it."""
+    """Raises `GceRefusal` with what Google's document does not allow in it."""
     try:
         _parameters(request, method)
         if method.request:

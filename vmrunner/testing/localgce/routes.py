@@ -1,4 +1,4 @@
-"""Which function answers which method."""
+"""The function that answers each method."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Handler = Callable[["LocalGce", GceRequest, BrokenOperation | None], Json]
 
 
 def find(method: str) -> Handler | None:
-    """None: nobody has written it yet."""
+    """Find the function of a method; None when nobody has written it yet."""
     return KNOWN.get(method)
 
 
 def admit(cloud: LocalGce, request: GceRequest) -> None:
-    """Raises `Refusal` where the project or the place is not there, or out of reach."""
+    """Raises `GceRefusal` where the project or the place is not there, or out of reach."""
     project = request.path.get("project")
     collection = request.action.partition(".")[0]
     if collection == "images":

@@ -15,7 +15,7 @@ MOST: Final = 120 * 86_400.0
 
 
 def filled(said: Json, now: float) -> Json:
-    """What a resource shows. Raises `Refusal`."""
+    """Return the scheduling that a resource shows. Raises `GceRefusal`."""
     spot = said.get("provisioningModel") == "SPOT" or bool(said.get("preemptible"))
     _check_times(said, now)
     _check_action(said, spot=spot)
@@ -31,7 +31,7 @@ def filled(said: Json, now: float) -> Json:
 
 
 def check_type(scheduling: Json, kind: str, immovable: Collection[str]) -> None:
-    """Raises `Refusal` for what this machine type does not do while its host is maintained."""
+    """Raises `GceRefusal` for what this machine type does not do while its host is maintained."""
     stays = scheduling["onHostMaintenance"] == "TERMINATE"
     if stays and kind.startswith("e2-") and not scheduling["preemptible"]:
         text = (

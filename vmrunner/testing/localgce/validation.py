@@ -1,4 +1,4 @@
-"""Is this JSON what Google's document says of it? Each schema is made into a function once, when it
+"""Validation of JSON against Google's document. Each schema is made into a function once, when it
 is first needed."""
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def required(value: Any, name: str, method: str, path: str) -> None:
 
 
 def parameter(text: str, said: discovery.Json, path: str) -> None:
-    """The same for what stands in a path or a query, always text."""
+    """Check what stands in a path or a query, always text."""
     kind = said.get("type")
     if kind == "boolean" and text not in ("true", "false"):
         raise Invalid(path, f"Not a boolean: '{text}'")

@@ -3,16 +3,16 @@ loopback address of its own, and with a metadata service that only it can ask. W
 the firmware's names and the service's answers tell; both come from whoever uses this.
 
     vms = Vms.open()                                # what is needed is there, or BadOrder says what
-    vm = vms.make(Guest(name=…, address=vms.address(), …), answer)
+    vm = vms.make(GuestSpec(name=…, address=vms.address(), …), answer)
     vm.start(); vm.poll(); vm.kill()
 
 The guest reaches its metadata service and nothing else. QEMU dies with the process, or rather the
 thread, that started it, and leaves nothing on the disk. It is confined less than the `qemu`
 provider's: this is for trying things out, not a wall.
 
-`bodies.py` all VMs of a cloud · `host.py` what they share · `vm.py` one VM · `words.py` QEMU's
-command line · `start.py` what becomes QEMU · `metadata.py` HTTP for one guest · `forward.py` what
-carries it there · `command.py` a local cloud as a program
+`fleet.py` all VMs of a cloud · `host.py` what they share · `vm.py` one VM · `command_line.py`
+QEMU's words · `spawn.py` the program that becomes QEMU · `metadata.py` HTTP for one guest ·
+`forward.py` carries it there · `program.py` a local cloud as a program
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from vmrunner.providers.qemu.command_line import MiB
 SSH: Final = 22
 
 # Every connection to the metadata service starts a program, in a session of its own, which counts
-# as a privilege here. (It has none: `start.py` took all from it.)
+# as a privilege here. (It has none: `spawn.py` took all from it.)
 SANDBOX: Final = "on,obsolete=deny,elevateprivileges=allow,spawn=allow,resourcecontrol=deny"
 
 #: Where every cloud's metadata service is, and a network round it.
@@ -27,7 +27,7 @@ _NETWORK: Final = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GuestSpec:
-    """What a cloud decides of a VM. `firmware` is what the guest reads of its hardware's maker
+    """A cloud's decisions about a VM. `firmware` is what the guest reads of its hardware's maker
     (SMBIOS type 1: manufacturer, product, serial, uuid), by which cloud-init tells where it is."""
 
     name: str
@@ -39,7 +39,7 @@ class GuestSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HostSpec:
-    """What is the same for all guests. `cpus` and `memory` (bytes) are a VM's."""
+    """The host's part, the same for all guests. `cpus` and `memory` (bytes) are a VM's."""
 
     qemu: str
     accel: str  # kvm or tcg
@@ -52,7 +52,7 @@ class HostSpec:
 
 def command(host: HostSpec, guest: GuestSpec, forwarder: Sequence[str]) -> list[str]:
     """The argument vector. `forwarder` is started for every connection to the metadata service,
-    and talks on its stdin and stdout. The disk's files come as `machine.Fd` says."""
+    and talks on its stdin and stdout. The disk's files come as `QemuFd` says."""
     return [
         host.qemu,
         *("-name", f"guest={_safe(guest.name)}"),

@@ -19,22 +19,23 @@ _TICK: Final = 0.2  # seconds
 
 
 class CloudVm(Protocol):
-    """What a cloud says of a VM. Its methods are called with the cloud held."""
+    """A cloud's own view of a VM. Its methods are called with the cloud held."""
 
     body: Vm | None
 
     @property
     def off(self) -> bool:
-        """Has it, in this cloud, no VM any more?"""
+        """True if it has no VM any more in this cloud."""
 
     def run(self) -> None:
-        """Its VM runs now."""
+        """Note that its VM runs now."""
 
     def power_off(self) -> None:
-        """Its guest has switched itself off. Nothing, where it is dying anyway."""
+        """Note that its guest has switched itself off. Does nothing where it is dying anyway."""
 
     def break_down(self) -> None:
-        """Its VM ended, or never began, and nobody wished so. Likewise."""
+        """Note that its VM ended, or never began, and nobody wished so. Does nothing where it is
+        dying anyway."""
 
 
 class VmFleet:
@@ -52,7 +53,7 @@ class VmFleet:
         self._thread.start()
 
     def stop(self) -> None:
-        """When this returns no VM is left."""
+        """Stop, and return when no VM is left."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -60,7 +61,7 @@ class VmFleet:
             _body(machine).kill()
 
     def address(self) -> str:
-        """For a newborn, which is reached there."""
+        """Return an address for a newborn, which is reached there."""
         return self._vms.address()
 
     def give(self, machine: CloudVm, guest: GuestSpec, answer: Answer) -> None:

@@ -10,7 +10,7 @@ import sys
 
 
 def main(port: int) -> None:
-    """Until the server has said all, or the guest is gone."""
+    """Carry bytes until the server has said all, or the guest is gone."""
     server = socket.create_connection(("127.0.0.1", port))
     ends = [0, server.fileno()]
     while server.fileno() in ends:

@@ -1,4 +1,5 @@
-"""What VMs need of this machine: an image, QEMU, and addresses with a port 22 that can be had."""
+"""The VMs' demands on this machine: an image, QEMU, and addresses with a port 22 that can be
+had."""
 
 from __future__ import annotations
 

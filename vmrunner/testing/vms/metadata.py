@@ -37,7 +37,7 @@ Answer = Callable[[MetadataRequest], Reply]
 
 
 class MetadataServer:
-    """It listens from its making until `close`."""
+    """A metadata server, which listens from its making until `close`."""
 
     def __init__(self, answer: Answer) -> None:
         self._server = _Server((_HOST, 0), _Handler)
@@ -94,4 +94,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _reply  # noqa: N815 - the server's names
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Log nothing: nobody reads it."""

@@ -28,7 +28,7 @@ C = TypeVar("C", bound=VmProgram)
 
 
 def arguments(module: str, what: str, *, port: int) -> argparse.ArgumentParser:
-    """Of `python -m MODULE`, which is `what` with real VMs."""
+    """Return the parser for `python -m MODULE`, which is `what` with real VMs."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}",
         description=f"{what} with real VMs. Says on stdout what goes into a configuration.",

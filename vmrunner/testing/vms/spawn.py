@@ -1,7 +1,8 @@
-"""What becomes QEMU: `python -P start.py PARENT OVERLAY BASE QEMU WORDS…`
+"""The program that becomes QEMU: `python -P spawn.py PARENT OVERLAY BASE QEMU WORDS…`
 
 QEMU then has the two files, given as descriptors, where its words look for them, no capability but
-to listen on port 22, and dies with the thread that started this."""
+to listen on port 22, and dies with the thread that started this.
+"""
 
 from __future__ import annotations
 

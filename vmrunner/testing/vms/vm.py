@@ -23,8 +23,8 @@ _HERE: Final = Path(__file__).resolve().parent
 
 
 class Vm:
-    """Its methods may be called from any thread; but QEMU dies with the thread that calls `start`.
-    After `kill` it never starts."""
+    """A VM, whose methods may be called from any thread; but QEMU dies with the thread that calls
+    `start`. After `kill` it never starts."""
 
     def __init__(
         self,
@@ -48,8 +48,8 @@ class Vm:
         self._complaint = b""
 
     def start(self) -> None:
-        """When this returns QEMU is started, or was killed before. Raises OSError when there is no
-        room for its disk, or no program."""
+        """Start QEMU, and return when it is started, or was killed before. Raises OSError when
+        there is no room for its disk, or no program."""
         with self._lock:
             if self._killed:
                 return
@@ -92,7 +92,7 @@ class Vm:
             return code
 
     def kill(self) -> None:
-        """When this returns it is dead."""
+        """Kill it, and return when it is dead."""
         with self._lock:
             self._killed = True
             if self._process is not None:
@@ -110,7 +110,7 @@ class Vm:
 
     @property
     def complaint(self) -> str:
-        """What QEMU itself said last."""
+        """Return what QEMU itself said last."""
         return self._complaint.decode(errors="replace").strip()
 
     # --- within, under the lock ---
@@ -155,7 +155,7 @@ class Vm:
 
 
 def _more(pipe: int, had: bytes, limit: int) -> bytes:
-    """What came meanwhile too, of all only the end."""
+    """Return what came meanwhile too, cut to the end of all."""
     try:
         while data := os.read(pipe, 65536):
             had = (had + data)[-limit:]
@@ -165,5 +165,6 @@ def _more(pipe: int, had: bytes, limit: int) -> bytes:
 
 
 def _scratch() -> str:
-    """On a disk: /tmp is memory on many systems, and an overlay may grow to gigabytes."""
+    """Return a directory on a disk: /tmp is memory on many systems, and an overlay may grow to
+    gigabytes."""
     return os.environ.get("TMPDIR") or "/var/tmp"  # noqa: S108 - a directory of our own in there

@@ -1,4 +1,4 @@
-"""When a reaper last finished a pass, and a sweep."""
+"""The times at which a reaper last finished a pass, and a sweep."""
 
 from __future__ import annotations
 

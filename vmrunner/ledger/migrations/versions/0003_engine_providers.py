@@ -1,4 +1,5 @@
-"""At which providers each engine drives builds. Of one that joined before, it is not known."""
+"""The providers at which each engine drives builds. Of an engine that joined before, they are not
+known."""
 
 from __future__ import annotations
 

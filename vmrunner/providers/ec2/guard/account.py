@@ -105,7 +105,7 @@ class AccountGuard:
         )
 
     def _site(self, wish: GuardSpec, *, patient: bool = True) -> GuardSite:
-        """What nobody wishes otherwise stays as it is."""
+        """Return the wished-for guard; what nobody wishes otherwise stays as it is."""
         bare = self.site()
         try:
             found: Any = LambdaFunction(bare).raw() or {}
@@ -136,7 +136,7 @@ class AccountGuard:
 
 
 def elements(site: GuardSite) -> Iterator[GuardElement]:
-    """In the order in which they are made: each needs only those before it."""
+    """Yield the parts in the order in which they are made: each needs only those before it."""
     names = site.names
     yield DeadLetterQueue(site)
     yield LogGroup(site)

@@ -1,4 +1,4 @@
-"""What rings: nothing of the guard is heard, or it fails."""
+"""Alarms: nothing of the guard is heard, or it fails."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def alarms(site: GuardSite) -> Iterator[CloudWatchAlarm]:
 
 
 def _silent(site: GuardSite) -> Answer:
-    """No invocation succeeded for so long; also where there is nothing that could."""
+    """Return the alarm that no invocation succeeded for so long; it rings also where there is
+    nothing that could."""
     succeeded = {"Id": "succeeded", "Expression": "invocations - errors", "ReturnData": True}
     counts = [_count(site, "Invocations"), _count(site, "Errors")]
     return {
@@ -72,7 +73,7 @@ def _silent(site: GuardSite) -> Answer:
 
 
 def _failing(site: GuardSite) -> Answer:
-    """Something cannot be read or ended."""
+    """Return the alarm that something cannot be read or ended."""
     return {
         **metric(site, "Errors"),
         "AlarmDescription": "The guard that ends vmrunner's overdue VMs cannot read or end "

@@ -1,4 +1,4 @@
-"""What ships under `deploy/aws`, filled in: policies, and the function's code."""
+"""Documents that ship under `deploy/aws`, filled in: policies, and the function's code."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def archive() -> bytes:
 
 
 def digest(archive: bytes) -> str:
-    """As Lambda tells it."""
+    """Return the digest of an archive as Lambda tells it."""
     return base64.b64encode(hashlib.sha256(archive).digest()).decode()
 
 
 def fingerprint() -> str:
-    """Of the source, however it was packed."""
+    """Return a fingerprint of the source, however it was packed."""
     return hashlib.sha256(source()).hexdigest()

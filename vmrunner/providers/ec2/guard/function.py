@@ -99,7 +99,8 @@ class LambdaFunction:
 
 
 class InvokeConfig:
-    """None: the next invocation is due anyway. What came to nothing goes to the queue."""
+    """The function's invocation settings. No retries: the next invocation is due anyway. What came
+    to nothing goes to the queue."""
 
     name = "retries"
 

@@ -1,4 +1,4 @@
-"""Does the guard work? When was it last invoked without an error?"""
+"""The guard's health: when it was last invoked without an error."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def last_success(site: GuardSite, now: float) -> float | None:
 
 
 def silent(site: GuardSite, now: float, success: float | None) -> bool:
-    """Was it too long ago? Not where it was installed a moment ago. Raises `CallFailed`."""
+    """True if the last success is too long ago, unless the guard was installed a moment ago. Raises
+    `CallFailed`."""
     if success is not None:
         return now - success > SILENCE
     found = site.find(GET_SCHEDULE, GroupName=site.names.group, Name=SCHEDULE)
@@ -59,7 +60,7 @@ _BARE: Final = (
 
 
 def findings(site: GuardSite, provider: str, now: float, *, armed: bool) -> Iterator[Finding]:
-    """For `doctor`. `armed`: each VM has a schedule."""
+    """Yield the guard's findings for `doctor`. `armed`: each VM has a schedule."""
     fix = f"vmrunner guard install {provider}"
     try:
         found = site.find(GET_SCHEDULE, GroupName=site.names.group, Name=SCHEDULE)

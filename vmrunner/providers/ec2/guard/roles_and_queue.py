@@ -1,4 +1,4 @@
-"""What the function needs before it is there: a queue, a log, roles."""
+"""Parts that the function needs before it is there: a queue, a log, roles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOG_DAYS: Final = 30
 
 
 class DeadLetterQueue:
-    """Where an invocation goes that came to nothing."""
+    """The queue for an invocation that came to nothing."""
 
     name = "queue"
 
@@ -56,7 +56,7 @@ class DeadLetterQueue:
 
 
 class LogGroup:
-    """What the function says, for a while."""
+    """The log of the function, kept for a while."""
 
     name = "log"
 
@@ -90,7 +90,7 @@ class LogGroup:
 
 
 class IamRole:
-    """What a service may do for the guard: one policy, written into the role itself."""
+    """A role by which a service acts for the guard: one policy, written into the role itself."""
 
     def __init__(self, site: GuardSite, name: str, role: str, document: str, *, trust: str) -> None:
         self._site = site

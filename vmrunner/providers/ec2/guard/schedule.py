@@ -1,4 +1,4 @@
-"""What invokes the function: a schedule in the installation's group."""
+"""The schedule that invokes the function, in the installation's group."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ class ScheduleGroup:
         self._site.call(api("scheduler", "create_schedule_group"), Name=self.id, Tags=tags)
 
     def mend(self, _: Collection[str]) -> None:
-        """There is nothing to mend."""
+        """Do nothing: there is nothing to mend."""
 
     def remove(self) -> None:
-        """Not while a VM's deadline is in it: it would go with the group."""
+        """Remove the group, unless a VM's deadline is in it: it would go with the group."""
         check_unused(self._site)
         self._site.call(api("scheduler", "delete_schedule_group"), Name=self.id)
 
 
 class DeadlineRole(IamRole):
-    """What the one-shot deadlines of VMs may do: `scheduler_role` in the configuration."""
+    """The role of the one-shot deadlines of VMs: `scheduler_role` in the configuration."""
 
     def __init__(self, site: GuardSite) -> None:
         role = site.names.deadline_role
         super().__init__(site, "deadline role", role, "deadline", trust="schedule")
 
     def remove(self) -> None:
-        """Not while a deadline needs it."""
+        """Remove the role, unless a deadline needs it."""
         check_unused(self._site)
         super().remove()
 
@@ -69,7 +69,7 @@ def check_unused(site: GuardSite) -> None:
 
 
 class Schedule:
-    """What invokes the function."""
+    """The schedule that invokes the function."""
 
     name = "schedule"
 
