@@ -78,8 +78,9 @@ def test_an_arming_that_failed_is_tried_again_and_told_once(
 
 def test_a_dying_vm_is_not_armed(parts: EngineParts, arming: Arming) -> None:
     parts.doom(arming.row)
+    wakes = parts.wakes
     arming.turn()
-    assert arming.asked == 0
+    assert (arming.asked, parts.wakes) == (0, wakes), "nothing was sent, not even to a thread"
 
 
 def test_a_vm_that_dies_meanwhile_is_not_armed(parts: EngineParts, arming: Arming) -> None:
