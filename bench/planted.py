@@ -299,7 +299,7 @@ BUGS: Final = (
     Bug(
         "arm once, whatever came of it",
         "engine/deadlines.py",
-        "                wait = min(FIRST_WAIT * 2 ** min(attempt.tries - 1, 16), LONGEST_WAIT)\n",
+        "                wait = backoff(FIRST_WAIT, attempt.tries - 1, LONGEST_WAIT)\n",
         "                wait = 1e9\n",
         f"{ARMING}::test_refused_arming_is_told_once_retried_and_ends_no_build",
     ),

@@ -283,7 +283,7 @@ def backlog(root: Path, machines: int, *, creating: int = 0) -> Backlog:
 
 def floor(machines: int) -> float:
     """The fastest that the limits allow, in seconds."""
-    burst, rate = next(q.items for q in EC2 if "delete" in q.methods)  # type: ignore[misc]
+    burst, rate = next(q.items for methods, q in EC2.items() if "delete" in methods)  # type: ignore[misc]
     return max(0.0, machines - burst) / rate
 
 

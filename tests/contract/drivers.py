@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from tests.support.ec2 import credentials
+from tests.support import thirdparty
+from tests.support.ec2 import KINDS, credentials
 from vmrunner.lib import ids
-from vmrunner.model import Network, Order, Role, Scope, Spec
-from vmrunner.providers import Provider, load
+from vmrunner.model import Kind, Network, Order, Role, Scope, Spec
+from vmrunner.providers import Provider, load, registry
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 
 if TYPE_CHECKING:
@@ -25,9 +27,12 @@ GENERATION = "00000000-0000-4000-8000-000000000002"
 
 class Driver(Protocol):
     """One kind of provider, and a cloud for it that nobody else uses. `shortest`: the least
-    seconds that a VM of it can be told to live."""
+    seconds that a VM of it can be told to live. `kinds`: what a sweep shows. `native_deadline`:
+    the cloud ends a VM at its deadline with nothing of ours alive."""
 
     shortest: float
+    kinds: Collection[Kind]
+    native_deadline: bool
 
     def open(self) -> Provider:
         """Another process's view of the same cloud."""
@@ -43,6 +48,8 @@ class FakeDriver:
     """The fake cloud, slow and forgetful enough to be worth a contract."""
 
     shortest = 8.0
+    kinds = (Kind.INSTANCE, Kind.DISK)
+    native_deadline = True
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -62,10 +69,31 @@ class FakeDriver:
         return scope._replace(account="another")
 
 
+class ElsewhereDriver(FakeDriver):
+    """The same behind the driver of another distribution, installed in `site`."""
+
+    def __init__(self, site: Path) -> None:
+        super().__init__()
+        self._path = str(thirdparty.install(site))
+        sys.path.insert(0, self._path)
+        registry.drivers.cache_clear()
+
+    def open(self) -> Provider:
+        return load("elsewhere", "there", installation=INSTALLATION, cloud=self.cloud)
+
+    def close(self) -> None:
+        sys.path.remove(self._path)
+        registry.drivers.cache_clear()
+        for name in [name for name in sys.modules if name.partition(".")[0] == "elsewhere"]:
+            del sys.modules[name]
+
+
 class QemuDriver:
     """Real VMs on this host, in a state directory of the test's own."""
 
     shortest = 8.0
+    kinds = (Kind.INSTANCE,)
+    native_deadline = True
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -90,6 +118,8 @@ class Ec2Driver:
     """EC2 at the local endpoint, as slow and as forgetful. The two differ by `endpoint_url`."""
 
     shortest = 8.0
+    kinds = KINDS
+    native_deadline = False
 
     def __init__(self, cloud: LocalCloud, clock: Clock) -> None:
         self.clock = clock
@@ -121,6 +151,8 @@ class GceDriver:
     """Compute Engine at the local endpoint, as slow. The two differ by `api_endpoint`."""
 
     shortest = 40.0
+    kinds = (Kind.INSTANCE, Kind.DISK, Kind.ADDRESS, Kind.SNAPSHOT)
+    native_deadline = True
 
     def __init__(self, cloud: LocalGce, clock: Clock) -> None:
         self.clock = clock
@@ -171,6 +203,12 @@ def _driver(kind: str, root: Path) -> Iterator[Driver]:
         clock = Clock()
         with LocalGce(clock=clock, sleep=clock.sleep) as google:
             yield GceDriver(google, clock)
+    elif kind == "elsewhere":
+        driver = ElsewhereDriver(root / "site")
+        try:
+            yield driver
+        finally:
+            driver.close()
     else:
         yield FakeDriver() if kind == "fake" else QemuDriver(root)
 

@@ -156,6 +156,9 @@ class Seam:
 
     def __init__(self, node: Node, part: Any, effects: set[str], label: str) -> None:
         self._node, self._part, self._effects, self._label = node, part, effects, label
+        for ability in ("arm", "seal"):  # they are asked for by `isinstance`
+            if hasattr(part, ability):
+                setattr(self, ability, self.__getattr__(ability))
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._part, name)

@@ -7,11 +7,18 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 import vmrunner
-from tests.support.scripted_app import Scripted, ScriptedWiring, numbered, wait_until
+from tests.support.scripted_app import (
+    CountedEngines,
+    Scripted,
+    ScriptedWiring,
+    numbered,
+    wait_until,
+)
 from vmrunner.config.settings import Settings
 from vmrunner.model import BuildState, Reason, Result, Step
 from vmrunner.session import Reporter, SessionJob
@@ -20,10 +27,8 @@ from vmrunner.session import Reporter, SessionJob
 class Wiring(ScriptedWiring):
     """No engine is left behind when a test's runner closes."""
 
-    spawned = 0
-
-    def spawn_engine(self) -> None:
-        self.spawned += 1
+    background: CountedEngines
+    background_engines: ClassVar = CountedEngines
 
 
 @pytest.fixture
@@ -273,10 +278,10 @@ def test_what_submit_queued_is_left_to_a_background_engine(
     app = Wiring(Settings.model_validate({"providers": {"fake": {"kind": "fake"}}}))
     with vmrunner.Runner(app=app) as runner:
         runner.submit(lines("say a", "sleep 60"))
-    assert app.spawned == 1
+    assert app.background.count == 1
     with vmrunner.Runner(app=app) as runner:
         runner.list()[0].cancel()
-    assert app.spawned == 1, "only who served hands over"
+    assert app.background.count == 1, "only who served hands over"
 
 
 def test_many_threads_may_use_one_runner(runner: vmrunner.Runner) -> None:

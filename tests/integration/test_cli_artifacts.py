@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import Cli
+from tests.support.scripted_app import wait_until
 
 
 def script(*lines: str) -> Sequence[str]:
@@ -103,7 +104,13 @@ def test_a_result_that_cannot_be_written_in_the_end_is_an_error(cli: Cli, home: 
     place.mkdir()
     (place / "r.json").write_text("old")
     lines = (f"artifact x.txt {'y' * 10}", "until gone")
-    remover = threading.Timer(0.5, lambda: (place.rename(home / "away"), Path("gone").touch()))
+
+    def remove() -> None:
+        wait_until(lambda: list((home / "data").rglob("x.txt")), what="the build to run")
+        place.rename(home / "away")
+        Path("gone").touch()
+
+    remover = threading.Thread(target=remove)
     remover.start()
     done = cli("run", "--result-file", str(place / "r.json"), *script(*lines))
     remover.join()

@@ -11,7 +11,7 @@ import pytest
 from tests.support.command_line import Cli
 from vmrunner.errors import LedgerError
 from vmrunner.ledger.logs import Logs
-from vmrunner.runtime.app import App
+from vmrunner.runtime.background import BackgroundEngines
 
 
 def away(times: float) -> Callable[..., Any]:
@@ -29,7 +29,7 @@ def away(times: float) -> Callable[..., Any]:
 def test_a_ledger_that_is_away_for_a_while_is_waited_for(
     cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmrunner.services.logs.LEDGER_RETRY", 0.01)
+    monkeypatch.setattr("vmrunner.services.follow.LEDGER_RETRY", 0.01)
     monkeypatch.setattr(Logs, "read", away(5))
     done = cli("run", "--", "say", "hello")
     assert (done.code, done.out) == (0, b"hello\n")
@@ -39,15 +39,11 @@ def test_a_ledger_that_is_away_for_a_while_is_waited_for(
 def test_a_lasting_ledger_outage_ends_the_wait_and_the_vm(
     cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spawned: list[App] = []
-
-    def spawn(app: App) -> None:
-        spawned.append(app)
-
-    monkeypatch.setattr("vmrunner.services.logs.LEDGER_RETRY", 0.01)
-    monkeypatch.setattr("vmrunner.services.logs.LEDGER_TIMEOUT", 0.2)
+    spawned: list[BackgroundEngines] = []
+    monkeypatch.setattr("vmrunner.services.follow.LEDGER_RETRY", 0.01)
+    monkeypatch.setattr("vmrunner.services.follow.LEDGER_TIMEOUT", 0.2)
     monkeypatch.setattr(Logs, "read", away(float("inf")))
-    monkeypatch.setattr(App, "spawn_engine", spawn)
+    monkeypatch.setattr(BackgroundEngines, "spawn", lambda self: spawned.append(self))
     (home / "go.yml").write_text('{"jobs": {"j": {"steps": ["say hello\\nsleep 60"]}}}')
     done = cli("run", "-f", "go.yml", "j")
     assert done.code == 125

@@ -9,7 +9,7 @@ import runpy
 import shlex
 import tomllib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 from typer.main import get_command
@@ -20,6 +20,7 @@ from vmrunner import cli
 from vmrunner.config import jobfile, sources
 from vmrunner.images import recipe
 from vmrunner.model import Reason, Result
+from vmrunner.runtime.background import BackgroundEngines
 from vmrunner.session import Verdict
 
 ROOT = Path(__file__).parents[2]
@@ -62,12 +63,16 @@ class Obliging(Scripted):
         return Verdict(result=Result.FAILURE, reason=Reason.EXIT_CODE, exit_code=int(code[1]))
 
 
+class NoEngines(BackgroundEngines):
+    def spawn(self) -> None:
+        raise AssertionError("an example left something behind")
+
+
 class Wiring(ScriptedWiring):
     def sessions(self) -> type[Scripted]:
         return Obliging
 
-    def spawn_engine(self) -> None:
-        raise AssertionError("an example left something behind")
+    background_engines: ClassVar = NoEngines
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from tests.support.blackbox import cli as cli  # the fixture
 from tests.support.blackbox import cloud as cloud  # the fixture
 from tests.support.file_cloud import FileCloud
 from vmrunner.errors import ConfigError
+from vmrunner.runtime.background import BackgroundEngines
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def dropped(
     home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
     """A build whose engine is gone, with a VM at a provider that is not configured any more."""
-    monkeypatch.setattr(filecloud.FileWiring, "ensure_background", lambda *_: None)
+    monkeypatch.setattr(BackgroundEngines, "ensure", lambda *_: None)
     with serving(home, cli):
         started(cli, cloud)
     (row,) = cli("vm", "ls", "-o", "json").items

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.ec2 import REGION, Amazon, amazon, fleet, look, make_order, swept
+from tests.support.ec2 import KINDS, REGION, Amazon, amazon, fleet, look, make_order, swept
 from vmrunner.errors import BadOrder, NoCapacity, QuotaExceeded
 from vmrunner.model import Fate, Key, Kind, Market, Power, Role, Scope, Spec, tags_of
-from vmrunner.providers.ec2.options import GiB, ImageChoice
+from vmrunner.providers.common.cloud_options import GiB
+from vmrunner.providers.ec2.options import ImageChoice
 from vmrunner.testing.localec2 import Ec2Request, Mapping
 
 
@@ -253,7 +254,7 @@ def test_a_sweep_shows_every_kind_in_every_region_it_ever_used(aws: Amazon) -> N
     }
     assert {scope.place for scope in provider.scopes} == {REGION, far}
     ended = {(p.scope.place, p.kind) for p in provider.sweep() if not p.more and not p.error}
-    assert len(ended) == 2 * len(provider.traits.kinds)
+    assert len(ended) == 2 * len(KINDS)
 
 
 def test_a_machine_without_tags_is_seen_to_be_near(aws: Amazon) -> None:
@@ -311,7 +312,7 @@ def test_what_is_left_of_a_vm_is_deleted_by_kind(aws: Amazon) -> None:
     backend.create_security_group("left", "left", tags=builders)
     backend.create_security_group("users", "the user's own", tags=tags_of(order))
     left = [r.ref for r in swept(provider) if r.ref != ref]
-    assert {r.kind for r in left} == set(provider.traits.kinds) - {Kind.INSTANCE}
+    assert {r.kind for r in left} == KINDS - {Kind.INSTANCE}
     disk = next(r for r in left if r.kind is Kind.DISK)
     assert provider.delete([disk])[disk].fate is Fate.FAILED  # in use
     provider.delete([ref])

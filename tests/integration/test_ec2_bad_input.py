@@ -231,7 +231,7 @@ def installation(run: Run) -> str:
 
     app = App(load().settings)
     try:
-        return app.installation
+        return app.ledgers.installation
     finally:
         app.close()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.ec2 import REGION, Amazon, amazon, fleet, look, make_order, swept
+from tests.support.ec2 import KINDS, REGION, Amazon, amazon, fleet, look, make_order, swept
 from vmrunner.errors import (
     BadOrder,
     CredentialsRefused,
@@ -212,7 +212,7 @@ def test_a_kind_that_may_not_be_read_hinders_no_other(aws: Amazon) -> None:
     assert failed.kind is Kind.DISK
     assert "UnauthorizedOperation" in str(failed.error)
     ended = {page.kind for page in pages if not page.error and not page.more}
-    assert ended == set(provider.traits.kinds) - {Kind.DISK}
+    assert ended == KINDS - {Kind.DISK}
     assert {r.ref.kind for r in swept(provider)} == {Kind.INSTANCE, Kind.INTERFACE}
 
 
@@ -246,7 +246,7 @@ def test_a_region_that_is_down_or_was_switched_off_hinders_no_other(aws: Amazon)
     pages = list(provider.sweep())
     assert {page.scope.place for page in pages if page.error} == {far}
     whole = {page.kind for page in pages if page.scope.place == REGION and not page.error}
-    assert whole == set(provider.traits.kinds)
+    assert whole == KINDS
 
 
 def test_who_we_are_cannot_be_told(aws: Amazon) -> None:

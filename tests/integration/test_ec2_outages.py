@@ -11,6 +11,7 @@ import pytest
 from tests.support.ec2 import (
     GENERATION,
     INSTALLATION,
+    KINDS,
     REGION,
     Amazon,
     amazon,
@@ -104,7 +105,7 @@ def test_a_silent_region_is_asked_once_and_hinders_no_other(aws: Amazon) -> None
 
     aws.cloud.faults.on_request = dead
     pages = list(provider.sweep())
-    kinds = set(provider.traits.kinds)
+    kinds = KINDS
     assert {p.kind for p in pages if p.scope.place == REGION and not p.error and not p.more} == (
         kinds
     )
@@ -127,7 +128,7 @@ def test_a_region_that_answers_slowly_has_so_much_time_and_no_more(aws: Amazon) 
     aws.cloud.faults.on_request = slow
     pages = [page for page in provider.sweep() if page.scope.place == FAR]
     late = [page.error for page in pages if page.error is not None]
-    assert len(late) == len(provider.traits.kinds) - 4
+    assert len(late) == len(KINDS) - 4
     assert all("not asked: 120 s are over" in error for error in late)
 
 

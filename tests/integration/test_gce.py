@@ -12,8 +12,8 @@ import pytest
 from tests.support.gce import Google, google, look, make_order, swept
 from vmrunner.errors import BadOrder, NoCapacity, ProviderError, QuotaExceeded, Uncertain
 from vmrunner.model import Fate, Key, Kind, Market, Power, Spec
+from vmrunner.providers.common.cloud_options import GiB
 from vmrunner.providers.gce.labels import labels_of
-from vmrunner.providers.gce.options import GiB
 from vmrunner.providers.gce.provider import GceProvider
 from vmrunner.testing.localgce import (
     FORBIDDEN,

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from tests.support.gce import Google, google, look, make_order
-from vmrunner.errors import BadOrder, Uncertain
+from vmrunner.errors import BadOrder, ConfigError, Uncertain
 from vmrunner.model import Fate, Kind, Power, Spec
 from vmrunner.providers.gce import operations
 from vmrunner.providers.gce.client import GceApi, GceClient
 from vmrunner.testing.localgce import DELETING, THROTTLED, GceRequest, RequestFate
+from vmrunner.testing.localgce.fixtures import add_machine_type
 
 
 @pytest.fixture
@@ -170,6 +171,16 @@ def test_an_image_that_hears_nothing_is_refused_before_it_boots(gce: Google, ima
     with pytest.raises(BadOrder, match="has no cloud-init"):
         provider.offers(Spec(image=image))
     assert provider.offers(Spec(image=gce.site.image))
+
+
+def test_images_are_built_on_what_runs_them(gce: Google) -> None:
+    from tests.integration.test_guard_deny import WISH
+
+    add_machine_type(gce.cloud, gce.zone, "t2a-standard-1", 1, 4096)["architecture"] = "ARM64"
+    bench = gce.provider(machine_types=("t2a-standard-1", "e2-standard-2")).imaging().bench(WISH)
+    assert bench.variables["gce_machine_type"] == "e2-standard-2"
+    with pytest.raises(ConfigError, match=r"t2a-standard-1: images are made for x86_64"):
+        gce.provider(machine_types=("t2a-standard-1",)).imaging().bench(WISH)
 
 
 def test_filters_quote_what_they_compare(gce: Google) -> None:

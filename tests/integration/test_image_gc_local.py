@@ -12,6 +12,7 @@ from tests.support.command_line import Cli
 from tests.support.image_cli import app, spoil_builds, wait_for
 from tests.unit.providers.qemu.test_local_images import make
 from vmrunner import images
+from vmrunner.services.gc import gc_images
 
 DAY = 86_400.0
 
@@ -74,7 +75,7 @@ def test_what_somebody_will_want_outlives_the_night(home: Path) -> None:
         file.write('image = "cccc1"\n')
     wait_for("bbbb1")
     with app() as parts:
-        parts.tidy()
+        gc_images(parts.ledger, parts.settings, parts.paths)
     assert [path.exists() for path in (newest, asked, named, gone)] == [True, True, True, False]
 
 

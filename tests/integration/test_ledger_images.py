@@ -12,7 +12,7 @@ from vmrunner.errors import ConfigError, Conflict, NotFound
 from vmrunner.ledger import Ledger
 from vmrunner.lib import ids
 from vmrunner.model import ImageState, MadeImage, Scope
-from vmrunner.runtime import provider_set
+from vmrunner.runtime.provider_set import ProviderSet
 
 SCOPE = Scope("ec2", "123456789012", "eu-west-1")
 
@@ -106,13 +106,14 @@ def test_a_builder_holds_its_provider_when_the_configuration_drops_it(ledger: Le
     """As an open VM does: else nobody would sweep where it is."""
     driver = SimpleNamespace(scopes=frozenset[Scope]())
     settings = SimpleNamespace(providers={})
-    app: Any = SimpleNamespace(ledger=ledger, settings=settings, open_kind=lambda *_: driver)
+    given: Any = settings, lambda: ledger, lambda _: driver, lambda *_: driver
+    providers = ProviderSet(*given)
     made = image()
     ledger.images.add(made)
     with pytest.raises(ConfigError, match=str(SCOPE)):
-        provider_set.former(app, "aws")
+        providers.get("aws")
     ledger.images.fail(made.id, "it ended")
     ledger.images.close(made.id, 2000.0)
     with pytest.raises(ConfigError) as caught:
-        provider_set.former(app, "aws")
+        providers.get("aws")
     assert str(SCOPE) not in str(caught.value)

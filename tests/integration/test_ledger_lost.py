@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import file_cloud as filecloud
 from tests.support.blackbox import (
     TTL,
     Cli,
@@ -28,6 +27,7 @@ from tests.support.blackbox import cli as cli  # the fixture
 from tests.support.blackbox import cloud as cloud  # the fixture
 from tests.support.file_cloud import FileCloud
 from tests.support.postgres import Server
+from vmrunner.runtime.background import BackgroundEngines
 
 
 def copy(what: Path, where: Path) -> None:
@@ -183,7 +183,7 @@ def test_all_expired_are_destroyed_with_a_ledger(
     home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those with a row, whose row is closed, and those without; none that has time left."""
-    monkeypatch.setattr(filecloud.FileWiring, "ensure_background", lambda *_: None)
+    monkeypatch.setattr(BackgroundEngines, "ensure", lambda *_: None)
     with serving(home, cli):
         started(cli, cloud)
         cli("drain")

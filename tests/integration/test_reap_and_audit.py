@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import file_cloud as filecloud
 from tests.support.blackbox import NEWBORN, TTL, Cli, data_of, serving, started, tags_of
 from tests.support.blackbox import cli as cli  # the fixture
 from tests.support.blackbox import cloud as cloud  # the fixture
 from tests.support.file_cloud import FileCloud
+from vmrunner.runtime.background import BackgroundEngines
 
 
 @pytest.fixture
 def left(home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch) -> str:
     """A VM whose build runs and whose engine is gone."""
-    monkeypatch.setattr(filecloud.FileWiring, "ensure_background", lambda *_: None)
+    monkeypatch.setattr(BackgroundEngines, "ensure", lambda *_: None)
     with serving(home, cli):
         return started(cli, cloud)
 

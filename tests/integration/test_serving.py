@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -14,12 +15,13 @@ from typing import ClassVar
 import pytest
 
 import vmrunner
-from tests.support.scripted_app import ScriptedWiring, wait_until
+from tests.support.scripted_app import CountedEngines, ScriptedWiring, wait_until
 from vmrunner.config.settings import Settings
 from vmrunner.engine.engine import Engine
 from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.lib import ids, process
 from vmrunner.model import STARTING, Process
+from vmrunner.providers.fake import FakeProvider
 from vmrunner.runtime import background, engine_host
 
 SETTINGS = {"providers": {name: {"kind": "fake"} for name in ("fake", "other")}}
@@ -28,12 +30,11 @@ SETTINGS = {"providers": {name: {"kind": "fake"} for name in ("fake", "other")}}
 class Wiring(ScriptedWiring):
     """Background engines are counted, not started."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self.spawned = 0
+    background: CountedEngines
+    background_engines: ClassVar = CountedEngines
 
-    def spawn_engine(self) -> None:
-        self.spawned += 1
+    def served(self, *providers: str, staying: bool = False) -> bool:
+        return background.served(self.ledger, providers, staying=staying)
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def join(app: Wiring, elsewhere: Process) -> Join:
 def engine(app: Wiring) -> Iterator[Engine]:
     """One that only ticks when it is told to, with one of the two providers."""
     engine = app.engine("serve", listen=False)
-    engine.context.providers = {"fake": app.provider("fake")}
+    engine.context.providers = {"fake": app.providers.get("fake")}
     yield engine
     engine.close()
 
@@ -98,12 +99,12 @@ def test_an_engine_serves_the_providers_that_it_has(app: Wiring, join: Join) -> 
     join("other", kind="run")
     assert app.served("fake", "other")
     assert not app.served("fake", "other", staying=True)
-    app.ensure_background("fake")
-    assert app.spawned == 0
-    app.ensure_background("other", "fake")
-    assert app.spawned == 1
-    app.ensure_background("one that we could not start either")
-    assert app.spawned == 1
+    app.background.ensure("fake")
+    assert app.background.count == 0
+    app.background.ensure("other", "fake")
+    assert app.background.count == 1
+    app.background.ensure("one that we could not start either")
+    assert app.background.count == 1
 
 
 def test_a_build_does_not_wait_for_an_engine_without_its_provider(app: Wiring, join: Join) -> None:
@@ -148,9 +149,9 @@ def test_a_long_queue_of_others_hides_nothing_of_ours(
 
 
 def test_where_nobody_can_help_it_is_said(app: Wiring) -> None:
-    with app.helped(None) as helper:
+    with app.host(None) as helper:
         helper.ensure("nowhere")
-    assert app.spawned == 0
+    assert app.background.count == 0
     assert helper.waiting("b") == "no engine that lives has provider 'nowhere', nor have we"
 
 
@@ -200,21 +201,40 @@ def test_an_engine_whose_thread_died_is_replaced(
         assert len(runner.app.ledger.engines.list()) == 1
 
 
+def test_a_forked_child_leaves_its_parents_engine_alone(app: Wiring) -> None:
+    with app.host("api") as host:
+        host.ensure("fake")
+        wait_until(lambda: app.ledger.engines.list())
+        (mine,) = app.ledger.engines.list()
+        sockets = sorted(app.paths.wake.iterdir())
+        pid = os.fork()
+        if pid == 0:
+            try:
+                with host:  # and leaves it
+                    host.ensure("fake")
+                    host.ensure("fake")
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        assert mine.id in [member.id for member in app.ledger.engines.list()]
+        assert set(sockets) <= set(app.paths.wake.iterdir())
+
+
 def test_a_provider_that_could_not_be_opened_is_tried_again_and_told(
     app: Wiring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = Wiring.open_provider
     broken = ["other"]
 
-    def open_provider(parts: Wiring, name: str) -> object:
-        if name in broken:
-            raise vmrunner.ConfigError(f"providers.{name}: broken", hint="mend it")
-        return opened(parts, name)
+    class Broken(Wiring):
+        def open_provider(self, name: str) -> FakeProvider:
+            if name in broken:
+                raise vmrunner.ConfigError(f"providers.{name}: broken", hint="mend it")
+            return super().open_provider(name)
 
-    monkeypatch.setattr(Wiring, "open_provider", open_provider)
+    app = Broken(app.settings)
     monkeypatch.setattr("vmrunner.engine.engine.HEARTBEAT", 0.0)
     monkeypatch.setattr(engine_host, "CHECK", 0.0)
-    with app.helped("api") as helper:
+    with app.host("api") as helper:
         helper.ensure("fake")
         with pytest.raises(vmrunner.ConfigError, match="mend it"):
             helper.ensure("other")
@@ -222,6 +242,7 @@ def test_a_provider_that_could_not_be_opened_is_tried_again_and_told(
         helper.ensure("other")
         list_ = app.ledger.engines.list
         wait_until(lambda: [m.providers for m in list_()] == [{"fake", "other"}])
+    app.close()
 
 
 # --- one in the background -----------------------------------------------------------------------
@@ -233,7 +254,7 @@ def test_what_submit_queued_has_an_engine_that_stays(app: Wiring, join: Join) ->
     build = runner.submit("sleep 60")
     wait_until(lambda: build.refresh().state == "running", what="an engine of our own")
     runner.close()
-    assert app.spawned == 1, "the other one ends with a build of its own"
+    assert app.background.count == 1, "the other one ends with a build of its own"
 
 
 def test_submit_looks_for_an_engine_each_time(app: Wiring, join: Join) -> None:
@@ -246,25 +267,28 @@ def test_submit_looks_for_an_engine_each_time(app: Wiring, join: Join) -> None:
     with vmrunner.Runner(app=app) as runner:
         join("fake")
         runner.submit("sleep 60")
-    assert app.spawned == 0, "one that stays has it"
+    assert app.background.count == 0, "one that stays has it"
 
 
 def test_a_failing_background_engine_is_not_restarted_for_ever(
     app: Wiring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Dying(ScriptedWiring):
-        program: ClassVar = (sys.executable, "-c", "raise SystemExit('no such thing')")
+    class Counted(background.BackgroundEngines):
         count = 0
 
-        def spawn_engine(self) -> None:
+        def spawn(self) -> None:
             self.count += 1
-            super().spawn_engine()
+            super().spawn()
+
+    class Dying(ScriptedWiring):
+        program: ClassVar = (sys.executable, "-c", "raise SystemExit('no such thing')")
+        background_engines: ClassVar = Counted
 
     monkeypatch.setattr(engine_host, "CHECK", 0.01)
     dying = Dying(app.settings)
     end = time.monotonic() + 60
     said = ""
-    with dying.helped(None) as helper:
+    with dying.host(None) as helper:
         while not said:
             assert time.monotonic() < end
             threading.Event().wait(0.01)
@@ -273,7 +297,8 @@ def test_a_failing_background_engine_is_not_restarted_for_ever(
             except VmrunnerError as error:
                 said = str(error)
     assert "5 times by now (see the end of " in said
-    assert dying.count == engine_host.TRIES
+    assert isinstance(dying.background, Counted)
+    assert dying.background.count == engine_host.TRIES
     assert "no such thing" in dying.paths.engine_log.read_text()
     dying.close()
 

@@ -7,12 +7,13 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 import vmrunner
 from tests.integration.test_bad_input import assert_nothing, image
+from tests.support.scripted_app import CountedEngines
 from vmrunner import images
 from vmrunner.cli import main
 from vmrunner.config.sources import LoadedSettings, load
@@ -27,11 +28,7 @@ CMD = ("--network", "none", "--", "true")
 class Alone(App):
     """No engine is started: what is submitted stays queued."""
 
-    def ensure_background(self, *providers: str) -> None:
-        pass
-
-    def spawn_engine(self) -> None:
-        pass
+    background_engines: ClassVar = CountedEngines
 
 
 class Builder:
@@ -206,7 +203,7 @@ def test_a_named_old_image_is_used_with_a_warning(run: Any, builder: Builder) ->
 def test_an_engine_does_not_use_it_and_the_doctor_says_so(builder: Builder) -> None:
     parts = App(load(environ={}, start=builder.root).settings)
     try:
-        provider = parts.provider("local")
+        provider = parts.providers.get("local")
         with pytest.raises(local_images.NotMade, match="another version") as refused:
             provider.offers(Spec())
         assert "vmrunner image build" in refused.value.hint

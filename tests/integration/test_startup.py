@@ -47,6 +47,12 @@ def test_a_command_loads_what_it_needs(home: Path, argv: tuple[str, ...]) -> Non
     assert ("sqlalchemy" in modules) is (argv[0] != "config")
 
 
+def test_a_reap_needs_no_engine(home: Path) -> None:
+    modules = loaded("reap", "--dry-run")
+    assert "vmrunner.reaper.reaper" in modules
+    assert modules & {"apscheduler", "vmrunner.engine.engine", "vmrunner.daemon.daemon"} == set()
+
+
 def test_help_loads_no_models(home: Path) -> None:
     """The options of `run` are written out for that: the fields of a request are pydantic's."""
     assert "pydantic" not in loaded("--help")

@@ -16,6 +16,7 @@ from vmrunner.errors import VmrunnerError
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.rows import RowCache
 from vmrunner.model import Death, Kind, Power, Ref, Resource
+from vmrunner.runtime.provider_set import ProviderSet
 
 
 @pytest.fixture
@@ -64,7 +65,8 @@ def test_each_vm_stands_beside_its_row(ledger: Ledger) -> None:
     def no_provider(_: str) -> Any:
         raise VmrunnerError("none")
 
-    shell = SimpleNamespace(app=SimpleNamespace(provider=no_provider), ledger=ledger)
+    given: Any = SimpleNamespace(providers=["local"]), lambda: ledger, no_provider, no_provider
+    shell = SimpleNamespace(app=SimpleNamespace(providers=ProviderSet(*given)), ledger=ledger)
     found = vms._beside(cast("Any", shell), rows, [twin, disk, recorded, closed, stray])
     assert [(m.row.id if m.row else None, m.cloud) for m in found] == [
         ("vm-2", recorded),

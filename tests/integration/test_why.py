@@ -15,11 +15,12 @@ from vmrunner.api.build import raise_for
 from vmrunner.api.errors import BuildFailed
 from vmrunner.api.runner import Runner
 from vmrunner.config.sources import load
+from vmrunner.runtime.background import BackgroundEngines
 
 
 @pytest.fixture
 def app(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedWiring]:
-    monkeypatch.setattr(ScriptedWiring, "ensure_background", lambda *_: None)
+    monkeypatch.setattr(BackgroundEngines, "ensure", lambda *_: None)
     app = ScriptedWiring(load(environ={}, start=home).settings)
     yield app
     app.close()
@@ -40,7 +41,7 @@ def test_a_queued_build_says_why(
     first, second = (cli("run", "-d", "--", "say", word).out.decode().strip() for word in "ab")
     assert waits(cli, first).startswith("no engine serves ")
     assert waits(cli, second).endswith("; number 2 of 2 in line")
-    monkeypatch.setattr(ScriptedWiring, "served", lambda *_, **__: True)
+    monkeypatch.setattr("vmrunner.runtime.background.served", lambda *_, **__: True)
     assert waits(cli, first) == "an engine takes it next; number 1 of 2 in line"
     app.ledger.events.add(first, "refused", time.time(), message="no capacity in zone a")
     assert waits(cli, first) == "no VM yet: no capacity in zone a; number 1 of 2 in line"

@@ -15,7 +15,7 @@ import pytest
 from botocore import session as botocore_session
 
 from vmrunner.lib import ids
-from vmrunner.model import Key, Network, Order, Page, Ref, Resource, Role, Seen, Spec
+from vmrunner.model import Key, Kind, Network, Order, Page, Ref, Resource, Role, Seen, Spec
 from vmrunner.providers.common.rate_limits import Buckets
 from vmrunner.providers.ec2.client import QUOTAS
 from vmrunner.providers.ec2.options import Ec2Options
@@ -25,6 +25,13 @@ from vmrunner.testing.localec2 import Ec2Machine, LocalCloud
 
 KEY: Final = "AKIALOCALLOCALLOCAL0"
 REGION: Final = "eu-west-1"
+#: What a sweep shows where no schedules are made.
+KINDS: Final = frozenset(
+    {
+        Kind.INSTANCE, Kind.DISK, Kind.ADDRESS, Kind.INTERFACE, Kind.SNAPSHOT, Kind.SPOT_REQUEST,
+        Kind.KEY, Kind.GROUP,
+    }
+)  # fmt: skip
 INSTALLATION: Final = "00000000-0000-4000-8000-000000000001"
 GENERATION: Final = "00000000-0000-4000-8000-000000000002"
 

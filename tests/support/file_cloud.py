@@ -39,7 +39,6 @@ from vmrunner.model import (
     Scope,
     Seen,
     Spec,
-    Traits,
     tags_of,
 )
 
@@ -129,7 +128,7 @@ class FileProvider:
     def scopes(self) -> frozenset[Scope]:
         return frozenset((self.scope,))
 
-    traits: ClassVar = Traits()
+    creates = 8
 
     def now(self) -> float:
         return self.cloud.now()
@@ -203,7 +202,7 @@ class FileWiring(ScriptedWiring):
         return self.open_kind("fake", name, {})
 
     def open_kind(self, kind: str, name: str, options: Mapping[str, Any]) -> FileProvider:
-        assert self.installation  # every driver that tags asks for it
+        assert self.ledgers.installation  # every driver that tags asks for it
         return FileProvider(name, FileCloud(Path(os.environ["CLOUD_FILE"])))
 
 

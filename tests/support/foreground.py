@@ -13,10 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tests.support.scripted_app import ScriptedWiring, wait_until
+from tests.support.scripted_app import wait_until
 from vmrunner.config import settings, sources
 from vmrunner.ledger import Ledger
 from vmrunner.model import BuildRecord
+from vmrunner.runtime.ledger_opener import LedgerOpener
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "default_provider = 'fake'\n[providers.fake]\nkind = 'fake'\n"
@@ -62,9 +63,8 @@ class Home:
         environ = {"VMRUNNER_DATABASE_URL": f"sqlite:///{self.root}/data/vmrunner/ledger.db"}
         loaded = sources.load(environ=environ, start=self.root)
         paths = settings.Paths(data=self.root / "data/vmrunner", cache=self.root)
-        app = ScriptedWiring(loaded.settings)
-        app.paths = paths
-        return app.ledger
+        self._opener = LedgerOpener(loaded.settings, paths)  # it closes with the last of these
+        return self._opener.open()
 
     def builds(self) -> list[BuildRecord]:
         return self.ledger.builds.list()

@@ -22,6 +22,7 @@ from vmrunner.model import BuildState, Reason, Result
 from vmrunner.providers.fake import FakeProvider
 from vmrunner.providers.fake import open as open_fake
 from vmrunner.runtime.app import App
+from vmrunner.runtime.background import BackgroundEngines
 from vmrunner.session import Reporter, SessionJob, Verdict
 
 
@@ -128,6 +129,15 @@ class ScriptedWiring(App):
 
     def sessions(self) -> type[Scripted]:
         return Scripted
+
+
+class CountedEngines(BackgroundEngines):
+    """Counted, not started."""
+
+    count = 0
+
+    def spawn(self) -> None:
+        self.count += 1
 
 
 def join(loaded: LoadedSettings) -> App:

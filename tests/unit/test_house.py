@@ -1,8 +1,17 @@
-"""What a reader is told must be there: links, test names, the places of planted bugs."""
+"""What a reader is told must be there: links, test names, the places of planted bugs. And the rules
+of the code that no linter has."""
 
 from __future__ import annotations
 
+import ast
 import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -10,6 +19,7 @@ import pytest
 from bench.mutations import BUGS
 
 ROOT = Path(__file__).parents[2]
+CODE = ROOT / "vmrunner"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
@@ -48,3 +58,104 @@ def test_each_planted_bug_has_its_place() -> None:
 def test_the_page_tells_how_many_bugs_are_planted() -> None:
     page = (ROOT / "docs/guarantees.md").read_text()
     assert f"`bench/mutations.py` plants {len(BUGS)} bugs" in page
+
+
+# --- names, layers, libraries --------------------------------------------------------------------
+
+
+def modules() -> Iterator[tuple[Path, ast.Module]]:
+    for file in sorted(CODE.rglob("*.py")):
+        yield file.relative_to(CODE), ast.parse(file.read_text())
+
+
+def test_a_public_classs_name_means_one_class() -> None:
+    """But for the stand-ins, which are named after what they stand for."""
+    names = Counter(
+        node.name
+        for file, module in modules()
+        if file.parts[0] != "testing"
+        for node in module.body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        "from vmrunner.engine import engine\n",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import vmrunner.engine\n",
+        "def late():\n    from vmrunner.engine.engine import Engine\n",
+    ],
+    ids=["plain", "for types", "late"],
+)
+def test_an_import_that_points_up_is_refused(plant: str, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for file in CODE.rglob("*.py"):
+        copy = tmp_path / file.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    (tmp_path / "vmrunner/ledger/planted.py").write_text(plant)
+    lint = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    done = subprocess.run(lint, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "vmrunner.ledger is not allowed to import vmrunner.engine" in done.stdout
+    assert "vmrunner.ledger.planted -> vmrunner.engine" in done.stdout
+    assert "1 broken." in done.stdout
+
+
+#: Modules that share a top-level name with other distributions', or come with one that pins them.
+DISTRIBUTIONS = {
+    "google.api_core": "google-api-core",
+    "google.auth": "google-auth",
+    "google.cloud": "google-cloud-compute",
+    "google.protobuf": "protobuf",
+    "pydantic_core": "pydantic",
+    "types_boto3": "types-boto3",
+}
+OWNERS = packages_distributions()
+#: What code in these places may need beside the dependencies of all.
+EXTRAS = {
+    "ledger": ("postgres",),
+    "providers/ec2": ("aws",),
+    "providers/gce": ("gcp",),
+    "testing/localec2": ("localcloud", "aws"),
+    "testing/localgce": ("localgce", "gcp"),
+}
+
+
+def test_each_library_that_is_imported_is_declared_where_it_is_needed() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, stubs = declared["project"], names(declared["dependency-groups"]["dev"])
+    for file, module in modules():
+        allowed = names(project["dependencies"])
+        for place, extras in EXTRAS.items():
+            if file.as_posix().startswith(f"{place}/"):
+                for extra in extras:
+                    allowed |= names(project["optional-dependencies"][extra])
+        for name in sorted(imported(module)):
+            owner = distribution(name)
+            assert owner in (stubs if owner.startswith("types-") else allowed), f"{file}: {name}"
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^\w.-]", line)[0].lower() for line in requirements}
+
+
+def imported(module: ast.Module) -> set[str]:
+    """Modules of other distributions."""
+    found = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+    ours = {*sys.stdlib_module_names, "vmrunner", "guest"}
+    return {name for name in found if name.partition(".")[0] not in ours}
+
+
+def distribution(module: str) -> str:
+    for prefix, owner in DISTRIBUTIONS.items():
+        if f"{module}.".startswith((f"{prefix}.", f"{prefix}_")):
+            return owner
+    return OWNERS[module.partition(".")[0]][0].lower().replace("_", "-")

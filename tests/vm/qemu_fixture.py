@@ -15,7 +15,7 @@ from tests.vm.home import CACHE, wait_until
 from vmrunner import images
 from vmrunner.cloudinit import user_data as cloudinit
 from vmrunner.lib import ids, unix_sockets
-from vmrunner.model import Access, Key, Network, Order, Power, Ref, Role, Seen, Spec
+from vmrunner.model import Access, Key, Kind, Network, Order, Power, Ref, Role, Seen, Spec
 from vmrunner.providers import qemu
 from vmrunner.providers.qemu.provider import QemuProvider
 from vmrunner.ssh import keys
@@ -99,7 +99,7 @@ class Machine:
 
     @property
     def ref(self) -> Ref:
-        return Ref(self.provider.scope, self.provider.traits.kinds[0], self.order.instance)
+        return Ref(self.provider.scope, Kind.INSTANCE, self.order.instance)
 
     @property
     def home(self) -> Path:

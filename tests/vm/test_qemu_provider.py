@@ -158,9 +158,7 @@ def test_a_killed_keeper_takes_its_vm_along_and_none_starts_again(
 ) -> None:
     vm = Machine.order_one(provider, tmp_path)
     ref = provider.create(vm.order)
-    keeper = host.ProcessIdentity.parse(
-        (state_dir.read_json(vm.home / state_dir.KEEPER) or {})["keeper"]
-    )
+    keeper = host.parse((state_dir.read_json(vm.home / state_dir.KEEPER) or {})["keeper"])
     assert keeper is not None
     assert os.getsid(keeper.pid) == keeper.pid, "a session of its own"
     assert host.send(keeper, signal.SIGKILL)

@@ -94,7 +94,8 @@ class Build:
 
         if self.state is not BuildState.QUEUED:
             return ""
-        return queue_reasons.reasons(self._runner.app).get(self.id, "")
+        app = self._runner.app
+        return queue_reasons.reasons(app.ledger, app.limits()).get(self.id, "")
 
     @property
     def exit_code(self) -> int | None:
@@ -134,8 +135,7 @@ class Build:
     @property
     def artifacts(self) -> Artifacts:
         """What it brought back; complete once it has ended."""
-        globs = tuple(rule.glob for rule in self.spec.artifacts)
-        return Artifacts(self._runner.app.paths.artifacts / self.id, globs)
+        return Artifacts.of(self._row, self._runner.app.paths.artifacts)
 
     def refresh(self) -> Build:
         """The same build, read again."""

@@ -7,8 +7,6 @@ import builtins
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -18,33 +16,23 @@ from vmrunner.api.keywords import BuildOptions, Command, Duration, wish
 from vmrunner.config import field_checks
 from vmrunner.config import sources as configfile
 from vmrunner.errors import LedgerError, NotFinished
-from vmrunner.lib import ids, private_dirs, process, units
+from vmrunner.lib import process, units
 from vmrunner.model import BuildRecord as Row
-from vmrunner.model import BuildState, Chunk, Finding, LogLine, Process, Reason
+from vmrunner.model import Finding, LogLine, Process
 from vmrunner.runtime.app import App
-from vmrunner.runtime.engine_host import EngineHost
-from vmrunner.services import preflight, requests
-from vmrunner.services import sources as source
-from vmrunner.services.logs import FOLLOW_INTERVAL, LogReader, ended, follow, lines
-from vmrunner.services.requests import BuildRequest, CheckedRequest
+from vmrunner.services import cancel
+from vmrunner.services.follow import BuildFollower
+from vmrunner.services.logs import LogReader, lines
+from vmrunner.services.requests import BuildRequest
+from vmrunner.services.submit import Submission
 
 if TYPE_CHECKING:
     from vmrunner.config.settings import Settings
     from vmrunner.core.audit_rules import Survivor
     from vmrunner.images import Progress
     from vmrunner.reaper.report import Report
-    from vmrunner.services.preflight import ImageToBuild
 
 log = logging.getLogger("vmrunner")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PackedBuild:
-    """A build that only has to be queued. Its source lies in the spool."""
-
-    build: str
-    checked: CheckedRequest
-    spool: Path
 
 
 class Runner:
@@ -54,7 +42,7 @@ class Runner:
 
     def __init__(self, *, settings: Settings | None = None, app: App | None = None) -> None:
         self.app = app or App(settings or configfile.load().settings)
-        self._help = EngineHost(self.app, "api")
+        self._host = self.app.host("api")
         self._submitted = False
 
     def __enter__(self) -> Self:
@@ -71,12 +59,12 @@ class Runner:
     def close(self) -> None:
         """Let go. Builds that `submit` queued belong to the ledger: for those that have not ended
         a background engine is started, unless one serves them that stays."""
-        leaves = self._help.own or self._submitted
+        leaves = self._host.own or self._submitted
         self._submitted = False
         try:
-            self._help.close()
+            self._host.close()
             if leaves and (providers := self._unended()):
-                self.app.ensure_background(*providers)
+                self.app.background.ensure(*providers)
         finally:
             self.app.close()
 
@@ -95,8 +83,8 @@ class Runner:
         """Queue a build and return at once. It belongs to the ledger: it outlives this process."""
         build, _ = self.enter(wish(command, options))
         self._submitted = True
-        self._help.ensure(build.spec.provider, staying=True)
-        self._help.wake()
+        self._host.ensure(build.spec.provider, staying=True)
+        self._host.wake()
         return Build(build, self)
 
     def run(
@@ -129,7 +117,7 @@ class Runner:
             if not new:
                 raise
             self.cancel(build.id)
-            self._settle(build.id, cancelled=True)
+            self._settle(build.id)
             if isinstance(error, NotFinished):
                 raise NotFinished(
                     f"{build.id} did not end within wait_timeout, and is cancelled",
@@ -154,11 +142,7 @@ class Runner:
 
     def cancel(self, build: str) -> Build:
         """Wish that it ends and its VM dies. Returns at once; wait for it if you need to."""
-        row = self.get(build)._row
-        row = self.app.ledger.builds.request_cancel(
-            row.id, Reason.USER, time.time(), by=process.user()
-        )
-        self._help.wake()
+        row = cancel.cancel(self.app.ledger, self.get(build).id, wake=self._host.wake)
         return Build(row, self)
 
     # --- the house ---
@@ -168,9 +152,18 @@ class Runner:
     ) -> Report:
         """One pass of the reaper over every provider, or one: what it found and did. `orphans`:
         also those that the cap on orphans holds back; look at them first."""
-        from vmrunner.services import doctor as care
+        from vmrunner.services import reap
 
-        return care.reap(self.app, provider=provider, dry_run=dry_run, orphans=orphans)
+        app = self.app
+        return reap.reap(
+            app.ledgers,
+            app.providers,
+            app.limits(),
+            app.paths,
+            provider=provider,
+            dry_run=dry_run,
+            orphans=orphans,
+        )
 
     def audit(
         self,
@@ -181,10 +174,12 @@ class Runner:
     ) -> builtins.list[Survivor]:
         """What is alive and should not be; empty when all is well. With `tag` ("KEY=VALUE") and
         `older_than`: the machines with that tag that are older, whoever made them."""
-        from vmrunner.services import doctor as care
+        from vmrunner.services import audit
 
-        return care.audit(
-            self.app,
+        return audit.audit(
+            self.app.ledgers,
+            self.app.providers,
+            self.app.limits().limits,
             provider=provider,
             tag=None if tag is None else units.pair(tag, "tag"),
             older_than=None if older_than is None else units.duration(older_than, "older_than"),
@@ -192,9 +187,10 @@ class Runner:
 
     def doctor(self, *, provider: str | None = None) -> builtins.list[Finding]:
         """Is everything there, and allowed? Each finding with its fix."""
-        from vmrunner.services import doctor as care
+        from vmrunner.services import doctor
 
-        return care.doctor(self.app, provider=provider)
+        app = self.app
+        return doctor.doctor(app.ledgers, app.providers, app.limits(), app.paths, provider=provider)
 
     # --- what handles and the command line stand on ---
 
@@ -203,65 +199,24 @@ class Runner:
         wished: BuildRequest,
         *,
         submitter: Process | None = None,
-        on_image: Callable[[Progress], None] | None = None,
     ) -> tuple[Row, bool]:
         """Check a wish, pack its source and queue it: the build, and whether it is a new one (not
         one that had its idempotency key already)."""
-        checked = requests.check(wished, self.app.settings)
-        for text in checked.warnings:
-            log.warning("%s", text)
-        passed = preflight.check(self.app, checked.spec)
-        for text in passed.warnings:
-            log.warning("%s", text)
-        packed = self.pack(checked, passed.making, on_image or _log_image)
-        return self.queue(packed, submitter=submitter)
-
-    def pack(
-        self,
-        checked: CheckedRequest,
-        making: ImageToBuild | None,
-        on_image: Callable[[Progress], None],
-    ) -> PackedBuild:
-        """All of `enter` that takes time: the source into the spool and, when nothing can be wrong
-        with the build any more, its VM's image. When it breaks off it leaves no source."""
-        build = ids.build_id()
-        spool = self.app.paths.sources / f"{build}.tar"
-        try:
-            if checked.source is not None:
-                private_dirs.make(spool.parent)
-                most = self.app.settings.limits.source_bytes
-                source.spool(checked.source, spool, most=most)
-            if making is not None and self.app.ledger.builds.same(checked.spec) is None:
-                log.info("%s: it is made", making.why)
-                making.make(on_image)
-        except BaseException:
-            spool.unlink(missing_ok=True)
-            raise
-        return PackedBuild(build=build, checked=checked, spool=spool)
-
-    def queue(self, packed: PackedBuild, *, submitter: Process | None = None) -> tuple[Row, bool]:
-        """The last part of `enter`."""
-        new = False
-        try:
-            row, new = self.app.ledger.builds.submit(
-                packed.checked.spec,
-                id=packed.build,
-                now=time.time(),
-                submitter=submitter,
-                secrets=packed.checked.secrets,
-            )
-        finally:
-            if not new:
-                packed.spool.unlink(missing_ok=True)
-        return row, new
+        app = self.app
+        submission = Submission(
+            settings=app.settings, paths=app.paths, ledgers=app.ledgers, providers=app.providers
+        )
+        admitted = submission.admit(submission.check(wished), warn=_warn)
+        packed = submission.pack(admitted, on_image=_log_image)
+        return submission.queue(packed, submitter=submitter)
 
     def lines(
         self, build: str, *, follow: bool, after: int = 0, end: float | None = None
     ) -> Iterator[LogLine]:
         """The log from line `after` on; with `follow` until the build has ended."""
-        if not follow:
-            return lines(LogReader(self.app.ledger, build, after=after).new_chunks())
-        return lines(self._chunks(build, after, end))
+        if follow:
+            return lines(self._follower(build, end, after=after).chunks())
+        return lines(LogReader(self.app.ledger, build, after=after).new_chunks())
 
     def wait(
         self,
@@ -272,43 +227,26 @@ class Runner:
         check: bool = False,
     ) -> Build:
         """Until it has ended (or is held). `NotFinished` when the wait's own time runs out."""
-        end = _end(timeout) if end is None else end
-        while True:
-            row = self.app.ledger.builds.get(build)
-            if ended(row):
-                break
-            self._pause(FOLLOW_INTERVAL, row, end)
+        follower = self._follower(build, _end(timeout) if end is None else end)
+        for _ in follower.rounds():
+            pass
         self._settle(build)
-        done = Build(self.app.ledger.builds.get(build), self)
+        done = Build(follower.read(), self)
         if check:
             raise_for(done)
         return done
 
-    def _chunks(self, build: str, after: int, end: float | None) -> Iterator[Chunk]:
-        row = self.app.ledger.builds.get(build)
+    def _follower(self, build: str, end: float | None, *, after: int = 0) -> BuildFollower:
+        def leave() -> None:
+            if end is not None and time.monotonic() >= end:
+                raise NotFinished(f"{build} has not ended yet", hint="it goes on; wait again")
 
-        def pause(seconds: float) -> None:
-            self._pause(seconds, row, end)
+        return BuildFollower(self.app.ledger, self._host, build, after=after, leave=leave)
 
-        return follow(self.app.ledger, build, after=after, pause=pause)
-
-    def _pause(self, seconds: float, row: Row, end: float | None) -> None:
-        if end is not None and time.monotonic() >= end:
-            raise NotFinished(f"{row.id} has not ended yet", hint="it goes on; wait again")
-        self._help.ensure(row.spec.provider)
-        time.sleep(seconds)
-
-    def _settle(self, build: str, *, cancelled: bool = False, seconds: float = 60.0) -> None:
-        """While the engine is ours, see the build's VM gone before going on: else nobody would.
-        A held VM stays, and so does one whose build goes on, unless it was `cancelled`."""
-        end = time.monotonic() + seconds
-        while self._help.own and time.monotonic() < end:
-            row = self.app.ledger.builds.get(build)
-            if row.state is BuildState.HELD or not (cancelled or row.finished):
-                return
-            if row.finished and not self.app.ledger.instances.list(build=build, active=True):
-                return
-            time.sleep(FOLLOW_INTERVAL)
+    def _settle(self, build: str) -> None:
+        """While the engine is ours, see the build's VM gone before going on."""
+        if self._host.own:
+            self._follower(build, None).settle()
 
 
 def run(
@@ -330,6 +268,10 @@ def run(
 
 def _end(timeout: Duration | None) -> float | None:
     return None if timeout is None else time.monotonic() + units.duration(timeout, "timeout")
+
+
+def _warn(text: str) -> None:
+    log.warning("%s", text)
 
 
 def _log_image(progress: Progress) -> None:

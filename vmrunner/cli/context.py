@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
@@ -13,10 +12,8 @@ import typer
 
 from vmrunner.cli import output
 from vmrunner.cli.output import Format
-from vmrunner.errors import VmrunnerError
 
 if TYPE_CHECKING:
-    from vmrunner.api.runner import Runner
     from vmrunner.config.sources import LoadedSettings
     from vmrunner.ledger import Ledger
     from vmrunner.runtime.app import App
@@ -39,12 +36,6 @@ class CliContext:
         return sources.load()
 
     @cached_property
-    def runner(self) -> Runner:
-        from vmrunner.api.runner import Runner
-
-        return Runner(app=self.app)
-
-    @cached_property
     def app(self) -> App:
         from vmrunner.runtime.app import App
 
@@ -54,29 +45,21 @@ class CliContext:
     def ledger(self) -> Ledger:
         return self.app.ledger
 
+    def wake(self) -> None:
+        """Let whoever serves the ledger look at once."""
+        from vmrunner.lib import wakeup
+
+        wakeup.poke(self.app.paths.wake)
+
     def close(self) -> None:
         """Let go of what was opened."""
-        if "runner" in self.__dict__:
-            self.runner.close()
-        elif "wiring" in self.__dict__:
+        if "app" in self.__dict__:
             self.app.close()
 
 
 def shell_of(context: typer.Context) -> CliContext:
     """The shell of this run."""
     return cast("CliContext", context.obj)
-
-
-def time_at(shell: CliContext, provider: str, *, ask: bool = False) -> float:
-    """The clock that the VMs of a provider are timed by, as far as it can be had; else ours.
-    `ask`: an answer of the cloud tells its time, so get one first."""
-    try:
-        driver = shell.app.provider(provider)
-        if ask:
-            _ = driver.scopes
-        return driver.now()
-    except VmrunnerError:
-        return time.time()
 
 
 def stdout_is_data(form: Format) -> bool:
@@ -101,6 +84,5 @@ __all__ = [
     "output",
     "shell_of",
     "stdout_is_data",
-    "time_at",
     "unicode_out",
 ]

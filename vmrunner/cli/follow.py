@@ -5,27 +5,24 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.ci_groups import CiGroups
 from vmrunner.cli.log_sink import LogSink
 from vmrunner.cli.signals import Signals
 from vmrunner.errors import LedgerError
-from vmrunner.lib import process, units
-from vmrunner.model import BuildRecord, BuildState, Chunk, Reason
-from vmrunner.services.logs import FOLLOW_INTERVAL, LogReader, ended, patiently
+from vmrunner.lib import units
+from vmrunner.model import BuildRecord, BuildState, Chunk
+from vmrunner.services.cancel import cancel
+from vmrunner.services.follow import BuildFollower, ended
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.runtime.engine_host import EngineHost
 
-T = TypeVar("T")
-
-#: So long a foreground run waits for its VM to be seen gone; the reaper has the rest.
-_LINGER: Final = 60.0
 _SPIN: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -70,78 +67,86 @@ class StatusLine:
         return " ─ ".join([build.id[:10], *done[-4:], current]) + left
 
 
-class BuildFollower:
-    """Follows one build to its end. `own`: it is this process's, and ends with it."""
+class TerminalFollower:
+    """Shows one build to its end. `own`: it is this process's, and ends with it."""
 
     def __init__(
         self,
         ledger: Ledger,
-        helper: EngineHost,
+        host: EngineHost,
+        build: str,
         sink: LogSink,
         signals: Signals,
         *,
         own: bool,
+        after: int = 0,
         talk: bool = True,
         live: bool = False,
     ) -> None:
         self._ledger = ledger
-        self._help = helper
+        self._host = host
+        self._build = build
         self._sink = sink
         self._signals = signals
         self._own = own
         self._talk = talk
+        self._follower = BuildFollower(
+            ledger,
+            host,
+            build,
+            after=after,
+            leave=self._leave_if_told,
+            sleep=signals.sleep,
+            ledger_away=self._tell_of_ledger,
+        )
         self._status = StatusLine(live=live and talk, may_draw=lambda: sink.at_start, now=time.time)
         self._cancelled = False
+        self._over = False
         self._why = ""
         self._heard = 0  # events
         self._begun = 0  # the attempt whose container is there
         self._deadline: float | None = None
-        self._build = ""
 
-    def follow(self, build: str, *, after: int = 0) -> BuildRecord:
-        """Until it has ended, and with `own` until its VM is gone. Raises `exits.Leave` when the
-        user leaves before that, and LedgerError when the ledger is out of reach for too long."""
-        self._build = build
-        reader = LogReader(self._ledger, build, after=after)
-        row = self._try(lambda: self._ledger.builds.get(build))
+    def follow(self) -> BuildRecord:
+        """Until it has ended, and with `own` until its VM is gone. Raises `ExitNow` when the user
+        leaves before that, and LedgerError when the ledger is out of reach for too long."""
+        row = self._follower.read()
         groups = CiGroups(self._ledger, row)
         self._sink.held_up = lambda: self._mind(row)
-        while True:
-            row = self._try(lambda: self._ledger.builds.get(build))
-            over = ended(row)
+        for row, chunks in self._follower.rounds():
             self._look(row)
-            while chunks := self._try(reader.next_chunks):
-                self._show(chunks, groups)
-            if over:
-                break
-            self._mind(row)
-            self._signals.sleep(FOLLOW_INTERVAL)
+            for chunk in chunks:
+                self._show(chunk, groups)
+            if not ended(row):
+                self._obey()
         self._sink.finish()
         self._mark(groups, math.inf, math.inf)
         self._sink.wait()
         output.clear_live()
-        if self._own:
-            self._linger(build, row.spec.provider)
-        return self._try(lambda: self._ledger.builds.get(build))
+        if self._own:  # our engine ends with us: see the VM gone first
+            self._over = True
+            if not self._follower.settle():
+                text = f"the VM of {self._build} is not seen gone yet"
+                output.say(f"{text}: {self._last_resort()}")
+        return self._follower.read()
 
-    def _show(self, chunks: Sequence[Chunk], groups: CiGroups) -> None:
-        for chunk in chunks:
-            self._sink.wait()
-            output.clear_live()
-            self._mark(groups, chunk.attempt, chunk.offset)
-            self._sink.write(chunk)
+    def _show(self, chunk: Chunk, groups: CiGroups) -> None:
+        self._sink.wait()
+        output.clear_live()
+        self._mark(groups, chunk.attempt, chunk.offset)
+        self._sink.write(chunk)
 
     def _mark(self, groups: CiGroups, attempt: float, offset: float) -> None:
-        for mark in self._try(lambda: groups.before(attempt, offset)):
+        for mark in self._follower.patiently(lambda: groups.before(attempt, offset)):
             self._sink.mark(mark)
 
     def _look(self, row: BuildRecord) -> None:
         if self._deadline is None and row.instance is not None:
-            instance = row.instance
-            self._deadline = self._try(lambda: self._ledger.instances.get(instance)).deadline
+            instance, instances = row.instance, self._ledger.instances
+            self._deadline = self._follower.patiently(lambda: instances.get(instance)).deadline
         if self._talk:
             self._status.update(row, self._deadline)
-            why = self._help.waiting(row.id) if row.state is BuildState.QUEUED else ""
+            why = self._host.waiting(row.id) if row.state is BuildState.QUEUED else ""
             if why and why != self._why:
                 output.say(f"it waits: {why}")
             self._why = why or self._why
@@ -151,7 +156,9 @@ class BuildFollower:
         """Say it when the steps wait for the container's image: that may take minutes."""
         if row.state is not BuildState.RUNNING or self._begun == row.attempt:
             return
-        events = self._try(lambda: self._ledger.events.list(row.id, after=self._heard))
+        events = self._follower.patiently(
+            lambda: self._ledger.events.list(row.id, after=self._heard)
+        )
         kinds = {event.kind for event in events if event.data.get("attempt") == row.attempt}
         self._heard = events[-1].seq if events else self._heard
         if kinds & {"container", "step_started"}:
@@ -159,36 +166,29 @@ class BuildFollower:
         elif "pulling" in kinds:
             output.say(f"pulling container image {row.spec.container}: it is not in the VM image")
 
-    def _try(self, work: Callable[[], T]) -> T:
-        """Do what needs the ledger. One that is away is waited for, unless the user leaves."""
-
-        def pause(seconds: float) -> None:
-            self._leave_if_told()
-            self._signals.sleep(seconds)
-
-        def told(error: LedgerError) -> None:
-            if self._talk:
-                output.say(f"waiting for the ledger: {error}")
-
-        return patiently(work, pause=pause, told=told)
+    def _tell_of_ledger(self, error: LedgerError) -> None:
+        if self._talk:
+            output.say(f"waiting for the ledger: {error}")
 
     def _mind(self, row: BuildRecord) -> None:
-        """In every wait: see to it that it is served, and do what the user wishes."""
-        self._try(lambda: self._help.ensure(row.spec.provider))
+        """While nobody reads our output: see to it that the build is served all the same."""
+        self._follower.ensure_served(row)
+        self._obey()
+
+    def _obey(self) -> None:
+        """Do what the user wishes."""
         self._leave_if_told()
         if self._signals.count and not self._cancelled:
-            by = process.user()
-            self._try(
-                lambda: self._ledger.builds.request_cancel(row.id, Reason.USER, time.time(), by=by)
-            )
+            self._follower.patiently(lambda: cancel(self._ledger, self._build))
             self._cancelled = True
-            self._help.wake()
-            self._say(f"cancelling {row.id} and destroying its VM; once more leaves at once")
+            self._host.wake()
+            self._say(f"cancelling {self._build} and destroying its VM; once more leaves at once")
 
     def _leave_if_told(self) -> None:
         """The first signal ends a build of our own, and the second leaves it; the first leaves
-        one that is another's."""
-        if self._signals.count > (1 if self._own else 0):
+        one that is another's, or has ended by itself."""
+        spared = self._cancelled if self._over else self._own
+        if self._signals.count > (1 if spared else 0):
             if self._own and output.ready(sys.stderr, 0):
                 output.say(f"leaving {self._build}: {self._last_resort()}")
             raise exit_codes.ExitNow(self._signals.code)
@@ -204,18 +204,3 @@ class BuildFollower:
             return "no VM was asked for yet"
         at = datetime.fromtimestamp(self._deadline, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return f"its VM ends with the next `vmrunner reap`, at the latest at {at}"
-
-    def _linger(self, build: str, provider: str) -> None:
-        """Our engine ends with us: see the VM gone first."""
-        end = time.monotonic() + _LINGER
-        while time.monotonic() < end:
-            row = self._try(lambda: self._ledger.builds.get(build))
-            alive = self._try(lambda: self._ledger.instances.list(build=build, active=True))
-            if not alive or row.state is BuildState.HELD:
-                return
-            if self._signals.count > (1 if self._cancelled else 0):
-                output.say(f"leaving {build}: {self._last_resort()}")
-                raise exit_codes.ExitNow(self._signals.code)
-            self._try(lambda: self._help.ensure(provider))
-            self._signals.sleep(FOLLOW_INTERVAL)
-        output.say(f"the VM of {build} is not seen gone yet: {self._last_resort()}")

@@ -7,7 +7,7 @@ import gzip
 import math
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import yaml
 
@@ -15,11 +15,6 @@ from vmrunner.cloudinit import stock_image
 from vmrunner.errors import BadOrder
 from vmrunner.lib import resources
 
-#: Where a VM boots: it decides cloud-init's datasource, and what differs in user-data.
-Platform = Literal["local", "ec2", "gce"]
-#: Seconds past the deadline at which the guest powers itself off. A GCE VM that is off loses the
-#: cloud's own deadline while its disk still bills: there the cloud must come first.
-TIMER_AFTER: Final[Mapping[str, float]] = {"gce": 300.0}
 LIMIT: Final = 16 * 1024  # bytes: EC2's, the smallest of all clouds
 
 
@@ -31,7 +26,7 @@ def user_data(
     authorized_key: str,
     host_private: str,
     host_public: str,
-    platform: Platform,
+    platform: str,
     stock: bool = False,
 ) -> bytes:
     """`#cloud-config` for one VM, gzipped for a `stock` image: one that is not ours, in which the

@@ -17,9 +17,9 @@ from pydantic import (
 )
 
 from vmrunner.config import field_checks
-from vmrunner.config.settings import Bytes, Seconds, Section
 from vmrunner.config.validation_errors import FieldError, checked, converted, option_name, spoken
 from vmrunner.errors import ConfigError
+from vmrunner.lib.section import Bytes, Seconds, Section
 from vmrunner.model import RUNTIMES, ArtifactRule, Network, Step
 
 

@@ -23,11 +23,11 @@ from pydantic_core import CoreSchema
 
 from vmrunner.config import field_checks
 from vmrunner.config.build_request import BuildFields, Text
-from vmrunner.config.settings import Seconds, Section
 from vmrunner.config.validation_errors import FieldError, Where, checked, explained
 from vmrunner.config.yaml import parse
 from vmrunner.errors import ConfigError
 from vmrunner.lib import globs, units
+from vmrunner.lib.section import Seconds, Section
 
 NAME: Final = "vmrunner.yml"
 

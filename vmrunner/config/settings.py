@@ -6,39 +6,24 @@ from __future__ import annotations
 import hashlib
 import uuid
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import platformdirs
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    WithJsonSchema,
-    field_validator,
-)
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
+from vmrunner.config import cron_line
+from vmrunner.config.validation_errors import FieldError
 from vmrunner.errors import ConfigError
-from vmrunner.lib import cron, units
 from vmrunner.lib import database_url as databaseurl
+from vmrunner.lib import units
 from vmrunner.lib.database_url import SQLITE
+from vmrunner.lib.section import Bytes, Seconds, Section
 from vmrunner.model import Network
-
-
-def _seconds(value: object) -> float:
-    try:
-        return units.duration(value)
-    except ConfigError as error:
-        raise ValueError(f"not a duration; {error.hint}") from None
-
-
-def _bytes(value: object) -> int:
-    try:
-        return units.size(value)
-    except ConfigError as error:
-        raise ValueError(f"not a size; {error.hint}") from None
+from vmrunner.providers import registry
+from vmrunner.providers.settings import ProviderSettings
 
 
 def _uuid(value: object) -> str:
@@ -47,28 +32,6 @@ def _uuid(value: object) -> str:
         return str(uuid.UUID(str(value).strip()))
     except ValueError:
         raise ValueError("not a UUID; it lies beside the ledger, in `installation`") from None
-
-
-Seconds = Annotated[
-    float,
-    BeforeValidator(_seconds),
-    WithJsonSchema(
-        {"type": ["string", "number"], "description": "30m, 1h30m, 90s, or seconds", "minimum": 0}
-    ),
-]
-Bytes = Annotated[
-    int,
-    BeforeValidator(_bytes),
-    WithJsonSchema(
-        {"type": ["string", "integer"], "description": "512MiB, 4GiB, or bytes", "minimum": 0}
-    ),
-]
-
-
-class Section(BaseModel):
-    """A table of the configuration: an unknown key is an error, a value never changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class DatabaseSettings(Section):
@@ -121,116 +84,19 @@ class ReaperSettings(Section):
     @field_validator("sweep")
     @classmethod
     def _readable(cls, value: str) -> str:
-        cron.parse(value)
-        return value
+        try:
+            return cron_line.check(value, "sweep")
+        except ConfigError as error:
+            raise FieldError(error) from None
 
 
-class QemuSettings(Section):
-    """VMs on this machine."""
-
-    kind: Literal["qemu"]
-    accel: Literal["auto", "kvm", "tcg"] = "auto"
-    image: str | None = Field(default=None, description="A local image's name or hash.")
-    dns: str = Field(
-        default="auto",
-        description="Whom builds ask for names; auto: a public one of this host's, or 9.9.9.9.",
-    )
-    cpus: int | None = Field(default=None, ge=1)
-    memory: Bytes | None = None
-    disk: Bytes | None = None
-    max_instances: int | None = Field(default=None, ge=1)
-
-
-class ImageSettings(Section):
-    """The AMI that fits and was promoted last, else the newest."""
-
-    owner: str = Field(default="self", description="An account, `self` or `amazon`.")
-    name: str | None = Field(default=None, description="May have * and ?.")
-    tags: dict[str, str] = Field(default_factory=dict)
-
-
-class Ec2Settings(Section):
-    """VMs in Amazon's EC2. Credentials come from the SDK's own chain alone."""
-
-    kind: Literal["ec2"]
-    region: str | None = Field(default=None, description="Default: the SDK's own.")
-    profile: str | None = Field(default=None, description="A profile of the SDK's configuration.")
-    image: str | ImageSettings | None = Field(
-        default=None, description="An AMI's id or name; default: `vmrunner-*` of yours."
-    )
-    subnets: tuple[str, ...] = Field(default=(), description="In the order in which to try them.")
-    security_groups: tuple[str, ...] = ()
-    instance_types: tuple[str, ...] | None = Field(
-        default=None, description="In the order in which to try them."
-    )
-    spot: Literal["never", "prefer", "only"] | None = Field(
-        default=None, description="Default: where a build asks for it."
-    )
-    address: Literal["public", "private"] = Field(
-        default="public", description="The address over which SSH goes."
-    )
-    disk: Bytes | None = None
-    tags: dict[str, str] = Field(default_factory=dict, description="Beside vmrunner's own.")
-    instance_profile: str | None = Field(
-        default=None, description="What every build may use: its root can read its credentials."
-    )
-    scheduler_role: str | None = Field(
-        default=None,
-        description="Arms each VM with a schedule of AWS's own, which may end it by this role.",
-    )
-    endpoint_url: str | None = None
-    max_instances: int | None = Field(default=None, ge=1)
-
-
-class GceSettings(Section):
-    """VMs in Google's Compute Engine. Credentials come from the SDK's own chain alone."""
-
-    kind: Literal["gce"]
-    project: str | None = Field(default=None, description="The project's id.")
-    zones: tuple[str, ...] = Field(default=(), description="In the order in which to try them.")
-    image: str | None = Field(
-        default=None,
-        description="A link, an image's name or family/NAME; default: family/vmrunner.",
-    )
-    machine_types: tuple[str, ...] | None = Field(
-        default=None, description="In the order in which to try them."
-    )
-    network: str | None = Field(default=None, description="Default: global/networks/default.")
-    subnetwork: str | None = Field(default=None, description="regions/REGION/subnetworks/NAME.")
-    network_tags: tuple[str, ...] = Field(default=(), description="Firewall rules go by them.")
-    spot: Literal["never", "prefer", "only"] | None = Field(
-        default=None, description="Default: where a build asks for it."
-    )
-    address: Literal["public", "private"] = Field(
-        default="public", description="The address over which SSH goes."
-    )
-    disk: Bytes | None = None
-    disk_type: str | None = Field(default=None, description="pd-balanced, pd-ssd, …")
-    labels: dict[str, str] = Field(default_factory=dict, description="Beside vmrunner's own.")
-    service_account: str | None = Field(
-        default=None, description="What every build may use: its root can read its tokens."
-    )
-    guard: str | None = Field(
-        default=None, description="The region in which deploy/gcp/terraform put the guard."
-    )
-    api_endpoint: str | None = Field(
-        default=None, description="Default: Google's. To http://… no credentials go."
-    )
-    max_instances: int | None = Field(default=None, ge=1)
-
-
-class FakeSettings(Section):
-    """A cloud in memory, for tests."""
-
-    kind: Literal["fake"]
-    max_instances: int | None = Field(default=None, ge=1)
-
-
-ProviderSettings = Annotated[
-    QemuSettings | Ec2Settings | GceSettings | FakeSettings, Field(discriminator="kind")
-]
-
-_OURS: Final = frozenset({"kind", "max_instances"})  # the rest are the driver's own options
+if TYPE_CHECKING:
+    AnyProvider = ProviderSettings
+else:
+    AnyProvider = Annotated[
+        reduce(or_, map(registry.settings_of, registry.drivers().values())),
+        Field(discriminator="kind"),
+    ]
 
 
 class Settings(Section):
@@ -247,7 +113,7 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     defaults: DefaultSettings = DefaultSettings()
     reaper: ReaperSettings = ReaperSettings()
-    providers: dict[str, ProviderSettings] = Field(default_factory=dict)
+    providers: dict[str, AnyProvider] = Field(default_factory=dict)
 
     def provider(self, wanted: str | None = None) -> str:
         """The configured name for `--provider`: a name, or a kind that only one of them has.
@@ -280,7 +146,7 @@ class Settings(Section):
 
     def provider_options(self, name: str) -> dict[str, Any]:
         """The driver's own options of one provider, those that are set."""
-        return self.providers[name].model_dump(exclude=set(_OURS), exclude_none=True)
+        return self.providers[name].options()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import platformdirs
+import tomli_w
 from pydantic import ValidationError
 
-from vmrunner import providers
 from vmrunner.config import trust
 from vmrunner.config.settings import Settings, database_url, paths
 from vmrunner.config.validation_errors import Where, explained
@@ -25,6 +25,7 @@ from vmrunner.errors import ConfigError
 from vmrunner.lib import database_url as databaseurl
 from vmrunner.lib import units
 from vmrunner.lib.database_url import MASK, SQLITE
+from vmrunner.providers import registry
 
 log = logging.getLogger("vmrunner")
 
@@ -95,7 +96,7 @@ class LoadedSettings:
         with contextlib.suppress(OSError):
             used["installation",] = file.read_text().strip(), str(file)
         for name, said in self.settings.providers.items():
-            for key, value in providers.defaults(said.kind).items():
+            for key, value in registry.defaults(said.kind).items():
                 used["providers", name, key] = value, "default"
         return used
 
@@ -170,23 +171,7 @@ def dump(settings: Settings) -> str:
     """The settings as TOML that reads back to the same, without the secret key."""
     values = settings.model_dump(mode="json", exclude_none=True, exclude={"secret_key"})
     values["database"] = {"url": database_url(settings)}
-    return "\n".join(_toml(values, ()))
-
-
-def _toml(table: Mapping[str, Any], at: Path_) -> Iterator[str]:
-    tables = {key: value for key, value in table.items() if isinstance(value, Mapping)}
-    if at:
-        yield f"[{'.'.join(map(_quoted, at))}]"
-    for key, value in table.items():
-        if key not in tables:
-            yield f"{_quoted(key)} = {_quoted(value)}"
-    for key, value in tables.items():
-        yield from _toml(value, (*at, key))
-
-
-def _quoted(value: Any) -> str:
-    """JSON's text, numbers and lists are TOML's, but for one character."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return tomli_w.dumps(values)
 
 
 # --- layers --------------------------------------------------------------------------------------

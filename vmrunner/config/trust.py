@@ -19,6 +19,7 @@ import platformdirs
 
 from vmrunner.errors import ConfigError, NotFound
 from vmrunner.lib import private_dirs
+from vmrunner.providers import registry
 
 Key = tuple[str, ...]
 
@@ -33,24 +34,6 @@ _HELD: Final = (
     ("limits", "privileged"),
     ("reaper",),
     ("secret_key",),
-)
-#: All that may be said of a provider unasked. The others decide whose account, network and image
-#: get a build's source and secrets, and where credentials are sent.
-_SIZES: Final = frozenset(
-    {
-        "accel",
-        "cpus",
-        "disk",
-        "disk_type",
-        "instance_types",
-        "kind",
-        "machine_types",
-        "max_instances",
-        "memory",
-        "region",
-        "spot",
-        "zones",
-    }
 )
 #: Defaults that protect: one that the user's own configuration sets is not undone.
 _PROTECTING: Final = frozenset({("defaults", "network"), ("defaults", "container_runtime")})
@@ -95,8 +78,8 @@ def held(
 
 def _is_held(key: Key, own: Mapping[Key, object], merged: Mapping[str, Any]) -> bool:
     if key[0] == "providers" and len(key) > 2:
-        provider = merged["providers"][key[1]]
-        return key[2] not in _SIZES and (key[2], provider.get("kind")) != ("image", "qemu")
+        driver = registry.find(merged["providers"][key[1]].get("kind"))
+        return driver is None or key[2] not in registry.settings_of(driver).harmless
     return key in _PROTECTING & own.keys() or any(key[: len(at)] == at for at in _HELD)
 
 

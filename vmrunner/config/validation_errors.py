@@ -142,11 +142,12 @@ def _explained(
     place: Callable[[Where], str],
     hide: Callable[[str], bool],
 ) -> ConfigError:
-    loc = tuple(part for part in first["loc"] if part != "[key]")
+    loc, kind = first["loc"], first["type"]
+    if loc[-1:] == ("[key]",) and kind != "extra_forbidden":  # what is wrong is a key itself
+        loc = loc[:-1]
     where = _without_tags(loc, model)
     name = dotted(where)
     prefix = place(where)
-    kind = first["type"]
     context: Mapping[str, Any] = first.get("ctx") or {}
     if kind == "extra_forbidden":
         return ConfigError(

@@ -1,4 +1,4 @@
-"""`vmrunner serve`: an engine, and a reaper on a timer. The only import of APScheduler.
+"""`vmrunner serve`: an engine, and a reaper on a timer. Only this package imports APScheduler.
 
 APScheduler is used for when, never for what: its jobs lie in memory and only start a thread. So a
 run that hangs is seen and replaced, where `max_instances` would silence the reaper for ever; no
@@ -12,23 +12,22 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
+from vmrunner.daemon.cron_trigger import CronLineTrigger
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
-from vmrunner.errors import ConfigError, LedgerError, VmrunnerError
+from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.ledger import Ledger
-from vmrunner.lib import cron as crontab
 from vmrunner.lib import process
 from vmrunner.providers import Provider
 from vmrunner.reaper.once import record_pass
@@ -48,6 +47,7 @@ SILENCE: Final = 300.0  # without a finished pass, it is said loudly
 IDLE_EXIT: Final = 10.0  # so long without work until `until_idle` ends
 KEEP: Final = 30 * 86_400.0
 _NAME: Final = "reaper"
+_CRON_KEY: Final = "reaper.sweep"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,7 +134,7 @@ class Daemon:
         self._passes = BoundedTask("ledger-pass", self._pass)
         self._sweeps = BoundedTask("sweep", lambda: self._reap(sweep=True))
         self._nightly = BoundedTask("retention", self._retain)
-        self._scheduler = self._schedule(_trigger(cron))
+        self._scheduler = self._schedule(cron)
 
     def run(self, *, signals: bool = True) -> None:
         """Serve. With `signals`, SIGTERM and SIGINT stop it and SIGHUP lets it read its
@@ -204,7 +204,8 @@ class Daemon:
             return
         self._engine.context.providers, self._engine.context.limits = new.providers, new.limits
         self._keep_logs = new.keep_logs
-        self._scheduler.add_job(self._sweeps, _trigger(new.cron), id="sweep", replace_existing=True)
+        trigger = CronLineTrigger(new.cron, _CRON_KEY)
+        self._scheduler.add_job(self._sweeps, trigger, id="sweep", replace_existing=True)
         log.info("the configuration was read again; providers: %s", ", ".join(new.providers))
 
     def _listen_for_silence(self) -> None:
@@ -215,7 +216,7 @@ class Daemon:
             self._complained = now
             log.critical("the reaper has not finished a pass for %d s", int(SILENCE))
 
-    def _schedule(self, sweeps: Any) -> Any:
+    def _schedule(self, cron: str) -> Any:
         scheduler = BackgroundScheduler(
             jobstores={"default": MemoryJobStore()},
             executors={"default": ThreadPoolExecutor(4)},
@@ -223,7 +224,7 @@ class Daemon:
         )
         scheduler.add_job(self._passes, IntervalTrigger(seconds=CHECK), id="ledger-pass")
         scheduler.add_job(self._sweep_anyway, IntervalTrigger(seconds=PASS), id="sweep-anyway")
-        scheduler.add_job(self._sweeps, sweeps, id="sweep")
+        scheduler.add_job(self._sweeps, CronLineTrigger(cron, _CRON_KEY), id="sweep")
         scheduler.add_job(self._nightly, CronTrigger(hour=3, minute=7), id="retention")
         return scheduler
 
@@ -252,7 +253,7 @@ class Daemon:
         report = self._reaping.run(sweep=sweep, seconds=seconds)
         self._tell(report)
         if not report.ongoing:
-            record_pass(self._engine, sweep=sweep)
+            record_pass(self._ledger, self._engine.id, sweep=sweep)
 
     def _takes_lease(self) -> bool:
         engines, me, now = self._ledger.engines, self._engine.id, time.time()
@@ -281,30 +282,6 @@ class Daemon:
             now=now,
         )
         self._tidy()
-
-
-def _trigger(line: str) -> Any:
-    """APScheduler counts weekdays from Monday and wants both days to fit: cron does neither."""
-    try:
-        cron = crontab.parse(line)
-    except ValueError as error:
-        raise ConfigError(
-            f"reaper.sweep: {line!r}: {error}", hint='for instance "*/5 * * * *"'
-        ) from error
-    fields = {
-        "minute": _numbers(cron.minutes),
-        "hour": _numbers(cron.hours),
-        "month": _numbers(cron.months),
-        "second": "0",
-    }
-    days = [] if cron.days is None else [{"day": _numbers(cron.days)}]
-    if cron.weekdays is not None:
-        days.append({"day_of_week": _numbers((day - 1) % 7 for day in cron.weekdays)})
-    return OrTrigger([CronTrigger(**fields, **day) for day in days or [{}]])
-
-
-def _numbers(numbers: Iterable[int]) -> str:
-    return ",".join(map(str, numbers))
 
 
 def _give_up() -> None:

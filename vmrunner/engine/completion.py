@@ -11,8 +11,9 @@ from typing import Final
 
 from vmrunner.core import pricing
 from vmrunner.core.lifecycle import End, end_of, may_retry
-from vmrunner.engine.context import EngineContext
+from vmrunner.engine.context import ReaperContext
 from vmrunner.model import BuildRecord, BuildState, Death, Instance, InstanceState, Reason, Result
+from vmrunner.providers import registry
 
 #: After a refusal, so long until a build is tried again.
 REFUSED_WAIT: Final = 15.0
@@ -24,7 +25,7 @@ _WISHED: Final = (Reason.USER, Reason.OWNER_GONE, Reason.BUDGET, Reason.DEADLINE
 class BuildCompletion:
     """The ends of one engine's builds. Each call may raise Fenced: another owns the build then."""
 
-    def __init__(self, context: EngineContext) -> None:
+    def __init__(self, context: ReaperContext) -> None:
         self._context = context
         self.held_back: dict[str, float] = {}  # build → not to be tried before, this host's clock
 
@@ -153,7 +154,10 @@ class BuildCompletion:
         if build.attempt == 0:
             return build.cost
         rows = self._context.ledger.instances.list(build=build.id)
-        return sum(pricing.cost(row, self._context.now(row)) for row in rows)
+        return sum(
+            pricing.cost(row, self._context.now(row), registry.prices(row.scope.kind))
+            for row in rows
+        )
 
     def _now(self, build: BuildRecord) -> float:
         provider = self._context.providers.get(build.spec.provider)

@@ -63,21 +63,17 @@ class EngineLimits:
 
 
 @dataclass(kw_only=True, slots=True)
-class EngineContext:
-    """One engine's desk. `clock` is this host's, for builds and leases; what concerns an instance
-    is timed by its provider's clock. A new configuration replaces `providers` and `limits`, each
-    at once and whole: other threads see the old or the new one."""
+class ReaperContext:
+    """What a reaper works with. `clock` is this host's, for builds and leases; what concerns an
+    instance is timed by its provider's clock. A new configuration replaces `providers` and
+    `limits`, each at once and whole: other threads see the old or the new one."""
 
-    id: str
     ledger: Ledger
     providers: Mapping[str, Provider]
     limits: EngineLimits
     places: EnginePaths
-    orders: MakesOrders
-    births: Callable[[str], WorkerPool]  # by provider name, so that one never waits for another
-    deaths: Callable[[str], WorkerPool]
-    reaps: Callable[[str], WorkerPool]
-    wake: Callable[[], None]
+    reaps: Callable[[str], WorkerPool]  # by provider name, so that one never waits for another
+    wake: Callable[[], None] = lambda: None
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
 
@@ -133,3 +129,13 @@ class EngineContext:
                 with contextlib.suppress(VmrunnerError):
                     text = str(error)[:300]
                     self.ledger.events.add(build, "trouble", self.clock(), doing=doing, error=text)
+
+
+@dataclass(kw_only=True, slots=True)
+class EngineContext(ReaperContext):
+    """What every part of an engine works with: also what it launches with."""
+
+    id: str
+    orders: MakesOrders
+    births: Callable[[str], WorkerPool]
+    deaths: Callable[[str], WorkerPool]

@@ -14,9 +14,10 @@ from typing import Final
 
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.errors import Fenced
+from vmrunner.lib.backoff import backoff
 from vmrunner.lib.threads import CallSlots
 from vmrunner.model import Fate, Instance, InstanceState, Outcome, Ref
-from vmrunner.providers import Arms, arms
+from vmrunner.providers import Arms
 from vmrunner.providers.deletion import delete_each
 
 FIRST_WAIT: Final = 1.0  # seconds after one that failed; doubled each time
@@ -78,21 +79,22 @@ class DeadlineArmer:
     def _arm(self, row: Instance) -> None:
         context = self._context
         provider = context.provider_of(row)
-        able = arms(provider) if provider is not None else None
         attempt = self._tries.get(row.id)
-        if able is None or (attempt and (attempt.call or context.monotonic() < attempt.next)):
+        if not isinstance(provider, Arms) or (
+            attempt and (attempt.call or context.monotonic() < attempt.next)
+        ):
             return
         attempt = attempt or self._tries.setdefault(row.id, _Try(row))
         attempt.tries += 1
-        attempt.call = context.births(row.provider).submit(self._call(able, row))
+        attempt.call = context.births(row.provider).submit(self._call(provider, row))
         attempt.call.add_done_callback(lambda _: context.wake())
 
-    def _call(self, able: Arms, row: Instance) -> Callable[[], Ref | None]:
+    def _call(self, provider: Arms, row: Instance) -> Callable[[], Ref | None]:
         def call() -> Ref | None:
             now = self._context.ledger.instances.get(row.id)
             if row.ref is None or now.epoch != row.epoch or now.state not in _LIVING:
                 raise Fenced(f"{row.id} is {now.state} at epoch {now.epoch}")
-            return able.arm(row.ref, row.id, row.deadline)
+            return provider.arm(row.ref, row.id, row.deadline)
 
         return call
 
@@ -109,7 +111,7 @@ class DeadlineArmer:
             elif isinstance(error, Fenced):
                 del self._tries[name]
             else:
-                wait = min(FIRST_WAIT * 2 ** min(attempt.tries - 1, 16), LONGEST_WAIT)
+                wait = backoff(FIRST_WAIT, attempt.tries - 1, LONGEST_WAIT)
                 attempt.next = self._context.monotonic() + wait
                 if attempt.tries == 1:
                     with self._context.guard("arm", row.build):

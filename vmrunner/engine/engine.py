@@ -25,6 +25,7 @@ from vmrunner.engine.sessions import SessionManager, Sessions, Spawn, thread
 from vmrunner.engine.terminator import Terminator
 from vmrunner.errors import BadOrder, CredentialsRefused, LedgerError, NoCapacity, ProviderError
 from vmrunner.lib import ids
+from vmrunner.lib.backoff import backoff
 from vmrunner.lib.threads import DaemonThreadPool, WorkerPool
 from vmrunner.lib.wakeup import Listener
 from vmrunner.model import BuildRecord, BuildState, InstanceState, Process, Reason, Spec
@@ -131,8 +132,8 @@ class Engine:
                 pause = BUSY_TICK
             except Exception:  # noqa: BLE001 - whatever it is, the other builds are minded
                 log.exception("a tick failed")
-                pause = min(BUSY_TICK * 2**troubles, TROUBLE)
-                troubles = min(troubles + 1, 16)
+                pause = backoff(BUSY_TICK, troubles, TROUBLE)
+                troubles += 1
             if not until() and self._listener.wait(pause):
                 time.sleep(max(0.0, began + MIN_TICK - self._context.monotonic()))
         if self._closed:  # while a tick ran, which may have joined again
@@ -220,7 +221,7 @@ class Engine:
     # --- within ---
 
     def _births(self, name: str) -> WorkerPool:
-        return self._pool(f"create-{name}", self._context.providers[name].traits.creates)
+        return self._pool(f"create-{name}", self._context.providers[name].creates)
 
     def _pool(self, name: str, size: int) -> WorkerPool:
         if name not in self._pools:

@@ -29,6 +29,7 @@ from vmrunner.errors import (
 )
 from vmrunner.ledger.values import LaunchRequest
 from vmrunner.lib import ids
+from vmrunner.lib.backoff import backoff
 from vmrunner.model import (
     BuildRecord,
     Death,
@@ -272,7 +273,7 @@ class Launcher:
             self._again(pending)
 
     def _again(self, pending: PendingCreate) -> None:
-        wait = min(FIRST_WAIT * 2 ** (pending.tries - 1), LONGEST_WAIT)
+        wait = backoff(FIRST_WAIT, pending.tries - 1, LONGEST_WAIT)
         pending.send_at = self._context.monotonic() + wait
         self._pending[pending.instance.id] = pending
 

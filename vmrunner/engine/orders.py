@@ -3,15 +3,10 @@ that goes with it. Nothing in it is worth anything beyond this VM."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
-
 from vmrunner.cloudinit import user_data as cloudinit
-from vmrunner.cloudinit.user_data import TIMER_AFTER, Platform
 from vmrunner.model import Access, BuildRecord, Offer, Order, Role
+from vmrunner.providers import registry
 from vmrunner.ssh import keys
-
-_PLATFORM: Final[Mapping[str, Platform]] = {"ec2": "ec2", "gce": "gce"}
 
 
 class OrderFactory:
@@ -25,7 +20,8 @@ class OrderFactory:
         self, build: BuildRecord, instance: str, offer: Offer, deadline: float
     ) -> tuple[Order, Access]:
         user, host = keys.generate(), keys.generate()
-        after = TIMER_AFTER.get(offer.scope.kind, 0.0)
+        driver = registry.drivers()[offer.scope.kind]
+        after = driver.guest_timer_delay
         user_data = cloudinit.user_data(
             instance=instance,
             deadline=deadline + after,
@@ -33,7 +29,7 @@ class OrderFactory:
             authorized_key=user.public,
             host_private=host.private,
             host_public=host.public,
-            platform=_PLATFORM.get(offer.scope.kind, "local"),
+            platform=driver.platform,
             stock=build.spec.bootstrap,
         )
         order = Order(

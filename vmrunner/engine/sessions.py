@@ -18,7 +18,7 @@ from vmrunner.core.lifecycle import End, InstanceSign
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.errors import CredentialsRefused, Fenced, LedgerError, Throttled, Uncertain
 from vmrunner.model import BuildRecord, BuildState, Instance, InstanceState, Reason, Result
-from vmrunner.providers import seals
+from vmrunner.providers import Seals
 
 if TYPE_CHECKING:
     from vmrunner.session import Reporter, SessionJob, Verdict
@@ -161,11 +161,10 @@ class LedgerReporter:
         """Switch the VM's metadata service off; no step runs where that is refused."""
         context, instance = self._context, self._instance
         provider = context.provider_of(instance)
-        able = seals(provider) if provider is not None else None
         until = context.monotonic() + SEALING
-        while able is not None and instance.ref is not None:
+        while isinstance(provider, Seals) and instance.ref is not None:
             try:
-                able.seal(instance.ref)
+                provider.seal(instance.ref)
                 break
             except (Throttled, Uncertain) as error:
                 if context.monotonic() >= until:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from vmrunner.engine.context import EngineContext, log
+from vmrunner.lib.backoff import backoff
 from vmrunner.lib.threads import CallSlots
 from vmrunner.model import Fate, Instance, InstanceState, Outcome, Ref
 from vmrunner.providers import Provider
@@ -100,7 +101,7 @@ class Terminator:
         if outcome.fate is Fate.FAILED:
             log.warning("delete of %s failed: %s", row.id, outcome.error)
             longest = DELETE_RETRY if context.now(row) > row.deadline else LONGEST_WAIT
-            wait = min(FIRST_WAIT * 2 ** min(row.deletes, 16), longest)
+            wait = backoff(FIRST_WAIT, row.deletes, longest)
         else:
             wait = DELETE_RETRY
         self._next[row.id] = context.monotonic() + wait

@@ -34,14 +34,27 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from vmrunner.config.validation_errors import FieldError, explained
 from vmrunner.errors import ConfigError
 from vmrunner.lib import resources
+from vmrunner.lib.section import Section
 
 #: Raised when the builder itself makes something else from the same inputs.
 VERSION: Final = 2
@@ -61,17 +74,119 @@ _URL: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?")
 _SIZE: Final = re.compile(r"([0-9]{1,4}) ?GiB")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Container:
+# --- the tables of a recipe ---------------------------------------------------------------------
+
+
+def _told(text: str, fix: str) -> FieldError:
+    return FieldError(ConfigError(f"recipe: {text}", hint=fix))
+
+
+def _wrong(value: Any, fix: str) -> FieldError:
+    return _told(f"{value!r} cannot be used", f"give {fix}")
+
+
+def _like(pattern: re.Pattern[str], fix: str) -> BeforeValidator:
+    """Text of which all matches."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise _wrong(value, fix)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(x, str) and x for x in value):
+        raise _wrong(value, "a list of strings")
+    return tuple(value)
+
+
+def _packages(value: tuple[str, ...]) -> tuple[str, ...]:
+    for name in value:
+        if not _PACKAGE.fullmatch(name):
+            raise _wrong(name, "names of Debian packages")
+    return value
+
+
+def _size(value: Any) -> int:
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not 2 <= int(match[1]) <= 1024:
+        raise _wrong(value, "a size from '2GiB' to '1024GiB'")
+    return int(match[1]) * GIB
+
+
+def _pool(value: str) -> str:
+    try:
+        network = IPv4Network(value)
+    except ValueError as error:
+        raise _wrong(value, f"a range of addresses ({error})") from None
+    if not any(network.subnet_of(one) for one in _PRIVATE) or network.prefixlen > 24:
+        raise _wrong(value, "a private range of /24 or larger: 172.18.0.0/16")
+    return value
+
+
+def _tagged(name: str) -> str:
+    """Docker's rule: no tag means `latest`; a digest needs none."""
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def _environment(env: Any) -> dict[str, str]:
+    if not isinstance(env, dict) or not all(
+        _ENV.fullmatch(k) and isinstance(v, str) and "\n" not in v for k, v in env.items()
+    ):
+        raise _wrong(env, 'names and strings: env = {LANG = "C.UTF-8"}')
+    return {"PATH": PATH, **env}
+
+
+Strings = Annotated[tuple[str, ...], BeforeValidator(_strings)]
+Packages = Annotated[Strings, AfterValidator(_packages)]
+Suite = Annotated[str, _like(_WORD, "a Debian release such as 'trixie'")]
+Url = Annotated[str, _like(_URL, "a URL such as 'https://mirror.example'")]
+_BUILT: Final = frozenset({"suite", "packages", "command", "env"})
+_PULLED: Final = frozenset({"pull", "insecure"})
+
+
+class RecipeTable(Section):
+    """A table of a recipe. Its defaults need no check."""
+
+    model_config = ConfigDict(validate_default=False)
+
+
+class Container(RecipeTable):
     """A container image to pre-bake: pulled when `pull` is set, else made from packages."""
 
-    name: str
-    pull: str | None = None
-    insecure: bool = False
-    suite: str = "trixie"
-    packages: tuple[str, ...] = ()
-    command: tuple[str, ...] = ("bash",)
-    env: Mapping[str, str] = field(default_factory=dict)
+    pull: Annotated[str, AfterValidator(_tagged)] | None = None
+    name: Annotated[
+        str, _like(_IMAGE, "an image name such as 'debian:trixie'"), AfterValidator(_tagged)
+    ]
+    insecure: StrictBool = False
+    suite: Suite = "trixie"
+    packages: Packages = ()
+    command: Strings = ("bash",)
+    env: Annotated[Mapping[str, str], BeforeValidator(_environment)] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_origin(cls, raw: Any) -> Any:
+        """Keys of the other origin are refused; what is pulled has its name from there."""
+        if isinstance(raw, cls):
+            return raw
+        if not isinstance(raw, dict):
+            raise _wrong(raw, "tables: [[containers]]")
+        pull = raw.get("pull")
+        for key in raw:
+            if key in (_PULLED if pull is None else _BUILT):
+                origin = "made from packages" if pull is None else "pulled"
+                raise _told(f"{key}: not known of an image that is {origin}", "leave it out")
+        if pull is None:
+            return {"env": {}, **raw}
+        if not isinstance(pull, str) or not _PULL.fullmatch(pull):
+            fix = "give a reference such as 'docker.io/library/python:3.13-slim'"
+            raise _told(f"pull: {pull!r} cannot be used", fix)
+        if "name" not in raw and "@" in pull:
+            raise _told("name: is missing", "give a name and tag, since `pull` is by digest")
+        return {"name": pull, **raw}
 
     @property
     def origin(self) -> str:
@@ -81,13 +196,23 @@ class Container:
         return f"Debian {self.suite} with {', '.join(self.packages) or 'nothing more'}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Docker:
+class Docker(RecipeTable):
     """How Docker is configured, beside what every image has."""
 
-    registry_mirror: str | None = None
-    address_pool: str = "172.18.0.0/16"
-    userns: bool = False
+    registry_mirror: (
+        Annotated[str, _like(_URL, "a URL such as 'https://mirror.example'")] | None
+    ) = None
+    address_pool: Annotated[str, _like(_POOL, "a private range"), AfterValidator(_pool)] = (
+        "172.18.0.0/16"
+    )
+    userns: StrictBool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_table(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict | cls):
+            raise _wrong(raw, "a table: [docker]")
+        return raw
 
     def environment(self) -> dict[str, str]:
         """As the provisioning scripts read it."""
@@ -98,16 +223,40 @@ class Docker:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(RecipeTable):
     """One image."""
 
-    name: str
-    containers: tuple[Container, ...]
-    suite: str = "trixie"
-    packages: tuple[str, ...] = ()  # beside the base packages
-    disk: int = 8 * GIB  # bytes
+    name: Annotated[str, _like(_WORD, "lower-case letters, digits, '.', '_' and '-'")]
+    suite: Suite = "trixie"
+    packages: Packages = ()  # beside the base packages
+    disk: Annotated[int, BeforeValidator(_size)] = 8 * GIB  # bytes
     docker: Docker = Docker()
+    containers: tuple[Container, ...]
+
+    @field_validator("docker")
+    @classmethod
+    def _one_of_two(cls, docker: Docker, info: ValidationInfo) -> Docker:
+        if docker.userns and "runsc" in info.data.get("packages", ()):
+            fix = "give one of the two: gVisor has users of its own"
+            raise _told("userns: True cannot be used", fix)
+        return docker
+
+    @field_validator("containers", mode="before")
+    @classmethod
+    def _are_few(cls, containers: Any) -> Any:
+        if not isinstance(containers, list | tuple):
+            raise _wrong(containers, "tables: [[containers]]")
+        if not 1 <= len(containers) <= 16:
+            raise _wrong(len(containers), "between 1 and 16 container images")
+        return containers
+
+    @field_validator("containers")
+    @classmethod
+    def _are_told_apart(cls, containers: tuple[Container, ...]) -> tuple[Container, ...]:
+        names = [c.name for c in containers]
+        if len(set(names)) != len(names):
+            raise _wrong(names, "a different `name` for each")
+        return containers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,130 +371,8 @@ def load(path: Path) -> Recipe:
 
 
 def parse(raw: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
-    table = _Table(where, raw)
-    table.only("name", "suite", "packages", "disk", "docker", "containers")
-    containers = raw.get("containers", [])
-    if not isinstance(containers, list) or not all(isinstance(c, dict) for c in containers):
-        raise table.wrong("containers", containers, "tables: [[containers]]")
-    if not 1 <= len(containers) <= 16:
-        raise table.wrong("containers", len(containers), "between 1 and 16 container images")
-    parsed = tuple(_container(f"{where}: containers[{i}]", c) for i, c in enumerate(containers))
-    names = [c.name for c in parsed]
-    if len(set(names)) != len(names):
-        raise table.wrong("containers", names, "a different `name` for each")
-    packages, docker = (
-        table.packages("packages"),
-        _docker(f"{where}: docker", raw.get("docker", {})),
-    )
-    if docker.userns and "runsc" in packages:
-        raise table.wrong("docker.userns", True, "one of the two: gVisor has users of its own")
-    return Recipe(
-        name=table.text("name", _WORD, "lower-case letters, digits, '.', '_' and '-'"),
-        suite=table.text("suite", _WORD, "a Debian release such as 'trixie'", "trixie"),
-        packages=packages,
-        disk=table.size("disk", 8 * GIB),
-        docker=docker,
-        containers=parsed,
-    )
-
-
-def _docker(where: str, raw: Any) -> Docker:
-    if not isinstance(raw, dict):
-        raise _Table(where, {}).wrong("docker", raw, "a table: [docker]")
-    table = _Table(where, raw)
-    table.only("registry_mirror", "address_pool", "userns")
-    pool = table.text("address_pool", _POOL, "a private range", Docker.address_pool)
+    """Check a recipe that was read from `where`. Raises `ConfigError`."""
     try:
-        network = IPv4Network(pool)
-    except ValueError as error:
-        raise table.wrong("address_pool", pool, f"a range of addresses ({error})") from None
-    inside = any(network.subnet_of(one) for one in _PRIVATE)
-    if not inside or network.prefixlen > 24:
-        raise table.wrong("address_pool", pool, "a private range of /24 or larger: 172.18.0.0/16")
-    mirror = None
-    if "registry_mirror" in raw:
-        mirror = table.text("registry_mirror", _URL, "a URL such as 'https://mirror.example'")
-    userns = raw.get("userns", False)
-    if not isinstance(userns, bool):
-        raise table.wrong("userns", userns, "true or false")
-    return Docker(registry_mirror=mirror, address_pool=pool, userns=userns)
-
-
-def _container(where: str, raw: Mapping[str, Any]) -> Container:
-    table = _Table(where, raw)
-    if "pull" in raw:
-        table.only("pull", "name", "insecure")
-        fix = "a reference such as 'docker.io/library/python:3.13-slim'"
-        pull = table.text("pull", _PULL, fix)
-        if "@" in pull and "name" not in raw:
-            raise table.wrong("name", None, "a name and tag, since `pull` is by digest")
-        insecure = raw.get("insecure", False)
-        if not isinstance(insecure, bool):
-            raise table.wrong("insecure", insecure, "true or false")
-        name = _tagged(table.text("name", _IMAGE, "an image name such as 'python:3.13'", pull))
-        return Container(name=name, pull=pull if "@" in pull else _tagged(pull), insecure=insecure)
-    table.only("name", "suite", "packages", "command", "env")
-    env = raw.get("env", {})
-    if not isinstance(env, dict) or not all(
-        _ENV.fullmatch(k) and isinstance(v, str) and "\n" not in v for k, v in env.items()
-    ):
-        raise table.wrong("env", env, 'names and strings: env = {LANG = "C.UTF-8"}')
-    return Container(
-        name=_tagged(table.text("name", _IMAGE, "an image name such as 'debian:trixie'")),
-        suite=table.text("suite", _WORD, "a Debian release such as 'trixie'", "trixie"),
-        packages=table.packages("packages"),
-        command=table.strings("command", ("bash",)),
-        env={"PATH": PATH, **env},
-    )
-
-
-def _tagged(name: str) -> str:
-    """Docker's rule: no tag means `latest`."""
-    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
-
-
-@dataclass(frozen=True)
-class _Table:
-    """One table of a recipe, with errors that say where they are."""
-
-    where: str
-    raw: Mapping[str, Any]
-
-    def wrong(self, key: str, value: Any, fix: str) -> ConfigError:
-        shown = "is missing" if value is None else f"{value!r} cannot be used"
-        return ConfigError(f"{self.where}: {key}: {shown}", hint=f"give {fix}")
-
-    def only(self, *known: str) -> None:
-        for key in self.raw:
-            if key not in known:
-                near = get_close_matches(key, known, 1) or sorted(known)
-                raise ConfigError(
-                    f"{self.where}: {key}: not known", hint=f"did you mean {near[0]}?"
-                )
-
-    def text(self, key: str, pattern: re.Pattern[str], fix: str, default: str | None = None) -> str:
-        value = self.raw.get(key, default)
-        if not isinstance(value, str) or not pattern.fullmatch(value):
-            raise self.wrong(key, value, fix)
-        return value
-
-    def strings(self, key: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
-        value = self.raw.get(key, list(default))
-        if not isinstance(value, list) or not all(isinstance(x, str) and x for x in value):
-            raise self.wrong(key, value, "a list of strings")
-        return tuple(value)
-
-    def packages(self, key: str) -> tuple[str, ...]:
-        for name in (names := self.strings(key)):
-            if not _PACKAGE.fullmatch(name):
-                raise self.wrong(key, name, "names of Debian packages")
-        return names
-
-    def size(self, key: str, default: int) -> int:
-        value = self.raw.get(key)
-        if value is None:
-            return default
-        match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-        if match is None or not 2 <= int(match[1]) <= 1024:
-            raise self.wrong(key, value, "a size from '2GiB' to '1024GiB'")
-        return int(match[1]) * GIB
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise explained(error, Recipe, lambda _: f"{where}: ") from None

@@ -1,7 +1,8 @@
 """Identity of a process, and whether it is certainly gone.
 
 A pid alone says nothing: it is used again, and it means another process in another pid namespace
-or on another machine. So an identity is machine, boot, pid namespace, pid and start time.
+or on another machine. So an identity is machine, boot, pid namespace, pid and start time. VMs'
+keepers use this module: standard library only.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def alive(process: Process, *, one_host: bool = False) -> bool | None:
 
 def of(pid: int) -> Process:
     """A process of this pid namespace. Raises ProcessLookupError when there is none."""
-    here = _here(pid)
+    here = _here(os.getpid())
     fields = _stat(pid)
     if fields is None:
         raise ProcessLookupError(f"no process {pid}")
@@ -82,6 +83,11 @@ def _here(pid: int) -> Process:
 def machine_id() -> str:
     """The machine's own id; where it has none (a bare container), its boot id: such an identity
     never outlives a boot, so nothing is called gone that may live."""
+    return written_machine_id() or (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def written_machine_id() -> str | None:
+    """The machine's own id, where it has one."""
     for path in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
         try:
             text = path.read_text().strip()
@@ -89,7 +95,7 @@ def machine_id() -> str:
             continue
         if text and text != "uninitialized":
             return text
-    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+    return None
 
 
 def _stat(pid: int) -> list[str] | None:

@@ -44,7 +44,6 @@ from vmrunner.model.cloud import (
     Scope,
     Seen,
     Spec,
-    Traits,
     tags_of,
 )
 from vmrunner.model.images import ImageState, MadeImage
@@ -94,6 +93,5 @@ __all__ = [
     "Seen",
     "Spec",
     "Step",
-    "Traits",
     "tags_of",
 ]

@@ -268,20 +268,6 @@ class Outcome:
     error: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Traits:
-    """What a provider's guarantee rests on."""
-
-    tag_on_create: bool = True
-    native_deadline: bool = False  # ends the VM at E with nothing of ours alive
-    idempotent_create: bool = True
-    guard: bool = False  # can have a guard in the account
-    arms: bool = False  # a deadline of the cloud's own is armed after birth: `providers.Arms`
-    seals: bool = False  # its metadata service is switched off from outside: `providers.Seals`
-    creates: int = 8  # how many at once: where each waits long for its answer, more
-    kinds: tuple[Kind, ...] = (Kind.INSTANCE,)  # what a sweep shows
-
-
 class Level(StrEnum):
     OK = "ok"
     WARNING = "warning"

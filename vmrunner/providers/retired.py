@@ -7,7 +7,6 @@ until nothing of theirs is left.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from vmrunner.errors import Refused
 from vmrunner.model import (
@@ -25,29 +24,31 @@ from vmrunner.model import (
     Scope,
     Seen,
     Spec,
-    Traits,
 )
-from vmrunner.providers import Provider, arms, seals
+from vmrunner.providers import Arms, Provider, Seals
 
 
 class RetiredProvider:
     """Former drivers under one name, and the present one where the name still has one. A scope
-    that the present one has is its own; the others are the former ones'."""
+    that the present one has is its own; the others are the former ones'. It can arm, or seal,
+    where one of them can."""
 
     def __init__(self, name: str, former: Sequence[Provider], present: Provider | None) -> None:
         self.name = name
         self.former = tuple(former)
         self.present = present
+        if any(isinstance(driver, Arms) for driver in self._drivers):
+            self.arm = self._arm
+        if any(isinstance(driver, Seals) for driver in self._drivers):
+            self.seal = self._seal
 
     @property
     def scopes(self) -> frozenset[Scope]:
         return frozenset().union(*(driver.scopes for driver in self._drivers))
 
     @property
-    def traits(self) -> Traits:
-        each = [driver.traits for driver in self._drivers]
-        arms, seals = any(one.arms for one in each), any(one.seals for one in each)
-        return replace(each[0], arms=arms, seals=seals)
+    def creates(self) -> int:
+        return self._drivers[0].creates
 
     def now(self) -> float:
         return self._drivers[0].now()
@@ -88,16 +89,14 @@ class RetiredProvider:
         lost = Outcome(fate=Fate.FAILED, error=f"no scope of {self.name}")
         return {ref: told.get(ref, lost) for ref in refs}
 
-    def arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
+    def _arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
         driver = self._at(ref.scope)
-        able = arms(driver) if driver is not None else None
-        return able.arm(ref, instance, deadline) if able is not None else None
+        return driver.arm(ref, instance, deadline) if isinstance(driver, Arms) else None
 
-    def seal(self, ref: Ref) -> None:
+    def _seal(self, ref: Ref) -> None:
         driver = self._at(ref.scope)
-        able = seals(driver) if driver is not None else None
-        if able is not None:
-            able.seal(ref)
+        if isinstance(driver, Seals):
+            driver.seal(ref)
 
     def console(self, ref: Ref) -> str:
         driver = self._at(ref.scope)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from vmrunner.core.sweep_view import SweepView
-from vmrunner.engine.context import EngineContext, log
+from vmrunner.engine.context import ReaperContext, log
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import VmrunnerError
 from vmrunner.model import BuildRecord, Instance, Resource
@@ -37,7 +37,7 @@ Meanwhile = Callable[[Iterable[Resource], Mapping[str, Instance]], None]
 
 
 def gather(
-    context: EngineContext,
+    context: ReaperContext,
     membership: Membership,
     name: str,
     provider: Provider,
@@ -90,7 +90,7 @@ def read_sweep(
 
 
 def _read(
-    context: EngineContext,
+    context: ReaperContext,
     membership: Membership,
     name: str,
     provider: Provider,
@@ -111,7 +111,7 @@ def _read(
     listing.rowed = context.ledger.instances.known(strange)
 
 
-def _shown(context: EngineContext, known: LedgerView, ids: Collection[str]) -> dict[str, Instance]:
+def _shown(context: ReaperContext, known: LedgerView, ids: Collection[str]) -> dict[str, Instance]:
     """The rows of what a page shows. Once the ledger fails, it is left alone for this pass."""
     try:
         if not known.down:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
-from vmrunner.engine.engine import Engine
+from vmrunner.engine.context import EngineLimits, EnginePaths, ReaperContext
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError
+from vmrunner.lib import ids
+from vmrunner.lib.threads import DaemonThreadPool
 from vmrunner.reaper.reaper import Reaper
 from vmrunner.reaper.report import Report
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+    from vmrunner.providers import Provider
 
 log = logging.getLogger("vmrunner.serve")
 
@@ -21,19 +28,44 @@ PASSED: Final = "pass"
 SWEPT: Final = "sweep"
 
 
-def record_pass(engine: Engine, *, sweep: bool) -> None:
-    """Note that a pass was finished, for those who watch the reaper."""
-    engines, now = engine.context.ledger.engines, time.time()
+def record_pass(ledger: Ledger, reaper: str, *, sweep: bool) -> None:
+    """Note that a pass was finished, for those who watch the reaper. `reaper`: whose."""
+    now = time.time()
     try:
-        engines.record_heartbeat(PASSED, engine.id, now)
+        ledger.engines.record_heartbeat(PASSED, reaper, now)
         if sweep:
-            engines.record_heartbeat(SWEPT, engine.id, now)
+            ledger.engines.record_heartbeat(SWEPT, reaper, now)
     except LedgerError as error:
         log.warning("%s", error)
 
 
+@contextmanager
+def reaper(
+    ledger: Ledger, providers: Mapping[str, Provider], limits: EngineLimits, places: EnginePaths
+) -> Iterator[Reaper]:
+    """A reaper without an engine: it has threads of its own, and watches since now."""
+    pools: dict[str, DaemonThreadPool] = {}
+
+    def pool(name: str) -> DaemonThreadPool:
+        return pools.setdefault(name, DaemonThreadPool(f"reap-{name}", 1))
+
+    context = ReaperContext(
+        ledger=ledger, providers=providers, limits=limits, places=places, reaps=pool
+    )
+    membership = Membership(one_host=ledger.url.startswith("sqlite"))
+    began = time.monotonic()
+    try:
+        yield Reaper(context, membership, lambda: time.monotonic() - began)
+    finally:
+        for each in pools.values():
+            each.close()
+
+
 def reap(
-    engine: Engine,
+    ledger: Ledger,
+    providers: Mapping[str, Provider],
+    limits: EngineLimits,
+    places: EnginePaths,
     *,
     dry_run: bool = False,
     provider: str | None = None,
@@ -42,23 +74,20 @@ def reap(
     sleep: Callable[[float], None] = time.sleep,
 ) -> Report:
     """One pass over the ledger and the cloud, for the command line and the API. `orphans`: also
-    those that the cap holds back.
-
-    `engine` brings ledger, providers and limits; it need not run. Waits at most `settle` seconds
-    until what it killed is seen dead, so that the rows of a local host are closed when it ends."""
-    membership = Membership(one_host=engine.context.ledger.url.startswith("sqlite"))
-    reaping = Reaper(engine.context, membership, lambda: engine.watching)
-    report = reaping.run(dry_run=dry_run, only=provider, orphans=orphans)
-    if dry_run:
+    those that the cap holds back. Waits at most `settle` seconds until what it killed is seen
+    dead, so that the rows of a local host are closed when it ends."""
+    with reaper(ledger, providers, limits, places) as one:
+        report = one.run(dry_run=dry_run, only=provider, orphans=orphans)
+        if dry_run:
+            return report
+        if provider is None and not report.ongoing:
+            record_pass(ledger, ids.engine_id(), sweep=True)
+        try:
+            one.end_abandoned()
+            waited = 0.0
+            while waited < settle and one.unburied(only=provider):
+                sleep(0.25)
+                waited += 0.25
+        except LedgerError as error:  # what could be done without it is done, and must be told
+            report += Report(unread=(str(error),))
         return report
-    if provider is None and not report.ongoing:
-        record_pass(engine, sweep=True)
-    try:
-        reaping.end_abandoned()
-        waited = 0.0
-        while waited < settle and reaping.unburied(only=provider):
-            sleep(0.25)
-            waited += 0.25
-    except LedgerError as error:  # what could be done without it is done, and must be told
-        report += Report(unread=(str(error),))
-    return report

@@ -17,7 +17,7 @@ from vmrunner.core.reap_plan import Deletion, ReapPlan, Sighting
 from vmrunner.core.sweep_view import SweepView
 from vmrunner.core.visibility import Visibility
 from vmrunner.engine.completion import BuildCompletion
-from vmrunner.engine.context import EngineContext, log
+from vmrunner.engine.context import ReaperContext, log
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError
 from vmrunner.lib import ids
@@ -65,7 +65,7 @@ class Reaper:
     engine's rule that nobody's silence before that counts."""
 
     def __init__(
-        self, context: EngineContext, membership: Membership, watching: Callable[[], float]
+        self, context: ReaperContext, membership: Membership, watching: Callable[[], float]
     ) -> None:
         self._context = context
         self._membership = membership

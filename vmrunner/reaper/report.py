@@ -9,6 +9,7 @@ from typing import Final
 from vmrunner.core import pricing
 from vmrunner.core.reap_plan import Deletion, ReapPlan
 from vmrunner.model import Death, Fate, Instance, Outcome, Ref
+from vmrunner.providers import registry
 
 #: The outcome of a row whose VM was seen dead, or is not there any more.
 CLOSED: Final = "closed"
@@ -92,7 +93,7 @@ def line_of(
         build=row.build if row else None,
         age=None if kill.created_at is None else now - kill.created_at,
         late=_late(now, kill.expires_at),
-        cost=pricing.cost(row, now) if row else 0.0,
+        cost=pricing.cost(row, now, registry.prices(row.scope.kind)) if row else 0.0,
         outcome=outcome,
     )
 
@@ -109,7 +110,7 @@ def _row_line(name: str, now: float, row: Instance, what: str, reason: Death) ->
         build=row.build,
         age=now - row.created_at,
         late=_late(now, row.deadline),
-        cost=pricing.cost(row, now),
+        cost=pricing.cost(row, now, registry.prices(row.scope.kind)),
     )
 
 

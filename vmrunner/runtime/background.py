@@ -8,18 +8,18 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.config import sources
 from vmrunner.errors import ConfigError, LedgerError
-from vmrunner.lib import ids, private_dirs, process
+from vmrunner.lib import database_url, ids, private_dirs, process
 from vmrunner.model import STARTING, Process
 
 if TYPE_CHECKING:
-    from vmrunner.ledger.values import Member
-    from vmrunner.runtime.app import App
+    from vmrunner.config.settings import Paths, Settings
+    from vmrunner.ledger import Ledger, Member
 
 log = logging.getLogger("vmrunner")
 
@@ -31,13 +31,19 @@ ENGINE_LEASE: Final = 60.0  # seconds without a beat after which an engine serve
 _KEPT: Final = 30 * 86_400.0  # so long the settings of background engines are kept, in seconds
 
 
-def served(app: App, providers: Collection[str], *, staying: bool) -> bool:
-    """Do engines of other processes serve this ledger, and these providers?
+def one_host(ledger: Ledger) -> bool:
+    """Is the ledger a file, so that all who serve it are on this host?"""
+    return ledger.url.startswith(database_url.SQLITE)
+
+
+def served(ledger: Ledger, providers: Collection[str] = (), *, staying: bool = False) -> bool:
+    """Do engines of other processes serve this ledger, and these providers? `staying`: such as do
+    not end with a build of their own.
 
     A process that lives is not enough: its engine may have been closed, or hang. To be wrong here
     costs one engine too many, which is harmless; the other way a build would wait for ever."""
     me = process.current()
-    members = app.ledger.engines.list()
+    members = ledger.engines.list()
     up = {m.process for m in members if m.kind not in (STARTING, SUBMITTER)}
     serving = [
         member
@@ -47,80 +53,103 @@ def served(app: App, providers: Collection[str], *, staying: bool) -> bool:
         and not (member.kind == STARTING and member.process in up)
         and (member.kind in _STAYING or not staying)
         and abs(time.time() - member.seen_at) < ENGINE_LEASE
-        and process.alive(member.process, one_host=app.one_host) is not False
+        and process.alive(member.process, one_host=one_host(ledger)) is not False
     ]
     there = frozenset().union(*(member.providers for member in serving))
     return bool(serving) and there.issuperset(providers)
 
 
-def since(app: App) -> float | None:
+def since(ledger: Ledger) -> float | None:
     """Since when the oldest engine serves that stays and lives; None: there is none."""
     staying = [
         member.joined_at
-        for member in app.ledger.engines.list()
-        if member.kind in _STAYING and _lives(app, member)
+        for member in ledger.engines.list()
+        if member.kind in _STAYING and _lives(ledger, member)
     ]
     return min(staying, default=None)
 
 
-def _lives(app: App, member: Member) -> bool:
-    lives = process.alive(member.process, one_host=app.one_host)
+def _lives(ledger: Ledger, member: Member) -> bool:
+    lives = process.alive(member.process, one_host=one_host(ledger))
     return time.time() - member.seen_at < ENGINE_LEASE if lives is None else lives
 
 
-def ensure(app: App, providers: Collection[str]) -> None:
-    """See to it that an engine which serves these providers outlives this process. Those that our
-    configuration does not have, an engine that we start would not have either."""
-    try:
-        there = app.served(*(set(providers) & app.settings.providers.keys()), staying=True)
-    except LedgerError as error:
-        log.warning("%s", error)
-        there = False  # it may be back before the engine is up
-    if not there:
-        app.spawn_engine()
+class BackgroundEngines:
+    """Engines that outlive this process, each in a session of its own, which end when nothing is
+    left to do. `program` is how this one is started again."""
 
+    def __init__(
+        self,
+        ledger: Callable[[], Ledger],
+        settings: Callable[[], Settings],
+        paths: Paths,
+        program: Sequence[str],
+    ) -> None:
+        self._ledger = ledger
+        self._settings = settings
+        self._paths = paths
+        self._program = program
 
-def spawn(app: App) -> None:
-    """Start an engine in a session of its own. Raises ConfigError when it cannot be started."""
-    paths, secret = app.paths, app.settings.secret_key
-    environ = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(sources.PREFIX) or name in sources.NOT_SETTINGS
-    }
-    if secret is not None:
-        environ["VMRUNNER_SECRET_KEY"] = secret.get_secret_value()
-    try:
-        private_dirs.make(paths.data)
-        # It runs elsewhere, where a project's file would not be found: it gets the settings whole.
-        settings = _settings(paths.data, sources.dump(app.settings))
-        log_file = _private(paths.engine_log, os.O_APPEND)
+    @property
+    def log(self) -> Path:
+        """Where they say what goes wrong."""
+        return self._paths.engine_log
+
+    def ensure(self, *providers: str) -> None:
+        """See to it that an engine which serves these providers outlives this process: start one
+        unless one is there. Those that our configuration does not have, an engine that we start
+        would not have either."""
+        ours = set(providers) & self._settings().providers.keys()
         try:
-            child = subprocess.Popen(
-                [*app.program, "serve", "--until-idle"],
-                stdin=subprocess.DEVNULL,
-                stdout=log_file,
-                stderr=log_file,
-                env=environ | {"VMRUNNER_CONFIG": str(settings)},
-                cwd="/",
-                start_new_session=True,
-            )
-        finally:
-            os.close(log_file)
-        who = process.of(child.pid)  # one that ended at once is there until it is waited for
-        # Somebody must hear that it ended: it would stay a zombie as long as we live.
-        threading.Thread(target=child.wait, name="background-engine", daemon=True).start()
-    except OSError as error:
-        raise ConfigError(f"the background engine cannot be started: {error}") from None
-    _announce(app, who, app.settings.providers)
+            there = served(self._ledger(), ours, staying=True)
+        except LedgerError as error:
+            log.warning("%s", error)
+            there = False  # it may be back before the engine is up
+        if not there:
+            self.spawn()
 
+    def spawn(self) -> None:
+        """Start one. Raises ConfigError when it cannot be started."""
+        settings, data = self._settings(), self._paths.data
+        secret = settings.secret_key
+        environ = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(sources.PREFIX) or name in sources.NOT_SETTINGS
+        }
+        if secret is not None:
+            environ["VMRUNNER_SECRET_KEY"] = secret.get_secret_value()
+        try:
+            private_dirs.make(data)
+            # It runs elsewhere, where a project's file would not be found: it gets them whole.
+            environ["VMRUNNER_CONFIG"] = str(_settings(data, sources.dump(settings)))
+            log_file = _private(self.log, os.O_APPEND)
+            try:
+                child = subprocess.Popen(
+                    [*self._program, "serve", "--until-idle"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log_file,
+                    stderr=log_file,
+                    env=environ,
+                    cwd="/",
+                    start_new_session=True,
+                )
+            finally:
+                os.close(log_file)
+            who = process.of(child.pid)  # one that ended at once is there until it is waited for
+            # Somebody must hear that it ended: it would stay a zombie as long as we live.
+            threading.Thread(target=child.wait, name="background-engine", daemon=True).start()
+        except OSError as error:
+            raise ConfigError(f"the background engine cannot be started: {error}") from None
+        self._announce(who, settings.providers)
 
-def _announce(app: App, who: Process, providers: Iterable[str]) -> None:
-    """In its name, so that whoever asks next does not start another before it is up."""
-    try:
-        app.ledger.engines.join(ids.engine_id(), who, STARTING, time.time(), providers)
-    except LedgerError as error:
-        log.warning("%s", error)
+    def _announce(self, who: Process, providers: Iterable[str]) -> None:
+        """In its name, so that whoever asks next does not start another before it is up."""
+        try:
+            engines = self._ledger().engines
+            engines.join(ids.engine_id(), who, STARTING, time.time(), providers)
+        except LedgerError as error:
+            log.warning("%s", error)
 
 
 def _settings(data: Path, text: str) -> Path:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
 
 from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.lib import ids, process
-from vmrunner.runtime.background import SUBMITTER
+from vmrunner.runtime.background import SUBMITTER, BackgroundEngines, one_host, served
 
 if TYPE_CHECKING:
     from vmrunner.engine.engine import Engine
-    from vmrunner.runtime.app import App
+    from vmrunner.ledger import Ledger
+    from vmrunner.runtime.provider_set import ProviderSet
 
 log = logging.getLogger("vmrunner")
 
@@ -27,11 +31,28 @@ STEADY: Final = 60.0  # seconds after which one that ended counts as one that se
 class EngineHost:
     """Sees to it that an engine serves a provider: one that lives elsewhere, else one in this
     process, of this `kind`; with None a background one. Call `ensure` in every wait: it is cheap.
-    Safe in threads."""
+    Safe in threads. `engine` makes one, `wake` is where the others listen."""
 
-    def __init__(self, app: App, kind: str | None) -> None:
-        self._app = app
+    def __init__(
+        self,
+        kind: str | None,
+        *,
+        ledger: Callable[[], Ledger],
+        providers: ProviderSet,
+        background: BackgroundEngines,
+        engine: Callable[[str], Engine],
+        wake: Path,
+    ) -> None:
         self._kind = kind
+        self._ledger = ledger
+        self._providers = providers
+        self._others = background
+        self._new_engine = engine
+        self._wake = wake
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._thread: threading.Thread | None = None
@@ -42,6 +63,17 @@ class EngineHost:
         self._tries = 0
         self._spawned = float("-inf")
         self._nobody = ""  # why nobody serves
+
+    def _leave_to_parent(self) -> None:
+        """After a fork the engine goes on in the parent: to close its copy would throw it out."""
+        if self._pid != os.getpid():
+            self._begin()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def own(self) -> bool:
@@ -54,6 +86,7 @@ class EngineHost:
         VmrunnerError when there is no hope: the provider cannot be opened, or a background engine
         ends as soon as it was started."""
         now = time.monotonic()
+        self._leave_to_parent()
         with self._lock:
             self._bury()
             if self._engine is not None and provider in self._engine.launches:
@@ -62,9 +95,9 @@ class EngineHost:
                 return
             self._checked[provider] = now
             self._nobody = ""
-            if self._app.served(provider, staying=staying):
+            if served(self._ledger(), [provider], staying=staying):
                 self._show_up(now)
-            elif provider not in self._app.settings.providers:
+            elif provider not in self._providers.settings.providers:
                 self._nobody = f"no engine that lives has provider {provider!r}, nor have we"
             elif self._kind is None:
                 self._background(provider, now)
@@ -74,15 +107,15 @@ class EngineHost:
     def _here(self, provider: str) -> None:
         """An engine in this process."""
         if self._engine is None:
-            engine = self._engine = self._app.engine(self._kind or "")
+            engine = self._engine = self._new_engine(self._kind or "")
             self._stop = stop = threading.Event()
             self._thread = threading.Thread(
                 target=engine.run, args=(stop.is_set,), name="engine", daemon=True
             )
             self._thread.start()
         if provider not in self._engine.launches:
-            self._app.provider(provider)  # or it says why not
-            self._engine.context.providers = self._app.providers()
+            self._providers.get(provider)  # or it says why not
+            self._engine.context.providers = self._providers.all()
             self._engine.wake()
 
     def _bury(self) -> None:
@@ -99,15 +132,15 @@ class EngineHost:
         if self._tries and now - self._spawned < CHECK * 2 ** (self._tries - 1):
             return
         if self._tries:
-            self._app.provider(provider)  # or it says why not
+            self._providers.get(provider)  # or it says why not
         if self._tries >= TRIES:
             raise VmrunnerError(
                 f"the background engine ends as soon as it was started, {TRIES} times by now",
-                hint=f"see the end of {self._app.paths.engine_log}",
+                hint=f"see the end of {self._others.log}",
             )
         self._tries += 1
         self._spawned = now
-        self._app.spawn_engine()
+        self._others.spawn()
 
     def waiting(self, build: str) -> str:
         """Why a build is still queued, as far as we know."""
@@ -116,10 +149,10 @@ class EngineHost:
 
     def _show_up(self, now: float) -> None:
         """Where engines on other hosts cannot see that this process lives, tell them."""
-        if self._kind is None or self._app.one_host or now - self._beaten < OWNER_HEARTBEAT:
+        if self._kind is None or now - self._beaten < OWNER_HEARTBEAT or one_host(self._ledger()):
             return
         self._beaten = now
-        engines, at = self._app.ledger.engines, time.time()
+        engines, at = self._ledger().engines, time.time()
         if self._member is None or not engines.beat(self._member, at):
             self._member = self._member or ids.engine_id()
             engines.join(self._member, process.current(), SUBMITTER, at)
@@ -132,15 +165,16 @@ class EngineHost:
         if engine is not None:
             engine.wake()
         else:
-            wakeup.poke(self._app.paths.wake)
+            wakeup.poke(self._wake)
 
     def close(self) -> None:
         """Let the own engine go; what belongs to the ledger goes on in its VM."""
+        self._leave_to_parent()
         with self._lock:
             self._let_go()
             if self._member is not None:
                 try:
-                    self._app.ledger.engines.leave(self._member)
+                    self._ledger().engines.leave(self._member)
                 except LedgerError as error:
                     log.warning("%s", error)  # its silence says the same, a minute later
                 self._member = None

@@ -5,26 +5,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.config import settings as config
 from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError, VmrunnerError
+from vmrunner.providers import registry
 from vmrunner.providers.retired import RetiredProvider, kept, present
 
 if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
     from vmrunner.model import Scope
     from vmrunner.providers import Provider
-    from vmrunner.runtime.app import App
 
 log = logging.getLogger("vmrunner")
-
-#: Kind → options that a scope tells: their names, and the part of it.
-_TOLD: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
-    "ec2": [("region", "place")],
-    "gce": [("project", "account")],
-}
 
 #: What no process can change while it serves a ledger.
 _FIXED: Final[Mapping[str, Callable[[Settings], object]]] = {
@@ -34,88 +31,149 @@ _FIXED: Final[Mapping[str, Callable[[Settings], object]]] = {
 }
 
 
-def opened(app: App) -> tuple[dict[str, Provider], dict[str, VmrunnerError]]:
-    """All that can be opened, and why the others cannot."""
-    found: dict[str, Provider] = {}
-    broken: dict[str, VmrunnerError] = {}
-    for name in (*app.settings.providers, *_dropped(app)):
+class ProviderSet:
+    """The drivers of one configuration, each opened when it is first asked for. `open` makes the
+    one of a configured name, `open_kind` the one of any kind, name and options."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Callable[[], Ledger],
+        open: Callable[[str], Provider],  # noqa: A002 - what it does
+        open_kind: Callable[[str, str, Mapping[str, Any]], Provider],
+    ) -> None:
+        self.settings = settings  # `renew` replaces them
+        self._ledger = ledger
+        self._open = open
+        self._open_kind = open_kind
+        self._lock = threading.RLock()
+        self._drivers: dict[str, Provider] = {}
+
+    def get(self, name: str) -> Provider:
+        """The driver of one provider. Raises ConfigError when its options or its SDK are not as
+        they must be."""
+        with self._lock:
+            if name not in self._drivers:
+                known = name in self.settings.providers
+                self._drivers[name] = self._open(name) if known else self._former(name)
+            return self._drivers[name]
+
+    def opened(self) -> tuple[dict[str, Provider], dict[str, VmrunnerError]]:
+        """All that can be opened, and why the others cannot: those of the configuration, and what
+        it dropped while VMs of it are open."""
+        found: dict[str, Provider] = {}
+        broken: dict[str, VmrunnerError] = {}
+        for name in (*self.settings.providers, *self._dropped()):
+            try:
+                found[name] = self.get(name)
+            except VmrunnerError as error:
+                broken[name] = error
+        return found, broken
+
+    def all(self) -> dict[str, Provider]:
+        """All that can be opened. One that cannot must not keep the others from working."""
+        found, broken = self.opened()
+        for name, error in broken.items():
+            log.warning("provider %s is left out: %s", name, error)
+        return found
+
+    def named(self, wanted: str | None) -> str | None:
+        """The configured name for what a user calls a provider; None: all are meant."""
+        return None if wanted is None else self.settings.provider(wanted)
+
+    def time_at(self, name: str, *, ask: bool = False) -> float:
+        """The clock that the VMs of a provider are timed by, as far as it can be had; else ours.
+        `ask`: an answer of the cloud tells its time, so get one first."""
         try:
-            found[name] = app.provider(name)
+            driver = self.get(name)
+            if ask:
+                _ = driver.scopes
+            return driver.now()
+        except VmrunnerError:
+            return time.time()
+
+    def renew(self, settings: Settings, old: Mapping[str, Provider]) -> dict[str, Provider]:
+        """Take other settings, while `old` are in use; returns what is to be used from now on.
+        Raises ConfigError, and then nothing has changed."""
+        before = self.settings
+        for field, fixed in _FIXED.items():
+            if fixed(settings) != fixed(before):
+                raise ConfigError(
+                    f"{field}: it cannot change while the ledger is served",
+                    hint="set it back, or restart",
+                )
+        same = {n for n, said in settings.providers.items() if before.providers.get(n) == said}
+        new: dict[str, Provider] = {}
+        for name in same & old.keys():  # one that could not be opened before stays left out
+            driver = present(old[name])
+            if driver is not None:
+                new[name] = driver
+        self._use(settings, new)
+        try:
+            new |= {name: self.get(name) for name in settings.providers if name not in same}
+            providers = kept(old, new, self._ledger().instances.open())
+        except BaseException:
+            self._use(before, old)
+            raise
+        return providers
+
+    def close(self) -> None:
+        """Forget them all."""
+        self._drivers.clear()
+
+    # --- within ---
+
+    def _use(self, settings: Settings, drivers: Mapping[str, Provider]) -> None:
+        with self._lock:
+            self.settings = settings
+            self._drivers = dict(drivers)
+
+    def _former(self, name: str) -> RetiredProvider:
+        """A provider that is not in the configuration any more: any that verified the scopes of
+        its rows, as after a renaming; for the others one is opened by what the scopes tell.
+        ConfigError where these credentials do not reach them."""
+        scopes = self._dropped().get(name, set())
+        drivers = [one for one in self._configured(scopes) if one.scopes & scopes]
+        left = scopes - _reached(drivers)
+        for kind, account in sorted({(scope.kind, scope.account) for scope in left}):
+            first = min(scope for scope in left if (scope.kind, scope.account) == (kind, account))
+            driver = registry.find(kind)
+            told = driver.told if driver is not None else {}
+            options = {option: getattr(first, part) for option, part in told.items()}
+            drivers.append(self._open_kind(kind, name, options))
+        lost = scopes - _reached(drivers)
+        if lost or not scopes:
+            places = ", ".join(map(str, sorted(lost)))
+            where = f", and VMs of it are open in {places}" if lost else ""
+            raise ConfigError(
+                f"providers.{name}: it is not in the configuration{where}",
+                hint="put it back until they are gone" if lost else "",
+            )
+        return RetiredProvider(name, drivers, None)
+
+    def _configured(self, scopes: set[Scope]) -> Iterator[Provider]:
+        """Those of the kinds of these scopes that can be opened."""
+        kinds = {scope.kind for scope in scopes}
+        for name, said in self.settings.providers.items():
+            if said.kind in kinds:
+                with contextlib.suppress(VmrunnerError):  # it is told where it is asked for itself
+                    yield self.get(name)
+
+    def _dropped(self) -> dict[str, set[Scope]]:
+        """The scopes of open rows, of VMs and of images' builders, whose provider is not in the
+        configuration any more."""
+        found: dict[str, set[Scope]] = {}
+        try:
+            ledger = self._ledger()
+            vms = [(row.provider, row.scope) for row in ledger.instances.open()]
+            builders = [(row.provider, row.scope) for row in ledger.images.open()]
+            for provider, scope in (*vms, *builders):
+                if provider not in self.settings.providers:
+                    found.setdefault(provider, set()).add(scope)
         except VmrunnerError as error:
-            broken[name] = error
-    return found, broken
-
-
-def former(app: App, name: str) -> RetiredProvider:
-    """A provider that is not in the configuration any more: any that verified the scopes of its
-    rows, as after a renaming; for the others one is opened by what the scopes tell. ConfigError
-    where these credentials do not reach them."""
-    scopes = _dropped(app).get(name, set())
-    drivers = [one for one in _configured(app, scopes) if one.scopes & scopes]
-    left = scopes - _reached(drivers)
-    for kind, account in sorted({(scope.kind, scope.account) for scope in left}):
-        first = min(scope for scope in left if (scope.kind, scope.account) == (kind, account))
-        options = {option: getattr(first, part) for option, part in _TOLD.get(kind, ())}
-        drivers.append(app.open_kind(kind, name, options))
-    lost = scopes - _reached(drivers)
-    if lost or not scopes:
-        where = f", and VMs of it are open in {', '.join(map(str, sorted(lost)))}" if lost else ""
-        raise ConfigError(
-            f"providers.{name}: it is not in the configuration{where}",
-            hint="put it back until they are gone" if lost else "",
-        )
-    return RetiredProvider(name, drivers, None)
-
-
-def _configured(app: App, scopes: set[Scope]) -> Iterator[Provider]:
-    """Those of the kinds of these scopes that can be opened."""
-    kinds = {scope.kind for scope in scopes}
-    for name, said in app.settings.providers.items():
-        if said.kind in kinds:
-            with contextlib.suppress(VmrunnerError):  # it is told where it is asked for itself
-                yield app.provider(name)
+            log.warning("%s", error)
+        return found
 
 
 def _reached(drivers: Iterable[Provider]) -> set[Scope]:
     return {scope for driver in drivers for scope in driver.scopes}
-
-
-def renewed(app: App, settings: Settings, old: Mapping[str, Provider]) -> dict[str, Provider]:
-    """Let `wiring` take other settings, while `old` are in use; returns what is to be used from
-    now on. Raises ConfigError, and then nothing has changed."""
-    before = app.settings
-    for field, fixed in _FIXED.items():
-        if fixed(settings) != fixed(before):
-            raise ConfigError(
-                f"{field}: it cannot change while the ledger is served",
-                hint="set it back, or restart",
-            )
-    same = {name for name, said in settings.providers.items() if before.providers.get(name) == said}
-    new: dict[str, Provider] = {}
-    for name in same & old.keys():  # one that could not be opened before stays left out
-        driver = present(old[name])
-        if driver is not None:
-            new[name] = driver
-    app.use(settings, new)
-    try:
-        new |= {name: app.provider(name) for name in settings.providers if name not in same}
-        providers = kept(old, new, app.ledger.instances.open())
-    except BaseException:
-        app.use(before, old)
-        raise
-    return providers
-
-
-def _dropped(app: App) -> dict[str, set[Scope]]:
-    """The scopes of open rows, of VMs and of images' builders, whose provider is not in the
-    configuration any more."""
-    found: dict[str, set[Scope]] = {}
-    try:
-        vms = [(row.provider, row.scope) for row in app.ledger.instances.open()]
-        builders = [(row.provider, row.scope) for row in app.ledger.images.open()]
-        for provider, scope in (*vms, *builders):
-            if provider not in app.settings.providers:
-                found.setdefault(provider, set()).add(scope)
-    except VmrunnerError as error:
-        log.warning("%s", error)
-    return found

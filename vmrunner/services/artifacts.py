@@ -9,11 +9,14 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import NotFound, VmrunnerError
 from vmrunner.lib import dirfd
 from vmrunner.lib.globs import Globs
+
+if TYPE_CHECKING:
+    from vmrunner.model import BuildRecord
 
 log = logging.getLogger("vmrunner")
 
@@ -34,6 +37,11 @@ class Artifacts:
 
     directory: Path
     globs: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, build: BuildRecord, place: Path) -> Artifacts:
+        """Those of a build, where `place` has a directory for each. Complete once it has ended."""
+        return cls(place / build.id, tuple(rule.glob for rule in build.spec.artifacts))
 
     def __iter__(self) -> Iterator[Artifact]:
         return iter(self.ls())

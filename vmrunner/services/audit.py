@@ -1,4 +1,4 @@
-"""The audit's shell: list the clouds, read the ledger, compare. No engine, no reaper."""
+"""The audit: list the clouds, read the ledger, compare. No engine, no reaper."""
 
 from __future__ import annotations
 
@@ -9,47 +9,71 @@ from typing import TYPE_CHECKING
 
 from vmrunner.core import audit_rules
 from vmrunner.core.audit_rules import ReaperActivity, Survivor
-from vmrunner.errors import LedgerError
-from vmrunner.runtime import provider_set
+from vmrunner.errors import ConfigError, LedgerError
+from vmrunner.runtime import background
 
 if TYPE_CHECKING:
     from vmrunner.errors import VmrunnerError
     from vmrunner.ledger import Ledger
     from vmrunner.model import Limits, Page, Scope
     from vmrunner.providers import Provider
-    from vmrunner.runtime.app import App
-
+    from vmrunner.runtime.ledger_opener import LedgerOpener
+    from vmrunner.runtime.provider_set import ProviderSet
 
 log = logging.getLogger("vmrunner")
 
 
-def check(app: App, only: str | None) -> list[Survivor]:
-    """All that is wrong: with every provider or one, and with those who reap."""
-    providers, broken = provider_set.opened(app)
-    limits = app.limits().limits
+def audit(
+    ledgers: LedgerOpener,
+    providers: ProviderSet,
+    limits: Limits,
+    *,
+    provider: str | None = None,
+    tag: tuple[str, str] | None = None,
+    older_than: float | None = None,
+) -> list[Survivor]:
+    """The cloud against the ledger: what is alive and should not be, and whether nobody reaps.
+
+    With `tag` and `older_than` (seconds), only this: the machines with that tag that are older,
+    whoever made them."""
+    only = providers.named(provider)
+    if (tag is None) != (older_than is None):
+        raise ConfigError(
+            "audit: --tag and --older-than belong together",
+            hint="--tag team=ci --older-than 6h",
+        )
+    opened, broken = providers.opened()
+    chosen = {name: driver for name, driver in opened.items() if only in (None, name)}
+    if tag is not None and older_than is not None:
+        found = _foreign(chosen, tag, older_than)
+    else:
+        found = _ours(ledgers, chosen, limits)
+    return found + _unopened(broken, only)
+
+
+def _ours(ledgers: LedgerOpener, chosen: Mapping[str, Provider], limits: Limits) -> list[Survivor]:
+    """All that is wrong: with these providers, and with those who reap."""
     found: list[Survivor] = []
-    chosen = {n: driver for n, driver in providers.items() if only in (None, n)}
     try:
+        ledger = ledgers.open()
         for name, driver in chosen.items():
-            found += survivors(app.ledger, limits, name, driver)
-        found += silence(app)
+            found += survivors(ledger, limits, name, driver)
+        found += silence(ledger)
     except LedgerError as error:
         found = [audit_rules.unread("the ledger", str(error))]
         for name, driver in chosen.items():
-            found += alone(app.installation, limits, name, driver)
-    return found + _unopened(broken, only)
+            found += alone(ledgers.installation, limits, name, driver)
+    return found
 
 
-def foreign(app: App, only: str | None, tag: tuple[str, str], age: float) -> list[Survivor]:
+def _foreign(chosen: Mapping[str, Provider], tag: tuple[str, str], age: float) -> list[Survivor]:
     """The machines with this tag that are older than this, whoever made them."""
-    providers, broken = provider_set.opened(app)
     found = []
-    for name, driver in providers.items():
-        if only in (None, name):
-            pages, errors = _list(name, driver)
-            found += audit_rules.older_than(driver.now(), pages, *tag, age) + errors
-            found += [audit_rules.unread(name, f"{p.scope}: {p.error}") for p in pages if p.error]
-    return found + _unopened(broken, only)
+    for name, driver in chosen.items():
+        pages, errors = _list(name, driver)
+        found += audit_rules.older_than(driver.now(), pages, *tag, age) + errors
+        found += [audit_rules.unread(name, f"{p.scope}: {p.error}") for p in pages if p.error]
+    return found
 
 
 def survivors(ledger: Ledger, limits: Limits, name: str, provider: Provider) -> list[Survivor]:
@@ -105,20 +129,20 @@ def alone(installation: str, limits: Limits, name: str, provider: Provider) -> l
     return audit_rules.by_tags(provider.now(), pages, limits, installation) + errors
 
 
-def silence(app: App) -> list[Survivor]:
+def silence(ledger: Ledger) -> list[Survivor]:
     """Has nobody reaped for too long?"""
-    return audit_rules.silence(time.time(), app.ledger.instances.open(), watch(app))
+    return audit_rules.silence(time.time(), ledger.instances.open(), watch(ledger))
 
 
-def watch(app: App) -> ReaperActivity:
+def watch(ledger: Ledger) -> ReaperActivity:
     """What the ledger knows of those who reap."""
-    engines = app.ledger.engines
+    engines = ledger.engines
     done = engines.heartbeats()
     return ReaperActivity(
         passed=done.get("pass"),
         swept=done.get("sweep"),
         seen=max((member.seen_at for member in engines.list()), default=None),
-        serving=app.serving_since(),
+        serving=background.since(ledger),
     )
 
 

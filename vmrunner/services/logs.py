@@ -3,50 +3,14 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from vmrunner.errors import LedgerError
 from vmrunner.lib import terminal
-from vmrunner.model import BuildRecord, BuildState, Chunk, LogLine
+from vmrunner.model import Chunk, LogLine
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
-
-T = TypeVar("T")
-
-FOLLOW_INTERVAL: Final = 0.1  # seconds between two looks for more
-LEDGER_RETRY: Final = 1.0  # seconds before a ledger that is out of reach is asked again
-LEDGER_TIMEOUT: Final = 120.0  # seconds that it is waited for: a server's failover takes less
-_ENDED: Final = (BuildState.HELD, BuildState.FINISHED)
-
-
-def ended(build: BuildRecord) -> bool:
-    """Is its result known? A held build has ended; only its VM is still there."""
-    return build.state in _ENDED
-
-
-def patiently(
-    work: Callable[[], T],
-    *,
-    pause: Callable[[float], object] = time.sleep,
-    told: Callable[[LedgerError], object] = lambda _: None,
-) -> T:
-    """Do it; while the ledger is out of reach, wait and do it again, for at most `PATIENCE`. `told`
-    hears of it once. `pause` is called between tries and may raise."""
-    until: float | None = None
-    while True:
-        try:
-            return work()
-        except LedgerError as error:
-            now = time.monotonic()
-            if until is None:
-                until = now + LEDGER_TIMEOUT
-                told(error)
-            if now >= until:
-                raise
-            pause(LEDGER_RETRY)
 
 
 class LogReader:
@@ -72,25 +36,6 @@ class LogReader:
             self._after = 0  # only where to begin
             self._seq = chunks[-1].seq
         return chunks
-
-
-def follow(
-    ledger: Ledger,
-    build: str,
-    *,
-    after: int = 0,
-    pause: Callable[[float], object] = time.sleep,
-) -> Iterator[Chunk]:
-    """Every chunk until the build has ended. `pause` is called between looks and may raise."""
-    reader = LogReader(ledger, build, after=after)
-    while True:
-        # First, so that the last look is after the end.
-        over = ended(patiently(lambda: ledger.builds.get(build), pause=pause))
-        while chunks := patiently(reader.next_chunks, pause=pause):
-            yield from chunks
-        if over:
-            return
-        pause(FOLLOW_INTERVAL)
 
 
 def lines(chunks: Iterable[Chunk]) -> Iterator[LogLine]:

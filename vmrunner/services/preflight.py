@@ -14,15 +14,20 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError
 from vmrunner.lib import units
 from vmrunner.model import RUNSC, BuildSpec, Level, Network, Spec
+from vmrunner.providers.port import BootsLocalImages
 from vmrunner.providers.port_guard import CanHaveGuard
+from vmrunner.providers.settings import LocalSettings
+from vmrunner.runtime import background
 
 if TYPE_CHECKING:
+    from vmrunner.config.settings import Paths, Settings
     from vmrunner.images import LocalImage, Progress, Recipe
-    from vmrunner.runtime.app import App
+    from vmrunner.ledger import Ledger
+    from vmrunner.runtime.provider_set import ProviderSet
 
 OnImage = Callable[["Progress"], None]
 
-#: Findings of a QEMU host that only matter to a build that reaches the internet.
+#: Findings of this host that only matter to a build that reaches the internet.
 _OPEN_ONLY: Final = frozenset({"pasta", "nft", "tun"})
 
 
@@ -51,23 +56,23 @@ class PreflightResult:
     warnings: tuple[str, ...] = ()
 
 
-def check(app: App, spec: BuildSpec) -> PreflightResult:
-    """Raises `ConfigError`, or the provider's own refusal. The ledger must open: its secret may
-    be wrong."""
-    app.makes_ledger = True  # a build is wanted
-    app.ledger  # noqa: B018 - opened
-    if app.settings.providers[spec.provider].kind == "qemu":
-        if not app.one_host and app.served(spec.provider):
+def check(
+    spec: BuildSpec, settings: Settings, *, paths: Paths, ledger: Ledger, providers: ProviderSet
+) -> PreflightResult:
+    """Raises `ConfigError`, or the provider's own refusal."""
+    said = settings.providers[spec.provider]
+    if isinstance(said, LocalSettings):
+        if not background.one_host(ledger) and background.served(ledger, [spec.provider]):
             return PreflightResult()  # the machine that will run it is another one
-        return _local(app, spec)
-    _offered(app, spec)
-    return PreflightResult(warnings=_unguarded(app, spec.provider))
+        return _local(spec, said, paths, providers)
+    _offered(spec, providers)
+    return PreflightResult(warnings=_unguarded(spec.provider, ledger, providers))
 
 
-def _unguarded(app: App, name: str) -> tuple[str, ...]:
+def _unguarded(name: str, ledger: Ledger, providers: ProviderSet) -> tuple[str, ...]:
     """At the first launch, what the guarantee is worth in this account; `doctor` says it later."""
-    provider = app.provider(name)
-    if not isinstance(provider, CanHaveGuard) or app.ledger.instances.launched(name):
+    provider = providers.get(name)
+    if not isinstance(provider, CanHaveGuard) or ledger.instances.launched(name):
         return ()
     try:
         found = provider.unguarded()
@@ -76,26 +81,25 @@ def _unguarded(app: App, name: str) -> tuple[str, ...]:
     return tuple(f"{name}: {one.message} ({one.fix})" for one in found)
 
 
-def _local(app: App, spec: BuildSpec) -> PreflightResult:
+def _local(
+    spec: BuildSpec, said: LocalSettings, paths: Paths, providers: ProviderSet
+) -> PreflightResult:
     """The image first, since what it holds decides on the container."""
     from vmrunner import images
 
     if spec.bootstrap and spec.image is None:
         raise ConfigError("bootstrap: the default image needs none", hint="leave it out")
-    settings, cache = app.settings.providers[spec.provider], app.paths.cache
-    assert settings.kind == "qemu"
-    wanted = spec.image or settings.image
     try:
-        image = images.resolve(cache, wanted, images.current)
+        image = images.resolve(paths.cache, spec.image or said.image, images.current)
     except images.NotMade as error:
         recipe = images.find(images.DEFAULT)
         _container(spec, recipe.name, [container.name for container in recipe.containers])
         _runtime(spec, recipe.name, recipe.packages)
-        _host(app, spec)
-        _sized(app, spec, recipe)
-        _disk(app, spec, recipe.name, recipe.disk)
+        _host(spec, providers)
+        _sized(spec, recipe, providers)
+        _disk(spec, said, providers, recipe.name, recipe.disk)
         why = str(error.args[0])
-        making = ImageToBuild(recipe=recipe, cache=cache, accel=settings.accel, why=why)
+        making = ImageToBuild(recipe=recipe, cache=paths.cache, accel=said.accel, why=why)
         return PreflightResult(making=making)
     except BadOrder as error:
         raise _usable(error) from error
@@ -103,9 +107,9 @@ def _local(app: App, spec: BuildSpec) -> PreflightResult:
         raise ConfigError(f"bootstrap: image {image.name!r} needs none", hint="leave it out")
     _container(spec, image.name, image.containers)
     _runtime(spec, image.name, image.packages)
-    _host(app, spec)
-    _offered(app, spec)
-    _disk(app, spec, image.name, image.virtual_size)
+    _host(spec, providers)
+    _offered(spec, providers)
+    _disk(spec, said, providers, image.name, image.virtual_size)
     return PreflightResult(warnings=() if spec.bootstrap else _foreign(image))
 
 
@@ -133,61 +137,53 @@ def _wants(spec: BuildSpec) -> Spec:
     )
 
 
-def _offered(app: App, spec: BuildSpec) -> None:
+def _offered(spec: BuildSpec, providers: ProviderSet) -> None:
     """Does its provider have such a machine?"""
     try:
-        app.provider(spec.provider).offers(_wants(spec))
+        providers.get(spec.provider).offers(_wants(spec))
     except NoCapacity:
         return  # for now; the queue waits for it as long as the user says
     except BadOrder as error:
         raise _usable(error) from error
 
 
-def _sized(app: App, spec: BuildSpec, recipe: Recipe) -> None:
+def _sized(spec: BuildSpec, recipe: Recipe, providers: ProviderSet) -> None:
     """The same of this host, for an image that is not there yet."""
-    from vmrunner.providers.qemu.provider import QemuProvider
-
-    driver = app.provider(spec.provider)
-    if isinstance(driver, QemuProvider):
+    driver = providers.get(spec.provider)
+    if isinstance(driver, BootsLocalImages):
         try:
             driver.check_size(_wants(spec), least=recipe.disk, image=recipe.name)
         except BadOrder as error:
             raise _usable(error) from error
 
 
-def _disk(app: App, spec: BuildSpec, image: str, least: int) -> None:
+def _disk(
+    spec: BuildSpec, said: LocalSettings, providers: ProviderSet, image: str, least: int
+) -> None:
     """Can this host ever hold what the build's disk may grow to, and is the configured size of one
     enough for the image? `_host` looks at the room for that size."""
-    from vmrunner.providers.qemu import doctor, launch_plan
-    from vmrunner.providers.qemu.state_dir import StateDir
-
-    said = app.settings.providers[spec.provider]
-    configured = said.disk if said.kind == "qemu" else None
-    if spec.disk is None and configured is not None and configured < least:
+    if spec.disk is None and said.disk is not None and said.disk < least:
         raise ConfigError(
-            f"providers.{spec.provider}.disk: {units.amount(configured)}: image {image} needs "
+            f"providers.{spec.provider}.disk: {units.amount(said.disk)}: image {image} needs "
             f"{units.amount(least)}",
             hint="at least that, or leave it out",
         )
-    if spec.disk is not None:
-        state = StateDir(app.paths.state("qemu"))
-        room, most = doctor.room(state), launch_plan.growth(spec.disk)
-        if most > room:
-            raise ConfigError(
-                f"disk: {units.amount(spec.disk)} may take {units.amount(most)}, and "
-                f"{state.path} has room for {units.amount(room)}",
-                hint="a smaller one, or free some space",
-            )
+    driver = providers.get(spec.provider)
+    if spec.disk is not None and isinstance(driver, BootsLocalImages):
+        try:
+            driver.check_room(spec.disk)
+        except BadOrder as error:
+            raise _usable(error) from error
 
 
-def _host(app: App, spec: BuildSpec) -> None:
+def _host(spec: BuildSpec, providers: ProviderSet) -> None:
     """Is all there that a VM on this host needs?"""
     ignored = frozenset({"image"})  # this build's may be another than the configured one
     if spec.network is Network.NONE:
         ignored |= _OPEN_ONLY
     if spec.disk is not None:
         ignored |= {"disk"}  # it speaks of the default size
-    for found in app.provider(spec.provider).check():
+    for found in providers.get(spec.provider).check():
         if found.level is Level.ERROR and found.check not in ignored:
             raise ConfigError(f"provider {spec.provider}: {found.message}", hint=found.fix)
 

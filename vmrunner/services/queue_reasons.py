@@ -5,33 +5,33 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.core.scheduling import Capacity, OffersAnswer, plan
+from vmrunner.core.scheduling import OffersAnswer, plan
 from vmrunner.model import Offer, Scope
+from vmrunner.runtime import background
 
 if TYPE_CHECKING:
-    from vmrunner.runtime.app import App
+    from vmrunner.engine.context import EngineLimits
+    from vmrunner.ledger import Ledger
 
 #: No cloud is asked here: whoever has room is taken for one that could start.
 _ANY: Final = OffersAnswer(offers=(Offer(scope=Scope("", "", ""), machine_type="", place=""),))
 
 
-def reasons(app: App) -> dict[str, str]:
+def reasons(ledger: Ledger, limits: EngineLimits) -> dict[str, str]:
     """By build id, for every build that is queued."""
-    ledger = app.ledger
     queued = ledger.builds.queued()
     if not queued:
         return {}
     driven = {build.id: build for build in ledger.builds.driven()}
-    limits = app.limits()
     decided = plan(
         time.time(),
         queued,
         [(driven.get(row.build), row) for row in ledger.instances.open()],
         lambda _name, _spec: _ANY,
-        Capacity(overall=limits.limits.max_instances, each=limits.each),
+        limits.rooms,
         draining=ledger.paused,
     )
-    served = {name: app.served(name) for name in {b.spec.provider for b in queued}}
+    served = {name: background.served(ledger, [name]) for name in {b.spec.provider for b in queued}}
     line = {build.id: n for n, build in enumerate(queued, 1)}
     said = dict(decided.waiting)
     said |= {reject.build.id: reject.message for reject in decided.rejects}
@@ -41,14 +41,14 @@ def reasons(app: App) -> dict[str, str]:
         if not served[build.spec.provider] and not ledger.paused:
             why = f"no engine serves {build.spec.provider} (start one: vmrunner serve)"
         elif not why:
-            why = _refused(app, build.id) or "an engine takes it next"
+            why = _refused(ledger, build.id) or "an engine takes it next"
         place = f"; number {line[build.id]} of {len(queued)} in line" if len(queued) > 1 else ""
         found[build.id] = why + place
     return found
 
 
-def _refused(app: App, build: str) -> str:
+def _refused(ledger: Ledger, build: str) -> str:
     """What the provider said when it was last asked for a VM."""
-    refused = [e for e in app.ledger.events.list(build) if e.kind in ("refused", "retry")]
+    refused = [e for e in ledger.events.list(build) if e.kind in ("refused", "retry")]
     message = refused[-1].data.get("message") if refused else None
     return f"no VM yet: {message}" if message else ""

@@ -23,9 +23,10 @@ from vmrunner.cli import run_inputs
 from vmrunner.cli.views.builds import build_document
 from vmrunner.config import jobfile
 from vmrunner.config.build_request import BuildFields, BuildRequest, unit
-from vmrunner.config.settings import Bytes, Seconds, Settings
+from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
+from vmrunner.lib.section import Bytes, Seconds
 from vmrunner.model import BuildRecord, BuildSpec, BuildState
 from vmrunner.services import requests
 from vmrunner.services.host_access import HostAccess

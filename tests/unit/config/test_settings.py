@@ -163,6 +163,7 @@ def test_secrets_are_masked_wherever_they_are_shown(tmp_path: Path) -> None:
         ("[reaper]\nsweep = 'hourly'", "reaper.sweep: 'hourly': not a cron line"),
         ("default_provider = 'lokal'", "default_provider: no provider 'lokal' is configured"),
         ("[defaults]\ntimeout = true", "defaults.timeout: True: not a duration"),
+        ("'[key]' = 1", "[key]: no such key"),
         ("[limits\n", "not valid TOML"),
     ],
 )
@@ -260,9 +261,12 @@ def test_each_ledger_has_a_data_directory_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_dump_reads_back_to_the_same(tmp_path: Path) -> None:
-    (tmp_path / "vmrunner.toml").write_text(
+    user_file(
+        tmp_path,
         "[limits]\nmax_ttl = '1h30m'\n[providers.'a b']\nkind = 'qemu'\nmemory = '4GiB'"
         '\nimage = "ü\\u007f\\"x"'
+        "\n[providers.aws]\nkind = 'ec2'\nsubnets = ['a', 'b']\ntags = {'a.b' = 'c', '' = \"\\n\"}"
+        "\n[providers.aws.image]\nname = 'x*'\ntags = {v = '1'}",
     )
     settings = load(tmp_path).settings
     (tmp_path / "dumped.toml").write_text(sources.dump(settings))

@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 from vmrunner.config import settings as config
 from vmrunner.config import sources
 from vmrunner.errors import ConfigError
+from vmrunner.providers.ec2.settings import Ec2Settings, ImageSettings
+from vmrunner.providers.gce.settings import GceSettings
+from vmrunner.providers.qemu.settings import QemuSettings
 
 KEYS = sorted(
     set(config.Settings.model_fields)
@@ -24,10 +27,10 @@ KEYS = sorted(
             config.LimitSettings,
             config.DefaultSettings,
             config.ReaperSettings,
-            config.QemuSettings,
-            config.Ec2Settings,
-            config.GceSettings,
-            config.ImageSettings,
+            QemuSettings,
+            Ec2Settings,
+            GceSettings,
+            ImageSettings,
         )
         for key in model.model_fields
     }

@@ -153,9 +153,11 @@ def test_retries_stop_at_the_first_step_and_at_the_longest_life() -> None:
 
 def test_what_it_costs() -> None:
     offer = replace(row().offer, usd_hour=3.6)
-    assert pricing.cost(row(offer=offer, created_at=NOW - 100), NOW) == pytest.approx(0.1)
-    assert pricing.cost(row(offer=offer, created_at=NOW - 1), NOW) == pytest.approx(0.06)
-    assert pricing.cost(row(offer=offer, ref=None), NOW) == 0.0
-    assert pricing.cost(row(), NOW) == 0.0  # nobody asks money for it
-    spot = pricing.usd_hour("ec2", "m7i.large", Market.SPOT)
-    assert 0 < spot < pricing.usd_hour("ec2", "m7i.large")
+    assert pricing.cost(row(offer=offer, created_at=NOW - 100), NOW, {}) == pytest.approx(0.1)
+    assert pricing.cost(row(offer=offer, created_at=NOW - 1), NOW, {}) == pytest.approx(0.06)
+    assert pricing.cost(row(offer=offer, ref=None), NOW, {}) == 0.0
+    assert pricing.cost(row(), NOW, {}) == 0.0  # nobody asks money for it
+    offer, prices = replace(offer, usd_hour=0.0, machine_type="m"), {"m": 3.6}
+    assert pricing.rate(offer, {}) == 0.0
+    assert pricing.rate(offer, prices) == 3.6
+    assert 0 < pricing.rate(replace(offer, market=Market.SPOT), prices) < 3.6

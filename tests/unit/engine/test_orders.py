@@ -1,11 +1,29 @@
-"""An order of a former version, as it lies in a ledger: sent again, it is the same VM."""
+"""What an order says. One of a former version, as it lies in a ledger, is the same VM again."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+import yaml
+
+from vmrunner.engine.orders import OrderFactory
 from vmrunner.ledger import rows
-from vmrunner.model import Kind, Power, Ref, Resource, tags_of
+from vmrunner.model import (
+    BuildRecord,
+    BuildSpec,
+    BuildState,
+    Kind,
+    Offer,
+    Power,
+    Ref,
+    Resource,
+    Scope,
+    tags_of,
+)
+from vmrunner.providers import registry
+from vmrunner.providers.port import Driver
 from vmrunner.providers.qemu import launch_plan
 
 #: Before an order told the limit of its birth.
@@ -33,3 +51,27 @@ def test_an_order_keeps_the_limit_of_its_birth() -> None:
         ref=Ref(order.offer.scope, Kind.INSTANCE, "i-1"), power=Power.RUNNING, tags=tags_of(order)
     )
     assert (born.max_ttl, born.expires_at) == (14400, order.deadline)
+
+
+@pytest.mark.parametrize("delay", [0.0, 300.0])
+def test_the_driver_says_how_long_the_guest_leaves_the_cloud_its_deadline(
+    delay: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And which cloud-init its VMs get."""
+    (tmp_path / "far.yaml").write_text("fqdn: far\n")
+    driver = Driver(
+        kind="far", settings="", open=print,  # type: ignore[arg-type]
+        platform=str(tmp_path / "far"), guest_timer_delay=delay,
+    )  # fmt: skip
+    monkeypatch.setattr(registry, "drivers", lambda: {"far": driver})
+    spec = BuildSpec(steps=(), provider="p", container="c", timeout=60.0, ttl=100.0)
+    build = BuildRecord(
+        id="b-1", spec=spec, state=BuildState.QUEUED, created_at=0.0, state_since=0.0, attempt=1,
+        epoch=1,
+    )  # fmt: skip
+    offer = Offer(scope=Scope("far", "a", "p"), machine_type="m", place="p")
+    order, _ = OrderFactory("i-1", "g-1")(build, "vm-1", offer, 2e9)
+    document = yaml.safe_load(order.user_data)
+    assert order.deadline == 2e9
+    assert document["bootcmd"][0][-2:] == [str(int(2e9 + delay)), str(int(100 + delay))]
+    assert document["fqdn"] == "far"

@@ -52,7 +52,7 @@ def test_defaults() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"nmae": "x"}, ("nmae", "did you mean name?")),
+        ({"nmae": "x"}, ("nmae", "did you mean 'name'?")),
         ({"name": "No Spaces"}, ("name", "'No Spaces'")),
         ({"name": None}, ("name", "missing")),
         ({"suite": 13}, ("suite", "13")),
@@ -61,14 +61,14 @@ def test_defaults() -> None:
         ({"disk": "8GB"}, ("disk", "'8GB'")),
         ({"disk": "1GiB"}, ("disk", "from '2GiB'")),
         ({"docker": "rootless"}, ("docker", "'rootless'")),
-        ({"docker": {"registry_miror": "x"}}, ("mirror", "did you mean registry_mirror?")),
+        ({"docker": {"registry_miror": "x"}}, ("mirror", "did you mean 'registry_mirror'?")),
         ({"docker": {"registry_mirror": "mirror"}}, ("registry_mirror", "'mirror'", "URL")),
         ({"docker": {"address_pool": "10.0.0.1/8"}}, ("address_pool", "'10.0.0.1/8'", "host bits")),
         ({"docker": {"address_pool": "8.8.0.0/16"}}, ("address_pool", "private")),
         ({"docker": {"address_pool": "169.254.169.0/24"}}, ("address_pool", "private")),
         ({"docker": {"address_pool": "10.0.0.0/25"}}, ("address_pool", "/24")),
         ({"docker": {"userns": "yes"}}, ("userns", "'yes'")),
-        ({"docker": {"userns": True}, "packages": ["runsc"]}, ("docker.userns", "True")),
+        ({"docker": {"userns": True}, "packages": ["runsc"]}, ("docker: userns", "True")),
         ({"containers": []}, ("containers", "between 1 and 16")),
         ({"containers": ["debian"]}, ("containers", "[[containers]]")),
         ({"containers": [MADE, MADE]}, ("containers", "a different `name`")),
@@ -76,6 +76,8 @@ def test_defaults() -> None:
         ({"containers": [{**PULLED, "insecure": "yes"}]}, ("insecure", "'yes'")),
         ({"containers": [{"pull": "--help"}]}, ("pull", "'--help'")),
         ({"containers": [{"pull": "a/b@sha256:00"}]}, ("name", "by digest")),
+        ({"containers": [{**PULLED, "suite": "sid"}]}, ("containers[0]", "suite", "pulled")),
+        ({"containers": [{**MADE, "pakages": []}]}, ("containers[0].pakages", "'packages'")),
         ({"containers": [{**MADE, "env": {"A B": "x"}}]}, ("env", "names and strings")),
         ({"containers": [{**MADE, "command": []}, {**MADE, "command": [1]}]}, ("command",)),
     ],
@@ -150,6 +152,17 @@ def test_each_hash_covers_what_its_stage_depends_on(
     assert {name for name in before if before[name] != after[name]} == changed
 
 
+def test_hashes_are_what_they_were() -> None:
+    """Another hash of the same recipe would make every image anew."""
+    assert hashes(recipe(), INPUTS) == {
+        "root": "a2160a7b286f42526d7b",
+        "disk": "ae8f65ca6671787979b0",
+        "image": "77defd454c33f638ef9b",
+        "made": "17dff29b5b97f4841b22",
+        "pulled": "7e8e49472b43f0117dd2",
+    }
+
+
 def test_the_builders_version_is_in_every_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     before = hashes(recipe(), INPUTS)
     monkeypatch.setattr(recipes, "VERSION", recipes.VERSION + 1)
@@ -180,7 +193,7 @@ def test_a_container_says_what_it_is_made_of() -> None:
     }
     (container,) = pulled.containers
     assert container.origin == f"pulled from {PULLED['pull']}"
-    bare = replace(default.containers[0], packages=())
+    bare = default.containers[0].model_copy(update={"packages": ()})
     assert bare.origin == "Debian trixie with nothing more"
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support import ledger_rows as rows
 from vmrunner.errors import ConfigError
 from vmrunner.model import Scope
-from vmrunner.runtime import provider_set
+from vmrunner.runtime.provider_set import ProviderSet
 
 ZONES = [Scope("gce", "acme-ci", f"europe-west1-{letter}") for letter in "bc"]
 OTHER = Scope("gce", "acme-old", "us-central1-a")
@@ -47,8 +47,8 @@ class Wiring:
 
 
 def former(app: Wiring) -> Any:
-    given: Any = app
-    return provider_set.former(given, "old")
+    given: Any = app.settings, lambda: app.ledger, app.provider, app.open_kind
+    return ProviderSet(*given).get("old")
 
 
 def test_what_a_kind_needs_is_taken_from_the_scopes() -> None:

@@ -11,14 +11,14 @@ import typer
 
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.completion import build_ids
-from vmrunner.cli.context import CliContext, shell_of, stdout_is_data, time_at, unicode_out
+from vmrunner.cli.context import CliContext, shell_of, stdout_is_data, unicode_out
 from vmrunner.cli.output import Format
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from vmrunner.api.build import Artifact
     from vmrunner.model import BuildEvent, BuildRecord, Instance
+    from vmrunner.services.artifacts import Artifact
 
 Id = Annotated[
     str,
@@ -79,7 +79,7 @@ def _waiting(shell: CliContext, rows: Iterable[BuildRecord]) -> dict[str, str]:
     from vmrunner.services import queue_reasons
 
     queued = {row.id for row in rows if row.state.value == "queued"}
-    known = queue_reasons.reasons(shell.app) if queued else {}
+    known = queue_reasons.reasons(shell.ledger, shell.app.limits()) if queued else {}
     return {name: why for name, why in known.items() if name in queued}
 
 
@@ -111,9 +111,9 @@ def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
 
 
 def _artifacts(shell: CliContext, row: BuildRecord) -> list[Artifact]:
-    from vmrunner.api.build import Artifacts
+    from vmrunner.services.artifacts import Artifacts
 
-    return Artifacts(shell.app.paths.artifacts / row.id).ls()
+    return Artifacts.of(row, shell.app.paths.artifacts).ls()
 
 
 def _describe(
@@ -198,7 +198,7 @@ def logs(
     form: Output = Format.TABLE,
 ) -> int:
     """The log so far, on stdout, and nothing else."""
-    from vmrunner.cli.follow import BuildFollower
+    from vmrunner.cli.follow import TerminalFollower
     from vmrunner.cli.log_sink import LogSink
     from vmrunner.cli.signals import Signals
     from vmrunner.services.logs import LogReader
@@ -214,9 +214,11 @@ def logs(
                 sink.write(chunk)
         return exit_codes.OK
     signals = Signals()
-    with signals.on(), shell.app.helped(None) as helper, sink:
-        attendant = BuildFollower(shell.ledger, helper, sink, signals, own=False, talk=False)
-        return exit_codes.of_build(attendant.follow(row.id, after=after))
+    with signals.on(), shell.app.host(None) as host, sink:
+        follower = TerminalFollower(
+            shell.ledger, host, row.id, sink, signals, after=after, own=False, talk=False
+        )
+        return exit_codes.of_build(follower.follow())
 
 
 def _log_lines(
@@ -224,6 +226,8 @@ def _log_lines(
 ) -> int:
     from vmrunner.cli.views.builds import iso
     from vmrunner.model import LogLine
+    from vmrunner.services.follow import BuildFollower
+    from vmrunner.services.logs import LogReader, lines
 
     view = output.ListView[LogLine](
         kind="log_line",
@@ -234,12 +238,16 @@ def _log_lines(
             "text": line.raw.decode(errors="replace"),
         },
     )
-    found = shell.runner.lines(row.id, follow=follow, after=after)
-    if form is Format.JSON:
-        output.show(view, list(found), form)
-    else:
-        for line in found:
-            output.show(view, [line], form)
+    with shell.app.host(None) as host:
+        if follow:
+            found = lines(BuildFollower(shell.ledger, host, row.id, after=after).chunks())
+        else:
+            found = lines(LogReader(shell.ledger, row.id, after=after).new_chunks())
+        if form is Format.JSON:
+            output.show(view, list(found), form)
+        else:
+            for line in found:
+                output.show(view, [line], form)
     return exit_codes.of_build(shell.ledger.builds.get(row.id)) if follow else exit_codes.OK
 
 
@@ -254,7 +262,7 @@ def watch(
     """Follow a build to its end, as `run` does. Ctrl-C stops watching, and not the build."""
     from vmrunner.cli import artifact_destination
     from vmrunner.cli.commands.run import FollowOptions, conclude
-    from vmrunner.cli.follow import BuildFollower
+    from vmrunner.cli.follow import TerminalFollower
     from vmrunner.cli.log_sink import LogSink
     from vmrunner.cli.signals import Signals
 
@@ -264,11 +272,10 @@ def watch(
     stream = sys.stderr if stdout_is_data(form) else sys.stdout
     sink = LogSink.to(stream, timestamps=timestamps)
     signals = Signals()
-    with signals.on(), shell.app.helped(None) as helper, sink:
-        attendant = BuildFollower(
-            shell.ledger, helper, sink, signals, own=False, live=sys.stderr.isatty()
-        )
-        row = attendant.follow(row.id)
+    with signals.on(), shell.app.host(None) as host, sink:
+        row = TerminalFollower(
+            shell.ledger, host, row.id, sink, signals, own=False, live=sys.stderr.isatty()
+        ).follow()
     manner = FollowOptions(form, False, timestamps, False, artifacts_to, result_file)
     return conclude(shell, row, None, manner)
 
@@ -279,14 +286,16 @@ def cancel(
 ) -> int:
     """End builds and destroy their VMs. Prints the id of each that was asked to end."""
     from vmrunner.errors import VmrunnerError
+    from vmrunner.runtime.background import served
+    from vmrunner.services.cancel import cancel as request_cancel
 
     shell = shell_of(context)
     asked: list[BuildRecord] = []
     troubles: list[VmrunnerError] = []
     for word in builds:
         try:
-            row = shell.runner.cancel(word).refresh()
-            asked.append(shell.ledger.builds.get(row.id))
+            row = shell.ledger.builds.find(word)
+            asked.append(request_cancel(shell.ledger, row.id, wake=shell.wake))
         except VmrunnerError as error:
             troubles.append(error)
             output.say(f"error: {error}")
@@ -297,10 +306,10 @@ def cancel(
     unserved = {
         found.spec.provider
         for found in asked
-        if not found.finished and not shell.app.served(found.spec.provider)
+        if not found.finished and not served(shell.ledger, [found.spec.provider])
     }
     if unserved:
-        shell.app.ensure_background(*unserved)
+        shell.app.background.ensure(*unserved)
     if troubles:
         return exit_codes.PARTLY if asked else exit_codes.of_error(troubles[0])
     return exit_codes.OK
@@ -319,7 +328,7 @@ def extend(
     shell = shell_of(context)
     seconds = units.duration(by, "duration")
     before = shell.ledger.builds.find(build)
-    now = time_at(shell, before.spec.provider, ask=True)
+    now = shell.app.providers.time_at(before.spec.provider, ask=True)
     row = shell.ledger.builds.extend(before.id, seconds, now, by=process.user())
     if form in (Format.JSON, Format.JSONL):
         output.show(build_view(), [row], form)

@@ -14,6 +14,7 @@ from vmrunner.cli.output import Column, Format, ListView
 from vmrunner.cli.views.builds import iso
 from vmrunner.errors import ConfigError
 from vmrunner.lib import resources, units
+from vmrunner.providers import registry
 from vmrunner.providers.port_guard import (
     SILENCE,
     CanInstallGuard,
@@ -133,15 +134,18 @@ def _told(parts: Iterable[GuardPart], form: Format) -> list[GuardPart]:
 def _guard(shell: CliContext, name: str) -> Guard:
     """Raises `ConfigError` where there can be none."""
     app = shell.app
-    found = app.provider(app.settings.provider(name))
+    found = app.providers.get(app.settings.provider(name))
     if not isinstance(found, CanInstallGuard):
+        drivers = registry.drivers()
         kind = app.settings.providers[found.name].kind
-        made = "whose guard Terraform makes" if kind == "gce" else "which has none"
+        module = drivers[kind].guard
+        made = "whose guard Terraform makes" if module else "which has none"
+        having = " or ".join(one.kind for one in drivers.values() if one.guard == "vmrunner")
         raise ConfigError(
             f"guard: provider {found.name} is of kind {kind}, {made}",
-            hint=f"terraform apply, with the module {resources.path('deploy') / 'gcp/terraform'}"
-            if kind == "gce"
-            else "name a provider of kind ec2",
+            hint=f"terraform apply, with the module {resources.path('deploy') / module}"
+            if module
+            else f"name a provider of kind {having}",
         )
     return found.guard()
 

@@ -15,7 +15,7 @@ from vmrunner.errors import ConfigError, NotFound, ProviderError, VmrunnerError
 if TYPE_CHECKING:
     from vmrunner.images.retention import ImageGcResult, ImageOutcome
     from vmrunner.providers import Provider
-    from vmrunner.runtime.app import App
+    from vmrunner.runtime.provider_set import ProviderSet
 
 
 def promote(
@@ -41,7 +41,7 @@ def promote(
         if row.ref is None:
             raise ConfigError(f"image {row.id}: {row.state.value}", hint="build another")
         word, name = row.ref, name or row.provider
-    made, warning = retention.promote(shell.ledger, shell.app.provider(name), word)
+    made, warning = retention.promote(shell.ledger, shell.app.providers.get(name), word)
     if warning:
         output.warn(warning)
     output.say(f"builds of {name} that name no image get {made.ref} ({made.name})")
@@ -76,17 +76,19 @@ def _cloud(shell: CliContext, provider: str, keep: int, dry_run: bool) -> ImageG
     app = shell.app
     name = app.settings.provider(provider)
     kind = app.settings.providers[name].kind
-    driver = app.provider(name)
+    driver = app.providers.get(name)
     peers = [
-        _opened(app, peer) for peer, said in app.settings.providers.items() if said.kind == kind
+        _opened(app.providers, peer)
+        for peer, said in app.settings.providers.items()
+        if said.kind == kind
     ]
     return retention.clear(shell.ledger, driver, peers=peers, keep=keep, dry_run=dry_run)
 
 
-def _opened(app: App, name: str) -> Provider:
+def _opened(providers: ProviderSet, name: str) -> Provider:
     """One that may need an image. Raises ProviderError when nobody can tell."""
     try:
-        return app.provider(name)
+        return providers.get(name)
     except VmrunnerError as error:
         raise ProviderError(
             f"{error}; what providers.{name} gives to builds is not known: no image is deleted"
@@ -99,12 +101,13 @@ def _local(shell: CliContext, keep: int, dry_run: bool) -> ImageGcResult:
     from vmrunner import images
     from vmrunner.images import retention
     from vmrunner.providers.qemu import local_images
+    from vmrunner.providers.settings import LocalSettings
 
     app = shell.app
     found = images.images(app.paths.cache)
     chosen = {images.current()}
     for name, said in app.settings.providers.items():
-        if said.kind == "qemu" and said.image is not None:
+        if isinstance(said, LocalSettings) and said.image is not None:
             hashes = retention.matching(found, said.image)
             if not hashes:
                 output.warn(f"providers.{name}.image: there is no local image {said.image!r}")

@@ -125,6 +125,7 @@ def build(
     """Make an image. A local one that is there is not made again, a broken-off build goes on. In a
     cloud it is a candidate: `promote` lets builds have it."""
     from vmrunner import images
+    from vmrunner.providers.settings import LocalSettings
 
     shell = shell_of(context)
     _check_options({"--ttl": ttl, "--base": base}, provider)
@@ -137,7 +138,8 @@ def build(
         if form in (Format.TABLE, Format.WIDE):
             output.say(f"a candidate: vmrunner image promote {made.id} lets builds have it")
         return exit_codes.OK
-    configured = [p.accel for p in shell.loaded.settings.providers.values() if p.kind == "qemu"]
+    said = shell.loaded.settings.providers.values()
+    configured = [one.accel for one in said if isinstance(one, LocalSettings)]
     with ImageProgress() as progress:
         image = images.build(
             images.find(recipe),
@@ -168,13 +170,13 @@ def _cloud(
     from vmrunner.lib import units
 
     app = shell.app
-    app.makes_ledger = True
+    ledger = app.ledgers.open(make=True)
     name = app.settings.provider(provider)
     with ImageProgress() as progress:
         return builder.build(
             images.find(recipe),
-            provider=app.provider(name),
-            ledger=shell.ledger,
+            provider=app.providers.get(name),
+            ledger=ledger,
             max_ttl=app.settings.limits.max_ttl,
             ttl=builder.TTL if ttl is None else units.duration(ttl, "--ttl"),
             base=base or builder.BASES[0],

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -19,9 +18,9 @@ from vmrunner.errors import LedgerError
 if TYPE_CHECKING:
     from vmrunner.core.audit_rules import Survivor
     from vmrunner.engine.engine import Engine
-    from vmrunner.reaper.report import ReportLine
+    from vmrunner.ledger import Ledger
+    from vmrunner.reaper.report import Report, ReportLine
     from vmrunner.reaper.retention import Removal
-    from vmrunner.runtime.app import App
 
 T = TypeVar("T")
 
@@ -48,8 +47,17 @@ def reap(
     form: Output = Format.TABLE,
 ) -> int:
     """Kill what must die: past its deadline, left over, abandoned, not ours to keep. Once."""
-    report = _care().reap(
-        shell_of(context).app, provider=provider, dry_run=dry_run, orphans=orphans
+    from vmrunner.services import reap
+
+    app = shell_of(context).app
+    report = reap.reap(
+        app.ledgers,
+        app.providers,
+        app.limits(),
+        app.paths,
+        provider=provider,
+        dry_run=dry_run,
+        orphans=orphans,
     )
     _tell(_line_view(), report.lines, form, "nothing has to die", quiet=quiet)
     for text in (*report.alarms, *report.unread):
@@ -75,9 +83,13 @@ def audit(
     """The cloud against the ledger. Kills nothing; exits 7 when anything is alive that should
     not be."""
     from vmrunner.lib import units
+    from vmrunner.services import audit
 
-    found = _care().audit(
-        shell_of(context).app,
+    app = shell_of(context).app
+    found = audit.audit(
+        app.ledgers,
+        app.providers,
+        app.limits().limits,
         provider=provider,
         tag=None if tag is None else units.pair(tag, "--tag"),
         older_than=None if older_than is None else units.duration(older_than, "--older-than"),
@@ -101,8 +113,11 @@ def doctor(
 ) -> int:
     """Is everything there, and allowed? Each finding with its fix."""
     from vmrunner.cli.views.findings import show_findings
+    from vmrunner.services import doctor
 
-    return show_findings(_care().doctor(shell_of(context).app, provider=provider), form)
+    app = shell_of(context).app
+    found = doctor.doctor(app.ledgers, app.providers, app.limits(), app.paths, provider=provider)
+    return show_findings(found, form)
 
 
 def gc(
@@ -112,7 +127,11 @@ def gc(
 ) -> int:
     """Remove the logs and artifacts of old builds, sources that no build needs, and local images
     that were replaced: once, what `serve` does nightly."""
-    output.show(_removal_view(), shell_of(context).app.retain(dry_run=dry_run), form)
+    from vmrunner.services import gc
+
+    app = shell_of(context).app
+    removed = gc.gc(app.ledger, app.settings, app.paths, dry_run=dry_run)
+    output.show(_removal_view(), removed, form)
     if dry_run:
         output.say("nothing was removed: that was a dry run")
     return exit_codes.OK
@@ -129,8 +148,9 @@ def serve(
     from vmrunner.config import sources
     from vmrunner.daemon.daemon import Daemon, DaemonUpdate
     from vmrunner.runtime.background import BACKGROUND, SERVE
+    from vmrunner.services import reap
 
-    shell = shell_of(context)
+    app = shell_of(context).app
     output.hand_over()
     logging.basicConfig(level=logging.DEBUG if debugging() else logging.INFO)
     for handler in logging.getLogger().handlers:
@@ -141,13 +161,20 @@ def serve(
         )
     for chatty in ("alembic", "apscheduler", "paramiko", "fabric", "invoke"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    app = shell.app
-    app.makes_ledger = True
-    engine = app.engine(BACKGROUND) if until_idle else _patiently(app, SERVE)
+
+    def new_engine() -> Engine:
+        app.ledgers.open(make=True)
+        return app.engine(BACKGROUND if until_idle else SERVE)
+
+    def reap_without_ledger() -> Report:
+        return reap.reap(app.ledgers, app.providers, app.limits(), app.paths)
+
+    engine = new_engine() if until_idle else _patiently(new_engine, reap_without_ledger)
+    ledger = app.ledger
 
     def renew() -> DaemonUpdate:
         settings = sources.load().settings
-        providers = app.renew(settings, engine.context.providers)
+        providers = app.providers.renew(settings, engine.context.providers)
         return DaemonUpdate(
             providers=providers,
             limits=app.limits(),
@@ -155,33 +182,33 @@ def serve(
             keep_logs=settings.reaper.keep_logs,
         )
 
-    log.info("serving %s", _served(app, engine))
+    def tidy() -> None:
+        from vmrunner.services.gc import gc_images
+
+        gc_images(ledger, app.settings, app.paths)
+
+    providers = ", ".join(sorted(engine.context.providers)) or "none"
+    log.info("serving %s; providers: %s; %s", app.ledgers.shown, providers, _who_reaps(ledger))
     Daemon(
         engine,
-        shell.ledger,
+        ledger,
         cron=app.settings.reaper.sweep,
         until_idle=until_idle,
         keep_logs=app.settings.reaper.keep_logs,
-        tidy=app.tidy,
+        tidy=tidy,
         renew=renew,
     ).run()
     log.info("stopped; what runs goes on in its VM, and the next engine takes it over")
     return exit_codes.OK
 
 
-def _served(app: App, engine: Engine) -> str:
-    """The ledger, the providers, and who reaps."""
-    from vmrunner.config.settings import database_url
-    from vmrunner.lib import database_url as databaseurl
-
-    providers = ", ".join(sorted(engine.context.providers)) or "none"
-    holder = app.ledger.engines.holder("reaper")
-    lives = holder in {member.id for member in app.ledger.engines.list()}
-    who = f"engine {holder} reaps" if holder and lives else "this engine reaps"
-    return f"{databaseurl.shown(database_url(app.settings))}; providers: {providers}; {who}"
+def _who_reaps(ledger: Ledger) -> str:
+    holder = ledger.engines.holder("reaper")
+    lives = holder in {member.id for member in ledger.engines.list()}
+    return f"engine {holder} reaps" if holder and lives else "this engine reaps"
 
 
-def _patiently(app: App, kind: str) -> Engine:
+def _patiently(new_engine: Callable[[], Engine], reap: Callable[[], Report]) -> Engine:
     """An engine, as soon as the ledger's database answers. What needs none is done meanwhile."""
     from vmrunner.daemon import daemon
     from vmrunner.reaper.pass_log import PassLog
@@ -189,16 +216,10 @@ def _patiently(app: App, kind: str) -> Engine:
     tell = PassLog(time.monotonic)
     while True:
         try:
-            return app.engine(kind)
+            return new_engine()
         except LedgerError:
-            tell(_care().reap(app))
+            tell(reap())
             threading.Event().wait(daemon.PASS)
-
-
-def _care() -> ModuleType:
-    from vmrunner.services import doctor as care
-
-    return care
 
 
 def _line_view() -> ListView[ReportLine]:

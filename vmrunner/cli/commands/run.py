@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -173,36 +172,36 @@ def carry_out(shell: CliContext, said: BuildRequest, manner: FollowOptions) -> i
     from vmrunner.cli.commands.images import ImageProgress
     from vmrunner.cli.signals import Signals
     from vmrunner.lib import process
-    from vmrunner.services import preflight, requests
+    from vmrunner.services.submit import Submission
 
     artifact_destination.check(manner.result_file, manner.artifacts_to)
-    checked = requests.check(said, shell.loaded.settings)
+    app = shell.app
+    submission = Submission(
+        settings=app.settings, paths=app.paths, ledgers=app.ledgers, providers=app.providers
+    )
+    checked = submission.check(said)
     if manner.artifacts_to is not None and not checked.spec.artifacts:
         output.warn("artifacts-to: no artifact is asked for (name what to bring: -a GLOB)")
     if checked.taken:
         output.say(f"the job file takes {', '.join(checked.taken)}")
-    for text in checked.warnings:
-        output.warn(text)
-    passed = preflight.check(shell.app, checked.spec)
-    for text in passed.warnings:
-        output.warn(text)
+    admitted = submission.admit(checked, warn=output.warn)
     if manner.dry_run:
         return _dry_run(checked, manner.form, shell.loaded.settings.limits.source_bytes)
-    with ImageProgress(passed.making.why if passed.making else "") as progress:
-        packed = shell.runner.pack(checked, passed.making, progress)
+    with ImageProgress(admitted.image.why if admitted.image else "") as progress:
+        packed = submission.pack(admitted, on_image=progress)
     if shell.ledger.paused:
         output.warn("launching is stopped: it waits for `vmrunner drain --off`")
     if manner.detach:
-        row, new = shell.runner.queue(packed)
-        shell.app.ensure_background(row.spec.provider)
-        _wake(shell)
+        row, new = submission.queue(packed)
+        shell.app.background.ensure(row.spec.provider)
+        shell.wake()
         if not new:
             output.say(f"the idempotency key belongs to {row.id}")
         _announce(row, manner)
         return exit_codes.OK
     signals = Signals()
     with signals.on():
-        row, new = shell.runner.queue(packed, submitter=process.current())
+        row, new = submission.queue(packed, submitter=process.current())
         try:
             output.say(f"build {row.id}" + ("" if new else " has this idempotency key already"))
             row = _attend(shell, row, signals, manner, own=new)
@@ -218,16 +217,16 @@ def carry_out(shell: CliContext, said: BuildRequest, manner: FollowOptions) -> i
 def _abandon(shell: CliContext, row: BuildRecord, *, unread: bool) -> None:
     """We cannot be there for our build any more: it must end, and something must end its VM.
     `unread`: whoever read its output went away."""
-    from vmrunner.lib import process
     from vmrunner.model import Reason
+    from vmrunner.services.cancel import cancel
 
-    by, reason = process.user(), Reason.USER
+    why, reason = "", Reason.USER
     if unread:
-        by, reason = f"{by}: the reader of its output went away", Reason.OWNER_GONE
+        why, reason = "the reader of its output went away", Reason.OWNER_GONE
         output.say(f"the reader of the output went away: {row.id} is cancelled")
     for last in (
-        lambda: shell.ledger.builds.request_cancel(row.id, reason, time.time(), by=by),
-        lambda: shell.app.ensure_background(row.spec.provider),
+        lambda: cancel(shell.ledger, row.id, reason=reason, why=why),
+        lambda: shell.app.background.ensure(row.spec.provider),
     ):
         try:
             last()
@@ -239,19 +238,18 @@ def _attend(
     shell: CliContext, row: BuildRecord, signals: Signals, manner: FollowOptions, *, own: bool
 ) -> BuildRecord:
     """`own`: the build is ours; one that had our idempotency key already is only watched."""
-    from vmrunner.cli.follow import BuildFollower
+    from vmrunner.cli.follow import TerminalFollower
     from vmrunner.cli.log_sink import LogSink
 
     to_stderr = stdout_is_data(manner.form)
     stream = sys.stderr if to_stderr else sys.stdout
     sink = LogSink.to(stream, timestamps=manner.timestamps)
-    with shell.app.helped("run" if own else None) as helper, sink:
-        helper.ensure(row.spec.provider)
-        helper.wake()
-        attendant = BuildFollower(
-            shell.ledger, helper, sink, signals, own=own, live=sys.stderr.isatty()
-        )
-        return attendant.follow(row.id)
+    with shell.app.host("run" if own else None) as host, sink:
+        host.ensure(row.spec.provider)
+        host.wake()
+        return TerminalFollower(
+            shell.ledger, host, row.id, sink, signals, own=own, live=sys.stderr.isatty()
+        ).follow()
 
 
 def conclude(
@@ -261,10 +259,11 @@ def conclude(
     from vmrunner.cli.views import builds
     from vmrunner.model import BuildState, Result
     from vmrunner.services import build_history
+    from vmrunner.services.artifacts import Artifacts
 
     if row.state is BuildState.HELD:
         try:
-            shell.app.ensure_background(row.spec.provider)  # it ends the hold when we are gone
+            shell.app.background.ensure(row.spec.provider)  # it ends the hold when we are gone
         except VmrunnerError as error:
             output.say(f"error: {error}")  # its deadline ends it
         until = builds.iso(row.hold_until)
@@ -276,7 +275,9 @@ def conclude(
     if row.message:
         (output.warn if row.result is Result.SUCCESS else output.say)(row.message)
     to, file = manner.artifacts_to, manner.result_file
-    whole = to is None or artifact_destination.copy(shell.runner.get(row.id).artifacts, to)
+    whole = to is None or artifact_destination.copy(
+        Artifacts.of(row, shell.app.paths.artifacts), to
+    )
     document = builds.ended_document(row, events)
     if file is not None:
         whole = artifact_destination.write(file, output.envelope("build", [document])) and whole
@@ -320,12 +321,6 @@ def _announce(row: BuildRecord, manner: FollowOptions) -> None:
         output.print_out(output.json_text(builds.build_document(row)))
     else:
         output.print_out(row.id)
-
-
-def _wake(shell: CliContext) -> None:
-    from vmrunner.lib import wakeup
-
-    wakeup.poke(shell.app.paths.wake)
 
 
 def _dry_run(checked: CheckedRequest, form: Format, most: int) -> int:

@@ -22,8 +22,8 @@ from vmrunner.errors import ConfigError, Conflict, VmrunnerError
 from vmrunner.lib import terminal, unix_sockets
 
 if TYPE_CHECKING:
-    from vmrunner.api.build import Artifact
     from vmrunner.model import Access, Address
+    from vmrunner.services.artifacts import Artifact, Artifacts
 
 artifacts = typer.Typer(help="What builds brought back.", no_args_is_help=True)
 
@@ -124,7 +124,7 @@ def _memory(stack: ExitStack, text: str = "") -> Path:
 @artifacts.command("ls")
 def artifacts_ls(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
     """What a build brought back."""
-    found = shell_of(context).runner.get(build).artifacts.ls()
+    found = _artifacts(context, build).ls()
     output.show(_view(), found, form)
     return exit_codes.OK
 
@@ -140,7 +140,7 @@ def artifacts_get(
     to: Annotated[Path, typer.Option("--to", help="Below this directory. Default: here.")] = Path(),
 ) -> int:
     """Copy them, and print where each is. One file with `--to -` goes to stdout, as it is."""
-    found = shell_of(context).runner.get(build).artifacts
+    found = _artifacts(context, build)
     if str(to) == "-":
         with tempfile.TemporaryDirectory() as directory:
             copied = found.download(directory, *paths) if paths else []
@@ -153,6 +153,13 @@ def artifacts_get(
         output.print_path(os.fspath(path))
     output.say(artifact_destination.came(copied, to))
     return exit_codes.OK
+
+
+def _artifacts(context: typer.Context, build: str) -> Artifacts:
+    from vmrunner.services.artifacts import Artifacts
+
+    shell = shell_of(context)
+    return Artifacts.of(shell.ledger.builds.find(build), shell.app.paths.artifacts)
 
 
 def _show(path: Path) -> None:

@@ -10,9 +10,9 @@ import typer
 
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.completion import instance_ids
-from vmrunner.cli.context import CliContext, shell_of, time_at
+from vmrunner.cli.context import CliContext, shell_of
 from vmrunner.cli.output import Format
-from vmrunner.errors import ConfigError, Conflict, NotFound, VmrunnerError
+from vmrunner.errors import ConfigError, NotFound, VmrunnerError
 
 if TYPE_CHECKING:
     from vmrunner.cli.views.builds import VmRow
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The VMs behind builds.", no_args_is_help=True)
 
 Output = Annotated[Format, typer.Option("-o", "--output")]
-_SEEN_DEAD = 30.0  # seconds to wait for it
 
 
 @app.command()
@@ -63,7 +62,8 @@ def _machines(
     """For showing: each at the time of its provider."""
     from vmrunner.cli.views.builds import VmRow
 
-    times = {name: time_at(shell, name) for name in {row.provider for row, _ in found if row}}
+    providers = shell.app.providers
+    times = {name: providers.time_at(name) for name in {row.provider for row, _ in found if row}}
     here = time.time()
     return [VmRow(row, times[row.provider] if row else here, seen) for row, seen in found]
 
@@ -73,7 +73,7 @@ def _sweep(shell: CliContext) -> tuple[list[Resource], list[str]]:
     from vmrunner.model import Power
 
     ours, unread = [], []
-    for name, provider in shell.app.providers().items():
+    for name, provider in shell.app.providers.all().items():
         for page in provider.sweep():
             if page.error is not None:
                 unread.append(f"{name}: {page.scope}: {page.error}")
@@ -154,6 +154,9 @@ def destroy(
     ] = False,
 ) -> int:
     """End VMs now, and cancel their builds. Prints the id of each that is seen dead."""
+    from vmrunner.runtime.background import served
+    from vmrunner.services.destroy import past_deadline
+
     shell = shell_of(context)
     if not vms and not all_expired:
         raise ConfigError("no VM is named", hint="vmrunner vm destroy ID, or --all-expired")
@@ -161,9 +164,7 @@ def destroy(
     codes: list[int] = []
     if all_expired:
         try:
-            rows += [
-                r for r in shell.ledger.instances.open() if time_at(shell, r.provider) > r.deadline
-            ]
+            rows += past_deadline(shell.ledger, shell.app.providers)
         except VmrunnerError as error:
             output.warn(f"going by the tags alone: {error}")
             if not vms:
@@ -179,8 +180,8 @@ def destroy(
             codes.append(_destroy(shell, row))
         except VmrunnerError as error:
             codes.append(_told(error))
-    if not shell.app.served() and shell.ledger.builds.list(active=True, limit=1):
-        shell.app.ensure_background()  # it writes the ends of the builds
+    if not served(shell.ledger) and shell.ledger.builds.list(active=True, limit=1):
+        shell.app.background.ensure()  # it writes the ends of the builds
     return _worst(codes)
 
 
@@ -195,8 +196,10 @@ def _expire(shell: CliContext, rows: Collection[str]) -> list[int]:
     """Kill what is past its deadline by its own tags, before the ledger can be in the way. What
     has one of these rows is told when the row is closed."""
     from vmrunner.reaper import expired
+    from vmrunner.services import destroy, reap
 
-    report = shell.app.end_expired(seconds=_SEEN_DEAD)
+    app = shell.app
+    report = reap.end_expired(app.ledgers, app.providers, app.limits(), seconds=destroy.SEEN_DEAD)
     codes = []
     for line in report.lines:
         name = line.instance or line.id
@@ -222,53 +225,19 @@ def _told(error: VmrunnerError) -> int:
 
 
 def _destroy(shell: CliContext, row: Instance) -> int:
-    """Doom the row first, so that nobody uses the VM any more; then delete it until it is dead."""
-    from vmrunner.lib import process
-    from vmrunner.model import Death, Fate, InstanceState, Power, Reason
+    from vmrunner.services.destroy import DestroyResult, destroy
 
-    ledger, provider = shell.ledger, shell.app.provider(row.provider)
-    if row.scope not in provider.scopes:
-        raise Conflict(
-            f"{row.id} is in {row.scope}, which is no scope of {row.provider} now",
-            hint="use the account, host or region that it was started with",
-        )
-    if row.state is InstanceState.GONE:
+    done = destroy(shell.ledger, shell.app.providers, row)
+    if done.result is DestroyResult.REFUSED:
+        output.say(f"error: {row.id}: {done.error}")
+        return exit_codes.FAILED
+    if done.result is DestroyResult.ASKED:
+        output.say(f"{row.id} was asked to die and is not seen dead yet; that goes on")
+        return exit_codes.UNFINISHED
+    if done.result is DestroyResult.GONE_BEFORE:
         output.say(f"{row.id} was gone already")
-    ledger.builds.request_cancel(row.build, Reason.USER, time.time(), by=process.user())
-    row = _doomed(shell, row)
-    asked = False
-    end = time.monotonic() + _SEEN_DEAD
-    while row.state is not InstanceState.GONE:
-        seen = provider.look([row.key]).get(row.key)
-        if seen is not None and seen.power is Power.DEAD:
-            ledger.instances.close(
-                row.id, epoch=row.epoch, death=row.death or Death.CANCELLED, now=provider.now()
-            )
-        elif seen is not None and not asked:
-            outcome = provider.delete([seen.ref], force=True)[seen.ref]
-            if outcome.fate is Fate.FAILED:
-                output.say(f"error: {row.id}: {outcome.error}")
-                return exit_codes.FAILED
-            asked = True
-        if time.monotonic() > end:
-            output.say(f"{row.id} was asked to die and is not seen dead yet; that goes on")
-            return exit_codes.UNFINISHED
-        time.sleep(0.1)
-        row = ledger.instances.get(row.id)
     output.print_out(row.id)
     return exit_codes.OK
-
-
-def _doomed(shell: CliContext, row: Instance) -> Instance:
-    """The row in `deleting`; somebody else may move it meanwhile, so by compare-and-set."""
-    from vmrunner.model import Death, InstanceState
-
-    instances = shell.ledger.instances
-    while row.state not in (InstanceState.DELETING, InstanceState.GONE):
-        now = time_at(shell, row.provider)
-        instances.mark_deleting(row.id, seen_epoch=row.epoch, death=Death.CANCELLED, now=now)
-        row = instances.get(row.id)
-    return row
 
 
 def drain(
@@ -276,11 +245,8 @@ def drain(
     off: Annotated[bool, typer.Option("--off", help="Launch again.")] = False,
 ) -> int:
     """Stop launching, in every process that serves this ledger. What runs goes on."""
-    from vmrunner.lib import wakeup
-
     shell = shell_of(context)
-    shell.app.makes_ledger = True
-    shell.ledger.pause(not off, time.time())
-    wakeup.poke(shell.app.paths.wake)
+    shell.app.ledgers.open(make=True).pause(not off, time.time())
+    shell.wake()
     output.say("launching again" if off else "no build is started until `vmrunner drain --off`")
     return exit_codes.OK

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +17,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.cloudinit import user_data as cloudinit
-from vmrunner.cloudinit.user_data import TIMER_AFTER
 from vmrunner.errors import ConfigError, ImageError, ProviderError, Throttled, Uncertain
 from vmrunner.images import recipe
 from vmrunner.images.cloud import cleanup, packer, stage
@@ -26,6 +24,7 @@ from vmrunner.images.local.builder import Callback
 from vmrunner.images.recipe import Inputs, Recipe
 from vmrunner.lib import ids
 from vmrunner.model import ImageState, MadeImage
+from vmrunner.providers import registry
 from vmrunner.providers.port_images import (
     BuilderSpec,
     CloudImage,
@@ -42,12 +41,11 @@ TTL: Final = 3600.0  # seconds that a builder may live
 _LEAST: Final = 300.0
 _DISK: Final = 10 * recipe.GIB  # the least that the bases fit on
 #: So late after its deadline was fixed Packer may begin, in seconds. It takes longer until the
-#: builder is born, and the guest's own timer must not come before the cloud's (`TIMER_AFTER`).
+#: builder is born, and the guest's own timer must not come before the cloud's
+#: (`Driver.guest_timer_delay`).
 _LATE: Final = 60.0
 _LOOKS: Final = 7  # for what Packer says it made
 _PAUSE: Final = 10.0  # seconds between them
-#: By the names that Amazon and Google give them: t4g, c7gn, im4gn, a1; t2a, c4a, n4a, a4x.
-_ARM: Final = re.compile(r"(a1|[a-z]+\d+g[a-z]*)\.|(t2a|c4a|n4a|a4x)-")
 BASES: Final = ("debian-13", "ubuntu-24.04")
 
 
@@ -82,7 +80,6 @@ def build(
     draft = _draft(ledger, recipe_, inputs, max_ttl)
     # Twice: what no builder can be made with is said before plugins are fetched.
     bench = imaging.bench(_from_now(draft, provider, ttl))
-    _check_machine(bench)
     with TemporaryDirectory(prefix="vmrunner-image-") as name:
         work = Path(name)
         packer.init(work=work, extra=bench.environment, progress=progress)
@@ -210,23 +207,12 @@ def _check(ttl: float, max_ttl: float, base: str) -> None:
         raise ConfigError(f"--base: {base!r}", hint=f"one of {', '.join(BASES)}")
 
 
-def _check_machine(bench: BuilderSpec) -> None:
-    """The bases are made for x86-64: the cloud would say so, minutes later."""
-    for variable in ("aws_instance_type", "gce_machine_type"):
-        name = str(bench.variables.get(variable) or "")
-        if _ARM.match(name):
-            raise ConfigError(
-                f"image build: the machine type {name} is an arm64 one, the images are x86-64",
-                hint="put an x86-64 type first in the provider's list of types",
-            )
-
-
 def _variables(
     work: Path, wish: ImageRequest, bench: BuilderSpec, recipe_: Recipe, base: str
 ) -> Path:
     """The file of all that the templates are told."""
     disk = max(_DISK, recipe_.disk)
-    after = TIMER_AFTER.get(bench.scope.kind, 0.0)
+    after = registry.drivers()[bench.scope.kind].guest_timer_delay
     user_data = work / "user-data"
     user_data.write_bytes(
         cloudinit.builder_data(

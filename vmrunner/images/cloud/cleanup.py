@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import ProviderError, VmrunnerError
 from vmrunner.model import ImageState, Key, Kind, MadeImage, Power, Ref
+from vmrunner.providers import registry
 from vmrunner.providers.deletion import delete_each
 from vmrunner.providers.port_images import IMAGE, CloudImage, ImageStore, KeepsImages
 
@@ -121,12 +122,12 @@ def _its(made: CloudImage, row: MadeImage, installation: str) -> bool:
 
 
 def _close(ledger: Ledger, provider: Provider, row: MadeImage) -> None:
-    """Not while nobody knows what became of the image. On Compute Engine Packer detaches the
-    builder's disk, to make the image of it: it goes by the builder's name, and may have no
-    labels."""
+    """Not while nobody knows what became of the image. Packer may detach the builder's disk, to
+    make the image of it: where disks go by their VM's name it is deleted by that, since it may have
+    no labels."""
     if ledger.images.find(row.id).state is ImageState.BUILDING:
         return
-    if row.scope.kind == "gce":
+    if _named(row):
         disk = Ref(row.scope, Kind.DISK, row.builder)
         outcome = delete_each(provider, [disk])[disk]
         if outcome.error:
@@ -136,5 +137,10 @@ def _close(ledger: Ledger, provider: Provider, row: MadeImage) -> None:
 
 
 def _key(row: MadeImage) -> Key:
-    """On Compute Engine a VM's name is ours, so that its end is on record by it."""
-    return Key(row.scope, row.builder, row.builder if row.scope.kind == "gce" else None)
+    """Where a VM's id is its name, and so ours, its end is on record by it."""
+    return Key(row.scope, row.builder, row.builder if _named(row) else None)
+
+
+def _named(row: MadeImage) -> bool:
+    driver = registry.find(row.scope.kind)
+    return driver is not None and driver.ids_are_names

@@ -9,7 +9,6 @@ containers.json   container images: pulled, or made from packages
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def manifest(recipe: Recipe, wanted: str, created: float) -> dict[str, Any]:
         "created": created,
         "containers": [c.name for c in recipe.containers],
         "origins": {c.name: c.origin for c in recipe.containers},
-        "docker": asdict(recipe.docker),
+        "docker": recipe.docker.model_dump(),
         "announces": True,  # its console says when sshd listens: packer/scripts/10-system.sh
     }
 
@@ -57,9 +56,8 @@ def fill(directory: Path, recipe: Recipe, inputs: Inputs, created: float) -> str
 
 
 def _container(container: Container) -> dict[str, Any]:
-    said = asdict(container)
-    del said["insecure"]  # a builder in a cloud pulls from nobody without a certificate
-    return said
+    # A builder in a cloud pulls from nobody without a certificate.
+    return container.model_dump(exclude={"insecure"})
 
 
 def _write(path: Path, content: object) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from vmrunner.cloudinit import user_data
 from vmrunner.errors import ImageError, VmrunnerError
@@ -23,6 +23,7 @@ from vmrunner.images.local.disk import LIBRARY, MANIFEST, SBOM
 from vmrunner.images.local.programs import ChildPrograms, require
 from vmrunner.images.verify import trial_vm
 from vmrunner.model import Finding, Level
+from vmrunner.providers import registry
 from vmrunner.providers.qemu import image_integrity, local_images
 from vmrunner.providers.qemu.local_images import LocalImage
 from vmrunner.ssh import keys
@@ -227,7 +228,7 @@ def _clock(output: str, _: dict[str, Any]) -> str:
 def _user_data(connection: Connection, boot: float) -> Finding:
     """Check the user-data of every platform, ours and stock images', by cloud-init's own schema."""
     user, host = keys.generate(), keys.generate()
-    platforms = get_args(user_data.Platform)
+    platforms = sorted({driver.platform for driver in registry.drivers().values()})
     for platform, stock in product(platforms, (False, True)):
         document = user_data.user_data(
             instance="vm-verify",

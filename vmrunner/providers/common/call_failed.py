@@ -18,6 +18,12 @@ class CallFailed(Exception):
         self.error = error
 
 
+def one_line(message: str, *, before: str = "") -> str:
+    """An SDK's message in at most 300 characters; `before`: where what nobody can read begins."""
+    words = " ".join(message.split())
+    return (words.partition(before)[0] if before else words)[:300]
+
+
 @contextmanager
 def edge() -> Iterator[None]:
     """A driver's edge: what fails inside is told in the core's words."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
 from vmrunner.errors import BadOrder, NoCapacity
-from vmrunner.model import Market
+from vmrunner.model import Market, Offer
 
 Spot = Literal["never", "prefer", "only"]
 
@@ -22,6 +22,10 @@ class CapacityPool(NamedTuple):
     machine_type: str
     place: str  # a subnet, or a zone
     market: Market
+
+
+def pool_of(offer: Offer) -> CapacityPool:
+    return CapacityPool(offer.machine_type, offer.place, offer.market)
 
 
 def markets(said: Spot | None, *, wanted: bool, name: str) -> tuple[Market, ...]:

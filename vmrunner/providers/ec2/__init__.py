@@ -1,7 +1,7 @@
 """Amazon's EC2.
 
-`options.py` what can be configured · `provider.py` the port · `calls.py` the SDK, narrowed to what
-is called · `codes.py` its errors in our words · `identity.py` whose account it is
+`settings.py`, `options.py` what can be configured · `provider.py` the port · `client.py` the SDK,
+narrowed to what is called · `codes.py` its errors in our words · `identity.py` whose account it is
 `places.py` image, subnets, groups, types · `launch.py` one RunInstances · `birth.py` its outcome
 `kinds.py` what is shown, in our words · `describe.py` instances, zone by zone in an outage
 `look.py` at some by name · `sweep.py` at all, region beside region · `delete.py` deleting
@@ -19,12 +19,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vmrunner.errors import ConfigError
+from vmrunner.providers.port import Driver
 
 if TYPE_CHECKING:
     from vmrunner.providers.ec2.provider import Ec2Provider
 
 
-def open(  # noqa: A001 - the name that the registry of providers calls
+def open(  # noqa: A001 - as `Driver` calls it
     name: str,
     *,
     installation: str,
@@ -54,3 +55,17 @@ def open(  # noqa: A001 - the name that the registry of providers calls
     return Ec2Provider(
         Ec2Options(name=name, installation=installation, region=said, used=tuple(used), **options)
     )
+
+
+DRIVER = Driver(
+    kind="ec2",
+    settings="vmrunner.providers.ec2.settings:Ec2Settings",
+    open=open,
+    needs=frozenset({"installation", "used"}),
+    options="vmrunner.providers.ec2.options:Ec2Options",
+    extra="vmrunner[aws]",
+    platform="ec2",
+    prices="vmrunner.providers.ec2.prices:USD_HOUR",
+    told={"region": "place"},
+    guard="vmrunner",
+)

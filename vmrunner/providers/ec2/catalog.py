@@ -6,16 +6,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import BadOrder
 from vmrunner.model import TAG
 from vmrunner.providers.common.cache import TtlCache
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
-from vmrunner.providers.ec2.client import GROUPS, IMAGES, SUBNETS, TYPES, Answer, Ec2Api, Ec2Client
-from vmrunner.providers.ec2.options import Ec2Options, GiB, ImageChoice
+from vmrunner.providers.common.cloud_options import GiB
+from vmrunner.providers.ec2.client import (
+    GROUPS,
+    IMAGES,
+    SUBNETS,
+    TYPES,
+    Answer,
+    AnswerT,
+    Ec2Api,
+    Ec2Client,
+)
+from vmrunner.providers.ec2.options import Ec2Options, ImageChoice
 from vmrunner.providers.ec2.resources import tags
+
+if TYPE_CHECKING:
+    from types_boto3_ec2 import type_defs as ec2
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +53,7 @@ class Ami:
     name: str
     architecture: str
     root: str  # the root device's name
-    mappings: tuple[Answer, ...]
+    mappings: tuple[ec2.BlockDeviceMappingTypeDef, ...]
 
     @property
     def size(self) -> int:
@@ -80,22 +93,22 @@ class Ec2Catalog:
             said = ImageChoice(name=said)
         return self._memory.get(("image", str(said)), IMAGE, lambda: self._find(said))
 
-    def subnets(self) -> dict[str, Answer]:
+    def subnets(self) -> dict[str, ec2.SubnetTypeDef]:
         """The configured subnets by id, in their order."""
         ids = self._options.subnets
 
-        def ask() -> dict[str, Answer]:
+        def ask() -> dict[str, ec2.SubnetTypeDef]:
             found = self._named(SUBNETS, "SubnetIds", ids, "subnets")["Subnets"]
-            by_id: dict[str, Answer] = {subnet["SubnetId"]: subnet for subnet in found}
+            by_id: dict[str, ec2.SubnetTypeDef] = {subnet["SubnetId"]: subnet for subnet in found}
             return {name: by_id[name] for name in ids}
 
         return self._memory.get("subnets", NETWORK, ask)
 
-    def groups(self) -> list[Answer]:
+    def groups(self) -> list[ec2.SecurityGroupTypeDef]:
         """The configured security groups, which must be of the subnets' network."""
         ids = self._options.security_groups
 
-        def ask() -> list[Answer]:
+        def ask() -> list[ec2.SecurityGroupTypeDef]:
             found = self._named(GROUPS, "GroupIds", ids, "security_groups")["SecurityGroups"]
             networks = {subnet["VpcId"] for subnet in self.subnets().values()}
             for group in found:
@@ -130,7 +143,7 @@ class Ec2Catalog:
 
     # --- within ---
 
-    def _named(self, api: Ec2Api, field: str, ids: Sequence[str], key: str) -> Answer:
+    def _named(self, api: Ec2Api[AnswerT], field: str, ids: Sequence[str], key: str) -> AnswerT:
         """What these ids name; of an id that names nothing, whose fault it is."""
         params: Answer = {field: list(ids)}
         try:
@@ -182,12 +195,12 @@ def promoted_at(told: Mapping[str, str]) -> int:
     return int(said) if said.isascii() and said.isdigit() and len(said) <= 12 else 0
 
 
-def _rank(image: Answer) -> tuple[int, str, str]:
+def _rank(image: ec2.ImageTypeDef) -> tuple[int, str, str]:
     """Tags on it are this account's own, whoever's it is."""
     return promoted_at(tags(image)), image.get("CreationDate", ""), image["ImageId"]
 
 
-def _type(told: Answer) -> Ec2InstanceType:
+def _type(told: ec2.InstanceTypeInfoTypeDef) -> Ec2InstanceType:
     name = told["InstanceType"]
     return Ec2InstanceType(
         name=name,

@@ -4,9 +4,8 @@ fails in one way. Only here is boto3 used."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import boto3
 import botocore.session
@@ -22,9 +21,31 @@ from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
 from vmrunner.providers.ec2 import error_codes
 from vmrunner.providers.ec2.options import Ec2Options
 
+if TYPE_CHECKING:
+    from types_boto3_ec2 import type_defs as ec2
+    from types_boto3_iam import type_defs as iam
+    from types_boto3_scheduler import type_defs as scheduler
+    from types_boto3_service_quotas import type_defs as service_quotas
+    from types_boto3_sts import type_defs as sts
+
+#: What nobody wrote a type for.
 Answer = dict[str, Any]
-#: Whatever makes calls as `Calls` does.
-Ask = Callable[..., Answer]
+AnswerT = TypeVar("AnswerT")
+
+
+class Ec2Caller(Protocol):
+    """Whatever makes calls as `Ec2Client` does."""
+
+    def __call__(
+        self,
+        region: str,
+        api: Ec2Api[AnswerT],
+        *,
+        items: int = 1,
+        patience: float = 30.0,
+        **params: Any,
+    ) -> AnswerT: ...
+
 
 #: Per account and region, as EC2 documents them (reference: "request throttling").
 QUOTAS: Final = {
@@ -46,8 +67,9 @@ CONNECTIONS: Final = 64
 CONNECT, READ = 5.0, 30.0
 
 
-class Ec2Api(NamedTuple):
-    """One call: the SDK's service and method, and whose limit it counts against."""
+class Ec2Api(NamedTuple, Generic[AnswerT]):
+    """One call: the SDK's service and method, whose limit it counts against, and the type of its
+    answer."""
 
     service: str
     method: str
@@ -60,42 +82,78 @@ class Ec2Api(NamedTuple):
         return "".join(word if word.isupper() else word.capitalize() for word in words)
 
 
-RUN: Final = Ec2Api("ec2", "run_instances", "run")
-TERMINATE: Final = Ec2Api("ec2", "terminate_instances", "terminate")
-INSTANCES: Final = Ec2Api("ec2", "describe_instances", "describe")
-VOLUMES: Final = Ec2Api("ec2", "describe_volumes", "describe")
-ADDRESSES: Final = Ec2Api("ec2", "describe_addresses", "describe")
-INTERFACES: Final = Ec2Api("ec2", "describe_network_interfaces", "describe")
-SNAPSHOTS: Final = Ec2Api("ec2", "describe_snapshots", "describe")
-SPOT_REQUESTS: Final = Ec2Api("ec2", "describe_spot_instance_requests", "describe")
-IMAGES: Final = Ec2Api("ec2", "describe_images", "describe")
-SUBNETS: Final = Ec2Api("ec2", "describe_subnets", "describe")
-GROUPS: Final = Ec2Api("ec2", "describe_security_groups", "describe")
-TYPES: Final = Ec2Api("ec2", "describe_instance_types", "describe")
-KEYS: Final = Ec2Api("ec2", "describe_key_pairs", "describe")
-DELETE_KEY: Final = Ec2Api("ec2", "delete_key_pair", "delete")
-DELETE_SECURITY_GROUP: Final = Ec2Api("ec2", "delete_security_group", "delete")
-DELETE_VOLUME: Final = Ec2Api("ec2", "delete_volume", "delete")
-DELETE_INTERFACE: Final = Ec2Api("ec2", "delete_network_interface", "delete")
-DELETE_SNAPSHOT: Final = Ec2Api("ec2", "delete_snapshot", "delete")
-RELEASE_ADDRESS: Final = Ec2Api("ec2", "release_address", "change")
-DISASSOCIATE_ADDRESS: Final = Ec2Api("ec2", "disassociate_address", "change")
-DEREGISTER: Final = Ec2Api("ec2", "deregister_image", "change")
-TAG_IMAGE: Final = Ec2Api("ec2", "create_tags", "change")
-UNTAG_IMAGE: Final = Ec2Api("ec2", "delete_tags", "change")
-CANCEL_SPOT: Final = Ec2Api("ec2", "cancel_spot_instance_requests", "change")
-UNPROTECT: Final = Ec2Api("ec2", "modify_instance_attribute", "change")
-SEAL: Final = Ec2Api("ec2", "modify_instance_metadata_options", "change")
-CONSOLE: Final = Ec2Api("ec2", "get_console_output", "change")
-WHO: Final = Ec2Api("sts", "get_caller_identity", "elsewhere")
-SIMULATE: Final = Ec2Api("iam", "simulate_principal_policy", "elsewhere")
-CREATE_GROUP: Final = Ec2Api("scheduler", "create_schedule_group", "elsewhere")
-CREATE_SCHEDULE: Final = Ec2Api("scheduler", "create_schedule", "schedule")
-DELETE_SCHEDULE: Final = Ec2Api("scheduler", "delete_schedule", "schedule")
-SCHEDULES: Final = Ec2Api("scheduler", "list_schedules", "schedule")
-QUOTA: Final = Ec2Api("service-quotas", "get_service_quota", "elsewhere")
-DEFAULT_QUOTA: Final = Ec2Api("service-quotas", "get_aws_default_service_quota", "elsewhere")
-ROLE: Final = Ec2Api("iam", "get_role", "elsewhere")
+RUN: Final[Ec2Api[ec2.ReservationResponseTypeDef]] = Ec2Api("ec2", "run_instances", "run")
+TERMINATE: Final[Ec2Api[ec2.TerminateInstancesResultTypeDef]] = Ec2Api(
+    "ec2", "terminate_instances", "terminate"
+)
+INSTANCES: Final[Ec2Api[ec2.DescribeInstancesResultTypeDef]] = Ec2Api(
+    "ec2", "describe_instances", "describe"
+)
+VOLUMES: Final[Ec2Api[ec2.DescribeVolumesResultTypeDef]] = Ec2Api(
+    "ec2", "describe_volumes", "describe"
+)
+ADDRESSES: Final[Ec2Api[ec2.DescribeAddressesResultTypeDef]] = Ec2Api(
+    "ec2", "describe_addresses", "describe"
+)
+INTERFACES: Final[Ec2Api[ec2.DescribeNetworkInterfacesResultTypeDef]] = Ec2Api(
+    "ec2", "describe_network_interfaces", "describe"
+)
+SNAPSHOTS: Final[Ec2Api[ec2.DescribeSnapshotsResultTypeDef]] = Ec2Api(
+    "ec2", "describe_snapshots", "describe"
+)
+SPOT_REQUESTS: Final[Ec2Api[ec2.DescribeSpotInstanceRequestsResultTypeDef]] = Ec2Api(
+    "ec2", "describe_spot_instance_requests", "describe"
+)
+IMAGES: Final[Ec2Api[ec2.DescribeImagesResultTypeDef]] = Ec2Api(
+    "ec2", "describe_images", "describe"
+)
+SUBNETS: Final[Ec2Api[ec2.DescribeSubnetsResultTypeDef]] = Ec2Api(
+    "ec2", "describe_subnets", "describe"
+)
+GROUPS: Final[Ec2Api[ec2.DescribeSecurityGroupsResultTypeDef]] = Ec2Api(
+    "ec2", "describe_security_groups", "describe"
+)
+TYPES: Final[Ec2Api[ec2.DescribeInstanceTypesResultTypeDef]] = Ec2Api(
+    "ec2", "describe_instance_types", "describe"
+)
+KEYS: Final[Ec2Api[ec2.DescribeKeyPairsResultTypeDef]] = Ec2Api(
+    "ec2", "describe_key_pairs", "describe"
+)
+DELETE_KEY: Final[Ec2Api[Any]] = Ec2Api("ec2", "delete_key_pair", "delete")
+DELETE_SECURITY_GROUP: Final[Ec2Api[Any]] = Ec2Api("ec2", "delete_security_group", "delete")
+DELETE_VOLUME: Final[Ec2Api[Any]] = Ec2Api("ec2", "delete_volume", "delete")
+DELETE_INTERFACE: Final[Ec2Api[Any]] = Ec2Api("ec2", "delete_network_interface", "delete")
+DELETE_SNAPSHOT: Final[Ec2Api[Any]] = Ec2Api("ec2", "delete_snapshot", "delete")
+RELEASE_ADDRESS: Final[Ec2Api[Any]] = Ec2Api("ec2", "release_address", "change")
+DISASSOCIATE_ADDRESS: Final[Ec2Api[Any]] = Ec2Api("ec2", "disassociate_address", "change")
+DEREGISTER: Final[Ec2Api[Any]] = Ec2Api("ec2", "deregister_image", "change")
+TAG_IMAGE: Final[Ec2Api[Any]] = Ec2Api("ec2", "create_tags", "change")
+UNTAG_IMAGE: Final[Ec2Api[Any]] = Ec2Api("ec2", "delete_tags", "change")
+CANCEL_SPOT: Final[Ec2Api[Any]] = Ec2Api("ec2", "cancel_spot_instance_requests", "change")
+UNPROTECT: Final[Ec2Api[Any]] = Ec2Api("ec2", "modify_instance_attribute", "change")
+SEAL: Final[Ec2Api[Any]] = Ec2Api("ec2", "modify_instance_metadata_options", "change")
+CONSOLE: Final[Ec2Api[ec2.GetConsoleOutputResultTypeDef]] = Ec2Api(
+    "ec2", "get_console_output", "change"
+)
+WHO: Final[Ec2Api[sts.GetCallerIdentityResponseTypeDef]] = Ec2Api(
+    "sts", "get_caller_identity", "elsewhere"
+)
+SIMULATE: Final[Ec2Api[iam.SimulatePolicyResponseTypeDef]] = Ec2Api(
+    "iam", "simulate_principal_policy", "elsewhere"
+)
+CREATE_GROUP: Final[Ec2Api[Any]] = Ec2Api("scheduler", "create_schedule_group", "elsewhere")
+CREATE_SCHEDULE: Final[Ec2Api[Any]] = Ec2Api("scheduler", "create_schedule", "schedule")
+DELETE_SCHEDULE: Final[Ec2Api[Any]] = Ec2Api("scheduler", "delete_schedule", "schedule")
+SCHEDULES: Final[Ec2Api[scheduler.ListSchedulesOutputTypeDef]] = Ec2Api(
+    "scheduler", "list_schedules", "schedule"
+)
+QUOTA: Final[Ec2Api[service_quotas.GetServiceQuotaResponseTypeDef]] = Ec2Api(
+    "service-quotas", "get_service_quota", "elsewhere"
+)
+DEFAULT_QUOTA: Final[Ec2Api[service_quotas.GetAWSDefaultServiceQuotaResponseTypeDef]] = Ec2Api(
+    "service-quotas", "get_aws_default_service_quota", "elsewhere"
+)
+ROLE: Final[Ec2Api[iam.GetRoleResponseTypeDef]] = Ec2Api("iam", "get_role", "elsewhere")
 
 
 class Ec2Client:
@@ -112,8 +170,14 @@ class Ec2Client:
         self._session: boto3.Session | None = None
 
     def __call__(
-        self, region: str, api: Ec2Api, *, items: int = 1, patience: float = 30.0, **params: Any
-    ) -> Answer:
+        self,
+        region: str,
+        api: Ec2Api[AnswerT],
+        *,
+        items: int = 1,
+        patience: float = 30.0,
+        **params: Any,
+    ) -> AnswerT:
         """Make one call about so many items; wait at most `patience` seconds for its turn. Raises
         `CallFailed`."""
         try:
@@ -121,7 +185,7 @@ class Ec2Client:
         except Throttled as limit:
             raise CallFailed("", limit) from limit
         try:
-            answer: Answer = getattr(self._client(api.service, region), api.method)(**params)
+            answer: AnswerT = getattr(self._client(api.service, region), api.method)(**params)
         except (BotoCoreError, ClientError, ResponseParserError) as error:
             if isinstance(error, ClientError):  # whoever made it: a proxy on the way, perhaps
                 self._clock.overheard(_date(dict(error.response)))
@@ -146,13 +210,14 @@ class Ec2Client:
 
     # --- within ---
 
-    def _hear(self, answer: Answer) -> None:
+    def _hear(self, answer: Any) -> None:
         self._clock.observe(_date(answer))
 
     def _client(self, service: str, region: str) -> Any:
         with self._lock:
             if (service, region) not in self._clients:
-                self._clients[service, region] = self._open().client(
+                open_client: Any = self._open().client  # typed by name of service: ours is drawn
+                self._clients[service, region] = open_client(
                     service,
                     region_name=region,
                     endpoint_url=self._options.endpoint_url,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from vmrunner.errors import NoCapacity, QuotaExceeded
-from vmrunner.model import Key, Kind, Offer, Order, Ref
+from vmrunner.model import Key, Kind, Order, Ref
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.common.capacity_pools import CapacityPool, DryPools
+from vmrunner.providers.common.capacity_pools import DryPools, pool_of
 from vmrunner.providers.ec2 import create_request
 from vmrunner.providers.ec2.catalog import Ec2Catalog
 from vmrunner.providers.ec2.client import RUN, Ec2Client
@@ -58,7 +58,3 @@ class Ec2Creator:
         if seen is None:
             raise failed
         return seen.ref
-
-
-def pool_of(offer: Offer) -> CapacityPool:
-    return CapacityPool(offer.machine_type, offer.place, offer.market)

@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from vmrunner.errors import BadOrder
 from vmrunner.model import Market, Order, tags_of
+from vmrunner.providers.common.cloud_options import GiB
 from vmrunner.providers.ec2.catalog import Ami
 from vmrunner.providers.ec2.client import Answer
-from vmrunner.providers.ec2.options import Ec2Options, GiB
+from vmrunner.providers.ec2.options import Ec2Options
 
 USER_DATA: Final = 16 * 1024  # bytes, before the SDK encodes them
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -96,7 +96,7 @@ class Ec2Deleter:
                     late.add(item["InstanceId"])
         return late
 
-    def _late(self, item: Answer) -> bool:
+    def _late(self, item: Mapping[str, Any]) -> bool:
         found = _SINCE.search(item.get("StateTransitionReason", ""))
         if found is None:
             return True  # force was asked for, and nothing speaks against it
@@ -130,7 +130,7 @@ def _outcome(failed: CallFailed) -> Outcome:
     return Outcome(fate=Fate.FAILED, error=str(failed))
 
 
-def _simply(call: client.Ec2Api, field: str) -> Callable[[Ec2Client, str, str], None]:
+def _simply(call: client.Ec2Api[Any], field: str) -> Callable[[Ec2Client, str, str], None]:
     def delete(calls: Ec2Client, region: str, name: str) -> None:
         params: Answer = {field: name}
         calls(region, call, **params)

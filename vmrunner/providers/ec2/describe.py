@@ -9,15 +9,21 @@ must do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from vmrunner.model import TAG, Key, Power, Role, Seen
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.ec2.client import Answer, Ask
+from vmrunner.providers.ec2.client import Ec2Caller
 from vmrunner.providers.ec2.describe_instances import INSTANCE_ID, filtered
 from vmrunner.providers.ec2.resources import seen, tags
 
+if TYPE_CHECKING:
+    from types_boto3_ec2 import type_defs as ec2
 
-def look(calls: Ask, keys: Sequence[Key], installation: str, *, public: bool) -> dict[Key, Seen]:
+
+def look(
+    calls: Ec2Caller, keys: Sequence[Key], installation: str, *, public: bool
+) -> dict[Key, Seen]:
     """All that can be seen: what cannot be read hides no other. Raises `CallFailed` when there is
     nothing else."""
     found: dict[Key, Seen] = {}
@@ -47,17 +53,17 @@ def look(calls: Ask, keys: Sequence[Key], installation: str, *, public: bool) ->
     return found
 
 
-def _ours(item: Answer, key: Key) -> bool:
+def _ours(item: ec2.InstanceTypeDef, key: Key) -> bool:
     role = tags(item).get(f"{TAG}role")
     tagged = item.get("InstanceLifecycle") == "spot" or not item.get("ClientToken")
     return role == Role.IMAGE or (role == Role.BUILD and (tagged or _launched(item, key)))
 
 
-def _launched(item: Answer, key: Key) -> bool:
+def _launched(item: ec2.InstanceTypeDef, key: Key) -> bool:
     return item.get("ClientToken") == key.instance
 
 
-def _rank(item: Answer, key: Key, sight: Seen) -> tuple[bool, bool, float, str]:
+def _rank(item: ec2.InstanceTypeDef, key: Key, sight: Seen) -> tuple[bool, bool, float, str]:
     """Of several with one name: ours for certain first, then the living, then the oldest."""
     dead = sight.power is Power.DEAD
     return (not _launched(item, key), dead, sight.created_at or 0.0, sight.ref.id)

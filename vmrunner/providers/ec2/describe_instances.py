@@ -7,14 +7,17 @@ nothing else. Which instance is where, the network interfaces tell.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from vmrunner.errors import Uncertain
 from vmrunner.providers.common.batches import batches
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.ec2.client import INSTANCES, INTERFACES, Answer, Ask, Ec2Api
+from vmrunner.providers.ec2.client import INSTANCES, INTERFACES, Answer, Ec2Api, Ec2Caller
 from vmrunner.providers.ec2.error_codes import UNKNOWN_INSTANCE
 from vmrunner.providers.ec2.resources import PAGE
+
+if TYPE_CHECKING:
+    from types_boto3_ec2 import type_defs as ec2
 
 FILTER: Final = 200  # values, the most that one filter takes
 
@@ -25,17 +28,25 @@ _OF_INTERFACES: Final = {INSTANCE_ID: "attachment.instance-id"}
 Filters = Mapping[str, Sequence[str]]
 
 
+#: Answers that come in pages.
+PagedT = TypeVar(
+    "PagedT",
+    "ec2.DescribeInstancesResultTypeDef",
+    "ec2.DescribeNetworkInterfacesResultTypeDef",
+)
+
+
 class ZonePart(NamedTuple):
     """The instances of one zone ("": nobody knows which), or why they cannot be read."""
 
     zone: str
-    items: Sequence[Answer]
+    items: Sequence[ec2.InstanceTypeDef]
     failed: CallFailed | None = None
 
 
 def filtered(
-    calls: Ask, region: str, name: str, values: Sequence[str], also: Filters | None = None
-) -> Iterator[Answer]:
+    calls: Ec2Caller, region: str, name: str, values: Sequence[str], also: Filters | None = None
+) -> Iterator[ec2.InstanceTypeDef]:
     """The instances for which the filter `name` has one of these values, and `also` holds. Raises
     `CallFailed` after all that could be read."""
     for part in batches(values, FILTER):
@@ -59,7 +70,7 @@ def disrupted(failed: CallFailed) -> bool:
     return bool(failed.code) and isinstance(failed.error, Uncertain)
 
 
-def apart(calls: Ask, region: str, filters: Filters) -> Iterator[ZonePart]:
+def apart(calls: Ec2Caller, region: str, filters: Filters) -> Iterator[ZonePart]:
     """The same instances zone by zone. Raises `CallFailed` when no interface can be listed."""
     zones: dict[str, dict[str, None]] = {}
     asked = {_OF_INTERFACES.get(name, name): values for name, values in filters.items()}
@@ -76,7 +87,7 @@ def apart(calls: Ask, region: str, filters: Filters) -> Iterator[ZonePart]:
             yield from _named(calls, region, zone, part)
 
 
-def instances(answer: Answer) -> Iterator[Answer]:
+def instances(answer: ec2.DescribeInstancesResultTypeDef) -> Iterator[ec2.InstanceTypeDef]:
     for reservation in answer["Reservations"]:
         yield from reservation["Instances"]
 
@@ -84,7 +95,7 @@ def instances(answer: Answer) -> Iterator[Answer]:
 # --- within --------------------------------------------------------------------------------------
 
 
-def _named(calls: Ask, region: str, zone: str, ids: Sequence[str]) -> Iterator[ZonePart]:
+def _named(calls: Ec2Caller, region: str, zone: str, ids: Sequence[str]) -> Iterator[ZonePart]:
     """Those that exist. A list is refused whole for one that does not, or is in a zone that is
     disrupted: halve it until that one is alone."""
     try:
@@ -99,7 +110,9 @@ def _named(calls: Ask, region: str, zone: str, ids: Sequence[str]) -> Iterator[Z
             yield ZonePart(zone, (), failed)
 
 
-def _pages(calls: Ask, region: str, api: Ec2Api, filters: Filters) -> Iterator[Answer]:
+def _pages(
+    calls: Ec2Caller, region: str, api: Ec2Api[PagedT], filters: Filters
+) -> Iterator[PagedT]:
     asked: Answer = {
         "Filters": [{"Name": name, "Values": list(values)} for name, values in filters.items()],
         "MaxResults": PAGE,

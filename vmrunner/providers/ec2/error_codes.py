@@ -16,7 +16,10 @@ from vmrunner.errors import (
     Throttled,
     Uncertain,
 )
-from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed, one_line
+
+#: What follows in a denial is encoded.
+_PAGE: Final = " Encoded authorization failure message"
 
 CAPACITY: Final = frozenset(
     {
@@ -109,7 +112,7 @@ def failed(error: Exception, *, action: str, region: str) -> CallFailed:
 
 def refusal(code: str, message: str, status: int, *, action: str, region: str) -> ProviderError:
     """An error answer, in the core's words."""
-    text = f"{action} in {region}: {code}: {_short(message)}"
+    text = f"{action} in {region}: {code}: {one_line(message, before=_PAGE)}"
     if code == NO_SPOT_ROLE:
         return NoCapacity(text, hint=MAKE_SPOT_ROLE)
     if code in CAPACITY:
@@ -135,7 +138,7 @@ def refusal(code: str, message: str, status: int, *, action: str, region: str) -
 
 def _unanswered(error: Exception, *, action: str, region: str) -> ProviderError:
     """No answer, or none that can be read; or nothing was asked at all."""
-    text = f"{action} in {region}: {_short(str(error))}"
+    text = f"{action} in {region}: {one_line(str(error), before=_PAGE)}"
     if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError)):
         return CredentialsRefused(
             f"{action} in {region}: no AWS credentials",
@@ -154,9 +157,3 @@ def _unanswered(error: Exception, *, action: str, region: str) -> ProviderError:
     if isinstance(error, boto.ParamValidationError):
         return BadOrder(text)
     return Uncertain(text)
-
-
-def _short(message: str) -> str:
-    """One line, without the encoded page that a denial carries."""
-    words = " ".join(message.split()).partition(" Encoded authorization failure message")[0]
-    return words[:300]

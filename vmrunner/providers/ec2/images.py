@@ -10,7 +10,7 @@ import fnmatch
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.errors import ConfigError, Uncertain
 from vmrunner.model import Scope, tags_of
@@ -24,7 +24,9 @@ from vmrunner.providers.ec2.options import Ec2Options, ImageChoice
 from vmrunner.providers.ec2.resources import LIVING, PAGE, tags
 from vmrunner.providers.port_images import IMAGE, OWNER, BuilderSpec, CloudImage, ImageRequest
 
-ARCHITECTURE: Final = "x86_64"  # of the templates' bases
+if TYPE_CHECKING:
+    from types_boto3_ec2 import type_defs as ec2
+
 _SOURCE: Final = "amazon-ebs.vmrunner"
 _GONE: Final = ("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable", "InvalidSnapshot.NotFound")
 #: An image that is being made has no place for its snapshots yet; so long none is left over.
@@ -43,7 +45,10 @@ class Ec2Images:
         options = self._options
         with edge():
             scope = Scope("ec2", self._identity.caller().account, options.region)
-            machine_type = self._builders_type()
+            machine_type = options.builders_type(
+                "instance_types",
+                {one.name: one.architectures for one in Ec2Catalog(options, self._calls).types()},
+            )
         order = wish.order(scope, machine_type)
         variables: dict[str, Any] = {
             "aws_region": options.region,
@@ -65,19 +70,6 @@ class Ec2Images:
             variables=variables,
             environment={"AWS_ENDPOINT_URL": url} if url else {},
         )
-
-    def _builders_type(self) -> str:
-        """The first that runs what the templates build on. Raises `ConfigError`."""
-        types = Ec2Catalog(self._options, self._calls).types()
-        fit = [one.name for one in types if ARCHITECTURE in one.architectures]
-        if not fit:
-            names = ", ".join(one.name for one in types)
-            raise ConfigError(
-                f"providers.{self._options.name}.instance_types: {names}: images are made for "
-                f"{ARCHITECTURE}",
-                hint="name one of that kind too, such as m7i.large",
-            )
-        return fit[0]
 
     def find(self, ref: str) -> CloudImage | None:
         """Packer tells `REGION:AMI` of each region, with commas."""
@@ -206,7 +198,7 @@ class Ec2Images:
             return f"{name}: {failed}"
         return ""
 
-    def _delete(self, call: client.Ec2Api, **what: Any) -> None:
+    def _delete(self, call: client.Ec2Api[Any], **what: Any) -> None:
         try:
             self._calls(self._options.region, call, **what)
         except CallFailed as failed:
@@ -216,13 +208,12 @@ class Ec2Images:
     def _listed(self, what: Answer) -> list[CloudImage]:
         return [_made(image) for image in self._asked(what)]
 
-    def _asked(self, what: Answer) -> list[Answer]:
+    def _asked(self, what: Answer) -> list[ec2.ImageTypeDef]:
         """Not by pages: those are for accounts with more images than anybody keeps."""
         answer = patiently(partial(self._calls, self._options.region, client.IMAGES, **what))
-        found: list[Answer] = answer["Images"]
-        return found
+        return answer["Images"]
 
-    def _pages(self, call: client.Ec2Api, **what: Any) -> Iterator[Answer]:
+    def _pages(self, call: client.Ec2Api[Any], **what: Any) -> Iterator[Answer]:
         more: Answer = {}
         while True:
             asked = {"MaxResults": PAGE, **what, **more}
@@ -249,7 +240,7 @@ def _fits(choice: ImageChoice, made: CloudImage) -> bool:
     )
 
 
-def _made(image: Answer) -> CloudImage:
+def _made(image: ec2.ImageTypeDef) -> CloudImage:
     mappings = image.get("BlockDeviceMappings", ())
     born = client.moment(image.get("CreationDate"))
     said = tags(image)

@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.model import Finding, Level
-from vmrunner.providers.ec2.client import Answer
+
+if TYPE_CHECKING:
+    from types_boto3_ec2 import type_defs as ec2
 
 SSH: Final = 22
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def holes(groups: Sequence[Answer], subnets: Sequence[Answer]) -> Iterator[Finding]:
+def holes(
+    groups: Sequence[ec2.SecurityGroupTypeDef], subnets: Sequence[ec2.SubnetTypeDef]
+) -> Iterator[Finding]:
     """What is wrong with these security groups, for builds in these subnets."""
     mine = {group["GroupId"] for group in groups}
     homes = [network for subnet in subnets for network in _networks(subnet)]
@@ -49,23 +53,26 @@ def holes(groups: Sequence[Answer], subnets: Sequence[Answer]) -> Iterator[Findi
         )
 
 
-def _sources(rule: Answer, mine: set[str], homes: Sequence[_Network]) -> Iterator[str]:
+def _sources(
+    rule: ec2.IpPermissionOutputTypeDef, mine: set[str], homes: Sequence[_Network]
+) -> Iterator[str]:
     """Where builds are among those that a rule lets in."""
     for pair in rule.get("UserIdGroupPairs", ()):
         if pair.get("GroupId") in mine:
             yield f"{pair['GroupId']}, which the builds have"
-    for key, field in (("IpRanges", "CidrIp"), ("Ipv6Ranges", "CidrIpv6")):
-        for one in rule.get(key, ()):
-            network = ipaddress.ip_network(one[field], strict=False)
-            if any(_overlap(network, home) for home in homes):
-                yield f"{network}, in which the builds are"
+    ranges = [one["CidrIp"] for one in rule.get("IpRanges", ())]
+    ranges += [one["CidrIpv6"] for one in rule.get("Ipv6Ranges", ())]
+    for text in ranges:
+        network = ipaddress.ip_network(text, strict=False)
+        if any(_overlap(network, home) for home in homes):
+            yield f"{network}, in which the builds are"
 
 
 def _overlap(one: _Network, other: _Network) -> bool:
     return one.version == other.version and one.overlaps(other)
 
 
-def _networks(subnet: Answer) -> Iterator[_Network]:
+def _networks(subnet: ec2.SubnetTypeDef) -> Iterator[_Network]:
     if subnet.get("CidrBlock"):
         yield ipaddress.ip_network(subnet["CidrBlock"])
     for one in subnet.get("Ipv6CidrBlockAssociationSet", ()):
@@ -73,7 +80,7 @@ def _networks(subnet: Answer) -> Iterator[_Network]:
             yield ipaddress.ip_network(one["Ipv6CidrBlock"])
 
 
-def _covers(rule: Answer, port: int) -> bool:
+def _covers(rule: ec2.IpPermissionOutputTypeDef, port: int) -> bool:
     if rule.get("IpProtocol") == "-1":
         return True
     first: Any = rule.get("FromPort", -1)
@@ -81,7 +88,7 @@ def _covers(rule: Answer, port: int) -> bool:
     return rule.get("IpProtocol") == "tcp" and int(first) <= port <= int(last)
 
 
-def _ports(rule: Answer) -> str:
+def _ports(rule: ec2.IpPermissionOutputTypeDef) -> str:
     if rule.get("IpProtocol") == "-1":
         return "everything"
     first, last = rule.get("FromPort"), rule.get("ToPort")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vmrunner.errors import Uncertain
 from vmrunner.model import Ref
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.ec2.client import INSTANCES, SEAL, Answer, Ec2Client
+from vmrunner.providers.ec2.client import INSTANCES, SEAL, Ec2Client
 from vmrunner.providers.ec2.describe_instances import instances
+
+if TYPE_CHECKING:
+    from types_boto3_ec2 import type_defs as ec2
 
 
 def seal(calls: Ec2Client, ref: Ref) -> None:
@@ -20,7 +25,6 @@ def seal(calls: Ec2Client, ref: Ref) -> None:
         raise CallFailed("", Uncertain(text))
 
 
-def _options(calls: Ec2Client, ref: Ref) -> Answer:
+def _options(calls: Ec2Client, ref: Ref) -> ec2.InstanceMetadataOptionsResponseTypeDef:
     (item,) = instances(calls(ref.scope.place, INSTANCES, InstanceIds=[ref.id]))
-    found: Answer = item.get("MetadataOptions", {})
-    return found
+    return item.get("MetadataOptions", {})

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from vmrunner.errors import ConfigError
 from vmrunner.model import TAG
 from vmrunner.providers.common.capacity_pools import Spot
-
-GiB: Final = 1024**3
+from vmrunner.providers.common.cloud_options import CloudOptions
 
 #: Of an installation's schedules, which carry no tags: `vmrunner-INSTALLATION`.
 GROUP: Final = "vmrunner-"
@@ -44,11 +42,9 @@ DEFAULT_IMAGE: Final = ImageChoice(name="vmrunner-*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ec2Options:
+class Ec2Options(CloudOptions):
     """Without subnets and security groups it looks, sweeps and deletes, and launches nothing."""
 
-    name: str
-    installation: str
     region: str
     used: tuple[str, ...] = ()  # other regions in which it ever launched: swept too
     profile: str | None = None
@@ -58,7 +54,6 @@ class Ec2Options:
     instance_types: tuple[str, ...] = ("m7i.large", "m6i.large", "m5.large")
     spot: Spot | None = None
     address: Literal["public", "private"] = "public"
-    disk: int | None = None  # bytes; None: as large as the image's
     tags: Mapping[str, str] = field(default_factory=dict)
     instance_profile: str | None = None
     scheduler_role: str | None = None
@@ -107,6 +102,3 @@ class Ec2Options:
                 raise self._wrong("tags", repr(key[:40]), f"a key has 1 to {KEY} characters")
             if len(value) > VALUE:
                 raise self._wrong(f"tags.{key}", f"{len(value)} characters", f"at most {VALUE}")
-
-    def _wrong(self, key: str, value: str, fix: str) -> ConfigError:
-        return ConfigError(f"providers.{self.name}.{key}: {value}", hint=fix)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from vmrunner.errors import BadOrder, ConfigError, Uncertain
+from vmrunner.errors import BadOrder, Uncertain
 from vmrunner.model import (
     Fate,
     Finding,
@@ -19,14 +19,14 @@ from vmrunner.model import (
     Scope,
     Seen,
     Spec,
-    Traits,
 )
 from vmrunner.providers.common.call_failed import CallFailed, edge
 from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
 from vmrunner.providers.common.clock import CloudClock, boottime
+from vmrunner.providers.common.console import CONSOLE_BYTES
 from vmrunner.providers.common.rate_limits import Buckets
 from vmrunner.providers.ec2 import deadline_schedules, doctor
-from vmrunner.providers.ec2.catalog import Ami, Ec2Catalog, fitting
+from vmrunner.providers.ec2.catalog import Ec2Catalog, fitting
 from vmrunner.providers.ec2.client import CONSOLE, Ec2Client
 from vmrunner.providers.ec2.create import Ec2Creator
 from vmrunner.providers.ec2.delete import Ec2Deleter
@@ -35,13 +35,12 @@ from vmrunner.providers.ec2.guard.account import AccountGuard
 from vmrunner.providers.ec2.identity import Ec2Identity
 from vmrunner.providers.ec2.images import Ec2Images
 from vmrunner.providers.ec2.metadata_service import seal
-from vmrunner.providers.ec2.options import Ec2Options, GiB
+from vmrunner.providers.ec2.options import Ec2Options
 from vmrunner.providers.ec2.permissions import Ec2Permissions
 from vmrunner.providers.ec2.resources import READERS, Ec2Nearness
 from vmrunner.providers.ec2.sweep import Ec2SweepContext
 
 KIND: Final = "ec2"
-_CONSOLE: Final = 64 * 1024
 #: Only of Nitro machines is the console read when it is asked for.
 _NOT_NITRO: Final = "UnsupportedOperation"
 
@@ -49,6 +48,8 @@ _NOT_NITRO: Final = "UnsupportedOperation"
 class Ec2Provider:
     """The port for EC2. Every method may be called from any thread. Nothing is asked before the
     first call."""
+
+    creates = 8
 
     def __init__(
         self,
@@ -70,6 +71,8 @@ class Ec2Provider:
         listed = (deadline_schedules.reader(options),) if options.scheduler_role else ()
         self._readers = (*READERS, *listed)
         self._births = Ec2Creator(options, self.calls, self.places, self._dry)
+        if options.scheduler_role:  # only then it is a provider that arms
+            self.arm = self._arm
 
     @property
     def name(self) -> str:
@@ -82,15 +85,6 @@ class Ec2Provider:
         account = self.identity.quietly()
         return frozenset(self._scopes(account) if account is not None else ())
 
-    @property
-    def traits(self) -> Traits:
-        return Traits(
-            guard=True,
-            arms=self.options.scheduler_role is not None,
-            seals=True,
-            kinds=tuple(reader.kind for reader in self._readers),
-        )
-
     def now(self) -> float:
         return self.clock.now()
 
@@ -98,13 +92,13 @@ class Ec2Provider:
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
         options = self.options
-        self._check_launch()
+        options.demand_launch()
         wanted = markets(options.spot, wanted=spec.spot, name=self.name)
         with edge():
             scope = self._scope()
             self.rights.demand()
             image = self.places.image(spec.image)
-            disk = self._disk(spec, image)
+            disk = options.disk_size(spec.disk, image.name or image.id, image.size)
             types = {
                 one.name: one
                 for one in fitting(self.places.types(), image, cpus=spec.cpus, memory=spec.memory)
@@ -125,19 +119,10 @@ class Ec2Provider:
             for pool in self._dry.without_dry(list(walk(wanted, list(types), subnets)))
         )
 
-    def _disk(self, spec: Spec, image: Ami) -> int:
-        wanted = spec.disk or self.options.disk or image.size
-        if wanted < image.size:
-            raise BadOrder(
-                f"disk = {wanted / GiB:g} GiB: image {image.name or image.id} needs "
-                f"{image.size / GiB:g} GiB"
-            )
-        return wanted
-
     # --- birth ---
 
     def create(self, order: Order) -> Ref:
-        self._check_launch()
+        self.options.demand_launch()
         with edge():
             if order.offer.scope != self._scope():
                 raise BadOrder(f"the offer is of {order.offer.scope}, this is {self._scope()}")
@@ -146,9 +131,7 @@ class Ec2Provider:
             self.rights.born(ref.id)
             return ref
 
-    def arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
-        if self.options.scheduler_role is None:
-            return None
+    def _arm(self, ref: Ref, instance: str, deadline: float) -> Ref:
         with edge():
             self._check_reach(ref)
             partition = self.identity.caller().partition
@@ -214,7 +197,7 @@ class Ec2Provider:
                 if failed.code != _NOT_NITRO:
                     raise
                 told = self.calls(ref.scope.place, CONSOLE, InstanceId=ref.id)
-        return str(told.get("Output", ""))[-_CONSOLE:]
+        return str(told.get("Output", ""))[-CONSOLE_BYTES:]
 
     def check(self) -> Sequence[Finding]:
         return doctor.check(self)
@@ -233,12 +216,6 @@ class Ec2Provider:
             return tuple(doctor.unguarded(self))
 
     # --- within ---
-
-    def _check_launch(self) -> None:
-        try:
-            self.options.check_launch()
-        except ConfigError as error:
-            raise BadOrder(str(error.args[0]), hint=error.hint) from error
 
     def _scope(self) -> Scope:
         return Scope(KIND, self.identity.caller().account, self.options.region)

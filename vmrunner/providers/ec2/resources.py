@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.model import Address, Kind, Power, Reason, Ref, Resource, Role, Scope, Seen
 from vmrunner.providers.common import packer_names
 from vmrunner.providers.ec2 import client
 from vmrunner.providers.ec2.client import Answer, Ec2Api
+
+if TYPE_CHECKING:
+    from types_boto3_ec2 import type_defs as ec2
 
 #: `shutting-down` does not bill any more, but it is not seen dead either.
 POWER: Final[Mapping[str, Power]] = {
@@ -47,7 +50,7 @@ class Ec2Nearness:
     images: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
 
-    def of(self, item: Answer) -> str:
+    def of(self, item: Mapping[str, Any]) -> str:
         groups = {g["GroupId"] for g in _groups(item)} & self.groups
         if groups:
             return f"security group {min(groups)}"
@@ -60,9 +63,9 @@ class Ec2KindReader:
     """How one kind is listed. `key`: where the answer has the items."""
 
     kind: Kind
-    api: Ec2Api
+    api: Ec2Api[Any]
     key: str
-    make: Callable[[Scope, Answer, Ec2Nearness], Resource | None]
+    make: Callable[[Scope, Any, Ec2Nearness], Resource | None]
     params: Answer = field(default_factory=dict)
     page: int | None = PAGE  # items; None: it is not paged
     mine: bool = False  # only what has this installation's tag is listed
@@ -75,12 +78,12 @@ class Ec2KindReader:
         return found
 
 
-def seen(scope: Scope, item: Answer, *, public: bool) -> Seen:
+def seen(scope: Scope, item: ec2.InstanceTypeDef, *, public: bool) -> Seen:
     """What a look at one instance shows. `public`: over which address SSH goes."""
     reason = item.get("StateReason", {}).get("Code", "")
     detail = item.get("StateReason", {}).get("Message", "")
     unfit, hint = next((why for code, why in _UNFIT.items() if reason.startswith(code)), (None, ""))
-    host = item.get("PublicIpAddress" if public else "PrivateIpAddress")
+    host = item.get("PublicIpAddress") if public else item.get("PrivateIpAddress")
     return Seen(
         ref=Ref(scope, Kind.INSTANCE, item["InstanceId"]),
         power=POWER[item["State"]["Name"]],
@@ -93,7 +96,7 @@ def seen(scope: Scope, item: Answer, *, public: bool) -> Seen:
     )
 
 
-def born(item: Answer) -> float | None:
+def born(item: ec2.InstanceTypeDef) -> float | None:
     """When an instance was first launched: LaunchTime starts anew with each start, the attachment
     of its first interface does not."""
     times = [item.get("LaunchTime")] + [
@@ -104,11 +107,11 @@ def born(item: Answer) -> float | None:
     return min((t.timestamp() for t in times if t is not None), default=None)
 
 
-def tags(item: Answer, key: str = "Tags") -> dict[str, str]:
+def tags(item: Mapping[str, Any], key: str = "Tags") -> dict[str, str]:
     return {tag["Key"]: tag.get("Value", "") for tag in item.get(key, ())}
 
 
-def _groups(item: Answer) -> list[Answer]:
+def _groups(item: Mapping[str, Any]) -> list[Answer]:
     """An instance's, and those of its interfaces."""
     found: list[Answer] = [*item.get("SecurityGroups", ()), *item.get("Groups", ())]
     for nic in item.get("NetworkInterfaces", ()):
@@ -124,7 +127,7 @@ def _parent(scope: Scope, instance: str | None) -> Ref | None:
     return Ref(scope, Kind.INSTANCE, instance) if instance else None
 
 
-def _instance(scope: Scope, item: Answer, near: Ec2Nearness) -> Resource:
+def _instance(scope: Scope, item: ec2.InstanceTypeDef, near: Ec2Nearness) -> Resource:
     said, ours = tags(item), near.of(item)
     return Resource(
         ref=Ref(scope, Kind.INSTANCE, item["InstanceId"]),
@@ -136,10 +139,10 @@ def _instance(scope: Scope, item: Answer, near: Ec2Nearness) -> Resource:
     )
 
 
-def _volume(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource | None:
+def _volume(scope: Scope, item: ec2.VolumeTypeDef, _: Ec2Nearness) -> Resource | None:
     if item["State"] in ("deleting", "deleted"):
         return None
-    attached: Answer = next(iter(item.get("Attachments", ())), {})
+    attached = next(iter(item.get("Attachments", ())), None) or {}
     return Resource(
         ref=Ref(scope, Kind.DISK, item["VolumeId"]),
         power=Power.PENDING if item["State"] == "creating" else Power.RUNNING,
@@ -149,7 +152,7 @@ def _volume(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource | None:
     )
 
 
-def _address(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource:
+def _address(scope: Scope, item: ec2.AddressTypeDef, _: Ec2Nearness) -> Resource:
     return Resource(
         ref=Ref(scope, Kind.ADDRESS, item["AllocationId"]),
         power=Power.RUNNING,
@@ -158,7 +161,7 @@ def _address(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource:
     )
 
 
-def _interface(scope: Scope, item: Answer, near: Ec2Nearness) -> Resource:
+def _interface(scope: Scope, item: ec2.NetworkInterfaceTypeDef, near: Ec2Nearness) -> Resource:
     attached = item.get("Attachment", {})
     return Resource(
         ref=Ref(scope, Kind.INTERFACE, item["NetworkInterfaceId"]),
@@ -170,7 +173,7 @@ def _interface(scope: Scope, item: Answer, near: Ec2Nearness) -> Resource:
     )
 
 
-def _snapshot(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource:
+def _snapshot(scope: Scope, item: ec2.SnapshotTypeDef, _: Ec2Nearness) -> Resource:
     return Resource(
         ref=Ref(scope, Kind.SNAPSHOT, item["SnapshotId"]),
         power=Power.RUNNING,
@@ -179,18 +182,20 @@ def _snapshot(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource:
     )
 
 
-def _key(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource | None:
+def _key(scope: Scope, item: ec2.KeyPairInfoTypeDef, _: Ec2Nearness) -> Resource | None:
     born = _time(item.get("CreateTime"))
     return _of_builder(Ref(scope, Kind.KEY, item["KeyName"]), item, item["KeyName"], born)
 
 
-def _group(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource | None:
+def _group(scope: Scope, item: ec2.SecurityGroupTypeDef, _: Ec2Nearness) -> Resource | None:
     """EC2 does not tell when it was made; its name may."""
     name = item["GroupName"]
     return _of_builder(Ref(scope, Kind.GROUP, item["GroupId"]), item, name, packer_names.born(name))
 
 
-def _of_builder(ref: Ref, item: Answer, name: str, born: float | None) -> Resource | None:
+def _of_builder(
+    ref: Ref, item: Mapping[str, Any], name: str, born: float | None
+) -> Resource | None:
     """What was made for a builder. Other keys and groups are the user's own, whatever their tags:
     nothing of them ends."""
     made = Resource(
@@ -204,7 +209,7 @@ def _of_builder(ref: Ref, item: Answer, name: str, born: float | None) -> Resour
     return made if made.role is Role.IMAGE or made.near else None
 
 
-def _spot_request(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource:
+def _spot_request(scope: Scope, item: ec2.SpotInstanceRequestTypeDef, _: Ec2Nearness) -> Resource:
     return Resource(
         ref=Ref(scope, Kind.SPOT_REQUEST, item["SpotInstanceRequestId"]),
         power=Power.RUNNING,

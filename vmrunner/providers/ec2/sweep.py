@@ -12,7 +12,7 @@ from vmrunner.model import TAG, Kind, Page, Ref, Role, Scope
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.merge_iterators import merged
 from vmrunner.providers.common.paging import pages
-from vmrunner.providers.ec2.client import Answer, Ask, Ec2Api
+from vmrunner.providers.ec2.client import Answer, AnswerT, Ec2Api, Ec2Caller
 from vmrunner.providers.ec2.describe_instances import apart, disrupted
 from vmrunner.providers.ec2.resources import BESIDE, LISTED, PAGE, Ec2KindReader, Ec2Nearness
 
@@ -25,7 +25,7 @@ BUDGET, SLOW = 120.0, 10.0
 class Ec2SweepContext:
     """What every region's part of a sweep needs. `elapsed`: seconds that only go up."""
 
-    calls: Ask
+    calls: Ec2Caller
     readers: Sequence[Ec2KindReader]
     installation: str
     near: Ec2Nearness
@@ -49,7 +49,7 @@ class Ec2SweepContext:
                     }
                 yield _beside(page, builders) if reader.kind in BESIDE else page
 
-    def _listed(self, ask: Ask, scope: Scope, reader: Ec2KindReader) -> Iterator[Page]:
+    def _listed(self, ask: Ec2Caller, scope: Scope, reader: Ec2KindReader) -> Iterator[Page]:
         failures: list[CallFailed] = []
         asked = dict(reader.params)
         if reader.mine:
@@ -76,7 +76,7 @@ class Ec2SweepContext:
         if broken and reader.kind is Kind.INSTANCE and disrupted(failures[-1]):
             yield from self._apart(ask, scope, reader)
 
-    def _apart(self, ask: Ask, scope: Scope, reader: Ec2KindReader) -> Iterator[Page]:
+    def _apart(self, ask: Ec2Caller, scope: Scope, reader: Ec2KindReader) -> Iterator[Page]:
         """Ours, as far as the zones can be read; the listing stays incomplete."""
         mine = {f"tag:{TAG}installation": [self.installation]}
         try:
@@ -98,13 +98,13 @@ class Ec2SweepContext:
 class _Budget:
     """One region's calls, of which none is made once its time is over."""
 
-    def __init__(self, calls: Ask, elapsed: Callable[[], float]) -> None:
+    def __init__(self, calls: Ec2Caller, elapsed: Callable[[], float]) -> None:
         self._calls = calls
         self._elapsed = elapsed
         self._until = elapsed() + BUDGET
         self._over = ""
 
-    def __call__(self, region: str, api: Ec2Api, **params: Any) -> Answer:
+    def __call__(self, region: str, api: Ec2Api[AnswerT], **params: Any) -> AnswerT:
         began = self._elapsed()
         if began > self._until:
             self._over = self._over or f"{BUDGET:.0f} s are over"

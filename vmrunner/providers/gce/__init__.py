@@ -1,7 +1,7 @@
 """Google's Compute Engine.
 
-`options.py` what can be configured · `provider.py` the port · `calls.py` the SDK, narrowed to what
-is called · `codes.py` its errors in our words · `labels.py` our tags as labels
+`settings.py`, `options.py` what can be configured · `provider.py` the port · `client.py` the SDK,
+narrowed to what is called · `codes.py` its errors in our words · `labels.py` our tags as labels
 `places.py` image, network, machine types · `launch.py` one insert · `birth.py` its outcome
 `kinds.py` what is shown, in our words · `look.py`, `sweep.py` looking · `delete.py` deleting
 `rights.py` the right to kill · `walls.py` whether builds reach each other · `guard.py` whether one
@@ -15,11 +15,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from vmrunner.providers.port import Driver
+
 if TYPE_CHECKING:
     from vmrunner.providers.gce.provider import GceProvider
 
 
-def open(  # noqa: A001 - the name that the registry of providers calls
+def open(  # noqa: A001 - as `Driver` calls it
     name: str, *, installation: str, used: Sequence[str] = (), **options: Any
 ) -> GceProvider:
     """The provider called `name`. `used`: zones in which it ever launched. The other `options` are
@@ -33,3 +35,20 @@ def open(  # noqa: A001 - the name that the registry of providers calls
     return GceProvider(
         GceOptions(name=name, installation=installation, used=tuple(used), **options)
     )
+
+
+DRIVER = Driver(
+    kind="gce",
+    settings="vmrunner.providers.gce.settings:GceSettings",
+    open=open,
+    needs=frozenset({"installation", "used"}),
+    options="vmrunner.providers.gce.options:GceOptions",
+    extra="vmrunner[gcp]",
+    platform="gce",
+    # A VM that is off loses the cloud's own deadline while its disk still bills: the cloud first.
+    guest_timer_delay=300.0,
+    prices="vmrunner.providers.gce.prices:USD_HOUR",
+    told={"project": "account"},
+    ids_are_names=True,
+    guard="gcp/terraform",
+)

@@ -12,10 +12,11 @@ from vmrunner.errors import BadOrder
 from vmrunner.providers.common.cache import TtlCache
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
+from vmrunner.providers.common.cloud_options import GiB
 from vmrunner.providers.gce import error_codes
 from vmrunner.providers.gce.client import FAMILY, IMAGE, TYPE, GceClient
 from vmrunner.providers.gce.options import FAMILY as OURS
-from vmrunner.providers.gce.options import GceOptions, GiB
+from vmrunner.providers.gce.options import GceOptions
 
 #: Seconds. A new image of an old family is found that late.
 IMAGES, FOR_EVER = 300.0, 86_400.0

@@ -14,7 +14,7 @@ from typing import Any, Final
 from vmrunner.errors import BadOrder, NoCapacity, ProviderError, QuotaExceeded, Uncertain
 from vmrunner.model import Kind, Offer, Order, Ref
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.common.capacity_pools import CapacityPool, DryPools
+from vmrunner.providers.common.capacity_pools import DryPools, pool_of
 from vmrunner.providers.gce import create_request, error_codes
 from vmrunner.providers.gce.client import DELETE, GET, INSERT, WAIT_FOR, GceClient
 from vmrunner.providers.gce.labels import label
@@ -146,7 +146,3 @@ class GceCreator:
 
 def ref_of(order: Order) -> Ref:
     return Ref(order.offer.scope, Kind.INSTANCE, order.instance)
-
-
-def pool_of(offer: Offer) -> CapacityPool:
-    return CapacityPool(offer.machine_type, offer.place, offer.market)

@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple
 
 from vmrunner.errors import BadOrder
 from vmrunner.model import Market, Order
+from vmrunner.providers.common.cloud_options import GiB
 from vmrunner.providers.gce.labels import labels_of
-from vmrunner.providers.gce.options import GceOptions, GiB
+from vmrunner.providers.gce.options import GceOptions
 
 #: The least that Compute Engine takes as a life, in seconds.
 SHORTEST: Final = 30.0

@@ -17,7 +17,7 @@ from vmrunner.errors import (
     Throttled,
     Uncertain,
 )
-from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed, one_line
 
 #: Of requests (camelCase) and of operations (UPPER_CASE).
 CAPACITY: Final = frozenset(
@@ -77,7 +77,7 @@ def of_operation(operation: Any, *, action: str, where: str) -> CallFailed | Non
 
 def refusal(code: str, message: str, status: int, *, action: str, where: str) -> ProviderError:
     """An error answer, in the core's words."""
-    text = f"{action} in {where}: {code or status}: {_short(message)}"
+    text = f"{action} in {where}: {code or status}: {one_line(message)}"
     if code in CAPACITY:
         return NoCapacity(text)
     if code in QUOTA:
@@ -109,7 +109,7 @@ def _by_status(status: int) -> str:
 
 def _unanswered(error: Exception, *, action: str, where: str) -> ProviderError:
     """No answer, or none that can be read; or nothing was asked at all."""
-    text = f"{action} in {where}: {_short(str(error)) or type(error).__name__}"
+    text = f"{action} in {where}: {one_line(str(error)) or type(error).__name__}"
     if isinstance(error, auth.DefaultCredentialsError):
         return CredentialsRefused(f"{action} in {where}: no Google credentials", hint=_LOG_IN)
     if isinstance(error, auth.TransportError):
@@ -119,8 +119,3 @@ def _unanswered(error: Exception, *, action: str, where: str) -> ProviderError:
     if isinstance(error, ValueError) and _NO_FIELD in text:
         return BadOrder(text, hint=_UPGRADE)
     return Uncertain(text)
-
-
-def _short(message: str) -> str:
-    """One line."""
-    return " ".join(message.split())[:300]

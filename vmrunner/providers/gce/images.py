@@ -15,7 +15,7 @@ from vmrunner.model import Scope
 from vmrunner.providers.common.call_failed import CallFailed, edge
 from vmrunner.providers.common.paging import patiently
 from vmrunner.providers.gce import error_codes
-from vmrunner.providers.gce.catalog import named
+from vmrunner.providers.gce.catalog import GceCatalog, named
 from vmrunner.providers.gce.client import (
     DELETE_IMAGE,
     DISKS,
@@ -60,7 +60,11 @@ class GceImages:
         options.check_launch()
         with edge():
             scope = Scope("gce", self._identity.project(), options.zones[0])
-        machine_type = options.machine_types[0]
+            types = GceCatalog(options, self._calls).types(scope.place)
+        machine_type = options.builders_type(
+            "machine_types",
+            {one.name: [one.architecture.lower()] if one.architecture else [] for one in types},
+        )
         order = wish.order(scope, machine_type)
         variables: dict[str, Any] = {
             "gce_project": scope.account,

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from vmrunner.errors import ConfigError
 from vmrunner.providers.common.capacity_pools import Spot
+from vmrunner.providers.common.cloud_options import CloudOptions
 from vmrunner.providers.gce.labels import OURS, PREFIX
-
-GiB: Final = 1024**3
 
 #: What Compute Engine takes of labels on one resource.
 LABELS: Final = 64
@@ -27,11 +25,9 @@ FAMILY: Final = "vmrunner"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GceOptions:
+class GceOptions(CloudOptions):
     """Without a project nothing can be asked; without zones nothing is launched."""
 
-    name: str
-    installation: str
     project: str | None = None
     zones: tuple[str, ...] = ()
     used: tuple[str, ...] = ()  # other zones in which it ever launched: looked at too
@@ -42,7 +38,6 @@ class GceOptions:
     network_tags: tuple[str, ...] = ()  # firewall rules go by them
     spot: Spot | None = None
     address: Literal["public", "private"] = "public"
-    disk: int | None = None  # bytes; None: as large as the image's
     disk_type: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     service_account: str | None = None
@@ -94,6 +89,3 @@ class GceOptions:
             if not _VALUE.fullmatch(value):
                 fix = "at most 63 of a-z, 0-9, _ and -"
                 raise self._wrong(f"labels.{key}", repr(value[:70]), fix)
-
-    def _wrong(self, key: str, value: str, fix: str) -> ConfigError:
-        return ConfigError(f"providers.{self.name}.{key}: {value}", hint=fix)

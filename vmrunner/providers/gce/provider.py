@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from vmrunner.errors import BadOrder, ConfigError
+from vmrunner.errors import BadOrder
 from vmrunner.model import (
     Fate,
     Finding,
@@ -22,14 +22,14 @@ from vmrunner.model import (
     Scope,
     Seen,
     Spec,
-    Traits,
 )
 from vmrunner.providers.common.call_failed import edge
 from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
 from vmrunner.providers.common.clock import CloudClock, boottime
+from vmrunner.providers.common.console import CONSOLE_BYTES
 from vmrunner.providers.common.rate_limits import Buckets
 from vmrunner.providers.gce import doctor, guard
-from vmrunner.providers.gce.catalog import GceCatalog, GceImage, GceMachineType, fitting
+from vmrunner.providers.gce.catalog import GceCatalog, GceMachineType, fitting
 from vmrunner.providers.gce.client import CONSOLE, GceClient
 from vmrunner.providers.gce.create import GceCreator
 from vmrunner.providers.gce.delete import GceDeleter
@@ -37,13 +37,12 @@ from vmrunner.providers.gce.describe import InstanceDescriber
 from vmrunner.providers.gce.identity import GceIdentity
 from vmrunner.providers.gce.images import GceImages
 from vmrunner.providers.gce.operations import OperationWaiter
-from vmrunner.providers.gce.options import GceOptions, GiB
+from vmrunner.providers.gce.options import GceOptions
 from vmrunner.providers.gce.permissions import GcePermissions
 from vmrunner.providers.gce.resources import GceNearness, last
-from vmrunner.providers.gce.sweep import READERS, GceSweep
+from vmrunner.providers.gce.sweep import GceSweep
 
 KIND: Final = "gce"
-_CONSOLE: Final = 64 * 1024
 #: Creates at once: each waits for its operation, which takes seconds and no work.
 CREATES: Final = 64
 
@@ -51,6 +50,8 @@ CREATES: Final = 64
 class GceProvider:
     """The port for Compute Engine. Every method may be called from any thread. Nothing is asked
     before the first call."""
+
+    creates = CREATES
 
     def __init__(
         self,
@@ -84,11 +85,6 @@ class GceProvider:
         """The zones of the project, once it is known that we are let in."""
         return frozenset(self._zones if self.identity.quietly() is not None else ())
 
-    @property
-    def traits(self) -> Traits:
-        kinds = tuple(reader.kind for reader in READERS)
-        return Traits(native_deadline=True, kinds=kinds, creates=CREATES)
-
     def now(self) -> float:
         return self.clock.now()
 
@@ -96,13 +92,13 @@ class GceProvider:
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
         options = self.options
-        self._check_launch()
+        options.demand_launch()
         wanted = markets(options.spot, wanted=spec.spot, name=self.name)
         with edge():
             project = self.identity.project()
             self.rights.demand()
             image = self.places.image(spec.image)
-            disk = self._disk(spec, image)
+            disk = options.disk_size(spec.disk, image.name, image.size)
             had = {
                 zone: {
                     one.name: one
@@ -131,14 +127,6 @@ class GceProvider:
             for pool in left
         )
 
-    def _disk(self, spec: Spec, image: GceImage) -> int:
-        wanted = spec.disk or self.options.disk or image.size
-        if wanted < image.size:
-            raise BadOrder(
-                f"disk = {wanted / GiB:g} GiB: image {image.name} needs {image.size / GiB:g} GiB"
-            )
-        return wanted
-
     def _check_any(self, had: Mapping[str, Mapping[str, GceMachineType]], spec: Spec) -> None:
         if any(had.values()):
             return
@@ -153,7 +141,7 @@ class GceProvider:
     # --- birth ---
 
     def create(self, order: Order) -> Ref:
-        self._check_launch()
+        self.options.demand_launch()
         with edge():
             self.identity.project()
             if order.offer.scope not in self._zones:
@@ -198,7 +186,7 @@ class GceProvider:
             return ""
         with edge():
             told = self.calls(CONSOLE, zone=ref.scope.place, instance=ref.id)
-        return str(told.contents)[-_CONSOLE:]
+        return str(told.contents)[-CONSOLE_BYTES:]
 
     def check(self) -> Sequence[Finding]:
         return doctor.check(self)
@@ -213,12 +201,6 @@ class GceProvider:
             return tuple(one for one in found if one.level is not Level.OK)
 
     # --- within ---
-
-    def _check_launch(self) -> None:
-        try:
-            self.options.check_launch()
-        except ConfigError as error:
-            raise BadOrder(str(error.args[0]), hint=error.hint) from error
 
     def _near(self) -> GceNearness:
         options = self.options

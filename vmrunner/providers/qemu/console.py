@@ -13,7 +13,6 @@ class Console:
     """A file that holds the last `LIMIT // 2` to `LIMIT` bytes of what was written."""
 
     def __init__(self, path: Path, limit: int = LIMIT) -> None:
-        self._path = path
         self._limit = limit
         self._kept = b""
         self._file = path.open("wb", buffering=0)

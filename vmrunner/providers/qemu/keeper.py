@@ -24,11 +24,10 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from vmrunner.lib import unix_sockets
-from vmrunner.providers.qemu import cgroup, command_line, network, state_dir
+from vmrunner.lib import process, unix_sockets
+from vmrunner.providers.qemu import cgroup, command_line, network, processes, state_dir
 from vmrunner.providers.qemu.console import Console
 from vmrunner.providers.qemu.jail import Jail, JailSpec, start_jail
-from vmrunner.providers.qemu.processes import ProcessIdentity
 
 _POLL: Final = 0.5  # seconds
 _ADDRESSES: Final = 5.0  # seconds between looks at the host's own addresses
@@ -92,7 +91,7 @@ class Keeper:
                 state_dir.write_json(
                     self.home.path / state_dir.KEEPER,
                     {
-                        "keeper": ProcessIdentity.of(os.getpid()),
+                        "keeper": processes.written(process.current()),
                         state_dir.GROUP: str(group) if group else None,
                     },
                 )

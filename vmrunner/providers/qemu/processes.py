@@ -1,8 +1,7 @@
 """Processes of this machine, and certainty about who they are before any kill.
 
-A pid alone names nobody: it counts only with its start time, on the same boot, in the same pid
-namespace. Signals go through a pidfd, so that the checked process is the one that is hit.
-This module is read by the keeper: standard library only.
+Signals go through a pidfd, so that the checked process is the one that is hit. The keeper uses
+this module: standard library only.
 """
 
 from __future__ import annotations
@@ -14,8 +13,10 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from vmrunner.lib import process
+from vmrunner.model import Process
 from vmrunner.providers.qemu import state_dir as layout
 
 MARK: Final = "vmrunner="  # in the command line of QEMU: `guest=vmrunner=<hash>=<name>`
@@ -26,67 +27,34 @@ _FIRST_USER: Final = 0x7000_0000
 _NOBODY: Final = 65534
 
 
-class ProcessIdentity(NamedTuple):
-    """A process, and no other one that has its number later."""
-
-    pid: int
-    started: int  # clock ticks since boot
-    boot: str
-    pids: str  # the pid namespace in which `pid` counts
-
-    @classmethod
-    def of(cls, pid: int) -> ProcessIdentity | None:
-        started = start_time(pid)
-        return None if started is None else cls(pid, started, boot_id(), pid_namespace())
-
-    @classmethod
-    def parse(cls, value: Any) -> ProcessIdentity | None:
-        match value:
-            case [int(pid), int(started), str(boot), str(pids)]:
-                return cls(pid, started, boot, pids)
-            case _:
-                return None
-
-    @property
-    def near(self) -> bool:
-        """Whether the number means anything here: this boot and this pid namespace."""
-        return self.boot == boot_id() and self.pids == pid_namespace()
-
-    @property
-    def alive(self) -> bool:
-        """Certain only when it is near."""
-        return self.near and start_time(self.pid) == self.started
+def written(who: Process) -> list[int | str]:
+    """A process as a keeper's file names it."""
+    return [who.pid, who.started, who.boot, who.pid_namespace]
 
 
-def boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+def parse(value: Any) -> Process | None:
+    """The reverse: a process of this machine, as its state directory is."""
+    match value:
+        case [int(pid), int(started), str(boot), str(namespace)]:
+            machine = process.machine_id()
+            return Process(
+                machine=machine, boot=boot, pid_namespace=namespace, pid=pid, started=started
+            )
+        case _:
+            return None
 
 
-def pid_namespace() -> str:
-    return str(Path("/proc/self/ns/pid").readlink())
-
-
-def start_time(pid: int) -> int | None:
-    """Ticks since boot at which `pid` started; None when there is none, or only its zombie."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    fields = text[text.rindex(")") + 2 :].split()
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def send(who: ProcessIdentity, number: int) -> bool:
+def send(who: Process, number: int) -> bool:
     """Signal exactly this process. False: it is gone, or not in reach from here. Raises
     PermissionError when it is somebody else's."""
-    if not who.near:
+    if not process.alive(who):
         return False
     try:
         handle = os.pidfd_open(who.pid)
     except ProcessLookupError:
         return False
     try:
-        if start_time(who.pid) != who.started:
+        if not process.alive(who):
             return False
         signal.pidfd_send_signal(handle, number)
     except ProcessLookupError:
@@ -121,7 +89,7 @@ def _mapped(kind: str, number: int) -> bool:
     return False
 
 
-def marked(scope_mark: str) -> Iterator[tuple[ProcessIdentity, str]]:
+def marked(scope_mark: str) -> Iterator[tuple[Process, str]]:
     """QEMU's and keepers' processes that carry `scope_mark`, with the name that follows it. This
     needs no directory. Anybody can write a mark: it counts on a process of ours, or of the user
     that the VM of that name runs as."""
@@ -133,9 +101,16 @@ def marked(scope_mark: str) -> Iterator[tuple[ProcessIdentity, str]]:
         except OSError:
             continue
         name = name_in(cmdline, scope_mark)
-        who = None if name is None else ProcessIdentity.of(int(entry.name))
+        who = None if name is None else _running(int(entry.name))
         if name is not None and who is not None and _users(who.pid) <= _trusted(name):
             yield who, name
+
+
+def _running(pid: int) -> Process | None:
+    try:
+        return process.of(pid)
+    except ProcessLookupError:
+        return None
 
 
 def _trusted(name: str) -> set[int]:
@@ -178,13 +153,9 @@ def resident(pid: int) -> int:
 
 def machine_id(state_dir: Path) -> str:
     """The machine's id; without one (some containers), an id kept in the state directory."""
-    for place in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
-        try:
-            text = place.read_text().strip()
-        except OSError:
-            continue
-        if text and text != "uninitialized":
-            return text
+    found = process.written_machine_id()
+    if found is not None:
+        return found
     kept = state_dir / "machine-id"
     if not kept.exists():
         made = kept.with_name(f".machine-id.{os.getpid()}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError
+from vmrunner.lib import units
 from vmrunner.model import (
     Fate,
     Finding,
@@ -28,8 +29,8 @@ from vmrunner.model import (
     Scope,
     Seen,
     Spec,
-    Traits,
 )
+from vmrunner.providers.common.console import CONSOLE_BYTES
 from vmrunner.providers.qemu import (
     accel,
     dns,
@@ -50,11 +51,12 @@ from vmrunner.providers.qemu.options import QemuOptions
 _log = logging.getLogger(__name__)
 _HALF_MADE: Final = 600.0  # seconds after which a directory under a temporary name is rubbish
 _REMEMBER: Final = 3600.0  # seconds a tombstone outlives its VM and its deadline
-_CONSOLE: Final = 64 * 1024
 
 
 class QemuProvider:
     """VMs on this host, one directory each under `options.state_dir`."""
+
+    creates = 8
 
     def __init__(self, options: QemuOptions) -> None:
         if not state_dir.is_word(options.installation):
@@ -80,10 +82,6 @@ class QemuProvider:
     @property
     def scopes(self) -> frozenset[Scope]:
         return frozenset((self.scope,))
-
-    @property
-    def traits(self) -> Traits:
-        return Traits(native_deadline=True)
 
     def now(self) -> float:
         return time.time()
@@ -123,6 +121,16 @@ class QemuProvider:
         if disk < least:
             raise BadOrder(f"disk = {disk // MiB} MiB: image {image} needs {least // MiB} MiB")
         return cpus, memory, disk
+
+    def check_room(self, disk: int) -> None:
+        """Raises `BadOrder` where this host can never hold what such a disk may grow to."""
+        room, most = doctor.room(self.state), launch_plan.growth(disk)
+        if most > room:
+            raise BadOrder(
+                f"disk: {units.amount(disk)} may take {units.amount(most)}, and "
+                f"{self.state.path} has room for {units.amount(room)}",
+                hint="a smaller one, or free some space",
+            )
 
     @property
     def resolver(self) -> Resolver:
@@ -266,7 +274,7 @@ class QemuProvider:
 
     def console(self, ref: Ref) -> str:
         home = self.state.home(ref.id)
-        if home is not None and (text := state_dir.console_tail(home.path, _CONSOLE)):
+        if home is not None and (text := state_dir.console_tail(home.path, CONSOLE_BYTES)):
             return text
         stone: Mapping[str, Any] = self.state.tombstone(ref.id) or {}
         return str(stone.get("console", ""))

@@ -175,7 +175,7 @@ def end(state: StateDir, mark: str, instance: str, *, now: float, force: bool) -
         asked = _asked(home)
         with contextlib.suppress(FileNotFoundError):  # it ended meanwhile
             (home.path / state_dir.END).touch()
-        keeper = processes.ProcessIdentity.parse((home.read(state_dir.KEEPER) or {}).get("keeper"))
+        keeper = processes.parse((home.read(state_dir.KEEPER) or {}).get("keeper"))
         force = force or (asked is not None and now - asked > _KEEPER_TIMEOUT)
         if keeper is not None:
             processes.send(keeper, signal.SIGKILL if force else signal.SIGTERM)

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.sshd import wait_for
+from vmrunner.lib import process
 from vmrunner.model import Fate, Outcome
 from vmrunner.providers.qemu import (
     command_line,
@@ -257,17 +258,14 @@ def test_a_tombstone_is_written_whole_or_not_at_all(state: StateDir) -> None:
 
 
 def test_a_pid_counts_only_with_its_start_time_boot_and_namespace() -> None:
-    me = processes.ProcessIdentity.of(os.getpid())
-    assert me is not None
-    assert me.alive
-    assert processes.ProcessIdentity.parse(json.loads(json.dumps(me))) == me
-    for other in (
-        me._replace(started=me.started + 1),
-        me._replace(boot="another"),
-        me._replace(pids="pid:[1]"),
-    ):
-        assert not other.alive
-        assert not processes.send(other, 9), "else this test would be dead"
+    me = process.current()
+    kept = processes.written(me)
+    assert processes.parse(json.loads(json.dumps(kept))) == me
+    for at, other in ((1, me.started + 1), (2, "another"), (3, "pid:[1]")):
+        who = processes.parse([*kept[:at], other, *kept[at + 1 :]])
+        assert who is not None
+        assert not processes.send(who, 9), "else this test would be dead"
+    assert processes.parse(kept[:3]) is None
 
 
 MARKED = "vmrunner=5eed="
@@ -300,20 +298,20 @@ def test_a_vms_processes_are_known_by_their_command_line(
 def test_who_only_speaks_of_a_vm_is_not_killed_for_it() -> None:
     mark = f"vmrunner={os.getpid()}="
     words = [sys.executable, "-c", "input()", f"guest={mark}a_vm-1_2"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as speaker:
         assert list(processes.marked(mark)) == []
-        process.communicate(b"\n")
-    assert process.returncode == 0
+        speaker.communicate(b"\n")
+    assert speaker.returncode == 0
 
 
 @contextlib.contextmanager
 def faked(guest: str) -> Iterator[int]:
     """A process with a VM's command line, as anybody can have one; its pid."""
     words = ["find", "-name", guest, "-o", "-exec", "cat", ";", "-quit"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, cwd="/") as process:
-        wait_for(lambda: Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
-        yield process.pid
-        process.communicate()
+    with subprocess.Popen(words, stdin=subprocess.PIPE, cwd="/") as found:
+        wait_for(lambda: Path(f"/proc/{found.pid}/task/{found.pid}/children").read_text())
+        yield found.pid
+        found.communicate()
 
 
 def test_another_users_process_is_no_vm_of_ours_whatever_it_says(

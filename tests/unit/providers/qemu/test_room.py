@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vmrunner.errors import NoCapacity
-from vmrunner.model import Network, Offer, Order, Role
+from vmrunner.lib import process
+from vmrunner.model import Network, Offer, Order, Process, Role
 from vmrunner.providers.qemu import doctor, processes, state_dir, sweep
 from vmrunner.providers.qemu.options import GiB, QemuOptions
 from vmrunner.providers.qemu.provider import QemuProvider
@@ -75,13 +76,12 @@ def test_what_a_vm_has_touched_is_not_available_and_counts_once(
     provider: QemuProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = placed(provider, "vm-1", 2 * GiB)
-    me = processes.ProcessIdentity.of(os.getpid())
-    assert me is not None
+    me = process.current()
     shown = processes.resident(me.pid)
     assert 4 << 20 < shown < 2 * GiB, "this process holds some memory"
-    small = me._replace(pid=1 << 30)  # a helper of that VM that has ended meanwhile
+    small = replace(me, pid=1 << 30)  # a helper of that VM that has ended meanwhile
 
-    def marked(mark: str) -> Iterator[tuple[processes.ProcessIdentity, str]]:
+    def marked(mark: str) -> Iterator[tuple[Process, str]]:
         assert mark == sweep.mark(provider.state)
         yield from [(small, name), (me, name), (me, "another's")]
 

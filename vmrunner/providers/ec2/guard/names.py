@@ -107,10 +107,10 @@ class GuardSite:
     names: Names
     plan: FunctionSpec
 
-    def call(self, api: Ec2Api, **params: Any) -> Answer:
+    def call(self, api: Ec2Api[Any], **params: Any) -> Answer:
         return self.calls(self.names.region, api, **params)
 
-    def find(self, api: Ec2Api, **params: Any) -> Answer | None:
+    def find(self, api: Ec2Api[Any], **params: Any) -> Answer | None:
         """None: there is no such thing."""
         try:
             return self.call(api, **params)
@@ -119,7 +119,7 @@ class GuardSite:
                 return None
             raise
 
-    def settle(self, api: Ec2Api, **params: Any) -> Answer:
+    def settle(self, api: Ec2Api[Any], **params: Any) -> Answer:
         """A call about what was just made: asked again while that is not known yet."""
         waited = 0.0
         while True:

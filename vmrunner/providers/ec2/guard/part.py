@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from typing import Protocol
+from typing import Any, Protocol
 
 from vmrunner.providers.ec2.client import Answer, Ec2Api
 
 
-def api(service: str, method: str) -> Ec2Api:
+def api(service: str, method: str) -> Ec2Api[Any]:
     """A call that counts against no limit of EC2's."""
     return Ec2Api(service, method, "elsewhere")
 

@@ -1,0 +1,120 @@
+"""The port: what a cloud or host must be able to do, and nothing else.
+
+Nothing here blocks until a VM is ready: `create` and `delete` mean *accepted*, progress is seen
+by `look` and `sweep`. Only `lifecycle` and `reaper` draw conclusions from absence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+from vmrunner.model import Finding, Key, Offer, Order, Outcome, Page, Ref, Scope, Seen, Spec
+
+
+@runtime_checkable
+class Provider(Protocol):
+    """A driver for one cloud or host, configured by name. Every method may be called from any
+    thread. Errors are translated at the driver's edge into `errors.ProviderError`s."""
+
+    @property
+    def name(self) -> str:
+        """The configured name."""
+
+    @property
+    def scopes(self) -> frozenset[Scope]:
+        """Where it acts, verified: whose account, which host; never from the config alone."""
+
+    @property
+    def creates(self) -> int:
+        """How many creates at once: more where each waits long for its answer."""
+
+    def now(self) -> float:
+        """The provider's clock, epoch seconds: its last answer's date plus monotonic time since."""
+
+    def offers(self, spec: Spec) -> Sequence[Offer]:
+        """What may be asked for, best first. Raises `BadOrder` when the spec can never be met."""
+
+    def create(self, order: Order) -> Ref:
+        """Ask for one VM. Returns when it is accepted, not booted. The identical order again
+        returns the same VM, also from another process. `Refused`: nothing was born.
+        `Uncertain`: it may have been; only the identical order again or `look` can tell."""
+
+    def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
+        """Many in one call. A key that is missing in the answer is *not visible*, not dead."""
+
+    def sweep(self) -> Iterator[Page]:
+        """All that the provider shows in its scopes, whoever made it, page by page, every state
+        but the dead. A failed part is a page with `error`; it never raises half way."""
+
+    def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
+        """Ask for death, of any kind of resource. Missing is success; accepted is not finished.
+        One bad item never blocks another: every ref gets its own outcome."""
+
+    def console(self, ref: Ref) -> str:
+        """The last boot output, at most 64 KiB, for the build's log when boot fails."""
+
+    def check(self) -> Sequence[Finding]:
+        """Can it be used: the right to delete first, then image, quota, network, clock."""
+
+
+@runtime_checkable
+class Arms(Protocol):
+    """A provider whose cloud keeps a deadline that is armed after birth, an effect of its own."""
+
+    def arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
+        """See to it that the cloud itself ends `ref` some minutes past `deadline`. Returns what
+        does, to be deleted once the VM is dead; None: it is not set up for that where this VM is.
+        The identical arming again is the same one. Raises `ProviderError`."""
+
+
+@runtime_checkable
+class Seals(Protocol):
+    """A provider whose cloud can switch a VM's metadata service off from outside."""
+
+    def seal(self, ref: Ref) -> None:
+        """Switch it off for good; accepted when it returns. Again is no error. Raises
+        `ProviderError`."""
+
+
+@runtime_checkable
+class BootsLocalImages(Protocol):
+    """A provider whose VMs boot images of this host's cache, and take their room from it."""
+
+    def check_size(self, spec: Spec, *, least: int = 0, image: str = "") -> tuple[int, int, int]:
+        """The VM's processors, memory and disk, of which its image takes `least`; that need not be
+        made yet. Raises `BadOrder` for what this host can never give."""
+
+    def check_room(self, disk: int) -> None:
+        """Raises `BadOrder` where this host can never hold what such a disk may grow to."""
+
+
+#: What an opener may ask for beside the options of the configuration. `installation`: whose VMs
+#: these are. `used`: places in which this provider ever launched. `state_dir`, `cache_dir`: of this
+#: host. `current`: a function that tells the hash of vmrunner's own local image.
+Need = Literal["installation", "used", "state_dir", "cache_dir", "current"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Driver:
+    """All that vmrunner knows of a kind of provider before it opens one.
+
+    It must be cheap to import. "module:name" is imported only when it is used: `settings` with the
+    configuration, `options` by `config show`, `prices` with the first cost; `open` is a function,
+    which imports the SDK."""
+
+    kind: str  # as a configuration says it, and its scopes: a lower-case word
+    settings: str  # "module:name" of its `ProviderSettings`
+    open: Callable[..., Provider]  # (name, **options): what is set of its settings, and its `needs`
+    needs: frozenset[Need] = frozenset()
+    options: str = ""  # "module:name" of a dataclass whose defaults hold where nothing is set
+    extra: str = ""  # what pip installs where the SDK is missing
+    platform: str = "local"  # its VMs get `cloud-init/PLATFORM.yaml`; or a path without `.yaml`
+    #: Seconds past the deadline at which the guest powers itself off: more than 0 where a VM that
+    #: is off loses the cloud's own deadline while its disk still bills.
+    guest_timer_delay: float = 0.0
+    prices: str = ""  # "module:name" of USD an hour by machine type; "": they cost nothing
+    told: Mapping[str, str] = field(default_factory=dict)  # options that a part of a scope tells
+    ids_are_names: bool = False  # a VM and its disk have no id but the instance's
+    guard: str = ""  # who makes one: "vmrunner", or the Terraform module at this path in `deploy/`

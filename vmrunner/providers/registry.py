@@ -1,0 +1,129 @@
+"""The drivers there are: the packages beside this file, and those of other distributions, by their
+entry point. Nothing else looks for one.
+
+The keeper of a local VM imports this package too: what it does not need is imported late."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+from collections.abc import Collection, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from vmrunner import providers
+from vmrunner.errors import ConfigError
+from vmrunner.providers.port import Driver, Provider
+
+if TYPE_CHECKING:
+    from vmrunner.providers.settings import ProviderSettings
+
+#: An entry point of this group is named after a kind, and is its `Driver`.
+GROUP: Final = "vmrunner.providers"
+_KIND: Final = re.compile(r"[a-z][a-z0-9]*")
+
+
+@cache
+def drivers() -> Mapping[str, Driver]:
+    """All, by kind: ours first, which nobody else's replaces. One of another distribution that
+    cannot be used is left out with a warning: it must keep nobody from reaping elsewhere."""
+    import logging
+    from importlib.metadata import entry_points
+
+    found = {driver.kind: driver for driver in _ours()}
+
+    for point in entry_points(group=GROUP):
+        if point.value.startswith(f"{providers.__name__}."):
+            continue  # a checkout has them without metadata
+        try:
+            driver = _checked(point.load(), point.name, found)
+        except Exception as error:  # noqa: BLE001 - it is somebody else's code
+            log = logging.getLogger("vmrunner")
+            log.warning("driver %s (%s) is left out: %r", point.name, point.value, error)
+        else:
+            found[driver.kind] = driver
+    return found
+
+
+def find(kind: str) -> Driver | None:
+    """The driver of this kind, where there is one: a row may be of a kind that was uninstalled."""
+    return drivers().get(kind)
+
+
+def load(kind: str, name: str, **options: Any) -> Provider:
+    """The provider of this kind under its configured name; only now is its SDK imported.
+
+    `options` are the driver's own, and its needs. `ConfigError` when there is no such kind or its
+    SDK is missing; the driver raises it for a bad option."""
+    hint = f"one of: {', '.join(drivers())}"
+    if not _KIND.fullmatch(kind):
+        raise ConfigError(f"providers.{name}.kind: {kind!r} is not a kind", hint=hint)
+    driver = find(kind)
+    if driver is None:
+        raise ConfigError(f"providers.{name}.kind: no kind {kind!r}", hint=hint)
+    try:
+        return driver.open(name, **options)
+    except ModuleNotFoundError as missing:
+        raise ConfigError(
+            f"providers.{name}: kind {kind!r} needs the Python package {missing.name!r}",
+            hint=f"pip install '{driver.extra}'" if driver.extra else "",
+        ) from missing
+
+
+def settings_of(driver: Driver) -> type[ProviderSettings]:
+    """The table of such a provider in the configuration."""
+    from vmrunner.providers.settings import ProviderSettings
+
+    found: type[ProviderSettings] = _named(driver.settings)
+    if not issubclass(found, ProviderSettings) or "max_instances" not in found.model_fields:
+        raise TypeError(f"{driver.settings} is no ProviderSettings with max_instances")
+    return found
+
+
+def defaults(kind: str) -> dict[str, Any]:
+    """What a provider of this kind does where its options say nothing; no SDK is imported."""
+    options = drivers()[kind].options
+    if not options:
+        return {}
+    given = {part.name: part.default for part in dataclasses.fields(_named(options))}
+    return {
+        name: dataclasses.asdict(value) if hasattr(value, "__dataclass_fields__") else value
+        for name, value in given.items()
+        if value is not None and value is not dataclasses.MISSING
+    }
+
+
+def prices(kind: str) -> Mapping[str, float]:
+    """USD an hour by machine type, as far as the driver knows them."""
+    driver = find(kind)
+    table: Mapping[str, float] = {}
+    if driver is not None and driver.prices:
+        table = _named(driver.prices)
+    return table
+
+
+def _named(what: str) -> Any:
+    """What "module:name" says."""
+    module, _, name = what.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _ours() -> list[Driver]:
+    import pkgutil
+
+    names = (module.name for module in pkgutil.iter_modules(providers.__path__) if module.ispkg)
+    packages = (importlib.import_module(f"{providers.__name__}.{name}") for name in names)
+    return [package.DRIVER for package in packages if hasattr(package, "DRIVER")]
+
+
+def _checked(driver: object, name: str, known: Collection[str]) -> Driver:
+    """The driver that an entry point of this name gave, if it can be one."""
+    if not isinstance(driver, Driver):
+        raise TypeError("it is no `vmrunner.providers.Driver`")
+    if driver.kind != name or not _KIND.fullmatch(name):
+        raise ValueError(f"its kind is {driver.kind!r}: a lower-case word, as the entry point is")
+    if name in known:
+        raise ValueError(f"there is a driver of kind {name!r} already")
+    settings_of(driver)
+    return driver

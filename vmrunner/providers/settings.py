@@ -1,0 +1,37 @@
+"""What the tables of providers in the configuration have in common. Each driver has its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vmrunner.lib.section import Bytes, Seconds, Section
+
+__all__ = ["Bytes", "LocalSettings", "ProviderSettings", "Seconds"]
+
+
+class ProviderSettings(Section):
+    """`kind` and `max_instances` are vmrunner's; all others go to the driver as options.
+
+    Each table declares both itself, in the place where it wants them shown: `kind` as the `Literal`
+    of the driver's kind, `max_instances` as in `providers.fake.settings`."""
+
+    if TYPE_CHECKING:
+        kind: str
+        max_instances: int | None
+
+    #: Keys that a project's file may set unasked. The others decide whose account, network and
+    #: image get a build's source and secrets, and where credentials are sent.
+    harmless: ClassVar[frozenset[str]] = frozenset({"kind", "max_instances"})
+
+    def options(self) -> dict[str, Any]:
+        """The driver's own, those that are set."""
+        return self.model_dump(exclude={"kind", "max_instances"}, exclude_none=True)
+
+
+class LocalSettings(ProviderSettings):
+    """Of a provider that boots images of this host's cache (`BootsLocalImages`)."""
+
+    if TYPE_CHECKING:
+        accel: str
+        image: str | None
+        disk: int | None

@@ -1,0 +1,30 @@
+"""The wish that a build ends and its VM dies; who drives it does both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from vmrunner.lib import process
+from vmrunner.model import Reason
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+    from vmrunner.model import BuildRecord
+
+
+def cancel(
+    ledger: Ledger,
+    build: str,
+    *,
+    wake: Callable[[], object] = lambda: None,
+    reason: Reason = Reason.USER,
+    why: str = "",
+) -> BuildRecord:
+    """Note the wish, and return the build as it is then; one that has finished stays as it is.
+    `wake` lets whoever serves look at once; `why` stands beside who wished it, for people."""
+    by = f"{process.user()}: {why}" if why else process.user()
+    row = ledger.builds.request_cancel(build, reason, time.time(), by=by)
+    wake()
+    return row

@@ -1,0 +1,88 @@
+"""The end of one VM now, and of its build."""
+
+from __future__ import annotations
+
+import enum
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.errors import Conflict
+from vmrunner.model import Death, Fate, InstanceState, Power
+from vmrunner.services.cancel import cancel
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+    from vmrunner.model import Instance
+    from vmrunner.runtime.provider_set import ProviderSet
+
+SEEN_DEAD: Final = 30.0  # seconds to wait for it
+_ROUND: Final = 0.1  # seconds between two looks
+
+
+class DestroyResult(enum.StrEnum):
+    """What became of a VM."""
+
+    GONE = "gone"  # it is seen dead
+    GONE_BEFORE = "gone_before"
+    ASKED = "asked"  # it was asked to die, and is not seen dead yet; that goes on
+    REFUSED = "refused"  # the provider would not
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyedVm:
+    """The answer for one VM; `error` says why the provider refused."""
+
+    result: DestroyResult
+    error: str = ""
+
+
+def past_deadline(ledger: Ledger, providers: ProviderSet) -> list[Instance]:
+    """The open rows that are past their deadline, each by the clock of its provider."""
+    rows = ledger.instances.open()
+    return [row for row in rows if providers.time_at(row.provider) > row.deadline]
+
+
+def destroy(
+    ledger: Ledger, providers: ProviderSet, row: Instance, *, seconds: float = SEEN_DEAD
+) -> DestroyedVm:
+    """Mark the row first, so that nobody uses the VM any more; then delete it until it is dead,
+    for at most `seconds`. Its build is cancelled. Raises Conflict for a VM that this provider
+    cannot reach."""
+    provider = providers.get(row.provider)
+    if row.scope not in provider.scopes:
+        raise Conflict(
+            f"{row.id} is in {row.scope}, which is no scope of {row.provider} now",
+            hint="use the account, host or region that it was started with",
+        )
+    before = row.state is InstanceState.GONE
+    cancel(ledger, row.build)
+    row = _marked(ledger, providers, row)
+    asked = False
+    end = time.monotonic() + seconds
+    while row.state is not InstanceState.GONE:
+        seen = provider.look([row.key]).get(row.key)
+        if seen is not None and seen.power is Power.DEAD:
+            ledger.instances.close(
+                row.id, epoch=row.epoch, death=row.death or Death.CANCELLED, now=provider.now()
+            )
+        elif seen is not None and not asked:
+            outcome = provider.delete([seen.ref], force=True)[seen.ref]
+            if outcome.fate is Fate.FAILED:
+                return DestroyedVm(DestroyResult.REFUSED, outcome.error)
+            asked = True
+        if time.monotonic() > end:
+            return DestroyedVm(DestroyResult.ASKED)
+        time.sleep(_ROUND)
+        row = ledger.instances.get(row.id)
+    return DestroyedVm(DestroyResult.GONE_BEFORE if before else DestroyResult.GONE)
+
+
+def _marked(ledger: Ledger, providers: ProviderSet, row: Instance) -> Instance:
+    """The row in `deleting`; somebody else may move it meanwhile, so by compare-and-set."""
+    instances = ledger.instances
+    while row.state not in (InstanceState.DELETING, InstanceState.GONE):
+        now = providers.time_at(row.provider)
+        instances.mark_deleting(row.id, seen_epoch=row.epoch, death=Death.CANCELLED, now=now)
+        row = instances.get(row.id)
+    return row

@@ -1,0 +1,54 @@
+"""The removal of what has outlived its use on this host."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from vmrunner.images import retention
+from vmrunner.providers.qemu import local_images
+from vmrunner.providers.settings import LocalSettings
+from vmrunner.reaper.retention import Removal, retain, size_of
+
+if TYPE_CHECKING:
+    from vmrunner.config.settings import Paths, Settings
+    from vmrunner.ledger import Ledger
+
+log = logging.getLogger("vmrunner")
+
+
+def gc(ledger: Ledger, settings: Settings, paths: Paths, *, dry_run: bool) -> list[Removal]:
+    """Remove what has outlived its build for as long as the configuration says, and local images
+    that a newer one of their name replaced and that nobody uses, or names."""
+    return [
+        *retain(
+            ledger,
+            sources=paths.sources,
+            artifacts=paths.artifacts,
+            keep=settings.reaper.keep_logs,
+            now=time.time(),
+            dry_run=dry_run,
+        ),
+        gc_images(ledger, settings, paths, dry_run=dry_run),
+    ]
+
+
+def gc_images(
+    ledger: Ledger, settings: Settings, paths: Paths, *, dry_run: bool = False
+) -> Removal:
+    """The latter alone."""
+    configured = {
+        said.image for said in settings.providers.values() if isinstance(said, LocalSettings)
+    }
+    words = {word for word in (*configured, *retention.wanted(ledger)) if word}
+    found = local_images.images(paths.cache)
+    named = {digest for word in words for digest in retention.matching(found, word)}
+    old = local_images.replaced(
+        paths.cache, now=time.time(), keep=settings.reaper.keep_images, named=named
+    )
+    size = sum(size_of(image.directory) for image in old)
+    for image in () if dry_run else old:
+        local_images.remove(image)
+        log.info("retention: image %s (%s) is removed", image.name, image.hash[:12])
+    return Removal("images", len(old), size)

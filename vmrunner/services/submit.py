@@ -1,0 +1,107 @@
+"""How a build gets into the queue: check the request, ask its provider, pack the source, queue it.
+
+Four steps, each of which needs what the one before gave: whoever submits may say something between
+two of them, and nothing is made before all that can be checked was checked.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vmrunner.lib import ids, private_dirs
+from vmrunner.services import preflight, requests, sources
+
+if TYPE_CHECKING:
+    from vmrunner.config.settings import Paths, Settings
+    from vmrunner.images import Progress
+    from vmrunner.model import BuildRecord, Process
+    from vmrunner.runtime.ledger_opener import LedgerOpener
+    from vmrunner.runtime.provider_set import ProviderSet
+    from vmrunner.services.preflight import ImageToBuild
+    from vmrunner.services.requests import BuildRequest, CheckedRequest
+
+log = logging.getLogger("vmrunner")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdmittedBuild:
+    """A build that nothing is known against. `image` must be made before it can start."""
+
+    checked: CheckedRequest
+    image: ImageToBuild | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedBuild:
+    """A build that only has to be queued. Its source lies in the spool."""
+
+    id: str
+    checked: CheckedRequest
+    spool: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submission:
+    """What submitting needs."""
+
+    settings: Settings
+    paths: Paths
+    ledgers: LedgerOpener
+    providers: ProviderSet
+
+    def check(self, request: BuildRequest) -> CheckedRequest:
+        """All that needs neither ledger nor provider. Raises ConfigError."""
+        return requests.check(request, self.settings)
+
+    def admit(self, checked: CheckedRequest, *, warn: Callable[[str], object]) -> AdmittedBuild:
+        """Ask ledger and provider. Raises ConfigError, or the provider's own refusal."""
+        for text in checked.warnings:
+            warn(text)
+        ledger = self.ledgers.open(make=True)  # a build is wanted
+        passed = preflight.check(
+            checked.spec, self.settings, paths=self.paths, ledger=ledger, providers=self.providers
+        )
+        for text in passed.warnings:
+            warn(text)
+        return AdmittedBuild(checked=checked, image=passed.making)
+
+    def pack(self, admitted: AdmittedBuild, *, on_image: Callable[[Progress], None]) -> PackedBuild:
+        """All that takes time: the source into the spool and, when nothing can be wrong with the
+        build any more, its VM's image. When it breaks off it leaves no source."""
+        build, checked, image = ids.build_id(), admitted.checked, admitted.image
+        spool = self.paths.sources / f"{build}.tar"
+        try:
+            if checked.source is not None:
+                private_dirs.make(spool.parent)
+                sources.spool(checked.source, spool, most=self.settings.limits.source_bytes)
+            if image is not None and self.ledgers.open().builds.same(checked.spec) is None:
+                log.info("%s: it is made", image.why)
+                image.make(on_image)
+        except BaseException:
+            spool.unlink(missing_ok=True)
+            raise
+        return PackedBuild(id=build, checked=checked, spool=spool)
+
+    def queue(
+        self, packed: PackedBuild, *, submitter: Process | None = None
+    ) -> tuple[BuildRecord, bool]:
+        """The build, and whether it is a new one: not one that had its idempotency key already.
+        With a `submitter` it belongs to that process, and ends with it."""
+        new = False
+        try:
+            row, new = self.ledgers.open().builds.submit(
+                packed.checked.spec,
+                id=packed.id,
+                now=time.time(),
+                submitter=submitter,
+                secrets=packed.checked.secrets,
+            )
+        finally:
+            if not new:
+                packed.spool.unlink(missing_ok=True)
+        return row, new
