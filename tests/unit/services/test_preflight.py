@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +11,11 @@ import pytest
 
 from tests.support.ledger_builds import spec
 from vmrunner import images
+from vmrunner.config.settings import Settings
 from vmrunner.errors import BadOrder, ConfigError, NoCapacity, Uncertain
 from vmrunner.images import LocalImage, NotMade
-from vmrunner.model import Finding, Level, Network, Spec
+from vmrunner.model import BuildSpec, Finding, Level, Network, Spec
+from vmrunner.runtime import background
 from vmrunner.services import preflight
 
 
@@ -47,27 +49,31 @@ def provider() -> Provider:
     return Provider()
 
 
-def app(tmp_path: Path, provider: Provider, kind: str, **more: Any) -> Any:
-    """As much of an app as is asked here."""
-    said = SimpleNamespace(kind=kind, image="default", accel="auto", disk=None)
-    return SimpleNamespace(
-        settings=SimpleNamespace(providers={"local": said}),
-        ledger=SimpleNamespace(instances=SimpleNamespace(launched=lambda _: False)),
-        paths=SimpleNamespace(cache=tmp_path, state=lambda _: tmp_path),
-        provider=lambda _: provider,
-        one_host=True,
-        served=lambda _: False,
-        **more,
-    )
+class Case:
+    """As much of a vmrunner as is asked here."""
+
+    def __init__(self, root: Path, provider: Provider, table: Mapping[str, Any]) -> None:
+        self.settings = Settings.model_validate({"providers": {"local": table}})
+        self.launched = False
+        self._root, self._provider = root, provider
+
+    def check(self, wanted: BuildSpec) -> preflight.PreflightResult:
+        launched = SimpleNamespace(launched=lambda _: self.launched)
+        ledger: Any = SimpleNamespace(instances=launched)
+        paths: Any = SimpleNamespace(cache=self._root, state=lambda _: self._root)
+        providers: Any = SimpleNamespace(get=lambda _: self._provider)
+        return preflight.check(
+            wanted, self.settings, paths=paths, ledger=ledger, providers=providers
+        )
 
 
 @pytest.fixture
-def cloud(tmp_path: Path, provider: Provider) -> Any:
-    return app(tmp_path, provider, "ec2")
+def cloud(tmp_path: Path, provider: Provider) -> Case:
+    return Case(tmp_path, provider, {"kind": "ec2", "region": "eu-west-1"})
 
 
 @pytest.fixture
-def host(tmp_path: Path, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> Any:
+def host(tmp_path: Path, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> Case:
     """One of the user's own machines, with an image that is ready."""
     image = LocalImage(
         hash="h" * 64,
@@ -83,85 +89,89 @@ def host(tmp_path: Path, provider: Provider, monkeypatch: pytest.MonkeyPatch) ->
     )
     monkeypatch.setattr(images, "resolve", lambda *_: image)
     monkeypatch.setattr(images, "speaks_ours", lambda _: True)
-    return app(tmp_path, provider, "qemu")
+    monkeypatch.setattr(background, "one_host", lambda _: True)
+    return Case(tmp_path, provider, {"kind": "qemu"})
 
 
-def test_an_order_that_no_machine_can_meet_is_refused(cloud: Any, provider: Provider) -> None:
+def test_an_order_that_no_machine_can_meet_is_refused(cloud: Case, provider: Provider) -> None:
     provider.error = BadOrder("cpus: 9999 are too many", hint="fewer")
     with pytest.raises(ConfigError) as refused:
-        preflight.check(cloud, spec(cpus=9999))
+        cloud.check(spec(cpus=9999))
     assert (str(refused.value.args[0]), refused.value.hint) == ("cpus: 9999 are too many", "fewer")
     assert [wish.cpus for wish in provider.asked] == [9999]
 
 
-def test_a_cloud_that_is_full_for_now_refuses_nothing(cloud: Any, provider: Provider) -> None:
+def test_a_cloud_that_is_full_for_now_refuses_nothing(cloud: Case, provider: Provider) -> None:
     provider.error = NoCapacity("full")
-    assert preflight.check(cloud, spec()).making is None
+    assert cloud.check(spec()).making is None
 
 
-def test_the_first_launch_tells_what_guards_are_missing(cloud: Any, provider: Provider) -> None:
+def test_the_first_launch_tells_what_guards_are_missing(cloud: Case, provider: Provider) -> None:
     provider.missing = [Finding(check="guard", level=Level.WARNING, message="none", fix="make one")]
-    assert preflight.check(cloud, spec()).warnings == ("local: none (make one)",)
-    cloud.ledger.instances.launched = lambda _: True
-    assert preflight.check(cloud, spec()).warnings == ()
+    assert cloud.check(spec()).warnings == ("local: none (make one)",)
+    cloud.launched = True
+    assert cloud.check(spec()).warnings == ()
 
 
-def test_a_guard_that_cannot_be_asked_about_is_a_warning(cloud: Any, provider: Provider) -> None:
+def test_a_guard_that_cannot_be_asked_about_is_a_warning(cloud: Case, provider: Provider) -> None:
     provider.trouble = Uncertain("timeout")
-    (told,) = preflight.check(cloud, spec()).warnings
+    (told,) = cloud.check(spec()).warnings
     assert "timeout" in told
 
 
-def test_a_build_for_this_host_is_accepted(host: Any) -> None:
-    assert preflight.check(host, spec()) == preflight.PreflightResult()
+def test_a_build_for_this_host_is_accepted(host: Case) -> None:
+    assert host.check(spec()) == preflight.PreflightResult()
 
 
-def test_an_engine_elsewhere_checks_its_own_host(host: Any, provider: Provider) -> None:
+def test_an_engine_elsewhere_checks_its_own_host(
+    host: Case, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     provider.broken = [Finding(check="kvm", level=Level.ERROR, message="no KVM", fix="enable it")]
-    host.one_host, host.served = False, lambda _: True
-    assert preflight.check(host, spec()) == preflight.PreflightResult()
+    monkeypatch.setattr(background, "one_host", lambda _: False)
+    monkeypatch.setattr(background, "served", lambda *_: True)
+    assert host.check(spec()) == preflight.PreflightResult()
 
 
-def test_what_the_host_lacks_is_refused_with_its_fix(host: Any, provider: Provider) -> None:
+def test_what_the_host_lacks_is_refused_with_its_fix(host: Case, provider: Provider) -> None:
     provider.broken = [Finding(check="kvm", level=Level.ERROR, message="no KVM", fix="enable it")]
     with pytest.raises(ConfigError, match="no KVM") as refused:
-        preflight.check(host, spec())
+        host.check(spec())
     assert refused.value.hint == "enable it"
 
 
-def test_a_build_without_network_needs_no_network_tools(host: Any, provider: Provider) -> None:
+def test_a_build_without_network_needs_no_network_tools(host: Case, provider: Provider) -> None:
     provider.broken = [Finding(check="pasta", level=Level.ERROR, message="no pasta", fix="get it")]
-    preflight.check(host, spec(network=Network.NONE))
+    host.check(spec(network=Network.NONE))
     with pytest.raises(ConfigError, match="no pasta"):
-        preflight.check(host, spec())
+        host.check(spec())
 
 
-def test_without_network_the_container_must_be_in_the_image(host: Any) -> None:
-    preflight.check(host, spec(network=Network.NONE, container="debian:trixie"))
+def test_without_network_the_container_must_be_in_the_image(host: Case) -> None:
+    host.check(spec(network=Network.NONE, container="debian:trixie"))
     with pytest.raises(ConfigError, match="is not in VM image 'default'"):
-        preflight.check(host, spec(network=Network.NONE, container="debian"))
+        host.check(spec(network=Network.NONE, container="debian"))
 
 
-def test_a_runtime_that_the_image_lacks_is_refused(host: Any) -> None:
+def test_a_runtime_that_the_image_lacks_is_refused(host: Case) -> None:
     with pytest.raises(ConfigError, match="has no runsc"):
-        preflight.check(host, spec(runtime="runsc"))
+        host.check(spec(runtime="runsc"))
 
 
 def test_an_image_of_another_version_is_a_warning(
-    host: Any, monkeypatch: pytest.MonkeyPatch
+    host: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(images, "speaks_ours", lambda _: False)
-    (told,) = preflight.check(host, spec()).warnings
+    (told,) = host.check(spec()).warnings
     assert "is of another version of vmrunner" in told
 
 
 def test_a_missing_default_image_is_given_back_to_be_made(
-    host: Any, monkeypatch: pytest.MonkeyPatch
+    host: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(*_: Any) -> LocalImage:
         raise NotMade("there is none yet")
 
     monkeypatch.setattr(images, "resolve", missing)
-    making = preflight.check(host, spec()).making
+    making = host.check(spec()).making
     assert making is not None
     assert (making.recipe.name, making.why) == ("default", "there is none yet")
