@@ -104,11 +104,15 @@ class EngineParts:
 
     def __post_init__(self) -> None:
         self.cloud = Cloud(self.clock)
+        self.reopen()
+        self.join(ENGINE, PROCESS)
+
+    def reopen(self) -> None:
+        """Open the provider anew, as one that can what the cloud can now."""
         self.provider = FakeProvider(
             "local", self.cloud, scopes=(SCOPE,), machine_types=("small", "large")
         )
         self.context = self.desk(ENGINE)
-        self.join(ENGINE, PROCESS)
 
     def desk(self, name: str) -> EngineContext:
         """The desk of an engine of this name, at the same ledger and cloud."""

@@ -13,8 +13,9 @@ from vmrunner.providers.fake import Fault
 class Arming:
     """An armer, with the one row that it minds."""
 
-    def __init__(self, parts: EngineParts, row: Instance) -> None:
-        parts.cloud.arms = 300.0
+    def __init__(self, parts: EngineParts, row: Instance, *, able: bool = True) -> None:
+        parts.cloud.arms = 300.0 if able else None
+        parts.reopen()
         self.parts = parts
         self.row = row
         self.armer = DeadlineArmer(parts.context)
@@ -92,8 +93,8 @@ def test_a_vm_that_dies_meanwhile_is_not_armed(parts: EngineParts, arming: Armin
     assert arming.asked == 0
 
 
-def test_a_provider_that_cannot_arm_is_not_asked(parts: EngineParts, arming: Arming) -> None:
-    parts.cloud.arms = None
+def test_a_provider_that_cannot_arm_is_not_asked(parts: EngineParts) -> None:
+    arming = Arming(parts, parts.booting()[1], able=False)
     arming.turn()
     assert (arming.asked, arming.armer.busy) == (0, False)
 

@@ -157,6 +157,8 @@ def test_a_session_that_lost_its_build_gives_no_verdict(parts: EngineParts, driv
 @pytest.fixture
 def reporter(parts: EngineParts, monkeypatch: pytest.MonkeyPatch) -> LedgerReporter:
     monkeypatch.setattr(sessions, "RETRY", 0.0)  # nobody waits for a clock that stands still
+    parts.cloud.seals = True
+    parts.reopen()
     return LedgerReporter(parts.context, *parts.booting())
 
 
@@ -201,7 +203,6 @@ def test_a_report_waits_no_longer_than_its_vm_may_live(
 def test_no_step_starts_before_the_metadata_service_is_off(
     parts: EngineParts, reporter: LedgerReporter
 ) -> None:
-    parts.cloud.seals = True
     parts.cloud.fail("seal", Fault.SERVER_ERROR)
     reporter.steps_started()
     build, row = parts.rows()
@@ -212,7 +213,6 @@ def test_no_step_starts_before_the_metadata_service_is_off(
 def test_a_metadata_service_that_stays_on_ends_the_wait(
     parts: EngineParts, reporter: LedgerReporter
 ) -> None:
-    parts.cloud.seals = True
     parts.cloud.fail("seal", *(2 * [Fault.SERVER_ERROR]))
     parts.cloud.on_call = lambda call: parts.clock.sleep(SEALING / 2)
     with pytest.raises(Uncertain):
