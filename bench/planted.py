@@ -285,22 +285,21 @@ BUGS: Final = (
         "reaper/reaper.py",
         "for one in pending.due(now) if",
         "for one in () if",
-        f"{GRACE}::test_what_a_sweep_showed_dies_also_when_those_at_its_deadline_read_nothing",
+        f"{GRACE}::test_a_vm_seen_once_dies_though_later_sweeps_read_nothing",
     ),
     Bug(
         "ask only for the death of what a look showed",
         "reaper/reaper.py",
         "{row.id: row.ref for row in rows if row.ref is not None}\n",
         "{}\n",
-        "tests/faults/test_poison.py"
-        "::test_a_cloud_that_may_not_be_looked_at_saves_no_vm_past_its_deadline",
+        "tests/faults/test_poison.py::test_a_cloud_without_read_rights_saves_no_expired_vm",
     ),
     Bug(
         "arm once, whatever came of it",
         "engine/deadlines.py",
         "                wait = backoff(FIRST_WAIT, attempt.tries - 1, LONGEST_WAIT)\n",
         "                wait = 1e9\n",
-        f"{ARMING}::test_an_arming_that_is_refused_is_told_once_tried_again_and_ends_no_build",
+        f"{ARMING}::test_refused_arming_is_told_once_retried_and_ends_no_build",
     ),
     Bug(
         "disarm a VM that is dying",
@@ -315,7 +314,7 @@ BUGS: Final = (
         "core/sweep_view.py",
         "return said if resource.ref.kind is Kind.SCHEDULE else",
         "return",
-        f"{ARMING}::test_a_sweep_leaves_the_schedule_of_a_living_vm_alone_also_past_its_deadline",
+        f"{ARMING}::test_a_sweep_never_deletes_the_schedule_of_a_living_vm",
     ),
     Bug(
         "steps before the metadata is off",

@@ -62,7 +62,7 @@ _EC2_BUGS: Final = (
         "            if unanswered and self._elapsed() - began >= SLOW:\n"
         "                self._over = str(failed)\n",
         "",
-        f"{EC2_OUTAGES}::test_a_region_that_does_not_answer_is_asked_once_and_hinders_no_other",
+        f"{EC2_OUTAGES}::test_a_silent_region_is_asked_once_and_hinders_no_other",
     ),
     Bug(
         "EC2: a slow region has no end",
@@ -198,7 +198,7 @@ _GUARD_BUGS: Final = (
         AWS_GUARD,
         "most = self.settings.max_ttl if most is None else most",
         "most = self.settings.max_ttl",
-        f"{OF_AWS}::test_what_a_vm_was_promised_holds_against_a_limit_that_was_lowered",
+        f"{OF_AWS}::test_a_lowered_limit_changes_no_promised_deadline",
     ),
     Bug(
         "AWS guard: no role check",
@@ -219,7 +219,7 @@ _GUARD_BUGS: Final = (
         GCP_GUARD,
         "life = max_ttl if life is None else life",
         "life = max_ttl",
-        f"{OF_GCP}::test_without_a_deadline_the_limit_of_its_birth_counts_before_todays",
+        f"{OF_GCP}::test_without_a_deadline_the_limit_at_birth_counts",
     ),
     Bug(
         "GCP guard: no role check",
@@ -243,7 +243,7 @@ _SHELL_BUGS: Final = (
         "providers/retired.py",
         "former = [d for d in drivers if d.scopes & left]",
         "former: list[Provider] = []",
-        f"{DROPPED}::test_a_provider_without_rows_is_dropped_and_one_with_rows_is_swept_on",
+        f"{DROPPED}::test_only_a_provider_with_rows_is_swept_after_its_removal",
     ),
     Bug(
         "show a scope that two drivers have twice",

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from tests.faults.clouds import CloudSide, InMemory, Thing
+from tests.faults.cloud_side import CloudResource, CloudSide, InMemory
 from tests.faults.node import Node
 from tests.faults.world import Broken, World
 from vmrunner.errors import Conflict
@@ -98,7 +98,7 @@ class Episode:
         self._next_number = 1000
         self._out_until: dict[Scope, float] = {}
         self._down_until = 0.0
-        self._theirs: list[Thing] = []
+        self._theirs: list[CloudResource] = []
         self._nature()
 
     def play(self) -> None:
@@ -218,7 +218,7 @@ class Episode:
                 node.ledger_down = down
             self.happened["ledgers out of reach"] += down
 
-    def _strike(self, machine: Thing) -> None:
+    def _strike(self, machine: CloudResource) -> None:
         cloud = self.world.cloud
         what = self.random.choice(self.strikes)
         self.happened[f"VMs: {what}"] += 1
@@ -235,7 +235,7 @@ class Episode:
         else:
             machine.reverts = 1
 
-    def _plant(self, ours: Thing) -> None:
+    def _plant(self, ours: CloudResource) -> None:
         """Another's machine, whose tags look like ours."""
         mine = self.world.truth.installation
         tags = self.random.choice(

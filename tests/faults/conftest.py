@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.faults.flows import others
-from tests.faults.overec2 import OverEc2
-from tests.faults.overgce import OverGce
-from tests.faults.overhttp import OverHttp
+from tests.faults.ec2_side import Ec2Side
+from tests.faults.gce_side import GceSide
+from tests.faults.http_side import HttpSide
+from tests.faults.scenarios import others
 from tests.faults.world import World, make_template
 
 
@@ -42,7 +42,7 @@ def make_world(template: Path) -> Iterator[Callable[..., World]]:
         shutil.rmtree(world.root)
 
 
-def _crowded(make_world: Callable[..., World], side: type[OverHttp]) -> Callable[..., World]:
+def _crowded(make_world: Callable[..., World], side: type[HttpSide]) -> Callable[..., World]:
     """Worlds whose cloud is over HTTP, in an account that others use as well."""
 
     def make(**options: Any) -> World:
@@ -53,23 +53,23 @@ def _crowded(make_world: Callable[..., World], side: type[OverHttp]) -> Callable
     return make
 
 
-@pytest.fixture(params=[OverEc2, OverGce], ids=lambda side: side.driver)
-def side(request: pytest.FixtureRequest) -> type[OverHttp]:
+@pytest.fixture(params=[Ec2Side, GceSide], ids=lambda side: side.driver)
+def side(request: pytest.FixtureRequest) -> type[HttpSide]:
     """Which cloud it is."""
-    chosen: type[OverHttp] = request.param
+    chosen: type[HttpSide] = request.param
     return chosen
 
 
 @pytest.fixture
-def make_http(make_world: Callable[..., World], side: type[OverHttp]) -> Callable[..., World]:
+def make_http(make_world: Callable[..., World], side: type[HttpSide]) -> Callable[..., World]:
     return _crowded(make_world, side)
 
 
 @pytest.fixture
 def make_ec2(make_world: Callable[..., World]) -> Callable[..., World]:
-    return _crowded(make_world, OverEc2)
+    return _crowded(make_world, Ec2Side)
 
 
 @pytest.fixture
 def make_gce(make_world: Callable[..., World]) -> Callable[..., World]:
-    return _crowded(make_world, OverGce)
+    return _crowded(make_world, GceSide)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.faults.tasks import Aloft, Crash, Task
+from tests.faults.tasks import Crash, InTheAir, Task
 from tests.support.inline_pool import Inline
 from vmrunner.engine import reporter
 from vmrunner.engine.engine import Engine
@@ -23,7 +23,7 @@ from vmrunner.reaper.side_by_side import LOST
 from vmrunner.session import End, SessionJob
 
 if TYPE_CHECKING:
-    from tests.faults.clouds import Thing
+    from tests.faults.cloud_side import CloudResource
     from tests.faults.world import World
 
 reporter.RETRY = 0.0  # time is played: nobody waits for it
@@ -64,7 +64,7 @@ CLOUD_EFFECTS = {"create", "arm", "seal", "delete"}
 class Guest:
     """What runs in one VM: the supervisor and the build."""
 
-    machine: Thing
+    machine: CloudResource
     highest: int = 0
     started: dict[int, float] = field(default_factory=dict)  # attempt → when
 
@@ -140,7 +140,7 @@ class Session:
             lost=False,
         )
 
-    def _there(self, machine: Thing) -> bool:
+    def _there(self, machine: CloudResource) -> bool:
         self.world.cloud.settle()
         return machine.power is not Power.DEAD and not machine.stopped and not machine.hung
 
@@ -186,7 +186,7 @@ class Seam:
         return call
 
 
-class Door:
+class LedgerSeam:
     """A ledger whose parts are seams."""
 
     def __init__(self, node: Node, ledger: Any) -> None:
@@ -240,7 +240,7 @@ class Node:
         self.tasks: list[Task] = []
         there = world.cloud.providers(world.truth.installation, self._host)
         self.engine = Engine(
-            Door(self, world.truth),  # type: ignore[arg-type]
+            LedgerSeam(self, world.truth),  # type: ignore[arg-type]
             {
                 name: Seam(self, provider, CLOUD_EFFECTS, "cloud")  # type: ignore[misc]
                 for name, provider in there.items()
@@ -254,7 +254,7 @@ class Node:
             clock=self._host,
             monotonic=world.clock,
             membership=self._membership(),
-            pool=lambda _name, _size: Aloft(self) if world.airborne else Inline(),
+            pool=lambda _name, _size: InTheAir(self) if world.airborne else Inline(),
             spawn=lambda _name, work: self.tasks.append(Task(self, work)),
             listen=False,
         )

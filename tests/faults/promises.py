@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from tests.faults.clouds import CloudSide, Thing, Wish, with_order
+from tests.faults.cloud_side import CloudResource, CloudSide, OrderView, with_order
 from tests.faults.node import LOG, Node
 from vmrunner.errors import NotFound
 from vmrunner.model import (
@@ -52,7 +52,7 @@ class Promises:
     def alive(self, process: Process) -> bool:
         raise NotImplementedError
 
-    def standing(self) -> list[Thing]:
+    def standing(self) -> list[CloudResource]:
         raise NotImplementedError
 
     def check(self, *, survivors: bool = True) -> None:
@@ -83,14 +83,14 @@ class Promises:
             if count > 1:
                 raise Broken(f"3 no double: attempt {attempt} of {build} was started {count} times")
 
-    def _check_survivor(self, machine: Thing) -> None:
+    def _check_survivor(self, machine: CloudResource) -> None:
         """Promise 1, of a VM that was asked for."""
         order = machine.order
         assert order is not None
         if self.cloud.now() > order.deadline:
             self._in_time(machine, order.deadline, order.instance)
 
-    def _check_belongings(self, standing: list[Thing]) -> None:
+    def _check_belongings(self, standing: list[CloudResource]) -> None:
         """Promise 1, of what came with a VM: nothing can end it while that is there, and where it
         outlives that, only a sweep shows it: G counts from the next one."""
         now = self.cloud.now()
@@ -113,7 +113,7 @@ class Promises:
                 freed = max(expires, self._freed.get(thing.ref, 0.0))
                 self._in_time(thing, freed + self.sweep_seconds, str(thing.ref))
 
-    def _in_time(self, thing: Thing, begun: float, name: str) -> None:
+    def _in_time(self, thing: CloudResource, begun: float, name: str) -> None:
         """G counts from E, from the thing's birth when a request came later still, from when there
         was somebody to reap and a cloud to be reached, or from when an accepted delete came to
         nothing."""
@@ -154,7 +154,7 @@ class Promises:
         if not ended and not self._condemned(machine, order):
             raise Broken(f"2 no murder: {ref.id} of {order.build} was to live")
 
-    def _condemned(self, machine: Thing, order: Wish) -> bool:
+    def _condemned(self, machine: CloudResource, order: OrderView) -> bool:
         """Did somebody with a right to it wish its end, inside its deadline?"""
         try:
             row: Instance = self.truth.instances.get(order.instance)

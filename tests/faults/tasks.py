@@ -68,7 +68,7 @@ class Task:
             self._back.release()
 
 
-class Shared(Clock):
+class SharedClock(Clock):
     """The time of a world. Who sleeps in a task lets the others go on."""
 
     def sleep(self, seconds: float) -> None:
@@ -81,7 +81,7 @@ class Shared(Clock):
             task.pause()
 
 
-class Aloft:
+class InTheAir:
     """Runs each call as a task of its own: what it waits for, nobody else does."""
 
     def __init__(self, node: Node) -> None:

@@ -104,7 +104,7 @@ def test_what_a_crash_leaves_armed_is_swept_and_never_before_its_vm(world: World
     assert not schedule.alive
 
 
-def test_a_sweep_leaves_the_schedule_of_a_living_vm_alone_also_past_its_deadline(
+def test_a_sweep_never_deletes_the_schedule_of_a_living_vm(
     world: World,
 ) -> None:
     """It is what ends the VM when nothing else does."""
@@ -129,7 +129,7 @@ def test_a_sweep_leaves_the_schedule_of_a_living_vm_alone_also_past_its_deadline
     assert schedule.died_at is not None
 
 
-def test_an_arming_that_is_refused_is_told_once_tried_again_and_ends_no_build(
+def test_refused_arming_is_told_once_retried_and_ends_no_build(
     world: World,
 ) -> None:
     world.build_seconds = 40

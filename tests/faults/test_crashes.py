@@ -1,5 +1,5 @@
 """kill -9 before and after every effect: who owns what then, and who is left to see to it. All
-flows, and all that may come on top, are in `test_points`."""
+scenarios, and all that may come on top, are in `test_points`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vmrunner.model import BuildState, Reason, Result
 Make = Callable[..., World]
 
 
-def places(make_world: Make) -> list[str]:
+def crash_points(make_world: Make) -> list[str]:
     """Every place where the first process can crash."""
     world = make_world()
     world.submit()
@@ -23,7 +23,7 @@ def places(make_world: Make) -> list[str]:
 
 def test_a_crash_of_a_foreground_process_ends_its_build(make_world: Make) -> None:
     """The submitter is the engine's own process: with it the build dies, wherever it was."""
-    for at, place in enumerate(places(make_world)):
+    for at, place in enumerate(crash_points(make_world)):
         world = make_world()
         first = world.node(crash_at=at)
         build = world.submit(submitter=first.process.pid)
@@ -41,7 +41,7 @@ def test_a_crash_of_a_foreground_process_ends_its_build(make_world: Make) -> Non
 
 def test_reap_alone_ends_what_a_dead_process_left(make_world: Make) -> None:
     """`vmrunner reap` from cron, and no engine ever again."""
-    for at, place in enumerate(places(make_world)):
+    for at, place in enumerate(crash_points(make_world)):
         world = make_world()
         first = world.node(crash_at=at)
         build = world.submit(submitter=first.process.pid)

@@ -75,7 +75,7 @@ def test_kills_elsewhere_keep_to_g(world: World) -> None:
     assert max(late.values()) <= LIMITS.grace + TIMEOUT
 
 
-def test_what_a_page_shows_past_its_deadline_dies_before_the_next_page(world: World) -> None:
+def test_expired_vms_of_a_page_die_before_the_next_page(world: World) -> None:
     """A process of its own, as from cron, has nothing in mind."""
     node = world.node(drives=False)
     provider = HalfDead("fake", world.cloud)

@@ -53,7 +53,7 @@ def test_a_sweep_that_read_a_part_is_made_again_within_g(world: World, fault: Fa
     assert not world.standing()
 
 
-def test_what_a_sweep_showed_dies_also_when_those_at_its_deadline_read_nothing(
+def test_a_vm_seen_once_dies_though_later_sweeps_read_nothing(
     world: World,
 ) -> None:
     left_alone(world)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.faults.gce_side import GceSide
 from tests.faults.node import Node
-from tests.faults.overgce import OverGce
 from tests.faults.world import LIMITS, World
 
 WINDOWS = replace(
@@ -30,7 +30,7 @@ def host_clock(world: World, node: Node, wrong: float) -> None:
 @pytest.mark.parametrize("wrong", [0.0, 1200.0, 86_400.0, -1200.0, -86_400.0])
 def test_a_sweep_begins_by_the_clouds_clock(make_world: Callable[..., World], wrong: float) -> None:
     """No list shows the newborn yet, and each sweep is made by a process of its own."""
-    w = make_world(cloud=OverGce, limits=WINDOWS)
+    w = make_world(cloud=GceSide, limits=WINDOWS)
     w.cloud.local.visibility_lag = 240.0
     build = w.submit(ttl=3000, timeout=1000)
     host_clock(w, w.node(reaps=False), wrong)
@@ -49,7 +49,7 @@ def test_a_sweep_whose_time_nobody_verified_concludes_nothing(
     make_world: Callable[..., World],
 ) -> None:
     """The account cannot be asked who it is, and all lists answer."""
-    w = make_world(cloud=OverGce, limits=WINDOWS)
+    w = make_world(cloud=GceSide, limits=WINDOWS)
     node = w.node()
     host_clock(w, node, 86_400.0)
     provider = part(node)

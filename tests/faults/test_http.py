@@ -2,7 +2,7 @@
 Engine, against local endpoints. Killed at every effect and in every request, each request failing
 in every way; others' machines, disks and so on stand beside ours in every account.
 
-VMRUNNER_FAULTS=all plays all flows at every place, and every kind of fault in each of them; a
+VMRUNNER_FAULTS=all plays all scenarios at every place, and every kind of fault in each of them; a
 change must pass a sample. What
 goes wrong for longer than a request is in `test_http_trouble`."""
 
@@ -17,12 +17,18 @@ from typing import Any
 
 import pytest
 
-from tests.faults.flows import FLOWS, Flow, begin
-from tests.faults.httpchaos import HttpEpisode
-from tests.faults.overec2 import OverEc2
-from tests.faults.overgce import OverGce
-from tests.faults.overhttp import OverHttp
-from tests.faults.places import crashed, nothing_of_ours, over, places, telling
+from tests.faults.crash_points import (
+    at_point,
+    crash_points,
+    crashed,
+    finish_elsewhere,
+    nothing_of_ours,
+)
+from tests.faults.ec2_side import Ec2Side
+from tests.faults.gce_side import GceSide
+from tests.faults.http_chaos import HttpEpisode
+from tests.faults.http_side import HttpSide
+from tests.faults.scenarios import SCENARIOS, Scenario, begin
 from tests.faults.world import TTL, Broken, World
 from vmrunner.model import BuildRecord
 from vmrunner.providers.fake import Call
@@ -43,16 +49,16 @@ SHORT = {
     "take_over_running",
     "reap",
 }
-CHOSEN = [flow for flow in FLOWS if ALL or flow.name in SHORT]
-RUN = next(flow for flow in FLOWS if flow.name == "run")
-#: The fake plays every place of every flow; here are played those at a request of `run`, some of
-#: the others', and so thin a sample of the places between.
+CHOSEN = [scenario for scenario in SCENARIOS if ALL or scenario.name in SHORT]
+RUN = next(scenario for scenario in SCENARIOS if scenario.name == "run")
+#: The fake plays every point of every scenario; here are played those at a request of `run`, some
+#: of the others', and so thin a sample of the points between.
 THIN = {"ec2": 8, "gce": 12}
 
 
-def chosen(side: type[OverHttp], flow: Flow, at: int, place: str) -> bool:
+def chosen(side: type[HttpSide], scenario: Scenario, at: int, place: str) -> bool:
     """Is this place played?"""
-    asks = "cloud." in place and (flow is RUN or at % 3 == 0)
+    asks = "cloud." in place and (scenario is RUN or at % 3 == 0)
     return ALL or asks or at % THIN[side.driver] == 0
 
 
@@ -60,40 +66,40 @@ TROUBLES = ("unheard", "heard", "5xx", "throttled", "garbage")
 each_kind = pytest.mark.parametrize("kind", TROUBLES)
 
 
-#: Where nothing can be armed or sealed, there is no such flow.
+#: Where nothing can be armed or sealed, there is no such scenario.
 LIVES = [
-    pytest.param(side, flow, id=f"{side.driver}-{flow.name}")
-    for side in (OverEc2, OverGce)
-    for flow in CHOSEN
-    if side.seals or flow.name != "armed"
+    pytest.param(side, scenario, id=f"{side.driver}-{scenario.name}")
+    for side in (Ec2Side, GceSide)
+    for scenario in CHOSEN
+    if side.seals or scenario.name != "armed"
 ]
 
 
-@pytest.mark.parametrize(("side", "flow"), LIVES, indirect=["side"])
+@pytest.mark.parametrize(("side", "scenario"), LIVES, indirect=["side"])
 def test_a_crash_at_any_place_loses_doubles_and_leaves_nothing(
-    make_http: Make, side: type[OverHttp], flow: Flow
+    make_http: Make, side: type[HttpSide], scenario: Scenario
 ) -> None:
     """Promises 1 to 5 and 7: another process goes on at once."""
-    for at, place in enumerate(places(make_http, flow)):
-        if chosen(side, flow, at, place):
-            with telling(place):
-                world, build = crashed(make_http, flow, at)
-                over(world, flow, build)
+    for at, place in enumerate(crash_points(make_http, scenario)):
+        if chosen(side, scenario, at, place):
+            with at_point(place):
+                world, build = crashed(make_http, scenario, at)
+                finish_elsewhere(world, scenario, build)
 
 
-def requests(make_http: Make, flow: Flow) -> list[str]:
-    """What the flow's process asks, in order."""
+def requests(make_http: Make, scenario: Scenario) -> list[str]:
+    """What the scenario's process asks, in order."""
     world = make_http()
     asked: list[str] = []
-    begin_late(world, flow, lambda call: asked.append(call.provider))
+    begin_late(world, scenario, lambda call: asked.append(call.provider))
     world.run(TTL + 100, until=world.quiet)
     world.close()
     return asked
 
 
-def begin_late(world: World, flow: Flow, judge: Callable[[Call], Any]) -> BuildRecord:
-    """Begin the flow; what the process that is enumerated asks is judged, and nothing before."""
-    build, _ = begin(world, flow)
+def begin_late(world: World, scenario: Scenario, judge: Callable[[Call], Any]) -> BuildRecord:
+    """Begin the scenario; what the enumerated process asks is judged, and nothing before."""
+    build, _ = begin(world, scenario)
     world.judge = judge
     return build
 
@@ -112,13 +118,13 @@ def at_request(number: int, trouble: RequestFate) -> Callable[[Call], RequestFat
 
 @pytest.mark.parametrize("heard", [False, True], ids=["unheard", "heard"])
 def test_a_process_dies_while_a_request_is_on_its_way(
-    make_http: Make, side: type[OverHttp], heard: bool
+    make_http: Make, side: type[HttpSide], heard: bool
 ) -> None:
     """Also between two requests of one effect; what it asks after its death nobody hears."""
     for at, action in enumerate(requests(make_http, RUN)):
         if side.asks(action) and (heard or not (ALL or at % 3 == 0)):
             continue  # whether a question was heard, nobody can tell
-        with telling(f"{at}: {action}"):
+        with at_point(f"{at}: {action}"):
             world = make_http()
             build, node = begin(world, RUN)
             asked = at_request(at, LOST_ANSWER if heard else LOST_REQUEST)
@@ -134,30 +140,30 @@ def test_a_process_dies_while_a_request_is_on_its_way(
             world.run(TTL + 100, until=lambda node=node: node.dead)
             node.kill()
             world.judge = None
-            over(world, RUN, build)
+            finish_elsewhere(world, RUN, build)
 
 
 @each_kind
-def test_any_request_may_fail(make_http: Make, side: type[OverHttp], kind: str) -> None:
+def test_any_request_may_fail(make_http: Make, side: type[HttpSide], kind: str) -> None:
     """The build comes to the same end, and nothing is left or doubled. Each request meets two of
     the kinds, one trouble of each in turn; or with ALL all of them."""
     troubles, turn = side.troubles[kind], TROUBLES.index(kind)
-    for flow in CHOSEN if ALL else [RUN]:
-        for at, action in enumerate(requests(make_http, flow)):
+    for scenario in CHOSEN if ALL else [RUN]:
+        for at, action in enumerate(requests(make_http, scenario)):
             if not ALL and (at - turn) % len(TROUBLES) not in (0, 2):
                 continue
             for trouble in troubles if ALL else [troubles[at % len(troubles)]]:
-                with telling(f"{flow.name}, {at}: {action}, {trouble}"):
+                with at_point(f"{scenario.name}, {at}: {action}, {trouble}"):
                     world = make_http()
-                    build = begin_late(world, flow, at_request(at, trouble))
+                    build = begin_late(world, scenario, at_request(at, trouble))
                     world.settle()
                     done = world.truth.builds.get(build.id)
-                    assert done.result in flow.ends, done
+                    assert done.result in scenario.ends, done
                     nothing_of_ours(world)
                     world.close()
 
 
-def test_builds_in_a_hostile_world_over_http(template: Path, side: type[OverHttp]) -> None:
+def test_builds_in_a_hostile_world_over_http(template: Path, side: type[HttpSide]) -> None:
     """Random trouble; `HttpEpisode` says which."""
     broken: Counter[str] = Counter()
     happened: Counter[str] = Counter()

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from tests.faults.flows import FLOWS, begin
-from tests.faults.overgce import TYPE
-from tests.faults.places import nothing_of_ours
+from tests.faults.crash_points import nothing_of_ours
+from tests.faults.gce_side import TYPE
+from tests.faults.scenarios import SCENARIOS, begin
 from tests.faults.world import TTL, World
 from vmrunner.model import BuildState, InstanceState, Kind, Market, Power, Reason, Result
 from vmrunner.providers.fake import Call
 from vmrunner.testing.localgce import FORBIDDEN, INTERNAL, QUOTA_LATER, RequestFate
 
-FLOW = {flow.name: flow for flow in FLOWS}
+FLOW = {scenario.name: scenario for scenario in SCENARIOS}
 Make = Callable[..., World]
 
 
@@ -48,9 +48,7 @@ def disks(world: World) -> list[Any]:
 
 
 @pytest.mark.parametrize("remains", [False, True], ids=["nothing", "stopped"])
-def test_where_zones_have_no_room_each_attempt_is_over_before_the_next(
-    world: World, remains: bool
-) -> None:
+def test_with_full_zones_each_attempt_ends_before_the_next(world: World, remains: bool) -> None:
     """Refused only after it was accepted, in a spot pool and in two zones; of each attempt nothing
     is left, or a VM that is off and bills."""
     local, zones = world.cloud.local, world.cloud.google.site.zones
@@ -169,7 +167,7 @@ def test_who_may_not_delete_launches_nothing_more(world: World) -> None:
     nothing_of_ours(world)
 
 
-def test_a_guest_that_switches_itself_off_ends_its_build_its_vm_and_its_disk(world: World) -> None:
+def test_a_guests_poweroff_ends_its_build_its_vm_and_disk(world: World) -> None:
     world.cloud.disks_stay = True
     build = world.submit(retry_on_loss=True)
     world.node()
@@ -181,7 +179,7 @@ def test_a_guest_that_switches_itself_off_ends_its_build_its_vm_and_its_disk(wor
     nothing_of_ours(world)
 
 
-def test_a_guest_that_is_off_under_a_dead_vmrunner_is_ended_by_the_reaper(world: World) -> None:
+def test_the_reaper_ends_a_stopped_guest_of_a_dead_vmrunner(world: World) -> None:
     """Nothing of the cloud's own ends it: it is off, bills, and has lost its deadline."""
     world.cloud.local.deadline_late = 0.0
     world.cloud.disks_stay = True

@@ -9,18 +9,24 @@ from typing import Any
 
 import pytest
 
-from tests.faults.flows import FLOWS, begin
-from tests.faults.overec2 import OverEc2
-from tests.faults.overgce import OverGce
-from tests.faults.overhttp import OverHttp
-from tests.faults.places import crashed, nothing_of_ours, over, places, telling
+from tests.faults.crash_points import (
+    at_point,
+    crash_points,
+    crashed,
+    finish_elsewhere,
+    nothing_of_ours,
+)
+from tests.faults.ec2_side import Ec2Side
+from tests.faults.gce_side import GceSide
+from tests.faults.http_side import HttpSide
+from tests.faults.scenarios import SCENARIOS, begin
 from tests.faults.world import LIMITS, World
 from vmrunner.model import BuildState, InstanceState, Kind, Market, Reason, Result
 from vmrunner.providers.fake import Call
 
 Make = Callable[..., World]
 BIRTHS = ("RunInstances", "instances.insert")
-FLOW = {flow.name: flow for flow in FLOWS}
+FLOW = {scenario.name: scenario for scenario in SCENARIOS}
 #: What stays where a kind cannot be listed: a disk waits until its VM is seen to be dead.
 UNSEEN = {
     "DescribeInstances": {Kind.DISK, Kind.SCHEDULE},
@@ -54,7 +60,7 @@ def aws(make_ec2: Make) -> World:
 
 
 @pytest.mark.parametrize(
-    ("side", "listing"), [(side, name) for side in (OverEc2, OverGce) for name in side.listings]
+    ("side", "listing"), [(side, name) for side in (Ec2Side, GceSide) for name in side.listings]
 )
 def test_a_kind_that_may_not_be_listed_saves_no_other(http: World, listing: str) -> None:
     """All that a reaper may find, and one kind that it may not see: VMs end all the same, by their
@@ -155,9 +161,7 @@ def test_where_all_pools_are_dry_the_build_says_so(http: World) -> None:
 
 
 @pytest.mark.parametrize("lag", [0.0, 8.0])
-def test_an_order_sent_again_under_another_configuration_is_the_same_vm(
-    make_http: Make, lag: float
-) -> None:
+def test_an_order_resent_under_another_configuration_is_one_vm(make_http: Make, lag: float) -> None:
     """Its owner was killed before the answer; whoever goes on would tag it otherwise. EC2 says
     IdempotentParameterMismatch, and the VM is found by its name; Compute Engine knows the request
     by its id."""
@@ -184,12 +188,12 @@ def test_a_newborn_that_is_not_found_is_not_taken_for_dead(make_http: Make, name
         world.cloud.local.visibility_lag = 10.0
         return world
 
-    flow = FLOW[name]
-    for at, place in enumerate(places(make, flow)):
+    scenario = FLOW[name]
+    for at, place in enumerate(crash_points(make, scenario)):
         if place.startswith("after cloud."):
-            with telling(place):
-                world, build = crashed(make, flow, at)
-                over(world, flow, build)
+            with at_point(place):
+                world, build = crashed(make, scenario, at)
+                finish_elsewhere(world, scenario, build)
 
 
 # --- listings ------------------------------------------------------------------------------------
@@ -210,7 +214,7 @@ def failing_page(world: World, number: int) -> None:
 
 
 @pytest.fixture
-def short_pages(side: type[OverHttp], monkeypatch: pytest.MonkeyPatch) -> None:
+def short_pages(side: type[HttpSide], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"vmrunner.providers.{side.driver}.sweep.PAGE", 5)
 
 

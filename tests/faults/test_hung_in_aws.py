@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.faults.overec2 import OverEc2
+from tests.faults.ec2_side import Ec2Side
 from tests.faults.world import World
 from vmrunner.model import InstanceState
 
@@ -13,7 +13,7 @@ LIFE = 100.0
 
 
 def test_its_row_is_open_until_it_was_forced_and_is_dead(make_world: Callable[..., World]) -> None:
-    world = make_world(cloud=OverEc2, pass_seconds=30.0, sweep_seconds=60.0)
+    world = make_world(cloud=Ec2Side, pass_seconds=30.0, sweep_seconds=60.0)
     world.build_seconds = LIFE
     build = world.submit(ttl=3 * LIFE)
     world.node()

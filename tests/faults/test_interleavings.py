@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.faults.flows import reap
 from tests.faults.node import Node
+from tests.faults.scenarios import reap
 from tests.faults.world import World
 from vmrunner.model import Reason, Ref
 from vmrunner.providers.fake import Fault, Plan

@@ -87,9 +87,7 @@ def test_a_create_that_is_heard_late_dies(make_world: Make) -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault.NO_CAPACITY, Fault.QUOTA])
-def test_a_pool_with_no_room_lets_the_next_offer_be_tried_as_another_row(
-    make_world: Make, fault: Fault
-) -> None:
+def test_after_a_full_pool_the_next_offer_is_another_row(make_world: Make, fault: Fault) -> None:
     world = make_world()
     build = world.submit(spot=True)
     world.fail("create", fault)

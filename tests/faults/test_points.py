@@ -1,4 +1,4 @@
-"""kill -9 before and after every effect of every flow, or sleep there for an hour; and what the
+"""kill -9 before and after every effect of every scenario, or sleep there for an hour; and what the
 next process makes of it. A first run counts the places. Every change tries each of them, and two of
 the five further sequels at each; VMRUNNER_FAULTS=all (`make faults`) tries all.
 
@@ -14,9 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.flows import FLOWS, Flow, begin
+from tests.faults.crash_points import (
+    at_point,
+    crash_points,
+    crashed,
+    finish_elsewhere,
+    nothing_of_ours,
+)
 from tests.faults.node import Node
-from tests.faults.places import crashed, nothing_of_ours, over, places, telling
+from tests.faults.scenarios import SCENARIOS, Scenario, begin
 from tests.faults.world import TTL, World, make_template
 from vmrunner.model import BuildRecord
 from vmrunner.providers.fake import Fault, Plan
@@ -29,69 +35,71 @@ KINDS = (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.SERVER_ERROR, Fault.THRO
 SEQUELS = ("fault", "silence", "lost ledger", "sleeper", "all asleep")
 
 
-def sampled(make_world: Make, flow: Flow, sequel: str) -> list[tuple[int, str]]:
+def sampled(make_world: Make, scenario: Scenario, sequel: str) -> list[tuple[int, str]]:
     """The places that are tried with this sequel, by number."""
     turn = SEQUELS.index(sequel)
     return [
         (at, place)
-        for at, place in enumerate(places(make_world, flow))
+        for at, place in enumerate(crash_points(make_world, scenario))
         if ALL or (at + turn) % len(SEQUELS) < 2
     ]
 
 
-each_flow = pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
+each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 
 
-@each_flow
+@each_scenario
 def test_a_crash_at_any_place_loses_doubles_and_leaves_nothing(
-    make_world: Make, flow: Flow
+    make_world: Make, scenario: Scenario
 ) -> None:
     """Promises 1 to 5 and 7: another process goes on at once."""
-    for at, place in enumerate(places(make_world, flow)):
-        with telling(place):
-            over(*_for(crashed(make_world, flow, at), flow))
+    for at, place in enumerate(crash_points(make_world, scenario)):
+        with at_point(place):
+            finish_elsewhere(*_for(crashed(make_world, scenario, at), scenario))
 
 
-@each_flow
-def test_a_crash_and_then_a_fault_of_the_cloud(make_world: Make, flow: Flow) -> None:
+@each_scenario
+def test_a_crash_and_then_a_fault_of_the_cloud(make_world: Make, scenario: Scenario) -> None:
     """The next call of whoever goes on fails as well: each kind in turn, or with
     VMRUNNER_FAULTS=all every kind, and every pair of kinds, at every place."""
     kinds = [(kind,) for kind in KINDS]
-    for at, place in sampled(make_world, flow, "fault"):
+    for at, place in sampled(make_world, scenario, "fault"):
         chosen = list(itertools.chain(kinds, itertools.product(KINDS, KINDS)))
         if not ALL:
             chosen = [kinds[at % len(kinds)]]
         for faults in chosen:
-            with telling(f"{place}, {faults}"):
-                world, build = crashed(make_world, flow, at)
+            with at_point(f"{place}, {faults}"):
+                world, build = crashed(make_world, scenario, at)
                 world.next_call = [Plan(fault) for fault in faults]
-                over(world, flow, build)
+                finish_elsewhere(world, scenario, build)
 
 
-@each_flow
-def test_a_crash_and_a_long_silence(make_world: Make, flow: Flow) -> None:
+@each_scenario
+def test_a_crash_and_a_long_silence(make_world: Make, scenario: Scenario) -> None:
     """All are away until long past every deadline: what is left then dies within G."""
-    for at, place in sampled(make_world, flow, "silence"):
-        with telling(place):
-            world, build = crashed(make_world, flow, at)
+    for at, place in sampled(make_world, scenario, "silence"):
+        with at_point(place):
+            world, build = crashed(make_world, scenario, at)
             world.clock.advance(1000)
-            over(world, flow, build, strict=False)
+            finish_elsewhere(world, scenario, build, strict=False)
 
 
-@each_flow
-def test_a_crash_and_the_ledger_is_lost(make_world: Make, flow: Flow) -> None:
+@each_scenario
+def test_a_crash_and_the_ledger_is_lost(make_world: Make, scenario: Scenario) -> None:
     """Nothing dies before its deadline, and nothing lives past it."""
-    for at, place in sampled(make_world, flow, "lost ledger"):
-        with telling(place):
-            world, _ = crashed(make_world, flow, at)
+    for at, place in sampled(make_world, scenario, "lost ledger"):
+        with at_point(place):
+            world, _ = crashed(make_world, scenario, at)
             world.lose_ledger()
             world.node()
             nothing_of_ours(world)
             world.close()
 
 
-@each_flow
-def test_a_process_sleeps_anywhere_and_wakes_after_an_hour(make_world: Make, flow: Flow) -> None:
+@each_scenario
+def test_a_process_sleeps_anywhere_and_wakes_after_an_hour(
+    make_world: Make, scenario: Scenario
+) -> None:
     """Another host goes on meanwhile; what the sleeper does when it wakes changes nothing."""
 
     def meanwhile(sleeper: Node) -> None:
@@ -100,36 +108,38 @@ def test_a_process_sleeps_anywhere_and_wakes_after_an_hour(make_world: Make, flo
         world.run(HOUR, until=lambda: world.quiet() and other.engine.idle)
         world.clock.advance(HOUR)
 
-    for at, place in sampled(make_world, flow, "sleeper"):
-        with telling(place):
+    for at, place in sampled(make_world, scenario, "sleeper"):
+        with at_point(place):
             world = make_world(many_hosts=True)
-            build, node = begin(world, flow, sleep_at=at, sleep=meanwhile)
+            build, node = begin(world, scenario, sleep_at=at, sleep=meanwhile)
             world.run(3 * HOUR, until=lambda node=node, at=at: len(node.points) > at)
             world.run(5)
-            over(world, flow, build, strict=False)
+            finish_elsewhere(world, scenario, build, strict=False)
 
 
-@each_flow
-def test_everything_sleeps_for_an_hour(make_world: Make, flow: Flow) -> None:
+@each_scenario
+def test_everything_sleeps_for_an_hour(make_world: Make, scenario: Scenario) -> None:
     """The host is suspended, or the only process is: when it wakes, it is long past E."""
-    for at, place in sampled(make_world, flow, "all asleep"):
-        with telling(place):
+    for at, place in sampled(make_world, scenario, "all asleep"):
+        with at_point(place):
             world = make_world()
             build, _ = begin(
-                world, flow, sleep_at=at, sleep=lambda node: node.world.clock.advance(HOUR)
+                world, scenario, sleep_at=at, sleep=lambda node: node.world.clock.advance(HOUR)
             )
             world.run(TTL + 100, until=world.quiet)
-            over(world, flow, build, strict=False)
+            finish_elsewhere(world, scenario, build, strict=False)
 
 
-def _for(made: tuple[World, BuildRecord], flow: Flow) -> tuple[World, Flow, BuildRecord]:
-    return made[0], flow, made[1]
+def _for(
+    made: tuple[World, BuildRecord], scenario: Scenario
+) -> tuple[World, Scenario, BuildRecord]:
+    return made[0], scenario, made[1]
 
 
 def test_the_page_tells_these_counts(make_world: Make) -> None:
     page = (Path(__file__).parents[2] / "docs/guarantees.md").read_text()
-    total = sum(len(places(make_world, flow)) for flow in FLOWS)
-    assert f"Every effect of {len(FLOWS)} flows" in page
+    total = sum(len(crash_points(make_world, scenario)) for scenario in SCENARIOS)
+    assert f"Every effect of {len(SCENARIOS)} scenarios" in page
     assert f"before and after: {total} places" in page
 
 
@@ -143,10 +153,10 @@ def main() -> None:
             root = Path(tempfile.mkdtemp(dir=name))
             return World(template, root, **options)  # type: ignore[arg-type]
 
-        for flow in FLOWS:
-            count = len(places(make, flow))
+        for scenario in SCENARIOS:
+            count = len(crash_points(make, scenario))
             total += count
-            print(f"{flow.name:<20} {count:4}")
+            print(f"{scenario.name:<20} {count:4}")
         print(f"{'places':<20} {total:4}")
 
 

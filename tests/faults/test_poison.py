@@ -76,7 +76,7 @@ def test_a_row_that_cannot_be_read_saves_no_vm_past_its_deadline(
     assert not world.standing()
 
 
-def test_a_cloud_that_may_not_be_looked_at_saves_no_vm_past_its_deadline(
+def test_a_cloud_without_read_rights_saves_no_expired_vm(
     make_world: Make,
 ) -> None:
     """Neither looks nor listings are answered; deletes are, and the ledger knows what to delete."""
@@ -92,7 +92,7 @@ def test_a_cloud_that_may_not_be_looked_at_saves_no_vm_past_its_deadline(
 
 
 @each_row
-def test_a_row_that_cannot_be_read_kills_no_vm_and_stops_no_other_build(
+def test_an_unreadable_row_kills_nothing_and_stops_no_other_build(
     make_world: Make, table: str, column: str, value: str
 ) -> None:
     world = make_world()
@@ -179,7 +179,7 @@ class Broken(FakeProvider):
         return super().delete(refs, force=force)
 
 
-def test_a_sweep_that_breaks_off_kills_what_it_saw_and_concludes_nothing(make_world: Make) -> None:
+def test_a_broken_sweep_kills_what_it_saw_and_concludes_nothing(make_world: Make) -> None:
     world = make_world()
     world.build_seconds = 1e9
     three(world)

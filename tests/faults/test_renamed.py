@@ -55,7 +55,7 @@ def test_its_rows_close_after_their_deadlines_and_make_room(world: World) -> Non
     assert world.truth.builds.get(fresh.id).result is Result.SUCCESS
 
 
-def test_a_build_whose_vm_is_gone_ends_although_nobody_has_its_provider(world: World) -> None:
+def test_a_build_without_vm_ends_though_nobody_has_its_provider(world: World) -> None:
     """Its engine died after the row was closed: no row leads to the build any more."""
     world.build_seconds = 1e9
     build = world.submit()

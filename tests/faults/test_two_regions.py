@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from tests.faults.overec2 import OverEc2
+from tests.faults.ec2_side import Ec2Side
 from tests.faults.world import TTL, World
 from tests.support.ec2 import REGION
 from vmrunner.model import Kind, Page, Ref, Scope
@@ -36,7 +36,7 @@ class Patient:
         yield from self._provider.sweep()
 
 
-class TwoRegions(OverEc2):
+class TwoRegions(Ec2Side):
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self.near, self.far = self.scope, Scope(KIND, self.local.account, FAR)

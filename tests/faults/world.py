@@ -1,7 +1,8 @@
 """A world in which vmrunner can be killed at any effect and its promises are checked all the time.
 
-Real parts: the ledger on SQLite, the engine, the reaper. Played: the cloud (`clouds`: the one in
-memory, or one with its real driver over HTTP), the guest, the session, processes and time (`node`).
+Real parts: the ledger on SQLite, the engine, the reaper. Played: the cloud (`cloud_side`: the one
+in memory, or one with its real driver over HTTP), the guest, the session, processes and time
+(`node`).
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.faults.clouds import CloudSide, InMemory, Thing, with_order
+from tests.faults.cloud_side import CloudResource, CloudSide, InMemory, with_order
 from tests.faults.node import LOG, Guest, Node
 from tests.faults.promises import Broken, Promises
-from tests.faults.tasks import Shared
+from tests.faults.tasks import SharedClock
 from vmrunner.engine.context import EngineLimits
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.database import Database
@@ -89,7 +90,7 @@ class World(Promises):
         reaper's pass; else it takes everybody's time."""
         self.root = root
         self.airborne = airborne
-        self.clock = Shared()
+        self.clock = SharedClock()
         self.cloud = cloud(self.clock)
         self.cloud.on_call = self._called
         self.limits = EngineLimits(limits=replace(limits, max_instances=max_instances))
@@ -162,7 +163,7 @@ class World(Promises):
         lives = any(n.process == process and not n.dead for n in self.nodes)
         return lives or process.pid in self.living
 
-    def guest(self, machine: Thing) -> Guest:
+    def guest(self, machine: CloudResource) -> Guest:
         return self._guests.setdefault(machine.ref, Guest(machine))
 
     def seconds_of(self, build: BuildRecord) -> float:
@@ -255,12 +256,12 @@ class World(Promises):
 
     # --- what there is ---
 
-    def ours(self) -> Iterator[Thing]:
+    def ours(self) -> Iterator[CloudResource]:
         """All VMs that were ever made through the port."""
         self.cloud.settle()
         yield from with_order(self.cloud.machines.values())
 
-    def standing(self) -> list[Thing]:
+    def standing(self) -> list[CloudResource]:
         """Everything that is not dead."""
         return self.cloud.standing()
 

@@ -124,7 +124,7 @@ def test_a_secret_is_shown_by_name_only(
     assert b"hunter2" not in everything
 
 
-def test_under_ci_systems_steps_are_groups_and_the_builds_own_commands_are_text(
+def test_ci_steps_are_groups_and_commands_of_builds_are_text(
     cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = {"steps": [{"name": "one", "run": "say ::error::x"}, "hex 6e6f", "say two"]}

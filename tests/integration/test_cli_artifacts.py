@@ -41,7 +41,7 @@ def test_a_failed_build_stays_one_when_its_artifacts_cannot_be_copied(
     assert (blocked / "z/report.xml").read_text() == "<x/>", "the others come all the same"
 
 
-def test_a_success_whose_artifacts_cannot_be_copied_is_none_for_the_caller(
+def test_a_success_without_its_artifacts_is_a_failure_outside(
     cli: Cli, blocked: Path, home: Path
 ) -> None:
     lines = ("artifact dist/a.whl wheel", "artifact b.txt b")

@@ -91,7 +91,7 @@ def test_what_was_held_up_comes_whole_when_it_is_read_again(home: Home) -> None:
     assert out == (b"a" * 8000 + b"\n") * 40 + b"all of it\n"
 
 
-def test_when_the_reader_goes_away_the_build_ends_and_its_vm_is_seen_to(home: Home) -> None:
+def test_a_lost_reader_ends_the_build_and_its_vm(home: Home) -> None:
     run = started(home, "sleep 1", "say more", *["sleep 0.1", "say more"] * 50, "sleep 600")
     assert run.stdout is not None
     assert run.stderr is not None

@@ -36,7 +36,7 @@ def test_a_ledger_that_is_away_for_a_while_is_waited_for(
     assert done.err.count(b"waiting for the ledger: the ledger's database failed: away") == 1
 
 
-def test_a_ledger_that_stays_away_ends_the_wait_and_something_ends_the_vm(
+def test_a_lasting_ledger_outage_ends_the_wait_and_the_vm(
     cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spawned: list[BackgroundEngines] = []

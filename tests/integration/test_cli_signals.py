@@ -103,7 +103,7 @@ def test_a_build_cancelled_from_elsewhere_is_143(home: Home) -> None:
     assert b"result=cancelled reason=user" in err.splitlines()[-1]
 
 
-def test_a_detached_build_prints_its_id_and_is_driven_in_the_background(home: Home) -> None:
+def test_a_detached_build_prints_its_id_and_runs_in_background(home: Home) -> None:
     go = home.root / "go"
     code, out, err = home.run("run", "-d", *home.job("say begun", f"until {go}", "exit 5"))
     assert code == 0, err
@@ -172,7 +172,7 @@ def test_a_build_whose_reader_goes_away_says_so(home: Home) -> None:
     assert b": the reader of its output went away" in home.run("show", build.id)[1]
 
 
-def test_a_terminal_gets_one_live_line_and_only_colours_from_the_build(home: Home) -> None:
+def test_a_terminal_gets_one_live_line_and_only_colours(home: Home) -> None:
     main, child = pty.openpty()
     evil = b"\x1b]0;owned\x07\x1b[2J\x1b[31mred\x1b[0m\r\n"
     go = home.root / "go"

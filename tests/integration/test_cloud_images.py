@@ -207,7 +207,7 @@ def test_what_packer_left_when_it_was_broken_off_is_ended_at_once(
     assert image["builder_gone_at"] is not None
 
 
-def test_after_a_kill_9_packer_cleans_up_with_nobody_to_read_its_words(
+def test_after_a_kill_9_packer_still_cleans_up(
     aws: Amazon, config: Path, cli: Cli, packer: Packer
 ) -> None:
     packer.does("hang")
@@ -221,7 +221,7 @@ def test_after_a_kill_9_packer_cleans_up_with_nobody_to_read_its_words(
     assert cli.images()[0]["state"] == "failed"
 
 
-def test_kill_9_takes_packer_along_and_the_reaper_ends_the_builder_at_its_deadline(
+def test_kill_9_ends_packer_and_the_reaper_ends_its_builder(
     aws: Amazon, config: Path, cli: Cli, packer: Packer
 ) -> None:
     packer.does("deaf")
@@ -267,7 +267,7 @@ def test_a_group_goes_only_once_its_builder_is_gone(
     assert left(aws) == []
 
 
-def test_what_somebody_elses_packer_left_is_told_after_an_hour_and_never_ended(
+def test_foreign_packer_leftovers_are_told_and_never_deleted(
     aws: Amazon, config: Path, cli: Cli, packer: Packer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(UNTAGGED, "1")

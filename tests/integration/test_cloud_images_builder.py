@@ -40,7 +40,7 @@ def test_a_right_that_packers_plugin_dies_without_is_named(
 @pytest.mark.parametrize(
     ("network", "subnetwork"), [(None, "vmrunner"), ("vmrunner", "vmrunner"), ("default", None)]
 )
-def test_a_subnetwork_is_of_its_own_network_whatever_else_is_configured(
+def test_a_subnetwork_belongs_to_its_own_network_always(
     gce: Google, config: Path, cli: Cli, packer: Packer, network: str | None, subnetwork: str | None
 ) -> None:
     said = {"image": f'"{gce.site.family}"'}

@@ -120,7 +120,7 @@ def test_ctrl_c_and_a_packer_that_leaves_all_behind(
     assert image["builder_gone_at"] is not None
 
 
-def test_kill_9_leaves_the_builder_to_its_deadline_and_its_disk_to_the_next_sweep(
+def test_kill_9_leaves_builder_to_deadline_and_disk_to_sweep(
     gce: Google, config: Path, cli: Cli, packer: Packer
 ) -> None:
     packer.does("deaf")
@@ -378,9 +378,7 @@ def test_a_builder_that_nobody_saw_dead_keeps_its_row_open(
     assert image["builder_gone_at"] is None
 
 
-def test_what_packer_left_without_labels_is_told_when_it_is_old_and_never_ended(
-    gce: Google, cli: Cli
-) -> None:
+def test_old_unlabelled_packer_leftovers_are_told_and_never_deleted(gce: Google, cli: Cli) -> None:
     temporary = "packer-6b084444-84f4-48d5-aad6-1b1f802fda50"
     gce.cloud.disk(gce.zone, temporary)
     gce.cloud.disk(gce.zone, "vm-01k8m3x0avrds9nk6cwea6b0zn")  # a builder's of ours, by its name

@@ -153,7 +153,7 @@ def test_an_ami_whose_snapshots_do_not_show_yet_keeps_its_row_open(
     nothing_is_left(aws, cli)
 
 
-def test_a_snapshot_that_does_not_go_is_tried_again_when_its_ami_is_gone(
+def test_a_stuck_snapshot_is_retried_once_its_ami_is_gone(
     aws: Amazon, config: Path, cli: Cli, packer: Packer
 ) -> None:
     ami = killed(aws, config, packer)
@@ -200,7 +200,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.mark.parametrize("trouble", [THROTTLED, LOST_ANSWER])
-def test_an_image_that_the_cloud_does_not_tell_of_at_once_is_asked_for_again(
+def test_an_image_not_visible_at_once_is_asked_for_again(
     aws: Amazon, cli: Cli, packer: Packer, slept: list[float], trouble: Any
 ) -> None:
     aws.cloud.faults.on_request = late(aws, 4, trouble)
@@ -210,7 +210,7 @@ def test_an_image_that_the_cloud_does_not_tell_of_at_once_is_asked_for_again(
     assert slept
 
 
-def test_an_image_that_cannot_be_told_of_for_long_is_left_to_the_sweep(
+def test_an_image_that_stays_invisible_is_left_to_the_sweep(
     aws: Amazon, cli: Cli, packer: Packer, slept: list[float]
 ) -> None:
     aws.cloud.faults.on_request = late(aws, 10_000, INTERNAL)
@@ -233,7 +233,7 @@ def test_an_image_that_cannot_be_told_of_for_long_is_left_to_the_sweep(
     assert made(aws) == [ami]
 
 
-def test_ctrl_c_while_the_cloud_is_asked_again_does_not_fail_the_image(
+def test_ctrl_c_during_a_retry_does_not_fail_the_image(
     aws: Amazon, cli: Cli, packer: Packer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(_: float) -> None:

@@ -53,7 +53,7 @@ def test_every_command_goes_on_with_a_provider_that_was_dropped(
     assert not cloud.alive()
 
 
-def test_what_is_past_its_deadline_dies_at_a_provider_that_was_dropped(
+def test_expired_vms_die_at_a_dropped_provider(
     cli: Cli, cloud: FileCloud, dropped: dict[str, str]
 ) -> None:
     cloud.advance(TTL + 60)
@@ -88,7 +88,7 @@ def test_a_dropped_provider_that_cannot_be_opened_again_is_named(
 
 
 @pytest.mark.parametrize("without", [False, True])
-def test_a_provider_that_cannot_be_opened_is_told_and_the_others_are_reaped(
+def test_an_unopenable_provider_is_told_and_the_others_are_reaped(
     home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch, *, without: bool
 ) -> None:
     """Also when the ledger cannot be read."""

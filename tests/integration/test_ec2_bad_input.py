@@ -209,7 +209,7 @@ def test_all_is_well(aws: Amazon, config: object, run: Run) -> None:
     assert aws.cloud.machines == []
 
 
-def test_the_right_to_kill_is_asked_of_a_machine_of_ours_if_there_is_one(
+def test_the_right_to_delete_is_asked_of_our_own_machine(
     aws: Amazon, config: object, run: Run
 ) -> None:
     from tests.support.ec2 import make_order

@@ -68,7 +68,7 @@ def schedules(aws: Amazon, group: str = GROUP) -> dict[str, Any]:
 # --- the schedule --------------------------------------------------------------------------------
 
 
-def test_the_schedule_alone_ends_the_vm_ten_minutes_past_its_deadline_and_itself(
+def test_the_schedule_alone_ends_vm_and_itself_past_the_deadline(
     aws: Amazon,
 ) -> None:
     provider, order, ref, _ = armed(aws)

@@ -217,7 +217,7 @@ def test_a_kind_that_may_not_be_read_hinders_no_other(aws: Amazon) -> None:
 
 
 @pytest.mark.parametrize("trouble", [LOST_REQUEST, LOST_ANSWER, INTERNAL, THROTTLED, GARBAGE])
-def test_a_page_that_fails_is_read_again_and_then_the_listing_is_incomplete(
+def test_a_failed_page_is_read_again_then_listing_is_incomplete(
     aws: Amazon, trouble: RequestFate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vmrunner.providers.ec2.sweep.PAGE", 5)

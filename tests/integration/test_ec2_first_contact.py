@@ -30,7 +30,7 @@ def findings(provider: Ec2Provider, check: str) -> list[tuple[Level, str, str]]:
 # --- spot ----------------------------------------------------------------------------------------
 
 
-def test_without_the_role_for_spot_the_market_is_refused_and_on_demand_is_next(
+def test_without_the_spot_role_on_demand_is_next(
     aws: Amazon,
 ) -> None:
     aws.cloud.spot_role = False

@@ -53,7 +53,7 @@ def test_a_profile_that_points_elsewhere_concludes_nothing(
     assert len(aws.cloud.alive) == 1
 
 
-def test_a_profile_that_points_elsewhere_in_mid_sweep_makes_it_incomplete(aws: Amazon) -> None:
+def test_a_profile_changed_during_a_sweep_makes_it_incomplete(aws: Amazon) -> None:
     provider, (_,) = fleet(aws, 1)
     other = "AKIAOTHEROTHEROTHER0"
     aws.cloud.accounts[other] = "210987654321"

@@ -76,7 +76,7 @@ def test_a_disrupted_zone_hides_no_vm_of_another(aws: Amazon) -> None:
     assert all(page.error is None for page in instances(provider))
 
 
-def test_in_a_zones_outage_a_vm_is_found_by_its_name_and_forced_as_ever(aws: Amazon) -> None:
+def test_in_a_zone_outage_a_vm_is_found_and_forced(aws: Amazon) -> None:
     provider = aws.provider()
     key, ref = born(provider, aws.site.subnets[1])
     aws.cloud.outages.add(ZONE)
@@ -91,7 +91,7 @@ def test_in_a_zones_outage_a_vm_is_found_by_its_name_and_forced_as_ever(aws: Ama
 # --- a region ------------------------------------------------------------------------------------
 
 
-def test_a_region_that_does_not_answer_is_asked_once_and_hinders_no_other(aws: Amazon) -> None:
+def test_a_silent_region_is_asked_once_and_hinders_no_other(aws: Amazon) -> None:
     provider = aws.provider(used=(FAR,))
     order = make_order(provider)
     ref = provider.create(order)
@@ -135,7 +135,7 @@ def test_a_region_that_answers_slowly_has_so_much_time_and_no_more(aws: Amazon) 
 # --- who we are ----------------------------------------------------------------------------------
 
 
-def test_without_sts_ec2_tells_whose_account_it_is_and_nothing_launches(aws: Amazon) -> None:
+def test_without_sts_ec2_tells_the_account_and_nothing_launches(aws: Amazon) -> None:
     provider, (ref,) = fleet(aws, 1)
     aws.cloud.faults.on_request = lambda r: UNAVAILABLE if r.action == "GetCallerIdentity" else None
     with credentials(AWS_ACCESS_KEY_ID="AKIAROTATED000000000"):
@@ -189,7 +189,7 @@ def test_a_copied_id_makes_no_vm_ours(aws: Amazon) -> None:
     assert all(victim.alive for victim in victims)
 
 
-def test_a_spot_vm_is_found_by_its_name_whatever_ec2_made_of_its_token(aws: Amazon) -> None:
+def test_a_spot_vm_is_found_by_name_despite_its_token(aws: Amazon) -> None:
     provider = aws.provider(spot="only")
     order = make_order(provider)
     ref = provider.create(order)

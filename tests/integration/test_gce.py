@@ -85,7 +85,7 @@ def test_the_native_deadline_alone_ends_the_vm_and_its_disk(gce: Google) -> None
     assert gce.cloud.disks == []
 
 
-def test_where_an_absolute_deadline_is_refused_one_that_counts_from_now_is_as_good(
+def test_a_refused_absolute_deadline_becomes_a_relative_one(
     gce: Google,
 ) -> None:
     text = "Invalid value for field 'resource.scheduling.terminationTime': not supported"
@@ -114,7 +114,7 @@ def test_the_identical_order_is_the_same_vm_and_another_is_not(gce: Google) -> N
     assert len(gce.cloud.machines) == 1
 
 
-def test_spot_is_deleted_when_it_is_taken_back_and_the_operations_tell(gce: Google) -> None:
+def test_preempted_spot_is_deleted_and_operations_tell(gce: Google) -> None:
     gce.cloud.quotas["europe-west1"]["PREEMPTIBLE_CPUS"] = 100
     provider = gce.provider(spot="only")
     order = make_order(provider)
@@ -262,7 +262,7 @@ def test_a_look_that_fails_says_nothing_of_anybody(gce: Google, trouble: Request
         provider.look([Key(ref.scope, ref.id, ref.id)])
 
 
-def test_a_zone_that_is_unreachable_is_incomplete_and_hinders_no_other(gce: Google) -> None:
+def test_an_unreachable_zone_is_incomplete_and_hinders_no_other(gce: Google) -> None:
     provider, (ref,) = fleet(gce, 1)
     away = gce.site.zones[1]
     gce.cloud.unreachable.add(f"zones/{away}")

@@ -72,7 +72,7 @@ def test_no_credentials(gce: Google, monkeypatch: pytest.MonkeyPatch) -> None:
     assert provider.scopes == frozenset()
 
 
-def test_user_data_that_is_too_long_is_refused_and_what_is_no_text_is_coded(gce: Google) -> None:
+def test_long_user_data_is_refused_and_binary_is_encoded(gce: Google) -> None:
     provider = gce.provider()
     order = make_order(provider)
     with pytest.raises(BadOrder, match="a value takes 262144"):

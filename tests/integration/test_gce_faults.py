@@ -32,9 +32,7 @@ def gce() -> Iterator[Google]:
 
 
 @pytest.mark.parametrize("trouble", [LOST_REQUEST, LOST_ANSWER, INTERNAL, UNAVAILABLE, GARBAGE])
-def test_a_create_that_may_have_happened_is_one_vm_when_it_is_sent_again(
-    gce: Google, trouble: RequestFate
-) -> None:
+def test_an_uncertain_create_sent_again_is_one_vm(gce: Google, trouble: RequestFate) -> None:
     provider = gce.provider()
     order = make_order(provider)
     gce.cloud.faults.fail(INSERT, trouble)
@@ -46,9 +44,7 @@ def test_a_create_that_may_have_happened_is_one_vm_when_it_is_sent_again(
 
 
 @pytest.mark.parametrize("trouble", [FORBIDDEN, INTERNAL, LOST_ANSWER, THROTTLED])
-def test_an_operation_that_cannot_be_asked_about_may_have_come_to_something(
-    gce: Google, trouble: RequestFate
-) -> None:
+def test_an_unreadable_operation_may_have_succeeded(gce: Google, trouble: RequestFate) -> None:
     gce.cloud.operation_seconds = 5
     provider = gce.provider()
     order = make_order(provider)

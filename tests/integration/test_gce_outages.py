@@ -55,7 +55,7 @@ def test_a_zone_that_cannot_be_looked_at_hides_no_other(gce: Google, trouble: Re
         provider.look([key(away)])
 
 
-def test_only_those_that_are_asked_about_are_listed_however_many_there_are(
+def test_a_look_lists_only_the_ids_it_was_given(
     gce: Google, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vmrunner.providers.gce.describe.PAGE", 2)
@@ -169,9 +169,7 @@ def test_a_place_that_keeps_silent_is_not_asked_for_the_other_kinds(gce: Google)
 
 
 @pytest.mark.parametrize("trouble", [INTERNAL, LOST_REQUEST, FORBIDDEN])
-def test_a_project_that_cannot_be_asked_about_saves_nothing_that_is_to_die(
-    gce: Google, trouble: RequestFate
-) -> None:
+def test_an_unreadable_project_saves_no_doomed_vm(gce: Google, trouble: RequestFate) -> None:
     ref = born(gce.provider(), 0)
     gce.cloud.faults.on_request = lambda r: trouble if r.action == "projects.get" else None
     provider = gce.provider()  # a process that knows nothing yet

@@ -148,7 +148,7 @@ def test_where_the_label_cannot_be_read_the_age_alone_tells(gce: Google, text: s
     assert names(sweep(gce, max_ttl=1000)) == {young.shown["name"]}
 
 
-def test_a_limit_that_is_lowered_later_ends_nothing_that_was_promised_more(gce: Google) -> None:
+def test_a_lowered_limit_ends_nothing_promised_before(gce: Google) -> None:
     machine = launch(gce, labelled(gce, expires_at=str(int(gce.cloud.now() + 7200))))
     machine.power_off()  # or its own deadline ends it
     gce.clock.advance(7200 + GRACE)
@@ -161,7 +161,7 @@ def test_a_limit_that_is_lowered_later_ends_nothing_that_was_promised_more(gce: 
     ("label", "today", "life"),
     [("7200", 3600, 7200), ("7200", None, 7200), ("", 3600, 3600), ("2h", 3600, 3600)],
 )
-def test_without_a_deadline_the_limit_of_its_birth_counts_before_todays(
+def test_without_a_deadline_the_limit_at_birth_counts(
     gce: Google, label: str, today: float | None, life: int
 ) -> None:
     machine = launch(gce, labelled(gce, expires_at="soon", max_ttl=label))
@@ -186,7 +186,7 @@ def test_a_kind_that_may_not_be_read_holds_no_other_back(gce: Google, action: st
     assert names(report) == every - {denied}
 
 
-def test_what_fails_for_a_moment_is_asked_again_and_a_place_that_is_away_is_told(
+def test_short_failures_are_retried_and_a_missing_zone_is_told(
     gce: Google,
 ) -> None:
     machine = launch(gce, labelled(gce))
@@ -227,7 +227,7 @@ def test_when_no_zone_can_be_named_that_is_told_and_the_rest_is_ended(gce: Googl
     assert all("zones: Refused: 403" in line["error"] for line in report["failures"])
 
 
-def test_what_somebody_deletes_already_is_no_failure_and_the_projects_limit_is(gce: Google) -> None:
+def test_foreign_deletes_are_no_failure_and_project_limits_are(gce: Google) -> None:
     busy, other = launch(gce, labelled(gce)), launch(gce, labelled(gce))
     gce.cloud.faults.on_request = lambda r: (
         {busy.shown["name"]: DELETING, other.shown["name"]: THROTTLED}[r.path["instance"]]
@@ -318,7 +318,7 @@ def test_doctor_tells_of_the_guard(
     assert asked == [f"projects/{gce.project}/locations/europe-west1/jobs/{name}"]
 
 
-def test_without_one_doctor_and_the_first_launch_say_what_the_guarantee_is_worth(
+def test_without_a_guard_doctor_and_first_launch_warn(
     gce: Google,
 ) -> None:
     provider = gce.provider()

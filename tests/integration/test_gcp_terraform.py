@@ -38,7 +38,7 @@ def _plain(value: Any) -> Any:
     return value.strip('"') if isinstance(value, str) else value
 
 
-def test_the_function_is_built_by_an_account_that_has_its_roles_by_then(
+def test_the_function_waits_for_the_roles_of_its_build_account(
     made: dict[str, Any], module: dict[str, Any]
 ) -> None:
     """In a new organisation the default account of Compute Engine has none."""

@@ -151,7 +151,7 @@ def test_any_installation_where_that_is_wished(aws: Amazon) -> None:
         ({"late": -9000, "max_ttl": "100"}, 9000),
     ],
 )
-def test_what_a_vm_was_promised_holds_against_a_limit_that_was_lowered(
+def test_a_lowered_limit_changes_no_promised_deadline(
     aws: Amazon, tags: dict[str, Any], dies: int
 ) -> None:
     machine = launch(aws, tagged(aws, **tags))
@@ -161,7 +161,7 @@ def test_what_a_vm_was_promised_holds_against_a_limit_that_was_lowered(
     assert machine.id in names(sweep(aws, max_ttl=3600.0))
 
 
-def test_without_a_longest_life_a_tag_that_cannot_be_read_is_reported_for_ever(aws: Amazon) -> None:
+def test_without_max_ttl_an_unreadable_tag_is_reported_for_ever(aws: Amazon) -> None:
     machine = launch(aws, tagged(aws, expires_at="tomorrow"))
     aws.clock.advance(10 * MAX_TTL)
     report = sweep(aws, max_ttl=None)

@@ -10,7 +10,7 @@ from tests.support.guest import Guest, job, start
 from vmrunner.session.protocol import EndFrame
 
 
-def test_the_container_runs_under_the_runtime_that_the_build_asked_for(guest: Guest) -> None:
+def test_the_container_runs_under_the_requested_runtime(guest: Guest) -> None:
     guest.docker.runtimes.append("runsc")
     got = start(guest, job("echo ran; exit 3", runtime="runsc"))
     assert (got.log, got.ended) == (b"ran\n", EndFrame("exit_code", 3, ""))

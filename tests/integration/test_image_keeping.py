@@ -113,9 +113,7 @@ def test_a_provider_that_would_not_choose_it_is_told(
     assert aws.cloud.count("CreateTags") == 0
 
 
-def test_old_images_go_with_their_snapshots_and_all_that_is_needed_stays(
-    aws: Amazon, cli: Cli
-) -> None:
+def test_old_images_go_with_snapshots_and_needed_ones_stay(aws: Amazon, cli: Cli) -> None:
     backend = aws.cloud.backend(REGION)
     foreign = made(aws, "0", FOREIGN)
     used = made(aws, "1")

@@ -103,7 +103,7 @@ def test_a_token_is_had_by_put_with_a_life_that_can_be(guest: Guest) -> None:
         assert guest.ask("/latest/user-data", method, **{TOKEN: guest.token()})[0] == 405
 
 
-def test_where_tokens_are_optional_none_is_needed_and_a_wrong_one_is_wrong(aws: Amazon) -> None:
+def test_optional_tokens_are_not_needed_but_a_wrong_one_fails(aws: Amazon) -> None:
     guest = Guest(aws, MetadataOptions={"HttpTokens": "optional"})
     assert guest.ask("/latest/user-data") == (200, USER_DATA)
     assert guest.ask("/latest/user-data", **{TOKEN: "made-up"})[0] == 401
@@ -122,7 +122,7 @@ def test_the_user_data_is_what_was_sent_byte_by_byte(aws: Amazon, guest: Guest) 
         made.server.close()
 
 
-def test_every_name_that_is_listed_can_be_read_and_says_what_the_api_says(guest: Guest) -> None:
+def test_every_listed_name_reads_as_the_api_says(guest: Guest) -> None:
     def walk(path: str) -> dict[str, str]:
         found: dict[str, str] = {}
         for name in guest.read(path).decode().split("\n"):

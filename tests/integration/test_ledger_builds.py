@@ -245,7 +245,7 @@ def test_a_hold_ends_at_the_deadline_at_the_latest(ledger: Ledger) -> None:
         ledger.builds.extend("b-1", 60.0, 202.0)
 
 
-def test_a_hold_that_is_extended_and_one_whose_end_was_decided_exclude_each_other(
+def test_extending_a_hold_and_ending_it_exclude_each_other(
     ledger: Ledger,
 ) -> None:
     running(ledger)

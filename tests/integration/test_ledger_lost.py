@@ -93,7 +93,7 @@ def test_a_copy_murders_nothing_of_the_original(
 
 
 @pytest.mark.parametrize("lost", ["database", "all"])
-def test_with_a_new_ledger_all_past_its_deadline_dies_and_nothing_else(
+def test_with_a_new_ledger_only_the_expired_die(
     home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     cli("ps")

@@ -64,7 +64,7 @@ def test_it_runs_when_its_vm_does_and_has_its_address(world: World) -> None:
     assert [vm.guest.disk for vm in (both, private)] == [12 << 30, 10 << 30]
 
 
-def test_a_guest_that_switches_itself_off_leaves_its_disk_and_no_deadline(world: World) -> None:
+def test_a_guests_poweroff_leaves_its_disk_and_no_deadline(world: World) -> None:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))
     vm = world.born("vm-1", scheduling={**DYING, "termination_time": at})
     assert world.wait_for("vm-1", "RUNNING").resource_status.scheduling.termination_timestamp

@@ -17,7 +17,7 @@ def aggregated(gce: Google, **query: str) -> requests.Response:
     return requests.get(gce.cloud.url + path, params=query, timeout=10)
 
 
-def test_a_list_over_all_zones_leaves_one_that_is_away_out_or_fails_with_it(gce: Google) -> None:
+def test_an_aggregated_list_omits_a_missing_zone_or_fails(gce: Google) -> None:
     away = f"zones/{gce.site.zones[1]}"
     gce.cloud.unreachable.add(away)
     told = aggregated(gce).json()
@@ -41,7 +41,7 @@ def test_a_parameter_that_is_gone_is_refused(gce: Google) -> None:
         ("n2-standard-2", "MIGRATE", "do not support live migration"),
     ],
 )
-def test_not_every_type_does_what_is_wished_when_its_host_is_maintained(
+def test_not_every_machine_type_supports_each_maintenance_policy(
     gce: Google, kind: str, policy: str, why: str
 ) -> None:
     gce.cloud.immovable.add("n2-standard-2")

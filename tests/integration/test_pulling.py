@@ -160,7 +160,7 @@ def test_a_supervisor_that_dies_in_a_pull_pulls_again(guest: Guest) -> None:
 
 
 @pytest.mark.parametrize("call", ["create", "start"])
-def test_a_supervisor_that_dies_while_docker_makes_the_container_runs_it_once(
+def test_a_supervisor_killed_while_creating_its_container_runs_it_once(
     guest: Guest, call: str
 ) -> None:
     """Docker did it, and who asked for it never heard."""

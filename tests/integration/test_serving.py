@@ -129,9 +129,7 @@ def test_an_engine_retires_from_builds_that_it_cannot_run(app: Wiring, engine: E
     assert not engine.retire(), "a wish to end is for anybody"
 
 
-def test_a_build_whose_provider_is_nowhere_still_has_its_queue_timeout(
-    app: Wiring, engine: Engine
-) -> None:
+def test_a_build_without_any_provider_keeps_its_queue_timeout(app: Wiring, engine: Engine) -> None:
     runner = vmrunner.Runner(app=app)
     build = queued(runner, provider="other", queue_timeout=0)
     waits = queued(runner, provider="other")
@@ -273,7 +271,7 @@ def test_submit_looks_for_an_engine_each_time(app: Wiring, join: Join) -> None:
     assert app.background.count == 0, "one that stays has it"
 
 
-def test_a_background_engine_that_ends_at_once_is_not_started_for_ever(
+def test_a_failing_background_engine_is_not_restarted_for_ever(
     app: Wiring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Counted(background.BackgroundEngines):

@@ -18,7 +18,7 @@ from vmrunner.session import session
 pytestmark = pytest.mark.timeout(120)
 
 
-def test_an_artifact_archive_that_climbs_writes_nothing_and_is_no_success(
+def test_an_archive_with_parent_paths_writes_nothing_and_fails(
     world: World, tmp_path: Path
 ) -> None:
     buffer = io.BytesIO()

@@ -266,7 +266,7 @@ def test_a_dockerd_that_dies_while_it_is_waited_for_is_asked_again(guest: Guest)
     assert (got.log, got.ended) == (b"one\n", EndFrame("exit_code", 4, ""))
 
 
-def test_a_dockerd_that_dies_while_it_is_asked_how_it_ended_costs_only_that(guest: Guest) -> None:
+def test_a_dockerd_dying_during_inspect_costs_only_the_answer(guest: Guest) -> None:
     guest.docker.dies_at_inspect = True
     got = start(guest, job("exit 137"))
     assert got.ended == EndFrame("signal", 137, "ended by signal 9")
@@ -291,7 +291,7 @@ def test_a_container_without_a_shell_is_named(guest: Guest) -> None:
     assert (got.ended.reason, "no /bin/sh" in got.ended.message) == ("image", True)
 
 
-def test_a_build_that_plays_with_the_control_channel_hurts_only_itself(guest: Guest) -> None:
+def test_a_build_abusing_the_control_channel_hurts_only_itself(guest: Guest) -> None:
     box = guest.run / "box"
     got = start(
         guest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any, Final
 from unittest import mock
 
 import pytest
+from botocore import session as botocore_session
 
 from vmrunner.lib import ids
 from vmrunner.model import Key, Kind, Network, Order, Page, Ref, Resource, Role, Seen, Spec
@@ -43,11 +45,19 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
 }
 
 
+#: One for all sessions: each new one reads the whole of a service's model anew, which takes longer
+#: than most of what it is made for.
+_loader = functools.cache(botocore_session.create_loader)
+
+
 @contextlib.contextmanager
 def credentials(**more: str) -> Iterator[None]:
     """While inside, the SDK's chain finds these, and no others."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
-    with mock.patch.dict(os.environ, {**kept, **ENVIRONMENT, **more}, clear=True):
+    with (
+        mock.patch.dict(os.environ, {**kept, **ENVIRONMENT, **more}, clear=True),
+        mock.patch.object(botocore_session, "create_loader", _loader),
+    ):
         yield
 
 

@@ -31,7 +31,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert missing == []
 
 
-def test_each_promise_names_tests_that_exist_or_says_that_it_is_not_shown() -> None:
+def test_each_promise_names_existing_tests_or_says_not_shown() -> None:
     text = (ROOT / "docs/guarantees.md").read_text()
     promises = re.split(r"^## (?=\d)", text, flags=re.MULTILINE)[1:]
     assert [promise.split(".")[0] for promise in promises] == [str(n) for n in range(1, 10)]

@@ -184,7 +184,7 @@ def test_a_taken_over_qemu_finds_its_files_and_nothing_of_the_host(uid: int, mod
     ]
 
 
-def test_a_qemu_of_ones_own_has_its_libraries_and_firmware_and_no_more() -> None:
+def test_a_custom_qemu_gets_its_libraries_and_firmware_only() -> None:
     """As one in /opt/qemu, or in somebody's home."""
     outside = "/opt" if os.geteuid() == 0 else Path.home()  # /tmp is the cradle's own
     with tempfile.TemporaryDirectory(prefix="vmrunner-cradle-", dir=outside) as name:

@@ -199,7 +199,7 @@ def test_a_failed_builds_container_is_there_to_be_entered(done: Done) -> None:
         assert shell.end() == 4
 
 
-def test_kill_minus_nine_of_a_foreground_run_then_reap_ends_its_vm_at_once(home: Home) -> None:
+def test_reap_ends_the_vm_of_a_killed_run_at_once(home: Home) -> None:
     run = home.start(*("run", "--network", "none", "--", "sh", "-c", "echo started; sleep 500"))
     assert run.stdout is not None
     assert run.stdout.readline() == b"started\n"

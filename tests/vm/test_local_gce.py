@@ -81,7 +81,7 @@ def test_the_sweep_alone_ends_it_and_its_disk(
     assert gce.vms(instance) == gce.disks(instance) == []
 
 
-def test_the_guests_own_timer_stops_what_nobody_knows_of_and_the_guard_removes_the_rest(
+def test_guest_timer_stops_a_forgotten_vm_and_guard_deletes_it(
     gce: LocalGce, abandoned: Abandoned
 ) -> None:
     instance = abandoned.due

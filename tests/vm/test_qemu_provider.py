@@ -215,7 +215,7 @@ def test_many_creators_of_one_order_make_one_vm(provider: QemuProvider, tmp_path
     assert sum("qemu-system" in text[:40] for text in processes(provider).values()) == 1
 
 
-def test_what_can_never_or_not_now_be_had_is_refused_and_leaves_nothing(
+def test_impossible_orders_are_refused_and_leave_nothing(
     provider: QemuProvider, tmp_path: Path
 ) -> None:
     vm = Machine.order_one(provider, tmp_path)

@@ -214,7 +214,7 @@ EOS
 """
 
 
-def test_the_metadata_service_answers_neither_the_build_nor_root_in_the_vm(vm: Vm) -> None:
+def test_metadata_answers_neither_the_build_nor_root_in_the_vm(vm: Vm) -> None:
     """The guest's own wall, which counts where the cloud cannot switch the service off."""
     token = secrets.token_hex(8)
     made = vm.connection.run(STAND_IN.replace("TOKEN", token), timeout=180)

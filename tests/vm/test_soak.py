@@ -42,7 +42,7 @@ def test_builds_in_a_row_then_at_once_leave_nothing(
     assert {row["state"] for row in home.instances()} == {"gone"}
 
 
-def test_killed_at_random_moments_nothing_is_left_and_nothing_done_twice(
+def test_random_kills_leave_nothing_and_do_nothing_twice(
     home: Home, request: pytest.FixtureRequest
 ) -> None:
     """Foreground runs, three at once, each killed at its own moment; after each kill, a `reap`

@@ -46,7 +46,7 @@ def serving(home: Home) -> Iterator[Serving]:
         home.run("cancel", row["id"])
 
 
-def test_another_engine_goes_on_with_a_running_build_and_drain_lets_it(
+def test_another_engine_takes_over_a_running_build_after_drain(
     home: Home, serving: Serving
 ) -> None:
     job = {"steps": [BUILD], "network": "none", "artifacts": [{"path": "starts", "always": True}]}

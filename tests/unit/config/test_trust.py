@@ -96,7 +96,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("kind", ["qemu", "ec2", "gce", "fake"])
-def test_a_new_key_of_a_provider_needs_trust_until_it_is_known_to_be_harmless(kind: str) -> None:
+def test_new_provider_keys_need_trust_until_known_harmless(kind: str) -> None:
     fields = registry.settings_of(registry.drivers()[kind]).model_fields
     table = {"providers": {"p": dict.fromkeys([*fields, "next"], 1)}}
     table["providers"]["p"]["kind"] = kind  # type: ignore[assignment]

@@ -121,7 +121,7 @@ def test_what_is_of_our_image_or_network_and_has_no_tags_is_told() -> None:
     assert faults([], [page(vm(near="image", tags=bare, power=Power.DEAD))]) == []
 
 
-def test_a_living_daemon_that_does_not_reap_is_told_even_with_nothing_alive() -> None:
+def test_a_daemon_without_passes_is_told_even_with_nothing_alive() -> None:
     def said(**known: float) -> list[str]:
         return [line.message for line in silence(NOW, [], ReaperActivity(**known))]
 
@@ -148,7 +148,7 @@ def test_without_a_daemon_silence_matters_only_while_rows_are_open() -> None:
     assert told([old]) == [AuditFault.REAPER_SILENT]
 
 
-def test_a_place_that_is_off_for_good_is_idle_once_nothing_of_ours_can_be_there() -> None:
+def test_a_disabled_place_is_idle_once_it_holds_nothing() -> None:
     off = [Page(scope=OTHER, kind=kind, error="off") for kind in (Kind.INSTANCE, Kind.DISK)]
     assert idle([page(), *off], {SCOPE}) == {OTHER: "off"}
     assert idle([page(), *off], {SCOPE, OTHER}) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,8 @@ from tests.support.reaper_inputs import (
     vm,
 )
 from vmrunner.core.lifecycle import SweepId
-from vmrunner.model import Death, Kind, Offer, Page
+from vmrunner.core.reap_plan import Sighting
+from vmrunner.model import Death, Instance, Kind, Offer, Page
 
 # --- EXPIRED ---
 
@@ -201,6 +203,10 @@ def test_wishes_doom_in_order_of_priority() -> None:
 # --- ORPHAN ---
 
 
+def changed(memory: frozenset[Sighting], **values: Any) -> frozenset[Sighting]:
+    return frozenset(replace(sighting, **values) for sighting in memory)
+
+
 def test_an_orphan_dies_at_its_second_complete_sighting() -> None:
     orphan = vm()
     first = reaped([], [page(orphan)])
@@ -211,26 +217,32 @@ def test_an_orphan_dies_at_its_second_complete_sighting() -> None:
     assert reaped([], [page(orphan)], before(again)).kills[0].force
 
 
+#: What a second sweep sees, and what is remembered of a first one: an orphan that would die.
+SEEN, REMEMBERED = [page(vm())], before(reaped([], [page(vm())]))
+
+
 @pytest.mark.parametrize(
-    "case", ["same sweep", "too soon", "newborn", "incomplete", "generation", "row", "seen once"]
+    ("rows", "pages", "memory"),
+    [
+        pytest.param([], SEEN, frozenset(), id="seen once"),
+        pytest.param([], SEEN, changed(REMEMBERED, sweep="s-2"), id="same sweep"),
+        pytest.param([], SEEN, changed(REMEMBERED, begun=NOW - 59), id="too soon"),
+        pytest.param(
+            [], [page(vm(created_at=NOW - 200 - LIMITS.newborn))], REMEMBERED, id="newborn"
+        ),
+        pytest.param(
+            [], [page(vm(), more=True), page(error="throttled")], REMEMBERED, id="incomplete"
+        ),
+        pytest.param(
+            [], [page(vm(tags={"vmrunner:generation": "another"}))], REMEMBERED, id="generation"
+        ),
+        pytest.param([row()], SEEN, REMEMBERED, id="row"),
+    ],
 )
-def test_an_orphan_lives_while_anything_is_open(case) -> None:
-    orphan, pages, rows = vm(), [page(vm())], []
-    memory = before(reaped([], [page(orphan)]))
-    if case == "same sweep":
-        memory = frozenset(replace(s, sweep="s-2") for s in memory)
-    elif case == "too soon":
-        memory = frozenset(replace(s, begun=NOW - 59) for s in memory)
-    elif case == "newborn":
-        pages = [page(replace(orphan, created_at=NOW - 400 - LIMITS.newborn + 200))]
-    elif case == "incomplete":
-        pages = [page(orphan, more=True), page(error="throttled")]
-    elif case == "generation":
-        pages = [page(vm(tags={"vmrunner:generation": "of another database"}))]
-    elif case == "row":
-        rows = [row()]
-    else:
-        memory = frozenset()
+def test_an_orphan_lives_while_anything_is_open(
+    rows: list[Instance], pages: list[Page], memory: frozenset[Sighting]
+) -> None:
+    assert reaped([], SEEN, REMEMBERED).kills
     assert not reaped(rows, pages, memory).kills
 
 
@@ -327,25 +339,33 @@ def test_a_row_closes_after_two_complete_absences() -> None:
         assert [c.reason for c in again.closes] == [Death.VANISHED]
 
 
-@pytest.mark.parametrize("case", ["newborn", "error", "more", "seen", "by name", "scope", "broke"])
-def test_one_absence_or_a_doubtful_one_closes_nothing(case) -> None:
-    mine, pages = row(), [page()]
-    memory = before(reaped([mine], pages))
-    assert reaped([mine], pages, memory).closes
-    if case == "newborn":
-        mine = row(created_at=NOW - LIMITS.newborn - 200)
-    elif case == "error":
-        pages = [page(error="zone down")]
-    elif case == "more":
-        pages = [page(more=True)]
-    elif case == "seen":
-        pages = [page(vm("another", id="i-vm-1"))]
-    elif case == "by name":
-        pages = [page(vm(id="i-other"))]
-    elif case == "scope":
-        mine = row(offer=Offer(scope=OTHER, machine_type="small", place="y"))
-    else:  # it was seen in between: the series begins anew
-        memory = before(reaped([mine], [page(vm())], memory))
+#: What is remembered of one complete sweep in which the VM was missing.
+MISSED = before(reaped([row()], [page()]))
+
+
+@pytest.mark.parametrize(
+    ("mine", "pages", "memory"),
+    [
+        pytest.param(row(created_at=NOW - LIMITS.newborn - 200), [page()], MISSED, id="newborn"),
+        pytest.param(row(), [page(error="zone down")], MISSED, id="error"),
+        pytest.param(row(), [page(more=True)], MISSED, id="more"),
+        pytest.param(row(), [page(vm("another", id="i-vm-1"))], MISSED, id="seen"),
+        pytest.param(row(), [page(vm(id="i-other"))], MISSED, id="by name"),
+        pytest.param(
+            row(offer=Offer(scope=OTHER, machine_type="small", place="y")),
+            [page()],
+            MISSED,
+            id="scope",
+        ),
+        pytest.param(
+            row(), [page()], before(reaped([row()], [page(vm())], MISSED)), id="seen in between"
+        ),
+    ],
+)
+def test_one_absence_or_a_doubtful_one_closes_nothing(
+    mine: Instance, pages: list[Page], memory: frozenset[Sighting]
+) -> None:
+    assert reaped([row()], [page()], MISSED).closes
     assert not reaped([mine], pages, memory).closes
 
 

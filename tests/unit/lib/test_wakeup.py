@@ -43,7 +43,7 @@ def test_a_late_set_writes_to_nobody_elses_file() -> None:
         os.close(reader)
 
 
-def test_closing_wakes_who_waits_and_a_late_wait_reads_nobody_elses_file(tmp_path: Path) -> None:
+def test_closing_wakes_waiters_and_late_waits_read_no_foreign_file(tmp_path: Path) -> None:
     listener = wakeup.Listener(tmp_path, "e")
     woken: list[bool] = []
     waiter = threading.Thread(target=lambda: woken.append(listener.wait(3600)))

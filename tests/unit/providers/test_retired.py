@@ -26,7 +26,7 @@ def in_scope(scope: Scope, **options: object):
     return row(offer=offer, provider="fake", **options)
 
 
-def test_a_provider_without_rows_is_dropped_and_one_with_rows_is_swept_on() -> None:
+def test_only_a_provider_with_rows_is_swept_after_its_removal() -> None:
     cloud = Cloud(Clock())
     old = {"fake": driver(cloud, SCOPE)}
     assert kept(old, {}, []) == {}
@@ -43,7 +43,7 @@ def test_a_provider_without_rows_is_dropped_and_one_with_rows_is_swept_on() -> N
     assert kept({"fake": dropped}, {}, []) == {}
 
 
-def test_of_a_changed_provider_the_scope_with_rows_stays_and_nothing_starts_there() -> None:
+def test_a_changed_provider_keeps_scopes_with_rows_but_starts_nothing() -> None:
     cloud = Cloud(Clock())
     old, new = driver(cloud, SCOPE), driver(cloud, ELSEWHERE)
     both = kept({"fake": old}, {"fake": new}, [in_scope(SCOPE)])["fake"]

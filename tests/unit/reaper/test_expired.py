@@ -21,7 +21,7 @@ class HalfBlind(FakeProvider):
         return super().look([key for key in ids if key.scope != DIM])
 
 
-def test_a_place_that_cannot_be_looked_at_hides_nothing_and_saves_no_disk() -> None:
+def test_an_unreadable_place_hides_nothing_and_saves_no_disk() -> None:
     clock = Clock()
     cloud = Cloud(clock)
     provider = HalfBlind("p", cloud, scopes=(SCOPE, DARK, DIM))

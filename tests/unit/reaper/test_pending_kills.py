@@ -17,7 +17,7 @@ def late(name: str) -> Deletion:
     return Deletion(ref=Ref(SCOPE, Kind.INSTANCE, name), reason=Death.EXPIRED, expires_at=NOW - 1)
 
 
-def test_what_a_sweep_learns_while_a_pass_takes_in_its_answers_is_kept() -> None:
+def test_sweep_results_during_a_pass_are_kept() -> None:
     """They go on side by side."""
     pending = PendingKills()
     pending.learn(ReapPlan(kills=(late("i-1"),)), LISTING)
@@ -35,7 +35,7 @@ def test_what_a_sweep_learns_while_a_pass_takes_in_its_answers_is_kept() -> None
     assert [kill.ref.id for kill in pending.due(NOW)] == ["i-2"]
 
 
-def test_what_is_told_of_a_disk_is_not_told_of_the_vm_that_has_its_name() -> None:
+def test_news_of_a_disk_is_no_news_of_its_vm() -> None:
     """On Compute Engine a VM's first disk is called as the VM is."""
     pending = PendingKills()
     pending.learn(ReapPlan(kills=(late("vm-1"),)), LISTING)

@@ -33,7 +33,7 @@ def test_defaults() -> None:
     assert (spec.steps, spec.env, spec.artifacts, spec.name) == (MAKE, {}, (), "")
 
 
-def test_ttl_defaults_to_timeout_and_a_quarter_of_an_hour_but_never_above_the_limit() -> None:
+def test_ttl_defaults_to_timeout_plus_a_quarter_hour_within_limit() -> None:
     assert check(timeout="1h").spec.ttl == 4500
     assert check(timeout="110m").spec.ttl == 7200
 
@@ -163,7 +163,7 @@ def test_container_names_that_docker_takes(name: str) -> None:
     assert check(container=name).spec.container == name
 
 
-def test_secrets_come_from_the_environment_or_a_file_and_never_from_the_command_line(
+def test_secrets_come_from_environment_or_file_never_from_arguments(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "key").write_bytes(b"line one\nline two\n")

@@ -71,7 +71,7 @@ def out(tmp_path: Path) -> Path:
     return place
 
 
-def test_the_root_alone_becomes_the_disk_and_the_newest_kernel_lies_beside_it(
+def test_only_the_root_becomes_the_disk_beside_its_newest_kernel(
     out: Path, stage: Path, tmp_path: Path
 ) -> None:
     image = from_packer.adopt(out, stage, tmp_path / "cache")

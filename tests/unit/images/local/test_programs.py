@@ -121,7 +121,7 @@ def test_provisioning_scripts_parse_and_stop_at_errors(name: str) -> None:
     assert b"\nset -eu\n" in script
 
 
-def test_cleaning_spares_the_file_without_which_mmdebstrap_would_work_on_the_host() -> None:
+def test_cleaning_spares_the_file_that_keeps_mmdebstrap_off_the_host() -> None:
     clean = Inputs.read().scripts["90-clean.sh"].decode()
     lines = [line for line in clean.splitlines() if "/tmp" in line and not line.startswith("#")]
     assert lines
@@ -165,7 +165,7 @@ def test_scratch_of_somebody_else_is_refused(
     ("script", "same"),
     [("echo a >x", True), ("echo a >>x", False), ("mkdir x.$(date +%N)", False)],
 )
-def test_a_script_that_does_not_come_to_the_same_end_twice_stops_the_build(
+def test_a_script_with_two_different_results_stops_the_build(
     tmp_path: Path, script: str, *, same: bool
 ) -> None:
     place = tmp_path / "etc"

@@ -169,7 +169,7 @@ def test_who_has_no_patience_takes_nothing(time: Time) -> None:
     assert time.slept == [pytest.approx(10.0)]
 
 
-def test_a_refusal_empties_the_bucket_and_a_row_of_them_doubles_the_pause(time: Time) -> None:
+def test_a_refusal_empties_the_bucket_and_repetition_doubles_the_pause(time: Time) -> None:
     limits = buckets(time, Limit(100, 10))
     pauses = []
     for _ in range(6):
@@ -349,7 +349,7 @@ def test_every_page_is_read() -> None:
     assert {page.time for page in found} == {7.0}
 
 
-def test_a_page_that_fails_is_asked_once_more_then_the_listing_is_incomplete() -> None:
+def test_a_failed_page_is_asked_again_then_listing_is_incomplete() -> None:
     lost = CallFailed("", Uncertain("no answer"))
     found, asked = listed([1], lost, [2])
     assert (ids(found), asked) == ([["vol-1"], ["vol-2"]], [None, "t1", "t1"])

@@ -93,7 +93,7 @@ def test_kvm_comes_as_a_descriptor() -> None:
 # --- the network ---------------------------------------------------------------------------------
 
 
-def test_the_hosts_addresses_are_denied_beside_all_that_is_not_the_internet() -> None:
+def test_host_addresses_are_denied_beside_all_private_ones() -> None:
     text = network.rules(resolver="44.44.44.44", host=["5.6.7.8/32", "10.1.2.3/32", "5.6.7.0/24"])
     (line,) = (line for line in text.splitlines() if "elements" in line)
     denied = {word.strip(" {}=") for word in line.split("=")[1].split(",")}

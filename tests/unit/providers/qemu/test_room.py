@@ -59,7 +59,7 @@ def placed(provider: QemuProvider, instance: str, memory: int) -> str:
     return str(name)
 
 
-def test_vms_that_have_not_touched_their_memory_yet_count_as_if_they_had(
+def test_untouched_guest_memory_counts_as_used(
     provider: QemuProvider,
 ) -> None:
     provider._room(order(provider, 6 * GiB))

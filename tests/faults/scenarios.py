@@ -1,11 +1,11 @@
-"""The flows whose every effect is a place to crash or to sleep at, and what may come of each."""
+"""Scenarios: every effect of each is a point to crash or to sleep at; and what may come of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.faults.clouds import Thing
+from tests.faults.cloud_side import CloudResource
 from tests.faults.node import Node
 from tests.faults.world import World
 from vmrunner.model import BuildRecord, BuildState, InstanceState, Reason, Result, Role
@@ -15,7 +15,7 @@ _OK = frozenset({Result.SUCCESS})
 _CANCELLED = frozenset({Result.CANCELLED})
 
 
-class Flow(NamedTuple):
+class Scenario(NamedTuple):
     """`arrange` submits the build and plants the trouble; the process that follows is enumerated.
     `ends` is what the build may come to when another process goes on at once."""
 
@@ -29,7 +29,7 @@ def _state(world: World, build: BuildRecord, *states: BuildState) -> Callable[[]
     return lambda: world.truth.builds.get(build.id).state in states
 
 
-def _machines(world: World) -> list[Thing]:
+def _machines(world: World) -> list[CloudResource]:
     return [m for m in world.ours() if m.alive]
 
 
@@ -204,25 +204,25 @@ def reap(world: World) -> BuildRecord:
     return build
 
 
-FLOWS = (
-    Flow("run", run),
-    Flow("armed", armed),
-    Flow("lost_response", lost_response),
-    Flow("next_offer", next_offer),
-    Flow("failed_delete", failed_delete),
-    Flow("cancel_early", cancel_early, _CANCELLED),
-    Flow("cancel", cancel, _CANCELLED),
-    Flow("hold", hold, frozenset({Result.FAILURE})),
-    Flow("extend_then_cancel", extend_then_cancel, frozenset({Result.FAILURE})),
-    Flow("retry", retry),
-    Flow("retry_on_loss", retry_on_loss),
-    Flow("deadline", deadline, frozenset({Result.TIMEOUT})),
-    Flow("owner_gone", owner_gone, _CANCELLED),
-    Flow("take_over_asked", take_over_asked),
-    Flow("take_over_running", take_over_running),
-    Flow("take_over_held", take_over_held, frozenset({Result.FAILURE})),
-    Flow("take_over_dying", take_over_dying),
-    Flow("reap", reap, _CANCELLED, drives=False),
+SCENARIOS = (
+    Scenario("run", run),
+    Scenario("armed", armed),
+    Scenario("lost_response", lost_response),
+    Scenario("next_offer", next_offer),
+    Scenario("failed_delete", failed_delete),
+    Scenario("cancel_early", cancel_early, _CANCELLED),
+    Scenario("cancel", cancel, _CANCELLED),
+    Scenario("hold", hold, frozenset({Result.FAILURE})),
+    Scenario("extend_then_cancel", extend_then_cancel, frozenset({Result.FAILURE})),
+    Scenario("retry", retry),
+    Scenario("retry_on_loss", retry_on_loss),
+    Scenario("deadline", deadline, frozenset({Result.TIMEOUT})),
+    Scenario("owner_gone", owner_gone, _CANCELLED),
+    Scenario("take_over_asked", take_over_asked),
+    Scenario("take_over_running", take_over_running),
+    Scenario("take_over_held", take_over_held, frozenset({Result.FAILURE})),
+    Scenario("take_over_dying", take_over_dying),
+    Scenario("reap", reap, _CANCELLED, drives=False),
 )
 
 
@@ -237,9 +237,9 @@ def others(world: World) -> None:
         plant(scope, theirs, kind=kind)
 
 
-def begin(world: World, flow: Flow, **options: object) -> tuple[BuildRecord, Node]:
-    """Arrange the flow, and start the process that is enumerated. Builds are short: beats of the
-    same state are places too, and there need not be many."""
+def begin(world: World, scenario: Scenario, **options: object) -> tuple[BuildRecord, Node]:
+    """Arrange the scenario, and start the process that is enumerated. Builds are short: beats of
+    the same state are points too, and there need not be many."""
     world.build_seconds = min(world.build_seconds, 3.0)
-    build = flow.arrange(world)
-    return build, world.node(drives=flow.drives, **options)
+    build = scenario.arrange(world)
+    return build, world.node(drives=scenario.drives, **options)

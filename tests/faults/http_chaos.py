@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.chaos import DAY, Episode
-from tests.faults.overhttp import OverHttp
+from tests.faults.http_side import HttpSide
 from vmrunner.model import Kind
 from vmrunner.providers.fake import Call
 
@@ -18,7 +18,7 @@ class HttpEpisode(Episode):
     span = 600.0
 
     def __init__(
-        self, template: Path, root: Path, seed: str, builds: int, side: type[OverHttp]
+        self, template: Path, root: Path, seed: str, builds: int, side: type[HttpSide]
     ) -> None:
         # A schedule is in a group of its owner's, and by its name alone another's or ours.
         self.plants = [kind for kind in side.plantable if kind is not Kind.SCHEDULE]

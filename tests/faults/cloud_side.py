@@ -1,5 +1,5 @@
 """The cloud of a fault world: what the world must know of it and do to it, and the one in memory.
-The others are over HTTP (`overhttp`): EC2 and Compute Engine."""
+The others are over HTTP (`http_side`): EC2 and Compute Engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vmrunner.providers.common.clock import CloudClock
 from vmrunner.providers.fake import SCOPE, Call, Clock, Cloud, FakeProvider
 
 
-class Wish(Protocol):
+class OrderView(Protocol):
     """What was asked for, as far as the promises need it: an `Order` is one."""
 
     instance: str
@@ -22,13 +22,13 @@ class Wish(Protocol):
     deadline: float
 
 
-class Thing(Protocol):
+class CloudResource(Protocol):
     """One thing that exists or existed: a VM, or with another `ref.kind` a disk and so on."""
 
     ref: Ref
     tags: Mapping[str, str]
     created_at: float
-    order: Wish | None  # None: not made through the port
+    order: OrderView | None  # None: not made through the port
     born_of_us: bool  # made through the port, or with what was
     alive: bool  # billing, and no delete of it has been accepted
     power: Power
@@ -50,7 +50,7 @@ class CloudSide(Protocol):
     least_life: float  # a VM may not be ordered for fewer seconds
     leftovers: tuple[Kind, ...]  # what outlives its VM, and can be planted
     unreachable: set[Scope]  # places that do not answer
-    machines: Mapping[Ref, Thing]  # all that ever was
+    machines: Mapping[Ref, CloudResource]  # all that ever was
     on_call: Callable[[Call], Any] | None  # asked before each call what becomes of it
 
     def now(self) -> float: ...
@@ -58,7 +58,7 @@ class CloudSide(Protocol):
     def providers(self, installation: str, host: Callable[[], float]) -> Mapping[str, Provider]:
         """One process's view, of whose it is and what its host's clock says; by name."""
 
-    def standing(self) -> list[Thing]:
+    def standing(self) -> list[CloudResource]:
         """Everything that is not dead."""
 
     def die(self, machine: Any) -> None: ...
@@ -71,7 +71,7 @@ class CloudSide(Protocol):
         *,
         kind: Kind = Kind.INSTANCE,
         created_at: float | None = None,
-    ) -> Thing:
+    ) -> CloudResource:
         """Make something behind vmrunner's back."""
 
     def close(self) -> None: ...

@@ -83,7 +83,7 @@ def asks(action: str) -> bool:
 
 
 def call_of(request: GceRequest, home: Scope) -> Call:
-    """As `OverHttp.call_of`. `home`: where what has no zone is told of."""
+    """As `HttpSide.call_of`. `home`: where what has no zone is told of."""
     action = request.action
     scope = home._replace(place=request.path.get("zone", home.place))
     method, about = METHODS.get(action, action), None

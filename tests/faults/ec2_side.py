@@ -10,9 +10,9 @@ from unittest import mock
 
 import boto3
 
-from tests.faults import ec2calls
-from tests.faults.httpthings import Thing, Vm, Wish
-from tests.faults.overhttp import OverHttp
+from tests.faults import ec2_requests
+from tests.faults.http_resources import HttpResource, HttpVm, OrderTags
+from tests.faults.http_side import HttpSide
 from tests.support.ec2 import REGION, Amazon, credentials
 from vmrunner.model import TAG, Kind, Power, Ref, Role, Scope
 from vmrunner.providers.ec2.options import GROUP
@@ -46,7 +46,7 @@ class Sdk:
         return self._clients[which]
 
 
-class Ec2Vm(Vm):
+class Ec2Vm(HttpVm):
     """A VM, in EC2's words."""
 
     @property
@@ -78,7 +78,7 @@ class Ec2Vm(Vm):
         return told is not None and str(told.message).startswith(reason)
 
 
-class OverEc2(OverHttp):
+class Ec2Side(HttpSide):
     """An AWS account of its own."""
 
     name = "aws"
@@ -86,14 +86,14 @@ class OverEc2(OverHttp):
     seals = True
     theirs = THEIRS
     plantable = (Kind.INSTANCE, Kind.DISK, Kind.SCHEDULE)
-    listings = ec2calls.LISTINGS
+    listings = ec2_requests.LISTINGS
     ending = "TerminateInstances"
-    fates = ec2calls.FATES
-    troubles = ec2calls.TROUBLES
-    more = ec2calls.MORE
-    denied = ec2calls.UNAUTHORIZED
+    fates = ec2_requests.FATES
+    troubles = ec2_requests.TROUBLES
+    more = ec2_requests.MORE
+    denied = ec2_requests.UNAUTHORIZED
     retagged = {"tags": {"team": "core"}}  # noqa: RUF012 - nobody changes it
-    asks = staticmethod(ec2calls.asks)
+    asks = staticmethod(ec2_requests.asks)
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(LocalCloud(clock=clock))
@@ -112,7 +112,7 @@ class OverEc2(OverHttp):
         )
 
     def call_of(self, request: Ec2Request) -> Call:
-        return ec2calls.call_of(request, self.scope)
+        return ec2_requests.call_of(request, self.scope)
 
     def dry_up(self) -> None:
         for subnet in self.amazon.site.subnets:
@@ -164,7 +164,7 @@ class OverEc2(OverHttp):
             tags=tags,
             created_at=machine.moto.launch_time.replace(tzinfo=UTC).timestamp(),
             born_of_us=not self._planting,
-            order=None if self._planting else Wish.of(tags),
+            order=None if self._planting else OrderTags.of(tags),
             local=machine,
         )
 
@@ -176,7 +176,7 @@ class OverEc2(OverHttp):
             tags
         )
 
-    def _born_at(self, planted: Thing, then: float) -> None:
+    def _born_at(self, planted: HttpResource, then: float) -> None:
         if planted.ref.kind is Kind.INSTANCE:
             planted.local.moto.launch_time = datetime.fromtimestamp(then, UTC).replace(tzinfo=None)
 

@@ -1,11 +1,11 @@
-"""The places where a flow's process can die, one world with a death at each, and what must be true
-when another process has gone on."""
+"""The points where the process of a scenario can die, one world with a death at each, and what must
+be true when another process has gone on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.faults.flows import Flow, begin
+from tests.faults.scenarios import Scenario, begin
 from tests.faults.world import TTL, World
 from vmrunner.model import BuildRecord, Role
 
@@ -13,34 +13,36 @@ Make = Callable[..., World]
 HOUR = 3600.0
 
 
-def places(make_world: Make, flow: Flow) -> list[str]:
-    """Every place where this flow's process can crash."""
+def crash_points(make_world: Make, scenario: Scenario) -> list[str]:
+    """Every point where this scenario's process can crash."""
     world = make_world()
-    build, node = begin(world, flow)
+    build, node = begin(world, scenario)
     world.run(TTL + 100, until=world.quiet)
     assert not node.dead
     done = world.truth.builds.get(build.id)
-    assert done.result in flow.ends, done
+    assert done.result in scenario.ends, done
     world.close()
     return node.points
 
 
-def crashed(make_world: Make, flow: Flow, at: int) -> tuple[World, BuildRecord]:
-    """A world whose process died at this place."""
+def crashed(make_world: Make, scenario: Scenario, at: int) -> tuple[World, BuildRecord]:
+    """A world whose process died at this point."""
     world = make_world()
-    build, node = begin(world, flow, crash_at=at)
+    build, node = begin(world, scenario, crash_at=at)
     world.run(TTL + 100, until=lambda: node.dead)
     assert node.dead
     return world, build
 
 
-def over(world: World, flow: Flow, build: BuildRecord, *, strict: bool = True) -> None:
+def finish_elsewhere(
+    world: World, scenario: Scenario, build: BuildRecord, *, strict: bool = True
+) -> None:
     """Another process goes on; nothing may be left, lost or done twice."""
     world.node(drives=True)
     world.settle()
     done = world.truth.builds.get(build.id)
     assert done.finished
-    assert not strict or done.result in flow.ends, done
+    assert not strict or done.result in scenario.ends, done
     world.check_log(done)
     nothing_of_ours(world)
     world.close()
@@ -63,15 +65,15 @@ def _is_ours(world: World, tags: dict[str, str]) -> bool:
     return mine and tags.get("vmrunner:role") == Role.BUILD
 
 
-class telling:  # noqa: N801 - a word in the tests' sentences
-    """Say at which place it was."""
+class at_point:  # noqa: N801 - read as a word: `with at_point(name)`
+    """Say at which point it was."""
 
-    def __init__(self, place: str) -> None:
-        self.place = place
+    def __init__(self, point: str) -> None:
+        self.point = point
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if error is not None:
-            error.add_note(f"at {self.place}")
+            error.add_note(f"at {self.point}")

@@ -1,5 +1,5 @@
 """A cloud over HTTP as that of a fault world: a genuine driver at a local endpoint, what exists
-there in the world's words, and each request as a call that may go wrong. `overec2` and `overgce`
+there in the world's words, and each request as a call that may go wrong. `ec2_side` and `gce_side`
 say what is which there."""
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from tests.faults.httpthings import Thing, Vm
+from tests.faults.http_resources import HttpResource, HttpVm
 from vmrunner.model import Kind, Power, Ref, Scope
 from vmrunner.providers import Provider
 from vmrunner.providers.fake import Call, Fault, Plan
 from vmrunner.testing.common.faults import LOST_REQUEST
 
 
-class OverHttp(abc.ABC):
+class HttpSide(abc.ABC):
     """An account of its own, on the world's clock."""
 
     name: ClassVar[str]  # of its provider
@@ -112,13 +112,13 @@ class OverHttp(abc.ABC):
         self.settle()
         return [thing for thing in self.machines.values() if thing.power is not Power.DEAD]
 
-    def die(self, machine: Vm) -> None:
+    def die(self, machine: HttpVm) -> None:
         machine.local.die()
 
-    def preempt(self, machine: Vm) -> None:
+    def preempt(self, machine: HttpVm) -> None:
         machine.local.preempt()
 
-    def power_off(self, machine: Vm) -> None:
+    def power_off(self, machine: HttpVm) -> None:
         machine.local.power_off()
 
     @abc.abstractmethod
@@ -135,7 +135,7 @@ class OverHttp(abc.ABC):
         born_of_us: bool = True,
     ) -> None:
         """What is no VM."""
-        self._all[ref] = Thing(
+        self._all[ref] = HttpResource(
             ref=ref,
             tags=dict(tags),
             created_at=self.now(),
@@ -171,7 +171,7 @@ class OverHttp(abc.ABC):
     def _make(self, kind: Kind, scope: Scope, tags: Mapping[str, str]) -> None: ...
 
     @abc.abstractmethod
-    def _born_at(self, planted: Thing, then: float) -> None:
+    def _born_at(self, planted: HttpResource, then: float) -> None:
         """Let it look as old as that."""
 
     # --- what goes wrong ---

@@ -1,4 +1,4 @@
-"""What exists in a cloud behind HTTP, in a fault world's words (`clouds.Thing`)."""
+"""What exists in a cloud behind HTTP, in a fault world's words (`cloud_side.CloudResource`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from vmrunner.model import TAG, Power, Ref
 
 
-class Wish(NamedTuple):
+class OrderTags(NamedTuple):
     """What was asked for, by the tags of the request."""
 
     instance: str
@@ -17,13 +17,13 @@ class Wish(NamedTuple):
     deadline: float
 
     @classmethod
-    def of(cls, tags: Mapping[str, str]) -> Wish:
+    def of(cls, tags: Mapping[str, str]) -> OrderTags:
         deadline = float(tags[f"{TAG}expires-at"])
         return cls(tags[f"{TAG}instance"], tags[f"{TAG}build"], deadline)
 
 
 @dataclass(eq=False, kw_only=True)
-class Thing:
+class HttpResource:
     """What is no VM. `local`: the endpoint's own view of it, where it has one."""
 
     ref: Ref
@@ -32,7 +32,7 @@ class Thing:
     born_of_us: bool
     there: Callable[[], bool] = field(default=lambda: True)
     local: Any = None
-    order: Wish | None = None
+    order: OrderTags | None = None
     hung: bool = False  # the guest is dead, the machine bills
     stopped = preempted = sealed = False
     reverted_at = None
@@ -46,7 +46,7 @@ class Thing:
         return self.there()
 
 
-class Vm(Thing):
+class HttpVm(HttpResource):
     """A VM, `local` being the endpoint's own machine. Each cloud has its own words for the rest."""
 
     @property

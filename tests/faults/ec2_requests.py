@@ -90,7 +90,7 @@ def asks(action: str) -> bool:
 
 
 def call_of(request: Ec2Request, scope: Scope) -> Call:
-    """As `OverHttp.call_of`."""
+    """As `HttpSide.call_of`."""
     action = request.action
     method, about = METHODS.get(action, action), None
     if action == "RunInstances":

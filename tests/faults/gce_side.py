@@ -10,9 +10,9 @@ from unittest import mock
 from google.cloud import compute_v1
 from google.oauth2.credentials import Credentials
 
-from tests.faults import gcecalls
-from tests.faults.httpthings import Thing, Vm, Wish
-from tests.faults.overhttp import OverHttp
+from tests.faults import gce_requests
+from tests.faults.http_resources import HttpResource, HttpVm, OrderTags
+from tests.faults.http_side import HttpSide
 from tests.support.gce import Google
 from vmrunner.model import TAG, Kind, Power, Ref, Scope
 from vmrunner.providers.fake import Call, Clock
@@ -26,7 +26,7 @@ THEIRS: Final = "theirs"
 TYPE: Final = "e2-standard-2"
 
 
-class GceVm(Vm):
+class GceVm(HttpVm):
     """A VM, in Compute Engine's words."""
 
     @property
@@ -50,7 +50,7 @@ class GceVm(Vm):
         self.local.shown["deletionProtection"] = value
 
 
-class OverGce(OverHttp):
+class GceSide(HttpSide):
     """A project of its own. A create that waits for its operation makes the clock go on; the
     cloud's own deadline, which ends all VMs at E, is off unless a test wants it."""
 
@@ -60,14 +60,14 @@ class OverGce(OverHttp):
     theirs = THEIRS
     plantable = (Kind.INSTANCE, Kind.DISK, Kind.ADDRESS, Kind.SNAPSHOT)
     leftovers = (Kind.DISK, Kind.ADDRESS, Kind.SNAPSHOT)
-    listings = gcecalls.LISTINGS
+    listings = gce_requests.LISTINGS
     ending = "instances.delete"
-    fates = gcecalls.FATES
-    troubles = gcecalls.TROUBLES
-    more = gcecalls.MORE
-    denied = gcecalls.FORBIDDEN
+    fates = gce_requests.FATES
+    troubles = gce_requests.TROUBLES
+    more = gce_requests.MORE
+    denied = gce_requests.FORBIDDEN
     retagged = {"labels": {"team": "core"}}  # noqa: RUF012 - nobody changes it
-    asks = staticmethod(gcecalls.asks)
+    asks = staticmethod(gce_requests.asks)
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(LocalGce(clock=clock, sleep=clock.sleep))
@@ -89,7 +89,7 @@ class OverGce(OverHttp):
         return self.google.provider(name=self.name, installation=installation, **self.options)
 
     def call_of(self, request: GceRequest) -> Call:
-        return gcecalls.call_of(request, self.scope)
+        return gce_requests.call_of(request, self.scope)
 
     def dry_up(self) -> None:
         self.local.dry |= {(TYPE, zone, "on-demand") for zone in self.google.site.zones}
@@ -134,7 +134,7 @@ class OverGce(OverHttp):
             tags=said,
             created_at=read(machine.shown["creationTimestamp"]),
             born_of_us=not self._planting,
-            order=None if self._planting else Wish.of(said),
+            order=None if self._planting else OrderTags.of(said),
             local=machine,
         )
 
@@ -165,7 +165,7 @@ class OverGce(OverHttp):
         where = {"project": self.google.project, "zone": zone}
         self._others.insert_unary(request=where | {"instance_resource": body}, retry=None)
 
-    def _born_at(self, planted: Thing, then: float) -> None:
+    def _born_at(self, planted: HttpResource, then: float) -> None:
         shown = planted.local.shown if planted.ref.kind is Kind.INSTANCE else planted.local
         shown["creationTimestamp"] = written(then)
 

@@ -1,0 +1,228 @@
+"""One tick's decisions about builds that run: take over, listen, drive, decide, see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.engine_parts import EngineParts
+from tests.support.ledger_builds import PROCESS
+from vmrunner.engine.completion import BuildCompletion
+from vmrunner.engine.context import EngineContext
+from vmrunner.engine.launcher import Launcher
+from vmrunner.engine.membership import Membership
+from vmrunner.engine.poller import InstancePoller
+from vmrunner.engine.reconciler import LOG_HANDOVER, SESSION_GRACE, Reconciler
+from vmrunner.engine.sessions import SessionManager
+from vmrunner.engine.takeover import take_over
+from vmrunner.engine.terminator import Terminator
+from vmrunner.model import BuildState, Death, InstanceState, Power, Reason, Result
+from vmrunner.providers.fake import Fault
+from vmrunner.session import End, SessionJob
+
+
+class Silent:
+    """A session that goes on until it is stopped, and says nothing."""
+
+    def __init__(self) -> None:
+        self.stops: list[Reason] = []
+
+    def __call__(self, _job: SessionJob, _reporter: Any) -> Silent:
+        return self
+
+    def stop(self, reason: Reason) -> None:
+        self.stops.append(reason)
+
+    def run(self) -> End:
+        return End(result=Result.SUCCESS, reason=Reason.EXIT_CODE, exit_code=0)
+
+
+class Bench:
+    """A reconciler and its parts; its sessions end when `end_sessions` is called."""
+
+    def __init__(self, parts: EngineParts, context: EngineContext) -> None:
+        self.session = Silent()
+        self.works: list[Callable[[], None]] = []
+        self.launcher = Launcher(context)
+        self.sessions = SessionManager(
+            context, self.session, lambda _, work: self.works.append(work)
+        )
+        self.poller = InstancePoller(context)
+        self.context = context
+        self.membership = Membership(one_host=True, alive=lambda _, one_host: one_host)
+        self.reconciler = Reconciler(
+            context,
+            self.membership,
+            self.launcher,
+            self.sessions,
+            BuildCompletion(context),
+            Terminator(context),
+            self.poller,
+        )
+        self.parts = parts
+
+    def tick(self, seconds: float = 0.0) -> None:
+        """One round, so many seconds later."""
+        self.parts.clock.advance(seconds)
+        reconciler = self.reconciler
+        view = reconciler.gather()
+        take_over(self.context, self.membership, view)
+        reconciler.collect_session_ends(view)
+        reconciler.advance(view)
+        reconciler.mark_deleting(view)
+        self.poller.poll(view.mine.values())
+        reconciler.apply_observations(view, self.poller.observations())
+
+    def end_sessions(self) -> None:
+        for work in self.works:
+            work()
+
+
+@pytest.fixture
+def bench(parts: EngineParts) -> Bench:
+    return Bench(parts, parts.context)
+
+
+def test_a_vm_that_can_be_reached_gets_one_session(parts: EngineParts, bench: Bench) -> None:
+    parts.booting()
+    for _ in range(3):
+        bench.tick(1)
+    assert len(bench.works) == 1
+    assert parts.rows()[1].address is not None
+
+
+def test_the_verdict_of_a_session_ends_build_and_vm(parts: EngineParts, bench: Bench) -> None:
+    _, row = parts.booting()
+    bench.tick()
+    bench.end_sessions()
+    bench.tick()
+    assert parts.build().result is Result.SUCCESS
+    assert parts.ledger.instances.get(row.id).state is InstanceState.DELETING
+
+
+def test_a_queued_build_that_nobody_wants_ends(parts: EngineParts, bench: Bench) -> None:
+    parts.submit()
+    parts.ledger.builds.request_cancel("b-1", Reason.USER, parts.clock())
+    bench.tick()
+    assert parts.build().result is Result.CANCELLED
+
+
+def test_a_cancelled_build_is_stopped_by_its_session(parts: EngineParts, bench: Bench) -> None:
+    parts.booting()
+    bench.tick()
+    parts.ledger.builds.request_cancel("b-1", Reason.USER, parts.clock())
+    bench.tick()
+    bench.end_sessions()
+    assert bench.session.stops == [Reason.USER]
+
+
+def test_a_session_is_told_when_its_time_is_over(parts: EngineParts, bench: Bench) -> None:
+    _, row = parts.booting()
+    bench.tick()
+    bench.tick(row.deadline - LOG_HANDOVER - 1 - parts.clock())
+    following = bench.sessions.of("b-1")
+    assert following is not None
+    assert following.stopped is None
+    bench.tick(1)
+    assert following.stopped is Reason.DEADLINE
+
+
+def test_past_the_deadline_vm_dies_and_build_times_out(parts: EngineParts, bench: Bench) -> None:
+    _, row = parts.booting()
+    bench.tick()
+    bench.tick(row.deadline + 1 - parts.clock())
+    assert (parts.build().result, parts.build().reason) == (Result.TIMEOUT, Reason.DEADLINE)
+    assert parts.ledger.instances.get(row.id).death is Death.EXPIRED
+
+
+def test_a_build_whose_owner_is_gone_is_taken_over(parts: EngineParts) -> None:
+    build, _ = parts.booting()
+    parts.ledger.engines.leave("e-1")
+    parts.join("e-2", PROCESS)
+    heir = Bench(parts, parts.desk("e-2"))
+    heir.tick()
+    taken, row = parts.rows()
+    assert (taken.owner, row.owner) == ("e-2", "e-2")
+    assert taken.epoch == row.epoch > build.epoch
+    assert heir.sessions.of("b-1") is not None
+
+
+def test_a_build_whose_owner_lives_is_left_to_it(parts: EngineParts) -> None:
+    build, _ = parts.booting()
+    parts.join("e-2", PROCESS)
+    heir = Bench(parts, parts.desk("e-2"))
+    heir.tick()
+    assert parts.build() == build
+    assert heir.sessions.all() == []
+
+
+def test_a_create_that_a_dead_engine_left_is_sent_again(parts: EngineParts) -> None:
+    parts.cloud.fail("create", Fault.LOST_RESPONSE)
+    _, row = parts.booting()
+    parts.ledger.engines.leave("e-1")
+    parts.join("e-2", PROCESS)
+    heir = Bench(parts, parts.desk("e-2"))
+    heir.tick()
+    assert heir.launcher.is_pending(row.id)
+    assert len(list(parts.cloud.things())) == 1, "the identical order is the same VM"
+
+
+def test_a_vm_found_by_name_gets_its_reference(parts: EngineParts, bench: Bench) -> None:
+    parts.cloud.fail("create", Fault.LOST_RESPONSE)
+    _, row = parts.booting()
+    bench.tick()
+    assert parts.rows()[1].ref == parts.cloud.of(row.id)[0].ref
+
+
+def test_a_session_whose_vm_ended_is_heard_for_a_while(parts: EngineParts, bench: Bench) -> None:
+    """It may have the exit code already."""
+    _, row = parts.running()
+    bench.sessions.start(*parts.rows())
+    parts.cloud.preempt(parts.machine(row))
+    bench.tick()
+    bench.tick(SESSION_GRACE - 1)
+    assert not parts.build().finished
+    bench.tick(1)
+    assert (parts.build().result, parts.build().reason) == (Result.ERROR, Reason.PREEMPTED)
+
+
+def test_a_dying_vm_that_is_seen_dead_is_closed(parts: EngineParts, bench: Bench) -> None:
+    row = parts.dying()
+    bench.tick()
+    assert parts.ledger.instances.get(row.id).state is InstanceState.DELETING
+    parts.cloud.die(parts.machine(row))
+    bench.tick(1)
+    assert parts.ledger.instances.get(row.id).state is InstanceState.GONE
+
+
+def test_a_vm_that_nobody_sees_is_not_closed(parts: EngineParts, bench: Bench) -> None:
+    row = parts.dying()
+    machine = parts.machine(row)
+    parts.cloud.die(machine)
+    machine.tombstone = 0.0
+    bench.tick(1)
+    assert machine.power is Power.DEAD
+    assert parts.ledger.instances.get(row.id).state is InstanceState.DELETING
+
+
+def test_a_vm_that_no_build_needs_must_die(parts: EngineParts, bench: Bench) -> None:
+    build, row = parts.booting()
+    parts.ledger.builds.finish(
+        build.id,
+        epoch=build.epoch,
+        result=Result.ERROR,
+        reason=Reason.INTERNAL,
+        now=parts.clock(),
+    )
+    bench.tick()
+    assert parts.build().state is BuildState.FINISHED
+    assert parts.ledger.instances.get(row.id).death is Death.DONE
+
+
+def test_nobody_counts_as_silent_while_we_slept(parts: EngineParts, bench: Bench) -> None:
+    bench.tick(5)
+    assert bench.reconciler.watching == 5
+    bench.tick(3600)
+    assert bench.reconciler.watching == 0

@@ -1,0 +1,221 @@
+"""Sessions: one a build, what it may write, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.engine_parts import EngineParts
+from vmrunner.core.lifecycle import InstanceSign
+from vmrunner.engine import reporter as reporting
+from vmrunner.engine.reporter import SEALING, LedgerReporter
+from vmrunner.engine.sessions import SessionManager
+from vmrunner.errors import CredentialsRefused, Fenced, LedgerError, Uncertain
+from vmrunner.model import BuildState, InstanceState, Reason, Result
+from vmrunner.providers.fake import Fault
+from vmrunner.session import End, SessionJob
+
+SUCCESS = End(result=Result.SUCCESS, reason=Reason.EXIT_CODE, exit_code=0)
+
+
+class Played:
+    """A session that a test plays: it does `acts` when it is run, and remembers its stops."""
+
+    def __init__(self) -> None:
+        self.job: SessionJob | None = None
+        self.stops: list[Reason] = []
+        self.acts: Callable[[Any], End] = lambda _: SUCCESS
+
+    def __call__(self, job: SessionJob, reporter: Any) -> Played:
+        self.job, self.reporter = job, reporter
+        return self
+
+    def stop(self, reason: Reason) -> None:
+        self.stops.append(reason)
+
+    def run(self) -> End:
+        return self.acts(self.reporter)
+
+
+class Driver:
+    """A manager whose sessions run when `run` is called."""
+
+    def __init__(self, parts: EngineParts) -> None:
+        self.parts = parts
+        self.session = Played()
+        self.works: list[Callable[[], None]] = []
+        self.manager = SessionManager(
+            parts.context, self.session, lambda _, work: self.works.append(work)
+        )
+
+    def start(self) -> None:
+        self.manager.start(*self.parts.booting())
+
+    def run(self) -> None:
+        for work in self.works:
+            work()
+
+
+@pytest.fixture
+def driver(parts: EngineParts) -> Driver:
+    return Driver(parts)
+
+
+def test_a_session_is_told_all_that_its_build_needs(parts: EngineParts, driver: Driver) -> None:
+    (parts.root / "b-1.tar").touch()
+    driver.start()
+    driver.run()
+    job = driver.session.job
+    assert job is not None
+    assert (job.build, job.instance) == parts.rows()
+    assert job.source == parts.root / "b-1.tar"
+    assert job.access == parts.ledger.instances.access(job.instance.id)
+
+
+def test_its_last_word_is_told_once(driver: Driver) -> None:
+    driver.start()
+    driver.run()
+    (word,) = driver.manager.ends()
+    assert word.end is not None
+    assert (word.end.result, word.end.exit_code) == (Result.SUCCESS, 0)
+    assert driver.manager.ends() == driver.manager.all() == []
+
+
+def test_a_dropped_session_is_stopped_and_has_no_last_word(driver: Driver) -> None:
+    driver.start()
+
+    def acts(reporter: Any) -> End:
+        driver.manager.drop("b-1")
+        with pytest.raises(Fenced):
+            reporter.state(BuildState.CONNECTING)
+        return SUCCESS
+
+    driver.session.acts = acts
+    driver.run()
+    assert driver.session.stops == [Reason.VM_LOST]
+    assert driver.manager.ends() == []
+
+
+def test_only_the_first_reason_to_stop_counts_and_a_deadline(driver: Driver) -> None:
+    driver.start()
+
+    def acts(_: Any) -> End:
+        for reason in (Reason.USER, Reason.VM_LOST, Reason.DEADLINE, Reason.DEADLINE):
+            driver.manager.stop("b-1", reason)
+        return SUCCESS
+
+    driver.session.acts = acts
+    driver.run()
+    assert driver.session.stops == [Reason.USER, Reason.DEADLINE]
+
+
+def test_a_stop_before_its_session_is_there_is_kept(driver: Driver) -> None:
+    driver.start()
+    driver.manager.stop("b-1", Reason.PREEMPTED, InstanceSign.PREEMPTED)
+    driver.run()
+    assert driver.session.stops == [Reason.PREEMPTED]
+    assert driver.manager.ends()[0].following.sign is InstanceSign.PREEMPTED
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "lost"),
+    [
+        (CredentialsRefused("no"), Reason.CREDENTIALS, False),
+        (ZeroDivisionError("a bug"), Reason.INTERNAL, True),
+    ],
+)
+def test_a_session_that_raises_ends_its_build_and_no_engine(
+    driver: Driver, error: Exception, reason: Reason, lost: bool
+) -> None:
+    def acts(_: Any) -> End:
+        raise error
+
+    driver.session.acts = acts
+    driver.start()
+    driver.run()
+    (word,) = driver.manager.ends()
+    assert word.end is not None
+    assert (word.end.reason, word.end.lost) == (reason, lost)
+
+
+def test_a_session_that_lost_its_build_gives_no_verdict(parts: EngineParts, driver: Driver) -> None:
+    def acts(reporter: Any) -> End:
+        reporter.state(BuildState.CONNECTING)
+        return SUCCESS
+
+    driver.session.acts = acts
+    driver.start()
+    parts.doom(parts.rows()[1])
+    driver.run()
+    assert [word.end for word in driver.manager.ends()] == [None]
+
+
+# --- what it reports ---
+
+
+@pytest.fixture
+def reporter(parts: EngineParts, monkeypatch: pytest.MonkeyPatch) -> LedgerReporter:
+    monkeypatch.setattr(reporting, "RETRY", 0.0)  # nobody waits for a clock that stands still
+    parts.cloud.seals = True
+    parts.reopen()
+    return LedgerReporter(parts.context, *parts.booting())
+
+
+def test_states_move_the_build_and_its_vm_forward_only(
+    parts: EngineParts, reporter: LedgerReporter
+) -> None:
+    for state in (BuildState.CONNECTING, BuildState.PREPARING, BuildState.CONNECTING):
+        reporter.state(state)
+    build, row = parts.rows()
+    assert (build.state, row.state) == (BuildState.PREPARING, InstanceState.READY)
+
+
+def test_a_report_waits_for_the_ledger(
+    parts: EngineParts, reporter: LedgerReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, failures = parts.ledger.logs.append, [LedgerError("stored, and the answer lost")]
+
+    def stored_at_last(*args: Any, **options: Any) -> Any:
+        chunk = append(*args, **options)
+        if failures:
+            raise failures.pop()
+        return chunk
+
+    monkeypatch.setattr(parts.ledger.logs, "append", stored_at_last)
+    reporter.log(4, b"one\n")
+    assert [chunk.data for chunk in parts.ledger.logs.read("b-1")] == [b"one\n"], "and once"
+
+
+def test_a_report_waits_no_longer_than_its_vm_may_live(
+    parts: EngineParts, reporter: LedgerReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*_: Any) -> int:
+        parts.clock.advance(30)
+        raise LedgerError("down")
+
+    monkeypatch.setattr(parts.ledger.logs, "offset", down)
+    with pytest.raises(LedgerError):
+        reporter.stored()
+    assert parts.clock() >= parts.rows()[1].deadline
+
+
+def test_no_step_starts_before_the_metadata_service_is_off(
+    parts: EngineParts, reporter: LedgerReporter
+) -> None:
+    parts.cloud.fail("seal", Fault.SERVER_ERROR)
+    reporter.steps_started()
+    build, row = parts.rows()
+    assert build.steps_started
+    assert parts.machine(row).sealed
+
+
+def test_a_metadata_service_that_stays_on_ends_the_wait(
+    parts: EngineParts, reporter: LedgerReporter
+) -> None:
+    parts.cloud.fail("seal", *(2 * [Fault.SERVER_ERROR]))
+    parts.cloud.on_call = lambda call: parts.clock.sleep(SEALING / 2)
+    with pytest.raises(Uncertain):
+        reporter.steps_started()
+    assert not parts.build().steps_started

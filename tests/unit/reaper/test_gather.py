@@ -1,0 +1,146 @@
+"""What a pass looks at: the cloud first, then the ledger, and either one when the other is away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.engine_parts import EngineParts
+from tests.support.ledger_builds import SCOPE
+from vmrunner.core.sweep_view import SweepView
+from vmrunner.engine.membership import Membership
+from vmrunner.errors import LedgerError
+from vmrunner.model import Instance, Kind, Page, Resource, Scope
+from vmrunner.providers.fake import Fault
+from vmrunner.reaper.gather import LedgerView, gather
+
+
+def gathered(parts: EngineParts, **options: Any) -> tuple[SweepView, LedgerView]:
+    return gather(
+        parts.context,
+        Membership(one_host=True),
+        "local",
+        parts.provider,
+        **{"sweep": True, **options},
+    )
+
+
+def test_a_sweep_shows_the_cloud_and_the_ledger(parts: EngineParts) -> None:
+    build, row = parts.booting()
+    stranger = parts.cloud.plant(SCOPE, parts.machine(row).tags | {"vmrunner:instance": "vm-x"})
+    listing, known = gathered(parts)
+    assert (known.by_id, known.builds) == ({row.id: row}, {build.id: build})
+    assert listing.alive == {row.ref, stranger.ref}
+    assert (SCOPE, Kind.INSTANCE) in listing.whole
+
+
+def test_a_pass_without_a_sweep_asks_no_cloud(parts: EngineParts) -> None:
+    _, row = parts.booting()
+    listing, known = gathered(parts, sweep=False)
+    assert parts.cloud.counts["sweep"] == 0
+    assert (listing.alive, set(known.by_id)) == (set(), {row.id})
+
+
+def test_the_cloud_is_read_before_the_ledger(parts: EngineParts) -> None:
+    """Else a VM that is born meanwhile would have no row."""
+    late: list[Instance] = []
+    parts.cloud.on_call = lambda call: (
+        late.append(parts.booting()[1]) if call.method == "sweep" and not late else None
+    )
+    _, known = gathered(parts)
+    assert set(known.by_id) == {late[0].id}
+
+
+def test_a_closed_row_is_told_with_its_leftover_resource(parts: EngineParts) -> None:
+    row = parts.dying()
+    parts.ledger.instances.close(row.id, epoch=row.epoch, death=row.death, now=parts.clock())  # type: ignore[arg-type]
+    listing, known = gathered(parts)
+    assert [one.ref for one in listing.resources] == [row.ref]
+    assert known.by_id[row.id].gone_at == parts.clock()
+
+
+def test_without_the_ledger_the_cloud_is_listed(
+    parts: EngineParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, row = parts.booting()
+
+    def away() -> None:
+        raise LedgerError("the ledger is away")
+
+    monkeypatch.setattr(parts.ledger.builds, "driven", away)
+    listing, known = gathered(parts)
+    assert listing.alive == {row.ref}
+    assert (known.by_id, known.builds, known.down) == ({}, {}, "the ledger is away")
+
+
+def test_a_ledger_that_fails_is_left_alone_for_the_pass(
+    parts: EngineParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts.booting()
+    asked = []
+
+    def away(*_: Any) -> Any:
+        asked.append(1)
+        raise LedgerError("the ledger is away")
+
+    for part, name in [("instances", "these"), ("instances", "open")]:
+        monkeypatch.setattr(getattr(parts.ledger, part), name, away)
+    parts.provider.page_size = 1
+    parts.booting("b-2")
+    _, known = gathered(parts)
+    assert (len(asked), known.down) == (1, "the ledger is away")
+
+
+def test_a_part_that_cannot_be_read_is_a_hole(parts: EngineParts) -> None:
+    parts.booting()
+    parts.cloud.fail("sweep", Fault.SERVER_ERROR)
+    listing, _ = gathered(parts)
+    assert listing.unread(SCOPE, Kind.INSTANCE)
+    assert not listing.unread(SCOPE, Kind.DISK)
+
+
+def test_a_sweep_that_raises_counts_as_far_as_it_came(
+    parts: EngineParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, row = parts.booting()
+    whole = parts.provider.sweep
+
+    def broken() -> Iterator[Page]:
+        yield next(whole())
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(parts.provider, "sweep", broken)
+    listing, known = gathered(parts)
+    assert (listing.alive, listing.whole) == ({row.ref}, frozenset())
+    assert set(known.by_id) == {row.id}
+
+
+def test_rows_of_another_account_are_nobody_s_business(parts: EngineParts) -> None:
+    parts.booting()
+    parts.provider.scopes = [Scope("fake", "another", "zone")]
+    _, known = gathered(parts)
+    assert known.by_id == {}
+
+
+def test_rows_of_a_renamed_provider_belong_to_their_scope(parts: EngineParts) -> None:
+    _, row = parts.booting()
+    parts.context.providers = {"renamed": parts.provider}
+    _, known = gather(
+        parts.context, Membership(one_host=True), "renamed", parts.provider, sweep=False
+    )
+    assert set(known.by_id) == {row.id}
+
+
+def test_what_came_is_told_page_by_page(parts: EngineParts) -> None:
+    rows = [parts.booting(name)[1] for name in ("b-1", "b-2")]
+    parts.provider.page_size = 1
+    told: list[tuple[Resource, Instance]] = []
+    gathered(
+        parts,
+        meanwhile=lambda resources, found: told.extend(
+            (one, found[one.instance or ""]) for one in resources
+        ),
+    )
+    assert [row for _, row in told] == rows
