@@ -1,4 +1,4 @@
-"""What the API returns: a build as it was when it was read, with the things one does to it."""
+"""Build, the API's handle: a build as it was when it was read, with the things one does to it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Build:
 
     @property
     def spec(self) -> BuildSpec:
-        """What was submitted."""
+        """Return what was submitted."""
         return self._row.spec
 
     @property
@@ -79,7 +79,7 @@ class Build:
 
     @property
     def ending(self) -> str:
-        """How it ended in that step, in one line; else its message."""
+        """Return how it ended in that step, in one line; else its message."""
         culprit = self._culprit()
         return self.message if culprit is None else build_history.describe(self._row, culprit)
 
@@ -89,7 +89,7 @@ class Build:
 
     @property
     def waiting(self) -> str:
-        """Why it is queued, asked now; empty when it is not."""
+        """Return why it is queued, asked now; empty when it is not."""
         from vmrunner.services import queue_reasons
 
         if self.state is not BuildState.QUEUED:
@@ -103,7 +103,7 @@ class Build:
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """What it went through, with times; `phase.seconds(now)` is how long it took."""
+        """Return its phases, with times; `phase.seconds(now)` is how long one took."""
         return self._row.phases
 
     @property
@@ -134,7 +134,7 @@ class Build:
 
     @property
     def artifacts(self) -> Artifacts:
-        """What it brought back; complete once it has ended."""
+        """Return its artifacts; complete once it has ended."""
         return Artifacts.of(self._row, self._runner.app.paths.artifacts)
 
     def refresh(self) -> Build:
@@ -142,13 +142,13 @@ class Build:
         return Build(self._runner.app.ledger.builds.get(self.id), self._runner)
 
     def wait(self, *, timeout: str | float | timedelta | None = None, check: bool = False) -> Build:
-        """Until it has ended. `NotFinished` (a TimeoutError) when `timeout` runs out first;
+        """Wait until it has ended. `NotFinished` (a TimeoutError) when `timeout` runs out first;
         `check`: raise a `BuildError` unless it succeeded."""
         return self._runner.wait(self.id, timeout=timeout, check=check)
 
     def logs(self, *, follow: bool = False, after: int = 0) -> Iterator[LogLine]:
-        """Its log, line by line from line `after` on: strings with `.seq` (the line's number, from
-        1) and `.time`. `follow`: until it has ended."""
+        """Yield its log, line by line from line `after` on: strings with `.seq` (the line's number,
+        from 1) and `.time`. `follow`: until it has ended."""
         return self._runner.lines(self.id, follow=follow, after=after)
 
     def cancel(self) -> Build:

@@ -1,4 +1,4 @@
-"""What Python passes: the command and the keywords of a build, and how they become a wish."""
+"""Keywords of a build in Python, and how they become a request."""
 
 from __future__ import annotations
 

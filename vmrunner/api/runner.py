@@ -126,7 +126,8 @@ class Runner:
             raise
 
     def get(self, build: str) -> Build:
-        """By id, by the beginning of an id, or by name (the newest). Raises `NotFound`."""
+        """Find a build by id, by the beginning of an id, or by name (the newest). Raises
+        `NotFound`."""
         return Build(self.app.ledger.builds.find(field_checks.text(build, "build")), self)
 
     def list(
@@ -172,8 +173,8 @@ class Runner:
         tag: str | None = None,
         older_than: Duration | None = None,
     ) -> builtins.list[Survivor]:
-        """What is alive and should not be; empty when all is well. With `tag` ("KEY=VALUE") and
-        `older_than`: the machines with that tag that are older, whoever made them."""
+        """Return what is alive and should not be; empty when all is well. With `tag` ("KEY=VALUE")
+        and `older_than`: the machines with that tag that are older, whoever made them."""
         from vmrunner.services import audit
 
         return audit.audit(
@@ -186,7 +187,7 @@ class Runner:
         )
 
     def doctor(self, *, provider: str | None = None) -> builtins.list[Finding]:
-        """Is everything there, and allowed? Each finding with its fix."""
+        """Check that everything is there, and allowed. Each finding with its fix."""
         from vmrunner.services import doctor
 
         app = self.app
@@ -226,7 +227,7 @@ class Runner:
         end: float | None = None,
         check: bool = False,
     ) -> Build:
-        """Until it has ended (or is held). `NotFinished` when the wait's own time runs out."""
+        """Wait until it has ended (or is held). `NotFinished` when the wait's own time runs out."""
         follower = self._follower(build, _end(timeout) if end is None else end)
         for _ in follower.rounds():
             pass

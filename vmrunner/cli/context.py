@@ -1,4 +1,4 @@
-"""What every command gets: the parts, opened when they are first used."""
+"""The context of every command: the parts, opened when they are first used."""
 
 from __future__ import annotations
 
@@ -63,17 +63,17 @@ def shell_of(context: typer.Context) -> CliContext:
 
 
 def stdout_is_data(form: Format) -> bool:
-    """Is stdout a document, so that the build's output must go elsewhere?"""
+    """True if stdout is a document, so that the build's output must go elsewhere."""
     return form in (Format.JSON, Format.JSONL)
 
 
 def debugging() -> bool:
-    """Does `VMRUNNER_DEBUG` ask for tracebacks?"""
+    """True if `VMRUNNER_DEBUG` asks for tracebacks."""
     return os.environ.get("VMRUNNER_DEBUG", "").lower() not in ("", "0", "false", "no", "off")
 
 
 def unicode_out() -> bool:
-    """Can stdout show more than ASCII?"""
+    """True if stdout can show more than ASCII."""
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 

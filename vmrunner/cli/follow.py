@@ -108,8 +108,9 @@ class TerminalFollower:
         self._deadline: float | None = None
 
     def follow(self) -> BuildRecord:
-        """Until it has ended, and with `own` until its VM is gone. Raises `ExitNow` when the user
-        leaves before that, and LedgerError when the ledger is out of reach for too long."""
+        """Follow a build until it has ended, and with `own` until its VM is gone. Raises `ExitNow`
+        when the user leaves before that, and LedgerError when the ledger is out of reach for too
+        long."""
         row = self._follower.read()
         groups = CiGroups(self._ledger, row)
         self._sink.held_up = lambda: self._mind(row)

@@ -1,5 +1,5 @@
-"""What `run` is asked for beside plain options: a job of a file, files of variables, places for
-what comes back."""
+"""Inputs of `run` beside plain options: a job of a file, files of variables, places for what comes
+back."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def with_job(said: BuildRequest, file: Path, name: str | None, leave: HostAccess
 
 
 def show_spec(spec: BuildSpec) -> None:
-    """What would be submitted, as a table."""
+    """Show what would be submitted, as a table."""
     from dataclasses import asdict
 
     from vmrunner.lib import units

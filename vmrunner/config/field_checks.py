@@ -210,7 +210,7 @@ def secret(value: str) -> str:
 
 
 def environment(env: Mapping[str, str], secrets: Mapping[str, bytes], steps: Sequence[Any]) -> None:
-    """Can a process be started with it?"""
+    """Check that a process can be started with it."""
     fixed = {name: len(value.encode()) for name, value in env.items()}
     fixed |= {name: len(value) for name, value in secrets.items()}
     for step in steps:
@@ -234,7 +234,7 @@ def environment(env: Mapping[str, str], secrets: Mapping[str, bytes], steps: Seq
 
 
 def word(value: str) -> None:
-    """Can it be one word of a command?"""
+    """Check that it can be one word of a command."""
     size = len(value.encode())
     if size >= VARIABLE_BYTES:
         raise ConfigError(

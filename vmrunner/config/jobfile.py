@@ -148,7 +148,7 @@ class Job(JobDefaults):
     _places: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
     def place(self, key: str) -> str:
-        """Where it says this ("FILE:LINE: "); "" where it does not."""
+        """Return where it says this ("FILE:LINE: "); "" where it does not."""
         return self._places.get(key, "")
 
 
@@ -235,7 +235,8 @@ def schema() -> dict[str, Any]:
 
 
 def _is_text(where: Where) -> bool:
-    """Where a plain scalar is text whatever it looks like: 1.10, no and 0755 stay as written."""
+    """True where a plain scalar is text whatever it looks like: 1.10, no and 0755 stay as
+    written."""
     texts = ("env", "labels", "argv", "secrets", "steps")
     in_short_argv = len(where) >= 3 and where[-3] == "steps" and isinstance(where[-1], int)
     return in_short_argv or (len(where) >= 2 and where[-2] in texts)

@@ -27,7 +27,8 @@ from vmrunner.providers.settings import ProviderSettings
 
 
 def _uuid(value: object) -> str:
-    """As it is written in tags: an id that differs in a letter's case is another's."""
+    """Return a UUID as it is written in tags: an id that differs in a letter's case is
+    another's."""
     try:
         return str(uuid.UUID(str(value).strip()))
     except ValueError:
@@ -151,7 +152,7 @@ class Settings(Section):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Paths:
-    """Where things lie on this host. `data` belongs to one ledger, `cache` to the user."""
+    """Paths of this host. `data` belongs to one ledger, `cache` to the user."""
 
     data: Path
     cache: Path
@@ -167,7 +168,7 @@ class Paths:
 
     @property
     def artifacts(self) -> Path:
-        """What builds brought back, one directory a build."""
+        """Return the directory of artifacts, with one directory a build."""
         return self.data / "artifacts"
 
     @property
@@ -176,11 +177,11 @@ class Paths:
 
     @property
     def engine_log(self) -> Path:
-        """What background engines said."""
+        """Return the log of background engines."""
         return self.data / "engine.log"
 
     def state(self, kind: str) -> Path:
-        """Where the providers of one kind keep their machines."""
+        """Return the directory in which the providers of one kind keep their machines."""
         return self.data / kind
 
 
@@ -208,5 +209,5 @@ def paths(settings: Settings) -> Paths:
 
 
 def cache_path() -> Path:
-    """Where images lie, whatever ledger is in use."""
+    """Return the directory of images, whatever ledger is in use."""
     return platformdirs.user_cache_path("vmrunner")

@@ -1,4 +1,4 @@
-"""Where the configuration comes from, weakest first: defaults, the user's XDG file, the project's
+"""Sources of the configuration, weakest first: defaults, the user's XDG file, the project's
 `vmrunner.toml` or `[tool.vmrunner]` (or, alone, the file that `VMRUNNER_CONFIG` names),
 `VMRUNNER_*`, flags. Every value remembers its origin. What a project's may say is `trust`'s."""
 
@@ -88,7 +88,8 @@ class LoadedSettings:
         return shown
 
     def _used(self) -> dict[Path_, tuple[Any, str]]:
-        """What stands in for values that nobody set: a driver's defaults, and the ledger's own."""
+        """Return what stands in for values that nobody set: a driver's defaults, and the ledger's
+        own."""
         used: dict[Path_, tuple[Any, str]] = {}
         with contextlib.suppress(ConfigError):  # several providers, and none is the default
             used["default_provider",] = self.settings.provider(), "default"
@@ -225,7 +226,8 @@ def _obeyed(project: Path) -> list[ConfigLayer]:
 
 
 def _has_table(pyproject: Path) -> bool:
-    """Is it about us? It may be anybody's: what cannot be read is told where it is to be obeyed."""
+    """True if the file is about us. It may be anybody's: what cannot be read is told where it is to
+    be obeyed."""
     try:
         content = _content(pyproject)
         return b"vmrunner" in content and _tool(_parsed(pyproject, content)) is not None

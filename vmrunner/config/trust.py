@@ -1,6 +1,6 @@
-"""What a project's file may say. A checkout is code that nobody has read: its configuration is
-obeyed only where no other user could have written it, and what sends credentials or data somewhere,
-or widens rights, only after its user has trusted that very content (`vmrunner config trust`)."""
+"""Trust in a project's file. A checkout is code that nobody has read: its configuration is obeyed
+only where no other user could have written it, and what sends credentials or data somewhere, or
+widens rights, only after its user has trusted that very content (`vmrunner config trust`)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PROTECTING: Final = frozenset({("defaults", "network"), ("defaults", "container
 
 
 class TrustProblem(NamedTuple):
-    """Why a file may be another user's work, and what mends it."""
+    """The reason why a file may be another user's work, and what mends it."""
 
     why: str
     fix: str
@@ -54,7 +54,7 @@ class TrustedFile(NamedTuple):
 
     @property
     def state(self) -> str:
-        """Does the file still hold it?"""
+        """Return whether the file still holds what was trusted."""
         try:
             return "trusted" if digest(Path(self.path).read_bytes()) == self.sha256 else "changed"
         except OSError:
@@ -95,8 +95,8 @@ def _leaves(table: Mapping[str, Any], at: Key = ()) -> Iterator[Key]:
 
 
 def doubt(file: Path) -> TrustProblem | None:
-    """Why what lies at this path may be another user's work; None when only we and root can have
-    written it. Every directory and link on the way counts."""
+    """Return why what lies at this path may be another user's work; None when only we and root can
+    have written it. Every directory and link on the way counts."""
     parts = [*reversed(file.absolute().parts[1:])]
     here, links = Path(file.anchor or "/"), 0
     while True:
@@ -128,7 +128,7 @@ def _doubt(path: Path, status: os.stat_result) -> TrustProblem | None:
 
 
 def _alone(group: int, user: int) -> bool:
-    """Is it the group that many systems give to each user, with nobody else in it?"""
+    """True if it is the group that many systems give to each user, with nobody else in it."""
     try:
         who, names = pwd.getpwuid(user), grp.getgrgid(group)
     except KeyError:
@@ -147,7 +147,8 @@ def _name(user: int) -> str:
 
 
 def store() -> Path:
-    """Where it is written down: beside the user's own configuration, readable by him alone."""
+    """Return the file in which trust is written down: beside the user's own configuration, readable
+    by him alone."""
     return platformdirs.user_config_path("vmrunner") / "trusted.json"
 
 
@@ -167,7 +168,7 @@ def entries() -> list[TrustedFile]:
 
 
 def trusted(file: Path, content: bytes) -> bool:
-    """Has the user trusted this content in this place? Relative paths mean something else in
+    """True if the user trusted this content in this place. Relative paths mean something else in
     another."""
     return TrustedFile(digest(content), str(file.resolve())) in entries()
 

@@ -1,4 +1,4 @@
-"""What pydantic found, as one line: field, value, place and fix. Shared by every kind of file."""
+"""Errors of pydantic, as one line: field, value, place and fix. Shared by every kind of file."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ Where = tuple[str | int, ...]
 
 
 class FieldError(ValueError):
-    """What a check of a single field found, for pydantic to carry. `in_file`: how a file says it,
-    "WHAT; FIX" after the value; default: as the error does."""
+    """A finding of the check of a single field, for pydantic to carry."""
 
     def __init__(self, error: ConfigError, *, in_file: str = "") -> None:
         super().__init__(in_file or str(error))

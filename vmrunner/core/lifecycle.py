@@ -1,4 +1,4 @@
-"""Which state may follow which, and what presence and absence mean. Pure.
+"""The order of states, and the meaning of presence and absence. Pure.
 
 Every `now` about an instance is its provider's clock, which is also what its row's times are.
 """
@@ -58,7 +58,7 @@ CANCEL_GRACE: Final = 120.0
 
 
 class InstanceSign(StrEnum):
-    """What a look at an instance tells."""
+    """The meaning of one look at an instance."""
 
     NOTHING = "nothing"  # nothing new, or not visible: absence from a look proves nothing
     BORN = "born"  # it exists; its row does not know its reference yet
@@ -70,7 +70,7 @@ class InstanceSign(StrEnum):
 
 
 def sign(instance: Instance, seen: Seen | None) -> InstanceSign:
-    """What `seen` means for an instance; the first that fits, from death to birth."""
+    """Return what `seen` means for an instance: the first sign that fits, from death to birth."""
     if seen is None:
         return InstanceSign.NOTHING
     if instance.state is _I.DELETING:
@@ -100,8 +100,9 @@ class SweepId:
 
 
 def counts_twice(first: SweepId, second: SweepId, born: float, limits: Limits) -> bool:
-    """Are these the two sightings that let a conclusion stand? Two sweeps with different ids, far
-    enough apart, both begun after the newborn window of a thing born (or written) at `born`."""
+    """True if these are the two sightings that let a conclusion stand. Two sweeps with different
+    ids, far enough apart, both begun after the newborn window of a thing born (or written) at
+    `born`."""
     return (
         first.id != second.id
         and second.begun - first.begun >= limits.sighting_gap
@@ -155,7 +156,7 @@ class End:
 
 
 def end_of(build: BuildRecord, death: Death, message: str = "") -> End:
-    """How a build ends whose instance must die, or died, under it."""
+    """Return the end of a build whose instance must die, or died, under it."""
     if build.cancel is not None:
         return cancelled(build.cancel)
     if death is Death.EXPIRED:
@@ -197,8 +198,8 @@ def end_of_sign(
     message: str = "",
     unfit: Reason | None = None,
 ) -> End:
-    """How a build ends whose instance shows PREEMPTED, SELF_ENDED or LOST. `expired`: it ended
-    past its deadline, by whichever layer was first. `unfit`: as in `Seen`."""
+    """Return the end of a build whose instance shows PREEMPTED, SELF_ENDED or LOST. `expired`: it
+    ended past its deadline, by whichever layer was first. `unfit`: as in `Seen`."""
     if build.cancel is not None:
         return cancelled(build.cancel)
     if expired:
@@ -221,7 +222,7 @@ def end_of_sign(
 
 
 def cancelled(reason: Reason) -> End:
-    """How a build ends by a wish."""
+    """Return the end of a build by a wish."""
     texts = {
         Reason.USER: "cancelled",
         Reason.OWNER_GONE: "the process that submitted it is gone",
@@ -232,7 +233,7 @@ def cancelled(reason: Reason) -> End:
 
 
 def may_retry(build: BuildRecord, first_created: float, *, now: float, limits: Limits) -> bool:
-    """May a lost attempt be followed by another? Only while no step has started, unless the
+    """True if a lost attempt may be followed by another. Only while no step has started, unless the
     submitter said so; and all attempts together stay within the longest life of a VM."""
     if build.steps_started and not build.spec.retry_on_loss:
         return False

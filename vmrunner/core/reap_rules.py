@@ -1,4 +1,4 @@
-"""What must die, and why. Pure: `decide` reads like the list of rules of design §6.
+"""The rules of what must die, and why. Pure: `decide` reads like the list of rules of design §6.
 
 It is asked about one provider at a time, so that one cloud's outage cannot make another's
 machines vanish; `now` is that provider's clock. The caller lists the cloud first and reads the
@@ -101,7 +101,7 @@ def _kill(
 def _judged(
     verdict: Callable[[Resource], Deletion | None], resources: Iterable[Resource]
 ) -> tuple[list[Resource], dict[Ref, Deletion], list[str]]:
-    """Each by itself; what makes no sense is told, left out, and holds nothing else back."""
+    """Judge each by itself; what makes no sense is told, left out, and holds nothing else back."""
     sound, kills, odd = [], {}, []
     for resource in resources:
         try:
@@ -116,8 +116,8 @@ def _judged(
 
 
 def _alone(kills: Mapping[Ref, Deletion], resources: Iterable[Resource]) -> dict[Ref, Deletion]:
-    """Without the children of those that die: most go with their parent, and none can go before
-    it. Another sweep, soon, sees what is left of them."""
+    """Return the deletions without the children of those that die: most go with their parent, and
+    none can go before it. Another sweep, soon, sees what is left of them."""
     parents = {resource.ref: resource.parent for resource in resources}
     return {ref: kill for ref, kill in kills.items() if parents[ref] not in kills}
 
@@ -191,7 +191,7 @@ class _Rules:
     # --- the rule for what has no row ---
 
     def unknown(self, resource: Resource) -> bool:
-        """Ours, of this very database, alive, and without a row."""
+        """True if a resource is ours, of this very database, alive, and without a row."""
         mine = of_this_ledger(resource, self.installation, self.generation)
         rowed = resource.instance in self.listing.rowed
         return mine and not rowed and self.row_of(resource) is None
@@ -227,7 +227,7 @@ class _Rules:
         return Sighting(what=what, subject=about, sweep=self.sweep.id, begun=self.sweep.begun)
 
     def hole_in(self, scope: str) -> bool:
-        """Was a part of it not read, so that none was seen says nothing?"""
+        """True if a part of the scope was not read, so that none was seen says nothing."""
         read = {str(place) for place, _ in self.listing.whole}
         return scope not in read or scope in {str(place) for place, _, _ in self.listing.errors}
 

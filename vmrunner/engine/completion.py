@@ -1,4 +1,4 @@
-"""How builds end: finish, hold or queue again; and then their VM must die.
+"""The end of builds: finish, hold or queue again; and then their VM must die.
 
 A verdict and the doom of its VM are one transaction, so that no crash loses an exit code or forgets
 a VM. Of a lost attempt the VM is dying before the next one may be asked for (promise 3).
@@ -51,7 +51,7 @@ class BuildCompletion:
         return self.finish(build, end, doom=Death.DONE)
 
     def dead(self, build: BuildRecord, row: Instance) -> None:
-        """Its VM is dying or gone, and it has no verdict yet, or was held."""
+        """End a build whose VM is dying or gone, and that has no verdict yet, or was held."""
         death = row.death or Death.VANISHED
         if build.state is BuildState.HELD:
             self.finish(build, end_of(build, death))
@@ -115,8 +115,8 @@ class BuildCompletion:
         (context.places.sources / f"{build.id}.tar").unlink(missing_ok=True)
 
     def _keeps(self, build: BuildRecord, row: Instance, end: End) -> bool:
-        """Keep the VM for a look inside? Only after a failure of the build's own, on a VM that
-        works, and never against a wish to end it."""
+        """True if the VM is kept for a look inside. Only after a failure of the build's own, on a
+        VM that works, and never against a wish to end it."""
         return (
             bool(build.spec.keep_on_failure)
             and end.result in (Result.FAILURE, Result.TIMEOUT)

@@ -1,4 +1,4 @@
-"""What every part of an engine works with: the ledger, the providers, the clocks, the limits."""
+"""The context of an engine's parts: the ledger, the providers, the clocks, the limits."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class EnginePaths(Protocol):
 
     @property
     def sources(self) -> Path:
-        """Where the packed sources of builds lie, `<build>.tar`."""
+        """Return the directory of packed sources, `<build>.tar`."""
 
     @property
     def artifacts(self) -> Path:
-        """Where artifacts are brought to, a directory a build."""
+        """Return the directory of artifacts, with a directory for each build."""
 
     @property
     def wake(self) -> Path:
-        """Where the sockets of those who want to be woken lie."""
+        """Return the directory of the sockets of those who want to be woken."""
 
 
 class MakesOrders(Protocol):
@@ -49,7 +49,7 @@ class MakesOrders(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineLimits:
-    """What bounds one engine."""
+    """The limits of one engine."""
 
     limits: Limits = field(default_factory=Limits)
     each: Mapping[str, int] = field(default_factory=dict)  # instances, by provider
@@ -58,7 +58,7 @@ class EngineLimits:
 
     @property
     def rooms(self) -> Capacity:
-        """How many VMs may be at once."""
+        """Return the number of VMs that may be at once."""
         return Capacity(overall=self.limits.max_instances, each=self.each)
 
 
@@ -86,9 +86,9 @@ class ReaperContext:
         return next((one for one in able if instance.scope in one.scopes), None)
 
     def reached(self, instances: Iterable[Instance]) -> list[Instance]:
-        """Those that `provider_of` has a provider for, each under the name of that one here. A
-        provider is asked once about its scopes, and only where one may be of it: that may be a
-        call to a cloud."""
+        """Return the instances that `provider_of` has a provider for, each under the name of that
+        one here. A provider is asked once about its scopes, and only where one may be of it: that
+        may be a call to a cloud."""
         scopes: dict[str, frozenset[Scope]] = {}
         found = []
         for row in instances:
@@ -108,9 +108,9 @@ class ReaperContext:
 
     @contextlib.contextmanager
     def guard(self, doing: str, build: str | None = None) -> Iterator[None]:
-        """What goes wrong inside concerns one build or provider and never ends the tick: it is
-        logged, and told in the build's events. A ledger that is out of reach ends it, since
-        nothing can be decided without one."""
+        """Log what goes wrong inside: it concerns one build or provider and never ends the tick. It
+        is also told in the build's events. A ledger that is out of reach ends it, since nothing can
+        be decided without one."""
         try:
             yield
         except LedgerError:

@@ -56,7 +56,7 @@ class DeadlineArmer:
 
     @property
     def busy(self) -> bool:
-        """Is anything left to disarm?"""
+        """True if anything is left to disarm."""
         return bool(self._over) or not self._lanes.free
 
     def update(self, mine: Iterable[Instance], open_rows: Collection[str]) -> None:

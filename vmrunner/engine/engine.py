@@ -185,7 +185,7 @@ class Engine:
 
     @property
     def context(self) -> EngineContext:
-        """What it works with, for a reaper in the same process."""
+        """Return the engine's context, for a reaper in the same process."""
         return self._context
 
     # --- a tick ---
@@ -226,7 +226,7 @@ class Engine:
         return self._pools[name]
 
     def _concerns(self, build: BuildRecord) -> bool:
-        """Can we do anything for a build that is driven, or queued with a wish to end?"""
+        """True if we can do anything for a build that is driven, or queued with a wish to end."""
         return build.state is BuildState.QUEUED or build.spec.provider in self._context.providers
 
     def _leave(self) -> None:
@@ -297,9 +297,9 @@ class Engine:
         return any(build.spec.provider in self.launches for build in queued)
 
     def _queue(self) -> list[BuildRecord]:
-        """What waits. Builds of providers that we do not have end here when their time is over,
-        but never stand in the way of ours. Of a long queue its head, and the rest by turns: there
-        too somebody's time may be over."""
+        """Return what waits. Builds of providers that we do not have end here when their time is
+        over, but never stand in the way of ours. Of a long queue its head, and the rest by turns:
+        there too somebody's time may be over."""
         builds = self._context.ledger.builds
         queued = builds.queued(QUEUE)
         if len(queued) == QUEUE:
@@ -311,7 +311,7 @@ class Engine:
         return queued
 
     def _offers(self) -> Callable[[str, Spec], OffersAnswer]:
-        """What providers offer, asked once for each spec in a tick."""
+        """Return a question for what providers offer, asked once for each spec in a tick."""
         asked: dict[tuple[str, Spec], OffersAnswer] = {}
 
         def offers(name: str, spec: Spec) -> OffersAnswer:

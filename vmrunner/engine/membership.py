@@ -44,7 +44,7 @@ class _Watch:
 
 
 class Membership:
-    """What this process knows of the others. `now` is a monotonic clock, in seconds."""
+    """This process's knowledge of the other engines. `now` is a monotonic clock, in seconds."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Membership:
                 del self._watched[left]
 
     def member_gone(self, member: str | None) -> bool:
-        """Is the holder of a claim gone? One that is not in the list has left it."""
+        """True if the holder of a claim is gone. One that is not in the list has left it."""
         here = self._members.get(member or "")
         if here is None:
             return True
@@ -88,7 +88,7 @@ class Membership:
         return self._stale(here.id) if lives is None else not lives
 
     def process_lives(self, process: Process | None) -> bool | None:
-        """Does a submitter live? None: there is none, or it cannot be told yet."""
+        """True if a submitter lives. None: there is none, or it cannot be told yet."""
         if process is None:
             return None
         lives = self._alive(process, one_host=self._one_host)

@@ -1,4 +1,4 @@
-"""What an engine does with the builds that run: listen, decide, apply. See `snapshot` for what it
+"""The reconciler of running builds: take over, listen, decide, apply. See `snapshot` for what it
 knows, and `takeover` for how it comes by another's builds."""
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ class Reconciler:
     # --- what looks showed ---
 
     def apply_observations(self, view: Snapshot, seen: Mapping[str, Seen]) -> None:
-        """What the looks mean. What many show at once is written in one transaction."""
+        """Apply what the looks mean. What many show at once is written in one transaction."""
         dead: list[Instance] = []
         reached: list[tuple[Instance, Address]] = []
         for name, sight in seen.items():

@@ -38,7 +38,7 @@ class LedgerReporter:
         self._sealed = False
 
     def close(self) -> None:
-        """From now on every report raises Fenced: the engine lets go of the build."""
+        """Let go of the build: from now on every report raises Fenced."""
         self._closed.set()
 
     def state(self, to: BuildState) -> None:

@@ -15,8 +15,8 @@ from vmrunner.model import BuildRecord, Instance
 
 @dataclass(slots=True)
 class Snapshot:
-    """What one tick knows. `rows` are the open ones within our scopes, `mine` those of them that
-    this engine answers for: its own, and those whose owner is gone. `unread`: ids of rows that
+    """The knowledge of one tick. `rows` are the open ones within our scopes, `mine` those of them
+    that this engine answers for: its own, and those whose owner is gone. `unread`: ids of rows that
     cannot be read, of VMs and builds: nothing may be concluded about these."""
 
     everybody: list[Instance]

@@ -36,7 +36,7 @@ class Terminator:
         self._refs[instance] = ref
 
     def done(self, instance: str) -> None:
-        """Its row is closed."""
+        """Forget an instance whose row is closed."""
         self._next.pop(instance, None)
         self._refs.pop(instance, None)
 
@@ -106,6 +106,6 @@ class Terminator:
             context.ledger.instances.tried(row.id, context.now(row) + wait)
 
     def _asked_before(self, row: Instance) -> bool:
-        """It was accepted a while ago and is still there: from now on the attempts are counted,
-        so that they are forced some day."""
+        """True if a delete was accepted a while ago and the instance is still there: from now on
+        the attempts are counted, so that they are forced some day."""
         return self._context.now(row) >= row.state_since + DELETE_RETRY

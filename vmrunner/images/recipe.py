@@ -1,4 +1,4 @@
-"""What an image is made of, and the hashes that say whether it is there already.
+"""Recipes: the contents of an image, and the hashes that say whether it is there already.
 
 A recipe is TOML:
 
@@ -190,14 +190,15 @@ class Container(RecipeTable):
 
     @property
     def origin(self) -> str:
-        """What it is made of, for a person: its name may be known from a registry."""
+        """Return what the container is made of, for a person: its name may be known from a
+        registry."""
         if self.pull is not None:
             return f"pulled from {self.pull}"
         return f"Debian {self.suite} with {', '.join(self.packages) or 'nothing more'}"
 
 
 class Docker(RecipeTable):
-    """How Docker is configured, beside what every image has."""
+    """Docker's configuration, beside what every image has."""
 
     registry_mirror: (
         Annotated[str, _like(_URL, "a URL such as 'https://mirror.example'")] | None
@@ -215,7 +216,7 @@ class Docker(RecipeTable):
         return raw
 
     def environment(self) -> dict[str, str]:
-        """As the provisioning scripts read it."""
+        """Return the settings as the provisioning scripts read them."""
         return {
             "VMRUNNER_REGISTRY_MIRROR": self.registry_mirror or "",
             "VMRUNNER_ADDRESS_POOL": self.address_pool,
@@ -327,7 +328,7 @@ def supervisor_hash(inputs: Inputs) -> str:
 
 
 def mode(content: bytes) -> int:
-    """Of a file of the supervisor's in the image."""
+    """Return the mode that a file of the supervisor's has in the image."""
     return 0o755 if content[:2] == b"#!" else 0o644
 
 

@@ -1,4 +1,4 @@
-"""What the owner of a build may write: every statement names the epoch that the owner holds.
+"""Writes of a build's owner: every statement names the epoch that the owner holds.
 
 Within a transaction a build's row is written before its instance's, everywhere, so that two
 transactions wait for each other instead of dying of a deadlock.
@@ -271,7 +271,7 @@ class BuildWrites:
         )[0]  # fmt: skip
 
     def requeue(self, build_id: str, *, epoch: int, now: float) -> BuildRecord:
-        """Back to the queue for another attempt, at a new epoch, with no instance."""
+        """Put a build back into the queue for another attempt, at a new epoch, with no instance."""
         return self._end(_REQUEUE, build_id, epoch, BuildState.QUEUED, now)[0]
 
     def take_over(
@@ -335,7 +335,8 @@ class BuildWrites:
 
     @staticmethod
     def _refused(connection: Connection, build_id: str, epoch: int, to: BuildState) -> BuildRecord:
-        """Why a compare-and-set found no row: returns the build when it is there already."""
+        """Return the build when it is in that state already, else raise why a compare-and-set found
+        no row."""
         build = fetch(connection, build_id)
         if build.epoch != epoch:
             raise _fenced(build_id, epoch)

@@ -1,4 +1,4 @@
-"""What happened to a build, in order: small facts, never a secret."""
+"""Events of a build, in order: small facts, never a secret."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ Value = str | int | float | bool | None
 def add_event(
     connection: Connection, build: str, kind: EventKind, now: float, **data: Value
 ) -> None:
-    """Within a transaction. The build's row is locked by counting, so that numbers appear in
-    order and none is skipped. Raises NotFound."""
+    """Add an event, within a transaction. The build's row is locked by counting, so that numbers
+    appear in order and none is skipped. Raises NotFound."""
     seq = _NEXT(connection, id=build).scalar()
     if seq is None:
         raise NotFound(f"there is no build {build}")
@@ -41,7 +41,7 @@ def add_event(
 def put_event(
     connection: Connection, build: str, seq: int, kind: EventKind, now: float, **data: Value
 ) -> None:
-    """The same under a number that the caller's own UPDATE of the build has counted."""
+    """Add an event under a number that the caller's own UPDATE of the build has counted."""
     text = rows.event_data(data)
     INSERT_EVENT(connection, build=build, seq=seq, time=now, kind=str(kind), data=text)
 
@@ -55,7 +55,8 @@ class Events:
         self._database.write(lambda c: add_event(c, build, kind, now, **data))
 
     def list(self, build: str, after: int = 0) -> list[BuildEvent]:
-        """In order, those with a number above `after`; they count from 1 for each build."""
+        """Return the events with a number above `after`, in order; they count from 1 for each
+        build."""
         return self._database.read(
             lambda c: [rows.event(row) for row in _LIST(c, build=build, after=after).all()]
         )

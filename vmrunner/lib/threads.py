@@ -17,13 +17,13 @@ GIVE_UP: Final = 300.0
 
 
 class WorkerPool(Protocol):
-    """What runs a call elsewhere."""
+    """A pool that runs a call elsewhere."""
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Run it some time."""
 
     def close(self) -> None:
-        """Nothing more will come. What runs goes on."""
+        """End the pool: nothing more will come. What runs goes on."""
 
 
 class DaemonThreadPool:
@@ -87,7 +87,7 @@ class CallSlots(Generic[K, T]):
         return self._all[key]
 
     def finished(self) -> Iterator[tuple[K, Future[T]]]:
-        """Who was called, and the call that has come back: each but once."""
+        """Yield each call that has come back, once, with the key that it was made for."""
         for key, lane in self._all.items():
             call = lane.take()
             if call is not None:
@@ -95,12 +95,12 @@ class CallSlots(Generic[K, T]):
 
     @property
     def free(self) -> bool:
-        """Is no call on its way?"""
+        """True if no call is on its way."""
         return all(lane.free for lane in self._all.values())
 
 
 class CallSlot(Generic[T]):
-    """One call at a time. `now` is a monotonic clock, in seconds."""
+    """A slot for one call at a time. `now` is a monotonic clock, in seconds."""
 
     def __init__(
         self, pool: WorkerPool, now: Callable[[], float], done: Callable[[], None]
@@ -113,7 +113,7 @@ class CallSlot(Generic[T]):
 
     @property
     def free(self) -> bool:
-        """May a call be sent?"""
+        """True if a call may be sent."""
         return self._call is None
 
     def send(self, work: Callable[[], T]) -> None:

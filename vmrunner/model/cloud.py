@@ -1,4 +1,4 @@
-"""What a provider is asked for, and what it shows.
+"""The nouns between core and providers: requests to a cloud, and what it shows.
 
 An instance id names one VM for ever: it is the VM's name in the cloud, its idempotency token
 and its row. A `Ref` is what a provider calls a resource; a `Key` is what we look it up by.
@@ -31,7 +31,7 @@ class Kind(StrEnum):
 
 
 class Role(StrEnum):
-    """What a resource of ours is for."""
+    """Purpose of one of our resources."""
 
     BUILD = "build"
     IMAGE = "image"
@@ -40,7 +40,7 @@ class Role(StrEnum):
 
 
 class Market(StrEnum):
-    """How a machine is paid for."""
+    """Payment model of a machine: on demand or spot."""
 
     ON_DEMAND = "on-demand"
     SPOT = "spot"
@@ -54,7 +54,7 @@ class Network(StrEnum):
 
 
 class Power(StrEnum):
-    """What a provider shows of a resource's life, in our words."""
+    """Life state of a resource as its provider shows it, in our words."""
 
     PENDING = "pending"  # being made
     RUNNING = "running"  # on; for a disk or an address: there
@@ -67,7 +67,7 @@ class Power(StrEnum):
 
 
 class Scope(NamedTuple):
-    """Where a provider really acts, verified by its driver.
+    """The place in which a provider really acts, verified by its driver.
 
     EC2: (ec2, account, region); GCE: (gce, project, zone); QEMU: (qemu, machine id, state dir).
     """
@@ -86,7 +86,7 @@ class Scope(NamedTuple):
 
 
 class Ref(NamedTuple):
-    """What a provider calls a resource."""
+    """A provider's own name for a resource."""
 
     scope: Scope
     kind: Kind
@@ -94,7 +94,7 @@ class Ref(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What to look for: our instance id, with the provider's own id once it is known."""
+    """A lookup key: our instance id, with the provider's own id once it is known."""
 
     scope: Scope
     instance: str
@@ -102,14 +102,14 @@ class Key(NamedTuple):
 
 
 class Address(NamedTuple):
-    """Where SSH answers: a host and its port, or a Unix socket's absolute path."""
+    """The address at which SSH answers: a host and its port, or a Unix socket's absolute path."""
 
     host: str
     port: int = 22  # of a socket it says nothing
 
     @property
     def is_socket(self) -> bool:
-        """Whether `host` is a Unix socket's path."""
+        """True if `host` is a Unix socket's path."""
         return self.host.startswith("/")
 
     def __str__(self) -> str:
@@ -121,7 +121,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spec:
-    """What a build needs from a machine. None: the provider's own default."""
+    """A build's demands on a machine. None stands for the provider's own default."""
 
     cpus: int | None = None
     memory: int | None = None
@@ -181,7 +181,7 @@ def tags_of(order: Order) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
-    """What a provider shows of one instance when asked."""
+    """One instance as its provider shows it when asked."""
 
     ref: Ref
     power: Power
@@ -234,7 +234,7 @@ class Resource:
         return self._seconds("max-ttl")
 
     def _seconds(self, name: str) -> float | None:
-        """None when the tag is missing or not a plain decimal number."""
+        """Return a tag's number; None when the tag is missing or not a plain decimal number."""
         text = self.tag(name) or ""
         return float(text) if text.isascii() and text.isdigit() and len(text) <= 12 else None
 
@@ -253,7 +253,7 @@ class Page:
 
 
 class Fate(StrEnum):
-    """What became of one delete."""
+    """Fate of one delete."""
 
     ACCEPTED = "accepted"
     MISSING = "missing"  # success for the caller, but no proof of death
@@ -262,7 +262,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What became of one delete, with the provider's error when it failed."""
+    """Outcome of one delete, with the provider's error when it failed."""
 
     fate: Fate
     error: str = ""

@@ -24,7 +24,8 @@ class Provider(Protocol):
 
     @property
     def scopes(self) -> frozenset[Scope]:
-        """Where it acts, verified: whose account, which host; never from the config alone."""
+        """Return the scopes in which it acts, verified: whose account, which host; never from the
+        configuration alone."""
 
     @property
     def creates(self) -> int:
@@ -34,7 +35,8 @@ class Provider(Protocol):
         """The provider's clock, epoch seconds: its last answer's date plus monotonic time since."""
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
-        """What may be asked for, best first. Raises `BadOrder` when the spec can never be met."""
+        """Return what may be asked for, best first. Raises `BadOrder` when the spec can never be
+        met."""
 
     def create(self, order: Order) -> Ref:
         """Ask for one VM. Returns when it is accepted, not booted. The identical order again
@@ -45,8 +47,8 @@ class Provider(Protocol):
         """Many in one call. A key that is missing in the answer is *not visible*, not dead."""
 
     def sweep(self) -> Iterator[Page]:
-        """All that the provider shows in its scopes, whoever made it, page by page, every state
-        but the dead. A failed part is a page with `error`; it never raises half way."""
+        """Yield all that the provider shows in its scopes, whoever made it, page by page, every
+        state but the dead. A failed part is a page with `error`; it never raises half way."""
 
     def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
         """Ask for death, of any kind of resource. Missing is success; accepted is not finished.
@@ -56,7 +58,8 @@ class Provider(Protocol):
         """The last boot output, at most 64 KiB, for the build's log when boot fails."""
 
     def check(self) -> Sequence[Finding]:
-        """Can it be used: the right to delete first, then image, quota, network, clock."""
+        """Check whether it can be used: the right to delete first, then image, quota, network,
+        clock."""
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""What a pass looks at: the cloud first, page by page, and then the ledger.
+"""The gathering of a pass: the cloud first, page by page, and then the ledger.
 
 So whatever is stale can only make the reaper do less. No page is kept (see `core.sweep_view`).
 """
@@ -19,7 +19,7 @@ from vmrunner.providers import Provider
 
 @dataclass(slots=True)
 class LedgerView:
-    """What the ledger said; nothing at all when it was out of reach. `unread`: the rows of it that
+    """The ledger as it answered; empty when it was out of reach. `unread`: the rows of it that
     could not be read, by id: nothing is known of what they are about."""
 
     by_id: dict[str, Instance] = field(default_factory=dict)
@@ -45,9 +45,9 @@ def gather(
     sweep: bool,
     meanwhile: Meanwhile | None = None,
 ) -> tuple[SweepView, LedgerView]:
-    """List the cloud, if `sweep`, and read the ledger: the open rows of this provider's scopes,
-    and the rows of all that the listing kept; the rows before the builds (see
-    `engine.snapshot`). Whatever goes wrong with the ledger, what is past its deadline is listed."""
+    """List the cloud, if `sweep`, and read the ledger: the open rows of this provider's scopes, and
+    the rows of all that the listing kept; the rows before the builds (see `reconciler`). Whatever
+    goes wrong with the ledger, what is past its deadline is listed."""
     ledger, known = context.ledger, LedgerView()
     if sweep:
         try:

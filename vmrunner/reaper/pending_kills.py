@@ -1,4 +1,4 @@
-"""What the last sweep showed and will have expired before the next one.
+"""Resources that the last sweep showed and that will have expired before the next one.
 
 A sweep is minutes away from the next, and G is one: between them, and without a ledger, only this
 memory tells of a resource that has no row.
@@ -38,7 +38,7 @@ class PendingKills:
             self._kills = tuple(known.values())
 
     def due(self, now: float) -> tuple[Deletion, ...]:
-        """What is past its deadline, on the provider's clock."""
+        """Return the deletions of what is past its deadline, on the provider's clock."""
         return tuple(k for k in self._kills if k.expires_at is not None and now > k.expires_at)
 
     def answered(self, outcomes: Outcomes) -> None:

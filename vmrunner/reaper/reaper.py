@@ -54,8 +54,8 @@ HOLE: Final = 30.0  # seconds until a hole is looked at again, doubled each time
 
 @dataclass(frozen=True, slots=True)
 class SweepRetry:
-    """When a provider is swept before its time, monotonic, and for the how-manieth time in a row
-    there was a hole."""
+    """The time, monotonic, at which a provider is swept before its turn, and for the how-manieth
+    time in a row there was a hole."""
 
     when: float
     tries: int
@@ -131,7 +131,7 @@ class Reaper:
         return again is not None and self._context.monotonic() >= again.when
 
     def _look_again(self, name: str, plan: ReapPlan, listing: SweepView) -> None:
-        """When to sweep before it is time. What goes after its parent: at once. A hole may be the
+        """Plan a sweep before it is time. What goes after its parent: at once. A hole may be the
         moment's: at once, and then ever more rarely."""
         now, tries = self._context.monotonic(), 0
         if listing.holes:

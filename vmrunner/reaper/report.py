@@ -1,4 +1,4 @@
-"""What a pass of the reaper found and did, for people and scripts."""
+"""The report of a pass, for people and scripts."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ class ReportLine:
 
     @property
     def failed(self) -> bool:
-        """Did the provider refuse?"""
+        """True if the provider refused."""
         return self.result.fate is LineFate.FAILED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What one pass found and did. `unread`: parts that could not be read or decided; `ongoing`:
-    providers at which it is not over yet."""
+    """The findings and deeds of one pass. `unread`: parts that could not be read or decided;
+    `ongoing`: providers at which it is not over yet."""
 
     lines: tuple[ReportLine, ...] = ()
     alarms: tuple[str, ...] = ()

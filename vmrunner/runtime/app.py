@@ -1,4 +1,4 @@
-"""Where the parts are joined: settings → ledger, providers, sessions, engine.
+"""The composition root: settings → ledger, providers, sessions, engine.
 
 Nothing is opened before it is asked for. Tests join other parts here, by subclassing. Only who
 begins a program has an `App`; all others get the parts that they need.
@@ -81,8 +81,9 @@ class App:
         return registry.load(kind, name, **options, **needs)
 
     def _used(self, kind: str, name: str) -> list[str]:
-        """Where this provider has VMs or images, or launched so lately that something may be left,
-        as far as the ledger can be asked: it may have been configured otherwise then."""
+        """Return the places where this provider has VMs or images, or launched so lately that
+        something may be left, as far as the ledger can be asked: it may have been configured
+        otherwise then."""
         since = time.time() - self.settings.limits.max_ttl - Limits().newborn
         try:
             scopes = self.ledger.instances.places(name, since) | self.ledger.images.places(name)
@@ -91,13 +92,13 @@ class App:
         return sorted({scope.place for scope in scopes if scope.kind == kind})
 
     def sessions(self) -> Sessions:
-        """What drives a build on its VM."""
+        """Return the class that drives a build on its VM."""
         from vmrunner.session import Session
 
         return Session
 
     def orders(self) -> MakesOrders:
-        """What makes the order for an instance."""
+        """Return the factory of orders for instances."""
         from vmrunner.engine.orders import OrderFactory
 
         return OrderFactory(self.ledger.installation, self.ledger.generation)

@@ -1,4 +1,4 @@
-"""Who serves a ledger, and at which providers; and how an engine in the background is started."""
+"""Engines that serve a ledger, at which providers; and the start of one in the background."""
 
 from __future__ import annotations
 
@@ -32,16 +32,17 @@ _KEPT: Final = 30 * 86_400.0  # so long the settings of background engines are k
 
 
 def one_host(ledger: Ledger) -> bool:
-    """Is the ledger a file, so that all who serve it are on this host?"""
+    """True if the ledger is a file, so that all who serve it are on this host."""
     return ledger.url.startswith(database_url.SQLITE)
 
 
 def served(ledger: Ledger, providers: Collection[str] = (), *, staying: bool = False) -> bool:
-    """Do engines of other processes serve this ledger, and these providers? `staying`: such as do
-    not end with a build of their own.
+    """True if engines of other processes serve this ledger, and these providers. `staying`: such as
+    do not end with a build of their own.
 
     A process that lives is not enough: its engine may have been closed, or hang. To be wrong here
-    costs one engine too many, which is harmless; the other way a build would wait for ever."""
+    costs one engine too many, which is harmless; the other way a build would wait for ever.
+    """
     me, now = process.current(), time.time()
     members = ledger.engines.list()
     up = {m.process for m in members if m.kind not in (STARTING, SUBMITTER)}
@@ -140,7 +141,8 @@ class BackgroundEngines:
         self._announce(who, settings.providers)
 
     def _announce(self, who: Process, providers: Iterable[str]) -> None:
-        """In its name, so that whoever asks next does not start another before it is up."""
+        """Join the ledger in the new engine's name, so that whoever asks next does not start
+        another before it is up."""
         try:
             engines = self._ledger().engines
             engines.join(ids.engine_id(), who, STARTING, time.time(), providers)

@@ -1,4 +1,5 @@
-"""What a process that waits for builds does so that they are served."""
+"""Makes sure that an engine drives the builds this process waits for: one elsewhere, one in this
+process, or one in the background."""
 
 from __future__ import annotations
 
@@ -77,7 +78,7 @@ class EngineHost:
 
     @property
     def own(self) -> bool:
-        """Is it one in this process?"""
+        """True if the engine is one in this process."""
         return self._engine is not None
 
     def ensure(self, provider: str, *, staying: bool = False) -> None:
@@ -119,7 +120,7 @@ class EngineHost:
             self._engine.wake()
 
     def _bury(self) -> None:
-        """Whatever ended our engine's thread: without one nothing moves."""
+        """Let go of our engine whose thread ended, by whatever: without one nothing moves."""
         if self._thread is not None and not self._thread.is_alive() and not self._stop.is_set():
             log.error("the engine in this process has ended: starting another")
             self._let_go()
@@ -143,12 +144,12 @@ class EngineHost:
         self._others.spawn()
 
     def waiting(self, build: str) -> str:
-        """Why a build is still queued, as far as we know."""
+        """Return why a build is still queued, as far as we know."""
         engine = self._engine
         return (engine.waiting.get(build, "") if engine is not None else "") or self._nobody
 
     def _show_up(self, now: float) -> None:
-        """Where engines on other hosts cannot see that this process lives, tell them."""
+        """Tell engines on other hosts, which cannot see it, that this process lives."""
         if self._kind is None or now - self._beaten < OWNER_HEARTBEAT or one_host(self._ledger()):
             return
         self._beaten = now

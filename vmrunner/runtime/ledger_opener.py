@@ -48,8 +48,8 @@ class LedgerOpener:
 
     @property
     def installation(self) -> str:
-        """Whose resources are ours. It lies beside the ledger too, and what is past its deadline
-        is ended by it when there is no ledger to ask."""
+        """Return the installation, by which resources are ours. It lies beside the ledger too, and
+        what is past its deadline is ended by it when there is no ledger to ask."""
         from vmrunner.lib import local_files
 
         try:

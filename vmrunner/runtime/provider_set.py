@@ -1,4 +1,4 @@
-"""Which providers there are: those of the configuration, and those that it dropped while VMs of
+"""The providers there are: those of the configuration, and those that it dropped while VMs of
 theirs are open."""
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class ProviderSet:
         return RetiredProvider(name, drivers, None)
 
     def _configured(self, scopes: set[Scope]) -> Iterator[Provider]:
-        """Those of the kinds of these scopes that can be opened."""
+        """Yield the configured providers of the kinds of these scopes that can be opened."""
         kinds = {scope.kind for scope in scopes}
         for name, said in self.settings.providers.items():
             if said.kind in kinds:

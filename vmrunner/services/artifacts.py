@@ -1,4 +1,4 @@
-"""What a build brought back, and the way of it to where the caller wants it."""
+"""Artifacts of a build, and the way of them to where the caller wants them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Artifacts:
-    """What one build brought back. `globs` are those that it was asked for."""
+    """The artifacts of one build. `globs` are those that it was asked for."""
 
     directory: Path
     globs: tuple[str, ...] = ()

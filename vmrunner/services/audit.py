@@ -119,7 +119,7 @@ def _idle(ledger: Ledger, name: str, pages: list[Page]) -> dict[Scope, str]:
 
 
 def _in(scope: Scope, sighted: Iterable[str]) -> bool:
-    """Was something seen there that is not settled yet?"""
+    """True if something was seen there that is not settled yet."""
     return any(subject.startswith(str(scope)) for subject in sighted)
 
 
@@ -130,12 +130,12 @@ def alone(installation: str, limits: Limits, name: str, provider: Provider) -> l
 
 
 def silence(ledger: Ledger) -> list[Survivor]:
-    """Has nobody reaped for too long?"""
+    """Return the faults of a reaper that is silent."""
     return audit_rules.silence(time.time(), ledger.instances.open(), watch(ledger))
 
 
 def watch(ledger: Ledger) -> ReaperActivity:
-    """What the ledger knows of those who reap."""
+    """Return what the ledger knows of those who reap."""
     engines = ledger.engines
     done = engines.heartbeats()
     return ReaperActivity(

@@ -1,4 +1,4 @@
-"""What a build's events say about its steps. Pure."""
+"""Steps of a build, as its events tell them. Pure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class StepRun:
 
 
 def runs(events: Iterable[BuildEvent]) -> list[StepRun]:
-    """In the order of their beginnings. Who takes a build over is told by the VM what the one
-    before was told too: once is enough, in each attempt."""
+    """Return the runs of steps in the order of their beginnings. Who takes a build over is told by
+    the VM what the one before was told too: once is enough, in each attempt."""
     found: dict[tuple[int, int | None], StepRun] = {}
     attempt = 1
     for event in events:
@@ -43,7 +43,7 @@ def runs(events: Iterable[BuildEvent]) -> list[StepRun]:
 
 
 def title(build: BuildRecord, index: int) -> str:
-    """What a step is called."""
+    """Return the name that a step is shown by."""
     steps = build.spec.steps
     return steps[index].title if 0 <= index < len(steps) else str(index)
 
@@ -61,7 +61,7 @@ def culprit(build: BuildRecord, events: Iterable[BuildEvent]) -> StepRun | None:
 
 
 def describe(build: BuildRecord, run: StepRun) -> str:
-    """How it ended there, for people."""
+    """Return how a step ended, for people."""
     assert run.index is not None
     name = f"step {title(build, run.index)!r}"
     if build.reason is Reason.STEP_TIMEOUT:
@@ -79,7 +79,7 @@ def describe(build: BuildRecord, run: StepRun) -> str:
 
 
 def wished(events: Iterable[BuildEvent], kind: str) -> str:
-    """Who last wished that something be done to a build, as far as that was noted."""
+    """Return who last wished that something be done to a build, as far as that was noted."""
     told = [
         str(event.data["by"]) for event in events if event.kind == kind and event.data.get("by")
     ]

@@ -32,7 +32,7 @@ def doctor(
     *,
     provider: str | None = None,
 ) -> list[Finding]:
-    """Is everything there, and allowed?"""
+    """Check that everything is there, and allowed."""
     only = providers.named(provider)
     if only is not None:
         return list(_provider(providers, only))
@@ -77,7 +77,7 @@ def _ledger(ledgers: LedgerOpener) -> Finding:
 
 
 def _reaper(ledgers: LedgerOpener) -> Iterator[Finding]:
-    """Does somebody reap, as far as somebody should?"""
+    """Check that somebody reaps, as far as somebody should."""
     try:
         ledger = ledgers.open()
         watch, silent = audit.watch(ledger), audit.silence(ledger)
@@ -104,7 +104,7 @@ def _reaper(ledgers: LedgerOpener) -> Iterator[Finding]:
 def _due(
     ledgers: LedgerOpener, providers: ProviderSet, limits: EngineLimits, paths: Paths
 ) -> Iterator[Finding]:
-    """What a reap would end by the ledger alone, while nobody serves who will."""
+    """Warn of what a reap would end by the ledger alone, while nobody serves who will."""
     from vmrunner.reaper import once
 
     try:

@@ -25,7 +25,7 @@ _ENDED: Final = (BuildState.HELD, BuildState.FINISHED)
 
 
 def ended(build: BuildRecord) -> bool:
-    """Is its result known? A held build has ended; only its VM is still there."""
+    """True if a build's result is known. A held build has ended; only its VM is still there."""
     return build.state in _ENDED
 
 
@@ -97,7 +97,7 @@ class BuildFollower:
 
     def patiently(self, work: Callable[[], T]) -> T:
         """Do it; while the ledger is out of reach, wait and do it again, for at most
-        `LEDGER_TIMEOUT`."""
+        `LEDGER_TIMEOUT`. `told` hears of it once. `pause` is called between tries and may raise."""
         until: float | None = None
         while True:
             try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class LogReader:
-    """What is new in one build's log since the last call, from line `after` on."""
+    """A reader of what is new in one build's log since the last call, from line `after` on."""
 
     def __init__(self, ledger: Ledger, build: str, *, after: int = 0) -> None:
         self._ledger = ledger

@@ -1,5 +1,5 @@
-"""What can be known of a build before it is submitted, and needs its provider: that the machine
-can be had, that the image is there or can be made, that the container can be got.
+"""Checks of a build before it is submitted that need its provider: that the machine can be had,
+that the image is there or can be made, that the container can be got.
 
 Nothing is made here. What has to be made is given back, for the time when all else is checked.
 """
@@ -70,7 +70,8 @@ def check(
 
 
 def _unguarded(name: str, ledger: Ledger, providers: ProviderSet) -> tuple[str, ...]:
-    """At the first launch, what the guarantee is worth in this account; `doctor` says it later."""
+    """Return, at the first launch, what the guarantee is worth in this account; `doctor` says it
+    later."""
     provider = providers.get(name)
     if not isinstance(provider, CanHaveGuard) or ledger.instances.launched(name):
         return ()
@@ -138,7 +139,7 @@ def _wants(spec: BuildSpec) -> Spec:
 
 
 def _offered(spec: BuildSpec, providers: ProviderSet) -> None:
-    """Does its provider have such a machine?"""
+    """Check that its provider has such a machine."""
     try:
         providers.get(spec.provider).offers(_wants(spec))
     except NoCapacity:
@@ -160,8 +161,8 @@ def _sized(spec: BuildSpec, recipe: Recipe, providers: ProviderSet) -> None:
 def _disk(
     spec: BuildSpec, said: LocalSettings, providers: ProviderSet, image: str, least: int
 ) -> None:
-    """Can this host ever hold what the build's disk may grow to, and is the configured size of one
-    enough for the image? `_host` looks at the room for that size."""
+    """Check that this host can ever hold what the build's disk may grow to, and that the configured
+    size of one is enough for the image. `_host` looks at the room for that size."""
     if spec.disk is None and said.disk is not None and said.disk < least:
         raise ConfigError(
             f"providers.{spec.provider}.disk: {units.amount(said.disk)}: image {image} needs "
@@ -177,7 +178,7 @@ def _disk(
 
 
 def _host(spec: BuildSpec, providers: ProviderSet) -> None:
-    """Is all there that a VM on this host needs?"""
+    """Check that all is there that a VM on this host needs."""
     ignored = frozenset({"image"})  # this build's may be another than the configured one
     if spec.network is Network.NONE:
         ignored |= _OPEN_ONLY
@@ -202,7 +203,7 @@ def _container(spec: BuildSpec, image: str, containers: Collection[str]) -> None
 
 
 def _runtime(spec: BuildSpec, image: str, packages: Collection[str] | None) -> None:
-    """What the image does not tell of itself, the supervisor will."""
+    """Check that the image has the runtime. Where the image does not tell, the supervisor will."""
     if spec.runtime == RUNSC and packages is not None and RUNSC not in packages:
         raise ConfigError(
             f"container-runtime: VM image {image!r} has no runsc (gVisor)",
@@ -212,5 +213,6 @@ def _runtime(spec: BuildSpec, image: str, packages: Collection[str] | None) -> N
 
 
 def _usable(error: BadOrder) -> ConfigError:
-    """Before anything is submitted, an order that can never be met is the user's to mend."""
+    """Translate an order that can never be met: before anything is submitted, it is the user's to
+    mend."""
     return ConfigError(str(error.args[0]), hint=error.hint)

@@ -1,4 +1,4 @@
-"""Why queued builds wait: one answer for `ps`, `show`, JSON and the API."""
+"""The reasons why queued builds wait: one answer for `ps`, `show`, JSON and the API."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ANY: Final = OffersAnswer(offers=(Offer(scope=Scope("", "", ""), machine_type="
 
 
 def reasons(ledger: Ledger, limits: EngineLimits) -> dict[str, str]:
-    """By build id, for every build that is queued."""
+    """Return the reason for every build that is queued, by build id."""
     queued = ledger.builds.queued()
     if not queued:
         return {}
@@ -48,7 +48,7 @@ def reasons(ledger: Ledger, limits: EngineLimits) -> dict[str, str]:
 
 
 def _refused(ledger: Ledger, build: str) -> str:
-    """What the provider said when it was last asked for a VM."""
+    """Return what the provider said when it was last asked for a VM."""
     refused = [e for e in ledger.events.list(build) if e.kind in ("refused", "retry")]
     message = refused[-1].data.get("message") if refused else None
     return f"no VM yet: {message}" if message else ""

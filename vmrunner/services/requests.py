@@ -207,7 +207,7 @@ def _hold(kept: float | None, ttl: float) -> list[str]:
 
 
 def _runtime(wish: BuildRequest, default: str) -> str:
-    """What opens the container to the VM's kernel cannot be had with what keeps it from there."""
+    """Return the runtime, which excludes what opens the container to the VM's kernel."""
     runtime = wish.container_runtime or default
     wide = "docker" if wish.docker else "privileged" if wish.privileged else None
     if runtime == RUNSC and wide is not None:

@@ -34,7 +34,8 @@ class SessionJob:
 
 
 class Reporter(Protocol):
-    """Where a session's words go. Each call may raise Fenced: the session ends there and then."""
+    """The receiver of a session's words. Each call may raise Fenced: the session ends there and
+    then."""
 
     def state(self, to: BuildState) -> None:
         """The build moved on. A state where it is or was already is nothing new."""
@@ -46,13 +47,13 @@ class Reporter(Protocol):
         """Masked bytes to be stored; `offset` is where the raw bytes ended in the VM's file."""
 
     def event(self, kind: EventKind, **data: str | int | float | bool | None) -> None:
-        """Something happened. After a take-over the VM's own events come again."""
+        """Report that something happened. After a take-over the VM's own events come again."""
 
     def stored(self) -> int:
         """The raw offset up to which this attempt's log is stored."""
 
     def steps_started(self) -> None:
-        """From now on steps may have run."""
+        """Report that from now on steps may have run."""
 
 
 class AttemptOver(Exception):
@@ -64,7 +65,7 @@ class AttemptOver(Exception):
 
 
 def order(job: SessionJob) -> bytes:
-    """What the supervisor is told, secrets included: it goes over stdin of a verified
+    """Return the job for the supervisor, secrets included: it goes over stdin of a verified
     connection. Raises ConfigError on what no shell could take."""
     spec = job.build.spec
     env = {

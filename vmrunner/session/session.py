@@ -163,7 +163,7 @@ class Session:
         return self._dialer.connect(address, timeout=timeout, on_greeting=self._greeted)
 
     def _greeted(self) -> None:
-        """Until SSH says its first word, the VM boots."""
+        """Report SSH's first word: until then the VM boots."""
         self._reporter.state(BuildState.CONNECTING)
 
     def _unreachable(self, error: client.Unreachable, *, connected: bool) -> End:
@@ -174,7 +174,7 @@ class Session:
         return End(result=Result.ERROR, reason=reason, message=str(error), lost=True)
 
     def _work(self, connection: client.Connection) -> End:
-        """All that is left to do, on this connection. Raises Lost."""
+        """Do all that is left to do, on this connection. Raises Lost."""
         if self._ended is None:
             self._reporter.state(BuildState.PREPARING)
             self._preparation.run(connection, self._command, self._pulse, self._refused)
@@ -304,7 +304,7 @@ class Session:
         return [rule.glob for rule in self._job.build.spec.artifacts if rule.always or succeeded]
 
     def _cut_off(self, ended: EndFrame, why: str) -> End:
-        """It had ended, and nothing more can come."""
+        """Conclude that the build had ended, and nothing more can come."""
         end = ended.end
         return self._without_artifacts(end, why) if self._wanted(end) else end
 
@@ -329,7 +329,7 @@ class Session:
             raise _Stopped(self._stop)
 
     def _pulse(self) -> float:
-        """Between pieces of output, and when something is due. Seconds until the next time."""
+        """Do what is due, between pieces of output. Return the seconds until the next time."""
         wait = self._relay.wait()
         now = time.monotonic()
         if self._stop is not None:

@@ -75,7 +75,7 @@ def _table(shell: CliContext, rows: list[BuildRecord], form: Format) -> None:
 
 
 def _waiting(shell: CliContext, rows: Iterable[BuildRecord]) -> dict[str, str]:
-    """Why those of them that are queued wait."""
+    """Return why those of them that are queued wait."""
     from vmrunner.services import queue_reasons
 
     queued = {row.id for row in rows if row.state.value == "queued"}

@@ -96,8 +96,9 @@ def _opened(providers: ProviderSet, name: str) -> Provider:
 
 
 def _local(shell: CliContext, keep: int, dry_run: bool) -> ImageGcResult:
-    """What a build of this ledger names is in use. What a VM was made of within the longest life of
-    any may be, whatever ledger knows that VM: the cache is the user's."""
+    """Delete old local images. What a build of this ledger names is in use. What a VM was made of
+    within the longest life of any may be, whatever ledger knows that VM: the cache is the
+    user's."""
     from vmrunner import images
     from vmrunner.images import retention
     from vmrunner.providers.qemu import local_images

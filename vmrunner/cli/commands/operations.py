@@ -99,7 +99,7 @@ def audit(
 
 
 def _tell(view: ListView[T], found: Sequence[T], form: Format, well: str, *, quiet: bool) -> None:
-    """What was found, or that nothing was, unless nobody wants to hear that."""
+    """Print what was found, or that nothing was, unless nobody wants to hear that."""
     if found or not quiet:
         output.show(view, found, form)
         if not found and form in (Format.TABLE, Format.WIDE):

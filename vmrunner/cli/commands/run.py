@@ -26,7 +26,7 @@ log = logging.getLogger("vmrunner")
 
 @dataclass(frozen=True, slots=True)
 class FollowOptions:
-    """How a build is followed, as opposed to what it is."""
+    """The way in which a build is followed, as opposed to what it is."""
 
     form: Format
     detach: bool
@@ -293,7 +293,7 @@ def conclude(
 
 
 def _happened(shell: CliContext, row: BuildRecord) -> list[BuildEvent]:
-    """Its events. A ledger that is away now hides nothing of the build's end."""
+    """Return the build's events. A ledger that is away now hides nothing of the build's end."""
     try:
         return shell.ledger.events.list(row.id)
     except LedgerError as error:
@@ -302,7 +302,8 @@ def _happened(shell: CliContext, row: BuildRecord) -> list[BuildEvent]:
 
 
 def last_line(row: BuildRecord, step: str = "") -> None:
-    """What scripts look for. `step`: the one of several in which it ended otherwise than well."""
+    """Print the line that scripts look for. `step`: the one of several in which it ended otherwise
+    than well."""
     from vmrunner.cli.views import builds
 
     result = row.result.value if row.result else ""
@@ -324,7 +325,7 @@ def _announce(row: BuildRecord, manner: FollowOptions) -> None:
 
 
 def _dry_run(checked: CheckedRequest, form: Format, most: int) -> int:
-    """What would be submitted."""
+    """Show what would be submitted."""
     from dataclasses import asdict
 
     from vmrunner.cli import run_inputs

@@ -106,7 +106,7 @@ def _ssh(access: Access, address: Address, command: list[str], *, terminal: bool
 
 
 def _proxy(path: str) -> str:
-    """What connects ssh to a socket."""
+    """Return the command that connects ssh to a socket."""
     words = (sys.executable, "-P", "-m", unix_sockets.__name__, path)
     return shlex.join(words).replace("%", "%%")
 

@@ -59,7 +59,7 @@ def ls(
 def _machines(
     shell: CliContext, found: Sequence[tuple[Instance | None, Resource | None]]
 ) -> list[VmRow]:
-    """For showing: each at the time of its provider."""
+    """Return the rows to show, each at the time of its provider."""
     from vmrunner.cli.views.builds import VmRow
 
     providers = shell.app.providers
@@ -69,7 +69,7 @@ def _machines(
 
 
 def _sweep(shell: CliContext) -> tuple[list[Resource], list[str]]:
-    """What is ours by tag in every provider, and what could not be read."""
+    """Return what is ours by tag in every provider, and what could not be read."""
     from vmrunner.model import Power
 
     ours, unread = [], []

@@ -1,4 +1,4 @@
-"""How builds, instances and the rest are shown: columns for people, documents for programs."""
+"""Views of builds, instances and the rest: columns for people, documents for programs."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def _ref(machine: VmRow) -> str:
 
 
 def life(build: BuildRecord, rows: Iterable[Instance]) -> str:
-    """Why the build's VM died, and when."""
+    """Return why the build's VM died, and when."""
     row = next((row for row in rows if row.id == build.instance), None)
     if row is None or row.death is None:
         return ""
@@ -303,7 +303,7 @@ def timeline(build: BuildRecord, now: float, *, width: int = 40, unicode: bool =
 
 
 def steps(build: BuildRecord, events: Iterable[BuildEvent]) -> list[str]:
-    """What each step did, and the pull before them, as far as the events say."""
+    """Return what each step did, and the pull before them, as far as the events say."""
     lines = []
     for run in build_history.runs(events):
         if run.ended is not None:

@@ -55,8 +55,9 @@ def _settle(ledger: Ledger, provider: Provider, row: MadeImage, newborn: float) 
 
 
 def _learn(ledger: Ledger, imaging: ImageStore, row: MadeImage, late: bool) -> None:
-    """Whoever drove Packer is gone. The image may have come to be all the same: it has our tags
-    then. One with tags that is not ready is still being made, unless it is `late`."""
+    """Look for the image of a row whose Packer nobody drives any more. The image may have come to
+    be all the same: it has our tags then. One with tags that is not ready is still being made,
+    unless it is `late`."""
     made = imaging.find(row.name)
     if made is not None and made.tags.get(IMAGE) == row.id:
         if made.ready:
@@ -116,7 +117,7 @@ def _clear(ledger: Ledger, provider: Provider, row: MadeImage) -> str:
 
 
 def _its(made: CloudImage, row: MadeImage, installation: str) -> bool:
-    """Is it this row's? What carries no tags of anybody's is, by its name."""
+    """True if this image is the row's. What carries no tags of anybody's is, by its name."""
     mine = made.installation in ("", installation) and made.tags.get(IMAGE, row.id) == row.id
     return mine and not made.promoted
 

@@ -80,7 +80,7 @@ def vm(
 
 
 def _accelerator(wish: str, image: LocalImage, cache: Path) -> str:
-    """What the provider took, which remembers its choice in the cache."""
+    """Return the accelerator that the provider took, which remembers its choice in the cache."""
     programs = launch_plan.HostPrograms.find(internet=False)
     chosen = accelerator.choose(wish, qemu=programs.qemu, kernel=image.kernel, cache_dir=cache)
     return chosen.name

@@ -1,5 +1,5 @@
-"""What a launch takes for granted: the image, the subnets, the security groups, the types. Looked
-up before anything is launched, and remembered."""
+"""Preconditions of a launch: the image, the subnets, the security groups, the types. Looked up
+before anything is launched, and remembered."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class NoImage(BadOrder):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ami:
-    """What a launch needs of an AMI."""
+    """An AMI, as far as a launch needs it."""
 
     id: str
     name: str
@@ -57,7 +57,7 @@ class Ami:
 
     @property
     def size(self) -> int:
-        """Of its root disk, in bytes; 0 when it does not say."""
+        """Return the size of its root disk, in bytes; 0 when it does not say."""
         for mapping in self.mappings:
             if mapping.get("DeviceName") == self.root:
                 return int(mapping.get("Ebs", {}).get("VolumeSize") or 0) * GiB
@@ -66,7 +66,7 @@ class Ami:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ec2InstanceType:
-    """What a type is."""
+    """An instance type."""
 
     name: str
     cpus: int
@@ -123,7 +123,7 @@ class Ec2Catalog:
         return self._memory.get("groups", NETWORK, ask)
 
     def types(self) -> list[Ec2InstanceType]:
-        """Those of the configured types that the region has, in their order. Asked for by a
+        """Return those of the configured types that the region has, in their order. Asked for by a
         filter: a list is refused whole for one that it has not."""
         names, region = self._options.instance_types, self._options.region
 
@@ -144,7 +144,7 @@ class Ec2Catalog:
     # --- within ---
 
     def _named(self, api: Ec2Api[AnswerT], field: str, ids: Sequence[str], key: str) -> AnswerT:
-        """What these ids name; of an id that names nothing, whose fault it is."""
+        """Return what these ids name. For an id that names nothing, raise whose fault it is."""
         params: Answer = {field: list(ids)}
         try:
             return self._calls(self._options.region, api, **params)
@@ -214,7 +214,7 @@ def _type(told: ec2.InstanceTypeInfoTypeDef) -> Ec2InstanceType:
 def fitting(
     types: Iterable[Ec2InstanceType], image: Ami, *, cpus: int | None, memory: int | None
 ) -> list[Ec2InstanceType]:
-    """Those that are large enough and run this image. Raises `BadOrder` when none is."""
+    """Return the types that are large enough and run this image. Raises `BadOrder` when none is."""
     every = list(types)
     fit = [
         one

@@ -77,7 +77,7 @@ class Ec2Api(NamedTuple, Generic[AnswerT]):
 
     @property
     def action(self) -> str:
-        """As the cloud writes it: RunInstances."""
+        """Return the action as the cloud writes it: RunInstances."""
         words = self.method.replace("_aws_", "_AWS_").split("_")
         return "".join(word if word.isupper() else word.capitalize() for word in words)
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def look(
     calls: Ec2Caller, keys: Sequence[Key], installation: str, *, public: bool
 ) -> dict[Key, Seen]:
-    """All that can be seen: what cannot be read hides no other. Raises `CallFailed` when there is
-    nothing else."""
+    """Return all that can be seen: what cannot be read hides no other. Raises `CallFailed` when
+    there is nothing else."""
     found: dict[Key, Seen] = {}
     ranks: dict[Key, tuple[bool, bool, float, str]] = {}
     failures: list[CallFailed] = []
@@ -64,6 +64,7 @@ def _launched(item: ec2.InstanceTypeDef, key: Key) -> bool:
 
 
 def _rank(item: ec2.InstanceTypeDef, key: Key, sight: Seen) -> tuple[bool, bool, float, str]:
-    """Of several with one name: ours for certain first, then the living, then the oldest."""
+    """Rank one of several with one name: ours for certain first, then the living, then the
+    oldest."""
     dead = sight.power is Power.DEAD
     return (not _launched(item, key), dead, sight.created_at or 0.0, sight.ref.id)

@@ -71,7 +71,8 @@ def disrupted(failed: CallFailed) -> bool:
 
 
 def apart(calls: Ec2Caller, region: str, filters: Filters) -> Iterator[ZonePart]:
-    """The same instances zone by zone. Raises `CallFailed` when no interface can be listed."""
+    """Yield the same instances zone by zone. Raises `CallFailed` when no interface can be
+    listed."""
     zones: dict[str, dict[str, None]] = {}
     asked = {_OF_INTERFACES.get(name, name): values for name, values in filters.items()}
     for answer in _pages(calls, region, INTERFACES, asked):
@@ -96,8 +97,8 @@ def instances(answer: ec2.DescribeInstancesResultTypeDef) -> Iterator[ec2.Instan
 
 
 def _named(calls: Ec2Caller, region: str, zone: str, ids: Sequence[str]) -> Iterator[ZonePart]:
-    """Those that exist. A list is refused whole for one that does not, or is in a zone that is
-    disrupted: halve it until that one is alone."""
+    """Yield those of these instances that exist. A list is refused whole for one that does not, or
+    is in a zone that is disrupted: halve it until that one is alone."""
     try:
         yield ZonePart(zone, list(instances(calls(region, INSTANCES, InstanceIds=list(ids)))))
     except CallFailed as failed:

@@ -1,4 +1,4 @@
-"""What EC2's error codes mean for the core: translated once, here."""
+"""EC2's error codes in the core's terms: translated once, here."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ UNCERTAIN: Final = frozenset(
 
 
 def failed(error: Exception, *, action: str, region: str) -> CallFailed:
-    """What botocore raised, for `action` in `region`."""
+    """Translate what botocore raised for `action` in `region`."""
     if isinstance(error, boto.ClientError):
         told: Any = error.response
         code = str(told.get("Error", {}).get("Code", ""))
@@ -137,7 +137,8 @@ def refusal(code: str, message: str, status: int, *, action: str, region: str) -
 
 
 def _unanswered(error: Exception, *, action: str, region: str) -> ProviderError:
-    """No answer, or none that can be read; or nothing was asked at all."""
+    """Translate a failure without an answer, or with none that can be read, or in which nothing was
+    asked at all."""
     text = f"{action} in {region}: {one_line(str(error), before=_PAGE)}"
     if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError)):
         return CredentialsRefused(

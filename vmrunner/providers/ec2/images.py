@@ -34,7 +34,7 @@ _YOUNG: Final = 3600.0
 
 
 class Ec2Images:
-    """In the region that launches."""
+    """AMIs in the region that launches."""
 
     def __init__(self, options: Ec2Options, calls: Ec2Client, identity: Ec2Identity) -> None:
         self._options = options
@@ -156,7 +156,7 @@ class Ec2Images:
         return [text for name in made.snapshots if (text := self._snapshot(name))]
 
     def leftovers(self, images: list[CloudImage], now: float) -> list[str]:
-        """By their own tags, so that no ledger is needed to try again."""
+        """Delete leftovers, found by their own tags, so that no ledger is needed to try again."""
         kept = {name for image in images for name in image.snapshots}
         building = {image.tags.get(IMAGE) for image in images if not image.ready}
         troubles = []
@@ -172,8 +172,8 @@ class Ec2Images:
     # --- within ---
 
     def _choice(self, made: CloudImage) -> ImageChoice:
-        """What builds of this provider's choose from. Raises `ConfigError` when this image is not
-        among it."""
+        """Return the images that builds of this provider choose from. Raises `ConfigError` when
+        this image is not among it."""
         said, field = self._options.image, f"providers.{self._options.name}.image"
         if isinstance(said, str) and said.startswith("ami-"):
             raise ConfigError(
@@ -209,7 +209,7 @@ class Ec2Images:
         return [_made(image) for image in self._asked(what)]
 
     def _asked(self, what: Answer) -> list[ec2.ImageTypeDef]:
-        """Not by pages: those are for accounts with more images than anybody keeps."""
+        """Ask for images at once. Pages are for accounts with more images than anybody keeps."""
         answer = patiently(partial(self._calls, self._options.region, client.IMAGES, **what))
         return answer["Images"]
 

@@ -1,5 +1,5 @@
-"""Do builds reach each other? A security group cannot deny: whoever it lets in from everywhere, it
-lets in from the builds beside. Pure."""
+"""Isolation of builds from each other, by security groups. A security group cannot deny: whoever it
+lets in from everywhere, it lets in from the builds beside. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 def holes(
     groups: Sequence[ec2.SecurityGroupTypeDef], subnets: Sequence[ec2.SubnetTypeDef]
 ) -> Iterator[Finding]:
-    """What is wrong with these security groups, for builds in these subnets."""
+    """Yield what is wrong with these security groups, for builds in these subnets."""
     mine = {group["GroupId"] for group in groups}
     homes = [network for subnet in subnets for network in _networks(subnet)]
     lets_in = False
@@ -56,7 +56,7 @@ def holes(
 def _sources(
     rule: ec2.IpPermissionOutputTypeDef, mine: set[str], homes: Sequence[_Network]
 ) -> Iterator[str]:
-    """Where builds are among those that a rule lets in."""
+    """Yield where builds are among those that a rule lets in."""
     for pair in rule.get("UserIdGroupPairs", ()):
         if pair.get("GroupId") in mine:
             yield f"{pair['GroupId']}, which the builds have"

@@ -1,4 +1,4 @@
-"""What EC2 shows of each kind of resource, in our words."""
+"""Readers of each kind of resource that EC2 shows."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _UNFIT: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Ec2Nearness:
-    """What makes a machine look like ours, whatever its tags say."""
+    """Marks by which a machine looks like ours, whatever its tags say."""
 
     images: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
@@ -60,7 +60,7 @@ class Ec2Nearness:
 
 @dataclass(frozen=True, slots=True)
 class Ec2KindReader:
-    """How one kind is listed. `key`: where the answer has the items."""
+    """The way to list one kind. `key`: where the answer has the items."""
 
     kind: Kind
     api: Ec2Api[Any]
@@ -79,7 +79,7 @@ class Ec2KindReader:
 
 
 def seen(scope: Scope, item: ec2.InstanceTypeDef, *, public: bool) -> Seen:
-    """What a look at one instance shows. `public`: over which address SSH goes."""
+    """Return what a look at one instance shows. `public`: over which address SSH goes."""
     reason = item.get("StateReason", {}).get("Code", "")
     detail = item.get("StateReason", {}).get("Message", "")
     unfit, hint = next((why for code, why in _UNFIT.items() if reason.startswith(code)), (None, ""))
@@ -97,8 +97,8 @@ def seen(scope: Scope, item: ec2.InstanceTypeDef, *, public: bool) -> Seen:
 
 
 def born(item: ec2.InstanceTypeDef) -> float | None:
-    """When an instance was first launched: LaunchTime starts anew with each start, the attachment
-    of its first interface does not."""
+    """Return when an instance was first launched. LaunchTime starts anew with each start; the
+    attachment of its first interface does not."""
     times = [item.get("LaunchTime")] + [
         nic.get("Attachment", {}).get("AttachTime")
         for nic in item.get("NetworkInterfaces", ())
@@ -196,8 +196,8 @@ def _group(scope: Scope, item: ec2.SecurityGroupTypeDef, _: Ec2Nearness) -> Reso
 def _of_builder(
     ref: Ref, item: Mapping[str, Any], name: str, born: float | None
 ) -> Resource | None:
-    """What was made for a builder. Other keys and groups are the user's own, whatever their tags:
-    nothing of them ends."""
+    """Return what was made for a builder. Other keys and groups are the user's own, whatever their
+    tags: nothing of them ends."""
     made = Resource(
         ref=ref,
         power=Power.RUNNING,

@@ -23,7 +23,7 @@ BUDGET, SLOW = 120.0, 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ec2SweepContext:
-    """What every region's part of a sweep needs. `elapsed`: seconds that only go up."""
+    """Inputs that every region's part of a sweep needs. `elapsed`: seconds that only go up."""
 
     calls: Ec2Caller
     readers: Sequence[Ec2KindReader]
@@ -33,7 +33,7 @@ class Ec2SweepContext:
     elapsed: Callable[[], float]
 
     def sweep(self, scopes: Sequence[Scope]) -> Iterator[Page]:
-        """Every page of every kind in every region; one that fails hinders no other."""
+        """Yield every page of every kind in every region; one that fails hinders no other."""
         return merged([partial(self._region, scope) for scope in scopes])
 
     def _region(self, scope: Scope) -> Iterator[Page]:
@@ -77,7 +77,7 @@ class Ec2SweepContext:
             yield from self._apart(ask, scope, reader)
 
     def _apart(self, ask: Ec2Caller, scope: Scope, reader: Ec2KindReader) -> Iterator[Page]:
-        """Ours, as far as the zones can be read; the listing stays incomplete."""
+        """Yield ours, as far as the zones can be read; the listing stays incomplete."""
         mine = {f"tag:{TAG}installation": [self.installation]}
         try:
             for part in apart(ask, scope.place, mine):
@@ -121,6 +121,6 @@ class _Budget:
 
 
 def _beside(page: Page, builders: Mapping[str, Ref]) -> Page:
-    """With the builder that each thing is for as its parent: it cannot go before that one."""
+    """Give each thing the builder that it is for as its parent: it cannot go before that one."""
     found = (replace(r, parent=builders.get(r.instance or "")) for r in page.resources)
     return replace(page, resources=tuple(found))

@@ -1,4 +1,4 @@
-"""What Google's errors mean for the core: translated once, here."""
+"""Google's errors in the core's terms: translated once, here."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _LOG_IN: Final = "gcloud auth application-default login, or a service account fo
 
 
 def failed(error: Exception, *, action: str, where: str) -> CallFailed:
-    """What the SDK raised, for `action` at `where`."""
+    """Translate what the SDK raised for `action` at `where`."""
     if isinstance(error, api.GoogleAPICallError):
         reasons = [str(e["reason"]) for e in error.errors if isinstance(e, dict) and "reason" in e]
         status = int(error.code or 0)
@@ -65,7 +65,7 @@ def failed(error: Exception, *, action: str, where: str) -> CallFailed:
 
 
 def of_operation(operation: Any, *, action: str, where: str) -> CallFailed | None:
-    """What a finished operation ended with; None: all is well."""
+    """Translate what a finished operation ended with; None when all is well."""
     errors = list(operation.error.errors)
     status = int(operation.http_error_status_code)
     if not errors and status < 400:
@@ -108,7 +108,8 @@ def _by_status(status: int) -> str:
 
 
 def _unanswered(error: Exception, *, action: str, where: str) -> ProviderError:
-    """No answer, or none that can be read; or nothing was asked at all."""
+    """Translate a failure without an answer, or with none that can be read, or in which nothing was
+    asked at all."""
     text = f"{action} in {where}: {one_line(str(error)) or type(error).__name__}"
     if isinstance(error, auth.DefaultCredentialsError):
         return CredentialsRefused(f"{action} in {where}: no Google credentials", hint=_LOG_IN)

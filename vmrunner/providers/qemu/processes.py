@@ -70,7 +70,8 @@ def kernel() -> tuple[int, ...]:
 
 
 def user(instance: str) -> tuple[int, int] | None:
-    """Whom QEMU runs as when we are root: a user that nothing else is. None: as we are."""
+    """Return the user that QEMU runs as when we are root, which nothing else is. None: as we
+    are."""
     if os.geteuid() != 0:
         return None
     number = _FIRST_USER + int.from_bytes(hashlib.sha256(instance.encode()).digest()[:4]) % 2**27
@@ -81,7 +82,7 @@ def user(instance: str) -> tuple[int, int] | None:
 
 
 def _mapped(kind: str, number: int) -> bool:
-    """Whether our own user namespace has this id."""
+    """True if our own user namespace has this id."""
     for line in Path(f"/proc/self/{kind}_map").read_text().splitlines():
         first, _, count = (int(word) for word in line.split())
         if first <= number < first + count:
@@ -114,7 +115,7 @@ def _running(pid: int) -> Process | None:
 
 
 def _trusted(name: str) -> set[int]:
-    """Whose processes a VM's may be."""
+    """Return the users whose processes a VM's may be."""
     parsed = layout.parse(name)
     return {os.geteuid(), *(user(parsed.instance) or () if parsed else ())}
 

@@ -1,4 +1,4 @@
-"""Where a guard is, what its parts are called, and how they should be."""
+"""A guard's place, the names of its parts, and how they should be."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ pause: Final = time.sleep
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Names:
-    """All names and ARNs follow from these."""
+    """The values from which all names and ARNs follow."""
 
     partition: str
     account: str
@@ -49,7 +49,7 @@ class Names:
 
     @property
     def name(self) -> str:
-        """Of function, role and queue."""
+        """Return the name of function, role and queue."""
         return f"vmrunner-guard-{self.installation}"
 
     @property
@@ -58,7 +58,8 @@ class Names:
 
     @property
     def deadline_role(self) -> str:
-        """Of the schedules that end VMs: `scheduler_role` in the configuration."""
+        """Return the name of the role for the schedules that end VMs: `scheduler_role` in the
+        configuration."""
         return f"vmrunner-deadline-{self.installation}"
 
     @property
@@ -90,7 +91,7 @@ class Names:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FunctionSpec:
-    """How the function should be."""
+    """The function as it should be."""
 
     max_ttl: int
     regions: tuple[str, ...] = ()
@@ -111,7 +112,7 @@ class GuardSite:
         return self.calls(self.names.region, api, **params)
 
     def find(self, api: Ec2Api[Any], **params: Any) -> Answer | None:
-        """None: there is no such thing."""
+        """Make a call that finds one thing; None when there is no such thing."""
         try:
             return self.call(api, **params)
         except CallFailed as failed:
