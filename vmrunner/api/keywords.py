@@ -19,7 +19,7 @@ Command = str | Sequence[str] | Sequence[Step]
 
 
 class BuildOptions(TypedDict, total=False):
-    """What a build can be given: the fields of `BuildRequest`, for type checkers. Sizes take "4GiB"
+    """Options of a build: the fields of `BuildRequest`, for type checkers. Sizes take "4GiB"
     or bytes."""
 
     provider: str | None

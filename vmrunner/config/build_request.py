@@ -1,4 +1,4 @@
-"""What a build can be asked for. Each option is one field, with its check, its unit and its help
+"""Request for a build. Each option is one field, with its check, its unit and its help
 text: job files, Python and the command line take it from here, and `BuildSpec` stores it."""
 
 from __future__ import annotations
@@ -136,12 +136,12 @@ class BuildRequest(BuildFields):
 
     @property
     def places(self) -> Mapping[str, str]:
-        """Where a job file says each field ("FILE:LINE: ")."""
+        """Places in a job file, by field ("FILE:LINE: ")."""
         return self._places
 
     @property
     def taken(self) -> tuple[str, ...]:
-        """What a job file takes from this machine."""
+        """Return what a job file takes from this machine."""
         return self._taken
 
     def of_file(self, places: Mapping[str, str], taken: Sequence[str]) -> BuildRequest:
@@ -162,7 +162,7 @@ _UNITS: Final = {get_args(Seconds)[1]: "seconds", get_args(Bytes)[1]: "bytes"}
 
 
 def unit(name: str) -> str:
-    """What the number in this field counts: "seconds", "bytes" or nothing."""
+    """Return what the number in this field counts: "seconds", "bytes" or nothing."""
     field = BuildRequest.model_fields.get(name)
     parts = get_args(field.annotation) if field is not None else ()
     marks = [mark for part in parts for mark in getattr(part, "__metadata__", ())]

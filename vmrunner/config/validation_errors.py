@@ -27,7 +27,7 @@ class FieldError(ValueError):
 
 
 def option_name(info: ValidationInfo) -> str:
-    """What errors call the field that is looked at."""
+    """Return what errors call the field that is looked at."""
     return (info.field_name or "value").replace("_", "-")
 
 

@@ -145,7 +145,7 @@ def wish(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class End:
-    """How a build, or one attempt of it, ends. `lost`: it was ours to lose, so that a retry is
+    """End of a build, or of one attempt of it. `lost`: it was ours to lose, so that a retry is
     fair; only the engine knows whether there will be one."""
 
     result: Result

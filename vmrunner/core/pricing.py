@@ -1,4 +1,4 @@
-"""What an instance costs, estimated. Pure: its driver has the prices, on demand, USD an hour by
+"""Estimated cost of an instance. Pure: its driver has the prices, on demand, USD an hour by
 machine type."""
 
 from __future__ import annotations

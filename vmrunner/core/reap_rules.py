@@ -50,7 +50,7 @@ class ReapInput:
 
 
 def decide(given: ReapInput) -> ReapPlan:
-    """What must die, be closed and be remembered."""
+    """Return what must die, be closed and be remembered."""
     rules, now, rows, limits = _Rules(given), given.now, given.rows, given.listing.limits
     resources, kills, odd = _judged(rules.checked_kill_of, given.listing.resources)
     orphans, latch, alarms = rules.orphans([r for r in resources if r.ref not in kills])
@@ -145,7 +145,7 @@ class _Rules:
         return self.kill_of(resource)
 
     def kill_of(self, resource: Resource) -> Deletion | None:
-        """Why this resource must die, by priority; None: no reason, or not our business."""
+        """Return why this resource must die, by priority; None: no reason, or not our business."""
         if not ours(resource, self.installation) or not resource.alive:
             return None
         row = self.row_of(resource)
@@ -253,7 +253,7 @@ class _Rules:
         ]
 
     def seen_again(self, first: Sighting | None, born: float) -> bool:
-        """Is this sweep the second sighting after `first`?"""
+        """Return True if this sweep is the second sighting after `first`."""
         if first is None or self.sweep is None:
             return False
         then = SweepId(id=first.sweep, begun=first.begun)

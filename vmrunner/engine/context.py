@@ -64,8 +64,8 @@ class EngineLimits:
 
 @dataclass(kw_only=True, slots=True)
 class ReaperContext:
-    """What a reaper works with. `clock` is this host's, for builds and leases; what concerns an
-    instance is timed by its provider's clock. A new configuration replaces `providers` and
+    """Parts that a reaper works with. `clock` is this host's, for builds and leases; what concerns
+    an instance is timed by its provider's clock. A new configuration replaces `providers` and
     `limits`, each at once and whole: other threads see the old or the new one."""
 
     ledger: Ledger
@@ -135,7 +135,7 @@ class ReaperContext:
 
 @dataclass(kw_only=True, slots=True)
 class EngineContext(ReaperContext):
-    """What every part of an engine works with: also what it launches with."""
+    """Parts that every part of an engine works with: also what it launches with."""
 
     id: str
     orders: MakesOrders

@@ -26,13 +26,13 @@ SLEEP_GAP: Final = 30.0
 
 
 def beats(member: Member, now: float) -> bool:
-    """Was there a beat within the last lease, by the wall clock `now`?"""
+    """Return True if there was a beat within the last lease, by the wall clock `now`."""
     return abs(now - member.seen_at) < MEMBER_LEASE
 
 
 def seems_alive(member: Member, now: float, *, one_host: bool) -> bool:
-    """Does its process live, as far as can be told without watching it? Where the kernel cannot
-    tell, its last beat does."""
+    """Return True if its process lives, as far as can be told without watching it. Where the kernel
+    cannot tell, its last beat does."""
     lives = processes.alive(member.process, one_host=one_host)
     return beats(member, now) if lives is None else lives
 

@@ -66,7 +66,7 @@ class Reconciler:
         return self._context.monotonic() - self._since
 
     def gather(self) -> Snapshot:
-        """What this tick knows, and whether we watched without a break."""
+        """Read what this tick knows, and whether we watched without a break."""
         now = self._context.monotonic()
         if now - self._last > SLEEP_GAP:
             self._since = now  # we slept: nobody's silence until now counts
@@ -136,7 +136,7 @@ class Reconciler:
             self._sessions.start(build, row)
 
     def _end_without_vm(self, view: Snapshot, build: BuildRecord, row: Instance | None) -> None:
-        """Its VM dies or is gone."""
+        """End a build whose VM dies or is gone."""
         self._sessions.drop(build.id)
         dead = row or self._context.ledger.instances.get(build.instance or "")
         if dead.state in _DYING:  # else it was born after the rows were read

@@ -1,4 +1,4 @@
-"""What a session reports, written to the ledger at the epoch that the session was started with.
+"""Reports of a session, written to the ledger at the epoch that the session was started with.
 
 Once somebody else owns the build, or the engine lets go of it, every report raises Fenced.
 """

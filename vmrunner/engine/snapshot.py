@@ -1,4 +1,4 @@
-"""What one tick of an engine knows.
+"""Knowledge of one tick of an engine.
 
 The rows are read before the builds. A row that was read then has a build at least as new, so that
 a row without a build that needs it is one that nobody needs.

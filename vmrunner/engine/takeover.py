@@ -27,8 +27,9 @@ def take_over(context: EngineContext, membership: Membership, view: Snapshot) ->
 
 
 def _has_no_vm(context: EngineContext, view: Snapshot, build: BuildRecord) -> bool:
-    """Has it no VM any more? Then whoever sees that its owner is gone may end it, or queue it
-    again, whether or not it has the build's provider: that may have another name by now."""
+    """Return True if it has no VM any more. Then whoever sees that its owner is gone may end it, or
+    queue it again, whether or not it has the build's provider: that may have another name by
+    now."""
     if build.instance in view.unread | {row.id for row in view.everybody}:
         return False
     if build.spec.provider in context.providers:

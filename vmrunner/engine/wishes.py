@@ -1,4 +1,4 @@
-"""Who wishes an instance to end: the rule of `lifecycle`, asked for many rows."""
+"""Wishes to end an instance: the rule of `lifecycle`, asked for many rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long to wait before what failed is tried again. Pure."""
+"""Waits before what failed is tried again. Pure."""
 
 from __future__ import annotations
 

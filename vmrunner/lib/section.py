@@ -1,4 +1,4 @@
-"""What tables of a configuration are made of, on pydantic."""
+"""Base of the tables of a configuration, on pydantic."""
 
 from __future__ import annotations
 

@@ -55,7 +55,8 @@ class Reason(StrEnum):
 
 
 class EventKind(StrEnum):
-    """What happened to a build, as it is stored. A ledger may hold kinds of another version."""
+    """Kind of what happened to a build, as it is stored. A ledger may hold kinds of another
+    version."""
 
     PHASE = "phase"
     CANCEL = "cancel"  # somebody wished that it end

@@ -44,7 +44,7 @@ def delete_each(
 
 @dataclass(slots=True)
 class Deaths:
-    """What became of VMs that were to die. One that is neither dead nor in `waiting` was refused
+    """Outcome for VMs that were to die. One that is neither dead nor in `waiting` was refused
     or is not visible, which proves nothing. `blind`: what was wrong with places that could not be
     looked at last."""
 

@@ -29,7 +29,7 @@ class Provider(Protocol):
 
     @property
     def creates(self) -> int:
-        """How many creates at once: more where each waits long for its answer."""
+        """Number of creates at once: more where each waits long for its answer."""
 
     def now(self) -> float:
         """The provider's clock, epoch seconds: its last answer's date plus monotonic time since."""

@@ -82,7 +82,8 @@ def settings_of(driver: Driver) -> type[ProviderSettings]:
 
 
 def defaults(kind: str) -> dict[str, Any]:
-    """What a provider of this kind does where its options say nothing; no SDK is imported."""
+    """Return what a provider of this kind does where its options say nothing; no SDK is
+    imported."""
     options = drivers()[kind].options
     if not options:
         return {}
@@ -104,7 +105,7 @@ def prices(kind: str) -> Mapping[str, float]:
 
 
 def _named(what: str) -> Any:
-    """What "module:name" says."""
+    """Return what "module:name" names."""
     module, _, name = what.partition(":")
     return getattr(importlib.import_module(module), name)
 

@@ -1,4 +1,4 @@
-"""What the tables of providers in the configuration have in common. Each driver has its own."""
+"""Base of the tables of providers in the configuration. Each driver has its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ProviderSettings(Section):
 
 
 class LocalSettings(ProviderSettings):
-    """Of a provider that boots images of this host's cache (`BootsLocalImages`)."""
+    """Settings of a provider that boots images of this host's cache (`BootsLocalImages`)."""
 
     if TYPE_CHECKING:
         accel: str

@@ -145,7 +145,7 @@ class Reaper:
             self._again.pop(name, None)
 
     def _note_visible(self, name: str, listing: SweepView, known: LedgerView) -> None:
-        """Which places answered."""
+        """Note which places answered."""
         sight = self._sights.setdefault(name, Visibility())
         for scope in {row.scope for row in known.by_id.values()}:
             if (scope, Kind.INSTANCE) in listing.whole:
@@ -298,8 +298,8 @@ class Reaper:
             self._completion.finish(replace(build, epoch=doomed.epoch), end_of(build, death))
 
     def _still_condemned(self, kill: Deletion) -> bool:
-        """Is what condemned it, inside `E`, still so? All of it can only become so, never cease:
-        a row that is closed, a reference that is recorded, an id that has no row."""
+        """Return True if what condemned it, inside `E`, is still so. All of it can only become so,
+        never cease: a row that is closed, a reference that is recorded, an id that has no row."""
         instances = self._context.ledger.instances
         with self._context.guard("check"):
             rows = instances.these([kill.instance] if kill.instance else [])
@@ -337,7 +337,8 @@ class Reaper:
         done |= kill(provider, kills.values())
 
     def _ours_to_delete(self, row: Instance) -> bool:
-        """Does this reaper delete it? Past `E` whoever owns it, inside `E` when nobody does."""
+        """Return True if this reaper deletes it. Past `E` whoever owns it, inside `E` when nobody
+        does."""
         if row.state is not InstanceState.DELETING or self._context.provider_of(row) is None:
             return False
         now = self._context.now(row)

@@ -14,7 +14,7 @@ from vmrunner.providers import registry
 
 
 class LineFate(StrEnum):
-    """What became of one thing in a pass."""
+    """Fate of one thing in a pass."""
 
     NOTHING = ""  # nothing was done: a dry run, or somebody was faster
     ACCEPTED = "accepted"  # the provider was asked to delete it, and will
@@ -27,7 +27,7 @@ class LineFate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LineOutcome:
-    """What became of one thing, and why not; `str` is for people and scripts."""
+    """Fate of one thing, and why not; `str` is for people and scripts."""
 
     fate: LineFate
     error: str = ""
@@ -69,7 +69,7 @@ class ReportLine:
 
     @property
     def outcome(self) -> str:
-        """In words; empty when nothing was done."""
+        """Words for it; empty when nothing was done."""
         return str(self.result)
 
     @property

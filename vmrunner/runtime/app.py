@@ -52,7 +52,7 @@ class App:
 
     @property
     def settings(self) -> Settings:
-        """Those that hold now: a daemon takes others when it is told to."""
+        """Settings that hold now: a daemon takes others when it is told to."""
         return self.providers.settings
 
     @property
@@ -136,7 +136,8 @@ class App:
         )
 
     def host(self, kind: str | None) -> EngineHost:
-        """What sees to it that builds are served while this process waits for them."""
+        """Return the host that sees to it that builds are served while this process waits for
+        them."""
         from vmrunner.runtime.engine_host import EngineHost
 
         return EngineHost(

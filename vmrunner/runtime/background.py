@@ -89,7 +89,7 @@ class BackgroundEngines:
 
     @property
     def log(self) -> Path:
-        """Where they say what goes wrong."""
+        """Path of the log in which they say what goes wrong."""
         return self._paths.engine_log
 
     def ensure(self, *providers: str) -> None:

@@ -66,7 +66,8 @@ class EngineHost:
         self._nobody = ""  # why nobody serves
 
     def _leave_to_parent(self) -> None:
-        """After a fork the engine goes on in the parent: to close its copy would throw it out."""
+        """Begin anew after a fork. The engine goes on in the parent: to close its copy would throw
+        it out."""
         if self._pid != os.getpid():
             self._begin()
 

@@ -64,7 +64,7 @@ class LedgerOpener:
 
     @property
     def shown(self) -> str:
-        """Its URL, without what is secret in it."""
+        """URL of the ledger, without what is secret in it."""
         return database_url.shown(config.database_url(self._settings))
 
     def close(self) -> None:

@@ -40,7 +40,8 @@ class Artifacts:
 
     @classmethod
     def of(cls, build: BuildRecord, place: Path) -> Artifacts:
-        """Those of a build, where `place` has a directory for each. Complete once it has ended."""
+        """Return the artifacts of a build, where `place` has a directory for each. Complete once it
+        has ended."""
         return cls(place / build.id, tuple(rule.glob for rule in build.spec.artifacts))
 
     def __iter__(self) -> Iterator[Artifact]:

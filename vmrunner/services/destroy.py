@@ -21,7 +21,7 @@ _ROUND: Final = 0.1  # seconds between two looks
 
 
 class DestroyResult(enum.StrEnum):
-    """What became of a VM."""
+    """Fate of a VM."""
 
     GONE = "gone"  # it is seen dead
     GONE_BEFORE = "gone_before"

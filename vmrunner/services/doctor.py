@@ -1,4 +1,4 @@
-"""Is everything there, and allowed?"""
+"""Check that everything is there, and allowed."""
 
 from __future__ import annotations
 

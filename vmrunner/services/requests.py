@@ -1,6 +1,6 @@
-"""From a request (what a job file, Python or the command line asks for) to a checked `BuildSpec`.
-Every check that needs neither ledger nor provider is here or in the fields of `BuildRequest`; each
-failure is one line with field, value and fix."""
+"""Validation: from a request (what a job file, Python or the command line asks for) to a checked
+`BuildSpec`. Every check that needs neither ledger nor provider is here or in the fields of
+`BuildRequest`; each failure is one line with field, value and fix."""
 
 from __future__ import annotations
 

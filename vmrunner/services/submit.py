@@ -1,4 +1,5 @@
-"""How a build gets into the queue: check the request, ask its provider, pack the source, queue it.
+"""Submission of a build to the queue: check the request, ask its provider, pack the source, queue
+it.
 
 Four steps, each of which needs what the one before gave: whoever submits may say something between
 two of them, and nothing is made before all that can be checked was checked.
@@ -47,7 +48,7 @@ class PackedBuild:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Submission:
-    """What submitting needs."""
+    """Parts that submitting needs."""
 
     settings: Settings
     paths: Paths

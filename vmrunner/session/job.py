@@ -1,4 +1,4 @@
-"""What a session is given, whom it reports to; and what it tells the VM."""
+"""Input of a session, whom it reports to, and what it tells the VM."""
 
 from __future__ import annotations
 

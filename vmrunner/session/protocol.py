@@ -83,7 +83,7 @@ class EndFrame:
 
     @property
     def end(self) -> End:
-        """What it means for the attempt, before artifacts are brought."""
+        """Return what it means for the attempt, before artifacts are brought."""
         match self.reason:
             case Reason.EXIT_CODE:
                 result = Result.FAILURE if self.exit_code else Result.SUCCESS

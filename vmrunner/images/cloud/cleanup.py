@@ -123,9 +123,9 @@ def _its(made: CloudImage, row: MadeImage, installation: str) -> bool:
 
 
 def _close(ledger: Ledger, provider: Provider, row: MadeImage) -> None:
-    """Not while nobody knows what became of the image. Packer may detach the builder's disk, to
-    make the image of it: where disks go by their VM's name it is deleted by that, since it may have
-    no labels."""
+    """Close the row, but not while nobody knows what became of the image. Packer may detach the
+    builder's disk, to make the image of it: where disks go by their VM's name it is deleted by
+    that, since it may have no labels."""
     if ledger.images.find(row.id).state is ImageState.BUILDING:
         return
     if _named(row):
@@ -138,7 +138,7 @@ def _close(ledger: Ledger, provider: Provider, row: MadeImage) -> None:
 
 
 def _key(row: MadeImage) -> Key:
-    """Where a VM's id is its name, and so ours, its end is on record by it."""
+    """Return the VM's key. Where its id is its name, and so ours, its end is on record by it."""
     return Key(row.scope, row.builder, row.builder if _named(row) else None)
 
 

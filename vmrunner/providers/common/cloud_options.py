@@ -1,4 +1,4 @@
-"""What the options of every cloud have, and the checks that are the same in each."""
+"""Options that every cloud has, and the checks that are the same in each."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ AnswerT = TypeVar("AnswerT")
 
 
 class Ec2Caller(Protocol):
-    """Whatever makes calls as `Ec2Client` does."""
+    """Anything that makes calls as `Ec2Client` does."""
 
     def __call__(
         self,
