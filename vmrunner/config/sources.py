@@ -141,10 +141,10 @@ def read(
         layers.append(ConfigLayer("flag", flags))
     merged: dict[str, Any] = {}
     origins: dict[Path_, str] = {}
-    own: dict[Path_, str] = {}
+    own: dict[Path_, Any] = {}
     for layer in layers:
         if layer.file is not None:
-            own = dict(origins)
+            own = dict(_leaves(merged))
         _merge(merged, layer.values, (), layer.origin, origins)
     try:
         settings = Settings.model_validate(merged)

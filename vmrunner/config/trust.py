@@ -71,14 +71,17 @@ def digest(content: bytes) -> str:
 def held(
     values: Mapping[str, Any], own: Mapping[Key, object], merged: Mapping[str, Any]
 ) -> set[Key]:
-    """The keys of a project's table that need trust. `own` are the keys of the user's own
-    configuration; `merged` is the table that all sources give together."""
+    """The keys of a project's table that need trust. `own` has the keys and values of the user's
+    own configuration; `merged` is the table that all sources give together."""
     return {key for key in _leaves(values) if _is_held(key, own, merged)}
 
 
 def _is_held(key: Key, own: Mapping[Key, object], merged: Mapping[str, Any]) -> bool:
     if key[0] == "providers" and len(key) > 2:
-        driver = registry.find(merged["providers"][key[1]].get("kind"))
+        kind = merged["providers"][key[1]].get("kind")
+        if key[2] == "kind" and own.get(key, kind) != kind:
+            return True  # the user's VMs of that name would be out of sight
+        driver = registry.find(kind)
         return driver is None or key[2] not in registry.settings_of(driver).harmless
     return key in _PROTECTING & own.keys() or any(key[: len(at)] == at for at in _HELD)
 

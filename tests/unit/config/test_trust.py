@@ -122,6 +122,16 @@ def test_the_users_own_files_the_environment_and_flags_need_none(
     assert load(file, VMRUNNER_LIMITS__PRIVILEGED="true").settings.limits.privileged
 
 
+def test_another_kind_for_a_provider_of_the_users_needs_trust(file: Path) -> None:
+    """Its VMs would be out of sight: no sweep, no reaper, no audit looks at them."""
+    sources.user_file().parent.mkdir(parents=True)
+    sources.user_file().write_text(GCE)
+    file.write_text("[providers.google]\nkind = 'qemu'")
+    assert "providers.google.kind" in refused(file)
+    file.write_text("[providers.google]\nkind = 'gce'")
+    assert load(file).settings.providers["google"].kind == "gce"
+
+
 def test_what_something_stronger_says_is_not_the_projects(file: Path) -> None:
     """As the demo does: the project's own is never used."""
     file.write_text("[database]\nurl = 'sqlite:////elsewhere/l.db'")
