@@ -84,8 +84,7 @@ def test_the_named_file_stands_alone(tmp_path: Path) -> None:
 
 def test_a_provider_of_another_kind_replaces_the_users_whole(tmp_path: Path) -> None:
     user_file(tmp_path, "[providers.local]\nkind = 'qemu'\naccel = 'tcg'\ncpus = 4")
-    (tmp_path / "vmrunner.toml").write_text("[providers.local]\nkind = 'fake'")
-    loaded = load(tmp_path)
+    loaded = load(tmp_path, VMRUNNER_PROVIDERS__LOCAL__KIND="fake")
     assert loaded.settings.providers["local"].kind == "fake"
     assert ("providers", "local", "cpus") not in loaded.origins
 
