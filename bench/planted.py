@@ -126,7 +126,7 @@ BUGS: Final = (
         "core/sweep_view.py",
         'mine = bool(installation) and resource.tag("installation") == installation',
         "mine = True",
-        f"{RULES}::test_what_is_not_ours_by_tag_and_role_lives_whatever_it_says",
+        f"{RULES}::test_what_is_not_ours_by_tag_and_role_lives",
     ),
     Bug(
         "ignore the generation",
@@ -147,7 +147,7 @@ BUGS: Final = (
         "core/sweep_view.py",
         "return mine and resource.role in (Role.BUILD, Role.IMAGE)",
         "return mine",
-        f"{RULES}::test_what_is_not_ours_by_tag_and_role_lives_whatever_it_says",
+        f"{RULES}::test_what_is_not_ours_by_tag_and_role_lives",
     ),
     Bug(
         "let a tag raise the deadline",
@@ -307,7 +307,7 @@ BUGS: Final = (
         "        for name in self._armed.keys() - open_rows:\n",
         "        living = {row.id for row in mine if row.state in _LIVING}\n"
         "        for name in self._armed.keys() - (open_rows & living):\n",
-        f"{ARMING}::test_a_vm_is_armed_once_and_disarmed_when_it_is_dead",
+        f"{ARMING}::test_a_vm_is_armed_once_and_disarmed_when_dead",
     ),
     Bug(
         "a schedule ends with its VM's deadline",

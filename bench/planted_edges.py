@@ -33,7 +33,7 @@ _EC2_BUGS: Final = (
         f"{EC2}/describe.py",
         "list(by_name), mine):",
         "list(by_name)):",
-        f"{EC2_OUTAGES}::test_a_spot_vm_of_another_installation_is_not_found_by_our_id",
+        f"{EC2_OUTAGES}::test_our_id_does_not_find_anothers_spot_vm",
     ),
     Bug(
         "EC2: lift one of two protections",
@@ -69,14 +69,14 @@ _EC2_BUGS: Final = (
         f"{EC2}/sweep.py",
         "if began > self._until:",
         "if False:",
-        f"{EC2_OUTAGES}::test_a_region_that_answers_slowly_has_so_much_time_and_no_more",
+        f"{EC2_OUTAGES}::test_a_region_that_answers_slowly_has_limited_time",
     ),
     Bug(
         "EC2: another client token for each call",
         f"{EC2}/create_request.py",
         '        "ClientToken": order.instance,\n',
         "",
-        f"{EC2_FAULTS}::test_a_launch_that_goes_wrong_is_sent_again_and_is_one_machine",
+        f"{EC2_FAULTS}::test_a_failed_launch_is_sent_again_and_is_one_machine",
     ),
     Bug(
         "EC2: a newborn that is not visible is dead",
@@ -93,7 +93,7 @@ _GCE_BUGS: Final = (
         f"{GCE}/sweep.py",
         "if reader.by_zone and isinstance(failed.error, Uncertain):",
         "if False:",
-        f"{GCE_OUTAGES}::test_a_zone_that_is_away_is_a_hole_and_every_other_is_read_whole",
+        f"{GCE_OUTAGES}::test_a_zone_that_is_away_is_the_only_hole",
     ),
     Bug(
         "GCE: whatever stops a VM is its guest",
@@ -114,7 +114,7 @@ _GCE_BUGS: Final = (
         f"{GCE}/describe.py",
         "well = [one for one in operations if not list(one.error.errors)]",
         "well = list(operations)",
-        f"{GCE_STOPS}::test_a_delete_that_failed_before_is_not_why_a_vm_stops",
+        f"{GCE_STOPS}::test_an_earlier_failed_delete_does_not_explain_a_stop",
     ),
     Bug(
         "GCE: one refused delete ends the others",
@@ -129,7 +129,7 @@ _GCE_BUGS: Final = (
         f"{GCE}/delete.py",
         "if throttled and _OF_ONE not in str(failed):",
         "if throttled:",
-        f"{GCE_SDK}::test_a_limit_slows_down_all_writes_only_where_it_is_the_projects",
+        f"{GCE_SDK}::test_only_the_projects_limit_slows_down_all_writes",
     ),
     Bug(
         "GCE: leave what a failed insert made",
@@ -146,7 +146,7 @@ _QEMU_BUGS: Final = (
         f"{QEMU}/processes.py",
         "if name is not None and who is not None and _users(who.pid) <= _trusted(name):",
         "if name is not None and who is not None:",
-        f"{LOCAL}::test_another_users_process_is_no_vm_of_ours_whatever_it_says",
+        f"{LOCAL}::test_another_users_process_is_no_vm_of_ours",
     ),
     Bug(
         "QEMU: write the tombstone before the disk is gone",
@@ -212,7 +212,7 @@ _GUARD_BUGS: Final = (
         AWS_GUARD,
         "                self._failed(kind, thing, error)\n",
         "                raise\n",
-        f"{OF_AWS}::test_a_denial_of_one_kind_holds_back_no_other_and_is_raised",
+        f"{OF_AWS}::test_a_denied_kind_is_raised_and_holds_no_other_back",
     ),
     Bug(
         "GCP guard: today's limit for what was born under another",
@@ -307,7 +307,7 @@ _SHELL_BUGS: Final = (
         "engine/membership.py",
         "return self._stale(here.id) if lives is None else not lives",
         "return not lives",
-        f"{PEERS}::test_who_cannot_be_seen_is_gone_after_a_lease_that_we_watched",
+        f"{PEERS}::test_the_unseen_are_gone_after_a_lease_we_watched",
     ),
     Bug(
         "believe one wrong date",

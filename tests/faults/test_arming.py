@@ -35,7 +35,7 @@ def world(make_world: Make) -> World:
     return made
 
 
-def test_a_vm_is_armed_once_and_disarmed_when_it_is_dead(world: World) -> None:
+def test_a_vm_is_armed_once_and_disarmed_when_dead(world: World) -> None:
     build = world.submit()
     node = world.node(reaps=False)
     world.run(60, until=in_state(world, build, BuildState.RUNNING))
@@ -82,7 +82,7 @@ def test_killed_at_the_arming_the_next_engine_arms(world: World, point: str) -> 
     world.nothing_left()
 
 
-def test_what_a_crash_leaves_armed_is_swept_and_never_before_its_vm(world: World) -> None:
+def test_what_a_crash_leaves_armed_is_swept_after_its_vm(world: World) -> None:
     world.submit()
     first = world.node(reaps=False)
     deletes = []

@@ -29,7 +29,7 @@ class Aloft(Episode):
     span = 150.0
 
 
-def test_an_episode_in_the_air_is_a_function_of_its_seed(template: Path, tmp_path: Path) -> None:
+def test_an_episode_aloft_is_a_function_of_its_seed(template: Path, tmp_path: Path) -> None:
     told = []
     for root in (tmp_path / "first", tmp_path / "again"):
         root.mkdir()

@@ -40,7 +40,7 @@ def test_a_reaper_without_the_ledgers_memory_keeps_to_g(world: World, offset: in
 
 
 @pytest.mark.parametrize("fault", [Fault.PARTIAL_PAGE, Fault.THROTTLE, Fault.LOST_REQUEST])
-def test_a_sweep_that_read_a_part_is_made_again_within_g(world: World, fault: Fault) -> None:
+def test_a_sweep_of_a_part_is_made_again_within_g(world: World, fault: Fault) -> None:
     """Nothing but tags tells of the VM, and of two sweeps each misses it."""
     left_alone(world)
     world.lose_ledger()
@@ -78,7 +78,7 @@ def test_a_protected_vm_past_its_deadline_is_forced_within_g(world: World) -> No
 
 
 @pytest.mark.parametrize("trouble", ["fails", "reverts"])
-def test_a_delete_that_comes_to_nothing_is_asked_again_within_g(world: World, trouble: str) -> None:
+def test_a_delete_without_effect_is_asked_again_within_g(world: World, trouble: str) -> None:
     """Also when nothing but tags tells of the VM, and the next sweep is minutes away."""
     left_alone(world)
     world.lose_ledger()
@@ -94,9 +94,7 @@ def test_a_delete_that_comes_to_nothing_is_asked_again_within_g(world: World, tr
 
 
 @pytest.mark.parametrize("drives", [True, False])
-def test_after_an_outage_past_its_deadline_a_vm_dies_within_g(
-    world: World, *, drives: bool
-) -> None:
+def test_after_an_outage_past_deadline_a_vm_dies_within_g(world: World, *, drives: bool) -> None:
     """However long deletes have failed by then, and whatever they have backed off to."""
     build = left_alone(world)
     node = world.node(drives=drives)
@@ -118,7 +116,7 @@ def test_after_an_outage_past_its_deadline_a_vm_dies_within_g(
 
 @pytest.mark.parametrize("skew", [-86_400.0, 86_400.0])
 @pytest.mark.parametrize("drives", [True, False])
-def test_a_vm_is_held_by_the_clock_that_it_was_promised_by(
+def test_a_vm_is_held_by_the_clock_of_its_promise(
     world: World, skew: float, *, drives: bool
 ) -> None:
     """Whoever minds it may have a clock that is a day wrong."""

@@ -217,7 +217,7 @@ def test_the_clouds_own_deadline_ends_what_nobody_minds(world: World) -> None:
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["once", "retry"])
-def test_a_spot_vm_that_is_taken_back_is_not_the_builds_failure(world: World, again: bool) -> None:
+def test_a_spot_vm_taken_back_is_not_the_builds_failure(world: World, again: bool) -> None:
     build = world.submit(spot=True, retry_on_loss=again)
     world.node()
     world.run(60, until=lambda: bool(world.started))

@@ -77,7 +77,7 @@ def test_a_kind_that_may_not_be_listed_saves_no_other(http: World, listing: str)
 
 
 @pytest.mark.parametrize("heal", [True, False], ids=["mended", "never"])
-def test_what_may_not_be_armed_is_told_and_ends_no_build(aws: World, heal: bool) -> None:
+def test_a_denied_arming_is_told_and_ends_no_build(aws: World, heal: bool) -> None:
     aws.build_seconds = 20
     build = aws.submit()
     denying(aws, "CreateSchedule")
@@ -130,7 +130,7 @@ def test_a_right_to_terminate_that_is_lost_and_given_back(http: World) -> None:
 # --- births --------------------------------------------------------------------------------------
 
 
-def test_dry_pools_lead_to_the_next_and_nothing_is_born_twice(aws: World) -> None:
+def test_dry_pools_lead_on_and_nothing_is_born_twice(aws: World) -> None:
     """Spot, another subnet, another type: each a row of its own, until one gives."""
     site = aws.cloud.amazon.site
     pools = [(t, s) for t in ("m7i.large", "c7i.large") for s in site.subnets[:2]]
@@ -179,7 +179,7 @@ def test_an_order_resent_under_another_configuration_is_one_vm(make_http: Make, 
 
 
 @pytest.mark.parametrize("name", ["cancel_early", "take_over_asked"])
-def test_a_newborn_that_is_not_found_is_not_taken_for_dead(make_http: Make, name: str) -> None:
+def test_a_newborn_not_found_is_not_taken_for_dead(make_http: Make, name: str) -> None:
     """Not visible (InvalidInstanceID.NotFound) for the first ten seconds, and a crash after each
     effect of the cloud."""
 

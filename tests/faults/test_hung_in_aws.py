@@ -12,7 +12,7 @@ from vmrunner.model import InstanceState
 LIFE = 100.0
 
 
-def test_its_row_is_open_until_it_was_forced_and_is_dead(make_world: Callable[..., World]) -> None:
+def test_its_row_is_open_until_it_is_forced_dead(make_world: Callable[..., World]) -> None:
     world = make_world(cloud=Ec2Side, pass_seconds=30.0, sweep_seconds=60.0)
     world.build_seconds = LIFE
     build = world.submit(ttl=3 * LIFE)

@@ -229,7 +229,7 @@ def test_without_any_layer_it_would_not(make_world: Make, nature: str, fault: st
         assert not holds(make(make_world, nature), "none", fault)
 
 
-def test_a_guests_timer_stops_it_and_the_guard_removes_what_is_left(make_world: Make) -> None:
+def test_the_guard_removes_what_a_guests_timer_stopped(make_world: Make) -> None:
     """Where a poweroff only stops, and comes after the cloud's own deadline, which failed."""
     world = make(make_world, "stops")
     machine = launched(world, "none", "killed")

@@ -193,9 +193,7 @@ def test_all_attempts_end_within_the_longest_life_of_one_vm(make_world: Make) ->
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_a_vm_lost_while_steps_run_is_tried_again_only_on_request(
-    make_world: Make, *, again: bool
-) -> None:
+def test_a_vm_lost_amid_steps_is_retried_only_on_request(make_world: Make, *, again: bool) -> None:
     world = make_world()
     build = world.submit(retry_on_loss=again)
     world.node()
@@ -208,7 +206,7 @@ def test_a_vm_lost_while_steps_run_is_tried_again_only_on_request(
     assert done.reason is (Reason.EXIT_CODE if again else Reason.VM_LOST)
 
 
-def test_a_guest_that_switches_itself_off_is_the_builds_own_doing(make_world: Make) -> None:
+def test_a_guest_that_switches_itself_off_fails_its_build(make_world: Make) -> None:
     world = make_world()
     build = world.submit(retry_on_loss=True)
     world.node()

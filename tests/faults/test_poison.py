@@ -63,7 +63,7 @@ def three(world: World) -> list[BuildRecord]:
 
 
 @each_row
-def test_a_row_that_cannot_be_read_saves_no_vm_past_its_deadline(
+def test_an_unreadable_row_saves_no_vm_past_its_deadline(
     make_world: Make, table: str, column: str, value: str
 ) -> None:
     world = make_world()

@@ -8,7 +8,7 @@ from tests.faults.world import World
 from vmrunner.model import BuildState, Reason
 
 
-def test_who_asks_again_for_the_death_of_a_dying_vm_says_so(
+def test_asking_again_for_a_dying_vms_death_is_told(
     make_world: Callable[..., World],
 ) -> None:
     """It was asked for already, and takes its time."""

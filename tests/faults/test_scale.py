@@ -16,7 +16,7 @@ from vmrunner.providers.fake import SCOPE, Call, Clock, Cloud, Plan
 from vmrunner.providers.fake.limits import EC2, Throttle
 
 
-def test_builds_behind_a_long_queue_end_when_their_time_is_over(
+def test_builds_behind_a_long_queue_end_on_time(
     make_world: Callable[..., Faulty], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tick looks at the head of the queue, and at a part of the rest by turns: their own wait and
@@ -36,7 +36,7 @@ def test_builds_behind_a_long_queue_end_when_their_time_is_over(
     assert ended == [Reason.QUEUE_TIMEOUT] * 30 + [Reason.OWNER_GONE] * 30
 
 
-def test_a_thousand_builds_whose_time_is_over_at_once_end_at_once(
+def test_a_thousand_builds_out_of_time_end_at_once(
     make_world: Callable[..., Faulty],
 ) -> None:
     world = make_world(max_instances=1)
@@ -99,7 +99,7 @@ def test_creates_at_their_limit_slow_no_delete(tmp_path: Path) -> None:
     assert crowded.seconds <= alone.seconds + PASS
 
 
-def test_a_bucket_refuses_when_it_is_empty_and_fills_with_time() -> None:
+def test_an_empty_bucket_refuses_and_fills_with_time() -> None:
     clock = Clock()
     cloud = Cloud(clock)
     throttle = cloud.on_call = Throttle(cloud, EC2)

@@ -100,7 +100,7 @@ def test_each_is_looked_at_swept_and_ended_in_its_own(make_world: Callable[..., 
         assert cloud.asked[region, "TerminateInstances"] > 0
 
 
-def test_one_that_is_dead_keeps_no_vm_of_the_other_alive(make_world: Callable[..., World]) -> None:
+def test_a_dead_region_keeps_no_vm_of_the_other_alive(make_world: Callable[..., World]) -> None:
     """The world sees to G in the near one."""
     world, cloud = both(make_world)
     cloud.dead = True

@@ -173,7 +173,7 @@ def test_idempotency(runner: vmrunner.Runner) -> None:
         runner.submit("say b", idempotency_key="k")
 
 
-def test_who_waits_for_anothers_build_by_its_key_does_not_end_it(
+def test_waiting_for_anothers_build_by_key_does_not_end_it(
     runner: vmrunner.Runner, tmp_path: Path
 ) -> None:
     go = tmp_path / "go"

@@ -229,7 +229,7 @@ def test_vms(cli: Cli) -> None:
     assert cli("reap", "--dry-run", "--provider", "fake").code == 0
 
 
-def test_ps_tells_what_it_leaves_out_and_how_many_steps_there_are(cli: Cli, home: Path) -> None:
+def test_ps_tells_what_it_leaves_out_and_counts_steps(cli: Cli, home: Path) -> None:
     assert b"only the newest" not in cli("run", "--step", "say a", "--step", "say b").err
     cli("run", "--", "say", "c")
     done = cli("ps", "-a", "--limit", "1")

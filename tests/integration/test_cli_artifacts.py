@@ -27,9 +27,7 @@ def blocked(home: Path) -> Path:
     return place
 
 
-def test_a_failed_build_stays_one_when_its_artifacts_cannot_be_copied(
-    cli: Cli, blocked: Path
-) -> None:
+def test_a_failed_build_stays_one_without_its_artifacts(cli: Cli, blocked: Path) -> None:
     lines = ("artifact dist/a.whl wheel", "artifact z/report.xml <x/>", "exit 3")
     done = cli("run", "-a", "**", "--artifacts-to", str(blocked), "-o", "json", *script(*lines))
     assert done.code == 3
@@ -79,7 +77,7 @@ def test_a_success_without_its_artifacts_is_a_failure_outside(
         (("-a", "[a"), "artifact: '[a' would match nothing"),
     ],
 )
-def test_a_place_that_cannot_take_it_is_refused_before_the_build(
+def test_a_place_that_cannot_take_it_is_refused_beforehand(
     cli: Cli, home: Path, argv: Sequence[str], said: str
 ) -> None:
     (home / "file").touch()
@@ -98,7 +96,7 @@ def test_looking_at_a_place_leaves_nothing_there(cli: Cli, home: Path) -> None:
     assert {p.name for p in set(home.iterdir()) - set(before)} <= {"script.yml", "data", "cache"}
 
 
-def test_a_result_that_cannot_be_written_in_the_end_is_an_error(cli: Cli, home: Path) -> None:
+def test_a_result_that_cannot_be_written_is_an_error(cli: Cli, home: Path) -> None:
     """What lies there is an older build's, and would be read as this one's."""
     place = home / "results"
     place.mkdir()

@@ -46,7 +46,7 @@ print(signals.code)
 """
 
 
-def test_a_signal_at_any_moment_stops_nothing_but_what_it_should() -> None:
+def test_a_signal_at_any_moment_stops_only_what_it_should() -> None:
     done = subprocess.run(
         [sys.executable, "-c", HAMMERED],
         cwd=ROOT,
@@ -84,7 +84,7 @@ def test_ctrl_c_is_heard_while_nobody_reads_stdout(home: Home) -> None:
     assert run.wait(40) == 130
 
 
-def test_what_was_held_up_comes_whole_when_it_is_read_again(home: Home) -> None:
+def test_what_was_held_up_comes_whole_when_read_again(home: Home) -> None:
     run = started(home)
     out, _ = finish(run)
     assert run.returncode == 0

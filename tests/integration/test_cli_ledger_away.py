@@ -26,7 +26,7 @@ def away(times: float) -> Callable[..., Any]:
     return broken
 
 
-def test_a_ledger_that_is_away_for_a_while_is_waited_for(
+def test_a_ledger_that_is_briefly_away_is_waited_for(
     cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vmrunner.services.follow.LEDGER_RETRY", 0.01)

@@ -27,7 +27,7 @@ def harmless(out: bytes) -> bool:
     return all(character.isprintable() or character == "\n" for character in out.decode())
 
 
-def test_json_holds_nothing_that_a_terminal_obeys_and_says_the_same() -> None:
+def test_json_says_the_same_with_nothing_a_terminal_obeys() -> None:
     document: dict[str, Any] = {"name": EVIL, EVIL: ["é", "日本", "\U0001f600"]}
     for text in (output.json_text(document), output.envelope("x", [document])):
         assert harmless(text.encode())
@@ -37,7 +37,7 @@ def test_json_holds_nothing_that_a_terminal_obeys_and_says_the_same() -> None:
     assert json.loads(output.envelope("x", [document]))["items"] == [document]
 
 
-def test_no_name_of_an_artifact_reaches_a_terminal_as_it_is(
+def test_no_artifacts_name_reaches_a_terminal_as_it_is(
     cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "\x1b]0;owned\x07\x9b2J\u202e"

@@ -25,7 +25,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_first_signal_cancels_and_waits_for_the_vm_to_go(
+def test_the_first_signal_cancels_and_waits_for_the_vm(
     home: Home, number: signal.Signals, code: int
 ) -> None:
     run = home.start("run", *home.job("say begun", "sleep 60"))
@@ -40,7 +40,7 @@ def test_the_first_signal_cancels_and_waits_for_the_vm_to_go(
     assert home.ledger.instances.open() == []
 
 
-def test_the_second_signal_leaves_at_once_and_says_what_ends_the_vm(home: Home) -> None:
+def test_the_second_signal_leaves_and_says_what_ends_the_vm(home: Home) -> None:
     run = home.start("run", *home.job("say begun", "deaf 60"))
     assert run.stdout is not None
     assert run.stdout.readline() == b"begun\n"

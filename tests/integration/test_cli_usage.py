@@ -47,7 +47,7 @@ def test_without_arguments_there_is_help(cli: Cli) -> None:
     assert cli("--version").out.startswith(b"vmrunner 0.")
 
 
-def test_an_unexpected_error_is_one_line_and_a_traceback_on_demand(
+def test_an_unexpected_error_is_one_line_unless_debugged(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:

@@ -194,7 +194,7 @@ def test_a_second_ctrl_c_does_not_wait_for_packer(
     assert cli.images()[0]["builder_gone_at"] is not None
 
 
-def test_what_packer_left_when_it_was_broken_off_is_ended_at_once(
+def test_what_packer_left_on_interrupt_is_ended_at_once(
     aws: Amazon, config: Path, cli: Cli, packer: Packer
 ) -> None:
     packer.does("deaf")
@@ -291,7 +291,7 @@ def test_foreign_packer_leftovers_are_told_and_never_deleted(
     assert left(aws) == before
 
 
-def test_a_vmrunner_that_died_after_packer_was_done_finds_its_image(
+def test_an_image_is_found_if_vmrunner_died_after_packer(
     aws: Amazon, cli: Cli, packer: Packer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vmrunner.ledger.images import Images

@@ -136,7 +136,7 @@ def killed(aws: Amazon, config: Path, packer: Packer) -> Any:
     return ami
 
 
-def test_an_ami_whose_snapshots_do_not_show_yet_keeps_its_row_open(
+def test_an_ami_without_visible_snapshots_keeps_its_row_open(
     aws: Amazon, config: Path, cli: Cli, packer: Packer, pending: Callable[[], None]
 ) -> None:
     ami = killed(aws, config, packer)

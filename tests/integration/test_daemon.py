@@ -260,7 +260,7 @@ def test_reap_ends_what_a_dead_submitter_left_and_nothing_else(shop: Shop) -> No
     other.close()
 
 
-def test_a_run_that_hangs_is_replaced_and_one_that_fails_is_survived() -> None:
+def test_a_hanging_run_is_replaced_and_a_failing_one_survived() -> None:
     hang, ran = threading.Event(), []
 
     def work() -> None:

@@ -30,7 +30,7 @@ def asked(aws: Amazon, action: str = "RunInstances") -> list[Ec2Request]:
 # --- birth ---------------------------------------------------------------------------------------
 
 
-def test_all_that_makes_it_end_and_ours_is_in_the_one_call(aws: Amazon) -> None:
+def test_the_one_call_holds_all_that_marks_and_ends_it(aws: Amazon) -> None:
     provider = aws.provider(tags={"team": "core"})
     order = make_order(provider)
     ref = provider.create(order)
@@ -167,7 +167,7 @@ def test_a_dry_pool_is_skipped_by_the_next_build(aws: Amazon) -> None:
         provider.offers(Spec())
 
 
-def test_an_image_by_id_by_name_or_by_tag_and_the_newest(aws: Amazon) -> None:
+def test_the_newest_image_is_found_by_id_name_or_tag(aws: Amazon) -> None:
     def found(image: str | ImageChoice, spec: Spec | None = None) -> str:
         return aws.provider(image=image).offers(spec or Spec())[0].image
 
@@ -216,7 +216,7 @@ def test_first_launch_is_what_counts_not_the_last_start(aws: Amazon) -> None:
     assert vm.created_at == began
 
 
-def test_a_guest_that_switches_itself_off_is_told_from_a_kill(aws: Amazon) -> None:
+def test_a_guest_that_switches_itself_off_is_no_kill(aws: Amazon) -> None:
     provider = aws.provider()
     ends = []
     for end in ("power_off", "end"):
@@ -229,7 +229,7 @@ def test_a_guest_that_switches_itself_off_is_told_from_a_kill(aws: Amazon) -> No
     assert ends == [(Power.DEAD, True, False), (Power.DEAD, False, False)]
 
 
-def test_a_sweep_shows_every_kind_in_every_region_it_ever_used(aws: Amazon) -> None:
+def test_a_sweep_shows_every_kind_in_each_region_used(aws: Amazon) -> None:
     far = "us-east-2"
     there = aws.cloud.furnish(far)
     elsewhere = aws.provider(

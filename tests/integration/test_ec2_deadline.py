@@ -82,7 +82,7 @@ def test_the_schedule_alone_ends_vm_and_itself_past_the_deadline(
     assert sight.power is Power.DEAD
 
 
-def test_one_that_is_put_off_or_forward_fires_at_its_new_time(aws: Amazon) -> None:
+def test_a_schedule_that_is_moved_fires_at_its_new_time(aws: Amazon) -> None:
     """So that a test on a real clock need not wait for it."""
     _, _, _, schedule = armed(aws)
     group, _, name = schedule.id.partition("/")
@@ -122,7 +122,7 @@ def test_arming_again_also_by_another_process_is_the_same(aws: Amazon) -> None:
     assert len(schedules(aws)) == 1
 
 
-def test_without_a_role_nothing_is_armed_and_scheduler_is_never_asked(aws: Amazon) -> None:
+def test_without_a_role_scheduler_is_never_asked(aws: Amazon) -> None:
     provider, _ = fleet(aws, 1)
     assert not isinstance(provider, Arms)
     swept(provider)
@@ -142,7 +142,7 @@ def test_the_group_is_made_by_whoever_comes_first(aws: Amazon) -> None:
 
 
 @pytest.mark.parametrize("trouble", [LOST_REQUEST, LOST_ANSWER, INTERNAL, THROTTLED, DENIED])
-def test_an_arming_that_goes_wrong_is_said_and_comes_to_one_schedule(
+def test_a_failed_arming_is_told_and_repeated_makes_one_schedule(
     aws: Amazon, trouble: RequestFate
 ) -> None:
     provider, order, ref, _ = armed(aws)
@@ -155,7 +155,7 @@ def test_an_arming_that_goes_wrong_is_said_and_comes_to_one_schedule(
     assert len(schedules(aws)) == 2
 
 
-def test_a_sweep_shows_schedules_of_ours_with_a_deadline_of_their_own(aws: Amazon) -> None:
+def test_a_sweep_shows_our_schedules_with_their_own_deadline(aws: Amazon) -> None:
     provider, order, _, schedule = armed(aws)
     theirs = aws.provider(scheduler_role=ROLE, installation=INSTALLATION[:-1] + "2")
     other = make_order(theirs, installation=INSTALLATION[:-1] + "2")
@@ -199,7 +199,7 @@ def test_another_account_is_neither_armed_nor_sealed(aws: Amazon) -> None:
 
 
 @pytest.mark.parametrize("role", ["", "vmrunner", "arn:aws:iam::1:role/x", "arn:aws:s3:::bucket"])
-def test_a_role_that_is_none_is_refused_before_anything_is_asked(aws: Amazon, role: str) -> None:
+def test_a_role_that_is_none_is_refused_beforehand(aws: Amazon, role: str) -> None:
     with pytest.raises(ConfigError, match=r"providers\.aws\.scheduler_role"):
         aws.provider(scheduler_role=role)
 
@@ -230,7 +230,7 @@ def test_what_a_guard_would_add_depends_on_the_schedule(aws: Amazon) -> None:
 # --- the metadata service ------------------------------------------------------------------------
 
 
-def test_the_metadata_service_is_switched_off_and_again_is_no_error(aws: Amazon) -> None:
+def test_the_metadata_service_may_be_switched_off_twice(aws: Amazon) -> None:
     provider, _, ref = born(aws)
     machine = aws.cloud.by_id[ref.id]
     assert machine.metadata

@@ -73,7 +73,7 @@ def aws() -> Iterator[Amazon]:
         value.code + ".happens" * value.happens if isinstance(value, RequestFate) else ""
     ),
 )
-def test_a_launch_that_goes_wrong_is_sent_again_and_is_one_machine(
+def test_a_failed_launch_is_sent_again_and_is_one_machine(
     aws: Amazon, trouble: RequestFate, error: type[ProviderError], born: int
 ) -> None:
     provider = aws.provider()
@@ -106,7 +106,7 @@ def test_with_other_parameters_it_exists_and_is_found(aws: Amazon) -> None:
     assert provider.create(replace(order, deadline=order.deadline + 1)) == ref
 
 
-def test_a_machine_that_was_born_and_is_dead_is_not_born_again(aws: Amazon) -> None:
+def test_a_machine_that_is_dead_is_not_born_again(aws: Amazon) -> None:
     provider = aws.provider()
     order = make_order(provider)
     ref = provider.create(order)
@@ -188,9 +188,7 @@ def test_a_newborn_that_is_not_visible_is_missing_not_dead(aws: Amazon) -> None:
 
 
 @pytest.mark.parametrize("trouble", [LOST_REQUEST, INTERNAL, THROTTLED, DENIED, GARBAGE])
-def test_a_look_that_fails_says_nothing_of_whom_it_was_about(
-    aws: Amazon, trouble: RequestFate
-) -> None:
+def test_a_failed_look_says_nothing_of_its_machine(aws: Amazon, trouble: RequestFate) -> None:
     """And everything of the others: `test_ec2_outages.py`."""
     provider = aws.provider()
     order = make_order(provider)
@@ -238,7 +236,7 @@ def test_a_failed_page_is_read_again_then_listing_is_incomplete(
     assert instances()[:2] == [(5, True, False), (0, False, True)]
 
 
-def test_a_region_that_is_down_or_was_switched_off_hinders_no_other(aws: Amazon) -> None:
+def test_a_region_that_is_down_or_off_hinders_no_other(aws: Amazon) -> None:
     far = "us-east-2"
     provider = aws.provider(used=(far,))
     provider.create(make_order(provider))
@@ -271,7 +269,7 @@ def test_who_we_are_cannot_be_told(aws: Amazon) -> None:
 @pytest.mark.parametrize(
     "trouble", [LOST_REQUEST, LOST_ANSWER, INTERNAL, AFTER_ALL, THROTTLED, GARBAGE, DENIED]
 )
-def test_a_delete_that_goes_wrong_is_told_for_each_and_asked_again(
+def test_a_failed_delete_is_told_for_each_and_asked_again(
     aws: Amazon, trouble: RequestFate
 ) -> None:
     provider, refs = fleet(aws, 3)

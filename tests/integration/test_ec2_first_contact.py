@@ -66,7 +66,7 @@ def test_doctor_sees_that_spot_has_no_role(aws: Amazon) -> None:
 # --- what an account or a region has -------------------------------------------------------------
 
 
-def test_a_type_that_the_region_lacks_is_left_out_with_a_warning(
+def test_a_type_the_region_lacks_is_skipped_with_a_warning(
     aws: Amazon, caplog: pytest.LogCaptureFixture
 ) -> None:
     aws.cloud.lacking.add("m7i.large")
@@ -101,7 +101,7 @@ def test_an_account_that_is_disabled_is_a_matter_of_credentials(aws: Amazon) -> 
         provider.create(order)
 
 
-def test_the_right_to_kill_is_known_of_a_role_with_a_path(
+def test_a_path_in_a_role_hides_no_right_to_kill(
     aws: Amazon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session of SSO's tells the role's name and not its path."""
@@ -160,7 +160,7 @@ def test_the_console_is_read_now_where_that_can_be(aws: Amazon) -> None:
     assert asked == ["true", "true", None]
 
 
-def test_no_step_runs_before_the_metadata_service_is_seen_to_be_off(aws: Amazon) -> None:
+def test_no_step_runs_before_the_metadata_service_is_off(aws: Amazon) -> None:
     aws.cloud.seal_seconds = 3
     provider, (ref,) = fleet(aws, 1)
     machine = aws.cloud.by_id[ref.id]

@@ -27,7 +27,7 @@ def test_the_clouds_time_is_what_counts(aws: Amazon) -> None:
     assert vm.created_at == aws.clock() - 86_400
 
 
-def test_a_burst_is_launched_at_the_accounts_rate_without_a_refusal(aws: Amazon) -> None:
+def test_a_burst_goes_at_the_accounts_rate_without_a_refusal(aws: Amazon) -> None:
     provider = aws.provider()
     orders = [make_order(provider) for _ in range(25)]
     began = aws.clock()

@@ -118,7 +118,7 @@ def test_a_silent_region_is_asked_once_and_hinders_no_other(aws: Amazon) -> None
         provider.look([lost])
 
 
-def test_a_region_that_answers_slowly_has_so_much_time_and_no_more(aws: Amazon) -> None:
+def test_a_region_that_answers_slowly_has_limited_time(aws: Amazon) -> None:
     provider = aws.provider(used=(FAR,))
 
     def slow(request: Ec2Request) -> None:
@@ -199,7 +199,7 @@ def test_a_spot_vm_is_found_by_name_despite_its_token(aws: Amazon) -> None:
     assert sight.ref == ref
 
 
-def test_a_spot_vm_of_another_installation_is_not_found_by_our_id(aws: Amazon) -> None:
+def test_our_id_does_not_find_anothers_spot_vm(aws: Amazon) -> None:
     """Of a spot VM the token tells nothing: its tags must."""
     provider = aws.provider(spot="only")
     order = make_order(provider)

@@ -48,7 +48,7 @@ def fleet(gce: Google, count: int) -> tuple[GceProvider, list[Any]]:
 # --- birth ---------------------------------------------------------------------------------------
 
 
-def test_all_that_makes_it_end_and_ours_is_in_the_one_call(gce: Google) -> None:
+def test_the_one_call_holds_all_that_marks_and_ends_it(gce: Google) -> None:
     provider = gce.provider(labels={"team": "core"})
     order = make_order(provider)
     ref = provider.create(order)
@@ -102,7 +102,7 @@ def test_a_refused_absolute_deadline_becomes_a_relative_one(
     assert gce.cloud.alive == gce.cloud.disks == []
 
 
-def test_the_identical_order_is_the_same_vm_and_another_is_not(gce: Google) -> None:
+def test_only_the_identical_order_is_the_same_vm(gce: Google) -> None:
     gce.cloud.token_seconds = 60
     provider = gce.provider()
     order = make_order(provider)
@@ -129,7 +129,7 @@ def test_preempted_spot_is_deleted_and_operations_tell(gce: Google) -> None:
     assert (seen.power, seen.preempted) == (Power.DEAD, True)
 
 
-def test_a_guest_that_switches_itself_off_still_bills_and_says_so(gce: Google) -> None:
+def test_a_guest_that_switches_itself_off_is_seen_still_billing(gce: Google) -> None:
     provider = gce.provider()
     order = make_order(provider)
     ref = provider.create(order)
@@ -146,7 +146,7 @@ def test_a_guest_that_switches_itself_off_still_bills_and_says_so(gce: Google) -
     assert gce.cloud.alive == gce.cloud.disks == []
 
 
-def test_private_needs_no_address_and_a_service_account_is_a_wish(gce: Google) -> None:
+def test_private_needs_no_address_and_service_accounts_are_optional(gce: Google) -> None:
     provider = gce.provider(address="private", service_account=gce.site.service_account)
     order = make_order(provider)
     ref = provider.create(order)
@@ -171,7 +171,7 @@ def test_offers_are_types_by_zones_in_their_order(gce: Google) -> None:
     assert len(provider.offers(Spec(spot=True))) == 2 * len(offers)
 
 
-def test_offers_are_large_enough_and_a_size_that_nobody_has_is_said(gce: Google) -> None:
+def test_offers_are_large_enough_or_the_size_is_refused(gce: Google) -> None:
     provider = gce.provider(machine_types=("e2-standard-2", "e2-standard-8"))
     assert {o.machine_type for o in provider.offers(Spec(cpus=4))} == {"e2-standard-8"}
     with pytest.raises(BadOrder, match=r"providers\.google\.machine_types: none of"):
@@ -182,9 +182,7 @@ def test_offers_are_large_enough_and_a_size_that_nobody_has_is_said(gce: Google)
 
 
 @pytest.mark.parametrize("trouble", [STOCKOUT, QUOTA, QUOTA_LATER])
-def test_a_pool_without_room_is_closed_before_the_next_and_left_out(
-    gce: Google, trouble: RequestFate
-) -> None:
+def test_a_pool_without_room_is_cleared_and_left_out(gce: Google, trouble: RequestFate) -> None:
     provider = gce.provider()
     order = make_order(provider)
     gce.cloud.faults.fail(INSERT, trouble)
@@ -233,7 +231,7 @@ def test_one_that_lost_its_labels_is_still_there(gce: Google) -> None:
     assert ref in {r.ref for page in provider.sweep() for r in page.resources}
 
 
-def test_a_delete_that_is_accepted_is_not_a_death_that_is_seen(gce: Google) -> None:
+def test_an_accepted_delete_is_not_yet_a_death(gce: Google) -> None:
     gce.cloud.delete_seconds = 20
     provider, (ref,) = fleet(gce, 1)
     key = Key(ref.scope, ref.id, ref.id)
@@ -244,7 +242,7 @@ def test_a_delete_that_is_accepted_is_not_a_death_that_is_seen(gce: Google) -> N
     assert provider.look([key._replace(ref=None)]) == {}  # nobody knows that it ever was
 
 
-def test_who_gives_no_part_of_an_answer_is_asked_for_the_whole(gce: Google) -> None:
+def test_where_parts_are_refused_the_whole_is_asked(gce: Google) -> None:
     provider, (ref,) = fleet(gce, 1)
     gce.cloud.faults.fail("instances.list", RequestFate("invalid", 400, "fields: what is that?"))
     key = Key(ref.scope, ref.id, ref.id)
@@ -272,7 +270,7 @@ def test_an_unreachable_zone_is_incomplete_and_hinders_no_other(gce: Google) -> 
     assert ref in {r.ref for page in pages for r in page.resources}
 
 
-def test_pages_are_read_to_the_last_and_one_that_fails_is_a_hole(
+def test_all_pages_are_read_and_failed_ones_are_holes(
     gce: Google, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vmrunner.providers.gce.sweep.PAGE", 3)

@@ -35,7 +35,7 @@ def gce() -> Iterator[Google]:
         ({"labels": {f"k{n}": "" for n in range(60)}}, "labels: 60 of them"),
     ],
 )
-def test_a_value_that_cannot_be_is_named_before_anything_is_asked(
+def test_an_impossible_value_is_named_before_anything_is_asked(
     gce: Google, said: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(ConfigError, match=rf"providers\.google\.{named}") as raised:

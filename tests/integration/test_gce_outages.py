@@ -82,7 +82,7 @@ def test_former_operations_of_a_zone_are_not_read_again(
     assert gce.cloud.count("zoneOperations.list") == 1
 
 
-def test_an_id_of_ours_on_somebodys_vm_is_not_found_by_its_name(gce: Google) -> None:
+def test_our_id_on_somebodys_vm_is_not_found_by_name(gce: Google) -> None:
     provider = gce.provider()
     order = make_order(provider)
     for labels in (
@@ -107,9 +107,7 @@ def kinds_seen(provider: GceProvider, zone: str) -> tuple[set[Kind], set[Kind]]:
 
 
 @pytest.mark.parametrize("partial", [True, False])
-def test_a_zone_that_is_away_is_a_hole_and_every_other_is_read_whole(
-    gce: Google, *, partial: bool
-) -> None:
+def test_a_zone_that_is_away_is_the_only_hole(gce: Google, *, partial: bool) -> None:
     """Whether a list over all zones leaves it out or fails with it."""
     provider = gce.provider()
     near, away = born(provider, 0), gce.site.zones[1]
@@ -121,7 +119,7 @@ def test_a_zone_that_is_away_is_a_hole_and_every_other_is_read_whole(
     assert gce.cloud.rejected == []  # such as returnPartialSuccess, which is gone
 
 
-def test_a_list_that_breaks_off_is_made_again_zone_by_zone(
+def test_a_broken_list_is_made_again_zone_by_zone(
     gce: Google, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vmrunner.providers.gce.sweep.PAGE", 2)
@@ -141,7 +139,7 @@ def test_who_may_not_list_is_not_asked_for_each_zone(gce: Google) -> None:
     assert gce.cloud.count("instances.list") == 0
 
 
-def test_a_place_that_keeps_silent_is_not_asked_for_the_other_kinds(gce: Google) -> None:
+def test_a_silent_place_is_not_asked_for_other_kinds(gce: Google) -> None:
     provider = gce.provider()
     near, away = born(provider, 0), gce.site.zones[1]
     asked: Counter[str] = Counter()

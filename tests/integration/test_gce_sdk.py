@@ -28,7 +28,7 @@ def gce() -> Iterator[Google]:
 
 
 @pytest.mark.parametrize("trouble", [DELETING, THROTTLED], ids=["of one", "in any words"])
-def test_what_is_being_deleted_is_no_failure_and_stops_no_other_write(
+def test_deleting_the_dying_is_no_failure_and_delays_nothing(
     gce: Google, trouble: RequestFate
 ) -> None:
     gce.cloud.delete_seconds = 20
@@ -43,7 +43,7 @@ def test_what_is_being_deleted_is_no_failure_and_stops_no_other_write(
 
 
 @pytest.mark.parametrize(("trouble", "waits"), [(DELETING, False), (THROTTLED, True)])
-def test_a_limit_slows_down_all_writes_only_where_it_is_the_projects(
+def test_only_the_projects_limit_slows_down_all_writes(
     gce: Google, trouble: RequestFate, *, waits: bool
 ) -> None:
     provider = gce.provider()
@@ -55,7 +55,7 @@ def test_a_limit_slows_down_all_writes_only_where_it_is_the_projects(
     assert (gce.clock() > began) is waits
 
 
-def test_a_disk_is_not_taken_for_the_vm_of_its_name(gce: Google) -> None:
+def test_a_disk_is_not_taken_for_its_namesake_vm(gce: Google) -> None:
     """Which has its name."""
     gce.cloud.delete_seconds = 20
     provider = gce.provider()
@@ -69,7 +69,7 @@ def test_a_disk_is_not_taken_for_the_vm_of_its_name(gce: Google) -> None:
 # --- operations ----------------------------------------------------------------------------------
 
 
-def test_a_wait_that_is_answered_at_once_is_not_asked_again_at_once(gce: Google) -> None:
+def test_a_wait_answered_at_once_is_not_repeated_at_once(gce: Google) -> None:
     gce.cloud.operation_seconds = 10
     provider = gce.provider()
     order = make_order(provider)
@@ -82,7 +82,7 @@ def test_a_wait_that_is_answered_at_once_is_not_asked_again_at_once(gce: Google)
     assert seen.power is Power.RUNNING
 
 
-def test_an_operation_that_goes_on_is_not_waited_for_for_ever(gce: Google) -> None:
+def test_an_endless_operation_is_not_waited_for_for_ever(gce: Google) -> None:
     gce.cloud.operation_seconds = 1e6
     provider = gce.provider()
     began = gce.clock()
@@ -101,7 +101,7 @@ def test_an_operation_that_goes_on_is_not_waited_for_for_ever(gce: Google) -> No
         (TypeError("Parameter to MergeFrom() must be instance of same class"), "MergeFrom"),
     ],
 )
-def test_an_sdk_that_knows_too_little_fails_the_call_and_nothing_else(
+def test_an_sdk_too_old_fails_the_call_alone(
     gce: Google, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     provider = gce.provider()

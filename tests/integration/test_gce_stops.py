@@ -62,7 +62,7 @@ def test_an_operator_who_stops_a_vm_is_not_its_guest(gce: Google, kind: str) -> 
         assert not seen.self_ended
 
 
-def test_a_delete_that_failed_before_is_not_why_a_vm_stops(gce: Google) -> None:
+def test_an_earlier_failed_delete_does_not_explain_a_stop(gce: Google) -> None:
     provider = gce.provider()
     order = make_order(provider)
     ref = provider.create(order)
@@ -92,7 +92,7 @@ def test_why_it_stops_is_asked_once_and_said_each_time(gce: Google) -> None:
     assert gce.cloud.count("zoneOperations.list") == 2
 
 
-def test_one_that_stopped_is_seen_by_who_may_not_read_operations(gce: Google) -> None:
+def test_a_stop_is_seen_without_right_to_read_operations(gce: Google) -> None:
     """Or nobody would end its build before the deadline."""
     provider = gce.provider()
     order = make_order(provider)
@@ -104,7 +104,7 @@ def test_one_that_stopped_is_seen_by_who_may_not_read_operations(gce: Google) ->
     assert (seen.power, seen.self_ended) == (Power.STOPPED, False)
 
 
-def test_a_vm_moves_when_its_host_is_maintained_where_its_type_can(gce: Google) -> None:
+def test_host_maintenance_moves_vms_whose_type_allows_it(gce: Google) -> None:
     gce.cloud.quotas["europe-west1"]["PREEMPTIBLE_CPUS"] = 100
     provider = gce.provider(machine_types=("e2-standard-2", "n2-standard-2"))
     e2, _, n2, _ = provider.offers(Spec())

@@ -173,7 +173,7 @@ def test_without_a_deadline_the_limit_at_birth_counts(
 
 
 @pytest.mark.parametrize("action", ["instances", "disks", "addresses"])
-def test_a_kind_that_may_not_be_read_holds_no_other_back(gce: Google, action: str) -> None:
+def test_an_unreadable_kind_holds_no_other_back(gce: Google, action: str) -> None:
     for collection in ("disks", "addresses", "snapshots"):
         place(gce, collection, f"{collection}-1", labelled(gce))
     machine = launch(gce, labelled(gce))
@@ -216,7 +216,7 @@ def test_a_zone_that_is_away_saves_nothing_in_another(gce: Google, *, partial: b
     assert gce.cloud.rejected == []  # such as returnPartialSuccess, which is gone
 
 
-def test_when_no_zone_can_be_named_that_is_told_and_the_rest_is_ended(gce: Google) -> None:
+def test_unlistable_zones_are_told_and_the_rest_is_ended(gce: Google) -> None:
     place(gce, "addresses", "address-1", labelled(gce))
     gce.cloud.partial_lists = False
     gce.cloud.unreachable.add(f"zones/{gce.site.zones[2]}")

@@ -89,7 +89,7 @@ def test_of_everything_only_what_is_ours_and_expired_ends(aws: Amazon) -> None:
     assert {name for r in changed for name in r.all("InstanceId")} == expected  # none else is asked
 
 
-def test_what_the_driver_launched_ends_with_no_ledger_and_no_vmrunner(aws: Amazon) -> None:
+def test_what_the_driver_launched_ends_without_ledger_or_vmrunner(aws: Amazon) -> None:
     """With the very tags of a launch, on demand and spot; and not a second too early."""
     orders, furniture = [], left(aws)
     for spot in (None, "only"):
@@ -112,7 +112,7 @@ def test_what_the_driver_launched_ends_with_no_ledger_and_no_vmrunner(aws: Amazo
     assert len(own) == 1  # both in one call
 
 
-def test_it_says_what_it_ended_and_the_next_pass_has_nothing_to_do(aws: Amazon) -> None:
+def test_it_says_what_it_ended_and_ends_it_once(aws: Amazon) -> None:
     machine = launch(aws, tagged(aws, 700, instance="vm-x"))
     report = sweep(aws)
     assert report["ended"] == [
@@ -122,7 +122,7 @@ def test_it_says_what_it_ended_and_the_next_pass_has_nothing_to_do(aws: Amazon) 
     assert sweep(aws)["ended"] == []
 
 
-def test_in_every_region_that_is_enabled_or_in_those_that_are_named(aws: Amazon) -> None:
+def test_it_sweeps_all_enabled_regions_or_those_named(aws: Amazon) -> None:
     here, there = launch(aws, tagged(aws)), launch(aws, tagged(aws), FAR)
     assert names(sweep(aws, regions=(REGION,))) == {here.id}
     assert there.alive
@@ -186,7 +186,7 @@ def test_every_kind_that_bills_ends_when_it_is_past(aws: Amazon) -> None:
     assert {params["Owner.1"] for params in asked} == {"self"}  # and not all the world's
 
 
-def test_a_disk_and_an_interface_in_use_are_left_until_they_are_free(aws: Amazon) -> None:
+def test_a_disk_or_interface_in_use_is_left_alone(aws: Amazon) -> None:
     young = launch(aws, tagged(aws, 0))
     parts = [*young.backend.volumes, *young.backend.enis]
     for part in parts:
@@ -265,7 +265,7 @@ ACTIONS: Final = {
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_a_denial_of_one_kind_holds_back_no_other_and_is_raised(
+def test_a_denied_kind_is_raised_and_holds_no_other_back(
     aws: Amazon, monkeypatch: pytest.MonkeyPatch, action: str
 ) -> None:
     environment(aws, monkeypatch)
@@ -318,7 +318,7 @@ def test_whatever_is_wrong_with_one_saves_no_other(aws: Amazon) -> None:
     assert [machine for machine in machines if machine.alive] == [stubborn]
 
 
-def test_every_page_is_read_and_one_that_fails_hides_not_the_first(
+def test_every_page_is_read_and_a_failed_one_hides_none(
     aws: Amazon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guard, "PAGE", 5)

@@ -224,7 +224,7 @@ def test_what_was_wished_once_stays_until_something_else_is_wished(aws: Amazon, 
     }  # fmt: skip
 
 
-def test_a_role_that_is_not_known_everywhere_yet_is_waited_for(
+def test_a_role_not_known_everywhere_yet_is_waited_for(
     aws: Amazon, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vmrunner.testing.localec2 import RequestFate
@@ -240,7 +240,7 @@ def test_a_role_that_is_not_known_everywhere_yet_is_waited_for(
     assert len(waited) == 3
 
 
-def test_install_that_breaks_off_says_how_far_it_came_and_goes_on(aws: Amazon, run: Run) -> None:
+def test_an_install_cut_short_says_how_far_and_goes_on(aws: Amazon, run: Run) -> None:
     aws.cloud.faults.deny("CreateScheduleGroup")
     code, out, err = run("install", "aws", "-o", "json")
     assert code == 4

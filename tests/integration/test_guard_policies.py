@@ -78,7 +78,7 @@ def test_what_ends_or_changes_something_demands_our_tag(audience: Policy) -> Non
             assert all(name.partition(":")[2].startswith(READS) for name in names)
 
 
-def test_a_launch_is_allowed_with_the_tags_that_the_driver_gives() -> None:
+def test_a_launch_is_allowed_with_the_drivers_own_tags() -> None:
     (allowed,) = (
         one for one in document(Policy.VMRUNNER)["Statement"] if one["Sid"] == "LaunchWithTags"
     )
@@ -173,7 +173,7 @@ def test_a_policy_needs_no_account_and_knows_its_partition() -> None:
         assert f":{aws.cloud.account}:" in aws.provider().guard().policy(Policy.GUARD)
 
 
-def test_the_code_is_the_one_file_packed_the_same_each_time() -> None:
+def test_the_code_is_one_file_packed_the_same_each_time() -> None:
     assert documents.archive() == documents.archive()
     with zipfile.ZipFile(io.BytesIO(documents.archive())) as archive:
         (entry,) = archive.infolist()

@@ -18,7 +18,7 @@ def test_the_container_runs_under_the_requested_runtime(guest: Guest) -> None:
     assert (host["Runtime"], host["CapDrop"]) == ("runsc", ["ALL"])
 
 
-def test_a_vm_image_without_gvisor_ends_the_build_before_its_steps(guest: Guest) -> None:
+def test_an_image_without_gvisor_ends_the_build_before_steps(guest: Guest) -> None:
     got = start(guest, job("touch ran", runtime="runsc"))
     assert got.ended == EndFrame(
         "image",

@@ -25,7 +25,7 @@ def old(cache: Path, digest: str, age: float, name: str = "default") -> Path:
     return directory
 
 
-def test_old_local_images_go_and_what_builds_get_or_had_lately_stays(home: Path, cli: Cli) -> None:
+def test_old_local_images_go_and_those_in_use_stay(home: Path, cli: Cli) -> None:
     cache = home / "cache" / "vmrunner"
     current = old(cache, images.current(), 9 * DAY)
     newest, gone = old(cache, "aaaa1", DAY), old(cache, "aaaa2", 2 * DAY)

@@ -92,7 +92,7 @@ def test_without_a_token_of_this_guest_nothing_is_told(aws: Amazon, guest: Guest
     other.server.close()
 
 
-def test_a_token_is_had_by_put_with_a_life_that_can_be(guest: Guest) -> None:
+def test_a_token_is_had_by_put_with_a_valid_life(guest: Guest) -> None:
     for ttl in ("0", "-1", "21601", "soon", ""):
         assert guest.ask("/latest/api/token", "PUT", **{TTL: ttl})[0] == 400
     assert guest.ask("/latest/api/token", "PUT")[0] == 400

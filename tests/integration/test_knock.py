@@ -104,7 +104,7 @@ def test_a_connection_that_was_lost_holds_nothing_up(porters: ExitStack, speaks:
 
 
 @pytest.mark.usefixtures("hasty")
-def test_an_sshd_that_takes_its_time_is_not_kept_from_it(porters: ExitStack) -> None:
+def test_a_slow_sshd_is_not_kept_from_its_greeting(porters: ExitStack) -> None:
     """It would greet none, if each were given up before it can."""
     door = porter(porters, speaks=1, after=3.0)
     begun = time.monotonic()
@@ -128,7 +128,7 @@ def test_the_oldest_makes_room_in_the_end(
     assert door.most <= banner_probe.CONNECTIONS
 
 
-def test_after_those_who_refuse_and_hang_up_it_finds_who_speaks() -> None:
+def test_it_finds_who_speaks_after_refusals_and_hang_ups() -> None:
     address = Address("127.0.0.1", free_port())
     found: list[socket.socket] = []
     thread = threading.Thread(
@@ -172,7 +172,7 @@ def test_nobody_is_there() -> None:
         BannerProbe(Address("::1", 9)).first_word(until=time.monotonic() + 0.3)
 
 
-def test_what_was_refused_first_and_is_silent_now_is_told_as_silent() -> None:
+def test_first_refused_then_silent_is_told_as_silent() -> None:
     address = Address("127.0.0.1", free_port())
     knocker = BannerProbe(address)
     told: list[str] = []

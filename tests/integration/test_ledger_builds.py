@@ -37,9 +37,7 @@ def test_the_same_key_is_the_same_build(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("result", list(Result))
-def test_a_key_whose_build_was_ours_to_lose_may_be_tried_again(
-    ledger: Ledger, result: Result
-) -> None:
+def test_the_key_of_a_build_we_lost_may_be_retried(ledger: Ledger, result: Result) -> None:
     wanted = spec(idempotency_key="k")
     first, _ = ledger.builds.submit(wanted, id="b-1", now=1.0)
     ledger.builds.finish("b-1", epoch=0, result=result, reason=Reason.INTERNAL, now=2.0)
@@ -201,7 +199,7 @@ def test_renew_extends_all_claims_of_one_owner(ledger: Ledger) -> None:
     assert [b.owner_until for b in ledger.builds.list()] == [200.0, 0.0, 500.0]
 
 
-def test_a_wish_to_end_needs_no_epoch_and_the_first_one_stands(ledger: Ledger) -> None:
+def test_the_first_wish_to_end_stands_without_an_epoch(ledger: Ledger) -> None:
     running(ledger)
     build = ledger.builds.request_cancel("b-1", Reason.USER, 105.0)
     assert (build.cancel, build.cancelled_at, build.epoch) == (Reason.USER, 105.0, 1)

@@ -57,7 +57,7 @@ def test_an_image_ends_once(ledger: Ledger) -> None:
     assert ledger.images.list()[0].closed_at == 2000.0
 
 
-def test_one_is_promoted_of_each_provider_and_none_that_is_retired(ledger: Ledger) -> None:
+def test_each_provider_promotes_one_image_and_no_retired_one(ledger: Ledger) -> None:
     first, second, other = image(), image(), image(provider="google")
     for number, made in enumerate((first, second, other)):
         ledger.images.add(made)

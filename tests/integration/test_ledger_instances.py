@@ -134,7 +134,7 @@ def test_a_doom_at_another_epoch_changes_nothing(ledger: Ledger) -> None:
     assert ledger.instances.get("vm-1") == row
 
 
-def test_dooming_what_a_finished_build_left_keeps_the_build_as_it_is(ledger: Ledger) -> None:
+def test_dooming_a_finished_builds_vm_keeps_the_build(ledger: Ledger) -> None:
     running(ledger)
     end, _ = ledger.builds.finish(
         "b-1", epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, exit_code=0, now=105.0

@@ -107,7 +107,7 @@ def test_a_server_that_is_away_leaves_nothing(
     assert not (home / "data").exists()
 
 
-def test_the_url_of_another_programs_database_is_shown_without_its_password() -> None:
+def test_another_programs_database_is_shown_without_its_password() -> None:
     engine = create_engine("sqlite://")
     with engine.connect() as connection:
         connection.execute(text("CREATE TABLE alembic_version (version_num TEXT)"))

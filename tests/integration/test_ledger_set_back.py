@@ -32,7 +32,7 @@ def forget(url: str, instance: str) -> None:
     engine.dispose()
 
 
-def test_it_is_noticed_by_the_next_process_and_by_one_that_runs(url: str, opened: Open) -> None:
+def test_the_next_process_and_a_running_one_notice_it(url: str, opened: Open) -> None:
     first, second = opened(), opened()
     running(first)
     was = first.generation

@@ -235,7 +235,7 @@ def test_no_command_opens_it_but_through_sqlite(home: Path) -> None:
     assert (home / "data/vmrunner/ledger.db").is_file()
 
 
-def test_ctrl_c_in_the_middle_of_a_write_leaves_no_lock(ledger: Ledger, path: Path) -> None:
+def test_ctrl_c_amid_a_write_leaves_no_lock(ledger: Ledger, path: Path) -> None:
     """It comes when SQLite has begun, and SQLAlchemy does not know of it yet."""
     submitted(ledger, "b-1")
 

@@ -92,7 +92,7 @@ def test_it_runs_when_its_vm_does_and_has_its_address(world: World) -> None:
         ("stop", "stopped", "Client.InstanceInitiatedShutdown"),
     ],
 )
-def test_a_guest_that_switches_itself_off_ends_as_the_launch_said(
+def test_a_guest_that_switches_off_ends_as_the_launch_said(
     world: World, behaviour: str, state: str, code: str
 ) -> None:
     instance = world.launch(behaviour=behaviour)
@@ -112,7 +112,7 @@ def test_terminate_kills_it_before_it_says_so(world: World) -> None:
         assert code == "Client.UserInitiatedShutdown"
 
 
-def test_a_vm_that_breaks_or_cannot_start_is_no_wish_of_its_guest(world: World) -> None:
+def test_a_vm_that_breaks_is_no_wish_of_its_guest(world: World) -> None:
     broken = world.launch()
     world.wait(broken, "running")
     world.vms.made[0].code = 1

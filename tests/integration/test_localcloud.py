@@ -127,7 +127,7 @@ def test_a_life(cloud: LocalCloud, clock: Clock, site: Ec2Site, ec2: Any) -> Non
     assert cloud.by_id[name].history == ["pending", "running", "shutting-down", "terminated"]
 
 
-def test_tags_and_disks_are_as_asked_for_and_as_the_image_says(
+def test_tags_and_disks_follow_the_call_and_the_image(
     clock: Clock, site: Ec2Site, ec2: Any
 ) -> None:
     spot = {"MarketType": "spot", "SpotOptions": {"SpotInstanceType": "one-time"}}
@@ -178,7 +178,7 @@ def test_stop_protection_protects_from_termination_too(
     assert cloud.alive == []
 
 
-def test_while_a_zone_is_disrupted_only_ids_of_others_are_answered(
+def test_with_a_zone_disrupted_only_other_ids_are_answered(
     cloud: LocalCloud, site: Ec2Site, ec2: Any
 ) -> None:
     here, there = (

@@ -123,7 +123,7 @@ def test_quotas(gce: Google, later: bool) -> None:
     assert {quota.metric: quota.usage for quota in project.quotas}["CPUS_ALL_REGIONS"] == 2
 
 
-def test_spot_has_a_quota_of_its_own_where_there_is_one(gce: Google) -> None:
+def test_spot_has_its_own_quota_where_there_is_one(gce: Google) -> None:
     limits = gce.cloud.quotas[gce.site.region]
     limits.update(CPUS=2.0, PREEMPTIBLE_CPUS=2.0)
     gce.insert("vm-1")
@@ -164,7 +164,7 @@ def test_what_happens_all_the_same(gce: Google) -> None:
     assert sorted(m.name for m in gce.cloud.machines) == ["vm-1", "vm-2"]
 
 
-def test_the_client_asks_again_by_itself_unless_it_is_told_not_to(gce: Google) -> None:
+def test_the_client_asks_again_unless_told_not_to(gce: Google) -> None:
     """Reads after a 503, for up to ten minutes; never a change."""
     gce.cloud.faults.fail("instances.get", UNAVAILABLE)
     with pytest.raises(exceptions.ServiceUnavailable):

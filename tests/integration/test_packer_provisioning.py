@@ -53,7 +53,7 @@ def check(image: Provisioned, sources: str) -> None:
     assert [name for name in image.packages if name.startswith("linux-image")] == []
 
 
-def test_a_debian_base_becomes_an_image_and_twice_is_as_once(tmp_path: Path) -> None:
+def test_a_debian_base_provisioned_twice_becomes_the_same_image(tmp_path: Path) -> None:
     read = [DATASOURCES, MANIFEST]
     check(provision("trixie", tmp_path, platform="ec2", read=read), "Ec2, None")
 
@@ -69,7 +69,7 @@ CONTAINER: Final = {
 
 
 @pytest.mark.long  # two to three minutes, from another mirror
-def test_an_ubuntu_base_becomes_an_image_and_twice_is_as_once(tmp_path: Path) -> None:
+def test_an_ubuntu_base_provisioned_twice_becomes_the_same_image(tmp_path: Path) -> None:
     if not UBUNTU.exists():
         pytest.fail("Ubuntu's keyring is missing: apt-get install ubuntu-keyring")
     options = [f"--keyring={UBUNTU}", "--components=main,universe"]

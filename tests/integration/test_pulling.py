@@ -101,7 +101,7 @@ def test_a_network_that_fails_for_a_moment_is_tried_again(guest: Guest, status: 
     assert (len(got.at("pulling")), len(guest.docker.pulls)) == (1, 3)
 
 
-def test_a_network_that_stays_away_is_given_up_in_dockers_words(guest: Guest) -> None:
+def test_a_lasting_network_outage_ends_in_dockers_words(guest: Guest) -> None:
     guest.docker.pull_errors = [(200, "read tcp:\n i/o timeout" + "!" * 9999)] * 9
     got = start(guest, order("true"))
     assert got.ended is not None

@@ -21,9 +21,7 @@ def left(home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch
         return started(cli, cloud)
 
 
-def test_reap_says_what_why_how_old_how_late_and_what_it_cost(
-    cli: Cli, cloud: FileCloud, left: str
-) -> None:
+def test_reap_says_what_why_age_lateness_and_cost(cli: Cli, cloud: FileCloud, left: str) -> None:
     (row,) = cli("vm", "ls", "-o", "json").items
     assert cli("reap", "--dry-run", "-o", "json").items == []
     cloud.advance(TTL + 600)

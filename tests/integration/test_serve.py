@@ -106,9 +106,7 @@ def test_sighup_does_not_drop_a_provider_with_open_vms(
         until(lambda: "read again; providers: next\n" in said(home))
 
 
-def test_a_vm_that_gets_a_large_source_is_not_taken_for_an_idle_one(
-    home: Path, cli: Cli, cloud: FileCloud
-) -> None:
+def test_a_vm_receiving_a_large_source_is_not_idle(home: Path, cli: Cli, cloud: FileCloud) -> None:
     """It may take longer than a VM may be ready."""
     with serving(home, cli):
         cli("run", "-d", "--", "source", str(home / "sent"))

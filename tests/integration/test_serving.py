@@ -108,7 +108,7 @@ def test_an_engine_serves_the_providers_that_it_has(app: Wiring, join: Join) -> 
     assert app.background.count == 1
 
 
-def test_a_build_does_not_wait_for_an_engine_without_its_provider(app: Wiring, join: Join) -> None:
+def test_no_build_waits_for_an_engine_without_its_provider(app: Wiring, join: Join) -> None:
     join("other")
     with vmrunner.Runner(app=app) as runner:
         assert runner.run("say a", provider="fake", wait_timeout="60s").exit_code == 0
@@ -221,7 +221,7 @@ def test_a_forked_child_leaves_its_parents_engine_alone(app: Wiring) -> None:
         assert set(sockets) <= set(app.paths.wake.iterdir())
 
 
-def test_a_provider_that_could_not_be_opened_is_tried_again_and_told(
+def test_a_provider_that_would_not_open_is_retried_and_told(
     app: Wiring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = ["other"]
@@ -355,7 +355,7 @@ def test_rows_of_the_dead_are_taken_away_after_a_day(
     assert {m.id for m in app.ledger.engines.list()} == {fresh, silent, engine.id}
 
 
-def test_an_engine_that_is_closed_while_it_joins_leaves_no_row(app: Wiring, engine: Engine) -> None:
+def test_an_engine_closed_while_it_joins_leaves_no_row(app: Wiring, engine: Engine) -> None:
     tick = engine.tick
     closed = threading.Event()
 

@@ -288,7 +288,7 @@ def test_a_bootstrap_has_an_end(world: World, monkeypatch: pytest.MonkeyPatch) -
     (state / "failed").touch()  # no VM goes away here, and who waits in it would wait for ever
 
 
-def test_an_image_without_a_supervisor_is_told_as_what_it_is(world: World) -> None:
+def test_an_image_without_a_supervisor_is_told_as_such(world: World) -> None:
     Path(world.guest.supervisor).unlink()
     verdict = world.run("true")
     assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)

@@ -37,7 +37,7 @@ def test_what_is_no_file_is_told_and_costs_no_success(world: World) -> None:
     assert ("artifacts", {"count": 2, "bytes": 5}) in world.record.events
 
 
-def test_root_in_the_vm_sends_nothing_that_was_not_asked_for(world: World, tmp_path: Path) -> None:
+def test_root_in_the_vm_sends_nothing_not_asked_for(world: World, tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.addfile(tarfile.TarInfo("./dist/ok"))

@@ -80,7 +80,7 @@ def test_a_vm_that_lies_gets_an_error_with_a_reason(
     assert message in verdict.message
 
 
-def test_a_vm_that_hangs_up_each_time_gets_no_busy_loop(
+def test_a_vm_that_keeps_hanging_up_gets_no_busy_loop(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once it was known to us, a VM might have us connect as fast as it can hang up."""
@@ -93,7 +93,7 @@ def test_a_vm_that_hangs_up_each_time_gets_no_busy_loop(
     assert world.proxy.connections == 3
 
 
-def test_a_byte_for_each_connection_is_no_reason_for_the_next(
+def test_a_byte_per_connection_gets_no_busy_loop(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "RECONNECT_PAUSES", (0.0, 0.0, 0.0, 3600.0))
@@ -141,7 +141,7 @@ def test_a_vm_that_never_begins_the_steps_is_given_up(
     ("globs", "result", "reason"),
     [([], Result.SUCCESS, Reason.EXIT_CODE), (["a"], Result.CANCELLED, Reason.USER)],
 )
-def test_a_wish_after_the_end_changes_only_what_is_not_there_yet(
+def test_a_wish_after_the_end_changes_only_what_is_missing(
     world: World,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

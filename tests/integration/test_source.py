@@ -249,7 +249,7 @@ def test_a_repository_that_unpacks_to_much_is_cut_off(bomb: Path, tmp_path: Path
     sources.look(f"git+file://{bomb}@main", most=1 << 20)  # packs nothing
 
 
-def test_a_repository_that_is_large_is_cut_off_while_it_is_fetched(
+def test_a_large_repository_is_cut_off_while_it_is_fetched(
     repository: Path, tmp_path: Path
 ) -> None:
     (repository / "big").write_bytes(random.Random(1).randbytes(2 << 20))

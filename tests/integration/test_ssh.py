@@ -91,7 +91,7 @@ def test_a_process_left_behind_does_not_hold_the_command(connection: client.Conn
     os.kill(int(done.stdout), 9)
 
 
-def test_pulse_is_called_on_time_and_when_woken_and_may_run_commands(
+def test_pulse_is_called_when_due_or_woken_and_runs_commands(
     connection: client.Connection,
 ) -> None:
     beats: list[float] = []
@@ -208,7 +208,7 @@ def test_a_frozen_sshd_is_noticed_when_a_command_begins(sshd: Sshd, proxy: Proxy
     connection.close()
 
 
-def test_a_sshd_that_freezes_before_it_starts_a_command_is_noticed(
+def test_a_sshd_frozen_before_a_command_starts_is_noticed(
     sshd: Sshd, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = dial(sshd, proxy.address)

@@ -117,7 +117,7 @@ def test_by_name_in_the_configuration_it_is_the_same_image(run: Any, builder: Bu
     assert builder.asked == ["default"]
 
 
-def test_the_newest_is_not_the_one_if_another_version_made_it(run: Any, builder: Builder) -> None:
+def test_the_newest_image_of_another_version_is_not_used(run: Any, builder: Builder) -> None:
     """Two versions that take turns on one cache each boot their own."""
     cache = builder.root / "cache/vmrunner"
     older = image(cache, identity=images.current())
@@ -200,7 +200,7 @@ def test_a_named_old_image_is_used_with_a_warning(run: Any, builder: Builder) ->
         assert fix in err
 
 
-def test_an_engine_does_not_use_it_and_the_doctor_says_so(builder: Builder) -> None:
+def test_no_engine_uses_it_and_the_doctor_says_so(builder: Builder) -> None:
     parts = App(load(environ={}, start=builder.root).settings)
     try:
         provider = parts.providers.get("local")

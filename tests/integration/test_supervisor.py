@@ -16,7 +16,7 @@ from tests.support.sshd import wait_for
 from vmrunner.session.protocol import EndFrame, FrameDecoder, LogFrame
 
 
-def test_steps_run_in_order_and_each_knows_its_part_of_the_log(guest: Guest) -> None:
+def test_steps_run_in_order_and_know_their_log_parts(guest: Guest) -> None:
     got = start(guest, job("echo one; echo err >&2", "printf 'two\\377'; pwd", "cat /etc/hostname"))
     one, two = b"one\nerr\n", b"two\xff" + str(guest.work).encode() + b"\n"
     assert got.log.startswith(one + two)
@@ -83,7 +83,7 @@ def test_a_process_left_behind_does_not_hold_the_step(guest: Guest) -> None:
     assert (got.log, got.ended) == (b"forked\nlate\nb\n", EndFrame("exit_code", 0, ""))
 
 
-def test_a_log_over_its_cap_keeps_both_ends_and_says_what_is_missing(guest: Guest) -> None:
+def test_an_oversized_log_keeps_both_ends_and_counts_the_gap(guest: Guest) -> None:
     got = start(guest, job("seq 3000000; exit 3", log_bytes=1 << 20))
     size = sum(len(str(i)) + 1 for i in range(1, 3_000_001))
     head, _, rest = got.log.partition("\n… truncated: ".encode())
@@ -260,7 +260,7 @@ def test_a_container_that_is_slow_to_die_is_killed_again(guest: Guest) -> None:
     assert guest.docker.slow_kills == 0
 
 
-def test_a_dockerd_that_dies_while_it_is_waited_for_is_asked_again(guest: Guest) -> None:
+def test_a_dockerd_that_dies_amid_a_wait_is_asked_again(guest: Guest) -> None:
     guest.docker.wait_bodies = [b"", b"{}", b'{"Stat']
     got = start(guest, job("echo one; sleep 1; exit 4"))
     assert (got.log, got.ended) == (b"one\n", EndFrame("exit_code", 4, ""))

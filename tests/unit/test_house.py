@@ -43,6 +43,19 @@ def test_each_promise_names_existing_tests_or_says_not_shown() -> None:
             assert not name or f"def {name}(" in source, f"{file}::{name}"
 
 
+def test_each_test_is_named_in_ten_words() -> None:
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        found = [
+            node.name
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and node.name.startswith("test_")
+        ]
+        long = [name for name in found if len(name.split("_")) > 11]
+        twice = [name for name, count in Counter(found).items() if count > 1]
+        assert (long, twice) == ([], []), file.relative_to(ROOT)
+
+
 def test_the_licence_is_whole() -> None:
     licence = (ROOT / "LICENSE").read_text()
     assert licence.lstrip().startswith("Apache License")
@@ -124,7 +137,7 @@ EXTRAS = {
 }
 
 
-def test_each_library_that_is_imported_is_declared_where_it_is_needed() -> None:
+def test_each_imported_library_is_declared_where_it_is_needed() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project, stubs = declared["project"], names(declared["dependency-groups"]["dev"])
     for file, module in modules():

@@ -145,7 +145,7 @@ def whom() -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize(("uid", "mode"), whom())
-def test_a_taken_over_qemu_finds_its_files_and_nothing_of_the_host(uid: int, mode: int) -> None:
+def test_a_taken_over_qemu_finds_only_its_own_files(uid: int, mode: int) -> None:
     master, terminal = pty.openpty()
     with tempfile.TemporaryDirectory(prefix="vmrunner-cradle-") as name, service():
         file, image = Path(name) / "file", Path(name) / "base"

@@ -146,7 +146,7 @@ def done(forsaken: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
     home.assert_nothing_left()
 
 
-def test_a_build_sees_its_own_world_and_brings_back_what_it_made(done: Done) -> None:
+def test_a_build_sees_its_own_world_and_returns_artifacts(done: Done) -> None:
     build = last_line(done.err)[3]
     probe, _, rest = done.out.partition(b"out 0\n")
     seen = dict(line.partition("=")[::2] for line in text(probe).splitlines())
@@ -220,7 +220,7 @@ def test_reap_ends_the_vm_of_a_killed_run_at_once(home: Home) -> None:
     )
 
 
-def test_with_nothing_of_ours_running_each_vm_ends_by_its_deadline(forsaken: Home) -> None:
+def test_without_us_running_each_vm_ends_by_its_deadline(forsaken: Home) -> None:
     """No vmrunner of theirs has run since they were killed."""
     deadlines = [
         datetime.fromisoformat(row["deadline"]).timestamp() for row in forsaken.instances()

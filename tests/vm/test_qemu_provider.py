@@ -65,7 +65,7 @@ def qemu_of(provider: QemuProvider) -> int:
     return pid
 
 
-def test_a_vm_boots_is_ours_alone_and_may_switch_itself_off(
+def test_a_vm_boots_is_ours_alone_and_may_switch_off(
     provider: QemuProvider, tmp_path: Path
 ) -> None:
     vm = Machine.order_one(provider, tmp_path)
@@ -153,7 +153,7 @@ def test_no_survivor_when_only_the_wall_clock_is_left(
     wait_until(lambda: not processes(provider), seconds=60, what="the keeper to leave")
 
 
-def test_a_killed_keeper_takes_its_vm_along_and_none_starts_again(
+def test_a_killed_keeper_takes_its_vm_along_for_good(
     provider: QemuProvider, tmp_path: Path
 ) -> None:
     vm = Machine.order_one(provider, tmp_path)

@@ -110,7 +110,7 @@ def test_a_build_has_a_docker_and_privileges_when_it_asked(two: Two) -> None:
     assert "interfaces lo" in lines, "and yet no network"
 
 
-def test_words_after_the_dashes_reach_the_vm_as_they_were_given(two: Two) -> None:
+def test_words_after_the_dashes_reach_the_vm_as_given(two: Two) -> None:
     def ssh(*words: str) -> tuple[int, bytes]:
         done = two.home.run("ssh", two.inside_id, "--", *words, timeout=180)
         return done.returncode, done.stdout

@@ -45,7 +45,7 @@ def test_a_single_step_is_a_group_too() -> None:
     assert marks(one.before(math.inf, math.inf)) == ["-"]
 
 
-def test_each_attempt_has_its_own_groups_and_the_lost_one_ends() -> None:
+def test_each_attempt_has_its_own_groups_and_lost_ones_end() -> None:
     """Offsets begin anew with each attempt; what was lost never said that its step ended."""
     two = groups(
         [

@@ -127,7 +127,7 @@ def test_anchors_and_merge_keys_work() -> None:
         ("? [a]\n: b", "vmrunner.yml:1: a key must be text"),
     ],
 )
-def test_what_is_wrong_is_one_line_with_file_line_key_and_fix(text: str, said: str) -> None:
+def test_an_error_is_one_line_with_place_key_and_fix(text: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         jobfile.read(text.encode())
     assert said in str(caught.value)
@@ -229,7 +229,7 @@ def complaints(text: str) -> list[str]:
     return str(caught.value).splitlines()
 
 
-def test_all_that_is_wrong_is_told_at_once_each_with_its_line() -> None:
+def test_everything_wrong_is_told_at_once_with_its_line() -> None:
     told = complaints(
         "jobs:\n  a:\n    steps: [ls]\n    timeuot: 3m\n    memory: lots\n"
         "    env: {1A: x}\n    labels: {a b: c}\n    artifacts: [../x]\n    ttl: 5m\n"

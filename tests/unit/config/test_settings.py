@@ -166,9 +166,7 @@ def test_secrets_are_masked_wherever_they_are_shown(tmp_path: Path) -> None:
         ("[limits\n", "not valid TOML"),
     ],
 )
-def test_what_is_wrong_is_one_line_with_file_key_value_and_fix(
-    tmp_path: Path, text: str, said: str
-) -> None:
+def test_an_error_is_one_line_with_file_key_and_fix(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "vmrunner.toml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         load(tmp_path)
@@ -194,7 +192,7 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
         load(tmp_path, VMRUNNER_CONFIG=str(tmp_path / "none.toml"))
 
 
-def test_providers_are_named_by_name_or_by_a_kind_that_only_one_has(tmp_path: Path) -> None:
+def test_providers_are_named_by_name_or_an_unambiguous_kind(tmp_path: Path) -> None:
     (tmp_path / "vmrunner.toml").write_text(
         "[providers.a]\nkind = 'fake'\n[providers.b]\nkind = 'fake'\n[providers.c]\nkind = 'qemu'"
     )
@@ -209,7 +207,7 @@ def test_providers_are_named_by_name_or_by_a_kind_that_only_one_has(tmp_path: Pa
         settings.provider("cc")
 
 
-def test_an_ec2_provider_is_told_to_its_driver_as_it_was_written(tmp_path: Path) -> None:
+def test_an_ec2_driver_is_told_its_provider_as_written(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(
         """
         [providers.aws]
@@ -331,7 +329,7 @@ def test_a_database_url_is_taken_apart_as_sqlalchemy_does() -> None:
         ("sqlite:///a\0b", "it holds a character that no URL has"),
     ],
 )
-def test_a_database_url_that_cannot_be_used_is_told_with_its_origin(
+def test_an_unusable_database_url_is_told_with_its_origin(
     tmp_path: Path, url: str, said: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"VMRUNNER_DATABASE_URL: database.url: {said}"):

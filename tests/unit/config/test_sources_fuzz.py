@@ -120,7 +120,7 @@ def complaint(place: Path, **environ: str) -> str | None:
 @example({"limits": {"max_instances": 1 << 70}})
 @example({"default_provider": ""})
 @example({"": {"": 1}})
-def test_any_table_is_settings_or_one_error_with_file_and_key(
+def test_any_table_is_settings_or_one_error_naming_its_key(
     place: Path, table: dict[str, Any]
 ) -> None:
     text = "\n".join(f"{inline(key)} = {inline(value)}" for key, value in table.items())
@@ -144,7 +144,7 @@ def test_any_bytes_are_settings_or_one_error_with_the_file(place: Path, content:
     | st.text(st.characters(codec="ascii"), max_size=12),
     st.sampled_from(["[", "{", "[]", "{}", "1", "-", "[" * 3000]) | st.text(max_size=8),
 )
-def test_any_variable_is_a_setting_or_one_error_that_names_it(
+def test_any_variable_is_a_setting_or_one_error_naming_it(
     place: Path, name: str, value: str
 ) -> None:
     (place / "empty.toml").write_text("")

@@ -229,7 +229,7 @@ def test_a_file_that_others_may_write_is_not_obeyed(
     assert obeyed(file, caplog), "it is ours, and in a sticky directory nobody replaces it"
 
 
-def test_a_file_below_a_directory_that_others_may_write_is_not_obeyed(
+def test_a_file_below_a_world_writable_directory_is_not_obeyed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     deep = tmp_path / "open" / "a" / "b"
@@ -272,7 +272,7 @@ def test_another_users_file_is_not_obeyed(
     assert f"{file.parent} belongs to" in caplog.text or os.geteuid() == 23456
 
 
-def test_of_another_users_pyproject_only_what_is_about_us_is_told(
+def test_only_our_part_of_anothers_pyproject_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "pyproject.toml"

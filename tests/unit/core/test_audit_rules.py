@@ -67,7 +67,7 @@ def test_two_vms_of_a_row_that_knows_neither_are_told() -> None:
     assert faults([unborn], [page(vm(), vm(id="i-2"))]) == [AuditFault.DOUBLE] * 2
 
 
-def test_without_a_ledger_the_tags_tell_what_is_late_and_no_more() -> None:
+def test_without_a_ledger_tags_tell_only_what_is_late() -> None:
     late = vm(id="i-late", tags={"vmrunner:expires-at": str(int(NOW - 61))})
     pages = [page(late, vm(id="i-2")), page(kind=Kind.DISK, error="denied")]
     told = by_tags(NOW, pages, LIMITS, MINE)
@@ -109,7 +109,7 @@ def test_machines_of_other_runners_by_tag_and_age() -> None:
     assert sorted(s.ref.id for s in found if s.ref) == ["i-100", "i-None"]
 
 
-def test_what_is_of_our_image_or_network_and_has_no_tags_is_told() -> None:
+def test_untagged_things_of_our_image_or_network_are_told() -> None:
     bare = {f"vmrunner:{name}": None for name in ("installation", "role", "instance", "expires-at")}
     near = vm(near="image vmrunner-7", tags=bare)
     assert faults([], [page(near)]) == [AuditFault.UNTAGGED]

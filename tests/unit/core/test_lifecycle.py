@@ -115,7 +115,7 @@ def test_how_a_build_ends_with_its_vm() -> None:
     assert cancelled(Reason.DEADLINE).result is Result.TIMEOUT
 
 
-def test_whoever_switches_the_guest_off_while_steps_run_is_the_build() -> None:
+def test_switching_the_guest_off_amid_steps_fails_the_build() -> None:
     busy = running(steps_started=True)
     assert end_of_sign(busy, InstanceSign.SELF_ENDED, expired=False).result is Result.FAILURE
     assert end_of_sign(busy, InstanceSign.SELF_ENDED, expired=True).reason is Reason.DEADLINE
@@ -124,7 +124,7 @@ def test_whoever_switches_the_guest_off_while_steps_run_is_the_build() -> None:
     assert (early.reason, early.lost) == (Reason.BOOT_FAILED, True)
 
 
-def test_a_vm_that_no_other_would_be_better_than_is_not_tried_again() -> None:
+def test_a_vm_is_not_retried_where_none_would_be_better() -> None:
     for state, reason in (
         (BuildState.BOOTING, Reason.CREDENTIALS),
         (BuildState.RUNNING, Reason.VM_LOST),
@@ -139,7 +139,7 @@ def test_a_vm_that_no_other_would_be_better_than_is_not_tried_again() -> None:
         assert (end.reason, end.lost) == (reason, state is BuildState.RUNNING)
 
 
-def test_retries_stop_at_the_first_step_and_at_the_longest_life() -> None:
+def test_retries_stop_at_the_first_step_or_longest_life() -> None:
     limits = Limits()
     ask = {"now": NOW, "limits": limits}
     assert may_retry(running(), NOW, **ask)

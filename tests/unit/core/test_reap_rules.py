@@ -95,7 +95,7 @@ def test_without_any_time_the_first_sighting_stands_for_its_birth() -> None:
         {"vmrunner:role": None},
     ],
 )
-def test_what_is_not_ours_by_tag_and_role_lives_whatever_it_says(tags) -> None:
+def test_what_is_not_ours_by_tag_and_role_lives(tags) -> None:
     stranger = vm(tags={**tags, "vmrunner:expires-at": "1"}, created_at=1.0)
     gone = row(state=I.GONE)
     first = reaped([gone], [page(stranger)])
@@ -284,7 +284,7 @@ def test_one_place_that_cannot_be_read_latches_no_other() -> None:
     assert killed(few) == [("i-vm-0", Death.ORPHAN)]
 
 
-def test_what_is_held_back_in_one_place_holds_nothing_back_in_another() -> None:
+def test_one_place_held_back_holds_no_other_back() -> None:
     many = [vm(f"vm-{n}") for n in range(LIMITS.orphan_cap + 1)]
     other = vm("vm-x", scope=OTHER)
     there = Page(scope=OTHER, kind=Kind.INSTANCE, resources=(other,))
@@ -386,7 +386,7 @@ def test_anothers_vm_with_a_copied_id_keeps_no_row_open(tags) -> None:
     assert reaped([row()], [page(copy)], memory).closes
 
 
-def test_a_sweep_of_a_part_neither_breaks_nor_makes_a_series() -> None:
+def test_a_partial_sweep_neither_breaks_nor_makes_a_series() -> None:
     mine = row()
     memory = before(reaped([mine], [page()]), 600)
     partly = reaped([mine], [page(error="down")], memory, sweep=SweepId(id="s-x", begun=NOW - 300))

@@ -110,7 +110,7 @@ def test_a_full_provider_never_blocks_another() -> None:
     assert "limit" in decided.waiting["p1"]
 
 
-def test_time_in_the_queue_runs_out_and_is_not_ours_to_drain() -> None:
+def test_time_in_the_queue_runs_out_while_draining_too() -> None:
     queued = [build("late", at=0, queue_timeout=NOW), build("early", at=1, queue_timeout=NOW)]
     decided = plan(NOW, queued, [], always, Capacity(overall=9), draining=True)
     assert [(r.build.id, r.reason) for r in decided.rejects] == [("late", Reason.QUEUE_TIMEOUT)]

@@ -39,7 +39,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
         (f"{'1' * 5000} * * * *", "minute '111"),
     ],
 )
-def test_a_bad_line_is_told_with_key_value_field_and_fix(line: str, word: str) -> None:
+def test_a_bad_line_is_told_with_field_and_fix(line: str, word: str) -> None:
     with pytest.raises(ConfigError) as caught:
         CronLineTrigger(line, "reaper.sweep")
     told = str(caught.value)

@@ -39,7 +39,7 @@ def test_who_can_be_seen_is_believed_at_once() -> None:
     assert alive.member_gone(None)
 
 
-def test_who_cannot_be_seen_is_gone_after_a_lease_that_we_watched() -> None:
+def test_the_unseen_are_gone_after_a_lease_we_watched() -> None:
     them = membership(None)
     watch(them, [member("e", seen_at=-1e9)], 0, MEMBER_LEASE - 10)
     assert not them.member_gone("e")  # its beat is old, but we did not watch so long

@@ -54,7 +54,7 @@ def test_an_order_keeps_the_limit_of_its_birth() -> None:
 
 
 @pytest.mark.parametrize("delay", [0.0, 300.0])
-def test_the_driver_says_how_long_the_guest_leaves_the_cloud_its_deadline(
+def test_the_driver_delays_the_guests_timer_past_the_deadline(
     delay: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And which cloud-init its VMs get."""

@@ -65,7 +65,7 @@ def test_what_is_refused_at_once_says_so_in_its_body() -> None:
 
 
 @pytest.mark.parametrize("piece", [b"x" * 4096, b'{"status":"' + b"x" * 4096])
-def test_a_line_without_end_takes_no_memory_and_hides_no_other(piece: bytes) -> None:
+def test_an_endless_line_takes_no_memory_and_hides_no_other(piece: bytes) -> None:
     answer = PullAnswer()
     answer.feed(HEAD)
     for _ in range(1000):

@@ -38,7 +38,7 @@ def test_only_a_build_that_is_remapped_has_another_owner(
     assert root(tmp_path, job, setting=setting, ranges=ranges) == owner
 
 
-def test_a_range_that_is_missing_is_no_root_of_the_vm(tmp_path: Path) -> None:
+def test_a_missing_range_is_no_root_of_the_vm(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no range for dockremap"):
         root(tmp_path, PLAIN, setting="default", ranges="someone:100000:65536\n")
 

@@ -248,7 +248,7 @@ def test_json_holds_no_mark_and_says_the_same(name: str) -> None:
     assert not any(re.search(mark, text, re.IGNORECASE) for mark in MARKS.values())
 
 
-def test_a_name_with_a_line_s_end_is_one_line_in_a_pipe(
+def test_a_name_with_newline_is_one_line_in_a_pipe(
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
     output.print_path("a\n::set-output name=x::1")

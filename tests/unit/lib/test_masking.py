@@ -180,7 +180,7 @@ def test_a_hostile_log_costs_no_more_than_its_length(kind: str) -> None:
     assert twice < 3 * once, (once, twice)
 
 
-def test_little_by_little_is_not_looked_at_anew_while_much_is_held() -> None:
+def test_small_pieces_do_not_rescan_the_text_held() -> None:
     secret = b"A" + random.Random(2).randbytes(60_000).replace(b"\n", b"-").replace(b"\r", b"-")
     masker = Masker([secret])
     assert masker.feed(secret[:50_000]) == b""
@@ -193,7 +193,7 @@ def test_little_by_little_is_not_looked_at_anew_while_much_is_held() -> None:
     assert masker.decide() + masker.finish() == secret[:50_100] + b"no, it is not one"
 
 
-def test_a_line_leaves_at_once_when_nothing_of_it_can_become_a_secret() -> None:
+def test_a_line_that_cannot_become_a_secret_leaves_immediately() -> None:
     masker = Masker([b"hunter22-and-much-more"])
     assert masker.feed(b"compiling\n") == b"compiling\n"
     assert masker.feed(b"the word is hunt") == b"the word is "

@@ -44,7 +44,7 @@ def test_data_cache_and_sockets_are_made_so(
     assert modes(tmp_path) == {0o700}
 
 
-def test_what_an_image_is_made_of_is_its_owners_alone_to_write(tmp_path: Path) -> None:
+def test_only_its_owner_may_write_an_images_parts(tmp_path: Path) -> None:
     with private_dirs.guarded():
         (tmp_path / "image").mkdir()
         (tmp_path / "image/disk").touch()

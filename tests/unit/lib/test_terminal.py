@@ -72,7 +72,7 @@ def test_terminal_sequences(raw: bytes, shown: bytes) -> None:
     assert show(Colours(), raw) == shown
 
 
-def test_a_letter_s_byte_is_no_control_character_in_another_encoding() -> None:
+def test_a_letters_byte_is_no_control_in_another_encoding() -> None:
     """`Û` is C3 9B, and 9B begins a sequence where bytes are characters; `›` is 9B in cp1252."""
     text = "Û›é€\n".encode()
     assert show(Colours(), text) == text
@@ -145,7 +145,7 @@ def test_whoever_leaves_a_log_leaves_no_colour_on(why: BaseException) -> None:
         assert file.read() == b"\x1b[8mhid\x1b[0m"
 
 
-def test_what_an_ssh_server_says_of_itself_is_one_plain_line() -> None:
+def test_what_an_ssh_server_says_is_one_plain_line() -> None:
     said = client._explain(
         OSError("Incompatible version (\x1b]52;c;ZXZpbA==\x07\x1b[2J\n instead)")
     )

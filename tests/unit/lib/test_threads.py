@@ -9,7 +9,7 @@ from tests.support.inline_pool import Inline
 from vmrunner.lib.threads import GIVE_UP, CallSlot, DaemonThreadPool
 
 
-def test_a_lane_makes_one_call_at_a_time_and_brings_its_answer() -> None:
+def test_a_lane_makes_one_call_and_brings_its_answer() -> None:
     done: list[int] = []
     lane: CallSlot[int] = CallSlot(Inline(), lambda: 0.0, lambda: done.append(1))
     assert lane.take() is None

@@ -67,7 +67,7 @@ def test_what_is_refused_by_force_too_is_not_waited_for() -> None:
     assert tough.asked == [False, True]
 
 
-def test_what_never_dies_is_waited_for_until_the_time_is_over() -> None:
+def test_what_never_dies_is_waited_for_until_time_runs_out() -> None:
     tough = Tough(dies=False)
     deaths = tough.deleted(70.0, force=True)
     assert deaths.waiting == {KEY}

@@ -16,7 +16,7 @@ def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-def test_a_hole_that_lasts_is_told_at_first_and_once_a_day(said: pytest.LogCaptureFixture) -> None:
+def test_a_lasting_hole_is_told_first_and_once_daily(said: pytest.LogCaptureFixture) -> None:
     now = [0.0]
     tell = PassLog(lambda: now[0])
     while now[0] < 2.5 * REPEAT_EVERY:
@@ -25,7 +25,7 @@ def test_a_hole_that_lasts_is_told_at_first_and_once_a_day(said: pytest.LogCaptu
     assert len(said.records) == 3
 
 
-def test_each_hole_is_told_for_itself_and_anew_when_it_was_away(
+def test_each_hole_is_told_by_itself_and_again_on_return(
     said: pytest.LogCaptureFixture,
 ) -> None:
     now = [0.0]

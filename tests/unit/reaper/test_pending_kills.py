@@ -43,7 +43,7 @@ def test_news_of_a_disk_is_no_news_of_its_vm() -> None:
     assert [kill.ref.kind for kill in pending.due(NOW)] == [Kind.INSTANCE]
 
 
-def test_what_a_sweep_could_not_read_stays_as_it_was_known() -> None:
+def test_what_a_sweep_could_not_read_stays_known() -> None:
     pending = PendingKills()
     pending.learn(ReapPlan(kills=(late("i-1"),)), LISTING)
     failed = SweepView(LIMITS, MINE, GENERATION)

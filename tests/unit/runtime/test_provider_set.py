@@ -61,7 +61,7 @@ def test_what_a_kind_needs_is_taken_from_the_scopes() -> None:
     ]
 
 
-def test_one_that_verified_a_scope_under_another_name_is_taken_first() -> None:
+def test_who_verified_a_scope_under_another_name_comes_first() -> None:
     app = Wiring([*ZONES, OTHER], broken=ZONES, new=ZONES)
     found = former(app)
     assert [driver.name for driver in found.former] == ["new", "old"]

@@ -114,7 +114,7 @@ def test_a_link_of_one_build_leads_the_next_nowhere(here: Path, tmp_path: Path) 
     assert inside(here / "hooks") == []
 
 
-def test_what_is_no_file_and_what_is_git_s_is_left_out_and_told(
+def test_special_files_and_gits_own_are_left_out_and_told(
     here: Path, store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     os.mkfifo(store / "fifo")

@@ -80,7 +80,7 @@ def test_who_may_leave_starts_no_engine_on_the_way_out() -> None:
     assert world.said == ["look"]
 
 
-def test_a_ledger_that_is_away_while_an_engine_is_looked_for_is_waited_for() -> None:
+def test_a_ledger_away_amid_an_engines_search_is_waited_for() -> None:
     world = World(ROW, FINISHED)
     world.away = 2
     list(world.follower().rounds())
@@ -109,5 +109,5 @@ def test_it_settles_when_its_vm_is_gone_or_held(
     assert world.said.count("look") == len(states)
 
 
-def test_a_vm_that_does_not_go_is_not_waited_for_for_ever() -> None:
+def test_a_vm_that_stays_is_not_waited_for_for_ever() -> None:
     assert not World(*[FINISHED] * 3, vms=(1, 1, 1)).follower().settle(seconds=0.0)

@@ -47,7 +47,7 @@ def test_little_room_between_timeout_and_ttl_is_a_warning() -> None:
     assert told == "keep-on-failure: the VM's ttl of 6m ends it before that"
 
 
-def test_a_secret_that_is_too_short_to_mask_is_a_warning() -> None:
+def test_a_secret_too_short_to_mask_is_a_warning() -> None:
     told = check(secrets={"PIN": b"123", "TOKEN": b"hunter2"}).warnings
     assert told == ("secret: PIN is shorter than 4 bytes: the log will not mask it",)
 

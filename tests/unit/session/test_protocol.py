@@ -108,7 +108,7 @@ def test_events_and_log_are_bounded() -> None:
         list(frames().feed(much))
 
 
-def test_a_pull_is_told_without_anything_that_the_vm_says_of_it() -> None:
+def test_a_pull_is_told_without_the_vms_own_words() -> None:
     assert list(frames().feed(event(0, "pulling", 0, image="x", step=7))) == [
         EventFrame("pulling", 0, {})
     ]

@@ -41,9 +41,7 @@ def test_one_bell_rings_for_what_comes_and_for_the_end() -> None:
 
 
 @given(st.lists(st.integers(1, 40), max_size=20), st.binary(max_size=200))
-def test_a_wire_that_reads_ahead_gives_no_more_than_was_asked_for(
-    sizes: list[int], data: bytes
-) -> None:
+def test_a_wire_reading_ahead_gives_no_more_than_asked(sizes: list[int], data: bytes) -> None:
     near, far = socket.socketpair()
     with near, far, PatchedSocket(fileno=near.detach()) as wire:
         far.sendall(data)

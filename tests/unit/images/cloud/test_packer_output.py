@@ -18,7 +18,7 @@ class Told:
             self.now += 1
 
 
-def test_what_it_says_it_does_is_a_stage_and_the_rest_is_its_message() -> None:
+def test_what_packer_says_becomes_stages_and_their_messages() -> None:
     told = Told()
     told.say(
         "1700000000,,ui,say,==> amazon-ebs.vmrunner: Launching a source AWS instance...",
@@ -36,7 +36,7 @@ def test_what_it_says_it_does_is_a_stage_and_the_rest_is_its_message() -> None:
     ]
 
 
-def test_what_takes_no_time_is_no_stage_and_all_scripts_are_one() -> None:
+def test_instant_work_is_no_stage_and_all_scripts_are_one() -> None:
     told = Told()
     told.say(
         "1,,ui,say,==> x.y: Prevalidating any provided VPC information",

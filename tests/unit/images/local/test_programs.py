@@ -37,7 +37,7 @@ def test_a_failure_shows_the_last_lines() -> None:
     assert str(caught.value).count("\n") == 20
 
 
-def test_a_program_that_does_not_end_is_ended_with_its_children() -> None:
+def test_an_endless_program_is_ended_with_its_children() -> None:
     programs, began = ChildPrograms(), time.monotonic()
     with pytest.raises(ImageError, match="not done after 1 s"):
         programs.run(["sh", "-c", "sleep 50 & sleep 50"], what="x", timeout=1)
@@ -45,7 +45,7 @@ def test_a_program_that_does_not_end_is_ended_with_its_children() -> None:
     assert not programs.running
 
 
-def test_stop_ends_what_runs_in_another_thread_and_starts_no_more() -> None:
+def test_stop_ends_what_runs_elsewhere_and_starts_no_more() -> None:
     programs, errors = ChildPrograms(), []
 
     def work() -> None:
@@ -65,7 +65,7 @@ def test_stop_ends_what_runs_in_another_thread_and_starts_no_more() -> None:
         programs.run(["true"], what="x", timeout=1)
 
 
-def test_a_missing_program_is_named_with_the_command_that_brings_it(
+def test_a_missing_program_is_named_with_its_install_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tools, "which", lambda program: None)
@@ -100,7 +100,7 @@ def test_an_ascii_tar_is_left_alone(tmp_path: Path) -> None:
     assert path.stat() == before
 
 
-def test_the_script_for_the_vm_is_a_shell_script_of_whole_blocks() -> None:
+def test_the_vms_script_is_valid_shell_of_whole_blocks() -> None:
     inputs = Inputs.read()
     containers = [
         Container(name="debian:trixie", env={"A": 'it\'s "quoted"'}, command=("sh", "-c", "a b")),

@@ -101,7 +101,7 @@ def test_each_takes_what_is_sound_and_refuses_what_is_not(check: Any) -> None:
 
 
 @pytest.mark.parametrize(("boot", "patience"), [(4.0, 60.0), (15.0, 60.0), (150.0, 600.0)])
-def test_a_slow_machine_is_given_the_time_that_its_boot_says(boot: float, patience: float) -> None:
+def test_a_slow_boot_gives_its_checks_more_time(boot: float, patience: float) -> None:
     """At load 9 cloud-init took longer than a minute, and a sound image was called bad."""
     given: list[float] = []
 

@@ -29,7 +29,7 @@ def test_where_no_type_does_it_is_told_with_the_fix(types: dict[str, list[str]],
     assert caught.value.hint
 
 
-def test_a_disk_is_as_asked_else_as_configured_and_holds_the_image() -> None:
+def test_a_disk_is_as_asked_or_configured_and_large_enough() -> None:
     assert OPTIONS.disk_size(30 * GiB, "debian", 10 * GiB) == 30 * GiB
     assert OPTIONS.disk_size(None, "debian", 10 * GiB) == 20 * GiB
     bare = CloudOptions(name="cloud", installation="i")
@@ -46,9 +46,7 @@ def test_a_disk_is_as_asked_else_as_configured_and_holds_the_image() -> None:
     ],
     ids=["ec2", "gce"],
 )
-def test_an_order_is_refused_in_the_words_of_the_option_that_it_lacks(
-    options: CloudOptions, key: str
-) -> None:
+def test_an_order_is_refused_naming_the_option_it_lacks(options: CloudOptions, key: str) -> None:
     with pytest.raises(BadOrder, match=rf"providers\.cloud\.{key}: none") as caught:
         options.demand_launch()
     assert caught.value.hint

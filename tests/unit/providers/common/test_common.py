@@ -57,7 +57,7 @@ def test_the_hosts_clock_holds_until_the_cloud_has_spoken(time: Time) -> None:
         assert clock.now() == 3610.0
 
 
-def test_a_date_that_is_cut_to_its_second_never_sets_the_clock_back(time: Time) -> None:
+def test_a_date_in_seconds_never_sets_the_clock_back(time: Time) -> None:
     clock = CloudClock(host=lambda: 0.0, elapsed=time)
     for tenths in range(100):
         time.now = 1000.0 + tenths / 10
@@ -150,7 +150,7 @@ def test_a_burst_then_the_rate(time: Time) -> None:
     assert sum(time.slept) == pytest.approx(2.0)
 
 
-def test_things_count_too_and_more_than_fit_wait_for_a_full_bucket(time: Time) -> None:
+def test_items_count_too_and_many_need_a_full_bucket(time: Time) -> None:
     limits = buckets(time, Limit(100, 100), Limit(1000, 20))
     limits.take("here", "run", items=1000)
     limits.take("here", "run", items=100)
@@ -300,7 +300,7 @@ def test_bad_items_never_block_good_ones(count: int, size: int, bad: set[int], t
     assert all(len(call) <= size for call in cloud.calls)
 
 
-def test_a_refusal_that_names_the_bad_one_costs_two_calls_more() -> None:
+def test_a_refusal_naming_the_bad_one_costs_two_calls() -> None:
     cloud = Cloud({41}, tells=True)
     cloud.run(range(100), 100)
     assert [len(call) for call in cloud.calls] == [100, 99, 1]
@@ -360,7 +360,7 @@ def test_a_failed_page_is_asked_again_then_listing_is_incomplete() -> None:
     assert ([page.error for page in found], asked) == (["no"], [None])
 
 
-def test_an_item_that_makes_no_sense_takes_no_other_with_it() -> None:
+def test_a_senseless_item_takes_no_other_with_it() -> None:
     found, _ = listed([1, -1, 2], [3])
     assert ids(found) == [["vol-1", "vol-2"], ["vol-3"]]
     assert [page.error is None for page in found] == [False, True]

@@ -25,7 +25,7 @@ def tree(root: Path, path: str, controllers: str = "cpu memory pids") -> Path:
         ("system.slice/vmrunner.service", "main"),
     ],
 )
-def test_beside_a_scope_and_below_a_service_that_was_given_a_tree(
+def test_groups_are_beside_a_scope_or_below_a_service(
     tmp_path: Path, parent: str, own: str
 ) -> None:
     there = tree(tmp_path, parent)
@@ -62,7 +62,7 @@ def test_not_where_a_controller_is_missing(tmp_path: Path) -> None:
     assert cgroup.place(tmp_path, "0::/user.slice/user-0.slice/session-3.scope\n") is None
 
 
-def test_a_group_bounds_memory_and_processes_and_what_is_empty_goes(tmp_path: Path) -> None:
+def test_a_group_bounds_its_vm_and_empty_ones_go(tmp_path: Path) -> None:
     left = tmp_path / "vmrunner-left"
     left.mkdir()
     used = tmp_path / "vmrunner-used"

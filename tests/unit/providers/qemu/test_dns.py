@@ -32,7 +32,7 @@ def test_one_that_this_host_is_itself_is_not_asked(tmp_path: Path) -> None:
     assert chosen.address == dns.PUBLIC
 
 
-def test_a_host_that_knows_private_ones_alone_has_a_public_one_asked(tmp_path: Path) -> None:
+def test_a_host_with_private_resolvers_uses_a_public_one(tmp_path: Path) -> None:
     chosen = dns.choose("auto", [], [file(tmp_path, *PRIVATE)])
     assert chosen == (dns.PUBLIC, "/etc/resolv.conf names none of the internet")
 
@@ -49,7 +49,7 @@ def test_one_that_no_vm_could_reach_is_refused(tmp_path: Path, wish: str) -> Non
     assert caught.value.hint
 
 
-def test_the_rules_let_port_53_of_that_one_through_and_no_other() -> None:
+def test_the_rules_allow_port_53_of_that_resolver_alone() -> None:
     text = network.rules(resolver="10.0.0.2", host=["5.6.7.8/32"])
     assert [line.strip() for line in text.splitlines() if "dport 53" in line] == [
         "ip daddr 10.0.0.2 meta l4proto { tcp, udp } th dport 53 accept"

@@ -50,9 +50,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return seen
 
 
-def test_every_file_is_read_once_and_then_known_by_what_cannot_be_set(
-    tmp_path: Path, read: list[Path]
-) -> None:
+def test_every_file_is_read_once_until_its_ctime_changes(tmp_path: Path, read: list[Path]) -> None:
     made, notes = image(tmp_path), tmp_path / image_integrity.NOTES
     for _ in range(2):
         image_integrity.check(made, notes)
@@ -76,9 +74,7 @@ def test_a_changed_file_is_refused_by_name_with_the_fix(tmp_path: Path, name: st
         assert str(made.directory) in str(caught.value.hint)
 
 
-def test_without_a_place_for_notes_it_is_checked_all_the_same(
-    tmp_path: Path, read: list[Path]
-) -> None:
+def test_without_a_place_for_notes_it_is_still_checked(tmp_path: Path, read: list[Path]) -> None:
     made = image(tmp_path)
     for _ in range(2):
         image_integrity.check(made, tmp_path / "nowhere" / image_integrity.NOTES)

@@ -128,7 +128,7 @@ def test_a_damaged_image_is_refused_with_the_fix(tmp_path: Path, damage: Any) ->
 
 
 @pytest.mark.parametrize("damage", [shorten, lose_kernel])
-def test_a_damaged_image_is_not_passed_over_for_an_older_one(tmp_path: Path, damage: Any) -> None:
+def test_a_damaged_image_does_not_yield_to_older_ones(tmp_path: Path, damage: Any) -> None:
     make(tmp_path, "aaaa1", created=1)
     damage(make(tmp_path, "bbbb1", created=2))
     with pytest.raises(BadOrder, match="bbbb1 is damaged"):

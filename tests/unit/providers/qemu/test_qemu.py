@@ -176,7 +176,7 @@ def test_a_dead_vm_is_remembered_once_and_then_forgotten(state: StateDir) -> Non
     assert state.tombstone("vm-1") is None
 
 
-def test_half_made_directories_are_no_vms_and_go_after_a_while(state: StateDir) -> None:
+def test_half_made_directories_are_no_vms_and_go_later(state: StateDir) -> None:
     half = state.instances / f"{state_dir.NEW}vm-1.0000"
     half.mkdir()
     assert state.homes() == []
@@ -257,7 +257,7 @@ def test_a_tombstone_is_written_whole_or_not_at_all(state: StateDir) -> None:
 # --- processes -----------------------------------------------------------------------------------
 
 
-def test_a_pid_counts_only_with_its_start_time_boot_and_namespace() -> None:
+def test_a_pid_counts_only_with_start_boot_and_namespace() -> None:
     me = process.current()
     kept = processes.written(me)
     assert processes.parse(json.loads(json.dumps(kept))) == me
@@ -295,7 +295,7 @@ def test_a_vms_processes_are_known_by_their_command_line(
     assert processes.name_in(cmdline, MARKED) == name
 
 
-def test_who_only_speaks_of_a_vm_is_not_killed_for_it() -> None:
+def test_a_process_merely_naming_a_vm_is_not_killed() -> None:
     mark = f"vmrunner={os.getpid()}="
     words = [sys.executable, "-c", "input()", f"guest={mark}a_vm-1_2"]
     with subprocess.Popen(words, stdin=subprocess.PIPE) as speaker:
@@ -314,7 +314,7 @@ def faked(guest: str) -> Iterator[int]:
         found.communicate()
 
 
-def test_another_users_process_is_no_vm_of_ours_whatever_it_says(
+def test_another_users_process_is_no_vm_of_ours(
     state: StateDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else any local user could fake a survivor, or have a process of his killed."""

@@ -72,7 +72,7 @@ def test_untouched_guest_memory_counts_as_used(
     assert caught.value.hint
 
 
-def test_what_a_vm_has_touched_is_not_available_and_counts_once(
+def test_memory_a_vm_has_touched_counts_once(
     provider: QemuProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = placed(provider, "vm-1", 2 * GiB)
