@@ -186,7 +186,7 @@ _QEMU_BUGS: Final = (
     Bug(
         "QEMU: start it with the host's files",
         f"{QEMU}/jail.py",
-        "    jail_root.enter(program, lying.hide, lying.resolver)\n",
+        "    jail_root.enter(program, spec.hide, spec.resolver)\n",
         "",
         f"{SECCOMP}::test_qemu_starts_once_all_that_holds_it_is_there",
     ),

@@ -39,10 +39,10 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[vmrunner
     before = set(threading.enumerate())
     with vmrunner.Runner(app=app) as runner:
         yield runner
-    lanes = [
+    slots = [
         t for t in set(threading.enumerate()) - before if t.name.startswith(("look", "create"))
     ]
-    wait_until(lambda: not any(lane.is_alive() for lane in lanes))
+    wait_until(lambda: not any(slot.is_alive() for slot in slots))
 
 
 def lines(*said: str) -> str:

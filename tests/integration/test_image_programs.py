@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 CHILD = """
-from vmrunner.images.local.programs import Programs
+from vmrunner.images.local.programs import ChildPrograms
 stubborn = "trap '' TERM; (trap '' TERM; exec sleep 300) & echo $$ $!; wait"
-Programs().run(["sh", "-c", stubborn], what="x", timeout=300, line=lambda t: print(t, flush=True))
+say = lambda text: print(text, flush=True)
+ChildPrograms().run(["sh", "-c", stubborn], what="x", timeout=300, line=say)
 """
 
 

@@ -79,12 +79,12 @@ def network_cut(home: Home) -> Iterator[None]:
     (vm,) = home.instances()
     (qemu,) = (line for line in processes_with([vm["id"]]) if "qemu-system" in line.split()[1])
     status = Path(f"/proc/{qemu.split()[0]}/status").read_text()
-    cradle = int(status.split("PPid:")[1].split()[0])
-    os.kill(cradle, signal.SIGSTOP)
+    jail = int(status.split("PPid:")[1].split()[0])
+    os.kill(jail, signal.SIGSTOP)
     try:
         yield
     finally:
-        os.kill(cradle, signal.SIGCONT)
+        os.kill(jail, signal.SIGCONT)
 
 
 def times_lost(home: Home, build: str) -> int:

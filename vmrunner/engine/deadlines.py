@@ -50,14 +50,14 @@ class DeadlineArmer:
         self._tries: dict[str, _Try] = {}
         self._armed: dict[str, tuple[str, Ref | None]] = {}  # instance → provider, what is armed
         self._over: dict[str, list[Ref]] = {}  # by provider: to be disarmed
-        self._lanes: CallSlots[str, dict[Ref, Outcome]] = CallSlots(
+        self._slots: CallSlots[str, dict[Ref, Outcome]] = CallSlots(
             context.deaths, context.monotonic, context.wake
         )
 
     @property
     def busy(self) -> bool:
         """True if anything is left to disarm."""
-        return bool(self._over) or not self._lanes.free
+        return bool(self._over) or not self._slots.free
 
     def update(self, mine: Iterable[Instance], open_rows: Collection[str]) -> None:
         """Arm those of our VMs that are born and, as far as this engine knows, are not; disarm
@@ -118,20 +118,20 @@ class DeadlineArmer:
                         raise error
 
     def _disarm(self) -> None:
-        for name, call in self._lanes.finished():
+        for name, call in self._slots.finished():
             with self._context.guard(f"disarm at {name}"):
                 for ref, outcome in call.result().items():
                     if outcome.fate is Fate.FAILED:
                         log.warning("%s is left to a sweep: %s", ref.id, outcome.error)
         for name, over in list(self._over.items()):
-            lane = self._lanes[name]
+            slot = self._slots[name]
             provider = self._context.providers.get(name)
             if provider is None:
                 del self._over[name]  # what sweeps there finds them
-            elif lane.free:
+            elif slot.free:
                 batch, rest = over[:FORGET_BATCH], over[FORGET_BATCH:]
                 if rest:
                     self._over[name] = rest
                 else:
                     del self._over[name]
-                lane.send(lambda p=provider, b=batch: delete_each(p, b))  # type: ignore[misc]
+                slot.send(lambda p=provider, b=batch: delete_each(p, b))  # type: ignore[misc]

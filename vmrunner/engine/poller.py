@@ -19,16 +19,16 @@ SOON_LOOK: Final = 2.0
 _CHANGING: Final = (InstanceState.REQUESTED, InstanceState.BOOTING, InstanceState.DELETING)
 FRESH: Final = 60.0  # seconds in such a state that deserve looks at the fastest
 OLD: Final = 600.0
-#: The first lane of a place is for what is urgent, and has small batches; what does not fit into
+#: The first slot of a place is for what is urgent, and has small batches; what does not fit into
 #: one of these goes to the others, by the thousand.
 URGENT: Final = 500
 LOOK_BATCH: Final = 5000
-LANES: Final = 4
+SLOTS: Final = 4
 #: Seconds without an answer after which a place counts as not seen.
 DARK: Final = 60.0
 
 #: Of one place, with its number there.
-_Lane = tuple[str, Scope, int]
+_Slot = tuple[str, Scope, int]
 
 
 class InstancePoller:
@@ -37,11 +37,11 @@ class InstancePoller:
 
     def __init__(self, context: EngineContext) -> None:
         self._context = context
-        self._lanes: CallSlots[_Lane, dict[str, Seen]] = CallSlots(
-            lambda lane: context.deaths(lane[0]), context.monotonic, context.wake
+        self._slots: CallSlots[_Slot, dict[str, Seen]] = CallSlots(
+            lambda slot: context.deaths(slot[0]), context.monotonic, context.wake
         )
         self._next: dict[str, tuple[InstanceState, float]] = {}  # instance → when, monotonic
-        self._asked: dict[_Lane, list[str]] = {}  # the instances whose answers are on their way
+        self._asked: dict[_Slot, list[str]] = {}  # the instances whose answers are on their way
         self._sights: dict[str, Visibility] = {}
 
     def poll(self, rows: Iterable[Instance]) -> None:
@@ -59,18 +59,18 @@ class InstancePoller:
             wanted = [entry[-1] for entry in sorted(entries, key=lambda entry: entry[:-1])]
             parts = [wanted[:URGENT]]
             parts += [wanted[n : n + LOOK_BATCH] for n in range(URGENT, len(wanted), LOOK_BATCH)]
-            free = [n for n in range(1, LANES) if self._lanes[(*place, n)].free]
-            for lane, part in zip([0, *free], parts, strict=False):
-                if self._lanes[(*place, lane)].free:
-                    self._send((*place, lane), part, now)
+            free = [n for n in range(1, SLOTS) if self._slots[(*place, n)].free]
+            for slot, part in zip([0, *free], parts, strict=False):
+                if self._slots[(*place, slot)].free:
+                    self._send((*place, slot), part, now)
 
     def observations(self) -> dict[str, Seen]:
         """Return what the looks that ended showed, by instance id. Who is missing was not
         visible."""
         found: dict[str, Seen] = {}
-        for lane, call in self._lanes.finished():
-            del self._asked[lane]
-            name, scope, _ = lane
+        for slot, call in self._slots.finished():
+            del self._asked[slot]
+            name, scope, _ = slot
             with self._context.guard(f"look at {name} in {scope.place}"):
                 found |= call.result()
                 self._sight(name).record(scope, self._context.monotonic())
@@ -90,11 +90,11 @@ class InstancePoller:
 
     # --- within ---
 
-    def _send(self, lane: _Lane, batch: list[Instance], now: float) -> None:
+    def _send(self, slot: _Slot, batch: list[Instance], now: float) -> None:
         for row in batch:
             self._next[row.id] = (row.state, now + self._pause(row))
-        self._asked[lane] = [row.id for row in batch]
-        self._lanes[lane].send(self._looking(self._context.providers[lane[0]], batch))
+        self._asked[slot] = [row.id for row in batch]
+        self._slots[slot].send(self._looking(self._context.providers[slot[0]], batch))
 
     def _sight(self, provider: str) -> Visibility:
         return self._sights.setdefault(provider, Visibility(DARK))

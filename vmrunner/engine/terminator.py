@@ -25,7 +25,7 @@ class Terminator:
 
     def __init__(self, context: EngineContext) -> None:
         self._context = context
-        self._lanes: CallSlots[str, dict[str, Outcome]] = CallSlots(
+        self._slots: CallSlots[str, dict[str, Outcome]] = CallSlots(
             context.deaths, context.monotonic, context.wake
         )
         self._next: dict[str, float] = {}  # instance → monotonic
@@ -48,16 +48,16 @@ class Terminator:
             if row.state is InstanceState.DELETING and self._due(row, now):
                 due.setdefault(row.provider, []).append(row)
         for name, dying in due.items():
-            lane = self._lanes[name]
-            if lane.free:
+            slot = self._slots[name]
+            if slot.free:
                 provider = self._context.providers[name]
                 first = [row for row in dying if row.deletes < FORCE_AFTER][:DELETE_BATCH]
                 batch, force = (first, False) if first else (dying[:DELETE_BATCH], True)
-                lane.send(self._deleting(provider, self._named(batch), force=force))
+                slot.send(self._deleting(provider, self._named(batch), force=force))
 
     def collect(self, rows: Mapping[str, Instance]) -> None:
         """Take in the answers. What was not accepted is noted in its row, with its next turn."""
-        for _, call in self._lanes.finished():
+        for _, call in self._slots.finished():
             with self._context.guard("delete"):
                 for name, outcome in call.result().items():
                     row = rows.get(name)

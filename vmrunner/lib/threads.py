@@ -1,5 +1,5 @@
 """Calls that may take long, off the tick's thread: sent in one tick, their answers read in a later
-one. A lane makes one call at a time to one provider, so that a slow cloud costs one thread."""
+one. A slot makes one call at a time to one provider, so that a slow cloud costs one thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 K = TypeVar("K")
 T = TypeVar("T")
 
-#: A call that has not come back by then is not waited for: the lane takes the next one.
+#: A call that has not come back by then is not waited for: the slot takes the next one.
 GIVE_UP: Final = 300.0
 
 
@@ -70,7 +70,7 @@ class DaemonThreadPool:
 
 
 class CallSlots(Generic[K, T]):
-    """A lane for each of what is called. `pool` gives what runs the calls to one."""
+    """A slot for each of what is called. `pool` gives what runs the calls to one."""
 
     def __init__(
         self, pool: Callable[[K], WorkerPool], now: Callable[[], float], done: Callable[[], None]
@@ -88,15 +88,15 @@ class CallSlots(Generic[K, T]):
 
     def finished(self) -> Iterator[tuple[K, Future[T]]]:
         """Yield each call that has come back, once, with the key that it was made for."""
-        for key, lane in self._all.items():
-            call = lane.take()
+        for key, slot in self._all.items():
+            call = slot.take()
             if call is not None:
                 yield key, call
 
     @property
     def free(self) -> bool:
         """True if no call is on its way."""
-        return all(lane.free for lane in self._all.values())
+        return all(slot.free for slot in self._all.values())
 
 
 class CallSlot(Generic[T]):

@@ -66,7 +66,7 @@ class Dialer:
         self._host_key_name = kind
         self._host_key = paramiko.PKey.from_type_string(kind, base64.b64decode(text))
         self._aborted = threading.Event()
-        self._knocker: BannerProbe | None = None
+        self._probe: BannerProbe | None = None
         self._wire: PatchedSocket | None = None
 
     def connect(
@@ -78,7 +78,7 @@ class Dialer:
         tries, why = 0, ""
         while True:
             try:
-                wire = self._knock(address, max(until, time.monotonic() + 0.5))
+                wire = self._find_sshd(address, max(until, time.monotonic() + 0.5))
             except Unreachable as error:
                 before = f" (a handshake before: {why})" if why else ""
                 raise Unreachable(_nowhere(address, f"{error}{before}")) from None
@@ -104,20 +104,20 @@ class Dialer:
     def abort(self) -> None:
         """Abort, from any thread, for good."""
         self._aborted.set()
-        knocker, wire = self._knocker, self._wire
-        if knocker is not None:
-            knocker.abort()
+        probe, wire = self._probe, self._wire
+        if probe is not None:
+            probe.abort()
         if wire is not None:
             wire.hang_up()
 
-    def _knock(self, address: Address, until: float) -> PatchedSocket:
-        self._knocker = BannerProbe(address)
+    def _find_sshd(self, address: Address, until: float) -> PatchedSocket:
+        self._probe = BannerProbe(address)
         if self._aborted.is_set():
-            self._knocker.abort()
+            self._probe.abort()
         try:
-            wire = self._wire = PatchedSocket.over(self._knocker.first_word(until=until))
+            wire = self._wire = PatchedSocket.over(self._probe.first_word(until=until))
         finally:
-            self._knocker = None
+            self._probe = None
         if self._aborted.is_set():
             wire.close()
             raise Aborted("told to stop")

@@ -11,21 +11,21 @@ from vmrunner.lib.threads import GIVE_UP, CallSlot, DaemonThreadPool
 
 def test_a_lane_makes_one_call_and_brings_its_answer() -> None:
     done: list[int] = []
-    lane: CallSlot[int] = CallSlot(Inline(), lambda: 0.0, lambda: done.append(1))
-    assert lane.take() is None
-    lane.send(lambda: 7)
-    assert not lane.free
-    call = lane.take()
+    slot: CallSlot[int] = CallSlot(Inline(), lambda: 0.0, lambda: done.append(1))
+    assert slot.take() is None
+    slot.send(lambda: 7)
+    assert not slot.free
+    call = slot.take()
     assert call is not None
     assert call.result() == 7
-    assert lane.free
+    assert slot.free
     assert done == [1]
 
 
 def test_an_error_belongs_to_the_reader() -> None:
-    lane: CallSlot[int] = CallSlot(Inline(), lambda: 0.0, lambda: None)
-    lane.send(lambda: 1 // 0)
-    call = lane.take()
+    slot: CallSlot[int] = CallSlot(Inline(), lambda: 0.0, lambda: None)
+    slot.send(lambda: 1 // 0)
+    call = slot.take()
     assert call is not None
     with pytest.raises(ZeroDivisionError):
         call.result()
@@ -38,15 +38,15 @@ def test_a_call_that_never_comes_back_is_given_up() -> None:
         def submit(self, work: object) -> Future[int]:
             return Future()
 
-    lane: CallSlot[int] = CallSlot(Never(), lambda: now[0], lambda: None)
-    lane.send(lambda: 1)
-    assert lane.take() is None
+    slot: CallSlot[int] = CallSlot(Never(), lambda: now[0], lambda: None)
+    slot.send(lambda: 1)
+    assert slot.take() is None
     now[0] = GIVE_UP
-    call = lane.take()
+    call = slot.take()
     assert call is not None
     with pytest.raises(TimeoutError):
         call.result()
-    assert lane.free
+    assert slot.free
 
 
 def test_threads_work_side_by_side_and_end() -> None:

@@ -1,11 +1,11 @@
 """The namespaces that a VM lies in, and the process that is pid 1 there.
 
-    keeper ─ cradle (pid 1 of the VM's own user, pid, mount and network namespaces; forwards SSH)
+    keeper ─ jail (pid 1 of the VM's own user, pid, mount and network namespaces; forwards SSH)
                ├─ QEMU    (the same network namespace, no capability, seccomp)
                └─ pasta   (network `open` only: in the host's network, attached to the VM's)
 
 The kernel kills all that is in a pid namespace when its pid 1 dies. So one SIGKILL ends a VM with
-its helper, and the cradle dies with the keeper, by two belts: it holds the reading end of a pipe
+its helper, and the jail dies with the keeper, by two belts: it holds the reading end of a pipe
 whose only writing end the keeper has, and it asked for SIGKILL at its parent's death.
 
 Started as root, everything below the keeper is an unprivileged user outside and "root" inside,
@@ -37,7 +37,7 @@ from vmrunner.providers.qemu.forward import Forwarder
 _ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"}
 #: Each arena of the C library's allocator reserves 64 MiB of what RLIMIT_AS counts.
 _ARENAS: Final = {"MALLOC_ARENA_MAX": "8"}
-_PASTA_PID: Final = "/tmp/pasta.pid"  # noqa: S108 - on the cradle's own tmpfs
+_PASTA_PID: Final = "/tmp/pasta.pid"  # noqa: S108 - on the jail's own tmpfs
 _UNANNOUNCED: Final = 120.0  # seconds after which nobody waits for the word of a console
 
 
@@ -61,10 +61,10 @@ class JailSpec:
 
 @dataclass(kw_only=True)
 class Jail:
-    """The keeper's end of a cradle."""
+    """The keeper's end of a jail."""
 
     pid: int
-    life: int  # closed, by us or by our death: the cradle ends
+    life: int  # closed, by us or by our death: the jail ends
     news: int  # lines of JSON: running, exit, error
     console: int
     errors: int
@@ -92,7 +92,7 @@ class Jail:
 
 @dataclass(kw_only=True)
 class _Ends:
-    """The cradle's ends of the pipes."""
+    """The jail's ends of the pipes."""
 
     life: int
     news: int
@@ -103,8 +103,8 @@ class _Ends:
         os.write(self.news, json.dumps(word).encode() + b"\n")
 
 
-def start_jail(lying: JailSpec, files: dict[int, int], listener: socket.socket) -> Jail:
-    """Start a cradle. `files`: QEMU's number of each file → our descriptor of it; `listener`: where
+def start_jail(spec: JailSpec, files: dict[int, int], listener: socket.socket) -> Jail:
+    """Start a jail. `files`: QEMU's number of each file → our descriptor of it; `listener`: where
     SSH is asked for. Raises OSError when the namespaces cannot be made; what goes wrong later comes
     as news."""
     syscalls.adopt_orphans()
@@ -117,14 +117,14 @@ def start_jail(lying: JailSpec, files: dict[int, int], listener: socket.socket) 
         # The helper makes the namespaces, forks pid 1 into them and leaves; the keeper adopts it.
         _guarded(
             ends,
-            lambda: _make(lying, files, listener, ends, ours, unshared[1], mapped[0], born[1]),
+            lambda: _make(spec, files, listener, ends, ours, unshared[1], mapped[0], born[1]),
         )
     for end in (life[0], news[1], console[1], errors[1], unshared[1], mapped[0], born[1]):
         os.close(end)
     try:
         pid = 0
         if os.read(unshared[0], 1):
-            _map(helper, lying.user)
+            _map(helper, spec.user)
             os.write(mapped[1], b"1")
             pid = int(os.read(born[0], 32) or b"0")
     finally:
@@ -135,7 +135,7 @@ def start_jail(lying: JailSpec, files: dict[int, int], listener: socket.socket) 
             os.close(life[1])
     if not pid:
         raise OSError(_error(os.read(news[0], 4096)))
-    os.write(life[1], b"\n")  # from now on the cradle may tie its life to its parent's
+    os.write(life[1], b"\n")  # from now on the jail may tie its life to its parent's
     return Jail(pid=pid, life=life[1], news=news[0], console=console[0], errors=errors[0])
 
 
@@ -167,7 +167,7 @@ def _map(helper: int, user: tuple[int, int] | None) -> None:
 
 
 def _make(
-    lying: JailSpec,
+    spec: JailSpec,
     files: dict[int, int],
     listener: socket.socket,
     ends: _Ends,
@@ -179,12 +179,12 @@ def _make(
     for end in ours:
         os.close(end)
     syscalls.leave_session_keyring()
-    if lying.group:
-        cgroup.join(lying.group)
-    if lying.user:  # as root, who may enter the directories that they lie in
-        files = files | _opened(lying)
+    if spec.group:
+        cgroup.join(spec.group)
+    if spec.user:  # as root, who may enter the directories that they lie in
+        files = files | _opened(spec)
         os.setgroups([])
-    if lying.tun:
+    if spec.tun:
         _make_tun()
     syscalls.unshare(syscalls.NEWUSER | syscalls.NEWNS | syscalls.NEWPID | syscalls.NEWIPC)
     os.write(unshared, b"1")
@@ -193,24 +193,24 @@ def _make(
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     syscalls.be_dumpable()
-    if not lying.user:
-        files = files | _opened(lying)
+    if not spec.user:
+        files = files | _opened(spec)
     pid = os.fork()
     if pid == 0:
         for end in (unshared, mapped, born):
             os.close(end)
-        _guarded(ends, lambda: _init(lying, files, listener, ends))
+        _guarded(ends, lambda: _init(spec, files, listener, ends))
     os.write(born, str(pid).encode())
 
 
-def _opened(lying: JailSpec) -> dict[int, int]:
+def _opened(spec: JailSpec) -> dict[int, int]:
     """The files that nobody may write, for reading. One that QEMU opens anew and that its user may
     not open is copied into memory, where it cannot be written either."""
     found = {}
-    for number, path in lying.images:
+    for number, path in spec.images:
         descriptor = syscalls.open_protected(path)
         mode = os.fstat(descriptor).st_mode
-        if lying.user and number in REOPENED and not mode & stat.S_IROTH:
+        if spec.user and number in REOPENED and not mode & stat.S_IROTH:
             descriptor = syscalls.sealed_copy(descriptor)
         found[number] = descriptor
     return found
@@ -225,7 +225,7 @@ def _make_tun() -> None:
     Path("/dev/net/tun").chmod(0o666)
 
 
-def _init(lying: JailSpec, files: dict[int, int], listener: socket.socket, ends: _Ends) -> None:
+def _init(spec: JailSpec, files: dict[int, int], listener: socket.socket, ends: _Ends) -> None:
     """Pid 1: lay the VM in, then wait for the keeper's death or the VM's."""
     if not os.read(ends.life, 1):  # the helper is reaped: the keeper is our parent
         return
@@ -233,17 +233,17 @@ def _init(lying: JailSpec, files: dict[int, int], listener: socket.socket, ends:
     _let_go()
     syscalls.keep_mounts_private()
     syscalls.mount_empty("/tmp")  # noqa: S108 - our own from here on
-    helper = _network(lying)
+    helper = _network(spec)
     started_reader, started = os.pipe()  # closed by a successful exec
     qemu = os.fork()
     if qemu == 0:
         os.close(started_reader)
-        _guarded(ends, lambda: _become(lying, files, ends))
+        _guarded(ends, lambda: _become(spec, files, ends))
     for end in (started, ends.console, ends.errors, *files.values()):
         os.close(end)
     os.read(started_reader, 1)
     ends.say(running=qemu)
-    _wait(lying, ends, listener, qemu, helper)
+    _wait(spec, ends, listener, qemu, helper)
 
 
 def _let_go() -> None:
@@ -256,7 +256,7 @@ def _let_go() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _network(lying: JailSpec) -> int | None:
+def _network(spec: JailSpec) -> int | None:
     """Move into a network namespace behind its rules. Returns the helper's pid, if there is one.
 
     The helper joins it from the host's network, so a child makes the namespace and waits in it
@@ -270,7 +270,7 @@ def _network(lying: JailSpec) -> int | None:
         try:
             syscalls.unshare(syscalls.NEWNET)
             syscalls.loopback_up()
-            _nft(lying.nft, lying.rules)
+            _nft(spec.nft, spec.rules)
             os.write(there, Path("/proc/self").readlink().name.encode())
             os.read(done, 1)
         except OSError as error:
@@ -286,8 +286,8 @@ def _network(lying: JailSpec) -> int | None:
     space = f"/proc/{said}/ns/net"
     net = os.open(space, os.O_RDONLY)
     helper = None
-    if lying.pasta:
-        helper = _attach(lying.pasta, space)
+    if spec.pasta:
+        helper = _attach(spec.pasta, space)
     syscalls.enter(net, syscalls.NEWNET)
     for end in (net, here, finish):
         os.close(end)
@@ -311,7 +311,7 @@ def _attach(pasta: str, space: str) -> int:
     return int(Path(_PASTA_PID).read_text())
 
 
-def _become(lying: JailSpec, files: dict[int, int], ends: _Ends) -> None:
+def _become(spec: JailSpec, files: dict[int, int], ends: _Ends) -> None:
     """Turn into QEMU, without privileges."""
     os.dup2(ends.console, 1)
     os.dup2(ends.errors, 2)
@@ -319,14 +319,14 @@ def _become(lying: JailSpec, files: dict[int, int], ends: _Ends) -> None:
         os.dup2(descriptor, number, inheritable=True)
     with contextlib.suppress(OSError):  # the first to go when memory is short, before vmrunner
         Path("/proc/self/oom_score_adj").write_text("500")
-    program = Path(lying.qemu[0]).resolve()  # some systems have their programs' links in /run
+    program = Path(spec.qemu[0]).resolve()  # some systems have their programs' links in /run
     syscalls.unshare(syscalls.NEWNS)
-    jail_root.enter(program, lying.hide, lying.resolver)
+    jail_root.enter(program, spec.hide, spec.resolver)
     syscalls.give_up_privileges()
-    for name, most in lying.limits.items():
+    for name, most in spec.limits.items():
         resource.setrlimit(getattr(resource, name), (most, most))
     syscalls.filter_calls(seccomp.encoded())
-    os.execve(program, lying.qemu, {**_ENVIRONMENT, **_ARENAS})  # noqa: S606
+    os.execve(program, spec.qemu, {**_ENVIRONMENT, **_ARENAS})  # noqa: S606
 
 
 def _nft(program: str, rules: str) -> None:
@@ -343,13 +343,13 @@ def _nft(program: str, rules: str) -> None:
 
 
 def _wait(
-    lying: JailSpec, ends: _Ends, listener: socket.socket, qemu: int, helper: int | None
+    spec: JailSpec, ends: _Ends, listener: socket.socket, qemu: int, helper: int | None
 ) -> None:
     """Forward SSH until the VM ends, its helper dies or the keeper is gone. Leaving this is the
     end of all of them."""
     selector = selectors.DefaultSelector()
     target = ("127.0.0.1", SSH_PORT)
-    forwarder = Forwarder(selector, listener, target, shut=lying.announced)
+    forwarder = Forwarder(selector, listener, target, shut=spec.announced)
     unannounced = time.monotonic() + _UNANNOUNCED
     selector.register(ends.life, selectors.EVENT_READ)
     selector.register(os.pidfd_open(qemu), selectors.EVENT_READ)
@@ -364,7 +364,7 @@ def _wait(
                     return  # the keeper is gone
                 *lines, pending = (pending + data).split(b"\n")
                 for line in lines:
-                    _heed(line.decode(), lying, forwarder)
+                    _heed(line.decode(), spec, forwarder)
         if time.monotonic() >= unannounced:
             forwarder.open()
         for pid, status in _reaped():
@@ -375,11 +375,11 @@ def _wait(
                 raise OSError("the network helper (pasta) died")
 
 
-def _heed(line: str, lying: JailSpec, forwarder: Forwarder) -> None:
+def _heed(line: str, spec: JailSpec, forwarder: Forwarder) -> None:
     """Do what the keeper tells."""
     match line.split():
         case ["deny", *prefixes]:
-            _nft(lying.nft, network.deny(prefixes))
+            _nft(spec.nft, network.deny(prefixes))
         case ["open"]:
             forwarder.open()
 

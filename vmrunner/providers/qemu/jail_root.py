@@ -15,7 +15,7 @@ from typing import Final
 
 from vmrunner.providers.qemu import syscalls
 
-_ROOT: Final = "/tmp/root"  # noqa: S108 - on the cradle's own tmpfs
+_ROOT: Final = "/tmp/root"  # noqa: S108 - on the jail's own tmpfs
 _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store")
 _LINKER: Final = "/etc/ld.so.cache"
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")

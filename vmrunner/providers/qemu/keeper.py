@@ -44,7 +44,7 @@ class Keeper:
         self.plan: dict[str, Any] = {}
         self.deadline = 0.0
         self.errors = b""
-        self.early = b""  # what the cradle said in one breath with `running`
+        self.early = b""  # what the jail said in one breath with `running`
         self.denied: set[str] = set()
         self.wished = False  # SIGTERM came
         self.announced = False  # its console will say when its sshd is there
@@ -95,10 +95,10 @@ class Keeper:
                         state_dir.GROUP: str(group) if group else None,
                     },
                 )
-                cradle = self._rocked(group)
+                jail = self._started_jail(group)
         except OSError as error:
             return str(error)
-        return self._lies(cradle)
+        return self._awaited(jail)
 
     def _group(self) -> contextlib.AbstractContextManager[Path | None]:
         limits = self.plan["group"]
@@ -107,7 +107,7 @@ class Keeper:
             cgroup.place(), name, memory=limits["memory"], processes=limits["processes"]
         )
 
-    def _rocked(self, group: Path | None) -> Jail:
+    def _started_jail(self, group: Path | None) -> Jail:
         plan = self.plan
         host = network.host_prefixes()
         self.denied = set(host)
@@ -132,24 +132,24 @@ class Keeper:
                 stack.callback(os.close, descriptor)
             return start_jail(lying, files, listener)
 
-    def _lies(self, cradle: Jail) -> Jail | str:
+    def _awaited(self, jail: Jail) -> Jail | str:
         """Wait until QEMU runs in it."""
         poll = select.poll()
-        poll.register(cradle.news, select.POLLIN)
-        line = os.read(cradle.news, 4096) if poll.poll(_START * 1000) else b""
+        poll.register(jail.news, select.POLLIN)
+        line = os.read(jail.news, 4096) if poll.poll(_START * 1000) else b""
         first, _, self.early = line.partition(b"\n")
         word = json.loads(first) if first else {"error": "it did not start in time"}
         if "running" in word:
-            return cradle
-        cradle.kill()
+            return jail
+        jail.kill()
         return str(word.get("error", f"QEMU ended at once: {word}"))
 
     # --- life ---
 
-    def keep(self, cradle: Jail) -> dict[str, Any]:
+    def keep(self, jail: Jail) -> dict[str, Any]:
         """Keep the VM until it must die or has died. Returns how; the VM is dead then."""
         poll = select.poll()
-        for end in (cradle.news, cradle.console, cradle.errors, self._signals[0]):
+        for end in (jail.news, jail.console, jail.errors, self._signals[0]):
             poll.register(end, select.POLLIN)
         addresses = time.monotonic() + _ADDRESSES
         death = self._verdict(self.early) if self.early else None
@@ -160,25 +160,25 @@ class Keeper:
                 data = os.read(end, 65536)
                 if not data:
                     poll.unregister(end)
-                death = self._heard(cradle, end, data) or death
+                death = self._heard(jail, end, data) or death
             if time.time() >= self.deadline:
                 death = death or {"cause": "deadline", "detail": "its deadline passed"}
             elif self.wished or (self.home.path / state_dir.END).exists():
                 death = death or {"cause": "deleted", "detail": "deleted"}
             if time.monotonic() >= addresses:
                 addresses = time.monotonic() + _ADDRESSES
-                self._deny_new(cradle)
-        cradle.kill()
-        self._drain(cradle)
+                self._deny_new(jail)
+        jail.kill()
+        self._drain(jail)
         return {**death, "ended": time.time()}
 
-    def _heard(self, cradle: Jail, end: int, data: bytes) -> dict[str, Any] | None:
-        if end == cradle.console:
+    def _heard(self, jail: Jail, end: int, data: bytes) -> dict[str, Any] | None:
+        if end == jail.console:
             self.console.write(data)
             if self.announced and self.console.says(command_line.ANNOUNCED):
                 self.announced = False
-                cradle.open()
-        elif end == cradle.errors:
+                jail.open()
+        elif end == jail.errors:
             self.errors = (self.errors + data)[-_ERRORS:]
         else:
             return self._verdict(data)
@@ -186,29 +186,29 @@ class Keeper:
 
     def _verdict(self, data: bytes) -> dict[str, Any]:
         """Return what the jail's last word, or its silence, means."""
-        word = json.loads(data.splitlines()[-1]) if data else {"error": "its cradle was killed"}
+        word = json.loads(data.splitlines()[-1]) if data else {"error": "its jail was killed"}
         if word.get("exit") == 0:
             return {"cause": "guest", "detail": "the guest switched itself off", "self_ended": True}
         if "exit" in word:
             return {"cause": "crash", "detail": f"QEMU ended with {word['exit']}"}
         return {"cause": "crash", "detail": str(word.get("error"))}
 
-    def _deny_new(self, cradle: Jail) -> None:
+    def _deny_new(self, jail: Jail) -> None:
         """An address that the host got meanwhile is the host's too."""
         with contextlib.suppress(OSError):
             new = set(network.host_prefixes()) - self.denied
             if new:
                 self.denied |= new
-                cradle.deny(sorted(new))
+                jail.deny(sorted(new))
 
-    def _drain(self, cradle: Jail) -> None:
+    def _drain(self, jail: Jail) -> None:
         """Read what was said before the end, and is still in the pipes."""
-        self.announced = False  # there is no cradle any more that could be told
-        for end in (cradle.console, cradle.errors):
+        self.announced = False  # there is no jail any more that could be told
+        for end in (jail.console, jail.errors):
             os.set_blocking(end, False)
             with contextlib.suppress(OSError):
                 while data := os.read(end, 65536):
-                    self._heard(cradle, end, data)
+                    self._heard(jail, end, data)
         self.console.close()
 
     def record_death(self, death: dict[str, Any]) -> None:
@@ -243,14 +243,14 @@ def main(directory: Path) -> None:
         )
         print("dead", flush=True)  # noqa: T201
         return
-    cradle = keeper.start()
-    if isinstance(cradle, str):
-        keeper.record_death({"cause": "start", "detail": cradle, "ended": time.time()})
-        print("error", " ".join(cradle.split()), flush=True)  # noqa: T201
+    jail = keeper.start()
+    if isinstance(jail, str):
+        keeper.record_death({"cause": "start", "detail": jail, "ended": time.time()})
+        print("error", " ".join(jail.split()), flush=True)  # noqa: T201
         return
     print("running", flush=True)  # noqa: T201
     _detach()
-    keeper.record_death(keeper.keep(cradle))
+    keeper.record_death(keeper.keep(jail))
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def test_the_keeper_tells_what_to_deny_and_when_to_open(monkeypatch: pytest.Monk
 
 def test_a_console_that_never_says_so_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    us = os.getpid()  # stands in for QEMU, whose end the cradle waits for
+    us = os.getpid()  # stands in for QEMU, whose end the jail waits for
     monkeypatch.setattr(jail, "_UNANNOUNCED", 0.2)
     monkeypatch.setattr(Forwarder, "open", lambda _: opened.append("opened"))
     monkeypatch.setattr(jail, "_reaped", lambda: [(us, 0)] if opened else [])

@@ -1,4 +1,4 @@
-"""What a keeper makes of its cradle's words, without a VM."""
+"""What a keeper makes of its jail's words, without a VM."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def keeper(tmp_path: Path) -> Iterator[Keeper]:
 
 
 @pytest.fixture
-def cradle() -> Iterator[tuple[Jail, int]]:
-    """A cradle, and the end on which it says its news."""
+def jail() -> Iterator[tuple[Jail, int]]:
+    """A jail, and the end on which it says its news."""
     pipes = [os.pipe() for _ in range(4)]
     (life, life_end), (news, say), (console, said), (errors, complained) = pipes
     with subprocess.Popen(["sleep", "60"]) as process:
@@ -45,7 +45,7 @@ WORDS = [
     (b'{"exit": 0}\n', ("guest", "the guest switched itself off")),
     (b'{"exit": 1}\n', ("crash", "QEMU ended with 1")),
     (b'{"error": "pasta died"}\n', ("crash", "pasta died")),
-    (b"", ("crash", "its cradle was killed")),
+    (b"", ("crash", "its jail was killed")),
 ]
 
 
@@ -53,22 +53,22 @@ WORDS = [
 @pytest.mark.parametrize("at_once", [True, False])
 def test_how_qemu_ended_is_told_however_soon_it_was(
     keeper: Keeper,
-    cradle: tuple[Jail, int],
+    jail: tuple[Jail, int],
     word: bytes,
     death: tuple[str, str],
     at_once: bool,
 ) -> None:
-    lying, say = cradle
+    spec, say = jail
     os.write(say, b'{"running": 7}\n' + (word if at_once else b""))
-    assert keeper._lies(lying) is lying
+    assert keeper._awaited(spec) is spec
     os.write(say, b"" if at_once else word)
     os.close(say)
-    got = keeper.keep(lying)
+    got = keeper.keep(spec)
     assert (got["cause"], got["detail"]) == death
 
 
-def test_a_vm_that_never_ran_is_none(keeper: Keeper, cradle: tuple[Jail, int]) -> None:
-    lying, say = cradle
+def test_a_vm_that_never_ran_is_none(keeper: Keeper, jail: tuple[Jail, int]) -> None:
+    spec, say = jail
     os.write(say, b'{"error": "no namespaces"}\n')
     os.close(say)
-    assert keeper._lies(lying) == "no namespaces"
+    assert keeper._awaited(spec) == "no namespaces"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vmrunner.providers.qemu import jail as cradle
+from vmrunner.providers.qemu import jail as jail
 from vmrunner.providers.qemu import jail_root, seccomp, syscalls
 
 X86_64, I386, AARCH64 = 0xC000003E, 0x40000003, 0xC00000B7
@@ -80,11 +80,11 @@ def test_qemu_starts_once_all_that_holds_it_is_there(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(module, name, lambda *_, name=name: done.append(name))
     monkeypatch.setattr(os, "dup2", lambda *_, **__: None)
     monkeypatch.setattr(Path, "write_text", lambda *_: None)  # its own score
-    lying = cradle.JailSpec(
+    spec = jail.JailSpec(
         qemu=["/usr/bin/qemu"], pasta=None, tun=False, nft="nft", rules="", resolver=None,
         user=None, images=[], hide=[], limits={"RLIMIT_AS": 1},
     )  # fmt: skip
-    cradle._become(lying, {}, cradle._Ends(life=0, news=0, console=0, errors=0))
+    jail._become(spec, {}, jail._Ends(life=0, news=0, console=0, errors=0))
     assert done == [
         "unshare", "enter", "give_up_privileges", "setrlimit", "filter_calls", "execve",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a QEMU that was taken over finds around it: python lies in the cradle in its place.
+"""What a QEMU that was taken over finds around it: python lies in the jail in its place.
 Needs the namespaces that a VM needs, and no VM."""
 
 from __future__ import annotations
@@ -67,41 +67,41 @@ tried("inet", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close())
 print("limit", resource.getrlimit(resource.RLIMIT_FSIZE)[1])
 """
 
-ROCK = """
+START = """
 import json, os, sys
 from pathlib import Path
 import socket, tempfile
-from vmrunner.lib import unix_sockets as local
-from vmrunner.providers.qemu import processes as host, syscalls as linux
-from vmrunner.providers.qemu.jail import Lying, rock
+from vmrunner.lib import unix_sockets
+from vmrunner.providers.qemu import processes, syscalls
+from vmrunner.providers.qemu.jail import JailSpec, start_jail
 uid, file, images, hide, *qemu = map(json.loads, sys.argv[1:])
 file = os.open(file, os.O_RDONLY)
 if uid != os.geteuid():
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
-    linux.be_dumpable()
-lying = Lying(
+    syscalls.be_dumpable()
+spec = JailSpec(
     qemu=qemu,
     pasta=None,
     tun=False,
     nft="/bin/true",
     rules="",
     resolver=None,
-    user=host.user("vm-1"),
+    user=processes.user("vm-1"),
     images=images,
     hide=hide,
     limits={"RLIMIT_FSIZE": 1 << 30},
 )
-with tempfile.TemporaryDirectory() as place, local.listen(Path(place) / "ssh") as listener:
-    cradle = rock(lying, {20: file}, listener)
+with tempfile.TemporaryDirectory() as place, unix_sockets.listen(Path(place) / "ssh") as listener:
+    jail = start_jail(spec, {20: file}, listener)
 def all_of(end):
     text = b""
     while part := os.read(end, 65536):
         text += part
     return text.decode()
-print(json.dumps([all_of(end) for end in (cradle.console, cradle.errors, cradle.news)]))
-cradle.kill()
+print(json.dumps([all_of(end) for end in (jail.console, jail.errors, jail.news)]))
+jail.kill()
 """
 
 
@@ -109,7 +109,7 @@ def lain(uid: int, file: Path, images: list[Any], hide: list[str], *qemu: str) -
     """What a program in QEMU's place says on stdout and on stderr."""
     words = [json.dumps(word) for word in (uid, str(file), images, hide, *qemu)]
     done = subprocess.run(
-        [sys.executable, "-c", ROCK, *words],
+        [sys.executable, "-c", START, *words],
         stdout=subprocess.PIPE,
         timeout=60,
         check=True,
@@ -147,7 +147,7 @@ def whom() -> list[tuple[int, int]]:
 @pytest.mark.parametrize(("uid", "mode"), whom())
 def test_a_taken_over_qemu_finds_only_its_own_files(uid: int, mode: int) -> None:
     master, terminal = pty.openpty()
-    with tempfile.TemporaryDirectory(prefix="vmrunner-cradle-") as name, service():
+    with tempfile.TemporaryDirectory(prefix="vmrunner-jail-") as name, service():
         file, image = Path(name) / "file", Path(name) / "base"
         file.write_text("its file")
         image.write_text("its image")
@@ -186,8 +186,8 @@ def test_a_taken_over_qemu_finds_only_its_own_files(uid: int, mode: int) -> None
 
 def test_a_custom_qemu_gets_its_libraries_and_firmware_only() -> None:
     """As one in /opt/qemu, or in somebody's home."""
-    outside = "/opt" if os.geteuid() == 0 else Path.home()  # /tmp is the cradle's own
-    with tempfile.TemporaryDirectory(prefix="vmrunner-cradle-", dir=outside) as name:
+    outside = "/opt" if os.geteuid() == 0 else Path.home()  # /tmp is the jail's own
+    with tempfile.TemporaryDirectory(prefix="vmrunner-jail-", dir=outside) as name:
         home = Path(name)
         for place in ("bin", "share/qemu", "share/hidden/x", "lib", "data"):
             (home / place).mkdir(parents=True)
