@@ -15,6 +15,7 @@ from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.lib.threads import WorkerPool
 from vmrunner.model import Access, BuildRecord, EventKind, Instance, Limits, Offer, Order, Scope
 from vmrunner.providers import Provider
+from vmrunner.providers.retired import driver_at, parts
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -83,7 +84,8 @@ class ReaperContext:
         name is none of our business."""
         named = self.providers.get(instance.provider)
         able = self.providers.values() if named is None else (named,)
-        return next((one for one in able if instance.scope in one.scopes), None)
+        found = (driver_at(one, instance.scope) for one in able)
+        return next((one for one in found if one is not None), None)
 
     def reached(self, instances: Iterable[Instance]) -> list[Instance]:
         """Return the instances that `provider_of` has a provider for, each under the name of that
@@ -102,9 +104,22 @@ class ReaperContext:
         return found
 
     def now(self, instance: Instance) -> float:
-        """The clock that the instance's times are told by."""
-        provider = self.providers.get(instance.provider) or self.provider_of(instance)
-        return provider.now() if provider else self.clock()
+        """The clock that the instance's times are told by: that of whoever has its scope. Where
+        nobody tells whose it is for now, the earliest of its name: nothing dies too soon."""
+        provider = self.provider_of(instance)
+        if provider is not None:
+            return provider.now()
+        named = self.providers.get(instance.provider)
+        if named is None:
+            return self.clock()
+        return min(one.now() for one in parts(instance.provider, named).values())
+
+    def timed(self, instances: Iterable[Instance]) -> list[tuple[float, list[Instance]]]:
+        """Return the instances by provider name and scope, and so by clock, each with its time."""
+        groups: dict[tuple[str, Scope], list[Instance]] = {}
+        for row in instances:
+            groups.setdefault((row.provider, row.scope), []).append(row)
+        return [(self.now(rows[0]), rows) for rows in groups.values()]
 
     @contextlib.contextmanager
     def guard(self, doing: str, build: str | None = None) -> Iterator[None]:

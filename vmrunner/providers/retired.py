@@ -31,12 +31,20 @@ from vmrunner.providers import Arms, Provider, Seals
 class RetiredProvider:
     """Former drivers under one name, and the present one where the name still has one. A scope
     that the present one has is its own; the others are the former ones'. It can arm, or seal,
-    where one of them can."""
+    where one of them can. Each has a clock of its own: what must tell the time goes by `parts`, or
+    by `driver_at`. `before`: drivers whose scopes are not its own."""
 
-    def __init__(self, name: str, former: Sequence[Provider], present: Provider | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        former: Sequence[Provider],
+        present: Provider | None,
+        before: Sequence[Provider] = (),
+    ) -> None:
         self.name = name
         self.former = tuple(former)
         self.present = present
+        self._before = tuple(before)
         if any(isinstance(driver, Arms) for driver in self._drivers):
             self.arm = self._arm
         if any(isinstance(driver, Seals) for driver in self._drivers):
@@ -44,14 +52,23 @@ class RetiredProvider:
 
     @property
     def scopes(self) -> frozenset[Scope]:
-        return frozenset().union(*(driver.scopes for driver in self._drivers))
+        return _scopes(self._drivers) - _scopes(self._before)
 
     @property
     def creates(self) -> int:
         return self._drivers[0].creates
 
     def now(self) -> float:
+        """The clock of the first: no other's VMs may be judged by it."""
         return self._drivers[0].now()
+
+    @property
+    def parts(self) -> tuple[RetiredProvider, ...]:
+        """Return each driver alone, with the scopes that are its own."""
+        every = self._drivers
+        return tuple(
+            RetiredProvider(self.name, (one,), None, every[:n]) for n, one in enumerate(every)
+        )
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
         if self.present is None:
@@ -117,7 +134,28 @@ class RetiredProvider:
         return (self.present, *self.former) if self.present is not None else self.former
 
     def _at(self, scope: Scope) -> Provider | None:
+        if scope in _scopes(self._before):
+            return None
         return next((driver for driver in self._drivers if scope in driver.scopes), None)
+
+
+def _scopes(drivers: Iterable[Provider]) -> frozenset[Scope]:
+    return frozenset().union(*(driver.scopes for driver in drivers))
+
+
+def driver_at(provider: Provider, scope: Scope) -> Provider | None:
+    """The one driver that has this scope, and whose clock tells the time there."""
+    if isinstance(provider, RetiredProvider):
+        return provider._at(scope)
+    return provider if scope in provider.scopes else None
+
+
+def parts(name: str, provider: Provider) -> dict[str, Provider]:
+    """The drivers of one name, each of which is reaped by itself and by its own clock, by the
+    names that their memory goes by. The first, the present one, keeps the name."""
+    if not isinstance(provider, RetiredProvider):
+        return {name: provider}
+    return {f"{name} ({n})" if n else name: one for n, one in enumerate(provider.parts)}
 
 
 def present(provider: Provider) -> Provider | None:

@@ -39,7 +39,6 @@ Meanwhile = Callable[[Iterable[Resource], Mapping[str, Instance]], None]
 def gather(
     context: ReaperContext,
     membership: Membership,
-    name: str,
     provider: Provider,
     *,
     sweep: bool,
@@ -60,7 +59,7 @@ def gather(
         known.by_id |= read_sweep(provider, listing, rows_of, meanwhile)
     try:
         if not known.down:
-            _read(context, membership, name, provider, listing, known)
+            _read(context, membership, provider, listing, known)
     except Exception as error:  # noqa: BLE001
         known.fail(error)
     return listing, known
@@ -92,13 +91,12 @@ def read_sweep(
 def _read(
     context: ReaperContext,
     membership: Membership,
-    name: str,
     provider: Provider,
     listing: SweepView,
     known: LedgerView,
 ) -> None:
     rows, builds = context.ledger.instances.open(), context.ledger.builds.driven()
-    scopes = provider.scopes
+    scopes, name = provider.scopes, provider.name
     known.by_id |= {
         row.id: row
         for row in rows

@@ -14,7 +14,7 @@ from vmrunner.config import settings as config
 from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.providers import registry
-from vmrunner.providers.retired import RetiredProvider, kept, present
+from vmrunner.providers.retired import RetiredProvider, driver_at, kept, present
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -81,14 +81,16 @@ class ProviderSet:
         """The configured name for what a user calls a provider; None: all are meant."""
         return None if wanted is None else self.settings.provider(wanted)
 
-    def time_at(self, name: str, *, ask: bool = False) -> float:
-        """The clock that the VMs of a provider are timed by, as far as it can be had; else ours.
+    def time_at(self, name: str, scope: Scope | None = None, *, ask: bool = False) -> float:
+        """The clock that the VMs of a provider are timed by, those of one scope of it where its
+        drivers differ, as far as it can be had; else ours.
         `ask`: an answer of the cloud tells its time, so get one first."""
         try:
             driver = self.get(name)
             if ask:
                 _ = driver.scopes
-            return driver.now()
+            timer = driver_at(driver, scope) if scope is not None else None
+            return (timer or driver).now()
         except VmrunnerError:
             return time.time()
 

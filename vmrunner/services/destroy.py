@@ -40,7 +40,7 @@ class DestroyedVm:
 def past_deadline(ledger: Ledger, providers: ProviderSet) -> list[Instance]:
     """The open rows that are past their deadline, each by the clock of its provider."""
     rows = ledger.instances.open()
-    return [row for row in rows if providers.time_at(row.provider) > row.deadline]
+    return [row for row in rows if providers.time_at(row.provider, row.scope) > row.deadline]
 
 
 def destroy(
@@ -82,7 +82,7 @@ def _marked(ledger: Ledger, providers: ProviderSet, row: Instance) -> Instance:
     """The row in `deleting`; somebody else may move it meanwhile, so by compare-and-set."""
     instances = ledger.instances
     while row.state not in (InstanceState.DELETING, InstanceState.GONE):
-        now = providers.time_at(row.provider)
+        now = providers.time_at(row.provider, row.scope)
         instances.mark_deleting(row.id, seen_epoch=row.epoch, death=Death.CANCELLED, now=now)
         row = instances.get(row.id)
     return row

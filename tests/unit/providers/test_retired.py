@@ -8,7 +8,7 @@ from tests.support.reaper_inputs import row
 from vmrunner.errors import Refused
 from vmrunner.model import Fate, InstanceState, Key, Kind, Offer, Ref, Scope, Spec
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeMachine, FakeProvider
-from vmrunner.providers.retired import RetiredProvider, kept, present
+from vmrunner.providers.retired import RetiredProvider, kept, parts, present
 
 ELSEWHERE = Scope("fake", "account", "zone-b")
 
@@ -68,6 +68,23 @@ def test_a_page_of_a_scope_that_both_have_comes_once() -> None:
     planted(cloud, SCOPE)
     both = RetiredProvider("fake", [driver(cloud, SCOPE, ELSEWHERE)], driver(cloud, SCOPE))
     assert [page.scope for page in both.sweep() if page.kind is Kind.INSTANCE] == [SCOPE, ELSEWHERE]
+
+
+def test_each_driver_is_a_part_with_its_own_clock_and_scopes() -> None:
+    cloud, other = Cloud(Clock()), Cloud(Clock())
+    other.clock.advance(3600)
+    new, old = driver(other, SCOPE), driver(cloud, SCOPE, ELSEWHERE)
+    both = parts("fake", RetiredProvider("fake", [old], new))
+    assert list(both) == ["fake", "fake (1)"]
+    assert [part.scopes for part in both.values()] == [{SCOPE}, {ELSEWHERE}]
+    assert [part.now() for part in both.values()] == [other.now(), cloud.now()]
+    first, second = both.values()
+    assert {page.scope for page in second.sweep()} == {ELSEWHERE}
+    here = planted(other, SCOPE)
+    assert second.delete([here.ref])[here.ref].fate is Fate.FAILED
+    assert not second.look([Key(SCOPE, here.tags["vmrunner:instance"])])
+    assert first.delete([here.ref])[here.ref].fate is Fate.ACCEPTED
+    assert parts("fake", new) == {"fake": new}
 
 
 def test_a_provider_that_comes_back_launches_again() -> None:
