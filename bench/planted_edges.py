@@ -248,8 +248,9 @@ _SHELL_BUGS: Final = (
     Bug(
         "show a scope that two drivers have twice",
         "providers/retired.py",
-        "                if self._at(page.scope) is driver:\n                    yield page\n",
-        "                yield page\n",
+        "                    if self._at(page.scope) is driver:\n"
+        "                        yield page\n",
+        "                    yield page\n",
         f"{DROPPED}::test_a_page_of_a_scope_that_both_have_comes_once",
     ),
     Bug(

@@ -3,12 +3,13 @@ started by the former one is minded as before, by the former one's clock and ans
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.faults.world import World
-from vmrunner.model import Scope
+from vmrunner.errors import CredentialsRefused
+from vmrunner.model import Death, Page, Scope
 from vmrunner.providers.fake import FakeProvider
 from vmrunner.providers.retired import RetiredProvider
 from vmrunner.reaper.expired import delete_expired
@@ -22,6 +23,13 @@ class Host(FakeProvider):
 
     def now(self) -> float:
         return self.cloud.now() + 3 * 3600.0
+
+
+class Shut(FakeProvider):
+    """Nobody tells whose its credentials are."""
+
+    def sweep(self) -> Iterator[Page]:
+        raise CredentialsRefused("expired token")
 
 
 @pytest.fixture
@@ -53,6 +61,29 @@ def test_the_deadline_is_told_by_the_clock_of_who_started_it(world: World, *, re
     assert alive(world) == 1
     world.run(180, step=5.0)
     assert not alive(world)
+
+
+@pytest.mark.parametrize("ledger", [True, False])
+def test_a_present_one_that_is_let_in_nowhere_saves_no_vm(world: World, *, ledger: bool) -> None:
+    """Its sweep raises, as where no account can be told, and nothing but a sweep shows the VM."""
+    build = world.submit()
+    node = world.node()
+    world.run(60, until=lambda: len(world.started) == 1)
+    node.kill()
+    row = world.truth.instances.get(world.truth.builds.get(build.id).instance or "")
+    world.truth.instances.close_all([(row.id, row.epoch, Death.VANISHED)], world.clock())
+    shut = Shut("fake", world.cloud, scopes=())
+    providers = {"fake": RetiredProvider("fake", [FakeProvider("fake", world.cloud)], shut)}
+    world.clock.advance(row.deadline + 120 - world.clock())
+    if ledger:
+        reaping = world.node(drives=False).reaping
+        reaping._context.providers = providers
+        told = reaping.run().unread
+    else:
+        limits = world.limits.limits
+        told = delete_expired(None, providers, limits, world.truth.installation).unread
+    assert not alive(world)
+    assert "expired token" in str(told)
 
 
 def test_another_engine_s_reaper_tells_it_by_the_same_clock(world: World) -> None:

@@ -26,6 +26,7 @@ from vmrunner.model import (
     Spec,
 )
 from vmrunner.providers import Arms, Provider, Seals
+from vmrunner.providers.deletion import delete_each
 
 
 class RetiredProvider:
@@ -84,25 +85,41 @@ class RetiredProvider:
         return driver.create(order)
 
     def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
+        """One driver that fails shows none of its own and hides no other's. Raises when all did."""
         seen: dict[Key, Seen] = {}
+        failures, answers = [], 0
         for driver in self._drivers:
             keys = [key for key in ids if self._at(key.scope) is driver]
-            if keys:
+            if not keys:
+                continue
+            try:
                 seen |= driver.look(keys)
+                answers += 1
+            except Exception as error:  # noqa: BLE001 - see above
+                failures.append(error)
+        if failures and not answers:
+            raise failures[0]
         return seen
 
     def sweep(self) -> Iterator[Page]:
+        """One driver that fails hides no other's: it is told when all the others were listed."""
+        failures = []
         for driver in self._drivers:
-            for page in driver.sweep():
-                if self._at(page.scope) is driver:
-                    yield page
+            try:
+                for page in driver.sweep():
+                    if self._at(page.scope) is driver:
+                        yield page
+            except Exception as error:  # noqa: BLE001 - see above
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
         told: dict[Ref, Outcome] = {}
         for driver in self._drivers:
             own = [ref for ref in refs if self._at(ref.scope) is driver]
             if own:
-                told |= driver.delete(own, force=force)
+                told |= delete_each(driver, own, force=force)
         lost = Outcome(fate=Fate.FAILED, error=f"no scope of {self.name}")
         return {ref: told.get(ref, lost) for ref in refs}
 

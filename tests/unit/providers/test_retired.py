@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.support.reaper_inputs import row
-from vmrunner.errors import Refused
-from vmrunner.model import Fate, InstanceState, Key, Kind, Offer, Ref, Scope, Spec
+from vmrunner.errors import CredentialsRefused, Refused
+from vmrunner.model import Fate, InstanceState, Key, Kind, Offer, Page, Ref, Scope, Spec
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeMachine, FakeProvider
 from vmrunner.providers.retired import RetiredProvider, kept, parts, present
 
@@ -68,6 +70,30 @@ def test_a_page_of_a_scope_that_both_have_comes_once() -> None:
     planted(cloud, SCOPE)
     both = RetiredProvider("fake", [driver(cloud, SCOPE, ELSEWHERE)], driver(cloud, SCOPE))
     assert [page.scope for page in both.sweep() if page.kind is Kind.INSTANCE] == [SCOPE, ELSEWHERE]
+
+
+@pytest.mark.parametrize("error", [CredentialsRefused("expired token"), KeyError("a bug")])
+def test_a_driver_that_fails_hides_and_saves_nothing_of_the_others(error: Exception) -> None:
+    class Broken(FakeProvider):
+        def fail(self, *_: object, **__: object) -> Any:
+            raise error
+
+        sweep = look = delete = fail
+
+    cloud = Cloud(Clock())
+    present = Broken("fake", cloud, scopes=(SCOPE,))
+    both = RetiredProvider("fake", [driver(cloud, ELSEWHERE)], present)
+    hidden, shown = planted(cloud, SCOPE), planted(cloud, ELSEWHERE)
+    pages: list[Page] = []
+    with pytest.raises(type(error)):
+        pages.extend(both.sweep())
+    assert [r.ref for page in pages for r in page.resources] == [shown.ref]
+    keys = [Key(m.ref.scope, m.tags["vmrunner:instance"], m.ref.id) for m in (hidden, shown)]
+    assert both.look(keys).keys() == {keys[1]}
+    with pytest.raises(type(error)):  # nobody may take it for an answer
+        both.look(keys[:1])
+    told = both.delete([hidden.ref, shown.ref])
+    assert (told[hidden.ref].fate, told[shown.ref].fate) == (Fate.FAILED, Fate.ACCEPTED)
 
 
 def test_each_driver_is_a_part_with_its_own_clock_and_scopes() -> None:
