@@ -139,10 +139,11 @@ class RetiredProvider:
     def check(self) -> Sequence[Finding]:
         places = {scope for driver in self.former for scope in driver.scopes}
         left = places - (self.present.scopes if self.present else frozenset())
+        where = ", ".join(sorted(map(str, left))) or self.name
         told = Finding(
             check="dropped",
             level=Level.WARNING,
-            message=f"{', '.join(sorted(map(str, left)))}: swept until its VMs are gone",
+            message=f"{where}: swept until its VMs are gone",
         )
         return (told, *(self.present.check() if self.present else ()))
 
@@ -183,7 +184,8 @@ def present(provider: Provider) -> Provider | None:
 def kept(
     old: Mapping[str, Provider], new: Mapping[str, Provider], rows: Iterable[Instance]
 ) -> dict[str, Provider]:
-    """The providers of a new configuration, and of the `old` ones what still has open rows."""
+    """The providers of a new configuration, and of the `old` ones what still has open rows. One
+    that does not tell its scopes for now is kept while rows of its name are nobody else's."""
     places: dict[str, set[Scope]] = {}
     for row in rows:
         if row.state is not InstanceState.GONE:
@@ -196,7 +198,7 @@ def kept(
         was = present(driver)
         if was is not None and was is not successor:
             drivers = (was, *drivers)
-        former = [d for d in drivers if d.scopes & left]
+        former = [d for d in drivers if left and (not (own := d.scopes) or own & left)]
         if former:
             providers[name] = RetiredProvider(name, former, successor)
     return providers

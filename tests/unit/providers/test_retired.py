@@ -10,7 +10,7 @@ from tests.support.reaper_inputs import row
 from vmrunner.errors import CredentialsRefused, Refused
 from vmrunner.model import Fate, InstanceState, Key, Kind, Offer, Page, Ref, Scope, Spec
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeMachine, FakeProvider
-from vmrunner.providers.retired import RetiredProvider, kept, parts, present
+from vmrunner.providers.retired import RetiredProvider, driver_at, kept, parts, present
 
 ELSEWHERE = Scope("fake", "account", "zone-b")
 
@@ -43,6 +43,23 @@ def test_only_a_provider_with_rows_is_swept_after_its_removal() -> None:
     assert dropped.delete([machine.ref])[machine.ref].fate is Fate.ACCEPTED
     # At the next look nothing is left of it.
     assert kept({"fake": dropped}, {}, []) == {}
+
+
+def test_one_whose_account_nobody_tells_for_a_moment_is_not_lost() -> None:
+    cloud = Cloud(Clock())
+    old, rows = driver(cloud, SCOPE), [in_scope(SCOPE)]
+    for new in ({}, {"fake": driver(cloud, ELSEWHERE)}):
+        old.scopes = ()
+        then = kept({"fake": old}, new, rows)
+        assert driver_at(then["fake"], SCOPE) is None
+        again = kept(then, new, rows)
+        old.scopes = (SCOPE,)
+        assert driver_at(again["fake"], SCOPE) is old
+        assert kept(again, new, rows)["fake"].scopes >= {SCOPE}
+        old.scopes = ()
+        assert kept(again, new, []) == new
+    there = {"fake": driver(cloud, SCOPE)}
+    assert kept({"fake": old}, there, rows) == there
 
 
 def test_a_changed_provider_keeps_scopes_with_rows_but_starts_nothing() -> None:
