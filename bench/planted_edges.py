@@ -241,7 +241,7 @@ _SHELL_BUGS: Final = (
     Bug(
         "drop a provider with its open rows",
         "providers/retired.py",
-        "former = [d for d in drivers if left and (not (own := d.scopes) or own & left)]",
+        "former = [d for d in drivers if (own := d.scopes) & (left | alone) or (left and not own)]",
         "former: list[Provider] = []",
         f"{DROPPED}::test_only_a_provider_with_rows_is_swept_after_its_removal",
     ),

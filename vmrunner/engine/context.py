@@ -80,10 +80,9 @@ class ReaperContext:
 
     def provider_of(self, instance: Instance) -> Provider | None:
         """The provider that may act on this instance, its very scope verified: the one of its
-        name, or any where none has that name, as after a renaming. Another account behind the same
-        name is none of our business."""
-        named = self.providers.get(instance.provider)
-        able = self.providers.values() if named is None else (named,)
+        name, or any where that has not its scope, as after a renaming, or after its name was given
+        to another account. That one is none of our business."""
+        able = (self.providers[name] for name in self._names(instance))
         found = (driver_at(one, instance.scope) for one in able)
         return next((one for one in found if one is not None), None)
 
@@ -94,14 +93,17 @@ class ReaperContext:
         scopes: dict[str, frozenset[Scope]] = {}
         found = []
         for row in instances:
-            names = (row.provider,) if row.provider in self.providers else self.providers
-            for name in names:
+            for name in self._names(row):
                 if name not in scopes:
                     scopes[name] = self.providers[name].scopes
                 if row.scope in scopes[name]:
                     found.append(row if name == row.provider else replace(row, provider=name))
                     break
         return found
+
+    def _names(self, instance: Instance) -> list[str]:
+        """The providers that may have it, its own name's first."""
+        return sorted(self.providers, key=lambda name: name != instance.provider)
 
     def now(self, instance: Instance) -> float:
         """The clock that the instance's times are told by: that of whoever has its scope. Where

@@ -184,13 +184,15 @@ def present(provider: Provider) -> Provider | None:
 def kept(
     old: Mapping[str, Provider], new: Mapping[str, Provider], rows: Iterable[Instance]
 ) -> dict[str, Provider]:
-    """The providers of a new configuration, and of the `old` ones what still has open rows. One
-    that does not tell its scopes for now is kept while rows of its name are nobody else's."""
+    """The providers of a new configuration, and of the `old` ones what still has open rows, of its
+    name or of a former name of that account. One that does not tell its scopes for now is kept
+    while rows of its name are nobody else's."""
     places: dict[str, set[Scope]] = {}
     for row in rows:
         if row.state is not InstanceState.GONE:
             places.setdefault(row.provider, set()).add(row.scope)
     providers = dict(new)
+    alone = frozenset().union(*places.values()) - (_scopes(new.values()) if places else set())
     for name, driver in old.items():
         successor = new.get(name)
         left = places.get(name, set()) - (successor.scopes if successor else frozenset())
@@ -198,7 +200,7 @@ def kept(
         was = present(driver)
         if was is not None and was is not successor:
             drivers = (was, *drivers)
-        former = [d for d in drivers if left and (not (own := d.scopes) or own & left)]
+        former = [d for d in drivers if (own := d.scopes) & (left | alone) or (left and not own)]
         if former:
             providers[name] = RetiredProvider(name, former, successor)
     return providers

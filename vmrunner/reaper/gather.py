@@ -96,17 +96,21 @@ def _read(
     known: LedgerView,
 ) -> None:
     rows, builds = context.ledger.instances.open(), context.ledger.builds.driven()
-    scopes, name = provider.scopes, provider.name
+    scopes = provider.scopes
     known.by_id |= {
-        row.id: row
-        for row in rows
-        if row.scope in scopes and (row.provider == name or row.provider not in context.providers)
+        row.id: row for row in rows if row.scope in scopes and not _anothers(context, provider, row)
     }
     known.builds = {build.id: build for build in builds}
     known.unread = rows.unread | builds.unread
     membership.update(context.ledger.engines.list(), context.monotonic())
     strange = {r.instance for r in listing.resources if r.instance} - known.by_id.keys()
     listing.rowed = context.ledger.instances.known(strange)
+
+
+def _anothers(context: ReaperContext, provider: Provider, row: Instance) -> bool:
+    """True if the provider of its name is another one that has its scope too."""
+    named = None if row.provider == provider.name else context.providers.get(row.provider)
+    return named is not None and row.scope in named.scopes
 
 
 def _page_rows(

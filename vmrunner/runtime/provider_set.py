@@ -58,6 +58,13 @@ class ProviderSet:
                 self._drivers[name] = self._open(name) if known else self._former(name)
             return self._drivers[name]
 
+    def reaching(self, name: str, scope: Scope) -> Provider:
+        """The driver that has this scope: of this name, or any, since the name may be another
+        account's by now; where none has it, the one of this name."""
+        named = self.get(name)
+        found = (driver_at(one, scope) for one in (named, *self._configured({scope})))
+        return next((one for one in found if one is not None), named)
+
     def opened(self) -> tuple[dict[str, Provider], dict[str, VmrunnerError]]:
         """All that can be opened, and why the others cannot: those of the configuration, and what
         it dropped while VMs of it are open."""
@@ -89,8 +96,7 @@ class ProviderSet:
             driver = self.get(name)
             if ask:
                 _ = driver.scopes
-            timer = driver_at(driver, scope) if scope is not None else None
-            return (timer or driver).now()
+            return driver.now() if scope is None else self.reaching(name, scope).now()
         except VmrunnerError:
             return time.time()
 

@@ -49,7 +49,7 @@ def destroy(
     """Mark the row first, so that nobody uses the VM any more; then delete it until it is dead,
     for at most `seconds`. Its build is cancelled. Raises Conflict for a VM that this provider
     cannot reach."""
-    provider = providers.get(row.provider)
+    provider = providers.reaching(row.provider, row.scope)
     if row.scope not in provider.scopes:
         raise Conflict(
             f"{row.id} is in {row.scope}, which is no scope of {row.provider} now",

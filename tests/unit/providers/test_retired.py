@@ -62,6 +62,15 @@ def test_one_whose_account_nobody_tells_for_a_moment_is_not_lost() -> None:
     assert kept({"fake": old}, there, rows) == there
 
 
+def test_a_dropped_provider_is_kept_for_rows_of_its_account_s_former_name() -> None:
+    cloud = Cloud(Clock())
+    old, rows = {"now": driver(cloud, SCOPE)}, [in_scope(SCOPE)]
+    there = {"fake": driver(cloud, ELSEWHERE)}
+    assert kept(old, there, rows).keys() == {"fake", "now"}
+    there["next"] = driver(cloud, SCOPE)
+    assert kept(old, there, rows) == there
+
+
 def test_a_changed_provider_keeps_scopes_with_rows_but_starts_nothing() -> None:
     cloud = Cloud(Clock())
     old, new = driver(cloud, SCOPE), driver(cloud, ELSEWHERE)

@@ -126,6 +126,7 @@ def test_rows_of_another_account_are_nobody_s_business(parts: EngineParts) -> No
 def test_rows_of_a_renamed_provider_belong_to_their_scope(parts: EngineParts) -> None:
     _, row = parts.booting()
     parts.context.providers = {"renamed": parts.provider}
+    parts.provider.name = "renamed"
     _, known = gather(parts.context, Membership(one_host=True), parts.provider, sweep=False)
     assert set(known.by_id) == {row.id}
 
