@@ -284,8 +284,8 @@ BUGS: Final = (
     Bug(
         "a sweep that read nothing forgets what is due",
         "reaper/reaper.py",
-        "for ref, one in self._due(provider, now).items() if",
-        "for ref, one in () if",
+        "        due = self._pending_at(provider.name).due(now)\n",
+        "        due: tuple[Deletion, ...] = ()\n",
         f"{GRACE}::test_a_vm_seen_once_dies_though_later_sweeps_read_nothing",
     ),
     Bug(

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.config import settings as config
@@ -62,7 +63,7 @@ class ProviderSet:
         """The driver that has this scope: of this name, or any, since the name may be another
         account's by now; where none has it, the one of this name."""
         named = self.get(name)
-        found = (driver_at(one, scope) for one in (named, *self._configured({scope})))
+        found = (driver_at(one, scope) for one in chain((named,), self._configured({scope})))
         return next((one for one in found if one is not None), named)
 
     def opened(self) -> tuple[dict[str, Provider], dict[str, VmrunnerError]]:
