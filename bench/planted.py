@@ -96,8 +96,9 @@ BUGS: Final = (
     Bug(
         "this host's clock instead of the cloud's (owner)",
         "engine/reconciler.py",
-        "            now = provider.now()\n            doomed = dooms(",
-        "            now = context.clock()\n            doomed = dooms(",
+        "        for now, rows in context.timed(view.mine.values()):\n",
+        "        for _, rows in context.timed(view.mine.values()):\n"
+        "            now = context.clock()\n",
         f"{LAYERS} -k owner-fast",
     ),
     Bug(
@@ -283,8 +284,8 @@ BUGS: Final = (
     Bug(
         "a sweep that read nothing forgets what is due",
         "reaper/reaper.py",
-        "for one in pending.due(now) if",
-        "for one in () if",
+        "        due = self._pending_at(provider.name).due(now)\n",
+        "        due: tuple[Deletion, ...] = ()\n",
         f"{GRACE}::test_a_vm_seen_once_dies_though_later_sweeps_read_nothing",
     ),
     Bug(

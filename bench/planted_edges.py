@@ -241,15 +241,16 @@ _SHELL_BUGS: Final = (
     Bug(
         "drop a provider with its open rows",
         "providers/retired.py",
-        "former = [d for d in drivers if d.scopes & left]",
+        "former = [d for d in drivers if (own := d.scopes) & (left | alone) or (left and not own)]",
         "former: list[Provider] = []",
         f"{DROPPED}::test_only_a_provider_with_rows_is_swept_after_its_removal",
     ),
     Bug(
         "show a scope that two drivers have twice",
         "providers/retired.py",
-        "                if self._at(page.scope) is driver:\n                    yield page\n",
-        "                yield page\n",
+        "                    if self._at(page.scope) is driver:\n"
+        "                        yield page\n",
+        "                    yield page\n",
         f"{DROPPED}::test_a_page_of_a_scope_that_both_have_comes_once",
     ),
     Bug(

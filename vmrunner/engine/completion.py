@@ -165,5 +165,9 @@ class BuildCompletion:
         )
 
     def _now(self, build: BuildRecord) -> float:
+        """The clock of its VM, which may die with it; before the first, that of its provider."""
+        latest = self._context.ledger.instances.list(build=build.id, limit=1)
+        if latest:
+            return self._context.now(latest[0])
         provider = self._context.providers.get(build.spec.provider)
         return provider.now() if provider else self._context.clock()

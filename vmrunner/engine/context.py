@@ -15,6 +15,7 @@ from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.lib.threads import WorkerPool
 from vmrunner.model import Access, BuildRecord, EventKind, Instance, Limits, Offer, Order, Scope
 from vmrunner.providers import Provider
+from vmrunner.providers.retired import driver_at, parts
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -79,11 +80,11 @@ class ReaperContext:
 
     def provider_of(self, instance: Instance) -> Provider | None:
         """The provider that may act on this instance, its very scope verified: the one of its
-        name, or any where none has that name, as after a renaming. Another account behind the same
-        name is none of our business."""
-        named = self.providers.get(instance.provider)
-        able = self.providers.values() if named is None else (named,)
-        return next((one for one in able if instance.scope in one.scopes), None)
+        name, or any where that has not its scope, as after a renaming, or after its name was given
+        to another account. That one is none of our business."""
+        able = (self.providers[name] for name in self._names(instance))
+        found = (driver_at(one, instance.scope) for one in able)
+        return next((one for one in found if one is not None), None)
 
     def reached(self, instances: Iterable[Instance]) -> list[Instance]:
         """Return the instances that `provider_of` has a provider for, each under the name of that
@@ -92,8 +93,7 @@ class ReaperContext:
         scopes: dict[str, frozenset[Scope]] = {}
         found = []
         for row in instances:
-            names = (row.provider,) if row.provider in self.providers else self.providers
-            for name in names:
+            for name in self._names(row):
                 if name not in scopes:
                     scopes[name] = self.providers[name].scopes
                 if row.scope in scopes[name]:
@@ -101,10 +101,27 @@ class ReaperContext:
                     break
         return found
 
+    def _names(self, instance: Instance) -> list[str]:
+        """The providers that may have it, its own name's first."""
+        return sorted(self.providers, key=lambda name: name != instance.provider)
+
     def now(self, instance: Instance) -> float:
-        """The clock that the instance's times are told by."""
-        provider = self.providers.get(instance.provider) or self.provider_of(instance)
-        return provider.now() if provider else self.clock()
+        """The clock that the instance's times are told by: that of whoever has its scope. Where
+        nobody tells whose it is for now, the earliest of its name: nothing dies too soon."""
+        provider = self.provider_of(instance)
+        if provider is not None:
+            return provider.now()
+        named = self.providers.get(instance.provider)
+        if named is None:
+            return self.clock()
+        return min(one.now() for one in parts(instance.provider, named).values())
+
+    def timed(self, instances: Iterable[Instance]) -> list[tuple[float, list[Instance]]]:
+        """Return the instances by provider name and scope, and so by clock, each with its time."""
+        groups: dict[tuple[str, Scope], list[Instance]] = {}
+        for row in instances:
+            groups.setdefault((row.provider, row.scope), []).append(row)
+        return [(self.now(rows[0]), rows) for rows in groups.values()]
 
     @contextlib.contextmanager
     def guard(self, doing: str, build: str | None = None) -> Iterator[None]:

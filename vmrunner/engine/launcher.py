@@ -222,10 +222,10 @@ class Launcher:
     def _record(self, answers: list[tuple[PendingCreate, Ref]]) -> set[str]:
         context = self._context
         recorded: set[str] = set()
-        for name in {pending.instance.provider for pending, _ in answers}:
-            own = [(f.instance, ref) for f, ref in answers if f.instance.provider == name]
-            rows = [(instance.id, instance.epoch, ref) for instance, ref in own]
-            recorded |= context.ledger.instances.record(rows, context.now(own[0][0]))
+        refs = {pending.instance.id: ref for pending, ref in answers}
+        for now, own in context.timed(pending.instance for pending, _ in answers):
+            rows = [(instance.id, instance.epoch, refs[instance.id]) for instance in own]
+            recorded |= context.ledger.instances.record(rows, now)
         for pending, ref in answers:
             if pending.instance.id not in recorded:
                 with context.guard("late answer", pending.build.id):

@@ -77,7 +77,7 @@ class InstancePoller:
         return found
 
     def since(self, rows: Iterable[Instance], there: float) -> dict[Scope, float]:
-        """Since when the places of these, all of one provider, are seen without a break, on its
+        """Since when the places of these, all of one clock, are seen without a break, on its
         clock, which says `there` now."""
         listed = list(rows)
         sight = self._sight(listed[0].provider)

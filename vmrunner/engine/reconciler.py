@@ -167,11 +167,7 @@ class Reconciler:
     def mark_deleting(self, view: Snapshot) -> None:
         """The reaper's rules for rows, over our own: deadlines, wishes, and who is stuck."""
         context = self._context
-        for name, provider in context.providers.items():
-            rows = [row for row in view.mine.values() if row.provider == name]
-            if not rows:
-                continue
-            now = provider.now()
+        for now, rows in context.timed(view.mine.values()):
             doomed = dooms(
                 now,
                 rows,
@@ -224,10 +220,9 @@ class Reconciler:
 
     def _close(self, view: Snapshot, dead: list[Instance]) -> None:
         """They were to die, and they are seen dead."""
-        for provider in {row.provider for row in dead}:
-            own = [row for row in dead if row.provider == provider]
-            entries = [(row.id, row.epoch, row.death or Death.DONE) for row in own]
-            self._context.ledger.instances.close_all(entries, self._context.now(own[0]))
+        for now, rows in self._context.timed(dead):
+            entries = [(row.id, row.epoch, row.death or Death.DONE) for row in rows]
+            self._context.ledger.instances.close_all(entries, now)
         for row in dead:
             self._terminator.done(row.id)
             view.mine.pop(row.id, None)

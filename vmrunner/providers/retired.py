@@ -26,17 +26,26 @@ from vmrunner.model import (
     Spec,
 )
 from vmrunner.providers import Arms, Provider, Seals
+from vmrunner.providers.deletion import delete_each
 
 
 class RetiredProvider:
     """Former drivers under one name, and the present one where the name still has one. A scope
     that the present one has is its own; the others are the former ones'. It can arm, or seal,
-    where one of them can."""
+    where one of them can. Each has a clock of its own: what must tell the time goes by `parts`, or
+    by `driver_at`. `before`: drivers whose scopes are not its own."""
 
-    def __init__(self, name: str, former: Sequence[Provider], present: Provider | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        former: Sequence[Provider],
+        present: Provider | None,
+        before: Sequence[Provider] = (),
+    ) -> None:
         self.name = name
         self.former = tuple(former)
         self.present = present
+        self._before = tuple(before)
         if any(isinstance(driver, Arms) for driver in self._drivers):
             self.arm = self._arm
         if any(isinstance(driver, Seals) for driver in self._drivers):
@@ -44,14 +53,23 @@ class RetiredProvider:
 
     @property
     def scopes(self) -> frozenset[Scope]:
-        return frozenset().union(*(driver.scopes for driver in self._drivers))
+        return _scopes(self._drivers) - _scopes(self._before)
 
     @property
     def creates(self) -> int:
         return self._drivers[0].creates
 
     def now(self) -> float:
+        """The clock of the first: no other's VMs may be judged by it."""
         return self._drivers[0].now()
+
+    @property
+    def parts(self) -> tuple[RetiredProvider, ...]:
+        """Return each driver alone, with the scopes that are its own."""
+        every = self._drivers
+        return tuple(
+            RetiredProvider(self.name, (one,), None, every[:n]) for n, one in enumerate(every)
+        )
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
         if self.present is None:
@@ -67,25 +85,41 @@ class RetiredProvider:
         return driver.create(order)
 
     def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
+        """One driver that fails shows none of its own and hides no other's. Raises when all did."""
         seen: dict[Key, Seen] = {}
+        failures, answers = [], 0
         for driver in self._drivers:
             keys = [key for key in ids if self._at(key.scope) is driver]
-            if keys:
+            if not keys:
+                continue
+            try:
                 seen |= driver.look(keys)
+                answers += 1
+            except Exception as error:  # noqa: BLE001 - see above
+                failures.append(error)
+        if failures and not answers:
+            raise failures[0]
         return seen
 
     def sweep(self) -> Iterator[Page]:
+        """One driver that fails hides no other's: it is told when all the others were listed."""
+        failures = []
         for driver in self._drivers:
-            for page in driver.sweep():
-                if self._at(page.scope) is driver:
-                    yield page
+            try:
+                for page in driver.sweep():
+                    if self._at(page.scope) is driver:
+                        yield page
+            except Exception as error:  # noqa: BLE001 - see above
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
         told: dict[Ref, Outcome] = {}
         for driver in self._drivers:
             own = [ref for ref in refs if self._at(ref.scope) is driver]
             if own:
-                told |= driver.delete(own, force=force)
+                told |= delete_each(driver, own, force=force)
         lost = Outcome(fate=Fate.FAILED, error=f"no scope of {self.name}")
         return {ref: told.get(ref, lost) for ref in refs}
 
@@ -105,10 +139,11 @@ class RetiredProvider:
     def check(self) -> Sequence[Finding]:
         places = {scope for driver in self.former for scope in driver.scopes}
         left = places - (self.present.scopes if self.present else frozenset())
+        where = ", ".join(sorted(map(str, left))) or self.name
         told = Finding(
             check="dropped",
             level=Level.WARNING,
-            message=f"{', '.join(sorted(map(str, left)))}: swept until its VMs are gone",
+            message=f"{where}: swept until its VMs are gone",
         )
         return (told, *(self.present.check() if self.present else ()))
 
@@ -117,7 +152,28 @@ class RetiredProvider:
         return (self.present, *self.former) if self.present is not None else self.former
 
     def _at(self, scope: Scope) -> Provider | None:
+        if scope in _scopes(self._before):
+            return None
         return next((driver for driver in self._drivers if scope in driver.scopes), None)
+
+
+def _scopes(drivers: Iterable[Provider]) -> frozenset[Scope]:
+    return frozenset().union(*(driver.scopes for driver in drivers))
+
+
+def driver_at(provider: Provider, scope: Scope) -> Provider | None:
+    """The one driver that has this scope, and whose clock tells the time there."""
+    if isinstance(provider, RetiredProvider):
+        return provider._at(scope)
+    return provider if scope in provider.scopes else None
+
+
+def parts(name: str, provider: Provider) -> dict[str, Provider]:
+    """The drivers of one name, each of which is reaped by itself and by its own clock, by the
+    names that their memory goes by. The first, the present one, keeps the name."""
+    if not isinstance(provider, RetiredProvider):
+        return {name: provider}
+    return {f"{name} ({n})" if n else name: one for n, one in enumerate(provider.parts)}
 
 
 def present(provider: Provider) -> Provider | None:
@@ -128,12 +184,15 @@ def present(provider: Provider) -> Provider | None:
 def kept(
     old: Mapping[str, Provider], new: Mapping[str, Provider], rows: Iterable[Instance]
 ) -> dict[str, Provider]:
-    """The providers of a new configuration, and of the `old` ones what still has open rows."""
+    """The providers of a new configuration, and of the `old` ones what still has open rows, of its
+    name or of a former name of that account. One that does not tell its scopes for now is kept
+    while rows of its name are nobody else's."""
     places: dict[str, set[Scope]] = {}
     for row in rows:
         if row.state is not InstanceState.GONE:
             places.setdefault(row.provider, set()).add(row.scope)
     providers = dict(new)
+    alone = frozenset().union(*places.values()) - (_scopes(new.values()) if places else set())
     for name, driver in old.items():
         successor = new.get(name)
         left = places.get(name, set()) - (successor.scopes if successor else frozenset())
@@ -141,7 +200,7 @@ def kept(
         was = present(driver)
         if was is not None and was is not successor:
             drivers = (was, *drivers)
-        former = [d for d in drivers if d.scopes & left]
+        former = [d for d in drivers if (own := d.scopes) & (left | alone) or (left and not own)]
         if former:
             providers[name] = RetiredProvider(name, former, successor)
     return providers

@@ -17,6 +17,7 @@ from vmrunner.core.sweep_view import SweepView
 from vmrunner.errors import VmrunnerError
 from vmrunner.model import Death, Instance, Key, Kind
 from vmrunner.providers.deletion import delete_until_dead
+from vmrunner.providers.retired import parts
 from vmrunner.reaper.gather import read_sweep
 from vmrunner.reaper.kills import kill
 from vmrunner.reaper.report import DEAD, NOTHING, LineOutcome, Outcomes, Report, ReportLine, line_of
@@ -45,9 +46,8 @@ def delete_expired(
     """Delete all of this installation that is past its deadline; wait at most `seconds`, for each
     provider, until its VMs are seen dead."""
     report = Report(unread=tuple(str(e) for n, e in broken.items() if only in (None, n)))
-    for name, provider in providers.items():
-        if only not in (None, name):
-            continue
+    chosen = [item for item in providers.items() if only in (None, item[0])]
+    for name, provider in ((n, one) for n, several in chosen for one in parts(n, several).values()):
         try:
             listing = SweepView(limits, installation, "")
             rows = read_sweep(provider, listing, lambda ids: _rows(ledger, ids))

@@ -39,7 +39,6 @@ Meanwhile = Callable[[Iterable[Resource], Mapping[str, Instance]], None]
 def gather(
     context: ReaperContext,
     membership: Membership,
-    name: str,
     provider: Provider,
     *,
     sweep: bool,
@@ -60,7 +59,7 @@ def gather(
         known.by_id |= read_sweep(provider, listing, rows_of, meanwhile)
     try:
         if not known.down:
-            _read(context, membership, name, provider, listing, known)
+            _read(context, membership, provider, listing, known)
     except Exception as error:  # noqa: BLE001
         known.fail(error)
     return listing, known
@@ -92,7 +91,6 @@ def read_sweep(
 def _read(
     context: ReaperContext,
     membership: Membership,
-    name: str,
     provider: Provider,
     listing: SweepView,
     known: LedgerView,
@@ -100,15 +98,19 @@ def _read(
     rows, builds = context.ledger.instances.open(), context.ledger.builds.driven()
     scopes = provider.scopes
     known.by_id |= {
-        row.id: row
-        for row in rows
-        if row.scope in scopes and (row.provider == name or row.provider not in context.providers)
+        row.id: row for row in rows if row.scope in scopes and not _anothers(context, provider, row)
     }
     known.builds = {build.id: build for build in builds}
     known.unread = rows.unread | builds.unread
     membership.update(context.ledger.engines.list(), context.monotonic())
     strange = {r.instance for r in listing.resources if r.instance} - known.by_id.keys()
     listing.rowed = context.ledger.instances.known(strange)
+
+
+def _anothers(context: ReaperContext, provider: Provider, row: Instance) -> bool:
+    """True if the provider of its name is another one that has its scope too."""
+    named = None if row.provider == provider.name else context.providers.get(row.provider)
+    return named is not None and row.scope in named.scopes
 
 
 def _page_rows(

@@ -38,6 +38,7 @@ from vmrunner.model import (
 )
 from vmrunner.providers import Provider
 from vmrunner.providers.deletion import DELETE_RETRY, FORCE_AFTER
+from vmrunner.providers.retired import RetiredProvider, parts
 from vmrunner.reaper.gather import LedgerView, gather
 from vmrunner.reaper.kills import kill
 from vmrunner.reaper.pending_kills import PendingKills
@@ -90,13 +91,13 @@ class Reaper:
         hole says. `orphans`: those that the cap holds back too. What takes longer than `seconds`
         goes on, and a later pass tells of it."""
         passes: dict[tuple[str, str], Callable[[], Report]] = {}
-        for name, provider in self._context.providers.items():
-            if only in (None, name):
-                early = not self._rounds.busy(name, SWEEP) and self._due_again(name)
-                passes[name, SWEEP if sweep or early else PASS] = partial(
-                    self._guarded, name, provider,
-                    sweep=sweep or early, dry_run=dry_run, orphans=orphans,
-                )  # fmt: skip
+        chosen = [item for item in self._context.providers.items() if only in (None, item[0])]
+        for name, provider in (part for item in chosen for part in parts(*item).items()):
+            early = not self._rounds.busy(name, SWEEP) and self._due_again(name)
+            passes[name, SWEEP if sweep or early else PASS] = partial(
+                self._guarded, name, provider,
+                sweep=sweep or early, dry_run=dry_run, orphans=orphans,
+            )  # fmt: skip
         report = self._rounds.run(passes, seconds)
         return replace(report, unread=tuple(dict.fromkeys(report.unread)))
 
@@ -161,6 +162,15 @@ class Reaper:
     def _pending_at(self, name: str) -> PendingKills:
         return self._pending.setdefault(name, PendingKills())
 
+    def _due(self, provider: Provider, now: float) -> dict[Ref, Deletion]:
+        """What is known and past `E`. Drivers of one name share what is known, since the present
+        one may be a former one at any time: each knows the time in its own scopes alone."""
+        due = self._pending_at(provider.name).due(now)
+        if isinstance(provider, RetiredProvider):
+            scopes = provider.scopes
+            due = tuple(kill for kill in due if kill.ref.scope in scopes)
+        return {kill.ref: kill for kill in due}
+
     def _guarded(
         self, name: str, provider: Provider, *, sweep: bool, dry_run: bool, orphans: bool
     ) -> Report:
@@ -173,9 +183,9 @@ class Reaper:
     def _reap(
         self, name: str, provider: Provider, *, sweep: bool, dry_run: bool, orphans: bool
     ) -> Report:
-        context, pending = self._context, self._pending_at(name)
+        context, pending = self._context, self._pending_at(provider.name)
         done: Outcomes = {}
-        struck = {kill.ref: kill for kill in pending.due(provider.now())}
+        struck = self._due(provider, provider.now())
         meanwhile = None if dry_run else partial(self._kill_overdue, provider, struck, done)
         if meanwhile is not None:
             meanwhile((), {})
@@ -183,9 +193,8 @@ class Reaper:
         verified = bool(provider.scopes)
         swept = SweepId(id=ids.sweep_id(), begun=provider.now()) if sweep else None
         listing, known = gather(
-            context, self._membership, name, provider,
-            sweep=sweep, meanwhile=meanwhile,
-        )  # fmt: skip
+            context, self._membership, provider, sweep=sweep, meanwhile=meanwhile
+        )
         broken = [f"{name}: {hole}" for hole in listing.holes]
         memory: frozenset[Sighting] = frozenset()
         try:
@@ -221,7 +230,7 @@ class Reaper:
         others = [kill for ref, kill in struck.items() if ref not in condemned]
         plan = replace(plan, kills=(*plan.kills, *others))
         dying = [row for row in known.by_id.values() if self._ours_to_delete(row)]
-        lines = lines_of(name, now, plan, known.by_id, dying)
+        lines = lines_of(provider.name, now, plan, known.by_id, dying)
         if not dry_run:
             try:
                 self._apply(provider, plan, known, done, seen=sweep)
@@ -332,7 +341,7 @@ class Reaper:
             for resource in resources
             if resource.ref.kind is Kind.INSTANCE
         )
-        kills = {one.ref: one for one in pending.due(now) if one.ref not in done}
+        kills = {ref: one for ref, one in self._due(provider, now).items() if ref not in done}
         struck |= kills
         done |= kill(provider, kills.values())
 

@@ -8,13 +8,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.config import settings as config
 from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.providers import registry
-from vmrunner.providers.retired import RetiredProvider, kept, present
+from vmrunner.providers.retired import RetiredProvider, driver_at, kept, present
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -58,6 +59,13 @@ class ProviderSet:
                 self._drivers[name] = self._open(name) if known else self._former(name)
             return self._drivers[name]
 
+    def reaching(self, name: str, scope: Scope) -> Provider:
+        """The driver that has this scope: of this name, or any, since the name may be another
+        account's by now; where none has it, the one of this name."""
+        named = self.get(name)
+        found = (driver_at(one, scope) for one in chain((named,), self._configured({scope})))
+        return next((one for one in found if one is not None), named)
+
     def opened(self) -> tuple[dict[str, Provider], dict[str, VmrunnerError]]:
         """All that can be opened, and why the others cannot: those of the configuration, and what
         it dropped while VMs of it are open."""
@@ -81,14 +89,15 @@ class ProviderSet:
         """The configured name for what a user calls a provider; None: all are meant."""
         return None if wanted is None else self.settings.provider(wanted)
 
-    def time_at(self, name: str, *, ask: bool = False) -> float:
-        """The clock that the VMs of a provider are timed by, as far as it can be had; else ours.
+    def time_at(self, name: str, scope: Scope | None = None, *, ask: bool = False) -> float:
+        """The clock that the VMs of a provider are timed by, those of one scope of it where its
+        drivers differ, as far as it can be had; else ours.
         `ask`: an answer of the cloud tells its time, so get one first."""
         try:
             driver = self.get(name)
             if ask:
                 _ = driver.scopes
-            return driver.now()
+            return driver.now() if scope is None else self.reaching(name, scope).now()
         except VmrunnerError:
             return time.time()
 

@@ -40,7 +40,7 @@ class DestroyedVm:
 def past_deadline(ledger: Ledger, providers: ProviderSet) -> list[Instance]:
     """The open rows that are past their deadline, each by the clock of its provider."""
     rows = ledger.instances.open()
-    return [row for row in rows if providers.time_at(row.provider) > row.deadline]
+    return [row for row in rows if providers.time_at(row.provider, row.scope) > row.deadline]
 
 
 def destroy(
@@ -49,7 +49,7 @@ def destroy(
     """Mark the row first, so that nobody uses the VM any more; then delete it until it is dead,
     for at most `seconds`. Its build is cancelled. Raises Conflict for a VM that this provider
     cannot reach."""
-    provider = providers.get(row.provider)
+    provider = providers.reaching(row.provider, row.scope)
     if row.scope not in provider.scopes:
         raise Conflict(
             f"{row.id} is in {row.scope}, which is no scope of {row.provider} now",
@@ -82,7 +82,7 @@ def _marked(ledger: Ledger, providers: ProviderSet, row: Instance) -> Instance:
     """The row in `deleting`; somebody else may move it meanwhile, so by compare-and-set."""
     instances = ledger.instances
     while row.state not in (InstanceState.DELETING, InstanceState.GONE):
-        now = providers.time_at(row.provider)
+        now = providers.time_at(row.provider, row.scope)
         instances.mark_deleting(row.id, seen_epoch=row.epoch, death=Death.CANCELLED, now=now)
         row = instances.get(row.id)
     return row

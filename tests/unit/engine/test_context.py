@@ -8,7 +8,7 @@ from tests.support import ledger_rows as rows
 from vmrunner.engine.context import EngineContext, EngineLimits
 from vmrunner.model import Scope
 
-HERE, ELSEWHERE = rows.SCOPE, Scope("fake", "b", "z")
+HERE, ELSEWHERE, ANOTHER = rows.SCOPE, Scope("fake", "b", "z"), Scope("fake", "c", "z")
 
 
 class Counting:
@@ -16,15 +16,19 @@ class Counting:
 
     asked = 0
 
+    def __init__(self, scope: Scope = HERE) -> None:
+        self.scope = scope
+
     @property
     def scopes(self) -> frozenset[Scope]:
         self.asked += 1
-        return frozenset((HERE,))
+        return frozenset((self.scope,))
 
 
 def test_each_provider_with_rows_is_asked_once_and_no_other() -> None:
-    """A row whose provider has another name now is whoever's verified its scope."""
-    providers: Any = {"local": Counting(), "cloud": Counting()}
+    """A row whose provider has another name now, or whose name is another account's, is whoever's
+    verified its scope."""
+    providers: Any = {"local": Counting(), "cloud": Counting(ANOTHER)}
     unused: Any = None
     context = EngineContext(
         id="e-1",
@@ -43,9 +47,16 @@ def test_each_provider_with_rows_is_asked_once_and_no_other() -> None:
         rows.instance("2", "local", ELSEWHERE),
         rows.instance("3", "gone"),
         rows.instance("4", "local"),
+        rows.instance("5", "local", ANOTHER),
     ]
     found = [(one.id, one.provider) for one in context.reached(iter(here))]
-    assert found == [("1", "local"), ("3", "local"), ("4", "local")]
-    assert (providers["local"].asked, providers["cloud"].asked) == (1, 0)
+    assert found == [("1", "local"), ("3", "local"), ("4", "local"), ("5", "cloud")]
+    assert (providers["local"].asked, providers["cloud"].asked) == (1, 1)
+    assert context.reached([here[0]]) == [here[0]]
+    assert providers["cloud"].asked == 1, "its own provider has it"
     told = {one.id: context.provider_of(one) for one in here}
-    assert told == {**dict.fromkeys("134", providers["local"]), "2": None}, "the same answer"
+    assert told == {
+        **dict.fromkeys("134", providers["local"]),
+        "2": None,
+        "5": providers["cloud"],
+    }, "the same answer"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.support.reaper_inputs import row
-from vmrunner.errors import Refused
-from vmrunner.model import Fate, InstanceState, Key, Kind, Offer, Ref, Scope, Spec
+from vmrunner.errors import CredentialsRefused, Refused
+from vmrunner.model import Fate, InstanceState, Key, Kind, Offer, Page, Ref, Scope, Spec
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeMachine, FakeProvider
-from vmrunner.providers.retired import RetiredProvider, kept, present
+from vmrunner.providers.retired import RetiredProvider, driver_at, kept, parts, present
 
 ELSEWHERE = Scope("fake", "account", "zone-b")
 
@@ -43,6 +45,32 @@ def test_only_a_provider_with_rows_is_swept_after_its_removal() -> None:
     assert kept({"fake": dropped}, {}, []) == {}
 
 
+def test_one_whose_account_nobody_tells_for_a_moment_is_not_lost() -> None:
+    cloud = Cloud(Clock())
+    old, rows = driver(cloud, SCOPE), [in_scope(SCOPE)]
+    for new in ({}, {"fake": driver(cloud, ELSEWHERE)}):
+        old.scopes = ()
+        then = kept({"fake": old}, new, rows)
+        assert driver_at(then["fake"], SCOPE) is None
+        again = kept(then, new, rows)
+        old.scopes = (SCOPE,)
+        assert driver_at(again["fake"], SCOPE) is old
+        assert kept(again, new, rows)["fake"].scopes >= {SCOPE}
+        old.scopes = ()
+        assert kept(again, new, []) == new
+    there = {"fake": driver(cloud, SCOPE)}
+    assert kept({"fake": old}, there, rows) == there
+
+
+def test_a_dropped_provider_is_kept_for_rows_of_its_account_s_former_name() -> None:
+    cloud = Cloud(Clock())
+    old, rows = {"now": driver(cloud, SCOPE)}, [in_scope(SCOPE)]
+    there = {"fake": driver(cloud, ELSEWHERE)}
+    assert kept(old, there, rows).keys() == {"fake", "now"}
+    there["next"] = driver(cloud, SCOPE)
+    assert kept(old, there, rows) == there
+
+
 def test_a_changed_provider_keeps_scopes_with_rows_but_starts_nothing() -> None:
     cloud = Cloud(Clock())
     old, new = driver(cloud, SCOPE), driver(cloud, ELSEWHERE)
@@ -68,6 +96,47 @@ def test_a_page_of_a_scope_that_both_have_comes_once() -> None:
     planted(cloud, SCOPE)
     both = RetiredProvider("fake", [driver(cloud, SCOPE, ELSEWHERE)], driver(cloud, SCOPE))
     assert [page.scope for page in both.sweep() if page.kind is Kind.INSTANCE] == [SCOPE, ELSEWHERE]
+
+
+@pytest.mark.parametrize("error", [CredentialsRefused("expired token"), KeyError("a bug")])
+def test_a_driver_that_fails_hides_and_saves_nothing_of_the_others(error: Exception) -> None:
+    class Broken(FakeProvider):
+        def fail(self, *_: object, **__: object) -> Any:
+            raise error
+
+        sweep = look = delete = fail
+
+    cloud = Cloud(Clock())
+    present = Broken("fake", cloud, scopes=(SCOPE,))
+    both = RetiredProvider("fake", [driver(cloud, ELSEWHERE)], present)
+    hidden, shown = planted(cloud, SCOPE), planted(cloud, ELSEWHERE)
+    pages: list[Page] = []
+    with pytest.raises(type(error)):
+        pages.extend(both.sweep())
+    assert [r.ref for page in pages for r in page.resources] == [shown.ref]
+    keys = [Key(m.ref.scope, m.tags["vmrunner:instance"], m.ref.id) for m in (hidden, shown)]
+    assert both.look(keys).keys() == {keys[1]}
+    with pytest.raises(type(error)):  # nobody may take it for an answer
+        both.look(keys[:1])
+    told = both.delete([hidden.ref, shown.ref])
+    assert (told[hidden.ref].fate, told[shown.ref].fate) == (Fate.FAILED, Fate.ACCEPTED)
+
+
+def test_each_driver_is_a_part_with_its_own_clock_and_scopes() -> None:
+    cloud, other = Cloud(Clock()), Cloud(Clock())
+    other.clock.advance(3600)
+    new, old = driver(other, SCOPE), driver(cloud, SCOPE, ELSEWHERE)
+    both = parts("fake", RetiredProvider("fake", [old], new))
+    assert list(both) == ["fake", "fake (1)"]
+    assert [part.scopes for part in both.values()] == [{SCOPE}, {ELSEWHERE}]
+    assert [part.now() for part in both.values()] == [other.now(), cloud.now()]
+    first, second = both.values()
+    assert {page.scope for page in second.sweep()} == {ELSEWHERE}
+    here = planted(other, SCOPE)
+    assert second.delete([here.ref])[here.ref].fate is Fate.FAILED
+    assert not second.look([Key(SCOPE, here.tags["vmrunner:instance"])])
+    assert first.delete([here.ref])[here.ref].fate is Fate.ACCEPTED
+    assert parts("fake", new) == {"fake": new}
 
 
 def test_a_provider_that_comes_back_launches_again() -> None:

@@ -21,7 +21,6 @@ def gathered(parts: EngineParts, **options: Any) -> tuple[SweepView, LedgerView]
     return gather(
         parts.context,
         Membership(one_host=True),
-        "local",
         parts.provider,
         **{"sweep": True, **options},
     )
@@ -127,9 +126,8 @@ def test_rows_of_another_account_are_nobody_s_business(parts: EngineParts) -> No
 def test_rows_of_a_renamed_provider_belong_to_their_scope(parts: EngineParts) -> None:
     _, row = parts.booting()
     parts.context.providers = {"renamed": parts.provider}
-    _, known = gather(
-        parts.context, Membership(one_host=True), "renamed", parts.provider, sweep=False
-    )
+    parts.provider.name = "renamed"
+    _, known = gather(parts.context, Membership(one_host=True), parts.provider, sweep=False)
     assert set(known.by_id) == {row.id}
 
 

@@ -68,6 +68,16 @@ def test_who_verified_a_scope_under_another_name_comes_first() -> None:
     assert app.opened == [("gce", {"project": "acme-old"})]
 
 
+def test_a_vm_is_whoever_s_verified_its_scope_and_no_other_is_opened_first() -> None:
+    app = Wiring([], here=[OTHER], there=ZONES)
+    given: Any = app.settings, lambda: app.ledger, app.provider, app.open_kind
+    providers = ProviderSet(*given)
+    assert providers.reaching("here", OTHER).name == "here"
+    assert providers._drivers.keys() == {"here"}
+    assert providers.reaching("here", ZONES[0]).name == "there"
+    assert providers.reaching("here", REGIONS[0]).name == "here", "nobody's"
+
+
 def test_scopes_that_nobody_reaches_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     app = Wiring(ZONES)
     nobody = SimpleNamespace(scopes=frozenset())
