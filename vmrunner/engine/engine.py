@@ -274,7 +274,9 @@ class Engine:
                 with context.guard("owner gone", build.id):
                     self._completion.finish(build, cancelled(Reason.OWNER_GONE))
             elif build.id not in view.builds:
-                queued.append(build)
+                with context.guard("too late", build.id):
+                    if not self._completion.end_late(build):
+                        queued.append(build)
         if not queued:
             self.waiting = {}
             return False
