@@ -57,6 +57,17 @@ def test_an_order_keeps_the_limit_of_its_birth() -> None:
     assert (born.max_ttl, born.expires_at) == (14400, order.deadline)
 
 
+def far(delay: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Offer:
+    """The offer of a driver with a cloud-init of its own."""
+    (tmp_path / "far.yaml").write_text("fqdn: far\n")
+    driver = Driver(
+        kind="far", settings="", open=print,  # type: ignore[arg-type]
+        platform=str(tmp_path / "far"), guest_timer_delay=delay,
+    )  # fmt: skip
+    monkeypatch.setattr(registry, "drivers", lambda: {"far": driver})
+    return Offer(scope=Scope("far", "a", "p"), machine_type="m", place="p")
+
+
 def queued(spec: BuildSpec) -> BuildRecord:
     return BuildRecord(
         id="b-1", spec=spec, state=BuildState.QUEUED, created_at=0.0, state_since=0.0, attempt=1,
@@ -69,14 +80,8 @@ def test_the_driver_says_how_long_the_guest_leaves_the_cloud_its_deadline(
     delay: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: EngineParts
 ) -> None:
     """And which cloud-init its VMs get."""
-    (tmp_path / "far.yaml").write_text("fqdn: far\n")
-    driver = Driver(
-        kind="far", settings="", open=print,  # type: ignore[arg-type]
-        platform=str(tmp_path / "far"), guest_timer_delay=delay,
-    )  # fmt: skip
-    monkeypatch.setattr(registry, "drivers", lambda: {"far": driver})
+    offer = far(delay, tmp_path, monkeypatch)
     spec = BuildSpec(steps=(), provider="p", container="c", timeout=60.0, ttl=100.0)
-    offer = Offer(scope=Scope("far", "a", "p"), machine_type="m", place="p")
     order, _ = OrderFactory(parts.ledger)(queued(spec), "vm-1", offer, 2e9)
     document = yaml.safe_load(order.user_data)
     assert order.deadline == 2e9
@@ -85,7 +90,7 @@ def test_the_driver_says_how_long_the_guest_leaves_the_cloud_its_deadline(
 
 
 def test_an_engine_that_runs_on_after_a_set_back_orders_under_the_new_generation(
-    parts: EngineParts,
+    parts: EngineParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else its own VMs would be unknown to the reaper."""
     ledger = parts.ledger
@@ -93,6 +98,6 @@ def test_an_engine_that_runs_on_after_a_set_back_orders_under_the_new_generation
     was = ledger.generation
     ledger._witness.note("vm-" + "0" * 26)  # which the database does not know
     ledger.recognise()
-    offer = Offer(scope=Scope("qemu", "a", "p"), machine_type="m", place="p")
+    offer = far(0.0, tmp_path, monkeypatch)
     order, _ = orders(queued(SPEC), "vm-1", offer, 2e9)
     assert order.generation == ledger.generation != was
