@@ -31,7 +31,7 @@ BUGS = planted.BUGS + planted_edges.BUGS
 
 def copy_of(root: Path) -> Path:
     """The tree as it is, without what is made from it."""
-    for name in ("bench", "deploy", "docs", "tests", "vmrunner"):
+    for name in ("bench", "cloud-init", "deploy", "docs", "tests", "vmrunner"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", root)

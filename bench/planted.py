@@ -324,4 +324,56 @@ BUGS: Final = (
         "                break\n",
         f"{ARMING}::test_no_step_runs_before_the_metadata_is_off",
     ),
+    Bug(
+        "read who is there before the rows",
+        "engine/snapshot.py",
+        "    everybody, driven = context.ledger.instances.open(), context.ledger.builds.driven()\n"
+        "    membership.update(context.ledger.engines.list(), context.monotonic())\n",
+        "    membership.update(context.ledger.engines.list(), context.monotonic())\n"
+        "    everybody, driven = context.ledger.instances.open(), context.ledger.builds.driven()\n",
+        "tests/unit/engine/test_reconciler.py",
+    ),
+    Bug(
+        "a batch counts only the VMs of before",
+        "ledger/instances.py",
+        "                taken[name] += 1\n",
+        "",
+        "tests/integration/test_ledger_instances.py",
+    ),
+    Bug(
+        "stuck in a place that nobody saw",
+        "reaper/reaper.py",
+        "seen=self._visible_since(name, now, known),",
+        "seen={},",
+        "tests/unit/reaper/test_silence.py",
+    ),
+    Bug(
+        "a lease that waits for all other writers",
+        "ledger/engines.py",
+        "return self._database.write(work, patience=PATIENCE)",
+        "return self._database.write(work)",
+        "tests/integration/test_daemon.py"
+        "::test_a_ledger_that_others_write_to_for_minutes_delays_no_kill",
+    ),
+    Bug(
+        "launch a retry past its end",
+        "engine/engine.py",
+        "if not self._completion.end_late(build):",
+        "if True:",
+        f"{LIVES}::test_no_vm_is_asked_for_when_no_time_is_left_for_it",
+    ),
+    Bug(
+        "orders of the generation of the start",
+        "engine/orders.py",
+        "self._ledger = ledger",
+        'self._ledger = __import__("copy").copy(ledger)',
+        "tests/unit/engine/test_orders.py",
+    ),
+    Bug(
+        "eight lost passes are the last",
+        "engine/engine.py",
+        'self._pool(f"reap-{name}", None)',
+        'self._pool(f"reap-{name}", 8)',
+        "tests/unit/reaper/test_side_by_side.py",
+    ),
 )

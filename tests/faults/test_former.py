@@ -55,7 +55,7 @@ def alive(world: World) -> int:
 
 
 @pytest.mark.parametrize("reaps", [True, False])
-def test_the_deadline_is_told_by_the_clock_of_who_started_it(world: World, *, reaps: bool) -> None:
+def test_the_deadline_is_by_its_starters_clock(world: World, *, reaps: bool) -> None:
     end = started(world, reaps=reaps)
     world.run(end - 60 - world.clock(), step=5.0)
     assert alive(world) == 1
@@ -64,7 +64,7 @@ def test_the_deadline_is_told_by_the_clock_of_who_started_it(world: World, *, re
 
 
 @pytest.mark.parametrize("ledger", [True, False])
-def test_a_present_one_that_is_let_in_nowhere_saves_no_vm(world: World, *, ledger: bool) -> None:
+def test_a_present_one_without_rights_saves_no_vm(world: World, *, ledger: bool) -> None:
     """Its sweep raises, as where no account can be told, and nothing but a sweep shows the VM."""
     build = world.submit()
     node = world.node()

@@ -9,7 +9,7 @@ import pytest
 from tests.faults.node import Node
 from tests.faults.world import LIMITS, LOG, World
 from vmrunner.model import BuildState, Death, Reason, Result
-from vmrunner.providers.fake import Call, Fault
+from vmrunner.providers.fake import Call, Fault, Plan
 
 Make = Callable[..., World]
 
@@ -190,6 +190,35 @@ def test_all_attempts_end_within_the_longest_life_of_one_vm(make_world: Make) ->
     last = max(row.deadline for row in world.truth.instances.list(build=build.id))
     assert last <= first.created_at + LIMITS.max_ttl
     world.settle()
+
+
+def test_no_vm_is_asked_for_when_no_time_is_left_for_it(make_world: Make) -> None:
+    world = make_world()
+    build = world.submit(ttl=200.0, timeout=150.0, queue_timeout=36_000.0)
+    world.node()
+    world.run(60, until=lambda: bool(world.truth.instances.list(build=build.id)))
+    world.truth.pause(True, world.clock())
+    for machine in world.ours():
+        world.cloud.preempt(machine)
+    world.run(LIMITS.max_ttl + 100, step=5.0)
+    world.truth.pause(False, world.clock())
+    world.settle()
+    done = world.truth.builds.get(build.id)
+    assert (done.result, done.reason) == (Result.TIMEOUT, Reason.DEADLINE)
+    assert len(world.truth.instances.list(build=build.id)) == 1
+
+
+def test_a_wait_for_capacity_takes_nothing_from_the_life_of_a_vm(make_world: Make) -> None:
+    world = make_world()
+    build = world.submit(ttl=200.0, timeout=150.0, queue_timeout=36_000.0)
+    world.judge = lambda call: Plan(Fault.NO_CAPACITY) if call.method == "create" else None
+    world.node()
+    world.run(LIMITS.max_ttl + 100, step=5.0)
+    world.judge = None
+    world.settle()
+    assert world.truth.builds.get(build.id).result is Result.SUCCESS
+    last = world.truth.instances.list(build=build.id)[0]
+    assert last.deadline - last.created_at > 198
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import threading
 import time
@@ -36,7 +37,7 @@ from vmrunner.model import (
     Role,
     Step,
 )
-from vmrunner.providers.fake import Clock, Cloud, FakeProvider
+from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider
 from vmrunner.reaper.once import reap
 from vmrunner.session import End
 
@@ -258,6 +259,33 @@ def test_reap_ends_what_a_dead_submitter_left_and_nothing_else(shop: Shop) -> No
     assert left.build == kept.id
     assert [m.order.build for m in shop.cloud.things() if m.alive and m.order] == [kept.id]
     other.close()
+
+
+def test_a_ledger_that_others_write_to_for_minutes_delays_no_kill(shop: Shop) -> None:
+    """Who reaps is asked for in vain, and soon, however many writers are in front of the reaper."""
+    tags = {
+        "vmrunner:installation": shop.ledger.installation,
+        "vmrunner:role": "build",
+        "vmrunner:instance": "vm-1",
+        "vmrunner:expires-at": str(int(time.time()) - 1),
+    }
+    late = shop.cloud.plant(SCOPE, tags)
+    engine = shop.engine(listen=False)
+    served = Daemon(engine, shop.ledger)
+    threads = [threading.Thread(target=shop.ledger.pause, args=(False, 1.0)) for _ in range(3)]
+    threads.append(threading.Thread(target=served._reap, kwargs={"sweep": True}))
+    database = sqlite3.connect(shop.root / "ledger.db")
+    try:
+        database.execute("BEGIN IMMEDIATE")
+        for thread in threads:
+            thread.start()
+        until(lambda: not late.alive, "a kill without the lease", 15)
+    finally:
+        database.close()
+        for thread in threads:
+            thread.join(60)
+        engine.close()
+    assert shop.ledger.engines.acquire("reaper", "another", time.time() + 45, time.time())
 
 
 def test_a_hanging_run_is_replaced_and_a_failing_one_survived() -> None:

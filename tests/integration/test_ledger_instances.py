@@ -15,6 +15,7 @@ from tests.support.ledger_builds import (
     started,
     submitted,
 )
+from vmrunner.core.scheduling import Capacity
 from vmrunner.errors import Conflict, Fenced, NotFound
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.database import Duplicate
@@ -49,6 +50,22 @@ def test_only_what_is_won_is_returned(ledger: Ledger) -> None:
     assert [i.id for i in ledger.instances.list()] == ["vm-1"]
     assert ledger.instances.start(wishes[-1:], until=200.0) == []
     assert ledger.instances.start([], until=200.0) == []
+
+
+@pytest.mark.parametrize(
+    "rooms", [Capacity(overall=2), Capacity(overall=99, each={"local": 2})], ids=["all", "each"]
+)
+def test_one_batch_takes_no_more_than_the_rooms_that_are_left(
+    ledger: Ledger, rooms: Capacity
+) -> None:
+    """The first ones of it, and a VM of before counts too."""
+    started(ledger, "b-0", "vm-0")
+    for n in (1, 2, 3):
+        submitted(ledger, f"b-{n}")
+    wishes = [launch(ledger, f"b-{n}", f"vm-{n}") for n in (2, 1, 3)]
+    won = ledger.instances.start(wishes, until=200.0, rooms=rooms)
+    assert [instance.id for _, instance in won] == ["vm-2"]
+    assert [row.id for row in ledger.instances.open()] == ["vm-0", "vm-2"]
 
 
 def test_an_order_must_be_the_instances_own(ledger: Ledger) -> None:

@@ -7,10 +7,10 @@ a VM. Of a lost attempt the VM is dying before the next one may be asked for (pr
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from vmrunner.core import pricing
-from vmrunner.core.lifecycle import End, end_of, may_retry
+from vmrunner.core.lifecycle import End, end_of, first_birth, may_retry, too_late
 from vmrunner.engine.context import ReaperContext
 from vmrunner.model import (
     BuildRecord,
@@ -76,6 +76,15 @@ class BuildCompletion:
             self._requeue(build, end)
         else:
             self.finish(build, end)
+
+    def end_late(self, build: BuildRecord) -> bool:
+        """End a build that waited so long for its next attempt that no time is left for it. True
+        if that was so."""
+        known = build.spec.provider in self._context.providers
+        if not build.attempt or not known or not too_late(build, **self._times(build)):
+            return False
+        self.finish(build, end_of(build, Death.EXPIRED, "no time is left for another attempt"))
+        return True
 
     def finish(self, build: BuildRecord, end: End, *, doom: Death | None = None) -> Instance | None:
         """End the build, and with `doom` its VM in the same transaction; the row of that as it is
@@ -143,10 +152,12 @@ class BuildCompletion:
     def _may_retry(self, build: BuildRecord) -> bool:
         if build.cancel is not None:
             return False
-        rows = self._context.ledger.instances.list(build=build.id)
-        first = min((row.created_at for row in rows), default=self._now(build))
+        return may_retry(build, **self._times(build))
+
+    def _times(self, build: BuildRecord) -> dict[str, Any]:
+        rows, now = self._context.ledger.instances.list(build=build.id), self._now(build)
         limits = self._context.limits.limits
-        return may_retry(build, first, now=self._now(build), limits=limits)
+        return {"first_created": first_birth(rows, now), "now": now, "limits": limits}
 
     def _doom(self, row: Instance, death: Death, message: str = "") -> Instance | None:
         if row.state in _DYING:

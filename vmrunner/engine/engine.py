@@ -43,7 +43,6 @@ IDLE_TICK: Final = 2.0
 HEARTBEAT: Final = 5.0
 TROUBLE: Final = 60.0  # the longest pause after ticks that failed for no known reason
 FORGET: Final = 86_400.0  # so long the row of a dead engine is kept, in seconds
-PASSES: Final = 8  # threads a provider for passes: the ledger's and the cloud's, and lost ones
 LOOKS: Final = 32  # threads a provider at most: a place that is dead holds a few for long
 QUEUE: Final = 1000  # builds of the queue that a tick looks at
 
@@ -67,7 +66,7 @@ class Engine:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         membership: Membership | None = None,
-        pool: Callable[[str, int], WorkerPool] = DaemonThreadPool,
+        pool: Callable[[str, int | None], WorkerPool] = DaemonThreadPool,
         spawn: Spawn = thread,
         listen: bool = True,
     ) -> None:
@@ -88,7 +87,7 @@ class Engine:
             orders=orders,
             births=self._births,
             deaths=lambda name: self._pool(f"look-{name}", LOOKS),
-            reaps=lambda name: self._pool(f"reap-{name}", PASSES),
+            reaps=lambda name: self._pool(f"reap-{name}", None),
             wake=self._listener.set,
             clock=clock,
             monotonic=monotonic,
@@ -220,7 +219,7 @@ class Engine:
     def _births(self, name: str) -> WorkerPool:
         return self._pool(f"create-{name}", self._context.providers[name].creates)
 
-    def _pool(self, name: str, size: int) -> WorkerPool:
+    def _pool(self, name: str, size: int | None) -> WorkerPool:
         if name not in self._pools:
             self._pools[name] = self._make_pool(name, size)
         return self._pools[name]
@@ -274,7 +273,9 @@ class Engine:
                 with context.guard("owner gone", build.id):
                     self._completion.finish(build, cancelled(Reason.OWNER_GONE))
             elif build.id not in view.builds:
-                queued.append(build)
+                with context.guard("too late", build.id):
+                    if not self._completion.end_late(build):
+                        queued.append(build)
         if not queued:
             self.waiting = {}
             return False

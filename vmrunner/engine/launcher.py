@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from vmrunner.core.lifecycle import End
+from vmrunner.core.lifecycle import End, first_birth
 from vmrunner.core.scheduling import PlannedStart
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.membership import MEMBER_LEASE
@@ -174,8 +174,8 @@ class Launcher:
         longest = context.limits.limits.max_ttl
         ends = now + min(build.spec.ttl, longest)
         if build.attempt:  # all attempts together, however long this one had to wait
-            former = [vm.created_at for vm in context.ledger.instances.list(build=build.id)]
-            ends = min(ends, min(former, default=now) + longest)
+            former = context.ledger.instances.list(build=build.id)
+            ends = min(ends, first_birth(former, now) + longest)
         # Whole seconds, as in the tag: the deadline is one number, wherever it is written.
         deadline = float(int(ends))
         instance = Instance(

@@ -4,17 +4,18 @@ that goes with it. Nothing in it is worth anything beyond this VM."""
 from __future__ import annotations
 
 from vmrunner.cloudinit import user_data as cloudinit
+from vmrunner.ledger import Ledger
 from vmrunner.model import Access, BuildRecord, Offer, Order, Role
 from vmrunner.providers import registry
 from vmrunner.ssh import keys
 
 
 class OrderFactory:
-    """One ledger's maker of orders."""
+    """One ledger's maker of orders. The generation is that of the moment: a database that was set
+    back has another, by which the reaper goes."""
 
-    def __init__(self, installation: str, generation: str) -> None:
-        self._installation = installation
-        self._generation = generation
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
 
     def __call__(
         self, build: BuildRecord, instance: str, offer: Offer, deadline: float
@@ -35,8 +36,8 @@ class OrderFactory:
         order = Order(
             instance=instance,
             build=build.id,
-            installation=self._installation,
-            generation=self._generation,
+            installation=self._ledger.installation,
+            generation=self._ledger.generation,
             role=Role.BUILD,
             offer=offer,
             deadline=deadline,

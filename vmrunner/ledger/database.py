@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from weakref import WeakSet, WeakValueDictionary
@@ -144,7 +144,7 @@ class Database:
         self._quiet = True  # at the moment of a fork: nothing was open
         # Writers of one process queue here, in turn, instead of in SQLite's busy loop, which
         # sleeps and is not fair; then one connection serves them all.
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()  # which knows whose turn it is
         self._kept: Connection | None = None
         fork_safety.watch(self)
 
@@ -170,14 +170,16 @@ class Database:
             except (SQLAlchemyError, self._error) as error:
                 raise translated(error, self.url) from error
 
-    def write(self, work: Callable[[Connection], T]) -> T:
+    def write(self, work: Callable[[Connection], T], *, patience: float | None = None) -> T:
         """Run `work` in one transaction; it may run more than once, so it has no other effect.
+        `patience`: so many seconds it waits for SQLite's other writers, of this process and of all
+        others together; None: `BUSY_MS`.
 
         An exception rolls everything back. `Duplicate`: a unique index or foreign key forbids
         it. `LedgerError`: the database failed, and the write may or may not have happened."""
         for attempt in range(RETRIES):
             try:
-                with self._gate.passed(), self._writing() as connection:
+                with self._gate.passed(), self._writing(patience) as connection:
                     return work(connection)
             except (SQLAlchemyError, self._error) as error:
                 if isinstance(_cause(error), self._forbidden):
@@ -188,13 +190,14 @@ class Database:
         raise AssertionError("unreachable")
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def _writing(self, patience: float | None) -> Iterator[Connection]:
         if not self.sqlite:
             with self._writer.begin() as connection:
                 yield connection
             return
-        with self._turn:
+        with self._in_turn(BUSY_MS / 1000 if patience is None else patience) as left:
             kept = self._kept = self._kept or self._writer.connect()
+            _driver(kept).execute(f"PRAGMA busy_timeout = {int(1000 * left)}").close()
             try:
                 with kept.begin():
                     yield kept
@@ -203,6 +206,18 @@ class Database:
                     kept.invalidate()
                     kept.close()
                     self._kept = None
+
+    @contextmanager
+    def _in_turn(self, patience: float) -> Iterator[float]:
+        """Wait for our turn, and tell how many seconds of the patience are left."""
+        began = time.monotonic()
+        try:
+            if not self._turn.acquire(timeout=patience):
+                raise sqlite3.OperationalError("database is locked")
+            yield max(0.0, patience - (time.monotonic() - began))
+        finally:
+            with suppress(RuntimeError):  # not ours: it was too long, or Ctrl-C came between
+                self._turn.release()
 
     def _disconnect(self) -> None:
         with self._turn:
@@ -222,7 +237,7 @@ class Database:
         self._gate.open()
 
     def after_fork_there(self) -> None:
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()
         self._gate = fork_safety.TransactionGate(refuses=not self._quiet)
         if not self._quiet:
             fork_safety.abandon((self._engine, self._kept))

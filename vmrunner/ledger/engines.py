@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from typing import Final
 
 from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
@@ -12,6 +13,9 @@ from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
 from vmrunner.ledger.tables import ENGINES, HEARTBEATS, LEASES
 from vmrunner.ledger.values import Member
 from vmrunner.model import STARTING, Process
+
+#: So many seconds the reaper's own writes wait for other writers: a kill comes after them.
+PATIENCE: Final = 2.0
 
 _e, _l, _h = ENGINES.c, LEASES.c, HEARTBEATS.c
 
@@ -123,7 +127,8 @@ class Engines:
 
     def acquire(self, name: str, holder: str, until: float, now: float) -> bool:
         """Take or renew the lease `name` until `until`. False: another holds it. One that ends
-        later than any lease can was taken by a wrong clock, and holds nobody back."""
+        later than any lease can was taken by a wrong clock, and holds nobody back. Raises
+        LedgerError soon where the ledger is locked."""
         latest = until + (until - now)
 
         def work(connection: Connection) -> bool:
@@ -137,14 +142,14 @@ class Engines:
             return True
 
         try:
-            return self._database.write(work)
+            return self._database.write(work, patience=PATIENCE)
         except Duplicate:  # another process made the row in between
             return False
 
     def record_heartbeat(self, name: str, holder: str, now: float) -> None:
         """Say that something which is done again and again was done."""
         with contextlib.suppress(Duplicate):  # another process said so in between
-            self._database.write(lambda c: beat(c, name, holder, now))
+            self._database.write(lambda c: beat(c, name, holder, now), patience=PATIENCE)
 
     def heartbeats(self) -> dict[str, float]:
         """Return when each periodic task was done last, by whomever."""
@@ -156,5 +161,5 @@ class Engines:
         return None if row is None else row[0]
 
     def release(self, name: str, holder: str) -> None:
-        """Give it back; nothing when another holds it."""
-        self._database.write(lambda c: _RELEASE(c, name=name, holder=holder))
+        """Give it back; nothing when another holds it. Raises LedgerError as `acquire` does."""
+        self._database.write(lambda c: _RELEASE(c, name=name, holder=holder), patience=PATIENCE)

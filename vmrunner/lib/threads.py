@@ -28,9 +28,10 @@ class WorkerPool(Protocol):
 
 class DaemonThreadPool:
     """A few daemon threads, made when they are needed: one that hangs in a driver never keeps the
-    process from ending, as the standard executor's would."""
+    process from ending, as the standard executor's would. `size`: None where no call may wait for
+    those that hang."""
 
-    def __init__(self, name: str, size: int) -> None:
+    def __init__(self, name: str, size: int | None) -> None:
         self._name = name
         self._size = size
         self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = (
@@ -45,7 +46,7 @@ class DaemonThreadPool:
         with self._lock:
             if self._idle > 0:
                 self._idle -= 1
-            elif self._threads < self._size:
+            elif self._size is None or self._threads < self._size:
                 self._threads += 1
                 name = f"{self._name}-{self._threads}"
                 threading.Thread(target=self._run, name=name, daemon=True).start()

@@ -163,7 +163,7 @@ class Reaper:
         return self._pending.setdefault(name, PendingKills())
 
     def _due(self, provider: Provider, now: float) -> dict[Ref, Deletion]:
-        """What is known and past `E`. Drivers of one name share what is known, since the present
+        """Return what is known and past `E`. Drivers of one name share what is known, since the present
         one may be a former one at any time: each knows the time in its own scopes alone."""
         due = self._pending_at(provider.name).due(now)
         if isinstance(provider, RetiredProvider):

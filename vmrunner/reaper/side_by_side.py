@@ -6,6 +6,7 @@ found.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
@@ -14,6 +15,8 @@ from typing import Final
 
 from vmrunner.lib.threads import WorkerPool
 from vmrunner.reaper.report import Report
+
+log = logging.getLogger("vmrunner.engine")
 
 #: Seconds after which a pass counts as lost, and another is begun beside it.
 LOST: Final = 600.0
@@ -26,7 +29,8 @@ class _Running:
 
 
 class ConcurrentPasses:
-    """The rounds of one reaper. `pool` gives what runs the passes over one provider."""
+    """The rounds of one reaper. `pool` gives what runs the passes over one provider; its threads
+    must not be numbered, since a lost pass may keep one for ever."""
 
     def __init__(self, pool: Callable[[str], WorkerPool], now: Callable[[], float]) -> None:
         self._pool = pool
@@ -55,6 +59,8 @@ class ConcurrentPasses:
         if self.busy(*key):
             return Report()
         former = self._take(key) if key in self._running else Report()
+        if former.ongoing:  # it keeps its thread: one each `LOST` at most
+            log.error("%s: its %s hangs: another is begun beside it", *key)
         self._running[key] = _Running(self._pool(key[0]).submit(work), self._now())
         return former
 

@@ -101,7 +101,7 @@ class App:
         """Return the factory of orders for instances."""
         from vmrunner.engine.orders import OrderFactory
 
-        return OrderFactory(self.ledger.installation, self.ledger.generation)
+        return OrderFactory(self.ledger)
 
     def limits(self) -> EngineLimits:
         from vmrunner.engine.context import EngineLimits

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from tests.support.engine_parts import EngineParts
+from tests.support.ledger_builds import SPEC
 from vmrunner.engine.orders import OrderFactory
 from vmrunner.ledger import rows
 from vmrunner.model import (
@@ -25,6 +28,7 @@ from vmrunner.model import (
 from vmrunner.providers import registry
 from vmrunner.providers.port import Driver
 from vmrunner.providers.qemu import launch_plan
+from vmrunner.runtime.app import App
 
 #: Before an order told the limit of its birth.
 STORED = (
@@ -53,25 +57,47 @@ def test_an_order_keeps_the_limit_of_its_birth() -> None:
     assert (born.max_ttl, born.expires_at) == (14400, order.deadline)
 
 
-@pytest.mark.parametrize("delay", [0.0, 300.0])
-def test_the_driver_delays_the_guests_timer_past_the_deadline(
-    delay: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And which cloud-init its VMs get."""
+def far(delay: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Offer:
+    """The offer of a driver with a cloud-init of its own."""
     (tmp_path / "far.yaml").write_text("fqdn: far\n")
     driver = Driver(
         kind="far", settings="", open=print,  # type: ignore[arg-type]
         platform=str(tmp_path / "far"), guest_timer_delay=delay,
     )  # fmt: skip
     monkeypatch.setattr(registry, "drivers", lambda: {"far": driver})
-    spec = BuildSpec(steps=(), provider="p", container="c", timeout=60.0, ttl=100.0)
-    build = BuildRecord(
+    return Offer(scope=Scope("far", "a", "p"), machine_type="m", place="p")
+
+
+def queued(spec: BuildSpec) -> BuildRecord:
+    return BuildRecord(
         id="b-1", spec=spec, state=BuildState.QUEUED, created_at=0.0, state_since=0.0, attempt=1,
         epoch=1,
     )  # fmt: skip
-    offer = Offer(scope=Scope("far", "a", "p"), machine_type="m", place="p")
-    order, _ = OrderFactory("i-1", "g-1")(build, "vm-1", offer, 2e9)
+
+
+@pytest.mark.parametrize("delay", [0.0, 300.0])
+def test_the_driver_delays_the_guests_timer_past_the_deadline(
+    delay: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: EngineParts
+) -> None:
+    """And which cloud-init its VMs get."""
+    offer = far(delay, tmp_path, monkeypatch)
+    spec = BuildSpec(steps=(), provider="p", container="c", timeout=60.0, ttl=100.0)
+    order, _ = OrderFactory(parts.ledger)(queued(spec), "vm-1", offer, 2e9)
     document = yaml.safe_load(order.user_data)
     assert order.deadline == 2e9
     assert document["bootcmd"][0][-2:] == [str(int(2e9 + delay)), str(int(100 + delay))]
     assert document["fqdn"] == "far"
+
+
+def test_after_a_set_back_orders_have_the_new_generation(
+    parts: EngineParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its own VMs would be unknown to the reaper."""
+    ledger = parts.ledger
+    orders = App.orders(SimpleNamespace(ledger=ledger))  # type: ignore[arg-type]
+    was = ledger.generation
+    ledger._witness.note("vm-" + "0" * 26)  # which the database does not know
+    ledger.recognise()
+    offer = far(0.0, tmp_path, monkeypatch)
+    order, _ = orders(queued(SPEC), "vm-1", offer, 2e9)
+    assert order.generation == ledger.generation != was

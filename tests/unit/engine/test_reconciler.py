@@ -85,6 +85,26 @@ def bench(parts: EngineParts) -> Bench:
     return Bench(parts, parts.context)
 
 
+def test_a_vm_whose_owner_joined_while_the_ledger_was_read_is_the_owners(
+    parts: EngineParts, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is there is read last: else a new engine's row would seem to have no owner."""
+    read = parts.ledger.instances.open
+
+    def after_another_launched() -> Any:
+        parts.join("e-2", PROCESS)
+        parts.submit()
+        launcher = Launcher(parts.desk("e-2"))
+        launcher.start([parts.planned(parts.build())])
+        launcher.collect()
+        return read()
+
+    monkeypatch.setattr(parts.ledger.instances, "open", after_another_launched)
+    view = bench.reconciler.gather()
+    assert [row.owner for row in view.rows.values()] == ["e-2"]
+    assert view.mine == {}
+
+
 def test_a_vm_that_can_be_reached_gets_one_session(parts: EngineParts, bench: Bench) -> None:
     parts.booting()
     for _ in range(3):

@@ -1,0 +1,56 @@
+"""The passes over one provider, when calls never come back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from tests.support.engine_parts import EngineParts
+from vmrunner.engine.context import EngineLimits
+from vmrunner.engine.engine import Engine
+from vmrunner.lib.process import current
+from vmrunner.providers.fake import Clock
+from vmrunner.reaper.report import Report
+from vmrunner.reaper.side_by_side import LOST, ConcurrentPasses
+
+
+@pytest.fixture
+def engine(parts: EngineParts) -> Engine:
+    return Engine(
+        parts.ledger,
+        {"local": parts.provider},
+        lambda job, reporter: None,  # type: ignore[arg-type, return-value]
+        EngineLimits(),
+        process=current(),
+        kind="serve",
+        paths=parts.context.places,
+        orders=parts.context.orders,
+        listen=False,
+    )
+
+
+def test_passes_that_never_end_stop_no_other(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many there are: each keeps a thread, and none of them is waited for."""
+    clock, gate = Clock(), threading.Event()
+    passes = ConcurrentPasses(engine.context.reaps, clock)
+
+    def sweep() -> Report:
+        gate.wait(60)
+        return Report()
+
+    key, other = ("local", "sweep"), ("local", "pass")
+    try:
+        for n in range(1, 13):
+            assert "local" in passes.run({key: sweep}, 0).ongoing
+            told = passes.run({other: lambda: Report(alarms=("done",))}, 5)
+            assert told.alarms == ("done",), f"after {n} lost passes"
+            clock.advance(LOST + 1)
+    finally:
+        gate.set()
+        engine.close()
+    lost = [r for r in caplog.records if "its sweep hangs" in r.getMessage()]
+    assert [r.levelno for r in lost] == [logging.ERROR] * 11
