@@ -352,15 +352,14 @@ BUGS: Final = (
         "ledger/engines.py",
         "return self._database.write(work, patience=PATIENCE)",
         "return self._database.write(work)",
-        "tests/integration/test_daemon.py"
-        "::test_a_ledger_that_others_write_to_for_minutes_delays_no_kill",
+        "tests/integration/test_daemon.py::test_a_ledger_that_others_write_to_delays_no_kill",
     ),
     Bug(
         "launch a retry past its end",
         "engine/engine.py",
         "if not self._completion.end_late(build):",
         "if True:",
-        f"{LIVES}::test_no_vm_is_asked_for_when_no_time_is_left_for_it",
+        f"{LIVES}::test_no_vm_is_asked_for_when_no_time_is_left",
     ),
     Bug(
         "orders of the generation of the start",

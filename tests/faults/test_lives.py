@@ -192,7 +192,7 @@ def test_all_attempts_end_within_the_longest_life_of_one_vm(make_world: Make) ->
     world.settle()
 
 
-def test_no_vm_is_asked_for_when_no_time_is_left_for_it(make_world: Make) -> None:
+def test_no_vm_is_asked_for_when_no_time_is_left(make_world: Make) -> None:
     world = make_world()
     build = world.submit(ttl=200.0, timeout=150.0, queue_timeout=36_000.0)
     world.node()
@@ -208,7 +208,7 @@ def test_no_vm_is_asked_for_when_no_time_is_left_for_it(make_world: Make) -> Non
     assert len(world.truth.instances.list(build=build.id)) == 1
 
 
-def test_a_wait_for_capacity_takes_nothing_from_the_life_of_a_vm(make_world: Make) -> None:
+def test_a_wait_for_capacity_shortens_no_vms_life(make_world: Make) -> None:
     world = make_world()
     build = world.submit(ttl=200.0, timeout=150.0, queue_timeout=36_000.0)
     world.judge = lambda call: Plan(Fault.NO_CAPACITY) if call.method == "create" else None

@@ -261,7 +261,7 @@ def test_reap_ends_what_a_dead_submitter_left_and_nothing_else(shop: Shop) -> No
     other.close()
 
 
-def test_a_ledger_that_others_write_to_for_minutes_delays_no_kill(shop: Shop) -> None:
+def test_a_ledger_that_others_write_to_delays_no_kill(shop: Shop) -> None:
     """Who reaps is asked for in vain, and soon, however many writers are in front of the reaper."""
     tags = {
         "vmrunner:installation": shop.ledger.installation,

@@ -78,7 +78,7 @@ def test_a_collect_that_finds_too_much_says_so(guest: Guest, limit: str, word: s
     guest.work.mkdir()
     for name in "abc":
         (guest.work / name).touch()
-    guest.set(f"artifacts.{limit}")
+    guest.set(f"artifact_globs.{limit}")
     done = guest.call("collect", stdin=b'["*"]')
     assert (done.returncode, done.stdout) == (2, b"")
     assert word in done.stderr.decode()

@@ -39,7 +39,7 @@ MODULES = (
 #: These have a row for each engine, image or reaper's name.
 SMALL = {"engines", "engines_1", "heartbeats", "images", "ledger", "leases"}
 #: Asked once, at a provider's first launch.
-RARE = {"roll._ANY"}
+RARE = {"instance_reads._ANY"}
 SCAN = re.compile(r"^SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?$")
 
 

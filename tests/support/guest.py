@@ -26,7 +26,7 @@ SUPERVISOR = """#!{python}
 import os, sys
 sys.path.insert(0, {root!r})
 os.environ["PATH"] = {programs!r} + ":" + os.environ["PATH"]
-from vmrunner.guest import build, docker, follow, pull, supervisor
+from vmrunner.guest import artifact_globs, build, docker, follow, pull, supervisor
 from vmrunner.guest.state import Place
 docker.SOCKET = {socket!r}
 build.TERM_GRACE = 1.0

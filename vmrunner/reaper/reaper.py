@@ -163,8 +163,8 @@ class Reaper:
         return self._pending.setdefault(name, PendingKills())
 
     def _due(self, provider: Provider, now: float) -> dict[Ref, Deletion]:
-        """Return what is known and past `E`. Drivers of one name share what is known, since the present
-        one may be a former one at any time: each knows the time in its own scopes alone."""
+        """Return what is known and past `E`. Drivers of one name share what is known, since the
+        present one may be a former one at any time: each knows the time in its own scopes alone."""
         due = self._pending_at(provider.name).due(now)
         if isinstance(provider, RetiredProvider):
             scopes = provider.scopes
