@@ -55,9 +55,7 @@ def test_only_what_is_won_is_returned(ledger: Ledger) -> None:
 @pytest.mark.parametrize(
     "rooms", [Capacity(overall=2), Capacity(overall=99, each={"local": 2})], ids=["all", "each"]
 )
-def test_one_batch_takes_no_more_than_the_rooms_that_are_left(
-    ledger: Ledger, rooms: Capacity
-) -> None:
+def test_one_batch_takes_no_more_than_the_rooms_left(ledger: Ledger, rooms: Capacity) -> None:
     """The first ones of it, and a VM of before counts too."""
     started(ledger, "b-0", "vm-0")
     for n in (1, 2, 3):

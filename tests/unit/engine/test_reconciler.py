@@ -85,7 +85,7 @@ def bench(parts: EngineParts) -> Bench:
     return Bench(parts, parts.context)
 
 
-def test_a_vm_whose_owner_joined_while_the_ledger_was_read_is_the_owners(
+def test_an_owner_who_joined_during_the_read_keeps_its_vm(
     parts: EngineParts, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who is there is read last: else a new engine's row would seem to have no owner."""

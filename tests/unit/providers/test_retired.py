@@ -45,7 +45,7 @@ def test_only_a_provider_with_rows_is_swept_after_its_removal() -> None:
     assert kept({"fake": dropped}, {}, []) == {}
 
 
-def test_one_whose_account_nobody_tells_for_a_moment_is_not_lost() -> None:
+def test_an_account_that_is_unknown_for_a_moment_is_kept() -> None:
     cloud = Cloud(Clock())
     old, rows = driver(cloud, SCOPE), [in_scope(SCOPE)]
     for new in ({}, {"fake": driver(cloud, ELSEWHERE)}):
@@ -62,7 +62,7 @@ def test_one_whose_account_nobody_tells_for_a_moment_is_not_lost() -> None:
     assert kept({"fake": old}, there, rows) == there
 
 
-def test_a_dropped_provider_is_kept_for_rows_of_its_account_s_former_name() -> None:
+def test_a_dropped_provider_is_kept_for_its_former_names_rows() -> None:
     cloud = Cloud(Clock())
     old, rows = {"now": driver(cloud, SCOPE)}, [in_scope(SCOPE)]
     there = {"fake": driver(cloud, ELSEWHERE)}
@@ -99,7 +99,7 @@ def test_a_page_of_a_scope_that_both_have_comes_once() -> None:
 
 
 @pytest.mark.parametrize("error", [CredentialsRefused("expired token"), KeyError("a bug")])
-def test_a_driver_that_fails_hides_and_saves_nothing_of_the_others(error: Exception) -> None:
+def test_a_driver_that_fails_hides_and_saves_no_others(error: Exception) -> None:
     class Broken(FakeProvider):
         def fail(self, *_: object, **__: object) -> Any:
             raise error
@@ -122,7 +122,7 @@ def test_a_driver_that_fails_hides_and_saves_nothing_of_the_others(error: Except
     assert (told[hidden.ref].fate, told[shown.ref].fate) == (Fate.FAILED, Fate.ACCEPTED)
 
 
-def test_each_driver_is_a_part_with_its_own_clock_and_scopes() -> None:
+def test_each_driver_has_its_own_clock_and_scopes() -> None:
     cloud, other = Cloud(Clock()), Cloud(Clock())
     other.clock.advance(3600)
     new, old = driver(other, SCOPE), driver(cloud, SCOPE, ELSEWHERE)

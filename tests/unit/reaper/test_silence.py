@@ -9,7 +9,7 @@ from vmrunner.providers.fake import Fault
 from vmrunner.reaper.reaper import Reaper
 
 
-def test_a_vm_is_stuck_only_for_as_long_as_its_place_was_seen(parts: EngineParts) -> None:
+def test_a_vm_is_stuck_only_while_its_place_was_seen(parts: EngineParts) -> None:
     """However long the reaper has watched: it could not have seen it boot."""
     _, row = parts.booting(ttl=10_000.0)
     alive = lambda _, one_host: one_host  # noqa: E731

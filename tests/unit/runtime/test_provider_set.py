@@ -68,7 +68,7 @@ def test_who_verified_a_scope_under_another_name_comes_first() -> None:
     assert app.opened == [("gce", {"project": "acme-old"})]
 
 
-def test_a_vm_is_whoever_s_verified_its_scope_and_no_other_is_opened_first() -> None:
+def test_a_vm_belongs_to_who_verified_its_scope() -> None:
     app = Wiring([], here=[OTHER], there=ZONES)
     given: Any = app.settings, lambda: app.ledger, app.provider, app.open_kind
     providers = ProviderSet(*given)
