@@ -33,7 +33,7 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._keyboard, keys.encode())
 
-    def wait_for(self, pattern: bytes, *, seconds: float = 60) -> re.Match[bytes]:
+    def wait_for(self, pattern: bytes, *, seconds: float = 180) -> re.Match[bytes]:
         """Until `pattern` is on the screen, after what was waited for before."""
         end = time.monotonic() + seconds
         while True:
@@ -44,7 +44,7 @@ class Terminal:
             assert time.monotonic() < end, f"waited for {pattern!r}, saw: {self._last}"
             assert self._read(1), f"it ended without {pattern!r}: {self._last}"
 
-    def end(self, *, seconds: float = 60) -> int:
+    def end(self, *, seconds: float = 180) -> int:
         """Its exit code; what else it shows goes to `seen`."""
         end = time.monotonic() + seconds
         while self._read(1):

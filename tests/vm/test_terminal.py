@@ -13,7 +13,7 @@ import pytest
 from tests.vm.home import Home, text, wait_until
 from tests.vm.terminal import Terminal
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
 
 # Docker's API by hand: the default container has no docker program.
 SIBLING = dedent(
@@ -85,12 +85,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
             Terminal(home, "run", "--network", "none", "--", "sh", "-c", DEAF) as deaf,
         ):
             ids = started(inside), started(deaf)
-            last = inside.wait_for(rb"in it\r\n", seconds=300)
-            deaf.wait_for(rb"in it\r\n", seconds=300)
+            last = inside.wait_for(rb"in it\r\n", seconds=700)
+            deaf.wait_for(rb"in it\r\n", seconds=700)
             lines = text(last.string[: last.start()]).replace("\r\x1b[K", "\n").splitlines()
             yield Two(home, inside, ids[0], lines, deaf, ids[1])
     finally:
-        home.run("reap", timeout=180)
+        home.run("reap", timeout=300)
         home.assert_nothing_left()
 
 
@@ -112,7 +112,7 @@ def test_a_build_has_a_docker_and_privileges_when_it_asked(two: Two) -> None:
 
 def test_words_after_the_dashes_reach_the_vm_as_given(two: Two) -> None:
     def ssh(*words: str) -> tuple[int, bytes]:
-        done = two.home.run("ssh", two.inside_id, "--", *words, timeout=180)
+        done = two.home.run("ssh", two.inside_id, "--", *words, timeout=300)
         return done.returncode, done.stdout
 
     words = ["a  b", "$HOME;id", "", "it's", "*", '"', "a\nb", "--", "-o"]
@@ -161,7 +161,7 @@ def test_ctrl_c_cancels_and_a_second_one_leaves_at_once(two: Two) -> None:
     assert two.home.processes(), "its VM runs on"
 
     (vm,) = (row for row in two.home.instances() if row["build"] == two.deaf_id)
-    destroyed = two.home.run("vm", "destroy", vm["id"], timeout=180)
+    destroyed = two.home.run("vm", "destroy", vm["id"], timeout=300)
     assert (destroyed.returncode, text(destroyed.stdout)) == (0, f"{vm['id']}\n")
     assert state_of(two.home, two.deaf_id) == "gone"
     build = wait_until(
