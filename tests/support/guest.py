@@ -273,11 +273,7 @@ class Dockerd:
         if name.startswith("/exec/"):
             return self._exec()
         if method == "DELETE":
-            self._kill()
-            if self.process is not None:
-                self.process.wait()
-            self.created.clear()
-            return 204, None
+            return self._remove()
         if not self.created:
             return 404, {"message": "No such container: vmrunner-build"}
         if name.endswith("/start"):
@@ -288,15 +284,25 @@ class Dockerd:
                 return 500, {"message": "cannot fork"}
             return 201, {"Id": "e"}
         if name.endswith("/json"):
-            if self.dies_at_inspect:
-                return 200, None
-            pid = self.process.pid if self.process else 0
-            return 200, {"Id": "c0ffee", "State": {"Pid": pid, "OOMKilled": self.oom_killed}}
+            return self._inspect()
         if name.endswith("/kill"):
             return self._kill()
         assert name.endswith("/wait"), (method, name)
         code = self.process.wait() if self.process else 0
         return 200, {"StatusCode": 128 - code if code < 0 else code}
+
+    def _inspect(self) -> tuple[int, Any]:
+        if self.dies_at_inspect:
+            return 200, None
+        pid = self.process.pid if self.process else 0
+        return 200, {"Id": "c0ffee", "State": {"Pid": pid, "OOMKilled": self.oom_killed}}
+
+    def _remove(self) -> tuple[int, Any]:
+        self._kill()
+        if self.process is not None:
+            self.process.wait()
+        self.created.clear()
+        return 204, None
 
     def _create(self, wish: Mapping[str, Any]) -> tuple[int, Any]:
         if self.created:

@@ -8,6 +8,7 @@ import typer
 
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.context import CliContext, shell_of
+from vmrunner.errors import VmrunnerError
 
 
 def template(
@@ -35,6 +36,19 @@ def template(
     key = make(shell, {name: value for name, value in said.items() if value is not None})
     output.say(f"template {key}: made" if key else "it is there already, or none would fit")
     return exit_codes.OK
+
+
+def make_default(shell: CliContext) -> None:
+    """Make the template of builds that ask for nothing, where they are local. A failure costs
+    time later, and nothing else."""
+    from vmrunner.providers.port import StartsFromTemplates
+
+    app = shell.app
+    try:
+        if isinstance(app.providers.get(app.settings.provider(None)), StartsFromTemplates):
+            make(shell, {})
+    except VmrunnerError as error:
+        output.warn(f"no template was made: {error}")
 
 
 def make(shell: CliContext, said: dict[str, str]) -> str | None:

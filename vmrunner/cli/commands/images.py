@@ -149,6 +149,8 @@ def build(
             fresh=fresh,
         )
     output.show(imageviews.view(), [imageviews.of_local(image)], form)
+    if image.name == images.DEFAULT:
+        image_template.make_default(shell)
     return exit_codes.OK
 
 
