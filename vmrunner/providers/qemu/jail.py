@@ -289,9 +289,7 @@ def _network(spec: JailSpec) -> int | None:
     # Its number outside: /proc is still the host's.
     space = f"/proc/{said}/ns/net"
     net = os.open(space, os.O_RDONLY)
-    helper = None
-    if spec.pasta:
-        helper = _attach(spec.pasta, space)
+    helper = _attach(spec.pasta, space) if spec.pasta else None
     syscalls.enter(net, syscalls.NEWNET)
     for end in (net, here, finish):
         os.close(end)
