@@ -1,0 +1,192 @@
+"""Submit → first line of a build's output: cold and resumed, beside the floor of a resume.
+
+The floor is what a person would do by hand with the same template: start QEMU on a fresh overlay,
+load the state, hand the VM its identity, then one `ssh … echo`. All take turns in one run.
+
+    .venv/bin/python bench/start.py [--rounds 20]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from vmrunner.images import templates as making
+from vmrunner.model import Network, Order, Shape, Spec
+from vmrunner.providers import qemu
+from vmrunner.providers.qemu import launch_plan, seed, templates
+from vmrunner.providers.qemu.channel import Channel
+from vmrunner.providers.qemu.command_line import SSH_PORT, QemuFd, QemuStart
+from vmrunner.providers.qemu.launch_plan import VmPlan
+from vmrunner.providers.qemu.provider import QemuProvider
+from vmrunner.providers.qemu.qmp import Qmp
+from vmrunner.providers.qemu.templates import Template
+
+VMRUNNER = Path(sys.prefix) / "bin" / "vmrunner"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vmrunner"
+SHAPE = Shape(container="debian:trixie", runtime="runc", log_bytes=64 << 20)
+SPEC = Spec(network=Network.NONE)
+RESUMED_GOAL, COLD_GOAL = 1.5, 8.0
+
+
+def build(place: Path, *, warm: bool) -> float:
+    """Seconds until the first line of `vmrunner run`, in a vmrunner with a ledger of its own."""
+    env = os.environ | {
+        "XDG_DATA_HOME": str(place / "data"),
+        "XDG_CONFIG_HOME": str(place / "config"),
+        "VMRUNNER_PROVIDERS__LOCAL__TEMPLATES": str(warm).lower(),
+    }
+    words = [VMRUNNER, "run", "--network", "none", "--", "echo", "hello"]
+    began = time.monotonic()
+    with subprocess.Popen(
+        words, env=env, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        line = run.stdout.readline()
+        seconds = time.monotonic() - began
+        errors = run.stderr.read().decode()
+    if line != b"hello\n" or run.returncode:
+        raise SystemExit(f"vmrunner: {line!r}, exit {run.returncode}\n{errors}")
+    return seconds
+
+
+def by_hand(place: Path, vm: VmPlan, template: Template, order: Order) -> float:
+    """Seconds until the output of one `ssh`, of a clone without jail and keeper. Keys are made
+    before the clock starts."""
+    assert order.identity is not None
+    for name in ("user", "host"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", place / name], check=True
+        )
+    host = (place / "host.pub").read_text()
+    (place / "known_hosts").write_text(f"[127.0.0.1]:{SSH_PORT} {host}")
+    (place / "seed").write_bytes(seed.shape(None))
+    identity = {
+        "hostname": order.instance,
+        "user_key": (place / "user.pub").read_text(),
+        "host_key": (place / "host").read_text(),
+        "host_public": host,
+        "deadline": time.time() + 600,
+        "network": "none",
+    }
+    ssh = [
+        *("ssh", "-F", "none", "-i", str(place / "user"), "-p", str(SSH_PORT)),
+        *("-o", f"UserKnownHostsFile={place / 'known_hosts'}", "-o", "StrictHostKeyChecking=yes"),
+        *("-o", "ConnectTimeout=20", "-o", "LogLevel=ERROR", "root@127.0.0.1", "echo", "hello"),
+    ]
+    began = time.monotonic()
+    overlay = place / "disk.qcow2"
+    made = launch_plan.overlay(vm.programs.qemu_img, template.disk, overlay, order.offer.disk)
+    subprocess.run(made, check=True)
+    channel, channel_there = socket.socketpair()
+    qmp, qmp_there = socket.socketpair()
+    given = {
+        QemuFd.OVERLAY: os.open(overlay, os.O_RDWR),
+        QemuFd.BASE: os.open(vm.image.disk, os.O_RDONLY),
+        QemuFd.SEED: os.open(place / "seed", os.O_RDONLY),
+        QemuFd.KERNEL: os.open(vm.image.kernel, os.O_RDONLY),
+        QemuFd.INITRD: os.open(vm.image.initrd, os.O_RDONLY),
+        QemuFd.RAM: os.open(template.ram, os.O_RDONLY),
+        QemuFd.STATE: os.open(template.state, os.O_RDONLY),
+        QemuFd.TEMPLATE: os.open(template.disk, os.O_RDONLY),
+        QemuFd.CHANNEL: channel_there.fileno(),
+        QemuFd.QMP: qmp_there.fileno(),
+    }
+
+    def place_descriptors() -> None:
+        for number, descriptor in given.items():
+            os.dup2(descriptor, number)
+
+    machine = subprocess.Popen(
+        vm.words(QemuStart.RESUME, "by-hand"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        close_fds=False,
+        preexec_fn=place_descriptors,
+    )
+    try:
+        Qmp(qmp, seconds=30).resume()
+        Channel(channel).tell(identity, now=time.time(), woken=True)
+        channel.setblocking(True)
+        channel.recv(64)
+        while time.monotonic() - began < 120:
+            done = subprocess.run(ssh, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+            if done.stdout == b"hello\n":
+                return time.monotonic() - began
+        raise SystemExit(f"by hand: no answer\n{done.stderr.decode()}")
+    finally:
+        machine.kill()
+        machine.wait()
+        for descriptor in list(given.values())[:-2]:
+            os.close(descriptor)
+        for end in (channel, channel_there, qmp, qmp_there):
+            end.close()
+
+
+def template_of(provider: QemuProvider) -> tuple[VmPlan, Template, Order]:
+    making.make(provider, SPEC, SHAPE, installation="bench")
+    order, _ = making._order_of(provider, SPEC, SHAPE, "bench")
+    vm = provider.plan(order)
+    key = vm.template_key()
+    found = templates.find(CACHE, key, provider.verified) if key else None
+    if found is None:
+        raise SystemExit("there is no template")
+    return vm, found, order
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory(prefix="vmrunner-bench-") as scratch:
+        provider = qemu.open(
+            "bench", state_dir=Path(scratch) / "state", cache_dir=CACHE, installation="bench"
+        )
+        vm, template, order = template_of(provider)
+        ways: dict[str, Callable[[Path], float]] = {
+            "resumed": lambda place: build(place, warm=True),
+            "by hand": lambda place: by_hand(place, vm, template, order),
+            "cold": lambda place: build(place, warm=False),
+        }
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(rounds):
+            for name, run in ways.items():
+                place = Path(scratch) / f"{name.replace(' ', '-')}-{turn}"
+                place.mkdir()
+                times[name].append(run(place))
+                print(f"{turn + 1}/{rounds} {name}: {times[name][-1]:.2f} s", file=sys.stderr)
+    show(times)
+    return 0
+
+
+def show(times: dict[str, list[float]]) -> None:
+    table = Table(title="submit → first line", title_justify="left")
+    for name in ("start", "p50 s", "p95 s", "by hand ×", "cold ÷"):
+        table.add_column(name, justify="left" if name == "start" else "right")
+    floor = statistics.median(times["by hand"])
+    cold = statistics.median(times["cold"])
+    for name, found in times.items():
+        middle = statistics.median(found)
+        high = sorted(found)[min(len(found) - 1, int(0.95 * len(found)))]
+        table.add_row(
+            name, f"{middle:.2f}", f"{high:.2f}", f"{middle / floor:.2f}", f"{cold / middle:.1f}"
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"goals: resumed ≤ {RESUMED_GOAL} × by hand, and cold ≥ {COLD_GOAL} × resumed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
