@@ -33,6 +33,8 @@ class _WithCommand(TyperCommand):
         return [*super().collect_usage_pieces(ctx), "[-- CMD…]"]
 
 
+#: So many new objects make it worth a look for garbage. What is imported is none.
+_GARBAGE: Final = 50_000
 #: Where each command is, in the order of the help.
 _COMMANDS: Final = {
     "run": ".commands.run:run",
@@ -122,8 +124,10 @@ def app(words: Sequence[str] = ()) -> typer.Typer:
 
 def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> int:
     """Run one command line; the exit code. `join` makes the parts of a configuration."""
-    if argv is None:  # to look for plugins, pydantic reads the metadata of all that is installed
+    if argv is None:
+        # To look for plugins, pydantic reads the metadata of all that is installed.
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+        gc.set_threshold(_GARBAGE)
     output.fill()
     words = list(sys.argv[1:] if argv is None else argv)
     shell = CliContext(join)

@@ -46,7 +46,8 @@ class LateUnion:
         return self._whole().validate_python(value)
 
     def _whole(self) -> TypeAdapter[Any]:
-        return TypeAdapter(Annotated[self.union(), Field(discriminator=_TAG)])
+        whole: Any = Annotated[self.union(), Field(discriminator=_TAG)]
+        return TypeAdapter(whole)
 
 
 @cache

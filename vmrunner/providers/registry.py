@@ -59,9 +59,7 @@ def load(kind: str, name: str, **options: Any) -> Provider:
     driver = find(kind)
     if driver is None:
         what = f"no kind {kind!r}" if _KIND.fullmatch(kind) else f"{kind!r} is not a kind"
-        raise ConfigError(
-            f"providers.{name}.kind: {what}", hint=f"one of: {', '.join(drivers())}"
-        )
+        raise ConfigError(f"providers.{name}.kind: {what}", hint=f"one of: {', '.join(drivers())}")
     try:
         return driver.open(name, **options)
     except ModuleNotFoundError as missing:
