@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from vmrunner.model import Finding, Key, Offer, Order, Outcome, Page, Ref, Scope, Seen, Spec
+if TYPE_CHECKING:
+    from vmrunner.model import Finding, Key, Offer, Order, Outcome, Page, Ref, Scope, Seen, Spec
 
 
 @runtime_checkable
