@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.session_world import World
 from vmrunner.model import ArtifactRule, Reason, Result
-from vmrunner.session import session
+from vmrunner.session import supervisor_calls
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -50,7 +50,7 @@ def test_root_in_the_vm_sends_nothing_not_asked_for(world: World, tmp_path: Path
     )
     liar.chmod(0o755)
     world.guest.supervisor = str(liar)
-    session.SUPERVISOR = str(liar)  # type: ignore[misc]  # the fixture puts it back
+    supervisor_calls.SUPERVISOR = str(liar)  # type: ignore[misc]  # the fixture puts it back
     verdict = world.run("true", rules=[ArtifactRule(glob="dist/*")])
     assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
     assert verdict.message == "archive: '.envrc' is nothing that was asked for"

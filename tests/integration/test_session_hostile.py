@@ -13,7 +13,7 @@ from tests.support.session_world import World
 from tests.support.sshd import wait_for
 from vmrunner.lib.archive import files
 from vmrunner.model import ArtifactRule, Reason, Result
-from vmrunner.session import session
+from vmrunner.session import session, supervisor_calls
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -33,7 +33,7 @@ def test_an_archive_with_parent_paths_writes_nothing_and_fails(
     )
     liar.chmod(0o755)
     world.guest.supervisor = str(liar)
-    session.SUPERVISOR = str(liar)  # type: ignore[misc]  # the fixture puts it back
+    supervisor_calls.SUPERVISOR = str(liar)  # type: ignore[misc]  # the fixture puts it back
     verdict = world.run("true", rules=[ArtifactRule(glob="x")])
     assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
     assert "'../../evil' contains '..'" in verdict.message
@@ -74,7 +74,7 @@ def test_a_vm_that_lies_gets_an_error_with_a_reason(
     liar = tmp_path / "liar"
     liar.write_text(f"#!/bin/sh\n{script}\n")
     liar.chmod(0o755)
-    session.SUPERVISOR = str(liar)  # type: ignore[misc]  # the fixture puts it back
+    supervisor_calls.SUPERVISOR = str(liar)  # type: ignore[misc]  # the fixture puts it back
     verdict = world.run("true", log_bytes=1 << 20)
     assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
     assert message in verdict.message
@@ -85,7 +85,7 @@ def test_a_vm_that_keeps_hanging_up_gets_no_busy_loop(
 ) -> None:
     """Once it was known to us, a VM might have us connect as fast as it can hang up."""
     monkeypatch.setattr(session, "RECONNECT_PAUSES", (0.0, 0.0, 0.0, 3600.0))
-    monkeypatch.setattr(session, "SUPERVISOR", hangs_up(tmp_path, "start"))
+    monkeypatch.setattr(supervisor_calls, "SUPERVISOR", hangs_up(tmp_path, "start"))
     running = Running(world.session("true"))
     wait_for(lambda: world.record.kinds().count("connection_lost") == 3)
     running.session.stop(Reason.USER)
@@ -98,7 +98,7 @@ def test_a_byte_per_connection_gets_no_busy_loop(
 ) -> None:
     monkeypatch.setattr(session, "RECONNECT_PAUSES", (0.0, 0.0, 0.0, 3600.0))
     byte = "shift 3; printf 'L %s 1\\nx' $1; sleep 0.3"  # longer than the relay's patience
-    monkeypatch.setattr(session, "SUPERVISOR", hangs_up(tmp_path, "start", byte))
+    monkeypatch.setattr(supervisor_calls, "SUPERVISOR", hangs_up(tmp_path, "start", byte))
     running = Running(world.session("true"))
     wait_for(lambda: world.record.kinds().count("connection_lost") == 3)
     running.session.stop(Reason.USER)
@@ -111,7 +111,8 @@ def hangs_up(directory: Path, word: str, before: str = "") -> str:
     """A supervisor that kills its own sshd when it hears the word, and has done something."""
     liar = directory / "liar"
     liar.write_text(
-        f'#!/bin/sh\n[ $1 = {word} ] || exec {session.SUPERVISOR} "$@"\n{before}\n{HANG_UP}\n'
+        f'#!/bin/sh\n[ $1 = {word} ] || exec {supervisor_calls.SUPERVISOR} "$@"\n'
+        f"{before}\n{HANG_UP}\n"
     )
     liar.chmod(0o755)
     return str(liar)
@@ -130,7 +131,7 @@ def test_a_vm_that_never_begins_the_steps_is_given_up(
     silent = tmp_path / "silent"
     silent.write_text("#!/bin/sh\nsleep 60\n")
     silent.chmod(0o755)
-    monkeypatch.setattr(session, "SUPERVISOR", str(silent))
+    monkeypatch.setattr(supervisor_calls, "SUPERVISOR", str(silent))
     monkeypatch.setattr(session, "START_PATIENCE", 1.0)
     verdict = world.run("true")
     assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
@@ -151,7 +152,7 @@ def test_a_wish_after_the_end_changes_only_what_is_missing(
 ) -> None:
     """The build has ended well, and then the VM cannot be reached any more."""
     monkeypatch.setattr(session, "RECONNECT_PAUSES", (0.0, 3600.0))
-    monkeypatch.setattr(session, "SUPERVISOR", hangs_up(tmp_path, "collect"))
+    monkeypatch.setattr(supervisor_calls, "SUPERVISOR", hangs_up(tmp_path, "collect"))
     running = Running(world.session("true", rules=[ArtifactRule(glob=glob) for glob in globs]))
     if globs:
         wait_for(lambda: world.record.kinds().count("connection_lost") == 2)

@@ -12,8 +12,7 @@ import pytest
 from tests.support.fake_sessions import Recorder, Running, make_job
 from tests.support.guest import Guest, booted
 from tests.support.sshd import Proxy, Sshd, running
-from vmrunner.session import End, Session
-from vmrunner.session import session as module
+from vmrunner.session import End, Session, supervisor_calls
 from vmrunner.ssh import client
 
 
@@ -48,7 +47,7 @@ class World:
 def world(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with booted(tmp_path / "vm") as guest:
         proxy = Proxy(sshd.address)
-        monkeypatch.setattr(module, "SUPERVISOR", guest.supervisor)
+        monkeypatch.setattr(supervisor_calls, "SUPERVISOR", guest.supervisor)
         monkeypatch.setattr(
             client.Dialer, "__init__", _as(sshd.user, client.Dialer.__init__), raising=True
         )

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from vmrunner.core import shapes
 from vmrunner.model import (
     BuildRecord,
     BuildState,
@@ -84,19 +85,6 @@ def owner(build: BuildRecord) -> str:
     return labels.get("owner") or labels.get("team") or ""
 
 
-def spec_of(build: BuildRecord) -> Spec:
-    """Return a build's demands on a machine."""
-    spec = build.spec
-    return Spec(
-        cpus=spec.cpus,
-        memory=spec.memory,
-        disk=spec.disk,
-        spot=spec.spot,
-        image=spec.image,
-        network=spec.network,
-    )
-
-
 def plan(
     now: float,
     queued: Iterable[BuildRecord],
@@ -128,7 +116,7 @@ def plan(
         if taken[name] >= rooms.each.get(name, rooms.overall):
             waiting[build.id] = f"{taken[name]} instances of {name} are running, its limit"
             continue
-        answer = offers(name, spec_of(build))
+        answer = offers(name, shapes.machine(build.spec))
         if answer.refused is not None:
             rejects.append(_reject(build, answer.refused, answer.message))
         elif _hopeless(build, answer, taken[name]):

@@ -13,6 +13,7 @@ import socket
 from typing import Any
 
 from . import userns as remap
+from .state import Place
 
 SOCKET = "/run/docker.sock"
 NAME = "vmrunner-build"
@@ -83,6 +84,23 @@ def decoded(response: bytes) -> Any:
     return value
 
 
+def received(connection: socket.socket) -> bytes:
+    """Return what has come on the connection; nothing once its end has."""
+    try:
+        return connection.recv(65536)
+    except OSError as error:
+        raise DockerError(0, f"dockerd did not answer: {error}") from error
+
+
+def exit_code(response: bytes) -> int:
+    """Return the exit code from Docker's answer to a wait. Its head comes first: a dockerd that
+    dies leaves it alone."""
+    answer = decoded(response)
+    if not isinstance(answer, dict) or "StatusCode" not in answer:
+        raise DockerError(0, "dockerd ended in the middle of an answer")
+    return int(answer["StatusCode"])
+
+
 def create(body: dict[str, Any]) -> None:
     """Make the container, unless there is one: a process that died may have had it made."""
     try:
@@ -90,6 +108,15 @@ def create(body: dict[str, Any]) -> None:
     except DockerError as error:
         if error.status != 409:
             raise
+
+
+def start() -> None:
+    call("POST", f"/containers/{NAME}/start", timeout=120)
+
+
+def remove() -> None:
+    """Kill the container and remove it."""
+    call("DELETE", f"/containers/{NAME}?force=1", timeout=120)
 
 
 def inspect() -> dict[str, Any]:
@@ -114,18 +141,15 @@ def images() -> list[str]:
     return sorted(tag for image in found for tag in image.get("RepoTags") or ())
 
 
-def container(
-    job: dict[str, Any], *, box: str, shown: str, secrets: str, work: str
-) -> dict[str, Any]:
+def container(job: dict[str, Any], *, place: Place, work: str) -> dict[str, Any]:
     """The body of `POST /containers/create`. Neither environment nor secrets are in it: the
     driver reads them from the box, so `docker inspect` and Docker's files do not hold them.
-    `shown` is a read-only mount of the box: gVisor opens no FIFO for writing on a volume that it
-    is itself told to keep read-only."""
+    `place.shown` is a read-only mount of the box: gVisor opens no FIFO for writing on a volume that
+    it is itself told to keep read-only."""
     memory = _memory(int(job["log_bytes"]))
-    driver = f"{box}:/vmrunner:ro" if job["runtime"] == "runc" else f"{shown}:/vmrunner"
-    binds = [f"{work}:{work}", driver]
-    if job["secrets"]:
-        binds.append(f"{secrets}:/run/secrets:ro")
+    plain = job["runtime"] == "runc"
+    driver = f"{place.box}:/vmrunner:ro" if plain else f"{place.shown}:/vmrunner"
+    binds = [f"{work}:{work}", driver, f"{place.secrets}:/run/secrets:ro"]
     if job["docker"]:
         binds.append(f"{SOCKET}:/var/run/docker.sock")
     host: dict[str, Any] = {
