@@ -55,6 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vmrunner-startup-") as home:
         environment = {**os.environ, "HOME": home, "NO_COLOR": "1"}
         environment |= {f"XDG_{name}_HOME": f"{home}/{name}" for name in ("CONFIG", "DATA")}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the first run writes it
         # The cache with the VM image stays the user's: a dry run looks for it.
         data = Path(home) / "DATA/vmrunner"
         ledger = Ledger.open(f"sqlite:///{data}/ledger.db", data_dir=data)

@@ -147,7 +147,7 @@ def test_json(block: Block) -> None:
 
 @pytest.mark.parametrize("block", blocks("console"))
 def test_commands(block: Block) -> None:
-    root: Any = get_command(cli.app)
+    root: Any = get_command(cli.app())
     for line in block.text.splitlines():
         if not line.startswith("$ vmrunner "):
             continue  # what it prints

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support import thirdparty
 from tests.support.ledger_builds import submitted
 from vmrunner.ledger import Ledger
 
@@ -16,43 +18,87 @@ from vmrunner.ledger import Ledger
 HEAVY = {
     "sqlalchemy.orm", "sqlmodel", "sqlalchemy.dialects.postgresql", "psycopg", "alembic", "boto3",
     "botocore", "google", "fabric", "invoke", "paramiko", "apscheduler", "rich", "yaml",
-    "pathspec", "tarfile", "vmrunner.api.runner", "vmrunner.engine.engine",
-    "vmrunner.core.reap_rules", "vmrunner.config.build_request",
+    "pathspec", "ulid", "vmrunner.api.runner", "vmrunner.engine.engine",
+    "vmrunner.core.reap_plan", "vmrunner.config.jobfile", "vmrunner.providers.ec2.settings",
+    "vmrunner.providers.gce.settings", "vmrunner.providers.fake.settings",
 }  # fmt: skip
+#: Only who submits a build needs them.
+OF_REQUESTS = {"tarfile", "vmrunner.config.build_request"}
+ROOT = Path(__file__).parents[2]
+COMMANDS = "vmrunner.cli.commands."
 LOADED = """
 import json, sys
 from vmrunner.cli import main
-main(sys.argv[1:])
+main()
 print(json.dumps(sorted(sys.modules)), file=sys.stderr)
 """
 
 
-def loaded(*argv: str) -> set[str]:
-    done = subprocess.run([sys.executable, "-c", LOADED, *argv], capture_output=True, text=True)
+def loaded(*argv: str, **environ: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *argv],
+        env=os.environ | environ,
+        capture_output=True,
+        text=True,
+    )
     modules: list[str] = json.loads(done.stderr.splitlines()[-1])
     return set(modules)
 
 
-@pytest.mark.parametrize(
-    "argv", [("ps", "-a"), ("show", "b-1"), ("vm", "ls"), ("config", "show")], ids=" ".join
-)
-def test_a_command_loads_what_it_needs(home: Path, argv: tuple[str, ...]) -> None:
+@pytest.fixture(autouse=True)
+def _in_use(home: Path) -> None:
+    """A ledger with a build, and the provider that everybody has."""
     data = home / "data/vmrunner"
     ledger = Ledger.open(f"sqlite:///{data}/ledger.db", data_dir=data)
     submitted(ledger)
     ledger.close()
+    (home / "vmrunner.toml").unlink()
+
+
+@pytest.mark.parametrize(
+    ("argv", "module"),
+    [
+        (("ps", "-a"), "builds"),
+        (("show", "b-1"), "builds"),
+        (("vm", "ls"), "vms"),
+        (("config", "show"), "config"),
+    ],
+    ids=str,
+)
+def test_a_command_loads_what_it_needs(argv: tuple[str, ...], module: str) -> None:
     modules = loaded(*argv)
-    assert "vmrunner.cli.commands.builds" in modules
-    assert modules & HEAVY == set()
+    assert {name for name in modules if name.startswith(COMMANDS)} == {COMMANDS + module}
+    assert modules & (HEAVY | OF_REQUESTS) == set()
     assert ("sqlalchemy" in modules) is (argv[0] != "config")
 
 
-def test_a_reap_needs_no_engine(home: Path) -> None:
+def test_a_build_is_checked_without_what_runs_it() -> None:
+    modules = loaded("run", "--dry-run", "--", "true")
+    assert "vmrunner.services.preflight" in modules
+    assert modules & HEAVY == set()
+
+
+def test_a_reap_needs_no_engine() -> None:
     modules = loaded("reap", "--dry-run")
     assert "vmrunner.reaper.reaper" in modules
     assert modules & {"apscheduler", "vmrunner.engine.engine", "vmrunner.daemon.daemon"} == set()
 
 
-def test_help_loads_no_models(home: Path) -> None:
+def test_help_loads_no_models() -> None:
     """The options of `run` are written out for that: the fields of a request are pydantic's."""
-    assert "pydantic" not in loaded("--help")
+    modules = loaded("--help")
+    assert COMMANDS + "guard" in modules
+    assert modules & {"pydantic", "vmrunner.model.builds"} == set()
+
+
+def test_other_distributions_are_asked_only_for_kinds_of_theirs(tmp_path: Path) -> None:
+    """Neither for a driver nor for a plugin of pydantic's: there are hundreds to be read."""
+    site = thirdparty.install(tmp_path / "site")
+    thirdparty.metadata(site, "plug", group="pydantic", plug="plug:PLUG")
+    (site / "plug.py").write_text("PLUG = None")
+    path = {"PYTHONPATH": f"{site}:{ROOT}"}
+    ours = loaded("config", "show", **path)
+    assert "vmrunner.providers.qemu.settings" in ours
+    assert ours & {"elsewhere", "plug"} == set()
+    theirs = loaded("config", "show", VMRUNNER_PROVIDERS__THERE__KIND="elsewhere", **path)
+    assert "elsewhere.settings" in theirs

@@ -21,10 +21,10 @@ def install(site: Path) -> Path:
     return site
 
 
-def metadata(site: Path, name: str, **points: str) -> None:
-    """A distribution that declares these drivers."""
+def metadata(site: Path, name: str, *, group: str = "vmrunner.providers", **points: str) -> None:
+    """A distribution that declares these entry points: drivers, if no other `group` is said."""
     info = site / f"{name.replace('-', '_')}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {name}\nVersion: 1.0\n")
     lines = [f"{kind} = {value}\n" for kind, value in points.items()]
-    (info / "entry_points.txt").write_text("[vmrunner.providers]\n" + "".join(lines))
+    (info / "entry_points.txt").write_text(f"[{group}]\n" + "".join(lines))

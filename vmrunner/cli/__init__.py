@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand
 
 from vmrunner import __version__
 from vmrunner.cli import exit_codes, output
-from vmrunner.cli.commands import builds, config, guard, images, operations, run, ssh, vms
 from vmrunner.cli.context import CliContext, Joiner, debugging
 from vmrunner.errors import ConfigError, VmrunnerError
 
@@ -33,14 +33,41 @@ class _WithCommand(TyperCommand):
         return [*super().collect_usage_pieces(ctx), "[-- CMD…]"]
 
 
-app = typer.Typer(
-    name="vmrunner",
-    help="One fresh virtual machine per build, nothing left behind.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+#: So many new objects make it worth a look for garbage. What is imported is none.
+_GARBAGE: Final = 50_000
+#: Where each command is, in the order of the help.
+_COMMANDS: Final = {
+    "run": ".commands.run:run",
+    "ps": ".commands.builds:ps",
+    "show": ".commands.builds:show",
+    "events": ".commands.builds:events",
+    "logs": ".commands.builds:logs",
+    "watch": ".commands.builds:watch",
+    "cancel": ".commands.builds:cancel",
+    "extend": ".commands.builds:extend",
+    "ssh": ".commands.ssh:ssh",
+    "artifacts": ".commands.ssh:artifacts",
+    "vm": ".commands.vms:app",
+    "drain": ".commands.vms:drain",
+    "reap": ".commands.operations:reap",
+    "audit": ".commands.operations:audit",
+    "guard": ".commands.guard:app",
+    "image": ".commands.images:app",
+    "doctor": ".commands.operations:doctor",
+    "gc": ".commands.operations:gc",
+    "serve": ".commands.operations:serve",
+    "db": ".commands.config:db",
+    "config": ".commands.config:config",
+    "version": ":version",
+    "help": ":help_",
+}
+#: How Typer makes those that are not as the others.
+_MANNERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "run": {"cls": _WithCommand},
+    "ssh": {"cls": _WithCommand},
+    # What looks like an option is a duration that cannot be, and is told as one.
+    "extend": {"context_settings": {"ignore_unknown_options": True}},
+}
 
 
 def version() -> int:
@@ -59,11 +86,11 @@ def help_(
     command: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND…]")] = None,
 ) -> int:
     """What a command does: the same as COMMAND --help."""
-    app(args=[*(command or ()), "--help"], prog_name="vmrunner", standalone_mode=False)
+    words = [*(command or ()), "--help"]
+    app(words)(args=words, prog_name="vmrunner", standalone_mode=False)
     return exit_codes.OK
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="And exit.")
@@ -72,30 +99,35 @@ def _root(
     pass
 
 
-def _add(*commands: Callable[..., int], cls: type[TyperCommand] = TyperCommand) -> None:
-    for command in commands:
-        app.command(cls=cls)(command)
-
-
-_add(run.run, cls=_WithCommand)
-_add(builds.ps, builds.show, builds.events, builds.logs, builds.watch, builds.cancel)
-# What looks like an option is a duration that cannot be, and is told as one.
-app.command(context_settings={"ignore_unknown_options": True})(builds.extend)
-_add(ssh.ssh, cls=_WithCommand)
-app.add_typer(ssh.artifacts, name="artifacts")
-app.add_typer(vms.app, name="vm")
-_add(vms.drain, operations.reap, operations.audit)
-app.add_typer(guard.app, name="guard")
-app.add_typer(images.app, name="image")
-_add(operations.doctor, operations.gc, operations.serve)
-app.add_typer(config.db, name="db")
-app.add_typer(config.config, name="config")
-_add(version)
-app.command("help")(help_)
+def app(words: Sequence[str] = ()) -> typer.Typer:
+    """The command line. Of the commands only that is loaded which the first of `words` names; all
+    are where it names none: for help, a mistake, or completion."""
+    made = typer.Typer(
+        name="vmrunner",
+        help="One fresh virtual machine per build, nothing left behind.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(_root)
+    first = next((word for word in words if not word.startswith("-")), None)
+    for name in [first] if first in _COMMANDS else _COMMANDS:
+        module, _, what = _COMMANDS[name].partition(":")
+        command = getattr(importlib.import_module(f"{__name__}{module}"), what)
+        if isinstance(command, typer.Typer):
+            made.add_typer(command, name=name)
+        else:
+            made.command(name, **_MANNERS.get(name, {}))(command)
+    return made
 
 
 def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> int:
     """Run one command line; the exit code. `join` makes the parts of a configuration."""
+    if argv is None:
+        # To look for plugins, pydantic reads the metadata of all that is installed.
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+        gc.set_threshold(_GARBAGE)
     output.fill()
     words = list(sys.argv[1:] if argv is None else argv)
     shell = CliContext(join)
@@ -118,7 +150,7 @@ def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> in
 def _run(words: list[str], shell: CliContext, remote: bool) -> int:
     try:
         _refuse_empty(words)
-        code = app(args=words, prog_name="vmrunner", standalone_mode=False, obj=shell)
+        code = app(words)(args=words, prog_name="vmrunner", standalone_mode=False, obj=shell)
         _flush()
         return code if isinstance(code, int) else exit_codes.OK
     except typer.TyperException as error:

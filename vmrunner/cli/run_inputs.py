@@ -62,19 +62,25 @@ def request(options: Mapping[str, Any], steps: tuple[Step, ...] | None) -> Build
 def job_file(words: Sequence[str], file: Path | None, steps: object) -> Path | None:
     """The file that words before `--`, or nothing at all, are about: `-f`, else `vmrunner.yml`
     here."""
-    from vmrunner.config import jobfile, trust
-
     if len(words) > 1:
         raise ConfigError(f"job: {words[1]!r} is one too many", hint="one job, then -- and a CMD")
     if file is not None:
         return file
+    if steps is None and (here := _job_file_here()):
+        return here
+    if words:
+        raise ConfigError(
+            f"command: {words[0]!r} is not after --",
+            hint=f"vmrunner run -- {words[0]} …, or -f FILE {words[0]} for a job",
+        )
+    return None
+
+
+def _job_file_here() -> Path | None:
+    from vmrunner.config import jobfile, trust
+
     here = Path(jobfile.NAME)
-    if steps is not None or not here.is_file():
-        if words:
-            raise ConfigError(
-                f"command: {words[0]!r} is not after --",
-                hint=f"vmrunner run -- {words[0]} …, or -f FILE {words[0]} for a job",
-            )
+    if not here.is_file():
         return None
     if found := trust.doubt(here):
         raise ConfigError(f"{here}: not taken: {found.why}", hint=f"{found.fix}, or name it: -f")

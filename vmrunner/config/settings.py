@@ -6,15 +6,14 @@ from __future__ import annotations
 import hashlib
 import uuid
 from dataclasses import dataclass
-from functools import reduce
-from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
 from vmrunner.config import cron_line
+from vmrunner.config.late_union import LateUnion
 from vmrunner.config.validation_errors import FieldError
 from vmrunner.errors import ConfigError
 from vmrunner.lib import database_url as databaseurl
@@ -91,13 +90,16 @@ class ReaperSettings(Section):
             raise FieldError(error) from None
 
 
-if TYPE_CHECKING:
-    AnyProvider = ProviderSettings
-else:
-    AnyProvider = Annotated[
-        reduce(or_, map(registry.settings_of, registry.drivers().values())),
-        Field(discriminator="kind"),
-    ]
+def _table(kind: str) -> type[ProviderSettings] | None:
+    driver = registry.find(kind)
+    return None if driver is None else registry.settings_of(driver)
+
+
+def _tables() -> list[type[ProviderSettings]]:
+    return [registry.settings_of(driver) for driver in registry.drivers().values()]
+
+
+AnyProvider = Annotated[ProviderSettings, LateUnion(_table, _tables)]
 
 
 class Settings(Section):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_arg
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError, ValidationInfo
 
+from vmrunner.config.late_union import LateUnion
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
 
@@ -214,7 +215,10 @@ def _into(here: Any, part: str | int) -> Any:
 
 
 def _bare(here: Any) -> Any:
-    return get_args(here)[0] if get_origin(here) is Annotated else here
+    if get_origin(here) is not Annotated:
+        return here
+    late = [one for one in here.__metadata__ if isinstance(one, LateUnion)]
+    return late[0].union() if late else get_args(here)[0]
 
 
 def _members(here: Any) -> tuple[Any, ...]:

@@ -63,45 +63,47 @@ INSTANCE: Final = (
 #: What `image` reads, in its order.
 IMAGE: Final = tuple(IMAGES.c[field.name] for field in fields(MadeImage))
 
-_SPEC: Final = TypeAdapter(BuildSpec)
-_OFFER: Final = TypeAdapter(Offer)
-_PROCESS: Final = TypeAdapter(Process)
-_ORDER: Final = TypeAdapter(Order)
-_ACCESS: Final = TypeAdapter(Access)
-
 _BUILD_STATES: Final = {state.value: state for state in BuildState}
 _INSTANCE_STATES: Final = {state.value: state for state in InstanceState}
 _ROLES: Final = {role.value: role for role in Role}
+_ADAPTERS: Final[dict[Any, TypeAdapter[Any]]] = {}
 
 
-def _text(adapter: TypeAdapter[Any], value: object) -> str:
-    return adapter.dump_json(value).decode()
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    """Made when it is first used: no command needs them all."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+def _text(value: object) -> str:
+    return _adapter(type(value)).dump_json(value).decode()
 
 
 # A spec, an offer and a process never change and are read again and again: the same text is the
 # same frozen value.
 @lru_cache(maxsize=2048)
 def spec_from(text: str) -> BuildSpec:
-    return _SPEC.validate_json(text)
+    return _adapter(BuildSpec).validate_json(text)
 
 
 @lru_cache(maxsize=2048)
 def offer_from(text: str) -> Offer:
-    return _OFFER.validate_json(text)
+    return _adapter(Offer).validate_json(text)
 
 
 @lru_cache(maxsize=256)
 def process_from(text: str) -> Process:
-    return _PROCESS.validate_json(text)
+    return _adapter(Process).validate_json(text)
 
 
 def spec_text(spec: BuildSpec) -> str:
-    return _text(_SPEC, spec)
+    return _text(spec)
 
 
 @lru_cache(maxsize=256)
 def process_text(process: Process) -> str:
-    return _text(_PROCESS, process)
+    return _text(process)
 
 
 def names_text(names: Iterable[str]) -> str:
@@ -297,7 +299,7 @@ def _instance(row: Sequence[Any]) -> Instance:
 
 @lru_cache(maxsize=256)
 def offer_text(offer: Offer) -> str:
-    return _text(_OFFER, offer)
+    return _text(offer)
 
 
 def ref_text(ref: Ref) -> str:
@@ -318,21 +320,21 @@ def address_text(address: Address) -> str:
 
 def order_bytes(order: Order) -> bytes:
     """The user data as it is, since its exact bytes matter, behind one line for the rest."""
-    head = _ORDER.dump_json(order, exclude={"user_data"}, exclude_none=True)
+    head = _adapter(Order).dump_json(order, exclude={"user_data"}, exclude_none=True)
     return head + b"\n" + order.user_data
 
 
 def order_from(data: bytes) -> Order:
     head, _, user_data = data.partition(b"\n")
-    return _ORDER.validate_python({**json.loads(head), "user_data": user_data})
+    return _adapter(Order).validate_python({**json.loads(head), "user_data": user_data})
 
 
 def access_bytes(access: Access) -> bytes:
-    return _ACCESS.dump_json(access)
+    return _adapter(Access).dump_json(access)
 
 
 def access_from(data: bytes) -> Access:
-    return _ACCESS.validate_json(data)
+    return _adapter(Access).validate_json(data)
 
 
 def secrets_bytes(secrets: Mapping[str, bytes]) -> bytes:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, delete, select
 
-from vmrunner.core.reap_plan import Sighting, SightingKind
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
 from vmrunner.ledger.tables import SIGHTINGS
+
+if TYPE_CHECKING:
+    from vmrunner.core.reap_plan import Sighting
 
 _s = SIGHTINGS.c
 
@@ -44,6 +47,8 @@ class Sightings:
 
     def list(self, provider: str) -> frozenset[Sighting]:
         """Return what was remembered last."""
+        from vmrunner.core.reap_plan import Sighting, SightingKind
+
         rows = self._database.read(lambda c: _LIST(c, provider=provider).all())
         return frozenset(
             Sighting(what=SightingKind(row[0]), subject=row[1], sweep=row[2], begun=row[3])

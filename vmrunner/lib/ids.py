@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ulid import ULID
+if TYPE_CHECKING:
+    from ulid import ULID
 
 _TIME: Final = 10  # characters of a ULID that tell its time
 
 
 def build_id() -> str:
     """A new build id, `b-<lower-case ULID>`."""
-    return f"b-{str(ULID()).lower()}"
+    return f"b-{_new()}"
 
 
 def instance_id() -> str:
     """A new instance id, `vm-<lower-case ULID>`: the VM's name and its idempotency token."""
-    return f"vm-{str(ULID()).lower()}"
+    return f"vm-{_new()}"
 
 
 def engine_id() -> str:
     """A new engine id, `e-<lower-case ULID>`: who holds a claim."""
-    return f"e-{str(ULID()).lower()}"
+    return f"e-{_new()}"
 
 
 def sweep_id() -> str:
     """A new sweep id, `s-<lower-case ULID>`: two sightings that count have two of these."""
-    return f"s-{str(ULID()).lower()}"
+    return f"s-{_new()}"
 
 
 def image_id() -> str:
     """A new image id, `im-<lower-case ULID>`: one image made in a cloud."""
-    return f"im-{str(ULID()).lower()}"
+    return f"im-{_new()}"
 
 
 def instances_since(moment: float) -> str:
     """Return a text that sorts before the ids of all instances made from this moment on."""
-    return f"vm-{str(ULID.from_timestamp(max(moment, 0.0)))[:_TIME].lower()}"
+    return f"vm-{str(_ulid().from_timestamp(max(moment, 0.0)))[:_TIME].lower()}"
+
+
+def _new() -> str:
+    return str(_ulid()()).lower()
+
+
+def _ulid() -> type[ULID]:
+    """Imported late: to know its version, it reads its own metadata."""
+    from ulid import ULID
+
+    return ULID

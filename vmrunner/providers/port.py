@@ -9,21 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from vmrunner.model import (
-    Finding,
-    Key,
-    Offer,
-    Order,
-    Outcome,
-    Page,
-    Ref,
-    Scope,
-    Seen,
-    Shape,
-    Spec,
-)
+if TYPE_CHECKING:
+    from vmrunner.model import (
+        Finding,
+        Key,
+        Offer,
+        Order,
+        Outcome,
+        Page,
+        Ref,
+        Scope,
+        Seen,
+        Shape,
+        Spec,
+    )
 
 
 @runtime_checkable

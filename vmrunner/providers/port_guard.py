@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
-from vmrunner.model import Finding
+if TYPE_CHECKING:
+    from vmrunner.model import Finding
 
 #: So often it is invoked, and so long it may be silent, in seconds.
 EVERY: Final = 300

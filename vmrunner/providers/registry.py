@@ -31,8 +31,7 @@ def drivers() -> Mapping[str, Driver]:
     import logging
     from importlib.metadata import entry_points
 
-    found = {driver.kind: driver for driver in _ours()}
-
+    found = dict(_ours())
     for point in entry_points(group=GROUP):
         if point.value.startswith(f"{providers.__name__}."):
             continue  # a checkout has them without metadata
@@ -47,8 +46,9 @@ def drivers() -> Mapping[str, Driver]:
 
 
 def find(kind: str) -> Driver | None:
-    """The driver of this kind, where there is one: a row may be of a kind that was uninstalled."""
-    return drivers().get(kind)
+    """The driver of this kind, where there is one: a row may be of a kind that was uninstalled.
+    Other distributions are asked only when it is none of ours."""
+    return _ours().get(kind) or drivers().get(kind)
 
 
 def load(kind: str, name: str, **options: Any) -> Provider:
@@ -56,12 +56,10 @@ def load(kind: str, name: str, **options: Any) -> Provider:
 
     `options` are the driver's own, and its needs. `ConfigError` when there is no such kind or its
     SDK is missing; the driver raises it for a bad option."""
-    hint = f"one of: {', '.join(drivers())}"
-    if not _KIND.fullmatch(kind):
-        raise ConfigError(f"providers.{name}.kind: {kind!r} is not a kind", hint=hint)
     driver = find(kind)
     if driver is None:
-        raise ConfigError(f"providers.{name}.kind: no kind {kind!r}", hint=hint)
+        what = f"no kind {kind!r}" if _KIND.fullmatch(kind) else f"{kind!r} is not a kind"
+        raise ConfigError(f"providers.{name}.kind: {what}", hint=f"one of: {', '.join(drivers())}")
     try:
         return driver.open(name, **options)
     except ModuleNotFoundError as missing:
@@ -84,10 +82,10 @@ def settings_of(driver: Driver) -> type[ProviderSettings]:
 def defaults(kind: str) -> dict[str, Any]:
     """Return what a provider of this kind does where its options say nothing; no SDK is
     imported."""
-    options = drivers()[kind].options
-    if not options:
+    driver = find(kind)
+    if driver is None or not driver.options:
         return {}
-    given = {part.name: part.default for part in dataclasses.fields(_named(options))}
+    given = {part.name: part.default for part in dataclasses.fields(_named(driver.options))}
     return {
         name: dataclasses.asdict(value) if hasattr(value, "__dataclass_fields__") else value
         for name, value in given.items()
@@ -110,12 +108,14 @@ def _named(what: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _ours() -> list[Driver]:
+@cache
+def _ours() -> Mapping[str, Driver]:
     import pkgutil
 
     names = (module.name for module in pkgutil.iter_modules(providers.__path__) if module.ispkg)
     packages = (importlib.import_module(f"{providers.__name__}.{name}") for name in names)
-    return [package.DRIVER for package in packages if hasattr(package, "DRIVER")]
+    ours = [package.DRIVER for package in packages if hasattr(package, "DRIVER")]
+    return {driver.kind: driver for driver in ours}
 
 
 def _checked(driver: object, name: str, known: Collection[str]) -> Driver:

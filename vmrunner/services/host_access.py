@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from vmrunner.config.jobfile import SelectedJob
 from vmrunner.errors import ConfigError
 from vmrunner.services import sources
+
+if TYPE_CHECKING:
+    from vmrunner.config.jobfile import SelectedJob
 
 FILES: Final = "--allow-host-files"
 SECRET: Final = "--allow-secret"  # noqa: S105 - an option's name

@@ -7,12 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.config import field_checks
 from vmrunner.config.build_request import BuildFields
 from vmrunner.config.build_request import BuildRequest as BuildRequest
-from vmrunner.config.jobfile import SelectedJob
 from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.lib import secret_patterns, units
@@ -20,6 +19,9 @@ from vmrunner.model import RUNSC, ArtifactRule, BuildSpec, Network, Step
 from vmrunner.services import secrets as secretvalues
 from vmrunner.services import sources
 from vmrunner.services.host_access import HostAccess, HostAccessCheck
+
+if TYPE_CHECKING:
+    from vmrunner.config.jobfile import SelectedJob
 
 ROOM: Final = 15 * 60.0  # ttl's default is timeout and this, for boot and collecting
 LITTLE_ROOM: Final = 5 * 60.0  # less than this is allowed, with a warning

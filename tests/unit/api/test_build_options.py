@@ -34,7 +34,7 @@ from vmrunner.services.host_access import HostAccess
 SETTINGS = Settings.model_validate(
     {"providers": {"x1": {"kind": "fake"}, "x2": {"kind": "fake"}}, "limits": {"privileged": True}}
 )
-RUN = typer.main.get_command(cli.app).commands["run"]  # type: ignore[attr-defined]
+RUN = typer.main.get_command(cli.app()).commands["run"]  # type: ignore[attr-defined]
 STORED = {"container_runtime": "runtime"}  # the one name that a spec has for itself
 OPTIONS = [name for name in BuildRequest.model_fields if name != "steps"]
 IN_JOBS = [name for name in OPTIONS if name in BuildFields.model_fields]

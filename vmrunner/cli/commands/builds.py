@@ -76,10 +76,12 @@ def _table(shell: CliContext, rows: list[BuildRecord], form: Format) -> None:
 
 def _waiting(shell: CliContext, rows: Iterable[BuildRecord]) -> dict[str, str]:
     """Return why those of them that are queued wait."""
+    queued = {row.id for row in rows if row.state.value == "queued"}
+    if not queued:
+        return {}
     from vmrunner.services import queue_reasons
 
-    queued = {row.id for row in rows if row.state.value == "queued"}
-    known = queue_reasons.reasons(shell.ledger, shell.app.limits()) if queued else {}
+    known = queue_reasons.reasons(shell.ledger, shell.app.limits())
     return {name: why for name, why in known.items() if name in queued}
 
 

@@ -11,7 +11,6 @@ import typer
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.context import CliContext, shell_of
 from vmrunner.cli.output import Column, Format, ListView
-from vmrunner.cli.views.builds import iso
 from vmrunner.errors import ConfigError
 from vmrunner.lib import resources, units
 from vmrunner.providers import registry
@@ -78,6 +77,8 @@ def install(
 @app.command()
 def status(context: typer.Context, provider: Provider, form: Output = Format.TABLE) -> int:
     """Is every part there, as it should be, and does it work? Exits 7 when not."""
+    from vmrunner.cli.views.builds import iso
+
     shell = shell_of(context)
     found = _guard(shell, provider).status(GuardSpec(max_ttl=_max_ttl(shell)))
     at = iso(found.last_success)

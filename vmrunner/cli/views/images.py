@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vmrunner.cli.output import Column, ListView
-from vmrunner.cli.views.builds import iso
 
 if TYPE_CHECKING:
     from vmrunner.images import LocalImage
@@ -79,6 +78,8 @@ def made_of(image: LocalImage) -> str:
 def document(shown: ImageListRow) -> dict[str, Any]:
     """Return the document for programs: the same keys for both, null where there is no such
     thing."""
+    from vmrunner.cli.views.builds import iso
+
     local, cloud = shown.local, shown.cloud
     return {
         "id": cloud.id if cloud else None,

@@ -14,14 +14,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
-
-import pathspec
+from typing import TYPE_CHECKING, Final, Protocol
 
 from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.lib import dirfd
 from vmrunner.lib.archive.tar_reader import BadArchive, ByteSource, EntryKind, TarEntry, TarReader
 from vmrunner.lib.globs import Globs
+
+if TYPE_CHECKING:
+    import pathspec
+
+    _Ignore = tuple[str, pathspec.GitIgnoreSpec]  # the directory of a .gitignore, its patterns
 
 DEPTH: Final = 64  # directories below one another
 IGNORE_BYTES: Final = 1 << 20  # of one .gitignore
@@ -119,9 +122,6 @@ def _walk(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
         todo += reversed(below)
 
 
-_Ignore = tuple[str, pathspec.GitIgnoreSpec]  # the directory of a .gitignore, and its patterns
-
-
 def _ignores(directory: Path, here: str) -> list[_Ignore]:
     file = directory / here / ".gitignore"
     try:  # no link: git follows none here either, and it could lead to a device without end
@@ -135,6 +135,8 @@ def _ignores(directory: Path, here: str) -> list[_Ignore]:
         if info.st_size > IGNORE_BYTES:
             raise ConfigError(f"source: {here}.gitignore is larger than {IGNORE_BYTES} bytes")
         lines = text.read(IGNORE_BYTES).splitlines()
+    import pathspec  # late: most builds have no .gitignore to read
+
     return [(here, pathspec.GitIgnoreSpec.from_lines(lines))]
 
 
