@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from vmrunner.providers import Provider
 
 SEEN_DEAD: Final = str(DEAD)  # the outcome of a VM that is seen dead
-_ROUND: Final = 0.5  # seconds between two looks
 
 
 def delete_expired(
@@ -87,7 +86,7 @@ def _end(
         for k in kills
         if k.ref.kind is Kind.INSTANCE
     }
-    deaths = delete_until_dead(provider, vms, seconds=seconds, pause=_ROUND, sleep=sleep)
+    deaths = delete_until_dead(provider, vms, seconds=seconds, sleep=sleep)
     done: Outcomes = {ref: LineOutcome.of(outcome) for ref, outcome in deaths.outcomes.items()}
     done |= {vms[key]: DEAD for key in deaths.dead}
     rest = kill(provider, [one for one in kills if one.ref.kind is not Kind.INSTANCE])

@@ -34,10 +34,9 @@ from vmrunner.model import (
     Ref,
     Resource,
     Scope,
-    Seen,
 )
 from vmrunner.providers import Provider
-from vmrunner.providers.deletion import DELETE_RETRY, FORCE_AFTER
+from vmrunner.providers.deletion import DELETE_RETRY, FORCE_AFTER, delete_until_dead
 from vmrunner.providers.retired import RetiredProvider, parts
 from vmrunner.reaper.gather import LedgerView, gather
 from vmrunner.reaper.kills import kill
@@ -112,18 +111,19 @@ class Reaper:
                     ended += 1
         return ended
 
-    def unburied(self, only: str | None = None) -> int:
-        """Look once more at what dies and nobody else minds; close what is seen dead. How many
-        are left."""
-        left = 0
+    def close_dying(self, seconds: float, *, only: str | None = None) -> None:
+        """Wait at most `seconds` for the death of what dies and nobody else minds; close what is
+        seen dead."""
+        until = self._context.monotonic() + seconds
         for row in self._context.ledger.instances.open():
             provider = self._context.provider_of(row)
             wanted = only in (None, row.provider) and row.state is InstanceState.DELETING
             if provider is None or not wanted or not self._membership.member_gone(row.owner):
                 continue
-            with self._context.guard(f"look at {provider.name}"):
-                left += not self._close_dead(provider, row, provider.look([row.key]).get(row.key))
-        return left
+            left = until - self._context.monotonic()
+            vms = {row.key: row.ref}
+            if delete_until_dead(provider, vms, ask=False, seconds=left, pause=0.25).dead:
+                self._close_dead(provider, row)
 
     # --- one provider ---
 
@@ -365,7 +365,7 @@ class Reaper:
             for key, sight in sights.items():
                 row = keys[key]
                 seen[row.id] = sight.ref
-                if self._close_dead(provider, row, sight):
+                if sight.power is Power.DEAD and self._close_dead(provider, row):
                     closed[row.id] = CLOSED
                     del seen[row.id]
         asked = [
@@ -387,10 +387,7 @@ class Reaper:
         asked_of: Outcomes = {k.instance or "": answers.get(k.ref, NOTHING) for k in asked}
         return {**closed, **asked_of, **answers}
 
-    def _close_dead(self, provider: Provider, row: Instance, seen: Seen | None) -> bool:
-        """Close the row of a dying VM that is seen dead."""
-        if seen is None or seen.power is not Power.DEAD:
-            return False
+    def _close_dead(self, provider: Provider, row: Instance) -> bool:
         return self._context.ledger.instances.close(
             row.id, epoch=row.epoch, death=row.death or Death.DONE, now=provider.now()
         )
