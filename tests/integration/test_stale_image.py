@@ -19,7 +19,7 @@ from vmrunner.cli import main
 from vmrunner.config.sources import LoadedSettings, load
 from vmrunner.images import LocalImage, Progress, Recipe
 from vmrunner.model import Level, Spec
-from vmrunner.providers.qemu import local_images
+from vmrunner.providers.common import local_images
 from vmrunner.runtime.app import App
 
 CMD = ("--network", "none", "--", "true")

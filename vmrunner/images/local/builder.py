@@ -31,8 +31,9 @@ from vmrunner.images.local import disk, rootfs
 from vmrunner.images.local.programs import ChildPrograms, require
 from vmrunner.images.recipe import GIB, Container, Inputs, Recipe
 from vmrunner.lib import private_dirs
-from vmrunner.providers.qemu import accel, cache_dirs, image_integrity, local_images
-from vmrunner.providers.qemu.local_images import LocalImage
+from vmrunner.providers.common import cache_dirs, local_images
+from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.providers.qemu import accel
 
 _FREE_CACHE: Final = 5 * GIB  # tars, the raw disk and the qcow2, for the default recipe
 _FREE_TMP: Final = 3 * GIB  # unpacked roots
@@ -345,7 +346,7 @@ def _lock(cache: Path, progress: Callback) -> Iterator[None]:
 
 def facts(path: Path) -> dict[str, str | int]:
     """Return what a manifest says of a file beside it."""
-    return {"size": path.stat().st_size, "sha256": image_integrity.digest_of(path)}
+    return {"size": path.stat().st_size, "sha256": local_images.digest_of(path)}
 
 
 def _replace(new: Path, done: Path) -> None:

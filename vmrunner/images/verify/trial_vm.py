@@ -15,10 +15,10 @@ from vmrunner.images import time_limits
 from vmrunner.lib import ids
 from vmrunner.model import Access, Address, Key, Network, Order, Ref, Role, Spec
 from vmrunner.providers import Provider, qemu
+from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.providers.qemu import accel as accelerator
 from vmrunner.providers.qemu import launch_plan
-from vmrunner.providers.qemu.local_images import LocalImage
 from vmrunner.ssh import keys
 from vmrunner.ssh.client import Connection, Dialer
 

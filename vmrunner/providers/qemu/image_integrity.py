@@ -7,13 +7,13 @@ sets at will; as long as these are the same, so is the file.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from vmrunner.providers.qemu import local_images, state_dir
-from vmrunner.providers.qemu.local_images import LocalImage
+from vmrunner.providers.common import local_images
+from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.providers.qemu import state_dir
 
 NOTES: Final = "verified.json"
 
@@ -30,7 +30,7 @@ def check(image: LocalImage, notes: Path) -> None:
             case [*before, str(digest)] if before == list(seen):
                 pass
             case _:
-                digest = digest_of(path)
+                digest = local_images.digest_of(path)
         if digest != recorded[name].get("sha256"):
             raise local_images.damaged(
                 image.directory, f"{name} is not what was built: its sha256 is {digest[:16]}…"
@@ -40,11 +40,6 @@ def check(image: LocalImage, notes: Path) -> None:
         there = {path: fact for path, fact in known.items() if Path(path).exists()}
         with contextlib.suppress(OSError):  # another time, then
             state_dir.write_json(notes, {**there, **found})
-
-
-def digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _seen(path: Path) -> Sequence[int]:
