@@ -55,7 +55,7 @@ class Deaths:
 
     @property
     def refused(self) -> str:
-        """Why a VM was refused; "" where none was."""
+        """The reason why a VM was refused; "" where none was."""
         failed = (one.error for one in self.outcomes.values() if one.fate is Fate.FAILED)
         return next(failed, "")
 
