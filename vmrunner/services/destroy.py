@@ -39,8 +39,11 @@ class DestroyedVm:
 
 def past_deadline(ledger: Ledger, providers: ProviderSet) -> list[Instance]:
     """The open rows that are past their deadline, each by the clock of its provider."""
-    rows = ledger.instances.open()
-    return [row for row in rows if providers.time_at(row.provider, row.scope) > row.deadline]
+
+    def past(row: Instance) -> bool:
+        return providers.time_at(row.provider, row.scope, ask=True) > row.deadline
+
+    return [row for row in ledger.instances.open() if past(row)]
 
 
 def destroy(ledger: Ledger, providers: ProviderSet, row: Instance) -> DestroyedVm:
@@ -77,7 +80,7 @@ def _marked(ledger: Ledger, providers: ProviderSet, row: Instance) -> Instance:
     """The row in `deleting`; somebody else may move it meanwhile, so by compare-and-set."""
     instances = ledger.instances
     while row.state not in (InstanceState.DELETING, InstanceState.GONE):
-        now = providers.time_at(row.provider, row.scope)
+        now = providers.time_at(row.provider, row.scope, ask=True)
         instances.mark_deleting(row.id, seen_epoch=row.epoch, death=Death.CANCELLED, now=now)
         row = instances.get(row.id)
     return row
