@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from vmrunner.model import (
     BuildRecord,
+    BuildSpec,
     BuildState,
     Instance,
     InstanceState,
@@ -84,9 +85,8 @@ def owner(build: BuildRecord) -> str:
     return labels.get("owner") or labels.get("team") or ""
 
 
-def spec_of(build: BuildRecord) -> Spec:
+def machine_of(spec: BuildSpec) -> Spec:
     """Return a build's demands on a machine."""
-    spec = build.spec
     return Spec(
         cpus=spec.cpus,
         memory=spec.memory,
@@ -128,7 +128,7 @@ def plan(
         if taken[name] >= rooms.each.get(name, rooms.overall):
             waiting[build.id] = f"{taken[name]} instances of {name} are running, its limit"
             continue
-        answer = offers(name, spec_of(build))
+        answer = offers(name, machine_of(build.spec))
         if answer.refused is not None:
             rejects.append(_reject(build, answer.refused, answer.message))
         elif _hopeless(build, answer, taken[name]):

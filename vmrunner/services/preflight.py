@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from vmrunner.core.scheduling import machine_of
 from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError
 from vmrunner.lib import units
-from vmrunner.model import RUNSC, BuildSpec, Level, Network, Spec
+from vmrunner.model import RUNSC, BuildSpec, Level, Network
 from vmrunner.providers.port import BootsLocalImages
 from vmrunner.providers.port_guard import CanHaveGuard
 from vmrunner.providers.settings import LocalSettings
@@ -127,21 +128,10 @@ def _foreign(image: LocalImage) -> tuple[str, ...]:
     )
 
 
-def _wants(spec: BuildSpec) -> Spec:
-    return Spec(
-        cpus=spec.cpus,
-        memory=spec.memory,
-        disk=spec.disk,
-        spot=spec.spot,
-        image=spec.image,
-        network=spec.network,
-    )
-
-
 def _offered(spec: BuildSpec, providers: ProviderSet) -> None:
     """Check that its provider has such a machine."""
     try:
-        providers.get(spec.provider).offers(_wants(spec))
+        providers.get(spec.provider).offers(machine_of(spec))
     except NoCapacity:
         return  # for now; the queue waits for it as long as the user says
     except BadOrder as error:
@@ -153,7 +143,7 @@ def _sized(spec: BuildSpec, recipe: Recipe, providers: ProviderSet) -> None:
     driver = providers.get(spec.provider)
     if isinstance(driver, BootsLocalImages):
         try:
-            driver.check_size(_wants(spec), least=recipe.disk, image=recipe.name)
+            driver.check_size(machine_of(spec), least=recipe.disk, image=recipe.name)
         except BadOrder as error:
             raise _usable(error) from error
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
@@ -166,7 +167,7 @@ class _Job:
         ]
         todo: dict[Path, Callable[[], None]] = {root: lambda: self._vm_root(root, scratch)}
         for container, tar in zip(self.recipe.containers, tars, strict=True):
-            todo[tar] = lambda c=container, t=tar: self._container(c, t, scratch)  # type: ignore[misc]
+            todo[tar] = partial(self._container, container, tar, scratch)
         for path in todo:
             if path.exists() and not self.fresh:
                 os.utime(path)
