@@ -26,7 +26,7 @@ After=ssh.service cloud-init-network.service
 [Service]
 Type=oneshot
 # Who holds the console knows by this when to knock. Twice: the kernel may talk into a line.
-ExecStart=-sh -c "for _ in 1 2; do echo 'vmrunner: ssh is up'; done >/dev/console"
+ExecStart=-sh -c "grep -q vmrunner.channel /proc/cmdline || for _ in 1 2; do echo 'vmrunner: ssh is up'; done >/dev/console"
 ExecStart=systemctl start --no-block systemd-resolved.service
 
 [Install]

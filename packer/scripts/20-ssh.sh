@@ -22,7 +22,8 @@ PerSourcePenalties no
 ClientAliveInterval 30
 ClientAliveCountMax 6
 AllowAgentForwarding no
-AllowTcpForwarding no
+# To the supervisor's Unix socket, for which sshd asks this too.
+AllowTcpForwarding local
 X11Forwarding no
 PermitTunnel no
 PermitUserEnvironment no

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+from tests.support.sshd import wait_for
 from vmrunner.session.protocol import EndFrame, EventFrame, FrameDecoder, LogFrame
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,7 @@ class Guest:
         self.supervisor = str(directory / "supervisor")
         self._pids = directory / "pids"
         self._errors = directory / "errors"
+        self.resident: subprocess.Popen[bytes] | None = None
         self.docker = Dockerd(directory / "docker.sock", images)
         programs = directory / "bin"
         programs.mkdir()
@@ -107,6 +109,20 @@ class Guest:
         """What systemd does then."""
         subprocess.run([str(self.directory / "bin" / "systemd-run")], check=True)
 
+    def start_resident(self) -> None:
+        """The process that answers on a socket, as systemd starts it."""
+        with self._errors.open("ab") as errors:
+            self.resident = subprocess.Popen([self.supervisor, "resident"], stderr=errors)
+        wait_for((self.run / "socket").exists)
+
+    def kill_resident(self) -> None:
+        """It dies as if the kernel had killed it; its children live on."""
+        if self.resident is not None:
+            self.resident.kill()
+            self.resident.wait()
+            (self.run / "socket").unlink(missing_ok=True)
+            self.resident = None
+
     @property
     def errors(self) -> str:
         return self._errors.read_text() if self._errors.exists() else ""
@@ -116,6 +132,7 @@ class Guest:
         events = self.run / "spool" / "events"
         print(f"guest's events: {events.read_text() if events.exists() else None}")
         print(f"guest's errors: {self.errors}")
+        self.kill_resident()
         if self._pids.exists():
             pids = self._pids.read_text().split()
             print(f"guest's runs: { {pid: Path(f'/proc/{pid}').exists() for pid in pids} }")
@@ -255,6 +272,8 @@ class Dockerd:
             return self._create(json.loads(body))
         if name.startswith("/exec/"):
             return self._exec()
+        if method == "DELETE":
+            return self._remove()
         if not self.created:
             return 404, {"message": "No such container: vmrunner-build"}
         if name.endswith("/start"):
@@ -265,14 +284,25 @@ class Dockerd:
                 return 500, {"message": "cannot fork"}
             return 201, {"Id": "e"}
         if name.endswith("/json"):
-            if self.dies_at_inspect:
-                return 200, None
-            return 200, {"Id": "c0ffee", "State": {"Pid": 0, "OOMKilled": self.oom_killed}}
+            return self._inspect()
         if name.endswith("/kill"):
             return self._kill()
         assert name.endswith("/wait"), (method, name)
         code = self.process.wait() if self.process else 0
         return 200, {"StatusCode": 128 - code if code < 0 else code}
+
+    def _inspect(self) -> tuple[int, Any]:
+        if self.dies_at_inspect:
+            return 200, None
+        pid = self.process.pid if self.process else 0
+        return 200, {"Id": "c0ffee", "State": {"Pid": pid, "OOMKilled": self.oom_killed}}
+
+    def _remove(self) -> tuple[int, Any]:
+        self._kill()
+        if self.process is not None:
+            self.process.wait()
+        self.created.clear()
+        return 204, None
 
     def _create(self, wish: Mapping[str, Any]) -> tuple[int, Any]:
         if self.created:

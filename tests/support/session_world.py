@@ -13,8 +13,7 @@ import pytest
 from tests.support.fake_sessions import Recorder, Running, make_job
 from tests.support.guest import Guest, booted
 from tests.support.sshd import Proxy, Sshd, running
-from vmrunner.session import End, Session
-from vmrunner.session import session as module
+from vmrunner.session import End, Session, supervisor_calls
 from vmrunner.ssh import client
 
 
@@ -46,9 +45,9 @@ class World:
     def lie(self, script: str) -> None:
         """Put a script in the supervisor's place, as root in a VM may; `$REAL` is that one."""
         liar = self._directory / "liar"
-        liar.write_text(f"#!/bin/sh\nREAL={module.SUPERVISOR}\n{script}\n")
+        liar.write_text(f"#!/bin/sh\nREAL={supervisor_calls.SUPERVISOR}\n{script}\n")
         liar.chmod(0o755)
-        self._patch.setattr(module, "SUPERVISOR", str(liar))
+        self._patch.setattr(supervisor_calls, "SUPERVISOR", str(liar))
 
     def lie_about_artifacts(self, *names: str) -> None:
         """Send empty files of these names, whatever is asked for."""
@@ -67,7 +66,7 @@ class World:
 def world(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with booted(tmp_path / "vm") as guest:
         proxy = Proxy(sshd.address)
-        monkeypatch.setattr(module, "SUPERVISOR", guest.supervisor)
+        monkeypatch.setattr(supervisor_calls, "SUPERVISOR", guest.supervisor)
         monkeypatch.setattr(
             client.Dialer, "__init__", _as(sshd.user, client.Dialer.__init__), raising=True
         )

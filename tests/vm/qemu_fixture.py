@@ -15,8 +15,22 @@ from tests.vm.home import CACHE, wait_until
 from vmrunner import images
 from vmrunner.cloudinit import user_data as cloudinit
 from vmrunner.lib import ids, unix_sockets
-from vmrunner.model import Access, Key, Kind, Network, Order, Power, Ref, Role, Seen, Spec
+from vmrunner.model import (
+    Access,
+    Identity,
+    Key,
+    Kind,
+    Network,
+    Order,
+    Power,
+    Ref,
+    Role,
+    Seen,
+    Shape,
+    Spec,
+)
 from vmrunner.providers import qemu
+from vmrunner.providers.qemu import processes
 from vmrunner.providers.qemu.provider import QemuProvider
 from vmrunner.ssh import keys
 
@@ -68,7 +82,9 @@ class Machine:
         network: Network = Network.NONE,
         ttl: float = 300,
         stock: bool = False,
+        shape: Shape | None = None,
     ) -> Machine:
+        """`shape`: the VM takes its identity from its channel, and may be a clone."""
         instance = ids.instance_id()
         user, host = keys.generate(), keys.generate()
         deadline = time.time() + ttl
@@ -92,10 +108,22 @@ class Machine:
             deadline=deadline,
             user_data=user_data,
             network=network,
+            identity=_identity(user, host) if shape else None,
+            shape=shape,
         )
         return cls(
             provider, order, Access(user_private=user.private, host_public=host.public), directory
         )
+
+    @property
+    def qemu(self) -> int:
+        """The process, as this host counts."""
+        (pid,) = (
+            who.pid
+            for who, name in processes.marked(self.provider._mark)
+            if self.order.instance in name and b"-m\0vmrunner" not in _words(who.pid)
+        )
+        return pid
 
     @property
     def ref(self) -> Ref:
@@ -163,3 +191,11 @@ class Machine:
             return self.ssh("true").returncode == 0
 
         wait_until(answers, seconds=seconds, what="SSH")
+
+
+def _words(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def _identity(user: keys.KeyPair, host: keys.KeyPair) -> Identity:
+    return Identity(user_key=user.public, host_key=host.private, host_public=host.public)

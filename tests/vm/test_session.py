@@ -27,7 +27,8 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 FORGET = """
 docker rm -f vmrunner-build; umount /run/vmrunner/spool /run/vmrunner/shown
-rm -rf /run/vmrunner /var/lib/vmrunner/started /work; systemctl reset-failed; true
+find /run/vmrunner -mindepth 1 -maxdepth 1 -not -name socket -exec rm -rf {} +
+rm -rf /var/lib/vmrunner/started /work; systemctl reset-failed; true
 """
 
 

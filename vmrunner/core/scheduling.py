@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from vmrunner.core import shapes
 from vmrunner.model import (
     BuildRecord,
-    BuildSpec,
     BuildState,
     Instance,
     InstanceState,
@@ -85,18 +85,6 @@ def owner(build: BuildRecord) -> str:
     return labels.get("owner") or labels.get("team") or ""
 
 
-def machine_of(spec: BuildSpec) -> Spec:
-    """Return a build's demands on a machine."""
-    return Spec(
-        cpus=spec.cpus,
-        memory=spec.memory,
-        disk=spec.disk,
-        spot=spec.spot,
-        image=spec.image,
-        network=spec.network,
-    )
-
-
 def plan(
     now: float,
     queued: Iterable[BuildRecord],
@@ -128,7 +116,7 @@ def plan(
         if taken[name] >= rooms.each.get(name, rooms.overall):
             waiting[build.id] = f"{taken[name]} instances of {name} are running, its limit"
             continue
-        answer = offers(name, machine_of(build.spec))
+        answer = offers(name, shapes.machine(build.spec))
         if answer.refused is not None:
             rejects.append(_reject(build, answer.refused, answer.message))
         elif _hopeless(build, answer, taken[name]):

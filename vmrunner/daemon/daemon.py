@@ -44,6 +44,7 @@ DRAIN: Final = 30.0  # a stop that takes longer ends the process: what it held i
 BOUND: Final = 600.0  # a pass that takes longer is given up, and another is started
 SILENCE: Final = 300.0  # without a finished pass, it is said loudly
 IDLE_EXIT: Final = 10.0  # so long without work until `until_idle` ends
+PREPARE: Final = 60.0  # between two looks for a template that is missing
 KEEP: Final = 30 * 86_400.0
 _NAME: Final = "reaper"
 _CRON_KEY: Final = "reaper.sweep"
@@ -106,16 +107,19 @@ class Daemon:
         until_idle: bool = False,
         keep_logs: float = KEEP,
         tidy: Callable[[], object] = lambda: None,
+        prepare: Callable[[], object] = lambda: None,
         renew: Callable[[], DaemonUpdate] | None = None,
     ) -> None:
         """`cron` says when to sweep beside every five minutes; `keep_logs` how long logs and
-        artifacts outlive their build, in seconds; `tidy` is what else is done nightly; `renew`
-        reads the configuration again. Raises ConfigError when `cron` cannot be read."""
+        artifacts outlive their build, in seconds; `tidy` is what else is done nightly; `prepare`
+        is called each minute in which no build wants the processors; `renew` reads the
+        configuration again. Raises ConfigError when `cron` cannot be read."""
         self._engine = engine
         self._ledger = ledger
         self._until_idle = until_idle
         self._keep_logs = keep_logs
         self._tidy = tidy
+        self._prepare = prepare
         self._renew = renew
         self._renewing = threading.Event()
         self._stopped = threading.Event()
@@ -132,6 +136,7 @@ class Daemon:
         self._passes = BoundedTask("ledger-pass", self._pass)
         self._sweeps = BoundedTask("sweep", lambda: self._reap(sweep=True))
         self._nightly = BoundedTask("retention", self._retain)
+        self._preparations = BoundedTask("templates", self._prepare_when_idle)
         self._scheduler = self._schedule(cron)
 
     def run(self, *, signals: bool = True) -> None:
@@ -223,6 +228,7 @@ class Daemon:
         scheduler.add_job(self._passes, IntervalTrigger(seconds=CHECK), id="ledger-pass")
         scheduler.add_job(self._sweep_anyway, IntervalTrigger(seconds=PASS), id="sweep-anyway")
         scheduler.add_job(self._sweeps, CronLineTrigger(cron, _CRON_KEY), id="sweep")
+        scheduler.add_job(self._preparations, IntervalTrigger(seconds=PREPARE), id="templates")
         scheduler.add_job(self._nightly, CronTrigger(hour=3, minute=7), id="retention")
         return scheduler
 
@@ -269,6 +275,10 @@ class Daemon:
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the reaping
             log.warning("who reaps cannot be told: %s: %s", type(error).__name__, error)
             return True
+
+    def _prepare_when_idle(self) -> None:
+        if not self._until_idle and self._engine.idle:
+            self._prepare()
 
     def _retain(self) -> None:
         """Nightly."""

@@ -4,8 +4,16 @@ that goes with it. Nothing in it is worth anything beyond this VM."""
 from __future__ import annotations
 
 from vmrunner.cloudinit import user_data as cloudinit
+from vmrunner.core import shapes
 from vmrunner.ledger import Ledger
-from vmrunner.model import Access, BuildRecord, Offer, Order, Role
+from vmrunner.model import (
+    Access,
+    BuildRecord,
+    Identity,
+    Offer,
+    Order,
+    Role,
+)
 from vmrunner.providers import registry
 from vmrunner.ssh import keys
 
@@ -14,8 +22,10 @@ class OrderFactory:
     """One ledger's maker of orders. The generation is that of the moment: a database that was set
     back has another, by which the reaper goes."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, log_bytes: int) -> None:
+        """`log_bytes`: what a build's log may take."""
         self._ledger = ledger
+        self._log_bytes = log_bytes
 
     def __call__(
         self, build: BuildRecord, instance: str, offer: Offer, deadline: float
@@ -43,5 +53,11 @@ class OrderFactory:
             deadline=deadline,
             user_data=user_data,
             network=build.spec.network,
+            identity=None if build.spec.bootstrap else _identity(user, host),
+            shape=shapes.container(build.spec, log_bytes=self._log_bytes),
         )
         return order, Access(user_private=user.private, host_public=host.public)
+
+
+def _identity(user: keys.KeyPair, host: keys.KeyPair) -> Identity:
+    return Identity(user_key=user.public, host_key=host.private, host_public=host.public)

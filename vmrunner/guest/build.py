@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from . import docker
+from . import docker, identity
 from . import pull as pulling
 from .cgroup import Cgroup
 from .state import EventLog, Place, Spool, clock
@@ -29,6 +29,7 @@ TERM_GRACE = 10.0  # from TERM to KILL
 KILL_GRACE = 60.0  # from KILL to "it will not die"
 DOCKER_RETRIES = 30  # seconds that a restarting dockerd is waited for
 STARTS = 20  # of `run` in the life of a VM
+ADMIT_PAUSE = 0.2  # seconds
 DISK_LOW = 32 << 20  # bytes free on the work directory's disk that count as full
 
 
@@ -72,6 +73,7 @@ class GuestBuild:
         self._now: dict[str, Any] | None = None  # the event of the step that runs
         self._next = 0  # the step that runs or comes next
         self._oom_kills = 0  # before that step
+        self._admitted = False
         for event in self._events.past:
             self._recall(event)
 
@@ -119,13 +121,9 @@ class GuestBuild:
         """Let Docker make the container, of an image that may have to be pulled first. Return False
         when the build had to end before. Nothing of it runs yet, so a process that comes after one
         that died here begins again."""
-        body = docker.container(
-            self._job,
-            box=self._place.box,
-            shown=self._place.shown,
-            secrets=self._place.secrets,
-            work=self._work,
-        )
+        if self._job.get("prestarted"):
+            return True
+        body = docker.container(self._job, place=self._place, work=self._work)
         pull = pulling.Pull(self._job["container"])
         while True:
             try:
@@ -157,7 +155,8 @@ class GuestBuild:
         return True
 
     def _start(self) -> None:
-        docker.call("POST", f"/containers/{docker.NAME}/start", timeout=120)
+        if not self._job.get("prestarted"):
+            docker.start()
         self._add("container")
 
     def _add(self, kind: str, **data: str | int | float | bool | None) -> None:
@@ -265,6 +264,8 @@ class GuestBuild:
         words = line.split()
         if not words:
             return
+        if words == ["ready"] and not self._admit():
+            line = "again"
         there = self._next < len(self._job["steps"]) and not self._why
         if words == ["start", str(self._next)] and self._now is None and there:
             self._add("step_started", step=self._next)
@@ -281,6 +282,19 @@ class GuestBuild:
             )
             self._disk_low = False
         self._answer("stop" if self._why else line)
+
+    def _admit(self) -> bool:
+        """Hide from the container what it would see of a template, before anything runs in it.
+        False: not yet, since dockerd does not answer."""
+        if not self._admitted and self._job["runtime"] == "runc" and identity.woke(self._place):
+            try:
+                pid = self._job.get("prestarted") or docker.inspect()["State"]["Pid"]
+            except docker.DockerError:
+                time.sleep(ADMIT_PAUSE)
+                return False
+            identity.show_boot_id(pid)
+        self._admitted = True
+        return True
 
     def _answer(self, line: str) -> None:
         with suppress(BlockingIOError):  # the build filled it: nobody waits for an answer there

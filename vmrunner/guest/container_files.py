@@ -5,18 +5,17 @@ from __future__ import annotations
 import base64
 import os
 import shlex
+import shutil
 from typing import Any
 
 from .state import Place
 
 
-def fill_box(place: Place, job: dict[str, Any], source: str) -> None:
+def fill_box(place: Place, job: dict[str, Any]) -> None:
     """Write all that the container sees: the driver, FIFOs, steps, environment, secrets."""
     secrets = {name: base64.b64decode(value) for name, value in job["secrets"].items()}
     plain = {name: value.encode() for name, value in job["env"].items()}
-    with open(source, "rb") as file:
-        driver = file.read()
-    files = {"driver.sh": driver, "env": exports({**plain, **secrets})}
+    files = {"env": exports({**plain, **secrets})}
     for number, step in enumerate(job["steps"]):
         env = {name: value.encode() for name, value in step["env"].items()}
         files[f"{number}.env"] = exports(env)
@@ -27,6 +26,9 @@ def fill_box(place: Place, job: dict[str, Any], source: str) -> None:
     for name, data in secrets.items():
         with open(f"{place.secrets}/{name}", "wb") as file:
             file.write(data)
+    driver = f"{place.box}/driver.sh"
+    if not os.path.exists(driver):  # a container that waits is reading it
+        shutil.copyfile(os.path.join(os.path.dirname(__file__), "driver.sh"), driver)
     for name in ("log", "control", "answers"):
         if not os.path.exists(f"{place.box}/{name}"):
             os.mkfifo(f"{place.box}/{name}")

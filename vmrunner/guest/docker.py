@@ -13,6 +13,7 @@ import socket
 from typing import Any
 
 from . import userns as remap
+from .state import Place
 
 SOCKET = "/run/docker.sock"
 NAME = "vmrunner-build"
@@ -92,6 +93,15 @@ def create(body: dict[str, Any]) -> None:
             raise
 
 
+def start() -> None:
+    call("POST", f"/containers/{NAME}/start", timeout=120)
+
+
+def remove() -> None:
+    """Kill the container and remove it."""
+    call("DELETE", f"/containers/{NAME}?force=1", timeout=120)
+
+
 def inspect() -> dict[str, Any]:
     """Return what Docker knows of the container."""
     found = call("GET", f"/containers/{NAME}/json")
@@ -114,18 +124,15 @@ def images() -> list[str]:
     return sorted(tag for image in found for tag in image.get("RepoTags") or ())
 
 
-def container(
-    job: dict[str, Any], *, box: str, shown: str, secrets: str, work: str
-) -> dict[str, Any]:
+def container(job: dict[str, Any], *, place: Place, work: str) -> dict[str, Any]:
     """The body of `POST /containers/create`. Neither environment nor secrets are in it: the
     driver reads them from the box, so `docker inspect` and Docker's files do not hold them.
-    `shown` is a read-only mount of the box: gVisor opens no FIFO for writing on a volume that it
-    is itself told to keep read-only."""
+    `place.shown` is a read-only mount of the box: gVisor opens no FIFO for writing on a volume that
+    it is itself told to keep read-only."""
     memory = _memory(int(job["log_bytes"]))
-    driver = f"{box}:/vmrunner:ro" if job["runtime"] == "runc" else f"{shown}:/vmrunner"
-    binds = [f"{work}:{work}", driver]
-    if job["secrets"]:
-        binds.append(f"{secrets}:/run/secrets:ro")
+    plain = job["runtime"] == "runc"
+    driver = f"{place.box}:/vmrunner:ro" if plain else f"{place.shown}:/vmrunner"
+    binds = [f"{work}:{work}", driver, f"{place.secrets}:/run/secrets:ro"]
     if job["docker"]:
         binds.append(f"{SOCKET}:/var/run/docker.sock")
     host: dict[str, Any] = {

@@ -1,4 +1,4 @@
-# The container's main process: runs the steps one after another, each in a shell of its own.
+# The container's main process: waits for its build, then runs the steps one after another, each in a shell of its own.
 #
 # All output of all steps is one FIFO, so its order is the order of writing. It is opened for
 # reading too: a supervisor that restarts must not give anybody a SIGPIPE. Before and after each
@@ -21,6 +21,9 @@ tell() {
     esac
   done
 }
+
+# A container may be started before its build is known.
+tell ready
 
 step=0
 while [ -e "$here/$step.sh" ]; do

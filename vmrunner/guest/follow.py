@@ -12,6 +12,7 @@ import json
 import os
 import select
 
+from .output import Output
 from .state import EventLog, Place, Stale, clock
 
 PIECE = 256 * 1024
@@ -25,7 +26,7 @@ DEAD = 5
 class Follower:
     """One follower, on one connection."""
 
-    def __init__(self, place: Place, *, epoch: int, offset: int, seen: int, out: int = 1) -> None:
+    def __init__(self, place: Place, *, epoch: int, offset: int, seen: int, out: Output) -> None:
         """`offset` and `seen` are the bytes and events that the other side has."""
         self._place = place
         self._epoch = epoch
@@ -71,26 +72,18 @@ class Follower:
             data = os.pread(self._fd, min(PIECE, upto - self._offset), self._offset)
             if not data:
                 break
-            self._write(b"L %d %d\n" % (self._offset, len(data)), data)
+            self._out.write(b"L %d %d\n" % (self._offset, len(data)), data)
             self._offset += len(data)
         return self._offset > begin
 
     def _event(self, event: dict[str, object]) -> None:
         data = json.dumps(event, separators=(",", ":")).encode()
-        self._write(b"E %d\n" % len(data), data)
-
-    def _write(self, head: bytes, body: bytes) -> None:
-        sent = os.writev(self._out, (head, body)) - len(head)
-        if sent < 0:
-            body, sent = head[sent:] + body, 0
-        view = memoryview(body)[sent:]
-        while view:
-            view = view[os.write(self._out, view) :]
+        self._out.write(b"E %d\n" % len(data), data)
 
     def _gone(self, seconds: float) -> bool:
         """Wait; True when nobody reads us any more, which a quiet build would never tell."""
         poll = select.poll()
-        poll.register(self._out, 0)  # only errors
+        poll.register(self._out.fd, 0)  # only errors
         return bool(poll.poll(seconds * 1000))
 
     def _run_is_dead(self) -> bool:

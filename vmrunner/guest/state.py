@@ -7,6 +7,8 @@ RUN/starts                     how often it was started
 RUN/spool/log, events          a tmpfs of their own: a full disk loses no line
 RUN/box/                       what the container sees read-only at /vmrunner
 RUN/shown/                     the same as a read-only mount, for gVisor
+RUN/socket                     where the resident supervisor answers; root's alone
+RUN/prestarted, deadline       the container that waits; this VM's own end
 RUN/secrets/                   what it sees read-only at /run/secrets
 LIB/started                    on disk: a VM that reboots does not run an attempt twice
 """
@@ -40,6 +42,7 @@ class Place:
         self.box = f"{run}/box"
         self.shown = f"{run}/shown"
         self.secrets = f"{run}/secrets"
+        self.socket = f"{run}/socket"
         self.started = f"{lib}/started"
 
     def make(self) -> None:

@@ -6,7 +6,9 @@
     cancel  --epoch E REASON                       TERM, later KILL; the end comes as an event
     collect --epoch E [--gzip]                     globs on stdin; a JSON line, then a tar
     status  --epoch E                              one JSON line
+    prestart --epoch E                             a container's shape on stdin; one waits then
     run                                            the systemd unit itself
+    resident                                       the process that answers on a socket: resident.py
 
 Exit codes: 2 artifacts that cannot be packed, 3 a stale epoch, 4 the log is shorter than OFFSET,
 5 the supervisor died, 6 this VM has started another attempt, 1 anything else, with a line on
@@ -17,9 +19,10 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+from collections.abc import Callable
 from typing import Any
 
+from .output import Output
 from .state import EventLog, Place, Stale
 
 WORK = "/work"
@@ -35,34 +38,57 @@ NO_METADATA = "metadata.nft"
 def main(argv: list[str], place: Place | None = None, work: str = WORK) -> int:
     """`place` and `work` are the VM's unless somebody runs us elsewhere."""
     place = place or Place()
-    command, arguments = (argv[0], argv[1:]) if argv else ("", [])
+    command = argv[0] if argv else ""
     if command == "run":
         from .build import run
 
         return run(place, work=work)
+    if command == "resident":
+        from .resident import Resident
+
+        return Resident(place, work).run()
+    return obey(argv, place, work, Output(1), launch)
+
+
+def obey(
+    argv: list[str], place: Place, work: str, out: Output, launch: Callable[[], object]
+) -> int:
+    """Do what one command says and return its exit code. `launch`: starts the supervisor of the
+    build, `run`."""
+    command, arguments = (argv[0], argv[1:]) if argv else ("", [])
     try:
         if command not in COMMANDS or arguments[:1] != ["--epoch"]:
-            print(__doc__, file=sys.stderr)
+            out.complain(__doc__ or "")
             return 1
         place.make()
-        ask = Ask(place, int(arguments[1]), arguments[2:], work)
+        ask = Ask(place, int(arguments[1]), arguments[2:], work, out, launch)
         place.admit(ask.epoch)
         return COMMANDS[command](ask)
     except Stale as error:
-        print(error, file=sys.stderr)
+        out.complain(str(error))
         return STALE
     except (OSError, ValueError, IndexError, KeyError) as error:
-        print(f"{command}: {type(error).__name__}: {error}"[:2000], file=sys.stderr)
+        out.complain(f"{command}: {type(error).__name__}: {error}"[:2000])
         return 1
 
 
 class Ask:
     """One command: who asks, for what, where."""
 
-    def __init__(self, place: Place, epoch: int, arguments: list[str], work: str) -> None:
+    def __init__(
+        self,
+        place: Place,
+        epoch: int,
+        arguments: list[str],
+        work: str,
+        out: Output,
+        launch: Callable[[], object],
+    ) -> None:
         self.place = place
         self.epoch = epoch
         self.work = work
+        self.out = out
+        self.launch = launch
         self.gzip = ["--gzip"] if "--gzip" in arguments else []
         self.arguments = [word for word in arguments if word != "--gzip"]
 
@@ -72,40 +98,51 @@ def unpack(ask: Ask) -> int:
     if ask.place.was_started() or ask.place.job():
         return OTHER_ATTEMPT
     wake_docker()
-    run("rm", "-rf", ask.work)
-    os.makedirs(ask.work, 0o755)
+    os.makedirs(ask.work, 0o755, exist_ok=True)
+    if os.listdir(ask.work):  # the directory itself may be mounted in a container that waits
+        run("find", ask.work, "-mindepth", "1", "-delete")
     tar = ["tar", "--extract", *ask.gzip, "--no-same-owner", "--directory", ask.work]
-    return os.execvp(tar[0], tar)
+    return ask.out.become(tar)
 
 
 def start(ask: Ask) -> int:
     """Start the job on stdin unless it was started; follow it."""
     place = ask.place
-    job = json.loads(sys.stdin.buffer.read(INPUT))
+    job = json.loads(received())
     was = place.was_started()
     with place.locked():
         known = place.job()
         other = {was, known.get("attempt", "")} - {"", job["attempt"]}
         if other or (was and not known):
-            print(f"this VM has started attempt {was or other}", file=sys.stderr)
+            ask.out.complain(f"this VM has started attempt {was or other}")
             return OTHER_ATTEMPT
         if not known:
             prepare(place, job, ask.work)
     lock = place.alive()
     if lock is not None:  # no `run` lives; where the steps ran already it only says so
         os.close(lock)
-        launch()
+        ask.launch()
     return follow(ask)
 
 
 def prepare(place: Place, job: dict[str, Any], work: str) -> None:
     """Prepare all that a build needs in this VM, before anything of it runs."""
-    from . import userns as remap
     from .container_files import fill_box
+    from .prestart import take
+
+    job["prestarted"] = take(place, job)
+    if not job["prestarted"]:
+        lay_out(place, job, work)
+    fill_box(place, job)
+    place.write("job.json", json.dumps(job))
+
+
+def lay_out(place: Place, job: dict[str, Any], work: str) -> None:
+    """Prepare what a container of this shape needs, whatever is to run in it."""
+    from . import userns as remap
 
     wake_docker()
-    here = os.path.dirname(__file__)
-    run("nft", "-f", os.path.join(here, NO_METADATA))
+    run("nft", "-f", os.path.join(os.path.dirname(__file__), NO_METADATA))
     os.makedirs(work, 0o755, exist_ok=True)
     owner = remap.root(job)
     if owner is not None:
@@ -113,14 +150,25 @@ def prepare(place: Place, job: dict[str, Any], work: str) -> None:
     size = int(str(job["log_bytes"])) + (4 << 20)
     if not os.path.ismount(place.spool):
         run("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "vmrunner", place.spool)
-    fill_box(place, job, os.path.join(here, "driver.sh"))
     if job["runtime"] != "runc" and not os.path.ismount(place.shown):
         run("mount", "-o", "bind,ro", place.box, place.shown)
-    place.write("job.json", json.dumps(job))
+
+
+def prestart(ask: Ask) -> int:
+    """Let a container of the shape on stdin wait for its build."""
+    from . import docker
+    from .prestart import prestart as make
+
+    try:
+        make(ask.place, json.loads(received()), ask.work)
+    except docker.DockerError as error:
+        ask.out.complain(str(error))
+        return 1
+    return 0
 
 
 def launch() -> None:
-    """Let systemd run us. When the unit is there already somebody else was faster."""
+    """Let systemd run the supervisor. When the unit is there already somebody else was faster."""
     run(
         "systemd-run",
         f"--unit={UNIT}",
@@ -143,10 +191,10 @@ def follow(ask: Ask) -> int:
     from .follow import Follower
 
     if not ask.place.job():
-        print("nothing was started here", file=sys.stderr)
+        ask.out.complain("nothing was started here")
         return 1
     offset, seen = map(int, ask.arguments)
-    return Follower(ask.place, epoch=ask.epoch, offset=offset, seen=seen).run()
+    return Follower(ask.place, epoch=ask.epoch, offset=offset, seen=seen, out=ask.out).run()
 
 
 def cancel(ask: Ask) -> int:
@@ -161,7 +209,7 @@ def cancel(ask: Ask) -> int:
 def status(ask: Ask) -> int:
     """Print what was started here, and whether it ended, as one JSON line."""
     ended = bool(ask.place.job()) and EventLog(ask.place.events).last("ended") is not None
-    print(json.dumps({"started": ask.place.was_started(), "ended": ended}))
+    ask.out.write(json.dumps({"started": ask.place.was_started(), "ended": ended}).encode())
     return 0
 
 
@@ -170,16 +218,22 @@ def collect(ask: Ask) -> int:
     from .artifact_globs import TooMuch, find
 
     try:
-        counts, names = find(ask.work, json.loads(sys.stdin.buffer.read(INPUT)))
+        counts, names = find(ask.work, json.loads(received()))
         listing = f"{ask.place.run}/artifacts"
         with open(listing, "wb") as file:
             file.writelines(b"./" + os.fsencode(name) + b"\0" for name in names)
     except (TooMuch, OSError) as error:
-        print(error, file=sys.stderr)
+        ask.out.complain(str(error))
         return UNCOLLECTED
-    os.write(1, json.dumps(counts).encode() + b"\n")
+    ask.out.write(json.dumps(counts).encode() + b"\n")
     tar = ["tar", "--create", *ask.gzip, "--hard-dereference", f"--directory={ask.work}"]
-    return os.execvp(tar[0], [*tar, "--null", "--verbatim-files-from", f"--files-from={listing}"])
+    return ask.out.become([*tar, "--null", "--verbatim-files-from", f"--files-from={listing}"])
+
+
+def received() -> bytes:
+    """All of stdin."""
+    with open(0, "rb", closefd=False) as file:
+        return file.read(INPUT)
 
 
 def wake_docker() -> None:
@@ -203,4 +257,5 @@ COMMANDS = {
     "cancel": cancel,
     "status": status,
     "collect": collect,
+    "prestart": prestart,
 }

@@ -28,6 +28,7 @@ from vmrunner.model.cloud import (
     Address,
     Fate,
     Finding,
+    Identity,
     Key,
     Kind,
     Level,
@@ -43,11 +44,20 @@ from vmrunner.model.cloud import (
     Role,
     Scope,
     Seen,
+    Shape,
     Spec,
     tags_of,
 )
 from vmrunner.model.images import ImageState, MadeImage
-from vmrunner.model.states import BuildState, Death, EventKind, InstanceState, Reason, Result
+from vmrunner.model.states import (
+    BuildState,
+    Death,
+    EventKind,
+    InstanceState,
+    Reason,
+    Result,
+    Start,
+)
 
 __all__ = [
     "RUNC",
@@ -67,6 +77,7 @@ __all__ = [
     "EventKind",
     "Fate",
     "Finding",
+    "Identity",
     "ImageState",
     "Instance",
     "InstanceState",
@@ -92,7 +103,9 @@ __all__ = [
     "Role",
     "Scope",
     "Seen",
+    "Shape",
     "Spec",
+    "Start",
     "Step",
     "tags_of",
 ]

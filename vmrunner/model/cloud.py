@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from vmrunner.model.states import Reason
+from vmrunner.model.states import Reason, Start
 
 TAG: Final = "vmrunner:"
 
@@ -147,6 +147,26 @@ class Offer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """What tells a VM from all others, for a provider that can hand it over after the boot. OpenSSH
+    text."""
+
+    user_key: str  # public
+    host_key: str  # private
+    host_public: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """The container that a build will want, if it is one that can be started before the build is
+    known."""
+
+    container: str
+    runtime: str
+    log_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
     """One create call, frozen before it is sent; the identical order again is the same VM."""
 
@@ -161,6 +181,8 @@ class Order:
     network: Network = Network.OPEN
     tags: Mapping[str, str] = field(default_factory=dict)  # the user's own, beside `tags_of`
     max_ttl: float | None = None  # the limit when it was made; None: made before this was told
+    identity: Identity | None = None  # also in `user_data`; None: only there
+    shape: Shape | None = None
 
 
 def tags_of(order: Order) -> dict[str, str]:
@@ -191,6 +213,7 @@ class Seen:
     preempted: bool = False
     self_ended: bool = False  # the guest switched itself off
     unfit: Reason | None = None  # it could not be launched, and no other could: why
+    start: Start | None = None  # how it came up, once that is known
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -94,6 +94,15 @@ class InstanceState(StrEnum):
     GONE = "gone"  # seen dead
 
 
+class Start(StrEnum):
+    """How a build came by its VM."""
+
+    COLD = "cold"  # it was made and booted for the build
+    RESUMED = "resumed"  # … from the frozen state of a settled one
+    HOT = "hot"  # it ran already, in a pool
+    PARKED = "parked"  # it was stopped, in a pool
+
+
 class Death(StrEnum):
     """Reason why an instance or resource must die, in the reaper's order of priority."""
 

@@ -7,10 +7,23 @@ by `look` and `sweep`. Only `lifecycle` and `reaper` draw conclusions from absen
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from vmrunner.model import Finding, Key, Offer, Order, Outcome, Page, Ref, Scope, Seen, Spec
+from vmrunner.model import (
+    Finding,
+    Key,
+    Offer,
+    Order,
+    Outcome,
+    Page,
+    Ref,
+    Scope,
+    Seen,
+    Shape,
+    Spec,
+)
 
 
 @runtime_checkable
@@ -91,6 +104,35 @@ class BootsLocalImages(Protocol):
 
     def check_room(self, disk: int) -> None:
         """Raises `BadOrder` where this host can never hold what such a disk may grow to."""
+
+
+class TemplateMaker(Protocol):
+    """Makes the frozen VMs that builds' VMs of one shape start from."""
+
+    def missing(self, order: Order) -> str | None:
+        """Return the key of the template that such an order wants and does not find. None: it has
+        one, or none would fit it."""
+
+    def freeze(self, order: Order, key: str) -> AbstractContextManager[Any]:
+        """Boot the order's VM, let it settle and freeze it. What is not published goes. Raises
+        ProviderError where another process is at it."""
+
+    def clone(self, order: Order, template: Any) -> Ref:
+        """Start a VM from what was frozen and has no name yet."""
+
+    def publish(self, template: Any, key: str, image: str) -> object:
+        """Let builds have it, and make room for it. `image`: its hash."""
+
+
+@runtime_checkable
+class StartsFromTemplates(Protocol):
+    """A provider whose VMs can start from a frozen one."""
+
+    def template_maker(self) -> TemplateMaker:
+        """Return the maker of its templates."""
+
+    def wanted_templates(self) -> Sequence[tuple[Spec, Shape]]:
+        """Return what builds asked for lately and had to boot, the last first."""
 
 
 #: What an opener may ask for beside the options of the configuration. `installation`: whose VMs

@@ -101,7 +101,7 @@ class App:
         """Return the factory of orders for instances."""
         from vmrunner.engine.orders import OrderFactory
 
-        return OrderFactory(self.ledger)
+        return OrderFactory(self.ledger, log_bytes=self.settings.limits.log_bytes)
 
     def limits(self) -> EngineLimits:
         from vmrunner.engine.context import EngineLimits

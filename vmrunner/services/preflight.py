@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.core.scheduling import machine_of
+from vmrunner.core import shapes
 from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError
 from vmrunner.lib import units
 from vmrunner.model import RUNSC, BuildSpec, Level, Network
@@ -131,7 +131,7 @@ def _foreign(image: LocalImage) -> tuple[str, ...]:
 def _offered(spec: BuildSpec, providers: ProviderSet) -> None:
     """Check that its provider has such a machine."""
     try:
-        providers.get(spec.provider).offers(machine_of(spec))
+        providers.get(spec.provider).offers(shapes.machine(spec))
     except NoCapacity:
         return  # for now; the queue waits for it as long as the user says
     except BadOrder as error:
@@ -143,7 +143,7 @@ def _sized(spec: BuildSpec, recipe: Recipe, providers: ProviderSet) -> None:
     driver = providers.get(spec.provider)
     if isinstance(driver, BootsLocalImages):
         try:
-            driver.check_size(machine_of(spec), least=recipe.disk, image=recipe.name)
+            driver.check_size(shapes.machine(spec), least=recipe.disk, image=recipe.name)
         except BadOrder as error:
             raise _usable(error) from error
 

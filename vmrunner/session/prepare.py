@@ -6,11 +6,12 @@ import ipaddress
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn
 
 from vmrunner.core.lifecycle import End
 from vmrunner.model import EventKind, Instance, Reason, Result
 from vmrunner.session.job import AttemptOver, Reporter, SessionJob
+from vmrunner.session.supervisor_calls import SupervisorCalls
 from vmrunner.ssh import client
 from vmrunner.ssh.channel_io import PIECE
 
@@ -19,12 +20,6 @@ PROGRESS: Final = 2.0  # seconds between events while the source goes in
 
 OTHER: Final = 6  # the supervisor's exit code where it has started another attempt
 _FAILED: Final = 1
-
-
-class Command(Protocol):
-    """Words for the supervisor, as a shell line."""
-
-    def __call__(self, *words: str) -> str: ...
 
 
 class Preparation:
@@ -39,8 +34,7 @@ class Preparation:
 
     def run(
         self,
-        connection: client.Connection,
-        command: Command,
+        supervisor: SupervisorCalls,
         pulse: Callable[[], float],
         refused: Callable[[client.Completed, str], NoReturn],
     ) -> None:
@@ -48,7 +42,7 @@ class Preparation:
         if not (self._bootstrapped and self._unpacked):
             self._reporter.busy()
         if not self._bootstrapped:
-            done = connection.stream(command("status"), lambda _: None, pulse=self._patient(pulse))
+            done = supervisor.ask("status", pulse=self._patient(pulse))
             if done.exit_code == _FAILED:
                 raise _not_booted(done.complaint)
             if done.exit_code:
@@ -57,12 +51,7 @@ class Preparation:
             self._bootstrapped = True
         if not self._unpacked:
             gzip = ["--gzip"] if is_remote(self._job.instance) else []
-            done = connection.stream(
-                command("unpack", *gzip),
-                lambda _: None,
-                stdin=self._source(pack=bool(gzip)),
-                pulse=pulse,
-            )
+            done = supervisor.ask("unpack", *gzip, stdin=self._source(pack=bool(gzip)), pulse=pulse)
             if done.exit_code not in (0, OTHER):  # other: the steps have started there already
                 refused(done, "source")
             self._unpacked = True

@@ -7,7 +7,6 @@ following goes on at the first byte that is not stored, collecting replaces what
 
 from __future__ import annotations
 
-import shlex
 import threading
 import time
 from collections.abc import Callable
@@ -28,13 +27,13 @@ from vmrunner.session.protocol import (
     LogFrame,
     ProtocolViolation,
 )
+from vmrunner.session.supervisor_calls import SupervisorCalls
 from vmrunner.ssh import client
-
-SUPERVISOR: Final = "/usr/lib/vmrunner/supervisor"
 
 #: Wishes that the build hears of: it gets time to end, and its artifacts are still wanted.
 GENTLE: Final = frozenset({Reason.USER, Reason.OWNER_GONE, Reason.BUDGET})
 
+CANCEL_TIMEOUT: Final = 10.0  # seconds for the VM to take note of the wish
 CANCEL_PATIENCE: Final = 30.0  # seconds until a cancelled build has ended
 START_PATIENCE: Final = 300.0  # seconds from the order until the VM must say that it began
 TIMEOUT_PATIENCE: Final = 120.0  # seconds past its timeout until the supervisor counts as broken
@@ -76,6 +75,7 @@ class Session:
         self._now = now
         self._dialer = client.Dialer(job.access)
         self._connection: client.Connection | None = None
+        self._supervisor: SupervisorCalls | None = None
         self._stop: Reason | None = None
         self._stopping = threading.Event()
         self._cancelled_at: float | None = None  # when the build was told, by `time.monotonic`
@@ -154,6 +154,7 @@ class Session:
                 vain = 0 if brought or lasted else vain + 1
             finally:
                 connection, self._connection = self._connection, None
+                self._supervisor = None
                 connection.close()
 
     def _connect(self, timeout: float) -> client.Connection:
@@ -175,29 +176,26 @@ class Session:
 
     def _work(self, connection: client.Connection) -> End:
         """Do all that is left to do, on this connection. Raises Lost."""
+        supervisor = self._supervisor = SupervisorCalls(connection, self._job.build.epoch)
         if self._ended is None:
             self._reporter.state(BuildState.PREPARING)
-            self._preparation.run(connection, self._command, self._pulse, self._refused)
+            self._preparation.run(supervisor, self._pulse, self._refused)
             while self._ended is None:
-                self._follow(connection)
+                self._follow(supervisor)
             self._relay.finish()
-        return self._collect(connection, self._ended.end)
-
-    def _command(self, *words: str) -> str:
-        epoch = str(self._job.build.epoch)
-        return shlex.join([SUPERVISOR, words[0], "--epoch", epoch, *words[1:]])
+        return self._collect(connection, supervisor, self._ended.end)
 
     # --- run ---------------------------------------------------------------------------------
 
-    def _follow(self, connection: client.Connection) -> None:
+    def _follow(self, supervisor: SupervisorCalls) -> None:
         """Start the steps unless they were, and follow them. Raises Lost, Lie."""
         message = order(self._job)
         self._reporter.steps_started()
         if self._until is None:
             self._until = time.monotonic() + START_PATIENCE
         offset, seen = str(self._relay.offset), str(self._frames.seen)
-        done = connection.stream(
-            self._command("start", offset, seen), self._hear, stdin=[message], pulse=self._pulse
+        done = supervisor.ask(
+            "start", offset, seen, on_bytes=self._hear, stdin=[message], pulse=self._pulse
         )
         if self._ended is not None:
             return
@@ -258,7 +256,7 @@ class Session:
 
     # --- collect -----------------------------------------------------------------------------
 
-    def _collect(self, connection: client.Connection, end: End) -> End:
+    def _collect(self, connection: client.Connection, supervisor: SupervisorCalls, end: End) -> End:
         """Bring the artifacts that are wanted after such an end."""
         globs = self._wanted(end)
         if not globs:
@@ -277,7 +275,7 @@ class Session:
         try:
             done = collect(
                 connection,
-                self._command("collect", *(["--gzip"] if gzip else [])),
+                supervisor.line("collect", *(["--gzip"] if gzip else [])),
                 globs,
                 self._job.artifacts,
                 most=self._job.artifact_bytes,
@@ -351,13 +349,24 @@ class Session:
 
     def _cancel(self, reason: Reason, now: float) -> None:
         """Tell the build once; stop waiting for it after a while."""
-        if reason not in GENTLE or not self._is_running or self._connection is None:
+        if reason not in GENTLE or not self._is_running or self._supervisor is None:
             raise _Stopped(reason)
         if self._cancelled_at is None:
             self._cancelled_at = now
-            self._connection.run(self._command("cancel", reason.value), timeout=10)
+            self._tell_to_end(reason, until=now + CANCEL_TIMEOUT)
         elif now >= self._cancelled_at + CANCEL_PATIENCE:
             raise _Stopped(reason)
+
+    def _tell_to_end(self, reason: Reason, *, until: float) -> None:
+        assert self._supervisor is not None
+
+        def pulse() -> float:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise client.ConnectionLost("the VM does not take the wish to cancel")
+            return left
+
+        self._supervisor.ask("cancel", reason.value, pulse=pulse)
 
     def _end_of_stop(self, reason: Reason) -> End:
         if self._ended is not None:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
+import json
 import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -32,6 +34,7 @@ from vmrunner.ssh.banner_probe import Unreachable as Unreachable
 from vmrunner.ssh.channel_io import CAPTURE, CommandIO, WakeupPipe
 from vmrunner.ssh.channel_io import ConnectionLost as ConnectionLost
 from vmrunner.ssh.paramiko_patches import PatchedSocket, transport
+from vmrunner.ssh.socket_answer import SocketAnswer
 
 _HANDSHAKE: Final = (5.0, 8.0, 15.0)  # patience of the first handshakes, and then of all
 _HANDSHAKE_RETRIES: Final = (0.1, 0.2, 0.4, 0.7, 1.0)  # after a handshake that failed
@@ -206,6 +209,38 @@ class Connection:
         if exchange.exit_code == -1:
             raise ConnectionLost("connection lost")
         return Completed(exchange.exit_code, b"", bytes(exchange.stderr))
+
+    def call(
+        self,
+        path: str,
+        words: Sequence[str],
+        on_bytes: Callable[[bytes], object],
+        *,
+        stdin: Iterable[bytes] = (),
+        pulse: Callable[[], float] = lambda: 3600.0,
+    ) -> Completed | None:
+        """As `stream`, but whoever listens on a Unix socket in the VM runs the command, and no
+        process starts for it. None: nobody listens there."""
+        answer = SocketAnswer(on_bytes)
+        head = json.dumps(list(words)).encode() + b"\n"
+        exchange = CommandIO(
+            self._wire, self._alarm, answer.feed, itertools.chain([head], stdin), pulse
+        )
+        try:
+            channel = self._connection.transport.open_socket(path)
+            try:
+                exchange.run(channel)
+            finally:
+                channel.close()
+        except paramiko.ChannelException:
+            return None
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            if error is exchange.foreign:
+                raise
+            raise ConnectionLost(f"connection lost: {_explain(error)}") from error
+        if answer.exit_code is None:
+            raise ConnectionLost("the answer was cut off")
+        return Completed(answer.exit_code, b"", answer.stderr)
 
     def wake(self) -> None:
         """Let `pulse` be called now."""

@@ -11,6 +11,7 @@ import yaml
 
 from tests.support.engine_parts import EngineParts
 from tests.support.ledger_builds import SPEC
+from vmrunner.config.settings import Settings
 from vmrunner.engine.orders import OrderFactory
 from vmrunner.ledger import rows
 from vmrunner.model import (
@@ -82,7 +83,7 @@ def test_the_driver_delays_the_guests_timer_past_the_deadline(
     """And which cloud-init its VMs get."""
     offer = far(delay, tmp_path, monkeypatch)
     spec = BuildSpec(steps=(), provider="p", container="c", timeout=60.0, ttl=100.0)
-    order, _ = OrderFactory(parts.ledger)(queued(spec), "vm-1", offer, 2e9)
+    order, _ = OrderFactory(parts.ledger, log_bytes=1 << 20)(queued(spec), "vm-1", offer, 2e9)
     document = yaml.safe_load(order.user_data)
     assert order.deadline == 2e9
     assert document["bootcmd"][0][-2:] == [str(int(2e9 + delay)), str(int(100 + delay))]
@@ -94,7 +95,8 @@ def test_after_a_set_back_orders_have_the_new_generation(
 ) -> None:
     """Else its own VMs would be unknown to the reaper."""
     ledger = parts.ledger
-    orders = App.orders(SimpleNamespace(ledger=ledger))  # type: ignore[arg-type]
+    app = SimpleNamespace(ledger=ledger, settings=Settings())
+    orders = App.orders(app)  # type: ignore[arg-type]
     was = ledger.generation
     ledger._witness.note("vm-" + "0" * 26)  # which the database does not know
     ledger.recognise()

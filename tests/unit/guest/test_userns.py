@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from vmrunner.guest import docker, userns
+from vmrunner.guest.state import Place
 
 PLAIN = {"docker": False, "privileged": False}
 
@@ -54,7 +55,7 @@ def test_who_needs_the_vms_own_users_says_so(shares: str) -> None:
         "log_bytes": 1,
         "build": "b",
     }
-    there = {"box": "/b", "shown": "/b", "secrets": "/s", "work": "/w"}
-    assert "UsernsMode" not in docker.container(job, **there)["HostConfig"]
-    body = docker.container(job | {shares: True}, **there)
+    place = Place("/r", "/l")
+    assert "UsernsMode" not in docker.container(job, place=place, work="/w")["HostConfig"]
+    body = docker.container(job | {shares: True}, place=place, work="/w")
     assert body["HostConfig"]["UsernsMode"] == "host"

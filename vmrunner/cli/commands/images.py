@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from vmrunner.cli import exit_codes, output
-from vmrunner.cli.commands import image_gc
+from vmrunner.cli.commands import image_gc, image_template
 from vmrunner.cli.context import CliContext, shell_of
 from vmrunner.cli.output import Format
 from vmrunner.cli.views import images as imageviews
@@ -149,6 +149,8 @@ def build(
             fresh=fresh,
         )
     output.show(imageviews.view(), [imageviews.of_local(image)], form)
+    if image.name == images.DEFAULT:
+        image_template.make_default(shell)
     return exit_codes.OK
 
 
@@ -239,3 +241,4 @@ def verify(
 
 app.command()(image_gc.promote)
 app.command()(image_gc.gc)
+app.command()(image_template.template)

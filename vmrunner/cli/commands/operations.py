@@ -182,6 +182,12 @@ def serve(
             keep_logs=settings.reaper.keep_logs,
         )
 
+    def prepare() -> None:
+        from vmrunner.services import templates
+
+        for provider in engine.context.providers.values():
+            templates.make_wanted(provider, installation=ledger.installation)
+
     def tidy() -> None:
         from vmrunner.services.gc import gc_images
 
@@ -196,6 +202,7 @@ def serve(
         until_idle=until_idle,
         keep_logs=app.settings.reaper.keep_logs,
         tidy=tidy,
+        prepare=prepare,
         renew=renew,
     ).run()
     log.info("stopped; what runs goes on in its VM, and the next engine takes it over")

@@ -29,6 +29,7 @@ def manifest(recipe: Recipe, wanted: str, created: float) -> dict[str, Any]:
         "origins": {c.name: c.origin for c in recipe.containers},
         "docker": recipe.docker.model_dump(),
         "announces": True,  # its console says when sshd listens: packer/scripts/10-system.sh
+        "channel": True,  # it takes its identity from a port: packer/scripts/60-resident.sh
     }
 
 

@@ -47,7 +47,7 @@ _SSHD: Final = (
     "maxstartups 100:30:200",
     "maxsessions 64",
     "usedns no",
-    "allowtcpforwarding no",
+    "allowtcpforwarding local",
     "allowagentforwarding no",
     "x11forwarding no",
 )

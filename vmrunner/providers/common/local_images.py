@@ -57,6 +57,7 @@ class LocalImage:
     virtual_size: int
     supervisor: Mapping[str, str] = field(default_factory=dict)  # its files' sha256, by name
     announces: bool = False  # its console says when its sshd is there
+    channel: bool = False  # it can take its identity from a port
     origins: Mapping[str, str] = field(default_factory=dict)  # what each container is made of
     packages: tuple[str, ...] | None = None  # Debian's, in the VM; None: it was not noted
 
@@ -180,6 +181,7 @@ def read(directory: Path) -> LocalImage:
             virtual_size=int(manifest["virtual_size"]),
             supervisor=dict(manifest.get("supervisor", {})),
             announces=bool(manifest.get("announces")),
+            channel=bool(manifest.get("channel")),
             origins=dict(manifest.get("origins", {})),
             packages=tuple(map(str, manifest["packages"])) if "packages" in manifest else None,
         )

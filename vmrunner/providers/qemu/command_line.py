@@ -7,8 +7,10 @@ enter the directories they lie in. Block devices take `/dev/fdset/N`, which dups
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Final
+
+from vmrunner.guest import identity
 
 MiB: Final = 1024**2
 SSH_PORT: Final = 2222  # on the loopback of the VM's network namespace
@@ -24,6 +26,9 @@ BARE: Final = (
 #: What the console of an image of ours says once sshd listens (packer/scripts/10-system.sh).
 ANNOUNCED: Final = b"vmrunner: ssh is up"
 
+#: What it says once all that its boot began has ended, of a VM without an identity.
+SETTLED: Final = b"vmrunner: settled"
+
 #: The guest's first serial port on QEMU's stdin and stdout.
 CONSOLE: Final = ("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
 
@@ -37,10 +42,26 @@ class QemuFd(IntEnum):
     KERNEL = 103
     INITRD = 104
     KVM = 105
+    CHANNEL = 106  # a socket: the guest's identity
+    QMP = 107  # a socket: orders to QEMU, until the VM runs
+    RAM = 108
+    STATE = 109
+    TEMPLATE = 110  # the disk of the template that a clone starts from
 
 
 #: Those that QEMU opens anew, by its own name of the descriptor; of the others it dups that.
-REOPENED: Final = frozenset({QemuFd.KERNEL, QemuFd.INITRD})
+REOPENED: Final = frozenset({QemuFd.KERNEL, QemuFd.INITRD, QemuFd.RAM})
+
+#: What tells a guest that its identity comes over the channel, and that nothing else has it.
+CHANNEL_WORDS: Final = f"cloud-init=disabled {identity.FLAG}"
+
+
+class Start(Enum):
+    """How a VM comes to be."""
+
+    BOOT = "boot"
+    SAVE = "save"  # boots, to be saved as a template
+    RESUME = "resume"  # a clone of a template
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,10 +75,13 @@ class QemuMachine:
     memory: int  # bytes
     cmdline: str  # the kernel's
     restrict: bool  # the guest may reach nothing at all
+    channel: bool = False  # the guest takes its identity from a port
+    start: Start = Start.BOOT
 
 
 def command(machine: QemuMachine) -> list[str]:
     """The argument vector."""
+    source = CHANNEL_WORDS if machine.channel else "ds=nocloud"
     return [
         machine.qemu,
         "-name",
@@ -74,13 +98,43 @@ def command(machine: QemuMachine) -> list[str]:
             "-initrd",
             f"/proc/self/fd/{QemuFd.INITRD:d}",
         ),
-        *("-append", f"{machine.cmdline} ds=nocloud panic=-1".strip()),
-        *disk(),
+        *("-append", f"{machine.cmdline} {source} panic=-1".strip()),
+        *disk(template=machine.start is Start.RESUME),
         *_seed(),
         *_network(restrict=machine.restrict),
         *CONSOLE,
         *("-device", "virtio-rng-pci"),
+        *(_channel() if machine.channel else ()),
+        *_memory(machine),
     ]
+
+
+def _channel() -> tuple[str, ...]:
+    """The port for the identity, and the device that tells the guest's kernel of its cloning."""
+    return (
+        *("-chardev", f"socket,id=channel,fd={QemuFd.CHANNEL:d}"),
+        *("-device", "virtio-serial-pci"),
+        *("-device", f"virtserialport,chardev=channel,name={identity.PORT}"),
+        *("-device", "vmgenid,guid=auto"),
+    )
+
+
+def _memory(machine: QemuMachine) -> tuple[str, ...]:
+    """Memory in a file, which a template writes and its clones map copy-on-write."""
+    if machine.start is Start.BOOT:
+        return ()
+    saves = machine.start is Start.SAVE
+    sharing = "share=on" if saves else "share=off,readonly=on,rom=off"
+    backend = (
+        f"memory-backend-file,id=ram,size={machine.memory // MiB}M,"
+        f"mem-path=/proc/self/fd/{QemuFd.RAM:d},{sharing}"
+    )
+    return (
+        *("-object", backend, "-machine", "memory-backend=ram"),
+        *("-chardev", f"socket,id=qmp,fd={QemuFd.QMP:d}", "-mon", "chardev=qmp,mode=control"),
+        *_file(QemuFd.STATE),
+        *(() if saves else ("-incoming", "defer")),
+    )
 
 
 def accelerator(accel: str) -> tuple[str, ...]:
@@ -92,20 +146,28 @@ def accelerator(accel: str) -> tuple[str, ...]:
     return ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max")
 
 
-def disk() -> tuple[str, ...]:
-    """An overlay on the read-only image. It dies with the VM, so nothing waits for it to be on the
-    disk (`no-flush`)."""
+def disk(*, template: bool = False) -> tuple[str, ...]:
+    """An overlay on the read-only image, or on a template's overlay on that. It dies with the VM,
+    so nothing waits for it to be on the disk (`no-flush`)."""
+    below = "template" if template else "base"
     return (
         *_file(QemuFd.OVERLAY),
         *_file(QemuFd.BASE),
         *("-blockdev", f"{_at(QemuFd.BASE)},node-name=base-file,read-only=on"),
         *("-blockdev", "driver=qcow2,node-name=base,file=base-file,read-only=on"),
+        *(_template_disk() if template else ()),
         "-blockdev",
         f"{_at(QemuFd.OVERLAY)},node-name=disk-file,discard=unmap,cache.no-flush=on",
         "-blockdev",
-        "driver=qcow2,node-name=disk,file=disk-file,backing=base,discard=unmap,cache.no-flush=on",
+        f"driver=qcow2,node-name=disk,file=disk-file,backing={below},discard=unmap,cache.no-flush=on",
         *("-device", "virtio-blk-pci,drive=disk"),
     )
+
+
+def _template_disk() -> tuple[str, ...]:
+    file = f"{_at(QemuFd.TEMPLATE)},node-name=template-file,read-only=on"
+    node = "driver=qcow2,node-name=template,file=template-file,backing=base,read-only=on"
+    return (*_file(QemuFd.TEMPLATE), "-blockdev", file, "-blockdev", node)
 
 
 def _seed() -> tuple[str, ...]:

@@ -42,14 +42,14 @@ def room(state: StateDir) -> int:
     taken = 0
     for home in state.homes():
         with contextlib.suppress(OSError):
-            taken += (home.path / launch_plan.OVERLAY).stat().st_blocks * 512
+            taken += (home.path / state_dir.OVERLAY).stat().st_blocks * 512
     return shutil.disk_usage(place).free + taken
 
 
 def to_come(home: Path, made: Mapping[str, Any]) -> int:
     """Bytes that a VM's overlay may still take."""
     try:
-        used = (home / launch_plan.OVERLAY).stat().st_blocks * 512
+        used = (home / state_dir.OVERLAY).stat().st_blocks * 512
         return max(0, launch_plan.growth(int(made.get("disk", 0))) - used)
     except (OSError, ValueError):
         return 0

@@ -37,7 +37,8 @@ class _Side:
 
 class Forwarder:
     """Forwards every connection to `listener` on to `target`, as events of `selector`. `shut`:
-    hangs up on each at once, until `open`."""
+    hangs up on each at once, until `open`. `held`: lets who connects wait until then, where that is
+    soon."""
 
     def __init__(
         self,
@@ -46,17 +47,23 @@ class Forwarder:
         target: tuple[str, int],
         *,
         shut: bool = False,
+        held: bool = False,
     ) -> None:
         self._selector = selector
         self._listener = listener
         self._target = target
         self._shut = shut
+        self._held = held
         self._pairs = 0
         listener.setblocking(False)
-        selector.register(listener, _READ, self._accept)
+        if not held:
+            selector.register(listener, _READ, self._accept)
 
     def open(self) -> None:
         self._shut = False
+        if self._held:
+            self._held = False
+            self._selector.register(self._listener, _READ, self._accept)
 
     def _accept(self, _mask: int) -> None:
         try:

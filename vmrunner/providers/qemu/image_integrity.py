@@ -7,7 +7,7 @@ sets at will; as long as these are the same, so is the file.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,25 +21,33 @@ NOTES: Final = "verified.json"
 def check(image: LocalImage, notes: Path) -> None:
     """Raises BadOrder with the file and the fix. `notes`: where what was found before is kept."""
     recorded = local_images.manifest_of(image.directory)["files"]
+    wanted = {image.directory / name: recorded[name].get("sha256") for name in local_images.FILES}
+    if different := first_difference(wanted, notes):
+        path, digest = different
+        raise local_images.damaged(
+            image.directory, f"{path.name} is not what was built: its sha256 is {digest[:16]}…"
+        )
+
+
+def first_difference(wanted: Mapping[Path, str], notes: Path) -> tuple[Path, str] | None:
+    """Compare files with their sha256. Returns the first that differs, with what it has."""
     known = state_dir.read_json(notes) or {}
     found: dict[str, Any] = {}
-    for name in local_images.FILES:
-        path = image.directory / name
+    for path, expected in wanted.items():
         seen = _seen(path)
         match known.get(str(path)):
             case [*before, str(digest)] if before == list(seen):
                 pass
             case _:
                 digest = local_images.digest_of(path)
-        if digest != recorded[name].get("sha256"):
-            raise local_images.damaged(
-                image.directory, f"{name} is not what was built: its sha256 is {digest[:16]}…"
-            )
+        if digest != expected:
+            return path, digest
         found[str(path)] = [*seen, digest]
     if any(known.get(path) != fact for path, fact in found.items()):
         there = {path: fact for path, fact in known.items() if Path(path).exists()}
         with contextlib.suppress(OSError):  # another time, then
             state_dir.write_json(notes, {**there, **found})
+    return None
 
 
 def _seen(path: Path) -> Sequence[int]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import resource
 import selectors
@@ -25,7 +26,7 @@ import socket
 import stat
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -56,6 +57,8 @@ class JailSpec:
     hide: list[str]  # directories that QEMU has no business in
     limits: dict[str, int]  # by the name of the resource, as `resource.RLIMIT_…`
     announced: bool = False  # nobody gets at its sshd until the keeper says `open`
+    channel: bool = False  # and the keeper will, however long it takes
+    resumed: bool = False  # it will soon: who asks may wait
     group: Path | None = None  # the control group that all of it is in
 
 
@@ -103,15 +106,18 @@ class _Ends:
         os.write(self.news, json.dumps(word).encode() + b"\n")
 
 
-def start_jail(spec: JailSpec, files: dict[int, int], listener: socket.socket) -> Jail:
+def start_jail(
+    spec: JailSpec, files: dict[int, int], listener: socket.socket, private: Sequence[int] = ()
+) -> Jail:
     """Start a jail. `files`: QEMU's number of each file → our descriptor of it; `listener`: where
-    SSH is asked for. Raises OSError when the namespaces cannot be made; what goes wrong later comes
-    as news."""
+    SSH is asked for; `private`: descriptors that nobody in the jail may have. Raises OSError when
+    the namespaces cannot be made; what goes wrong later comes as news."""
     syscalls.adopt_orphans()
     life, news, console, errors = (os.pipe() for _ in range(4))
     ends = _Ends(life=life[0], news=news[1], console=console[1], errors=errors[1])
     unshared, mapped, born = (os.pipe() for _ in range(3))
-    ours = (life[1], news[0], console[0], errors[0], unshared[0], mapped[1], born[0])
+    pipes = (life[1], news[0], console[0], errors[0], unshared[0], mapped[1], born[0])
+    ours = (*pipes, *private)
     helper = os.fork()
     if helper == 0:
         # The helper makes the namespaces, forks pid 1 into them and leaves; the keeper adopts it.
@@ -349,8 +355,8 @@ def _wait(
     end of all of them."""
     selector = selectors.DefaultSelector()
     target = ("127.0.0.1", SSH_PORT)
-    forwarder = Forwarder(selector, listener, target, shut=spec.announced)
-    unannounced = time.monotonic() + _UNANNOUNCED
+    forwarder = Forwarder(selector, listener, target, shut=spec.announced, held=spec.resumed)
+    unannounced = math.inf if spec.channel else time.monotonic() + _UNANNOUNCED
     selector.register(ends.life, selectors.EVENT_READ)
     selector.register(os.pidfd_open(qemu), selectors.EVENT_READ)
     pending = b""

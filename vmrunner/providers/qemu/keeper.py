@@ -19,6 +19,8 @@ import json
 import os
 import select
 import signal
+import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -26,13 +28,20 @@ from typing import Any, Final
 
 from vmrunner.lib import process, unix_sockets
 from vmrunner.providers.qemu import cgroup, command_line, network, processes, state_dir
+from vmrunner.providers.qemu.channel import Channel
+from vmrunner.providers.qemu.command_line import QemuFd
 from vmrunner.providers.qemu.console import Console
 from vmrunner.providers.qemu.jail import Jail, JailSpec, start_jail
+from vmrunner.providers.qemu.qmp import Qmp
 
 _POLL: Final = 0.5  # seconds
 _ADDRESSES: Final = 5.0  # seconds between looks at the host's own addresses
 _START: Final = 30.0  # seconds for namespaces, rules and helper
 _ERRORS: Final = 4096  # bytes of QEMU's own complaints that are kept
+_RESUME: Final = 15.0  # seconds in which a clone's state must be loaded
+_ACKNOWLEDGED: Final = 45.0  # seconds in which it must have taken its identity
+_SAVE: Final = 60.0  # seconds in which a template's state must be written
+_QUIET: Final = 2.0  # seconds that a settled VM gets to write its last
 
 
 class Keeper:
@@ -48,6 +57,10 @@ class Keeper:
         self.denied: set[str] = set()
         self.wished = False  # SIGTERM came
         self.announced = False  # its console will say when its sshd is there
+        self.channel: Channel | None = None
+        self.qmp: socket.socket | None = None
+        self.unproven: float | None = None  # until when a clone must have answered, if it has not
+        self.save_at: float | None = None  # when the VM is to be frozen
         self._signals = os.pipe()  # wakes the poll at once
         for end in self._signals:
             os.set_blocking(end, False)
@@ -76,16 +89,29 @@ class Keeper:
         return True
 
     def start(self) -> Jail | str:
-        """The running VM, or why there is none."""
+        """The running VM, or why there is none. A clone that does not come up is booted instead."""
         plan = self.home.read(state_dir.PLAN)
         if plan is None:
             return "plan.json is gone or cut"
         self.plan = plan
         self.deadline = float(plan["deadline"])
         self.console = Console(self.home.path / state_dir.CONSOLE)
-        self.announced = bool(plan.get("announced"))
         if time.time() >= self.deadline:
             return "the deadline passed before it started"
+        resume = plan.get("resume")
+        if resume is None:
+            return self._launch(plan["qemu"], plan["images"])
+        jail = self._launch(resume["qemu"], plan["images"] + resume["images"], resumed=True)
+        why = jail if isinstance(jail, str) else self._resume(jail)
+        if not isinstance(jail, str) and not why:
+            return jail
+        return self._boot_instead(why)
+
+    def _launch(
+        self, words: list[str], images: list[tuple[int, str]], *, resumed: bool = False
+    ) -> Jail | str:
+        """Start QEMU in its jail; its memory may still have to be loaded."""
+        self.announced = bool(self.plan.get("announced")) and not self.plan.get("channel")
         try:
             with self._group() as group:
                 state_dir.write_json(
@@ -95,10 +121,39 @@ class Keeper:
                         state_dir.GROUP: str(group) if group else None,
                     },
                 )
-                jail = self._started_jail(group)
+                jail = self._started_jail(group, words, images, resumed=resumed)
+            if self.channel and self.plan.get("identity") and not resumed:
+                self.channel.tell(self.plan["identity"], now=time.time(), woken=False)
         except OSError as error:
             return str(error)
         return self._awaited(jail)
+
+    def _resume(self, jail: Jail) -> str:
+        """Let the clone run and tell it who it is. Returns what went wrong."""
+        assert self.channel is not None
+        assert self.qmp is not None
+        self.unproven = time.monotonic() + _ACKNOWLEDGED
+        seconds = min(_RESUME, self.deadline - time.time())
+        try:
+            with self.qmp as connection:
+                Qmp(connection, seconds=seconds).resume()
+            self.channel.tell(self.plan["identity"], now=time.time(), woken=True)
+        except OSError as error:
+            jail.kill()
+            return str(error)
+        return ""
+
+    def _boot_instead(self, why: str) -> Jail | str:
+        """Boot the VM from its image on a fresh disk. Nobody has spoken to the clone, whose jail is
+        gone."""
+        self.unproven = None
+        self.console.write(f"\nvmrunner: not resumed ({why}), so it boots\n".encode())
+        for name in (state_dir.SSH, state_dir.OVERLAY):
+            (self.home.path / name).unlink(missing_ok=True)
+        made = subprocess.run(self.plan["overlay"], capture_output=True, timeout=60, check=False)
+        if made.returncode:
+            return f"no fresh disk: {made.stderr.decode(errors='replace').strip()[-500:]}"
+        return self._launch(self.plan["qemu"], self.plan["images"])
 
     def _group(self) -> contextlib.AbstractContextManager[Path | None]:
         limits = self.plan["group"]
@@ -107,30 +162,45 @@ class Keeper:
             cgroup.place(), name, memory=limits["memory"], processes=limits["processes"]
         )
 
-    def _started_jail(self, group: Path | None) -> Jail:
+    def _started_jail(
+        self, group: Path | None, words: list[str], images: list[tuple[int, str]], *, resumed: bool
+    ) -> Jail:
         plan = self.plan
         host = network.host_prefixes()
         self.denied = set(host)
         lying = JailSpec(
-            qemu=plan["qemu"],
+            qemu=words,
             pasta=plan["pasta"],
             nft=plan["nft"],
             rules=network.rules(resolver=plan["resolver"], host=host),
             resolver=plan["resolver"],
             tun=plan["tun"],
             user=tuple(plan["user"]) if plan["user"] else None,
-            images=plan["images"],
+            images=images,
             hide=plan["hide"],
             limits=plan["limits"],
-            announced=self.announced,
+            announced=self.announced or (bool(plan.get("channel")) and not resumed),
+            channel=bool(plan.get("channel")),
+            resumed=resumed,
             group=group,
         )
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(unix_sockets.listen(self.home.path / state_dir.SSH))
-            files = {number: os.open(path, os.O_RDWR) for number, path in plan["files"]}
+            files = {number: os.open(path, _mode(number)) for number, path in plan["files"]}
             for descriptor in files.values():
                 stack.callback(os.close, descriptor)
-            return start_jail(lying, files, listener)
+            private = []
+            self.channel = self.qmp = None
+            if plan.get("channel"):
+                ours, theirs = socket.socketpair()
+                files[QemuFd.CHANNEL] = stack.enter_context(theirs).fileno()
+                self.channel = Channel(ours)
+                private.append(ours.fileno())
+            if resumed or plan.get("save"):
+                self.qmp, theirs = socket.socketpair()
+                files[QemuFd.QMP] = stack.enter_context(theirs).fileno()
+                private.append(self.qmp.fileno())
+            return start_jail(lying, files, listener, private)
 
     def _awaited(self, jail: Jail) -> Jail | str:
         """Wait until QEMU runs in it."""
@@ -147,24 +217,38 @@ class Keeper:
     # --- life ---
 
     def keep(self, jail: Jail) -> dict[str, Any]:
-        """Keep the VM until it must die or has died. Returns how; the VM is dead then."""
+        """Keep the VM until it must die or has died. Returns how; the VM is dead then. A clone that
+        failed before anybody spoke to it is booted instead, once."""
+        death = self._keep(jail)
+        if self.unproven is not None and death["cause"] in ("crash", "guest"):
+            booted = self._boot_instead(death["detail"])
+            if isinstance(booted, str):
+                return {"cause": "start", "detail": booted, "ended": time.time()}
+            death = self._keep(booted)
+        return death
+
+    def _keep(self, jail: Jail) -> dict[str, Any]:
         poll = select.poll()
-        for end in (jail.news, jail.console, jail.errors, self._signals[0]):
+        ends = [jail.news, jail.console, jail.errors, self._signals[0]]
+        if self.channel is not None:
+            ends.append(self.channel.fileno())
+        for end in ends:
             poll.register(end, select.POLLIN)
         addresses = time.monotonic() + _ADDRESSES
         death = self._verdict(self.early) if self.early else None
         while death is None:
             left = self.deadline - time.time()
             ready = dict(poll.poll(max(1, int(1000 * min(_POLL, left)))))
+            if self.channel is not None and self.channel.fileno() in ready:
+                ready.pop(end := self.channel.fileno())
+                if self._acknowledge(jail):
+                    poll.unregister(end)
             for end in ready.keys() - {self._signals[0]}:
                 data = os.read(end, 65536)
                 if not data:
                     poll.unregister(end)
                 death = self._heard(jail, end, data) or death
-            if time.time() >= self.deadline:
-                death = death or {"cause": "deadline", "detail": "its deadline passed"}
-            elif self.wished or (self.home.path / state_dir.END).exists():
-                death = death or {"cause": "deleted", "detail": "deleted"}
+            death = death or self._due(jail)
             if time.monotonic() >= addresses:
                 addresses = time.monotonic() + _ADDRESSES
                 self._deny_new(jail)
@@ -172,12 +256,63 @@ class Keeper:
         self._drain(jail)
         return {**death, "ended": time.time()}
 
+    def _due(self, jail: Jail) -> dict[str, Any] | None:
+        """How the VM ends now, if a time has come or somebody wishes it."""
+        if time.time() >= self.deadline:
+            return {"cause": "deadline", "detail": "its deadline passed"}
+        if self.wished or (self.home.path / state_dir.END).exists():
+            return {"cause": "deleted", "detail": "deleted"}
+        if self.unproven is not None and time.monotonic() >= self.unproven:
+            return {"cause": "crash", "detail": "it did not answer in time"}
+        if self.save_at is not None and time.monotonic() >= self.save_at:
+            return self._save(jail)
+        return None
+
+    def _acknowledge(self, jail: Jail) -> bool:
+        """Read the channel. True when it is done with: the VM is itself, and may be spoken to."""
+        assert self.channel is not None
+        try:
+            if not self.channel.acknowledged():
+                return False
+        except OSError:
+            self.channel.close()
+            self.channel = None
+            return True
+        self.channel.close()
+        self.channel = None
+        start = "cold" if self.unproven is None else "resumed"
+        self.unproven = None
+        with contextlib.suppress(OSError):
+            (self.home.path / state_dir.STARTED).write_text(start)
+        jail.open()
+        return True
+
+    def _save(self, jail: Jail) -> dict[str, Any]:
+        """Freeze the VM as a template. Its disk is whole once QEMU has ended."""
+        assert self.qmp is not None
+        self.save_at = None
+        try:
+            with self.qmp as connection:
+                Qmp(connection, seconds=_SAVE).save()
+        except OSError as error:
+            return {"cause": "crash", "detail": f"not saved: {error}"}
+        poll = select.poll()
+        poll.register(jail.news, select.POLLIN)
+        if not poll.poll(_SAVE * 1000):
+            return {"cause": "crash", "detail": "not saved: QEMU does not end"}
+        return {"cause": "saved", "detail": "saved as a template"}
+
+    def _settled(self) -> bool:
+        return bool(self.plan.get("save")) and self.console.says(command_line.SETTLED)
+
     def _heard(self, jail: Jail, end: int, data: bytes) -> dict[str, Any] | None:
         if end == jail.console:
             self.console.write(data)
             if self.announced and self.console.says(command_line.ANNOUNCED):
                 self.announced = False
                 jail.open()
+            if self.qmp is not None and self.save_at is None and self._settled():
+                self.save_at = time.monotonic() + _QUIET
         elif end == jail.errors:
             self.errors = (self.errors + data)[-_ERRORS:]
         else:
@@ -217,6 +352,11 @@ class Keeper:
             death = {**death, "detail": f"{death['detail']}: {complaint[-500:]}"}
         with contextlib.suppress(OSError):
             self.state.record_death(self.home, death)
+
+
+def _mode(number: int) -> int:
+    """QEMU takes a descriptor only for the very access that it wants."""
+    return os.O_WRONLY if number == QemuFd.STATE else os.O_RDWR
 
 
 def _detach() -> None:

@@ -17,10 +17,10 @@ from typing import Any, Final
 from vmrunner.errors import BadOrder, NoCapacity
 from vmrunner.model import Network, Order, tags_of
 from vmrunner.providers.common.local_images import LocalImage
-from vmrunner.providers.qemu import command_line, processes, seed, state_dir
-from vmrunner.providers.qemu.command_line import MiB, QemuFd, QemuMachine
+from vmrunner.providers.qemu import command_line, processes, seed, state_dir, templates
+from vmrunner.providers.qemu.command_line import MiB, QemuFd, QemuMachine, Start
+from vmrunner.providers.qemu.templates import Template
 
-OVERLAY: Final = "overlay.qcow2"
 SEED: Final = "seed.iso"
 
 TUN: Final = Path("/dev/net/tun")
@@ -86,8 +86,9 @@ class HostPrograms:
 def digest(order: Order) -> str:
     """Names an order: the identical one again has the same."""
     said = dataclasses.asdict(order)
-    if order.max_ttl is None:  # an order of the time before it could tell has its old name
-        del said["max_ttl"]
+    for later in ("max_ttl", "identity", "shape"):
+        if said[later] is None:  # an order of the time before it could tell has its old name
+            del said[later]
     text = json.dumps(said, sort_keys=True, default=bytes.hex)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -131,36 +132,63 @@ def limits(*, cpus: int, memory: int, disk: int) -> dict[str, int]:
     return found
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VmPlan:
+    """What is decided of a VM before anything of it is made."""
+
+    order: Order
+    image: LocalImage
+    programs: HostPrograms
+    accel: str
+    template: Template | None = None
+    save: Path | None = None  # the directory of the template that it is to become
+
+    @property
+    def channel(self) -> bool:
+        """True if its identity comes over a port; else all is in the user-data."""
+        return self.image.channel and (self.order.identity is not None or self.save is not None)
+
+    def words(self, start: Start, mark: str) -> list[str]:
+        """QEMU's command line."""
+        offer = self.order.offer
+        return command_line.command(
+            QemuMachine(
+                qemu=self.programs.qemu,
+                guest=mark,
+                accel=self.accel,
+                cpus=offer.cpus,
+                memory=offer.memory,
+                cmdline=self.image.cmdline,
+                restrict=self.order.network is not Network.OPEN,
+                channel=self.channel,
+                start=start,
+            )
+        )
+
+    def template_key(self) -> str | None:
+        """Return the name of the template that such a VM can start from; None: none fits it."""
+        shape = self.order.shape
+        if not self.channel or shape is None or shape.container not in self.image.containers:
+            return None
+        return templates.key(self.words(Start.RESUME, ""), self.order, self.image, self.accel)
+
+
 def make(
-    order: Order,
-    *,
-    home: Path,
-    image: LocalImage,
-    programs: HostPrograms,
-    accel: str,
-    resolver: str,
-    hide: list[str],
-    mark: str,
-    now: float,
+    vm: VmPlan, *, home: Path, resolver: str, hide: list[str], mark: str, now: float
 ) -> dict[str, Any]:
     """Return the content of `plan.json`. `home` is where the directory will be."""
-    internet = order.network is Network.OPEN
+    order, image, programs = vm.order, vm.image, vm.programs
+    # A VM that becomes a template has no way out, whatever its clones will have.
+    internet = order.network is Network.OPEN and vm.save is None
     runs_as = processes.user(order.instance)
     offer = order.offer
-    words = command_line.command(
-        QemuMachine(
-            qemu=programs.qemu,
-            guest=mark,
-            accel=accel,
-            cpus=offer.cpus,
-            memory=offer.memory,
-            cmdline=image.cmdline,
-            restrict=not internet,
-        )
-    )
-    files = [(QemuFd.OVERLAY, str(home / OVERLAY))]
-    if accel == "kvm":
+    disk = home / state_dir.OVERLAY if vm.save is None else vm.save / templates.DISK
+    files = [(QemuFd.OVERLAY, str(disk))]
+    if vm.accel == "kvm":
         files.append((QemuFd.KVM, "/dev/kvm"))
+    if vm.save:
+        files += [(QemuFd.RAM, str(vm.save / templates.RAM))]
+        files += [(QemuFd.STATE, str(vm.save / templates.STATE))]
     images = [
         (QemuFd.BASE, str(image.disk)),
         (QemuFd.SEED, str(home / SEED)),
@@ -174,7 +202,12 @@ def make(
         "disk": offer.disk,
         "memory": offer.memory,
         "announced": image.announces,
-        "qemu": words,
+        "channel": vm.channel,
+        "identity": _identity(order) if vm.channel and vm.save is None else None,
+        "save": vm.save is not None,
+        "qemu": vm.words(Start.SAVE if vm.save else Start.BOOT, mark),
+        "resume": _resume(vm, mark),
+        "overlay": overlay(programs.qemu_img, image.disk, home / state_dir.OVERLAY, offer.disk),
         "files": files,
         "images": images,
         "pasta": programs.pasta if internet else None,
@@ -191,20 +224,52 @@ def make(
     }
 
 
-def furnish(place: Path, order: Order, image: LocalImage, programs: HostPrograms) -> None:
+def _identity(order: Order) -> dict[str, Any]:
+    """What the guest is told of itself, but for what the keeper draws when it says so."""
+    assert order.identity is not None
+    return {
+        "hostname": order.instance,
+        "user_key": order.identity.user_key.strip() + "\n",
+        "host_key": order.identity.host_key.strip() + "\n",
+        "host_public": order.identity.host_public.strip() + "\n",
+        "deadline": order.deadline,
+        "network": order.network.value,
+    }
+
+
+def _resume(vm: VmPlan, mark: str) -> dict[str, Any] | None:
+    """How the VM starts from its template."""
+    if vm.template is None:
+        return None
+    files = [
+        (QemuFd.RAM, str(vm.template.ram)),
+        (QemuFd.STATE, str(vm.template.state)),
+        (QemuFd.TEMPLATE, str(vm.template.disk)),
+    ]
+    return {"template": vm.template.key, "qemu": vm.words(Start.RESUME, mark), "images": files}
+
+
+def overlay(qemu_img: str, backing: Path, made: Path, size: int) -> list[str]:
+    """The command that makes a disk of `size` bytes over another."""
+    words = [qemu_img, "create", "-q", "-f", "qcow2", "-b", str(backing), "-F", "qcow2"]
+    return [*words, str(made), str(size)]
+
+
+def furnish(place: Path, vm: VmPlan) -> None:
     """Fill an instance's directory, still under its temporary name, with all but the plan."""
+    order, image = vm.order, vm.image
     meta = f"instance-id: {order.instance}\nlocal-hostname: {order.instance}\n"
-    disk = seed.image({"user-data": order.user_data, "meta-data": meta.encode()})
+    if vm.channel:
+        disk = seed.shape(_shape(vm))
+    else:
+        disk = seed.image({"user-data": order.user_data, "meta-data": meta.encode()})
     (place / SEED).write_bytes(disk)
     (place / state_dir.LOCK).touch()
     state_dir.write_json(place / state_dir.TAGS, tags_of(order))
+    below = image.disk if vm.template is None else vm.template.disk
+    made = place / state_dir.OVERLAY if vm.save is None else vm.save / templates.DISK
     done = subprocess.run(
-        [
-            *(programs.qemu_img, "create", "-q", "-f", "qcow2"),
-            *("-b", str(image.disk), "-F", "qcow2"),
-            str(place / OVERLAY),
-            str(order.offer.disk),
-        ],
+        overlay(vm.programs.qemu_img, below, made, order.offer.disk),
         capture_output=True,
         text=True,
         timeout=60,
@@ -215,3 +280,15 @@ def furnish(place: Path, order: Order, image: LocalImage, programs: HostPrograms
         if "No space left" in message[0]:
             raise NoCapacity(f"the disk is full: {message[0]}")
         raise BadOrder(f"image {image.name}: {message[0]}", hint="vmrunner image verify")
+    if vm.save:
+        with (vm.save / templates.RAM).open("wb") as ram:
+            ram.truncate(order.offer.memory)
+        (vm.save / templates.RAM).chmod(0o666)  # in a directory that nobody may enter
+        (vm.save / templates.STATE).touch()
+
+
+def _shape(vm: VmPlan) -> dict[str, str | int] | None:
+    shape = vm.order.shape
+    if shape is None or shape.container not in vm.image.containers:
+        return None
+    return {**dataclasses.asdict(shape), "network": vm.order.network.value}

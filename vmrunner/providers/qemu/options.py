@@ -25,3 +25,5 @@ class QemuOptions:
     cpus: int = 2
     memory: int = 2 * GiB
     disk: int = 16 * GiB
+    templates: bool = True  # start VMs from templates where one fits
+    templates_max_bytes: int = 20 * GiB

@@ -3,6 +3,7 @@ same state directory sees and ends the same VMs."""
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import logging
 import os
@@ -28,11 +29,13 @@ from vmrunner.model import (
     Ref,
     Scope,
     Seen,
+    Shape,
     Spec,
 )
 from vmrunner.providers.common import local_images
 from vmrunner.providers.common.console import CONSOLE_BYTES
 from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.providers.port import TemplateMaker
 from vmrunner.providers.qemu import (
     accel,
     dns,
@@ -43,9 +46,11 @@ from vmrunner.providers.qemu import (
     spawn,
     state_dir,
     sweep,
+    templates,
 )
 from vmrunner.providers.qemu.command_line import MiB
 from vmrunner.providers.qemu.dns import Resolver
+from vmrunner.providers.qemu.launch_plan import VmPlan
 from vmrunner.providers.qemu.options import QemuOptions
 
 _log = logging.getLogger(__name__)
@@ -138,7 +143,7 @@ class QemuProvider:
         return dns.choose(self.options.dns, network.host_prefixes())
 
     @property
-    def _verified(self) -> Path:
+    def verified(self) -> Path:
         """Return the file that notes which images were found as they were made."""
         cache = self.options.cache_dir
         return (cache if os.access(cache, os.W_OK) else self.state.path) / image_integrity.NOTES
@@ -156,12 +161,16 @@ class QemuProvider:
         home = self._known(order)
         if home is None:
             try:
-                home = self._place(order)
+                home = self.place(self._templated(self.plan(order)))
             except OSError as error:
                 raise _translated(error) from error
         if isinstance(home, state_dir.InstanceDir):
-            spawn.start(home, f"{self._mark}{home.path.name}")
+            self.start(home)
         return ref
+
+    def start(self, home: state_dir.InstanceDir) -> None:
+        """Start a VM that was placed, unless somebody did."""
+        spawn.start(home, f"{self._mark}{home.path.name}")
 
     def _check(self, order: Order) -> None:
         if order.offer.scope != self.scope:
@@ -182,38 +191,24 @@ class QemuProvider:
             raise BadOrder(f"{order.instance} exists, made by another order")
         return home if stone is None else str(stone.get("detail"))
 
-    def _place(self, order: Order) -> state_dir.InstanceDir | str:
-        """Make the order's directory: whole, or not at all, and only once."""
-        programs = launch_plan.HostPrograms.find(internet=order.network is Network.OPEN)
-        image = self._image(order.offer.image or None)
-        image_integrity.check(image, self._verified)
-        local_images.used(image)
-        chosen = accel.choose(
-            self.options.accel,
-            qemu=programs.qemu,
-            kernel=image.kernel,
-            cache_dir=self.options.cache_dir,
-        )
-        if chosen.warning and not self._warned:
-            self._warned = True
-            _log.warning("%s: %s", self.name, chosen.warning)
+    def place(self, vm: VmPlan) -> state_dir.InstanceDir | str:
+        """Make a VM's directory: whole, or not at all, and only once. Returns how it ended, if it
+        did."""
+        order = vm.order
         name = state_dir.DirName(order.installation, order.instance, int(order.deadline))
         home = state_dir.InstanceDir(self.state.instances / str(name))
         new = self.state.instances / f"{state_dir.NEW}{order.instance}.{os.urandom(4).hex()}"
         new.mkdir(mode=0o700)
         try:
-            launch_plan.furnish(new, order, image, programs)
+            launch_plan.furnish(new, vm)
             with self.state.locked():
                 known = self._known(order)
                 if known is not None:
                     return known
                 self._room(order)
                 made = launch_plan.make(
-                    order,
+                    vm,
                     home=home.path,
-                    image=image,
-                    programs=programs,
-                    accel=chosen.name,
                     resolver=self.resolver.address,
                     hide=launch_plan.hidden(self.state.path.parent, self.options.cache_dir),
                     mark=f"{self._mark}{name}",
@@ -224,6 +219,35 @@ class QemuProvider:
         finally:
             shutil.rmtree(new, ignore_errors=True)
         return home
+
+    def plan(self, order: Order) -> VmPlan:
+        """Return what the order's VM is made of, without a template."""
+        programs = launch_plan.HostPrograms.find(internet=order.network is Network.OPEN)
+        image = self._image(order.offer.image or None)
+        image_integrity.check(image, self.verified)
+        local_images.used(image)
+        chosen = accel.choose(
+            self.options.accel,
+            qemu=programs.qemu,
+            kernel=image.kernel,
+            cache_dir=self.options.cache_dir,
+        )
+        if chosen.warning and not self._warned:
+            self._warned = True
+            _log.warning("%s: %s", self.name, chosen.warning)
+        return VmPlan(order=order, image=image, programs=programs, accel=chosen.name)
+
+    def _templated(self, vm: VmPlan) -> VmPlan:
+        """The same, from its template where there is one; else that is noted as wanted."""
+        wanted = vm.template_key() if self.options.templates else None
+        if wanted is None:
+            return vm
+        template = templates.find(self.options.cache_dir, wanted, self.verified)
+        if template is None:
+            templates.note_wanted(self.options.cache_dir, wanted, vm.order)
+            return vm
+        template.use()
+        return dataclasses.replace(vm, template=template)
 
     def _room(self, order: Order) -> None:
         """Refuse what the disk or the memory could not hold if every VM took all it may."""
@@ -245,6 +269,16 @@ class QemuProvider:
                 f"memory: {order.offer.memory // MiB} MiB asked, {memory // MiB} MiB not taken",
                 hint="ask for less --memory, or wait until another VM ends",
             )
+
+    def template_maker(self) -> TemplateMaker:
+        """Return the maker of this provider's templates."""
+        from vmrunner.providers.qemu.template_maker import QemuTemplateMaker
+
+        return QemuTemplateMaker(self)
+
+    def wanted_templates(self) -> Sequence[tuple[Spec, Shape]]:
+        """Return what builds had to boot, the last first."""
+        return templates.wanted(self.options.cache_dir, now=time.time())
 
     # --- life and death ---
 

@@ -3,13 +3,25 @@ case. Forty lines instead of a tool that the host may not have. Pure."""
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Mapping
 from typing import Final
 
+from vmrunner.guest import identity
+
 SECTOR: Final = 2048
 _ROOT: Final = 20  # 16 the descriptor, 17 its end, 18 and 19 the path tables
 _YEAR: Final = bytes([126, 1, 1, 0, 0, 0, 0])  # a fixed date: the same seed is the same bytes
+
+
+def shape(wanted: Mapping[str, str | int] | None) -> bytes:
+    """The disk that tells a VM with a channel which container its build will want, and nothing of
+    the build. Its size is always the same."""
+    data = identity.SEED_HEAD + json.dumps(wanted, sort_keys=True).encode()
+    if len(data) > identity.SEED_BYTES:
+        raise ValueError(f"a shape of {len(data)} bytes")
+    return data.ljust(identity.SEED_BYTES, b"\0")
 
 
 def image(files: Mapping[str, bytes], label: str = "CIDATA") -> bytes:

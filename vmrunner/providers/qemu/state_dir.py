@@ -31,9 +31,11 @@ TAGS: Final = "tags.json"
 KEEPER: Final = "keeper.json"
 LOCK: Final = "lock"
 END: Final = "end"
+OVERLAY: Final = "overlay.qcow2"
 SSH: Final = "ssh"  # the socket at which the VM's sshd answers
 GROUP: Final = "group"  # in the keeper's file: its control group
 CONSOLE: Final = "console.log"
+STARTED: Final = "started"  # how its VM came to be, once its identity is its own
 NEW: Final = ".new-"
 
 _WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")

@@ -24,6 +24,7 @@ from vmrunner.model import (
     Role,
     Scope,
     Seen,
+    Start,
 )
 from vmrunner.providers.qemu import processes, state_dir
 from vmrunner.providers.qemu.state_dir import InstanceDir, StateDir
@@ -87,7 +88,15 @@ def _seen(ref: Ref, home: InstanceDir) -> Seen:
         address=Address(str(home.path / state_dir.SSH)) if power is Power.RUNNING else None,
         created_at=_number((home.read(state_dir.PLAN) or {}).get("created")),
         detail=detail,
+        start=_start(home),
     )
+
+
+def _start(home: InstanceDir) -> Start | None:
+    try:
+        return Start((home.path / state_dir.STARTED).read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _dead(ref: Ref, stone: Mapping[str, Any]) -> Seen:

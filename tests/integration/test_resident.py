@@ -1,0 +1,110 @@
+"""The resident supervisor: a real sshd hands a session's commands to a process that is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.support.fake_sessions import Running
+from tests.support.session_world import World, sshd, world
+from tests.support.sshd import wait_for
+from vmrunner.model import Reason, Result
+from vmrunner.session import supervisor_calls
+from vmrunner.session.supervisor_calls import SupervisorCalls
+from vmrunner.ssh.client import Dialer
+
+pytestmark = pytest.mark.timeout(120)
+__all__ = ["sshd", "world"]
+
+SHAPE = {"container": "debian:trixie", "runtime": "runc", "network": "open", "log_bytes": 64 << 20}
+
+
+@pytest.fixture
+def resident(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(supervisor_calls, "SUPERVISOR", "/nonexistent/supervisor")
+    monkeypatch.setattr(supervisor_calls, "SOCKET", str(world.guest.run / "socket"))
+    world.guest.start_resident()
+    return world
+
+
+def prestart(world: World) -> None:
+    connection = Dialer(world.sshd.access).connect(world.proxy.address, timeout=20)
+    try:
+        calls = SupervisorCalls(connection, 0)
+        done = calls.ask("prestart", stdin=[json.dumps(SHAPE).encode()])
+    finally:
+        connection.close()
+    assert done.exit_code == 0, done.complaint
+
+
+def test_a_build_starts_no_process_of_the_supervisors(resident: World) -> None:
+    verdict = resident.run("echo one", "echo two; exit 3")
+    assert (verdict.result, verdict.exit_code) == (Result.FAILURE, 3)
+    assert resident.log == b"one\ntwo\n"
+
+
+def test_a_container_that_waits_gets_the_build_of_its_shape(resident: World) -> None:
+    prestart(resident)
+    waiting = resident.guest.docker.process
+    assert waiting is not None
+    assert waiting.poll() is None
+    verdict = resident.run("echo hello")
+    assert (verdict.result, resident.log) == (Result.SUCCESS, b"hello\n")
+    assert resident.guest.docker.process is waiting
+    assert len(resident.guest.docker.created) == 1
+
+
+def test_a_build_of_another_shape_gets_a_container_of_its_own(resident: World) -> None:
+    prestart(resident)
+    waiting = resident.guest.docker.process
+    verdict = resident.run("echo hello", docker=True)
+    assert (verdict.result, resident.log) == (Result.SUCCESS, b"hello\n")
+    assert resident.guest.docker.process is not waiting
+
+
+def test_a_build_whose_supervisor_is_killed_goes_on(resident: World) -> None:
+    running = Running(resident.session("touch begun; while [ ! -e go ]; do sleep 0.1; done"))
+    wait_for((resident.guest.work / "begun").exists)
+    os.kill(_supervisor_of_the_build(resident), signal.SIGKILL)
+    (resident.guest.work / "go").touch()
+    assert running.wait(30).result is Result.SUCCESS
+
+
+def test_a_resident_that_is_killed_is_found_again(resident: World) -> None:
+    running = Running(resident.session("touch begun; while [ ! -e go ]; do sleep 0.1; done"))
+    wait_for((resident.guest.work / "begun").exists)
+    resident.guest.kill_resident()
+    resident.guest.start_resident()
+    resident.proxy.cut()
+    (resident.guest.work / "go").touch()
+    assert running.wait(30).result is Result.SUCCESS
+
+
+def test_a_wish_to_cancel_reaches_the_build(resident: World) -> None:
+    running = Running(resident.session("touch begun; sleep 60"))
+    wait_for((resident.guest.work / "begun").exists)
+    running.session.stop(Reason.USER)
+    assert running.wait(30).reason is Reason.USER
+
+
+def test_root_alone_may_speak_to_it(resident: World) -> None:
+    mode = (resident.guest.run / "socket").stat().st_mode
+    assert stat.S_IMODE(mode) == 0o600
+    assert stat.S_IMODE(resident.guest.run.stat().st_mode) == 0o700
+
+
+def _supervisor_of_the_build(world: World) -> int:
+    """The child of the resident that leads a session of its own."""
+    assert world.guest.resident is not None
+    parent = world.guest.resident.pid
+    (children,) = [
+        pid
+        for pid in map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+        if os.getsid(pid) == pid
+    ]
+    return children

@@ -1,0 +1,294 @@
+"""Clones of one template: each is itself, none changes it, and what does not resume boots."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.fake_sessions import Recorder, Running, make_job
+from tests.vm.home import wait_until
+from tests.vm.qemu_fixture import INSTALLATION, Machine, cache_dir, make_provider
+from vmrunner.images import templates as making
+from vmrunner.model import Network, Result, Shape, Spec, Start
+from vmrunner.providers.qemu import templates
+from vmrunner.providers.qemu.command_line import QemuFd
+from vmrunner.providers.qemu.provider import QemuProvider
+from vmrunner.session import Session
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
+
+SHAPE = Shape(container="debian:trixie", runtime="runc", log_bytes=64 << 20)
+SPEC = Spec(network=Network.NONE)
+
+#: What must differ between clones, or be this clone's own.
+IDENTITY = {
+    "random": "head -c 32 /dev/urandom | base64",
+    "boot id": "cat /proc/sys/kernel/random/boot_id",
+    "machine id": "cat /etc/machine-id",
+    "host name": "hostname",
+    "host key": "cat /etc/ssh/ssh_host_ed25519_key",
+    "user key": "cat /root/.ssh/authorized_keys",
+    "own end": "cat /run/vmrunner/deadline",
+    "memory of sshd": "tr '\\0' ' ' </proc/$(pgrep -o sshd)/environ; pgrep -o sshd >/dev/null && "
+    "sha256sum /etc/ssh/ssh_host_ed25519_key.pub",
+}
+
+
+def template_of(provider: QemuProvider) -> templates.Template:
+    """The template of these tests' clones; made once, as long as nothing that it depends on
+    changes."""
+    making.make(provider, SPEC, SHAPE, installation=INSTALLATION)
+    order, _ = making._order_of(provider, SPEC, SHAPE, INSTALLATION)
+    key = provider.plan(order).template_key()
+    assert key is not None
+    found = templates.find(provider.options.cache_dir, key, provider.verified)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def provider(tmp_path_factory: pytest.TempPathFactory) -> QemuProvider:
+    return make_provider(tmp_path_factory.mktemp("templates"))
+
+
+@pytest.fixture(scope="module")
+def template(provider: QemuProvider) -> templates.Template:
+    return template_of(provider)
+
+
+def started(machine: Machine) -> Start:
+    def start() -> Start | None:
+        seen = machine.look()
+        return seen.start if seen else None
+
+    found = wait_until(start, seconds=400, what="how the VM came up")
+    assert isinstance(found, Start)
+    return found
+
+
+@pytest.fixture(scope="module")
+def clones(
+    provider: QemuProvider, template: templates.Template, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Machine, Machine]]:
+    made = []
+    for name in ("first", "second"):
+        machine = Machine.order_one(
+            provider, tmp_path_factory.mktemp(name), ttl=1200, shape=SHAPE, network=Network.NONE
+        )
+        provider.create(machine.order)
+        made.append(machine)
+    for machine in made:
+        assert started(machine) is Start.RESUMED
+        machine.wait_booted()
+    yield made[0], made[1]
+    for machine in made:
+        provider.delete([machine.ref], force=True)
+
+
+@pytest.mark.parametrize("what", IDENTITY)
+def test_what_tells_clones_apart_differs(clones: tuple[Machine, Machine], what: str) -> None:
+    one, two = (machine.ssh(IDENTITY[what]).stdout for machine in clones)
+    assert one.strip()
+    assert one != two
+
+
+def test_clones_have_the_keys_and_names_of_their_orders(clones: tuple[Machine, Machine]) -> None:
+    for machine in clones:
+        assert machine.order.identity is not None
+        assert machine.ssh("hostname").stdout.strip() == machine.order.instance
+        assert machine.ssh("cat /root/.ssh/authorized_keys").stdout.strip() == (
+            machine.order.identity.user_key.strip()
+        )
+        assert f" {machine.order.instance}" in machine.ssh("cat /etc/hosts").stdout
+        # (the template's clock stood still for as long as it lay there)
+        assert abs(float(machine.ssh("date +%s.%N").stdout) - time.time()) < 20
+        at, _ = json.loads(machine.ssh("cat /run/vmrunner/deadline").stdout)
+        assert at == machine.order.deadline
+
+
+def test_a_clones_keys_open_no_other_clone(clones: tuple[Machine, Machine], tmp_path: Path) -> None:
+    one, two = clones
+    thief = Machine(two.provider, two.order, one.access, tmp_path)
+    assert "Host key verification failed" in thief.ssh("true").stderr
+    (tmp_path / "known_hosts").write_text(f"vm {two.access.host_public}\n")
+    assert "Permission denied" in thief.ssh("true").stderr
+
+
+def test_nothing_of_the_template_is_left_to_run(clones: tuple[Machine, Machine]) -> None:
+    one, _ = clones
+    timers = one.ssh("systemctl list-timers --all --no-legend").stdout
+    assert not timers.strip(), timers
+    left = one.ssh("ls /var/lib/systemd/random-seed /var/lib/dbus/machine-id 2>/dev/null").stdout
+    assert "random-seed" not in left
+
+
+def test_a_template_holds_nothing_of_its_clones(
+    clones: tuple[Machine, Machine], template: templates.Template
+) -> None:
+    secrets = []
+    for machine in clones:
+        assert machine.order.identity is not None
+        private = "".join(machine.order.identity.host_key.splitlines()[1:-1])
+        secrets += [
+            machine.order.instance.encode(),
+            machine.order.identity.user_key.split()[1].encode(),
+            base64.b64decode(private)[-80:-16],
+            private[60:120].encode(),
+        ]
+    for name in templates.FILES:
+        assert not _found(template.directory / name, secrets)
+
+
+def _found(path: Path, words: list[bytes]) -> list[bytes]:
+    """Which of these bytes are in the file; holes are skipped."""
+    found = []
+    with path.open("rb") as file:
+        size, at = path.stat().st_size, 0
+        while at < size:
+            try:
+                at = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                break
+            end = os.lseek(file.fileno(), at, os.SEEK_HOLE)
+            before = b""
+            file.seek(at)
+            while at < end:
+                data = file.read(min(16 << 20, end - at))
+                at += len(data)
+                found += [word for word in words if word in before + data]
+                before = data[-256:]
+    return found
+
+
+def test_qemu_can_write_no_file_of_its_template(clones: tuple[Machine, Machine]) -> None:
+    for number in (QemuFd.RAM, QemuFd.STATE, QemuFd.TEMPLATE, QemuFd.BASE):
+        path = f"/proc/{clones[0].qemu}/fd/{number:d}"
+        with pytest.raises(OSError) as refused:
+            os.close(os.open(path, os.O_RDWR))
+        assert refused.value.errno in (errno.EROFS, errno.EACCES)
+        with pytest.raises(OSError) as refused:
+            os.chmod(path, 0o666)  # noqa: PTH101 - through the descriptor, as QEMU would
+        assert refused.value.errno in (errno.EROFS, errno.EPERM)
+
+
+def test_a_clone_takes_little_memory_of_its_own(clones: tuple[Machine, Machine]) -> None:
+    lines = Path(f"/proc/{clones[1].qemu}/smaps_rollup").read_text().splitlines()
+    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
+    resident = (clones[1].order.offer.memory) // 1024
+    # (QEMU itself takes half of it: translated code)
+    assert kib["Pss"] < resident // 2, kib
+
+
+def test_a_hostile_clone_changes_nothing_of_its_template(
+    clones: tuple[Machine, Machine], template: templates.Template
+) -> None:
+    one, two = clones
+    before = {name: _digest(template.directory / name) for name in templates.FILES}
+    two.ssh("echo mine >/root/mark; sync")
+    one.ssh(
+        "mount -o remount,size=700m /dev/shm; head -c 500M /dev/urandom >/dev/shm/a;"
+        "dd if=/dev/zero of=/dev/vda bs=1M count=256 oflag=direct; echo 3 >/proc/sys/vm/drop_caches"
+    )
+    assert {name: _digest(template.directory / name) for name in templates.FILES} == before
+    assert two.ssh("cat /root/mark; dd if=/dev/vda bs=1M count=64 | sha256sum").stdout.startswith(
+        "mine"
+    )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def test_nothing_starts_python_runc_or_docker_before_the_first_output(
+    provider: QemuProvider, template: templates.Template, tmp_path: Path
+) -> None:
+    machine = Machine.order_one(provider, tmp_path, ttl=600, shape=SHAPE)
+    provider.create(machine.order)
+    assert started(machine) is Start.RESUMED
+    machine.wait_booted()
+    programs = "$(readlink -f /usr/bin/python3) /usr/bin/docker $(command -v runc)"
+    done = machine.ssh(f"for p in {programs}; do mount --bind /bin/false $p || exit 1; done")
+    assert done.returncode == 0, done.stderr
+    assert machine.ssh("python3 -c 'print(1)'").returncode == 1
+    seen = machine.look()
+    assert seen is not None
+    assert seen.address is not None
+    record = Recorder()
+    script = "echo hello; cat /proc/sys/kernel/random/boot_id; head -c 32 /dev/urandom | base64"
+    job = make_job(
+        seen.address,
+        machine.access,
+        tmp_path / "artifacts",
+        script,
+        boot_seconds=60,
+        network=Network.NONE,
+    )
+    end = Running(Session(job, record.at())).wait(120)
+    assert (end.result, record.log_bytes.splitlines()[0]) == (Result.SUCCESS, b"hello")
+    inside = record.log_bytes.splitlines()[1].decode()
+    assert machine.ssh("cat /proc/sys/kernel/random/boot_id").stdout.strip() == inside
+    provider.delete([machine.ref], force=True)
+    machine.wait_dead(30)
+
+
+def broken(how: str, file: Path) -> None:
+    """Damage that a clone meets when it starts."""
+    if how == "cut":
+        os.truncate(file, 64)
+    else:
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2 :] = os.urandom(len(data) - len(data) // 2)
+        file.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["cut", "garbled"])
+def test_a_clone_that_does_not_come_up_is_booted(
+    template: templates.Template, tmp_path: Path, how: str
+) -> None:
+    cache = tmp_path / "cache"
+    there = cache / "templates" / template.key
+    there.mkdir(parents=True, mode=0o700)
+    (cache / "images").symlink_to(cache_dir() / "images")
+    (cache / "accel.json").write_bytes((cache_dir() / "accel.json").read_bytes())
+    subprocess.run(["cp", "-r", "--sparse=always", f"{template.directory}/.", there], check=True)
+    broken(how, there / templates.STATE)
+    manifest = json.loads((there / templates.MANIFEST).read_text())
+    manifest["sha256"][templates.STATE] = _digest(there / templates.STATE)
+    (there / templates.MANIFEST).write_text(json.dumps(manifest))
+    provider = make_provider(tmp_path, cache=cache)
+    machine = Machine.order_one(provider, tmp_path, ttl=900, shape=SHAPE)
+    provider.create(machine.order)
+    assert started(machine) is Start.COLD
+    machine.wait_booted()
+    assert "not resumed" in provider.console(machine.ref)
+    provider.delete([machine.ref], force=True)
+    machine.wait_dead(60)
+    shutil.rmtree(there)
+
+
+def test_a_template_that_was_changed_is_not_used(
+    template: templates.Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "templates" / template.key
+    there.mkdir(parents=True)
+    for name, text in ((templates.RAM, b"r"), (templates.STATE, b"s"), (templates.DISK, b"d")):
+        (there / name).write_bytes(text)
+    digests = {name: _digest(there / name) for name in templates.FILES}
+    (there / templates.MANIFEST).write_text(json.dumps({"sha256": digests}))
+    find: Callable[[], object] = lambda: templates.find(  # noqa: E731
+        tmp_path, template.key, tmp_path / "notes"
+    )
+    assert find() is not None
+    (there / templates.STATE).write_bytes(b"S")
+    assert find() is None

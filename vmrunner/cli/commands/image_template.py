@@ -1,0 +1,67 @@
+"""`vmrunner image template`: the frozen VM that local builds start from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vmrunner.cli import exit_codes, output
+from vmrunner.cli.context import CliContext, shell_of
+from vmrunner.errors import VmrunnerError
+
+
+def template(
+    context: typer.Context,
+    provider: Annotated[str | None, typer.Option(help="A local one; default: as builds.")] = None,
+    image: Annotated[str | None, typer.Option(help="The VM's image.")] = None,
+    container: Annotated[str | None, typer.Option(help="The container's image.")] = None,
+    network: Annotated[str | None, typer.Option(help="open or none.")] = None,
+    cpus: Annotated[str | None, typer.Option(help="As builds will ask.")] = None,
+    memory: Annotated[str | None, typer.Option(help="As builds will ask: 4GiB.")] = None,
+    disk: Annotated[str | None, typer.Option(help="As builds will ask: 20GiB.")] = None,
+) -> int:
+    """Make the template for builds that ask for this, unless it is there. They start from it
+    instead of booting."""
+    said = {
+        "provider": provider,
+        "image": image,
+        "container": container,
+        "network": network,
+        "cpus": cpus,
+        "memory": memory,
+        "disk": disk,
+    }
+    shell = shell_of(context)
+    key = make(shell, {name: value for name, value in said.items() if value is not None})
+    output.say(f"template {key}: made" if key else "it is there already, or none would fit")
+    return exit_codes.OK
+
+
+def make_default(shell: CliContext) -> None:
+    """Make the template of builds that ask for nothing, where they are local. A failure costs
+    time later, and nothing else."""
+    from vmrunner.providers.port import StartsFromTemplates
+
+    app = shell.app
+    try:
+        if isinstance(app.providers.get(app.settings.provider(None)), StartsFromTemplates):
+            make(shell, {})
+    except VmrunnerError as error:
+        output.warn(f"no template was made: {error}")
+
+
+def make(shell: CliContext, said: dict[str, str]) -> str | None:
+    """Make the template for a build that says this. Returns its key; None as `templates.make`."""
+    from vmrunner.config.build_request import BuildRequest
+    from vmrunner.services import requests, templates
+
+    app = shell.app
+    spec = requests.check(BuildRequest(steps=["true"], **said), app.settings).spec
+    return templates.make(
+        app.providers.get(spec.provider),
+        spec,
+        app.settings,
+        installation=app.ledgers.open(make=True).installation,
+        progress=lambda text: output.say(f"template: {text} …"),
+    )

@@ -1,0 +1,96 @@
+"""A container that waits for its build: made and started ahead, its driver at its first question.
+
+Its limits, runtime and image are those of a *shape*: {"container", "runtime", "network",
+"log_bytes"}. A build of that very shape gets it, any other a container of its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import time
+from contextlib import suppress
+from typing import Any
+
+from . import docker, syscalls
+from .container_files import fill_box
+from .state import Place
+
+SHAPE = ("container", "runtime", "network")  # and "log_bytes", at least
+READY = "prestarted"  # the file: shape and first process of the container that waits
+LOCK = "prestarting"
+DRIVER_TIMEOUT = 120.0  # seconds
+SOCKET_TIMEOUT = 120.0  # seconds
+
+
+def prestart(place: Place, shape: dict[str, Any], work: str) -> None:
+    """Make the container and wait until its driver asks. One at a time; again is harmless."""
+    from .supervisor import lay_out
+
+    with _one_at_a_time(place):
+        if place.read(READY):
+            return
+        job = {**shape, "build": "", "docker": False, "privileged": False, "env": {}, "steps": []}
+        lay_out(place, job, work)
+        fill_box(place, {**job, "secrets": {}})
+        _await_socket()
+        docker.create(docker.container(job, place=place, work=work))
+        docker.start()
+        pid = docker.inspect()["State"]["Pid"]
+        control = os.open(f"{place.box}/control", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        poll = select.poll()
+        poll.register(control, select.POLLIN)
+        asked = poll.poll(DRIVER_TIMEOUT * 1000)
+        os.close(control)
+        if not asked:
+            raise OSError("the driver asks nothing")
+        place.write(READY, json.dumps({"shape": shape, "pid": pid}))
+
+
+def take(place: Place, job: dict[str, Any]) -> int:
+    """The first process of the container that waits for such a job; 0: there is none. One of
+    another shape is removed."""
+    if not os.path.exists(f"{place.run}/{LOCK}"):
+        return 0
+    with _one_at_a_time(place):
+        ready = json.loads(place.read(READY) or "{}")
+        if ready and _fits(ready["shape"], job):
+            return int(ready["pid"])
+        with suppress(docker.DockerError):  # it may have died half made
+            docker.remove()
+        with suppress(OSError):
+            syscalls.unmount(place.spool)
+        with suppress(FileNotFoundError):
+            os.unlink(f"{place.run}/{READY}")
+        os.unlink(f"{place.run}/{LOCK}")
+    return 0
+
+
+def _fits(shape: dict[str, Any], job: dict[str, Any]) -> bool:
+    """True if the container that waits is what this job would get."""
+    if job["docker"] or job["privileged"] or job["log_bytes"] > shape["log_bytes"]:
+        return False
+    return all(job[name] == shape[name] for name in SHAPE)
+
+
+def _await_socket() -> None:
+    """Early in a boot systemd does not listen for dockerd yet."""
+    until = time.monotonic() + SOCKET_TIMEOUT
+    while not os.path.exists(docker.SOCKET) and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+class _one_at_a_time:  # noqa: N801 - a with statement of its own
+    """Hold the lock that says whether one is being made."""
+
+    def __init__(self, place: Place) -> None:
+        self._path = f"{place.run}/{LOCK}"
+
+    def __enter__(self) -> None:
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)

@@ -1,0 +1,263 @@
+"""`supervisor resident`: the process that is there when a build comes, so that none has to start.
+
+It answers on a Unix socket that root alone may use; sshd connects to it. Each command runs in a
+fork, which costs milliseconds where a new Python costs seconds under emulation. It starts the
+build's supervisor, `run`, and starts it again when it dies; it holds this VM's own end.
+
+On a host that gives this VM its identity (identity.py) it waits for that first, then starts sshd.
+A container is made meanwhile, where the host told its shape.
+
+    socket: a line of JSON, the command's words; then its stdin. The answer: see output.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from . import docker, identity, syscalls
+from . import prestart as prestarting
+from .build import run as run_build
+from .output import SocketOutput
+from .state import EventLog, Place
+from .supervisor import obey
+
+WORDS = 4096  # bytes of a command's words
+PAUSE = 0.5  # seconds before a child that died is started again
+TICK = 5.0  # seconds between looks at the deadline
+PORT_PAUSE = 0.05  # seconds between looks for the port and for sshd
+SSHD = "/usr/sbin/sshd"
+SETTLED = "settled"
+PRESTARTS = 3
+
+_LAUNCH = signal.SIGUSR1  # from a command: start the build's supervisor
+
+
+class Resident:
+    """The loop over socket, children, identity and deadline."""
+
+    def __init__(self, place: Place, work: str) -> None:
+        self._place = place
+        self._work = work
+        place.make()
+        self._signals = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._listener = self._listen()
+        self._kept: dict[int, Callable[[], int]] = {}  # a child's pid → how it is started again
+        self._again: list[tuple[float, Callable[[], int]]] = []  # and when
+        self._building = False
+        self._port: int | None = None
+        self._message = identity.Message()
+        self._unidentified = identity.expected() and not os.path.exists(f"{place.run}/identified")
+        self._unacknowledged = False
+
+    def _listen(self) -> socket.socket:
+        path = self._place.socket
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        listener = socket.socket(socket.AF_UNIX)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(mask)
+        listener.listen(64)
+        listener.setblocking(False)
+        return listener
+
+    def run(self) -> int:
+        signal.set_wakeup_fd(self._signals[1])
+        for number in (signal.SIGCHLD, _LAUNCH):
+            signal.signal(number, lambda *_: None)
+        if identity.expected():
+            if shape := identity.seed():
+                self._fork(lambda: self._prestart(shape))
+            if not self._unidentified:
+                self._keep(self._start_sshd)
+        if self._place.job() and EventLog(self._place.events).last("ended") is None:
+            self._build()
+        while True:
+            self._step()
+
+    def _step(self) -> None:
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        poll.register(self._signals[0], select.POLLIN)
+        if self._unidentified and self._port is None:
+            self._port = identity.open_port()
+        if self._port is not None and self._unidentified:
+            poll.register(self._port, select.POLLIN)
+        ready = dict(poll.poll(self._patience() * 1000))
+        if self._signals[0] in ready:
+            self._heed(os.read(self._signals[0], 4096))
+        if self._listener.fileno() in ready:
+            self._accept()
+        if self._port in ready:
+            self._identify(ready[self._port])
+        if self._unacknowledged:
+            self._acknowledge()
+        if identity.overdue(self._place):
+            syscalls.power_off()
+        now = time.monotonic()
+        due = [start for at, start in self._again if at <= now]
+        self._again = [(at, start) for at, start in self._again if at > now]
+        for start in due:
+            self._keep(start)
+
+    def _patience(self) -> float:
+        """Seconds until the next look."""
+        if self._unacknowledged or (self._unidentified and self._port is None):
+            return PORT_PAUSE
+        return PAUSE if self._again else TICK
+
+    # --- commands --------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return
+        self._fork(lambda: self._answer(connection))
+        connection.close()
+
+    def _answer(self, connection: socket.socket) -> int:
+        """One command, in a child."""
+        connection.settimeout(None)
+        head = b""
+        while b"\n" not in head and len(head) < WORDS:
+            seen = connection.recv(WORDS, socket.MSG_PEEK)
+            if not seen:
+                return 1
+            head += connection.recv(seen.find(b"\n") + 1 or len(seen))
+        os.dup2(connection.fileno(), 0)
+        out = SocketOutput(os.dup(connection.fileno()))
+        parent = os.getppid()
+        code = obey(
+            json.loads(head), self._place, self._work, out, lambda: os.kill(parent, _LAUNCH)
+        )
+        out.end(code)
+        return 0
+
+    # --- children --------------------------------------------------------------------------
+
+    def _fork(self, work: Callable[[], int]) -> int:
+        """A child that does this and ends with the code that it returns."""
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGCHLD, _LAUNCH):
+                signal.signal(number, signal.SIG_DFL)
+            self._listener.close()
+            code = work()
+        except BaseException as error:  # noqa: BLE001 - a fork must not return into its parent
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(code)
+
+    def _keep(self, start: Callable[[], int]) -> None:
+        """Start a child that is started again when it fails."""
+        self._kept[start()] = start
+
+    def _heed(self, signals: bytes) -> None:
+        if _LAUNCH in signals:
+            self._build()
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            start = self._kept.pop(pid, None)
+            if start is not None and status:
+                self._again.append((time.monotonic() + PAUSE, start))
+            elif start is not None and start == self._start_build:
+                self._building = False
+
+    def _build(self) -> None:
+        if not self._building:
+            self._building = True
+            self._keep(self._start_build)
+
+    def _start_build(self) -> int:
+        def work() -> int:
+            os.setsid()
+            return run_build(self._place, work=self._work)
+
+        return self._fork(work)
+
+    # --- identity --------------------------------------------------------------------------
+
+    def _identify(self, event: int) -> None:
+        assert self._port is not None
+        try:
+            data = os.read(self._port, identity.LIMIT)
+        except BlockingIOError:
+            data = b""
+        if not data and event & select.POLLHUP:
+            time.sleep(PORT_PAUSE)  # nobody at the other end yet, which no poll waits for
+        found = self._message.feed(data)
+        if found is None:
+            return
+        identity.assume(self._place, found)
+        self._unidentified = False
+        self._unacknowledged = True
+        self._keep(self._start_sshd)
+
+    def _start_sshd(self) -> int:
+        os.makedirs("/run/sshd", 0o755, exist_ok=True)
+
+        def work() -> int:
+            os.setsid()
+            with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
+                file.write("0")
+            os.execv(SSHD, [SSHD, "-D", "-o", "AllowTcpForwarding=local"])
+
+        return self._fork(work)
+
+    def _acknowledge(self) -> None:
+        """Tell the host once sshd listens, and nothing ever again."""
+        assert self._port is not None
+        if _listens(22):
+            os.write(self._port, identity.ACK)
+            os.close(self._port)
+            self._port = None
+            self._unacknowledged = False
+
+    # --- the container that waits ------------------------------------------------------------
+
+    def _prestart(self, shape: dict[str, object]) -> int:
+        for left in reversed(range(PRESTARTS)):
+            try:
+                prestarting.prestart(self._place, shape, self._work)
+                break
+            except (OSError, docker.DockerError) as error:
+                self._report(f"no container waits: {error}")
+                if not left:
+                    return 0
+        if not os.path.exists(f"{self._place.run}/identified"):
+            # A template is frozen when all that its boot began has ended.
+            subprocess.run(["systemctl", "is-system-running", "--wait"], check=False)
+            self._report(SETTLED)
+        return 0
+
+    def _report(self, text: str) -> None:
+        """Tell who watches the console."""
+        with open("/dev/console", "w", encoding="utf-8") as console:
+            console.write(f"\nvmrunner: {text}\n")
+
+
+def _listens(port: int) -> bool:
+    """True if somebody listens on that TCP port."""
+    with open("/proc/net/tcp", encoding="ascii") as file:
+        return any(f":{port:04X} 00000000:0000 0A" in line for line in file)

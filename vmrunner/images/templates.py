@@ -1,0 +1,116 @@
+"""Make the template that builds of one shape start from, and prove it by a clone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol
+
+from vmrunner.errors import ImageError
+from vmrunner.guest.state import Place
+from vmrunner.lib import ids
+from vmrunner.model import (
+    Access,
+    Fate,
+    Identity,
+    Key,
+    Order,
+    Ref,
+    Role,
+    Shape,
+    Spec,
+    Start,
+)
+from vmrunner.providers.deletion import delete_until_dead
+from vmrunner.providers.port import Provider, StartsFromTemplates
+from vmrunner.ssh import keys
+from vmrunner.ssh.client import Connection, Dialer
+
+LIFE: Final = 900.0  # seconds that the template's VM and its clone may live
+RESUMED: Final = 60.0  # seconds in which the clone must answer
+_PAUSE: Final = 0.1
+
+
+class TemplateProvider(Provider, StartsFromTemplates, Protocol):
+    """A provider that starts VMs from templates."""
+
+
+def make(
+    provider: TemplateProvider,
+    spec: Spec,
+    shape: Shape,
+    *,
+    installation: str,
+    progress: Callable[[str], object] = lambda _: None,
+) -> str | None:
+    """Make the template for builds that want this machine and container, and return its key. None:
+    there is one, or none would fit. Raises ImageError and what the provider raises."""
+    maker = provider.template_maker()
+    order_of = partial(_order_of, provider, spec, shape, installation)
+    order, access = order_of()
+    key = maker.missing(order)
+    if key is None:
+        return None
+    progress("booting a VM to freeze")
+    frozen, _ = order_of(anonymous=True)
+    with maker.freeze(frozen, key) as template:
+        progress("resuming a clone of it")
+        ref = maker.clone(order, template)
+        try:
+            _prove(provider, ref, access)
+        finally:
+            deaths = delete_until_dead(
+                provider, {Key(ref.scope, ref.id): ref}, seconds=60, pause=0.2, force=True
+            )
+        if deaths.waiting or deaths.outcomes[ref].fate is Fate.FAILED:
+            raise ImageError(f"the clone {ref.id} does not end")
+        maker.publish(template, key, order.offer.image)
+        return key
+
+
+def _order_of(
+    provider: Provider, spec: Spec, shape: Shape, installation: str, *, anonymous: bool = False
+) -> tuple[Order, Access]:
+    """An order for a VM without a build. `anonymous`: nobody ever speaks to it."""
+    user, host = keys.generate(), keys.generate()
+    identity = Identity(user_key=user.public, host_key=host.private, host_public=host.public)
+    order = Order(
+        instance=ids.instance_id(),
+        build="template",
+        installation=installation,
+        generation="template",
+        role=Role.IMAGE,
+        offer=provider.offers(spec)[0],
+        deadline=time.time() + LIFE,
+        user_data=b"",
+        network=spec.network,
+        identity=None if anonymous else identity,
+        shape=shape,
+    )
+    return order, Access(user_private=user.private, host_public=host.public)
+
+
+def _prove(provider: Provider, ref: Ref, access: Access) -> None:
+    """Speak to the clone as a build would. Raises ImageError if it was booted, or does not
+    answer."""
+    key = Key(ref.scope, ref.id)
+    until = time.monotonic() + RESUMED
+    while (seen := provider.look([key]).get(key)) is None or not seen.address or not seen.start:
+        if time.monotonic() > until or (seen is not None and seen.detail):
+            raise ImageError(f"template: its clone does not answer: {seen and seen.detail}")
+        time.sleep(_PAUSE)
+    if seen.start is not Start.RESUMED:
+        raise ImageError(f"template: its clone came up {seen.start}")
+    connection = Dialer(access).connect(seen.address, timeout=until - time.monotonic())
+    try:
+        _ask(connection)
+    finally:
+        connection.close()
+
+
+def _ask(connection: Connection) -> None:
+    words = ["status", "--epoch", "0"]
+    done = connection.call(Place().socket, words, lambda _: None, pulse=lambda: RESUMED)
+    if done is None or done.exit_code:
+        raise ImageError(f"template: the supervisor of its clone: {done and done.complaint}")

@@ -1,0 +1,102 @@
+"""The making of a template: a VM that boots, settles and is frozen; then a clone that proves it.
+
+Both are instances like any other: a directory, a keeper, a deadline. Neither has a network of its
+own or ever serves a build. Nothing is a template before its clone has answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from vmrunner.errors import BadOrder, ProviderError
+from vmrunner.model import Kind, Order, Ref
+from vmrunner.providers.qemu import templates
+from vmrunner.providers.qemu.provider import QemuProvider
+from vmrunner.providers.qemu.templates import Template
+
+_HALF_MADE: Final = 3600.0  # seconds after which what a maker left is rubbish
+_PAUSE: Final = 0.2  # seconds between looks
+
+
+class QemuTemplateMaker:
+    """A maker of templates in the cache of one provider."""
+
+    def __init__(self, provider: QemuProvider) -> None:
+        self._provider = provider
+        self._cache = provider.options.cache_dir
+
+    def missing(self, order: Order) -> str | None:
+        """Return the key of the template that such an order wants and does not find. None: it has
+        one, or none would fit it."""
+        wanted = self._provider.plan(order).template_key()
+        if not self._provider.options.templates or wanted is None:
+            return None
+        found = templates.find(self._cache, wanted, self._provider.verified)
+        return wanted if found is None else None
+
+    @contextlib.contextmanager
+    def freeze(self, order: Order, key: str) -> Iterator[Template]:
+        """Boot the order's VM, let it settle and freeze it. Yields the template under a temporary
+        name; what is not published goes. One maker per key: raises ProviderError where another is
+        at it."""
+        made = templates.begin(self._cache)
+        try:
+            with _lock(made.parent / f"{key}.lock"):
+                vm = dataclasses.replace(self._provider.plan(order), save=made)
+                home = self._provider.place(vm)
+                if isinstance(home, str):
+                    raise BadOrder(f"template: {home}")
+                self._provider.start(home)
+                self._await_frozen(order)
+                yield Template(made)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def clone(self, order: Order, template: Template) -> Ref:
+        """Start a VM from a template that has no name yet."""
+        vm = dataclasses.replace(self._provider.plan(order), template=template)
+        home = self._provider.place(vm)
+        if isinstance(home, str):
+            raise BadOrder(f"template: {home}")
+        self._provider.start(home)
+        return Ref(self._provider.scope, Kind.INSTANCE, order.instance)
+
+    def publish(self, template: Template, key: str, image: str) -> Template:
+        """Give it its name, and make room for it. `image`: its hash."""
+        facts = {"image": image, "created": time.time()}
+        named = templates.publish(template.directory, key, facts, self._provider.verified)
+        self.trim()
+        return named
+
+    def trim(self) -> list[Template]:
+        """Remove what has no room, and what makers left. Returns the templates that went."""
+        most = self._provider.options.templates_max_bytes
+        return templates.trim(self._cache, most, now=time.time(), half_made=_HALF_MADE)
+
+    def _await_frozen(self, order: Order) -> None:
+        state = self._provider.state
+        while (stone := state.tombstone(order.instance)) is None:
+            if time.time() >= order.deadline + _PAUSE:
+                raise ProviderError("template: its VM did not end")
+            time.sleep(_PAUSE)
+        if stone.get("cause") != "saved":
+            console = str(stone.get("console", "")).splitlines()[-5:]
+            raise ProviderError("\n".join([f"template: {stone.get('detail')}", *console]))
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold a key for one maker."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ProviderError("template: another process makes it") from None
+        yield

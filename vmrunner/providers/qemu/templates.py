@@ -1,0 +1,242 @@
+"""Templates: frozen VMs that clones start from, in the user's cache.
+
+    <cache>/templates/<key>/{ram, state, disk.qcow2, template.json}
+
+A directory appears there by one rename when it is complete, and its files never change: clones map
+them. The key covers all that a clone must share with its template, since QEMU itself notices no
+difference. A template holds no key, id or secret of anybody, and had no network when it was made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from vmrunner.model import Network, Order, Shape, Spec
+from vmrunner.providers.common import cache_dirs, local_images
+from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.providers.qemu import image_integrity, state_dir
+
+#: Raised when templates of before cannot be used any more.
+VERSION: Final = 1
+RAM: Final = "ram"
+STATE: Final = "state"
+DISK: Final = "disk.qcow2"
+MANIFEST: Final = "template.json"
+FILES: Final = (RAM, STATE, DISK)
+NEW: Final = ".new-"
+GONE: Final = ".gone-"
+
+_WANTED: Final = ".wanted"
+_REMEMBERED: Final = 6 * 3600.0  # seconds
+
+_SLIRP: Final = ("/usr/lib/*/libslirp.so.*", "/usr/lib/libslirp.so.*", "/usr/lib64/libslirp.so.*")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A complete template."""
+
+    directory: Path
+
+    @property
+    def key(self) -> str:
+        return self.directory.name
+
+    @property
+    def ram(self) -> Path:
+        return self.directory / RAM
+
+    @property
+    def state(self) -> Path:
+        return self.directory / STATE
+
+    @property
+    def disk(self) -> Path:
+        return self.directory / DISK
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk: its memory has holes."""
+        return sum(512 * (self.directory / name).stat().st_blocks for name in FILES)
+
+    @property
+    def used_at(self) -> float:
+        return self.directory.stat().st_mtime
+
+    def use(self) -> None:
+        """Note that a clone is made of it: what is used stays."""
+        with contextlib.suppress(OSError):
+            os.utime(self.directory)
+
+
+def key(words: Sequence[str], order: Order, image: LocalImage, accel: str) -> str:
+    """Return the name of the template for such a VM. `words`: QEMU's command line, without names
+    of the VM."""
+    assert order.shape is not None
+    facts = {
+        "version": VERSION,
+        "words": list(words),
+        "image": image.hash,
+        "disk": order.offer.disk,
+        "network": order.network.value,
+        "shape": asdict(order.shape),
+        "programs": _builds(Path(words[0])),
+        "host": _host() if accel == "kvm" else "",
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def find(cache: Path, wanted: str, notes: Path) -> Template | None:
+    """Return the template of this key, whole as it was made; None where there is none. Raises
+    BadOrder when others may write where it lies. `notes`: what was verified before."""
+    directory = cache / "templates" / wanted
+    manifest = state_dir.read_json(directory / MANIFEST)
+    if manifest is None:
+        return None
+    for name in (MANIFEST, *FILES):
+        cache_dirs.check(cache, "templates", wanted, name)
+    digests = manifest.get("sha256")
+    if not isinstance(digests, dict) or set(digests) != set(FILES):
+        return None
+    wanted_files = {directory / name: str(digests[name]) for name in FILES}
+    try:
+        different = image_integrity.first_difference(wanted_files, notes)
+    except OSError:  # removed meanwhile
+        return None
+    return None if different else Template(directory)
+
+
+def begin(cache: Path) -> Path:
+    """Return a new directory to make a template in. Only we may enter it, so that its memory may be
+    readable for the user that clones run as."""
+    cache_dirs.make(cache)
+    cache_dirs.make(cache, "templates")
+    made = cache / "templates" / f"{NEW}{os.urandom(6).hex()}"
+    made.mkdir(mode=0o700)
+    return made
+
+
+def publish(made: Path, wanted: str, facts: dict[str, Any], notes: Path) -> Template:
+    """Give a made template its name. The manifest is written last, when all else is on the disk."""
+    for name in FILES:
+        path = made / name
+        path.chmod(0o644 if name == RAM else 0o600)
+        if os.geteuid() == 0:
+            os.chown(path, 0, 0)
+        _sync(path)
+    digests = {name: local_images.digest_of(made / name) for name in FILES}
+    state_dir.write_json(made / MANIFEST, {**facts, "key": wanted, "sha256": digests})
+    _sync(made)
+    final = made.with_name(wanted)
+    with contextlib.suppress(FileNotFoundError):
+        remove(Template(final))
+    made.rename(final)
+    _sync(final.parent)
+    image_integrity.first_difference({final / name: digests[name] for name in FILES}, notes)
+    return Template(final)
+
+
+def note_wanted(cache: Path, key: str, order: Order) -> None:
+    """Note that a build would have started from this template, had there been one."""
+    assert order.shape is not None
+    offer = order.offer
+    facts = {
+        "spec": {
+            "cpus": offer.cpus,
+            "memory": offer.memory,
+            "disk": offer.disk,
+            "image": offer.image,
+            "network": order.network.value,
+        },
+        "shape": asdict(order.shape),
+    }
+    with contextlib.suppress(OSError):  # a cache that is another's, and may only be read
+        cache_dirs.make(cache, "templates")
+        state_dir.write_json(cache / "templates" / f"{key}{_WANTED}", facts)
+
+
+def wanted(cache: Path, *, now: float) -> list[tuple[Spec, Shape]]:
+    """Return what was noted in the last hours, the last first. Notes are removed once the template
+    is there, or old."""
+    notes = [entry for entry in _entries(cache) if entry.name.endswith(_WANTED)]
+    found = []
+    for note in sorted(notes, key=lambda path: path.stat().st_mtime, reverse=True):
+        made = (note.with_name(note.name.removesuffix(_WANTED)) / MANIFEST).exists()
+        facts = state_dir.read_json(note)
+        if made or facts is None or now > note.stat().st_mtime + _REMEMBERED:
+            note.unlink(missing_ok=True)
+            continue
+        spec = {**facts["spec"], "network": Network(facts["spec"]["network"])}
+        found.append((Spec(**spec), Shape(**facts["shape"])))
+    return found
+
+
+def templates(cache: Path) -> list[Template]:
+    """Return all complete templates, the one that was used last first."""
+    found = [
+        Template(entry)
+        for entry in _entries(cache)
+        if not entry.name.startswith(".") and (entry / MANIFEST).exists()
+    ]
+    return sorted(found, key=lambda template: template.used_at, reverse=True)
+
+
+def remove(template: Template) -> None:
+    """Remove it at once, or not at all. Clones keep what they have open."""
+    rubbish = template.directory.with_name(f"{GONE}{template.key}.{os.urandom(4).hex()}")
+    template.directory.rename(rubbish)
+    shutil.rmtree(rubbish, ignore_errors=True)
+
+
+def trim(cache: Path, most: int, *, now: float, half_made: float) -> list[Template]:
+    """Remove those that were not used for longest until the rest takes at most `most` bytes, and
+    what makers that died left. Returns what was removed."""
+    for entry in _entries(cache):
+        old = entry.name.startswith((NEW, GONE)) and now > entry.stat().st_mtime + half_made
+        if old:
+            shutil.rmtree(entry, ignore_errors=True)
+    total, removed = 0, []
+    for template in templates(cache):
+        total += template.size
+        if total > most:
+            remove(template)
+            removed.append(template)
+    return removed
+
+
+def _entries(cache: Path) -> Iterator[Path]:
+    with contextlib.suppress(FileNotFoundError):
+        yield from list((cache / "templates").iterdir())
+
+
+def _builds(qemu: Path) -> list[tuple[str, int, int]]:
+    """Return the builds of QEMU and of its network: each one's file, size and time."""
+    files = {qemu.resolve()}
+    for pattern in _SLIRP:
+        files |= {path.resolve() for path in Path("/").glob(pattern.removeprefix("/"))}
+    return sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
+
+def _host() -> str:
+    """Return what a guest under KVM sees of the host's processor, and the kernel that shows it."""
+    wanted = ("vendor_id", "cpu family", "model\t", "stepping", "microcode", "flags")
+    lines = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
+    cpu = sorted(line for line in lines if line.startswith(wanted))
+    return "\n".join([platform.release(), platform.version(), *cpu])
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
