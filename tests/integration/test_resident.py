@@ -59,7 +59,7 @@ def test_a_container_that_waits_gets_the_build_of_its_shape(resident: World) -> 
     assert len(resident.guest.docker.created) == 1
 
 
-def test_a_build_of_another_shape_gets_a_container_of_its_own(resident: World) -> None:
+def test_another_shape_gets_a_container_of_its_own(resident: World) -> None:
     prestart(resident)
     waiting = resident.guest.docker.process
     verdict = resident.run("echo hello", docker=True)

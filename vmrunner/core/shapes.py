@@ -1,4 +1,4 @@
-"""What a VM and its container must be for a build, as far as that can be had ahead of it."""
+"""The machine and the container that a build wants, as far as they can be had ahead of it."""
 
 from __future__ import annotations
 

@@ -33,23 +33,6 @@ ADMIT_PAUSE = 0.2  # seconds
 DISK_LOW = 32 << 20  # bytes free on the work directory's disk that count as full
 
 
-def _received(connection: socket.socket) -> bytes:
-    """Return what has come on the connection; nothing once its end has."""
-    try:
-        return connection.recv(65536)
-    except OSError as error:
-        raise docker.DockerError(0, f"dockerd did not answer: {error}") from error
-
-
-def _exit_code(response: bytes) -> int:
-    """Return the exit code from Docker's answer to a wait. Its head comes first: a dockerd that
-    dies leaves it alone."""
-    answer = docker.decoded(response)
-    if not isinstance(answer, dict) or "StatusCode" not in answer:
-        raise docker.DockerError(0, "dockerd ended in the middle of an answer")
-    return int(answer["StatusCode"])
-
-
 class GuestBuild:
     """The loop over the build's FIFOs and Docker's answer."""
 
@@ -204,7 +187,7 @@ class GuestBuild:
                 response += part
                 if not part and not self._look(clock()):
                     return None
-        code = _exit_code(response)
+        code = docker.exit_code(response)
         while self._copy(READ):
             pass
         return code
@@ -226,7 +209,7 @@ class GuestBuild:
             if self._log in ready:
                 self._copy(READ)
             if answer is not None and answer.fileno() in ready:
-                if not (part := _received(answer)):
+                if not (part := docker.received(answer)):
                     return
                 yield part
             if clock() - looked >= TICK or self._control in ready:

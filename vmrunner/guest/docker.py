@@ -84,6 +84,23 @@ def decoded(response: bytes) -> Any:
     return value
 
 
+def received(connection: socket.socket) -> bytes:
+    """Return what has come on the connection; nothing once its end has."""
+    try:
+        return connection.recv(65536)
+    except OSError as error:
+        raise DockerError(0, f"dockerd did not answer: {error}") from error
+
+
+def exit_code(response: bytes) -> int:
+    """Return the exit code from Docker's answer to a wait. Its head comes first: a dockerd that
+    dies leaves it alone."""
+    answer = decoded(response)
+    if not isinstance(answer, dict) or "StatusCode" not in answer:
+        raise DockerError(0, "dockerd ended in the middle of an answer")
+    return int(answer["StatusCode"])
+
+
 def create(body: dict[str, Any]) -> None:
     """Make the container, unless there is one: a process that died may have had it made."""
     try:

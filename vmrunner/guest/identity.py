@@ -152,7 +152,7 @@ def _boot_clock() -> float:
 
 
 def _write(path: str, text: str, mode: int) -> None:
-    """In place: systemd may have mounted something over the file."""
+    """Write in place: systemd may have mounted something over the file."""
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(fd, "w", encoding="utf-8") as file:

@@ -32,7 +32,7 @@ def enter_mounts(pid: int) -> None:
 
 
 def power_off() -> None:
-    """At once; nothing is saved."""
+    """Switch the VM off at once; nothing is saved."""
     _check(_libc.reboot(ctypes.c_int(_POWER_OFF)), "reboot")
 
 

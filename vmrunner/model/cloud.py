@@ -148,8 +148,8 @@ class Offer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """What tells a VM from all others, for a provider that can hand it over after the boot. OpenSSH
-    text."""
+    """Keys that tell a VM from all others, for a provider that can hand them over after the boot.
+    OpenSSH text."""
 
     user_key: str  # public
     host_key: str  # private

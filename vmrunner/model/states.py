@@ -95,7 +95,7 @@ class InstanceState(StrEnum):
 
 
 class Start(StrEnum):
-    """How a build came by its VM."""
+    """Way in which a build came by its VM."""
 
     COLD = "cold"  # it was made and booted for the build
     RESUMED = "resumed"  # … from the frozen state of a settled one

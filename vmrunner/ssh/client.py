@@ -219,8 +219,8 @@ class Connection:
         stdin: Iterable[bytes] = (),
         pulse: Callable[[], float] = lambda: 3600.0,
     ) -> Completed | None:
-        """As `stream`, but whoever listens on a Unix socket in the VM runs the command, and no
-        process starts for it. None: nobody listens there."""
+        """Run a command as `stream` does, by whoever listens on a Unix socket in the VM: no process
+        starts for it. None: nobody listens there."""
         answer = SocketAnswer(on_bytes)
         head = json.dumps(list(words)).encode() + b"\n"
         exchange = CommandIO(

@@ -56,8 +56,8 @@ REOPENED: Final = frozenset({QemuFd.KERNEL, QemuFd.INITRD, QemuFd.RAM})
 CHANNEL_WORDS: Final = f"cloud-init=disabled {identity.FLAG}"
 
 
-class Start(Enum):
-    """How a VM comes to be."""
+class QemuStart(Enum):
+    """Way in which a QEMU gets its VM."""
 
     BOOT = "boot"
     SAVE = "save"  # boots, to be saved as a template
@@ -76,7 +76,7 @@ class QemuMachine:
     cmdline: str  # the kernel's
     restrict: bool  # the guest may reach nothing at all
     channel: bool = False  # the guest takes its identity from a port
-    start: Start = Start.BOOT
+    start: QemuStart = QemuStart.BOOT
 
 
 def command(machine: QemuMachine) -> list[str]:
@@ -99,7 +99,7 @@ def command(machine: QemuMachine) -> list[str]:
             f"/proc/self/fd/{QemuFd.INITRD:d}",
         ),
         *("-append", f"{machine.cmdline} {source} panic=-1".strip()),
-        *disk(template=machine.start is Start.RESUME),
+        *disk(template=machine.start is QemuStart.RESUME),
         *_seed(),
         *_network(restrict=machine.restrict),
         *CONSOLE,
@@ -121,9 +121,9 @@ def _channel() -> tuple[str, ...]:
 
 def _memory(machine: QemuMachine) -> tuple[str, ...]:
     """Memory in a file, which a template writes and its clones map copy-on-write."""
-    if machine.start is Start.BOOT:
+    if machine.start is QemuStart.BOOT:
         return ()
-    saves = machine.start is Start.SAVE
+    saves = machine.start is QemuStart.SAVE
     sharing = "share=on" if saves else "share=off,readonly=on,rom=off"
     backend = (
         f"memory-backend-file,id=ram,size={machine.memory // MiB}M,"

@@ -57,7 +57,7 @@ class JailSpec:
     hide: list[str]  # directories that QEMU has no business in
     limits: dict[str, int]  # by the name of the resource, as `resource.RLIMIT_…`
     announced: bool = False  # nobody gets at its sshd until the keeper says `open`
-    channel: bool = False  # and the keeper will, however long it takes
+    channel: bool = False  # the keeper will, however long it takes
     resumed: bool = False  # it will soon: who asks may wait
     group: Path | None = None  # the control group that all of it is in
 
@@ -109,15 +109,13 @@ class _Ends:
 def start_jail(
     spec: JailSpec, files: dict[int, int], listener: socket.socket, private: Sequence[int] = ()
 ) -> Jail:
-    """Start a jail. `files`: QEMU's number of each file → our descriptor of it; `listener`: where
-    SSH is asked for; `private`: descriptors that nobody in the jail may have. Raises OSError when
-    the namespaces cannot be made; what goes wrong later comes as news."""
+    """Start a jail. `files`: QEMU's number of each file → our descriptor; `listener`: where SSH is
+    asked for; `private`: what nobody in it may have. Raises OSError; later errors come as news."""
     syscalls.adopt_orphans()
     life, news, console, errors = (os.pipe() for _ in range(4))
     ends = _Ends(life=life[0], news=news[1], console=console[1], errors=errors[1])
     unshared, mapped, born = (os.pipe() for _ in range(3))
-    pipes = (life[1], news[0], console[0], errors[0], unshared[0], mapped[1], born[0])
-    ours = (*pipes, *private)
+    ours = (life[1], news[0], console[0], errors[0], unshared[0], mapped[1], born[0], *private)
     helper = os.fork()
     if helper == 0:
         # The helper makes the namespaces, forks pid 1 into them and leaves; the keeper adopts it.
@@ -291,9 +289,7 @@ def _network(spec: JailSpec) -> int | None:
     # Its number outside: /proc is still the host's.
     space = f"/proc/{said}/ns/net"
     net = os.open(space, os.O_RDONLY)
-    helper = None
-    if spec.pasta:
-        helper = _attach(spec.pasta, space)
+    helper = _attach(spec.pasta, space) if spec.pasta else None
     syscalls.enter(net, syscalls.NEWNET)
     for end in (net, here, finish):
         os.close(end)

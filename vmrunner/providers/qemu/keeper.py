@@ -257,7 +257,7 @@ class Keeper:
         return {**death, "ended": time.time()}
 
     def _due(self, jail: Jail) -> dict[str, Any] | None:
-        """How the VM ends now, if a time has come or somebody wishes it."""
+        """Return how the VM ends now, if a time has come or somebody wishes it."""
         if time.time() >= self.deadline:
             return {"cause": "deadline", "detail": "its deadline passed"}
         if self.wished or (self.home.path / state_dir.END).exists():

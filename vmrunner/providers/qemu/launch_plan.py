@@ -18,7 +18,7 @@ from vmrunner.errors import BadOrder, NoCapacity
 from vmrunner.model import Network, Order, tags_of
 from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.qemu import command_line, processes, seed, state_dir, templates
-from vmrunner.providers.qemu.command_line import MiB, QemuFd, QemuMachine, Start
+from vmrunner.providers.qemu.command_line import MiB, QemuFd, QemuMachine, QemuStart
 from vmrunner.providers.qemu.templates import Template
 
 SEED: Final = "seed.iso"
@@ -134,7 +134,7 @@ def limits(*, cpus: int, memory: int, disk: int) -> dict[str, int]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VmPlan:
-    """What is decided of a VM before anything of it is made."""
+    """Decisions about a VM before anything of it is made."""
 
     order: Order
     image: LocalImage
@@ -148,7 +148,7 @@ class VmPlan:
         """True if its identity comes over a port; else all is in the user-data."""
         return self.image.channel and (self.order.identity is not None or self.save is not None)
 
-    def words(self, start: Start, mark: str) -> list[str]:
+    def words(self, start: QemuStart, mark: str) -> list[str]:
         """QEMU's command line."""
         offer = self.order.offer
         return command_line.command(
@@ -170,7 +170,7 @@ class VmPlan:
         shape = self.order.shape
         if not self.channel or shape is None or shape.container not in self.image.containers:
             return None
-        return templates.key(self.words(Start.RESUME, ""), self.order, self.image, self.accel)
+        return templates.key(self.words(QemuStart.RESUME, ""), self.order, self.image, self.accel)
 
 
 def make(
@@ -205,7 +205,7 @@ def make(
         "channel": vm.channel,
         "identity": _identity(order) if vm.channel and vm.save is None else None,
         "save": vm.save is not None,
-        "qemu": vm.words(Start.SAVE if vm.save else Start.BOOT, mark),
+        "qemu": vm.words(QemuStart.SAVE if vm.save else QemuStart.BOOT, mark),
         "resume": _resume(vm, mark),
         "overlay": overlay(programs.qemu_img, image.disk, home / state_dir.OVERLAY, offer.disk),
         "files": files,
@@ -225,7 +225,7 @@ def make(
 
 
 def _identity(order: Order) -> dict[str, Any]:
-    """What the guest is told of itself, but for what the keeper draws when it says so."""
+    """Return what the guest is told of itself, but for what the keeper draws when it says so."""
     assert order.identity is not None
     return {
         "hostname": order.instance,
@@ -238,7 +238,7 @@ def _identity(order: Order) -> dict[str, Any]:
 
 
 def _resume(vm: VmPlan, mark: str) -> dict[str, Any] | None:
-    """How the VM starts from its template."""
+    """Return how the VM starts from its template."""
     if vm.template is None:
         return None
     files = [
@@ -246,7 +246,7 @@ def _resume(vm: VmPlan, mark: str) -> dict[str, Any] | None:
         (QemuFd.STATE, str(vm.template.state)),
         (QemuFd.TEMPLATE, str(vm.template.disk)),
     ]
-    return {"template": vm.template.key, "qemu": vm.words(Start.RESUME, mark), "images": files}
+    return {"template": vm.template.key, "qemu": vm.words(QemuStart.RESUME, mark), "images": files}
 
 
 def overlay(qemu_img: str, backing: Path, made: Path, size: int) -> list[str]:
