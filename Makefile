@@ -33,7 +33,7 @@ check: lint
 lint: setup
 	.venv/bin/ruff check --no-cache .
 	.venv/bin/ruff format --no-cache --check .
-	.venv/bin/mypy --strict -p vmrunner
+	.venv/bin/mypy --strict -p vmrunner -p deploy
 	.venv/bin/lint-imports
 	scripts/short-files
 

@@ -23,8 +23,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from vmrunner.providers.qemu import accel, local_images
-from vmrunner.providers.qemu.local_images import LocalImage
+from vmrunner.providers.common import local_images
+from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.providers.qemu import accel
 
 GOAL = 1.25
 QEMU = "qemu-system-x86_64"

@@ -96,8 +96,8 @@ BUGS: Final = (
     Bug(
         "this host's clock instead of the cloud's (owner)",
         "engine/reconciler.py",
-        "        for now, rows in context.timed(view.mine.values()):\n",
-        "        for _, rows in context.timed(view.mine.values()):\n"
+        "        for now, rows in context.timed(snapshot.mine.values()):\n",
+        "        for _, rows in context.timed(snapshot.mine.values()):\n"
         "            now = context.clock()\n",
         f"{LAYERS} -k owner-fast",
     ),
@@ -174,7 +174,7 @@ BUGS: Final = (
     Bug(
         "children while their parent lives",
         "core/reap_rules.py",
-        "        if row.ref in self.listing.alive or resource.parent in self.listing.alive:\n"
+        "        if row.ref in self.sweep_view.alive or resource.parent in self.sweep_view.alive:\n"
         "            return False\n",
         "",
         f"{RULES}::test_leftover_children_wait_for_their_parents",
@@ -220,7 +220,7 @@ BUGS: Final = (
     Bug(
         "forget what a failed sweep could not show",
         "reaper/pending_kills.py",
-        "kept = [k for k in self._kills if listing.unread(k.ref.scope, k.ref.kind)]",
+        "kept = [k for k in self._kills if sweep_view.unread(k.ref.scope, k.ref.kind)]",
         "kept = list[Deletion]()",
         "tests/unit/reaper/test_pending_kills.py",
     ),

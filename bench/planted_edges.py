@@ -256,9 +256,9 @@ _SHELL_BUGS: Final = (
     Bug(
         "end --expired: what is not shown is dead",
         "providers/deletion.py",
-        "            for key, sight in seen.items():\n",
-        "            deaths.dead |= {key for key in here if key not in seen}\n"
-        "            for key, sight in seen.items():\n",
+        "        alive |= {key: sight.ref",
+        "        deaths.dead |= {key for key in here if key not in seen}\n"
+        "        alive |= {key: sight.ref",
         "tests/unit/reaper/test_expired.py",
     ),
     Bug(

@@ -27,11 +27,16 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:  # the function itself has none of these
+    from types_boto3_ec2 import EC2Client
+    from types_boto3_scheduler import EventBridgeSchedulerClient
+    from types_boto3_scheduler.type_defs import GetScheduleOutputTypeDef
 
 TAG: Final = "vmrunner:"
 #: Of every installation of vmrunner, these alone end by their tags.
@@ -43,9 +48,7 @@ ANY: Final = "*"
 
 PAGE: Final = 1000
 BATCH: Final = 100  # instances in one call
-PARALLEL: Final = 8  # regions at once
 
-PROTECTED: Final = "OperationNotPermitted"
 #: What protects from termination, each by itself.
 PROTECTIONS: Final = ("DisableApiTermination", "DisableApiStop")
 #: EC2's own trouble: some zones may be well.
@@ -60,7 +63,7 @@ MISSING: Final = re.compile(r"Invalid\w+\.NotFound|ResourceNotFoundException")
 #: Somebody uses it: an image its snapshot, a VM that is still going its disk.
 IN_USE: Final = re.compile(r"Invalid\w+\.InUse|VolumeInUse|IncorrectState|DependencyViolation")
 TOLD: Final = ("ended", "held", "unreadable", "failures")
-Item = Mapping[str, Any]
+Item = Mapping[str, Any]  # as EC2 tells it; `Kind` and `_judged` alone read it
 Seconds = float | None
 
 
@@ -129,20 +132,19 @@ class Case:
 
 
 class Thing(NamedTuple):
-    """Something of ours, so many seconds past its deadline; `instance`: what vmrunner calls it."""
+    """Something of ours, so many seconds past its deadline."""
 
     id: str
-    instance: str
+    instance: str  # what vmrunner calls it
     late: float
-    item: Item
+    association: str  # of an address that is in use
 
 
 class Kind(NamedTuple):
-    """How one kind is listed. `states`: those to end; what hangs on a VM goes with it, or is free
-    when that is gone."""
+    """How one kind is listed. `states`: those to end; what hangs on a VM is free after it."""
 
     name: str
-    method: str
+    method: Any  # its name, one of EC2Client's
     key: str
     id: str
     born: str = ""
@@ -155,18 +157,17 @@ class Kind(NamedTuple):
         for item in page[self.key]:
             yield from item["Instances"] if self.key == "Reservations" else (item,)
 
-    def birth(self, item: Item) -> float | None:
+    def birth(self, item: Item) -> Seconds:
         """LaunchTime begins anew with each start, the first interface's attachment does not."""
         nics = (nic.get("Attachment", {}) for nic in item.get("NetworkInterfaces", ()))
-        times = [nic.get("AttachTime") for nic in nics if nic.get("DeviceIndex") == 0]
-        times.append(item.get(self.born))
+        first = (nic.get("AttachTime") for nic in nics if nic.get("DeviceIndex") == 0)
+        times = (item.get(self.born), *first)
         return min((t.timestamp() for t in times if isinstance(t, datetime)), default=None)
 
 
-LIVING: Final = ("pending", "running", "stopping", "stopped")
 INSTANCES: Final = Kind(
     "instance", "describe_instances", "Reservations", "InstanceId", "LaunchTime",
-    filters=(("instance-state-name", LIVING),),
+    filters=(("instance-state-name", ("pending", "running", "stopping", "stopped")),),
 )  # fmt: skip
 SPOT_REQUESTS: Final = Kind(
     "spot_request", "describe_spot_instance_requests", "SpotInstanceRequests",
@@ -190,9 +191,9 @@ class Region:
 
     def __init__(self, make: Callable[..., Any], name: str, case: Case) -> None:
         self.name, self.case = name, case
-        self.told: dict[str, list[dict[str, Any]]] = {key: [] for key in TOLD}
-        self.ec2 = make("ec2", region_name=name)
-        self.scheduler = make("scheduler", region_name=name)
+        self.told: dict[str, list[dict[str, str | int]]] = {key: [] for key in TOLD}
+        self.ec2: EC2Client = make("ec2", region_name=name)
+        self.scheduler: EventBridgeSchedulerClient = make("scheduler", region_name=name)
 
     def pass_over(self) -> None:
         """The dear first. Whatever goes wrong with one kind, the others have their turn."""
@@ -204,7 +205,7 @@ class Region:
         self._each(SPOT_REQUESTS, lambda t: cancel(SpotInstanceRequestIds=[t.id]))
         self._each(VOLUMES, lambda t: ec2.delete_volume(VolumeId=t.id))
         self._each(INTERFACES, lambda t: ec2.delete_network_interface(NetworkInterfaceId=t.id))
-        self._each(ADDRESSES, lambda t: _release(ec2, t.item))
+        self._each(ADDRESSES, lambda t: _release(ec2, t))
         self._each(SNAPSHOTS, lambda t: ec2.delete_snapshot(SnapshotId=t.id))
         try:
             self._schedules()
@@ -241,9 +242,8 @@ class Region:
                 self._tell("failures", kind.name, zone=zone, error=_words(error))
 
     def _pages(self, kind: Kind) -> Iterator[Item]:
-        whose = self.case.settings.installation
         # What is not ours is not even listed; `*` in a filter is any value.
-        filters = [(f"tag:{TAG}installation", (whose,)), *kind.filters]
+        filters = [(f"tag:{TAG}installation", (self.case.settings.installation,)), *kind.filters]
         asked: dict[str, Any] = {"Filters": [{"Name": k, "Values": list(v)} for k, v in filters]}
         if kind is SNAPSHOTS:
             asked["OwnerIds"] = ["self"]  # and not the world's
@@ -257,7 +257,7 @@ class Region:
         """Must it end? One that makes no sense hides no other."""
         name = str(item.get(kind.id, "?"))
         try:
-            tags = {tag["Key"]: tag.get("Value", "") for tag in item.get(kind.tags, ())}
+            tags = {str(t["Key"]): str(t.get("Value", "")) for t in item.get(kind.tags, ())}
             free = not kind.state or item[kind.state] in kind.states
             if not free or not ours(tags, self.case.settings.installation):
                 return None
@@ -268,7 +268,8 @@ class Region:
                 self._tell("unreadable", kind.name, id=name, instance=instance)
             if until is None or not self.case.past(until):
                 return None
-            return Thing(item[kind.id], instance, self.case.now - until, item)
+            late = self.case.now - until
+            return Thing(item[kind.id], instance, late, item.get("AssociationId", ""))
         except Exception as error:  # noqa: BLE001 - see above
             self._tell("failures", kind.name, id=name, error=_words(error))
             return None
@@ -285,7 +286,8 @@ class Region:
     def _terminate(self, things: list[Thing]) -> None:
         """EC2 refuses a whole batch for one bad item: halve it until that one is alone."""
         try:
-            self._kill([thing.id for thing in things])
+            if not self.case.dry_run:
+                self._kill([thing.id for thing in things])
             for thing in things:
                 self._ended(INSTANCES, thing)
         except Exception as error:  # noqa: BLE001 - the others are not held back
@@ -298,15 +300,13 @@ class Region:
                     self._failed(INSTANCES, thing, error)
 
     def _kill(self, names: list[str], protections: tuple[str, ...] = PROTECTIONS) -> None:
-        if self.case.dry_run:
-            return
         try:
             self.ec2.terminate_instances(InstanceIds=names)
         except ClientError as error:
-            if len(names) > 1 or _code(error) != PROTECTED or not protections:
+            if len(names) > 1 or _code(error) != "OperationNotPermitted" or not protections:
                 raise
             # Nobody may keep a machine of ours alive that is to die.
-            off = {protections[0]: {"Value": False}}
+            off: Any = {protections[0]: {"Value": False}}
             self.ec2.modify_instance_attribute(InstanceId=names[0], **off)
             self._kill(names, protections[1:])
 
@@ -337,7 +337,7 @@ class Region:
             if not MISSING.fullmatch(_code(error)):
                 self._tell("failures", "schedule", id=name, error=_words(error))
 
-    def _tell(self, what: str, kind: str, **more: Any) -> None:
+    def _tell(self, what: str, kind: str, **more: str | int) -> None:
         self.told[what].append({"region": self.name, "kind": kind, **more})
 
     def _ended(self, kind: Kind, thing: Thing) -> None:
@@ -350,14 +350,14 @@ class Region:
         self._tell("held" if used else "failures", kind.name, id=thing.id, error=_words(error))
 
 
-def _release(ec2: Any, address: Item) -> None:
+def _release(ec2: EC2Client, address: Thing) -> None:
     """An address that is in use is taken away first."""
-    if address.get("AssociationId"):
-        ec2.disassociate_address(AssociationId=address["AssociationId"])
-    ec2.release_address(AllocationId=address["AllocationId"])
+    if address.association:
+        ec2.disassociate_address(AssociationId=address.association)
+    ec2.release_address(AllocationId=address.id)
 
 
-def _at(schedule: Item) -> float | None:
+def _at(schedule: GetScheduleOutputTypeDef) -> Seconds:
     """When a one-shot schedule fires."""
     found = re.fullmatch(r"at\((\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\)", schedule["ScheduleExpression"])
     if found is None or schedule.get("ScheduleExpressionTimezone", "UTC") != "UTC":
@@ -377,14 +377,14 @@ def _words(error: Exception) -> str:
 
 def guard(settings: Settings, now: float, *, dry_run: bool = False) -> dict[str, Any]:
     """One pass over all regions; what it did."""
-    retries = {"mode": "standard", "total_max_attempts": 4}
+    retries: Any = {"mode": "standard", "total_max_attempts": 4}
     config = Config(connect_timeout=5, read_timeout=20, retries=retries)
     client = functools.partial(boto3.Session().client, config=config)
     regions = [] if settings.regions else client("ec2").describe_regions()["Regions"]
     names = settings.regions or tuple(sorted(region["RegionName"] for region in regions))
     case = Case(settings, now, dry_run)
     passes = [Region(client, name, case) for name in names]  # making a client is for one thread
-    with ThreadPoolExecutor(PARALLEL) as pool:
+    with ThreadPoolExecutor(8) as pool:  # regions at once
         list(pool.map(Region.pass_over, passes))
     told = {key: [line for each in passes for line in each.told[key]] for key in TOLD}
     return {"installation": settings.installation, "regions": names, "dry_run": dry_run, **told}

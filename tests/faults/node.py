@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.faults.tasks import Crash, InTheAir, Task
 from tests.support.inline_pool import Inline
+from tests.support.ledger_builds import orders
 from vmrunner.engine import reporter
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
@@ -250,7 +251,7 @@ class Node:
             process=self.process,
             kind="serve",
             paths=Paths(world.root),
-            orders=world.order,
+            orders=orders(world.truth),
             clock=self._host,
             monotonic=world.clock,
             membership=self._membership(),

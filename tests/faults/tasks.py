@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
+from tests.support.inline_pool import Inline, prepared
 from vmrunner.providers.fake import Clock
 
 if TYPE_CHECKING:
@@ -81,23 +82,13 @@ class SharedClock(Clock):
             task.pause()
 
 
-class InTheAir:
+class InTheAir(Inline):
     """Runs each call as a task of its own: what it waits for, nobody else does."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        future: Future[T] = Future()
-
-        def call() -> None:
-            try:
-                future.set_result(work())
-            except Exception as error:  # noqa: BLE001 - it belongs to whoever reads the future
-                future.set_exception(error)
-
+        future, call = prepared(work)
         self._node.begin(call)
         return future
-
-    def close(self) -> None:
-        """There is nothing to let go of."""

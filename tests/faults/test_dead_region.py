@@ -13,6 +13,7 @@ import pytest
 
 from tests.faults.node import Paths
 from tests.faults.world import LIMITS, World
+from tests.support.ledger_builds import orders
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
@@ -20,6 +21,7 @@ from vmrunner.lib.process import current
 from vmrunner.model import Kind, Page, Scope
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider
 from vmrunner.reaper.reaper import Reaper
+from vmrunner.session import Session
 
 DEAD = Scope("fake", "account", "dead")
 TIMEOUT = 30.0
@@ -135,12 +137,12 @@ def reaping(world: World, tmp_path: Path, providers: Sequence[FakeProvider]) -> 
     engine = Engine(
         world.truth,
         {provider.name: provider for provider in providers},
-        lambda job, reporter: None,  # type: ignore[arg-type, return-value]
+        Session,
         EngineLimits(limits=world.limits.limits),
         process=current(),
         kind="serve",
         paths=Paths(tmp_path),
-        orders=world.order,
+        orders=orders(world.truth),
         listen=False,
     )
     return Reaper(engine.context, Membership(one_host=True), lambda: 0.0)

@@ -4,15 +4,20 @@ started by the former one is minded as before, by the former one's clock and ans
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.faults.world import World
-from vmrunner.errors import CredentialsRefused
+from vmrunner.core.audit_rules import AuditFault
+from vmrunner.errors import CredentialsRefused, LedgerError
+from vmrunner.ledger import Ledger
 from vmrunner.model import Death, Page, Scope
 from vmrunner.providers.fake import FakeProvider
 from vmrunner.providers.retired import RetiredProvider
 from vmrunner.reaper.expired import delete_expired
+from vmrunner.services import audit
 
 HOST = Scope("qemu", "host", "host")
 NEVER = 1e9
@@ -93,6 +98,29 @@ def test_another_engine_s_reaper_tells_it_by_the_same_clock(world: World) -> Non
     other.reaping._context.providers = providers
     world.run(end - 60 - world.clock(), step=5.0)
     assert alive(world) == 1
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_the_audit_tells_it_by_the_same_clock(world: World, *, away: bool) -> None:
+    end = started(world, reaps=False)
+    opened = world.nodes[0].engine.context.providers
+    world.nodes[0].kill()
+    providers: Any = SimpleNamespace(opened=lambda: (opened, {}), named=lambda name: name)
+
+    def ledger() -> Ledger:
+        if away:
+            raise LedgerError("away")
+        return world.truth
+
+    def late() -> bool:
+        ledgers: Any = SimpleNamespace(open=ledger, installation=world.truth.installation)
+        found = audit.audit(ledgers, providers, world.limits.limits)
+        return AuditFault.PAST_DEADLINE in [line.fault for line in found]
+
+    world.clock.advance(end - 60 - world.clock())
+    assert not late()
+    world.clock.advance(world.limits.limits.grace + 120)
+    assert late()
 
 
 def test_what_needs_no_ledger_tells_it_by_the_same_clock(world: World) -> None:

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,9 +150,9 @@ def main() -> None:
         template = make_template(Path(name) / "template")
         total = 0
 
-        def make(**options: object) -> World:
+        def make(**options: Any) -> World:
             root = Path(tempfile.mkdtemp(dir=name))
-            return World(template, root, **options)  # type: ignore[arg-type]
+            return World(template, root, **options)
 
         for scenario in SCENARIOS:
             count = len(crash_points(make, scenario))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.world import World
-from vmrunner.model import BuildState, Death, Reason, Result, Scope
+from vmrunner.model import BuildRecord, BuildState, Death, Reason, Result, Scope
 from vmrunner.providers.fake import FakeProvider
 
 OTHER = "aws-prod"
@@ -18,6 +18,27 @@ def renamed(world: World) -> None:
     """A new engine, which knows the cloud by another name."""
     node = world.node()
     node.engine.context.providers = {OTHER: FakeProvider(OTHER, world.cloud)}
+
+
+def three_left(world: World) -> list[BuildRecord]:
+    """Builds whose steps run, and whose engine is gone."""
+    world.build_seconds = 1e9
+    builds = [world.submit(ttl=200, timeout=150) for _ in range(3)]
+    first = world.node()
+    world.run(60, until=lambda: len(world.started) == 3)
+    first.kill()
+    return builds
+
+
+def ended_and_replaced(world: World, builds: list[BuildRecord]) -> None:
+    """All end at their deadline, and another build has room."""
+    world.run(300)
+    assert {world.truth.builds.get(b.id).reason for b in builds} == {Reason.DEADLINE}
+    assert not world.truth.instances.open()
+    world.build_seconds = 5
+    fresh = world.submit(provider=OTHER)
+    world.run(300, until=lambda: world.truth.builds.get(fresh.id).state is BuildState.FINISHED)
+    assert world.truth.builds.get(fresh.id).result is Result.SUCCESS
 
 
 @pytest.fixture
@@ -40,30 +61,16 @@ def test_its_builds_are_finished(world: World) -> None:
 
 
 def test_its_rows_close_after_their_deadlines_and_make_room(world: World) -> None:
-    world.build_seconds = 1e9
-    builds = [world.submit(ttl=200, timeout=150) for _ in range(3)]
-    first = world.node()
-    world.run(60, until=lambda: len(world.started) == 3)
-    first.kill()
+    builds = three_left(world)
     renamed(world)
-    world.run(300)
-    assert {world.truth.builds.get(b.id).reason for b in builds} == {Reason.DEADLINE}
-    assert not world.truth.instances.open()
-    world.build_seconds = 5
-    fresh = world.submit(provider=OTHER)
-    world.run(300, until=lambda: world.truth.builds.get(fresh.id).state is BuildState.FINISHED)
-    assert world.truth.builds.get(fresh.id).result is Result.SUCCESS
+    ended_and_replaced(world, builds)
 
 
 @pytest.mark.parametrize("former", [True, False])
 def test_another_account_has_its_name_now(world: World, *, former: bool) -> None:
     """The former account has another name: it has its scope, whatever its rows say. While nobody
     has it, the rows are none of our business."""
-    world.build_seconds = 1e9
-    builds = [world.submit(ttl=200, timeout=150) for _ in range(3)]
-    first = world.node()
-    world.run(60, until=lambda: len(world.started) == 3)
-    first.kill()
+    builds = three_left(world)
     name, account_b = world.cloud.name, Scope("fake", "account-b", "zone-a")
     node = world.node()
     node.engine.context.providers = {name: FakeProvider(name, world.cloud, scopes=(account_b,))}
@@ -73,13 +80,7 @@ def test_another_account_has_its_name_now(world: World, *, former: bool) -> None
         assert all(row.deletes == 0 for row in world.truth.instances.open())
         return
     node.engine.context.providers |= {OTHER: FakeProvider(OTHER, world.cloud)}
-    world.run(300)
-    assert {world.truth.builds.get(b.id).reason for b in builds} == {Reason.DEADLINE}
-    assert not world.truth.instances.open()
-    world.build_seconds = 5
-    fresh = world.submit(provider=OTHER)
-    world.run(300, until=lambda: world.truth.builds.get(fresh.id).state is BuildState.FINISHED)
-    assert world.truth.builds.get(fresh.id).result is Result.SUCCESS
+    ended_and_replaced(world, builds)
 
 
 def test_a_build_without_vm_ends_though_nobody_has_its_provider(world: World) -> None:

@@ -29,15 +29,11 @@ from vmrunner.ledger.ledger import parse_url
 from vmrunner.ledger.restore_detection import RestoreDetector, place_of
 from vmrunner.lib import ids
 from vmrunner.model import (
-    Access,
     BuildRecord,
     BuildSpec,
     Limits,
-    Offer,
-    Order,
     Process,
     Ref,
-    Role,
     Scope,
     Step,
 )
@@ -171,21 +167,6 @@ class World(Promises):
 
     def code_of(self, build: BuildRecord) -> int:
         return self.codes.get(build.id, self.exit_code)
-
-    def order(
-        self, build: BuildRecord, instance: str, offer: Offer, deadline: float
-    ) -> tuple[Order, Access]:
-        order = Order(
-            instance=instance,
-            build=build.id,
-            installation=self.truth.installation,
-            generation=self.truth.generation,
-            role=Role.BUILD,
-            offer=offer,
-            deadline=deadline,
-            user_data=instance.encode(),
-        )
-        return order, Access(user_private="user", host_public="host")
 
     def submit(self, *, submitter: int | None = None, **options: Any) -> BuildRecord:
         spec = BuildSpec(

@@ -4,7 +4,6 @@ nothing left."""
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command_line import isolated
 from vmrunner import images
 from vmrunner.cli import main
 from vmrunner.config.sources import load
@@ -26,16 +26,11 @@ Run = Callable[..., tuple[int, bytes, bytes]]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in list(os.environ):
-        if name.startswith("VMRUNNER_"):
-            monkeypatch.delenv(name)
-    for name in ("DATA", "CONFIG", "CACHE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    isolated(tmp_path, monkeypatch)
     # Should a check fail to refuse, then no VM is started, no image made, and nothing is open.
     monkeypatch.setenv("VMRUNNER_DEFAULTS__NETWORK", "none")
     monkeypatch.setattr("vmrunner.providers.qemu.provider.QemuProvider.create", _never)
     monkeypatch.setattr("vmrunner.images.build", _never)
-    monkeypatch.chdir(tmp_path)
     image(tmp_path / "cache/vmrunner", identity=images.current())
     return tmp_path
 

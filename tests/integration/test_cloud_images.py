@@ -169,9 +169,7 @@ def started(config: Path, aws: Amazon) -> subprocess.Popen[bytes]:
 def test_ctrl_c_lets_packer_clean_up(aws: Amazon, config: Path, cli: Cli, packer: Packer) -> None:
     packer.does("hang")
     process = started(config, aws)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    imageshell.interrupted(process)
     assert gone(packer.runs[-1]["pid"])
     assert left(aws) == []
     (image,) = cli.images()
@@ -199,9 +197,7 @@ def test_what_packer_left_on_interrupt_is_ended_at_once(
 ) -> None:
     packer.does("deaf")
     process = started(config, aws)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    imageshell.interrupted(process)
     assert aws.cloud.alive == []
     (image,) = cli.images()
     assert image["builder_gone_at"] is not None
@@ -212,9 +208,7 @@ def test_after_a_kill_9_packer_still_cleans_up(
 ) -> None:
     packer.does("hang")
     process = started(config, aws)
-    process.kill()
-    process.communicate()
-    until(lambda: gone(packer.runs[-1]["pid"]), seconds=60)
+    imageshell.killed(process, packer)
     assert left(aws) == []
     aws.clock.advance(3700)
     cli("reap")
@@ -226,9 +220,7 @@ def test_kill_9_ends_packer_and_the_reaper_ends_its_builder(
 ) -> None:
     packer.does("deaf")
     process = started(config, aws)
-    process.kill()
-    process.communicate()
-    until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
+    imageshell.killed(process, packer)
     (builder,) = aws.cloud.alive
     assert cli("reap", "-o", "json").items == []  # neither orphan nor left over
     aws.clock.advance(1800)
@@ -254,9 +246,7 @@ def test_a_group_goes_only_once_its_builder_is_gone(
 ) -> None:
     packer.does("deaf")
     process = started(config, aws)
-    process.kill()
-    process.communicate()
-    until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
+    imageshell.killed(process, packer)
     aws.clock.advance(3700)
     aws.cloud.delete_seconds = 120.0
     assert {line["kind"] for line in cli("reap", "-o", "json").items} == {"instance"}
@@ -273,9 +263,7 @@ def test_foreign_packer_leftovers_are_told_and_never_deleted(
     monkeypatch.setenv(UNTAGGED, "1")
     packer.does("deaf")
     process = started(config, aws)
-    process.kill()
-    process.communicate()
-    until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
+    imageshell.killed(process, packer)
     aws.clock.advance(3500)
     assert {s["fault"] for s in cli("audit", "-o", "json").items} <= {"not_there"}
     aws.clock.advance(400)  # the host's clock, which Packer names things by, went on beside

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,8 +15,7 @@ from tests.support import image_cli as imageshell
 from tests.support.fake_packer import UNTAGGED, Packer
 from tests.support.fake_packer import packer as packer  # the fixture
 from tests.support.gce import INSTALLATION, Google, google, make_order
-from tests.support.image_cli import Cli, declared, gone, wait_for
-from tests.support.stand_ins import until
+from tests.support.image_cli import Cli, declared, wait_for
 from vmrunner.images.cloud import builder, stage
 from vmrunner.images.cloud import packer as program
 from vmrunner.model import Spec
@@ -110,9 +108,7 @@ def test_ctrl_c_and_a_packer_that_leaves_all_behind(
     """Its VM is ended at once, and its disk, which carries no label, by its name."""
     packer.does("deaf")
     process = started(config, gce)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    imageshell.interrupted(process)
     assert gce.cloud.alive == []
     assert gce.cloud.disks == []
     (image,) = cli.images()
@@ -125,9 +121,7 @@ def test_kill_9_leaves_builder_to_deadline_and_disk_to_sweep(
 ) -> None:
     packer.does("deaf")
     process = started(config, gce)
-    process.kill()
-    process.communicate()
-    until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
+    imageshell.killed(process, packer)
     assert cli("reap", "-o", "json").items == []
     assert len(gce.cloud.alive) == 1
     gce.clock.advance(3700)  # with nothing of ours running, the cloud ends it
@@ -151,9 +145,7 @@ def test_an_image_that_packer_was_broken_off_making_goes(
     process = imageshell.started(config, BUILD, lambda: packer.waits)
     (name,) = set(gce.cloud.images(gce.project)) - before
     assert gce.cloud.images(gce.project)[name]["labels"]["vmrunner-image-of"] == INSTALLATION
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=90)
-    assert process.returncode == 130, err
+    imageshell.interrupted(process)
     assert set(gce.cloud.images(gce.project)) == before
     assert gce.cloud.disks == []
     (image,) = cli.images()
@@ -169,9 +161,7 @@ def test_a_killed_packers_image_that_came_to_be_is_recorded(
     (name,) = set(gce.cloud.images(gce.project)) - before
     shown = gce.cloud.images(gce.project)[name]
     shown["status"] = "PENDING"
-    process.kill()
-    process.communicate()
-    until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
+    imageshell.killed(process, packer)
     gce.clock.advance(3700)
     cli("reap")
     (image,) = cli.images()
@@ -191,9 +181,7 @@ def test_one_that_stays_unfinished_goes(
     process = imageshell.started(config, BUILD, lambda: packer.waits)
     (name,) = set(gce.cloud.images(gce.project)) - before
     gce.cloud.images(gce.project)[name]["status"] = "FAILED"
-    process.kill()
-    process.communicate()
-    until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
+    imageshell.killed(process, packer)
     gce.clock.advance(3600 + 1000)
     cli("reap")
     assert set(gce.cloud.images(gce.project)) == before

@@ -3,7 +3,6 @@ broken off waiting for, which has no tags yet; and a cloud that answers late."""
 
 from __future__ import annotations
 
-import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +16,9 @@ from tests.support.ec2 import INSTALLATION, REGION, Amazon
 from tests.support.ec2 import aws as aws  # the fixture
 from tests.support.fake_packer import Packer
 from tests.support.fake_packer import packer as packer  # the fixture
-from tests.support.image_cli import Cli, gone
+from tests.support.image_cli import Cli
 from tests.support.image_cli import cli as cli  # the fixture
 from tests.support.image_cli import config as config  # the fixture
-from tests.support.stand_ins import until
 from vmrunner.images.cloud import builder
 from vmrunner.images.cloud import packer as program
 from vmrunner.providers.port_images import IMAGE, OWNER
@@ -88,9 +86,7 @@ def test_ctrl_c_while_packer_waits_for_its_ami(
     process = waiting(config, packer)
     pending()
     assert len(snapshots(aws)) == 1
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=90)
-    assert process.returncode == 130, err
+    imageshell.interrupted(process)
     nothing_is_left(aws, cli)
     assert the_image(cli)["message"] == "interrupted"
 
@@ -101,9 +97,7 @@ def test_kill_9_while_packer_waits_for_its_ami(
     packer.does("leaves")
     process = waiting(config, packer)
     pending()
-    process.kill()
-    process.communicate()
-    until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
+    imageshell.killed(process, packer)
     cli("reap")
     assert len(made(aws)) == 1  # it may be being made, for all that a sweep knows
     aws.clock.advance(3700)
@@ -128,9 +122,7 @@ def killed(aws: Amazon, config: Path, packer: Packer) -> Any:
     """The AMI of a build that was killed, past its deadline."""
     packer.does("leaves")
     process = waiting(config, packer)
-    process.kill()
-    process.communicate()
-    until(lambda: gone(packer.runs[-1]["pid"]), seconds=30)
+    imageshell.killed(process, packer)
     aws.clock.advance(3700)
     (ami,) = made(aws)
     return ami

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.ledger_builds import orders
 from vmrunner.daemon import daemon
 from vmrunner.daemon.daemon import BoundedTask, Daemon
 from vmrunner.engine import engine as engine_module
@@ -25,16 +26,13 @@ from vmrunner.errors import ConfigError
 from vmrunner.ledger import Ledger
 from vmrunner.lib import ids, process, wakeup
 from vmrunner.model import (
-    Access,
     BuildRecord,
     BuildSpec,
     BuildState,
     Death,
     InstanceState,
-    Order,
     Reason,
     Result,
-    Role,
     Step,
 )
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider
@@ -88,19 +86,6 @@ class Shop:
     cloud: Cloud
 
     def engine(self, **options: Any) -> Engine:
-        def order(build: BuildRecord, instance: str, offer: Any, deadline: float) -> Any:
-            made = Order(
-                instance=instance,
-                build=build.id,
-                installation=self.ledger.installation,
-                generation=self.ledger.generation,
-                role=Role.BUILD,
-                offer=offer,
-                deadline=deadline,
-                user_data=b"",
-            )
-            return made, Access(user_private="u", host_public="h")
-
         return Engine(
             self.ledger,
             {"fake": FakeProvider("fake", self.cloud)},
@@ -109,7 +94,7 @@ class Shop:
             process=process.current(),
             kind="serve",
             paths=Paths(self.root, self.root, self.root / "wake"),
-            orders=order,
+            orders=orders(self.ledger),
             **options,
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import runpy
 import shlex
@@ -15,6 +14,7 @@ import pytest
 from typer.main import get_command
 
 import vmrunner.runtime.app
+from tests.support.command_line import isolated
 from tests.support.scripted_app import Scripted, ScriptedWiring
 from vmrunner import cli
 from vmrunner.config import jobfile, sources
@@ -77,11 +77,7 @@ class Wiring(ScriptedWiring):
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in list(os.environ):
-        if name.startswith("VMRUNNER_"):
-            monkeypatch.delenv(name)
-    for name in ("DATA", "CONFIG", "CACHE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    isolated(tmp_path, monkeypatch)
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)

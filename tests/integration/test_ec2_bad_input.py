@@ -4,13 +4,13 @@ is launched; and what `doctor` says of it."""
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.command_line import isolated
 from tests.support.ec2 import REGION, Amazon, credentials
 from tests.support.ec2 import aws as aws  # the fixture
 from vmrunner.cli import main
@@ -21,13 +21,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in list(os.environ):
-        if name.startswith("VMRUNNER_"):
-            monkeypatch.delenv(name)
-    for name in ("DATA", "CONFIG", "CACHE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return isolated(tmp_path, monkeypatch)
 
 
 @pytest.fixture

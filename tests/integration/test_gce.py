@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.support.gce import Google, google, look, make_order, swept
+from tests.support.gce import Google, look, make_order, swept
+from tests.support.gce import gce as gce  # the fixture
 from vmrunner.errors import BadOrder, NoCapacity, ProviderError, QuotaExceeded, Uncertain
 from vmrunner.model import Fate, Key, Kind, Market, Power, Spec
 from vmrunner.providers.common.cloud_options import GiB
@@ -28,12 +28,6 @@ from vmrunner.testing.localgce import (
 )
 
 INSERT = "instances.insert"
-
-
-@pytest.fixture
-def gce() -> Iterator[Google]:
-    with google() as made:
-        yield made
 
 
 def bodies(gce: Google) -> list[Any]:

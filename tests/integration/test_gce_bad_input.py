@@ -4,21 +4,15 @@ launched."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.support.gce import Google, google, make_order
+from tests.support.gce import Google, make_order
+from tests.support.gce import gce as gce  # the fixture
 from vmrunner.errors import BadOrder, ConfigError, CredentialsRefused
 from vmrunner.model import Spec
-
-
-@pytest.fixture
-def gce() -> Iterator[Google]:
-    with google() as made:
-        yield made
 
 
 @pytest.mark.parametrize(

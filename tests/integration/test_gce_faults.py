@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.support.gce import Google, google, make_order
+from tests.support.gce import Google, make_order
+from tests.support.gce import gce as gce  # the fixture
 from vmrunner.errors import CredentialsRefused, ProviderError, Throttled, Uncertain
 from vmrunner.model import Spec
 from vmrunner.testing.localgce import (
@@ -23,12 +22,6 @@ from vmrunner.testing.localgce import (
 )
 
 INSERT = "instances.insert"
-
-
-@pytest.fixture
-def gce() -> Iterator[Google]:
-    with google() as made:
-        yield made
 
 
 @pytest.mark.parametrize("trouble", [LOST_REQUEST, LOST_ANSWER, INTERNAL, UNAVAILABLE, GARBAGE])

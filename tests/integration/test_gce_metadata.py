@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import pytest
 
-from tests.support.gce import Google, google
+from tests.support.gce import Google
+from tests.support.gce import gce as gce  # the fixture
 from vmrunner.testing.localgce.metadata import GceMetadata
 from vmrunner.testing.vms.metadata import MetadataServer
 
@@ -54,12 +55,6 @@ class Guest:
 
     def status(self, path: str, method: str = "GET", headers: dict[str, str] | None = None) -> int:
         return self.answer(path, method, headers)[0].status
-
-
-@pytest.fixture
-def gce() -> Iterator[Google]:
-    with google() as made:
-        yield made
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ is seen, and what is past its deadline is ended."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from tests.support.gce import Google, google, make_order
+from tests.support.gce import Google, make_order
+from tests.support.gce import gce as gce  # the fixture
 from vmrunner.errors import ProviderError
 from vmrunner.model import Fate, Key, Kind, Power, Ref, Spec
 from vmrunner.providers.gce.provider import GceProvider
@@ -22,12 +22,6 @@ from vmrunner.testing.localgce import (
     GceRequest,
     RequestFate,
 )
-
-
-@pytest.fixture
-def gce() -> Iterator[Google]:
-    with google() as made:
-        yield made
 
 
 def born(provider: GceProvider, zone: int) -> Ref:

@@ -4,25 +4,18 @@ that end at once, an SDK that knows too little, disks and images that cannot be 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.gce import Google, google, look, make_order
+from tests.support.gce import Google, look, make_order
+from tests.support.gce import gce as gce  # the fixture
 from vmrunner.errors import BadOrder, ConfigError, Uncertain
 from vmrunner.model import Fate, Kind, Power, Spec
 from vmrunner.providers.gce import operations
 from vmrunner.providers.gce.client import GceApi, GceClient
 from vmrunner.testing.localgce import DELETING, THROTTLED, GceRequest, RequestFate
 from vmrunner.testing.localgce.fixtures import add_machine_type
-
-
-@pytest.fixture
-def gce() -> Iterator[Google]:
-    with google() as made:
-        yield made
-
 
 # --- deletes that overlap ------------------------------------------------------------------------
 

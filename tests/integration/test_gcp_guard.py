@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +14,8 @@ import requests
 import yaml
 
 from deploy.gcp.guard import main as guard
-from tests.support.gce import INSTALLATION, Google, google, make_order
+from tests.support.gce import INSTALLATION, Google, make_order
+from tests.support.gce import gce as gce  # the fixture
 from vmrunner.model import Level
 from vmrunner.providers.gce import client
 from vmrunner.providers.gce.client import GceApi
@@ -27,12 +27,6 @@ FOREIGN: Final = "00000000-0000-4000-8000-00000000000f"
 GRACE: Final = guard.GRACE
 MAX_TTL: Final = 14_400.0
 DEPLOY: Final = Path(__file__).parents[2] / "deploy/gcp"
-
-
-@pytest.fixture
-def gce() -> Iterator[Google]:
-    with google() as made:
-        yield made
 
 
 def sweep(gce: Google, *, dry_run: bool = False, **more: Any) -> dict[str, Any]:

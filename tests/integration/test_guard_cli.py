@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import Any, Final
 import boto3
 import pytest
 
+from tests.support.command_line import isolated
 from tests.support.ec2 import INSTALLATION, REGION, Amazon, credentials
 from tests.support.ec2 import aws as aws  # the fixture
 from vmrunner.cli import main
@@ -42,12 +42,7 @@ TOPIC: Final = f"arn:aws:sns:{REGION}:123456789012:ops"
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws: Amazon) -> Path:
-    for name in list(os.environ):
-        if name.startswith("VMRUNNER_"):
-            monkeypatch.delenv(name)
-    for name in ("DATA", "CONFIG", "CACHE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
-    monkeypatch.chdir(tmp_path)
+    isolated(tmp_path, monkeypatch)
     file = tmp_path / "vmrunner.toml"
     monkeypatch.setenv("VMRUNNER_CONFIG", str(file))
     file.write_text(

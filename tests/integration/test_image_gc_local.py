@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.command_line import Cli
 from tests.support.image_cli import app, spoil_builds, wait_for
-from tests.unit.providers.qemu.test_local_images import make
+from tests.unit.providers.common.test_local_images import make
 from vmrunner import images
 from vmrunner.services.gc import gc_images
 

@@ -43,9 +43,9 @@ def site(cloud: LocalCloud) -> Ec2Site:
     return cloud.furnish(REGION, mappings=disks)
 
 
-def client(cloud: LocalCloud, service: str = "ec2", **more: Any) -> Any:
+def client(cloud: LocalCloud, service: Any = "ec2", **more: Any) -> Any:
     return boto3.client(
-        service,  # type: ignore[call-overload]
+        service,
         endpoint_url=cloud.url,
         region_name=more.pop("region", REGION),
         aws_access_key_id=more.pop("key", "AKIALOCALLOCALLOCAL0"),

@@ -3,6 +3,8 @@ host policies, disks, states of images."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import requests
 from google.cloud import compute_v1
@@ -59,9 +61,8 @@ def test_n4_takes_hyperdisk_alone_and_e2_none(gce: Google) -> None:
         new = gce.boot_disk()
         new["initialize_params"]["disk_type"] = f"zones/{gce.zone}/diskTypes/{disk}"
         where = f"zones/{gce.zone}/machineTypes/{kind}"
-        status, _, message = refused(
-            lambda where=where, new=new: gce.insert("vm-1", machine_type=where, disks=[new])  # type: ignore[misc]
-        )
+        insert = partial(gce.insert, "vm-1", machine_type=where, disks=[new])
+        status, _, message = refused(insert)
         assert (status, disk in message) == (400, True)
     gce.insert("vm-2", machine_type=f"zones/{gce.zone}/machineTypes/n4-standard-2")
     assert gce.cloud.disks[0]["type"].endswith("/hyperdisk-balanced")

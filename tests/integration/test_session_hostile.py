@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from tests.support.session_world import World
 from tests.support.sshd import wait_for
 from vmrunner.lib.archive import files
 from vmrunner.model import ArtifactRule, Reason, Result
-from vmrunner.session import session, supervisor_calls
+from vmrunner.session import session
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -21,19 +19,7 @@ pytestmark = pytest.mark.timeout(120)
 def test_an_archive_with_parent_paths_writes_nothing_and_fails(
     world: World, tmp_path: Path
 ) -> None:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        info = tarfile.TarInfo("../../evil")
-        tar.addfile(info)
-    (tmp_path / "evil.tar").write_bytes(buffer.getvalue())
-    liar = tmp_path / "liar"
-    liar.write_text(
-        f'#!/bin/sh\n[ $1 = collect ] || exec {world.guest.supervisor} "$@"\n'
-        f"echo '[1]'; cat {tmp_path}/evil.tar\n"
-    )
-    liar.chmod(0o755)
-    world.guest.supervisor = str(liar)
-    supervisor_calls.SUPERVISOR = str(liar)  # type: ignore[misc]  # the fixture puts it back
+    world.lie_about_artifacts("../../evil")
     verdict = world.run("true", rules=[ArtifactRule(glob="x")])
     assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
     assert "'../../evil' contains '..'" in verdict.message
@@ -67,25 +53,20 @@ LIES = {
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_a_vm_that_lies_gets_an_error_with_a_reason(
-    world: World, tmp_path: Path, name: str
-) -> None:
+def test_a_vm_that_lies_gets_an_error_with_a_reason(world: World, name: str) -> None:
     script, message = LIES[name]
-    liar = tmp_path / "liar"
-    liar.write_text(f"#!/bin/sh\n{script}\n")
-    liar.chmod(0o755)
-    supervisor_calls.SUPERVISOR = str(liar)  # type: ignore[misc]  # the fixture puts it back
+    world.lie(script)
     verdict = world.run("true", log_bytes=1 << 20)
     assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
     assert message in verdict.message
 
 
 def test_a_vm_that_keeps_hanging_up_gets_no_busy_loop(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once it was known to us, a VM might have us connect as fast as it can hang up."""
     monkeypatch.setattr(session, "RECONNECT_PAUSES", (0.0, 0.0, 0.0, 3600.0))
-    monkeypatch.setattr(supervisor_calls, "SUPERVISOR", hangs_up(tmp_path, "start"))
+    world.lie(hangs_up("start"))
     running = Running(world.session("true"))
     wait_for(lambda: world.record.kinds().count("connection_lost") == 3)
     running.session.stop(Reason.USER)
@@ -94,11 +75,11 @@ def test_a_vm_that_keeps_hanging_up_gets_no_busy_loop(
 
 
 def test_a_byte_per_connection_gets_no_busy_loop(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "RECONNECT_PAUSES", (0.0, 0.0, 0.0, 3600.0))
     byte = "shift 3; printf 'L %s 1\\nx' $1; sleep 0.3"  # longer than the relay's patience
-    monkeypatch.setattr(supervisor_calls, "SUPERVISOR", hangs_up(tmp_path, "start", byte))
+    world.lie(hangs_up("start", byte))
     running = Running(world.session("true"))
     wait_for(lambda: world.record.kinds().count("connection_lost") == 3)
     running.session.stop(Reason.USER)
@@ -107,15 +88,9 @@ def test_a_byte_per_connection_gets_no_busy_loop(
     assert world.log == b"xxx"
 
 
-def hangs_up(directory: Path, word: str, before: str = "") -> str:
+def hangs_up(word: str, before: str = "") -> str:
     """A supervisor that kills its own sshd when it hears the word, and has done something."""
-    liar = directory / "liar"
-    liar.write_text(
-        f'#!/bin/sh\n[ $1 = {word} ] || exec {supervisor_calls.SUPERVISOR} "$@"\n'
-        f"{before}\n{HANG_UP}\n"
-    )
-    liar.chmod(0o755)
-    return str(liar)
+    return f'[ $1 = {word} ] || exec $REAL "$@"\n{before}\n{HANG_UP}'
 
 
 # The nearest sshd above is the connection's own.
@@ -126,12 +101,9 @@ sleep 9"""
 
 
 def test_a_vm_that_never_begins_the_steps_is_given_up(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    silent = tmp_path / "silent"
-    silent.write_text("#!/bin/sh\nsleep 60\n")
-    silent.chmod(0o755)
-    monkeypatch.setattr(supervisor_calls, "SUPERVISOR", str(silent))
+    world.lie("sleep 60")
     monkeypatch.setattr(session, "START_PATIENCE", 1.0)
     verdict = world.run("true")
     assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
@@ -152,7 +124,7 @@ def test_a_wish_after_the_end_changes_only_what_is_missing(
 ) -> None:
     """The build has ended well, and then the VM cannot be reached any more."""
     monkeypatch.setattr(session, "RECONNECT_PAUSES", (0.0, 3600.0))
-    monkeypatch.setattr(supervisor_calls, "SUPERVISOR", hangs_up(tmp_path, "collect"))
+    world.lie(hangs_up("collect"))
     running = Running(world.session("true", rules=[ArtifactRule(glob=glob) for glob in globs]))
     if globs:
         wait_for(lambda: world.record.kinds().count("connection_lost") == 2)

@@ -13,13 +13,14 @@ import pytest
 
 import vmrunner
 from tests.integration.test_bad_input import assert_nothing, image
+from tests.support.command_line import isolated
 from tests.support.scripted_app import CountedEngines
 from vmrunner import images
 from vmrunner.cli import main
 from vmrunner.config.sources import LoadedSettings, load
 from vmrunner.images import LocalImage, Progress, Recipe
 from vmrunner.model import Level, Spec
-from vmrunner.providers.qemu import local_images
+from vmrunner.providers.common import local_images
 from vmrunner.runtime.app import App
 
 CMD = ("--network", "none", "--", "true")
@@ -55,11 +56,9 @@ class Builder:
 @pytest.fixture
 def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
     """A home whose only image is an old one."""
-    for name in ("DATA", "CONFIG", "CACHE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    isolated(tmp_path, monkeypatch)
     builder = Builder(tmp_path)
     monkeypatch.setattr("vmrunner.images.build", builder)
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "source").mkdir()
     image(tmp_path / "cache/vmrunner")
     return builder

@@ -7,6 +7,8 @@ import json
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -162,15 +164,21 @@ def test_a_vm_that_rebooted_does_not_run_the_attempt_again(guest: Guest) -> None
     assert guest.call("start", "0", "0", stdin=job("true")).returncode == 6
 
 
-def test_a_lower_epoch_is_refused_and_its_follower_drops_out(guest: Guest) -> None:
+@contextmanager
+def following(guest: Guest, text: bytes) -> Iterator[subprocess.Popen[bytes]]:
+    """Who started a job that runs, and follows it."""
     argv = [guest.supervisor, "start", "--epoch", "1", "0", "0"]
-    with subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as old:
-        assert old.stdin is not None
-        old.stdin.write(job("sleep 2; echo end"))
-        old.stdin.close()
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet) as process:
+        assert process.stdin is not None
+        process.stdin.write(text)
+        process.stdin.close()
         wait_for(lambda: guest.docker.process is not None)
+        yield process
+
+
+def test_a_lower_epoch_is_refused_and_its_follower_drops_out(guest: Guest) -> None:
+    with following(guest, job("sleep 2; echo end")) as old:
         got = start(guest, job("never looked at"), epoch=2)
         assert old.wait(10) == 3
     assert got.log == b"end\n"
@@ -218,14 +226,7 @@ def test_it_survives_its_own_death(guest: Guest) -> None:
 
 
 def test_a_supervisor_that_stays_dead_is_noticed(guest: Guest) -> None:
-    argv = [guest.supervisor, "start", "--epoch", "1", "0", "0"]
-    with subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as follower:
-        assert follower.stdin is not None
-        follower.stdin.write(job("sleep 60"))
-        follower.stdin.close()
-        wait_for(lambda: guest.docker.process is not None)
+    with following(guest, job("sleep 60")) as follower:
         guest.kill_run()
         assert follower.wait(20) == 5
 
@@ -234,14 +235,7 @@ def test_a_supervisor_that_dies_again_and_again_is_given_up(tmp_path: Path) -> N
     """Each start lives for a moment, so at no look it has been dead for long."""
     with booted(tmp_path / "vm", starts=5) as guest:
         guest.docker.wait_bodies = [b'{"StatusCode":"never"}'] * 1000
-        argv = [guest.supervisor, "start", "--epoch", "1", "0", "0"]
-        with subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as follower:
-            assert follower.stdin is not None
-            follower.stdin.write(job("sleep 60"))
-            follower.stdin.close()
-            wait_for(lambda: guest.docker.process is not None)
+        with following(guest, job("sleep 60")) as follower:
             again = [guest.supervisor, "run"]
             for _ in range(60):  # what systemd does, at once instead of after half a second
                 if subprocess.run(again, stderr=subprocess.DEVNULL, check=False).returncode == 0:

@@ -15,7 +15,9 @@ from vmrunner.cli.commands import vms
 from vmrunner.errors import VmrunnerError
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.rows import RowCache
-from vmrunner.model import Death, Kind, Power, Ref, Resource
+from vmrunner.model import Death, Kind, Power, Ref, Resource, Scope
+from vmrunner.providers.fake import Clock, Cloud, FakeProvider
+from vmrunner.providers.retired import RetiredProvider
 from vmrunner.runtime.provider_set import ProviderSet
 
 
@@ -76,6 +78,20 @@ def test_each_vm_stands_beside_its_row(ledger: Ledger) -> None:
         ("vm-0", closed),
         (None, stray),
     ]
+
+
+def test_each_row_is_told_by_its_own_drivers_clock(ledger: Ledger) -> None:
+    running(ledger, "b-0", "vm-0")
+    (row,) = ledger.instances.list()
+    slow, fast = Clock(100.0), Clock(90000.0)
+    here = FakeProvider("local", Cloud(fast), scopes=(Scope("other", "host", "host"),))
+    former = FakeProvider("local", Cloud(slow), scopes=(row.scope,))
+    given: Any = SimpleNamespace(providers=["local"]), lambda: ledger, None, None
+    providers = ProviderSet(*given)
+    providers._drivers = {"local": RetiredProvider("local", [former], here)}
+    shell: Any = SimpleNamespace(app=SimpleNamespace(providers=providers), ledger=ledger)
+    (shown,) = vms._machines(shell, [(row, None)])
+    assert shown.now == slow()
 
 
 def test_rows_that_did_not_change_are_decoded_once() -> None:

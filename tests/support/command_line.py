@@ -51,16 +51,21 @@ class Done(NamedTuple):
 Cli = Callable[..., Done]
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a configuration of its own; nothing of the developer's counts."""
+def isolated(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let nothing of the developer's count: no variable, no data, no configuration, no cache."""
     for name in list(os.environ):
         if name.startswith(("VMRUNNER_", "GITHUB_", "GITLAB_")):
             monkeypatch.delenv(name)
     for name in ("DATA", "CONFIG", "CACHE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "vmrunner.toml").write_text(CONFIG)
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(directory / name.lower()))
+    monkeypatch.chdir(directory)
+    return directory
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a configuration of its own; nothing of the developer's counts."""
+    (isolated(tmp_path, monkeypatch) / "vmrunner.toml").write_text(CONFIG)
     return tmp_path
 
 

@@ -14,24 +14,20 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests.support.inline_pool import Inline
-from tests.support.ledger_builds import ACCESS, PROCESS, SCOPE, USER_DATA, spec
+from tests.support.inline_pool import Inline, prepared
+from tests.support.ledger_builds import PROCESS, SCOPE, orders, spec
 from vmrunner.core.scheduling import PlannedStart
 from vmrunner.engine.context import EngineContext, EngineLimits
 from vmrunner.engine.launcher import Launcher
 from vmrunner.ledger import Ledger
 from vmrunner.lib.threads import WorkerPool
 from vmrunner.model import (
-    Access,
     BuildRecord,
     BuildState,
     Death,
     Instance,
     InstanceState,
-    Offer,
-    Order,
     Process,
-    Role,
     Spec,
 )
 from vmrunner.providers.fake import Clock, Cloud, FakeMachine, FakeProvider
@@ -47,21 +43,14 @@ TO_STEPS = (
 )
 
 
-class Later:
+class Later(Inline):
     """A pool whose calls happen when `run` is called."""
 
     def __init__(self) -> None:
         self._waiting: list[Callable[[], None]] = []
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        future: Future[T] = Future()
-
-        def call() -> None:
-            try:
-                future.set_result(work())
-            except Exception as error:  # noqa: BLE001 - it belongs to whoever reads the future
-                future.set_exception(error)
-
+        future, call = prepared(work)
         self._waiting.append(call)
         return future
 
@@ -69,9 +58,6 @@ class Later:
         waiting, self._waiting = self._waiting, []
         for call in waiting:
             call()
-
-    def close(self) -> None:
-        """There is nothing to let go of."""
 
 
 @dataclass
@@ -127,7 +113,7 @@ class EngineParts:
             providers={"local": self.provider},
             limits=EngineLimits(),
             places=Paths(self.root),
-            orders=self._order,
+            orders=orders(self.ledger),
             births=pool,
             deaths=pool,
             reaps=pool,
@@ -142,21 +128,6 @@ class EngineParts:
 
     def _wake(self) -> None:
         self.wakes += 1
-
-    def _order(
-        self, build: BuildRecord, instance: str, offer: Offer, deadline: float
-    ) -> tuple[Order, Access]:
-        order = Order(
-            instance=instance,
-            build=build.id,
-            installation=self.ledger.installation,
-            generation=self.ledger.generation,
-            role=Role.BUILD,
-            offer=offer,
-            deadline=deadline,
-            user_data=USER_DATA,
-        )
-        return order, ACCESS
 
     # --- builds, as far as a test wants them ---
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from tests.support.command_line import Done
 from tests.support.ec2 import INSTALLATION, REGION, Amazon
+from tests.support.fake_packer import Packer
 from tests.support.ledger_builds import submitted
 from tests.support.stand_ins import until
 from vmrunner.cli import main
@@ -98,6 +100,20 @@ def started(
     until(lambda: process.poll() is not None or bool(ready()), seconds=60)
     assert process.poll() is None
     return process
+
+
+def interrupted(process: subprocess.Popen[bytes]) -> None:
+    """Ctrl-C, and its end."""
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 130, err
+
+
+def killed(process: subprocess.Popen[bytes], packer: Packer) -> None:
+    """Its death, and then Packer's."""
+    process.kill()
+    process.communicate()
+    until(lambda: gone(packer.runs[-1]["pid"]), seconds=60)
 
 
 def gone(pid: int) -> bool:

@@ -9,15 +9,25 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Inline:
-    """Runs everything at once, in the caller's thread: for tests with a virtual clock."""
+def prepared(work: Callable[[], T]) -> tuple[Future[T], Callable[[], None]]:
+    """The future of a call, and what makes that call."""
+    future: Future[T] = Future()
 
-    def submit(self, work: Callable[[], T]) -> Future[T]:
-        future: Future[T] = Future()
+    def call() -> None:
         try:
             future.set_result(work())
         except Exception as error:  # noqa: BLE001 - it belongs to whoever reads the future
             future.set_exception(error)
+
+    return future, call
+
+
+class Inline:
+    """Runs everything at once, in the caller's thread: for tests with a virtual clock."""
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        future, call = prepared(work)
+        call()
         return future
 
     def close(self) -> None:

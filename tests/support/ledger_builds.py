@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from vmrunner.ledger import LaunchRequest, Ledger
 from vmrunner.model import (
@@ -38,8 +40,8 @@ PROCESS = Process(machine="m", boot="b", pid_namespace="4026531836", pid=7, star
 USER_DATA = b"#cloud-config\nhost key: HOST-PRIVATE-KEY\xff\n\n"
 
 
-def spec(**changes: object) -> BuildSpec:
-    return replace(SPEC, **changes)  # type: ignore[arg-type]
+def spec(**changes: Any) -> BuildSpec:
+    return replace(SPEC, **changes)
 
 
 def ref(name: str) -> Ref:
@@ -68,6 +70,22 @@ def launch(
     return LaunchRequest(
         build_id=build, seen_epoch=seen_epoch, instance=new, order=order, access=ACCESS
     )
+
+
+def orders(ledger: Ledger) -> Callable[[BuildRecord, str, Offer, float], tuple[Order, Access]]:
+    """What an engine makes its orders by."""
+
+    def order(
+        build: BuildRecord, instance: str, offer: Offer, deadline: float
+    ) -> tuple[Order, Access]:
+        made = Order(
+            instance=instance, build=build.id, installation=ledger.installation,
+            generation=ledger.generation, role=Role.BUILD, offer=offer, deadline=deadline,
+            user_data=USER_DATA,
+        )  # fmt: skip
+        return made, ACCESS
+
+    return order
 
 
 def submitted(ledger: Ledger, build: str = "b-1", **changes: object) -> BuildRecord:
@@ -99,6 +117,6 @@ def finished(ledger: Ledger, build: str, *, chunks: int = 0, at: float = 110.0) 
     running(ledger, build, f"vm-{build}")
     for n in range(chunks):
         ledger.logs.append(build, 1, 1, offset=n + 1, data=b"x\n", now=105.0)
-    end = {"result": Result.SUCCESS, "reason": Reason.EXIT_CODE}
-    ledger.builds.finish(build, epoch=1, now=at, **end)  # type: ignore[arg-type]
+    result, reason = Result.SUCCESS, Reason.EXIT_CODE
+    ledger.builds.finish(build, epoch=1, now=at, result=result, reason=reason)
     return build

@@ -77,12 +77,12 @@ def reaped(
     installation: str = MINE,
     **options: Any,
 ) -> ReapPlan:
-    listing = SweepView(LIMITS, installation, GENERATION)
+    sweep_view = SweepView(LIMITS, installation, GENERATION)
     known = {one.id: one for one in rows or []}
     for part in pages or []:
-        listing.take(part, known, NOW)
+        sweep_view.take(part, known, NOW)
     defaults: dict[str, Any] = {"sweep": SweepId(id="s-2", begun=NOW)}
-    given = {"now": NOW, "rows": known, "listing": listing, "sightings": sightings}
+    given = {"now": NOW, "rows": known, "sweep_view": sweep_view, "sightings": sightings}
     return decide(ReapInput(**(given | defaults | options)))
 
 

@@ -3,6 +3,7 @@ program behind it."""
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,11 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 class World:
     """One VM behind a proxy, and sessions on it."""
 
-    def __init__(self, sshd: Sshd, guest: Guest, proxy: Proxy, directory: Path) -> None:
+    def __init__(
+        self, sshd: Sshd, guest: Guest, proxy: Proxy, directory: Path, patch: pytest.MonkeyPatch
+    ) -> None:
         self.sshd, self.guest, self.proxy = sshd, guest, proxy
+        self._directory, self._patch = directory, patch
         self.artifacts = directory / "artifacts"
         self.record = Recorder()
 
@@ -37,6 +41,21 @@ class World:
 
     def run(self, *scripts: str, **options: Any) -> End:
         return Running(self.session(*scripts, **options)).wait()
+
+    def lie(self, script: str) -> None:
+        """Put a script in the supervisor's place, as root in a VM may; `$REAL` is that one."""
+        liar = self._directory / "liar"
+        liar.write_text(f"#!/bin/sh\nREAL={supervisor_calls.SUPERVISOR}\n{script}\n")
+        liar.chmod(0o755)
+        self._patch.setattr(supervisor_calls, "SUPERVISOR", str(liar))
+
+    def lie_about_artifacts(self, *names: str) -> None:
+        """Send empty files of these names, whatever is asked for."""
+        evil = self._directory / "evil.tar"
+        with tarfile.open(evil, mode="w") as tar:
+            for name in names:
+                tar.addfile(tarfile.TarInfo(name))
+        self.lie(f"[ $1 = collect ] || exec $REAL \"$@\"\necho '[1]'; cat {evil}")
 
     @property
     def log(self) -> bytes:
@@ -51,7 +70,7 @@ def world(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         monkeypatch.setattr(
             client.Dialer, "__init__", _as(sshd.user, client.Dialer.__init__), raising=True
         )
-        yield World(sshd, guest, proxy, tmp_path)
+        yield World(sshd, guest, proxy, tmp_path, monkeypatch)
         proxy.close()
 
 

@@ -12,6 +12,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.vm.home import Home, processes_with, text, wait_until
 
 
@@ -50,6 +52,15 @@ class Serving:
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
+
+
+@pytest.fixture
+def serving(home: Home) -> Iterator[Serving]:
+    serving = Serving(home)
+    yield serving
+    serving.kill()
+    for row in home.items("ps"):  # of a test that failed
+        home.run("cancel", row["id"])
 
 
 def submitted(home: Home, *args: str, **env: str) -> str:

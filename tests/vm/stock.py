@@ -15,8 +15,8 @@ import pytest
 
 from vmrunner.images.local import disk, pax_names, rootfs
 from vmrunner.images.local.programs import ChildPrograms
-from vmrunner.providers.qemu import local_images
-from vmrunner.providers.qemu.local_images import LocalImage
+from vmrunner.providers.common import local_images
+from vmrunner.providers.common.local_images import LocalImage
 
 SIZE: Final = 4 << 30
 KEYRING: Final = Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg")

@@ -19,7 +19,7 @@ from tests.support.fake_sessions import Recorder, Running, make_job
 from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import GiB, Machine, make_provider
 from vmrunner.model import Address, ArtifactRule, Network, Reason, Result, Step
-from vmrunner.providers.qemu.local_images import LocalImage
+from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.session import End
 from vmrunner.ssh import client
 

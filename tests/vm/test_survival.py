@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
@@ -14,6 +13,7 @@ import pytest
 
 from tests.vm.home import Home, processes_with, wait_until
 from tests.vm.serving import Serving, in_vm, log_of, network_cut, row_of, submitted, times_lost
+from tests.vm.serving import serving as serving  # the fixture
 
 pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(3600)]
 
@@ -31,15 +31,6 @@ BUILD = dedent(
     exit 9
     """
 )
-
-
-@pytest.fixture
-def serving(home: Home) -> Iterator[Serving]:
-    serving = Serving(home)
-    yield serving
-    serving.kill()
-    for row in home.items("ps"):  # of a test that failed
-        home.run("cancel", row["id"])
 
 
 def test_cuts_and_kills_cost_no_byte_and_show_no_secret(

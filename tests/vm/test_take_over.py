@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from textwrap import dedent
 
 import pytest
@@ -19,6 +18,7 @@ from tests.vm.serving import (
     submitted,
     times_lost,
 )
+from tests.vm.serving import serving as serving  # the fixture
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
@@ -35,15 +35,6 @@ BUILD = dedent(
     """
 )
 LOG = re.compile(rb"started\n((?:line \d+\n)+)alone\n((?:line \d+\n)*)go\n")
-
-
-@pytest.fixture
-def serving(home: Home) -> Iterator[Serving]:
-    serving = Serving(home)
-    yield serving
-    serving.kill()
-    for row in home.items("ps"):  # of a test that failed
-        home.run("cancel", row["id"])
 
 
 def test_another_engine_takes_over_a_running_build_after_drain(

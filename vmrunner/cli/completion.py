@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from vmrunner.errors import VmrunnerError
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
 
 
 def build_ids(incomplete: str) -> list[tuple[str, str]]:
@@ -28,7 +32,7 @@ def _builds() -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def _ledger():  # type: ignore[no-untyped-def]
+def _ledger() -> Iterator[Ledger]:
     from vmrunner.config import sources
     from vmrunner.runtime.app import App
 

@@ -190,6 +190,11 @@ def end_of(build: BuildRecord, death: Death, message: str = "") -> End:
     )
 
 
+def out_of_time(build: BuildRecord) -> End:
+    """Return the end of a build that no VM can be asked for any more."""
+    return end_of(build, Death.EXPIRED, "no time is left for another attempt")
+
+
 def end_of_sign(
     build: BuildRecord,
     seen: InstanceSign,

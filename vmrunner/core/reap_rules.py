@@ -32,7 +32,7 @@ class ReapInput:
     """All that one decision looks at, of one provider.
 
     `rows`: the open ones within its scopes, and those, open or gone, of every instance id that
-    `listing` kept. `sweep` is the sweep that was listed; without one nothing is concluded from
+    `sweep_view` kept. `sweep` is the sweep that was listed; without one nothing is concluded from
     what is not there. `since`: when somebody last began to watch without a break, `seen`: the same
     of single scopes: nobody's silence before that counts. `wishes`: authorised ends by instance
     id, from `lifecycle.wish`. `release`: somebody looked at the orphans and wishes them dead,
@@ -40,7 +40,7 @@ class ReapInput:
 
     now: float
     rows: Mapping[str, Instance]
-    listing: SweepView
+    sweep_view: SweepView
     sightings: Iterable[Sighting] = ()
     sweep: SweepId | None = None
     since: float = 0.0
@@ -51,8 +51,8 @@ class ReapInput:
 
 def decide(given: ReapInput) -> ReapPlan:
     """Return what must die, be closed and be remembered."""
-    rules, now, rows, limits = _Rules(given), given.now, given.rows, given.listing.limits
-    resources, kills, odd = _judged(rules.checked_kill_of, given.listing.resources)
+    rules, now, rows, limits = _Rules(given), given.now, given.rows, given.sweep_view.limits
+    resources, kills, odd = _judged(rules.checked_kill_of, given.sweep_view.resources)
     orphans, latch, alarms = rules.orphans([r for r in resources if r.ref not in kills])
     kills |= {k.ref: k for k in orphans}
     every, kills = len(kills), _alone(kills, resources)
@@ -131,10 +131,13 @@ class _Rules:
     """The rules over one input."""
 
     def __init__(self, given: ReapInput) -> None:
-        self.now, self.rows, self.listing = given.now, given.rows, given.listing
+        self.now, self.rows, self.sweep_view = given.now, given.rows, given.sweep_view
         self.sweep, self.release = given.sweep, given.release
-        self.limits = given.listing.limits
-        self.installation, self.generation = given.listing.installation, given.listing.generation
+        self.limits = given.sweep_view.limits
+        self.installation, self.generation = (
+            given.sweep_view.installation,
+            given.sweep_view.generation,
+        )
         self.memory = {(s.what, s.subject): s for s in given.sightings}
 
     # --- the rules for what is there ---
@@ -179,10 +182,10 @@ class _Rules:
         """A child dies only after no parent is alive: neither what it hangs on, nor its VM."""
         if resource.ref.kind is Kind.INSTANCE:
             return True
-        if row.ref in self.listing.alive or resource.parent in self.listing.alive:
+        if row.ref in self.sweep_view.alive or resource.parent in self.sweep_view.alive:
             return False
         # No VM was seen; that says something only where the VMs were read whole.
-        return (resource.ref.scope, Kind.INSTANCE) in self.listing.whole
+        return (resource.ref.scope, Kind.INSTANCE) in self.sweep_view.whole
 
     def first_seen(self, resource: Resource) -> float | None:
         sighting = self.memory.get((SightingKind.ORPHAN, subject(resource.ref)))
@@ -193,7 +196,7 @@ class _Rules:
     def unknown(self, resource: Resource) -> bool:
         """True if a resource is ours, of this very database, alive, and without a row."""
         mine = of_this_ledger(resource, self.installation, self.generation)
-        rowed = resource.instance in self.listing.rowed
+        rowed = resource.instance in self.sweep_view.rowed
         return mine and not rowed and self.row_of(resource) is None
 
     def orphans(self, rest: Sequence[Resource]) -> tuple[list[Deletion], set[Sighting], list[str]]:
@@ -228,12 +231,12 @@ class _Rules:
 
     def hole_in(self, scope: str) -> bool:
         """True if a part of the scope was not read, so that none was seen says nothing."""
-        read = {str(place) for place, _ in self.listing.whole}
-        return scope not in read or scope in {str(place) for place, _, _ in self.listing.errors}
+        read = {str(place) for place, _ in self.sweep_view.whole}
+        return scope not in read or scope in {str(place) for place, _, _ in self.sweep_view.errors}
 
     def seen_twice(self, resource: Resource) -> bool:
         first = self.memory.get((SightingKind.ORPHAN, subject(resource.ref)))
-        if first is None or (resource.ref.scope, resource.ref.kind) not in self.listing.whole:
+        if first is None or (resource.ref.scope, resource.ref.kind) not in self.sweep_view.whole:
             return False
         if resource.created_at is not None:
             return self.seen_again(first, resource.created_at)
@@ -264,7 +267,7 @@ class _Rules:
         if self.sweep is None:
             return []
         # Another's VM may carry a copied id: it is no sign of ours, unless it is the recorded one.
-        whole, there = self.listing.whole, self.listing
+        whole, there = self.sweep_view.whole, self.sweep_view
         return [
             row
             for row in self.rows.values()
@@ -320,8 +323,8 @@ class _Rules:
             row = self.rows.get(about)
             if row is None or row.state is InstanceState.GONE:
                 return False
-            return (row.scope, Kind.INSTANCE) not in self.listing.whole
-        whole = {f"{scope}|{kind.value}|" for scope, kind in self.listing.whole}
+            return (row.scope, Kind.INSTANCE) not in self.sweep_view.whole
+        whole = {f"{scope}|{kind.value}|" for scope, kind in self.sweep_view.whole}
         return not any(about.startswith(part) for part in whole)
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from vmrunner.core import pricing
-from vmrunner.core.lifecycle import End, end_of, first_birth, may_retry, too_late
+from vmrunner.core.lifecycle import End, end_of, first_birth, may_retry, out_of_time, too_late
 from vmrunner.engine.context import ReaperContext
 from vmrunner.model import (
     BuildRecord,
@@ -83,7 +83,7 @@ class BuildCompletion:
         known = build.spec.provider in self._context.providers
         if not build.attempt or not known or not too_late(build, **self._times(build)):
             return False
-        self.finish(build, end_of(build, Death.EXPIRED, "no time is left for another attempt"))
+        self.finish(build, out_of_time(build))
         return True
 
     def finish(self, build: BuildRecord, end: End, *, doom: Death | None = None) -> Instance | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from vmrunner.engine.context import EngineContext, log
@@ -134,4 +135,4 @@ class DeadlineArmer:
                     self._over[name] = rest
                 else:
                     del self._over[name]
-                slot.send(lambda p=provider, b=batch: delete_each(p, b))  # type: ignore[misc]
+                slot.send(partial(delete_each, provider, batch))

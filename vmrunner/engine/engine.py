@@ -193,26 +193,26 @@ class Engine:
         """One round; returns how many seconds the next one may be away."""
         self._beat()
         waiting = self._land()
-        view = self._reconciler.gather()
-        take_over(self._context, self._membership, view)
-        self._reconciler.collect_session_ends(view)
-        self._reconciler.advance(view)
-        self._reconciler.mark_deleting(view)
-        self._terminator.collect(view.rows)
-        self._terminator.send_deletes(view.mine.values())
-        looked = [r for r in view.mine.values() if not self._launcher.is_pending(r.id)]
+        snapshot = self._reconciler.gather()
+        take_over(self._context, self._membership, snapshot)
+        self._reconciler.collect_session_ends(snapshot)
+        self._reconciler.advance(snapshot)
+        self._reconciler.mark_deleting(snapshot)
+        self._terminator.collect(snapshot.rows)
+        self._terminator.send_deletes(snapshot.mine.values())
+        looked = [r for r in snapshot.mine.values() if not self._launcher.is_pending(r.id)]
         self._poller.poll(looked)
-        self._reconciler.apply_observations(view, self._poller.observations())
-        self._poller.forget(view.rows)
-        self._deadlines.update(view.mine.values(), view.open)
-        queued = self._launch(view)
+        self._reconciler.apply_observations(snapshot, self._poller.observations())
+        self._poller.forget(snapshot.rows)
+        self._deadlines.update(snapshot.mine.values(), snapshot.open)
+        queued = self._launch(snapshot)
         self._launcher.resend()
         waiting |= self._land()
-        minded = any(map(self._concerns, view.builds.values()))
-        self.idle = not (queued or minded or view.mine or waiting or self._deadlines.busy)
-        if self._launcher.busy or any(row.state in _SOON for row in view.mine.values()):
+        minded = any(map(self._concerns, snapshot.builds.values()))
+        self.idle = not (queued or minded or snapshot.mine or waiting or self._deadlines.busy)
+        if self._launcher.busy or any(row.state in _SOON for row in snapshot.mine.values()):
             return FAST_LOOK
-        return BUSY_TICK if view.builds or queued else IDLE_TICK
+        return BUSY_TICK if snapshot.builds or queued else IDLE_TICK
 
     # --- within ---
 
@@ -264,7 +264,7 @@ class Engine:
                 self._completion.refused(build, end)
         return bool(landed.booting or landed.ended or landed.waiting)
 
-    def _launch(self, view: Snapshot) -> bool:
+    def _launch(self, snapshot: Snapshot) -> bool:
         """Start what may start; True while anything is queued that we can start."""
         context = self._context
         queued = []
@@ -272,7 +272,7 @@ class Engine:
             if self._membership.process_lives(build.submitter) is False:
                 with context.guard("owner gone", build.id):
                     self._completion.finish(build, cancelled(Reason.OWNER_GONE))
-            elif build.id not in view.builds:
+            elif build.id not in snapshot.builds:
                 with context.guard("too late", build.id):
                     if not self._completion.end_late(build):
                         queued.append(build)
@@ -282,7 +282,7 @@ class Engine:
         decided = plan(
             context.clock(),
             queued,
-            [(view.builds.get(row.build), row) for row in view.everybody],
+            [(snapshot.builds.get(row.build), row) for row in snapshot.everybody],
             self._offers(),
             context.limits.rooms,
             draining=self.draining or context.ledger.paused,

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from vmrunner.core.lifecycle import End, first_birth
+from vmrunner.core.lifecycle import End, first_birth, out_of_time
 from vmrunner.core.scheduling import PlannedStart
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.membership import MEMBER_LEASE
@@ -253,7 +253,7 @@ class Launcher:
             scarce = isinstance(error, NoCapacity)
             # A quota counts one market, and one family of types: another pool may have room.
             if pending.rest and not pending.doubtful:
-                self._next(pending, text)
+                self._next(pending, text, answers)
             else:
                 reason = Reason.NO_CAPACITY if scarce else Reason.QUOTA
                 if self._close(pending, text):
@@ -277,10 +277,15 @@ class Launcher:
         pending.send_at = self._context.monotonic() + wait
         self._pending[pending.instance.id] = pending
 
-    def _next(self, pending: PendingCreate, message: str) -> None:
-        """The next offer is another row with another id; the refused one is closed with it."""
+    def _next(self, pending: PendingCreate, message: str, answers: _Sorted) -> None:
+        """The next offer is another row with another id; the refused one is closed with it. The
+        build ends where the refusal took all the time that was left."""
         old = pending.instance
         launch = self._launch(pending.build, pending.rest[0], old.epoch)
+        if launch.instance.deadline <= launch.instance.created_at:
+            if self._close(pending, message):
+                answers.ended.append((pending.build, old, out_of_time(pending.build)))
+            return
         launch = replace(launch, instance=replace(launch.instance, attempt=old.attempt))
         build, instance = self._context.ledger.instances.next_offer(
             old.id, launch, now=self._context.now(old), message=message

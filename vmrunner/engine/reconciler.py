@@ -75,12 +75,12 @@ class Reconciler:
 
     # --- what sessions said ---
 
-    def collect_session_ends(self, view: Snapshot) -> None:
+    def collect_session_ends(self, snapshot: Snapshot) -> None:
         """The last words of sessions that ended."""
         for said in self._sessions.ends():
             following, end = said.following, said.end
-            build = view.builds.get(following.build.id)
-            row = view.rows.get(following.instance.id)
+            build = snapshot.builds.get(following.build.id)
+            row = snapshot.rows.get(following.instance.id)
             if end is None or build is None or build.epoch != following.epoch:
                 continue  # it is another's by now
             if row is None or row.state in _DYING:
@@ -88,25 +88,25 @@ class Reconciler:
             if following.sign is not None and (end.lost or end.reason is Reason.VM_LOST):
                 end = self._end_of_sign(build, row, following.sign)
             with self._context.guard("verdict", build.id):
-                self._finish(view, build, row, end)
+                self._finish(snapshot, build, row, end)
 
-    def _finish(self, view: Snapshot, build: BuildRecord, row: Instance, end: End) -> None:
+    def _finish(self, snapshot: Snapshot, build: BuildRecord, row: Instance, end: End) -> None:
         """End the build; whatever comes of it, this tick has no more to do with it."""
-        view.builds.pop(build.id, None)
-        view.mine.pop(row.id, None)
+        snapshot.builds.pop(build.id, None)
+        snapshot.mine.pop(row.id, None)
         doomed = self._completion.verdict(build, row, end)
         if doomed is not None:
-            view.update(doomed)
+            snapshot.update(doomed)
 
     # --- where builds should be ---
 
-    def advance(self, view: Snapshot) -> None:
+    def advance(self, snapshot: Snapshot) -> None:
         """See to it that each of our builds is where it should be."""
-        for build in list(view.builds.values()):
+        for build in list(snapshot.builds.values()):
             if build.state is BuildState.QUEUED:
                 with self._context.guard("cancel", build.id):
                     self._completion.finish(build, cancelled(build.cancel or Reason.USER))
-                    del view.builds[build.id]
+                    del snapshot.builds[build.id]
                 continue
             following = self._sessions.of(build.id)
             if following is not None and following.epoch != build.epoch:
@@ -114,37 +114,39 @@ class Reconciler:
                 following = None
             if build.owner == self._context.id:
                 with self._context.guard("drive", build.id):
-                    self._drive(view, build, following)
+                    self._drive(snapshot, build, following)
         for following in self._sessions.all():
-            if following.build.id not in view.builds:
+            if following.build.id not in snapshot.builds:
                 self._sessions.drop(following.build.id)
 
-    def _drive(self, view: Snapshot, build: BuildRecord, following: ActiveSession | None) -> None:
-        row = view.rows.get(build.instance or "")
+    def _drive(
+        self, snapshot: Snapshot, build: BuildRecord, following: ActiveSession | None
+    ) -> None:
+        row = snapshot.rows.get(build.instance or "")
         if row is None or row.state is InstanceState.DELETING:
-            self._end_without_vm(view, build, row)
+            self._end_without_vm(snapshot, build, row)
         elif build.cancel is not None and build.state is not BuildState.HELD:
             if following is not None:
                 self._sessions.stop(build.id, build.cancel)
             else:
-                self._finish(view, build, row, cancelled(build.cancel))
+                self._finish(snapshot, build, row, cancelled(build.cancel))
         elif following is not None:
-            self._check_session(view, build, row, following)
+            self._check_session(snapshot, build, row, following)
         elif row.state is InstanceState.REQUESTED:
             self._resend_order(build, row)
         elif row.address is not None and build.state is not BuildState.HELD:
             self._sessions.start(build, row)
 
-    def _end_without_vm(self, view: Snapshot, build: BuildRecord, row: Instance | None) -> None:
+    def _end_without_vm(self, snapshot: Snapshot, build: BuildRecord, row: Instance | None) -> None:
         """End a build whose VM dies or is gone."""
         self._sessions.drop(build.id)
         dead = row or self._context.ledger.instances.get(build.instance or "")
         if dead.state in _DYING:  # else it was born after the rows were read
             self._completion.dead(build, dead)
-            del view.builds[build.id]
+            del snapshot.builds[build.id]
 
     def _check_session(
-        self, view: Snapshot, build: BuildRecord, row: Instance, following: ActiveSession
+        self, snapshot: Snapshot, build: BuildRecord, row: Instance, following: ActiveSession
     ) -> None:
         """A session runs: tell it when its time is over; go on without it when it is silent."""
         if self._context.now(row) >= row.deadline - LOG_HANDOVER:
@@ -153,7 +155,7 @@ class Reconciler:
             silent = self._context.monotonic() - following.stopped_at
             if silent >= SESSION_GRACE:
                 self._sessions.drop(build.id)
-                self._finish(view, build, row, self._end_of_sign(build, row, following.sign))
+                self._finish(snapshot, build, row, self._end_of_sign(build, row, following.sign))
 
     def _resend_order(self, build: BuildRecord, row: Instance) -> None:
         """The former owner wrote the intent; whether it asked, only the cloud knows. The identical
@@ -164,45 +166,45 @@ class Reconciler:
 
     # --- what must die ---
 
-    def mark_deleting(self, view: Snapshot) -> None:
+    def mark_deleting(self, snapshot: Snapshot) -> None:
         """The reaper's rules for rows, over our own: deadlines, wishes, and who is stuck."""
         context = self._context
-        for now, rows in context.timed(view.mine.values()):
+        for now, rows in context.timed(snapshot.mine.values()):
             doomed = dooms(
                 now,
                 rows,
                 now - self.watching,
                 self._poller.since(rows, now),
                 context.limits.limits,
-                wishes(context, self._membership, rows, view.builds, view.unread),
+                wishes(context, self._membership, rows, snapshot.builds, snapshot.unread),
             )
             for doom in doomed:
-                row = view.rows[doom.instance]
+                row = snapshot.rows[doom.instance]
                 with context.guard("doom", row.build):
-                    self._mark(view, row, doom.reason)
+                    self._mark(snapshot, row, doom.reason)
 
-    def _mark(self, view: Snapshot, row: Instance, death: Death) -> None:
+    def _mark(self, snapshot: Snapshot, row: Instance, death: Death) -> None:
         context = self._context
         doomed = context.ledger.instances.mark_deleting(
             row.id, seen_epoch=row.epoch, death=death, now=context.now(row)
         )
         if doomed is None:
-            view.mine.pop(row.id, None)
+            snapshot.mine.pop(row.id, None)
             return
         self._launcher.drop(row.id)
-        view.update(doomed)
-        build = view.builds.get(row.build)
+        snapshot.update(doomed)
+        build = snapshot.builds.get(row.build)
         if build is not None and build.instance == row.id and build.owner == context.id:
-            self._end_without_vm(view, replace(build, epoch=doomed.epoch), doomed)
+            self._end_without_vm(snapshot, replace(build, epoch=doomed.epoch), doomed)
 
     # --- what looks showed ---
 
-    def apply_observations(self, view: Snapshot, seen: Mapping[str, Seen]) -> None:
+    def apply_observations(self, snapshot: Snapshot, seen: Mapping[str, Seen]) -> None:
         """Apply what the looks mean. What many show at once is written in one transaction."""
         dead: list[Instance] = []
         reached: list[tuple[Instance, Address]] = []
         for name, sight in seen.items():
-            row = view.mine.get(name)
+            row = snapshot.mine.get(name)
             if row is None:
                 continue
             what = sign(row, sight)
@@ -212,29 +214,29 @@ class Reconciler:
                 reached.append((row, sight.address))
             else:
                 with self._context.guard("see", row.build):
-                    self._apply(view, row, sight, what)
+                    self._apply(snapshot, row, sight, what)
         with self._context.guard("close"):
-            self._close(view, dead)
+            self._close(snapshot, dead)
         with self._context.guard("reach"):
-            self._reach(view, reached)
+            self._reach(snapshot, reached)
 
-    def _close(self, view: Snapshot, dead: list[Instance]) -> None:
+    def _close(self, snapshot: Snapshot, dead: list[Instance]) -> None:
         """They were to die, and they are seen dead."""
         for now, rows in self._context.timed(dead):
             entries = [(row.id, row.epoch, row.death or Death.DONE) for row in rows]
             self._context.ledger.instances.close_all(entries, now)
         for row in dead:
             self._terminator.done(row.id)
-            view.mine.pop(row.id, None)
-            view.closed.add(row.id)
+            snapshot.mine.pop(row.id, None)
+            snapshot.closed.add(row.id)
 
-    def _reach(self, view: Snapshot, reached: list[tuple[Instance, Address]]) -> None:
+    def _reach(self, snapshot: Snapshot, reached: list[tuple[Instance, Address]]) -> None:
         """They can be connected to: a session each, unless it has one."""
         context = self._context
         fresh = [
             (row, address)
             for row, address in reached
-            if self._driven_here(view, row) and self._sessions.of(row.build) is None
+            if self._driven_here(snapshot, row) and self._sessions.of(row.build) is None
         ]
         noted = context.ledger.instances.addresses(
             [(row.id, row.epoch, address) for row, address in fresh]
@@ -246,33 +248,33 @@ class Reconciler:
                 if build.epoch == row.epoch:
                     self._sessions.start(build, replace(row, address=address))
 
-    def _driven_here(self, view: Snapshot, row: Instance) -> bool:
-        build = view.builds.get(row.build)
+    def _driven_here(self, snapshot: Snapshot, row: Instance) -> bool:
+        build = snapshot.builds.get(row.build)
         return build is not None and build.instance == row.id and build.owner == self._context.id
 
-    def _apply(self, view: Snapshot, row: Instance, seen: Seen, what: InstanceSign) -> None:
+    def _apply(self, snapshot: Snapshot, row: Instance, seen: Seen, what: InstanceSign) -> None:
         context = self._context
         if row.state is InstanceState.DELETING and row.ref is None:
             self._terminator.found(row.id, seen.ref)
-        if not self._driven_here(view, row):
+        if not self._driven_here(snapshot, row):
             return
         if what is InstanceSign.BORN:
             context.ledger.instances.record([(row.id, row.epoch, seen.ref)], context.now(row))
             context.wake()
         elif what in _ENDED:
-            self._ended(view, view.builds[row.build], row, what, seen)
+            self._ended(snapshot, snapshot.builds[row.build], row, what, seen)
 
     def _ended(
-        self, view: Snapshot, build: BuildRecord, row: Instance, what: InstanceSign, seen: Seen
+        self, snapshot: Snapshot, build: BuildRecord, row: Instance, what: InstanceSign, seen: Seen
     ) -> None:
         """The VM ended under its build. Its session may have the exit code already: ask it."""
         if build.state is BuildState.HELD:
-            self._mark(view, row, Death.DONE)
+            self._mark(snapshot, row, Death.DONE)
         elif self._sessions.of(build.id) is not None:
             reason = Reason.PREEMPTED if what is InstanceSign.PREEMPTED else Reason.VM_LOST
             self._sessions.stop(build.id, reason, what)
         else:
-            self._finish(view, build, row, self._end_of_sign(build, row, what, seen))
+            self._finish(snapshot, build, row, self._end_of_sign(build, row, what, seen))
 
     def _end_of_sign(
         self, build: BuildRecord, row: Instance, what: InstanceSign, seen: Seen | None = None

@@ -13,24 +13,24 @@ from vmrunner.engine.snapshot import Snapshot
 from vmrunner.model import BuildRecord, BuildState, InstanceState
 
 
-def take_over(context: EngineContext, membership: Membership, view: Snapshot) -> None:
+def take_over(context: EngineContext, membership: Membership, snapshot: Snapshot) -> None:
     """Become the owner of every build whose owner is gone and whose VM we may act on, or that has
     none any more."""
-    for build in list(view.builds.values()):
+    for build in list(snapshot.builds.values()):
         if build.state is BuildState.QUEUED or build.owner == context.id:
             continue
         if not membership.member_gone(build.owner):
             continue
         with context.guard("take over", build.id):
-            if build.instance in view.rows or _has_no_vm(context, view, build):
-                _take(context, view, build)
+            if build.instance in snapshot.rows or _has_no_vm(context, snapshot, build):
+                _take(context, snapshot, build)
 
 
-def _has_no_vm(context: EngineContext, view: Snapshot, build: BuildRecord) -> bool:
+def _has_no_vm(context: EngineContext, snapshot: Snapshot, build: BuildRecord) -> bool:
     """Return True if it has no VM any more. Then whoever sees that its owner is gone may end it, or
     queue it again, whether or not it has the build's provider: that may have another name by
     now."""
-    if build.instance in view.unread | {row.id for row in view.everybody}:
+    if build.instance in snapshot.unread | {row.id for row in snapshot.everybody}:
         return False
     if build.spec.provider in context.providers:
         return True
@@ -38,7 +38,7 @@ def _has_no_vm(context: EngineContext, view: Snapshot, build: BuildRecord) -> bo
     return row.state is InstanceState.GONE  # else it was born after the rows were read
 
 
-def _take(context: EngineContext, view: Snapshot, build: BuildRecord) -> None:
+def _take(context: EngineContext, snapshot: Snapshot, build: BuildRecord) -> None:
     taken = context.ledger.builds.take_over(
         build.id,
         seen_epoch=build.epoch,
@@ -47,10 +47,10 @@ def _take(context: EngineContext, view: Snapshot, build: BuildRecord) -> None:
         now=context.clock(),
     )
     if taken is None:
-        del view.builds[build.id]
-        view.mine.pop(build.instance or "", None)
+        del snapshot.builds[build.id]
+        snapshot.mine.pop(build.instance or "", None)
         return
     log.info("took over %s from %s", build.id, build.owner)
-    view.builds[build.id] = taken
-    if taken.instance in view.rows:
-        view.update(context.ledger.instances.get(taken.instance))
+    snapshot.builds[build.id] = taken
+    if taken.instance in snapshot.rows:
+        snapshot.update(context.ledger.instances.get(taken.instance))

@@ -200,9 +200,7 @@ class Container(RecipeTable):
 class Docker(RecipeTable):
     """Docker's configuration, beside what every image has."""
 
-    registry_mirror: (
-        Annotated[str, _like(_URL, "a URL such as 'https://mirror.example'")] | None
-    ) = None
+    registry_mirror: Url | None = None
     address_pool: Annotated[str, _like(_POOL, "a private range"), AfterValidator(_pool)] = (
         "172.18.0.0/16"
     )

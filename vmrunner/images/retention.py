@@ -13,9 +13,9 @@ from vmrunner.errors import Conflict, NotFound, ProviderError, Unreadable
 from vmrunner.images import recipe
 from vmrunner.images.cloud.builder import imaging_of
 from vmrunner.images.recipe import Inputs
+from vmrunner.providers.common import local_images
+from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.port_images import SUPERVISOR, CloudImage, ImageStore
-from vmrunner.providers.qemu import local_images
-from vmrunner.providers.qemu.local_images import LocalImage
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger

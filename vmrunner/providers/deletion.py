@@ -48,49 +48,62 @@ class Deaths:
     or is not visible, which proves nothing. `blind`: what was wrong with places that could not be
     looked at last."""
 
-    outcomes: dict[Ref, Outcome]
     waiting: set[Key]
+    outcomes: dict[Ref, Outcome] = field(default_factory=dict)
     dead: set[Key] = field(default_factory=set)
     blind: list[str] = field(default_factory=list)
+
+    @property
+    def refused(self) -> str:
+        """The reason why a VM was refused; "" where none was."""
+        failed = (one.error for one in self.outcomes.values() if one.fate is Fate.FAILED)
+        return next(failed, "")
 
 
 def delete_until_dead(
     provider: Provider,
-    vms: Mapping[Key, Ref],
+    vms: Mapping[Key, Ref | None],
     *,
     seconds: float,
     pause: float = 0.5,
     force: bool = False,
-    sleep: Callable[[float], None] = time.sleep,
+    ask: bool = True,
+    closed: Callable[[], bool] | None = None,
+    sleep: Callable[[float], object] = time.sleep,
 ) -> Deaths:
     """Delete VMs for which there is no time to lose, what is refused at once by force; then look
-    every `pause` seconds, for at most `seconds`, until none is seen alive. What lives on for
-    `DELETE_RETRY` is forced. A place that cannot be looked at is asked again."""
-    deaths = Deaths(_insist(provider, list(vms.values()), force=force), set())
-    deaths.waiting = {k for k, ref in vms.items() if deaths.outcomes[ref].fate is not Fate.FAILED}
-    waited, asked = 0.0, 0.0
-    while deaths.waiting:
-        _look(provider, deaths)
+    every `pause` seconds, for at most `seconds`, until none is seen alive. A VM without a reference
+    is deleted when a look has shown it. What lives on for `DELETE_RETRY` is forced. A place that
+    cannot be looked at is asked again. `ask`: False where all were asked before. `closed`: tells
+    whether others know that it is over; what is not visible is waited for until then."""
+    refs = {key: ref for key, ref in vms.items() if ref is not None}
+    deaths, due, waited = Deaths(set(vms)), dict[Key, float](), 0.0
+    while deaths.waiting and not (closed is not None and closed()):
+        alive = {key: refs[key] for key in refs if key in deaths.waiting}
+        turn = {key: ref for key, ref in alive.items() if waited >= due.get(key, 0.0)}
+        if ask:
+            _insist(provider, deaths, turn, force=force or waited >= DELETE_RETRY)
+        due |= dict.fromkeys(turn, waited + DELETE_RETRY)
+        refs |= _look(provider, deaths, hidden=closed is not None)
         if not deaths.waiting or waited >= seconds:
             break
         sleep(pause)
         waited += pause
-        if waited - asked >= DELETE_RETRY:
-            asked = waited
-            delete_each(provider, [vms[key] for key in sorted(deaths.waiting)], force=True)
     return deaths
 
 
-def _insist(provider: Provider, refs: Sequence[Ref], *, force: bool) -> dict[Ref, Outcome]:
-    """Twice at most, the second time by force."""
-    outcomes = delete_each(provider, refs, force=force)
+def _insist(provider: Provider, deaths: Deaths, vms: Mapping[Key, Ref], *, force: bool) -> None:
+    """Ask twice at most, the second time by force. What is refused is not waited for."""
+    outcomes = delete_each(provider, list(vms.values()), force=force)
     refused = [ref for ref, outcome in outcomes.items() if outcome.fate is Fate.FAILED]
-    return outcomes | delete_each(provider, refused, force=True)
+    deaths.outcomes |= outcomes | delete_each(provider, refused, force=True)
+    deaths.waiting -= {k for k, ref in vms.items() if deaths.outcomes[ref].fate is Fate.FAILED}
 
 
-def _look(provider: Provider, deaths: Deaths) -> None:
-    """One place after the other: one that fails never hides what died in another."""
-    alive: set[Key] = set()
+def _look(provider: Provider, deaths: Deaths, *, hidden: bool) -> dict[Key, Ref]:
+    """Note who is dead and who is waited for; return those seen alive. One place after the other:
+    one that fails never hides what died in another."""
+    alive: dict[Key, Ref] = {}
     deaths.blind = []
     for scope in sorted({key.scope for key in deaths.waiting}):
         here = [key for key in deaths.waiting if key.scope == scope]
@@ -98,8 +111,8 @@ def _look(provider: Provider, deaths: Deaths) -> None:
             seen = provider.look(here)
         except Exception as error:  # noqa: BLE001 - see above
             deaths.blind.append(f"{scope}: {type(error).__name__}: {error}")
-            alive.update(here)
-        else:
-            for key, sight in seen.items():
-                (deaths.dead if sight.power is Power.DEAD else alive).add(key)
-    deaths.waiting = alive
+            continue
+        deaths.dead |= {key for key, sight in seen.items() if sight.power is Power.DEAD}
+        alive |= {key: sight.ref for key, sight in seen.items() if sight.power is not Power.DEAD}
+        deaths.waiting -= deaths.dead if hidden else set(here) - alive.keys()
+    return alive

@@ -79,12 +79,15 @@ class ImageRequest:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuilderSpec:
     """The place and way in which Packer makes an image: the source of its templates, their
-    variables, and what its environment must say."""
+    variables, and what its environment must say. `stages`: how the plugin's words begin that tell
+    of what takes a while. `died`: what to do where the plugin died."""
 
     source: str
     scope: Scope
     variables: Mapping[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
+    stages: tuple[str, ...] = ()
+    died: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

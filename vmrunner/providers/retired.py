@@ -168,6 +168,13 @@ def driver_at(provider: Provider, scope: Scope) -> Provider | None:
     return provider if scope in provider.scopes else None
 
 
+def clock_at(provider: Provider, scope: Scope | None) -> float:
+    """The time in a scope, by its own driver, as far as it is known without a question."""
+    if isinstance(provider, RetiredProvider) and scope is not None:
+        provider = provider._at(scope) or provider
+    return provider.now()
+
+
 def parts(name: str, provider: Provider) -> dict[str, Provider]:
     """The drivers of one name, each of which is reaped by itself and by its own clock, by the
     names that their memory goes by. The first, the present one, keeps the name."""

@@ -20,7 +20,7 @@ from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.providers.retired import parts
 from vmrunner.reaper.gather import read_sweep
 from vmrunner.reaper.kills import kill
-from vmrunner.reaper.report import DEAD, NOTHING, LineOutcome, Outcomes, Report, ReportLine, line_of
+from vmrunner.reaper.report import DEAD, NOTHING, LineOutcome, Outcomes, Report, line_of
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from vmrunner.providers import Provider
 
 SEEN_DEAD: Final = str(DEAD)  # the outcome of a VM that is seen dead
-_ROUND: Final = 0.5  # seconds between two looks
 
 
 def delete_expired(
@@ -49,17 +48,20 @@ def delete_expired(
     chosen = [item for item in providers.items() if only in (None, item[0])]
     for name, provider in ((n, one) for n, several in chosen for one in parts(n, several).values()):
         try:
-            listing = SweepView(limits, installation, "")
-            rows = read_sweep(provider, listing, lambda ids: _rows(ledger, ids))
-            plan = decide(ReapInput(now=provider.now(), rows=rows, listing=listing))
+            sweep_view = SweepView(limits, installation, "")
+            rows = read_sweep(provider, sweep_view, lambda ids: _rows(ledger, ids))
+            plan = decide(ReapInput(now=provider.now(), rows=rows, sweep_view=sweep_view))
             kills = [kill for kill in plan.kills if kill.reason is Death.EXPIRED]
             done, blind = ({}, []) if dry_run else _end(provider, kills, seconds, sleep)
         except Exception as error:  # noqa: BLE001 - one provider never spares the others' dead
             report += Report(unread=(f"{name}: {type(error).__name__}: {error}",))
             continue
         now = provider.now()
-        lines = [_line(name, now, kill, rows, done) for kill in kills]
-        holes = [*(f"{name}: {hole}" for hole in listing.holes), *blind]
+        lines = [
+            line_of(name, now, k, rows.get(k.instance or ""), done.get(k.ref, NOTHING))
+            for k in kills
+        ]
+        holes = [*(f"{name}: {hole}" for hole in sweep_view.holes), *blind]
         report += Report(lines=tuple(lines), unread=tuple(holes))
     return report
 
@@ -69,12 +71,6 @@ def _rows(ledger: Ledger | None, instances: Collection[str]) -> dict[str, Instan
         return {row.id: row for row in ledger.instances.these(instances)} if ledger else {}
     except VmrunnerError:  # what it would add can only be in their favour
         return {}
-
-
-def _line(
-    name: str, now: float, kill: Deletion, rows: dict[str, Instance], done: Outcomes
-) -> ReportLine:
-    return line_of(name, now, kill, rows.get(kill.instance or ""), done.get(kill.ref, NOTHING))
 
 
 def _end(
@@ -87,7 +83,7 @@ def _end(
         for k in kills
         if k.ref.kind is Kind.INSTANCE
     }
-    deaths = delete_until_dead(provider, vms, seconds=seconds, pause=_ROUND, sleep=sleep)
+    deaths = delete_until_dead(provider, vms, seconds=seconds, sleep=sleep)
     done: Outcomes = {ref: LineOutcome.of(outcome) for ref, outcome in deaths.outcomes.items()}
     done |= {vms[key]: DEAD for key in deaths.dead}
     rest = kill(provider, [one for one in kills if one.ref.kind is not Kind.INSTANCE])

@@ -53,21 +53,21 @@ def gather(
             ledger.recognise()
         except Exception as error:  # noqa: BLE001
             known.fail(error)
-    listing = SweepView(context.limits.limits, ledger.installation, ledger.generation)
+    sweep_view = SweepView(context.limits.limits, ledger.installation, ledger.generation)
     if sweep:
         rows_of = partial(_page_rows, context, known)
-        known.by_id |= read_sweep(provider, listing, rows_of, meanwhile)
+        known.by_id |= read_sweep(provider, sweep_view, rows_of, meanwhile)
     try:
         if not known.down:
-            _read(context, membership, provider, listing, known)
+            _read(context, membership, provider, sweep_view, known)
     except Exception as error:  # noqa: BLE001
         known.fail(error)
-    return listing, known
+    return sweep_view, known
 
 
 def read_sweep(
     provider: Provider,
-    listing: SweepView,
+    sweep_view: SweepView,
     rows_of: Callable[[Collection[str]], Mapping[str, Instance]],
     meanwhile: Meanwhile | None = None,
 ) -> dict[str, Instance]:
@@ -78,13 +78,13 @@ def read_sweep(
     try:
         for page in provider.sweep():
             rows = rows_of({r.instance for r in page.resources if r.instance})
-            names = listing.take(page, rows, provider.now())
+            names = sweep_view.take(page, rows, provider.now())
             kept |= {name: rows[name] for name in names & rows.keys()}
             if meanwhile is not None:
                 meanwhile(page.resources, rows)
     except Exception as error:  # noqa: BLE001
         log.error("sweeping %s: %s", provider.name, error, exc_info=_unexpected(error))
-        listing.stopped = f"it ended early: {type(error).__name__}: {error}"
+        sweep_view.stopped = f"it ended early: {type(error).__name__}: {error}"
     return kept
 
 
@@ -92,7 +92,7 @@ def _read(
     context: ReaperContext,
     membership: Membership,
     provider: Provider,
-    listing: SweepView,
+    sweep_view: SweepView,
     known: LedgerView,
 ) -> None:
     rows, builds = context.ledger.instances.open(), context.ledger.builds.driven()
@@ -103,8 +103,8 @@ def _read(
     known.builds = {build.id: build for build in builds}
     known.unread = rows.unread | builds.unread
     membership.update(context.ledger.engines.list(), context.monotonic())
-    strange = {r.instance for r in listing.resources if r.instance} - known.by_id.keys()
-    listing.rowed = context.ledger.instances.known(strange)
+    strange = {r.instance for r in sweep_view.resources if r.instance} - known.by_id.keys()
+    sweep_view.rowed = context.ledger.instances.known(strange)
 
 
 def _anothers(context: ReaperContext, provider: Provider, row: Instance) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -70,11 +70,9 @@ def reap(
     dry_run: bool = False,
     provider: str | None = None,
     orphans: bool = False,
-    settle: float = SETTLE,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> Report:
     """One pass over the ledger and the cloud, for the command line and the API. `orphans`: also
-    those that the cap holds back. Waits at most `settle` seconds until what it killed is seen
+    those that the cap holds back. Waits at most `SETTLE` seconds until what it killed is seen
     dead, so that the rows of a local host are closed when it ends."""
     with reaper(ledger, providers, limits, places) as one:
         report = one.run(dry_run=dry_run, only=provider, orphans=orphans)
@@ -84,10 +82,7 @@ def reap(
             record_pass(ledger, ids.engine_id(), sweep=True)
         try:
             one.end_abandoned()
-            waited = 0.0
-            while waited < settle and one.unburied(only=provider):
-                sleep(0.25)
-                waited += 0.25
+            one.close_dying(SETTLE, only=provider)
         except LedgerError as error:  # what could be done without it is done, and must be told
             report += Report(unread=(str(error),))
         return report

@@ -23,10 +23,10 @@ class PendingKills:
         self._lock = threading.Lock()  # a sweep and a pass over the ledger go on side by side
         self._kills: tuple[Deletion, ...] = ()
 
-    def learn(self, plan: ReapPlan, listing: SweepView) -> None:
+    def learn(self, plan: ReapPlan, sweep_view: SweepView) -> None:
         """Take in a sweep. What it could not read stays as it was known."""
         with self._lock:
-            kept = [k for k in self._kills if listing.unread(k.ref.scope, k.ref.kind)]
+            kept = [k for k in self._kills if sweep_view.unread(k.ref.scope, k.ref.kind)]
             expired = [kill for kill in plan.kills if kill.reason is Death.EXPIRED]
             known: dict[Ref, Deletion] = {kill.ref: kill for kill in (*kept, *plan.later, *expired)}
             self._kills = tuple(known.values())

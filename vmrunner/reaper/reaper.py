@@ -34,10 +34,9 @@ from vmrunner.model import (
     Ref,
     Resource,
     Scope,
-    Seen,
 )
 from vmrunner.providers import Provider
-from vmrunner.providers.deletion import DELETE_RETRY, FORCE_AFTER
+from vmrunner.providers.deletion import DELETE_RETRY, FORCE_AFTER, delete_until_dead
 from vmrunner.providers.retired import RetiredProvider, parts
 from vmrunner.reaper.gather import LedgerView, gather
 from vmrunner.reaper.kills import kill
@@ -112,18 +111,19 @@ class Reaper:
                     ended += 1
         return ended
 
-    def unburied(self, only: str | None = None) -> int:
-        """Look once more at what dies and nobody else minds; close what is seen dead. How many
-        are left."""
-        left = 0
+    def close_dying(self, seconds: float, *, only: str | None = None) -> None:
+        """Wait at most `seconds` for the death of what dies and nobody else minds; close what is
+        seen dead."""
+        until = self._context.monotonic() + seconds
         for row in self._context.ledger.instances.open():
             provider = self._context.provider_of(row)
             wanted = only in (None, row.provider) and row.state is InstanceState.DELETING
             if provider is None or not wanted or not self._membership.member_gone(row.owner):
                 continue
-            with self._context.guard(f"look at {provider.name}"):
-                left += not self._close_dead(provider, row, provider.look([row.key]).get(row.key))
-        return left
+            left = until - self._context.monotonic()
+            vms = {row.key: row.ref}
+            if delete_until_dead(provider, vms, ask=False, seconds=left, pause=0.25).dead:
+                self._close_dead(provider, row)
 
     # --- one provider ---
 
@@ -131,11 +131,11 @@ class Reaper:
         again = self._again.get(name)
         return again is not None and self._context.monotonic() >= again.when
 
-    def _look_again(self, name: str, plan: ReapPlan, listing: SweepView) -> None:
+    def _look_again(self, name: str, plan: ReapPlan, sweep_view: SweepView) -> None:
         """Plan a sweep before it is time. What goes after its parent: at once. A hole may be the
         moment's: at once, and then ever more rarely."""
         now, tries = self._context.monotonic(), 0
-        if listing.holes:
+        if sweep_view.holes:
             former = self._again.get(name)
             tries = former.tries + 1 if former else 1
         if plan.again or tries == 1:
@@ -145,11 +145,11 @@ class Reaper:
         else:
             self._again.pop(name, None)
 
-    def _note_visible(self, name: str, listing: SweepView, known: LedgerView) -> None:
+    def _note_visible(self, name: str, sweep_view: SweepView, known: LedgerView) -> None:
         """Note which places answered."""
         sight = self._sights.setdefault(name, Visibility())
         for scope in {row.scope for row in known.by_id.values()}:
-            if (scope, Kind.INSTANCE) in listing.whole:
+            if (scope, Kind.INSTANCE) in sweep_view.whole:
                 sight.record(scope, self._context.monotonic())
             else:
                 sight.lost(scope)
@@ -185,17 +185,17 @@ class Reaper:
     ) -> Report:
         context, pending = self._context, self._pending_at(provider.name)
         done: Outcomes = {}
-        struck = self._due(provider, provider.now())
-        meanwhile = None if dry_run else partial(self._kill_overdue, provider, struck, done)
+        overdue = self._due(provider, provider.now())
+        meanwhile = None if dry_run else partial(self._kill_overdue, provider, overdue, done)
         if meanwhile is not None:
             meanwhile((), {})
         # No time is told before somebody who knows it has answered; the account is asked first.
         verified = bool(provider.scopes)
         swept = SweepId(id=ids.sweep_id(), begun=provider.now()) if sweep else None
-        listing, known = gather(
+        sweep_view, known = gather(
             context, self._membership, provider, sweep=sweep, meanwhile=meanwhile
         )
-        broken = [f"{name}: {hole}" for hole in listing.holes]
+        broken = [f"{name}: {hole}" for hole in sweep_view.holes]
         memory: frozenset[Sighting] = frozenset()
         try:
             if sweep and not known.down:
@@ -204,13 +204,13 @@ class Reaper:
             known.fail(error)
         broken += [f"the row of {row} cannot be read" for row in sorted(known.unread)]
         if sweep:
-            self._note_visible(name, listing, known)
+            self._note_visible(name, sweep_view, known)
         now = provider.now()
         plan = reap_rules.decide(
             ReapInput(
                 now=now,
                 rows=known.by_id,
-                listing=listing,
+                sweep_view=sweep_view,
                 sightings=memory,
                 # Without rows everything would look unknown: then nothing is concluded from it.
                 sweep=swept if verified and not known.down else None,
@@ -223,11 +223,11 @@ class Reaper:
             )
         )
         if swept is not None:
-            self._look_again(name, plan, listing)
-            pending.learn(plan, listing)
+            self._look_again(name, plan, sweep_view)
+            pending.learn(plan, sweep_view)
         # What could not be read is known from before: it was killed, and is to be told.
         condemned = {kill.ref for kill in plan.kills}
-        others = [kill for ref, kill in struck.items() if ref not in condemned]
+        others = [kill for ref, kill in overdue.items() if ref not in condemned]
         plan = replace(plan, kills=(*plan.kills, *others))
         dying = [row for row in known.by_id.values() if self._ours_to_delete(row)]
         lines = lines_of(provider.name, now, plan, known.by_id, dying)
@@ -323,13 +323,13 @@ class Reaper:
     def _kill_overdue(
         self,
         provider: Provider,
-        struck: dict[Ref, Deletion],
+        overdue: dict[Ref, Deletion],
         done: Outcomes,
         resources: Iterable[Resource],
         rows: Mapping[str, Instance],
     ) -> None:
         """Kill what is past `E`, of what was known and of the VMs on this page: neither waits for
-        the rest of a listing. `struck` takes what it was, `done` what became of each."""
+        the rest of a listing. `overdue` takes what it was, `done` what became of each."""
         limits, mine, now = (
             self._context.limits.limits,
             self._context.ledger.installation,
@@ -342,7 +342,7 @@ class Reaper:
             if resource.ref.kind is Kind.INSTANCE
         )
         kills = {ref: one for ref, one in self._due(provider, now).items() if ref not in done}
-        struck |= kills
+        overdue |= kills
         done |= kill(provider, kills.values())
 
     def _ours_to_delete(self, row: Instance) -> bool:
@@ -365,7 +365,7 @@ class Reaper:
             for key, sight in sights.items():
                 row = keys[key]
                 seen[row.id] = sight.ref
-                if self._close_dead(provider, row, sight):
+                if sight.power is Power.DEAD and self._close_dead(provider, row):
                     closed[row.id] = CLOSED
                     del seen[row.id]
         asked = [
@@ -387,10 +387,7 @@ class Reaper:
         asked_of: Outcomes = {k.instance or "": answers.get(k.ref, NOTHING) for k in asked}
         return {**closed, **asked_of, **answers}
 
-    def _close_dead(self, provider: Provider, row: Instance, seen: Seen | None) -> bool:
-        """Close the row of a dying VM that is seen dead."""
-        if seen is None or seen.power is not Power.DEAD:
-            return False
+    def _close_dead(self, provider: Provider, row: Instance) -> bool:
         return self._context.ledger.instances.close(
             row.id, epoch=row.epoch, death=row.death or Death.DONE, now=provider.now()
         )

@@ -15,7 +15,7 @@ from vmrunner.config import settings as config
 from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.providers import registry
-from vmrunner.providers.retired import RetiredProvider, driver_at, kept, present
+from vmrunner.providers.retired import RetiredProvider, clock_at, driver_at, kept, present
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -92,12 +92,12 @@ class ProviderSet:
     def time_at(self, name: str, scope: Scope | None = None, *, ask: bool = False) -> float:
         """The clock that the VMs of a provider are timed by, those of one scope of it where its
         drivers differ, as far as it can be had; else ours.
-        `ask`: an answer of the cloud tells its time, so get one first."""
+        `ask`: an answer of the cloud tells its time, and whose the scope is, so get one first."""
         try:
-            driver = self.get(name)
+            driver = self.reaching(name, scope) if ask and scope is not None else self.get(name)
             if ask:
                 _ = driver.scopes
-            return driver.now() if scope is None else self.reaching(name, scope).now()
+            return clock_at(driver, scope)
         except VmrunnerError:
             return time.time()
 

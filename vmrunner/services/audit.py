@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vmrunner.core import audit_rules
 from vmrunner.core.audit_rules import ReaperActivity, Survivor
 from vmrunner.errors import ConfigError, LedgerError
+from vmrunner.providers.retired import RetiredProvider, parts
 from vmrunner.runtime import background
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from vmrunner.runtime.provider_set import ProviderSet
 
 log = logging.getLogger("vmrunner")
+
+#: Drivers by their provider's name: each has a clock of its own.
+_Chosen = Sequence[tuple[str, "Provider"]]
 
 
 def audit(
@@ -43,7 +47,8 @@ def audit(
             hint="--tag team=ci --older-than 6h",
         )
     opened, broken = providers.opened()
-    chosen = {name: driver for name, driver in opened.items() if only in (None, name)}
+    several = [(name, driver) for name, driver in opened.items() if only in (None, name)]
+    chosen = [(name, one) for name, driver in several for one in parts(name, driver).values()]
     if tag is not None and older_than is not None:
         found = _foreign(chosen, tag, older_than)
     else:
@@ -51,25 +56,25 @@ def audit(
     return found + _unopened(broken, only)
 
 
-def _ours(ledgers: LedgerOpener, chosen: Mapping[str, Provider], limits: Limits) -> list[Survivor]:
+def _ours(ledgers: LedgerOpener, chosen: _Chosen, limits: Limits) -> list[Survivor]:
     """All that is wrong: with these providers, and with those who reap."""
     found: list[Survivor] = []
     try:
         ledger = ledgers.open()
-        for name, driver in chosen.items():
+        for name, driver in chosen:
             found += survivors(ledger, limits, name, driver)
         found += silence(ledger)
     except LedgerError as error:
         found = [audit_rules.unread("the ledger", str(error))]
-        for name, driver in chosen.items():
+        for name, driver in chosen:
             found += alone(ledgers.installation, limits, name, driver)
     return found
 
 
-def _foreign(chosen: Mapping[str, Provider], tag: tuple[str, str], age: float) -> list[Survivor]:
+def _foreign(chosen: _Chosen, tag: tuple[str, str], age: float) -> list[Survivor]:
     """The machines with this tag that are older than this, whoever made them."""
     found = []
-    for name, driver in chosen.items():
+    for name, driver in chosen:
         pages, errors = _list(name, driver)
         found += audit_rules.older_than(driver.now(), pages, *tag, age) + errors
         found += [audit_rules.unread(name, f"{p.scope}: {p.error}") for p in pages if p.error]
@@ -77,13 +82,15 @@ def _foreign(chosen: Mapping[str, Provider], tag: tuple[str, str], age: float) -
 
 
 def survivors(ledger: Ledger, limits: Limits, name: str, provider: Provider) -> list[Survivor]:
-    """The audit of one provider. The cloud is listed first, so that what is stale is the ledger's
+    """The audit of one driver. The cloud is listed first, so that what is stale is the ledger's
     silence and not the cloud's."""
     pages, errors = _list(name, provider)
     shown = {r.instance for page in pages for r in page.resources if r.instance}
     rows = {row.id: row for row in ledger.instances.these(shown)}
     still, driven = ledger.instances.open(), ledger.builds.driven()
-    rows |= {row.id: row for row in still if row.provider == name}
+    scopes = provider.scopes if isinstance(provider, RetiredProvider) else None
+    own = [row for row in still if row.provider == name]
+    rows |= {row.id: row for row in own if scopes is None or row.scope in scopes}
     images = ledger.images.open()
     idle = _idle(ledger, name, pages)
     for scope, why in idle.items():
@@ -124,7 +131,7 @@ def _in(scope: Scope, sighted: Iterable[str]) -> bool:
 
 
 def alone(installation: str, limits: Limits, name: str, provider: Provider) -> list[Survivor]:
-    """The audit of one provider without a ledger, by the tags."""
+    """The audit of one driver without a ledger, by the tags."""
     pages, errors = _list(name, provider)
     return audit_rules.by_tags(provider.now(), pages, limits, installation) + errors
 

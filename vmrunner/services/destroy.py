@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import Conflict
-from vmrunner.model import Death, Fate, InstanceState, Power
+from vmrunner.model import Death, InstanceState
+from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.services.cancel import cancel
 
 if TYPE_CHECKING:
@@ -39,15 +39,16 @@ class DestroyedVm:
 
 def past_deadline(ledger: Ledger, providers: ProviderSet) -> list[Instance]:
     """The open rows that are past their deadline, each by the clock of its provider."""
-    rows = ledger.instances.open()
-    return [row for row in rows if providers.time_at(row.provider, row.scope) > row.deadline]
+
+    def past(row: Instance) -> bool:
+        return providers.time_at(row.provider, row.scope, ask=True) > row.deadline
+
+    return [row for row in ledger.instances.open() if past(row)]
 
 
-def destroy(
-    ledger: Ledger, providers: ProviderSet, row: Instance, *, seconds: float = SEEN_DEAD
-) -> DestroyedVm:
+def destroy(ledger: Ledger, providers: ProviderSet, row: Instance) -> DestroyedVm:
     """Mark the row first, so that nobody uses the VM any more; then delete it until it is dead,
-    for at most `seconds`. Its build is cancelled. Raises Conflict for a VM that this provider
+    for at most `SEEN_DEAD`. Its build is cancelled. Raises Conflict for a VM that this provider
     cannot reach."""
     provider = providers.reaching(row.provider, row.scope)
     if row.scope not in provider.scopes:
@@ -55,34 +56,31 @@ def destroy(
             f"{row.id} is in {row.scope}, which is no scope of {row.provider} now",
             hint="use the account, host or region that it was started with",
         )
-    before = row.state is InstanceState.GONE
     cancel(ledger, row.build)
+    if row.state is InstanceState.GONE:
+        return DestroyedVm(DestroyResult.GONE_BEFORE)
     row = _marked(ledger, providers, row)
-    asked = False
-    end = time.monotonic() + seconds
-    while row.state is not InstanceState.GONE:
-        seen = provider.look([row.key]).get(row.key)
-        if seen is not None and seen.power is Power.DEAD:
-            ledger.instances.close(
-                row.id, epoch=row.epoch, death=row.death or Death.CANCELLED, now=provider.now()
-            )
-        elif seen is not None and not asked:
-            outcome = provider.delete([seen.ref], force=True)[seen.ref]
-            if outcome.fate is Fate.FAILED:
-                return DestroyedVm(DestroyResult.REFUSED, outcome.error)
-            asked = True
-        if time.monotonic() > end:
-            return DestroyedVm(DestroyResult.ASKED)
-        time.sleep(_ROUND)
-        row = ledger.instances.get(row.id)
-    return DestroyedVm(DestroyResult.GONE_BEFORE if before else DestroyResult.GONE)
+
+    def closed() -> bool:
+        return ledger.instances.get(row.id).state is InstanceState.GONE
+
+    deaths = delete_until_dead(
+        provider, {row.key: row.ref}, seconds=SEEN_DEAD, pause=_ROUND, force=True, closed=closed
+    )
+    if deaths.refused:
+        return DestroyedVm(DestroyResult.REFUSED, deaths.refused)
+    if deaths.dead:
+        row = ledger.instances.get(row.id)  # whoever owns it by now
+        death = row.death or Death.CANCELLED
+        ledger.instances.close(row.id, epoch=row.epoch, death=death, now=provider.now())
+    return DestroyedVm(DestroyResult.GONE if closed() else DestroyResult.ASKED)
 
 
 def _marked(ledger: Ledger, providers: ProviderSet, row: Instance) -> Instance:
     """The row in `deleting`; somebody else may move it meanwhile, so by compare-and-set."""
     instances = ledger.instances
     while row.state not in (InstanceState.DELETING, InstanceState.GONE):
-        now = providers.time_at(row.provider, row.scope)
+        now = providers.time_at(row.provider, row.scope, ask=True)
         instances.mark_deleting(row.id, seen_epoch=row.epoch, death=Death.CANCELLED, now=now)
         row = instances.get(row.id)
     return row

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from vmrunner.images import retention
-from vmrunner.providers.qemu import local_images
+from vmrunner.providers.common import local_images
 from vmrunner.providers.settings import LocalSettings
 from vmrunner.reaper.retention import Removal, retain, size_of
 

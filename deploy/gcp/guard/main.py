@@ -307,7 +307,8 @@ class Pass:
                 break
         try:
             error = answer.json()["error"]
-            reason = str(next(iter(error.get("errors", ())), {}).get("reason", ""))
+            first: Any = next(iter(error.get("errors", ())), {})
+            reason = str(first.get("reason", ""))
             message = str(error.get("message", ""))
         except (KeyError, TypeError, ValueError):
             reason, message = "", answer.text
@@ -354,7 +355,8 @@ def handler(request: Any) -> str:
     credentials, project = google.auth.default(scopes=[SCOPE])
     if not settings.project:
         settings = Settings(**{**vars(settings), "project": project or ""})
-    report = guard(settings, AuthorizedSession(credentials), time.time(), dry_run=dry_run)
+    session: Any = AuthorizedSession
+    report = guard(settings, session(credentials), time.time(), dry_run=dry_run)
     text = json.dumps(report)
     print(text)  # noqa: T201 - to the function's log
     if failures := report["failures"]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from random import Random
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,10 +60,10 @@ def test_whatever_has_no_reason_to_stay_goes(images: list[RetainedImage], keep: 
 
 @given(IMAGES, st.integers(0, 4), st.randoms())
 def test_the_plan_does_not_depend_on_the_order(
-    images: list[RetainedImage], keep: int, random: object
+    images: list[RetainedImage], keep: int, random: Random
 ) -> None:
     mixed = list(images)
-    random.shuffle(mixed)  # type: ignore[attr-defined]
+    random.shuffle(mixed)
     assert plan(mixed, keep=keep, in_use=()) == plan(images, keep=keep, in_use=())
 
 
@@ -73,7 +77,7 @@ def test_the_plan_does_not_depend_on_the_order(
         ({}, RetentionReason.OLD),
     ],
 )
-def test_each_reason(more: dict[str, object], why: RetentionReason) -> None:
-    image = RetainedImage(**({"ref": "a", "name": "default", "created": 1.0} | more))  # type: ignore[arg-type]
+def test_each_reason(more: dict[str, Any], why: RetentionReason) -> None:
+    image = replace(RetainedImage(ref="a", name="default", created=1.0), **more)
     (verdict,) = plan([image], keep=0, in_use={"used"})
     assert verdict.why is why

@@ -26,6 +26,7 @@ from vmrunner.model import (
     Death,
     Instance,
     InstanceState,
+    Kind,
     Limits,
     Market,
     Power,
@@ -35,7 +36,7 @@ from vmrunner.model import (
     Seen,
 )
 
-REF = Ref(row().scope, row().ref.kind, "i-1")  # type: ignore[union-attr]
+REF = Ref(row().scope, Kind.INSTANCE, "i-1")
 
 
 def running(state: BuildState = BuildState.RUNNING, **options) -> BuildRecord:

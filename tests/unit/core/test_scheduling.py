@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ NOW = 1000.0
 
 
 def build(
-    name: str, *, team: str = "", priority: int = 0, at: float = 0.0, **options: object
+    name: str, *, team: str = "", priority: int = 0, at: float = 0.0, **options: Any
 ) -> BuildRecord:
     spec = BuildSpec(
         steps=(Step(run="x"),),
@@ -23,7 +24,7 @@ def build(
         ttl=120,
         labels={"team": team} if team else {},
         priority=priority,
-        **{"provider": "p", **options},  # type: ignore[arg-type]
+        **{"provider": "p", **options},
     )
     return BuildRecord(id=name, spec=spec, state=BuildState.QUEUED, created_at=at, state_since=at)
 

@@ -63,6 +63,23 @@ def test_a_build_whose_offers_are_all_refused_may_wait(
     assert parts.ledger.instances.get(row.id).state is InstanceState.GONE
 
 
+def test_no_offer_is_next_when_all_time_is_over(parts: EngineParts) -> None:
+    _, row = parts.booting()
+    parts.ledger.instances.close(row.id, epoch=row.epoch, death=Death.VANISHED, now=parts.clock())
+    requeued = parts.ledger.builds.requeue("b-1", epoch=row.epoch, now=parts.clock())
+    parts.clock.advance(parts.context.limits.limits.max_ttl - 60)
+    parts.pool = pool = Later()
+    parts.cloud.fail("create", Fault.NO_CAPACITY)
+    launcher = Launcher(parts.context)
+    launcher.start([parts.planned(requeued)])
+    parts.clock.advance(60)
+    pool.run()
+    ((build, last, end),) = launcher.collect().ended
+    assert (build.id, build.attempt, end.reason) == ("b-1", 2, Reason.DEADLINE)
+    assert parts.ledger.instances.get(last.id).state is InstanceState.GONE
+    assert not launcher.busy
+
+
 def test_a_refusal_after_doubt_closes_nothing(parts: EngineParts) -> None:
     """The send before may have been heard: only the sweeps can tell."""
     launcher, _ = launched(parts, Fault.LATE, Fault.NO_CAPACITY)

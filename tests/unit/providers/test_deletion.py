@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from vmrunner.model import Fate, Key, Kind, Outcome, Power, Ref, Seen
 from vmrunner.providers.deletion import DELETE_RETRY, Deaths, delete_until_dead
@@ -20,6 +21,7 @@ class Tough:
     clock: Clock = field(default_factory=Clock)
     refuses: tuple[bool, ...] = ()  # asked by force or not: is it refused?
     dies: bool = True
+    hidden: int = 0  # looks that do not show it
     asked: list[bool] = field(default_factory=list)
 
     def provider(self) -> FakeProvider:
@@ -32,6 +34,9 @@ class Tough:
                 return {ref: Outcome(fate=Fate.FAILED if failed else Fate.ACCEPTED) for ref in refs}
 
             def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
+                tough.hidden -= 1
+                if tough.hidden >= 0:
+                    return {}
                 dead = tough.dies and True in tough.asked
                 return {
                     key: Seen(ref=REF, power=Power.DEAD if dead else Power.STOPPING) for key in ids
@@ -39,9 +44,9 @@ class Tough:
 
         return Provider("p", Cloud(self.clock))
 
-    def deleted(self, seconds: float = 100.0, *, force: bool = False) -> Deaths:
+    def deleted(self, seconds: float = 100.0, *, ref: Ref | None = REF, **options: Any) -> Deaths:
         return delete_until_dead(
-            self.provider(), {KEY: REF}, seconds=seconds, force=force, sleep=self.clock.sleep
+            self.provider(), {KEY: ref}, seconds=seconds, sleep=self.clock.sleep, **options
         )
 
 
@@ -73,3 +78,27 @@ def test_what_never_dies_is_waited_for_until_time_runs_out() -> None:
     assert deaths.waiting == {KEY}
     assert not deaths.dead
     assert tough.asked == [True, True, True]
+
+
+def test_what_is_not_visible_is_not_waited_for() -> None:
+    tough = Tough(hidden=1)
+    deaths = tough.deleted(ref=None)
+    assert (deaths.waiting, deaths.dead, tough.asked) == (set(), set(), [])
+
+
+def test_the_invisible_is_waited_for_until_others_know_its_end() -> None:
+    tough = Tough(hidden=5)
+    assert tough.deleted(ref=None, force=True, closed=lambda: False).dead == {KEY}
+    assert tough.asked == [True]
+
+
+def test_nothing_is_waited_for_whose_end_others_know() -> None:
+    tough, began = Tough(hidden=10**6), Clock()()
+    assert not tough.deleted(closed=lambda: tough.clock() - began > 5).dead
+    assert 5 < tough.clock() - began < 10
+
+
+def test_what_was_asked_before_is_only_looked_at() -> None:
+    tough = Tough(asked=[True])
+    assert tough.deleted(ask=False).dead == {KEY}
+    assert tough.asked == [True]

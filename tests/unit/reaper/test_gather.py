@@ -12,7 +12,7 @@ from tests.support.ledger_builds import SCOPE
 from vmrunner.core.sweep_view import SweepView
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError
-from vmrunner.model import Instance, Kind, Page, Resource, Scope
+from vmrunner.model import Death, Instance, Kind, Page, Resource, Scope
 from vmrunner.providers.fake import Fault
 from vmrunner.reaper.gather import LedgerView, gather
 
@@ -29,17 +29,17 @@ def gathered(parts: EngineParts, **options: Any) -> tuple[SweepView, LedgerView]
 def test_a_sweep_shows_the_cloud_and_the_ledger(parts: EngineParts) -> None:
     build, row = parts.booting()
     stranger = parts.cloud.plant(SCOPE, parts.machine(row).tags | {"vmrunner:instance": "vm-x"})
-    listing, known = gathered(parts)
+    sweep_view, known = gathered(parts)
     assert (known.by_id, known.builds) == ({row.id: row}, {build.id: build})
-    assert listing.alive == {row.ref, stranger.ref}
-    assert (SCOPE, Kind.INSTANCE) in listing.whole
+    assert sweep_view.alive == {row.ref, stranger.ref}
+    assert (SCOPE, Kind.INSTANCE) in sweep_view.whole
 
 
 def test_a_pass_without_a_sweep_asks_no_cloud(parts: EngineParts) -> None:
     _, row = parts.booting()
-    listing, known = gathered(parts, sweep=False)
+    sweep_view, known = gathered(parts, sweep=False)
     assert parts.cloud.counts["sweep"] == 0
-    assert (listing.alive, set(known.by_id)) == (set(), {row.id})
+    assert (sweep_view.alive, set(known.by_id)) == (set(), {row.id})
 
 
 def test_the_cloud_is_read_before_the_ledger(parts: EngineParts) -> None:
@@ -54,9 +54,9 @@ def test_the_cloud_is_read_before_the_ledger(parts: EngineParts) -> None:
 
 def test_a_closed_row_is_told_with_its_leftover_resource(parts: EngineParts) -> None:
     row = parts.dying()
-    parts.ledger.instances.close(row.id, epoch=row.epoch, death=row.death, now=parts.clock())  # type: ignore[arg-type]
-    listing, known = gathered(parts)
-    assert [one.ref for one in listing.resources] == [row.ref]
+    parts.ledger.instances.close(row.id, epoch=row.epoch, death=Death.DONE, now=parts.clock())
+    sweep_view, known = gathered(parts)
+    assert [one.ref for one in sweep_view.resources] == [row.ref]
     assert known.by_id[row.id].gone_at == parts.clock()
 
 
@@ -69,8 +69,8 @@ def test_without_the_ledger_the_cloud_is_listed(
         raise LedgerError("the ledger is away")
 
     monkeypatch.setattr(parts.ledger.builds, "driven", away)
-    listing, known = gathered(parts)
-    assert listing.alive == {row.ref}
+    sweep_view, known = gathered(parts)
+    assert sweep_view.alive == {row.ref}
     assert (known.by_id, known.builds, known.down) == ({}, {}, "the ledger is away")
 
 
@@ -95,9 +95,9 @@ def test_a_ledger_that_fails_is_left_alone_for_the_pass(
 def test_a_part_that_cannot_be_read_is_a_hole(parts: EngineParts) -> None:
     parts.booting()
     parts.cloud.fail("sweep", Fault.SERVER_ERROR)
-    listing, _ = gathered(parts)
-    assert listing.unread(SCOPE, Kind.INSTANCE)
-    assert not listing.unread(SCOPE, Kind.DISK)
+    sweep_view, _ = gathered(parts)
+    assert sweep_view.unread(SCOPE, Kind.INSTANCE)
+    assert not sweep_view.unread(SCOPE, Kind.DISK)
 
 
 def test_a_sweep_that_raises_counts_as_far_as_it_came(
@@ -111,8 +111,8 @@ def test_a_sweep_that_raises_counts_as_far_as_it_came(
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(parts.provider, "sweep", broken)
-    listing, known = gathered(parts)
-    assert (listing.alive, listing.whole) == ({row.ref}, frozenset())
+    sweep_view, known = gathered(parts)
+    assert (sweep_view.alive, sweep_view.whole) == ({row.ref}, frozenset())
     assert set(known.by_id) == {row.id}
 
 

@@ -14,6 +14,7 @@ from vmrunner.lib.process import current
 from vmrunner.providers.fake import Clock
 from vmrunner.reaper.report import Report
 from vmrunner.reaper.side_by_side import LOST, ConcurrentPasses
+from vmrunner.session import Session
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def engine(parts: EngineParts) -> Engine:
     return Engine(
         parts.ledger,
         {"local": parts.provider},
-        lambda job, reporter: None,  # type: ignore[arg-type, return-value]
+        Session,
         EngineLimits(),
         process=current(),
         kind="serve",

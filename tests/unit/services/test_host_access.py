@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,14 +29,14 @@ def ask(tmp_path: Path) -> Ask:
     (tmp_path / "private").mkdir()
     (tmp_path / "private/id_rsa").write_text("HOST KEY\n")
 
-    def wish(keys: str, said: BuildRequest | None = None, **leave: object) -> BuildRequest:
+    def wish(keys: str, said: BuildRequest | None = None, **leave: Any) -> BuildRequest:
         file = checkout / "vmrunner.yml"
         file.write_text(f"jobs: {{test: {{steps: [make], {keys}}}}}")
         return requests.from_job(
             jobfile.choose(file, None),
             ENVIRON,
             said=said,
-            leave=HostAccess(**leave),  # type: ignore[arg-type]
+            leave=HostAccess(**leave),
         )
 
     return wish

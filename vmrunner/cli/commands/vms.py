@@ -59,13 +59,13 @@ def ls(
 def _machines(
     shell: CliContext, found: Sequence[tuple[Instance | None, Resource | None]]
 ) -> list[VmRow]:
-    """Return the rows to show, each at the time of its provider."""
+    """Return the rows to show, each at the time of its driver."""
     from vmrunner.cli.views.builds import VmRow
 
-    providers = shell.app.providers
-    times = {name: providers.time_at(name) for name in {row.provider for row, _ in found if row}}
+    time_at = shell.app.providers.time_at
+    times = {place: time_at(*place) for place in {(r.provider, r.scope) for r, _ in found if r}}
     here = time.time()
-    return [VmRow(row, times[row.provider] if row else here, seen) for row, seen in found]
+    return [VmRow(r, times[r.provider, r.scope] if r else here, seen) for r, seen in found]
 
 
 def _sweep(shell: CliContext) -> tuple[list[Resource], list[str]]:

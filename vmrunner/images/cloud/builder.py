@@ -159,14 +159,8 @@ def _packed(
 ) -> str:
     """The artifact that Packer tells. Whatever else it ends with is a failure of the image's."""
     try:
-        return packer.run(
-            source=bench.source,
-            variables=variables,
-            work=variables.parent,
-            extra=bench.environment,
-            timeout=max(1.0, row.deadline - now),
-            progress=progress,
-        )
+        timeout = max(1.0, row.deadline - now)
+        return packer.run(bench, variables=variables, timeout=timeout, progress=progress)
     except BaseException as error:
         words = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
         ledger.images.fail(row.id, words.partition("\n")[0] or type(error).__name__)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.errors import ProviderError, VmrunnerError
 from vmrunner.model import ImageState, Key, Kind, MadeImage, Power, Ref
 from vmrunner.providers import registry
-from vmrunner.providers.deletion import delete_each
+from vmrunner.providers.deletion import delete_each, delete_until_dead
 from vmrunner.providers.port_images import IMAGE, CloudImage, ImageStore, KeepsImages
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vmrunner")
 
-_ROUNDS: Final = 30  # looks at a builder that should be gone
-_ROUND: Final = 2.0  # seconds between them
+_SECONDS: Final = 60.0  # to end a builder that should be gone, and then to delete what it left
+_ROUND: Final = 2.0  # seconds between two looks
 
 
 def settle(ledger: Ledger, provider: Provider, newborn: float) -> None:
@@ -75,17 +75,19 @@ def delete_leftovers(
     build that failed its image too; what is seen dead closes the row, and nothing else does. Raises
     nothing."""
     try:
-        for _ in range(_ROUNDS):
-            seen = provider.look([_key(row)]).get(_key(row))
-            trouble = _clear(ledger, provider, row)
-            if not trouble and (seen is None or seen.power is Power.DEAD):
-                if seen is not None:
-                    _close(ledger, provider, row)
-                return
-            if seen is not None and seen.power not in (Power.STOPPING, Power.DEAD):
-                delete_each(provider, [seen.ref])
+        deaths = delete_until_dead(
+            provider, {_key(row): None}, seconds=_SECONDS, pause=_ROUND, sleep=sleep
+        )
+        for _ in range(int(_SECONDS / _ROUND)):
+            why = _clear(ledger, provider, row)
+            if not why:
+                break
             sleep(_ROUND)
-        why = trouble or f"its builder {row.builder} is still there"
+        if not why and not deaths.waiting and not deaths.refused:
+            if deaths.dead:
+                _close(ledger, provider, row)
+            return
+        why = why or deaths.refused or f"its builder {row.builder} is still there"
     except VmrunnerError as error:
         why = str(error)
     log.warning("image %s is not cleared up after: %s; the reaper goes on", row.id, why)

@@ -20,17 +20,12 @@ from vmrunner.errors import ConfigError, ImageError
 from vmrunner.images.local.builder import Callback, Progress
 from vmrunner.images.local.programs import ChildPrograms, environment, which
 from vmrunner.lib import resources
+from vmrunner.providers.port_images import BuilderSpec
 
 INSTALL: Final = "install it: https://developer.hashicorp.com/packer/install"
 #: So long it may take to clean up, in seconds: a VM that must stop, a key, a group.
 PACKER_STOP_TIMEOUT: Final = 300.0
-#: All that Packer says of a plugin that died. Google's does when it may not set the state of the
-#: image that it made.
-_DIED: Final = "unexpected EOF"
-_DEPRECATE: Final = (
-    "packer's plugin died; if its image was made, allow compute.images.deprecate"
-    f" ({resources.path('packer')}/README.md)"
-)
+_DIED: Final = "unexpected EOF"  # all that Packer says of a plugin that died
 _INIT: Final = 600.0  # seconds to fetch plugins
 #: Its words go through a relay that outlives who reads them: a program that writes to nobody dies,
 #: and Packer must not before it has cleaned up. Dash's own words go nowhere for the same reason.
@@ -55,12 +50,8 @@ wait "$relay"
 exit "$code"
 """
 _STAGE: Final = 60  # characters of what it says it does
-#: How that begins which takes a while; the rest of what it says is a message of the stage before.
-_STAGES: Final = (
-    *("Launching", "Creating instance", "Starting VM", "Retrieving", "Copying", "Waiting for SSH"),
-    *("Provisioning", "Stopping", "Gracefully", "Creating AMI", "Creating the AMI"),
-    *("Creating image", "Converting", "Terminating", "Deleting instance"),
-)
+#: Stages that every plugin has (see `BuilderSpec.stages`).
+_STAGES: Final = ("Waiting for SSH", "Provisioning", "Stopping")
 _COMMA: Final = "%!(PACKER_COMMA)"
 _LAST: Final = 12  # lines of its output that an error shows
 
@@ -73,35 +64,26 @@ def require() -> str:
     return found
 
 
-def run(
-    *,
-    source: str,
-    variables: Path,
-    work: Path,
-    extra: Mapping[str, str],
-    timeout: float,
-    progress: Callback,
-) -> str:
-    """Make one image; returns the artifact's id, as its plugin writes it. `source`: which of the
-    templates' sources; `extra`: more of the environment. Raises ImageError with its last words."""
+def run(bench: BuilderSpec, *, variables: Path, timeout: float, progress: Callback) -> str:
+    """Make one image; returns the artifact's id, as its plugin writes it. Raises ImageError with
+    its last words."""
     programs = ChildPrograms(guard=_GUARD % PACKER_STOP_TIMEOUT, patience=PACKER_STOP_TIMEOUT + 15)
-    heard = PackerOutput(progress)
+    heard = PackerOutput(progress, bench.stages)
     try:
         programs.run(
             [
                 *(require(), "build", "-machine-readable", "-color=false", "-on-error=cleanup"),
-                *(f"-only={source}", f"-var-file={variables}", str(resources.path("packer"))),
+                *(f"-only={bench.source}", f"-var-file={variables}", str(resources.path("packer"))),
             ],
             what="packer build",
             timeout=timeout,
-            env=_environment(extra),
-            cwd=work,
+            env=_environment(bench.environment),
+            cwd=variables.parent,
             line=heard.line,
         )
     except ImageError as error:
         told = heard.message(str(error).partition("\n")[0])
-        died = _DIED in told and source.startswith("googlecompute")
-        raise ImageError(told, hint=_DEPRECATE if died else "") from None
+        raise ImageError(told, hint=bench.died if _DIED in told else "") from None
     finally:
         heard.end()
     if heard.artifact is None:
@@ -133,6 +115,7 @@ class PackerOutput:
     """Packer's machine-readable output (`time,target,type,data…`), as far as it was heard."""
 
     progress: Callback
+    stages: tuple[str, ...] = ()
     clock: Callable[[], float] = time.monotonic
     artifact: str | None = None
     _errors: list[str] = field(default_factory=list)
@@ -170,13 +153,18 @@ class PackerOutput:
             self._words(one)
         head = text.strip().partition("\n")[0]
         words = _short(head)
-        stage = _stage(words) if kind == "say" and head.startswith("==> ") else ""
+        stage = self._stage_of(words) if kind == "say" and head.startswith("==> ") else ""
         if stage and stage != self._stage:
             self.end()
             self._stage, self._began = stage, self.clock()
             self._tell(0.0, "")
         elif self._stage:
             self._tell(None, words)
+
+    def _stage_of(self, words: str) -> str:
+        """The stage that begins with these words, or nothing. Scripts are many, and one stage."""
+        begins = next((begin for begin in (*_STAGES, *self.stages) if words.startswith(begin)), "")
+        return begins if begins == "Provisioning" else words if begins else ""
 
     def _words(self, text: str) -> None:
         if text.strip():
@@ -186,12 +174,6 @@ class PackerOutput:
         seconds = self.clock() - self._began
         event = Progress(stage=self._stage, fraction=fraction, seconds=seconds, message=message)
         self.progress(event)
-
-
-def _stage(words: str) -> str:
-    """The stage that begins with these words, or nothing. Scripts are many, and one stage."""
-    begins = next((begin for begin in _STAGES if words.startswith(begin)), "")
-    return begins if begins == "Provisioning" else words if begins else ""
 
 
 def _plain(text: str) -> str:

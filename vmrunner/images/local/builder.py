@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
@@ -31,8 +32,9 @@ from vmrunner.images.local import disk, rootfs
 from vmrunner.images.local.programs import ChildPrograms, require
 from vmrunner.images.recipe import GIB, Container, Inputs, Recipe
 from vmrunner.lib import private_dirs
-from vmrunner.providers.qemu import accel, cache_dirs, image_integrity, local_images
-from vmrunner.providers.qemu.local_images import LocalImage
+from vmrunner.providers.common import cache_dirs, local_images
+from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.providers.qemu import accel
 
 _FREE_CACHE: Final = 5 * GIB  # tars, the raw disk and the qcow2, for the default recipe
 _FREE_TMP: Final = 3 * GIB  # unpacked roots
@@ -165,7 +167,7 @@ class _Job:
         ]
         todo: dict[Path, Callable[[], None]] = {root: lambda: self._vm_root(root, scratch)}
         for container, tar in zip(self.recipe.containers, tars, strict=True):
-            todo[tar] = lambda c=container, t=tar: self._container(c, t, scratch)  # type: ignore[misc]
+            todo[tar] = partial(self._container, container, tar, scratch)
         for path in todo:
             if path.exists() and not self.fresh:
                 os.utime(path)
@@ -345,7 +347,7 @@ def _lock(cache: Path, progress: Callback) -> Iterator[None]:
 
 def facts(path: Path) -> dict[str, str | int]:
     """Return what a manifest says of a file beside it."""
-    return {"size": path.stat().st_size, "sha256": image_integrity.digest_of(path)}
+    return {"size": path.stat().st_size, "sha256": local_images.digest_of(path)}
 
 
 def _replace(new: Path, done: Path) -> None:

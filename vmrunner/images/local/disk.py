@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from secrets import token_hex
+from string import ascii_lowercase
 from typing import Final
 
 from vmrunner.errors import ImageError
@@ -71,7 +72,8 @@ def extract_kernel(root: Path, to: Path) -> None:
 def boot_script(containers: Sequence[Container], load: bytes, clean: bytes, nonce: str) -> bytes:
     """The text that the booted image runs from a disk of its own."""
     calls = []
-    for container, device in zip(containers, _devices(), strict=False):
+    for container, letter in zip(containers, ascii_lowercase[2:], strict=False):
+        device = f"/dev/vd{letter}"  # vda is the root, vdb the script
         if container.pull is not None:
             words = ["load", device, container.name]
         else:
@@ -216,11 +218,6 @@ def convert(disk: Path, to: Path, programs: ChildPrograms) -> None:
     """The sparse raw disk as qcow2."""
     argv = ["qemu-img", "convert", "-O", "qcow2", "-m", "4", "-W", str(disk), str(to)]
     programs.run(argv, what="converting the disk", timeout=900)
-
-
-def _devices() -> list[str]:
-    """Return the devices at which container tars appear: vda is the root, vdb the script."""
-    return [f"/dev/vd{letter}" for letter in "cdefghijklmnopqrstuvwxyz"]
 
 
 def _drive(path: Path, options: str) -> list[str]:

@@ -200,7 +200,8 @@ def _mmdebstrap(
 ) -> None:
     """Debian's mirror is mmdebstrap's default; a mirror of the user's own comes with apt's
     configuration (a proxy), which mmdebstrap follows."""
-    argv = ["mmdebstrap", "--variant=minbase", "--mode=" + ("root" if _is_root() else "unshare")]
+    mode = "root" if os.geteuid() == 0 else "unshare"
+    argv = ["mmdebstrap", "--variant=minbase", f"--mode={mode}"]
     argv += [f"--dpkgopt=path-exclude={p}" for p in _EXCLUDED]
     argv += [f"--dpkgopt=path-include={p}" for p in _KEPT]
     argv += ['--aptopt=Acquire::Languages "none"', '--aptopt=Acquire::Retries "3"']
@@ -222,10 +223,6 @@ def _mmdebstrap(
             stdout=file,
             line=line,
         )
-
-
-def _is_root() -> bool:
-    return os.geteuid() == 0
 
 
 def _pack_scripts(recipe: Recipe, inputs: Inputs, to: Path) -> None:

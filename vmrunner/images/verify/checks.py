@@ -24,8 +24,8 @@ from vmrunner.images.local.programs import ChildPrograms, require
 from vmrunner.images.verify import trial_vm
 from vmrunner.model import Finding, Level
 from vmrunner.providers import registry
-from vmrunner.providers.qemu import image_integrity, local_images
-from vmrunner.providers.qemu.local_images import LocalImage
+from vmrunner.providers.common import local_images
+from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.ssh import keys
 from vmrunner.ssh.client import Connection
 
@@ -80,7 +80,7 @@ def _files(image: LocalImage) -> list[Finding]:
     findings = []
     recorded = local_images.manifest_of(image.directory)["files"]
     for name in local_images.FILES:
-        digest = image_integrity.digest_of(image.directory / name)
+        digest = local_images.digest_of(image.directory / name)
         same = digest == recorded[name].get("sha256")
         findings.append(
             _ok(name, f"sha256 {digest[:16]}") if same else _bad(name, "sha256 differs")
@@ -103,7 +103,7 @@ def _sbom_of(image: LocalImage) -> dict[str, Any]:
         return {"sbom": "", "installed": set()}
     told = json.loads(file.read_text())["components"]
     installed = {(one["name"], one["version"]) for one in told}
-    return {"sbom": image_integrity.digest_of(file), "installed": installed}
+    return {"sbom": local_images.digest_of(file), "installed": installed}
 
 
 # --- from inside --------------------------------------------------------------------------------

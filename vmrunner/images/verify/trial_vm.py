@@ -13,12 +13,12 @@ from vmrunner.cloudinit import user_data
 from vmrunner.errors import ImageError, VmrunnerError
 from vmrunner.images import time_limits
 from vmrunner.lib import ids
-from vmrunner.model import Access, Address, Fate, Key, Network, Order, Ref, Role, Spec
+from vmrunner.model import Access, Address, Key, Network, Order, Ref, Role, Spec
 from vmrunner.providers import Provider, qemu
+from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.providers.qemu import accel as accelerator
 from vmrunner.providers.qemu import launch_plan
-from vmrunner.providers.qemu.local_images import LocalImage
 from vmrunner.ssh import keys
 from vmrunner.ssh.client import Connection, Dialer
 
@@ -99,5 +99,5 @@ def _address(provider: Provider, key: Key) -> Address:
 def _delete(provider: Provider, ref: Ref, key: Key) -> None:
     """Delete, and wait until it is not seen alive: its state directory goes next."""
     deaths = delete_until_dead(provider, {key: ref}, seconds=60, pause=0.2, force=True)
-    if deaths.waiting or deaths.outcomes[ref].fate is Fate.FAILED:
+    if deaths.waiting or deaths.refused:
         raise ImageError(f"the VM {key.instance} does not end")

@@ -17,8 +17,7 @@ _TURN: Final = 0.1
 class _Told(NamedTuple, Generic[T]):
     """One item, or the end of a source."""
 
-    item: T | None
-    ended: bool = False
+    items: tuple[T, ...] = ()
     error: BaseException | None = None
 
 
@@ -46,9 +45,8 @@ def merged(sources: Sequence[Callable[[], Iterator[T]]]) -> Iterator[T]:
             one = told.get()
             if one.error is not None:
                 raise one.error
-            left -= one.ended
-            if not one.ended:
-                yield one.item  # type: ignore[misc]
+            left -= not one.items
+            yield from one.items
     finally:
         over.set()
 
@@ -57,9 +55,9 @@ def _read(source: Callable[[], Iterator[T]], put: Callable[[_Told[T]], bool]) ->
     """Put all items of a source, while anybody takes them, and its end."""
     try:
         for item in source():
-            if not put(_Told(item)):
+            if not put(_Told((item,))):
                 return
     except BaseException as error:  # noqa: BLE001 - raised where the items are read
-        put(_Told(None, ended=True, error=error))
+        put(_Told(error=error))
     else:
-        put(_Told(None, ended=True))
+        put(_Told())

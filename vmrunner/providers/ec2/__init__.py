@@ -1,14 +1,5 @@
 """Amazon's EC2.
 
-`settings.py`, `options.py` what can be configured · `provider.py` the port · `client.py` the SDK,
-narrowed to what is called · `codes.py` its errors in our words · `identity.py` whose account it is
-`places.py` image, subnets, groups, types · `launch.py` one RunInstances · `birth.py` its outcome
-`kinds.py` what is shown, in our words · `describe.py` instances, zone by zone in an outage
-`look.py` at some by name · `sweep.py` at all, region beside region · `delete.py` deleting
-`seal.py` the metadata service · `schedules.py` deadlines that the account keeps
-`rights.py` the right to kill · `walls.py` whether builds reach each other · `doctor.py`
-`guard/` what lives in the account and needs nothing of ours
-
 boto3 is imported only when a provider is opened.
 """
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from types_boto3_ec2 import type_defs as ec2
 
 _SOURCE: Final = "amazon-ebs.vmrunner"
+_STAGES: Final = ("Launching", "Creating AMI", "Creating the AMI", "Terminating")
 _GONE: Final = ("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable", "InvalidSnapshot.NotFound")
 #: An image that is being made has no place for its snapshots yet; so long none is left over.
 _YOUNG: Final = 3600.0
@@ -69,6 +70,7 @@ class Ec2Images:
             scope=scope,
             variables=variables,
             environment={"AWS_ENDPOINT_URL": url} if url else {},
+            stages=_STAGES,
         )
 
     def find(self, ref: str) -> CloudImage | None:

@@ -64,12 +64,8 @@ def _sources(
     ranges += [one["CidrIpv6"] for one in rule.get("Ipv6Ranges", ())]
     for text in ranges:
         network = ipaddress.ip_network(text, strict=False)
-        if any(_overlap(network, home) for home in homes):
+        if any(network.version == home.version and network.overlaps(home) for home in homes):
             yield f"{network}, in which the builds are"
-
-
-def _overlap(one: _Network, other: _Network) -> bool:
-    return one.version == other.version and one.overlaps(other)
 
 
 def _networks(subnet: ec2.SubnetTypeDef) -> Iterator[_Network]:

@@ -1,12 +1,5 @@
 """Google's Compute Engine.
 
-`settings.py`, `options.py` what can be configured · `provider.py` the port · `client.py` the SDK,
-narrowed to what is called · `codes.py` its errors in our words · `labels.py` our tags as labels
-`places.py` image, network, machine types · `launch.py` one insert · `birth.py` its outcome
-`kinds.py` what is shown, in our words · `look.py`, `sweep.py` looking · `delete.py` deleting
-`rights.py` the right to kill · `walls.py` whether builds reach each other · `guard.py` whether one
-is in the project · `doctor.py`
-
 google-cloud-compute is imported only when a provider is opened.
 """
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from vmrunner.errors import ConfigError, Uncertain
+from vmrunner.lib import resources
 from vmrunner.model import Scope
 from vmrunner.providers.common.call_failed import CallFailed, edge
 from vmrunner.providers.common.paging import patiently
@@ -40,6 +41,12 @@ from vmrunner.providers.gce.sweep import holes
 from vmrunner.providers.port_images import OWNER, BuilderSpec, CloudImage, ImageRequest
 
 _SOURCE: Final = "googlecompute.vmrunner"
+_STAGES: Final = ("Creating instance", "Creating image", "Deleting instance")
+#: The plugin dies when it may not set the state of the image that it made.
+_DIED: Final = (
+    "packer's plugin died; if its image was made, allow compute.images.deprecate"
+    f" ({resources.path('packer')}/README.md)"
+)
 #: Of those that nobody promoted, after the family that they could be promoted to.
 CANDIDATES: Final = "-candidates"
 
@@ -87,7 +94,9 @@ class GceImages:
             variables["gce_endpoint"] = f"{options.api_endpoint.rstrip('/')}/compute/v1/"
         if options.plain:  # nobody's credentials go there
             variables["gce_access_token"] = "none"  # noqa: S105
-        return BuilderSpec(source=_SOURCE, scope=scope, variables=variables)
+        return BuilderSpec(
+            source=_SOURCE, scope=scope, variables=variables, stages=_STAGES, died=_DIED
+        )
 
     def find(self, ref: str) -> CloudImage | None:
         """Packer tells the image's name."""

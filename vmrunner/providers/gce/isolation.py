@@ -83,10 +83,13 @@ def _shadows(rule: Any, homes: Sequence[_Network], tags: Sequence[str]) -> bool:
     if tags and set(tags) & set(rule.source_tags):
         return True
     ranges = [ipaddress.ip_network(text, strict=False) for text in rule.source_ranges]
-    return all(
-        any(net.version == home.version and home.subnet_of(net) for net in ranges)  # type: ignore[arg-type]
-        for home in homes
-    )
+    return all(any(_within(home, net) for net in ranges) for home in homes)
+
+
+def _within(home: _Network, net: _Network) -> bool:
+    if isinstance(home, ipaddress.IPv4Network):
+        return isinstance(net, ipaddress.IPv4Network) and home.subnet_of(net)
+    return isinstance(net, ipaddress.IPv6Network) and home.subnet_of(net)
 
 
 def _covers(entry: Any, port: int) -> bool:

@@ -1,12 +1,5 @@
 """Local VMs under QEMU.
 
-`settings.py`, `options.py` what can be configured · `provider.py` the port
-`launch_plan.py` an order made concrete
-`keeper.py` the VM's parent process · `jail.py` the namespaces it lies in
-`layout.py` what is where on disk · `host.py` processes and who they are
-`machine.py` the command line · `network.py` the wall round it · `seed.py` the NoCloud disk
-`accel.py` which accelerator really boots · `doctor.py` what is missing, and its fix
-
 Little is imported here: the keeper starts in milliseconds because it loads only what it needs.
 """
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from vmrunner.errors import BadOrder
-from vmrunner.providers.qemu import cache_dirs, state_dir
+from vmrunner.providers.common import cache_dirs
+from vmrunner.providers.qemu import state_dir
 
 KVM: Final = Path("/dev/kvm")
 _FILE: Final = "accel.json"

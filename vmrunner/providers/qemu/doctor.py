@@ -12,12 +12,12 @@ from typing import Any
 
 from vmrunner.errors import ProviderError
 from vmrunner.model import Finding, Level
+from vmrunner.providers.common import local_images
 from vmrunner.providers.qemu import (
     accel,
     cgroup,
     dns,
     launch_plan,
-    local_images,
     network,
     processes,
     state_dir,

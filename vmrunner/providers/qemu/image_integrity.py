@@ -7,13 +7,13 @@ sets at will; as long as these are the same, so is the file.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from vmrunner.providers.qemu import local_images, state_dir
-from vmrunner.providers.qemu.local_images import LocalImage
+from vmrunner.providers.common import local_images
+from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.providers.qemu import state_dir
 
 NOTES: Final = "verified.json"
 
@@ -39,7 +39,7 @@ def first_difference(wanted: Mapping[Path, str], notes: Path) -> tuple[Path, str
             case [*before, str(digest)] if before == list(seen):
                 pass
             case _:
-                digest = digest_of(path)
+                digest = local_images.digest_of(path)
         if digest != expected:
             return path, digest
         found[str(path)] = [*seen, digest]
@@ -48,11 +48,6 @@ def first_difference(wanted: Mapping[Path, str], notes: Path) -> tuple[Path, str
         with contextlib.suppress(OSError):  # another time, then
             state_dir.write_json(notes, {**there, **found})
     return None
-
-
-def digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _seen(path: Path) -> Sequence[int]:

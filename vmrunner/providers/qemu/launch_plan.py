@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from vmrunner.errors import BadOrder, NoCapacity
 from vmrunner.model import Network, Order, tags_of
+from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.qemu import command_line, processes, seed, state_dir, templates
 from vmrunner.providers.qemu.command_line import MiB, QemuFd, QemuMachine, QemuStart
-from vmrunner.providers.qemu.local_images import LocalImage
 from vmrunner.providers.qemu.templates import Template
 
 SEED: Final = "seed.iso"

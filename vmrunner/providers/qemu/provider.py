@@ -32,7 +32,9 @@ from vmrunner.model import (
     Shape,
     Spec,
 )
+from vmrunner.providers.common import local_images
 from vmrunner.providers.common.console import CONSOLE_BYTES
+from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.port import TemplateMaker
 from vmrunner.providers.qemu import (
     accel,
@@ -40,7 +42,6 @@ from vmrunner.providers.qemu import (
     doctor,
     image_integrity,
     launch_plan,
-    local_images,
     network,
     spawn,
     state_dir,
@@ -50,7 +51,6 @@ from vmrunner.providers.qemu import (
 from vmrunner.providers.qemu.command_line import MiB
 from vmrunner.providers.qemu.dns import Resolver
 from vmrunner.providers.qemu.launch_plan import VmPlan
-from vmrunner.providers.qemu.local_images import LocalImage
 from vmrunner.providers.qemu.options import QemuOptions
 
 _log = logging.getLogger(__name__)

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from vmrunner.model import Network, Order, Shape, Spec
-from vmrunner.providers.qemu import cache_dirs, image_integrity, state_dir
-from vmrunner.providers.qemu.local_images import LocalImage
+from vmrunner.providers.common import cache_dirs, local_images
+from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.providers.qemu import image_integrity, state_dir
 
 #: Raised when templates of before cannot be used any more.
 VERSION: Final = 1
@@ -132,7 +133,7 @@ def publish(made: Path, wanted: str, facts: dict[str, Any], notes: Path) -> Temp
         if os.geteuid() == 0:
             os.chown(path, 0, 0)
         _sync(path)
-    digests = {name: image_integrity.digest_of(made / name) for name in FILES}
+    digests = {name: local_images.digest_of(made / name) for name in FILES}
     state_dir.write_json(made / MANIFEST, {**facts, "key": wanted, "sha256": digests})
     _sync(made)
     final = made.with_name(wanted)

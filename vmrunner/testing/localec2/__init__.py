@@ -26,19 +26,16 @@ try:
 except ImportError as missing:
     raise ImportError(f"{missing}; pip install 'vmrunner[localcloud]'") from missing
 
+from vmrunner.testing.common.faults import GARBAGE, LOST_ANSWER, LOST_REQUEST, RequestFate
 from vmrunner.testing.localec2.cloud import LocalCloud
 from vmrunner.testing.localec2.faults import (
     AFTER_ALL,
     DENIED,
-    GARBAGE,
     INTERNAL,
-    LOST_ANSWER,
-    LOST_REQUEST,
     NO_CAPACITY,
     THROTTLED,
     UNAVAILABLE,
     Ec2Faults,
-    RequestFate,
 )
 from vmrunner.testing.localec2.fixtures import Ec2Site, Mapping
 from vmrunner.testing.localec2.machines import Ec2Machine

@@ -6,12 +6,13 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
-from vmrunner.testing.common.virtual_clock import Timeline
+from vmrunner.testing.common.faults import RequestFate
+from vmrunner.testing.common.service import LocalService
 from vmrunner.testing.localec2 import fixtures, guest_vms, moto_patches
 from vmrunner.testing.localec2.endpoint import Ec2Endpoint
-from vmrunner.testing.localec2.faults import Ec2Faults, RequestFate
+from vmrunner.testing.localec2.faults import Ec2Faults
 from vmrunner.testing.localec2.fixtures import Ec2Site
 from vmrunner.testing.localec2.machines import Ec2Machine
 from vmrunner.testing.localec2.requests import Ec2Request
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 ROOT: Final = (fixtures.Mapping(device="/dev/xvda"),)
 
 
-class LocalCloud(Timeline):
+class LocalCloud(LocalService):
     """One account. All plain attributes may be changed at any time. With `vms` a real VM is behind
     every instance; then the clock must be the real one."""
 
@@ -60,31 +61,6 @@ class LocalCloud(Timeline):
         moto_patches.install()
         self._endpoint = Ec2Endpoint(self)
         self.bodies = VmFleet(self, vms) if vms is not None else None
-
-    # --- its life ---
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def start(self, port: int = 0) -> None:
-        """Listen on 127.0.0.1; port 0 takes a free one."""
-        self._endpoint.start(port)
-        if self.bodies is not None:
-            self.bodies.start()
-
-    def stop(self) -> None:
-        """Stop: no request is answered any more, and no VM is left."""
-        self._endpoint.stop()
-        if self.bodies is not None:
-            self.bodies.stop()
-
-    @property
-    def url(self) -> str:
-        return self._endpoint.url
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

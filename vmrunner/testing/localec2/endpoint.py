@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import threading
 from collections.abc import Iterable
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
@@ -17,6 +16,7 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from vmrunner.testing.common.service import HOST, HttpEndpoint
 from vmrunner.testing.localec2 import moto_patches, scheduler_api
 from vmrunner.testing.localec2.api_error import Ec2Refusal
 from vmrunner.testing.localec2.requests import Ec2Request, Environ, error_document
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from vmrunner.testing.localec2.cloud import LocalCloud
 
 log = logging.getLogger(__name__)
-
-HOST: Final = "127.0.0.1"
 
 
 class Ec2Answer(NamedTuple):
@@ -37,34 +35,17 @@ class Ec2Answer(NamedTuple):
     body: bytes
 
 
-class Ec2Endpoint:
+class Ec2Endpoint(HttpEndpoint):
     """The server of one cloud; every request is handled alone."""
 
     def __init__(self, cloud: LocalCloud) -> None:
         self._cloud = cloud
         self._moto = DomainDispatcherApplication(create_backend_app)
-        self._server: BaseWSGIServer | None = None
-        self._thread: threading.Thread | None = None
 
-    @property
-    def url(self) -> str:
-        assert self._server is not None, "it is not started"
-        return f"http://{HOST}:{self._server.server_port}"
-
-    def start(self, port: int = 0) -> None:
+    def make(self, port: int) -> BaseWSGIServer:
         # Else moto makes hundreds of images in every region that is touched.
         os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-        self._server = make_server(HOST, port, self, threaded=True, request_handler=_Handler)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.02,), daemon=True
-        )
-        self._thread.start()
-
-    def stop(self) -> None:
-        if self._server is not None and self._thread is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._thread.join()
+        return make_server(HOST, port, self, threaded=True, request_handler=_Handler)
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         request = Ec2Request.of(environ)

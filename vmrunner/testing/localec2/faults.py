@@ -10,27 +10,10 @@ from __future__ import annotations
 from typing import Final
 
 from vmrunner.testing.common.faults import (
-    GARBAGE,
-    LOST_ANSWER,
-    LOST_REQUEST,
     FaultPlan,
     RequestFate,
 )
 from vmrunner.testing.localec2.requests import Ec2Request
-
-__all__ = [
-    "AFTER_ALL",
-    "DENIED",
-    "GARBAGE",
-    "INTERNAL",
-    "LOST_ANSWER",
-    "LOST_REQUEST",
-    "NO_CAPACITY",
-    "THROTTLED",
-    "UNAVAILABLE",
-    "Ec2Faults",
-    "RequestFate",
-]
 
 INTERNAL: Final = RequestFate("InternalError", 500, "An internal error has occurred")
 AFTER_ALL: Final = INTERNAL._replace(happens=True)

@@ -24,17 +24,15 @@ Every cloud is a project of its own, so many can be alive in one process.
 
 from __future__ import annotations
 
+from vmrunner.testing.common.faults import GARBAGE, LOST_ANSWER, LOST_REQUEST, RequestFate
 from vmrunner.testing.localgce.cloud import LocalGce
 from vmrunner.testing.localgce.faults import (
     AFTER_ALL,
     BAD_GATEWAY,
     DELETING,
     FORBIDDEN,
-    GARBAGE,
     INTERNAL,
     INVALID,
-    LOST_ANSWER,
-    LOST_REQUEST,
     NOT_CONFIGURED,
     NOT_FOUND,
     QUOTA,
@@ -45,7 +43,6 @@ from vmrunner.testing.localgce.faults import (
     UNAVAILABLE,
     BrokenOperation,
     GceFaults,
-    RequestFate,
 )
 from vmrunner.testing.localgce.fixtures import GceSite
 from vmrunner.testing.localgce.machines import GceMachine

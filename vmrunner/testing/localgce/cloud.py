@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Final
 
-from vmrunner.testing.common.virtual_clock import Timeline
+from vmrunner.testing.common.faults import RequestFate
+from vmrunner.testing.common.service import LocalService
 from vmrunner.testing.localgce import fixtures, guest_vms, leftovers
 from vmrunner.testing.localgce.discovery import Json
 from vmrunner.testing.localgce.endpoint import GceEndpoint
-from vmrunner.testing.localgce.faults import BrokenOperation, GceFaults, RequestFate
+from vmrunner.testing.localgce.faults import BrokenOperation, GceFaults
 from vmrunner.testing.localgce.fixtures import GceSite
 from vmrunner.testing.localgce.machines import GceMachine
 from vmrunner.testing.localgce.networks import nth
@@ -22,7 +23,7 @@ from vmrunner.testing.vms import VmFleet, Vms
 PROJECT: Final = "vmrunner-test"
 
 
-class LocalGce(Timeline):
+class LocalGce(LocalService):
     """One project. All plain attributes may be changed at any time. With a virtual `clock`, `sleep`
     makes it go on while a client waits for an operation; without, such a wait ends at once. With
     `vms` a real VM is behind every instance; then the clock must be the real one."""
@@ -73,32 +74,10 @@ class LocalGce(Timeline):
         self.bodies = VmFleet(self, vms) if vms is not None else None
         fixtures.build(self)
 
-    # --- its life ---
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
+    def __exit__(self, kind: object = None, *_: object) -> None:
         self.stop()
         if kind is None and self.complaints:
             raise AssertionError("the local GCE was wrong:\n" + "\n".join(self.complaints))
-
-    def start(self, port: int = 0) -> None:
-        """Listen on 127.0.0.1; port 0 takes a free one."""
-        self._endpoint.start(port)
-        if self.bodies is not None:
-            self.bodies.start()
-
-    def stop(self) -> None:
-        """Stop: no request is answered any more, and no VM is left."""
-        self._endpoint.stop()
-        if self.bodies is not None:
-            self.bodies.stop()
-
-    @property
-    def url(self) -> str:
-        return self._endpoint.url
 
     # --- what is there ---
 

@@ -6,11 +6,11 @@ import contextlib
 import json
 import logging
 import socket
-import threading
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from vmrunner.testing.common.service import HOST, HttpEndpoint
 from vmrunner.testing.localgce import fieldmask, operations, routes, validation
 from vmrunner.testing.localgce.api_error import GceRefusal, error_document
 from vmrunner.testing.localgce.faults import BrokenOperation
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HOST: Final = "127.0.0.1"
 _JSON: Final = "application/json; charset=UTF-8"
 
 
@@ -31,33 +30,14 @@ class GceAnswer(NamedTuple):
     content: str = _JSON
 
 
-class GceEndpoint:
+class GceEndpoint(HttpEndpoint):
     """Starts and stops the server; decides what each request is told."""
 
     def __init__(self, cloud: LocalGce) -> None:
         self._cloud = cloud
-        self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
 
-    @property
-    def url(self) -> str:
-        assert self._server is not None, "it is not started"
-        return f"http://{HOST}:{self._server.server_port}"
-
-    def start(self, port: int = 0) -> None:
-        self._server = _Server((HOST, port), _Handler)
-        self._server.endpoint = self
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.02,), daemon=True
-        )
-        self._thread.start()
-
-    def stop(self) -> None:
-        if self._server is not None and self._thread is not None:
-            self._server.shutdown()
-            self._server.hang_up()
-            self._server.server_close()
-            self._thread.join()
+    def make(self, port: int) -> HTTPServer:
+        return _Server(self, port)
 
     def date(self) -> str:
         """Return the date for the header of every answer."""
@@ -127,10 +107,10 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
-    endpoint: GceEndpoint
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]
+    def __init__(self, endpoint: GceEndpoint, port: int) -> None:
+        super().__init__((HOST, port), _Handler)
+        self.endpoint = endpoint
         self._open: set[socket.socket] = set()
 
     def process_request(self, request: object, client_address: object) -> None:
@@ -143,11 +123,12 @@ class _Server(ThreadingHTTPServer):
         self._open.discard(request)
         super().shutdown_request(request)
 
-    def hang_up(self) -> None:
-        """Clients keep connections for a next request, which nobody would answer."""
+    def server_close(self) -> None:
+        """Hang up too: clients keep connections for a next request, which nobody would answer."""
         for connection in list(self._open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        super().server_close()
 
     def handle_error(self, *_: object) -> None:
         log.debug("a client of the local GCE went away", exc_info=True)

@@ -11,36 +11,10 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from vmrunner.testing.common.faults import (
-    GARBAGE,
-    LOST_ANSWER,
-    LOST_REQUEST,
     FaultPlan,
     RequestFate,
 )
 from vmrunner.testing.localgce.requests import GceRequest
-
-__all__ = [
-    "AFTER_ALL",
-    "BAD_GATEWAY",
-    "DELETING",
-    "FORBIDDEN",
-    "GARBAGE",
-    "INTERNAL",
-    "INVALID",
-    "LOST_ANSWER",
-    "LOST_REQUEST",
-    "NOT_CONFIGURED",
-    "NOT_FOUND",
-    "QUOTA",
-    "QUOTA_LATER",
-    "STOCKOUT",
-    "THROTTLED",
-    "UNAUTHENTICATED",
-    "UNAVAILABLE",
-    "BrokenOperation",
-    "GceFaults",
-    "RequestFate",
-]
 
 
 class BrokenOperation(NamedTuple):

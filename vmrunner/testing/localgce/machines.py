@@ -128,7 +128,8 @@ class GceMachine:
 
     def arm(self) -> None:
         """The service's own deadline counts from now on; a new one replaces it."""
-        self.deadline = scheduling.deadline(self.shown["scheduling"], self._running_since())
+        since = self.cloud.now() if self.state == "RUNNING" else None
+        self.deadline = scheduling.deadline(self.shown["scheduling"], since)
         self._show_deadline()
         if math.isfinite(self.deadline):
             wanted = self.deadline
@@ -234,9 +235,6 @@ class GceMachine:
             self.shown["lastStartTimestamp"] = timestamps.written(self.cloud.now())
             if math.isinf(self.deadline):
                 self.arm()
-
-    def _running_since(self) -> float | None:
-        return self.cloud.now() if self.state == "RUNNING" else None
 
     def _strike(self, wanted: float) -> None:
         if self.deadline == wanted and self.state in _UP:

@@ -13,8 +13,9 @@ from typing import Final, Self
 from vmrunner import images
 from vmrunner.config import settings
 from vmrunner.errors import BadOrder
-from vmrunner.providers.qemu import accel, launch_plan, local_images
-from vmrunner.providers.qemu.local_images import LocalImage
+from vmrunner.providers.common import local_images
+from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.providers.qemu import accel, launch_plan
 from vmrunner.testing.vms import command_line
 from vmrunner.testing.vms.command_line import GuestSpec
 from vmrunner.testing.vms.metadata import Answer

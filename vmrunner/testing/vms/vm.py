@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import IO, Final
 
-from vmrunner.providers.qemu.local_images import LocalImage
+from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.testing.vms import command_line
 from vmrunner.testing.vms.command_line import GuestSpec
 from vmrunner.testing.vms.metadata import Answer, MetadataServer

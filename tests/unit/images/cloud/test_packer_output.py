@@ -10,7 +10,9 @@ class Told:
     def __init__(self) -> None:
         self.events: list[Progress] = []
         self.now = 0.0
-        self.heard = PackerOutput(self.events.append, clock=lambda: self.now)
+        self.heard = PackerOutput(
+            self.events.append, ("Launching", "Creating the AMI"), clock=lambda: self.now
+        )
 
     def say(self, *lines: str) -> None:
         for line in lines:

@@ -85,7 +85,8 @@ def test_names_above_ascii_are_marked_and_nothing_else_changes(tmp_path: Path) -
     pax_names.mark(path)
     with tarfile.open(path, encoding="utf-8") as tar:
         members = tar.getmembers()
-        assert {m.name: tar.extractfile(m).read() for m in members} == files  # type: ignore[union-attr]
+        contents = {member.name: tar.extractfile(member) for member in members}
+        assert {name: file and file.read() for name, file in contents.items()} == files
     assert [m.pax_headers.get("hdrcharset") for m in members] == [None, "BINARY", None, "BINARY"]
     once = path.read_bytes()
     assert path.read_bytes() == once

@@ -15,8 +15,9 @@ import pytest
 from vmrunner.errors import BadOrder
 from vmrunner.model import Network, Offer, Order, Role
 from vmrunner.providers import qemu
-from vmrunner.providers.qemu import cache_dirs, image_integrity, launch_plan, local_images
-from vmrunner.providers.qemu.local_images import LocalImage
+from vmrunner.providers.common import cache_dirs, local_images
+from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.providers.qemu import image_integrity, launch_plan
 
 
 def image(cache: Path) -> LocalImage:
@@ -43,9 +44,9 @@ def image(cache: Path) -> LocalImage:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were read whole."""
     seen: list[Path] = []
-    digest_of = image_integrity.digest_of
+    digest_of = local_images.digest_of
     monkeypatch.setattr(
-        image_integrity, "digest_of", lambda path: seen.append(path) or digest_of(path)
+        local_images, "digest_of", lambda path: seen.append(path) or digest_of(path)
     )
     return seen
 
@@ -84,7 +85,7 @@ def test_without_a_place_for_notes_it_is_still_checked(tmp_path: Path, read: lis
 def test_the_cache_is_ours_alone_whatever_the_umask(tmp_path: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path; os.umask(0)\n"
-        "from vmrunner.providers.qemu import cache_dirs\n"
+        "from vmrunner.providers.common import cache_dirs\n"
         "cache_dirs.make(Path(sys.argv[1]), 'images')\n"
     )
     cache = tmp_path / "home" / ".cache" / "vmrunner"

@@ -8,6 +8,7 @@ A directory appears there by one rename when it is complete. Standard library on
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vmrunner.errors import BadOrder
-from vmrunner.providers.qemu import cache_dirs
+from vmrunner.providers.common import cache_dirs
 
 MANIFEST: Final = "image.json"
 DISK: Final = "disk.qcow2"
@@ -231,3 +232,8 @@ def damaged(directory: Path, what: str) -> BadOrder:
         f"image: {directory.name} is damaged: {what}",
         hint=f"remove {directory} and run `{_BUILD}`",
     )
+
+
+def digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
