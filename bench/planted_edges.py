@@ -26,6 +26,7 @@ COMMONS, PEERS = (
     "tests/unit/engine/test_membership.py",
 )
 TRUST = "tests/unit/config/test_trust.py"
+RENAMED = "tests/faults/test_renamed.py"
 
 _EC2_BUGS: Final = (
     Bug(
@@ -316,6 +317,27 @@ _SHELL_BUGS: Final = (
         "                self._claim = offset\n                return\n",
         "                self._claim = offset\n",
         f"{COMMONS}::test_one_wrong_date_says_nothing",
+    ),
+    Bug(
+        "a retry under a former name waits for ever",
+        "engine/completion.py",
+        "return latest is not None and self._context.provider_of(latest) is not None",
+        "return False",
+        f"{RENAMED}::test_a_retry_that_nobody_can_start_ends_with_its_time",
+    ),
+    Bug(
+        "any host's clock ends a retry",
+        "engine/completion.py",
+        "return latest is not None and self._context.provider_of(latest) is not None",
+        "return True",
+        f"{RENAMED}::test_who_cannot_tell_a_retrys_time_leaves_it",
+    ),
+    Bug(
+        "believe an exit code before its log",
+        "session/protocol.py",
+        """                raise ProtocolViolation("the VM's build ended before its log did")\n""",
+        "                pass\n",
+        "tests/unit/session/test_protocol.py::test_a_lie_is_found",
     ),
     Bug(
         "claim without counting who else did",
