@@ -27,6 +27,7 @@ COMMONS, PEERS = (
 )
 TRUST = "tests/unit/config/test_trust.py"
 RENAMED = "tests/faults/test_renamed.py"
+HOSTILE = "tests/integration/test_session_hostile.py"
 
 _EC2_BUGS: Final = (
     Bug(
@@ -338,6 +339,13 @@ _SHELL_BUGS: Final = (
         """                raise ProtocolViolation("the VM's build ended before its log did")\n""",
         "                pass\n",
         "tests/unit/session/test_protocol.py::test_a_lie_is_found",
+    ),
+    Bug(
+        "forget the last bytes when the connection is lost after the end",
+        "session/session.py",
+        "        self._relay.finish()  # now: the connection may be lost before it closes\n",
+        "",
+        f"{HOSTILE}::test_a_connection_lost_after_the_end_costs_no_byte",
     ),
     Bug(
         "claim without counting who else did",

@@ -180,7 +180,6 @@ class Session:
             self._preparation.run(connection, self._command, self._pulse, self._refused)
             while self._ended is None:
                 self._follow(connection)
-            self._relay.finish()
         return self._collect(connection, self._ended.end)
 
     def _command(self, *words: str) -> str:
@@ -236,6 +235,7 @@ class Session:
             raise ProtocolViolation(
                 f"the VM says that {ended.reason.value} ended the build, and nobody did"
             )
+        self._relay.finish()  # now: the connection may be lost before it closes
         self._ended = ended
 
     def _refused(self, done: client.Completed, what: str) -> NoReturn:
