@@ -26,6 +26,8 @@ COMMONS, PEERS = (
     "tests/unit/engine/test_membership.py",
 )
 TRUST = "tests/unit/config/test_trust.py"
+RENAMED = "tests/faults/test_renamed.py"
+HOSTILE = "tests/integration/test_session_hostile.py"
 
 _EC2_BUGS: Final = (
     Bug(
@@ -316,6 +318,34 @@ _SHELL_BUGS: Final = (
         "                self._claim = offset\n                return\n",
         "                self._claim = offset\n",
         f"{COMMONS}::test_one_wrong_date_says_nothing",
+    ),
+    Bug(
+        "a retry under a former name waits for ever",
+        "engine/completion.py",
+        "return latest is not None and self._context.provider_of(latest) is not None",
+        "return False",
+        f"{RENAMED}::test_a_retry_that_nobody_can_start_ends_with_its_time",
+    ),
+    Bug(
+        "any host's clock ends a retry",
+        "engine/completion.py",
+        "return latest is not None and self._context.provider_of(latest) is not None",
+        "return True",
+        f"{RENAMED}::test_who_cannot_tell_a_retrys_time_leaves_it",
+    ),
+    Bug(
+        "believe an exit code before its log",
+        "session/protocol.py",
+        """                raise ProtocolViolation("the VM's build ended before its log did")\n""",
+        "                pass\n",
+        "tests/unit/session/test_protocol.py::test_a_lie_is_found",
+    ),
+    Bug(
+        "forget the last bytes when the connection is lost after the end",
+        "session/session.py",
+        "        self._relay.finish()  # now: the connection may be lost before it closes\n",
+        "",
+        f"{HOSTILE}::test_a_connection_lost_after_the_end_costs_no_byte",
     ),
     Bug(
         "claim without counting who else did",

@@ -117,11 +117,14 @@ class Session:
                 return self._lost(Reason.VM_LOST)
             if self.stopped is not None:
                 break
-        stored = say.stored()
-        if stored < len(LOG) and self._there(machine):
+        stored = say.stored()  # it may wait for the ledger, and the VM end meanwhile
+        there = self._there(machine)
+        if there and stored < len(LOG):
             say.log(len(LOG), LOG[stored:])
         if self.stopped in (Reason.PREEMPTED, Reason.VM_LOST):
             return self._lost(self.stopped)
+        if self.stopped is None and not there:
+            return self._lost(Reason.VM_LOST)  # it told neither the log nor, after it, an exit code
         if self.stopped is not None:
             late = self.stopped is Reason.DEADLINE
             return End(

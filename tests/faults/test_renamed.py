@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.world import World
+from tests.faults.world import LIMITS, World
 from vmrunner.model import BuildRecord, BuildState, Death, Reason, Result, Scope
 from vmrunner.providers.fake import FakeProvider
 
@@ -97,3 +97,46 @@ def test_a_build_without_vm_ends_though_nobody_has_its_provider(world: World) ->
     world.run(300, until=lambda: world.truth.builds.get(build.id).finished)
     ended = world.truth.builds.get(build.id)
     assert (ended.result, ended.reason) == (Result.ERROR, Reason.VM_LOST)
+
+
+def waits_again(world: World) -> BuildRecord:
+    """A build that lost its VM before its steps, and waits for another under the former name."""
+    build = world.submit(ttl=200.0, timeout=150.0)
+    first = world.node()
+    world.run(60, until=lambda: bool(world.cloud.machines))
+    world.truth.pause(True, world.clock())
+    first.kill()
+    for machine in world.ours():
+        world.cloud.preempt(machine)
+    return build
+
+
+def test_a_retry_that_nobody_can_start_ends_with_its_time(world: World) -> None:
+    build = waits_again(world)
+    renamed(world)
+    world.truth.pause(False, world.clock())
+    world.run(300)
+    assert world.truth.builds.get(build.id).state is BuildState.QUEUED, "the name may come back"
+    world.run(LIMITS.max_ttl - 300, step=5.0)
+    ended = world.truth.builds.get(build.id)
+    assert (ended.result, ended.reason) == (Result.TIMEOUT, Reason.DEADLINE)
+    world.nothing_left()
+
+
+def test_who_cannot_tell_a_retrys_time_leaves_it(world: World) -> None:
+    """It has neither the name nor the scope, and the clock of its host is wrong."""
+    build = waits_again(world)
+    world.node(reaps=False)
+    world.run(30, until=lambda: world.truth.builds.get(build.id).state is BuildState.QUEUED)
+    world.nodes[-1].kill()
+    stranger = world.node(skew=86_400.0)
+    elsewhere = Scope("fake", "account-b", "zone-a")
+    there = FakeProvider(OTHER, world.cloud, scopes=(elsewhere,))
+    stranger.engine.context.providers = {OTHER: there}
+    world.run(60)
+    assert world.truth.builds.get(build.id).state is BuildState.QUEUED
+    stranger.kill()
+    world.truth.pause(False, world.clock())
+    world.node()
+    world.settle()
+    assert world.truth.builds.get(build.id).result is Result.SUCCESS

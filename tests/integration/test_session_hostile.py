@@ -93,6 +93,22 @@ def hangs_up(word: str, before: str = "") -> str:
     return f'[ $1 = {word} ] || exec $REAL "$@"\n{before}\n{HANG_UP}'
 
 
+@pytest.mark.parametrize("again", [True, False])
+def test_a_connection_lost_after_the_end_costs_no_byte(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, again: bool
+) -> None:
+    """The log's last bytes might have become a secret, until its end came."""
+    world.lie(hangs_up("start", '$REAL "$@"; sleep 0.5'))
+    if not again:
+        monkeypatch.setattr(session, "RECONNECT_PAUSES", (0.0, 3600.0))
+    running = Running(world.session("printf 'end\\na-secr'", secrets={"TOKEN": b"a-secret"}))
+    wait_for(lambda: "connection_lost" in world.record.kinds())
+    if not again:
+        running.session.stop(Reason.VM_LOST)
+    assert running.wait(20).result is Result.SUCCESS
+    assert world.log == b"end\na-secr"
+
+
 # The nearest sshd above is the connection's own.
 HANG_UP = """p=$PPID
 case $(cat /proc/$p/comm) in sshd*) ;; *) p=$(cut -d' ' -f4 /proc/$p/stat) ;; esac

@@ -79,9 +79,11 @@ class BuildCompletion:
 
     def end_late(self, build: BuildRecord) -> bool:
         """End a build that waited so long for its next attempt that no time is left for it. True
-        if that was so."""
-        known = build.spec.provider in self._context.providers
-        if not build.attempt or not known or not too_late(build, **self._times(build)):
+        if that was so. Nobody may have its provider's name any more, as after a renaming: then
+        whoever has its last VM's scope, and so the clock that its times are told by, ends it."""
+        if not build.attempt or not self._has_clock(build):
+            return False
+        if not too_late(build, **self._times(build)):
             return False
         self.finish(build, out_of_time(build))
         return True
@@ -177,8 +179,20 @@ class BuildCompletion:
 
     def _now(self, build: BuildRecord) -> float:
         """The clock of its VM, which may die with it; before the first, that of its provider."""
-        latest = self._context.ledger.instances.list(build=build.id, limit=1)
-        if latest:
-            return self._context.now(latest[0])
+        latest = self._latest(build)
+        if latest is not None:
+            return self._context.now(latest)
         provider = self._context.providers.get(build.spec.provider)
         return provider.now() if provider else self._context.clock()
+
+    def _has_clock(self, build: BuildRecord) -> bool:
+        """True if `_now` is not just this host's clock, which may be wrong."""
+        if build.spec.provider in self._context.providers:
+            return True
+        latest = self._latest(build)
+        return latest is not None and self._context.provider_of(latest) is not None
+
+    def _latest(self, build: BuildRecord) -> Instance | None:
+        """Return the row of its last VM."""
+        rows = self._context.ledger.instances.list(build=build.id, limit=1)
+        return rows[0] if rows else None

@@ -182,7 +182,6 @@ class Session:
             self._preparation.run(supervisor, self._pulse, self._refused)
             while self._ended is None:
                 self._follow(supervisor)
-            self._relay.finish()
         return self._collect(connection, supervisor, self._ended.end)
 
     # --- run ---------------------------------------------------------------------------------
@@ -234,6 +233,7 @@ class Session:
             raise ProtocolViolation(
                 f"the VM says that {ended.reason.value} ended the build, and nobody did"
             )
+        self._relay.finish()  # now: the connection may be lost before it closes
         self._ended = ended
 
     def _refused(self, done: client.Completed, what: str) -> NoReturn:
