@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -275,20 +275,3 @@ def test_a_clone_that_does_not_come_up_is_booted(
     provider.delete([machine.ref], force=True)
     machine.wait_dead(60)
     shutil.rmtree(there)
-
-
-def test_a_template_that_was_changed_is_not_used(
-    template: templates.Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    there = tmp_path / "templates" / template.key
-    there.mkdir(parents=True)
-    for name, text in ((templates.RAM, b"r"), (templates.STATE, b"s"), (templates.DISK, b"d")):
-        (there / name).write_bytes(text)
-    digests = {name: _digest(there / name) for name in templates.FILES}
-    (there / templates.MANIFEST).write_text(json.dumps({"sha256": digests}))
-    find: Callable[[], object] = lambda: templates.find(  # noqa: E731
-        tmp_path, template.key, tmp_path / "notes"
-    )
-    assert find() is not None
-    (there / templates.STATE).write_bytes(b"S")
-    assert find() is None

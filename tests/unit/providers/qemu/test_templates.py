@@ -1,0 +1,170 @@
+"""Templates in the cache: which is found, which is not used any more, and which goes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vmrunner.errors import BadOrder
+from vmrunner.model import Network, Offer, Order, Role, Scope, Shape, Spec
+from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.providers.qemu import templates
+from vmrunner.providers.qemu.templates import Template
+
+KEY = "0123456789abcdef0123"
+ORDER = Order(
+    instance="vm-1",
+    build="b-1",
+    installation="i-1",
+    generation="g-1",
+    role=Role.BUILD,
+    offer=Offer(
+        scope=Scope("qemu", "here", "there"),
+        machine_type="m",
+        place="p",
+        cpus=1,
+        memory=1 << 30,
+        disk=9 << 30,
+        image="abc",
+    ),
+    deadline=1e9,
+    user_data=b"",
+    network=Network.NONE,
+    shape=Shape(container="debian:trixie", runtime="runc", log_bytes=1 << 20),
+)
+IMAGE = LocalImage(
+    hash="abc",
+    name="default",
+    directory=Path("/nowhere"),
+    cmdline="",
+    containers=("debian:trixie",),
+    created=0.0,
+    size=0,
+    virtual_size=0,
+)
+
+
+def made(cache: Path, key: str = KEY, *, size: int = 4096) -> Template:
+    part = templates.begin(cache)
+    for name in templates.FILES:
+        (part / name).write_bytes(os.urandom(size))
+    return templates.publish(part, key, {"image": "abc"}, cache / "notes.json")
+
+
+def find(cache: Path, key: str = KEY) -> Template | None:
+    return templates.find(cache, key, cache / "notes.json")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    tmp_path.chmod(0o700)
+    return tmp_path
+
+
+def test_a_published_template_is_found(cache: Path) -> None:
+    assert find(cache) is None
+    template = made(cache)
+    assert find(cache) == template
+    assert templates.templates(cache) == [template]
+    assert template.ram.stat().st_mode & 0o777 == 0o644
+    assert template.directory.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("name", templates.FILES)
+def test_a_changed_template_is_not_used(cache: Path, name: str) -> None:
+    template = made(cache)
+    data = bytearray((template.directory / name).read_bytes())
+    data[7] ^= 1
+    (template.directory / name).write_bytes(data)
+    assert find(cache) is None
+
+
+def test_a_half_made_template_is_none(cache: Path) -> None:
+    template = made(cache)
+    (template.directory / templates.MANIFEST).unlink()
+    assert find(cache) is None
+    assert templates.templates(cache) == []
+
+
+def test_a_template_that_others_may_write_is_refused(cache: Path) -> None:
+    template = made(cache)
+    cache.chmod(0o755)
+    template.directory.parent.chmod(0o777)
+    with pytest.raises(BadOrder, match="others may write"):
+        find(cache)
+
+
+def test_a_template_made_again_replaces_the_former(cache: Path) -> None:
+    first = made(cache).ram.read_bytes()
+    assert made(cache).ram.read_bytes() != first
+    assert find(cache) is not None
+
+
+def test_the_cap_removes_what_was_used_longest_ago(cache: Path) -> None:
+    old, new = made(cache, "a" * 20), made(cache, "b" * 20)
+    os.utime(old.directory, (1, 1))
+    assert templates.trim(cache, new.size, now=1e9, half_made=60) == [old]
+    assert templates.templates(cache) == [new]
+
+
+def test_what_makers_left_goes_after_a_while(cache: Path) -> None:
+    left = templates.begin(cache)
+    born = left.stat().st_mtime
+    templates.trim(cache, 1 << 40, now=born + 59, half_made=60)
+    assert left.exists()
+    templates.trim(cache, 1 << 40, now=born + 61, half_made=60)
+    assert not left.exists()
+
+
+def test_a_miss_is_noted_until_its_template_is_there(cache: Path) -> None:
+    now = cache.stat().st_mtime
+    templates.note_wanted(cache, KEY, ORDER)
+    wish = Spec(cpus=1, memory=1 << 30, disk=9 << 30, image="abc", network=Network.NONE)
+    assert templates.wanted(cache, now=now) == [(wish, ORDER.shape)]
+    made(cache)
+    assert templates.wanted(cache, now=now) == []
+    templates.note_wanted(cache, "c" * 20, ORDER)
+    assert templates.wanted(cache, now=now + 86_400) == []
+
+
+def test_the_key_covers_what_a_clone_must_share(tmp_path: Path) -> None:
+    program = tmp_path / "qemu"
+    program.write_text("one build")
+    words = [str(program), "-smp", "1"]
+
+    def key(order: Order = ORDER, image: LocalImage = IMAGE, words: list[str] = words) -> str:
+        return templates.key(words, order, image, "tcg")
+
+    assert ORDER.shape is not None
+    known = key()
+    others = [
+        key(words=[*words, "-m", "1G"]),
+        key(image=replace(IMAGE, hash="def")),
+        key(replace(ORDER, network=Network.OPEN)),
+        key(replace(ORDER, offer=replace(ORDER.offer, disk=10 << 30))),
+        key(replace(ORDER, shape=replace(ORDER.shape, log_bytes=2 << 20))),
+        key(replace(ORDER, shape=replace(ORDER.shape, container="x"))),
+        key(replace(ORDER, shape=replace(ORDER.shape, runtime="runsc"))),
+    ]
+    program.write_text("another build")
+    others.append(key())
+    assert known not in others
+    assert len(set(others)) == len(others)
+
+
+def test_the_key_says_nothing_of_the_build(tmp_path: Path) -> None:
+    program = tmp_path / "qemu"
+    program.touch()
+    other = replace(ORDER, instance="vm-2", build="b-2", deadline=2e9, user_data=b"x")
+    words = [str(program)]
+    assert templates.key(words, ORDER, IMAGE, "tcg") == templates.key(words, other, IMAGE, "tcg")
+
+
+def test_a_manifest_that_is_cut_is_no_template(cache: Path) -> None:
+    template = made(cache)
+    (template.directory / templates.MANIFEST).write_text(json.dumps({"sha256": {}}))
+    assert find(cache) is None
