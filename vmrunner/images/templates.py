@@ -65,7 +65,7 @@ def make(
             )
         if deaths.waiting or deaths.outcomes[ref].fate is Fate.FAILED:
             raise ImageError(f"the clone {ref.id} does not end")
-        maker.publish(template, key, order.offer.image)
+        maker.publish(template, key, order)
         return key
 
 

@@ -121,8 +121,12 @@ class TemplateMaker(Protocol):
     def clone(self, order: Order, template: Any) -> Ref:
         """Start a VM from what was frozen and has no name yet."""
 
-    def publish(self, template: Any, key: str, image: str) -> object:
-        """Let builds have it, and make room for it. `image`: its hash."""
+    def publish(self, template: Any, key: str, order: Order) -> object:
+        """Let builds have it, and make room for it. `order`: as builds that it is for send."""
+
+    def trim(self) -> Sequence[Any]:
+        """Remove what has no room or no image any more, and what makers left. Returns the
+        templates that went."""
 
 
 @runtime_checkable

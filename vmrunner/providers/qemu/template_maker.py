@@ -68,10 +68,9 @@ class QemuTemplateMaker:
         self._provider.start(home)
         return Ref(self._provider.scope, Kind.INSTANCE, order.instance)
 
-    def publish(self, template: Template, key: str, image: str) -> Template:
-        """Give it its name, and make room for it. `image`: its hash."""
-        facts = {"image": image, "created": time.time()}
-        named = templates.publish(template.directory, key, facts, self._provider.verified)
+    def publish(self, template: Template, key: str, order: Order) -> Template:
+        """Give it its name, and make room for it. `order`: as builds that it is for send."""
+        named = templates.publish(template.directory, key, order, self._provider.verified)
         self.trim()
         return named
 

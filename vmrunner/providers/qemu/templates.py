@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -125,8 +126,9 @@ def begin(cache: Path) -> Path:
     return made
 
 
-def publish(made: Path, wanted: str, facts: dict[str, Any], notes: Path) -> Template:
-    """Give a made template its name. The manifest is written last, when all else is on the disk."""
+def publish(made: Path, wanted: str, order: Order, notes: Path) -> Template:
+    """Give a made template its name. The manifest is written last, when all else is on the disk.
+    Another of the same purpose goes: something that its key covers has changed."""
     for name in FILES:
         path = made / name
         path.chmod(0o644 if name == RAM else 0o600)
@@ -134,31 +136,36 @@ def publish(made: Path, wanted: str, facts: dict[str, Any], notes: Path) -> Temp
             os.chown(path, 0, 0)
         _sync(path)
     digests = {name: local_images.digest_of(made / name) for name in FILES}
-    state_dir.write_json(made / MANIFEST, {**facts, "key": wanted, "sha256": digests})
+    facts = {**purpose(order), "created": time.time(), "sha256": digests}
+    state_dir.write_json(made / MANIFEST, facts)
     _sync(made)
     final = made.with_name(wanted)
-    with contextlib.suppress(FileNotFoundError):
-        remove(Template(final))
+    for former in templates(made.parent.parent):
+        if former.key == wanted or _same(_facts(former), facts):
+            remove(former)
     made.rename(final)
     _sync(final.parent)
     image_integrity.first_difference({final / name: digests[name] for name in FILES}, notes)
     return Template(final)
 
 
-def note_wanted(cache: Path, key: str, order: Order) -> None:
-    """Note that a build would have started from this template, had there been one."""
+def purpose(order: Order) -> dict[str, Any]:
+    """Return what a template is made for, in the words of a request."""
     assert order.shape is not None
     offer = order.offer
-    facts = {
-        "spec": {
-            "cpus": offer.cpus,
-            "memory": offer.memory,
-            "disk": offer.disk,
-            "image": offer.image,
-            "network": order.network.value,
-        },
-        "shape": asdict(order.shape),
+    spec = {
+        "cpus": offer.cpus,
+        "memory": offer.memory,
+        "disk": offer.disk,
+        "image": offer.image,
+        "network": order.network.value,
     }
+    return {"spec": spec, "shape": asdict(order.shape)}
+
+
+def note_wanted(cache: Path, key: str, order: Order) -> None:
+    """Note that a build would have started from this template, had there been one."""
+    facts = purpose(order)
     with contextlib.suppress(OSError):  # a cache that is another's, and may only be read
         cache_dirs.make(cache, "templates")
         state_dir.write_json(cache / "templates" / f"{key}{_WANTED}", facts)
@@ -198,19 +205,35 @@ def remove(template: Template) -> None:
 
 
 def trim(cache: Path, most: int, *, now: float, half_made: float) -> list[Template]:
-    """Remove those that were not used for longest until the rest takes at most `most` bytes, and
-    what makers that died left. Returns what was removed."""
+    """Remove those whose image is gone, then those that were not used for longest until the rest
+    takes at most `most` bytes, and what makers that died left. Returns the templates that went."""
     for entry in _entries(cache):
         old = entry.name.startswith((NEW, GONE)) and now > entry.stat().st_mtime + half_made
         if old:
             shutil.rmtree(entry, ignore_errors=True)
     total, removed = 0, []
     for template in templates(cache):
-        total += template.size
-        if total > most:
+        image = _facts(template).get("spec", {}).get("image", "")
+        gone = not (cache / "images" / str(image)).is_dir()
+        total += 0 if gone else template.size
+        if gone or total > most:
             remove(template)
             removed.append(template)
     return removed
+
+
+def _facts(template: Template) -> dict[str, Any]:
+    return state_dir.read_json(template.directory / MANIFEST) or {}
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """True if both were made for the same, of whatever image."""
+
+    def wish(facts: dict[str, Any]) -> Any:
+        spec = {name: value for name, value in facts.get("spec", {}).items() if name != "image"}
+        return spec, facts.get("shape")
+
+    return bool(wish(one) == wish(other))
 
 
 def _entries(cache: Path) -> Iterator[Path]:

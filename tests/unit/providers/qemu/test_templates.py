@@ -52,7 +52,9 @@ def made(cache: Path, key: str = KEY, *, size: int = 4096) -> Template:
     part = templates.begin(cache)
     for name in templates.FILES:
         (part / name).write_bytes(os.urandom(size))
-    return templates.publish(part, key, {"image": "abc"}, cache / "notes.json")
+    (cache / "images" / "abc").mkdir(parents=True, exist_ok=True)
+    order = replace(ORDER, offer=replace(ORDER.offer, cpus=ord(key[0])))
+    return templates.publish(part, key, order, cache / "notes.json")
 
 
 def find(cache: Path, key: str = KEY) -> Template | None:
@@ -102,6 +104,18 @@ def test_a_template_made_again_replaces_the_former(cache: Path) -> None:
     first = made(cache).ram.read_bytes()
     assert made(cache).ram.read_bytes() != first
     assert find(cache) is not None
+
+
+def test_a_change_of_what_the_key_covers_replaces_a_template(cache: Path) -> None:
+    former, other, new = made(cache, "a" * 20), made(cache, "b" * 20), made(cache, "a" * 19 + "b")
+    assert {one.key for one in templates.templates(cache)} == {other.key, new.key}
+    assert not former.directory.exists()
+
+
+def test_a_template_goes_with_its_image(cache: Path) -> None:
+    template = made(cache)
+    (cache / "images" / "abc").rmdir()
+    assert templates.trim(cache, 1 << 40, now=0.0, half_made=60) == [template]
 
 
 def test_the_cap_removes_what_was_used_longest_ago(cache: Path) -> None:
