@@ -22,8 +22,8 @@ class QemuSettings(LocalSettings):
     cpus: int | None = Field(default=None, ge=1)
     memory: Bytes | None = None
     disk: Bytes | None = None
-    templates: bool = Field(
-        default=True, description="Start VMs from a template, where one fits; false: boot each."
+    templates: bool | None = Field(
+        default=None, description="false: boot each VM; default: from a template, where one fits."
     )
     templates_max_bytes: Bytes | None = Field(
         default=None, description="Room for templates in the cache; 20 GiB."
