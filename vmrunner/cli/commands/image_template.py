@@ -54,10 +54,11 @@ def make_default(shell: CliContext) -> None:
 def make(shell: CliContext, said: dict[str, str]) -> str | None:
     """Make the template for a build that says this. Returns its key; None as `templates.make`."""
     from vmrunner.config.build_request import BuildRequest
+    from vmrunner.model import Step
     from vmrunner.services import requests, templates
 
     app = shell.app
-    spec = requests.check(BuildRequest(steps=["true"], **said), app.settings).spec
+    spec = requests.check(BuildRequest(steps=(Step(run="true"),), **said), app.settings).spec
     return templates.make(
         app.providers.get(spec.provider),
         spec,
