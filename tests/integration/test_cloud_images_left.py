@@ -111,7 +111,7 @@ def test_a_timeout_while_packer_waits_for_its_ami(
 ) -> None:
     packer.does("waits")
     run = program.run
-    monkeypatch.setattr(program, "run", lambda **told: run(**told | {"timeout": 12.0}))
+    monkeypatch.setattr(program, "run", lambda spec, **told: run(spec, **told | {"timeout": 12.0}))
     done = cli(*BUILD)
     assert (done.code, b"not done after 12 s" in done.err) == (1, True), done.err
     assert packer.waits
