@@ -23,6 +23,7 @@ locals {
     "40-docker.sh",
     "45-gvisor.sh",
     "50-trim.sh",
+    "60-resident.sh",
     "80-sbom.sh",
     "90-clean.sh",
   ]

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from . import docker, identity
+from . import docker
 from . import pull as pulling
 from .cgroup import Cgroup
 from .state import EventLog, Place, Spool, clock
@@ -269,13 +269,15 @@ class GuestBuild:
     def _admit(self) -> bool:
         """Hide from the container what it would see of a template, before anything runs in it.
         False: not yet, since dockerd does not answer."""
-        if not self._admitted and self._job["runtime"] == "runc" and identity.woke(self._place):
+        if not self._admitted and self._job["runtime"] == "runc" and self._place.woke():
+            from .identity import show_boot_id
+
             try:
                 pid = self._job.get("prestarted") or docker.inspect()["State"]["Pid"]
             except docker.DockerError:
                 time.sleep(ADMIT_PAUSE)
                 return False
-            identity.show_boot_id(pid)
+            show_boot_id(pid)
         self._admitted = True
         return True
 

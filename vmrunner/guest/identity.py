@@ -110,11 +110,6 @@ def assume(place: Place, identity: dict[str, Any], root: str = "") -> None:
     place.write("identified", "")
 
 
-def woke(place: Place) -> bool:
-    """True if this VM is a clone, whose kernel has the boot id of all clones."""
-    return os.path.exists(f"{place.box}/boot_id")
-
-
 def show_boot_id(pid: int) -> None:
     """Let the container of that process see this VM's own boot id."""
     child = os.fork()

@@ -12,17 +12,29 @@ import os
 import select
 import time
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import docker, syscalls
 from .container_files import fill_box
 from .state import Place
 
+if TYPE_CHECKING:
+    from .supervisor import Ask
+
 SHAPE = ("container", "runtime", "network")  # and "log_bytes", at least
 READY = "prestarted"  # the file: shape and first process of the container that waits
-LOCK = "prestarting"
 DRIVER_TIMEOUT = 120.0  # seconds
 SOCKET_TIMEOUT = 120.0  # seconds
+
+
+def obey(ask: Ask, shape: dict[str, Any]) -> int:
+    """Do it for who asks over SSH. Returns the exit code."""
+    try:
+        prestart(ask.place, shape, ask.work)
+    except docker.DockerError as error:
+        ask.out.complain(str(error))
+        return 1
+    return 0
 
 
 def prestart(place: Place, shape: dict[str, Any], work: str) -> None:
@@ -52,8 +64,6 @@ def prestart(place: Place, shape: dict[str, Any], work: str) -> None:
 def take(place: Place, job: dict[str, Any]) -> int:
     """The first process of the container that waits for such a job; 0: there is none. One of
     another shape is removed."""
-    if not os.path.exists(f"{place.run}/{LOCK}"):
-        return 0
     with _one_at_a_time(place):
         ready = json.loads(place.read(READY) or "{}")
         if ready and _fits(ready["shape"], job):
@@ -64,7 +74,7 @@ def take(place: Place, job: dict[str, Any]) -> int:
             syscalls.unmount(place.spool)
         with suppress(FileNotFoundError):
             os.unlink(f"{place.run}/{READY}")
-        os.unlink(f"{place.run}/{LOCK}")
+        os.unlink(place.prestarting)
     return 0
 
 
@@ -86,7 +96,7 @@ class _one_at_a_time:  # noqa: N801 - a with statement of its own
     """Hold the lock that says whether one is being made."""
 
     def __init__(self, place: Place) -> None:
-        self._path = f"{place.run}/{LOCK}"
+        self._path = place.prestarting
 
     def __enter__(self) -> None:
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

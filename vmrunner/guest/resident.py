@@ -7,7 +7,9 @@ build's supervisor, `run`, and starts it again when it dies; it holds this VM's 
 On a host that gives this VM its identity (identity.py) it waits for that first, then starts sshd.
 A container is made meanwhile, where the host told its shape.
 
-    socket: a line of JSON, the command's words; then its stdin. The answer: see output.py.
+    to the socket     a line of JSON, the command's words; then its stdin
+    D <length>\\n<bytes>         of its stdout
+    X <code> <length>\\n<text>   its end: exit code and complaint
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from contextlib import suppress
 from . import docker, identity, syscalls
 from . import prestart as prestarting
 from .build import run as run_build
-from .output import SocketOutput
+from .output import Output, write
 from .state import EventLog, Place
 from .supervisor import obey
 
@@ -39,6 +41,29 @@ SETTLED = "settled"
 PRESTARTS = 3
 
 _LAUNCH = signal.SIGUSR1  # from a command: start the build's supervisor
+
+
+class SocketOutput(Output):
+    """Output and exit code of a command as frames on one connection."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._complaint = b""
+
+    def write(self, *parts: bytes) -> None:
+        write(self.fd, b"D %d\n" % sum(map(len, parts)), *parts)
+
+    def complain(self, text: str) -> None:
+        self._complaint += text.encode()[:4096] + b"\n"
+
+    def become(self, argv: list[str]) -> int:
+        """Only for a program without output of its own."""
+        done = subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+        self._complaint += done.stderr[-4096:]
+        return done.returncode
+
+    def end(self, code: int) -> None:
+        write(self.fd, b"X %d %d\n" % (code, len(self._complaint)), self._complaint)
 
 
 class Resident:

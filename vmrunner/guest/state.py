@@ -43,6 +43,7 @@ class Place:
         self.shown = f"{run}/shown"
         self.secrets = f"{run}/secrets"
         self.socket = f"{run}/socket"
+        self.prestarting = f"{run}/prestarting"
         self.started = f"{lib}/started"
 
     def make(self) -> None:
@@ -58,6 +59,10 @@ class Place:
             yield
         finally:
             os.close(fd)
+
+    def woke(self) -> bool:
+        """True if this VM is a clone, whose kernel has the boot id of all clones."""
+        return os.path.exists(f"{self.box}/boot_id")
 
     # --- who may speak ---------------------------------------------------------------------
 

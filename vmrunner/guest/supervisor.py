@@ -128,9 +128,12 @@ def start(ask: Ask) -> int:
 def prepare(place: Place, job: dict[str, Any], work: str) -> None:
     """Prepare all that a build needs in this VM, before anything of it runs."""
     from .container_files import fill_box
-    from .prestart import take
 
-    job["prestarted"] = take(place, job)
+    job["prestarted"] = 0
+    if os.path.exists(place.prestarting):
+        from .prestart import take
+
+        job["prestarted"] = take(place, job)
     if not job["prestarted"]:
         lay_out(place, job, work)
     fill_box(place, job)
@@ -156,15 +159,9 @@ def lay_out(place: Place, job: dict[str, Any], work: str) -> None:
 
 def prestart(ask: Ask) -> int:
     """Let a container of the shape on stdin wait for its build."""
-    from . import docker
-    from .prestart import prestart as make
+    from .prestart import obey as make
 
-    try:
-        make(ask.place, json.loads(received()), ask.work)
-    except docker.DockerError as error:
-        ask.out.complain(str(error))
-        return 1
-    return 0
+    return make(ask, json.loads(received()))
 
 
 def launch() -> None:
