@@ -23,12 +23,11 @@ demo: setup
 	@examples/demo/run
 
 # The tests' VMs have one processor: emulated, a second mostly waits for the first.
-test: export VMRUNNER_PROVIDERS__LOCAL__CPUS := 1
 test: lint
-	.venv/bin/vmrunner image build
-	.venv/bin/vmrunner image template --network none
-	env -u VMRUNNER_PROVIDERS__LOCAL__CPUS $(PYTEST) -q -n 3 -m 'not vm and not long'
-	env -u VMRUNNER_PROVIDERS__LOCAL__CPUS $(PYTEST) -m 'vm and not long' -n 2 --dist loadfile --no-loadscope-reorder
+	VMRUNNER_PROVIDERS__LOCAL__CPUS=1 .venv/bin/vmrunner image build
+	VMRUNNER_PROVIDERS__LOCAL__CPUS=1 .venv/bin/vmrunner image template --network none
+	$(PYTEST) -q -n 3 -m 'not vm and not long'
+	$(PYTEST) -m 'vm and not long' -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint
 	$(PYTEST) -q -n 2 tests/unit
