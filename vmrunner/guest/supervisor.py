@@ -127,6 +127,7 @@ def start(ask: Ask) -> int:
 
 def prepare(place: Place, job: dict[str, Any], work: str) -> None:
     """Prepare all that a build needs in this VM, before anything of it runs."""
+    from . import userns as remap
     from .container_files import fill_box
 
     job["prestarted"] = 0
@@ -136,20 +137,18 @@ def prepare(place: Place, job: dict[str, Any], work: str) -> None:
         job["prestarted"] = take(place, job)
     if not job["prestarted"]:
         lay_out(place, job, work)
+    owner = remap.root(job)
+    if owner is not None:
+        run("chown", "-hR", f"{owner}:{owner}", work)
     fill_box(place, job)
     place.write("job.json", json.dumps(job))
 
 
 def lay_out(place: Place, job: dict[str, Any], work: str) -> None:
     """Prepare what a container of this shape needs, whatever is to run in it."""
-    from . import userns as remap
-
     wake_docker()
     run("nft", "-f", os.path.join(os.path.dirname(__file__), NO_METADATA))
     os.makedirs(work, 0o755, exist_ok=True)
-    owner = remap.root(job)
-    if owner is not None:
-        run("chown", "-hR", f"{owner}:{owner}", work)
     size = int(str(job["log_bytes"])) + (4 << 20)
     if not os.path.ismount(place.spool):
         run("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "vmrunner", place.spool)
