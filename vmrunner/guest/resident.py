@@ -37,6 +37,7 @@ PAUSE = 0.5  # seconds before a child that died is started again
 TICK = 5.0  # seconds between looks at the deadline
 PORT_PAUSE = 0.05  # seconds between looks for the port and for sshd
 SSHD = "/usr/sbin/sshd"
+SSH_PORT = 22
 SETTLED = "settled"
 PRESTARTS = 3
 
@@ -104,7 +105,7 @@ class Resident:
         if identity.expected():
             if shape := identity.seed():
                 self._fork(lambda: self._prestart(shape))
-            if not self._unidentified:
+            if not self._unidentified and not _listens(SSH_PORT):  # a former one's lives on
                 self._keep(self._start_sshd)
         if self._place.job() and EventLog(self._place.events).last("ended") is None:
             self._build()
@@ -253,7 +254,7 @@ class Resident:
     def _acknowledge(self) -> None:
         """Tell the host once sshd listens, and nothing ever again."""
         assert self._port is not None
-        if _listens(22):
+        if _listens(SSH_PORT):
             os.write(self._port, identity.ACK)
             os.close(self._port)
             self._port = None
