@@ -224,6 +224,14 @@ def test_a_missing_container_image_is_an_error_of_ours(world: World) -> None:
     assert "debian:trixie" in verdict.message
 
 
+def test_a_container_that_never_started_has_no_artifacts(world: World) -> None:
+    world.guest.docker.start_error = (500, "no space for a network")
+    rules = [ArtifactRule(glob="x", always=True)]
+    verdict = world.run("true", rules=rules)
+    assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
+    assert BuildState.COLLECTING not in world.record.states
+
+
 def test_timeouts_are_timeouts(world: World) -> None:
     verdict = world.run("sleep 50", timeout=0.5)
     assert (verdict.result, verdict.reason) == (Result.TIMEOUT, Reason.BUILD_TIMEOUT)

@@ -295,8 +295,8 @@ class Session:
         return end if end.message else replace(end, message=shortfall(done, missing))
 
     def _wanted(self, end: End) -> list[str]:
-        """The globs of what is to be brought after such an end."""
-        if end.reason is Reason.IMAGE:
+        """The globs of what is to be brought after such an end. A build that never ran has none."""
+        if end.reason is Reason.IMAGE or not self._is_running:
             return []
         succeeded = end.result is Result.SUCCESS
         return [rule.glob for rule in self._job.build.spec.artifacts if rule.always or succeeded]
