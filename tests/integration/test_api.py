@@ -19,8 +19,11 @@ from tests.support.scripted_app import (
     numbered,
     wait_until,
 )
+from vmrunner.api.keywords import wish
 from vmrunner.config.settings import Settings
 from vmrunner.model import BuildState, Reason, Result, Step
+from vmrunner.providers.fake import Cloud, FakeProvider
+from vmrunner.providers.fake.provider import WallClock
 from vmrunner.session import Reporter, SessionJob
 
 
@@ -282,6 +285,55 @@ def test_what_submit_queued_is_left_to_a_background_engine(
     with vmrunner.Runner(app=app) as runner:
         runner.list()[0].cancel()
     assert app.background.count == 1, "only who served hands over"
+
+
+def a_wiring() -> Wiring:
+    return Wiring(Settings.model_validate({"providers": {"fake": {"kind": "fake"}}}))
+
+
+def test_what_another_runner_waits_for_starts_no_background_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would know nothing of a test's own sessions, and take the next builds of the ledger."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    apps, cloud = [a_wiring() for _ in range(3)], Cloud(WallClock())
+    monkeypatch.setattr(Wiring, "open_provider", lambda _, name: FakeProvider(name, cloud))
+    go, results = tmp_path / "go", []
+
+    def wait(app: Wiring) -> None:
+        with vmrunner.Runner(app=app) as runner:
+            results.append(runner.run(f"until {go}", wait_timeout=30).result)
+
+    threads = [threading.Thread(target=wait, args=(app,)) for app in apps[1:]]
+    with vmrunner.Runner(app=apps[0]) as first:
+        first.run("say a")
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: all(b.state is BuildState.RUNNING for b in first.list(active=True)))
+        wait_until(lambda: len(first.list(active=True)) == 2)
+    go.touch()
+    for thread in threads:
+        thread.join(60)
+    assert results == [Result.SUCCESS] * 2
+    assert [app.background.count for app in apps] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("others", "started"), [(0, 1), (1, 0)])
+def test_what_its_engine_drove_is_handed_over_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int, started: int
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    app, other = a_wiring(), vmrunner.Runner(app=a_wiring())
+    with vmrunner.Runner(app=app) as runner:
+        runner.run("say a")
+        entered, _ = runner.enter(wish("sleep 60", {}))  # as of a process that has ended
+        wait_until(lambda: runner.get(entered.id).state is BuildState.RUNNING)
+        for _ in range(others):
+            other.submit("sleep 60")
+    assert app.background.count == started
+    for build in other.list(active=True):
+        build.cancel()
+    other.close()
 
 
 def test_many_threads_may_use_one_runner(runner: vmrunner.Runner) -> None:

@@ -199,6 +199,18 @@ BAD: dict[str, tuple[dict[str, Any], int, str]] = {
         400,
         "Subnetwork should be specified",
     ),
+    "network of another": (
+        {
+            "network_interfaces": [
+                {
+                    "network": "global/networks/default",
+                    "subnetwork": "regions/europe-west1/subnetworks/vmrunner",
+                }
+            ]
+        },
+        400,
+        "not in the network",
+    ),
     "label key": ({"labels": {"vmrunner:build": "b"}}, 400, "Label key"),
     "label value": ({"labels": {"a": "B"}}, 400, "Label value"),
     "long label": ({"labels": {"a": "b" * 64}}, 400, "63"),

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -15,11 +16,12 @@ from vmrunner.api.errors import BuildError
 from vmrunner.api.keywords import BuildOptions, Command, Duration, wish
 from vmrunner.config import field_checks
 from vmrunner.config import sources as configfile
-from vmrunner.errors import LedgerError, NotFinished
+from vmrunner.errors import LedgerError, NotFinished, NotFound, Unreadable
 from vmrunner.lib import process, units
 from vmrunner.model import BuildRecord as Row
 from vmrunner.model import Finding, LogLine, Process
 from vmrunner.runtime.app import App
+from vmrunner.runtime.background import served
 from vmrunner.services import cancel
 from vmrunner.services.follow import BuildFollower
 from vmrunner.services.logs import LogReader, lines
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from vmrunner.config.settings import Settings
     from vmrunner.core.audit_rules import Survivor
     from vmrunner.images import Progress
+    from vmrunner.ledger import Ledger
     from vmrunner.reaper.report import Report
 
 log = logging.getLogger("vmrunner")
@@ -43,7 +46,7 @@ class Runner:
     def __init__(self, *, settings: Settings | None = None, app: App | None = None) -> None:
         self.app = app or App(settings or configfile.load().settings)
         self._host = self.app.host("api")
-        self._submitted = False
+        self._unended: set[str] = set()  # builds of ours that were not seen to end
 
     def __enter__(self) -> Self:
         return self
@@ -57,22 +60,30 @@ class Runner:
         self.close()
 
     def close(self) -> None:
-        """Let go. Builds that `submit` queued belong to the ledger: for those that have not ended
-        a background engine is started, unless one serves them that stays."""
-        leaves = self._host.own or self._submitted
-        self._submitted = False
+        """Let go. Builds that `submit` queued belong to the ledger: for those that have not ended,
+        and for what this engine drove beside, a background engine is started, unless one serves
+        them that stays."""
+        engine, unended = self._host.own, tuple(self._unended)
+        self._unended.clear()
         try:
             self._host.close()
-            if leaves and (providers := self._unended()):
+            if (engine or unended) and (providers := self._left(engine, unended)):
                 self.app.background.ensure(*providers)
         finally:
             self.app.close()
 
-    def _unended(self) -> set[str]:
-        """The providers of all that has not ended."""
-        builds = self.app.ledger.builds
+    def _left(self, engine: str | None, builds: Iterable[str]) -> set[str]:
+        """The providers of these builds, as far as they have not ended, and of what the engine
+        drove that nobody else minds: whoever waits for a build finds it another engine."""
+        ledger = self.app.ledger
         try:
-            return builds.awaited() | {build.spec.provider for build in builds.driven()}
+            own = {build.spec.provider for build in _found(ledger, builds) if not build.finished}
+            drove = {
+                build.spec.provider
+                for build in ledger.builds.driven()
+                if engine is not None and build.owner == engine and not _awaited(build)
+            }
+            return own | {name for name in drove if not served(ledger, [name], here=True)}
         except LedgerError as error:
             log.warning("%s", error)
             return set(self.app.settings.providers)
@@ -82,7 +93,7 @@ class Runner:
     def submit(self, command: Command, /, **options: Unpack[BuildOptions]) -> Build:
         """Queue a build and return at once. It belongs to the ledger: it outlives this process."""
         build, _ = self.enter(wish(command, options))
-        self._submitted = True
+        self._unended.add(build.id)
         self._host.ensure(build.spec.provider, staying=True)
         self._host.wake()
         return Build(build, self)
@@ -105,6 +116,8 @@ class Runner:
         already is another's: it is waited for, and never cancelled."""
         seconds = None if wait_timeout is None else units.duration(wait_timeout, "wait_timeout")
         build, new = self.enter(wish(command, options), submitter=process.current())
+        if new:
+            self._unended.add(build.id)
         try:
             end = _end(seconds)
             if on_log is not None:
@@ -233,6 +246,8 @@ class Runner:
             pass
         self._settle(build)
         done = Build(follower.read(), self)
+        if done.finished:
+            self._unended.discard(build)
         if check:
             raise_for(done)
         return done
@@ -269,6 +284,18 @@ def run(
 
 def _end(timeout: Duration | None) -> float | None:
     return None if timeout is None else time.monotonic() + units.duration(timeout, "timeout")
+
+
+def _found(ledger: Ledger, builds: Iterable[str]) -> Iterator[Row]:
+    """Those that the ledger still has, and can tell."""
+    for build in builds:
+        with contextlib.suppress(NotFound, Unreadable):
+            yield ledger.builds.get(build)
+
+
+def _awaited(build: Row) -> bool:
+    """True if it belongs to a process that may live."""
+    return build.submitter is not None and process.alive(build.submitter) is not False
 
 
 def _warn(text: str) -> None:

@@ -36,9 +36,15 @@ def one_host(ledger: Ledger) -> bool:
     return ledger.url.startswith(database_url.SQLITE)
 
 
-def served(ledger: Ledger, providers: Collection[str] = (), *, staying: bool = False) -> bool:
+def served(
+    ledger: Ledger,
+    providers: Collection[str] = (),
+    *,
+    staying: bool = False,
+    here: bool = False,
+) -> bool:
     """True if engines of other processes serve this ledger, and these providers. `staying`: such as
-    do not end with a build of their own.
+    do not end with a build of their own. `here`: those of this process count too.
 
     A process that lives is not enough: its engine may have been closed, or hang. To be wrong here
     costs one engine too many, which is harmless; the other way a build would wait for ever.
@@ -49,7 +55,7 @@ def served(ledger: Ledger, providers: Collection[str] = (), *, staying: bool = F
     serving = [
         member
         for member in members
-        if member.process != me
+        if (here or member.process != me)
         and member.kind != SUBMITTER
         and not (member.kind == STARTING and member.process in up)
         and (member.kind in _STAYING or not staying)

@@ -78,9 +78,9 @@ class EngineHost:
         self.close()
 
     @property
-    def own(self) -> bool:
-        """True if the engine is one in this process."""
-        return self._engine is not None
+    def own(self) -> str | None:
+        """Return the id of our engine in this process; None: it is another's."""
+        return self._engine.id if self._engine is not None else None
 
     def ensure(self, provider: str, *, staying: bool = False) -> None:
         """Start an engine when none lives that has this provider. `staying`: look at once, and
