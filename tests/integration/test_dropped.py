@@ -62,6 +62,16 @@ def test_expired_vms_die_at_a_dropped_provider(
     assert cli("audit").code == 0
 
 
+def test_a_vm_that_is_gone_needs_no_provider(
+    cli: Cli, cloud: FileCloud, dropped: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.advance(TTL + 60)
+    cli("reap")
+    monkeypatch.setattr(filecloud.FileWiring, "open_kind", None)  # nobody can open it any more
+    done = cli("vm", "destroy", dropped["vm"])
+    assert (done.code, b"was gone already" in done.err) == (0, True), done
+
+
 def test_a_dropped_provider_that_cannot_be_opened_again_is_named(
     cli: Cli, cloud: FileCloud, dropped: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

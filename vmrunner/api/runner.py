@@ -141,7 +141,10 @@ class Runner:
     def get(self, build: str) -> Build:
         """Find a build by id, by the beginning of an id, or by name (the newest). Raises
         `NotFound`."""
-        return Build(self.app.ledger.builds.find(field_checks.text(build, "build")), self)
+        try:
+            return Build(self.app.ledger.builds.find(field_checks.text(build, "build")), self)
+        except NotFound as error:
+            raise NotFound(str(error.args[0]), hint="Runner.list(limit=None) has all") from None
 
     def list(
         self,

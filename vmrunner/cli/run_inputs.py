@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,10 +114,14 @@ def show_spec(spec: BuildSpec) -> None:
             for number, step in enumerate(spec.steps, 1):
                 more = [f"timeout {units.exact(float(step.timeout))}"] if step.timeout else []  # type: ignore[arg-type]
                 more += [f"{name}={text}" for name, text in step.env.items()]
-                line = step.run if step.run is not None else json.dumps(list(step.argv))
+                line = step.run if step.run is not None else shlex.join(step.argv)
                 parts = [f"{number}.", step.name and f"{step.name}:", line]
                 text = " ".join(filter(None, parts)) + (f"  ({', '.join(more)})" if more else "")
                 output.print_out(f"{key if number == 1 else '':<{width}}  {output.clean(text)}")
+        elif key == "artifacts":
+            rules = [f"{r.glob} (always)" if r.always else r.glob for r in spec.artifacts]
+            if rules:
+                output.print_out(f"{key:<{width}}  {output.clean(', '.join(rules))}")
         elif value not in (None, "", (), {}):
             output.print_out(f"{key:<{width}}  {output.clean(_text(key, value))}")
 

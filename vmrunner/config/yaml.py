@@ -68,8 +68,13 @@ class _Reader:
     def value(self, node: pyyaml.Node, at: Where) -> Any:
         self.lines.setdefault(at, node.start_mark.line + 1)
         self._count += 1
-        if id(node) in self._open or self._count > MAX_NODES:
-            raise self._error(node, "an alias makes it endless or too large")
+        if id(node) in self._open:
+            raise self._error(node, "an alias makes it endless")
+        if self._count > MAX_NODES:
+            raise self._error(
+                node,
+                f"too large: more than {MAX_NODES} values, with what aliases stand for",
+            )
         if isinstance(node, pyyaml.ScalarNode):
             return self._scalar(node, at)
         self._open.add(id(node))

@@ -50,6 +50,9 @@ def destroy(ledger: Ledger, providers: ProviderSet, row: Instance) -> DestroyedV
     """Mark the row first, so that nobody uses the VM any more; then delete it until it is dead,
     for at most `SEEN_DEAD`. Its build is cancelled. Raises Conflict for a VM that this provider
     cannot reach."""
+    if row.state is InstanceState.GONE:  # its provider may be gone from the configuration too
+        cancel(ledger, row.build)
+        return DestroyedVm(DestroyResult.GONE_BEFORE)
     provider = providers.reaching(row.provider, row.scope)
     if row.scope not in provider.scopes:
         raise Conflict(
@@ -57,8 +60,6 @@ def destroy(ledger: Ledger, providers: ProviderSet, row: Instance) -> DestroyedV
             hint="use the account, host or region that it was started with",
         )
     cancel(ledger, row.build)
-    if row.state is InstanceState.GONE:
-        return DestroyedVm(DestroyResult.GONE_BEFORE)
     row = _marked(ledger, providers, row)
 
     def closed() -> bool:

@@ -91,6 +91,7 @@ class GitSource:
             or url.startswith("-")
             or ref.startswith("-")
             or ":" in ref
+            or "^{/" in ref  # it searches messages: no name of a revision
             or not _HOST.fullmatch(whole.host)
         ):
             raise ConfigError(

@@ -19,6 +19,7 @@ data "aws_caller_identity" "current" {}
 
 data "aws_partition" "current" {}
 
+# Its `name` warns as deprecated from provider 6 on. `region` is not there before 6.
 data "aws_region" "current" {}
 
 locals {

@@ -122,7 +122,7 @@ def test_anchors_and_merge_keys_work() -> None:
         ("jobs:\n  a:\n    steps: [ls]\n    steps: [x]", "vmrunner.yml:3: 'steps' is there twice"),
         ("jobs: [", "vmrunner.yml:1: not valid YAML: "),
         ("jobs:\n  a:\n    steps: [*x]", "vmrunner.yml:3: not valid YAML: found undefined alias"),
-        ("a: &a [*a]", "vmrunner.yml:1: an alias makes it endless or too large"),
+        ("a: &a [*a]", "vmrunner.yml:1: an alias makes it endless"),
         ("jobs: {a: {steps: [!!python/object:os.system x]}}", "vmrunner.yml:1: no tag "),
         ("? [a]\n: b", "vmrunner.yml:1: a key must be text"),
     ],
@@ -180,7 +180,7 @@ def test_merges_of_merges_do_not_blow_up() -> None:
 def test_aliases_cannot_blow_up() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
-    with pytest.raises(ConfigError, match="endless or too large"):
+    with pytest.raises(ConfigError, match="too large: more than"):
         yaml.parse("\n".join(lines).encode(), "f")
 
 
