@@ -290,7 +290,7 @@ def _end(timeout: Duration | None) -> float | None:
 
 
 def _found(ledger: Ledger, builds: Iterable[str]) -> Iterator[Row]:
-    """Those that the ledger still has, and can tell."""
+    """Return the builds that the ledger still has, and can tell."""
     for build in builds:
         with contextlib.suppress(NotFound, Unreadable):
             yield ledger.builds.get(build)
