@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrunner.model import BuildSpec, Shape, Spec
+from vmrunner.model import RUNC, BuildSpec, Shape, Spec
 
 
 def machine(spec: BuildSpec) -> Spec:
@@ -19,6 +19,6 @@ def machine(spec: BuildSpec) -> Spec:
 
 def container(spec: BuildSpec, *, log_bytes: int) -> Shape | None:
     """Return the container that can be started before the build is there; None: none can."""
-    if spec.bootstrap or spec.docker or spec.privileged:
-        return None
+    if spec.bootstrap or spec.docker or spec.privileged or spec.runtime != RUNC:
+        return None  # what another runtime froze was not tried
     return Shape(container=spec.container, runtime=spec.runtime, log_bytes=log_bytes)
