@@ -42,11 +42,6 @@ from vmrunner.providers.port_images import OWNER, BuilderSpec, CloudImage, Image
 
 _SOURCE: Final = "googlecompute.vmrunner"
 _STAGES: Final = ("Creating instance", "Creating image", "Deleting instance")
-#: The plugin dies when it may not set the state of the image that it made.
-_DIED: Final = (
-    "packer's plugin died; if its image was made, allow compute.images.deprecate"
-    f" ({resources.path('packer')}/README.md)"
-)
 #: Of those that nobody promoted, after the family that they could be promoted to.
 CANDIDATES: Final = "-candidates"
 
@@ -95,7 +90,7 @@ class GceImages:
         if options.plain:  # nobody's credentials go there
             variables["gce_access_token"] = "none"  # noqa: S105
         return BuilderSpec(
-            source=_SOURCE, scope=scope, variables=variables, stages=_STAGES, died=_DIED
+            source=_SOURCE, scope=scope, variables=variables, stages=_STAGES, died=_died()
         )
 
     def find(self, ref: str) -> CloudImage | None:
@@ -235,3 +230,12 @@ class GceImages:
 def _relative(link: str) -> str:
     """Return a link without the host."""
     return link.partition("/compute/v1/")[2] or link
+
+
+def _died() -> str:
+    """Return what to tell when Packer's plugin dies, as it does when it may not set the state of
+    the image that it made."""
+    return (
+        "packer's plugin died; if its image was made, allow compute.images.deprecate"
+        f" ({resources.path('packer')}/README.md)"
+    )
