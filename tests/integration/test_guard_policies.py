@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import zipfile
@@ -142,7 +143,8 @@ def test_the_handler_and_the_driver_use_the_same_words() -> None:
     assert guard.SCHEDULE != site.SCHEDULE
     assert not site.SCHEDULE.startswith(guard.SCHEDULE)
     assert (guard.BATCH, guard.PAGE) == (delete.DELETE_BATCH, resources.PAGE)
-    assert guard.PROTECTED == delete.PROTECTED
+    assert guard.PROTECTIONS == delete.PROTECTIONS
+    assert f'"{delete.PROTECTED}"' in inspect.getsource(guard)
     assert sweep.PAGE == resources.PAGE
     methods = {kind.method for kind in vars(guard).values() if isinstance(kind, guard.Kind)}
     # Keys and groups of an image's builder bill nothing: the guard leaves them to the reaper.
