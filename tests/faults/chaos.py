@@ -8,6 +8,7 @@ delete for ever. While the cloud cannot be reached at all, G does not run.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,12 +17,13 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from tests.faults.cloud_side import CloudResource, CloudSide, InMemory
+from tests.faults.cloud_side import CloudResource, CloudSide, InMemory, drawn_layout
 from tests.faults.node import Node
 from tests.faults.world import Broken, World
+from vmrunner.core.lifecycle import first_birth
 from vmrunner.errors import Conflict
 from vmrunner.model import BuildRecord, BuildState, Kind, Limits, Reason, Scope
-from vmrunner.providers.fake import SCOPE, Call, Clock, Fault, Plan
+from vmrunner.providers.fake import Call, Clock, Fault, Plan
 
 EACH: Final = 100  # builds of an episode
 STEP: Final = 5.0  # seconds between ticks; in production they are closer
@@ -76,7 +78,7 @@ class Episode:
         self.builds: list[BuildRecord] = []
         self._wanted = builds
         draw = self.random
-        layout = _layout(draw)
+        layout = drawn_layout(draw)
         self.world = World(
             template,
             root,
@@ -89,6 +91,7 @@ class Episode:
             airborne=cloud is None and draw.random() < self.aloft,
         )
         self._lowers = cloud is None and draw.random() < 0.2
+        self._renamed = False
         self._renames = cloud is None and draw.random() < 0.1
         self._faulty = draw.choice((0.0, 0.02, 0.1, 0.25))
         self._lies = draw.random() < 0.3  # some dates of answers are wrong
@@ -127,6 +130,7 @@ class Episode:
                 renamed_at = None
             self._befall()
             self._staff()
+            self._cancel_hopeless()
             world.run(STEP, step=STEP)
         self._heal()
         world.run(OVER, until=self._quiet, step=STEP)
@@ -351,14 +355,23 @@ class Episode:
         self.happened["limits lowered"] += 1
 
     def _rename(self) -> None:
-        """A provider has another name in the configuration: what waits for the old is cancelled."""
+        """A provider has another name in the configuration."""
         world = self.world
         assert isinstance(world.cloud, InMemory)
+        self._renamed = True
         world.cloud.layout = {f"new-{name}": of for name, of in world.cloud.layout.items()}
-        for build in world.truth.builds.queued():
-            world.truth.builds.request_cancel(build.id, Reason.USER, world.clock())
         self._restart()
         self.happened["providers renamed"] += 1
+
+    def _cancel_hopeless(self) -> None:
+        """What never had a VM may wait for a provider's former name as long as its user likes: this
+        one does not. What had one is ours to end."""
+        world = self.world
+        for build in world.truth.builds.queued() if self._renamed else ():
+            rows = world.truth.instances.list(build=build.id)
+            unknown = build.spec.provider not in self._names()
+            if build.cancel is None and unknown and first_birth(rows, math.inf) == math.inf:
+                world.truth.builds.request_cancel(build.id, Reason.USER, world.clock())
 
     def _restart(self) -> None:
         for node in self.world.nodes:
@@ -380,17 +393,5 @@ class Episode:
             world.node(far=world.many_hosts)
 
     def _quiet(self) -> bool:
+        self._cancel_hopeless()
         return self.world.quiet()
-
-
-def _layout(draw: Random) -> dict[str, list[Scope]]:
-    """Half of the episodes have one scope; the others several, of one provider or of two."""
-    scopes = [SCOPE._replace(place=f"zone-{letter}") for letter in "abc"]
-    return draw.choice(
-        (
-            {"fake": scopes[:1]},
-            {"fake": scopes[:1]},
-            {"fake": scopes},
-            {"fake": scopes[:2], "other": scopes[2:]},
-        )
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from random import Random
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -133,3 +134,16 @@ class InMemory(Cloud):
 def with_order(things: Iterable[Any]) -> list[Any]:
     """The VMs among them that were made through the port."""
     return [thing for thing in things if thing.order is not None]
+
+
+def drawn_layout(draw: Random) -> dict[str, list[Scope]]:
+    """Half of the episodes have one scope; the others several, of one provider or of two."""
+    scopes = [SCOPE._replace(place=f"zone-{letter}") for letter in "abc"]
+    return draw.choice(
+        (
+            {"fake": scopes[:1]},
+            {"fake": scopes[:1]},
+            {"fake": scopes},
+            {"fake": scopes[:2], "other": scopes[2:]},
+        )
+    )

@@ -247,7 +247,7 @@ class Resident:
             os.setsid()
             with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
                 file.write("0")
-            os.execv(SSHD, [SSHD, "-D", "-o", "AllowTcpForwarding=local"])
+            os.execv(SSHD, [SSHD, "-D"])
 
         return self._fork(work)
 
