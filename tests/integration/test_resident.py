@@ -33,13 +33,17 @@ def resident(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def prestart(world: World) -> None:
+    assert prestart_code(world) == 0
+
+
+def prestart_code(world: World, epoch: int = 0) -> int:
     connection = Dialer(world.sshd.access).connect(world.proxy.address, timeout=20)
     try:
-        calls = SupervisorCalls(connection, 0)
+        calls = SupervisorCalls(connection, epoch)
         done = calls.ask("prestart", stdin=[json.dumps(SHAPE).encode()])
     finally:
         connection.close()
-    assert done.exit_code == 0, done.complaint
+    return done.exit_code
 
 
 def test_a_build_starts_no_process_of_the_supervisors(resident: World) -> None:
@@ -65,6 +69,19 @@ def test_another_shape_gets_a_container_of_its_own(resident: World) -> None:
     verdict = resident.run("echo hello", docker=True)
     assert (verdict.result, resident.log) == (Result.SUCCESS, b"hello\n")
     assert resident.guest.docker.process is not waiting
+
+
+def test_a_container_made_late_touches_no_build(resident: World) -> None:
+    """The first try failed, a build came, and then there is another."""
+    resident.guest.docker.start_error = (500, "busy")
+    assert prestart_code(resident) == 1
+    resident.guest.docker.start_error = None
+    wait = "touch begun; while [ ! -e go ]; do sleep 0.1; done"
+    running = Running(resident.session(wait, 'echo "A=$A"', env={"A": "kept"}))
+    wait_for((resident.guest.work / "begun").exists)
+    assert prestart_code(resident, epoch=1) == 0
+    (resident.guest.work / "go").touch()
+    assert (running.wait(30).result, resident.log) == (Result.SUCCESS, b"A=kept\n")
 
 
 def test_a_build_whose_supervisor_is_killed_goes_on(resident: World) -> None:

@@ -1,4 +1,5 @@
-# The container's main process: waits for its build, then runs the steps one after another, each in a shell of its own.
+# The container's main process: waits for its build, then runs the steps one after another, each in
+# a shell of its own.
 #
 # All output of all steps is one FIFO, so its order is the order of writing. It is opened for
 # reading too: a supervisor that restarts must not give anybody a SIGPIPE. Before and after each

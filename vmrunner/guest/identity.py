@@ -3,7 +3,8 @@
 It comes over a virtio-serial port, once, before sshd starts: a head of fixed length, then JSON.
 
     VMRUNNER1 <length, six digits>\\n{"random": hex, "time": s, "machine_id": …, "boot_id": …,
-    "hostname": …, "host_key": …, "host_public": …, "user_key": …, "deadline": s, "ttl": s}
+    "hostname": …, "host_key": …, "host_public": …, "user_key": …, "deadline": s, "ttl": s,
+    "network": "open" or "none"}
 
 The answer is `ACK`, when sshd listens. Whoever is root here may write to the port whenever they
 like: the host reads `ACK` once and closes its end.

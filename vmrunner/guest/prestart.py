@@ -11,7 +11,8 @@ import json
 import os
 import select
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from . import docker, syscalls
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from .supervisor import Ask
 
 SHAPE = ("container", "runtime", "network")  # and "log_bytes", at least
-READY = "prestarted"  # the file: shape and first process of the container that waits
+READY = "prestarted"  # the file: shape and first process of the container; {}: there is none
 DRIVER_TIMEOUT = 120.0  # seconds
 SOCKET_TIMEOUT = 120.0  # seconds
 
@@ -42,7 +43,7 @@ def prestart(place: Place, shape: dict[str, Any], work: str) -> None:
     from .supervisor import lay_out
 
     with _one_at_a_time(place):
-        if place.read(READY):
+        if place.read(READY) or place.job():  # there is one, or a build came first
             return
         job = {**shape, "build": "", "docker": False, "privileged": False, "env": {}, "steps": []}
         lay_out(place, job, work)
@@ -72,9 +73,7 @@ def take(place: Place, job: dict[str, Any]) -> int:
             docker.remove()
         with suppress(OSError):
             syscalls.unmount(place.spool)
-        with suppress(FileNotFoundError):
-            os.unlink(f"{place.run}/{READY}")
-        os.unlink(place.prestarting)
+        place.write(READY, "{}")  # none is made after that: it would get into the build's way
     return 0
 
 
@@ -92,15 +91,11 @@ def _await_socket() -> None:
         time.sleep(0.05)
 
 
-class _one_at_a_time:  # noqa: N801 - a with statement of its own
-    """Hold the lock that says whether one is being made."""
-
-    def __init__(self, place: Place) -> None:
-        self._path = place.prestarting
-
-    def __enter__(self) -> None:
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+@contextmanager
+def _one_at_a_time(place: Place) -> Iterator[None]:
+    fd = os.open(place.prestarting, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
