@@ -25,6 +25,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.first_line import first_line
 from vmrunner.providers.common import local_images
 from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.qemu import accel
@@ -32,30 +35,7 @@ from vmrunner.providers.qemu.command_line import ANNOUNCED
 
 GOAL = 1.25
 QEMU = "qemu-system-x86_64"
-VMRUNNER = Path(sys.prefix) / "bin" / "vmrunner"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vmrunner"
-
-
-def through_vmrunner(place: Path, container: str) -> float:
-    """Seconds until the first line, in a vmrunner with a ledger of its own."""
-    env = os.environ | {
-        "XDG_DATA_HOME": str(place / "data"),
-        "XDG_CONFIG_HOME": str(place / "c"),
-        "VMRUNNER_PROVIDERS__LOCAL__TEMPLATES": "false",
-    }
-    words = [VMRUNNER, "run", "--network", "none", "--container", container, "--", "echo", "hello"]
-    began = time.monotonic()
-    with subprocess.Popen(
-        words, env=env, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as run:
-        assert run.stdout is not None
-        assert run.stderr is not None
-        line = run.stdout.readline()
-        seconds = time.monotonic() - began
-        errors = run.stderr.read()
-    if line != b"hello\n" or run.returncode:
-        raise SystemExit(f"vmrunner: {line!r}, exit {run.returncode}\n{errors.decode()}")
-    return seconds
 
 
 def by_hand(place: Path, image: LocalImage, container: str, accelerator: str) -> float:
@@ -169,7 +149,7 @@ def main() -> int:
         try:
             for turn in ("hand", "ours") if n % 2 else ("ours", "hand"):
                 if turn == "ours":
-                    ours.append(through_vmrunner(place, container))
+                    ours.append(first_line(place, "--container", container, templates=False))
                 else:
                     theirs.append(by_hand(place, image, container, accelerator))
         finally:

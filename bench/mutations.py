@@ -2,7 +2,7 @@
 
     python bench/mutations.py [--sample N] [WORD…]
 
-Every bug (`planted.py`, `planted_edges.py`) is a replacement of source text, applied alone in a
+Every bug (`planted*.py`) is a replacement of source text, applied alone in a
 copy of the tree. Prints the table; exit 1 when a bug is not noticed, or when its text is no longer
 there. First the named tests run without a bug: what fails anyway notices nothing.
 """
@@ -22,11 +22,11 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import planted, planted_edges
+from bench import planted, planted_edges, planted_templates
 from bench.planted import Bug
 
 ROOT = Path(__file__).parents[1]
-BUGS = planted.BUGS + planted_edges.BUGS
+BUGS = planted.BUGS + planted_edges.BUGS + planted_templates.TEMPLATE_BUGS
 
 
 def copy_of(root: Path) -> Path:

@@ -22,6 +22,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.first_line import first_line
 from vmrunner.images import templates as making
 from vmrunner.model import Network, Order, Shape, Spec
 from vmrunner.providers import qemu
@@ -33,33 +36,10 @@ from vmrunner.providers.qemu.provider import QemuProvider
 from vmrunner.providers.qemu.qmp import Qmp
 from vmrunner.providers.qemu.templates import Template
 
-VMRUNNER = Path(sys.prefix) / "bin" / "vmrunner"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vmrunner"
 SHAPE = Shape(container="debian:trixie", runtime="runc", log_bytes=64 << 20)
 SPEC = Spec(network=Network.NONE)
 RESUMED_GOAL, COLD_GOAL = 1.5, 8.0
-
-
-def build(place: Path, *, warm: bool) -> float:
-    """Seconds until the first line of `vmrunner run`, in a vmrunner with a ledger of its own."""
-    env = os.environ | {
-        "XDG_DATA_HOME": str(place / "data"),
-        "XDG_CONFIG_HOME": str(place / "config"),
-        "VMRUNNER_PROVIDERS__LOCAL__TEMPLATES": str(warm).lower(),
-    }
-    words = [VMRUNNER, "run", "--network", "none", "--", "echo", "hello"]
-    began = time.monotonic()
-    with subprocess.Popen(
-        words, env=env, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as run:
-        assert run.stdout is not None
-        assert run.stderr is not None
-        line = run.stdout.readline()
-        seconds = time.monotonic() - began
-        errors = run.stderr.read().decode()
-    if line != b"hello\n" or run.returncode:
-        raise SystemExit(f"vmrunner: {line!r}, exit {run.returncode}\n{errors}")
-    return seconds
 
 
 def by_hand(place: Path, vm: VmPlan, template: Template, order: Order) -> float:
@@ -156,9 +136,9 @@ def main() -> int:
         )
         vm, template, order = template_of(provider)
         ways: dict[str, Callable[[Path], float]] = {
-            "resumed": lambda place: build(place, warm=True),
+            "resumed": lambda place: first_line(place, templates=True),
             "by hand": lambda place: by_hand(place, vm, template, order),
-            "cold": lambda place: build(place, warm=False),
+            "cold": lambda place: first_line(place, templates=False),
         }
         times: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(rounds):

@@ -95,3 +95,20 @@ def test_streams_that_are_closed_are_no_files_of_ours(tmp_path: Path, closed: st
     assert b"error" not in done.stderr
     ledger = (tmp_path / "data/vmrunner/ledger.db").read_bytes()
     assert ledger.startswith(b"SQLite format 3")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), b"provider: fake starts no VM from a template (name a local one)"),
+        (("--network", ""), b"--network: empty"),
+        (("--cpus", "many"), b"cpus: 'many'"),
+        (("--disk", "1 parsec"), b"disk: '1 parsec'"),
+        (("--provider", "nowhere"), b"provider: no provider 'nowhere'"),
+    ],
+)
+def test_a_template_that_cannot_be_is_refused(
+    cli: Cli, words: tuple[str, ...], said: bytes
+) -> None:
+    done = cli("image", "template", *words)
+    assert (done.code, said in done.err) == (2, True), done

@@ -159,6 +159,28 @@ def test_serve_until_idle_does_the_work_and_goes(
     assert shop.ledger.engines.list() == []
 
 
+def test_templates_are_made_while_no_build_wants_the_processors(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "PREPARE", 0.05)
+    prepared: list[int] = []
+    Session.go.clear()
+    build = shop.submit()
+    served = Daemon(shop.engine(), shop.ledger, prepare=lambda: prepared.append(1))
+    thread = threading.Thread(target=served.run, kwargs={"signals": False})
+    thread.start()
+    try:
+        until(lambda: shop.ledger.builds.get(build.id).state is BuildState.RUNNING, "it to run")
+        prepared.clear()
+        assert not threading.Event().wait(0.3)
+        assert not prepared
+        Session.go.set()
+        until(lambda: prepared, "the time for a template")
+    finally:
+        served.stop()
+        thread.join(30)
+
+
 def test_sigterm_hands_over_and_the_next_engine_goes_on(shop: Shop) -> None:
     build = shop.submit()
     served = Daemon(shop.engine(), shop.ledger)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.support.command_line import Cli
 from tests.support.image_cli import app, spoil_builds, wait_for
 from tests.unit.providers.common.test_local_images import make
 from vmrunner import images
+from vmrunner.cli import main
 from vmrunner.services.gc import gc_images
 
 DAY = 86_400.0
@@ -96,3 +98,22 @@ def test_nothing_goes_where_a_row_cannot_be_read(home: Path, cli: Cli) -> None:
     assert (done.code, b"may name any image" in done.err, image.exists()) == (1, True, True), (
         done.err
     )
+
+
+@pytest.mark.usefixtures("cli")
+def test_a_template_goes_with_its_image(home: Path) -> None:
+    cache = home / "cache" / "vmrunner"
+    old(cache, images.current(), DAY)
+    with (home / "vmrunner.toml").open("a") as file:
+        file.write('[providers.local]\nkind = "qemu"\n')
+    places = {}
+    for image in (images.current(), "aaaa9"):
+        places[image] = place = cache / "templates" / f"of-{image}"
+        place.mkdir(parents=True)
+        for name in ("ram", "state", "disk.qcow2"):
+            (place / name).touch()
+        (place / "template.json").write_text(json.dumps({"spec": {"image": image}}))
+    assert main(("image", "gc", "--dry-run")) == 0
+    assert all(place.exists() for place in places.values())
+    assert main(("image", "gc")) == 0
+    assert [image for image, place in places.items() if place.exists()] == [images.current()]

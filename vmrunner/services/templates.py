@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from vmrunner.config.settings import Settings
 from vmrunner.core import shapes
@@ -35,6 +35,16 @@ def make(
         )
     return templates.make(
         provider, shapes.machine(spec), shape, installation=installation, progress=progress
+    )
+
+
+def trim(providers: Iterable[Provider]) -> int:
+    """Remove templates that have no room or no image any more, and what makers left. Returns how
+    many templates went."""
+    return sum(
+        len(provider.template_maker().trim())
+        for provider in providers
+        if isinstance(provider, StartsFromTemplates)
     )
 
 

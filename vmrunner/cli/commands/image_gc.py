@@ -103,6 +103,7 @@ def _local(shell: CliContext, keep: int, dry_run: bool) -> ImageGcResult:
     from vmrunner.images import retention
     from vmrunner.providers.common import local_images
     from vmrunner.providers.settings import LocalSettings
+    from vmrunner.services import templates
 
     app = shell.app
     found = images.images(app.paths.cache)
@@ -116,7 +117,11 @@ def _local(shell: CliContext, keep: int, dry_run: bool) -> ImageGcResult:
     now, life = time.time(), app.settings.limits.max_ttl
     used = {image.hash for image in found if now - local_images.last_used(image) < life}
     used.update(*(retention.matching(found, word) for word in retention.wanted(shell.ledger)))
-    return retention.clear_local(found, chosen=chosen, used=used, keep=keep, dry_run=dry_run)
+    cleared = retention.clear_local(found, chosen=chosen, used=used, keep=keep, dry_run=dry_run)
+    if not dry_run:
+        local = [n for n, said in app.settings.providers.items() if isinstance(said, LocalSettings)]
+        templates.trim(_opened(app.providers, name) for name in local)
+    return cleared
 
 
 def _view() -> ListView[ImageOutcome]:

@@ -189,9 +189,11 @@ def serve(
             templates.make_wanted(provider, installation=ledger.installation)
 
     def tidy() -> None:
+        from vmrunner.services import templates
         from vmrunner.services.gc import gc_images
 
         gc_images(ledger, app.settings, app.paths)
+        templates.trim(engine.context.providers.values())
 
     providers = ", ".join(sorted(engine.context.providers)) or "none"
     log.info("serving %s; providers: %s; %s", app.ledgers.shown, providers, _who_reaps(ledger))

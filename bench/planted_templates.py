@@ -1,0 +1,62 @@
+"""Planted bugs in templates, their channel and what waits in a VM."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench.planted import Bug
+
+TEMPLATES: Final = "tests/unit/providers/qemu/test_templates.py"
+
+#: Of frozen VMs and of what waits in them.
+TEMPLATE_BUGS: Final = (
+    Bug(
+        "template: one for all networks",
+        "providers/qemu/templates.py",
+        '        "network": order.network.value,\n        "shape"',
+        '        "shape"',
+        f"{TEMPLATES}::test_the_key_covers_what_a_clone_must_share",
+    ),
+    Bug(
+        "template: use whatever the files hold",
+        "providers/qemu/templates.py",
+        "return None if different else Template(directory)",
+        "return Template(directory)",
+        f"{TEMPLATES}::test_a_changed_template_is_not_used",
+    ),
+    Bug(
+        "channel: anything is an acknowledgement",
+        "providers/qemu/channel.py",
+        "return self._heard == ACK",
+        "return bool(self._heard)",
+        "tests/unit/providers/qemu/test_channel.py::test_only_the_acknowledgement_is_one",
+    ),
+    Bug(
+        "channel: one machine id for all",
+        "providers/qemu/channel.py",
+        '"machine_id": uuid.uuid4().hex',
+        '"machine_id": uuid.UUID(int=1).hex',
+        "tests/unit/providers/qemu/test_channel.py::test_each_vm_gets_its_own_randomness_and_ids",
+    ),
+    Bug(
+        "guest: a container of another shape for a build",
+        "guest/prestart.py",
+        'if ready and _fits(ready["shape"], job):',
+        "if ready:",
+        "tests/integration/test_resident.py::test_another_shape_gets_a_container_of_its_own",
+    ),
+    Bug(
+        "guest: make a container in a build's way",
+        "guest/prestart.py",
+        "if place.read(READY) or place.job():",
+        "if False:",
+        "tests/integration/test_resident.py::test_a_container_made_late_touches_no_build",
+    ),
+    Bug(
+        "guest: no end by the time since it woke",
+        "guest/identity.py",
+        "time.time() >= at or _boot_clock() >= since_boot",
+        "time.time() >= at",
+        "tests/unit/guest/test_identity.py::test_it_ends_by_either_clock",
+    ),
+)
