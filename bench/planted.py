@@ -118,8 +118,8 @@ BUGS: Final = (
     Bug(
         "kill ten minutes early",
         "core/row_rules.py",
-        "if now > row.deadline:",
-        "if now > row.deadline - 600:",
+        "if now > row.end:",
+        "if now > row.end - 600:",
         "tests/unit/core/test_reap_rules_properties.py",
     ),
     Bug(
@@ -146,15 +146,15 @@ BUGS: Final = (
     Bug(
         "no role check",
         "core/sweep_view.py",
-        "return mine and resource.role in (Role.BUILD, Role.IMAGE)",
+        "return mine and resource.role in MORTAL",
         "return mine",
         f"{RULES}::test_what_is_not_ours_by_tag_and_role_lives",
     ),
     Bug(
         "let a tag raise the deadline",
         "core/sweep_view.py",
-        "else min(said, row.deadline)",
-        "else max(said, row.deadline)",
+        "else min(said, row.end)",
+        "else max(said, row.end)",
         f"{RULES}::test_expired_is_past_the_earliest_that_is_known",
     ),
     Bug(
@@ -227,7 +227,7 @@ BUGS: Final = (
     Bug(
         "back off past E as inside it",
         "engine/terminator.py",
-        "longest = DELETE_RETRY if context.now(row) > row.deadline else LONGEST_WAIT",
+        "longest = DELETE_RETRY if context.now(row) > row.end else LONGEST_WAIT",
         "longest = LONGEST_WAIT",
         f"{LAYERS} -k owner-outage",
     ),
@@ -320,8 +320,8 @@ BUGS: Final = (
     Bug(
         "steps before the metadata is off",
         "engine/reporter.py",
-        "                if context.monotonic() >= until:\n                    raise\n",
-        "                break\n",
+        "                if self._context.monotonic() >= until:\n                    raise\n",
+        "                return None\n",
         f"{ARMING}::test_no_step_runs_before_the_metadata_is_off",
     ),
     Bug(

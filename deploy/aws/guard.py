@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # the function itself has none of these
 
 TAG: Final = "vmrunner:"
 #: Of every installation of vmrunner, these alone end by their tags.
-ROLES: Final = ("build", "image")
+ROLES: Final = ("build", "pool", "image")
 GRACE: Final = 480.0
 #: Schedules carry no tags: their group is named by the installation, they by their VM.
 GROUP, SCHEDULE = "vmrunner-", "vm-"

@@ -6,7 +6,7 @@ one that the test names. The guest and the session are played. Nothing in produc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from vmrunner.engine import reporter
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import Fenced, LedgerError, ProviderError
-from vmrunner.model import BuildState, Power, Process, Reason, Result
+from vmrunner.model import BuildState, PoolSpec, Power, Process, Reason, Result
 from vmrunner.reaper.reaper import Reaper
 from vmrunner.reaper.side_by_side import LOST
 from vmrunner.session import End, SessionJob
@@ -26,6 +26,7 @@ from vmrunner.session import End, SessionJob
 if TYPE_CHECKING:
     from tests.faults.cloud_side import CloudResource
     from tests.faults.world import World
+    from vmrunner.session.warm_up import WarmUpJob
 
 reporter.RETRY = 0.0  # time is played: nobody waits for it
 
@@ -57,6 +58,7 @@ EFFECTS = {
     "events": {"add"},
     "engines": {"join", "beat", "leave"},
     "sightings": {"record"},
+    "pools": {"declare", "note_empty", "take_over", "ready", "claim", "missed"},
 }
 CLOUD_EFFECTS = {"create", "arm", "seal", "delete"}
 
@@ -153,6 +155,28 @@ class Session:
         return End(result=Result.ERROR, reason=reason, exit_code=None, message="lost", lost=True)
 
 
+class WarmUp:
+    """A played warm-up: it needs its VM to be there for a step."""
+
+    def __init__(self, world: World, job: WarmUpJob) -> None:
+        self.world, self.job = world, job
+
+    def stop(self) -> None:
+        """It ends by itself."""
+
+    def run(self) -> WarmUp:
+        Task.here.task.pause()
+        row = self.world.truth.instances.get(self.job.instance)
+        machine = self.world.cloud.machines[row.ref]
+        self.world.cloud.settle()
+        if machine.power is Power.DEAD or machine.stopped or machine.hung:
+            raise ConnectionError("it is not there")
+        return self
+
+    def close(self) -> None:
+        """The connection that it stands for."""
+
+
 class Seam:
     """Around one part of the ledger, or the provider: counts effects, and stops at one."""
 
@@ -228,6 +252,7 @@ class Node:
         sweeps: bool = True,
         far: bool = False,
         skew: float = 0.0,
+        pools: Mapping[str, PoolSpec] | None = None,
     ) -> None:
         self.world = world
         self.process = Process(
@@ -261,6 +286,8 @@ class Node:
             pool=lambda _name, _size: InTheAir(self) if world.airborne else Inline(),
             spawn=lambda _name, work: self.tasks.append(Task(self, work)),
             listen=False,
+            warm_ups=lambda job: WarmUp(world, job),
+            pools=pools,
         )
         self.reaping = Reaper(self.engine.context, self._membership(), lambda: self.engine.watching)
         self._passed = self._swept = float("-inf")  # it begins with both, as `serve` does

@@ -75,7 +75,7 @@ class Promises:
             if row.state is InstanceState.GONE and not late:
                 raise Broken(f"5 gone means seen dead: {row.id} is alive, its row is closed")
             if row.state not in (InstanceState.DELETING, InstanceState.GONE):
-                lives[machine.order.build] += 1
+                lives[row.build or row.id] += 1
         for build, count in lives.items():
             if count > 1:
                 raise Broken(f"3 no double: {count} machines live for {build}")
@@ -162,7 +162,9 @@ class Promises:
             return False  # of another generation: it lives until E
         if row.death is not None and row.death.value == "expired":
             return False  # somebody thinks so, and it is not
-        build = self.truth.builds.get(order.build)
+        if row.build is None:
+            return True  # nobody waits for it
+        build = self.truth.builds.get(row.build)
         orphaned = build.submitter is not None and not self.alive(build.submitter)
         slow = row.death is not None and row.death.value == "stuck"
         held = build.hold_until is not None and self.cloud.now() < build.hold_until

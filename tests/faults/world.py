@@ -122,9 +122,15 @@ class World(Promises):
         """The empty ledger of the template, with a generation of its own."""
         for file in ("ledger.db", "secret.key", "installation"):
             shutil.copyfile(self._template / file, self.root / file)
+        with sqlite3.connect(self.root / "ledger.db") as raw:
+            raw.execute("UPDATE ledger SET generation = ?", (secrets.token_hex(8),))
+        raw.close()
+        return self.opened()
+
+    def opened(self) -> Ledger:
+        """The ledger whose files are there."""
         path = self.root / "ledger.db"
         with sqlite3.connect(path) as raw:
-            raw.execute("UPDATE ledger SET generation = ?", (secrets.token_hex(8),))
             ((installation, generation),) = raw.execute(
                 "SELECT installation, generation FROM ledger"
             ).fetchall()

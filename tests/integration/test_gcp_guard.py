@@ -95,10 +95,10 @@ def names(report: dict[str, Any], what: str = "ended") -> set[str]:
 def test_of_everything_only_what_is_ours_and_expired_ends(gce: Google) -> None:
     wanted, others = set(), set()
     for whose, role, late in itertools.product(
-        (INSTALLATION, FOREIGN, ""), ("build", "image", "guard", ""), (GRACE + 1, GRACE - 1)
+        (INSTALLATION, FOREIGN, ""), ("build", "image", "pool", "guard", ""), (GRACE + 1, GRACE - 1)
     ):
         machine = launch(gce, labelled(gce, late, installation=whose, role=role))
-        ends = whose == INSTALLATION and role in ("build", "image") and late > GRACE
+        ends = whose == INSTALLATION and role in ("build", "pool", "image") and late > GRACE
         (wanted if ends else others).add(machine.shown["name"])
     report = sweep(gce)
     assert report["failures"] == []

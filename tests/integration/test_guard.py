@@ -74,7 +74,7 @@ def test_of_everything_only_what_is_ours_and_expired_ends(aws: Amazon) -> None:
             machine.backend.tags[name] = {
                 f"vmrunner:{key}": value for key, value in tags.items() if value is not None
             }
-            if installation == INSTALLATION and role in ("build", "image"):
+            if installation == INSTALLATION and role in ("build", "pool", "image"):
                 plain = isinstance(said, float) or said == "9" * 12
                 unreadable |= set() if plain else {name}
                 past = said == GRACE + 1 if plain else age == "old"

@@ -132,6 +132,7 @@ def test_what_is_made_is_as_it_should_be(aws: Amazon, run: Run) -> None:
         "VMRUNNER_REGIONS": "",
         "VMRUNNER_GRACE": "480",
         "VMRUNNER_MAX_TTL": "14400",
+        "VMRUNNER_ROLES": "build,pool,image",
     }
     schedule = client(aws, "scheduler").get_schedule(GroupName=GROUP, Name="guard")
     assert schedule["ScheduleExpression"] == "rate(5 minutes)"
@@ -208,6 +209,7 @@ def test_what_was_wished_once_stays_until_something_else_is_wished(aws: Amazon, 
             "REGIONS": f"{REGION},us-east-2",
             "GRACE": "1200",
             "MAX_TTL": "14400",
+            "ROLES": "build,pool,image",
         }
         assert set(states(run, 0).values()) == {"present"}
         parts(run, "install", "aws", code=0)
@@ -216,6 +218,7 @@ def test_what_was_wished_once_stays_until_something_else_is_wished(aws: Amazon, 
     parts(run, "install", "aws", "--region", "all", "--grace", "0s", "--this-installation", code=0)
     assert variables() == {
         "INSTALLATION": INSTALLATION, "REGIONS": "", "GRACE": "0", "MAX_TTL": "14400",
+        "ROLES": "build,pool,image",
     }  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +16,7 @@ from vmrunner.model import (
     Kind,
     Offer,
     Order,
+    PoolSpec,
     Process,
     Reason,
     Ref,
@@ -72,20 +72,30 @@ def launch(
     )
 
 
-def orders(ledger: Ledger) -> Callable[[BuildRecord, str, Offer, float], tuple[Order, Access]]:
+class orders:  # noqa: N801 - called as what it makes
     """What an engine makes its orders by."""
 
-    def order(
-        build: BuildRecord, instance: str, offer: Offer, deadline: float
-    ) -> tuple[Order, Access]:
-        made = Order(
-            instance=instance, build=build.id, installation=ledger.installation,
-            generation=ledger.generation, role=Role.BUILD, offer=offer, deadline=deadline,
-            user_data=USER_DATA,
-        )  # fmt: skip
-        return made, ACCESS
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
 
-    return order
+    def __call__(
+        self, build: BuildRecord, instance: str, offer: Offer, deadline: float
+    ) -> tuple[Order, Access]:
+        return self._order(instance, offer, deadline, build=build.id, role=Role.BUILD), ACCESS
+
+    def for_pool(
+        self, spec: PoolSpec, instance: str, offer: Offer, deadline: float
+    ) -> tuple[Order, Access]:
+        return self._order(instance, offer, deadline, pool=spec.name, role=Role.POOL), ACCESS
+
+    def _order(
+        self, instance: str, offer: Offer, deadline: float, *, role: Role, **whose: str
+    ) -> Order:
+        return Order(
+            instance=instance, installation=self.ledger.installation, role=role,
+            generation=self.ledger.generation, offer=offer, deadline=deadline,
+            user_data=USER_DATA, **{"build": "", **whose},
+        )  # fmt: skip
 
 
 def submitted(ledger: Ledger, build: str = "b-1", **changes: object) -> BuildRecord:

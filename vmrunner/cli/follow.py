@@ -144,7 +144,7 @@ class TerminalFollower:
     def _look(self, row: BuildRecord) -> None:
         if self._deadline is None and row.instance is not None:
             instance, instances = row.instance, self._ledger.instances
-            self._deadline = self._follower.patiently(lambda: instances.get(instance)).deadline
+            self._deadline = self._follower.patiently(lambda: instances.get(instance)).end
         if self._talk:
             self._status.update(row, self._deadline)
             why = self._host.waiting(row.id) if row.state is BuildState.QUEUED else ""

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
 from vmrunner.config import cron_line
 from vmrunner.config.late_union import LateUnion
+from vmrunner.config.pools import PoolSettings
 from vmrunner.config.validation_errors import FieldError
 from vmrunner.errors import ConfigError
 from vmrunner.lib import database_url as databaseurl
@@ -117,6 +118,7 @@ class Settings(Section):
     defaults: DefaultSettings = DefaultSettings()
     reaper: ReaperSettings = ReaperSettings()
     providers: dict[str, AnyProvider] = Field(default_factory=dict)
+    pools: dict[str, PoolSettings] = Field(default_factory=dict)
 
     def provider(self, wanted: str | None = None) -> str:
         """The configured name for `--provider`: a name, or a kind that only one of them has.

@@ -180,7 +180,7 @@ def _thing(
     """Return what is wrong with one living resource of this installation. A schedule bills nothing
     and has a deadline of its own, past that of the VM that it ends."""
     schedule = r.ref.kind is Kind.SCHEDULE
-    of_row = row.deadline if row and not schedule else None
+    of_row = row.end if row and not schedule else None
     deadlines = [d for d in (r.expires_at, of_row) if d is not None]
     late = now - min(deadlines) if deadlines else None
     found = []
@@ -259,7 +259,7 @@ def _rows(
     for row in rows:
         if row.state is InstanceState.GONE or now < row.created_at + limits.newborn:
             continue
-        late = now - row.deadline
+        late = now - row.end
         if row.id not in there:
             if (row.scope, Kind.INSTANCE) not in read:
                 text = f"{row.id} is in {row.scope}, which was not read"

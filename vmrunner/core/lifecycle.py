@@ -17,6 +17,7 @@ from vmrunner.model import (
     Instance,
     InstanceState,
     Limits,
+    Pool,
     Power,
     Reason,
     Result,
@@ -39,7 +40,8 @@ INSTANCE_NEXT: Final[Mapping[InstanceState, frozenset[InstanceState]]] = {
 # A lost attempt goes back to `queued` for its retry: a build's states may repeat, an
 # instance's never do.
 BUILD_NEXT: Final[Mapping[BuildState, frozenset[BuildState]]] = {
-    _B.QUEUED: frozenset({_B.PROVISIONING, _B.FINISHED}),
+    # From a pool: a VM that is ready.
+    _B.QUEUED: frozenset({_B.PROVISIONING, _B.CONNECTING, _B.FINISHED}),
     _B.PROVISIONING: frozenset({_B.BOOTING, _B.QUEUED, _B.FINISHED}),
     _B.BOOTING: frozenset({_B.CONNECTING, _B.QUEUED, _B.FINISHED}),
     _B.CONNECTING: frozenset({_B.PREPARING, _B.QUEUED, _B.FINISHED}),
@@ -138,6 +140,21 @@ def wish(
     if build.cancel is not None and now >= (build.cancelled_at or 0.0) + CANCEL_GRACE:
         return Death.CANCELLED
     return None
+
+
+def pool_wish(row: Instance, pool: Pool | None, *, now: float, there: float) -> Death | None:
+    """The wish that a VM which waits for a build dies, though nobody fills its pool: that is
+    drained, no `serve` that lives names it, or no build came. `now` and `there` as in `wish`."""
+    if pool is None or pool.draining or now > pool.named_at + FORGOTTEN:
+        return Death.DONE
+    late = row.state is _I.READY and there >= row.created_at + pool.spec.idle + POOL_BOOT
+    return Death.DONE if late else None
+
+
+#: Seconds of a pool VM's life beside `idle` and `ttl`: it boots in them.
+POOL_BOOT: Final = 300.0
+#: A pool is drained when no `serve` that lives has named it for so long, in seconds.
+FORGOTTEN: Final = 600.0
 
 
 # --- how a build ends when its instance does -----------------------------------------------------
@@ -246,10 +263,11 @@ def may_retry(build: BuildRecord, first_created: float, *, now: float, limits: L
 
 
 def first_birth(rows: Iterable[Instance], now: float) -> float:
-    """Return when the first VM of a build was asked for, but for those that were refused."""
+    """Return when the first VM of a build was asked for, or claimed from a pool, but for those
+    that were refused."""
     return min(
         (
-            row.created_at
+            row.begun
             for row in rows
             if (row.state, row.death, row.ref) != (_I.GONE, Death.REFUSED, None)
         ),

@@ -22,10 +22,21 @@ def rate(offer: Offer, prices: Mapping[str, float]) -> float:
 
 
 def cost(instance: Instance, now: float, prices: Mapping[str, float]) -> float:
-    """USD that one instance has cost until `now`, or until it was seen gone. A row that was never
-    given a machine cost nothing."""
+    """USD that one instance has cost its build until `now`, or until it was seen gone: before the
+    claim its pool pays. A row that was never given a machine cost nothing."""
     hourly = rate(instance.offer, prices)
     if hourly == 0.0 or instance.ref is None:
         return 0.0
     until = instance.gone_at if instance.gone_at is not None else now
-    return hourly * max(MINIMUM, until - instance.created_at) / 3600
+    least = MINIMUM if instance.claimed_at is None else 0.0
+    return hourly * max(least, until - instance.begun) / 3600
+
+
+def idle_cost(instance: Instance, since: float, now: float, prices: Mapping[str, float]) -> float:
+    """USD that a pool's VM has cost between `since` and `now` while no build had it."""
+    if instance.ref is None or instance.pool is None:
+        return 0.0
+    ends = [now, *(at for at in (instance.claimed_at, instance.gone_at) if at is not None)]
+    return (
+        rate(instance.offer, prices) * max(0.0, min(ends) - max(since, instance.created_at)) / 3600
+    )

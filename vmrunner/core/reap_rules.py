@@ -15,6 +15,7 @@ from vmrunner.core.reap_plan import CloseRow, Deletion, ReapPlan, Sighting, Sigh
 from vmrunner.core.row_rules import URGENCY, dooms, overlong
 from vmrunner.core.sweep_view import CLOCK_SKEW, SweepView, duplicate, expiry, of_this_ledger, ours
 from vmrunner.model import (
+    SERVING,
     Death,
     Instance,
     InstanceState,
@@ -22,7 +23,6 @@ from vmrunner.model import (
     Limits,
     Ref,
     Resource,
-    Role,
     Scope,
 )
 
@@ -156,7 +156,7 @@ class _Rules:
         reason: Death | None = None
         if expires is not None and self.now > expires:
             reason = Death.EXPIRED
-        elif resource.role is not Role.BUILD or row is None:
+        elif resource.role not in SERVING or row is None:
             reason = None
         elif row.state is InstanceState.GONE:
             reason = Death.LEFTOVER if self.parentless(resource, row) else None

@@ -11,7 +11,8 @@ from vmrunner.model import Death, Instance, InstanceState, Limits, Scope
 #: The order in which reasons are acted on.
 URGENCY: Final = {reason: rank for rank, reason in enumerate(Death)}
 
-#: States that end when they last too long. Never `busy`, never `held`: those end at `E`.
+#: States that end when they last too long. Never `busy`, never `held`: those end at `E`. Nor
+#: `ready` while no build has claimed it: its pool ends it.
 _LIMITED: Final = (
     InstanceState.REQUESTED,
     InstanceState.BOOTING,
@@ -34,17 +35,21 @@ def dooms(
         if row.state in (InstanceState.DELETING, InstanceState.GONE):
             continue
         reason: Death | None = None
-        if now > row.deadline:
+        if now > row.end:
             reason = Death.EXPIRED
         elif row.id in wishes:
             reason = wishes[row.id]
-        elif row.state in _LIMITED:
+        elif row.state in _LIMITED and not _waits(row):
             limit: float = getattr(limits, row.state.value)
             began = max(row.state_since, since, seen.get(row.scope, since))
             reason = Death.STUCK if now > began + limit else None
         if reason is not None:
             found.append(MarkDeleting(instance=row.id, seen_epoch=row.epoch, reason=reason))
     return tuple(sorted(found, key=lambda one: (URGENCY[one.reason], one.instance)))
+
+
+def _waits(row: Instance) -> bool:
+    return row.state is InstanceState.READY and row.build is None
 
 
 def overlong(now: float, rows: Iterable[Instance], limits: Limits) -> list[str]:

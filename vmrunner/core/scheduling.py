@@ -42,6 +42,14 @@ class PlannedStart:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedClaim:
+    """Give this build a VM that waits in a pool."""
+
+    build: BuildRecord
+    instance: Instance
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Rejection:
     """End this build without a VM."""
 
@@ -54,11 +62,13 @@ class Rejection:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SchedulingPlan:
     """A plan: the launches, in this order, and the builds to end. `waiting` says why a build stays
-    queued."""
+    queued, `crowded` how many wait for a place, by provider."""
 
     starts: tuple[PlannedStart, ...] = ()
+    claims: tuple[PlannedClaim, ...] = ()
     rejects: tuple[Rejection, ...] = ()
     waiting: Mapping[str, str] = field(default_factory=dict)
+    crowded: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,10 +104,12 @@ def plan(
     *,
     draining: bool = False,
     held_back: Mapping[str, float] | None = None,
+    pooled: Callable[[BuildRecord], Instance | None] = lambda _: None,
 ) -> SchedulingPlan:
     """Decide about the queued builds. `running`: the open rows with their builds; each takes a
     place until it is seen gone. `held_back`: builds that must wait until a time, after a refusal.
-    `now` is the clock that queued them."""
+    `pooled`: a VM that waits for such a build; it has its place. `now` is the clock that queued
+    them."""
     taken: Counter[str] = Counter()
     busy: Counter[str] = Counter()
     for build, row in running:
@@ -108,13 +120,22 @@ def plan(
 
     hopeful, rejects, waiting = _sift(now, queued, held_back or {}, draining=draining)
     starts: list[PlannedStart] = []
+    claims: list[PlannedClaim] = []
+    crowded: Counter[str] = Counter()
     for build in _in_turn(hopeful, busy, started := []):
         name = build.spec.provider
+        waits = pooled(build)
+        if waits is not None:
+            claims.append(PlannedClaim(build=build, instance=waits))
+            started.append(build)
+            continue
         if sum(taken.values()) >= rooms.overall:
             waiting[build.id] = f"{rooms.overall} instances are running, the limit"
+            crowded[name] += 1
             continue
         if taken[name] >= rooms.each.get(name, rooms.overall):
             waiting[build.id] = f"{taken[name]} instances of {name} are running, its limit"
+            crowded[name] += 1
             continue
         answer = offers(name, shapes.machine(build.spec))
         if answer.refused is not None:
@@ -130,8 +151,10 @@ def plan(
             taken[name] += 1
     return SchedulingPlan(
         starts=tuple(starts),
+        claims=tuple(claims),
         rejects=tuple(sorted(rejects, key=lambda r: (r.build.created_at, r.build.id))),
         waiting=waiting,
+        crowded=crowded,
     )
 
 

@@ -11,24 +11,35 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from vmrunner.model import Instance, InstanceState, Kind, Limits, Page, Ref, Resource, Role, Scope
+from vmrunner.model import (
+    MORTAL,
+    SERVING,
+    Instance,
+    InstanceState,
+    Kind,
+    Limits,
+    Page,
+    Ref,
+    Resource,
+    Scope,
+)
 
 #: What expires within so many seconds is told with a sweep, to be killed without another one.
 CLOCK_SKEW: Final = 3600.0
 
 
 def ours(resource: Resource, installation: str) -> bool:
-    """True if a resource is, by tag and role, this very installation's, made for a build or an
-    image."""
+    """True if a resource is, by tag and role, this very installation's, made for a build, a pool
+    or an image."""
     mine = bool(installation) and resource.tag("installation") == installation
-    return mine and resource.role in (Role.BUILD, Role.IMAGE)
+    return mine and resource.role in MORTAL
 
 
 def of_this_ledger(resource: Resource, installation: str, generation: str) -> bool:
-    """Made for a build by this very database, and alive: it should have a row."""
+    """Made for a build or a pool by this very database, and alive: it should have a row."""
     return (
         ours(resource, installation)
-        and resource.role is Role.BUILD
+        and resource.role in SERVING
         and resource.alive
         and resource.tag("generation") == generation
     )
@@ -58,8 +69,8 @@ def expiry(
         limit = resource.max_ttl if resource.max_ttl is not None else limits.max_ttl
         return None if born is None else born + limit
     if said is None:
-        return row.deadline
-    return said if resource.ref.kind is Kind.SCHEDULE else min(said, row.deadline)
+        return row.end
+    return said if resource.ref.kind is Kind.SCHEDULE else min(said, row.end)
 
 
 @dataclass(slots=True)

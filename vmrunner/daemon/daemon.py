@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -28,6 +28,7 @@ from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.ledger import Ledger
+from vmrunner.model import PoolSpec
 from vmrunner.providers import Provider
 from vmrunner.reaper.once import record_pass
 from vmrunner.reaper.pass_log import PassLog
@@ -58,6 +59,7 @@ class DaemonUpdate:
     limits: EngineLimits
     cron: str
     keep_logs: float
+    pools: Mapping[str, PoolSpec] = field(default_factory=dict)
 
 
 class BoundedTask:
@@ -205,7 +207,8 @@ class Daemon:
         except VmrunnerError as error:
             log.warning("the configuration stays as it was: %s", error)
             return
-        self._engine.context.providers, self._engine.context.limits = new.providers, new.limits
+        context = self._engine.context
+        context.providers, context.limits, context.pools = new.providers, new.limits, new.pools
         self._keep_logs = new.keep_logs
         trigger = CronLineTrigger(new.cron, _CRON_KEY)
         self._scheduler.add_job(self._sweeps, trigger, id="sweep", replace_existing=True)

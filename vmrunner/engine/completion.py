@@ -121,7 +121,7 @@ class BuildCompletion:
             message=end.message,
             now=now,
             cost=self._cost(build),
-            hold_until=min(now + (build.spec.keep_on_failure or 0.0), row.deadline),
+            hold_until=min(now + (build.spec.keep_on_failure or 0.0), row.end),
         )
         (context.places.sources / f"{build.id}.tar").unlink(missing_ok=True)
 

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Protocol
 from vmrunner.core.scheduling import Capacity
 from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.lib.threads import WorkerPool
-from vmrunner.model import Access, BuildRecord, EventKind, Instance, Limits, Offer, Order, Scope
+from vmrunner.model import (
+    Access,
+    BuildRecord,
+    EventKind,
+    Instance,
+    Limits,
+    Offer,
+    Order,
+    PoolSpec,
+    Scope,
+)
 from vmrunner.providers import Provider
 from vmrunner.providers.retired import driver_at, parts
 
@@ -46,6 +56,11 @@ class MakesOrders(Protocol):
         self, build: BuildRecord, instance: str, offer: Offer, deadline: float
     ) -> tuple[Order, Access]:
         """Pure but for the keys that it makes."""
+
+    def for_pool(
+        self, spec: PoolSpec, instance: str, offer: Offer, deadline: float
+    ) -> tuple[Order, Access]:
+        """The same for a VM that waits in a pool."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,3 +173,4 @@ class EngineContext(ReaperContext):
     orders: MakesOrders
     births: Callable[[str], WorkerPool]
     deaths: Callable[[str], WorkerPool]
+    pools: Mapping[str, PoolSpec] = field(default_factory=dict)  # to fill, by name

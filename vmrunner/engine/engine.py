@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.core.lifecycle import End, cancelled
-from vmrunner.core.scheduling import OffersAnswer, plan
+from vmrunner.core.scheduling import Offers, OffersAnswer, plan
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import EngineContext, EngineLimits, EnginePaths, MakesOrders, log
 from vmrunner.engine.deadlines import DeadlineArmer
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import MEMBER_LEASE, Membership
 from vmrunner.engine.poller import FAST_LOOK, InstancePoller
+from vmrunner.engine.pools import PoolManager, WarmUps
 from vmrunner.engine.reconciler import Reconciler
 from vmrunner.engine.sessions import SessionManager, Sessions, Spawn, thread
 from vmrunner.engine.snapshot import Snapshot
@@ -30,7 +31,15 @@ from vmrunner.lib import ids
 from vmrunner.lib.backoff import backoff
 from vmrunner.lib.threads import DaemonThreadPool, WorkerPool
 from vmrunner.lib.wakeup import Listener
-from vmrunner.model import BuildRecord, BuildState, InstanceState, Process, Reason, Spec
+from vmrunner.model import (
+    BuildRecord,
+    BuildState,
+    InstanceState,
+    PoolSpec,
+    Process,
+    Reason,
+    Spec,
+)
 from vmrunner.providers import Provider
 from vmrunner.providers.retired import present
 
@@ -69,9 +78,12 @@ class Engine:
         pool: Callable[[str, int | None], WorkerPool] = DaemonThreadPool,
         spawn: Spawn = thread,
         listen: bool = True,
+        warm_ups: WarmUps | None = None,
+        pools: Mapping[str, PoolSpec] | None = None,
     ) -> None:
         """`kind` says what sort of process this is ("serve", "run", …), for people. `orders` makes
-        each instance's order. The rest is for tests with a virtual clock."""
+        each instance's order. `pools`: to be filled, with `warm_ups`. The rest is for tests with a
+        virtual clock."""
         self.id = ids.engine_id()
         self._process = process
         self._kind = kind
@@ -91,6 +103,7 @@ class Engine:
             wake=self._listener.set,
             clock=clock,
             monotonic=monotonic,
+            pools=pools or {},
         )
         self._membership = membership or Membership(one_host=ledger.url.startswith("sqlite"))
         self._launcher = Launcher(self._context)
@@ -99,6 +112,9 @@ class Engine:
         self._poller = InstancePoller(self._context)
         self._deadlines = DeadlineArmer(self._context)
         self._sessions = SessionManager(self._context, sessions, spawn)
+        self._pool_manager = PoolManager(
+            self._context, self._launcher, self._sessions, warm_ups, spawn
+        )
         self._reconciler = Reconciler(
             self._context,
             self._membership,
@@ -107,6 +123,7 @@ class Engine:
             self._completion,
             self._terminator,
             self._poller,
+            self._pool_manager,
         )
         self._beaten: float | None = None
         self._joined = False
@@ -152,6 +169,7 @@ class Engine:
         self._closed = True
         for following in self._sessions.all():
             following.reporter.close()
+        self._pool_manager.close()
         self._leave()
         for pool in self._pools.values():
             pool.close()
@@ -205,11 +223,20 @@ class Engine:
         self._reconciler.apply_observations(snapshot, self._poller.observations())
         self._poller.forget(snapshot.rows)
         self._deadlines.update(snapshot.mine.values(), snapshot.open)
-        queued = self._launch(snapshot)
+        with self._context.guard("pools"):
+            self._pool_manager.read()
+        offers = self._offers()
+        queued, crowded = self._launch(snapshot, offers)
+        with self._context.guard("pools"):
+            self._pool_manager.update(
+                snapshot, crowded, offers, paused=self._pool_manager.fills and self._paused
+            )
         self._launcher.resend()
         waiting |= self._land()
         minded = any(map(self._concerns, snapshot.builds.values()))
-        self.idle = not (queued or minded or snapshot.mine or waiting or self._deadlines.busy)
+        # What waits in a pool is minded by who fills that: nobody stays for it alone.
+        rows = [r for r in snapshot.mine.values() if r.build or r.state is InstanceState.DELETING]
+        self.idle = not (queued or minded or rows or waiting or self._deadlines.busy)
         if self._launcher.busy or any(row.state in _SOON for row in snapshot.mine.values()):
             return FAST_LOOK
         return BUSY_TICK if snapshot.builds or queued else IDLE_TICK
@@ -262,10 +289,17 @@ class Engine:
         for build, _, end in landed.waiting:
             with self._context.guard("wait", build.id):
                 self._completion.refused(build, end)
+        self._pool_manager.refused(landed.unfilled)
         return bool(landed.booting or landed.ended or landed.waiting)
 
-    def _launch(self, snapshot: Snapshot) -> bool:
-        """Start what may start; True while anything is queued that we can start."""
+    @property
+    def _paused(self) -> bool:
+        """True if nothing is to be launched."""
+        return self.draining or self._context.ledger.paused
+
+    def _launch(self, snapshot: Snapshot, offers: Offers) -> tuple[bool, Mapping[str, int]]:
+        """Start what may start. Returns whether anything is queued that we can start, and how many
+        builds wait for a place, by provider."""
         context = self._context
         queued = []
         for build in self._queue():
@@ -278,24 +312,28 @@ class Engine:
                         queued.append(build)
         if not queued:
             self.waiting = {}
-            return False
+            return False, {}
         decided = plan(
             context.clock(),
             queued,
-            [(snapshot.builds.get(row.build), row) for row in snapshot.everybody],
-            self._offers(),
+            [(snapshot.builds.get(row.build or ""), row) for row in snapshot.everybody],
+            offers,
             context.limits.rooms,
-            draining=self.draining or context.ledger.paused,
+            draining=self._paused,
             held_back=self._completion.held_back,
+            pooled=self._pool_manager.claimable(snapshot, offers),
         )
         self.waiting = decided.waiting
         for reject in decided.rejects:
             with context.guard("reject", reject.build.id):
                 end = End(result=reject.result, reason=reject.reason, message=reject.message)
                 self._completion.finish(reject.build, end)
+        self._pool_manager.claim(decided.claims)
         with context.guard("launch"):
             self._launcher.start(decided.starts)
-        return any(build.spec.provider in self.launches for build in queued)
+            self._pool_manager.missed(start.build for start in decided.starts)
+        ours = any(build.spec.provider in self.launches for build in queued)
+        return ours, decided.crowded
 
     def _queue(self) -> list[BuildRecord]:
         """Return what waits. Builds of providers that we do not have end here when their time is
@@ -311,7 +349,7 @@ class Engine:
             queued = list({build.id: build for build in (*queued, *rest)}.values())
         return queued
 
-    def _offers(self) -> Callable[[str, Spec], OffersAnswer]:
+    def _offers(self) -> Offers:
         """Return a question for what providers offer, asked once for each spec in a tick."""
         asked: dict[tuple[str, Spec], OffersAnswer] = {}
 

@@ -7,12 +7,13 @@ the newborn window; after that only looking can tell.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from vmrunner.core.lifecycle import End, first_birth, out_of_time
+from vmrunner.core.pools import lifetime
 from vmrunner.core.scheduling import PlannedStart
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.membership import MEMBER_LEASE
@@ -37,6 +38,7 @@ from vmrunner.model import (
     InstanceState,
     Offer,
     Order,
+    Pool,
     Reason,
     Ref,
     Result,
@@ -53,7 +55,7 @@ DISTRUST: Final = 60.0
 class PendingCreate:
     """A create that is in the air, or waits to be sent again."""
 
-    build: BuildRecord
+    build: BuildRecord | None  # None: the VM is a pool's
     instance: Instance
     order: Order
     rest: tuple[Offer, ...]  # to be tried when this offer is refused
@@ -70,6 +72,7 @@ class CreateResults:
     booting: tuple[str, ...] = ()  # instances whose reference is recorded
     ended: tuple[tuple[BuildRecord, Instance, End], ...] = ()  # nothing more is tried for these
     waiting: tuple[tuple[BuildRecord, Instance, End], ...] = ()  # refused for now; a wait may help
+    unfilled: tuple[tuple[Instance, End], ...] = ()  # of pools: refused
 
 
 @dataclass(slots=True)
@@ -77,6 +80,15 @@ class _Sorted:
     refs: list[tuple[PendingCreate, Ref]] = field(default_factory=list)
     ended: list[tuple[BuildRecord, Instance, End]] = field(default_factory=list)
     waiting: list[tuple[BuildRecord, Instance, End]] = field(default_factory=list)
+    unfilled: list[tuple[Instance, End]] = field(default_factory=list)
+
+    def refused(self, pending: PendingCreate, end: End, *, for_good: bool) -> None:
+        """Nothing was born, and no other offer is tried."""
+        if pending.build is None:
+            self.unfilled.append((pending.instance, end))
+        else:
+            ends = self.ended if for_good else self.waiting
+            ends.append((pending.build, pending.instance, end))
 
 
 class Launcher:
@@ -109,6 +121,18 @@ class Launcher:
                 launch = self._launch(start.build, start.offers[0], start.build.epoch)
                 launches.append(launch)
                 rest[launch.instance.id] = (launch, start.offers[1:])
+        self._start(launches, rest)
+
+    def fill(self, pool: Pool, offers: Sequence[Offer], count: int) -> None:
+        """Make so many VMs for a pool. Of a refusal it hears by `CreateResults.unfilled`."""
+        launches = [self._pool_launch(pool, offers[0]) for _ in range(count)]
+        self._start(launches, {one.instance.id: (one, ()) for one in launches})
+
+    def _start(
+        self,
+        launches: Sequence[LaunchRequest],
+        rest: Mapping[str, tuple[LaunchRequest, tuple[Offer, ...]]],
+    ) -> None:
         if not launches:
             return
         context = self._context
@@ -117,7 +141,7 @@ class Launcher:
             launch, offers = rest[instance.id]
             self._fly(PendingCreate(build, instance, launch.order, offers))
 
-    def adopt(self, build: BuildRecord, instance: Instance) -> None:
+    def adopt(self, build: BuildRecord | None, instance: Instance) -> None:
         """Send again what its former owner may or may not have sent. Nothing is sent that could
         not be remembered; then the rest of the tick goes on all the same."""
         now = self._context.monotonic()
@@ -158,11 +182,14 @@ class Launcher:
                 answers.refs.append((pending, call.result()))
                 del self._pending[name]
             else:
-                with self._context.guard("launch", pending.build.id):
+                with self._context.guard("launch", pending.instance.build):
                     self._failed(pending, error, answers)
         booting = self._record(answers.refs)
         return CreateResults(
-            booting=tuple(booting), ended=tuple(answers.ended), waiting=tuple(answers.waiting)
+            booting=tuple(booting),
+            ended=tuple(answers.ended),
+            waiting=tuple(answers.waiting),
+            unfilled=tuple(answers.unfilled),
         )
 
     # --- within ---
@@ -198,6 +225,33 @@ class Launcher:
             build_id=build.id, seen_epoch=epoch, instance=instance, order=order, access=access
         )
 
+    def _pool_launch(self, pool: Pool, offer: Offer) -> LaunchRequest:
+        context, spec = self._context, pool.spec
+        now = context.providers[spec.provider].now()
+        longest = context.limits.limits.max_ttl
+        deadline = float(int(now + min(lifetime(spec), longest)))
+        instance = Instance(
+            id=ids.instance_id(),
+            build=None,
+            attempt=0,
+            provider=spec.provider,
+            offer=offer,
+            role=Role.POOL,
+            state=InstanceState.REQUESTED,
+            created_at=now,
+            state_since=now,
+            deadline=deadline,
+            epoch=1,
+            owner=context.id,
+            pool=spec.name,
+            shape=pool.shape,
+        )
+        order, access = context.orders.for_pool(spec, instance.id, offer, deadline)
+        order = replace(order, max_ttl=longest)
+        return LaunchRequest(
+            build_id=None, seen_epoch=0, instance=instance, order=order, access=access
+        )
+
     def _fly(self, pending: PendingCreate) -> None:
         self._pending[pending.instance.id] = pending
         pool = self._context.births(pending.instance.provider)
@@ -228,7 +282,7 @@ class Launcher:
             recorded |= context.ledger.instances.record(rows, now)
         for pending, ref in answers:
             if pending.instance.id not in recorded:
-                with context.guard("late answer", pending.build.id):
+                with context.guard("late answer", pending.instance.build):
                     self._too_late(pending.instance, ref)
         return recorded
 
@@ -242,7 +296,7 @@ class Launcher:
             log.warning("%s answered when it was to die: delete %s", instance.id, outcome.fate)
 
     def _failed(self, pending: PendingCreate, error: BaseException, answers: _Sorted) -> None:
-        context, build, instance = self._context, pending.build, pending.instance
+        context, instance = self._context, pending.instance
         text = str(error)
         del self._pending[instance.id]
         if isinstance(error, (Fenced, NotFound)):
@@ -252,19 +306,19 @@ class Launcher:
         elif isinstance(error, (NoCapacity, QuotaExceeded)):
             scarce = isinstance(error, NoCapacity)
             # A quota counts one market, and one family of types: another pool may have room.
-            if pending.rest and not pending.doubtful:
-                self._next(pending, text, answers)
+            if pending.rest and pending.build is not None and not pending.doubtful:
+                self._next(pending, pending.build, text, answers)
             else:
                 reason = Reason.NO_CAPACITY if scarce else Reason.QUOTA
                 if self._close(pending, text):
-                    answers.waiting.append((build, instance, _error(reason, text)))
+                    answers.refused(pending, _error(reason, text), for_good=False)
         elif isinstance(error, CredentialsRefused):
             self._distrusted[instance.provider] = context.monotonic() + DISTRUST
             if self._close(pending, text):
-                answers.ended.append((build, instance, _error(Reason.CREDENTIALS, text)))
+                answers.refused(pending, _error(Reason.CREDENTIALS, text), for_good=True)
         elif isinstance(error, BadOrder):
             if self._close(pending, text):
-                answers.ended.append((build, instance, _error(Reason.IMAGE, text)))
+                answers.refused(pending, _error(Reason.IMAGE, text), for_good=True)
         else:
             # Uncertain, or nothing that a driver should raise: either way it may have happened.
             if not isinstance(error, VmrunnerError):
@@ -277,20 +331,22 @@ class Launcher:
         pending.send_at = self._context.monotonic() + wait
         self._pending[pending.instance.id] = pending
 
-    def _next(self, pending: PendingCreate, message: str, answers: _Sorted) -> None:
+    def _next(
+        self, pending: PendingCreate, build: BuildRecord, message: str, answers: _Sorted
+    ) -> None:
         """The next offer is another row with another id; the refused one is closed with it. The
         build ends where the refusal took all the time that was left."""
         old = pending.instance
-        launch = self._launch(pending.build, pending.rest[0], old.epoch)
+        launch = self._launch(build, pending.rest[0], old.epoch)
         if launch.instance.deadline <= launch.instance.created_at:
             if self._close(pending, message):
-                answers.ended.append((pending.build, old, out_of_time(pending.build)))
+                answers.ended.append((build, old, out_of_time(build)))
             return
         launch = replace(launch, instance=replace(launch.instance, attempt=old.attempt))
-        build, instance = self._context.ledger.instances.next_offer(
+        swapped, instance = self._context.ledger.instances.next_offer(
             old.id, launch, now=self._context.now(old), message=message
         )
-        self._fly(PendingCreate(build, instance, launch.order, pending.rest[1:]))
+        self._fly(PendingCreate(swapped, instance, launch.order, pending.rest[1:]))
 
     def _close(self, pending: PendingCreate, message: str) -> bool:
         """Nothing was born, says the provider: the row is closed. But an earlier send may have

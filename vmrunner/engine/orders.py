@@ -3,8 +3,11 @@ that goes with it. Nothing in it is worth anything beyond this VM."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vmrunner.cloudinit import user_data as cloudinit
 from vmrunner.core import shapes
+from vmrunner.core.pools import lifetime
 from vmrunner.ledger import Ledger
 from vmrunner.model import (
     Access,
@@ -12,7 +15,9 @@ from vmrunner.model import (
     Identity,
     Offer,
     Order,
+    PoolSpec,
     Role,
+    Shape,
 )
 from vmrunner.providers import registry
 from vmrunner.ssh import keys
@@ -30,34 +35,52 @@ class OrderFactory:
     def __call__(
         self, build: BuildRecord, instance: str, offer: Offer, deadline: float
     ) -> tuple[Order, Access]:
+        order, access = self._order(
+            instance, offer, deadline, ttl=build.spec.ttl, stock=build.spec.bootstrap
+        )
+        order = replace(
+            order,
+            build=build.id,
+            network=build.spec.network,
+            identity=None if build.spec.bootstrap else order.identity,
+            shape=shapes.container(build.spec, log_bytes=self._log_bytes),
+        )
+        return order, access
+
+    def for_pool(
+        self, spec: PoolSpec, instance: str, offer: Offer, deadline: float
+    ) -> tuple[Order, Access]:
+        order, access = self._order(instance, offer, deadline, ttl=lifetime(spec))
+        shape = Shape(container=spec.container, runtime=spec.runtime, log_bytes=spec.log_bytes)
+        order = replace(order, role=Role.POOL, pool=spec.name, network=spec.network, shape=shape)
+        return order, access
+
+    def _order(
+        self, instance: str, offer: Offer, deadline: float, *, ttl: float, stock: bool = False
+    ) -> tuple[Order, Access]:
+        """An order for a build, but for what only the build knows, and the access to the VM."""
         user, host = keys.generate(), keys.generate()
         driver = registry.drivers()[offer.scope.kind]
         after = driver.guest_timer_delay
         user_data = cloudinit.user_data(
             instance=instance,
             deadline=deadline + after,
-            boot_ttl=build.spec.ttl + after,
+            boot_ttl=ttl + after,
             authorized_key=user.public,
             host_private=host.private,
             host_public=host.public,
             platform=driver.platform,
-            stock=build.spec.bootstrap,
+            stock=stock,
         )
         order = Order(
             instance=instance,
-            build=build.id,
+            build="",
             installation=self._ledger.installation,
             generation=self._ledger.generation,
             role=Role.BUILD,
             offer=offer,
             deadline=deadline,
             user_data=user_data,
-            network=build.spec.network,
-            identity=None if build.spec.bootstrap else _identity(user, host),
-            shape=shapes.container(build.spec, log_bytes=self._log_bytes),
+            identity=Identity(user_key=user.public, host_key=host.private, host_public=host.public),
         )
         return order, Access(user_private=user.private, host_public=host.public)
-
-
-def _identity(user: keys.KeyPair, host: keys.KeyPair) -> Identity:
-    return Identity(user_key=user.public, host_key=host.private, host_public=host.public)

@@ -14,6 +14,7 @@ from vmrunner.engine.context import EngineContext
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import SLEEP_GAP, Membership
 from vmrunner.engine.poller import InstancePoller
+from vmrunner.engine.pools import PoolManager
 from vmrunner.engine.sessions import ActiveSession, SessionManager
 from vmrunner.engine.snapshot import Snapshot, read_snapshot
 from vmrunner.engine.terminator import Terminator
@@ -50,6 +51,7 @@ class Reconciler:
         completion: BuildCompletion,
         terminator: Terminator,
         poller: InstancePoller,
+        pools: PoolManager,
     ) -> None:
         self._context = context
         self._membership = membership
@@ -58,6 +60,7 @@ class Reconciler:
         self._completion = completion
         self._terminator = terminator
         self._poller = poller
+        self._pools = pools
         self._since = self._last = context.monotonic()
 
     @property
@@ -149,7 +152,7 @@ class Reconciler:
         self, snapshot: Snapshot, build: BuildRecord, row: Instance, following: ActiveSession
     ) -> None:
         """A session runs: tell it when its time is over; go on without it when it is silent."""
-        if self._context.now(row) >= row.deadline - LOG_HANDOVER:
+        if self._context.now(row) >= row.end - LOG_HANDOVER:
             self._sessions.stop(build.id, Reason.DEADLINE)
         if following.sign is not None and following.stopped_at is not None:
             silent = self._context.monotonic() - following.stopped_at
@@ -193,7 +196,7 @@ class Reconciler:
             return
         self._launcher.drop(row.id)
         snapshot.update(doomed)
-        build = snapshot.builds.get(row.build)
+        build = snapshot.builds.get(row.build or "")
         if build is not None and build.instance == row.id and build.owner == context.id:
             self._end_without_vm(snapshot, replace(build, epoch=doomed.epoch), doomed)
 
@@ -201,6 +204,7 @@ class Reconciler:
 
     def apply_observations(self, snapshot: Snapshot, seen: Mapping[str, Seen]) -> None:
         """Apply what the looks mean. What many show at once is written in one transaction."""
+        self._note_starts(snapshot, seen)
         dead: list[Instance] = []
         reached: list[tuple[Instance, Address]] = []
         for name, sight in seen.items():
@@ -220,6 +224,18 @@ class Reconciler:
         with self._context.guard("reach"):
             self._reach(snapshot, reached)
 
+    def _note_starts(self, snapshot: Snapshot, seen: Mapping[str, Seen]) -> None:
+        """Note how VMs came up, once their provider tells."""
+        found = [
+            (row.id, row.epoch, sight.start)
+            for name, sight in seen.items()
+            if (row := snapshot.mine.get(name)) is not None
+            and sight.start is not None
+            and row.start is None
+        ]
+        with self._context.guard("start"):
+            self._context.ledger.instances.note_starts(found)
+
     def _close(self, snapshot: Snapshot, dead: list[Instance]) -> None:
         """They were to die, and they are seen dead."""
         for now, rows in self._context.timed(dead):
@@ -231,31 +247,37 @@ class Reconciler:
             snapshot.closed.add(row.id)
 
     def _reach(self, snapshot: Snapshot, reached: list[tuple[Instance, Address]]) -> None:
-        """They can be connected to: a session each, unless it has one."""
+        """They can be connected to: a session each, unless it has one; a pool's are warmed up."""
         context = self._context
         fresh = [
             (row, address)
             for row, address in reached
-            if self._driven_here(snapshot, row) and self._sessions.of(row.build) is None
+            if (row.build is None and row.owner == context.id)
+            or (self._driven_here(snapshot, row) and self._sessions.of(row.build or "") is None)
         ]
         noted = context.ledger.instances.addresses(
             [(row.id, row.epoch, address) for row, address in fresh]
         )
         for row, address in fresh:
-            if row.id in noted:
+            if row.id in noted and row.build is None:
+                self._pools.reached(replace(row, address=address))
+            elif row.id in noted and row.build is not None:
                 # The build as it is now: recorded since this tick read it, maybe.
                 build = context.ledger.builds.get(row.build)
                 if build.epoch == row.epoch:
                     self._sessions.start(build, replace(row, address=address))
 
     def _driven_here(self, snapshot: Snapshot, row: Instance) -> bool:
-        build = snapshot.builds.get(row.build)
+        build = snapshot.builds.get(row.build or "")
         return build is not None and build.instance == row.id and build.owner == self._context.id
 
     def _apply(self, snapshot: Snapshot, row: Instance, seen: Seen, what: InstanceSign) -> None:
         context = self._context
         if row.state is InstanceState.DELETING and row.ref is None:
             self._terminator.found(row.id, seen.ref)
+        if row.build is None:
+            self._pools.observe(snapshot, row, seen, what)
+            return
         if not self._driven_here(snapshot, row):
             return
         if what is InstanceSign.BORN:
@@ -279,7 +301,7 @@ class Reconciler:
     def _end_of_sign(
         self, build: BuildRecord, row: Instance, what: InstanceSign, seen: Seen | None = None
     ) -> End:
-        expired = self._context.now(row) >= row.deadline
+        expired = self._context.now(row) >= row.end
         if seen is None or seen.unfit is None:
             return end_of_sign(build, what, expired=expired)
         return end_of_sign(build, what, expired=expired, message=seen.detail, unfit=seen.unfit)

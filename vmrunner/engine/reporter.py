@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.errors import Fenced, LedgerError, Throttled, Uncertain
 from vmrunner.model import BuildRecord, BuildState, EventKind, Instance, InstanceState
-from vmrunner.providers import Seals
+from vmrunner.providers import LowersDeadline, Seals
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ INSTANCE_IN: Final[Mapping[BuildState, InstanceState]] = {
 }
 _ORDER: Final = {state: place for place, state in enumerate(BuildState)}
 RETRY: Final = 1.0  # seconds between tries while the ledger, or the cloud, is out of reach
-SEALING: Final = 60.0  # seconds that a VM waits for its metadata service to be switched off
+SEALING: Final = 60.0  # seconds that a build waits for its provider to secure its VM
 
 
 class LedgerReporter:
@@ -97,28 +97,41 @@ class LedgerReporter:
         """The attempt's steps may have run from here on: no retry without a wish for it. Before
         that, what they must not reach is switched off."""
         build = self._build
+        self._lower_deadline()
         if not (build.steps_started or self._sealed):
             self._seal()
         self._patiently(
             lambda: self._context.ledger.builds.steps_started(build.id, epoch=build.epoch)
         )
 
+    def _lower_deadline(self) -> None:
+        """Tell who keeps the VM's deadline that its build's end comes first."""
+        instance, provider = self._instance, self._context.provider_of(self._instance)
+        if instance.due is None or instance.ref is None:
+            return
+        if isinstance(provider, LowersDeadline):
+            due, ref = instance.due, instance.ref
+            self._insist(lambda: provider.lower(ref, due), "its deadline is not lowered yet")
+
     def _seal(self) -> None:
         """Switch the VM's metadata service off; no step runs where that is refused."""
-        context, instance = self._context, self._instance
-        provider = context.provider_of(instance)
-        until = context.monotonic() + SEALING
-        while isinstance(provider, Seals) and instance.ref is not None:
+        provider, ref = self._context.provider_of(self._instance), self._instance.ref
+        if isinstance(provider, Seals) and ref is not None:
+            self._insist(lambda: provider.seal(ref), "its metadata service is not off yet")
+        self._sealed = True
+
+    def _insist(self, work: Callable[[], None], trouble: str) -> None:
+        """Do it; while the provider is out of reach, again, for a while."""
+        until = self._context.monotonic() + SEALING
+        while True:
             try:
-                provider.seal(instance.ref)
-                break
+                return work()
             except (Throttled, Uncertain) as error:
-                if context.monotonic() >= until:
+                if self._context.monotonic() >= until:
                     raise
-                log.warning("%s: its metadata service is not off yet: %s", instance.id, error)
+                log.warning("%s: %s: %s", self._instance.id, trouble, error)
             if self._closed.wait(RETRY):
                 raise Fenced(f"this engine let go of {self._build.id}")
-        self._sealed = True
 
     def _patiently(self, work: Callable[[], T], unless: Callable[[], bool] | None = None) -> T:
         """Do it; while the ledger is out of reach, wait and do it again, until the deadline."""
@@ -131,7 +144,7 @@ class LedgerReporter:
                     return None  # type: ignore[return-value]  # only `log` asks, and takes nothing
                 return work()
             except LedgerError as error:
-                if self._context.now(self._instance) >= self._instance.deadline:
+                if self._context.now(self._instance) >= self._instance.end:
                     raise
                 log.warning("%s waits for the ledger: %s", self._build.id, error)
                 failed = True

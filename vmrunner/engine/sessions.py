@@ -24,9 +24,11 @@ from vmrunner.model import (
     Reason,
     Result,
 )
+from vmrunner.providers import registry
 
 if TYPE_CHECKING:
     from vmrunner.session import Reporter, SessionJob
+    from vmrunner.ssh.client import Connection
 
 LEAST_LOG: Final = 64 * 1024  # bytes that an attempt may say, whatever those before it said
 
@@ -57,6 +59,7 @@ class ActiveSession:
     build: BuildRecord
     instance: Instance
     reporter: LedgerReporter
+    connection: Connection | None = None
     session: RunsSession | None = None
     stopped: Reason | None = None
     stopped_at: float | None = None  # monotonic
@@ -93,9 +96,12 @@ class SessionManager:
     def all(self) -> list[ActiveSession]:
         return list(self._all.values())
 
-    def start(self, build: BuildRecord, instance: Instance) -> None:
-        """Drive this build; one session a build."""
-        following = ActiveSession(build, instance, LedgerReporter(self._context, build, instance))
+    def start(
+        self, build: BuildRecord, instance: Instance, connection: Connection | None = None
+    ) -> None:
+        """Drive this build; one session a build. `connection`: open to that instance already."""
+        reporter = LedgerReporter(self._context, build, instance)
+        following = ActiveSession(build, instance, reporter, connection)
         self._all[build.id] = following
         self._spawn(f"session {build.id}", lambda: self._run(following))
 
@@ -174,6 +180,8 @@ class SessionManager:
             artifacts=context.places.artifacts / build.id,
             log_bytes=max(LEAST_LOG, context.limits.log_bytes - former),
             artifact_bytes=context.limits.artifact_bytes,
+            connection=following.connection,
+            guest_due=_guest_due(following.instance),
         )
         session = self._sessions(job, following.reporter)
         with self._lock:
@@ -182,6 +190,13 @@ class SessionManager:
         if stopped is not None:
             session.stop(stopped)
         return session.run()
+
+
+def _guest_due(instance: Instance) -> float | None:
+    """Time at which the guest ends itself, where its build came after it was told another."""
+    driver = registry.find(instance.scope.kind)
+    delay = driver.guest_timer_delay if driver is not None else 0.0
+    return None if instance.due is None else instance.due + delay
 
 
 def source_of(context: EngineContext, build: BuildRecord) -> Path | None:

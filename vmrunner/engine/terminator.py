@@ -97,7 +97,7 @@ class Terminator:
         again = row.deletes > 0 or outcome.fate is Fate.FAILED
         if outcome.fate is Fate.FAILED:
             log.warning("delete of %s failed: %s", row.id, outcome.error)
-            longest = DELETE_RETRY if context.now(row) > row.deadline else LONGEST_WAIT
+            longest = DELETE_RETRY if context.now(row) > row.end else LONGEST_WAIT
             wait = backoff(FIRST_WAIT, row.deletes, longest)
         else:
             wait = DELETE_RETRY

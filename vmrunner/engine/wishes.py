@@ -8,7 +8,7 @@ from typing import Final
 from vmrunner.core import lifecycle
 from vmrunner.engine.context import ReaperContext
 from vmrunner.engine.membership import Membership
-from vmrunner.model import BuildRecord, Death, Instance, InstanceState, Role
+from vmrunner.model import SERVING, BuildRecord, Death, Instance, InstanceState
 
 _DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
 
@@ -23,8 +23,18 @@ def wishes(
     """Authorised ends by instance id. `unread`: builds that cannot be read: whether one of those
     ended, nobody can tell."""
     found = {}
-    for row in rows:
-        if row.build in unread or row.role is not Role.BUILD or row.state in _DYING:
+    listed = [row for row in rows if row.role in SERVING and row.state not in _DYING]
+    pools = {}
+    if any(row.build is None for row in listed):
+        pools = {pool.name: pool for pool in context.ledger.pools.all()}
+    for row in listed:
+        if row.build is None:
+            pool = pools.get(row.pool or "")
+            death = lifecycle.pool_wish(row, pool, now=context.clock(), there=context.now(row))
+            if death is not None:
+                found[row.id] = death
+            continue
+        if row.build in unread:
             continue
         build = builds.get(row.build)
         wish = lifecycle.wish(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import glob
 import json
+import math
 import os
 import socket
 import struct
@@ -94,7 +95,7 @@ def assume(place: Place, identity: dict[str, Any], root: str = "") -> None:
         _reseed(bytes.fromhex(identity["random"]))
         if identity["time"] is not None:  # else it has run since it booted
             time.clock_settime(time.CLOCK_REALTIME, identity["time"])
-    place.write("deadline", json.dumps([identity["deadline"], _boot_clock() + identity["ttl"]]))
+    lower(place, identity["deadline"], identity["ttl"])
     name = identity["hostname"]
     _write(f"{root}/etc/machine-id", identity["machine_id"] + "\n", 0o444)
     _write(f"{root}/etc/hostname", name + "\n", 0o644)
@@ -124,6 +125,14 @@ def show_boot_id(pid: int) -> None:
             os._exit(code)
     if os.waitpid(child, 0)[1]:
         raise OSError("the boot id cannot be shown to the container")
+
+
+def lower(place: Place, at: float, seconds: float) -> None:
+    """Let this VM end at that time, or so many seconds from now, whichever its clocks say first,
+    unless it ends before anyhow."""
+    former = json.loads(place.read("deadline") or "null") or [at, math.inf]
+    since_boot = min(former[1], _boot_clock() + seconds)
+    place.write("deadline", json.dumps([min(former[0], at), since_boot]))
 
 
 def overdue(place: Place) -> bool:

@@ -7,6 +7,7 @@
     collect --epoch E [--gzip]                     globs on stdin; a JSON line, then a tar
     status  --epoch E                              one JSON line
     prestart --epoch E                             a container's shape on stdin; one waits then
+    due     --epoch E AT SECONDS                   this VM ends then, or that many seconds from now
     run                                            the systemd unit itself
     resident                                       the process that answers on a socket: resident.py
 
@@ -163,6 +164,16 @@ def prestart(ask: Ask) -> int:
     return make(ask, json.loads(received()))
 
 
+def due(ask: Ask) -> int:
+    """Lower this VM's own end; a later one changes nothing."""
+    from .identity import lower
+
+    at, seconds = map(float, ask.arguments)
+    with ask.place.locked():
+        lower(ask.place, at, seconds)
+    return 0
+
+
 def launch() -> None:
     """Let systemd run the supervisor. When the unit is there already somebody else was faster."""
     run(
@@ -254,4 +265,5 @@ COMMANDS = {
     "status": status,
     "collect": collect,
     "prestart": prestart,
+    "due": due,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Connection, Update, case, exists, false, select, true, update
+from sqlalchemy import Connection, Update, case, exists, false, func, select, true, update
 
 from vmrunner.core.lifecycle import BUILD_NEXT, INSTANCE_NEXT
 from vmrunner.errors import Conflict, Fenced, NotFound
@@ -107,7 +107,7 @@ _FINISH = _owners_move(
     owner_until=0.0,
     secrets=None,
 )
-_DEADLINE = select(_i.deadline).where(_i.id == _b.instance).scalar_subquery()
+_DEADLINE = select(func.coalesce(_i.due, _i.deadline)).where(_i.id == _b.instance).scalar_subquery()
 
 
 def _within(value: Any) -> Any:

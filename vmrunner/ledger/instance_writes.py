@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Connection, func, select, update
 
 from vmrunner.ledger import rows
+from vmrunner.ledger.actions import add_action
 from vmrunner.ledger.build_writes import DOOM, instance_move
 from vmrunner.ledger.database import Prepared, arg
 from vmrunner.ledger.events import add_event
@@ -56,6 +57,16 @@ _TRIED = Prepared(
 )
 
 
+def note_doom(connection: Connection, doomed: Instance, now: float) -> None:
+    """Note that an instance must die: with its build, or among the actions."""
+    death = doomed.death.value if doomed.death else ""
+    if doomed.build is not None:
+        add_event(connection, doomed.build, EventKind.DOOM, now, instance=doomed.id, death=death)
+    else:
+        detail = f"{death}: {doomed.message}".rstrip(": ")
+        add_action(connection, doomed.owner or "", "end", doomed.id, now, detail)
+
+
 class InstanceWrites(InstanceReads):
     """The writes that end instances."""
 
@@ -79,9 +90,7 @@ class InstanceWrites(InstanceReads):
                 return None
             doomed = rows.instance(row)
             _FENCE_BUILD(connection, build=doomed.build, instance=doomed.id, epoch=doomed.epoch)
-            add_event(
-                connection, doomed.build, EventKind.DOOM, now, instance=doomed.id, death=death.value
-            )
+            note_doom(connection, doomed, now)
             return doomed
 
         return self._database.write(work)
@@ -136,10 +145,11 @@ class InstanceWrites(InstanceReads):
         now: float,
         message: str,
     ) -> bool:
-        build = _CLOSE(
+        row = _CLOSE(
             connection, id=instance_id, epoch=epoch, death=death.value, now=now, message=message
-        ).scalar()
-        if build is None:
+        ).first()
+        if row is None:
             return False
-        _ERASE_SECRETS(connection, id=build)
+        if row[0] is not None:
+            _ERASE_SECRETS(connection, id=row[0])
         return True

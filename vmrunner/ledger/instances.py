@@ -16,6 +16,7 @@ from vmrunner.ledger.database import Database, Prepared, arg, inserts
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import INSERT_EVENT, add_event
 from vmrunner.ledger.instance_writes import InstanceWrites
+from vmrunner.ledger.pools import fills
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEDGER
 from vmrunner.ledger.values import LaunchRequest
 from vmrunner.model import (
@@ -28,6 +29,7 @@ from vmrunner.model import (
     InstanceState,
     Order,
     Ref,
+    Start,
 )
 
 if TYPE_CHECKING:
@@ -97,6 +99,11 @@ _ADDRESS = Prepared(
     .where(_i.id == arg("id"), _i.epoch == arg("epoch"), _i.state.not_in(DYING))
     .values(address=arg("address"))
 )
+_STARTED = Prepared(
+    update(INSTANCES)
+    .where(_i.id == arg("id"), _i.epoch == arg("epoch"), _i.start.is_(None))
+    .values(start=arg("start"))
+)
 
 
 class Instances(InstanceWrites):
@@ -111,23 +118,32 @@ class Instances(InstanceWrites):
 
     def start(
         self, launches: Sequence[LaunchRequest], *, until: float, rooms: Capacity | None = None
-    ) -> list[tuple[BuildRecord, Instance]]:
+    ) -> list[tuple[BuildRecord | None, Instance]]:
         """Claim builds and write the intents, in one transaction: durable when it returns, so
         the provider may be asked. Only those that were won: still queued, at the seen epoch, with
         no wish to end, and the first ones as far as `rooms` goes, whoever claims at the same time.
-        `until`: when the owners' claims lapse."""
-        prepared = {launch.build_id: (launch, self._row(launch)) for launch in launches}
-        if len(prepared) != len(launches):
+        A VM for a pool is won by the holder of the pool's lease. `until`: when the owners' claims
+        lapse."""
+        prepared = {launch.instance.id: (launch, self._row(launch)) for launch in launches}
+        builds = [launch.build_id for launch in launches if launch.build_id is not None]
+        if len(set(builds)) != len(builds):
             raise ValueError("two launches for one build")
 
-        def work(connection: Connection) -> list[tuple[BuildRecord, Instance]]:
-            won: list[tuple[BuildRecord, Instance]] = []
+        def work(connection: Connection) -> list[tuple[BuildRecord | None, Instance]]:
+            won: list[tuple[BuildRecord | None, Instance]] = []
             rows: list[dict[str, Any]] = []
             events: list[dict[str, Any]] = []
             fitting = launches if rooms is None else self._fitting(connection, launches, rooms)
-            for build_id in sorted(launch.build_id for launch in fitting):  # everybody's order
-                launch, row = prepared[build_id]
+            # Everybody's order.
+            for launch in sorted(fitting, key=lambda one: (one.build_id or "", one.instance.id)):
+                row = prepared[launch.instance.id][1]
                 now = launch.instance.created_at
+                build_id = launch.build_id
+                if build_id is None:
+                    if fills(connection, launch.instance):
+                        won.append((None, launch.instance))
+                        rows.append(row | {"epoch": launch.instance.epoch, "attempt": 0})
+                    continue
                 claimed = _CLAIM(
                     connection, id=build_id, epoch=launch.seen_epoch, now=now, until=until,
                     instance=launch.instance.id, owner=launch.instance.owner,
@@ -155,6 +171,16 @@ class Instances(InstanceWrites):
         order = self.order(instance_id)
         self._started(instance_id)
         return order
+
+    def note_starts(self, found: Sequence[tuple[str, int, Start]]) -> None:
+        """Note how they came up, for (instance id, epoch, start)."""
+
+        def work(connection: Connection) -> None:
+            for name, epoch, start in sorted(found):
+                _STARTED(connection, id=name, epoch=epoch, start=start.value)
+
+        if found:
+            self._database.write(work)
 
     def record(self, refs: Sequence[tuple[str, int, Ref]], now: float) -> set[str]:
         """Note what the provider calls them, for (instance id, epoch, ref): they boot now.
@@ -261,6 +287,11 @@ class Instances(InstanceWrites):
             "deletes": 0,
             "delete_at": 0.0,
             "gone_at": None,
+            "pool": new.pool,
+            "shape": new.shape,
+            "start": None,
+            "due": None,
+            "claimed_at": None,
             "offer": codec.offer_text(new.offer),
             "access": self._seal.seal(codec.access_bytes(launch.access)),
             "ordered": self._seal.seal(codec.order_bytes(order)),

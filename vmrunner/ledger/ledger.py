@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError
 from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.ledger import fork_safety
 from vmrunner.ledger import upgrade as schema
+from vmrunner.ledger.actions import Actions
 from vmrunner.ledger.builds import Builds
 from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts, shared
 from vmrunner.ledger.encryption import Encryption, make_key
@@ -25,6 +26,7 @@ from vmrunner.ledger.events import Events
 from vmrunner.ledger.images import Images
 from vmrunner.ledger.instances import Instances
 from vmrunner.ledger.logs import Logs
+from vmrunner.ledger.pools import Pools
 from vmrunner.ledger.restore_detection import RestoreDetector, place_of
 from vmrunner.ledger.sightings import Sightings
 from vmrunner.ledger.tables import INSTANCES, LEDGER
@@ -39,7 +41,9 @@ _PAUSED = Prepared(select(_l.paused_at))
 _PAUSE = Prepared(update(LEDGER).values(paused_at=arg("at")))
 _RENEW = Prepared(update(LEDGER).values(generation=arg("generation")))
 _LAST = Prepared(select(INSTANCES.c.id).order_by(INSTANCES.c.id.desc()).limit(1))
-_KNOWN = Prepared(select(INSTANCES.c.id).where(INSTANCES.c.id == arg("id")))
+_KNOWN = Prepared(
+    select(INSTANCES.c.id).where(INSTANCES.c.id == arg("id"), INSTANCES.c.epoch >= arg("epoch"))
+)
 _CANARY = b"vmrunner"
 
 
@@ -75,6 +79,8 @@ class Ledger:
         self._witness = witness
         self.builds = Builds(database, seal)
         self.instances = Instances(database, seal, witness.note)
+        self.pools = Pools(database, witness.note)
+        self.actions = Actions(database)
         self.images = Images(database)
         self.logs = Logs(database)
         self.events = Events(database)
@@ -273,7 +279,8 @@ def _recognised(database: Database, witness: RestoreDetector) -> str:
 
     def look(connection: Connection) -> tuple[str, str, bool]:
         instance = memory.instance if memory else ""
-        known = not instance or _KNOWN(connection, id=instance).first() is not None
+        epoch = memory.epoch if memory else 0
+        known = not instance or _KNOWN(connection, id=instance, epoch=epoch).first() is not None
         found = _read_identity(connection)
         if found is None:
             raise LedgerError("the ledger's database has lost its contents", hint="restart")

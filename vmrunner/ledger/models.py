@@ -141,7 +141,7 @@ class InstanceRow(Row, table=True):
     )
 
     id: str = _id(primary_key=True)
-    build: str = _id(foreign_key="builds.id")
+    build: str | None = _id(foreign_key="builds.id", default=None)  # None: of a pool, unclaimed
     attempt: int
     provider: str
     role: str
@@ -158,6 +158,11 @@ class InstanceRow(Row, table=True):
     deletes: int = 0
     delete_at: float = _time(default=0.0)
     gone_at: float | None = _time(default=None)
+    pool: str | None = None
+    shape: str | None = None  # of its pool when it was made
+    start: str | None = None
+    due: float | None = _time(default=None)
+    claimed_at: float | None = _time(default=None)
     offer: str = _json()
     access: bytes | None = _sealed()
     ordered: bytes | None = _sealed()
@@ -255,3 +260,44 @@ class ImageRow(Row, table=True):
     closed_at: float | None = _time(default=None)
     snapshots: str = _json(default="[]")
     message: str = _json(default="")
+
+
+class PoolRow(Row, table=True):
+    """A pool, as a `serve` configured it last."""
+
+    __tablename__ = "pools"
+
+    name: str = Field(primary_key=True)
+    spec: str = _json()
+    shape: str
+    revision: int
+    size: int | None = None  # wished by `pool resize`; None: as configured
+    draining: bool = False
+    named_at: float = _time()  # when a `serve` that lives last had it in its configuration
+    empty_reason: str | None = None
+    arrivals: str = _json(default="{}")
+
+
+class PoolStartRow(Row, table=True):
+    """A build that wanted a pool's VM, and whether there was one."""
+
+    __tablename__ = "pool_starts"
+    __table_args__ = (Index("ix_pool_starts_pool_at", "pool", "at"),)
+
+    build: str = _id(primary_key=True, foreign_key="builds.id")
+    pool: str
+    at: float = _time()
+    hit: bool
+
+
+class ActionRow(Row, table=True):
+    """Something that somebody did and that concerns no build."""
+
+    __tablename__ = "actions"
+
+    id: int | None = Field(default=None, primary_key=True)
+    at: float = _time()
+    actor: str
+    verb: str
+    subject: str
+    detail: str = _json(default="")

@@ -19,10 +19,12 @@ from vmrunner.lib import local_files, process
 
 
 class RememberedState(NamedTuple):
-    """The database as it was used last, and an instance that was started from it."""
+    """The database as it was used last, and an instance that was started from it, or claimed at
+    that epoch from a pool."""
 
     place: str
     instance: str
+    epoch: int = 0
 
 
 def place_of(database: Path | None) -> str:
@@ -43,14 +45,17 @@ class RestoreDetector:
 
     def read(self) -> RememberedState | None:
         """Return what is remembered; None when nothing is."""
-        place, _, instance = (local_files.read(self._path) or "").partition("\n")
-        return RememberedState(place, instance) if place else None
+        place, _, rest = (local_files.read(self._path) or "").partition("\n")
+        instance, _, epoch = rest.partition(" ")
+        if not place:
+            return None
+        return RememberedState(place, instance, int(epoch) if epoch.isdigit() else 0)
 
-    def note(self, instance: str) -> None:
-        """Remember the instance that was started last, before it is asked for. It need not outlive
-        a power cut, after which a database counts as copied, or is elsewhere. Raises LedgerError:
-        without this, nothing may be started."""
-        text = f"{self.place}\n{instance}\n".encode()
+    def note(self, instance: str, epoch: int = 0) -> None:
+        """Remember the instance that was started last, or claimed at that epoch, before it is used.
+        It need not outlive a power cut, after which a database counts as copied, or is elsewhere.
+        Raises LedgerError: without this, nothing may be started."""
+        text = f"{self.place}\n{instance} {epoch}\n".encode()
         try:
             descriptor = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
             try:

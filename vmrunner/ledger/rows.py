@@ -32,12 +32,14 @@ from vmrunner.model import (
     Offer,
     Order,
     Phase,
+    PoolSpec,
     Process,
     Reason,
     Ref,
     Result,
     Role,
     Scope,
+    Start,
 )
 
 T = TypeVar("T")
@@ -57,7 +59,8 @@ BUILD: Final = (
 INSTANCE: Final = (
     _i.id, _i.build, _i.attempt, _i.provider, _i.offer, _i.role, _i.state, _i.created_at,
     _i.state_since, _i.deadline, _i.epoch, _i.owner, _i.ref, _i.address, _i.death, _i.message,
-    _i.deletes, _i.delete_at, _i.gone_at,
+    _i.deletes, _i.delete_at, _i.gone_at, _i.pool, _i.shape, _i.start, _i.due,
+    _i.claimed_at,
 )  # fmt: skip
 
 #: What `image` reads, in its order.
@@ -95,6 +98,15 @@ def offer_from(text: str) -> Offer:
 @lru_cache(maxsize=256)
 def process_from(text: str) -> Process:
     return _adapter(Process).validate_json(text)
+
+
+@lru_cache(maxsize=256)
+def pool_spec_from(text: str) -> PoolSpec:
+    return _adapter(PoolSpec).validate_json(text)
+
+
+def pool_spec_text(spec: PoolSpec) -> str:
+    return _text(spec)
 
 
 def spec_text(spec: BuildSpec) -> str:
@@ -294,6 +306,11 @@ def _instance(row: Sequence[Any]) -> Instance:
         deletes=_number(row[16]),
         delete_at=_number(row[17]),
         gone_at=row[18],
+        pool=row[19],
+        shape=row[20],
+        start=Start(row[21]) if row[21] else None,
+        due=_maybe(row[22]),
+        claimed_at=_maybe(row[23]),
     )
 
 

@@ -27,7 +27,7 @@ LABELS: Final = _table("labels", "build name value")
 INSTANCES: Final = _table(
     "instances",
     "id build attempt provider role state state_since created_at deadline epoch owner ref address "
-    "death message deletes delete_at gone_at offer access ordered",
+    "death message deletes delete_at gone_at pool shape start due claimed_at offer access ordered",
 )
 EVENTS: Final = _table("events", "build seq time kind data")
 CHUNKS: Final = _table("chunks", "build seq attempt time offset line data")
@@ -40,7 +40,13 @@ IMAGES: Final = _table(
     "id provider scope name recipe hash builder state created_at deadline ref promoted_at "
     "closed_at snapshots message",
 )
+POOLS: Final = _table(
+    "pools",
+    "name spec shape revision size draining named_at empty_reason arrivals",
+)
+POOL_STARTS: Final = _table("pool_starts", "build pool at hit")
+ACTIONS: Final = _table("actions", "id at actor verb subject detail")
 ALL: Final = (
     LEDGER, BUILDS, LABELS, INSTANCES, EVENTS, CHUNKS, ENGINES, LEASES, HEARTBEATS, SIGHTINGS,
-    IMAGES,
+    IMAGES, POOLS, POOL_STARTS, ACTIONS,
 )  # fmt: skip

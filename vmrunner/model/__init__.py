@@ -1,6 +1,6 @@
 """The nouns. Frozen values, no I/O; every time is epoch seconds as a float, every size is bytes.
 
-Everybody imports them from here; four files hold them.
+Everybody imports them from here.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from vmrunner.model.builds import (
     Step,
 )
 from vmrunner.model.cloud import (
+    MORTAL,
+    SERVING,
     TAG,
     Address,
     Fate,
@@ -49,6 +51,7 @@ from vmrunner.model.cloud import (
     tags_of,
 )
 from vmrunner.model.images import ImageState, MadeImage
+from vmrunner.model.pools import EmptyReason, Pool, PoolKind, PoolSpec
 from vmrunner.model.states import (
     BuildState,
     Death,
@@ -60,9 +63,11 @@ from vmrunner.model.states import (
 )
 
 __all__ = [
+    "MORTAL",
     "RUNC",
     "RUNSC",
     "RUNTIMES",
+    "SERVING",
     "STARTING",
     "TAG",
     "Access",
@@ -74,6 +79,7 @@ __all__ = [
     "BuildState",
     "Chunk",
     "Death",
+    "EmptyReason",
     "EventKind",
     "Fate",
     "Finding",
@@ -94,6 +100,9 @@ __all__ = [
     "Outcome",
     "Page",
     "Phase",
+    "Pool",
+    "PoolKind",
+    "PoolSpec",
     "Power",
     "Process",
     "Reason",

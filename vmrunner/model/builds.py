@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from vmrunner.model.cloud import Address, Key, Network, Offer, Ref, Role, Scope
-from vmrunner.model.states import BuildState, Death, InstanceState, Reason, Result
+from vmrunner.model.states import BuildState, Death, InstanceState, Reason, Result, Start
 
 # --- processes ----------------------------------------------------------------------------------
 
@@ -150,7 +150,7 @@ class Instance:
     """A row of `instances`, as it was when it was read."""
 
     id: str
-    build: str
+    build: str | None  # None: of a pool, and no build claimed it
     attempt: int
     provider: str  # the configured name
     offer: Offer
@@ -168,6 +168,21 @@ class Instance:
     deletes: int = 0  # accepted or failed attempts so far
     delete_at: float = 0.0  # not before this, the next attempt
     gone_at: float | None = None
+    pool: str | None = None
+    shape: str | None = None  # of its pool when it was made
+    start: Start | None = None  # how its build came by it; None: that is not known yet
+    claimed_at: float | None = None  # when a build claimed it from its pool
+    due: float | None = None  # when that build must be over: never raised
+
+    @property
+    def end(self) -> float:
+        """The time by which it must be gone: `due` where a build claimed it from a pool."""
+        return self.deadline if self.due is None else min(self.due, self.deadline)
+
+    @property
+    def begun(self) -> float:
+        """The time from which it is its build's: its birth, or the claim from a pool."""
+        return self.created_at if self.claimed_at is None else self.claimed_at
 
     @property
     def scope(self) -> Scope:

@@ -39,6 +39,12 @@ class Role(StrEnum):
     POOL = "pool"
 
 
+#: The roles of VMs that have a row in the ledger and serve a build, now or later.
+SERVING: Final = (Role.BUILD, Role.POOL)
+#: The roles of all VMs, disks and addresses that end at their deadline.
+MORTAL: Final = (*SERVING, Role.IMAGE)
+
+
 class Market(StrEnum):
     """Payment model of a machine: on demand or spot."""
 
@@ -171,7 +177,7 @@ class Order:
     """One create call, frozen before it is sent; the identical order again is the same VM."""
 
     instance: str
-    build: str
+    build: str  # "": of a pool, and no build claimed it
     installation: str
     generation: str
     role: Role
@@ -183,18 +189,20 @@ class Order:
     max_ttl: float | None = None  # the limit when it was made; None: made before this was told
     identity: Identity | None = None  # also in `user_data`; None: only there
     shape: Shape | None = None
+    pool: str | None = None
 
 
 def tags_of(order: Order) -> dict[str, str]:
     """The tags that every resource is born with (design §6), for providers that take `:`."""
     limit = {} if order.max_ttl is None else {f"{TAG}max-ttl": str(int(order.max_ttl))}
+    whose = {"pool": order.pool or ""} if order.role is Role.POOL else {"build": order.build}
     return {
         **order.tags,
         f"{TAG}installation": order.installation,
         f"{TAG}generation": order.generation,
         f"{TAG}role": order.role.value,
         f"{TAG}instance": order.instance,
-        f"{TAG}build": order.build,
+        **{f"{TAG}{name}": value for name, value in whose.items()},
         f"{TAG}expires-at": str(int(order.deadline)),
         **limit,
         "Name": order.instance,

@@ -1,6 +1,23 @@
 """Drivers: `port.py` is what each must do, `registry.py` which there are."""
 
-from vmrunner.providers.port import Arms, BootsLocalImages, Driver, Provider, Seals
+from vmrunner.providers.port import (
+    Arms,
+    BootsLocalImages,
+    Driver,
+    LowersDeadline,
+    Provider,
+    Seals,
+    ShowsGuardedRoles,
+)
 from vmrunner.providers.registry import load
 
-__all__ = ["Arms", "BootsLocalImages", "Driver", "Provider", "Seals", "load"]
+__all__ = [
+    "Arms",
+    "BootsLocalImages",
+    "Driver",
+    "LowersDeadline",
+    "Provider",
+    "Seals",
+    "ShowsGuardedRoles",
+    "load",
+]

@@ -96,6 +96,24 @@ class Seals(Protocol):
 
 
 @runtime_checkable
+class LowersDeadline(Protocol):
+    """A provider that itself ends a VM at its deadline, and can be told an earlier one."""
+
+    def lower(self, ref: Ref, due: float) -> None:
+        """See to it that the VM ends at `due` at the latest; acknowledged when it returns. A later
+        one changes nothing. Raises `ProviderError`."""
+
+
+@runtime_checkable
+class ShowsGuardedRoles(Protocol):
+    """A provider in whose account a guard can live, which tells whose VMs it ends."""
+
+    def guarded_roles(self) -> frozenset[str] | None:
+        """Return the roles of what the installed guard ends; None: none is installed. Raises
+        `ProviderError`."""
+
+
+@runtime_checkable
 class BootsLocalImages(Protocol):
     """A provider whose VMs boot images of this host's cache, and take their room from it."""
 

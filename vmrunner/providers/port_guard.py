@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 #: So often it is invoked, and so long it may be silent, in seconds.
 EVERY: Final = 300
 SILENCE: Final = 1200
+#: What a guard ends that does not tell: it was made before they told.
+ROLES_ONCE: Final = frozenset({"build", "image"})
 
 
 class PartState(StrEnum):

@@ -302,7 +302,7 @@ class Reaper:
         if doomed is None:
             return
         rows[name] = doomed
-        build = known.builds.get(row.build)
+        build = known.builds.get(row.build or "")
         if build is not None and build.instance == name and death in _FINAL:
             self._completion.finish(replace(build, epoch=doomed.epoch), end_of(build, death))
 
@@ -352,7 +352,7 @@ class Reaper:
             return False
         now = self._context.now(row)
         gone = self._membership.member_gone(row.owner)
-        return now > row.deadline or (now >= row.delete_at and gone)
+        return now > row.end or (now >= row.delete_at and gone)
 
     def _send_deletes(self, provider: Provider, rows: list[Instance], done: Outcomes) -> Outcomes:
         """Ask for the death of dying rows; close those that are seen dead. A look that fails, or
@@ -374,7 +374,7 @@ class Reaper:
                 reason=row.death or Death.DONE,
                 instance=row.id,
                 force=row.deletes >= FORCE_AFTER,
-                expires_at=row.deadline,
+                expires_at=row.end,
             )
             for row in rows
             if row.id in seen and seen[row.id] not in done

@@ -149,7 +149,7 @@ def _row_line(name: str, now: float, row: Instance, what: str, reason: Death) ->
         instance=row.id,
         build=row.build,
         age=now - row.created_at,
-        late=_late(now, row.deadline),
+        late=_late(now, row.end),
         cost=pricing.cost(row, now, registry.prices(row.scope.kind)),
     )
 

@@ -15,14 +15,15 @@ from vmrunner.config import settings as config
 from vmrunner.config.settings import Paths, Settings
 from vmrunner.errors import VmrunnerError
 from vmrunner.lib import process
-from vmrunner.model import Limits
-from vmrunner.runtime.background import BackgroundEngines
+from vmrunner.model import Limits, PoolSpec
+from vmrunner.runtime.background import SERVE, BackgroundEngines
 from vmrunner.runtime.ledger_opener import LedgerOpener
 from vmrunner.runtime.provider_set import ProviderSet
 
 if TYPE_CHECKING:
     from vmrunner.engine.context import EngineLimits, MakesOrders
     from vmrunner.engine.engine import Engine
+    from vmrunner.engine.pools import WarmUps
     from vmrunner.engine.sessions import Sessions
     from vmrunner.ledger import Ledger
     from vmrunner.providers import Provider
@@ -97,6 +98,18 @@ class App:
 
         return Session
 
+    def warm_ups(self) -> WarmUps:
+        """Return the class that prepares a pool's VM for its build."""
+        from vmrunner.session.warm_up import WarmUp
+
+        return WarmUp
+
+    def pools(self) -> Mapping[str, PoolSpec]:
+        """Return the pools of the configuration."""
+        from vmrunner.config.pools import pool_specs
+
+        return pool_specs(self.settings)
+
     def orders(self) -> MakesOrders:
         """Return the factory of orders for instances."""
         from vmrunner.engine.orders import OrderFactory
@@ -133,6 +146,8 @@ class App:
             paths=self.paths,
             orders=self.orders(),
             listen=listen,
+            warm_ups=self.warm_ups(),
+            pools=self.pools() if kind == SERVE else {},
         )
 
     def host(self, kind: str | None) -> EngineHost:

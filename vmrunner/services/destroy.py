@@ -41,7 +41,7 @@ def past_deadline(ledger: Ledger, providers: ProviderSet) -> list[Instance]:
     """The open rows that are past their deadline, each by the clock of its provider."""
 
     def past(row: Instance) -> bool:
-        return providers.time_at(row.provider, row.scope, ask=True) > row.deadline
+        return providers.time_at(row.provider, row.scope, ask=True) > row.end
 
     return [row for row in ledger.instances.open() if past(row)]
 
@@ -51,7 +51,7 @@ def destroy(ledger: Ledger, providers: ProviderSet, row: Instance) -> DestroyedV
     for at most `SEEN_DEAD`. Its build is cancelled. Raises Conflict for a VM that this provider
     cannot reach."""
     if row.state is InstanceState.GONE:  # its provider may be gone from the configuration too
-        cancel(ledger, row.build)
+        _cancel(ledger, row)
         return DestroyedVm(DestroyResult.GONE_BEFORE)
     provider = providers.reaching(row.provider, row.scope)
     if row.scope not in provider.scopes:
@@ -59,7 +59,7 @@ def destroy(ledger: Ledger, providers: ProviderSet, row: Instance) -> DestroyedV
             f"{row.id} is in {row.scope}, which is no scope of {row.provider} now",
             hint="use the account, host or region that it was started with",
         )
-    cancel(ledger, row.build)
+    _cancel(ledger, row)
     row = _marked(ledger, providers, row)
 
     def closed() -> bool:
@@ -75,6 +75,11 @@ def destroy(ledger: Ledger, providers: ProviderSet, row: Instance) -> DestroyedV
         death = row.death or Death.CANCELLED
         ledger.instances.close(row.id, epoch=row.epoch, death=death, now=provider.now())
     return DestroyedVm(DestroyResult.GONE if closed() else DestroyResult.ASKED)
+
+
+def _cancel(ledger: Ledger, row: Instance) -> None:
+    if row.build is not None:
+        cancel(ledger, row.build)
 
 
 def _marked(ledger: Ledger, providers: ProviderSet, row: Instance) -> Instance:

@@ -26,7 +26,7 @@ def reasons(ledger: Ledger, limits: EngineLimits) -> dict[str, str]:
     decided = plan(
         time.time(),
         queued,
-        [(driven.get(row.build), row) for row in ledger.instances.open()],
+        [(driven.get(row.build or ""), row) for row in ledger.instances.open()],
         lambda _name, _spec: _ANY,
         limits.rooms,
         draining=ledger.paused,

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from vmrunner.core.lifecycle import End
 from vmrunner.errors import ConfigError
 from vmrunner.model import Access, BuildRecord, BuildState, EventKind, Instance, Step
+from vmrunner.ssh.client import Connection
 
 _NAME: Final = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
@@ -31,6 +32,8 @@ class SessionJob:
     log_bytes: int
     artifact_bytes: int
     boot_seconds: float = 600.0  # until SSH must have answered
+    connection: Connection | None = None  # open to it already
+    guest_due: float | None = None  # when the guest is to switch itself off, if not as it was told
 
 
 class Reporter(Protocol):

@@ -74,6 +74,7 @@ class Session:
         self._reporter = reporter
         self._now = now
         self._dialer = client.Dialer(job.access)
+        self._warm = job.connection
         self._connection: client.Connection | None = None
         self._supervisor: SupervisorCalls | None = None
         self._stop: Reason | None = None
@@ -127,7 +128,7 @@ class Session:
             self._check_stop()
             self._stopping.wait(RECONNECT_PAUSES[min(vain, len(RECONNECT_PAUSES) - 1)])
             self._check_stop()
-            left = self._job.instance.deadline - self._now()
+            left = self._job.instance.end - self._now()
             timeout = left if connected else min(self._job.boot_seconds, left)
             try:
                 self._connection = self._connect(max(timeout, 1.0))
@@ -158,6 +159,9 @@ class Session:
                 connection.close()
 
     def _connect(self, timeout: float) -> client.Connection:
+        if self._warm is not None:
+            connection, self._warm = self._warm, None
+            return connection
         address = self._job.instance.address
         if address is None:
             raise ConfigError(f"instance {self._job.instance.id} has no address")
@@ -179,10 +183,19 @@ class Session:
         supervisor = self._supervisor = SupervisorCalls(connection, self._job.build.epoch)
         if self._ended is None:
             self._reporter.state(BuildState.PREPARING)
+            self._lower_guest_timer(supervisor)
             self._preparation.run(supervisor, self._pulse, self._refused)
             while self._ended is None:
                 self._follow(supervisor)
         return self._collect(connection, supervisor, self._ended.end)
+
+    def _lower_guest_timer(self, supervisor: SupervisorCalls) -> None:
+        due = self._job.guest_due
+        if due is not None:
+            seconds = max(0.0, due - self._now())
+            done = supervisor.ask("due", f"{due:.0f}", f"{seconds:.0f}", pulse=self._pulse)
+            if done.exit_code:
+                self._refused(done, "deadline")
 
     # --- run ---------------------------------------------------------------------------------
 

@@ -171,14 +171,8 @@ class Connection:
 
     def run(self, command: str, *, stdin: Iterable[bytes] = (), timeout: float = 60.0) -> Completed:
         """A short command. Raises Lost when the connection breaks or it takes too long."""
-        until = time.monotonic() + timeout
+        pulse = within(timeout, f"end of {command.split()[0]!r}")
         stdout = bytearray()
-
-        def pulse() -> float:
-            left = until - time.monotonic()
-            if left <= 0:
-                raise ConnectionLost(f"no end of {command.split()[0]!r} within {timeout:.0f} s")
-            return left
 
         def keep(data: bytes) -> None:
             stdout.extend(data[: CAPTURE - len(stdout)])
@@ -251,6 +245,20 @@ class Connection:
         """Close at once; what waits on it raises Lost."""
         self._wire.hang_up()
         self._connection.close()
+
+
+def within(seconds: float, what: str = "answer") -> Callable[[], float]:
+    """Return a pulse for `stream` and `call` that lets them take that long. It raises
+    ConnectionLost then, which says what did not come."""
+    until = time.monotonic() + seconds
+
+    def pulse() -> float:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise ConnectionLost(f"no {what} within {seconds:.0f} s")
+        return left
+
+    return pulse
 
 
 class _Remote(fabric.runners.Remote):  # type: ignore[misc]  # fabric has no types

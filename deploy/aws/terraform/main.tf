@@ -124,6 +124,7 @@ resource "aws_lambda_function" "guard" {
       VMRUNNER_REGIONS      = join(",", var.regions)
       VMRUNNER_GRACE        = tostring(var.grace_seconds)
       VMRUNNER_MAX_TTL      = tostring(var.max_ttl_seconds)
+      VMRUNNER_ROLES        = "build,pool,image"
     }
   }
 

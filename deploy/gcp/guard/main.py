@@ -40,7 +40,7 @@ from google.auth.transport.requests import AuthorizedSession
 
 LABEL: Final = "vmrunner-"
 #: Of every installation of vmrunner, these alone end by their labels.
-ROLES: Final = ("build", "image")
+ROLES: Final = ("build", "pool", "image")
 GRACE: Final = 480.0
 ANY: Final = "*"
 PAGE: Final = 500

@@ -167,7 +167,7 @@ resource "google_cloud_scheduler_job" "guard" {
   project          = var.project
   region           = var.region
   name             = local.name
-  description      = "Invokes vmrunner's guard."
+  description      = "Invokes vmrunner's guard. Roles: build, pool, image."
   schedule         = "*/5 * * * *"
   time_zone        = "Etc/UTC"
   attempt_deadline = "300s"

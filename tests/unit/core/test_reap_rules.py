@@ -90,7 +90,6 @@ def test_without_any_time_the_first_sighting_stands_for_its_birth() -> None:
         {"vmrunner:installation": ""},
         {"vmrunner:installation": None},
         {"vmrunner:role": "guard"},
-        {"vmrunner:role": "pool"},
         {"vmrunner:role": ""},
         {"vmrunner:role": None},
     ],

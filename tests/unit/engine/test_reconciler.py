@@ -14,6 +14,7 @@ from vmrunner.engine.context import EngineContext
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import Membership
 from vmrunner.engine.poller import InstancePoller
+from vmrunner.engine.pools import PoolManager
 from vmrunner.engine.reconciler import LOG_HANDOVER, SESSION_GRACE, Reconciler
 from vmrunner.engine.sessions import SessionManager
 from vmrunner.engine.takeover import take_over
@@ -60,6 +61,7 @@ class Bench:
             BuildCompletion(context),
             Terminator(context),
             self.poller,
+            PoolManager(context, self.launcher, self.sessions, None, lambda _, work: work()),
         )
         self.parts = parts
 

@@ -180,6 +180,7 @@ def serve(
             limits=app.limits(),
             cron=settings.reaper.sweep,
             keep_logs=settings.reaper.keep_logs,
+            pools=app.pools(),
         )
 
     def prepare() -> None:

@@ -121,6 +121,9 @@ def instance_document(row: Instance) -> dict[str, Any]:
         "death": row.death.value if row.death else None,
         "message": row.message or None,
         "deletes": row.deletes,
+        "pool": row.pool,
+        "start": row.start.value if row.start else None,
+        "due": iso(row.due),
     }
 
 
@@ -156,6 +159,12 @@ def build_view(
     )
 
 
+def _whose(row: Instance | None) -> str:
+    if row is None:
+        return ""
+    return row.build or f"pool {row.pool}"
+
+
 def _command(build: BuildRecord) -> str:
     first, *more = build.spec.steps
     return short(first.title, 40) + (f" (+{len(more)})" if more else "")
@@ -181,7 +190,7 @@ def machine_view(*, cloud: bool) -> ListView[VmRow]:
     """`vm ls`; with `cloud` what the providers show stands beside the ledger."""
     columns = [
         Column[VmRow]("id", lambda m: m.id),
-        Column[VmRow]("build", lambda m: m.row.build if m.row else ""),
+        Column[VmRow]("build", lambda m: _whose(m.row)),
         Column[VmRow]("state", lambda m: m.row.state.value if m.row else "no row"),
     ]
     if cloud:
@@ -230,7 +239,7 @@ def _age(machine: VmRow) -> str:
 
 def _left(machine: VmRow) -> str:
     row, cloud = machine.row, machine.cloud
-    deadline = row.deadline if row else cloud.expires_at if cloud else None
+    deadline = row.end if row else cloud.expires_at if cloud else None
     if deadline is None or (row and row.gone_at is not None):
         return ""
     rest = deadline - machine.now

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vmrunner.model import TAG, Key, Power, Role, Seen
+from vmrunner.model import SERVING, TAG, Key, Power, Role, Seen
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.ec2.client import Ec2Caller
 from vmrunner.providers.ec2.describe_instances import INSTANCE_ID, filtered
@@ -56,7 +56,7 @@ def look(
 def _ours(item: ec2.InstanceTypeDef, key: Key) -> bool:
     role = tags(item).get(f"{TAG}role")
     tagged = item.get("InstanceLifecycle") == "spot" or not item.get("ClientToken")
-    return role == Role.IMAGE or (role == Role.BUILD and (tagged or _launched(item, key)))
+    return role == Role.IMAGE or (role in SERVING and (tagged or _launched(item, key)))
 
 
 def _launched(item: ec2.InstanceTypeDef, key: Key) -> bool:

@@ -206,6 +206,9 @@ class Ec2Provider:
         """Return the guard that lives in the account, and needs nothing of vmrunner's."""
         return AccountGuard(self.options, self.calls, self.identity, self.now)
 
+    def guarded_roles(self) -> frozenset[str] | None:
+        return self.guard().roles()
+
     def imaging(self, scope: Scope | None = None) -> Ec2Images:
         """The images that this installation made, where it launches or in another region."""
         options = self.options if scope is None else replace(self.options, region=scope.place)

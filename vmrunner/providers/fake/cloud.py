@@ -17,6 +17,7 @@ from typing import Protocol
 
 from vmrunner.errors import ProviderError, Uncertain
 from vmrunner.model import (
+    MORTAL,
     TAG,
     Address,
     Fate,
@@ -27,7 +28,6 @@ from vmrunner.model import (
     Power,
     Ref,
     Resource,
-    Role,
     Scope,
     Seen,
     tags_of,
@@ -387,4 +387,4 @@ class Cloud:
 
 def _is_of(machine: FakeMachine, installation: str) -> bool:
     mine = machine.tags.get(f"{TAG}installation") == installation
-    return mine and machine.tags.get(f"{TAG}role") in (Role.BUILD, Role.IMAGE)
+    return mine and machine.tags.get(f"{TAG}role") in MORTAL

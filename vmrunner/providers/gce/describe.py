@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Final
 
 from vmrunner.errors import CredentialsRefused
-from vmrunner.model import TAG, Key, Kind, Power, Ref, Role, Scope, Seen
+from vmrunner.model import MORTAL, TAG, Key, Kind, Power, Ref, Scope, Seen
 from vmrunner.providers.common.batches import batches
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.merge_iterators import merged
@@ -44,7 +44,7 @@ _STOPS: Final = (
     "compute.instances.terminateOnHostMaintenance",
 )
 #: A build's VM, or the builder of an image.
-_ROLES: Final = (Role.BUILD.value, Role.IMAGE.value)
+_ROLES: Final = tuple(role.value for role in MORTAL)
 
 
 @dataclass(frozen=True, slots=True)

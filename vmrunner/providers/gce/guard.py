@@ -3,6 +3,7 @@ as deploy/gcp/terraform makes it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -17,11 +18,12 @@ from vmrunner.lib import resources
 from vmrunner.model import Finding
 from vmrunner.providers.common.findings import bad, ok, warning
 from vmrunner.providers.gce.options import GceOptions
-from vmrunner.providers.port_guard import SILENCE
+from vmrunner.providers.port_guard import ROLES_ONCE, SILENCE
 
 SCHEDULER: Final = "https://cloudscheduler.googleapis.com"
 _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 _TIMEOUT: Final = 20.0  # seconds
+_ROLES: Final = re.compile(r"Roles: ([a-z, ]+)\.")
 
 
 def name_of(installation: str) -> str:
@@ -44,7 +46,7 @@ def findings(options: GceOptions, project: str, now: float) -> Iterator[Finding]
             f"apply {module()}, and name its region as providers.{options.name}.guard",
         )
         return
-    job = f"projects/{project}/locations/{options.guard}/jobs/{name_of(options.installation)}"
+    job = _job(options, project)
     try:
         answer = _session(options).get(f"{_base(options)}/v1/{job}", timeout=_TIMEOUT)
         found: Any = answer.json() if answer.ok else {}
@@ -72,6 +74,24 @@ def _of(job: Any, now: float) -> Finding:
     if code := job.get("status", {}).get("code", 0):
         return bad("guard", f"its last invocation failed with code {code}", fix)
     return ok("guard", f"{job.get('name')} works")
+
+
+def roles(options: GceOptions, project: str) -> frozenset[str] | None:
+    """Return the roles of what the guard ends, as its job says; None: there is none. Raises
+    requests' and google.auth's errors."""
+    if options.guard is None:
+        return None
+    url = f"{_base(options)}/v1/{_job(options, project)}"
+    answer = _session(options).get(url, timeout=_TIMEOUT)
+    if answer.status_code == 404:
+        return None
+    answer.raise_for_status()
+    told = _ROLES.search(str(answer.json().get("description", "")))
+    return frozenset(re.split(", *", told[1])) if told else ROLES_ONCE
+
+
+def _job(options: GceOptions, project: str) -> str:
+    return f"projects/{project}/locations/{options.guard}/jobs/{name_of(options.installation)}"
 
 
 def _base(options: GceOptions) -> str:

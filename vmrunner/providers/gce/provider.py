@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from vmrunner.errors import BadOrder
+import requests
+from google.auth import exceptions as auth_errors
+
+from vmrunner.errors import BadOrder, Uncertain
 from vmrunner.model import (
     Fate,
     Finding,
@@ -187,6 +190,14 @@ class GceProvider:
         with edge():
             told = self.calls(CONSOLE, zone=ref.scope.place, instance=ref.id)
         return str(told.contents)[-CONSOLE_BYTES:]
+
+    def guarded_roles(self) -> frozenset[str] | None:
+        with edge():
+            project = self.identity.project()
+        try:
+            return guard.roles(self.options, project)
+        except (auth_errors.GoogleAuthError, requests.RequestException, ValueError) as error:
+            raise Uncertain(f"the guard's roles: {error}") from error
 
     def check(self) -> Sequence[Finding]:
         return doctor.check(self)

@@ -75,6 +75,7 @@ class Keeper:
 
         signal.set_wakeup_fd(self._signals[1])
         signal.signal(signal.SIGTERM, wish)
+        signal.signal(signal.SIGUSR1, lambda *_: None)  # `due` was written: it wakes the poll
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
@@ -258,6 +259,7 @@ class Keeper:
 
     def _due(self, jail: Jail) -> dict[str, Any] | None:
         """Return how the VM ends now, if a time has come or somebody wishes it."""
+        self._lower()
         if time.time() >= self.deadline:
             return {"cause": "deadline", "detail": "its deadline passed"}
         if self.wished or (self.home.path / state_dir.END).exists():
@@ -267,6 +269,14 @@ class Keeper:
         if self.save_at is not None and time.monotonic() >= self.save_at:
             return self._save(jail)
         return None
+
+    def _lower(self) -> None:
+        """Take note of an earlier end, and tell so."""
+        due = self.home.time(state_dir.DUE)
+        if due is not None and due != self.home.time(state_dir.HELD):
+            self.deadline = min(self.deadline, due)
+            with contextlib.suppress(OSError):
+                self.home.write_time(state_dir.HELD, due)
 
     def _acknowledge(self, jail: Jail) -> bool:
         """Read the channel. True when it is done with: the VM is itself, and may be spoken to."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError
+from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError, Uncertain
 from vmrunner.lib import units
 from vmrunner.model import (
     Fate,
@@ -305,6 +305,15 @@ class QemuProvider:
             return sweep.end(self.state, self._mark, ref.id, now=time.time(), force=force)
         except OSError as error:
             return Outcome(fate=Fate.FAILED, error=str(error))
+
+    def lower(self, ref: Ref, due: float) -> None:
+        home = self.state.home(ref.id)
+        if ref.scope != self.scope or home is None or not home.held:
+            raise BadOrder(f"{ref.id} does not run here")
+        try:
+            sweep.lower(home, due)
+        except OSError as error:
+            raise Uncertain(f"{ref.id}: {error}") from error
 
     def console(self, ref: Ref) -> str:
         home = self.state.home(ref.id)

@@ -35,6 +35,10 @@ OVERLAY: Final = "overlay.qcow2"
 SSH: Final = "ssh"  # the socket at which the VM's sshd answers
 GROUP: Final = "group"  # in the keeper's file: its control group
 CONSOLE: Final = "console.log"
+DUE: Final = (
+    "due"  # an end before its deadline, epoch seconds: a build of a pool's VM has less time
+)
+HELD: Final = "due.held"  # … that its keeper has taken note of
 STARTED: Final = "started"  # how its VM came to be, once its identity is its own
 NEW: Final = ".new-"
 
@@ -80,6 +84,17 @@ class InstanceDir:
 
     def read(self, file: str) -> dict[str, Any] | None:
         return read_json(self.path / file)
+
+    def time(self, file: str) -> float | None:
+        """Return the time in a file; None when it is missing or no number."""
+        try:
+            return float((self.path / file).read_text())
+        except (OSError, ValueError):
+            return None
+
+    def write_time(self, file: str, at: float) -> None:
+        """Whole or not at all, and on the disk when this returns."""
+        _replace(self.path / file, repr(at))
 
     @property
     def held(self) -> bool:

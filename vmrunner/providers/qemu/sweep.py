@@ -30,6 +30,7 @@ from vmrunner.providers.qemu import processes, state_dir
 from vmrunner.providers.qemu.state_dir import InstanceDir, StateDir
 
 _KEEPER_TIMEOUT: Final = 5.0  # seconds after which a keeper that was asked to end is killed
+_LOWERED: Final = 10.0  # seconds for a keeper to take note of an earlier end
 _FORCED: Final = 3.0  # seconds to wait for the kernel after SIGKILL
 
 
@@ -170,6 +171,25 @@ def _instance(text: str) -> str:
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
+
+
+# --- an earlier end --------------------------------------------------------------------------
+
+
+def lower(home: InstanceDir, due: float) -> None:
+    """Tell its keeper an earlier end; it has taken note when this returns. Raises TimeoutError."""
+    former = home.time(state_dir.DUE)
+    due = due if former is None else min(due, former)
+    until = time.monotonic() + _LOWERED
+    if due != former:
+        home.write_time(state_dir.DUE, due)
+    while home.time(state_dir.HELD) != due:
+        keeper = processes.parse((home.read(state_dir.KEEPER) or {}).get("keeper"))
+        if keeper is not None:
+            processes.send(keeper, signal.SIGUSR1)
+        if time.monotonic() > until:
+            raise TimeoutError("its keeper does not take an earlier end")
+        time.sleep(0.005)
 
 
 # --- ending --------------------------------------------------------------------------------------

@@ -13,13 +13,20 @@ from vmrunner.providers.common.call_failed import CallFailed, edge
 from vmrunner.providers.ec2.client import Ec2Client
 from vmrunner.providers.ec2.guard import alarms, documents, health
 from vmrunner.providers.ec2.guard.function import InvokeConfig, LambdaFunction
-from vmrunner.providers.ec2.guard.names import ANY, GRACE, FunctionSpec, GuardSite, Names
+from vmrunner.providers.ec2.guard.names import ANY, GRACE, ROLES, FunctionSpec, GuardSite, Names
 from vmrunner.providers.ec2.guard.part import GuardElement, differing
 from vmrunner.providers.ec2.guard.roles_and_queue import DeadLetterQueue, IamRole, LogGroup
 from vmrunner.providers.ec2.guard.schedule import DeadlineRole, Schedule, ScheduleGroup
 from vmrunner.providers.ec2.identity import Caller, Ec2Identity
 from vmrunner.providers.ec2.options import Ec2Options
-from vmrunner.providers.port_guard import GuardPart, GuardSpec, GuardStatus, PartState, Policy
+from vmrunner.providers.port_guard import (
+    ROLES_ONCE,
+    GuardPart,
+    GuardSpec,
+    GuardStatus,
+    PartState,
+    Policy,
+)
 
 _REGION: Final = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+-\d+")
 _TOPIC: Final = re.compile(r"arn:[\w-]+:[\w-]+:[\w-]*:\d*:.+")
@@ -87,6 +94,15 @@ class AccountGuard:
             scheduler_role=self._options.scheduler_role or names.role_arn(names.deadline_role),
         )
         return json.dumps(document, indent=2)
+
+    def roles(self) -> frozenset[str] | None:
+        """Return the roles of what the installed function ends; None: there is none."""
+        with edge():
+            found: Any = LambdaFunction(self.site()).raw()
+            if found is None:
+                return None
+            told = found.get("Environment", {}).get("Variables", {}).get(ROLES)
+            return frozenset(told.split(",")) if told else ROLES_ONCE
 
     def site(self, plan: FunctionSpec | None = None) -> GuardSite:
         """Raises `CallFailed` when nobody says whose account it is."""

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from vmrunner.model import TAG, Role
+from vmrunner.model import MORTAL, TAG, Role
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.ec2.client import Answer, Ec2Api, Ec2Client
 from vmrunner.providers.ec2.guard import documents
@@ -17,6 +17,7 @@ SCHEDULE: Final = "guard"
 #: Seconds. With the five minutes between passes it stays below the 15 that are promised.
 GRACE: Final = 480
 ANY: Final = "*"
+ROLES: Final = "VMRUNNER_ROLES"  # the variable that tells whose VMs it ends
 
 _MISSING: Final = frozenset(
     {
@@ -144,6 +145,7 @@ class GuardSite:
             "VMRUNNER_REGIONS": ",".join(self.plan.regions),
             "VMRUNNER_GRACE": str(self.plan.grace),
             "VMRUNNER_MAX_TTL": str(self.plan.max_ttl),
+            ROLES: ",".join(role.value for role in MORTAL),
         }
 
     def policy(self, name: str) -> Answer:

@@ -1,0 +1,198 @@
+"""What a pool needs now, and which builds it serves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.ledger_builds import OFFER, spec
+from tests.support.pools import POOL, instance
+from vmrunner.core.lifecycle import FORGOTTEN, POOL_BOOT, pool_wish
+from vmrunner.core.pools import FillInput, claimable, fill, lifetime, serves, shape_of
+from vmrunner.core.row_rules import dooms
+from vmrunner.model import (
+    RUNSC,
+    Death,
+    EmptyReason,
+    InstanceState,
+    Limits,
+    Network,
+    Pool,
+)
+
+HERE = Pool(spec=POOL, shape=shape_of(POOL), revision=1, named_at=100.0)
+
+
+def given_(count: int = 0, **changes: Any) -> FillInput:
+    values: dict[str, Any] = {
+        "pool": HERE, "want": 2, "now": 200.0, "places": 10,
+        "rows": [instance(id=f"vm-{n}") for n in range(count)],
+    }  # fmt: skip
+    return FillInput(**values | changes)
+
+
+def test_a_pool_makes_what_it_lacks() -> None:
+    assert fill(given_(0)).make == 2
+    assert fill(given_(1)).make == 1
+    assert fill(given_(2)) == fill(given_(2, places=0))
+    assert fill(given_(2)).make == 0
+
+
+def test_what_is_dying_takes_no_place_in_the_pool() -> None:
+    dying = instance(id="vm-9", state=InstanceState.DELETING)
+    assert fill(given_(1, rows=[dying, instance()])).make == 1
+
+
+def test_it_makes_no_more_than_there_are_places() -> None:
+    plan = fill(given_(0, places=1))
+    assert plan.make == 1
+    assert fill(given_(0, places=0)).empty is EmptyReason.MAX_INSTANCES
+
+
+def test_builds_that_wait_come_first() -> None:
+    """None is made, and of those that wait for nobody as many make room as builds need it."""
+    plan = fill(given_(2, waiting=1, places=0))
+    assert (plan.make, len(plan.end)) == (0, 1)
+    assert fill(given_(2, waiting=5, places=0)).make == 0
+    assert len(fill(given_(2, waiting=5, places=0)).end) == 2
+    assert fill(given_(1, waiting=1, places=3)) == fill(given_(1, want=1, waiting=1, places=3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "row"),
+    [
+        ({"pool": replace(HERE, draining=True)}, {}),
+        ({"forgotten": True}, {}),
+        ({}, {"shape": "another"}),
+        ({"images": frozenset({"new"})}, {}),
+        ({"now": 100.0 + POOL.idle + POOL_BOOT}, {}),
+        ({"want": 0}, {}),
+    ],
+)
+def test_what_no_build_may_have_any_more_ends(changes: Any, row: Any) -> None:
+    plan = fill(given_(rows=[instance(**row)], **changes))
+    assert [row.id for row, _ in plan.end] == ["vm-1"]
+
+
+def test_the_oldest_of_too_many_ends() -> None:
+    rows = [instance(id=f"vm-{n}", created_at=100.0 + n) for n in (3, 1, 2)]
+    assert [row.id for row, _ in fill(given_(rows=rows)).end] == ["vm-1"]
+
+
+@given(
+    want=st.integers(0, 6),
+    places=st.integers(-2, 8),
+    waiting=st.integers(0, 4),
+    paused=st.booleans(),
+    states=st.lists(st.sampled_from([s for s in InstanceState if s is not InstanceState.GONE])),
+    shapes=st.lists(st.booleans(), min_size=50, max_size=50),
+)
+def test_no_plan_passes_its_bounds(
+    want: int, places: int, waiting: int, paused: bool, states: list[InstanceState],
+    shapes: list[bool],
+) -> None:  # fmt: skip
+    rows = [
+        instance(id=f"vm-{n:02}", state=state, shape=HERE.shape if shapes[n % 50] else "old")
+        for n, state in enumerate(states)
+    ]
+    plan = fill(given_(rows=rows, want=want, places=places, waiting=waiting, paused=paused))
+    alive = [row for row in rows if row.state is not InstanceState.DELETING]
+    left = len(alive) - len(plan.end)
+    assert 0 <= plan.make <= max(0, places)
+    assert left + plan.make <= max(want, 0)
+    assert not (plan.make and (waiting or paused))
+    assert len({row.id for row, _ in plan.end}) == len(plan.end)
+    ready = [r for r in alive if r.state is InstanceState.READY]
+    serving = [r for r in ready if r.id not in {row.id for row, _ in plan.end}]
+    assert (plan.empty is None) == bool(serving)
+
+
+# --- who may have one ---------------------------------------------------------------------------
+
+
+def test_a_build_of_the_shape_may_have_it() -> None:
+    assert serves(POOL, spec())
+    assert claimable(instance(), HERE, spec(), [OFFER], 200.0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"container": "alpine"},
+        {"network": Network.NONE},
+        {"docker": True},
+        {"privileged": True},
+        {"bootstrap": True},
+        {"runtime": RUNSC},
+        {"provider": "other"},
+    ],
+)
+def test_any_other_build_may_not(changes: Any) -> None:
+    assert not serves(POOL, spec(**changes))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"build": "b-2"},
+        {"state": InstanceState.BOOTING},
+        {"state": InstanceState.DELETING},
+        {"pool": "slow"},
+        {"shape": "another"},
+        {"deadline": 299.0},
+    ],
+)
+def test_what_is_not_free_may_not_be_had(row: Any) -> None:
+    assert not claimable(instance(**row), HERE, spec(), [OFFER], 200.0)
+
+
+@pytest.mark.parametrize("name", ["machine_type", "image", "disk", "cpus", "memory"])
+def test_the_machine_must_be_the_one_it_would_get(name: str) -> None:
+    other = replace(OFFER, **{name: 7 if name in ("disk", "cpus", "memory") else "other"})
+    assert not claimable(instance(), HERE, spec(), [other], 200.0)
+    assert claimable(instance(), HERE, spec(), [replace(OFFER, place="elsewhere")], 200.0)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"container": "x"}, {"cpus": 3}, {"network": Network.NONE}, {"ttl": 1.0}]
+)
+def test_another_shape_has_another_hash(changes: Any) -> None:
+    assert shape_of(replace(POOL, **changes)) != shape_of(POOL)
+    assert shape_of(POOL, "g-1") != shape_of(POOL, "g-2")
+    assert shape_of(replace(POOL, size=9)) == shape_of(POOL)
+
+
+# --- when it dies -------------------------------------------------------------------------------
+
+
+def test_a_vm_that_waits_is_never_stuck() -> None:
+    limits = Limits()
+    late = 100.0 + limits.ready + 1
+    assert dooms(late, [instance()], 0.0, {}, limits, {}) == ()
+    claimed = instance(build="b-1", claimed_at=100.0, due=9_000.0)
+    (doom,) = dooms(late, [claimed], 0.0, {}, limits, {})
+    assert doom.reason is Death.STUCK
+
+
+def test_a_claimed_vm_expires_when_its_build_must_be_over() -> None:
+    claimed = instance(build="b-1", state=InstanceState.BUSY, due=300.0)
+    assert dooms(299.0, [claimed], 0.0, {}, Limits(), {}) == ()
+    (doom,) = dooms(301.0, [claimed], 0.0, {}, Limits(), {})
+    assert doom.reason is Death.EXPIRED
+
+
+def test_nobody_fills_its_pool() -> None:
+    row, now = instance(), 100.0 + FORGOTTEN
+    assert pool_wish(row, HERE, now=now, there=200.0) is None
+    assert pool_wish(row, HERE, now=now + 1, there=200.0) is Death.DONE
+    assert pool_wish(row, None, now=now, there=200.0) is Death.DONE
+    assert pool_wish(row, replace(HERE, draining=True), now=now, there=200.0) is Death.DONE
+    idle = 100.0 + POOL.idle + POOL_BOOT
+    assert pool_wish(row, HERE, now=now, there=idle) is Death.DONE
+    booting = replace(row, state=InstanceState.BOOTING)
+    assert pool_wish(booting, HERE, now=now, there=idle) is None
+    assert lifetime(POOL) == POOL.idle + POOL.ttl + POOL_BOOT

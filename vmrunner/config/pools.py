@@ -1,0 +1,146 @@
+"""The tables `[pools.NAME]` of the configuration, and the pools that they describe."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from pydantic import Field, field_validator
+
+from vmrunner.config import cron_line
+from vmrunner.config.validation_errors import FieldError
+from vmrunner.core.pools import lifetime
+from vmrunner.errors import ConfigError
+from vmrunner.lib import units
+from vmrunner.lib.section import Bytes, Seconds, Section
+from vmrunner.model import Network, PoolKind, PoolSpec
+
+if TYPE_CHECKING:
+    from vmrunner.config.settings import Settings
+
+_NAME: Final = re.compile("[a-z][a-z0-9-]{0,39}")
+
+
+class ScheduledSize(Section):
+    """A size that a pool has from one time on."""
+
+    cron: str = Field(description="From when, UTC, as a cron line.")
+    size: int = Field(ge=0)
+
+    @field_validator("cron")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        try:
+            return cron_line.check(value, "cron")
+        except ConfigError as error:
+            raise FieldError(error) from None
+
+
+class PoolSettings(Section):
+    """A pool. What is not given of its shape is as for a build."""
+
+    provider: str | None = Field(default=None, description="Default: the default provider.")
+    kind: Literal["hot", "parked"] = Field(
+        default="hot", description="parked: stopped, where the provider can."
+    )
+    image: str | None = None
+    cpus: int | None = Field(default=None, ge=1)
+    memory: Bytes | None = None
+    disk: Bytes | None = None
+    network: Network | None = None
+    container: str | None = None
+    container_runtime: Literal["runc", "runsc"] | None = None
+    spot: bool = False
+    size: int | None = Field(default=None, ge=0, description="VMs that wait.")
+    schedule: list[ScheduledSize] = Field(
+        default_factory=list, description="Their number by time, in the place of size."
+    )
+    hit_rate: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        default=None, description="As many as that share of builds needs, in the place of size."
+    )
+    min: int = Field(default=0, ge=0, description="With hit_rate: at least so many.")
+    max: int | None = Field(default=None, ge=1, description="With hit_rate: at most so many.")
+    ttl: Seconds = Field(default=3600.0, description="The longest build that it serves.")
+    idle: Seconds = Field(default=1800.0, description="An unclaimed VM is replaced after this.")
+    usd_per_day: Annotated[float, Field(ge=0.0)] | None = Field(
+        default=None, description="What VMs that wait may cost a day."
+    )
+
+
+def pool_specs(settings: Settings) -> dict[str, PoolSpec]:
+    """Return the pools of a configuration by name, with all defaults. Raises ConfigError."""
+    return {name: _spec(settings, name, said) for name, said in settings.pools.items()}
+
+
+def _spec(settings: Settings, name: str, said: PoolSettings) -> PoolSpec:
+    field = f"pools.{name}"
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{field}: {name!r} is no name of a pool",
+            hint="up to 40 of a-z, 0-9 and -, a letter first",
+        )
+    _check_sizing(field, said)
+    try:
+        provider = settings.provider(said.provider)
+    except ConfigError as error:
+        raise ConfigError(f"{field}.{error}", hint=error.hint) from None
+    defaults = settings.defaults
+    spec = PoolSpec(
+        name=name,
+        provider=provider,
+        kind=PoolKind(said.kind),
+        container=said.container or defaults.container,
+        runtime=said.container_runtime or defaults.container_runtime,
+        cpus=said.cpus,
+        memory=said.memory,
+        disk=said.disk,
+        image=said.image,
+        network=said.network or defaults.network,
+        spot=said.spot,
+        log_bytes=settings.limits.log_bytes,
+        size=said.size,
+        schedule=tuple((entry.cron, entry.size) for entry in said.schedule),
+        hit_rate=said.hit_rate,
+        least=said.min,
+        most=said.max or 0,
+        ttl=said.ttl,
+        idle=said.idle,
+        usd_per_day=said.usd_per_day,
+    )
+    if spec.runtime != "runc":
+        raise ConfigError(
+            f"{field}.container_runtime: only containers of runc can wait, not of {spec.runtime}",
+            hint='container_runtime = "runc"',
+        )
+    if spec.spot and spec.kind is PoolKind.PARKED:
+        raise ConfigError(
+            f"{field}.spot: a spot VM cannot be parked", hint='kind = "hot", or leave spot out'
+        )
+    if lifetime(spec) > settings.limits.max_ttl:
+        raise ConfigError(
+            f"{field}: idle + ttl + 5 min is {units.exact(lifetime(spec))}, more than "
+            f"limits.max_ttl, {units.exact(settings.limits.max_ttl)}",
+            hint="lower idle or ttl, or raise limits.max_ttl",
+        )
+    return spec
+
+
+def _check_sizing(field: str, said: PoolSettings) -> None:
+    given = [
+        name
+        for name, value in (
+            ("size", said.size), ("schedule", said.schedule or None), ("hit_rate", said.hit_rate),
+        )
+        if value is not None
+    ]  # fmt: skip
+    if len(given) != 1:
+        what = f"{' and '.join(given)} are given" if given else "no size is given"
+        raise ConfigError(
+            f"{field}: {what}", hint="give one of size, schedule, or hit_rate with max"
+        )
+    if said.hit_rate is None and (said.max is not None or said.min):
+        raise ConfigError(f"{field}: min and max are for hit_rate", hint="leave them out")
+    if said.hit_rate is not None and (said.max is None or said.min > said.max):
+        raise ConfigError(
+            f"{field}: hit_rate needs max, and min <= max (min = {said.min}, max = {said.max})"
+        )

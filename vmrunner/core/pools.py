@@ -1,0 +1,162 @@
+"""Pools: what a pool needs now, and which builds it serves. Pure.
+
+`now` is the clock of the pool's provider, which its rows are timed by.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from vmrunner.core import shapes
+from vmrunner.core.lifecycle import POOL_BOOT, pool_wish
+from vmrunner.model import (
+    BuildSpec,
+    EmptyReason,
+    Instance,
+    InstanceState,
+    Offer,
+    Pool,
+    PoolSpec,
+)
+
+_DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
+_WAITING: Final = (InstanceState.READY,)
+#: What decides whether a VM is of the pool as it is configured now.
+_SHAPE: Final = (
+    "provider", "kind", "container", "runtime", "cpus", "memory", "disk", "image", "network",
+    "spot", "log_bytes", "ttl", "idle",
+)  # fmt: skip
+
+
+def lifetime(spec: PoolSpec) -> float:
+    """Return the seconds from a VM's birth to its deadline."""
+    return spec.idle + spec.ttl + POOL_BOOT
+
+
+def shape_of(spec: PoolSpec, generation: str = "") -> str:
+    """Return the hash of what its VMs are like. Of another `generation` of the ledger they are not
+    known to be unclaimed, so they are of another shape."""
+    values = asdict(spec)
+    text = json.dumps([generation, *(values[name] for name in _SHAPE)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def serves(spec: PoolSpec, build: BuildSpec) -> bool:
+    """True if a pool is for such a build, but for its machine."""
+    shape = shapes.container(build, log_bytes=spec.log_bytes)
+    return (
+        shape is not None
+        and (shape.container, shape.runtime) == (spec.container, spec.runtime)
+        and (build.provider, build.network) == (spec.provider, spec.network)
+    )
+
+
+def same_machine(one: Offer, other: Offer) -> bool:
+    """True if both name the same machine, after defaults, wherever it is."""
+    return _machine(one) == _machine(other)
+
+
+def _machine(offer: Offer) -> tuple[object, ...]:
+    return (
+        offer.scope.kind, offer.scope.account, offer.machine_type, offer.market, offer.cpus,
+        offer.memory, offer.disk, offer.image,
+    )  # fmt: skip
+
+
+def claimable(
+    row: Instance, pool: Pool, build: BuildSpec, offers: Iterable[Offer], now: float
+) -> bool:
+    """True if a build may have this VM: it is ready, of the pool as it is now, of the machine that
+    the build would get, and lives as long as the build may take."""
+    return (
+        row.build is None
+        and row.state in _WAITING
+        and (row.pool, row.shape) == (pool.name, pool.shape)
+        and now + build.ttl <= row.deadline
+        and any(same_machine(row.offer, offer) for offer in offers)
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FillInput:
+    """Input of one decision about a pool.
+
+    `want`: its size now. `rows`: its VMs that no build claimed. `places`: how many more VMs may be.
+    `waiting`: builds that wait for a place at its provider. `paused`: nothing may be launched.
+    `images`: what VMs of its shape would boot now; empty: that is not known."""
+
+    pool: Pool
+    want: int
+    rows: Sequence[Instance]
+    now: float
+    places: int
+    waiting: int = 0
+    paused: bool = False
+    forgotten: bool = False
+    images: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FillPlan:
+    """A plan: how many VMs to make, which to end and why. `empty`: why none is ready."""
+
+    make: int = 0
+    end: tuple[tuple[Instance, str], ...] = ()
+    empty: EmptyReason | None = None
+
+
+def fill(given: FillInput) -> FillPlan:
+    """Decide about one pool. Builds that wait come first: no pool fills then, and a VM that waits
+    for nobody makes room."""
+    pool = given.pool
+    alive = [row for row in given.rows if row.state not in _DYING]
+    over = pool.draining or given.forgotten
+    end = {row.id: (row, why) for row in alive if (why := _end(row, given, over=over))}
+    kept = sorted((r for r in alive if r.id not in end), key=lambda r: (r.created_at, r.id))
+    spare = [row for row in kept if row.state in _WAITING]
+    for row in kept[: max(0, len(kept) - given.want)]:
+        end[row.id] = (row, "the pool has more than it wants")
+    if given.waiting and given.places <= 0:
+        free = [row for row in spare if row.id not in end]
+        for row in free[: given.waiting]:
+            end[row.id] = (row, "a build waits for its place")
+    short = max(0, given.want - len([r for r in alive if r.id not in end]))
+    blocked = over or given.paused or given.waiting > 0
+    make = 0 if blocked else min(short, max(0, given.places))
+    ready = any(row.id not in end for row in spare)
+    making = make > 0 or any(r.state not in _WAITING for r in alive if r.id not in end)
+    empty = None if ready else _empty(given, over=over, making=making)
+    return FillPlan(make=make, end=tuple(end[name] for name in sorted(end)), empty=empty)
+
+
+def _end(row: Instance, given: FillInput, *, over: bool) -> str:
+    if over:
+        return "the pool is drained"
+    if row.shape != given.pool.shape:
+        return "the pool is another by now"
+    if given.images and row.offer.image not in given.images:
+        return "its image is not the newest"
+    if pool_wish(row, given.pool, now=given.pool.named_at, there=given.now) is not None:
+        return "no build came"
+    return ""
+
+
+def _empty(given: FillInput, *, over: bool, making: bool) -> EmptyReason:
+    if over:
+        return EmptyReason.DRAINING
+    if given.want == 0:
+        return EmptyReason.SIZE
+    if making:
+        return EmptyReason.MAKING
+    if given.paused:
+        return EmptyReason.PAUSED
+    return EmptyReason.MAX_INSTANCES
+
+
+def idle_usd_per_hour(rows: Iterable[Instance], rate: Callable[[Offer], float]) -> float:
+    """Return what VMs that wait cost, USD an hour."""
+    return sum(rate(row.offer) for row in rows if row.build is None and row.ref is not None)

@@ -1,0 +1,396 @@
+"""Pools: filled, warmed, claimed and drained by an engine.
+
+Every engine claims VMs for its builds. Those that have pools in their configuration, `serve`, also
+fill them: each pool by the holder of its lease. What a pool's VM must die of beside that is the
+reaper's: its deadline, a pool that nobody names any more (`lifecycle.pool_wish`).
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from vmrunner.core import pools as rules
+from vmrunner.core import shapes
+from vmrunner.core.lifecycle import FORGOTTEN, End, InstanceSign
+from vmrunner.core.scheduling import Offers, OffersAnswer, PlannedClaim
+from vmrunner.engine.context import EngineContext, log
+from vmrunner.engine.launcher import Launcher
+from vmrunner.engine.membership import MEMBER_LEASE
+from vmrunner.engine.sessions import SessionManager, Spawn
+from vmrunner.engine.snapshot import Snapshot
+from vmrunner.ledger.pools import lease
+from vmrunner.model import (
+    BuildRecord,
+    Death,
+    EmptyReason,
+    Instance,
+    InstanceState,
+    Pool,
+    PoolSpec,
+    Reason,
+    Role,
+    Seen,
+)
+from vmrunner.providers import ShowsGuardedRoles
+
+if TYPE_CHECKING:
+    from vmrunner.session.warm_up import WarmUpJob
+
+LEASE: Final = 30.0  # seconds that the right to fill a pool lasts
+RENEW: Final = 10.0
+NAMED: Final = 60.0  # seconds between words that we have these pools
+GUARD_CHECK: Final = 300.0  # seconds between questions for whom the installed guard ends
+REFUSED_WAIT: Final = 15.0  # seconds after a refusal until a pool's VM is asked for again
+
+_DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
+_ENDED: Final = (InstanceSign.PREEMPTED, InstanceSign.SELF_ENDED, InstanceSign.LOST)
+_REASONS: Final = {
+    Reason.NO_CAPACITY: EmptyReason.CAPACITY,
+    Reason.QUOTA: EmptyReason.CAPACITY,
+    Reason.CREDENTIALS: EmptyReason.CREDENTIALS,
+}
+
+
+class RunsWarmUp(Protocol):
+    """A warm-up, as `vmrunner.session.warm_up.WarmUp` is one to an engine."""
+
+    def run(self) -> Any:
+        """Return an open connection to a VM that is ready; blocks until it is."""
+
+    def stop(self) -> None:
+        """End it, from any thread."""
+
+
+WarmUps = Callable[["WarmUpJob"], RunsWarmUp]
+
+
+@dataclass(frozen=True, slots=True)
+class _Warmed:
+    """A warm-up's last word: an open connection, or why there is none."""
+
+    instance: Instance
+    connection: Any = None
+    error: str = ""
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """A refusal, and when the pool may be filled again."""
+
+    reason: EmptyReason
+    until: float  # monotonic
+
+
+class PoolManager:
+    """The pools of one engine. Used by the tick's thread alone, but for warm-ups."""
+
+    def __init__(
+        self,
+        context: EngineContext,
+        launcher: Launcher,
+        sessions: SessionManager,
+        warm_ups: WarmUps | None,
+        spawn: Spawn,
+    ) -> None:
+        self._context = context
+        self._launcher = launcher
+        self._sessions = sessions
+        self._warm_ups = warm_ups
+        self._spawn = spawn
+        self._pools: dict[str, Pool] = {}
+        self._declared: Mapping[str, PoolSpec] | None = None
+        self._named_at = float("-inf")  # monotonic
+        self._leases: dict[str, tuple[bool, float]] = {}  # pool → ours, asked at (monotonic)
+        self._warming: dict[str, tuple[int, RunsWarmUp]] = {}  # instance → epoch
+        self._words: queue.SimpleQueue[_Warmed] = queue.SimpleQueue()
+        self._connections: dict[str, tuple[int, Any]] = {}  # instance → epoch, open
+        self._troubles: dict[str, _Trouble] = {}
+        self._guarded: dict[str, tuple[bool, float]] = {}  # provider → it may have pools, asked at
+
+    @property
+    def fills(self) -> bool:
+        """True if this engine fills pools."""
+        return bool(self._context.pools)
+
+    def close(self) -> None:
+        """Let go of connections and leases; the VMs wait for the next engine."""
+        for _, warm_up in self._warming.values():
+            warm_up.stop()
+        for _, connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+        for name, (ours, _) in self._leases.items():
+            if ours:
+                with self._context.guard("release a pool"):
+                    self._context.ledger.engines.release(lease(name), self._context.id)
+
+    # --- what builds get ---
+
+    def read(self) -> None:
+        """Read the pools, and say which are in our configuration."""
+        context = self._context
+        if context.pools and self._declared is not context.pools:
+            context.ledger.pools.declare(context.pools, context.id, context.clock())
+            self._named_at = float("-inf")
+        self._declared = context.pools
+        if context.pools and context.monotonic() - self._named_at >= NAMED:
+            context.ledger.pools.name(context.pools, context.clock())
+            self._named_at = context.monotonic()
+        generation = context.ledger.generation
+        self._pools = {
+            pool.name: replace(pool, shape=rules.shape_of(pool.spec, generation))
+            for pool in context.ledger.pools.all()
+        }
+
+    def claimable(
+        self, snapshot: Snapshot, offers: Offers
+    ) -> Callable[[BuildRecord], Instance | None]:
+        """Return a question for a VM that a build may have; no VM is told twice."""
+        free = sorted(
+            (r for r in snapshot.rows.values() if r.build is None and r.pool in self._pools),
+            key=lambda row: (row.created_at, row.id),
+        )
+
+        def find(build: BuildRecord) -> Instance | None:
+            pools = [p for p in self._pools.values() if rules.serves(p.spec, build.spec)]
+            if not pools or not free:
+                return None
+            found = offers(build.spec.provider, shapes.machine(build.spec)).offers
+            for row in free:
+                now = self._context.now(row)
+                if any(rules.claimable(row, p, build.spec, found, now) for p in pools):
+                    free.remove(row)
+                    return row
+            return None
+
+        return find
+
+    def claim(self, claims: Iterable[PlannedClaim]) -> None:
+        """Give VMs to builds, and drive them there."""
+        context = self._context
+        for planned in claims:
+            with context.guard("claim", planned.build.id):
+                row = planned.instance
+                won = context.ledger.pools.claim(
+                    planned.build,
+                    row,
+                    generation=context.ledger.generation,
+                    owner=context.id,
+                    until=context.clock() + MEMBER_LEASE,
+                    now=context.now(row),
+                )
+                if won is None:
+                    continue
+                _, connection = self._connections.pop(row.id, (0, None))
+                self._sessions.start(*won, connection)
+
+    def missed(self, builds: Iterable[BuildRecord]) -> None:
+        """Note the builds that a pool is for and that must be started without it."""
+        first = [build for build in builds if build.attempt == 0]
+        found = [
+            (build, name)
+            for build in first
+            if (name := next((p.name for p in self._serving(build)), None)) is not None
+        ]
+        self._context.ledger.pools.missed(found)
+
+    def _serving(self, build: BuildRecord) -> list[Pool]:
+        return [pool for pool in self._pools.values() if rules.serves(pool.spec, build.spec)]
+
+    # --- what pools need ---
+
+    def update(
+        self, snapshot: Snapshot, waiting: Mapping[str, int], offers: Offers, *, paused: bool
+    ) -> None:
+        """Fill, shrink and drain the pools whose leases are ours. `waiting`: how many builds wait
+        for a place, by provider."""
+        self._take_warmed(snapshot)
+        self._forget(snapshot)
+        for pool in self._pools.values() if self.fills else ():
+            if pool.spec.provider not in self._context.providers:
+                continue
+            with self._context.guard(f"fill pool {pool.name}"):
+                if self._holds(pool.name):
+                    self._fill(pool, snapshot, waiting, offers, paused=paused)
+
+    def _holds(self, name: str) -> bool:
+        """True if the lease of this pool is ours; asked now and then."""
+        context = self._context
+        ours, asked = self._leases.get(name, (False, float("-inf")))
+        if context.monotonic() - asked >= RENEW:
+            now = context.clock()
+            ours = context.ledger.engines.acquire(lease(name), context.id, now + LEASE, now)
+            self._leases[name] = (ours, context.monotonic())
+        return ours
+
+    def _fill(
+        self,
+        pool: Pool,
+        snapshot: Snapshot,
+        waiting: Mapping[str, int],
+        offers: Offers,
+        *,
+        paused: bool,
+    ) -> None:
+        context, spec = self._context, pool.spec
+        rows = [r for r in snapshot.everybody if r.pool == pool.name and r.build is None]
+        rows = [snapshot.rows.get(row.id, row) for row in rows]
+        if any(row.owner != context.id and row.state not in _DYING for row in rows):
+            context.ledger.pools.take_over(pool.name, context.id)
+            return  # the next tick sees them at their new epochs
+        now = context.providers[spec.provider].now()
+        want = pool.size if pool.size is not None else spec.size or 0
+        alive = sum(row.state not in _DYING for row in rows)
+        answer = offers(spec.provider, spec.machine) if alive < want or rows else OffersAnswer()
+        plan = rules.fill(
+            rules.FillInput(
+                pool=pool,
+                want=want,
+                rows=rows,
+                now=now,
+                places=self._places(snapshot, spec.provider),
+                waiting=waiting.get(spec.provider, 0),
+                paused=paused,
+                forgotten=context.clock() > pool.named_at + FORGOTTEN,
+                images=frozenset(offer.image for offer in answer.offers),
+            )
+        )
+        for row, why in plan.end:
+            self._end(snapshot, row, why)
+        empty = plan.empty
+        if plan.make:
+            empty = self._make(pool, answer, plan.make)
+        if empty is not pool.empty_reason:
+            context.ledger.pools.note_empty(pool.name, empty)
+
+    def _places(self, snapshot: Snapshot, provider: str) -> int:
+        rooms = self._context.limits.rooms
+        here = sum(row.provider == provider for row in snapshot.everybody)
+        each = rooms.each.get(provider, rooms.overall)
+        return min(rooms.overall - len(snapshot.everybody), each - here)
+
+    def _make(self, pool: Pool, answer: OffersAnswer, count: int) -> EmptyReason:
+        """Ask for so many VMs. Returns why none is ready."""
+        trouble = self._troubles.get(pool.name)
+        if trouble is not None and self._context.monotonic() < trouble.until:
+            return trouble.reason
+        if not self._is_guarded(pool.spec):
+            return EmptyReason.GUARD
+        if answer.offers:
+            self._launcher.fill(pool, answer.offers, count)
+            return trouble.reason if trouble is not None else EmptyReason.MAKING
+        if answer.refused is Reason.CREDENTIALS:
+            return EmptyReason.CREDENTIALS
+        return EmptyReason.CAPACITY if answer.refused is None else EmptyReason.REFUSED
+
+    def _is_guarded(self, spec: PoolSpec) -> bool:
+        """True unless a guard is installed that does not end a pool's VMs."""
+        provider, now = self._context.providers[spec.provider], self._context.monotonic()
+        well, asked = self._guarded.get(spec.provider, (False, float("-inf")))
+        if now - asked >= GUARD_CHECK and isinstance(provider, ShowsGuardedRoles):
+            roles = provider.guarded_roles()
+            well = roles is None or Role.POOL.value in roles
+            self._guarded[spec.provider] = (well, now)
+        return well or not isinstance(provider, ShowsGuardedRoles)
+
+    def refused(self, unfilled: Iterable[tuple[Instance, End]]) -> None:
+        """VMs for pools that the provider refused."""
+        for row, end in unfilled:
+            log.warning("pool %s: %s", row.pool, end.message)
+            self._trouble(row, _REASONS.get(end.reason, EmptyReason.REFUSED))
+
+    def _trouble(self, row: Instance, reason: EmptyReason) -> None:
+        until = self._context.monotonic() + REFUSED_WAIT
+        self._troubles[row.pool or ""] = _Trouble(reason, until)
+
+    def _end(self, snapshot: Snapshot, row: Instance, why: str) -> None:
+        context = self._context
+        doomed = context.ledger.instances.mark_deleting(
+            row.id, seen_epoch=row.epoch, death=Death.DONE, now=context.now(row), message=why
+        )
+        if doomed is not None:
+            self._launcher.drop(row.id)
+            snapshot.update(doomed)
+
+    # --- its VMs ---
+
+    def observe(self, snapshot: Snapshot, row: Instance, seen: Seen, what: InstanceSign) -> None:
+        """Apply a look at a VM without a build."""
+        context = self._context
+        if row.owner != context.id:
+            return
+        if what is InstanceSign.BORN:
+            context.ledger.instances.record([(row.id, row.epoch, seen.ref)], context.now(row))
+            context.wake()
+        elif what in _ENDED:
+            self._trouble(row, EmptyReason.BOOT)
+            self._end(snapshot, row, seen.detail or "it ended while it waited")
+
+    def reached(self, row: Instance) -> None:
+        """SSH may be spoken to: warm it up, unless that goes on."""
+        context, pool = self._context, self._pools.get(row.pool or "")
+        if row.owner != context.id or row.state is not InstanceState.BOOTING or pool is None:
+            return
+        if row.id in self._warming and self._warming[row.id][0] == row.epoch:
+            return
+        from vmrunner.session.warm_up import WarmUpJob
+
+        assert row.address is not None
+        job = WarmUpJob(
+            instance=row.id,
+            epoch=row.epoch,
+            address=row.address,
+            access=context.ledger.instances.access(row.id),
+            spec=pool.spec,
+        )
+        assert self._warm_ups is not None
+        warm_up = self._warm_ups(job)
+        self._warming[row.id] = (row.epoch, warm_up)
+        self._spawn(f"warm up {row.id}", lambda: self._warm(row, warm_up))
+
+    def _warm(self, row: Instance, warm_up: RunsWarmUp) -> None:
+        try:
+            word = _Warmed(row, warm_up.run())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the VM does not serve
+            word = _Warmed(row, error=str(error) or type(error).__name__)
+        self._words.put(word)
+        self._context.wake()
+
+    def _take_warmed(self, snapshot: Snapshot) -> None:
+        """Take in what came of the warm-ups."""
+        while not self._words.empty():
+            word = self._words.get_nowait()
+            row = word.instance
+            if self._warming.get(row.id, (0, None))[0] == row.epoch:
+                del self._warming[row.id]
+            with self._context.guard(f"warm up {row.id}"):
+                self._warmed(snapshot, word)
+
+    def _warmed(self, snapshot: Snapshot, word: _Warmed) -> None:
+        context, row = self._context, word.instance
+        if word.error:
+            log.warning("%s of pool %s does not come up: %s", row.id, row.pool, word.error)
+            self._trouble(row, EmptyReason.BOOT)
+            if row.id in snapshot.mine:
+                self._end(snapshot, snapshot.mine[row.id], word.error)
+        elif context.ledger.pools.ready(row.id, epoch=row.epoch, now=context.now(row)):
+            self._connections[row.id] = (row.epoch, word.connection)
+            self._troubles.pop(row.pool or "", None)
+        else:
+            word.connection.close()
+
+    def _forget(self, snapshot: Snapshot) -> None:
+        """Close the connections to VMs that do not wait here any more."""
+        for name, (epoch, connection) in list(self._connections.items()):
+            row = snapshot.rows.get(name)
+            if row is None or row.build is not None or row.epoch != epoch or row.state in _DYING:
+                del self._connections[name]
+                connection.close()
+        for name, (epoch, warm_up) in list(self._warming.items()):
+            row = snapshot.rows.get(name)
+            if row is None or row.epoch != epoch or row.state in _DYING:
+                del self._warming[name]
+                warm_up.stop()

@@ -1,0 +1,90 @@
+"""Pools: VMs that are made ahead of demand, each for one build that is not known yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vmrunner.model.builds import RUNC
+from vmrunner.model.cloud import Network, Spec
+
+
+class PoolKind(StrEnum):
+    """State in which a pool's VMs wait."""
+
+    HOT = "hot"  # they run, with SSH connected and a container waiting
+    PARKED = "parked"  # stopped or suspended: their disks bill, their processors do not
+
+
+class EmptyReason(StrEnum):
+    """Reason why a pool has no VM ready."""
+
+    SIZE = "size"  # it is to have none now
+    MAKING = "making"  # they are on their way
+    DRAINING = "draining"  # somebody drained it, or no `serve` that lives names it
+    PAUSED = "paused"  # launching is stopped: `vmrunner drain`
+    MAX_INSTANCES = "max_instances"  # there is no place, or builds wait for one
+    BUDGET = "usd_per_day"
+    CAPACITY = "no_capacity"  # the provider has none now
+    CREDENTIALS = "credentials"
+    REFUSED = "refused"  # the provider can never make it
+    BOOT = "boot_failed"  # the last one did not come up
+    GUARD = "guard"  # the installed guard does not know pools
+    NO_ENGINE = "no_engine"  # no `serve` that lives has its provider
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolSpec:
+    """A pool as it is configured. Durations are seconds, sizes bytes; None: the provider's own.
+
+    Exactly one sizing is set: `size`, `schedule`, or `hit_rate` with `least` and `most`."""
+
+    name: str
+    provider: str
+    container: str
+    kind: PoolKind = PoolKind.HOT
+    runtime: str = RUNC
+    cpus: int | None = None
+    memory: int | None = None
+    disk: int | None = None
+    image: str | None = None
+    network: Network = Network.OPEN
+    spot: bool = False
+    log_bytes: int = 64 << 20
+    size: int | None = None
+    schedule: tuple[tuple[str, int], ...] = ()  # cron line, UTC, and the size from then on
+    hit_rate: float | None = None
+    least: int = 0
+    most: int = 0
+    ttl: float = 3600.0  # of the longest build that it serves
+    idle: float = 1800.0  # after which an unclaimed VM is replaced
+    usd_per_day: float | None = None
+
+    @property
+    def machine(self) -> Spec:
+        """The demands on a machine, as a build of this shape has them."""
+        return Spec(
+            cpus=self.cpus,
+            memory=self.memory,
+            disk=self.disk,
+            spot=self.spot,
+            image=self.image,
+            network=self.network,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pool:
+    """A row of `pools`, as it was when it was read."""
+
+    spec: PoolSpec
+    shape: str
+    revision: int
+    size: int | None = None  # wished by `pool resize`; None: as configured
+    draining: bool = False
+    named_at: float = 0.0  # when a `serve` that lives last had it in its configuration
+    empty_reason: EmptyReason | None = None
+
+    @property
+    def name(self) -> str:
+        return self.spec.name

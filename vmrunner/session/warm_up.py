@@ -1,0 +1,65 @@
+"""The warm-up of a VM that waits for its build: SSH connected, the supervisor answering, a
+container of its pool's shape started."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from vmrunner.errors import ConfigError
+from vmrunner.model import Access, Address, PoolSpec
+from vmrunner.session.supervisor_calls import SupervisorCalls
+from vmrunner.ssh import client
+
+#: Seconds until SSH must have answered, and for the container.
+CONNECT: float = 600.0
+CONTAINER: float = 300.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WarmUpJob:
+    """A VM that boots for a pool. `epoch`: its own."""
+
+    instance: str
+    epoch: int
+    address: Address
+    access: Access
+    spec: PoolSpec
+
+
+class WarmUp:
+    """`run` blocks, in a thread of its own; `stop` may come from any."""
+
+    def __init__(self, job: WarmUpJob) -> None:
+        self._job = job
+        self._dialer = client.Dialer(job.access)
+
+    def run(self) -> client.Connection:
+        """Return the connection over which its build will be driven. Raises Unreachable, Aborted,
+        ConnectionLost and ConfigError."""
+        job = self._job
+        connection = self._dialer.connect(job.address, timeout=CONNECT)
+        try:
+            self._await_container(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _await_container(self, connection: client.Connection) -> None:
+        job, spec = self._job, self._job.spec
+        shape = {
+            "container": spec.container,
+            "runtime": spec.runtime,
+            "network": spec.network.value,
+            "log_bytes": spec.log_bytes,
+        }
+        done = SupervisorCalls(connection, job.epoch).ask(
+            "prestart", stdin=[json.dumps(shape).encode()], pulse=client.within(CONTAINER)
+        )
+        if done.exit_code:
+            raise ConfigError(f"{job.instance} has no container ready: {done.complaint}")
+
+    def stop(self) -> None:
+        """Let it end at once."""
+        self._dialer.abort()
