@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 import platformdirs
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
-from vmrunner.config import cron_line
 from vmrunner.config.late_union import LateUnion
 from vmrunner.config.pools import PoolSettings
 from vmrunner.config.validation_errors import FieldError
+from vmrunner.core import cron_line
 from vmrunner.errors import ConfigError
 from vmrunner.lib import database_url as databaseurl
 from vmrunner.lib import units

@@ -8,7 +8,7 @@ from datetime import datetime
 from apscheduler.triggers.base import BaseTrigger
 from cronsim import CronSim
 
-from vmrunner.config import cron_line
+from vmrunner.core import cron_line
 
 
 class CronLineTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types

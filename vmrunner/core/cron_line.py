@@ -22,6 +22,8 @@ _CRON: Final = {
 #: What cron knows, of what CronSim knows; no number so long that Python would not read it.
 _CRON_WORD: Final = re.compile(r"(?!.*[0-9]{5})(?:[0-9*/,-]|[a-z]{3})+", re.ASCII | re.IGNORECASE)
 
+_ANY_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)
+
 
 def check(line: str, field: str) -> str:
     """Return the line: minute, hour, day of the month, month and day of the week. Raises
@@ -47,7 +49,7 @@ def _misread(words: Sequence[str]) -> int | None:
         if not _CRON_WORD.fullmatch(word):
             return number
     try:
-        CronSim(" ".join(words), datetime.now(UTC))
+        CronSim(" ".join(words), _ANY_TIME)
     except CronSimError as error:
         return list(_CRON).index(str(error).removeprefix("Bad "))
     return None
