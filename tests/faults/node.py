@@ -58,7 +58,7 @@ EFFECTS = {
     "events": {"add"},
     "engines": {"join", "beat", "leave"},
     "sightings": {"record"},
-    "pools": {"declare", "note_empty", "take_over", "ready", "claim", "missed"},
+    "pools": {"declare", "note", "take_over", "ready", "claim", "missed"},
 }
 CLOUD_EFFECTS = {"create", "arm", "seal", "delete"}
 

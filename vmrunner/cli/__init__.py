@@ -48,6 +48,7 @@ _COMMANDS: Final = {
     "ssh": ".commands.ssh:ssh",
     "artifacts": ".commands.ssh:artifacts",
     "vm": ".commands.vms:app",
+    "pool": ".commands.pools:app",
     "drain": ".commands.vms:drain",
     "reap": ".commands.operations:reap",
     "audit": ".commands.operations:audit",

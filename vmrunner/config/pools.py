@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 
-from vmrunner.config import cron_line
 from vmrunner.config.validation_errors import FieldError
+from vmrunner.core import cron_line
 from vmrunner.core.pools import lifetime
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units

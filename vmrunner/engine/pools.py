@@ -19,6 +19,7 @@ from vmrunner.core.scheduling import Offers, OffersAnswer, PlannedClaim
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import MEMBER_LEASE
+from vmrunner.engine.pool_sizes import PoolSizer
 from vmrunner.engine.sessions import SessionManager, Spawn
 from vmrunner.engine.snapshot import Snapshot
 from vmrunner.ledger.pools import lease
@@ -108,6 +109,7 @@ class PoolManager:
         self._words: queue.SimpleQueue[_Warmed] = queue.SimpleQueue()
         self._connections: dict[str, tuple[int, Any]] = {}  # instance → epoch, open
         self._troubles: dict[str, _Trouble] = {}
+        self._sizes = PoolSizer(context)
         self._guarded: dict[str, tuple[bool, float]] = {}  # provider → it may have pools, asked at
 
     @property
@@ -242,13 +244,12 @@ class PoolManager:
             context.ledger.pools.take_over(pool.name, context.id)
             return  # the next tick sees them at their new epochs
         now = context.providers[spec.provider].now()
-        want = pool.size if pool.size is not None else spec.size or 0
-        alive = sum(row.state not in _DYING for row in rows)
-        answer = offers(spec.provider, spec.machine) if alive < want or rows else OffersAnswer()
+        answer = offers(spec.provider, spec.machine)
+        size = self._sizes.size(pool, answer.offers, now)
         plan = rules.fill(
             rules.FillInput(
                 pool=pool,
-                want=want,
+                want=size.want,
                 rows=rows,
                 now=now,
                 places=self._places(snapshot, spec.provider),
@@ -260,11 +261,11 @@ class PoolManager:
         )
         for row, why in plan.end:
             self._end(snapshot, row, why)
-        empty = plan.empty
+        empty = EmptyReason.BUDGET if plan.empty and size.capped else plan.empty
         if plan.make:
             empty = self._make(pool, answer, plan.make)
-        if empty is not pool.empty_reason:
-            context.ledger.pools.note_empty(pool.name, empty)
+        if (size.want, empty) != (pool.want, pool.empty_reason):
+            context.ledger.pools.note(pool.name, size.want, empty)
 
     def _places(self, snapshot: Snapshot, provider: str) -> int:
         rooms = self._context.limits.rooms
@@ -378,6 +379,7 @@ class PoolManager:
                 self._end(snapshot, snapshot.mine[row.id], word.error)
         elif context.ledger.pools.ready(row.id, epoch=row.epoch, now=context.now(row)):
             self._connections[row.id] = (row.epoch, word.connection)
+            self._sizes.ready(row, context.now(row))
             self._troubles.pop(row.pool or "", None)
         else:
             word.connection.close()

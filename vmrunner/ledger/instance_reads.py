@@ -14,7 +14,7 @@ from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.rows import Readable, readable
 from vmrunner.ledger.tables import INSTANCES
 from vmrunner.lib.ids import instances_since
-from vmrunner.model import Access, Instance, InstanceState, Order, Scope
+from vmrunner.model import Access, Instance, InstanceState, Order, Scope, Start
 
 _i = INSTANCES.c
 _END = "~"  # sorts after all that an id is made of
@@ -87,6 +87,12 @@ class InstanceReads:
             if queries
             else ()
         )
+
+    def starts(self, ids: Collection[str]) -> dict[str, Start]:
+        """Return how these came to their builds, as far as that is known."""
+        queries = [select(_i.id, _i.start).where(_i.id.in_(some)) for some in _parts(ids)]
+        found = self._database.read(lambda c: [row for q in queries for row in c.execute(q)])
+        return {name: Start(start) for name, start in found if start}
 
     def places(self, provider: str, since: float | None = None) -> frozenset[Scope]:
         """Return every scope in which this provider has an instance that is not gone, or asked for

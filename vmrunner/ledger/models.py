@@ -274,6 +274,7 @@ class PoolRow(Row, table=True):
     size: int | None = None  # wished by `pool resize`; None: as configured
     draining: bool = False
     named_at: float = _time()  # when a `serve` that lives last had it in its configuration
+    want: int | None = None  # its size now, as who fills it sees it
     empty_reason: str | None = None
     arrivals: str = _json(default="{}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, case, delete, exists, func, select, update
+from sqlalchemy import Connection, case, delete, exists, func, or_, select, update
 
 from vmrunner.core.pools import shape_of
 from vmrunner.ledger import rows as codec
@@ -31,6 +31,7 @@ _b, _i, _p, _l, _s = BUILDS.c, INSTANCES.c, POOLS.c, LEASES.c, POOL_STARTS.c
 _ROWS = Prepared(
     select(
         _p.spec, _p.shape, _p.revision, _p.size, _p.draining, _p.named_at, _p.empty_reason,
+        _p.want,
     ).order_by(_p.name)
 )  # fmt: skip
 _SPEC = Prepared(select(_p.spec, _p.revision).where(_p.name == arg("name")))
@@ -48,7 +49,9 @@ _RESIZE = Prepared(
     update(POOLS).where(_p.name == arg("name")).values(size=arg("size"), draining=False)
 )
 _DRAIN = Prepared(update(POOLS).where(_p.name == arg("name")).values(draining=True))
-_EMPTY = Prepared(update(POOLS).where(_p.name == arg("name")).values(empty_reason=arg("reason")))
+_NOTE = Prepared(
+    update(POOLS).where(_p.name == arg("name")).values(want=arg("want"), empty_reason=arg("reason"))
+)
 _FORGET = Prepared(
     delete(POOLS).where(
         _p.name == arg("name"),
@@ -135,12 +138,13 @@ _SERVED = Prepared(
     .order_by(_s.at.desc())
     .limit(1000)
 )
-_LEADS = Prepared(
-    select(_i.created_at, _i.state_since)
-    .where(_i.pool == arg("pool"), _i.build.is_(None), _i.state == InstanceState.READY.value)
-    .order_by(_i.id.desc())
-    .limit(100)
+_ROWS_SINCE = Prepared(
+    select(*codec.INSTANCE).where(
+        _i.pool == arg("pool"), or_(_i.gone_at.is_(None), _i.gone_at >= arg("since"))
+    )
 )
+_STORED = Prepared(select(_p.arrivals).where(_p.name == arg("name")))
+_STORE = Prepared(update(POOLS).where(_p.name == arg("name")).values(arrivals=arg("arrivals")))
 _OLD_STARTS = Prepared(delete(POOL_STARTS).where(_s.at < arg("before")))
 
 
@@ -191,7 +195,8 @@ class Pools:
                 if row is None:
                     _NEW(
                         connection, name=name, spec=text, shape=shape_of(spec), revision=1,
-                        size=None, draining=False, named_at=now, empty_reason=None, arrivals="{}",
+                        size=None, draining=False, named_at=now, want=None, empty_reason=None,
+                        arrivals="{}",
                     )  # fmt: skip
                 elif row[0] != text:
                     _REVISE(
@@ -223,11 +228,10 @@ class Pools:
         resized. False: there is no such pool."""
         return self._wish(name, actor, "drain", now, lambda c: _DRAIN(c, name=name))
 
-    def note_empty(self, name: str, reason: EmptyReason | None) -> None:
-        """Note why no VM of it is ready; None: one is."""
-        self._database.write(
-            lambda c: _EMPTY(c, name=name, reason=None if reason is None else reason.value)
-        )
+    def note(self, name: str, want: int, empty: EmptyReason | None) -> None:
+        """Note what it is to have now, and why no VM of it is ready; None: one is."""
+        reason = None if empty is None else empty.value
+        self._database.write(lambda c: _NOTE(c, name=name, want=want, reason=reason))
 
     def forget(self, name: str, before: float) -> None:
         """Forget a pool that nobody has named since then and that has no VM left."""
@@ -332,10 +336,18 @@ class Pools:
                 spans.append(float(moves[BuildState.RUNNING]) - float(moves[BuildState.QUEUED]))
         return spans
 
-    def lead_times(self, name: str) -> Sequence[float]:
-        """Return how long VMs that wait in it took from their order until they were ready."""
-        rows = self._database.read(lambda c: _LEADS(c, pool=name).all())
-        return [ready - created for created, ready in rows]
+    def stored_arrivals(self, name: str) -> str:
+        """Return what was folded of the arrivals so far, JSON; "{}": nothing yet."""
+        return self._database.read(lambda c: _STORED(c, name=name).scalar()) or "{}"
+
+    def store_arrivals(self, name: str, arrivals: str) -> None:
+        """Keep what was folded of the arrivals, JSON."""
+        self._database.write(lambda c: _STORE(c, name=name, arrivals=arrivals))
+
+    def instances(self, name: str, since: float) -> Sequence[Instance]:
+        """Return its VMs, claimed or not, that were not gone by that time."""
+        rows = self._database.read(lambda c: _ROWS_SINCE(c, pool=name, since=since).all())
+        return codec.readable(codec.instance, rows)
 
     def forget_starts(self, before: float) -> int:
         """Forget what came to the pools before that time; how many builds."""
@@ -370,4 +382,5 @@ def _pool(row: Sequence[Any]) -> Pool:
         draining=bool(row[4]),
         named_at=row[5],
         empty_reason=EmptyReason(row[6]) if row[6] else None,
+        want=row[7],
     )

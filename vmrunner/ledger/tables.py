@@ -42,7 +42,7 @@ IMAGES: Final = _table(
 )
 POOLS: Final = _table(
     "pools",
-    "name spec shape revision size draining named_at empty_reason arrivals",
+    "name spec shape revision size draining named_at want empty_reason arrivals",
 )
 POOL_STARTS: Final = _table("pool_starts", "build pool at hit")
 ACTIONS: Final = _table("actions", "id at actor verb subject detail")

@@ -83,6 +83,7 @@ class Pool:
     size: int | None = None  # wished by `pool resize`; None: as configured
     draining: bool = False
     named_at: float = 0.0  # when a `serve` that lives last had it in its configuration
+    want: int | None = None  # its size now, as who fills it sees it
     empty_reason: EmptyReason | None = None
 
     @property

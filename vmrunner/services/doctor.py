@@ -11,7 +11,7 @@ from vmrunner.errors import VmrunnerError
 from vmrunner.lib import units
 from vmrunner.model import Finding, Level
 from vmrunner.runtime import background
-from vmrunner.services import audit
+from vmrunner.services import audit, pools
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +42,7 @@ def doctor(
         *_due(ledgers, providers, limits, paths),
         _space(paths.data),
     ]
+    findings += _pools(ledgers, providers)
     opened, broken = providers.opened()
     for name in dict.fromkeys((*providers.settings.providers, *opened, *broken)):
         findings += _provider(providers, name)
@@ -74,6 +75,13 @@ def _ledger(ledgers: LedgerOpener) -> Finding:
         message=f"{url}: no engine serves it now{left}",
         fix="vmrunner serve" if builds else "",
     )
+
+
+def _pools(ledgers: LedgerOpener, providers: ProviderSet) -> Iterator[Finding]:
+    try:
+        yield from pools.findings(ledgers.open(), providers)
+    except VmrunnerError:
+        return  # the ledger has its own finding
 
 
 def _reaper(ledgers: LedgerOpener) -> Iterator[Finding]:

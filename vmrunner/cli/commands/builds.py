@@ -17,7 +17,7 @@ from vmrunner.cli.output import Format
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from vmrunner.model import BuildEvent, BuildRecord, Instance
+    from vmrunner.model import BuildEvent, BuildRecord, Instance, Start
     from vmrunner.services.artifacts import Artifact
 
 Id = Annotated[
@@ -66,7 +66,11 @@ def _table(shell: CliContext, rows: list[BuildRecord], form: Format) -> None:
     from vmrunner.cli.views.builds import build_view
 
     waiting = _waiting(shell, rows)
-    output.show(build_view(waiting=waiting), rows, form)
+    starts = {}
+    if form is not Format.TABLE:
+        used = [row.instance for row in rows if row.instance is not None]
+        starts = shell.ledger.instances.starts(used)
+    output.show(build_view(waiting=waiting, starts=starts), rows, form)
     if form is Format.TABLE:
         for why in sorted(set(waiting.values())) if len(waiting) == 1 else ():
             output.say(f"it waits: {why}")
@@ -102,6 +106,7 @@ def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
         _describe(shell, row, rows, events)
         return exit_codes.OK
     document = ended_document(row, events) | {
+        "start": start.value if (start := _start(row, rows)) else None,
         "waiting": _waiting(shell, [row]).get(row.id),
         "instances": [instance_document(instance) for instance in rows],
         "events": [event_document(event) for event in events],
@@ -110,6 +115,10 @@ def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
     view = build_view()
     output.show(output.ListView(view.kind, view.columns, lambda _: document), [row], form)
     return exit_codes.OK
+
+
+def _start(row: BuildRecord, rows: Iterable[Instance]) -> Start | None:
+    return next((vm.start for vm in rows if vm.id == row.instance), None)
 
 
 def _artifacts(shell: CliContext, row: BuildRecord) -> list[Artifact]:
@@ -150,6 +159,7 @@ def _describe(
         "network": row.spec.network.value,
         "source": row.spec.source or "",
         "instance": row.instance or "",
+        "start": start.value if (start := _start(row, rows)) else "",
         "VM": views.life(row, rows),
         "attempt": str(row.attempt) if row.attempt > 1 else "",
         "created": views.iso(row.created_at),

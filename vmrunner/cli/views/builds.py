@@ -21,6 +21,7 @@ from vmrunner.model import (
     Kind,
     Resource,
     Result,
+    Start,
     Step,
 )
 from vmrunner.services import build_history
@@ -41,8 +42,9 @@ def iso(at: float | None) -> str | None:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def build_document(build: BuildRecord) -> dict[str, Any]:
-    """A build for programs. Times are RFC 3339, durations seconds, sizes bytes, cost USD."""
+def build_document(build: BuildRecord, start: Start | None = None) -> dict[str, Any]:
+    """A build for programs. `start`: how it came by its VM. Times are RFC 3339, durations seconds,
+    sizes bytes, cost USD."""
     return {
         "id": build.id,
         "name": build.spec.name or None,
@@ -53,6 +55,7 @@ def build_document(build: BuildRecord) -> dict[str, Any]:
         "message": build.message or None,
         "attempt": build.attempt,
         "instance": build.instance,
+        "start": start.value if start else None,
         "created_at": iso(build.created_at),
         "finished_at": iso(build.finished_at),
         "hold_until": iso(build.hold_until),
@@ -128,10 +131,18 @@ def instance_document(row: Instance) -> dict[str, Any]:
 
 
 def build_view(
-    now: float | None = None, *, waiting: Mapping[str, str] | None = None
+    now: float | None = None,
+    *,
+    waiting: Mapping[str, str] | None = None,
+    starts: Mapping[str, Start] | None = None,
 ) -> ListView[BuildRecord]:
-    """`ps`. `waiting`: why builds are queued, by their ids."""
+    """`ps`. `waiting`: why builds are queued, by their ids; `starts`: by instance."""
     why = waiting or {}
+    came = starts or {}
+
+    def start(build: BuildRecord) -> Start | None:
+        return came.get(build.instance or "")
+
     at = time.time() if now is None else now
 
     def phase(build: BuildRecord) -> str:
@@ -149,13 +160,14 @@ def build_view(
             Column("provider", lambda b: b.spec.provider, wide=True),
             Column("container", lambda b: b.spec.container, wide=True),
             Column("instance", lambda b: b.instance or "", wide=True),
+            Column("start", lambda b: found.value if (found := start(b)) else "", wide=True),
             Column("reason", lambda b: b.reason.value if b.reason else "", wide=True),
             Column("waiting", lambda b: short(why.get(b.id, ""), 60), wide=True),
             Column("cost", lambda b: f"${b.cost:.4f}" if b.cost else "", wide=True),
             Column("labels", lambda b: _labels(b.spec.labels), wide=True),
             Column("command", _command),
         ),
-        document=lambda b: build_document(b) | {"waiting": why.get(b.id)},
+        document=lambda b: build_document(b, start(b)) | {"waiting": why.get(b.id)},
     )
 
 

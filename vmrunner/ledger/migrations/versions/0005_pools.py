@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("size", sa.Integer(), nullable=True),
         sa.Column("draining", sa.Boolean(), nullable=False),
         sa.Column("named_at", sa.Double(), nullable=False),
+        sa.Column("want", sa.Integer(), nullable=True),
         sa.Column("empty_reason", sa.String(), nullable=True),
         sa.Column("arrivals", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_pools")),

@@ -1,0 +1,109 @@
+"""Sizes of pools: as wished, by schedule, or by demand, within what they may cost."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from vmrunner.core import pricing
+from vmrunner.core.pool_sizing import (
+    DEFAULT_LEAD_TIME,
+    Arrivals,
+    affordable_size,
+    demanded_size,
+    scheduled_size,
+)
+from vmrunner.engine.context import EngineContext
+from vmrunner.model import Instance, Offer, Pool
+from vmrunner.providers import registry
+
+RENEW: Final = 10.0  # seconds that a size holds
+OBSERVE: Final = 60.0  # seconds between looks at what arrived
+LATE: Final = 5.0  # seconds in which a build that was submitted is sure to be seen
+LEADS: Final = 50  # times from an order until a VM was ready, the latest, that are remembered
+#: With fewer arrivals expected while a VM may wait, it would most likely wait for nobody.
+WORTH_ONE: Final = 0.5
+
+
+class PoolSize(NamedTuple):
+    """How many VMs a pool is to have now. `capped`: it would be more, but for their cost."""
+
+    want: int
+    capped: bool = False
+
+
+class PoolSizer:
+    """The sizes of one engine's pools. Used by the tick's thread alone."""
+
+    def __init__(self, context: EngineContext) -> None:
+        self._context = context
+        self._leads: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LEADS))
+        self._arrivals: dict[str, Arrivals] = {}
+        self._observed: dict[str, float] = {}  # monotonic
+        self._known: dict[str, tuple[tuple[int, int | None], float, PoolSize]] = {}
+
+    def ready(self, row: Instance, now: float) -> None:
+        """A VM of a pool is ready: its time from the order until now is a lead time."""
+        self._leads[row.pool or ""].append(now - row.created_at)
+
+    def size(self, pool: Pool, offers: Sequence[Offer], now: float) -> PoolSize:
+        """Return the size of a pool whose VMs would be of the first offer. `now` is its
+        provider's clock."""
+        wish, monotonic = (pool.revision, pool.size), self._context.monotonic()
+        known = self._known.get(pool.name)
+        if known is None or known[0] != wish or monotonic - known[1] >= RENEW:
+            known = self._known[pool.name] = wish, monotonic, self._size(pool, offers, now)
+        return known[2]
+
+    def _size(self, pool: Pool, offers: Sequence[Offer], now: float) -> PoolSize:
+        wanted = self._wanted(pool, now)
+        spec = pool.spec
+        if spec.usd_per_day is None or not wanted or not offers:
+            return PoolSize(wanted)
+        prices = registry.prices(offers[0].scope.kind)
+        today = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        spent = sum(
+            pricing.idle_cost(row, today.timestamp(), now, prices)
+            for row in self._context.ledger.pools.instances(pool.name, today.timestamp())
+        )
+        hourly = pricing.rate(offers[0], prices)
+        affordable = affordable_size(wanted, hourly, spec.usd_per_day, spent, now)
+        return PoolSize(affordable, capped=affordable < wanted)
+
+    def _wanted(self, pool: Pool, now: float) -> int:
+        spec = pool.spec
+        if pool.size is not None:
+            return pool.size
+        if spec.size is not None:
+            return spec.size
+        if spec.schedule:
+            return scheduled_size(spec.schedule, now)
+        return self._demanded(pool)
+
+    def _demanded(self, pool: Pool) -> int:
+        spec, now = pool.spec, self._context.clock()  # by which builds are submitted
+        arrivals = self._seen(pool.name, now)
+        leads = list(self._leads[pool.name]) or [DEFAULT_LEAD_TIME]
+        rate = arrivals.rate(now, max(leads))
+        if rate * spec.idle < WORTH_ONE:
+            return spec.least
+        return demanded_size(rate, leads, spec.hit_rate or 0.0, spec.least, spec.most)
+
+    def _seen(self, name: str, now: float) -> Arrivals:
+        """What arrived so far, folded in now and then, and kept in the ledger."""
+        monotonic = self._context.monotonic()
+        known = self._arrivals.get(name)
+        if known is not None and monotonic - self._observed[name] < OBSERVE:
+            return known
+        pools = self._context.ledger.pools
+        if known is None:
+            stored = json.loads(pools.stored_arrivals(name))
+            known = Arrivals.load(stored) if stored else Arrivals(until=now)
+        until = max(known.until, now - LATE)
+        known = known.observed(pools.arrivals(name, known.until), until)
+        pools.store_arrivals(name, json.dumps(known.dump()))
+        self._arrivals[name], self._observed[name] = known, monotonic
+        return known

@@ -1,0 +1,185 @@
+"""Pools, as ops see them: what each wants and has, how well it serves, what it costs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.core import pricing
+from vmrunner.errors import ConfigError, NotFound
+from vmrunner.lib import process, units
+from vmrunner.model import EmptyReason, Finding, InstanceState, Level, Pool
+from vmrunner.providers import registry
+from vmrunner.runtime import background
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+    from vmrunner.runtime.provider_set import ProviderSet
+
+#: Hit rate and start times are of the builds of so many seconds.
+WINDOW: Final = 7 * 86400.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolStatus:
+    """One pool now. `have`: ready and unclaimed; `making`: on their way; `claimed`: with a build.
+    `hit_rate`, `p50`, `p95` (seconds from queued to the first step) are of the last 7 days; None:
+    no build came. `idle_usd_today`: since midnight, UTC."""
+
+    pool: Pool
+    want: int | None  # None: nobody fills it yet
+    have: int
+    making: int
+    claimed: int
+    builds: int
+    hit_rate: float | None
+    p50: float | None
+    p95: float | None
+    idle_usd_today: float
+    empty_reason: EmptyReason | None
+
+
+def status(ledger: Ledger, providers: ProviderSet) -> list[PoolStatus]:
+    """Return all pools, by name."""
+    now = time.time()
+    counts = ledger.pools.counts(now - WINDOW)
+    found = []
+    for pool in ledger.pools.all():
+        rows = ledger.pools.instances(pool.name, _midnight(now))
+        there = [row for row in rows if row.state is not InstanceState.GONE]
+        free = [row for row in there if row.build is None]
+        have = sum(row.state is InstanceState.READY for row in free)
+        count = counts.get(pool.name)
+        spans = sorted(ledger.pools.served(pool.name, now - WINDOW))
+        found.append(
+            PoolStatus(
+                pool=pool,
+                want=pool.want,
+                have=have,
+                making=sum(
+                    row.state in (InstanceState.REQUESTED, InstanceState.BOOTING) for row in free
+                ),
+                claimed=sum(
+                    row.build is not None and row.state is not InstanceState.DELETING
+                    for row in there
+                ),
+                builds=count.builds if count else 0,
+                hit_rate=count.hits / count.builds if count else None,
+                p50=_quantile(spans, 0.5),
+                p95=_quantile(spans, 0.95),
+                idle_usd_today=sum(
+                    pricing.idle_cost(
+                        row,
+                        _midnight(now),
+                        providers.time_at(row.provider, row.scope),
+                        registry.prices(row.scope.kind),
+                    )
+                    for row in rows
+                ),
+                empty_reason=_empty(ledger, pool, have),
+            )
+        )
+    return found
+
+
+def one(ledger: Ledger, providers: ProviderSet, name: str) -> PoolStatus:
+    """Return one pool. Raises NotFound."""
+    found = {entry.pool.name: entry for entry in status(ledger, providers)}
+    if name not in found:
+        raise _missing(ledger, name)
+    return found[name]
+
+
+def resize(ledger: Ledger, name: str, size: int) -> None:
+    """Wish another size, until the configuration changes. Raises NotFound."""
+    if size < 0:
+        raise ConfigError(f"size: {size} is less than 0", hint="0 keeps none waiting")
+    if not ledger.pools.resize(name, size, process.user(), time.time()):
+        raise _missing(ledger, name)
+
+
+def drain(ledger: Ledger, name: str) -> None:
+    """End all its VMs that wait, and make none. Raises NotFound."""
+    if not ledger.pools.drain(name, process.user(), time.time()):
+        raise _missing(ledger, name)
+
+
+def findings(ledger: Ledger, providers: ProviderSet) -> Iterator[Finding]:
+    """Check that each pool has VMs, or is known not to, and saves more than it costs."""
+    for entry in status(ledger, providers):
+        name = entry.pool.name
+        if entry.empty_reason in _TROUBLES:
+            yield Finding(
+                check=f"pool {name}",
+                level=Level.WARNING,
+                message=f"no VM of it is ready: {_TROUBLES[entry.empty_reason]}",
+                fix=f"vmrunner pool show {name}",
+            )
+        elif _wastes(entry):
+            hits = round((entry.hit_rate or 0.0) * entry.builds)
+            yield Finding(
+                check=f"pool {name}",
+                level=Level.WARNING,
+                message=(
+                    f"its VMs that wait cost ${entry.idle_usd_today:.2f} today, and "
+                    f"{hits} builds were served by it in {units.span(WINDOW)}"
+                ),
+                fix=f"a smaller size, or hit_rate with max, in [pools.{name}]",
+            )
+        else:
+            yield Finding(
+                check=f"pool {name}",
+                level=Level.OK,
+                message=f"{entry.have} ready of {entry.want if entry.want is not None else '?'}",
+            )
+
+
+#: Why a pool is empty, where somebody should do something about it.
+_TROUBLES: Final = {
+    EmptyReason.CAPACITY: "the provider has no room",
+    EmptyReason.CREDENTIALS: "the provider refuses our credentials",
+    EmptyReason.REFUSED: "the provider can never make them as they are configured",
+    EmptyReason.BOOT: "the last one did not come up",
+    EmptyReason.GUARD: "the installed guard does not end a pool's VMs: install it again",
+    EmptyReason.NO_ENGINE: "no `serve` that lives has its provider",
+    EmptyReason.BUDGET: "usd_per_day is spent",
+}
+#: An hour of a waiting VM is worth it for as many builds as that, at the least.
+_USD_PER_HIT: Final = 0.10
+
+
+def _wastes(entry: PoolStatus) -> bool:
+    """True if its idle VMs of one day cost more than all builds that it served are worth."""
+    hits = (entry.hit_rate or 0.0) * entry.builds
+    return entry.idle_usd_today > max(1.0, hits * _USD_PER_HIT)
+
+
+def _empty(ledger: Ledger, pool: Pool, have: int) -> EmptyReason | None:
+    if have:
+        return None
+    if not background.served(ledger, [pool.spec.provider], staying=True, here=True):
+        return EmptyReason.NO_ENGINE
+    return pool.empty_reason or EmptyReason.MAKING
+
+
+def _quantile(values: list[float], share: float) -> float | None:
+    if not values:
+        return None
+    if len(values) == 1:
+        return values[0]
+    return statistics.quantiles(values, n=100, method="inclusive")[round(share * 100) - 1]
+
+
+def _midnight(now: float) -> float:
+    day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return day.timestamp()
+
+
+def _missing(ledger: Ledger, name: str) -> NotFound:
+    names = [pool.name for pool in ledger.pools.all()]
+    hint = units.did_you_mean(name, names) if names else "vmrunner.toml has no [pools.NAME]"
+    return NotFound(f"there is no pool {name!r}", hint=hint)
