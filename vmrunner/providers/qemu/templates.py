@@ -86,7 +86,7 @@ def key(words: Sequence[str], order: Order, image: LocalImage, accel: str) -> st
     facts = {
         "version": VERSION,
         "words": list(words),
-        "image": image.hash,
+        "image": [image.hash, dict(image.sha256)],  # built again it has the same hash
         "disk": order.offer.disk,
         "network": order.network.value,
         "shape": asdict(order.shape),

@@ -158,6 +158,7 @@ def test_the_key_covers_what_a_clone_must_share(tmp_path: Path) -> None:
     others = [
         key(words=[*words, "-m", "1G"]),
         key(image=replace(IMAGE, hash="def")),
+        key(image=replace(IMAGE, sha256={"disk.qcow2": "built again"})),
         key(replace(ORDER, network=Network.OPEN)),
         key(replace(ORDER, offer=replace(ORDER.offer, disk=10 << 30))),
         key(replace(ORDER, shape=replace(ORDER.shape, log_bytes=2 << 20))),
