@@ -40,6 +40,7 @@ _START: Final = 30.0  # seconds for namespaces, rules and helper
 _ERRORS: Final = 4096  # bytes of QEMU's own complaints that are kept
 _RESUME: Final = 15.0  # seconds in which a clone's state must be loaded
 _ACKNOWLEDGED: Final = 45.0  # seconds in which it must have taken its identity
+_OVERLAY: Final = 30.0  # seconds in which a fresh disk must be made
 _SAVE: Final = 60.0  # seconds in which a template's state must be written
 _QUIET: Final = 2.0  # seconds that a settled VM gets to write its last
 
@@ -150,7 +151,12 @@ class Keeper:
         self.console.write(f"\nvmrunner: not resumed ({why}), so it boots\n".encode())
         for name in (state_dir.SSH, state_dir.OVERLAY):
             (self.home.path / name).unlink(missing_ok=True)
-        made = subprocess.run(self.plan["overlay"], capture_output=True, timeout=60, check=False)
+        try:
+            made = subprocess.run(
+                self.plan["overlay"], capture_output=True, timeout=_OVERLAY, check=False
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            return f"no fresh disk: {error}"
         if made.returncode:
             return f"no fresh disk: {made.stderr.decode(errors='replace').strip()[-500:]}"
         return self._launch(self.plan["qemu"], self.plan["images"])
@@ -344,7 +350,6 @@ class Keeper:
             with contextlib.suppress(OSError):
                 while data := os.read(end, 65536):
                     self._heard(jail, end, data)
-        self.console.close()
 
     def record_death(self, death: dict[str, Any]) -> None:
         complaint = self.errors.decode("utf-8", "replace").strip()

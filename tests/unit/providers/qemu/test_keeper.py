@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vmrunner.providers.qemu import keeper as keeper_module
 from vmrunner.providers.qemu import state_dir
 from vmrunner.providers.qemu.console import Console
 from vmrunner.providers.qemu.jail import Jail
@@ -72,3 +73,23 @@ def test_a_vm_that_never_ran_is_none(keeper: Keeper, jail: tuple[Jail, int]) -> 
     os.write(say, b'{"error": "no namespaces"}\n')
     os.close(say)
     assert keeper._awaited(spec) == "no namespaces"
+
+
+def test_a_clone_that_never_answers_is_booted_instead(
+    keeper: Keeper, jail: tuple[Jail, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone, _ = jail
+    keeper.unproven = time.monotonic()
+    keeper.plan = {"overlay": ["true"], "qemu": [], "images": []}
+    monkeypatch.setattr(keeper, "_launch", lambda *_: "no room")
+    assert keeper.keep(clone)["detail"] == "no room"
+    assert b"not resumed" in (keeper.home.path / state_dir.CONSOLE).read_bytes()
+
+
+@pytest.mark.parametrize("overlay", ["/nonexistent", "sleep"])
+def test_a_fresh_disk_that_cannot_be_made_is_told(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch, overlay: str
+) -> None:
+    monkeypatch.setattr(keeper_module, "_OVERLAY", 0.1)
+    keeper.plan = {"overlay": [overlay, "60"]}
+    assert "no fresh disk" in str(keeper._boot_instead("a reason"))
