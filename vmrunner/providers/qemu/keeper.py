@@ -364,6 +364,12 @@ def _mode(number: int) -> int:
     return os.O_WRONLY if number == QemuFd.STATE else os.O_RDWR
 
 
+def _say(answer: str) -> None:
+    """Answer the creator. One that waits no more ends no VM."""
+    with contextlib.suppress(BrokenPipeError):
+        print(answer, flush=True)  # noqa: T201
+
+
 def _detach() -> None:
     """Let go of whoever started us: the creator's pipe, its terminal, its directory."""
     null = os.open(os.devnull, os.O_RDWR)
@@ -379,21 +385,21 @@ def main(directory: Path) -> None:
 
     keeper.listen()
     if not keeper.take():
-        print("held", flush=True)  # noqa: T201 - the answer to the creator
+        _say("held")
         return
     if keeper.home.read(state_dir.KEEPER) is not None:
         # A keeper was here before and was killed; its VM died with it and is never started again.
         keeper.record_death(
             {"cause": "crash", "detail": "its keeper was killed", "ended": time.time()}
         )
-        print("dead", flush=True)  # noqa: T201
+        _say("dead")
         return
     jail = keeper.start()
     if isinstance(jail, str):
         keeper.record_death({"cause": "start", "detail": jail, "ended": time.time()})
-        print("error", " ".join(jail.split()), flush=True)  # noqa: T201
+        _say(f"error {' '.join(jail.split())}")
         return
-    print("running", flush=True)  # noqa: T201
+    _say("running")
     _detach()
     keeper.record_death(keeper.keep(jail))
 
