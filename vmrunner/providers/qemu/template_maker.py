@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ class QemuTemplateMaker:
         at it."""
         made = templates.begin(self._cache)
         try:
-            with _lock(made.parent / f"{key}.lock"):
+            with _lock(made.parent / f"{key}{templates.LOCK}"):
                 vm = dataclasses.replace(self._provider.plan(order), save=made)
                 home = self._provider.place(vm)
                 if isinstance(home, str):
@@ -98,4 +99,5 @@ def _lock(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ProviderError("template: another process makes it") from None
+        os.utime(file.fileno())  # `trim` removes old ones
         yield

@@ -35,6 +35,7 @@ MANIFEST: Final = "template.json"
 FILES: Final = (RAM, STATE, DISK)
 NEW: Final = ".new-"
 GONE: Final = ".gone-"
+LOCK: Final = ".lock"  # of a key's maker
 
 _WANTED: Final = ".wanted"
 _REMEMBERED: Final = 6 * 3600.0  # seconds
@@ -67,11 +68,11 @@ class Template:
     @property
     def size(self) -> int:
         """Bytes on disk: its memory has holes."""
-        return sum(512 * (self.directory / name).stat().st_blocks for name in FILES)
-
-    @property
-    def used_at(self) -> float:
-        return self.directory.stat().st_mtime
+        total = 0
+        for name in FILES:
+            with contextlib.suppress(FileNotFoundError):
+                total += 512 * (self.directory / name).stat().st_blocks
+        return total
 
     def use(self) -> None:
         """Note that a clone is made of it: what is used stays."""
@@ -174,12 +175,13 @@ def note_wanted(cache: Path, key: str, order: Order) -> None:
 def wanted(cache: Path, *, now: float) -> list[tuple[Spec, Shape]]:
     """Return what was noted in the last hours, the last first. Notes are removed once the template
     is there, or old."""
-    notes = [entry for entry in _entries(cache) if entry.name.endswith(_WANTED)]
     found = []
-    for note in sorted(notes, key=lambda path: path.stat().st_mtime, reverse=True):
+    for at, note in _dated(cache):
+        if not note.name.endswith(_WANTED):
+            continue
         made = (note.with_name(note.name.removesuffix(_WANTED)) / MANIFEST).exists()
         facts = state_dir.read_json(note)
-        if made or facts is None or now > note.stat().st_mtime + _REMEMBERED:
+        if made or facts is None or now > at + _REMEMBERED:
             note.unlink(missing_ok=True)
             continue
         spec = {**facts["spec"], "network": Network(facts["spec"]["network"])}
@@ -189,28 +191,30 @@ def wanted(cache: Path, *, now: float) -> list[tuple[Spec, Shape]]:
 
 def templates(cache: Path) -> list[Template]:
     """Return all complete templates, the one that was used last first."""
-    found = [
+    return [
         Template(entry)
-        for entry in _entries(cache)
+        for _, entry in _dated(cache)
         if not entry.name.startswith(".") and (entry / MANIFEST).exists()
     ]
-    return sorted(found, key=lambda template: template.used_at, reverse=True)
 
 
 def remove(template: Template) -> None:
     """Remove it at once, or not at all. Clones keep what they have open."""
     rubbish = template.directory.with_name(f"{GONE}{template.key}.{os.urandom(4).hex()}")
-    template.directory.rename(rubbish)
+    with contextlib.suppress(FileNotFoundError):  # another process was faster
+        template.directory.rename(rubbish)
     shutil.rmtree(rubbish, ignore_errors=True)
 
 
 def trim(cache: Path, most: int, *, now: float, half_made: float) -> list[Template]:
     """Remove those whose image is gone, then those that were not used for longest until the rest
     takes at most `most` bytes, and what makers that died left. Returns the templates that went."""
-    for entry in _entries(cache):
-        old = entry.name.startswith((NEW, GONE)) and now > entry.stat().st_mtime + half_made
-        if old:
+    for at, entry in _dated(cache):
+        left = entry.name.startswith((NEW, GONE)) and now > at + half_made
+        if left and entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
+        elif left or (entry.suffix in (_WANTED, LOCK) and now > at + _REMEMBERED):
+            entry.unlink(missing_ok=True)
     total, removed = 0, []
     for template in templates(cache):
         image = _facts(template).get("spec", {}).get("image", "")
@@ -234,6 +238,15 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
         return spec, facts.get("shape")
 
     return bool(wish(one) == wish(other))
+
+
+def _dated(cache: Path) -> list[tuple[float, Path]]:
+    """Return what lies there with its time, the last first; without what goes meanwhile."""
+    found = []
+    for entry in _entries(cache):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((entry.stat().st_mtime, entry))
+    return sorted(found, reverse=True)
 
 
 def _entries(cache: Path) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +133,34 @@ def test_what_makers_left_goes_after_a_while(cache: Path) -> None:
     assert left.exists()
     templates.trim(cache, 1 << 40, now=born + 61, half_made=60)
     assert not left.exists()
+
+
+def test_what_another_process_removes_meanwhile_is_no_error(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`image gc`, `serve` at night and makers are at it at once."""
+    template = made(cache)
+    templates.note_wanted(cache, "b" * 20, ORDER)
+    seen = list(templates._entries(cache))
+    monkeypatch.setattr(templates, "_entries", lambda _: iter(seen))
+    shutil.rmtree(template.directory.parent)
+    assert templates.templates(cache) == []
+    assert templates.wanted(cache, now=0.0) == []
+    assert templates.trim(cache, 0, now=1e12, half_made=60) == []
+    templates.remove(template)
+    assert template.size == 0
+
+
+def test_small_files_go_after_a_while_too(cache: Path) -> None:
+    made(cache)
+    names = {f"{templates.NEW}{KEY}.wanted.7", f"{KEY}{templates.LOCK}", "c.wanted"}
+    for name in names:
+        (cache / "templates" / name).touch()
+    now = cache.stat().st_mtime
+    templates.trim(cache, 1 << 40, now=now, half_made=60)
+    assert names < set(os.listdir(cache / "templates"))
+    templates.trim(cache, 1 << 40, now=now + 86_400, half_made=60)
+    assert os.listdir(cache / "templates") == [KEY]
 
 
 def test_a_miss_is_noted_until_its_template_is_there(cache: Path) -> None:
