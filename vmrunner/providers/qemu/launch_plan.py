@@ -268,8 +268,11 @@ def furnish(place: Path, vm: VmPlan) -> None:
     state_dir.write_json(place / state_dir.TAGS, tags_of(order))
     below = image.disk if vm.template is None else vm.template.disk
     made = place / state_dir.OVERLAY if vm.save is None else vm.save / templates.DISK
+    words = overlay(vm.programs.qemu_img, below, made, order.offer.disk)
+    if vm.template:
+        words.insert(2, "-u")  # a template that went just now is the keeper's to miss
     done = subprocess.run(
-        overlay(vm.programs.qemu_img, below, made, order.offer.disk),
+        words,
         capture_output=True,
         text=True,
         timeout=60,

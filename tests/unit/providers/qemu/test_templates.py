@@ -13,7 +13,8 @@ import pytest
 from vmrunner.errors import BadOrder
 from vmrunner.model import Network, Offer, Order, Role, Scope, Shape, Spec
 from vmrunner.providers.common.local_images import LocalImage
-from vmrunner.providers.qemu import templates
+from vmrunner.providers.qemu import launch_plan, state_dir, templates
+from vmrunner.providers.qemu.launch_plan import HostPrograms, VmPlan
 from vmrunner.providers.qemu.templates import Template
 
 KEY = "0123456789abcdef0123"
@@ -149,6 +150,15 @@ def test_what_another_process_removes_meanwhile_is_no_error(
     assert templates.trim(cache, 0, now=1e12, half_made=60) == []
     templates.remove(template)
     assert template.size == 0
+
+
+def test_a_template_that_goes_before_its_clone_starts_refuses_nobody(tmp_path: Path) -> None:
+    """The keeper finds it gone, and boots."""
+    programs = HostPrograms(qemu="", qemu_img="/usr/bin/qemu-img", nft="", pasta=None)
+    gone = Template(tmp_path / "templates" / KEY)
+    vm = VmPlan(order=ORDER, image=IMAGE, programs=programs, accel="tcg", template=gone)
+    launch_plan.furnish(tmp_path, vm)
+    assert (tmp_path / state_dir.OVERLAY).exists()
 
 
 def test_small_files_go_after_a_while_too(cache: Path) -> None:
