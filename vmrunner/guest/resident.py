@@ -104,6 +104,8 @@ class Resident:
             signal.signal(number, lambda *_: None)
         if identity.expected():
             if shape := identity.seed():
+                with open(self._place.prestarting, "a"):  # a build that comes first says so there
+                    pass
                 self._fork(lambda: self._prestart(shape))
             if not self._unidentified and not _listens(SSH_PORT):  # a former one's lives on
                 self._keep(self._start_sshd)
