@@ -297,15 +297,19 @@ class Keeper:
         """Freeze the VM as a template. Its disk is whole once QEMU has ended."""
         assert self.qmp is not None
         self.save_at = None
+        until = min(time.time() + _SAVE, self.deadline)
         try:
             with self.qmp as connection:
-                Qmp(connection, seconds=_SAVE).save()
+                Qmp(connection, seconds=until - time.time()).save()
         except OSError as error:
             return {"cause": "crash", "detail": f"not saved: {error}"}
         poll = select.poll()
         poll.register(jail.news, select.POLLIN)
-        if not poll.poll(_SAVE * 1000):
+        if not poll.poll(max(0, 1000 * (until - time.time()))):
             return {"cause": "crash", "detail": "not saved: QEMU does not end"}
+        end = self._verdict(os.read(jail.news, 65536))
+        if end["cause"] == "crash":
+            return {**end, "detail": f"not saved: {end['detail']}"}
         return {"cause": "saved", "detail": "saved as a template"}
 
     def _settled(self) -> bool:
