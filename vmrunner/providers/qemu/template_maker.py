@@ -71,7 +71,11 @@ class QemuTemplateMaker:
 
     def publish(self, template: Template, key: str, order: Order) -> Template:
         """Give it its name, and make room for it. `order`: as builds that it is for send."""
-        named = templates.publish(template.directory, key, order, self._provider.verified)
+        vm = self._provider.plan(order)
+        named = templates.publish(
+            *(template.directory, key, order, self._provider.verified),
+            of={"image": vm.image.name, "accel": vm.accel},
+        )
         self.trim()
         return named
 

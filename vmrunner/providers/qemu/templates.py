@@ -16,7 +16,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -127,9 +127,12 @@ def begin(cache: Path) -> Path:
     return made
 
 
-def publish(made: Path, wanted: str, order: Order, notes: Path) -> Template:
+def publish(
+    made: Path, wanted: str, order: Order, notes: Path, *, of: Mapping[str, str]
+) -> Template:
     """Give a made template its name. The manifest is written last, when all else is on the disk.
-    Another of the same purpose goes: something that its key covers has changed."""
+    Another of the same purpose goes: something that its key covers has changed. `of`: the image's
+    name and the accelerator, which tell purposes apart too."""
     for name in FILES:
         path = made / name
         path.chmod(0o644 if name == RAM else 0o600)
@@ -137,7 +140,7 @@ def publish(made: Path, wanted: str, order: Order, notes: Path) -> Template:
             os.chown(path, 0, 0)
         _sync(path)
     digests = {name: local_images.digest_of(made / name) for name in FILES}
-    facts = {**purpose(order), "created": time.time(), "sha256": digests}
+    facts = {**purpose(order), "of": dict(of), "created": time.time(), "sha256": digests}
     state_dir.write_json(made / MANIFEST, facts)
     _sync(made)
     final = made.with_name(wanted)
@@ -231,11 +234,11 @@ def _facts(template: Template) -> dict[str, Any]:
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """True if both were made for the same, of whatever image."""
+    """True if both were made for the same, of whatever image of that name."""
 
     def wish(facts: dict[str, Any]) -> Any:
         spec = {name: value for name, value in facts.get("spec", {}).items() if name != "image"}
-        return spec, facts.get("shape")
+        return spec, facts.get("shape"), facts.get("of")
 
     return bool(wish(one) == wish(other))
 

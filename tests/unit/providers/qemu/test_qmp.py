@@ -106,7 +106,8 @@ GARBAGE = [b"no JSON\n", b"[" * 100_000 + b"\n", b'{"error": 1}\n', b'{"return":
 def test_what_is_no_answer_is_an_error(said: bytes) -> None:
     ours, theirs = socket.socketpair()
     answers = b'{"QMP": {}}\n{"return": {}}\n{"return": {}}\n{"return": {}}\n'
+    theirs.settimeout(10)
+    theirs.sendall(answers + said)
+    theirs.shutdown(socket.SHUT_WR)
     with ours, theirs, pytest.raises(QmpError):
-        theirs.sendall(answers + said)
-        theirs.shutdown(socket.SHUT_WR)
         Qmp(ours, seconds=10).resume()

@@ -50,13 +50,14 @@ IMAGE = LocalImage(
 )
 
 
-def made(cache: Path, key: str = KEY, *, size: int = 4096) -> Template:
+def made(cache: Path, key: str = KEY, *, image: str = "default", accel: str = "tcg") -> Template:
     part = templates.begin(cache)
     for name in templates.FILES:
-        (part / name).write_bytes(os.urandom(size))
+        (part / name).write_bytes(os.urandom(4096))
     (cache / "images" / "abc").mkdir(parents=True, exist_ok=True)
     order = replace(ORDER, offer=replace(ORDER.offer, cpus=ord(key[0])))
-    return templates.publish(part, key, order, cache / "notes.json")
+    of = {"image": image, "accel": accel}
+    return templates.publish(part, key, order, cache / "notes.json", of=of)
 
 
 def find(cache: Path, key: str = KEY) -> Template | None:
@@ -114,6 +115,15 @@ def test_a_change_of_what_the_key_covers_replaces_a_template(cache: Path) -> Non
     assert not former.directory.exists()
 
 
+@pytest.mark.parametrize("other", [{"image": "mine"}, {"accel": "kvm"}])
+def test_a_template_of_another_image_or_provider_replaces_none(
+    cache: Path, other: dict[str, str]
+) -> None:
+    """Builds of both are started in turn."""
+    both = {made(cache, "a" * 20).key, made(cache, "a" * 19 + "b", **other).key}
+    assert {one.key for one in templates.templates(cache)} == both
+
+
 def test_a_template_goes_with_its_image(cache: Path) -> None:
     template = made(cache)
     (cache / "images" / "abc").rmdir()
@@ -166,11 +176,15 @@ def test_small_files_go_after_a_while_too(cache: Path) -> None:
     names = {f"{templates.NEW}{KEY}.wanted.7", f"{KEY}{templates.LOCK}", "c.wanted"}
     for name in names:
         (cache / "templates" / name).touch()
+
+    def there() -> set[str]:
+        return {entry.name for entry in (cache / "templates").iterdir()}
+
     now = cache.stat().st_mtime
     templates.trim(cache, 1 << 40, now=now, half_made=60)
-    assert names < set(os.listdir(cache / "templates"))
+    assert names < there()
     templates.trim(cache, 1 << 40, now=now + 86_400, half_made=60)
-    assert os.listdir(cache / "templates") == [KEY]
+    assert there() == {KEY}
 
 
 def test_a_miss_is_noted_until_its_template_is_there(cache: Path) -> None:
