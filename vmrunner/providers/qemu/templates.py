@@ -175,6 +175,10 @@ def note_wanted(cache: Path, key: str, order: Order) -> None:
         state_dir.write_json(cache / "templates" / f"{key}{_WANTED}", facts)
 
 
+def forget_wanted(cache: Path, key: str) -> None:
+    (cache / "templates" / f"{key}{_WANTED}").unlink(missing_ok=True)
+
+
 def wanted(cache: Path, *, now: float) -> list[tuple[Spec, Shape]]:
     """Return what was noted in the last hours, the last first. Notes are removed once the template
     is there, or old."""

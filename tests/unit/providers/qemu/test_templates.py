@@ -33,7 +33,7 @@ ORDER = Order(
         disk=9 << 30,
         image="abc",
     ),
-    deadline=1e9,
+    deadline=2e9,
     user_data=b"",
     network=Network.NONE,
     shape=Shape(container="debian:trixie", runtime="runc", log_bytes=1 << 20),
@@ -227,7 +227,7 @@ def test_the_key_covers_what_a_clone_must_share(tmp_path: Path) -> None:
 def test_the_key_says_nothing_of_the_build(tmp_path: Path) -> None:
     program = tmp_path / "qemu"
     program.touch()
-    other = replace(ORDER, instance="vm-2", build="b-2", deadline=2e9, user_data=b"x")
+    other = replace(ORDER, instance="vm-2", build="b-2", deadline=3e9, user_data=b"x")
     words = [str(program)]
     assert templates.key(words, ORDER, IMAGE, "tcg") == templates.key(words, other, IMAGE, "tcg")
 

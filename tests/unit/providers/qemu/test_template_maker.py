@@ -1,0 +1,98 @@
+"""What a maker of templates leaves behind, however it ends. The provider is a stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.unit.providers.qemu.test_templates import IMAGE, KEY, ORDER
+from vmrunner.errors import ProviderError
+from vmrunner.model import Ref
+from vmrunner.providers.qemu import templates
+from vmrunner.providers.qemu.launch_plan import HostPrograms, VmPlan
+from vmrunner.providers.qemu.options import QemuOptions
+from vmrunner.providers.qemu.provider import QemuProvider
+from vmrunner.providers.qemu.state_dir import DirName, InstanceDir, StateDir
+from vmrunner.providers.qemu.template_maker import QemuTemplateMaker
+
+
+class Provider:
+    """One whose VMs are empty directories without a keeper."""
+
+    scope = ORDER.offer.scope
+
+    def __init__(self, root: Path) -> None:
+        self.state = StateDir(root / "state")
+        self.state.prepare()
+        self.options = QemuOptions(
+            name="local", state_dir=self.state.path, cache_dir=root, installation="i-1"
+        )
+        self.home = InstanceDir(self.state.instances / str(DirName("i-1", "vm-1", 10**9)))
+        self.trouble: BaseException | None = None
+        self.death: dict[str, Any] | None = None
+        self.deleted: list[Ref] = []
+
+    def plan(self, _: object) -> VmPlan:
+        programs = HostPrograms(qemu="", qemu_img="", nft="", pasta=None)
+        return VmPlan(order=ORDER, image=IMAGE, programs=programs, accel="tcg")
+
+    def place(self, _: object) -> InstanceDir:
+        self.home.path.mkdir()
+        return self.home
+
+    def start(self, home: InstanceDir) -> None:
+        if self.trouble is not None:
+            raise self.trouble
+        if self.death is not None:
+            self.state.record_death(home, self.death)
+
+    def delete(self, refs: Sequence[Ref], *, force: bool) -> None:
+        assert force
+        self.deleted += refs
+
+
+@pytest.fixture
+def provider(tmp_path: Path) -> Provider:
+    tmp_path.chmod(0o700)
+    return Provider(tmp_path)
+
+
+@pytest.fixture
+def maker(provider: Provider) -> QemuTemplateMaker:
+    return QemuTemplateMaker(cast(QemuProvider, provider))
+
+
+def freeze(maker: QemuTemplateMaker) -> None:
+    with maker.freeze(ORDER, KEY):
+        pass
+
+
+@pytest.mark.parametrize("trouble", [ProviderError("no"), KeyboardInterrupt()])
+def test_a_vm_that_is_not_frozen_is_ended(
+    provider: Provider, maker: QemuTemplateMaker, trouble: BaseException
+) -> None:
+    provider.trouble = trouble
+    with pytest.raises(type(trouble)):
+        freeze(maker)
+    assert [ref.id for ref in provider.deleted] == [ORDER.instance]
+    assert templates.templates(provider.options.cache_dir) == []
+
+
+@pytest.mark.timeout(10)
+def test_a_killed_keeper_is_not_awaited(provider: Provider, maker: QemuTemplateMaker) -> None:
+    with pytest.raises(ProviderError, match="keeper was killed"):
+        freeze(maker)
+    assert provider.deleted
+
+
+def test_a_miss_is_answered_by_one_try(provider: Provider, maker: QemuTemplateMaker) -> None:
+    """`serve` would boot a VM a minute, for hours, where none settles."""
+    cache = provider.options.cache_dir
+    templates.note_wanted(cache, KEY, ORDER)
+    provider.death = {"cause": "crash", "detail": "QEMU ended with 1"}
+    with pytest.raises(ProviderError, match="QEMU ended"):
+        freeze(maker)
+    assert templates.wanted(cache, now=0.0) == []
