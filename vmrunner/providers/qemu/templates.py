@@ -181,18 +181,22 @@ def forget_wanted(cache: Path, key: str) -> None:
 
 def wanted(cache: Path, *, now: float) -> list[tuple[Spec, Shape]]:
     """Return what was noted in the last hours, the last first. Notes are removed once the template
-    is there, or old."""
+    is there, its image is gone or they are old; and those that another version wrote."""
     found = []
     for at, note in _dated(cache):
         if not note.name.endswith(_WANTED):
             continue
         made = (note.with_name(note.name.removesuffix(_WANTED)) / MANIFEST).exists()
-        facts = state_dir.read_json(note)
-        if made or facts is None or now > at + _REMEMBERED:
+        try:
+            facts = state_dir.read_json(note) or {}
+            spec = {**facts["spec"], "network": Network(facts["spec"]["network"])}
+            wish = Spec(**spec), Shape(**facts["shape"])
+        except (KeyError, TypeError, ValueError):
+            wish = None
+        if made or wish is None or now > at + _REMEMBERED or not _has_image(cache, facts):
             note.unlink(missing_ok=True)
-            continue
-        spec = {**facts["spec"], "network": Network(facts["spec"]["network"])}
-        found.append((Spec(**spec), Shape(**facts["shape"])))
+        else:
+            found.append(wish)
     return found
 
 
@@ -224,8 +228,7 @@ def trim(cache: Path, most: int, *, now: float, half_made: float) -> list[Templa
             entry.unlink(missing_ok=True)
     total, removed = 0, []
     for template in templates(cache):
-        image = _facts(template).get("spec", {}).get("image", "")
-        gone = not (cache / "images" / str(image)).is_dir()
+        gone = not _has_image(cache, _facts(template))
         total += 0 if gone else template.size
         if gone or total > most:
             remove(template)
@@ -235,6 +238,10 @@ def trim(cache: Path, most: int, *, now: float, half_made: float) -> list[Templa
 
 def _facts(template: Template) -> dict[str, Any]:
     return state_dir.read_json(template.directory / MANIFEST) or {}
+
+
+def _has_image(cache: Path, facts: dict[str, Any]) -> bool:
+    return (cache / "images" / str(facts.get("spec", {}).get("image", ""))).is_dir()
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:

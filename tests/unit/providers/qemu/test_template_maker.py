@@ -91,7 +91,9 @@ def test_a_killed_keeper_is_not_awaited(provider: Provider, maker: QemuTemplateM
 def test_a_miss_is_answered_by_one_try(provider: Provider, maker: QemuTemplateMaker) -> None:
     """`serve` would boot a VM a minute, for hours, where none settles."""
     cache = provider.options.cache_dir
+    (cache / "images" / ORDER.offer.image).mkdir(parents=True)
     templates.note_wanted(cache, KEY, ORDER)
+    assert templates.wanted(cache, now=0.0)
     provider.death = {"cause": "crash", "detail": "QEMU ended with 1"}
     with pytest.raises(ProviderError, match="QEMU ended"):
         freeze(maker)

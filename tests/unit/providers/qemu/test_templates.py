@@ -189,6 +189,7 @@ def test_small_files_go_after_a_while_too(cache: Path) -> None:
 
 def test_a_miss_is_noted_until_its_template_is_there(cache: Path) -> None:
     now = cache.stat().st_mtime
+    (cache / "images" / "abc").mkdir(parents=True)
     templates.note_wanted(cache, KEY, ORDER)
     wish = Spec(cpus=1, memory=1 << 30, disk=9 << 30, image="abc", network=Network.NONE)
     assert templates.wanted(cache, now=now) == [(wish, ORDER.shape)]
@@ -196,6 +197,18 @@ def test_a_miss_is_noted_until_its_template_is_there(cache: Path) -> None:
     assert templates.wanted(cache, now=now) == []
     templates.note_wanted(cache, "c" * 20, ORDER)
     assert templates.wanted(cache, now=now + 86_400) == []
+
+
+def test_a_miss_that_nobody_can_answer_keeps_no_other_from_it(cache: Path) -> None:
+    gone = replace(ORDER, offer=replace(ORDER.offer, image="gone"))
+    (cache / "images" / "abc").mkdir(parents=True)
+    for key, order in (("a" * 20, ORDER), ("b" * 20, gone), ("c" * 20, ORDER)):
+        templates.note_wanted(cache, key, order)
+    former = {"spec": {"image": "abc", "network": "none", "former": 1}, "shape": {}}
+    (cache / "templates" / f"{'c' * 20}.wanted").write_text(json.dumps(former))
+    found = [spec.image for spec, _ in templates.wanted(cache, now=0.0)]
+    assert found == ["abc"]
+    assert {entry.stem for entry in (cache / "templates").iterdir()} == {"a" * 20}
 
 
 def test_the_key_covers_what_a_clone_must_share(tmp_path: Path) -> None:
