@@ -142,6 +142,7 @@ class VmPlan:
     accel: str
     template: Template | None = None
     save: Path | None = None  # the directory of the template that it is to become
+    sealed: bool = False  # it has no way out, whatever builds from its template will have
 
     @property
     def channel(self) -> bool:
@@ -178,8 +179,7 @@ def make(
 ) -> dict[str, Any]:
     """Return the content of `plan.json`. `home` is where the directory will be."""
     order, image, programs = vm.order, vm.image, vm.programs
-    # A VM that becomes a template has no way out, whatever its clones will have.
-    internet = order.network is Network.OPEN and vm.save is None
+    internet = order.network is Network.OPEN and not vm.sealed
     runs_as = processes.user(order.instance)
     offer = order.offer
     disk = home / state_dir.OVERLAY if vm.save is None else vm.save / templates.DISK

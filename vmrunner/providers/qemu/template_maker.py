@@ -52,7 +52,7 @@ class QemuTemplateMaker:
         try:
             with _lock(made.parent / f"{key}{templates.LOCK}"):
                 templates.forget_wanted(self._cache, key)  # one try for a miss
-                vm = dataclasses.replace(self._provider.plan(order), save=made)
+                vm = dataclasses.replace(self._provider.plan(order), save=made, sealed=True)
                 home = self._provider.place(vm)
                 if isinstance(home, str):
                     raise BadOrder(f"template: {home}")
@@ -68,7 +68,7 @@ class QemuTemplateMaker:
 
     def clone(self, order: Order, template: Template) -> Ref:
         """Start a VM from a template that has no name yet."""
-        vm = dataclasses.replace(self._provider.plan(order), template=template)
+        vm = dataclasses.replace(self._provider.plan(order), template=template, sealed=True)
         home = self._provider.place(vm)
         if isinstance(home, str):
             raise BadOrder(f"template: {home}")

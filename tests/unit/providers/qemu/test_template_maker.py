@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,13 +11,16 @@ import pytest
 
 from tests.unit.providers.qemu.test_templates import IMAGE, KEY, ORDER
 from vmrunner.errors import ProviderError
-from vmrunner.model import Ref
-from vmrunner.providers.qemu import templates
+from vmrunner.model import Network, Ref
+from vmrunner.providers.qemu import launch_plan, templates
 from vmrunner.providers.qemu.launch_plan import HostPrograms, VmPlan
 from vmrunner.providers.qemu.options import QemuOptions
 from vmrunner.providers.qemu.provider import QemuProvider
 from vmrunner.providers.qemu.state_dir import DirName, InstanceDir, StateDir
 from vmrunner.providers.qemu.template_maker import QemuTemplateMaker
+
+
+OPEN = replace(ORDER, network=Network.OPEN)
 
 
 class Provider:
@@ -33,13 +37,15 @@ class Provider:
         self.home = InstanceDir(self.state.instances / str(DirName("i-1", "vm-1", 10**9)))
         self.trouble: BaseException | None = None
         self.death: dict[str, Any] | None = None
+        self.placed: list[VmPlan] = []
         self.deleted: list[Ref] = []
 
     def plan(self, _: object) -> VmPlan:
-        programs = HostPrograms(qemu="", qemu_img="", nft="", pasta=None)
-        return VmPlan(order=ORDER, image=IMAGE, programs=programs, accel="tcg")
+        programs = HostPrograms(qemu="", qemu_img="", nft="", pasta="pasta")
+        return VmPlan(order=OPEN, image=IMAGE, programs=programs, accel="tcg")
 
-    def place(self, _: object) -> InstanceDir:
+    def place(self, vm: VmPlan) -> InstanceDir:
+        self.placed.append(vm)
         self.home.path.mkdir()
         return self.home
 
@@ -98,3 +104,15 @@ def test_a_miss_is_answered_by_one_try(provider: Provider, maker: QemuTemplateMa
     with pytest.raises(ProviderError, match="QEMU ended"):
         freeze(maker)
     assert templates.wanted(cache, now=0.0) == []
+
+
+def test_neither_a_template_nor_its_first_clone_reaches_anything(
+    provider: Provider, maker: QemuTemplateMaker, tmp_path: Path
+) -> None:
+    with pytest.raises(ProviderError):
+        freeze(maker)
+    provider.home.path.rmdir()
+    maker.clone(OPEN, templates.Template(tmp_path))
+    for vm in provider.placed:
+        made = launch_plan.make(vm, home=tmp_path, resolver="9.9.9.9", hide=[], mark="", now=0.0)
+        assert (made["pasta"], made["resolver"], made["tun"]) == (None, None, False)
