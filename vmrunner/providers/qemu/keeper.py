@@ -148,6 +148,8 @@ class Keeper:
         """Boot the VM from its image on a fresh disk. Nobody has spoken to the clone, whose jail is
         gone."""
         self.unproven = None
+        if time.time() >= self.deadline:
+            return f"its deadline passed, and it was not resumed: {why}"
         self.console.write(f"\nvmrunner: not resumed ({why}), so it boots\n".encode())
         for name in (state_dir.SSH, state_dir.OVERLAY):
             (self.home.path / name).unlink(missing_ok=True)
@@ -212,7 +214,8 @@ class Keeper:
         """Wait until QEMU runs in it."""
         poll = select.poll()
         poll.register(jail.news, select.POLLIN)
-        line = os.read(jail.news, 4096) if poll.poll(_START * 1000) else b""
+        seconds = max(0.0, min(_START, self.deadline - time.time()))
+        line = os.read(jail.news, 4096) if poll.poll(seconds * 1000) else b""
         first, _, self.early = line.partition(b"\n")
         word = json.loads(first) if first else {"error": "it did not start in time"}
         if "running" in word:

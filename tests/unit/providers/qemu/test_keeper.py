@@ -99,6 +99,18 @@ def test_a_fresh_disk_that_cannot_be_made_is_told(
     assert "no fresh disk" in str(keeper._boot_instead("a reason"))
 
 
+def test_no_start_is_awaited_past_the_deadline(keeper: Keeper, jail: tuple[Jail, int]) -> None:
+    keeper.deadline = time.time() + 0.2
+    assert keeper._awaited(jail[0]) == "it did not start in time"
+    assert time.time() < keeper.deadline + 5
+
+
+def test_nothing_is_booted_instead_past_the_deadline(keeper: Keeper) -> None:
+    keeper.deadline = time.time()
+    keeper.plan = {"overlay": ["/nonexistent"]}
+    assert "deadline" in str(keeper._boot_instead("a reason"))
+
+
 @pytest.fixture
 def saves(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """What time QEMU gets to save, by each who asks it to."""

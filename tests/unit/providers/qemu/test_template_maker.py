@@ -19,7 +19,6 @@ from vmrunner.providers.qemu.provider import QemuProvider
 from vmrunner.providers.qemu.state_dir import DirName, InstanceDir, StateDir
 from vmrunner.providers.qemu.template_maker import QemuTemplateMaker
 
-
 OPEN = replace(ORDER, network=Network.OPEN)
 
 
