@@ -28,7 +28,7 @@ class Over(Exception):
     """The resident's loop is left."""
 
 
-def test_a_build_sees_a_container_that_is_about_to_be_made(
+def test_a_build_sees_a_container_about_to_be_made(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its process may come to run long after the build did."""

@@ -6,6 +6,7 @@ enter the directories they lie in. Block devices take `/dev/fdset/N`, which dups
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final
@@ -47,6 +48,12 @@ class QemuFd(IntEnum):
     RAM = 108
     STATE = 109
     TEMPLATE = 110  # the disk of the template that a clone starts from
+
+
+def mode(number: int) -> int:
+    """Return how a file that it may write is opened: QEMU takes a descriptor only for the very
+    access that it wants."""
+    return os.O_WRONLY if number == QemuFd.STATE else os.O_RDWR
 
 
 #: Those that QEMU opens anew, by its own name of the descriptor; of the others it dups that.

@@ -31,6 +31,7 @@ from vmrunner.providers.qemu import cgroup, command_line, network, processes, st
 from vmrunner.providers.qemu.channel import Channel
 from vmrunner.providers.qemu.command_line import QemuFd
 from vmrunner.providers.qemu.console import Console
+from vmrunner.providers.qemu.creator import answer, detach
 from vmrunner.providers.qemu.jail import Jail, JailSpec, start_jail
 from vmrunner.providers.qemu.qmp import Qmp
 
@@ -194,7 +195,9 @@ class Keeper:
         )
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(unix_sockets.listen(self.home.path / state_dir.SSH))
-            files = {number: os.open(path, _mode(number)) for number, path in plan["files"]}
+            files = {
+                number: os.open(path, command_line.mode(number)) for number, path in plan["files"]
+            }
             for descriptor in files.values():
                 stack.callback(os.close, descriptor)
             private = []
@@ -308,9 +311,8 @@ class Keeper:
             return {"cause": "crash", "detail": f"not saved: {error}"}
         poll = select.poll()
         poll.register(jail.news, select.POLLIN)
-        if not poll.poll(max(0, 1000 * (until - time.time()))):
-            return {"cause": "crash", "detail": "not saved: QEMU does not end"}
-        end = self._verdict(os.read(jail.news, 65536))
+        ended = poll.poll(max(0, 1000 * (until - time.time())))
+        end = self._verdict(os.read(jail.news, 65536) if ended else b'{"error": "it does not end"}')
         if end["cause"] == "crash":
             return {**end, "detail": f"not saved: {end['detail']}"}
         return {"cause": "saved", "detail": "saved as a template"}
@@ -366,25 +368,6 @@ class Keeper:
             self.state.record_death(self.home, death)
 
 
-def _mode(number: int) -> int:
-    """QEMU takes a descriptor only for the very access that it wants."""
-    return os.O_WRONLY if number == QemuFd.STATE else os.O_RDWR
-
-
-def _say(answer: str) -> None:
-    """Answer the creator. One that waits no more ends no VM."""
-    with contextlib.suppress(BrokenPipeError):
-        print(answer, flush=True)  # noqa: T201
-
-
-def _detach() -> None:
-    """Let go of whoever started us: the creator's pipe, its terminal, its directory."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    os.close(null)
-
-
 def main(directory: Path) -> None:
     os.chdir("/")
     os.umask(0o077)
@@ -392,22 +375,22 @@ def main(directory: Path) -> None:
 
     keeper.listen()
     if not keeper.take():
-        _say("held")
+        answer("held")
         return
     if keeper.home.read(state_dir.KEEPER) is not None:
         # A keeper was here before and was killed; its VM died with it and is never started again.
         keeper.record_death(
             {"cause": "crash", "detail": "its keeper was killed", "ended": time.time()}
         )
-        _say("dead")
+        answer("dead")
         return
     jail = keeper.start()
     if isinstance(jail, str):
         keeper.record_death({"cause": "start", "detail": jail, "ended": time.time()})
-        _say(f"error {' '.join(jail.split())}")
+        answer(f"error {' '.join(jail.split())}")
         return
-    _say("running")
-    _detach()
+    answer("running")
+    detach()
     keeper.record_death(keeper.keep(jail))
 
 

@@ -26,7 +26,7 @@ def test_a_keeper_is_awaited_while_it_resumes_and_then_boots() -> None:
 
 
 def test_a_keeper_whose_creator_went_goes_on() -> None:
-    code = "from vmrunner.providers.qemu import keeper; keeper._say('running'); keeper._detach()"
+    code = "from vmrunner.providers.qemu import creator as c; c.answer('running'); c.detach()"
     reading, writing = os.pipe()
     os.close(reading)
     with subprocess.Popen([sys.executable, "-c", code], stdout=writing) as process:
