@@ -41,7 +41,7 @@ def test_newest_first_and_complete_only(tmp_path: Path) -> None:
     assert local_images.images(tmp_path / "nowhere") == []
 
 
-def test_an_image_that_was_built_again_is_told_from_the_former(tmp_path: Path) -> None:
+def test_an_image_that_was_built_again_is_another(tmp_path: Path) -> None:
     directory = make(tmp_path, "aaaa1")
     former = local_images.read(directory)
     manifest = json.loads((directory / local_images.MANIFEST).read_text())

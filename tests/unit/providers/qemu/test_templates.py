@@ -199,7 +199,7 @@ def test_a_miss_is_noted_until_its_template_is_there(cache: Path) -> None:
     assert templates.wanted(cache, now=now + 86_400) == []
 
 
-def test_a_miss_that_nobody_can_answer_keeps_no_other_from_it(cache: Path) -> None:
+def test_a_miss_that_nobody_can_answer_is_forgotten(cache: Path) -> None:
     gone = replace(ORDER, offer=replace(ORDER.offer, image="gone"))
     (cache / "images" / "abc").mkdir(parents=True)
     for key, order in (("a" * 20, ORDER), ("b" * 20, gone), ("c" * 20, ORDER)):
