@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from vmrunner.daemon import daemon
 from vmrunner.errors import ImageError
 from vmrunner.images import templates as making
 from vmrunner.providers import Provider
@@ -25,3 +26,8 @@ def test_a_template_that_cannot_be_made_keeps_no_other_back(
     wanted = [("bad", None), ("good", None)]
     provider = SimpleNamespace(name="local", template_maker=list, wanted_templates=lambda: wanted)
     assert templates.make_wanted(cast(Provider, provider), installation="i-1") == "key"
+
+
+def test_serve_takes_no_maker_for_a_hung_one() -> None:
+    """It has two VMs, one after the other."""
+    assert daemon.PREPARE_BOUND > 2 * making.LIFE
