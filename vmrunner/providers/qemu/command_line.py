@@ -160,7 +160,7 @@ def disk(*, template: bool = False) -> tuple[str, ...]:
     return (
         *_file(QemuFd.OVERLAY),
         *_file(QemuFd.BASE),
-        *("-blockdev", f"{_at(QemuFd.BASE)},node-name=base-file,read-only=on"),
+        *("-blockdev", f"{_shared(QemuFd.BASE)},node-name=base-file"),
         *("-blockdev", "driver=qcow2,node-name=base,file=base-file,read-only=on"),
         *(_template_disk() if template else ()),
         "-blockdev",
@@ -172,7 +172,7 @@ def disk(*, template: bool = False) -> tuple[str, ...]:
 
 
 def _template_disk() -> tuple[str, ...]:
-    file = f"{_at(QemuFd.TEMPLATE)},node-name=template-file,read-only=on"
+    file = f"{_shared(QemuFd.TEMPLATE)},node-name=template-file"
     node = "driver=qcow2,node-name=template,file=template-file,backing=base,read-only=on"
     return (*_file(QemuFd.TEMPLATE), "-blockdev", file, "-blockdev", node)
 
@@ -192,6 +192,11 @@ def _file(fd: QemuFd) -> tuple[str, str]:
 
 def _at(fd: QemuFd) -> str:
     return f"driver=file,filename=/dev/fdset/{fd:d}"
+
+
+def _shared(fd: QemuFd) -> str:
+    """A file that other VMs read too and nobody writes: a lock would only keep them from it."""
+    return f"{_at(fd)},read-only=on,locking=off"
 
 
 def _network(*, restrict: bool) -> tuple[str, ...]:
