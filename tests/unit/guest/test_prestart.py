@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +69,26 @@ def test_a_build_gets_no_container_that_could_not_be_removed(
     else:
         with pytest.raises(docker.DockerError):
             prestart.take(place, JOB)
+
+
+def test_a_resident_killed_before_its_answer_still_gives_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, host = socket.socketpair()
+    monkeypatch.setattr(identity, "expected", lambda: True)
+    monkeypatch.setattr(identity, "open_port", lambda: os.dup(ours.fileno()))
+    monkeypatch.setattr(resident, "TICK", 0.1)
+    monkeypatch.setattr(resident, "_listens", lambda _: True)
+    place.write("identified", "")
+    heard = []
+    host.setblocking(False)
+    with ours, host:
+        for _ in range(2):
+            one = Resident(place, "/work")
+            with one._listener:
+                one._step()
+            for end in one._signals:
+                os.close(end)
+            with suppress(BlockingIOError):
+                heard.append(host.recv(100))
+    assert heard == [identity.ACK], "and only once"
