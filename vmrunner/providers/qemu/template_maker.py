@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from vmrunner.errors import BadOrder, ProviderError
+from vmrunner.lib import units
 from vmrunner.model import Kind, Order, Ref
 from vmrunner.providers.qemu import templates
 from vmrunner.providers.qemu.provider import QemuProvider
@@ -79,7 +80,11 @@ class QemuTemplateMaker:
         return Ref(self._provider.scope, Kind.INSTANCE, order.instance)
 
     def publish(self, template: Template, key: str, order: Order) -> Template:
-        """Give it its name, and make room for it. `order`: as builds that it is for send."""
+        """Give it its name, and make room for it. `order`: as builds that it is for send. Raises
+        ProviderError where it has no room."""
+        if template.size > (most := self._provider.options.templates_max_bytes):
+            size, most_said = units.amount(template.size), units.amount(most)
+            raise ProviderError(f"template: it takes {size}, templates_max_bytes is {most_said}")
         vm = self._provider.plan(order)
         named = templates.publish(
             *(template.directory, key, order, self._provider.verified),

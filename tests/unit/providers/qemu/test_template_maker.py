@@ -54,6 +54,10 @@ class Provider:
         if self.death is not None:
             self.state.record_death(home, self.death)
 
+    @property
+    def verified(self) -> Path:
+        return self.options.cache_dir / "notes.json"
+
     def delete(self, refs: Sequence[Ref], *, force: bool) -> None:
         assert force
         self.deleted += refs
@@ -115,3 +119,13 @@ def test_neither_a_template_nor_its_first_clone_reaches_anything(
     for vm in provider.placed:
         made = launch_plan.make(vm, home=tmp_path, resolver="9.9.9.9", hide=[], mark="", now=0.0)
         assert (made["pasta"], made["resolver"], made["tun"]) == (None, None, False)
+
+
+def test_a_template_without_room_is_not_made(provider: Provider, maker: QemuTemplateMaker) -> None:
+    provider.options = replace(provider.options, templates_max_bytes=4096)
+    made = templates.begin(provider.options.cache_dir)
+    for name in templates.FILES:
+        (made / name).write_bytes(bytes(4096))
+    with pytest.raises(ProviderError, match="templates_max_bytes"):
+        maker.publish(templates.Template(made), KEY, ORDER)
+    assert templates.templates(provider.options.cache_dir) == []
