@@ -14,6 +14,8 @@ from tests.support.image_cli import app, spoil_builds, wait_for
 from tests.unit.providers.common.test_local_images import make
 from vmrunner import images
 from vmrunner.cli import main
+from vmrunner.cli.commands import image_gc
+from vmrunner.errors import ProviderError
 from vmrunner.services.gc import gc_images
 
 DAY = 86_400.0
@@ -117,3 +119,18 @@ def test_a_template_goes_with_its_image(home: Path) -> None:
     assert all(place.exists() for place in places.values())
     assert main(("image", "gc")) == 0
     assert [image for image, place in places.items() if place.exists()] == [images.current()]
+
+
+@pytest.mark.usefixtures("cli")
+def test_what_is_said_not_to_be_deleted_stays(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(*_: object) -> None:
+        raise ProviderError("its data directory cannot be used: no image is deleted")
+
+    cache = home / "cache" / "vmrunner"
+    gone = old(cache, "aaaa9", 9 * DAY)
+    old(cache, "aaaa8", DAY)
+    with (home / "vmrunner.toml").open("a") as file:
+        file.write('[providers.local]\nkind = "qemu"\n')
+    monkeypatch.setattr(image_gc, "_opened", opened)
+    assert main(("image", "gc", "--keep", "1")) != 0
+    assert gone.exists()

@@ -46,6 +46,7 @@ BOUND: Final = 600.0  # a pass that takes longer is given up, and another is sta
 SILENCE: Final = 300.0  # without a finished pass, it is said loudly
 IDLE_EXIT: Final = 10.0  # so long without work until `until_idle` ends
 PREPARE: Final = 60.0  # between two looks for a template that is missing
+PREPARE_BOUND: Final = 2400.0  # as BOUND: a template's VM and its clone may take 15 min each
 KEEP: Final = 30 * 86_400.0
 _NAME: Final = "reaper"
 _CRON_KEY: Final = "reaper.sweep"
@@ -138,7 +139,7 @@ class Daemon:
         self._passes = BoundedTask("ledger-pass", self._pass)
         self._sweeps = BoundedTask("sweep", lambda: self._reap(sweep=True))
         self._nightly = BoundedTask("retention", self._retain)
-        self._preparations = BoundedTask("templates", self._prepare_when_idle)
+        self._preparations = BoundedTask("templates", self._prepare_when_idle, PREPARE_BOUND)
         self._scheduler = self._schedule(cron)
 
     def run(self, *, signals: bool = True) -> None:

@@ -69,8 +69,11 @@ def take(place: Place, job: dict[str, Any]) -> int:
         ready = json.loads(place.read(READY) or "{}")
         if ready and _fits(ready["shape"], job):
             return int(ready["pid"])
-        with suppress(docker.DockerError):  # it may have died half made
+        try:
             docker.remove()
+        except docker.DockerError as error:
+            if error.status != 404:  # else the build would run in it
+                raise
         with suppress(OSError):
             syscalls.unmount(place.spool)
         place.write(READY, "{}")  # none is made after that: it would get into the build's way

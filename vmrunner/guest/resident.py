@@ -81,8 +81,9 @@ class Resident:
         self._building = False
         self._port: int | None = None
         self._message = identity.Message()
-        self._unidentified = identity.expected() and not os.path.exists(f"{place.run}/identified")
-        self._unacknowledged = False
+        expected, told = identity.expected(), os.path.exists(f"{place.run}/identified")
+        self._unidentified = expected and not told
+        self._unacknowledged = expected and told and not os.path.exists(f"{place.run}/answered")
 
     def _listen(self) -> socket.socket:
         path = self._place.socket
@@ -104,6 +105,8 @@ class Resident:
             signal.signal(number, lambda *_: None)
         if identity.expected():
             if shape := identity.seed():
+                with open(self._place.prestarting, "a"):  # a build that comes first says so there
+                    pass
                 self._fork(lambda: self._prestart(shape))
             if not self._unidentified and not _listens(SSH_PORT):  # a former one's lives on
                 self._keep(self._start_sshd)
@@ -116,7 +119,7 @@ class Resident:
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
         poll.register(self._signals[0], select.POLLIN)
-        if self._unidentified and self._port is None:
+        if (self._unidentified or self._unacknowledged) and self._port is None:
             self._port = identity.open_port()
         if self._port is not None and self._unidentified:
             poll.register(self._port, select.POLLIN)
@@ -253,8 +256,8 @@ class Resident:
 
     def _acknowledge(self) -> None:
         """Tell the host once sshd listens, and nothing ever again."""
-        assert self._port is not None
-        if _listens(SSH_PORT):
+        if self._port is not None and _listens(SSH_PORT):
+            self._place.write("answered", "")  # first: nobody reads a second one
             os.write(self._port, identity.ACK)
             os.close(self._port)
             self._port = None

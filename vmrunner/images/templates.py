@@ -110,7 +110,15 @@ def _prove(provider: Provider, ref: Ref, access: Access) -> None:
 
 
 def _ask(connection: Connection) -> None:
+    until = time.monotonic() + RESUMED
+
+    def pulse() -> float:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise ImageError("template: the supervisor of its clone answers nothing")
+        return left
+
     words = ["status", "--epoch", "0"]
-    done = connection.call(Place().socket, words, lambda _: None, pulse=lambda: RESUMED)
+    done = connection.call(Place().socket, words, lambda _: None, pulse=pulse)
     if done is None or done.exit_code:
         raise ImageError(f"template: the supervisor of its clone: {done and done.complaint}")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 
 from vmrunner.config.settings import Settings
 from vmrunner.core import shapes
-from vmrunner.errors import ConfigError
+from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.images import templates
 from vmrunner.model import BuildSpec
 from vmrunner.providers import Provider
 from vmrunner.providers.port import StartsFromTemplates
+
+log = logging.getLogger("vmrunner")
 
 
 def make(
@@ -49,9 +52,13 @@ def trim(providers: Iterable[Provider]) -> int:
 
 
 def make_wanted(provider: Provider, *, installation: str) -> str | None:
-    """Make the template that a build missed last, if one did. Returns its key."""
+    """Make the template that a build missed last, if one did and it can be made. Returns its
+    key."""
     if isinstance(provider, StartsFromTemplates):
         for spec, shape in provider.wanted_templates():
-            if key := templates.make(provider, spec, shape, installation=installation):
-                return key
+            try:
+                if key := templates.make(provider, spec, shape, installation=installation):
+                    return key
+            except VmrunnerError as error:
+                log.warning("%s: no template was made: %s", provider.name, error)
     return None

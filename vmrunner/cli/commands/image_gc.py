@@ -108,8 +108,12 @@ def _local(shell: CliContext, keep: int, dry_run: bool) -> ImageGcResult:
     app = shell.app
     found = images.images(app.paths.cache)
     chosen = {images.current()}
-    for name, said in app.settings.providers.items():
-        if isinstance(said, LocalSettings) and said.image is not None:
+    local = {
+        n: said for n, said in app.settings.providers.items() if isinstance(said, LocalSettings)
+    }
+    drivers = [_opened(app.providers, name) for name in local]
+    for name, said in local.items():
+        if said.image is not None:
             hashes = retention.matching(found, said.image)
             if not hashes:
                 output.warn(f"providers.{name}.image: there is no local image {said.image!r}")
@@ -119,8 +123,7 @@ def _local(shell: CliContext, keep: int, dry_run: bool) -> ImageGcResult:
     used.update(*(retention.matching(found, word) for word in retention.wanted(shell.ledger)))
     cleared = retention.clear_local(found, chosen=chosen, used=used, keep=keep, dry_run=dry_run)
     if not dry_run:
-        local = [n for n, said in app.settings.providers.items() if isinstance(said, LocalSettings)]
-        templates.trim(_opened(app.providers, name) for name in local)
+        templates.trim(drivers)
     return cleared
 
 

@@ -47,7 +47,7 @@ def make_default(shell: CliContext) -> None:
     try:
         if isinstance(app.providers.get(app.settings.provider(None)), StartsFromTemplates):
             make(shell, {})
-    except VmrunnerError as error:
+    except (VmrunnerError, OSError) as error:
         output.warn(f"no template was made: {error}")
 
 

@@ -55,6 +55,7 @@ class LocalImage:
     created: float
     size: int
     virtual_size: int
+    sha256: Mapping[str, str] = field(default_factory=dict)  # of FILES: the hash is the recipe's
     supervisor: Mapping[str, str] = field(default_factory=dict)  # its files' sha256, by name
     announces: bool = False  # its console says when its sshd is there
     channel: bool = False  # it can take its identity from a port
@@ -179,6 +180,7 @@ def read(directory: Path) -> LocalImage:
             created=float(manifest["created"]),
             size=sum(files.values()),
             virtual_size=int(manifest["virtual_size"]),
+            sha256={name: str(manifest["files"][name].get("sha256")) for name in FILES},
             supervisor=dict(manifest.get("supervisor", {})),
             announces=bool(manifest.get("announces")),
             channel=bool(manifest.get("channel")),

@@ -6,6 +6,7 @@ enter the directories they lie in. Block devices take `/dev/fdset/N`, which dups
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final
@@ -47,6 +48,12 @@ class QemuFd(IntEnum):
     RAM = 108
     STATE = 109
     TEMPLATE = 110  # the disk of the template that a clone starts from
+
+
+def mode(number: int) -> int:
+    """Return how a file that it may write is opened: QEMU takes a descriptor only for the very
+    access that it wants."""
+    return os.O_WRONLY if number == QemuFd.STATE else os.O_RDWR
 
 
 #: Those that QEMU opens anew, by its own name of the descriptor; of the others it dups that.
@@ -153,7 +160,7 @@ def disk(*, template: bool = False) -> tuple[str, ...]:
     return (
         *_file(QemuFd.OVERLAY),
         *_file(QemuFd.BASE),
-        *("-blockdev", f"{_at(QemuFd.BASE)},node-name=base-file,read-only=on"),
+        *("-blockdev", f"{_shared(QemuFd.BASE)},node-name=base-file"),
         *("-blockdev", "driver=qcow2,node-name=base,file=base-file,read-only=on"),
         *(_template_disk() if template else ()),
         "-blockdev",
@@ -165,7 +172,7 @@ def disk(*, template: bool = False) -> tuple[str, ...]:
 
 
 def _template_disk() -> tuple[str, ...]:
-    file = f"{_at(QemuFd.TEMPLATE)},node-name=template-file,read-only=on"
+    file = f"{_shared(QemuFd.TEMPLATE)},node-name=template-file"
     node = "driver=qcow2,node-name=template,file=template-file,backing=base,read-only=on"
     return (*_file(QemuFd.TEMPLATE), "-blockdev", file, "-blockdev", node)
 
@@ -185,6 +192,11 @@ def _file(fd: QemuFd) -> tuple[str, str]:
 
 def _at(fd: QemuFd) -> str:
     return f"driver=file,filename=/dev/fdset/{fd:d}"
+
+
+def _shared(fd: QemuFd) -> str:
+    """A file that other VMs read too and nobody writes: a lock would only keep them from it."""
+    return f"{_at(fd)},read-only=on,locking=off"
 
 
 def _network(*, restrict: bool) -> tuple[str, ...]:

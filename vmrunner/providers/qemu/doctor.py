@@ -22,7 +22,7 @@ from vmrunner.providers.qemu import (
     processes,
     state_dir,
 )
-from vmrunner.providers.qemu.command_line import MiB
+from vmrunner.providers.qemu.command_line import MiB, QemuFd
 from vmrunner.providers.qemu.options import QemuOptions
 from vmrunner.providers.qemu.state_dir import StateDir
 
@@ -47,12 +47,17 @@ def room(state: StateDir) -> int:
 
 
 def to_come(home: Path, made: Mapping[str, Any]) -> int:
-    """Bytes that a VM's overlay may still take."""
-    try:
-        used = (home / state_dir.OVERLAY).stat().st_blocks * 512
-        return max(0, launch_plan.growth(int(made.get("disk", 0))) - used)
-    except (OSError, ValueError):
-        return 0
+    """Bytes that a VM's overlay may still take, and the memory of one that becomes a template."""
+    total = 0
+    with contextlib.suppress(OSError, ValueError):
+        most = {
+            QemuFd.OVERLAY: launch_plan.growth(int(made.get("disk", 0))),
+            QemuFd.RAM: int(made.get("memory", 0)),
+        }
+        files = {QemuFd.OVERLAY: home / state_dir.OVERLAY, **dict(made.get("files", []))}
+        for number in files.keys() & most.keys():
+            total += max(0, most[number] - Path(files[number]).stat().st_blocks * 512)
+    return total
 
 
 def untouched(state: StateDir, mark: str) -> int:

@@ -31,6 +31,7 @@ from vmrunner.providers.qemu import cgroup, command_line, network, processes, st
 from vmrunner.providers.qemu.channel import Channel
 from vmrunner.providers.qemu.command_line import QemuFd
 from vmrunner.providers.qemu.console import Console
+from vmrunner.providers.qemu.creator import answer, detach
 from vmrunner.providers.qemu.jail import Jail, JailSpec, start_jail
 from vmrunner.providers.qemu.qmp import Qmp
 
@@ -40,6 +41,7 @@ _START: Final = 30.0  # seconds for namespaces, rules and helper
 _ERRORS: Final = 4096  # bytes of QEMU's own complaints that are kept
 _RESUME: Final = 15.0  # seconds in which a clone's state must be loaded
 _ACKNOWLEDGED: Final = 45.0  # seconds in which it must have taken its identity
+_OVERLAY: Final = 30.0  # seconds in which a fresh disk must be made
 _SAVE: Final = 60.0  # seconds in which a template's state must be written
 _QUIET: Final = 2.0  # seconds that a settled VM gets to write its last
 
@@ -148,10 +150,17 @@ class Keeper:
         """Boot the VM from its image on a fresh disk. Nobody has spoken to the clone, whose jail is
         gone."""
         self.unproven = None
+        if time.time() >= self.deadline:
+            return f"its deadline passed, and it was not resumed: {why}"
         self.console.write(f"\nvmrunner: not resumed ({why}), so it boots\n".encode())
         for name in (state_dir.SSH, state_dir.OVERLAY):
             (self.home.path / name).unlink(missing_ok=True)
-        made = subprocess.run(self.plan["overlay"], capture_output=True, timeout=60, check=False)
+        try:
+            made = subprocess.run(
+                self.plan["overlay"], capture_output=True, timeout=_OVERLAY, check=False
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            return f"no fresh disk: {error}"
         if made.returncode:
             return f"no fresh disk: {made.stderr.decode(errors='replace').strip()[-500:]}"
         return self._launch(self.plan["qemu"], self.plan["images"])
@@ -187,7 +196,9 @@ class Keeper:
         )
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(unix_sockets.listen(self.home.path / state_dir.SSH))
-            files = {number: os.open(path, _mode(number)) for number, path in plan["files"]}
+            files = {
+                number: os.open(path, command_line.mode(number)) for number, path in plan["files"]
+            }
             for descriptor in files.values():
                 stack.callback(os.close, descriptor)
             private = []
@@ -207,7 +218,8 @@ class Keeper:
         """Wait until QEMU runs in it."""
         poll = select.poll()
         poll.register(jail.news, select.POLLIN)
-        line = os.read(jail.news, 4096) if poll.poll(_START * 1000) else b""
+        seconds = max(0.0, min(_START, self.deadline - time.time()))
+        line = os.read(jail.news, 4096) if poll.poll(seconds * 1000) else b""
         first, _, self.early = line.partition(b"\n")
         word = json.loads(first) if first else {"error": "it did not start in time"}
         if "running" in word:
@@ -301,15 +313,18 @@ class Keeper:
         """Freeze the VM as a template. Its disk is whole once QEMU has ended."""
         assert self.qmp is not None
         self.save_at = None
+        until = min(time.time() + _SAVE, self.deadline)
         try:
             with self.qmp as connection:
-                Qmp(connection, seconds=_SAVE).save()
+                Qmp(connection, seconds=until - time.time()).save()
         except OSError as error:
             return {"cause": "crash", "detail": f"not saved: {error}"}
         poll = select.poll()
         poll.register(jail.news, select.POLLIN)
-        if not poll.poll(_SAVE * 1000):
-            return {"cause": "crash", "detail": "not saved: QEMU does not end"}
+        ended = poll.poll(max(0, 1000 * (until - time.time())))
+        end = self._verdict(os.read(jail.news, 65536) if ended else b'{"error": "it does not end"}')
+        if end["cause"] == "crash":
+            return {**end, "detail": f"not saved: {end['detail']}"}
         return {"cause": "saved", "detail": "saved as a template"}
 
     def _settled(self) -> bool:
@@ -354,7 +369,6 @@ class Keeper:
             with contextlib.suppress(OSError):
                 while data := os.read(end, 65536):
                     self._heard(jail, end, data)
-        self.console.close()
 
     def record_death(self, death: dict[str, Any]) -> None:
         complaint = self.errors.decode("utf-8", "replace").strip()
@@ -364,19 +378,6 @@ class Keeper:
             self.state.record_death(self.home, death)
 
 
-def _mode(number: int) -> int:
-    """QEMU takes a descriptor only for the very access that it wants."""
-    return os.O_WRONLY if number == QemuFd.STATE else os.O_RDWR
-
-
-def _detach() -> None:
-    """Let go of whoever started us: the creator's pipe, its terminal, its directory."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    os.close(null)
-
-
 def main(directory: Path) -> None:
     os.chdir("/")
     os.umask(0o077)
@@ -384,22 +385,22 @@ def main(directory: Path) -> None:
 
     keeper.listen()
     if not keeper.take():
-        print("held", flush=True)  # noqa: T201 - the answer to the creator
+        answer("held")
         return
     if keeper.home.read(state_dir.KEEPER) is not None:
         # A keeper was here before and was killed; its VM died with it and is never started again.
         keeper.record_death(
             {"cause": "crash", "detail": "its keeper was killed", "ended": time.time()}
         )
-        print("dead", flush=True)  # noqa: T201
+        answer("dead")
         return
     jail = keeper.start()
     if isinstance(jail, str):
         keeper.record_death({"cause": "start", "detail": jail, "ended": time.time()})
-        print("error", " ".join(jail.split()), flush=True)  # noqa: T201
+        answer(f"error {' '.join(jail.split())}")
         return
-    print("running", flush=True)  # noqa: T201
-    _detach()
+    answer("running")
+    detach()
     keeper.record_death(keeper.keep(jail))
 
 

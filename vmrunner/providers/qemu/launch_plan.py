@@ -142,6 +142,7 @@ class VmPlan:
     accel: str
     template: Template | None = None
     save: Path | None = None  # the directory of the template that it is to become
+    sealed: bool = False  # it has no way out, whatever builds from its template will have
 
     @property
     def channel(self) -> bool:
@@ -178,8 +179,7 @@ def make(
 ) -> dict[str, Any]:
     """Return the content of `plan.json`. `home` is where the directory will be."""
     order, image, programs = vm.order, vm.image, vm.programs
-    # A VM that becomes a template has no way out, whatever its clones will have.
-    internet = order.network is Network.OPEN and vm.save is None
+    internet = order.network is Network.OPEN and not vm.sealed
     runs_as = processes.user(order.instance)
     offer = order.offer
     disk = home / state_dir.OVERLAY if vm.save is None else vm.save / templates.DISK
@@ -268,8 +268,11 @@ def furnish(place: Path, vm: VmPlan) -> None:
     state_dir.write_json(place / state_dir.TAGS, tags_of(order))
     below = image.disk if vm.template is None else vm.template.disk
     made = place / state_dir.OVERLAY if vm.save is None else vm.save / templates.DISK
+    words = overlay(vm.programs.qemu_img, below, made, order.offer.disk)
+    if vm.template:
+        words.insert(2, "-u")  # a template that went just now is the keeper's to miss
     done = subprocess.run(
-        overlay(vm.programs.qemu_img, below, made, order.offer.disk),
+        words,
         capture_output=True,
         text=True,
         timeout=60,

@@ -44,14 +44,14 @@ class Qmp:
         while True:
             answer = self._answer()
             if "error" in answer:
-                raise QmpError(f"{command}: {answer['error'].get('desc')}")
+                raise QmpError(f"{command}: {answer['error']}")
             if "return" in answer:
                 return answer["return"]
 
     def resume(self) -> None:
         """Load the state; return when the VM runs."""
         self.ask("migrate-incoming", channels=_channels())
-        while self.ask("query-status")["status"] == "inmigrate":
+        while self._status("query-status") == "inmigrate":
             time.sleep(_PAUSE)
         self.ask("cont")  # refused where the state was not loaded
 
@@ -59,11 +59,15 @@ class Qmp:
         """Stop the VM for good and save its state; return when it is written."""
         self.ask("stop")
         self.ask("migrate", channels=_channels())
-        while (status := self.ask("query-migrate").get("status")) != "completed":
+        while (status := self._status("query-migrate")) != "completed":
             if status in ("failed", "cancelled"):
                 raise QmpError(f"the state was not saved: {status}")
             time.sleep(_PAUSE)
         self.ask("quit")
+
+    def _status(self, command: str) -> Any:
+        answer = self.ask(command)
+        return answer.get("status") if isinstance(answer, dict) else None
 
     def _answer(self) -> dict[str, Any]:
         while b"\n" not in self._data:
@@ -76,7 +80,10 @@ class Qmp:
                 raise QmpError("QEMU hung up")
             self._data += data
         line, _, self._data = self._data.partition(b"\n")
-        found = json.loads(line)
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise QmpError(f"QEMU says what is no JSON: {error}") from error
         return found if isinstance(found, dict) else {}
 
     def _left(self) -> float:

@@ -14,7 +14,8 @@ from vmrunner.errors import BadOrder, Uncertain
 from vmrunner.providers.qemu import state_dir
 from vmrunner.providers.qemu.processes import KEEPER
 
-_START_TIMEOUT: Final = 45.0  # seconds; more than the keeper gives its parts
+#: Seconds; more than the keeper gives the parts of a resume, and of the boot after one that failed.
+_START_TIMEOUT: Final = 120.0
 _KEPT: Final = ("PATH", "HOME", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,9 +17,11 @@ from pathlib import Path
 from typing import Final
 
 from vmrunner.errors import BadOrder, ProviderError
+from vmrunner.lib import units
 from vmrunner.model import Kind, Order, Ref
 from vmrunner.providers.qemu import templates
 from vmrunner.providers.qemu.provider import QemuProvider
+from vmrunner.providers.qemu.state_dir import InstanceDir
 from vmrunner.providers.qemu.templates import Template
 
 _HALF_MADE: Final = 3600.0  # seconds after which what a maker left is rubbish
@@ -44,33 +47,49 @@ class QemuTemplateMaker:
     @contextlib.contextmanager
     def freeze(self, order: Order, key: str) -> Iterator[Template]:
         """Boot the order's VM, let it settle and freeze it. Yields the template under a temporary
-        name; what is not published goes. One maker per key: raises ProviderError where another is
-        at it."""
+        name; what is not published goes, and a VM that is not frozen. One maker per key: raises
+        ProviderError where another is at it."""
         made = templates.begin(self._cache)
         try:
-            with _lock(made.parent / f"{key}.lock"):
-                vm = dataclasses.replace(self._provider.plan(order), save=made)
+            with _lock(made.parent / f"{key}{templates.LOCK}"):
+                templates.forget_wanted(self._cache, key)  # one try for a miss
+                vm = dataclasses.replace(self._provider.plan(order), save=made, sealed=True)
                 home = self._provider.place(vm)
                 if isinstance(home, str):
                     raise BadOrder(f"template: {home}")
-                self._provider.start(home)
-                self._await_frozen(order)
+                try:
+                    self._provider.start(home)
+                    self._await_frozen(home, order)
+                except BaseException:
+                    self._provider.delete([self._ref(order)], force=True)
+                    raise
                 yield Template(made)
         finally:
             shutil.rmtree(made, ignore_errors=True)
 
     def clone(self, order: Order, template: Template) -> Ref:
         """Start a VM from a template that has no name yet."""
-        vm = dataclasses.replace(self._provider.plan(order), template=template)
+        vm = dataclasses.replace(self._provider.plan(order), template=template, sealed=True)
         home = self._provider.place(vm)
         if isinstance(home, str):
             raise BadOrder(f"template: {home}")
         self._provider.start(home)
+        return self._ref(order)
+
+    def _ref(self, order: Order) -> Ref:
         return Ref(self._provider.scope, Kind.INSTANCE, order.instance)
 
     def publish(self, template: Template, key: str, order: Order) -> Template:
-        """Give it its name, and make room for it. `order`: as builds that it is for send."""
-        named = templates.publish(template.directory, key, order, self._provider.verified)
+        """Give it its name, and make room for it. `order`: as builds that it is for send. Raises
+        ProviderError where it has no room."""
+        if template.size > (most := self._provider.options.templates_max_bytes):
+            size, most_said = units.amount(template.size), units.amount(most)
+            raise ProviderError(f"template: it takes {size}, templates_max_bytes is {most_said}")
+        vm = self._provider.plan(order)
+        named = templates.publish(
+            *(template.directory, key, order, self._provider.verified),
+            of={"image": vm.image.name, "accel": vm.accel},
+        )
         self.trim()
         return named
 
@@ -79,9 +98,13 @@ class QemuTemplateMaker:
         most = self._provider.options.templates_max_bytes
         return templates.trim(self._cache, most, now=time.time(), half_made=_HALF_MADE)
 
-    def _await_frozen(self, order: Order) -> None:
+    def _await_frozen(self, home: InstanceDir, order: Order) -> None:
         state = self._provider.state
+        held = True
         while (stone := state.tombstone(order.instance)) is None:
+            if not held:
+                raise ProviderError("template: its VM's keeper was killed")
+            held = home.held  # a keeper leaves a tombstone before it goes
             if time.time() >= order.deadline + _PAUSE:
                 raise ProviderError("template: its VM did not end")
             time.sleep(_PAUSE)
@@ -98,4 +121,5 @@ def _lock(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ProviderError("template: another process makes it") from None
+        os.utime(file.fileno())  # `trim` removes old ones
         yield

@@ -16,7 +16,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +35,7 @@ MANIFEST: Final = "template.json"
 FILES: Final = (RAM, STATE, DISK)
 NEW: Final = ".new-"
 GONE: Final = ".gone-"
+LOCK: Final = ".lock"  # of a key's maker
 
 _WANTED: Final = ".wanted"
 _REMEMBERED: Final = 6 * 3600.0  # seconds
@@ -67,11 +68,11 @@ class Template:
     @property
     def size(self) -> int:
         """Bytes on disk: its memory has holes."""
-        return sum(512 * (self.directory / name).stat().st_blocks for name in FILES)
-
-    @property
-    def used_at(self) -> float:
-        return self.directory.stat().st_mtime
+        total = 0
+        for name in FILES:
+            with contextlib.suppress(FileNotFoundError):
+                total += 512 * (self.directory / name).stat().st_blocks
+        return total
 
     def use(self) -> None:
         """Note that a clone is made of it: what is used stays."""
@@ -86,7 +87,7 @@ def key(words: Sequence[str], order: Order, image: LocalImage, accel: str) -> st
     facts = {
         "version": VERSION,
         "words": list(words),
-        "image": image.hash,
+        "image": [image.hash, dict(image.sha256)],  # built again it has the same hash
         "disk": order.offer.disk,
         "network": order.network.value,
         "shape": asdict(order.shape),
@@ -126,9 +127,12 @@ def begin(cache: Path) -> Path:
     return made
 
 
-def publish(made: Path, wanted: str, order: Order, notes: Path) -> Template:
+def publish(
+    made: Path, wanted: str, order: Order, notes: Path, *, of: Mapping[str, str]
+) -> Template:
     """Give a made template its name. The manifest is written last, when all else is on the disk.
-    Another of the same purpose goes: something that its key covers has changed."""
+    Another of the same purpose goes: something that its key covers has changed. `of`: the image's
+    name and the accelerator, which tell purposes apart too."""
     for name in FILES:
         path = made / name
         path.chmod(0o644 if name == RAM else 0o600)
@@ -136,7 +140,7 @@ def publish(made: Path, wanted: str, order: Order, notes: Path) -> Template:
             os.chown(path, 0, 0)
         _sync(path)
     digests = {name: local_images.digest_of(made / name) for name in FILES}
-    facts = {**purpose(order), "created": time.time(), "sha256": digests}
+    facts = {**purpose(order), "of": dict(of), "created": time.time(), "sha256": digests}
     state_dir.write_json(made / MANIFEST, facts)
     _sync(made)
     final = made.with_name(wanted)
@@ -171,50 +175,60 @@ def note_wanted(cache: Path, key: str, order: Order) -> None:
         state_dir.write_json(cache / "templates" / f"{key}{_WANTED}", facts)
 
 
+def forget_wanted(cache: Path, key: str) -> None:
+    (cache / "templates" / f"{key}{_WANTED}").unlink(missing_ok=True)
+
+
 def wanted(cache: Path, *, now: float) -> list[tuple[Spec, Shape]]:
     """Return what was noted in the last hours, the last first. Notes are removed once the template
-    is there, or old."""
-    notes = [entry for entry in _entries(cache) if entry.name.endswith(_WANTED)]
+    is there, its image is gone or they are old; and those that another version wrote."""
     found = []
-    for note in sorted(notes, key=lambda path: path.stat().st_mtime, reverse=True):
-        made = (note.with_name(note.name.removesuffix(_WANTED)) / MANIFEST).exists()
-        facts = state_dir.read_json(note)
-        if made or facts is None or now > note.stat().st_mtime + _REMEMBERED:
-            note.unlink(missing_ok=True)
+    for at, note in _dated(cache):
+        if not note.name.endswith(_WANTED):
             continue
-        spec = {**facts["spec"], "network": Network(facts["spec"]["network"])}
-        found.append((Spec(**spec), Shape(**facts["shape"])))
+        made = (note.with_name(note.name.removesuffix(_WANTED)) / MANIFEST).exists()
+        try:
+            facts = state_dir.read_json(note) or {}
+            spec = {**facts["spec"], "network": Network(facts["spec"]["network"])}
+            wish = Spec(**spec), Shape(**facts["shape"])
+        except (KeyError, TypeError, ValueError):
+            wish = None
+        if made or wish is None or now > at + _REMEMBERED or not _has_image(cache, facts):
+            note.unlink(missing_ok=True)
+        else:
+            found.append(wish)
     return found
 
 
 def templates(cache: Path) -> list[Template]:
     """Return all complete templates, the one that was used last first."""
-    found = [
+    return [
         Template(entry)
-        for entry in _entries(cache)
+        for _, entry in _dated(cache)
         if not entry.name.startswith(".") and (entry / MANIFEST).exists()
     ]
-    return sorted(found, key=lambda template: template.used_at, reverse=True)
 
 
 def remove(template: Template) -> None:
     """Remove it at once, or not at all. Clones keep what they have open."""
     rubbish = template.directory.with_name(f"{GONE}{template.key}.{os.urandom(4).hex()}")
-    template.directory.rename(rubbish)
+    with contextlib.suppress(FileNotFoundError):  # another process was faster
+        template.directory.rename(rubbish)
     shutil.rmtree(rubbish, ignore_errors=True)
 
 
 def trim(cache: Path, most: int, *, now: float, half_made: float) -> list[Template]:
     """Remove those whose image is gone, then those that were not used for longest until the rest
     takes at most `most` bytes, and what makers that died left. Returns the templates that went."""
-    for entry in _entries(cache):
-        old = entry.name.startswith((NEW, GONE)) and now > entry.stat().st_mtime + half_made
-        if old:
+    for at, entry in _dated(cache):
+        left = entry.name.startswith((NEW, GONE)) and now > at + half_made
+        if left and entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
+        elif left or (entry.suffix in (_WANTED, LOCK) and now > at + _REMEMBERED):
+            entry.unlink(missing_ok=True)
     total, removed = 0, []
     for template in templates(cache):
-        image = _facts(template).get("spec", {}).get("image", "")
-        gone = not (cache / "images" / str(image)).is_dir()
+        gone = not _has_image(cache, _facts(template))
         total += 0 if gone else template.size
         if gone or total > most:
             remove(template)
@@ -226,14 +240,27 @@ def _facts(template: Template) -> dict[str, Any]:
     return state_dir.read_json(template.directory / MANIFEST) or {}
 
 
+def _has_image(cache: Path, facts: dict[str, Any]) -> bool:
+    return (cache / "images" / str(facts.get("spec", {}).get("image", ""))).is_dir()
+
+
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """True if both were made for the same, of whatever image."""
+    """True if both were made for the same, of whatever image of that name."""
 
     def wish(facts: dict[str, Any]) -> Any:
         spec = {name: value for name, value in facts.get("spec", {}).items() if name != "image"}
-        return spec, facts.get("shape")
+        return spec, facts.get("shape"), facts.get("of")
 
     return bool(wish(one) == wish(other))
+
+
+def _dated(cache: Path) -> list[tuple[float, Path]]:
+    """Return what lies there with its time, the last first; without what goes meanwhile."""
+    found = []
+    for entry in _entries(cache):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((entry.stat().st_mtime, entry))
+    return sorted(found, reverse=True)
 
 
 def _entries(cache: Path) -> Iterator[Path]:

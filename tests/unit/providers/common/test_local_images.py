@@ -41,6 +41,15 @@ def test_newest_first_and_complete_only(tmp_path: Path) -> None:
     assert local_images.images(tmp_path / "nowhere") == []
 
 
+def test_an_image_that_was_built_again_is_another(tmp_path: Path) -> None:
+    directory = make(tmp_path, "aaaa1")
+    former = local_images.read(directory)
+    manifest = json.loads((directory / local_images.MANIFEST).read_text())
+    manifest["files"][local_images.DISK]["sha256"] = "another"
+    (directory / local_images.MANIFEST).write_text(json.dumps(manifest))
+    assert local_images.read(directory).sha256 != former.sha256
+
+
 def test_resolve_by_name_hash_or_start_of_one(tmp_path: Path) -> None:
     make(tmp_path, "aaaa1", created=1)
     make(tmp_path, "aaaa2", created=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from vmrunner.providers.qemu import keeper as keeper_module
 from vmrunner.providers.qemu import state_dir
 from vmrunner.providers.qemu.console import Console
 from vmrunner.providers.qemu.jail import Jail
@@ -49,6 +51,9 @@ WORDS = [
 ]
 
 
+CRASHES = [(b'{"exit": -11}\n', "crash"), (b"", "crash")]
+
+
 @pytest.mark.parametrize(("word", "death"), WORDS)
 @pytest.mark.parametrize("at_once", [True, False])
 def test_how_qemu_ended_is_told_however_soon_it_was(
@@ -72,3 +77,73 @@ def test_a_vm_that_never_ran_is_none(keeper: Keeper, jail: tuple[Jail, int]) -> 
     os.write(say, b'{"error": "no namespaces"}\n')
     os.close(say)
     assert keeper._awaited(spec) == "no namespaces"
+
+
+def test_a_clone_that_never_answers_is_booted_instead(
+    keeper: Keeper, jail: tuple[Jail, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone, _ = jail
+    keeper.unproven = time.monotonic()
+    keeper.plan = {"overlay": ["true"], "qemu": [], "images": []}
+    monkeypatch.setattr(keeper, "_launch", lambda *_: "no room")
+    assert keeper.keep(clone)["detail"] == "no room"
+    assert b"not resumed" in (keeper.home.path / state_dir.CONSOLE).read_bytes()
+
+
+@pytest.mark.parametrize("overlay", ["/nonexistent", "sleep"])
+def test_a_fresh_disk_that_cannot_be_made_is_told(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch, overlay: str
+) -> None:
+    monkeypatch.setattr(keeper_module, "_OVERLAY", 0.1)
+    keeper.plan = {"overlay": [overlay, "60"]}
+    assert "no fresh disk" in str(keeper._boot_instead("a reason"))
+
+
+def test_no_start_is_awaited_past_the_deadline(keeper: Keeper, jail: tuple[Jail, int]) -> None:
+    keeper.deadline = time.time() + 0.2
+    assert keeper._awaited(jail[0]) == "it did not start in time"
+    assert time.time() < keeper.deadline + 5
+
+
+def test_nothing_is_booted_instead_past_the_deadline(keeper: Keeper) -> None:
+    keeper.deadline = time.time()
+    keeper.plan = {"overlay": ["/nonexistent"]}
+    assert "deadline" in str(keeper._boot_instead("a reason"))
+
+
+@pytest.fixture
+def saves(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """What time QEMU gets to save, by each who asks it to."""
+    given: list[float] = []
+
+    class SavingQmp:
+        def __init__(self, _: socket.socket, *, seconds: float) -> None:
+            given.append(seconds)
+
+        def save(self) -> None:
+            pass
+
+    monkeypatch.setattr(keeper_module, "Qmp", SavingQmp)
+    keeper.qmp, theirs = socket.socketpair()
+    with keeper.qmp, theirs:
+        yield given
+
+
+@pytest.mark.parametrize(("word", "cause"), [(b'{"exit": 0}\n', "saved"), *CRASHES])
+@pytest.mark.usefixtures("saves")
+def test_a_template_is_saved_once_its_qemu_has_ended_well(
+    keeper: Keeper, jail: tuple[Jail, int], word: bytes, cause: str
+) -> None:
+    spec, say = jail
+    os.write(say, word)
+    os.close(say)
+    assert keeper._save(spec)["cause"] == cause
+
+
+def test_no_vm_is_saved_past_its_deadline(
+    keeper: Keeper, jail: tuple[Jail, int], saves: list[float]
+) -> None:
+    keeper.deadline = time.time() + 0.2
+    assert keeper._save(jail[0])["cause"] == "crash"
+    assert saves[0] <= 0.2
+    assert time.time() < keeper.deadline + 5

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import ipaddress
 import json
 import os
+import re
 import resource
+import struct
 import subprocess
 import sys
 import time
@@ -57,6 +60,24 @@ def test_what_is_not_ours_has_no_name(text: str) -> None:
 
 
 # --- the command line ----------------------------------------------------------------------------
+
+
+def test_no_vm_locks_another_out_of_what_they_share(tmp_path: Path) -> None:
+    """A QEMU that was taken over may lock whatever it may read."""
+    shared = tmp_path / "disk"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", shared, "1M"], check=True)
+    words = [word for word in command_line.disk(template=True) if "read-only=on" in word]
+    files = [word for word in words if word.startswith("driver=file,")]
+    assert len(files) == 2
+    everything = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+    with shared.open("rb") as held:
+        fcntl.fcntl(held, fcntl.F_OFD_SETLK, everything)
+        for word in files:
+            named = re.sub("/dev/fdset/[0-9]+", str(shared), word)
+            options = ",".join(f"file.{option}" for option in named.split(","))
+            info = ["qemu-img", "info", "--image-opts", f"driver=qcow2,read-only=on,{options}"]
+            done = subprocess.run(info, capture_output=True, text=True, check=False)
+            assert not done.returncode, done.stderr
 
 
 def command(**other: object) -> list[str]:

@@ -97,3 +97,17 @@ def test_a_silent_qemu_is_given_up() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(QmpError):
         Qmp(ours, seconds=0.2)
+
+
+GARBAGE = [b"no JSON\n", b"[" * 100_000 + b"\n", b'{"error": 1}\n', b'{"return": 1}\n', b"\xff\n"]
+
+
+@pytest.mark.parametrize("said", GARBAGE)
+def test_what_is_no_answer_is_an_error(said: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    answers = b'{"QMP": {}}\n{"return": {}}\n{"return": {}}\n{"return": {}}\n'
+    theirs.settimeout(10)
+    theirs.sendall(answers + said)
+    theirs.shutdown(socket.SHUT_WR)
+    with ours, theirs, pytest.raises(QmpError):
+        Qmp(ours, seconds=10).resume()

@@ -11,7 +11,8 @@ import pytest
 from vmrunner.errors import NoCapacity
 from vmrunner.lib import process
 from vmrunner.model import Network, Offer, Order, Process, Role
-from vmrunner.providers.qemu import doctor, processes, state_dir, sweep
+from vmrunner.providers.qemu import doctor, launch_plan, processes, state_dir, sweep
+from vmrunner.providers.qemu.command_line import QemuFd
 from vmrunner.providers.qemu.options import GiB, QemuOptions
 from vmrunner.providers.qemu.provider import QemuProvider
 from vmrunner.providers.qemu.state_dir import DirName
@@ -90,3 +91,19 @@ def test_memory_a_vm_has_touched_counts_once(
     placed(provider, "vm-2", 6 * GiB)
     with pytest.raises(NoCapacity, match="memory: 1024 MiB asked, 0 MiB"):
         provider._room(order(provider, GiB))
+
+
+def test_what_a_template_may_still_take_counts_too(tmp_path: Path) -> None:
+    """Its memory and its disk are files elsewhere."""
+    files = [
+        (int(QemuFd.OVERLAY), str(tmp_path / "disk")),
+        (int(QemuFd.RAM), str(tmp_path / "ram")),
+    ]
+    for _, path in files:
+        Path(path).touch()
+    made = {"disk": GiB, "memory": 2 * GiB, "files": files}
+    most = launch_plan.growth(GiB) + 2 * GiB
+    assert doctor.to_come(tmp_path / "home", made) == most
+    (tmp_path / "ram").write_bytes(bytes(1 << 20))
+    assert doctor.to_come(tmp_path / "home", made) == most - (1 << 20)
+    assert doctor.to_come(tmp_path / "home", {**made, "files": []}) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 from vmrunner.errors import BadOrder
 from vmrunner.model import Network, Offer, Order, Role, Scope, Shape, Spec
 from vmrunner.providers.common.local_images import LocalImage
-from vmrunner.providers.qemu import templates
+from vmrunner.providers.qemu import launch_plan, state_dir, templates
+from vmrunner.providers.qemu.launch_plan import HostPrograms, VmPlan
 from vmrunner.providers.qemu.templates import Template
 
 KEY = "0123456789abcdef0123"
@@ -31,7 +33,7 @@ ORDER = Order(
         disk=9 << 30,
         image="abc",
     ),
-    deadline=1e9,
+    deadline=2e9,
     user_data=b"",
     network=Network.NONE,
     shape=Shape(container="debian:trixie", runtime="runc", log_bytes=1 << 20),
@@ -48,13 +50,14 @@ IMAGE = LocalImage(
 )
 
 
-def made(cache: Path, key: str = KEY, *, size: int = 4096) -> Template:
+def made(cache: Path, key: str = KEY, *, image: str = "default", accel: str = "tcg") -> Template:
     part = templates.begin(cache)
     for name in templates.FILES:
-        (part / name).write_bytes(os.urandom(size))
+        (part / name).write_bytes(os.urandom(4096))
     (cache / "images" / "abc").mkdir(parents=True, exist_ok=True)
     order = replace(ORDER, offer=replace(ORDER.offer, cpus=ord(key[0])))
-    return templates.publish(part, key, order, cache / "notes.json")
+    of = {"image": image, "accel": accel}
+    return templates.publish(part, key, order, cache / "notes.json", of=of)
 
 
 def find(cache: Path, key: str = KEY) -> Template | None:
@@ -112,6 +115,15 @@ def test_a_change_of_what_the_key_covers_replaces_a_template(cache: Path) -> Non
     assert not former.directory.exists()
 
 
+@pytest.mark.parametrize("other", [{"image": "mine"}, {"accel": "kvm"}])
+def test_a_template_of_another_image_or_provider_replaces_none(
+    cache: Path, other: dict[str, str]
+) -> None:
+    """Builds of both are started in turn."""
+    both = {made(cache, "a" * 20).key, made(cache, "a" * 19 + "b", **other).key}
+    assert {one.key for one in templates.templates(cache)} == both
+
+
 def test_a_template_goes_with_its_image(cache: Path) -> None:
     template = made(cache)
     (cache / "images" / "abc").rmdir()
@@ -134,8 +146,50 @@ def test_what_makers_left_goes_after_a_while(cache: Path) -> None:
     assert not left.exists()
 
 
+def test_what_another_process_removes_meanwhile_is_no_error(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`image gc`, `serve` at night and makers are at it at once."""
+    template = made(cache)
+    templates.note_wanted(cache, "b" * 20, ORDER)
+    seen = list(templates._entries(cache))
+    monkeypatch.setattr(templates, "_entries", lambda _: iter(seen))
+    shutil.rmtree(template.directory.parent)
+    assert templates.templates(cache) == []
+    assert templates.wanted(cache, now=0.0) == []
+    assert templates.trim(cache, 0, now=1e12, half_made=60) == []
+    templates.remove(template)
+    assert template.size == 0
+
+
+def test_a_template_that_goes_before_its_clone_starts_refuses_nobody(tmp_path: Path) -> None:
+    """The keeper finds it gone, and boots."""
+    programs = HostPrograms(qemu="", qemu_img="/usr/bin/qemu-img", nft="", pasta=None)
+    gone = Template(tmp_path / "templates" / KEY)
+    vm = VmPlan(order=ORDER, image=IMAGE, programs=programs, accel="tcg", template=gone)
+    launch_plan.furnish(tmp_path, vm)
+    assert (tmp_path / state_dir.OVERLAY).exists()
+
+
+def test_small_files_go_after_a_while_too(cache: Path) -> None:
+    made(cache)
+    names = {f"{templates.NEW}{KEY}.wanted.7", f"{KEY}{templates.LOCK}", "c.wanted"}
+    for name in names:
+        (cache / "templates" / name).touch()
+
+    def there() -> set[str]:
+        return {entry.name for entry in (cache / "templates").iterdir()}
+
+    now = cache.stat().st_mtime
+    templates.trim(cache, 1 << 40, now=now, half_made=60)
+    assert names < there()
+    templates.trim(cache, 1 << 40, now=now + 86_400, half_made=60)
+    assert there() == {KEY}
+
+
 def test_a_miss_is_noted_until_its_template_is_there(cache: Path) -> None:
     now = cache.stat().st_mtime
+    (cache / "images" / "abc").mkdir(parents=True)
     templates.note_wanted(cache, KEY, ORDER)
     wish = Spec(cpus=1, memory=1 << 30, disk=9 << 30, image="abc", network=Network.NONE)
     assert templates.wanted(cache, now=now) == [(wish, ORDER.shape)]
@@ -143,6 +197,18 @@ def test_a_miss_is_noted_until_its_template_is_there(cache: Path) -> None:
     assert templates.wanted(cache, now=now) == []
     templates.note_wanted(cache, "c" * 20, ORDER)
     assert templates.wanted(cache, now=now + 86_400) == []
+
+
+def test_a_miss_that_nobody_can_answer_is_forgotten(cache: Path) -> None:
+    gone = replace(ORDER, offer=replace(ORDER.offer, image="gone"))
+    (cache / "images" / "abc").mkdir(parents=True)
+    for key, order in (("a" * 20, ORDER), ("b" * 20, gone), ("c" * 20, ORDER)):
+        templates.note_wanted(cache, key, order)
+    former = {"spec": {"image": "abc", "network": "none", "former": 1}, "shape": {}}
+    (cache / "templates" / f"{'c' * 20}.wanted").write_text(json.dumps(former))
+    found = [spec.image for spec, _ in templates.wanted(cache, now=0.0)]
+    assert found == ["abc"]
+    assert {entry.stem for entry in (cache / "templates").iterdir()} == {"a" * 20}
 
 
 def test_the_key_covers_what_a_clone_must_share(tmp_path: Path) -> None:
@@ -158,6 +224,7 @@ def test_the_key_covers_what_a_clone_must_share(tmp_path: Path) -> None:
     others = [
         key(words=[*words, "-m", "1G"]),
         key(image=replace(IMAGE, hash="def")),
+        key(image=replace(IMAGE, sha256={"disk.qcow2": "built again"})),
         key(replace(ORDER, network=Network.OPEN)),
         key(replace(ORDER, offer=replace(ORDER.offer, disk=10 << 30))),
         key(replace(ORDER, shape=replace(ORDER.shape, log_bytes=2 << 20))),
@@ -173,7 +240,7 @@ def test_the_key_covers_what_a_clone_must_share(tmp_path: Path) -> None:
 def test_the_key_says_nothing_of_the_build(tmp_path: Path) -> None:
     program = tmp_path / "qemu"
     program.touch()
-    other = replace(ORDER, instance="vm-2", build="b-2", deadline=2e9, user_data=b"x")
+    other = replace(ORDER, instance="vm-2", build="b-2", deadline=3e9, user_data=b"x")
     words = [str(program)]
     assert templates.key(words, ORDER, IMAGE, "tcg") == templates.key(words, other, IMAGE, "tcg")
 

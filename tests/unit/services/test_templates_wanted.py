@@ -1,0 +1,33 @@
+"""Templates that builds missed, made one after the other."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from vmrunner.daemon import daemon
+from vmrunner.errors import ImageError
+from vmrunner.images import templates as making
+from vmrunner.providers import Provider
+from vmrunner.services import templates
+
+
+def test_a_template_that_cannot_be_made_keeps_no_other_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def make(_: object, spec: str, *__: Any, **___: Any) -> str:
+        if spec == "bad":
+            raise ImageError("its clone does not answer")
+        return "key"
+
+    monkeypatch.setattr(making, "make", make)
+    wanted = [("bad", None), ("good", None)]
+    provider = SimpleNamespace(name="local", template_maker=list, wanted_templates=lambda: wanted)
+    assert templates.make_wanted(cast(Provider, provider), installation="i-1") == "key"
+
+
+def test_serve_takes_no_maker_for_a_hung_one() -> None:
+    """It has two VMs, one after the other."""
+    assert daemon.PREPARE_BOUND > 2 * making.LIFE
