@@ -29,7 +29,7 @@ WORTH_ONE: Final = 0.5
 
 
 class PoolSize(NamedTuple):
-    """How many VMs a pool is to have now. `capped`: it would be more, but for their cost."""
+    """Size of a pool now. `capped`: it would be more, but for what they cost."""
 
     want: int
     capped: bool = False
@@ -93,7 +93,7 @@ class PoolSizer:
         return demanded_size(rate, leads, spec.hit_rate or 0.0, spec.least, spec.most)
 
     def _seen(self, name: str, now: float) -> Arrivals:
-        """What arrived so far, folded in now and then, and kept in the ledger."""
+        """Return what arrived so far, folded in now and then, and kept in the ledger."""
         monotonic = self._context.monotonic()
         known = self._arrivals.get(name)
         if known is not None and monotonic - self._observed[name] < OBSERVE:

@@ -86,7 +86,7 @@ class HostPrograms:
 def digest(order: Order) -> str:
     """Names an order: the identical one again has the same."""
     said = dataclasses.asdict(order)
-    for later in ("max_ttl", "identity", "shape"):
+    for later in ("max_ttl", "identity", "shape", "pool"):
         if said[later] is None:  # an order of the time before it could tell has its old name
             del said[later]
     text = json.dumps(said, sort_keys=True, default=bytes.hex)
