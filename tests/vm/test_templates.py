@@ -185,14 +185,6 @@ def test_qemu_can_write_no_file_of_its_template(
     assert tried >= {templates.RAM, templates.DISK}
 
 
-def test_a_clone_takes_little_memory_of_its_own(clones: tuple[Machine, Machine]) -> None:
-    lines = Path(f"/proc/{clones[1].qemu}/smaps_rollup").read_text().splitlines()
-    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
-    resident = (clones[1].order.offer.memory) // 1024
-    # (QEMU itself takes half of it: translated code)
-    assert kib["Pss"] < resident // 2, kib
-
-
 def test_a_hostile_clone_changes_nothing_of_its_template(
     clones: tuple[Machine, Machine], template: templates.Template
 ) -> None:
@@ -214,8 +206,41 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def test_the_kernel_hears_that_it_is_another_vm(clones: tuple[Machine, Machine]) -> None:
+    """By vmgenid, before anything of ours runs in it."""
+    for machine in clones:
+        assert "reseeded due to virtual machine fork" in machine.ssh("dmesg").stdout
+
+
+def test_the_third_clone_takes_little_memory_of_its_own(
+    clones: tuple[Machine, Machine], tmp_path: Path
+) -> None:
+    first = clones[0]
+    third = Machine.order_one(first.provider, tmp_path, ttl=600, shape=SHAPE, network=Network.NONE)
+    first.provider.create(third.order)
+    assert started(third) is Start.RESUMED
+    third.wait_booted()
+    lines = Path(f"/proc/{third.qemu}/smaps_rollup").read_text().splitlines()
+    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
+    # (QEMU itself takes half of it: translated code)
+    assert kib["Pss"] < third.order.offer.memory // 1024 // 2, kib
+    first.provider.delete([third.ref], force=True)
+    third.wait_dead(30)
+
+
 @pytest.mark.usefixtures("template")
 def test_nothing_starts_python_runc_or_docker_before_the_first_output(tmp_path: Path) -> None:
+    """In two clones, whose first steps share neither randomness nor a boot id."""
+    seen = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        seen.append(_first_step(tmp_path / name))
+    assert len({lines[2] for lines in seen}) == 2
+    assert len({lines[1] for lines in seen}) == 2
+
+
+def _first_step(tmp_path: Path) -> list[bytes]:
+    """What the first step of a clone's build says: hello, boot id, randomness."""
     provider = make_provider(tmp_path)
     machine = Machine.order_one(provider, tmp_path, ttl=600, shape=SHAPE)
     provider.create(machine.order)
@@ -244,6 +269,7 @@ def test_nothing_starts_python_runc_or_docker_before_the_first_output(tmp_path: 
     assert machine.ssh("cat /proc/sys/kernel/random/boot_id").stdout.strip() == inside
     provider.delete([machine.ref], force=True)
     machine.wait_dead(30)
+    return record.log_bytes.splitlines()
 
 
 def broken(how: str, file: Path) -> None:

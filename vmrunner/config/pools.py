@@ -112,9 +112,9 @@ def _spec(settings: Settings, name: str, said: PoolSettings) -> PoolSpec:
             f"{field}.container_runtime: only containers of runc can wait, not of {spec.runtime}",
             hint='container_runtime = "runc"',
         )
-    if spec.spot and spec.kind is PoolKind.PARKED:
+    if spec.kind is PoolKind.PARKED:
         raise ConfigError(
-            f"{field}.spot: a spot VM cannot be parked", hint='kind = "hot", or leave spot out'
+            f"{field}.kind: {provider} cannot park VMs: no driver can yet", hint='kind = "hot"'
         )
     if lifetime(spec) > settings.limits.max_ttl:
         raise ConfigError(

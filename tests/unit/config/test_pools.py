@@ -1,0 +1,73 @@
+"""The tables of pools: each mistake names its field, its value and the fix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vmrunner.config.pools import pool_specs
+from vmrunner.config.settings import Settings
+from vmrunner.errors import ConfigError
+from vmrunner.model import Network, PoolSpec
+
+
+def specs(table: dict[str, Any], name: str = "fast", **settings: Any) -> dict[str, PoolSpec]:
+    providers = {"local": {"kind": "fake"}}
+    return pool_specs(
+        Settings.model_validate({"providers": providers, "pools": {name: table}, **settings})
+    )
+
+
+def test_what_is_left_out_is_as_for_a_build() -> None:
+    spec = specs({"size": 4}, defaults={"network": "none", "container": "c"})["fast"]
+    assert (spec.provider, spec.container, spec.network) == ("local", "c", Network.NONE)
+    assert (spec.ttl, spec.idle, spec.size) == (3600.0, 1800.0, 4)
+
+
+def test_a_schedule_and_a_hit_rate_are_sizes_too() -> None:
+    entry = {"cron": "0 8 * * 1-5", "size": 8}
+    assert specs({"schedule": [entry]})["fast"].schedule == (("0 8 * * 1-5", 8),)
+    spec = specs({"hit_rate": 0.95, "min": 1, "max": 9})["fast"]
+    assert (spec.hit_rate, spec.least, spec.most) == (0.95, 1, 9)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({}, "pools.fast: no size is given"),
+        ({"size": 1, "hit_rate": 0.5}, "pools.fast: size and hit_rate are given"),
+        ({"size": 1, "max": 3}, "pools.fast: min and max are for hit_rate"),
+        ({"hit_rate": 0.5}, "pools.fast: hit_rate needs max"),
+        ({"hit_rate": 0.5, "min": 4, "max": 3}, r"min <= max \(min = 4, max = 3\)"),
+        ({"size": 1, "provider": "aws"}, "pools.fast.provider: no provider 'aws' is configured"),
+        ({"size": 1, "ttl": "4h"}, r"idle \+ ttl \+ 5 min is 4h35m, more than limits.max_ttl, 4h"),
+        ({"size": 1, "kind": "parked"}, "pools.fast.kind: local cannot park VMs"),
+        ({"size": 1, "container_runtime": "runsc"}, "pools.fast.container_runtime: only cont"),
+    ],
+)
+def test_a_pool_that_cannot_be_is_refused(table: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        specs(table)
+
+
+@pytest.mark.parametrize("name", ["Fast", "fast pool", "", "-fast", "f" * 41, "fast_1"])
+def test_a_name_is_one_that_every_cloud_takes(name: str) -> None:
+    with pytest.raises(ConfigError, match="is no name of a pool"):
+        specs({"size": 1}, name)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"size": -1},
+        {"hit_rate": 1.0, "max": 2},
+        {"hit_rate": 0.0, "max": 2},
+        {"schedule": [{"cron": "often", "size": 1}]},
+        {"size": 1, "usd_per_day": -1},
+        {"sise": 1},
+    ],
+)
+def test_a_value_out_of_its_bounds_is_refused(table: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - of which field, the loader tells
+        specs(table)
