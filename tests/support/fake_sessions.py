@@ -26,6 +26,7 @@ from vmrunner.model import (
     Step,
 )
 from vmrunner.session import End, Session, SessionJob
+from vmrunner.ssh.client import Connection
 
 
 def make_job(
@@ -43,6 +44,8 @@ def make_job(
     boot_seconds: float = 30,
     artifact_bytes: int = 64 << 20,
     build: Mapping[str, Any] | None = None,
+    connection: Connection | None = None,
+    guest_due: float | None = None,
     **spec: Any,
 ) -> SessionJob:
     """A build of shell lines on an instance at an address; `spec` goes to its BuildSpec."""
@@ -95,6 +98,8 @@ def make_job(
         log_bytes=log_bytes,
         artifact_bytes=artifact_bytes,
         boot_seconds=boot_seconds,
+        connection=connection,
+        guest_due=guest_due,
     )
 
 

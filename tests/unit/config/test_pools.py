@@ -69,5 +69,5 @@ def test_a_name_is_one_that_every_cloud_takes(name: str) -> None:
     ],
 )
 def test_a_value_out_of_its_bounds_is_refused(table: dict[str, Any]) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - of which field, the loader tells
+    with pytest.raises(ValueError):
         specs(table)

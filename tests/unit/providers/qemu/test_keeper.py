@@ -147,3 +147,16 @@ def test_no_vm_is_saved_past_its_deadline(
     assert keeper._save(jail[0])["cause"] == "crash"
     assert saves[0] <= 0.2
     assert time.time() < keeper.deadline + 5
+
+
+def test_a_keeper_takes_an_earlier_end_and_no_later_one(keeper: Keeper) -> None:
+    first, due = keeper.deadline, time.time() + 30
+    keeper.home.write_time(state_dir.DUE, due + 600)
+    keeper._lower()
+    assert keeper.deadline == first
+    keeper.home.write_time(state_dir.DUE, due)
+    keeper._lower()
+    assert keeper.deadline == due == keeper.home.time(state_dir.HELD)
+    keeper.home.write_time(state_dir.DUE, due + 5)
+    keeper._lower()
+    assert keeper.deadline == due

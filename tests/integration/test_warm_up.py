@@ -1,0 +1,89 @@
+"""A VM that is warmed up and then given to a build, over a real sshd and the real supervisor."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from tests.support.fake_sessions import Running
+from tests.support.session_world import World, sshd, world
+from vmrunner.errors import ConfigError
+from vmrunner.model import PoolSpec, Result
+from vmrunner.session import supervisor_calls
+from vmrunner.session.warm_up import WarmUp, WarmUpJob
+from vmrunner.ssh import client
+
+pytestmark = pytest.mark.timeout(120)
+__all__ = ["sshd", "world"]
+
+SPEC = PoolSpec(name="fast", provider="local", container="debian:trixie")
+
+
+@pytest.fixture
+def resident(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(supervisor_calls, "SUPERVISOR", "/nonexistent/supervisor")
+    monkeypatch.setattr(supervisor_calls, "SOCKET", str(world.guest.run / "socket"))
+    world.guest.start_resident()
+    return world
+
+
+def warmed(world: World, epoch: int = 1) -> client.Connection:
+    job = WarmUpJob(
+        instance="vm-1",
+        epoch=epoch,
+        address=world.proxy.address,
+        access=world.sshd.access,
+        spec=SPEC,
+    )
+    return WarmUp(job).run()
+
+
+def test_a_build_runs_over_the_connection_that_is_there(
+    resident: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = warmed(resident)
+    waiting = resident.guest.docker.process
+
+    def no(*_: object, **__: object) -> None:
+        raise AssertionError("it connected again")
+
+    monkeypatch.setattr(client.Dialer, "connect", no)
+    session = resident.session("echo hello", epoch=2, connection=connection)
+    assert Running(session).wait(30).result is Result.SUCCESS
+    assert resident.log == b"hello\n"
+    assert resident.guest.docker.process is waiting
+    assert len(resident.guest.docker.created) == 1
+
+
+def test_a_connection_that_died_meanwhile_is_made_again(resident: World) -> None:
+    connection = warmed(resident)
+    resident.proxy.cut()
+    session = resident.session("echo hello", epoch=2, connection=connection)
+    assert Running(session).wait(60).result is Result.SUCCESS
+    assert resident.log == b"hello\n"
+
+
+def test_a_vm_without_a_container_is_not_ready(resident: World) -> None:
+    resident.guest.docker.start_error = (500, "busy")
+    with pytest.raises(ConfigError, match=r"vm-1 has no container ready: .*busy"):
+        warmed(resident)
+
+
+def test_the_guest_hears_of_its_builds_end_before_the_steps(resident: World) -> None:
+    """It is told again by each owner, and only ever falls."""
+    connection = warmed(resident)
+    at = time.time() + 500
+    deadline = resident.guest.run / "deadline"
+    script = f"cat {deadline}"
+    session = resident.session(script, epoch=2, connection=connection, guest_due=at)
+    assert Running(session).wait(30).result is Result.SUCCESS
+    said, since_boot = json.loads(resident.log)
+    assert said == round(at)
+    assert since_boot <= time.clock_gettime(time.CLOCK_BOOTTIME) + 500
+    calls = supervisor_calls.SupervisorCalls(warmed(resident, 3), 3)
+    assert calls.ask("due", str(at + 9_000), "9000").exit_code == 0
+    assert json.loads(deadline.read_text()) == [said, since_boot]
+    assert calls.ask("due", str(at - 100), "9000").exit_code == 0
+    assert json.loads(deadline.read_text()) == [at - 100, since_boot]
