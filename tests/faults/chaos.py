@@ -22,7 +22,7 @@ from tests.faults.node import Node
 from tests.faults.world import Broken, World
 from vmrunner.core.lifecycle import first_birth
 from vmrunner.errors import Conflict
-from vmrunner.model import BuildRecord, BuildState, Kind, Limits, Reason, Scope
+from vmrunner.model import BuildRecord, BuildState, Kind, Limits, PoolSpec, Reason, Scope
 from vmrunner.providers.fake import Call, Clock, Fault, Plan
 
 EACH: Final = 100  # builds of an episode
@@ -93,6 +93,7 @@ class Episode:
         self._lowers = cloud is None and draw.random() < 0.2
         self._renamed = False
         self._renames = cloud is None and draw.random() < 0.1
+        self._pooled = cloud is None and draw.random() < 0.4
         self._faulty = draw.choice((0.0, 0.02, 0.1, 0.25))
         self._lies = draw.random() < 0.3  # some dates of answers are wrong
         self._deadly = draw.choice((0.0, 0.001, 0.005, 0.02))
@@ -317,7 +318,9 @@ class Episode:
             if isinstance(slot, float):
                 if now >= slot:
                     self._slots[place] = world.node(
-                        far=world.many_hosts, skew=draw.choice((0.0, 0.0, DAY, -DAY, -HOUR))
+                        far=world.many_hosts,
+                        skew=draw.choice((0.0, 0.0, DAY, -DAY, -HOUR)),
+                        pools=self._drawn_pools(),
                     )
             elif slot.dead:
                 self.happened["crashes"] += 1
@@ -334,6 +337,22 @@ class Episode:
             elif draw.random() < 0.002:
                 slot.skew -= draw.choice((60.0, HOUR, DAY))
                 self.happened["clocks set back"] += 1
+
+    def _drawn_pools(self) -> dict[str, PoolSpec]:
+        """The pools that a process has in its configuration: not the same in each."""
+        draw = self.random
+        if not self._pooled or draw.random() < 0.2:
+            return {}
+        spec = PoolSpec(
+            name="fast",
+            provider=draw.choice(self._names()),
+            container=draw.choice(("c", "c", "d")),
+            size=draw.randint(0, 4),
+            ttl=draw.choice((400.0, 900.0)),
+            idle=draw.choice((60.0, 300.0)),
+        )
+        self.happened["pools configured"] += 1
+        return {"fast": spec}
 
     def _lose_ledger(self) -> None:
         world = self.world
@@ -385,8 +404,11 @@ class Episode:
         world.dice = world.judge = None
         world.out |= dict.fromkeys(world.cloud.unreachable, world.clock())
         world.cloud.unreachable.clear()
+        for pool in world.truth.pools.all():
+            world.truth.pools.drain(pool.name, "test", world.clock())
         for node in world.nodes:
             node.ledger_down = False
+            node.engine.context.pools = {}
             if node.asleep:
                 node.asleep, node.born = False, world.clock()
         if all(node.dead for node in world.nodes):
