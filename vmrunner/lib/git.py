@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -132,22 +133,26 @@ class Repository:
     ) -> subprocess.CompletedProcess[bytes]:
         options = [word for option in _OPTIONS for word in ("-c", option)]
         place = ("-C", str(self._directory), f"--git-dir={self._directory}")
-        try:
-            return subprocess.run(
-                [*_LIMITED, str(self._most // 512 + 1), "git", *place, *options, *argv],
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=subprocess.PIPE,
-                env={**_kept(_KEPT, also=True), **_ENV, **environ},
-                timeout=self._timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise ConfigError(
-                f"source: {self._url}: git did not answer in {units.exact(self._timeout)}",
-                hint="is its server up and reachable? try again; what takes that long can be "
-                "cloned before, and given as a directory",
-            ) from None
+        with subprocess.Popen(
+            [*_LIMITED, str(self._most // 512 + 1), "git", *place, *options, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env={**_kept(_KEPT, also=True), **_ENV, **environ},
+            process_group=0,
+        ) as child:
+            try:
+                said, complaint = child.communicate(timeout=self._timeout)
+            except BaseException as error:
+                os.killpg(child.pid, signal.SIGKILL)  # the helper that waits for the server too
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
+                raise ConfigError(
+                    f"source: {self._url}: git did not answer in {units.exact(self._timeout)}",
+                    hint="is its server up and reachable? try again; what takes that long can be "
+                    "cloned before, and given as a directory",
+                ) from None
+        return subprocess.CompletedProcess(child.args, child.returncode, said, complaint)
 
 
 def too_large(source: str, most: int) -> ConfigError:
