@@ -277,6 +277,8 @@ def test_config_and_database(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     assert rows["limits.max_ttl"]["value"] == "2h"
     assert rows["limits.max_ttl"]["origin"].endswith("vmrunner.toml")
+    assert rows["limits.log_bytes"]["value"] == 64 << 20
+    assert b'"64MiB"' in cli("config", "show").out
     assert json.loads(cli("config", "schema").out)["title"] == "vmrunner.toml"
     assert json.loads(cli("config", "schema", "--job").out)["title"] == "vmrunner.yml"
     assert cli("db", "current").out == b"none\n"

@@ -4,7 +4,7 @@ text: job files, Python and the command line take it from here, and `BuildSpec` 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -156,14 +156,3 @@ class BuildRequest(BuildFields):
             merged._taken = (*weaker.taken, *self.taken)
             merged._places = {k: at for k, at in weaker.places.items() if not getattr(self, k)}
         return merged
-
-
-_UNITS: Final = {get_args(Seconds)[1]: "seconds", get_args(Bytes)[1]: "bytes"}
-
-
-def unit(name: str) -> str:
-    """Return what the number in this field counts: "seconds", "bytes" or nothing."""
-    field = BuildRequest.model_fields.get(name)
-    parts = get_args(field.annotation) if field is not None else ()
-    marks = [mark for part in parts for mark in getattr(part, "__metadata__", ())]
-    return next((_UNITS[mark] for mark in marks if mark in _UNITS), "")

@@ -38,7 +38,8 @@ def config_show(form: Output = Format.TABLE) -> int:
         ),
         document=lambda row: {"key": row[0], "value": json.loads(row[1]), "origin": row[2]},
     )
-    output.show(view, loaded.rows(), form)
+    rows = loaded.rows(readable=form in (Format.TABLE, Format.WIDE))
+    output.show(view, rows, form)
     try:
         loaded.trusted()
     except ConfigError as error:
