@@ -127,12 +127,12 @@ def show_spec(spec: BuildSpec) -> None:
 
 
 def _text(key: str, value: object) -> str:
-    from vmrunner.config.build_request import BuildRequest
-    from vmrunner.lib import section, units
+    from vmrunner.config import build_request
+    from vmrunner.lib import units
 
     if isinstance(value, str):
         return value
-    if isinstance(value, float | int) and (unit := section.unit(BuildRequest, key)):
+    if isinstance(value, float | int) and (unit := build_request.unit(key)):
         return units.exact(value) if unit == "seconds" else units.amount(int(value))
     if isinstance(value, Mapping):
         return shlex.join(f"{name}={text}" for name, text in value.items())

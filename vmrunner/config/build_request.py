@@ -19,6 +19,7 @@ from pydantic import (
 from vmrunner.config import field_checks
 from vmrunner.config.validation_errors import FieldError, checked, converted, option_name, spoken
 from vmrunner.errors import ConfigError
+from vmrunner.lib import section
 from vmrunner.lib.section import Bytes, Seconds, Section
 from vmrunner.model import RUNTIMES, ArtifactRule, Network, Step
 
@@ -156,3 +157,8 @@ class BuildRequest(BuildFields):
             merged._taken = (*weaker.taken, *self.taken)
             merged._places = {k: at for k, at in weaker.places.items() if not getattr(self, k)}
         return merged
+
+
+def unit(name: str) -> str:
+    """Return what the number in this field counts: "seconds", "bytes" or nothing."""
+    return section.unit(BuildRequest, name)

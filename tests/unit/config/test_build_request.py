@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from vmrunner.config.build_request import BuildRequest
-from vmrunner.config.settings import LimitSettings
+from vmrunner.config.build_request import BuildRequest, unit
 from vmrunner.errors import ConfigError
-from vmrunner.lib.section import unit
 
 
 @pytest.mark.parametrize(
@@ -36,10 +34,9 @@ def test_a_refusal_is_one_line_with_field_value_and_fix(said: dict[str, Any], to
 
 def test_numbers_have_the_unit_of_their_field() -> None:
     request = BuildRequest(ttl="1h30m", memory="4GiB")
-    assert (request.ttl, unit(BuildRequest, "ttl")) == (5400, "seconds")
-    assert (request.memory, unit(BuildRequest, "memory")) == (4 << 30, "bytes")
-    assert {unit(BuildRequest, name) for name in ("cpus", "steps", "runtime")} == {""}
-    assert unit(LimitSettings, "log_bytes") == "bytes"
+    assert (request.ttl, unit("ttl")) == (5400, "seconds")
+    assert (request.memory, unit("memory")) == (4 << 30, "bytes")
+    assert unit("cpus") == unit("steps") == unit("runtime") == ""
 
 
 def test_neither_a_secret_nor_a_password_is_shown() -> None:
