@@ -39,7 +39,8 @@ class FollowOptions:
 def run(
     context: typer.Context,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="JOB", help="Of the job file.")
+        list[str] | None,
+        typer.Argument(metavar="JOB", help="A job of the file: -f, else vmrunner.yml here."),
     ] = None,
     file: Annotated[
         Path | None,
