@@ -369,7 +369,7 @@ def test_an_engine_closed_while_it_joins_leaves_no_row(app: Wiring, engine: Engi
     assert app.ledger.engines.list() == []
 
 
-def test_a_build_that_goes_from_runner_to_runner_keeps_its_vm(app: Wiring, tmp_path: Path) -> None:
+def test_a_build_left_to_another_runner_keeps_its_vm(app: Wiring, tmp_path: Path) -> None:
     go = tmp_path / "go"
     with vmrunner.Runner(app=Wiring(app.settings)) as theirs:
         with vmrunner.Runner(app=app) as ours:

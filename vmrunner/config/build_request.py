@@ -128,6 +128,8 @@ class BuildRequest(BuildFields):
     )
     _places: Mapping[str, str] = PrivateAttr(default_factory=dict)
     _taken: tuple[str, ...] = PrivateAttr(default=())
+    _faults: tuple[ConfigError, ...] = PrivateAttr(default=())
+    _unread: frozenset[str] = PrivateAttr(default=frozenset())
 
     def __init__(self, **said: Any) -> None:
         try:
@@ -145,10 +147,28 @@ class BuildRequest(BuildFields):
         """Return what a job file takes from this machine."""
         return self._taken
 
-    def of_file(self, places: Mapping[str, str], taken: Sequence[str]) -> BuildRequest:
+    @property
+    def faults(self) -> tuple[ConfigError, ...]:
+        """Return what is wrong in a job file. With any this is only what could be read."""
+        return self._faults
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """Return the fields that are missing here, since they could not be read."""
+        return self._unread
+
+    def of_file(
+        self,
+        places: Mapping[str, str],
+        taken: Iterable[str],
+        *,
+        faults: Iterable[ConfigError] = (),
+        unread: frozenset[str] = frozenset(),
+    ) -> BuildRequest:
         """The same, said by a job file."""
         copy = self.model_copy()
         copy._places, copy._taken = places, tuple(taken)
+        copy._faults, copy._unread = tuple(faults), unread
         return copy
 
     def over(self, weaker: BuildFields) -> Self:
@@ -156,6 +176,8 @@ class BuildRequest(BuildFields):
         if isinstance(weaker, BuildRequest):
             merged._taken = (*weaker.taken, *self.taken)
             merged._places = {k: at for k, at in weaker.places.items() if not getattr(self, k)}
+            merged._faults = (*weaker.faults, *self.faults)
+            merged._unread = frozenset(k for k in weaker.unread if getattr(self, k) is None)
         return merged
 
 
