@@ -237,11 +237,8 @@ def choose(path: Path, wanted: str | None) -> SelectedJob:
         raise faults[0] if faults else ConfigError(f"job: no job {wanted!r} in {path}", hint=hint)
     shared = file.defaults.model_copy(update={"env": {**file.env, **file.defaults.env}})
     job = jobs[wanted].over(shared)
-    tables: tuple[Where, ...] = (
-        (),
-        ("defaults",),
-        ("jobs", wanted),
-    )  # the last that says it counts
+    # Of tables that say the same the last counts.
+    tables: tuple[Where, ...] = ((), ("defaults",), ("jobs", wanted))
     keys = [(*at, key) for at in tables for key in Job.model_fields]
     places = {str(at[-1]): place(at) for at in keys if at in lines}
     for at in keys:
