@@ -45,11 +45,15 @@ class VmrunnerError(Exception):
 
 class ConfigError(VmrunnerError):
     """A value that cannot be used. The message names the field and the value, the hint the fix.
-    `more` are the others of the same file, which are told with the first."""
+    `more` are the others, which are told with the first. `line`: of the file that the message
+    names."""
 
-    def __init__(self, message: str, *, hint: str = "", more: Sequence[ConfigError] = ()) -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", more: Sequence[ConfigError] = (), line: int = 0
+    ) -> None:
         super().__init__(message, hint=hint)
         self.more = tuple(more)
+        self.line = line
 
     def __str__(self) -> str:
         return "\n".join([super().__str__(), *map(str, self.more)])

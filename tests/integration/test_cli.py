@@ -94,6 +94,17 @@ def test_timestamps(cli: Cli) -> None:
     assert re.fullmatch(stamp + b"a\n" + stamp + b"bc\n", done.out), done.out
 
 
+def test_dry_run_tells_labels_and_variables(cli: Cli, home: Path) -> None:
+    (home / "j.yml").write_text("jobs: {a: {steps: [make], labels: {team: core}}}")
+    argv = ("run", "--dry-run", "-f", "j.yml", "a", "-l", "why=a b", "-e", "N=1\n2")
+    (spec,) = cli(*argv, "-o", "json").items
+    assert (spec["labels"], spec["env"]) == ({"team": "core", "why": "a b"}, {"N": "1\n2"})
+    told = dict(line.split(maxsplit=1) for line in cli(*argv).out.decode().splitlines())
+    assert told["labels"] == "team=core 'why=a b'"
+    assert told["env"].startswith("'N=1")
+    assert "labels" not in cli("run", "--dry-run", "--", "make").out.decode()
+
+
 def test_dry_run_writes_nothing(cli: Cli, ledger: Ledger) -> None:
     done = cli("run", "--dry-run", "-o", "json", "--timeout", "5m", "--", "make", "test")
     (spec,) = done.items
@@ -266,6 +277,8 @@ def test_config_and_database(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     assert rows["limits.max_ttl"]["value"] == "2h"
     assert rows["limits.max_ttl"]["origin"].endswith("vmrunner.toml")
+    assert rows["limits.log_bytes"]["value"] == 64 << 20
+    assert b'"64MiB"' in cli("config", "show").out
     assert json.loads(cli("config", "schema").out)["title"] == "vmrunner.toml"
     assert json.loads(cli("config", "schema", "--job").out)["title"] == "vmrunner.yml"
     assert cli("db", "current").out == b"none\n"

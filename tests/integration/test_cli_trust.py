@@ -53,6 +53,27 @@ def test_a_file_that_others_may_write_is_told_once(cli: Cli, home: Path) -> None
     assert cli("config", "trust").code == 2
 
 
+def test_all_faults_of_a_job_file_are_told_at_once(cli: Cli, home: Path) -> None:
+    job = home / "j.yml"
+    job.write_text(
+        "jobs:\n  a:\n    steps: [make]\n    secrets: [TOKEN, K=@none]\n    timeout: 9h\n"
+        "    source: none\n    cpus: many\n"
+    )
+    done = cli("run", "--dry-run", "-f", "j.yml", "--allow-secret", "TOKEN")
+    assert done.code == 125
+    assert [line.split(": ")[2:4] for line in done.err.decode().splitlines()] == [
+        ["j.yml:4", "secret"],
+        ["j.yml:4", "secret"],
+        ["j.yml:5", "timeout"],
+        ["j.yml:6", "source"],
+        ["j.yml:7", "jobs.a.cpus"],
+    ]
+    job.write_text(f"jobs:\n  a:\n    steps: [make]\n    source: git+file://{home}/none@main\n")
+    for manner in (["--dry-run"], []):
+        told = cli("run", *manner, "-f", "j.yml", "--allow-host-files").err.decode()
+        assert f"vmrunner: error: j.yml:4: source: file://{home}/none cannot be fetched" in told
+
+
 def test_what_a_job_file_asks_for_is_refused_or_told(
     cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

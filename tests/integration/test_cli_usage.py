@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from tests.support.command_line import Cli
 from tests.support.foreground import ROOT
+from vmrunner.cli import app
 
 
 @pytest.mark.parametrize(
@@ -102,6 +107,7 @@ def test_streams_that_are_closed_are_no_files_of_ours(tmp_path: Path, closed: st
     [
         ((), b"provider: fake starts no VM from a template (name a local one)"),
         (("--network", ""), b"--network: empty"),
+        (("--cpus", "2"), b"provider: fake starts no VM from a template"),
         (("--cpus", "many"), b"cpus: 'many'"),
         (("--disk", "1 parsec"), b"disk: '1 parsec'"),
         (("--provider", "nowhere"), b"provider: no provider 'nowhere'"),
@@ -112,3 +118,21 @@ def test_a_template_that_cannot_be_is_refused(
 ) -> None:
     done = cli("image", "template", *words)
     assert (done.code, said in done.err) == (2, True), done
+
+
+def test_no_help_tells_a_type_of_python(cli: Cli) -> None:
+    def commands(group: Any, *words: str) -> Iterator[tuple[str, ...]]:
+        yield words
+        for name, command in getattr(group, "commands", {}).items():
+            yield from commands(command, *words, name)
+
+    found = {words: cli(*words, "--help").out.decode() for words in commands(get_command(app()))}
+    assert len(found) > 40
+    choice = re.compile(r"<\w[\w-]*(\|\w[\w-]*)+>")  # such as <table|wide|json|jsonl>
+    for words, text in found.items():
+        assert "<" not in choice.sub("", text), words
+        assert not re.search(r"\[\[|\{\w+…", text), words
+    assert "[JOB]... [-- CMD…]\n" in found["run",]
+    assert "\n  JOB  A job of the file" in found["run",]
+    assert "artifacts get [OPTIONS] {ID} [PATH]...\n" in found["artifacts", "get"]
+    assert "  --ttl DURATION " in found["image", "build"]

@@ -367,3 +367,22 @@ def test_an_engine_closed_while_it_joins_leaves_no_row(app: Wiring, engine: Engi
     engine.tick = slow  # type: ignore[method-assign]
     engine.run(closed.is_set)
     assert app.ledger.engines.list() == []
+
+
+def test_a_build_left_to_another_runner_keeps_its_vm(app: Wiring, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    with vmrunner.Runner(app=Wiring(app.settings)) as theirs:
+        with vmrunner.Runner(app=app) as ours:
+            ours.submit("exit 0", provider="fake").wait(timeout="60s")
+            build, _ = theirs.enter(vmrunner.api.runner.wish(f"until {go}", {"provider": "fake"}))
+            wait_until(lambda: theirs.get(build.id).state.value == "running")
+            driver = theirs.app.ledger.builds.get(build.id)
+            assert driver.owner == ours._host.own
+        row = theirs.app.ledger.instances.get(driver.instance or "")
+        fake = theirs.app.providers.get("fake")
+        assert isinstance(fake, FakeProvider)
+        assert row.ref in fake.cloud.machines, "it would be taken for lost"
+        go.touch()  # and the other's engine takes over
+        ended = theirs.wait(build.id, end=time.monotonic() + 60, check=False)
+        wait_until(lambda: not fake.cloud.machines[row.ref].alive)
+    assert (ended.result, ended.instance) == (vmrunner.Result.SUCCESS, row.id)

@@ -7,6 +7,8 @@ import functools
 import http.server
 import os
 import random
+import shutil
+import socket
 import subprocess
 import tarfile
 import threading
@@ -196,13 +198,13 @@ def test_a_password_reaches_git_and_no_command_line(
     monkeypatch.setenv("HOME", str(tmp_path))
     helper = f"!cat >> {tmp_path}/kept; :"
     (tmp_path / ".gitconfig").write_text(f'[credential]\n\thelper = "{helper}"\n')
-    run, lines = subprocess.run, list[str]()
+    start, lines = subprocess.Popen, list[str]()
 
     def watched(argv: list[str], **options: Any) -> Any:
         lines.append(" ".join(map(str, argv)))
-        return run(argv, **options)
+        return start(argv, **options)
 
-    monkeypatch.setattr("vmrunner.lib.git.subprocess.run", watched)
+    monkeypatch.setattr("vmrunner.lib.git.subprocess.Popen", watched)
     sources.spool(f"git+http://user:hunter2%2F%40@{locked}@main", tmp_path / "out.tar")
     assert content(tmp_path / "out.tar") == "two"
     assert lines
@@ -310,3 +312,33 @@ def test_no_program_of_the_users_configuration_runs(
     sources.spool('git+https://example.org/a"b\\c@main', tmp_path / "out.tar")
     assert not ran.exists()
     assert content(tmp_path / "out.tar") == "two"
+
+
+@pytest.mark.parametrize("silent", ["server", "fetch", "rev-parse", "archive"])
+def test_a_git_that_does_not_answer_is_no_missing_branch(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    url = f"file://{repository}"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        if silent == "server":
+            url = f"http://127.0.0.1:{server.getsockname()[1]}/x"
+        else:
+            git = tmp_path / "bin" / "git"
+            git.parent.mkdir()
+            git.write_text(f'#!/bin/sh\ncase "$*" in *" {silent} "*) exec sleep 60;; esac\n')
+            git.write_text(f'{git.read_text()}exec {shutil.which("git")} "$@"\n')
+            git.chmod(0o700)
+            monkeypatch.setenv("PATH", f"{git.parent}:{os.environ['PATH']}")
+        with pytest.raises(ConfigError) as caught:
+            sources.spool(f"git+{url}@main", tmp_path / "out.tar", git_timeout=0.5)
+        if silent == "server":
+            connection, _ = server.accept()
+            connection.settimeout(5)
+            while connection.recv(4096):  # until the helper that waits for the server is gone
+                pass
+            connection.close()
+    assert str(caught.value) == (
+        f"source: {url}: git did not answer in 0.5s (is its server up and reachable? "
+        "try again; what takes that long can be cloned before, and given as a directory)"
+    )
+    assert not list(tmp_path.glob("out*"))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperArgument, TyperCommand
 
 from vmrunner import __version__
 from vmrunner.cli import exit_codes, output
@@ -31,6 +31,23 @@ class _WithCommand(TyperCommand):
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "[-- CMD…]"]
+
+
+class _Argument(TyperArgument):
+    """An argument whose help does not tell what Python holds it in (`<list[str]>`)."""
+
+    def display_type_rich(self, ctx: Any) -> None:  # noqa: ARG002 - as it is called
+        return None
+
+
+def _in_plain_words(command: Any) -> Any:
+    """The same command, with all below it, in whose help arguments have no type."""
+    for param in command.params:
+        if isinstance(param, TyperArgument):
+            param.__class__ = _Argument
+    for below in getattr(command, "commands", {}).values():
+        _in_plain_words(below)
+    return command
 
 
 #: So many new objects make it worth a look for garbage. What is imported is none.
@@ -84,11 +101,11 @@ def _version(wanted: bool) -> None:
 
 
 def help_(
-    command: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND…]")] = None,
+    command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND")] = None,
 ) -> int:
     """What a command does: the same as COMMAND --help."""
     words = [*(command or ()), "--help"]
-    app(words)(args=words, prog_name="vmrunner", standalone_mode=False)
+    _command(words)(args=words, prog_name="vmrunner", standalone_mode=False)
     return exit_codes.OK
 
 
@@ -123,6 +140,10 @@ def app(words: Sequence[str] = ()) -> typer.Typer:
     return made
 
 
+def _command(words: Sequence[str]) -> Any:
+    return _in_plain_words(typer.main.get_command(app(words)))
+
+
 def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> int:
     """Run one command line; the exit code. `join` makes the parts of a configuration."""
     if argv is None:
@@ -151,7 +172,7 @@ def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> in
 def _run(words: list[str], shell: CliContext, remote: bool) -> int:
     try:
         _refuse_empty(words)
-        code = app(words)(args=words, prog_name="vmrunner", standalone_mode=False, obj=shell)
+        code = _command(words)(args=words, prog_name="vmrunner", standalone_mode=False, obj=shell)
         _flush()
         return code if isinstance(code, int) else exit_codes.OK
     except typer.TyperException as error:

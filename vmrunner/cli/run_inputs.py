@@ -134,4 +134,6 @@ def _text(key: str, value: object) -> str:
         return value
     if isinstance(value, float | int) and (unit := build_request.unit(key)):
         return units.exact(value) if unit == "seconds" else units.amount(int(value))
+    if isinstance(value, Mapping):
+        return shlex.join(f"{name}={text}" for name, text in value.items())
     return json.dumps(value, ensure_ascii=False)

@@ -4,7 +4,7 @@ text: job files, Python and the command line take it from here, and `BuildSpec` 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -19,6 +19,7 @@ from pydantic import (
 from vmrunner.config import field_checks
 from vmrunner.config.validation_errors import FieldError, checked, converted, option_name, spoken
 from vmrunner.errors import ConfigError
+from vmrunner.lib import section
 from vmrunner.lib.section import Bytes, Seconds, Section
 from vmrunner.model import RUNTIMES, ArtifactRule, Network, Step
 
@@ -127,6 +128,8 @@ class BuildRequest(BuildFields):
     )
     _places: Mapping[str, str] = PrivateAttr(default_factory=dict)
     _taken: tuple[str, ...] = PrivateAttr(default=())
+    _faults: tuple[ConfigError, ...] = PrivateAttr(default=())
+    _unread: frozenset[str] = PrivateAttr(default=frozenset())
 
     def __init__(self, **said: Any) -> None:
         try:
@@ -144,10 +147,28 @@ class BuildRequest(BuildFields):
         """Return what a job file takes from this machine."""
         return self._taken
 
-    def of_file(self, places: Mapping[str, str], taken: Sequence[str]) -> BuildRequest:
+    @property
+    def faults(self) -> tuple[ConfigError, ...]:
+        """Return what is wrong in a job file. With any this is only what could be read."""
+        return self._faults
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """Return the fields that are missing here, since they could not be read."""
+        return self._unread
+
+    def of_file(
+        self,
+        places: Mapping[str, str],
+        taken: Iterable[str],
+        *,
+        faults: Iterable[ConfigError] = (),
+        unread: frozenset[str] = frozenset(),
+    ) -> BuildRequest:
         """The same, said by a job file."""
         copy = self.model_copy()
         copy._places, copy._taken = places, tuple(taken)
+        copy._faults, copy._unread = tuple(faults), unread
         return copy
 
     def over(self, weaker: BuildFields) -> Self:
@@ -155,15 +176,11 @@ class BuildRequest(BuildFields):
         if isinstance(weaker, BuildRequest):
             merged._taken = (*weaker.taken, *self.taken)
             merged._places = {k: at for k, at in weaker.places.items() if not getattr(self, k)}
+            merged._faults = (*weaker.faults, *self.faults)
+            merged._unread = frozenset(k for k in weaker.unread if getattr(self, k) is None)
         return merged
-
-
-_UNITS: Final = {get_args(Seconds)[1]: "seconds", get_args(Bytes)[1]: "bytes"}
 
 
 def unit(name: str) -> str:
     """Return what the number in this field counts: "seconds", "bytes" or nothing."""
-    field = BuildRequest.model_fields.get(name)
-    parts = get_args(field.annotation) if field is not None else ()
-    marks = [mark for part in parts for mark in getattr(part, "__metadata__", ())]
-    return next((_UNITS[mark] for mark in marks if mark in _UNITS), "")
+    return section.unit(BuildRequest, name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import (
@@ -11,7 +13,6 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
-    PrivateAttr,
     StrictBool,
     ValidationError,
     ValidationInfo,
@@ -23,11 +24,12 @@ from pydantic_core import CoreSchema
 
 from vmrunner.config import field_checks
 from vmrunner.config.build_request import BuildFields, Text
-from vmrunner.config.validation_errors import FieldError, Where, checked, explained
+from vmrunner.config.validation_errors import FieldError, Where, checked, explained, together
 from vmrunner.config.yaml import parse
 from vmrunner.errors import ConfigError
 from vmrunner.lib import globs, units
 from vmrunner.lib.section import Seconds, Section
+from vmrunner.model import Step
 
 NAME: Final = "vmrunner.yml"
 
@@ -80,7 +82,22 @@ class JobStep(NoNullValues):
     def _one_of(self) -> JobStep:
         if (self.run is None) == (self.argv is None):
             raise ValueError("a step needs `run` or `argv`; give exactly one of the two")
+        try:
+            field_checks.steps([self.step], "steps")
+        except ConfigError as error:
+            raise FieldError(error) from None
         return self
+
+    @property
+    def step(self) -> Step:
+        """Return the step as a request has it."""
+        return Step(
+            run=self.run,
+            argv=tuple(self.argv or ()),
+            name=self.name,
+            timeout=self.timeout,
+            env=self.env,
+        )
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -145,11 +162,6 @@ class Job(JobDefaults):
     """What `vmrunner run -f vmrunner.yml NAME` submits. Flags go before it."""
 
     steps: list[JobStep] = Field(min_length=1)
-    _places: Mapping[str, str] = PrivateAttr(default_factory=dict)
-
-    def place(self, key: str) -> str:
-        """Return where it says this ("FILE:LINE: "); "" where it does not."""
-        return self._places.get(key, "")
 
 
 class JobFile(Section):
@@ -173,56 +185,119 @@ class JobFile(Section):
 
 
 class SelectedJob(NamedTuple):
-    """One job, and the directory that its paths are relative to."""
+    """One job, and the directory that its paths are relative to. `faults` are what is wrong in its
+    file: then it is what could be read, `unread` are its keys that could not, and no build may come
+    of it. `places` say where a key, or one secret, is written ("FILE:LINE: ")."""
 
     name: str
     job: Job
     directory: Path
+    faults: tuple[ConfigError, ...] = ()
+    unread: frozenset[str] = frozenset()
+    places: Mapping[str, str] = MappingProxyType({})
+
+    def place(self, key: str, item: str = "") -> str:
+        """Return where the job says this; "" where it does not."""
+        return self.places.get(f"{key} {item}") or self.places.get(key, "")
 
 
-def load(path: Path) -> JobFile:
+def read(text: bytes, name: str = NAME) -> JobFile:
     """The file, checked. `ConfigError` says FILE:LINE, key, value and fix."""
+    table, lines = parse(text, name, raw=_is_text)
+    try:
+        return JobFile.model_validate(table)
+    except ValidationError as error:
+        raise explained(error, JobFile, lambda where: _place(name, where, lines)) from None
+
+
+def choose(path: Path, wanted: str | None) -> SelectedJob:
+    """The job called `wanted`; None is the only one. Raises ConfigError when there is none, or
+    nothing can be made of the file."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(f"file: no file {str(path)!r}", hint="name it with -f") from None
     except OSError as error:
         raise ConfigError(f"file: {str(path)!r} cannot be read: {error.strerror}") from None
-    return read(text, str(path))
+    table, lines = parse(text, str(path), raw=_is_text)
 
+    def place(where: Where) -> str:
+        return _place(str(path), where, lines)
 
-def read(text: bytes, name: str = NAME) -> JobFile:
-    """The same, from bytes."""
-    table, lines = parse(text, name, raw=_is_text)
-    try:
-        file = JobFile.model_validate(table)
-    except ValidationError as error:
-        raise explained(error, JobFile, lambda where: _place(name, where, lines)) from None
-    for called, job in file.jobs.items():
-        job._places = {
-            key: _place(name, ("jobs", called, key), lines)
-            for key in Job.model_fields
-            if ("jobs", called, key) in lines
-        } | {"": _place(name, ("jobs", called), lines)}
-    return file
-
-
-def choose(path: Path, wanted: str | None) -> SelectedJob:
-    """The job called `wanted`; None is the only one."""
-    file = load(path)
+    file, wrong, faults = _readable(table, place)
     jobs = file.jobs
     if wanted is None:
         if len(jobs) > 1:
-            raise ConfigError(
-                f"job: {path} has several, and none is named", hint=f"one of: {', '.join(jobs)}"
-            )
+            hint = f"one of: {', '.join(jobs)}"
+            several = ConfigError(f"job: {path} has several, and none is named", hint=hint)
+            raise together([*faults, several])
         wanted = next(iter(jobs))
     if wanted not in jobs:
-        raise ConfigError(
-            f"job: no job {wanted!r} in {path}", hint=units.did_you_mean(wanted, jobs)
-        )
+        hint = units.did_you_mean(wanted, jobs)
+        raise faults[0] if faults else ConfigError(f"job: no job {wanted!r} in {path}", hint=hint)
     shared = file.defaults.model_copy(update={"env": {**file.env, **file.defaults.env}})
-    return SelectedJob(wanted, jobs[wanted].over(shared), path.parent)
+    job = jobs[wanted].over(shared)
+    # Of tables that say the same the last counts.
+    tables: tuple[Where, ...] = ((), ("defaults",), ("jobs", wanted))
+    keys = [(*at, key) for at in tables for key in Job.model_fields]
+    places = {str(at[-1]): place(at) for at in keys if at in lines}
+    for at in keys:
+        if at[-1] == "secrets" and isinstance(named := _value(table, at), list):
+            places |= {f"secrets {text}": place((*at, i)) for i, text in enumerate(named)}
+    unread = {str(at[-1]) for at in map(_key, wrong) if at in keys}
+    return SelectedJob(
+        wanted,
+        job,
+        path.parent,
+        faults,
+        frozenset(key for key in unread if getattr(job, key) is None),
+        places,
+    )
+
+
+def _readable(
+    table: Any, place: Callable[[Where], str]
+) -> tuple[JobFile, list[Where], tuple[ConfigError, ...]]:
+    """Return what can be read of a file, and what is wrong with the rest. Raises ConfigError when
+    there is no job in it."""
+    try:
+        return JobFile.model_validate(table), [], ()
+    except ValidationError as error:
+        fault = explained(error, JobFile, place)
+        wrong = [one["loc"] for one in error.errors(include_url=False)]
+    try:
+        return JobFile.model_validate(_without(table, wrong)), wrong, (fault,)
+    except ValidationError:
+        raise fault from None
+
+
+def _without(table: Any, wrong: Iterable[Where]) -> Any:
+    """Return a copy without these keys, and of secrets without these items. A job has steps all the
+    same, which nobody will run."""
+    left = copy.deepcopy(table)
+    cuts = {loc[: len(key) + (key[-1:] == ("secrets",))] for loc in wrong if (key := _key(loc))}
+    # The last item of a list first: then the others keep their places.
+    for *above, last in sorted(cuts, key=lambda at: at[-1] if isinstance(at[-1], int) else -1)[
+        ::-1
+    ]:
+        holder = _value(left, above)
+        if last == "steps" and len(above) == 2:
+            holder[last] = ["true"]
+        elif isinstance(last, int) or last in holder:
+            del holder[last]
+    return left
+
+
+def _key(loc: Where) -> Where:
+    """Return the key of a job, of the defaults or of the file in which this place is."""
+    return loc[: {"jobs": 3, "defaults": 2}.get(str(loc[0]), 1)] if loc else ()
+
+
+def _value(table: Any, at: Iterable[str | int]) -> Any:
+    """Return what stands below these keys; None where nothing does."""
+    for key in at:
+        table = table.get(key) if isinstance(table, dict) else None
+    return table
 
 
 def schema() -> dict[str, Any]:

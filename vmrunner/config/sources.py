@@ -23,7 +23,7 @@ from vmrunner.config.settings import Settings, database_url, paths
 from vmrunner.config.validation_errors import Where, explained
 from vmrunner.errors import ConfigError
 from vmrunner.lib import database_url as databaseurl
-from vmrunner.lib import units
+from vmrunner.lib import section, units
 from vmrunner.lib.database_url import MASK, SQLITE
 from vmrunner.providers import registry
 
@@ -69,15 +69,20 @@ class LoadedSettings:
     origins: Mapping[Path_, str]
     held: Mapping[Path_, Path] = field(default_factory=dict)
 
-    def rows(self) -> list[tuple[str, str, str]]:
-        """(key, value, origin) of every value that is used, secrets masked, for `config show`."""
+    def rows(self, *, readable: bool = False) -> list[tuple[str, str, str]]:
+        """(key, value, origin) of every value that is used, secrets masked, for `config show`.
+        `readable`: sizes have units, as a configuration may say them."""
         shown = []
         used = self._used()
         for path, value in _leaves(self.settings.model_dump(mode="json")):
             origin = self.origins.get(path, "default")
             if value is None and path in used:
                 value, origin = used[path]
-            text = json.dumps(units.exact(value) if isinstance(value, float) else value)
+            if isinstance(value, float):
+                value = units.exact(value)
+            elif readable and isinstance(value, int) and self._counts(path) == "bytes":
+                value = units.exact_size(value)
+            text = json.dumps(value)
             if value is not None and path == ("secret_key",):
                 text = json.dumps(MASK)
             elif path == ("database", "url"):
@@ -86,6 +91,13 @@ class LoadedSettings:
                 origin += " (not trusted)"
             shown.append((".".join(path), text, origin))
         return shown
+
+    def _counts(self, path: Path_) -> str:
+        """Return the unit of a number, as `section.unit` tells it."""
+        table: Any = self.settings
+        for part in path[:-1]:
+            table = table.get(part) if isinstance(table, Mapping) else getattr(table, part)
+        return section.unit(type(table), path[-1]) if isinstance(table, section.Section) else ""
 
     def _used(self) -> dict[Path_, tuple[Any, str]]:
         """Return what stands in for values that nobody set: a driver's defaults, and the ledger's

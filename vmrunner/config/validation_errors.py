@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError, ValidationInfo
@@ -109,6 +110,27 @@ def spoken(error: ValidationError, known: Collection[str]) -> ConfigError:
     return ConfigError(f"{name}: {_short(first['input'])} {text}", hint=fix.format(**context))
 
 
+_LINE: Final = re.compile(r":(\d+): \Z")
+
+
+def placed(error: ConfigError, place: str) -> ConfigError:
+    """The same, with where it was written: "FILE:LINE: ", "FILE: " or ""."""
+    found = _LINE.search(place)
+    line = int(found[1]) if found else 0
+    return ConfigError(f"{place}{error.args[0]}", hint=error.hint, line=line)
+
+
+def together(errors: Iterable[ConfigError]) -> ConfigError:
+    """All of them, each once and by line: the first, and the others as its `more`."""
+    told: dict[str, ConfigError] = {}
+    for error in errors:
+        alone = ConfigError(str(error.args[0]), hint=error.hint, line=error.line)
+        for one in (alone, *error.more):
+            told.setdefault(str(one), one)
+    first, *more = sorted(told.values(), key=lambda one: one.line)
+    return ConfigError(str(first.args[0]), hint=first.hint, more=more, line=first.line)
+
+
 def explained(
     error: ValidationError,
     model: type[BaseModel],
@@ -116,19 +138,16 @@ def explained(
     *,
     hide: Callable[[str], bool] = lambda name: "secret" in name,
 ) -> ConfigError:
-    """All that is wrong: the first, and the others as its `more`. `place` says where a path was
-    written ("FILE:LINE: " or "FILE: ", or ""); the values of fields that `hide` picks are not
-    repeated."""
+    """All that is wrong, together. `place` says where a path was written, as `placed` takes it; the
+    values of fields that `hide` picks are not repeated."""
     found = error.errors(include_url=False)
     foreign = [one["loc"] for one in found if one["type"] == "extra_forbidden"]
-    told: dict[str, ConfigError] = {}
-    for one in found:
-        if one["type"] == "missing" and _misspelt(one["loc"], foreign):
-            continue  # the key that stands there instead is told
-        single = _explained(one, model, place, hide)
-        told.setdefault(str(single), single)
-    first, *more = told.values()
-    return ConfigError(str(first.args[0]), hint=first.hint, more=more)
+    return together(
+        _explained(one, model, place, hide)
+        for one in found
+        # Of a key that is misspelt that one is told.
+        if one["type"] != "missing" or not _misspelt(one["loc"], foreign)
+    )
 
 
 def _misspelt(missing: Where, foreign: Sequence[Where]) -> bool:
@@ -142,32 +161,41 @@ def _explained(
     place: Callable[[Where], str],
     hide: Callable[[str], bool],
 ) -> ConfigError:
-    loc, kind = first["loc"], first["type"]
-    if loc[-1:] == ("[key]",) and kind != "extra_forbidden":  # what is wrong is a key itself
-        loc = loc[:-1]
+    loc = first["loc"]
+    if loc[-1:] == ("[key]",) and first["type"] != "extra_forbidden":
+        loc = loc[:-1]  # what is wrong is a key itself
     where = _without_tags(loc, model)
-    name = dotted(where)
-    prefix = place(where)
+    return placed(_in_words(first, loc, where, model, hide), place(where))
+
+
+def _in_words(
+    first: ErrorDetails,
+    loc: Where,
+    where: Where,
+    model: type[BaseModel],
+    hide: Callable[[str], bool],
+) -> ConfigError:
+    kind, name = first["type"], dotted(where)
     context: Mapping[str, Any] = first.get("ctx") or {}
     if kind == "extra_forbidden":
         return ConfigError(
-            f"{prefix}{name}: no such key",
+            f"{name}: no such key",
             hint=units.did_you_mean(str(where[-1]), keys_at(model, loc[:-1])),
         )
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         field = str(context.get("discriminator", "kind")).strip("'")
         tags = sorted(tags_at(model, loc))
         said = f"no {field} {context['tag']!r}" if "tag" in context else "missing"
-        return ConfigError(f"{prefix}{name}.{field}: {said}", hint=f"one of: {', '.join(tags)}")
+        return ConfigError(f"{name}.{field}: {said}", hint=f"one of: {', '.join(tags)}")
     if kind == "missing":
-        return ConfigError(f"{prefix}{name}: missing", hint="it is needed")
+        return ConfigError(f"{name}: missing", hint="it is needed")
     if isinstance(cause := context.get("error"), FieldError) and not cause.in_file:
         text = str(cause.error.args[0]).partition(": ")[2]
-        return ConfigError(f"{prefix}{name}: {text}", hint=cause.error.hint)
+        return ConfigError(f"{name}: {text}", hint=cause.error.hint)
     message = str(first["msg"]).removeprefix("Value error, ")
     text, fix = _WORDS.get(kind) or message.partition("; ")[::2]
     value = "" if hide(name) else f" {_short(first['input'])}:"
-    return ConfigError(f"{prefix}{name}:{value} {text[:1].lower()}{text[1:]}", hint=fix)
+    return ConfigError(f"{name}:{value} {text[:1].lower()}{text[1:]}", hint=fix)
 
 
 def dotted(where: Where) -> str:

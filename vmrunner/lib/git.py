@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -63,7 +64,8 @@ class Repository:
         self._tree = ""
 
     def fetch(self, ref: str) -> None:
-        """Raises ConfigError when the repository or the revision is not there."""
+        """Raises ConfigError when the repository or the revision is not there, or git does not
+        answer."""
         self._git("init", "--quiet", "--bare", "--template=")
         config = self._directory / "vmrunner-config"
         self._reach(config)
@@ -115,10 +117,7 @@ class Repository:
         environ: Mapping[str, str] = {"GIT_CONFIG_GLOBAL": os.devnull},
     ) -> str:
         """Empty when it succeeded, else the line of its complaint that says what is wrong."""
-        try:
-            done = self._run(argv, stdout, {"GIT_CONFIG_NOSYSTEM": "1", **environ})
-        except subprocess.TimeoutExpired:
-            return f"no end after {self._timeout:.0f} s"
+        done = self._run(argv, stdout, {"GIT_CONFIG_NOSYSTEM": "1", **environ})
         if done.returncode == 0:
             return ""
         said = done.stderr.decode("utf-8", "replace")
@@ -134,15 +133,26 @@ class Repository:
     ) -> subprocess.CompletedProcess[bytes]:
         options = [word for option in _OPTIONS for word in ("-c", option)]
         place = ("-C", str(self._directory), f"--git-dir={self._directory}")
-        return subprocess.run(
+        with subprocess.Popen(
             [*_LIMITED, str(self._most // 512 + 1), "git", *place, *options, *argv],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE,
             env={**_kept(_KEPT, also=True), **_ENV, **environ},
-            timeout=self._timeout,
-            check=False,
-        )
+            process_group=0,
+        ) as child:
+            try:
+                said, complaint = child.communicate(timeout=self._timeout)
+            except BaseException as error:
+                os.killpg(child.pid, signal.SIGKILL)  # the helper that waits for the server too
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
+                raise ConfigError(
+                    f"source: {self._url}: git did not answer in {units.exact(self._timeout)}",
+                    hint="is its server up and reachable? try again; what takes that long can be "
+                    "cloned before, and given as a directory",
+                ) from None
+        return subprocess.CompletedProcess(child.args, child.returncode, said, complaint)
 
 
 def too_large(source: str, most: int) -> ConfigError:

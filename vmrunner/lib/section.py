@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
@@ -38,6 +38,17 @@ Bytes = Annotated[
         {"type": ["string", "integer"], "description": "512MiB, 4GiB, or bytes", "minimum": 0}
     ),
 ]
+_UNITS: Final = {get_args(Seconds)[1]: "seconds", get_args(Bytes)[1]: "bytes"}
+
+
+def unit(model: type[BaseModel], name: str) -> str:
+    """Return what the number in this field counts: "seconds", "bytes" or nothing."""
+    field = model.model_fields.get(name)
+    if field is None:
+        return ""
+    parts = get_args(field.annotation)
+    marks = [mark for part in parts for mark in getattr(part, "__metadata__", ())]
+    return next((_UNITS[mark] for mark in (*field.metadata, *marks) if mark in _UNITS), "")
 
 
 class Section(BaseModel):

@@ -168,3 +168,10 @@ def amount(count: int) -> str:
             return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} PiB"
+
+
+def exact_size(count: int) -> str:
+    """A number of bytes as it may be written again: 64MiB, 20GiB, 1500."""
+    powers = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+    whole = (f"{count // size}{unit}" for size, unit in powers if count and not count % size)
+    return next(whole, str(count))

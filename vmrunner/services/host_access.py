@@ -53,8 +53,7 @@ class HostAccessCheck:
         if not equals:
             if name not in self._leave.secrets:
                 raise ConfigError(
-                    f"{self._where('secrets')}{name!r} is a variable of yours that a job file asks"
-                    " for",
+                    f"secrets: {name!r} is a variable of yours that a job file asks for",
                     hint=f"--secret {name} or {SECRET} {name} gives it",
                 )
             self.taken.append(f"the variable {name}")
@@ -65,7 +64,7 @@ class HostAccessCheck:
         if not self._below(path):
             self._foreign("secrets", said, "it is outside the job file's directory")
         elif path.exists() and not path.is_file():
-            raise ConfigError(f"{self._where('secrets')}{said!r} is not a file", hint="name one")
+            raise ConfigError(f"secrets: {said!r} is not a file", hint="name one")
         return f"{name}=@{path}"
 
     def _below(self, path: Path) -> bool:
@@ -74,8 +73,5 @@ class HostAccessCheck:
 
     def _foreign(self, key: str, said: str, why: str) -> None:
         if not self._leave.host_files:
-            raise ConfigError(f"{self._where(key)}{said!r}: {why}", hint=f"{FILES} allows it")
+            raise ConfigError(f"{key}: {said!r}: {why}", hint=f"{FILES} allows it")
         self.taken.append(f"the {'source' if key == 'source' else 'file'} {said}")
-
-    def _where(self, key: str) -> str:
-        return f"{self._chosen.job.place(key)}{key}: "

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +14,7 @@ from vmrunner.config import field_checks
 from vmrunner.config.build_request import BuildFields
 from vmrunner.config.build_request import BuildRequest as BuildRequest
 from vmrunner.config.settings import Settings
+from vmrunner.config.validation_errors import placed, together
 from vmrunner.errors import ConfigError
 from vmrunner.lib import secret_patterns, units
 from vmrunner.model import RUNSC, ArtifactRule, BuildSpec, Network, Step
@@ -36,6 +38,15 @@ class CheckedRequest:
     source: str | None = field(default=None, repr=False)  # as it was said, maybe with a password
     warnings: tuple[str, ...] = ()
     taken: tuple[str, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """Add to a `ConfigError` from inside the line of the job file that it is about."""
+        try:
+            yield
+        except ConfigError as error:
+            raise _placed(error, self.places) from error.__cause__
 
 
 #: What errors call the keys of a job file that have another name there.
@@ -49,52 +60,54 @@ _KEYS: Final = {
 
 
 def check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
-    """Raises `ConfigError` for the first thing that cannot be, with the line of the job file that
-    says it. The source is not read here."""
-    try:
-        return _check(wish, settings)
-    except ConfigError as error:
-        raise _placed(error, wish.places) from None
+    """Raises `ConfigError` for all that cannot be, each with the line of the job file that says it.
+    The source is not read here."""
+    faults = list(wish.faults)
 
+    @contextmanager
+    def gathered(*fields: str) -> Iterator[None]:
+        """Note what is wrong inside. Of fields that could not be read that was told already."""
+        try:
+            yield
+        except ConfigError as error:
+            if not wish.unread.intersection(fields):
+                faults.append(_placed(error, wish.places))
 
-def _placed(error: ConfigError, places: Mapping[str, str]) -> ConfigError:
-    name = str(error.args[0]).partition(":")[0]
-    place = places.get(_KEYS.get(name, name.replace("-", "_")), "")
-    return ConfigError(f"{place}{error.args[0]}", hint=error.hint)
-
-
-def _check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
-    if not wish.steps:
-        raise ConfigError("command: missing", hint="put it after --, or name a job with -f FILE")
-    timeout, ttl, warnings = _times(wish, settings)
-    warnings += _hold(wish.keep_on_failure, ttl)
+    with gathered():
+        _commanded(wish)
+    with gathered("timeout"):
+        timeout, ttl, warnings = _times(wish, settings)
+        warnings += _hold(wish.keep_on_failure, ttl)
+    with gathered():
+        place = _source(wish.source)
+    with gathered():
+        _separate(wish)
+    with gathered():
+        _privileged(wish, settings)
+    network = wish.network or settings.defaults.network
+    with gathered("network"):
+        _bootstrapped(wish, network)
+    with gathered("container_runtime"):
+        runtime = _runtime(wish, settings.defaults.container_runtime)
+    with gathered():
+        field_checks.environment(wish.env, wish.secrets, wish.steps or ())
+    with gathered("provider"):
+        provider = settings.provider(wish.provider)
+    with gathered():
+        container = field_checks.container(wish.container or settings.defaults.container)
+    if faults:
+        raise together(faults)
     warnings += [
         f"secret: {name} is shorter than {secret_patterns.SHORTEST} bytes: the log will not mask it"
         for name, value in wish.secrets.items()
         if len(value.strip()) < secret_patterns.SHORTEST
     ]
-    place = _source(wish.source)
-    both = sorted(wish.env.keys() & wish.secrets.keys())
-    if both:
-        raise ConfigError(f"secret: {both[0]} is set with env too", hint="give it once")
-    if wish.privileged and not settings.limits.privileged:
-        raise ConfigError(
-            "privileged: not allowed here", hint="limits.privileged = true, or leave it out"
-        )
-    network = wish.network or settings.defaults.network
-    if wish.bootstrap and network is Network.NONE:
-        raise ConfigError(
-            "bootstrap: the VM installs Docker from the network, and network is none",
-            hint="an image of vmrunner's own, or --network open",
-        )
-    runtime = _runtime(wish, settings.defaults.container_runtime)
-    field_checks.environment(wish.env, wish.secrets, wish.steps)
     said: dict[str, Any] = {key: value for key, value in wish if value is not None}
     del said["secrets"]
     said.pop("container_runtime", None)
     said |= {
-        "provider": settings.provider(wish.provider),
-        "container": field_checks.container(wish.container or settings.defaults.container),
+        "provider": provider,
+        "container": container,
         "runtime": runtime,
         "timeout": timeout,
         "ttl": ttl,
@@ -108,7 +121,13 @@ def _check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
         source=place,
         warnings=tuple(warnings),
         taken=wish.taken,
+        places=wish.places,
     )
+
+
+def _placed(error: ConfigError, places: Mapping[str, str]) -> ConfigError:
+    name = str(error.args[0]).partition(":")[0]
+    return placed(error, places.get(_KEYS.get(name, name.replace("-", "_")), ""))
 
 
 # --- from each kind of speech --------------------------------------------------------------------
@@ -129,44 +148,69 @@ def from_job(
     leave: HostAccess = HostAccess(),  # noqa: B008 - frozen
 ) -> BuildRequest:
     """The wish of one job; its paths are relative to its file. What `said` says is stronger: that
-    of the job is not even looked at. Raises ConfigError for what `host_access` does not allow."""
+    of the job is not even looked at. What is wrong in the file, or what `host_access` does not
+    allow, are its `faults`: `check` raises them."""
     job, said = chosen.job, said or BuildRequest()
     taking = HostAccessCheck(chosen, leave)
+    faults = list(chosen.faults)
     values = {
         name: value
         for name in BuildFields.model_fields
         if (value := getattr(job, name)) is not None and getattr(said, name) is None
     }
-    if "source" in values:
-        values["source"] = taking.source(values["source"])
-    asked = [text for text in job.secrets if text.partition("=")[0] not in said.secrets]
+    if (source := values.pop("source", None)) is not None:
+        try:
+            values["source"] = taking.source(source)
+        except ConfigError as error:
+            faults.append(placed(error, chosen.place("source")))
+    secrets: dict[str, bytes] = {}
+    for text in job.secrets:
+        if text.partition("=")[0] not in said.secrets:
+            try:
+                secrets |= secretvalues.read([taking.secret(text)], environ)
+            except ConfigError as error:
+                faults.append(placed(error, chosen.place("secrets", text)))
     values |= {
         "env": job.env,
-        "secrets": secretvalues.read([taking.secret(text) for text in asked], environ),
+        "secrets": secrets,
         "artifacts": [ArtifactRule(glob=item.path, always=item.always) for item in job.artifacts],
         "labels": job.labels,
     }
     if said.steps is None:
-        values["steps"] = [
-            Step(
-                run=step.run,
-                argv=tuple(step.argv or ()),
-                name=step.name,
-                timeout=step.timeout,
-                env=step.env,
-            )
-            for step in job.steps
-        ]
+        values["steps"] = [step.step for step in job.steps]
     if said.name is None and field_checks.NAME.fullmatch(chosen.name):
         values["name"] = chosen.name
-    places = {key: at for key in type(job).model_fields if (at := job.place(key))}
-    try:
-        return BuildRequest(**values).of_file(places, taking.taken)
-    except ConfigError as error:
-        raise _placed(error, places) from None
+    places = {key: at for key in type(job).model_fields if (at := chosen.place(key))}
+    return BuildRequest(**values).of_file(places, taking.taken, faults=faults, unread=chosen.unread)
 
 
 # --- what fields must be together ----------------------------------------------------------------
+
+
+def _commanded(wish: BuildRequest) -> None:
+    if not wish.steps:
+        raise ConfigError("command: missing", hint="put it after --, or name a job with -f FILE")
+
+
+def _separate(wish: BuildRequest) -> None:
+    both = sorted(wish.env.keys() & wish.secrets.keys())
+    if both:
+        raise ConfigError(f"secret: {both[0]} is set with env too", hint="give it once")
+
+
+def _privileged(wish: BuildRequest, settings: Settings) -> None:
+    if wish.privileged and not settings.limits.privileged:
+        raise ConfigError(
+            "privileged: not allowed here", hint="limits.privileged = true, or leave it out"
+        )
+
+
+def _bootstrapped(wish: BuildRequest, network: Network) -> None:
+    if wish.bootstrap and network is Network.NONE:
+        raise ConfigError(
+            "bootstrap: the VM installs Docker from the network, and network is none",
+            hint="an image of vmrunner's own, or --network open",
+        )
 
 
 def _times(wish: BuildRequest, settings: Settings) -> tuple[float, float, list[str]]:

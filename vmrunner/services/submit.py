@@ -64,9 +64,14 @@ class Submission:
         for text in checked.warnings:
             warn(text)
         ledger = self.ledgers.open(make=True)  # a build is wanted
-        passed = preflight.check(
-            checked.spec, self.settings, paths=self.paths, ledger=ledger, providers=self.providers
-        )
+        with checked.placed():
+            passed = preflight.check(
+                checked.spec,
+                self.settings,
+                paths=self.paths,
+                ledger=ledger,
+                providers=self.providers,
+            )
         for text in passed.warnings:
             warn(text)
         return AdmittedBuild(checked=checked, image=passed.making)
@@ -79,7 +84,8 @@ class Submission:
         try:
             if checked.source is not None:
                 private_dirs.make(spool.parent)
-                sources.spool(checked.source, spool, most=self.settings.limits.source_bytes)
+                with checked.placed():
+                    sources.spool(checked.source, spool, most=self.settings.limits.source_bytes)
             if image is not None and self.ledgers.open().builds.same(checked.spec) is None:
                 log.info("%s: it is made", image.why)
                 image.make(on_image)

@@ -59,7 +59,7 @@ jobs:
 def test_every_key(tmp_path: Path) -> None:
     path = tmp_path / "vmrunner.yml"
     path.write_text(FULL)
-    name, job, directory = jobfile.choose(path, None)
+    name, job, directory, *_ = jobfile.choose(path, None)
     assert (name, directory) == ("test", tmp_path)
     assert job.env == {
         "CI": "true",
@@ -237,16 +237,17 @@ def test_everything_wrong_is_told_at_once_with_its_line() -> None:
         "  b:\n    stesp: [ls]"
     )
     assert [text.partition(": ")[0] for text in told] == [
-        f"vmrunner.yml:{line}" for line in (12, 6, 11, 8, 7, 9, 5, 13, 4, 15)
+        f"vmrunner.yml:{line}" for line in (4, 5, 6, 7, 8, 9, 11, 12, 13, 15)
     ]
-    assert "jobs.a.container: 'De bian' is not a container image's name" in told[0]
-    assert "'1A' is not a variable's name" in told[1]
-    assert "secrets[0]: A is given a value here (A, or A=@FILE)" in told[2]
-    assert "'../x' is not below the work directory" in told[3]
-    assert "'a b' is not a label's name" in told[4]
+    assert "jobs.a.timeuot: no such key (did you mean 'timeout'?)" in told[0]
+    assert "jobs.a.memory: 'lots': not a size" in told[1]
+    assert "'1A' is not a variable's name" in told[2]
+    assert "'a b' is not a label's name" in told[3]
+    assert "'../x' is not below the work directory" in told[4]
     assert "jobs.a.ttl: 300.0: not longer" in told[5] or "not longer than the timeout 9m" in told[5]
-    assert "jobs.a.memory: 'lots': not a size" in told[6]
-    assert "1.0 MiB is too little (at least 1.0 GiB)" in told[7]
+    assert "secrets[0]: A is given a value here (A, or A=@FILE)" in told[6]
+    assert "jobs.a.container: 'De bian' is not a container image's name" in told[7]
+    assert "1.0 MiB is too little (at least 1.0 GiB)" in told[8]
     assert told[-1] == "vmrunner.yml:15: jobs.b.stesp: no such key (did you mean 'steps'?)"
 
 
@@ -297,7 +298,33 @@ def test_what_all_jobs_share(tmp_path: Path) -> None:
     )
 
 
-def test_a_job_knows_the_line_of_each_key() -> None:
-    job = jobfile.read(b"jobs:\n  a:\n    steps: [ls]\n    timeout: 9m").jobs["a"]
-    assert job.place("timeout") == "vmrunner.yml:4: "
-    assert job.place("ttl") == ""
+def test_a_job_knows_the_line_of_each_key_and_secret(tmp_path: Path) -> None:
+    path = tmp_path / "j.yml"
+    path.write_text(
+        "defaults:\n  image: x\n  timeout: 1m\n  secrets: [A]\n"
+        "jobs:\n  a:\n    steps: [ls]\n    timeout: 9m\n    secrets:\n    - B\n    - C"
+    )
+    chosen = jobfile.choose(path, None)
+    places = [chosen.place(key) for key in ("timeout", "image", "secrets", "ttl")]
+    assert places == [f"{path}:8: ", f"{path}:2: ", f"{path}:9: ", ""]
+    lines = [chosen.place("secrets", text) for text in "ABCD"]
+    assert lines == [f"{path}:{line}: " for line in (4, 10, 11, 9)]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "[a]", "3", "jobs: 3", "jobs: {}", "jobs: {a: 3}", "defaults: 3", "jobs: {a: {steps: 3}}",
+        "env: 3\njobs: {a: {steps: [x], secrets: 3}}", "jobs: {a: {steps: [x], secrets: [3, {}]}}",
+        "jobs: {a: {steps: [x], <<: {secrets: [a, b]}, secrets: [1=]}}", "version: 2", "x-a: 3",
+        "jobs: {a: {secrets: {a: b}, 'steps ': [x]}}", "jobs: {a: {steps: [{run: x, env: 3}]}}",
+    ],
+)  # fmt: skip
+def test_whatever_is_wrong_is_told(tmp_path: Path, broken: str) -> None:
+    path = tmp_path / "j.yml"
+    path.write_text(broken)
+    try:
+        (fault,) = jobfile.choose(path, None).faults
+    except ConfigError as error:
+        fault = error
+    assert all(line.startswith(f"{path}:") for line in str(fault).splitlines())

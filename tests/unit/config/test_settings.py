@@ -42,6 +42,21 @@ def test_with_no_config_there_is_one_local_qemu_provider(tmp_path: Path) -> None
     assert all(origin == "default" for _, _, origin in loaded.rows())
 
 
+def test_sizes_are_shown_as_they_may_be_said(tmp_path: Path) -> None:
+    (tmp_path / "vmrunner.toml").write_text("[providers.l]\nkind = 'qemu'\nmemory = 1500000000")
+    loaded = load(tmp_path)
+    shown = {key: json.loads(value) for key, value, _ in loaded.rows(readable=True)}
+    assert shown["limits.log_bytes"] == "64MiB"
+    assert shown["providers.l.templates_max_bytes"] == "20GiB"  # the driver's own default
+    assert shown["providers.l.memory"] == "1500000000"
+    assert shown["providers.l.cpus"] == 2
+    plain = {key: json.loads(value) for key, value, _ in loaded.rows()}
+    said = ((key, value) for key, value in shown.items() if value != plain[key])
+    environ = {f"VMRUNNER_{key.replace('.', '__').upper()}": value for key, value in said}
+    again = load(tmp_path, **environ)
+    assert {key: json.loads(value) for key, value, _ in again.rows()} == plain
+
+
 def test_later_sources_win_and_each_value_knows_its_own(tmp_path: Path) -> None:
     user_file(tmp_path, "[limits]\nmax_ttl = '1h'\nmax_instances = 3\nlog_bytes = '1MiB'")
     project = tmp_path / "project"

@@ -70,6 +70,16 @@ def test_what_is_no_size(said: object) -> None:
         units.size(said, "memory")
 
 
+@given(st.integers(min_value=0, max_value=1 << 40), st.sampled_from([0, 10, 20, 30]))
+def test_an_exact_size_reads_back(count: int, shift: int) -> None:
+    assert units.size(units.exact_size(count << shift)) == count << shift
+
+
+def test_exact_sizes_for_people() -> None:
+    shown = [units.exact_size(count) for count in (0, 1500, 1 << 10, 20 << 30, 1536 << 20)]
+    assert shown == ["0", "1500", "1KiB", "20GiB", "1536MiB"]
+
+
 def test_pairs_keep_what_follows_the_first_equals_sign() -> None:
     assert units.env("A=b=c") == ("A", "b=c")
     assert units.env("A=") == ("A", "")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from vmrunner.config import jobfile
+from vmrunner.config.validation_errors import together
 from vmrunner.errors import ConfigError
 from vmrunner.services import requests
 from vmrunner.services.host_access import HostAccess
@@ -32,12 +33,11 @@ def ask(tmp_path: Path) -> Ask:
     def wish(keys: str, said: BuildRequest | None = None, **leave: Any) -> BuildRequest:
         file = checkout / "vmrunner.yml"
         file.write_text(f"jobs: {{test: {{steps: [make], {keys}}}}}")
-        return requests.from_job(
-            jobfile.choose(file, None),
-            ENVIRON,
-            said=said,
-            leave=HostAccess(**leave),
-        )
+        chosen = jobfile.choose(file, None)
+        asked = requests.from_job(chosen, ENVIRON, said=said, leave=HostAccess(**leave))
+        if asked.faults:
+            raise together(asked.faults)
+        return asked
 
     return wish
 

@@ -13,6 +13,7 @@ from vmrunner.config.settings import DefaultSettings, Settings
 from vmrunner.errors import ConfigError
 from vmrunner.model import ArtifactRule, Network, Step
 from vmrunner.services import requests, secrets
+from vmrunner.services.host_access import HostAccess
 from vmrunner.services.requests import BuildRequest
 
 SETTINGS = Settings.model_validate(
@@ -61,6 +62,68 @@ def test_a_command_is_a_shell_line_or_one_command() -> None:
     assert requests.command("make test") == (Step(run="make test"),)
     assert requests.command(["make", "test"]) == (Step(argv=("make", "test")),)
     assert requests.command(" ") == requests.command([]) == ()
+
+
+WRONG = """\
+defaults:
+  timeout: 9h
+  secrets: [UNSET, "A=b"]
+jobs:
+  a:
+    secrets:
+    - X=@none
+    - TOKEN
+    - Y=@/etc/passwd
+    source: missing
+    steps: ["x\0"]
+    env: {TOKEN: t}
+    timeuot: 3m
+    privileged: true
+    provider: nowhere
+    network: no
+    bootstrap: true
+"""
+
+
+def test_all_faults_of_a_job_are_told_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "j.yml"
+    path.write_text(WRONG.replace("\0", "\\0"))
+    leave = HostAccess(secrets=frozenset({"UNSET", "TOKEN"}))
+    asked = requests.from_job(jobfile.choose(path, "a"), {"TOKEN": "hunter2"}, leave=leave)
+    with pytest.raises(ConfigError) as caught:
+        requests.check(asked, SETTINGS)
+    told = [line.removeprefix(f"{path}:") for line in str(caught.value).splitlines()]
+    expected = [
+        "2: timeout: 9h is not below limits.max_ttl 2h",
+        "3: defaults.secrets[1]: A is given a value here",
+        "3: secret: 'UNSET' is not set in the environment",
+        "6: secret: TOKEN is set with env too",
+        f"7: secret: X=@{tmp_path}/none: No such file or directory",
+        "9: secrets: 'Y=@/etc/passwd': it is outside the job file's directory",
+        f"10: source: '{tmp_path}/missing' does not exist",
+        "11: jobs.a.steps[0]: 'x\\x00' is not a command",
+        "13: jobs.a.timeuot: no such key (did you mean 'timeout'?)",
+        "14: privileged: not allowed here",
+        "15: provider: no provider 'nowhere' is configured",
+        "16: jobs.a.network: 'no': input should be 'open' or 'none'",
+    ]
+    assert len(told) == len(expected), told
+    for line, said in zip(told, expected, strict=True):
+        assert line.startswith(said), line
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_field_that_cannot_be_read_causes_no_other_fault(tmp_path: Path) -> None:
+    path = tmp_path / "j.yml"
+    path.write_text("jobs: {a: {steps: [x], timeout: soon, ttl: 20m}}")
+    chosen = jobfile.choose(path, None)
+    with pytest.raises(ConfigError, match="timeout: 'soon': not a duration") as caught:
+        requests.check(requests.from_job(chosen, {}), SETTINGS)
+    assert caught.value.more == (), "a ttl of 20m is longer than some timeout"
+    said = BuildRequest(timeout="30m")
+    with pytest.raises(ConfigError) as caught:
+        requests.check(said.over(requests.from_job(chosen, {}, said=said)), SETTINGS)
+    assert "ttl: 20m is not longer than the timeout 30m" in str(caught.value)
 
 
 def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:

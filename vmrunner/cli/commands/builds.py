@@ -267,8 +267,12 @@ def watch(
     context: typer.Context,
     build: Id,
     timestamps: Timestamps = False,
-    artifacts_to: Annotated[Path | None, typer.Option(help="Copy the artifacts there.")] = None,
-    result_file: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+    artifacts_to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Copy the artifacts there.")
+    ] = None,
+    result_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the result as JSON.")
+    ] = None,
     form: Output = Format.TABLE,
 ) -> int:
     """Follow a build to its end, as `run` does. Ctrl-C stops watching, and not the build."""
@@ -294,7 +298,7 @@ def watch(
 
 def cancel(
     context: typer.Context,
-    builds: Annotated[list[str], typer.Argument(metavar="ID…", autocompletion=build_ids)],
+    builds: Annotated[list[str], typer.Argument(metavar="ID", autocompletion=build_ids)],
 ) -> int:
     """End builds and destroy their VMs. Prints the id of each that was asked to end."""
     from vmrunner.errors import VmrunnerError

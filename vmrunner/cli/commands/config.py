@@ -38,7 +38,8 @@ def config_show(form: Output = Format.TABLE) -> int:
         ),
         document=lambda row: {"key": row[0], "value": json.loads(row[1]), "origin": row[2]},
     )
-    output.show(view, loaded.rows(), form)
+    rows = loaded.rows(readable=form in (Format.TABLE, Format.WIDE))
+    output.show(view, rows, form)
     try:
         loaded.trusted()
     except ConfigError as error:
@@ -50,7 +51,7 @@ def config_show(form: Output = Format.TABLE) -> int:
 def config_trust(
     path: Annotated[
         Path | None,
-        typer.Argument(help="A project's file; default: the one that holds here."),
+        typer.Argument(metavar="FILE", help="A project's file; default: the one that holds here."),
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="What is trusted.")] = False,
     revoke: Annotated[bool, typer.Option("--revoke", help="Trust it no more.")] = False,

@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 
 Output = Annotated[Format, typer.Option("-o", "--output")]
-Provider = Annotated[str, typer.Argument(help="Whose account.")]
+Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="Whose account.")]
 
 _COLOURS: Final = {PartState.PRESENT: "green", PartState.UNKNOWN: "yellow"}
 
@@ -45,7 +45,10 @@ def install(
         typer.Option(metavar="REGION", help="Mind this one; again for more; `all`: all enabled."),
     ] = None,
     grace: Annotated[
-        str | None, typer.Option(help="How long past its deadline vmrunner has, first: 8m.")
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="How long past its deadline vmrunner has, first: 8m."
+        ),
     ] = None,
     everyone: Annotated[
         bool | None,

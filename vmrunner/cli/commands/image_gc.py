@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 def promote(
     context: typer.Context,
-    image: Annotated[str, typer.Argument(help="Its id, or the cloud's: ami-…, a name, a link.")],
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE", help="Its id, or the cloud's: ami-…, a name, a link.")
+    ],
     provider: Annotated[
-        str | None, typer.Option(help="Whose; default: as the ledger knows it.")
+        str | None, typer.Option(metavar="NAME", help="Whose; default: as the ledger knows it.")
     ] = None,
 ) -> int:
     """Let builds have this image, when they name none. An older one again is a rollback."""
@@ -51,7 +53,8 @@ def promote(
 def gc(
     context: typer.Context,
     provider: Annotated[
-        str | None, typer.Option(help="In this one's cloud; default: the local images.")
+        str | None,
+        typer.Option(metavar="NAME", help="In this one's cloud; default: the local images."),
     ] = None,
     keep: Annotated[int, typer.Option(min=0, metavar="N", help="So many of each name stay.")] = 3,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say it, do nothing.")] = False,

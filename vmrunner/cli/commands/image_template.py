@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,13 +13,21 @@ from vmrunner.errors import VmrunnerError
 
 def template(
     context: typer.Context,
-    provider: Annotated[str | None, typer.Option(help="A local one; default: as builds.")] = None,
-    image: Annotated[str | None, typer.Option(help="The VM's image.")] = None,
-    container: Annotated[str | None, typer.Option(help="The container's image.")] = None,
-    network: Annotated[str | None, typer.Option(help="open or none.")] = None,
-    cpus: Annotated[str | None, typer.Option(help="As builds will ask.")] = None,
-    memory: Annotated[str | None, typer.Option(help="As builds will ask: 4GiB.")] = None,
-    disk: Annotated[str | None, typer.Option(help="As builds will ask: 20GiB.")] = None,
+    provider: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A local one; default: as builds.")
+    ] = None,
+    image: Annotated[str | None, typer.Option(metavar="IMAGE", help="The VM's image.")] = None,
+    container: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="The container's image.")
+    ] = None,
+    network: Annotated[str | None, typer.Option(metavar="POLICY", help="open or none.")] = None,
+    cpus: Annotated[str | None, typer.Option(metavar="N", help="As builds will ask.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="As builds will ask: 4GiB.")
+    ] = None,
+    disk: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="As builds will ask: 20GiB.")
+    ] = None,
 ) -> int:
     """Make the template for builds that ask for this, unless it is there. They start from it
     instead of booting."""
@@ -28,7 +36,7 @@ def template(
         "image": image,
         "container": container,
         "network": network,
-        "cpus": cpus,
+        "cpus": int(cpus) if cpus and cpus.isdecimal() else cpus,
         "memory": memory,
         "disk": disk,
     }
@@ -51,7 +59,7 @@ def make_default(shell: CliContext) -> None:
         output.warn(f"no template was made: {error}")
 
 
-def make(shell: CliContext, said: dict[str, str]) -> str | None:
+def make(shell: CliContext, said: dict[str, Any]) -> str | None:
     """Make the template for a build that says this. Returns its key; None as `templates.make`."""
     from vmrunner.config.build_request import BuildRequest
     from vmrunner.model import Step

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="VM images: what builds boot from.", no_args_is_help=True)
 
-Recipe = Annotated[str, typer.Argument(help="A recipe that ships with vmrunner, or a .toml file.")]
+Recipe = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="A recipe that ships with vmrunner, or a .toml file."),
+]
 
 
 class ImageProgress:
@@ -106,19 +109,25 @@ def build(
     recipe: Recipe = "default",
     provider: Annotated[
         str | None,
-        typer.Option(help="In this one's cloud, by Packer; default: here, for local VMs."),
+        typer.Option(
+            metavar="NAME", help="In this one's cloud, by Packer; default: here, for local VMs."
+        ),
     ] = None,
     ttl: Annotated[
-        str | None, typer.Option(help="With --provider: so long its builder may live: 1h.")
+        str | None,
+        typer.Option(metavar="DURATION", help="With --provider: so long its builder may live: 1h."),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="With --provider: debian-13 or ubuntu-24.04.")
+        str | None, typer.Option(metavar="BASE", help="With --provider: debian-13 or ubuntu-24.04.")
     ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Every stage again: newer packages. Local images.")
     ] = False,
     accel: Annotated[
-        str | None, typer.Option(help="auto, kvm or tcg; default: as configured. Local images.")
+        str | None,
+        typer.Option(
+            metavar="ACCEL", help="auto, kvm or tcg; default: as configured. Local images."
+        ),
     ] = None,
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> int:
@@ -188,7 +197,9 @@ def _cloud(
 
 @app.command()
 def stage(
-    directory: Annotated[Path, typer.Argument(help="To be filled: a new one, or empty.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="To be filled: a new one, or empty.")
+    ],
     recipe: Recipe = "default",
 ) -> int:
     """Fill a directory with what Packer's templates take as `stage_dir`, to run Packer by hand."""
@@ -223,7 +234,10 @@ def ls(
 def verify(
     context: typer.Context,
     image: Annotated[
-        str | None, typer.Argument(help="A name or the beginning of a hash; default: the newest.")
+        str | None,
+        typer.Argument(
+            metavar="IMAGE", help="A name or the beginning of a hash; default: the newest."
+        ),
     ] = None,
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> int:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 log = logging.getLogger("vmrunner.serve")
 
 Output = Annotated[Format, typer.Option("-o", "--output")]
-Provider = Annotated[str | None, typer.Option(help="Only this one.")]
+Provider = Annotated[str | None, typer.Option(metavar="NAME", help="Only this one.")]
 Quiet = Annotated[
     bool, typer.Option("-q", "--quiet", help="Say nothing when all is well, as for cron.")
 ]
@@ -108,7 +108,9 @@ def _tell(view: ListView[T], found: Sequence[T], form: Format, well: str, *, qui
 
 def doctor(
     context: typer.Context,
-    provider: Annotated[str | None, typer.Argument(help="Only this one.")] = None,
+    provider: Annotated[
+        str | None, typer.Argument(metavar="PROVIDER", help="Only this one.")
+    ] = None,
     form: Output = Format.TABLE,
 ) -> int:
     """Is everything there, and allowed? Each finding with its fix."""

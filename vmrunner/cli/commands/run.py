@@ -39,7 +39,8 @@ class FollowOptions:
 def run(
     context: typer.Context,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="JOB", help="Of the job file.")
+        list[str] | None,
+        typer.Argument(metavar="JOB", help="A job of the file: -f, else vmrunner.yml here."),
     ] = None,
     file: Annotated[
         Path | None,
@@ -332,7 +333,8 @@ def _dry_run(checked: CheckedRequest, form: Format, most: int) -> int:
     from vmrunner.services import sources
 
     if checked.source is not None:
-        sources.look(checked.source, most=most)
+        with checked.placed():
+            sources.look(checked.source, most=most)
     if form in (Format.JSON, Format.JSONL):
         output.write_json(sys.stdout, "spec", [asdict(checked.spec)])
     else:

@@ -135,9 +135,11 @@ def artifacts_get(
     build: Id,
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATH…]", help="Files, directories or globs. Default: all."),
+        typer.Argument(metavar="PATH", help="Files, directories or globs. Default: all."),
     ] = None,
-    to: Annotated[Path, typer.Option("--to", help="Below this directory. Default: here.")] = Path(),
+    to: Annotated[
+        Path, typer.Option("--to", metavar="DIR", help="Below this directory. Default: here.")
+    ] = Path(),
 ) -> int:
     """Copy them, and print where each is. One file with `--to -` goes to stdout, as it is."""
     found = _artifacts(context, build)

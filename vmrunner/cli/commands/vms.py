@@ -30,7 +30,9 @@ def ls(
         bool, typer.Option("--cloud", help="What the providers show, beside the ledger.")
     ] = False,
     everything: Annotated[bool, typer.Option("-a", "--all", help="Gone ones too.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 1000,
+    limit: Annotated[
+        int, typer.Option(min=1, metavar="N", help="At most so many, the newest.")
+    ] = 1000,
     form: Output = Format.TABLE,
 ) -> int:
     """The VMs that this ledger answers for."""
@@ -147,7 +149,7 @@ def _vm_of(shell: CliContext, word: str) -> Instance:
 def destroy(
     context: typer.Context,
     vms: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID…]", autocompletion=instance_ids)
+        list[str] | None, typer.Argument(metavar="ID", autocompletion=instance_ids)
     ] = None,
     all_expired: Annotated[
         bool, typer.Option("--all-expired", help="All that are past their deadline.")

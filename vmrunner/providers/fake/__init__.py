@@ -15,6 +15,7 @@ of the truth it reads in `cloud.machines`, `cloud.things()` and `cloud.calls`.
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.providers.port import Driver
@@ -52,12 +53,21 @@ def __getattr__(name: str) -> Any:
 
 
 def open(name: str, **options: Any) -> FakeProvider:  # noqa: A001 - as `Driver` calls it
-    """A provider of kind `fake` in real time with a cloud of its own, which is gone when the
+    """A provider of kind `fake` in real time over this process's cloud, which is gone when the
     process is: for a try-out of the command line, not for builds."""
-    from vmrunner.providers.fake.cloud import Cloud
-    from vmrunner.providers.fake.provider import FakeProvider, WallClock
+    from vmrunner.providers.fake.provider import FakeProvider
 
-    return FakeProvider(name, Cloud(WallClock()), **options)
+    return FakeProvider(name, _cloud(), **options)
+
+
+@cache
+def _cloud() -> Cloud:
+    """All providers of a process have one, as they have one scope: a build that goes from one
+    engine to another one's must find its VM there."""
+    from vmrunner.providers.fake.cloud import Cloud
+    from vmrunner.providers.fake.provider import WallClock
+
+    return Cloud(WallClock())
 
 
 DRIVER = Driver(kind="fake", settings="vmrunner.providers.fake.settings:FakeSettings", open=open)
