@@ -37,18 +37,7 @@ from vmrunner.testing.common.faults import LOST_ANSWER, LOST_REQUEST, RequestFat
 Make = Callable[..., World]
 
 ALL = os.environ.get("VMRUNNER_FAULTS") == "all"
-SHORT = {
-    "run",
-    "lost_response",
-    "next_offer",
-    "failed_delete",
-    "cancel",
-    "hold",
-    "retry",
-    "take_over_asked",
-    "take_over_running",
-    "reap",
-}
+SHORT = {"run", "failed_delete", "retry", "take_over_running", "reap"}
 CHOSEN = [scenario for scenario in SCENARIOS if ALL or scenario.name in SHORT]
 RUN = next(scenario for scenario in SCENARIOS if scenario.name == "run")
 #: The fake plays every point of every scenario; here are played those at a request of `run`, some

@@ -53,6 +53,7 @@ def check(image: Provisioned, sources: str) -> None:
     assert [name for name in image.packages if name.startswith("linux-image")] == []
 
 
+@pytest.mark.long  # the image that the tests boot is provisioned twice by the same scripts
 def test_a_debian_base_provisioned_twice_becomes_the_same_image(tmp_path: Path) -> None:
     read = [DATASOURCES, MANIFEST]
     check(provision("trixie", tmp_path, platform="ec2", read=read), "Ec2, None")
