@@ -36,6 +36,10 @@ def serving(home: Home) -> Iterator[Serving]:
     serving = Serving(home)
     yield serving
     serving.kill()
+    home.run("pool", "drain", "fast")
+    for row in home.items("ps"):  # of a test that failed
+        home.run("cancel", row["id"])
+    home.run("reap")
 
 
 def pool(home: Home) -> dict[str, Any]:
@@ -49,7 +53,9 @@ def ready(home: Home, count: int) -> None:
 
 def built(home: Home, *args: str) -> tuple[dict[str, Any], bytes]:
     """A build that ended, and its log."""
-    done = home.run("run", "-q", "--network", "none", *args, timeout=400)
+    done = home.run(
+        "run", "--network", "none", "--ttl", "10m", "--timeout", "5m", *args, timeout=400
+    )
     assert done.returncode == 0, text(done.stderr)
     newest = max(home.builds(), key=lambda row: row["created_at"])
     (row,) = home.items("show", newest["id"])
@@ -63,7 +69,7 @@ def test_builds_are_given_vms_that_wait(home: Home, serving: Serving) -> None:
     outputs = []
     for _ in range(2):
         row, output = built(
-            home, "--ttl", "10m", "--timeout", "5m", "--", "sh", "-c",
+            home, "--", "sh", "-c",
             "echo $VMRUNNER_BUILD; head -c 32 /dev/urandom | base64;"
             "cat /proc/sys/kernel/random/boot_id",
         )  # fmt: skip
