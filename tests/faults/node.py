@@ -58,9 +58,9 @@ EFFECTS = {
     "events": {"add"},
     "engines": {"join", "beat", "leave"},
     "sightings": {"record"},
-    "pools": {"declare", "note", "take_over", "ready", "claim", "missed"},
+    "pools": {"declare", "note", "take_over", "ready", "park", "claim", "missed"},
 }
-CLOUD_EFFECTS = {"create", "arm", "seal", "delete"}
+CLOUD_EFFECTS = {"create", "arm", "seal", "park", "wake", "delete"}
 
 
 @dataclass
@@ -182,7 +182,7 @@ class Seam:
 
     def __init__(self, node: Node, part: Any, effects: set[str], label: str) -> None:
         self._node, self._part, self._effects, self._label = node, part, effects, label
-        for ability in ("arm", "seal"):  # they are asked for by `isinstance`
+        for ability in ("arm", "seal", "park", "wake"):  # they are asked for by `isinstance`
             if hasattr(part, ability):
                 setattr(self, ability, self.__getattr__(ability))
 

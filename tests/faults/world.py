@@ -50,6 +50,8 @@ LIMITS = Limits(
     requested=60,
     booting=60,
     ready=60,
+    parking=60,
+    waking=60,
     deleting=60,
     orphan_cap=5,
 )

@@ -14,6 +14,7 @@ from vmrunner.errors import ConfigError
 from vmrunner.lib import units
 from vmrunner.lib.section import Bytes, Seconds, Section
 from vmrunner.model import Network, PoolKind, PoolSpec
+from vmrunner.providers import registry
 
 if TYPE_CHECKING:
     from vmrunner.config.settings import Settings
@@ -113,9 +114,15 @@ def _spec(settings: Settings, name: str, said: PoolSettings) -> PoolSpec:
             hint='container_runtime = "runc"',
         )
     if spec.kind is PoolKind.PARKED:
-        raise ConfigError(
-            f"{field}.kind: {provider} cannot park VMs: no driver can yet", hint='kind = "hot"'
-        )
+        driver = registry.find(settings.providers[provider].kind)
+        if driver is None or not driver.parks:
+            raise ConfigError(
+                f"{field}.kind: {provider} is of a kind that cannot park VMs", hint='kind = "hot"'
+            )
+        if spec.spot:
+            raise ConfigError(
+                f"{field}.spot: a spot VM cannot be parked", hint='kind = "hot", or leave spot out'
+            )
     if lifetime(spec) > settings.limits.max_ttl:
         raise ConfigError(
             f"{field}: idle + ttl + 5 min is {units.exact(lifetime(spec))}, more than "

@@ -30,7 +30,10 @@ _I = InstanceState
 INSTANCE_NEXT: Final[Mapping[InstanceState, frozenset[InstanceState]]] = {
     _I.REQUESTED: frozenset({_I.BOOTING, _I.DELETING, _I.GONE}),
     _I.BOOTING: frozenset({_I.READY, _I.DELETING, _I.GONE}),
-    _I.READY: frozenset({_I.BUSY, _I.DELETING, _I.GONE}),
+    _I.READY: frozenset({_I.BUSY, _I.PARKING, _I.DELETING, _I.GONE}),
+    _I.PARKING: frozenset({_I.PARKED, _I.DELETING, _I.GONE}),
+    _I.PARKED: frozenset({_I.WAKING, _I.DELETING, _I.GONE}),
+    _I.WAKING: frozenset({_I.READY, _I.DELETING, _I.GONE}),
     _I.BUSY: frozenset({_I.HELD, _I.DELETING, _I.GONE}),
     _I.HELD: frozenset({_I.DELETING, _I.GONE}),
     _I.DELETING: frozenset({_I.GONE}),
@@ -40,8 +43,8 @@ INSTANCE_NEXT: Final[Mapping[InstanceState, frozenset[InstanceState]]] = {
 # A lost attempt goes back to `queued` for its retry: a build's states may repeat, an
 # instance's never do.
 BUILD_NEXT: Final[Mapping[BuildState, frozenset[BuildState]]] = {
-    # From a pool: a VM that is ready.
-    _B.QUEUED: frozenset({_B.PROVISIONING, _B.CONNECTING, _B.FINISHED}),
+    # From a pool: a VM that is parked, or ready.
+    _B.QUEUED: frozenset({_B.PROVISIONING, _B.BOOTING, _B.CONNECTING, _B.FINISHED}),
     _B.PROVISIONING: frozenset({_B.BOOTING, _B.QUEUED, _B.FINISHED}),
     _B.BOOTING: frozenset({_B.CONNECTING, _B.QUEUED, _B.FINISHED}),
     _B.CONNECTING: frozenset({_B.PREPARING, _B.QUEUED, _B.FINISHED}),
@@ -65,6 +68,7 @@ class InstanceSign(StrEnum):
     NOTHING = "nothing"  # nothing new, or not visible: absence from a look proves nothing
     BORN = "born"  # it exists; its row does not know its reference yet
     REACHABLE = "reachable"  # it is on and has an address: a session may connect
+    PARKED = "parked"  # it is off, as we asked
     PREEMPTED = "preempted"  # the cloud took it back
     SELF_ENDED = "self_ended"  # the guest switched itself off
     LOST = "lost"  # it stopped, or it is dead, and nobody of ours asked for that
@@ -79,6 +83,8 @@ def sign(instance: Instance, seen: Seen | None) -> InstanceSign:
         return InstanceSign.DEAD if seen.power is Power.DEAD else InstanceSign.NOTHING
     if seen.preempted:
         return InstanceSign.PREEMPTED
+    if instance.state in _PARKS and seen.power is not Power.DEAD:
+        return _sign_of_parked(instance, seen)
     if seen.self_ended:
         return InstanceSign.SELF_ENDED
     if seen.power in (Power.DEAD, Power.STOPPED, Power.STOPPING):
@@ -86,6 +92,19 @@ def sign(instance: Instance, seen: Seen | None) -> InstanceSign:
     if instance.ref is None:
         return InstanceSign.BORN
     if instance.state is _I.BOOTING and seen.power is Power.RUNNING and seen.address is not None:
+        return InstanceSign.REACHABLE
+    return InstanceSign.NOTHING
+
+
+#: States in which a VM that is off is not lost.
+_PARKS: Final = (_I.PARKING, _I.PARKED, _I.WAKING)
+
+
+def _sign_of_parked(instance: Instance, seen: Seen) -> InstanceSign:
+    if instance.state is _I.PARKING and seen.power is Power.STOPPED:
+        return InstanceSign.PARKED
+    running = seen.power is Power.RUNNING and seen.address is not None
+    if instance.state is _I.WAKING and running:
         return InstanceSign.REACHABLE
     return InstanceSign.NOTHING
 
@@ -147,7 +166,9 @@ def pool_wish(row: Instance, pool: Pool | None, *, now: float, there: float) -> 
     drained, no `serve` that lives names it, or no build came. `now` and `there` as in `wish`."""
     if pool is None or pool.draining or now > pool.named_at + FORGOTTEN:
         return Death.DONE
-    late = row.state is _I.READY and there >= row.created_at + pool.spec.idle + POOL_BOOT
+    late = (
+        row.state in (_I.READY, _I.PARKED) and there >= row.created_at + pool.spec.idle + POOL_BOOT
+    )
     return Death.DONE if late else None
 
 

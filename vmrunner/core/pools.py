@@ -20,11 +20,12 @@ from vmrunner.model import (
     InstanceState,
     Offer,
     Pool,
+    PoolKind,
     PoolSpec,
 )
 
 _DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
-_WAITING: Final = (InstanceState.READY,)
+_CLAIMABLE: Final = (InstanceState.READY, InstanceState.PARKED)
 #: What decides whether a VM is of the pool as it is configured now.
 _SHAPE: Final = (
     "provider", "kind", "container", "runtime", "cpus", "memory", "disk", "image", "network",
@@ -74,7 +75,7 @@ def claimable(
     the build would get, and lives as long as the build may take."""
     return (
         row.build is None
-        and row.state in _WAITING
+        and row.state in _CLAIMABLE
         and (row.pool, row.shape) == (pool.name, pool.shape)
         and now + build.ttl <= row.deadline
         and any(same_machine(row.offer, offer) for offer in offers)
@@ -117,7 +118,8 @@ def fill(given: FillInput) -> FillPlan:
     over = pool.draining or given.forgotten
     end = {row.id: (row, why) for row in alive if (why := _end(row, given, over=over))}
     kept = sorted((r for r in alive if r.id not in end), key=lambda r: (r.created_at, r.id))
-    spare = [row for row in kept if row.state in _WAITING]
+    waits = InstanceState.PARKED if pool.spec.kind is PoolKind.PARKED else InstanceState.READY
+    spare = [row for row in kept if row.state is waits]
     for row in kept[: max(0, len(kept) - given.want)]:
         end[row.id] = (row, "the pool has more than it wants")
     if given.waiting and given.places <= 0:
@@ -128,7 +130,7 @@ def fill(given: FillInput) -> FillPlan:
     blocked = over or given.paused or given.waiting > 0
     make = 0 if blocked else min(short, max(0, given.places))
     ready = any(row.id not in end for row in spare)
-    making = make > 0 or any(r.state not in _WAITING for r in alive if r.id not in end)
+    making = make > 0 or any(r.state is not waits for r in alive if r.id not in end)
     empty = None if ready else _empty(given, over=over, making=making)
     return FillPlan(make=make, end=tuple(end[name] for name in sorted(end)), empty=empty)
 

@@ -17,6 +17,8 @@ _LIMITED: Final = (
     InstanceState.REQUESTED,
     InstanceState.BOOTING,
     InstanceState.READY,
+    InstanceState.PARKING,
+    InstanceState.WAKING,
 )
 
 

@@ -50,6 +50,18 @@ class BuildCompletion:
             return None
         return self.finish(build, end, doom=Death.DONE)
 
+    def unwoken(self, build: BuildRecord, row: Instance, message: str) -> Instance | None:
+        """The provider does not wake the VM that was parked for a build: that waits for another,
+        and this was no attempt. Returns the VM's row as it is then."""
+        doomed = self._doom(row, Death.REFUSED, message)
+        if doomed is not None:
+            self._requeue(
+                replace(build, epoch=doomed.epoch),
+                End(result=Result.ERROR, reason=Reason.NO_CAPACITY, message=message, lost=True),
+                counted=False,
+            )
+        return doomed
+
     def dead(self, build: BuildRecord, row: Instance) -> None:
         """End a build whose VM is dying or gone, and that has no verdict yet, or was held."""
         death = row.death or Death.VANISHED
@@ -138,9 +150,11 @@ class BuildCompletion:
             and row.state is InstanceState.BUSY
         )
 
-    def _requeue(self, build: BuildRecord, end: End) -> None:
+    def _requeue(self, build: BuildRecord, end: End, *, counted: bool = True) -> None:
         context = self._context
-        queued = context.ledger.builds.requeue(build.id, epoch=build.epoch, now=self._now(build))
+        queued = context.ledger.builds.requeue(
+            build.id, epoch=build.epoch, now=self._now(build), counted=counted
+        )
         context.ledger.events.add(
             build.id,
             EventKind.RETRY,

@@ -28,6 +28,9 @@ FORGET_BATCH: Final = 50
 _LIVING: Final = (
     InstanceState.BOOTING,
     InstanceState.READY,
+    InstanceState.PARKING,
+    InstanceState.PARKED,
+    InstanceState.WAKING,
     InstanceState.BUSY,
     InstanceState.HELD,
 )

@@ -19,6 +19,7 @@ from vmrunner.engine.context import EngineContext, EngineLimits, EnginePaths, Ma
 from vmrunner.engine.deadlines import DeadlineArmer
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import MEMBER_LEASE, Membership
+from vmrunner.engine.parker import Parker
 from vmrunner.engine.poller import FAST_LOOK, InstancePoller
 from vmrunner.engine.pools import PoolManager, WarmUps
 from vmrunner.engine.reconciler import Reconciler
@@ -55,7 +56,13 @@ FORGET: Final = 86_400.0  # so long the row of a dead engine is kept, in seconds
 LOOKS: Final = 32  # threads a provider at most: a place that is dead holds a few for long
 QUEUE: Final = 1000  # builds of the queue that a tick looks at
 
-_SOON: Final = (InstanceState.REQUESTED, InstanceState.BOOTING, InstanceState.DELETING)
+_SOON: Final = (
+    InstanceState.REQUESTED,
+    InstanceState.BOOTING,
+    InstanceState.PARKING,
+    InstanceState.WAKING,
+    InstanceState.DELETING,
+)
 
 
 class Engine:
@@ -115,6 +122,7 @@ class Engine:
         self._pool_manager = PoolManager(
             self._context, self._launcher, self._sessions, warm_ups, spawn
         )
+        self._parker = Parker(self._context, self._completion)
         self._reconciler = Reconciler(
             self._context,
             self._membership,
@@ -222,6 +230,8 @@ class Engine:
         self._poller.poll(looked)
         self._reconciler.apply_observations(snapshot, self._poller.observations())
         self._poller.forget(snapshot.rows)
+        with self._context.guard("park"):
+            self._parker.update(snapshot)
         self._deadlines.update(snapshot.mine.values(), snapshot.open)
         with self._context.guard("pools"):
             self._pool_manager.read()

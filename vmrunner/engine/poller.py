@@ -16,7 +16,13 @@ FAST_LOOK: Final = 0.25
 SLOW: Final = 10.0  # seconds between looks at what should just go on
 SOON_LOOK: Final = 2.0
 #: In these something is about to happen: often at first, later less so.
-_CHANGING: Final = (InstanceState.REQUESTED, InstanceState.BOOTING, InstanceState.DELETING)
+_CHANGING: Final = (
+    InstanceState.REQUESTED,
+    InstanceState.BOOTING,
+    InstanceState.PARKING,
+    InstanceState.WAKING,
+    InstanceState.DELETING,
+)
 FRESH: Final = 60.0  # seconds in such a state that deserve looks at the fastest
 OLD: Final = 600.0
 #: The first slot of a place is for what is urgent, and has small batches; what does not fit into

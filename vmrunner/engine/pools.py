@@ -30,6 +30,7 @@ from vmrunner.model import (
     Instance,
     InstanceState,
     Pool,
+    PoolKind,
     PoolSpec,
     Reason,
     Role,
@@ -110,7 +111,7 @@ class PoolManager:
         self._connections: dict[str, tuple[int, Any]] = {}  # instance → epoch, open
         self._troubles: dict[str, _Trouble] = {}
         self._sizes = PoolSizer(context)
-        self._guarded: dict[str, tuple[bool, float]] = {}  # provider → it may have pools, asked at
+        self._guarded: dict[str, tuple[bool, float]] = {}  # pool → it may be filled, asked at
 
     @property
     def fills(self) -> bool:
@@ -186,8 +187,9 @@ class PoolManager:
                 )
                 if won is None:
                     continue
-                _, connection = self._connections.pop(row.id, (0, None))
-                self._sessions.start(*won, connection)
+                if won[1].state is InstanceState.READY:  # else it is woken first
+                    _, connection = self._connections.pop(row.id, (0, None))
+                    self._sessions.start(*won, connection)
 
     def missed(self, builds: Iterable[BuildRecord]) -> None:
         """Note the builds that a pool is for and that must be started without it."""
@@ -261,6 +263,8 @@ class PoolManager:
         )
         for row, why in plan.end:
             self._end(snapshot, row, why)
+        ending = {row.id for row, _ in plan.end}
+        self._park(pool, (row for row in rows if row.id not in ending))
         empty = EmptyReason.BUDGET if plan.empty and size.capped else plan.empty
         if plan.make:
             empty = self._make(pool, answer, plan.make)
@@ -290,11 +294,13 @@ class PoolManager:
     def _is_guarded(self, spec: PoolSpec) -> bool:
         """True unless a guard is installed that does not end a pool's VMs."""
         provider, now = self._context.providers[spec.provider], self._context.monotonic()
-        well, asked = self._guarded.get(spec.provider, (False, float("-inf")))
+        well, asked = self._guarded.get(spec.name, (False, float("-inf")))
         if now - asked >= GUARD_CHECK and isinstance(provider, ShowsGuardedRoles):
             roles = provider.guarded_roles()
-            well = roles is None or Role.POOL.value in roles
-            self._guarded[spec.provider] = (well, now)
+            installed = roles is not None and Role.POOL.value in roles
+            # What is parked has no deadline of its cloud's own.
+            well = installed or (roles is None and spec.kind is not PoolKind.PARKED)
+            self._guarded[spec.name] = (well, now)
         return well or not isinstance(provider, ShowsGuardedRoles)
 
     def refused(self, unfilled: Iterable[tuple[Instance, End]]) -> None:
@@ -326,6 +332,10 @@ class PoolManager:
         if what is InstanceSign.BORN:
             context.ledger.instances.record([(row.id, row.epoch, seen.ref)], context.now(row))
             context.wake()
+        elif what is InstanceSign.PARKED:
+            context.ledger.pools.park(
+                row.id, epoch=row.epoch, to=InstanceState.PARKED, now=context.now(row)
+            )
         elif what in _ENDED:
             self._trouble(row, EmptyReason.BOOT)
             self._end(snapshot, row, seen.detail or "it ended while it waited")
@@ -377,18 +387,28 @@ class PoolManager:
             self._trouble(row, EmptyReason.BOOT)
             if row.id in snapshot.mine:
                 self._end(snapshot, snapshot.mine[row.id], word.error)
-        elif context.ledger.pools.ready(row.id, epoch=row.epoch, now=context.now(row)):
-            self._connections[row.id] = (row.epoch, word.connection)
-            self._sizes.ready(row, context.now(row))
-            self._troubles.pop(row.pool or "", None)
-        else:
+            return
+        if not context.ledger.pools.ready(row.id, epoch=row.epoch, now=context.now(row)):
             word.connection.close()
+            return
+        self._connections[row.id] = (row.epoch, word.connection)
+        self._sizes.ready(row, context.now(row))
+        self._troubles.pop(row.pool or "", None)
+
+    def _park(self, pool: Pool, rows: Iterable[Instance]) -> None:
+        """Note that those that are ready are to be parked; `parker` sees to it."""
+        context = self._context
+        for row in rows:
+            if row.state is InstanceState.READY and pool.spec.kind is PoolKind.PARKED:
+                context.ledger.pools.park(
+                    row.id, epoch=row.epoch, to=InstanceState.PARKING, now=context.now(row)
+                )
 
     def _forget(self, snapshot: Snapshot) -> None:
         """Close the connections to VMs that do not wait here any more."""
         for name, (epoch, connection) in list(self._connections.items()):
             row = snapshot.rows.get(name)
-            if row is None or row.build is not None or row.epoch != epoch or row.state in _DYING:
+            if row is None or row.epoch != epoch or row.state is not InstanceState.READY:
                 del self._connections[name]
                 connection.close()
         for name, (epoch, warm_up) in list(self._warming.items()):

@@ -137,6 +137,8 @@ class Reconciler:
             self._check_session(snapshot, build, row, following)
         elif row.state is InstanceState.REQUESTED:
             self._resend_order(build, row)
+        elif row.state is InstanceState.WAKING:
+            pass  # the address that it had is another's by now
         elif row.address is not None and build.state is not BuildState.HELD:
             self._sessions.start(build, row)
 

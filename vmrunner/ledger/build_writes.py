@@ -144,6 +144,7 @@ _REQUEUE = _owners_move(
     owner=None,
     owner_until=0.0,
     steps_started=False,
+    attempt=_b.attempt - arg("uncounted"),
 )
 _TAKE = Prepared(
     update(BUILDS)
@@ -270,9 +271,14 @@ class BuildWrites:
             cost=cost, hold_until=hold_until,
         )[0]  # fmt: skip
 
-    def requeue(self, build_id: str, *, epoch: int, now: float) -> BuildRecord:
-        """Put a build back into the queue for another attempt, at a new epoch, with no instance."""
-        return self._end(_REQUEUE, build_id, epoch, BuildState.QUEUED, now)[0]
+    def requeue(
+        self, build_id: str, *, epoch: int, now: float, counted: bool = True
+    ) -> BuildRecord:
+        """Put a build back into the queue for another attempt, at a new epoch, with no instance.
+        `counted`: the one that is over was an attempt."""
+        return self._end(
+            _REQUEUE, build_id, epoch, BuildState.QUEUED, now, uncounted=0 if counted else 1
+        )[0]
 
     def take_over(
         self, build_id: str, *, seen_epoch: int, owner: str, until: float, now: float
@@ -320,7 +326,7 @@ class BuildWrites:
             if row is None:
                 return self._refused(connection, build_id, epoch, to), None
             build, doomed = rows.build(row), None
-            facts = {"result": values["result"], "reason": values["reason"]} if values else {}
+            facts = {name: values[name] for name in ("result", "reason") if name in values}
             put_event(connection, build_id, row[-1], EventKind.PHASE, now, state=to.value, **facts)
             if to is BuildState.HELD and build.instance is not None:
                 _move_instance(connection, build.instance, epoch, InstanceState.HELD, now)

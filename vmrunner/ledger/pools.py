@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, case, delete, exists, func, or_, select, update
 
@@ -80,37 +80,62 @@ _READY = Prepared(
     )
     .values(state=InstanceState.READY.value, state_since=arg("now"))
 )
+_PARK = {
+    to: Prepared(
+        update(INSTANCES)
+        .where(
+            _i.id == arg("id"),
+            _i.epoch == arg("epoch"),
+            _i.build.is_(None),
+            _i.state == before.value,
+        )
+        .values(state=to.value, state_since=arg("now"))
+    )
+    for before, to in (
+        (InstanceState.READY, InstanceState.PARKING),
+        (InstanceState.PARKING, InstanceState.PARKED),
+    )
+}
 _HIGHER = case((_b.epoch > arg("instance_epoch"), _b.epoch), else_=arg("instance_epoch"))
-_CLAIM = Prepared(
-    update(BUILDS)
-    .where(
-        _b.id == arg("id"),
-        _b.epoch == arg("epoch"),
-        _b.state == BuildState.QUEUED.value,
-        _b.cancel.is_(None),
-        exists().where(LEDGER.c.generation == arg("generation")),
-        ~exists().where(_i.build == _b.id, _i.state.not_in(DYING)),
+_CLAIM = {
+    to: Prepared(
+        update(BUILDS)
+        .where(
+            _b.id == arg("id"),
+            _b.epoch == arg("epoch"),
+            _b.state == BuildState.QUEUED.value,
+            _b.cancel.is_(None),
+            exists().where(LEDGER.c.generation == arg("generation")),
+            ~exists().where(_i.build == _b.id, _i.state.not_in(DYING)),
+        )
+        .values(
+            **moved(to),
+            epoch=_HIGHER + 1,
+            attempt=_b.attempt + 1,
+            instance=arg("instance"),
+            owner=arg("owner"),
+            owner_until=arg("until"),
+        )
+        .returning(*codec.BUILD, _b.events)
     )
-    .values(
-        **moved(BuildState.CONNECTING),
-        epoch=_HIGHER + 1,
-        attempt=_b.attempt + 1,
-        instance=arg("instance"),
-        owner=arg("owner"),
-        owner_until=arg("until"),
-    )
-    .returning(*codec.BUILD, _b.events)
-)
+    for to in (BuildState.BOOTING, BuildState.CONNECTING)
+}
+#: What a claim makes of a VM that waits, and of its build.
+_CLAIMS: Final = {
+    InstanceState.READY: (InstanceState.READY, BuildState.CONNECTING, Start.HOT),
+    InstanceState.PARKED: (InstanceState.WAKING, BuildState.BOOTING, Start.PARKED),
+}
 _CLAIMED = Prepared(
     update(INSTANCES)
     .where(
         _i.id == arg("id"),
         _i.epoch == arg("seen"),
         _i.build.is_(None),
-        _i.state == InstanceState.READY.value,
+        _i.state == arg("state"),
         _i.deadline >= arg("due"),
     )
     .values(
+        state=arg("to"),
         build=arg("build"),
         attempt=arg("attempt"),
         epoch=arg("epoch"),
@@ -256,6 +281,13 @@ class Pools:
             lambda c: _READY(c, id=instance_id, epoch=epoch, now=now).rowcount == 1
         )
 
+    def park(self, instance_id: str, *, epoch: int, to: InstanceState, now: float) -> bool:
+        """Move a VM that waits to `parking`, and from there to `parked`. False: it is another's by
+        now, or it dies."""
+        return self._database.write(
+            lambda c: _PARK[to](c, id=instance_id, epoch=epoch, now=now).rowcount == 1
+        )
+
     def claim(
         self,
         build: BuildRecord,
@@ -267,14 +299,19 @@ class Pools:
         now: float,
     ) -> tuple[BuildRecord, Instance] | None:
         """Give a VM that waits to a queued build, for as long as the build may take: both epochs
-        become one, above either. `now`: the VM's clock; `until`: when the owner's claim lapses.
+        become one, above either. One that is parked has to be woken. `now`: the VM's clock;
+        `until`: when the owner's claim lapses.
+
         None: somebody was faster, the build is to end, the VM has not that much time left, or the
         ledger was set back. Raises LedgerError when it cannot be remembered: do not use the VM."""
         due = now + build.spec.ttl
+        if row.state not in _CLAIMS:
+            return None
+        to, state, start = _CLAIMS[row.state]
 
         def work(connection: Connection) -> tuple[BuildRecord, Instance]:
-            phase = codec.phase_text(BuildState.CONNECTING, now)
-            won = _CLAIM(
+            phase = codec.phase_text(state, now)
+            won = _CLAIM[state](
                 connection, id=build.id, epoch=build.epoch, instance_epoch=row.epoch,
                 generation=generation, instance=row.id, owner=owner, until=until, now=now,
                 phase=phase,
@@ -284,13 +321,14 @@ class Pools:
             claimed = codec.build(won)
             taken = _CLAIMED(
                 connection, id=row.id, seen=row.epoch, build=build.id, attempt=claimed.attempt,
-                epoch=claimed.epoch, owner=owner, now=now, start=Start.HOT.value, due=due,
+                epoch=claimed.epoch, owner=owner, now=now, start=start.value, due=due,
+                state=row.state.value, to=to.value,
             ).first()  # fmt: skip
             if taken is None:
                 raise _Lost
             put_event(
                 connection, build.id, won[-1], EventKind.PHASE, now,
-                state=BuildState.CONNECTING.value, start=Start.HOT.value, pool=row.pool,
+                state=state.value, start=start.value, pool=row.pool,
             )  # fmt: skip
             _note_start(connection, build.id, row.pool or "", build.created_at, hit=True)
             return claimed, codec.instance(taken)

@@ -246,5 +246,7 @@ class Limits:
     requested: float = 15 * 60  # longest stay in each state
     booting: float = 15 * 60
     ready: float = 10 * 60
+    parking: float = 10 * 60
+    waking: float = 10 * 60
     deleting: float = 15 * 60
     orphan_cap: int = 10

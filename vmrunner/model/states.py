@@ -88,6 +88,9 @@ class InstanceState(StrEnum):
     REQUESTED = "requested"  # the row is written; the provider has not answered
     BOOTING = "booting"  # accepted; we hold its reference
     READY = "ready"  # SSH answered with the host key that we planted
+    PARKING = "parking"  # of a pool: it is being stopped, to wait for its build
+    PARKED = "parked"  # … it is stopped
+    WAKING = "waking"  # … its build came, and it is being started
     BUSY = "busy"  # the build's steps run
     HELD = "held"  # kept for debugging
     DELETING = "deleting"  # it must die, and it is not yet seen dead

@@ -105,6 +105,18 @@ class LowersDeadline(Protocol):
 
 
 @runtime_checkable
+class Parks(Protocol):
+    """A provider that can stop a VM so that it wakes with its disk: only that bills meanwhile."""
+
+    def park(self, ref: Ref) -> None:
+        """Ask that it stop; accepted when it returns. Again is no error. Raises `ProviderError`."""
+
+    def wake(self, ref: Ref) -> None:
+        """Ask that it go on; accepted when it returns. Again is no error. `Refused`: it stays
+        off. Raises `ProviderError`."""
+
+
+@runtime_checkable
 class ShowsGuardedRoles(Protocol):
     """A provider in whose account a guard can live, which tells whose VMs it ends."""
 
@@ -185,4 +197,5 @@ class Driver:
     prices: str = ""  # "module:name" of USD an hour by machine type; "": they cost nothing
     told: Mapping[str, str] = field(default_factory=dict)  # options that a part of a scope tells
     ids_are_names: bool = False  # a VM and its disk have no id but the instance's
+    parks: bool = False  # its VMs can be parked (`Parks`)
     guard: str = ""  # who makes one: "vmrunner", or the Terraform module at this path in `deploy/`

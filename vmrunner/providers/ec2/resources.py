@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from vmrunner.model import Address, Kind, Power, Reason, Ref, Resource, Role, Scope, Seen
+from vmrunner.model import Address, Kind, Power, Reason, Ref, Resource, Role, Scope, Seen, Start
 from vmrunner.providers.common import packer_names
 from vmrunner.providers.ec2 import client
 from vmrunner.providers.ec2.client import Answer, Ec2Api
@@ -93,6 +93,7 @@ def seen(scope: Scope, item: ec2.InstanceTypeDef, *, public: bool) -> Seen:
         preempted=reason in _PREEMPTED,
         self_ended=reason == _BY_GUEST,
         unfit=unfit,
+        start=Start.COLD,
     )
 
 

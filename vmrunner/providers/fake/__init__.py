@@ -70,4 +70,9 @@ def _cloud() -> Cloud:
     return Cloud(WallClock())
 
 
-DRIVER = Driver(kind="fake", settings="vmrunner.providers.fake.settings:FakeSettings", open=open)
+DRIVER = Driver(
+    kind="fake",
+    settings="vmrunner.providers.fake.settings:FakeSettings",
+    open=open,
+    parks=True,
+)

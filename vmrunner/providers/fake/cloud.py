@@ -30,6 +30,7 @@ from vmrunner.model import (
     Resource,
     Scope,
     Seen,
+    Start,
     tags_of,
 )
 from vmrunner.providers.fake.faults import Call, Fault, Plan
@@ -126,6 +127,7 @@ class FakeMachine:
             created_at=self.created_at,
             preempted=self.preempted,
             self_ended=self.self_ended,
+            start=Start.COLD,
         )
 
     def shown(self, now: float) -> Resource:
@@ -365,6 +367,17 @@ class Cloud:
             machine.stopped = True
             if self.poweroff_kills:
                 self.die(machine)
+
+    def park(self, machine: FakeMachine) -> None:
+        """It is stopped by its owner; its deadline and its guest's timer are gone with that."""
+        if machine.died_at is None:
+            machine.stopped = True
+
+    def wake(self, machine: FakeMachine) -> None:
+        """It goes on, and boots."""
+        if machine.died_at is None and machine.stopped:
+            machine.stopped = False
+            machine.boots_at = self.now() + self.boot_seconds
 
     def preempt(self, machine: FakeMachine) -> None:
         """The cloud takes a spot machine back."""

@@ -28,7 +28,7 @@ from vmrunner.model import (
     Spec,
 )
 from vmrunner.providers.common.clock import CloudClock
-from vmrunner.providers.fake.cloud import Cloud
+from vmrunner.providers.fake.cloud import Cloud, FakeMachine
 from vmrunner.providers.fake.faults import Call, Fault, Plan, raised
 
 T = TypeVar("T")
@@ -201,6 +201,18 @@ class FakeProvider:
             self.cloud.machines[ref].sealed = True
 
         self._call("seal", off, ref.scope, ref)
+
+    def park(self, ref: Ref) -> None:
+        self._call("park", lambda: self.cloud.park(self._machine(ref)), ref.scope, ref)
+
+    def wake(self, ref: Ref) -> None:
+        self._call("wake", lambda: self.cloud.wake(self._machine(ref)), ref.scope, ref)
+
+    def _machine(self, ref: Ref) -> FakeMachine:
+        machine = self.cloud.machines.get(ref)
+        if machine is None or machine.died_at is not None:
+            raise BadOrder(f"there is no {ref.id}")
+        return machine
 
     def console(self, ref: Ref) -> str:
         return self._call("console", lambda: self.cloud.consoles.get(ref.id, ""), ref.scope, ref.id)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from vmrunner.model import Address, Kind, Power, Ref, Resource, Scope, Seen
+from vmrunner.model import Address, Kind, Power, Ref, Resource, Scope, Seen, Start
 from vmrunner.providers.common import packer_names
 from vmrunner.providers.gce.labels import tags
 
@@ -68,6 +68,7 @@ def seen(scope: Scope, item: Any, *, public: bool) -> Seen:
         address=Address(host) if host and now is Power.RUNNING else None,
         created_at=when(item.creation_timestamp),
         detail=item.status_message or item.status,
+        start=Start.COLD,
     )
 
 

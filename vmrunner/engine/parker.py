@@ -1,0 +1,111 @@
+"""Parking and waking: a pool's VMs are stopped to wait, and started when their builds come.
+
+The row says first what is wished (`parking`, `waking`); the wish is then said to the provider,
+again and again, until a look shows that it came true. Both are idempotent there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final
+
+from vmrunner.engine.completion import BuildCompletion
+from vmrunner.engine.context import EngineContext, log
+from vmrunner.engine.snapshot import Snapshot
+from vmrunner.errors import BadOrder, Fenced, NoCapacity, QuotaExceeded
+from vmrunner.model import Death, Instance, InstanceState
+from vmrunner.providers import Parks
+
+AGAIN: Final = 15.0  # seconds after which an accepted wish that did not come true is said again
+
+#: Answers after which a VM stays off.
+_REFUSED: Final = (NoCapacity, QuotaExceeded, BadOrder)
+
+
+@dataclass(slots=True)
+class _Wish:
+    """A wish that is on its way, or waits to be said again."""
+
+    row: Instance
+    call: Future[None] | None = None
+    at: float = 0.0  # monotonic
+
+
+class Parker:
+    """The parkings and wakings of one engine. Used by the tick's thread alone, but for `_call`."""
+
+    def __init__(self, context: EngineContext, completion: BuildCompletion) -> None:
+        self._context = context
+        self._completion = completion
+        self._wishes: dict[tuple[str, int, InstanceState], _Wish] = {}
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Say what is wished of our VMs; take in what was answered."""
+        for key, wish in list(self._wishes.items()):
+            if wish.call is not None and wish.call.done():
+                del self._wishes[key]
+                with self._context.guard("park", wish.row.build):
+                    self._answered(snapshot, wish)
+        now = self._context.monotonic()
+        for row in list(snapshot.mine.values()):
+            if row.state not in (InstanceState.PARKING, InstanceState.WAKING):
+                continue
+            if row.owner != self._context.id:
+                continue  # it is taken over first
+            key = (row.id, row.epoch, row.state)
+            known = self._wishes.get(key)
+            if known is None or (known.call is None and now >= known.at):
+                self._say(key, row)
+        for key in self._wishes.keys() - {(r.id, r.epoch, r.state) for r in snapshot.rows.values()}:
+            if self._wishes[key].call is None:
+                del self._wishes[key]
+
+    # --- within ---
+
+    def _say(self, key: tuple[str, int, InstanceState], row: Instance) -> None:
+        call = self._context.births(row.provider).submit(self._call(row))
+        self._wishes[key] = _Wish(row, call)
+        call.add_done_callback(lambda _: self._context.wake())
+
+    def _call(self, row: Instance) -> Callable[[], None]:
+        def call() -> None:
+            now = self._context.ledger.instances.get(row.id)
+            provider = self._context.provider_of(row)
+            if (now.epoch, now.state) != (row.epoch, row.state) or row.ref is None:
+                raise Fenced(f"{row.id} is {now.state} at epoch {now.epoch}")
+            if not isinstance(provider, Parks):
+                raise BadOrder(f"{row.provider} cannot park VMs")
+            (provider.park if row.state is InstanceState.PARKING else provider.wake)(row.ref)
+
+        return call
+
+    def _answered(self, snapshot: Snapshot, wish: _Wish) -> None:
+        row = snapshot.mine.get(wish.row.id)
+        assert wish.call is not None
+        error = wish.call.exception()
+        if row is None or (row.epoch, row.state) != (wish.row.epoch, wish.row.state):
+            return
+        if isinstance(error, _REFUSED):
+            self._refused(snapshot, row, str(error))
+            return
+        if error is not None and not isinstance(error, Fenced):
+            log.warning("%s is not %s yet: %s", row.id, row.state, error)
+        wait = self._context.monotonic() + AGAIN
+        self._wishes[row.id, row.epoch, row.state] = _Wish(row, at=wait)
+
+    def _refused(self, snapshot: Snapshot, row: Instance, message: str) -> None:
+        """It stays as it is, which is no use to anybody."""
+        context = self._context
+        build = snapshot.builds.get(row.build or "")
+        if build is not None and build.instance == row.id and build.owner == context.id:
+            doomed = self._completion.unwoken(build, row, message)
+            snapshot.builds.pop(build.id, None)
+        else:
+            doomed = context.ledger.instances.mark_deleting(
+                row.id, seen_epoch=row.epoch, death=Death.DONE, now=context.now(row),
+                message=message,
+            )  # fmt: skip
+        if doomed is not None:
+            snapshot.update(doomed)
