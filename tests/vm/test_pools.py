@@ -108,7 +108,7 @@ def test_a_claimed_vm_ends_in_time_with_nobody_left(home: Home, serving: Serving
         lambda: home.items("show", build)[0]["state"] == "running", seconds=120, what="it to run"
     )
     (vm,) = home.items("show", build)[0]["instances"]
-    (directory,) = (home.data / "qemu").glob(f"*/instances/*{vm['id']}*")
+    (directory,) = (home.data / "qemu").glob(f"instances/*{vm['id']}*")
     due = float((directory / "due.held").read_text())
     serving.kill()
     assert due == pytest.approx(_due(home, vm["id"]))

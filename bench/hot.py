@@ -1,0 +1,189 @@
+"""Submit → first line of a build whose VM waits in a pool, beside a reused SSH connection's `echo`;
+and the claim by itself.
+
+    .venv/bin/python bench/hot.py [--rounds 20]
+
+A `vmrunner serve` of its own fills the pool. The floor is one command over an SSH connection that
+is open already, to a VM of the same kind on which nothing else runs. Both take turns. A build is
+submitted once the pool is full again and the machine is quiet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+VMRUNNER = Path(sys.prefix) / "bin" / "vmrunner"
+CONFIG = """
+[providers.local]
+kind = "qemu"
+cpus = 1
+max_instances = 8
+[pools.fast]
+network = "none"
+size = 2
+ttl = "1h"
+idle = "1h"
+"""
+GOAL, CLAIM_P50, CLAIM_P99 = 2.0, 2.0, 10.0
+CLAIMS = 500
+
+
+@contextmanager
+def serving(place: Path) -> Iterator[None]:
+    (place / "config/vmrunner").mkdir(parents=True, mode=0o700)
+    (place / "config/vmrunner/config.toml").write_text(CONFIG)
+    os.environ["XDG_DATA_HOME"] = str(place / "data")
+    os.environ["XDG_CONFIG_HOME"] = str(place / "config")
+    os.chdir(place)
+    with (place / "serve.log").open("wb") as log:
+        server = subprocess.Popen([VMRUNNER, "serve"], stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        subprocess.run([VMRUNNER, "pool", "drain", "fast"], check=False)
+        for row in _running():
+            subprocess.run([VMRUNNER, "cancel", row], check=False, capture_output=True)
+        time.sleep(5)
+        server.send_signal(signal.SIGTERM)
+        server.wait()
+        subprocess.run([VMRUNNER, "reap", "-q"], check=False)
+
+
+def _running() -> list[str]:
+    from vmrunner import Runner
+
+    with Runner() as runner:
+        return [build.id for build in runner.app.ledger.builds.list(active=True)]
+
+
+def until(true: Callable[[], Any], what: str, seconds: float = 600) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := true()):
+        if time.monotonic() > end:
+            raise SystemExit(f"waited {seconds} s for {what}")
+        time.sleep(0.5)
+    return found
+
+
+def waiting(runner: Any) -> int:
+    rows = runner.app.ledger.instances.open()
+    return sum(row.build is None and row.state.value == "ready" for row in rows)
+
+
+def hot(runner: Any) -> float:
+    seen: list[float] = []
+    began = time.monotonic()
+    build = runner.run(
+        "echo hello", network="none", timeout="5m",
+        on_log=lambda _: seen.append(time.monotonic() - began),
+    )  # fmt: skip
+    start = runner.app.ledger.instances.get(build.instance).start
+    if start is None or start.value != "hot":
+        raise SystemExit(f"{build.id} started {start}, not hot")
+    return seen[0]
+
+
+@contextmanager
+def reused(runner: Any) -> Iterator[Callable[[], float]]:
+    """One command over a connection that is open already."""
+    from vmrunner.ssh.client import Dialer
+
+    build = runner.submit("sleep 100000", network="none", timeout="55m", ttl="59m")
+    ledger = runner.app.ledger
+    until(lambda: ledger.builds.get(build.id).state.value == "running", "the VM of the floor")
+    row = ledger.instances.get(ledger.builds.get(build.id).instance)
+    connection = Dialer(ledger.instances.access(row.id)).connect(row.address, timeout=60)
+
+    def echo() -> float:
+        began = time.monotonic()
+        done = connection.run("echo hello")
+        assert done.stdout == b"hello\n"
+        return time.monotonic() - began
+
+    yield echo
+    connection.close()
+
+
+def claims() -> list[float]:
+    """Seconds that a claim takes, each of a VM and a build of its own, on SQLite."""
+    from tests.support.ledger_builds import submitted
+    from tests.support.pools import waiting as wait_in_pool
+    from vmrunner.ledger import Ledger
+
+    found = []
+    with tempfile.TemporaryDirectory(prefix="vmrunner-bench-") as name:
+        ledger = Ledger.open(f"sqlite:///{name}/ledger.db", data_dir=Path(name))
+        for n in range(CLAIMS):
+            build = submitted(ledger, f"b-{n:04}")
+            row = wait_in_pool(ledger, f"vm-{n:04}")
+            began = time.monotonic()
+            won = ledger.pools.claim(
+                build, row, generation=ledger.generation, owner="e-2", until=1e9, now=200.0
+            )
+            found.append(time.monotonic() - began)
+            assert won is not None
+        ledger.close()
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    rounds = parser.parse_args().rounds
+    from vmrunner import Runner
+
+    times: dict[str, list[float]] = {"hot": [], "reused ssh": []}
+    with (
+        tempfile.TemporaryDirectory(prefix="vmrunner-bench-") as name,
+        serving(Path(name)),
+        Runner() as runner,
+        reused(runner) as echo,
+    ):
+        for turn in range(rounds):
+            until(lambda: waiting(runner) == 2, "the pool to be full")
+            time.sleep(3)
+            times["hot"].append(hot(runner))
+            until(lambda: waiting(runner) == 2, "the pool to be full")
+            time.sleep(3)
+            times["reused ssh"].append(echo())
+            shown = ", ".join(f"{way} {found[-1]:.3f} s" for way, found in times.items())
+            print(f"{turn + 1}/{rounds} {shown}", file=sys.stderr)
+    table = Table(title="submit → first line", title_justify="left")
+    for column in ("start", "p50 s", "p95 s", "of a reused ssh"):
+        table.add_column(column, justify="left" if column == "start" else "right")
+    floor = statistics.median(times["reused ssh"])
+    for way, found in times.items():
+        middle = statistics.median(found)
+        high = sorted(found)[min(len(found) - 1, int(0.95 * len(found)))]
+        table.add_row(way, f"{middle:.3f}", f"{high:.3f}", f"{middle / floor:.2f}×")
+    console = Console()
+    console.print(table)
+    took = sorted(second * 1000 for second in claims())
+    console.print(
+        f"the claim alone, of {CLAIMS}: p50 {took[CLAIMS // 2]:.2f} ms, "
+        f"p99 {took[int(CLAIMS * 0.99)]:.2f} ms"
+    )
+    console.print(
+        f"goals: hot ≤ {GOAL} × a reused ssh; a claim ≤ {CLAIM_P50} ms p50, ≤ {CLAIM_P99} ms p99"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
