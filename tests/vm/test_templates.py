@@ -217,16 +217,17 @@ def test_the_kernel_hears_that_it_is_another_vm(clones: tuple[Machine, Machine])
 def test_the_third_clone_takes_little_memory_of_its_own(
     clones: tuple[Machine, Machine], tmp_path: Path
 ) -> None:
-    first = clones[0]
-    third = Machine.order_one(first.provider, tmp_path, ttl=600, shape=SHAPE, network=Network.NONE)
-    first.provider.create(third.order)
+    assert len(clones) == 2
+    provider = make_provider(tmp_path)
+    third = Machine.order_one(provider, tmp_path, ttl=600, shape=SHAPE, network=Network.NONE)
+    provider.create(third.order)
     assert started(third) is Start.RESUMED
     third.wait_booted()
     lines = Path(f"/proc/{third.qemu}/smaps_rollup").read_text().splitlines()
     kib = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
     # (QEMU itself takes half of it: translated code)
     assert kib["Pss"] < third.order.offer.memory // 1024 // 2, kib
-    first.provider.delete([third.ref], force=True)
+    provider.delete([third.ref], force=True)
     third.wait_dead(60)
 
 
@@ -271,7 +272,7 @@ def _first_step(tmp_path: Path) -> list[bytes]:
     assert machine.ssh("cat /proc/sys/kernel/random/boot_id").stdout.strip() == inside
     provider.delete([machine.ref], force=True)
     machine.wait_dead(30)
-    return record.log_bytes.splitlines()
+    return bytes(record.log_bytes).splitlines()
 
 
 def broken(how: str, file: Path) -> None:
