@@ -7,7 +7,6 @@
     collect --epoch E [--gzip]                     globs on stdin; a JSON line, then a tar
     status  --epoch E                              one JSON line
     prestart --epoch E                             a container's shape on stdin; one waits then
-    due     --epoch E AT SECONDS                   this VM ends then, or that many seconds from now
     run                                            the systemd unit itself
     resident                                       the process that answers on a socket: resident.py
 
@@ -23,6 +22,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from .follow import Follower
+from .identity import lower
 from .output import Output
 from .state import EventLog, Place, Stale
 
@@ -110,8 +111,11 @@ def start(ask: Ask) -> int:
     """Start the job on stdin unless it was started; follow it."""
     place = ask.place
     job = json.loads(received())
+    due = job.pop("due", None)
     was = place.was_started()
     with place.locked():
+        if due is not None:
+            lower(place, *due)
         known = place.job()
         other = {was, known.get("attempt", "")} - {"", job["attempt"]}
         if other or (was and not known):
@@ -164,16 +168,6 @@ def prestart(ask: Ask) -> int:
     return make(ask, json.loads(received()))
 
 
-def due(ask: Ask) -> int:
-    """Lower this VM's own end; a later one changes nothing."""
-    from .identity import lower
-
-    at, seconds = map(float, ask.arguments)
-    with ask.place.locked():
-        lower(ask.place, at, seconds)
-    return 0
-
-
 def launch() -> None:
     """Let systemd run the supervisor. When the unit is there already somebody else was faster."""
     run(
@@ -195,8 +189,6 @@ def launch() -> None:
 
 
 def follow(ask: Ask) -> int:
-    from .follow import Follower
-
     if not ask.place.job():
         ask.out.complain("nothing was started here")
         return 1
@@ -265,5 +257,4 @@ COMMANDS = {
     "status": status,
     "collect": collect,
     "prestart": prestart,
-    "due": due,
 }

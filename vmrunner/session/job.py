@@ -67,9 +67,9 @@ class AttemptOver(Exception):
         self.end = end
 
 
-def order(job: SessionJob) -> bytes:
+def order(job: SessionJob, now: float) -> bytes:
     """Return the job for the supervisor, secrets included: it goes over stdin of a verified
-    connection. Raises ConfigError on what no shell could take."""
+    connection. `now`: the VM's clock. Raises ConfigError on what no shell could take."""
     spec = job.build.spec
     env = {
         "CI": "true",
@@ -99,6 +99,8 @@ def order(job: SessionJob) -> bytes:
             for step in spec.steps
         ],
     }
+    if job.guest_due is not None:  # when it ends itself, and in how many seconds
+        message["due"] = [job.guest_due, max(0.0, job.guest_due - now)]
     return json.dumps(message).encode()
 
 

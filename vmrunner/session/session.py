@@ -183,25 +183,16 @@ class Session:
         supervisor = self._supervisor = SupervisorCalls(connection, self._job.build.epoch)
         if self._ended is None:
             self._reporter.state(BuildState.PREPARING)
-            self._lower_guest_timer(supervisor)
             self._preparation.run(supervisor, self._pulse, self._refused)
             while self._ended is None:
                 self._follow(supervisor)
         return self._collect(connection, supervisor, self._ended.end)
 
-    def _lower_guest_timer(self, supervisor: SupervisorCalls) -> None:
-        due = self._job.guest_due
-        if due is not None:
-            seconds = max(0.0, due - self._now())
-            done = supervisor.ask("due", f"{due:.0f}", f"{seconds:.0f}", pulse=self._pulse)
-            if done.exit_code:
-                self._refused(done, "deadline")
-
     # --- run ---------------------------------------------------------------------------------
 
     def _follow(self, supervisor: SupervisorCalls) -> None:
         """Start the steps unless they were, and follow them. Raises Lost, Lie."""
-        message = order(self._job)
+        message = order(self._job, self._now())
         self._reporter.steps_started()
         if self._until is None:
             self._until = time.monotonic() + START_PATIENCE
