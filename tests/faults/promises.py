@@ -161,7 +161,7 @@ class Promises:
         except NotFound:
             return False  # of another generation: it lives until E
         if row.death is not None and row.death.value == "expired":
-            return False  # somebody thinks so, and it is not
+            return self.cloud.now() > row.end  # else somebody thinks so, and it is not
         if row.build is None:
             return True  # nobody waits for it
         build = self.truth.builds.get(row.build)
