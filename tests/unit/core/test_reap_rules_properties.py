@@ -40,6 +40,8 @@ ROWS = st.lists(
         created_at=TIMES,
         state_since=TIMES,
         deadline=TIMES,
+        build=st.sampled_from(["b-1", None]),
+        due=st.none() | TIMES,
         ref=st.sampled_from([None, *(Ref(SCOPE, Kind.INSTANCE, f"i-{n}") for n in range(3))]),
     ),
     unique_by=lambda r: r.id,
@@ -57,7 +59,7 @@ RESOURCES = st.lists(
             {},
             optional={
                 "vmrunner:installation": st.sampled_from([MINE, MINE, MINE + "x", "", None]),
-                "vmrunner:role": st.sampled_from(["build", "image", "image", "guard", "x"]),
+                "vmrunner:role": st.sampled_from(["build", "image", "pool", "guard", "x"]),
                 "vmrunner:generation": st.sampled_from([GENERATION, "other"]),
                 "vmrunner:expires-at": st.sampled_from(
                     [
@@ -111,6 +113,7 @@ def deadline(resource: Resource, mine: Instance | None, memory: frozenset[Sighti
     tag = resource.tags.get("vmrunner:expires-at", "")
     known = [float(tag)] if re.fullmatch("[0-9]{1,12}", tag) else []
     known += [mine.deadline] if mine else []
+    known += [mine.due] if mine and mine.due is not None else []
     if known:
         return min(known)
     seen = [s.begun for s in memory if resource.ref.id == s.subject.split("|")[-1]]
@@ -119,13 +122,17 @@ def deadline(resource: Resource, mine: Instance | None, memory: frozenset[Sighti
     return born + (float(limit) if limit.isdigit() else LIMITS.max_ttl)
 
 
+def ends(mine: Instance) -> float:
+    return mine.deadline if mine.due is None else min(mine.deadline, mine.due)
+
+
 def condemned(
     kill: Deletion, resource: Resource, mine: Instance | None, memory: frozenset[Sighting]
 ) -> bool:
     """May it die for this reason?"""
     if kill.reason is Death.EXPIRED:
         return deadline(resource, mine, memory) < NOW
-    if resource.role is not Role.BUILD:
+    if resource.role not in (Role.BUILD, Role.POOL):
         return False
     if kill.reason is Death.LEFTOVER:
         return mine is not None and mine.state is I.GONE
@@ -154,7 +161,7 @@ def test_no_murder_and_no_forgetting(rows, resources, broken, wishes) -> None:
         resource = by_ref[kill.ref]
         mine = by_id.get(resource.instance or "")
         assert resource.tag("installation") == MINE
-        assert resource.role in (Role.BUILD, Role.IMAGE)
+        assert resource.role in (Role.BUILD, Role.POOL, Role.IMAGE)
         assert condemned(kill, resource, mine, memory), kill
     for kill in plan.later:  # killed by time alone, before anybody looks again
         resource = by_ref[kill.ref]
@@ -169,28 +176,37 @@ def test_no_murder_and_no_forgetting(rows, resources, broken, wishes) -> None:
         (first,) = [s for s in memory if s.what is SightingKind.ABSENT and s.subject == mine.id]
         assert first.begun > mine.created_at + LIMITS.newborn
         vms = [r for r in resources if r.ref.kind is Kind.INSTANCE]
-        ours = [r for r in vms if r.tag("installation") == MINE and r.role in (Role.BUILD, "image")]
+        ours = [
+            r
+            for r in vms
+            if r.tag("installation") == MINE and r.role in (Role.BUILD, Role.POOL, Role.IMAGE)
+        ]
         assert close.instance not in {r.instance for r in ours}
         assert mine.ref not in by_ref
     for doom in plan.dooms:
         mine = by_id[doom.instance]
         assert mine.state not in (I.DELETING, I.GONE)
         if doom.reason is Death.EXPIRED:
-            assert mine.deadline < NOW
+            assert ends(mine) < NOW
         elif doom.reason is Death.STUCK:
-            limits = {I.REQUESTED: 900, I.BOOTING: 900, I.READY: 600}
+            limits = {I.REQUESTED: 900, I.BOOTING: 900, I.READY: 600, I.PARKING: 600, I.WAKING: 600}
+            assert mine.build is not None or mine.state is not I.READY  # it waits for a build
             assert mine.state_since + limits[mine.state] < NOW
         else:
             assert wishes[mine.id] is doom.reason
     # Whatever is past its row's deadline is doomed or dying, or closed; so is what was wished dead.
     doomed = {d.instance for d in plan.dooms}
     for mine in rows:
-        if (mine.deadline < NOW or mine.id in wishes) and mine.state not in (I.DELETING, I.GONE):
+        if (ends(mine) < NOW or mine.id in wishes) and mine.state not in (I.DELETING, I.GONE):
             assert mine.id in doomed
     # And whatever is past its own dies now.
     dying = {kill.ref for kill in plan.kills}
     for resource in resources:
-        ours = resource.tag("installation") == MINE and resource.role in (Role.BUILD, Role.IMAGE)
+        ours = resource.tag("installation") == MINE and resource.role in (
+            Role.BUILD,
+            Role.POOL,
+            Role.IMAGE,
+        )
         mine = by_id.get(resource.instance or "")
         if ours and resource.alive and deadline(resource, mine, memory) < NOW:
             assert resource.ref in dying
