@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -16,7 +17,14 @@ import pytest
 
 from tests.faults.world import World, make_template
 from vmrunner.core.audit_rules import AuditFault as Wrong
-from vmrunner.model import BuildState, Limits
+from vmrunner.model import (
+    BuildRecord,
+    BuildState,
+    InstanceState,
+    Limits,
+    PoolKind,
+    PoolSpec,
+)
 from vmrunner.providers.fake import SCOPE, FakeMachine, Fault
 from vmrunner.services.audit import alone, survivors
 
@@ -61,6 +69,7 @@ class Nature(NamedTuple):
     lacks: set[str]
     harmless: set[str]
     never: dict[str, set[str]]
+    pool: PoolKind | None = None  # the VM waits in one, for a build that never comes
 
 
 _NEVER: Final = {
@@ -76,7 +85,17 @@ ENDS: Final = Nature(
 #: There it only switches it off: its disk bills, and the cloud's own deadline is gone. Nothing is
 #: armed after birth; the guest's timer comes last, and is a layer with the guard alone.
 STOPS: Final = Nature(lacks={"armed", "guest"}, harmless=set(), never={**_NEVER, "native": {"off"}})
-NATURES: Final = {"ends": ENDS, "stops": STOPS}
+#: A VM that waits in a pool. One that is parked is off: its guest's timer and the cloud's own
+#: deadline are gone.
+WAITS: Final = ENDS._replace(pool=PoolKind.HOT)
+PARKED: Final = Nature(
+    lacks={"guest", "native"},
+    harmless={"off", "guest"},
+    never={**_NEVER, "armed": {"unheard", "protected"}},
+    pool=PoolKind.PARKED,
+)
+NATURES: Final = {"ends": ENDS, "stops": STOPS, "waits": WAITS, "parked": PARKED}
+POOL: Final = PoolSpec(name="fast", provider="fake", container="c", size=1, ttl=TTL, idle=TTL)
 
 
 def cells(nature: Nature) -> list[tuple[str, str]]:
@@ -117,8 +136,9 @@ class Guard:
         """There is nothing to let go of."""
 
 
-def launched(world: World, layer: str, fault: str) -> FakeMachine:
-    """A VM whose build never ends; its engine lives on only where that is the layer."""
+def launched(world: World, layer: str, fault: str, pool: PoolKind | None = None) -> FakeMachine:
+    """A VM whose build never ends, or never comes; its engine lives on only where that is the
+    layer."""
     world.build_seconds = 1e9
     world.cloud.guest_timer = 0.0 if layer == "guest" else None
     world.cloud.native_deadline = layer == "native"
@@ -126,15 +146,16 @@ def launched(world: World, layer: str, fault: str) -> FakeMachine:
     if world.cloud.stop_disarms:
         world.cloud.poweroff_kills = False
         world.cloud.disks = True
-    build = world.submit(timeout=300, ttl=TTL)
-    first = world.node(reaps=False, skew=_skew(fault))
+    pools = {"fast": replace(POOL, kind=pool)} if pool else {}
+    build = None if pool else world.submit(timeout=300, ttl=TTL)
+    first = world.node(reaps=False, skew=_skew(fault), pools=pools)
     if fault == "unheard":
         world.dice = lambda _node, point: point == "after cloud.create"
         world.run(60, until=lambda: first.dead)
         world.dice = None
     else:
-        world.run(60, until=lambda: world.truth.builds.get(build.id).state is BuildState.RUNNING)
-    (machine,) = list(world.ours())
+        world.run(60, until=lambda: _settled(world, build, pool))
+    machine = next(iter(world.ours()))
     if layer != "owner":
         first.kill()
     if fault == "lost":
@@ -144,6 +165,13 @@ def launched(world: World, layer: str, fault: str) -> FakeMachine:
     if fault == "off":
         world.cloud.power_off(machine)
     return machine
+
+
+def _settled(world: World, build: BuildRecord | None, pool: PoolKind | None) -> bool:
+    if build is not None:
+        return world.truth.builds.get(build.id).state is BuildState.RUNNING
+    wanted = InstanceState.PARKED if pool is PoolKind.PARKED else InstanceState.READY
+    return any(row.state is wanted for row in world.truth.instances.open())
 
 
 def _skew(fault: str) -> float:
@@ -197,10 +225,10 @@ def tells(world: World, fault: str) -> bool:
     return wanted in {line.fault for line in found}
 
 
-def holds(world: World, layer: str, fault: str) -> bool:
+def holds(world: World, layer: str, fault: str, pool: PoolKind | None = None) -> bool:
     """Is this VM dead, or to die, within G of E, and its disk with it; or told of, where the layer
     only tells?"""
-    machine = launched(world, layer, fault)
+    machine = launched(world, layer, fault, pool)
     staffed(world, layer, fault)
     lived(world, machine, fault)
     if layer == "audit":
@@ -211,7 +239,7 @@ def holds(world: World, layer: str, fault: str) -> bool:
 def make(make_world: Make, nature: str) -> World:
     """With the numbers of production."""
     world = make_world(limits=Limits(), pass_seconds=30, sweep_seconds=300)
-    world.cloud.stop_disarms = nature == "stops"
+    world.cloud.stop_disarms = nature in ("stops", "parked")
     return world
 
 
@@ -219,14 +247,14 @@ def make(make_world: Make, nature: str) -> World:
 def test_each_layer_alone_keeps_promise_1(
     make_world: Make, nature: str, layer: str, fault: str
 ) -> None:
-    assert holds(make(make_world, nature), layer, fault)
+    assert holds(make(make_world, nature), layer, fault, NATURES[nature].pool)
 
 
 @pytest.mark.parametrize("nature", NATURES)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_without_any_layer_it_would_not(make_world: Make, nature: str, fault: str) -> None:
     if fault not in NATURES[nature].harmless:
-        assert not holds(make(make_world, nature), "none", fault)
+        assert not holds(make(make_world, nature), "none", fault, NATURES[nature].pool)
 
 
 def test_the_guard_removes_what_a_guests_timer_stopped(make_world: Make) -> None:
@@ -281,7 +309,7 @@ def main() -> None:
                 root = Path(tempfile.mkdtemp(dir=name))
                 world = make(lambda **options: World(template, root, **options), nature)
                 try:
-                    return holds(world, layer, fault)
+                    return holds(world, layer, fault, NATURES[nature].pool)
                 except AssertionError:
                     return False
                 finally:
