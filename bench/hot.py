@@ -57,9 +57,9 @@ def serving(place: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run([VMRUNNER, "pool", "drain", "fast"], check=False)
-        for row in _running():
+        for row in (name for name in _running() if name.startswith("b-")):
             subprocess.run([VMRUNNER, "cancel", row], check=False, capture_output=True)
-        time.sleep(5)
+        until(lambda: not _running(), "the builds to end")
         server.send_signal(signal.SIGTERM)
         server.wait()
         subprocess.run([VMRUNNER, "reap", "-q"], check=False)
@@ -69,7 +69,9 @@ def _running() -> list[str]:
     from vmrunner import Runner
 
     with Runner() as runner:
-        return [build.id for build in runner.app.ledger.builds.list(active=True)]
+        ledger = runner.app.ledger
+        left = [build.id for build in ledger.builds.list(active=True)]
+        return left or [row.id for row in ledger.instances.open()]
 
 
 def until(true: Callable[[], Any], what: str, seconds: float = 600) -> Any:
