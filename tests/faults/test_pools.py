@@ -308,8 +308,9 @@ def test_a_build_equals_the_shape_or_gets_its_own_vm(
 
 
 def test_a_ledger_that_was_set_back_claims_no_vm_twice(make_world: Make) -> None:
-    """The copy was made before the claim: it shows the VM as waiting."""
-    world = make_world()
+    """The copy was made before the claim: it shows the VM as waiting. No VM was born since, by
+    which it would be noticed too."""
+    world = make_world(max_instances=1)
     node = world.node(pools=pools(size=1))
     filled(world, 1)
     (row,) = waiting(world)
