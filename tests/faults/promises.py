@@ -160,8 +160,10 @@ class Promises:
             row: Instance = self.truth.instances.get(order.instance)
         except NotFound:
             return False  # of another generation: it lives until E
+        if self.cloud.now() > row.end:
+            return True  # the end that its build gave it
         if row.death is not None and row.death.value == "expired":
-            return self.cloud.now() > row.end  # else somebody thinks so, and it is not
+            return False  # somebody thinks so, and it is not
         if row.build is None:
             return True  # nobody waits for it
         build = self.truth.builds.get(row.build)
