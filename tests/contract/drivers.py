@@ -160,6 +160,7 @@ class GceDriver:
         self.site = cloud.furnish()
         cloud.boot_seconds = cloud.delete_seconds = 5
         cloud.operation_seconds = cloud.visibility_lag = 2
+        cloud.suspend_seconds = 5
 
     def open(self) -> Provider:
         return load(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.drivers import GENERATION, INSTALLATION, Driver, driven, make_order
-from vmrunner.errors import ConfigError, Refused
+from vmrunner.errors import BadOrder, ConfigError, Refused
 from vmrunner.model import (
     Fate,
     Key,
@@ -24,7 +24,7 @@ from vmrunner.model import (
     Seen,
     Spec,
 )
-from vmrunner.providers import Provider, load, registry
+from vmrunner.providers import Parks, Provider, load, registry
 
 DRIVERS = [
     pytest.param("fake"),
@@ -145,6 +145,38 @@ def test_the_native_deadline_needs_nobody(driver: Driver, provider: Provider) ->
     ref = provider.create(order)
     driver.wait(lambda: dead(provider, order, ref), seconds=driver.shortest + 30)
     assert provider.now() >= order.deadline
+
+
+def test_what_is_parked_wakes_and_dies_as_any_other(driver: Driver, provider: Provider) -> None:
+    if not isinstance(provider, Parks):
+        return
+    order = make_order(provider)
+    ref = provider.create(order)
+
+    def seen(power: Power) -> Seen | None:
+        found = look(provider, order, ref)
+        return found if found is not None and found.power is power else None
+
+    driver.wait(lambda: seen(Power.RUNNING))
+    other = driver.open()
+    assert isinstance(other, Parks)
+    for one in (provider, provider, other):
+        one.park(ref)
+    off = driver.wait(lambda: seen(Power.STOPPED))
+    assert (off.self_ended, off.preempted) == (False, False)
+    assert [r.alive for r in swept(provider, order) if r.ref.kind is Kind.INSTANCE] == [True]
+    for one in (provider, provider, other):
+        one.wake(ref)
+    assert driver.wait(lambda: seen(Power.RUNNING)).address is not None
+    stray = ref._replace(scope=driver.stray(ref.scope))
+    for verb in (provider.park, provider.wake):
+        with pytest.raises(BadOrder):
+            verb(stray)
+    provider.delete([ref])
+    driver.wait(lambda: dead(provider, order, ref))
+    for verb in (provider.park, provider.wake):
+        with pytest.raises(BadOrder):
+            verb(ref)
 
 
 def test_an_order_for_another_scope_is_refused(driver: Driver, provider: Provider) -> None:

@@ -62,7 +62,7 @@ def _ours(world: World) -> list[object]:
 
 def _is_ours(world: World, tags: dict[str, str]) -> bool:
     mine = tags.get("vmrunner:installation") == world.truth.installation
-    return mine and tags.get("vmrunner:role") == Role.BUILD
+    return mine and tags.get("vmrunner:role") in (Role.BUILD, Role.POOL)
 
 
 class at_point:  # noqa: N801 - read as a word: `with at_point(name)`

@@ -16,6 +16,7 @@ from tests.faults.http_side import HttpSide
 from tests.support.gce import Google
 from vmrunner.model import TAG, Kind, Power, Ref, Scope
 from vmrunner.providers.fake import Call, Clock
+from vmrunner.providers.gce.guard import name_of
 from vmrunner.providers.gce.labels import PREFIX, tags
 from vmrunner.providers.gce.provider import KIND, GceProvider
 from vmrunner.providers.gce.resources import POWER
@@ -35,7 +36,7 @@ class GceVm(HttpVm):
 
     @property
     def stopped(self) -> bool:
-        return bool(self.local.state == "TERMINATED")
+        return self.local.state in ("TERMINATED", "SUSPENDED")
 
     @property
     def preempted(self) -> bool:
@@ -90,6 +91,13 @@ class GceSide(HttpSide):
 
     def call_of(self, request: GceRequest) -> Call:
         return gce_requests.call_of(request, self.scope)
+
+    def guard(self, installation: str, roles: str) -> None:
+        """There is a guard for these roles, and the providers to come are told where."""
+        where = f"projects/{self.google.project}/locations/{self.google.site.region}/jobs"
+        job = f"{where}/{name_of(installation)}"
+        self.local.jobs[job] = {"name": job, "description": f"Roles: {roles}."}
+        self.options = {**self.options, "guard": self.google.site.region}
 
     def dry_up(self) -> None:
         self.local.dry |= {(TYPE, zone, "on-demand") for zone in self.google.site.zones}

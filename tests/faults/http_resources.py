@@ -13,13 +13,13 @@ class OrderTags(NamedTuple):
     """What was asked for, by the tags of the request."""
 
     instance: str
-    build: str
+    build: str  # empty: it is for a pool
     deadline: float
 
     @classmethod
     def of(cls, tags: Mapping[str, str]) -> OrderTags:
         deadline = float(tags[f"{TAG}expires-at"])
-        return cls(tags[f"{TAG}instance"], tags[f"{TAG}build"], deadline)
+        return cls(tags[f"{TAG}instance"], tags.get(f"{TAG}build", ""), deadline)
 
 
 @dataclass(eq=False, kw_only=True)

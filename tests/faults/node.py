@@ -182,7 +182,8 @@ class Seam:
 
     def __init__(self, node: Node, part: Any, effects: set[str], label: str) -> None:
         self._node, self._part, self._effects, self._label = node, part, effects, label
-        for ability in ("arm", "seal", "park", "wake"):  # they are asked for by `isinstance`
+        # They are asked for by `isinstance`.
+        for ability in ("arm", "seal", "park", "wake", "guarded_roles"):
             if hasattr(part, ability):
                 setattr(self, ability, self.__getattr__(ability))
 

@@ -66,6 +66,14 @@ def test_a_pool_is_shown_with_every_key(cli: Cli, ledger: Ledger) -> None:
     assert cli("vm", "ls").out.count(b"pool fast") == 1
 
 
+def test_what_is_parked_is_had_and_what_parks_is_made(cli: Cli, ledger: Ledger) -> None:
+    row = waiting(ledger)
+    for to, told in ((InstanceState.PARKING, (0, 1)), (InstanceState.PARKED, (1, 0))):
+        assert ledger.pools.park(row.id, epoch=row.epoch, to=to, now=150.0)
+        (shown,) = cli("pool", "ls", "-o", "json").items
+        assert (shown["have"], shown["making"]) == told
+
+
 def test_an_empty_pool_without_a_serve_says_so(cli: Cli, ledger: Ledger) -> None:
     ledger.pools.declare({"fast": POOL}, "e-1", 100.0)
     (shown,) = cli("pool", "ls", "-o", "json").items

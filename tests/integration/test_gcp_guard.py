@@ -121,6 +121,19 @@ def test_every_kind_that_bills_ends_and_stopped_vms_do(gce: Google) -> None:
     assert gce.cloud.alive == []
 
 
+def test_a_parked_vm_past_its_deadline_ends(gce: Google) -> None:
+    """Its suspension has cleared the cloud's own."""
+    parked, waits = (launch(gce, labelled(gce, late, role="pool")) for late in (GRACE, 0))
+    for machine in (parked, waits):
+        machine.suspend()
+    assert names(sweep(gce)) == set()
+    gce.clock.advance(1)
+    report = sweep(gce)
+    assert (names(report), report["failures"]) == ({parked.shown["name"]}, [])
+    assert gce.cloud.alive == [waits]
+    assert [disk["name"] for disk in gce.cloud.disks] == [waits.shown["name"]]
+
+
 def test_a_dry_run_tells_and_ends_nothing(gce: Google) -> None:
     machine = launch(gce, labelled(gce))
     assert names(sweep(gce, dry_run=True)) == {machine.shown["name"]}

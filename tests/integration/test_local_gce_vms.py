@@ -76,6 +76,20 @@ def test_a_guests_poweroff_leaves_its_disk_and_no_deadline(world: World) -> None
     assert world.cloud.disks == []
 
 
+def test_its_vm_stands_still_while_it_is_suspended(world: World) -> None:
+    vm = world.born("vm-1")
+    (nic,) = world.wait_for("vm-1", "RUNNING").network_interfaces
+    where = {"project": world.project, "zone": world.zone, "instance": "vm-1"}
+    world.instances.suspend_unary(**where, retry=None)
+    assert world.wait_for("vm-1", "SUSPENDED").name == "vm-1"
+    time.sleep(0.5)  # its fleet looks at it meanwhile
+    assert (vm.frozen, vm.killed) == (True, False)
+    world.instances.resume_unary(**where, retry=None)
+    (again,) = world.wait_for("vm-1", "RUNNING").network_interfaces
+    assert (vm.frozen, vm.killed) == (False, False)
+    assert again.access_configs[0].nat_i_p == nic.access_configs[0].nat_i_p == vm.guest.address
+
+
 def test_delete_kills_it_before_it_is_gone(world: World) -> None:
     running, fresh = world.born("vm-1"), world.born("vm-2")
     world.delete("vm-1")

@@ -259,7 +259,7 @@ def test_methods_that_nobody_has(gce: Google) -> None:
     for verb, path, status in (
         ("GET", "/nonsense", 404),
         ("PUT", f"/zones/{gce.zone}/instances", 404),
-        ("POST", f"/zones/{gce.zone}/instances/vm-1/suspend", 501),
+        ("POST", f"/zones/{gce.zone}/instances/vm-1/reset", 501),
         ("GET", "/global/healthChecks", 501),
     ):
         answer = requests.request(verb, home + path, timeout=10)

@@ -22,7 +22,7 @@ class StandIn:
     def __init__(self, guest: GuestSpec, answer: Callable[[MetadataRequest], Reply]) -> None:
         self.guest = guest
         self.answer = answer
-        self.started = self.killed = False
+        self.started = self.killed = self.frozen = False
         self.trouble: OSError | None = None
         self.code: int | None = None
         self.console = b""
@@ -35,6 +35,12 @@ class StandIn:
 
     def poll(self) -> int | None:
         return -9 if self.killed else self.code
+
+    def freeze(self) -> None:
+        self.frozen = True
+
+    def thaw(self) -> None:
+        self.frozen = False
 
     def kill(self) -> None:
         self.killed = True

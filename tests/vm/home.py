@@ -134,6 +134,11 @@ class Home:
             rows = ledger.execute("SELECT id FROM builds WHERE secrets IS NOT NULL")
             return found + [f"sealed secrets of {row[0]}" for row in rows]
 
+    def installation(self) -> str:
+        """Whose VMs they are; once there is a ledger."""
+        with self._ledger() as ledger:
+            return str(ledger.execute("SELECT installation FROM ledger").fetchone()[0])
+
     def _ledger(self) -> closing[sqlite3.Connection]:
         return closing(sqlite3.connect(f"file:{self.data}/ledger.db?mode=ro", uri=True))
 

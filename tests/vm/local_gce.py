@@ -11,6 +11,7 @@ import requests
 
 from tests.vm.home import wait_until
 from tests.vm.local_cloud import Local
+from vmrunner.providers.gce.guard import name_of
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,13 @@ class LocalGce(Local):
         return f"zones/{item['zone'].rpartition('/')[2]}/instances/{instance}"
 
     # --- what a test does to it ---
+
+    def guard(self, installation: str, region: str, roles: str) -> None:
+        """There is a guard for these roles, by its job in Cloud Scheduler."""
+        jobs = f"projects/{self.provider['project']}/locations/{region}/jobs"
+        job = {"name": f"{jobs}/{name_of(installation)}", "description": f"Roles: {roles}."}
+        answer = requests.post(f"{self.provider['api_endpoint']}/v1/{jobs}", json=job, timeout=30)
+        assert answer.ok, answer.text
 
     def strike_in(self, instance: str, seconds: float) -> None:
         """The cloud's own deadline is so soon, at least half a minute."""

@@ -7,15 +7,16 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 import requests
 
 from deploy.gcp.guard import main as guard
-from tests.vm.home import text, wait_until
+from tests.vm.home import Home, text, wait_until
 from tests.vm.local_cloud import born_by, newcomer, put_forward, talking
 from tests.vm.local_gce import LocalGce
+from tests.vm.serving import Serving
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
@@ -39,7 +40,7 @@ def gce(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalGce]:
     gce.end()
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def abandoned(gce: LocalGce, tmp_path_factory: pytest.TempPathFactory) -> Abandoned:
     home = newcomer(tmp_path_factory.mktemp("abandoned") / "home", gce)
     with talking(home, 2) as builds:
@@ -100,5 +101,67 @@ def test_guest_timer_stops_a_forgotten_vm_and_guard_deletes_it(
             assert told["failures"] == []
             ended.append([line["instance"] for line in told["ended"]])
     assert ended == [[], [], [instance]]
+    gce.wait_for(instance, "gone", seconds=60)
+    assert gce.disks(instance) == []
+
+
+POOL: Final = """
+[pools.fast]
+provider = "gce"
+kind = "parked"
+network = "none"
+size = 1
+ttl = "20m"
+idle = "20m"
+"""
+
+
+@pytest.fixture
+def pooling(gce: LocalGce, tmp_path: Path) -> Iterator[Home]:
+    """A `serve` with a pool of one parked VM, and a guard that knows pools."""
+    home = newcomer(tmp_path / "home", gce)
+    file = home.root / "config/vmrunner/config.toml"
+    told = file.read_text().replace(
+        "[providers.gce]\n", '[providers.gce]\nguard = "europe-west1"\n'
+    )
+    file.write_text(told + POOL)
+    home.builds()  # makes the ledger
+    gce.guard(home.installation(), "europe-west1", "build, pool, image")
+    serving = Serving(home)
+    yield home
+    home.run("pool", "drain", "fast")
+    try:
+        wait_until(lambda: not home.items("vm", "ls"), seconds=120, what="its VMs to be gone")
+    finally:
+        print((home.root / "serve.log").read_text()[-4000:])
+        serving.kill()
+
+
+def suspended(gce: LocalGce) -> list[dict[str, Any]]:
+    return gce.listed("instances", "status=SUSPENDED")
+
+
+def test_a_build_wakes_the_one_vm_of_a_parked_pool(gce: LocalGce, pooling: Home) -> None:
+    (item,) = wait_until(lambda: suspended(gce), seconds=600, what="a VM that is parked")
+    instance = item["name"]
+    (qemu,) = gce.vms(instance)  # its memory stays
+    assert "State:\tT" in Path(f"/proc/{qemu.split()[0]}/status").read_text()
+    assert gce.disks(instance) == [instance]
+    assert "terminationTimestamp" not in item["resourceStatus"]["scheduling"]
+    wait_until(
+        lambda: pooling.items("pool", "ls")[0]["have"] == 1, seconds=60, what="it to be told"
+    )
+    began = time.monotonic()
+    done = pooling.run(
+        *("run", "--network", "none", "--ttl", "10m", "--timeout", "5m"),
+        *("--", "cut", "-d", " ", "-f", "1", "/proc/uptime"),
+    )
+    took = time.monotonic() - began
+    print(text(done.stderr))
+    assert done.returncode == 0
+    assert float(done.stdout) > took  # it had booted before
+    (row,) = pooling.items("show", pooling.builds()[0]["id"])
+    assert (row["start"], row["result"], row["instance"]) == ("parked", "success", instance)
+    assert (row["instances"][0]["pool"], len(row["instances"])) == ("fast", 1)
     gce.wait_for(instance, "gone", seconds=60)
     assert gce.disks(instance) == []

@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 
 #: Hit rate and start times are of the builds of so many seconds.
 WINDOW: Final = 7 * 86400.0
+#: States of VMs that a build may have, and of those that are on their way there.
+_WAITING: Final = (InstanceState.READY, InstanceState.PARKED)
+_MAKING: Final = (InstanceState.REQUESTED, InstanceState.BOOTING, InstanceState.PARKING)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoolStatus:
-    """One pool now. `have`: ready and unclaimed; `making`: on their way; `claimed`: with a build.
-    `hit_rate`, `p50`, `p95` (seconds from queued to the first step) are of the last 7 days; None:
-    no build came. `idle_usd_today`: since midnight, UTC."""
+    """One pool now. `have`: ready or parked, and unclaimed; `making`: on their way; `claimed`: with
+    a build. `hit_rate`, `p50`, `p95` (seconds from queued to the first step) are of the last 7
+    days; None: no build came. `idle_usd_today`: since midnight, UTC."""
 
     pool: Pool
     want: int | None  # None: nobody fills it yet
@@ -52,7 +55,7 @@ def status(ledger: Ledger, providers: ProviderSet) -> list[PoolStatus]:
         rows = ledger.pools.instances(pool.name, _midnight(now))
         there = [row for row in rows if row.state is not InstanceState.GONE]
         free = [row for row in there if row.build is None]
-        have = sum(row.state is InstanceState.READY for row in free)
+        have = sum(row.state in _WAITING for row in free)
         count = counts.get(pool.name)
         spans = sorted(ledger.pools.served(pool.name, now - WINDOW))
         found.append(
@@ -60,9 +63,7 @@ def status(ledger: Ledger, providers: ProviderSet) -> list[PoolStatus]:
                 pool=pool,
                 want=pool.want,
                 have=have,
-                making=sum(
-                    row.state in (InstanceState.REQUESTED, InstanceState.BOOTING) for row in free
-                ),
+                making=sum(row.state in _MAKING for row in free),
                 claimed=sum(
                     row.build is not None and row.state is not InstanceState.DELETING
                     for row in there

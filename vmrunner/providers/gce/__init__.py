@@ -43,5 +43,6 @@ DRIVER = Driver(
     prices="vmrunner.providers.gce.prices:USD_HOUR",
     told={"project": "account"},
     ids_are_names=True,
+    parks=True,
     guard="gcp/terraform",
 )

@@ -71,6 +71,8 @@ LIST: Final = GceApi(
     "networkInterfaces(networkIP,accessConfigs(natIP)))",
 )
 DELETE: Final = GceApi("Instances", "delete_unary", "write", single=True)
+SUSPEND: Final = GceApi("Instances", "suspend_unary", "write")
+RESUME: Final = GceApi("Instances", "resume_unary", "write")
 UNPROTECT: Final = GceApi("Instances", "set_deletion_protection_unary", "write")
 CONSOLE: Final = GceApi("Instances", "get_serial_port_output", "read")
 MAY: Final = GceApi("Instances", "test_iam_permissions", "read")

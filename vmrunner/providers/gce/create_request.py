@@ -21,7 +21,7 @@ USER_DATA: Final = 256 * 1024  # bytes: what one metadata value holds
 _PERSISTENT: Final = frozenset(
     "a2 c2 c2d c3 c3d custom e2 f1 g1 g2 h3 m1 m2 m3 n1 n2 n2d t2a t2d z3".split()  # noqa: SIM905
 )
-_NAMESPACE: Final = uuid.UUID("b8f1f2a6-6f0e-5c5e-9a38-2f6a8f1f4d10")
+NAMESPACE: Final = uuid.UUID("b8f1f2a6-6f0e-5c5e-9a38-2f6a8f1f4d10")
 
 
 class RequestVariant(NamedTuple):
@@ -40,7 +40,7 @@ USUAL: Final = RequestVariant()
 def request_id(instance: str, way: RequestVariant = USUAL) -> str:
     """The idempotency key of this VM's insert: the same for ever."""
     suffix = "/relative" * (way.left is not None) + "/stays" * (not way.migrates)
-    return str(uuid.uuid5(_NAMESPACE, instance + suffix))
+    return str(uuid.uuid5(NAMESPACE, instance + suffix))
 
 
 def instance(order: Order, options: GceOptions, way: RequestVariant = USUAL) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.merge_iterators import merged
 from vmrunner.providers.gce.client import DONE, LIST, OPERATIONS, GceClient, pb
 from vmrunner.providers.gce.labels import tags
-from vmrunner.providers.gce.resources import last, seen, when
+from vmrunner.providers.gce.resources import SUSPENSION, last, seen, when
 
 PAGE: Final = 500  # items, the most that Compute Engine gives
 NAMES: Final = 100  # in one filter, which is a part of the URL
@@ -101,7 +101,9 @@ class InstanceDescriber:
                     continue
                 del left[item.name]
                 sight = seen(scope, item, public=self._public)
-                if sight.power in (Power.STOPPING, Power.STOPPED):
+                if item.status in SUSPENSION:
+                    yield key, sight  # no guest and no failing host does that
+                elif sight.power in (Power.STOPPING, Power.STOPPED):
                     stopping[item.name] = sight
                 else:
                     yield key, sight
@@ -172,16 +174,23 @@ def _any(names: Sequence[str] | Mapping[str, object]) -> str:
 
 
 def _record(operations: Sequence[Any]) -> _Record:
-    """Sum up all operations on one VM. One that failed was nothing."""
+    """Sum up all operations on one VM. One that failed was nothing, and what was before it was
+    woken explains no end."""
     well = [one for one in operations if not list(one.error.errors)]
+    woken = max((_begun(one) for one in well if one.operation_type == "resume"), default=0.0)
+    well = [one for one in well if _begun(one) >= woken]
     ends = [one for one in well if _ENDS.fullmatch(one.operation_type)]
     causes = [one for one in well if one in ends or one.operation_type in _STOPS]
-    first = min(causes, key=lambda one: when(one.insert_time) or 0.0, default=None)
+    first = min(causes, key=_begun, default=None)
     return _Record(
         cause=first.operation_type if first is not None else "",
         preempted=any(one.operation_type == _PREEMPTED for one in ends),
         dead=any(one.status == DONE for one in ends),
     )
+
+
+def _begun(operation: Any) -> float:
+    return when(operation.insert_time) or 0.0
 
 
 def _because(sight: Seen, record: _Record) -> Seen:

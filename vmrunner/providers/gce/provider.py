@@ -41,6 +41,7 @@ from vmrunner.providers.gce.identity import GceIdentity
 from vmrunner.providers.gce.images import GceImages
 from vmrunner.providers.gce.operations import OperationWaiter
 from vmrunner.providers.gce.options import GceOptions
+from vmrunner.providers.gce.parking import GceParker
 from vmrunner.providers.gce.permissions import GcePermissions
 from vmrunner.providers.gce.resources import GceNearness, last
 from vmrunner.providers.gce.sweep import GceSweep
@@ -76,6 +77,7 @@ class GceProvider:
         self._elapsed = elapsed
         self._waiter = OperationWaiter(self.calls, elapsed, sleep)
         self._births = GceCreator(options, self.calls, self._dry, self.now, self._waiter)
+        self._parker = GceParker(self.calls, self._waiter)
         public = options.address == "public"
         self._looker = InstanceDescriber(self.calls, options.installation, public=public)
 
@@ -147,8 +149,7 @@ class GceProvider:
         self.options.demand_launch()
         with edge():
             self.identity.project()
-            if order.offer.scope not in self._zones:
-                raise BadOrder(f"{order.offer.scope} is no scope of {self.name}")
+            self._check_scope(order.offer.scope)
             self.rights.demand()
             ref = self._births.create(order)
             self.rights.born(ref)
@@ -191,6 +192,16 @@ class GceProvider:
             told = self.calls(CONSOLE, zone=ref.scope.place, instance=ref.id)
         return str(told.contents)[-CONSOLE_BYTES:]
 
+    def park(self, ref: Ref) -> None:
+        with edge():
+            self._check_scope(ref.scope)
+            self._parker.park(ref)
+
+    def wake(self, ref: Ref) -> None:
+        with edge():
+            self._check_scope(ref.scope)
+            self._parker.wake(ref)
+
     def guarded_roles(self) -> frozenset[str] | None:
         with edge():
             project = self.identity.project()
@@ -212,6 +223,10 @@ class GceProvider:
             return tuple(one for one in found if one.level is not Level.OK)
 
     # --- within ---
+
+    def _check_scope(self, scope: Scope) -> None:
+        if scope not in self._zones:
+            raise BadOrder(f"{scope} is no scope of {self.name}")
 
     def _near(self) -> GceNearness:
         options = self.options

@@ -31,6 +31,8 @@ POWER: Final[Mapping[str, Power]] = {
     "SUSPENDED": Power.STOPPED,
     "TERMINATED": Power.STOPPED,
 }
+#: Of a VM that is parked, or on its way there.
+SUSPENSION: Final = frozenset({"SUSPENDING", "SUSPENDED"})
 
 
 @dataclass(frozen=True, slots=True)

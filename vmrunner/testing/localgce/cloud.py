@@ -42,8 +42,9 @@ class LocalGce(LocalService):
         self.project = project
         self.number = f"{secrets.randbelow(9 * 10**11) + 10**11}"  # of the project
         self.operation_seconds = 0.0  # from the first sight of an operation to its end
-        self.boot_seconds = 0.0  # from an insert to RUNNING
+        self.boot_seconds = 0.0  # from an insert to RUNNING, and from a resume
         self.stop_seconds = 0.0  # from STOPPING to TERMINATED
+        self.suspend_seconds = 0.0  # from SUSPENDING to SUSPENDED
         self.delete_seconds = 0.0  # from STOPPING to nothing
         self.deadline_late = 0.0  # so long past its time a deadline strikes; the real one: 30
         self.visibility_lag = 0.0  # so long newborns are not visible
@@ -68,6 +69,7 @@ class LocalGce(LocalService):
         self.tokens: dict[tuple[str, str], tuple[float, Operation]] = {}
         self.quotas: dict[str, dict[str, float]] = {}  # region, or "" → metric → limit
         self.common_metadata: dict[str, str] = {}  # of the project
+        self.jobs: dict[str, Json] = {}  # of Cloud Scheduler, by name
         self._shelves: dict[str, dict[str, dict[str, Json]]] = {}
         self._addresses = 0
         self._endpoint = GceEndpoint(self)

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vmrunner.testing.common.service import HOST, HttpEndpoint
-from vmrunner.testing.localgce import fieldmask, operations, routes, validation
+from vmrunner.testing.localgce import fieldmask, operations, routes, scheduler, validation
 from vmrunner.testing.localgce.api_error import GceRefusal, error_document
 from vmrunner.testing.localgce.faults import BrokenOperation
 from vmrunner.testing.localgce.requests import GceRequest, check
@@ -84,7 +84,7 @@ class GceEndpoint(HttpEndpoint):
     def _ask(self, request: GceRequest, broken: BrokenOperation | None) -> bytes:
         method = request.method
         if method is None:
-            raise GceRefusal(404, "notFound", f"Google has no such method: {request.action}")
+            return json.dumps(scheduler.answer(self._cloud, request)).encode()
         handler = routes.find(method.id)
         if handler is None:
             raise GceRefusal(501, "notImplemented", f"not in this cloud: {method.id}")

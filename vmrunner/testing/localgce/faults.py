@@ -68,6 +68,10 @@ QUOTA_LATER: Final = BrokenOperation(
     "QUOTA_EXCEEDED", "Quota 'CPUS' exceeded. Limit: 24.0 in region.", 403
 )
 
+UNSUPPORTED: Final = BrokenOperation(
+    "UNSUPPORTED_OPERATION", "The state of the instance does not allow this operation.", 400
+)
+
 
 class GceFaults(FaultPlan[GceRequest, RequestFate | BrokenOperation]):
     """The plan of one cloud, by method: `instances.insert`."""

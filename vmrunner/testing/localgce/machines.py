@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 GONE: Final = "gone"
 _UP: Final = ("PROVISIONING", "STAGING", "RUNNING", "REPAIRING")
-_OFF: Final = ("SUSPENDED", "TERMINATED", GONE)
+_OFF: Final = ("TERMINATED", GONE)
 _TAKEN_BACK: Final = "Instance was preempted."
 
 
@@ -106,6 +106,12 @@ class GceMachine:
     def spot(self) -> bool:
         return bool(self.shown["scheduling"]["provisioningModel"] == "SPOT")
 
+    @property
+    def dry(self) -> bool:
+        """True if its zone has no room for one like it."""
+        market = "spot" if self.spot else "on-demand"
+        return (last(self.shown["machineType"]), self.zone, market) in self.cloud.dry
+
     # --- what befalls it ---
 
     def begin(self) -> None:
@@ -177,10 +183,18 @@ class GceMachine:
         operations.by_itself(self.cloud, "compute.instances.preempted", self, _TAKEN_BACK)
         self._fall(_TAKEN_BACK)
 
-    def suspend(self) -> None:
-        """Suspend it: the deadline is cleared."""
+    def suspend(self, then: Callable[[], None] = lambda: None) -> None:
+        """Suspend it: its memory and its disks stay, its deadline and what it was lent of external
+        addresses do not."""
         self._disarm()
-        self._become("SUSPENDED")
+        self._become("SUSPENDING")
+        self.cloud.later(self.cloud.suspend_seconds, lambda: self._suspended(then))
+
+    def resume(self, then: Callable[[], None] = lambda: None) -> None:
+        """Let it go on where it was: it is given room, and an address, anew."""
+        self._become("PROVISIONING")
+        self.cloud.later(self.cloud.boot_seconds / 2, self._stage)
+        self.cloud.later(self.cloud.boot_seconds, lambda: self._resumed(then))
 
     def repair(self) -> None:
         """Let its host fail."""
@@ -259,6 +273,23 @@ class GceMachine:
         if not self.gone and not self.deleting:
             self._become("TERMINATED")
             self.shown["lastStopTimestamp"] = timestamps.written(self.cloud.now())
+        then()
+
+    def _suspended(self, then: Callable[[], None]) -> None:
+        if self.state == "SUSPENDING":
+            self._become("SUSPENDED")
+            self.shown["lastSuspendedTimestamp"] = timestamps.written(self.cloud.now())
+            networks.release(self.cloud, self.zone, self.shown)
+            if self.body is not None:
+                self.body.freeze()
+        then()
+
+    def _resumed(self, then: Callable[[], None]) -> None:
+        if self.state == "STAGING":
+            networks.lend(self.cloud, self.shown)
+            if self.body is not None:
+                self.body.thaw()
+            self._run()
         then()
 
     def _ended(self) -> None:

@@ -10,7 +10,7 @@ from vmrunner.testing.localgce import fixtures, links, operations, scheduling
 from vmrunner.testing.localgce.api_error import GceRefusal, invalid, not_found, not_ready
 from vmrunner.testing.localgce.attributes import check_labels, check_metadata
 from vmrunner.testing.localgce.discovery import Json
-from vmrunner.testing.localgce.faults import BrokenOperation
+from vmrunner.testing.localgce.faults import STOCKOUT, UNSUPPORTED, BrokenOperation
 from vmrunner.testing.localgce.machines import GceMachine
 from vmrunner.testing.localgce.reads import collection_of
 from vmrunner.testing.localgce.requests import GceRequest
@@ -48,6 +48,32 @@ def stop(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -
     if broken is not None or machine.state == "TERMINATED":
         return operations.run(cloud, request, "stop", machine.shown, broken=broken)
     return operations.follow(cloud, request, "stop", machine.shown, machine.stop)
+
+
+def suspend(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
+    """Only one that runs can be suspended; of another the operation tells that."""
+    if (known := operations.repeated(cloud, request)) is not None:
+        return known
+    machine = _settled(cloud, request)
+    if machine.state != "RUNNING":
+        broken = UNSUPPORTED
+    if broken is not None:
+        return operations.run(cloud, request, "suspend", machine.shown, broken=broken)
+    return operations.follow(cloud, request, "suspend", machine.shown, machine.suspend)
+
+
+def resume(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
+    """Only one that is suspended goes on, if its zone has room for it."""
+    if (known := operations.repeated(cloud, request)) is not None:
+        return known
+    machine = _settled(cloud, request)
+    if machine.state != "SUSPENDED":
+        broken = UNSUPPORTED
+    elif broken is None and machine.dry:
+        broken = STOCKOUT
+    if broken is not None:
+        return operations.run(cloud, request, "resume", machine.shown, broken=broken)
+    return operations.follow(cloud, request, "resume", machine.shown, machine.resume)
 
 
 def set_labels(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
@@ -185,6 +211,14 @@ def _machine(cloud: LocalGce, request: GceRequest, parameter: str = "instance") 
     if shown is None or shown["selfLink"] in cloud.hidden:
         raise not_found(f"projects/{cloud.project}/{request.scope}/instances/{name}")
     return cloud.machine(shown["selfLink"])
+
+
+def _settled(cloud: LocalGce, request: GceRequest) -> GceMachine:
+    """A VM that is on its way to no other state. Raises `GceRefusal`."""
+    machine = _machine(cloud, request)
+    if machine.state not in ("RUNNING", "SUSPENDED", "TERMINATED"):
+        raise not_ready(_relative(cloud, machine))
+    return machine
 
 
 def _relative(cloud: LocalGce, machine: GceMachine) -> str:

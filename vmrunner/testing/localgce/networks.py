@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vmrunner.testing.localgce import fixtures, links
 from vmrunner.testing.localgce.api_error import invalid
@@ -11,6 +11,10 @@ from vmrunner.testing.localgce.discovery import Json
 
 if TYPE_CHECKING:
     from vmrunner.testing.localgce.cloud import LocalGce
+
+
+#: Where external addresses come from.
+_EXTERNAL: Final = "198.18.0.0/15"
 
 
 def interfaces(cloud: LocalGce, zone: str, said: list[Json]) -> list[Json]:
@@ -54,7 +58,7 @@ def _access(cloud: LocalGce, region: str, said: Json, path: str, own: str | None
         "kind": "compute#accessConfig",
         "type": said.get("type", "ONE_TO_ONE_NAT"),
         "name": said.get("name", "external-nat"),
-        "natIP": wanted or own or cloud.address("198.18.0.0/15"),
+        "natIP": wanted or own or cloud.address(_EXTERNAL),
         "networkTier": said.get("networkTier", "PREMIUM"),
     }
 
@@ -86,9 +90,27 @@ def hold(cloud: LocalGce, zone: str, shown: Json, *, freed: bool = False) -> Non
         for config in nic.get("accessConfigs", []):
             region = zone.rpartition("-")[0]
             for address in cloud.shelf("addresses", f"regions/{region}").values():
-                if address["address"] == config["natIP"]:
+                if address["address"] == config.get("natIP"):
                     address["status"] = "RESERVED" if freed else "IN_USE"
                     address["users"] = [] if freed else [shown["selfLink"]]
+
+
+def release(cloud: LocalGce, zone: str, shown: Json) -> None:
+    """The external addresses of a VM that are not reserved are another's from now on."""
+    region = zone.rpartition("-")[0]
+    kept = {one["address"] for one in cloud.shelf("addresses", f"regions/{region}").values()}
+    for nic in shown["networkInterfaces"]:
+        for config in nic.get("accessConfigs", []):
+            if config["natIP"] not in kept:
+                del config["natIP"]
+
+
+def lend(cloud: LocalGce, shown: Json) -> None:
+    """A VM that goes on has external addresses again."""
+    for index, nic in enumerate(shown["networkInterfaces"]):
+        own = nic["networkIP"] if cloud.bodies and index == 0 else None
+        for config in nic.get("accessConfigs", []):
+            config.setdefault("natIP", own or cloud.address(_EXTERNAL))
 
 
 def _network(cloud: LocalGce, said: Json, path: str) -> Json | None:

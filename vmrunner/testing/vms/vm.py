@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -101,6 +102,14 @@ class Vm:
                 self._listen()
             self._close()
 
+    def freeze(self) -> None:
+        """Stop it where it is: its memory stays. It does nothing more until `thaw`, or `kill`."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
     @property
     def console(self) -> bytes:
         """The last that the guest said on its serial port, at most `CONSOLE` bytes."""
@@ -112,6 +121,11 @@ class Vm:
     def complaint(self) -> str:
         """Return what QEMU itself said last."""
         return self._complaint.decode(errors="replace").strip()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with self._lock:
+            if self._process is not None:
+                self._process.send_signal(number)
 
     # --- within, under the lock ---
 

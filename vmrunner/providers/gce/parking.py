@@ -1,0 +1,73 @@
+"""Parking and waking a VM: it is suspended, and resumed with its memory.
+
+A VM is parked once and woken once in its life. So each has one request id for ever: a twin that was
+long on its way stops no VM that was woken meanwhile.
+
+A suspension clears the cloud's own deadline. Google's documentation has it set again when the VM
+runs; and `setScheduling`, which could set it, is for stopped VMs alone. Nothing here rests on
+either: the layer is the guard, without which no parked pool is filled.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, Final
+
+from vmrunner.errors import BadOrder, NoCapacity, QuotaExceeded, Uncertain
+from vmrunner.model import Ref
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.gce import error_codes
+from vmrunner.providers.gce.client import GET, RESUME, SUSPEND, WAIT_FOR, GceApi, GceClient
+from vmrunner.providers.gce.create_request import NAMESPACE
+from vmrunner.providers.gce.operations import OperationWaiter
+from vmrunner.providers.gce.resources import SUSPENSION
+
+#: States of a VM that is woken already.
+_AWAKE: Final = ("PROVISIONING", "STAGING", "RUNNING")
+
+
+class GceParker:
+    """Parks and wakes in one project. Its methods raise `CallFailed`, `BadOrder` or `Uncertain`."""
+
+    def __init__(self, calls: GceClient, waiter: OperationWaiter) -> None:
+        self._calls = calls
+        self._waiter = waiter
+
+    def park(self, ref: Ref) -> None:
+        """Ask for its suspension, which may take minutes. A look shows what came of it; so does the
+        same again."""
+        if self._state(ref) not in SUSPENSION:
+            _check(self._ask(SUSPEND, ref), SUSPEND, ref)
+
+    def wake(self, ref: Ref) -> None:
+        """Resume it. The operation is waited for, since only it tells that a zone has no room."""
+        state = self._state(ref)
+        if state in _AWAKE:
+            return
+        if state == "SUSPENDING":
+            raise Uncertain(f"{ref.id} is still {state}")
+        operation = self._ask(RESUME, ref)
+        try:
+            operation = self._waiter.done(operation, WAIT_FOR, zone=ref.scope.place)
+        except CallFailed as failed:
+            raise Uncertain(f"{operation.name}: {failed.error}") from failed
+        _check(operation, RESUME, ref)
+
+    # --- within ---
+
+    def _state(self, ref: Ref) -> str:
+        return str(self._calls(GET, zone=ref.scope.place, instance=ref.id).status)
+
+    def _ask(self, api: GceApi, ref: Ref) -> Any:
+        """Return the operation; it is the first one, whoever asks again."""
+        request_id = str(uuid.uuid5(NAMESPACE, f"{ref.id}/{api.action}"))
+        return self._calls(api, zone=ref.scope.place, instance=ref.id, request_id=request_id)
+
+
+def _check(operation: Any, api: GceApi, ref: Ref) -> None:
+    """Raise what it ended with. To ask again would only bring it back: that is a refusal."""
+    failed = error_codes.of_operation(operation, action=api.action, where=ref.scope.place)
+    if failed is not None:
+        if isinstance(failed.error, (NoCapacity, QuotaExceeded)):
+            raise failed
+        raise BadOrder(str(failed)) from failed
