@@ -12,7 +12,7 @@ RULES: Final = "tests/unit/core/test_pools.py"
 POOL_BUGS: Final = (
     Bug(
         "claim a VM that another build has",
-        "ledger/pools.py",
+        "ledger/pool_vms.py",
         '        _i.epoch == arg("seen"),\n        _i.build.is_(None),\n',
         "",
         "tests/integration/test_pool_claims.py",
@@ -26,7 +26,7 @@ POOL_BUGS: Final = (
     ),
     Bug(
         "a claim that nobody remembers",
-        "ledger/pools.py",
+        "ledger/pool_vms.py",
         "        self._claimed(row.id, claimed[1].epoch)\n",
         "",
         f"{POOLS}::test_a_ledger_that_was_set_back_claims_no_vm_twice",

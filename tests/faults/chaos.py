@@ -19,10 +19,11 @@ from typing import Final
 
 from tests.faults.cloud_side import CloudResource, CloudSide, InMemory, drawn_layout
 from tests.faults.node import Node
+from tests.faults.pool_worlds import drawn_pools
 from tests.faults.world import Broken, World
 from vmrunner.core.lifecycle import first_birth
 from vmrunner.errors import Conflict
-from vmrunner.model import BuildRecord, BuildState, Kind, Limits, PoolSpec, Reason, Scope
+from vmrunner.model import BuildRecord, BuildState, Kind, Limits, Reason, Scope
 from vmrunner.providers.fake import Call, Clock, Fault, Plan
 
 EACH: Final = 100  # builds of an episode
@@ -77,8 +78,7 @@ class Episode:
         self.happened: Counter[str] = Counter()
         self.builds: list[BuildRecord] = []
         self._wanted = builds
-        draw = self.random
-        layout = drawn_layout(draw)
+        layout = drawn_layout(draw := self.random)
         self.world = World(
             template,
             root,
@@ -91,7 +91,6 @@ class Episode:
             airborne=cloud is None and draw.random() < self.aloft,
         )
         self._lowers = cloud is None and draw.random() < 0.2
-        self._renamed = False
         self._renames = cloud is None and draw.random() < 0.1
         self._pooled = cloud is None and draw.random() < 0.4
         self._faulty = draw.choice((0.0, 0.02, 0.1, 0.25))
@@ -99,7 +98,7 @@ class Episode:
         self._deadly = draw.choice((0.0, 0.001, 0.005, 0.02))
         self._loses_ledger = draw.random() < 0.1
         self._slots: list[Node | float] = [0.0, 0.0]  # a process, or when it comes back
-        self._next_number = 1000
+        self._renamed, self._next_number = False, 1000
         self._out_until: dict[Scope, float] = {}
         self._down_until = 0.0
         self._theirs: list[CloudResource] = []
@@ -110,8 +109,7 @@ class Episode:
         world, draw = self.world, self.random
         world.dice = lambda _node, _point: draw.random() < self._deadly
         world.judge = self._judge
-        start = world.clock()
-        span = self.span
+        start, span = world.clock(), self.span
         submits = sorted(draw.random() * span for _ in range(self._wanted))
         lost_at = start + draw.uniform(0.3, 1.0) * span if self._loses_ledger else None
         lowered_at = start + draw.uniform(0.2, 0.8) * span if self._lowers else None
@@ -268,8 +266,7 @@ class Episode:
     def _wish(self) -> None:
         """A user cancels something, or extends it."""
         world, draw = self.world, self.random
-        active = world.truth.builds.list(active=True)
-        if not active:
+        if not (active := world.truth.builds.list(active=True)):
             return
         build = draw.choice(active)
         if build.state is BuildState.HELD and draw.random() < 0.5:
@@ -320,7 +317,7 @@ class Episode:
                     self._slots[place] = world.node(
                         far=world.many_hosts,
                         skew=draw.choice((0.0, 0.0, DAY, -DAY, -HOUR)),
-                        pools=self._drawn_pools(),
+                        pools=self._pooled and drawn_pools(draw, self._names()),
                     )
             elif slot.dead:
                 self.happened["crashes"] += 1
@@ -337,22 +334,6 @@ class Episode:
             elif draw.random() < 0.002:
                 slot.skew -= draw.choice((60.0, HOUR, DAY))
                 self.happened["clocks set back"] += 1
-
-    def _drawn_pools(self) -> dict[str, PoolSpec]:
-        """The pools that a process has in its configuration: not the same in each."""
-        draw = self.random
-        if not self._pooled or draw.random() < 0.2:
-            return {}
-        spec = PoolSpec(
-            name="fast",
-            provider=draw.choice(self._names()),
-            container=draw.choice(("c", "c", "d")),
-            size=draw.randint(0, 4),
-            ttl=draw.choice((400.0, 900.0)),
-            idle=draw.choice((60.0, 300.0)),
-        )
-        self.happened["pools configured"] += 1
-        return {"fast": spec}
 
     def _lose_ledger(self) -> None:
         world = self.world

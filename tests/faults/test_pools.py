@@ -11,50 +11,17 @@ from typing import Any
 
 import pytest
 
-from tests.faults.world import LIMITS, TTL, World
+from tests.faults.pool_worlds import drained, filled, pools, waiting
+from tests.faults.world import LIMITS, World
 from vmrunner.core.lifecycle import FORGOTTEN
 from vmrunner.model import (
-    Death,
-    EmptyReason,
-    Instance,
-    InstanceState,
     Network,
-    PoolKind,
-    PoolSpec,
     Reason,
     Result,
     Start,
 )
-from vmrunner.providers.fake import Fault
 
 Make = Callable[..., World]
-
-POOL = PoolSpec(name="fast", provider="fake", container="c", size=2, ttl=TTL, idle=100.0)
-
-
-def pools(**changes: Any) -> dict[str, PoolSpec]:
-    return {"fast": replace(POOL, **changes)}
-
-
-def waiting(world: World) -> list[Instance]:
-    rows = world.truth.instances.open()
-    return [r for r in rows if r.build is None and r.state is InstanceState.READY]
-
-
-def filled(world: World, count: int = 2) -> None:
-    world.run(120, until=lambda: len(waiting(world)) == count)
-    assert len(waiting(world)) == count
-
-
-def drained(world: World) -> None:
-    """All ends: nothing is left of builds and pools."""
-    world.truth.pools.drain("fast", "test", world.clock())
-    world.settle()
-
-
-def reason(world: World) -> EmptyReason | None:
-    (pool,) = world.truth.pools.all()
-    return pool.empty_reason
 
 
 def test_a_pool_is_filled_claimed_and_filled_again(make_world: Make) -> None:
@@ -98,91 +65,6 @@ def test_a_crash_anywhere_in_a_pools_life_loses_nothing(make_world: Make) -> Non
         drained(world)
         assert world.truth.builds.get(build.id).result is Result.SUCCESS, place
         world.close()
-
-
-PARKED = {"kind": PoolKind.PARKED}
-
-
-def parked(world: World) -> list[Instance]:
-    return [r for r in world.truth.instances.open() if r.state is InstanceState.PARKED]
-
-
-def test_a_parked_vm_is_woken_for_its_build(make_world: Make) -> None:
-    world = make_world()
-    world.node(pools=pools(**PARKED))
-    world.run(120, until=lambda: len(parked(world)) == 2)
-    assert all(m.stopped for m in world.ours() if m.alive)
-    build = world.submit()
-    world.run(60, until=lambda: world.truth.builds.get(build.id).finished)
-    done = world.truth.builds.get(build.id)
-    row = world.truth.instances.get(done.instance or "")
-    assert (done.result, row.start, done.attempt) == (Result.SUCCESS, Start.PARKED, 1)
-    drained(world)
-
-
-def test_a_refused_wake_is_no_attempt(make_world: Make) -> None:
-    world = make_world()
-    world.node(pools=pools(size=1, **PARKED))
-    world.run(120, until=lambda: len(parked(world)) == 1)
-    world.fail("wake", Fault.NO_CAPACITY)
-    build = world.submit()
-    world.run(120, until=lambda: world.truth.builds.get(build.id).finished)
-    done = world.truth.builds.get(build.id)
-    assert (done.result, done.attempt) == (Result.SUCCESS, 1)
-    drained(world)
-
-
-def test_a_crash_anywhere_in_a_parked_vms_life_loses_nothing(make_world: Make) -> None:
-    def lived(world: World, build: Any) -> None:
-        world.run(60, until=lambda: world.truth.builds.get(build.id).finished)
-
-    world = make_world()
-    node = world.node(pools=pools(size=1, **PARKED))
-    world.run(120, until=lambda: len(parked(world)) == 1)
-    lived(world, world.submit())
-    drained(world)
-    points = node.points
-    assert {"before pools.park", "after cloud.park", "after cloud.wake"} <= set(points)
-    for at, place in enumerate(points):
-        if not any(word in place for word in ("pools", "cloud", "start", "record")):
-            continue  # the rest is as of one that is hot
-        world = make_world()
-        world.node(pools=pools(size=1, **PARKED), crash_at=at)
-        world.run(60, until=lambda w=world: bool(parked(w)) or w.nodes[0].dead)
-        build = world.submit()
-        world.run(60, until=lambda w=world: w.nodes[0].dead)
-        world.node(pools=pools(size=1, **PARKED))
-        lived(world, build)
-        drained(world)
-        assert world.truth.builds.get(build.id).result is Result.SUCCESS, place
-        world.close()
-
-
-@pytest.mark.parametrize("method", ["park", "wake"])
-@pytest.mark.parametrize("fault", [Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.THROTTLE])
-def test_a_wish_that_may_not_have_been_heard_is_said_again(
-    make_world: Make, method: str, fault: Fault
-) -> None:
-    world = make_world()
-    world.node(pools=pools(size=1, **PARKED))
-    world.fail(method, fault, fault)
-    world.run(120, until=lambda: len(parked(world)) == 1)
-    build = world.submit()
-    world.run(120, until=lambda: world.truth.builds.get(build.id).finished)
-    assert world.truth.builds.get(build.id).result is Result.SUCCESS
-    drained(world)
-
-
-def test_what_does_not_park_or_wake_is_stuck(make_world: Make) -> None:
-    world = make_world()
-    world.node(pools=pools(size=1, **PARKED))
-    world.run(120, until=lambda: len(parked(world)) == 1)
-    world.cloud.wake = lambda machine: None  # type: ignore[method-assign]
-    build = world.submit()
-    world.run(200, until=lambda: world.truth.builds.get(build.id).attempt > 1)
-    rows = world.truth.instances.list(build=build.id)
-    assert any(row.death is Death.STUCK for row in rows)
-    drained(world)
 
 
 def test_two_engines_claim_no_vm_twice(make_world: Make) -> None:
@@ -355,80 +237,4 @@ def test_builds_that_wait_for_a_place_come_before_the_pool(make_world: Make) -> 
     world.run(200, until=lambda: all(world.truth.builds.get(b.id).finished for b in builds))
     assert all(world.truth.builds.get(b.id).result is Result.SUCCESS for b in builds)
     filled(world)
-    drained(world)
-
-
-# --- why a pool is empty -----------------------------------------------------------------------
-
-
-def becomes(world: World, wanted: EmptyReason, seconds: float = 60.0) -> None:
-    world.run(seconds, until=lambda: bool(world.truth.pools.all()) and reason(world) is wanted)
-    assert reason(world) is wanted
-
-
-def test_a_pool_of_size_0_says_so(make_world: Make) -> None:
-    world = make_world()
-    world.node(pools=pools(size=0))
-    becomes(world, EmptyReason.SIZE)
-
-
-def test_a_pool_that_is_made_says_so(make_world: Make) -> None:
-    world = make_world()
-    world.node(pools=pools())
-    becomes(world, EmptyReason.MAKING)
-    world.run(60, until=lambda: reason(world) is None)
-    assert reason(world) is None
-    drained(world)
-
-
-def test_a_drained_pool_says_so(make_world: Make) -> None:
-    world = make_world()
-    world.node(pools=pools())
-    filled(world)
-    world.truth.pools.drain("fast", "ops", world.clock())
-    becomes(world, EmptyReason.DRAINING)
-    drained(world)
-
-
-def test_a_paused_ledger_says_so(make_world: Make) -> None:
-    world = make_world()
-    world.truth.pause(True, world.clock())
-    world.node(pools=pools())
-    becomes(world, EmptyReason.PAUSED)
-
-
-def test_a_full_house_says_so(make_world: Make) -> None:
-    world = make_world(max_instances=1)
-    world.node(pools=pools(size=1))
-    build = world.submit(container="d")
-    world.seconds[build.id] = 60.0
-    becomes(world, EmptyReason.MAX_INSTANCES)
-    drained(world)
-
-
-@pytest.mark.parametrize(
-    ("fault", "wanted"),
-    [
-        (Fault.NO_CAPACITY, EmptyReason.CAPACITY),
-        (Fault.CREDENTIALS, EmptyReason.CREDENTIALS),
-        (Fault.BAD_ORDER, EmptyReason.REFUSED),
-    ],
-)
-def test_a_refusal_is_told(make_world: Make, fault: Fault, wanted: EmptyReason) -> None:
-    world = make_world()
-    world.fail("create", fault, fault)
-    world.node(pools=pools())
-    becomes(world, wanted)
-    filled(world)
-    drained(world)
-
-
-def test_a_vm_that_does_not_come_up_is_told(make_world: Make) -> None:
-    world = make_world()
-    world.node(pools=pools(size=1))
-    world.run(60, until=lambda: any(m.alive for m in world.ours()))
-    for machine in world.ours():
-        machine.stopped = True
-    becomes(world, EmptyReason.BOOT)
-    filled(world, 1)
     drained(world)

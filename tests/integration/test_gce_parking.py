@@ -164,7 +164,7 @@ def test_an_operation_that_cannot_be_read_may_have_woken_it(gce: Google) -> None
     assert seen.power is Power.RUNNING
 
 
-def test_a_parking_that_came_to_nothing_is_told_when_said_again(gce: Google) -> None:
+def test_a_parking_that_came_to_nothing_is_told_again(gce: Google) -> None:
     gce.cloud.operation_seconds = 3
     provider, _, ref = born(gce)
     gce.cloud.faults.fail("instances.suspend", BROKEN)

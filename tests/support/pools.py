@@ -7,7 +7,7 @@ from typing import Any
 from tests.support.ledger_builds import ACCESS, OFFER, orders, ref
 from vmrunner.core.pools import shape_of
 from vmrunner.ledger import LaunchRequest, Ledger
-from vmrunner.ledger.pools import lease
+from vmrunner.ledger.pool_vms import lease
 from vmrunner.model import Instance, InstanceState, PoolSpec, Role
 
 POOL = PoolSpec(name="fast", provider="local", container="debian:trixie", size=2, ttl=100.0)

@@ -21,7 +21,8 @@ from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import MEMBER_LEASE, Membership
 from vmrunner.engine.parker import Parker
 from vmrunner.engine.poller import FAST_LOOK, InstancePoller
-from vmrunner.engine.pools import PoolManager, WarmUps
+from vmrunner.engine.pool_warm_ups import WarmUps
+from vmrunner.engine.pools import PoolManager
 from vmrunner.engine.reconciler import Reconciler
 from vmrunner.engine.sessions import SessionManager, Sessions, Spawn, thread
 from vmrunner.engine.snapshot import Snapshot

@@ -96,7 +96,7 @@ class Parker:
         self._wishes[row.id, row.epoch, row.state] = _Wish(row, at=wait)
 
     def _refused(self, snapshot: Snapshot, row: Instance, message: str) -> None:
-        """It stays as it is, which is no use to anybody."""
+        """End a VM that stays as it is, which is no use to anybody."""
         context = self._context
         build = snapshot.builds.get(row.build or "")
         if build is not None and build.instance == row.id and build.owner == context.id:

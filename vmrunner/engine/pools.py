@@ -7,10 +7,9 @@ reaper's: its deadline, a pool that nobody names any more (`lifecycle.pool_wish`
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Final
 
 from vmrunner.core import pools as rules
 from vmrunner.core import shapes
@@ -20,9 +19,10 @@ from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import MEMBER_LEASE
 from vmrunner.engine.pool_sizes import PoolSizer
+from vmrunner.engine.pool_warm_ups import PoolWarmUps, WarmedVm, WarmUps
 from vmrunner.engine.sessions import SessionManager, Spawn
 from vmrunner.engine.snapshot import Snapshot
-from vmrunner.ledger.pools import lease
+from vmrunner.ledger.pool_vms import lease
 from vmrunner.model import (
     BuildRecord,
     Death,
@@ -38,9 +38,6 @@ from vmrunner.model import (
 )
 from vmrunner.providers import ShowsGuardedRoles
 
-if TYPE_CHECKING:
-    from vmrunner.session.warm_up import WarmUpJob
-
 LEASE: Final = 30.0  # seconds that the right to fill a pool lasts
 RENEW: Final = 10.0
 NAMED: Final = 60.0  # seconds between words that we have these pools
@@ -54,28 +51,6 @@ _REASONS: Final = {
     Reason.QUOTA: EmptyReason.CAPACITY,
     Reason.CREDENTIALS: EmptyReason.CREDENTIALS,
 }
-
-
-class RunsWarmUp(Protocol):
-    """A warm-up, as `vmrunner.session.warm_up.WarmUp` is one to an engine."""
-
-    def run(self) -> Any:
-        """Return an open connection to a VM that is ready; blocks until it is."""
-
-    def stop(self) -> None:
-        """End it, from any thread."""
-
-
-WarmUps = Callable[["WarmUpJob"], RunsWarmUp]
-
-
-@dataclass(frozen=True, slots=True)
-class _Warmed:
-    """A warm-up's last word: an open connection, or why there is none."""
-
-    instance: Instance
-    connection: Any = None
-    error: str = ""
 
 
 @dataclass(slots=True)
@@ -100,15 +75,11 @@ class PoolManager:
         self._context = context
         self._launcher = launcher
         self._sessions = sessions
-        self._warm_ups = warm_ups
-        self._spawn = spawn
+        self._warm_ups = PoolWarmUps(context, warm_ups, spawn)
         self._pools: dict[str, Pool] = {}
         self._declared: Mapping[str, PoolSpec] | None = None
         self._named_at = float("-inf")  # monotonic
         self._leases: dict[str, tuple[bool, float]] = {}  # pool → ours, asked at (monotonic)
-        self._warming: dict[str, tuple[int, RunsWarmUp]] = {}  # instance → epoch
-        self._words: queue.SimpleQueue[_Warmed] = queue.SimpleQueue()
-        self._connections: dict[str, tuple[int, Any]] = {}  # instance → epoch, open
         self._troubles: dict[str, _Trouble] = {}
         self._sizes = PoolSizer(context)
         self._guarded: dict[str, tuple[bool, float]] = {}  # pool → it may be filled, asked at
@@ -120,11 +91,7 @@ class PoolManager:
 
     def close(self) -> None:
         """Let go of connections and leases; the VMs wait for the next engine."""
-        for _, warm_up in self._warming.values():
-            warm_up.stop()
-        for _, connection in self._connections.values():
-            connection.close()
-        self._connections.clear()
+        self._warm_ups.close()
         for name, (ours, _) in self._leases.items():
             if ours:
                 with self._context.guard("release a pool"):
@@ -188,8 +155,7 @@ class PoolManager:
                 if won is None:
                     continue
                 if won[1].state is InstanceState.READY:  # else it is woken first
-                    _, connection = self._connections.pop(row.id, (0, None))
-                    self._sessions.start(*won, connection)
+                    self._sessions.start(*won, self._warm_ups.connection(row.id))
 
     def missed(self, builds: Iterable[BuildRecord]) -> None:
         """Note the builds that a pool is for and that must be started without it."""
@@ -211,8 +177,10 @@ class PoolManager:
     ) -> None:
         """Fill, shrink and drain the pools whose leases are ours. `waiting`: how many builds wait
         for a place, by provider."""
-        self._take_warmed(snapshot)
-        self._forget(snapshot)
+        for word in self._warm_ups.ended():
+            with self._context.guard(f"warm up {word.instance.id}"):
+                self._warmed(snapshot, word)
+        self._warm_ups.forget(snapshot.rows)
         for pool in self._pools.values() if self.fills else ():
             if pool.spec.provider not in self._context.providers:
                 continue
@@ -342,45 +310,12 @@ class PoolManager:
 
     def reached(self, row: Instance) -> None:
         """SSH may be spoken to: warm it up, unless that goes on."""
-        context, pool = self._context, self._pools.get(row.pool or "")
-        if row.owner != context.id or row.state is not InstanceState.BOOTING or pool is None:
-            return
-        if row.id in self._warming and self._warming[row.id][0] == row.epoch:
-            return
-        from vmrunner.session.warm_up import WarmUpJob
+        pool = self._pools.get(row.pool or "")
+        ours = row.owner == self._context.id and row.state is InstanceState.BOOTING
+        if ours and pool is not None:
+            self._warm_ups.begin(row, pool.spec)
 
-        assert row.address is not None
-        job = WarmUpJob(
-            instance=row.id,
-            epoch=row.epoch,
-            address=row.address,
-            access=context.ledger.instances.access(row.id),
-            spec=pool.spec,
-        )
-        assert self._warm_ups is not None
-        warm_up = self._warm_ups(job)
-        self._warming[row.id] = (row.epoch, warm_up)
-        self._spawn(f"warm up {row.id}", lambda: self._warm(row, warm_up))
-
-    def _warm(self, row: Instance, warm_up: RunsWarmUp) -> None:
-        try:
-            word = _Warmed(row, warm_up.run())
-        except Exception as error:  # noqa: BLE001 - whatever it is, the VM does not serve
-            word = _Warmed(row, error=str(error) or type(error).__name__)
-        self._words.put(word)
-        self._context.wake()
-
-    def _take_warmed(self, snapshot: Snapshot) -> None:
-        """Take in what came of the warm-ups."""
-        while not self._words.empty():
-            word = self._words.get_nowait()
-            row = word.instance
-            if self._warming.get(row.id, (0, None))[0] == row.epoch:
-                del self._warming[row.id]
-            with self._context.guard(f"warm up {row.id}"):
-                self._warmed(snapshot, word)
-
-    def _warmed(self, snapshot: Snapshot, word: _Warmed) -> None:
+    def _warmed(self, snapshot: Snapshot, word: WarmedVm) -> None:
         context, row = self._context, word.instance
         if word.error:
             log.warning("%s of pool %s does not come up: %s", row.id, row.pool, word.error)
@@ -391,7 +326,7 @@ class PoolManager:
         if not context.ledger.pools.ready(row.id, epoch=row.epoch, now=context.now(row)):
             word.connection.close()
             return
-        self._connections[row.id] = (row.epoch, word.connection)
+        self._warm_ups.keep(word)
         self._sizes.ready(row, context.now(row))
         self._troubles.pop(row.pool or "", None)
 
@@ -403,16 +338,3 @@ class PoolManager:
                 context.ledger.pools.park(
                     row.id, epoch=row.epoch, to=InstanceState.PARKING, now=context.now(row)
                 )
-
-    def _forget(self, snapshot: Snapshot) -> None:
-        """Close the connections to VMs that do not wait here any more."""
-        for name, (epoch, connection) in list(self._connections.items()):
-            row = snapshot.rows.get(name)
-            if row is None or row.epoch != epoch or row.state is not InstanceState.READY:
-                del self._connections[name]
-                connection.close()
-        for name, (epoch, warm_up) in list(self._warming.items()):
-            row = snapshot.rows.get(name)
-            if row is None or row.epoch != epoch or row.state in _DYING:
-                del self._warming[name]
-                warm_up.stop()

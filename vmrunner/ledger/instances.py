@@ -16,7 +16,7 @@ from vmrunner.ledger.database import Database, Prepared, arg, inserts
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import INSERT_EVENT, add_event
 from vmrunner.ledger.instance_writes import InstanceWrites
-from vmrunner.ledger.pools import fills
+from vmrunner.ledger.pool_vms import fills
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEDGER
 from vmrunner.ledger.values import LaunchRequest
 from vmrunner.model import (

@@ -23,7 +23,7 @@ from vmrunner.runtime.provider_set import ProviderSet
 if TYPE_CHECKING:
     from vmrunner.engine.context import EngineLimits, MakesOrders
     from vmrunner.engine.engine import Engine
-    from vmrunner.engine.pools import WarmUps
+    from vmrunner.engine.pool_warm_ups import WarmUps
     from vmrunner.engine.sessions import Sessions
     from vmrunner.ledger import Ledger
     from vmrunner.providers import Provider

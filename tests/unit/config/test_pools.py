@@ -13,7 +13,8 @@ from vmrunner.model import Network, PoolSpec
 
 
 def specs(table: dict[str, Any], name: str = "fast", **settings: Any) -> dict[str, PoolSpec]:
-    providers = {"local": {"kind": "fake"}}
+    providers = {"local": {"kind": "fake"}, "far": {"kind": "qemu"}}
+    settings.setdefault("default_provider", "local")
     return pool_specs(
         Settings.model_validate({"providers": providers, "pools": {name: table}, **settings})
     )
@@ -42,7 +43,8 @@ def test_a_schedule_and_a_hit_rate_are_sizes_too() -> None:
         ({"hit_rate": 0.5, "min": 4, "max": 3}, r"min <= max \(min = 4, max = 3\)"),
         ({"size": 1, "provider": "aws"}, "pools.fast.provider: no provider 'aws' is configured"),
         ({"size": 1, "ttl": "4h"}, r"idle \+ ttl \+ 5 min is 4h35m, more than limits.max_ttl, 4h"),
-        ({"size": 1, "kind": "parked"}, "pools.fast.kind: local cannot park VMs"),
+        ({"size": 1, "kind": "parked", "provider": "far"}, "pools.fast.kind: far is of a kind"),
+        ({"size": 1, "kind": "parked", "spot": True}, "pools.fast.spot: a spot VM cannot"),
         ({"size": 1, "container_runtime": "runsc"}, "pools.fast.container_runtime: only cont"),
     ],
 )

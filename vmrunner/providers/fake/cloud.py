@@ -242,8 +242,7 @@ class Cloud:
 
     def find(self, key: Key, installation: str = "") -> FakeMachine | None:
         """Find a machine by the cloud's own id where it is known, else by ours in the tag: of
-        several with it one that lives, and then the oldest. `installation`: only its builds and
-        images."""
+        several one that lives, and then the oldest. `installation`: only what is its own."""
         if key.ref is not None:
             return self.machines.get(Ref(key.scope, Kind.INSTANCE, key.ref))
         named = self._named.get((key.scope, key.instance), ())
@@ -369,15 +368,13 @@ class Cloud:
                 self.die(machine)
 
     def park(self, machine: FakeMachine) -> None:
-        """It is stopped by its owner; its deadline and its guest's timer are gone with that."""
-        if machine.died_at is None:
-            machine.stopped = True
+        """Stop it: its deadline and its guest's timer are gone with that."""
+        machine.stopped = True
 
     def wake(self, machine: FakeMachine) -> None:
-        """It goes on, and boots."""
-        if machine.died_at is None and machine.stopped:
-            machine.stopped = False
-            machine.boots_at = self.now() + self.boot_seconds
+        """Let it go on, and boot."""
+        if machine.stopped:
+            machine.stopped, machine.boots_at = False, self.now() + self.boot_seconds
 
     def preempt(self, machine: FakeMachine) -> None:
         """The cloud takes a spot machine back."""

@@ -271,7 +271,7 @@ class Keeper:
 
     def _due(self, jail: Jail) -> dict[str, Any] | None:
         """Return how the VM ends now, if a time has come or somebody wishes it."""
-        self._lower()
+        self.deadline = self.home.lowered(self.deadline)
         if time.time() >= self.deadline:
             return {"cause": "deadline", "detail": "its deadline passed"}
         if self.wished or (self.home.path / state_dir.END).exists():
@@ -281,14 +281,6 @@ class Keeper:
         if self.save_at is not None and time.monotonic() >= self.save_at:
             return self._save(jail)
         return None
-
-    def _lower(self) -> None:
-        """Take note of an earlier end, and tell so."""
-        due = self.home.time(state_dir.DUE)
-        if due is not None and due != self.home.time(state_dir.HELD):
-            self.deadline = min(self.deadline, due)
-            with contextlib.suppress(OSError):
-                self.home.write_time(state_dir.HELD, due)
 
     def _acknowledge(self, jail: Jail) -> bool:
         """Read the channel. True when it is done with: the VM is itself, and may be spoken to."""
@@ -382,16 +374,14 @@ def main(directory: Path) -> None:
     os.chdir("/")
     os.umask(0o077)
     keeper = Keeper(directory)
-
     keeper.listen()
     if not keeper.take():
         answer("held")
         return
     if keeper.home.read(state_dir.KEEPER) is not None:
         # A keeper was here before and was killed; its VM died with it and is never started again.
-        keeper.record_death(
-            {"cause": "crash", "detail": "its keeper was killed", "ended": time.time()}
-        )
+        death = {"cause": "crash", "detail": "its keeper was killed", "ended": time.time()}
+        keeper.record_death(death)
         answer("dead")
         return
     jail = keeper.start()

@@ -96,6 +96,16 @@ class InstanceDir:
         """Whole or not at all, and on the disk when this returns."""
         _replace(self.path / file, repr(at))
 
+    def lowered(self, deadline: float) -> float:
+        """Return the deadline, or an earlier end that was asked for; that is told as taken note
+        of. By the keeper alone."""
+        due = self.time(DUE)
+        if due is None or due == self.time(HELD):
+            return deadline
+        with contextlib.suppress(OSError):
+            self.write_time(HELD, due)
+        return min(deadline, due)
+
     @property
     def held(self) -> bool:
         """True if a keeper lives that holds this VM. The kernel drops its lock with it."""

@@ -152,11 +152,11 @@ def test_no_vm_is_saved_past_its_deadline(
 def test_a_keeper_takes_an_earlier_end_and_no_later_one(keeper: Keeper) -> None:
     first, due = keeper.deadline, time.time() + 30
     keeper.home.write_time(state_dir.DUE, due + 600)
-    keeper._lower()
+    keeper.deadline = keeper.home.lowered(keeper.deadline)
     assert keeper.deadline == first
     keeper.home.write_time(state_dir.DUE, due)
-    keeper._lower()
+    keeper.deadline = keeper.home.lowered(keeper.deadline)
     assert keeper.deadline == due == keeper.home.time(state_dir.HELD)
     keeper.home.write_time(state_dir.DUE, due + 5)
-    keeper._lower()
+    keeper.deadline = keeper.home.lowered(keeper.deadline)
     assert keeper.deadline == due

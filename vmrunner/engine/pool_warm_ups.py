@@ -1,0 +1,119 @@
+"""Warm-ups of VMs that wait in pools, and the connections that they leave open for the builds."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vmrunner.engine.context import EngineContext
+from vmrunner.engine.sessions import Spawn
+from vmrunner.model import Instance, InstanceState, PoolSpec
+
+if TYPE_CHECKING:
+    from vmrunner.session.warm_up import WarmUpJob
+
+_WARMING = (InstanceState.BOOTING, InstanceState.READY)
+
+
+class RunsWarmUp(Protocol):
+    """A warm-up, as `vmrunner.session.warm_up.WarmUp` is one to an engine."""
+
+    def run(self) -> Any:
+        """Return an open connection to a VM that is ready; blocks until it is."""
+
+    def stop(self) -> None:
+        """End it, from any thread."""
+
+
+WarmUps = Callable[["WarmUpJob"], RunsWarmUp]
+
+
+@dataclass(frozen=True, slots=True)
+class WarmedVm:
+    """A warm-up's last word: an open connection, or why there is none."""
+
+    instance: Instance
+    connection: Any = None
+    error: str = ""
+
+
+class PoolWarmUps:
+    """The warm-ups of one engine. Used by the tick's thread alone, but for `_run`."""
+
+    def __init__(self, context: EngineContext, make: WarmUps | None, spawn: Spawn) -> None:
+        self._context = context
+        self._make = make
+        self._spawn = spawn
+        self._running: dict[str, tuple[int, RunsWarmUp]] = {}  # instance → epoch
+        self._words: queue.SimpleQueue[WarmedVm] = queue.SimpleQueue()
+        self._connections: dict[str, tuple[int, Any]] = {}  # instance → epoch, open
+
+    def close(self) -> None:
+        """Let go of all of them; the VMs wait for the next engine."""
+        for _, warm_up in self._running.values():
+            warm_up.stop()
+        for _, connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+
+    def begin(self, row: Instance, spec: PoolSpec) -> None:
+        """Warm a VM up that has an address, unless that goes on."""
+        if row.id in self._running and self._running[row.id][0] == row.epoch:
+            return
+        from vmrunner.session.warm_up import WarmUpJob
+
+        assert row.address is not None
+        assert self._make is not None
+        job = WarmUpJob(
+            instance=row.id,
+            epoch=row.epoch,
+            address=row.address,
+            access=self._context.ledger.instances.access(row.id),
+            spec=spec,
+        )
+        warm_up = self._make(job)
+        self._running[row.id] = (row.epoch, warm_up)
+        self._spawn(f"warm up {row.id}", lambda: self._run(row, warm_up))
+
+    def _run(self, row: Instance, warm_up: RunsWarmUp) -> None:
+        try:
+            word = WarmedVm(row, warm_up.run())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the VM does not serve
+            word = WarmedVm(row, error=str(error) or type(error).__name__)
+        self._words.put(word)
+        self._context.wake()
+
+    def ended(self) -> list[WarmedVm]:
+        """The last words since the last call; of one that was given up, none."""
+        words = []
+        while not self._words.empty():
+            word = self._words.get_nowait()
+            if self._running.get(word.instance.id, (0, None))[0] == word.instance.epoch:
+                del self._running[word.instance.id]
+                words.append(word)
+            elif word.connection is not None:
+                word.connection.close()
+        return words
+
+    def keep(self, word: WarmedVm) -> None:
+        """Keep a connection open, for the VM's build."""
+        self._connections[word.instance.id] = (word.instance.epoch, word.connection)
+
+    def connection(self, instance: str) -> Any:
+        """Hand the connection over that is open to a VM; None: there is none here."""
+        return self._connections.pop(instance, (0, None))[1]
+
+    def forget(self, rows: Mapping[str, Instance]) -> None:
+        """Close what leads to VMs that do not wait here any more."""
+        for name, (epoch, connection) in list(self._connections.items()):
+            row = rows.get(name)
+            if row is None or row.epoch != epoch or row.state is not InstanceState.READY:
+                del self._connections[name]
+                connection.close()
+        for name, (epoch, warm_up) in list(self._running.items()):
+            row = rows.get(name)
+            if row is None or row.epoch != epoch or row.state not in _WARMING:
+                del self._running[name]
+                warm_up.stop()

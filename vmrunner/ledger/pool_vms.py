@@ -1,0 +1,214 @@
+"""VMs that wait in a pool, and the claim by which a build gets one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from sqlalchemy import Connection, case, exists, select, update
+
+from vmrunner.ledger import rows as codec
+from vmrunner.ledger.build_writes import DYING, moved
+from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.events import put_event
+from vmrunner.ledger.tables import BUILDS, INSTANCES, LEASES, LEDGER, POOL_STARTS
+from vmrunner.model import BuildRecord, BuildState, EventKind, Instance, InstanceState, Start
+
+_b, _i, _l, _s = BUILDS.c, INSTANCES.c, LEASES.c, POOL_STARTS.c
+
+_HOLDS = Prepared(select(_l.name).where(_l.name == arg("lease"), _l.holder == arg("holder")))
+_TAKE = Prepared(
+    update(INSTANCES)
+    .where(
+        _i.pool == arg("pool"),
+        _i.build.is_(None),
+        _i.state.not_in(DYING),
+        _i.owner != arg("owner"),
+    )
+    .values(epoch=_i.epoch + 1, owner=arg("owner"))
+)
+_READY = Prepared(
+    update(INSTANCES)
+    .where(
+        _i.id == arg("id"),
+        _i.epoch == arg("epoch"),
+        _i.build.is_(None),
+        _i.state == InstanceState.BOOTING.value,
+    )
+    .values(state=InstanceState.READY.value, state_since=arg("now"))
+)
+_PARK = {
+    to: Prepared(
+        update(INSTANCES)
+        .where(
+            _i.id == arg("id"),
+            _i.epoch == arg("epoch"),
+            _i.build.is_(None),
+            _i.state == before.value,
+        )
+        .values(state=to.value, state_since=arg("now"))
+    )
+    for before, to in (
+        (InstanceState.READY, InstanceState.PARKING),
+        (InstanceState.PARKING, InstanceState.PARKED),
+    )
+}
+_HIGHER = case((_b.epoch > arg("instance_epoch"), _b.epoch), else_=arg("instance_epoch"))
+_CLAIM = {
+    to: Prepared(
+        update(BUILDS)
+        .where(
+            _b.id == arg("id"),
+            _b.epoch == arg("epoch"),
+            _b.state == BuildState.QUEUED.value,
+            _b.cancel.is_(None),
+            exists().where(LEDGER.c.generation == arg("generation")),
+            ~exists().where(_i.build == _b.id, _i.state.not_in(DYING)),
+        )
+        .values(
+            **moved(to),
+            epoch=_HIGHER + 1,
+            attempt=_b.attempt + 1,
+            instance=arg("instance"),
+            owner=arg("owner"),
+            owner_until=arg("until"),
+        )
+        .returning(*codec.BUILD, _b.events)
+    )
+    for to in (BuildState.BOOTING, BuildState.CONNECTING)
+}
+#: What a claim makes of a VM that waits, and of its build.
+_CLAIMS: Final = {
+    InstanceState.READY: (InstanceState.READY, BuildState.CONNECTING, Start.HOT),
+    InstanceState.PARKED: (InstanceState.WAKING, BuildState.BOOTING, Start.PARKED),
+}
+_CLAIMED = Prepared(
+    update(INSTANCES)
+    .where(
+        _i.id == arg("id"),
+        _i.epoch == arg("seen"),
+        _i.build.is_(None),
+        _i.state == arg("state"),
+        _i.deadline >= arg("due"),
+    )
+    .values(
+        state=arg("to"),
+        build=arg("build"),
+        attempt=arg("attempt"),
+        epoch=arg("epoch"),
+        owner=arg("owner"),
+        state_since=arg("now"),
+        start=arg("start"),
+        due=arg("due"),
+        claimed_at=arg("now"),
+    )
+    .returning(*codec.INSTANCE)
+)
+_START = inserts(POOL_STARTS)
+_KNOWN = Prepared(select(_s.build).where(_s.build == arg("build")))
+
+
+class _Lost(Exception):
+    """The VM was another's by then: nothing of the transaction stands."""
+
+
+def lease(pool: str) -> str:
+    """Return the name of the lease that fills a pool."""
+    return f"pool:{pool}"
+
+
+def fills(connection: Connection, instance: Instance) -> bool:
+    """True if its owner holds the lease of its pool, within a transaction."""
+    name = lease(instance.pool or "")
+    return _HOLDS(connection, lease=name, holder=instance.owner).first() is not None
+
+
+class PoolVms:
+    """The VMs that wait. `claimed` is told an instance and its epoch, once a claim is durable and
+    before anybody speaks to the VM."""
+
+    def __init__(self, database: Database, claimed: Callable[[str, int], None]) -> None:
+        self._database = database
+        self._claimed = claimed
+
+    def take_over(self, name: str, owner: str) -> int:
+        """Become the owner of the VMs that wait in it, as the holder of its lease; their epochs
+        rise, which fences the former one. How many there were."""
+
+        def work(connection: Connection) -> int:
+            if _HOLDS(connection, lease=lease(name), holder=owner).first() is None:
+                return 0
+            return _TAKE(connection, pool=name, owner=owner).rowcount
+
+        return self._database.write(work)
+
+    def ready(self, instance_id: str, *, epoch: int, now: float) -> bool:
+        """Note that a VM waits for its build. False: it is another's by now, or it dies."""
+        return self._database.write(
+            lambda c: _READY(c, id=instance_id, epoch=epoch, now=now).rowcount == 1
+        )
+
+    def park(self, instance_id: str, *, epoch: int, to: InstanceState, now: float) -> bool:
+        """Move a VM that waits to `parking`, and from there to `parked`. False: it is another's by
+        now, or it dies."""
+        return self._database.write(
+            lambda c: _PARK[to](c, id=instance_id, epoch=epoch, now=now).rowcount == 1
+        )
+
+    def claim(
+        self,
+        build: BuildRecord,
+        row: Instance,
+        *,
+        generation: str,
+        owner: str,
+        until: float,
+        now: float,
+    ) -> tuple[BuildRecord, Instance] | None:
+        """Give a VM that waits to a queued build, for as long as the build may take: both epochs
+        become one, above either. One that is parked has to be woken. `now`: the VM's clock;
+        `until`: when the owner's claim lapses.
+
+        None: somebody was faster, the build is to end, the VM has not that much time left, or the
+        ledger was set back. Raises LedgerError when it cannot be remembered: do not use the VM."""
+        due = now + build.spec.ttl
+        if row.state not in _CLAIMS:
+            return None
+        to, state, start = _CLAIMS[row.state]
+
+        def work(connection: Connection) -> tuple[BuildRecord, Instance]:
+            phase = codec.phase_text(state, now)
+            won = _CLAIM[state](
+                connection, id=build.id, epoch=build.epoch, instance_epoch=row.epoch,
+                generation=generation, instance=row.id, owner=owner, until=until, now=now,
+                phase=phase,
+            ).first()  # fmt: skip
+            if won is None:
+                raise _Lost
+            claimed = codec.build(won)
+            taken = _CLAIMED(
+                connection, id=row.id, seen=row.epoch, build=build.id, attempt=claimed.attempt,
+                epoch=claimed.epoch, owner=owner, now=now, start=start.value, due=due,
+                state=row.state.value, to=to.value,
+            ).first()  # fmt: skip
+            if taken is None:
+                raise _Lost
+            put_event(
+                connection, build.id, won[-1], EventKind.PHASE, now,
+                state=state.value, start=start.value, pool=row.pool,
+            )  # fmt: skip
+            note_start(connection, build.id, row.pool or "", build.created_at, hit=True)
+            return claimed, codec.instance(taken)
+
+        try:
+            claimed = self._database.write(work)
+        except _Lost:
+            return None
+        self._claimed(row.id, claimed[1].epoch)
+        return claimed
+
+
+def note_start(connection: Connection, build: str, pool: str, at: float, *, hit: bool) -> None:
+    """The first start of a build counts: a retry is no arrival."""
+    if _KNOWN(connection, build=build).first() is None:
+        _START(connection, build=build, pool=pool, at=at, hit=hit)
