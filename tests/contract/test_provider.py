@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.drivers import GENERATION, INSTALLATION, Driver, driven, make_order
-from vmrunner.errors import BadOrder, ConfigError, Refused
+from vmrunner.errors import BadOrder, ConfigError, ProviderError, Refused
 from vmrunner.model import (
     Fate,
     Key,
@@ -157,7 +157,7 @@ def test_what_is_parked_wakes_and_dies_as_any_other(driver: Driver, provider: Pr
         found = look(provider, order, ref)
         return found if found is not None and found.power is power else None
 
-    driver.wait(lambda: seen(Power.RUNNING))
+    born = driver.wait(lambda: seen(Power.RUNNING))
     other = driver.open()
     assert isinstance(other, Parks)
     for one in (provider, provider, other):
@@ -167,10 +167,12 @@ def test_what_is_parked_wakes_and_dies_as_any_other(driver: Driver, provider: Pr
     assert [r.alive for r in swept(provider, order) if r.ref.kind is Kind.INSTANCE] == [True]
     for one in (provider, provider, other):
         one.wake(ref)
-    assert driver.wait(lambda: seen(Power.RUNNING)).address is not None
+    awake = driver.wait(lambda: seen(Power.RUNNING))
+    assert awake.address is not None
+    assert born.created_at == off.created_at == awake.created_at
     stray = ref._replace(scope=driver.stray(ref.scope))
     for verb in (provider.park, provider.wake):
-        with pytest.raises(BadOrder):
+        with pytest.raises(ProviderError):
             verb(stray)
     provider.delete([ref])
     driver.wait(lambda: dead(provider, order, ref))

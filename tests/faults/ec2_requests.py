@@ -29,6 +29,8 @@ METHODS: Final = MappingProxyType(
         "CreateSchedule": "arm",
         "CreateScheduleGroup": "arm",
         "ModifyInstanceMetadataOptions": "seal",
+        "StopInstances": "park",
+        "StartInstances": "wake",
         "DescribeVolumes": "sweep",
         "DescribeAddresses": "sweep",
         "DescribeNetworkInterfaces": "sweep",

@@ -55,7 +55,8 @@ class Ec2Vm(HttpVm):
 
     @property
     def stopped(self) -> bool:
-        return self.local.state == "stopped" or self._ended_by("Client.InstanceInitiated")
+        off = self.local.state in ("stopping", "stopped")
+        return off or self._ended_by("Client.InstanceInitiated")
 
     @property
     def preempted(self) -> bool:

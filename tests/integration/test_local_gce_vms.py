@@ -107,7 +107,7 @@ def test_what_is_stopped_has_no_vm(world: World) -> None:
     world.wait_for("vm-1", "RUNNING")
     where = {"project": world.project, "zone": world.zone, "instance": "vm-1"}
     world.instances.stop_unary(request=where)
-    until(lambda: vm.killed)
+    until(lambda: vm.stopped)
     assert [disk["name"] for disk in world.cloud.disks] == ["vm-1"]
 
 

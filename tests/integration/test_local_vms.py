@@ -112,6 +112,26 @@ def test_terminate_kills_it_before_it_says_so(world: World) -> None:
         assert code == "Client.UserInitiatedShutdown"
 
 
+def test_one_that_was_stopped_starts_with_the_vm_that_it_had(world: World) -> None:
+    instance = world.launch()
+    before = world.wait(instance, "running")
+    (vm,) = world.vms.made
+    for _ in range(2):
+        world.ec2.stop_instances(InstanceIds=[instance])
+        assert vm.stopped
+        assert not vm.killed
+        world.wait(instance, "stopped")
+        world.ec2.start_instances(InstanceIds=[instance])
+        after = world.wait(instance, "running")
+        assert not vm.stopped
+        assert after["PublicIpAddress"] == before["PublicIpAddress"]
+    assert len(world.vms.made) == 1
+    world.ec2.stop_instances(InstanceIds=[instance])
+    world.ec2.terminate_instances(InstanceIds=[instance])
+    world.wait(instance, "terminated")
+    assert vm.killed
+
+
 def test_a_vm_that_breaks_is_no_wish_of_its_guest(world: World) -> None:
     broken = world.launch()
     world.wait(broken, "running")

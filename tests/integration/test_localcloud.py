@@ -226,6 +226,53 @@ def test_a_guest_and_the_cloud_end_a_machine_too(
     assert _one(ec2, spot)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
 
 
+def test_one_that_is_stopped_starts_from_its_disk(
+    cloud: LocalCloud, clock: Clock, site: Ec2Site, ec2: Any
+) -> None:
+    cloud.boot_seconds, cloud.delete_seconds = 5, 7
+    nic = {"DeviceIndex": 0, "SubnetId": site.subnets[0], "AssociatePublicIpAddress": True}
+    name = run(ec2, site, NetworkInterfaces=[nic])
+    mine = {"InstanceIds": [name]}
+    assert refused(lambda: ec2.stop_instances(**mine)) == "IncorrectInstanceState"  # pending
+    clock.advance(5)
+    born = _one(ec2, name)
+    for before in ("running", "stopping"):
+        (told,) = ec2.stop_instances(**mine)["StoppingInstances"]
+        assert told["PreviousState"]["Name"] == before
+        assert told["CurrentState"] == {"Code": 64, "Name": "stopping"}
+    assert refused(lambda: ec2.start_instances(**mine)) == "IncorrectInstanceState"
+    clock.advance(7)
+    ec2.stop_instances(**mine)
+    stopped = _one(ec2, name)
+    assert stopped["State"]["Name"] == "stopped"
+    assert stopped["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
+    assert stopped["BlockDeviceMappings"] == born["BlockDeviceMappings"]
+    assert "PublicIpAddress" not in stopped
+    for before in ("stopped", "pending"):
+        (told,) = ec2.start_instances(**mine)["StartingInstances"]
+        assert told["PreviousState"]["Name"] == before
+        assert told["CurrentState"] == {"Code": 0, "Name": "pending"}
+    clock.advance(5)
+    ec2.start_instances(**mine)
+    woken = _one(ec2, name)
+    assert woken["State"]["Name"] == "running"
+    assert not woken.get("StateReason", {}).get("Code")
+    assert woken["LaunchTime"].timestamp() == clock() - 5 > born["LaunchTime"].timestamp()
+    assert woken["PrivateIpAddress"] == born["PrivateIpAddress"]
+    assert woken["PublicIpAddress"] != born["PublicIpAddress"]
+    ec2.terminate_instances(**mine)
+    for call in (ec2.stop_instances, ec2.start_instances):
+        assert refused(lambda call=call: call(**mine)) == "IncorrectInstanceState"
+
+
+def test_one_bad_item_and_nothing_is_stopped(cloud: LocalCloud, site: Ec2Site, ec2: Any) -> None:
+    well, protected = run(ec2, site), run(ec2, site, DisableApiStop=True)
+    spot = run(ec2, site, InstanceMarketOptions={"MarketType": "spot"})
+    for bad, code in ((protected, "OperationNotPermitted"), (spot, "UnsupportedOperation")):
+        assert refused(lambda bad=bad: ec2.stop_instances(InstanceIds=[well, bad])) == code
+    assert {machine.state for machine in cloud.machines} == {"running"}
+
+
 def test_a_newborn_is_not_visible_for_a_while(
     cloud: LocalCloud, clock: Clock, site: Ec2Site, ec2: Any
 ) -> None:

@@ -22,7 +22,7 @@ class StandIn:
     def __init__(self, guest: GuestSpec, answer: Callable[[MetadataRequest], Reply]) -> None:
         self.guest = guest
         self.answer = answer
-        self.started = self.killed = self.frozen = False
+        self.started = self.stopped = self.killed = self.frozen = False
         self.trouble: OSError | None = None
         self.code: int | None = None
         self.console = b""
@@ -31,10 +31,13 @@ class StandIn:
     def start(self) -> None:
         if self.trouble:
             raise self.trouble
-        self.started = True
+        self.started, self.stopped = True, False
 
     def poll(self) -> int | None:
-        return -9 if self.killed else self.code
+        return -9 if self.killed or self.stopped else self.code
+
+    def stop(self) -> None:
+        self.stopped = True
 
     def freeze(self) -> None:
         self.frozen = True

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import boto3
+import pytest
 
+from deploy.aws import guard
 from tests.vm.home import wait_until
 from tests.vm.local_cloud import Local
 from vmrunner.testing.localec2.__main__ import ENVIRONMENT
@@ -95,3 +98,23 @@ class LocalEc2(Local):
         found = client.describe_volumes()["Volumes"]
         found += client.describe_network_interfaces()["NetworkInterfaces"]
         return [text for text in map(str, found) if name in text or instance in text]
+
+
+def end_by_guard(ec2: LocalEc2, instance: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard's handler ends it once its grace is over, and not before; nothing is left."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": ec2.provider["endpoint_url"],
+        "VMRUNNER_INSTALLATION": ec2.tags(instance)["vmrunner:installation"],
+        "VMRUNNER_REGIONS": ec2.provider["region"],
+    }.items():
+        monkeypatch.setenv(name, value)
+    ended = []
+    before = ec2.state(instance)
+    for late in (-1, guard.GRACE, guard.GRACE + 1):
+        hour = SimpleNamespace(time=lambda late=late: ec2.deadline(instance) + late)
+        monkeypatch.setattr(guard, "time", hour)
+        assert ec2.state(instance) == before
+        ended.append([line["id"] for line in guard.handler({})["ended"]])
+    assert ended == [[], [], [instance]]
+    assert ec2.wait_terminated(instance, seconds=60) == BY_USER
+    assert ec2.furniture(instance) == []

@@ -4,16 +4,14 @@ but what ends them in Amazon's. The whole way of a build is in `test_scenario`."
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 
-from deploy.aws import guard
 from tests.support.ec2 import credentials
 from tests.vm.home import wait_until
 from tests.vm.local_cloud import born_by, newcomer, put_forward, talking
-from tests.vm.local_ec2 import BY_GUEST, BY_USER, LocalEc2
+from tests.vm.local_ec2 import BY_GUEST, BY_USER, LocalEc2, end_by_guard
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
@@ -71,19 +69,5 @@ def test_its_schedule_ends_what_its_guest_does_not(ec2: LocalEc2, abandoned: Aba
 def test_the_guard_ends_what_its_guest_does_not(
     ec2: LocalEc2, abandoned: Abandoned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    instance = abandoned.guarded
-    for name, value in {
-        "AWS_ENDPOINT_URL": ec2.provider["endpoint_url"],
-        "VMRUNNER_INSTALLATION": ec2.tags(instance)["vmrunner:installation"],
-        "VMRUNNER_REGIONS": ec2.provider["region"],
-    }.items():
-        monkeypatch.setenv(name, value)
-    ended = []
-    for late in (-1, guard.GRACE, guard.GRACE + 1):
-        hour = SimpleNamespace(time=lambda late=late: ec2.deadline(instance) + late)
-        monkeypatch.setattr(guard, "time", hour)
-        assert ec2.state(instance) == "running"
-        ended.append([line["id"] for line in guard.handler({})["ended"]])
-    assert ended == [[], [], [instance]]
-    assert ec2.wait_terminated(instance, seconds=60) == BY_USER
-    assert ec2.furniture(instance) == []
+    assert ec2.state(abandoned.guarded) == "running"
+    end_by_guard(ec2, abandoned.guarded, monkeypatch)

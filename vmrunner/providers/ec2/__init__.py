@@ -58,5 +58,6 @@ DRIVER = Driver(
     platform="ec2",
     prices="vmrunner.providers.ec2.prices:USD_HOUR",
     told={"region": "place"},
+    parks=True,
     guard="vmrunner",
 )

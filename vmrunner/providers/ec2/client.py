@@ -52,6 +52,8 @@ QUOTAS: Final = {
     "describe": Quota(Limit(100, 20)),
     "run": Quota(Limit(5, 2), Limit(1000, 2)),
     "terminate": Quota(Limit(100, 5), Limit(1000, 20)),
+    "start": Quota(Limit(5, 2), Limit(1000, 2)),
+    "stop": Quota(Limit(50, 5), Limit(1000, 20)),
     "delete": Quota(Limit(100, 5)),
     "change": Quota(Limit(50, 5)),
     "schedule": Quota(Limit(50, 50)),  # the least of all regions: EventBridge Scheduler's quotas
@@ -86,6 +88,8 @@ RUN: Final[Ec2Api[ec2.ReservationResponseTypeDef]] = Ec2Api("ec2", "run_instance
 TERMINATE: Final[Ec2Api[ec2.TerminateInstancesResultTypeDef]] = Ec2Api(
     "ec2", "terminate_instances", "terminate"
 )
+START: Final[Ec2Api[ec2.StartInstancesResultTypeDef]] = Ec2Api("ec2", "start_instances", "start")
+STOP: Final[Ec2Api[ec2.StopInstancesResultTypeDef]] = Ec2Api("ec2", "stop_instances", "stop")
 INSTANCES: Final[Ec2Api[ec2.DescribeInstancesResultTypeDef]] = Ec2Api(
     "ec2", "describe_instances", "describe"
 )

@@ -25,7 +25,7 @@ from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
 from vmrunner.providers.common.clock import CloudClock, boottime
 from vmrunner.providers.common.console import CONSOLE_BYTES
 from vmrunner.providers.common.rate_limits import Buckets
-from vmrunner.providers.ec2 import deadline_schedules, doctor
+from vmrunner.providers.ec2 import deadline_schedules, doctor, parking
 from vmrunner.providers.ec2.catalog import Ec2Catalog, fitting
 from vmrunner.providers.ec2.client import CONSOLE, Ec2Client
 from vmrunner.providers.ec2.create import Ec2Creator
@@ -143,6 +143,16 @@ class Ec2Provider:
         with edge():
             self._check_reach(ref)
             seal(self.calls, ref)
+
+    def park(self, ref: Ref) -> None:
+        with edge():
+            self._check_reach(ref)
+            parking.park(self.calls, ref)
+
+    def wake(self, ref: Ref) -> None:
+        with edge():
+            self._check_reach(ref)
+            parking.wake(self.calls, ref)
 
     # --- life and death ---
 

@@ -6,12 +6,12 @@ trying things out. It needs the extra `localcloud`.
         client = boto3.client("ec2", endpoint_url=cloud.url, …)
 
 It is moto's server, with what moto lacks added round it: client tokens that are idempotent, and
-mismatch; instances that are pending before they run and shutting down before they are terminated;
-newborns that are not visible yet; pages; termination and stop protection; one-shot schedules that
-fire; tags on network interfaces; the mappings of an image; spot requests, and the role that they
-need; types that a region lacks; metadata options that take their time; empty pools, quotas, denied
-actions; zones that are disrupted (`outages`); answers that fail or never come, on demand
-(`faults`); a clock that obeys (`clock`) and is in every answer's `Date`.
+mismatch; instances that are pending before they run, stopping before they are stopped and shutting
+down before they are terminated; newborns that are not visible yet; pages; termination and stop
+protection; one-shot schedules that fire; tags on network interfaces; the mappings of an image; spot
+requests, and the role that they need; types that a region lacks; metadata options that take their
+time; empty pools, quotas, denied actions; zones that are disrupted (`outages`); answers that fail
+or never come, on demand (`faults`); a clock that obeys (`clock`) and is in every answer's `Date`.
 
 With `LocalCloud(vms=Vms.open())` a real VM is behind every instance (`vmrunner.testing.vms`);
 `python -m vmrunner.testing.localec2` is that, ready to use.

@@ -15,14 +15,19 @@ if TYPE_CHECKING:
     from moto.ec2.models import EC2Backend
     from moto.ec2.models.instances import Instance
 
-    from vmrunner.testing.vms import Vm
+    from vmrunner.testing.vms import Vm, VmFleet
 
 USER: Final = StateReason("Client.UserInitiatedShutdown: User initiated shutdown", "")
 GUEST: Final = StateReason("Client.InstanceInitiatedShutdown: Instance initiated shutdown", "")
 BROKEN: Final = StateReason("Server.InternalError: Internal error on launch", "")
 TAKEN_BACK: Final = StateReason("Server.SpotInstanceTermination: Spot instance termination", "")
 
-_CODES: Final = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopped": 80}
+_CODES: Final = {
+    "pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64,
+    "stopped": 80,
+}  # fmt: skip
+_ON: Final = ("pending", "running")
+_OFF: Final = ("stopping", "stopped")
 
 
 class World(Protocol):
@@ -33,6 +38,7 @@ class World(Protocol):
     tombstone: float
     visibility_lag: float
     hidden: set[str]
+    bodies: VmFleet | None
 
     @property
     def lock(self) -> AbstractContextManager[object]: ...
@@ -67,11 +73,11 @@ class Ec2Machine:
     @property
     def alive(self) -> bool:
         """True if it bills."""
-        return self.state in ("pending", "running", "stopped")
+        return self.state in (*_ON, *_OFF)
 
     @property
     def off(self) -> bool:
-        return self.state in ("stopped", "terminated")
+        return self.state in (*_OFF, "terminated")
 
     @property
     def tags(self) -> dict[str, str]:
@@ -129,6 +135,31 @@ class Ec2Machine:
         if self.state == "pending":
             self._become("running")
 
+    def stop(self) -> None:
+        """Accept its stop; it comes `delete_seconds` later. Its guest's power is cut at once."""
+        if self.state != "running":
+            return
+        if self.body is not None:
+            self.body.stop()
+        self._become("stopping", USER)
+        self.world.later(self.world.delete_seconds, self._rest)
+
+    def start(self) -> None:
+        """Begin anew, with the disks that it had, and another public address: but with a body,
+        which is reached where it was."""
+        if self.state != "stopped":
+            return
+        self._become("pending")
+        self.moto.state_reason, self.moto._reason = StateReason(), ""
+        self.moto.launch_time = datetime.fromtimestamp(self.world.now(), UTC).replace(tzinfo=None)
+        if self.body is None:
+            for nic in self.moto.nics.values():
+                nic.start()
+            self.world.later(self.world.boot_seconds, self.run)
+        else:
+            assert self.world.bodies is not None
+            self.world.bodies.start_again(self)
+
     def end(self, reason: StateReason = USER, *, force: bool = False) -> None:
         """Accept its death; it comes `delete_seconds` later, unless it is stuck."""
         if self.state == "terminated":
@@ -143,7 +174,7 @@ class Ec2Machine:
 
     def power_off(self) -> None:
         """The guest switches itself off."""
-        if not self.alive:
+        if self.state not in _ON:
             return
         if self.moto.instance_initiated_shutdown_behavior == "terminate":
             self.end(GUEST)
@@ -152,7 +183,7 @@ class Ec2Machine:
 
     def break_down(self) -> None:
         """End what it runs on."""
-        if self.alive:
+        if self.state in _ON:
             self.end(BROKEN)
 
     def refuse(self, code: str) -> None:
@@ -184,6 +215,13 @@ class Ec2Machine:
         self.world.later(self.world.tombstone, self._forget)
 
     # --- within ---
+
+    def _rest(self) -> None:
+        if self.state == "stopping":
+            self._become("stopped")
+            if self.body is None:
+                for nic in self.moto.nics.values():
+                    nic.stop()
 
     def _appear(self) -> None:
         self.world.hidden.discard(self.id)

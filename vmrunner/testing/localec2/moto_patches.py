@@ -34,6 +34,7 @@ from moto.scheduler.models import EventBridgeSchedulerBackend
 from vmrunner.testing.localec2 import schedules
 from vmrunner.testing.localec2.api_error import Ec2Refusal
 from vmrunner.testing.localec2.faults import UNAVAILABLE
+from vmrunner.testing.localec2.machines import Ec2Machine
 from vmrunner.testing.localec2.paging import cut, paged
 from vmrunner.testing.localec2.run_instances import run_instances
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from moto.ec2.models import EC2Backend
 
     from vmrunner.testing.localec2.cloud import LocalCloud
-    from vmrunner.testing.localec2.machines import Ec2Machine
 
 _CURRENT: ContextVar[LocalCloud | None] = ContextVar("localcloud", default=None)
 
@@ -79,6 +79,8 @@ def install() -> None:
     """Install the patches, once in a process."""
     _instead(InstanceResponse, "run_instances", run_instances)
     _instead(InstanceResponse, "terminate_instances", _terminate_instances)
+    _instead(InstanceResponse, "stop_instances", _stop_instances)
+    _instead(InstanceResponse, "start_instances", _start_instances)
     _instead(InstanceResponse, "describe_instances", _describe_instances)
     _instead(InstanceResponse, "modify_instance_metadata_options", _modify_metadata)
     _instead(InstanceResponse, "describe_instance_types", _describe_types)
@@ -208,13 +210,56 @@ def _terminate_instances(cloud: LocalCloud, response: Any, _: Handler) -> Action
             raise OperationNotPermitted4(machine.id)
         if machine.stop_protected and machine.alive:
             raise OperationDisableApiStopNotPermitted(machine.id)
+    return _changed("TerminatingInstances", machines, lambda machine: machine.end(force=force))
+
+
+def _stop_instances(cloud: LocalCloud, response: Any, _: Handler) -> ActionResult:
+    """Stop all of them or none."""
+    machines = _all_named(cloud, response, response._get_param("InstanceIds", []))
+    response.error_on_dryrun()
+    for machine in machines:
+        _demand(machine, "stopped", ("running", "stopping", "stopped"))
+        if machine.moto.lifecycle == "spot":  # each request is one-time here
+            raise Ec2Refusal(
+                "UnsupportedOperation",
+                f"You can't stop the Spot Instance '{machine.id}' because it is associated with a "
+                "one-time Spot Instance request.",
+            )
+        if machine.stop_protected:
+            raise Ec2Refusal(
+                "OperationNotPermitted",
+                f"The instance '{machine.id}' may not be stopped. Modify its 'disableApiStop' "
+                "instance attribute and try again.",
+            )
+    return _changed("StoppingInstances", machines, Ec2Machine.stop)
+
+
+def _start_instances(cloud: LocalCloud, response: Any, _: Handler) -> ActionResult:
+    """Start all of them or none."""
+    machines = _all_named(cloud, response, response._get_param("InstanceIds", []))
+    response.error_on_dryrun()
+    for machine in machines:
+        _demand(machine, "started", ("stopped", "pending", "running"))
+    return _changed("StartingInstances", machines, Ec2Machine.start)
+
+
+def _demand(machine: Ec2Machine, what: str, states: Sequence[str]) -> None:
+    if machine.state not in states:
+        text = f"The instance '{machine.id}' is not in a state from which it can be {what}."
+        raise Ec2Refusal("IncorrectInstanceState", text)
+
+
+def _changed(
+    key: str, machines: Sequence[Ec2Machine], change: Callable[[Ec2Machine], None]
+) -> ActionResult:
+    """Change them, and tell what each was and is."""
     told = []
     for machine in machines:
         before = {"Code": machine.moto.state_code, "Name": machine.state}
-        machine.end(force=force)
+        change(machine)
         after = {"Code": machine.moto.state_code, "Name": machine.state}
         told.append({"InstanceId": machine.id, "PreviousState": before, "CurrentState": after})
-    return ActionResult({"TerminatingInstances": told})
+    return ActionResult({key: told})
 
 
 def _describe_types(cloud: LocalCloud, response: Any, original: Handler) -> ActionResult:

@@ -44,6 +44,7 @@ class VmFleet:
     def __init__(self, cloud: Timeline, vms: Vms) -> None:
         self._cloud = cloud
         self._vms = vms
+        self._all: list[CloudVm] = []
         self._waiting: list[CloudVm] = []  # they have a VM that is not started
         self._running: list[CloudVm] = []
         self._stopped = threading.Event()
@@ -57,7 +58,7 @@ class VmFleet:
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
-        for machine in (*self._waiting, *self._running):
+        for machine in self._all:
             _body(machine).kill()
 
     def address(self) -> str:
@@ -67,6 +68,11 @@ class VmFleet:
     def give(self, machine: CloudVm, guest: GuestSpec, answer: Answer) -> None:
         """A newborn gets a VM, which is started soon."""
         machine.body = self._vms.make(guest, answer)
+        self._all.append(machine)
+        self.start_again(machine)
+
+    def start_again(self, machine: CloudVm) -> None:
+        """Start a VM that was stopped, soon, from the disk that it had."""
         self._waiting.append(machine)
 
     # --- within ---
@@ -95,15 +101,16 @@ class VmFleet:
             with self._cloud.held():
                 machine.break_down()
         else:
-            self._running.append(machine)
+            if machine not in self._running:  # nobody has looked since it was stopped
+                self._running.append(machine)
             with self._cloud.held():
                 machine.run()
         self._waiting.remove(machine)
 
     def _look(self, machine: CloudVm) -> None:
         body = _body(machine)
-        code = body.poll()
-        with self._cloud.held():
+        with self._cloud.held():  # else it may be stopped and started between poll and verdict
+            code = body.poll()
             if machine.off:
                 pass
             elif code is None:
@@ -113,7 +120,7 @@ class VmFleet:
             else:
                 log.warning("%s: QEMU ended with %d: %s", body.guest.name, code, body.complaint)
                 machine.break_down()
-        body.kill()
+            body.stop()  # what has died is killed by its cloud
         self._running.remove(machine)
 
 

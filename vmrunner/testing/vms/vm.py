@@ -25,7 +25,7 @@ _HERE: Final = Path(__file__).resolve().parent
 
 class Vm:
     """A VM, whose methods may be called from any thread; but QEMU dies with the thread that calls
-    `start`. After `kill` it never starts."""
+    `start`. After `stop` it may start again, with its disk; after `kill` never."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Vm:
         self._killed = False
         self._process: subprocess.Popen[bytes] | None = None
         self._metadata: MetadataServer | None = None
+        self._overlay: int | None = None  # a descriptor: the disk, which has no name
         self._pipes: tuple[IO[bytes], ...] = ()
         self._console = b""
         self._complaint = b""
@@ -55,7 +56,9 @@ class Vm:
             if self._killed:
                 return
             self._metadata = MetadataServer(self._answer)
-            overlay, base = self._open()
+            if self._overlay is None:
+                self._overlay = self._make_overlay()
+            overlay, base = self._overlay, os.open(self._image.disk, os.O_RDONLY)
             port = str(self._metadata.port)
             forwarder = [sys.executable, "-I", "-S", str(_HERE / "forward.py"), port]
             try:
@@ -72,7 +75,6 @@ class Vm:
                     start_new_session=True,  # a terminal's Ctrl-C is for us, who end it
                 )
             finally:
-                os.close(overlay)
                 os.close(base)
             assert self._process.stdout is not None
             assert self._process.stderr is not None
@@ -92,15 +94,20 @@ class Vm:
                 self._close()
             return code
 
+    def stop(self) -> None:
+        """Cut its power, and return when it is off. No ACPI event asks the guest to switch itself
+        off, as a cloud would: what it has not written yet is lost. Its disk stays for `start`."""
+        with self._lock:
+            self._cut()
+
     def kill(self) -> None:
-        """Kill it, and return when it is dead."""
+        """Kill it, and return when it is dead and its disk gone."""
         with self._lock:
             self._killed = True
-            if self._process is not None:
-                self._process.kill()
-                self._process.wait()
-                self._listen()
-            self._close()
+            self._cut()
+            if self._overlay is not None:
+                os.close(self._overlay)
+                self._overlay = None
 
     def freeze(self) -> None:
         """Stop it where it is: its memory stays. It does nothing more until `thaw`, or `kill`."""
@@ -129,8 +136,15 @@ class Vm:
 
     # --- within, under the lock ---
 
-    def _open(self) -> tuple[int, int]:
-        """Descriptors of a new overlay, which has no name any more, and of the image's disk."""
+    def _cut(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._listen()
+        self._close()
+
+    def _make_overlay(self) -> int:
+        """Return the descriptor of a new overlay, which has no name any more."""
         with tempfile.TemporaryDirectory(prefix="vmrunner-vm-", dir=_scratch()) as place:
             overlay = Path(place) / "overlay.qcow2"
             size = max(self.guest.disk, self._image.virtual_size)
@@ -146,12 +160,7 @@ class Vm:
             )
             if done.returncode:
                 raise OSError(f"qemu-img: {done.stderr.strip()}")
-            opened = os.open(overlay, os.O_RDWR)
-        try:
-            return opened, os.open(self._image.disk, os.O_RDONLY)
-        except OSError:
-            os.close(opened)
-            raise
+            return os.open(overlay, os.O_RDWR)
 
     def _listen(self) -> None:
         if self._pipes:
