@@ -112,7 +112,7 @@ def test_terminate_kills_it_before_it_says_so(world: World) -> None:
         assert code == "Client.UserInitiatedShutdown"
 
 
-def test_one_that_was_stopped_starts_with_the_vm_that_it_had(world: World) -> None:
+def test_one_that_was_stopped_starts_with_its_own_vm(world: World) -> None:
     instance = world.launch()
     before = world.wait(instance, "running")
     (vm,) = world.vms.made
