@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.faults.pool_worlds import PARKED, drained, parked, pools
+from tests.faults.pool_worlds import PARKED, drained, parked, pools, reason
 from tests.faults.world import World
 from vmrunner.model import (
     Death,
+    EmptyReason,
     Result,
     Start,
 )
@@ -82,6 +83,16 @@ def test_a_wish_that_may_be_unheard_is_said_again(
     build = world.submit()
     world.run(120, until=lambda: world.truth.builds.get(build.id).finished)
     assert world.truth.builds.get(build.id).result is Result.SUCCESS
+    drained(world)
+
+
+def test_what_cannot_be_parked_is_not_made_again_and_again(make_world: Make) -> None:
+    world = make_world()
+    world.fail("park", *[Fault.BAD_ORDER] * 50)
+    world.node(pools=pools(size=1, **PARKED))
+    world.run(500)
+    assert len(world.cloud.machines) == 1
+    assert reason(world) is EmptyReason.REFUSED
     drained(world)
 
 

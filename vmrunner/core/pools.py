@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -157,8 +157,3 @@ def _empty(given: FillInput, *, over: bool, making: bool) -> EmptyReason:
     if given.paused:
         return EmptyReason.PAUSED
     return EmptyReason.MAX_INSTANCES
-
-
-def idle_usd_per_hour(rows: Iterable[Instance], rate: Callable[[Offer], float]) -> float:
-    """Return what VMs that wait cost, USD an hour."""
-    return sum(rate(row.offer) for row in rows if row.build is None and row.ref is not None)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from vmrunner.model import Instance, Market, Offer
+from vmrunner.model import Instance, InstanceState, Market, Offer, Start
 
 SPOT_SHARE: Final = 0.4  # of the on-demand price; it moves by the hour, this is a middle value
 MINIMUM: Final = 60.0  # seconds billed at least, on EC2 and GCE alike
@@ -33,9 +33,13 @@ def cost(instance: Instance, now: float, prices: Mapping[str, float]) -> float:
 
 
 def idle_cost(instance: Instance, since: float, now: float, prices: Mapping[str, float]) -> float:
-    """USD that a pool's VM has cost between `since` and `now` while no build had it."""
-    if instance.ref is None or instance.pool is None:
+    """USD that a pool's VM has cost between `since` and `now` while no build had it. Once it is
+    parked only its disk bills, which is not counted; of one that was parked and claimed nothing
+    is."""
+    if instance.ref is None or instance.pool is None or instance.start is Start.PARKED:
         return 0.0
+    if instance.state is InstanceState.PARKED:
+        now = min(now, instance.state_since)
     ends = [now, *(at for at in (instance.claimed_at, instance.gone_at) if at is not None)]
     return (
         rate(instance.offer, prices) * max(0.0, min(ends) - max(since, instance.created_at)) / 3600

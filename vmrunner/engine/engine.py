@@ -123,7 +123,7 @@ class Engine:
         self._pool_manager = PoolManager(
             self._context, self._launcher, self._sessions, warm_ups, spawn
         )
-        self._parker = Parker(self._context, self._completion)
+        self._parker = Parker(self._context, self._completion, self._pool_manager.unparkable)
         self._reconciler = Reconciler(
             self._context,
             self._membership,

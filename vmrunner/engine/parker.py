@@ -36,9 +36,16 @@ class _Wish:
 class Parker:
     """The parkings and wakings of one engine. Used by the tick's thread alone, but for `_call`."""
 
-    def __init__(self, context: EngineContext, completion: BuildCompletion) -> None:
+    def __init__(
+        self,
+        context: EngineContext,
+        completion: BuildCompletion,
+        unparkable: Callable[[Instance, str], None],
+    ) -> None:
+        """`unparkable`: told of a VM that its provider does not park, and why."""
         self._context = context
         self._completion = completion
+        self._unparkable = unparkable
         self._wishes: dict[tuple[str, int, InstanceState], _Wish] = {}
 
     def update(self, snapshot: Snapshot) -> None:
@@ -103,6 +110,7 @@ class Parker:
             doomed = self._completion.unwoken(build, row, message)
             snapshot.builds.pop(build.id, None)
         else:
+            self._unparkable(row, message)
             doomed = context.ledger.instances.mark_deleting(
                 row.id, seen_epoch=row.epoch, death=Death.DONE, now=context.now(row),
                 message=message,

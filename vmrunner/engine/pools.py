@@ -43,6 +43,7 @@ RENEW: Final = 10.0
 NAMED: Final = 60.0  # seconds between words that we have these pools
 GUARD_CHECK: Final = 300.0  # seconds between questions for whom the installed guard ends
 REFUSED_WAIT: Final = 15.0  # seconds after a refusal until a pool's VM is asked for again
+UNPARKABLE_WAIT: Final = 600.0  # … after one was made and could not be parked
 
 _DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
 _ENDED: Final = (InstanceSign.PREEMPTED, InstanceSign.SELF_ENDED, InstanceSign.LOST)
@@ -277,8 +278,13 @@ class PoolManager:
             log.warning("pool %s: %s", row.pool, end.message)
             self._trouble(row, _REASONS.get(end.reason, EmptyReason.REFUSED))
 
-    def _trouble(self, row: Instance, reason: EmptyReason) -> None:
-        until = self._context.monotonic() + REFUSED_WAIT
+    def unparkable(self, row: Instance, message: str) -> None:
+        """Note that the provider does not park such a VM: another costs as much, and is no use."""
+        log.warning("pool %s: %s is not parked: %s", row.pool, row.id, message)
+        self._trouble(row, EmptyReason.REFUSED, UNPARKABLE_WAIT)
+
+    def _trouble(self, row: Instance, reason: EmptyReason, seconds: float = REFUSED_WAIT) -> None:
+        until = self._context.monotonic() + seconds
         self._troubles[row.pool or ""] = _Trouble(reason, until)
 
     def _end(self, snapshot: Snapshot, row: Instance, why: str) -> None:
@@ -317,6 +323,9 @@ class PoolManager:
 
     def _warmed(self, snapshot: Snapshot, word: WarmedVm) -> None:
         context, row = self._context, word.instance
+        there = snapshot.mine.get(row.id)
+        if word.error and (there is None or there.state in _DYING):
+            return  # it was told to stop
         if word.error:
             log.warning("%s of pool %s does not come up: %s", row.id, row.pool, word.error)
             self._trouble(row, EmptyReason.BOOT)

@@ -145,7 +145,7 @@ _TROUBLES: Final = {
     EmptyReason.CREDENTIALS: "the provider refuses our credentials",
     EmptyReason.REFUSED: "the provider can never make them as they are configured",
     EmptyReason.BOOT: "the last one did not come up",
-    EmptyReason.GUARD: "the installed guard does not end a pool's VMs: install it again",
+    EmptyReason.GUARD: "no guard is installed that ends a pool's VMs: install it, or anew",
     EmptyReason.NO_ENGINE: "no `serve` that lives has its provider",
     EmptyReason.BUDGET: "usd_per_day is spent",
 }
