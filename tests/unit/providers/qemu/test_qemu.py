@@ -330,9 +330,15 @@ def faked(guest: str) -> Iterator[int]:
     """A process with a VM's command line, as anybody can have one; its pid."""
     words = ["find", "-name", guest, "-o", "-exec", "cat", ";", "-quit"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, cwd="/") as found:
-        wait_for(lambda: Path(f"/proc/{found.pid}/task/{found.pid}/children").read_text())
+        children = Path(f"/proc/{found.pid}/task/{found.pid}/children")
+        # Until it is `cat`, the child has the words of its parent.
+        wait_for(lambda: children.read_text() and _comm(children.read_text()) == "cat")
         yield found.pid
         found.communicate()
+
+
+def _comm(pid: str) -> str:
+    return Path(f"/proc/{pid.strip()}/comm").read_text().strip()
 
 
 def test_another_users_process_is_no_vm_of_ours(
