@@ -101,7 +101,7 @@ def forsaken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
                     VMRUNNER_PROVIDERS__LOCAL__TEMPLATES=templates,
                 )
             )
-        wait_until(lambda: phases(home) == PHASES, seconds=60, what="three phases")
+        wait_until(lambda: phases(home) == PHASES, seconds=110, what="three phases")
     finally:
         for run in runs:
             run.send_signal(signal.SIGKILL)

@@ -4,6 +4,7 @@ Most tests need no guest: a VM that has not booted yet dies in the same ways, an
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pickle
@@ -50,8 +51,9 @@ def processes(provider: QemuProvider) -> dict[int, str]:
     mark = host.MARK + provider._mark.removeprefix(host.MARK)
     found = {}
     for who, _ in host.marked(mark):
-        text = Path(f"/proc/{who.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-        found[who.pid] = text
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended just now
+            text = Path(f"/proc/{who.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            found[who.pid] = text
     return found
 
 

@@ -185,6 +185,13 @@ def test_qemu_can_write_no_file_of_its_template(
     assert tried >= {templates.RAM, templates.DISK}
 
 
+def test_the_kernel_hears_that_it_is_another_vm(clones: tuple[Machine, Machine]) -> None:
+    """By vmgenid, before anything of ours runs in it."""
+    for machine in clones:
+        done = machine.ssh("dmesg | tail -n 20")
+        assert "reseeded due to virtual machine fork" in done.stdout, done
+
+
 def test_a_hostile_clone_changes_nothing_of_its_template(
     clones: tuple[Machine, Machine], template: templates.Template
 ) -> None:
@@ -204,13 +211,6 @@ def test_a_hostile_clone_changes_nothing_of_its_template(
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def test_the_kernel_hears_that_it_is_another_vm(clones: tuple[Machine, Machine]) -> None:
-    """By vmgenid, before anything of ours runs in it."""
-    for machine in clones:
-        done = machine.ssh("dmesg | tail -n 20")
-        assert "reseeded due to virtual machine fork" in done.stdout, done
 
 
 def test_the_third_clone_takes_little_memory_of_its_own(
