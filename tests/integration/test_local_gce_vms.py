@@ -82,7 +82,8 @@ def test_its_vm_stands_still_while_it_is_suspended(world: World) -> None:
     where = {"project": world.project, "zone": world.zone, "instance": "vm-1"}
     world.instances.suspend_unary(**where, retry=None)
     assert world.wait_for("vm-1", "SUSPENDED").name == "vm-1"
-    time.sleep(0.5)  # its fleet looks at it meanwhile
+    seen = vm.polls
+    until(lambda: vm.polls >= seen + 2)  # its fleet looked, and leaves it alone
     assert (vm.frozen, vm.killed) == (True, False)
     world.instances.resume_unary(**where, retry=None)
     (again,) = world.wait_for("vm-1", "RUNNING").network_interfaces

@@ -25,6 +25,7 @@ class StandIn:
         self.started = self.stopped = self.killed = self.frozen = False
         self.trouble: OSError | None = None
         self.code: int | None = None
+        self.polls = 0  # how often its fleet looked
         self.console = b""
         self.complaint = ""
 
@@ -34,6 +35,7 @@ class StandIn:
         self.started, self.stopped = True, False
 
     def poll(self) -> int | None:
+        self.polls += 1
         return -9 if self.killed or self.stopped else self.code
 
     def stop(self) -> None:
