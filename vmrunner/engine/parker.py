@@ -40,7 +40,7 @@ class Parker:
         self,
         context: EngineContext,
         completion: BuildCompletion,
-        unparkable: Callable[[Instance, str], None],
+        unparkable: Callable[[Instance, Exception], None],
     ) -> None:
         """`unparkable`: told of a VM that its provider does not park, and why."""
         self._context = context
@@ -95,25 +95,25 @@ class Parker:
         if row is None or (row.epoch, row.state) != (wish.row.epoch, wish.row.state):
             return
         if isinstance(error, _REFUSED):
-            self._refused(snapshot, row, str(error))
+            self._refused(snapshot, row, error)
             return
         if error is not None and not isinstance(error, Fenced):
             log.warning("%s is not %s yet: %s", row.id, row.state, error)
         wait = self._context.monotonic() + AGAIN
         self._wishes[row.id, row.epoch, row.state] = _Wish(row, at=wait)
 
-    def _refused(self, snapshot: Snapshot, row: Instance, message: str) -> None:
+    def _refused(self, snapshot: Snapshot, row: Instance, error: Exception) -> None:
         """End a VM that stays as it is, which is no use to anybody."""
         context = self._context
         build = snapshot.builds.get(row.build or "")
         if build is not None and build.instance == row.id and build.owner == context.id:
-            doomed = self._completion.unwoken(build, row, message)
+            doomed = self._completion.unwoken(build, row, str(error))
             snapshot.builds.pop(build.id, None)
         else:
-            self._unparkable(row, message)
+            self._unparkable(row, error)
             doomed = context.ledger.instances.mark_deleting(
                 row.id, seen_epoch=row.epoch, death=Death.DONE, now=context.now(row),
-                message=message,
+                message=str(error),
             )  # fmt: skip
         if doomed is not None:
             snapshot.update(doomed)

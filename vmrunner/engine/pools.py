@@ -22,6 +22,7 @@ from vmrunner.engine.pool_sizes import PoolSizer
 from vmrunner.engine.pool_warm_ups import PoolWarmUps, WarmedVm, WarmUps
 from vmrunner.engine.sessions import SessionManager, Spawn
 from vmrunner.engine.snapshot import Snapshot
+from vmrunner.errors import BadOrder
 from vmrunner.ledger.pool_vms import lease
 from vmrunner.model import (
     BuildRecord,
@@ -278,10 +279,13 @@ class PoolManager:
             log.warning("pool %s: %s", row.pool, end.message)
             self._trouble(row, _REASONS.get(end.reason, EmptyReason.REFUSED))
 
-    def unparkable(self, row: Instance, message: str) -> None:
+    def unparkable(self, row: Instance, error: Exception) -> None:
         """Note that the provider does not park such a VM: another costs as much, and is no use."""
-        log.warning("pool %s: %s is not parked: %s", row.pool, row.id, message)
-        self._trouble(row, EmptyReason.REFUSED, UNPARKABLE_WAIT)
+        log.warning("pool %s: %s is not parked: %s", row.pool, row.id, error)
+        if isinstance(error, BadOrder):
+            self._trouble(row, EmptyReason.REFUSED, UNPARKABLE_WAIT)
+        else:
+            self._trouble(row, EmptyReason.CAPACITY)
 
     def _trouble(self, row: Instance, reason: EmptyReason, seconds: float = REFUSED_WAIT) -> None:
         until = self._context.monotonic() + seconds
