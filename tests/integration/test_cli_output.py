@@ -29,12 +29,12 @@ def harmless(out: bytes) -> bool:
 
 def test_json_says_the_same_with_nothing_a_terminal_obeys() -> None:
     document: dict[str, Any] = {"name": EVIL, EVIL: ["é", "日本", "\U0001f600"]}
-    for text in (output.json_text(document), output.envelope("x", [document])):
+    for text in (output.json_text(document), output.json_envelope("x", [document])):
         assert harmless(text.encode())
         assert "é" in text
         assert "日本" in text
     assert json.loads(output.json_text(document)) == document
-    assert json.loads(output.envelope("x", [document]))["items"] == [document]
+    assert json.loads(output.json_envelope("x", [document]))["items"] == [document]
 
 
 def test_no_artifacts_name_reaches_a_terminal_as_it_is(

@@ -8,9 +8,9 @@ from contextlib import suppress
 from typing import BinaryIO, Final, TextIO
 
 from vmrunner.cli import output
-from vmrunner.cli.views.builds import iso
 from vmrunner.lib import terminal
 from vmrunner.model import Chunk
+from vmrunner.services.documents import iso
 
 #: What a pipe that takes anything takes at once.
 _PIECE: Final = 4096

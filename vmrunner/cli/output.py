@@ -20,7 +20,6 @@ from vmrunner.lib import ci_commands
 from vmrunner.lib.terminal import clean as clean
 
 T = TypeVar("T")
-SCHEMA_VERSION: Final = 1
 
 _UNUSUAL: Final = re.compile(r"[^\n -~]")
 _COLOURS: Final = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "bold": 1, "dim": 2}
@@ -67,10 +66,11 @@ def show(view: ListView[T], items: Sequence[T], form: Format) -> None:
         say(view.empty)
 
 
-def envelope(kind: str, items: Sequence[Mapping[str, Any]]) -> str:
-    """A JSON document of a stable shape."""
-    document = {"schema_version": SCHEMA_VERSION, "kind": kind, "items": list(items)}
-    return json_text(document, indent=2)
+def json_envelope(kind: str, items: Iterable[Mapping[str, Any]]) -> str:
+    """Return documents in their envelope, as text."""
+    from vmrunner.services.documents import envelope
+
+    return json_text(envelope(kind, items), indent=2)
 
 
 def json_text(document: Mapping[str, Any], *, indent: int | None = None) -> str:
@@ -86,7 +86,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def write_json(stream: IO[str], kind: str, items: Sequence[Mapping[str, Any]]) -> None:
-    print(envelope(kind, items), file=stream, flush=True)
+    print(json_envelope(kind, items), file=stream, flush=True)
 
 
 def table(columns: Sequence[Column[T]], items: Iterable[T], *, colour: bool) -> list[str]:

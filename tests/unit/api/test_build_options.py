@@ -20,7 +20,6 @@ from pydantic_core import PydanticUndefined
 from vmrunner import cli
 from vmrunner.api.keywords import BuildOptions, wish
 from vmrunner.cli import run_inputs
-from vmrunner.cli.views.builds import build_document
 from vmrunner.config import jobfile
 from vmrunner.config.build_request import BuildFields, BuildRequest, unit
 from vmrunner.config.settings import Settings
@@ -29,6 +28,7 @@ from vmrunner.lib import units
 from vmrunner.lib.section import Bytes, Seconds
 from vmrunner.model import BuildRecord, BuildSpec, BuildState
 from vmrunner.services import requests
+from vmrunner.services.documents import build_document
 from vmrunner.services.host_access import HostAccess
 
 SETTINGS = Settings.model_validate(
@@ -221,6 +221,6 @@ def test_a_field_that_the_document_lacks_is_found(monkeypatch: pytest.MonkeyPatc
     def but_spot(spec: BuildSpec) -> list[Any]:
         return [one for one in fields(spec) if one.name != "spot"]
 
-    monkeypatch.setattr("vmrunner.cli.views.builds.fields", but_spot)
+    monkeypatch.setattr("vmrunner.services.documents.fields", but_spot)
     with pytest.raises(KeyError, match="spot"):
         lands("spot")

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from vmrunner.cli.exit_codes import ExitNow
 from vmrunner.cli.log_sink import LogSink
-from vmrunner.cli.views.builds import iso
 from vmrunner.lib.ci_commands import CiCommandFilter
 from vmrunner.lib.terminal import Colours, Filter, Plain, for_display
 from vmrunner.model import Chunk
+from vmrunner.services.documents import iso
 from vmrunner.services.logs import lines
 from vmrunner.ssh import client, paramiko_patches
 

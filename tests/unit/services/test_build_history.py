@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from vmrunner.cli.views import builds
 from vmrunner.model import BuildEvent, BuildRecord, BuildSpec, BuildState, Reason, Result, Step
-from vmrunner.services import build_history
+from vmrunner.services import build_history, documents
 
 STEPS = (Step(name="unpack", run="tar x"), Step(name="slow", run="make", timeout=40.0))
 
@@ -78,7 +77,7 @@ def test_each_attempt_tells_each_step_once() -> None:
     assert [(r.attempt, r.index, r.exit_code) for r in runs] == [
         (1, None, None), (1, 0, 0), (1, 1, None), (2, None, None), (2, 0, 0), (2, 1, 7),
     ]  # fmt: skip
-    document = builds.ended_document(build(Result.FAILURE, Reason.EXIT_CODE), told)
+    document = documents.ended_document(build(Result.FAILURE, Reason.EXIT_CODE), told)
     assert [(step["name"], step["exit_code"]) for step in document["steps"]] == [
         ("unpack", 0),
         ("slow", 7),

@@ -17,7 +17,7 @@ from vmrunner.cli.output import Format
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from vmrunner.model import BuildEvent, BuildRecord, Instance, Start
+    from vmrunner.model import BuildEvent, BuildRecord, Instance
     from vmrunner.services.artifacts import Artifact
 
 Id = Annotated[
@@ -91,12 +91,8 @@ def _waiting(shell: CliContext, rows: Iterable[BuildRecord]) -> dict[str, str]:
 
 def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
     """One build: its end, where the time went, what happened."""
-    from vmrunner.cli.views.builds import (
-        build_view,
-        ended_document,
-        event_document,
-        instance_document,
-    )
+    from vmrunner.cli.views.builds import build_view
+    from vmrunner.services.documents import shown_document
 
     shell = shell_of(context)
     row = shell.ledger.builds.find(build)
@@ -105,20 +101,12 @@ def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
     if form in (Format.TABLE, Format.WIDE):
         _describe(shell, row, rows, events)
         return exit_codes.OK
-    document = ended_document(row, events) | {
-        "start": start.value if (start := _start(row, rows)) else None,
-        "waiting": _waiting(shell, [row]).get(row.id),
-        "instances": [instance_document(instance) for instance in rows],
-        "events": [event_document(event) for event in events],
-        "artifacts_back": [{"path": a.path, "size": a.size} for a in _artifacts(shell, row)],
-    }
+    document = shown_document(
+        row, rows, events, _waiting(shell, [row]).get(row.id), _artifacts(shell, row)
+    )
     view = build_view()
     output.show(output.ListView(view.kind, view.columns, lambda _: document), [row], form)
     return exit_codes.OK
-
-
-def _start(row: BuildRecord, rows: Iterable[Instance]) -> Start | None:
-    return next((vm.start for vm in rows if vm.id == row.instance), None)
 
 
 def _artifacts(shell: CliContext, row: BuildRecord) -> list[Artifact]:
@@ -133,6 +121,7 @@ def _describe(
     from vmrunner.cli.views import builds as views
     from vmrunner.lib import units
     from vmrunner.services import build_history
+    from vmrunner.services.documents import iso, start_of
 
     now = time.time()
     culprit = build_history.culprit(row, events)
@@ -159,14 +148,14 @@ def _describe(
         "network": row.spec.network.value,
         "source": row.spec.source or "",
         "instance": row.instance or "",
-        "start": start.value if (start := _start(row, rows)) else "",
+        "start": start.value if (start := start_of(row, rows)) else "",
         "VM": views.life(row, rows),
         "attempt": str(row.attempt) if row.attempt > 1 else "",
-        "created": views.iso(row.created_at),
+        "created": iso(row.created_at),
         "cancelled": build_history.wished(events, "cancel"),
         "extended": build_history.wished(events, "extend"),
-        "ended": views.iso(row.finished_at) or "",
-        "held until": views.iso(row.hold_until) or "" if row.state.value == "held" else "",
+        "ended": iso(row.finished_at) or "",
+        "held until": iso(row.hold_until) or "" if row.state.value == "held" else "",
         "cost": f"${row.cost:.4f}" if row.cost else "",
         "labels": ", ".join(f"{k}={v}" for k, v in sorted(row.spec.labels.items())),
     }
@@ -236,19 +225,15 @@ def logs(
 def _log_lines(
     shell: CliContext, row: BuildRecord, form: Format, *, follow: bool, after: int
 ) -> int:
-    from vmrunner.cli.views.builds import iso
     from vmrunner.model import LogLine
+    from vmrunner.services.documents import log_line_document
     from vmrunner.services.follow import BuildFollower
     from vmrunner.services.logs import LogReader, lines
 
     view = output.ListView[LogLine](
         kind="log_line",
         columns=(),
-        document=lambda line: {
-            "seq": line.seq,
-            "time": iso(line.time),
-            "text": line.raw.decode(errors="replace"),
-        },
+        document=log_line_document,
     )
     with shell.app.host(None) as host:
         if follow:
@@ -338,8 +323,9 @@ def extend(
     form: Output = Format.TABLE,
 ) -> int:
     """Keep a held build's VM longer, but never past its deadline."""
-    from vmrunner.cli.views.builds import build_view, iso
+    from vmrunner.cli.views.builds import build_view
     from vmrunner.lib import process, units
+    from vmrunner.services.documents import iso
 
     shell = shell_of(context)
     seconds = units.duration(by, "duration")

@@ -80,7 +80,7 @@ def install(
 @app.command()
 def status(context: typer.Context, provider: Provider, form: Output = Format.TABLE) -> int:
     """Is every part there, as it should be, and does it work? Exits 7 when not."""
-    from vmrunner.cli.views.builds import iso
+    from vmrunner.services.documents import iso
 
     shell = shell_of(context)
     found = _guard(shell, provider).status(GuardSpec(max_ttl=_max_ttl(shell)))

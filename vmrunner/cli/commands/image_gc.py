@@ -131,8 +131,8 @@ def _local(shell: CliContext, keep: int, dry_run: bool) -> ImageGcResult:
 
 
 def _view() -> ListView[ImageOutcome]:
-    from vmrunner.cli.views.builds import iso
     from vmrunner.lib import units
+    from vmrunner.services.documents import iso
 
     now = time.time()
     return ListView(

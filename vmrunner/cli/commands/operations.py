@@ -236,6 +236,7 @@ def _patiently(new_engine: Callable[[], Engine], reap: Callable[[], Report]) -> 
 
 def _line_view() -> ListView[ReportLine]:
     from vmrunner.lib import units
+    from vmrunner.services.documents import verdict_document
 
     return ListView(
         kind="verdict",
@@ -252,24 +253,13 @@ def _line_view() -> ListView[ReportLine]:
             Column("cost", lambda x: f"${x.cost:.4f}" if x.cost else ""),
             Column("outcome", lambda x: x.outcome or "nothing done"),
         ),
-        document=lambda x: {
-            "provider": x.provider,
-            "what": x.what,
-            "kind": x.kind,
-            "id": x.id,
-            "reason": x.reason.value,
-            "instance": x.instance,
-            "build": x.build,
-            "age": x.age,
-            "late": x.late,
-            "cost": round(x.cost, 6),
-            "outcome": x.outcome or None,
-        },
+        document=verdict_document,
     )
 
 
 def _removal_view() -> ListView[Removal]:
     from vmrunner.lib import units
+    from vmrunner.services.documents import removal_document
 
     return ListView(
         kind="removal",
@@ -278,12 +268,13 @@ def _removal_view() -> ListView[Removal]:
             Column("count", lambda x: str(x.count)),
             Column("size", lambda x: units.amount(x.size)),
         ),
-        document=lambda x: {"what": x.what, "count": x.count, "bytes": x.size},
+        document=removal_document,
     )
 
 
 def _survivor_view() -> ListView[Survivor]:
     from vmrunner.lib import units
+    from vmrunner.services.documents import survivor_document
 
     return ListView(
         kind="survivor",
@@ -294,13 +285,5 @@ def _survivor_view() -> ListView[Survivor]:
             Column("late", lambda x: "" if x.late is None else units.span(x.late)),
             Column("message", lambda x: x.message),
         ),
-        document=lambda x: {
-            "fault": x.fault.value,
-            "instance": x.instance,
-            "ref": x.ref.id if x.ref else None,
-            "kind": x.ref.kind.value if x.ref else None,
-            "scope": str(x.ref.scope) if x.ref else None,
-            "late": x.late,
-            "message": x.message,
-        },
+        document=survivor_document,
     )

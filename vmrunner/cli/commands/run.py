@@ -257,9 +257,8 @@ def conclude(
     shell: CliContext, row: BuildRecord, interrupted: int | None, manner: FollowOptions
 ) -> int:
     """Artifacts, result document, and the last line on stderr; the exit code."""
-    from vmrunner.cli.views import builds
     from vmrunner.model import BuildState, Result
-    from vmrunner.services import build_history
+    from vmrunner.services import build_history, documents
     from vmrunner.services.artifacts import Artifacts
 
     if row.state is BuildState.HELD:
@@ -267,7 +266,7 @@ def conclude(
             shell.app.background.ensure(row.spec.provider)  # it ends the hold when we are gone
         except VmrunnerError as error:
             output.say(f"error: {error}")  # its deadline ends it
-        until = builds.iso(row.hold_until)
+        until = documents.iso(row.hold_until)
         output.say(f"its VM is kept until {until}: vmrunner ssh {row.id}, vmrunner cancel {row.id}")
     events = _happened(shell, row)
     culprit = build_history.culprit(row, events)
@@ -279,9 +278,11 @@ def conclude(
     whole = to is None or artifact_destination.copy(
         Artifacts.of(row, shell.app.paths.artifacts), to
     )
-    document = builds.ended_document(row, events)
+    document = documents.ended_document(row, events)
     if file is not None:
-        whole = artifact_destination.write(file, output.envelope("build", [document])) and whole
+        whole = (
+            artifact_destination.write(file, output.json_envelope("build", [document])) and whole
+        )
     if manner.form is Format.JSON:
         output.write_json(sys.stdout, "build", [document])
     elif manner.form is Format.JSONL:
@@ -315,12 +316,12 @@ def last_line(row: BuildRecord, step: str = "") -> None:
 
 
 def _announce(row: BuildRecord, manner: FollowOptions) -> None:
-    from vmrunner.cli.views import builds
+    from vmrunner.services import documents
 
     if manner.form is Format.JSON:
-        output.write_json(sys.stdout, "build", [builds.build_document(row)])
+        output.write_json(sys.stdout, "build", [documents.build_document(row)])
     elif manner.form is Format.JSONL:
-        output.print_out(output.json_text(builds.build_document(row)))
+        output.print_out(output.json_text(documents.build_document(row)))
     else:
         output.print_out(row.id)
 

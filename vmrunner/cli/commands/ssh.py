@@ -176,6 +176,7 @@ def _show(path: Path) -> None:
 
 def _view() -> ListView[Artifact]:
     from vmrunner.lib import units
+    from vmrunner.services.documents import artifact_document
 
     return ListView(
         kind="artifact",
@@ -183,6 +184,6 @@ def _view() -> ListView[Artifact]:
             Column("path", lambda a: a.path),
             Column("size", lambda a: units.amount(a.size)),
         ),
-        document=lambda a: {"path": a.path, "size": a.size},
+        document=artifact_document,
         empty="no artifact came back",
     )

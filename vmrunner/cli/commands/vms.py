@@ -119,7 +119,8 @@ def show(
     form: Output = Format.TABLE,
 ) -> int:
     """One VM, as the ledger has it: by its id, or its build's, whose last VM it is."""
-    from vmrunner.cli.views.builds import instance_document, machine_view
+    from vmrunner.cli.views.builds import machine_view
+    from vmrunner.services.documents import instance_document
 
     shell = shell_of(context)
     row = _vm_of(shell, vm)

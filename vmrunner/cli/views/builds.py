@@ -1,30 +1,26 @@
-"""Views of builds, instances and the rest: columns for people, documents for programs."""
+"""Views of builds, instances and the rest: columns for people beside the documents for programs."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime
-from enum import Enum
+from dataclasses import dataclass
 from typing import Any
 
 from vmrunner.cli.output import Column, ListView
 from vmrunner.lib import units
 from vmrunner.model import (
-    ArtifactRule,
     BuildEvent,
     BuildRecord,
-    BuildSpec,
     BuildState,
     Instance,
     Kind,
     Resource,
     Result,
     Start,
-    Step,
 )
 from vmrunner.services import build_history
+from vmrunner.services.documents import build_document, event_document, instance_document, iso
 
 _RESULT_COLOURS = {
     Result.SUCCESS: "green",
@@ -33,101 +29,6 @@ _RESULT_COLOURS = {
     Result.TIMEOUT: "yellow",
     Result.CANCELLED: "yellow",
 }
-
-
-def iso(at: float | None) -> str | None:
-    """RFC 3339 in UTC, to the millisecond."""
-    if at is None:
-        return None
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def build_document(build: BuildRecord, start: Start | None = None) -> dict[str, Any]:
-    """A build for programs. `start`: how it came by its VM. Times are RFC 3339, durations seconds,
-    sizes bytes, cost USD."""
-    return {
-        "id": build.id,
-        "name": build.spec.name or None,
-        "state": build.state.value,
-        "result": build.result.value if build.result else None,
-        "reason": build.reason.value if build.reason else None,
-        "exit_code": build.exit_code,
-        "message": build.message or None,
-        "attempt": build.attempt,
-        "instance": build.instance,
-        "start": start.value if start else None,
-        "created_at": iso(build.created_at),
-        "finished_at": iso(build.finished_at),
-        "hold_until": iso(build.hold_until),
-        "phases": [
-            {
-                "state": phase.state.value,
-                "started_at": iso(phase.started),
-                "ended_at": iso(phase.ended),
-                "seconds": None if phase.ended is None else round(phase.ended - phase.started, 3),
-            }
-            for phase in build.phases
-        ],
-        "cost": round(build.cost, 6),
-        "foreground": build.submitter is not None,
-        "cancel": build.cancel.value if build.cancel else None,
-    } | spec_document(build.spec)
-
-
-def spec_document(spec: BuildSpec) -> dict[str, Any]:
-    """All that a build was asked for, by the names that it is asked for with."""
-    document = {one.name: _plain(getattr(spec, one.name)) for one in fields(spec)}
-    return document | {"name": spec.name or None, "container_runtime": document.pop("runtime")}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Step):
-        return step_document(value)
-    if isinstance(value, ArtifactRule):
-        return {"path": value.glob, "always": value.always}
-    return value
-
-
-def step_document(step: Step) -> dict[str, Any]:
-    document: dict[str, Any] = {"name": step.title}
-    document |= {"run": step.run} if step.run is not None else {"argv": list(step.argv)}
-    if step.timeout is not None:
-        document["timeout"] = step.timeout
-    return document
-
-
-def instance_document(row: Instance) -> dict[str, Any]:
-    """An instance for programs."""
-    return {
-        "id": row.id,
-        "build": row.build,
-        "attempt": row.attempt,
-        "state": row.state.value,
-        "provider": row.provider,
-        "kind": row.scope.kind,
-        "account": row.scope.account,
-        "place": row.scope.place,
-        "machine_type": row.offer.machine_type,
-        "market": row.offer.market.value,
-        "image": row.offer.image or None,
-        "ref": row.ref.id if row.ref else None,
-        "address": str(row.address) if row.address else None,
-        "created_at": iso(row.created_at),
-        "deadline": iso(row.deadline),
-        "gone_at": iso(row.gone_at),
-        "death": row.death.value if row.death else None,
-        "message": row.message or None,
-        "deletes": row.deletes,
-        "pool": row.pool,
-        "start": row.start.value if row.start else None,
-        "due": iso(row.due),
-    }
 
 
 def build_view(
@@ -272,15 +173,6 @@ def life(build: BuildRecord, rows: Iterable[Instance]) -> str:
     return ", ".join(word for word in (when, row.death.value, row.message) if word)
 
 
-def event_document(event: BuildEvent) -> dict[str, Any]:
-    return {
-        "seq": event.seq,
-        "time": iso(event.time),
-        "kind": event.kind,
-        "data": dict(event.data),
-    }
-
-
 def event_view() -> ListView[BuildEvent]:
     """`events`."""
     return ListView(
@@ -335,27 +227,6 @@ def steps(build: BuildRecord, events: Iterable[BuildEvent]) -> list[str]:
                 title = short(build_history.title(build, run.index), 60)
                 lines.append(f"{took:>8}  exit {run.exit_code}  {title}")
     return lines
-
-
-def ended_document(build: BuildRecord, events: Iterable[BuildEvent]) -> dict[str, Any]:
-    """A build with what its steps came to, in the last attempt; the one in which it ended
-    otherwise than well is `failed_step`."""
-    listed = list(events)
-    runs = build_history.runs(listed)
-    last = {run.index: run for run in runs if run.attempt == max(r.attempt for r in runs)}
-    culprit = build_history.culprit(build, listed)
-    return build_document(build) | {
-        "steps": [
-            step_document(step)
-            | {
-                "started_at": iso(last[n].started) if n in last else None,
-                "ended_at": iso(last[n].ended) if n in last else None,
-                "exit_code": last[n].exit_code if n in last else None,
-            }
-            for n, step in enumerate(build.spec.steps)
-        ],
-        "failed_step": None if culprit is None else build_history.title(build, culprit.index or 0),
-    }
 
 
 def _result(build: BuildRecord) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.output import Column, Format, ListView
 from vmrunner.model import Finding, Level
+from vmrunner.services.documents import finding_document
 
 _COLOURS: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
 
@@ -33,10 +34,5 @@ _VIEW: Final[ListView[Finding]] = ListView(
         Column("check", lambda f: f.check),
         Column("message", lambda f: f.message),
     ),
-    document=lambda f: {
-        "check": f.check,
-        "level": f.level.value,
-        "message": f.message,
-        "fix": f.fix or None,
-    },
+    document=finding_document,
 )

@@ -78,7 +78,7 @@ def made_of(image: LocalImage) -> str:
 def document(shown: ImageListRow) -> dict[str, Any]:
     """Return the document for programs: the same keys for both, null where there is no such
     thing."""
-    from vmrunner.cli.views.builds import iso
+    from vmrunner.services.documents import iso
 
     local, cloud = shown.local, shown.cloud
     return {

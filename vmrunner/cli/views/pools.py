@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from vmrunner.cli.output import Column, ListView
-from vmrunner.cli.views.builds import iso
 from vmrunner.lib import units
+from vmrunner.services.documents import pool_document
 from vmrunner.services.pools import PoolStatus
 
 
@@ -30,39 +28,12 @@ def pool_view() -> ListView[PoolStatus]:
             Column("container", lambda p: p.pool.spec.container, wide=True),
             Column("revision", lambda p: str(p.pool.revision), wide=True),
         ),
-        document=_document,
+        document=pool_document,
     )
 
 
 def _span(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds:.1f}s"
-
-
-def _document(entry: PoolStatus) -> dict[str, Any]:
-    """A pool for programs: durations seconds, cost USD."""
-    pool = entry.pool
-    return {
-        "name": pool.name,
-        "kind": pool.spec.kind.value,
-        "want": entry.want,
-        "have": entry.have,
-        "making": entry.making,
-        "claimed": entry.claimed,
-        "hit_rate": entry.hit_rate,
-        "p50": entry.p50,
-        "p95": entry.p95,
-        "idle_usd_today": round(entry.idle_usd_today, 6),
-        "empty_reason": entry.empty_reason.value if entry.empty_reason else None,
-        "provider": pool.spec.provider,
-        "container": pool.spec.container,
-        "ttl": pool.spec.ttl,
-        "idle": pool.spec.idle,
-        "usd_per_day": pool.spec.usd_per_day,
-        "resized_to": pool.size,
-        "draining": pool.draining,
-        "revision": pool.revision,
-        "named_at": iso(pool.named_at),
-    }
 
 
 def description(entry: PoolStatus) -> dict[str, str]:

@@ -1,0 +1,264 @@
+"""Documents: builds, instances and the rest for programs, as `-o json` and the HTTP API give them.
+Times are RFC 3339 in UTC, durations seconds, sizes bytes, costs USD."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from vmrunner.model import (
+    ArtifactRule,
+    BuildEvent,
+    BuildRecord,
+    BuildSpec,
+    Instance,
+    LogLine,
+    Start,
+    Step,
+)
+from vmrunner.services import build_history
+
+if TYPE_CHECKING:
+    from vmrunner.core.audit_rules import Survivor
+    from vmrunner.model import Finding
+    from vmrunner.reaper.report import ReportLine
+    from vmrunner.reaper.retention import Removal
+    from vmrunner.services.artifacts import Artifact
+    from vmrunner.services.pools import PoolStatus
+
+SCHEMA_VERSION: Final = 1
+
+
+def iso(at: float | None) -> str | None:
+    """RFC 3339 in UTC, to the millisecond."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def build_document(build: BuildRecord, start: Start | None = None) -> dict[str, Any]:
+    """A build for programs. `start`: how it came by its VM. Times are RFC 3339, durations seconds,
+    sizes bytes, cost USD."""
+    return {
+        "id": build.id,
+        "name": build.spec.name or None,
+        "state": build.state.value,
+        "result": build.result.value if build.result else None,
+        "reason": build.reason.value if build.reason else None,
+        "exit_code": build.exit_code,
+        "message": build.message or None,
+        "attempt": build.attempt,
+        "instance": build.instance,
+        "start": start.value if start else None,
+        "created_at": iso(build.created_at),
+        "finished_at": iso(build.finished_at),
+        "hold_until": iso(build.hold_until),
+        "phases": [
+            {
+                "state": phase.state.value,
+                "started_at": iso(phase.started),
+                "ended_at": iso(phase.ended),
+                "seconds": None if phase.ended is None else round(phase.ended - phase.started, 3),
+            }
+            for phase in build.phases
+        ],
+        "cost": round(build.cost, 6),
+        "foreground": build.submitter is not None,
+        "cancel": build.cancel.value if build.cancel else None,
+    } | spec_document(build.spec)
+
+
+def spec_document(spec: BuildSpec) -> dict[str, Any]:
+    """All that a build was asked for, by the names that it is asked for with."""
+    document = {one.name: _plain(getattr(spec, one.name)) for one in fields(spec)}
+    return document | {"name": spec.name or None, "container_runtime": document.pop("runtime")}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Step):
+        return step_document(value)
+    if isinstance(value, ArtifactRule):
+        return {"path": value.glob, "always": value.always}
+    return value
+
+
+def step_document(step: Step) -> dict[str, Any]:
+    document: dict[str, Any] = {"name": step.title}
+    document |= {"run": step.run} if step.run is not None else {"argv": list(step.argv)}
+    if step.timeout is not None:
+        document["timeout"] = step.timeout
+    return document
+
+
+def instance_document(row: Instance) -> dict[str, Any]:
+    """An instance for programs."""
+    return {
+        "id": row.id,
+        "build": row.build,
+        "attempt": row.attempt,
+        "state": row.state.value,
+        "provider": row.provider,
+        "kind": row.scope.kind,
+        "account": row.scope.account,
+        "place": row.scope.place,
+        "machine_type": row.offer.machine_type,
+        "market": row.offer.market.value,
+        "image": row.offer.image or None,
+        "ref": row.ref.id if row.ref else None,
+        "address": str(row.address) if row.address else None,
+        "created_at": iso(row.created_at),
+        "deadline": iso(row.deadline),
+        "gone_at": iso(row.gone_at),
+        "death": row.death.value if row.death else None,
+        "message": row.message or None,
+        "deletes": row.deletes,
+        "pool": row.pool,
+        "start": row.start.value if row.start else None,
+        "due": iso(row.due),
+    }
+
+
+def event_document(event: BuildEvent) -> dict[str, Any]:
+    return {
+        "seq": event.seq,
+        "time": iso(event.time),
+        "kind": event.kind,
+        "data": dict(event.data),
+    }
+
+
+def ended_document(build: BuildRecord, events: Iterable[BuildEvent]) -> dict[str, Any]:
+    """A build with what its steps came to, in the last attempt; the one in which it ended
+    otherwise than well is `failed_step`."""
+    listed = list(events)
+    runs = build_history.runs(listed)
+    last = {run.index: run for run in runs if run.attempt == max(r.attempt for r in runs)}
+    culprit = build_history.culprit(build, listed)
+    return build_document(build) | {
+        "steps": [
+            step_document(step)
+            | {
+                "started_at": iso(last[n].started) if n in last else None,
+                "ended_at": iso(last[n].ended) if n in last else None,
+                "exit_code": last[n].exit_code if n in last else None,
+            }
+            for n, step in enumerate(build.spec.steps)
+        ],
+        "failed_step": None if culprit is None else build_history.title(build, culprit.index or 0),
+    }
+
+
+def pool_document(entry: PoolStatus) -> dict[str, Any]:
+    """A pool for programs: durations seconds, cost USD."""
+    pool = entry.pool
+    return {
+        "name": pool.name,
+        "kind": pool.spec.kind.value,
+        "want": entry.want,
+        "have": entry.have,
+        "making": entry.making,
+        "claimed": entry.claimed,
+        "hit_rate": entry.hit_rate,
+        "p50": entry.p50,
+        "p95": entry.p95,
+        "idle_usd_today": round(entry.idle_usd_today, 6),
+        "empty_reason": entry.empty_reason.value if entry.empty_reason else None,
+        "provider": pool.spec.provider,
+        "container": pool.spec.container,
+        "ttl": pool.spec.ttl,
+        "idle": pool.spec.idle,
+        "usd_per_day": pool.spec.usd_per_day,
+        "resized_to": pool.size,
+        "draining": pool.draining,
+        "revision": pool.revision,
+        "named_at": iso(pool.named_at),
+    }
+
+
+def shown_document(
+    build: BuildRecord,
+    instances: Iterable[Instance],
+    events: Iterable[BuildEvent],
+    waiting: str | None,
+    artifacts: Iterable[Artifact],
+) -> dict[str, Any]:
+    """One build with all that is known of it, as `show` has it. `waiting`: why it is queued."""
+    rows, listed = list(instances), list(events)
+    start = start_of(build, rows)
+    return ended_document(build, listed) | {
+        "start": start.value if start else None,
+        "waiting": waiting,
+        "instances": [instance_document(row) for row in rows],
+        "events": [event_document(event) for event in listed],
+        "artifacts_back": [artifact_document(artifact) for artifact in artifacts],
+    }
+
+
+def start_of(build: BuildRecord, rows: Iterable[Instance]) -> Start | None:
+    """Return how the build came by the VM that it has."""
+    return next((row.start for row in rows if row.id == build.instance), None)
+
+
+def artifact_document(artifact: Artifact) -> dict[str, Any]:
+    return {"path": artifact.path, "size": artifact.size}
+
+
+def log_line_document(line: LogLine) -> dict[str, Any]:
+    return {"seq": line.seq, "time": iso(line.time), "text": line.raw.decode(errors="replace")}
+
+
+def verdict_document(line: ReportLine) -> dict[str, Any]:
+    """A decision of the reaper about one thing."""
+    return {
+        "provider": line.provider,
+        "what": line.what,
+        "kind": line.kind,
+        "id": line.id,
+        "reason": line.reason.value,
+        "instance": line.instance,
+        "build": line.build,
+        "age": line.age,
+        "late": line.late,
+        "cost": round(line.cost, 6),
+        "outcome": line.outcome or None,
+    }
+
+
+def survivor_document(found: Survivor) -> dict[str, Any]:
+    """A resource that is alive and should not be."""
+    return {
+        "fault": found.fault.value,
+        "instance": found.instance,
+        "ref": found.ref.id if found.ref else None,
+        "kind": found.ref.kind.value if found.ref else None,
+        "scope": str(found.ref.scope) if found.ref else None,
+        "late": found.late,
+        "message": found.message,
+    }
+
+
+def removal_document(removal: Removal) -> dict[str, Any]:
+    return {"what": removal.what, "count": removal.count, "bytes": removal.size}
+
+
+def finding_document(finding: Finding) -> dict[str, Any]:
+    return {
+        "check": finding.check,
+        "level": finding.level.value,
+        "message": finding.message,
+        "fix": finding.fix or None,
+    }
+
+
+def envelope(kind: str, items: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Documents in their stable outer shape."""
+    return {"schema_version": SCHEMA_VERSION, "kind": kind, "items": list(items)}
