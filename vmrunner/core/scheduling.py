@@ -1,8 +1,10 @@
 """The choice of queued builds to start, and of their places. Pure and deterministic: the order of
 the input means nothing.
 
-Priority first; among equals the owner (label `owner`, else `team`) with the fewest running builds;
-among an owner's, the oldest. A build that cannot start now never blocks one that can.
+The tenant with the fewest running builds first: whoever came over HTTP with a label filter is one,
+so that no label or priority of theirs takes what is another's. Among a tenant's, priority; among
+equals the owner (label `owner`, else `team`) with the fewest running builds; among an owner's, the
+oldest. A build that cannot start now never blocks one that can.
 """
 
 from __future__ import annotations
@@ -89,10 +91,10 @@ class OffersAnswer:
 Offers = Callable[[str, Spec], OffersAnswer]
 
 
-def owner(build: BuildRecord) -> str:
-    """Return for whom a build runs, as far as fairness goes."""
+def owner(build: BuildRecord) -> tuple[str, str]:
+    """Return for whom a build runs, as far as fairness goes: tenant, and owner within it."""
     labels = build.spec.labels
-    return labels.get("owner") or labels.get("team") or ""
+    return build.tenant, labels.get("owner") or labels.get("team") or ""
 
 
 def plan(
@@ -111,12 +113,12 @@ def plan(
     `pooled`: a VM that waits for such a build; it has its place. `now` is the clock that queued
     them."""
     taken: Counter[str] = Counter()
-    busy: Counter[str] = Counter()
+    busy: Counter[str | tuple[str, str]] = Counter()
     for build, row in running:
         if row.state is not InstanceState.GONE:
             taken[row.provider] += 1
             if build is not None:
-                busy[owner(build)] += 1
+                busy.update((build.tenant, owner(build)))
 
     hopeful, rejects, waiting = _sift(now, queued, held_back or {}, draining=draining)
     starts: list[PlannedStart] = []
@@ -206,21 +208,26 @@ def _reject(build: BuildRecord, reason: Reason, message: str) -> Rejection:
 
 
 def _in_turn(
-    builds: Sequence[BuildRecord], busy: Counter[str], started: list[BuildRecord]
+    builds: Sequence[BuildRecord],
+    busy: Counter[str | tuple[str, str]],
+    started: list[BuildRecord],
 ) -> Iterable[BuildRecord]:
-    """Builds by priority, then by turn, then by age. The consumer appends what it starts to
-    `started`, which counts against its owner from then on."""
-    queues: dict[tuple[int, str], list[BuildRecord]] = {}
+    """Builds by tenant, priority, turn, age. `busy` counts by tenant and by owner. The consumer
+    appends what it starts to `started`, which counts from then on."""
+    queues: dict[tuple[int, tuple[str, str]], list[BuildRecord]] = {}
     for build in sorted(builds, key=lambda b: (b.created_at, b.id), reverse=True):
         queues.setdefault((-build.spec.priority, owner(build)), []).append(build)
     counted = 0
     while queues:
         for build in started[counted:]:
-            busy[owner(build)] += 1
+            busy.update((build.tenant, owner(build)))
         counted = len(started)
         key = min(
-            queues, key=lambda k: (k[0], busy[k[1]], queues[k][-1].created_at, queues[k][-1].id)
-        )
+            queues,
+            key=lambda k: (
+                busy[k[1][0]], k[0], busy[k[1]], queues[k][-1].created_at, queues[k][-1].id
+            ),
+        )  # fmt: skip
         yield queues[key].pop()
         if not queues[key]:
             del queues[key]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, or_, select, update
@@ -16,7 +16,16 @@ from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import add_event, put_event
 from vmrunner.ledger.rows import Readable, readable
 from vmrunner.ledger.tables import BUILDS, LABELS
-from vmrunner.model import BuildRecord, BuildSpec, BuildState, EventKind, Process, Reason, Result
+from vmrunner.model import (
+    LOCAL_TENANT,
+    BuildRecord,
+    BuildSpec,
+    BuildState,
+    EventKind,
+    Process,
+    Reason,
+    Result,
+)
 
 _b = BUILDS.c
 _END = "~"  # sorts after all that an id is made of
@@ -24,12 +33,14 @@ _END = "~"  # sorts after all that an id is made of
 _INSERT = inserts(
     BUILDS, "id", "name", "idempotency_key", "provider", "priority", "state", "state_since",
     "created_at", "phases", "submitter", "spec", "secrets", "attempt", "owner_until", "epoch",
-    "steps_started", "cost", "events", "chunks", "log_lines", "log_bytes", "message",
+    "steps_started", "cost", "events", "chunks", "log_lines", "log_bytes", "message", "tenant",
+    "actor", "lease_until",
 )  # fmt: skip
 #: What was ours to lose may be tried again by its key; the build that lost it keeps all else.
 _FREE_KEY = Prepared(
     update(BUILDS)
     .where(
+        _b.tenant == arg("tenant"),
         _b.idempotency_key == arg("key"),
         _b.state == BuildState.FINISHED.value,
         _b.result == Result.ERROR.value,
@@ -50,16 +61,19 @@ _FRESH: Mapping[str, Any] = {
     "message": "",
 }
 _INSERT_LABEL = inserts(LABELS)
-_BY_KEY = Prepared(select(*codec.BUILD).where(_b.idempotency_key == arg("key")))
-_BY_NAME = Prepared(
+_BY_KEY = Prepared(
+    select(*codec.BUILD).where(_b.tenant == arg("tenant"), _b.idempotency_key == arg("key"))
+)
+_BY_NAME = (
     select(*codec.BUILD)
     .where(_b.name == arg("name"))
     .order_by(_b.created_at.desc(), _b.id.desc())
     .limit(1)
 )
-_BY_PREFIX = Prepared(
+_BY_PREFIX = (
     select(*codec.BUILD).where(_b.id >= arg("low"), _b.id < arg("high")).order_by(_b.id).limit(4)
 )
+_FIND = Prepared(_BY_PREFIX), Prepared(_BY_NAME)
 _QUEUED = Prepared(
     select(*codec.BUILD)
     .where(_b.state == BuildState.QUEUED.value)
@@ -112,10 +126,14 @@ class Builds(BuildWrites):
         now: float,
         submitter: Process | None = None,
         secrets: Mapping[str, bytes] | None = None,
+        tenant: str = LOCAL_TENANT,
+        actor: str = "",
+        lease_until: float | None = None,
     ) -> tuple[BuildRecord, bool]:
         """Queue it. (build, True) when it is new; (the existing one, False) when its idempotency
-        key was used for the same spec, unless that build ended in an error of ours. Raises
-        Conflict when it was used for another."""
+        key was used by the same tenant for the same spec, unless that build ended in an error of
+        ours. Raises Conflict when it was used for another. With `lease_until` its client must renew
+        that, or it ends."""
         sealed = self._seal.seal(codec.secrets_bytes(secrets)) if secrets else None
         row = {
             **_FRESH,
@@ -130,12 +148,15 @@ class Builds(BuildWrites):
             "submitter": codec.process_text(submitter) if submitter else None,
             "spec": codec.spec_text(spec),
             "secrets": sealed,
+            "tenant": tenant,
+            "actor": actor,
+            "lease_until": lease_until,
         }
         labels = [{"build": id, "name": k, "value": v} for k, v in spec.labels.items()]
 
         def work(connection: Connection) -> BuildRecord:
             if spec.idempotency_key is not None:
-                _FREE_KEY(connection, key=spec.idempotency_key)
+                _FREE_KEY(connection, tenant=tenant, key=spec.idempotency_key)
             _INSERT(connection, **row)
             _INSERT_LABEL.many(connection, labels)
             return fetch(connection, id)
@@ -143,18 +164,18 @@ class Builds(BuildWrites):
         try:
             return self._database.write(work), True
         except Duplicate:
-            existing = self.same(spec)
+            existing = self.same(spec, tenant)
             if existing is None:
                 raise Conflict(f"there is a build {id} already") from None
             return existing, False
 
-    def same(self, spec: BuildSpec) -> BuildRecord | None:
-        """The build that has this one's idempotency key already. Raises Conflict when that one has
-        other parameters."""
+    def same(self, spec: BuildSpec, tenant: str = LOCAL_TENANT) -> BuildRecord | None:
+        """The tenant's build that has this one's idempotency key already. Raises Conflict when that
+        one has other parameters."""
         key = spec.idempotency_key
         if key is None:
             return None
-        row = self._database.read(lambda c: _BY_KEY(c, key=key).first())
+        row = self._database.read(lambda c: _BY_KEY(c, tenant=tenant, key=key).first())
         build = codec.build(row) if row is not None else None
         if build is None or build.result is Result.ERROR:
             return None
@@ -172,17 +193,22 @@ class Builds(BuildWrites):
         """Raises NotFound."""
         return self._database.read(lambda c: fetch(c, build_id))
 
-    def find(self, word: str) -> BuildRecord:
+    def find(self, word: str, labels: Mapping[str, str] | None = None) -> BuildRecord:
         """Find a build by id, by name (the newest of that name), or by the beginning of an id, with
-        or without its `b-`. Raises NotFound, and Conflict when several ids begin so."""
+        or without its `b-`; only among those with all of `labels`. Raises NotFound, and Conflict
+        when several ids begin so."""
+        by_prefix, by_name = _FIND
+        if labels:
+            having = _having(labels)
+            by_prefix, by_name = (Prepared(q.where(*having)) for q in (_BY_PREFIX, _BY_NAME))
 
         def work(connection: Connection) -> BuildRecord:
             for low in (word, f"b-{word}"):
-                rows = _BY_PREFIX(connection, low=low, high=low + _END).all()
+                rows = by_prefix(connection, low=low, high=low + _END).all()
                 if rows and rows[0][0] == low:
                     return codec.build(rows[0])
                 if low == word:
-                    named = _BY_NAME(connection, name=word).first()
+                    named = by_name(connection, name=word).first()
                     if named is not None:
                         return codec.build(named)
                 if len(rows) == 1:
@@ -272,20 +298,33 @@ class Builds(BuildWrites):
         active: bool | None = None,
         labels: Mapping[str, str] | None = None,
         limit: int | None = None,
+        *,
+        states: Collection[BuildState] = (),
+        before: str | None = None,
     ) -> Readable[BuildRecord]:
-        """Newest first. `active`: only those not finished (True) or finished (False)."""
+        """Newest first. `active`: only those not finished (True) or finished (False); `states`:
+        only those in one of them; `before`: only those whose id sorts before that."""
         conditions: list[ColumnElement[bool]] = []
         if active is not None:
             done = _b.state == BuildState.FINISHED.value
             conditions.append(~done if active else done)
-        conditions += [
-            _b.id.in_(select(LABELS.c.build).where(LABELS.c.name == k, LABELS.c.value == v))
-            for k, v in (labels or {}).items()
-        ]
+        if states:
+            conditions.append(_b.state.in_([state.value for state in states]))
+        if before is not None:
+            conditions.append(_b.id < before)
+        conditions += _having(labels or {})
         query = select(*codec.BUILD).where(*conditions).order_by(_b.id.desc())
         if limit is not None:
             query = query.limit(limit)
         return self._database.read(lambda c: readable(codec.build, c.execute(query)))
+
+
+def _having(labels: Mapping[str, str]) -> list[ColumnElement[bool]]:
+    """Return the conditions of builds that have all these labels."""
+    return [
+        _b.id.in_(select(LABELS.c.build).where(LABELS.c.name == name, LABELS.c.value == value))
+        for name, value in labels.items()
+    ]
 
 
 def _not_extended(build: BuildRecord, seconds: float, now: float) -> Conflict:

@@ -29,7 +29,9 @@ from vmrunner.ledger.logs import Logs
 from vmrunner.ledger.pools import Pools
 from vmrunner.ledger.restore_detection import RestoreDetector, place_of
 from vmrunner.ledger.sightings import Sightings
+from vmrunner.ledger.submitter_leases import SubmitterLeases
 from vmrunner.ledger.tables import INSTANCES, LEDGER
+from vmrunner.ledger.tokens import Tokens
 from vmrunner.lib import database_url, local_files
 
 log = logging.getLogger("vmrunner")
@@ -86,6 +88,8 @@ class Ledger:
         self.events = Events(database)
         self.engines = Engines(database)
         self.sightings = Sightings(database)
+        self.submitter_leases = SubmitterLeases(database)
+        self.tokens = Tokens(database)
 
     @classmethod
     def open(

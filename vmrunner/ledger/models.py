@@ -10,7 +10,17 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
-from sqlalchemy import BigInteger, Double, Index, LargeBinary, MetaData, String, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Double,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -82,11 +92,13 @@ class BuildRow(Row, table=True):
         _partial("ix_builds_open", "id", where="state <> 'finished'"),
         _partial("ix_builds_owner", "owner", where="owner IS NOT NULL"),
         Index("ix_builds_finished_at", "finished_at"),
+        _partial("ix_builds_lease_until", "lease_until", where="lease_until IS NOT NULL"),
+        UniqueConstraint("tenant", "idempotency_key"),
     )
 
     id: str = _id(primary_key=True)
     name: str = Field(default="", index=True)
-    idempotency_key: str | None = Field(default=None, unique=True)
+    idempotency_key: str | None = None  # unique within its tenant
     provider: str
     priority: int = 0
     state: str
@@ -110,6 +122,9 @@ class BuildRow(Row, table=True):
     chunks: int = 0
     log_lines: int = _big(default=0)
     log_bytes: int = _big(default=0)
+    tenant: str = Field(default="local", sa_column_kwargs={"server_default": "local"})
+    actor: str = Field(default="", sa_column_kwargs={"server_default": ""})  # who submitted it
+    lease_until: float | None = _time(default=None)  # of a client that must be there
     message: str = _json(default="")
     submitter: str | None = _json(default=None)
     phases: str = _json(default="")  # grows by one "state time" line at each move
@@ -302,3 +317,33 @@ class ActionRow(Row, table=True):
     verb: str
     subject: str
     detail: str = _json(default="")
+
+
+class TokenRow(Row, table=True):
+    """A token of the HTTP API. The token itself is shown once; here is its SHA-256."""
+
+    __tablename__ = "tokens"
+
+    id: str = Field(primary_key=True)
+    name: str
+    digest: str = Field(unique=True)
+    scopes: str = _json()
+    labels: str = _json()
+    quota: str = _json()
+    actor: str  # as which its holder is known
+    created_at: float = _time()
+    created_by: str
+    expires_at: float | None = _time(default=None)
+    revoked_at: float | None = _time(default=None)
+
+
+class LoginRow(Row, table=True):
+    """A browser that showed a token. It ends with the token at the latest."""
+
+    __tablename__ = "logins"
+
+    digest: str = Field(primary_key=True)  # SHA-256 of the cookie
+    token: str = Field(foreign_key="tokens.id")
+    csrf: str
+    created_at: float = _time()
+    expires_at: float = _time()

@@ -53,6 +53,7 @@ BUILD: Final = (
     _b.id, _b.spec, _b.state, _b.created_at, _b.state_since, _b.attempt, _b.instance, _b.result,
     _b.reason, _b.exit_code, _b.message, _b.finished_at, _b.submitter, _b.owner, _b.owner_until,
     _b.epoch, _b.cancel, _b.cancelled_at, _b.hold_until, _b.steps_started, _b.phases, _b.cost,
+    _b.tenant, _b.actor, _b.lease_until,
 )  # fmt: skip
 
 #: What `instance` reads, in its order.
@@ -282,6 +283,9 @@ def _build(row: Sequence[Any]) -> BuildRecord:
         steps_started=bool(row[19]),
         phases=_phases(row[20]),
         cost=row[21],
+        tenant=row[22],
+        actor=row[23],
+        lease_until=_maybe(row[24]),
     )
 
 

@@ -21,7 +21,8 @@ BUILDS: Final = _table(
     "builds",
     "id name idempotency_key provider priority state state_since created_at attempt instance "
     "result reason exit_code finished_at owner owner_until epoch cancel cancelled_at hold_until "
-    "steps_started cost events chunks log_lines log_bytes message submitter phases spec secrets",
+    "steps_started cost events chunks log_lines log_bytes tenant actor lease_until message "
+    "submitter phases spec secrets",
 )
 LABELS: Final = _table("labels", "build name value")
 INSTANCES: Final = _table(
@@ -46,7 +47,12 @@ POOLS: Final = _table(
 )
 POOL_STARTS: Final = _table("pool_starts", "build pool at hit")
 ACTIONS: Final = _table("actions", "id at actor verb subject detail")
+TOKENS: Final = _table(
+    "tokens",
+    "id name digest scopes labels quota actor created_at created_by expires_at revoked_at",
+)
+LOGINS: Final = _table("logins", "digest token csrf created_at expires_at")
 ALL: Final = (
     LEDGER, BUILDS, LABELS, INSTANCES, EVENTS, CHUNKS, ENGINES, LEASES, HEARTBEATS, SIGHTINGS,
-    IMAGES, POOLS, POOL_STARTS, ACTIONS,
+    IMAGES, POOLS, POOL_STARTS, ACTIONS, TOKENS, LOGINS,
 )  # fmt: skip

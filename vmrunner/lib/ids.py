@@ -35,6 +35,11 @@ def image_id() -> str:
     return f"im-{_new()}"
 
 
+def token_id() -> str:
+    """A new token id, `t-<lower-case ULID>`: one token of the HTTP API."""
+    return f"t-{_new()}"
+
+
 def instances_since(moment: float) -> str:
     """Return a text that sorts before the ids of all instances made from this moment on."""
     return f"vm-{str(_ulid().from_timestamp(max(moment, 0.0)))[:_TIME].lower()}"

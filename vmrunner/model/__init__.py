@@ -6,6 +6,7 @@ Everybody imports them from here.
 from __future__ import annotations
 
 from vmrunner.model.builds import (
+    LOCAL_TENANT,
     RUNC,
     RUNSC,
     RUNTIMES,
@@ -52,6 +53,7 @@ from vmrunner.model.cloud import (
 )
 from vmrunner.model.images import ImageState, MadeImage
 from vmrunner.model.pools import EmptyReason, Pool, PoolKind, PoolSpec
+from vmrunner.model.principals import UNFILTERED, Principal, Token, TokenQuota, TokenScope
 from vmrunner.model.states import (
     BuildState,
     Death,
@@ -63,6 +65,7 @@ from vmrunner.model.states import (
 )
 
 __all__ = [
+    "LOCAL_TENANT",
     "MORTAL",
     "RUNC",
     "RUNSC",
@@ -70,6 +73,7 @@ __all__ = [
     "SERVING",
     "STARTING",
     "TAG",
+    "UNFILTERED",
     "Access",
     "Address",
     "ArtifactRule",
@@ -104,6 +108,7 @@ __all__ = [
     "PoolKind",
     "PoolSpec",
     "Power",
+    "Principal",
     "Process",
     "Reason",
     "Ref",
@@ -116,5 +121,8 @@ __all__ = [
     "Spec",
     "Start",
     "Step",
+    "Token",
+    "TokenQuota",
+    "TokenScope",
     "tags_of",
 ]

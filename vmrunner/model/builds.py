@@ -10,6 +10,9 @@ from typing import Final
 from vmrunner.model.cloud import Address, Key, Network, Offer, Ref, Role, Scope
 from vmrunner.model.states import BuildState, Death, InstanceState, Reason, Result, Start
 
+#: The tenant of whoever submits without HTTP.
+LOCAL_TENANT: Final = "local"
+
 # --- processes ----------------------------------------------------------------------------------
 
 #: The kind of an engine that its parent announced, before it is up and says so itself.
@@ -139,6 +142,9 @@ class BuildRecord:
     steps_started: bool = False
     phases: tuple[Phase, ...] = ()
     cost: float = 0.0  # USD, estimated
+    tenant: str = LOCAL_TENANT
+    actor: str = ""  # who submitted it over HTTP
+    lease_until: float | None = None  # set: foreground over HTTP, ends unless the client renews it
 
     @property
     def finished(self) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -101,6 +102,13 @@ def test_who_has_machines_already_waits_for_who_has_none() -> None:
     running = [(build("old", team="a"), instance("1"))]
     queued = [build("a", team="a", at=1), build("b", team="b", at=2)]
     assert started(plan(NOW, queued, running, always, Capacity(overall=2))) == ["b"]
+
+
+def test_no_label_and_no_priority_takes_another_tenants_turn() -> None:
+    greedy = [replace(build(f"a{n}", team=str(n), priority=9, at=n), tenant="a") for n in range(5)]
+    modest = [replace(build(f"b{n}", at=100 + n), tenant="b") for n in range(2)]
+    decided = plan(NOW, greedy + modest, [], always, Capacity(overall=4))
+    assert started(decided) == ["a0", "b0", "a1", "b1"]
 
 
 def test_a_full_provider_never_blocks_another() -> None:

@@ -1,0 +1,168 @@
+"""Tokens of the HTTP API, and the browsers that showed one. What is secret lies here as SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from sqlalchemy import delete, select, update
+
+from vmrunner.errors import NotFound
+from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.tables import LOGINS, TOKENS
+from vmrunner.lib import ids
+from vmrunner.model import Token, TokenQuota, TokenScope
+
+PREFIX: Final = "vmr_"
+_t, _s = TOKENS.c, LOGINS.c
+_COLUMNS = (
+    _t.id, _t.name, _t.scopes, _t.labels, _t.quota, _t.actor, _t.created_at, _t.created_by,
+    _t.expires_at, _t.revoked_at,
+)  # fmt: skip
+_INSERT = inserts(TOKENS)
+_LIST = Prepared(select(*_COLUMNS).order_by(_t.created_at, _t.id))
+_BY_DIGEST = Prepared(select(*_COLUMNS).where(_t.digest == arg("digest")))
+_BY_WORD = Prepared(
+    select(*_COLUMNS).where((_t.id == arg("word")) | (_t.name == arg("word"))).order_by(_t.id)
+)
+_REVOKE = Prepared(
+    update(TOKENS).where(_t.id == arg("id"), _t.revoked_at.is_(None)).values(revoked_at=arg("now"))
+)
+_FORGET = Prepared(
+    delete(TOKENS).where(
+        _t.expires_at < arg("before"), _t.id.not_in(select(_s.token)), _t.name == ""
+    )
+)
+_LOG_IN = inserts(LOGINS)
+_LOGIN = Prepared(
+    select(_s.csrf, _s.expires_at, *_COLUMNS)
+    .join_from(LOGINS, TOKENS, _s.token == _t.id)
+    .where(_s.digest == arg("digest"))
+)
+_LOG_OUT = Prepared(delete(LOGINS).where(_s.digest == arg("digest")))
+_LAPSED_LOGINS = Prepared(delete(LOGINS).where(_s.expires_at < arg("before")))
+
+
+def digest(secret: str) -> str:
+    """Return what of a secret is kept."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class Tokens:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(
+        self,
+        name: str,
+        scopes: frozenset[TokenScope],
+        *,
+        by: str,
+        now: float,
+        labels: Mapping[str, str] | None = None,
+        quota: TokenQuota = TokenQuota(),  # noqa: B008 - frozen
+        expires_at: float | None = None,
+        actor: str | None = None,
+    ) -> tuple[str, Token]:
+        """Make a token. Return it as it is shown, this once, and its row. `actor`: default
+        `token:<id>`."""
+        secret = PREFIX + secrets.token_urlsafe(32)
+        token = Token(
+            id=ids.token_id(),
+            name=name,
+            scopes=scopes,
+            labels=dict(labels or {}),
+            quota=quota,
+            actor="",
+            created_at=now,
+            created_by=by,
+            expires_at=expires_at,
+        )
+        row = {
+            "id": token.id,
+            "name": name,
+            "digest": digest(secret),
+            "scopes": json.dumps(sorted(scopes)),
+            "labels": json.dumps(token.labels, sort_keys=True),
+            "quota": json.dumps(asdict(quota)),
+            "actor": actor or f"token:{token.id}",
+            "created_at": now,
+            "created_by": by,
+            "expires_at": expires_at,
+            "revoked_at": None,
+        }
+        self._database.write(lambda c: _INSERT(c, **row))
+        return secret, self.find(token.id)
+
+    def list(self) -> list[Token]:
+        """Return all, oldest first; revoked and expired ones too."""
+        return [_token(row) for row in self._database.read(lambda c: _LIST(c).all())]
+
+    def find(self, word: str) -> Token:
+        """Find one by id or name; of a name the one that is not revoked. Raises NotFound."""
+        found = [_token(r) for r in self._database.read(lambda c: _BY_WORD(c, word=word).all())]
+        found.sort(key=lambda token: token.revoked_at is not None)
+        if not found:
+            raise NotFound(f"there is no token {word!r}", hint="vmrunner token ls lists all")
+        return found[0]
+
+    def of_secret(self, secret: str) -> Token | None:
+        """Return the token that somebody shows; None: there is none. It may be over."""
+        row = self._database.read(lambda c: _BY_DIGEST(c, digest=digest(secret)).first())
+        return None if row is None else _token(row)
+
+    def revoke(self, token: str, now: float) -> bool:
+        """Let it be valid no more. False: it was not before."""
+        return self._database.write(lambda c: _REVOKE(c, id=token, now=now).rowcount == 1)
+
+    # --- browsers ---
+
+    def log_in(self, token: Token, now: float, until: float) -> str:
+        """Note a browser that showed this token. Return its cookie."""
+        cookie = secrets.token_urlsafe(32)
+        row = {
+            "digest": digest(cookie),
+            "token": token.id,
+            "csrf": secrets.token_urlsafe(32),
+            "created_at": now,
+            "expires_at": until,
+        }
+        self._database.write(lambda c: _LOG_IN(c, **row))
+        return cookie
+
+    def login(self, cookie: str, now: float) -> tuple[Token, str] | None:
+        """Return the token that a browser showed, and its CSRF token; None: it is over."""
+        row = self._database.read(lambda c: _LOGIN(c, digest=digest(cookie)).first())
+        if row is None or row[1] <= now:
+            return None
+        return _token(row[2:]), row[0]
+
+    def log_out(self, cookie: str) -> None:
+        self._database.write(lambda c: _LOG_OUT(c, digest=digest(cookie)))
+
+    def forget(self, before: float) -> None:
+        """Forget logins, and tokens of an OIDC exchange, that were over before that time."""
+        self._database.write(lambda c: _LAPSED_LOGINS(c, before=before))
+        self._database.write(lambda c: _FORGET(c, before=before))
+
+
+def _token(row: Any) -> Token:
+    quota = json.loads(row[4])
+    if quota.get("providers") is not None:
+        quota["providers"] = tuple(quota["providers"])
+    return Token(
+        id=row[0],
+        name=row[1],
+        scopes=frozenset(TokenScope(word) for word in json.loads(row[2])),
+        labels=json.loads(row[3]),
+        quota=TokenQuota(**quota),
+        actor=row[5],
+        created_at=row[6],
+        created_by=row[7],
+        expires_at=row[8],
+        revoked_at=row[9],
+    )

@@ -1,0 +1,75 @@
+"""Tokens of the HTTP API, and the principal that one of them stands for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+
+class TokenScope(StrEnum):
+    """A right that a token gives."""
+
+    SUBMIT = "submit"
+    READ = "read"
+    ADMIN = "admin"
+    METRICS = "metrics"
+
+
+#: The tenant of tokens without a label filter.
+UNFILTERED: Final = "unfiltered"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenQuota:
+    """Limits of the builds of one token; None: none of its own. `max_ttl`: seconds."""
+
+    builds: int | None = None  # at once
+    usd_per_day: float | None = None
+    max_ttl: float | None = None
+    providers: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Token:
+    """A row of `tokens`. `actor`: as which its holder is known, such as `token:t-01…`."""
+
+    id: str
+    name: str
+    scopes: frozenset[TokenScope]
+    labels: Mapping[str, str]
+    quota: TokenQuota
+    actor: str
+    created_at: float
+    created_by: str
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+    def valid(self, now: float) -> bool:
+        """True if it is neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Principal:
+    """A verified caller. `labels`: the filter of what it sees, forced on what it submits."""
+
+    actor: str
+    scopes: frozenset[TokenScope]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    quota: TokenQuota = TokenQuota()
+
+    @classmethod
+    def of(cls, token: Token) -> Principal:
+        return cls(actor=token.actor, scopes=token.scopes, labels=token.labels, quota=token.quota)
+
+    @property
+    def tenant(self) -> str:
+        """The name of its tenant: the label filter as text."""
+        return json.dumps(self.labels, sort_keys=True) if self.labels else UNFILTERED
+
+    def sees(self, labels: Mapping[str, str]) -> bool:
+        """True if builds with these labels are its own."""
+        return all(labels.get(name) == value for name, value in self.labels.items())
