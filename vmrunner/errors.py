@@ -5,6 +5,10 @@
     ├── NotFound               no such build, instance, artifact
     ├── NotFinished            a wait's own timeout ran out first (a TimeoutError too)
     ├── Conflict               it exists already, with other parameters, or somebody else holds it
+    ├── NotAllowed             the token allows it not
+    │   └── QuotaUsedUp        it allows no more at once
+    ├── NoRoom                 the disk of the server is too full for an upload
+    ├── ServerUnreachable      no answer from the server, or one that cannot be read
     ├── ImageError             an image could not be built; nothing half-built is ever used
     ├── LedgerError            the database failed: a write may or may not have happened
     ├── Unreadable             one row of the ledger cannot be understood; no other is concerned
@@ -69,6 +73,22 @@ class NotFinished(VmrunnerError, TimeoutError):
 
 class Conflict(VmrunnerError):
     """Something exists already with other parameters, or its state does not allow the request."""
+
+
+class NotAllowed(VmrunnerError):
+    """The caller's token does not allow it."""
+
+
+class QuotaUsedUp(NotAllowed):
+    """The caller's token allows no more now."""
+
+
+class NoRoom(VmrunnerError):
+    """The disk of the server is too full for an upload."""
+
+
+class ServerUnreachable(VmrunnerError):
+    """The server did not answer, or not as one of ours does; it may have done what it was asked."""
 
 
 class ImageError(VmrunnerError):

@@ -51,6 +51,10 @@ class Paths:
     artifacts: Path
     wake: Path
 
+    @property
+    def uploads(self) -> Path:
+        return self.sources / "uploads"
+
 
 class Session:
     """Runs until it is told to go on, or to stop."""

@@ -90,7 +90,14 @@ def test_what_cannot_be_removed_does_not_keep_the_rest(
 
     paths = [made(tmp_path / f"b-{n}.tar", 9 * DAY) for n in range(4)]
     monkeypatch.setattr(Path, "unlink", stubborn)
-    retain(ledger, sources=tmp_path, artifacts=tmp_path / "none", keep=KEEP, now=NOW)
+    retain(
+        ledger,
+        sources=tmp_path,
+        uploads=tmp_path / "none",
+        artifacts=tmp_path / "none",
+        keep=KEEP,
+        now=NOW,
+    )
     assert [path.exists() for path in paths] == [False, True, False, False]
 
 

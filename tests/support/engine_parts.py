@@ -71,6 +71,10 @@ class Paths:
         return self.root
 
     @property
+    def uploads(self) -> Path:
+        return self.root / "uploads"
+
+    @property
     def artifacts(self) -> Path:
         return self.root
 

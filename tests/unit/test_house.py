@@ -132,6 +132,7 @@ EXTRAS = {
     "ledger": ("postgres",),
     "providers/ec2": ("aws",),
     "providers/gce": ("gcp",),
+    "server": ("server",),
     "testing/localec2": ("localcloud", "aws"),
     "testing/localgce": ("localgce", "gcp"),
 }

@@ -91,6 +91,13 @@ class ReaperSettings(Section):
             raise FieldError(error) from None
 
 
+class ServerSettings(Section):
+    listen: str = Field(
+        default="",
+        description="HOST:PORT of the HTTP API that `serve` has; default: none.",
+    )
+
+
 def _table(kind: str) -> type[ProviderSettings] | None:
     driver = registry.find(kind)
     return None if driver is None else registry.settings_of(driver)
@@ -117,6 +124,7 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     defaults: DefaultSettings = DefaultSettings()
     reaper: ReaperSettings = ReaperSettings()
+    server: ServerSettings = ServerSettings()
     providers: dict[str, AnyProvider] = Field(default_factory=dict)
     pools: dict[str, PoolSettings] = Field(default_factory=dict)
 
@@ -169,6 +177,11 @@ class Paths:
     def sources(self) -> Path:
         """Packed sources, one `<build>.tar` each, until the build ends."""
         return self.data / "sources"
+
+    @property
+    def uploads(self) -> Path:
+        """Return the directory of uploaded sources, with one directory a tenant, for a day."""
+        return self.data / "uploads"
 
     @property
     def artifacts(self) -> Path:

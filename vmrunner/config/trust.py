@@ -34,6 +34,7 @@ _HELD: Final = (
     ("limits", "privileged"),
     ("reaper",),
     ("secret_key",),
+    ("server",),
 )
 #: Defaults that protect: one that the user's own configuration sets is not undone.
 _PROTECTING: Final = frozenset({("defaults", "network"), ("defaults", "container_runtime")})

@@ -290,6 +290,7 @@ class Daemon:
         retain(
             self._ledger,
             sources=places.sources,
+            uploads=places.uploads,
             artifacts=places.artifacts,
             keep=self._keep_logs,
             now=now,

@@ -41,6 +41,10 @@ class EnginePaths(Protocol):
         """Return the directory of packed sources, `<build>.tar`."""
 
     @property
+    def uploads(self) -> Path:
+        """Return the directory of uploaded sources, with a directory for each tenant."""
+
+    @property
     def artifacts(self) -> Path:
         """Return the directory of artifacts, with a directory for each build."""
 

@@ -40,6 +40,10 @@ class Actions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    def add(self, actor: str, verb: str, subject: str, now: float, detail: str = "") -> None:
+        """Note an action."""
+        self._database.write(lambda c: add_action(c, actor, verb, subject, now, detail))
+
     def latest(self, limit: int = 100) -> list[Action]:
         """Return the latest actions, newest first."""
         rows = self._database.read(lambda c: _LATEST(c, limit=limit).all())

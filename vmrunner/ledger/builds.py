@@ -6,16 +6,17 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, or_, select, update
+from sqlalchemy import ColumnElement, Connection, func, or_, select, update
 
-from vmrunner.errors import Conflict, NotFound
+from vmrunner.errors import Conflict, NotFound, QuotaUsedUp
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.build_writes import EXTEND, BuildWrites, fetch
 from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import add_event, put_event
+from vmrunner.ledger.labels import having
 from vmrunner.ledger.rows import Readable, readable
-from vmrunner.ledger.tables import BUILDS, LABELS
+from vmrunner.ledger.tables import BUILDS, LABELS, TOKENS
 from vmrunner.model import (
     LOCAL_TENANT,
     BuildRecord,
@@ -27,7 +28,7 @@ from vmrunner.model import (
     Result,
 )
 
-_b = BUILDS.c
+_b, _t = BUILDS.c, TOKENS.c
 _END = "~"  # sorts after all that an id is made of
 
 _INSERT = inserts(
@@ -92,6 +93,10 @@ _QUEUED_AFTER = Prepared(
     .order_by(_b.id)
     .limit(arg("limit"))
 )
+_UNENDED = Prepared(
+    select(func.count()).where(_b.actor == arg("actor"), _b.state != BuildState.FINISHED.value)
+)
+_PROGRESS = Prepared(select(_b.events, _b.chunks, _b.state).where(_b.id == arg("id")))
 _AWAITED = Prepared(select(_b.provider).where(_b.state == BuildState.QUEUED.value).distinct())
 _DRIVEN = Prepared(
     select(*codec.BUILD)
@@ -129,11 +134,12 @@ class Builds(BuildWrites):
         tenant: str = LOCAL_TENANT,
         actor: str = "",
         lease_until: float | None = None,
+        most: int | None = None,
     ) -> tuple[BuildRecord, bool]:
         """Queue it. (build, True) when it is new; (the existing one, False) when its idempotency
         key was used by the same tenant for the same spec, unless that build ended in an error of
         ours. Raises Conflict when it was used for another. With `lease_until` its client must renew
-        that, or it ends."""
+        that, or it ends. Raises QuotaUsedUp where `most` builds of its actor have not ended."""
         sealed = self._seal.seal(codec.secrets_bytes(secrets)) if secrets else None
         row = {
             **_FRESH,
@@ -158,6 +164,8 @@ class Builds(BuildWrites):
             if spec.idempotency_key is not None:
                 _FREE_KEY(connection, tenant=tenant, key=spec.idempotency_key)
             _INSERT(connection, **row)
+            if most is not None:
+                self._refuse_more(connection, actor, most)
             _INSERT_LABEL.many(connection, labels)
             return fetch(connection, id)
 
@@ -168,6 +176,16 @@ class Builds(BuildWrites):
             if existing is None:
                 raise Conflict(f"there is a build {id} already") from None
             return existing, False
+
+    def _refuse_more(self, connection: Connection, actor: str, most: int) -> None:
+        """Undo what was written when the actor has more than so many builds now."""
+        if not self._database.sqlite:  # two that submit at once see each other
+            connection.execute(select(_t.id).where(_t.actor == actor).with_for_update())
+        if (_UNENDED(connection, actor=actor).scalar() or 0) > most:
+            raise QuotaUsedUp(
+                f"{most} builds of this token have not ended, its quota",
+                hint="try again when one has ended",
+            )
 
     def same(self, spec: BuildSpec, tenant: str = LOCAL_TENANT) -> BuildRecord | None:
         """The tenant's build that has this one's idempotency key already. Raises Conflict when that
@@ -199,8 +217,8 @@ class Builds(BuildWrites):
         when several ids begin so."""
         by_prefix, by_name = _FIND
         if labels:
-            having = _having(labels)
-            by_prefix, by_name = (Prepared(q.where(*having)) for q in (_BY_PREFIX, _BY_NAME))
+            such = having(_b.id, labels)
+            by_prefix, by_name = (Prepared(q.where(*such)) for q in (_BY_PREFIX, _BY_NAME))
 
         def work(connection: Connection) -> BuildRecord:
             for low in (word, f"b-{word}"):
@@ -248,6 +266,13 @@ class Builds(BuildWrites):
         """Return what an engine has to mind: all that is neither waiting nor over, and what waits
         with a wish to end."""
         return self._database.read(lambda c: self._running.read(_DRIVEN(c).all()))
+
+    def progress(self, build_id: str) -> tuple[int, int, str]:
+        """Return how far it is: how many events and chunks, and its state. Raises NotFound."""
+        row = self._database.read(lambda c: _PROGRESS(c, id=build_id).first())
+        if row is None:
+            raise NotFound(f"there is no build {build_id}")
+        return row[0], row[1], row[2]
 
     def secrets(self, build_id: str) -> dict[str, bytes]:
         """The values of its secrets; empty once it is over."""
@@ -312,19 +337,11 @@ class Builds(BuildWrites):
             conditions.append(_b.state.in_([state.value for state in states]))
         if before is not None:
             conditions.append(_b.id < before)
-        conditions += _having(labels or {})
+        conditions += having(_b.id, labels or {})
         query = select(*codec.BUILD).where(*conditions).order_by(_b.id.desc())
         if limit is not None:
             query = query.limit(limit)
         return self._database.read(lambda c: readable(codec.build, c.execute(query)))
-
-
-def _having(labels: Mapping[str, str]) -> list[ColumnElement[bool]]:
-    """Return the conditions of builds that have all these labels."""
-    return [
-        _b.id.in_(select(LABELS.c.build).where(LABELS.c.name == name, LABELS.c.value == value))
-        for name, value in labels.items()
-    ]
 
 
 def _not_extended(build: BuildRecord, seconds: float, now: float) -> Conflict:

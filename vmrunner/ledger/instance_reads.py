@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, select
@@ -11,6 +11,7 @@ from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.database import Database, Prepared, arg
 from vmrunner.ledger.encryption import Encryption
+from vmrunner.ledger.labels import having
 from vmrunner.ledger.rows import Readable, readable
 from vmrunner.ledger.tables import INSTANCES
 from vmrunner.lib.ids import instances_since
@@ -134,15 +135,25 @@ class InstanceReads:
         return self._seal.unseal(bytes(token))
 
     def list(
-        self, build: str | None = None, active: bool | None = None, limit: int | None = None
+        self,
+        build: str | None = None,
+        active: bool | None = None,
+        limit: int | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        before: str | None = None,
     ) -> Readable[Instance]:
-        """Newest first. `active`: only those not gone (True) or gone (False)."""
+        """Newest first. `active`: only those not gone (True) or gone (False); `labels`: only those
+        of builds that have them all; `before`: only those whose id sorts before that."""
         conditions: list[ColumnElement[bool]] = []
         if build is not None:
             conditions.append(_i.build == build)
         if active is not None:
             gone = _i.state == InstanceState.GONE.value
             conditions.append(~gone if active else gone)
+        if before is not None:
+            conditions.append(_i.id < before)
+        conditions += having(_i.build, labels or {})
         return self._where(*conditions, limit=limit)
 
 

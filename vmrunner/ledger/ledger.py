@@ -26,6 +26,7 @@ from vmrunner.ledger.events import Events
 from vmrunner.ledger.images import Images
 from vmrunner.ledger.instances import Instances
 from vmrunner.ledger.logs import Logs
+from vmrunner.ledger.metrics import LedgerMetrics
 from vmrunner.ledger.pools import Pools
 from vmrunner.ledger.restore_detection import RestoreDetector, place_of
 from vmrunner.ledger.sightings import Sightings
@@ -85,6 +86,7 @@ class Ledger:
         self.actions = Actions(database)
         self.images = Images(database)
         self.logs = Logs(database)
+        self.metrics = LedgerMetrics(database)
         self.events = Events(database)
         self.engines = Engines(database)
         self.sightings = Sightings(database)

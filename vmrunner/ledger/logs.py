@@ -53,6 +53,9 @@ _READ = Prepared(
     .order_by(_c.seq)
     .limit(arg("limit"))
 )
+_SIZES = Prepared(
+    select(_c.seq, func.length(_c.data)).where(_c.build == arg("build")).order_by(_c.seq)
+)
 #: The chunk in which line N ends is the last one that has fewer than N lines before it.
 _ENDING = Prepared(
     select(_c.seq)
@@ -128,6 +131,11 @@ class Logs:
         return int(
             self._database.read(lambda c: _FORMER(c, build=build, before=before).scalar()) or 0
         )
+
+    def sizes(self, build: str) -> list[tuple[int, int]]:
+        """Return number and bytes of each chunk, in order."""
+        rows = self._database.read(lambda c: _SIZES(c, build=build).all())
+        return [(row[0], row[1]) for row in rows]
 
     def read(
         self, build: str, after_line: int = 0, after_seq: int = 0, limit: int = 1000

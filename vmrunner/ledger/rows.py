@@ -132,7 +132,8 @@ def phase_text(state: str, now: float) -> str:
     return f"{state} {now!r}\n"
 
 
-def _phases(text: str) -> tuple[Phase, ...]:
+def phases(text: str) -> tuple[Phase, ...]:
+    """Return the phases of a build that its moves make."""
     moves = [line.split(" ") for line in text.splitlines()]
     times = [float(time) for _, time in moves]
     return tuple(
@@ -281,7 +282,7 @@ def _build(row: Sequence[Any]) -> BuildRecord:
         cancelled_at=_maybe(row[17]),
         hold_until=_maybe(row[18]),
         steps_started=bool(row[19]),
-        phases=_phases(row[20]),
+        phases=phases(row[20]),
         cost=row[21],
         tenant=row[22],
         actor=row[23],

@@ -135,6 +135,18 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"one of: {', '.join(names)}" if names else "there is none"
 
 
+def is_loopback(host: str) -> bool:
+    """True if an address or name can only be this host."""
+    import ipaddress
+
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def span(seconds: float) -> str:
     """A duration for people: 0.4s, 41s, 3m07s, 1h02m, 2d03h."""
     seconds = max(0.0, seconds)

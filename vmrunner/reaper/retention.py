@@ -32,6 +32,7 @@ def retain(
     ledger: Ledger,
     *,
     sources: Path,
+    uploads: Path,
     artifacts: Path,
     keep: float,
     now: float,
@@ -44,6 +45,8 @@ def retain(
     found = {
         # A young file may belong to a submit that has not written its row yet.
         "sources": [p for p in _ours(sources) if p.name not in needed and _older(p, now - DAY)],
+        "uploads": [path for path in uploads.glob("*/*.tar") if _older(path, now - DAY)]
+        + [path for path in uploads.glob("*/.part-*") if _older(path, now - DAY)],
         "artifacts": [
             path
             for path in _ours(artifacts)
@@ -56,7 +59,7 @@ def retain(
     ]
     if not dry_run:
         ledger.logs.delete_before(now - keep)
-        for path in (*found["sources"], *found["artifacts"]):
+        for path in (path for paths in found.values() for path in paths):
             _remove(path)
         for one in removals:
             log.info("retention: %d %s, %d bytes", one.count, one.what, one.size)

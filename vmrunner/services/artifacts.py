@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from vmrunner.errors import NotFound, VmrunnerError
 from vmrunner.lib import dirfd
@@ -60,6 +60,21 @@ class Artifacts:
                 size = path.lstat().st_size
                 found.append(Artifact(str(path.relative_to(self.directory)), size))
         return sorted(found, key=lambda artifact: artifact.path)
+
+    def open(self, path: str) -> tuple[BinaryIO, int]:
+        """Open one file for reading, by its path in `ls`; and its size. Raises NotFound."""
+        known = {artifact.path for artifact in self.ls()}
+        try:
+            if path not in known:
+                raise FileNotFoundError
+            file = os.fdopen(os.open(self.directory / path, _READ), "rb")
+        except OSError:  # a link, or gone meanwhile
+            raise NotFound(f"no artifact {path!r}") from None
+        info = os.fstat(file.fileno())
+        if not stat.S_ISREG(info.st_mode):
+            file.close()
+            raise NotFound(f"artifact {path!r} is no file")
+        return file, info.st_size
 
     def download(self, dest: str | os.PathLike[str], *paths: str) -> list[Path]:
         """Copy them all, or those that `paths` name (a file, a directory, a glob), below `dest`;

@@ -21,10 +21,13 @@ def cancel(
     wake: Callable[[], object] = lambda: None,
     reason: Reason = Reason.USER,
     why: str = "",
+    by: str = "",
 ) -> BuildRecord:
     """Note the wish, and return the build as it is then; one that has finished stays as it is.
-    `wake` lets whoever serves look at once; `why` stands beside who wished it, for people."""
-    by = f"{process.user()}: {why}" if why else process.user()
+    `wake` lets whoever serves look at once; `why` stands beside who wished it, for people: `by`, or
+    this process's user."""
+    who = by or process.user()
+    by = f"{who}: {why}" if why else who
     row = ledger.builds.request_cancel(build, reason, time.time(), by=by)
     wake()
     return row

@@ -46,12 +46,12 @@ def past_deadline(ledger: Ledger, providers: ProviderSet) -> list[Instance]:
     return [row for row in ledger.instances.open() if past(row)]
 
 
-def destroy(ledger: Ledger, providers: ProviderSet, row: Instance) -> DestroyedVm:
+def destroy(ledger: Ledger, providers: ProviderSet, row: Instance, *, by: str = "") -> DestroyedVm:
     """Mark the row first, so that nobody uses the VM any more; then delete it until it is dead,
-    for at most `SEEN_DEAD`. Its build is cancelled. Raises Conflict for a VM that this provider
-    cannot reach."""
+    for at most `SEEN_DEAD`. Its build is cancelled; `by`: for whom. Raises Conflict for a VM that
+    this provider cannot reach."""
     if row.state is InstanceState.GONE:  # its provider may be gone from the configuration too
-        _cancel(ledger, row)
+        _cancel(ledger, row, by)
         return DestroyedVm(DestroyResult.GONE_BEFORE)
     provider = providers.reaching(row.provider, row.scope)
     if row.scope not in provider.scopes:
@@ -59,7 +59,7 @@ def destroy(ledger: Ledger, providers: ProviderSet, row: Instance) -> DestroyedV
             f"{row.id} is in {row.scope}, which is no scope of {row.provider} now",
             hint="use the account, host or region that it was started with",
         )
-    _cancel(ledger, row)
+    _cancel(ledger, row, by)
     row = _marked(ledger, providers, row)
 
     def closed() -> bool:
@@ -77,9 +77,9 @@ def destroy(ledger: Ledger, providers: ProviderSet, row: Instance) -> DestroyedV
     return DestroyedVm(DestroyResult.GONE if closed() else DestroyResult.ASKED)
 
 
-def _cancel(ledger: Ledger, row: Instance) -> None:
+def _cancel(ledger: Ledger, row: Instance, by: str) -> None:
     if row.build is not None:
-        cancel(ledger, row.build)
+        cancel(ledger, row.build, by=by)
 
 
 def _marked(ledger: Ledger, providers: ProviderSet, row: Instance) -> Instance:

@@ -18,15 +18,18 @@ from vmrunner.model import (
     LogLine,
     Start,
     Step,
+    Token,
 )
 from vmrunner.services import build_history
 
 if TYPE_CHECKING:
     from vmrunner.core.audit_rules import Survivor
+    from vmrunner.ledger.actions import Action
     from vmrunner.model import Finding
     from vmrunner.reaper.report import ReportLine
     from vmrunner.reaper.retention import Removal
     from vmrunner.services.artifacts import Artifact
+    from vmrunner.services.nodes import Node
     from vmrunner.services.pools import PoolStatus
 
 SCHEMA_VERSION: Final = 1
@@ -66,7 +69,7 @@ def build_document(build: BuildRecord, start: Start | None = None) -> dict[str, 
             for phase in build.phases
         ],
         "cost": round(build.cost, 6),
-        "foreground": build.submitter is not None,
+        "foreground": build.submitter is not None or build.lease_until is not None,
         "cancel": build.cancel.value if build.cancel else None,
     } | spec_document(build.spec)
 
@@ -256,6 +259,53 @@ def finding_document(finding: Finding) -> dict[str, Any]:
         "level": finding.level.value,
         "message": finding.message,
         "fix": finding.fix or None,
+    }
+
+
+def node_document(node: Node) -> dict[str, Any]:
+    return {
+        "id": node.id,
+        "kind": node.kind,
+        "machine": node.machine,
+        "pid": node.pid,
+        "joined_at": iso(node.joined_at),
+        "seen_at": iso(node.seen_at),
+        "alive": node.alive,
+        "reaps": node.reaps,
+        "providers": list(node.providers),
+        "builds": node.builds,
+    }
+
+
+def action_document(action: Action) -> dict[str, Any]:
+    return {
+        "time": iso(action.at),
+        "actor": action.actor,
+        "verb": action.verb,
+        "subject": action.subject,
+        "detail": action.detail or None,
+    }
+
+
+def token_document(token: Token) -> dict[str, Any]:
+    """A token without its secret, which nobody can show again."""
+    quota = token.quota
+    return {
+        "id": token.id,
+        "name": token.name,
+        "scopes": sorted(token.scopes),
+        "labels": dict(token.labels),
+        "quota": {
+            "builds": quota.builds,
+            "usd_per_day": quota.usd_per_day,
+            "max_ttl": quota.max_ttl,
+            "providers": None if quota.providers is None else list(quota.providers),
+        },
+        "actor": token.actor,
+        "created_at": iso(token.created_at),
+        "created_by": token.created_by,
+        "expires_at": iso(token.expires_at),
+        "revoked_at": iso(token.revoked_at),
     }
 
 

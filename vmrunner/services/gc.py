@@ -25,6 +25,7 @@ def gc(ledger: Ledger, settings: Settings, paths: Paths, *, dry_run: bool) -> li
         *retain(
             ledger,
             sources=paths.sources,
+            uploads=paths.uploads,
             artifacts=paths.artifacts,
             keep=settings.reaper.keep_logs,
             now=time.time(),

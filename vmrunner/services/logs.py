@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from vmrunner.lib import terminal
@@ -38,24 +38,56 @@ class LogReader:
         return chunks
 
 
+class LineReader:
+    """Whole lines of chunks that come bit by bit, decoded; bytes that are no UTF-8 become U+FFFD. A
+    line's time is that of its first byte, as where it is shown while the rest is still to come."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._number, self._time = 0, 0.0
+
+    def feed(self, chunks: Iterable[Chunk]) -> Iterator[LogLine]:
+        """The lines that end in these chunks."""
+        for chunk in chunks:
+            if not self._parts:
+                self._number, self._time = chunk.line, chunk.time
+            *whole, rest = chunk.data.split(b"\n")
+            for piece in whole:
+                self._number += 1
+                yield _line(b"".join([*self._parts, piece]), self._number, self._time)
+                self._parts, self._time = [], chunk.time
+            if rest:
+                self._parts.append(rest)
+
+    def finish(self) -> Iterator[LogLine]:
+        """The last line, if it has no newline."""
+        if self._parts:
+            yield _line(b"".join(self._parts), self._number + 1, self._time)
+            self._parts = []
+
+
 def lines(chunks: Iterable[Chunk]) -> Iterator[LogLine]:
-    """Whole lines, decoded; bytes that are no UTF-8 become U+FFFD. A last line without its newline
-    comes when the chunks end. A line's time is that of its first byte, as where it is shown while
-    the rest of it is still to come."""
-    parts: list[bytes] = []
-    number, time_ = 0, 0.0
-    for chunk in chunks:
-        if not parts:
-            number, time_ = chunk.line, chunk.time
-        *whole, rest = chunk.data.split(b"\n")
-        for piece in whole:
-            number += 1
-            yield _line(b"".join([*parts, piece]), number, time_)
-            parts, time_ = [], chunk.time
-        if rest:
-            parts.append(rest)
-    if parts:
-        yield _line(b"".join(parts), number + 1, time_)
+    """Yield all lines. A last one without its newline comes when the chunks end."""
+    reader = LineReader()
+    yield from reader.feed(chunks)
+    yield from reader.finish()
+
+
+def read_range(ledger: Ledger, build: str) -> tuple[int, Callable[[int, int], Iterator[bytes]]]:
+    """Return how many bytes the log has now, and what reads those from one offset to another."""
+    sizes = ledger.logs.sizes(build)
+
+    def read(start: int, stop: int) -> Iterator[bytes]:
+        at = 0
+        for seq, size in sizes:
+            if at >= stop:
+                return
+            if at + size > start:
+                (chunk,) = ledger.logs.read(build, after_seq=seq - 1, limit=1)
+                yield chunk.data[max(0, start - at) : stop - at]
+            at += size
+
+    return sum(size for _, size in sizes), read
 
 
 def _line(data: bytes, number: int, time_: float) -> LogLine:

@@ -95,17 +95,17 @@ def one(ledger: Ledger, providers: ProviderSet, name: str) -> PoolStatus:
     return found[name]
 
 
-def resize(ledger: Ledger, name: str, size: int) -> None:
+def resize(ledger: Ledger, name: str, size: int, *, by: str = "") -> None:
     """Wish another size, until the configuration changes. Raises NotFound."""
     if size < 0:
         raise ConfigError(f"size: {size} is less than 0", hint="0 keeps none waiting")
-    if not ledger.pools.resize(name, size, process.user(), time.time()):
+    if not ledger.pools.resize(name, size, by or process.user(), time.time()):
         raise _missing(ledger, name)
 
 
-def drain(ledger: Ledger, name: str) -> None:
+def drain(ledger: Ledger, name: str, *, by: str = "") -> None:
     """End all its VMs that wait, and make none. Raises NotFound."""
-    if not ledger.pools.drain(name, process.user(), time.time()):
+    if not ledger.pools.drain(name, by or process.user(), time.time()):
         raise _missing(ledger, name)
 
 

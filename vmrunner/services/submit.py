@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmrunner.lib import ids, private_dirs
+from vmrunner.model import LOCAL_TENANT
 from vmrunner.services import preflight, requests, sources
 
 if TYPE_CHECKING:
@@ -94,11 +95,28 @@ class Submission:
             raise
         return PackedBuild(id=build, checked=checked, spool=spool)
 
+    def place(self, admitted: AdmittedBuild, *, source: Path | None) -> PackedBuild:
+        """The same for a source that was packed elsewhere."""
+        build = ids.build_id()
+        spool = self.paths.sources / f"{build}.tar"
+        if source is not None:
+            private_dirs.make(spool.parent)
+            spool.hardlink_to(source)
+        return PackedBuild(id=build, checked=admitted.checked, spool=spool)
+
     def queue(
-        self, packed: PackedBuild, *, submitter: Process | None = None
+        self,
+        packed: PackedBuild,
+        *,
+        submitter: Process | None = None,
+        tenant: str = LOCAL_TENANT,
+        actor: str = "",
+        lease_until: float | None = None,
+        most: int | None = None,
     ) -> tuple[BuildRecord, bool]:
         """The build, and whether it is a new one: not one that had its idempotency key already.
-        With a `submitter` it belongs to that process, and ends with it."""
+        With a `submitter` it belongs to that process, and ends with it; with `lease_until` to
+        whoever renews that. Raises QuotaUsedUp where the actor has `most` builds already."""
         new = False
         try:
             row, new = self.ledgers.open().builds.submit(
@@ -107,6 +125,10 @@ class Submission:
                 now=time.time(),
                 submitter=submitter,
                 secrets=packed.checked.secrets,
+                tenant=tenant,
+                actor=actor,
+                lease_until=lease_until,
+                most=most,
             )
         finally:
             if not new:

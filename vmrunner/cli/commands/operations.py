@@ -1,30 +1,22 @@
-"""`vmrunner reap`, `audit`, `doctor`, `gc`, `serve`."""
+"""`vmrunner reap`, `audit`, `doctor`, `gc`."""
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from vmrunner.cli import exit_codes, output
-from vmrunner.cli.context import debugging, shell_of
+from vmrunner.cli.context import shell_of
 from vmrunner.cli.output import Column, Format, ListView
-from vmrunner.errors import LedgerError
 
 if TYPE_CHECKING:
     from vmrunner.core.audit_rules import Survivor
-    from vmrunner.engine.engine import Engine
-    from vmrunner.ledger import Ledger
-    from vmrunner.reaper.report import Report, ReportLine
+    from vmrunner.reaper.report import ReportLine
     from vmrunner.reaper.retention import Removal
 
 T = TypeVar("T")
-
-log = logging.getLogger("vmrunner.serve")
 
 Output = Annotated[Format, typer.Option("-o", "--output")]
 Provider = Annotated[str | None, typer.Option(metavar="NAME", help="Only this one.")]
@@ -137,101 +129,6 @@ def gc(
     if dry_run:
         output.say("nothing was removed: that was a dry run")
     return exit_codes.OK
-
-
-def serve(
-    context: typer.Context,
-    until_idle: Annotated[
-        bool, typer.Option("--until-idle", help="End when nothing is left to do.")
-    ] = False,
-) -> int:
-    """Start and drive builds, and reap, until it is stopped. SIGTERM hands over what runs, SIGHUP
-    reads the configuration again."""
-    from vmrunner.config import sources
-    from vmrunner.daemon.daemon import Daemon, DaemonUpdate
-    from vmrunner.runtime.background import BACKGROUND, SERVE
-    from vmrunner.services import reap
-
-    app = shell_of(context).app
-    output.hand_over()
-    logging.basicConfig(level=logging.DEBUG if debugging() else logging.INFO)
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(
-            output.PlainFormatter(
-                "%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z"
-            )
-        )
-    for chatty in ("alembic", "apscheduler", "paramiko", "fabric", "invoke"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-
-    def new_engine() -> Engine:
-        app.ledgers.open(make=True)
-        return app.engine(BACKGROUND if until_idle else SERVE)
-
-    def reap_without_ledger() -> Report:
-        return reap.reap(app.ledgers, app.providers, app.limits(), app.paths)
-
-    engine = new_engine() if until_idle else _patiently(new_engine, reap_without_ledger)
-    ledger = app.ledger
-
-    def renew() -> DaemonUpdate:
-        settings = sources.load().settings
-        providers = app.providers.renew(settings, engine.context.providers)
-        return DaemonUpdate(
-            providers=providers,
-            limits=app.limits(),
-            cron=settings.reaper.sweep,
-            keep_logs=settings.reaper.keep_logs,
-            pools=app.pools(),
-        )
-
-    def prepare() -> None:
-        from vmrunner.services import templates
-
-        for provider in engine.context.providers.values():
-            templates.make_wanted(provider, installation=ledger.installation)
-
-    def tidy() -> None:
-        from vmrunner.services import templates
-        from vmrunner.services.gc import gc_images
-
-        gc_images(ledger, app.settings, app.paths)
-        templates.trim(engine.context.providers.values())
-
-    providers = ", ".join(sorted(engine.context.providers)) or "none"
-    log.info("serving %s; providers: %s; %s", app.ledgers.shown, providers, _who_reaps(ledger))
-    Daemon(
-        engine,
-        ledger,
-        cron=app.settings.reaper.sweep,
-        until_idle=until_idle,
-        keep_logs=app.settings.reaper.keep_logs,
-        tidy=tidy,
-        prepare=prepare,
-        renew=renew,
-    ).run()
-    log.info("stopped; what runs goes on in its VM, and the next engine takes it over")
-    return exit_codes.OK
-
-
-def _who_reaps(ledger: Ledger) -> str:
-    holder = ledger.engines.holder("reaper")
-    lives = holder in {member.id for member in ledger.engines.list()}
-    return f"engine {holder} reaps" if holder and lives else "this engine reaps"
-
-
-def _patiently(new_engine: Callable[[], Engine], reap: Callable[[], Report]) -> Engine:
-    """An engine, as soon as the ledger's database answers. What needs none is done meanwhile."""
-    from vmrunner.daemon import daemon
-    from vmrunner.reaper.pass_log import PassLog
-
-    tell = PassLog(time.monotonic)
-    while True:
-        try:
-            return new_engine()
-        except LedgerError:
-            tell(reap())
-            threading.Event().wait(daemon.PASS)
 
 
 def _line_view() -> ListView[ReportLine]:

@@ -1,0 +1,287 @@
+"""What a caller may not: without a token, as another tenant, with a body that is made to harm."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.http_service import ALL, Service, only, service
+from vmrunner.model import Principal, TokenScope
+
+API = "/api/v1"
+METHODS = ("get", "post", "put", "delete")
+
+
+@pytest.fixture
+def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("CANARY", "canary-of-the-environment")
+    monkeypatch.chdir(tmp_path)
+    with service(tmp_path) as found:
+        yield found
+
+
+def routes(http: Service) -> list[tuple[str, str]]:
+    """Method and path of every route in the OpenAPI document."""
+    document = http.client().get(f"{API}/openapi.json").json()
+    return [
+        (method, path)
+        for path, item in document["paths"].items()
+        for method in item
+        if method in METHODS
+    ]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer vmr_wrong"},
+        {"Authorization": "Basic dXNlcjpwYXNz"},
+        {"Cookie": "vmrunner_login=wrong"},
+        {"Cookie": "vmrunner_login"},
+    ],
+)
+def test_nothing_answers_without_a_token(http: Service, headers: dict[str, str]) -> None:
+    client = http.client("")
+    for method, path in [*routes(http), ("get", "/metrics"), ("get", f"{API}/openapi.json")]:
+        answer = client.request(method.upper(), path, headers=headers)
+        assert answer.status_code == 401, path
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert client.get("/healthz").text == "ok\n"
+    assert client.get("/readyz").json() == {"ready": True, "draining": False}
+
+
+def test_a_token_that_is_over_opens_nothing(http: Service) -> None:
+    expired = http.client(http.token(expires_at=5.0))
+    revoked = http.client(http.token())
+    http.app.ledger.tokens.revoke(http.app.ledger.tokens.list()[-1].id, 1.0)
+    for client in (expired, revoked):
+        assert client.get(f"{API}/builds").status_code == 401
+
+
+def test_every_path_is_closed_to_another_tenant(http: Service) -> None:
+    mine, other = http.tenant(team="a"), http.tenant(team="b")
+    build = only(mine.post(f"{API}/builds", json={"steps": ["artifact a x"], "artifacts": ["a"]}))
+    ended = http.ended(build["id"])
+    known = {"build": build["id"], "instance": str(ended.instance), "path": "a", "pool": "p"}
+    before = http.app.ledger.builds.get(build["id"])
+    visited = 0
+    for method, path in routes(http):
+        if method in ("post", "put") and path in (f"{API}/builds", f"{API}/sources"):
+            continue  # of its own
+        answer = other.request(method.upper(), path.format(**known))
+        visited += 1
+        if "{build}" in path or "{instance}" in path:
+            assert answer.status_code == 404, (method, path, answer.text)
+        elif path in (f"{API}/builds", f"{API}/instances"):
+            assert answer.json()["items"] == []
+        else:
+            assert answer.status_code == 403, (method, path, answer.text)
+        nobodys = {name: "b-nobodys" if name == "build" else "vm-nobodys" for name in known}
+        unknown = other.request(method.upper(), path.format(**nobodys))
+        assert answer.json().keys() == unknown.json().keys(), "it looks as if it did not exist"
+    assert visited > 15
+    for word in (build["id"][:12], build["id"][2:14], "b-"):
+        assert other.get(f"{API}/builds/{word}").status_code == 404
+    assert http.app.ledger.builds.get(build["id"]) == before
+    assert only(mine.get(f"{API}/instances/{ended.instance}"))["build"] == build["id"]
+
+
+def test_what_concerns_all_needs_a_token_for_all(http: Service) -> None:
+    admin = http.client()
+    for path in ("pools", "nodes", "actions", "audit"):
+        assert admin.get(f"{API}/{path}").status_code == 200, path
+    assert admin.post(f"{API}/drain").json() == {"draining": True}
+    assert admin.get("/readyz").json()["draining"]
+    assert admin.post(f"{API}/drain", json={"off": True}).json() == {"draining": False}
+    assert admin.post(f"{API}/reap", json={"dry_run": True}).json()["kind"] == "verdict"
+    verbs = [action["verb"] for action in admin.get(f"{API}/actions").json()["items"]]
+    assert verbs == ["undrain", "drain"]
+    reader = http.client(http.token(frozenset({TokenScope.READ})))
+    for path in ("reap", "drain", "pools/p/drain"):
+        assert reader.post(f"{API}/{path}").status_code == 403
+    assert reader.get("/metrics").status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "fix"),
+    [
+        ({}, "steps", ""),
+        ({"steps": []}, "steps", "at least one"),
+        ({"step": ["x"]}, "step", "did you mean 'steps'"),
+        ({"steps": ["x"], "timeot": "5m"}, "timeot", "did you mean 'timeout'"),
+        ({"steps": ["x"], "timeout": "soon"}, "timeout", "30m"),
+        ({"steps": ["x"], "network": ""}, "network", ""),
+        ({"steps": ["x"], "network": None}, "network", ""),
+        ({"steps": [{"run": "x", "argv": ["y"]}]}, "steps[0]", ""),
+        ({"steps": ["x"], "source": "/etc"}, "source", "PUT"),
+        ({"steps": ["x"], "source": "git+https://example.com/x"}, "source", "PUT"),
+        ({"steps": ["x"], "source": "sha256:../../etc/passwd"}, "source", "PUT"),
+        ({"steps": ["x"], "secrets": ["CANARY"]}, "secrets", ""),
+        ({"steps": ["x"], "env_file": "/etc/passwd"}, "env_file", ""),
+        ({"steps": ["x"], "artifacts": ["/etc/*"]}, "artifacts[0].path", ""),
+        ({"steps": ["x"], "privileged": True}, "privileged", "limits.privileged"),
+        ({"steps": ["x"], "provider": "fak"}, "provider", "did you mean 'fake'"),
+        ({"steps": ["x"], "cpus": "many"}, "cpus", ""),
+        ({"steps": ["x"], "name": "../../x"}, "name", ""),
+        ({"steps": ["x"], "labels": {"a b": "c"}}, "labels.a b", ""),
+    ],
+)
+def test_a_wrong_body_names_field_and_fix(
+    http: Service, body: dict[str, Any], field: str, fix: str
+) -> None:
+    answer = http.client().post(f"{API}/builds", json=body)
+    assert answer.status_code == 422, answer.text
+    problem = answer.json()
+    assert problem["detail"].startswith(f"{field.split('.')[0].split('[')[0]}"), problem
+    assert fix in (problem["fix"] or problem["detail"]), problem
+    assert http.app.ledger.builds.list() == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400),
+        (b"\xff\xfe", 400),
+        (b'{"steps": NaN}', 400),
+        (b"[" * 100_000, 400),
+        (b"[]", 422),
+        (b'"x"', 422),
+        (b'{"steps": ["' + b"x" * (9 << 20) + b'"]}', 413),
+        (b'{"steps": ["\xed\xa0\x80"]}', 422),
+    ],
+)
+def test_a_broken_body_is_no_error_of_ours(http: Service, body: bytes, status: int) -> None:
+    answer = http.client().post(f"{API}/builds", content=body)
+    assert answer.status_code == status, answer.text
+    assert http.app.ledger.builds.list() == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../../../../../../etc/passwd",
+        "..%2f..%2f..%2fetc%2fpasswd",
+        "%2fetc%2fpasswd",
+        "link",
+        "linked/passwd",
+        "a%00",
+        "",
+    ],
+)
+def test_no_path_leads_out_of_the_artifacts(http: Service, path: str, tmp_path: Path) -> None:
+    client = http.client()
+    build = only(client.post(f"{API}/builds", json={"steps": ["artifact a x"], "artifacts": ["a"]}))
+    http.ended(build["id"])
+    place = http.app.paths.artifacts / build["id"]
+    (place / "link").symlink_to("/etc/passwd")
+    (place / "linked").symlink_to("/etc")
+    answer = client.get(f"{API}/builds/{build['id']}/artifacts/{path}")
+    assert "root:" not in answer.text
+    assert answer.status_code in (404, 307) or answer.json()["kind"] == "artifact"
+
+
+def test_an_artifacts_name_injects_no_header(http: Service) -> None:
+    client = http.client()
+    build = only(client.post(f"{API}/builds", json={"steps": ["say x"], "artifacts": ["*"]}))["id"]
+    http.ended(build)
+    place = http.app.paths.artifacts / build
+    place.mkdir(parents=True, exist_ok=True)
+    (place / 'a"; x=\rSet-Cookie: x=1').write_text("x")
+    (item,) = client.get(f"{API}/builds/{build}/artifacts").json()["items"]
+    answer = client.get(f"{API}/builds/{build}/artifacts/{quote(item['path'])}")
+    assert answer.text == "x"
+    assert "set-cookie" not in answer.headers
+
+
+def test_nothing_sent_makes_the_server_read_anything(
+    http: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = http.root / "canary"
+    canary.write_text("canary-of-the-disk")
+    opened: list[str] = []
+    connect = socket.create_connection
+
+    def watched(address: tuple[str, int], *more: Any, **options: Any) -> socket.socket:
+        if address[1] != http.listener.port:
+            opened.append(address[0])
+        return connect(address, *more, **options)
+
+    client = http.client()
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "create_connection", watched)
+        for key in ("source", "env_file", "file", "ssh_key", "image", "container", "name"):
+            for value in (
+                str(canary),
+                f"@{canary}",
+                "$CANARY",
+                "${CANARY}",
+                "http://169.254.169.254/",
+            ):
+                client.post(f"{API}/builds", json={"steps": ["say x"], key: value})
+        for name in ("CANARY", "HOME", "SSH_AUTH_SOCK"):
+            client.post(f"{API}/builds", json={"steps": ["say x"], "secrets": {name: f"@{canary}"}})
+    assert opened == []
+    told = json.dumps([client.get(f"{API}/builds").json()])
+    assert "canary-of" not in told
+    assert os.environ["CANARY"] not in told
+    for build in http.app.ledger.builds.list():
+        values = http.app.ledger.builds.secrets(build.id).values()
+        assert all(value == f"@{canary}".encode() for value in values)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:1"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_without_tokens_no_foreign_page_gets_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], status: int
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    with service(tmp_path, everybody=Principal(actor="local", scopes=ALL)) as http:
+        assert http.client("").get(f"{API}/builds", headers=headers).status_code == status
+
+
+def test_metrics_are_what_prometheus_reads(http: Service) -> None:
+    client = http.client()
+    build = only(client.post(f"{API}/builds", json={"steps": ["exit 3"]}))["id"]
+    http.ended(build)
+    text = client.get("/metrics").text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert {
+        "vmrunner_builds", "vmrunner_build_phase_seconds", "vmrunner_instances",
+        "vmrunner_instance_overdue_seconds", "vmrunner_reaper_last_pass_timestamp_seconds",
+        "vmrunner_reaper_last_sweep_timestamp_seconds", "vmrunner_kills", "vmrunner_orphans",
+        "vmrunner_latched", "vmrunner_queue_oldest_seconds", "vmrunner_pool_size",
+        "vmrunner_pool_claims", "vmrunner_cost_usd", "vmrunner_engine_lease_seconds",
+    } <= families.keys()  # fmt: skip
+    (ended,) = families["vmrunner_builds"].samples
+    assert ended.labels == {"provider": "fake", "result": "failure", "reason": "exit_code"}
+    counts = [
+        s.value
+        for s in families["vmrunner_build_phase_seconds"].samples
+        if s.name.endswith("_count")
+    ]
+    assert counts
+    assert set(counts) == {1.0}
+    assert build not in text
+    again = client.get("/metrics").text
+    assert "vmrunner_build_phase_seconds_count" in again

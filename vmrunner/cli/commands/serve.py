@@ -1,0 +1,191 @@
+"""`vmrunner serve`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vmrunner.cli import exit_codes, output
+from vmrunner.cli.context import debugging, shell_of
+from vmrunner.errors import ConfigError, LedgerError
+
+if TYPE_CHECKING:
+    from vmrunner.engine.engine import Engine
+    from vmrunner.ledger import Ledger
+    from vmrunner.model import Principal
+    from vmrunner.reaper.report import Report
+    from vmrunner.runtime.app import App
+    from vmrunner.server.listener import HttpListener
+    from vmrunner.server.parts import ServerParts
+
+log = logging.getLogger("vmrunner.serve")
+
+
+def serve(
+    context: typer.Context,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="End when nothing is left to do.")
+    ] = False,
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Serve the HTTP API there; default: server.listen."),
+    ] = None,
+    insecure_no_auth: Annotated[
+        bool,
+        typer.Option(
+            "--insecure-no-auth", help="Without tokens: whoever is on this host may do all."
+        ),
+    ] = False,
+) -> int:
+    """Start and drive builds, and reap, until it is stopped. SIGTERM hands over what runs, SIGHUP
+    reads the configuration again."""
+    from vmrunner.config import sources
+    from vmrunner.daemon.daemon import Daemon, DaemonUpdate
+    from vmrunner.runtime.background import BACKGROUND, SERVE
+    from vmrunner.services import reap
+
+    app = shell_of(context).app
+    output.hand_over()
+    logging.basicConfig(level=logging.DEBUG if debugging() else logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(
+            output.PlainFormatter(
+                "%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z"
+            )
+        )
+    for chatty in ("alembic", "apscheduler", "paramiko", "fabric", "invoke"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+    def new_engine() -> Engine:
+        app.ledgers.open(make=True)
+        return app.engine(BACKGROUND if until_idle else SERVE)
+
+    def reap_without_ledger() -> Report:
+        return reap.reap(app.ledgers, app.providers, app.limits(), app.paths)
+
+    address = listen or app.settings.server.listen
+    everybody = _without_tokens(address) if insecure_no_auth else None
+    engine = new_engine() if until_idle else _patiently(new_engine, reap_without_ledger)
+    ledger = app.ledger
+
+    def renew() -> DaemonUpdate:
+        settings = sources.load().settings
+        providers = app.providers.renew(settings, engine.context.providers)
+        return DaemonUpdate(
+            providers=providers,
+            limits=app.limits(),
+            cron=settings.reaper.sweep,
+            keep_logs=settings.reaper.keep_logs,
+            pools=app.pools(),
+        )
+
+    def prepare() -> None:
+        from vmrunner.services import templates
+
+        for provider in engine.context.providers.values():
+            templates.make_wanted(provider, installation=ledger.installation)
+
+    def tidy() -> None:
+        from vmrunner.services import templates
+        from vmrunner.services.gc import gc_images
+
+        gc_images(ledger, app.settings, app.paths)
+        templates.trim(engine.context.providers.values())
+
+    providers = ", ".join(sorted(engine.context.providers)) or "none"
+    log.info("serving %s; providers: %s; %s", app.ledgers.shown, providers, _who_reaps(ledger))
+    listener = _listener(app, address, everybody) if address else None
+    daemon = Daemon(
+        engine,
+        ledger,
+        cron=app.settings.reaper.sweep,
+        until_idle=until_idle,
+        keep_logs=app.settings.reaper.keep_logs,
+        tidy=tidy,
+        prepare=prepare,
+        renew=renew,
+    )
+    try:
+        daemon.run()
+    finally:
+        if listener is not None:
+            listener.close()
+    log.info("stopped; what runs goes on in its VM, and the next engine takes it over")
+    return exit_codes.OK
+
+
+def _who_reaps(ledger: Ledger) -> str:
+    holder = ledger.engines.holder("reaper")
+    lives = holder in {member.id for member in ledger.engines.list()}
+    return f"engine {holder} reaps" if holder and lives else "this engine reaps"
+
+
+def _patiently(new_engine: Callable[[], Engine], reap: Callable[[], Report]) -> Engine:
+    """An engine, as soon as the ledger's database answers. What needs none is done meanwhile."""
+    from vmrunner.daemon import daemon
+    from vmrunner.reaper.pass_log import PassLog
+
+    tell = PassLog(time.monotonic)
+    while True:
+        try:
+            return new_engine()
+        except LedgerError:
+            tell(reap())
+            threading.Event().wait(daemon.PASS)
+
+
+def _listener(app: App, address: str, everybody: Principal | None) -> HttpListener:
+    """The HTTP API, listening."""
+    try:
+        from vmrunner.server import listener
+    except ImportError as error:
+        raise ConfigError(
+            f"server.listen: {error.name} is not installed",
+            hint="pip install 'vmrunner[server]'",
+        ) from None
+    found = listener.HttpListener(listener.parse(address), server_parts(app), everybody=everybody)
+    log.info("the HTTP API is at %s/api/v1", found.url)
+    if not listener.is_loopback(listener.parse(address)[0]):
+        log.warning("tokens cross the network in the clear unless a proxy in front has TLS")
+    return found
+
+
+def server_parts(app: App) -> ServerParts:
+    """Return the parts of an application that its server works with."""
+    from vmrunner.lib import wakeup
+    from vmrunner.server.parts import ServerParts
+    from vmrunner.services.submit import Submission
+
+    return ServerParts(
+        ledgers=app.ledgers,
+        providers=app.providers,
+        paths=app.paths,
+        settings=lambda: app.settings,
+        limits=app.limits,
+        submission=lambda: Submission(
+            settings=app.settings,
+            paths=app.paths,
+            ledgers=app.ledgers,
+            providers=app.providers,
+        ),
+        wake=lambda: wakeup.poke(app.paths.wake),
+    )
+
+
+def _without_tokens(address: str) -> Principal:
+    """Return as whom all callers are taken. Raises ConfigError where others could call."""
+    from vmrunner.lib import process
+    from vmrunner.model import Principal, TokenScope
+    from vmrunner.server import listener
+
+    if not address or not listener.is_loopback(listener.parse(address)[0]):
+        raise ConfigError(
+            f"--insecure-no-auth: {address or 'no address'} is not this host alone",
+            hint="--listen 127.0.0.1:8470",
+        )
+    return Principal(actor=f"local:{process.user()}", scopes=frozenset(TokenScope))

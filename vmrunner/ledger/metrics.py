@@ -1,0 +1,109 @@
+"""Counts over all builds and instances, for metrics."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy import and_, func, or_, select
+
+from vmrunner.ledger import rows
+from vmrunner.ledger.database import Database, Prepared, arg
+from vmrunner.ledger.tables import BUILDS, INSTANCES, POOL_STARTS, SIGHTINGS
+from vmrunner.model import BuildState, InstanceState, Phase
+
+_b, _i, _s, _p = BUILDS.c, INSTANCES.c, SIGHTINGS.c, POOL_STARTS.c
+_over = _b.state == BuildState.FINISHED.value
+
+_ENDED = Prepared(
+    select(_b.provider, _b.result, _b.reason, func.count())
+    .where(_over)
+    .group_by(_b.provider, _b.result, _b.reason)
+)
+_UNENDED = Prepared(
+    select(_b.provider, _b.state, func.count()).where(~_over).group_by(_b.provider, _b.state)
+)
+_OLDEST = Prepared(select(func.min(_b.created_at)).where(_b.state == BuildState.QUEUED.value))
+_COST = Prepared(select(_b.provider, func.sum(_b.cost)).where(_over).group_by(_b.provider))
+_PHASES = Prepared(
+    select(_b.finished_at, _b.id, _b.phases, _i.start)
+    .join_from(BUILDS, INSTANCES, _b.instance == _i.id, isouter=True)
+    .where(
+        or_(
+            _b.finished_at > arg("at"),
+            and_(_b.finished_at == arg("at"), _b.id > arg("id")),
+        )
+    )
+    .order_by(_b.finished_at, _b.id)
+    .limit(arg("limit"))
+)
+_DEATHS = Prepared(
+    select(_i.death, func.count())
+    .where(_i.state == InstanceState.GONE.value, _i.death.is_not(None))
+    .group_by(_i.death)
+)
+_SEEN = Prepared(select(_s.what, func.count(func.distinct(_s.subject))).group_by(_s.what))
+_CLAIMS = Prepared(
+    select(_p.at, _p.build, _p.pool, _p.hit)
+    .where(or_(_p.at > arg("at"), and_(_p.at == arg("at"), _p.build > arg("id"))))
+    .order_by(_p.at, _p.build)
+    .limit(arg("limit"))
+)
+
+
+class FinishedBuild(NamedTuple):
+    """The phases of a build that ended. `start`: how it came by its VM."""
+
+    finished_at: float
+    id: str
+    phases: tuple[Phase, ...]
+    start: str
+
+
+class PoolClaim(NamedTuple):
+    """A build that wanted a pool's VM."""
+
+    at: float
+    build: str
+    pool: str
+    hit: bool
+
+
+class LedgerMetrics:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def ended(self) -> list[tuple[str, str, str, int]]:
+        """Return how many builds ended, by provider, result and reason."""
+        found = self._database.read(lambda c: _ENDED(c).all())
+        return [(p, result or "", reason or "", count) for p, result, reason, count in found]
+
+    def unended(self) -> list[tuple[str, str, int]]:
+        """Return how many builds did not, by provider and state."""
+        return [(r[0], r[1], r[2]) for r in self._database.read(lambda c: _UNENDED(c).all())]
+
+    def oldest_queued(self) -> float | None:
+        """Return when the build was submitted that waits longest."""
+        found: float | None = self._database.read(lambda c: _OLDEST(c).scalar())
+        return found
+
+    def cost(self) -> list[tuple[str, float]]:
+        """Return the estimated USD of builds that ended, by provider."""
+        return [(r[0], r[1] or 0.0) for r in self._database.read(lambda c: _COST(c).all())]
+
+    def finished_after(self, at: float, build: str, limit: int) -> list[FinishedBuild]:
+        """Return the builds that ended after that one, in the order of their ends."""
+        found = self._database.read(lambda c: _PHASES(c, at=at, id=build, limit=limit).all())
+        return [FinishedBuild(r[0], r[1], rows.phases(r[2]), r[3] or "") for r in found]
+
+    def deaths(self) -> list[tuple[str, int]]:
+        """Return how many instances are gone, by why they died."""
+        return [(r[0], r[1]) for r in self._database.read(lambda c: _DEATHS(c).all())]
+
+    def sightings(self) -> dict[str, int]:
+        """Return how many things the reaper remembers, by what about them."""
+        return {r[0]: r[1] for r in self._database.read(lambda c: _SEEN(c).all())}
+
+    def claims_after(self, at: float, build: str, limit: int) -> list[PoolClaim]:
+        """Return the builds that wanted a pool's VM after that one, in order."""
+        found = self._database.read(lambda c: _CLAIMS(c, at=at, id=build, limit=limit).all())
+        return [PoolClaim(r[0], r[1], r[2], bool(r[3])) for r in found]

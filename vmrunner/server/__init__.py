@@ -1,0 +1,1 @@
+"""The HTTP API, over `services/`; it starts with `vmrunner serve --listen`."""

@@ -1,0 +1,41 @@
+"""The application: routes, authentication, errors."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from vmrunner.model import Principal
+from vmrunner.server import problems
+from vmrunner.server.authentication import Authentication
+from vmrunner.server.change_watcher import ChangeWatcher
+from vmrunner.server.metrics import Metrics
+from vmrunner.server.parts import ServerParts
+from vmrunner.server.routes import artifacts, builds, instances, logs, operations, sources, system
+from vmrunner.server.routes.sources import UploadSlots
+
+API = "/api/v1"
+
+
+def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
+    """Return the application over these parts. `everybody`: as whom all callers are taken, without
+    a token."""
+    app = FastAPI(
+        title="vmrunner",
+        version=version("vmrunner"),
+        description="One fresh virtual machine per build, nothing left behind.",
+        openapi_url=f"{API}/openapi.json",
+        docs_url=None,  # its pages load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.parts = parts
+    app.state.watcher = ChangeWatcher(lambda build: parts.ledger.builds.progress(build))
+    app.state.metrics = Metrics(parts)
+    app.state.upload_slots = UploadSlots()
+    problems.install(app)
+    for part in (builds, logs, artifacts, sources, instances, operations):
+        app.include_router(part.router, prefix=API)
+    app.include_router(system.router)
+    app.add_middleware(Authentication, parts=parts, everybody=everybody)
+    return app

@@ -1,0 +1,167 @@
+"""Authentication before the first byte of a body: bearer tokens, and cookies of browsers that
+showed one."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING, Final
+
+from anyio import to_thread
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from vmrunner.model import Principal, TokenScope
+from vmrunner.server.problems import HttpProblem
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from vmrunner.server.parts import ServerParts
+
+COOKIE: Final = "vmrunner_login"
+CSRF: Final = "x-csrf-token"
+#: Paths that need no token; those that end in a slash with all below them.
+OPEN: Final = ("/healthz", "/readyz", "/api/v1/token", "/login", "/static/")
+_SAFE: Final = ("GET", "HEAD", "OPTIONS")
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedCaller:
+    """A verified request: who, and with which credential, to verify it again. `csrf`: of a
+    browser's."""
+
+    principal: Principal
+    credential: str
+    cookie: bool = False
+    csrf: str = ""
+
+
+class Authentication:
+    """ASGI middleware: no request that is not verified reaches a route, but open ones."""
+
+    def __init__(
+        self, app: ASGIApp, parts: ServerParts, *, everybody: Principal | None = None
+    ) -> None:
+        """`everybody`: as whom all are taken, without a token; for a loopback address alone."""
+        self._app = app
+        self._parts = parts
+        self._everybody = everybody
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            scope.setdefault("state", {})["caller"] = await self._verified(scope)
+        except HttpProblem as error:
+            await error.response()(scope, receive, send)
+            return
+        scope["state"]["authentication"] = self
+        await self._app(scope, receive, send)
+
+    async def _verified(self, scope: Scope) -> VerifiedCaller | None:
+        headers = Headers(scope=scope)
+        if self._everybody is not None:
+            _refuse_foreign(headers)
+            return VerifiedCaller(self._everybody, "")
+        if _open(scope["path"]):
+            return None
+        credential, cookie = _credential(headers)
+        caller = await self.verify(credential, cookie=cookie)
+        if caller is None:
+            wanted = {"WWW-Authenticate": "Bearer"}
+            raise HttpProblem(
+                401,
+                "no valid token: none, or one that is revoked or over",
+                fix="Authorization: Bearer vmr_…; vmrunner token create makes one",
+                headers=wanted,
+            )
+        if caller.cookie and scope["method"] not in _SAFE:
+            _refuse_forged(caller, headers)
+        return caller
+
+    async def verify(self, credential: str, *, cookie: bool) -> VerifiedCaller | None:
+        """Look a credential up; None when it is not, or no more, valid."""
+        if not credential:
+            return None
+        tokens, now = self._parts.ledger.tokens, self._parts.now()
+        if cookie:
+            found = await to_thread.run_sync(tokens.login, credential, now)
+            token, csrf = found if found else (None, "")
+        else:
+            token, csrf = await to_thread.run_sync(tokens.of_secret, credential), ""
+        if token is None or not token.valid(now):
+            return None
+        return VerifiedCaller(Principal.of(token), credential, cookie, csrf)
+
+
+def _open(path: str) -> bool:
+    return any(path.startswith(way) if way.endswith("/") else path == way for way in OPEN)
+
+
+def _credential(headers: Headers) -> tuple[str, bool]:
+    """Return what the request shows, and whether that is a cookie."""
+    scheme, _, word = headers.get("authorization", "").partition(" ")
+    if scheme:
+        return (word.strip() if scheme.lower() == "bearer" else ""), False
+    try:
+        cookies = SimpleCookie(headers.get("cookie", ""))
+    except CookieError:
+        return "", False
+    return (cookies[COOKIE].value if COOKIE in cookies else ""), True
+
+
+def _refuse_forged(caller: VerifiedCaller, headers: Headers) -> None:
+    """A browser's request that changes something must carry what only our pages have."""
+    shown = headers.get(CSRF, "")
+    if not hmac.compare_digest(shown.encode(), caller.csrf.encode()):
+        raise HttpProblem(403, "the request did not come from a page of this server")
+
+
+def _refuse_foreign(headers: Headers) -> None:
+    """Refuse a page of another site in a browser of this host: without tokens it could come by a
+    name of its own that leads here, or by a form."""
+    host = headers.get("host", "")
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    origin = headers.get("origin")
+    if name not in _LOOPBACK or (origin is not None and origin.partition("://")[2] != host):
+        raise HttpProblem(403, "--insecure-no-auth serves requests of this host alone")
+
+
+def caller(request: Request) -> VerifiedCaller:
+    """Return who makes the request."""
+    found: VerifiedCaller | None = request.scope["state"]["caller"]
+    assert found is not None, "an open path has no caller"
+    return found
+
+
+async def still_valid(request: Request) -> bool:
+    """Verify the request's credential again, for an answer that lasts."""
+    found = caller(request)
+    authentication: Authentication = request.scope["state"]["authentication"]
+    if not found.credential:
+        return True
+    return await authentication.verify(found.credential, cookie=found.cookie) is not None
+
+
+class Requires:
+    """A dependency: the principal, which has one of these scopes. `admin` has all but `metrics`.
+    `whole`: it has no label filter, since what is asked for is everybody's."""
+
+    def __init__(self, *scopes: TokenScope, whole: bool = False) -> None:
+        self._scopes = {*scopes, TokenScope.ADMIN} - (
+            {TokenScope.ADMIN} if scopes == (TokenScope.METRICS,) else set()
+        )
+        self._whole = whole
+
+    def __call__(self, request: Request) -> Principal:
+        principal = caller(request).principal
+        if not self._scopes & principal.scopes:
+            needed = " or ".join(sorted(self._scopes))
+            raise HttpProblem(403, f"the token has no scope {needed}")
+        if self._whole and principal.labels:
+            raise HttpProblem(403, "a token with a label filter may not ask for this")
+        return principal

@@ -1,0 +1,81 @@
+"""Bodies of requests: bounded in size, time and rate, and read only after the caller is known."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from vmrunner.config.validation_errors import explained
+from vmrunner.lib import units
+from vmrunner.server.problems import HttpProblem
+
+JSON_BYTES: Final = 8 << 20
+PATIENCE: Final = 20.0  # seconds without a byte, or for a whole JSON body
+LEAST_RATE: Final = 16 * 1024  # bytes a second, on the whole, after the patience
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def model(request: Request, kind: type[M]) -> M:
+    """Read a JSON body as that model. Unknown fields are told with the nearest name."""
+    try:
+        document = json.loads(await _whole(request, JSON_BYTES) or b"{}", parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise HttpProblem(400, f"the body is no JSON: {error}"[:200]) from None
+    if not isinstance(document, dict):
+        raise HttpProblem(422, "the body is no JSON object", fix='such as {"steps": ["make"]}')
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        raise explained(error, kind, lambda _: "") from None
+
+
+def _refuse(word: str) -> Any:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+async def _whole(request: Request, most: int) -> bytes:
+    body = bytearray()
+    async for part in stream(request, most):
+        body += part
+    return bytes(body)
+
+
+async def stream(request: Request, most: int) -> AsyncIterator[bytes]:
+    """Yield the body in parts. Raises HttpProblem for one that is larger than `most` bytes, or
+    comes too slowly."""
+    told = request.headers.get("content-length", "")
+    if told.isdigit() and int(told) > most:
+        raise _too_large(most)
+    size, began = 0, time.monotonic()
+    parts = request.stream().__aiter__()
+    while True:
+        try:
+            part = await asyncio.wait_for(anext(parts), PATIENCE)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise _too_slow() from None
+        size += len(part)
+        if size > most:
+            raise _too_large(most)
+        passed = time.monotonic() - began
+        if passed > PATIENCE and size < LEAST_RATE * passed:
+            raise _too_slow()
+        yield part
+
+
+def _too_large(most: int) -> HttpProblem:
+    # The rest is not read: the connection cannot be used again.
+    shut = {"Connection": "close"}
+    return HttpProblem(413, f"the body is larger than {units.amount(most)}", headers=shut)
+
+
+def _too_slow() -> HttpProblem:
+    return HttpProblem(408, "the body comes too slowly", headers={"Connection": "close"})

@@ -1,0 +1,63 @@
+"""The body of `POST /builds`: a job of a job file, with values where that names what a host has."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import Field, StrictBool, field_validator
+
+from vmrunner.config import field_checks
+from vmrunner.config.build_request import BuildRequest
+from vmrunner.config.jobfile import JobDefaults, JobStep
+from vmrunner.config.validation_errors import checked
+from vmrunner.model import ArtifactRule
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class BuildBody(JobDefaults):
+    """A build as it is asked for over HTTP: values only. The client resolves paths, variables and
+    git."""
+
+    steps: list[JobStep] = Field(min_length=1)
+    source: str | None = Field(
+        default=None, description="The digest that PUT /sources gave: sha256:…"
+    )
+    secrets: dict[str, str] = Field(  # type: ignore[assignment]
+        default_factory=dict, description="Values by name.", repr=False
+    )
+    name: Annotated[str, checked(field_checks.build_name)] | None = Field(
+        default=None, description="Usable instead of its id."
+    )
+    idempotency_key: Annotated[str, checked(field_checks.idempotency_key)] | None = Field(
+        default=None, description="The same key is the same build."
+    )
+    foreground: StrictBool = Field(
+        default=False, description="It ends unless POST …/lease renews its lease within 60 s."
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _uploaded(cls, value: str | None) -> str | None:
+        if value is not None and not _DIGEST.fullmatch(value):
+            raise ValueError("not a digest; upload the source with PUT /api/v1/sources first")
+        return value
+
+    @property
+    def request(self) -> BuildRequest:
+        """Return it as the services take it. The source is theirs to find."""
+        said: dict[str, Any] = {
+            name: value
+            for name in BuildRequest.model_fields
+            if name not in ("steps", "source", "secrets", "artifacts")
+            and (value := getattr(self, name)) is not None
+        }
+        return BuildRequest(
+            **said,
+            steps=tuple(one.step for one in self.steps),
+            secrets={name: value.encode() for name, value in self.secrets.items()},
+            artifacts=tuple(
+                ArtifactRule(glob=one.path, always=one.always) for one in self.artifacts
+            ),
+        )

@@ -1,0 +1,68 @@
+"""Changes of builds, for all who follow them: one look for each build, however many follow it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from anyio import to_thread
+
+INTERVAL: Final = 0.2  # seconds between two looks
+Progress = tuple[int, int, str]
+
+
+class ChangeWatcher:
+    """`look` tells how far a build is: events, chunks, state."""
+
+    def __init__(self, look: Callable[[str], Progress], interval: float = INTERVAL) -> None:
+        self._look = look
+        self._interval = interval
+        self._known: dict[str, Progress] = {}
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # the loop holds them weakly
+
+    async def progress(self, build: str) -> Progress:
+        """Return how far it is now."""
+        return await to_thread.run_sync(self._look, build)
+
+    async def changed(self, build: str, since: Progress, timeout: float) -> None:
+        """Wait until it is further than that, for so many seconds at most."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.get(build)
+        if waiting is None:
+            waiting = self._waiting[build] = []
+            self._known[build] = since
+            task = self._tasks[build] = asyncio.create_task(self._watch(build))
+            task.add_done_callback(lambda _: self._release(build))
+        elif self._known[build] != since:
+            return
+        waiting.append(future)
+        try:
+            await asyncio.wait_for(asyncio.shield(future), timeout)
+        except TimeoutError:
+            pass
+        finally:
+            if future in waiting:
+                waiting.remove(future)
+
+    async def _watch(self, build: str) -> None:
+        """Look again and again, as long as somebody waits."""
+        while self._waiting[build]:
+            now = await self.progress(build)
+            if now != self._known[build]:
+                self._known[build] = now
+                waiting, self._waiting[build] = self._waiting[build], []
+                for future in waiting:
+                    if not future.done():
+                        future.set_result(None)
+                return
+            await asyncio.sleep(self._interval)
+
+    def _release(self, build: str) -> None:
+        """Wake whoever is left: a look that failed is theirs to find out."""
+        self._known.pop(build, None)
+        self._tasks.pop(build, None)
+        for future in self._waiting.pop(build, []):
+            if not future.done():
+                future.set_result(None)

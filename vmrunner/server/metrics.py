@@ -1,0 +1,205 @@
+"""Metrics for Prometheus, read from the ledger when they are scraped. No label holds an id."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import Counter as PrometheusCounter
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from vmrunner.core import pricing
+from vmrunner.core.reap_plan import SightingKind
+from vmrunner.model import Death, InstanceState
+from vmrunner.providers import registry as drivers
+from vmrunner.reaper.once import PASSED, SWEPT
+from vmrunner.services import pools
+
+if TYPE_CHECKING:
+    from vmrunner.server.parts import ServerParts
+
+#: Upper ends of the histogram of phases, in seconds.
+BUCKETS: Final[tuple[float, ...]] = (
+    0.1,
+    0.5,
+    1,
+    2,
+    5,
+    10,
+    20,
+    30,
+    60,
+    120,
+    300,
+    600,
+    1800,
+    3600,
+    14400,
+)
+_AT_ONCE: Final = 1000  # rows in one question
+
+
+class LedgerCollector(Collector):
+    """All that the ledger tells, at each scrape."""
+
+    def __init__(self, parts: ServerParts) -> None:
+        self._parts = parts
+
+    def collect(self) -> Iterator[Metric]:
+        ledger, now = self._parts.ledger, self._parts.now()
+        yield from self._builds(now)
+        yield from self._instances()
+        yield from self._reaper()
+        yield from self._pools()
+        lease = GaugeMetricFamily(
+            "vmrunner_engine_lease_seconds",
+            "Since the last heartbeat of an engine.",
+            labels=["kind"],
+        )
+        oldest: dict[str, float] = {}
+        for member in ledger.engines.list():
+            oldest[member.kind] = max(oldest.get(member.kind, 0.0), now - member.seen_at)
+        for kind, seconds in sorted(oldest.items()):
+            lease.add_metric([kind], seconds)
+        yield lease
+
+    def _builds(self, now: float) -> Iterator[Metric]:
+        ledger = self._parts.ledger
+        ended = CounterMetricFamily(
+            "vmrunner_builds", "Builds that ended.", labels=["provider", "result", "reason"]
+        )
+        for provider, result, reason, count in ledger.metrics.ended():
+            ended.add_metric([provider, result, reason], count)
+        yield ended
+        states = GaugeMetricFamily(
+            "vmrunner_builds_open", "Builds that did not end yet.", labels=["provider", "state"]
+        )
+        for provider, state, count in ledger.metrics.unended():
+            states.add_metric([provider, state], count)
+        yield states
+        oldest = ledger.metrics.oldest_queued()
+        yield _gauge(
+            "vmrunner_queue_oldest_seconds",
+            "How long the build waits that was queued first of those that wait now.",
+            0.0 if oldest is None else now - oldest,
+        )
+        cost = CounterMetricFamily(
+            "vmrunner_cost_usd", "Estimated cost of builds that ended.", labels=["provider"]
+        )
+        for provider, usd in ledger.metrics.cost():
+            cost.add_metric([provider], usd)
+        yield cost
+
+    def _instances(self) -> Iterator[Metric]:
+        ledger, providers = self._parts.ledger, self._parts.providers
+        rows = ledger.instances.open()
+        there = Counter((row.provider, row.state.value) for row in rows)
+        found = GaugeMetricFamily(
+            "vmrunner_instances", "VMs that are not seen gone.", labels=["provider", "state"]
+        )
+        for key, count in sorted(there.items()):
+            found.add_metric(list(key), count)
+        yield found
+        late = [providers.time_at(row.provider, row.scope) - row.end for row in rows]
+        yield _gauge(
+            "vmrunner_instance_overdue_seconds",
+            "By how much the VM is late that should be gone longest. Above 60: the alarm.",
+            max([0.0, *late]),
+        )
+        hourly = GaugeMetricFamily(
+            "vmrunner_instances_usd_per_hour", "What they cost an hour.", labels=["provider"]
+        )
+        rates: Counter[str] = Counter()
+        for row in rows:
+            if row.state is not InstanceState.REQUESTED:
+                prices = drivers.prices(row.scope.kind)
+                rates[row.provider] += pricing.rate(row.offer, prices)  # type: ignore[assignment]
+        for name, usd in sorted(rates.items()):
+            hourly.add_metric([name], usd)
+        yield hourly
+        kills = CounterMetricFamily("vmrunner_kills", "VMs that ended, by why.", labels=["verdict"])
+        counts = dict(ledger.metrics.deaths())
+        for death in Death:
+            kills.add_metric([death.value], counts.get(death.value, 0))
+        yield kills
+
+    def _reaper(self) -> Iterator[Metric]:
+        beats = self._parts.ledger.engines.heartbeats()
+        for name, beat, what in (
+            ("vmrunner_reaper_last_pass_timestamp_seconds", PASSED, "pass over the ledger"),
+            ("vmrunner_reaper_last_sweep_timestamp_seconds", SWEPT, "sweep of the clouds"),
+        ):
+            yield _gauge(name, f"When the reaper finished its last {what}.", beats.get(beat, 0.0))
+        seen = self._parts.ledger.metrics.sightings()
+        yield _gauge(
+            "vmrunner_orphans",
+            "Things of ours without a row, at the last sweep.",
+            seen.get(SightingKind.ORPHAN.value, 0),
+        )
+        yield _gauge(
+            "vmrunner_latched",
+            "Above 0: there are more orphans than the cap, and none is ended.",
+            seen.get(SightingKind.LATCH.value, 0),
+        )
+
+    def _pools(self) -> Iterator[Metric]:
+        sizes = GaugeMetricFamily(
+            "vmrunner_pool_size", "VMs that wait for builds.", labels=["pool", "kind", "count"]
+        )
+        for entry in pools.status(self._parts.ledger, self._parts.providers):
+            name, kind = entry.pool.name, entry.pool.spec.kind.value
+            sizes.add_metric([name, kind, "want"], entry.want or 0)
+            sizes.add_metric([name, kind, "have"], entry.have)
+        yield sizes
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+class Metrics:
+    """The metrics of one server. What is counted one by one is counted from its start on."""
+
+    def __init__(self, parts: ServerParts) -> None:
+        self._parts = parts
+        self._lock = threading.Lock()
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(LedgerCollector(parts))
+        self._phases = Histogram(
+            "vmrunner_build_phase_seconds",
+            "How long builds were in each phase, once they ended; `start`: how they came by a VM.",
+            labelnames=["phase", "start"],
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
+        self._claims = PrometheusCounter(
+            "vmrunner_pool_claims",
+            "Builds that wanted a pool's VM; `outcome`: hit or miss.",
+            labelnames=["pool", "outcome"],
+            registry=self._registry,
+        )
+        self._finished = self._claimed = (parts.now(), "")
+
+    def exposition(self) -> bytes:
+        """Return all metrics as Prometheus reads them."""
+        with self._lock:
+            self._count()
+            return generate_latest(self._registry)
+
+    def _count(self) -> None:
+        """Count what came since the last time."""
+        counts = self._parts.ledger.metrics
+        while finished := counts.finished_after(*self._finished, _AT_ONCE):
+            for build in finished:
+                self._finished = build.finished_at, build.id
+                for phase in build.phases:
+                    seconds = phase.seconds(build.finished_at)
+                    self._phases.labels(phase.state.value, build.start).observe(seconds)
+        while claimed := counts.claims_after(*self._claimed, _AT_ONCE):
+            for claim in claimed:
+                self._claimed = claim.at, claim.build
+                self._claims.labels(claim.pool, "hit" if claim.hit else "miss").inc()

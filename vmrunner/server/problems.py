@@ -1,0 +1,174 @@
+"""Errors as RFC 9457 problem documents, with field and fix; the client raises the same exceptions
+of them again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from vmrunner import errors
+from vmrunner.lib import units
+
+log = logging.getLogger("vmrunner.server")
+
+MEDIA_TYPE: Final = "application/problem+json"
+#: The status of each error, the more special ones first.
+_STATUS: Final[tuple[tuple[type[errors.VmrunnerError], int], ...]] = (
+    (errors.ConfigError, 422),
+    (errors.NotFound, 404),
+    (errors.NotFinished, 504),
+    (errors.QuotaUsedUp, 429),
+    (errors.NotAllowed, 403),
+    (errors.NoRoom, 507),
+    (errors.Conflict, 409),
+    (errors.Fenced, 409),
+    (errors.LedgerError, 503),
+    (errors.BadOrder, 422),
+    (errors.NoCapacity, 503),
+    (errors.QuotaExceeded, 503),
+    (errors.Throttled, 503),
+    (errors.ProviderError, 502),
+)
+_RETRY_AFTER: Final = "10"  # seconds
+
+
+class HttpProblem(Exception):
+    """An answer that is no success, and no error of the library."""
+
+    def __init__(
+        self, status: int, detail: str, *, fix: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.fix = fix
+        self.headers = dict(headers or {})
+
+    def response(self) -> Response:
+        return problem(self.status, self.detail, fix=self.fix, headers=self.headers)
+
+
+def problem(
+    status: int,
+    detail: str,
+    *,
+    fix: str = "",
+    error: str = "",
+    field: str = "",
+    more: list[dict[str, str]] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """One problem document. `error`: the class of the exception that it was."""
+    document: dict[str, Any] = {
+        "type": f"urn:vmrunner:problem:{error or status}",
+        "title": _TITLES.get(status, "error"),
+        "status": status,
+        "detail": detail,
+        "fix": fix or None,
+        "field": field or None,
+        "error": error or None,
+    }
+    if more:
+        document["errors"] = more
+    return JSONResponse(document, status, dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+_TITLES: Final = {
+    400: "bad request",
+    401: "no valid token",
+    403: "not allowed",
+    404: "not found",
+    405: "no such method",
+    408: "too slow",
+    409: "conflict",
+    411: "no length",
+    413: "too large",
+    416: "no such range",
+    422: "cannot be used",
+    429: "quota is used up",
+    500: "internal error",
+    502: "the provider failed",
+    503: "not now",
+    504: "not finished",
+    507: "no room",
+}
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of this application be a problem document."""
+
+    @app.exception_handler(HttpProblem)
+    async def _http(_: Request, error: HttpProblem) -> Response:
+        return error.response()
+
+    @app.exception_handler(errors.VmrunnerError)
+    async def _ours(_: Request, error: errors.VmrunnerError) -> Response:
+        return of_error(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> Response:
+        return _of_query(request, error)
+
+    @app.exception_handler(HTTPException)
+    async def _starlette(_: Request, error: HTTPException) -> Response:
+        return problem(error.status_code, str(error.detail), headers=error.headers)
+
+    @app.exception_handler(Exception)
+    async def _unforeseen(_: Request, error: Exception) -> Response:
+        log.error("%s", error, exc_info=error)
+        return problem(500, "it is in the log of the server", error="InternalError")
+
+
+def of_error(error: errors.VmrunnerError) -> Response:
+    """An exception of the library as a problem document."""
+    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+    if status >= 500:
+        log.warning("%s", error)
+    more = error.more if isinstance(error, errors.ConfigError) else ()
+    told = [
+        {"field": _field(one), "detail": str(one.args[0]), "fix": one.hint}
+        for one in (error, *more)
+    ]
+    return problem(
+        status,
+        str(error.args[0]),
+        fix=error.hint,
+        error=type(error).__name__,
+        field=_field(error) if status == 422 else "",
+        more=told if more else None,
+        headers={"Retry-After": _RETRY_AFTER} if status in (429, 503) else None,
+    )
+
+
+def _field(error: errors.VmrunnerError) -> str:
+    name, colon, _ = str(error.args[0]).partition(": ")
+    return name if colon and " " not in name else ""
+
+
+def _of_query(request: Request, error: RequestValidationError) -> Response:
+    """The first thing that is wrong with path or query."""
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    fix = ""
+    if first["type"] == "extra_forbidden":
+        fix = units.did_you_mean(name, _known(request))
+        detail = f"{name}: no such parameter"
+    else:
+        detail = f"{name}: {str(first.get('input'))[:60]!r}: {first['msg']}"
+    return problem(422, detail, fix=fix, field=name, error="ConfigError")
+
+
+def _known(request: Request) -> list[str]:
+    route = request.scope.get("route")
+    models = (
+        [field.field_info.annotation for field in route.dependant.query_params]
+        if route is not None
+        else []
+    )
+    return [name for model in models for name in getattr(model, "model_fields", {})]

@@ -1,0 +1,175 @@
+"""Builds: listed, submitted, shown, wished to end."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from vmrunner.lib import units
+from vmrunner.lib.section import Seconds, Section
+from vmrunner.model import BuildRecord, BuildState
+from vmrunner.server import bodies
+from vmrunner.server.build_body import BuildBody
+from vmrunner.server.parts import ServerParts
+from vmrunner.server.problems import HttpProblem
+from vmrunner.server.routes.common import (
+    PageParameters,
+    Parts,
+    Reader,
+    Submitter,
+    listing,
+    visible_build,
+)
+from vmrunner.services import queue_reasons, remote_submit
+from vmrunner.services.artifacts import Artifacts
+from vmrunner.services.cancel import cancel as request_cancel
+from vmrunner.services.documents import build_document, shown_document
+
+router = APIRouter(tags=["builds"])
+#: Words for `state=` beside the states themselves.
+_ACTIVE, _FINISHED = "active", "finished"
+
+
+class BuildFilter(PageParameters):
+    """`state`: a build's state, or `active`; `label`: NAME=VALUE."""
+
+    state: list[str] = Field(default_factory=list)
+    label: list[str] = Field(default_factory=list)
+
+
+class ExtendBody(Section):
+    """The time for which a held VM is wanted longer."""
+
+    by: Seconds
+
+
+def body_schema(kind: type[BaseModel]) -> dict[str, object]:
+    """The schema of a body that the route reads by itself."""
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+@router.get("/builds")
+def list_builds(
+    parts: Parts, principal: Reader, wanted: Annotated[BuildFilter, Query()]
+) -> JSONResponse:
+    """The builds that the token sees, newest first."""
+    labels = dict(units.label(text) for text in wanted.label)
+    if any(labels.get(name, value) != value for name, value in principal.labels.items()):
+        return listing("build", [])
+    active, states = _states(wanted.state)
+    rows = parts.ledger.builds.list(
+        active=active,
+        states=states,
+        labels={**labels, **principal.labels},
+        limit=wanted.limit + 1,
+        before=wanted.after,
+    )
+    shown = rows[: wanted.limit]
+    waiting = _waiting(parts, shown)
+    starts = parts.ledger.instances.starts([row.instance for row in shown if row.instance])
+    return listing(
+        "build",
+        [
+            build_document(row, starts.get(row.instance or "")) | {"waiting": waiting.get(row.id)}
+            for row in shown
+        ],
+        next_=shown[-1].id if len(rows) > wanted.limit else None,
+    )
+
+
+def _states(words: list[str]) -> tuple[bool | None, list[BuildState]]:
+    if words in ([_ACTIVE], [_FINISHED]):
+        return words == [_ACTIVE], []
+    known = [state.value for state in BuildState]
+    for word in words:
+        if word not in known:
+            fix = units.did_you_mean(word, [*known, _ACTIVE])
+            raise HttpProblem(422, f"state: no state {word!r}", fix=fix)
+    return None, [BuildState(word) for word in words]
+
+
+def _waiting(parts: ServerParts, rows: list[BuildRecord]) -> dict[str, str]:
+    """Return why those of them that are queued wait."""
+    if not any(row.state is BuildState.QUEUED for row in rows):
+        return {}
+    return queue_reasons.reasons(parts.ledger, parts.limits())
+
+
+@router.post("/builds", status_code=201, openapi_extra=body_schema(BuildBody))
+async def submit_build(request: Request, parts: Parts, principal: Submitter) -> JSONResponse:
+    """Queue a build. 200 for one that had its idempotency key already."""
+    body = await bodies.model(request, BuildBody)
+    submitted = await run_in_threadpool(
+        remote_submit.submit,
+        parts.submission(),
+        principal,
+        body.request,
+        source=body.source,
+        foreground=body.foreground,
+        now=parts.now(),
+    )
+    parts.wake()
+    answer = listing(
+        "build", [build_document(submitted.build)], status=201 if submitted.new else 200
+    )
+    answer.headers["Location"] = f"/api/v1/builds/{submitted.build.id}"
+    for warning in submitted.warnings:
+        answer.headers.append("Warning", f'299 - "{_plain(warning)}"')
+    return answer
+
+
+def _plain(text: str) -> str:
+    """Return a text that a header can hold."""
+    return text.encode("ascii", "replace").decode().replace("\\", "/").replace('"', "'")
+
+
+@router.get("/builds/{build}")
+def show_build(build: str, parts: Parts, principal: Reader) -> JSONResponse:
+    """One build, with its steps, VMs, events and artifacts."""
+    row = visible_build(parts, principal, build)
+    document = shown_document(
+        row,
+        parts.ledger.instances.list(build=row.id),
+        parts.ledger.events.list(row.id),
+        _waiting(parts, [row]).get(row.id),
+        Artifacts.of(row, parts.paths.artifacts).ls(),
+    )
+    return listing("build", [document])
+
+
+@router.post("/builds/{build}/cancel")
+def cancel_build(build: str, parts: Parts, principal: Submitter) -> JSONResponse:
+    """Wish that it ends and its VM dies. One that has finished stays as it is."""
+    row = visible_build(parts, principal, build)
+    row = request_cancel(parts.ledger, row.id, wake=parts.wake, by=principal.actor)
+    return listing("build", [build_document(row)])
+
+
+@router.post("/builds/{build}/extend", openapi_extra=body_schema(ExtendBody))
+async def extend_build(
+    build: str, request: Request, parts: Parts, principal: Submitter
+) -> JSONResponse:
+    """Keep a held build's VM longer, never past its deadline."""
+    row = await run_in_threadpool(visible_build, parts, principal, build)
+    body = await bodies.model(request, ExtendBody)
+
+    def work() -> BuildRecord:
+        now = parts.providers.time_at(row.spec.provider, ask=True)
+        return parts.ledger.builds.extend(row.id, body.by, now, by=principal.actor)
+
+    return listing("build", [build_document(await run_in_threadpool(work))])
+
+
+@router.post("/builds/{build}/lease")
+def renew_lease(build: str, parts: Parts, principal: Submitter) -> JSONResponse:
+    """Say that the client of a foreground build is there: for 60 s more."""
+    row = visible_build(parts, principal, build)
+    until = parts.now() + remote_submit.LEASE
+    parts.ledger.submitter_leases.renew(row.id, until)
+    return JSONResponse({"seconds": remote_submit.LEASE})

@@ -1,0 +1,76 @@
+"""Dependencies of routes, and what a principal sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, cast
+
+from fastapi import Depends, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from vmrunner.errors import NotFound
+from vmrunner.model import BuildRecord, Instance, Principal, TokenScope
+from vmrunner.server.authentication import Requires
+from vmrunner.server.change_watcher import ChangeWatcher
+from vmrunner.server.parts import ServerParts
+from vmrunner.services.documents import envelope
+
+
+def _parts(request: Request) -> ServerParts:
+    return cast("ServerParts", request.app.state.parts)
+
+
+def _watcher(request: Request) -> ChangeWatcher:
+    return cast("ChangeWatcher", request.app.state.watcher)
+
+
+Parts = Annotated[ServerParts, Depends(_parts)]
+Watcher = Annotated[ChangeWatcher, Depends(_watcher)]
+Reader = Annotated[Principal, Depends(Requires(TokenScope.READ))]
+Submitter = Annotated[Principal, Depends(Requires(TokenScope.SUBMIT))]
+WholeReader = Annotated[Principal, Depends(Requires(TokenScope.READ, whole=True))]
+Admin = Annotated[Principal, Depends(Requires(TokenScope.ADMIN, whole=True))]
+Scraper = Annotated[Principal, Depends(Requires(TokenScope.METRICS, whole=True))]
+
+
+class Parameters(BaseModel):
+    """Query parameters: an unknown one is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class PageParameters(Parameters):
+    """A page of a list, newest first; `after` is the `next` of the page before."""
+
+    limit: int = Field(default=100, ge=1, le=1000)
+    after: str | None = None
+
+
+def listing(
+    kind: str, items: Iterable[Mapping[str, Any]], *, next_: str | None = None, status: int = 200
+) -> JSONResponse:
+    """Documents in the envelope of `-o json`, and where the next page begins."""
+    document = envelope(kind, items)
+    if next_ is not None:
+        document["next"] = next_
+    return JSONResponse(document, status)
+
+
+def visible_build(parts: ServerParts, principal: Principal, word: str) -> BuildRecord:
+    """Find a build among those that the principal sees. Raises NotFound."""
+    return parts.ledger.builds.find(word, principal.labels)
+
+
+def visible_instance(parts: ServerParts, principal: Principal, word: str) -> Instance:
+    """The same of a VM: its build's principal sees it. Raises NotFound."""
+    if not principal.labels:
+        return parts.ledger.instances.find(word)
+    hidden = NotFound(f"there is no instance {word!r}")
+    try:
+        row = parts.ledger.instances.get(word)  # no beginning of an id: it might be another's
+    except NotFound:
+        raise hidden from None
+    if row.build is None or not principal.sees(parts.ledger.builds.get(row.build).spec.labels):
+        raise hidden
+    return row

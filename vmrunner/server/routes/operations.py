@@ -1,0 +1,159 @@
+"""Routes for what concerns everybody: pools, nodes, actions, audit, reaping, draining. No token
+with a label filter may ask for any of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from pydantic import Field, StrictBool
+
+from vmrunner.lib import units
+from vmrunner.lib.section import Section
+from vmrunner.reaper.report import Report
+from vmrunner.server import bodies
+from vmrunner.server.parts import ServerParts
+from vmrunner.server.routes.builds import body_schema
+from vmrunner.server.routes.common import Admin, Parameters, Parts, WholeReader, listing
+from vmrunner.services import audit as audits
+from vmrunner.services import nodes, pools
+from vmrunner.services import reap as reaping
+from vmrunner.services.documents import (
+    action_document,
+    node_document,
+    pool_document,
+    survivor_document,
+    verdict_document,
+)
+
+router = APIRouter(tags=["operations"])
+
+
+class ActionParameters(Parameters):
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class AuditParameters(Parameters):
+    """`tag`: KEY=VALUE, whoever made the machines; `older_than`: such as 2h."""
+
+    provider: str | None = None
+    tag: str | None = None
+    older_than: str | None = None
+
+
+class ReapBody(Section):
+    """`orphans`: also those that the cap holds back."""
+
+    provider: str | None = None
+    dry_run: StrictBool = False
+    orphans: StrictBool = False
+
+
+class DrainBody(Section):
+    """`off`: launch again."""
+
+    off: StrictBool = False
+
+
+class ResizeBody(Section):
+    size: int = Field(ge=0)
+
+
+@router.get("/pools")
+def list_pools(parts: Parts, _: WholeReader) -> JSONResponse:
+    """The pools: what each wants, has, serves, costs."""
+    return listing("pool", map(pool_document, pools.status(parts.ledger, parts.providers)))
+
+
+@router.get("/pools/{pool}")
+def show_pool(pool: str, parts: Parts, _: WholeReader) -> JSONResponse:
+    """One pool, and why it is empty."""
+    return listing("pool", [pool_document(pools.one(parts.ledger, parts.providers, pool))])
+
+
+@router.post("/pools/{pool}/resize", openapi_extra=body_schema(ResizeBody))
+async def resize_pool(pool: str, request: Request, parts: Parts, admin: Admin) -> JSONResponse:
+    """Another size, until the configuration changes."""
+    body = await bodies.model(request, ResizeBody)
+    await run_in_threadpool(pools.resize, parts.ledger, pool, body.size, by=admin.actor)
+    return await run_in_threadpool(show_pool, pool, parts, admin)
+
+
+@router.post("/pools/{pool}/drain")
+def drain_pool(pool: str, parts: Parts, admin: Admin) -> JSONResponse:
+    """End its VMs that wait, and make no more."""
+    pools.drain(parts.ledger, pool, by=admin.actor)
+    return show_pool(pool, parts, admin)
+
+
+@router.get("/nodes")
+def list_nodes(parts: Parts, _: WholeReader) -> JSONResponse:
+    """The engines, and which of them reaps."""
+    return listing("node", map(node_document, nodes.status(parts.ledger, parts.now())))
+
+
+@router.get("/actions")
+def list_actions(
+    parts: Parts, _: WholeReader, wanted: Annotated[ActionParameters, Query()]
+) -> JSONResponse:
+    """List what somebody did that concerns no build, newest first."""
+    return listing("action", map(action_document, parts.ledger.actions.latest(wanted.limit)))
+
+
+@router.get("/audit")
+@router.post("/audit", include_in_schema=False)
+def audit(
+    parts: Parts, _: WholeReader, wanted: Annotated[AuditParameters, Query()]
+) -> JSONResponse:
+    """The cloud against the ledger: what is alive and should not be. Kills nothing."""
+    tag, age = wanted.tag, wanted.older_than
+    found = audits.audit(
+        parts.ledgers,
+        parts.providers,
+        parts.limits().limits,
+        provider=wanted.provider,
+        tag=None if tag is None else units.pair(tag, "tag"),
+        older_than=None if age is None else units.duration(age, "older_than"),
+    )
+    return listing("survivor", map(survivor_document, found))
+
+
+@router.post("/reap", openapi_extra=body_schema(ReapBody))
+async def reap(request: Request, parts: Parts, admin: Admin) -> JSONResponse:
+    """One pass of the reaper: what it found and did."""
+    body = await bodies.model(request, ReapBody)
+    report = await run_in_threadpool(_reap, parts, body)
+    if not body.dry_run:
+        await run_in_threadpool(
+            parts.ledger.actions.add, admin.actor, "reap", body.provider or "all", parts.now()
+        )
+    return listing("verdict", map(verdict_document, report.lines))
+
+
+def _reap(parts: ServerParts, body: ReapBody) -> Report:
+    return reaping.reap(
+        parts.ledgers,
+        parts.providers,
+        parts.limits(),
+        parts.paths,
+        provider=body.provider,
+        dry_run=body.dry_run,
+        orphans=body.orphans,
+    )
+
+
+@router.post("/drain", openapi_extra=body_schema(DrainBody))
+async def drain(request: Request, parts: Parts, admin: Admin) -> JSONResponse:
+    """Stop launching, everywhere; what runs goes on."""
+    body = await bodies.model(request, DrainBody)
+
+    def work() -> None:
+        parts.ledger.pause(not body.off, parts.now())
+        verb = "undrain" if body.off else "drain"
+        parts.ledger.actions.add(admin.actor, verb, "all", parts.now())
+
+    await run_in_threadpool(work)
+    parts.wake()
+    return JSONResponse({"draining": not body.off})

@@ -1,0 +1,51 @@
+"""Nodes: the processes that drive builds from this ledger, and which of them reaps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vmrunner.engine.membership import seems_alive
+from vmrunner.runtime.background import one_host
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+
+_REAPER = "reaper"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """One engine. `seen_at`: its last heartbeat; `builds`: how many it drives now."""
+
+    id: str
+    kind: str
+    machine: str
+    pid: int
+    joined_at: float
+    seen_at: float
+    alive: bool
+    reaps: bool
+    providers: tuple[str, ...]
+    builds: int
+
+
+def status(ledger: Ledger, now: float) -> list[Node]:
+    """Return all engines, oldest first."""
+    reaper = ledger.engines.holder(_REAPER)
+    driven = [build.owner for build in ledger.builds.driven()]
+    return [
+        Node(
+            id=member.id,
+            kind=member.kind,
+            machine=member.process.machine,
+            pid=member.process.pid,
+            joined_at=member.joined_at,
+            seen_at=member.seen_at,
+            alive=seems_alive(member, now, one_host=one_host(ledger)),
+            reaps=member.id == reaper,
+            providers=tuple(sorted(member.providers)),
+            builds=driven.count(member.id),
+        )
+        for member in ledger.engines.list()
+    ]

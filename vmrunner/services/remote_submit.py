@@ -1,0 +1,88 @@
+"""Submission for a caller from elsewhere: within its quota, under its labels, of values alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.errors import ConfigError, NotAllowed
+from vmrunner.lib import units
+from vmrunner.services.uploads import Uploads
+
+if TYPE_CHECKING:
+    from vmrunner.model import BuildRecord, Principal
+    from vmrunner.services.requests import BuildRequest, CheckedRequest
+    from vmrunner.services.submit import Submission
+
+#: Seconds that the client of a foreground build may be silent.
+LEASE: Final = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteSubmission:
+    """The build, whether it is a new one, and what its submitter should know."""
+
+    build: BuildRecord
+    new: bool
+    warnings: tuple[str, ...]
+
+
+def submit(
+    submission: Submission,
+    principal: Principal,
+    request: BuildRequest,
+    *,
+    source: str | None,
+    foreground: bool,
+    now: float,
+) -> RemoteSubmission:
+    """Queue a build for a principal. `source`: the digest of what it uploaded before; `foreground`:
+    it ends unless its lease is renewed. Raises ConfigError, NotAllowed, NotFound for a digest that
+    its tenant did not upload, QuotaUsedUp, or the provider's own refusal."""
+    warnings: list[str] = []
+    checked = submission.check(_labelled(request, principal))
+    _allow(checked, principal)
+    packed_source = None
+    if source is not None:
+        packed_source = Uploads(submission.paths, principal.tenant).find(source)
+        checked = replace(checked, spec=replace(checked.spec, source=source))
+    admitted = submission.admit(checked, warn=warnings.append)
+    if admitted.image is not None:
+        raise ConfigError(
+            f"image: {admitted.image.why}, and it is not made for a request",
+            hint="on the server: vmrunner image build",
+        )
+    packed = submission.place(admitted, source=packed_source)
+    build, new = submission.queue(
+        packed,
+        tenant=principal.tenant,
+        actor=principal.actor,
+        lease_until=now + LEASE if foreground else None,
+        most=principal.quota.builds,
+    )
+    return RemoteSubmission(build=build, new=new, warnings=tuple(warnings))
+
+
+def _labelled(request: BuildRequest, principal: Principal) -> BuildRequest:
+    """The request with the labels that its token forces."""
+    for name, value in principal.labels.items():
+        if request.labels.get(name, value) != value:
+            raise NotAllowed(
+                f"labels: the token is for {name}={value}, not {name}={request.labels[name]}",
+                hint="leave it out",
+            )
+    return request.model_copy(update={"labels": {**request.labels, **principal.labels}})
+
+
+def _allow(checked: CheckedRequest, principal: Principal) -> None:
+    quota, spec = principal.quota, checked.spec
+    if quota.max_ttl is not None and spec.ttl > quota.max_ttl:
+        raise NotAllowed(
+            f"ttl: {units.exact(spec.ttl)} is above the token's {units.exact(quota.max_ttl)}",
+            hint="a shorter ttl or timeout",
+        )
+    if quota.providers is not None and spec.provider not in quota.providers:
+        raise NotAllowed(
+            f"provider: the token is not for {spec.provider}",
+            hint=f"one of: {', '.join(quota.providers)}",
+        )

@@ -1,0 +1,73 @@
+"""Tokens of the HTTP API: made, listed, revoked. Each is an action that is noted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from vmrunner.config import field_checks
+from vmrunner.errors import ConfigError
+from vmrunner.lib import process, units
+from vmrunner.model import Token, TokenQuota, TokenScope
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+
+
+def scopes(words: Iterable[str]) -> frozenset[TokenScope]:
+    """Scopes as they are written. Raises ConfigError."""
+    found = set()
+    for word in words:
+        if word not in list(TokenScope):
+            raise ConfigError(
+                f"scope: no scope {word!r}", hint=units.did_you_mean(word, list(TokenScope))
+            )
+        found.add(TokenScope(word))
+    if not found:
+        raise ConfigError("scope: missing", hint=f"some of {', '.join(TokenScope)}")
+    return frozenset(found)
+
+
+def create(
+    ledger: Ledger,
+    name: str,
+    allowed: frozenset[TokenScope],
+    *,
+    labels: Mapping[str, str],
+    quota: TokenQuota,
+    expires: float | None,
+    by: str = "",
+) -> tuple[str, Token]:
+    """Make a token; `expires`: in so many seconds. Return it as it is shown, this once, and its
+    row. Raises ConfigError."""
+    field_checks.build_name(name, "name")
+    if labels and allowed & {TokenScope.ADMIN, TokenScope.METRICS}:
+        raise ConfigError(
+            "scope: admin and metrics see everybody's builds, whatever the label",
+            hint="leave --label out, or give submit and read alone",
+        )
+    if expires is not None and expires <= 0:
+        raise ConfigError("expires: 0s is over at once", hint="such as 30d, or leave it out")
+    now, who = time.time(), by or process.user()
+    secret, token = ledger.tokens.create(
+        name,
+        allowed,
+        by=who,
+        now=now,
+        labels=labels,
+        quota=quota,
+        expires_at=None if expires is None else now + expires,
+    )
+    ledger.actions.add(who, "token-create", token.id, now, name)
+    return secret, token
+
+
+def revoke(ledger: Ledger, word: str, *, by: str = "") -> tuple[Token, bool]:
+    """Revoke a token, by id or name; and whether it was valid before. Raises NotFound."""
+    now, who = time.time(), by or process.user()
+    token = ledger.tokens.find(word)
+    done = ledger.tokens.revoke(token.id, now)
+    if done:
+        ledger.actions.add(who, "token-revoke", token.id, now, token.name)
+    return token, done
