@@ -12,6 +12,8 @@ from vmrunner.services.logs import LogReader
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
+    from vmrunner.remote import RemoteLedger
+    from vmrunner.remote.host import RemoteHost
     from vmrunner.runtime.engine_host import EngineHost
 
 T = TypeVar("T")
@@ -34,20 +36,22 @@ def _nothing(*_: object) -> None:
 
 
 class BuildFollower:
-    """Follows one build, from line `after` of its log on. In every wait it sees to it that the
-    build is served, and calls `leave`, which may raise; `sleep` waits so many seconds. A ledger
-    that is out of reach is waited for, and `ledger_away` hears of it."""
+    """Follows one build, from line `after` of its log on; `interval`: seconds between two looks. In
+    every wait it sees to it that the build is served, and calls `leave`, which may raise; `sleep`
+    waits so many seconds. A ledger that is out of reach is waited for, and `ledger_away` hears of
+    it."""
 
     def __init__(
         self,
-        ledger: Ledger,
-        host: EngineHost,
+        ledger: Ledger | RemoteLedger,
+        host: EngineHost | RemoteHost,
         build: str,
         *,
         after: int = 0,
         leave: Callable[[], object] = _nothing,
         sleep: Callable[[float], object] = time.sleep,
         ledger_away: Callable[[LedgerError], object] = _nothing,
+        interval: float = FOLLOW_INTERVAL,
     ) -> None:
         self._ledger = ledger
         self._host = host
@@ -55,6 +59,7 @@ class BuildFollower:
         self._leave = leave
         self._sleep = sleep
         self._ledger_away = ledger_away
+        self._interval = interval
         self._reader = LogReader(ledger, build, after=after)
 
     def read(self) -> BuildRecord:
@@ -71,7 +76,7 @@ class BuildFollower:
                 return
             self._leave()
             self.ensure_served(row)
-            self._sleep(FOLLOW_INTERVAL)
+            self._sleep(self._interval)
 
     def chunks(self) -> Iterator[Chunk]:
         """The whole log, until it has ended."""
@@ -88,7 +93,7 @@ class BuildFollower:
                 return True
             self._leave()
             self.ensure_served(row)
-            self._sleep(FOLLOW_INTERVAL)
+            self._sleep(self._interval)
         return False
 
     def ensure_served(self, row: BuildRecord) -> None:

@@ -11,12 +11,13 @@ from vmrunner.model import Chunk, LogLine
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
+    from vmrunner.remote import RemoteLedger
 
 
 class LogReader:
     """A reader of what is new in one build's log since the last call, from line `after` on."""
 
-    def __init__(self, ledger: Ledger, build: str, *, after: int = 0) -> None:
+    def __init__(self, ledger: Ledger | RemoteLedger, build: str, *, after: int = 0) -> None:
         self._ledger = ledger
         self._build = build
         self._after = after
