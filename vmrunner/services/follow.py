@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FOLLOW_INTERVAL: Final = 0.1  # seconds between two looks for more
+OFTENER: Final = 5  # so many times as often while there is news
+NEWS: Final = 1.0  # seconds for which it is news
 LEDGER_RETRY: Final = 1.0  # seconds before a ledger that is out of reach is asked again
 LEDGER_TIMEOUT: Final = 120.0  # seconds that it is waited for: a server's failover takes less
 #: So long who takes the engine with him waits for the VM to be seen gone; the reaper has the rest.
@@ -69,14 +71,18 @@ class BuildFollower:
     def rounds(self) -> Iterator[tuple[BuildRecord, Iterator[Chunk]]]:
         """Look again and again until it has ended: the build, and what is new in its log. That is
         read as it is taken, and after the build: so the last look has all of it."""
+        former, changed = None, time.monotonic()
         while True:
             row = self.read()
+            if former is None or (row.state, row.instance) != (former.state, former.instance):
+                former, changed = row, time.monotonic()
             yield row, self._new_chunks()
             if ended(row):
                 return
             self._leave()
             self.ensure_served(row)
-            self._sleep(self._interval)
+            is_news = time.monotonic() < changed + NEWS
+            self._sleep(self._interval / OFTENER if is_news else self._interval)
 
     def chunks(self) -> Iterator[Chunk]:
         """The whole log, until it has ended."""
