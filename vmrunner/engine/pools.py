@@ -224,6 +224,13 @@ class PoolManager:
                 want=size.want,
                 rows=rows,
                 now=now,
+                claimed=sum(
+                    r.pool == pool.name
+                    and r.claimed_at is not None
+                    and r.state not in _DYING
+                    and now < r.claimed_at + rules.REFILL_AFTER
+                    for r in snapshot.everybody
+                ),
                 places=self._places(snapshot, spec.provider),
                 waiting=waiting.get(spec.provider, 0),
                 paused=paused,
