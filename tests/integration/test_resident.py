@@ -125,3 +125,11 @@ def _supervisor_of_the_build(world: World) -> int:
         if os.getsid(pid) == pid
     ]
     return children
+
+
+def test_what_waits_rehearses_a_step(resident: World) -> None:
+    prestart(resident)
+    assert (resident.guest.run / "box" / "rehearsal.sh").exists()
+    verdict = resident.run("echo hello")
+    assert (verdict.result, resident.log) == (Result.SUCCESS, b"hello\n")
+    assert len(resident.guest.docker.created) == 1

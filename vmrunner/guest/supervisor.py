@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from . import docker
 from .follow import Follower
-from .identity import lower
 from .output import Output
 from .state import EventLog, Place, Stale
 
@@ -49,6 +51,7 @@ def main(argv: list[str], place: Place | None = None, work: str = WORK) -> int:
         from .resident import Resident
 
         return Resident(place, work).run()
+    place.make()
     return obey(argv, place, work, Output(1), launch)
 
 
@@ -62,7 +65,6 @@ def obey(
         if command not in COMMANDS or arguments[:1] != ["--epoch"]:
             out.complain(__doc__ or "")
             return 1
-        place.make()
         ask = Ask(place, int(arguments[1]), arguments[2:], work, out, launch)
         place.admit(ask.epoch)
         return COMMANDS[command](ask)
@@ -115,6 +117,8 @@ def start(ask: Ask) -> int:
     was = place.was_started()
     with place.locked():
         if due is not None:
+            from .identity import lower  # a VM of a pool has it, a stock image has not
+
             lower(place, *due)
         known = place.job()
         other = {was, known.get("attempt", "")} - {"", job["attempt"]}
@@ -193,7 +197,15 @@ def follow(ask: Ask) -> int:
         ask.out.complain("nothing was started here")
         return 1
     offset, seen = map(int, ask.arguments)
-    return Follower(ask.place, epoch=ask.epoch, offset=offset, seen=seen, out=ask.out).run()
+    try:
+        from .syscalls import watch
+    except ModuleNotFoundError:  # in a stock image, whose user-data has no room
+        written = None
+    else:
+        written = watch(ask.place.spool)
+    return Follower(
+        ask.place, epoch=ask.epoch, offset=offset, seen=seen, out=ask.out, written=written
+    ).run()
 
 
 def cancel(ask: Ask) -> int:
@@ -237,6 +249,9 @@ def received() -> bytes:
 
 def wake_docker() -> None:
     """dockerd takes seconds to start: let it do so beside what comes first."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(docker.SOCKET)  # systemd listens there, and no program starts for it
+        return
     run("systemctl", "start", "--no-block", "docker.service", check=False)
 
 
