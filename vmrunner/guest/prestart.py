@@ -58,6 +58,25 @@ def prestart(place: Place, shape: dict[str, Any], work: str) -> None:
         place.write(READY, json.dumps({"shape": shape, "pid": pid}))
 
 
+def prestart_meanwhile(place: Place, shape: dict[str, Any], work: str) -> None:
+    """Do it in a process of its own. Where nothing comes of it the build makes its container."""
+    if place.read(READY):
+        return
+    with open(place.prestarting, "a"):  # a build that comes first says so there
+        pass
+    if os.fork():
+        return
+    try:
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for standard in range(3):
+            os.dup2(nothing, standard)
+        os.closerange(3, 1024)  # who asked waits for the end of what it hears
+        prestart(place, shape, work)
+    finally:
+        os._exit(0)
+
+
 def rehearse(place: Place) -> None:
     """Have the driver that waits run a step that does nothing. All that a build's first step needs
     has then happened once in this VM, which matters most where it is emulated."""

@@ -1,6 +1,7 @@
 """The commands that vmrunner gives over SSH. Each names the epoch of who asks.
 
-    unpack  --epoch E [--gzip]                     a tar on stdin becomes the work directory
+    unpack  --epoch E [--gzip] [SHAPE]             a tar on stdin becomes the work directory; a
+                                                   container of that shape is made meanwhile
     start   --epoch E OFFSET SEEN                  a job on stdin; starts it once, then follows it
     follow  --epoch E OFFSET SEEN                  see follow.py
     cancel  --epoch E REASON                       TERM, later KILL; the end comes as an event
@@ -101,12 +102,21 @@ def unpack(ask: Ask) -> int:
     """Replace the work directory by a tar on stdin, until a job came that needs it."""
     if ask.place.was_started() or ask.place.job():
         return OTHER_ATTEMPT
+    if ask.arguments:
+        _prestart_meanwhile(ask)
     wake_docker()
     os.makedirs(ask.work, 0o755, exist_ok=True)
     if os.listdir(ask.work):  # the directory itself may be mounted in a container that waits
         run("find", ask.work, "-mindepth", "1", "-delete")
     tar = ["tar", "--extract", *ask.gzip, "--no-same-owner", "--directory", ask.work]
     return ask.out.become(tar)
+
+
+def _prestart_meanwhile(ask: Ask) -> None:
+    with suppress(ModuleNotFoundError):  # in a stock image, whose user-data has no room
+        from .prestart import prestart_meanwhile
+
+        prestart_meanwhile(ask.place, json.loads(ask.arguments[0]), ask.work)
 
 
 def start(ask: Ask) -> int:
