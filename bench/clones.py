@@ -1,6 +1,6 @@
 """Memory of idle clones: what the tenth VM of a template costs that nobody uses yet.
 
-    .venv/bin/python bench/clones.py [--clones 10] [--settle 60] [--disk 5GiB]
+    .venv/bin/python bench/clones.py [--clones 10] [--settle 60] [--disk 8GiB]
 
 A `vmrunner serve` of its own fills a pool. A host holds as many VMs as its disk has room for if all
 of them fill theirs: a small `--disk`, which has a template of its own, lets ten be there. Private
@@ -61,7 +61,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--clones", type=int, default=10)
     parser.add_argument("--settle", type=float, default=60.0, help="seconds that they idle first")
-    parser.add_argument("--disk", default="5GiB", help="of each")
+    parser.add_argument("--disk", default="8GiB", help="of each")
     args = parser.parse_args()
     from vmrunner import Runner
 
