@@ -96,6 +96,16 @@ class ServerSettings(Section):
         default="",
         description="HOST:PORT of the HTTP API that `serve` has; default: none.",
     )
+    url: str = Field(
+        default="", description="Where its users reach it, through a proxy; https:// for TLS there."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _web(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("not a URL; such as https://builds.example.org")
+        return value.rstrip("/")
 
 
 def _table(kind: str) -> type[ProviderSettings] | None:

@@ -318,6 +318,13 @@ class Builds(BuildWrites):
 
         return self._database.write(work)
 
+    def counts(self, labels: Mapping[str, str] | None = None) -> dict[str, int]:
+        """Return how many builds with these labels are in each state."""
+        query = (
+            select(_b.state, func.count()).where(*having(_b.id, labels or {})).group_by(_b.state)
+        )
+        return self._database.read(lambda c: {row[0]: row[1] for row in c.execute(query)})
+
     def list(
         self,
         active: bool | None = None,
