@@ -38,14 +38,16 @@ from vmrunner.lib import database_url, local_files
 log = logging.getLogger("vmrunner")
 
 _l = LEDGER.c
-_WHO = Prepared(select(_l.installation, _l.generation, _l.canary))
+_WHO = Prepared(lambda: select(_l.installation, _l.generation, _l.canary))
 _NEW = inserts(LEDGER)
-_PAUSED = Prepared(select(_l.paused_at))
-_PAUSE = Prepared(update(LEDGER).values(paused_at=arg("at")))
-_RENEW = Prepared(update(LEDGER).values(generation=arg("generation")))
-_LAST = Prepared(select(INSTANCES.c.id).order_by(INSTANCES.c.id.desc()).limit(1))
+_PAUSED = Prepared(lambda: select(_l.paused_at))
+_PAUSE = Prepared(lambda: update(LEDGER).values(paused_at=arg("at")))
+_RENEW = Prepared(lambda: update(LEDGER).values(generation=arg("generation")))
+_LAST = Prepared(lambda: select(INSTANCES.c.id).order_by(INSTANCES.c.id.desc()).limit(1))
 _KNOWN = Prepared(
-    select(INSTANCES.c.id).where(INSTANCES.c.id == arg("id"), INSTANCES.c.epoch >= arg("epoch"))
+    lambda: select(INSTANCES.c.id).where(
+        INSTANCES.c.id == arg("id"), INSTANCES.c.epoch >= arg("epoch")
+    )
 )
 _CANARY = b"vmrunner"
 
