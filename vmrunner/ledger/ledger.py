@@ -59,6 +59,10 @@ class _Identity:
     canary: bytes
 
 
+class _Visitor:
+    """A user of a database that is not a ledger yet."""
+
+
 class Ledger:
     """One ledger, open. Safe in threads; every method is one transaction, durable when it
     returns. Raises LedgerError when the database fails.
@@ -126,6 +130,10 @@ class Ledger:
                     )
                 schema.upgrade(parsed)
             database = shared(parsed)
+            # In use from here on: who used it before is closed when its garbage is collected,
+            # perhaps now, and that would close it under our hands.
+            visitor = _Visitor()
+            database.used_by(visitor)
             try:
                 local_files.ready_directory(
                     data_dir,
@@ -136,17 +144,16 @@ class Ledger:
                 identity = _identity(database, seal, data_dir, installation)
                 witness = RestoreDetector(data_dir / "witness", place_of(path))
                 generation = _recognised(database, witness)
-            except BaseException:
-                database.let_go()
-                raise
-            return cls(
-                database,
-                seal,
-                witness,
-                url=url,
-                installation=identity.installation,
-                generation=generation,
-            )
+                return cls(
+                    database,
+                    seal,
+                    witness,
+                    url=url,
+                    installation=identity.installation,
+                    generation=generation,
+                )
+            finally:
+                database.let_go(visitor)
 
     def recognise(self) -> None:
         """See again which generation this is: somebody may have set the database back."""
