@@ -73,6 +73,7 @@ class DefaultSettings(Section):
 class ReaperSettings(Section):
     sweep: str = Field(
         default="*/5 * * * *",
+        validate_default=False,  # it would load what reads cron lines
         description="When to sweep beside every five minutes, as a cron line.",
     )
     keep_logs: Seconds = Field(
