@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,7 +42,8 @@ def test_a_queued_build_says_why(
     first, second = (cli("run", "-d", "--", "say", word).out.decode().strip() for word in "ab")
     assert waits(cli, first).startswith("no engine serves ")
     assert waits(cli, second).endswith("; number 2 of 2 in line")
-    monkeypatch.setattr("vmrunner.runtime.background.served", lambda *_, **__: True)
+    serving = SimpleNamespace(served=lambda *_, **__: True)
+    monkeypatch.setattr("vmrunner.services.queue_reasons.background", serving)
     assert waits(cli, first) == "an engine takes it next; number 1 of 2 in line"
     app.ledger.events.add(first, "refused", time.time(), message="no capacity in zone a")
     assert waits(cli, first) == "no VM yet: no capacity in zone a; number 1 of 2 in line"

@@ -31,7 +31,8 @@ def reasons(ledger: Ledger, limits: EngineLimits) -> dict[str, str]:
         limits.rooms,
         draining=ledger.paused,
     )
-    served = {name: background.served(ledger, [name]) for name in {b.spec.provider for b in queued}}
+    awaited = {build.spec.provider for build in queued}
+    served = {name: background.served(ledger, [name], here=True) for name in awaited}
     line = {build.id: n for n, build in enumerate(queued, 1)}
     said = dict(decided.waiting)
     said |= {reject.build.id: reject.message for reject in decided.rejects}
