@@ -10,6 +10,7 @@
     ├── NoRoom                 the disk of the server is too full for an upload
     ├── ServerUnreachable      no answer from the server, or one that cannot be read
     ├── ImageError             an image could not be built; nothing half-built is ever used
+    ├── StoreError             the store is out of reach or refused: try again later
     ├── LedgerError            the database failed: a write may or may not have happened
     ├── Unreadable             one row of the ledger cannot be understood; no other is concerned
     ├── Fenced                 our epoch is stale: somebody else owns it; drop all, do nothing
@@ -97,6 +98,10 @@ class ImageError(VmrunnerError):
 
 class LedgerError(VmrunnerError):
     """The ledger's database failed or is out of reach; a write may or may not have happened."""
+
+
+class StoreError(VmrunnerError):
+    """The store failed, is out of reach, or gave other bytes than were put there."""
 
 
 class Unreadable(VmrunnerError):

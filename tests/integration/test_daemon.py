@@ -51,10 +51,6 @@ class Paths:
     artifacts: Path
     wake: Path
 
-    @property
-    def uploads(self) -> Path:
-        return self.sources / "uploads"
-
 
 class Session:
     """Runs until it is told to go on, or to stop."""

@@ -20,6 +20,8 @@ from vmrunner.ledger import (
     instance_writes,
     instances,
     logs,
+    objects,
+    removals,
 )
 from vmrunner.ledger import ledger as store
 from vmrunner.ledger.database import Prepared
@@ -32,6 +34,8 @@ MODULES = (
     images,
     instances,
     logs,
+    objects,
+    removals,
     build_writes,
     instance_reads,
     store,

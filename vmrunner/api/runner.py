@@ -207,7 +207,14 @@ class Runner:
         from vmrunner.services import doctor
 
         app = self.app
-        return doctor.doctor(app.ledgers, app.providers, app.limits(), app.paths, provider=provider)
+        return doctor.doctor(
+            app.ledgers,
+            app.providers,
+            app.limits(),
+            app.paths,
+            store=lambda: app.store,
+            provider=provider,
+        )
 
     # --- what handles and the command line stand on ---
 
@@ -221,7 +228,11 @@ class Runner:
         one that had its idempotency key already)."""
         app = self.app
         submission = Submission(
-            settings=app.settings, paths=app.paths, ledgers=app.ledgers, providers=app.providers
+            settings=app.settings,
+            paths=app.paths,
+            ledgers=app.ledgers,
+            providers=app.providers,
+            transfer=app.sources,
         )
         admitted = submission.admit(submission.check(wished), warn=_warn)
         packed = submission.pack(admitted, on_image=_log_image)

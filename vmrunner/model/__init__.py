@@ -52,6 +52,7 @@ from vmrunner.model.cloud import (
     tags_of,
 )
 from vmrunner.model.images import ImageState, MadeImage
+from vmrunner.model.objects import ObjectKind, ObjectState, StoredObject
 from vmrunner.model.pools import EmptyReason, Pool, PoolKind, PoolSpec
 from vmrunner.model.principals import UNFILTERED, Principal, Token, TokenQuota, TokenScope
 from vmrunner.model.states import (
@@ -99,6 +100,8 @@ __all__ = [
     "MadeImage",
     "Market",
     "Network",
+    "ObjectKind",
+    "ObjectState",
     "Offer",
     "Order",
     "Outcome",
@@ -121,6 +124,7 @@ __all__ = [
     "Spec",
     "Start",
     "Step",
+    "StoredObject",
     "Token",
     "TokenQuota",
     "TokenScope",

@@ -19,6 +19,7 @@ from vmrunner.model import Limits, PoolSpec
 from vmrunner.runtime.background import SERVE, BackgroundEngines
 from vmrunner.runtime.ledger_opener import LedgerOpener
 from vmrunner.runtime.provider_set import ProviderSet
+from vmrunner.store import open_store
 
 if TYPE_CHECKING:
     from vmrunner.engine.context import EngineLimits, MakesOrders
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from vmrunner.providers import Provider
     from vmrunner.providers.port import Need
     from vmrunner.runtime.engine_host import EngineHost
+    from vmrunner.store import ObjectStore
+    from vmrunner.transfers.source_transfer import SourceTransfer
 
 
 class App:
@@ -49,6 +52,8 @@ class App:
             self.ledgers.open, lambda: self.settings, self.paths, self.program
         )
 
+        self._store: ObjectStore | None = None
+
     # --- parts ---
 
     @property
@@ -60,6 +65,16 @@ class App:
     def ledger(self) -> Ledger:
         """The ledger, open."""
         return self.ledgers.open()
+
+    @property
+    def store(self) -> ObjectStore:
+        """The store, open; nothing is asked of it for that."""
+        if self._store is None:
+            said = self.settings.store
+            self._store = open_store(
+                config.store_url(self.settings), endpoint=said.endpoint, region=said.region
+            )
+        return self._store
 
     def open_provider(self, name: str) -> Provider:
         """A new driver. `ConfigError` when its options or its SDK are not as they must be."""
@@ -116,6 +131,12 @@ class App:
 
         return OrderFactory(self.ledger, log_bytes=self.settings.limits.log_bytes)
 
+    def sources(self) -> SourceTransfer:
+        """Return the way of sources to the store and back."""
+        from vmrunner.transfers.source_transfer import SourceTransfer
+
+        return SourceTransfer(self.ledger, lambda: self.store, self.paths.sources)
+
     def limits(self) -> EngineLimits:
         from vmrunner.engine.context import EngineLimits
 
@@ -148,6 +169,7 @@ class App:
             listen=listen,
             warm_ups=self.warm_ups(),
             pools=self.pools() if kind == SERVE else {},
+            source_of=self.sources().fetch,
         )
 
     def host(self, kind: str | None) -> EngineHost:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import ConfigError, NotAllowed
 from vmrunner.lib import units
-from vmrunner.services.uploads import Uploads
+from vmrunner.services import uploads
 
 if TYPE_CHECKING:
     from vmrunner.model import BuildRecord, Principal
@@ -42,9 +42,10 @@ def submit(
     warnings: list[str] = []
     checked = submission.check(_labelled(request, principal))
     _allow(checked, principal)
-    packed_source = None
+    digest = None
     if source is not None:
-        packed_source = Uploads(submission.paths, principal.tenant).find(source)
+        digest = uploads.plain(source)
+        submission.transfer().find(digest, tenant=principal.tenant)
         checked = replace(checked, spec=replace(checked.spec, source=source))
     admitted = submission.admit(checked, warn=warnings.append)
     if admitted.image is not None:
@@ -52,7 +53,7 @@ def submit(
             f"image: {admitted.image.why}, and it is not made for a request",
             hint="on the server: vmrunner image build",
         )
-    packed = submission.place(admitted, source=packed_source)
+    packed = submission.place(admitted, digest=digest)
     build, new = submission.queue(
         packed,
         tenant=principal.tenant,

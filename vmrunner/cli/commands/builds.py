@@ -1,4 +1,4 @@
-"""`vmrunner ps`, `show`, `events`, `logs`, `watch`, `cancel`, `extend`."""
+"""`vmrunner ps`, `show`, `events`, `logs`, `watch`, `cancel`, `extend`, `rm`."""
 
 from __future__ import annotations
 
@@ -338,4 +338,30 @@ def extend(
         output.print_out(iso(row.hold_until) or "")
     if row.hold_until is not None and row.hold_until < (before.hold_until or 0.0) + seconds - 1:
         output.warn(f"not past the VM's deadline {iso(row.hold_until)}")
+    return exit_codes.OK
+
+
+def rm(
+    context: typer.Context,
+    builds: Annotated[list[str], typer.Argument(metavar="ID", autocompletion=build_ids)],
+) -> int:
+    """Remove the logs and artifacts of builds that ended. Prints the id of each."""
+    from vmrunner.errors import VmrunnerError
+    from vmrunner.services.removal import remove
+
+    shell = shell_of(context)
+    removed = 0
+    troubles: list[VmrunnerError] = []
+    for word in builds:
+        try:
+            row = shell.ledger.builds.find(word)
+            remove(shell.ledger, row, shell.app.paths.artifacts)
+        except VmrunnerError as error:
+            troubles.append(error)
+            output.say(f"error: {error}")
+        else:
+            removed += 1
+            output.print_out(row.id)
+    if troubles:
+        return exit_codes.PARTLY if removed else exit_codes.of_error(troubles[0])
     return exit_codes.OK

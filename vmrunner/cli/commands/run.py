@@ -114,6 +114,10 @@ def run(
         str | None,
         typer.Option(metavar="DURATION", help="Keep the VM that long, for `vmrunner ssh`."),
     ] = None,
+    keep_logs: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="So long its log and artifacts are kept."),
+    ] = None,
     network: Annotated[str | None, typer.Option(metavar="POLICY", help="open or none.")] = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Usable instead of its id.")
@@ -178,7 +182,11 @@ def carry_out(shell: CliContext, said: BuildRequest, manner: FollowOptions) -> i
     artifact_destination.check(manner.result_file, manner.artifacts_to)
     app = shell.app
     submission = Submission(
-        settings=app.settings, paths=app.paths, ledgers=app.ledgers, providers=app.providers
+        settings=app.settings,
+        paths=app.paths,
+        ledgers=app.ledgers,
+        providers=app.providers,
+        transfer=app.sources,
     )
     checked = submission.check(said)
     if manner.artifacts_to is not None and not checked.spec.artifacts:

@@ -80,7 +80,6 @@ def serve(
             providers=providers,
             limits=app.limits(),
             cron=settings.reaper.sweep,
-            keep_logs=settings.reaper.keep_logs,
             pools=app.pools(),
         )
 
@@ -92,9 +91,9 @@ def serve(
 
     def tidy() -> None:
         from vmrunner.services import templates
-        from vmrunner.services.gc import gc_images
+        from vmrunner.services.gc import gc
 
-        gc_images(ledger, app.settings, app.paths)
+        gc(ledger, app.settings, app.paths, lambda: app.store)
         templates.trim(engine.context.providers.values())
 
     providers = ", ".join(sorted(engine.context.providers)) or "none"
@@ -105,7 +104,6 @@ def serve(
         ledger,
         cron=app.settings.reaper.sweep,
         until_idle=until_idle,
-        keep_logs=app.settings.reaper.keep_logs,
         tidy=tidy,
         prepare=prepare,
         renew=renew,
@@ -172,6 +170,7 @@ def server_parts(app: App) -> ServerParts:
             paths=app.paths,
             ledgers=app.ledgers,
             providers=app.providers,
+            transfer=app.sources,
         ),
         wake=lambda: wakeup.poke(app.paths.wake),
     )
