@@ -12,7 +12,7 @@ from tests.support.ledger_builds import PROCESS, running, started, submitted
 from vmrunner.core.reap_plan import Sighting, SightingKind
 from vmrunner.errors import Fenced, NotFound
 from vmrunner.ledger import Ledger, Member
-from vmrunner.ledger.logs import _cut
+from vmrunner.ledger.logs import cut
 from vmrunner.model import STARTING, Chunk, Reason, Result
 
 
@@ -64,7 +64,7 @@ def test_a_cut_agrees_with_split(pieces: list[bytes], line: int) -> None:
     start = max((c.seq for c in chunks if c.line < line), default=1) - 1
     whole = b"".join(pieces)
     expected = whole.split(b"\n", line)[line] if whole.count(b"\n") >= line else b""
-    assert text(_cut(chunks[start:], line)) == expected
+    assert text(cut(chunks[start:], line)) == expected
 
 
 def test_only_the_owner_writes_the_log(ledger: Ledger) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 from vmrunner.store import ObjectStore, open_store
@@ -22,7 +23,10 @@ BUCKET = "builds"
 
 @contextmanager
 def moto() -> Iterator[str]:
-    """An endpoint of moto's."""
+    """An endpoint of moto's. What an earlier one of this process kept is forgotten, of S3 alone."""
+    for account in s3_backends.values():
+        for backend in account.values():
+            backend.reset()
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -244,7 +244,7 @@ class Runner:
         """The log from line `after` on; with `follow` until the build has ended."""
         if follow:
             return lines(self._follower(build, end, after=after).chunks())
-        return lines(LogReader(self.app.ledger, build, after=after).new_chunks())
+        return lines(LogReader(self.app.log(build), after=after).new_chunks())
 
     def wait(
         self,
@@ -271,7 +271,14 @@ class Runner:
             if end is not None and time.monotonic() >= end:
                 raise NotFinished(f"{build} has not ended yet", hint="it goes on; wait again")
 
-        return BuildFollower(self.app.ledger, self._host, build, after=after, leave=leave)
+        return BuildFollower(
+            self.app.ledger,
+            self._host,
+            build,
+            log=self.app.log(build),
+            after=after,
+            leave=leave,
+        )
 
     def _settle(self, build: str) -> None:
         """While the engine is ours, see the build's VM gone before going on."""

@@ -22,6 +22,7 @@ from vmrunner.services.follow import BuildFollower, ended
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.runtime.engine_host import EngineHost
+    from vmrunner.transfers.build_log import BuildLog
 
 _SPIN: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
@@ -78,6 +79,7 @@ class TerminalFollower:
         sink: LogSink,
         signals: Signals,
         *,
+        log: BuildLog,
         own: bool,
         after: int = 0,
         talk: bool = True,
@@ -94,6 +96,7 @@ class TerminalFollower:
             ledger,
             host,
             build,
+            log=log,
             after=after,
             leave=self._leave_if_told,
             sleep=signals.sleep,

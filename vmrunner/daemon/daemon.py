@@ -44,6 +44,7 @@ DRAIN: Final = 30.0  # a stop that takes longer ends the process: what it held i
 BOUND: Final = 600.0  # a pass that takes longer is given up, and another is started
 SILENCE: Final = 300.0  # without a finished pass, it is said loudly
 IDLE_EXIT: Final = 10.0  # so long without work until `until_idle` ends
+UPLOAD: Final = 5.0  # … between two looks for what builds left
 PREPARE: Final = 60.0  # between two looks for a template that is missing
 PREPARE_BOUND: Final = 2400.0  # as BOUND: a template's VM and its clone may take 15 min each
 _NAME: Final = "reaper"
@@ -106,10 +107,12 @@ class Daemon:
         cron: str = "*/5 * * * *",
         until_idle: bool = False,
         tidy: Callable[[], object] = lambda: None,
+        upload: Callable[[], object] = lambda: None,
         prepare: Callable[[], object] = lambda: None,
         renew: Callable[[], DaemonUpdate] | None = None,
     ) -> None:
-        """`cron` says when to sweep beside every five minutes; `tidy` is what is done nightly;
+        """`cron` says when to sweep beside every five minutes; `tidy` is what is done nightly,
+        `upload` every few seconds;
         `prepare` is called each minute in which no build wants the processors; `renew` reads the
         configuration again. Raises ConfigError when `cron` cannot be read."""
         self._engine = engine
@@ -132,6 +135,7 @@ class Daemon:
         self._passes = BoundedTask("ledger-pass", self._pass)
         self._sweeps = BoundedTask("sweep", lambda: self._reap(sweep=True))
         self._nightly = BoundedTask("retention", tidy)
+        self._uploads = BoundedTask("uploads", upload)
         self._preparations = BoundedTask("templates", self._prepare_when_idle, PREPARE_BOUND)
         self._scheduler = self._schedule(cron)
 
@@ -225,6 +229,7 @@ class Daemon:
         scheduler.add_job(self._sweep_anyway, IntervalTrigger(seconds=PASS), id="sweep-anyway")
         scheduler.add_job(self._sweeps, CronLineTrigger(cron, _CRON_KEY), id="sweep")
         scheduler.add_job(self._preparations, IntervalTrigger(seconds=PREPARE), id="templates")
+        scheduler.add_job(self._uploads, IntervalTrigger(seconds=UPLOAD), id="uploads")
         scheduler.add_job(self._nightly, CronTrigger(hour=3, minute=7), id="retention")
         return scheduler
 

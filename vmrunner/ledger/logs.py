@@ -124,10 +124,10 @@ class Logs:
                 for row in _READ(connection, build=build, after=after, limit=limit).all()
             ]
 
-        return _cut(self._database.read(work), after_line)
+        return cut(self._database.read(work), after_line)
 
 
-def _cut(chunks: list[Chunk], after_line: int) -> list[Chunk]:
+def cut(chunks: list[Chunk], after_line: int) -> list[Chunk]:
     """Return the chunks without what lies before the end of line `after_line`."""
     if not chunks or chunks[0].line >= after_line:
         return chunks

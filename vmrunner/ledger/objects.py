@@ -86,6 +86,7 @@ _POINT = {
     ObjectKind.LOG.value: _points(_b.log_object),
     ObjectKind.ARTIFACTS.value: _points(_b.artifacts_object),
 }
+_LOG_OF = Prepared(select(*_COLUMNS).where(_b.id == arg("build"), _o.name == _b.log_object))
 _DROP_CHUNKS = Prepared(delete(CHUNKS).where(CHUNKS.c.build == arg("build")))
 _LOG_DONE = Prepared(update(BUILDS).where(_b.id == arg("build")).values(log_due=None))
 _LOGS_DUE = Prepared(
@@ -202,6 +203,11 @@ class Objects:
         except _TooLate:
             return False
 
+    def log_of(self, build: str) -> StoredObject | None:
+        """The stored log of a build; None while it is in the ledger, or there is none."""
+        row = self._database.read(lambda c: _LOG_OF(c, build=build).first())
+        return None if row is None else _object(row)
+
     def logs_due(self, now: float, limit: int) -> list[str]:
         """Return builds that ended and whose logs are still in the ledger."""
         return self._database.read(
@@ -213,10 +219,6 @@ class Objects:
         return self._database.write(
             lambda c: _PUT_OFF_LOG(c, build=build, now=now, due=due).rowcount == 1
         )
-
-    def log_done(self, build: str) -> None:
-        """Note that there is nothing to upload of this build's log."""
-        self._database.write(lambda c: _LOG_DONE(c, build=build))
 
     # --- gc ---
 

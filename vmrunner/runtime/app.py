@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from vmrunner.providers.port import Need
     from vmrunner.runtime.engine_host import EngineHost
     from vmrunner.store import ObjectStore
+    from vmrunner.transfers.build_log import BuildLog
     from vmrunner.transfers.source_transfer import SourceTransfer
+    from vmrunner.transfers.uploader import Uploader
 
 
 class App:
@@ -137,6 +139,18 @@ class App:
 
         return SourceTransfer(self.ledger, lambda: self.store, self.paths.sources)
 
+    def log(self, build: str) -> BuildLog:
+        """Return the log of a build, wherever it lies."""
+        from vmrunner.transfers.build_log import BuildLog
+
+        return BuildLog(self.ledger, lambda: self.store, build)
+
+    def uploader(self) -> Uploader:
+        """Return what uploads what builds left."""
+        from vmrunner.transfers.uploader import Uploader
+
+        return Uploader(self.ledger, lambda: self.store, sources=self.paths.sources)
+
     def limits(self) -> EngineLimits:
         from vmrunner.engine.context import EngineLimits
 
@@ -184,6 +198,7 @@ class App:
             background=self.background,
             engine=self.engine,
             wake=self.paths.wake,
+            upload=self.uploader,
         )
 
     def close(self) -> None:

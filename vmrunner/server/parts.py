@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vmrunner.runtime.ledger_opener import LedgerOpener
     from vmrunner.runtime.provider_set import ProviderSet
     from vmrunner.services.submit import Submission
+    from vmrunner.transfers.build_log import BuildLog
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +27,7 @@ class ServerParts:
     settings: Callable[[], Settings]
     limits: Callable[[], EngineLimits]
     submission: Callable[[], Submission]
+    log: Callable[[str], BuildLog]
     wake: Callable[[], object]
     now: Callable[[], float] = time.time
 

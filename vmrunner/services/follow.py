@@ -13,6 +13,7 @@ from vmrunner.services.logs import LogReader
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.runtime.engine_host import EngineHost
+    from vmrunner.transfers.build_log import BuildLog
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ class BuildFollower:
         host: EngineHost,
         build: str,
         *,
+        log: BuildLog,
         after: int = 0,
         leave: Callable[[], object] = _nothing,
         sleep: Callable[[float], object] = time.sleep,
@@ -55,7 +57,7 @@ class BuildFollower:
         self._leave = leave
         self._sleep = sleep
         self._ledger_away = ledger_away
-        self._reader = LogReader(ledger, build, after=after)
+        self._reader = LogReader(log, after=after)
 
     def read(self) -> BuildRecord:
         """The build as it is now."""

@@ -2,6 +2,7 @@
 
 from vmrunner.store.base import ListedObject as ListedObject
 from vmrunner.store.base import ObjectStore as ObjectStore
+from vmrunner.store.base import damaged as damaged
 from vmrunner.store.base import digest_of as digest_of
 from vmrunner.store.base import probe as probe
 from vmrunner.store.base import verified as verified

@@ -211,13 +211,21 @@ def logs(
     sink = LogSink.to(sys.stdout, timestamps=timestamps)
     if not follow:
         with sink:
-            for chunk in LogReader(shell.ledger, row.id, after=after).new_chunks():
+            for chunk in LogReader(shell.app.log(row.id), after=after).new_chunks():
                 sink.write(chunk)
         return exit_codes.OK
     signals = Signals()
     with signals.on(), shell.app.host(None) as host, sink:
         follower = TerminalFollower(
-            shell.ledger, host, row.id, sink, signals, after=after, own=False, talk=False
+            shell.ledger,
+            host,
+            row.id,
+            sink,
+            signals,
+            log=shell.app.log(row.id),
+            after=after,
+            own=False,
+            talk=False,
         )
         return exit_codes.of_build(follower.follow())
 
@@ -237,9 +245,13 @@ def _log_lines(
     )
     with shell.app.host(None) as host:
         if follow:
-            found = lines(BuildFollower(shell.ledger, host, row.id, after=after).chunks())
+            found = lines(
+                BuildFollower(
+                    shell.ledger, host, row.id, log=shell.app.log(row.id), after=after
+                ).chunks()
+            )
         else:
-            found = lines(LogReader(shell.ledger, row.id, after=after).new_chunks())
+            found = lines(LogReader(shell.app.log(row.id), after=after).new_chunks())
         if form is Format.JSON:
             output.show(view, list(found), form)
         else:
@@ -275,7 +287,14 @@ def watch(
     signals = Signals()
     with signals.on(), shell.app.host(None) as host, sink:
         row = TerminalFollower(
-            shell.ledger, host, row.id, sink, signals, own=False, live=sys.stderr.isatty()
+            shell.ledger,
+            host,
+            row.id,
+            sink,
+            signals,
+            log=shell.app.log(row.id),
+            own=False,
+            live=sys.stderr.isatty(),
         ).follow()
     manner = FollowOptions(form, False, timestamps, False, artifacts_to, result_file)
     return conclude(shell, row, None, manner)

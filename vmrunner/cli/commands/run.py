@@ -257,7 +257,14 @@ def _attend(
         host.ensure(row.spec.provider)
         host.wake()
         return TerminalFollower(
-            shell.ledger, host, row.id, sink, signals, own=own, live=sys.stderr.isatty()
+            shell.ledger,
+            host,
+            row.id,
+            sink,
+            signals,
+            log=shell.app.log(row.id),
+            own=own,
+            live=sys.stderr.isatty(),
         ).follow()
 
 

@@ -105,6 +105,7 @@ def serve(
         cron=app.settings.reaper.sweep,
         until_idle=until_idle,
         tidy=tidy,
+        upload=app.uploader().run,
         prepare=prepare,
         renew=renew,
     )
@@ -172,6 +173,7 @@ def server_parts(app: App) -> ServerParts:
             providers=app.providers,
             transfer=app.sources,
         ),
+        log=app.log,
         wake=lambda: wakeup.poke(app.paths.wake),
     )
 
