@@ -31,7 +31,11 @@ class World:
 
     def another(self) -> Uploader:
         return Uploader(
-            self.ledger, lambda: self.store, sources=self.root / "s", clock=lambda: self.now
+            self.ledger,
+            lambda: self.store,
+            sources=self.root / "s",
+            artifacts=self.root / "a",
+            clock=lambda: self.now,
         )
 
     def build(self, build: str = "b-1", *, end: bool = True) -> list[Chunk]:

@@ -135,7 +135,7 @@ class Build:
     @property
     def artifacts(self) -> Artifacts:
         """Return its artifacts; complete once it has ended."""
-        return Artifacts.of(self._row, self._runner.app.paths.artifacts)
+        return Artifacts.of(self._row, self._runner.app.artifact_files)
 
     def refresh(self) -> Build:
         """The same build, read again."""

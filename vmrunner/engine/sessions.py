@@ -26,6 +26,7 @@ from vmrunner.model import (
     Result,
 )
 from vmrunner.providers import registry
+from vmrunner.transfers.build_artifacts import directory_of
 
 if TYPE_CHECKING:
     from vmrunner.session import Reporter, SessionJob
@@ -185,7 +186,7 @@ class SessionManager:
             access=context.ledger.instances.access(instance.id),
             secrets=context.ledger.builds.secrets(build.id),
             source=self._source(following),
-            artifacts=context.places.artifacts / build.id,
+            artifacts=directory_of(context.places.artifacts, build.id, build.epoch),
             log_bytes=max(LEAST_LOG, context.limits.log_bytes - former),
             artifact_bytes=context.limits.artifact_bytes,
             connection=following.connection,

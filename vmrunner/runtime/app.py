@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vmrunner.providers.port import Need
     from vmrunner.runtime.engine_host import EngineHost
     from vmrunner.store import ObjectStore
+    from vmrunner.transfers.build_artifacts import ArtifactFiles
     from vmrunner.transfers.build_log import BuildLog
     from vmrunner.transfers.source_transfer import SourceTransfer
     from vmrunner.transfers.uploader import Uploader
@@ -145,11 +146,22 @@ class App:
 
         return BuildLog(self.ledger, lambda: self.store, build)
 
+    def artifact_files(self, build: str) -> ArtifactFiles:
+        """Return the artifacts of a build, wherever they lie."""
+        from vmrunner.transfers.build_artifacts import files_of
+
+        return files_of(self.ledger, lambda: self.store, self.paths.artifacts, build)
+
     def uploader(self) -> Uploader:
         """Return what uploads what builds left."""
         from vmrunner.transfers.uploader import Uploader
 
-        return Uploader(self.ledger, lambda: self.store, sources=self.paths.sources)
+        return Uploader(
+            self.ledger,
+            lambda: self.store,
+            sources=self.paths.sources,
+            artifacts=self.paths.artifacts,
+        )
 
     def limits(self) -> EngineLimits:
         from vmrunner.engine.context import EngineLimits

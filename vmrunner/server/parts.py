@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vmrunner.runtime.ledger_opener import LedgerOpener
     from vmrunner.runtime.provider_set import ProviderSet
     from vmrunner.services.submit import Submission
+    from vmrunner.transfers.build_artifacts import ArtifactFiles
     from vmrunner.transfers.build_log import BuildLog
 
 
@@ -28,6 +29,7 @@ class ServerParts:
     limits: Callable[[], EngineLimits]
     submission: Callable[[], Submission]
     log: Callable[[str], BuildLog]
+    artifact_files: Callable[[str], ArtifactFiles]
     wake: Callable[[], object]
     now: Callable[[], float] = time.time
 

@@ -1,5 +1,6 @@
 """The store: objects in a directory or in a cloud's bucket. Only this package imports obstore."""
 
+from vmrunner.store.base import PIECE as PIECE
 from vmrunner.store.base import ListedObject as ListedObject
 from vmrunner.store.base import ObjectStore as ObjectStore
 from vmrunner.store.base import damaged as damaged

@@ -6,18 +6,22 @@ crash leaves all where it was, and a row by which gc finds what was written.
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.errors import LedgerError, NotFound, StoreError, VmrunnerError
 from vmrunner.lib import private_dirs
 from vmrunner.model import BuildRecord, Chunk, ObjectKind
 from vmrunner.store import ObjectStore, digest_of
+from vmrunner.transfers.build_artifacts import LocalArtifacts, write_artifacts
 from vmrunner.transfers.log_object import write_log
 from vmrunner.transfers.put import put
 from vmrunner.transfers.source_transfer import SourceTransfer
@@ -31,6 +35,7 @@ log = logging.getLogger("vmrunner")
 
 CLAIM: Final = 600.0  # seconds for which a log is one uploader's
 RETRY: Final = 30.0  # seconds until the next try with a store that was out of reach
+LOCAL_COPY: Final = 3600.0  # seconds that artifacts are here too, for who reads them at the end
 _AT_ONCE: Final = 64
 
 
@@ -43,11 +48,13 @@ class Uploader:
         store: Callable[[], ObjectStore],
         *,
         sources: Path,
+        artifacts: Path,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
         self._store = store
         self._sources = sources
+        self._artifacts_place = artifacts
         self._transfer = SourceTransfer(ledger, store, sources, clock)
         self._clock = clock
         self._told = False
@@ -58,6 +65,7 @@ class Uploader:
         try:
             self._logs(until)
             self._spools(until)
+            self._directories(until)
         except StoreError as error:
             if not self._told:
                 log.warning("what builds left is uploaded later: %s", error)
@@ -96,9 +104,7 @@ class Uploader:
     def _log(self, build: BuildRecord) -> None:
         """Upload the log of a build that ended: from then on nobody writes to it."""
         chunks = self._chunks(build.id)
-        with tempfile.NamedTemporaryFile(
-            dir=private_dirs.make(self._sources), prefix="upload-"
-        ) as file:
+        with self._file() as file:
             write_log(file, chunks)
             file.flush()
             self._put(build, ObjectKind.LOG, Path(file.name))
@@ -115,6 +121,42 @@ class Uploader:
             tenant=build.tenant, build=build.id, attempt=build.attempt, epoch=build.epoch,
         )  # fmt: skip
         self._ledger.objects.conclude(one, epoch=build.epoch)
+
+    # --- artifacts of this host ---
+
+    def _directories(self, until: Callable[[], bool]) -> None:
+        """Upload what lies here, unless another process of this host is about it."""
+        if not any(self._artifacts_place.glob("b-*")):
+            return
+        lock = self._artifacts_place / ".uploads"
+        with os.fdopen(os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            for directory in sorted(self._artifacts_place.glob("b-*")):
+                if until():
+                    return
+                self._each(directory.name.partition(".")[0], partial(self._directory, directory))
+
+    def _directory(self, directory: Path, build: BuildRecord) -> None:
+        """Upload what its last owner brought. That stays here as a copy for a while; what an owner
+        before had brought goes."""
+        if not build.finished:
+            return
+        _, mark, epoch = directory.name.partition(".")
+        brought = (epoch == str(build.collected)) if mark else build.collected is None
+        if brought and build.artifacts_object is None and build.removed_at is None:
+            with self._file() as file:
+                write_artifacts(file, LocalArtifacts(directory))
+                file.flush()
+                self._put(build, ObjectKind.ARTIFACTS, Path(file.name))
+        elif self._clock() - directory.lstat().st_mtime > LOCAL_COPY:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _file(self) -> Any:
+        """A file that goes when it is closed."""
+        return tempfile.NamedTemporaryFile(dir=private_dirs.make(self._sources), prefix="upload-")
 
     # --- sources of a vmrunner that had no store ---
 

@@ -112,7 +112,7 @@ def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
 def _artifacts(shell: CliContext, row: BuildRecord) -> list[Artifact]:
     from vmrunner.services.artifacts import Artifacts
 
-    return Artifacts.of(row, shell.app.paths.artifacts).ls()
+    return Artifacts.of(row, shell.app.artifact_files).known()
 
 
 def _describe(

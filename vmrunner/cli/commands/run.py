@@ -274,7 +274,7 @@ def conclude(
     """Artifacts, result document, and the last line on stderr; the exit code."""
     from vmrunner.model import BuildState, Result
     from vmrunner.services import build_history, documents
-    from vmrunner.services.artifacts import Artifacts
+    from vmrunner.services.artifacts import PATIENCE, Artifacts
 
     if row.state is BuildState.HELD:
         try:
@@ -291,7 +291,7 @@ def conclude(
         (output.warn if row.result is Result.SUCCESS else output.say)(row.message)
     to, file = manner.artifacts_to, manner.result_file
     whole = to is None or artifact_destination.copy(
-        Artifacts.of(row, shell.app.paths.artifacts), to
+        Artifacts.of(row, shell.app.artifact_files, patience=PATIENCE), to
     )
     document = documents.ended_document(row, events)
     if file is not None:

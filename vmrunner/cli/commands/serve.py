@@ -174,6 +174,7 @@ def server_parts(app: App) -> ServerParts:
             transfer=app.sources,
         ),
         log=app.log,
+        artifact_files=app.artifact_files,
         wake=lambda: wakeup.poke(app.paths.wake),
     )
 

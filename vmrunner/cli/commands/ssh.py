@@ -161,7 +161,7 @@ def _artifacts(context: typer.Context, build: str) -> Artifacts:
     from vmrunner.services.artifacts import Artifacts
 
     shell = shell_of(context)
-    return Artifacts.of(shell.ledger.builds.find(build), shell.app.paths.artifacts)
+    return Artifacts.of(shell.ledger.builds.find(build), shell.app.artifact_files)
 
 
 def _show(path: Path) -> None:

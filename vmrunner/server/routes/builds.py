@@ -138,7 +138,7 @@ def show_build(build: str, parts: Parts, principal: Reader) -> JSONResponse:
         parts.ledger.instances.list(build=row.id),
         parts.ledger.events.list(row.id),
         _waiting(parts, [row]).get(row.id),
-        Artifacts.of(row, parts.paths.artifacts).ls(),
+        Artifacts.of(row, parts.artifact_files).known(),
     )
     return listing("build", [document])
 
