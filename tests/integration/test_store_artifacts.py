@@ -250,6 +250,27 @@ def test_two_hosts_that_upload_at_once_leave_one_object(world: World) -> None:
     assert world.artifacts(world.there).ls()
 
 
+def test_what_the_store_refuses_keeps_nothing_else(world: World) -> None:
+    """As an object that is too large for one request."""
+    world.build()
+    running(world.ledger, "b-2", "vm-2")
+    (directory_of(world.here, "b-2", 1)).mkdir()
+    world.ledger.builds.finish(
+        "b-2", epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, now=110.0, collected=1
+    )
+    put = world.store.put
+
+    def put_small(name: str, source: Path, *, digest: str) -> None:
+        if source.stat().st_size > 1_000_000:
+            raise StoreError("too large")
+        put(name, source, digest=digest)
+
+    world.store.put = put_small  # type: ignore[method-assign]
+    world.uploader.run()
+    assert world.ledger.builds.get("b-1").artifacts_object is None
+    assert world.ledger.builds.get("b-2").artifacts_object is not None
+
+
 def test_removed_artifacts_are_not_uploaded_again(world: World) -> None:
     world.build()
     world.ledger.removals.remove("b-1", world.now)

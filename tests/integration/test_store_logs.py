@@ -214,6 +214,27 @@ def test_one_that_is_not_gone_is_left_to_its_work(world: World) -> None:
     assert world.store.puts == 1
 
 
+def test_an_upload_that_gc_overtook_keeps_the_chunks(world: World) -> None:
+    """It took more than a day: its object is being deleted, so nothing may point at it."""
+    chunks = world.build()
+    put = world.store.put
+    slow = iter([True])
+
+    def put_slowly(name: str, source: Path, *, digest: str) -> None:
+        put(name, source, digest=digest)
+        if next(slow, False):
+            assert world.ledger.objects.doom(name, unreferenced_before=world.now + 1)
+
+    world.store.put = put_slowly  # type: ignore[method-assign]
+    world.uploader.run()
+    assert world.ledger.builds.get("b-1").log_object is None
+    assert world.ledger.logs.read("b-1") == chunks
+    world.now += uploader.CLAIM + 1
+    world.uploader.run()
+    assert list(world.log().read()) == chunks
+    assert world.ledger.logs.read("b-1") == []
+
+
 def test_a_log_that_was_removed_meanwhile_stays_removed(world: World) -> None:
     world.build()
     put = world.store.put

@@ -4,6 +4,7 @@ and never one that is being deleted."""
 from __future__ import annotations
 
 import hashlib
+import threading
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,38 @@ def test_two_that_store_the_same_at_once_share_one(world: World) -> None:
     states = sorted(row.state for row, _ in world.ledger.objects.page(""))
     assert states == [ObjectState.STORED, ObjectState.UPLOADING]
     assert world.build("b-1", digest).source_object is not None
+
+
+def test_no_submit_ever_gets_what_gc_deletes(world: World) -> None:
+    """Both at once, as fast as they can."""
+    over = threading.Event()
+    doomed = []
+
+    def collect() -> None:
+        while not over.is_set():
+            for row, _ in world.ledger.objects.page(""):
+                if world.ledger.objects.doom(row.name, unreferenced_before=1e12):
+                    doomed.append(row.name)
+
+    thread = threading.Thread(target=collect)
+    thread.start()
+    try:
+        for n in range(25):
+            while True:
+                try:
+                    digest = world.transfer.store(world.file(b"same"))
+                    build = world.build(f"b-{n}", digest)
+                except (NotFound, StoreError):  # without its day it can go at any moment
+                    continue
+                break
+            assert build.source_object is not None
+            state = world.ledger.objects.get(build.source_object).state
+            assert state is ObjectState.STORED
+            end(world.ledger, build.id)
+    finally:
+        over.set()
+        thread.join()
+    assert doomed
 
 
 def test_a_source_from_before_there_was_a_store(world: World) -> None:

@@ -28,7 +28,7 @@ OWNER_HEARTBEAT: Final = 10.0  # seconds between signs of life to other hosts
 #: Background engines that ended without serving, until it is given up; each wait is twice the last.
 TRIES: Final = 5
 #: So long whoever takes his engine with him uploads, before he leaves the rest to others.
-UPLOAD: Final = 5.0
+UPLOAD: Final = 20.0
 STEADY: Final = 60.0  # seconds after which one that ended counts as one that served
 
 
@@ -198,10 +198,16 @@ class EngineHost:
         self._upload_rest()
 
     def _upload_rest(self) -> None:
-        """Upload what our engine's builds left. Where that takes long, or cannot be done, another
-        process will."""
+        """Upload what our engine's builds left. What takes long, as with a store that is out of
+        reach, is left to the next process, from its beginning."""
         until = time.monotonic() + UPLOAD
-        try:
-            self._upload().run(lambda: time.monotonic() > until)
-        except VmrunnerError as error:
-            log.warning("%s", error)
+
+        def upload() -> None:
+            try:
+                self._upload().run(lambda: time.monotonic() > until)
+            except VmrunnerError as error:
+                log.warning("%s", error)
+
+        thread = threading.Thread(target=upload, name="uploads", daemon=True)
+        thread.start()
+        thread.join(UPLOAD)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import random
 import shutil
 import tempfile
 import time
@@ -36,6 +37,7 @@ log = logging.getLogger("vmrunner")
 CLAIM: Final = 600.0  # seconds for which a log is one uploader's
 RETRY: Final = 30.0  # seconds until the next try with a store that was out of reach
 LOCAL_COPY: Final = 3600.0  # seconds that artifacts are here too, for who reads them at the end
+FAILURES: Final = 3  # after so many the store is out of reach: the rest of a pass is left out
 _AT_ONCE: Final = 64
 
 
@@ -134,10 +136,19 @@ class Uploader:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
-            for directory in sorted(self._artifacts_place.glob("b-*")):
-                if until():
-                    return
-                self._each(directory.name.partition(".")[0], partial(self._directory, directory))
+            directories = list(self._artifacts_place.glob("b-*"))
+            random.shuffle(directories)  # one that can never be uploaded keeps no other for ever
+            failed: list[StoreError] = []
+            for directory in directories:
+                if until() or len(failed) == FAILURES:
+                    break
+                try:
+                    name = directory.name.partition(".")[0]
+                    self._each(name, partial(self._directory, directory))
+                except StoreError as error:
+                    failed.append(error)
+        if failed:
+            raise failed[0]
 
     def _directory(self, directory: Path, build: BuildRecord) -> None:
         """Upload what its last owner brought. That stays here as a copy for a while; what an owner
