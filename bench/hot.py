@@ -45,9 +45,9 @@ CLAIMS = 500
 
 
 @contextmanager
-def serving(place: Path) -> Iterator[None]:
+def serving(place: Path, config: str = CONFIG) -> Iterator[None]:
     (place / "config/vmrunner").mkdir(parents=True, mode=0o700)
-    (place / "config/vmrunner/config.toml").write_text(CONFIG)
+    (place / "config/vmrunner/config.toml").write_text(config)
     os.environ["XDG_DATA_HOME"] = str(place / "data")
     os.environ["XDG_CONFIG_HOME"] = str(place / "config")
     os.chdir(place)

@@ -8,10 +8,10 @@
     ├── NotAllowed             the token allows it not
     │   └── QuotaUsedUp        it allows no more at once
     ├── NoRoom                 the disk of the server is too full for an upload
-    ├── ServerUnreachable      no answer from the server, or one that cannot be read
     ├── ImageError             an image could not be built; nothing half-built is ever used
     ├── StoreError             the store is out of reach or refused: try again later
     ├── LedgerError            the database failed: a write may or may not have happened
+    │   └── ServerUnreachable  the same of a server: no answer, or none that can be read
     ├── Unreadable             one row of the ledger cannot be understood; no other is concerned
     ├── Fenced                 our epoch is stale: somebody else owns it; drop all, do nothing
     ├── ProviderError          a cloud or host said no, or did not answer
@@ -88,16 +88,16 @@ class NoRoom(VmrunnerError):
     """The disk of the server is too full for an upload."""
 
 
-class ServerUnreachable(VmrunnerError):
-    """The server did not answer, or not as one of ours does; it may have done what it was asked."""
-
-
 class ImageError(VmrunnerError):
     """A stage of an image build failed. The message ends with the last lines of its output."""
 
 
 class LedgerError(VmrunnerError):
     """The ledger's database failed or is out of reach; a write may or may not have happened."""
+
+
+class ServerUnreachable(LedgerError):
+    """The server did not answer, or not as one of ours does; it may have done what it was asked."""
 
 
 class StoreError(VmrunnerError):

@@ -90,6 +90,8 @@ class Session:
         self.job = job
         self.reporter = reporter
         self.stopped: Reason | None = None
+        if job.connection is not None:
+            world.warm.add(job.build.id)
 
     def stop(self, reason: Reason) -> None:
         self.stopped = reason

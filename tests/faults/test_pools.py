@@ -34,6 +34,7 @@ def test_a_pool_is_filled_claimed_and_filled_again(make_world: Make) -> None:
     done = world.truth.builds.get(build.id)
     row = world.truth.instances.get(done.instance or "")
     assert (done.result, row.id in first, row.start) == (Result.SUCCESS, True, Start.HOT)
+    assert done.id in world.warm, "it speaks over the connection that warmed its VM up"
     assert row.due is not None
     assert row.due < row.deadline
     assert done.epoch == row.epoch or row.epoch == done.epoch + 1

@@ -104,6 +104,7 @@ class World(Promises):
         self.judge: Callable[[Call], Any] | None = None
         self.dice: Callable[[Node, str], bool] | None = None  # does this process die here?
         self.nodes: list[Node] = []
+        self.warm: set[str] = set()  # builds whose sessions were given an open connection
         self.living: set[int] = set()  # pids of processes that are not nodes
         self.kills: list[str] = []
         self.overrun: dict[Ref, float] = {}

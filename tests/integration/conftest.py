@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command_line import anywhere as anywhere  # the fixture
 from tests.support.command_line import cli as cli  # the fixture
 from tests.support.command_line import home as home  # the fixture
 from tests.support.guest import guest as guest  # the fixture

@@ -13,6 +13,7 @@ from typing import ClassVar
 import pytest
 
 import vmrunner
+from tests.support.http_service import service
 from tests.support.scripted_app import (
     CountedEngines,
     Scripted,
@@ -49,6 +50,22 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[vmrunner
     wait_until(lambda: not any(slot.is_alive() for slot in slots))
 
 
+@pytest.fixture(params=["ledger", "server"])
+def anyone(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[vmrunner.Runner]:
+    """A runner at a ledger, and one of a server that has it: both do the same."""
+    if request.param == "ledger":
+        yield request.getfixturevalue("runner")
+        return
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    with service(tmp_path) as http:
+        http.runner._host.ensure("fake")
+        with vmrunner.Runner(url=http.url, token=http.token()) as found:
+            yield found
+
+
 def lines(*said: str) -> str:
     return "\n".join(said)
 
@@ -74,27 +91,27 @@ def test_run_follows_and_waits(runner: vmrunner.Runner) -> None:
     assert runner.app.ledger.instances.open() == [], "its VM is gone before run returns"
 
 
-def test_a_list_is_one_command_and_steps_are_several(runner: vmrunner.Runner) -> None:
-    assert runner.run(["exit", "0"]).spec.steps == (Step(argv=("exit", "0")),)
-    build = runner.run([Step(run="say a", name="one"), Step(argv=("say", "b"))])
+def test_a_list_is_one_command_and_steps_are_several(anyone: vmrunner.Runner) -> None:
+    assert anyone.run(["exit", "0"]).spec.steps == (Step(argv=("exit", "0")),)
+    build = anyone.run([Step(run="say a", name="one"), Step(argv=("say", "b"))])
     assert list(build.logs()) == ["a", "b"]
 
 
-def test_a_failure_is_raised_or_returned(runner: vmrunner.Runner) -> None:
+def test_a_failure_is_raised_or_returned(anyone: vmrunner.Runner) -> None:
     with pytest.raises(vmrunner.BuildFailed) as caught:
-        runner.run("exit 3")
+        anyone.run("exit 3")
     assert caught.value.exit_code == 3
     assert caught.value.build.result is Result.FAILURE
     assert list(caught.value.build.logs()) == []
     assert caught.value.hint == "its log: build.logs()"
-    assert runner.run("exit 3", check=False).exit_code == 3
+    assert anyone.run("exit 3", check=False).exit_code == 3
     with pytest.raises(vmrunner.BuildLost):
-        runner.run("lose")
+        anyone.run("lose")
 
 
-def test_submit_then_wait(runner: vmrunner.Runner, tmp_path: Path) -> None:
+def test_submit_then_wait(anyone: vmrunner.Runner, tmp_path: Path) -> None:
     go = tmp_path / "go"
-    build = runner.submit(lines("say a", f"until {go}", "say b"), name="mine", ttl="45m")
+    build = anyone.submit(lines("say a", f"until {go}", "say b"), name="mine", ttl="45m")
     assert build.state in tuple(BuildState)
     with pytest.raises(vmrunner.NotFinished):
         build.wait(timeout=0.3)
@@ -106,15 +123,15 @@ def test_submit_then_wait(runner: vmrunner.Runner, tmp_path: Path) -> None:
     assert done != build, "a snapshot never changes"
     assert not build.finished
     assert build.refresh() == done
-    assert runner.get("mine") == runner.get(build.id[:12]) == done
+    assert anyone.get("mine") == anyone.get(build.id[:12]) == done
     assert list(done.logs(after=1)) == ["b"]
-    assert [b.id for b in runner.list(active=False)] == [build.id]
-    assert runner.list(labels={"no": "such"}) == []
+    assert [b.id for b in anyone.list(active=False)] == [build.id]
+    assert anyone.list(labels={"no": "such"}) == []
 
 
-def test_logs_are_followed_while_they_grow(runner: vmrunner.Runner, tmp_path: Path) -> None:
+def test_logs_are_followed_while_they_grow(anyone: vmrunner.Runner, tmp_path: Path) -> None:
     go = tmp_path / "go"
-    build = runner.submit(lines("say a", f"until {go}", "hex 62ff0a", "hex 63"))
+    build = anyone.submit(lines("say a", f"until {go}", "hex 62ff0a", "hex 63"))
     heard = []
     for line in build.logs(follow=True):
         heard.append(line)
@@ -122,8 +139,8 @@ def test_logs_are_followed_while_they_grow(runner: vmrunner.Runner, tmp_path: Pa
     assert heard == ["a", "b\ufffd", "c"]
 
 
-def test_cancel(runner: vmrunner.Runner) -> None:
-    build = runner.submit(lines("say a", "sleep 60"))
+def test_cancel(anyone: vmrunner.Runner) -> None:
+    build = anyone.submit(lines("say a", "sleep 60"))
     next(iter(build.logs(follow=True)))
     assert build.cancel().id == build.id
     done = build.wait(timeout=20)
@@ -171,20 +188,20 @@ def test_artifacts(runner: vmrunner.Runner, tmp_path: Path) -> None:
     assert copy.readlink() == Path("dist")
 
 
-def test_idempotency(runner: vmrunner.Runner) -> None:
-    first = runner.run("say a", idempotency_key="k")
-    assert runner.run("say a", idempotency_key="k").id == first.id
+def test_idempotency(anyone: vmrunner.Runner) -> None:
+    first = anyone.run("say a", idempotency_key="k")
+    assert anyone.run("say a", idempotency_key="k").id == first.id
     with pytest.raises(vmrunner.Conflict, match="belongs to build"):
-        runner.submit("say b", idempotency_key="k")
+        anyone.submit("say b", idempotency_key="k")
 
 
 def test_waiting_for_anothers_build_by_key_does_not_end_it(
-    runner: vmrunner.Runner, tmp_path: Path
+    anyone: vmrunner.Runner, tmp_path: Path
 ) -> None:
     go = tmp_path / "go"
-    one = runner.submit(f"until {go}", idempotency_key="k")
+    one = anyone.submit(f"until {go}", idempotency_key="k")
     with pytest.raises(vmrunner.NotFinished):
-        runner.run(f"until {go}", idempotency_key="k", wait_timeout=0.3)
+        anyone.run(f"until {go}", idempotency_key="k", wait_timeout=0.3)
     go.touch()
     assert one.wait(timeout=20).result is Result.SUCCESS
 
@@ -208,35 +225,35 @@ def test_what_attempts_say_counts_together(
     assert [e.data["attempt"] for e in events if e.kind == "step_started"] == [1, 2, 3]
 
 
-def test_a_steps_timeout_is_a_duration_like_any_other(runner: vmrunner.Runner) -> None:
+def test_a_steps_timeout_is_a_duration_like_any_other(anyone: vmrunner.Runner) -> None:
     steps = [Step(run="exit 0", timeout="20m"), Step(run="exit 0", timeout=timedelta(minutes=1))]
-    assert [step.timeout for step in runner.run(steps).spec.steps] == [1200.0, 60.0]
+    assert [step.timeout for step in anyone.run(steps).spec.steps] == [1200.0, 60.0]
     with pytest.raises(vmrunner.ConfigError, match="timeout of a step: 'soon'"):
-        runner.submit([Step(run="exit 0", timeout="soon")])
+        anyone.submit([Step(run="exit 0", timeout="soon")])
 
 
-def test_wrong_keywords_and_values(runner: vmrunner.Runner) -> None:
+def test_wrong_keywords_and_values(anyone: vmrunner.Runner) -> None:
     with pytest.raises(TypeError, match=r"no option 'timeuot' .*did you mean 'timeout'"):
-        runner.run("say a", timeuot="5m")  # type: ignore[call-arg]
+        anyone.run("say a", timeuot="5m")  # type: ignore[call-arg]
     with pytest.raises(vmrunner.ConfigError, match="timeout: 'soon'") as caught:
-        runner.submit("say a", timeout="soon")
+        anyone.submit("say a", timeout="soon")
     assert caught.value.hint
     with pytest.raises(vmrunner.ConfigError, match="command: missing"):
-        runner.run("")
+        anyone.run("")
     with pytest.raises(vmrunner.NotFound):
-        runner.get("nope")
-    assert runner.list() == []
+        anyone.get("nope")
+    assert anyone.list() == []
 
 
-def test_secrets(runner: vmrunner.Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets(anyone: vmrunner.Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN", "hunter2")
-    build = runner.submit(lines("say a"), secrets=["TOKEN"])
+    build = anyone.submit(lines("say a"), secrets=["TOKEN"])
     assert build.spec.secrets == ("TOKEN",)
-    assert runner.submit("say a", secrets={"A": "x", "B": b"y"}).spec.secrets == ("A", "B")
+    assert anyone.submit("say a", secrets={"A": "x", "B": b"y"}).spec.secrets == ("A", "B")
 
 
 def test_a_password_in_a_source_is_used_and_not_kept(
-    runner: vmrunner.Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    anyone: vmrunner.Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed: list[str] = []
 
@@ -246,7 +263,7 @@ def test_a_password_in_a_source_is_used_and_not_kept(
 
     monkeypatch.setattr("vmrunner.services.sources.spool", spool)
     said = "git+https://user:hunter2@host/a@main"
-    build = runner.run("say x", source=said, idempotency_key="k")
+    build = anyone.run("say x", source=said, idempotency_key="k")
     assert packed == [said]
     assert build.spec.source == "git+https://host/a@main"
     files = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
@@ -339,11 +356,11 @@ def test_what_its_engine_drove_is_handed_over_once(
     other.close()
 
 
-def test_many_threads_may_use_one_runner(runner: vmrunner.Runner) -> None:
+def test_many_threads_may_use_one_runner(anyone: vmrunner.Runner) -> None:
     codes: list[int | None] = []
 
     def work(code: int) -> None:
-        codes.append(runner.run(f"exit {code}", check=False).exit_code)
+        codes.append(anyone.run(f"exit {code}", check=False).exit_code)
 
     threads = [threading.Thread(target=work, args=(code,)) for code in range(4)]
     for thread in threads:

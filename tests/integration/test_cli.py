@@ -32,8 +32,8 @@ def script(*lines: str) -> Sequence[str]:
 # --- run -----------------------------------------------------------------------------------------
 
 
-def test_the_builds_output_is_stdout_and_all_else_is_stderr(cli: Cli) -> None:
-    done = cli("run", "--", "say", "hello")
+def test_the_builds_output_is_stdout_and_all_else_is_stderr(anywhere: Cli) -> None:
+    done = anywhere("run", "--", "say", "hello")
     assert (done.code, done.out) == (0, b"hello\n")
     assert done.last[:3] == ("success", "exit_code", "0")
     text = done.err.decode()
@@ -42,29 +42,29 @@ def test_the_builds_output_is_stdout_and_all_else_is_stderr(cli: Cli) -> None:
         assert re.search(rf"\[ *[0-9.]+s\] {phase}", text), phase
 
 
-def test_raw_bytes_stay_as_they_are_in_a_pipe(cli: Cli) -> None:
+def test_raw_bytes_stay_as_they_are_in_a_pipe(anywhere: Cli) -> None:
     every = bytes(range(256))
-    done = cli("run", *script(f"hex {every.hex()}", "hex fffe0d0a", "hex 6e6f20656e64"))
+    done = anywhere("run", *script(f"hex {every.hex()}", "hex fffe0d0a", "hex 6e6f20656e64"))
     assert done.out == every + b"\xff\xfe\r\nno end"
     build = done.last[3]
-    assert cli("logs", build) == (0, done.out, b"")
+    assert anywhere("logs", build) == (0, done.out, b"")
 
 
-def test_the_exit_code_is_the_builds_own(cli: Cli) -> None:
+def test_the_exit_code_is_the_builds_own(anywhere: Cli) -> None:
     for code in (1, 7, 124, 125, 130, 255):
-        done = cli("run", "--", "exit", str(code))
+        done = anywhere("run", "--", "exit", str(code))
         assert done.code == code
         assert done.last[:3] == ("failure", "exit_code", str(code))
 
 
-def test_what_is_ours_to_lose_is_125(cli: Cli) -> None:
-    done = cli("run", "--", "lose")
+def test_what_is_ours_to_lose_is_125(anywhere: Cli) -> None:
+    done = anywhere("run", "--", "lose")
     assert done.code == 125
     assert done.last[:3] == ("error", "vm_lost", "")
 
 
-def test_json_has_stdout_to_itself(cli: Cli, home: Path) -> None:
-    done = cli("run", "-o", "json", "--result-file", "r.json", *script("say hello", "exit 3"))
+def test_json_has_stdout_to_itself(anywhere: Cli, home: Path) -> None:
+    done = anywhere("run", "-o", "json", "--result-file", "r.json", *script("say hello", "exit 3"))
     assert done.code == 3
     (item,) = done.items
     assert (item["result"], item["exit_code"], item["name"]) == ("failure", 3, "j")
@@ -73,36 +73,36 @@ def test_json_has_stdout_to_itself(cli: Cli, home: Path) -> None:
     assert json.loads((home / "r.json").read_text()) == json.loads(done.out)
 
 
-def test_artifacts_are_copied_where_they_are_wanted(cli: Cli, home: Path) -> None:
+def test_artifacts_are_copied_where_they_are_wanted(anywhere: Cli, home: Path) -> None:
     lines = ("artifact dist/a.whl wheel", "artifact report.xml <x/>")
-    done = cli("run", "-a", "dist/*", "--artifacts-to", "came", *script(*lines))
+    done = anywhere("run", "-a", "dist/*", "--artifacts-to", "came", *script(*lines))
     assert (home / "came/dist/a.whl").read_text() == "wheel"
     build = done.last[3]
-    listed = cli("artifacts", "ls", build, "-o", "json").items
+    listed = anywhere("artifacts", "ls", build, "-o", "json").items
     assert [(a["path"], a["size"]) for a in listed] == [("dist/a.whl", 5), ("report.xml", 4)]
-    assert cli("artifacts", "get", build, "report.xml", "--to", "-").out == b"<x/>"
-    got = cli("artifacts", "get", build, "--to", "all")
+    assert anywhere("artifacts", "get", build, "report.xml", "--to", "-").out == b"<x/>"
+    got = anywhere("artifacts", "get", build, "--to", "all")
     assert got.out.decode().split() == ["all/dist/a.whl", "all/report.xml"]
-    missing = cli("artifacts", "get", build, "none")
+    missing = anywhere("artifacts", "get", build, "none")
     assert (missing.code, missing.out) == (3, b"")
     assert b"no artifact 'none' (there: dist/a.whl, report.xml)" in missing.err
 
 
-def test_timestamps(cli: Cli) -> None:
-    done = cli("run", "--timestamps", *script("say a", "hex 62", "say c"))
+def test_timestamps(anywhere: Cli) -> None:
+    done = anywhere("run", "--timestamps", *script("say a", "hex 62", "say c"))
     stamp = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z "
     assert re.fullmatch(stamp + b"a\n" + stamp + b"bc\n", done.out), done.out
 
 
-def test_dry_run_tells_labels_and_variables(cli: Cli, home: Path) -> None:
+def test_dry_run_tells_labels_and_variables(anywhere: Cli, home: Path) -> None:
     (home / "j.yml").write_text("jobs: {a: {steps: [make], labels: {team: core}}}")
     argv = ("run", "--dry-run", "-f", "j.yml", "a", "-l", "why=a b", "-e", "N=1\n2")
-    (spec,) = cli(*argv, "-o", "json").items
+    (spec,) = anywhere(*argv, "-o", "json").items
     assert (spec["labels"], spec["env"]) == ({"team": "core", "why": "a b"}, {"N": "1\n2"})
-    told = dict(line.split(maxsplit=1) for line in cli(*argv).out.decode().splitlines())
+    told = dict(line.split(maxsplit=1) for line in anywhere(*argv).out.decode().splitlines())
     assert told["labels"] == "team=core 'why=a b'"
     assert told["env"].startswith("'N=1")
-    assert "labels" not in cli("run", "--dry-run", "--", "make").out.decode()
+    assert "labels" not in anywhere("run", "--dry-run", "--", "make").out.decode()
 
 
 def test_dry_run_writes_nothing(cli: Cli, ledger: Ledger) -> None:
@@ -124,24 +124,24 @@ def test_the_same_key_is_the_same_build(cli: Cli, ledger: Ledger) -> None:
 
 
 def test_a_secret_is_shown_by_name_only(
-    cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
+    anywhere: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKEN", "hunter2-hunter2")
-    done = cli("run", "--secret", "TOKEN", "-o", "json", "--", "say", "x")
+    done = anywhere("run", "--secret", "TOKEN", "-o", "json", "--", "say", "x")
     assert done.items[0]["secrets"] == ["TOKEN"]
-    shown = cli("show", done.items[0]["id"], "-o", "json")
+    shown = anywhere("show", done.items[0]["id"], "-o", "json")
     everything = done.out + done.err + shown.out
     everything += b"".join(path.read_bytes() for path in (home / "data").rglob("ledger.db*"))
     assert b"hunter2" not in everything
 
 
 def test_ci_steps_are_groups_and_commands_of_builds_are_text(
-    cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
+    anywhere: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = {"steps": [{"name": "one", "run": "say ::error::x"}, "hex 6e6f", "say two"]}
     (home / "vmrunner.yml").write_text(json.dumps({"jobs": {"a": job}}))
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    out = cli("run", "-f", "vmrunner.yml").out.decode()
+    out = anywhere("run", "-f", "vmrunner.yml").out.decode()
     assert out.splitlines() == [
         "::group::one",
         ":\u200b:error::x",
@@ -155,48 +155,50 @@ def test_ci_steps_are_groups_and_commands_of_builds_are_text(
     ]
     monkeypatch.delenv("GITHUB_ACTIONS")
     monkeypatch.setenv("GITLAB_CI", "true")
-    out = cli("run", "-f", "vmrunner.yml").out.decode()
+    out = anywhere("run", "-f", "vmrunner.yml").out.decode()
     assert out.count("section_start:") == out.count("section_end:") == 3
 
 
 # --- looking -------------------------------------------------------------------------------------
 
 
-def test_ps_show_and_logs(cli: Cli) -> None:
-    done = cli("run", "-l", "team=core", "--name", "first", *script(*numbered(5), "exit 2"))
-    cli("run", "--name", "second", "--", "say", "x")
+def test_ps_show_and_logs(anywhere: Cli) -> None:
+    done = anywhere("run", "-l", "team=core", "--name", "first", *script(*numbered(5), "exit 2"))
+    anywhere("run", "--name", "second", "--", "say", "x")
     build = done.last[3]
-    assert cli("ps", "-o", "json").items == []
-    assert [b["name"] for b in cli("ps", "-a", "-o", "json").items] == ["second", "first"]
-    assert [b["id"] for b in cli("ps", "-a", "-l", "team=core", "-o", "json").items] == [build]
-    table = cli("ps", "-a", "-o", "wide").out.decode()
+    assert anywhere("ps", "-o", "json").items == []
+    assert [b["name"] for b in anywhere("ps", "-a", "-o", "json").items] == ["second", "first"]
+    assert [b["id"] for b in anywhere("ps", "-a", "-l", "team=core", "-o", "json").items] == [build]
+    table = anywhere("ps", "-a", "-o", "wide").out.decode()
     assert "team=core" in table
     assert "failure (2)" in table
-    lines = cli("ps", "-a", "-o", "jsonl").out.splitlines()
+    lines = anywhere("ps", "-a", "-o", "jsonl").out.splitlines()
     assert [json.loads(line)["name"] for line in lines] == ["second", "first"]
 
-    shown = cli("show", "first").out.decode()
+    shown = anywhere("show", "first").out.decode()
     for word in (build, "failure, exit_code, exit code 2", "running", "█", "exit 2"):
         assert word in shown
-    (document,) = cli("show", build[:-2], "-o", "json").items
+    (document,) = anywhere("show", build[:-2], "-o", "json").items
     assert [i["state"] for i in document["instances"]] == ["gone"]
     assert "step_ended" in [e["kind"] for e in document["events"]]
 
-    assert cli("logs", build).out == b"".join(b"line %d\n" % n for n in range(1, 6))
-    assert cli("logs", build, "--after", "3").out == b"line 4\nline 5\n"
-    numbers = [json.loads(x)["seq"] for x in cli("logs", build, "-o", "jsonl").out.splitlines()]
+    assert anywhere("logs", build).out == b"".join(b"line %d\n" % n for n in range(1, 6))
+    assert anywhere("logs", build, "--after", "3").out == b"line 4\nline 5\n"
+    numbers = [
+        json.loads(x)["seq"] for x in anywhere("logs", build, "-o", "jsonl").out.splitlines()
+    ]
     assert numbers == [1, 2, 3, 4, 5]
 
 
-def test_following_commands_exit_as_the_build_did(cli: Cli) -> None:
-    build = cli("run", *script("say x", "exit 9")).last[3]
-    assert cli("logs", "-f", build) == (9, b"x\n", b"")
-    watched = cli("watch", build)
+def test_following_commands_exit_as_the_build_did(anywhere: Cli) -> None:
+    build = anywhere("run", *script("say x", "exit 9")).last[3]
+    assert anywhere("logs", "-f", build) == (9, b"x\n", b"")
+    watched = anywhere("watch", build)
     assert (watched.code, watched.out) == (9, b"x\n")
     assert watched.last == ("failure", "exit_code", "9", build)
 
 
-def test_what_is_not_there(cli: Cli) -> None:
+def test_what_is_not_there(anywhere: Cli) -> None:
     for argv, code in (
         (("show", "nope"), 3),
         (("logs", "nope"), 3),
@@ -208,20 +210,20 @@ def test_what_is_not_there(cli: Cli) -> None:
         (("vm", "show", "nope"), 3),
         (("vm", "destroy", "nope"), 3),
     ):
-        done = cli(*argv)
+        done = anywhere(*argv)
         assert (done.code, done.out) == (code, b""), argv
         assert done.err.startswith(b"vmrunner: error: "), argv
         assert done.err.count(b"\n") == 1
 
 
-def test_a_finished_build_has_nothing_to_enter_extend_or_end(cli: Cli) -> None:
-    build = cli("run", "--", "say", "x").last[3]
-    assert cli("ssh", build).code == 125
-    assert cli("extend", build, "5m").code == 5
-    done = cli("cancel", build)
+def test_a_finished_build_has_nothing_to_enter_extend_or_end(anywhere: Cli) -> None:
+    build = anywhere("run", "--", "say", "x").last[3]
+    assert anywhere("ssh", build).code == 125
+    assert anywhere("extend", build, "5m").code == 5
+    done = anywhere("cancel", build)
     assert (done.code, done.out.decode()) == (0, f"{build}\n")
     assert b"had finished before" in done.err
-    mixed = cli("cancel", build, "nope")
+    mixed = anywhere("cancel", build, "nope")
     assert mixed.code == 7
 
 
@@ -240,21 +242,23 @@ def test_vms(cli: Cli) -> None:
     assert cli("reap", "--dry-run", "--provider", "fake").code == 0
 
 
-def test_ps_tells_what_it_leaves_out_and_counts_steps(cli: Cli, home: Path) -> None:
-    assert b"only the newest" not in cli("run", "--step", "say a", "--step", "say b").err
-    cli("run", "--", "say", "c")
-    done = cli("ps", "-a", "--limit", "1")
+def test_ps_tells_what_it_leaves_out_and_counts_steps(anywhere: Cli, home: Path) -> None:
+    assert b"only the newest" not in anywhere("run", "--step", "say a", "--step", "say b").err
+    anywhere("run", "--", "say", "c")
+    done = anywhere("ps", "-a", "--limit", "1")
     assert done.err == b"vmrunner: only the newest 1; --limit shows more\n"
     assert b"say c\n" in done.out
-    assert b"say a (+1)\n" in cli("ps", "-a").out
-    assert cli("ps", "-a", "--limit", "2").err == b""
-    assert cli("ps", "--limit", "0").code == 2
+    assert b"say a (+1)\n" in anywhere("ps", "-a").out
+    assert anywhere("ps", "-a", "--limit", "2").err == b""
+    assert anywhere("ps", "--limit", "0").code == 2
 
 
-def test_a_vm_that_is_gone_is_told_so(cli: Cli) -> None:
-    build = cli("run", "--", "say", "x").last[3]
-    (row,) = [row for row in cli("vm", "ls", "-a", "-o", "json").items if row["build"] == build]
-    done = cli("vm", "destroy", row["id"])
+def test_a_vm_that_is_gone_is_told_so(anywhere: Cli) -> None:
+    build = anywhere("run", "--", "say", "x").last[3]
+    (row,) = [
+        row for row in anywhere("vm", "ls", "-a", "-o", "json").items if row["build"] == build
+    ]
+    done = anywhere("vm", "destroy", row["id"])
     assert (done.code, done.out.decode()) == (0, row["id"] + "\n")
     assert f"vmrunner: {row['id']} was gone already\n".encode() == done.err
 
@@ -300,9 +304,9 @@ def test_on_postgresql(
     assert list((home / "data/vmrunner/servers").iterdir())
 
 
-def test_while_launching_is_stopped_a_build_waits_and_says_why(cli: Cli) -> None:
-    cli("drain")
-    done = cli("run", "--queue-timeout", "1s", "--", "say", "x")
+def test_while_launching_is_stopped_a_build_waits_and_says_why(anywhere: Cli) -> None:
+    anywhere("drain")
+    done = anywhere("run", "--queue-timeout", "1s", "--", "say", "x")
     assert (done.code, done.out) == (125, b"")
     assert b"warning: launching is stopped: it waits for `vmrunner drain --off`" in done.err
     assert b"it waits: launching is stopped (drain)" in done.err

@@ -6,7 +6,11 @@ import json
 import os
 import signal
 import stat
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +19,7 @@ from tests.support.session_world import World, sshd, world
 from tests.support.sshd import wait_for
 from vmrunner.model import Reason, Result
 from vmrunner.session import supervisor_calls
+from vmrunner.session.prepare import Preparation
 from vmrunner.session.supervisor_calls import SupervisorCalls
 from vmrunner.ssh.client import Dialer
 
@@ -125,3 +130,81 @@ def _supervisor_of_the_build(world: World) -> int:
         if os.getsid(pid) == pid
     ]
     return children
+
+
+def test_what_waits_rehearses_a_step(resident: World) -> None:
+    prestart(resident)
+    assert (resident.guest.run / "box" / "rehearsal.sh").exists()
+    verdict = resident.run("echo hello")
+    assert (verdict.result, resident.log) == (Result.SUCCESS, b"hello\n")
+    assert len(resident.guest.docker.created) == 1
+
+
+def test_the_container_is_made_while_the_source_comes_in(
+    resident: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of it is sent only once the container is there."""
+    running = _session_with_source(resident, tmp_path, monkeypatch, until=_has_container)
+    assert running.wait(60).result is Result.SUCCESS
+    assert resident.log == b"one\n"
+    assert len(resident.guest.docker.created) == 1
+
+
+def test_a_cancelled_build_waits_for_no_container(
+    resident: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resident.guest.docker.deaf.append("create")
+    cancelled = threading.Event()
+
+    def asked(world: World) -> bool:
+        if not world.guest.docker.deaf and not cancelled.is_set():
+            running.session.stop(Reason.USER)
+            cancelled.set()
+        return cancelled.is_set()
+
+    running = _session_with_source(resident, tmp_path, monkeypatch, until=asked)
+    assert running.wait(30).reason is Reason.USER
+    assert not resident.guest.docker.created
+
+
+@pytest.mark.parametrize("options", [{"docker": True}, {"runtime": "runsc"}])
+def test_no_container_is_made_ahead_that_the_build_cannot_take(
+    resident: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    resident.guest.docker.runtimes.append("runsc")
+    running = _session_with_source(resident, tmp_path, monkeypatch, until=_is_there, **options)
+    assert running.wait(60).result is Result.SUCCESS
+    assert not (resident.guest.run / "prestarting").exists()
+
+
+def _is_there(_: World) -> bool:
+    return True
+
+
+def _has_container(world: World) -> bool:
+    return bool((world.guest.run / "prestarted").exists() and world.guest.docker.process)
+
+
+def _session_with_source(
+    world: World,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    until: Callable[[World], bool],
+    **options: Any,
+) -> Running:
+    """A build whose source stops half way until something is so."""
+    source = directory / "source.tar"
+    (directory / "file").write_text("one\n")
+    with tarfile.open(source, mode="w") as tar:
+        tar.add(directory / "file", arcname="file")
+    whole = source.read_bytes()
+
+    def pieces(_: Preparation, *, pack: bool) -> Iterator[bytes]:
+        assert not pack
+        yield whole[:512]
+        wait_for(lambda: until(world))
+        yield whole[512:]
+
+    monkeypatch.setattr(Preparation, "_source", pieces)
+    return Running(world.session("cat file", source=source, **options))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,3 +78,38 @@ def cli(home: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
         return Done(code, out, err)
 
     return run
+
+
+@pytest.fixture(params=["ledger", "server"])
+def anywhere(request: pytest.FixtureRequest, home: Path) -> Iterator[Cli]:
+    """The command line at a ledger, and at a server that has one: it says and does the same."""
+    if request.param == "ledger":
+        yield request.getfixturevalue("cli")
+        return
+    capture = request.getfixturevalue("capfdbinary")
+    patched = request.getfixturevalue("monkeypatch")
+    with at_server(home, patched) as run:
+        yield lambda *argv: Done(run(argv), *capture.readouterr())
+
+
+@contextmanager
+def at_server(home: Path, patched: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """A command line whose ledger, providers and configuration are a server's. It has none."""
+    from tests.support.http_service import Service
+    from vmrunner.config import sources
+
+    service = Service(home, None, sources.load().settings)
+    service.runner._host.ensure("fake")
+    elsewhere = home / "client"
+    elsewhere.mkdir()
+    with patched.context() as client:
+        client.setenv("VMRUNNER_SERVER", service.url)
+        client.setenv("VMRUNNER_TOKEN", service.token())
+        client.setenv("HOME", str(elsewhere / "none"))
+        for name in ("DATA", "CONFIG", "CACHE"):
+            client.setenv(f"XDG_{name}_HOME", str(elsewhere / "none"))
+        client.delenv("VMRUNNER_CONFIG", raising=False)
+        (home / "vmrunner.toml").rename(home / "server.toml")
+        yield main
+    service.close()
+    assert not (elsewhere / "none").exists()

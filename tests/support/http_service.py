@@ -30,9 +30,8 @@ class Wiring(ScriptedWiring):
 class Service:
     """`parts.now()` is `clock[0]` where that is set."""
 
-    def __init__(self, root: Path, everybody: Principal | None, settings: dict[str, Any]) -> None:
-        said = {"providers": {"fake": {"kind": "fake"}}, **settings}
-        self.app = Wiring(Settings.model_validate(said))
+    def __init__(self, root: Path, everybody: Principal | None, settings: Settings) -> None:
+        self.app = Wiring(settings)
         self.app.ledgers.open(make=True)
         self.root = root
         self.clock: list[float] = []
@@ -78,7 +77,8 @@ class Service:
 def service(
     root: Path, *, everybody: Principal | None = None, **settings: Any
 ) -> Iterator[Service]:
-    found = Service(root, everybody, settings)
+    said = {"providers": {"fake": {"kind": "fake"}}, **settings}
+    found = Service(root, everybody, Settings.model_validate(said))
     try:
         yield found
     finally:

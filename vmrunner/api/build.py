@@ -19,6 +19,7 @@ from vmrunner.services.artifacts import Artifact as Artifact
 from vmrunner.services.artifacts import Artifacts as Artifacts
 
 if TYPE_CHECKING:
+    from vmrunner.api.remote_service import RemoteArtifacts
     from vmrunner.api.runner import Runner
 
 log = logging.getLogger("vmrunner")
@@ -84,18 +85,15 @@ class Build:
         return self.message if culprit is None else build_history.describe(self._row, culprit)
 
     def _culprit(self) -> build_history.StepRun | None:
-        events = self._runner.app.ledger.events.list(self.id)
+        events = self._runner.service.ledger.events.list(self.id)
         return build_history.culprit(self._row, events)
 
     @property
     def waiting(self) -> str:
         """Return why it is queued, asked now; empty when it is not."""
-        from vmrunner.services import queue_reasons
-
         if self.state is not BuildState.QUEUED:
             return ""
-        app = self._runner.app
-        return queue_reasons.reasons(app.ledger, app.limits()).get(self.id, "")
+        return self._runner.service.waiting([self.refresh()._row]).get(self.id, "")
 
     @property
     def exit_code(self) -> int | None:
@@ -133,13 +131,13 @@ class Build:
         return self._row.finished
 
     @property
-    def artifacts(self) -> Artifacts:
+    def artifacts(self) -> Artifacts | RemoteArtifacts:
         """Return its artifacts; complete once it has ended."""
-        return Artifacts.of(self._row, self._runner.app.artifact_files)
+        return self._runner.service.artifacts(self._row)
 
     def refresh(self) -> Build:
         """The same build, read again."""
-        return Build(self._runner.app.ledger.builds.get(self.id), self._runner)
+        return Build(self._runner.service.ledger.builds.get(self.id), self._runner)
 
     def wait(self, *, timeout: str | float | timedelta | None = None, check: bool = False) -> Build:
         """Wait until it has ended. `NotFinished` (a TimeoutError) when `timeout` runs out first;

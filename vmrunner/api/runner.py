@@ -4,49 +4,72 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
 import logging
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from vmrunner.api import remote_service
 from vmrunner.api.build import Build, raise_for
 from vmrunner.api.errors import BuildError
 from vmrunner.api.keywords import BuildOptions, Command, Duration, wish
+from vmrunner.api.local_service import LocalService
+from vmrunner.api.remote_service import RemoteService
 from vmrunner.config import field_checks
 from vmrunner.config import sources as configfile
-from vmrunner.errors import LedgerError, NotFinished, NotFound, Unreadable
+from vmrunner.errors import ConfigError, NotFinished, NotFound
 from vmrunner.lib import process, units
 from vmrunner.model import BuildRecord as Row
 from vmrunner.model import Finding, LogLine, Process
 from vmrunner.runtime.app import App
-from vmrunner.runtime.background import served
-from vmrunner.services import cancel
 from vmrunner.services.follow import BuildFollower
 from vmrunner.services.logs import LogReader, lines
 from vmrunner.services.requests import BuildRequest
-from vmrunner.services.submit import Submission
 
 if TYPE_CHECKING:
     from vmrunner.config.settings import Settings
     from vmrunner.core.audit_rules import Survivor
     from vmrunner.images import Progress
-    from vmrunner.ledger import Ledger
     from vmrunner.reaper.report import Report
+    from vmrunner.remote.host import RemoteHost
+    from vmrunner.runtime.engine_host import EngineHost
 
 log = logging.getLogger("vmrunner")
 
 
 class Runner:
     """Builds from this process. With no engine serving the ledger elsewhere, waiting runs one
-    here. `settings`: default, what the configuration files and the environment say. Close it when
-    done, or use it in a `with`."""
+    here. `settings`: default, what the configuration files and the environment say. With `url` and
+    `token`, or VMRUNNER_SERVER and VMRUNNER_TOKEN, a server does all that: no ledger, provider or
+    configuration is needed here. Close it when done, or use it in a `with`."""
 
-    def __init__(self, *, settings: Settings | None = None, app: App | None = None) -> None:
-        self.app = app or App(settings or configfile.load().settings)
-        self._host = self.app.host("api")
+    def __init__(
+        self,
+        *,
+        url: str | None = None,
+        token: str | None = None,
+        settings: Settings | None = None,
+        app: App | None = None,
+    ) -> None:
+        self._app: App | None = None
+        self.service: LocalService | RemoteService
+        server = _server(url, token) if settings is None and app is None else None
+        if server is not None:
+            self.service = server
+        else:
+            self._app = app or App(settings or configfile.load().settings)
+            self.service = LocalService(self._app)
+        self._host: EngineHost | RemoteHost = self.service.host("api")
         self._unended: set[str] = set()  # builds of ours that were not seen to end
+
+    @property
+    def app(self) -> App:
+        """The parts at hand. Raises ConfigError where a server has them."""
+        if self._app is None:
+            raise ConfigError("this Runner speaks to a server", hint="ask it on the server")
+        return self._app
 
     def __enter__(self) -> Self:
         return self
@@ -63,30 +86,9 @@ class Runner:
         """Let go. Builds that `submit` queued belong to the ledger: for those that have not ended,
         and for what this engine drove beside, a background engine is started, unless one serves
         them that stays."""
-        engine, unended = self._host.own, tuple(self._unended)
+        unended = tuple(self._unended)
         self._unended.clear()
-        try:
-            self._host.close()
-            if (engine or unended) and (providers := self._left(engine, unended)):
-                self.app.background.ensure(*providers)
-        finally:
-            self.app.close()
-
-    def _left(self, engine: str | None, builds: Iterable[str]) -> set[str]:
-        """The providers of these builds, as far as they have not ended, and of what the engine
-        drove that nobody else minds: whoever waits for a build finds it another engine."""
-        ledger = self.app.ledger
-        try:
-            own = {build.spec.provider for build in _found(ledger, builds) if not build.finished}
-            drove = {
-                build.spec.provider
-                for build in ledger.builds.driven()
-                if engine is not None and build.owner == engine and not _awaited(build)
-            }
-            return own | {name for name in drove if not served(ledger, [name], here=True)}
-        except LedgerError as error:
-            log.warning("%s", error)
-            return set(self.app.settings.providers)
+        self.service.close(self._host, unended)
 
     # --- builds ---
 
@@ -142,7 +144,7 @@ class Runner:
         """Find a build by id, by the beginning of an id, or by name (the newest). Raises
         `NotFound`."""
         try:
-            return Build(self.app.ledger.builds.find(field_checks.text(build, "build")), self)
+            return Build(self.service.ledger.builds.find(field_checks.text(build, "build")), self)
         except NotFound as error:
             raise NotFound(str(error.args[0]), hint="Runner.list(limit=None) has all") from None
 
@@ -154,12 +156,13 @@ class Runner:
         limit: int | None = 100,
     ) -> builtins.list[Build]:
         """Newest first. `active`: only those that have not finished (True) or have (False)."""
-        rows = self.app.ledger.builds.list(active=active, labels=labels, limit=limit)
+        rows = self.service.ledger.builds.list(active=active, labels=labels, limit=limit)
         return [Build(row, self) for row in rows]
 
     def cancel(self, build: str) -> Build:
         """Wish that it ends and its VM dies. Returns at once; wait for it if you need to."""
-        row = cancel.cancel(self.app.ledger, self.get(build).id, wake=self._host.wake)
+        row = self.service.cancel(self.get(build).id)
+        self._host.wake()
         return Build(row, self)
 
     # --- the house ---
@@ -169,18 +172,7 @@ class Runner:
     ) -> Report:
         """One pass of the reaper over every provider, or one: what it found and did. `orphans`:
         also those that the cap on orphans holds back; look at them first."""
-        from vmrunner.services import reap
-
-        app = self.app
-        return reap.reap(
-            app.ledgers,
-            app.providers,
-            app.limits(),
-            app.paths,
-            provider=provider,
-            dry_run=dry_run,
-            orphans=orphans,
-        )
+        return self.service.reap(provider=provider, dry_run=dry_run, orphans=orphans)
 
     def audit(
         self,
@@ -191,12 +183,7 @@ class Runner:
     ) -> builtins.list[Survivor]:
         """Return what is alive and should not be; empty when all is well. With `tag` ("KEY=VALUE")
         and `older_than`: the machines with that tag that are older, whoever made them."""
-        from vmrunner.services import audit
-
-        return audit.audit(
-            self.app.ledgers,
-            self.app.providers,
-            self.app.limits().limits,
+        return self.service.audit(
             provider=provider,
             tag=None if tag is None else units.pair(tag, "tag"),
             older_than=None if older_than is None else units.duration(older_than, "older_than"),
@@ -226,17 +213,12 @@ class Runner:
     ) -> tuple[Row, bool]:
         """Check a wish, pack its source and queue it: the build, and whether it is a new one (not
         one that had its idempotency key already)."""
-        app = self.app
-        submission = Submission(
-            settings=app.settings,
-            paths=app.paths,
-            ledgers=app.ledgers,
-            providers=app.providers,
-            transfer=app.sources,
-        )
+        # One after the other: what a step gives belongs to the submission that gave it.
+        submission: Any = self.service.submission
         admitted = submission.admit(submission.check(wished), warn=_warn)
         packed = submission.pack(admitted, on_image=_log_image)
-        return submission.queue(packed, submitter=submitter)
+        queued: tuple[Row, bool] = submission.queue(packed, submitter=submitter)
+        return queued
 
     def lines(
         self, build: str, *, follow: bool, after: int = 0, end: float | None = None
@@ -244,7 +226,7 @@ class Runner:
         """The log from line `after` on; with `follow` until the build has ended."""
         if follow:
             return lines(self._follower(build, end, after=after).chunks())
-        return lines(LogReader(self.app.log(build), after=after).new_chunks())
+        return lines(LogReader(self.service.log(build), after=after).new_chunks())
 
     def wait(
         self,
@@ -272,18 +254,28 @@ class Runner:
                 raise NotFinished(f"{build} has not ended yet", hint="it goes on; wait again")
 
         return BuildFollower(
-            self.app.ledger,
+            self.service.ledger,
             self._host,
             build,
-            log=self.app.log(build),
+            log=self.service.log(build),
             after=after,
             leave=leave,
+            interval=self.service.follow_interval,
         )
 
     def _settle(self, build: str) -> None:
         """While the engine is ours, see the build's VM gone before going on."""
         if self._host.own:
             self._follower(build, None).settle()
+
+
+def _server(url: str | None, token: str | None) -> RemoteService | None:
+    """Return the server that is named here or in the environment."""
+    if url is None and token is not None:
+        raise ConfigError("token: there is no url that it is for", hint="Runner(url=…, token=…)")
+    if url is not None:
+        return RemoteService(url, token or "")
+    return remote_service.from_environment(os.environ)
 
 
 def run(
@@ -305,18 +297,6 @@ def run(
 
 def _end(timeout: Duration | None) -> float | None:
     return None if timeout is None else time.monotonic() + units.duration(timeout, "timeout")
-
-
-def _found(ledger: Ledger, builds: Iterable[str]) -> Iterator[Row]:
-    """Return the builds that the ledger still has, and can tell."""
-    for build in builds:
-        with contextlib.suppress(NotFound, Unreadable):
-            yield ledger.builds.get(build)
-
-
-def _awaited(build: Row) -> bool:
-    """True if it belongs to a process that may live."""
-    return build.submitter is not None and process.alive(build.submitter) is not False
 
 
 def _warn(text: str) -> None:

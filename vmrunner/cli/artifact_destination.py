@@ -13,6 +13,7 @@ from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.lib import dirfd
 
 if TYPE_CHECKING:
+    from vmrunner.api.remote_service import RemoteArtifacts
     from vmrunner.services.artifacts import Artifacts
 
 
@@ -71,7 +72,7 @@ def write(file: Path, text: str) -> bool:
     return True
 
 
-def copy(artifacts: Artifacts, to: Path) -> bool:
+def copy(artifacts: Artifacts | RemoteArtifacts, to: Path) -> bool:
     """Copy artifacts; true if all came. That some cannot be copied is told, and hides nothing of
     the build's end; but a caller without them may not take it for a success."""
     try:

@@ -12,6 +12,7 @@ from vmrunner.model import BuildEvent, BuildRecord, EventKind
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
+    from vmrunner.remote import RemoteLedger
 
 Mark = Callable[[int, float, str], str]
 
@@ -19,7 +20,7 @@ Mark = Callable[[int, float, str], str]
 class CiGroups:
     """The marks that belong before each piece of a build's log. None where no CI system reads."""
 
-    def __init__(self, ledger: Ledger, build: BuildRecord) -> None:
+    def __init__(self, ledger: Ledger | RemoteLedger, build: BuildRecord) -> None:
         self._ledger = ledger
         self._build = build
         self._seen = 0

@@ -12,12 +12,16 @@ import typer
 
 from vmrunner.cli import output
 from vmrunner.cli.output import Format
+from vmrunner.errors import ConfigError
 
 if TYPE_CHECKING:
+    from vmrunner.api.local_service import LocalService
+    from vmrunner.api.remote_service import RemoteService
     from vmrunner.config.sources import LoadedSettings
     from vmrunner.ledger import Ledger
     from vmrunner.runtime.app import App
 
+_SERVER = "VMRUNNER_SERVER"
 #: Joins the parts of a configuration; tests give one of their own.
 Joiner = Callable[["LoadedSettings"], "App"]
 
@@ -41,19 +45,34 @@ class CliContext:
 
         return self._join(self.loaded) if self._join else App(self.loaded.settings)
 
+    @cached_property
+    def service(self) -> LocalService | RemoteService:
+        """The server that the environment names, else this machine's own ledger."""
+        if os.environ.get(_SERVER) is not None:
+            from vmrunner.api import remote_service
+
+            if (server := remote_service.from_environment(os.environ)) is not None:
+                return server
+        from vmrunner.api.local_service import LocalService
+
+        return LocalService(self.app)
+
     @property
     def ledger(self) -> Ledger:
+        """This machine's own ledger. Raises ConfigError where a server is named: the command is
+        for the machine where the ledger is."""
+        if os.environ.get(_SERVER) is not None:
+            raise ConfigError(
+                "this command works where the ledger is, not over a server",
+                hint=f"run it there, or unset {_SERVER}",
+            )
         return self.app.ledger
-
-    def wake(self) -> None:
-        """Let whoever serves the ledger look at once."""
-        from vmrunner.lib import wakeup
-
-        wakeup.poke(self.app.paths.wake)
 
     def close(self) -> None:
         """Let go of what was opened."""
-        if "app" in self.__dict__:
+        if "service" in self.__dict__:
+            self.service.close()
+        elif "app" in self.__dict__:
             self.app.close()
 
 

@@ -17,12 +17,14 @@ from vmrunner.errors import LedgerError
 from vmrunner.lib import units
 from vmrunner.model import BuildRecord, BuildState, Chunk
 from vmrunner.services.cancel import cancel
-from vmrunner.services.follow import BuildFollower, ended
+from vmrunner.services.follow import FOLLOW_INTERVAL, BuildFollower, ended
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
+    from vmrunner.remote import RemoteLedger
+    from vmrunner.remote.host import RemoteHost
     from vmrunner.runtime.engine_host import EngineHost
-    from vmrunner.transfers.build_log import BuildLog
+    from vmrunner.services.logs import ReadsLog
 
 _SPIN: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
@@ -73,17 +75,18 @@ class TerminalFollower:
 
     def __init__(
         self,
-        ledger: Ledger,
-        host: EngineHost,
+        ledger: Ledger | RemoteLedger,
+        host: EngineHost | RemoteHost,
         build: str,
         sink: LogSink,
         signals: Signals,
         *,
-        log: BuildLog,
+        log: ReadsLog,
         own: bool,
         after: int = 0,
         talk: bool = True,
         live: bool = False,
+        interval: float = FOLLOW_INTERVAL,
     ) -> None:
         self._ledger = ledger
         self._host = host
@@ -101,6 +104,7 @@ class TerminalFollower:
             leave=self._leave_if_told,
             sleep=signals.sleep,
             ledger_away=self._tell_of_ledger,
+            interval=interval,
         )
         self._status = StatusLine(live=live and talk, may_draw=lambda: sink.at_start, now=time.time)
         self._cancelled = False

@@ -11,7 +11,7 @@ from vmrunner.lib import resources
 
 LIBRARY: Final = "/usr/lib/vmrunner"
 #: What waits in a VM of our images before its build is known: a stock image has no time to wait.
-OF_OUR_IMAGES: Final = {"identity.py", "prestart.py", "resident.py", "syscalls.py"}
+OF_OUR_IMAGES: Final = {"identity.py", "prestart.py", "resident.py", "spare.py", "syscalls.py"}
 
 
 def modules() -> tuple[Sequence[list[str]], dict[str, Any]]:
@@ -28,6 +28,7 @@ def modules() -> tuple[Sequence[list[str]], dict[str, Any]]:
     files["launcher"] = files.pop("guest/launcher.py")
     for name in [n for n in files if n == "launcher" or n.endswith(".py")]:
         files[name] = _lean(files[name], program=name == "launcher")
+    files["guest/driver.sh"] = _without_comments(files["guest/driver.sh"])
     files["supervisor"] = (here / "waiting.sh").read_text()
     files["bootstrap.sh"] = (here / "bootstrap.sh").read_text()
     files["docker.sh"] = (scripts / "40-docker.sh").read_text()
@@ -61,3 +62,9 @@ def _lean(text: str, *, program: bool) -> str:
             node.annotation = None
     first = text.partition("\n")[0] + "\n" if program else ""
     return f"{first}{ast.unparse(tree)}\n"
+
+
+def _without_comments(script: str) -> str:
+    return "".join(
+        line for line in script.splitlines(keepends=True) if not line.lstrip().startswith("#")
+    )

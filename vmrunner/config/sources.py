@@ -36,6 +36,8 @@ NOT_SETTINGS: Final = frozenset(
     {
         "VMRUNNER_CONFIG",
         "VMRUNNER_DEBUG",
+        "VMRUNNER_SERVER",
+        "VMRUNNER_TOKEN",
         "VMRUNNER_BUILD",
         "VMRUNNER_ATTEMPT",
         "VMRUNNER_PLATFORM",

@@ -24,6 +24,10 @@ from vmrunner.model import (
     PoolSpec,
 )
 
+#: Seconds for which the place of a claimed VM is left empty: to make another takes what the build
+#: starts with, where the provider is this host.
+REFILL_AFTER: Final = 2.0
+
 _DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
 _CLAIMABLE: Final = (InstanceState.READY, InstanceState.PARKED)
 #: What decides whether a VM is of the pool as it is configured now.
@@ -87,7 +91,8 @@ class FillInput:
     """Input of one decision about a pool.
 
     `want`: its size now. `rows`: its VMs that no build claimed. `places`: how many more VMs may be.
-    `waiting`: builds that wait for a place at its provider. `paused`: nothing may be launched.
+    `claimed`: those that builds claimed just now. `waiting`: builds that wait for a place at its
+    provider. `paused`: nothing may be launched.
     `images`: what VMs of its shape would boot now; empty: that is not known."""
 
     pool: Pool
@@ -95,6 +100,7 @@ class FillInput:
     rows: Sequence[Instance]
     now: float
     places: int
+    claimed: int = 0
     waiting: int = 0
     paused: bool = False
     forgotten: bool = False
@@ -128,9 +134,10 @@ def fill(given: FillInput) -> FillPlan:
             end[row.id] = (row, "a build waits for its place")
     short = max(0, given.want - len([r for r in alive if r.id not in end]))
     blocked = over or given.paused or given.waiting > 0
-    make = 0 if blocked else min(short, max(0, given.places))
+    make = 0 if blocked else min(max(0, short - given.claimed), max(0, given.places))
     ready = any(row.id not in end for row in spare)
-    making = make > 0 or any(r.state is not waits for r in alive if r.id not in end)
+    postponed = not blocked and 0 < short <= given.claimed
+    making = make > 0 or postponed or any(r.state is not waits for r in alive if r.id not in end)
     empty = None if ready else _empty(given, over=over, making=making)
     return FillPlan(make=make, end=tuple(end[name] for name in sorted(end)), empty=empty)
 

@@ -179,10 +179,10 @@ class PoolManager:
     ) -> None:
         """Fill, shrink and drain the pools whose leases are ours. `waiting`: how many builds wait
         for a place, by provider."""
+        self._warm_ups.forget(snapshot.rows)  # first: the snapshot knows none that is ready now
         for word in self._warm_ups.ended():
             with self._context.guard(f"warm up {word.instance.id}"):
                 self._warmed(snapshot, word)
-        self._warm_ups.forget(snapshot.rows)
         for pool in self._pools.values() if self.fills else ():
             if pool.spec.provider not in self._context.providers:
                 continue
@@ -224,6 +224,13 @@ class PoolManager:
                 want=size.want,
                 rows=rows,
                 now=now,
+                claimed=sum(
+                    r.pool == pool.name
+                    and r.claimed_at is not None
+                    and r.state not in _DYING
+                    and now < r.claimed_at + rules.REFILL_AFTER
+                    for r in snapshot.everybody
+                ),
                 places=self._places(snapshot, spec.provider),
                 waiting=waiting.get(spec.provider, 0),
                 paused=paused,

@@ -181,6 +181,12 @@ class GuestBuild:
         raise AssertionError("the last try returns or raises")
 
     def _follow(self) -> int | None:
+        began = clock()
+        for _ in self._attend(None):  # what dockerd does to answer would delay the first step
+            if not self._look(clock()):
+                return None
+            if self._next or clock() >= began + TICK:
+                break
         with docker.send("POST", f"/containers/{docker.NAME}/wait") as exit_wait:
             response = b""  # its head comes at once, its body when the container has ended
             for part in self._attend(exit_wait):
@@ -277,7 +283,7 @@ class GuestBuild:
             except docker.DockerError:
                 time.sleep(ADMIT_PAUSE)
                 return False
-            show_boot_id(pid)
+            show_boot_id(self._place, pid)
         self._admitted = True
         return True
 

@@ -29,10 +29,13 @@ def fill_box(place: Place, job: dict[str, Any]) -> None:
     driver = f"{place.box}/driver.sh"
     if not os.path.exists(driver):  # a container that waits is reading it
         shutil.copyfile(os.path.join(os.path.dirname(__file__), "driver.sh"), driver)
-    for name in ("log", "control", "answers"):
-        if not os.path.exists(f"{place.box}/{name}"):
-            os.mkfifo(f"{place.box}/{name}")
-        os.chmod(f"{place.box}/{name}", 0o666)
+    mask = os.umask(0)
+    try:
+        for name in ("log", "control", "answers"):
+            if not os.path.exists(f"{place.box}/{name}"):
+                os.mkfifo(f"{place.box}/{name}", 0o666)
+    finally:
+        os.umask(mask)
 
 
 def exports(env: dict[str, bytes]) -> bytes:

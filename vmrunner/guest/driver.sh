@@ -11,7 +11,8 @@ here=${0%/*}
 exec 3<>"$here/control" 4<>"$here/answers" <"/dev/null"
 exec 1<>"$here/log" 2>&1
 
-# tell WORDS: until the supervisor has taken note of it
+# tell WORDS: until the supervisor has taken note of it. What a VM does for the first time after it
+# woke takes long: while it waits in a pool, a step that does nothing is run.
 tell() {
   echo "$1" >&3
   while read -r answer <&4; do
@@ -19,6 +20,10 @@ tell() {
       "$1") return ;;
       stop) exit 143 ;;
       again) echo "$1" >&3 ;;
+      rehearse)
+        (. "$here/env" && exec /bin/sh -e "$here/rehearsal.sh") 3>&- 4>&-
+        echo "$1" >&3
+        ;;
     esac
   done
 }

@@ -3,7 +3,8 @@
     L <offset> <length>\n<bytes>        what stands at that offset of the log
     E <length>\n<json>                  an event; all of the log before its offset came before it
 
-Ends with 0 after the event `ended`. Waits by looking: cheap here, and simpler than being told.
+Ends with 0 after the event `ended`. The kernel says when something was written; who else speaks to
+this VM, and whether `run` lives, is looked at now and then.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from __future__ import annotations
 import json
 import os
 import select
+from contextlib import suppress
 
 from .output import Output
 from .state import EventLog, Place, Stale, clock
 
 PIECE = 256 * 1024
-FAST, SLOW = 0.02, 0.2  # seconds between looks: just after output, and when it is quiet
+LOOK = 0.2  # seconds between looks while nothing is written
+PACE = 0.05  # the same while much is written, or where the kernel cannot be asked for news
+PROMPT = 8  # pieces that are sent as soon as they are written, before it is much
 DEAD_AFTER = 30.0  # seconds without a living `run`
 
 SHRUNK = 4
@@ -26,8 +30,18 @@ DEAD = 5
 class Follower:
     """One follower, on one connection."""
 
-    def __init__(self, place: Place, *, epoch: int, offset: int, seen: int, out: Output) -> None:
-        """`offset` and `seen` are the bytes and events that the other side has."""
+    def __init__(
+        self,
+        place: Place,
+        *,
+        epoch: int,
+        offset: int,
+        seen: int,
+        out: Output,
+        written: int | None = None,
+    ) -> None:
+        """`offset` and `seen` are the bytes and events that the other side has. `written`: a
+        descriptor that is readable once something was written to the spool."""
         self._place = place
         self._epoch = epoch
         self._offset = offset
@@ -35,6 +49,8 @@ class Follower:
         self._out = out
         self._events = EventLog(place.events)
         self._fd = os.open(place.log, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._written = written
+        self._prompt = PROMPT
         self._dead_since: float | None = None
 
     def run(self) -> int:
@@ -42,8 +58,8 @@ class Follower:
         if os.fstat(self._fd).st_size < self._offset:
             return SHRUNK
         past = list(self._events.past)
-        pause = FAST
         while True:
+            self._forget_written()
             # The size first: an event is written before any byte that follows it.
             size = os.fstat(self._fd).st_size
             sent = False
@@ -57,8 +73,8 @@ class Follower:
                     return 0
             past = []
             sent = self._log(size) or sent
-            pause = FAST if sent else min(pause * 1.5, SLOW)
-            if self._gone(pause):
+            self._prompt = max(0, self._prompt - 1) if sent else PROMPT
+            if self._gone():
                 return 0
             if self._place.epoch() > self._epoch:
                 raise Stale("somebody with a higher epoch follows")
@@ -80,11 +96,22 @@ class Follower:
         data = json.dumps(event, separators=(",", ":")).encode()
         self._out.write(b"E %d\n" % len(data), data)
 
-    def _gone(self, seconds: float) -> bool:
-        """Wait; True when nobody reads us any more, which a quiet build would never tell."""
+    def _forget_written(self) -> None:
+        """Forget the news so far: what was written is read next."""
+        if self._written is not None:
+            with suppress(BlockingIOError):
+                os.read(self._written, 4096)
+
+    def _gone(self) -> bool:
+        """Wait for news; True when nobody reads us any more, which a quiet build would never
+        tell."""
         poll = select.poll()
         poll.register(self._out.fd, 0)  # only errors
-        return bool(poll.poll(seconds * 1000))
+        pause = PACE
+        if self._written is not None and self._prompt:
+            poll.register(self._written, select.POLLIN)
+            pause = LOOK
+        return any(fd == self._out.fd for fd, _ in poll.poll(pause * 1000))
 
     def _run_is_dead(self) -> bool:
         """True if `run` has not lived for a while; systemd starts it again if it can."""

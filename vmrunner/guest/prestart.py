@@ -32,6 +32,7 @@ def obey(ask: Ask, shape: dict[str, Any]) -> int:
     """Do it for who asks over SSH. Returns the exit code."""
     try:
         prestart(ask.place, shape, ask.work)
+        rehearse(ask.place)
     except docker.DockerError as error:
         ask.out.complain(str(error))
         return 1
@@ -52,14 +53,59 @@ def prestart(place: Place, shape: dict[str, Any], work: str) -> None:
         docker.create(docker.container(job, place=place, work=work))
         docker.start()
         pid = docker.inspect()["State"]["Pid"]
-        control = os.open(f"{place.box}/control", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        poll = select.poll()
-        poll.register(control, select.POLLIN)
-        asked = poll.poll(DRIVER_TIMEOUT * 1000)
-        os.close(control)
-        if not asked:
-            raise OSError("the driver asks nothing")
+        with _fifo(place, "control") as control:
+            _await(control)
         place.write(READY, json.dumps({"shape": shape, "pid": pid}))
+
+
+def prestart_meanwhile(place: Place, shape: dict[str, Any], work: str) -> None:
+    """Do it in a process of its own. Where nothing comes of it the build makes its container."""
+    if place.read(READY):
+        return
+    with open(place.prestarting, "a"):  # a build that comes first says so there
+        pass
+    if os.fork():
+        return
+    try:
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for standard in range(3):
+            os.dup2(nothing, standard)
+        os.closerange(3, 1024)  # who asked waits for the end of what it hears
+        prestart(place, shape, work)
+    finally:
+        os._exit(0)
+
+
+def rehearse(place: Place) -> None:
+    """Have the driver that waits run a step that does nothing. All that a build's first step needs
+    has then happened once in this VM, which matters most where it is emulated."""
+    with _one_at_a_time(place):
+        if place.job() or not json.loads(place.read(READY) or "{}"):
+            return
+        with open(f"{place.box}/rehearsal.sh", "w", encoding="utf-8") as file:
+            file.write(":\n")
+        with _fifo(place, "control") as control, _fifo(place, "answers") as answers:
+            os.read(control, 4096)  # its question, which it asks again
+            os.write(answers, b"rehearse\n")
+            _await(control)
+
+
+@contextmanager
+def _fifo(place: Place, name: str) -> Iterator[int]:
+    fd = os.open(f"{place.box}/{name}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _await(control: int) -> None:
+    """Wait until the driver asks."""
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    if not poll.poll(DRIVER_TIMEOUT * 1000):
+        raise OSError("the driver asks nothing")
 
 
 def take(place: Place, job: dict[str, Any]) -> int:

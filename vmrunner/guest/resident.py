@@ -1,8 +1,9 @@
 """`supervisor resident`: the process that is there when a build comes, so that none has to start.
 
 It answers on a Unix socket that root alone may use; sshd connects to it. Each command runs in a
-fork, which costs milliseconds where a new Python costs seconds under emulation. It starts the
-build's supervisor, `run`, and starts it again when it dies; it holds this VM's own end.
+fork, where a new Python costs seconds under emulation; so does a fork cost tens of milliseconds,
+and two are made ahead (spare.py). It starts the build's supervisor, `run`, and starts it again when
+it dies; it holds this VM's own end.
 
 On a host that gives this VM its identity (identity.py) it waits for that first, then starts sshd.
 A container is made meanwhile, where the host told its shape.
@@ -14,6 +15,7 @@ A container is made meanwhile, where the host told its shape.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -25,10 +27,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from . import artifact_globs as artifact_globs  # loaded here, once, for all forks
 from . import docker, identity, syscalls
 from . import prestart as prestarting
+from . import userns as userns
 from .build import run as run_build
 from .output import Output, write
+from .spare import Spare
 from .state import EventLog, Place
 from .supervisor import obey
 
@@ -40,8 +45,11 @@ SSHD = "/usr/sbin/sshd"
 SSH_PORT = 22
 SETTLED = "settled"
 PRESTARTS = 3
+SPARES = 2  # the first command of a build, and its supervisor
+QUIET = 1.0  # seconds without news before spares are made: they would delay a build that starts
 
 _LAUNCH = signal.SIGUSR1  # from a command: start the build's supervisor
+_ANSWER, _BUILD = b"A", b"B"  # what a spare may be told to do
 
 
 class SocketOutput(Output):
@@ -78,6 +86,7 @@ class Resident:
         self._listener = self._listen()
         self._kept: dict[int, Callable[[], int]] = {}  # a child's pid → how it is started again
         self._again: list[tuple[float, Callable[[], int]]] = []  # and when
+        self._spares: list[Spare] = []
         self._building = False
         self._port: int | None = None
         self._message = identity.Message()
@@ -100,6 +109,7 @@ class Resident:
         return listener
 
     def run(self) -> int:
+        gc.freeze()  # a collection in a fork would copy every page of ours
         signal.set_wakeup_fd(self._signals[1])
         for number in (signal.SIGCHLD, _LAUNCH):
             signal.signal(number, lambda *_: None)
@@ -124,6 +134,8 @@ class Resident:
         if self._port is not None and self._unidentified:
             poll.register(self._port, select.POLLIN)
         ready = dict(poll.poll(self._patience() * 1000))
+        if not ready and not self._awaits_port and len(self._spares) < SPARES:
+            self._make_spare()
         if self._signals[0] in ready:
             self._heed(os.read(self._signals[0], 4096))
         if self._listener.fileno() in ready:
@@ -140,11 +152,18 @@ class Resident:
         for start in due:
             self._keep(start)
 
+    @property
+    def _awaits_port(self) -> bool:
+        """True while there is something that no poll waits for."""
+        return self._unacknowledged or (self._unidentified and self._port is None)
+
     def _patience(self) -> float:
         """Seconds until the next look."""
-        if self._unacknowledged or (self._unidentified and self._port is None):
+        if self._awaits_port:
             return PORT_PAUSE
-        return PAUSE if self._again else TICK
+        if self._again:
+            return PAUSE
+        return TICK if len(self._spares) >= SPARES else QUIET
 
     # --- commands --------------------------------------------------------------------------
 
@@ -153,8 +172,9 @@ class Resident:
             connection, _ = self._listener.accept()
         except OSError:
             return
-        self._fork(lambda: self._answer(connection))
-        connection.close()
+        with connection:
+            if not self._hand_over(_ANSWER, connection.fileno()):
+                self._fork(lambda: self._answer(connection))
 
     def _answer(self, connection: socket.socket) -> int:
         """One command, in a child."""
@@ -187,11 +207,34 @@ class Resident:
             for number in (signal.SIGCHLD, _LAUNCH):
                 signal.signal(number, signal.SIG_DFL)
             self._listener.close()
+            for spare in self._spares:  # it ends when nobody can give it work any more
+                spare.close()
             code = work()
         except BaseException as error:  # noqa: BLE001 - a fork must not return into its parent
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         finally:
             os._exit(code)
+
+    def _make_spare(self) -> None:
+        spare = Spare()
+        spare.pid = self._fork(lambda: self._obey_as_spare(spare))
+        spare.mine()
+        self._spares.append(spare)
+
+    def _obey_as_spare(self, spare: Spare) -> int:
+        word, descriptors = spare.wait()
+        if word == _ANSWER:
+            return self._answer(socket.socket(fileno=descriptors[0]))
+        return self._run_build() if word == _BUILD else 0
+
+    def _hand_over(self, word: bytes, *descriptors: int) -> int:
+        """Have a process that waits do it; 0: there is none."""
+        while self._spares:
+            spare = self._spares.pop(0)
+            with spare:
+                if spare.give(word, descriptors):
+                    return spare.pid
+        return 0
 
     def _keep(self, start: Callable[[], int]) -> None:
         """Start a child that is started again when it fails."""
@@ -207,6 +250,7 @@ class Resident:
                 return
             if not pid:
                 return
+            self._spares = [spare for spare in self._spares if spare.pid != pid]
             start = self._kept.pop(pid, None)
             if start is not None and status:
                 self._again.append((time.monotonic() + PAUSE, start))
@@ -219,11 +263,11 @@ class Resident:
             self._keep(self._start_build)
 
     def _start_build(self) -> int:
-        def work() -> int:
-            os.setsid()
-            return run_build(self._place, work=self._work)
+        return self._hand_over(_BUILD) or self._fork(self._run_build)
 
-        return self._fork(work)
+    def _run_build(self) -> int:
+        os.setsid()
+        return run_build(self._place, work=self._work)
 
     # --- identity --------------------------------------------------------------------------
 
@@ -242,6 +286,14 @@ class Resident:
         self._unidentified = False
         self._unacknowledged = True
         self._keep(self._start_sshd)
+        self._fork(self._show_boot_id)
+
+    def _show_boot_id(self) -> int:
+        """Do ahead, for a container that waits, what else would delay its build."""
+        waiting = json.loads(self._place.read(prestarting.READY) or "{}")
+        if waiting and self._place.woke():
+            identity.show_boot_id(self._place, int(waiting["pid"]))
+        return 0
 
     def _start_sshd(self) -> int:
         os.makedirs("/run/sshd", 0o755, exist_ok=True)

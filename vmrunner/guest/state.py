@@ -10,6 +10,7 @@ RUN/shown/                     the same as a read-only mount, for gVisor
 RUN/socket                     where the resident supervisor answers; root's alone
 RUN/prestarted, deadline       the container that waits; this VM's own end
 RUN/identified, answered       this VM has its identity; the host was told so
+RUN/boot_id_shown              the first process of the container that sees its boot id
 RUN/secrets/                   what it sees read-only at /run/secrets
 LIB/started                    on disk: a VM that reboots does not run an attempt twice
 """

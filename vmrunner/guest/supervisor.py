@@ -1,6 +1,7 @@
 """The commands that vmrunner gives over SSH. Each names the epoch of who asks.
 
-    unpack  --epoch E [--gzip]                     a tar on stdin becomes the work directory
+    unpack  --epoch E [--gzip] [SHAPE]             a tar on stdin becomes the work directory; a
+                                                   container of that shape is made meanwhile
     start   --epoch E OFFSET SEEN                  a job on stdin; starts it once, then follows it
     follow  --epoch E OFFSET SEEN                  see follow.py
     cancel  --epoch E REASON                       TERM, later KILL; the end comes as an event
@@ -19,11 +20,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from . import docker
 from .follow import Follower
-from .identity import lower
 from .output import Output
 from .state import EventLog, Place, Stale
 
@@ -49,6 +52,7 @@ def main(argv: list[str], place: Place | None = None, work: str = WORK) -> int:
         from .resident import Resident
 
         return Resident(place, work).run()
+    place.make()
     return obey(argv, place, work, Output(1), launch)
 
 
@@ -62,7 +66,6 @@ def obey(
         if command not in COMMANDS or arguments[:1] != ["--epoch"]:
             out.complain(__doc__ or "")
             return 1
-        place.make()
         ask = Ask(place, int(arguments[1]), arguments[2:], work, out, launch)
         place.admit(ask.epoch)
         return COMMANDS[command](ask)
@@ -99,12 +102,21 @@ def unpack(ask: Ask) -> int:
     """Replace the work directory by a tar on stdin, until a job came that needs it."""
     if ask.place.was_started() or ask.place.job():
         return OTHER_ATTEMPT
+    if ask.arguments:
+        _prestart_meanwhile(ask)
     wake_docker()
     os.makedirs(ask.work, 0o755, exist_ok=True)
     if os.listdir(ask.work):  # the directory itself may be mounted in a container that waits
         run("find", ask.work, "-mindepth", "1", "-delete")
     tar = ["tar", "--extract", *ask.gzip, "--no-same-owner", "--directory", ask.work]
     return ask.out.become(tar)
+
+
+def _prestart_meanwhile(ask: Ask) -> None:
+    with suppress(ModuleNotFoundError):  # in a stock image, whose user-data has no room
+        from .prestart import prestart_meanwhile
+
+        prestart_meanwhile(ask.place, json.loads(ask.arguments[0]), ask.work)
 
 
 def start(ask: Ask) -> int:
@@ -115,6 +127,8 @@ def start(ask: Ask) -> int:
     was = place.was_started()
     with place.locked():
         if due is not None:
+            from .identity import lower  # a VM of a pool has it, a stock image has not
+
             lower(place, *due)
         known = place.job()
         other = {was, known.get("attempt", "")} - {"", job["attempt"]}
@@ -193,7 +207,15 @@ def follow(ask: Ask) -> int:
         ask.out.complain("nothing was started here")
         return 1
     offset, seen = map(int, ask.arguments)
-    return Follower(ask.place, epoch=ask.epoch, offset=offset, seen=seen, out=ask.out).run()
+    try:
+        from .syscalls import watch
+    except ModuleNotFoundError:  # in a stock image, whose user-data has no room
+        written = None
+    else:
+        written = watch(ask.place.spool)
+    return Follower(
+        ask.place, epoch=ask.epoch, offset=offset, seen=seen, out=ask.out, written=written
+    ).run()
 
 
 def cancel(ask: Ask) -> int:
@@ -237,6 +259,9 @@ def received() -> bytes:
 
 def wake_docker() -> None:
     """dockerd takes seconds to start: let it do so beside what comes first."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(docker.SOCKET)  # systemd listens there, and no program starts for it
+        return
     run("systemctl", "start", "--no-block", "docker.service", check=False)
 
 

@@ -8,6 +8,7 @@ import os
 _NEWNS = 0x00020000
 _BIND = 0x1000
 _POWER_OFF = 0x4321FEDC
+_IN_MODIFY = 0x2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -29,6 +30,19 @@ def enter_mounts(pid: int) -> None:
         _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(_NEWNS)), "setns")
     finally:
         os.close(fd)
+
+
+def watch(directory: str) -> int:
+    """A descriptor that is readable once something was written to a file of that directory."""
+    fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    _check(fd, "inotify")
+    try:
+        added = _libc.inotify_add_watch(fd, directory.encode(), ctypes.c_uint32(_IN_MODIFY))
+        _check(added, f"watch {directory}")
+    except OSError:
+        os.close(fd)
+        raise
+    return int(fd)
 
 
 def power_off() -> None:

@@ -24,6 +24,9 @@ class BuildBody(JobDefaults):
     source: str | None = Field(
         default=None, description="The digest that PUT /sources gave: sha256:…"
     )
+    source_name: Annotated[str, Field(min_length=1, max_length=1000)] | None = Field(
+        default=None, description="What people call the source; default: its digest."
+    )
     secrets: dict[str, str] = Field(  # type: ignore[assignment]
         default_factory=dict, description="Values by name.", repr=False
     )
@@ -36,6 +39,13 @@ class BuildBody(JobDefaults):
     foreground: StrictBool = Field(
         default=False, description="It ends unless POST …/lease renews its lease within 60 s."
     )
+
+    @field_validator("source_name")
+    @classmethod
+    def _printable(cls, value: str | None) -> str | None:
+        if value is not None and not value.isprintable():
+            raise ValueError("it holds a control character; leave that out")
+        return value
 
     @field_validator("source")
     @classmethod

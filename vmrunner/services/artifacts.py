@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -60,19 +60,19 @@ class Artifacts:
     def ls(self) -> list[Artifact]:
         """All files, by path; a link is one, whatever it leads to. Raises NotFound while they are
         on another host, and StoreError."""
-        return [Artifact(entry.path, entry.size) for entry in self._files().ls()]
+        return [Artifact(entry.path, entry.size) for entry in self.files().ls()]
 
     def known(self) -> list[Artifact]:
-        """The same, or none while they cannot be had: for who tells of more than them."""
+        """The same at once, or none while they cannot be had: for who tells of more than them."""
         try:
-            return self.ls()
+            return replace(self, patience=0.0).ls()
         except (NotFound, StoreError) as error:
             log.warning("artifacts: %s", error)
             return []
 
     def read(self, path: str) -> tuple[Iterator[bytes], int]:
         """Return the bytes of one file, by its path in `ls`; and how many. Raises NotFound."""
-        files = self._files()
+        files = self.files()
         entry = {entry.path: entry for entry in files.ls()}.get(path)
         if entry is None or not stat.S_ISREG(entry.mode):
             raise NotFound(f"no artifact {path!r}" if entry is None else f"{path!r} is no file")
@@ -81,7 +81,8 @@ class Artifacts:
         except OSError:  # it is gone meanwhile
             raise NotFound(f"no artifact {path!r}") from None
 
-    def _files(self) -> ArtifactFiles:
+    def files(self) -> ArtifactFiles:
+        """Return all that is known of them, and their bytes. Raises NotFound, StoreError."""
         until = time.monotonic() + self.patience
         while True:
             try:
@@ -98,7 +99,7 @@ class Artifacts:
         with a warning, is what is no file, and git's own unless it was asked for by name. Raises
         `NotFound` for a path that did not come back, and `VmrunnerError` when some cannot be
         copied: then all others are."""
-        files = self._files()
+        files = self.files()
         known = {entry.path: entry for entry in files.ls()}
         wanted = _named(known, paths) if paths else list(known)
         asked = Globs([*self.globs, *paths])

@@ -12,10 +12,11 @@ from vmrunner.model import Reason
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.model import BuildRecord
+    from vmrunner.remote import RemoteLedger
 
 
 def cancel(
-    ledger: Ledger,
+    ledger: Ledger | RemoteLedger,
     build: str,
     *,
     wake: Callable[[], object] = lambda: None,

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from vmrunner.errors import LedgerError
 from vmrunner.model import BuildRecord, BuildState, Chunk
-from vmrunner.services.logs import LogReader
+from vmrunner.services.logs import LogReader, ReadsLog
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
+    from vmrunner.remote import RemoteLedger
+    from vmrunner.remote.host import RemoteHost
     from vmrunner.runtime.engine_host import EngineHost
-    from vmrunner.transfers.build_log import BuildLog
 
 T = TypeVar("T")
 
 FOLLOW_INTERVAL: Final = 0.1  # seconds between two looks for more
+OFTENER: Final = 5  # so many times as often while there is news
+NEWS: Final = 1.0  # seconds for which it is news
 LEDGER_RETRY: Final = 1.0  # seconds before a ledger that is out of reach is asked again
 LEDGER_TIMEOUT: Final = 120.0  # seconds that it is waited for: a server's failover takes less
 #: So long who takes the engine with him waits for the VM to be seen gone; the reaper has the rest.
@@ -35,21 +38,23 @@ def _nothing(*_: object) -> None:
 
 
 class BuildFollower:
-    """Follows one build, from line `after` of its log on. In every wait it sees to it that the
-    build is served, and calls `leave`, which may raise; `sleep` waits so many seconds. A ledger
-    that is out of reach is waited for, and `ledger_away` hears of it."""
+    """Follows one build, from line `after` of its log on; `interval`: seconds between two looks. In
+    every wait it sees to it that the build is served, and calls `leave`, which may raise; `sleep`
+    waits so many seconds. A ledger that is out of reach is waited for, and `ledger_away` hears of
+    it."""
 
     def __init__(
         self,
-        ledger: Ledger,
-        host: EngineHost,
+        ledger: Ledger | RemoteLedger,
+        host: EngineHost | RemoteHost,
         build: str,
         *,
-        log: BuildLog,
+        log: ReadsLog,
         after: int = 0,
         leave: Callable[[], object] = _nothing,
         sleep: Callable[[float], object] = time.sleep,
         ledger_away: Callable[[LedgerError], object] = _nothing,
+        interval: float = FOLLOW_INTERVAL,
     ) -> None:
         self._ledger = ledger
         self._host = host
@@ -57,6 +62,7 @@ class BuildFollower:
         self._leave = leave
         self._sleep = sleep
         self._ledger_away = ledger_away
+        self._interval = interval
         self._reader = LogReader(log, after=after)
 
     def read(self) -> BuildRecord:
@@ -66,14 +72,18 @@ class BuildFollower:
     def rounds(self) -> Iterator[tuple[BuildRecord, Iterator[Chunk]]]:
         """Look again and again until it has ended: the build, and what is new in its log. That is
         read as it is taken, and after the build: so the last look has all of it."""
+        former, changed = None, time.monotonic()
         while True:
             row = self.read()
+            if former is None or (row.state, row.instance) != (former.state, former.instance):
+                former, changed = row, time.monotonic()
             yield row, self._new_chunks()
             if ended(row):
                 return
             self._leave()
             self.ensure_served(row)
-            self._sleep(FOLLOW_INTERVAL)
+            is_news = time.monotonic() < changed + NEWS
+            self._sleep(self._interval / OFTENER if is_news else self._interval)
 
     def chunks(self) -> Iterator[Chunk]:
         """The whole log, until it has ended."""
@@ -90,7 +100,7 @@ class BuildFollower:
                 return True
             self._leave()
             self.ensure_served(row)
-            self._sleep(FOLLOW_INTERVAL)
+            self._sleep(self._interval)
         return False
 
     def ensure_served(self, row: BuildRecord) -> None:

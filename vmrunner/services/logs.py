@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from vmrunner.lib import terminal
 from vmrunner.model import Chunk, LogLine
 
-if TYPE_CHECKING:
-    from vmrunner.transfers.build_log import BuildLog
+
+class ReadsLog(Protocol):
+    """Log of one build, here or on a server."""
+
+    def read(self, after_line: int = 0, after_seq: int = 0) -> Sequence[Chunk]:
+        """Return the next chunks in order; none when there are none yet. With `after_line` the
+        first is cut so that it begins where that line ends."""
 
 
 class LogReader:
     """A reader of what is new in one build's log since the last call, from line `after` on."""
 
-    def __init__(self, log: BuildLog, *, after: int = 0) -> None:
+    def __init__(self, log: ReadsLog, *, after: int = 0) -> None:
         self._log = log
         self._after = after
         self._seq = 0

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.errors import ConfigError, NotAllowed
 from vmrunner.lib import units
 from vmrunner.services import uploads
+from vmrunner.services.submit import AdmittedBuild
 
 if TYPE_CHECKING:
-    from vmrunner.model import BuildRecord, Principal
+    from vmrunner.model import BuildRecord, BuildSpec, Principal
     from vmrunner.services.requests import BuildRequest, CheckedRequest
     from vmrunner.services.submit import Submission
 
@@ -27,32 +28,38 @@ class RemoteSubmission:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteAdmission:
+    """A build that may be submitted, and what its submitter should know."""
+
+    checked: CheckedRequest
+    warnings: tuple[str, ...]
+
+    @property
+    def spec(self) -> BuildSpec:
+        return self.checked.spec
+
+
 def submit(
     submission: Submission,
     principal: Principal,
     request: BuildRequest,
     *,
     source: str | None,
+    name: str | None,
     foreground: bool,
     now: float,
 ) -> RemoteSubmission:
-    """Queue a build for a principal. `source`: the digest of what it uploaded before; `foreground`:
-    it ends unless its lease is renewed. Raises ConfigError, NotAllowed, NotFound for a digest that
-    its tenant did not upload, QuotaUsedUp, or the provider's own refusal."""
-    warnings: list[str] = []
-    checked = submission.check(_labelled(request, principal))
-    _allow(checked, principal)
+    """Queue a build for a principal. `source`: the digest of what it uploaded before, `name`: what
+    people call it; `foreground`: it ends unless its lease is renewed. Raises ConfigError,
+    NotAllowed, NotFound for a digest that its tenant did not upload, QuotaUsedUp, or the provider's
+    own refusal."""
+    admission = check(submission, principal, request, source=source, name=name)
     digest = None
     if source is not None:
         digest = uploads.plain(source)
         submission.transfer().find(digest, tenant=principal.tenant)
-        checked = replace(checked, spec=replace(checked.spec, source=source))
-    admitted = submission.admit(checked, warn=warnings.append)
-    if admitted.image is not None:
-        raise ConfigError(
-            f"image: {admitted.image.why}, and it is not made for a request",
-            hint="on the server: vmrunner image build",
-        )
+    admitted = AdmittedBuild(checked=admission.checked, image=None)
     packed = submission.place(admitted, digest=digest)
     build, new = submission.queue(
         packed,
@@ -61,7 +68,29 @@ def submit(
         lease_until=now + LEASE if foreground else None,
         most=principal.quota.builds,
     )
-    return RemoteSubmission(build=build, new=new, warnings=tuple(warnings))
+    return RemoteSubmission(build=build, new=new, warnings=admission.warnings)
+
+
+def check(
+    submission: Submission,
+    principal: Principal,
+    request: BuildRequest,
+    *,
+    source: str | None,
+    name: str | None,
+) -> RemoteAdmission:
+    """All but the source and the queue: raises what `submit` would for any other reason."""
+    warnings: list[str] = []
+    checked = submission.check(_labelled(request, principal))
+    _allow(checked, principal)
+    checked = replace(checked, spec=replace(checked.spec, source=source and (name or source)))
+    admitted = submission.admit(checked, warn=warnings.append)
+    if admitted.image is not None:
+        raise ConfigError(
+            f"image: {admitted.image.why}, and it is not made for a request",
+            hint="on the server: vmrunner image build",
+        )
+    return RemoteAdmission(checked=checked, warnings=tuple(warnings))
 
 
 def _labelled(request: BuildRequest, principal: Principal) -> BuildRequest:

@@ -46,7 +46,7 @@ class CheckedRequest:
         try:
             yield
         except ConfigError as error:
-            raise _placed(error, self.places) from error.__cause__
+            raise placed_error(error, self.places) from error.__cause__
 
 
 #: What errors call the keys of a job file that have another name there.
@@ -71,7 +71,7 @@ def check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
             yield
         except ConfigError as error:
             if not wish.unread.intersection(fields):
-                faults.append(_placed(error, wish.places))
+                faults.append(placed_error(error, wish.places))
 
     with gathered():
         _commanded(wish)
@@ -125,7 +125,8 @@ def check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
     )
 
 
-def _placed(error: ConfigError, places: Mapping[str, str]) -> ConfigError:
+def placed_error(error: ConfigError, places: Mapping[str, str]) -> ConfigError:
+    """The same, with the line of the job file that it is about."""
     name = str(error.args[0]).partition(":")[0]
     return placed(error, places.get(_KEYS.get(name, name.replace("-", "_")), ""))
 

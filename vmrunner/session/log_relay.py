@@ -10,7 +10,7 @@ from vmrunner.lib.secret_patterns import SecretPatterns
 from vmrunner.session.job import Reporter
 
 RELAY_BATCH: Final = 256 * 1024  # bytes
-LATEST: Final = 0.2  # seconds that output waits for more of it
+LATEST: Final = 0.2  # seconds that output waits for more of it, if there was some a moment ago
 
 
 class LogRelay:
@@ -20,6 +20,7 @@ class LogRelay:
     def __init__(self, reporter: Reporter, secrets: tuple[bytes, ...], offset: int) -> None:
         self._reporter = reporter
         self._needles = SecretPatterns(secrets)
+        self._stored = float("-inf")  # when something was, by the monotonic clock
         self.resume(offset)
 
     def resume(self, offset: int) -> None:
@@ -47,6 +48,8 @@ class LogRelay:
             self._due = time.monotonic() + LATEST
         if self._size >= RELAY_BATCH:
             self.flush()
+        elif self._ready and time.monotonic() - self._stored >= LATEST:
+            self._store()  # what is held back may still become a secret
 
     def wait(self) -> float:
         """Store what is due; seconds until something else will be."""
@@ -60,11 +63,15 @@ class LogRelay:
 
     def flush(self) -> None:
         self._take(self._masker.decide())
+        self._store()
+
+    def _store(self) -> None:
         if self._ready:
             self._reporter.log(self.offset, b"".join(self._ready))
+            self._stored = time.monotonic()
         self._ready.clear()
         self._size = 0
-        self._due = None
+        self._due = time.monotonic() + LATEST if self._masker.waits else None
 
     def finish(self) -> None:
         """The log is whole."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Final, NoReturn
 
 from vmrunner.core.lifecycle import End
-from vmrunner.model import EventKind, Instance, Reason, Result
+from vmrunner.model import RUNSC, EventKind, Instance, Reason, Result
 from vmrunner.session.job import AttemptOver, Reporter, SessionJob
 from vmrunner.session.supervisor_calls import SupervisorCalls
 from vmrunner.ssh import client
@@ -51,10 +52,32 @@ class Preparation:
             self._bootstrapped = True
         if not self._unpacked:
             gzip = ["--gzip"] if is_remote(self._job.instance) else []
-            done = supervisor.ask("unpack", *gzip, stdin=self._source(pack=bool(gzip)), pulse=pulse)
+            done = supervisor.ask(
+                "unpack",
+                *gzip,
+                *self._container(),
+                stdin=self._source(pack=bool(gzip)),
+                pulse=pulse,
+            )
             if done.exit_code not in (0, OTHER):  # other: the steps have started there already
                 refused(done, "source")
             self._unpacked = True
+
+    def _container(self) -> list[str]:
+        """Return the shape of the container that the VM may make while the source comes in."""
+        spec = self._job.build.spec
+        if spec.docker or spec.privileged or spec.runtime == RUNSC:
+            return []
+        return [
+            json.dumps(
+                {
+                    "container": spec.container,
+                    "runtime": spec.runtime,
+                    "network": spec.network.value,
+                    "log_bytes": self._job.log_bytes,
+                }
+            )
+        ]
 
     def _patient(self, pulse: Callable[[], float]) -> Callable[[], float]:
         """Return a pulse that raises once the VM should long have been bootstrapped."""

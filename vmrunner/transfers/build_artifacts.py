@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,10 +136,10 @@ def write_artifacts(file: BinaryIO, local: LocalArtifacts) -> None:
     index = []
     for entry in local.ls():
         if stat.S_ISLNK(entry.mode):
-            _header(file, entry)
+            file.write(tar_header(entry))
             at, digest = file.tell(), ""
         elif stat.S_ISREG(entry.mode):
-            _header(file, entry)
+            file.write(tar_header(entry))
             at, digest = file.tell(), _copy(file, local, entry)
         else:
             continue
@@ -150,7 +149,10 @@ def write_artifacts(file: BinaryIO, local: LocalArtifacts) -> None:
     write_index(file, index)
 
 
-def _header(file: BinaryIO, entry: ArtifactEntry) -> None:
+def tar_header(entry: ArtifactEntry) -> bytes:
+    """Return what comes before a file's bytes in a tar."""
+    import tarfile  # late: who only looks writes none
+
     member = tarfile.TarInfo(entry.path)
     member.mode = stat.S_IMODE(entry.mode)
     member.mtime = entry.mtime_ns // 1_000_000_000
@@ -158,7 +160,7 @@ def _header(file: BinaryIO, entry: ArtifactEntry) -> None:
         member.type, member.linkname = tarfile.SYMTYPE, entry.target
     else:
         member.size = entry.size
-    file.write(member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
+    return member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
 
 def _copy(file: BinaryIO, local: LocalArtifacts, entry: ArtifactEntry) -> str:

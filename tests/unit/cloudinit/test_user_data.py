@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import gzip
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,24 @@ def test_a_bootstrap_says_how_it_ended(tmp_path: Path, *, works: bool) -> None:
 def test_the_timer_script_is_a_shell_script() -> None:
     script = resources.path("cloud-init") / "deadline.sh"
     assert subprocess.run(["sh", "-n", str(script)], check=False).returncode == 0
+
+
+def test_a_stock_image_can_run_the_supervisor_that_it_gets(tmp_path: Path) -> None:
+    """Without the modules that only our own images have."""
+    _, rest = stock_image.modules()
+    for file in rest["write_files"]:
+        if file["path"].startswith(stock_image.LIBRARY):
+            path = tmp_path / file["path"].removeprefix(f"{stock_image.LIBRARY}/")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(file["content"])
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from guest.state import Place\n"
+        "from guest.supervisor import main\n"
+        "place = Place(f'{sys.argv[1]}/run', f'{sys.argv[1]}/lib')\n"
+        "sys.exit(main(['status', '--epoch', '1'], place))"
+    )
+    words = [sys.executable, "-S", "-c", program, str(tmp_path)]
+    asked = subprocess.run(words, capture_output=True, check=False)
+    assert (asked.returncode, asked.stderr) == (0, b"")
+    assert asked.stdout == b'{"started": "", "ended": false}'

@@ -196,3 +196,10 @@ def test_nobody_fills_its_pool() -> None:
     booting = replace(row, state=InstanceState.BOOTING)
     assert pool_wish(booting, HERE, now=now, there=idle) is None
     assert lifetime(POOL) == POOL.idle + POOL.ttl + POOL_BOOT
+
+
+def test_the_place_of_a_vm_just_claimed_is_filled_later() -> None:
+    """Its build starts first; of two places that are empty only that one waits."""
+    assert fill(given_(1, claimed=1)).make == 0
+    assert fill(given_(0, claimed=1)).make == 1
+    assert fill(given_(0, want=1, claimed=1)).empty is EmptyReason.MAKING

@@ -78,6 +78,7 @@ def test_a_resident_killed_before_its_answer_still_gives_it(
     monkeypatch.setattr(identity, "expected", lambda: True)
     monkeypatch.setattr(identity, "open_port", lambda: os.dup(ours.fileno()))
     monkeypatch.setattr(resident, "TICK", 0.1)
+    monkeypatch.setattr(resident, "SPARES", 0)
     monkeypatch.setattr(resident, "_listens", lambda _: True)
     place.write("identified", "")
     heard = []

@@ -250,3 +250,16 @@ def test_what_waits_is_stored_when_it_is_due() -> None:
     relay.feed(b"text " + secret[:5000])
     relay.abandon()
     assert stored[-1] == (8010 + 5005, b"text " + MASK)
+
+
+def test_first_words_are_stored_at_once_and_more_is_gathered() -> None:
+    stored: list[tuple[int, bytes]] = []
+    reporter: Any = SimpleNamespace(log=lambda offset, data: stored.append((offset, data)))
+    relay = LogRelay(reporter, (b"password",), 0)
+    relay.feed(b"hello\npass")  # what may still become a secret stays here
+    assert stored == [(6, b"hello\n")]
+    relay.feed(b"word\n")
+    assert len(stored) == 1
+    assert 0 < relay.wait() <= LATEST
+    relay.flush()
+    assert b"".join(data for _, data in stored) == b"hello\n" + MASK + b"\n"

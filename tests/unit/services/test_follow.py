@@ -20,6 +20,7 @@ SPEC = BuildSpec(
 ROW = BuildRecord(id="b-1", spec=SPEC, state=BuildState.RUNNING, created_at=0, state_since=0)
 HELD, FINISHED = (replace(ROW, state=s) for s in (BuildState.HELD, BuildState.FINISHED))
 AWAY = LedgerError("away")
+SOON = follow.FOLLOW_INTERVAL / follow.OFTENER
 
 
 class World:
@@ -67,7 +68,23 @@ def test_the_last_look_at_the_log_is_after_the_end() -> None:
     world = World(ROW, FINISHED)
     rounds: Iterator[bytes] = (chunk.data for chunk in world.follower().chunks())
     assert list(rounds) == [b"0\n", b"2\n"]
-    assert world.said == ["look", "leave?", "serve p", "sleep 0.1", "look"]
+    assert world.said == ["look", "leave?", "serve p", f"sleep {SOON}", "look"]
+
+
+def test_it_looks_often_only_while_there_is_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(follow.time, "monotonic", lambda: clock[0])
+    sleeps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+        clock[0] += follow.NEWS / 2
+
+    connecting = replace(ROW, state=BuildState.CONNECTING)
+    world = World(connecting, connecting, connecting, ROW, FINISHED)
+    list(world.follower(sleep=sleep).rounds())
+    later = follow.FOLLOW_INTERVAL
+    assert sleeps == [SOON, SOON, later, SOON]
 
 
 def test_who_may_leave_starts_no_engine_on_the_way_out() -> None:
@@ -85,8 +102,8 @@ def test_a_ledger_away_amid_an_engines_search_is_waited_for() -> None:
     world = World(ROW, FINISHED)
     world.away = 2
     list(world.follower().rounds())
-    wait = ["leave?", f"sleep {follow.LEDGER_RETRY}"]
-    assert world.said == ["look", "leave?", "away", *wait, *wait, "serve p", "sleep 0.1", "look"]
+    wait, soon = ["leave?", f"sleep {follow.LEDGER_RETRY}"], f"sleep {SOON}"
+    assert world.said == ["look", "leave?", "away", *wait, *wait, "serve p", soon, "look"]
 
 
 def test_a_ledger_that_stays_away_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,9 @@ from vmrunner.cli.context import CliContext, shell_of, stdout_is_data, unicode_o
 from vmrunner.cli.output import Format
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from vmrunner.model import BuildEvent, BuildRecord, Instance
-    from vmrunner.services.artifacts import Artifact
 
 Id = Annotated[
     str,
@@ -51,7 +50,7 @@ def ps(
     labels = dict(units.label(text) for text in label or ())
     while True:
         active = None if everything else True
-        rows = shell.ledger.builds.list(active=active, labels=labels, limit=limit + 1)
+        rows = shell.service.ledger.builds.list(active=active, labels=labels, limit=limit + 1)
         if watching and sys.stdout.isatty():
             output.print_out("\x1b[H\x1b[2J\x1b[3J")
         _table(shell, rows[:limit], form)
@@ -65,11 +64,8 @@ def ps(
 def _table(shell: CliContext, rows: list[BuildRecord], form: Format) -> None:
     from vmrunner.cli.views.builds import build_view
 
-    waiting = _waiting(shell, rows)
-    starts = {}
-    if form is not Format.TABLE:
-        used = [row.instance for row in rows if row.instance is not None]
-        starts = shell.ledger.instances.starts(used)
+    waiting = shell.service.waiting(rows)
+    starts = shell.service.starts(rows) if form is not Format.TABLE else {}
     output.show(build_view(waiting=waiting, starts=starts), rows, form)
     if form is Format.TABLE:
         for why in sorted(set(waiting.values())) if len(waiting) == 1 else ():
@@ -78,41 +74,28 @@ def _table(shell: CliContext, rows: list[BuildRecord], form: Format) -> None:
         output.say("no build; ps -a shows finished ones too")
 
 
-def _waiting(shell: CliContext, rows: Iterable[BuildRecord]) -> dict[str, str]:
-    """Return why those of them that are queued wait."""
-    queued = {row.id for row in rows if row.state.value == "queued"}
-    if not queued:
-        return {}
-    from vmrunner.services import queue_reasons
-
-    known = queue_reasons.reasons(shell.ledger, shell.app.limits())
-    return {name: why for name, why in known.items() if name in queued}
-
-
 def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
     """One build: its end, where the time went, what happened."""
     from vmrunner.cli.views.builds import build_view
     from vmrunner.services.documents import shown_document
 
     shell = shell_of(context)
-    row = shell.ledger.builds.find(build)
-    rows = shell.ledger.instances.list(build=row.id)
-    events = shell.ledger.events.list(row.id)
+    row = shell.service.ledger.builds.find(build)
+    rows = shell.service.ledger.instances.list(build=row.id)
+    events = shell.service.ledger.events.list(row.id)
     if form in (Format.TABLE, Format.WIDE):
         _describe(shell, row, rows, events)
         return exit_codes.OK
     document = shown_document(
-        row, rows, events, _waiting(shell, [row]).get(row.id), _artifacts(shell, row)
+        row,
+        rows,
+        events,
+        shell.service.waiting([row]).get(row.id),
+        shell.service.artifacts(row).ls(),
     )
     view = build_view()
     output.show(output.ListView(view.kind, view.columns, lambda _: document), [row], form)
     return exit_codes.OK
-
-
-def _artifacts(shell: CliContext, row: BuildRecord) -> list[Artifact]:
-    from vmrunner.services.artifacts import Artifacts
-
-    return Artifacts.of(row, shell.app.artifact_files).known()
 
 
 def _describe(
@@ -140,7 +123,7 @@ def _describe(
         "result": end,
         "step": build_history.describe(row, culprit) if culprit is not None else "",
         "message": row.message,
-        "waits": _waiting(shell, [row]).get(row.id, ""),
+        "waits": shell.service.waiting([row]).get(row.id, ""),
         "command": views.short(" ; ".join(step.title for step in row.spec.steps), 100),
         "container": row.spec.container,
         "runtime": row.spec.runtime,
@@ -167,7 +150,7 @@ def _describe(
         ("steps", views.steps(row, events)),
         (
             "artifacts",
-            [f"{a.path}  {units.amount(a.size)}" for a in _artifacts(shell, row)],
+            [f"{a.path}  {units.amount(a.size)}" for a in shell.service.artifacts(row).ls()],
         ),
     ):
         if lines:
@@ -181,7 +164,7 @@ def events(context: typer.Context, build: Id, form: Output = Format.TABLE) -> in
     """What happened to one build, in order."""
     from vmrunner.cli.views.builds import event_view
 
-    ledger = shell_of(context).ledger
+    ledger = shell_of(context).service.ledger
     output.show(event_view(), ledger.events.list(ledger.builds.find(build).id), form)
     return exit_codes.OK
 
@@ -205,27 +188,28 @@ def logs(
     from vmrunner.services.logs import LogReader
 
     shell = shell_of(context)
-    row = shell.ledger.builds.find(build)
+    row = shell.service.ledger.builds.find(build)
     if stdout_is_data(form):
         return _log_lines(shell, row, form, follow=follow, after=after)
     sink = LogSink.to(sys.stdout, timestamps=timestamps)
     if not follow:
         with sink:
-            for chunk in LogReader(shell.app.log(row.id), after=after).new_chunks():
+            for chunk in LogReader(shell.service.log(row.id), after=after).new_chunks():
                 sink.write(chunk)
         return exit_codes.OK
     signals = Signals()
-    with signals.on(), shell.app.host(None) as host, sink:
+    with signals.on(), shell.service.host(None) as host, sink:
         follower = TerminalFollower(
-            shell.ledger,
+            shell.service.ledger,
             host,
             row.id,
             sink,
             signals,
-            log=shell.app.log(row.id),
+            log=shell.service.log(row.id),
             after=after,
             own=False,
             talk=False,
+            interval=shell.service.follow_interval,
         )
         return exit_codes.of_build(follower.follow())
 
@@ -243,21 +227,26 @@ def _log_lines(
         columns=(),
         document=log_line_document,
     )
-    with shell.app.host(None) as host:
+    with shell.service.host(None) as host:
         if follow:
             found = lines(
                 BuildFollower(
-                    shell.ledger, host, row.id, log=shell.app.log(row.id), after=after
+                    shell.service.ledger,
+                    host,
+                    row.id,
+                    log=shell.service.log(row.id),
+                    after=after,
+                    interval=shell.service.follow_interval,
                 ).chunks()
             )
         else:
-            found = lines(LogReader(shell.app.log(row.id), after=after).new_chunks())
+            found = lines(LogReader(shell.service.log(row.id), after=after).new_chunks())
         if form is Format.JSON:
             output.show(view, list(found), form)
         else:
             for line in found:
                 output.show(view, [line], form)
-    return exit_codes.of_build(shell.ledger.builds.get(row.id)) if follow else exit_codes.OK
+    return exit_codes.of_build(shell.service.ledger.builds.get(row.id)) if follow else exit_codes.OK
 
 
 def watch(
@@ -281,20 +270,21 @@ def watch(
 
     artifact_destination.check(result_file, artifacts_to)
     shell = shell_of(context)
-    row = shell.ledger.builds.find(build)
+    row = shell.service.ledger.builds.find(build)
     stream = sys.stderr if stdout_is_data(form) else sys.stdout
     sink = LogSink.to(stream, timestamps=timestamps)
     signals = Signals()
-    with signals.on(), shell.app.host(None) as host, sink:
+    with signals.on(), shell.service.host(None) as host, sink:
         row = TerminalFollower(
-            shell.ledger,
+            shell.service.ledger,
             host,
             row.id,
             sink,
             signals,
-            log=shell.app.log(row.id),
+            log=shell.service.log(row.id),
             own=False,
             live=sys.stderr.isatty(),
+            interval=shell.service.follow_interval,
         ).follow()
     manner = FollowOptions(form, False, timestamps, False, artifacts_to, result_file)
     return conclude(shell, row, None, manner)
@@ -306,16 +296,14 @@ def cancel(
 ) -> int:
     """End builds and destroy their VMs. Prints the id of each that was asked to end."""
     from vmrunner.errors import VmrunnerError
-    from vmrunner.runtime.background import served
-    from vmrunner.services.cancel import cancel as request_cancel
 
     shell = shell_of(context)
     asked: list[BuildRecord] = []
     troubles: list[VmrunnerError] = []
     for word in builds:
         try:
-            row = shell.ledger.builds.find(word)
-            asked.append(request_cancel(shell.ledger, row.id, wake=shell.wake))
+            row = shell.service.ledger.builds.find(word)
+            asked.append(shell.service.cancel(row.id))
         except VmrunnerError as error:
             troubles.append(error)
             output.say(f"error: {error}")
@@ -323,13 +311,7 @@ def cancel(
         output.print_out(found.id)
         if found.finished:
             output.say(f"{found.id} had finished before")
-    unserved = {
-        found.spec.provider
-        for found in asked
-        if not found.finished and not served(shell.ledger, [found.spec.provider])
-    }
-    if unserved:
-        shell.app.background.ensure(*unserved)
+    shell.service.ensure_ended(asked)
     if troubles:
         return exit_codes.PARTLY if asked else exit_codes.of_error(troubles[0])
     return exit_codes.OK
@@ -343,14 +325,13 @@ def extend(
 ) -> int:
     """Keep a held build's VM longer, but never past its deadline."""
     from vmrunner.cli.views.builds import build_view
-    from vmrunner.lib import process, units
+    from vmrunner.lib import units
     from vmrunner.services.documents import iso
 
     shell = shell_of(context)
     seconds = units.duration(by, "duration")
-    before = shell.ledger.builds.find(build)
-    now = shell.app.providers.time_at(before.spec.provider, ask=True)
-    row = shell.ledger.builds.extend(before.id, seconds, now, by=process.user())
+    before = shell.service.ledger.builds.find(build)
+    row = shell.service.extend(before, seconds)
     if form in (Format.JSON, Format.JSONL):
         output.show(build_view(), [row], form)
     else:

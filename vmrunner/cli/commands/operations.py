@@ -39,18 +39,7 @@ def reap(
     form: Output = Format.TABLE,
 ) -> int:
     """Kill what must die: past its deadline, left over, abandoned, not ours to keep. Once."""
-    from vmrunner.services import reap
-
-    app = shell_of(context).app
-    report = reap.reap(
-        app.ledgers,
-        app.providers,
-        app.limits(),
-        app.paths,
-        provider=provider,
-        dry_run=dry_run,
-        orphans=orphans,
-    )
+    report = shell_of(context).service.reap(provider=provider, dry_run=dry_run, orphans=orphans)
     _tell(_line_view(), report.lines, form, "nothing has to die", quiet=quiet)
     for text in (*report.alarms, *report.unread):
         output.warn(text)
@@ -75,13 +64,8 @@ def audit(
     """The cloud against the ledger. Kills nothing; exits 7 when anything is alive that should
     not be."""
     from vmrunner.lib import units
-    from vmrunner.services import audit
 
-    app = shell_of(context).app
-    found = audit.audit(
-        app.ledgers,
-        app.providers,
-        app.limits().limits,
+    found = shell_of(context).service.audit(
         provider=provider,
         tag=None if tag is None else units.pair(tag, "--tag"),
         older_than=None if older_than is None else units.duration(older_than, "--older-than"),

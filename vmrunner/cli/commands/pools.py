@@ -20,10 +20,8 @@ Output = Annotated[Format, typer.Option("-o", "--output")]
 def ls(context: typer.Context, form: Output = Format.TABLE) -> int:
     """The pools that a `serve` has in its configuration: what each wants, has, serves, costs."""
     from vmrunner.cli.views.pools import pool_view
-    from vmrunner.services import pools
 
-    shell = shell_of(context)
-    found = pools.status(shell.ledger, shell.app.providers)
+    found = shell_of(context).service.pools()
     output.show(pool_view(), found, form)
     if not found and form in (Format.TABLE, Format.WIDE):
         output.say("no pool; a `vmrunner serve` whose configuration has [pools.NAME] makes them")
@@ -34,10 +32,8 @@ def ls(context: typer.Context, form: Output = Format.TABLE) -> int:
 def show(context: typer.Context, name: Name, form: Output = Format.TABLE) -> int:
     """One pool, and why it is empty."""
     from vmrunner.cli.views.pools import description, pool_view
-    from vmrunner.services import pools
 
-    shell = shell_of(context)
-    found = pools.one(shell.ledger, shell.app.providers, name)
+    found = shell_of(context).service.pool(name)
     if form not in (Format.TABLE, Format.WIDE):
         output.show(pool_view(), [found], form)
         return exit_codes.OK
@@ -54,10 +50,7 @@ def resize(
     size: Annotated[int, typer.Argument(metavar="N", min=0, help="VMs that wait.")],
 ) -> int:
     """Another size, until the configuration changes."""
-    from vmrunner.services import pools
-
-    shell = shell_of(context)
-    pools.resize(shell.ledger, name, size)
+    shell_of(context).service.resize_pool(name, size)
     output.say(f"{name} is to have {size}; `vmrunner pool show {name}` tells how far it is")
     return exit_codes.OK
 
@@ -66,8 +59,6 @@ def resize(
 def drain(context: typer.Context, name: Name) -> int:
     """End its VMs that wait and make no more, until the configuration changes or it is resized.
     Builds that have one go on."""
-    from vmrunner.services import pools
-
-    pools.drain(shell_of(context).ledger, name)
+    shell_of(context).service.drain_pool(name)
     output.say(f"{name} is drained; `vmrunner pool resize {name} N` fills it again")
     return exit_codes.OK

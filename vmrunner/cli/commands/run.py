@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -177,17 +177,11 @@ def carry_out(shell: CliContext, said: BuildRequest, manner: FollowOptions) -> i
     from vmrunner.cli.commands.images import ImageProgress
     from vmrunner.cli.signals import Signals
     from vmrunner.lib import process
-    from vmrunner.services.submit import Submission
 
     artifact_destination.check(manner.result_file, manner.artifacts_to)
-    app = shell.app
-    submission = Submission(
-        settings=app.settings,
-        paths=app.paths,
-        ledgers=app.ledgers,
-        providers=app.providers,
-        transfer=app.sources,
-    )
+    service = shell.service
+    # One after the other: what a step gives belongs to the submission that gave it.
+    submission: Any = service.submission
     checked = submission.check(said)
     if manner.artifacts_to is not None and not checked.spec.artifacts:
         output.warn("artifacts-to: no artifact is asked for (name what to bring: -a GLOB)")
@@ -195,15 +189,15 @@ def carry_out(shell: CliContext, said: BuildRequest, manner: FollowOptions) -> i
         output.say(f"the job file takes {', '.join(checked.taken)}")
     admitted = submission.admit(checked, warn=output.warn)
     if manner.dry_run:
-        return _dry_run(checked, manner.form, shell.loaded.settings.limits.source_bytes)
+        return _dry_run(checked, manner.form, service.source_bytes)
     with ImageProgress(admitted.image.why if admitted.image else "") as progress:
         packed = submission.pack(admitted, on_image=progress)
-    if shell.ledger.paused:
+    if service.paused:
         output.warn("launching is stopped: it waits for `vmrunner drain --off`")
     if manner.detach:
         row, new = submission.queue(packed)
-        shell.app.background.ensure(row.spec.provider)
-        shell.wake()
+        service.ensure_served(row.spec.provider)
+        service.wake()
         if not new:
             output.say(f"the idempotency key belongs to {row.id}")
         _announce(row, manner)
@@ -227,15 +221,14 @@ def _abandon(shell: CliContext, row: BuildRecord, *, unread: bool) -> None:
     """We cannot be there for our build any more: it must end, and something must end its VM.
     `unread`: whoever read its output went away."""
     from vmrunner.model import Reason
-    from vmrunner.services.cancel import cancel
 
     why, reason = "", Reason.USER
     if unread:
         why, reason = "the reader of its output went away", Reason.OWNER_GONE
         output.say(f"the reader of the output went away: {row.id} is cancelled")
     for last in (
-        lambda: cancel(shell.ledger, row.id, reason=reason, why=why),
-        lambda: shell.app.background.ensure(row.spec.provider),
+        lambda: shell.service.cancel(row.id, reason=reason, why=why),
+        lambda: shell.service.ensure_served(row.spec.provider),
     ):
         try:
             last()
@@ -253,18 +246,19 @@ def _attend(
     to_stderr = stdout_is_data(manner.form)
     stream = sys.stderr if to_stderr else sys.stdout
     sink = LogSink.to(stream, timestamps=manner.timestamps)
-    with shell.app.host("run" if own else None) as host, sink:
+    with shell.service.host("run" if own else None) as host, sink:
         host.ensure(row.spec.provider)
         host.wake()
         return TerminalFollower(
-            shell.ledger,
+            shell.service.ledger,
             host,
             row.id,
             sink,
             signals,
-            log=shell.app.log(row.id),
+            log=shell.service.log(row.id),
             own=own,
             live=sys.stderr.isatty(),
+            interval=shell.service.follow_interval,
         ).follow()
 
 
@@ -274,11 +268,10 @@ def conclude(
     """Artifacts, result document, and the last line on stderr; the exit code."""
     from vmrunner.model import BuildState, Result
     from vmrunner.services import build_history, documents
-    from vmrunner.services.artifacts import PATIENCE, Artifacts
 
     if row.state is BuildState.HELD:
         try:
-            shell.app.background.ensure(row.spec.provider)  # it ends the hold when we are gone
+            shell.service.ensure_served(row.spec.provider)  # it ends the hold when we are gone
         except VmrunnerError as error:
             output.say(f"error: {error}")  # its deadline ends it
         until = documents.iso(row.hold_until)
@@ -290,9 +283,7 @@ def conclude(
     if row.message:
         (output.warn if row.result is Result.SUCCESS else output.say)(row.message)
     to, file = manner.artifacts_to, manner.result_file
-    whole = to is None or artifact_destination.copy(
-        Artifacts.of(row, shell.app.artifact_files, patience=PATIENCE), to
-    )
+    whole = to is None or artifact_destination.copy(shell.service.artifacts(row), to)
     document = documents.ended_document(row, events)
     if file is not None:
         whole = (
@@ -312,7 +303,7 @@ def conclude(
 def _happened(shell: CliContext, row: BuildRecord) -> list[BuildEvent]:
     """Return the build's events. A ledger that is away now hides nothing of the build's end."""
     try:
-        return shell.ledger.events.list(row.id)
+        return shell.service.ledger.events.list(row.id)
     except LedgerError as error:
         log.warning("%s", error)
         return []

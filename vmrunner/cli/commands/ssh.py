@@ -22,6 +22,7 @@ from vmrunner.errors import ConfigError, Conflict, VmrunnerError
 from vmrunner.lib import terminal, unix_sockets
 
 if TYPE_CHECKING:
+    from vmrunner.api.remote_service import RemoteArtifacts
     from vmrunner.model import Access, Address
     from vmrunner.services.artifacts import Artifact, Artifacts
 
@@ -157,11 +158,9 @@ def artifacts_get(
     return exit_codes.OK
 
 
-def _artifacts(context: typer.Context, build: str) -> Artifacts:
-    from vmrunner.services.artifacts import Artifacts
-
-    shell = shell_of(context)
-    return Artifacts.of(shell.ledger.builds.find(build), shell.app.artifact_files)
+def _artifacts(context: typer.Context, build: str) -> Artifacts | RemoteArtifacts:
+    service = shell_of(context).service
+    return service.artifacts(service.ledger.builds.find(build))
 
 
 def _show(path: Path) -> None:

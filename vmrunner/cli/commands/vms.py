@@ -41,9 +41,10 @@ def ls(
     shell = shell_of(context)
     # Beside the cloud all that are open count: what is there would have no row else.
     most = None if cloud and not everything else limit
-    rows = shell.ledger.instances.list(active=None if everything else True, limit=most)
+    rows = shell.service.ledger.instances.list(active=None if everything else True, limit=most)
     unread: list[str] = []
     if cloud:
+        _ = shell.ledger  # or it says that only who is there can look
         shown, unread = _sweep(shell)
         machines = _beside(shell, rows, shown)
     else:
@@ -64,8 +65,7 @@ def _machines(
     """Return the rows to show, each at the time of its driver."""
     from vmrunner.cli.views.builds import VmRow
 
-    time_at = shell.app.providers.time_at
-    times = {place: time_at(*place) for place in {(r.provider, r.scope) for r, _ in found if r}}
+    times = {(r.provider, r.scope): shell.service.time_of(r) for r, _ in found if r}
     here = time.time()
     return [VmRow(r, times[r.provider, r.scope] if r else here, seen) for r, seen in found]
 
@@ -134,16 +134,17 @@ def show(
 
 
 def _vm_of(shell: CliContext, word: str) -> Instance:
+    ledger = shell.service.ledger
     try:
-        return shell.ledger.instances.find(word)
+        return ledger.instances.find(word)
     except NotFound as error:
         try:
-            build = shell.ledger.builds.find(word)
+            build = ledger.builds.find(word)
         except NotFound:
             raise error from None
     if build.instance is None:
         raise NotFound(f"{build.id} had no VM: it is {build.state.value}")
-    return shell.ledger.instances.get(build.instance)
+    return ledger.instances.get(build.instance)
 
 
 @app.command()
@@ -157,7 +158,6 @@ def destroy(
     ] = False,
 ) -> int:
     """End VMs now, and cancel their builds. Prints the id of each that is seen dead."""
-    from vmrunner.runtime.background import served
     from vmrunner.services.destroy import past_deadline
 
     shell = shell_of(context)
@@ -175,7 +175,7 @@ def destroy(
         codes += _expire(shell, {row.id for row in rows})
     for word in vms or ():
         try:
-            rows.append(shell.ledger.instances.find(word))
+            rows.append(shell.service.ledger.instances.find(word))
         except VmrunnerError as error:
             codes.append(_told(error))
     for row in rows:
@@ -183,8 +183,7 @@ def destroy(
             codes.append(_destroy(shell, row))
         except VmrunnerError as error:
             codes.append(_told(error))
-    if not served(shell.ledger) and shell.ledger.builds.list(active=True, limit=1):
-        shell.app.background.ensure()  # it writes the ends of the builds
+    shell.service.ensure_ends_are_written()
     return _worst(codes)
 
 
@@ -228,9 +227,9 @@ def _told(error: VmrunnerError) -> int:
 
 
 def _destroy(shell: CliContext, row: Instance) -> int:
-    from vmrunner.services.destroy import DestroyResult, destroy
+    from vmrunner.services.destroy import DestroyResult
 
-    done = destroy(shell.ledger, shell.app.providers, row)
+    done = shell.service.destroy(row)
     if done.result is DestroyResult.REFUSED:
         output.say(f"error: {row.id}: {done.error}")
         return exit_codes.FAILED
@@ -248,8 +247,6 @@ def drain(
     off: Annotated[bool, typer.Option("--off", help="Launch again.")] = False,
 ) -> int:
     """Stop launching, in every process that serves this ledger. What runs goes on."""
-    shell = shell_of(context)
-    shell.app.ledgers.open(make=True).pause(not off, time.time())
-    shell.wake()
+    shell_of(context).service.drain(off=off)
     output.say("launching again" if off else "no build is started until `vmrunner drain --off`")
     return exit_codes.OK

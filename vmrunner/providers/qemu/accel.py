@@ -8,6 +8,7 @@ answer is kept per host kernel and QEMU version.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import subprocess
@@ -87,11 +88,17 @@ def boots(qemu: str, kernel: Path, accel: str = "kvm", timeout: float = _PROBE) 
 
 
 def version(qemu: str) -> str:
-    """`10.0.13 (Debian …)`; empty when it does not run."""
+    """`10.0.13 (Debian …)`; empty when it does not run. The same program is asked once."""
     try:
-        done = subprocess.run(
-            [qemu, "--version"], capture_output=True, text=True, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        program = Path(qemu).stat()
+        return _version(qemu, program.st_ino, program.st_mtime_ns)
+    except (OSError, subprocess.SubprocessError):
         return ""
+
+
+@functools.cache
+def _version(qemu: str, _inode: int, _changed: int) -> str:
+    done = subprocess.run(
+        [qemu, "--version"], capture_output=True, text=True, timeout=20, check=True
+    )
     return done.stdout.partition("\n")[0].removeprefix("QEMU emulator version ").strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
@@ -117,20 +118,28 @@ def _program(name: str) -> Finding:
 def _namespaces() -> Finding:
     """Namespaces are tried, not guessed from one of the many switches that forbid them."""
     try:
-        done = subprocess.run(
-            ["unshare", "--user", "--map-root-user", "--net", "--pid", "--mount", "--fork", "true"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-        why = done.stderr.strip() if done.returncode else ""
-    except (OSError, subprocess.TimeoutExpired) as error:
+        _make_namespaces()
+    except subprocess.CalledProcessError as error:
+        why = error.stderr.strip() or str(error)
+    except (OSError, subprocess.SubprocessError) as error:
         why = str(error)
-    if not why:
+    else:
         return _finding("namespaces", Level.OK, "user namespaces can be made")
     fix = "sysctl kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0"
     return _finding("namespaces", Level.ERROR, f"no user namespaces: {why}", fix)
+
+
+@functools.cache
+def _make_namespaces() -> None:
+    """Raise when none can be made. Each submission asks: what worked once in this process is not
+    tried again."""
+    subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--net", "--pid", "--mount", "--fork", "true"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
 
 
 def _group() -> Finding:

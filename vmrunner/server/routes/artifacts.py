@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from fastapi import APIRouter
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
 
 from vmrunner.server.routes.common import Parts, Reader, listing, visible_build
 from vmrunner.server.routes.logs import INERT
+from vmrunner.services.artifact_archive import archive
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.documents import artifact_document
 
 router = APIRouter(tags=["artifacts"])
+TAR = "application/x-tar"
 
 
 @router.get("/builds/{build}/artifacts")
-def list_artifacts(build: str, parts: Parts, principal: Reader) -> JSONResponse:
-    """List what the build brought back."""
+def list_artifacts(build: str, request: Request, parts: Parts, principal: Reader) -> Response:
+    """List what the build brought back; with `Accept: application/x-tar` all of it."""
     row = visible_build(parts, principal, build)
     found = Artifacts.of(row, parts.artifact_files)
+    if TAR in request.headers.get("accept", ""):
+        return StreamingResponse(archive(found.files()), headers=INERT, media_type=TAR)
     return listing("artifact", map(artifact_document, found))
 
 

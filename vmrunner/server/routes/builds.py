@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -11,13 +11,14 @@ from pydantic import BaseModel, Field
 
 from vmrunner.lib import units
 from vmrunner.lib.section import Seconds, Section
-from vmrunner.model import BuildRecord, BuildState
+from vmrunner.model import BuildRecord, BuildState, Reason
 from vmrunner.server import bodies
 from vmrunner.server.build_body import BuildBody
 from vmrunner.server.parts import ServerParts
 from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.common import (
     PageParameters,
+    Parameters,
     Parts,
     Reader,
     Submitter,
@@ -27,7 +28,7 @@ from vmrunner.server.routes.common import (
 from vmrunner.services import queue_reasons, remote_submit
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.cancel import cancel as request_cancel
-from vmrunner.services.documents import build_document, shown_document
+from vmrunner.services.documents import build_document, shown_document, spec_document
 
 router = APIRouter(tags=["builds"])
 #: Words for `state=` beside the states themselves.
@@ -39,6 +40,24 @@ class BuildFilter(PageParameters):
 
     state: list[str] = Field(default_factory=list)
     label: list[str] = Field(default_factory=list)
+
+
+class BriefParameters(Parameters):
+    """`brief`: the build alone, without its VMs, events and artifacts."""
+
+    brief: bool = False
+
+
+class SubmitParameters(Parameters):
+    """`dry_run`: check it and start nothing."""
+
+    dry_run: bool = False
+
+
+class CancelBody(Section):
+    """The reason: `owner_gone` where whoever waited for the build is gone."""
+
+    reason: Literal["user", "owner_gone"] = "user"
 
 
 class ExtendBody(Section):
@@ -102,37 +121,58 @@ def _waiting(parts: ServerParts, rows: list[BuildRecord]) -> dict[str, str]:
 
 
 @router.post("/builds", status_code=201, openapi_extra=body_schema(BuildBody))
-async def submit_build(request: Request, parts: Parts, principal: Submitter) -> JSONResponse:
-    """Queue a build. 200 for one that had its idempotency key already."""
+async def submit_build(
+    request: Request,
+    parts: Parts,
+    principal: Submitter,
+    wanted: Annotated[SubmitParameters, Query()],
+) -> JSONResponse:
+    """Queue a build. 200 for one that had its idempotency key already, and for a dry run, whose
+    answer is what would be submitted."""
     body = await bodies.model(request, BuildBody)
+    if wanted.dry_run:
+        checked = await run_in_threadpool(
+            remote_submit.check,
+            parts.submission(),
+            principal,
+            body.request,
+            source=body.source,
+            name=body.source_name,
+        )
+        return listing("build_spec", [spec_document(checked.spec)], warnings=checked.warnings)
     submitted = await run_in_threadpool(
         remote_submit.submit,
         parts.submission(),
         principal,
         body.request,
         source=body.source,
+        name=body.source_name,
         foreground=body.foreground,
         now=parts.now(),
     )
     parts.wake()
     answer = listing(
-        "build", [build_document(submitted.build)], status=201 if submitted.new else 200
+        "build",
+        [build_document(submitted.build)],
+        status=201 if submitted.new else 200,
+        warnings=submitted.warnings,
+        new=submitted.new,
     )
     answer.headers["Location"] = f"/api/v1/builds/{submitted.build.id}"
-    for warning in submitted.warnings:
-        answer.headers.append("Warning", f'299 - "{_plain(warning)}"')
     return answer
 
 
-def _plain(text: str) -> str:
-    """Return a text that a header can hold."""
-    return text.encode("ascii", "replace").decode().replace("\\", "/").replace('"', "'")
-
-
 @router.get("/builds/{build}")
-def show_build(build: str, parts: Parts, principal: Reader) -> JSONResponse:
+def show_build(
+    build: str, parts: Parts, principal: Reader, wanted: Annotated[BriefParameters, Query()]
+) -> JSONResponse:
     """One build, with its steps, VMs, events and artifacts."""
     row = visible_build(parts, principal, build)
+    if wanted.brief:
+        starts = parts.ledger.instances.starts([row.instance] if row.instance else [])
+        why = _waiting(parts, [row]).get(row.id)
+        document = build_document(row, starts.get(row.instance or "")) | {"waiting": why}
+        return listing("build", [document])
     document = shown_document(
         row,
         parts.ledger.instances.list(build=row.id),
@@ -143,11 +183,21 @@ def show_build(build: str, parts: Parts, principal: Reader) -> JSONResponse:
     return listing("build", [document])
 
 
-@router.post("/builds/{build}/cancel")
-def cancel_build(build: str, parts: Parts, principal: Submitter) -> JSONResponse:
+@router.post("/builds/{build}/cancel", openapi_extra=body_schema(CancelBody))
+async def cancel_build(
+    build: str, request: Request, parts: Parts, principal: Submitter
+) -> JSONResponse:
     """Wish that it ends and its VM dies. One that has finished stays as it is."""
-    row = visible_build(parts, principal, build)
-    row = request_cancel(parts.ledger, row.id, wake=parts.wake, by=principal.actor)
+    row = await run_in_threadpool(visible_build, parts, principal, build)
+    body = await bodies.model(request, CancelBody)
+    row = await run_in_threadpool(
+        request_cancel,
+        parts.ledger,
+        row.id,
+        wake=parts.wake,
+        reason=Reason(body.reason),
+        by=principal.actor,
+    )
     return listing("build", [build_document(row)])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request
@@ -48,10 +48,19 @@ class PageParameters(Parameters):
 
 
 def listing(
-    kind: str, items: Iterable[Mapping[str, Any]], *, next_: str | None = None, status: int = 200
+    kind: str,
+    items: Iterable[Mapping[str, Any]],
+    *,
+    next_: str | None = None,
+    status: int = 200,
+    warnings: Sequence[str] = (),
+    **more: bool,
 ) -> JSONResponse:
-    """Documents in the envelope of `-o json`, and where the next page begins."""
-    document = envelope(kind, items)
+    """Documents in the envelope of `-o json`, and where the next page begins; `more` stands
+    beside."""
+    document = envelope(kind, items) | more
+    if warnings:
+        document["warnings"] = list(warnings)
     if next_ is not None:
         document["next"] = next_
     return JSONResponse(document, status)

@@ -22,9 +22,10 @@ router = APIRouter(tags=["instances"])
 
 
 class InstanceFilter(PageParameters):
-    """`state=active`: those that are not gone."""
+    """`state=active`: those that are not gone; `build`: its alone."""
 
     state: Literal["active", "gone"] | None = None
+    build: str | None = None
 
 
 @router.get("/instances")
@@ -33,6 +34,7 @@ def list_instances(
 ) -> JSONResponse:
     """The VMs of the builds that the token sees, newest first; without a filter all."""
     rows = parts.ledger.instances.list(
+        build=wanted.build,
         active=None if wanted.state is None else wanted.state == "active",
         limit=wanted.limit + 1,
         labels=principal.labels,

@@ -55,6 +55,12 @@ class ChunkParameters(Parameters):
     wait: bool = False
 
 
+class EventParameters(Parameters):
+    """`after`: only events with a higher number."""
+
+    after: int = 0
+
+
 @router.get("/builds/{build}/logs")
 def read_log(
     build: str, request: Request, parts: Parts, watcher: Watcher, principal: Reader
@@ -144,12 +150,17 @@ async def read_chunks(
 
 @router.get("/builds/{build}/events")
 def read_events(
-    build: str, request: Request, parts: Parts, watcher: Watcher, principal: Reader
+    build: str,
+    request: Request,
+    parts: Parts,
+    watcher: Watcher,
+    principal: Reader,
+    wanted: Annotated[EventParameters, Query()],
 ) -> Response:
     """Stream what happens to a build, from the event after `Last-Event-ID` on; with
     `Accept: application/json` list what happened so far."""
     row = visible_build(parts, principal, build)
-    after = _last_id(request)
+    after = max(wanted.after, _last_id(request))
     if "application/json" in request.headers.get("accept", ""):
         found = parts.ledger.events.list(row.id, after)
         return listing("event", map(event_document, found))

@@ -22,6 +22,7 @@ from vmrunner.services import nodes, pools
 from vmrunner.services import reap as reaping
 from vmrunner.services.documents import (
     action_document,
+    envelope,
     node_document,
     pool_document,
     survivor_document,
@@ -129,7 +130,8 @@ async def reap(request: Request, parts: Parts, admin: Admin) -> JSONResponse:
         await run_in_threadpool(
             parts.ledger.actions.add, admin.actor, "reap", body.provider or "all", parts.now()
         )
-    return listing("verdict", map(verdict_document, report.lines))
+    document = envelope("verdict", map(verdict_document, report.lines))
+    return JSONResponse(document | {"alarms": list(report.alarms), "unread": list(report.unread)})
 
 
 def _reap(parts: ServerParts, body: ReapBody) -> Report:

@@ -1,0 +1,258 @@
+"""A service at hand: the ledger of this configuration, and engines of ours or others' for it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.errors import LedgerError, NotFound, Unreadable
+from vmrunner.lib import process, wakeup
+from vmrunner.model import BuildState, Reason
+from vmrunner.services.follow import FOLLOW_INTERVAL
+
+if TYPE_CHECKING:
+    from vmrunner.core.audit_rules import Survivor
+    from vmrunner.ledger import Ledger
+    from vmrunner.model import BuildRecord, Instance, Start
+    from vmrunner.reaper.report import Report
+    from vmrunner.remote.host import RemoteHost
+    from vmrunner.runtime.app import App
+    from vmrunner.runtime.engine_host import EngineHost
+    from vmrunner.services.artifacts import Artifacts
+    from vmrunner.services.destroy import DestroyedVm
+    from vmrunner.services.pools import PoolStatus
+    from vmrunner.services.submit import Submission
+    from vmrunner.transfers.build_log import BuildLog
+
+
+log = logging.getLogger("vmrunner")
+
+
+class LocalService:
+    """The use cases over the parts of one application."""
+
+    follow_interval: Final = FOLLOW_INTERVAL
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    @property
+    def ledger(self) -> Ledger:
+        return self._app.ledger
+
+    @property
+    def submission(self) -> Submission:
+        """Return the four steps of a submission."""
+        from vmrunner.services.submit import Submission
+
+        app = self._app
+        return Submission(
+            settings=app.settings,
+            paths=app.paths,
+            ledgers=app.ledgers,
+            providers=app.providers,
+            transfer=app.sources,
+        )
+
+    @property
+    def source_bytes(self) -> int:
+        return self._app.settings.limits.source_bytes
+
+    @property
+    def paused(self) -> bool:
+        """True if nothing is launched now."""
+        return self.ledger.paused
+
+    def host(self, kind: str | None) -> EngineHost:
+        """Return what sees to it that builds are served while this process waits for them."""
+        return self._app.host(kind)
+
+    def wake(self) -> None:
+        """Let whoever serves look at once."""
+        wakeup.poke(self._app.paths.wake)
+
+    def ensure_served(self, *providers: str) -> None:
+        """See to it that an engine which outlives this process serves these providers."""
+        self._app.background.ensure(*providers)
+
+    # --- builds ---
+
+    def waiting(self, rows: Iterable[BuildRecord]) -> dict[str, str]:
+        """Return why those of them that are queued wait."""
+        queued = {row.id for row in rows if row.state is BuildState.QUEUED}
+        if not queued:
+            return {}
+        from vmrunner.services import queue_reasons
+
+        known = queue_reasons.reasons(self.ledger, self._app.limits())
+        return {name: why for name, why in known.items() if name in queued}
+
+    def starts(self, rows: Iterable[BuildRecord]) -> dict[str, Start]:
+        """Return how they came by their VMs, by the VM's id."""
+        return self.ledger.instances.starts([row.instance for row in rows if row.instance])
+
+    def artifacts(self, row: BuildRecord) -> Artifacts:
+        """Return what it brought back."""
+        from vmrunner.services.artifacts import PATIENCE, Artifacts
+
+        return Artifacts.of(row, self._app.artifact_files, patience=PATIENCE)
+
+    def log(self, build: str) -> BuildLog:
+        """Return its log, wherever that lies."""
+        return self._app.log(build)
+
+    def cancel(self, build: str, *, reason: Reason = Reason.USER, why: str = "") -> BuildRecord:
+        """Wish that it ends and its VM dies."""
+        from vmrunner.services.cancel import cancel
+
+        return cancel(self.ledger, build, wake=self.wake, reason=reason, why=why)
+
+    def ensure_ended(self, rows: Iterable[BuildRecord]) -> None:
+        """See to it that somebody ends builds that were cancelled."""
+        from vmrunner.runtime.background import served
+
+        unserved = {
+            row.spec.provider
+            for row in rows
+            if not row.finished and not served(self.ledger, [row.spec.provider])
+        }
+        if unserved:
+            self.ensure_served(*unserved)
+
+    def extend(self, row: BuildRecord, seconds: float) -> BuildRecord:
+        """Keep a held build's VM longer, never past its deadline."""
+        now = self._app.providers.time_at(row.spec.provider, ask=True)
+        return self.ledger.builds.extend(row.id, seconds, now, by=process.user())
+
+    # --- the house ---
+
+    def time_of(self, row: Instance) -> float:
+        """Return the time by the clock that a VM's deadline is of."""
+        return self._app.providers.time_at(row.provider, row.scope)
+
+    def destroy(self, row: Instance) -> DestroyedVm:
+        """End a VM now, and cancel its build."""
+        from vmrunner.services.destroy import destroy
+
+        return destroy(self.ledger, self._app.providers, row)
+
+    def ensure_ends_are_written(self) -> None:
+        """See to it that an engine writes the ends of builds whose VMs were destroyed."""
+        from vmrunner.runtime.background import served
+
+        if not served(self.ledger) and self.ledger.builds.list(active=True, limit=1):
+            self.ensure_served()
+
+    def drain(self, *, off: bool) -> None:
+        """Stop launching, everywhere; or launch again."""
+        self._app.ledgers.open(make=True).pause(not off, time.time())
+        self.wake()
+
+    def reap(
+        self, *, provider: str | None = None, dry_run: bool = False, orphans: bool = False
+    ) -> Report:
+        """One pass of the reaper: what it found and did."""
+        from vmrunner.services import reap
+
+        app = self._app
+        return reap.reap(
+            app.ledgers,
+            app.providers,
+            app.limits(),
+            app.paths,
+            provider=provider,
+            dry_run=dry_run,
+            orphans=orphans,
+        )
+
+    def audit(
+        self,
+        *,
+        provider: str | None = None,
+        tag: tuple[str, str] | None = None,
+        older_than: float | None = None,
+    ) -> list[Survivor]:
+        """Return what is alive and should not be."""
+        from vmrunner.services import audit
+
+        app = self._app
+        return audit.audit(
+            app.ledgers,
+            app.providers,
+            app.limits().limits,
+            provider=provider,
+            tag=tag,
+            older_than=older_than,
+        )
+
+    def pools(self) -> list[PoolStatus]:
+        """Return what each pool wants, has, serves and costs."""
+        from vmrunner.services import pools
+
+        return pools.status(self.ledger, self._app.providers)
+
+    def pool(self, name: str) -> PoolStatus:
+        """Return one pool. Raises NotFound."""
+        from vmrunner.services import pools
+
+        return pools.one(self.ledger, self._app.providers, name)
+
+    def resize_pool(self, name: str, size: int) -> None:
+        """Give a pool another size, until the configuration changes."""
+        from vmrunner.services import pools
+
+        pools.resize(self.ledger, name, size)
+
+    def drain_pool(self, name: str) -> None:
+        """End a pool's VMs that wait."""
+        from vmrunner.services import pools
+
+        pools.drain(self.ledger, name)
+
+    def close(
+        self, host: EngineHost | RemoteHost | None = None, unended: Iterable[str] = ()
+    ) -> None:
+        """Let go of what was opened, with an engine of this process. For `unended` builds of ours
+        that have not ended, and for what that engine drove beside, a background engine is started,
+        unless one serves them that stays."""
+        engine, builds = (host.own if host is not None else None), tuple(unended)
+        try:
+            if host is not None:
+                host.close()
+            if (engine or builds) and (providers := self._left(engine, builds)):
+                self._app.background.ensure(*providers)
+        finally:
+            self._app.close()
+
+    def _left(self, engine: str | None, builds: Iterable[str]) -> set[str]:
+        """The providers of these builds, as far as they have not ended, and of what the engine
+        drove that nobody else minds: whoever waits for a build finds it another engine."""
+        from vmrunner.runtime.background import served
+
+        ledger = self.ledger
+        try:
+            own = {build.spec.provider for build in _found(ledger, builds) if not build.finished}
+            drove = {
+                build.spec.provider
+                for build in ledger.builds.driven()
+                if engine is not None and build.owner == engine and not _awaited(build)
+            }
+            return own | {name for name in drove if not served(ledger, [name], here=True)}
+        except LedgerError as error:
+            log.warning("%s", error)
+            return set(self._app.settings.providers)
+
+
+def _found(ledger: Ledger, builds: Iterable[str]) -> Iterator[BuildRecord]:
+    """Return the builds that the ledger still has, and can tell."""
+    for build in builds:
+        with contextlib.suppress(NotFound, Unreadable):
+            yield ledger.builds.get(build)
+
+
+def _awaited(build: BuildRecord) -> bool:
+    """True if it belongs to a process that may live."""
+    return build.submitter is not None and process.alive(build.submitter) is not False

@@ -1,0 +1,42 @@
+"""Pools, from documents."""
+
+from __future__ import annotations
+
+from vmrunner.model import EmptyReason, Pool, PoolKind, PoolSpec
+from vmrunner.remote.decoding import Document, moment
+from vmrunner.services.pools import PoolStatus
+
+
+def pool_status(document: Document) -> PoolStatus:
+    """Decode one pool; of its shape what is shown of it."""
+    empty = document["empty_reason"]
+    spec = PoolSpec(
+        name=document["name"],
+        provider=document["provider"],
+        container=document["container"],
+        kind=PoolKind(document["kind"]),
+        ttl=document["ttl"],
+        idle=document["idle"],
+        usd_per_day=document["usd_per_day"],
+    )
+    return PoolStatus(
+        pool=Pool(
+            spec=spec,
+            shape="",
+            revision=document["revision"],
+            size=document["resized_to"],
+            draining=document["draining"],
+            named_at=moment(document["named_at"]) or 0.0,
+            want=document["want"],
+        ),
+        want=document["want"],
+        have=document["have"],
+        making=document["making"],
+        claimed=document["claimed"],
+        builds=document.get("builds", 0),
+        hit_rate=document["hit_rate"],
+        p50=document["p50"],
+        p95=document["p95"],
+        idle_usd_today=document["idle_usd_today"],
+        empty_reason=EmptyReason(empty) if empty else None,
+    )

@@ -1,0 +1,229 @@
+"""A service elsewhere: the same use cases, asked of a server."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from vmrunner.errors import ConfigError
+from vmrunner.model import Reason
+from vmrunner.remote import HttpClient, RemoteLedger
+from vmrunner.remote.host import RemoteHost
+from vmrunner.remote.http_client import segment
+from vmrunner.remote.ledger import RemoteLog
+from vmrunner.services.destroy import DestroyedVm, DestroyResult
+
+if TYPE_CHECKING:
+    from vmrunner.api.remote_submission import RemoteSubmitter
+    from vmrunner.core.audit_rules import Survivor
+    from vmrunner.model import BuildRecord, Instance, Start
+    from vmrunner.reaper.report import Report
+    from vmrunner.runtime.engine_host import EngineHost
+    from vmrunner.services.artifacts import Artifact
+    from vmrunner.services.pools import PoolStatus
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteArtifacts:
+    """The artifacts of one build, on the server."""
+
+    client: HttpClient
+    build: BuildRecord
+
+    def __iter__(self) -> Iterator[Artifact]:
+        return iter(self.ls())
+
+    def __len__(self) -> int:
+        return len(self.ls())
+
+    def ls(self) -> list[Artifact]:
+        """All files, by path."""
+        from vmrunner.services.artifacts import Artifact
+
+        found = self.client.listed(f"/builds/{segment(self.build.id)}/artifacts")
+        return [Artifact(one["path"], one["size"]) for one in found]
+
+    def download(self, dest: Any, *paths: str) -> list[Path]:
+        """Copy them below `dest`, as `Artifacts.download` does."""
+        from vmrunner.lib.archive import files
+        from vmrunner.lib.archive.tar_reader import ByteSource
+        from vmrunner.services.artifacts import Artifacts
+        from vmrunner.transfers.build_artifacts import LocalArtifacts
+
+        globs = tuple(rule.glob for rule in self.build.spec.artifacts)
+        url = f"/builds/{segment(self.build.id)}/artifacts"
+        with tempfile.TemporaryDirectory(prefix="vmrunner-") as name:
+            place = Path(name, self.build.id)
+            with self.client.stream(url, "application/x-tar") as parts:
+                source: ByteSource = _Reader(parts)
+                files.extract(source, place, files.ArchiveCaps(unpacked=1 << 40))
+            found = Artifacts(lambda: LocalArtifacts(place), self.build.id, globs)
+            return found.download(dest, *paths)
+
+
+class _Reader:
+    """Parts of bytes as a file."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts = parts
+        self._left = b""
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not self._left:
+            self._left = next(self._parts, b"")
+        data, self._left = self._left[:size], self._left[size:]
+        return data
+
+
+class RemoteService:
+    """The use cases of a server. `url` and `token` as in VMRUNNER_SERVER and VMRUNNER_TOKEN."""
+
+    follow_interval: Final = 0.3
+
+    def __init__(self, url: str, token: str) -> None:
+        self.client = HttpClient(url, token)
+        self.ledger = RemoteLedger(self.client)
+        self._host = RemoteHost(self.client, self.ledger.builds)
+
+    @property
+    def submission(self) -> RemoteSubmitter:
+        from vmrunner.api.remote_submission import RemoteSubmitter
+
+        return RemoteSubmitter(client=self.client, keep=self._host.keep)
+
+    @property
+    def source_bytes(self) -> int:
+        from vmrunner.api.remote_submission import SOURCE_BYTES
+
+        return SOURCE_BYTES
+
+    @property
+    def paused(self) -> bool:
+        """True if nothing is launched now."""
+        return bool(self.client.get("/readyz")["draining"])
+
+    def host(self, kind: str | None) -> RemoteHost:
+        del kind
+        return self._host
+
+    def wake(self) -> None:
+        """Do nothing: the server knows what it was asked for."""
+
+    def ensure_served(self, *providers: str) -> None:
+        """Do nothing: the server does."""
+
+    # --- builds ---
+
+    def waiting(self, rows: Iterable[BuildRecord]) -> dict[str, str]:
+        """Return why those of them that are queued wait, as the server told with them."""
+        known = self.ledger.builds.waiting
+        return {row.id: known[row.id] for row in rows if row.id in known}
+
+    def starts(self, rows: Iterable[BuildRecord]) -> dict[str, Start]:
+        """Return how they came by their VMs, by the VM's id."""
+        known = self.ledger.builds.starts
+        return {row.instance: known[row.instance] for row in rows if row.instance in known}
+
+    def artifacts(self, row: BuildRecord) -> RemoteArtifacts:
+        """Return what it brought back."""
+        return RemoteArtifacts(self.client, row)
+
+    def log(self, build: str) -> RemoteLog:
+        """Return its log."""
+        return RemoteLog(self.ledger.logs, build)
+
+    def cancel(self, build: str, *, reason: Reason = Reason.USER, why: str = "") -> BuildRecord:
+        """Wish that it ends and its VM dies."""
+        del why
+        return self.ledger.builds.request_cancel(build, reason, time.time())
+
+    def ensure_ended(self, rows: Iterable[BuildRecord]) -> None:
+        """Do nothing: the server does."""
+
+    def extend(self, row: BuildRecord, seconds: float) -> BuildRecord:
+        """Keep a held build's VM longer, never past its deadline."""
+        return self.ledger.builds.extend(row.id, seconds, time.time())
+
+    # --- the house ---
+
+    def time_of(self, row: Instance) -> float:
+        """Return the time here: the server tells no other."""
+        del row
+        return time.time()
+
+    def destroy(self, row: Instance) -> DestroyedVm:
+        """End a VM now, and cancel its build."""
+        answer = self.client.post(f"/instances/{segment(row.id)}/destroy")
+        return DestroyedVm(DestroyResult(answer["result"]), answer["error"] or "")
+
+    def ensure_ends_are_written(self) -> None:
+        """Do nothing: the server does."""
+
+    def drain(self, *, off: bool) -> None:
+        """Stop launching, everywhere; or launch again."""
+        self.client.post("/drain", {"off": off})
+
+    def reap(
+        self, *, provider: str | None = None, dry_run: bool = False, orphans: bool = False
+    ) -> Report:
+        """One pass of the reaper: what it found and did."""
+        from vmrunner.remote.reports import report
+
+        said = {"provider": provider, "dry_run": dry_run, "orphans": orphans}
+        return report(self.client.post("/reap", said))
+
+    def audit(
+        self,
+        *,
+        provider: str | None = None,
+        tag: tuple[str, str] | None = None,
+        older_than: float | None = None,
+    ) -> list[Survivor]:
+        """Return what is alive and should not be."""
+        from vmrunner.remote.reports import survivor
+
+        said = None if tag is None else "=".join(tag)
+        found = self.client.listed("/audit", provider=provider, tag=said, older_than=older_than)
+        return list(map(survivor, found))
+
+    def pools(self) -> list[PoolStatus]:
+        """Return what each pool wants, has, serves and costs."""
+        from vmrunner.api.remote_pools import pool_status
+
+        return list(map(pool_status, self.client.listed("/pools")))
+
+    def pool(self, name: str) -> PoolStatus:
+        """Return one pool. Raises NotFound."""
+        from vmrunner.api.remote_pools import pool_status
+
+        return pool_status(self.client.one(f"/pools/{segment(name)}"))
+
+    def resize_pool(self, name: str, size: int) -> None:
+        """Give a pool another size, until the configuration changes."""
+        self.client.post(f"/pools/{segment(name)}/resize", {"size": size})
+
+    def drain_pool(self, name: str) -> None:
+        """End a pool's VMs that wait."""
+        self.client.post(f"/pools/{segment(name)}/drain")
+
+    def close(
+        self, host: EngineHost | RemoteHost | None = None, unended: Iterable[str] = ()
+    ) -> None:
+        """Let go of what was opened; builds in the foreground are not kept any longer."""
+        del host, unended
+        self._host.close()
+        self.client.close()
+
+
+def from_environment(environ: dict[str, str] | Any) -> RemoteService | None:
+    """Return the server that VMRUNNER_SERVER names; None: there is none. Raises ConfigError."""
+    url = environ.get("VMRUNNER_SERVER")
+    if url is None:
+        return None
+    if not url.strip():
+        raise ConfigError("VMRUNNER_SERVER: empty", hint="a URL, or unset it")
+    return RemoteService(url.strip(), environ.get("VMRUNNER_TOKEN", "").strip())

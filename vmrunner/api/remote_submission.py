@@ -1,0 +1,156 @@
+"""Submission of a build to a server, in the same four steps as to a ledger at hand."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from vmrunner.config.build_request import BuildRequest
+from vmrunner.config.validation_errors import together
+from vmrunner.errors import ConfigError
+from vmrunner.remote import HttpClient, decoding
+from vmrunner.services import sources
+from vmrunner.services.requests import CheckedRequest, placed_error
+from vmrunner.services.submit import AdmittedBuild
+
+if TYPE_CHECKING:
+    from vmrunner.images import Progress
+    from vmrunner.model import BuildRecord, Process, Step
+
+_PIECE: Final = 1 << 18
+#: Of a source, packed; the server has a limit of its own.
+SOURCE_BYTES: Final = 64 << 30
+#: Of a source that was not uploaded yet, for a dry run: nobody looks for it.
+_SOME: Final = "sha256:" + "0" * 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedRemotely:
+    """A build that only has to be queued. `body`: what the server is sent."""
+
+    checked: CheckedRequest
+    body: dict[str, Any]
+
+
+class RemoteSubmitter:
+    """`keep` is told of builds that end unless their lease is renewed."""
+
+    def __init__(self, *, client: HttpClient, keep: Callable[[str], None]) -> None:
+        self._client = client
+        self._keep = keep
+        self._request: BuildRequest | None = None
+
+    def check(self, request: BuildRequest) -> CheckedRequest:
+        """Check what is of this machine, and let the server check the rest. Raises ConfigError."""
+        faults = list(request.faults)
+        source = request.source
+        if source is not None:
+            try:
+                sources.refuse_url(source)
+                if not source.startswith(sources.GIT):
+                    source = str(Path(source).expanduser().absolute())
+                sources.check(source)
+            except ConfigError as error:
+                faults.append(placed_error(error, request.places))
+        if faults:
+            raise together(faults)
+        self._request = request
+        body = _body(request)
+        if source is not None:
+            body |= {"source": _SOME, "source_name": sources.shown(source)}
+        try:
+            answer = self._client.post("/builds", body, dry_run=True)
+        except ConfigError as error:
+            raise together(
+                placed_error(one, request.places) for one in (error, *error.more)
+            ) from None
+        return CheckedRequest(
+            spec=decoding.spec(answer["items"][0]),
+            secrets=dict(request.secrets),
+            source=source,
+            warnings=tuple(answer.get("warnings", ())),
+            taken=request.taken,
+            places=request.places,
+        )
+
+    def admit(self, checked: CheckedRequest, *, warn: Callable[[str], object]) -> AdmittedBuild:
+        """Tell the warnings. The server was asked already."""
+        for text in checked.warnings:
+            warn(text)
+        return AdmittedBuild(checked=checked, image=None)
+
+    def pack(
+        self, admitted: AdmittedBuild, *, on_image: Callable[[Progress], None]
+    ) -> PackedRemotely:
+        """Pack the source here, and upload it."""
+        del on_image
+        assert self._request is not None, "check comes first"
+        body, checked = _body(self._request), admitted.checked
+        if checked.source is not None:
+            with tempfile.TemporaryDirectory(prefix="vmrunner-") as name, checked.placed():
+                path = Path(name, "source.tar")
+                sources.spool(checked.source, path, most=SOURCE_BYTES)
+                body["source"] = self._client.put("/sources", _pieces(path))["digest"]
+            body["source_name"] = sources.shown(checked.source)
+        return PackedRemotely(checked=checked, body=body)
+
+    def queue(
+        self, packed: PackedRemotely, *, submitter: Process | None = None
+    ) -> tuple[BuildRecord, bool]:
+        """The build, and whether it is a new one. With a `submitter` it ends unless this process
+        says again and again that it is there."""
+        body = {**packed.body, "foreground": submitter is not None}
+        answer = self._client.post("/builds", body)
+        row = decoding.build(answer["items"][0])
+        new = bool(answer.get("new"))
+        if submitter is not None and new:
+            self._keep(row.id)
+        return row, new
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with contextlib.closing(path.open("rb")) as file:
+        while data := file.read(_PIECE):
+            yield data
+
+
+def _body(request: BuildRequest) -> dict[str, Any]:
+    """The request as JSON. Its source is named once it is uploaded."""
+    said = {
+        name: value
+        for name, value in request
+        if value is not None and name not in ("source", "steps", "secrets", "artifacts")
+    }
+    if request.network is not None:
+        said["network"] = request.network.value
+    return {
+        **said,
+        "steps": [_step(one) for one in request.steps or ()],
+        "secrets": {name: _text(name, value) for name, value in request.secrets.items()},
+        "artifacts": [{"path": one.glob, "always": one.always} for one in request.artifacts],
+    }
+
+
+def _text(name: str, value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise ConfigError(
+            f"secret: the value of {name!r} is not UTF-8, and goes over HTTP as text",
+            hint="encode it, with base64 for example",
+        ) from None
+
+
+def _step(step: Step) -> dict[str, Any]:
+    said: dict[str, Any] = {"run": step.run} if step.run is not None else {"argv": list(step.argv)}
+    if step.name:
+        said["name"] = step.name
+    if step.timeout is not None:
+        said["timeout"] = step.timeout
+    if step.env:
+        said["env"] = dict(step.env)
+    return said

@@ -1,0 +1,186 @@
+"""Documents back to the values that they show. What they do not show keeps its default."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+from vmrunner.errors import ServerUnreachable
+from vmrunner.model import (
+    Address,
+    ArtifactRule,
+    BuildEvent,
+    BuildRecord,
+    BuildSpec,
+    BuildState,
+    Chunk,
+    Death,
+    Instance,
+    InstanceState,
+    Kind,
+    Market,
+    Network,
+    Offer,
+    Phase,
+    Reason,
+    Ref,
+    Result,
+    Role,
+    Scope,
+    Start,
+    Step,
+)
+
+T = TypeVar("T")
+Document = Mapping[str, Any]
+_SPEC: Final = (
+    "provider", "container", "timeout", "ttl", "image", "bootstrap", "docker", "privileged",
+    "source", "env", "labels", "queue_timeout", "keep_on_failure", "cpus", "memory", "disk",
+    "spot", "retry_on_loss", "priority", "idempotency_key",
+)  # fmt: skip
+
+
+def _checked(decode: Callable[[Document], T]) -> Callable[[Document], T]:
+    @wraps(decode)
+    def checked(document: Document) -> T:
+        try:
+            return decode(document)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ServerUnreachable(
+                f"the server sent a document that cannot be read: {type(error).__name__}: {error}",
+                hint="is it another version?",
+            ) from error
+
+    return checked
+
+
+def moment(text: str | None) -> float | None:
+    """Return epoch seconds of a time as RFC 3339 writes it."""
+    return None if text is None else datetime.fromisoformat(text).timestamp()
+
+
+def _time(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+@_checked
+def spec(document: Document) -> BuildSpec:
+    """Decode all that a build was asked for."""
+    return BuildSpec(
+        **{name: document[name] for name in _SPEC},
+        steps=tuple(map(_step, document["steps"])),
+        runtime=document["container_runtime"],
+        network=Network(document["network"]),
+        name=document["name"] or "",
+        secrets=tuple(document["secrets"]),
+        artifacts=tuple(
+            ArtifactRule(glob=one["path"], always=one["always"]) for one in document["artifacts"]
+        ),
+    )
+
+
+def _step(document: Document) -> Step:
+    run, argv = document.get("run"), tuple(document.get("argv") or ())
+    title = run if run is not None else " ".join(argv)
+    name = "" if document["name"] == title else document["name"]
+    return Step(run=run, argv=argv, name=name, timeout=document.get("timeout"))
+
+
+@_checked
+def build(document: Document) -> BuildRecord:
+    """Decode a build."""
+    phases = tuple(
+        Phase(
+            state=BuildState(one["state"]),
+            started=_time(one["started_at"]),
+            ended=moment(one["ended_at"]),
+        )
+        for one in document["phases"]
+    )
+    finished = moment(document["finished_at"])
+    since = finished if finished is not None else phases[-1].started
+    return BuildRecord(
+        id=document["id"],
+        spec=spec(document),
+        state=BuildState(document["state"]),
+        created_at=_time(document["created_at"]),
+        state_since=since,
+        attempt=document["attempt"],
+        instance=document["instance"],
+        result=Result(document["result"]) if document["result"] else None,
+        reason=Reason(document["reason"]) if document["reason"] else None,
+        exit_code=document["exit_code"],
+        message=document["message"] or "",
+        finished_at=finished,
+        cancel=Reason(document["cancel"]) if document["cancel"] else None,
+        hold_until=moment(document["hold_until"]),
+        phases=phases,
+        cost=document["cost"],
+        lease_until=since if document["foreground"] else None,
+    )
+
+
+@_checked
+def instance(document: Document) -> Instance:
+    """Decode a VM."""
+    scope = Scope(document["kind"], document["account"], document["place"])
+    host, _, port = (document["address"] or "").rpartition(":")
+    address = Address(host, int(port)) if host else None
+    if (document["address"] or "").startswith("/"):
+        address = Address(document["address"])
+    created = _time(document["created_at"])
+    return Instance(
+        id=document["id"],
+        build=document["build"],
+        attempt=document["attempt"],
+        provider=document["provider"],
+        offer=Offer(
+            scope=scope,
+            machine_type=document["machine_type"],
+            place=scope.place,
+            market=Market(document["market"]),
+            image=document["image"] or "",
+        ),
+        role=Role.POOL if document["pool"] and not document["build"] else Role.BUILD,
+        state=InstanceState(document["state"]),
+        created_at=created,
+        state_since=created,
+        deadline=_time(document["deadline"]),
+        epoch=0,
+        ref=Ref(scope, Kind.INSTANCE, document["ref"]) if document["ref"] else None,
+        address=address,
+        death=Death(document["death"]) if document["death"] else None,
+        message=document["message"] or "",
+        deletes=document["deletes"],
+        gone_at=moment(document["gone_at"]),
+        pool=document["pool"],
+        start=Start(document["start"]) if document["start"] else None,
+        due=moment(document["due"]),
+    )
+
+
+@_checked
+def event(document: Document) -> BuildEvent:
+    """Decode an event."""
+    return BuildEvent(
+        seq=document["seq"],
+        time=_time(document["time"]),
+        kind=document["kind"],
+        data=document["data"],
+    )
+
+
+@_checked
+def chunk(document: Document) -> Chunk:
+    """Decode a chunk of a log."""
+    return Chunk(
+        seq=document["seq"],
+        attempt=document["attempt"],
+        time=document["time"],
+        offset=document["offset"],
+        line=document["line"],
+        data=base64.b64decode(document["data"]),
+    )

@@ -1,0 +1,167 @@
+"""Requests to a server, and its problem documents as the exceptions that they were."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlsplit
+
+from vmrunner import errors
+from vmrunner.errors import ConfigError, NotAllowed, ServerUnreachable, VmrunnerError
+
+if TYPE_CHECKING:
+    import httpx
+
+API: Final = "/api/v1"
+#: Paths outside it.
+_OUTSIDE: Final = ("/readyz",)
+CONNECT: Final = 10.0  # seconds
+ANSWER: Final = 60.0
+#: So much of an answer that is none of ours is told.
+_SHOWN: Final = 200
+
+
+class HttpClient:
+    """One server, and one token. Safe in threads. `timeout`: seconds for an answer."""
+
+    def __init__(self, url: str, token: str, *, timeout: float = ANSWER) -> None:
+        """Raises ConfigError for what is no URL of a server."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+            raise ConfigError(
+                f"server: {url!r} is not the URL of a server",
+                hint="such as https://builds.example.org, in VMRUNNER_SERVER",
+            )
+        if not token.isascii() or not token.isprintable():
+            raise ConfigError(
+                "token: it holds characters that no token has", hint="see VMRUNNER_TOKEN"
+            )
+        self.url = url.rstrip("/")
+        self._token = token
+        self._timeout = timeout
+        self._client: httpx.Client | None = None
+        self._lock = threading.Lock()
+
+    def _open(self) -> httpx.Client:
+        """Imported late: most commands speak to no server."""
+        import httpx
+
+        with self._lock:
+            if self._client is None:
+                headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+                self._client = httpx.Client(
+                    base_url=self.url,
+                    headers=headers,
+                    timeout=httpx.Timeout(self._timeout, connect=CONNECT),
+                    trust_env=True,  # proxies and certificates, as every client of the user
+                )
+            return self._client
+
+    def get(self, path: str, **parameters: Any) -> dict[str, Any]:
+        """Return the JSON document that a path answers with. Raises what the server raised."""
+        return self._json("GET", path, parameters)
+
+    def listed(self, path: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Return the documents of a list's page."""
+        found: list[dict[str, Any]] = self.get(path, **parameters)["items"]
+        return found
+
+    def one(self, path: str, **parameters: Any) -> dict[str, Any]:
+        """Return the one document of an answer."""
+        return self.listed(path, **parameters)[0]
+
+    def post(
+        self, path: str, body: Mapping[str, Any] | None = None, **parameters: Any
+    ) -> dict[str, Any]:
+        """Send a wish; return the answer's document."""
+        return self._json("POST", path, parameters, json=dict(body or {}))
+
+    def put(self, path: str, parts: Iterable[bytes]) -> dict[str, Any]:
+        """Send bytes as they come."""
+        return self._json("PUT", path, {}, content=parts)
+
+    @contextmanager
+    def stream(self, path: str, accept: str = "*/*") -> Iterator[Iterator[bytes]]:
+        """The bytes of an answer as they come."""
+        with (
+            self._translated(),
+            self._open().stream("GET", API + path, headers={"Accept": accept}) as answer,
+        ):
+            if answer.status_code >= 400:
+                answer.read()
+                raise problem(answer)
+            yield answer.iter_bytes()
+
+    def _json(
+        self, method: str, path: str, parameters: Mapping[str, Any], **body: Any
+    ) -> dict[str, Any]:
+        said = {name: value for name, value in parameters.items() if value is not None}
+        accept = {"Accept": "application/json"}
+        with self._translated():
+            answer = self._open().request(method, _whole(path), params=said, headers=accept, **body)
+        if answer.status_code >= 400:
+            raise problem(answer)
+        try:
+            document = answer.json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise ServerUnreachable(
+                f"{self.url} does not answer as a server of ours: {answer.text[:_SHOWN]!r}",
+                hint="see VMRUNNER_SERVER",
+            )
+        return document
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        import httpx
+
+        try:
+            yield
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ServerUnreachable(
+                f"{self.url}: {str(error) or type(error).__name__}",
+                hint="is it up, and VMRUNNER_SERVER right?",
+            ) from error
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+def problem(answer: httpx.Response) -> VmrunnerError:
+    """Return the exception that a problem document was, as far as it is one of ours."""
+    try:
+        document = answer.json()
+        detail, fix = str(document["detail"]), str(document.get("fix") or "")
+        name = str(document.get("error") or "")
+    except (ValueError, KeyError, TypeError):
+        detail, fix, name, document = answer.text[:_SHOWN], "", "", {}
+    if answer.status_code in (401, 403) and not name:
+        return NotAllowed(detail or "the server refuses the token", hint=fix)
+    kind = getattr(errors, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, VmrunnerError)):
+        text = detail or f"the server answered {answer.status_code}"
+        return (
+            VmrunnerError(text, hint=fix) if answer.status_code < 500 else ServerUnreachable(text)
+        )
+    if kind is ConfigError:
+        more = [_config_error(one) for one in document.get("errors", [])[1:]]
+        return ConfigError(detail, hint=fix, more=more)
+    return kind(detail, hint=fix)
+
+
+def _config_error(document: Mapping[str, Any]) -> ConfigError:
+    return ConfigError(str(document.get("detail")), hint=str(document.get("fix") or ""))
+
+
+def _whole(path: str) -> str:
+    return path if path in _OUTSIDE else API + path
+
+
+def segment(word: str) -> str:
+    """Return a word as one part of a path."""
+    return quote(word, safe="")

@@ -1,0 +1,29 @@
+"""Artifacts of a build as one tar stream."""
+
+from __future__ import annotations
+
+import stat
+import tarfile
+from collections.abc import Iterator
+
+from vmrunner.transfers.build_artifacts import ArtifactEntry, ArtifactFiles, tar_header
+
+
+def archive(files: ArtifactFiles) -> Iterator[bytes]:
+    """Yield a tar of them all: files and links, with modes and times."""
+    for entry in files.ls():
+        if stat.S_ISLNK(entry.mode):
+            yield tar_header(entry)
+        elif stat.S_ISREG(entry.mode):
+            yield tar_header(entry)
+            yield from _exactly(files, entry)
+    yield b"\0" * 2 * tarfile.BLOCKSIZE
+
+
+def _exactly(files: ArtifactFiles, entry: ArtifactEntry) -> Iterator[bytes]:
+    """Yield so many bytes of a file, and zeros to the end of the block."""
+    left = entry.size
+    for data in files.read(entry):
+        yield data[:left]
+        left -= min(left, len(data))
+    yield b"\0" * (left + -entry.size % tarfile.BLOCKSIZE)
