@@ -13,7 +13,7 @@ POOL_BUGS: Final = (
     Bug(
         "claim a VM that another build has",
         "ledger/pool_vms.py",
-        '        _i.epoch == arg("seen"),\n        _i.build.is_(None),\n',
+        '            _i.epoch == arg("seen"),\n            _i.build.is_(None),\n',
         "",
         "tests/integration/test_pool_claims.py",
     ),

@@ -25,6 +25,13 @@ TEMPLATE_BUGS: Final = (
         f"{TEMPLATES}::test_a_changed_template_is_not_used",
     ),
     Bug(
+        "template: no clone hears that it is another VM",
+        "providers/qemu/command_line.py",
+        '        *("-device", "vmgenid,guid=auto"),\n',
+        "",
+        f"{TEMPLATES}::test_each_clones_kernel_hears_that_it_is_another_vm",
+    ),
+    Bug(
         "channel: anything is an acknowledgement",
         "providers/qemu/channel.py",
         "return self._heard == ACK",

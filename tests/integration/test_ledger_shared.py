@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 
 from tests.support.ledger_builds import submitted
 from vmrunner import Runner
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger, fork_safety
+from vmrunner.ledger import ledger as store
 from vmrunner.lib import local_files
 
 BESIDE = """
@@ -274,3 +276,21 @@ def test_no_fork_waits_for_another_process_that_opens_the_ledger(
     finally:
         os.close(held)
         opening.join()
+
+
+def test_closing_a_forgotten_ledger_takes_no_connection_from_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any collection of garbage may close what was forgotten, also while the next is opened: a
+    connection that was at work then would never be closed."""
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    forgotten = Ledger.open(url, data_dir=tmp_path)
+    read = store._read_identity
+
+    def meanwhile(connection: Connection) -> Any:
+        forgotten.close()
+        return read(connection)
+
+    monkeypatch.setattr(store, "_read_identity", meanwhile)
+    Ledger.open(url, data_dir=tmp_path).close()
+    assert opened(tmp_path / "ledger.db") == []

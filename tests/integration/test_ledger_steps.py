@@ -62,9 +62,9 @@ def test_builds_that_ended_at_one_moment_are_all_done(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [finished(ledger, f"b-{n}", chunks=1) for n in range(6)]
-    statement = removals._OLD._statement
+    statement = removals._OLD._make()
     assert isinstance(statement, Select)
-    monkeypatch.setattr(removals, "_OLD", Prepared(statement.limit(2)))
+    monkeypatch.setattr(removals, "_OLD", Prepared(lambda: statement.limit(2)))
     assert ledger.removals.remove_old(60 * DAY, 30 * DAY) == 6
     assert chunks_of(ledger, *names) == 0
 

@@ -18,7 +18,7 @@ from vmrunner.ledger import Ledger
 HEAVY = {
     "sqlalchemy.orm", "sqlmodel", "sqlalchemy.dialects.postgresql", "psycopg", "alembic", "boto3",
     "botocore", "google", "fabric", "invoke", "paramiko", "apscheduler", "rich", "yaml",
-    "pathspec", "ulid", "vmrunner.api.runner", "vmrunner.engine.engine",
+    "pathspec", "ulid", "cronsim", "vmrunner.api.runner", "vmrunner.engine.engine",
     "vmrunner.core.reap_plan", "vmrunner.config.jobfile", "vmrunner.providers.ec2.settings",
     "vmrunner.providers.gce.settings", "vmrunner.providers.fake.settings",
 }  # fmt: skip
@@ -70,6 +70,7 @@ def test_a_command_loads_what_it_needs(argv: tuple[str, ...], module: str) -> No
     assert {name for name in modules if name.startswith(COMMANDS)} == {COMMANDS + module}
     assert modules & (HEAVY | OF_REQUESTS) == set()
     assert ("sqlalchemy" in modules) is (argv[0] != "config")
+    assert ("vmrunner.model.builds" in modules) is (argv[0] != "config")
 
 
 def test_a_build_is_checked_without_what_runs_it() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from bench.mutations import BUGS
+from vmrunner import model
 
 ROOT = Path(__file__).parents[2]
 CODE = ROOT / "vmrunner"
@@ -127,6 +128,16 @@ DISTRIBUTIONS = {
     "types_boto3": "types-boto3",
 }
 OWNERS = packages_distributions()
+
+
+def test_every_noun_is_found_and_nothing_else() -> None:
+    """They are loaded one by one: a name without its file would be noticed only where it is
+    used."""
+    assert all(getattr(model, name) for name in model.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = model.Nothing  # type: ignore[attr-defined]
+
+
 #: What code in these places may need beside the dependencies of all.
 EXTRAS = {
     "ledger": ("postgres",),

@@ -13,6 +13,7 @@ import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import IO, Any, Final, Generic, TextIO, TypeVar
 
@@ -21,6 +22,11 @@ from vmrunner.lib.terminal import clean as clean
 
 T = TypeVar("T")
 
+#: Ids as log records name them.
+_IDS: Final = {
+    name: re.compile(rf"\b{prefix}-[0-9a-hjkmnp-tv-z]{{26}}\b")
+    for name, prefix in (("build", "b"), ("instance", "vm"), ("engine", "e"))
+}
 _UNUSUAL: Final = re.compile(r"[^\n -~]")
 _COLOURS: Final = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "bold": 1, "dim": 2}
 
@@ -231,6 +237,27 @@ class PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         lines = super().format(record).splitlines()
         return ci_commands.text("\n".join(map(clean, lines)), os.environ)
+
+
+class JsonFormatter(logging.Formatter):
+    """Records as one line of JSON each, with the ids of builds, VMs and engines that they name."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """`time`: RFC 3339 in UTC."""
+        text = record.getMessage()
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        document = {
+            "time": at.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": text,
+        }
+        for name, pattern in _IDS.items():
+            if found := pattern.search(text):
+                document[name] = found[0]
+        if record.exc_info:
+            document["exception"] = self.formatException(record.exc_info)
+        return json_text(document)
 
 
 def print_trace() -> None:

@@ -201,15 +201,6 @@ class SelectedJob(NamedTuple):
         return self.places.get(f"{key} {item}") or self.places.get(key, "")
 
 
-def read(text: bytes, name: str = NAME) -> JobFile:
-    """The file, checked. `ConfigError` says FILE:LINE, key, value and fix."""
-    table, lines = parse(text, name, raw=_is_text)
-    try:
-        return JobFile.model_validate(table)
-    except ValidationError as error:
-        raise explained(error, JobFile, lambda where: _place(name, where, lines)) from None
-
-
 def choose(path: Path, wanted: str | None) -> SelectedJob:
     """The job called `wanted`; None is the only one. Raises ConfigError when there is none, or
     nothing can be made of the file."""

@@ -9,15 +9,15 @@ from pydantic import Field, field_validator
 
 from vmrunner.config.validation_errors import FieldError
 from vmrunner.core import cron_line
-from vmrunner.core.pools import lifetime
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
 from vmrunner.lib.section import Bytes, Seconds, Section
-from vmrunner.model import Network, PoolKind, PoolSpec
+from vmrunner.model import Network, PoolKind
 from vmrunner.providers import registry
 
 if TYPE_CHECKING:
     from vmrunner.config.settings import Settings
+    from vmrunner.model import PoolSpec
 
 _NAME: Final = re.compile("[a-z][a-z0-9-]{0,39}")
 
@@ -74,6 +74,9 @@ def pool_specs(settings: Settings) -> dict[str, PoolSpec]:
 
 
 def _spec(settings: Settings, name: str, said: PoolSettings) -> PoolSpec:
+    from vmrunner.core.pools import lifetime
+    from vmrunner.model import PoolSpec
+
     field = f"pools.{name}"
     if not _NAME.fullmatch(name):
         raise ConfigError(

@@ -99,6 +99,7 @@ class DefaultSettings(Section):
 class ReaperSettings(Section):
     sweep: str = Field(
         default="*/5 * * * *",
+        validate_default=False,  # it would load what reads cron lines
         description="When to sweep beside every five minutes, as a cron line.",
     )
     keep_logs: Seconds = Field(
@@ -122,6 +123,16 @@ class ServerSettings(Section):
         default="",
         description="HOST:PORT of the HTTP API that `serve` has; default: none.",
     )
+    url: str = Field(
+        default="", description="Where its users reach it, through a proxy; https:// for TLS there."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _web(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("not a URL; such as https://builds.example.org")
+        return value.rstrip("/")
 
 
 def _table(kind: str) -> type[ProviderSettings] | None:

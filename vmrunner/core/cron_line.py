@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from cronsim import CronSim, CronSimError
-
 from vmrunner.errors import ConfigError
 
 #: The fields of a cron line as CronSim names them, with what each may hold.
@@ -45,6 +43,8 @@ def check(line: str, field: str) -> str:
 
 def _misread(words: Sequence[str]) -> int | None:
     """The number of the field that cannot be read."""
+    from cronsim import CronSim, CronSimError
+
     for number, word in enumerate(words):
         if not _CRON_WORD.fullmatch(word):
             return number

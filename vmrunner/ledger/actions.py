@@ -12,11 +12,13 @@ from vmrunner.ledger.tables import ACTIONS
 _a = ACTIONS.c
 _INSERT = inserts(ACTIONS, "at", "actor", "verb", "subject", "detail")
 _LATEST = Prepared(
-    select(_a.at, _a.actor, _a.verb, _a.subject, _a.detail)
-    .order_by(_a.id.desc())
-    .limit(arg("limit"))
+    lambda: (
+        select(_a.at, _a.actor, _a.verb, _a.subject, _a.detail)
+        .order_by(_a.id.desc())
+        .limit(arg("limit"))
+    )
 )
-_FORGET = Prepared(delete(ACTIONS).where(_a.at < arg("before")))
+_FORGET = Prepared(lambda: delete(ACTIONS).where(_a.at < arg("before")))
 
 
 class Action(NamedTuple):

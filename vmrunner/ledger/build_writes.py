@@ -6,6 +6,7 @@ transactions wait for each other instead of dying of a deadlock.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Connection, Update, case, exists, false, func, select, true, update
@@ -13,7 +14,7 @@ from sqlalchemy import Connection, Update, case, exists, false, func, select, tr
 from vmrunner.core.lifecycle import BUILD_NEXT, INSTANCE_NEXT
 from vmrunner.errors import Conflict, Fenced, NotFound
 from vmrunner.ledger import rows
-from vmrunner.ledger.database import Database, Prepared, arg
+from vmrunner.ledger.database import Database, Prepared, Statement, arg
 from vmrunner.ledger.events import put_event
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.model import (
@@ -51,9 +52,9 @@ def moved(to: BuildState) -> dict[str, Any]:
     }
 
 
-def _owners_move(to: BuildState, **values: Any) -> Prepared:
+def _owners_move(to: BuildState, **values: Any) -> Statement:
     """A move of a build by whoever holds its epoch, with what else it sets."""
-    return Prepared(
+    return (
         update(BUILDS)
         .where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(to)))
         .values(**moved(to), **values)
@@ -70,12 +71,12 @@ def instance_move(to: InstanceState, **values: Any) -> Update:
     )
 
 
-READ = Prepared(select(*rows.BUILD).where(_b.id == arg("id")))
-_ADVANCE = {to: _owners_move(to) for to in BuildState}
-_INSTANCE = {to: Prepared(instance_move(to)) for to in InstanceState}
-_INSTANCE_STATE = Prepared(select(_i.epoch, _i.state).where(_i.id == arg("id")))
+READ = Prepared(lambda: select(*rows.BUILD).where(_b.id == arg("id")))
+_ADVANCE = {to: Prepared(partial(_owners_move, to)) for to in BuildState}
+_INSTANCE = {to: Prepared(partial(instance_move, to)) for to in InstanceState}
+_INSTANCE_STATE = Prepared(lambda: select(_i.epoch, _i.state).where(_i.id == arg("id")))
 DOOM = Prepared(
-    instance_move(
+    lambda: instance_move(
         InstanceState.DELETING,
         epoch=_i.epoch + 1,
         death=arg("death"),
@@ -84,9 +85,11 @@ DOOM = Prepared(
     ).returning(*rows.INSTANCE)
 )
 _STEPS = Prepared(
-    update(BUILDS)
-    .where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.steps_started == false())
-    .values(steps_started=true())
+    lambda: (
+        update(BUILDS)
+        .where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.steps_started == false())
+        .values(steps_started=true())
+    )
 )
 
 
@@ -95,19 +98,21 @@ def _first(column: Any, value: Any) -> Any:
     return case((_b.state == BuildState.HELD.value, column), else_=value)
 
 
-_FINISH = _owners_move(
-    BuildState.FINISHED,
-    result=_first(_b.result, arg("result")),
-    reason=_first(_b.reason, arg("reason")),
-    exit_code=_first(_b.exit_code, arg("exit_code")),
-    message=_first(_b.message, arg("message")),
-    finished_at=arg("now"),
-    cost=arg("cost"),
-    owner=None,
-    owner_until=0.0,
-    secrets=None,
-    collected=func.coalesce(arg("collected"), _b.collected),
-    log_due=case((_b.chunks > 0, 0.0), else_=None),
+_FINISH = Prepared(
+    lambda: _owners_move(
+        BuildState.FINISHED,
+        result=_first(_b.result, arg("result")),
+        reason=_first(_b.reason, arg("reason")),
+        exit_code=_first(_b.exit_code, arg("exit_code")),
+        message=_first(_b.message, arg("message")),
+        finished_at=arg("now"),
+        cost=arg("cost"),
+        owner=None,
+        owner_until=0.0,
+        secrets=None,
+        collected=func.coalesce(arg("collected"), _b.collected),
+        log_due=case((_b.chunks > 0, 0.0), else_=None),
+    )
 )
 _DEADLINE = select(func.coalesce(_i.due, _i.deadline)).where(_i.id == _b.instance).scalar_subquery()
 
@@ -117,64 +122,80 @@ def _within(value: Any) -> Any:
     return case((value > _DEADLINE, _DEADLINE), else_=value)
 
 
-_HOLD = _owners_move(
-    BuildState.HELD,
-    result=arg("result"),
-    reason=arg("reason"),
-    exit_code=arg("exit_code"),
-    message=arg("message"),
-    cost=arg("cost"),
-    hold_until=_within(arg("hold_until")),
-    collected=arg("collected"),
-    submitter=None,  # from here on it belongs to the ledger
-    secrets=None,
+_HOLD = Prepared(
+    lambda: _owners_move(
+        BuildState.HELD,
+        result=arg("result"),
+        reason=arg("reason"),
+        exit_code=arg("exit_code"),
+        message=arg("message"),
+        cost=arg("cost"),
+        hold_until=_within(arg("hold_until")),
+        collected=arg("collected"),
+        submitter=None,  # from here on it belongs to the ledger
+        secrets=None,
+    )
 )
 EXTEND = Prepared(
-    update(BUILDS)
-    .where(
-        _b.id == arg("id"),
-        _b.state == BuildState.HELD.value,
-        _within(_b.hold_until + arg("seconds")) > arg("now"),
-        exists().where(_i.id == _b.instance, _i.state.not_in(DYING)),
+    lambda: (
+        update(BUILDS)
+        .where(
+            _b.id == arg("id"),
+            _b.state == BuildState.HELD.value,
+            _within(_b.hold_until + arg("seconds")) > arg("now"),
+            exists().where(_i.id == _b.instance, _i.state.not_in(DYING)),
+        )
+        .values(hold_until=_within(_b.hold_until + arg("seconds")))
+        .returning(*rows.BUILD)
     )
-    .values(hold_until=_within(_b.hold_until + arg("seconds")))
-    .returning(*rows.BUILD)
 )
-_REQUEUE = _owners_move(
-    BuildState.QUEUED,
-    epoch=_b.epoch + 1,
-    instance=None,
-    owner=None,
-    owner_until=0.0,
-    steps_started=False,
-    collected=None,
-    attempt=_b.attempt - arg("uncounted"),
+_REQUEUE = Prepared(
+    lambda: _owners_move(
+        BuildState.QUEUED,
+        epoch=_b.epoch + 1,
+        instance=None,
+        owner=None,
+        owner_until=0.0,
+        steps_started=False,
+        collected=None,
+        attempt=_b.attempt - arg("uncounted"),
+    )
 )
 _TAKE = Prepared(
-    update(BUILDS)
-    .where(
-        _b.id == arg("id"),
-        _b.epoch == arg("epoch"),
-        _b.state.not_in((BuildState.QUEUED.value, BuildState.FINISHED.value)),
+    lambda: (
+        update(BUILDS)
+        .where(
+            _b.id == arg("id"),
+            _b.epoch == arg("epoch"),
+            _b.state.not_in((BuildState.QUEUED.value, BuildState.FINISHED.value)),
+        )
+        .values(
+            epoch=_b.epoch + 1, owner=arg("owner"), owner_until=arg("until"), events=_b.events + 1
+        )
+        .returning(*rows.BUILD, _b.events)
     )
-    .values(epoch=_b.epoch + 1, owner=arg("owner"), owner_until=arg("until"), events=_b.events + 1)
-    .returning(*rows.BUILD, _b.events)
 )
 _TAKE_INSTANCE = Prepared(
-    update(INSTANCES)
-    .where(_i.id == arg("id"), _i.state.not_in(DYING))
-    .values(epoch=arg("epoch"), owner=arg("owner"))
+    lambda: (
+        update(INSTANCES)
+        .where(_i.id == arg("id"), _i.state.not_in(DYING))
+        .values(epoch=arg("epoch"), owner=arg("owner"))
+    )
 )
 _CLAIMS = Prepared(
-    select(_b.id)
-    .where(_b.owner == arg("owner"), _b.state != BuildState.FINISHED.value)
-    .order_by(_b.id)
-    .with_for_update()
+    lambda: (
+        select(_b.id)
+        .where(_b.owner == arg("owner"), _b.state != BuildState.FINISHED.value)
+        .order_by(_b.id)
+        .with_for_update()
+    )
 )
 _RENEW = Prepared(
-    update(BUILDS)
-    .where(_b.owner == arg("owner"), _b.state != BuildState.FINISHED.value)
-    .values(owner_until=arg("until"))
+    lambda: (
+        update(BUILDS)
+        .where(_b.owner == arg("owner"), _b.state != BuildState.FINISHED.value)
+        .values(owner_until=arg("until"))
+    )
 )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, or_, select, update
@@ -11,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, func, or_, select, update
 from vmrunner.errors import Conflict, NotFound, QuotaUsedUp
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.build_writes import EXTEND, BuildWrites, fetch
-from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
+from vmrunner.ledger.database import Database, Duplicate, Prepared, Statement, arg, inserts
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import add_event, put_event
 from vmrunner.ledger.labels import having
@@ -40,14 +41,16 @@ _INSERT = inserts(
 )  # fmt: skip
 #: What was ours to lose may be tried again by its key; the build that lost it keeps all else.
 _FREE_KEY = Prepared(
-    update(BUILDS)
-    .where(
-        _b.tenant == arg("tenant"),
-        _b.idempotency_key == arg("key"),
-        _b.state == BuildState.FINISHED.value,
-        _b.result == Result.ERROR.value,
+    lambda: (
+        update(BUILDS)
+        .where(
+            _b.tenant == arg("tenant"),
+            _b.idempotency_key == arg("key"),
+            _b.state == BuildState.FINISHED.value,
+            _b.result == Result.ERROR.value,
+        )
+        .values(idempotency_key=None)
     )
-    .values(idempotency_key=None)
 )
 _FRESH: Mapping[str, Any] = {
     "state": BuildState.QUEUED.value,
@@ -64,55 +67,72 @@ _FRESH: Mapping[str, Any] = {
 }
 _INSERT_LABEL = inserts(LABELS)
 _BY_KEY = Prepared(
-    select(*codec.BUILD).where(_b.tenant == arg("tenant"), _b.idempotency_key == arg("key"))
+    lambda: select(*codec.BUILD).where(_b.tenant == arg("tenant"), _b.idempotency_key == arg("key"))
 )
-_BY_NAME = (
-    select(*codec.BUILD)
-    .where(_b.name == arg("name"))
-    .order_by(_b.created_at.desc(), _b.id.desc())
-    .limit(1)
-)
-_BY_PREFIX = (
-    select(*codec.BUILD).where(_b.id >= arg("low"), _b.id < arg("high")).order_by(_b.id).limit(4)
-)
-_FIND = Prepared(_BY_PREFIX), Prepared(_BY_NAME)
+
+
+def _by_prefix(such: Iterable[ColumnElement[bool]] = ()) -> Statement:
+    wanted = select(*codec.BUILD).where(_b.id >= arg("low"), _b.id < arg("high"), *such)
+    return wanted.order_by(_b.id).limit(4)
+
+
+def _by_name(such: Iterable[ColumnElement[bool]] = ()) -> Statement:
+    wanted = select(*codec.BUILD).where(_b.name == arg("name"), *such)
+    return wanted.order_by(_b.created_at.desc(), _b.id.desc()).limit(1)
+
+
+_FIND = Prepared(_by_prefix), Prepared(_by_name)
 _QUEUED = Prepared(
-    select(*codec.BUILD)
-    .where(_b.state == BuildState.QUEUED.value)
-    .order_by(_b.priority.desc(), _b.created_at, _b.id)
-    .limit(arg("limit"))
+    lambda: (
+        select(*codec.BUILD)
+        .where(_b.state == BuildState.QUEUED.value)
+        .order_by(_b.priority.desc(), _b.created_at, _b.id)
+        .limit(arg("limit"))
+    )
 )
 _QUEUED_AT = Prepared(
-    select(*codec.BUILD)
-    .where(_b.state == BuildState.QUEUED.value, _b.provider == arg("provider"))
-    .order_by(_b.priority.desc(), _b.created_at, _b.id)
-    .limit(arg("limit"))
+    lambda: (
+        select(*codec.BUILD)
+        .where(_b.state == BuildState.QUEUED.value, _b.provider == arg("provider"))
+        .order_by(_b.priority.desc(), _b.created_at, _b.id)
+        .limit(arg("limit"))
+    )
 )
 _QUEUED_AFTER = Prepared(
-    select(*codec.BUILD)
-    .where(_b.state == BuildState.QUEUED.value, _b.id > arg("after"))
-    .order_by(_b.id)
-    .limit(arg("limit"))
+    lambda: (
+        select(*codec.BUILD)
+        .where(_b.state == BuildState.QUEUED.value, _b.id > arg("after"))
+        .order_by(_b.id)
+        .limit(arg("limit"))
+    )
 )
 _UNENDED = Prepared(
-    select(func.count()).where(_b.actor == arg("actor"), _b.state != BuildState.FINISHED.value)
-)
-_PROGRESS = Prepared(select(_b.events, _b.chunks, _b.state).where(_b.id == arg("id")))
-_AWAITED = Prepared(select(_b.provider).where(_b.state == BuildState.QUEUED.value).distinct())
-_DRIVEN = Prepared(
-    select(*codec.BUILD)
-    .where(
-        _b.state != BuildState.FINISHED.value,
-        or_(_b.state != BuildState.QUEUED.value, _b.cancel.is_not(None)),
+    lambda: select(func.count()).where(
+        _b.actor == arg("actor"), _b.state != BuildState.FINISHED.value
     )
-    .order_by(_b.id)
 )
-_SECRETS = Prepared(select(_b.secrets).where(_b.id == arg("id")))
+_PROGRESS = Prepared(lambda: select(_b.events, _b.chunks, _b.state).where(_b.id == arg("id")))
+_AWAITED = Prepared(
+    lambda: select(_b.provider).where(_b.state == BuildState.QUEUED.value).distinct()
+)
+_DRIVEN = Prepared(
+    lambda: (
+        select(*codec.BUILD)
+        .where(
+            _b.state != BuildState.FINISHED.value,
+            or_(_b.state != BuildState.QUEUED.value, _b.cancel.is_not(None)),
+        )
+        .order_by(_b.id)
+    )
+)
+_SECRETS = Prepared(lambda: select(_b.secrets).where(_b.id == arg("id")))
 _CANCEL = Prepared(
-    update(BUILDS)
-    .where(_b.id == arg("id"), _b.cancel.is_(None), _b.state != BuildState.FINISHED.value)
-    .values(cancel=arg("reason"), cancelled_at=arg("now"), events=_b.events + 1)
-    .returning(*codec.BUILD, _b.events)
+    lambda: (
+        update(BUILDS)
+        .where(_b.id == arg("id"), _b.cancel.is_(None), _b.state != BuildState.FINISHED.value)
+        .values(cancel=arg("reason"), cancelled_at=arg("now"), events=_b.events + 1)
+        .returning(*codec.BUILD, _b.events)
+    )
 )
 
 
@@ -224,7 +244,10 @@ class Builds(BuildWrites):
         by_prefix, by_name = _FIND
         if labels:
             such = having(_b.id, labels)
-            by_prefix, by_name = (Prepared(q.where(*such)) for q in (_BY_PREFIX, _BY_NAME))
+            by_prefix, by_name = (
+                Prepared(partial(_by_prefix, such)),
+                Prepared(partial(_by_name, such)),
+            )
 
         def work(connection: Connection) -> BuildRecord:
             for low in (word, f"b-{word}"):
@@ -323,6 +346,13 @@ class Builds(BuildWrites):
             return build
 
         return self._database.write(work)
+
+    def counts(self, labels: Mapping[str, str] | None = None) -> dict[str, int]:
+        """Return how many builds with these labels are in each state."""
+        query = (
+            select(_b.state, func.count()).where(*having(_b.id, labels or {})).group_by(_b.state)
+        )
+        return self._database.read(lambda c: {row[0]: row[1] for row in c.execute(query)})
 
     def list(
         self,

@@ -39,6 +39,7 @@ from vmrunner.errors import LedgerError
 from vmrunner.ledger import fork_safety
 
 T = TypeVar("T")
+Statement = Select[*tuple[Any, ...]] | Insert | Update | Delete
 
 BUSY_MS: Final = 30_000
 RETRIES: Final = 8
@@ -79,20 +80,21 @@ class Rows:
 
 
 class Prepared:
-    """A Core statement that is compiled once a dialect; after that it costs no more than the
-    driver's own call (a fifth of SQLAlchemy's). Values are plain Python, no enums: the driver
-    gets them as they are, and its rows come back as they are."""
+    """A Core statement that is made and compiled when it is first used, once a dialect: no command
+    uses them all. After that it costs no more than the driver's own call (a fifth of SQLAlchemy's).
+    Values are plain Python, no enums: the driver gets them as they are, and its rows come back as
+    they are."""
 
-    __slots__ = ("_compiled", "_statement")
+    __slots__ = ("_compiled", "_make")
 
-    def __init__(self, statement: Select[*tuple[Any, ...]] | Insert | Update | Delete) -> None:
-        self._statement = statement
+    def __init__(self, make: Callable[[], Statement]) -> None:
+        self._make = make
         self._compiled: dict[str, tuple[str, dict[str, Any]]] = {}
 
     def _ready(self, connection: Connection) -> tuple[str, dict[str, Any]]:
         ready = self._compiled.get(connection.dialect.name)
         if ready is None:
-            compiled = self._statement.compile(
+            compiled = self._make().compile(
                 dialect=connection.dialect, compile_kwargs={"render_postcompile": True}
             )
             constants = {k: v for k, v in compiled.params.items() if not k.startswith(_ARG)}
@@ -124,7 +126,7 @@ def _driver(connection: Connection) -> Any:
 def inserts(table: TableClause, *columns: str) -> Prepared:
     """An INSERT that takes these columns by name; without names, all of the table's."""
     names = columns or tuple(column.name for column in table.columns)
-    return Prepared(insert(table).values({name: arg(name) for name in names}))
+    return Prepared(lambda: insert(table).values({name: arg(name) for name in names}))
 
 
 class Database:

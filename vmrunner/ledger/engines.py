@@ -21,13 +21,15 @@ _e, _l, _h = ENGINES.c, LEASES.c, HEARTBEATS.c
 
 _JOIN = inserts(ENGINES)
 _BEAT = Prepared(
-    update(ENGINES)
-    .where(_e.id == arg("id"))
-    .values(seen_at=arg("now"), providers=func.coalesce(arg("providers"), _e.providers))
+    lambda: (
+        update(ENGINES)
+        .where(_e.id == arg("id"))
+        .values(seen_at=arg("now"), providers=func.coalesce(arg("providers"), _e.providers))
+    )
 )
 _its = ENGINES.alias()
 _LEAVE = Prepared(
-    delete(ENGINES).where(
+    lambda: delete(ENGINES).where(
         or_(
             _e.id == arg("id"),
             and_(
@@ -38,28 +40,34 @@ _LEAVE = Prepared(
     )
 )
 _LIST = Prepared(
-    select(_e.id, _e.process, _e.kind, _e.joined_at, _e.seen_at, _e.providers).order_by(
+    lambda: select(_e.id, _e.process, _e.kind, _e.joined_at, _e.seen_at, _e.providers).order_by(
         _e.joined_at, _e.id
     )
 )
 _ACQUIRE = Prepared(
-    update(LEASES)
-    .where(
-        _l.name == arg("name"),
-        or_(_l.holder == arg("holder"), _l.until <= arg("now"), _l.until > arg("latest")),
+    lambda: (
+        update(LEASES)
+        .where(
+            _l.name == arg("name"),
+            or_(_l.holder == arg("holder"), _l.until <= arg("now"), _l.until > arg("latest")),
+        )
+        .values(holder=arg("holder"), until=arg("until"))
     )
-    .values(holder=arg("holder"), until=arg("until"))
 )
 _NEW_LEASE = inserts(LEASES)
-_HELD = Prepared(select(_l.name).where(_l.name == arg("name")))
+_HELD = Prepared(lambda: select(_l.name).where(_l.name == arg("name")))
 _DONE = Prepared(
-    update(HEARTBEATS).where(_h.name == arg("name")).values(holder=arg("holder"), at=arg("now"))
+    lambda: (
+        update(HEARTBEATS).where(_h.name == arg("name")).values(holder=arg("holder"), at=arg("now"))
+    )
 )
 _FIRST = inserts(HEARTBEATS)
-_HEARTBEATS = Prepared(select(_h.name, _h.at))
-_HEARTBEAT = Prepared(select(_h.at).where(_h.name == arg("name")))
-_HOLDER = Prepared(select(_l.holder).where(_l.name == arg("name")))
-_RELEASE = Prepared(delete(LEASES).where(_l.name == arg("name"), _l.holder == arg("holder")))
+_HEARTBEATS = Prepared(lambda: select(_h.name, _h.at))
+_HEARTBEAT = Prepared(lambda: select(_h.at).where(_h.name == arg("name")))
+_HOLDER = Prepared(lambda: select(_l.holder).where(_l.name == arg("name")))
+_RELEASE = Prepared(
+    lambda: delete(LEASES).where(_l.name == arg("name"), _l.holder == arg("holder"))
+)
 
 
 def beat(connection: Connection, name: str, holder: str, now: float) -> None:

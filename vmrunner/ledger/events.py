@@ -13,15 +13,19 @@ from vmrunner.model import BuildEvent, EventKind
 INSERT_EVENT = inserts(EVENTS)
 
 _NEXT = Prepared(
-    update(BUILDS)
-    .where(BUILDS.c.id == arg("id"))
-    .values(events=BUILDS.c.events + 1)
-    .returning(BUILDS.c.events)
+    lambda: (
+        update(BUILDS)
+        .where(BUILDS.c.id == arg("id"))
+        .values(events=BUILDS.c.events + 1)
+        .returning(BUILDS.c.events)
+    )
 )
 _LIST = Prepared(
-    select(EVENTS.c.seq, EVENTS.c.time, EVENTS.c.kind, EVENTS.c.data)
-    .where(EVENTS.c.build == arg("build"), EVENTS.c.seq > arg("after"))
-    .order_by(EVENTS.c.seq)
+    lambda: (
+        select(EVENTS.c.seq, EVENTS.c.time, EVENTS.c.kind, EVENTS.c.data)
+        .where(EVENTS.c.build == arg("build"), EVENTS.c.seq > arg("after"))
+        .order_by(EVENTS.c.seq)
+    )
 )
 
 Value = str | int | float | bool | None

@@ -19,45 +19,65 @@ _m = IMAGES.c
 _LAST: Final = "~"  # sorts after all that an id is made of
 
 _INSERT = inserts(IMAGES)
-_LIST = Prepared(select(*codec.IMAGE).order_by(_m.id.desc()))
-_OPEN = Prepared(select(*codec.IMAGE).where(_m.closed_at.is_(None)).order_by(_m.id))
+_LIST = Prepared(lambda: select(*codec.IMAGE).order_by(_m.id.desc()))
+_OPEN = Prepared(lambda: select(*codec.IMAGE).where(_m.closed_at.is_(None)).order_by(_m.id))
 _FIND = Prepared(
-    select(*codec.IMAGE)
-    .where((_m.id >= arg("low")) & (_m.id < arg("high")) | (_m.ref == arg("ref")))
-    .order_by(_m.id)
-    .limit(4)
+    lambda: (
+        select(*codec.IMAGE)
+        .where((_m.id >= arg("low")) & (_m.id < arg("high")) | (_m.ref == arg("ref")))
+        .order_by(_m.id)
+        .limit(4)
+    )
 )
 _SCOPES = Prepared(
-    select(_m.scope)
-    .where(
-        _m.provider == arg("provider"),
-        or_(_m.closed_at.is_(None), _m.state == ImageState.READY.value),
+    lambda: (
+        select(_m.scope)
+        .where(
+            _m.provider == arg("provider"),
+            or_(_m.closed_at.is_(None), _m.state == ImageState.READY.value),
+        )
+        .distinct()
     )
-    .distinct()
 )
 _END = Prepared(
-    update(IMAGES)
-    .where(_m.id == arg("id"), _m.state == ImageState.BUILDING.value)
-    .values(state=arg("state"), ref=arg("ref"), snapshots=arg("snapshots"), message=arg("message"))
+    lambda: (
+        update(IMAGES)
+        .where(_m.id == arg("id"), _m.state == ImageState.BUILDING.value)
+        .values(
+            state=arg("state"), ref=arg("ref"), snapshots=arg("snapshots"), message=arg("message")
+        )
+    )
 )
 _LEFT = Prepared(
-    update(IMAGES)
-    .where(_m.id == arg("id"), _m.state == ImageState.FAILED.value)
-    .values(ref=arg("ref"), snapshots=arg("snapshots"))
+    lambda: (
+        update(IMAGES)
+        .where(_m.id == arg("id"), _m.state == ImageState.FAILED.value)
+        .values(ref=arg("ref"), snapshots=arg("snapshots"))
+    )
 )
 _CLOSE = Prepared(
-    update(IMAGES).where(_m.id == arg("id"), _m.closed_at.is_(None)).values(closed_at=arg("now"))
+    lambda: (
+        update(IMAGES)
+        .where(_m.id == arg("id"), _m.closed_at.is_(None))
+        .values(closed_at=arg("now"))
+    )
 )
 _RETIRE = Prepared(
-    update(IMAGES)
-    .where(_m.ref == arg("ref"), _m.provider == arg("provider"))
-    .values(state=ImageState.RETIRED.value, promoted_at=None)
+    lambda: (
+        update(IMAGES)
+        .where(_m.ref == arg("ref"), _m.provider == arg("provider"))
+        .values(state=ImageState.RETIRED.value, promoted_at=None)
+    )
 )
-_DEMOTE = Prepared(update(IMAGES).where(_m.provider == arg("provider")).values(promoted_at=None))
+_DEMOTE = Prepared(
+    lambda: update(IMAGES).where(_m.provider == arg("provider")).values(promoted_at=None)
+)
 _PROMOTE = Prepared(
-    update(IMAGES)
-    .where(_m.ref == arg("ref"), _m.provider == arg("provider"))
-    .values(promoted_at=arg("now"))
+    lambda: (
+        update(IMAGES)
+        .where(_m.ref == arg("ref"), _m.provider == arg("provider"))
+        .values(promoted_at=arg("now"))
+    )
 )
 
 

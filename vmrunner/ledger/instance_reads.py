@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, select
 
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import rows as codec
-from vmrunner.ledger.database import Database, Prepared, arg
+from vmrunner.ledger.database import Database, Prepared, Statement, arg
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.labels import having
 from vmrunner.ledger.rows import Readable, readable
@@ -21,19 +21,29 @@ _i = INSTANCES.c
 _END = "~"  # sorts after all that an id is made of
 _IDS = 500  # as many in one question: databases have a limit
 
-_GET = Prepared(select(*codec.INSTANCE).where(_i.id == arg("id")))
+_GET = Prepared(lambda: select(*codec.INSTANCE).where(_i.id == arg("id")))
 _OPEN = Prepared(
-    select(*codec.INSTANCE).where(_i.state != InstanceState.GONE.value).order_by(_i.id)
+    lambda: select(*codec.INSTANCE).where(_i.state != InstanceState.GONE.value).order_by(_i.id)
 )
 _BY_PREFIX = Prepared(
-    select(*codec.INSTANCE).where(_i.id >= arg("low"), _i.id < arg("high")).order_by(_i.id).limit(4)
+    lambda: (
+        select(*codec.INSTANCE)
+        .where(_i.id >= arg("low"), _i.id < arg("high"))
+        .order_by(_i.id)
+        .limit(4)
+    )
 )
-_ORDER = Prepared(select(_i.ordered).where(_i.id == arg("id")))
-_OFFERS = select(_i.offer).where(_i.provider == arg("provider")).distinct()
-_OFFERED = Prepared(_OFFERS.where(_i.state != InstanceState.GONE.value))
-_OFFERED_SINCE = Prepared(_OFFERS.where(_i.id >= arg("low")))
-_ANY = Prepared(select(_i.id).where(_i.provider == arg("provider")).limit(1))
-_ACCESS = Prepared(select(_i.access).where(_i.id == arg("id")))
+_ORDER = Prepared(lambda: select(_i.ordered).where(_i.id == arg("id")))
+
+
+def _offers(only: ColumnElement[bool]) -> Statement:
+    return select(_i.offer).where(_i.provider == arg("provider"), only).distinct()
+
+
+_OFFERED = Prepared(lambda: _offers(_i.state != InstanceState.GONE.value))
+_OFFERED_SINCE = Prepared(lambda: _offers(_i.id >= arg("low")))
+_ANY = Prepared(lambda: select(_i.id).where(_i.provider == arg("provider")).limit(1))
+_ACCESS = Prepared(lambda: select(_i.access).where(_i.id == arg("id")))
 
 
 class InstanceReads:

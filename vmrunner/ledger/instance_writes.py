@@ -18,7 +18,7 @@ from vmrunner.model import BuildState, Death, EventKind, Instance, InstanceState
 _b, _i = BUILDS.c, INSTANCES.c
 
 _CLOSE = Prepared(
-    instance_move(
+    lambda: instance_move(
         InstanceState.GONE,
         gone_at=arg("now"),
         death=func.coalesce(_i.death, arg("death")),
@@ -28,21 +28,25 @@ _CLOSE = Prepared(
     ).returning(_i.build)
 )
 _ERASE_SECRETS = Prepared(
-    update(BUILDS)
-    .where(_b.id == arg("id"), _b.state == BuildState.FINISHED.value, _b.secrets.is_not(None))
-    .values(secrets=None)
+    lambda: (
+        update(BUILDS)
+        .where(_b.id == arg("id"), _b.state == BuildState.FINISHED.value, _b.secrets.is_not(None))
+        .values(secrets=None)
+    )
 )
 _FENCE_BUILD = Prepared(
-    update(BUILDS)
-    .where(
-        _b.id == arg("build"),
-        _b.instance == arg("instance"),
-        _b.state != BuildState.FINISHED.value,
+    lambda: (
+        update(BUILDS)
+        .where(
+            _b.id == arg("build"),
+            _b.instance == arg("instance"),
+            _b.state != BuildState.FINISHED.value,
+        )
+        .values(epoch=arg("epoch"))
     )
-    .values(epoch=arg("epoch"))
 )
 _HELD = Prepared(
-    select(_b.id).where(
+    lambda: select(_b.id).where(
         _b.id == select(_i.build).where(_i.id == arg("instance")).scalar_subquery(),
         _b.instance == arg("instance"),
         _b.state == BuildState.HELD.value,
@@ -51,9 +55,11 @@ _HELD = Prepared(
     )
 )
 _TRIED = Prepared(
-    update(INSTANCES)
-    .where(_i.id == arg("id"), _i.state == InstanceState.DELETING.value)
-    .values(deletes=_i.deletes + 1, delete_at=arg("delete_at"))
+    lambda: (
+        update(INSTANCES)
+        .where(_i.id == arg("id"), _i.state == InstanceState.DELETING.value)
+        .values(deletes=_i.deletes + 1, delete_at=arg("delete_at"))
+    )
 )
 
 

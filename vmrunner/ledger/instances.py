@@ -38,71 +38,85 @@ if TYPE_CHECKING:
 _b, _i = BUILDS.c, INSTANCES.c
 
 _CLAIM = Prepared(
-    update(BUILDS)
-    .where(
-        _b.id == arg("id"),
-        _b.epoch == arg("epoch"),
-        _b.state == BuildState.QUEUED.value,
-        _b.cancel.is_(None),
-        # The unique index would stop it too, but with an error for the whole batch.
-        ~exists().where(_i.build == _b.id, _i.state.not_in(DYING)),
+    lambda: (
+        update(BUILDS)
+        .where(
+            _b.id == arg("id"),
+            _b.epoch == arg("epoch"),
+            _b.state == BuildState.QUEUED.value,
+            _b.cancel.is_(None),
+            # The unique index would stop it too, but with an error for the whole batch.
+            ~exists().where(_i.build == _b.id, _i.state.not_in(DYING)),
+        )
+        .values(
+            **moved(BuildState.PROVISIONING),
+            epoch=_b.epoch + 1,
+            attempt=_b.attempt + 1,
+            instance=arg("instance"),
+            owner=arg("owner"),
+            owner_until=arg("until"),
+        )
+        .returning(*codec.BUILD, _b.events)
     )
-    .values(
-        **moved(BuildState.PROVISIONING),
-        epoch=_b.epoch + 1,
-        attempt=_b.attempt + 1,
-        instance=arg("instance"),
-        owner=arg("owner"),
-        owner_until=arg("until"),
-    )
-    .returning(*codec.BUILD, _b.events)
 )
 _TAKEN = Prepared(
-    select(_i.provider, func.count())
-    .where(_i.state != InstanceState.GONE.value)
-    .group_by(_i.provider)
+    lambda: (
+        select(_i.provider, func.count())
+        .where(_i.state != InstanceState.GONE.value)
+        .group_by(_i.provider)
+    )
 )
 _INSERT = inserts(INSTANCES)
 _BOOTED_BUILD = Prepared(
-    update(BUILDS)
-    .where(
-        _b.id == select(_i.build).where(_i.id == arg("instance")).scalar_subquery(),
-        _b.instance == arg("instance"),
-        _b.epoch == arg("epoch"),
-        _b.state == BuildState.PROVISIONING.value,
+    lambda: (
+        update(BUILDS)
+        .where(
+            _b.id == select(_i.build).where(_i.id == arg("instance")).scalar_subquery(),
+            _b.instance == arg("instance"),
+            _b.epoch == arg("epoch"),
+            _b.state == BuildState.PROVISIONING.value,
+        )
+        .values(**moved(BuildState.BOOTING))
+        .returning(_b.id, _b.events)
     )
-    .values(**moved(BuildState.BOOTING))
-    .returning(_b.id, _b.events)
 )
 _BOOTED = Prepared(
-    update(INSTANCES)
-    .where(
-        _i.id == arg("id"),
-        _i.epoch == arg("epoch"),
-        _i.state == InstanceState.REQUESTED.value,
+    lambda: (
+        update(INSTANCES)
+        .where(
+            _i.id == arg("id"),
+            _i.epoch == arg("epoch"),
+            _i.state == InstanceState.REQUESTED.value,
+        )
+        .values(state=InstanceState.BOOTING.value, state_since=arg("now"), ref=arg("ref"))
     )
-    .values(state=InstanceState.BOOTING.value, state_since=arg("now"), ref=arg("ref"))
 )
 _SWAP_BUILD = Prepared(
-    update(BUILDS)
-    .where(
-        _b.id == arg("id"),
-        _b.epoch == arg("epoch"),
-        _b.instance == arg("refused"),
-        _b.state == BuildState.PROVISIONING.value,
+    lambda: (
+        update(BUILDS)
+        .where(
+            _b.id == arg("id"),
+            _b.epoch == arg("epoch"),
+            _b.instance == arg("refused"),
+            _b.state == BuildState.PROVISIONING.value,
+        )
+        .values(instance=arg("instance"))
+        .returning(*codec.BUILD)
     )
-    .values(instance=arg("instance"))
-    .returning(*codec.BUILD)
 )
 _ADDRESS = Prepared(
-    update(INSTANCES)
-    .where(_i.id == arg("id"), _i.epoch == arg("epoch"), _i.state.not_in(DYING))
-    .values(address=arg("address"))
+    lambda: (
+        update(INSTANCES)
+        .where(_i.id == arg("id"), _i.epoch == arg("epoch"), _i.state.not_in(DYING))
+        .values(address=arg("address"))
+    )
 )
 _STARTED = Prepared(
-    update(INSTANCES)
-    .where(_i.id == arg("id"), _i.epoch == arg("epoch"), _i.start.is_(None))
-    .values(start=arg("start"))
+    lambda: (
+        update(INSTANCES)
+        .where(_i.id == arg("id"), _i.epoch == arg("epoch"), _i.start.is_(None))
+        .values(start=arg("start"))
+    )
 )
 
 

@@ -40,14 +40,16 @@ from vmrunner.lib import database_url, local_files
 log = logging.getLogger("vmrunner")
 
 _l = LEDGER.c
-_WHO = Prepared(select(_l.installation, _l.generation, _l.canary))
+_WHO = Prepared(lambda: select(_l.installation, _l.generation, _l.canary))
 _NEW = inserts(LEDGER)
-_PAUSED = Prepared(select(_l.paused_at))
-_PAUSE = Prepared(update(LEDGER).values(paused_at=arg("at")))
-_RENEW = Prepared(update(LEDGER).values(generation=arg("generation")))
-_LAST = Prepared(select(INSTANCES.c.id).order_by(INSTANCES.c.id.desc()).limit(1))
+_PAUSED = Prepared(lambda: select(_l.paused_at))
+_PAUSE = Prepared(lambda: update(LEDGER).values(paused_at=arg("at")))
+_RENEW = Prepared(lambda: update(LEDGER).values(generation=arg("generation")))
+_LAST = Prepared(lambda: select(INSTANCES.c.id).order_by(INSTANCES.c.id.desc()).limit(1))
 _KNOWN = Prepared(
-    select(INSTANCES.c.id).where(INSTANCES.c.id == arg("id"), INSTANCES.c.epoch >= arg("epoch"))
+    lambda: select(INSTANCES.c.id).where(
+        INSTANCES.c.id == arg("id"), INSTANCES.c.epoch >= arg("epoch")
+    )
 )
 _CANARY = b"vmrunner"
 
@@ -57,6 +59,10 @@ class _Identity:
     installation: str
     generation: str
     canary: bytes
+
+
+class _Visitor:
+    """A user of a database that is not a ledger yet."""
 
 
 class Ledger:
@@ -128,6 +134,10 @@ class Ledger:
                     )
                 schema.upgrade(parsed)
             database = shared(parsed)
+            # In use from here on: who used it before is closed when its garbage is collected,
+            # perhaps now, and that would close it under our hands.
+            visitor = _Visitor()
+            database.used_by(visitor)
             try:
                 local_files.ready_directory(
                     data_dir,
@@ -138,17 +148,16 @@ class Ledger:
                 identity = _identity(database, seal, data_dir, installation)
                 witness = RestoreDetector(data_dir / "witness", place_of(path))
                 generation = _recognised(database, witness)
-            except BaseException:
-                database.let_go()
-                raise
-            return cls(
-                database,
-                seal,
-                witness,
-                url=url,
-                installation=identity.installation,
-                generation=generation,
-            )
+                return cls(
+                    database,
+                    seal,
+                    witness,
+                    url=url,
+                    installation=identity.installation,
+                    generation=generation,
+                )
+            finally:
+                database.let_go(visitor)
 
     def recognise(self) -> None:
         """See again which generation this is: somebody may have set the database back."""

@@ -21,43 +21,51 @@ _b, _c = BUILDS.c, CHUNKS.c
 _CHUNK = (_c.seq, _c.attempt, _c.time, _c.offset, _c.line, _c.data)
 
 _COUNT = Prepared(
-    update(BUILDS)
-    .where(_b.id == arg("build"), _b.epoch == arg("epoch"))
-    .values(
-        chunks=_b.chunks + 1,
-        log_lines=_b.log_lines + arg("lines"),
-        log_bytes=_b.log_bytes + arg("size"),
+    lambda: (
+        update(BUILDS)
+        .where(_b.id == arg("build"), _b.epoch == arg("epoch"))
+        .values(
+            chunks=_b.chunks + 1,
+            log_lines=_b.log_lines + arg("lines"),
+            log_bytes=_b.log_bytes + arg("size"),
+        )
+        .returning(_b.chunks, _b.log_lines)
     )
-    .returning(_b.chunks, _b.log_lines)
 )
 _INSERT = inserts(CHUNKS)
 _OFFSET = Prepared(
-    select(_c.offset)
-    .where(_c.build == arg("build"), _c.attempt == arg("attempt"))
-    .order_by(_c.seq.desc())
-    .limit(1)
+    lambda: (
+        select(_c.offset)
+        .where(_c.build == arg("build"), _c.attempt == arg("attempt"))
+        .order_by(_c.seq.desc())
+        .limit(1)
+    )
 )
-_SIZE = Prepared(select(_b.log_bytes).where(_b.id == arg("build")))
+_SIZE = Prepared(lambda: select(_b.log_bytes).where(_b.id == arg("build")))
 _FORMER = Prepared(
-    select(func.sum(func.length(_c.data))).where(
+    lambda: select(func.sum(func.length(_c.data))).where(
         _c.build == arg("build"), _c.attempt < arg("before")
     )
 )
 _READ = Prepared(
-    select(*_CHUNK)
-    .where(_c.build == arg("build"), _c.seq > arg("after"))
-    .order_by(_c.seq)
-    .limit(arg("limit"))
+    lambda: (
+        select(*_CHUNK)
+        .where(_c.build == arg("build"), _c.seq > arg("after"))
+        .order_by(_c.seq)
+        .limit(arg("limit"))
+    )
 )
 _SIZES = Prepared(
-    select(_c.seq, func.length(_c.data)).where(_c.build == arg("build")).order_by(_c.seq)
+    lambda: select(_c.seq, func.length(_c.data)).where(_c.build == arg("build")).order_by(_c.seq)
 )
 #: The chunk in which line N ends is the last one that has fewer than N lines before it.
 _ENDING = Prepared(
-    select(_c.seq)
-    .where(_c.build == arg("build"), _c.line < arg("line"))
-    .order_by(_c.seq.desc())
-    .limit(1)
+    lambda: (
+        select(_c.seq)
+        .where(_c.build == arg("build"), _c.line < arg("line"))
+        .order_by(_c.seq.desc())
+        .limit(1)
+    )
 )
 
 

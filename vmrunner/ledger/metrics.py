@@ -15,38 +15,50 @@ _b, _i, _s, _p = BUILDS.c, INSTANCES.c, SIGHTINGS.c, POOL_STARTS.c
 _over = _b.state == BuildState.FINISHED.value
 
 _ENDED = Prepared(
-    select(_b.provider, _b.result, _b.reason, func.count())
-    .where(_over)
-    .group_by(_b.provider, _b.result, _b.reason)
+    lambda: (
+        select(_b.provider, _b.result, _b.reason, func.count())
+        .where(_over)
+        .group_by(_b.provider, _b.result, _b.reason)
+    )
 )
 _UNENDED = Prepared(
-    select(_b.provider, _b.state, func.count()).where(~_over).group_by(_b.provider, _b.state)
-)
-_OLDEST = Prepared(select(func.min(_b.created_at)).where(_b.state == BuildState.QUEUED.value))
-_COST = Prepared(select(_b.provider, func.sum(_b.cost)).where(_over).group_by(_b.provider))
-_PHASES = Prepared(
-    select(_b.finished_at, _b.id, _b.phases, _i.start)
-    .join_from(BUILDS, INSTANCES, _b.instance == _i.id, isouter=True)
-    .where(
-        or_(
-            _b.finished_at > arg("at"),
-            and_(_b.finished_at == arg("at"), _b.id > arg("id")),
-        )
+    lambda: (
+        select(_b.provider, _b.state, func.count()).where(~_over).group_by(_b.provider, _b.state)
     )
-    .order_by(_b.finished_at, _b.id)
-    .limit(arg("limit"))
+)
+_OLDEST = Prepared(
+    lambda: select(func.min(_b.created_at)).where(_b.state == BuildState.QUEUED.value)
+)
+_COST = Prepared(lambda: select(_b.provider, func.sum(_b.cost)).where(_over).group_by(_b.provider))
+_PHASES = Prepared(
+    lambda: (
+        select(_b.finished_at, _b.id, _b.phases, _i.start)
+        .join_from(BUILDS, INSTANCES, _b.instance == _i.id, isouter=True)
+        .where(
+            or_(
+                _b.finished_at > arg("at"),
+                and_(_b.finished_at == arg("at"), _b.id > arg("id")),
+            )
+        )
+        .order_by(_b.finished_at, _b.id)
+        .limit(arg("limit"))
+    )
 )
 _DEATHS = Prepared(
-    select(_i.death, func.count())
-    .where(_i.state == InstanceState.GONE.value, _i.death.is_not(None))
-    .group_by(_i.death)
+    lambda: (
+        select(_i.death, func.count())
+        .where(_i.state == InstanceState.GONE.value, _i.death.is_not(None))
+        .group_by(_i.death)
+    )
 )
-_SEEN = Prepared(select(_s.what, func.count(func.distinct(_s.subject))).group_by(_s.what))
+_SEEN = Prepared(lambda: select(_s.what, func.count(func.distinct(_s.subject))).group_by(_s.what))
 _CLAIMS = Prepared(
-    select(_p.at, _p.build, _p.pool, _p.hit)
-    .where(or_(_p.at > arg("at"), and_(_p.at == arg("at"), _p.build > arg("id"))))
-    .order_by(_p.at, _p.build)
-    .limit(arg("limit"))
+    lambda: (
+        select(_p.at, _p.build, _p.pool, _p.hit)
+        .where(or_(_p.at > arg("at"), and_(_p.at == arg("at"), _p.build > arg("id"))))
+        .order_by(_p.at, _p.build)
+        .limit(arg("limit"))
+    )
 )
 
 

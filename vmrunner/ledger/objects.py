@@ -37,7 +37,7 @@ _REFERENCED: Final = case(
     ),
 )
 _INSERT = inserts(OBJECTS)
-_GET = Prepared(select(*_COLUMNS).where(_ARG_NAME))
+_GET = Prepared(lambda: select(*_COLUMNS).where(_ARG_NAME))
 _FIND_SOURCE = (
     _o.kind == _SOURCE,
     _o.state == _STORED,
@@ -46,39 +46,47 @@ _FIND_SOURCE = (
 )
 #: Whoever stores it again, or submits it, has a day from now on, whatever gc saw before.
 _RENEW_SOURCE = Prepared(
-    update(OBJECTS)
-    .where(*_FIND_SOURCE)
-    .values(unreferenced_since=arg("since"))
-    .returning(*_COLUMNS)
+    lambda: (
+        update(OBJECTS)
+        .where(*_FIND_SOURCE)
+        .values(unreferenced_since=arg("since"))
+        .returning(*_COLUMNS)
+    )
 )
 _CONCLUDE = Prepared(
-    update(OBJECTS)
-    .where(_ARG_NAME, _o.state == ObjectState.UPLOADING.value)
-    .values(state=_STORED, unreferenced_since=arg("since"))
+    lambda: (
+        update(OBJECTS)
+        .where(_ARG_NAME, _o.state == ObjectState.UPLOADING.value)
+        .values(state=_STORED, unreferenced_since=arg("since"))
+    )
 )
 _ADOPT = Prepared(
-    update(BUILDS)
-    .where(
-        _b.id == arg("build"),
-        _b.state != BuildState.FINISHED.value,
-        _b.source_object.is_(None),
+    lambda: (
+        update(BUILDS)
+        .where(
+            _b.id == arg("build"),
+            _b.state != BuildState.FINISHED.value,
+            _b.source_object.is_(None),
+        )
+        .values(source_object=arg("name"))
     )
-    .values(source_object=arg("name"))
 )
 
 
 def _points(column: Any) -> Prepared:
     """A build that ended begins to point at its object: once, and never after a removal."""
     return Prepared(
-        update(BUILDS)
-        .where(
-            _b.id == arg("build"),
-            _b.epoch == arg("epoch"),
-            _b.state == BuildState.FINISHED.value,
-            _b.removed_at.is_(None),
-            column.is_(None),
+        lambda: (
+            update(BUILDS)
+            .where(
+                _b.id == arg("build"),
+                _b.epoch == arg("epoch"),
+                _b.state == BuildState.FINISHED.value,
+                _b.removed_at.is_(None),
+                column.is_(None),
+            )
+            .values({column: arg("name")})
         )
-        .values({column: arg("name")})
     )
 
 
@@ -86,41 +94,53 @@ _POINT = {
     ObjectKind.LOG.value: _points(_b.log_object),
     ObjectKind.ARTIFACTS.value: _points(_b.artifacts_object),
 }
-_LOG_OF = Prepared(select(*_COLUMNS).where(_b.id == arg("build"), _o.name == _b.log_object))
-_DROP_CHUNKS = Prepared(delete(CHUNKS).where(CHUNKS.c.build == arg("build")))
-_LOG_DONE = Prepared(update(BUILDS).where(_b.id == arg("build")).values(log_due=None))
+_LOG_OF = Prepared(lambda: select(*_COLUMNS).where(_b.id == arg("build"), _o.name == _b.log_object))
+_DROP_CHUNKS = Prepared(lambda: delete(CHUNKS).where(CHUNKS.c.build == arg("build")))
+_LOG_DONE = Prepared(lambda: update(BUILDS).where(_b.id == arg("build")).values(log_due=None))
 _LOGS_DUE = Prepared(
-    select(_b.id).where(_b.log_due <= arg("now")).order_by(_b.log_due).limit(arg("limit"))
+    lambda: select(_b.id).where(_b.log_due <= arg("now")).order_by(_b.log_due).limit(arg("limit"))
 )
 _PUT_OFF_LOG = Prepared(
-    update(BUILDS).where(_b.id == arg("build"), _b.log_due <= arg("now")).values(log_due=arg("due"))
+    lambda: (
+        update(BUILDS)
+        .where(_b.id == arg("build"), _b.log_due <= arg("now"))
+        .values(log_due=arg("due"))
+    )
 )
 _LIST = Prepared(
-    select(*_COLUMNS, _REFERENCED).where(_o.name > arg("after")).order_by(_o.name).limit(_PAGE)
+    lambda: (
+        select(*_COLUMNS, _REFERENCED).where(_o.name > arg("after")).order_by(_o.name).limit(_PAGE)
+    )
 )
 _KNOWN = Prepared(
-    select(_o.name).where(_o.name > arg("after"), _o.name <= arg("last")).order_by(_o.name)
+    lambda: select(_o.name).where(_o.name > arg("after"), _o.name <= arg("last")).order_by(_o.name)
 )
 _MARK = Prepared(
-    update(OBJECTS)
-    .where(_ARG_NAME, _o.state == _STORED, _o.unreferenced_since.is_(None), ~_REFERENCED)
-    .values(unreferenced_since=arg("now"))
+    lambda: (
+        update(OBJECTS)
+        .where(_ARG_NAME, _o.state == _STORED, _o.unreferenced_since.is_(None), ~_REFERENCED)
+        .values(unreferenced_since=arg("now"))
+    )
 )
 _UNMARK = Prepared(
-    update(OBJECTS)
-    .where(_ARG_NAME, _o.state == _STORED, _REFERENCED)
-    .values(unreferenced_since=None)
+    lambda: (
+        update(OBJECTS)
+        .where(_ARG_NAME, _o.state == _STORED, _REFERENCED)
+        .values(unreferenced_since=None)
+    )
 )
 _DOOM = Prepared(
-    update(OBJECTS)
-    .where(
-        _ARG_NAME,
-        _o.state != ObjectState.DELETING.value,
-        and_(_o.unreferenced_since < arg("before"), ~_REFERENCED),
+    lambda: (
+        update(OBJECTS)
+        .where(
+            _ARG_NAME,
+            _o.state != ObjectState.DELETING.value,
+            and_(_o.unreferenced_since < arg("before"), ~_REFERENCED),
+        )
+        .values(state=ObjectState.DELETING.value)
     )
-    .values(state=ObjectState.DELETING.value)
 )
-_FORGET = Prepared(delete(OBJECTS).where(_ARG_NAME, _o.state == ObjectState.DELETING.value))
+_FORGET = Prepared(lambda: delete(OBJECTS).where(_ARG_NAME, _o.state == ObjectState.DELETING.value))
 
 
 def referenced_source(connection: Connection, tenant: str, digest: str) -> str:

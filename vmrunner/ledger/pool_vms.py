@@ -3,42 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection, case, exists, select, update
 
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.build_writes import DYING, moved
-from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.database import Database, Prepared, Statement, arg, inserts
 from vmrunner.ledger.events import put_event
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEASES, LEDGER, POOL_STARTS
 from vmrunner.model import BuildRecord, BuildState, EventKind, Instance, InstanceState, Start
 
 _b, _i, _l, _s = BUILDS.c, INSTANCES.c, LEASES.c, POOL_STARTS.c
 
-_HOLDS = Prepared(select(_l.name).where(_l.name == arg("lease"), _l.holder == arg("holder")))
+_HOLDS = Prepared(
+    lambda: select(_l.name).where(_l.name == arg("lease"), _l.holder == arg("holder"))
+)
 _TAKE = Prepared(
-    update(INSTANCES)
-    .where(
-        _i.pool == arg("pool"),
-        _i.build.is_(None),
-        _i.state.not_in(DYING),
-        _i.owner != arg("owner"),
+    lambda: (
+        update(INSTANCES)
+        .where(
+            _i.pool == arg("pool"),
+            _i.build.is_(None),
+            _i.state.not_in(DYING),
+            _i.owner != arg("owner"),
+        )
+        .values(epoch=_i.epoch + 1, owner=arg("owner"))
     )
-    .values(epoch=_i.epoch + 1, owner=arg("owner"))
 )
 _READY = Prepared(
-    update(INSTANCES)
-    .where(
-        _i.id == arg("id"),
-        _i.epoch == arg("epoch"),
-        _i.build.is_(None),
-        _i.state == InstanceState.BOOTING.value,
+    lambda: (
+        update(INSTANCES)
+        .where(
+            _i.id == arg("id"),
+            _i.epoch == arg("epoch"),
+            _i.build.is_(None),
+            _i.state == InstanceState.BOOTING.value,
+        )
+        .values(state=InstanceState.READY.value, state_since=arg("now"))
     )
-    .values(state=InstanceState.READY.value, state_since=arg("now"))
 )
-_PARK = {
-    to: Prepared(
+
+
+def _park(before: InstanceState, to: InstanceState) -> Statement:
+    return (
         update(INSTANCES)
         .where(
             _i.id == arg("id"),
@@ -48,14 +57,20 @@ _PARK = {
         )
         .values(state=to.value, state_since=arg("now"))
     )
+
+
+_PARK = {
+    to: Prepared(partial(_park, before, to))
     for before, to in (
         (InstanceState.READY, InstanceState.PARKING),
         (InstanceState.PARKING, InstanceState.PARKED),
     )
 }
-_HIGHER = case((_b.epoch > arg("instance_epoch"), _b.epoch), else_=arg("instance_epoch"))
-_CLAIM = {
-    to: Prepared(
+
+
+def _claim(to: BuildState) -> Statement:
+    higher = case((_b.epoch > arg("instance_epoch"), _b.epoch), else_=arg("instance_epoch"))
+    return (
         update(BUILDS)
         .where(
             _b.id == arg("id"),
@@ -67,7 +82,7 @@ _CLAIM = {
         )
         .values(
             **moved(to),
-            epoch=_HIGHER + 1,
+            epoch=higher + 1,
             attempt=_b.attempt + 1,
             instance=arg("instance"),
             owner=arg("owner"),
@@ -75,37 +90,40 @@ _CLAIM = {
         )
         .returning(*codec.BUILD, _b.events)
     )
-    for to in (BuildState.BOOTING, BuildState.CONNECTING)
-}
+
+
+_CLAIM = {to: Prepared(partial(_claim, to)) for to in (BuildState.BOOTING, BuildState.CONNECTING)}
 #: What a claim makes of a VM that waits, and of its build.
 _CLAIMS: Final = {
     InstanceState.READY: (InstanceState.READY, BuildState.CONNECTING, Start.HOT),
     InstanceState.PARKED: (InstanceState.WAKING, BuildState.BOOTING, Start.PARKED),
 }
 _CLAIMED = Prepared(
-    update(INSTANCES)
-    .where(
-        _i.id == arg("id"),
-        _i.epoch == arg("seen"),
-        _i.build.is_(None),
-        _i.state == arg("state"),
-        _i.deadline >= arg("due"),
+    lambda: (
+        update(INSTANCES)
+        .where(
+            _i.id == arg("id"),
+            _i.epoch == arg("seen"),
+            _i.build.is_(None),
+            _i.state == arg("state"),
+            _i.deadline >= arg("due"),
+        )
+        .values(
+            state=arg("to"),
+            build=arg("build"),
+            attempt=arg("attempt"),
+            epoch=arg("epoch"),
+            owner=arg("owner"),
+            state_since=arg("now"),
+            start=arg("start"),
+            due=arg("due"),
+            claimed_at=arg("now"),
+        )
+        .returning(*codec.INSTANCE)
     )
-    .values(
-        state=arg("to"),
-        build=arg("build"),
-        attempt=arg("attempt"),
-        epoch=arg("epoch"),
-        owner=arg("owner"),
-        state_since=arg("now"),
-        start=arg("start"),
-        due=arg("due"),
-        claimed_at=arg("now"),
-    )
-    .returning(*codec.INSTANCE)
 )
 _START = inserts(POOL_STARTS)
-_KNOWN = Prepared(select(_s.build).where(_s.build == arg("build")))
+_KNOWN = Prepared(lambda: select(_s.build).where(_s.build == arg("build")))
 
 
 class _Lost(Exception):

@@ -26,58 +26,68 @@ from vmrunner.model import (
 _b, _i, _p, _l, _s = BUILDS.c, INSTANCES.c, POOLS.c, LEASES.c, POOL_STARTS.c
 
 _ROWS = Prepared(
-    select(
+    lambda: select(
         _p.spec, _p.shape, _p.revision, _p.size, _p.draining, _p.named_at, _p.empty_reason,
         _p.want,
     ).order_by(_p.name)
 )  # fmt: skip
-_SPEC = Prepared(select(_p.spec, _p.revision).where(_p.name == arg("name")))
+_SPEC = Prepared(lambda: select(_p.spec, _p.revision).where(_p.name == arg("name")))
 _NEW = inserts(POOLS)
 _REVISE = Prepared(
-    update(POOLS)
+    lambda: update(POOLS)
     .where(_p.name == arg("name"), _p.revision == arg("seen"))
     .values(
         spec=arg("spec"), shape=arg("shape"), revision=_p.revision + 1, size=None, draining=False,
         named_at=arg("now"),
     )
 )  # fmt: skip
-_NAMED = Prepared(update(POOLS).where(_p.name == arg("name")).values(named_at=arg("now")))
+_NAMED = Prepared(lambda: update(POOLS).where(_p.name == arg("name")).values(named_at=arg("now")))
 _RESIZE = Prepared(
-    update(POOLS).where(_p.name == arg("name")).values(size=arg("size"), draining=False)
+    lambda: update(POOLS).where(_p.name == arg("name")).values(size=arg("size"), draining=False)
 )
-_DRAIN = Prepared(update(POOLS).where(_p.name == arg("name")).values(draining=True))
+_DRAIN = Prepared(lambda: update(POOLS).where(_p.name == arg("name")).values(draining=True))
 _NOTE = Prepared(
-    update(POOLS).where(_p.name == arg("name")).values(want=arg("want"), empty_reason=arg("reason"))
+    lambda: (
+        update(POOLS)
+        .where(_p.name == arg("name"))
+        .values(want=arg("want"), empty_reason=arg("reason"))
+    )
 )
 _FORGET = Prepared(
-    delete(POOLS).where(
+    lambda: delete(POOLS).where(
         _p.name == arg("name"),
         _p.named_at < arg("before"),
         ~exists().where(_i.pool == _p.name, _i.build.is_(None), _i.state.not_in(DYING)),
     )
 )
 _COUNTS = Prepared(
-    select(_s.pool, func.count(), func.sum(case((_s.hit, 1), else_=0)))
-    .where(_s.at >= arg("since"))
-    .group_by(_s.pool)
+    lambda: (
+        select(_s.pool, func.count(), func.sum(case((_s.hit, 1), else_=0)))
+        .where(_s.at >= arg("since"))
+        .group_by(_s.pool)
+    )
 )
 _STARTS = Prepared(
-    select(_s.at).where(_s.pool == arg("pool"), _s.at > arg("after")).order_by(_s.at)
+    lambda: select(_s.at).where(_s.pool == arg("pool"), _s.at > arg("after")).order_by(_s.at)
 )
 _SERVED = Prepared(
-    select(_b.phases)
-    .where(_b.id == _s.build, _s.pool == arg("pool"), _s.hit, _s.at >= arg("since"))
-    .order_by(_s.at.desc())
-    .limit(1000)
+    lambda: (
+        select(_b.phases)
+        .where(_b.id == _s.build, _s.pool == arg("pool"), _s.hit, _s.at >= arg("since"))
+        .order_by(_s.at.desc())
+        .limit(1000)
+    )
 )
 _ROWS_SINCE = Prepared(
-    select(*codec.INSTANCE).where(
+    lambda: select(*codec.INSTANCE).where(
         _i.pool == arg("pool"), or_(_i.gone_at.is_(None), _i.gone_at >= arg("since"))
     )
 )
-_STORED = Prepared(select(_p.arrivals).where(_p.name == arg("name")))
-_STORE = Prepared(update(POOLS).where(_p.name == arg("name")).values(arrivals=arg("arrivals")))
-_OLD_STARTS = Prepared(delete(POOL_STARTS).where(_s.at < arg("before")))
+_STORED = Prepared(lambda: select(_p.arrivals).where(_p.name == arg("name")))
+_STORE = Prepared(
+    lambda: update(POOLS).where(_p.name == arg("name")).values(arrivals=arg("arrivals"))
+)
+_OLD_STARTS = Prepared(lambda: delete(POOL_STARTS).where(_s.at < arg("before")))
 
 
 class StartCounts(NamedTuple):

@@ -31,25 +31,33 @@ _KEPT: Final = (
     _b.finished_at < arg("now"),
     _b.finished_at < arg("now") - func.coalesce(_b.keep_logs, arg("keep")),
 )
-_OLD = Prepared(select(_b.id).where(*_KEPT).order_by(_b.finished_at, _b.id).limit(_BUILDS))
-_COUNT = Prepared(select(func.count(), func.sum(_b.log_bytes)).where(*_KEPT))
-_FIRST = Prepared(select(_c.seq).where(_c.build == arg("build")).order_by(_c.seq).limit(1))
-_REMOVE = Prepared(delete(CHUNKS).where(_c.build == arg("build"), _c.seq < arg("end")))
+_OLD = Prepared(lambda: select(_b.id).where(*_KEPT).order_by(_b.finished_at, _b.id).limit(_BUILDS))
+_COUNT = Prepared(lambda: select(func.count(), func.sum(_b.log_bytes)).where(*_KEPT))
+_FIRST = Prepared(lambda: select(_c.seq).where(_c.build == arg("build")).order_by(_c.seq).limit(1))
+_REMOVE = Prepared(lambda: delete(CHUNKS).where(_c.build == arg("build"), _c.seq < arg("end")))
 _MARK = Prepared(
-    update(BUILDS)
-    .where(_b.id == arg("build"), _FINISHED)
-    .values(
-        log_object=None, artifacts_object=None, collected=None, log_due=None, removed_at=arg("now")
+    lambda: (
+        update(BUILDS)
+        .where(_b.id == arg("build"), _FINISHED)
+        .values(
+            log_object=None,
+            artifacts_object=None,
+            collected=None,
+            log_due=None,
+            removed_at=arg("now"),
+        )
     )
 )
 _LET_GO = Prepared(
-    update(OBJECTS)
-    .where(
-        _o.build == arg("build"),
-        _o.state == ObjectState.STORED.value,
-        _o.unreferenced_since.is_(None),
+    lambda: (
+        update(OBJECTS)
+        .where(
+            _o.build == arg("build"),
+            _o.state == ObjectState.STORED.value,
+            _o.unreferenced_since.is_(None),
+        )
+        .values(unreferenced_since=arg("now"))
     )
-    .values(unreferenced_since=arg("now"))
 )
 
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 _s = SIGHTINGS.c
 
 _INSERT = inserts(SIGHTINGS)
-_CLEAR = Prepared(delete(SIGHTINGS).where(_s.provider == arg("provider")))
+_CLEAR = Prepared(lambda: delete(SIGHTINGS).where(_s.provider == arg("provider")))
 _LIST = Prepared(
-    select(_s.what, _s.subject, _s.sweep, _s.begun).where(_s.provider == arg("provider"))
+    lambda: select(_s.what, _s.subject, _s.sweep, _s.begun).where(_s.provider == arg("provider"))
 )
 
 

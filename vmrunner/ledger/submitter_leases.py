@@ -12,17 +12,21 @@ from vmrunner.model import BuildState
 _b = BUILDS.c
 _open = (_b.state != BuildState.FINISHED.value, _b.cancel.is_(None))
 _RENEW = Prepared(
-    update(BUILDS)
-    .where(_b.id == arg("id"), _b.lease_until.is_not(None))
-    .values(lease_until=arg("until"))
+    lambda: (
+        update(BUILDS)
+        .where(_b.id == arg("id"), _b.lease_until.is_not(None))
+        .values(lease_until=arg("until"))
+    )
 )
 _LAPSED = Prepared(
-    select(_b.id).where(_b.lease_until.is_not(None), _b.lease_until < arg("now"), *_open)
+    lambda: select(_b.id).where(_b.lease_until.is_not(None), _b.lease_until < arg("now"), *_open)
 )
 _GRANT = Prepared(
-    update(BUILDS)
-    .where(_b.lease_until.is_not(None), _b.lease_until < arg("until"), *_open)
-    .values(lease_until=arg("until"))
+    lambda: (
+        update(BUILDS)
+        .where(_b.lease_until.is_not(None), _b.lease_until < arg("until"), *_open)
+        .values(lease_until=arg("until"))
+    )
 )
 
 

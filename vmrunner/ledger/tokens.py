@@ -24,27 +24,35 @@ _COLUMNS = (
     _t.expires_at, _t.revoked_at,
 )  # fmt: skip
 _INSERT = inserts(TOKENS)
-_LIST = Prepared(select(*_COLUMNS).order_by(_t.created_at, _t.id))
-_BY_DIGEST = Prepared(select(*_COLUMNS).where(_t.digest == arg("digest")))
+_LIST = Prepared(lambda: select(*_COLUMNS).order_by(_t.created_at, _t.id))
+_BY_DIGEST = Prepared(lambda: select(*_COLUMNS).where(_t.digest == arg("digest")))
 _BY_WORD = Prepared(
-    select(*_COLUMNS).where((_t.id == arg("word")) | (_t.name == arg("word"))).order_by(_t.id)
+    lambda: (
+        select(*_COLUMNS).where((_t.id == arg("word")) | (_t.name == arg("word"))).order_by(_t.id)
+    )
 )
 _REVOKE = Prepared(
-    update(TOKENS).where(_t.id == arg("id"), _t.revoked_at.is_(None)).values(revoked_at=arg("now"))
+    lambda: (
+        update(TOKENS)
+        .where(_t.id == arg("id"), _t.revoked_at.is_(None))
+        .values(revoked_at=arg("now"))
+    )
 )
 _FORGET = Prepared(
-    delete(TOKENS).where(
+    lambda: delete(TOKENS).where(
         _t.expires_at < arg("before"), _t.id.not_in(select(_s.token)), _t.name == ""
     )
 )
 _LOG_IN = inserts(LOGINS)
 _LOGIN = Prepared(
-    select(_s.csrf, _s.expires_at, *_COLUMNS)
-    .join_from(LOGINS, TOKENS, _s.token == _t.id)
-    .where(_s.digest == arg("digest"))
+    lambda: (
+        select(_s.csrf, _s.expires_at, *_COLUMNS)
+        .join_from(LOGINS, TOKENS, _s.token == _t.id)
+        .where(_s.digest == arg("digest"))
+    )
 )
-_LOG_OUT = Prepared(delete(LOGINS).where(_s.digest == arg("digest")))
-_LAPSED_LOGINS = Prepared(delete(LOGINS).where(_s.expires_at < arg("before")))
+_LOG_OUT = Prepared(lambda: delete(LOGINS).where(_s.digest == arg("digest")))
+_LAPSED_LOGINS = Prepared(lambda: delete(LOGINS).where(_s.expires_at < arg("before")))
 
 
 def digest(secret: str) -> str:

@@ -1,69 +1,73 @@
 """The nouns. Frozen values, no I/O; every time is epoch seconds as a float, every size is bytes.
 
-Everybody imports them from here.
+Everybody imports them from here, and loads only the files of those that are used.
 """
 
 from __future__ import annotations
 
-from vmrunner.model.builds import (
-    LOCAL_TENANT,
-    RUNC,
-    RUNSC,
-    RUNTIMES,
-    STARTING,
-    Access,
-    ArtifactRule,
-    BuildEvent,
-    BuildRecord,
-    BuildSpec,
-    Chunk,
-    Instance,
-    Limits,
-    LogLine,
-    Phase,
-    Process,
-    Step,
-)
-from vmrunner.model.cloud import (
-    MORTAL,
-    SERVING,
-    TAG,
-    Address,
-    Fate,
-    Finding,
-    Identity,
-    Key,
-    Kind,
-    Level,
-    Market,
-    Network,
-    Offer,
-    Order,
-    Outcome,
-    Page,
-    Power,
-    Ref,
-    Resource,
-    Role,
-    Scope,
-    Seen,
-    Shape,
-    Spec,
-    tags_of,
-)
-from vmrunner.model.images import ImageState, MadeImage
-from vmrunner.model.objects import ObjectKind, ObjectState, StoredObject
-from vmrunner.model.pools import EmptyReason, Pool, PoolKind, PoolSpec
-from vmrunner.model.principals import UNFILTERED, Principal, Token, TokenQuota, TokenScope
-from vmrunner.model.states import (
-    BuildState,
-    Death,
-    EventKind,
-    InstanceState,
-    Reason,
-    Result,
-    Start,
-)
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from vmrunner.model.builds import (
+        LOCAL_TENANT,
+        RUNC,
+        RUNSC,
+        RUNTIMES,
+        STARTING,
+        Access,
+        ArtifactRule,
+        BuildEvent,
+        BuildRecord,
+        BuildSpec,
+        Chunk,
+        Instance,
+        Limits,
+        LogLine,
+        Phase,
+        Process,
+        Step,
+    )
+    from vmrunner.model.choices import Network, PoolKind
+    from vmrunner.model.cloud import (
+        MORTAL,
+        SERVING,
+        TAG,
+        Address,
+        Fate,
+        Finding,
+        Identity,
+        Key,
+        Kind,
+        Level,
+        Market,
+        Offer,
+        Order,
+        Outcome,
+        Page,
+        Power,
+        Ref,
+        Resource,
+        Role,
+        Scope,
+        Seen,
+        Shape,
+        Spec,
+        tags_of,
+    )
+    from vmrunner.model.images import ImageState, MadeImage
+    from vmrunner.model.objects import ObjectKind, ObjectState, StoredObject
+    from vmrunner.model.pools import EmptyReason, Pool, PoolSpec
+    from vmrunner.model.principals import UNFILTERED, Principal, Token, TokenQuota, TokenScope
+    from vmrunner.model.states import (
+        BuildState,
+        Death,
+        EventKind,
+        InstanceState,
+        Reason,
+        Result,
+        Start,
+    )
 
 __all__ = [
     "LOCAL_TENANT",
@@ -130,3 +134,17 @@ __all__ = [
     "TokenScope",
     "tags_of",
 ]
+
+#: The files that they are in, each after those that it needs itself.
+_FILES: Final = ("choices", "states", "cloud", "builds", "images", "objects", "pools", "principals")
+
+
+def __getattr__(name: str) -> Any:
+    """Load a noun when it is first used: the configuration needs few, and to make a dataclass takes
+    a millisecond."""
+    if name in __all__:
+        for file in _FILES:
+            nouns = vars(importlib.import_module(f"{__name__}.{file}"))
+            if name in nouns:
+                return globals().setdefault(name, nouns[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from vmrunner.model.cloud import Address, Key, Network, Offer, Ref, Role, Scope
+from vmrunner.model.choices import Network
+from vmrunner.model.cloud import Address, Key, Offer, Ref, Role, Scope
 from vmrunner.model.states import BuildState, Death, InstanceState, Reason, Result, Start
 
 #: The tenant of whoever submits without HTTP.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from vmrunner.model.choices import Network
 from vmrunner.model.states import Reason, Start
 
 TAG: Final = "vmrunner:"
@@ -50,13 +51,6 @@ class Market(StrEnum):
 
     ON_DEMAND = "on-demand"
     SPOT = "spot"
-
-
-class Network(StrEnum):
-    """What a build may reach."""
-
-    OPEN = "open"  # the internet; never the host, private ranges, link-local or another VM
-    NONE = "none"
 
 
 class Power(StrEnum):

@@ -6,14 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vmrunner.model.builds import RUNC
-from vmrunner.model.cloud import Network, Spec
-
-
-class PoolKind(StrEnum):
-    """State in which a pool's VMs wait."""
-
-    HOT = "hot"  # they run, with SSH connected and a container waiting
-    PARKED = "parked"  # stopped or suspended: their disks bill, their processors do not
+from vmrunner.model.choices import Network, PoolKind
+from vmrunner.model.cloud import Spec
 
 
 class EmptyReason(StrEnum):

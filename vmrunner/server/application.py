@@ -5,14 +5,26 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
 
 from vmrunner.model import Principal
-from vmrunner.server import problems
+from vmrunner.server import login, problems
 from vmrunner.server.authentication import Authentication
 from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.metrics import Metrics
+from vmrunner.server.pages import STATIC
 from vmrunner.server.parts import ServerParts
-from vmrunner.server.routes import artifacts, builds, instances, logs, operations, sources, system
+from vmrunner.server.routes import (
+    artifacts,
+    builds,
+    house_pages,
+    instances,
+    logs,
+    operations,
+    page,
+    sources,
+    system,
+)
 from vmrunner.server.routes.sources import UploadSlots
 
 API = "/api/v1"
@@ -36,6 +48,8 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     problems.install(app)
     for part in (builds, logs, artifacts, sources, instances, operations):
         app.include_router(part.router, prefix=API)
-    app.include_router(system.router)
+    for part in (system, login, page, house_pages):
+        app.include_router(part.router)
+    app.mount("/static", StaticFiles(directory=STATIC))
     app.add_middleware(Authentication, parts=parts, everybody=everybody)
     return app

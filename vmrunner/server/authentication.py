@@ -7,6 +7,7 @@ import hmac
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from anyio import to_thread
 from starlette.datastructures import Headers
@@ -71,6 +72,9 @@ class Authentication:
             return None
         credential, cookie = _credential(headers)
         caller = await self.verify(credential, cookie=cookie)
+        if caller is None and scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
+            wish = quote(scope["path"], safe="/")
+            raise HttpProblem(303, "log in first", headers={"Location": f"/login?next={wish}"})
         if caller is None:
             wanted = {"WWW-Authenticate": "Bearer"}
             raise HttpProblem(

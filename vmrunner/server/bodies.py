@@ -25,7 +25,7 @@ M = TypeVar("M", bound=BaseModel)
 async def model(request: Request, kind: type[M]) -> M:
     """Read a JSON body as that model. Unknown fields are told with the nearest name."""
     try:
-        document = json.loads(await _whole(request, JSON_BYTES) or b"{}", parse_constant=_refuse)
+        document = json.loads(await whole(request, JSON_BYTES) or b"{}", parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise HttpProblem(400, f"the body is no JSON: {error}"[:200]) from None
     if not isinstance(document, dict):
@@ -40,7 +40,8 @@ def _refuse(word: str) -> Any:
     raise ValueError(f"{word} is no number of JSON")
 
 
-async def _whole(request: Request, most: int) -> bytes:
+async def whole(request: Request, most: int) -> bytes:
+    """Read a body of at most so many bytes."""
     body = bytearray()
     async for part in stream(request, most):
         body += part

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import stat
-import tarfile
 from collections.abc import Iterator
 
-from vmrunner.transfers.build_artifacts import ArtifactEntry, ArtifactFiles, tar_header
+from vmrunner.transfers.build_artifacts import BLOCK, ArtifactEntry, ArtifactFiles, tar_header
 
 
 def archive(files: ArtifactFiles) -> Iterator[bytes]:
@@ -17,7 +16,7 @@ def archive(files: ArtifactFiles) -> Iterator[bytes]:
         elif stat.S_ISREG(entry.mode):
             yield tar_header(entry)
             yield from _exactly(files, entry)
-    yield b"\0" * 2 * tarfile.BLOCKSIZE
+    yield bytes(2 * BLOCK)
 
 
 def _exactly(files: ArtifactFiles, entry: ArtifactEntry) -> Iterator[bytes]:
@@ -26,4 +25,4 @@ def _exactly(files: ArtifactFiles, entry: ArtifactEntry) -> Iterator[bytes]:
     for data in files.read(entry):
         yield data[:left]
         left -= min(left, len(data))
-    yield b"\0" * (left + -entry.size % tarfile.BLOCKSIZE)
+    yield bytes(left + -entry.size % BLOCK)

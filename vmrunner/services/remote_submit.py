@@ -82,7 +82,7 @@ def check(
     """All but the source and the queue: raises what `submit` would for any other reason."""
     warnings: list[str] = []
     checked = submission.check(_labelled(request, principal))
-    _allow(checked, principal)
+    allow(checked, principal)
     checked = replace(checked, spec=replace(checked.spec, source=source and (name or source)))
     admitted = submission.admit(checked, warn=warnings.append)
     if admitted.image is not None:
@@ -104,7 +104,8 @@ def _labelled(request: BuildRequest, principal: Principal) -> BuildRequest:
     return request.model_copy(update={"labels": {**request.labels, **principal.labels}})
 
 
-def _allow(checked: CheckedRequest, principal: Principal) -> None:
+def allow(checked: CheckedRequest, principal: Principal) -> None:
+    """Raises NotAllowed for what the token's quota does not cover."""
     quota, spec = principal.quota, checked.spec
     if quota.max_ttl is not None and spec.ttl > quota.max_ttl:
         raise NotAllowed(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_BLOCK: Final = 512  # of a tar
+BLOCK: Final = 512  # of a tar
 
 
 class Elsewhere(NotFound):
@@ -145,7 +145,7 @@ def write_artifacts(file: BinaryIO, local: LocalArtifacts) -> None:
             continue
         row = [entry.path, entry.size, entry.mode, entry.mtime_ns, entry.target, at, digest]
         index.append(row)
-    file.write(bytes(2 * _BLOCK))
+    file.write(bytes(2 * BLOCK))
     write_index(file, index)
 
 
@@ -171,5 +171,5 @@ def _copy(file: BinaryIO, local: LocalArtifacts, entry: ArtifactEntry) -> str:
         file.write(data)
     if size != entry.size:
         raise OSError(f"{entry.path!r} changed while it was read")
-    file.write(bytes(-size % _BLOCK))
+    file.write(bytes(-size % BLOCK))
     return found.hexdigest()

@@ -10,12 +10,14 @@ import bisect
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from vmrunner.lib.archive.files import ByteSink
 from vmrunner.model import Chunk, StoredObject
 from vmrunner.store import ObjectStore, damaged
 from vmrunner.transfers.trailer import read_index, write_index
+
+if TYPE_CHECKING:
+    from vmrunner.lib.archive.files import ByteSink
 
 _AT_ONCE: Final = 4 << 20  # bytes of one read, unless a chunk is larger
 

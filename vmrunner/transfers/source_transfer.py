@@ -63,6 +63,15 @@ class SourceTransfer:
                 hint="PUT /api/v1/sources first",
             )
 
+    def again(self, build: BuildRecord, *, tenant: str) -> str:
+        """Return the digest of a build's source for another build of this tenant. Raises NotFound
+        where it is gone, or another tenant's."""
+        if build.source_object is None:
+            raise NotFound(f"the source of {build.id} was never stored")
+        digest = self._ledger.objects.get(build.source_object).digest
+        self.find(digest, tenant=tenant)
+        return digest
+
     def fetch(self, build: BuildRecord) -> Path | None:
         """The packed source of a build, as a file of this host whose hash was checked; None where
         it has none. Raises StoreError when it cannot be had now, or is damaged."""

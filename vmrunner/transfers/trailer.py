@@ -7,11 +7,13 @@ import hashlib
 import json
 import struct
 import zlib
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.errors import StoreError
-from vmrunner.lib.archive.files import ByteSink
 from vmrunner.store import ObjectStore, damaged
+
+if TYPE_CHECKING:
+    from vmrunner.lib.archive.files import ByteSink
 
 #: The packed index's length and hash, and what says that this is one.
 _END: Final = struct.Struct(">Q32s8s")

@@ -11,11 +11,18 @@ import jsonschema
 import pytest
 import yaml as pyyaml
 
+from tests.support.job_files import chosen
 from vmrunner.config import jobfile, yaml
 from vmrunner.errors import ConfigError
 from vmrunner.model import Network
 
 ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
 
 FULL = """\
 version: 1
@@ -81,9 +88,9 @@ def test_every_key(tmp_path: Path) -> None:
 
 def test_anchors_and_merge_keys_work() -> None:
     text = b"jobs:\n  a: &a\n    steps: [ls]\n    timeout: 1m\n  b:\n    <<: *a\n    timeout: 2m\n"
-    jobs = jobfile.read(text).jobs
-    assert jobs["b"].steps == jobs["a"].steps
-    assert (jobs["a"].timeout, jobs["b"].timeout) == (60, 120)
+    a, b = (chosen(text, name).job for name in "ab")
+    assert b.steps == a.steps
+    assert (a.timeout, b.timeout) == (60, 120)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +136,7 @@ def test_anchors_and_merge_keys_work() -> None:
 )
 def test_an_error_is_one_line_with_place_key_and_fix(text: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        jobfile.read(text.encode())
+        chosen(text.encode())
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -137,7 +144,7 @@ def test_an_error_is_one_line_with_place_key_and_fix(text: str, said: str) -> No
 def test_bytes_that_are_no_text() -> None:
     for data in (b"\xff\xff", b"\xff\xfe\x00", b"a: \x00"):
         with pytest.raises(ConfigError, match=r"^vmrunner.yml: not valid YAML"):
-            jobfile.read(data)
+            chosen(data)
 
 
 def test_each_key_is_looked_at_once() -> None:
@@ -217,7 +224,7 @@ def test_the_schema_accepts_what_we_accept_and_refuses_a_typo() -> None:
     jsonschema.validate(table, schema)
     demo = (ROOT / "examples" / "demo" / "vmrunner.yml").read_bytes()
     jsonschema.validate(yaml.parse(demo, "demo")[0], schema)
-    jobfile.read(demo)
+    assert chosen(demo).job.steps
     for bad in ({"timeuot": "3m"}, {"steps": [{"rnu": "x"}]}, {"network": "some"}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({"jobs": {"a": {"steps": ["ls"]} | bad}}, schema)
@@ -225,7 +232,7 @@ def test_the_schema_accepts_what_we_accept_and_refuses_a_typo() -> None:
 
 def complaints(text: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        jobfile.read(text.encode())
+        chosen(text.encode(), "a")
     return str(caught.value).splitlines()
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 from vmrunner.config import settings as config
 from vmrunner.config import sources
 from vmrunner.config.settings import Settings
+from vmrunner.core import cron_line
 from vmrunner.errors import ConfigError
 from vmrunner.lib import database_url
 
@@ -40,6 +41,12 @@ def test_with_no_config_there_is_one_local_qemu_provider(tmp_path: Path) -> None
     assert loaded.settings.limits.max_ttl == 4 * 3600
     assert loaded.settings.defaults.container == "debian:trixie"
     assert all(origin == "default" for _, _, origin in loaded.rows())
+
+
+def test_the_default_cron_line_is_one() -> None:
+    """It is the one default that is not checked when settings are made."""
+    sweep = Settings().reaper.sweep
+    assert cron_line.check(sweep, "reaper.sweep") == sweep
 
 
 def test_sizes_are_shown_as_they_may_be_said(tmp_path: Path) -> None:

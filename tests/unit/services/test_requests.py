@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.job_files import chosen
 from vmrunner.config import jobfile
 from vmrunner.config.settings import DefaultSettings, Settings
 from vmrunner.errors import ConfigError
@@ -261,7 +262,10 @@ def test_secrets_that_cannot_be(
     assert "value" not in str(caught.value) or said == "A=value"
 
 
-def test_the_runtime_is_the_builds_own_word_over_the_installations() -> None:
+def test_the_runtime_is_the_builds_own_word_over_the_installations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     gvisor = SETTINGS.model_copy(update={"defaults": DefaultSettings(container_runtime="runsc")})
     assert requests.check(BuildRequest(steps=MAKE), gvisor).spec.runtime == "runsc"
     assert (
@@ -269,7 +273,7 @@ def test_the_runtime_is_the_builds_own_word_over_the_installations() -> None:
         == "runc"
     )
     text = b"jobs: {test: {steps: [make], container_runtime: runsc}}"
-    job = jobfile.SelectedJob("test", jobfile.read(text).jobs["test"], Path())
+    job = chosen(text)
     assert requests.check(requests.from_job(job, {}), SETTINGS).spec.runtime == "runsc"
 
 

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("vmrunner.serve")
 
 
+class LogFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
 def serve(
     context: typer.Context,
     until_idle: Annotated[
@@ -41,6 +47,9 @@ def serve(
             "--insecure-no-auth", help="Without tokens: whoever is on this host may do all."
         ),
     ] = False,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Of its own log, on stderr.")
+    ] = LogFormat.TEXT,
 ) -> int:
     """Start and drive builds, and reap, until it is stopped. SIGTERM hands over what runs, SIGHUP
     reads the configuration again."""
@@ -53,11 +62,7 @@ def serve(
     output.hand_over()
     logging.basicConfig(level=logging.DEBUG if debugging() else logging.INFO)
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(
-            output.PlainFormatter(
-                "%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z"
-            )
-        )
+        handler.setFormatter(_formatter(log_format))
     for chatty in ("alembic", "apscheduler", "paramiko", "fabric", "invoke"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
@@ -136,6 +141,14 @@ def _patiently(new_engine: Callable[[], Engine], reap: Callable[[], Report]) -> 
         except LedgerError:
             tell(reap())
             threading.Event().wait(daemon.PASS)
+
+
+def _formatter(form: LogFormat) -> logging.Formatter:
+    if form is LogFormat.JSON:
+        return output.JsonFormatter()
+    return output.PlainFormatter(
+        "%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z"
+    )
 
 
 def _listener(app: App, address: str, everybody: Principal | None) -> HttpListener:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from vmrunner.lib import units
 from vmrunner.lib.section import Seconds, Section
-from vmrunner.model import BuildRecord, BuildState, Reason
+from vmrunner.model import BuildRecord, BuildState, Principal, Reason
 from vmrunner.server import bodies
 from vmrunner.server.build_body import BuildBody
 from vmrunner.server.parts import ServerParts
@@ -78,19 +78,9 @@ def list_builds(
     parts: Parts, principal: Reader, wanted: Annotated[BuildFilter, Query()]
 ) -> JSONResponse:
     """The builds that the token sees, newest first."""
-    labels = dict(units.label(text) for text in wanted.label)
-    if any(labels.get(name, value) != value for name, value in principal.labels.items()):
-        return listing("build", [])
-    active, states = _states(wanted.state)
-    rows = parts.ledger.builds.list(
-        active=active,
-        states=states,
-        labels={**labels, **principal.labels},
-        limit=wanted.limit + 1,
-        before=wanted.after,
-    )
+    rows = chosen(parts, principal, wanted.state, wanted.label, wanted.after, wanted.limit + 1)
     shown = rows[: wanted.limit]
-    waiting = _waiting(parts, shown)
+    waiting = waiting_reasons(parts, shown)
     starts = parts.ledger.instances.starts([row.instance for row in shown if row.instance])
     return listing(
         "build",
@@ -99,6 +89,28 @@ def list_builds(
             for row in shown
         ],
         next_=shown[-1].id if len(rows) > wanted.limit else None,
+    )
+
+
+def chosen(
+    parts: ServerParts,
+    principal: Principal,
+    state: list[str],
+    label: list[str],
+    after: str | None,
+    limit: int,
+) -> list[BuildRecord]:
+    """Return the builds that a filter picks of those that the principal sees."""
+    labels = dict(units.label(text) for text in label)
+    if any(labels.get(name, value) != value for name, value in principal.labels.items()):
+        return []
+    active, states = _states(state)
+    return parts.ledger.builds.list(
+        active=active,
+        states=states,
+        labels={**labels, **principal.labels},
+        limit=limit,
+        before=after,
     )
 
 
@@ -113,7 +125,7 @@ def _states(words: list[str]) -> tuple[bool | None, list[BuildState]]:
     return None, [BuildState(word) for word in words]
 
 
-def _waiting(parts: ServerParts, rows: list[BuildRecord]) -> dict[str, str]:
+def waiting_reasons(parts: ServerParts, rows: list[BuildRecord]) -> dict[str, str]:
     """Return why those of them that are queued wait."""
     if not any(row.state is BuildState.QUEUED for row in rows):
         return {}
@@ -170,14 +182,14 @@ def show_build(
     row = visible_build(parts, principal, build)
     if wanted.brief:
         starts = parts.ledger.instances.starts([row.instance] if row.instance else [])
-        why = _waiting(parts, [row]).get(row.id)
+        why = waiting_reasons(parts, [row]).get(row.id)
         document = build_document(row, starts.get(row.instance or "")) | {"waiting": why}
         return listing("build", [document])
     document = shown_document(
         row,
         parts.ledger.instances.list(build=row.id),
         parts.ledger.events.list(row.id),
-        _waiting(parts, [row]).get(row.id),
+        waiting_reasons(parts, [row]).get(row.id),
         Artifacts.of(row, parts.artifact_files).known(),
     )
     return listing("build", [document])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 from vmrunner.errors import BadOrder
 from vmrunner.model import Network, Offer, Order, Role, Scope, Shape, Spec
 from vmrunner.providers.common.local_images import LocalImage
-from vmrunner.providers.qemu import launch_plan, state_dir, templates
+from vmrunner.providers.qemu import command_line, launch_plan, state_dir, templates
+from vmrunner.providers.qemu.command_line import QemuMachine, QemuStart
 from vmrunner.providers.qemu.launch_plan import HostPrograms, VmPlan
 from vmrunner.providers.qemu.templates import Template
 
@@ -249,3 +251,30 @@ def test_a_manifest_that_is_cut_is_no_template(cache: Path) -> None:
     template = made(cache)
     (template.directory / templates.MANIFEST).write_text(json.dumps({"sha256": {}}))
     assert find(cache) is None
+
+
+def generation(words: list[str]) -> str:
+    """What QEMU with these devices tells a guest's kernel that it is."""
+    bare = ["-nodefaults", "-display", "none", "-machine", "q35", "-accel", "tcg", "-S"]
+    asked = [{"execute": name} for name in ("qmp_capabilities", "query-vm-generation-id", "quit")]
+    done = subprocess.run(
+        ["qemu-system-x86_64", *bare, *words, "-qmp", "stdio"],
+        input="\n".join(map(json.dumps, asked)), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    (found,) = [one["return"]["guid"] for one in answers if one.get("return")]
+    return str(found)
+
+
+@pytest.mark.parametrize("start", QemuStart)
+def test_each_clones_kernel_hears_that_it_is_another_vm(start: QemuStart) -> None:
+    """By a device, at whatever start: it makes its random numbers anew, before anything of ours
+    runs in it. That a kernel does is seen in tests/vm/test_templates.py."""
+    machine = QemuMachine(
+        qemu="qemu", guest="g", accel="tcg", cpus=1, memory=1 << 30, cmdline="", restrict=True,
+        channel=True, start=start,
+    )  # fmt: skip
+    words = command_line.command(machine)
+    devices = [["-device", word] for word in words if word.startswith("vmgenid")]
+    (device,) = devices
+    assert generation(device) != generation(device)

@@ -1,0 +1,253 @@
+"""The page, in a real browser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.support.browser import chromium
+from tests.support.http_service import TENANT, Service, only, service
+from tests.support.scripted_app import wait_until
+
+API = "/api/v1"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("chromium")) as found:
+        yield found
+
+
+@pytest.fixture
+def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    with service(tmp_path) as found:
+        found.runner._host.ensure("fake")
+        yield found
+
+
+def _netloc(url: str) -> str:
+    return httpx.URL(url).netloc.decode()
+
+
+class Visitor:
+    """A page in which somebody is logged in. What went wrong in it, and whom it asked."""
+
+    def __init__(self, browser: Browser, http: Service, token: str, **options: Any) -> None:
+        self.context = browser.new_context(**options)
+        self.page: Page = self.context.new_page()
+        self.wrong: list[str] = []
+        self.asked: set[str] = set()
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("console", lambda said: self._note(said.type, said.text))
+        self.page.on("request", lambda request: self.asked.add(_netloc(request.url)))
+        self.page.on("dialog", lambda dialog: dialog.accept())
+        self.page.goto(f"{http.url}/")
+        self.page.fill("input[name=token]", token)
+        self.page.click("button")
+        self.page.wait_for_url(f"{http.url}/")
+        self._server = _netloc(http.url)
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind == "error":
+            self.wrong.append(text)
+
+    def close(self) -> None:
+        self.context.close()
+        assert self.wrong == []
+        assert self.asked <= {self._server, ""}, "no request leaves the server"
+
+
+@pytest.fixture
+def visitor(browser: Browser, http: Service) -> Iterator[Visitor]:
+    found = Visitor(browser, http, http.token())
+    yield found
+    found.close()
+
+
+def submit(client: httpx.Client, *lines: str, **more: Any) -> str:
+    answer = client.post(f"{API}/builds", json={"steps": ["\n".join(lines)], **more})
+    name: str = only(answer)["id"]
+    return name
+
+
+def test_builds_come_by_themselves_and_filters_are_in_the_url(
+    http: Service, visitor: Visitor
+) -> None:
+    page = visitor.page
+    expect(page.locator("#builds")).to_contain_text("No build here")
+    build = submit(http.client(), "say x", name="nightly", labels={"team": "a"})
+    expect(page.locator("#builds")).to_contain_text("nightly", timeout=20_000)
+    http.ended(build)
+    page.fill("input[name=label]", "team=b")
+    page.click("text=Filter")
+    expect(page.locator("#builds")).to_contain_text("No build here")
+    page.goto(f"{http.url}/?label=team%3Da&state=finished")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.click("text=nightly")
+    expect(page.locator("h1")).to_contain_text("nightly success")
+
+
+def test_a_log_is_followed_searched_and_linked_to(
+    http: Service, visitor: Visitor, tmp_path: Path
+) -> None:
+    page, go = visitor.page, tmp_path / "go"
+    says = [f"say line {n}" for n in range(1, 40)]
+    build = submit(http.client(), *says, f"until {go}", "say the last", "exit 3")
+    page.goto(f"{http.url}/builds/{build}#L7")
+    expect(page.locator("#L7.here")).to_contain_text("line 7")
+    expect(page.locator("#L39")).to_contain_text("line 39")
+    page.fill("#search", "line 3")
+    expect(page.locator("#log div:visible")).to_have_count(11)
+    go.touch()
+    expect(page.locator("h1")).to_contain_text("failure (3)", timeout=20_000)
+    expect(page.locator("#L40")).to_contain_text("the last")
+
+
+def test_a_hostile_log_is_text(http: Service, visitor: Visitor) -> None:
+    page = visitor.page
+    build = submit(
+        http.client(),
+        "say <script>document.title='taken'</script><img src=x onerror=alert(1)>",
+        "hex 1b5b33316d7265641b5b306d" + "1b5d303b7469746c6507" + "1b5b324a610a",
+        f"hex {'41' * 1_000_000}",
+    )
+    http.ended(build)
+    page.goto(f"{http.url}/builds/{build}")
+    expect(page.locator("#L1")).to_contain_text("<script>document.title='taken'</script>")
+    expect(page.locator("#L2 .c1")).to_have_text("red")
+    expect(page.locator("#L2 span.text")).to_contain_text("reda")
+    expect(page.locator("#L3 .cut")).to_contain_text("raw log")
+    assert "vmrunner" in page.title()
+    assert page.locator("#log script, #log img").count() == 0
+
+
+def test_a_hostile_artifact_is_downloaded_and_never_shown(http: Service, visitor: Visitor) -> None:
+    page = visitor.page
+    build = submit(
+        http.client(), "artifact out/x.html <script>alert(1)</script>", artifacts=["out/*"]
+    )
+    http.ended(build)
+    page.goto(f"{http.url}/builds/{build}")
+    with page.expect_download() as download:
+        page.click("ul a")
+    assert Path(download.value.path()).read_text() == "<script>alert(1)</script>"
+    assert page.url == f"{http.url}/builds/{build}"
+
+
+def test_wishes_are_made_from_the_page(http: Service, visitor: Visitor) -> None:
+    page = visitor.page
+    build = submit(http.client(), "sleep 600")
+    wait_until(lambda: http.app.ledger.builds.get(build).state.value == "running")
+    page.goto(f"{http.url}/builds/{build}")
+    page.click("text=Cancel")
+    expect(page.locator("h1 .cancelled")).to_be_visible(timeout=20_000)
+    page.click("text=Run again")
+    page.wait_for_url(re.compile(f"/builds/(?!{build})b-"))
+    again = page.url.rpartition("/")[2]
+    assert http.app.ledger.builds.get(again).spec == http.app.ledger.builds.get(build).spec
+    page.click("text=Drain")
+    expect(page.locator(".notice").first).to_contain_text("Launching is stopped")
+    assert http.app.ledger.paused
+    page.click("text=Launch again")
+    expect(page.locator("header")).to_contain_text("Drain")
+    page.goto(f"{http.url}/vms")
+    page.click("text=Destroy")
+    expect(page.locator("#rows")).to_contain_text("No VM is there", timeout=30_000)
+    verbs = [action.verb for action in http.app.ledger.actions.latest()]
+    assert verbs[:3] == ["destroy", "undrain", "drain"]
+    page.click("text=Log out")
+    page.wait_for_url(re.compile("/login"))
+
+
+def test_a_tenant_sees_its_own_alone(http: Service, browser: Browser) -> None:
+    other = submit(http.client(), "say x", labels={"team": "b"}, name="theirs")
+    mine = Visitor(browser, http, http.token(TENANT, labels={"team": "a"}))
+    assert mine.page.locator("nav").first.inner_text().split() == ["Builds", "VMs"]
+    expect(mine.page.locator("#builds")).to_contain_text("No build here")
+    assert mine.page.request.get(f"{http.url}/builds/{other}").status == 404
+    for path in ("pools", "nodes", "audit", "actions", "tokens"):
+        assert mine.page.request.get(f"{http.url}/{path}").status == 403
+    mine.close()
+
+
+def test_on_a_phone_nothing_is_cut_off(http: Service, browser: Browser) -> None:
+    build = submit(http.client(), f"say {'x' * 500}", name="a-name-that-is-rather-long")
+    http.ended(build)
+    phone = Visitor(
+        browser, http, http.token(), color_scheme="dark", viewport={"width": 360, "height": 700}
+    )
+    for path in ("/", f"/builds/{build}", "/vms", "/nodes"):
+        phone.page.goto(f"{http.url}{path}")
+        wide = phone.page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= 360, path
+    dark = phone.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert dark == "rgb(13, 17, 23)"
+    phone.close()
+
+
+def test_the_keyboard_alone_is_enough(http: Service, visitor: Visitor) -> None:
+    build = submit(http.client(), "say x", name="nightly")
+    http.ended(build)
+    page = visitor.page
+    page.goto(f"{http.url}/")
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == "nightly":
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{http.url}/builds/{build}")
+
+
+# --- without a browser's good manners -------------------------------------------------------------
+
+
+def login(http: Service, **said: str) -> httpx.Response:
+    return http.client("").post("/login", data=said)
+
+
+def test_a_cookie_dies_with_its_token(http: Service) -> None:
+    token = http.token()
+    answer = login(http, token=token, next="/vms")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/vms")
+    said = answer.headers["set-cookie"]
+    assert "HttpOnly" in said
+    assert "SameSite=strict" in said
+    client = http.client("", cookies=dict(answer.cookies))
+    assert client.get(f"{API}/builds").status_code == 200
+    assert "Content-Security-Policy" in client.get("/").headers
+    http.app.ledger.tokens.revoke(http.app.ledger.tokens.list()[-1].id, 1.0)
+    assert client.get(f"{API}/builds").status_code == 401
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-CSRF-Token": ""}, {"X-CSRF-Token": "wrong"}])
+def test_a_forged_request_changes_nothing(http: Service, headers: dict[str, str]) -> None:
+    cookies = dict(login(http, token=http.token()).cookies)
+    client = http.client("", cookies=cookies)
+    assert client.post(f"{API}/drain", headers=headers).status_code == 403
+    assert not http.app.ledger.paused
+
+
+@pytest.mark.parametrize(
+    "target", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"]
+)
+def test_a_login_leads_nowhere_else(http: Service, target: str) -> None:
+    assert login(http, token=http.token(), next=target).headers["location"] == "/"
+
+
+def test_a_wrong_token_logs_nobody_in(http: Service) -> None:
+    for said in ({"token": "vmr_wrong"}, {"token": ""}, {}, {"token": '"><script>'}):
+        answer = login(http, **said)
+        assert answer.status_code == 401
+        assert "set-cookie" not in answer.headers
+        assert "<script>" not in answer.text
+    foreign = {"Sec-Fetch-Site": "cross-site"}
+    refused = http.client("").post("/login", data={"token": http.token()}, headers=foreign)
+    assert refused.status_code == 403

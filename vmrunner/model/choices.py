@@ -1,0 +1,19 @@
+"""Choices of a user, by a word: in the configuration too."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Network(StrEnum):
+    """What a build may reach."""
+
+    OPEN = "open"  # the internet; never the host, private ranges, link-local or another VM
+    NONE = "none"
+
+
+class PoolKind(StrEnum):
+    """State in which a pool's VMs wait."""
+
+    HOT = "hot"  # they run, with SSH connected and a container waiting
+    PARKED = "parked"  # stopped or suspended: their disks bill, their processors do not

@@ -1,0 +1,72 @@
+"""Browsers: a token becomes a cookie, for a day's work at most."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+
+from vmrunner.model import TokenScope
+from vmrunner.server import bodies
+from vmrunner.server.authentication import COOKIE
+from vmrunner.server.pages import rendered
+from vmrunner.server.problems import HttpProblem
+from vmrunner.server.routes.common import Parts
+
+router = APIRouter(include_in_schema=False)
+LASTS: Final = 8 * 3600.0  # seconds
+_FORM: Final = 8 * 1024  # bytes
+
+
+@router.get("/login")
+def show_login(request: Request) -> Response:
+    """Ask for a token."""
+    return rendered(request, "login.html", next=_next(request.query_params.get("next", "/")))
+
+
+@router.post("/login")
+async def log_in(request: Request, parts: Parts) -> Response:
+    """Take a token, give a cookie."""
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise HttpProblem(403, "the form is not of this server")
+    said = parse_qs((await bodies.whole(request, _FORM)).decode("utf-8", "replace"))
+    secret, target = said.get("token", [""])[0].strip(), _next(said.get("next", ["/"])[0])
+    tokens, now = parts.ledger.tokens, parts.now()
+    token = await to_thread.run_sync(tokens.of_secret, secret) if secret else None
+    if token is None or not token.valid(now):
+        return rendered(request, "login.html", 401, next=target, wrong="That is no valid token.")
+    if not token.scopes & {TokenScope.READ, TokenScope.ADMIN}:
+        wrong = "That token has no scope read."
+        return rendered(request, "login.html", 403, next=target, wrong=wrong)
+    until = min(now + LASTS, token.expires_at or float("inf"))
+    cookie = await to_thread.run_sync(tokens.log_in, token, now, until)
+    answer = RedirectResponse(target, 303)
+    answer.set_cookie(
+        COOKIE,
+        cookie,
+        max_age=int(until - now),
+        httponly=True,
+        samesite="strict",
+        secure=parts.settings().server.url.startswith("https://"),
+    )
+    return answer
+
+
+@router.post("/logout")
+def log_out(request: Request, parts: Parts) -> Response:
+    """Forget the browser."""
+    if cookie := request.cookies.get(COOKIE):
+        parts.ledger.tokens.log_out(cookie)
+    answer = JSONResponse({})
+    answer.delete_cookie(COOKIE)
+    return answer
+
+
+def _next(said: str) -> str:
+    """Return where to go after the login: a path of this server, whatever was said."""
+    parts = urlsplit(said)
+    local = said.startswith("/") and not said.startswith(("//", "/\\")) and not parts.netloc
+    return said if local and said.isprintable() else "/"

@@ -1,0 +1,75 @@
+"""The page: HTML of the same documents that the API gives. Nothing in it comes from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from vmrunner.model import TokenScope
+from vmrunner.server.authentication import VerifiedCaller
+
+_HERE: Final = Path(__file__).parent
+STATIC: Final = _HERE / "static"
+#: No script, style or request but of this server; no frame around it.
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+_HEADERS: Final = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+#: The pages, and whether only a token without a label filter sees them.
+_PAGES: Final = (
+    ("/", "Builds", False),
+    ("/vms", "VMs", False),
+    ("/pools", "Pools", True),
+    ("/nodes", "Nodes", True),
+    ("/audit", "Audit", True),
+    ("/actions", "Actions", True),
+    ("/tokens", "Tokens", True),
+)
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def rendered(request: Request, name: str, status: int = 200, **values: Any) -> Response:
+    """Return a template as an answer, with what every page has."""
+    caller: VerifiedCaller | None = request.scope["state"].get("caller")
+    known: Mapping[str, Any] = {"wrong": "", **_frame(request, caller), **values}
+    text = _templates().get_template(name).render(known)
+    return HTMLResponse(text, status, headers=dict(_HEADERS))
+
+
+def _frame(request: Request, caller: VerifiedCaller | None) -> dict[str, Any]:
+    if caller is None:
+        return {}
+    principal = caller.principal
+    admin = TokenScope.ADMIN in principal.scopes and not principal.labels
+    return {
+        "csrf": caller.csrf,
+        "cookie": caller.cookie,
+        "here": request.url.path,
+        "url": f"{request.url.path}?{request.url.query}",
+        "pages": [(path, text) for path, text, whole in _PAGES if not (whole and principal.labels)],
+        "may_admin": admin,
+        "may_submit": bool({TokenScope.ADMIN, TokenScope.SUBMIT} & principal.scopes),
+        "draining": request.app.state.parts.ledger.paused,
+    }

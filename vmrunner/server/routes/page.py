@@ -1,0 +1,208 @@
+"""The pages of a browser: builds and VMs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request, Response
+
+from vmrunner.lib import units
+from vmrunner.model import BuildRecord, BuildState, Instance, TokenScope
+from vmrunner.server.pages import rendered
+from vmrunner.server.parts import ServerParts
+from vmrunner.server.routes.builds import chosen, waiting_reasons
+from vmrunner.server.routes.common import (
+    Parts,
+    Reader,
+    Submitter,
+    listing,
+    visible_build,
+)
+from vmrunner.server.tables import Cell, TableRow, Wish, table
+from vmrunner.services import run_again
+from vmrunner.services.artifacts import Artifacts
+from vmrunner.services.documents import build_document, iso, shown_document
+
+router = APIRouter(include_in_schema=False)
+_PAGE = 100
+
+
+def _short(text: str, most: int = 200) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most]}…"
+
+
+# --- builds --------------------------------------------------------------------------------------
+
+
+@router.get("/")
+def builds(
+    request: Request,
+    parts: Parts,
+    principal: Reader,
+    state: str = "all",
+    label: str = "",
+    after: str | None = None,
+) -> Response:
+    """Builds, newest first; the filter is in the URL."""
+    words = [] if state == "all" else [state]
+    rows = chosen(parts, principal, words, [label] if label else [], after, _PAGE + 1)
+    shown, now = rows[:_PAGE], parts.now()
+    reasons = waiting_reasons(parts, shown)
+    found = [
+        build_document(row)
+        | {
+            "age": units.span(now - row.created_at),
+            "command": _short(" ; ".join(step.title for step in row.spec.steps)),
+            "cost": f"${row.cost:.4f}" if row.cost else "",
+            "waiting": reasons.get(row.id),
+        }
+        for row in shown
+    ]
+
+    def link(**changes: str) -> str:
+        said = {"state": state, "label": label, **changes}
+        kept = {name: value for name, value in said.items() if value and value != "all"}
+        return "/?" + urlencode(kept) if kept else "/"
+
+    counts = parts.ledger.builds.counts(principal.labels)
+    active = sum(n for name, n in counts.items() if name != BuildState.FINISHED)
+    each = [("all", None), ("active", active)]
+    each += [(one.value, counts.get(one.value, 0)) for one in BuildState]
+    return rendered(
+        request,
+        "builds.html",
+        builds=found,
+        state=state,
+        label=label,
+        counts=[(name, count, link(state=name)) for name, count in each],
+        older=link(after=shown[-1].id) if len(rows) > _PAGE else "",
+    )
+
+
+@router.get("/builds/{build}")
+def build(build: str, request: Request, parts: Parts, principal: Reader) -> Response:
+    """One build, with its log as it comes."""
+    row = visible_build(parts, principal, build)
+    events = parts.ledger.events.list(row.id)
+    instances = parts.ledger.instances.list(build=row.id)
+    document = shown_document(
+        row,
+        instances,
+        events,
+        waiting_reasons(parts, [row]).get(row.id),
+        Artifacts.of(row, parts.artifact_files).known(),
+    )
+    document["events"] = [
+        {
+            "time": iso(event.time),
+            "kind": event.kind,
+            "text": _short(" ".join(f"{k}={v}" for k, v in event.data.items()), 400),
+        }
+        for event in events
+    ]
+    return rendered(
+        request,
+        "build.html",
+        b=document,
+        facts=_facts(parts, row, instances, document),
+        phases=_phases(row, parts.now()),
+    )
+
+
+def _facts(
+    parts: ServerParts, row: BuildRecord, instances: Sequence[Instance], document: dict[str, Any]
+) -> list[tuple[str, object]]:
+    last = next((vm for vm in instances if vm.id == row.instance), None)
+    left = None
+    if last is not None and last.gone_at is None:
+        left = last.end - parts.providers.time_at(last.provider, last.scope)
+    facts = {
+        "id": row.id,
+        "reason": document["reason"],
+        "failed step": document["failed_step"],
+        "container": f"{row.spec.container} ({row.spec.runtime})",
+        "provider": row.spec.provider,
+        "network": row.spec.network.value,
+        "source": row.spec.source,
+        "start": document["start"],
+        "VM ends": "" if left is None else f"in {units.span(left)}" if left > 0 else "now",
+        "submitted by": row.actor,
+        "created": document["created_at"],
+        "ended": document["finished_at"],
+        "held until": document["hold_until"] if row.state is BuildState.HELD else "",
+        "cost": f"${row.cost:.4f}" if row.cost else "",
+        "labels": ", ".join(f"{k}={v}" for k, v in sorted(row.spec.labels.items())),
+    }
+    return [(name, value) for name, value in facts.items() if value]
+
+
+def _phases(row: BuildRecord, now: float) -> list[dict[str, object]]:
+    phases = [phase for phase in row.phases if phase.state is not BuildState.FINISHED]
+    if not phases:
+        return []
+    begun = phases[0].started
+    whole = max((phases[-1].ended or now) - begun, 0.001)
+    return [
+        {
+            "state": phase.state.value,
+            "span": units.span(phase.seconds(now)),
+            "x": round((phase.started - begun) / whole * 100, 2),
+            "width": max(round(phase.seconds(now) / whole * 100, 2), 0.5),
+        }
+        for phase in phases
+    ]
+
+
+@router.post("/builds/{build}/again")
+def again(build: str, parts: Parts, principal: Submitter) -> Response:
+    """Submit the same build once more."""
+    row = visible_build(parts, principal, build)
+    new = run_again.run_again(parts.submission(), principal, row)
+    parts.wake()
+    return listing("build", [build_document(new)], status=201)
+
+
+@router.get("/vms")
+def vms(
+    request: Request, parts: Parts, principal: Reader, gone: Annotated[bool, Query()] = False
+) -> Response:
+    """VMs: why each lives, and how long it still may; why it died."""
+    rows = parts.ledger.instances.list(
+        active=None if gone else True, limit=500, labels=principal.labels
+    )
+    may = bool({TokenScope.SUBMIT, TokenScope.ADMIN} & principal.scopes)
+    found = []
+    for row in rows:
+        now = parts.providers.time_at(row.provider, row.scope)
+        left = row.end - now
+        dead = row.gone_at is not None
+        ends = "" if dead else f"in {units.span(left)}" if left > 0 else f"{units.span(-left)} late"
+        why = f"build {row.build}" if row.build else f"pool {row.pool}, waits for a build"
+        found.append(
+            TableRow(
+                cells=(
+                    Cell(text=row.id),
+                    Cell(text=row.state.value, kind=row.state.value),
+                    Cell(text=why, link=f"/builds/{row.build}" if row.build else ""),
+                    Cell(text=f"{row.provider} {row.offer.machine_type}"),
+                    Cell(text=units.span((row.gone_at or now) - row.created_at)),
+                    Cell(text=ends, kind="late" if left <= 0 and not dead else ""),
+                    Cell(text=" ".join(filter(None, [row.death and row.death.value, row.message]))),
+                ),
+                wishes=(
+                    Wish(
+                        name="Destroy",
+                        post=f"/api/v1/instances/{row.id}/destroy",
+                        ask="End this VM now, and its build?",
+                    ),
+                )
+                if may and not dead
+                else (),
+            )
+        )
+    columns = ("VM", "State", "Why it lives", "Machine", "Age", "Deadline", "Died of")
+    note = "" if gone else "VMs that are gone: /vms?gone=true"
+    return table(request, "VMs", columns, found, empty="No VM is there.", note=note)
