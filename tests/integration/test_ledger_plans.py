@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vmrunner.ledger import (
     Ledger,
+    actions,
     build_writes,
     builds,
     engines,
@@ -20,8 +21,14 @@ from vmrunner.ledger import (
     instance_writes,
     instances,
     logs,
+    metrics,
     objects,
+    pool_vms,
+    pools,
     removals,
+    sightings,
+    submitter_leases,
+    tokens,
 )
 from vmrunner.ledger import ledger as store
 from vmrunner.ledger.database import Prepared
@@ -39,11 +46,23 @@ MODULES = (
     build_writes,
     instance_reads,
     store,
+    actions,
+    metrics,
+    pool_vms,
+    pools,
+    sightings,
+    submitter_leases,
+    tokens,
 )
-#: These have a row for each engine, image or reaper's name.
-SMALL = {"engines", "engines_1", "heartbeats", "images", "ledger", "leases"}
+#: These have a row for each engine, image, pool, token or reaper's name; or are kept short.
+SMALL = {
+    "actions", "engines", "engines_1", "heartbeats", "images", "ledger", "leases", "logins",
+    "pools", "sightings", "tokens",
+}  # fmt: skip
 #: Asked once, at a provider's first launch.
 RARE = {"instance_reads._ANY"}
+#: Counts over all, for metrics: of an index that has no more than they need.
+COUNTS = {"metrics._ENDED", "metrics._COST", "metrics._DEATHS", "pools._COUNTS"}
 SCAN = re.compile(r"^SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?$")
 
 
@@ -69,7 +88,8 @@ def test_no_statement_scans_what_grows(tmp_path: Path) -> None:
             seen += 1
             for _, _, _, step in database.execute(f"EXPLAIN QUERY PLAN {text}", values):
                 scan = SCAN.match(step)
-                if scan is None or scan[1] in SMALL or name in RARE:
+                counted = name in COUNTS and "INDEX" in step
+                if scan is None or scan[1] in SMALL or name in RARE or counted:
                     continue
                 open_only = (scan[2] or "").endswith(("_open", "_queued"))
                 newest = "LIMIT" in text and "INDEX" in step and "WHERE" not in text

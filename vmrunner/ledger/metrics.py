@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import func, select, tuple_
 
 from vmrunner.ledger import rows
 from vmrunner.ledger.database import Database, Prepared, arg
@@ -35,10 +35,8 @@ _PHASES = Prepared(
         select(_b.finished_at, _b.id, _b.phases, _i.start)
         .join_from(BUILDS, INSTANCES, _b.instance == _i.id, isouter=True)
         .where(
-            or_(
-                _b.finished_at > arg("at"),
-                and_(_b.finished_at == arg("at"), _b.id > arg("id")),
-            )
+            _b.finished_at >= arg("at"),
+            tuple_(_b.finished_at, _b.id) > tuple_(arg("at"), arg("id")),
         )
         .order_by(_b.finished_at, _b.id)
         .limit(arg("limit"))
@@ -55,7 +53,7 @@ _SEEN = Prepared(lambda: select(_s.what, func.count(func.distinct(_s.subject))).
 _CLAIMS = Prepared(
     lambda: (
         select(_p.at, _p.build, _p.pool, _p.hit)
-        .where(or_(_p.at > arg("at"), and_(_p.at == arg("at"), _p.build > arg("id"))))
+        .where(_p.at >= arg("at"), tuple_(_p.at, _p.build) > tuple_(arg("at"), arg("id")))
         .order_by(_p.at, _p.build)
         .limit(arg("limit"))
     )

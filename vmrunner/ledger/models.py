@@ -92,6 +92,9 @@ class BuildRow(Row, table=True):
         _partial("ix_builds_open", "id", where="state <> 'finished'"),
         _partial("ix_builds_owner", "owner", where="owner IS NOT NULL"),
         Index("ix_builds_finished_at", "finished_at"),
+        _partial(
+            "ix_builds_ended", "provider", "result", "reason", "cost", where="state = 'finished'"
+        ),
         _partial("ix_builds_lease_until", "lease_until", where="lease_until IS NOT NULL"),
         _partial("ix_builds_source_object", "source_object", where="source_object IS NOT NULL"),
         _partial("ix_builds_log_due", "log_due", where="log_due IS NOT NULL"),
@@ -165,6 +168,8 @@ class InstanceRow(Row, table=True):
         ),
         _partial("ix_instances_open", "id", where="state <> 'gone'"),
         Index("ix_instances_build", "build"),
+        _partial("ix_instances_death", "death", where="state = 'gone'"),
+        _partial("ix_instances_pool", "pool", "gone_at", where="pool IS NOT NULL"),
     )
 
     id: str = _id(primary_key=True)
@@ -336,7 +341,10 @@ class PoolStartRow(Row, table=True):
     """A build that wanted a pool's VM, and whether there was one."""
 
     __tablename__ = "pool_starts"
-    __table_args__ = (Index("ix_pool_starts_pool_at", "pool", "at"),)
+    __table_args__ = (
+        Index("ix_pool_starts_pool_at", "pool", "at"),
+        Index("ix_pool_starts_at", "at", "build"),
+    )
 
     build: str = _id(primary_key=True, foreign_key="builds.id")
     pool: str

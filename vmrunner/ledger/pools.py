@@ -80,7 +80,9 @@ _SERVED = Prepared(
 )
 _ROWS_SINCE = Prepared(
     lambda: select(*codec.INSTANCE).where(
-        _i.pool == arg("pool"), or_(_i.gone_at.is_(None), _i.gone_at >= arg("since"))
+        _i.pool.is_not(None),
+        _i.pool == arg("pool"),
+        or_(_i.gone_at.is_(None), _i.gone_at >= arg("since")),
     )
 )
 _STORED = Prepared(lambda: select(_p.arrivals).where(_p.name == arg("name")))

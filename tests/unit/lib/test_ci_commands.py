@@ -260,7 +260,7 @@ def test_a_name_with_newline_is_one_line_in_a_pipe(
 def test_a_traceback_that_quotes_a_guest_commands_nobody() -> None:
     message = "Incompatible version (\x1b]52;c;ZXZpbA==\x07\x1b[2J\n::add-mask::x) ##[add-mask]"
     events = SimpleNamespace(list=lambda _: [])
-    runner: Any = SimpleNamespace(app=SimpleNamespace(ledger=SimpleNamespace(events=events)))
+    runner: Any = SimpleNamespace(service=SimpleNamespace(ledger=SimpleNamespace(events=events)))
     lost = {"state": BuildState.FINISHED, "result": Result.ERROR, "message": message}
     found = Build(replace(build("b-1"), **lost), runner)
     with pytest.raises(BuildLost) as caught:

@@ -24,6 +24,19 @@ def upgrade() -> None:
         sqlite_where=sa.text("lease_until IS NOT NULL"),
         postgresql_where=sa.text("lease_until IS NOT NULL"),
     )
+    for name, table, columns, where in (
+        (
+            "ix_builds_ended",
+            "builds",
+            ["provider", "result", "reason", "cost"],
+            "state = 'finished'",
+        ),
+        ("ix_instances_death", "instances", ["death"], "state = 'gone'"),
+        ("ix_instances_pool", "instances", ["pool", "gone_at"], "pool IS NOT NULL"),
+        ("ix_pool_starts_at", "pool_starts", ["at", "build"], None),
+    ):
+        such = sa.text(where) if where else None
+        op.create_index(name, table, columns, sqlite_where=such, postgresql_where=such)
     op.create_table(
         "tokens",
         sa.Column("id", sa.String(), nullable=False),
