@@ -222,3 +222,19 @@ def test_rm_refuses_what_runs(made: Ledger, cli: Cli) -> None:
     assert b"b-runs is running" in done.err
     assert cli("rm", "b-runs", "b-done").code == 7
     assert cli("rm", "b-none").code == 3
+
+
+def test_a_build_is_shown_while_the_store_is_away(made: Ledger, home: Path, cli: Cli) -> None:
+    store = open_store(f"file://{home}/data/vmrunner/store")
+    file = home / "file"
+    file.write_bytes(b"x")
+    one = put(
+        made, store, ObjectKind.ARTIFACTS, file, digest=digest_of(file), now=1.0, build="b-done",
+        attempt=1, epoch=1,
+    )  # fmt: skip
+    assert made.objects.conclude(one, epoch=1)
+    store.delete(one.name)
+    done = cli("show", "b-done")
+    assert (done.code, b"success" in done.out) == (0, True)
+    assert cli("show", "b-done", "-o", "json").items[0]["artifacts_back"] == []
+    assert cli("artifacts", "ls", "b-done").code == 3

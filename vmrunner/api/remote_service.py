@@ -47,6 +47,10 @@ class RemoteArtifacts:
         found = self.client.listed(f"/builds/{segment(self.build.id)}/artifacts")
         return [Artifact(one["path"], one["size"]) for one in found]
 
+    def known(self) -> list[Artifact]:
+        """Return what the server knows of them now."""
+        return self.ls()
+
     def download(self, dest: Any, *paths: str) -> list[Path]:
         """Copy them below `dest`, as `Artifacts.download` does."""
         from vmrunner.lib.archive import files

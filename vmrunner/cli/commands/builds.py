@@ -91,7 +91,7 @@ def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
         rows,
         events,
         shell.service.waiting([row]).get(row.id),
-        shell.service.artifacts(row).ls(),
+        shell.service.artifacts(row).known(),
     )
     view = build_view()
     output.show(output.ListView(view.kind, view.columns, lambda _: document), [row], form)
@@ -150,7 +150,7 @@ def _describe(
         ("steps", views.steps(row, events)),
         (
             "artifacts",
-            [f"{a.path}  {units.amount(a.size)}" for a in shell.service.artifacts(row).ls()],
+            [f"{a.path}  {units.amount(a.size)}" for a in shell.service.artifacts(row).known()],
         ),
     ):
         if lines:
