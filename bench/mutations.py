@@ -22,11 +22,17 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import planted, planted_edges, planted_pools, planted_templates
+from bench import planted, planted_edges, planted_pools, planted_store, planted_templates
 from bench.planted import Bug
 
 ROOT = Path(__file__).parents[1]
-BUGS = planted.BUGS + planted_edges.BUGS + planted_templates.TEMPLATE_BUGS + planted_pools.POOL_BUGS
+BUGS = (
+    planted.BUGS
+    + planted_edges.BUGS
+    + planted_templates.TEMPLATE_BUGS
+    + planted_pools.POOL_BUGS
+    + planted_store.STORE_BUGS
+)
 
 
 def copy_of(root: Path) -> Path:

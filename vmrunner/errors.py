@@ -9,6 +9,7 @@
     │   └── QuotaUsedUp        it allows no more at once
     ├── NoRoom                 the disk of the server is too full for an upload
     ├── ImageError             an image could not be built; nothing half-built is ever used
+    ├── StoreError             the store is out of reach or refused: try again later
     ├── LedgerError            the database failed: a write may or may not have happened
     │   └── ServerUnreachable  the same of a server: no answer, or none that can be read
     ├── Unreadable             one row of the ledger cannot be understood; no other is concerned
@@ -97,6 +98,10 @@ class LedgerError(VmrunnerError):
 
 class ServerUnreachable(LedgerError):
     """The server did not answer, or not as one of ours does; it may have done what it was asked."""
+
+
+class StoreError(VmrunnerError):
+    """The store failed, is out of reach, or gave other bytes than were put there."""
 
 
 class Unreadable(VmrunnerError):

@@ -232,7 +232,7 @@ class LedgerSeam:
 
 class Paths:
     def __init__(self, root: Path) -> None:
-        self.sources = self.artifacts = self.uploads = root
+        self.sources = self.artifacts = root
         self.wake = root / "wake"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -180,7 +181,8 @@ def test_artifacts(runner: vmrunner.Runner, tmp_path: Path) -> None:
     with pytest.raises(vmrunner.NotFound, match="no artifact 'c'"):
         build.artifacts.download(tmp_path / "to", "c")
     # A link is an artifact too, and what it leads to is not walked through.
-    (build.artifacts.directory / "latest").symlink_to("dist")
+    (directory,) = runner.app.paths.artifacts.glob(f"{build.id}.*")
+    (directory / "latest").symlink_to("dist")
     assert [a.path for a in build.artifacts.ls()] == ["b.txt", "dist/a.whl", "latest"]
     (copy,) = build.artifacts.download(tmp_path / "to", "latest")
     assert copy.readlink() == Path("dist")
@@ -269,19 +271,20 @@ def test_a_password_in_a_source_is_used_and_not_kept(
     assert not any(b"hunter2" in path.read_bytes() for path in files)
 
 
-def test_source_is_packed_at_submit_and_gone_at_the_end(
-    runner: vmrunner.Runner, tmp_path: Path
-) -> None:
+def test_source_is_packed_and_stored_at_submit(runner: vmrunner.Runner, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "f").write_text("x")
     go = tmp_path / "go"
     build = runner.submit(f"until {go}", source=source)
-    spool = runner.app.paths.sources / f"{build.id}.tar"
-    assert spool.stat().st_mode & 0o777 == 0o600
+    assert list(runner.app.paths.sources.iterdir()) == [], "the spool is left"
+    packed = runner.app.sources().fetch(runner.app.ledger.builds.get(build.id))
+    assert packed is not None
+    assert packed.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(packed) as tar:
+        assert tar.getnames() == ["f"]
     go.touch()
     build.wait(timeout=20)
-    assert not spool.exists()
 
 
 def test_house_keeping(runner: vmrunner.Runner) -> None:

@@ -75,7 +75,7 @@ def test_no_artifacts_name_reaches_a_terminal_as_it_is(
 
 def test_a_name_that_is_no_text_is_shown_and_copied(cli: Cli, home: Path) -> None:
     build = cli("run", *script("artifact a x")).last[3]
-    there = home / "data/vmrunner/artifacts" / build
+    (there,) = (home / "data/vmrunner/artifacts").glob(f"{build}.*")
     raw = os.fsencode(there / "a") + b"\xff"
     os.rename(there / "a", raw)  # noqa: PTH104
     for form in ("table", "json", "jsonl"):
@@ -89,7 +89,8 @@ def test_an_artifact_on_a_terminal_gets_colours_only(
 ) -> None:
     build = cli("run", *script("artifact a x")).last[3]
     evil = b"\x1b[31mred\x1b[0m\x1b]0;owned\x07\x1b[2J\n"
-    (home / "data/vmrunner/artifacts" / build / "a").write_bytes(evil)
+    (there,) = (home / "data/vmrunner/artifacts").glob(f"{build}.*")
+    (there / "a").write_bytes(evil)
     assert cli("artifacts", "get", build, "a", "--to", "-").out == evil
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert cli("artifacts", "get", build, "a", "--to", "-").out == b"\x1b[31mred\x1b[0m\n"

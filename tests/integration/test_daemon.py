@@ -51,10 +51,6 @@ class Paths:
     artifacts: Path
     wake: Path
 
-    @property
-    def uploads(self) -> Path:
-        return self.sources / "uploads"
-
 
 class Session:
     """Runs until it is told to go on, or to stop."""
@@ -149,17 +145,13 @@ def test_serve_until_idle_does_the_work_and_goes(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(daemon, "IDLE_EXIT", 0.2)
-    source = shop.root / "x.tar"
     build = shop.submit()
-    source = shop.root / f"{build.id}.tar"
-    source.write_bytes(b"tar")
     Session.go.set()
     Daemon(shop.engine(), shop.ledger, until_idle=True).run(signals=False)
     done = shop.ledger.builds.get(build.id)
     assert done.result is Result.SUCCESS
     assert [row.state for row in shop.ledger.instances.list()] == [InstanceState.GONE]
     assert not [m for m in shop.cloud.things() if m.alive]
-    assert not source.exists()
     assert shop.ledger.engines.list() == []
 
 

@@ -199,7 +199,9 @@ def test_an_uploaded_source_is_its_builds_source(http: Service) -> None:
     assert (answer.status_code, digest) == (201, f"sha256:{hashlib.sha256(packed).hexdigest()}")
     build = submit(client, "say x", source=digest)
     assert build["source"] == digest
-    assert (http.app.paths.sources / f"{build['id']}.tar").read_bytes() == packed
+    fetched = http.app.sources().fetch(http.app.ledger.builds.get(build["id"]))
+    assert fetched is not None
+    assert fetched.read_bytes() == packed
 
 
 def test_another_tenants_digest_names_nothing(http: Service) -> None:
@@ -223,8 +225,8 @@ def test_a_broken_or_too_large_upload_leaves_nothing(tmp_path: Path, monkeypatch
 
         with pytest.raises(OSError, match="breaks off"):
             client.put(f"{API}/sources", content=broken())
-        left = http.app.paths.uploads
-        wait_until(lambda: not [path for path in left.glob("*/*") if path.is_file()])
+        wait_until(lambda: not list(http.app.paths.sources.iterdir()))
+        assert http.app.ledger.objects.page("") == []
 
 
 def test_four_uploads_of_one_token_are_under_way_at_most(http: Service) -> None:
@@ -255,7 +257,7 @@ def test_a_body_that_comes_too_slowly_is_given_up(
     connection.endheaders(b"x")
     assert connection.getresponse().status == 408
     connection.close()
-    assert not list(http.app.paths.uploads.glob("*/*"))
+    wait_until(lambda: not list(http.app.paths.sources.iterdir()))
 
 
 # --- foreground builds, quotas --------------------------------------------------------------------

@@ -12,6 +12,11 @@ import pytest
 from tests.support.ledger_builds import ACCESS, USER_DATA, launch
 from vmrunner.ledger import Ledger
 from vmrunner.model import BuildState, InstanceState, Reason, Result
+from vmrunner.store import open_store
+from vmrunner.transfers.build_artifacts import files_of
+from vmrunner.transfers.build_log import BuildLog
+from vmrunner.transfers.source_transfer import SourceTransfer
+from vmrunner.transfers.uploader import Uploader
 
 WRITTEN = Path(__file__).parents[1] / "data/former_ledger.sql"
 #: What lay beside it.
@@ -64,3 +69,26 @@ def test_what_is_done_can_be_read(former: Ledger) -> None:
     assert [event.kind for event in former.events.list("b-done")]
     assert [member.id for member in former.engines.list()] == ["e-1"]
     assert {row.id for row in former.instances.open()} == {"vm-b-done", "vm-running"}
+
+
+def test_what_lay_beside_it_goes_into_the_store(former: Ledger, tmp_path: Path) -> None:
+    """A spooled source of a build that waits, the log of one that ended, and its artifacts."""
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources/b-queued.tar").write_bytes(b"source")
+    (tmp_path / "artifacts/b-done").mkdir(parents=True)
+    (tmp_path / "artifacts/b-done/out").write_text("artifact")
+    store = open_store(f"file://{tmp_path}/store")
+    Uploader(
+        former, lambda: store, sources=tmp_path / "sources", artifacts=tmp_path / "artifacts"
+    ).run()
+    assert list((tmp_path / "sources").iterdir()) == []
+    transfer = SourceTransfer(former, lambda: store, tmp_path / "sources")
+    source = transfer.fetch(former.builds.get("b-queued"))
+    assert source is not None
+    assert source.read_bytes() == b"source"
+    assert former.logs.read("b-done") == []
+    log = BuildLog(former, lambda: store, "b-done")
+    assert b"".join(chunk.data for chunk in log.read()) == b"x\nx\n"
+    files = files_of(former, lambda: store, tmp_path / "elsewhere", "b-done")
+    assert [b"".join(files.read(entry)) for entry in files.ls()] == [b"artifact"]
+    assert former.logs.read("b-running"), "it has not ended"

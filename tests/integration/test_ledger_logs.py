@@ -12,7 +12,7 @@ from tests.support.ledger_builds import PROCESS, running, started, submitted
 from vmrunner.core.reap_plan import Sighting, SightingKind
 from vmrunner.errors import Fenced, NotFound
 from vmrunner.ledger import Ledger, Member
-from vmrunner.ledger.logs import _cut
+from vmrunner.ledger.logs import cut
 from vmrunner.model import STARTING, Chunk, Reason, Result
 
 
@@ -64,7 +64,7 @@ def test_a_cut_agrees_with_split(pieces: list[bytes], line: int) -> None:
     start = max((c.seq for c in chunks if c.line < line), default=1) - 1
     whole = b"".join(pieces)
     expected = whole.split(b"\n", line)[line] if whole.count(b"\n") >= line else b""
-    assert text(_cut(chunks[start:], line)) == expected
+    assert text(cut(chunks[start:], line)) == expected
 
 
 def test_only_the_owner_writes_the_log(ledger: Ledger) -> None:
@@ -79,12 +79,14 @@ def test_only_the_owner_writes_the_log(ledger: Ledger) -> None:
 def test_old_logs_can_be_deleted(ledger: Ledger) -> None:
     running(ledger)
     put(ledger, b"one\n")
-    assert ledger.logs.delete_before(1e9) == 0
+    assert ledger.removals.remove_old(1e9, 0.0) == 0
     ledger.builds.finish("b-1", epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, now=110.0)
-    assert ledger.logs.delete_before(110.0) == 0
-    assert ledger.logs.delete_before(111.0) == 1
+    assert ledger.removals.remove_old(1110.0, 1000.0) == 0
+    assert ledger.removals.count_old(1110.1, 1000.0) == (1, 4)
+    assert ledger.removals.remove_old(1110.1, 1000.0) == 1
     assert ledger.logs.read("b-1") == []
     assert ledger.logs.size("b-1") == 4
+    assert ledger.builds.get("b-1").removed_at == 1110.1
 
 
 def test_events(ledger: Ledger) -> None:

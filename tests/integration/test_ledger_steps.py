@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import Connection, Select
+from sqlalchemy import Select
 
-from tests.support.ledger_builds import finished
-from vmrunner.ledger import Ledger, logs
-from vmrunner.ledger.database import Prepared, Rows
+from tests.support.ledger_builds import finished, running
+from vmrunner.errors import Conflict
+from vmrunner.ledger import Ledger, removals
+from vmrunner.ledger.database import Prepared
+from vmrunner.model import Reason, Result
 
 DAY = 86_400.0
 
@@ -27,7 +29,7 @@ def test_retention_leaves_the_ledger_to_others_in_between(ledger: Ledger) -> Non
         assert ledger.engines.acquire("reaper", "e-1", until=1e9, now=1.0)
         left.append(chunks_of(ledger, *names))
 
-    assert ledger.logs.delete_before(30 * DAY, sleep=others_turn) == 160
+    assert ledger.removals.remove_old(60 * DAY, 30 * DAY, sleep=others_turn) == 2
     steps = [before - after for before, after in zip(left, [*left[1:], 0], strict=True)]
     assert len(steps) >= 3
     assert max(steps) <= 64
@@ -35,36 +37,42 @@ def test_retention_leaves_the_ledger_to_others_in_between(ledger: Ledger) -> Non
     assert chunks_of(ledger, recent) == 2
 
 
-def test_retention_looks_at_each_build_once(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """But at what ended in the last day before: hosts' clocks differ."""
-    looked: list[str] = []
-    first = logs._FIRST
-
-    def look(connection: Connection, *, build: str) -> Rows:
-        looked.append(build)
-        return first(connection, build=build)
-
-    monkeypatch.setattr(logs, "_FIRST", look)
+def test_retention_looks_at_each_build_once(ledger: Ledger) -> None:
     finished(ledger, "b-1", chunks=3)
     finished(ledger, "b-2", at=29.5 * DAY)
     finished(ledger, "b-3", at=31 * DAY)
-    removed = [ledger.logs.delete_before(before * DAY) for before in (30, 30, 32, 10)]
-    assert removed == [3, 0, 0, 0]
-    assert looked == ["b-1", "b-1", "b-2", "b-2", "b-2", "b-3", "b-1"]
+    old = ledger.removals.remove_old
+    assert [old((days + 30) * DAY, 30 * DAY) for days in (30, 30, 32, 10)] == [2, 0, 1, 0]
+
+
+def test_a_build_says_itself_how_long_its_log_is_kept(ledger: Ledger) -> None:
+    for name, kept in (("b-1", None), ("b-2", DAY), ("b-3", 90 * DAY), ("b-4", 0.0)):
+        running(ledger, name, f"vm-{name}", keep_logs=kept)
+        ledger.logs.append(name, 1, 1, offset=1, data=b"x", now=105.0)
+        success = {"result": Result.SUCCESS, "reason": Reason.EXIT_CODE}
+        ledger.builds.finish(name, epoch=1, now=110.0, **success)
+    left = []
+    for days in (0.1, 2, 31, 91):
+        ledger.removals.remove_old(110.0 + days * DAY, 30 * DAY)
+        left.append([n for n in range(1, 5) if ledger.logs.read(f"b-{n}")])
+    assert left == [[1, 2, 3], [1, 3], [3], []]
 
 
 def test_builds_that_ended_at_one_moment_are_all_done(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [finished(ledger, f"b-{n}", chunks=1) for n in range(6)]
-    statement = logs._OLD._make()
+    statement = removals._OLD._make()
     assert isinstance(statement, Select)
-    monkeypatch.setattr(logs, "_OLD", Prepared(lambda: statement.limit(2)))
-    monkeypatch.setattr(logs, "_BUILDS", 2)
-    assert ledger.logs.delete_before(30 * DAY) == 6
+    monkeypatch.setattr(removals, "_OLD", Prepared(lambda: statement.limit(2)))
+    assert ledger.removals.remove_old(60 * DAY, 30 * DAY) == 6
     assert chunks_of(ledger, *names) == 0
+
+
+def test_what_has_not_ended_is_not_removed(ledger: Ledger) -> None:
+    running(ledger)
+    with pytest.raises(Conflict, match="running"):
+        ledger.removals.remove("b-1", 200.0)
 
 
 def test_a_removal_that_breaks_off_is_gone_on_with(ledger: Ledger) -> None:
@@ -78,8 +86,8 @@ def test_a_removal_that_breaks_off_is_gone_on_with(ledger: Ledger) -> None:
 
     for _ in range(2):
         try:
-            ledger.logs.delete_before(30 * DAY, sleep=kill)
+            ledger.removals.remove_old(60 * DAY, 30 * DAY, sleep=kill)
         except Killed:
             assert 0 < chunks_of(ledger, *names) < 120
-    assert ledger.logs.delete_before(30 * DAY) <= 56
+    assert ledger.removals.remove_old(60 * DAY, 30 * DAY) == 1
     assert chunks_of(ledger, *names) == 0

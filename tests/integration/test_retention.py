@@ -13,6 +13,8 @@ from tests.support.ledger_builds import running, submitted
 from vmrunner.ledger import Ledger
 from vmrunner.model import Reason, Result
 from vmrunner.reaper.retention import DAY, retain
+from vmrunner.store import open_store
+from vmrunner.transfers.object_gc import ObjectGc
 
 NOW = 1_000_000_000.0
 KEEP = 30 * DAY
@@ -28,8 +30,13 @@ def made(path: Path, age: float) -> Path:
     return path
 
 
-def finished(ledger: Ledger, build: str, age: float) -> None:
-    running(ledger, build, f"vm-{build}")
+def garbage(ledger: Ledger, root: Path) -> ObjectGc:
+    store = open_store(f"file://{root}/store")
+    return ObjectGc(ledger, lambda: store, keep=KEEP, shared=True, clock=lambda: NOW)
+
+
+def finished(ledger: Ledger, build: str, age: float, **changes: object) -> None:
+    running(ledger, build, f"vm-{build}", **changes)
     ledger.logs.append(build, 1, 1, offset=2, data=b"x\n", now=105.0)
     result, reason = Result.SUCCESS, Reason.EXIT_CODE
     ledger.builds.finish(build, epoch=1, result=result, reason=reason, now=NOW - age)
@@ -43,13 +50,15 @@ def test_what_nobody_needs_any_more_is_removed_and_nothing_else(
     artifacts.mkdir()
     finished(ledger, "b-old", KEEP + 10)
     finished(ledger, "b-new", KEEP - 10)
+    finished(ledger, "b-brief", KEEP - 10, keep_logs=DAY)
     submitted(ledger, "b-queued")
     kept = [
         made(sources / "b-queued.tar", 99 * DAY),
         made(sources / "b-being-packed.tar", 10),
         made(sources / "b-being-packed.tar.part", 10),
         made(sources / "anothers.tar", 99 * DAY),
-        made(artifacts / "b-new", KEEP + 20),
+        made(sources / f"{'a' * 64}.tar", 10),
+        made(artifacts / "b-new.1", KEEP + 20),
         made(artifacts / "b-queued", KEEP + 20),
         made(artifacts / "b-earlier-ledgers-new", KEEP - 10),
         made(artifacts / "mine", 99 * DAY),
@@ -58,20 +67,28 @@ def test_what_nobody_needs_any_more_is_removed_and_nothing_else(
         made(sources / "b-new.tar", DAY + 10),
         made(sources / "b-unknown.tar", DAY + 10),
         made(sources / "b-queued.tar.part", DAY + 10),
-        made(artifacts / "b-old", KEEP + 20),
+        made(sources / f"{'b' * 64}.tar", DAY + 10),
+        made(sources / f"{'b' * 64}.1234.part", DAY + 10),
+        made(sources / "upload-1234.part", DAY + 10),
+        made(artifacts / "b-old.1", KEEP + 20),
+        made(artifacts / "b-brief.1", KEEP + 20),
         made(artifacts / "b-earlier-ledgers", KEEP + 20),
     ]
-    once = partial(retain, ledger, sources=sources, artifacts=artifacts, keep=KEEP, now=NOW)
+    once = partial(
+        retain, ledger, garbage(ledger, tmp_path), sources=sources, artifacts=artifacts, keep=KEEP,
+        now=NOW,
+    )  # fmt: skip
     would = once(dry_run=True)
     assert [path for path in gone if not path.exists()] == []
     assert ledger.logs.read("b-old")
     assert once() == would
     assert [(one.what, one.count) for one in would] == [
-        ("log chunks", 1),
-        ("sources", 3),
-        ("artifacts", 2),
+        ("logs", 2),
+        ("sources", 6),
+        ("artifacts", 3),
+        ("objects", 0),
     ]
-    assert would[0].size == 2  # bytes
+    assert would[0].size == 4  # bytes
     assert [path for path in gone if path.exists()] == []
     assert [path for path in kept if not path.exists()] == []
     assert [bool(ledger.logs.read(build)) for build in ("b-old", "b-new")] == [False, True]
@@ -91,13 +108,9 @@ def test_what_cannot_be_removed_does_not_keep_the_rest(
     paths = [made(tmp_path / f"b-{n}.tar", 9 * DAY) for n in range(4)]
     monkeypatch.setattr(Path, "unlink", stubborn)
     retain(
-        ledger,
-        sources=tmp_path,
-        uploads=tmp_path / "none",
-        artifacts=tmp_path / "none",
-        keep=KEEP,
+        ledger, garbage(ledger, tmp_path), sources=tmp_path, artifacts=tmp_path / "none", keep=KEEP,
         now=NOW,
-    )
+    )  # fmt: skip
     assert [path.exists() for path in paths] == [False, True, False, False]
 
 
@@ -111,10 +124,10 @@ def test_it_is_removed_without_a_serve_that_lives_over_night(home: Path, cli: Cl
     for _ in range(2):
         done = cli("gc", "--dry-run", "-o", "json")
         assert {item["what"]: item["count"] for item in done.items} == {
-            "log chunks": 1, "sources": 0, "artifacts": 1, "images": 0,
+            "logs": 1, "sources": 0, "artifacts": 1, "objects": 0, "images": 0,
         }  # fmt: skip
         assert b"dry run" in done.err
-    assert cli("gc").out.splitlines()[1].split()[:3] == [b"log", b"chunks", b"1"]
+    assert cli("gc").out.splitlines()[1].split()[:2] == [b"logs", b"1"]
     assert ledger.logs.read("b-old") == []
     assert list((data / "artifacts").iterdir()) == []
     assert {item["count"] for item in cli("gc", "-o", "json").items} == {0}

@@ -71,10 +71,6 @@ class Paths:
         return self.root
 
     @property
-    def uploads(self) -> Path:
-        return self.root / "uploads"
-
-    @property
     def artifacts(self) -> Path:
         return self.root
 

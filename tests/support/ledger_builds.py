@@ -103,18 +103,20 @@ def submitted(ledger: Ledger, build: str = "b-1", **changes: object) -> BuildRec
 
 
 def started(
-    ledger: Ledger, build: str = "b-1", instance: str = "vm-1"
+    ledger: Ledger, build: str = "b-1", instance: str = "vm-1", **changes: object
 ) -> tuple[BuildRecord, Instance]:
     """A build that is provisioning on an instance, both at epoch 1."""
-    submitted(ledger, build)
+    submitted(ledger, build, **changes)
     won = ledger.instances.start([launch(ledger, build, instance)], until=200.0)
     assert len(won) == 1
     return won[0]
 
 
-def running(ledger: Ledger, build: str = "b-1", instance: str = "vm-1") -> BuildRecord:
+def running(
+    ledger: Ledger, build: str = "b-1", instance: str = "vm-1", **changes: object
+) -> BuildRecord:
     """A build whose steps run, at epoch 1."""
-    started(ledger, build, instance)
+    started(ledger, build, instance, **changes)
     assert ledger.instances.record([(instance, 1, ref("i-" + instance))], 101.0) == {instance}
     move = ledger.builds.advance
     move(build, epoch=1, to=BuildState.CONNECTING, now=102.0)

@@ -38,6 +38,7 @@ class BuildOptions(TypedDict, total=False):
     ttl: Duration | None
     queue_timeout: Duration | None
     keep_on_failure: Duration | None
+    keep_logs: Duration | None
     network: str | None
     name: str | None
     cpus: int | None

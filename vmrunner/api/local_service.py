@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vmrunner.services.destroy import DestroyedVm
     from vmrunner.services.pools import PoolStatus
     from vmrunner.services.submit import Submission
+    from vmrunner.transfers.build_log import BuildLog
 
 
 log = logging.getLogger("vmrunner")
@@ -49,7 +50,11 @@ class LocalService:
 
         app = self._app
         return Submission(
-            settings=app.settings, paths=app.paths, ledgers=app.ledgers, providers=app.providers
+            settings=app.settings,
+            paths=app.paths,
+            ledgers=app.ledgers,
+            providers=app.providers,
+            transfer=app.sources,
         )
 
     @property
@@ -91,9 +96,13 @@ class LocalService:
 
     def artifacts(self, row: BuildRecord) -> Artifacts:
         """Return what it brought back."""
-        from vmrunner.services.artifacts import Artifacts
+        from vmrunner.services.artifacts import PATIENCE, Artifacts
 
-        return Artifacts.of(row, self._app.paths.artifacts)
+        return Artifacts.of(row, self._app.artifact_files, patience=PATIENCE)
+
+    def log(self, build: str) -> BuildLog:
+        """Return its log, wherever that lies."""
+        return self._app.log(build)
 
     def cancel(self, build: str, *, reason: Reason = Reason.USER, why: str = "") -> BuildRecord:
         """Wish that it ends and its VM dies."""

@@ -14,6 +14,7 @@ from vmrunner.model import Reason
 from vmrunner.remote import HttpClient, RemoteLedger
 from vmrunner.remote.host import RemoteHost
 from vmrunner.remote.http_client import segment
+from vmrunner.remote.ledger import RemoteLog
 from vmrunner.services.destroy import DestroyedVm, DestroyResult
 
 if TYPE_CHECKING:
@@ -46,11 +47,16 @@ class RemoteArtifacts:
         found = self.client.listed(f"/builds/{segment(self.build.id)}/artifacts")
         return [Artifact(one["path"], one["size"]) for one in found]
 
+    def known(self) -> list[Artifact]:
+        """Return what the server knows of them now."""
+        return self.ls()
+
     def download(self, dest: Any, *paths: str) -> list[Path]:
         """Copy them below `dest`, as `Artifacts.download` does."""
         from vmrunner.lib.archive import files
         from vmrunner.lib.archive.tar_reader import ByteSource
         from vmrunner.services.artifacts import Artifacts
+        from vmrunner.transfers.build_artifacts import LocalArtifacts
 
         globs = tuple(rule.glob for rule in self.build.spec.artifacts)
         url = f"/builds/{segment(self.build.id)}/artifacts"
@@ -59,7 +65,8 @@ class RemoteArtifacts:
             with self.client.stream(url, "application/x-tar") as parts:
                 source: ByteSource = _Reader(parts)
                 files.extract(source, place, files.ArchiveCaps(unpacked=1 << 40))
-            return Artifacts(place, globs).download(dest, *paths)
+            found = Artifacts(lambda: LocalArtifacts(place), self.build.id, globs)
+            return found.download(dest, *paths)
 
 
 class _Reader:
@@ -128,6 +135,10 @@ class RemoteService:
     def artifacts(self, row: BuildRecord) -> RemoteArtifacts:
         """Return what it brought back."""
         return RemoteArtifacts(self.client, row)
+
+    def log(self, build: str) -> RemoteLog:
+        """Return its log."""
+        return RemoteLog(self.ledger.logs, build)
 
     def cancel(self, build: str, *, reason: Reason = Reason.USER, why: str = "") -> BuildRecord:
         """Wish that it ends and its VM dies."""

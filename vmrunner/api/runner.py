@@ -194,7 +194,14 @@ class Runner:
         from vmrunner.services import doctor
 
         app = self.app
-        return doctor.doctor(app.ledgers, app.providers, app.limits(), app.paths, provider=provider)
+        return doctor.doctor(
+            app.ledgers,
+            app.providers,
+            app.limits(),
+            app.paths,
+            store=lambda: app.store,
+            provider=provider,
+        )
 
     # --- what handles and the command line stand on ---
 
@@ -219,7 +226,7 @@ class Runner:
         """The log from line `after` on; with `follow` until the build has ended."""
         if follow:
             return lines(self._follower(build, end, after=after).chunks())
-        return lines(LogReader(self.service.ledger, build, after=after).new_chunks())
+        return lines(LogReader(self.service.log(build), after=after).new_chunks())
 
     def wait(
         self,
@@ -250,6 +257,7 @@ class Runner:
             self.service.ledger,
             self._host,
             build,
+            log=self.service.log(build),
             after=after,
             leave=leave,
             interval=self.service.follow_interval,

@@ -62,6 +62,7 @@ _COMMANDS: Final = {
     "watch": ".commands.builds:watch",
     "cancel": ".commands.builds:cancel",
     "extend": ".commands.builds:extend",
+    "rm": ".commands.builds:rm",
     "ssh": ".commands.ssh:ssh",
     "artifacts": ".commands.ssh:artifacts",
     "vm": ".commands.vms:app",

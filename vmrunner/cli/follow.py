@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vmrunner.remote import RemoteLedger
     from vmrunner.remote.host import RemoteHost
     from vmrunner.runtime.engine_host import EngineHost
+    from vmrunner.services.logs import ReadsLog
 
 _SPIN: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
@@ -80,6 +81,7 @@ class TerminalFollower:
         sink: LogSink,
         signals: Signals,
         *,
+        log: ReadsLog,
         own: bool,
         after: int = 0,
         talk: bool = True,
@@ -97,6 +99,7 @@ class TerminalFollower:
             ledger,
             host,
             build,
+            log=log,
             after=after,
             leave=self._leave_if_told,
             sleep=signals.sleep,

@@ -78,6 +78,9 @@ class BuildFields(Section):
     keep_on_failure: Seconds | None = Field(
         default=None, description="Keep the VM that long, for `vmrunner ssh`."
     )
+    keep_logs: Seconds | None = Field(
+        default=None, description="So long its log and artifacts are kept."
+    )
     network: Policy | None = Field(default=None, description="open or none.")
     cpus: Count | None = Field(default=None, description="At least so many.")
     memory: Annotated[Bytes, _at_least(field_checks.LEAST_MEMORY)] | None = Field(

@@ -4,10 +4,12 @@ order, is `sources`."""
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import platformdirs
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
@@ -24,6 +26,7 @@ from vmrunner.lib.section import Bytes, Seconds, Section
 from vmrunner.model import Network
 from vmrunner.providers import registry
 from vmrunner.providers.settings import ProviderSettings
+from vmrunner.store import StoreUrl
 
 
 def _uuid(value: object) -> str:
@@ -48,6 +51,29 @@ class DatabaseSettings(Section):
         elif value:
             databaseurl.server(value)
         return value
+
+
+class StoreSettings(Section):
+    url: str = Field(
+        default="",
+        description="file:, s3:, gs: or az:. Default: a directory beside the ledger.",
+    )
+    endpoint: str = Field(default="", description="Of a bucket that is not at its cloud's.")
+    region: str = Field(default="", description="Of an s3: bucket; default: AWS_REGION.")
+
+    @field_validator("url")
+    @classmethod
+    def _usable(cls, value: str) -> str:
+        if value:
+            StoreUrl.parse(value)
+        return value
+
+    @field_validator("endpoint")
+    @classmethod
+    def _reachable(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^\s?#@]+", value):
+            raise ValueError("not an endpoint; such as https://s3.example.org")
+        return value.rstrip("/")
 
 
 class LimitSettings(Section):
@@ -132,6 +158,7 @@ class Settings(Section):
     )
     default_provider: str | None = None
     database: DatabaseSettings = DatabaseSettings()
+    store: StoreSettings = StoreSettings()
     limits: LimitSettings = LimitSettings()
     defaults: DefaultSettings = DefaultSettings()
     reaper: ReaperSettings = ReaperSettings()
@@ -190,14 +217,14 @@ class Paths:
         return self.data / "sources"
 
     @property
-    def uploads(self) -> Path:
-        """Return the directory of uploaded sources, with one directory a tenant, for a day."""
-        return self.data / "uploads"
-
-    @property
     def artifacts(self) -> Path:
         """Return the directory of artifacts, with one directory a build."""
         return self.data / "artifacts"
+
+    @property
+    def store(self) -> Path:
+        """Return the directory of the store, unless the configuration names another."""
+        return self.data / "store"
 
     @property
     def wake(self) -> Path:
@@ -234,6 +261,11 @@ def paths(settings: Settings) -> Paths:
         name = f"{where.host}:{where.port or ''}{where.path}?{where.query}"
         data = data / "servers" / hashlib.sha256(name.encode()).hexdigest()[:12]
     return Paths(data=data, cache=cache_path())
+
+
+def store_url(settings: Settings) -> str:
+    """The store's URL: as configured, else a directory beside the ledger."""
+    return settings.store.url or f"file://{quote(str(paths(settings).store))}"
 
 
 def cache_path() -> Path:

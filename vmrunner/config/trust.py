@@ -30,6 +30,7 @@ _BY_OTHERS: Final = 0o022
 #: kept is kept, and what a build may.
 _HELD: Final = (
     ("database",),
+    ("store",),
     ("installation",),
     ("limits", "privileged"),
     ("reaper",),

@@ -33,7 +33,6 @@ from vmrunner.providers import Provider
 from vmrunner.reaper.once import record_pass
 from vmrunner.reaper.pass_log import PassLog
 from vmrunner.reaper.reaper import Reaper
-from vmrunner.reaper.retention import retain
 
 log = logging.getLogger("vmrunner.serve")
 
@@ -45,9 +44,9 @@ DRAIN: Final = 30.0  # a stop that takes longer ends the process: what it held i
 BOUND: Final = 600.0  # a pass that takes longer is given up, and another is started
 SILENCE: Final = 300.0  # without a finished pass, it is said loudly
 IDLE_EXIT: Final = 10.0  # so long without work until `until_idle` ends
+UPLOAD: Final = 5.0  # … between two looks for what builds left
 PREPARE: Final = 60.0  # between two looks for a template that is missing
 PREPARE_BOUND: Final = 2400.0  # as BOUND: a template's VM and its clone may take 15 min each
-KEEP: Final = 30 * 86_400.0
 _NAME: Final = "reaper"
 _CRON_KEY: Final = "reaper.sweep"
 
@@ -59,14 +58,13 @@ class DaemonUpdate:
     providers: Mapping[str, Provider]
     limits: EngineLimits
     cron: str
-    keep_logs: float
     pools: Mapping[str, PoolSpec] = field(default_factory=dict)
 
 
 class BoundedTask:
     """A task that runs in a thread of its own, once at a time, and not for ever."""
 
-    def __init__(self, name: str, work: Callable[[], None], bound: float = BOUND) -> None:
+    def __init__(self, name: str, work: Callable[[], object], bound: float = BOUND) -> None:
         self._name = name
         self._work = work
         self._bound = bound
@@ -108,20 +106,18 @@ class Daemon:
         *,
         cron: str = "*/5 * * * *",
         until_idle: bool = False,
-        keep_logs: float = KEEP,
         tidy: Callable[[], object] = lambda: None,
+        upload: Callable[[], object] = lambda: None,
         prepare: Callable[[], object] = lambda: None,
         renew: Callable[[], DaemonUpdate] | None = None,
     ) -> None:
-        """`cron` says when to sweep beside every five minutes; `keep_logs` how long logs and
-        artifacts outlive their build, in seconds; `tidy` is what else is done nightly; `prepare`
-        is called each minute in which no build wants the processors; `renew` reads the
+        """`cron` says when to sweep beside every five minutes; `tidy` is what is done nightly,
+        `upload` every few seconds;
+        `prepare` is called each minute in which no build wants the processors; `renew` reads the
         configuration again. Raises ConfigError when `cron` cannot be read."""
         self._engine = engine
         self._ledger = ledger
         self._until_idle = until_idle
-        self._keep_logs = keep_logs
-        self._tidy = tidy
         self._prepare = prepare
         self._renew = renew
         self._renewing = threading.Event()
@@ -138,7 +134,8 @@ class Daemon:
         self._reaping = Reaper(engine.context, self._membership, lambda: engine.watching)
         self._passes = BoundedTask("ledger-pass", self._pass)
         self._sweeps = BoundedTask("sweep", lambda: self._reap(sweep=True))
-        self._nightly = BoundedTask("retention", self._retain)
+        self._nightly = BoundedTask("retention", tidy)
+        self._uploads = BoundedTask("uploads", upload)
         self._preparations = BoundedTask("templates", self._prepare_when_idle, PREPARE_BOUND)
         self._scheduler = self._schedule(cron)
 
@@ -210,7 +207,6 @@ class Daemon:
             return
         context = self._engine.context
         context.providers, context.limits, context.pools = new.providers, new.limits, new.pools
-        self._keep_logs = new.keep_logs
         trigger = CronLineTrigger(new.cron, _CRON_KEY)
         self._scheduler.add_job(self._sweeps, trigger, id="sweep", replace_existing=True)
         log.info("the configuration was read again; providers: %s", ", ".join(new.providers))
@@ -233,6 +229,7 @@ class Daemon:
         scheduler.add_job(self._sweep_anyway, IntervalTrigger(seconds=PASS), id="sweep-anyway")
         scheduler.add_job(self._sweeps, CronLineTrigger(cron, _CRON_KEY), id="sweep")
         scheduler.add_job(self._preparations, IntervalTrigger(seconds=PREPARE), id="templates")
+        scheduler.add_job(self._uploads, IntervalTrigger(seconds=UPLOAD), id="uploads")
         scheduler.add_job(self._nightly, CronTrigger(hour=3, minute=7), id="retention")
         return scheduler
 
@@ -283,19 +280,6 @@ class Daemon:
     def _prepare_when_idle(self) -> None:
         if not self._until_idle and self._engine.idle:
             self._prepare()
-
-    def _retain(self) -> None:
-        """Nightly."""
-        places, now = self._engine.context.places, time.time()
-        retain(
-            self._ledger,
-            sources=places.sources,
-            uploads=places.uploads,
-            artifacts=places.artifacts,
-            keep=self._keep_logs,
-            now=now,
-        )
-        self._tidy()
 
 
 def _give_up() -> None:

@@ -23,6 +23,7 @@ from vmrunner.model import (
     Result,
 )
 from vmrunner.providers import registry
+from vmrunner.transfers.build_artifacts import directory_of
 
 #: After a refusal, so long until a build is tried again.
 REFUSED_WAIT: Final = 15.0
@@ -48,7 +49,7 @@ class BuildCompletion:
         if self._keeps(build, row, end):
             self._hold(build, row, end)
             return None
-        return self.finish(build, end, doom=Death.DONE)
+        return self.finish(build, end, doom=Death.DONE, collected=self._collected(build))
 
     def unwoken(self, build: BuildRecord, row: Instance, message: str) -> Instance | None:
         """The provider does not wake the VM that was parked for a build: that waits for another,
@@ -100,9 +101,16 @@ class BuildCompletion:
         self.finish(build, out_of_time(build))
         return True
 
-    def finish(self, build: BuildRecord, end: End, *, doom: Death | None = None) -> Instance | None:
+    def finish(
+        self,
+        build: BuildRecord,
+        end: End,
+        *,
+        doom: Death | None = None,
+        collected: int | None = None,
+    ) -> Instance | None:
         """End the build, and with `doom` its VM in the same transaction; the row of that as it is
-        then. Its packed source goes with it."""
+        then. `collected`: the epoch at which its artifacts were brought."""
         context = self._context
         _, doomed = context.ledger.builds.finish(
             build.id,
@@ -113,10 +121,10 @@ class BuildCompletion:
             message=end.message,
             now=self._now(build),
             cost=self._cost(build),
+            collected=collected,
             doom=doom,
         )
         self.held_back.pop(build.id, None)
-        (context.places.sources / f"{build.id}.tar").unlink(missing_ok=True)
         return doomed
 
     # --- within ---
@@ -134,8 +142,13 @@ class BuildCompletion:
             now=now,
             cost=self._cost(build),
             hold_until=min(now + (build.spec.keep_on_failure or 0.0), row.end),
+            collected=self._collected(build),
         )
-        (context.places.sources / f"{build.id}.tar").unlink(missing_ok=True)
+
+    def _collected(self, build: BuildRecord) -> int | None:
+        """The epoch at which its artifacts were brought, by the session that ends it: ours."""
+        here = directory_of(self._context.places.artifacts, build.id, build.epoch)
+        return build.epoch if here.is_dir() else None
 
     def _keeps(self, build: BuildRecord, row: Instance, end: End) -> bool:
         """True if the VM is kept for a look inside. Only after a failure of the build's own, on a

@@ -41,10 +41,6 @@ class EnginePaths(Protocol):
         """Return the directory of packed sources, `<build>.tar`."""
 
     @property
-    def uploads(self) -> Path:
-        """Return the directory of uploaded sources, with a directory for each tenant."""
-
-    @property
     def artifacts(self) -> Path:
         """Return the directory of artifacts, with a directory for each build."""
 
@@ -65,6 +61,14 @@ class MakesOrders(Protocol):
         self, spec: PoolSpec, instance: str, offer: Offer, deadline: float
     ) -> tuple[Order, Access]:
         """The same for a VM that waits in a pool."""
+
+
+SourceOf = Callable[[BuildRecord], Path | None]
+
+
+def no_source(_: BuildRecord) -> Path | None:
+    """No build has a source."""
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,3 +182,5 @@ class EngineContext(ReaperContext):
     births: Callable[[str], WorkerPool]
     deaths: Callable[[str], WorkerPool]
     pools: Mapping[str, PoolSpec] = field(default_factory=dict)  # to fill, by name
+    #: A build's packed source, of which the hash was checked. Raises StoreError.
+    source_of: SourceOf = no_source

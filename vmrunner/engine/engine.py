@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.core.lifecycle import End, cancelled
 from vmrunner.core.scheduling import Offers, OffersAnswer, plan
 from vmrunner.engine.completion import BuildCompletion
-from vmrunner.engine.context import EngineContext, EngineLimits, EnginePaths, MakesOrders, log
+from vmrunner.engine.context import (
+    EngineContext,
+    EngineLimits,
+    EnginePaths,
+    MakesOrders,
+    SourceOf,
+    log,
+    no_source,
+)
 from vmrunner.engine.deadlines import DeadlineArmer
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import MEMBER_LEASE, Membership
@@ -88,10 +96,11 @@ class Engine:
         listen: bool = True,
         warm_ups: WarmUps | None = None,
         pools: Mapping[str, PoolSpec] | None = None,
+        source_of: SourceOf = no_source,
     ) -> None:
         """`kind` says what sort of process this is ("serve", "run", …), for people. `orders` makes
-        each instance's order. `pools`: to be filled, with `warm_ups`. The rest is for tests with a
-        virtual clock."""
+        each instance's order. `pools`: to be filled, with `warm_ups`. `source_of` gives a
+        build's packed source. The rest is for tests with a virtual clock."""
         self.id = ids.engine_id()
         self._process = process
         self._kind = kind
@@ -112,6 +121,7 @@ class Engine:
             clock=clock,
             monotonic=monotonic,
             pools=pools or {},
+            source_of=source_of,
         )
         self._membership = membership or Membership(one_host=ledger.url.startswith("sqlite"))
         self._launcher = Launcher(self._context)

@@ -10,26 +10,31 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from vmrunner.core.lifecycle import End, InstanceSign
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.reporter import LedgerReporter
-from vmrunner.errors import CredentialsRefused, Fenced
+from vmrunner.errors import CredentialsRefused, Fenced, StoreError
 from vmrunner.model import (
     BuildRecord,
+    EventKind,
     Instance,
     Reason,
     Result,
 )
 from vmrunner.providers import registry
+from vmrunner.transfers.build_artifacts import directory_of
 
 if TYPE_CHECKING:
     from vmrunner.session import Reporter, SessionJob
     from vmrunner.ssh.client import Connection
 
+#: So long a build whose VM is there waits for a store that is out of reach, and between two tries.
+STORE_PATIENCE: Final = 300.0
+STORE_RETRY: Final = 5.0
 LEAST_LOG: Final = 64 * 1024  # bytes that an attempt may say, whatever those before it said
 
 
@@ -62,6 +67,7 @@ class ActiveSession:
     connection: Connection | None = None
     session: RunsSession | None = None
     stopped: Reason | None = None
+    stopping: threading.Event = field(default_factory=threading.Event)
     stopped_at: float | None = None  # monotonic
     sign: InstanceSign | None = None  # what was seen of its VM, when that is why it was stopped
 
@@ -115,6 +121,7 @@ class SessionManager:
                 reason is Reason.DEADLINE and following.stopped is not reason
             ):
                 following.stopped = reason
+                following.stopping.set()
                 following.stopped_at = following.stopped_at or self._context.monotonic()
                 following.sign = following.sign or sign
                 if following.session is not None:
@@ -149,6 +156,8 @@ class SessionManager:
         except Fenced as error:
             log.info("%s", error)
             end = None
+        except StoreError as error:
+            end = End(result=Result.ERROR, reason=Reason.INTERNAL, message=str(error), lost=True)
         except CredentialsRefused as error:
             end = End(result=Result.ERROR, reason=Reason.CREDENTIALS, message=str(error))
         except Exception as error:  # noqa: BLE001 - a session may not take the engine with it
@@ -176,8 +185,8 @@ class SessionManager:
             instance=instance,
             access=context.ledger.instances.access(instance.id),
             secrets=context.ledger.builds.secrets(build.id),
-            source=source_of(context, build),
-            artifacts=context.places.artifacts / build.id,
+            source=self._source(following),
+            artifacts=directory_of(context.places.artifacts, build.id, build.epoch),
             log_bytes=max(LEAST_LOG, context.limits.log_bytes - former),
             artifact_bytes=context.limits.artifact_bytes,
             connection=following.connection,
@@ -191,15 +200,27 @@ class SessionManager:
             session.stop(stopped)
         return session.run()
 
+    def _source(self, following: ActiveSession) -> Path | None:
+        """The packed source. A store that is out of reach is waited for a while, in the build's own
+        thread: what ends the build and its VM goes on meanwhile."""
+        context, build = self._context, following.build
+        until = context.monotonic() + STORE_PATIENCE
+        while True:
+            try:
+                return context.source_of(build)
+            except StoreError as error:
+                if following.stopped is not None:
+                    return None  # the session ends before it wants it
+                if context.monotonic() >= until:
+                    raise
+                context.ledger.events.add(
+                    build.id, EventKind.TROUBLE, context.clock(), doing="source", error=str(error)
+                )
+            following.stopping.wait(STORE_RETRY)
+
 
 def _guest_due(instance: Instance) -> float | None:
     """Time at which the guest ends itself, where its build came after it was told another."""
     driver = registry.find(instance.scope.kind)
     delay = driver.guest_timer_delay if driver is not None else 0.0
     return None if instance.due is None else instance.due + delay
-
-
-def source_of(context: EngineContext, build: BuildRecord) -> Path | None:
-    """The packed source of a build, where there is one."""
-    path = context.places.sources / f"{build.id}.tar"
-    return path if path.exists() else None

@@ -110,6 +110,8 @@ _FINISH = Prepared(
         owner=None,
         owner_until=0.0,
         secrets=None,
+        collected=func.coalesce(arg("collected"), _b.collected),
+        log_due=case((_b.chunks > 0, 0.0), else_=None),
     )
 )
 _DEADLINE = select(func.coalesce(_i.due, _i.deadline)).where(_i.id == _b.instance).scalar_subquery()
@@ -129,6 +131,7 @@ _HOLD = Prepared(
         message=arg("message"),
         cost=arg("cost"),
         hold_until=_within(arg("hold_until")),
+        collected=arg("collected"),
         submitter=None,  # from here on it belongs to the ledger
         secrets=None,
     )
@@ -154,6 +157,7 @@ _REQUEUE = Prepared(
         owner=None,
         owner_until=0.0,
         steps_started=False,
+        collected=None,
         attempt=_b.attempt - arg("uncounted"),
     )
 )
@@ -260,15 +264,17 @@ class BuildWrites:
         exit_code: int | None = None,
         message: str = "",
         cost: float = 0.0,
+        collected: int | None = None,
         doom: Death | None = None,
     ) -> tuple[BuildRecord, Instance | None]:
         """End it, release it, erase its secrets. The verdict of a held build stands; a finished
         build is returned as it is. `doom`: its instance must die of this from then on, at an
-        epoch one higher, and is returned too, unless it is dying already."""
+        epoch one higher, and is returned too, unless it is dying already. `collected`: the epoch at
+        which its artifacts were brought. Its log waits to be uploaded from then on."""
         return self._end(
             _FINISH, build_id, epoch, BuildState.FINISHED, now, doom,
             result=result.value, reason=reason.value, exit_code=exit_code, message=message,
-            cost=cost,
+            cost=cost, collected=collected,
         )  # fmt: skip
 
     def hold(
@@ -283,13 +289,14 @@ class BuildWrites:
         exit_code: int | None = None,
         message: str = "",
         cost: float = 0.0,
+        collected: int | None = None,
     ) -> BuildRecord:
         """Give its verdict but keep its VM, until `hold_until` or the deadline. The build belongs
         to the ledger from here on, and its secrets are erased."""
         return self._end(
             _HOLD, build_id, epoch, BuildState.HELD, now,
             result=result.value, reason=reason.value, exit_code=exit_code, message=message,
-            cost=cost, hold_until=hold_until,
+            cost=cost, hold_until=hold_until, collected=collected,
         )[0]  # fmt: skip
 
     def requeue(

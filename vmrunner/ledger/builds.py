@@ -16,6 +16,7 @@ from vmrunner.ledger.database import Database, Duplicate, Prepared, Statement, a
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import add_event, put_event
 from vmrunner.ledger.labels import having
+from vmrunner.ledger.objects import referenced_source
 from vmrunner.ledger.rows import Readable, readable
 from vmrunner.ledger.tables import BUILDS, LABELS, TOKENS
 from vmrunner.model import (
@@ -36,7 +37,7 @@ _INSERT = inserts(
     BUILDS, "id", "name", "idempotency_key", "provider", "priority", "state", "state_since",
     "created_at", "phases", "submitter", "spec", "secrets", "attempt", "owner_until", "epoch",
     "steps_started", "cost", "events", "chunks", "log_lines", "log_bytes", "message", "tenant",
-    "actor", "lease_until",
+    "actor", "lease_until", "source_object", "keep_logs",
 )  # fmt: skip
 #: What was ours to lose may be tried again by its key; the build that lost it keeps all else.
 _FREE_KEY = Prepared(
@@ -155,11 +156,14 @@ class Builds(BuildWrites):
         actor: str = "",
         lease_until: float | None = None,
         most: int | None = None,
+        source: str | None = None,
     ) -> tuple[BuildRecord, bool]:
         """Queue it. (build, True) when it is new; (the existing one, False) when its idempotency
         key was used by the same tenant for the same spec, unless that build ended in an error of
         ours. Raises Conflict when it was used for another. With `lease_until` its client must renew
-        that, or it ends. Raises QuotaUsedUp where `most` builds of its actor have not ended."""
+        that, or it ends. Raises QuotaUsedUp where `most` builds of its actor have not ended.
+        `source`: the digest of one that the same tenant stored; raises NotFound where there is none
+        any more, which is to be stored again."""
         sealed = self._seal.seal(codec.secrets_bytes(secrets)) if secrets else None
         row = {
             **_FRESH,
@@ -177,13 +181,15 @@ class Builds(BuildWrites):
             "tenant": tenant,
             "actor": actor,
             "lease_until": lease_until,
+            "keep_logs": spec.keep_logs,
         }
         labels = [{"build": id, "name": k, "value": v} for k, v in spec.labels.items()]
 
         def work(connection: Connection) -> BuildRecord:
             if spec.idempotency_key is not None:
                 _FREE_KEY(connection, tenant=tenant, key=spec.idempotency_key)
-            _INSERT(connection, **row)
+            found = None if source is None else referenced_source(connection, tenant, source)
+            _INSERT(connection, **row, source_object=found)
             if most is not None:
                 self._refuse_more(connection, actor, most)
             _INSERT_LABEL.many(connection, labels)

@@ -27,7 +27,9 @@ from vmrunner.ledger.images import Images
 from vmrunner.ledger.instances import Instances
 from vmrunner.ledger.logs import Logs
 from vmrunner.ledger.metrics import LedgerMetrics
+from vmrunner.ledger.objects import Objects
 from vmrunner.ledger.pools import Pools
+from vmrunner.ledger.removals import Removals
 from vmrunner.ledger.restore_detection import RestoreDetector, place_of
 from vmrunner.ledger.sightings import Sightings
 from vmrunner.ledger.submitter_leases import SubmitterLeases
@@ -93,6 +95,8 @@ class Ledger:
         self.images = Images(database)
         self.logs = Logs(database)
         self.metrics = LedgerMetrics(database)
+        self.objects = Objects(database)
+        self.removals = Removals(database)
         self.events = Events(database)
         self.engines = Engines(database)
         self.sightings = Sightings(database)

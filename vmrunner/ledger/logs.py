@@ -6,18 +6,14 @@ lie before it (for the user, who counts lines).
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
 
-from sqlalchemy import Connection, delete, func, select, tuple_, update
+from sqlalchemy import Connection, func, select, update
 
 from vmrunner.errors import Fenced
 from vmrunner.ledger import rows
 from vmrunner.ledger.build_writes import fetch
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
-from vmrunner.ledger.engines import beat, heartbeat
 from vmrunner.ledger.tables import BUILDS, CHUNKS
 from vmrunner.model import Chunk
 
@@ -71,34 +67,6 @@ _ENDING = Prepared(
         .limit(1)
     )
 )
-#: How many chunks, and how many builds, are removed in one transaction: nobody waits for long.
-_CHUNKS: Final = 64
-_BUILDS: Final = 256
-#: Seconds from one to the next, at least: those who wait for their turn get it.
-_PAUSE: Final = 0.02
-#: The heartbeat that remembers up to which end of a build the logs were removed.
-_REMOVED: Final = "logs-removed"
-#: Builds that ended so long before that are looked at again: hosts' clocks differ.
-_SLACK: Final = 86_400.0
-_OLDER = Prepared(
-    lambda: select(func.count(), func.sum(func.length(_c.data))).where(
-        _c.build.in_(select(_b.id).where(_b.finished_at < arg("before")))
-    )
-)
-_OLD = Prepared(
-    lambda: (
-        select(_b.finished_at, _b.id)
-        .where(
-            _b.finished_at >= arg("at"),
-            _b.finished_at < arg("before"),
-            tuple_(_b.finished_at, _b.id) > tuple_(arg("at"), arg("id")),
-        )
-        .order_by(_b.finished_at, _b.id)
-        .limit(_BUILDS)
-    )
-)
-_FIRST = Prepared(lambda: select(_c.seq).where(_c.build == arg("build")).order_by(_c.seq).limit(1))
-_REMOVE = Prepared(lambda: delete(CHUNKS).where(_c.build == arg("build"), _c.seq < arg("end")))
 
 
 class Logs:
@@ -164,53 +132,10 @@ class Logs:
                 for row in _READ(connection, build=build, after=after, limit=limit).all()
             ]
 
-        return _cut(self._database.read(work), after_line)
-
-    def older(self, finished_before: float) -> tuple[int, int]:
-        """Return the number of chunks, and their bytes, of builds that finished before this
-        time."""
-        row = self._database.read(lambda c: _OLDER(c, before=finished_before).first())
-        assert row is not None
-        return row[0], int(row[1] or 0)
-
-    def delete_before(
-        self, finished_before: float, *, sleep: Callable[[float], object] = time.sleep
-    ) -> int:
-        """Delete the logs of builds that finished before this time, little by little, and pause
-        for as long as each step took; how many chunks went. What an earlier call did is not looked
-        at again."""
-        known = self._database.read(lambda c: heartbeat(c, _REMOVED)) or 0.0
-        gone, place = 0, (known - _SLACK if known <= finished_before else 0.0, "")
-        done = False
-        while not done:
-            began = time.monotonic()
-            step, place, done = self._database.write(lambda c: _remove(c, place, finished_before))  # noqa: B023
-            gone += step
-            if not done:
-                sleep(max(_PAUSE, time.monotonic() - began))
-        self._database.write(lambda c: beat(c, _REMOVED, "", finished_before))
-        return gone
+        return cut(self._database.read(work), after_line)
 
 
-def _remove(
-    connection: Connection, place: tuple[float, str], before: float
-) -> tuple[int, tuple[float, str], bool]:
-    """Remove one step from this place on. Return how many chunks went, the last build that is done,
-    and whether it was the last of all."""
-    gone = 0
-    old = _OLD(connection, at=place[0], id=place[1], before=before).all()
-    for at, build in old:
-        first = _FIRST(connection, build=build).scalar()
-        while first is not None and gone < _CHUNKS:
-            gone += _REMOVE(connection, build=build, end=first + _CHUNKS - gone).rowcount
-            first = _FIRST(connection, build=build).scalar()
-        if first is not None:
-            return gone, place, False
-        place = at, build
-    return gone, place, len(old) < _BUILDS
-
-
-def _cut(chunks: list[Chunk], after_line: int) -> list[Chunk]:
+def cut(chunks: list[Chunk], after_line: int) -> list[Chunk]:
     """Return the chunks without what lies before the end of line `after_line`."""
     if not chunks or chunks[0].line >= after_line:
         return chunks

@@ -96,6 +96,11 @@ class BuildRow(Row, table=True):
             "ix_builds_ended", "provider", "result", "reason", "cost", where="state = 'finished'"
         ),
         _partial("ix_builds_lease_until", "lease_until", where="lease_until IS NOT NULL"),
+        _partial("ix_builds_source_object", "source_object", where="source_object IS NOT NULL"),
+        _partial("ix_builds_log_due", "log_due", where="log_due IS NOT NULL"),
+        _partial(
+            "ix_builds_kept", "finished_at", where="state = 'finished' AND removed_at IS NULL"
+        ),
         UniqueConstraint("tenant", "idempotency_key"),
     )
 
@@ -128,6 +133,13 @@ class BuildRow(Row, table=True):
     tenant: str = Field(default="local", sa_column_kwargs={"server_default": "local"})
     actor: str = Field(default="", sa_column_kwargs={"server_default": ""})  # who submitted it
     lease_until: float | None = _time(default=None)  # of a client that must be there
+    source_object: str | None = _id(default=None)
+    log_object: str | None = _id(default=None)
+    artifacts_object: str | None = _id(default=None)
+    collected: int | None = None  # the epoch at which its artifacts were brought, if any were
+    log_due: float | None = _time(default=None)  # when its log is to be uploaded, at last
+    keep_logs: float | None = _time(default=None)  # seconds; None: as configured
+    removed_at: float | None = _time(default=None)  # when log and artifacts were
     message: str = _json(default="")
     submitter: str | None = _json(default=None)
     phases: str = _json(default="")  # grows by one "state time" line at each move
@@ -212,6 +224,32 @@ class ChunkRow(Row, table=True):
     offset: int = _big()
     line: int = _big()
     data: bytes = Field(sa_type=LargeBinary)
+
+
+class ObjectRow(Row, table=True):
+    """One object of the store, from before its bytes to after them."""
+
+    __tablename__ = "objects"
+    __table_args__ = (
+        _partial(
+            "uq_objects_source",
+            "tenant",
+            "digest",
+            where="kind = 'source' AND state = 'stored'",
+            unique=True,
+        ),
+        Index("ix_objects_build", "build"),
+    )
+
+    name: str = _id(primary_key=True)
+    kind: str
+    tenant: str
+    build: str | None = _id(default=None)
+    digest: str
+    size: int = _big()
+    state: str
+    created_at: float = _time()
+    unreferenced_since: float | None = _time(default=None)
 
 
 class EngineRow(Row, table=True):

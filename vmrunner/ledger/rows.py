@@ -53,7 +53,8 @@ BUILD: Final = (
     _b.id, _b.spec, _b.state, _b.created_at, _b.state_since, _b.attempt, _b.instance, _b.result,
     _b.reason, _b.exit_code, _b.message, _b.finished_at, _b.submitter, _b.owner, _b.owner_until,
     _b.epoch, _b.cancel, _b.cancelled_at, _b.hold_until, _b.steps_started, _b.phases, _b.cost,
-    _b.tenant, _b.actor, _b.lease_until,
+    _b.tenant, _b.actor, _b.lease_until, _b.source_object, _b.log_object, _b.artifacts_object,
+    _b.collected, _b.removed_at,
 )  # fmt: skip
 
 #: What `instance` reads, in its order.
@@ -287,6 +288,11 @@ def _build(row: Sequence[Any]) -> BuildRecord:
         tenant=row[22],
         actor=row[23],
         lease_until=_maybe(row[24]),
+        source_object=row[25],
+        log_object=row[26],
+        artifacts_object=row[27],
+        collected=row[28],
+        removed_at=_maybe(row[29]),
     )
 
 

@@ -21,8 +21,12 @@ BUILDS: Final = _table(
     "builds",
     "id name idempotency_key provider priority state state_since created_at attempt instance "
     "result reason exit_code finished_at owner owner_until epoch cancel cancelled_at hold_until "
-    "steps_started cost events chunks log_lines log_bytes tenant actor lease_until message "
+    "steps_started cost events chunks log_lines log_bytes tenant actor lease_until source_object "
+    "log_object artifacts_object collected log_due keep_logs removed_at message "
     "submitter phases spec secrets",
+)
+OBJECTS: Final = _table(
+    "objects", "name kind tenant build digest size state created_at unreferenced_since"
 )
 LABELS: Final = _table("labels", "build name value")
 INSTANCES: Final = _table(
@@ -54,5 +58,5 @@ TOKENS: Final = _table(
 LOGINS: Final = _table("logins", "digest token csrf created_at expires_at")
 ALL: Final = (
     LEDGER, BUILDS, LABELS, INSTANCES, EVENTS, CHUNKS, ENGINES, LEASES, HEARTBEATS, SIGHTINGS,
-    IMAGES, POOLS, POOL_STARTS, ACTIONS, TOKENS, LOGINS,
+    IMAGES, POOLS, POOL_STARTS, ACTIONS, TOKENS, LOGINS, OBJECTS,
 )  # fmt: skip

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         tags_of,
     )
     from vmrunner.model.images import ImageState, MadeImage
+    from vmrunner.model.objects import ObjectKind, ObjectState, StoredObject
     from vmrunner.model.pools import EmptyReason, Pool, PoolSpec
     from vmrunner.model.principals import UNFILTERED, Principal, Token, TokenQuota, TokenScope
     from vmrunner.model.states import (
@@ -103,6 +104,8 @@ __all__ = [
     "MadeImage",
     "Market",
     "Network",
+    "ObjectKind",
+    "ObjectState",
     "Offer",
     "Order",
     "Outcome",
@@ -125,6 +128,7 @@ __all__ = [
     "Spec",
     "Start",
     "Step",
+    "StoredObject",
     "Token",
     "TokenQuota",
     "TokenScope",
@@ -132,7 +136,7 @@ __all__ = [
 ]
 
 #: The files that they are in, each after those that it needs itself.
-_FILES: Final = ("choices", "states", "cloud", "builds", "images", "pools", "principals")
+_FILES: Final = ("choices", "states", "cloud", "builds", "images", "objects", "pools", "principals")
 
 
 def __getattr__(name: str) -> Any:

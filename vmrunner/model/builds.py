@@ -102,6 +102,7 @@ class BuildSpec:
     spot: bool = False
     retry_on_loss: bool = False
     priority: int = 0  # higher starts first
+    keep_logs: float | None = None  # seconds that log and artifacts outlive it; None: as configured
     idempotency_key: str | None = None
 
 
@@ -146,6 +147,11 @@ class BuildRecord:
     tenant: str = LOCAL_TENANT
     actor: str = ""  # who submitted it over HTTP
     lease_until: float | None = None  # set: foreground over HTTP, ends unless the client renews it
+    source_object: str | None = None  # in the store; None: it lies in a spool, or there is none
+    log_object: str | None = None  # the whole log, once it is there
+    artifacts_object: str | None = None
+    collected: int | None = None  # the epoch at which its artifacts were brought, if any were
+    removed_at: float | None = None  # when its log and artifacts were
 
     @property
     def finished(self) -> bool:

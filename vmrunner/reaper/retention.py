@@ -12,11 +12,11 @@ from typing import Final
 
 from vmrunner.errors import NotFound, VmrunnerError
 from vmrunner.ledger import Ledger
+from vmrunner.transfers.object_gc import ObjectGc
 
 log = logging.getLogger("vmrunner.serve")
 
 DAY: Final = 86_400.0
-_BUILD: Final = "b-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,37 +30,37 @@ class Removal:
 
 def retain(
     ledger: Ledger,
+    garbage: ObjectGc,
     *,
     sources: Path,
-    uploads: Path,
     artifacts: Path,
     keep: float,
     now: float,
     dry_run: bool = False,
+    orphans: bool = False,
 ) -> list[Removal]:
-    """Remove logs and artifacts of builds that ended `keep` seconds ago or earlier, and packed
-    sources that no build will ever read."""
-    chunks, size = ledger.logs.older(now - keep)
+    """Remove logs and artifacts of builds that ended `keep` seconds ago or earlier, or as long ago
+    as they said themselves; what nothing in the store needs; and files of this host that no build
+    will ever read. `orphans`: also objects that gc's cap holds back."""
+    logs, log_bytes = ledger.removals.count_old(now, keep)
+    if not dry_run:
+        ledger.removals.remove_old(now, keep)
     needed = {f"{build.id}.tar" for build in ledger.builds.list(active=True)}
     found = {
-        # A young file may belong to a submit that has not written its row yet.
+        # A young file may belong to a submit or a transfer that is under way.
         "sources": [p for p in _ours(sources) if p.name not in needed and _older(p, now - DAY)],
-        "uploads": [path for path in uploads.glob("*/*.tar") if _older(path, now - DAY)]
-        + [path for path in uploads.glob("*/.part-*") if _older(path, now - DAY)],
-        "artifacts": [
-            path
-            for path in _ours(artifacts)
-            if _older(path, now - keep) and _over(ledger, path.name, now - keep)
-        ],
+        "artifacts": [path for path in _ours(artifacts) if _over(ledger, path, now, keep)],
     }
-    removals = [Removal("log chunks", chunks, size)]
+    removals = [Removal("logs", logs, log_bytes)]
     removals += [
         Removal(what, len(paths), sum(map(size_of, paths))) for what, paths in found.items()
     ]
     if not dry_run:
-        ledger.logs.delete_before(now - keep)
         for path in (path for paths in found.values() for path in paths):
-            _remove(path)
+            remove(path)
+    collected = garbage.run(dry_run=dry_run, orphans=orphans)
+    removals.append(Removal("objects", collected.count, collected.size))
+    if not dry_run:
         for one in removals:
             log.info("retention: %d %s, %d bytes", one.count, one.what, one.size)
     return removals
@@ -77,7 +77,9 @@ def size_of(path: Path) -> int:
 
 
 def _ours(directory: Path) -> Iterator[Path]:
-    yield from directory.glob(f"{_BUILD}*")
+    """Yield what a build, a transfer that broke off, or the cache of sources left."""
+    for glob in ("b-*", "upload-*", f"{'[0-9a-f]' * 64}*"):
+        yield from directory.glob(glob)
 
 
 def _older(path: Path, then: float) -> bool:
@@ -87,20 +89,24 @@ def _older(path: Path, then: float) -> bool:
         return False
 
 
-def _over(ledger: Ledger, build: str, then: float) -> bool:
-    """True if the build ended before then. One that the ledger does not know, an earlier ledger's,
-    did."""
+def _over(ledger: Ledger, path: Path, now: float, keep: float) -> bool:
+    """True if the time of what the build left is over. One that the ledger does not know, an
+    earlier ledger's, goes by the directory's age."""
     try:
-        finished = ledger.builds.get(build).finished_at
+        build = ledger.builds.get(path.name.partition(".")[0])
     except NotFound:
-        return True
+        return _older(path, now - keep)
     except VmrunnerError as error:
         log.warning("retention: %s", error)
         return False
-    return finished is not None and finished < then
+    if build.removed_at is not None:
+        return True
+    kept = keep if build.spec.keep_logs is None else build.spec.keep_logs
+    return build.finished_at is not None and build.finished_at < now - kept
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a directory, and say so where that cannot be done."""
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

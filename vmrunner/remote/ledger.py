@@ -115,6 +115,18 @@ class RemoteLogs:
         return [decoding.chunk(one) for one in found]
 
 
+class RemoteLog:
+    """The log of one build."""
+
+    def __init__(self, logs: RemoteLogs, build: str) -> None:
+        self._logs = logs
+        self._build = build
+
+    def read(self, after_line: int = 0, after_seq: int = 0) -> list[Chunk]:
+        """Return the next chunks; none when there are none yet."""
+        return self._logs.read(self._build, after_line=after_line, after_seq=after_seq)
+
+
 class RemoteInstances:
     def __init__(self, client: HttpClient) -> None:
         self._client = client

@@ -19,6 +19,7 @@ from vmrunner.model import Limits, PoolSpec
 from vmrunner.runtime.background import SERVE, BackgroundEngines
 from vmrunner.runtime.ledger_opener import LedgerOpener
 from vmrunner.runtime.provider_set import ProviderSet
+from vmrunner.store import open_store
 
 if TYPE_CHECKING:
     from vmrunner.engine.context import EngineLimits, MakesOrders
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from vmrunner.providers import Provider
     from vmrunner.providers.port import Need
     from vmrunner.runtime.engine_host import EngineHost
+    from vmrunner.store import ObjectStore
+    from vmrunner.transfers.build_artifacts import ArtifactFiles
+    from vmrunner.transfers.build_log import BuildLog
+    from vmrunner.transfers.source_transfer import SourceTransfer
+    from vmrunner.transfers.uploader import Uploader
 
 
 class App:
@@ -49,6 +55,8 @@ class App:
             self.ledgers.open, lambda: self.settings, self.paths, self.program
         )
 
+        self._store: ObjectStore | None = None
+
     # --- parts ---
 
     @property
@@ -60,6 +68,16 @@ class App:
     def ledger(self) -> Ledger:
         """The ledger, open."""
         return self.ledgers.open()
+
+    @property
+    def store(self) -> ObjectStore:
+        """The store, open; nothing is asked of it for that."""
+        if self._store is None:
+            said = self.settings.store
+            self._store = open_store(
+                config.store_url(self.settings), endpoint=said.endpoint, region=said.region
+            )
+        return self._store
 
     def open_provider(self, name: str) -> Provider:
         """A new driver. `ConfigError` when its options or its SDK are not as they must be."""
@@ -116,6 +134,35 @@ class App:
 
         return OrderFactory(self.ledger, log_bytes=self.settings.limits.log_bytes)
 
+    def sources(self) -> SourceTransfer:
+        """Return the way of sources to the store and back."""
+        from vmrunner.transfers.source_transfer import SourceTransfer
+
+        return SourceTransfer(self.ledger, lambda: self.store, self.paths.sources)
+
+    def log(self, build: str) -> BuildLog:
+        """Return the log of a build, wherever it lies."""
+        from vmrunner.transfers.build_log import BuildLog
+
+        return BuildLog(self.ledger, lambda: self.store, build)
+
+    def artifact_files(self, build: str) -> ArtifactFiles:
+        """Return the artifacts of a build, wherever they lie."""
+        from vmrunner.transfers.build_artifacts import files_of
+
+        return files_of(self.ledger, lambda: self.store, self.paths.artifacts, build)
+
+    def uploader(self) -> Uploader:
+        """Return what uploads what builds left."""
+        from vmrunner.transfers.uploader import Uploader
+
+        return Uploader(
+            self.ledger,
+            lambda: self.store,
+            sources=self.paths.sources,
+            artifacts=self.paths.artifacts,
+        )
+
     def limits(self) -> EngineLimits:
         from vmrunner.engine.context import EngineLimits
 
@@ -148,6 +195,7 @@ class App:
             listen=listen,
             warm_ups=self.warm_ups(),
             pools=self.pools() if kind == SERVE else {},
+            source_of=self.sources().fetch,
         )
 
     def host(self, kind: str | None) -> EngineHost:
@@ -162,6 +210,7 @@ class App:
             background=self.background,
             engine=self.engine,
             wake=self.paths.wake,
+            upload=self.uploader,
         )
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vmrunner.engine.engine import Engine
     from vmrunner.ledger import Ledger
     from vmrunner.runtime.provider_set import ProviderSet
+    from vmrunner.transfers.uploader import Uploader
 
 log = logging.getLogger("vmrunner")
 
@@ -26,13 +27,16 @@ CHECK: Final = 2.0  # seconds between looks at the others
 OWNER_HEARTBEAT: Final = 10.0  # seconds between signs of life to other hosts
 #: Background engines that ended without serving, until it is given up; each wait is twice the last.
 TRIES: Final = 5
+#: So long whoever takes his engine with him uploads, before he leaves the rest to others.
+UPLOAD: Final = 20.0
 STEADY: Final = 60.0  # seconds after which one that ended counts as one that served
 
 
 class EngineHost:
     """Sees to it that an engine serves a provider: one that lives elsewhere, else one in this
     process, of this `kind`; with None a background one. Call `ensure` in every wait: it is cheap.
-    Safe in threads. `engine` makes one, `wake` is where the others listen."""
+    Safe in threads. `engine` makes one, `wake` is where the others listen;
+    `upload` makes what uploads what its builds left."""
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class EngineHost:
         background: BackgroundEngines,
         engine: Callable[[str], Engine],
         wake: Path,
+        upload: Callable[[], Uploader],
     ) -> None:
         self._kind = kind
         self._ledger = ledger
@@ -50,6 +55,7 @@ class EngineHost:
         self._others = background
         self._new_engine = engine
         self._wake = wake
+        self._upload = upload
         self._begin()
 
     def _begin(self) -> None:
@@ -189,3 +195,19 @@ class EngineHost:
         self._thread.join(timeout=5)
         self._engine.close()
         self._engine = self._thread = None
+        self._upload_rest()
+
+    def _upload_rest(self) -> None:
+        """Upload what our engine's builds left. What takes long, as with a store that is out of
+        reach, is left to the next process, from its beginning."""
+        until = time.monotonic() + UPLOAD
+
+        def upload() -> None:
+            try:
+                self._upload().run(lambda: time.monotonic() > until)
+            except VmrunnerError as error:
+                log.warning("%s", error)
+
+        thread = threading.Thread(target=upload, name="uploads", daemon=True)
+        thread.start()
+        thread.join(UPLOAD)

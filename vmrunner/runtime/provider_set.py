@@ -29,6 +29,7 @@ _FIXED: Final[Mapping[str, Callable[[Settings], object]]] = {
     "database.url": config.database_url,
     "installation": lambda settings: settings.installation,
     "secret_key": lambda settings: settings.secret_key,
+    "store": lambda settings: settings.store,
 }
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from vmrunner.runtime.ledger_opener import LedgerOpener
     from vmrunner.runtime.provider_set import ProviderSet
     from vmrunner.services.submit import Submission
+    from vmrunner.transfers.build_artifacts import ArtifactFiles
+    from vmrunner.transfers.build_log import BuildLog
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +28,8 @@ class ServerParts:
     settings: Callable[[], Settings]
     limits: Callable[[], EngineLimits]
     submission: Callable[[], Submission]
+    log: Callable[[str], BuildLog]
+    artifact_files: Callable[[str], ArtifactFiles]
     wake: Callable[[], object]
     now: Callable[[], float] = time.time
 

@@ -29,6 +29,7 @@ _STATUS: Final[tuple[tuple[type[errors.VmrunnerError], int], ...]] = (
     (errors.Conflict, 409),
     (errors.Fenced, 409),
     (errors.LedgerError, 503),
+    (errors.StoreError, 503),
     (errors.BadOrder, 422),
     (errors.NoCapacity, 503),
     (errors.QuotaExceeded, 503),

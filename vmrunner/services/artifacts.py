@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 
-from vmrunner.errors import NotFound, VmrunnerError
+from vmrunner.errors import NotFound, StoreError, VmrunnerError
 from vmrunner.lib import dirfd
 from vmrunner.lib.globs import Globs
+from vmrunner.transfers.build_artifacts import ArtifactEntry, ArtifactFiles, Elsewhere
 
 if TYPE_CHECKING:
     from vmrunner.model import BuildRecord
 
 log = logging.getLogger("vmrunner")
 
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: Seconds that who follows a build waits for what another host brought, and between two looks.
+PATIENCE: Final = 60.0
+_LOOK_AGAIN: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +38,18 @@ class Artifact:
 class Artifacts:
     """The artifacts of one build. `globs` are those that it was asked for."""
 
-    directory: Path
+    find: Callable[[], ArtifactFiles]
+    build: str = ""
     globs: tuple[str, ...] = ()
+    patience: float = 0.0  # seconds that artifacts on their way to the store are waited for
 
     @classmethod
-    def of(cls, build: BuildRecord, place: Path) -> Artifacts:
-        """Return the artifacts of a build, where `place` has a directory for each. Complete once it
-        has ended."""
-        return cls(place / build.id, tuple(rule.glob for rule in build.spec.artifacts))
+    def of(
+        cls, build: BuildRecord, find: Callable[[str], ArtifactFiles], *, patience: float = 0.0
+    ) -> Artifacts:
+        """Return the artifacts of a build, which `find` finds. Complete once it has ended."""
+        globs = tuple(rule.glob for rule in build.spec.artifacts)
+        return cls(lambda: find(build.id), build.id, globs, patience)
 
     def __iter__(self) -> Iterator[Artifact]:
         return iter(self.ls())
@@ -51,30 +58,39 @@ class Artifacts:
         return len(self.ls())
 
     def ls(self) -> list[Artifact]:
-        """All files, by path; a link is one, whatever it leads to."""
-        found = []
-        for place, below, names in os.walk(self.directory):
-            links = [name for name in below if Path(place, name).is_symlink()]
-            for name in names + links:
-                path = Path(place, name)
-                size = path.lstat().st_size
-                found.append(Artifact(str(path.relative_to(self.directory)), size))
-        return sorted(found, key=lambda artifact: artifact.path)
+        """All files, by path; a link is one, whatever it leads to. Raises NotFound while they are
+        on another host, and StoreError."""
+        return [Artifact(entry.path, entry.size) for entry in self.files().ls()]
 
-    def open(self, path: str) -> tuple[BinaryIO, int]:
-        """Open one file for reading, by its path in `ls`; and its size. Raises NotFound."""
-        known = {artifact.path for artifact in self.ls()}
+    def known(self) -> list[Artifact]:
+        """The same at once, or none while they cannot be had: for who tells of more than them."""
         try:
-            if path not in known:
-                raise FileNotFoundError
-            file = os.fdopen(os.open(self.directory / path, _READ), "rb")
-        except OSError:  # a link, or gone meanwhile
+            return replace(self, patience=0.0).ls()
+        except (NotFound, StoreError) as error:
+            log.warning("artifacts: %s", error)
+            return []
+
+    def read(self, path: str) -> tuple[Iterator[bytes], int]:
+        """Return the bytes of one file, by its path in `ls`; and how many. Raises NotFound."""
+        files = self.files()
+        entry = {entry.path: entry for entry in files.ls()}.get(path)
+        if entry is None or not stat.S_ISREG(entry.mode):
+            raise NotFound(f"no artifact {path!r}" if entry is None else f"{path!r} is no file")
+        try:
+            return files.read(entry), entry.size
+        except OSError:  # it is gone meanwhile
             raise NotFound(f"no artifact {path!r}") from None
-        info = os.fstat(file.fileno())
-        if not stat.S_ISREG(info.st_mode):
-            file.close()
-            raise NotFound(f"artifact {path!r} is no file")
-        return file, info.st_size
+
+    def files(self) -> ArtifactFiles:
+        """Return all that is known of them, and their bytes. Raises NotFound, StoreError."""
+        until = time.monotonic() + self.patience
+        while True:
+            try:
+                return self.find()
+            except Elsewhere:
+                if time.monotonic() >= until:
+                    raise
+            time.sleep(_LOOK_AGAIN)
 
     def download(self, dest: str | os.PathLike[str], *paths: str) -> list[Path]:
         """Copy them all, or those that `paths` name (a file, a directory, a glob), below `dest`;
@@ -83,7 +99,9 @@ class Artifacts:
         with a warning, is what is no file, and git's own unless it was asked for by name. Raises
         `NotFound` for a path that did not come back, and `VmrunnerError` when some cannot be
         copied: then all others are."""
-        wanted = self._named(paths) if paths else [artifact.path for artifact in self.ls()]
+        files = self.files()
+        known = {entry.path: entry for entry in files.ls()}
+        wanted = _named(known, paths) if paths else list(known)
         asked = Globs([*self.globs, *paths])
         copied: list[Path] = []
         omitted: dict[str, None] = {}
@@ -91,10 +109,10 @@ class Artifacts:
         for path in wanted:
             target = Path(dest, path)
             try:
-                if why := self._unwanted(path, asked):
+                if why := _unwanted(known[path], asked):
                     omitted[why] = None
                     continue
-                self._copy(path, Path(dest))
+                _copy(files, known[path], Path(dest))
                 copied.append(target)
             except OSError as error:
                 said = error.strerror or str(error)
@@ -105,45 +123,42 @@ class Artifacts:
             more = f" (and {len(troubles) - 1} more)" if troubles[1:] else ""
             raise VmrunnerError(
                 troubles[0] + more,
-                hint=f"mend it, then: vmrunner artifacts get {self.directory.name} --to DIR",
+                hint=f"mend it, then: vmrunner artifacts get {self.build} --to DIR",
             )
         return copied
 
-    def _named(self, paths: Sequence[str]) -> list[str]:
-        known = [artifact.path for artifact in self.ls()]
-        found: set[str] = set()
-        for path in paths:
-            glob = Globs([path])
-            these = [k for k in known if k == path or glob.match(k, directory=False)]
-            if not these:
-                raise NotFound(
-                    f"no artifact {path!r}", hint="there: " + (", ".join(known) or "none")
-                )
-            found.update(these)
-        return sorted(found)
 
-    def _unwanted(self, path: str, asked: Globs) -> str:
-        place = self.directory / path
-        mode = place.lstat().st_mode
-        if stat.S_ISLNK(mode):
-            return asked.risk(path) or asked.risk(os.readlink(place))  # noqa: PTH115 - as written
-        return asked.risk(path) if stat.S_ISREG(mode) else f"{path!r} is no file"
+def _named(known: Collection[str], paths: Sequence[str]) -> list[str]:
+    found: set[str] = set()
+    for path in paths:
+        glob = Globs([path])
+        these = [k for k in known if k == path or glob.match(k, directory=False)]
+        if not these:
+            raise NotFound(f"no artifact {path!r}", hint="there: " + (", ".join(known) or "none"))
+        found.update(these)
+    return sorted(found)
 
-    def _copy(self, path: str, dest: Path) -> None:
-        *above, name = map(os.fsencode, path.split("/"))
-        place = self.directory / path
-        with dirfd.opened(dest, make=True) as root:
-            parent = dirfd.descend(root, above)
-        try:
-            if place.is_symlink():
-                dirfd.link(parent, name, os.readlink(os.fsencode(place)))  # noqa: PTH115
-                return
-            with os.fdopen(os.open(place, _READ), "rb") as source:
-                info = os.fstat(source.fileno())
-                with dirfd.replacing(parent, name, 0o600) as file:
-                    shutil.copyfileobj(source, file, 1 << 20)
-                    file.flush()
-                    os.fchmod(file.fileno(), stat.S_IMODE(info.st_mode) & 0o777)
-                    os.utime(file.fileno(), ns=(info.st_atime_ns, info.st_mtime_ns))
-        finally:
-            os.close(parent)
+
+def _unwanted(entry: ArtifactEntry, asked: Globs) -> str:
+    if entry.target is not None:
+        return asked.risk(entry.path) or asked.risk(entry.target)
+    return asked.risk(entry.path) if stat.S_ISREG(entry.mode) else f"{entry.path!r} is no file"
+
+
+def _copy(files: ArtifactFiles, entry: ArtifactEntry, dest: Path) -> None:
+    *above, name = map(os.fsencode, entry.path.split("/"))
+    with dirfd.opened(dest, make=True) as root:
+        parent = dirfd.descend(root, above)
+    try:
+        if entry.target is not None:
+            dirfd.link(parent, name, os.fsencode(entry.target))
+            return
+        pieces = files.read(entry)
+        with dirfd.replacing(parent, name, 0o600) as file:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            os.fchmod(file.fileno(), stat.S_IMODE(entry.mode) & 0o777)
+            os.utime(file.fileno(), ns=(entry.mtime_ns, entry.mtime_ns))
+    finally:
+        os.close(parent)

@@ -8,18 +8,22 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import VmrunnerError
-from vmrunner.lib import units
+from vmrunner.lib import ids, units
+from vmrunner.lib.database_url import SQLITE
 from vmrunner.model import Finding, Level
 from vmrunner.runtime import background
 from vmrunner.services import audit, pools
+from vmrunner.store import probe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from vmrunner.config.settings import Paths
     from vmrunner.engine.context import EngineLimits
     from vmrunner.runtime.ledger_opener import LedgerOpener
     from vmrunner.runtime.provider_set import ProviderSet
+    from vmrunner.store import ObjectStore
 
 _LITTLE_SPACE: Final = 5 << 30
 
@@ -30,6 +34,7 @@ def doctor(
     limits: EngineLimits,
     paths: Paths,
     *,
+    store: Callable[[], ObjectStore],
     provider: str | None = None,
 ) -> list[Finding]:
     """Check that everything is there, and allowed."""
@@ -41,6 +46,7 @@ def doctor(
         *_reaper(ledgers),
         *_due(ledgers, providers, limits, paths),
         _space(paths.data),
+        *_store(ledgers, paths.data, store),
     ]
     findings += _pools(ledgers, providers)
     opened, broken = providers.opened()
@@ -75,6 +81,32 @@ def _ledger(ledgers: LedgerOpener) -> Finding:
         message=f"{url}: no engine serves it now{left}",
         fix="vmrunner serve" if builds else "",
     )
+
+
+def _store(
+    ledgers: LedgerOpener, data: Path, store: Callable[[], ObjectStore]
+) -> Iterator[Finding]:
+    """Check that an object can be put, read and deleted, by doing it."""
+    try:
+        ours = ledgers.installation
+    except VmrunnerError:
+        return  # the ledger has its own finding
+    try:
+        opened = store()
+        probe(opened, f"{ours}/probe/{ids.build_id()}", data)
+    except VmrunnerError as error:
+        fix = error.hint or "see who owns it, or name another with [store] url"
+        yield Finding(check="store", level=Level.ERROR, message=str(error.args[0]), fix=fix)
+        return
+    if opened.local and not ledgers.shown.startswith(SQLITE):
+        yield Finding(
+            check="store",
+            level=Level.WARNING,
+            message=f"{opened.url} is on this host, and nodes of a PostgreSQL ledger share a store",
+            fix='[store] url = "s3://bucket/prefix", or a directory that all nodes mount',
+        )
+    else:
+        yield Finding(check="store", level=Level.OK, message=f"{opened.url} can be written")
 
 
 def _pools(ledgers: LedgerOpener, providers: ProviderSet) -> Iterator[Finding]:

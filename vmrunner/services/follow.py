@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from vmrunner.errors import LedgerError
 from vmrunner.model import BuildRecord, BuildState, Chunk
-from vmrunner.services.logs import LogReader
+from vmrunner.services.logs import LogReader, ReadsLog
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -49,6 +49,7 @@ class BuildFollower:
         host: EngineHost | RemoteHost,
         build: str,
         *,
+        log: ReadsLog,
         after: int = 0,
         leave: Callable[[], object] = _nothing,
         sleep: Callable[[float], object] = time.sleep,
@@ -62,7 +63,7 @@ class BuildFollower:
         self._sleep = sleep
         self._ledger_away = ledger_away
         self._interval = interval
-        self._reader = LogReader(ledger, build, after=after)
+        self._reader = LogReader(log, after=after)
 
     def read(self) -> BuildRecord:
         """The build as it is now."""

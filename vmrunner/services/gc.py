@@ -10,35 +10,47 @@ from vmrunner.images import retention
 from vmrunner.providers.common import local_images
 from vmrunner.providers.settings import LocalSettings
 from vmrunner.reaper.retention import Removal, retain, size_of
+from vmrunner.transfers.object_gc import ObjectGc
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmrunner.config.settings import Paths, Settings
     from vmrunner.ledger import Ledger
+    from vmrunner.store import ObjectStore
 
 log = logging.getLogger("vmrunner")
 
 
-def gc(ledger: Ledger, settings: Settings, paths: Paths, *, dry_run: bool) -> list[Removal]:
-    """Remove what has outlived its build for as long as the configuration says, and local images
-    that a newer one of their name replaced and that nobody uses, or names."""
+def gc(
+    ledger: Ledger,
+    settings: Settings,
+    paths: Paths,
+    store: Callable[[], ObjectStore],
+    *,
+    dry_run: bool = False,
+    orphans: bool = False,
+) -> list[Removal]:
+    """Remove what has outlived its build for as long as it or the configuration says, what nothing
+    in the store needs, and local images that a newer one of their name replaced and that nobody
+    uses, or names. `orphans`: also objects without a row that the cap holds back."""
+    keep = settings.reaper.keep_logs
     return [
         *retain(
             ledger,
+            ObjectGc(ledger, store, keep=keep, shared=bool(settings.store.url)),
             sources=paths.sources,
-            uploads=paths.uploads,
             artifacts=paths.artifacts,
-            keep=settings.reaper.keep_logs,
+            keep=keep,
             now=time.time(),
             dry_run=dry_run,
+            orphans=orphans,
         ),
-        gc_images(ledger, settings, paths, dry_run=dry_run),
+        _gc_images(ledger, settings, paths, dry_run=dry_run),
     ]
 
 
-def gc_images(
-    ledger: Ledger, settings: Settings, paths: Paths, *, dry_run: bool = False
-) -> Removal:
-    """The latter alone."""
+def _gc_images(ledger: Ledger, settings: Settings, paths: Paths, *, dry_run: bool) -> Removal:
     configured = {
         said.image for said in settings.providers.values() if isinstance(said, LocalSettings)
     }

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 from vmrunner.lib import terminal
 from vmrunner.model import Chunk, LogLine
 
-if TYPE_CHECKING:
-    from vmrunner.ledger import Ledger
-    from vmrunner.remote import RemoteLedger
+
+class ReadsLog(Protocol):
+    """Log of one build, here or on a server."""
+
+    def read(self, after_line: int = 0, after_seq: int = 0) -> Sequence[Chunk]:
+        """Return the next chunks in order; none when there are none yet. With `after_line` the
+        first is cut so that it begins where that line ends."""
 
 
 class LogReader:
     """A reader of what is new in one build's log since the last call, from line `after` on."""
 
-    def __init__(self, ledger: Ledger | RemoteLedger, build: str, *, after: int = 0) -> None:
-        self._ledger = ledger
-        self._build = build
+    def __init__(self, log: ReadsLog, *, after: int = 0) -> None:
+        self._log = log
         self._after = after
         self._seq = 0
 
@@ -30,9 +33,7 @@ class LogReader:
 
     def next_chunks(self) -> Sequence[Chunk]:
         """The first of them; none when there are none."""
-        chunks = self._ledger.logs.read(
-            self._build, after_line=self._after, after_seq=self._seq, limit=100
-        )
+        chunks = self._log.read(self._after, self._seq)
         if chunks:
             self._after = 0  # only where to begin
             self._seq = chunks[-1].seq
@@ -72,23 +73,6 @@ def lines(chunks: Iterable[Chunk]) -> Iterator[LogLine]:
     reader = LineReader()
     yield from reader.feed(chunks)
     yield from reader.finish()
-
-
-def read_range(ledger: Ledger, build: str) -> tuple[int, Callable[[int, int], Iterator[bytes]]]:
-    """Return how many bytes the log has now, and what reads those from one offset to another."""
-    sizes = ledger.logs.sizes(build)
-
-    def read(start: int, stop: int) -> Iterator[bytes]:
-        at = 0
-        for seq, size in sizes:
-            if at >= stop:
-                return
-            if at + size > start:
-                (chunk,) = ledger.logs.read(build, after_seq=seq - 1, limit=1)
-                yield chunk.data[max(0, start - at) : stop - at]
-            at += size
-
-    return sum(size for _, size in sizes), read
 
 
 def _line(data: bytes, number: int, time_: float) -> LogLine:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import ConfigError, NotAllowed
 from vmrunner.lib import units
+from vmrunner.services import uploads
 from vmrunner.services.submit import AdmittedBuild
-from vmrunner.services.uploads import Uploads
 
 if TYPE_CHECKING:
     from vmrunner.model import BuildRecord, BuildSpec, Principal
@@ -55,11 +55,12 @@ def submit(
     NotAllowed, NotFound for a digest that its tenant did not upload, QuotaUsedUp, or the provider's
     own refusal."""
     admission = check(submission, principal, request, source=source, name=name)
-    packed_source = None
+    digest = None
     if source is not None:
-        packed_source = Uploads(submission.paths, principal.tenant).find(source)
+        digest = uploads.plain(source)
+        submission.transfer().find(digest, tenant=principal.tenant)
     admitted = AdmittedBuild(checked=admission.checked, image=None)
-    packed = submission.place(admitted, source=packed_source)
+    packed = submission.place(admitted, digest=digest)
     build, new = submission.queue(
         packed,
         tenant=principal.tenant,

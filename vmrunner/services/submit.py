@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vmrunner.errors import NotFound
 from vmrunner.lib import ids, private_dirs
 from vmrunner.model import LOCAL_TENANT
 from vmrunner.services import preflight, requests, sources
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from vmrunner.runtime.provider_set import ProviderSet
     from vmrunner.services.preflight import ImageToBuild
     from vmrunner.services.requests import BuildRequest, CheckedRequest
+    from vmrunner.transfers.source_transfer import SourceTransfer
 
 log = logging.getLogger("vmrunner")
 
@@ -40,11 +42,13 @@ class AdmittedBuild:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedBuild:
-    """A build that only has to be queued. Its source lies in the spool."""
+    """A build that only has to be queued. Its source lies in the store, by that digest, and until
+    it is queued in the spool too."""
 
     id: str
     checked: CheckedRequest
-    spool: Path
+    spool: Path | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +59,7 @@ class Submission:
     paths: Paths
     ledgers: LedgerOpener
     providers: ProviderSet
+    transfer: Callable[[], SourceTransfer]
 
     def check(self, request: BuildRequest) -> CheckedRequest:
         """All that needs neither ledger nor provider. Raises ConfigError."""
@@ -78,10 +83,11 @@ class Submission:
         return AdmittedBuild(checked=checked, image=passed.making)
 
     def pack(self, admitted: AdmittedBuild, *, on_image: Callable[[Progress], None]) -> PackedBuild:
-        """All that takes time: the source into the spool and, when nothing can be wrong with the
-        build any more, its VM's image. When it breaks off it leaves no source."""
+        """All that takes time: the source into the spool and the store and, when nothing can be
+        wrong with the build any more, its VM's image. When it breaks off it leaves no source."""
         build, checked, image = ids.build_id(), admitted.checked, admitted.image
         spool = self.paths.sources / f"{build}.tar"
+        digest = None
         try:
             if checked.source is not None:
                 private_dirs.make(spool.parent)
@@ -90,19 +96,16 @@ class Submission:
             if image is not None and self.ledgers.open().builds.same(checked.spec) is None:
                 log.info("%s: it is made", image.why)
                 image.make(on_image)
+            if checked.source is not None:  # last: what breaks off before has stored nothing
+                digest = self.transfer().store(spool)
         except BaseException:
             spool.unlink(missing_ok=True)
             raise
-        return PackedBuild(id=build, checked=checked, spool=spool)
+        return PackedBuild(id=build, checked=checked, spool=spool, digest=digest)
 
-    def place(self, admitted: AdmittedBuild, *, source: Path | None) -> PackedBuild:
-        """The same for a source that was packed elsewhere."""
-        build = ids.build_id()
-        spool = self.paths.sources / f"{build}.tar"
-        if source is not None:
-            private_dirs.make(spool.parent)
-            spool.hardlink_to(source)
-        return PackedBuild(id=build, checked=admitted.checked, spool=spool)
+    def place(self, admitted: AdmittedBuild, *, digest: str | None) -> PackedBuild:
+        """The same for a source that its tenant stored before."""
+        return PackedBuild(id=ids.build_id(), checked=admitted.checked, digest=digest)
 
     def queue(
         self,
@@ -116,10 +119,11 @@ class Submission:
     ) -> tuple[BuildRecord, bool]:
         """The build, and whether it is a new one: not one that had its idempotency key already.
         With a `submitter` it belongs to that process, and ends with it; with `lease_until` to
-        whoever renews that. Raises QuotaUsedUp where the actor has `most` builds already."""
-        new = False
-        try:
-            row, new = self.ledgers.open().builds.submit(
+        whoever renews that. Raises QuotaUsedUp where the actor has `most` builds already, NotFound
+        where its tenant has no source of that digest."""
+
+        def submit() -> tuple[BuildRecord, bool]:
+            return self.ledgers.open().builds.submit(
                 packed.checked.spec,
                 id=packed.id,
                 now=time.time(),
@@ -129,8 +133,16 @@ class Submission:
                 actor=actor,
                 lease_until=lease_until,
                 most=most,
+                source=packed.digest,
             )
+
+        try:
+            return submit()
+        except NotFound:
+            if packed.spool is None or packed.digest is None:
+                raise
+            self.transfer().store(packed.spool)  # the time of the stored one was over meanwhile
+            return submit()
         finally:
-            if not new:
+            if packed.spool is not None:
                 packed.spool.unlink(missing_ok=True)
-        return row, new

@@ -50,6 +50,7 @@ def refused(file: Path, **environ: str) -> str:
     [
         (GCE, "providers.google.api_endpoint, providers.google.project"),
         ("[database]\nurl = 'postgresql://x@127.0.0.1:1/evil'", "database.url"),
+        ("[store]\nurl = 's3://evil'\nendpoint = 'http://h'", "store.endpoint, store.url"),
         ("secret_key = 's3cret-s3cret'", "secret_key"),
         ("installation = '6f1c0000-0000-4000-8000-000000000001'", "installation"),
         ("[limits]\nprivileged = true\nmax_instances = 2", "limits.privileged"),

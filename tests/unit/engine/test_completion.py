@@ -11,6 +11,7 @@ from vmrunner.core.lifecycle import End
 from vmrunner.engine.completion import REFUSED_WAIT, BuildCompletion
 from vmrunner.errors import Fenced
 from vmrunner.model import BuildState, Death, InstanceState, Reason, Result
+from vmrunner.transfers.build_artifacts import directory_of
 
 SUCCESS = End(result=Result.SUCCESS, reason=Reason.EXIT_CODE, exit_code=0)
 FAILURE = End(result=Result.FAILURE, reason=Reason.EXIT_CODE, exit_code=3)
@@ -43,13 +44,23 @@ def test_a_verdict_of_a_former_owner_is_refused(
     assert parts.build().state is BuildState.RUNNING
 
 
-def test_the_packed_source_goes_with_the_build(
+@pytest.mark.parametrize("hold", [None, 30.0])
+def test_the_verdict_says_at_which_epoch_artifacts_were_brought(
+    parts: EngineParts, completion: BuildCompletion, hold: float | None
+) -> None:
+    build, row = parts.running(keep_on_failure=hold)
+    directory_of(parts.root, build.id, build.epoch).mkdir()
+    completion.verdict(build, row, FAILURE)
+    assert parts.build().collected == build.epoch
+
+
+def test_artifacts_of_an_attempt_before_are_not_this_ones(
     parts: EngineParts, completion: BuildCompletion
 ) -> None:
-    source = parts.root / "b-1.tar"
-    source.touch()
-    completion.verdict(*parts.running(), SUCCESS)
-    assert not source.exists()
+    build, row = parts.running()
+    directory_of(parts.root, build.id, build.epoch - 1).mkdir()
+    completion.verdict(build, row, SUCCESS)
+    assert parts.build().collected is None
 
 
 def test_a_failure_keeps_its_vm_as_long_as_was_asked(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,9 @@ from tests.support.engine_parts import EngineParts
 from vmrunner.core.lifecycle import InstanceSign
 from vmrunner.engine import reporter as reporting
 from vmrunner.engine.reporter import SEALING, LedgerReporter
-from vmrunner.engine.sessions import SessionManager
-from vmrunner.errors import CredentialsRefused, Fenced, LedgerError, Uncertain
-from vmrunner.model import BuildState, InstanceState, Reason, Result
+from vmrunner.engine.sessions import STORE_PATIENCE, STORE_RETRY, SessionManager
+from vmrunner.errors import CredentialsRefused, Fenced, LedgerError, StoreError, Uncertain
+from vmrunner.model import BuildRecord, BuildState, EventKind, InstanceState, Reason, Result
 from vmrunner.providers.fake import Fault
 from vmrunner.session import End, SessionJob
 
@@ -37,6 +39,18 @@ class Played:
 
     def run(self) -> End:
         return self.acts(self.reporter)
+
+
+class Ticks(threading.Event):
+    """An event that nobody sets: to wait for it moves the virtual clock."""
+
+    def __init__(self, parts: EngineParts) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.parts.clock.advance(timeout or 0.0)
+        return False
 
 
 class Driver:
@@ -64,7 +78,7 @@ def driver(parts: EngineParts) -> Driver:
 
 
 def test_a_session_is_told_all_that_its_build_needs(parts: EngineParts, driver: Driver) -> None:
-    (parts.root / "b-1.tar").touch()
+    parts.context.source_of = lambda build: parts.root / f"{build.id}.tar"
     driver.start()
     driver.run()
     job = driver.session.job
@@ -72,6 +86,55 @@ def test_a_session_is_told_all_that_its_build_needs(parts: EngineParts, driver: 
     assert (job.build, job.instance) == parts.rows()
     assert job.source == parts.root / "b-1.tar"
     assert job.access == parts.ledger.instances.access(job.instance.id)
+
+
+def test_a_store_that_is_away_is_waited_for(parts: EngineParts, driver: Driver) -> None:
+    answers = [StoreError("away"), StoreError("away"), parts.root / "source"]
+
+    def source_of(_: BuildRecord) -> Path:
+        answer = answers.pop(0)
+        if isinstance(answer, StoreError):
+            raise answer
+        return answer
+
+    parts.context.source_of = source_of
+    driver.start()
+    following = driver.manager.of("b-1")
+    assert following is not None
+    following.stopping = Ticks(parts)
+    driver.run()
+    assert driver.session.job is not None
+    assert driver.session.job.source == parts.root / "source"
+    troubles = [e for e in parts.ledger.events.list("b-1") if e.kind == EventKind.TROUBLE]
+    assert [e.data["error"] for e in troubles] == ["away", "away"]
+
+
+def test_a_store_that_stays_away_loses_the_attempt(parts: EngineParts, driver: Driver) -> None:
+    def away(_: BuildRecord) -> Path:
+        raise StoreError("away")
+
+    parts.context.source_of = away
+    driver.start()
+    following = driver.manager.of("b-1")
+    assert following is not None
+    following.stopping = Ticks(parts)
+    began = parts.clock()
+    driver.run()
+    assert STORE_PATIENCE <= parts.clock() - began <= STORE_PATIENCE + STORE_RETRY
+    (word,) = driver.manager.ends()
+    assert word.end is not None
+    assert (word.end.result, word.end.lost, word.end.message) == (Result.ERROR, True, "away")
+
+
+def test_who_waits_for_the_store_can_be_stopped(parts: EngineParts, driver: Driver) -> None:
+    def away(_: BuildRecord) -> Path:
+        driver.manager.stop("b-1", Reason.USER)
+        raise StoreError("away")
+
+    parts.context.source_of = away
+    driver.start()
+    driver.run()
+    assert driver.session.stops == [Reason.USER]
 
 
 def test_its_last_word_is_told_once(driver: Driver) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from vmrunner.errors import NotFound, VmrunnerError
 from vmrunner.services.artifacts import Artifacts
+from vmrunner.transfers.build_artifacts import LocalArtifacts
 
 
 @pytest.fixture
@@ -37,6 +38,10 @@ def store(tmp_path: Path) -> Path:
     return place
 
 
+def artifacts(place: Path, globs: tuple[str, ...] = ()) -> Artifacts:
+    return Artifacts(lambda: LocalArtifacts(place), place.name, globs)
+
+
 def inside(place: Path) -> list[str]:
     return sorted(path.name for path in place.iterdir())
 
@@ -46,7 +51,7 @@ def names(paths: list[Path]) -> list[str]:
 
 
 def test_all_come_as_they_are(here: Path, store: Path) -> None:
-    copied = Artifacts(store).download("to/there")
+    copied = artifacts(store).download("to/there")
     assert names(copied) == [
         f"to/there/{n}" for n in ("dist/a.whl", "dist/b.whl", "latest", "report.xml")
     ]
@@ -59,15 +64,15 @@ def test_all_come_as_they_are(here: Path, store: Path) -> None:
 
 @pytest.mark.parametrize("word", ["dist", "dist/", "dist/*", "**/*.whl"])
 def test_a_directory_or_a_glob_names_many(here: Path, store: Path, word: str) -> None:
-    assert names(Artifacts(store).download(".", word)) == ["dist/a.whl", "dist/b.whl"]
+    assert names(artifacts(store).download(".", word)) == ["dist/a.whl", "dist/b.whl"]
     with pytest.raises(NotFound, match=r"no artifact 'dust/'.*there: dist/a.whl"):
-        Artifacts(store).download(".", "dust/")
+        artifacts(store).download(".", "dust/")
 
 
 def test_they_can_be_walked_and_counted(store: Path) -> None:
-    assert [a.path for a in Artifacts(store)][:1] == ["dist/a.whl"]
-    assert len(Artifacts(store)) == 4
-    assert not Artifacts(store / "nothing")
+    assert [a.path for a in artifacts(store)][:1] == ["dist/a.whl"]
+    assert len(artifacts(store)) == 4
+    assert not artifacts(store / "nothing")
 
 
 def test_no_link_below_the_destination_is_followed(here: Path, store: Path, tmp_path: Path) -> None:
@@ -78,7 +83,7 @@ def test_no_link_below_the_destination_is_followed(here: Path, store: Path, tmp_
     (here / "out" / "dist").symlink_to(home)
     (here / "out" / "report.xml").symlink_to(home / "secret")
     with pytest.raises(VmrunnerError, match=r"'dist/a.whl' cannot.*'dist' is a link.*and 1 more"):
-        Artifacts(store).download("out")
+        artifacts(store).download("out")
     assert inside(home) == ["secret"]
     assert (home / "secret").read_text() == "mine"
     assert not (here / "out" / "report.xml").is_symlink(), "replaced, not written through"
@@ -93,11 +98,11 @@ def test_a_relative_destination_is_reached_through_no_link(
     (here / "out").symlink_to(home)
     for dest in ("out", "out/below", "sub/../out"):
         with pytest.raises(VmrunnerError, match=r"'.*out' is a link"):
-            Artifacts(store).download(dest)
+            artifacts(store).download(dest)
     assert inside(home) == []
-    Artifacts(store).download(here / "out", "report.xml")  # whoever names it whole means it
+    artifacts(store).download(here / "out", "report.xml")  # whoever names it whole means it
     assert inside(home) == ["report.xml"]
-    Artifacts(store).download("../beside", "report.xml")
+    artifacts(store).download("../beside", "report.xml")
     assert inside(tmp_path / "beside") == ["report.xml"]
 
 
@@ -108,9 +113,9 @@ def test_a_link_of_one_build_leads_the_next_nowhere(here: Path, tmp_path: Path) 
     (here / "hooks").mkdir()
     (first / "dist").symlink_to("hooks")
     (second / "dist" / "post-commit").write_text("evil")
-    Artifacts(first).download(".")
+    artifacts(first).download(".")
     with pytest.raises(VmrunnerError, match="'dist' is a link"):
-        Artifacts(second).download(".")
+        artifacts(second).download(".")
     assert inside(here / "hooks") == []
 
 
@@ -122,13 +127,13 @@ def test_special_files_and_gits_own_are_left_out_and_told(
     (store / ".git" / "hooks" / "post-commit").write_text("evil")
     (store / "hooks").symlink_to(".git/hooks")
     with caplog.at_level(logging.WARNING, "vmrunner"):
-        assert len(Artifacts(store).download(".")) == 4
+        assert len(artifacts(store).download(".")) == 4
     assert [record.getMessage() for record in caplog.records] == [
         "artifacts: '.git' is git's own: left out",
         "artifacts: 'fifo' is no file: left out",
     ]
     assert not (here / ".git").exists()
-    asked = Artifacts(store, (".git/hooks/*", "hooks"))
+    asked = artifacts(store, (".git/hooks/*", "hooks"))
     assert names(asked.download("to", "hooks", ".git/")) == [
         "to/.git/hooks/post-commit",
         "to/hooks",
@@ -152,7 +157,7 @@ def test_what_cannot_be_written_whole_leaves_what_was_there(
     (here / "dist" / "a.whl").write_text("old")
     request.getfixturevalue("small_files")
     with pytest.raises(VmrunnerError, match=f"'dist/a.whl'.*{os.strerror(errno.EFBIG)}"):
-        Artifacts(store).download(".")
+        artifacts(store).download(".")
     assert (here / "dist" / "a.whl").read_text() == "old"
     assert inside(here / "dist") == ["a.whl", "b.whl"], "nothing half is left"
     assert (here / "report.xml").read_text() == "<x/>", "the others come"
@@ -161,7 +166,7 @@ def test_what_cannot_be_written_whole_leaves_what_was_there(
 def test_a_directory_in_the_way_stays(here: Path, store: Path) -> None:
     (here / "report.xml").mkdir()
     with pytest.raises(VmrunnerError, match=r"'report.xml' cannot be copied"):
-        Artifacts(store).download(".")
+        artifacts(store).download(".")
     assert inside(here / "report.xml") == []
     shutil.rmtree(here / "report.xml")
-    assert len(Artifacts(store).download(".")) == 4
+    assert len(artifacts(store).download(".")) == 4

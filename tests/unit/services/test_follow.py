@@ -40,7 +40,7 @@ class World:
     def list(self, **_: Any) -> list[int]:
         return [0] * next(self._vms)
 
-    def read(self, *_: Any, after_seq: int, **__: Any) -> list[Chunk]:
+    def read(self, *_: Any) -> list[Chunk]:
         seq = next(self._chunks)
         if seq % 2:  # every other answer has nothing more
             return []
@@ -53,14 +53,15 @@ class World:
         self.said.append(f"serve {provider}")
 
     def follower(self, **how: Any) -> BuildFollower:
-        ledger: Any = SimpleNamespace(builds=self, instances=self, logs=self)
+        ledger: Any = SimpleNamespace(builds=self, instances=self)
         host: Any = self
         how = {
             "leave": lambda: self.said.append("leave?"),
             "sleep": lambda seconds: self.said.append(f"sleep {seconds}"),
             "ledger_away": lambda error: self.said.append(str(error)),
         } | how
-        return BuildFollower(ledger, host, "b-1", **how)
+        log: Any = self
+        return BuildFollower(ledger, host, "b-1", log=log, **how)
 
 
 def test_the_last_look_at_the_log_is_after_the_end() -> None:

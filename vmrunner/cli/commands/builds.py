@@ -1,4 +1,4 @@
-"""`vmrunner ps`, `show`, `events`, `logs`, `watch`, `cancel`, `extend`."""
+"""`vmrunner ps`, `show`, `events`, `logs`, `watch`, `cancel`, `extend`, `rm`."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
         rows,
         events,
         shell.service.waiting([row]).get(row.id),
-        shell.service.artifacts(row).ls(),
+        shell.service.artifacts(row).known(),
     )
     view = build_view()
     output.show(output.ListView(view.kind, view.columns, lambda _: document), [row], form)
@@ -150,7 +150,7 @@ def _describe(
         ("steps", views.steps(row, events)),
         (
             "artifacts",
-            [f"{a.path}  {units.amount(a.size)}" for a in shell.service.artifacts(row).ls()],
+            [f"{a.path}  {units.amount(a.size)}" for a in shell.service.artifacts(row).known()],
         ),
     ):
         if lines:
@@ -194,7 +194,7 @@ def logs(
     sink = LogSink.to(sys.stdout, timestamps=timestamps)
     if not follow:
         with sink:
-            for chunk in LogReader(shell.service.ledger, row.id, after=after).new_chunks():
+            for chunk in LogReader(shell.service.log(row.id), after=after).new_chunks():
                 sink.write(chunk)
         return exit_codes.OK
     signals = Signals()
@@ -205,6 +205,7 @@ def logs(
             row.id,
             sink,
             signals,
+            log=shell.service.log(row.id),
             after=after,
             own=False,
             talk=False,
@@ -233,12 +234,13 @@ def _log_lines(
                     shell.service.ledger,
                     host,
                     row.id,
+                    log=shell.service.log(row.id),
                     after=after,
                     interval=shell.service.follow_interval,
                 ).chunks()
             )
         else:
-            found = lines(LogReader(shell.service.ledger, row.id, after=after).new_chunks())
+            found = lines(LogReader(shell.service.log(row.id), after=after).new_chunks())
         if form is Format.JSON:
             output.show(view, list(found), form)
         else:
@@ -279,6 +281,7 @@ def watch(
             row.id,
             sink,
             signals,
+            log=shell.service.log(row.id),
             own=False,
             live=sys.stderr.isatty(),
             interval=shell.service.follow_interval,
@@ -335,4 +338,30 @@ def extend(
         output.print_out(iso(row.hold_until) or "")
     if row.hold_until is not None and row.hold_until < (before.hold_until or 0.0) + seconds - 1:
         output.warn(f"not past the VM's deadline {iso(row.hold_until)}")
+    return exit_codes.OK
+
+
+def rm(
+    context: typer.Context,
+    builds: Annotated[list[str], typer.Argument(metavar="ID", autocompletion=build_ids)],
+) -> int:
+    """Remove the logs and artifacts of builds that ended. Prints the id of each."""
+    from vmrunner.errors import VmrunnerError
+    from vmrunner.services.removal import remove
+
+    shell = shell_of(context)
+    removed = 0
+    troubles: list[VmrunnerError] = []
+    for word in builds:
+        try:
+            row = shell.ledger.builds.find(word)
+            remove(shell.ledger, row, shell.app.paths.artifacts)
+        except VmrunnerError as error:
+            troubles.append(error)
+            output.say(f"error: {error}")
+        else:
+            removed += 1
+            output.print_out(row.id)
+    if troubles:
+        return exit_codes.PARTLY if removed else exit_codes.of_error(troubles[0])
     return exit_codes.OK

@@ -94,21 +94,36 @@ def doctor(
     from vmrunner.services import doctor
 
     app = shell_of(context).app
-    found = doctor.doctor(app.ledgers, app.providers, app.limits(), app.paths, provider=provider)
+    found = doctor.doctor(
+        app.ledgers,
+        app.providers,
+        app.limits(),
+        app.paths,
+        store=lambda: app.store,
+        provider=provider,
+    )
     return show_findings(found, form)
 
 
 def gc(
     context: typer.Context,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say it, do nothing.")] = False,
+    orphans: Annotated[
+        bool,
+        typer.Option(
+            "--orphans", help="Also objects of no row that the cap holds back; look at them first."
+        ),
+    ] = False,
     form: Output = Format.TABLE,
 ) -> int:
-    """Remove the logs and artifacts of old builds, sources that no build needs, and local images
-    that were replaced: once, what `serve` does nightly."""
+    """Remove the logs and artifacts of old builds, what nothing in the store needs, and local
+    images that were replaced: once, what `serve` does nightly."""
     from vmrunner.services import gc
 
     app = shell_of(context).app
-    removed = gc.gc(app.ledger, app.settings, app.paths, dry_run=dry_run)
+    removed = gc.gc(
+        app.ledger, app.settings, app.paths, lambda: app.store, dry_run=dry_run, orphans=orphans
+    )
     output.show(_removal_view(), removed, form)
     if dry_run:
         output.say("nothing was removed: that was a dry run")

@@ -114,6 +114,10 @@ def run(
         str | None,
         typer.Option(metavar="DURATION", help="Keep the VM that long, for `vmrunner ssh`."),
     ] = None,
+    keep_logs: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="So long its log and artifacts are kept."),
+    ] = None,
     network: Annotated[str | None, typer.Option(metavar="POLICY", help="open or none.")] = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Usable instead of its id.")
@@ -251,6 +255,7 @@ def _attend(
             row.id,
             sink,
             signals,
+            log=shell.service.log(row.id),
             own=own,
             live=sys.stderr.isatty(),
             interval=shell.service.follow_interval,

@@ -85,7 +85,6 @@ def serve(
             providers=providers,
             limits=app.limits(),
             cron=settings.reaper.sweep,
-            keep_logs=settings.reaper.keep_logs,
             pools=app.pools(),
         )
 
@@ -97,9 +96,9 @@ def serve(
 
     def tidy() -> None:
         from vmrunner.services import templates
-        from vmrunner.services.gc import gc_images
+        from vmrunner.services.gc import gc
 
-        gc_images(ledger, app.settings, app.paths)
+        gc(ledger, app.settings, app.paths, lambda: app.store)
         templates.trim(engine.context.providers.values())
 
     providers = ", ".join(sorted(engine.context.providers)) or "none"
@@ -110,8 +109,8 @@ def serve(
         ledger,
         cron=app.settings.reaper.sweep,
         until_idle=until_idle,
-        keep_logs=app.settings.reaper.keep_logs,
         tidy=tidy,
+        upload=app.uploader().run,
         prepare=prepare,
         renew=renew,
     )
@@ -185,7 +184,10 @@ def server_parts(app: App) -> ServerParts:
             paths=app.paths,
             ledgers=app.ledgers,
             providers=app.providers,
+            transfer=app.sources,
         ),
+        log=app.log,
+        artifact_files=app.artifact_files,
         wake=lambda: wakeup.poke(app.paths.wake),
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import BinaryIO
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
@@ -16,7 +14,6 @@ from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.documents import artifact_document
 
 router = APIRouter(tags=["artifacts"])
-_PIECE = 1 << 18
 TAR = "application/x-tar"
 
 
@@ -24,28 +21,21 @@ TAR = "application/x-tar"
 def list_artifacts(build: str, request: Request, parts: Parts, principal: Reader) -> Response:
     """List what the build brought back; with `Accept: application/x-tar` all of it."""
     row = visible_build(parts, principal, build)
+    found = Artifacts.of(row, parts.artifact_files)
     if TAR in request.headers.get("accept", ""):
-        return StreamingResponse(
-            archive(Artifacts.of(row, parts.paths.artifacts)), headers=INERT, media_type=TAR
-        )
-    return listing("artifact", map(artifact_document, Artifacts.of(row, parts.paths.artifacts)))
+        return StreamingResponse(archive(found.files()), headers=INERT, media_type=TAR)
+    return listing("artifact", map(artifact_document, found))
 
 
 @router.get("/builds/{build}/artifacts/{path:path}")
 def get_artifact(build: str, path: str, parts: Parts, principal: Reader) -> StreamingResponse:
     """One file, by its path as the list has it."""
     row = visible_build(parts, principal, build)
-    file, size = Artifacts.of(row, parts.paths.artifacts).open(path)
+    pieces, size = Artifacts.of(row, parts.artifact_files).read(path)
     name = quote(path.rpartition("/")[2], safe="")
     headers = {
         **INERT,
         "Content-Length": str(size),
         "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
     }
-    return StreamingResponse(_pieces(file), 200, headers, media_type="application/octet-stream")
-
-
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
-    with file:
-        while data := file.read(_PIECE):
-            yield data
+    return StreamingResponse(pieces, 200, headers, media_type="application/octet-stream")

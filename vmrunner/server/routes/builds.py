@@ -190,7 +190,7 @@ def show_build(
         parts.ledger.instances.list(build=row.id),
         parts.ledger.events.list(row.id),
         waiting_reasons(parts, [row]).get(row.id),
-        Artifacts.of(row, parts.paths.artifacts).ls(),
+        Artifacts.of(row, parts.artifact_files).known(),
     )
     return listing("build", [document])
 

@@ -30,7 +30,7 @@ from vmrunner.server.routes.common import (
 )
 from vmrunner.services.documents import build_document, event_document, log_line_document
 from vmrunner.services.follow import ended
-from vmrunner.services.logs import LineReader, LogReader, read_range
+from vmrunner.services.logs import LineReader, LogReader
 
 router = APIRouter(tags=["logs"])
 
@@ -70,7 +70,7 @@ def read_log(
     row = visible_build(parts, principal, build)
     if SSE in request.headers.get("accept", ""):
         return _stream(request, watcher, row, _Lines(parts, row, _last_id(request)))
-    size, chunks = read_range(parts.ledger, row.id)
+    size, chunks = parts.log(row.id).sized()
     start, stop = _range(request.headers.get("range"), size)
     headers = {**INERT, "Accept-Ranges": "bytes", "Content-Length": str(stop - start)}
     status = 200
@@ -123,10 +123,8 @@ async def read_chunks(
     """The log as it is stored, in chunks of base64; with `wait`, once there is one more. For
     clients that show bytes as they come."""
 
-    def read() -> list[Any]:
-        return parts.ledger.logs.read(
-            row.id, after_line=wanted.after_line, after_seq=wanted.after_seq, limit=32
-        )
+    def read() -> Sequence[Any]:
+        return parts.log(row.id).read(wanted.after_line, wanted.after_seq, limit=32)
 
     row = await to_thread.run_sync(visible_build, parts, principal, build)
     progress = await watcher.progress(row.id)
@@ -173,7 +171,7 @@ class _Lines:
     """The new lines of a log at each call, whole; the rest once the build has ended."""
 
     def __init__(self, parts: ServerParts, row: BuildRecord, after: int) -> None:
-        self._reader = LogReader(parts.ledger, row.id, after=after)
+        self._reader = LogReader(parts.log(row.id), after=after)
         self._lines = LineReader()
 
     def __call__(self, *, over: bool) -> Iterator[bytes]:

@@ -93,7 +93,7 @@ def build(build: str, request: Request, parts: Parts, principal: Reader) -> Resp
         instances,
         events,
         waiting_reasons(parts, [row]).get(row.id),
-        Artifacts.of(row, parts.paths.artifacts).ls(),
+        Artifacts.of(row, parts.artifact_files).known(),
     )
     document["events"] = [
         {

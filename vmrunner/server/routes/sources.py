@@ -48,7 +48,7 @@ async def put_source(request: Request, parts: Parts, principal: Submitter) -> JS
     slots.take(principal)
     try:
         told = request.headers.get("content-length", "")
-        uploads = Uploads(parts.paths, principal.tenant)
+        uploads = Uploads(parts.paths, parts.submission().transfer, principal.tenant)
         upload = await run_in_threadpool(uploads.begin, int(told) if told.isdecimal() else 0)
         try:
             async for part in bodies.stream(request, parts.settings().limits.source_bytes):

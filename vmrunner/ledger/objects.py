@@ -1,0 +1,288 @@
+"""Objects of the store: a row before the bytes, and until after them.
+
+What uploads and what collects garbage never wait for each other. Each step is a compare-and-set on
+the object's row: whoever comes second finds another state, and lets go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from sqlalchemy import Connection, and_, case, delete, exists, or_, select, update
+
+from vmrunner.errors import NotFound
+from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
+from vmrunner.ledger.tables import BUILDS, CHUNKS, OBJECTS
+from vmrunner.model import BuildState, ObjectKind, ObjectState, StoredObject
+
+_b, _o = BUILDS.c, OBJECTS.c
+_COLUMNS: Final = (
+    _o.name, _o.kind, _o.digest, _o.size, _o.created_at, _o.tenant, _o.build, _o.state,
+    _o.unreferenced_since,
+)  # fmt: skip
+_PAGE: Final = 256
+_STORED: Final = ObjectState.STORED.value
+_SOURCE: Final = ObjectKind.SOURCE.value
+_ARG_NAME: Final = _o.name == arg("name")
+
+#: Something points at it: a build that is to have this source, or that has this log.
+_REFERENCED: Final = case(
+    (
+        _o.kind == _SOURCE,
+        exists().where(_b.source_object == _o.name, _b.state != BuildState.FINISHED.value),
+    ),
+    else_=exists().where(
+        _b.id == _o.build, or_(_b.log_object == _o.name, _b.artifacts_object == _o.name)
+    ),
+)
+_INSERT = inserts(OBJECTS)
+_GET = Prepared(lambda: select(*_COLUMNS).where(_ARG_NAME))
+_FIND_SOURCE = (
+    _o.kind == _SOURCE,
+    _o.state == _STORED,
+    _o.tenant == arg("tenant"),
+    _o.digest == arg("digest"),
+)
+#: Whoever stores it again, or submits it, has a day from now on, whatever gc saw before.
+_RENEW_SOURCE = Prepared(
+    lambda: (
+        update(OBJECTS)
+        .where(*_FIND_SOURCE)
+        .values(unreferenced_since=arg("since"))
+        .returning(*_COLUMNS)
+    )
+)
+_CONCLUDE = Prepared(
+    lambda: (
+        update(OBJECTS)
+        .where(_ARG_NAME, _o.state == ObjectState.UPLOADING.value)
+        .values(state=_STORED, unreferenced_since=arg("since"))
+    )
+)
+_ADOPT = Prepared(
+    lambda: (
+        update(BUILDS)
+        .where(
+            _b.id == arg("build"),
+            _b.state != BuildState.FINISHED.value,
+            _b.source_object.is_(None),
+        )
+        .values(source_object=arg("name"))
+    )
+)
+
+
+def _points(column: Any) -> Prepared:
+    """A build that ended begins to point at its object: once, and never after a removal."""
+    return Prepared(
+        lambda: (
+            update(BUILDS)
+            .where(
+                _b.id == arg("build"),
+                _b.epoch == arg("epoch"),
+                _b.state == BuildState.FINISHED.value,
+                _b.removed_at.is_(None),
+                column.is_(None),
+            )
+            .values({column: arg("name")})
+        )
+    )
+
+
+_POINT = {
+    ObjectKind.LOG.value: _points(_b.log_object),
+    ObjectKind.ARTIFACTS.value: _points(_b.artifacts_object),
+}
+_LOG_OF = Prepared(lambda: select(*_COLUMNS).where(_b.id == arg("build"), _o.name == _b.log_object))
+_DROP_CHUNKS = Prepared(lambda: delete(CHUNKS).where(CHUNKS.c.build == arg("build")))
+_LOG_DONE = Prepared(lambda: update(BUILDS).where(_b.id == arg("build")).values(log_due=None))
+_LOGS_DUE = Prepared(
+    lambda: select(_b.id).where(_b.log_due <= arg("now")).order_by(_b.log_due).limit(arg("limit"))
+)
+_PUT_OFF_LOG = Prepared(
+    lambda: (
+        update(BUILDS)
+        .where(_b.id == arg("build"), _b.log_due <= arg("now"))
+        .values(log_due=arg("due"))
+    )
+)
+_LIST = Prepared(
+    lambda: (
+        select(*_COLUMNS, _REFERENCED).where(_o.name > arg("after")).order_by(_o.name).limit(_PAGE)
+    )
+)
+_KNOWN = Prepared(
+    lambda: select(_o.name).where(_o.name > arg("after"), _o.name <= arg("last")).order_by(_o.name)
+)
+_MARK = Prepared(
+    lambda: (
+        update(OBJECTS)
+        .where(_ARG_NAME, _o.state == _STORED, _o.unreferenced_since.is_(None), ~_REFERENCED)
+        .values(unreferenced_since=arg("now"))
+    )
+)
+_UNMARK = Prepared(
+    lambda: (
+        update(OBJECTS)
+        .where(_ARG_NAME, _o.state == _STORED, _REFERENCED)
+        .values(unreferenced_since=None)
+    )
+)
+_DOOM = Prepared(
+    lambda: (
+        update(OBJECTS)
+        .where(
+            _ARG_NAME,
+            _o.state != ObjectState.DELETING.value,
+            and_(_o.unreferenced_since < arg("before"), ~_REFERENCED),
+        )
+        .values(state=ObjectState.DELETING.value)
+    )
+)
+_FORGET = Prepared(lambda: delete(OBJECTS).where(_ARG_NAME, _o.state == ObjectState.DELETING.value))
+
+
+def referenced_source(connection: Connection, tenant: str, digest: str) -> str:
+    """The tenant's source of this digest, to be pointed at in this transaction. Raises NotFound."""
+    row = _RENEW_SOURCE(connection, tenant=tenant, digest=digest, since=None).first()
+    if row is None:
+        raise NotFound(f"there is no source {digest}", hint="upload it, then submit again")
+    return str(row[0])
+
+
+class Objects:
+    """All objects of this ledger."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def begin(self, new: StoredObject) -> None:
+        """Note an object that is about to be uploaded. It has a day for that."""
+        values: dict[str, Any] = {column.name: getattr(new, column.name) for column in _COLUMNS}
+        values |= {"kind": new.kind.value, "state": new.state.value}
+        values["unreferenced_since"] = new.created_at
+        self._database.write(lambda c: _INSERT(c, **values))
+
+    def get(self, name: str) -> StoredObject:
+        """Raises NotFound."""
+        row = self._database.read(lambda c: _GET(c, name=name).first())
+        if row is None:
+            raise NotFound(f"there is no object {name}")
+        return _object(row)
+
+    # --- sources ---
+
+    def renewed_source(self, tenant: str, digest: str, now: float) -> StoredObject | None:
+        """The tenant's stored source of this digest; it stays for a day from now on. None: it is
+        to be uploaded, again if it is being deleted."""
+        row = self._database.write(
+            lambda c: _RENEW_SOURCE(c, tenant=tenant, digest=digest, since=now).first()
+        )
+        return None if row is None else _object(row)
+
+    def conclude_source(self, name: str, now: float) -> bool:
+        """Note that a source is stored. False: the tenant has one of this digest already, or this
+        one's time was over; then its bytes are nobody's."""
+        try:
+            return self._database.write(lambda c: _CONCLUDE(c, name=name, since=now).rowcount) == 1
+        except Duplicate:
+            return False
+
+    def adopt_source(self, build: str, tenant: str, digest: str) -> bool:
+        """Point a build at its source, which lay in a spool when it was submitted. False: it has
+        ended, or has one already."""
+
+        def work(connection: Connection) -> bool:
+            name = referenced_source(connection, tenant, digest)
+            return _ADOPT(connection, build=build, name=name).rowcount == 1
+
+        return self._database.write(work)
+
+    # --- what a build left ---
+
+    def conclude(self, one: StoredObject, *, epoch: int) -> bool:
+        """Point the build at its stored log or artifacts, and drop the log's chunks: at once, at
+        the epoch that the bytes are of. False: the build has another already, or is removed, or
+        the upload took too long; then its bytes are nobody's."""
+        point = _POINT[one.kind.value]
+
+        def work(connection: Connection) -> bool:
+            build = {"build": one.build}
+            if not point(connection, **build, epoch=epoch, name=one.name).rowcount:
+                return False
+            if not _CONCLUDE(connection, name=one.name, since=None).rowcount:
+                raise _TooLate
+            if one.kind is ObjectKind.LOG:
+                _DROP_CHUNKS(connection, **build)
+                _LOG_DONE(connection, **build)
+            return True
+
+        try:
+            return self._database.write(work)
+        except _TooLate:
+            return False
+
+    def log_of(self, build: str) -> StoredObject | None:
+        """The stored log of a build; None while it is in the ledger, or there is none."""
+        row = self._database.read(lambda c: _LOG_OF(c, build=build).first())
+        return None if row is None else _object(row)
+
+    def logs_due(self, now: float, limit: int) -> list[str]:
+        """Return builds that ended and whose logs are still in the ledger."""
+        return self._database.read(
+            lambda c: [r[0] for r in _LOGS_DUE(c, now=now, limit=limit).all()]
+        )
+
+    def put_off_log(self, build: str, *, now: float, due: float) -> bool:
+        """Take a build's log to upload it: until `due` no other will. False: another was faster."""
+        return self._database.write(
+            lambda c: _PUT_OFF_LOG(c, build=build, now=now, due=due).rowcount == 1
+        )
+
+    # --- gc ---
+
+    def page(self, after: str) -> list[tuple[StoredObject, bool]]:
+        """Return the next objects by name, and whether something points at each. Some may begin or
+        cease to be pointed at meanwhile: what follows compares again."""
+        rows = self._database.read(lambda c: _LIST(c, after=after).all())
+        return [(_object(row), bool(row[-1])) for row in rows]
+
+    def mark(self, unreferenced: Iterable[str], referenced: Iterable[str], now: float) -> None:
+        """Note since when nothing points at these, and that something does at those."""
+        unreferenced, referenced = list(unreferenced), list(referenced)
+
+        def work(connection: Connection) -> None:
+            for name in unreferenced:
+                _MARK(connection, name=name, now=now)
+            for name in referenced:
+                _UNMARK(connection, name=name)
+
+        if unreferenced or referenced:
+            self._database.write(work)
+
+    def doom(self, name: str, *, unreferenced_before: float) -> bool:
+        """Decide that it is to be deleted, if nothing has pointed at it since before then."""
+        return self._database.write(
+            lambda c: _DOOM(c, name=name, before=unreferenced_before).rowcount == 1
+        )
+
+    def forget(self, name: str) -> None:
+        """Drop the row of one that is deleted."""
+        self._database.write(lambda c: _FORGET(c, name=name))
+
+    def known(self, after: str, last: str) -> set[str]:
+        """Return the names of all objects after the one name, up to the other."""
+        return self._database.read(
+            lambda c: {row[0] for row in _KNOWN(c, after=after, last=last).all()}
+        )
+
+
+class _TooLate(Exception):
+    """The object's row is not `uploading` any more: all that was written goes back."""
+
+
+def _object(row: tuple[Any, ...]) -> StoredObject:
+    values = {column.name: value for column, value in zip(_COLUMNS, row, strict=False)}
+    values |= {"kind": ObjectKind(values["kind"]), "state": ObjectState(values["state"])}
+    return StoredObject(**values)

@@ -1,0 +1,116 @@
+"""Removal of what a build left, when its time is over or somebody wishes it: little by little, so
+that nobody waits for long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from sqlalchemy import Connection, delete, func, select, update
+
+from vmrunner.errors import Conflict
+from vmrunner.ledger.build_writes import fetch
+from vmrunner.ledger.database import Database, Prepared, arg
+from vmrunner.ledger.tables import BUILDS, CHUNKS, OBJECTS
+from vmrunner.model import BuildState, ObjectState
+
+_b, _c, _o = BUILDS.c, CHUNKS.c, OBJECTS.c
+
+#: How many chunks are removed in one transaction.
+_CHUNKS: Final = 64
+#: How many builds are looked for at once.
+_BUILDS: Final = 256
+#: Seconds from one to the next, at least: those who wait for their turn get it.
+_PAUSE: Final = 0.02
+
+_FINISHED: Final = _b.state == BuildState.FINISHED.value
+_KEPT: Final = (
+    _FINISHED,
+    _b.removed_at.is_(None),
+    _b.finished_at < arg("now"),
+    _b.finished_at < arg("now") - func.coalesce(_b.keep_logs, arg("keep")),
+)
+_OLD = Prepared(lambda: select(_b.id).where(*_KEPT).order_by(_b.finished_at, _b.id).limit(_BUILDS))
+_COUNT = Prepared(lambda: select(func.count(), func.sum(_b.log_bytes)).where(*_KEPT))
+_FIRST = Prepared(lambda: select(_c.seq).where(_c.build == arg("build")).order_by(_c.seq).limit(1))
+_REMOVE = Prepared(lambda: delete(CHUNKS).where(_c.build == arg("build"), _c.seq < arg("end")))
+_MARK = Prepared(
+    lambda: (
+        update(BUILDS)
+        .where(_b.id == arg("build"), _FINISHED)
+        .values(
+            log_object=None,
+            artifacts_object=None,
+            collected=None,
+            log_due=None,
+            removed_at=arg("now"),
+        )
+    )
+)
+_LET_GO = Prepared(
+    lambda: (
+        update(OBJECTS)
+        .where(
+            _o.build == arg("build"),
+            _o.state == ObjectState.STORED.value,
+            _o.unreferenced_since.is_(None),
+        )
+        .values(unreferenced_since=arg("now"))
+    )
+)
+
+
+class Removals:
+    """Logs and artifacts of builds that ended."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def count_old(self, now: float, keep: float) -> tuple[int, int]:
+        """Return how many builds there are whose time is over, and the bytes of their logs."""
+        row = self._database.read(lambda c: _COUNT(c, now=now, keep=keep).first())
+        assert row is not None
+        return row[0], int(row[1] or 0)
+
+    def remove_old(
+        self, now: float, keep: float, *, sleep: Callable[[float], object] = time.sleep
+    ) -> int:
+        """Remove what builds left that ended `keep` seconds ago, or as long ago as they said
+        themselves. Return how many they were."""
+        removed = 0
+        while builds := self._database.read(
+            lambda c: [row[0] for row in _OLD(c, now=now, keep=keep).all()]
+        ):
+            for build in builds:
+                self.remove(build, now, sleep=sleep)
+                removed += 1
+                sleep(_PAUSE)
+        return removed
+
+    def remove(
+        self, build: str, now: float, *, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
+        """Remove the log and let go of the stored objects of a build that ended. Raises Conflict
+        when it has not, NotFound."""
+        done = False
+        while not done:
+            began = time.monotonic()
+            done = self._database.write(lambda c: _step(c, build, now))
+            if not done:
+                sleep(max(_PAUSE, time.monotonic() - began))
+
+
+def _step(connection: Connection, build: str, now: float) -> bool:
+    """Remove some chunks. True if those were the last, and all is let go of."""
+    found = fetch(connection, build)
+    if not found.finished:
+        raise Conflict(f"build {build} is {found.state}", hint="wait for its end, or cancel it")
+    first = _FIRST(connection, build=build).scalar()
+    if first is not None:
+        _REMOVE(connection, build=build, end=first + _CHUNKS)
+        if _FIRST(connection, build=build).scalar() is not None:
+            return False
+    _MARK(connection, build=build, now=now)
+    _LET_GO(connection, build=build, now=now)
+    return True

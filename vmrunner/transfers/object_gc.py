@@ -1,0 +1,171 @@
+"""Garbage collection in the store.
+
+What has a row is deleted once nothing pointed at it for a day. What has none may be another
+ledger's, or of a past that this one was set back from: it stays for as long as anything is kept,
+and if it is much, until somebody has looked.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.core.reap_plan import Sighting, SightingKind
+from vmrunner.errors import StoreError
+from vmrunner.lib import ids
+from vmrunner.model import ObjectState, StoredObject
+from vmrunner.store import ListedObject, ObjectStore
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+
+log = logging.getLogger("vmrunner.serve")
+
+UNREFERENCED: Final = 86_400.0  # seconds without a reference, until it goes
+ORPHAN_CAP: Final = 100  # objects without a row that go at once without being looked at
+_PAGE: Final = 256
+#: Under which the latch is remembered: no provider can be called that.
+_STORE: Final = "store:"
+
+
+@dataclass(kw_only=True, slots=True)
+class CollectedGarbage:
+    """Objects that went, or would, and those that are held back."""
+
+    count: int = 0
+    size: int = 0  # bytes
+    held: int = 0
+
+
+class ObjectGc:
+    """Garbage collection for one ledger. `keep`: so long what a build leaves is kept. `shared`:
+    other ledgers, as a copy of this one, may have objects in the store."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        store: Callable[[], ObjectStore],
+        *,
+        keep: float,
+        shared: bool,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._open = store
+        self._keep = max(keep, UNREFERENCED)
+        self._shared = shared
+        self._clock = clock
+        self._ours = f"{ledger.installation}/{ledger.generation}/"
+
+    def run(self, *, dry_run: bool = False, orphans: bool = False) -> CollectedGarbage:
+        """Collect once. `orphans`: also what the cap holds back. A store that is out of reach is
+        left for the next time."""
+        total = CollectedGarbage()
+        try:
+            store = self._open()
+            self._rows(store, total, dry_run=dry_run)
+            self._orphans(store, total, dry_run=dry_run, release=orphans)
+        except StoreError as error:
+            log.warning("gc: %s", error)
+        return total
+
+    # --- objects with a row ---
+
+    def _rows(self, store: ObjectStore, total: CollectedGarbage, *, dry_run: bool) -> None:
+        now, after = self._clock(), ""
+        while page := self._ledger.objects.page(after):
+            after = page[-1][0].name
+            if not dry_run:
+                self._mark(page, now)
+            for one, referenced in page:
+                if one.state is ObjectState.DELETING or (
+                    not referenced and self._is_over(one, now)
+                ):
+                    self._collect(store, one, total, now, dry_run=dry_run)
+
+    def _mark(self, page: list[tuple[StoredObject, bool]], now: float) -> None:
+        stored = [(one, yes) for one, yes in page if one.state is ObjectState.STORED]
+        self._ledger.objects.mark(
+            [one.name for one, yes in stored if not yes and one.unreferenced_since is None],
+            [one.name for one, yes in stored if yes and one.unreferenced_since is not None],
+            now,
+        )
+
+    def _is_over(self, one: StoredObject, now: float) -> bool:
+        """Say whether its time is over. One of another generation may be what the ledger that this
+        one was copied from still points at: it stays for as long as anything does."""
+        if one.unreferenced_since is None or one.unreferenced_since >= now - UNREFERENCED:
+            return False
+        ours = not self._shared or one.name.startswith(self._ours)
+        return ours or one.created_at < now - self._keep
+
+    def _collect(
+        self,
+        store: ObjectStore,
+        one: StoredObject,
+        total: CollectedGarbage,
+        now: float,
+        *,
+        dry_run: bool,
+    ) -> None:
+        objects = self._ledger.objects
+        if not dry_run:
+            before = now - UNREFERENCED
+            if one.state is not ObjectState.DELETING and not objects.doom(
+                one.name, unreferenced_before=before
+            ):
+                return  # something points at it by now
+            store.delete(one.name)
+            objects.forget(one.name)
+        total.count += 1
+        total.size += one.size
+
+    # --- objects without one ---
+
+    def _orphans(
+        self, store: ObjectStore, total: CollectedGarbage, *, dry_run: bool, release: bool
+    ) -> None:
+        found = list(self._unknown(store))
+        sightings = self._ledger.sightings
+        latched = bool(sightings.list(_STORE))
+        if found and not release and (latched or len(found) > ORPHAN_CAP):
+            total.held = len(found)
+            if not dry_run and not latched:
+                sightings.record(_STORE, [self._latch(store)])
+            log.warning(
+                "gc: %d objects below %s are in no row of this ledger (cap %d): none is deleted, "
+                "unless by `vmrunner gc --orphans`",
+                len(found),
+                f"{store.url}/{self._ledger.installation}",
+                ORPHAN_CAP,
+            )
+            return
+        if latched and not dry_run:
+            sightings.record(_STORE, ())
+        for one in found:
+            if not dry_run:
+                store.delete(one.name)
+                log.info("gc: %s is deleted: no row has it", one.name)
+            total.count += 1
+            total.size += one.size
+
+    def _latch(self, store: ObjectStore) -> Sighting:
+        return Sighting(
+            what=SightingKind.LATCH, subject=store.url, sweep=ids.sweep_id(), begun=self._clock()
+        )
+
+    def _unknown(self, store: ObjectStore) -> Iterator[ListedObject]:
+        """Yield what is older than anything that is kept, and has no row. The store is listed
+        first: what is put meanwhile has its row before."""
+        before = self._clock() - self._keep
+        listed = (o for o in store.list(f"{self._ledger.installation}/") if o.modified < before)
+        ordered = iter(sorted(listed, key=lambda one: one.name))
+        after = ""
+        while page := list(itertools.islice(ordered, _PAGE)):
+            known = self._ledger.objects.known(after, page[-1].name)
+            yield from (one for one in page if one.name not in known)
+            after = page[-1].name
