@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -258,6 +260,25 @@ def test_without_tokens_no_foreign_page_gets_through(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     with service(tmp_path, everybody=Principal(actor="local", scopes=ALL)) as http:
         assert http.client("").get(f"{API}/builds", headers=headers).status_code == status
+
+
+def test_no_input_that_the_document_allows_is_an_error_of_ours(http: Service) -> None:
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("schemathesis"), "run", f"{http.url}{API}/openapi.json",
+            "-H", f"Authorization: Bearer {http.token()}", "--checks", "not_a_server_error",
+            "--phases", "coverage,fuzzing", "--max-examples", "3", "--exclude-path", f"{API}/drain",
+            "--exclude-path", f"{API}/sources",
+            "--seed", "1",
+        ],
+        capture_output=True, text=True, cwd=http.root,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize("path", ["builds/%00", "builds?after=%00", "instances/a%00b"])
+def test_a_nul_names_nothing(http: Service, path: str) -> None:
+    assert http.client().get(f"{API}/{path}").status_code == 404
 
 
 def test_metrics_are_what_prometheus_reads(http: Service) -> None:

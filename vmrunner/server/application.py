@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
 
 from vmrunner.model import Principal
@@ -51,5 +53,24 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     for part in (system, login, page, house_pages):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC))
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     app.add_middleware(Authentication, parts=parts, everybody=everybody)
     return app
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with the bodies that routes read by themselves."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+        )
+        known = document.setdefault("components", {}).setdefault("schemas", {})
+        for body in builds.BODIES:
+            schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+            known |= schema.pop("$defs", {})
+            known[body.__name__] = schema
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -64,6 +64,8 @@ class Authentication:
         await self._app(scope, receive, send)
 
     async def _verified(self, scope: Scope) -> VerifiedCaller | None:
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            raise HttpProblem(404, "nothing is named with a NUL character")
         headers = Headers(scope=scope)
         if self._everybody is not None:
             _refuse_foreign(headers)

@@ -31,6 +31,8 @@ from vmrunner.services.cancel import cancel as request_cancel
 from vmrunner.services.documents import build_document, shown_document, spec_document
 
 router = APIRouter(tags=["builds"])
+#: Bodies that routes read by themselves, for the OpenAPI document.
+BODIES: list[type[BaseModel]] = []
 #: Words for `state=` beside the states themselves.
 _ACTIVE, _FINISHED = "active", "finished"
 
@@ -68,8 +70,8 @@ class ExtendBody(Section):
 
 def body_schema(kind: type[BaseModel]) -> dict[str, object]:
     """The schema of a body that the route reads by itself."""
-    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
+    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
+    BODIES.append(kind)
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 

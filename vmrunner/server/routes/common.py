@@ -40,6 +40,10 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+#: A number that every database holds.
+Number = Annotated[int, Field(ge=0, le=2**53)]
+
+
 class PageParameters(Parameters):
     """A page of a list, newest first; `after` is the `next` of the page before."""
 

@@ -21,6 +21,7 @@ from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.parts import ServerParts
 from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.common import (
+    Number,
     Parameters,
     Parts,
     Reader,
@@ -50,15 +51,15 @@ INERT: Final = {
 class ChunkParameters(Parameters):
     """The place from which on chunks are wanted; `wait`: for one at least."""
 
-    after_line: int = 0
-    after_seq: int = 0
+    after_line: Number = 0
+    after_seq: Number = 0
     wait: bool = False
 
 
 class EventParameters(Parameters):
     """`after`: only events with a higher number."""
 
-    after: int = 0
+    after: Number = 0
 
 
 @router.get("/builds/{build}/logs")

@@ -59,7 +59,7 @@ class DrainBody(Section):
 
 
 class ResizeBody(Section):
-    size: int = Field(ge=0)
+    size: int = Field(ge=0, le=10_000)
 
 
 @router.get("/pools")

@@ -13,6 +13,7 @@ from vmrunner.server.routes.common import Parts, Submitter
 from vmrunner.services.uploads import Uploads
 
 router = APIRouter(tags=["sources"])
+_TAR = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
 #: Uploads of one caller at once.
 AT_ONCE = 4
 
@@ -40,7 +41,7 @@ class UploadSlots:
 @router.put(
     "/sources",
     status_code=201,
-    openapi_extra={"requestBody": {"required": True, "content": {"application/x-tar": {}}}},
+    openapi_extra={"requestBody": {"required": True, "content": _TAR}},
 )
 async def put_source(request: Request, parts: Parts, principal: Submitter) -> JSONResponse:
     """Take a tar of a source. The digest in the answer names it in `POST /builds`, for a day."""
