@@ -79,7 +79,11 @@ def bucket(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     with moto() if kind == "moto" else nanio(tmp_path / "nanio") as endpoint:
-        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+        # Told, not left to the environment: boto3 keeps what an earlier test had there.
+        client = boto3.client(
+            "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id=KEY,
+            aws_secret_access_key=SECRET,
+        )  # fmt: skip
         client.create_bucket(Bucket=BUCKET)
         client.close()
         yield endpoint

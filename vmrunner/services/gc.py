@@ -46,11 +46,14 @@ def gc(
             dry_run=dry_run,
             orphans=orphans,
         ),
-        _gc_images(ledger, settings, paths, dry_run=dry_run),
+        gc_images(ledger, settings, paths, dry_run=dry_run),
     ]
 
 
-def _gc_images(ledger: Ledger, settings: Settings, paths: Paths, *, dry_run: bool) -> Removal:
+def gc_images(
+    ledger: Ledger, settings: Settings, paths: Paths, *, dry_run: bool = False
+) -> Removal:
+    """Remove the latter alone."""
     configured = {
         said.image for said in settings.providers.values() if isinstance(said, LocalSettings)
     }
