@@ -262,7 +262,7 @@ def test_without_tokens_no_foreign_page_gets_through(
         assert http.client("").get(f"{API}/builds", headers=headers).status_code == status
 
 
-def test_no_input_that_the_document_allows_is_an_error_of_ours(http: Service) -> None:
+def test_no_input_that_the_document_allows_is_our_error(http: Service) -> None:
     done = subprocess.run(
         [
             Path(sys.executable).with_name("schemathesis"), "run", f"{http.url}{API}/openapi.json",

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.command_line import Cli
 from tests.support.ledger_builds import SCOPE, running
+from vmrunner.api.local_service import LocalService
 from vmrunner.cli.commands import vms
 from vmrunner.errors import VmrunnerError
 from vmrunner.ledger import Ledger
@@ -27,6 +28,12 @@ def ledger(home: Path) -> Iterator[Ledger]:
     ledger = Ledger.open(f"sqlite:///{data}/ledger.db", data_dir=data)
     yield ledger
     ledger.close()
+
+
+def at(ledger: Ledger, providers: ProviderSet) -> Any:
+    """As much of a command's context as a listing needs."""
+    app = SimpleNamespace(providers=providers)
+    return SimpleNamespace(app=app, ledger=ledger, service=LocalService(cast("Any", app)))
 
 
 def test_it_shows_the_newest_and_says_so(ledger: Ledger, cli: Cli) -> None:
@@ -68,8 +75,8 @@ def test_each_vm_stands_beside_its_row(ledger: Ledger) -> None:
         raise VmrunnerError("none")
 
     given: Any = SimpleNamespace(providers=["local"]), lambda: ledger, no_provider, no_provider
-    shell = SimpleNamespace(app=SimpleNamespace(providers=ProviderSet(*given)), ledger=ledger)
-    found = vms._beside(cast("Any", shell), rows, [twin, disk, recorded, closed, stray])
+    shell = at(ledger, ProviderSet(*given))
+    found = vms._beside(shell, rows, [twin, disk, recorded, closed, stray])
     assert [(m.row.id if m.row else None, m.cloud) for m in found] == [
         ("vm-2", recorded),
         ("vm-1", None),
@@ -89,7 +96,7 @@ def test_each_row_is_told_by_its_own_drivers_clock(ledger: Ledger) -> None:
     given: Any = SimpleNamespace(providers=["local"]), lambda: ledger, None, None
     providers = ProviderSet(*given)
     providers._drivers = {"local": RetiredProvider("local", [former], here)}
-    shell: Any = SimpleNamespace(app=SimpleNamespace(providers=providers), ledger=ledger)
+    shell = at(ledger, providers)
     (shown,) = vms._machines(shell, [(row, None)])
     assert shown.now == slow()
 

@@ -31,13 +31,13 @@ kind = "gce"
 project = "some-project"
 zones = ["europe-west3-a"]
 """
-#: The clouds' drivers and the doubles need an extra. The launcher is a program in the VM, the
-#: migrations are run by Alembic, in the first command that asks the ledger.
+#: The clouds' drivers, the server and the doubles need an extra. The launcher is a program in the
+#: VM, the migrations are run by Alembic, in the first command that asks the ledger.
 IMPORTS = """
 import importlib, pkgutil, vmrunner
 apart = (
     "vmrunner.guest.launcher", "vmrunner.ledger.migrations.", "vmrunner.testing",
-    "vmrunner.providers.ec2.", "vmrunner.providers.gce.",
+    "vmrunner.providers.ec2.", "vmrunner.providers.gce.", "vmrunner.server.",
 )
 for found in pkgutil.walk_packages(vmrunner.__path__, "vmrunner."):
     if not found.name.startswith(apart):
@@ -146,6 +146,24 @@ def test_every_module_finds_what_it_imports(installed: Installed) -> None:
     done = installed.run("-P", "-W", "error", "-c", IMPORTS, program="python")
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).parent == installed.site / "vmrunner"
+
+
+SERVER = """
+import importlib, pkgutil, vmrunner.server
+from vmrunner.server import pages
+for found in pkgutil.walk_packages(vmrunner.server.__path__, "vmrunner.server."):
+    importlib.import_module(found.name)
+pages._templates().get_template("build.html")
+print(sorted(path.name for path in pages.STATIC.iterdir()))
+"""
+
+
+def test_the_server_brings_its_page(installed: Installed) -> None:
+    done = installed.run("-P", "-c", SERVER, program="python", extras=["server"])
+    assert done.returncode == 0, done.stderr
+    assert "page.css" in done.stdout
+    refused = installed.run("serve", "--listen", "127.0.0.1:0", "--until-idle")
+    assert "pip install 'vmrunner[server]'" in refused.stderr
 
 
 def test_an_image_is_the_one_that_a_checkout_makes(installed: Installed) -> None:
