@@ -122,6 +122,7 @@ def test_an_import_that_points_up_is_refused(plant: str, tmp_path: Path) -> None
 DISTRIBUTIONS = {
     "google.api_core": "google-api-core",
     "google.auth": "google-auth",
+    "jwt": "pyjwt",
     "google.cloud": "google-cloud-compute",
     "google.protobuf": "protobuf",
     "pydantic_core": "pydantic",

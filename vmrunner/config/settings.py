@@ -15,6 +15,7 @@ import platformdirs
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
 from vmrunner.config.late_union import LateUnion
+from vmrunner.config.oidc import OidcIssuer
 from vmrunner.config.pools import PoolSettings
 from vmrunner.config.validation_errors import FieldError
 from vmrunner.core import cron_line
@@ -125,6 +126,10 @@ class ServerSettings(Section):
     )
     url: str = Field(
         default="", description="Where its users reach it, through a proxy; https:// for TLS there."
+    )
+
+    oidc: list[OidcIssuer] = Field(
+        default_factory=list, description="Whose identity tokens are exchanged."
     )
 
     @field_validator("url")

@@ -14,6 +14,7 @@ from vmrunner.server import login, problems
 from vmrunner.server.authentication import Authentication
 from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.metrics import Metrics
+from vmrunner.server.oidc import IssuerKeys, OidcExchange
 from vmrunner.server.pages import STATIC
 from vmrunner.server.parts import ServerParts
 from vmrunner.server.routes import (
@@ -26,6 +27,7 @@ from vmrunner.server.routes import (
     page,
     sources,
     system,
+    token,
 )
 from vmrunner.server.routes.sources import UploadSlots
 
@@ -47,8 +49,9 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.watcher = ChangeWatcher(lambda build: parts.ledger.builds.progress(build))
     app.state.metrics = Metrics(parts)
     app.state.upload_slots = UploadSlots()
+    app.state.oidc = OidcExchange(IssuerKeys(parts.now))
     problems.install(app)
-    for part in (builds, logs, artifacts, sources, instances, operations):
+    for part in (builds, logs, artifacts, sources, instances, operations, token):
         app.include_router(part.router, prefix=API)
     for part in (system, login, page, house_pages):
         app.include_router(part.router)

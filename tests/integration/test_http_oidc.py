@@ -1,0 +1,212 @@
+"""The exchange of a CI system's identity for a token, with an issuer on loopback."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from tests.support.http_service import Service, only, service
+
+API = "/api/v1"
+AUDIENCE = "https://builds.example.org"
+RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+OTHER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+EC = ec.generate_private_key(ec.SECP256R1())
+
+
+class Issuer:
+    """An issuer that says what a test wants."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, Any] = {"one": RSA, "two": EC}
+        self.asked: list[str] = []
+        self.document: dict[str, Any] = {}
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                issuer.asked.append(self.path)
+                body = json.dumps(issuer.answer(self.path)).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def answer(self, path: str) -> dict[str, Any]:
+        if path.endswith("openid-configuration"):
+            return {"issuer": self.url, "jwks_uri": f"{self.url}/keys", **self.document}
+        listed = []
+        for name, key in self.keys.items():
+            kind = jwt.algorithms.RSAAlgorithm if name == "one" else jwt.algorithms.ECAlgorithm
+            listed.append({**kind.to_jwk(key.public_key(), as_dict=True), "kid": name})
+        return {"keys": listed}
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    found = Issuer()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def http(issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    rules = [
+        {
+            "match": {"repository": "org/app", "ref": "refs/heads/main"},
+            "labels": {"repository": "{repository}"},
+            "builds": 2,
+        },
+        {"match": {"repository": "org/docs"}, "labels": {"team": "docs"}, "scopes": ["read"]},
+    ]
+    server = {"oidc": [{"issuer": issuer.url, "audience": AUDIENCE, "rules": rules}]}
+    with service(tmp_path, server=server) as found:
+        yield found
+
+
+def identity(issuer: Issuer, key: Any = RSA, name: str = "one", **said: Any) -> str:
+    now = time.time()
+    claims = {
+        "iss": issuer.url, "aud": AUDIENCE, "sub": "repo:org/app", "iat": now, "exp": now + 300,
+        "repository": "org/app", "ref": "refs/heads/main", **said,
+    }  # fmt: skip
+    algorithm = "ES256" if name == "two" else "RS256"
+    kept = {name: value for name, value in claims.items() if value is not None}
+    return jwt.encode(kept, key, algorithm=algorithm, headers={"kid": name})
+
+
+def hashed(claims: dict[str, Any], secret: str) -> str:
+    """A token whose "secret" is the issuer's public key. No library makes one."""
+    parts = [{"alg": "HS256", "typ": "JWT", "kid": "one"}, claims]
+    text = ".".join(plain(json.dumps(part).encode()) for part in parts)
+    mark = hmac.new(secret.encode(), text.encode(), hashlib.sha256).digest()
+    return f"{text}.{plain(mark)}"
+
+
+def plain(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def exchange(http: Service, shown: str) -> Any:
+    return http.client("").post(f"{API}/token", json={"jwt": shown})
+
+
+@pytest.mark.parametrize(("key", "name"), [(RSA, "one"), (EC, "two")])
+def test_an_identity_becomes_a_tenant_for_an_hour(
+    http: Service, issuer: Issuer, key: Any, name: str
+) -> None:
+    answer = exchange(http, identity(issuer, key, name))
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["labels"] == {"repository": "org/app"}
+    assert answer.json()["scopes"] == ["read", "submit"]
+    client = http.client(answer.json()["token"])
+    build = only(client.post(f"{API}/builds", json={"steps": ["say x"]}))
+    assert build["labels"] == {"repository": "org/app"}
+    assert http.app.ledger.builds.get(build["id"]).actor == "oidc:repo:org/app"
+    (token,) = http.app.ledger.tokens.list()
+    assert token.expires_at is not None
+    assert token.expires_at - token.created_at == 3600.0
+    assert token.quota.builds == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"aud": "https://other.example.org"},
+        {"aud": [AUDIENCE, "https://other.example.org"]},
+        {"aud": None},
+        {"iss": "https://other.example.org"},
+        {"exp": 1.0},
+        {"exp": None},
+        {"exp": "soon"},
+        {"nbf": time.time() + 9000},
+        {"iat": time.time() + 9000},
+        {"sub": None},
+    ],
+)
+def test_what_is_not_proved_is_refused(http: Service, issuer: Issuer, said: dict[str, Any]) -> None:
+    answer = exchange(http, identity(issuer, **said))
+    assert answer.status_code == 401, answer.text
+    assert http.app.ledger.tokens.list() == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"repository": "org/other"},
+        {"repository": "org/app2"},
+        {"repository": "org"},
+        {"ref": "refs/heads/main2"},
+        {"ref": None},
+        {"repository": ["org/app"]},
+    ],
+)
+def test_rules_match_whole_values(http: Service, issuer: Issuer, said: dict[str, Any]) -> None:
+    assert exchange(http, identity(issuer, **said)).status_code == 403
+
+
+def test_no_other_signature_counts(http: Service, issuer: Issuer) -> None:
+    public = json.dumps(jwt.algorithms.RSAAlgorithm.to_jwk(RSA.public_key(), as_dict=True))
+    claims = jwt.decode(identity(issuer), options={"verify_signature": False})
+    forged = [
+        identity(issuer, OTHER),
+        identity(issuer, RSA, "unknown"),
+        hashed(claims, public),
+        jwt.encode(claims, None, algorithm="none", headers={"kid": "one"}),
+        jwt.encode(claims, RSA, algorithm="RS512", headers={"kid": "one"}),
+        jwt.encode(claims, RSA, algorithm="RS256"),
+        identity(issuer)[:-4] + "AAAA",
+        "not a token",
+        "x" * 20_000,
+    ]
+    assert [exchange(http, one).status_code for one in forged] == [401] * len(forged)
+
+
+def test_an_unknown_key_is_looked_for_once_a_minute(http: Service, issuer: Issuer) -> None:
+    http.clock[:] = [time.time()]
+    for _ in range(3):
+        exchange(http, identity(issuer, OTHER, "new"))
+    assert issuer.asked == ["/.well-known/openid-configuration", "/keys"]
+    issuer.keys["one"] = OTHER
+    assert exchange(http, identity(issuer, OTHER)).status_code == 401
+    http.clock[:] = [http.clock[0] + 61]
+    exchange(http, identity(issuer, OTHER, "new"))
+    assert len(issuer.asked) == 4
+    assert exchange(http, identity(issuer, OTHER)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"jwks_uri": "http://127.0.0.2:1/keys"}, {"jwks_uri": "file:///etc/passwd"}, {"issuer": "x"}],
+)
+def test_keys_come_from_the_issuer_alone(
+    http: Service, issuer: Issuer, document: dict[str, Any]
+) -> None:
+    issuer.document = document
+    assert exchange(http, identity(issuer)).status_code == 401
+    assert "/keys" not in issuer.asked

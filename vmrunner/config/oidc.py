@@ -1,0 +1,51 @@
+"""Issuers of identity tokens, such as CI systems, and what theirs are worth here."""
+
+from __future__ import annotations
+
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from vmrunner.lib import units
+from vmrunner.lib.section import Seconds, Section
+
+LONGEST = 3600.0  # seconds of a token that was exchanged
+
+
+class OidcRule(Section):
+    """A rule: an identity whose claims have these values gets these labels, scopes and quotas."""
+
+    match: dict[str, str] = Field(min_length=1, description="Whole values of claims.")
+    labels: dict[str, str] = Field(
+        min_length=1, description="Its filter; {claim} stands for a claim's value."
+    )
+    scopes: list[Literal["submit", "read"]] = Field(default=["submit", "read"], min_length=1)
+    builds: int | None = Field(default=None, ge=1, description="At most so many at once.")
+    max_ttl: Seconds | None = Field(default=None, description="The longest life of a VM.")
+    providers: list[str] | None = None
+
+    @field_validator("labels")
+    @classmethod
+    def _usable(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            units.check_label(name, text.replace("{", "").replace("}", ""))
+        return value
+
+
+class OidcIssuer(Section):
+    """One issuer. The first of its rules that matches counts; none: nothing is given."""
+
+    issuer: str = Field(description="As the tokens have it in `iss`.")
+    audience: str = Field(min_length=1, description="As they must have it in `aud`.")
+    rules: list[OidcRule] = Field(min_length=1)
+    lifetime: Seconds = Field(default=LONGEST, gt=0, le=LONGEST)
+
+    @field_validator("issuer")
+    @classmethod
+    def _secure(cls, value: str) -> str:
+        parts = urlsplit(value)
+        local = parts.scheme == "http" and units.is_loopback(parts.hostname or "")
+        if not (parts.scheme == "https" and parts.hostname) and not local:
+            raise ValueError("not an https:// URL; as the tokens have it in `iss`")
+        return value

@@ -1,0 +1,44 @@
+"""The exchange of an identity for a token. It needs no token."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from pydantic import Field
+
+from vmrunner.lib.section import Section
+from vmrunner.server import bodies
+from vmrunner.server.oidc import OidcExchange
+from vmrunner.server.routes.builds import body_schema
+from vmrunner.server.routes.common import Parts
+from vmrunner.services.documents import iso
+
+router = APIRouter(tags=["tokens"])
+
+
+class ExchangeBody(Section):
+    """`jwt`: the identity token of a CI system."""
+
+    jwt: str = Field(min_length=1)
+
+
+@router.post("/token", status_code=201, openapi_extra=body_schema(ExchangeBody))
+async def exchange(request: Request, parts: Parts) -> JSONResponse:
+    """Give a token for an identity that the configuration has a rule for."""
+    body = await bodies.model(request, ExchangeBody)
+    exchange = cast("OidcExchange", request.app.state.oidc)
+    secret, token = await run_in_threadpool(
+        exchange.exchange, body.jwt, parts.settings().server.oidc, parts.ledger, parts.now()
+    )
+    return JSONResponse(
+        {
+            "token": secret,
+            "expires_at": iso(token.expires_at),
+            "scopes": sorted(token.scopes),
+            "labels": dict(token.labels),
+        },
+        201,
+    )
