@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 FORGET = """
 docker rm -f vmrunner-build; umount /run/vmrunner/spool /run/vmrunner/shown
-find /run/vmrunner -mindepth 1 -maxdepth 1 -not -name socket -exec rm -rf {} +
+find /run/vmrunner -mindepth 1 -not -type d -not -name socket -delete
 rm -rf /var/lib/vmrunner/started /work; systemctl reset-failed; true
 """
 

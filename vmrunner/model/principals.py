@@ -27,7 +27,6 @@ class TokenQuota:
     """Limits of the builds of one token; None: none of its own. `max_ttl`: seconds."""
 
     builds: int | None = None  # at once
-    usd_per_day: float | None = None
     max_ttl: float | None = None
     providers: tuple[str, ...] | None = None
 

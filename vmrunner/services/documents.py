@@ -297,7 +297,6 @@ def token_document(token: Token) -> dict[str, Any]:
         "labels": dict(token.labels),
         "quota": {
             "builds": quota.builds,
-            "usd_per_day": quota.usd_per_day,
             "max_ttl": quota.max_ttl,
             "providers": None if quota.providers is None else list(quota.providers),
         },

@@ -37,9 +37,6 @@ def create(
     max_ttl: Annotated[
         str | None, typer.Option(metavar="DURATION", help="The longest life of a VM.")
     ] = None,
-    usd_per_day: Annotated[
-        float | None, typer.Option(min=0, metavar="USD", help="At most so much a day, UTC.")
-    ] = None,
     provider: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="These providers alone.")
     ] = None,
@@ -52,7 +49,6 @@ def create(
     shell = shell_of(context)
     quota = TokenQuota(
         builds=builds,
-        usd_per_day=usd_per_day,
         max_ttl=None if max_ttl is None else units.duration(max_ttl, "--max-ttl"),
         providers=tuple(map(shell.app.settings.provider, provider)) if provider else None,
     )

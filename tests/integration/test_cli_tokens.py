@@ -1,0 +1,69 @@
+"""`vmrunner token`."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.support.command_line import Cli
+
+TOKEN = re.compile(rb"vmr_[\w-]{43}\n")
+
+
+def test_a_token_is_alone_on_stdout_and_shown_once(cli: Cli) -> None:
+    done = cli("token", "create", "ci", "--scope", "submit,read", "--label", "team=a")
+    assert done.code == 0
+    assert TOKEN.fullmatch(done.out)
+    (row,) = cli("token", "ls", "-o", "json").items
+    assert (row["name"], row["scopes"], row["labels"]) == ("ci", ["read", "submit"], {"team": "a"})
+    assert (row["expires_at"], row["revoked_at"]) == (None, None)
+    shown = cli("token", "ls").out
+    assert b"valid" in shown
+    assert done.out.strip() not in shown
+
+
+def test_limits_are_the_tokens_own(cli: Cli) -> None:
+    limits = ("--builds", "3", "--max-ttl", "1h", "--provider", "fake", "--expires", "30d")
+    assert cli("token", "create", "ci", "--scope", "submit", *limits).code == 0
+    (row,) = cli("token", "ls", "-o", "json").items
+    assert row["quota"] == {"builds": 3, "max_ttl": 3600.0, "providers": ["fake"]}
+    assert row["expires_at"] is not None
+
+
+def test_a_revoked_token_is_told_so(cli: Cli) -> None:
+    cli("token", "create", "ci", "--scope", "read")
+    (row,) = cli("token", "ls", "-o", "json").items
+    assert cli("token", "revoke", "ci").out.decode() == row["id"] + "\n"
+    again = cli("token", "revoke", row["id"])
+    assert (again.code, b"revoked before" in again.err) == (0, True)
+    assert b"revoked" in cli("token", "ls").out
+    assert cli("token", "revoke", "other").code == 3
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("ci", "--scope", "submt"), "did you mean 'submit'"),
+        (("ci", "--scope", ","), "no scope ''"),
+        (("ci", "--scope", "admin", "--label", "team=a"), "whatever the label"),
+        (("ci", "--scope", "read", "--label", "team"), "team"),
+        (("ci", "--scope", "read", "--expires", "0s"), "over at once"),
+        (("ci", "--scope", "read", "--expires", "soon"), "30m"),
+        (("c i", "--scope", "read"), "name"),
+        (("ci", "--scope", "read", "--provider", "fak"), "did you mean 'fake'"),
+        (("ci",), "scope"),
+    ],
+)
+def test_a_wrong_token_is_not_made(cli: Cli, argv: tuple[str, ...], words: str) -> None:
+    done = cli("token", "create", *argv)
+    assert (done.code, done.out) == (2, b"")
+    assert words in done.err.decode()
+    assert cli("token", "ls").out == b""
+
+
+def test_tokens_are_made_where_the_ledger_is(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VMRUNNER_SERVER", "http://127.0.0.1:1")
+    done = cli("token", "ls")
+    assert done.code == 2
+    assert b"where the ledger is" in done.err
