@@ -21,7 +21,8 @@ def scopes(words: Iterable[str]) -> frozenset[TokenScope]:
     for word in words:
         if word not in list(TokenScope):
             raise ConfigError(
-                f"scope: no scope {word!r}", hint=units.did_you_mean(word, [scope.value for scope in TokenScope])
+                f"scope: no scope {word!r}",
+                hint=units.did_you_mean(word, [scope.value for scope in TokenScope]),
             )
         found.add(TokenScope(word))
     if not found:
