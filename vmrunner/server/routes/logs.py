@@ -6,8 +6,8 @@ import base64
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Annotated, Any, Final
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any, Final, Protocol
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.sse import format_sse_event
 
 from vmrunner.ledger import Ledger
-from vmrunner.model import BuildRecord, BuildState
+from vmrunner.model import BuildRecord, BuildState, Chunk, LogLine
 from vmrunner.server.authentication import still_valid
 from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.parts import ServerParts
@@ -36,6 +36,7 @@ from vmrunner.services.logs import LineReader, LogReader
 router = APIRouter(tags=["logs"])
 
 KEEPALIVE: Final = 15.0  # seconds without a word on a stream
+LINE: Final = 1 << 20  # bytes of one line on a stream; the bytes by range have all
 RECHECK: Final = 60.0  # seconds between two looks at the token of one
 WAIT: Final = 25.0  # seconds that a request for new chunks may wait
 _RANGE: Final = re.compile(r"bytes=(\d{1,18})?-(\d{1,18})?")
@@ -168,33 +169,52 @@ def read_events(
     return _stream(request, watcher, row, _Events(parts, row, after))
 
 
+class _News(Protocol):
+    """What is new of a build, as server-sent events."""
+
+    def batch(self) -> list[bytes]:
+        """Return the next of them, a bounded part; none when there are none yet."""
+
+    def rest(self) -> list[bytes]:
+        """Return what is left once the build has ended and `batch` has no more."""
+
+
 class _Lines:
-    """The new lines of a log at each call, whole; the rest once the build has ended."""
+    """The lines of a log, whole. Of a line without an end no more than `LINE` is held."""
 
     def __init__(self, parts: ServerParts, row: BuildRecord, after: int) -> None:
         self._reader = LogReader(parts.log(row.id), after=after)
-        self._lines = LineReader()
+        self._chunks: list[Chunk] = []
+        self._lines = LineReader(most=LINE)
 
-    def __call__(self, *, over: bool) -> Iterator[bytes]:
-        while chunks := self._reader.next_chunks():
-            yield from map(self._event, self._lines.feed(chunks))
-        if over:
-            yield from map(self._event, self._lines.finish())
+    def batch(self) -> list[bytes]:
+        while True:
+            self._chunks = self._chunks or list(self._reader.next_chunks())
+            if not self._chunks:
+                return []
+            if found := [self._event(line) for line in self._lines.feed([self._chunks.pop(0)])]:
+                return found
 
-    def _event(self, line: Any) -> bytes:
+    def rest(self) -> list[bytes]:
+        return [self._event(line) for line in self._lines.finish()]
+
+    def _event(self, line: LogLine) -> bytes:
         return _sse("line", log_line_document(line), line.seq)
 
 
 class _Events:
-    """The new events of a build at each call."""
+    """The events of a build."""
 
     def __init__(self, parts: ServerParts, row: BuildRecord, after: int) -> None:
         self._events, self._build, self._after = parts.ledger.events, row.id, after
 
-    def __call__(self, *, over: bool) -> Iterator[bytes]:  # noqa: ARG002 - of both kinds of news
-        for event in self._events.list(self._build, self._after):
-            self._after = event.seq
-            yield _sse(event.kind, event_document(event), event.seq)
+    def batch(self) -> list[bytes]:
+        found = self._events.list(self._build, self._after)
+        self._after = found[-1].seq if found else self._after
+        return [_sse(event.kind, event_document(event), event.seq) for event in found]
+
+    def rest(self) -> list[bytes]:
+        return []
 
 
 def _ending(ledger: Ledger, build: str) -> dict[str, Any]:
@@ -212,7 +232,7 @@ def _stream(
     request: Request,
     watcher: ChangeWatcher,
     row: BuildRecord,
-    news: Callable[..., Iterator[bytes]],
+    news: _News,
 ) -> StreamingResponse:
     """Stream what `news` brings, again and again until the build has ended."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -223,18 +243,18 @@ async def _events(
     request: Request,
     watcher: ChangeWatcher,
     row: BuildRecord,
-    news: Callable[..., Iterator[bytes]],
+    news: _News,
 ) -> AsyncIterator[bytes]:
     ledger = request.app.state.parts.ledger
     checked = time.monotonic()
-    over = False
     while True:
-        progress = await watcher.progress(row.id)
-        over = progress[2] in (BuildState.HELD, BuildState.FINISHED)
-        parts: Sequence[bytes] = await to_thread.run_sync(lambda: list(news(over=over)))  # noqa: B023
+        progress = await watcher.progress(row.id)  # before: the last look has all
+        parts = await to_thread.run_sync(news.batch)
         for part in parts:
             yield part
-        if over:
+        if not parts and progress[2] in (BuildState.HELD, BuildState.FINISHED):
+            for part in await to_thread.run_sync(news.rest):
+                yield part
             yield _sse("end", await to_thread.run_sync(_ending, ledger, row.id))
             return
         if not parts:
