@@ -35,7 +35,7 @@ def test_a_line_is_its_beginning_and_says_so(pieces: list[bytes], most: int) -> 
     assert read(LineReader(), *pieces) == whole
 
 
-def test_a_line_without_end_takes_no_more_memory_than_its_most() -> None:
+def test_a_line_without_end_takes_bounded_memory() -> None:
     reader = LineReader(most=1000)
     tracemalloc.start()
     for chunk in chunks(*[b"x" * 10_000] * 500):

@@ -170,7 +170,7 @@ def read_events(
 
 
 class _News(Protocol):
-    """What is new of a build, as server-sent events."""
+    """News of a build, as server-sent events."""
 
     def batch(self) -> list[bytes]:
         """Return the next of them, a bounded part; none when there are none yet."""
