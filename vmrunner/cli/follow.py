@@ -17,14 +17,13 @@ from vmrunner.errors import LedgerError
 from vmrunner.lib import units
 from vmrunner.model import BuildRecord, BuildState, Chunk
 from vmrunner.services.cancel import cancel
-from vmrunner.services.follow import FOLLOW_INTERVAL, BuildFollower, ended
+from vmrunner.services.follow import BuildFollower, ended
 
 if TYPE_CHECKING:
-    from vmrunner.ledger import Ledger
-    from vmrunner.remote import RemoteLedger
+    from vmrunner.api.local_service import LocalService
+    from vmrunner.api.remote_service import RemoteService
     from vmrunner.remote.host import RemoteHost
     from vmrunner.runtime.engine_host import EngineHost
-    from vmrunner.services.logs import ReadsLog
 
 _SPIN: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
@@ -75,20 +74,18 @@ class TerminalFollower:
 
     def __init__(
         self,
-        ledger: Ledger | RemoteLedger,
+        service: LocalService | RemoteService,
         host: EngineHost | RemoteHost,
         build: str,
         sink: LogSink,
         signals: Signals,
         *,
-        log: ReadsLog,
         own: bool,
         after: int = 0,
         talk: bool = True,
         live: bool = False,
-        interval: float = FOLLOW_INTERVAL,
     ) -> None:
-        self._ledger = ledger
+        self._ledger = service.ledger
         self._host = host
         self._build = build
         self._sink = sink
@@ -96,15 +93,15 @@ class TerminalFollower:
         self._own = own
         self._talk = talk
         self._follower = BuildFollower(
-            ledger,
+            service.ledger,
             host,
             build,
-            log=log,
+            log=service.log(build),
             after=after,
             leave=self._leave_if_told,
             sleep=signals.sleep,
             ledger_away=self._tell_of_ledger,
-            interval=interval,
+            interval=service.follow_interval,
         )
         self._status = StatusLine(live=live and talk, may_draw=lambda: sink.at_start, now=time.time)
         self._cancelled = False

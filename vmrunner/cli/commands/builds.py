@@ -200,16 +200,7 @@ def logs(
     signals = Signals()
     with signals.on(), shell.service.host(None) as host, sink:
         follower = TerminalFollower(
-            shell.service.ledger,
-            host,
-            row.id,
-            sink,
-            signals,
-            log=shell.service.log(row.id),
-            after=after,
-            own=False,
-            talk=False,
-            interval=shell.service.follow_interval,
+            shell.service, host, row.id, sink, signals, after=after, own=False, talk=False
         )
         return exit_codes.of_build(follower.follow())
 
@@ -276,15 +267,7 @@ def watch(
     signals = Signals()
     with signals.on(), shell.service.host(None) as host, sink:
         row = TerminalFollower(
-            shell.service.ledger,
-            host,
-            row.id,
-            sink,
-            signals,
-            log=shell.service.log(row.id),
-            own=False,
-            live=sys.stderr.isatty(),
-            interval=shell.service.follow_interval,
+            shell.service, host, row.id, sink, signals, own=False, live=sys.stderr.isatty()
         ).follow()
     manner = FollowOptions(form, False, timestamps, False, artifacts_to, result_file)
     return conclude(shell, row, None, manner)

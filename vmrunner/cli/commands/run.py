@@ -250,15 +250,7 @@ def _attend(
         host.ensure(row.spec.provider)
         host.wake()
         return TerminalFollower(
-            shell.service.ledger,
-            host,
-            row.id,
-            sink,
-            signals,
-            log=shell.service.log(row.id),
-            own=own,
-            live=sys.stderr.isatty(),
-            interval=shell.service.follow_interval,
+            shell.service, host, row.id, sink, signals, own=own, live=sys.stderr.isatty()
         ).follow()
 
 
