@@ -6,7 +6,8 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -263,26 +264,47 @@ def test_a_body_that_comes_too_slowly_is_given_up(
 # --- foreground builds, quotas --------------------------------------------------------------------
 
 
-def test_a_foreground_build_ends_with_its_client(http: Service) -> None:
-    client = http.client()
-    http.clock[:] = [1000.0]
-    build = submit(client, "sleep 600", foreground=True)["id"]
-    watch = SubmitterWatch(http.parts)
+def looking(http: Service, build: str) -> Callable[[float], str | None]:
+    """A node that looks for clients at such times of its own; the wish that came of it."""
+    clock = [0.0]
+    watch = SubmitterWatch(http.parts, lambda: clock[0])
 
     def at(now: float) -> str | None:
-        http.clock[:] = [now]
+        clock[0] = now
         watch.look()
         wish = http.app.ledger.builds.get(build).cancel
         return wish.value if wish else None
 
-    assert at(1055.0) is None
+    return at
+
+
+def test_a_foreground_build_ends_with_its_client(http: Service) -> None:
+    client = http.client()
+    build = submit(client, "sleep 600", foreground=True)["id"]
+    at = looking(http, build)
+    assert [at(now) for now in (0.0, 15.0, 30.0, 45.0, 60.0)] == [None] * 5
     assert client.post(f"{API}/builds/{build}/lease").json() == {"seconds": 60.0}
-    assert at(1070.0) is None
-    assert at(1085.0) is None
-    assert at(1090.0 + GAP) is None, "no server answered for so long: nobody could renew it"
-    for n in range(4):
-        assert at(1110.0 + 15 * n) is None
-    assert at(1171.0) == "owner_gone"
+    assert [at(now) for now in (75.0, 90.0, 105.0, 120.0, 135.0)] == [None] * 5
+    assert at(136.0) == "owner_gone"
+
+
+def test_time_without_a_server_does_not_count(http: Service) -> None:
+    build = submit(http.client(), "sleep 600", foreground=True)["id"]
+    at = looking(http, build)
+    assert at(0.0) is None
+    assert at(50.0 + GAP) is None, "no server answered for so long: nobody could renew it"
+    assert at(65.0 + GAP) is None
+
+
+@pytest.mark.parametrize("ahead", [-100_000.0, -70.0, 70.0, 100_000.0])
+def test_another_nodes_wrong_clock_ends_no_build(http: Service, ahead: float) -> None:
+    client = http.client()
+    build = submit(client, "sleep 600", foreground=True)["id"]
+    at = looking(http, build)
+    for n in range(20):
+        http.clock[:] = [time.time() + (ahead if n % 2 else 0.0)]  # nodes take turns
+        client.post(f"{API}/builds/{build}/lease")
+        assert at(15.0 * n) is None
 
 
 def test_a_build_of_the_ledger_has_no_lease(http: Service) -> None:
@@ -328,3 +350,22 @@ def test_scopes_that_a_token_lacks_are_told(http: Service) -> None:
     refused = reads.post(f"{API}/builds", json={"steps": ["x"]})
     assert refused.status_code == 403
     assert "submit" in refused.json()["detail"]
+
+
+def test_any_node_serves_what_another_drives(http: Service, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    with service(tmp_path) as other:  # of the same ledger, with no engine and a clock of its own
+        other.clock[:] = [time.time() + 3000]
+        token = http.token(TENANT, labels={"team": "a"})
+        here, there = http.client(token), other.client(token)
+        build = submit(there, "say one", f"until {go}", "say two", foreground=True)["id"]
+        http.runner._host.ensure("fake")
+        here.post(f"{API}/builds/{build}/lease")
+        SubmitterWatch(other.parts).look()
+        with there.stream("GET", f"{API}/builds/{build}/events") as stream:
+            go.touch()
+            text = "".join(stream.iter_text())
+        assert events(text)[-1][2]["result"] == "success", "a clock that is ahead ended nothing"
+        assert there.get(f"{API}/builds/{build}/logs").content == b"one\ntwo\n"
+        http.app.ledger.tokens.revoke(http.app.ledger.tokens.list()[-1].id, time.time())
+        assert [c.get(f"{API}/builds").status_code for c in (here, there)] == [401, 401]

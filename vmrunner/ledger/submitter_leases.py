@@ -10,7 +10,6 @@ from vmrunner.ledger.tables import BUILDS
 from vmrunner.model import BuildState
 
 _b = BUILDS.c
-_open = (_b.state != BuildState.FINISHED.value, _b.cancel.is_(None))
 _RENEW = Prepared(
     lambda: (
         update(BUILDS)
@@ -18,14 +17,9 @@ _RENEW = Prepared(
         .values(lease_until=arg("until"))
     )
 )
-_LAPSED = Prepared(
-    lambda: select(_b.id).where(_b.lease_until.is_not(None), _b.lease_until < arg("now"), *_open)
-)
-_GRANT = Prepared(
-    lambda: (
-        update(BUILDS)
-        .where(_b.lease_until.is_not(None), _b.lease_until < arg("until"), *_open)
-        .values(lease_until=arg("until"))
+_OPEN = Prepared(
+    lambda: select(_b.id, _b.lease_until).where(
+        _b.lease_until.is_not(None), _b.state != BuildState.FINISHED.value, _b.cancel.is_(None)
     )
 )
 
@@ -39,10 +33,7 @@ class SubmitterLeases:
         if not self._database.write(lambda c: _RENEW(c, id=build, until=until).rowcount):
             raise NotFound(f"build {build} has no lease to renew", hint="it belongs to the ledger")
 
-    def lapsed(self, now: float) -> list[str]:
-        """Return the builds whose client did not renew its lease in time."""
-        return [row[0] for row in self._database.read(lambda c: _LAPSED(c, now=now).all())]
-
-    def grant(self, until: float) -> int:
-        """Renew all that would end before: while no server answered, no client could. How many."""
-        return self._database.write(lambda c: _GRANT(c, until=until).rowcount)
+    def open(self) -> dict[str, float]:
+        """Return the leases of builds that nobody ended, each by the clock of whoever renewed it
+        last: that one was renewed is told by its change."""
+        return {row[0]: row[1] for row in self._database.read(lambda c: _OPEN(c).all())}

@@ -1,10 +1,13 @@
-"""The end of foreground builds whose client is gone. The time in which no server answered does not
-count."""
+"""The end of foreground builds whose client is gone. A lease is over when it did not change for so
+long by this process's own clock, without a gap between looks: what another node's clock says means
+nothing, and time in which no server answered does not count."""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import VmrunnerError
@@ -23,14 +26,16 @@ GAP: Final = 20.0
 
 
 class SubmitterWatch:
-    """Looks for leases that were not renewed. `look` is one look; a thread does it again and
-    again."""
+    """Looks for leases that were not renewed. `look` is one look; a thread does it again and again.
+    `monotonic`: the clock of this process."""
 
-    def __init__(self, parts: ServerParts) -> None:
+    def __init__(self, parts: ServerParts, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._parts = parts
+        self._monotonic = monotonic
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="submitters", daemon=True)
         self._looked: float | None = None
+        self._seen: dict[str, tuple[float, float]] = {}  # a build's lease, and since when it is so
 
     def start(self) -> None:
         self._thread.start()
@@ -49,18 +54,22 @@ class SubmitterWatch:
                 self._stop.wait(INTERVAL)
 
     def look(self) -> None:
-        """Give all a lease anew after a time without answers; else end what was not renewed."""
-        leases, now = self._parts.ledger.submitter_leases, self._parts.now()
-        if self._looked is None or not 0 <= now - self._looked <= GAP:
-            leases.grant(now + LEASE)
+        """End what was not renewed. After a gap nothing that was seen before counts."""
+        now = self._monotonic()
+        if self._looked is None or now - self._looked > GAP:
+            self._seen.clear()
         self._looked = now
-        for build in leases.lapsed(now):
-            log.info("%s: its client is gone", build)
-            cancel(
-                self._parts.ledger,
-                build,
-                wake=self._parts.wake,
-                reason=Reason.OWNER_GONE,
-                by="server",
-                why="the client did not renew its lease",
-            )
+        before, self._seen = self._seen, {}
+        for build, until in self._parts.ledger.submitter_leases.open().items():
+            known, since = before.get(build, (None, now))
+            self._seen[build] = until, since if until == known else now
+            if now - self._seen[build][1] > LEASE:
+                log.info("%s: its client is gone", build)
+                cancel(
+                    self._parts.ledger,
+                    build,
+                    wake=self._parts.wake,
+                    reason=Reason.OWNER_GONE,
+                    by="server",
+                    why="the client did not renew its lease",
+                )
