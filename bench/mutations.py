@@ -22,7 +22,14 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import planted, planted_edges, planted_pools, planted_store, planted_templates
+from bench import (
+    planted,
+    planted_edges,
+    planted_pools,
+    planted_store,
+    planted_templates,
+    planted_upkeep,
+)
 from bench.planted import Bug
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +39,7 @@ BUGS = (
     + planted_templates.TEMPLATE_BUGS
     + planted_pools.POOL_BUGS
     + planted_store.STORE_BUGS
+    + planted_upkeep.UPKEEP_BUGS
 )
 
 

@@ -101,7 +101,17 @@ def test_a_claimed_vm_ends_in_time_with_nobody_left(home: Home, serving: Serving
     """Its keeper was told the earlier end before the first step."""
     ready(home, 2)
     done = home.run(
-        "run", "-d", "--network", "none", "--ttl", "120s", "--timeout", "110s", "--", "sleep", "1000"
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "--ttl",
+        "120s",
+        "--timeout",
+        "110s",
+        "--",
+        "sleep",
+        "1000",
     )
     build = text(done.stdout).strip()
     wait_until(

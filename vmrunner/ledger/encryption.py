@@ -6,9 +6,13 @@ rotation: the first seals, all unseal.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from vmrunner.errors import ConfigError
+from vmrunner.lib import local_files
 
 _MAKE_ONE = "make one with: openssl rand -base64 32 | tr '+/' '-_'"
 
@@ -19,31 +23,64 @@ def make_key() -> str:
 
 
 class Encryption:
-    """Seals and unseals under one secret. `source` names where it came from, for messages."""
+    """Seals and unseals under one secret. `source` names where it came from, for messages. `file`:
+    it is kept there, and what another process puts into that holds from then on."""
 
-    def __init__(self, secret: str, *, source: str) -> None:
+    def __init__(self, secret: str, *, source: str, file: Path | None = None) -> None:
         self.source = source
-        keys = [part.strip() for part in secret.split(",") if part.strip()]
-        try:
-            fernets = [Fernet(key) for key in keys]
-        except ValueError as error:
-            raise ConfigError(
-                f"{source} holds no usable key: each must be 32 bytes in URL-safe base64",
-                hint=_MAKE_ONE,
-            ) from error
-        if not fernets:
-            raise ConfigError(f"{source} is empty", hint=_MAKE_ONE)
-        self._fernet = fernets[0] if len(fernets) == 1 else MultiFernet(fernets)
+        self.file = file
+        self._version = _version(file)
+        self._keys = self._parsed(secret)
 
     def seal(self, data: bytes) -> bytes:
-        return self._fernet.encrypt(data)
+        return self._current()[0].encrypt(data)
 
     def unseal(self, token: bytes) -> bytes:
         """Raises ConfigError when it was sealed under another secret, or altered."""
         try:
-            return self._fernet.decrypt(token)
+            return MultiFernet(self._current()).decrypt(token)
         except InvalidToken as error:
             raise ConfigError(
                 f"{self.source} is not the secret that this ledger was sealed with",
                 hint="restore the ledger's own secret.key, or set VMRUNNER_SECRET_KEY to it",
             ) from error
+
+    def resealed(self, token: bytes) -> bytes | None:
+        """Return the same under the first key; None when it is that already. Raises ConfigError as
+        `unseal` does."""
+        first = self._current()[0]
+        try:
+            first.decrypt(token)
+        except InvalidToken:
+            return first.encrypt(self.unseal(token))
+        return None
+
+    def _current(self) -> list[Fernet]:
+        version = _version(self.file)
+        if self.file is not None and version != self._version:
+            # A file that is gone or broken stops nobody who knew what was in it.
+            with suppress(ConfigError, OSError):
+                self._keys = self._parsed(local_files.read(self.file) or "")
+            self._version = version
+        return self._keys
+
+    def _parsed(self, secret: str) -> list[Fernet]:
+        try:
+            keys = [Fernet(part.strip()) for part in secret.split(",") if part.strip()]
+        except ValueError as error:
+            raise ConfigError(
+                f"{self.source} holds no usable key: each must be 32 bytes in URL-safe base64",
+                hint=_MAKE_ONE,
+            ) from error
+        if not keys:
+            raise ConfigError(f"{self.source} is empty", hint=_MAKE_ONE)
+        return keys
+
+
+def _version(file: Path | None) -> tuple[int, int] | None:
+    """Return what differs once the file was replaced."""
+    with suppress(OSError):
+        if file is not None:
+            found = file.stat()
+            return found.st_ino, found.st_mtime_ns
+    return None

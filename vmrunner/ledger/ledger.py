@@ -31,6 +31,7 @@ from vmrunner.ledger.objects import Objects
 from vmrunner.ledger.pools import Pools
 from vmrunner.ledger.removals import Removals
 from vmrunner.ledger.restore_detection import RestoreDetector, place_of
+from vmrunner.ledger.sealed_values import SealedValues
 from vmrunner.ledger.sightings import Sightings
 from vmrunner.ledger.submitter_leases import SubmitterLeases
 from vmrunner.ledger.tables import INSTANCES, LEDGER
@@ -97,6 +98,7 @@ class Ledger:
         self.metrics = LedgerMetrics(database)
         self.objects = Objects(database)
         self.removals = Removals(database)
+        self.sealed = SealedValues(database, seal)
         self.events = Events(database)
         self.engines = Engines(database)
         self.sightings = Sightings(database)
@@ -264,7 +266,7 @@ def _seal(data_dir: Path, secret_key: str | None) -> Encryption:
     path = data_dir / "secret.key"
     secret = local_files.read_or_make(path, make_key())
     local_files.refuse_public(path)
-    return Encryption(secret, source=str(path))
+    return Encryption(secret, source=str(path), file=path)
 
 
 def _identity(

@@ -1,4 +1,4 @@
-"""`vmrunner config show|trust|schema` and `db upgrade|current`."""
+"""`vmrunner config show|trust|schema` and `db upgrade|current|rotate-key`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from vmrunner.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
     from vmrunner.config.trust import TrustedFile
+    from vmrunner.ledger.sealed_values import ResealedColumn
 
 config = typer.Typer(help="The configuration.", no_args_is_help=True)
 db = typer.Typer(help="The ledger's database.", no_args_is_help=True)
@@ -124,3 +125,47 @@ def db_current(context: typer.Context) -> int:
     version = Ledger.current(database_url(shell_of(context).loaded.settings))
     output.print_out(version or "none")
     return exit_codes.OK
+
+
+@db.command("rotate-key")
+def db_rotate_key(
+    context: typer.Context,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Drop the former key, if nothing is left under it.")
+    ] = False,
+    form: Output = Format.TABLE,
+) -> int:
+    """Seal all secrets of the ledger under a new key, while it is served. Exits 7 when some are
+    left under another."""
+    from vmrunner.services import key_rotation
+
+    ledger = shell_of(context).ledger
+    columns = key_rotation.rotate(ledger, finish=finish)
+    output.show(_resealed_view(), columns, form)
+    source = ledger.sealed.key_file or "VMRUNNER_SECRET_KEY"
+    if left := sum(column.left for column in columns):
+        output.warn(
+            f"{left} values are not under the first key of {source}: keep the others, see that "
+            "every node has the new one, and run this again"
+        )
+        return exit_codes.PARTLY
+    if ledger.sealed.key_file is None:
+        output.say(f"all values are under the first key of {source}: others may be dropped")
+    elif not finish:
+        output.say(f"all values are under the new key; {key_rotation.HOW_TO_FINISH}")
+    return exit_codes.OK
+
+
+def _resealed_view() -> ListView[ResealedColumn]:
+    from dataclasses import asdict
+
+    return ListView(
+        kind="sealed",
+        columns=(
+            Column("column", lambda x: x.name),
+            Column("values", lambda x: str(x.values)),
+            Column("resealed", lambda x: str(x.resealed)),
+            Column("left", lambda x: str(x.left)),
+        ),
+        document=asdict,
+    )
