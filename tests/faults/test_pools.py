@@ -82,6 +82,29 @@ def test_two_engines_claim_no_vm_twice(make_world: Make) -> None:
     assert world.truth.pools.counts(0.0)["fast"].hits >= 4
 
 
+def test_a_copied_id_of_a_pool_gives_nobody_a_vm(make_world: Make) -> None:
+    """Others' machines that carry a waiting VM's tags are neither claimed nor ended with it."""
+    world = make_world()
+    world.node(pools=pools(size=1))
+    filled(world, 1)
+    (row,) = waiting(world)
+    (ours,) = list(world.ours())
+    theirs = [
+        world.cloud.plant(ours.ref.scope, tags | {"vmrunner:expires-at": "1"})
+        for tags in (
+            {"vmrunner:instance": row.id, "vmrunner:pool": "fast"},
+            ours.tags | {"vmrunner:installation": "another"},
+            ours.tags | {"vmrunner:role": "guard"},
+        )
+    ]
+    build = world.submit()
+    world.run(60, until=lambda: world.truth.builds.get(build.id).finished)
+    drained(world)
+    assert world.truth.builds.get(build.id).instance == row.id
+    assert world.truth.instances.get(row.id).ref == ours.ref
+    assert all(machine.alive for machine in theirs)
+
+
 def test_reap_alone_ends_the_vms_of_a_dead_serve(make_world: Make) -> None:
     """`vmrunner reap` from cron, and no engine ever again."""
     world = make_world()
