@@ -30,7 +30,7 @@ def config_show(form: Output = Format.TABLE) -> int:
     from vmrunner.config import sources
 
     loaded = sources.read()
-    view = ListView[Row](
+    view: ListView[Row] = ListView(
         kind="setting",
         columns=(
             Column("key", lambda row: row[0]),

@@ -101,10 +101,10 @@ class VmRow:
 
 def machine_view(*, cloud: bool) -> ListView[VmRow]:
     """`vm ls`; with `cloud` what the providers show stands beside the ledger."""
-    columns = [
-        Column[VmRow]("id", lambda m: m.id),
-        Column[VmRow]("build", lambda m: _whose(m.row)),
-        Column[VmRow]("state", lambda m: m.row.state.value if m.row else "no row"),
+    columns: list[Column[VmRow]] = [
+        Column("id", lambda m: m.id),
+        Column("build", lambda m: _whose(m.row)),
+        Column("state", lambda m: m.row.state.value if m.row else "no row"),
     ]
     if cloud:
         columns.append(Column("cloud", _cloud))
