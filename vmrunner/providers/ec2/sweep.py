@@ -37,17 +37,22 @@ class Ec2SweepContext:
         return merged([partial(self._region, scope) for scope in scopes])
 
     def _region(self, scope: Scope) -> Iterator[Page]:
+        """Yield the machines first, since what hangs on them dies after them; then all other kinds
+        side by side: each takes as many answers as it has pages."""
         builders: dict[str, Ref] = {}
         ask = _Budget(self.calls, self.elapsed)
         for reader in self.readers:
-            for page in self._listed(ask, scope, reader):
-                if reader.kind is Kind.INSTANCE:
+            if reader.kind is Kind.INSTANCE:
+                for page in self._listed(ask, scope, reader):
                     builders |= {
                         r.instance: r.ref
                         for r in page.resources
                         if r.role is Role.IMAGE and r.instance
                     }
-                yield _beside(page, builders) if reader.kind in BESIDE else page
+                    yield page
+        others = [reader for reader in self.readers if reader.kind is not Kind.INSTANCE]
+        for page in merged([partial(self._listed, ask, scope, reader) for reader in others]):
+            yield _beside(page, builders) if page.kind in BESIDE else page
 
     def _listed(self, ask: Ec2Caller, scope: Scope, reader: Ec2KindReader) -> Iterator[Page]:
         failures: list[CallFailed] = []
